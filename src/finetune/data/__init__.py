@@ -1,0 +1,1 @@
+"""From a channel's bytes to records, examples and batches."""

@@ -1,0 +1,50 @@
+"""What can end a job, sorted by who can mend it.
+
+```
+JobError
+├── UserError          exit 1   a hyperparameter, a channel, a model: the user changes the request
+│   └── DataError      exit 1   records of a channel: the user changes the data
+└── PlatformError      exit 2   disk, network, device: the same request may work elsewhere or later
+anything else          exit 3   a bug of ours: reported with its traceback
+```
+
+Exit code 1 is what sagemaker-training gives its own `ClientError`; the others are kept apart from it, from Python's
+own and from the 128+n of signals. A message names the thing, its value, what is allowed and what to do, cause first:
+the platform shows only the first 1,024 characters of the failure file.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from typing import ClassVar
+
+INTERNAL_EXIT_CODE = 3
+
+
+class JobError(Exception):
+    """A failure whose cause is known; its message is written for the user."""
+
+    exit_code: ClassVar[int] = INTERNAL_EXIT_CODE
+
+
+class UserError(JobError):
+    """The request cannot be fulfilled as it stands; the message says what to change."""
+
+    exit_code: ClassVar[int] = 1
+
+
+class DataError(UserError):
+    """Records of a channel cannot be used; the message names channel, file and record."""
+
+
+class PlatformError(JobError):
+    """The machine, its disk, its network or its device failed the job."""
+
+    exit_code: ClassVar[int] = 2
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """Return ` (did you mean 'x'?)` for the nearest known name, or an empty string where none is near."""
+    near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
+    return f" (did you mean {near[0]!r}?)" if near else ""

@@ -1,0 +1,1 @@
+"""Pretrained networks with a new head, each as one `Backbone`."""

@@ -1,0 +1,156 @@
+"""A pretrained network with its head, as everything else in the job sees it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, Protocol
+
+from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+Interpolation = Literal["nearest", "bilinear", "bicubic"]
+
+
+@dataclass(frozen=True, slots=True)
+class ImageInput:
+    """The pictures that a network was trained on: resized, centre-cropped, scaled to 0..1, normalised.
+
+    Attributes:
+        size: side of the square crop that enters the network, in pixels.
+        resize: length of the shorter side before the crop, in pixels.
+        interpolation: of the resize; always antialiased.
+        mean: per RGB channel, of values in 0..1.
+        std: per RGB channel, of values in 0..1.
+    """
+
+    size: int
+    resize: int
+    interpolation: Interpolation
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+
+
+@dataclass(frozen=True, slots=True)
+class TextInput:
+    """The tokens that a network was trained on.
+
+    Attributes:
+        tokenizer: the network's own; its padding side and token are set.
+        max_length: longest sequence in tokens, special tokens included.
+    """
+
+    tokenizer: PreTrainedTokenizerBase
+    max_length: int
+
+
+@dataclass(frozen=True, slots=True)
+class LayerGroup:
+    """Consecutive layers of a network that are frozen, unfrozen and rated together.
+
+    Attributes:
+        name: unique inside the network, such as `layer4` or `head`.
+        modules: roots of disjoint subtrees, in the order in which data passes them.
+        parameters: names in `Backbone.module.named_parameters()` of exactly what this group owns.
+    """
+
+    name: str
+    modules: tuple[nn.Module, ...]
+    parameters: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Outputs:
+    """What a forward pass gives.
+
+    Attributes:
+        logits: `[batch, classes]`.
+        auxiliary: while training only: (weight in the loss, logits `[batch, classes]`) of each auxiliary classifier.
+    """
+
+    logits: Tensor
+    auxiliary: tuple[tuple[float, Tensor], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedWeights:
+    """Where weights came from, and what of the network they covered.
+
+    Attributes:
+        source: for people, such as `model channel (artifact of an earlier job)` or `random`.
+        loaded: names of parameters and buffers that were loaded.
+        fresh: names that were newly initialised, the head's among them.
+        unused: names in the source that the network has no place for.
+        labels: class names that the source's head distinguishes, where it says so.
+        kept_head: whether the head is the source's own.
+    """
+
+    source: str
+    loaded: tuple[str, ...] = ()
+    fresh: tuple[str, ...] = ()
+    unused: tuple[str, ...] = ()
+    labels: tuple[str, ...] | None = None
+    kept_head: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Description:
+    """What the artifact must know to rebuild a network without our code.
+
+    Attributes:
+        framework: `torchvision` or `transformers`.
+        architecture: torchvision's name for `get_model`, or transformers' class name.
+        arguments: keyword arguments of the builder, JSON values only.
+    """
+
+    framework: Literal["torchvision", "transformers"]
+    architecture: str
+    arguments: Mapping[str, object] = field(default_factory=dict)
+
+
+class Backbone(Protocol):
+    """A network of any family. Inputs are those of `data.batches.Batch.inputs`, already on the module's device."""
+
+    @property
+    def name(self) -> str:
+        """What the user calls the network, such as `resnet50`."""
+        ...
+
+    @property
+    def module(self) -> nn.Module:
+        """The whole network, head included, with its framework's own parameter names."""
+        ...
+
+    @property
+    def expects(self) -> ImageInput | TextInput:
+        """The input that belongs to the weights."""
+        ...
+
+    @property
+    def weights(self) -> LoadedWeights:
+        """Where the weights came from."""
+        ...
+
+    def layer_groups(self) -> tuple[LayerGroup, ...]:
+        """The ordered partition of the network from input to head; the last group is named `head`."""
+        ...
+
+    def forward(self, inputs: Mapping[str, Tensor]) -> Outputs:
+        """Run the network.
+
+        Args:
+            inputs: `pixels` uint8 `[batch, 3, size, size]` (normalised here, on the device), or `input_ids` and
+                `attention_mask` int64 `[batch, length]` and, where the network has them, `token_type_ids`.
+        """
+        ...
+
+    def describe(self) -> Description:
+        """What the artifact must know to rebuild the network."""
+        ...
+
+    def save(self, folder: Path) -> None:
+        """Write weights (safetensors) and whatever the framework needs beside them into an existing folder."""
+        ...

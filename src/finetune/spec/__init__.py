@@ -1,0 +1,1 @@
+"""What a job may ask for; everything is checked here, before any data is read."""

@@ -1,0 +1,103 @@
+"""What a job was asked for, after every check: frozen, in one section per stage."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+Task = Literal["image-classification", "text-classification"]
+StrategyName = Literal["feature_extraction", "partial", "full", "gradual", "from_scratch", "evaluate"]
+OptimizerName = Literal["adamw", "adam", "sgd", "rmsprop", "nag"]
+ScheduleName = Literal["constant", "step", "exponential", "cosine", "linear"]
+Augmentation = Literal["none", "basic", "strong"]
+Precision = Literal["auto", "fp32", "bf16", "fp16"]
+
+
+@dataclass(frozen=True, slots=True)
+class DataSpec:
+    """Which records, and how they become examples. `None` means: seen from the data or taken from the network."""
+
+    task: Task | None
+    multi_label: bool
+    label_column: str | None
+    text_column: str | None
+    text_pair_column: str | None
+    header: Literal["auto", "true", "false"]
+    validation_fraction: float
+    max_bad_records: int
+    augmentation: Augmentation
+    image_size: int | None
+    max_length: int | None
+    num_classes: int | None
+    num_training_samples: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSpec:
+    """Which network, and what becomes of its head."""
+
+    name: str | None
+    reinitialize_top_layer: Literal["auto", "true", "false"]
+    dropout: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class StrategySpec:
+    """What learns, and how fast the layers learn relative to each other."""
+
+    name: StrategyName
+    unfrozen_groups: int
+    layer_decay: float
+
+
+@dataclass(frozen=True, slots=True)
+class OptimisationSpec:
+    """How it learns. `None` means: the default that belongs to strategy and optimizer."""
+
+    epochs: int
+    batch_size: int
+    learning_rate: float | None
+    head_learning_rate: float | None
+    optimizer: OptimizerName
+    momentum: float | None
+    beta_1: float
+    beta_2: float
+    eps: float
+    weight_decay: float
+    lr_schedule: ScheduleName
+    lr_step_epochs: tuple[int, ...]
+    lr_factor: float
+    warmup_fraction: float
+    gradient_clip_norm: float | None
+    gradient_accumulation_steps: int
+    label_smoothing: float
+    class_weights: Literal["none", "balanced"]
+    early_stopping_patience: int | None
+    early_stopping_min_delta: float
+    early_stopping_min_epochs: int
+
+
+@dataclass(frozen=True, slots=True)
+class RunSpec:
+    """What changes how the job runs but not what it computes, except for the seed and the precision."""
+
+    seed: int
+    precision: Precision
+    workers: int | None
+    top_k: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class JobSpec:
+    """The whole request.
+
+    Attributes:
+        notes: one sentence for each hyperparameter that was translated, or ignored and why; for the log.
+    """
+
+    data: DataSpec
+    model: ModelSpec
+    strategy: StrategySpec
+    optimisation: OptimisationSpec
+    run: RunSpec
+    notes: tuple[str, ...] = ()

@@ -1,0 +1,1 @@
+"""The loop, and the state that an interruption must not lose."""
