@@ -1,0 +1,40 @@
+"""What holds for every test: no network, one thread, no display; and an account of what was left out."""
+
+from __future__ import annotations
+
+import os
+from collections import defaultdict
+
+import pytest
+from hypothesis import settings
+
+# Read by torch, transformers and matplotlib when they are first imported, so no test pays for importing them here; the
+# jobs that tests start inherit them.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["TOKENIZERS_PARALLELISM"] = "false"
+os.environ["MPLBACKEND"] = "Agg"
+
+# How long an example takes says more about the machine than about the code.
+settings.register_profile("untimed", deadline=None)
+settings.load_profile("untimed")
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say loudly which tests did not run, and why."""
+    reasons: dict[str, list[str]] = defaultdict(list)
+    for report in terminalreporter.stats.get("skipped", []):
+        where, why = report.nodeid, report.longrepr
+        reasons[why[2].removeprefix("Skipped: ") if isinstance(why, tuple) else str(why)].append(where)
+    for item in terminalreporter.stats.get("deselected", []):
+        reasons["deselected on the command line"].append(item.nodeid)
+    if not reasons:
+        return
+    count = sum(len(tests) for tests in reasons.values())
+    terminalreporter.write_sep("!", f"LEFT OUT: {count} test(s)", red=True, bold=True)
+    for reason, tests in sorted(reasons.items()):
+        terminalreporter.write_line(f"{len(tests)} test(s): {reason}", red=True)
+        for test in tests[:5]:
+            terminalreporter.write_line(f"    {test}")
+        if len(tests) > 5:
+            terminalreporter.write_line(f"    and {len(tests) - 5} more")
