@@ -11,6 +11,7 @@ OptimizerName = Literal["adamw", "adam", "sgd", "rmsprop", "nag"]
 ScheduleName = Literal["constant", "step", "exponential", "cosine", "linear"]
 Augmentation = Literal["none", "basic", "strong"]
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
+Resume = Literal["auto", "never", "required"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +89,24 @@ class RunSpec:
 
 
 @dataclass(frozen=True, slots=True)
+class CheckpointSpec:
+    """When the state of the job is kept, where besides the checkpoint folder, and whether it is taken up again.
+
+    Attributes:
+        interval_steps: optimizer steps between two checkpoints; `None` for none by steps.
+        interval_seconds: least seconds between two checkpoints; `None` for none by time.
+        keep: newest complete checkpoints that are kept beside the best.
+        s3_uri: `s3://bucket/prefix` for a container that no platform synchronises.
+    """
+
+    resume: Resume
+    interval_steps: int | None
+    interval_seconds: float | None
+    keep: int
+    s3_uri: str | None
+
+
+@dataclass(frozen=True, slots=True)
 class JobSpec:
     """The whole request.
 
@@ -100,4 +119,5 @@ class JobSpec:
     strategy: StrategySpec
     optimisation: OptimisationSpec
     run: RunSpec
+    checkpoint: CheckpointSpec
     notes: tuple[str, ...] = ()

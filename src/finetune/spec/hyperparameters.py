@@ -1,0 +1,175 @@
+"""What may a user set? Every knob once: name, type, range, default and one line of help, in sections.
+
+A section has the fields of its counterpart in `job_spec`; where the user's name differs, it is the field's alias.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
+
+from finetune.spec.job_spec import Augmentation, OptimizerName, Precision, Resume, ScheduleName, StrategyName, Task
+from finetune.spec.values import form_of, read_value
+
+
+class Section(BaseModel):
+    """Knobs that one stage of the job reads; values arrive as text."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def read(cls, value: object, info: ValidationInfo) -> object:
+        """Turn text into the field's type, so that only ranges are left to check."""
+        if not isinstance(value, str):
+            return value
+        return read_value(value, form_of(cls.model_fields[str(info.field_name)].annotation))
+
+
+class DataKnobs(Section):
+    """Data: which records, and how they become examples."""
+
+    task: Task | None = Field(None, description="What the records are; by default seen from the data.")
+    multi_label: bool = Field(False, description="Whether a record may have several classes, or none.")
+    label_column: str | None = Field(None, description="Column of the label in tables; by default guessed.")
+    text_column: str | None = Field(None, description="Column of the text in tables; by default guessed.")
+    text_pair_column: str | None = Field(None, description="Column of the second text, for pairs of texts.")
+    header: Literal["auto", "true", "false"] = Field("auto", description="Whether CSV and TSV begin with names.")
+    validation_fraction: float = Field(
+        0.2, ge=0, le=0.9, description="Share of `train` that is held out, class by class, without a `validation`."
+    )
+    max_bad_records: int = Field(0, ge=0, description="Records that may be unreadable before the job fails.")
+    augmentation: Augmentation = Field(
+        "basic", description="Random changes to training images: crop and flip (basic), also colour and shape (strong)."
+    )
+    image_size: int | None = Field(
+        None, ge=8, le=4096, description="Side of the image that enters the network, in pixels; by default its own."
+    )
+    max_length: int | None = Field(
+        None, ge=4, le=1_048_576, description="Longest text in tokens; by default what the network can take."
+    )
+    num_classes: int | None = Field(None, ge=2, description="Number of classes to check the data against.")
+    num_training_samples: int | None = Field(None, ge=1, description="Number of records to check `train` against.")
+
+
+class ModelKnobs(Section):
+    """Model: which network, and what becomes of its head."""
+
+    name: str | None = Field(
+        None,
+        alias="model_name",
+        description="Network, such as resnet50 or distilbert-base-uncased; by default that of the `model` channel, "
+        "else one for the task.",
+    )
+    reinitialize_top_layer: Literal["auto", "true", "false"] = Field(
+        "auto", description="Whether the head is new; auto keeps a head that knows the same classes."
+    )
+    dropout: float | None = Field(
+        None, ge=0, lt=1, description="Dropout before the head while it learns; by default the network's own."
+    )
+
+
+class StrategyKnobs(Section):
+    """Strategy: what learns, and how fast the layers learn relative to each other."""
+
+    name: StrategyName = Field(
+        "full",
+        alias="strategy",
+        description="What learns: all layers (full), the head alone (feature_extraction, cheapest and often best with "
+        "a few records per class), the last groups too (partial), group after group (gradual), random weights "
+        "(from_scratch), nothing (evaluate). `full`, since that is what the platform's built-ins do.",
+    )
+    unfrozen_groups: int = Field(
+        1, ge=1, le=1000, description="For `partial`: how many groups of layers below the head learn with it."
+    )
+    layer_decay: float = Field(
+        1.0, gt=0, le=1, description="Factor of the rate from each group of layers to the one below it."
+    )
+
+
+class OptimisationKnobs(Section):
+    """Optimisation: how the layers learn."""
+
+    epochs: int = Field(10, ge=1, le=100_000, description="Passes over the training data.")
+    batch_size: int = Field(32, ge=1, le=65_536, description="Records per batch, over all devices together.")
+    learning_rate: float | None = Field(
+        None, gt=0, le=10, description="Highest learning rate; by default what suits strategy and optimizer."
+    )
+    head_learning_rate: float | None = Field(
+        None, gt=0, le=10, description="Highest learning rate of the head; by default what suits the strategy."
+    )
+    optimizer: OptimizerName = Field("adamw", description="Rule by which gradients become steps.")
+    momentum: float | None = Field(
+        None, ge=0, lt=1, description="For sgd, nag (0.9 by default) and rmsprop (0 by default)."
+    )
+    beta_1: float = Field(0.9, ge=0, lt=1, description="For adamw and adam: decay of the mean of gradients.")
+    beta_2: float = Field(0.999, ge=0, lt=1, description="For adamw and adam: decay of the mean of their squares.")
+    eps: float = Field(1e-8, gt=0, le=1, description="For adamw, adam and rmsprop: keeps the divisor from zero.")
+    weight_decay: float = Field(0.01, ge=0, le=1, description="Pull towards zero; none on biases and normalisation.")
+    lr_schedule: ScheduleName = Field("cosine", description="Course of the learning rate after the warm-up.")
+    lr_step_epochs: tuple[int, ...] = Field(
+        (), description="For lr_schedule=step: epochs after which the rate is multiplied by lr_factor, as `10,20`."
+    )
+    lr_factor: float = Field(
+        0.1, gt=0, le=1, description="For step: factor at each of lr_step_epochs; for exponential: reached at the end."
+    )
+    warmup_fraction: float = Field(0.05, ge=0, lt=1, description="Share of all steps in which the rate rises.")
+    gradient_clip_norm: float | None = Field(
+        None, gt=0, description="Longest gradient over all parameters; longer ones are shortened to it."
+    )
+    gradient_accumulation_steps: int = Field(
+        1, ge=1, le=10_000, description="Batches whose gradients make one step of the optimizer."
+    )
+    label_smoothing: float = Field(0.0, ge=0, lt=1, description="Share of each target that is spread over classes.")
+    class_weights: Literal["none", "balanced"] = Field(
+        "none", description="Weight of a class in the loss; balanced gives rare classes as much as frequent ones."
+    )
+    early_stopping_patience: int | None = Field(
+        None, ge=1, description="Epochs without improvement after which training ends; by default it never ends early."
+    )
+    early_stopping_min_delta: float = Field(0.0, ge=0, description="Least change that counts as an improvement.")
+    early_stopping_min_epochs: int = Field(0, ge=0, description="Epochs that are trained in any case.")
+
+
+class RunKnobs(Section):
+    """Run: how the job runs, and what it reports."""
+
+    seed: int = Field(0, ge=0, lt=2**32, description="What all randomness is derived from.")
+    precision: Precision = Field(
+        "auto", description="Arithmetic of the network: auto takes bf16 where the hardware gains from it, else fp32."
+    )
+    workers: int | None = Field(
+        None, ge=0, le=1024, description="Threads that prepare batches; by default as many as there are cores. "
+        "Changes no result."
+    )
+    top_k: int | None = Field(None, ge=2, description="Also report how often the class is among the k likeliest.")
+
+
+class CheckpointKnobs(Section):
+    """Checkpoints: when the state of the job is kept, and whether it is taken up again."""
+
+    resume: Resume = Field("auto", description="Whether a checkpoint is taken up: if there is one, never, or must be.")
+    interval_steps: int | None = Field(
+        None, ge=1, alias="checkpoint_interval_steps", description="Steps between checkpoints; by default none by steps."
+    )
+    interval_seconds: float | None = Field(
+        30.0, gt=0, alias="checkpoint_interval_seconds", description="Least seconds between checkpoints by time."
+    )
+    keep: int = Field(2, ge=1, le=1000, alias="checkpoint_keep", description="Newest checkpoints that are kept.")
+    s3_uri: str | None = Field(
+        None,
+        alias="checkpoint_s3_uri",
+        pattern=r"^s3://[a-z0-9][a-z0-9.\-]{1,61}[a-z0-9](/.*)?$",
+        description="Where checkpoints go as well, for a container outside the platform, which synchronises its own.",
+    )
+
+
+SECTIONS: tuple[type[Section], ...] = (
+    DataKnobs,
+    ModelKnobs,
+    StrategyKnobs,
+    OptimisationKnobs,
+    RunKnobs,
+    CheckpointKnobs,
+)
