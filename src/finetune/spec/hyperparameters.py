@@ -140,8 +140,10 @@ class RunKnobs(Section):
         "auto", description="Arithmetic of the network: auto takes bf16 where the hardware gains from it, else fp32."
     )
     workers: int | None = Field(
-        None, ge=0, le=1024, description="Threads that prepare batches; by default as many as there are cores. "
-        "Changes no result."
+        None,
+        ge=0,
+        le=1024,
+        description="Threads that prepare batches; by default as many as there are cores. Changes no result.",
     )
     top_k: int | None = Field(None, ge=2, description="Also report how often the class is among the k likeliest.")
 
@@ -151,7 +153,10 @@ class CheckpointKnobs(Section):
 
     resume: Resume = Field("auto", description="Whether a checkpoint is taken up: if there is one, never, or must be.")
     interval_steps: int | None = Field(
-        None, ge=1, alias="checkpoint_interval_steps", description="Steps between checkpoints; by default none by steps."
+        None,
+        ge=1,
+        alias="checkpoint_interval_steps",
+        description="Steps between checkpoints; by default none by steps.",
     )
     interval_seconds: float | None = Field(
         30.0, gt=0, alias="checkpoint_interval_seconds", description="Least seconds between checkpoints by time."

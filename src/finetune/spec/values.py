@@ -7,8 +7,10 @@ read here, and nowhere else.
 from __future__ import annotations
 
 import json
+import math
 import types
 import typing
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -68,23 +70,11 @@ def read_value(text: str, form: Form) -> Value:
     bare = unquoted(text)
     if form.kind == "one of":
         return _choice(bare, form)
-    if bare.lower() in _NOTHING:
-        if form.optional:
-            return None
-        if form.kind == "list of whole numbers":
-            return ()
-        raise ValueError("nothing is given")
-    match form.kind:
-        case "whole number":
-            return _whole_number(bare)
-        case "number":
-            return float(bare)
-        case "true or false":
-            return read_switch(bare)
-        case "list of whole numbers":
-            return tuple(_whole_number(part) for part in bare.strip("[]()").split(",") if part.strip())
-        case "text":
-            return bare
+    if bare.lower() not in _NOTHING:
+        return _READERS[form.kind](bare)
+    if form.optional or form.kind == "list of whole numbers":
+        return None if form.optional else ()
+    raise ValueError("nothing is given")
 
 
 def unquoted(text: str) -> str:
@@ -118,10 +108,21 @@ def _whole_number(text: str) -> int:
         return int(text)
     except ValueError:
         # A tuner writes whole numbers as 10.0, and people write 1e3.
-        number = float(text)
+        number = _number(text)
         if not number.is_integer():
             raise ValueError(f"{text!r} is no whole number") from None
         return int(number)
+
+
+def _number(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError(f"{text!r} is no finite number")
+    return number
+
+
+def _list_of_whole_numbers(text: str) -> tuple[int, ...]:
+    return tuple(_whole_number(part) for part in text.strip("[]()").split(",") if part.strip())
 
 
 def _choice(text: str, form: Form) -> str | None:
@@ -133,3 +134,12 @@ def _choice(text: str, form: Form) -> str | None:
     if form.optional and word in _NOTHING:
         return None
     raise ValueError(f"{text!r} is none of {', '.join(form.choices)}")
+
+
+_READERS: dict[Kind, Callable[[str], Value]] = {
+    "whole number": _whole_number,
+    "number": _number,
+    "true or false": read_switch,
+    "text": str,
+    "list of whole numbers": _list_of_whole_numbers,
+}

@@ -1,0 +1,114 @@
+"""Which names of other tools need more than a table to be understood?"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from finetune.spec.alias import ANY, Alias, Claim, Translation
+from finetune.spec.values import Form, read_switch, read_value, unquoted
+
+# What the image and text classification of the platform take where patience is not given.
+DEFAULT_PATIENCE = "5"
+# The decay that rmsprop has here, PyTorch's own default.
+RMSPROP_DECAY = 0.99
+
+
+def _image_shape(text: str, _: Mapping[str, str]) -> Translation:
+    allowed = "channels, height and width of a square picture with 3 channels, such as 3,224,224"
+    try:
+        sides = read_value(text, Form("list of whole numbers"))
+    except ValueError:
+        raise ValueError(allowed) from None
+    match sides:
+        case (3, int(height), int(width)) if height == width:
+            return Translation((Claim("image_size", str(height)),))
+    raise ValueError(allowed)
+
+
+def _lr_scheduler_step(text: str, _: Mapping[str, str]) -> Translation:
+    if not unquoted(text):
+        return Translation()
+    return Translation((Claim("lr_step_epochs", text), Claim("lr_schedule", "step")))
+
+
+def _early_stopping(text: str, request: Mapping[str, str]) -> Translation:
+    try:
+        wanted = read_switch(text)
+    except ValueError:
+        raise ValueError("true or false") from None
+    if wanted:
+        return Translation((Claim("early_stopping_patience", DEFAULT_PATIENCE, also=ANY),))
+    given = {"early_stopping_patience", "patience"} & request.keys()
+    return Translation((Claim("early_stopping_patience", "None", overrides=True),) if given else ())
+
+
+def _decay_of_squares(text: str, request: Mapping[str, str]) -> Translation:
+    if unquoted(request.get("optimizer", "adamw")).lower() != "rmsprop":
+        return Translation(ignored_because="it belongs to rmsprop, which is not the optimizer")
+    try:
+        decay = float(unquoted(text))
+    except ValueError:
+        decay = -1.0
+    if decay != RMSPROP_DECAY:
+        raise ValueError(f"{RMSPROP_DECAY} for optimizer=rmsprop, so leave it out")
+    return Translation()
+
+
+def _warmup_steps(text: str, _: Mapping[str, str]) -> Translation:
+    if _number(text) != 0:
+        raise ValueError("0, for the warm-up is given as a share of all steps: warmup_fraction")
+    return Translation()
+
+
+def _max_steps(text: str, _: Mapping[str, str]) -> Translation:
+    if _number(text) >= 0:
+        raise ValueError("-1, for the length of training is given by epochs")
+    return Translation()
+
+
+def _number(text: str) -> float:
+    try:
+        return float(unquoted(text))
+    except ValueError:
+        raise ValueError("a whole number") from None
+
+
+def _random_seed(text: str, _: Mapping[str, str]) -> Translation:
+    return Translation((Claim("seed", text, also=ANY),))
+
+
+RULES = (
+    Alias(
+        "image_shape",
+        "image classification (MXNet)",
+        "`3,224,224`: `image_size=224`; other channels or sides that differ are refused",
+        _image_shape,
+    ),
+    Alias(
+        "lr_scheduler_step",
+        "image classification (MXNet)",
+        "`10,20`: `lr_step_epochs=10,20` and `lr_schedule=step`",
+        _lr_scheduler_step,
+    ),
+    Alias(
+        "early_stopping",
+        "image classification (MXNet), image and text classification (TensorFlow), BlazingText",
+        f"`true`: `early_stopping_patience={DEFAULT_PATIENCE}` unless it is given; `false`: none, even if it is given",
+        _early_stopping,
+    ),
+    *(
+        Alias(
+            name,
+            used_by,
+            f"ignored, except that another decay than {RMSPROP_DECAY} for `optimizer=rmsprop` is refused",
+            _decay_of_squares,
+        )
+        for name, used_by in (
+            ("gamma", "image classification (MXNet)"),
+            ("rho", "image and text classification (TensorFlow)"),
+        )
+    ),
+    Alias("warmup_steps", "Hugging Face Trainer", "`0`: nothing; else refused, see `warmup_fraction`", _warmup_steps),
+    Alias("max_steps", "Hugging Face Trainer", "`-1`: nothing; else refused, see `epochs`", _max_steps),
+    Alias("random_seed", "JumpStart", "`seed`, unless that is given too", _random_seed),
+)

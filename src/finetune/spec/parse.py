@@ -1,0 +1,80 @@
+"""How does a map of strings become a checked request?"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import ValidationError
+
+from finetune.errors import UserError
+from finetune.spec import hyperparameters as knobs
+from finetune.spec.consistency import contradictions, idle_notes
+from finetune.spec.faults import message_of
+from finetune.spec.job_spec import (
+    CheckpointSpec,
+    DataSpec,
+    JobSpec,
+    ModelSpec,
+    OptimisationSpec,
+    RunSpec,
+    StrategySpec,
+)
+from finetune.spec.knobs import all_knobs
+from finetune.spec.translate import Setting, translate
+
+
+def parse_hyperparameters(raw: Mapping[str, str]) -> JobSpec:
+    """Read, translate and check hyperparameters as the platform delivers them.
+
+    Args:
+        raw: names (with `_` or `-`) and values as text, possibly encoded as JSON.
+
+    Raises:
+        UserError: all faults of the request, one per line, within what the platform shows.
+    """
+    settings = translate(raw)
+    reader = _Reader(settings.chosen)
+    spec = JobSpec(
+        data=DataSpec(**reader.section(knobs.DataKnobs)),
+        model=ModelSpec(**reader.section(knobs.ModelKnobs)),
+        strategy=StrategySpec(**reader.section(knobs.StrategyKnobs)),
+        optimisation=OptimisationSpec(**reader.section(knobs.OptimisationKnobs)),
+        run=RunSpec(**reader.section(knobs.RunKnobs)),
+        checkpoint=CheckpointSpec(**reader.section(knobs.CheckpointKnobs)),
+        notes=(),
+    )
+    faults = [*settings.faults, *reader.faults.values(), *contradictions(spec, reader.faults.keys())]
+    if faults:
+        raise UserError(message_of(faults))
+    notes = (*settings.notes, *idle_notes(spec, settings.chosen.keys()))
+    return JobSpec(spec.data, spec.model, spec.strategy, spec.optimisation, spec.run, spec.checkpoint, notes)
+
+
+class _Reader:
+    """Reads section by section, and remembers what could not be read.
+
+    Attributes:
+        faults: by knob.
+    """
+
+    def __init__(self, chosen: Mapping[str, Setting]) -> None:
+        self._chosen = chosen
+        self.faults: dict[str, str] = {}
+
+    def section(self, section: type[knobs.Section]) -> dict[str, Any]:
+        """Values by field; the default for whatever cannot be read, so that the other sections are checked too."""
+        names = [info.alias or field for field, info in section.model_fields.items()]
+        texts = {name: self._chosen[name].claim.value for name in names if name in self._chosen}
+        try:
+            return section.model_validate(texts).model_dump()
+        except ValidationError as error:
+            wrong = {str(fault["loc"][0]) for fault in error.errors()}
+        self.faults |= {name: self._fault(name) for name in names if name in wrong}
+        return section.model_validate({name: texts[name] for name in texts.keys() - wrong}).model_dump()
+
+    def _fault(self, name: str) -> str:
+        setting, knob = self._chosen[name], all_knobs()[name]
+        target = "" if setting.name.replace("-", "_") == name else f"{name} "
+        default = "" if knob.default == "None" else f" (default {knob.default})"
+        return f"{setting.said} is not allowed: give {target}{knob.allowed}{default}."
