@@ -1,0 +1,179 @@
+"""The command line, read into a job and what is to happen to it."""
+
+from __future__ import annotations
+
+import argparse
+import random
+import secrets
+import shutil
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from sagemaker_simulator.configuration import Channel, RequestError, TrainingRequest
+from sagemaker_simulator.environment import image_path
+from sagemaker_simulator.interruptions import GRACE_SECONDS, Interruption, Moment
+from sagemaker_simulator.plan import TrainingJob
+from sagemaker_simulator.process import toolkit_command
+from sagemaker_simulator.storage import Storage
+from sagemaker_simulator.sync_agent import SyncOptions
+
+_DESCRIPTION = """\
+Run a training job on this machine, without Docker, as SageMaker would run it in the image: a fresh /opt/ml in a
+folder, the platform's configuration files and environment, checkpoints copied to a folder that stands for S3, and
+model.tar.gz and output.tar.gz at the end. Ctrl-C stops the job as StopTrainingJob does, a second Ctrl-C kills it."""
+
+_EPILOG = """\
+examples:
+  run-local --channel train=data/train --hyperparameter epochs=3
+  run-local --channel train=reviews.csv --content-type train=text/csv --output my-job
+  run-local --channel train=data --interrupt-at 20 --interrupt-at random --interruption reclaim
+  run-local --channel train=data -- python train.py"""
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """What the command line asks for.
+
+    Attributes:
+        job: the job.
+        machine: folder that becomes its `/opt/ml`.
+        interruptions: what happens to its starts.
+        grace_seconds: between SIGTERM and SIGKILL.
+        seed: of all that is drawn.
+    """
+
+    job: TrainingJob
+    machine: Path
+    interruptions: tuple[Interruption, ...]
+    grace_seconds: float
+    seed: int
+
+
+def read_order(arguments: Sequence[str]) -> Order:
+    """Read the command line.
+
+    Raises:
+        RequestError: something is asked for that cannot be done.
+        SystemExit: `--help`, or a command line that argparse refuses.
+    """
+    options = _parser().parse_args(arguments)
+    now = datetime.now(tz=UTC)
+    name = options.job_name or f"local-{now:%Y-%m-%d-%H-%M-%S}"
+    place = (options.output or Path("local-jobs") / name).absolute()
+    if place.exists() and any(place.iterdir()):
+        raise RequestError(f"--output {place}: the folder is not empty; give another one, or empty it")
+    command = tuple(options.command)
+    if command and shutil.which(command[0], path=image_path()) is None:
+        raise RequestError(f"the command {command[0]!r} was not found, or is not executable")
+    job = TrainingJob(
+        request=_request(options, name),
+        command=command or toolkit_command(),
+        storage=Storage(place / "s3"),
+        sync=SyncOptions(seed=options.seed),
+        echo=None if options.quiet else sys.stdout,
+        working_folder=Path.cwd() if command else None,
+    )
+    return Order(job, place / "opt-ml", _interruptions(options), options.grace, options.seed)
+
+
+def _request(options: argparse.Namespace, name: str) -> TrainingRequest:
+    content_types = _pairs(options.content_type, "--content-type", "CHANNEL=TYPE")
+    sources = _pairs(options.channel, "--channel", "NAME=PATH")
+    unknown = sorted(content_types.keys() - sources.keys())
+    if unknown:
+        raise RequestError(f"--content-type {unknown[0]}=...: there is no channel {unknown[0]!r}")
+    environment = _pairs(options.env, "--env", "NAME=VALUE")
+    if options.module and not options.command:
+        environment.setdefault("SAGEMAKER_TRAINING_MODULE", options.module)
+    if not options.command and "SAGEMAKER_TRAINING_MODULE" not in environment:
+        raise RequestError("nothing to run: give --module MODULE:FUNCTION, or a command after --")
+    return TrainingRequest(
+        name=name,
+        channels=tuple(
+            Channel(channel, Path(path), "copy" if options.copy else "link", content_types.get(channel))
+            for channel, path in sources.items()
+        ),
+        hyperparameters=_pairs(options.hyperparameter, "--hyperparameter", "NAME=VALUE"),
+        environment=environment,
+    )
+
+
+def _interruptions(options: argparse.Namespace) -> tuple[Interruption, ...]:
+    generator = random.Random(options.seed)  # noqa: S311 - a schedule, not a secret
+    found = []
+    for given in options.interrupt_at:
+        try:
+            seconds = generator.uniform(0.0, options.within) if given == "random" else float(given)
+        except ValueError:
+            raise RequestError(f"--interrupt-at {given}: a number of seconds, or 'random', is expected") from None
+        found.append(Interruption(Moment(seconds), options.interruption, options.grace))
+    return tuple(found)
+
+
+def _pairs(given: Sequence[str], option: str, form: str) -> dict[str, str]:
+    pairs: dict[str, str] = {}
+    for text in given:
+        name, equals, value = text.partition("=")
+        if not equals or not name:
+            raise RequestError(f"{option} {text}: the form is {option} {form}")
+        if name in pairs:
+            raise RequestError(f"{option} {name}=... is given more than once")
+        pairs[name] = value
+    return pairs
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="run-local",
+        description=_DESCRIPTION,
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    _add_job_options(parser)
+    _add_interruption_options(parser)
+    parser.add_argument("command", nargs="*", help="a command to run after -- instead of the image's `train`")
+    return parser
+
+
+def _add_job_options(parser: argparse.ArgumentParser) -> None:
+    job = parser.add_argument_group("the job")
+    for flags, form, meaning in (
+        (("--channel", "-c"), "NAME=PATH", "folder or file as input channel"),
+        (("--content-type",), "CHANNEL=TYPE", "content type of a channel"),
+        (("--hyperparameter", "-p"), "NAME=VALUE", "passed to the job as text"),
+        (("--env", "-e"), "NAME=VALUE", "environment variable of the container"),
+    ):
+        job.add_argument(*flags, metavar=form, action="append", default=[], help=f"{meaning} (repeatable)")
+    job.add_argument("--module", metavar="MODULE:FUNCTION", help="what `train` calls (SAGEMAKER_TRAINING_MODULE)")
+    job.add_argument("--job-name", metavar="NAME", help="default: local- and the time")
+    job.add_argument("--output", metavar="DIR", type=Path, help="new or empty folder; default: local-jobs/JOB-NAME")
+    job.add_argument("--copy", action="store_true", help="copy the channels' data instead of linking to them")
+    job.add_argument("--quiet", action="store_true", help="keep the job's log in its file only")
+
+
+def _add_interruption_options(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("spot interruptions")
+    group.add_argument(
+        "--interrupt-at",
+        metavar="SECONDS",
+        action="append",
+        default=[],
+        help="interrupt a start of the job after so many seconds, or at a 'random' moment, and start it again on a "
+        "fresh machine with its checkpoints (repeatable: one for each start)",
+    )
+    group.add_argument(
+        "--interruption",
+        choices=("kill", "reclaim", "reclaim_twice"),
+        default="kill",
+        help="kill: the machine is gone at once; reclaim: SIGTERM first, the machine is gone after the grace time; "
+        "reclaim_twice: with a second SIGTERM (default: %(default)s)",
+    )
+    group.add_argument("--within", metavar="SECONDS", type=float, default=60.0, help="of 'random' (default: 60)")
+    group.add_argument("--grace", metavar="SECONDS", type=float, default=GRACE_SECONDS, help="default: 120")
+    group.add_argument(
+        "--seed", type=int, default=secrets.randbelow(1 << 32), help="of 'random'; default: another each time"
+    )

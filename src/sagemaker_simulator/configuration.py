@@ -1,0 +1,153 @@
+"""What a job is asked to do, and the configuration files in which the platform tells the container.
+
+The files follow "How Amazon SageMaker AI Provides Training Information" of the developer guide; the fields of
+`resourceconfig.json` that the guide does not name are those seen in the logs of jobs on the platform.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import Literal
+
+Placement = Literal["link", "copy"]
+
+PLATFORM_ROOT = PurePosixPath("/opt/ml")
+DEFAULT_CHECKPOINT_PATH = PLATFORM_ROOT / "checkpoints"
+
+_JOB_NAME = re.compile(r"[a-zA-Z0-9](-*[a-zA-Z0-9]){0,62}")
+_CHANNEL_NAME = re.compile(r"[A-Za-z0-9.\-_]{1,64}")
+
+
+class RequestError(ValueError):
+    """The platform would refuse this request, or the simulator cannot play it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Channel:
+    """One input channel in File mode.
+
+    Attributes:
+        name: as in `InputDataConfig`.
+        source: a folder, or a single file, which then lies alone in the channel's folder.
+        placement: `link` costs nothing, `copy` protects the source from a job that writes into its input.
+        content_type: MIME type, or `None` where the request names none.
+        distribution: `FullyReplicated` or `ShardedByS3Key`; told to the container, the data stay whole.
+    """
+
+    name: str
+    source: Path
+    placement: Placement = "link"
+    content_type: str | None = None
+    distribution: Literal["FullyReplicated", "ShardedByS3Key"] = "FullyReplicated"
+
+    def __post_init__(self) -> None:
+        if not _CHANNEL_NAME.fullmatch(self.name):
+            raise RequestError(f"channel name {self.name!r}: 1 to 64 letters, digits, '.', '-' and '_' are allowed")
+        if not self.source.exists():
+            raise RequestError(f"channel {self.name!r}: {self.source} does not exist")
+
+    def configuration(self) -> dict[str, str]:
+        """The channel's entry in `inputdataconfig.json`."""
+        entry = {} if self.content_type is None else {"ContentType": self.content_type}
+        return entry | {
+            "TrainingInputMode": "File",
+            "S3DistributionType": self.distribution,
+            "RecordWrapperType": "None",
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Resources:
+    """The machines of a job, as one of them sees them."""
+
+    hosts: tuple[str, ...] = ("algo-1",)
+    current_host: str = "algo-1"
+    instance_type: str = "ml.m5.xlarge"
+    instance_group: str = "homogeneousCluster"
+    network_interface: str = "eth0"
+
+    def __post_init__(self) -> None:
+        if self.current_host not in self.hosts:
+            raise RequestError(f"current host {self.current_host!r} is not among the hosts {', '.join(self.hosts)}")
+
+    def configuration(self) -> dict[str, object]:
+        """The content of `resourceconfig.json`."""
+        hosts = sorted(self.hosts)
+        group = {"instance_group_name": self.instance_group, "instance_type": self.instance_type, "hosts": hosts}
+        return {
+            "current_host": self.current_host,
+            "current_instance_type": self.instance_type,
+            "current_group_name": self.instance_group,
+            "hosts": hosts,
+            "instance_groups": [group],
+            "network_interface_name": self.network_interface,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingRequest:
+    """The part of `CreateTrainingJob` that the container gets to see.
+
+    Attributes:
+        name: of the job.
+        channels: in any order; names are unique.
+        hyperparameters: text to text, as in the request.
+        environment: variables that the request adds to the container's.
+        resources: the machines.
+        region: AWS region, such as `us-east-1`.
+        checkpoint_path: `LocalPath` of `CheckpointConfig`, somewhere under `/opt/ml`; `None` for a job without
+            checkpoint configuration.
+        debug_hook: content of `debughookconfig.json`, which is written only where this is given.
+    """
+
+    name: str = "local-job"
+    channels: tuple[Channel, ...] = ()
+    hyperparameters: Mapping[str, str] = field(default_factory=dict)
+    environment: Mapping[str, str] = field(default_factory=dict)
+    resources: Resources = Resources()
+    region: str = "us-east-1"
+    checkpoint_path: PurePosixPath | None = DEFAULT_CHECKPOINT_PATH
+    debug_hook: Mapping[str, object] | None = None
+
+    def __post_init__(self) -> None:
+        if not _JOB_NAME.fullmatch(self.name):
+            raise RequestError(f"job name {self.name!r}: 1 to 63 letters, digits and inner hyphens are allowed")
+        names = [channel.name for channel in self.channels]
+        repeated = sorted({name for name in names if names.count(name) > 1})
+        if repeated:
+            raise RequestError(f"channel {repeated[0]!r} is given {names.count(repeated[0])} times")
+        if self.checkpoint_path is not None and not self.checkpoint_path.is_relative_to(PLATFORM_ROOT):
+            raise RequestError(
+                f"checkpoint path {self.checkpoint_path}: only a folder under {PLATFORM_ROOT} is simulated"
+            )
+
+    @property
+    def arn(self) -> str:
+        """A name of the form that the platform gives, in the account of the guide's examples."""
+        return f"arn:aws:sagemaker:{self.region}:111122223333:training-job/{self.name}"
+
+
+def write_configuration(request: TrainingRequest, folder: Path, checkpoints: Path | None) -> None:
+    """Write the JSON files of `input/config` into an existing folder.
+
+    Args:
+        request: what the job is asked for.
+        folder: the job's `input/config`.
+        checkpoints: where `/opt/ml/checkpoints` really lies, or `None` for a job without checkpoints.
+    """
+    files: dict[str, object] = {
+        "hyperparameters": dict(request.hyperparameters),
+        "inputdataconfig": {channel.name: channel.configuration() for channel in request.channels},
+        "resourceconfig": request.resources.configuration(),
+    }
+    if checkpoints is not None:
+        uri = f"s3://simulated-bucket/{request.name}/checkpoints"
+        files["checkpointconfig"] = {"S3Uri": uri, "LocalPath": str(checkpoints)}
+    if request.debug_hook is not None:
+        files["debughookconfig"] = dict(request.debug_hook)
+    for name, content in files.items():
+        (folder / f"{name}.json").write_text(json.dumps(content), encoding="utf-8")

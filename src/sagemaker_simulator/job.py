@@ -1,0 +1,61 @@
+"""One start of a job, from a fresh `/opt/ml` to what the platform says about its end."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from sagemaker_simulator.interruptions import Interruption
+from sagemaker_simulator.machine import Machine
+from sagemaker_simulator.plan import StopButton, TrainingJob
+from sagemaker_simulator.result import JobResult, failure_reason, failure_text, status_of
+from sagemaker_simulator.storage import Storage, upload_artifacts
+
+
+def run_job(
+    job: TrainingJob, root: Path, interruption: Interruption | None = None, stop: StopButton | None = None
+) -> JobResult:
+    """Start a job on a fresh machine and follow it to its end.
+
+    Args:
+        job: the job.
+        root: folder that becomes its `/opt/ml`; it does not exist yet or is empty.
+        interruption: what happens to it, if it is still running then.
+        stop: lets the caller stop it.
+
+    Raises:
+        RequestError: `root` is not empty.
+        FileNotFoundError: the command's program does not exist.
+    """
+    machine = Machine(job, root, interruption.moment.watch if interruption else None)
+    try:
+        happened = machine.wait(interruption, stop)
+        if happened is None:
+            machine.end()
+        else:
+            machine.disturb(happened)
+    finally:
+        machine.lose()
+    return _conclude(machine, happened, job.storage)
+
+
+def _conclude(machine: Machine, happened: Interruption | None, storage: Storage) -> JobResult:
+    exit_code = machine.process.exit_code
+    assert exit_code is not None  # noqa: S101 - the machine is gone, so its process has ended
+    ended = machine.process.ended
+    status = status_of(exit_code, happened)
+    failure = failure_text(machine.folder)
+    model, output = (None, None) if status == "Interrupted" else upload_artifacts(machine.folder, storage)
+    return JobResult(
+        status=status,
+        exit_code=exit_code,
+        failure_reason=failure_reason(exit_code, failure) if status == "Failed" else None,
+        failure=failure,
+        has_success_file=machine.folder.success.is_file(),
+        seconds=ended - machine.process.started,
+        seconds_after_sigterm=None if machine.signalled is None else ended - machine.signalled,
+        interruption=happened,
+        log=machine.log,
+        folder=machine.folder,
+        model=model,
+        output=output,
+    )

@@ -1,0 +1,107 @@
+"""Where things lie under `/opt/ml`, and how a fresh one is laid out in a folder."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from sagemaker_simulator.configuration import (
+    DEFAULT_CHECKPOINT_PATH,
+    PLATFORM_ROOT,
+    Channel,
+    RequestError,
+    TrainingRequest,
+    write_configuration,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class JobFolder:
+    """The folder that stands for `/opt/ml` of one machine.
+
+    Attributes:
+        root: what the job knows as `/opt/ml`.
+        checkpoint_path: the job's checkpoint folder as the platform names it.
+    """
+
+    root: Path
+    checkpoint_path: PurePosixPath = DEFAULT_CHECKPOINT_PATH
+
+    @property
+    def config(self) -> Path:
+        """The JSON files."""
+        return self.root / "input" / "config"
+
+    @property
+    def data(self) -> Path:
+        """A folder for each channel."""
+        return self.root / "input" / "data"
+
+    @property
+    def model(self) -> Path:
+        """What becomes `model.tar.gz`."""
+        return self.root / "model"
+
+    @property
+    def output(self) -> Path:
+        """The failure file and `data/`."""
+        return self.root / "output"
+
+    @property
+    def output_data(self) -> Path:
+        """What becomes `output.tar.gz`."""
+        return self.output / "data"
+
+    @property
+    def failure(self) -> Path:
+        """The file in which a container says why it failed."""
+        return self.output / "failure"
+
+    @property
+    def success(self) -> Path:
+        """The file that sagemaker-training writes at a good end; the platform itself does not ask for it."""
+        return self.output / "success"
+
+    @property
+    def checkpoints(self) -> Path:
+        """The folder that is kept in step with S3."""
+        return self.root / self.checkpoint_path.relative_to(PLATFORM_ROOT)
+
+
+def lay_out(root: Path, request: TrainingRequest) -> JobFolder:
+    """Make a fresh `/opt/ml` with folders, configuration files and channels.
+
+    Args:
+        root: does not exist yet, or is an empty folder: the remains of another job would become part of this one.
+        request: what the job is asked for.
+
+    Raises:
+        RequestError: the folder is not empty.
+    """
+    if root.exists() and any(root.iterdir()):
+        raise RequestError(f"{root} is not empty: a job starts on a fresh machine")
+    folder = JobFolder(root.absolute(), request.checkpoint_path or DEFAULT_CHECKPOINT_PATH)
+    for path in (folder.config, folder.data, folder.model, folder.output_data):
+        path.mkdir(parents=True)
+    has_checkpoints = request.checkpoint_path is not None
+    if has_checkpoints:
+        folder.checkpoints.mkdir(parents=True)
+    write_configuration(request, folder.config, folder.checkpoints if has_checkpoints else None)
+    for channel in request.channels:
+        _place(channel, folder.data / channel.name)
+    return folder
+
+
+def _place(channel: Channel, target: Path) -> None:
+    source = channel.source.absolute()
+    if source.is_dir() and channel.placement == "link":
+        target.symlink_to(source, target_is_directory=True)
+    elif source.is_dir():
+        shutil.copytree(source, target)
+    else:
+        target.mkdir()
+        if channel.placement == "link":
+            (target / source.name).symlink_to(source)
+        else:
+            shutil.copy2(source, target / source.name)

@@ -1,0 +1,56 @@
+"""What a job writes to its standard output and error: kept in a file, shown on request, watched for a line."""
+
+from __future__ import annotations
+
+import re
+import threading
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TextIO
+
+
+@dataclass(frozen=True, slots=True)
+class LogOptions:
+    """Where a job's log goes.
+
+    Attributes:
+        path: the file; it is created, or emptied.
+        echo: a stream that gets the same lines while the job runs.
+    """
+
+    path: Path
+    echo: TextIO | None = None
+
+
+class LogCapture:
+    """Copies lines from a pipe to a file in a thread, and says when a pattern was seen for the n-th time."""
+
+    def __init__(self, pipe: Iterable[bytes], options: LogOptions, watch: tuple[str, int] | None) -> None:
+        self._pipe = pipe
+        self._options = options
+        self._pattern = re.compile(watch[0]) if watch else None
+        self._left = watch[1] if watch else 0
+        self.seen = threading.Event()
+        self._thread = threading.Thread(target=self._copy, name="job-log", daemon=True)
+        self._thread.start()
+
+    def close(self, timeout: float) -> None:
+        """Wait until the pipe has ended, at most `timeout` seconds."""
+        self._thread.join(timeout)
+
+    def _copy(self) -> None:
+        with self._options.path.open("wb", buffering=0) as file:
+            for line in self._pipe:
+                file.write(line)
+                text = line.decode("utf-8", errors="replace")
+                if self._options.echo is not None:
+                    self._options.echo.write(text)
+                    self._options.echo.flush()
+                self._look(text)
+
+    def _look(self, text: str) -> None:
+        if self._pattern is not None and self._pattern.search(text):
+            self._left -= 1
+            if self._left == 0:
+                self.seen.set()

@@ -1,0 +1,102 @@
+"""A machine: the job's process and the sync agent, which live and end together."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+from sagemaker_simulator.environment import job_environment
+from sagemaker_simulator.interruptions import Interruption
+from sagemaker_simulator.layout import lay_out
+from sagemaker_simulator.log import LogOptions
+from sagemaker_simulator.plan import StopButton, TrainingJob
+from sagemaker_simulator.process import JobProcess, Program
+from sagemaker_simulator.sync_agent import SyncAgent, restore
+
+_LOOK_SECONDS = 0.01
+
+
+class Machine:
+    """A fresh `/opt/ml` with the job running on it.
+
+    Attributes:
+        folder: its `/opt/ml`.
+        log: file with what the job writes.
+        process: the job.
+        signalled: when the first SIGTERM was sent, on the monotonic clock.
+    """
+
+    def __init__(self, job: TrainingJob, root: Path, watch: tuple[str, int] | None) -> None:
+        """Lay out `root`, bring the checkpoints back and start the job."""
+        self.folder = lay_out(root, job.request)
+        self.log = job.storage.next_log()
+        self.signalled: float | None = None
+        self._agent: SyncAgent | None = None
+        program = Program(
+            job.command, job_environment(job.request, self.folder), job.working_folder or self.folder.root
+        )
+        if job.request.checkpoint_path is not None:
+            restore(job.storage.checkpoints, self.folder.checkpoints)
+            self._agent = SyncAgent(self.folder.checkpoints, job.storage.checkpoints, job.sync)
+        try:
+            self.process = JobProcess(program, LogOptions(self.log, job.echo), watch)
+        except OSError:
+            self._cut_agent()
+            raise
+
+    def wait(self, interruption: Interruption | None, stop: StopButton | None) -> Interruption | None:
+        """Wait until the job ends by itself, or what disturbs it is due, which is returned."""
+        due = None
+        while not self.process.wait(_LOOK_SECONDS):
+            if stop is not None and stop.pressed:
+                return stop.interruption()
+            if interruption is None:
+                continue
+            if due is None and (interruption.moment.pattern is None or self.process.log.seen.is_set()):
+                start = self.process.started if interruption.moment.pattern is None else time.monotonic()
+                due = start + interruption.moment.seconds
+            if due is not None and self._reaches(due):
+                return interruption
+        return None
+
+    def end(self) -> None:
+        """The job has ended by itself: nothing of it goes on, and all that it wrote is uploaded."""
+        self.process.destroy()
+        if self._agent is not None:
+            self._agent.finish()
+
+    def disturb(self, interruption: Interruption) -> None:
+        """Let the interruption take its course."""
+        if interruption.kind == "kill":
+            self.lose()
+            return
+        deadline = time.monotonic() + interruption.grace_seconds
+        self._send_sigterm()
+        if interruption.kind == "reclaim_twice" and not self.process.wait(interruption.again_seconds):
+            self._send_sigterm()
+        in_time = self.process.wait(max(0.0, deadline - time.monotonic()))
+        if interruption.kind == "stop":
+            self.end()
+        elif in_time:
+            self.process.destroy()
+            if self._agent is not None:
+                self._agent.finish(max(0.0, deadline - time.monotonic()))
+        self.lose()
+
+    def lose(self) -> None:
+        """The machine is gone: agent and job end in the middle of what they do."""
+        self._cut_agent()
+        self.process.destroy()
+
+    def _reaches(self, due: float) -> bool:
+        """Whether it is `due` with the job still running; waits for the rest of the time where that is short."""
+        left = due - time.monotonic()
+        return left <= _LOOK_SECONDS and not self.process.wait(max(0.0, left))
+
+    def _send_sigterm(self) -> None:
+        self.signalled = self.signalled or time.monotonic()
+        self.process.terminate()
+
+    def _cut_agent(self) -> None:
+        if self._agent is not None:
+            self._agent.cut()
