@@ -1,0 +1,172 @@
+"""What is a checkpoint a checkpoint of, and which files make it whole?
+
+The manifest is a JSON object with the entries `body` and `sha256`, the hash of the body written with sorted keys and
+without spaces. Format and version are looked at first, so that a later version may change everything else.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Self
+
+from finetune.checkpoint.layout import CheckpointName, part_of
+from finetune.checkpoint.state import FlatState, Json, flatten_state, unflatten_state
+from finetune.checkpoint.tensor_file import FileEntry
+
+FORMAT = "finetune-checkpoint"
+VERSION = 1
+MAX_MANIFEST_BYTES = 16 << 20
+
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+
+
+class UnusableError(Exception):
+    """A folder is no checkpoint that can be resumed from; the message says why.
+
+    Attributes:
+        alien: another program's or a later version's: not to be touched. The others are what is left of our own.
+    """
+
+    def __init__(self, reason: str, *, alien: bool = False) -> None:
+        super().__init__(reason)
+        self.alien = alien
+
+
+@dataclass(frozen=True, slots=True)
+class Specification:
+    """What was asked of the job that wrote a checkpoint.
+
+    Attributes:
+        digest: equal for two requests that compute the same.
+        fields: name -> plain value of all that matters, so that a difference can be named.
+    """
+
+    digest: str
+    fields: Mapping[str, object] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, fields: Mapping[str, object]) -> Self:
+        """Return a specification whose digest is that of its fields, in whatever order they come."""
+        return cls(hashlib.sha256(_canonical(_plain(fields))).hexdigest(), fields)
+
+    def differing_fields(self, other: Specification) -> tuple[str, ...]:
+        """Names of the fields that only one of the two has or that have another value, sorted."""
+        mine, theirs = ({name: _plain(value) for name, value in spec.fields.items()} for spec in (self, other))
+        names = mine.keys() | theirs.keys()
+        return tuple(
+            sorted(
+                name
+                for name in names
+                if name not in mine or name not in theirs or _canonical(mine[name]) != _canonical(theirs[name])
+            )
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class About:
+    """What the caller says of a checkpoint.
+
+    Attributes:
+        step: steps done when it was taken.
+        kind: why it was taken, such as `periodic`, `epoch`, `interruption`, `final`.
+        specification: of the job.
+        best: whether the network was then the best so far; the last such checkpoint outlives newer ones.
+    """
+
+    step: int
+    kind: str
+    specification: Specification
+    best: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """A checkpoint's list of contents.
+
+    Attributes:
+        name: of the checkpoint's folder.
+        about: what the caller said of it.
+        created: seconds since 1970, by the clock of the machine that wrote it.
+        files: file name -> what it must be.
+    """
+
+    name: CheckpointName
+    about: About
+    created: float
+    files: Mapping[str, FileEntry]
+
+    def encode(self) -> bytes:
+        """Return the content of the manifest's file."""
+        body: dict[str, Json] = {
+            "format": FORMAT,
+            "version": VERSION,
+            "name": str(self.name),
+            "kind": self.about.kind,
+            "best": self.about.best,
+            "created": self.created,
+            "specification": {
+                "digest": self.about.specification.digest,
+                "fields": _plain(self.about.specification.fields),
+            },
+            "files": {name: {"size": entry.size, "sha256": entry.sha256} for name, entry in self.files.items()},
+        }
+        document = {"body": body, "sha256": hashlib.sha256(_canonical(body)).hexdigest()}
+        return json.dumps(document, indent=1, allow_nan=False).encode()
+
+
+def parse_manifest(content: bytes, name: CheckpointName) -> Manifest:
+    """Read a manifest that was found in the folder `name`.
+
+    Raises:
+        UnusableError: it is damaged, foreign, of another version, or of another checkpoint.
+    """
+    body = _checked_body(content)
+    try:
+        manifest = _manifest_of(body, name)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise UnusableError(f"manifest lacks what it must say ({type(error).__name__}: {error})") from error
+    if body["name"] != str(name):
+        raise UnusableError(f"manifest belongs to {body['name']}")
+    return manifest
+
+
+def _checked_body(content: bytes) -> dict[str, Any]:
+    try:
+        document = json.loads(content.decode())
+    except (ValueError, RecursionError) as error:
+        raise UnusableError("manifest is not JSON" if content else "manifest is empty") from error
+    body = document.get("body") if isinstance(document, dict) else None
+    if not isinstance(body, dict) or body.get("format") != FORMAT:
+        raise UnusableError("manifest is not one of this program", alien=True)
+    if body.get("version") != VERSION:
+        raise UnusableError(f"written in version {body.get('version')!r} of the format, not {VERSION}", alien=True)
+    if document.get("sha256") != hashlib.sha256(_canonical(body)).hexdigest():
+        raise UnusableError("manifest does not match its own hash")
+    return body
+
+
+def _manifest_of(body: Mapping[str, Any], name: CheckpointName) -> Manifest:
+    specification = Specification(
+        str(body["specification"]["digest"]), unflatten_state(FlatState({}, body["specification"]["fields"]))
+    )
+    files = {str(file): FileEntry(int(entry["size"]), str(entry["sha256"])) for file, entry in body["files"].items()}
+    for file, entry in files.items():
+        if part_of(file) is None or entry.size < 0 or not _SHA256.fullmatch(entry.sha256):
+            raise ValueError(f"file {file!r}")
+    about = About(name.step, str(body["kind"]), specification, best=body["best"] is True)
+    return Manifest(name, about, float(body["created"]), files)
+
+
+def _plain(value: object) -> Json:
+    flat = flatten_state(value)
+    if flat.tensors:
+        raise TypeError(f"a specification holds no tensors, but this one has {', '.join(flat.tensors)}")
+    return flat.values
+
+
+def _canonical(value: object) -> bytes:
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()

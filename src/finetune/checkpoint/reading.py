@@ -1,0 +1,115 @@
+"""Is what lies in a folder a whole checkpoint, and what does it hold?"""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from torch import Tensor
+
+from finetune.checkpoint.layout import MANIFEST, CheckpointName, part_of
+from finetune.checkpoint.manifest import MAX_MANIFEST_BYTES, Manifest, UnusableError, parse_manifest
+from finetune.checkpoint.state import FlatState, unflatten_state
+from finetune.checkpoint.tensor_file import FileEntry, hash_file, read_tensors
+
+_READING_THREADS = 4
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedCheckpoint:
+    """A checkpoint whose every byte was found to be what was written.
+
+    Attributes:
+        manifest: what it is.
+        parts: name -> nested state, as the part's `state_dict()` gave it, tensors on the CPU in memory of their own.
+    """
+
+    manifest: Manifest
+    parts: Mapping[str, Any]
+
+
+def read_manifest(folder: Path, name: CheckpointName) -> Manifest:
+    """Read a checkpoint's manifest and see that every file is there in its size; contents are not looked at.
+
+    Raises:
+        UnusableError: it is not there, not ours, damaged, or a file is missing or has another size.
+    """
+    if folder.is_symlink() or not folder.is_dir():
+        raise UnusableError("not a folder", alien=True)
+    try:
+        size = _size_of(folder / MANIFEST)
+        if size > MAX_MANIFEST_BYTES:
+            raise UnusableError(f"manifest has {size} bytes", alien=True)
+        manifest = parse_manifest((folder / MANIFEST).read_bytes(), name)
+        for file, entry in manifest.files.items():
+            size = _size_of(folder / file)
+            if size != entry.size:
+                raise UnusableError(f"{file} has {size} bytes instead of {entry.size}")
+    except OSError as error:
+        raise UnusableError(_reason(error)) from error
+    return manifest
+
+
+def load_checkpoint(folder: Path, name: CheckpointName) -> LoadedCheckpoint:
+    """Read a checkpoint wholly, after comparing every file with its hash.
+
+    Raises:
+        UnusableError: it is not whole.
+    """
+    manifest = read_manifest(folder, name)
+    check_hashes(folder, manifest.files)
+    try:
+        parts = {part: _load_part(folder, part, manifest) for part in _parts(manifest)}
+    except (OSError, SafetensorError, ValueError, RecursionError) as error:
+        raise UnusableError(f"cannot be read although its hashes hold: {error}") from error
+    return LoadedCheckpoint(manifest, parts)
+
+
+def check_hashes(folder: Path, files: Mapping[str, FileEntry]) -> None:
+    """Compare files with their hashes, several at a time.
+
+    Raises:
+        UnusableError: one has another content, or cannot be read.
+    """
+    with ThreadPoolExecutor(_READING_THREADS) as threads:
+        hashes = threads.map(lambda file: hash_file(folder / file), files)
+        try:
+            for file, found in zip(files, hashes, strict=True):
+                if found != files[file].sha256:
+                    raise UnusableError(f"{file} has another content than when it was written")
+        except OSError as error:
+            raise UnusableError(_reason(error)) from error
+
+
+def _parts(manifest: Manifest) -> list[str]:
+    return sorted({part for file in manifest.files if (part := part_of(file)) is not None})
+
+
+def _load_part(folder: Path, part: str, manifest: Manifest) -> object:
+    if f"{part}.json" not in manifest.files:
+        raise ValueError(f"{part}.json is not in the manifest")
+    values = json.loads((folder / f"{part}.json").read_text("utf-8"))
+    tensors: Mapping[str, Tensor] = {}
+    if f"{part}.safetensors" in manifest.files:
+        tensors = read_tensors(folder / f"{part}.safetensors")
+    return unflatten_state(FlatState(tensors, values))
+
+
+def _reason(error: OSError) -> str:
+    where = "" if error.filename is None else f"{Path(str(error.filename)).name}: "
+    return f"{where}{error.strerror}"
+
+
+def _size_of(path: Path) -> int:
+    """Size of a regular file: a pipe of that name would block whoever opens it, a link may lead anywhere."""
+    status = os.lstat(path)
+    if not stat.S_ISREG(status.st_mode):
+        raise UnusableError(f"{path.name} is not a file")
+    return status.st_size

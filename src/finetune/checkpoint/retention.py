@@ -1,0 +1,127 @@
+"""Which checkpoints are no longer needed, and how is one removed so that it is never taken for whole?"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+from collections.abc import Collection
+from dataclasses import dataclass
+from pathlib import Path
+
+from finetune.checkpoint.layout import (
+    IGNORED_SUFFIX,
+    MANIFEST,
+    UPLOADED_SUFFIX,
+    UPLOADING_SUFFIX,
+    CheckpointName,
+    files_of,
+    is_marker,
+    list_folder,
+    newest_first,
+)
+from finetune.checkpoint.manifest import UnusableError
+from finetune.checkpoint.reading import read_manifest
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A checkpoint that may be kept or removed.
+
+    Attributes:
+        name: of its folder.
+        complete: whether it is whole, as far as can be seen without reading it.
+        best: whether it was the best so far when it was written.
+        safe: whether it is also where a restart would find it, so that older ones may go.
+    """
+
+    name: CheckpointName
+    complete: bool
+    best: bool = False
+    safe: bool = False
+
+
+def expired(candidates: Collection[Candidate], keep: int) -> list[CheckpointName]:
+    """Return what may be removed, oldest first.
+
+    The newest `keep` complete ones stay, and the newest that was the best; of the others, and of what is left of broken
+    ones, only what is older than a complete one that is safe may go.
+    """
+    ordered = sorted(candidates, key=lambda candidate: candidate.name.serial, reverse=True)
+    complete = [candidate for candidate in ordered if candidate.complete]
+    best = [candidate for candidate in complete if candidate.best]
+    kept = {candidate.name for candidate in complete[:keep] + best[:1]}
+    newest_safe = max((candidate.name.serial for candidate in complete if candidate.safe), default=-1)
+    return [c.name for c in reversed(ordered) if c.name not in kept and c.name.serial < newest_safe]
+
+
+def survey(folder: Path, broken: Collection[CheckpointName]) -> list[Candidate]:
+    """Look at every checkpoint below a folder, without reading its tensors; leaves out what is not ours to remove.
+
+    Args:
+        folder: that of the checkpoints.
+        broken: those that are known not to be whole although their files have the right sizes.
+    """
+    names = newest_first(list_folder(folder))
+    contents = {name: set(files_of(folder / str(name))) for name in names}
+    markers_seen = any(is_marker(file) for files in contents.values() for file in files)
+    candidates = []
+    for name in names:
+        try:
+            manifest = read_manifest(folder / str(name), name)
+        except UnusableError as error:
+            if not error.alien:
+                candidates.append(Candidate(name, complete=False))
+            continue
+        safe = not markers_seen or _is_uploaded(contents[name], [*manifest.files, MANIFEST])
+        candidates.append(Candidate(name, complete=name not in broken, best=manifest.about.best, safe=safe))
+    return candidates
+
+
+def remove(folder: Path) -> bool:
+    """Remove a checkpoint's files, the manifest first, then its folder; return whether it is gone.
+
+    Folders inside are not ours and stay. A failure is logged: what is left has no manifest and goes next time.
+    """
+    try:
+        (folder / MANIFEST).unlink(missing_ok=True)
+        sync_folder(folder)
+        for file in list_folder(folder):
+            if not (folder / file).is_dir() or (folder / file).is_symlink():
+                (folder / file).unlink(missing_ok=True)
+        folder.rmdir()
+    except OSError as error:
+        logger.warning("checkpoint %s could not be removed: %s", folder.name, error)
+        return False
+    return True
+
+
+def remove_temporaries(folder: Path) -> None:
+    """Remove what writes that were cut off have left below the checkpoints folder."""
+    for name in newest_first(list_folder(folder)):
+        checkpoint = folder / str(name)
+        leftovers = [file for file in files_of(checkpoint) if file.endswith(IGNORED_SUFFIX)]
+        try:
+            for file in leftovers:
+                (checkpoint / file).unlink()
+        except OSError as error:
+            logger.warning("leftover of checkpoint %s could not be removed: %s", name, error)
+        if leftovers:
+            with contextlib.suppress(OSError):
+                checkpoint.rmdir()  # succeeds only where nothing else is in it
+            logger.info("checkpoint %s: %d temporary files of a write that was cut off removed", name, len(leftovers))
+
+
+def sync_folder(folder: Path) -> None:
+    """Wait until a folder's entries are on the disk."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _is_uploaded(present: Collection[str], files: Collection[str]) -> bool:
+    return all(f + UPLOADED_SUFFIX in present and f + UPLOADING_SUFFIX not in present for f in files)

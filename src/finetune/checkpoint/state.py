@@ -1,0 +1,164 @@
+"""How is a nested state taken apart into named tensors and JSON, and put together again without a bit changed?
+
+JSON knows neither tuples, nor keys that are not text, nor NaN, nor tensors. What it lacks is written as an object with
+the key `!`, whose value says what it stands for; everything else is written as it is:
+
+| value | JSON |
+|---|---|
+| tensor | `{"!": "tensor", "name": "state.0.exp_avg"}`, and `"stride"` where it is not contiguous |
+| tuple | `{"!": "tuple", "items": [...]}` |
+| mapping with a key that is not text, or with the key `!` | `{"!": "mapping", "items": [[key, value], ...]}` |
+| NaN, infinity | `{"!": "float", "bits": "7ff8000000000000"}`, the IEEE 754 double |
+"""
+
+from __future__ import annotations
+
+import math
+import struct
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+Json = None | bool | int | float | str | list["Json"] | dict[str, "Json"]
+
+_TAG = "!"
+_RESERVED_NAMES = frozenset({"", "__metadata__"})  # the second is safetensors' own header entry
+
+
+@dataclass(frozen=True, slots=True)
+class FlatState:
+    """A nested state taken apart.
+
+    Attributes:
+        tensors: every tensor of the state under a unique name: its path, joined by dots.
+        values: everything else, with references to the tensors.
+    """
+
+    tensors: Mapping[str, Tensor]
+    values: Json
+
+
+def flatten_state(state: object) -> FlatState:
+    """Take a nested state apart; tensors are referred to, not copied.
+
+    Args:
+        state: mappings, lists and tuples, nested, of tensors, None, bool, int, float and str. Mappings become dicts.
+
+    Raises:
+        TypeError: something else is in it; the message names its path.
+    """
+    flattening = _Flattening()
+    values = flattening.encode(state, "")
+    return FlatState(flattening.tensors, values)
+
+
+def unflatten_state(flat: FlatState) -> Any:  # noqa: ANN401 - the inverse of a function that takes any nested state
+    """Put a state together again: equal in structure, order, bits, and in memory layout of its tensors.
+
+    Raises:
+        ValueError: the values refer to a tensor that is not there, or are not of this form.
+    """
+    return _decode(flat.values, flat.tensors)
+
+
+@dataclass(slots=True)
+class _Flattening:
+    """The tensors met so far while a state is walked."""
+
+    tensors: dict[str, Tensor] = field(default_factory=dict)
+
+    def encode(self, value: object, path: str) -> Json:
+        if value is None or isinstance(value, bool | str):
+            return value
+        if isinstance(value, int):
+            return int(value)
+        if isinstance(value, float):
+            return _encode_float(float(value))
+        if isinstance(value, Tensor):
+            return self._encode_tensor(value, path)
+        if isinstance(value, Mapping):
+            return self._encode_mapping(value, path)
+        if isinstance(value, list | tuple):
+            items: list[Json] = [self.encode(item, _join(path, index)) for index, item in enumerate(value)]
+            return items if isinstance(value, list) else {_TAG: "tuple", "items": items}
+        raise TypeError(f"state {path!r} is a {type(value).__name__}; it cannot be written to a checkpoint")
+
+    def _encode_mapping(self, mapping: Mapping[Any, object], path: str) -> Json:
+        if _TAG not in mapping and all(isinstance(key, str) for key in mapping):
+            return {str(key): self.encode(value, _join(path, key)) for key, value in mapping.items()}
+        items: list[Json] = []
+        for key, value in mapping.items():
+            if isinstance(key, Tensor):
+                raise TypeError(f"state {path!r} has a tensor as a key; it cannot be written to a checkpoint")
+            items.append([self.encode(key, path), self.encode(value, _join(path, key))])
+        return {_TAG: "mapping", "items": items}
+
+    def _encode_tensor(self, tensor: Tensor, path: str) -> Json:
+        if tensor.layout != torch.strided:
+            raise TypeError(f"state {path!r} is a tensor of layout {tensor.layout}; only dense ones can be written")
+        name, number = path, 1
+        while name in self.tensors or name in _RESERVED_NAMES:
+            number += 1
+            name = f"{path}#{number}"
+        self.tensors[name] = tensor.detach()
+        reference: dict[str, Json] = {_TAG: "tensor", "name": name}
+        stride = kept_stride(tensor)
+        if stride is not None:
+            reference["stride"] = list(stride)
+        return reference
+
+
+def kept_stride(tensor: Tensor) -> tuple[int, ...] | None:
+    """Return the stride that a copy of a tensor keeps (such as channels-last), or None where it is the usual one.
+
+    The order in which a kernel walks memory may decide its last bit, so a resumed tensor must lie as it lay before.
+    """
+    stride = torch.empty_like(tensor, device="meta").stride()
+    usual = torch.empty(tensor.shape, device="meta").stride()
+    return None if stride == usual else tuple(stride)
+
+
+def _encode_float(value: float) -> Json:
+    if math.isfinite(value):
+        return value
+    return {_TAG: "float", "bits": struct.pack(">d", value).hex()}
+
+
+def _join(path: str, key: object) -> str:
+    return f"{path}.{key}" if path else str(key)
+
+
+def _decode(value: Json, tensors: Mapping[str, Tensor]) -> Any:  # noqa: ANN401 - as unflatten_state
+    if isinstance(value, list):
+        return [_decode(item, tensors) for item in value]
+    if not isinstance(value, dict):
+        return value
+    if _TAG not in value:
+        return {key: _decode(item, tensors) for key, item in value.items()}
+    try:
+        return _decode_tagged(value, tensors)
+    except (KeyError, TypeError, RuntimeError, struct.error) as error:
+        raise ValueError(f"a value tagged {value[_TAG]!r} cannot be read: {error}") from error
+
+
+def _decode_tagged(value: dict[str, Any], tensors: Mapping[str, Tensor]) -> Any:  # noqa: ANN401 - as unflatten_state
+    match value[_TAG]:
+        case "tensor":
+            return _laid_out(tensors[value["name"]], value.get("stride"))
+        case "tuple":
+            return tuple(_decode(item, tensors) for item in value["items"])
+        case "mapping":
+            return {_decode(key, tensors): _decode(item, tensors) for key, item in value["items"]}
+        case "float":
+            return struct.unpack(">d", bytes.fromhex(value["bits"]))[0]
+        case other:
+            raise KeyError(other)
+
+
+def _laid_out(tensor: Tensor, stride: list[int] | None) -> Tensor:
+    if stride is None or list(tensor.stride()) == stride:
+        return tensor
+    return torch.empty_strided(tensor.shape, stride, dtype=tensor.dtype).copy_(tensor)

@@ -1,0 +1,179 @@
+"""How does a checkpoint appear in a folder whole or not at all, and which one does a job go on from?"""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+from finetune.checkpoint.layout import (
+    IGNORED_SUFFIX,
+    MANIFEST,
+    CheckpointName,
+    is_marker,
+    is_part_name,
+    list_folder,
+    newest_first,
+    parse_name,
+)
+from finetune.checkpoint.manifest import About, Manifest, UnusableError
+from finetune.checkpoint.reading import LoadedCheckpoint, load_checkpoint
+from finetune.checkpoint.retention import expired, remove, remove_temporaries, survey, sync_folder
+from finetune.checkpoint.snapshot import Snapshot
+from finetune.checkpoint.state import FlatState
+from finetune.checkpoint.tensor_file import FileEntry, HashedFile, write_tensors
+from finetune.errors import PlatformError
+
+logger = logging.getLogger(__name__)
+
+
+class CheckpointStore:
+    """The checkpoints of one job in a folder, which the platform may be copying at the same time.
+
+    One process writes; another may only read. `write` may run in another thread than the rest, one call at a time.
+    """
+
+    def __init__(self, folder: Path, keep: int = 2) -> None:
+        """Look at nothing yet.
+
+        Args:
+            folder: where checkpoints lie; it is made when the first one is written.
+            keep: how many of the newest complete ones stay; at least 1.
+        """
+        if keep < 1:
+            raise ValueError(f"at least one checkpoint must be kept, not {keep}")
+        self.folder = folder
+        self._keep = keep
+        self._last_serial = 0
+        self._broken: set[CheckpointName] = set()
+
+    def restore(self) -> LoadedCheckpoint | None:
+        """Remove what writes that were cut off have left, then return the newest complete checkpoint. For the start.
+
+        Raises:
+            PlatformError: the folder cannot be read.
+        """
+        self.names()  # so that the number of what is now removed is not given again
+        remove_temporaries(self.folder)
+        return self.newest_complete()
+
+    def newest_complete(self) -> LoadedCheckpoint | None:
+        """Return the newest checkpoint whose every file is as it was written, or None; say what is passed over.
+
+        Raises:
+            PlatformError: the folder cannot be read.
+        """
+        names = self.names()
+        self._name_foreign()
+        for name in names:
+            try:
+                return load_checkpoint(self.folder / str(name), name)
+            except UnusableError as error:
+                self._broken.add(name)
+                logger.warning("checkpoint %s is passed over: %s", name, error)
+        return None
+
+    def write(self, snapshot: Snapshot, about: About) -> CheckpointName:
+        """Write a checkpoint and remove those that it makes superfluous.
+
+        Raises:
+            PlatformError: the disk is full or broken; nothing is left of this checkpoint, earlier ones are intact.
+            TypeError: a tensor has a type that cannot be written.
+            ValueError: a part's name or the step cannot be part of a file's name.
+        """
+        wrong = [part for part in snapshot.parts if not is_part_name(part)]
+        if wrong or about.step < 0:
+            raise ValueError(f"a checkpoint cannot have the parts {wrong} at step {about.step}")
+        self._remove_expired()  # the agent may have caught up since the last time
+        name = CheckpointName(about.step, self._next_serial())
+        with self._whole_or_not_at_all(name) as folder:
+            files = _write_parts(folder, snapshot.parts)
+            _write_manifest(folder, Manifest(name, about, time.time(), files))
+        logger.debug("checkpoint %s (%s) is complete", name, about.kind)
+        self._remove_expired()
+        return name
+
+    def names(self) -> list[CheckpointName]:
+        """Names of all that looks like a checkpoint, whole or not, the last written first.
+
+        Raises:
+            PlatformError: the folder cannot be read.
+        """
+        try:
+            names = newest_first(list_folder(self.folder))
+        except OSError as error:
+            raise PlatformError(
+                f"checkpoints folder {self.folder} cannot be read: {error.strerror}. Give the job a folder that it may "
+                "read and write."
+            ) from error
+        self.skip_serials(names)
+        return names
+
+    def skip_serials(self, names: list[CheckpointName]) -> None:
+        """Give no later checkpoint the serial number of one of these, which exist here or elsewhere."""
+        self._last_serial = max([self._last_serial, *(name.serial for name in names)])
+
+    def _next_serial(self) -> int:
+        self.names()
+        self._last_serial += 1
+        return self._last_serial
+
+    @contextmanager
+    def _whole_or_not_at_all(self, name: CheckpointName) -> Iterator[Path]:
+        folder = self.folder / str(name)
+        try:
+            folder.mkdir(parents=True)
+            yield folder
+        except BaseException as error:
+            if folder.is_dir():
+                remove(folder)
+            if not isinstance(error, OSError):
+                raise
+            logger.warning("checkpoint %s was not written: %s; earlier ones are intact", name, error.strerror)
+            raise PlatformError(
+                f"checkpoint {name} could not be written to {self.folder}: {error.strerror}. Earlier checkpoints are "
+                "intact. Give the job a larger volume, or let it write elsewhere."
+            ) from error
+
+    def _remove_expired(self) -> None:
+        try:
+            names = expired(survey(self.folder, self._broken), self._keep)
+        except OSError as error:
+            logger.warning("old checkpoints in %s could not be looked at: %s", self.folder, error)
+            return
+        for name in names:
+            if remove(self.folder / str(name)):
+                logger.debug("checkpoint %s is superseded and was removed", name)
+
+    def _name_foreign(self) -> None:
+        for entry in list_folder(self.folder):
+            if parse_name(entry) is None and not is_marker(entry):
+                logger.warning("%s in the checkpoints folder is passed over: not a checkpoint of this program", entry)
+
+
+def _write_parts(folder: Path, parts: Mapping[str, FlatState]) -> dict[str, FileEntry]:
+    """Write every part under temporary names; give the files their names only when all are on the disk."""
+    files: dict[str, FileEntry] = {}
+    for part, state in parts.items():
+        if state.tensors:
+            file = f"{part}.safetensors"
+            files[file] = write_tensors(folder / (file + IGNORED_SUFFIX), state.tensors)
+        with HashedFile(folder / f"{part}.json{IGNORED_SUFFIX}") as values:
+            values.write(json.dumps(state.values, allow_nan=False, separators=(",", ":")).encode())
+        files[f"{part}.json"] = values.entry()
+    for file in files:
+        (folder / (file + IGNORED_SUFFIX)).rename(folder / file)
+    sync_folder(folder)
+    sync_folder(folder.parent)
+    return files
+
+
+def _write_manifest(folder: Path, manifest: Manifest) -> None:
+    temporary = folder / (MANIFEST + IGNORED_SUFFIX)
+    with HashedFile(temporary) as file:
+        file.write(manifest.encode())
+    temporary.rename(folder / MANIFEST)
+    sync_folder(folder)

@@ -1,0 +1,210 @@
+"""Checkpoints are found again exactly, the newest first, and the old ones go at the right time."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+from checkpoint.states import Holder, about, is_state_of, parts_at, same
+from finetune.checkpoint import CheckpointStore, take_snapshot
+from finetune.errors import PlatformError
+
+
+def save(store: CheckpointStore, step: int, *, best: bool = False) -> Path:
+    return store.folder / str(store.write(take_snapshot(parts_at(step)), about(step, best=best)))
+
+
+def steps(store: CheckpointStore) -> list[int]:
+    return [name.step for name in store.names()]
+
+
+def names_in(folder: Path) -> list[str]:
+    return sorted(entry.name for entry in folder.iterdir())
+
+
+def mark_uploaded(checkpoint: Path) -> None:
+    for file in list(checkpoint.iterdir()):
+        (checkpoint / f"{file.name}.sagemaker-uploaded").touch()
+
+
+def test_nothing_is_found_where_nothing_was_written(tmp_path: Path) -> None:
+    assert CheckpointStore(tmp_path / "absent").restore() is None
+    assert not (tmp_path / "absent").exists()
+
+
+def test_what_was_written_is_found_exactly(tmp_path: Path) -> None:
+    written = CheckpointStore(tmp_path)
+    save(written, 7)
+    loaded = CheckpointStore(tmp_path).restore()
+    assert loaded is not None
+    assert is_state_of(loaded.parts, 7)
+    assert (loaded.manifest.about.step, loaded.manifest.about.kind) == (7, "periodic")
+
+
+def test_every_type_and_awkward_value_keeps_its_bits(tmp_path: Path) -> None:
+    patterns = torch.tensor([0x7FC00001, 0x7F800001, -0x80000000, -0x00800000, 1], dtype=torch.int32)
+    state: dict[str, object] = {
+        "float32 with NaN payloads, -0.0, -inf, subnormal": patterns.view(torch.float32),
+        "no dimension": torch.tensor(-0.0, dtype=torch.float64),
+        "empty": torch.empty(0, 3),
+        "bool": torch.tensor([True, False]),
+        "channels last": torch.rand(2, 3, 4, 4).contiguous(memory_format=torch.channels_last),
+        "view with gaps": torch.rand(6)[::2].contiguous(),
+        "values": [float("nan"), float("-inf"), -0.0, 0.1, 2**70, (1, {2: None})],
+    }
+    for dtype in (torch.bfloat16, torch.float16, torch.int64, torch.uint8, torch.int8, torch.uint16, torch.complex64):
+        state[str(dtype)] = torch.randint(0, 256, (3, 16), dtype=torch.uint8).view(dtype)
+    store = CheckpointStore(tmp_path)
+    store.write(take_snapshot({"all": Holder(state)}), about(1))
+    loaded = store.newest_complete()
+    assert loaded is not None
+    assert same(loaded.parts["all"], state)
+
+
+def test_the_last_written_is_the_newest_even_where_an_older_job_came_further(tmp_path: Path) -> None:
+    store = CheckpointStore(tmp_path)
+    save(store, 5000)
+    save(store, 100)
+    loaded = store.restore()
+    assert loaded is not None
+    assert loaded.manifest.about.step == 100
+
+
+def test_a_repeated_step_gets_a_folder_of_its_own(tmp_path: Path) -> None:
+    first = save(CheckpointStore(tmp_path), 5)
+    content = {file.name: file.read_bytes() for file in first.iterdir()}
+    second = save(CheckpointStore(tmp_path), 5)
+    assert second != first
+    assert {file.name: file.read_bytes() for file in first.iterdir()} == content
+
+
+def test_the_number_of_a_torn_checkpoint_is_not_given_again(tmp_path: Path) -> None:
+    torn = save(CheckpointStore(tmp_path), 5)
+    (torn / "manifest.json").unlink()
+    assert save(CheckpointStore(tmp_path), 5) != torn
+
+
+def test_names_sort_by_step(tmp_path: Path) -> None:
+    store = CheckpointStore(tmp_path, keep=9)
+    for step in (9, 10, 123456, 99):
+        save(store, step)
+    assert [int(name.split("-")[1]) for name in names_in(tmp_path)] == [9, 10, 99, 123456]
+
+
+def test_the_newest_and_the_best_stay(tmp_path: Path) -> None:
+    store = CheckpointStore(tmp_path, keep=2)
+    for step in range(1, 8):
+        save(store, step, best=step in {2, 4})
+    assert steps(store) == [7, 6, 4]
+
+
+def test_an_old_one_goes_only_when_a_newer_one_is_marked_as_uploaded(tmp_path: Path) -> None:
+    store = CheckpointStore(tmp_path, keep=1)
+    first = save(store, 1)
+    mark_uploaded(first)
+    second = save(store, 2)
+    assert steps(store) == [2, 1]
+    (second / "model.safetensors.sagemaker-uploading").touch()
+    save(store, 3)
+    assert steps(store) == [3, 2, 1]
+    (second / "model.safetensors.sagemaker-uploading").unlink()
+    mark_uploaded(second)
+    save(store, 4)
+    assert steps(store) == [4, 3, 2]
+
+
+def test_old_ones_that_the_agent_brought_back_go_again(tmp_path: Path) -> None:
+    store = CheckpointStore(tmp_path / "local", keep=2)
+    for step in (1, 2, 3):
+        shutil.copytree(save(store, step), tmp_path / "s3" / str(store.names()[0]))
+    shutil.rmtree(tmp_path / "local")
+    shutil.copytree(tmp_path / "s3", tmp_path / "local")
+    restarted = CheckpointStore(tmp_path / "local", keep=2)
+    assert steps(restarted) == [3, 2, 1]
+    save(restarted, 4)
+    assert steps(restarted) == [4, 3]
+
+
+def test_what_is_left_of_broken_ones_goes_but_not_what_a_later_version_wrote(tmp_path: Path) -> None:
+    store = CheckpointStore(tmp_path, keep=1)
+    torn = save(store, 1)
+    later = tmp_path / "step-000000002-000002"
+    shutil.copytree(torn, later)
+    (torn / "manifest.json").unlink()
+    (later / "manifest.json").write_text('{"body": {"format": "finetune-checkpoint", "version": 2}}')
+    save(store, 3)
+    assert steps(store) == [3, 2]
+
+
+def test_a_damaged_one_that_was_passed_over_does_not_count_as_kept(tmp_path: Path) -> None:
+    store = CheckpointStore(tmp_path, keep=2)
+    save(store, 1)
+    damaged = save(store, 2)
+    values = (damaged / "progress.json").read_bytes()
+    (damaged / "progress.json").write_bytes(b" " * len(values))
+    restarted = CheckpointStore(tmp_path, keep=2)
+    restarted.restore()
+    save(restarted, 3)
+    assert steps(restarted) == [3, 1]
+
+
+def test_leftovers_are_removed_at_the_start_and_nothing_else(tmp_path: Path) -> None:
+    store = CheckpointStore(tmp_path)
+    kept = save(store, 1)
+    (kept / "model.safetensors.sagemaker-ignore").touch()
+    cut_off = tmp_path / "step-000000002-000002"
+    cut_off.mkdir()
+    (cut_off / "model.safetensors.sagemaker-ignore").write_bytes(b"half")
+    (tmp_path / "mine.sagemaker-ignore").touch()
+    assert store.restore() is not None
+    assert names_in(tmp_path) == ["mine.sagemaker-ignore", kept.name]
+    assert not (kept / "model.safetensors.sagemaker-ignore").exists()
+
+
+def test_everything_else_in_the_folder_is_named_and_passed_over(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    store = CheckpointStore(tmp_path)
+    save(store, 1)
+    (tmp_path / "checkpoint-500").mkdir()
+    (tmp_path / "step-000000009-000009").write_text("a file")
+    (tmp_path / "step-000000003-000003.sagemaker-uploaded").touch()
+    with caplog.at_level(logging.WARNING):
+        loaded = store.restore()
+    assert loaded is not None
+    assert loaded.manifest.about.step == 1
+    named = [record.getMessage() for record in caplog.records]
+    assert any("checkpoint-500" in line for line in named)
+    assert any("step-000000009-000009" in line for line in named)
+    assert not any("uploaded" in line for line in named)
+
+
+def test_a_folder_that_is_none_is_a_failure_of_the_platform(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(PlatformError, match="cannot be read"):
+        CheckpointStore(tmp_path / "file").restore()
+
+
+def test_every_file_bears_the_suffix_that_the_agent_skips_until_it_is_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[set[str]] = []
+    real = os.fsync
+
+    def fsync(descriptor: int) -> None:
+        synced.append({file.name for file in tmp_path.rglob("*") if file.is_file()})
+        real(descriptor)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    save(CheckpointStore(tmp_path), 1)
+    before_last_part, before_manifest = synced[4], synced[-2]
+    assert len(before_last_part) == 5
+    assert all(name.endswith(".sagemaker-ignore") for name in before_last_part)
+    assert "manifest.json.sagemaker-ignore" in before_manifest
+    assert len([name for name in before_manifest if name.endswith(".sagemaker-ignore")]) == 1
+    assert "manifest.json" in synced[-1]
