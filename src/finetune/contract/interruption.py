@@ -1,0 +1,55 @@
+"""SIGTERM as a question that the loop can ask.
+
+SageMaker sends SIGTERM when a job is stopped or its spot capacity is reclaimed, and SIGKILL 120 seconds later. The
+handler only notes that it came: the step in flight is finished, the state is saved, and the process ends in order.
+"""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from types import FrameType, TracebackType
+from typing import Self
+
+
+class Interruption:
+    """Whether the job was asked to stop; a context manager that owns SIGTERM while it is open.
+
+    A second SIGTERM changes nothing. Outside the main thread, where Python allows no handlers, nobody asks.
+    """
+
+    def __init__(self) -> None:
+        self._requested_at: float | None = None
+        self._previous: object = None
+        self._installed = False
+
+    def __enter__(self) -> Self:
+        if threading.current_thread() is threading.main_thread():
+            self._previous = signal.signal(signal.SIGTERM, self._note)
+            self._installed = True
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._installed:
+            signal.signal(signal.SIGTERM, self._previous)  # type: ignore[arg-type]  # what signal() itself returned
+            self._installed = False
+
+    def __bool__(self) -> bool:
+        return self._requested_at is not None
+
+    def request(self) -> None:
+        """Ask the job to stop, as SIGTERM does."""
+        if self._requested_at is None:
+            self._requested_at = time.monotonic()
+
+    @property
+    def seconds_ago(self) -> float:
+        """Seconds since the request, 0 where there is none."""
+        return 0.0 if self._requested_at is None else time.monotonic() - self._requested_at
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        del number, frame
+        self.request()

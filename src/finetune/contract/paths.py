@@ -1,0 +1,74 @@
+"""Where things lie under `/opt/ml`, for any root; creates nothing.
+
+Source: https://docs.aws.amazon.com/sagemaker/latest/dg/your-algorithms-training-algo.html and its sibling pages.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+DEFAULT_ROOT = Path("/opt/ml")
+DEFAULT_BAKED_WEIGHTS = Path("/opt/pretrained")
+
+
+@dataclass(frozen=True, slots=True)
+class Paths:
+    """The folders and files of the training contract below one root.
+
+    Attributes:
+        root: `/opt/ml` in a container, any folder elsewhere.
+        baked_weights: folder of pretrained networks that the image itself brings; need not exist.
+    """
+
+    root: Path = DEFAULT_ROOT
+    baked_weights: Path = DEFAULT_BAKED_WEIGHTS
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str] = os.environ) -> Paths:
+        """The root that sagemaker-training uses too, `SAGEMAKER_BASE_DIR` or `/opt/ml`; and `FINETUNE_PRETRAINED`."""
+        return cls(
+            Path(environment.get("SAGEMAKER_BASE_DIR") or DEFAULT_ROOT),
+            Path(environment.get("FINETUNE_PRETRAINED") or DEFAULT_BAKED_WEIGHTS),
+        )
+
+    @property
+    def config(self) -> Path:
+        """Folder of the JSON files that describe the job."""
+        return self.root / "input" / "config"
+
+    @property
+    def data(self) -> Path:
+        """Folder that holds a folder per channel in File and FastFile mode, or FIFOs in Pipe mode."""
+        return self.root / "input" / "data"
+
+    @property
+    def model(self) -> Path:
+        """What lies here when the job ends becomes `model.tar.gz`, also of a stopped job."""
+        return self.root / "model"
+
+    @property
+    def output(self) -> Path:
+        """Parent of the failure file and of `data/`."""
+        return self.root / "output"
+
+    @property
+    def output_data(self) -> Path:
+        """What lies here when the job ends becomes `output.tar.gz`."""
+        return self.output / "data"
+
+    @property
+    def failure(self) -> Path:
+        """Its first 1,024 characters become the job's `FailureReason`."""
+        return self.output / "failure"
+
+    @property
+    def checkpoints(self) -> Path:
+        """Synchronised with S3 by the platform, unless `checkpointconfig.json` names another folder."""
+        return self.root / "checkpoints"
+
+    def channel(self, name: str) -> Path:
+        """Folder of a channel in File and FastFile mode."""
+        return self.data / name

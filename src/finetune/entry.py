@@ -1,0 +1,95 @@
+"""What `train` calls: run the job; turn its outcome into failure file and exit code.
+
+sagemaker-training imports this module and calls `main` in its own process. Several kinds of exception it reports as
+success (`SystemExit`, `KeyboardInterrupt`, an `OSError` without errno), so nothing leaves `main` but two kinds of
+exception that it turns into the exit codes of `finetune.errors`.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from typing import NoReturn
+
+from finetune.contract.interruption import Interruption
+from finetune.contract.outcome import Failure, failure_of, write_failure
+from finetune.contract.paths import Paths
+from finetune.errors import UserError
+
+logger = logging.getLogger(__name__)
+
+
+class JobFailedError(RuntimeError):
+    """Tells sagemaker-training, which exits with `errno`, which kind of failure it was."""
+
+    def __init__(self, failure: Failure) -> None:
+        super().__init__(failure.message)
+        self.errno = failure.exit_code
+
+
+def run() -> int:
+    """Run the job of this container to its end and return its exit code; failures are written and logged."""
+    failure = _run()
+    return 0 if failure is None else failure.exit_code
+
+
+def main() -> None:
+    """Run the job as sagemaker-training's framework module (`SAGEMAKER_TRAINING_MODULE=finetune.entry:main`).
+
+    Raises:
+        ClientError: the user's fault, without a traceback in the log; exit code 1.
+        JobFailedError: any other; its `errno` becomes the exit code.
+    """
+    failure = _run()
+    if failure is not None:
+        _raise_for_toolkit(failure)
+
+
+def _run() -> Failure | None:
+    _log_to_stdout()
+    paths = Paths.from_environment()
+    try:
+        from finetune.job import run_job  # torch takes seconds to import; a failure of it is reported
+
+        with Interruption() as interruption:
+            run_job(paths, interruption)
+    except BaseException as error:  # noqa: BLE001  # the one place where every failure becomes an exit code
+        failure = failure_of(error)
+        written = write_failure(paths, failure)
+        logger.error("%s", failure.message)
+        if not written:
+            # sagemaker-training would now fail to write the same file, and exit with 0.
+            logger.error("%s cannot be written.", paths.failure)
+            logging.shutdown()
+            os._exit(failure.exit_code)
+        return failure
+    return None
+
+
+def _raise_for_toolkit(failure: Failure) -> NoReturn:
+    if failure.exit_code == UserError.exit_code and "sagemaker_training" in sys.modules:
+        from sagemaker_training.errors import ClientError  # its import reads the machine
+
+        raise ClientError(failure.message)
+    raise JobFailedError(failure)
+
+
+def _log_to_stdout() -> None:
+    """One handler for our own lines: bare text, which a regular expression reads from its first character."""
+    ours = logging.getLogger("finetune")
+    if ours.handlers:
+        return
+    handler = logging.StreamHandler(sys.stdout)
+    handler.setFormatter(_Lines())
+    ours.addHandler(handler)
+    ours.setLevel(logging.INFO)
+    ours.propagate = False
+
+
+class _Lines(logging.Formatter):
+    """The bare message, with its level in front from WARNING on."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        text = super().format(record)
+        return text if record.levelno < logging.WARNING else f"{record.levelname}: {text}"

@@ -1,0 +1,94 @@
+"""One pass of the network over records: probabilities, and the loss that belongs to them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager, closing
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional
+
+from finetune.data.batches import Batches
+from finetune.models.backbone import Backbone
+
+
+@dataclass(frozen=True, slots=True)
+class Predictions:
+    """What the network says about the records of a data set.
+
+    Attributes:
+        positions: `[records]`, in the data set; records that could not be decoded are missing.
+        targets: `[records]` class numbers, or `[records, classes]` of 0 and 1 where several labels may hold.
+        probabilities: float32 `[records, classes]`.
+        loss: mean cross-entropy, without smoothing or class weights.
+    """
+
+    positions: NDArray[np.int64]
+    targets: NDArray[np.int64] | NDArray[np.float32]
+    probabilities: NDArray[np.float32]
+    loss: float
+
+    @property
+    def accuracy(self) -> float:
+        """Share of records whose prediction is wholly right; 0 without records."""
+        if not len(self.targets):
+            return 0.0
+        if self.targets.ndim == 1:
+            return float((self.probabilities.argmax(axis=1) == self.targets).mean())
+        return float(((self.probabilities > 0.5) == (self.targets > 0.5)).all(axis=1).mean())
+
+
+@dataclass(frozen=True, slots=True)
+class Pass:
+    """How a pass runs.
+
+    Attributes:
+        context: autocast or nothing, entered around each forward pass.
+        interrupted: asked before each batch.
+    """
+
+    device: torch.device
+    context: Callable[[], AbstractContextManager[object]]
+    interrupted: Callable[[], bool]
+
+
+def predict(backbone: Backbone, batches: Batches, how: Pass) -> Predictions | None:
+    """Run the network in evaluation mode over every record; `None` when interrupted.
+
+    The mode and the gradient flags of the network are left in evaluation mode: whoever trains sets them again.
+    """
+    backbone.module.eval()
+    positions: list[int] = []
+    logits: list[Tensor] = []
+    targets: list[Tensor] = []
+    iterator = batches.iterate(0)
+    with closing(iterator), torch.inference_mode():
+        for batch in iterator:
+            if how.interrupted():
+                return None
+            if not len(batch.targets):
+                continue
+            inputs = {name: tensor.to(how.device, non_blocking=True) for name, tensor in batch.inputs.items()}
+            with how.context():
+                outputs = backbone.forward(inputs)
+            positions.extend(batch.positions)
+            logits.append(outputs.logits.float())
+            targets.append(batch.targets)
+    return _collect(positions, logits, targets)
+
+
+def _collect(positions: list[int], logits: list[Tensor], targets: list[Tensor]) -> Predictions:
+    if not logits:
+        return Predictions(np.empty(0, np.int64), np.empty(0, np.int64), np.empty((0, 0), np.float32), float("nan"))
+    all_logits, all_targets = torch.cat(logits).cpu(), torch.cat(targets)
+    if all_targets.dim() == 1:
+        loss = functional.cross_entropy(all_logits.double(), all_targets)
+        probabilities = all_logits.softmax(dim=1)
+    else:
+        loss = functional.binary_cross_entropy_with_logits(all_logits.double(), all_targets.double())
+        probabilities = all_logits.sigmoid()
+    return Predictions(np.asarray(positions, np.int64), all_targets.numpy(), probabilities.numpy(), float(loss))

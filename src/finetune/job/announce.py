@@ -1,0 +1,96 @@
+"""The plan in words and numbers, gathered from every stage, and the lines while training runs."""
+
+from __future__ import annotations
+
+import logging
+
+from torch import Tensor
+
+from finetune.job.ingredients import Loaders
+from finetune.job.inputs import Inputs, class_counts
+from finetune.models.backbone import Backbone, ImageInput
+from finetune.observe.metric_lines import metric_line
+from finetune.observe.plan_text import DataSummary, GroupSummary, RunSummary, plan_text
+from finetune.observe.progress import Pace, duration
+from finetune.spec.job_spec import JobSpec
+from finetune.strategies.plan import Phase, Plan
+from finetune.training.loop import steps_per_epoch
+from finetune.training.precision import Numerics
+from finetune.training.state import Row, TrainingState
+
+logger = logging.getLogger(__name__)
+
+
+def describe_plan(
+    inputs: Inputs, backbone: Backbone, plan: Plan, loaders: Loaders, spec: JobSpec, numerics: Numerics
+) -> str:
+    """The plan before the first step."""
+    records = {name: len(part.indices) for name, part in inputs.parts().items()}
+    counted = inputs.train or inputs.validation or inputs.test
+    classes = class_counts(counted, inputs.labels) if counted else {}
+    data = DataSummary(
+        inputs.task + (", several labels per record" if inputs.labels.multi_label else ""), records, classes
+    )
+    network = f"{backbone.name}, {_expected(backbone)}"
+    weights = backbone.weights.source + ("" if backbone.weights.kept_head else ", new head")
+    return plan_text(data, _groups(backbone, plan), RunSummary(network, weights, _run_lines(loaders, spec, numerics)))
+
+
+def _expected(backbone: Backbone) -> str:
+    expects = backbone.expects
+    if isinstance(expects, ImageInput):
+        return f"pictures of {expects.size} x {expects.size}"
+    return f"texts of up to {expects.max_length} tokens"
+
+
+def _groups(backbone: Backbone, plan: Plan) -> list[GroupSummary]:
+    sizes = {name: parameter.numel() for name, parameter in backbone.module.named_parameters()}
+    first = {name: phase.first_epoch for phase in reversed(plan.phases) for name in phase.trainable}
+    return [
+        GroupSummary(g.name, sum(sizes[n] for n in g.parameters), plan.rates.get(g.name), first.get(g.name))
+        for g in backbone.layer_groups()
+    ]
+
+
+def _run_lines(loaders: Loaders, spec: JobSpec, numerics: Numerics) -> list[str]:
+    device = f"device    {numerics.device}, {numerics.name}"
+    if loaders.train is None or spec.strategy.name == "evaluate":
+        return [device, "steps     none: the network is evaluated as it is"]
+    optimisation = spec.optimisation
+    per_epoch = steps_per_epoch(len(loaders.train), optimisation.gradient_accumulation_steps)
+    batch = f"{optimisation.batch_size}"
+    if optimisation.gradient_accumulation_steps > 1:
+        batch += f" x {optimisation.gradient_accumulation_steps}"
+    return [
+        device,
+        f"steps     {optimisation.epochs * per_epoch:,}: {optimisation.epochs} epochs of {per_epoch:,}, {batch} records"
+        f" each; {optimisation.optimizer}, {optimisation.lr_schedule} schedule",
+    ]
+
+
+class LogObserver:
+    """Tells training's progress to the log: a line per epoch, and lines within long ones."""
+
+    def __init__(self, pace: Pace) -> None:
+        self._pace = pace
+        self._records_before = 0
+
+    def epoch_begins(self, state: TrainingState, phase: Phase) -> None:
+        """Say what learns where that changes."""
+        epoch = state.progress.epoch
+        if phase.first_epoch == epoch and epoch > 0:
+            logger.info("epoch %d: now learning: %s", epoch + 1, ", ".join(phase.trainable))
+        self._pace.begin(epoch, state.progress.step_in_epoch)
+        self._records_before = state.totals.records
+
+    def step_done(self, state: TrainingState, loss: Tensor) -> None:
+        """Say how far the epoch is, when it is time."""
+        del loss
+        if self._pace.due():
+            done = state.totals.records - self._records_before
+            self._pace.tell(state.progress.step_in_epoch, done, state.totals.means()["loss"])
+
+    def epoch_done(self, epoch: int, row: Row) -> None:
+        """The line of an epoch, and how long it took."""
+        logger.info("%s", metric_line(epoch, row))
+        logger.info("epoch %d took %s", epoch + 1, duration(self._pace.seconds()))

@@ -1,0 +1,147 @@
+"""What a job leaves behind: metrics, predictions, the list of bad records, and an artifact that was proven."""
+
+from __future__ import annotations
+
+import csv
+import json
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from finetune.artifact.export import ArtifactContents, export
+from finetune.artifact.verify import Sample, tolerance_of, verify
+from finetune.data.batches import Batches, Dataset
+from finetune.data.labels import LabelMap
+from finetune.evaluation.metrics import classification_metrics
+from finetune.evaluation.predict import Predictions
+from finetune.job.ingredients import PROBE_RECORDS, Loaders
+from finetune.models.backbone import Backbone
+from finetune.spec.job_spec import Task
+from finetune.strategies.plan import Plan
+from finetune.training.precision import Numerics
+from finetune.training.state import TrainingState
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluated:
+    """Predictions about one part of the data, with the batches that they came from."""
+
+    batches: Batches
+    predictions: Predictions
+
+    @property
+    def dataset(self) -> Dataset:
+        """The records that were predicted."""
+        return self.batches.dataset
+
+
+def metrics_of(evaluated: Evaluated, labels: LabelMap, top_k: int | None) -> dict[str, object]:
+    """Every metric of one part, as JSON values."""
+    predictions = evaluated.predictions
+    metrics = classification_metrics(
+        predictions.targets, predictions.probabilities, labels.names, multi_label=labels.multi_label, top_k=top_k
+    )
+    return {"loss": predictions.loss, **metrics}
+
+
+def job_summary(
+    backbone: Backbone, plan: Plan, strategy: str, state: TrainingState | None, *, finished: bool
+) -> dict[str, object]:
+    """What was done, as JSON values: parameters, epochs, steps, and the metrics of every epoch."""
+    sizes = {name: parameter.numel() for name, parameter in backbone.module.named_parameters()}
+    learning = sum(sizes[n] for group in backbone.layer_groups() if group.name in plan.rates for n in group.parameters)
+    summary: dict[str, object] = {
+        "strategy": strategy,
+        "model_name": backbone.name,
+        "weights": backbone.weights.source,
+        "kept_head": backbone.weights.kept_head,
+        "parameters": sum(sizes.values()),
+        "trainable_parameters": learning,
+        "finished": finished,
+    }
+    if state is not None:
+        summary |= {
+            "epochs": state.progress.epoch,
+            "steps": state.progress.step,
+            "stopped_early": state.progress.stopped_early,
+            "best_epoch": state.best.epoch + 1 if state.best.epoch >= 0 else None,
+            "history": state.history.rows,
+        }
+    return summary
+
+
+def write_outputs(
+    folder: Path, metrics: Mapping[str, object], evaluated: Mapping[str, Evaluated], loaders: Loaders
+) -> None:
+    """Write `metrics.json`, `<part>_predictions.csv`, and `bad_records.json` where records were left out."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n", encoding="utf-8")
+    for name, one in evaluated.items():
+        _write_predictions(folder / f"{name}_predictions.csv", one)
+    bad = {channel: listing for channel, ledger in loaders.bad_records.items() if (listing := ledger.listing())}
+    if bad:
+        (folder / "bad_records.json").write_text(json.dumps(bad, indent=2, default=str) + "\n", encoding="utf-8")
+        logger.warning("Left out %d bad records, listed in bad_records.json", sum(len(found) for found in bad.values()))
+
+
+def _write_predictions(path: Path, one: Evaluated) -> None:
+    predictions, dataset, labels = one.predictions, one.dataset, one.dataset.label_map
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["record", "label", "predicted_label", *(f"probability:{name}" for name in labels.names)])
+        for position, row in zip(predictions.positions, predictions.probabilities, strict=True):
+            truth = dataset.reader.labels(dataset.indices[int(position)])
+            chosen = [labels.names[int(row.argmax())]]
+            if labels.multi_label:
+                chosen = [name for name, value in zip(labels.names, row, strict=True) if value > 0.5]
+            key = dataset.key(int(position))
+            writer.writerow([key, "|".join(truth), "|".join(chosen), *(f"{value:.6f}" for value in row)])
+
+
+def samples_of(evaluated: Evaluated) -> list[Sample]:
+    """Some records with what the network made of them, spread over the whole part."""
+    predictions, dataset = evaluated.predictions, evaluated.dataset
+    count = len(predictions.positions)
+    chosen = sorted({round(i * (count - 1) / max(1, PROBE_RECORDS - 1)) for i in range(min(count, PROBE_RECORDS))})
+    samples = []
+    for row in chosen:
+        record = dataset.reader.read(dataset.indices[int(predictions.positions[row])])
+        probabilities = tuple(float(value) for value in predictions.probabilities[row])
+        samples.append(Sample(record.key, record.content, probabilities))
+    return samples
+
+
+@dataclass(frozen=True, slots=True)
+class Export:
+    """Everything that an artifact is made of."""
+
+    folder: Path
+    backbone: Backbone
+    task: Task
+    labels: LabelMap
+    metrics: Mapping[str, object]
+
+
+def export_verified(what: Export, evaluated: Evaluated | None, numerics: Numerics) -> None:
+    """Write the artifact and have its own handler repeat the evaluation's answers.
+
+    Raises:
+        PlatformError: the folder cannot be written.
+        ArtifactMismatch: the artifact answers otherwise.
+    """
+    samples = samples_of(evaluated) if evaluated else []
+    texts = max((len(sample.content) for sample in samples if isinstance(sample.content, tuple)), default=1)
+    contents = ArtifactContents(what.task, what.labels.names, what.labels.multi_label, what.metrics, texts)
+    export(what.folder, what.backbone, contents)
+    if samples:
+        tolerance = tolerance_of(numerics.name, on_gpu=numerics.device.type == "cuda")
+        difference = verify(what.folder, samples, tolerance)
+        logger.info(
+            "The exported artifact repeats %d predictions; largest difference of a probability %.1e, allowed %.0e",
+            len(samples),
+            difference,
+            tolerance,
+        )

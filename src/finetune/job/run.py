@@ -1,0 +1,179 @@
+"""The job as a story: read the request, open the data, load the network, plan, train, evaluate, export, prove."""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from finetune.contract.interruption import Interruption
+from finetune.contract.job_files import JobFiles, read_job_files
+from finetune.contract.paths import Paths
+from finetune.data.batches import Batches
+from finetune.errors import UserError
+from finetune.evaluation.predict import Pass, Predictions, predict
+from finetune.job.announce import LogObserver, describe_plan
+from finetune.job.ingredients import Companions, Loaders, build_loaders, build_training
+from finetune.job.inputs import Inputs, read_inputs, sources_of
+from finetune.job.results import Evaluated, Export, export_verified, job_summary, metrics_of, write_outputs
+from finetune.models.backbone import Backbone
+from finetune.models.load import ModelRequest, load_backbone
+from finetune.observe.progress import Pace
+from finetune.spec.channels import Channels, check_channels
+from finetune.spec.job_spec import JobSpec
+from finetune.spec.parse import parse_hyperparameters
+from finetune.strategies.plan import Plan
+from finetune.strategies.presets import Network, make_plan
+from finetune.training.loop import NoCheckpoints, fit, restore_best
+from finetune.training.precision import Numerics, choose_numerics
+from finetune.training.state import Row, TrainingState
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A job that is ready to train: everything is read, checked and loaded."""
+
+    spec: JobSpec
+    inputs: Inputs
+    backbone: Backbone
+    plan: Plan
+    loaders: Loaders
+    numerics: Numerics
+    interruption: Interruption
+
+    def predict(self, batches: Batches) -> Predictions | None:
+        """What the network says now; `None` when asked to stop meanwhile."""
+        numerics = self.numerics
+        return predict(self.backbone, batches, Pass(numerics.device, numerics.context, self.interruption.__bool__))
+
+
+def run_job(paths: Paths, interruption: Interruption) -> None:
+    """Run the job that the files below `paths` describe, until it is done or asked to stop.
+
+    Raises:
+        UserError: the request or the data cannot be used as they are.
+        PlatformError: the machine failed.
+    """
+    files = read_job_files(paths)
+    spec = parse_hyperparameters(files.hyperparameters)
+    channels = check_channels(files.channels, spec)
+    for note in (*spec.notes, *channels.notes):
+        logger.info("%s", note)
+    with tempfile.TemporaryDirectory(prefix="finetune-") as scratch:
+        job = prepare(paths, spec, channels, interruption, Path(scratch))
+        try:
+            state, finished = train(job)
+            conclude(paths, files, job, state, finished=finished)
+        except torch.OutOfMemoryError as error:
+            raise UserError(
+                f"The device ran out of memory with batch_size={spec.optimisation.batch_size}: halve it and double"
+                " gradient_accumulation_steps, which gives the same steps."
+            ) from error
+
+
+def prepare(paths: Paths, spec: JobSpec, channels: Channels, interruption: Interruption, scratch: Path) -> Prepared:
+    """Read, check and load everything, and print the plan."""
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    numerics = choose_numerics(spec.run.precision, device)
+    folders = {purpose: paths.channel(channel.name) for purpose, channel in channels.by_purpose.items()}
+    types = {purpose: channel.content_type for purpose, channel in channels.by_purpose.items()}
+    known = None
+    inputs = read_inputs(sources_of(folders, types), spec.data, spec.run.seed, known)
+    backbone = load_backbone(
+        ModelRequest(
+            spec=spec.model,
+            task=inputs.task,
+            labels=inputs.labels.names,
+            multi_label=inputs.labels.multi_label,
+            pretrained=spec.strategy.name != "from_scratch",
+            image_size=spec.data.image_size,
+            max_length=spec.data.max_length,
+            seed=spec.run.seed,
+            model_channel=folders.get("model"),
+            baked_weights=paths.baked_weights,
+            scratch=scratch,
+        )
+    )
+    place(backbone, numerics)
+    names = tuple(group.name for group in backbone.layer_groups())
+    network = Network(names, inputs.task, new_head=not backbone.weights.kept_head)
+    plan = make_plan(spec.strategy, spec.optimisation, network)
+    loaders = build_loaders(inputs, backbone, spec, device)
+    logger.info("%s", describe_plan(inputs, backbone, plan, loaders, spec, numerics))
+    return Prepared(spec, inputs, backbone, plan, loaders, numerics, interruption)
+
+
+def place(backbone: Backbone, numerics: Numerics) -> None:
+    """Put the network on its device, in the memory format that convolutions gain from there."""
+    on_gpu = numerics.device.type == "cuda"
+    pictures = any(parameter.dim() == 4 for parameter in backbone.module.parameters())
+    layout = torch.channels_last if on_gpu and pictures else torch.preserve_format
+    backbone.module.to(numerics.device, memory_format=layout)  # type: ignore[call-overload]  # not in torch's stub
+
+
+def train(job: Prepared) -> tuple[TrainingState | None, bool]:
+    """Train as planned; the state, and whether it is finished. An evaluation off the shelf has no state."""
+    if job.loaders.train is None or job.spec.strategy.name == "evaluate":
+        return None, True
+
+    def evaluate() -> Row | None:
+        if job.loaders.validation is None:
+            return {}
+        predictions = job.predict(job.loaders.validation)
+        if predictions is None:
+            return None
+        return {"validation:loss": predictions.loss, "validation:accuracy": predictions.accuracy}
+
+    companions = Companions(evaluate, job.interruption.__bool__)
+    training, state = build_training(job.spec, job.backbone, job.plan, job.loaders.train, job.numerics, companions)
+    observer = LogObserver(Pace(training.schedule.steps_per_epoch))
+    finished = fit(training, state, observer, NoCheckpoints())
+    restore_best(state)
+    return state, finished
+
+
+def conclude(paths: Paths, files: JobFiles, job: Prepared, state: TrainingState | None, *, finished: bool) -> None:
+    """Evaluate, report, export and prove; a stopped job leaves the model as far as it came."""
+    if files.resources.current_host != files.resources.hosts[0]:
+        logger.info("%s leaves the model to %s.", files.resources.current_host, files.resources.hosts[0])
+        return
+    if state is not None and not finished and not state.progress.step:
+        logger.info("Stopped before the first step: there is no model to export.")
+        return
+    evaluated = evaluate_parts(job) if finished else {}
+    metrics = {name: metrics_of(one, job.inputs.labels, job.spec.run.top_k) for name, one in evaluated.items()}
+    metrics["job"] = job_summary(job.backbone, job.plan, job.spec.strategy.name, state, finished=finished)
+    write_outputs(paths.output_data, metrics, evaluated, job.loaders)
+    what = Export(paths.model, job.backbone, job.inputs.task, job.inputs.labels, metrics)
+    export_verified(what, next(iter(evaluated.values()), None) or probe(job), job.numerics)
+    logger.info("Done." if finished else "Stopped in order; the model is exported as far as it came.")
+
+
+def evaluate_parts(job: Prepared) -> dict[str, Evaluated]:
+    """Predictions about validation and test, about the training records where there is nothing else to evaluate."""
+    loaders = job.loaders
+    named = {"validation": loaders.validation, "test": loaders.test}
+    if job.spec.strategy.name == "evaluate" and not any(named.values()):
+        named = {"train": loaders.train}
+    evaluated = {}
+    for name, batches in named.items():
+        predictions = None if batches is None else job.predict(batches)
+        if batches is not None and predictions is not None:
+            evaluated[name] = Evaluated(batches, predictions)
+            logger.info("%s: loss %.6f, accuracy %.6f", name, predictions.loss, predictions.accuracy)
+    return evaluated
+
+
+def probe(job: Prepared) -> Evaluated | None:
+    """Predictions about a few records, where no evaluation is at hand to prove the artifact by."""
+    batches = job.loaders.probe
+    if batches is None:
+        return None
+    numerics = job.numerics
+    predictions = predict(job.backbone, batches, Pass(numerics.device, numerics.context, lambda: False))
+    return Evaluated(batches, predictions) if predictions else None

@@ -1,0 +1,85 @@
+"""The plan before the first paid step: data, classes, network, what learns at what rate, how many steps."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+_SHOWN_CLASSES = 12
+
+
+@dataclass(frozen=True, slots=True)
+class DataSummary:
+    """What the job found in the channels.
+
+    Attributes:
+        records: number of records by what they are used for, such as `train`.
+        classes: training records of every class, in the order of the labels.
+        task: task and where it came from.
+    """
+
+    task: str
+    records: Mapping[str, int]
+    classes: Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class GroupSummary:
+    """A layer group for the table: parameters, peak learning rate, first epoch (from 0) at which it learns."""
+
+    name: str
+    parameters: int
+    rate: float | None
+    first_epoch: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class RunSummary:
+    """How the job will run; one line each, already in words."""
+
+    network: str
+    weights: str
+    lines: Sequence[str]
+
+
+def plan_text(data: DataSummary, groups: Sequence[GroupSummary], run: RunSummary) -> str:
+    """The whole plan as lines of text, for the log."""
+    learning = sum(group.parameters for group in groups if group.rate is not None)
+    total = sum(group.parameters for group in groups)
+    lines = [
+        f"task      {data.task}",
+        "records   " + ", ".join(f"{name} {count:,}" for name, count in data.records.items()),
+        *_class_lines(data.classes),
+        f"network   {run.network}",
+        f"weights   {run.weights}",
+        f"learning  {learning:,} of {total:,} parameters ({learning / max(1, total):.1%})",
+        *_group_lines(groups),
+        *run.lines,
+    ]
+    return "\n".join(["Plan", *(f"  {line}" for line in lines)])
+
+
+def _class_lines(classes: Mapping[str, int]) -> list[str]:
+    largest = sorted(classes.items(), key=lambda item: -item[1])
+    shown = ", ".join(f"{name} {count:,}" for name, count in list(classes.items())[:_SHOWN_CLASSES])
+    more = f", and {len(classes) - _SHOWN_CLASSES} more" if len(classes) > _SHOWN_CLASSES else ""
+    lines = [f"classes   {len(classes)}: {shown}{more}"]
+    (most, many), (least, few) = largest[0], largest[-1]
+    if many >= 5 * max(1, few):
+        lines.append(
+            f"balance   {most!r} has {many / max(1, few):.0f} times the records of {least!r}: see class_weights"
+        )
+    return lines
+
+
+def _group_lines(groups: Sequence[GroupSummary]) -> list[str]:
+    width = max(len(group.name) for group in groups)
+    lines = []
+    for group in groups:
+        if group.rate is None or group.first_epoch is None:
+            what = "frozen"
+        else:
+            since = f" from epoch {group.first_epoch + 1}" if group.first_epoch else ""
+            what = f"learns at {group.rate:.9f}".rstrip("0") + since
+        lines.append(f"  {group.name:<{width}}  {group.parameters:>12,}  {what}")
+    return lines

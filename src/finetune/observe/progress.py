@@ -1,0 +1,75 @@
+"""How fast a long epoch goes, and when it will end."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+
+logger = logging.getLogger(__name__)
+
+INTERVAL_SECONDS = 30.0
+
+
+class Pace:
+    """Tells now and then how far an epoch has come; an epoch shorter than the interval stays silent.
+
+    Args:
+        steps: steps of a whole epoch.
+        interval: seconds between two lines.
+        clock: seconds, increasing.
+    """
+
+    def __init__(
+        self, steps: int, interval: float = INTERVAL_SECONDS, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._steps = steps
+        self._interval = interval
+        self._clock = clock
+        self._epoch = 0
+        self._first_step = 0
+        self._began = self._told = clock()
+
+    def begin(self, epoch: int, step: int) -> None:
+        """An epoch begins, or is taken up again at `step`."""
+        self._epoch, self._first_step = epoch, step
+        self._began = self._told = self._clock()
+
+    def due(self) -> bool:
+        """Whether it is time for a line."""
+        return self._clock() - self._told >= self._interval
+
+    def tell(self, step: int, records: int, loss: float) -> None:
+        """Write a line.
+
+        Args:
+            step: steps of this epoch that are done.
+            records: records that went through the network since the epoch began or was taken up.
+            loss: mean training loss of the epoch so far.
+        """
+        self._told = self._clock()
+        seconds = self._told - self._began
+        left = seconds / max(1, step - self._first_step) * (self._steps - step)
+        logger.info(
+            "epoch %d: step %d of %d, loss %.4f, %.1f records/s, %s left",
+            self._epoch + 1,
+            step,
+            self._steps,
+            loss,
+            records / max(seconds, 1e-9),
+            duration(left),
+        )
+
+    def seconds(self) -> float:
+        """Seconds since the epoch began or was taken up."""
+        return self._clock() - self._began
+
+
+def duration(seconds: float) -> str:
+    """Seconds for people: `12 s`, `3 min 20 s`, `2 h 05 min`."""
+    whole = round(seconds)
+    if whole < 100:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"

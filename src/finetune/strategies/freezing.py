@@ -1,0 +1,38 @@
+"""Applying a phase to a network: a frozen layer is frozen wholly, so that its output is a function of its input."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from finetune.models.backbone import Backbone
+
+
+def apply_trainable(backbone: Backbone, trainable: Collection[str]) -> None:
+    """Let the named groups learn and freeze the others: no gradient, stored normalisation statistics, no dropout.
+
+    Modules that belong to no group follow the layers below them: a container is in training mode as soon as one of
+    its groups is, and a leaf without parameters outside every group (a dropout before the classifier) follows the head.
+
+    Args:
+        backbone: network to set; nothing else of it changes.
+        trainable: names of layer groups.
+    """
+    groups = backbone.layer_groups()
+    learning = {
+        id(module) for group in groups if group.name in trainable for root in group.modules for module in root.modules()
+    }
+    covered = {id(module) for group in groups for root in group.modules for module in root.modules()}
+    head_learns = groups[-1].name in trainable
+    for module in backbone.module.modules():
+        if id(module) in covered:
+            module.training = id(module) in learning
+        elif next(module.children(), None) is None:
+            module.training = head_learns
+        else:
+            module.training = any(id(child) in learning for child in module.modules())
+    parameters = dict(backbone.module.named_parameters())
+    for group in groups:
+        for name in group.parameters:
+            parameters[name].requires_grad_(group.name in trainable)
+            if group.name not in trainable:
+                parameters[name].grad = None

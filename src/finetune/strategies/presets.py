@@ -1,0 +1,127 @@
+"""A named strategy becomes a plan: which groups learn, from when on, and at what rate."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
+from finetune.errors import UserError
+from finetune.spec.job_spec import OptimisationSpec, StrategySpec, Task
+from finetune.strategies.plan import Phase, Plan
+
+
+@dataclass(frozen=True, slots=True)
+class DefaultRates:
+    """Peak learning rates where the user names none.
+
+    Attributes:
+        head: of a new head.
+        pretrained: of layers that bring weights along, 10 to 100 times lower.
+        scratch: of a network without pretrained weights.
+    """
+
+    head: float
+    pretrained: float
+    scratch: float
+
+
+_ADAPTIVE: Mapping[Task, DefaultRates] = MappingProxyType(
+    {
+        "image-classification": DefaultRates(head=3e-3, pretrained=2e-4, scratch=1e-3),
+        "text-classification": DefaultRates(head=2e-3, pretrained=5e-5, scratch=5e-4),
+    }
+)
+_MOMENTUM: Mapping[Task, DefaultRates] = MappingProxyType(
+    {
+        "image-classification": DefaultRates(head=5e-2, pretrained=5e-3, scratch=5e-2),
+        "text-classification": DefaultRates(head=5e-2, pretrained=2e-3, scratch=2e-2),
+    }
+)
+HEAD_FACTOR = 10.0
+"""How much faster than the pretrained layers a new head learns where the user gives only `learning_rate`."""
+
+
+def default_rates(task: Task, optimisation: OptimisationSpec) -> DefaultRates:
+    """The default rates for a task and a family of optimizers."""
+    table = _MOMENTUM if optimisation.optimizer in {"sgd", "nag"} else _ADAPTIVE
+    return table[task]
+
+
+@dataclass(frozen=True, slots=True)
+class Network:
+    """What a plan needs to know of a network.
+
+    Attributes:
+        groups: names of its layer groups from input to head; the last is the head.
+        task: which default rates apply.
+        new_head: whether the head begins with random weights.
+    """
+
+    groups: tuple[str, ...]
+    task: Task
+    new_head: bool
+
+
+def make_plan(strategy: StrategySpec, optimisation: OptimisationSpec, network: Network) -> Plan:
+    """Turn a strategy into phases and rates for the groups of a network.
+
+    Raises:
+        UserError: `unfrozen_groups` exceeds the groups that the network has below its head.
+    """
+    *body, head = network.groups
+    phases = _phases(strategy, optimisation.epochs, tuple(body), head)
+    body_rate, head_rate = _rates(strategy, optimisation, network)
+    rates = {}
+    for distance, name in enumerate(reversed(network.groups)):
+        rates[name] = head_rate if name == head else body_rate * strategy.layer_decay**distance
+    learning = {name for phase in phases for name in phase.trainable}
+    return Plan(network.groups, phases, {name: rates[name] for name in network.groups if name in learning})
+
+
+def _phases(strategy: StrategySpec, epochs: int, body: tuple[str, ...], head: str) -> tuple[Phase, ...]:
+    match strategy.name:
+        case "evaluate":
+            return (Phase(0, ()),)
+        case "feature_extraction":
+            return (Phase(0, (head,)),)
+        case "full" | "from_scratch":
+            return (Phase(0, (*body, head)),)
+        case "partial":
+            if strategy.unfrozen_groups > len(body):
+                raise UserError(
+                    f"unfrozen_groups is {strategy.unfrozen_groups}, but the network has {len(body)} groups below its"
+                    f" head: {', '.join(body)}. Choose at most {len(body)}, or strategy=full."
+                )
+            return (Phase(0, (*body[len(body) - strategy.unfrozen_groups :], head)),)
+        case "gradual":
+            return _gradual_phases(epochs, body, head)
+
+
+def _gradual_phases(epochs: int, body: tuple[str, ...], head: str) -> tuple[Phase, ...]:
+    """The head alone for an epoch, then from the top down, everything by half of the epochs (ULMFiT, section 3.3)."""
+    span = max(1, epochs // 2)
+    unfrozen_at = [1 + index * span // max(1, len(body)) for index in range(len(body))]
+    phases = [Phase(0, (head,))]
+    for epoch in sorted(set(unfrozen_at)):
+        count = sum(start <= epoch for start in unfrozen_at)
+        phases.append(Phase(epoch, (*body[len(body) - count :], head)))
+    return tuple(phases)
+
+
+def _rates(strategy: StrategySpec, optimisation: OptimisationSpec, network: Network) -> tuple[float, float]:
+    """Rates of the layers below the head, before layer decay, and of the head."""
+    defaults = default_rates(network.task, optimisation)
+    given = optimisation.learning_rate
+    if strategy.name == "from_scratch":
+        body = defaults.scratch if given is None else given
+        head = body
+    elif strategy.name == "feature_extraction":
+        body = defaults.pretrained
+        head = defaults.head if given is None else given
+    else:
+        body = defaults.pretrained if given is None else given
+        head = (defaults.head if given is None else HEAD_FACTOR * given) if network.new_head else body
+    if optimisation.head_learning_rate is not None:
+        head = optimisation.head_learning_rate
+    return body, head

@@ -1,0 +1,64 @@
+"""What is minimised: cross-entropy over classes, or over each label on its own where several may hold."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from finetune.models.backbone import Outputs
+
+
+@dataclass(frozen=True, slots=True)
+class Loss:
+    """Sum of the losses of a batch; the caller divides by the records of the whole step.
+
+    Attributes:
+        multi_label: targets are float `[batch, classes]` of 0 and 1, instead of int64 `[batch]`.
+        label_smoothing: share of the target that is spread over all classes.
+        class_weights: float `[classes]` on the network's device, or `None`.
+    """
+
+    multi_label: bool = False
+    label_smoothing: float = 0.0
+    class_weights: Tensor | None = None
+
+    def __call__(self, outputs: Outputs, targets: Tensor) -> Tensor:
+        """Sum over the batch, auxiliary classifiers included at their weights; float32, 0-d."""
+        total = self._one(outputs.logits, targets)
+        for weight, logits in outputs.auxiliary:
+            total = total + weight * self._one(logits, targets)
+        return total
+
+    def _one(self, logits: Tensor, targets: Tensor) -> Tensor:
+        logits = logits.float()
+        if not self.multi_label:
+            return functional.cross_entropy(
+                logits, targets, weight=self.class_weights, label_smoothing=self.label_smoothing, reduction="sum"
+            )
+        smooth = targets * (1 - self.label_smoothing) + 0.5 * self.label_smoothing
+        each = functional.binary_cross_entropy_with_logits(logits, smooth, weight=self.class_weights, reduction="none")
+        return each.mean(dim=1).sum()
+
+
+def correct(logits: Tensor, targets: Tensor) -> Tensor:
+    """Number of records whose prediction is wholly right; int64, 0-d, on the device of the logits."""
+    if targets.dim() == 1:
+        return (logits.argmax(dim=1) == targets).sum()
+    return ((logits > 0) == (targets > 0.5)).all(dim=1).sum()
+
+
+def balanced_weights(targets: Tensor, classes: int) -> Tensor:
+    """Weights inversely proportional to class counts, whose mean over the records is 1; float32 `[classes]`.
+
+    Args:
+        targets: int64 `[records]`, or float `[records, classes]` where several labels may hold.
+        classes: number of classes; one without records gets weight 0.
+    """
+    counts = torch.bincount(targets, minlength=classes).double() if targets.dim() == 1 else targets.double().sum(0)
+    present = counts > 0
+    weights = torch.zeros(classes, dtype=torch.float64)
+    weights[present] = counts.sum() / (present.sum() * counts[present])
+    return weights.float()

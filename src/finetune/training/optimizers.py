@@ -1,0 +1,48 @@
+"""Optimizers by name, over named groups."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+from torch.optim import Optimizer
+
+from finetune.spec.job_spec import OptimisationSpec
+from finetune.strategies.param_groups import ParameterGroup
+
+DEFAULT_MOMENTUM = 0.9
+
+
+def build_optimizer(module: nn.Module, groups: Sequence[ParameterGroup], spec: OptimisationSpec) -> Optimizer:
+    """An optimizer whose groups carry their name and, as `peak_lr`, the rate that the schedule scales."""
+    parameters = dict(module.named_parameters())
+    dictionaries = [
+        {
+            "params": [parameters[name] for name in group.parameters],
+            "name": group.name,
+            "lr": group.rate,
+            "peak_lr": group.rate,
+            "weight_decay": group.weight_decay,
+        }
+        for group in groups
+    ]
+    betas = (spec.beta_1, spec.beta_2)
+    momentum = DEFAULT_MOMENTUM if spec.momentum is None else spec.momentum
+    match spec.optimizer:
+        case "adamw":
+            return torch.optim.AdamW(dictionaries, betas=betas, eps=spec.eps)
+        case "adam":
+            return torch.optim.Adam(dictionaries, betas=betas, eps=spec.eps)
+        case "sgd":
+            return torch.optim.SGD(dictionaries, momentum=momentum)
+        case "nag":
+            return torch.optim.SGD(dictionaries, momentum=momentum, nesterov=True)
+        case "rmsprop":
+            return torch.optim.RMSprop(dictionaries, momentum=spec.momentum or 0.0, eps=spec.eps)
+
+
+def set_rates(optimizer: Optimizer, factor: float) -> None:
+    """Scale every group's peak rate by the schedule's factor."""
+    for group in optimizer.param_groups:
+        group["lr"] = group["peak_lr"] * factor

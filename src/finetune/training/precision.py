@@ -1,0 +1,52 @@
+"""In which floating-point type the network runs, by request and by hardware."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+
+import torch
+
+from finetune.errors import UserError
+from finetune.spec.job_spec import Precision
+
+
+@dataclass(frozen=True, slots=True)
+class Numerics:
+    """Types of a job's arithmetic; weights and optimizer stay in float32.
+
+    Attributes:
+        device: where the network lives.
+        autocast: type of matrix products and convolutions, `None` for float32 throughout.
+        scaled: whether losses are scaled so that float16 gradients do not vanish.
+    """
+
+    device: torch.device
+    autocast: torch.dtype | None
+    scaled: bool
+
+    @property
+    def name(self) -> str:
+        """`fp32`, `bf16` or `fp16`."""
+        return {None: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16"}[self.autocast]
+
+    def context(self) -> AbstractContextManager[object]:
+        """The context in which forward passes run."""
+        if self.autocast is None:
+            return nullcontext()
+        return torch.autocast(self.device.type, dtype=self.autocast)
+
+
+def choose_numerics(precision: Precision, device: torch.device) -> Numerics:
+    """Resolve `auto`: bf16 where a GPU computes in it, fp16 on older GPUs, fp32 elsewhere.
+
+    Raises:
+        UserError: fp16 without a GPU, where its products are slower and its gradients vanish.
+    """
+    on_gpu = device.type == "cuda"
+    if precision == "fp16" and not on_gpu:
+        raise UserError("precision is fp16, but there is no GPU: use precision=auto, fp32 or bf16.")
+    if precision == "auto":
+        precision = "fp32" if not on_gpu else "bf16" if torch.cuda.is_bf16_supported(False) else "fp16"
+    dtype = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
+    return Numerics(device, dtype, scaled=dtype is torch.float16)

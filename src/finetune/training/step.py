@@ -1,0 +1,93 @@
+"""One optimizer step: some batches forward and backward, then one update."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.amp.grad_scaler import GradScaler
+from torch.optim import Optimizer
+
+from finetune.data.batches import Batch
+from finetune.models.backbone import Backbone
+from finetune.training.losses import Loss, correct
+from finetune.training.precision import Numerics
+from finetune.training.state import Totals
+
+
+def step_seed(seed: int, step: int) -> int:
+    """Seed of everything random inside optimizer step `step`, dropout above all; 63 bits."""
+    digest = hashlib.blake2b(f"{seed}/{step}".encode(), digest_size=8, person=b"step").digest()
+    return int.from_bytes(digest, "big") >> 1
+
+
+@dataclass(frozen=True, slots=True)
+class Stepper:
+    """Everything that a step needs and that no step changes the identity of.
+
+    Attributes:
+        clip_norm: largest norm of all gradients together, or `None`.
+    """
+
+    backbone: Backbone
+    optimizer: Optimizer
+    scaler: GradScaler
+    loss: Loss
+    numerics: Numerics
+    seed: int
+    clip_norm: float | None = None
+
+    def take(self, batches: Sequence[Batch], step: int, totals: Totals) -> Tensor:
+        """Update the network once by the mean loss over all records of the batches.
+
+        A batch of one record is left out where batch normalisation learns, which is undefined for it; batches lose
+        records only when these cannot be decoded.
+
+        Returns:
+            The mean loss, float32, 0-d, on the device; nothing waits for it. NaN where no record was left.
+        """
+        fewest = 2 if learns_batch_statistics(self.backbone.module) else 1
+        batches = [batch for batch in batches if len(batch.targets) >= fewest]
+        records = sum(len(batch.targets) for batch in batches)
+        if not records:
+            return torch.full((), torch.nan)
+        torch.manual_seed(step_seed(self.seed, step))
+        mean = torch.zeros((), device=self.numerics.device)
+        for batch in batches:
+            mean += self._backward(batch, records, totals)
+        self._update()
+        return mean
+
+    def _backward(self, batch: Batch, records: int, totals: Totals) -> Tensor:
+        inputs, targets = to_device(batch, self.numerics.device)
+        with self.numerics.context():
+            outputs = self.backbone.forward(inputs)
+        total = self.loss(outputs, targets)
+        share = total / records
+        self.scaler.scale(share).backward()  # type: ignore[no-untyped-call]  # untyped in torch
+        detached = total.detach()
+        totals.add(detached, correct(outputs.logits.detach(), targets), len(targets))
+        return share.detach()
+
+    def _update(self) -> None:
+        if self.clip_norm is not None:
+            self.scaler.unscale_(self.optimizer)
+            parameters = [p for group in self.optimizer.param_groups for p in group["params"] if p.grad is not None]
+            torch.nn.utils.clip_grad_norm_(parameters, self.clip_norm)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        self.optimizer.zero_grad(set_to_none=True)
+
+
+def learns_batch_statistics(module: nn.Module) -> bool:
+    """Whether a batch normalisation in training mode is somewhere in the network; a single record breaks it."""
+    return any(isinstance(one, nn.modules.batchnorm._BatchNorm) and one.training for one in module.modules())
+
+
+def to_device(batch: Batch, device: torch.device) -> tuple[dict[str, Tensor], Tensor]:
+    """Inputs and targets on the device; from pinned memory without waiting."""
+    inputs = {name: tensor.to(device, non_blocking=True) for name, tensor in batch.inputs.items()}
+    return inputs, batch.targets.to(device, non_blocking=True)
