@@ -1,0 +1,82 @@
+"""Which records could not be used, why, and how many of them are too many?"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Mapping
+
+from finetune.errors import DataError
+
+_log = logging.getLogger(__name__)
+
+_LONGEST_REASON = 300
+
+
+class BadContent(ValueError):  # noqa: N818 - an adjective would not say whose fault it is
+    """The content of a record cannot be decoded; the message says why, in words that follow the record's name."""
+
+
+class BadRecords:
+    """Records of one channel that are left out, each counted once however often it is met. Thread-safe."""
+
+    def __init__(self, channel: str, limit: int) -> None:
+        """Start with none.
+
+        Args:
+            channel: name of the channel, for messages.
+            limit: how many records may be left out; the hyperparameter `max_bad_records`.
+        """
+        self._channel = channel
+        self._limit = limit
+        self._reasons: dict[str, str] = {}
+        self._lock = threading.Lock()
+
+    def __len__(self) -> int:
+        """Number of different records noted so far."""
+        return len(self._reasons)
+
+    def note(self, key: str, reason: str) -> None:
+        """Note that a record is left out.
+
+        Args:
+            key: identity of the record in its channel.
+            reason: why, as it reads after the record's name (`is no image`).
+
+        Raises:
+            DataError: with this record there are more than `limit`.
+        """
+        reason = reason if len(reason) <= _LONGEST_REASON else reason[: _LONGEST_REASON - 1] + "…"
+        with self._lock:
+            if key in self._reasons:
+                return
+            self._reasons[key] = reason
+            count = len(self._reasons)
+        if count > self._limit:
+            raise DataError(self._too_many(key, reason, count))
+        _log.warning("channel %r: %s %s; left out (%d of at most %d)", self._channel, key, reason, count, self._limit)
+
+    def listing(self) -> tuple[tuple[str, str], ...]:
+        """(key, reason) of every record that was left out, sorted by key."""
+        with self._lock:
+            return tuple(sorted(self._reasons.items()))
+
+    def state_dict(self) -> dict[str, str]:
+        """Reasons by key: what an interruption must not lose, as JSON values."""
+        return dict(self.listing())
+
+    def load_state_dict(self, state: Mapping[str, str]) -> None:
+        """Go on from what `state_dict` returned; the limit is the present one."""
+        with self._lock:
+            self._reasons = dict(state)
+
+    def _too_many(self, key: str, reason: str, count: int) -> str:
+        allowed = (
+            "max_bad_records=0 allows none"
+            if self._limit == 0
+            else f"it is number {count}, max_bad_records={self._limit}"
+        )
+        return (
+            f"channel {self._channel!r}: {key} {reason} ({allowed}); "
+            "repair or remove the file, or raise max_bad_records to leave such records out"
+        )

@@ -1,0 +1,203 @@
+"""Which batches does an epoch have, and how do they get ready in time?"""
+
+from __future__ import annotations
+
+import random
+from collections import deque
+from collections.abc import Callable, Generator, Sequence
+from concurrent.futures import Future
+from contextlib import closing
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from finetune.data.bad_records import BadContent, BadRecords
+from finetune.data.labels import LabelMap
+from finetune.data.look_ahead import Crew
+from finetune.data.order import batch_bounds, epoch_order, record_seed
+from finetune.data.record import Reader
+from finetune.data.transforms import Transform
+from finetune.errors import DataError
+
+_MOST_AHEAD = 4
+"""Batches prepared before they are asked for: enough to even out slow records; each costs memory."""
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Examples that are processed together.
+
+    Attributes:
+        inputs: what the network takes, a row for each example.
+        targets: int64 `[rows]`, or float32 `[rows, classes]` for multi-label tasks.
+        positions: of the rows' records in the dataset. Bad records have no row, so there may be none at all.
+    """
+
+    inputs: dict[str, Tensor]
+    targets: Tensor
+    positions: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Dataset:
+    """Some records of a channel, and what makes examples of them.
+
+    Attributes:
+        reader: of the channel.
+        indices: which of the reader's records; a *position* counts in this tuple.
+        label_map: numbers the classes.
+        transform: makes examples and batches.
+    """
+
+    reader: Reader
+    indices: tuple[int, ...]
+    label_map: LabelMap
+    transform: Transform
+
+    def __len__(self) -> int:
+        """Number of records."""
+        return len(self.indices)
+
+    def key(self, position: int) -> str:
+        """Identity of the record at `position`."""
+        return self.reader.key(self.indices[position])
+
+
+@dataclass(frozen=True, slots=True)
+class BatchOptions:
+    """How batches are made of a dataset.
+
+    Attributes:
+        batch_size: records of a batch; the last may have fewer, or one more (see `batch_bounds`).
+        seed: of order and augmentation.
+        shuffle: another order in each epoch, or always that of the dataset.
+        augment: vary the examples.
+        workers: threads that prepare batches; with 0 the caller does. The batches are the same bits.
+        pin_memory: put batches where a GPU can fetch them by itself; nothing where there is no GPU.
+    """
+
+    batch_size: int
+    seed: int
+    shuffle: bool
+    augment: bool
+    workers: int
+    pin_memory: bool
+
+
+@dataclass(frozen=True, slots=True)
+class _Example:
+    position: int
+    inputs: dict[str, Tensor]
+    labels: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Bad:
+    key: str
+    reason: str
+
+
+_Prepared = tuple[Batch, list[_Bad]]
+
+
+class Batches:
+    """The batches of each epoch, a pure function of dataset, options and epoch.
+
+    Attributes:
+        dataset: what the batches are made of.
+    """
+
+    def __init__(self, dataset: Dataset, options: BatchOptions, bad_records: BadRecords) -> None:
+        """Prepare nothing yet.
+
+        Args:
+            dataset: what the batches are made of.
+            options: how.
+            bad_records: where records that cannot be read or decoded are noted, in the order of the batches.
+        """
+        self.dataset = dataset
+        self._options = options
+        self._bad_records = bad_records
+        self._bounds = batch_bounds(len(dataset), options.batch_size)
+        self._pins = options.pin_memory and torch.cuda.is_available()
+
+    def __len__(self) -> int:
+        """Number of batches in an epoch."""
+        return len(self._bounds)
+
+    def iterate(self, epoch: int, first: int = 0) -> Generator[Batch, None, None]:
+        """Yield the batches of an epoch from number `first` on; earlier ones are not touched.
+
+        Closing the generator, or dropping it, ends the threads.
+
+        Raises:
+            DataError: more records are bad than `bad_records` allows.
+        """
+        prepared = self._ahead(epoch, first) if self._options.workers else self._in_turn(epoch, first)
+        with closing(prepared):
+            for batch, bad in prepared:
+                for record in bad:
+                    self._bad_records.note(record.key, record.reason)
+                yield batch
+
+    def _in_turn(self, epoch: int, first: int) -> Generator[_Prepared, None, None]:
+        for positions in self._positions(epoch, first):
+            yield self._assemble(self._examples(positions, epoch, lambda: False))
+
+    def _ahead(self, epoch: int, first: int) -> Generator[_Prepared, None, None]:
+        most = min(self._options.workers + 1, _MOST_AHEAD)
+        waiting: deque[Future[_Prepared]] = deque()
+        with closing(Crew(self._options.workers)) as crew:
+            for positions in self._positions(epoch, first):
+                waiting.append(self._submit(crew, positions, epoch))
+                if len(waiting) > most:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+
+    def _submit(self, crew: Crew, positions: Sequence[int], epoch: int) -> Future[_Prepared]:
+        """Cut a batch into a piece for each worker, so that the first one of an epoch is ready soon."""
+        size = -(-len(positions) // self._options.workers)
+        pieces = [
+            crew.submit(partial(self._examples, positions[start : start + size], epoch, crew.stopping.is_set))
+            for start in range(0, len(positions), size)
+        ]
+        # Calls begin in order: when this one does, its pieces are done or at work in other threads.
+        return crew.submit(lambda: self._assemble([example for piece in pieces for example in piece.result()]))
+
+    def _positions(self, epoch: int, first: int) -> Generator[list[int], None, None]:
+        count = len(self.dataset)
+        order = epoch_order(count, self._options.seed, epoch) if self._options.shuffle else range(count)
+        for start, stop in self._bounds[first:]:
+            yield [int(position) for position in order[start:stop]]
+
+    def _examples(self, positions: Sequence[int], epoch: int, stopped: Callable[[], bool]) -> list[_Example | _Bad]:
+        return [self._example(position, epoch) for position in positions if not stopped()]
+
+    def _example(self, position: int, epoch: int) -> _Example | _Bad:
+        key = self.dataset.key(position)
+        try:
+            record = self.dataset.reader.read(self.dataset.indices[position])
+            inputs = self.dataset.transform(record.content, self._randomness(epoch, key))
+        except BadContent as error:
+            return _Bad(key, str(error))
+        except DataError as error:
+            return _Bad(key, str(error).removeprefix(f"channel {self.dataset.reader.channel!r}: {key} "))
+        return _Example(position, inputs, record.labels)
+
+    def _randomness(self, epoch: int, key: str) -> random.Random | None:
+        if not self._options.augment:
+            return None
+        return random.Random(record_seed(self._options.seed, epoch, key))  # noqa: S311 - nothing secret
+
+    def _assemble(self, examples: Sequence[_Example | _Bad]) -> _Prepared:
+        good = [example for example in examples if isinstance(example, _Example)]
+        inputs = self.dataset.transform.collate([example.inputs for example in good])
+        targets = self.dataset.label_map.targets([example.labels for example in good])
+        if self._pins:
+            inputs = {name: tensor.pin_memory() for name, tensor in inputs.items()}
+            targets = targets.pin_memory()
+        batch = Batch(inputs, targets, tuple(example.position for example in good))
+        return batch, [example for example in examples if isinstance(example, _Bad)]

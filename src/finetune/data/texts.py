@@ -1,0 +1,96 @@
+"""From texts to the tokens that a network expects."""
+
+from __future__ import annotations
+
+import copy
+import os
+import random
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from finetune.data.bad_records import BadContent
+from finetune.data.record import Content
+from finetune.errors import UserError
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+    from transformers import PreTrainedTokenizerBase
+
+
+class TextTransform:
+    """One or two texts to `input_ids`, `attention_mask` and, where the tokenizer gives them, `token_type_ids`.
+
+    The result equals that of `tokenizer(text, pair, truncation=True, max_length=max_length)`. But that call sets the
+    truncation of the shared Rust object anew each time, which is not safe in threads; here a private copy of it is set
+    once and only read afterwards.
+    """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, max_length: int, pad_to_multiple_of: int = 1) -> None:
+        """Copy the tokenizer's fast part.
+
+        Args:
+            tokenizer: with padding side and token set.
+            max_length: longest sequence in tokens, special tokens included; of a pair, the longer text is cut first.
+            pad_to_multiple_of: the length of a batch is rounded up to it.
+
+        Raises:
+            UserError: the tokenizer has no fast part.
+        """
+        # The library would run even a single text through a pool of its own with a thread for each core; the threads
+        # that call are pool enough, and a later fork would draw a warning.
+        os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+        self._backend = _private_backend(tokenizer, max_length)
+        self._pads_left = tokenizer.padding_side == "left"
+        self._pad_to_multiple_of = pad_to_multiple_of
+        self._padding = {"input_ids": int(tokenizer.pad_token_id), "attention_mask": 0}
+        if "token_type_ids" in tokenizer.model_input_names:
+            self._padding["token_type_ids"] = int(tokenizer.pad_token_type_id)
+
+    def __call__(self, content: Content, randomness: random.Random | None) -> dict[str, Tensor]:  # noqa: ARG002 - texts are not augmented
+        """Tokenise: int64 `[length]` for each input.
+
+        Raises:
+            BadContent: the text is no Unicode, or has no tokens.
+        """
+        if isinstance(content, bytes):
+            raise TypeError("a text is str")
+        try:
+            # As a batch of one, because only encoding a batch releases the interpreter's lock.
+            (encoding,) = self._backend.encode_batch_fast([content[0] if len(content) == 1 else content])
+        except UnicodeEncodeError as error:
+            raise BadContent(f"has characters that are no Unicode ({error.reason})") from error
+        if not encoding.ids:
+            raise BadContent("has no tokens")
+        values = {
+            "input_ids": encoding.ids,
+            "attention_mask": encoding.attention_mask,
+            "token_type_ids": encoding.type_ids,
+        }
+        return {name: torch.tensor(values[name], dtype=torch.int64) for name in self._padding}
+
+    def collate(self, examples: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
+        """Pad to the longest example on the tokenizer's side: int64 `[rows, length]` for each input."""
+        longest = max((len(example["input_ids"]) for example in examples), default=0)
+        length = -(-longest // self._pad_to_multiple_of) * self._pad_to_multiple_of
+        batch = {}
+        for name, value in self._padding.items():
+            rows = torch.full((len(examples), length), value, dtype=torch.int64)
+            for row, example in zip(rows, examples, strict=True):
+                own = example[name]
+                row[length - len(own) if self._pads_left else 0 :][: len(own)] = own
+            batch[name] = rows
+        return batch
+
+
+def _private_backend(tokenizer: PreTrainedTokenizerBase, max_length: int) -> Tokenizer:
+    if not tokenizer.is_fast:
+        raise UserError(
+            f"the model's tokenizer ({type(tokenizer).__name__}) has no fast form; add its tokenizer.json to the model"
+        )
+    backend: Tokenizer = copy.deepcopy(tokenizer.backend_tokenizer)
+    backend.no_padding()
+    backend.enable_truncation(max_length, strategy="longest_first", direction=tokenizer.truncation_side)
+    return backend

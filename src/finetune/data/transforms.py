@@ -1,0 +1,75 @@
+"""What makes an example of a record's content, and a batch of examples?"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from finetune.data.augmentation import augment
+from finetune.data.images import ImageGeometry, decode_image, resize_and_crop
+from finetune.data.record import Content
+from finetune.spec.job_spec import Augmentation
+
+__all__ = ["ImageGeometry", "ImageTransform", "Transform"]
+
+
+class Transform(Protocol):
+    """Makes examples and batches. Safe to call from several threads."""
+
+    def __call__(self, content: Content, randomness: random.Random | None) -> dict[str, Tensor]:
+        """Make an example; the result depends on nothing but the arguments.
+
+        Args:
+            content: of a record of the task that the transform is for.
+            randomness: where augmentation draws its numbers; `None` means no augmentation.
+
+        Raises:
+            BadContent: the content cannot be decoded.
+        """
+        ...
+
+    def collate(self, examples: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
+        """Make a batch with one row for each example; of no examples, one with no rows."""
+        ...
+
+
+class ImageTransform:
+    """Encoded picture to `pixels`, uint8 `[3, size, size]`; the network normalises them on its device."""
+
+    def __init__(self, geometry: ImageGeometry, augmentation: Augmentation) -> None:
+        """Fix what every picture goes through.
+
+        Args:
+            geometry: what the network expects.
+            augmentation: what is done to a picture where there is randomness.
+        """
+        self._geometry = geometry
+        self._augmentation = augmentation
+
+    def __call__(self, content: Content, randomness: random.Random | None) -> dict[str, Tensor]:
+        """Decode, then augment or else resize and crop.
+
+        Raises:
+            BadContent: the picture cannot be decoded.
+        """
+        if not isinstance(content, bytes):
+            raise TypeError("a picture is bytes")
+        pixels = decode_image(content)
+        if randomness is None or self._augmentation == "none":
+            return {"pixels": resize_and_crop(pixels, self._geometry)}
+        return {"pixels": augment(pixels, self._geometry, self._augmentation, randomness)}
+
+    def collate(self, examples: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
+        """Stack to `pixels` uint8 `[rows, 3, size, size]`, in memory channels last.
+
+        Decoders and resizing give pictures with channels last, and so are they fastest for convolutions; copying them
+        as they lie takes a quarter of the time of turning them.
+        """
+        if not examples:
+            return {"pixels": torch.empty((0, 3, self._geometry.size, self._geometry.size), dtype=torch.uint8)}
+        rows = [example["pixels"].permute(1, 2, 0) for example in examples]
+        return {"pixels": torch.stack(rows).permute(0, 3, 1, 2)}
