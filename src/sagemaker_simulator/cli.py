@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from types import FrameType
 from typing import TextIO
 
@@ -32,7 +33,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         order = read_order(sys.argv[1:] if arguments is None else arguments)
         _announce(order, sys.stdout)
-        results = run_with_interruptions(order.job, order.machine, order.interruptions, _stop_on_interrupt(order))
+        with _stop_on_interrupt(order) as stop:
+            results = run_with_interruptions(order.job, order.machine, order.interruptions, stop)
     except RequestError as error:
         sys.stderr.write(f"run-local: {error}\n")
         return USAGE_EXIT_CODE
@@ -43,15 +45,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return results[-1].exit_code if results[-1].status == "Failed" else 0
 
 
-def _stop_on_interrupt(order: Order) -> StopButton:
+@contextlib.contextmanager
+def _stop_on_interrupt(order: Order) -> Iterator[StopButton]:
     button = StopButton(order.grace_seconds)
 
     def press(_number: int, _frame: FrameType | None) -> None:
         button.press()
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
-    signal.signal(signal.SIGINT, press)
-    return button
+    before = signal.signal(signal.SIGINT, press)
+    try:
+        yield button
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _announce(order: Order, out: TextIO) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 from dataclasses import dataclass
 from typing import Literal
 
@@ -31,6 +32,10 @@ class Moment:
     seconds: float
     pattern: str | None = None
     occurrence: int = 1
+
+    def __post_init__(self) -> None:
+        if self.pattern is not None:
+            re.compile(self.pattern)
 
     @property
     def watch(self) -> tuple[str, int] | None:

@@ -28,7 +28,8 @@ class LogCapture:
 
     def __init__(self, pipe: Iterable[bytes], options: LogOptions, watch: tuple[str, int] | None) -> None:
         self._pipe = pipe
-        self._options = options
+        self._path = options.path
+        self._echo = options.echo
         self._pattern = re.compile(watch[0]) if watch else None
         self._left = watch[1] if watch else 0
         self.seen = threading.Event()
@@ -40,14 +41,22 @@ class LogCapture:
         self._thread.join(timeout)
 
     def _copy(self) -> None:
-        with self._options.path.open("wb", buffering=0) as file:
+        with self._path.open("wb", buffering=0) as file:
             for line in self._pipe:
                 file.write(line)
                 text = line.decode("utf-8", errors="replace")
-                if self._options.echo is not None:
-                    self._options.echo.write(text)
-                    self._options.echo.flush()
                 self._look(text)
+                self._show(text)
+
+    def _show(self, text: str) -> None:
+        if self._echo is None:
+            return
+        try:
+            self._echo.write(text)
+            self._echo.flush()
+        except (OSError, ValueError):
+            # Nobody reads any more; a pipe that is no longer emptied would halt the job.
+            self._echo = None
 
     def _look(self, text: str) -> None:
         if self._pattern is not None and self._pattern.search(text):

@@ -13,7 +13,7 @@ from sagemaker_simulator.plan import StopButton, TrainingJob
 from sagemaker_simulator.process import JobProcess, Program
 from sagemaker_simulator.sync_agent import SyncAgent, restore
 
-_LOOK_SECONDS = 0.01
+_LOOK_SECONDS = 0.005
 
 
 class Machine:

@@ -104,7 +104,7 @@ class JobProcess:
         Raises:
             TimeoutError: a process does not go away.
         """
-        with contextlib.suppress(ProcessLookupError, PermissionError):
+        if self._process.poll() is None:
             os.killpg(self._process.pid, signal.SIGKILL)
         deadline = time.monotonic() + _PATIENCE_SECONDS
         while remaining := _processes_of(self._machine):

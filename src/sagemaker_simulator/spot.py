@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 
 from sagemaker_simulator.interruptions import Interruption
@@ -21,7 +22,7 @@ def run_with_interruptions(
     """Start the job, disturb each start by the next interruption, and start it again while the platform would.
 
     Every start gets the same path as its `/opt/ml`, as on the platform, and finds there nothing of the start before but
-    the checkpoints that reached S3. After the last interruption the job runs undisturbed.
+    the checkpoints that reached S3; the seed of the sync agent goes up by one. After the last interruption the job runs undisturbed.
 
     Args:
         job: the job; its storage connects the starts.
@@ -37,5 +38,6 @@ def run_with_interruptions(
     while not results or results[-1].status == "Interrupted":
         if results:
             shutil.rmtree(root)
-        results.append(run_job(job, root, next(pending, None), stop))
+        agent = replace(job.sync, seed=job.sync.seed + len(results))
+        results.append(run_job(replace(job, sync=agent), root, next(pending, None), stop))
     return tuple(results)

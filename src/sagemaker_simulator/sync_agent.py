@@ -16,10 +16,11 @@ import contextlib
 import os
 import random
 import shutil
+import tempfile
 import threading
 from dataclasses import dataclass
+from io import FileIO
 from pathlib import Path
-from typing import BinaryIO
 
 UPLOADING = ".sagemaker-uploading"
 UPLOADED = ".sagemaker-uploaded"
@@ -52,8 +53,11 @@ class SyncOptions:
 
 def restore(remote: Path, local: Path) -> None:
     """Bring every object of the "S3" folder into the checkpoint folder, as before a start."""
-    if remote.is_dir():
-        shutil.copytree(remote, local, dirs_exist_ok=True)
+    for path in remote.rglob("*"):
+        if path.is_file():
+            target = local / path.relative_to(remote)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, target)
 
 
 def upload_order(names: list[str], seed: int, scan: int) -> list[str]:
@@ -82,26 +86,37 @@ class SyncAgent:
         self._finishing = threading.Event()
         self._cut = threading.Event()
         remote.mkdir(parents=True, exist_ok=True)
-        self._parts = remote.parent / f".{remote.name}.parts"
-        shutil.rmtree(self._parts, ignore_errors=True)
-        self._parts.mkdir()
+        self._part = Path(tempfile.mkdtemp(prefix=f".{remote.name}-", dir=remote.parent)) / "part"
+        self._error: OSError | None = None
         self._thread = threading.Thread(target=self._run, name="sync-agent", daemon=True)
         self._thread.start()
 
     def finish(self, timeout: float | None = None) -> None:
-        """Upload all that is new without further delay, then end; after `timeout` seconds the machine is gone."""
+        """Upload all that is new without further delay, then end; after `timeout` seconds the machine is gone.
+
+        Raises:
+            OSError: an upload failed, and not because the job took the file away.
+        """
         self._finishing.set()
         self._thread.join(timeout)
         self.cut()
+        if self._error is not None:
+            raise self._error
 
     def cut(self) -> None:
         """End in the middle of whatever is being done: the machine is gone."""
         self._cut.set()
         self._finishing.set()
         self._thread.join()
-        shutil.rmtree(self._parts, ignore_errors=True)
+        shutil.rmtree(self._part.parent, ignore_errors=True)
 
     def _run(self) -> None:
+        try:
+            self._upload_until_told()
+        except OSError as error:
+            self._error = error
+
+    def _upload_until_told(self) -> None:
         scan = 0
         while not self._finishing.is_set():
             self._upload_what_is_new(scan)
@@ -140,11 +155,11 @@ class SyncAgent:
         path = self._local / name
         uploading, uploaded = path.with_name(path.name + UPLOADING), path.with_name(path.name + UPLOADED)
         try:
-            with path.open("rb") as file:
+            with path.open("rb", buffering=0) as file:
                 signature = _signature(os.fstat(file.fileno()))
                 uploading.touch()
                 uploaded.unlink(missing_ok=True)
-                if not self._copy(file, self._parts / "part"):
+                if not self._copy(file, self._part):
                     return
             self._publish(name)
             self._known[name] = signature
@@ -155,7 +170,7 @@ class SyncAgent:
             with contextlib.suppress(OSError):
                 uploading.unlink(missing_ok=True)
 
-    def _copy(self, file: BinaryIO, part: Path) -> bool:
+    def _copy(self, file: FileIO, part: Path) -> bool:
         """Copy piece by piece; whether the machine lived to the end of it."""
         with part.open("wb") as target:
             while chunk := file.read(self._options.chunk_bytes):
@@ -169,7 +184,7 @@ class SyncAgent:
     def _publish(self, name: str) -> None:
         target = self._remote / name
         target.parent.mkdir(parents=True, exist_ok=True)
-        (self._parts / "part").replace(target)
+        self._part.replace(target)
 
 
 def _signature(status: os.stat_result) -> Signature:

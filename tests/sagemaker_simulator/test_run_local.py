@@ -1,0 +1,100 @@
+"""The command line: what it runs, what it prints, and what it says to a wrong request."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from sagemaker_simulator.cli import USAGE_EXIT_CODE, main
+from simulated_jobs import eventually
+
+RUN_LOCAL = Path(__file__).parents[2] / "scripts" / "run-local"
+
+BAD_REQUESTS = {
+    "a path that is not there": (["--channel", "train=nowhere", "--", "true"], "nowhere does not exist"),
+    "no path at all": (["--channel", "train", "--", "true"], "--channel NAME=PATH"),
+    "a channel twice": (["--channel", "a=.", "--channel", "a=.", "--", "true"], "more than once"),
+    "a type of no channel": (["--content-type", "a=text/csv", "--", "true"], "no channel 'a'"),
+    "a moment that is none": (["--interrupt-at", "soon", "--", "true"], "'random'"),
+    "no such command": (["--", "no-such-program"], "'no-such-program' was not found"),
+    "no command and no module": ([], "nothing to run"),
+    "a job name with a blank": (["--job-name", "my job", "--", "true"], "job name 'my job'"),
+}
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.mark.parametrize("arguments, message", BAD_REQUESTS.values(), ids=BAD_REQUESTS)
+def test_a_wrong_request_is_named(
+    arguments: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(arguments) == USAGE_EXIT_CODE
+    assert message in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_in_use_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--output", "taken", "--", "true"]) == 0
+    assert main(["--output", "taken", "--", "true"]) == USAGE_EXIT_CODE
+    assert "not empty" in capsys.readouterr().err
+
+
+def test_a_failed_job_ends_with_its_exit_code(capsys: pytest.CaptureFixture[str]) -> None:
+    code = "echo 'label column is missing' > $SAGEMAKER_BASE_DIR/output/failure; exit 3"
+    assert main(["--output", "out", "--", "sh", "-c", code]) == 3
+    out = capsys.readouterr().out
+    assert "Failed" in out
+    assert "label column is missing" in out
+
+
+def test_quiet_keeps_the_log_in_its_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--output", "out", "--quiet", "--", "echo", "hello"]) == 0
+    assert "hello" not in capsys.readouterr().out
+    assert (tmp_path / "out" / "s3" / "logs" / "000.log").read_text() == "hello\n"
+
+
+def test_interruptions_from_the_command_line(capsys: pytest.CaptureFixture[str]) -> None:
+    code = "import os, pathlib, time; seen = pathlib.Path('seen')\nif not seen.exists(): seen.touch(); time.sleep(60)"
+    arguments = ["--output", "out", "--interrupt-at", "random", "--within", "0.2", "--seed", "5"]
+    assert main([*arguments, "--", sys.executable, "-c", code]) == 0
+    out = capsys.readouterr().out
+    assert "seed         5" in out
+    assert "start 0      Interrupted" in out
+    assert "start 1      Completed" in out
+
+
+def test_the_script_runs_a_job_with_its_channels(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "file").write_text("content")
+    code = "cat $SAGEMAKER_BASE_DIR/input/data/train/file $SAGEMAKER_BASE_DIR/input/config/hyperparameters.json"
+    command = [str(RUN_LOCAL), "--channel", "train=data", "-p", "epochs=3", "--", "sh", "-c", code]
+    run = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert 'content{"epochs": "3"}' in run.stdout
+    assert "model.tar.gz" in run.stdout
+
+
+def test_the_script_explains_itself() -> None:
+    run = subprocess.run([RUN_LOCAL, "--help"], capture_output=True, text=True, check=True)
+    assert "--interrupt-at" in run.stdout
+    assert "Ctrl-C" in run.stdout
+
+
+@pytest.mark.parametrize("times, code", [(1, 0), (2, 130)])
+def test_interrupt_stops_and_a_second_one_kills(tmp_path: Path, times: int, code: int) -> None:
+    stops = "import signal, sys, time; signal.signal(signal.SIGTERM, lambda *_: print('stopping', flush=True)"
+    job = f"{stops} or ({times} == 1 and sys.exit(0))); print('ready', flush=True); time.sleep(60); time.sleep(60)"
+    log = tmp_path / "out" / "s3" / "logs" / "000.log"
+    run = subprocess.Popen([RUN_LOCAL, "--output", "out", "--quiet", "--", sys.executable, "-c", job])
+    eventually(lambda: log.exists() and "ready" in log.read_text())
+    run.send_signal(signal.SIGINT)
+    eventually(lambda: "stopping" in log.read_text())
+    if times == 2:
+        run.send_signal(signal.SIGINT)
+    assert run.wait(20) == code

@@ -1,0 +1,141 @@
+"""What a container finds under `/opt/ml` and in its environment."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path, PurePosixPath
+
+import pytest
+
+from sagemaker_simulator import Channel, JobFolder, RequestError, Resources, TrainingRequest, lay_out
+from sagemaker_simulator.environment import job_environment
+
+
+def read_json(folder: JobFolder, name: str) -> object:
+    return json.loads((folder.config / f"{name}.json").read_text())
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    folder = tmp_path / "data"
+    (folder / "cats").mkdir(parents=True)
+    (folder / "cats" / "1.txt").write_text("a cat")
+    return folder
+
+
+def test_the_folders_of_a_fresh_machine(tmp_path: Path) -> None:
+    folder = lay_out(tmp_path / "ml", TrainingRequest())
+    found = {path.relative_to(folder.root).as_posix() for path in folder.root.rglob("*") if path.is_dir()}
+    assert found == {"input", "input/config", "input/data", "model", "output", "output/data", "checkpoints"}
+
+
+def test_hyperparameters_are_text(tmp_path: Path) -> None:
+    folder = lay_out(tmp_path / "ml", TrainingRequest(hyperparameters={"epochs": "3", "resume": "True"}))
+    assert read_json(folder, "hyperparameters") == {"epochs": "3", "resume": "True"}
+
+
+def test_channels_are_described_as_in_the_developer_guide(tmp_path: Path, source: Path) -> None:
+    channels = (Channel("train", source, content_type="application/x-image"), Channel("validation", source))
+    folder = lay_out(tmp_path / "ml", TrainingRequest(channels=channels))
+    common = {"TrainingInputMode": "File", "S3DistributionType": "FullyReplicated", "RecordWrapperType": "None"}
+    assert read_json(folder, "inputdataconfig") == {
+        "train": {"ContentType": "application/x-image", **common},
+        "validation": common,
+    }
+
+
+def test_resources_of_two_hosts(tmp_path: Path) -> None:
+    resources = Resources(hosts=("algo-2", "algo-1"), current_host="algo-2")
+    folder = lay_out(tmp_path / "ml", TrainingRequest(resources=resources))
+    assert read_json(folder, "resourceconfig") == {
+        "current_host": "algo-2",
+        "current_instance_type": "ml.m5.xlarge",
+        "current_group_name": "homogeneousCluster",
+        "hosts": ["algo-1", "algo-2"],
+        "instance_groups": [
+            {
+                "instance_group_name": "homogeneousCluster",
+                "instance_type": "ml.m5.xlarge",
+                "hosts": ["algo-1", "algo-2"],
+            }
+        ],
+        "network_interface_name": "eth0",
+    }
+
+
+def test_the_checkpoint_folder_is_where_the_request_says(tmp_path: Path) -> None:
+    folder = lay_out(tmp_path / "ml", TrainingRequest(checkpoint_path=PurePosixPath("/opt/ml/saved/here")))
+    assert folder.checkpoints == tmp_path / "ml" / "saved" / "here"
+    assert folder.checkpoints.is_dir()
+    config = read_json(folder, "checkpointconfig")
+    assert isinstance(config, dict)
+    assert config["LocalPath"] == str(folder.checkpoints)
+
+
+def test_a_job_without_checkpoint_configuration(tmp_path: Path) -> None:
+    folder = lay_out(tmp_path / "ml", TrainingRequest(checkpoint_path=None))
+    assert not (folder.config / "checkpointconfig.json").exists()
+    assert not folder.checkpoints.exists()
+
+
+def test_the_debugger_is_configured_on_request_only(tmp_path: Path) -> None:
+    folder = lay_out(tmp_path / "a", TrainingRequest())
+    assert not (folder.config / "debughookconfig.json").exists()
+    folder = lay_out(tmp_path / "b", TrainingRequest(debug_hook={"LocalPath": "/opt/ml/output/tensors"}))
+    assert read_json(folder, "debughookconfig") == {"LocalPath": "/opt/ml/output/tensors"}
+
+
+def test_a_linked_channel_shows_the_source(tmp_path: Path, source: Path) -> None:
+    folder = lay_out(tmp_path / "ml", TrainingRequest(channels=(Channel("train", source),)))
+    assert (folder.data / "train" / "cats" / "1.txt").read_text() == "a cat"
+    assert (folder.data / "train").resolve() == source
+
+
+def test_a_copied_channel_leaves_the_source_alone(tmp_path: Path, source: Path) -> None:
+    folder = lay_out(tmp_path / "ml", TrainingRequest(channels=(Channel("train", source, "copy"),)))
+    (folder.data / "train" / "cats" / "1.txt").write_text("a dog")
+    assert (source / "cats" / "1.txt").read_text() == "a cat"
+
+
+@pytest.mark.parametrize("placement", ["link", "copy"])
+def test_a_single_file_lies_alone_in_its_channel(tmp_path: Path, source: Path, placement: str) -> None:
+    channel = Channel("train", source / "cats" / "1.txt", "link" if placement == "link" else "copy")
+    folder = lay_out(tmp_path / "ml", TrainingRequest(channels=(channel,)))
+    assert [path.name for path in (folder.data / "train").iterdir()] == ["1.txt"]
+    assert (folder.data / "train" / "1.txt").is_symlink() == (placement == "link")
+
+
+def test_the_remains_of_another_job_are_refused(tmp_path: Path) -> None:
+    lay_out(tmp_path / "ml", TrainingRequest())
+    with pytest.raises(RequestError, match="not empty"):
+        lay_out(tmp_path / "ml", TrainingRequest())
+
+
+def test_requests_that_the_platform_refuses(tmp_path: Path) -> None:
+    with pytest.raises(RequestError, match="channel name"):
+        Channel("my channel", tmp_path)
+    with pytest.raises(RequestError, match="does not exist"):
+        Channel("train", tmp_path / "nowhere")
+    with pytest.raises(RequestError, match="2 times"):
+        TrainingRequest(channels=(Channel("train", tmp_path), Channel("train", tmp_path)))
+    with pytest.raises(RequestError, match="job name"):
+        TrainingRequest(name="under_score")
+    with pytest.raises(RequestError, match="algo-3"):
+        Resources(current_host="algo-3")
+    with pytest.raises(RequestError, match="checkpoint path"):
+        TrainingRequest(checkpoint_path=PurePosixPath("/tmp/elsewhere"))
+
+
+def test_the_environment_is_the_platforms_and_the_requests(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OF_THE_CALLER", "1")
+    monkeypatch.setenv("PYTHONPATH", "relative")
+    monkeypatch.chdir(tmp_path)
+    request = TrainingRequest(name="my-job", environment={"MINE": "2"}, region="eu-west-1")
+    environment = job_environment(request, JobFolder(tmp_path / "ml"))
+    assert environment["TRAINING_JOB_NAME"] == "my-job"
+    assert environment["TRAINING_JOB_ARN"] == "arn:aws:sagemaker:eu-west-1:111122223333:training-job/my-job"
+    assert environment["AWS_REGION"] == "eu-west-1"
+    assert environment["SAGEMAKER_BASE_DIR"] == str(tmp_path / "ml")
+    assert environment["MINE"] == "2"
+    assert environment["PYTHONPATH"] == str(tmp_path / "relative")
+    assert "OF_THE_CALLER" not in environment

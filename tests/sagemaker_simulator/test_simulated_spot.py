@@ -1,0 +1,85 @@
+"""Schedules of interruptions, and jobs that live through them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from sagemaker_simulator import Interruption, Moment, Schedule, StopButton, draw_interruptions, run_with_interruptions
+from simulated_jobs import python_job
+
+COUNT_STARTS = """
+assert not list((base / 'model').iterdir()), 'not a fresh machine'
+(base / 'model' / 'started').touch()
+state = base / 'checkpoints' / 'starts'
+starts = int(state.read_text()) + 1 if state.exists() else 1
+temporary = state.with_name('starts.sagemaker-ignore')
+temporary.write_text(str(starts))
+temporary.rename(state)
+while not state.with_name('starts.sagemaker-uploaded').exists(): time.sleep(0.005)
+print('start', starts, base)
+if starts < 4: time.sleep(60)
+"""
+
+
+def test_a_spot_job_goes_on_until_it_is_done(tmp_path: Path) -> None:
+    after_the_line = Moment(0.0, "^start")
+    interruptions = [
+        Interruption(after_the_line),
+        Interruption(after_the_line, "reclaim"),
+        Interruption(after_the_line, "reclaim_twice"),
+        Interruption(after_the_line),
+    ]
+    results = run_with_interruptions(python_job(COUNT_STARTS, tmp_path), tmp_path / "ml", interruptions[:3])
+    assert [result.status for result in results] == ["Interrupted", "Interrupted", "Interrupted", "Completed"]
+    assert [result.exit_code for result in results] == [137, 143, 143, 0]
+    place = tmp_path / "ml"
+    assert [result.log_text() for result in results] == [f"start {number} {place}\n" for number in (1, 2, 3, 4)]
+    assert [result.model is None for result in results] == [True, True, True, False]
+
+
+def test_a_failed_job_is_not_started_again(tmp_path: Path) -> None:
+    results = run_with_interruptions(
+        python_job("sys.exit(1)", tmp_path), tmp_path / "ml", [Interruption(Moment(60.0))] * 3
+    )
+    assert [result.status for result in results] == ["Failed"]
+
+
+def test_a_stopped_job_is_not_started_again(tmp_path: Path) -> None:
+    stop = StopButton()
+    stop.press()
+    results = run_with_interruptions(
+        python_job("time.sleep(60)", tmp_path), tmp_path / "ml", [Interruption(Moment(0.0))], stop
+    )
+    assert [result.status for result in results] == ["Stopped"]
+
+
+def test_what_did_not_reach_s3_is_lost(tmp_path: Path) -> None:
+    code = """
+assert not list((base / 'checkpoints').iterdir())
+(base / 'checkpoints' / 'file').write_text('1')
+print('written'); time.sleep(0.5)
+"""
+    job = python_job(code, tmp_path)
+    job = replace(job, sync=replace(job.sync, delay_seconds=(60.0, 60.0)))
+    results = run_with_interruptions(job, tmp_path / "ml", [Interruption(Moment(0.1, "written"))])
+    assert [result.status for result in results] == ["Interrupted", "Completed"]
+    assert (job.storage.checkpoints / "file").exists()
+
+
+def test_a_schedule_is_a_function_of_its_seed() -> None:
+    schedule = Schedule(0.5, 9.0, kinds=("kill", "reclaim"), patterns=("epoch", "saved"), last_occurrence=3)
+    drawn = draw_interruptions(schedule, 50, seed=1)
+    assert drawn == draw_interruptions(schedule, 50, seed=1)
+    assert drawn[:7] == draw_interruptions(schedule, 7, seed=1)
+    assert drawn != draw_interruptions(schedule, 50, seed=2)
+
+
+def test_a_schedule_draws_from_all_that_it_is_given() -> None:
+    schedule = Schedule(0.5, 9.0, kinds=("kill", "reclaim"), patterns=("epoch", "saved"), last_occurrence=3)
+    drawn = draw_interruptions(schedule, 100, seed=3)
+    assert all(0.5 <= each.moment.seconds <= 9.0 for each in drawn)
+    assert {each.kind for each in drawn} == {"kill", "reclaim"}
+    assert {each.moment.pattern for each in drawn} == {"epoch", "saved"}
+    assert {each.moment.occurrence for each in drawn} == {1, 2, 3}
+    assert all(each.moment.watch is None for each in draw_interruptions(Schedule(0.0, 1.0), 10, seed=3))

@@ -1,0 +1,180 @@
+"""The agent's promises, and the ones that it does not make."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from sagemaker_simulator import SyncAgent, SyncOptions, restore
+from sagemaker_simulator.sync_agent import upload_order
+from simulated_jobs import eventually
+
+MARKERS = (".sagemaker-uploading", ".sagemaker-uploaded")
+
+
+@pytest.fixture
+def local(tmp_path: Path) -> Path:
+    folder = tmp_path / "checkpoints"
+    folder.mkdir()
+    return folder
+
+
+@pytest.fixture
+def remote(tmp_path: Path) -> Path:
+    return tmp_path / "s3" / "checkpoints"
+
+
+@contextmanager
+def agent(local: Path, remote: Path, options: SyncOptions | None = None) -> Iterator[SyncAgent]:
+    running = SyncAgent(local, remote, options or SyncOptions(scan_seconds=0.001))
+    try:
+        yield running
+    finally:
+        running.cut()
+
+
+def contents(folder: Path) -> dict[str, str]:
+    return {
+        path.relative_to(folder).as_posix(): path.read_text() for path in sorted(folder.rglob("*")) if path.is_file()
+    }
+
+
+def test_new_and_changed_files_arrive(local: Path, remote: Path) -> None:
+    with agent(local, remote):
+        (local / "deep").mkdir()
+        (local / "deep" / "file").write_text("1")
+        eventually(lambda: contents(remote) == {"deep/file": "1"})
+        (local / "deep" / "file").write_text("22")
+        eventually(lambda: contents(remote) == {"deep/file": "22"})
+
+
+def test_markers_lie_beside_the_files_and_stay_at_home(local: Path, remote: Path) -> None:
+    with agent(local, remote, SyncOptions(scan_seconds=0.001, chunk_bytes=1, bytes_per_second=20)) as running:
+        (local / "file").write_text("x" * 5)
+        eventually((local / "file.sagemaker-uploading").exists)
+        assert not (local / "file.sagemaker-uploaded").exists()
+        eventually((local / "file.sagemaker-uploaded").exists)
+        assert not (local / "file.sagemaker-uploading").exists()
+        running.finish()
+    assert contents(remote) == {"file": "xxxxx"}
+
+
+def test_ignored_names_are_left_alone(local: Path, remote: Path) -> None:
+    with agent(local, remote) as running:
+        (local / "half.sagemaker-ignore").write_text("not yet")
+        (local / "folder.sagemaker-ignore").mkdir()
+        (local / "folder.sagemaker-ignore" / "file").write_text("not yet")
+        (local / "file").write_text("now")
+        running.finish()
+    assert contents(remote) == {"file": "now"}
+    assert not (local / "half.sagemaker-ignore.sagemaker-uploaded").exists()
+
+
+@pytest.mark.parametrize("mirror", [False, True])
+def test_deletions_are_mirrored_on_request_only(local: Path, remote: Path, mirror: bool) -> None:
+    with agent(local, remote, SyncOptions(scan_seconds=0.001, mirror_deletions=mirror)) as running:
+        (local / "old").write_text("1")
+        eventually((local / "old.sagemaker-uploaded").exists)
+        (local / "old").unlink()
+        (local / "new").write_text("2")
+        running.finish()
+    assert contents(remote) == ({"new": "2"} if mirror else {"new": "2", "old": "1"})
+
+
+def test_an_interrupted_upload_leaves_the_object_before_it(local: Path, remote: Path) -> None:
+    with agent(local, remote, SyncOptions(scan_seconds=0.001, chunk_bytes=1, bytes_per_second=50)) as running:
+        (local / "file").write_text("1")
+        eventually((local / "file.sagemaker-uploaded").exists)
+        (local / "file").write_text("2" * 1000)
+        (local / "other").write_text("2" * 1000)
+        eventually(lambda: any(path.name.endswith(MARKERS[0]) for path in local.iterdir()))
+        running.cut()
+    assert contents(remote) == {"file": "1"}
+    assert [path.name for path in remote.parent.iterdir()] == ["checkpoints"]
+    assert any(path.name.endswith(MARKERS[0]) for path in local.iterdir())
+
+
+def test_a_finish_that_takes_too_long_is_cut(local: Path, remote: Path) -> None:
+    with agent(local, remote, SyncOptions(scan_seconds=60.0)) as running:
+        (local / "file").write_text("1")
+        running.finish(timeout=0.0)
+    assert contents(remote) in ({}, {"file": "1"})
+
+
+def test_a_naive_writer_is_torn_across_its_files(local: Path, remote: Path) -> None:
+    torn = 0
+    for seed in range(20):
+        options = SyncOptions(seed=seed, scan_seconds=0.0, delay_seconds=(0.0, 0.002))
+        with agent(local, remote, options):
+            for version in range(60):
+                (local / "weights").write_text(f"{seed}.{version:02d}")
+                (local / "optimizer").write_text(f"{seed}.{version:02d}")
+        found = contents(remote)
+        torn += found.get("weights") != found.get("optimizer")
+    assert torn > 0
+
+
+def test_a_file_that_is_rewritten_in_place_is_torn_within(local: Path, remote: Path) -> None:
+    path = local / "file"
+    with agent(local, remote, SyncOptions(scan_seconds=0.001, chunk_bytes=10, bytes_per_second=200)) as running:
+        path.write_bytes(b"1" * 100)
+        eventually((local / "file.sagemaker-uploading").exists)
+        with path.open("r+b") as file:
+            file.write(b"2" * 100)
+        eventually((remote / "file").exists)
+        first = (remote / "file").read_bytes()
+        running.finish()
+    assert set(first) == set(b"12")
+    assert (remote / "file").read_bytes() == b"2" * 100
+
+
+def test_a_folder_that_goes_while_it_is_uploaded_harms_nobody(local: Path, remote: Path) -> None:
+    with agent(local, remote, SyncOptions(scan_seconds=0.001, chunk_bytes=1, bytes_per_second=100)) as running:
+        (local / "step-1").mkdir()
+        (local / "step-1" / "file").write_text("x" * 10)
+        eventually((local / "step-1" / "file.sagemaker-uploading").exists)
+        (local / "step-1").rename(local / "step-2")
+        running.finish()
+    assert contents(remote)["step-2/file"] == "x" * 10
+
+
+def test_restoring_brings_back_the_objects_and_no_marker(local: Path, remote: Path, tmp_path: Path) -> None:
+    with agent(local, remote) as running:
+        (local / "a").mkdir()
+        (local / "a" / "file").write_text("1")
+        running.finish()
+    fresh = tmp_path / "fresh"
+    fresh.mkdir()
+    restore(remote, fresh)
+    assert contents(fresh) == {"a/file": "1"}
+
+
+def test_restoring_from_nothing(local: Path, remote: Path) -> None:
+    restore(remote, local)
+    assert contents(local) == {}
+
+
+def test_what_was_restored_is_not_uploaded_again(local: Path, remote: Path) -> None:
+    (local / "old").write_text("1")
+    with agent(local, remote) as running:
+        (local / "new").write_text("2")
+        running.finish()
+    assert contents(remote) == {"new": "2"}
+
+
+def test_the_order_is_any_but_a_function_of_the_seed() -> None:
+    names = [f"{number}" for number in range(6)]
+    orders = {tuple(upload_order(names, seed, scan)) for seed in range(10) for scan in range(10)}
+    assert len(orders) > 50
+    assert upload_order(names, 7, 3) == upload_order(names[::-1], 7, 3)
+
+
+def test_an_upload_that_fails_is_told(local: Path, remote: Path) -> None:
+    with agent(local, remote) as running:
+        (remote / "file").mkdir()
+        (local / "file").write_text("1")
+        with pytest.raises(IsADirectoryError):
+            running.finish()

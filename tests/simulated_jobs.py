@@ -1,0 +1,25 @@
+"""What the simulator's tests share: jobs of a few lines, and patience."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from sagemaker_simulator import Storage, TrainingJob, TrainingRequest
+
+PREAMBLE = "import os, sys, time, signal, pathlib; base = pathlib.Path(os.environ['SAGEMAKER_BASE_DIR'])\n"
+
+
+def python_job(code: str, place: Path) -> TrainingJob:
+    """A job that runs a piece of Python, in which `base` is `/opt/ml`; its storage is `place/s3`."""
+    return TrainingJob(TrainingRequest(), (sys.executable, "-u", "-c", PREAMBLE + code), Storage(place / "s3"))
+
+
+def eventually(condition: Callable[[], bool]) -> None:
+    """Wait until a condition holds; fail where it never does."""
+    deadline = time.monotonic() + 10.0
+    while not condition():
+        assert time.monotonic() < deadline, "the condition never held"
+        time.sleep(0.005)
