@@ -13,7 +13,7 @@ import sys
 from typing import NoReturn
 
 from finetune.contract.interruption import Interruption
-from finetune.contract.outcome import Failure, failure_of, write_failure
+from finetune.contract.outcome import Failure, clear_failure, failure_of, write_failure
 from finetune.contract.paths import Paths
 from finetune.errors import UserError
 
@@ -49,6 +49,7 @@ def main() -> None:
 def _run() -> Failure | None:
     _log_to_stdout()
     paths = Paths.from_environment()
+    clear_failure(paths)
     try:
         from finetune.job import run_job  # torch takes seconds to import; a failure of it is reported
 

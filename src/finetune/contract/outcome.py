@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import traceback
+from contextlib import suppress
 from dataclasses import dataclass
 
 from finetune.contract.paths import Paths
@@ -46,13 +47,17 @@ def failure_of(error: BaseException) -> Failure:
 
 
 def write_failure(paths: Paths, failure: Failure) -> bool:
-    """Write `output/failure` unless an earlier cause stands there; return whether it could be written."""
+    """Write `output/failure` unless an earlier cause stands there; return whether a cause stands there now."""
     try:
         paths.output.mkdir(parents=True, exist_ok=True)
-        with paths.failure.open("x", encoding="utf-8", errors="backslashreplace") as file:
-            file.write(failure.message)
-    except FileExistsError:
-        return True
+        if not paths.failure.is_file():
+            paths.failure.write_text(failure.message, encoding="utf-8", errors="backslashreplace")
     except OSError:
         return False
     return True
+
+
+def clear_failure(paths: Paths) -> None:
+    """Remove the cause that an earlier job left in the same folder, where it can be removed."""
+    with suppress(OSError):
+        paths.failure.unlink(missing_ok=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 
@@ -26,9 +27,11 @@ class Numerics:
     scaled: bool
 
     @property
-    def name(self) -> str:
-        """`fp32`, `bf16` or `fp16`."""
-        return {None: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16"}[self.autocast]
+    def name(self) -> Literal["fp32", "bf16", "fp16"]:
+        """The name that a user gives it."""
+        if self.autocast is None:
+            return "fp32"
+        return "fp16" if self.autocast is torch.float16 else "bf16"
 
     def context(self) -> AbstractContextManager[object]:
         """The context in which forward passes run."""

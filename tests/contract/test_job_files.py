@@ -1,0 +1,84 @@
+"""What the platform's JSON files become, and what happens when they are absent or broken."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from finetune.contract.job_files import ChannelConfig, JobFiles, Resources, read_job_files
+from finetune.contract.paths import Paths
+from finetune.errors import PlatformError
+
+
+def write(root: Path, name: str, value: object) -> Paths:
+    path = root / "input" / "config" / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(value if isinstance(value, str) else json.dumps(value), encoding="utf-8")
+    return Paths(root)
+
+
+def test_without_files_the_folders_of_channels_are_enough(tmp_path: Path) -> None:
+    for name in ("train", "validation", ".hidden"):
+        (tmp_path / "input" / "data" / name).mkdir(parents=True)
+    (tmp_path / "input" / "data" / "manifest.json").write_text("{}")
+    files = read_job_files(Paths(tmp_path))
+    assert files.channels == {"train": ChannelConfig(), "validation": ChannelConfig()}
+    assert files.hyperparameters == {}
+    assert files.resources == Resources()
+
+
+def test_an_empty_folder_is_an_empty_job(tmp_path: Path) -> None:
+    assert read_job_files(Paths(tmp_path)) == JobFiles()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_hyperparameters_of_files_made_by_hand_become_text(tmp_path: Path) -> None:
+    paths = write(tmp_path, "hyperparameters.json", {"epochs": 3, "strategy": "full", "multi_label": True, "lr": "0.1"})
+    found = read_job_files(paths).hyperparameters
+    assert found == {"epochs": "3", "strategy": "full", "multi_label": "true", "lr": "0.1"}
+
+
+def test_a_channel_keeps_what_the_platform_says_of_it(tmp_path: Path) -> None:
+    entry = {
+        "TrainingInputMode": "Pipe",
+        "ContentType": "application/x-recordio",
+        "S3DistributionType": "ShardedByS3Key",
+        "RecordWrapperType": "RecordIO",
+    }
+    paths = write(tmp_path, "inputdataconfig.json", {"train": entry, "validation": {"TrainingInputMode": "File"}})
+    channels = read_job_files(paths).channels
+    assert channels["train"] == ChannelConfig("pipe", "application/x-recordio", "recordio", "shardedbys3key")
+    assert channels["validation"] == ChannelConfig()
+
+
+def test_resources_name_this_host_among_all(tmp_path: Path) -> None:
+    paths = write(
+        tmp_path,
+        "resourceconfig.json",
+        {"current_host": "algo-2", "hosts": ["algo-1", "algo-2"], "network_interface_name": "eth0"},
+    )
+    assert read_job_files(paths).resources == Resources("algo-2", ("algo-1", "algo-2"), "eth0")
+
+
+def test_the_platform_may_name_another_checkpoint_folder(tmp_path: Path) -> None:
+    paths = write(tmp_path, "checkpointconfig.json", {"LocalPath": "/elsewhere"})
+    assert read_job_files(paths).checkpoints == Path("/elsewhere")
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        ("hyperparameters.json", "{", "not JSON"),
+        ("hyperparameters.json", "[1]", "list"),
+        ("inputdataconfig.json", {"train": "File"}, "'train'"),
+        ("resourceconfig.json", {"hosts": []}, "hosts"),
+        ("resourceconfig.json", {"current_host": "algo-9", "hosts": ["algo-1"]}, "algo-9"),
+    ],
+)
+def test_a_broken_file_is_named(tmp_path: Path, name: str, value: object, words: str) -> None:
+    paths = write(tmp_path, name, value)
+    with pytest.raises(PlatformError, match=words) as caught:
+        read_job_files(paths)
+    assert name in str(caught.value)
