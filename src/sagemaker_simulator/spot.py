@@ -22,7 +22,8 @@ def run_with_interruptions(
     """Start the job, disturb each start by the next interruption, and start it again while the platform would.
 
     Every start gets the same path as its `/opt/ml`, as on the platform, and finds there nothing of the start before but
-    the checkpoints that reached S3; the seed of the sync agent goes up by one. After the last interruption the job runs undisturbed.
+    the checkpoints that reached S3. The seed of the sync agent goes up by one. After the last interruption the job runs
+    undisturbed.
 
     Args:
         job: the job; its storage connects the starts.
