@@ -9,6 +9,8 @@ from finetune.spec.values import Form, read_switch, read_value, unquoted
 
 # What the image and text classification of the platform take where patience is not given.
 DEFAULT_PATIENCE = "5"
+# More epochs than any job waits: the best weights are restored, and training never ends early.
+ENDLESS_PATIENCE = "100000"
 # The decay that rmsprop has here, PyTorch's own default.
 RMSPROP_DECAY = 0.99
 
@@ -31,12 +33,21 @@ def _lr_scheduler_step(text: str, _: Mapping[str, str]) -> Translation:
     return Translation((Claim("lr_step_epochs", text), Claim("lr_schedule", "step")))
 
 
-def _early_stopping(text: str, request: Mapping[str, str]) -> Translation:
+def _switch(text: str) -> bool:
     try:
-        wanted = read_switch(text)
+        return read_switch(text)
     except ValueError:
         raise ValueError("true or false") from None
-    if wanted:
+
+
+def _load_best_model_at_end(text: str, _: Mapping[str, str]) -> Translation:
+    if not _switch(text):
+        return Translation()
+    return Translation((Claim("early_stopping_patience", ENDLESS_PATIENCE, also=ANY),))
+
+
+def _early_stopping(text: str, request: Mapping[str, str]) -> Translation:
+    if _switch(text):
         return Translation((Claim("early_stopping_patience", DEFAULT_PATIENCE, also=ANY),))
     given = {"early_stopping_patience", "patience"} & request.keys()
     return Translation((Claim("early_stopping_patience", "None", overrides=True),) if given else ())
@@ -108,7 +119,18 @@ RULES = (
             ("rho", "image and text classification (TensorFlow)"),
         )
     ),
-    Alias("warmup_steps", "Hugging Face Trainer", "`0`: nothing; else refused, see `warmup_fraction`", _warmup_steps),
-    Alias("max_steps", "Hugging Face Trainer", "`-1`: nothing; else refused, see `epochs`", _max_steps),
+    Alias(
+        "load_best_model_at_end",
+        "Hugging Face Trainer",
+        f"`true`: `early_stopping_patience={ENDLESS_PATIENCE}` unless it is given; `false`: nothing to change",
+        _load_best_model_at_end,
+    ),
+    Alias(
+        "warmup_steps",
+        "Hugging Face Trainer",
+        "`0`: nothing to change; else refused, see `warmup_fraction`",
+        _warmup_steps,
+    ),
+    Alias("max_steps", "Hugging Face Trainer", "`-1`: nothing to change; else refused, see `epochs`", _max_steps),
     Alias("random_seed", "JumpStart", "`seed`, unless that is given too", _random_seed),
 )

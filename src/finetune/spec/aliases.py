@@ -128,7 +128,8 @@ _CHOSEN = (
 _WORD_VECTORS = "it shapes word vectors, and the network here is a pretrained transformer"
 _STRENGTH = "the strength of augmentation is a property of augmentation=basic and strong"
 _LOGGED = "there is one line per epoch, and progress within long ones"
-_EVALUATED = "the validation data are evaluated after every epoch, and the best weights are kept"
+_EVALUATED = "the validation records are evaluated after every epoch"
+_BEST = "the best epoch is the one of the highest validation accuracy, and early_stopping_patience restores it"
 
 _IGNORED = (
     ignored("resize", MXNET, "images are resized as the network's weights expect it; see image_size"),
@@ -142,16 +143,16 @@ _IGNORED = (
     ignored("augmentation_random_flip", JUMPSTART, _STRENGTH),
     ignored("augmentation_random_rotation", JUMPSTART, _STRENGTH),
     ignored("augmentation_random_zoom", JUMPSTART, _STRENGTH),
-    ignored("eval_metric", JUMPSTART, "metrics.json holds them all"),
+    ignored("eval_metric", JUMPSTART, _BEST),
     ignored("verbose_one_line_per_epoch", JUMPSTART, _LOGGED),
-    ignored("checkpoint_save_best_only", JUMPSTART, _EVALUATED),
+    ignored("checkpoint_save_best_only", JUMPSTART, _BEST),
     *(ignored(name, BLAZING, _WORD_VECTORS) for name in ("buckets", "min_count", "vector_dim", "word_ngrams")),
     ignored(
         "per_device_eval_batch_size", HUGGING_FACE, "evaluation has the batches of training; no result depends on it"
     ),
     ignored("eval_batch_size", HUGGING_FACE, "evaluation has the batches of training; no result depends on it"),
     *(ignored(name, HUGGING_FACE, _EVALUATED) for name in ("eval_strategy", "evaluation_strategy", "eval_steps")),
-    *(ignored(name, HUGGING_FACE, _EVALUATED) for name in ("load_best_model_at_end", "metric_for_best_model")),
+    ignored("metric_for_best_model", HUGGING_FACE, _BEST),
     *(
         ignored(name, HUGGING_FACE, _LOGGED)
         for name in ("logging_steps", "logging_strategy", "logging_dir", "report_to")

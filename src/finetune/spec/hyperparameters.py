@@ -97,7 +97,11 @@ class OptimisationKnobs(Section):
         None, gt=0, le=10, description="Highest learning rate; by default what suits strategy and optimizer."
     )
     head_learning_rate: float | None = Field(
-        None, gt=0, le=10, description="Highest learning rate of the head; by default what suits the strategy."
+        None,
+        gt=0,
+        le=10,
+        description="Highest learning rate of the head; by default what suits the strategy, and 10 times learning_rate "
+        "for a new head on layers that learn too.",
     )
     optimizer: OptimizerName = Field("adamw", description="Rule by which gradients become steps.")
     momentum: float | None = Field(
@@ -126,9 +130,12 @@ class OptimisationKnobs(Section):
         "none", description="Weight of a class in the loss; balanced gives rare classes as much as frequent ones."
     )
     early_stopping_patience: int | None = Field(
-        None, ge=1, description="Epochs without improvement after which training ends; by default it never ends early."
+        None,
+        ge=1,
+        description="Epochs without a better validation accuracy after which training ends and the best epoch's "
+        "weights are restored; by default neither.",
     )
-    early_stopping_min_delta: float = Field(0.0, ge=0, description="Least change that counts as an improvement.")
+    early_stopping_min_delta: float = Field(0.0, ge=0, description="Least gain in accuracy that counts as better.")
     early_stopping_min_epochs: int = Field(0, ge=0, description="Epochs that are trained in any case.")
 
 
@@ -143,7 +150,7 @@ class RunKnobs(Section):
         None,
         ge=0,
         le=1024,
-        description="Threads that prepare batches; by default as many as there are cores. Changes no result.",
+        description="Threads that prepare batches; by default by device and cores. Changes no result.",
     )
     top_k: int | None = Field(None, ge=2, description="Also report how often the class is among the k likeliest.")
 

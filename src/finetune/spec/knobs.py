@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cache
 
-from annotated_types import Ge, Gt, Le, Lt
 from pydantic.fields import FieldInfo
 
 from finetune.spec.hyperparameters import SECTIONS, Section
@@ -20,7 +19,7 @@ class Knob:
         name: as the user writes it.
         section: title of its section.
         form: how its text is read.
-        allowed: its values in words, such as `a whole number, at least 1`.
+        limits: of its values, such as `at least 1`; empty where there are none.
         default: as the user would write it, `None` where nothing is the default.
         help: what it does.
     """
@@ -28,9 +27,21 @@ class Knob:
     name: str
     section: str
     form: Form
-    allowed: str
+    limits: str
     default: str
     help: str
+
+    @property
+    def allowed(self) -> str:
+        """Its values in words, such as `a whole number, at least 1, or None`."""
+        match self.form.kind:
+            case "one of":
+                words = f"one of {', '.join(self.form.choices)}"
+            case "true or false" | "text":
+                words = self.form.kind
+            case kind:
+                words = f"a {kind}"
+        return words + (f", {self.limits}" if self.limits else "") + (", or None" if self.form.optional else "")
 
 
 @cache
@@ -44,25 +55,25 @@ def all_knobs() -> dict[str, Knob]:
     }
 
 
-def title_of(section: type[Section]) -> str:
-    """First word of a section's docstring, which is its title."""
-    return str(section.__doc__).partition(":")[0]
+def heading(section: type[Section]) -> tuple[str, str]:
+    """Title and sentence of a section, which its docstring has with a colon between them."""
+    title, _, sentence = str(section.__doc__).partition(": ")
+    return title, sentence[:1].upper() + sentence[1:]
 
 
 def _knob(section: type[Section], field: str, info: FieldInfo) -> Knob:
     form = form_of(info.annotation)
     return Knob(
         name=info.alias or field,
-        section=title_of(section),
+        section=heading(section)[0],
         form=form,
-        allowed=_allowed(form, info),
-        default=written(info.default),
+        limits="with commas between them" if form.kind == "list of whole numbers" else _limits(info),
+        default=_written(info.default),
         help=str(info.description),
     )
 
 
-def written(value: object) -> str:
-    """A value as a user would write it."""
+def _written(value: object) -> str:
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, tuple):
@@ -70,32 +81,16 @@ def written(value: object) -> str:
     return str(value)
 
 
-def _allowed(form: Form, info: FieldInfo) -> str:
-    if form.kind == "one of":
-        words = "one of " + ", ".join(form.choices)
-    elif form.kind == "list of whole numbers":
-        words = "whole numbers with commas between them"
-    elif form.kind == "true or false":
-        words = "true or false"
-    elif any(hasattr(part, "pattern") for part in info.metadata):
-        words = "s3://bucket/prefix"
-    elif form.kind == "text":
-        words = "text"
-    else:
-        words = f"a {form.kind}" + _range(info)
-    return f"{words}, or None" if form.optional else words
+_BOUNDS = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below"}
 
 
-def _range(info: FieldInfo) -> str:
-    bounds = []
-    for part in info.metadata:
-        match part:
-            case Ge(ge=bound):
-                bounds.append(f"at least {bound}")
-            case Gt(gt=bound):
-                bounds.append(f"above {bound}")
-            case Le(le=bound):
-                bounds.append(f"at most {bound}")
-            case Lt(lt=bound):
-                bounds.append(f"below {bound}")
-    return f", {' and '.join(bounds)}" if bounds else ""
+def _limits(info: FieldInfo) -> str:
+    bounds = [
+        f"{words} {bound}"
+        for part in info.metadata
+        for attribute, words in _BOUNDS.items()
+        if (bound := getattr(part, attribute, None)) is not None
+    ]
+    if any(getattr(part, "pattern", None) for part in info.metadata):
+        bounds.append("of the form s3://bucket/prefix")
+    return " and ".join(bounds)

@@ -1,0 +1,181 @@
+"""Do the names of other tools become what they mean there, and does the log say so?"""
+
+from __future__ import annotations
+
+import pytest
+
+from finetune.errors import UserError
+from finetune.spec.aliases import ALIASES, SYNONYMS
+from finetune.spec.job_spec import JobSpec
+from finetune.spec.knobs import all_knobs
+from finetune.spec.parse import parse_hyperparameters
+
+# What the documentation of each algorithm gives as defaults, all at once, as its clients send them.
+MXNET_DEFAULTS = {
+    "num_classes": "10", "num_training_samples": "1000", "augmentation_type": "crop_color_transform",
+    "beta_1": "0.9", "beta_2": "0.999", "checkpoint_frequency": "1", "early_stopping": "False",
+    "early_stopping_min_epochs": "10", "early_stopping_patience": "5", "early_stopping_tolerance": "0.0",
+    "epochs": "30", "eps": "1e-8", "gamma": "0.9", "image_shape": "3,224,224", "kv_store": "dist_sync",
+    "learning_rate": "0.1", "lr_scheduler_factor": "0.1", "lr_scheduler_step": "10,20", "mini_batch_size": "32",
+    "momentum": "0.9", "multi_label": "0", "num_layers": "152", "optimizer": "sgd", "precision_dtype": "float32",
+    "resize": "256", "top_k": "2", "use_pretrained_model": "0", "use_weighted_loss": "0", "weight_decay": "0.0001",
+}  # fmt: skip
+TENSORFLOW_IMAGE_DEFAULTS = {
+    "augmentation": "False", "augmentation_random_flip": "horizontal_and_vertical",
+    "augmentation_random_rotation": "0.2", "augmentation_random_zoom": "0.1", "batch_size": "32", "beta_1": "0.9",
+    "beta_2": "0.999", "binary_mode": "False", "dropout_rate": "0.2", "early_stopping": "False",
+    "early_stopping_min_delta": "0.0", "early_stopping_patience": "5", "epochs": "3", "epsilon": "1e-7",
+    "eval_metric": "accuracy", "image_resize_interpolation": "bilinear", "initial_accumulator_value": "0.0001",
+    "label_smoothing": "0.1", "learning_rate": "0.001", "momentum": "0.9", "optimizer": "adam",
+    "regularizers_l2": "0.0001", "reinitialize_top_layer": "Auto", "rho": "0.95", "train_only_top_layer": "False",
+    "train_only_on_top_layer": "False", "sagemaker_program": "transfer_learning.py",
+}  # fmt: skip
+TENSORFLOW_TEXT_DEFAULTS = {
+    "batch_size": "32", "beta_1": "0.9", "beta_2": "0.999", "dropout_rate": "0.2", "early_stopping": "False",
+    "early_stopping_min_delta": "0.0", "early_stopping_patience": "5", "epochs": "10", "epsilon": "1e-7",
+    "initial_accumulator_value": "0.0001", "learning_rate": "0.001", "momentum": "0.9", "optimizer": "adam",
+    "regularizers_l2": "0.0001", "reinitialize_top_layer": "Auto", "rho": "0.95", "train_only_on_top_layer": "False",
+    "validation_split_ratio": "0.2", "warmup_steps_fraction": "0.1",
+}  # fmt: skip
+BLAZING_DEFAULTS = {
+    "mode": "supervised", "buckets": "2000000", "early_stopping": "False", "epochs": "5", "learning_rate": "0.05",
+    "min_count": "5", "min_epochs": "5", "patience": "4", "vector_dim": "100", "word_ngrams": "2",
+}  # fmt: skip
+JUMPSTART_DEFAULTS = {"epochs": "3", "adam-learning-rate": "0.05", "batch-size": "4", "train-only-top-layer": "True"}
+
+
+def spec_of(**raw: str) -> JobSpec:
+    return parse_hyperparameters(raw)
+
+
+def message_for(**raw: str) -> str:
+    with pytest.raises(UserError) as caught:
+        parse_hyperparameters(raw)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "defaults",
+    [MXNET_DEFAULTS, TENSORFLOW_IMAGE_DEFAULTS, TENSORFLOW_TEXT_DEFAULTS, BLAZING_DEFAULTS, JUMPSTART_DEFAULTS],
+)
+def test_a_request_made_for_another_algorithm_is_accepted(defaults: dict[str, str]) -> None:
+    spec = parse_hyperparameters(defaults)
+    assert spec.optimisation.epochs == int(defaults["epochs"])
+
+
+def test_no_name_is_both_a_knob_and_an_alias() -> None:
+    assert not ALIASES.keys() & all_knobs().keys()
+
+
+def test_every_synonym_is_a_value_that_its_knob_takes() -> None:
+    for (name, word), ours in SYNONYMS.items():
+        assert ours in all_knobs()[name].form.choices
+        assert word not in all_knobs()[name].form.choices
+
+
+@pytest.mark.parametrize(
+    ("raw", "strategy"),
+    [
+        ({"use_pretrained_model": "1"}, "full"),
+        ({"use_pretrained_model": "0"}, "from_scratch"),
+        ({"train_only_top_layer": "True"}, "feature_extraction"),
+        ({"train_only_top_layer": "False"}, "full"),
+        ({"use_pretrained_model": "1", "train_only_top_layer": "True"}, "feature_extraction"),
+        ({"use_pretrained_model": "0", "train_only_top_layer": "False"}, "from_scratch"),
+        ({"use_pretrained_model": "1", "strategy": "partial"}, "partial"),
+        ({"train_only_on_top_layer": "False", "strategy": "gradual"}, "gradual"),
+    ],
+)
+def test_what_learns_is_the_strategy_that_fulfils_all_names(raw: dict[str, str], strategy: str) -> None:
+    assert parse_hyperparameters(raw).strategy.name == strategy
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        {"use_pretrained_model": "0", "strategy": "full"},
+        {"use_pretrained_model": "1", "strategy": "from_scratch"},
+        {"use_pretrained_model": "0", "train_only_top_layer": "True"},
+        {"mini_batch_size": "32", "batch_size": "64"},
+        {"batch-size": "32", "batch_size": "64"},
+        {"num_layers": "50", "model_name": "resnet18"},
+        {"lr_scheduler_step": "10", "lr_schedule": "cosine"},
+        {"fp16": "True", "bf16": "True"},
+    ],
+)
+def test_names_that_contradict_each_other_are_refused_together(raw: dict[str, str]) -> None:
+    message = message_for(**raw)
+    assert "contradict each other" in message
+    assert all(f"{name}={value!r}" in message for name, value in raw.items())
+
+
+def test_the_same_value_under_two_names_is_no_contradiction() -> None:
+    assert spec_of(mini_batch_size="64", batch_size="64.0").optimisation.batch_size == 64
+
+
+def test_translations_are_told() -> None:
+    spec = spec_of(lr_scheduler_step="10,20", num_layers="50", image_shape="3, 224, 224", optimizer="nesterov")
+    assert spec.optimisation.lr_schedule == "step"
+    assert spec.optimisation.lr_step_epochs == (10, 20)
+    assert (spec.model.name, spec.data.image_size, spec.optimisation.optimizer) == ("resnet50", 224, "nag")
+    assert spec.notes == (
+        "lr_scheduler_step='10,20' is read as lr_step_epochs=10,20 and lr_schedule=step.",
+        "num_layers='50' is read as model_name=resnet50.",
+        "image_shape='3, 224, 224' is read as image_size=224.",
+        "optimizer='nesterov' is read as optimizer=nag.",
+    )
+
+
+def test_what_is_ignored_is_told_with_the_reason() -> None:
+    assert spec_of(kv_store="dist_async").notes == (
+        "kv_store='dist_async' is ignored: devices and hosts always update together.",
+    )
+
+
+@pytest.mark.parametrize(
+    ("raw", "patience"),
+    [
+        ({"early_stopping": "True"}, 5),
+        ({"early_stopping": "True", "early_stopping_patience": "3"}, 3),
+        ({"early_stopping": "True", "patience": "3"}, 3),
+        ({"early_stopping": "False", "early_stopping_patience": "3"}, None),
+        ({"early_stopping": "False", "patience": "4"}, None),
+        ({"early_stopping": "False"}, None),
+        ({"early_stopping_patience": "3"}, 3),
+    ],
+)
+def test_early_stopping_is_a_switch_before_its_patience(raw: dict[str, str], patience: int | None) -> None:
+    assert parse_hyperparameters(raw).optimisation.early_stopping_patience == patience
+
+
+def test_a_patience_that_is_switched_off_is_told() -> None:
+    assert "patience='4' is ignored: early_stopping='False'." in spec_of(early_stopping="False", patience="4").notes
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        {"num_layers": "20"},
+        {"image_shape": "1,28,28"},
+        {"image_shape": "3,224,112"},
+        {"image_shape": "224"},
+        {"augmentation_type": "mixup"},
+        {"mode": "skipgram"},
+        {"binary_mode": "True"},
+        {"warmup_steps": "500"},
+        {"max_steps": "1000"},
+        {"max_steps": "many"},
+        {"lr_scheduler_type": "polynomial"},
+        {"early_stopping": "later"},
+        {"gamma": "0.9", "optimizer": "rmsprop"},
+    ],
+)
+def test_what_would_silently_change_the_result_is_refused(raw: dict[str, str]) -> None:
+    name, value = next(iter(raw.items()))
+    assert message_for(**raw).startswith(f"{name}={value!r} has no counterpart here: allowed is ")
+
+
+def test_a_wrong_value_under_another_name_is_told_under_that_name() -> None:
+    assert message_for(num_train_epochs="ten").startswith(
+        "num_train_epochs='ten' is not allowed: give epochs a whole number,"
+    )

@@ -1,0 +1,103 @@
+"""Are channels refused that the job could not read, before anything is read?"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pytest
+
+from finetune.errors import UserError
+from finetune.spec.channels import CheckedChannel, check_channels
+from finetune.spec.parse import parse_hyperparameters
+
+
+@dataclass(frozen=True)
+class Request:
+    content_type: str | None = None
+    input_mode: str = "file"
+
+
+def message_for(channels: dict[str, Request], **raw: str) -> str:
+    with pytest.raises(UserError) as caught:
+        check_channels(channels, parse_hyperparameters(raw))
+    return str(caught.value)
+
+
+def test_channels_are_known_by_their_purpose_and_keep_their_names() -> None:
+    requested = {
+        "training": Request("application/x-image"),
+        "valid": Request("image/PNG"),
+        "test": Request(),
+        "model": Request("application/x-sagemaker-model"),
+        "train_lst": Request("application/x-image", "FastFile"),
+    }
+    checked = check_channels(requested, parse_hyperparameters({}))
+    assert checked.by_purpose == {
+        "train": CheckedChannel("training", "application/x-image"),
+        "validation": CheckedChannel("valid", "image/png"),
+        "test": CheckedChannel("test", None),
+        "model": CheckedChannel("model", "application/x-sagemaker-model"),
+        "train_lst": CheckedChannel("train_lst", "application/x-image"),
+    }
+
+
+@pytest.mark.parametrize(
+    ("given", "bare"),
+    [("text/csv; label_size=0", "text/csv"), ("TEXT/CSV", "text/csv"), ("", None), ("application/octet-stream", None)],
+)
+def test_a_content_type_loses_its_parameters(given: str, bare: str | None) -> None:
+    checked = check_channels({"train": Request(given)}, parse_hyperparameters({}))
+    assert checked.by_purpose["train"].content_type == bare
+
+
+def test_what_clients_add_for_code_is_ignored_and_told() -> None:
+    checked = check_channels({"train": Request(), "code": Request()}, parse_hyperparameters({}))
+    assert checked.by_purpose.keys() == {"train"}
+    assert checked.notes == ("Channel 'code' is ignored: this image runs no code of a user.",)
+
+
+@pytest.mark.parametrize(
+    ("channels", "beginning"),
+    [
+        ({}, "There is no channel 'train'"),
+        ({"test": Request()}, "There is no channel 'train'"),
+        ({"train": Request(), "training": Request()}, "Channels 'train' and 'training' mean the same"),
+        ({"train": Request(), "validaton": Request()}, "Unknown channel 'validaton' (did you mean 'validation'?)"),
+        ({"train": Request(input_mode="pipe")}, "Channel 'train' comes in pipe mode, which is not read: give it"),
+        ({"train": Request("application/x-recordio")}, "Channel 'train' has content type 'application/x-recordio'"),
+        ({"train": Request(), "model": Request("text/csv")}, "Channel 'model' has content type 'text/csv', which is"),
+        ({"train": Request(), "validation_lst": Request()}, "Channel 'validation_lst' lists files of a channel"),
+    ],
+)
+def test_a_channel_that_cannot_be_read_is_refused(channels: dict[str, Request], beginning: str) -> None:
+    assert message_for(channels).startswith(beginning)
+
+
+def test_the_declared_task_must_fit_the_content_type() -> None:
+    message = message_for({"train": Request("image/png")}, task="text-classification")
+    assert message.startswith(
+        "Channel 'train' has content type 'image/png', which is not read for task text-classification: give one of"
+    )
+    assert "image/" not in message.partition("give one of")[2]
+
+
+def test_lists_of_images_do_not_fit_texts() -> None:
+    channels = {"train": Request(), "train_lst": Request()}
+    assert "lists images" in message_for(channels, task="text-classification")
+
+
+def test_evaluation_needs_records_but_no_training_channel() -> None:
+    evaluation = parse_hyperparameters({"strategy": "evaluate"})
+    assert check_channels({"test": Request()}, evaluation).by_purpose.keys() == {"test"}
+    assert message_for({"model": Request()}, strategy="evaluate").startswith("There is nothing to evaluate")
+
+
+def test_early_stopping_needs_validation_records() -> None:
+    raw = {"early_stopping_patience": "3", "validation_fraction": "0"}
+    assert message_for({"train": Request()}, **raw).startswith("early_stopping_patience needs validation records")
+    check_channels({"train": Request(), "validation": Request()}, parse_hyperparameters(raw))
+
+
+def test_all_faults_are_told_at_once() -> None:
+    channels = {"training_data": Request(), "test": Request("text/html", "Pipe")}
+    assert len(message_for(channels).splitlines()) == 4

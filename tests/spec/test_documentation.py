@@ -1,0 +1,47 @@
+"""Do the committed documents say what is declared?"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from finetune.spec.aliases import ALIASES
+from finetune.spec.documentation import BEGIN, END, hyperparameters_page, readme_table, with_table
+from finetune.spec.knobs import all_knobs
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def test_the_page_of_hyperparameters_is_the_generated_one() -> None:
+    committed = (ROOT / "docs" / "hyperparameters.md").read_text(encoding="utf-8")
+    assert committed == hyperparameters_page(), "run scripts/generate-docs"
+
+
+def test_the_table_of_the_readme_is_the_generated_one() -> None:
+    committed = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert committed == with_table(committed), "run scripts/generate-docs"
+
+
+def test_every_knob_and_alias_is_documented() -> None:
+    page = hyperparameters_page()
+    assert all(f"\n| `{name}` | " in page for name in (*all_knobs(), *ALIASES))
+    assert all(f"\n| `{name}` | " in readme_table() for name in list(all_knobs())[1:])
+
+
+def test_a_knob_has_one_line_of_help() -> None:
+    for knob in all_knobs().values():
+        assert knob.help.endswith(".")
+        assert "\n" not in knob.help
+
+
+def test_only_what_is_between_the_markers_is_replaced() -> None:
+    written = with_table(f"before\n{BEGIN}\nold\n{END}\nafter\n")
+    assert written == f"before\n{BEGIN}\n\n{readme_table()}\n{END}\nafter\n"
+    assert with_table(written) == written
+
+
+@pytest.mark.parametrize("readme", ["", BEGIN, f"{END}{BEGIN}", f"{BEGIN}{END}{BEGIN}{END}"])
+def test_a_readme_without_its_markers_is_refused(readme: str) -> None:
+    with pytest.raises(ValueError, match="once each"):
+        with_table(readme)

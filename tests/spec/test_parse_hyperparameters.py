@@ -1,0 +1,144 @@
+"""Does a map of strings become the request that was meant, or a message that says what to change?"""
+
+from __future__ import annotations
+
+import dataclasses
+import typing
+
+import pytest
+
+from finetune.errors import UserError
+from finetune.spec import hyperparameters as knobs
+from finetune.spec import job_spec
+from finetune.spec.knobs import all_knobs
+from finetune.spec.parse import parse_hyperparameters
+
+COUNTERPARTS = [
+    (knobs.DataKnobs, job_spec.DataSpec),
+    (knobs.ModelKnobs, job_spec.ModelSpec),
+    (knobs.StrategyKnobs, job_spec.StrategySpec),
+    (knobs.OptimisationKnobs, job_spec.OptimisationSpec),
+    (knobs.RunKnobs, job_spec.RunSpec),
+    (knobs.CheckpointKnobs, job_spec.CheckpointSpec),
+]
+
+
+def message_for(**raw: str) -> str:
+    with pytest.raises(UserError) as caught:
+        parse_hyperparameters(raw)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize(("section", "frozen"), COUNTERPARTS)
+def test_a_section_has_the_fields_and_types_of_its_frozen_counterpart(
+    section: type[knobs.Section], frozen: type
+) -> None:
+    declared = {name: info.annotation for name, info in section.model_fields.items()}
+    assert declared == typing.get_type_hints(frozen)
+
+
+def test_every_section_is_declared() -> None:
+    assert tuple(section for section, _ in COUNTERPARTS) == knobs.SECTIONS
+
+
+def test_every_default_is_accepted_as_a_user_would_write_it() -> None:
+    written = {knob.name: knob.default for knob in all_knobs().values()}
+    assert dataclasses.replace(parse_hyperparameters(written), notes=()) == parse_hyperparameters({})
+
+
+def test_every_knob_reaches_the_request() -> None:
+    for knob in all_knobs().values():
+        other = other_value(knob.name)
+        extra = {"lr_step_epochs": "1"} if other == "step" else {}
+        changed = parse_hyperparameters({knob.name: other, **extra})
+        assert dataclasses.replace(changed, notes=()) != parse_hyperparameters({}), knob.name
+
+
+def other_value(name: str) -> str:
+    knob = all_knobs()[name]
+    match knob.form.kind:
+        case "one of":
+            return next(choice for choice in knob.form.choices if choice != knob.default)
+        case "true or false":
+            return "true"
+        case "list of whole numbers":
+            return "3,7"
+        case "text":
+            return "s3://bucket/prefix"
+        case "whole number":
+            return "9"
+        case "number":
+            return "0.25"
+
+
+def test_names_are_read_with_dashes() -> None:
+    assert parse_hyperparameters({"batch-size": "7"}).optimisation.batch_size == 7
+
+
+def test_what_clients_add_uninvited_passes() -> None:
+    spec = parse_hyperparameters(
+        {"sagemaker_program": "train.py", "sagemaker_region": '"eu-west-1"', "_tuning_objective_metric": "accuracy"}
+    )
+    assert spec.notes == ("The tuner looks at the metric 'accuracy'.",)
+
+
+def test_an_unknown_name_is_refused_with_the_nearest_name() -> None:
+    assert message_for(epoch="3") == (
+        "Unknown hyperparameter 'epoch' (did you mean 'epochs'?): correct its name or leave it out."
+    )
+
+
+def test_the_nearest_name_may_be_one_of_another_tool() -> None:
+    assert "did you mean 'mini_batch_size'?" in message_for(minibatch_size="3")
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "allowed"),
+    [
+        ("epochs", "0", "a whole number, at least 1 and at most 100000 (default 10)."),
+        ("epochs", "ten", "a whole number"),
+        ("epochs", "None", "a whole number"),
+        ("learning_rate", "0", "a number, above 0 and at most 10, or None."),
+        ("learning_rate", "nan", "a number"),
+        ("validation_fraction", "1", "at most 0.9"),
+        ("dropout", "1", "below 1"),
+        ("optimizer", "adagrad", "one of adamw, adam, sgd, rmsprop, nag (default adamw)."),
+        ("multi_label", "perhaps", "true or false (default false)."),
+        ("top_k", "1", "at least 2"),
+        ("checkpoint_s3_uri", "bucket/prefix", "of the form s3://bucket/prefix, or None."),
+        ("lr_step_epochs", "10;20", "a list of whole numbers, with commas between them"),
+    ],
+)
+def test_a_wrong_value_is_named_with_what_is_allowed(name: str, value: str, allowed: str) -> None:
+    message = message_for(**{name: value})
+    assert message.startswith(f"{name}={value!r} is not allowed: give ")
+    assert allowed in message
+
+
+def test_all_faults_are_told_at_once() -> None:
+    message = message_for(epochs="0", seed="-1", optimiser="adam", lr_schedule="step")
+    assert [line.partition(" ")[0] for line in message.splitlines()] == [
+        "Unknown", "epochs='0'", "seed='-1'", "lr_schedule='step'",
+    ]  # fmt: skip
+
+
+def test_a_fault_hides_no_other_but_those_that_follow_from_it() -> None:
+    message = message_for(lr_schedule="step", lr_step_epochs="soon")
+    assert message.splitlines() == [
+        "lr_step_epochs='soon' is not allowed: give a list of whole numbers, with commas between them."
+    ]
+
+
+def test_many_faults_fit_into_what_the_platform_shows() -> None:
+    message = message_for(**{knob.name: "?" * 5000 for knob in all_knobs().values() if knob.form.kind != "text"})
+    lines = message.splitlines()
+    assert len(message) <= 1024
+    assert all(line.endswith((".", "faults.")) for line in lines)
+    wrong = sum(knob.form.kind != "text" for knob in all_knobs().values())
+    assert lines[-1] == f"... and {wrong - (len(lines) - 1)} more faults."
+
+
+def test_a_long_name_does_not_push_the_cause_out_of_sight() -> None:
+    message = message_for(**{"x" * 10_000: "1"})
+    assert message.startswith("Unknown hyperparameter 'xxx")
+    assert len(message) <= 1024

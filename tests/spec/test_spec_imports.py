@@ -1,0 +1,24 @@
+"""Is a request checked without loading what only the job needs?"""
+
+from __future__ import annotations
+
+import pkgutil
+import subprocess
+import sys
+
+import finetune.spec
+
+PROGRAM = """
+import importlib, sys
+for name in {names!r}:
+    importlib.import_module(name)
+sys.exit(" ".join(sorted({heavy!r} & sys.modules.keys())) or None)
+"""
+
+
+def test_no_module_of_the_specification_loads_torch_or_transformers() -> None:
+    names = [f"finetune.spec.{module.name}" for module in pkgutil.iter_modules(finetune.spec.__path__)]
+    assert "finetune.spec.parse" in names
+    program = PROGRAM.format(names=names, heavy={"torch", "torchvision", "transformers", "numpy", "pandas"})
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")

@@ -1,0 +1,105 @@
+"""Is every way in which clients write a value read as the same value, and nothing else?"""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from finetune.spec.values import Form, Value, form_of, read_value
+
+WHOLE, NUMBER, SWITCH, TEXT = Form("whole number"), Form("number"), Form("true or false"), Form("text")
+LIST = Form("list of whole numbers")
+CHOICE = Form("one of", ("none", "basic"))
+THREE_WAYS = Form("one of", ("auto", "true", "false"))
+
+
+@pytest.mark.parametrize(
+    ("text", "form", "value"),
+    [
+        ("10", WHOLE, 10),
+        ("10.0", WHOLE, 10),
+        ("1e3", WHOLE, 1000),
+        (' "10" ', WHOLE, 10),
+        ("-1", WHOLE, -1),
+        ("0.001", NUMBER, 0.001),
+        ("1e-3", NUMBER, 0.001),
+        ('"1e-3"', NUMBER, 0.001),
+        ("true", SWITCH, True),
+        ("True", SWITCH, True),
+        ("1", SWITCH, True),
+        ('"False"', SWITCH, False),
+        ("0", SWITCH, False),
+        ("abc", TEXT, "abc"),
+        ('"abc"', TEXT, "abc"),
+        ('"say \\"hi\\""', TEXT, 'say "hi"'),
+        ("[1, 2]", LIST, (1, 2)),
+        ("1,2", LIST, (1, 2)),
+        ('"10, 20"', LIST, (10, 20)),
+        ("[]", LIST, ()),
+        ("None", LIST, ()),
+        ("Basic", CHOICE, "basic"),
+        ("None", CHOICE, "none"),
+        ("Auto", THREE_WAYS, "auto"),
+        ("True", THREE_WAYS, "true"),
+        ("0", THREE_WAYS, "false"),
+    ],
+)
+def test_a_value_is_read_however_it_is_written(text: str, form: Form, value: Value) -> None:
+    read = read_value(text, form)
+    assert read == value
+    assert type(read) is type(value)
+
+
+@pytest.mark.parametrize("text", ["None", "null", "", '""', " none "])
+def test_nothing_is_a_value_where_the_form_allows_it(text: str) -> None:
+    assert read_value(text, Form("whole number", optional=True)) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "form"),
+    [
+        ("None", WHOLE),
+        ("ten", WHOLE),
+        ("1.5", WHOLE),
+        ("9" * 5000, WHOLE),
+        ("1e400", NUMBER),
+        ("nan", NUMBER),
+        ("inf", NUMBER),
+        ("0,1", NUMBER),
+        ("maybe", SWITCH),
+        ("1,two", LIST),
+        ("strong", CHOICE),
+        ("1", CHOICE),
+    ],
+)
+def test_other_text_is_refused(text: str, form: Form) -> None:
+    with pytest.raises(ValueError, match=r".+"):
+        read_value(text, form)
+
+
+@given(st.integers())
+def test_whole_numbers_survive_both_encodings(number: int) -> None:
+    assert read_value(str(number), WHOLE) == read_value(json.dumps(str(number)), WHOLE) == number
+
+
+@given(st.floats(allow_nan=False, allow_infinity=False))
+def test_numbers_survive_both_encodings(number: float) -> None:
+    assert read_value(str(number), NUMBER) == read_value(json.dumps(number), NUMBER) == number
+
+
+@given(st.text())
+def test_any_text_is_read_or_refused_with_a_value_error(text: str) -> None:
+    for form in (WHOLE, NUMBER, SWITCH, TEXT, LIST, CHOICE, THREE_WAYS):
+        try:
+            read_value(text, form)
+        except ValueError:
+            continue
+
+
+def test_a_form_follows_from_a_type() -> None:
+    assert form_of(int | None) == Form("whole number", optional=True)
+    with pytest.raises(TypeError, match="bytes"):
+        form_of(bytes)
