@@ -1,0 +1,107 @@
+"""Which pictures do `.lst` files name, with which classes?
+
+The format of the platform's built-in image classification: a line per picture with an index, one or several labels and
+the picture's path relative to the image channel, separated by tabs. One label is the name or number of the class.
+Several are a 1 or 0 for every class in turn, so the classes are called `0`, `1`, and so on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from finetune.data.channel_files import Listing, count_endings, ending_of, list_files
+from finetune.data.image_folder import ImageFolderReader
+from finetune.data.label_names import label_name, label_names
+from finetune.data.text_lines import text_lines
+from finetune.errors import DataError, UserError
+
+LIST_ENDING = ".lst"
+
+_FORM = "index, label, relative path, separated by tabs"
+
+
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    where: str
+    labels: tuple[str, ...]
+    path: str
+
+
+def read_image_list(listing: Listing, list_folder: Path, *, multi_label: bool) -> ImageFolderReader:
+    """Read every `.lst` file of a channel such as `train_lst`, in the order of their names.
+
+    Args:
+        listing: the channel with the pictures. Only what it lists can be named, so no line reaches out of its folder.
+        list_folder: the channel with the lists.
+        multi_label: whether a picture may have any number of classes.
+
+    Raises:
+        DataError: no `.lst` file; a malformed line; a picture that is missing, outside of the channel or named twice.
+        UserError: several label columns without `multi_label`.
+    """
+    channel = f"{listing.channel}_lst"
+    lists = list_files(channel, list_folder)
+    keys = [key for key in lists.keys if ending_of(key) == LIST_ENDING]
+    if not keys:
+        raise DataError(
+            f"channel {channel!r}: no {LIST_ENDING} file in {list_folder} ({count_endings(lists.keys) or 'no files'}); "
+            f"expected is a line per picture: {_FORM}"
+        )
+    present = frozenset(listing.keys)
+    first_named: dict[str, str] = {}
+    pictures = []
+    for key in keys:
+        for entry in _entries(channel, lists.root, key, multi_label):
+            path = _checked(entry, listing, present)
+            if path in first_named:
+                raise DataError(f"{entry.where}: {path!r} was named before, in {first_named[path]}; name it once")
+            first_named[path] = entry.where
+            pictures.append((path, entry.labels))
+    if not pictures:
+        raise DataError(f"channel {channel!r}: its {LIST_ENDING} files are empty; expected is {_FORM}")
+    return ImageFolderReader(listing.channel, listing.root, sorted(pictures))
+
+
+def _entries(channel: str, root: Path, key: str, multi_label: bool) -> Iterator[_Entry]:
+    columns = None
+    for line, text in text_lines(channel, root, key):
+        if not text.strip():
+            continue
+        where = f"channel {channel!r}: {key}, line {line}"
+        cells = text.rstrip("\r\n").split("\t")
+        columns = columns or len(cells)
+        if len(cells) < 3 or len(cells) != columns:
+            raise DataError(f"{where} has {len(cells)} columns instead of {max(columns, 3)}; expected is {_FORM}")
+        if len(cells) > 3 and not multi_label:
+            raise UserError(
+                f"{where} has {len(cells) - 2} labels; set multi_label=true for a 1 or 0 per class, or give one label"
+            )
+        try:
+            labels = _hot(cells[1:-1]) if len(cells) > 3 else label_names(cells[1], multi_label=multi_label)
+        except ValueError as error:
+            raise DataError(f"{where}: {error}; expected is {_FORM}") from error
+        yield _Entry(where, labels, cells[-1].strip())
+
+
+def _hot(cells: list[str]) -> tuple[str, ...]:
+    names = [label_name(cell) for cell in cells]
+    for name in names:
+        if name not in {"0", "1"}:
+            raise ValueError(f"a label is {name!r}, but of several labels each is 1 or 0")
+    return tuple(str(number) for number, name in enumerate(names) if name == "1")
+
+
+def _checked(entry: _Entry, listing: Listing, present: frozenset[str]) -> str:
+    path = entry.path.removeprefix("./")
+    if path in present:
+        return path
+    if path.startswith("/") or ".." in path.split("/"):
+        raise DataError(
+            f"{entry.where}: the path {path!r} leads out of channel {listing.channel!r}; give it relative to that"
+        )
+    raise DataError(
+        f"{entry.where} names {path!r}, but channel {listing.channel!r} has no such file in {listing.root}; "
+        "correct the path or add the picture"
+    )

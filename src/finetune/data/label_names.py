@@ -1,0 +1,83 @@
+"""What is a class called, however its label is written?"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import unicodedata
+from decimal import Decimal
+
+LABEL_SEPARATOR = "|"
+"""Between the classes of one record where they share a cell, with `multi_label`."""
+
+_WHOLE_NUMBER = re.compile(r"-?(?:0|[1-9][0-9]{0,17})\.0+")
+
+
+def label_name(value: object) -> str | None:
+    """Name the class that a label stands for, the same in every file format.
+
+    Whole numbers lose their fraction (`1`, `1.0` and `"1.0"` are the class `1`), truth values become `true` and
+    `false`, texts lose surrounding blanks and take the composed Unicode form.
+
+    Returns:
+        The name, or None where the label is missing: null, NaN or blank.
+
+    Raises:
+        ValueError: the value cannot name a class; the message says why.
+    """
+    if value is None or (isinstance(value, float | Decimal) and math.isnan(value)):
+        return None
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, int | float | Decimal):
+        return str(int(value)) if value % 1 == 0 else str(value)
+    if not isinstance(value, str):
+        raise ValueError(f"the label is neither a text nor a number but {_kind(value)}")
+    name = unicodedata.normalize("NFC", value.strip())
+    if _WHOLE_NUMBER.fullmatch(name):
+        return str(int(name.partition(".")[0]))
+    return name or None
+
+
+def label_names(value: object, *, multi_label: bool) -> tuple[str, ...]:
+    """Name the classes of one record.
+
+    With `multi_label` the value is a list, a text that holds a JSON list, or names separated by `|`; an empty one says
+    that the record belongs to no class.
+
+    Raises:
+        ValueError: the label is missing or cannot name a class; the message says which.
+    """
+    if multi_label and value is not None:
+        names = [label_name(part) for part in _parts(value)]
+        if None in names:
+            raise ValueError("one of its labels is empty")
+        return tuple(sorted({name for name in names if name is not None}))
+    if isinstance(value, list | tuple):
+        raise ValueError("the label is a list; set multi_label=true if records have several classes")
+    name = label_name(value)
+    if name is None:
+        raise ValueError("the label is missing")
+    return (name,)
+
+
+def _parts(value: object) -> list[object]:
+    if isinstance(value, list | tuple):
+        return list(value)
+    if not isinstance(value, str):
+        return [value]
+    if value.lstrip().startswith("["):
+        try:
+            parsed: object = json.loads(value)
+        except (ValueError, RecursionError) as error:
+            raise ValueError("the label begins with '[' but is no JSON list") from error
+        if isinstance(parsed, list):
+            return list(parsed)
+    return list(value.split(LABEL_SEPARATOR)) if value.strip() else []
+
+
+def _kind(value: object) -> str:
+    if isinstance(value, dict):
+        return "an object"
+    return "a list" if isinstance(value, list | tuple) else f"a value of type {type(value).__name__}"

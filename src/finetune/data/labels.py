@@ -1,0 +1,147 @@
+"""Which classes are there, and which number has each?"""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections import Counter
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from finetune.data.channel_files import some_of
+from finetune.data.record import Reader
+from finetune.errors import DataError, UserError, did_you_mean
+
+_log = logging.getLogger(__name__)
+
+_INTEGER = re.compile(r"-?[0-9]{1,18}")
+
+
+@dataclass(frozen=True, slots=True)
+class LabelMap:
+    """The classes in the order of the network's outputs.
+
+    Attributes:
+        names: unique names; the position is the class's number.
+        multi_label: whether a record may belong to any number of classes, none included.
+    """
+
+    names: tuple[str, ...]
+    multi_label: bool
+    _numbers: dict[str, int] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        """Index the names."""
+        object.__setattr__(self, "_numbers", {name: number for number, name in enumerate(self.names)})
+
+    def __len__(self) -> int:
+        """Number of classes."""
+        return len(self.names)
+
+    def target(self, labels: tuple[str, ...]) -> int | list[int]:
+        """The number of the one class, or, with `multi_label`, a 0 or 1 for every class.
+
+        Raises:
+            DataError: a class is unknown, or there is not exactly one where there has to be.
+        """
+        numbers = [self._number(name) for name in labels]
+        if not self.multi_label:
+            if len(numbers) != 1:
+                raise DataError(f"a record has {len(numbers)} classes instead of one; set multi_label=true for several")
+            return numbers[0]
+        hot = [0] * len(self.names)
+        for number in numbers:
+            hot[number] = 1
+        return hot
+
+    def targets(self, labels: Sequence[tuple[str, ...]]) -> Tensor:
+        """Targets of several records: int64 `[records]`, or float32 `[records, classes]` with `multi_label`.
+
+        Raises:
+            DataError: as `target` does.
+        """
+        values = [self.target(one) for one in labels]
+        if self.multi_label:
+            return torch.tensor(values, dtype=torch.float32).reshape(len(values), len(self.names))
+        return torch.tensor(values, dtype=torch.int64)
+
+    def _number(self, name: str) -> int:
+        try:
+            return self._numbers[name]
+        except KeyError:
+            raise DataError(f"unknown class {name!r}{did_you_mean(name, self.names)}") from None
+
+
+def label_map_of(reader: Reader, *, multi_label: bool, num_classes: int | None) -> LabelMap:
+    """Number the classes of a channel: in numerical order where all are integers, else in the order of their texts.
+
+    Where `num_classes` exceeds what is seen and every class is an integer from 0 to `num_classes - 1`, the classes that
+    no record has are added, so that the outputs keep the numbers of the data.
+
+    Raises:
+        DataError: the channel has fewer than two classes.
+        UserError: the channel has more than `num_classes`.
+    """
+    names = _sorted_names({name for index in range(len(reader)) for name in reader.labels(index)})
+    if len(names) < 2:
+        raise DataError(_too_few(names, reader))
+    if num_classes is not None:
+        names = _fit(names, num_classes, reader.channel)
+    return LabelMap(names, multi_label)
+
+
+def check_known(reader: Reader, label_map: LabelMap) -> None:
+    """Make sure that the network can answer every class of a channel.
+
+    Raises:
+        DataError: the channel has classes that the label map lacks; names them and some of their records.
+    """
+    known = frozenset(label_map.names)
+    strangers: Counter[str] = Counter()
+    examples: dict[str, str] = {}
+    for index in range(len(reader)):
+        for name in reader.labels(index):
+            if name not in known:
+                strangers[name] += 1
+                examples.setdefault(name, reader.key(index))
+    if strangers:
+        listed = [
+            f"{name!r}{did_you_mean(name, label_map.names)} in {count} records such as {examples[name]}"
+            for name, count in strangers.most_common()
+        ]
+        raise DataError(
+            f"channel {reader.channel!r} has classes that the training data lacks: {some_of(listed)}; "
+            "add training records of them, or remove or rename them here"
+        )
+
+
+def _sorted_names(names: Collection[str]) -> tuple[str, ...]:
+    if all(_INTEGER.fullmatch(name) for name in names):
+        return tuple(sorted(names, key=lambda name: (int(name), name)))
+    return tuple(sorted(names))
+
+
+def _fit(names: tuple[str, ...], num_classes: int, channel: str) -> tuple[str, ...]:
+    if len(names) > num_classes:
+        raise UserError(
+            f"num_classes={num_classes}, but channel {channel!r} has {len(names)} classes ({some_of(names)}); "
+            "raise it, leave it out, or remove the records that are too many"
+        )
+    full = tuple(str(number) for number in range(num_classes))
+    if set(names) <= set(full):
+        return full
+    if len(names) < num_classes:
+        _log.warning("channel %r has %d classes; num_classes=%d is ignored", channel, len(names), num_classes)
+    return names
+
+
+def _too_few(names: tuple[str, ...], reader: Reader) -> str:
+    seen = f"one class only, {names[0]!r}" if names else "no classes"
+    if reader.task == "image-classification":
+        hint = "pictures lie in one folder per class, directly below the channel"
+    else:
+        hint = "see whether label_column names the right column"
+    return f"channel {reader.channel!r} has {seen}, but at least two are needed; {hint}"

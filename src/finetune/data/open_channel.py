@@ -1,0 +1,156 @@
+"""What does a channel hold, and who reads it?"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from finetune.data.channel_files import Listing, count_endings, ending_of, list_files, some_of
+from finetune.data.image_folder import PICTURE_ENDINGS, read_image_folder
+from finetune.data.image_list import read_image_list
+from finetune.data.record import Reader
+from finetune.data.text_table import TABLE_ENDINGS, read_text_tables, table_format
+from finetune.errors import DataError, UserError
+from finetune.spec.job_spec import DataSpec, Task
+
+_log = logging.getLogger(__name__)
+
+IMAGES: Task = "image-classification"
+TEXTS: Task = "text-classification"
+
+_EXPECTED: Mapping[Task, str] = {
+    IMAGES: f"a folder per class with pictures ({', '.join(sorted(PICTURE_ENDINGS))})",
+    TEXTS: f"tables with a label and a text per row ({', '.join(sorted(TABLE_ENDINGS))})",
+}
+
+_TABLE_TYPES: Mapping[str, str] = {
+    "text/csv": "csv",
+    "application/csv": "csv",
+    "csv": "csv",
+    "text/tab-separated-values": "tsv",
+    "text/tsv": "tsv",
+    "tsv": "tsv",
+    "application/jsonlines": "jsonl",
+    "application/jsonl": "jsonl",
+    "application/x-jsonlines": "jsonl",
+    "application/x-ndjson": "jsonl",
+    "application/json": "jsonl",
+    "application/x-parquet": "parquet",
+    "application/parquet": "parquet",
+    "application/vnd.apache.parquet": "parquet",
+    "parquet": "parquet",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class ChannelSource:
+    """Where a channel lies.
+
+    Attributes:
+        name: such as `train`.
+        folder: with its files.
+        list_folder: with `.lst` files that name pictures in `folder`; of channel `train_lst`.
+        content_type: as the request gives it, such as `text/csv`; None where it gives none.
+    """
+
+    name: str
+    folder: Path
+    list_folder: Path | None = None
+    content_type: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Contents:
+    listing: Listing
+    pictures: tuple[str, ...]
+    tables: tuple[str, ...]
+    default_format: str | None
+
+
+def open_channel(source: ChannelSource, spec: DataSpec) -> Reader:
+    """Find out what a channel holds and read it.
+
+    Where the request names no task, the content type tells it, or else the files do.
+
+    Raises:
+        DataError: the channel is missing or empty, or its files cannot be used.
+        UserError: it holds pictures and tables and no task says which count, or the files do not fit the task.
+    """
+    listing = list_files(source.name, source.folder)
+    if not listing.keys:
+        raise DataError(f"channel {source.name!r} is empty: no files in {source.folder}; {_expected(spec.task)}")
+    if source.list_folder is not None:
+        if spec.task == TEXTS:
+            raise UserError(f"task={TEXTS}, but channel '{source.name}_lst' lists pictures; remove one of the two")
+        return read_image_list(listing, source.list_folder, multi_label=spec.multi_label)
+    contents = _look(source, listing)
+    task = spec.task or _task_of_type(source.content_type) or _task_of(contents, source)
+    _check_fits(contents, task, source)
+    if task == TEXTS:
+        return read_text_tables(listing, spec, contents.default_format)
+    if spec.multi_label:
+        raise UserError(
+            f"multi_label=true, but channel {source.name!r} has a folder per class, so each picture has one class; "
+            f"name the classes in a channel '{source.name}_lst', or remove multi_label"
+        )
+    return read_image_folder(listing)
+
+
+def _look(source: ChannelSource, listing: Listing) -> _Contents:
+    default_format = _TABLE_TYPES.get(_bare(source.content_type))
+    pictures = tuple(key for key in listing.keys if ending_of(key) in PICTURE_ENDINGS)
+    others = (key for key in listing.keys if ending_of(key) not in PICTURE_ENDINGS)
+    tables = tuple(key for key in others if table_format(key, default_format) is not None)
+    return _Contents(listing, pictures, tables, default_format)
+
+
+def _bare(content_type: str | None) -> str:
+    return (content_type or "").partition(";")[0].strip().lower()
+
+
+def _task_of_type(content_type: str | None) -> Task | None:
+    bare = _bare(content_type)
+    if bare in _TABLE_TYPES:
+        return TEXTS
+    if bare == "application/x-image" or bare.startswith("image/"):
+        return IMAGES
+    return None
+
+
+def _task_of(contents: _Contents, source: ChannelSource) -> Task:
+    if contents.pictures and contents.tables:
+        raise UserError(
+            f"channel {source.name!r} holds {len(contents.pictures)} pictures ({some_of(contents.pictures, 1)}) and "
+            f"{len(contents.tables)} tables ({some_of(contents.tables, 1)}); set task={IMAGES} or task={TEXTS}"
+        )
+    if contents.pictures:
+        return IMAGES
+    if contents.tables:
+        return TEXTS
+    raise DataError(
+        f"channel {source.name!r}: {source.folder} holds neither pictures nor tables "
+        f"({count_endings(contents.listing.keys)}); {_expected(None)}"
+    )
+
+
+def _check_fits(contents: _Contents, task: Task, source: ChannelSource) -> None:
+    wanted, there = (contents.pictures, contents.tables) if task == IMAGES else (contents.tables, contents.pictures)
+    if wanted:
+        return
+    if there:
+        kinds = ("pictures", "tables") if task == IMAGES else ("tables", "pictures")
+        raise UserError(
+            f"task={task}, but channel {source.name!r} holds no {kinds[0]}, only {kinds[1]} ({some_of(there)}); change "
+            "the task, the channel or its content type"
+        )
+    raise DataError(
+        f"channel {source.name!r}: {source.folder} holds nothing that can be read "
+        f"({count_endings(contents.listing.keys)}); {_expected(task)}"
+    )
+
+
+def _expected(task: Task | None) -> str:
+    kinds = _EXPECTED.values() if task is None else (_EXPECTED[task],)
+    return "expected is " + ", or ".join(kinds)

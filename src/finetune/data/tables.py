@@ -1,0 +1,179 @@
+"""What are the rows of a table, whichever format its file has?"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple, Protocol
+
+from finetune.data.delimited import Rows, read_delimited
+from finetune.data.text_lines import text_lines
+from finetune.errors import DataError
+
+HeaderTest = Callable[[Sequence[str]], bool]
+
+
+class Row(NamedTuple):
+    """The chosen cells of one row, or why it has none.
+
+    Attributes:
+        number: line on which the row begins, from 1; in Parquet its number.
+        cells: values of the chosen columns, in their order; None where a value is missing.
+        fault: what is wrong with the row; empty where nothing is.
+    """
+
+    number: int
+    cells: tuple[object, ...]
+    fault: str = ""
+
+
+class Table(Protocol):
+    """One file of rows."""
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Names of the columns; their numbers, from 0, where the file names none."""
+        ...
+
+    @property
+    def has_names(self) -> bool:
+        """Whether the file names its columns."""
+        ...
+
+    def rows(self, chosen: Sequence[str]) -> Iterator[Row]:
+        """Give the cells of some columns, row by row."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class TableFile:
+    """Where a table lies.
+
+    Attributes:
+        channel: for messages.
+        root: the channel's folder.
+        key: the file, relative to it.
+    """
+
+    channel: str
+    root: Path
+    key: str
+
+    @property
+    def where(self) -> str:
+        """Channel and file, for messages."""
+        return f"channel {self.channel!r}, {self.key}"
+
+
+class DelimitedTable:
+    """CSV or TSV."""
+
+    def __init__(self, file: TableFile, delimiters: str, is_header: HeaderTest) -> None:
+        """Look at the first row only; of the delimiters the first that occurs in it is taken."""
+        self._file = file
+        self._delimiters = delimiters
+        with closing(self._read()) as rows:
+            _, first = next(rows, (1, []))
+        stripped = tuple(cell.strip() for cell in first)
+        self.has_names = bool(first) and is_header(stripped)
+        self.columns = stripped if self.has_names else tuple(str(number) for number in range(len(first)))
+
+    def rows(self, chosen: Sequence[str]) -> Iterator[Row]:
+        """Give the cells as they stand in the file, without the quotation marks around them."""
+        positions = [self.columns.index(name) for name in chosen]
+        rows = self._read()
+        if self.has_names:
+            next(rows)
+        for line, cells in rows:
+            if len(cells) == len(self.columns):
+                yield Row(line, tuple(cells[at] for at in positions))
+            else:
+                fault = f"it has {len(cells)} columns instead of {len(self.columns)}; quote texts that hold a delimiter"
+                yield Row(line, (), fault)
+
+    def _read(self) -> Rows:
+        return read_delimited(self._file.channel, self._file.root, self._file.key, self._delimiters)
+
+
+class JsonLinesTable:
+    """An object per line; the first one names the columns."""
+
+    has_names = True
+
+    def __init__(self, file: TableFile) -> None:
+        """Look for the first line that holds an object with names."""
+        self._file = file
+        with closing(self._objects()) as objects:
+            first = next((value for _, value in objects if isinstance(value, dict) and value), {})
+        self.columns = tuple(first)
+
+    def rows(self, chosen: Sequence[str]) -> Iterator[Row]:
+        """Give the values as JSON has them; None where an object lacks one."""
+        for line, value in self._objects():
+            if isinstance(value, dict):
+                yield Row(line, tuple(value.get(name) for name in chosen))
+            else:
+                yield Row(line, (), str(value))
+
+    def _objects(self) -> Generator[tuple[int, dict[str, object] | str], None, None]:
+        for line, text in text_lines(self._file.channel, self._file.root, self._file.key):
+            if text.strip():
+                yield line, _parse_object(text)
+
+
+class ParquetTable:
+    """Parquet, read in blocks and by column."""
+
+    has_names = True
+
+    def __init__(self, file: TableFile) -> None:
+        """Read the schema.
+
+        Raises:
+            DataError: the file is no Parquet.
+        """
+        import pyarrow
+        import pyarrow.parquet
+
+        self._file = file
+        try:
+            with pyarrow.parquet.ParquetFile(file.root / file.key) as parquet:
+                self.columns = tuple(str(name) for name in parquet.schema_arrow.names)
+        except (pyarrow.ArrowException, OSError) as error:
+            raise DataError(f"{file.where} cannot be read as Parquet: {_first_line(error)}") from error
+
+    def rows(self, chosen: Sequence[str]) -> Iterator[Row]:
+        """Give the values as Python objects; None where one is null."""
+        import pyarrow
+        import pyarrow.parquet
+
+        number = 0
+        try:
+            with pyarrow.parquet.ParquetFile(self._file.root / self._file.key) as parquet:
+                for batch in parquet.iter_batches(batch_size=4096, columns=list(dict.fromkeys(chosen))):
+                    values = [batch.column(name).to_pylist() for name in chosen]
+                    for cells in zip(*values, strict=True):
+                        number += 1
+                        yield Row(number, cells)
+        except (pyarrow.ArrowException, OSError) as error:
+            raise DataError(
+                f"{self._file.where} cannot be read as Parquet beyond row {number}: {_first_line(error)}"
+            ) from error
+
+
+def _parse_object(text: str) -> dict[str, object] | str:
+    """Parse a line, or say why it cannot be."""
+    try:
+        value = json.loads(text)
+    except json.JSONDecodeError as error:
+        return f"it is not JSON ({error.msg} at column {error.colno})"
+    except (ValueError, RecursionError) as error:
+        return f"it is not JSON ({_first_line(error)})"
+    return value if isinstance(value, dict) else "it is not a JSON object"
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).partition("\n")[0][:200]
