@@ -114,7 +114,8 @@ def test_the_same_value_under_two_names_is_no_contradiction() -> None:
 
 
 def test_translations_are_told() -> None:
-    spec = spec_of(lr_scheduler_step="10,20", num_layers="50", image_shape="3, 224, 224", optimizer="nesterov")
+    raw = {"lr_scheduler_step": "10,20", "num_layers": "50", "image_shape": "3, 224, 224", "optimizer": "nesterov"}
+    spec = spec_of(**raw, epochs="30")
     assert spec.optimisation.lr_schedule == "step"
     assert spec.optimisation.lr_step_epochs == (10, 20)
     assert (spec.model.name, spec.data.image_size, spec.optimisation.optimizer) == ("resnet50", 224, "nag")
@@ -124,6 +125,24 @@ def test_translations_are_told() -> None:
         "image_shape='3, 224, 224' is read as image_size=224.",
         "optimizer='nesterov' is read as optimizer=nag.",
     )
+
+
+def test_a_seed_of_another_name_gives_way_and_is_told() -> None:
+    assert spec_of(random_seed="3").run.seed == 3
+    spec = spec_of(random_seed="3", seed="4")
+    assert spec.run.seed == 4
+    assert spec.notes == ("random_seed='3' is ignored: all randomness is derived from seed.",)
+
+
+def test_the_best_weights_at_the_end_need_no_early_end() -> None:
+    patience = spec_of(load_best_model_at_end="True", epochs="1000").optimisation.early_stopping_patience
+    assert patience is not None
+    assert patience > 1000
+    assert spec_of(load_best_model_at_end="False").optimisation.early_stopping_patience is None
+
+
+def test_values_are_told_without_the_quotes_of_json() -> None:
+    assert spec_of(num_layers='"50"').notes == ("num_layers='50' is read as model_name=resnet50.",)
 
 
 def test_what_is_ignored_is_told_with_the_reason() -> None:

@@ -43,6 +43,7 @@ def test_a_contradiction_is_refused(raw: dict[str, str], beginning: str) -> None
         ),
         ({"lr_factor": "0.5"}, "lr_factor has no effect: lr_schedule is neither 'step' nor 'exponential'."),
         ({"lr_step_epochs": "3"}, "lr_step_epochs has no effect: lr_schedule is not 'step'."),
+        ({"lr_schedule": "step", "lr_step_epochs": "10"}, "lr_step_epochs has no effect: the job has no more epochs"),
         ({"early_stopping_min_epochs": "3"}, "early_stopping_min_epochs has no effect: early_stopping_patience is not"),
         ({"strategy": "evaluate", "epochs": "3", "dropout": "0.1"}, "epochs, dropout have no effect: strategy="),
         ({"task": "text-classification", "image_size": "32"}, "image_size has no effect: it belongs to images"),

@@ -42,6 +42,8 @@ THREE_WAYS = Form("one of", ("auto", "true", "false"))
         ("None", LIST, ()),
         ("Basic", CHOICE, "basic"),
         ("None", CHOICE, "none"),
+        ("two_words", Form("one of", ("two-words",)), "two-words"),
+        ("two-words", Form("one of", ("two_words",)), "two_words"),
         ("Auto", THREE_WAYS, "auto"),
         ("True", THREE_WAYS, "true"),
         ("0", THREE_WAYS, "false"),

@@ -84,8 +84,10 @@ def _number(text: str) -> float:
         raise ValueError("a whole number") from None
 
 
-def _random_seed(text: str, _: Mapping[str, str]) -> Translation:
-    return Translation((Claim("seed", text, also=ANY),))
+def _random_seed(text: str, request: Mapping[str, str]) -> Translation:
+    if "seed" in request:
+        return Translation(ignored_because="all randomness is derived from seed")
+    return Translation((Claim("seed", text),))
 
 
 RULES = (

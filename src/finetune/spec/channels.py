@@ -13,15 +13,11 @@ from finetune.spec.job_spec import JobSpec, Task
 IMAGE_TYPES = frozenset({"application/x-image", "image/jpeg", "image/jpg", "image/png", "image/webp", "image/bmp"})
 TEXT_TYPES = frozenset(
     {
-        "text/csv",
-        "text/tab-separated-values",
-        "text/tsv",
-        "application/jsonlines",
-        "application/x-jsonlines",
+        *("text/csv", "application/csv", "csv"),
+        *("text/tab-separated-values", "text/tsv", "tsv"),
+        *("application/jsonlines", "application/x-jsonlines", "application/jsonl", "application/x-ndjson"),
         "application/json",
-        "application/x-parquet",
-        "application/parquet",
-        "application/vnd.apache.parquet",
+        *("application/x-parquet", "application/parquet", "application/vnd.apache.parquet", "parquet"),
     }
 )
 MODEL_TYPES = frozenset(

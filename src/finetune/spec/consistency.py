@@ -43,6 +43,10 @@ def _adaptive(spec: JobSpec) -> bool:
     return spec.optimisation.optimizer in {"adamw", "adam"}
 
 
+def _steps_too_late(spec: JobSpec) -> bool:
+    return spec.optimisation.lr_step_epochs[:1] >= (spec.optimisation.epochs,)
+
+
 def _ascending(epochs: tuple[int, ...]) -> bool:
     return all(before < after for before, after in zip((0, *epochs), epochs, strict=False))
 
@@ -91,6 +95,7 @@ IDLE = (
     Idle(("unfrozen_groups",), lambda spec: spec.strategy.name != "partial", "only strategy='partial' reads it"),
     Idle(("layer_decay",), lambda spec: spec.strategy.name == "feature_extraction", "only the head learns"),
     Idle(("lr_step_epochs",), lambda spec: spec.optimisation.lr_schedule != "step", "lr_schedule is not 'step'"),
+    Idle(("lr_step_epochs",), _steps_too_late, "the job has no more epochs than the first of them"),
     Idle(
         ("lr_factor",),
         lambda spec: spec.optimisation.lr_schedule not in {"step", "exponential"},

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from finetune.spec.values import unquoted
+
 # The platform shows the first 1,024 characters of the failure file.
 SHOWN_CHARACTERS = 1000
 _SHOWN_VALUE = 60
 
 
 def shown(text: str) -> str:
-    """A value in quotes, cut where it is long."""
+    """A value in quotes of ours instead of JSON's, cut where it is long."""
+    text = unquoted(text)
     return repr(text if len(text) <= _SHOWN_VALUE else text[: _SHOWN_VALUE - 3] + "...")
 
 

@@ -76,7 +76,7 @@ def _understand(name: str, text: str, request: Mapping[str, str], settings: Sett
     if canonical in ALIASES:
         return _understand_alias(name, text, request, settings)
     if canonical == "_tuning_objective_metric":
-        settings.notes.append(f"The tuner looks at the metric {shown(unquoted(text))}.")
+        settings.notes.append(f"The tuner looks at the metric {shown(text)}.")
     elif not canonical.startswith(PLATFORM_NAMES):
         near = did_you_mean(canonical, [*all_knobs(), *ALIASES])
         settings.faults.append(f"Unknown hyperparameter {shown(name)}{near}: correct its name or leave it out.")

@@ -127,8 +127,9 @@ def _list_of_whole_numbers(text: str) -> tuple[int, ...]:
 
 def _choice(text: str, form: Form) -> str | None:
     word = text.lower()
-    if word in form.choices:
-        return word
+    for spelling in (word, word.replace("-", "_"), word.replace("_", "-")):
+        if spelling in form.choices:
+            return spelling
     if "true" in form.choices and word in _TRUE | _FALSE:
         return "true" if word in _TRUE else "false"
     if form.optional and word in _NOTHING:
