@@ -1,0 +1,305 @@
+"""Answers requests with the model around this file, for the PyTorch inference toolkit of Amazon SageMaker.
+
+The file is complete in itself: it needs torch, torchvision, pillow and safetensors, transformers where the network is
+one of theirs, and nothing of the package that wrote it. Requests and answers:
+
+- pictures: their bytes as application/x-image or image/*, or base64 strings as JSON (`{"inputs": "..."}` or a list);
+- texts: JSON (`{"inputs": "..."}`, a list, or `{"inputs": {"text": "...", "text_pair": "..."}}`), JSON Lines, CSV
+  without a header (one column, or two for pairs) or one text as text/plain;
+- answers: JSON, JSON Lines or CSV (no header: predicted label, then the probabilities in the order of the labels).
+"""
+
+from __future__ import annotations
+
+import base64
+import csv
+import io
+import json
+import struct
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import ExifTags, Image
+from torch import Tensor, nn
+from torchvision.transforms.v2 import InterpolationMode
+from torchvision.transforms.v2 import functional as pixel_ops
+
+FORMAT_VERSION = 1
+BATCH_SIZE = 32
+THRESHOLD = 0.5
+MAX_PIXELS = 100_000_000
+PICTURE_FORMATS = ("BMP", "GIF", "JPEG", "MPO", "PNG", "TIFF", "WEBP")
+PICTURE_TYPES = ("application/x-image", "image/jpeg", "image/jpg", "image/png", "image/webp", "image/bmp")
+JSON, JSON_LINES, CSV, PLAIN = "application/json", "application/jsonlines", "text/csv", "text/plain"
+
+# What turns a picture of EXIF orientation 2, 3, … upright.
+_UPRIGHT = (
+    *(Image.Transpose.FLIP_LEFT_RIGHT, Image.Transpose.ROTATE_180, Image.Transpose.FLIP_TOP_BOTTOM),
+    *(Image.Transpose.TRANSPOSE, Image.Transpose.ROTATE_270, Image.Transpose.TRANSVERSE, Image.Transpose.ROTATE_90),
+)
+# What Pillow's parsers raise at content that is damaged.
+_PILLOW_REFUSES = (
+    *(OSError, SyntaxError, ValueError, ArithmeticError, LookupError, TypeError, AttributeError, AssertionError),
+    *(EOFError, RuntimeError, MemoryError, struct.error, zlib.error, Image.DecompressionBombError),
+)
+
+Content = bytes | str | tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Model:
+    """The network, what `artifact.json` says about it, and its tokenizer where it reads texts."""
+
+    network: nn.Module
+    artifact: Mapping[str, Any]
+    tokenizer: Any
+    device: torch.device
+
+
+@dataclass(frozen=True)
+class Request:
+    """Contents to classify; `single` where the answer is one object rather than a list."""
+
+    contents: Sequence[Content]
+    single: bool
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One JSON object per content of the request, in its order."""
+
+    records: list[dict[str, Any]]
+    single: bool
+
+
+def model_fn(model_dir: str) -> Model:
+    """Load the artifact in `model_dir`, onto the GPU where there is one.
+
+    Raises:
+        ValueError: the folder holds no artifact, or one of a format that this file does not know.
+    """
+    folder = Path(model_dir)
+    artifact = _read_artifact(folder)
+    load = _load_torchvision if artifact["framework"] == "torchvision" else _load_transformers
+    network, tokenizer = load(folder, artifact)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return Model(network.to(device).eval(), artifact, tokenizer, device)
+
+
+def input_fn(body: bytes | str, content_type: str) -> Request:
+    """Take the contents out of a request.
+
+    Raises:
+        ValueError: the content type is unknown, or the body is not what it says.
+    """
+    kind = content_type.split(";")[0].strip().lower()
+    if kind in PICTURE_TYPES:
+        return Request([body.encode("latin-1") if isinstance(body, str) else bytes(body)], single=True)
+    if kind not in (JSON, JSON_LINES, CSV, PLAIN):
+        known = ", ".join((*PICTURE_TYPES, JSON, JSON_LINES, CSV, PLAIN))
+        raise ValueError(f"content type {content_type!r} is not supported; send one of {known}")
+    try:
+        return _parse(body if isinstance(body, str) else bytes(body).decode("utf-8-sig"), kind)
+    except (UnicodeDecodeError, json.JSONDecodeError, csv.Error) as error:
+        raise ValueError(f"the body is not {kind} in UTF-8: {error}") from error
+
+
+def predict_fn(data: Request, model: Model) -> Answer:
+    """Classify the contents, in batches.
+
+    Raises:
+        ValueError: a content is not what the model was trained on, or a picture cannot be decoded.
+    """
+    prepare = _text_batch if model.tokenizer else _picture_batch
+    records: list[dict[str, Any]] = []
+    for start in range(0, len(data.contents), BATCH_SIZE):
+        batch = prepare(data.contents[start : start + BATCH_SIZE], model)
+        with torch.inference_mode():
+            records.extend(_describe(_logits(batch, model), model.artifact))
+    return Answer(records, data.single)
+
+
+def output_fn(prediction: Answer, accept: str) -> str:
+    """Write the answer in the first accepted format that is known.
+
+    Raises:
+        ValueError: none of the accepted formats is known.
+    """
+    for kind in (part.split(";")[0].strip().lower() for part in (accept or "*/*").split(",")):
+        if kind in (JSON, "*/*", "application/*"):
+            return _json(prediction.records[0] if prediction.single else prediction.records)
+        if kind == JSON_LINES:
+            return "".join(_json(record) + "\n" for record in prediction.records)
+        if kind in (CSV, "text/*"):
+            return _csv(prediction.records)
+    raise ValueError(f"accept {accept!r} is not supported; ask for one of {JSON}, {JSON_LINES}, {CSV}")
+
+
+def decode_picture(content: bytes) -> Tensor:
+    """Decode a picture to uint8 `[3, height, width]`: RGB, on white where transparent, upright by its EXIF data.
+
+    Raises:
+        ValueError: the bytes are no whole picture of a known format, or claim too many pixels.
+    """
+    try:
+        with Image.open(io.BytesIO(content), formats=PICTURE_FORMATS) as image:
+            if image.width * image.height > MAX_PIXELS:
+                raise ValueError(f"{image.width} x {image.height} pixels are more than the {MAX_PIXELS:,} allowed")
+            picture = _to_rgb(image)
+            turn = image.getexif().get(ExifTags.Base.Orientation, 1)
+    except _PILLOW_REFUSES as error:
+        raise ValueError(f"the picture cannot be decoded: {error}") from error
+    upright = picture.transpose(_UPRIGHT[turn - 2]) if turn in range(2, 9) else picture
+    return torch.from_numpy(np.array(upright)).permute(2, 0, 1)
+
+
+def resize_and_crop(picture: Tensor, preprocessing: Mapping[str, Any]) -> Tensor:
+    """Resize the shorter side of uint8 `[3, height, width]`, antialiased, and cut the square out of the middle.
+
+    Raises:
+        ValueError: the picture is so narrow that resizing it would give too many pixels.
+    """
+    height, width = picture.shape[-2:]
+    resize, size = preprocessing["resize"], preprocessing["size"]
+    if resize**2 * max(height, width) > MAX_PIXELS * min(height, width):
+        raise ValueError(f"a picture of {width} x {height} pixels is too narrow to be resized to {resize}")
+    mode = InterpolationMode(preprocessing["interpolation"])
+    resized = pixel_ops.resize(picture, [resize], interpolation=mode, antialias=True)
+    cropped: Tensor = pixel_ops.center_crop(resized, [size, size])
+    return cropped
+
+
+def _read_artifact(folder: Path) -> dict[str, Any]:
+    path = folder / "artifact.json"
+    if not path.is_file():
+        raise ValueError(f"{folder} holds no artifact: artifact.json is missing")
+    artifact: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    if artifact.get("format_version") != FORMAT_VERSION:
+        version = artifact.get("format_version")
+        raise ValueError(f"{path} has format version {version!r}, this handler knows {FORMAT_VERSION}: use its own")
+    return artifact
+
+
+def _load_torchvision(folder: Path, artifact: Mapping[str, Any]) -> tuple[nn.Module, None]:
+    from safetensors.torch import load_file
+    from torchvision.models import get_model
+
+    network: nn.Module = get_model(artifact["architecture"], weights=None, **artifact["arguments"])
+    network.load_state_dict(load_file(folder / "model.safetensors"))
+    return network, None
+
+
+def _load_transformers(folder: Path, artifact: Mapping[str, Any]) -> tuple[nn.Module, object]:
+    from transformers import AutoModelForImageClassification, AutoModelForSequenceClassification, AutoTokenizer
+
+    texts = artifact["task"] == "text-classification"
+    family = AutoModelForSequenceClassification if texts else AutoModelForImageClassification
+    network = family.from_pretrained(folder, local_files_only=True, use_safetensors=True, dtype=torch.float32)
+    return network, AutoTokenizer.from_pretrained(folder, local_files_only=True) if texts else None
+
+
+def _parse(text: str, kind: str) -> Request:
+    if kind == PLAIN:
+        return Request([(text,)], single=True)
+    if kind == CSV:
+        return Request([tuple(row) for row in csv.reader(io.StringIO(text, newline="")) if row], single=False)
+    if kind == JSON_LINES:
+        return Request([_content(_inputs(line)) for line in text.split("\n") if line.strip()], single=False)
+    inputs = _inputs(text)
+    values = inputs if isinstance(inputs, list) else [inputs]
+    return Request([_content(value) for value in values], single=values is not inputs)
+
+
+def _inputs(text: str) -> object:
+    value = json.loads(text)
+    return value["inputs"] if isinstance(value, dict) and "inputs" in value else value
+
+
+def _content(value: object) -> Content:
+    if isinstance(value, str):
+        return value
+    texts = tuple(value[key] for key in ("text", "text_pair") if key in value) if isinstance(value, dict) else ()
+    if not texts or not all(isinstance(text, str) for text in texts):
+        raise ValueError('each input must be a string or {"text": "...", "text_pair": "..."}')
+    return texts
+
+
+def _picture_batch(contents: Sequence[Content], model: Model) -> dict[str, Tensor]:
+    """Pictures as the network was trained on them: float32 `[batch, 3, size, size]`."""
+    preprocessing = model.artifact["preprocessing"]
+    pixels = torch.stack([resize_and_crop(decode_picture(_encoded(item)), preprocessing) for item in contents])
+    mean, std = (torch.tensor(preprocessing[name], dtype=torch.float32).view(3, 1, 1) for name in ("mean", "std"))
+    return {"pixel_values": (pixels.to(torch.float32) / 255 - mean) / std}
+
+
+def _encoded(content: Content) -> bytes:
+    if isinstance(content, bytes):
+        return content
+    if not isinstance(content, str):
+        raise ValueError("this model classifies pictures: send their bytes, or base64 strings as JSON")
+    try:
+        return base64.b64decode("".join(content.split()), validate=True)
+    except ValueError as error:
+        raise ValueError(f"a picture inside JSON must be a base64 string: {error}") from error
+
+
+def _text_batch(contents: Sequence[Content], model: Model) -> dict[str, Tensor]:
+    """Token numbers and masks, int64 `[batch, length]`, padded to the longest text of the batch."""
+    count, length = (model.artifact["preprocessing"][name] for name in ("texts_per_record", "max_length"))
+    texts = [(content,) if isinstance(content, str) else content for content in contents]
+    for item in texts:
+        if isinstance(item, bytes) or len(item) != count:
+            raise ValueError(f"this model expects {count} text(s) per record, as JSON or CSV; quote commas in CSV")
+    columns = [[str(text) for text in column] for column in zip(*texts, strict=True)]
+    batch = model.tokenizer(*columns, truncation=True, max_length=length, padding=True, return_tensors="pt")
+    if not batch["attention_mask"].any(dim=1).all():
+        raise ValueError("a text has no tokens")
+    return dict(batch)
+
+
+def _logits(batch: Mapping[str, Tensor], model: Model) -> Tensor:
+    inputs = {name: tensor.to(model.device) for name, tensor in batch.items()}
+    ours = model.artifact["framework"] == "torchvision"
+    logits: Tensor = model.network(*inputs.values()) if ours else model.network(**inputs).logits
+    return logits.to(torch.float32)
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode in ("I", "F"):
+        raise ValueError("32-bit pixels have no defined range; save it with 8 or 16 bits")
+    if image.mode.startswith("I;16"):
+        return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")
+    if image.has_transparency_data:
+        layer = image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer).convert("RGB")
+    return image.convert("RGB")
+
+
+def _describe(logits: Tensor, artifact: Mapping[str, Any]) -> list[dict[str, Any]]:
+    labels, several = artifact["labels"], artifact["multi_label"]
+    records: list[dict[str, Any]] = []
+    for row in (logits.sigmoid() if several else logits.softmax(dim=-1)).tolist():
+        record = {"probabilities": row, "labels": labels}
+        if several:
+            record["predicted_labels"] = [name for name, value in zip(labels, row, strict=True) if value > THRESHOLD]
+        else:
+            record["predicted_label"] = labels[row.index(max(row))]
+        records.append(record)
+    return records
+
+
+def _json(value: object) -> str:
+    return json.dumps(value, ensure_ascii=False, allow_nan=False)
+
+
+def _csv(records: Sequence[Mapping[str, Any]]) -> str:
+    lines = io.StringIO(newline="")
+    for record in records:
+        first = _json(record["predicted_labels"]) if "predicted_labels" in record else record["predicted_label"]
+        csv.writer(lines, lineterminator="\n").writerow([first, *record["probabilities"]])
+    return lines.getvalue()

@@ -1,0 +1,130 @@
+"""Whether the exported artifact, opened by its own handler, answers as the network was evaluated."""
+
+from __future__ import annotations
+
+import importlib.machinery
+import importlib.util
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Literal
+
+import torch
+
+from finetune.artifact.export import HANDLER_FILE
+
+Content = bytes | tuple[str, ...]
+
+# Largest difference of a probability that arithmetic alone explains; the derivative of softmax is at most 1/4.
+# fp32 on a CPU: batches of other sizes add in another order; logits of about 10 then differ by about 1e-5, and the
+# margin over that is forty-fold. fp32 on a GPU: convolutions round their inputs to TF32 (2^-11), which moves logits by
+# some 1e-2. fp16 and bf16 round to 2^-11 and 2^-8 after every layer, while the handler always computes in fp32.
+_TOLERANCES: Mapping[tuple[str, bool], float] = {
+    ("fp32", False): 1e-4,
+    ("fp32", True): 5e-3,
+    ("fp16", False): 2e-2,
+    ("fp16", True): 2e-2,
+    ("bf16", False): 1e-1,
+    ("bf16", True): 1e-1,
+}
+
+
+class ArtifactMismatch(RuntimeError):  # noqa: N818 - it says what is wrong, as the names of data's refusals do
+    """The artifact answers otherwise than the network did: a bug of this package, not of its user."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One record of the evaluation and what the network made of it.
+
+    Attributes:
+        key: identity of the record, for messages.
+        content: the encoded picture, or the one or two texts, as read from the channel.
+        probabilities: one per class, in the order of the labels.
+    """
+
+    key: str
+    content: Content
+    probabilities: tuple[float, ...]
+
+
+def tolerance_of(precision: Literal["fp32", "bf16", "fp16"], *, on_gpu: bool) -> float:
+    """Return the difference of a probability that an evaluation in `precision` may show."""
+    return _TOLERANCES[precision, on_gpu]
+
+
+def verify(folder: Path, samples: Sequence[Sample], tolerance: float) -> float:
+    """Send samples through the handler that lies in the artifact, and compare its answers with the evaluation's.
+
+    Args:
+        folder: the artifact.
+        samples: at least one record of the evaluation; a few dozen are enough.
+        tolerance: largest difference of a probability, see `tolerance_of`.
+
+    Returns:
+        the largest difference seen.
+
+    Raises:
+        ArtifactMismatch: a probability or a predicted label differs by more.
+    """
+    handler = load_handler(folder)
+    model = handler.model_fn(str(folder))
+    labels: list[str] = model.artifact["labels"]
+    return max(_difference(sample, _answer(handler, model, sample.content), labels, tolerance) for sample in samples)
+
+
+def load_handler(folder: Path) -> ModuleType:
+    """Import `code/inference.py` of an artifact from its path, without leaving bytecode beside it."""
+    name = "artifact_inference"
+    path = str(folder / HANDLER_FILE)
+    spec = importlib.util.spec_from_loader(name, _WithoutBytecode(name, path), origin=path)
+    if spec is None:
+        raise ArtifactMismatch(f"{path} cannot be imported")
+    module = importlib.util.module_from_spec(spec)
+    # Dataclasses look their module up while it is being executed.
+    sys.modules[name] = module
+    try:
+        spec.loader.exec_module(module) if spec.loader else None
+    finally:
+        del sys.modules[name]
+    return module
+
+
+class _WithoutBytecode(importlib.machinery.SourceFileLoader):
+    """Reads and writes no `__pycache__`, which would become a part of the artifact."""
+
+    def path_stats(self, path: str) -> Mapping[str, Any]:
+        raise OSError(f"bytecode of {path} is not kept")
+
+
+def _answer(handler: ModuleType, model: object, content: Content) -> dict[str, Any]:
+    if isinstance(content, bytes):
+        request = handler.input_fn(content, "application/x-image")
+    else:
+        inputs = dict(zip(("text", "text_pair"), content, strict=False))
+        request = handler.input_fn(json.dumps({"inputs": inputs}), "application/json")
+    (record,) = handler.predict_fn(request, model).records
+    return dict(record)
+
+
+def _difference(sample: Sample, answer: Mapping[str, Any], labels: Sequence[str], tolerance: float) -> float:
+    expected = torch.tensor(sample.probabilities, dtype=torch.float64)
+    answered = torch.tensor(answer["probabilities"], dtype=torch.float64)
+    if expected.shape != answered.shape or list(answer["labels"]) != list(labels):
+        raise ArtifactMismatch(_message(sample, answer, "the classes differ"))
+    difference = float((expected - answered).abs().max())
+    # Written so that a difference which is not a number is a difference.
+    if not difference <= tolerance:
+        raise ArtifactMismatch(_message(sample, answer, f"difference {difference:.2g}, allowed {tolerance:.2g}"))
+    return difference
+
+
+def _message(sample: Sample, answer: Mapping[str, Any], what: str) -> str:
+    told, evaluated = (
+        "[" + ", ".join(f"{value:.4f}" for value in values[:8]) + (", ...]" if len(values) > 8 else "]")
+        for values in (answer["probabilities"], sample.probabilities)
+    )
+    return f"The exported artifact answers {told} for {sample.key}, the evaluation said {evaluated}: {what}."
