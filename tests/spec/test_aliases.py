@@ -83,6 +83,7 @@ def test_every_synonym_is_a_value_that_its_knob_takes() -> None:
         ({"use_pretrained_model": "1", "train_only_top_layer": "True"}, "feature_extraction"),
         ({"use_pretrained_model": "0", "train_only_top_layer": "False"}, "from_scratch"),
         ({"use_pretrained_model": "1", "strategy": "partial"}, "partial"),
+        ({"use_pretrained_model": '"1"', "strategy": '"Feature-Extraction"'}, "feature_extraction"),
         ({"train_only_on_top_layer": "False", "strategy": "gradual"}, "gradual"),
     ],
 )

@@ -113,7 +113,7 @@ def _settle(knob: str, rivals: list[Setting], settings: Settings) -> None:
 
 
 def _fulfils(value: str, claim: Claim, form: Form) -> bool:
-    return claim.also is ANY or value in claim.also or _same(value, claim.value, form)
+    return claim.also is ANY or any(_same(value, other, form) for other in (claim.value, *claim.also))
 
 
 def _same(one: str, other: str, form: Form) -> bool:
