@@ -51,7 +51,7 @@ def _run() -> Failure | None:
     paths = Paths.from_environment()
     clear_failure(paths)
     try:
-        from finetune.job import run_job  # torch takes seconds to import; a failure of it is reported
+        from finetune.job.run import run_job  # torch takes seconds to import; a failure of it is reported
 
         with Interruption() as interruption:
             run_job(paths, interruption)

@@ -1,0 +1,111 @@
+"""A network and a channel small enough to train in a test, with everything that makes training hard to repeat."""
+
+from __future__ import annotations
+
+import io
+import random
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from PIL import Image
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from finetune.data.bad_records import BadRecords
+from finetune.data.batches import Batches, BatchOptions, Dataset
+from finetune.data.images import ImageGeometry
+from finetune.data.labels import LabelMap
+from finetune.data.record import Record, Task
+from finetune.data.transforms import ImageTransform
+from finetune.models.backbone import Description, ImageInput, LayerGroup, LoadedWeights, Outputs
+
+SIDE = 8
+CLASSES = ("down", "level", "up")
+
+
+class TinyNetwork(nn.Module):
+    """Convolutions with batch normalisation, dropout, and a linear head."""
+
+    def __init__(self, seed: int, dropout: float) -> None:
+        super().__init__()
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            self.stem = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.BatchNorm2d(4), nn.ReLU())
+            self.middle = nn.Sequential(nn.Conv2d(4, 6, 3, stride=2), nn.BatchNorm2d(6), nn.ReLU())
+            self.dropout = nn.Dropout(dropout)
+            self.head = nn.Linear(6, len(CLASSES))
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        logits: Tensor = self.head(self.dropout(self.middle(self.stem(pixels)).mean(dim=(2, 3))))
+        return logits
+
+
+@dataclass
+class TinyBackbone:
+    """`TinyNetwork` as the job sees a network."""
+
+    seed: int = 0
+    dropout: float = 0.25
+    name: str = "tiny"
+    expects: ImageInput = field(default_factory=lambda: ImageInput(SIDE, SIDE, "bilinear", (0.5,) * 3, (0.25,) * 3))
+    weights: LoadedWeights = field(default_factory=lambda: LoadedWeights("random"))
+
+    def __post_init__(self) -> None:
+        self.module = TinyNetwork(self.seed, self.dropout)
+
+    def layer_groups(self) -> tuple[LayerGroup, ...]:
+        groups = {"stem": (self.module.stem,), "middle": (self.module.middle,), "head": (self.module.head,)}
+        names = list(dict(self.module.named_parameters()))
+        return tuple(
+            LayerGroup(name, modules, tuple(n for n in names if n.split(".")[0] == name))
+            for name, modules in groups.items()
+        )
+
+    def forward(self, inputs: Mapping[str, Tensor]) -> Outputs:
+        return Outputs(self.module((inputs["pixels"].float() / 255 - 0.5) / 0.25))
+
+    def describe(self) -> Description:
+        return Description("torchvision", "tiny")
+
+    def save(self, folder: Path) -> None:
+        save_file(self.module.state_dict(), folder / "model.safetensors")
+
+
+@dataclass(frozen=True)
+class TinyReader:
+    """Pictures whose brightness goes up, down or nowhere, made from their index alone."""
+
+    count: int
+    channel: str = "train"
+    task: Task = "image-classification"
+
+    def __len__(self) -> int:
+        return self.count
+
+    def key(self, index: int) -> str:
+        return f"{index:04d}.png"
+
+    def labels(self, index: int) -> tuple[str, ...]:
+        return (CLASSES[index % 3],)
+
+    def read(self, index: int) -> Record:
+        draw = random.Random(index)
+        slope = (index % 3 - 1) * 20
+        rows = [[draw.randrange(60) + 100 + slope * (y - SIDE // 2) for _ in range(SIDE)] for y in range(SIDE)]
+        picture = Image.new("L", (SIDE, SIDE))
+        picture.putdata([min(255, max(0, value)) for row in rows for value in row])
+        file = io.BytesIO()
+        picture.save(file, "PNG")
+        return Record(self.key(index), file.getvalue(), self.labels(index))
+
+
+def tiny_batches(
+    reader: TinyReader, *, training: bool, batch_size: int = 8, seed: int = 0, workers: int = 0
+) -> Batches:
+    """Batches of a whole reader; the training ones are shuffled and augmented."""
+    transform = ImageTransform(ImageGeometry(SIDE, SIDE, "bilinear"), "basic")
+    dataset = Dataset(reader, tuple(range(len(reader))), LabelMap(CLASSES, multi_label=False), transform)
+    options = BatchOptions(batch_size, seed, shuffle=training, augment=training, workers=workers, pin_memory=False)
+    return Batches(dataset, options, BadRecords(reader.channel, 0))

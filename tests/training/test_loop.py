@@ -1,0 +1,231 @@
+"""The loop computes what a plain loop computes, and an interruption changes nothing."""
+
+from __future__ import annotations
+
+import copy
+import itertools
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from finetune.data.batches import Batches
+from finetune.errors import UserError
+from finetune.evaluation.predict import Pass, predict
+from finetune.job.ingredients import Companions, build_training
+from finetune.spec.job_spec import JobSpec
+from finetune.spec.parse import parse_hyperparameters
+from finetune.strategies.plan import Phase
+from finetune.strategies.presets import Network, make_plan
+from finetune.training.loop import NoCheckpoints, Training, fit, restore_best
+from finetune.training.precision import choose_numerics
+from finetune.training.state import Row, State, TrainingState
+from finetune.training.step import step_seed
+from tiny import TinyBackbone, TinyReader, tiny_batches
+
+CPU = torch.device("cpu")
+
+
+@dataclass
+class Recorder:
+    """Keeps every loss and every row."""
+
+    losses: list[Tensor] = field(default_factory=list)
+    rows: list[Row] = field(default_factory=list)
+    phases: list[Phase] = field(default_factory=list)
+
+    def epoch_begins(self, state: TrainingState, phase: Phase) -> None:
+        self.phases.append(phase)
+
+    def step_done(self, state: TrainingState, loss: Tensor) -> None:
+        self.losses.append(loss)
+
+    def epoch_done(self, epoch: int, row: Row) -> None:
+        self.rows.append(row)
+
+
+@dataclass
+class Lesson:
+    """A training of the tiny network with everything that belongs to it."""
+
+    spec: JobSpec
+    interrupted: Callable[[], bool] = lambda: False
+    records: int = 45
+    dropout: float = 0.25
+    workers: int = 0
+
+    def __post_init__(self) -> None:
+        self.backbone = TinyBackbone(dropout=self.dropout)
+        names = tuple(group.name for group in self.backbone.layer_groups())
+        plan = make_plan(self.spec.strategy, self.spec.optimisation, Network(names, "image-classification", True))
+        size = self.spec.optimisation.batch_size
+        batches = tiny_batches(
+            TinyReader(self.records), training=True, batch_size=size, seed=self.spec.run.seed, workers=self.workers
+        )
+        self.validation = tiny_batches(TinyReader(30, "validation"), training=False)
+        companions = Companions(self.evaluate, self.interrupted)
+        self.training, self.state = build_training(
+            self.spec, self.backbone, plan, batches, choose_numerics("fp32", CPU), companions
+        )
+        self.recorder = Recorder()
+
+    def evaluate(self) -> Row | None:
+        found = predict(
+            self.backbone, self.validation, Pass(CPU, self.training.stepper.numerics.context, lambda: False)
+        )
+        assert found is not None
+        return {"validation:loss": found.loss, "validation:accuracy": found.accuracy}
+
+    def fit(self) -> bool:
+        return fit(self.training, self.state, self.recorder, NoCheckpoints())
+
+    def saved(self) -> dict[str, State]:
+        return {name: copy.deepcopy(part.state_dict()) for name, part in self.state.parts().items()}
+
+    def load(self, saved: dict[str, State]) -> None:
+        for name, part in self.state.parts().items():
+            part.load_state_dict(copy.deepcopy(saved[name]))
+
+
+def request(**hyperparameters: str) -> JobSpec:
+    return parse_hyperparameters({"epochs": "3", "batch_size": "8", "seed": "7", **hyperparameters})
+
+
+def weights_of(lesson: Lesson) -> dict[str, Tensor]:
+    return {name: tensor.clone() for name, tensor in lesson.backbone.module.state_dict().items()}
+
+
+def assert_same_bits(found: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
+    assert found.keys() == expected.keys()
+    assert [name for name in found if not torch.equal(found[name], expected[name])] == []
+
+
+def reference_losses(lesson: Lesson, optimizer: torch.optim.Optimizer, accumulation: int) -> list[Tensor]:
+    """The same training in plain PyTorch, over the same batches."""
+    module, losses = lesson.backbone.module, []
+    module.train()
+    steps = itertools.count()
+    for epoch in range(lesson.training.epochs):
+        batches = lesson.training.batches.iterate(epoch)
+        while group := list(itertools.islice(batches, accumulation)):
+            step = next(steps)
+            for settings in optimizer.param_groups:
+                settings["lr"] = settings["peak_lr"] * lesson.training.schedule(step)
+            torch.manual_seed(step_seed(7, step))
+            count = sum(len(batch.targets) for batch in group)
+            mean = torch.zeros(())
+            for batch in group:
+                logits = module((batch.inputs["pixels"].float() / 255 - 0.5) / 0.25)
+                loss = functional.cross_entropy(logits, batch.targets, reduction="sum") / count
+                loss.backward()  # type: ignore[no-untyped-call]  # untyped in torch
+                mean += loss.detach()
+            nn.utils.clip_grad_norm_(list(module.parameters()), 0.5)
+            optimizer.step()
+            optimizer.zero_grad()
+            losses.append(mean)
+    return losses
+
+
+@pytest.mark.parametrize("accumulation", [1, 3])
+def test_losses_equal_those_of_a_plain_loop_step_by_step(accumulation: int) -> None:
+    spec = request(gradient_clip_norm="0.5", gradient_accumulation_steps=str(accumulation), weight_decay="0.1")
+    lesson, plain = Lesson(spec), Lesson(spec)
+    assert lesson.fit()
+    module = plain.backbone.module
+    rates = plain.training.plan.rates
+    optimizer = torch.optim.AdamW(
+        [
+            {
+                "params": [p],
+                "lr": 0.0,
+                "peak_lr": rates[name.split(".")[0]],
+                "weight_decay": 0.1 if p.dim() > 1 else 0.0,
+            }
+            for name, p in module.named_parameters()
+        ]
+    )
+    expected = reference_losses(plain, optimizer, accumulation)
+    assert len(expected) == lesson.state.progress.step > 0
+    torch.testing.assert_close(torch.stack(lesson.recorder.losses), torch.stack(expected), rtol=1e-6, atol=1e-7)
+    torch.testing.assert_close(dict(weights_of(lesson)), dict(weights_of(plain)), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("strategy", ["feature_extraction", "partial", "full", "gradual", "from_scratch"])
+@pytest.mark.parametrize("optimizer", ["adamw", "nag"])
+def test_an_interruption_after_any_step_changes_no_bit(strategy: str, optimizer: str) -> None:
+    spec = request(strategy=strategy, optimizer=optimizer, gradient_accumulation_steps="2", early_stopping_patience="9")
+    whole = Lesson(spec)
+    assert whole.fit()
+    total = whole.state.progress.step
+    for stop_after in range(1, total):
+        countdown = itertools.count(1)
+        first = Lesson(spec, interrupted=lambda countdown=countdown, at=stop_after: next(countdown) >= at)  # type: ignore[misc]
+        assert not first.fit()
+        assert first.state.progress.step == stop_after
+        second = Lesson(spec, workers=2)
+        second.load(first.saved())
+        assert second.fit()
+        assert_same_bits(weights_of(second), weights_of(whole))
+        assert second.state.history.rows == whole.state.history.rows
+        restore_best(second.state)
+        assert second.state.best.epoch == whole.state.best.epoch
+
+
+def test_frozen_layers_do_not_change_at_all() -> None:
+    lesson = Lesson(request(strategy="feature_extraction"))
+    before = weights_of(lesson)
+    lesson.fit()
+    after = weights_of(lesson)
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    assert changed == {"head.weight", "head.bias"}
+
+
+def test_what_learns_changes_with_the_phase() -> None:
+    lesson = Lesson(request(strategy="gradual", epochs="4"))
+    lesson.fit()
+    assert [phase.trainable for phase in lesson.recorder.phases] == [
+        ("head",), ("middle", "head"), ("stem", "middle", "head"), ("stem", "middle", "head"),
+    ]  # fmt: skip
+
+
+def test_early_stopping_gives_up_and_restores_the_best_epoch() -> None:
+    lesson = Lesson(request(epochs="50", early_stopping_patience="2", learning_rate="0.05", strategy="from_scratch"))
+    lesson.fit()
+    progress, best = lesson.state.progress, lesson.state.best
+    assert progress.stopped_early
+    assert progress.epoch == best.epoch + 3 < 50
+    restore_best(lesson.state)
+    found = lesson.evaluate()
+    assert found is not None
+    assert found["validation:accuracy"] == best.accuracy == max(r["validation:accuracy"] for r in lesson.recorder.rows)
+
+
+def test_a_loss_that_is_no_number_ends_the_job_with_advice() -> None:
+    lesson = Lesson(request(strategy="from_scratch", optimizer="sgd"))
+    bad: Training = replace(lesson.training, schedule=replace(lesson.training.schedule, warmup_steps=0))
+    with torch.no_grad():
+        lesson.backbone.module.head.bias.fill_(float("nan"))
+    with pytest.raises(UserError, match=r"nan in epoch 1.*learning_rate"):
+        fit(bad, lesson.state, lesson.recorder, NoCheckpoints())
+
+
+def test_accumulated_batches_give_the_step_of_one_large_batch() -> None:
+    small = Lesson(request(batch_size="4", gradient_accumulation_steps="4", strategy="feature_extraction"), dropout=0.0)
+    large = Lesson(request(batch_size="16", strategy="feature_extraction"), dropout=0.0)
+    small.fit()
+    large.fit()
+    torch.testing.assert_close(torch.stack(small.recorder.losses), torch.stack(large.recorder.losses))
+
+
+def test_batches_of_one_record_are_refused_where_they_break_normalisation() -> None:
+    with pytest.raises(UserError, match="batch_size is 1"):
+        Lesson(request(batch_size="1", strategy="full"))
+    assert Lesson(request(batch_size="1", strategy="feature_extraction")).fit()
+
+
+def test_batches_tell_their_number() -> None:
+    batches: Batches = tiny_batches(TinyReader(45), training=True, batch_size=8)
+    assert len(batches) == 6
