@@ -1,0 +1,112 @@
+"""Trains on printed letters, adapts the result to handwritten digits by each strategy, and compares."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from letters_to_digits.channels import Channels, write_digits, write_letters
+from letters_to_digits.jobs import JobFailedError, Outcome, Workshop
+from letters_to_digits.table import BASELINE, comparison
+
+STRATEGIES = ("feature_extraction", "partial", "full", BASELINE)
+
+# Letters and digits are not the same when mirrored, and the letters are bent already.
+PICTURES = {"image_size": "32", "augmentation": "none"}
+LETTERS = PICTURES | {"model_name": "resnet18", "strategy": "from_scratch", "epochs": "4", "batch_size": "64"}
+DIGITS = PICTURES | {"epochs": "30", "batch_size": "16"}
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What the command line asks for."""
+
+    folder: Path
+    per_class: int
+    variants: int
+    seed: int
+    show_logs: bool
+
+
+def main() -> int:
+    """Run the demonstration; the exit code is 1 where a job failed."""
+    options = read_options()
+    workshop = Workshop(options.folder / "jobs", sys.stdout if options.show_logs else None)
+    print(f"Everything goes into {options.folder}\n")
+    letters = write_letters(options.folder / "letters", options.variants, options.seed)
+    digits = write_digits(options.folder / "digits", options.per_class, options.seed)
+
+    print("A ResNet-18 learns printed letters from random weights:", flush=True)
+    base = run(workshop, "letters", letters, LETTERS | {"seed": str(options.seed)})
+    if base is None:
+        return 1
+
+    print(
+        f"\nIts model.tar.gz is adapted to handwritten digits, from {options.per_class} pictures of each:", flush=True
+    )
+    outcomes = adapt(workshop, digits, base, options.seed)
+    report(outcomes)
+    return 0 if len(outcomes) == len(STRATEGIES) else 1
+
+
+def adapt(workshop: Workshop, digits: Channels, base: Outcome, seed: int) -> dict[str, Outcome]:
+    """Run a job per strategy; those that failed are missing in the result."""
+    outcomes = {}
+    for strategy in STRATEGIES:
+        hyperparameters = DIGITS | {"strategy": strategy, "seed": str(seed)}
+        if strategy == BASELINE:
+            channels, hyperparameters = digits, hyperparameters | {"model_name": LETTERS["model_name"]}
+        else:
+            channels = digits | {"model": base.model}
+        outcome = run(workshop, f"digits-{strategy.replace('_', '-')}", channels, hyperparameters)
+        if outcome is not None:
+            outcomes[strategy] = outcome
+    return outcomes
+
+
+def run(workshop: Workshop, name: str, channels: Channels, hyperparameters: dict[str, str]) -> Outcome | None:
+    """Run a job and say in a line how it went."""
+    try:
+        outcome = workshop.run(name, channels, hyperparameters)
+    except JobFailedError as error:
+        print(f"  {name} failed: {error}", file=sys.stderr)
+        return None
+    accuracies = ", ".join(f"{channel} {accuracy:.3f}" for channel, accuracy in outcome.accuracy.items())
+    print(f"  {name}: {outcome.seconds:.1f} s, accuracy on {accuracies}", flush=True)
+    return outcome
+
+
+def report(outcomes: dict[str, Outcome]) -> None:
+    """Print the table, and where everything is."""
+    if not outcomes:
+        return
+    some = next(iter(outcomes.values()))
+    print(f"\n{comparison(outcomes)}\n")
+    print(f"Accuracy on {some.records['test']:,} digits that no job has learnt from. Seconds include a job's start-up.")
+    print("\nThe models:")
+    for strategy, outcome in outcomes.items():
+        print(f"  {strategy:<20}{outcome.model}")
+
+
+def read_options() -> Options:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(prog="scripts/demo", description=__doc__)
+    parser.add_argument("--folder", type=Path, help="where everything goes; default: a new temporary folder")
+    parser.add_argument("--per-class", type=int, default=5, help="pictures of each digit to learn from (default: 5)")
+    parser.add_argument("--variants", type=int, default=4, help="pictures of each letter in each font (default: 4)")
+    parser.add_argument("--seed", type=int, default=0, help="decides all that is random (default: 0)")
+    parser.add_argument("--show-logs", action="store_true", help="print what the jobs log")
+    given = parser.parse_args()
+    if not 1 <= given.per_class <= 80:
+        parser.error(f"--per-class {given.per_class}: 1 to 80 are possible with about 180 pictures of each digit")
+    if given.folder is not None and given.folder.exists() and any(given.folder.iterdir()):
+        parser.error(f"--folder {given.folder} is not empty")
+    folder = Path(tempfile.mkdtemp(prefix="finetune-demo-")) if given.folder is None else given.folder.absolute()
+    return Options(folder, given.per_class, given.variants, given.seed, given.show_logs)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

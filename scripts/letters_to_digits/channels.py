@@ -1,0 +1,45 @@
+"""Which pictures each job gets, in which channel."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from letters_to_digits.handwritten import read_digits
+from letters_to_digits.pictures import contact_sheet, hold_out, write_folders
+from letters_to_digits.printed import FONTS, draw_letters
+
+Channels = dict[str, Path]
+
+
+def write_letters(folder: Path, variants: int, seed: int) -> Channels:
+    """Draw the letters into the channels `train` and `validation`; about a tenth of each class is kept for the latter.
+
+    Args:
+        folder: gets a folder per channel, and `letters.png` to look at.
+        variants: pictures of each letter in each font.
+        seed: decides how they are bent, and which are kept.
+    """
+    letters = draw_letters(variants, seed)
+    validation, train = hold_out(letters, per_class=len(FONTS) * variants // 10, seed=seed)
+    channels = {"train": folder / "train", "validation": folder / "validation"}
+    write_folders(train, channels["train"])
+    write_folders(validation, channels["validation"])
+    contact_sheet(letters, folder / "letters.png", columns=20)
+    return channels
+
+
+def write_digits(folder: Path, per_class: int, seed: int) -> Channels:
+    """Write digits into `train` and `validation`, `per_class` of each in either, and all others into `test`.
+
+    Args:
+        folder: gets a folder per channel, and `digits.png` with all that is learnt from.
+        per_class: pictures of each digit to learn from.
+        seed: decides which they are.
+    """
+    train, others = hold_out(read_digits(), per_class, seed)
+    validation, test = hold_out(others, per_class, seed)
+    channels = {name: folder / name for name in ("train", "validation", "test")}
+    for pictures, name in ((train, "train"), (validation, "validation"), (test, "test")):
+        write_folders(pictures, channels[name])
+    contact_sheet(train, folder / "digits.png", columns=per_class)
+    return channels

@@ -1,0 +1,29 @@
+"""Handwritten digits, real ones, as scikit-learn brings them."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+from sklearn.datasets import load_digits
+
+from letters_to_digits.pictures import SIDE, Grey, Pictures
+
+INK = 16
+
+
+def read_digits() -> Pictures:
+    """Read the 1,797 digits of the test part of "Optical Recognition of Handwritten Digits" (UCI, 43 writers).
+
+    Each is 8 x 8 values of 0..16, the ink in 4 x 4 blocks of a scan of 32 x 32; they are smoothly enlarged to that.
+    """
+    digits = load_digits()
+    pixels = np.stack([enlarged(values) for values in digits.images])
+    return Pictures(pixels, tuple(str(label) for label in digits.target))
+
+
+def enlarged(values: npt.NDArray[np.float64]) -> Grey:
+    """Enlarge `[8, 8]` values of 0..16 to `[SIDE, SIDE]` of 0..255, without steps between the blocks."""
+    image = Image.fromarray((values / INK * 255).astype(np.float32))
+    smooth = np.asarray(image.resize((SIDE, SIDE), Image.Resampling.BICUBIC))
+    return np.clip(np.round(smooth), 0, 255).astype(np.uint8)

@@ -1,0 +1,74 @@
+"""Small grey pictures with their classes, and how they become the files of a channel."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+SIDE = 32
+CELL = SIDE + 2
+
+Grey = npt.NDArray[np.uint8]
+
+
+@dataclass(frozen=True, slots=True)
+class Pictures:
+    """Bright strokes on a dark ground.
+
+    Attributes:
+        pixels: uint8 `[count, SIDE, SIDE]`.
+        labels: the class name of each picture.
+    """
+
+    pixels: Grey
+    labels: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, indices: npt.NDArray[np.int64]) -> Pictures:
+        return Pictures(self.pixels[indices], tuple(self.labels[index] for index in indices))
+
+
+def hold_out(pictures: Pictures, per_class: int, seed: int) -> tuple[Pictures, Pictures]:
+    """Draw `per_class` pictures of each class at random.
+
+    Returns:
+        The pictures drawn, and all others.
+
+    Raises:
+        ValueError: a class has no more than `per_class` pictures.
+    """
+    names = np.array(pictures.labels)
+    drawn: list[npt.NDArray[np.int64]] = []
+    for number, name in enumerate(sorted(set(pictures.labels))):
+        members = np.flatnonzero(names == name)
+        if per_class >= len(members):
+            raise ValueError(f"class {name!r} has {len(members)} pictures: fewer than {per_class} and one to spare")
+        drawn.append(np.random.default_rng((seed, number)).permutation(members)[:per_class])
+    chosen = np.sort(np.concatenate(drawn))
+    return pictures[chosen], pictures[np.setdiff1d(np.arange(len(pictures)), chosen)]
+
+
+def write_folders(pictures: Pictures, folder: Path) -> None:
+    """Write each picture as a PNG file, in one folder per class."""
+    for name in set(pictures.labels):
+        (folder / name).mkdir(parents=True)
+    for index, (pixels, name) in enumerate(zip(pictures.pixels, pictures.labels, strict=True)):
+        Image.fromarray(pixels).save(folder / name / f"{index:05d}.png")
+
+
+def contact_sheet(pictures: Pictures, path: Path, columns: int = 10) -> None:
+    """Write one picture that shows up to `columns` pictures of each class, a class per row."""
+    names = np.array(pictures.labels)
+    classes = sorted(set(pictures.labels))
+    sheet = np.full((len(classes) * CELL, columns * CELL), 80, np.uint8)
+    for row, name in enumerate(classes):
+        for column, index in enumerate(np.flatnonzero(names == name)[:columns]):
+            top, left = row * CELL, column * CELL
+            sheet[top : top + SIDE, left : left + SIDE] = pictures.pixels[index]
+    Image.fromarray(sheet).save(path)

@@ -1,0 +1,100 @@
+"""Printed letters, drawn with the fonts that matplotlib brings, then bent, turned and blurred."""
+
+from __future__ import annotations
+
+import string
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageDraw, ImageFont
+from scipy import ndimage
+
+from letters_to_digits.pictures import SIDE, Grey, Pictures
+
+FONTS = (
+    *("DejaVuSans", "DejaVuSans-Bold", "DejaVuSans-Oblique", "DejaVuSans-BoldOblique"),
+    *("DejaVuSansMono", "DejaVuSansMono-Bold", "DejaVuSansMono-Oblique", "DejaVuSansMono-BoldOblique"),
+    *("DejaVuSerif", "DejaVuSerif-Bold", "DejaVuSerif-Italic", "DejaVuSerif-BoldItalic"),
+    *("STIXGeneral", "STIXGeneralBol", "STIXGeneralItalic", "STIXGeneralBolIta"),
+    *("cmb10", "cmmi10", "cmr10", "cmss10", "cmti10", "cmtt10"),
+)
+SAME_IN_BOTH_CASES = "CKOPSUVWXYZ"
+CANVAS = 2 * SIDE
+
+Plane = npt.NDArray[np.float64]
+
+
+def letter_classes() -> dict[str, str]:
+    """Name of each class, and the letters that belong to it: two where only size tells the cases apart.
+
+    The names differ in more than case, because some file systems do not see case.
+    """
+    both = {f"both_{letter}": letter + letter.lower() for letter in SAME_IN_BOTH_CASES}
+    upper = {f"upper_{letter}": letter for letter in string.ascii_uppercase if letter not in SAME_IN_BOTH_CASES}
+    lower = {f"lower_{letter}": letter for letter in string.ascii_lowercase if letter.upper() not in SAME_IN_BOTH_CASES}
+    return both | lower | upper
+
+
+def draw_letters(variants: int, seed: int) -> Pictures:
+    """Draw every letter in every font.
+
+    Args:
+        variants: pictures of each letter in each font, each bent in its own way.
+        seed: with the class, the font and the variant it decides all that is random about a picture.
+
+    Returns:
+        41 classes x 22 fonts x `variants` pictures.
+    """
+    planes: list[Grey] = []
+    labels: list[str] = []
+    for class_number, (name, letters) in enumerate(letter_classes().items()):
+        for font_number, font in enumerate(FONTS):
+            for variant in range(variants):
+                rng = np.random.default_rng((seed, class_number, font_number, variant))
+                planes.append(handwriting_like(glyph(letters[variant % len(letters)], font), rng))
+                labels.append(name)
+    return Pictures(np.stack(planes), tuple(labels))
+
+
+def glyph(letter: str, font: str) -> Plane:
+    """Draw one letter, 0..1, as large as fits into the middle of a `[CANVAS, CANVAS]` plane."""
+    folder = Path(matplotlib.get_data_path()) / "fonts" / "ttf"
+    face = ImageFont.truetype(folder / f"{font}.ttf", size=CANVAS)
+    left, top, right, bottom = face.getbbox(letter)
+    image = Image.new("L", (int(right - left), int(bottom - top)))
+    ImageDraw.Draw(image).text((-left, -top), letter, font=face, fill=255)
+    scale = 0.9 * CANVAS / max(image.size)
+    image = image.resize((max(1, round(image.width * scale)), max(1, round(image.height * scale))))
+    canvas = Image.new("L", (CANVAS, CANVAS))
+    canvas.paste(image, ((CANVAS - image.width) // 2, (CANVAS - image.height) // 2))
+    return np.asarray(canvas, dtype=np.float64) / 255
+
+
+def handwriting_like(plane: Plane, rng: np.random.Generator) -> Grey:
+    """Bend, turn, slant, scale and blur a glyph, and bring it to `[SIDE, SIDE]`."""
+    bent = ndimage.map_coordinates(plane, bend(rng), order=1, mode="constant")
+    block = CANVAS // SIDE
+    blurred = ndimage.gaussian_filter(bent, sigma=block * rng.uniform(0.8, 1.8))
+    small: Plane = blurred.reshape(SIDE, block, SIDE, block).mean(axis=(1, 3))
+    brightness = rng.uniform(200, 255) / max(float(small.max()), 1e-6)
+    return np.round(small * brightness).astype(np.uint8)
+
+
+def bend(rng: np.random.Generator) -> Plane:
+    """Where each pixel of the bent glyph is taken from: `[2, CANVAS, CANVAS]`, in pixels of the straight one."""
+    middle = (CANVAS - 1) / 2
+    rows, columns = np.mgrid[:CANVAS, :CANVAS] - middle
+    angle, slant = np.deg2rad(rng.uniform(-15, 15)), rng.uniform(-0.25, 0.25)
+    height, width = rng.uniform(0.85, 1.1), rng.uniform(0.7, 1.1)
+    down = (np.cos(angle) * rows - np.sin(angle) * columns) / height
+    right = (np.sin(angle) * rows + np.cos(angle) * columns + slant * rows) / width
+    strength = rng.uniform(0.01, 0.05) * CANVAS
+    return np.stack([down, right]) + middle + strength * np.stack([wave(rng), wave(rng)])
+
+
+def wave(rng: np.random.Generator) -> Plane:
+    """A smooth random surface `[CANVAS, CANVAS]` around 0, with a few hills and valleys."""
+    coarse = Image.fromarray(rng.standard_normal((5, 5)).astype(np.float32))
+    return np.asarray(coarse.resize((CANVAS, CANVAS), Image.Resampling.BICUBIC), dtype=np.float64)
