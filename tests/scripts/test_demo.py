@@ -1,0 +1,68 @@
+"""Does the demonstration tell what its jobs did, and fail when they do?"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from letters_to_digits.jobs import JobFailedError, Outcome, outcome_of
+from letters_to_digits.table import comparison
+from sagemaker_simulator import JobResult, Storage, TrainingJob, TrainingRequest, run_job
+
+ROOT = Path(__file__).resolve().parents[2]
+
+WRITE_METRICS = """
+import json, os, pathlib
+metrics = {"test": {"accuracy": 0.75, "records": 8}, "job": {"trainable_parameters": 5130}}
+(pathlib.Path(os.environ["SAGEMAKER_BASE_DIR"]) / "model" / "metrics.json").write_text(json.dumps(metrics))
+"""
+
+
+def job_of(code: str, place: Path) -> JobResult:
+    job = TrainingJob(TrainingRequest(), (sys.executable, "-c", code), Storage(place / "s3"))
+    return run_job(job, place / "opt-ml")
+
+
+def outcome(parameters: int, accuracy: float) -> Outcome:
+    return Outcome(parameters, 12.34, {"test": accuracy}, {"test": 8}, Path("model.tar.gz"))
+
+
+def test_numbers_are_read_from_the_artifact(tmp_path: Path) -> None:
+    found = outcome_of(job_of(WRITE_METRICS, tmp_path))
+    assert found.trainable_parameters == 5130
+    assert found.accuracy == {"test": 0.75}
+    assert found.records == {"test": 8}
+    assert found.model.is_file()
+
+
+def test_a_failed_job_is_told_with_its_log(tmp_path: Path) -> None:
+    with pytest.raises(JobFailedError, match=r"exit code 3\nIts log: .*000\.log"):
+        outcome_of(job_of("raise SystemExit(3)", tmp_path))
+
+
+def test_the_table_tells_what_each_strategy_gained() -> None:
+    lines = comparison({"full": outcome(11_181_642, 0.85), "from_scratch": outcome(11_181_642, 0.7)}).splitlines()
+    assert lines[2].split() == ["full", "11,181,642", "12.3", "0.850", "+0.150"]
+    assert lines[3].split() == ["from_scratch", "11,181,642", "12.3", "0.700"]
+
+
+def test_the_table_does_without_a_job_that_failed() -> None:
+    assert comparison({"full": outcome(5130, 0.85)}).splitlines()[2].split() == ["full", "5,130", "12.3", "0.850"]
+
+
+@pytest.mark.slow
+def test_adapting_beats_training_from_scratch(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "letters_to_digits", "--folder", str(tmp_path / "demo"), "--variants", "2"]
+    environment = {"PATH": "/usr/bin:/bin", "PYTHONPATH": str(ROOT / "scripts"), "OMP_NUM_THREADS": "1"}
+    ended = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert ended.returncode == 0, ended.stderr
+    table = [line.split() for line in ended.stdout.splitlines() if "strategy" not in line]
+    accuracy = {
+        words[0]: float(words[3]) for words in table if len(words) in {4, 5} and words[1].replace(",", "").isdigit()
+    }
+    baseline = accuracy.pop("from_scratch")
+    assert set(accuracy) == {"feature_extraction", "partial", "full"}
+    assert min(accuracy.values()) > baseline

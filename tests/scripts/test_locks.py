@@ -1,0 +1,38 @@
+"""Do the locks agree with each other, and name nothing of the machine that wrote them?"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+IMAGE = ROOT / "container" / "requirements.txt"
+DEVELOPER = ROOT / "requirements-dev.txt"
+INSTALLER = ROOT / "scripts" / "uv.txt"
+PIN = re.compile(r"^([a-z0-9][a-z0-9._-]*)(?:\[[a-z0-9,]+])?==(\S+)", re.MULTILINE)
+
+
+def pins(lock: Path) -> dict[str, str]:
+    return dict(PIN.findall(lock.read_text(encoding="utf-8")))
+
+
+@pytest.mark.parametrize("lock", [IMAGE, DEVELOPER, INSTALLER], ids=lambda lock: lock.name)
+def test_every_line_is_a_pin_a_hash_or_a_comment(lock: Path) -> None:
+    entries = lock.read_text(encoding="utf-8").replace("\\\n", " ").splitlines()
+    packages = [entry for entry in entries if not entry.lstrip().startswith("#")]
+    assert len(packages) == len(pins(lock)) > 0
+    assert [entry for entry in packages if not PIN.match(entry) or "--hash=sha256:" not in entry] == []
+
+
+@pytest.mark.parametrize("name", ["container/requirements", "requirements-dev", "scripts/uv"])
+@pytest.mark.parametrize("ending", ["in", "txt"])
+def test_no_registry_and_no_folder_is_named(name: str, ending: str) -> None:
+    text = (ROOT / f"{name}.{ending}").read_text(encoding="utf-8")
+    assert re.findall(r"\S*://\S*|.*--(?:extra-)?index.*|.*find-links.*|(?<![\w.])/\w\S*", text) == []
+
+
+def test_development_has_the_versions_of_the_image() -> None:
+    developer = pins(DEVELOPER)
+    assert {name: version for name, version in pins(IMAGE).items() if developer.get(name) != version} == {}

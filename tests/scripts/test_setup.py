@@ -1,0 +1,79 @@
+"""Does `scripts/setup` say what is missing, and return at once when nothing is to be done?"""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+TOOLS = ("bash", "cat", "cut", "dirname", "sha256sum")
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    """A copy of what the script reads, and an almost empty machine in `bin`."""
+    for name in ("scripts/setup", "scripts/uv.txt", "requirements-dev.txt"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        shutil.copy(ROOT / name, tmp_path / name)
+    (tmp_path / "bin").mkdir()
+    for tool in TOOLS:
+        found = shutil.which(tool)
+        assert found is not None
+        (tmp_path / "bin" / tool).symlink_to(found)
+    return tmp_path
+
+
+def setup(project: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [project / "bin" / "bash", project / "scripts" / "setup"],
+        env={"PATH": str(project / "bin")},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def add_program(project: Path, name: str, script: str) -> None:
+    program = project / "bin" / name
+    program.write_text(f"#!{project / 'bin' / 'bash'}\n{script}\n", encoding="utf-8")
+    program.chmod(0o755)
+
+
+def test_a_missing_python_is_named(project: Path) -> None:
+    ended = setup(project)
+    assert ended.returncode == 1
+    assert "Python 3.11 was not found" in ended.stderr
+
+
+def test_another_python_is_not_taken(project: Path) -> None:
+    add_program(project, "python3", "exit 1")
+    assert "Python 3.11 was not found" in setup(project).stderr
+
+
+def test_a_missing_compiler_is_named(project: Path) -> None:
+    add_program(project, "python3.11", f'exec "{sys.executable}" "$@"')
+    ended = setup(project)
+    assert ended.returncode == 1
+    assert "C compiler" in ended.stderr
+    assert not (project / ".venv").exists()
+
+
+def test_nothing_is_done_when_nothing_changed(project: Path) -> None:
+    locks = [(project / name).read_bytes() for name in ("requirements-dev.txt", "scripts/uv.txt")]
+    stamp = hashlib.sha256(b"".join([f"{project}\n".encode(), *locks])).hexdigest()
+    (project / ".venv").mkdir()
+    (project / ".venv" / "finetune.stamp").write_text(f"{stamp}\n", encoding="utf-8")
+    ended = setup(project)
+    assert (ended.returncode, ended.stderr) == (0, "")
+
+
+def test_a_changed_lock_is_noticed(project: Path) -> None:
+    test_nothing_is_done_when_nothing_changed(project)
+    with (project / "requirements-dev.txt").open("a", encoding="utf-8") as lock:
+        lock.write("another==1.0\n")
+    assert setup(project).returncode == 1
