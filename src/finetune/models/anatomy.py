@@ -1,0 +1,120 @@
+"""Where a network has its stem, its body and its head, and the ordered partition that follows from it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from torch import nn
+
+from finetune.models.backbone import LayerGroup
+
+
+@dataclass(frozen=True, slots=True)
+class Children:
+    """The children of one container, cut into groups where `starts(previous, child)` says that a group begins."""
+
+    container: str
+    starts: Callable[[nn.Module, nn.Module], bool] = lambda _previous, _child: True
+
+
+@dataclass(frozen=True, slots=True)
+class Auxiliary:
+    """A classifier beside the main one: its root, its last layer, its weight in the loss, its field in the output."""
+
+    root: str
+    classifier: str
+    weight: float
+    field: str
+
+
+@dataclass(frozen=True, slots=True)
+class Anatomy:
+    """A family of networks, told in paths of modules or parameters; `?` after a path: it may be missing.
+
+    At every border between two groups a single tensor flows. Pooling belongs to the last group of the body, where it
+    makes that tensor small; a dropout belongs to the group whose input it thins out.
+
+    Attributes:
+        body: groups in order; a text with several paths is one group.
+        head: paths of the last group, without auxiliary classifiers.
+        classifier: path of the linear layer that gives the logits.
+        stem: paths of the first group; empty where the body begins with the input.
+        tail: paths that join the last group of the body.
+        auxiliary: classifiers beside the main one; they belong to the head.
+        stem_name: name of the first group.
+    """
+
+    body: tuple[str | Children, ...]
+    head: str
+    classifier: str
+    stem: str = ""
+    tail: str = ""
+    auxiliary: tuple[Auxiliary, ...] = ()
+    stem_name: str = "stem"
+
+    def classifiers(self, network: nn.Module) -> tuple[str, ...]:
+        """Paths of the last layers of all classifiers that `network` has, the main one first."""
+        return (self.classifier, *(extra.classifier for extra in self.auxiliary if _has(network, extra.root)))
+
+
+def layer_groups(network: nn.Module, anatomy: Anatomy) -> tuple[LayerGroup, ...]:
+    """Partition `network` from input to head.
+
+    Returns:
+        groups named `stem`, `layer1`, `layer2`, ..., `head`, which own each parameter exactly once.
+
+    Raises:
+        RuntimeError: the anatomy does not describe this network; a bug of ours.
+    """
+    body = [list(_split(paths)) for paths in _body(network, anatomy)]
+    body[-1] += _split(anatomy.tail)
+    head = [*_split(anatomy.head), *(f"{extra.root}?" for extra in anatomy.auxiliary)]
+    named = [(f"layer{number}", paths) for number, paths in enumerate(body, start=1)]
+    if anatomy.stem:
+        named.insert(0, (anatomy.stem_name, _split(anatomy.stem)))
+    names = [name for name, _ in network.named_parameters()]
+    groups = tuple(_group(network, name, paths, names) for name, paths in [*named, ("head", head)])
+    owned = [parameter for group in groups for parameter in group.parameters]
+    if sorted(owned) != sorted(names):
+        raise RuntimeError(f"groups do not partition the parameters: {sorted(set(owned) ^ set(names))[:5]}")
+    return groups
+
+
+def _body(network: nn.Module, anatomy: Anatomy) -> Iterator[str]:
+    for part in anatomy.body:
+        if isinstance(part, Children):
+            yield from _children(network.get_submodule(part.container), part)
+        else:
+            yield part
+
+
+def _children(container: nn.Module, part: Children) -> Iterator[str]:
+    group: list[str] = []
+    previous: nn.Module | None = None
+    for name, child in container.named_children():
+        if previous is not None and part.starts(previous, child):
+            yield " ".join(group)
+            group = []
+        group.append(f"{part.container}.{name}")
+        previous = child
+    yield " ".join(group)
+
+
+def _group(network: nn.Module, name: str, paths: list[str], parameters: list[str]) -> LayerGroup:
+    present = [path.removesuffix("?") for path in paths if not path.endswith("?") or _has(network, path[:-1])]
+    modules = tuple(network.get_submodule(path) for path in present if path not in parameters)
+    owned = tuple(p for p in parameters if any(p == path or p.startswith(f"{path}.") for path in present))
+    return LayerGroup(name, modules, owned)
+
+
+def _split(paths: str) -> list[str]:
+    return paths.split()
+
+
+def _has(network: nn.Module, path: str) -> bool:
+    try:
+        network.get_submodule(path)
+    except AttributeError:
+        return False
+    return True

@@ -1,0 +1,124 @@
+"""Which head a network gets: the source's own where the classes are the same, a new one otherwise."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from finetune.errors import UserError
+from finetune.models.request import ModelRequest
+
+_SHOWN_LABELS = 5
+
+
+class DropoutLinear(nn.Linear):
+    """A linear layer that drops its input while it learns; its parameters have the names of a plain one."""
+
+    def __init__(self, plain: nn.Linear, p: float) -> None:
+        super().__init__(plain.in_features, plain.out_features, bias=plain.bias is not None, device="meta")
+        self.weight, self.bias, self.p = plain.weight, plain.bias, p
+
+    def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - nn.Linear names its argument so
+        """Give `[batch, out_features]` for `[batch, in_features]`."""
+        return super().forward(functional.dropout(input, self.p, self.training))
+
+
+@dataclass(frozen=True, slots=True)
+class SourceHead:
+    """The head that weights bring along.
+
+    Attributes:
+        classes: how many it distinguishes.
+        labels: their names in its order, where the source says them.
+        multi_label: whether it was trained for several classes per record, where the source says so.
+    """
+
+    classes: int
+    labels: tuple[str, ...] | None = None
+    multi_label: bool | None = None
+
+
+@contextmanager
+def seeded(seed: int, purpose: str) -> Iterator[None]:
+    """Draw random numbers on the CPU as a function of seed and purpose; the global state is left as it was."""
+    digest = hashlib.sha256(f"{seed}:{purpose}".encode()).digest()
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(int.from_bytes(digest[:8], "big") >> 1)
+        yield
+
+
+def rows_to_keep(head: SourceHead | None, request: ModelRequest) -> tuple[int, ...] | None:
+    """Say which rows of the source's head become ours, in our order of labels; None: the head is new.
+
+    Raises:
+        UserError: `reinitialize_top_layer=false`, but the source has no head for these classes.
+    """
+    wish = request.spec.reinitialize_top_layer
+    if wish == "true":
+        return None
+    rows = None if head is None else _matching_rows(head, request)
+    if rows is None and wish == "false":
+        raise UserError(_no_head_message(head, request.labels))
+    return rows
+
+
+def _matching_rows(head: SourceHead, request: ModelRequest) -> tuple[int, ...] | None:
+    if head.multi_label not in (None, request.multi_label) or head.classes != len(request.labels):
+        return None
+    if head.labels is None:
+        return tuple(range(head.classes))
+    if sorted(head.labels) != sorted(request.labels):
+        return None
+    return tuple(head.labels.index(label) for label in request.labels)
+
+
+def _no_head_message(head: SourceHead | None, labels: tuple[str, ...]) -> str:
+    advice = "Choose reinitialize_top_layer=auto or true for a new top layer"
+    if head is None:
+        return f"reinitialize_top_layer=false, but the weights have no top layer to keep. {advice}."
+    theirs = f"{head.classes} classes" if head.labels is None else shortened(head.labels)
+    if head.labels is not None and sorted(head.labels) == sorted(labels):
+        kind = "several classes per record" if head.multi_label else "one class per record"
+        return f"reinitialize_top_layer=false, but the top layer of the weights was trained for {kind}. {advice}."
+    return (
+        f"reinitialize_top_layer=false, but the weights distinguish {theirs} and the data {shortened(labels)}."
+        f" {advice}, or train on the classes of the weights."
+    )
+
+
+def shortened(labels: tuple[str, ...]) -> str:
+    """Name the first few classes and count the rest."""
+    shown = ", ".join(repr(label[:40]) for label in labels[:_SHOWN_LABELS])
+    rest = len(labels) - _SHOWN_LABELS
+    return f"{len(labels)} classes ({shown}{f' and {rest} more' if rest > 0 else ''})"
+
+
+def set_head_dropout(network: nn.Module, roots: list[str], classifier: str, p: float) -> None:
+    """Make the head drop its input with probability `p`: in its own dropout where it has one, before it otherwise.
+
+    Args:
+        network: changed in place.
+        roots: paths of the head's modules.
+        classifier: path of its last linear layer.
+        p: probability of dropping a value.
+    """
+    inside = [module for root in roots for module in network.get_submodule(root).modules()]
+    dropouts = [module for module in inside if isinstance(module, nn.Dropout)]
+    for dropout in dropouts:
+        dropout.p = p
+    if not dropouts:
+        network.set_submodule(classifier, DropoutLinear(linear_at(network, classifier), p))
+
+
+def linear_at(network: nn.Module, path: str) -> nn.Linear:
+    """The linear layer at `path`."""
+    module = network.get_submodule(path)
+    if not isinstance(module, nn.Linear):
+        raise TypeError(f"{path} is {type(module).__name__}, not a linear layer")
+    return module

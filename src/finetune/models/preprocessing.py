@@ -1,0 +1,72 @@
+"""Which pictures belong to which weights, and how their pixels become the numbers that enter a network."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import cast, get_args
+
+import torch
+from torch import Tensor
+from torchvision.models import get_model_weights
+
+from finetune.models.backbone import ImageInput, Interpolation
+
+
+def torchvision_input(name: str) -> ImageInput:
+    """The pictures that torchvision's default weights of `name` were trained on; nothing is downloaded."""
+    preset = get_model_weights(name).DEFAULT.transforms()
+    return ImageInput(
+        size=preset.crop_size[0],
+        resize=preset.resize_size[0],
+        interpolation=cast("Interpolation", preset.interpolation.value),
+        mean=tuple(preset.mean),
+        std=tuple(preset.std),
+    )
+
+
+def earlier_input(preprocessing: object) -> ImageInput | None:
+    """The input that an artifact of ours describes, or None where the description is not whole."""
+    match preprocessing:
+        case {
+            "size": int(size),
+            "resize": int(resize),
+            "interpolation": str(interpolation),
+            "mean": [*mean],
+            "std": [*std],
+        } if interpolation in get_args(Interpolation) and 0 < size <= resize:
+            channels = triple(mean), triple(std)
+            if channels[0] and channels[1] and min(channels[1]) > 0:
+                return ImageInput(size, resize, cast("Interpolation", interpolation), channels[0], channels[1])
+    return None
+
+
+def triple(values: object) -> tuple[float, float, float] | None:
+    """Three numbers, one per channel, or None where `values` is something else."""
+    match values:
+        case [int() | float() as red, int() | float() as green, int() | float() as blue]:
+            return float(red), float(green), float(blue)
+    return None
+
+
+def with_size(expects: ImageInput, size: int | None) -> ImageInput:
+    """The same pictures at another size, with the margin around the crop in the same proportion."""
+    if size is None or size == expects.size:
+        return expects
+    return replace(expects, size=size, resize=max(size, round(expects.resize * size / expects.size)))
+
+
+class Normaliser:
+    """Turns pixels into what a network was trained on, on the device where they are. Not part of its state."""
+
+    def __init__(self, expects: ImageInput) -> None:
+        self._mean = torch.tensor(expects.mean, dtype=torch.float32).view(1, 3, 1, 1)
+        self._std = torch.tensor(expects.std, dtype=torch.float32).view(1, 3, 1, 1)
+
+    def __call__(self, inputs: Mapping[str, Tensor]) -> Tensor:
+        """Give float32 `[batch, 3, size, size]` for `pixels` uint8; channels last on a GPU."""
+        pixels = inputs["pixels"]
+        if self._mean.device != pixels.device:
+            self._mean, self._std = self._mean.to(pixels.device), self._std.to(pixels.device)
+        scaled = (pixels.to(torch.float32) / 255 - self._mean) / self._std
+        return scaled.contiguous(memory_format=torch.channels_last) if scaled.is_cuda else scaled

@@ -1,0 +1,21 @@
+"""Who builds the network in a transformers folder: it says so itself."""
+
+from __future__ import annotations
+
+from finetune.models.pictures import PictureBackbone, build_pictures
+from finetune.models.request import ModelRequest
+from finetune.models.sources import Source
+from finetune.models.text import TextBackbone, build_text
+from finetune.models.transformers_folder import open_folder
+
+
+def build_transformers(request: ModelRequest, source: Source) -> TextBackbone | PictureBackbone:
+    """Build a classifier of transformers, for texts or for pictures.
+
+    Raises:
+        UserError: the network, its weights or its head cannot be as requested.
+    """
+    opened = open_folder(request, source)
+    return (
+        build_text(request, opened) if opened.family.task == "text-classification" else build_pictures(request, opened)
+    )

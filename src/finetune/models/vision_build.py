@@ -1,0 +1,177 @@
+"""How a torchvision classifier is built: which network, which weights, which head."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from urllib.error import URLError
+
+from torch import nn
+from torchvision.models import get_model, get_model_weights
+from torchvision.models.vision_transformer import interpolate_embeddings
+
+from finetune.errors import UserError, did_you_mean
+from finetune.models.anatomy import Anatomy
+from finetune.models.backbone import ImageInput, LoadedWeights
+from finetune.models.fitting import Fit, compare, load_fitting, misfit, recognise
+from finetune.models.heads import SourceHead, linear_at, rows_to_keep, seeded, set_head_dropout
+from finetune.models.preprocessing import earlier_input, torchvision_input, with_size
+from finetune.models.request import ModelRequest
+from finetune.models.sources import Source
+from finetune.models.state_dicts import StateDict, modern_names, read_state_dict
+from finetune.models.vision import TorchvisionBackbone
+from finetune.models.vision_families import FAMILIES, family_of, vision_names
+from finetune.models.weights import no_weights
+
+# The auxiliary classifier of Inception sees a map that is too small for it below this.
+_INCEPTION_AUXILIARY_SIZE = 299
+_POSITIONS = "encoder.pos_embedding"
+
+
+def build_vision(request: ModelRequest, source: Source) -> TorchvisionBackbone:
+    """Build a torchvision classifier with the weights of `source`, or random ones where none are asked for.
+
+    Raises:
+        UserError: the network, its size, its weights or its head cannot be as requested.
+    """
+    state = read_state_dict(source.path) if source.path is not None else None
+    name = _name(request, source, state)
+    expects = _expects(name, request, source)
+    state, words = _weights(name, request, source, state)
+    anatomy = FAMILIES[family_of(name)]
+    arguments = _arguments(name, expects.size, len(request.labels))
+    network = _random_network(name, arguments, request.seed, initialised=state is None)
+    _new_classifiers(network, anatomy, request.seed)
+    weights = LoadedWeights("random", fresh=tuple(network.state_dict()))
+    if state is not None:
+        rows = rows_to_keep(_source_head(name, state, anatomy, source), request)
+        fit = _load(network, name, words, state, rows)
+        weights = LoadedWeights(words, fit.loaded, fit.fresh, fit.unused, _labels(name, source), rows is not None)
+    if request.spec.dropout is not None:
+        set_head_dropout(network, anatomy.head.split(), anatomy.classifier, request.spec.dropout)
+    return TorchvisionBackbone(name, network, expects, weights, anatomy, arguments)
+
+
+def _name(request: ModelRequest, source: Source, state: StateDict | None) -> str:
+    asked = request.spec.name
+    if source.kind == "torchvision artifact" and asked not in (None, source.name):
+        raise UserError(
+            f"model_name={asked!r}, but the {source.place} holds a {source.name}: leave model_name away,"
+            f" or set it to {source.name!r}."
+        )
+    name = source.name or asked or _name_of_state(source.path, state or {})
+    if name not in vision_names():
+        raise UserError(f"The {source.place} holds the unknown network {name!r}{did_you_mean(name, vision_names())}.")
+    return name
+
+
+def _name_of_state(path: Path | None, state: StateDict) -> str:
+    """Name the network by its file, as in `resnet18-f37072fd.pth`, or by its tensors."""
+    stem = "" if path is None else path.stem.partition("-")[0]
+    if stem in vision_names():
+        return stem
+    found = recognise(state)
+    if len(found) == 1:
+        return found[0]
+    hint = f" They fit {' and '.join(repr(name) for name in found)}." if found else ""
+    raise UserError(f"Which network do the weights in {path and path.name} belong to? Set model_name.{hint}")
+
+
+def _expects(name: str, request: ModelRequest, source: Source) -> ImageInput:
+    earlier = earlier_input(source.artifact.get("preprocessing")) if source.artifact else None
+    expects = with_size(earlier or torchvision_input(name), request.image_size)
+    if family_of(name) == "vision_transformer":
+        patch = int(name.rpartition("_")[2])
+        if expects.size % patch:
+            lower = max(patch, expects.size // patch * patch)
+            raise UserError(
+                f"image_size={expects.size} does not suit {name}, whose patches are {patch} pixels wide:"
+                f" choose a multiple of {patch}, such as {lower}."
+            )
+    smallest = _smallest(name)
+    if expects.size < smallest:
+        raise UserError(f"image_size={expects.size} is too small for {name}: choose {smallest} or more.")
+    return expects
+
+
+def _smallest(name: str) -> int:
+    """Side of the smallest picture in pixels. What torchvision says of its transformers is not a limit."""
+    if family_of(name) == "vision_transformer":
+        return 1
+    if family_of(name) == "swin_transformer":
+        return 32
+    return int(get_model_weights(name).DEFAULT.meta["min_size"][0])
+
+
+def _weights(name: str, request: ModelRequest, source: Source, state: StateDict | None) -> tuple[StateDict | None, str]:
+    if not request.pretrained:
+        return None, "random"
+    if state is not None:
+        return state, source.words
+    weights = get_model_weights(name).DEFAULT
+    try:
+        downloaded = weights.get_state_dict(progress=False, check_hash=True, weights_only=True, map_location="cpu")
+    except (URLError, OSError, RuntimeError) as error:
+        raise no_weights(name, error) from error
+    return modern_names(downloaded), f"hub (torchvision, {weights.name})"
+
+
+def _arguments(name: str, size: int, classes: int) -> dict[str, object]:
+    arguments: dict[str, object] = {"num_classes": classes}
+    family = family_of(name)
+    if family == "vision_transformer":
+        arguments["image_size"] = size
+    if family in {"inception", "googlenet"}:
+        auxiliary = family == "googlenet" or size >= _INCEPTION_AUXILIARY_SIZE
+        # Their weights were trained elsewhere with another normalisation, which torchvision restores on the way in.
+        arguments |= {"aux_logits": auxiliary, "transform_input": True, "init_weights": False}
+    return arguments
+
+
+def _random_network(name: str, arguments: Mapping[str, object], seed: int, *, initialised: bool) -> nn.Module:
+    changed = {"init_weights": initialised} if "init_weights" in arguments else {}
+    with seeded(seed, "network"):
+        network: nn.Module = get_model(name, weights=None, **{**arguments, **changed})
+    return network
+
+
+def _new_classifiers(network: nn.Module, anatomy: Anatomy, seed: int) -> None:
+    for path in anatomy.classifiers(network):
+        with seeded(seed, path):
+            linear_at(network, path).reset_parameters()
+
+
+def _source_head(name: str, state: StateDict, anatomy: Anatomy, source: Source) -> SourceHead | None:
+    weight = state.get(f"{anatomy.classifier}.weight")
+    if weight is None:
+        return None
+    labels = _labels(name, source)
+    return SourceHead(len(weight), labels if labels and len(labels) == len(weight) else None, source.multi_label)
+
+
+def _labels(name: str, source: Source) -> tuple[str, ...] | None:
+    if source.kind == "hub":
+        return tuple(get_model_weights(name).DEFAULT.meta["categories"])
+    return source.labels
+
+
+def _load(network: nn.Module, name: str, words: str, state: StateDict, rows: tuple[int, ...] | None) -> Fit:
+    anatomy = FAMILIES[family_of(name)]
+    state = _at_size_of(network, state)
+    found = compare(network, anatomy, state)
+    if not found.fits:
+        raise misfit(name, words, state, found)
+    return load_fitting(network, anatomy, state, rows)
+
+
+def _at_size_of(network: nn.Module, state: StateDict) -> StateDict:
+    """Position embeddings of a vision transformer for the network's picture size."""
+    positions = state.get(_POSITIONS)
+    size, patch = getattr(network, "image_size", None), getattr(network, "patch_size", None)
+    if positions is None or not isinstance(size, int) or not isinstance(patch, int):
+        return state
+    side = round((positions.shape[1] - 1) ** 0.5) if positions.dim() == 3 else 0
+    if side * side + 1 != positions.shape[1]:
+        return state
+    interpolated: StateDict = interpolate_embeddings(size, patch, dict(state))
+    return interpolated

@@ -1,0 +1,80 @@
+"""Where the weights of a network come from: the model channel, then the image, then the hub."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from finetune.errors import UserError
+from finetune.models.archive import ARCHIVE_SUFFIXES, is_archive, unpack
+from finetune.models.request import ModelRequest
+from finetune.models.sources import CONFIG_FILE, STATE_DICT_SUFFIXES, Source, identify
+
+DEFAULT_NAMES = {"image-classification": "resnet50", "text-classification": "distilbert-base-uncased"}
+
+
+def locate(request: ModelRequest) -> Source:
+    """Find the first place that holds the network: model channel, folder named by the user, image, hub.
+
+    Raises:
+        UserError: the model channel holds nothing that is known, or an archive that cannot be trusted.
+        PlatformError: there is no room for what the archive holds.
+    """
+    if request.model_channel is not None:
+        return _in_channel(request.model_channel, request.scratch)
+    name = request.spec.name or DEFAULT_NAMES[request.task]
+    if name.startswith(("/", "./")):
+        return _in_folder(Path(name))
+    baked = None if request.baked_weights is None else _baked(request.baked_weights, name)
+    return baked or Source("hub", "hub", name=name)
+
+
+def no_weights(name: str, cause: object) -> UserError:
+    """The error for weights that are nowhere, with the three ways to give them."""
+    return UserError(
+        f"There are no weights of {name!r} here, and they cannot be downloaded ({str(cause)[:200]}). Three ways:"
+        " (1) give a `model` channel with the model.tar.gz of an earlier job, a transformers folder or a torchvision"
+        " state dict; (2) use an image that was built with these weights in it; (3) give the job network access"
+        " to the hub. Or train with random weights: strategy=from_scratch."
+    )
+
+
+def _in_channel(channel: Path, scratch: Path) -> Source:
+    place = "model channel"
+    if not channel.is_dir():
+        raise UserError(f"The model channel has no folder: {channel}. Give a model, or leave the channel away.")
+    source = identify(channel, place)
+    if source is not None:
+        return source
+    entries = [path for path in sorted(channel.iterdir()) if not path.name.startswith(".")]
+    archives = [path for path in entries if is_archive(path) and path.is_file()]
+    if len(archives) == 1:
+        entries = [archives[0]]
+        source = identify(unpack(archives[0], scratch), f"{archives[0].name} of the {place}")
+        if source is not None:
+            return source
+    shown = ", ".join(path.name for path in entries[:5]) or "nothing"
+    raise UserError(
+        f"The model channel holds no model that is known; it holds {shown}. Give one archive"
+        f" ({', '.join(ARCHIVE_SUFFIXES)}), or unpacked: an artifact of an earlier job, a transformers folder with"
+        f" {CONFIG_FILE}, or a torchvision state dict ({', '.join(STATE_DICT_SUFFIXES)})."
+    )
+
+
+def _in_folder(folder: Path) -> Source:
+    source = identify(folder, f"folder {folder}") if folder.is_dir() else None
+    if source is None:
+        raise UserError(f"model_name={str(folder)!r} is no folder with a model: give a name, or use the model channel.")
+    return source
+
+
+def _baked(weights: Path, name: str) -> Source | None:
+    place = "weights in the image"
+    folder = weights / name
+    if not folder.resolve().is_relative_to(weights.resolve()):
+        return None
+    if folder.is_dir():
+        source = identify(folder, place)
+        if source is not None:
+            return Source(source.kind, place, source.path, source.name or name, source.artifact)
+    files = (folder.with_name(folder.name + suffix) for suffix in STATE_DICT_SUFFIXES)
+    return next((Source("state dict", place, path, name) for path in files if path.is_file()), None)
