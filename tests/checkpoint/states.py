@@ -37,7 +37,7 @@ def parts_at(step: int) -> dict[str, Holder]:
         0: {"step": torch.tensor(float(step)), "exp_avg": torch.randn(7, 3, generator=generator).to(torch.bfloat16)}
     }
     return {
-        "model": Holder({"weight": weight, "bias": torch.arange(5) + step}),
+        "model": Holder({"weight": weight, "bias": torch.arange(5) + step, "seen": step}),
         "optimizer": Holder({"state": moments, "param_groups": [{"lr": 0.1 / (step + 1), "betas": (0.9, 0.999)}]}),
         "progress": Holder({"step": step, "best": None, "worst": float("inf"), "name": "é\n"}),
     }

@@ -64,28 +64,27 @@ def load_checkpoint(folder: Path, name: CheckpointName) -> LoadedCheckpoint:
         UnusableError: it is not whole.
     """
     manifest = read_manifest(folder, name)
-    check_hashes(folder, manifest.files)
     try:
+        check_hashes({folder / file: entry for file, entry in manifest.files.items()})
         parts = {part: _load_part(folder, part, manifest) for part in _parts(manifest)}
-    except (OSError, SafetensorError, ValueError, RecursionError) as error:
+    except OSError as error:
+        raise UnusableError(_reason(error)) from error
+    except (SafetensorError, ValueError, RecursionError) as error:
         raise UnusableError(f"cannot be read although its hashes hold: {error}") from error
     return LoadedCheckpoint(manifest, parts)
 
 
-def check_hashes(folder: Path, files: Mapping[str, FileEntry]) -> None:
+def check_hashes(files: Mapping[Path, FileEntry]) -> None:
     """Compare files with their hashes, several at a time.
 
     Raises:
-        UnusableError: one has another content, or cannot be read.
+        UnusableError: one has another content.
+        OSError: one cannot be read.
     """
     with ThreadPoolExecutor(_READING_THREADS) as threads:
-        hashes = threads.map(lambda file: hash_file(folder / file), files)
-        try:
-            for file, found in zip(files, hashes, strict=True):
-                if found != files[file].sha256:
-                    raise UnusableError(f"{file} has another content than when it was written")
-        except OSError as error:
-            raise UnusableError(_reason(error)) from error
+        for path, found in zip(files, threads.map(hash_file, files), strict=True):
+            if found != files[path].sha256:
+                raise UnusableError(f"{path.name} has another content than when it was written")
 
 
 def _parts(manifest: Manifest) -> list[str]:

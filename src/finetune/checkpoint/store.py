@@ -2,29 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable
 from pathlib import Path
 
-from finetune.checkpoint.layout import (
-    IGNORED_SUFFIX,
-    MANIFEST,
-    CheckpointName,
-    is_marker,
-    is_part_name,
-    list_folder,
-    newest_first,
-    parse_name,
-)
+from finetune.checkpoint.assembly import seal, whole_or_not_at_all, write_parts
+from finetune.checkpoint.layout import CheckpointName, is_marker, is_part_name, list_folder, newest_first, parse_name
 from finetune.checkpoint.manifest import About, Manifest, UnusableError
 from finetune.checkpoint.reading import LoadedCheckpoint, load_checkpoint
-from finetune.checkpoint.retention import expired, remove, remove_temporaries, survey, sync_folder
+from finetune.checkpoint.retention import expired, remove, remove_temporaries, survey
 from finetune.checkpoint.snapshot import Snapshot
-from finetune.checkpoint.state import FlatState
-from finetune.checkpoint.tensor_file import FileEntry, HashedFile, write_tensors
 from finetune.errors import PlatformError
 
 logger = logging.getLogger(__name__)
@@ -46,7 +34,7 @@ class CheckpointStore:
         if keep < 1:
             raise ValueError(f"at least one checkpoint must be kept, not {keep}")
         self.folder = folder
-        self._keep = keep
+        self.keep = keep
         self._last_serial = 0
         self._broken: set[CheckpointName] = set()
 
@@ -70,10 +58,13 @@ class CheckpointStore:
         self._name_foreign()
         for name in names:
             try:
-                return load_checkpoint(self.folder / str(name), name)
+                loaded = load_checkpoint(self.folder / str(name), name)
             except UnusableError as error:
                 self._broken.add(name)
                 logger.warning("checkpoint %s is passed over: %s", name, error)
+            else:
+                self._broken.discard(name)
+                return loaded
         return None
 
     def write(self, snapshot: Snapshot, about: About) -> CheckpointName:
@@ -89,9 +80,17 @@ class CheckpointStore:
             raise ValueError(f"a checkpoint cannot have the parts {wrong} at step {about.step}")
         self._remove_expired()  # the agent may have caught up since the last time
         name = CheckpointName(about.step, self._next_serial())
-        with self._whole_or_not_at_all(name) as folder:
-            files = _write_parts(folder, snapshot.parts)
-            _write_manifest(folder, Manifest(name, about, time.time(), files))
+        folder = self.folder / str(name)
+        try:
+            with whole_or_not_at_all(folder):
+                files = write_parts(folder, snapshot.parts)
+                seal(folder, files, Manifest(name, about, time.time(), files).encode())
+        except OSError as error:
+            logger.warning("checkpoint %s was not written: %s; earlier ones are intact", name, error.strerror)
+            raise PlatformError(
+                f"checkpoint {name} could not be written to {self.folder}: {error.strerror}. Earlier checkpoints are "
+                "intact. Give the job a larger volume, or let it write elsewhere."
+            ) from error
         logger.debug("checkpoint %s (%s) is complete", name, about.kind)
         self._remove_expired()
         return name
@@ -112,7 +111,7 @@ class CheckpointStore:
         self.skip_serials(names)
         return names
 
-    def skip_serials(self, names: list[CheckpointName]) -> None:
+    def skip_serials(self, names: Iterable[CheckpointName]) -> None:
         """Give no later checkpoint the serial number of one of these, which exist here or elsewhere."""
         self._last_serial = max([self._last_serial, *(name.serial for name in names)])
 
@@ -121,26 +120,9 @@ class CheckpointStore:
         self._last_serial += 1
         return self._last_serial
 
-    @contextmanager
-    def _whole_or_not_at_all(self, name: CheckpointName) -> Iterator[Path]:
-        folder = self.folder / str(name)
-        try:
-            folder.mkdir(parents=True)
-            yield folder
-        except BaseException as error:
-            if folder.is_dir():
-                remove(folder)
-            if not isinstance(error, OSError):
-                raise
-            logger.warning("checkpoint %s was not written: %s; earlier ones are intact", name, error.strerror)
-            raise PlatformError(
-                f"checkpoint {name} could not be written to {self.folder}: {error.strerror}. Earlier checkpoints are "
-                "intact. Give the job a larger volume, or let it write elsewhere."
-            ) from error
-
     def _remove_expired(self) -> None:
         try:
-            names = expired(survey(self.folder, self._broken), self._keep)
+            names = expired(survey(self.folder, self._broken), self.keep)
         except OSError as error:
             logger.warning("old checkpoints in %s could not be looked at: %s", self.folder, error)
             return
@@ -152,28 +134,3 @@ class CheckpointStore:
         for entry in list_folder(self.folder):
             if parse_name(entry) is None and not is_marker(entry):
                 logger.warning("%s in the checkpoints folder is passed over: not a checkpoint of this program", entry)
-
-
-def _write_parts(folder: Path, parts: Mapping[str, FlatState]) -> dict[str, FileEntry]:
-    """Write every part under temporary names; give the files their names only when all are on the disk."""
-    files: dict[str, FileEntry] = {}
-    for part, state in parts.items():
-        if state.tensors:
-            file = f"{part}.safetensors"
-            files[file] = write_tensors(folder / (file + IGNORED_SUFFIX), state.tensors)
-        with HashedFile(folder / f"{part}.json{IGNORED_SUFFIX}") as values:
-            values.write(json.dumps(state.values, allow_nan=False, separators=(",", ":")).encode())
-        files[f"{part}.json"] = values.entry()
-    for file in files:
-        (folder / (file + IGNORED_SUFFIX)).rename(folder / file)
-    sync_folder(folder)
-    sync_folder(folder.parent)
-    return files
-
-
-def _write_manifest(folder: Path, manifest: Manifest) -> None:
-    temporary = folder / (MANIFEST + IGNORED_SUFFIX)
-    with HashedFile(temporary) as file:
-        file.write(manifest.encode())
-    temporary.rename(folder / MANIFEST)
-    sync_folder(folder)

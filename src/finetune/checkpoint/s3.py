@@ -1,0 +1,194 @@
+"""How do checkpoints reach S3 and come back, where no platform synchronises the folder?
+
+The same files under the same names, the manifest last. S3 replaces single objects as a whole, but a checkpoint is
+several: so what comes back is trusted as little as what lies in a folder.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+
+from boto3.s3.transfer import TransferConfig
+
+from finetune.checkpoint.assembly import seal, unfinished, whole_or_not_at_all
+from finetune.checkpoint.layout import IGNORED_SUFFIX, MANIFEST, CheckpointName, newest_first
+from finetune.checkpoint.manifest import MAX_MANIFEST_BYTES, About, Manifest, UnusableError, parse_manifest
+from finetune.checkpoint.reading import LoadedCheckpoint, check_hashes, read_manifest
+from finetune.checkpoint.retention import Candidate, expired, remove
+from finetune.checkpoint.s3_access import S3_FAILURES, S3Location, connect, explain
+from finetune.checkpoint.snapshot import Snapshot
+from finetune.checkpoint.store import CheckpointStore
+from finetune.errors import PlatformError
+
+logger = logging.getLogger(__name__)
+
+_PROBE = f"write-check{IGNORED_SUFFIX}"
+_Listing = Mapping[CheckpointName, Mapping[str, int]]
+
+
+class S3Mirror:
+    """A store whose checkpoints are also in S3; to be used in the store's place."""
+
+    def __init__(self, store: CheckpointStore, location: S3Location, *, attempts: int = 5) -> None:
+        """Make a client; nothing is sent yet.
+
+        Args:
+            store: where checkpoints are written first; its `keep` holds in S3 too.
+            location: of the checkpoints' folders in S3.
+            attempts: how often each request is tried before it counts as failed.
+
+        Raises:
+            UserError: the environment does not allow a client.
+        """
+        self._store = store
+        self._location = location
+        self._client = connect(attempts)
+        self._manifests: dict[CheckpointName, Manifest | UnusableError] = {}
+        self._transfer = TransferConfig(multipart_chunksize=32 << 20, max_concurrency=4)
+
+    def restore(self) -> LoadedCheckpoint | None:
+        """Return the newest complete checkpoint of folder and S3 together. For the start.
+
+        Raises:
+            UserError: bucket, permissions or credentials are wrong.
+            PlatformError: S3 does not answer, or the folder cannot be used.
+        """
+        try:
+            self._check_writing()
+            listing = self._list()
+        except S3_FAILURES as error:
+            raise explain(error, self._location) from error
+        local = self._store.restore()
+        self._store.skip_serials(listing)
+        for name in sorted(listing, key=lambda name: name.serial, reverse=True):
+            if local is not None and name.serial <= local.manifest.name.serial:
+                break
+            if self._fetched(name, listing[name]):
+                return self._store.newest_complete()
+        return local
+
+    def write(self, snapshot: Snapshot, about: About) -> CheckpointName:
+        """Write a checkpoint into the folder, then copy it. A copy that fails is logged, and the job goes on.
+
+        Raises:
+            PlatformError: it could not be written into the folder.
+        """
+        name = self._store.write(snapshot, about)
+        try:
+            self._upload(name)
+            self._remove_expired()
+        except S3_FAILURES as error:
+            logger.warning(
+                "checkpoint %s is in its folder but not in S3; the next one is tried again. %s",
+                name,
+                explain(error, self._location),
+            )
+        return name
+
+    def _check_writing(self) -> None:
+        """Find out now, not at the first checkpoint, whether the job may write."""
+        key = self._location.prefix + _PROBE
+        self._client.put_object(Bucket=self._location.bucket, Key=key, Body=b"")
+        try:
+            self._client.delete_object(Bucket=self._location.bucket, Key=key)
+        except S3_FAILURES as error:
+            logger.warning("old checkpoints will stay in S3. %s", explain(error, self._location))
+
+    def _list(self) -> _Listing:
+        """Every checkpoint in S3: file name -> size in bytes."""
+        pages = self._client.get_paginator("list_objects_v2").paginate(
+            Bucket=self._location.bucket, Prefix=f"{self._location.prefix}step-"
+        )
+        found: dict[str, dict[str, int]] = {}
+        for page in pages:
+            for item in page.get("Contents", ()):
+                folder, slash, file = str(item["Key"]).removeprefix(self._location.prefix).partition("/")
+                if slash and file and "/" not in file:
+                    found.setdefault(folder, {})[file] = int(item["Size"])
+        return {name: found[str(name)] for name in newest_first(found)}
+
+    def _upload(self, name: CheckpointName) -> None:
+        folder = self._store.folder / str(name)
+        manifest = read_manifest(folder, name)
+        for file in [*manifest.files, MANIFEST]:
+            self._client.upload_file(
+                str(folder / file), self._location.bucket, self._key(name, file), Config=self._transfer
+            )
+        self._manifests[name] = manifest
+
+    def _fetched(self, name: CheckpointName, sizes: Mapping[str, int]) -> bool:
+        """Bring a checkpoint into the folder if it is whole in S3; otherwise say what is wrong with it."""
+        folder = self._store.folder / str(name)
+        try:
+            manifest, content = self._read_manifest(name, sizes)
+            if folder.is_dir():
+                remove(folder)  # what is there was passed over as broken
+            with whole_or_not_at_all(folder):
+                self._download(folder, manifest)
+                seal(folder, manifest.files, content)
+        except UnusableError as error:
+            logger.warning("checkpoint %s in S3 is passed over: %s", name, error)
+            return False
+        except S3_FAILURES as error:
+            logger.warning("checkpoint %s in S3 is passed over. %s", name, explain(error, self._location))
+            return False
+        except OSError as error:
+            raise PlatformError(
+                f"checkpoint {name} could not be brought from {self._location} to {folder.parent}: {error.strerror}. "
+                "Give the job a larger volume."
+            ) from error
+        return True
+
+    def _read_manifest(self, name: CheckpointName, sizes: Mapping[str, int]) -> tuple[Manifest, bytes]:
+        """Read a manifest and see that every file is there in its size.
+
+        Raises:
+            UnusableError: it is not whole.
+        """
+        if sizes.get(MANIFEST, MAX_MANIFEST_BYTES + 1) > MAX_MANIFEST_BYTES:
+            raise UnusableError("no manifest", alien=MANIFEST in sizes)
+        answer = self._client.get_object(Bucket=self._location.bucket, Key=self._key(name, MANIFEST))
+        content: bytes = answer["Body"].read()
+        manifest = parse_manifest(content, name)
+        for file, entry in manifest.files.items():
+            if sizes.get(file) != entry.size:
+                raise UnusableError(f"{file} has {sizes.get(file, 'no')} bytes instead of {entry.size}")
+        return manifest, content
+
+    def _download(self, folder: Path, manifest: Manifest) -> None:
+        for file in manifest.files:
+            target = unfinished(folder, file)
+            self._client.download_file(
+                self._location.bucket, self._key(manifest.name, file), str(target), Config=self._transfer
+            )
+        check_hashes({unfinished(folder, file): entry for file, entry in manifest.files.items()})
+
+    def _remove_expired(self) -> None:
+        listing = self._list()
+        candidates = []
+        for name, sizes in listing.items():
+            manifest = self._known(name, sizes)
+            if isinstance(manifest, Manifest):
+                candidates.append(Candidate(name, complete=True, best=manifest.about.best, safe=True))
+            elif not manifest.alien:
+                candidates.append(Candidate(name, complete=False))
+        for name in expired(candidates, self._store.keep):
+            self._delete(name, listing[name])
+
+    def _known(self, name: CheckpointName, sizes: Mapping[str, int]) -> Manifest | UnusableError:
+        if name not in self._manifests:
+            try:
+                self._manifests[name], _ = self._read_manifest(name, sizes)
+            except UnusableError as error:
+                self._manifests[name] = error
+        return self._manifests[name]
+
+    def _delete(self, name: CheckpointName, files: Mapping[str, int]) -> None:
+        for file in sorted(files, key=lambda file: file != MANIFEST):
+            self._client.delete_object(Bucket=self._location.bucket, Key=self._key(name, file))
+        logger.debug("checkpoint %s is superseded and was removed from S3", name)
+
+    def _key(self, name: CheckpointName, file: str) -> str:
+        return f"{self._location.prefix}{name}/{file}"

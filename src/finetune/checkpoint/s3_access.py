@@ -1,0 +1,102 @@
+"""Which place in S3 is meant, how is it reached, and what does it mean when it cannot be?"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Any, Self
+
+import boto3
+from boto3.exceptions import Boto3Error
+from botocore.config import Config
+from botocore.exceptions import (
+    BotoCoreError,
+    ClientError,
+    CredentialRetrievalError,
+    NoCredentialsError,
+    ParamValidationError,
+    PartialCredentialsError,
+    ProfileNotFound,
+)
+
+from finetune.errors import JobError, PlatformError, UserError
+
+# All that a request to S3 raises when S3, the network or the permissions are at fault.
+S3_FAILURES = (ClientError, BotoCoreError, Boto3Error)
+
+_URI = re.compile(r"s3://([a-z0-9][a-z0-9.-]{1,61}[a-z0-9])(?:/(.*))?")
+_CREDENTIALS = (NoCredentialsError, PartialCredentialsError, CredentialRetrievalError, ProfileNotFound)
+
+
+@dataclass(frozen=True, slots=True)
+class S3Location:
+    """A bucket and the beginning of every key in it: empty, or with a slash at its end."""
+
+    bucket: str
+    prefix: str
+
+    @classmethod
+    def parse(cls, uri: str) -> Self:
+        """Read `s3://bucket/prefix`.
+
+        Raises:
+            UserError: it is none.
+        """
+        match = _URI.fullmatch(uri.strip())
+        if match is None:
+            raise UserError(
+                f"checkpoint_s3_uri={uri!r} is no place in S3. Write s3://bucket/prefix, with the bucket's name in "
+                "small letters, digits, dots and hyphens."
+            )
+        prefix = (match[2] or "").strip("/")
+        return cls(match[1], f"{prefix}/" if prefix else "")
+
+    def __str__(self) -> str:
+        return f"s3://{self.bucket}/{self.prefix}"
+
+
+def connect(attempts: int) -> Any:  # noqa: ANN401 - boto3 makes its clients' types at run time
+    """Return an S3 client; endpoint, region and credentials come from the environment, as everywhere with boto3.
+
+    Args:
+        attempts: how often a request is tried; the pause before each further one doubles, to 20 s at most.
+
+    Raises:
+        UserError: the environment names an endpoint or a profile that cannot be.
+    """
+    config = Config(retries={"mode": "standard", "total_max_attempts": attempts}, connect_timeout=5, read_timeout=20)
+    try:
+        return boto3.session.Session().client("s3", config=config)
+    except (ValueError, BotoCoreError) as error:
+        raise UserError(
+            f"checkpoint_s3_uri cannot be used with this environment: {error}. Check AWS_ENDPOINT_URL, AWS_PROFILE and "
+            "AWS_REGION."
+        ) from error
+
+
+def explain(error: Exception, location: S3Location) -> JobError:
+    """Return the failure of a request in terms of who can mend it."""
+    place = f"checkpoint_s3_uri={str(location)!r}"
+    if isinstance(error, _CREDENTIALS):
+        return UserError(f"{place} cannot be used: {error}. Give the container AWS credentials, or a role.")
+    if isinstance(error, ParamValidationError):
+        return UserError(f"{place} cannot be used: {error}")
+    code, status = _code_of(error)
+    if code == "NoSuchBucket":
+        return UserError(f"{place}: there is no bucket {location.bucket!r}. Make it, or name another.")
+    if status in (401, 403):
+        return UserError(
+            f"{place} was refused ({code}). The job needs s3:ListBucket on the bucket and s3:GetObject, s3:PutObject "
+            "and s3:DeleteObject below the prefix."
+        )
+    if 300 <= status < 500 and status not in (408, 429):
+        return UserError(f"{place} cannot be used: {error}. Check bucket, region and AWS_ENDPOINT_URL.")
+    return PlatformError(f"{place} could not be reached: {error}. Check the network, or start the job again later.")
+
+
+def _code_of(error: Exception) -> tuple[str, int]:
+    """S3's error code and the HTTP status, or an empty text and 0 where there was no answer."""
+    if not isinstance(error, ClientError):
+        return "", 0
+    code = str(error.response.get("Error", {}).get("Code", ""))
+    return code, int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))

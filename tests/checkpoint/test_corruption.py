@@ -1,0 +1,192 @@
+"""Whatever happened to the files, what is restored is exactly one of the checkpoints written, and the newest whole one.
+
+Every kind of damage is dealt to every kind of file, several at a time, at places that hypothesis chooses.
+"""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from hypothesis import event, given, settings
+from hypothesis import strategies as st
+
+from checkpoint.states import about, is_state_of, parts_at
+from finetune.checkpoint import CheckpointStore, take_snapshot
+
+STEPS = (1, 2, 3)
+FILES = (
+    "manifest.json",
+    "model.json",
+    "model.safetensors",
+    "optimizer.json",
+    "optimizer.safetensors",
+    "progress.json",
+)
+KINDS = ("truncate", "flip", "delete", "empty", "swap", "grow", "folder", "temporary name", "marker only")
+LATER_VERSION = b'{"body": {"format": "finetune-checkpoint", "version": 2}, "sha256": ""}'
+
+Written = dict[str, dict[str, bytes]]
+
+
+@dataclass(frozen=True)
+class Damage:
+    """One thing that happens to one file; `place` says where in it, or which other checkpoint is taken from."""
+
+    kind: str
+    step: int
+    file: str
+    place: int
+
+
+DAMAGES = st.builds(
+    Damage,
+    st.sampled_from(KINDS),
+    st.sampled_from(STEPS) | st.just(STEPS[-1]),
+    st.sampled_from(FILES),
+    st.integers(0, 2**20),
+)
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory) -> Written:
+    store = CheckpointStore(tmp_path_factory.mktemp("written"), keep=9)
+    for step in STEPS:
+        store.write(take_snapshot(parts_at(step)), about(step))
+    return {
+        folder.name: {file.name: file.read_bytes() for file in folder.iterdir()}
+        for folder in sorted(store.folder.iterdir())
+    }
+
+
+@pytest.fixture(scope="module")
+def scratch(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("damaged") / "checkpoints"
+
+
+def lay_out(written: Written, folder: Path) -> None:
+    shutil.rmtree(folder, ignore_errors=True)
+    for name, files in written.items():
+        (folder / name).mkdir(parents=True)
+        for file, content in files.items():
+            (folder / name / file).write_bytes(content)
+
+
+def deal(damage: Damage, written: Written, folder: Path) -> None:
+    name = sorted(written)[STEPS.index(damage.step)]
+    path = folder / name / damage.file
+    if not path.is_file():
+        return
+    content = path.read_bytes()
+    others = [other for other in sorted(written) if other != name]
+    match damage.kind:
+        case "truncate":
+            path.write_bytes(content[: damage.place % max(len(content), 1)])
+        case "flip" if content:
+            position = damage.place % (len(content) * 8)
+            flipped = bytearray(content)
+            flipped[position // 8] ^= 1 << position % 8
+            path.write_bytes(flipped)
+        case "delete":
+            path.unlink()
+        case "empty" | "marker only":
+            path.write_bytes(b"")
+            if damage.kind == "marker only":
+                path.rename(path.with_name(f"{path.name}.sagemaker-uploaded"))
+        case "swap":
+            path.write_bytes(written[others[damage.place % len(others)]][damage.file])
+        case "grow":
+            path.write_bytes(content + b"\0" * (1 + damage.place % 9))
+        case "folder":
+            path.unlink()
+            path.mkdir()
+        case "temporary name":
+            path.rename(path.with_name(f"{path.name}.sagemaker-ignore"))
+
+
+def newest_intact(written: Written, folder: Path) -> int:
+    """The step of the newest checkpoint whose every file is as it was written, or -1."""
+    for name, step in sorted(zip(sorted(written), STEPS, strict=True), reverse=True):
+        paths = {file: folder / name / file for file in written[name]}
+        if all(path.is_file() and path.read_bytes() == written[name][file] for file, path in paths.items()):
+            return step
+    return -1
+
+
+def assert_right(written: Written, folder: Path) -> int:
+    expected = newest_intact(written, folder)
+    loaded = CheckpointStore(folder).restore()
+    if loaded is None:
+        assert expected == -1
+        return -1
+    step = loaded.manifest.about.step
+    assert step in STEPS
+    assert step >= expected  # later only where a damage left no trace in what a file says
+    assert is_state_of(loaded.parts, step)
+    return step
+
+
+@settings(max_examples=400)
+@given(st.lists(DAMAGES, min_size=1, max_size=6))
+def test_any_damage_at_any_place(written: Written, scratch: Path, damages: list[Damage]) -> None:
+    lay_out(written, scratch)
+    for damage in damages:
+        deal(damage, written, scratch)
+    event(f"restored {assert_right(written, scratch)}")
+
+
+@pytest.mark.parametrize("file", FILES)
+@pytest.mark.parametrize("kind", KINDS)
+def test_each_kind_of_damage_to_each_file_of_the_newest_leads_to_the_one_before(
+    written: Written, scratch: Path, kind: str, file: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    lay_out(written, scratch)
+    deal(Damage(kind, 3, file, 1234), written, scratch)
+    assert assert_right(written, scratch) == 2
+    (line,) = (record.getMessage() for record in caplog.records if record.levelname == "WARNING")
+    assert max(written) in line
+
+
+@given(st.sets(st.sampled_from(FILES)), st.sets(st.sampled_from(FILES)))
+def test_the_newest_synchronised_in_part_over_an_older_one_in_part(
+    written: Written, scratch: Path, arrived: set[str], left_over: set[str]
+) -> None:
+    lay_out(written, scratch)
+    newest, older = max(written), min(written)
+    for file in set(FILES) - arrived:
+        (scratch / newest / file).unlink()
+        if file in left_over:
+            (scratch / newest / file).write_bytes(written[older][file])
+    assert assert_right(written, scratch) == (3 if arrived == set(FILES) else 2)
+
+
+@given(st.binary(max_size=200) | st.just(LATER_VERSION), st.sampled_from(FILES), st.sets(st.sampled_from(FILES)))
+def test_a_foreign_folder_of_our_name_is_passed_over(
+    written: Written, scratch: Path, content: bytes, file: str, copied: set[str]
+) -> None:
+    lay_out(written, scratch)
+    foreign = scratch / "step-000000099-000099"
+    foreign.mkdir()
+    for name in copied:
+        (foreign / name).write_bytes(written[max(written)][name])
+    (foreign / file).write_bytes(content)
+    assert assert_right(written, scratch) == 3
+
+
+def test_a_whole_checkpoint_under_another_name_is_passed_over(written: Written, scratch: Path) -> None:
+    lay_out(written, scratch)
+    newest = scratch / max(written)
+    newest.rename(newest.with_name("step-000000007-000007"))
+    assert assert_right(written, scratch) == 2
+
+
+def test_a_link_that_leads_elsewhere_is_not_followed(written: Written, scratch: Path, tmp_path: Path) -> None:
+    lay_out(written, scratch)
+    newest = scratch / max(written)
+    newest.rename(tmp_path / "elsewhere")
+    newest.symlink_to(tmp_path / "elsewhere")
+    loaded = CheckpointStore(scratch).restore()
+    assert loaded is not None
+    assert loaded.manifest.about.step == 2

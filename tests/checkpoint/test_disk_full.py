@@ -1,0 +1,101 @@
+"""A disk that is full in the middle of a write costs that checkpoint and no other, and training may go on."""
+
+from __future__ import annotations
+
+import logging
+import resource
+import shutil
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from checkpoint.states import Holder, about, is_state_of, parts_at
+from finetune.checkpoint import BackgroundWriter, CheckpointStore, take_snapshot
+from finetune.errors import PlatformError
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 256 KiB."""
+    mount = shutil.which("mount")
+    if mount is None:
+        pytest.skip("needs mount")
+    command = [mount, "-t", "tmpfs", "-o", "size=256k", "tmpfs", str(tmp_path)]
+    if subprocess.run(command, capture_output=True, check=False).returncode != 0:
+        pytest.skip("needs the right to mount a file system")
+    yield tmp_path
+    subprocess.run(["umount", str(tmp_path)], check=True)
+
+
+@contextmanager
+def largest_file(size: int) -> Iterator[None]:
+    """Let no file grow beyond `size` bytes, in this process."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_a_full_disk(small_disk: Path, caplog: pytest.LogCaptureFixture) -> None:
+    store = CheckpointStore(small_disk / "checkpoints")
+    store.write(take_snapshot(parts_at(1)), about(1))
+    before = sorted(small_disk.rglob("*"))
+    large = take_snapshot({"model": Holder({"weight": torch.rand(1 << 20)})})
+    with caplog.at_level(logging.WARNING), pytest.raises(PlatformError, match="No space left on device"):
+        store.write(large, about(2))
+    assert "No space left on device; earlier ones are intact" in caplog.text
+    assert sorted(small_disk.rglob("*")) == before
+    assert_newest(store, 1)
+    store.write(take_snapshot(parts_at(3)), about(3))
+    assert_newest(store, 3)
+
+
+def test_a_disk_that_others_have_filled(small_disk: Path) -> None:
+    store = CheckpointStore(small_disk / "checkpoints")
+    store.write(take_snapshot(parts_at(1)), about(1))
+    with (small_disk / "filler").open("wb", buffering=0) as filler, pytest.raises(OSError, match="No space"):
+        while True:
+            filler.write(b"\0" * 4096)
+    with BackgroundWriter(store) as writer:
+        writer.submit(take_snapshot(parts_at(2)), about(2))
+        with pytest.raises(PlatformError, match="No space"):
+            writer.submit(take_snapshot(parts_at(3)), about(3))
+        with pytest.raises(PlatformError, match="No space"):
+            writer.wait()
+        assert_newest(store, 1)
+        (small_disk / "filler").unlink()
+        writer.submit(take_snapshot(parts_at(4)), about(4))
+    assert_newest(store, 4)
+
+
+@given(st.floats(0, 1, exclude_max=True))
+def test_at_whatever_byte_the_disk_is_full(tmp_path_factory: pytest.TempPathFactory, part: float) -> None:
+    store = CheckpointStore(tmp_path_factory.mktemp("full"))
+    store.write(take_snapshot(parts_at(1)), about(1))
+    before = sorted(store.folder.rglob("*"))
+    size = int(part * max(path.stat().st_size for path in before if path.is_file()))
+    with largest_file(size), pytest.raises(PlatformError, match="File too large"):
+        store.write(take_snapshot(parts_at(2)), about(2))
+    assert sorted(store.folder.rglob("*")) == before
+    assert_newest(store, 1)
+
+
+def test_a_folder_that_may_not_be_written(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(PlatformError):
+        CheckpointStore(tmp_path / "file" / "checkpoints").write(take_snapshot(parts_at(1)), about(1))
+
+
+def assert_newest(store: CheckpointStore, step: int) -> None:
+    loaded = store.newest_complete()
+    assert loaded is not None
+    assert loaded.manifest.about.step == step
+    assert is_state_of(loaded.parts, step)

@@ -1,0 +1,65 @@
+"""A process that is killed while it writes loses nothing that it said was written, and half of it is never read."""
+
+from __future__ import annotations
+
+import logging
+import multiprocessing
+import random
+import time
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+from checkpoint.states import same
+from checkpoint.victim import parts_of, write_until_killed
+from finetune.checkpoint import CheckpointStore
+
+logger = logging.getLogger(__name__)
+
+KILLS = 40
+
+
+def last_said(steps: Connection) -> int:
+    """What the process last said was on the disk; to be asked when it is dead."""
+    last = -1
+    while steps.poll():
+        try:
+            last = steps.recv()
+        except EOFError:
+            break
+    return last
+
+
+def test_killed_at_random_moments(tmp_path: Path) -> None:
+    seed = random.SystemRandom().getrandbits(32)
+    logger.warning("seed of this run: %d", seed)
+    moments = random.Random(seed)
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["torch"])  # which every process would take seconds to import
+    reached = 0
+    torn = 0
+    for _ in range(KILLS):
+        ours, theirs = context.Pipe(duplex=False)
+        process = context.Process(target=write_until_killed, args=(tmp_path, theirs))
+        process.start()
+        theirs.close()
+        resumed = ours.recv()
+        assert resumed == reached
+        time.sleep(moments.uniform(0, 0.1))
+        process.kill()
+        process.join()
+        said = last_said(ours)
+        torn += any(tmp_path.rglob("*.sagemaker-ignore"))
+        reached = restored_step(tmp_path)
+        assert reached >= max(said, resumed), f"seed {seed}"
+    assert reached > 0, f"seed {seed}"
+    logger.warning("%d of %d kills fell into a write; step %d was reached", torn, KILLS, reached)
+
+
+def restored_step(folder: Path) -> int:
+    loaded = CheckpointStore(folder).newest_complete()
+    if loaded is None:
+        return 0
+    step = loaded.manifest.about.step
+    expected = {name: dict(part.state_dict()) for name, part in sorted(parts_of(step).items())}
+    assert same(dict(loaded.parts), expected)
+    return step

@@ -1,0 +1,90 @@
+"""A manifest says truly what a checkpoint is, and one that cannot be trusted is refused with a reason."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from finetune.checkpoint import About, CheckpointName, Manifest, Specification
+from finetune.checkpoint.manifest import UnusableError, parse_manifest
+from finetune.checkpoint.tensor_file import FileEntry
+
+NAME = CheckpointName(12, 3)
+FILES = {"model.safetensors": FileEntry(10, "0" * 64), "model.json": FileEntry(2, "f" * 64)}
+MANIFEST = Manifest(
+    NAME,
+    About(12, "epoch", Specification("abc", {"rate": 0.1, "size": (3, 4), "none": None}), best=True),
+    1.5,
+    FILES,
+)
+
+
+def resealed(**changes: Any) -> bytes:  # noqa: ANN401 - any JSON value
+    """A manifest with other entries, whose own hash holds again."""
+    body = json.loads(MANIFEST.encode())["body"] | changes
+    text = json.dumps(body, sort_keys=True, separators=(",", ":"))
+    return json.dumps({"body": body, "sha256": hashlib.sha256(text.encode()).hexdigest()}).encode()
+
+
+def test_it_comes_back_as_it_was_written() -> None:
+    assert parse_manifest(MANIFEST.encode(), NAME) == MANIFEST
+
+
+@given(st.integers(0, len(MANIFEST.encode()) * 8 - 1))
+def test_with_any_bit_flipped_it_is_refused_or_says_the_same(position: int) -> None:
+    content = bytearray(MANIFEST.encode())
+    content[position // 8] ^= 1 << position % 8
+    with contextlib.suppress(UnusableError):
+        assert parse_manifest(bytes(content), NAME) == MANIFEST
+
+
+@given(st.integers(0, len(MANIFEST.encode()) - 1))
+def test_cut_anywhere_it_is_refused(length: int) -> None:
+    with pytest.raises(UnusableError):
+        parse_manifest(MANIFEST.encode()[:length], NAME)
+
+
+@given(st.binary(max_size=60) | st.recursive(st.none() | st.integers(), st.lists).map(lambda x: json.dumps(x).encode()))
+def test_anything_else_is_refused(content: bytes) -> None:
+    with pytest.raises(UnusableError):
+        parse_manifest(content, NAME)
+
+
+@pytest.mark.parametrize(
+    ("content", "reason", "alien"),
+    [
+        (b"", "empty", False),
+        (b"[" * 100_000, "not JSON", False),
+        (b'{"model": 1}', "not one of this program", True),
+        (resealed(format="other"), "not one of this program", True),
+        (resealed(version=2), "version 2", True),
+        (resealed(name="step-000000012-000004"), "belongs to step-000000012-000004", False),
+        (resealed(files={"../../etc.json": {"size": 1, "sha256": "0" * 64}}), "file '../../etc.json'", False),
+        (resealed(files={"manifest.json": {"size": 1, "sha256": "0" * 64}}), "file 'manifest.json'", False),
+        (resealed(files={"model.json": {"size": 1, "sha256": "x"}}), "file 'model.json'", False),
+        (resealed(files=None), "lacks", False),
+        (resealed(created="yesterday"), "lacks", False),
+        (resealed(specification={"digest": "d", "fields": {"!": "tensor", "name": "x"}}), "lacks", False),
+    ],
+)
+def test_the_reason_is_named(content: bytes, reason: str, alien: bool) -> None:
+    with pytest.raises(UnusableError, match=reason) as refused:
+        parse_manifest(content, NAME)
+    assert refused.value.alien is alien
+
+
+def test_fields_that_differ_are_named() -> None:
+    saved = Specification.of({"same": (1, 2), "nan": float("nan"), "rate": 0.1, "gone": 1, "type": 1})
+    asked = Specification.of({"same": (1, 2), "nan": float("nan"), "rate": 0.2, "new": 1, "type": True})
+    assert saved.differing_fields(asked) == ("gone", "new", "rate", "type")
+    assert saved.digest != asked.digest
+
+
+def test_the_digest_does_not_depend_on_the_order_of_fields() -> None:
+    assert Specification.of({"a": 1, "b": 2}).digest == Specification.of({"b": 2, "a": 1}).digest

@@ -1,0 +1,92 @@
+"""A snapshot is what the state was at that moment, and the next one costs no new memory."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from checkpoint.states import Holder, about, same
+from finetune.checkpoint import CheckpointStore, Snapshot, SnapshotBuffers, take_snapshot, unflatten_state
+
+
+def addresses(snapshot: Snapshot) -> list[int]:
+    return [tensor.data_ptr() for part in snapshot.parts.values() for tensor in part.tensors.values()]
+
+
+def holder() -> Holder:
+    channels_last = torch.rand(2, 3, 4, 4).contiguous(memory_format=torch.channels_last)
+    return Holder({"weight": torch.rand(5, 5), "filter": channels_last, "history": [1, {"loss": 0.5}]})
+
+
+def test_what_training_does_afterwards_is_not_written(tmp_path: Path) -> None:
+    live = holder()
+    before = unflatten_state(take_snapshot({"part": live}).parts["part"])
+    snapshot = take_snapshot({"part": live})
+    live.state["weight"].zero_()
+    live.state["history"][1]["loss"] = 0.0
+    live.state["history"].append(2)
+    store = CheckpointStore(tmp_path)
+    store.write(snapshot, about(1))
+    loaded = store.newest_complete()
+    assert loaded is not None
+    assert same(loaded.parts["part"], before)
+    assert not same(loaded.parts["part"], live.state)
+
+
+def test_parameters_that_learn_are_copied_without_their_history() -> None:
+    network = nn.Linear(2, 2)
+    snapshot = take_snapshot({"model": network})
+    assert not any(tensor.requires_grad for tensor in snapshot.parts["model"].tensors.values())
+
+
+def test_released_memory_serves_the_next_snapshot() -> None:
+    buffers, live = SnapshotBuffers(), holder()
+    first = buffers.take({"part": live})
+    used = addresses(first)
+    first.release()
+    live.state["weight"].add_(1)
+    second = buffers.take({"part": live})
+    assert addresses(second) == used
+    assert same(unflatten_state(second.parts["part"]), live.state)
+
+
+def test_memory_that_is_in_use_is_left_alone() -> None:
+    buffers, live = SnapshotBuffers(), holder()
+    first = buffers.take({"part": live})
+    content = first.parts["part"].tensors["weight"].clone()
+    live.state["weight"].zero_()
+    second = buffers.take({"part": live})
+    assert not set(addresses(first)) & set(addresses(second))
+    assert torch.equal(first.parts["part"].tensors["weight"], content)
+
+
+def test_releasing_twice_does_not_free_what_another_snapshot_uses() -> None:
+    buffers, live = SnapshotBuffers(), holder()
+    first = buffers.take({"part": live})
+    first.release()
+    second = buffers.take({"part": live})
+    first.release()
+    third = buffers.take({"part": live})
+    assert not set(addresses(second)) & set(addresses(third))
+
+
+def test_a_tensor_that_changed_shape_or_type_gets_new_memory() -> None:
+    buffers = SnapshotBuffers()
+    for tensor in (torch.rand(3), torch.rand(4), torch.rand(4).double(), torch.rand(2, 2).T):
+        snapshot = buffers.take({"part": Holder({"x": tensor})})
+        assert same(unflatten_state(snapshot.parts["part"]), {"x": tensor})
+        snapshot.release()
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_from_a_gpu_the_copy_is_pinned_and_complete_on_return() -> None:
+    live = Holder({"weight": torch.rand(1000, 1000, device="cuda")})
+    before = live.state["weight"].cpu()
+    snapshot = take_snapshot({"part": live})
+    live.state["weight"].zero_()
+    copy = snapshot.parts["part"].tensors["weight"]
+    assert copy.is_pinned()
+    assert torch.equal(copy, before)

@@ -1,0 +1,33 @@
+"""A process that writes checkpoints until it is killed."""
+
+from __future__ import annotations
+
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+import torch
+
+from checkpoint.states import Holder, about, parts_at
+from finetune.checkpoint import BackgroundWriter, CheckpointStore, HasState, SnapshotBuffers
+
+
+def parts_of(step: int) -> dict[str, HasState]:
+    """Large enough that a kill often falls into a write."""
+    ballast = torch.randn(1 << 18, generator=torch.Generator().manual_seed(step))
+    return {**parts_at(step), "ballast": Holder({"values": ballast})}
+
+
+def write_until_killed(folder: Path, steps: Connection) -> None:
+    """Resume, then write a checkpoint per step, and tell each step that is said to be on the disk."""
+    torch.set_num_threads(1)
+    store, buffers = CheckpointStore(folder), SnapshotBuffers()
+    loaded = store.restore()
+    step = 0 if loaded is None else loaded.manifest.about.step
+    steps.send(step)
+    writer = BackgroundWriter(store)
+    while True:
+        step += 1
+        writer.submit(buffers.take(parts_of(step)), about(step, best=step % 7 == 0))
+        if step % 2:
+            writer.wait()
+            steps.send(step)
