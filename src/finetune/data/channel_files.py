@@ -13,6 +13,8 @@ from finetune.errors import DataError
 
 _log = logging.getLogger(__name__)
 
+# Of a list of names; the platform shows the first 1,024 characters of a message.
+_SHOWN_CHARACTERS = 400
 _LEFT_BY_DESKTOPS = frozenset({"__macosx", "thumbs.db", "desktop.ini"})
 
 
@@ -88,10 +90,11 @@ def count_endings(keys: Iterable[str]) -> str:
 
 
 def some_of(names: Iterable[str], limit: int = 3) -> str:
-    """The first few of many names, and how many more there are."""
+    """The first few of many names, cut where they are long, and how many more there are."""
     listed = list(names)
     more = f" and {len(listed) - limit} more" if len(listed) > limit else ""
-    return ", ".join(listed[:limit]) + more
+    longest = _SHOWN_CHARACTERS // limit
+    return ", ".join(name if len(name) <= longest else name[: longest - 3] + "..." for name in listed[:limit]) + more
 
 
 def _scan(prefix: str, found: _Found) -> list[str]:

@@ -110,7 +110,8 @@ def _named(hyperparameter: str, name: str | None, columns: Sequence[str], where:
         return name
     fault = "no column" if name not in columns else "more than one column"
     raise UserError(
-        f"{where}: {fault} {name!r}{did_you_mean(name, columns)}; set {hyperparameter} to one of: {_list(columns)}"
+        f"{where}: {fault} {some_of([repr(name)])}{did_you_mean(name, columns)}; set {hyperparameter} to one of: "
+        f"{_list(columns)}"
     )
 
 

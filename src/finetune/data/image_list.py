@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from finetune.data.channel_files import Listing, count_endings, ending_of, list_files
+from finetune.data.channel_files import Listing, count_endings, ending_of, list_files, some_of
 from finetune.data.image_folder import ImageFolderReader
 from finetune.data.label_names import label_name, label_names
 from finetune.data.text_lines import text_lines
@@ -97,11 +97,12 @@ def _checked(entry: _Entry, listing: Listing, present: frozenset[str]) -> str:
     path = entry.path.removeprefix("./")
     if path in present:
         return path
+    shown = some_of([repr(path)])
     if path.startswith("/") or ".." in path.split("/"):
         raise DataError(
-            f"{entry.where}: the path {path!r} leads out of channel {listing.channel!r}; give it relative to that"
+            f"{entry.where}: the path {shown} leads out of channel {listing.channel!r}; give it relative to that"
         )
     raise DataError(
-        f"{entry.where} names {path!r}, but channel {listing.channel!r} has no such file in {listing.root}; "
+        f"{entry.where} names {shown}, but channel {listing.channel!r} has no such file in {listing.root}; "
         "correct the path or add the picture"
     )

@@ -109,12 +109,13 @@ def check_known(reader: Reader, label_map: LabelMap) -> None:
                 examples.setdefault(name, reader.key(index))
     if strangers:
         listed = [
-            f"{name!r}{did_you_mean(name, label_map.names)} in {count} records such as {examples[name]}"
-            for name, count in strangers.most_common()
+            f"{some_of([repr(name)])}{did_you_mean(name, label_map.names)} in {count} records such as {examples[name]}"
+            for name, count in strangers.most_common(3)
         ]
         raise DataError(
-            f"channel {reader.channel!r} has classes that the training data lacks: {some_of(listed)}; "
-            "add training records of them, or remove or rename them here"
+            f"channel {reader.channel!r} has {len(strangers)} classes that the training data lacks: "
+            f"{'; '.join(listed)}{'; ...' if len(strangers) > len(listed) else ''}. Add training records of them, or "
+            "remove or rename them here"
         )
 
 
@@ -139,9 +140,9 @@ def _fit(names: tuple[str, ...], num_classes: int, channel: str) -> tuple[str, .
 
 
 def _too_few(names: tuple[str, ...], reader: Reader) -> str:
-    seen = f"one class only, {names[0]!r}" if names else "no classes"
+    seen = f"one class only, {some_of([repr(names[0])])}," if names else "no classes"
     if reader.task == "image-classification":
         hint = "pictures lie in one folder per class, directly below the channel"
     else:
         hint = "see whether label_column names the right column"
-    return f"channel {reader.channel!r} has {seen}, but at least two are needed; {hint}"
+    return f"channel {reader.channel!r} has {seen} but at least two are needed; {hint}"

@@ -25,7 +25,7 @@ _EXPECTED: Mapping[Task, str] = {
     TEXTS: f"tables with a label and a text per row ({', '.join(sorted(TABLE_ENDINGS))})",
 }
 
-_TABLE_TYPES: Mapping[str, str] = {
+TABLE_TYPES: Mapping[str, str] = {
     "text/csv": "csv",
     "application/csv": "csv",
     "csv": "csv",
@@ -42,6 +42,7 @@ _TABLE_TYPES: Mapping[str, str] = {
     "application/vnd.apache.parquet": "parquet",
     "parquet": "parquet",
 }
+"""Format of the tables by content type."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +100,7 @@ def open_channel(source: ChannelSource, spec: DataSpec) -> Reader:
 
 
 def _look(source: ChannelSource, listing: Listing) -> _Contents:
-    default_format = _TABLE_TYPES.get(_bare(source.content_type))
+    default_format = TABLE_TYPES.get(_bare(source.content_type))
     pictures = tuple(key for key in listing.keys if ending_of(key) in PICTURE_ENDINGS)
     others = (key for key in listing.keys if ending_of(key) not in PICTURE_ENDINGS)
     tables = tuple(key for key in others if table_format(key, default_format) is not None)
@@ -112,7 +113,7 @@ def _bare(content_type: str | None) -> str:
 
 def _task_of_type(content_type: str | None) -> Task | None:
     bare = _bare(content_type)
-    if bare in _TABLE_TYPES:
+    if bare in TABLE_TYPES:
         return TEXTS
     if bare == "application/x-image" or bare.startswith("image/"):
         return IMAGES

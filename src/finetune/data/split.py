@@ -42,8 +42,8 @@ def stratified_split(reader: Reader, fraction: float, seed: int) -> Split:
     are ranked by a hash of seed and content; of every class the first ones are taken: `fraction` of its different
     contents, rounded, but at least one, and at least one stays. Records of equal content stay together. What stays in
     training: the only content of a class, contents that occur with different labels, records that cannot be read. Where
-    records have several classes, a combination counts as the class; combinations that occur once are drawn together,
-    as long as each class keeps a content in training.
+    records have several classes, a combination counts as the class; combinations too rare for a share of their own are
+    drawn together, as long as each class keeps a content in training.
 
     Args:
         reader: the training channel; every record is read once, by several threads.
@@ -115,13 +115,16 @@ def _strata(reader: Reader, digests: Sequence[bytes | None]) -> Mapping[Labels, 
 
 
 def _choose(strata: Mapping[Labels, set[bytes]], fraction: float, seed: int) -> set[bytes]:
+    """Take a share of every stratum; of combinations too rare for a share, one of all of them together."""
     chosen: set[bytes] = set()
-    for contents in strata.values():
-        if len(contents) >= 2:
+    rare: set[bytes] = set()
+    for labels, contents in strata.items():
+        if len(labels) != 1 and len(contents) * fraction < 1:
+            rare.update(contents)
+        elif len(contents) >= 2:
             chosen.update(_ranked(contents, seed)[: _share(len(contents), fraction)])
-    labels_of = {digest: labels for labels, contents in strata.items() for digest in contents - chosen}
-    rare = [digest for digest, labels in labels_of.items() if len(labels) != 1 and len(strata[labels]) == 1]
     if len(rare) >= 2:
+        labels_of = {digest: labels for labels, contents in strata.items() for digest in contents - chosen}
         chosen.update(_draw_together(_ranked(rare, seed), labels_of, _share(len(rare), fraction)))
     return chosen
 
@@ -142,6 +145,6 @@ def _share(count: int, fraction: float) -> int:
     return min(max(int(count * fraction + 0.5), 1), count - 1)
 
 
-def _ranked(contents: Sequence[bytes] | set[bytes], seed: int) -> list[bytes]:
+def _ranked(contents: set[bytes], seed: int) -> list[bytes]:
     prefix = f"{seed}:".encode()
     return sorted(contents, key=lambda digest: blake2b(prefix + digest).digest())

@@ -1,0 +1,140 @@
+"""Classes: their names, their order, their numbers."""
+
+from __future__ import annotations
+
+import math
+from decimal import Decimal
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from finetune.data.label_names import label_name, label_names
+from finetune.data.labels import LabelMap, check_known, label_map_of
+from finetune.errors import DataError, UserError
+from labelled_data import MemoryReader
+
+
+def reader_of(*labels: tuple[str, ...]) -> MemoryReader:
+    return MemoryReader([((f"text {index}",), one) for index, one in enumerate(labels)])
+
+
+@given(st.integers(-(10**15), 10**15))
+def test_a_whole_number_is_one_class_however_it_is_written(number: int) -> None:
+    spellings = [number, float(number), str(number), f"{number}.0", f" {number}.000000 ", Decimal(number)]
+    assert {label_name(spelling) for spelling in spellings} == {str(number)}
+
+
+@pytest.mark.parametrize(
+    ("value", "name"),
+    [(True, "true"), (False, "false"), (1.5, "1.5"), ("01", "01"), ("-0.0", "0"), (" a b ", "a b"), ("NA", "NA")],
+)
+def test_other_values_keep_their_meaning(value: object, name: str) -> None:
+    assert label_name(value) == name
+
+
+@pytest.mark.parametrize("value", [None, "", " \t", math.nan, Decimal("NaN")])
+def test_nothing_is_no_label(value: object) -> None:
+    assert label_name(value) is None
+    with pytest.raises(ValueError, match="missing"):
+        label_names(value, multi_label=False)
+
+
+def test_a_label_is_no_object() -> None:
+    with pytest.raises(ValueError, match="neither a text nor a number but an object"):
+        label_name({"a": 1})
+
+
+@pytest.mark.parametrize("value", [["b", "a", "b"], "b|a", '["a", "b"]', " a | b "])
+def test_several_labels_come_as_a_list_or_separated(value: object) -> None:
+    assert label_names(value, multi_label=True) == ("a", "b")
+
+
+@pytest.mark.parametrize("value", [[], "", "[]"])
+def test_with_multi_label_a_record_may_have_no_class(value: object) -> None:
+    assert label_names(value, multi_label=True) == ()
+
+
+@pytest.mark.parametrize(
+    ("value", "multi_label", "fault"),
+    [
+        (["a"], False, "set multi_label=true"),
+        (["a", None], True, "one of its labels is empty"),
+        ("a||b", True, "one of its labels is empty"),
+        ("['a']", True, "no JSON list"),
+        (None, True, "missing"),
+    ],
+)
+def test_labels_that_cannot_be_told_say_why(value: object, multi_label: bool, fault: str) -> None:
+    with pytest.raises(ValueError, match=fault):
+        label_names(value, multi_label=multi_label)
+
+
+def test_integers_are_in_numerical_order_and_anything_else_in_textual() -> None:
+    assert label_map_of(reader_of(("10",), ("9",), ("-1",)), multi_label=False, num_classes=None).names == (
+        "-1",
+        "9",
+        "10",
+    )
+    names = label_map_of(reader_of(("10",), ("9",), ("b",)), multi_label=False, num_classes=None).names
+    assert names == ("10", "9", "b")
+
+
+def test_targets_are_numbers_or_hot() -> None:
+    single = LabelMap(("a", "b", "c"), multi_label=False)
+    assert len(single) == 3
+    assert single.target(("c",)) == 2
+    assert torch.equal(single.targets([("b",), ("a",)]), torch.tensor([1, 0]))
+    several = LabelMap(("a", "b", "c"), multi_label=True)
+    assert several.target(("c", "a")) == [1, 0, 1]
+    hot = several.targets([("b",), ()])
+    assert hot.dtype == torch.float32
+    assert hot.tolist() == [[0, 1, 0], [0, 0, 0]]
+    assert several.targets([]).shape == (0, 3)
+    assert single.targets([]).dtype == torch.int64
+
+
+def test_a_target_needs_known_classes_and_exactly_one_of_them() -> None:
+    label_map = LabelMap(("cat", "dog"), multi_label=False)
+    with pytest.raises(DataError, match=r"unknown class 'cats' \(did you mean 'cat'\?\)"):
+        label_map.target(("cats",))
+    with pytest.raises(DataError, match="2 classes instead of one; set multi_label=true"):
+        label_map.target(("cat", "dog"))
+
+
+def test_label_maps_with_the_same_names_are_equal() -> None:
+    assert LabelMap(("a", "b"), multi_label=False) == LabelMap(("a", "b"), multi_label=False)
+
+
+@pytest.mark.parametrize("num_classes", [None, 2])
+def test_one_class_is_too_few(num_classes: int | None) -> None:
+    with pytest.raises(DataError, match=r"'train' has one class only, '0',.*at least two.*label_column"):
+        label_map_of(reader_of(("0",), ("0",)), multi_label=False, num_classes=num_classes)
+
+
+def test_more_classes_than_announced_are_refused() -> None:
+    with pytest.raises(UserError, match=r"num_classes=2, but channel 'train' has 3 classes \(a, b, c\)"):
+        label_map_of(reader_of(("a",), ("b",), ("c",)), multi_label=False, num_classes=2)
+
+
+def test_announced_numbers_without_records_keep_their_place() -> None:
+    assert label_map_of(reader_of(("3",), ("1",)), multi_label=False, num_classes=4).names == ("0", "1", "2", "3")
+    assert label_map_of(reader_of(("b",), ("a",)), multi_label=False, num_classes=4).names == ("a", "b")
+
+
+def test_classes_that_training_lacks_are_named_with_records() -> None:
+    label_map = LabelMap(("cat", "dog"), multi_label=False)
+    check_known(reader_of(("dog",)), label_map)
+    with pytest.raises(DataError) as caught:
+        check_known(reader_of(("cat",), ("dogs",), ("dogs",), ("emu",)), label_map)
+    message = str(caught.value)
+    assert "'dogs' (did you mean 'dog'?) in 2 records such as record-1" in message
+    assert "'emu' in 1 records such as record-3" in message
+
+
+def test_very_many_and_long_strange_classes_stay_readable() -> None:
+    label_map = LabelMap(("cat", "dog"), multi_label=False)
+    with pytest.raises(DataError, match="has 50 classes that the training data lacks") as caught:
+        check_known(reader_of(*((f"{index} {'word ' * 500}",) for index in range(50))), label_map)
+    assert len(str(caught.value)) < 1500

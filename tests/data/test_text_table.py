@@ -1,0 +1,180 @@
+"""Tables of texts in every format: the same records, and rows that cannot be used."""
+
+from __future__ import annotations
+
+import json
+import logging
+from decimal import Decimal
+from pathlib import Path
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from finetune.data.channel_files import list_files
+from finetune.data.record import Record
+from finetune.data.text_table import TextTableReader, read_text_tables
+from finetune.errors import DataError
+from labelled_data import data_spec, write_files
+
+
+def opened(root: Path, files: dict[str, bytes], default_format: str | None = None, **spec: object) -> TextTableReader:
+    return read_text_tables(list_files("train", write_files(root, files)), data_spec(**spec), default_format)
+
+
+def records(reader: TextTableReader) -> list[Record]:
+    return [reader.read(index) for index in range(len(reader))]
+
+
+texts = st.text(st.characters(codec="utf-8", exclude_characters="\r"), max_size=20).filter(
+    lambda text: text.strip() != ""
+)
+
+
+@given(st.lists(st.tuples(st.integers(0, 5), texts), min_size=1, max_size=20))
+def test_every_format_gives_the_same_records(
+    tmp_path_factory: pytest.TempPathFactory, rows: list[tuple[int, str]]
+) -> None:
+    frame = pd.DataFrame({"text": [text for _, text in rows], "label": [label for label, _ in rows]})
+    root = tmp_path_factory.mktemp("table")
+    frame.to_csv(root / "csv.csv", index=False)
+    frame.to_csv(root / "tsv.tsv", index=False, sep="\t")
+    frame.to_parquet(root / "parquet.parquet")
+    lines = "".join(json.dumps({"text": text, "label": label}) + "\n" for label, text in rows)
+    (root / "json.jsonl").write_text(lines, encoding="utf-8")
+    found = records(opened(root, {}))
+    expected = [((text,), (str(label),)) for label, text in rows]
+    for ending in ("csv", "tsv", "parquet", "jsonl"):
+        assert [(one.content, one.labels) for one in found if one.key.partition(":")[0].endswith(ending)] == expected
+
+
+def test_keys_name_file_and_line(tmp_path: Path) -> None:
+    parquet = pa.BufferOutputStream()
+    pq.write_table(pa.table({"label": ["e"], "text": ["5"]}), parquet)
+    reader = opened(
+        tmp_path,
+        {
+            "b/1.csv": b'label,text\na,"1\n1"\nb,2\n',
+            "a.jsonl": b'\n{"label": "c", "text": "3"}\n',
+            "c.parquet": parquet.getvalue().to_pybytes(),
+        },
+    )
+    assert reader.task == "text-classification"
+    assert [reader.key(index) for index in range(4)] == ["a.jsonl:2", "b/1.csv:2", "b/1.csv:4", "c.parquet:1"]
+    assert reader.read(1) == Record("b/1.csv:2", ("1\n1",), ("a",))
+
+
+@pytest.mark.parametrize(
+    ("values", "names"),
+    [
+        ([1, 0], ["1", "0"]),
+        ([1.0, 2.5], ["1", "2.5"]),
+        ([True, False], ["true", "false"]),
+        ([Decimal("1.00"), Decimal("2.50")], ["1", "2.50"]),
+        (pa.array(["a", "b"]).dictionary_encode(), ["a", "b"]),
+    ],
+)
+def test_labels_of_parquet_are_named_by_their_value(tmp_path: Path, values: object, names: list[str]) -> None:
+    pq.write_table(pa.table({"label": values, "text": ["x", "y"]}), tmp_path / "a.parquet")
+    assert [one.labels for one in records(opened(tmp_path, {}))] == [(name,) for name in names]
+
+
+def test_several_labels_in_every_format(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"label": [["b", "a"], []], "text": ["1", "2"]}), tmp_path / "a.parquet")
+    files = {
+        "b.csv": b"label,text\na|b,3\n,4\n",
+        "c.jsonl": b'{"label": ["a", "b"], "text": "5"}\n{"label": [], "text": "6"}\n',
+    }
+    assert [one.labels for one in records(opened(tmp_path, files, multi_label=True))] == [("a", "b"), ()] * 3
+
+
+def test_one_text_of_a_pair_may_be_empty(tmp_path: Path) -> None:
+    files = {"a.jsonl": b'{"premise": "p", "hypothesis": null, "label": 0}\n'}
+    assert records(opened(tmp_path, files))[0].content == ("p", "")
+
+
+ROWS_THAT_CANNOT_BE_USED = [
+    ("a.csv", b"label,text\na,fine\n,no label\n", "a.csv:3: the label is missing"),
+    ("a.csv", b'label,text\na,fine\nb,"  "\n', "a.csv:3: the text is empty"),
+    ("a.csv", b"label,text\na,fine\na,one, two\n", "a.csv:3: it has 3 columns instead of 2; quote texts"),
+    ("a.csv", b"label,text\na,fine\na\n", "a.csv:3: it has 1 columns instead of 2"),
+    ("a.jsonl", b'{"label": 1, "text": "x"}\n{"label": 1, "text"\n', "a.jsonl:2: it is not JSON (Expecting ':'"),
+    ("a.jsonl", b'{"label": 1, "text": "x"}\n[1]\n', "a.jsonl:2: it is not a JSON object"),
+    ("a.jsonl", b'{"label": 1, "text": "x"}\n{"text": "y"}\n', "a.jsonl:2: the label is missing"),
+    ("a.jsonl", b'{"label": 1, "text": "x"}\n{"label": 1}\n', "a.jsonl:2: the text is empty"),
+    ("a.jsonl", b'{"label": 1, "text": "x"}\n{"label": [1], "text": "y"}\n', "set multi_label=true"),
+    ("a.jsonl", b'{"label": 1, "text": "x"}\n{"label": 1, "text": ["y"]}\n', "a.jsonl:2: the text is a list"),
+    ("a.jsonl", b'{"label": 1, "text": "x"}\n{"label": 1, "text": "\\ud800"}\n', "half of a surrogate pair"),
+    ("a.jsonl", b'{"label": 1, "text": "x"}\n' + b"[" * 200_000 + b"\n", "a.jsonl:2: it is not JSON"),
+    ("a.jsonl", b'{"label": 1, "text": "x"}\n{"label": ' + b"9" * 5000 + b"}\n", "a.jsonl:2: it is not JSON"),
+]
+
+
+@pytest.mark.parametrize(("key", "content", "fault"), ROWS_THAT_CANNOT_BE_USED)
+def test_a_row_that_cannot_be_used_is_named_or_left_out(tmp_path: Path, key: str, content: bytes, fault: str) -> None:
+    with pytest.raises(DataError, match="channel 'train': 1 rows cannot be used: ") as caught:
+        opened(tmp_path, {key: content})
+    assert fault in str(caught.value)
+    assert "max_bad_records, which is 0" in str(caught.value)
+    reader = opened(tmp_path, {key: content}, max_bad_records=1)
+    assert len(reader) == 1
+    assert fault in ": ".join(reader.left_out[0])
+
+
+def test_of_many_faults_the_first_are_told(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"9 rows cannot be used: a\.csv:3: .*a\.csv:6: [^;]*; and 5 more") as caught:
+        opened(tmp_path, {"a.csv": b"label,text\na,fine\n" + b",no label\n" * 9}, max_bad_records=8)
+    assert len(str(caught.value)) < 600
+
+
+@pytest.mark.parametrize("content", [b"", b"label,text\n", b"\n\n"])
+def test_tables_without_rows_are_refused(tmp_path: Path, content: bytes) -> None:
+    with pytest.raises(DataError, match="'train': its tables have no rows"):
+        opened(tmp_path, {"a.csv": content})
+
+
+def test_an_array_of_json_is_not_json_lines(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"a\.json:1: it is not a JSON object"):
+        opened(tmp_path, {"a.json": b'[{"label": 1, "text": "x"}]'})
+
+
+@pytest.mark.parametrize("content", [b"no parquet", b"PAR1" + b"\0" * 40 + b"PAR1"])
+def test_a_broken_parquet_file_is_named(tmp_path: Path, content: bytes) -> None:
+    with pytest.raises(DataError, match=r"channel 'train', a\.parquet cannot be read as Parquet"):
+        opened(tmp_path, {"a.parquet": content})
+
+
+def test_a_parquet_file_with_a_damaged_page_is_named(tmp_path: Path) -> None:
+    table = pa.table(
+        {"label": [str(index % 2) for index in range(5000)], "text": [f"t{index}" for index in range(5000)]}
+    )
+    pq.write_table(table, tmp_path / "a.parquet", compression="snappy")
+    content = bytearray((tmp_path / "a.parquet").read_bytes())
+    content[4:400] = b"\xff" * 396
+    with pytest.raises(DataError, match=r"a\.parquet cannot be read as Parquet beyond row 0"):
+        opened(tmp_path, {"a.parquet": bytes(content)})
+
+
+def test_files_must_agree_on_the_number_of_texts(tmp_path: Path) -> None:
+    files = {"a.csv": b"label,text\na,x\n", "b.csv": b"label,sentence1,sentence2\na,x,y\n"}
+    with pytest.raises(DataError, match=r"a\.csv has one text per row but b\.csv has two"):
+        opened(tmp_path, files)
+
+
+def test_files_without_telling_ending_take_the_format_of_the_channel(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    files = {
+        "part-00000": b"a,x\n",
+        "b.txt": b"b,y\n",
+        "_SUCCESS": b"",
+        "c.gz": b"\x1f\x8b",
+        "d.jsonl": b'{"y":1,"z":"z"}',
+    }
+    with caplog.at_level(logging.INFO):
+        assert [one.labels for one in records(opened(tmp_path, files, "csv"))] == [("b",), ("1",), ("a",)]
+    assert "passed over what is no table: 1 .gz, 1 without ending" in caplog.text
+    assert "b.txt has no header: label from '0', text from '1'" in caplog.text

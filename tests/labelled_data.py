@@ -1,0 +1,48 @@
+"""Small labelled data that tests invent: records in memory, and the data section of a request."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+
+from finetune.data.record import Content, Record
+from finetune.spec.job_spec import DataSpec, Task
+from finetune.spec.parse import parse_hyperparameters
+
+
+def data_spec(**changes: object) -> DataSpec:
+    """What a request without hyperparameters asks of the data, with some fields changed."""
+    return dataclasses.replace(parse_hyperparameters({}).data, **changes)  # type: ignore[arg-type]  # names vary
+
+
+def write_files(root: Path, files: dict[str, bytes]) -> Path:
+    """Write files by their relative path, and return the folder."""
+    root.mkdir(parents=True, exist_ok=True)
+    for key, content in files.items():
+        (root / key).parent.mkdir(parents=True, exist_ok=True)
+        (root / key).write_bytes(content)
+    return root
+
+
+class MemoryReader:
+    """A reader over (content, labels) pairs, keyed by position."""
+
+    channel = "train"
+
+    def __init__(self, records: Sequence[tuple[Content, tuple[str, ...]]], task: Task = "text-classification") -> None:
+        self.task = task
+        self._records = list(records)
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+    def key(self, index: int) -> str:
+        return f"record-{index}"
+
+    def labels(self, index: int) -> tuple[str, ...]:
+        return self._records[index][1]
+
+    def read(self, index: int) -> Record:
+        content, labels = self._records[index]
+        return Record(self.key(index), content, labels)
