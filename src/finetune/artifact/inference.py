@@ -19,21 +19,21 @@ import struct
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from PIL import ExifTags, Image
+from PIL import ExifTags, Image, ImageChops
 from torch import Tensor, nn
-from torchvision.transforms.v2 import InterpolationMode
-from torchvision.transforms.v2 import functional as pixel_ops
+from torchvision.transforms.v2 import InterpolationMode, functional
 
 FORMAT_VERSION = 1
 BATCH_SIZE = 32
 THRESHOLD = 0.5
 MAX_PIXELS = 100_000_000
-PICTURE_FORMATS = ("BMP", "GIF", "JPEG", "MPO", "PNG", "TIFF", "WEBP")
+PICTURE_FORMATS = ("BMP", "GIF", "JPEG", "PNG", "TIFF", "WEBP")
 PICTURE_TYPES = ("application/x-image", "image/jpeg", "image/jpg", "image/png", "image/webp", "image/bmp")
 JSON, JSON_LINES, CSV, PLAIN = "application/json", "application/jsonlines", "text/csv", "text/plain"
 
@@ -49,6 +49,7 @@ _PILLOW_REFUSES = (
 )
 
 Content = bytes | str | tuple[str, ...]
+_json = partial(json.dumps, ensure_ascii=False, allow_nan=False)
 
 
 @dataclass(frozen=True)
@@ -115,7 +116,7 @@ def predict_fn(data: Request, model: Model) -> Answer:
     Raises:
         ValueError: a content is not what the model was trained on, or a picture cannot be decoded.
     """
-    prepare = _text_batch if model.tokenizer else _picture_batch
+    prepare = _picture_batch if model.tokenizer is None else _text_batch
     records: list[dict[str, Any]] = []
     for start in range(0, len(data.contents), BATCH_SIZE):
         batch = prepare(data.contents[start : start + BATCH_SIZE], model)
@@ -154,7 +155,7 @@ def decode_picture(content: bytes) -> Tensor:
             turn = image.getexif().get(ExifTags.Base.Orientation, 1)
     except _PILLOW_REFUSES as error:
         raise ValueError(f"the picture cannot be decoded: {error}") from error
-    upright = picture.transpose(_UPRIGHT[turn - 2]) if turn in range(2, 9) else picture
+    upright = picture.transpose(_UPRIGHT[int(turn) - 2]) if turn in range(2, 9) else picture
     return torch.from_numpy(np.array(upright)).permute(2, 0, 1)
 
 
@@ -168,9 +169,8 @@ def resize_and_crop(picture: Tensor, preprocessing: Mapping[str, Any]) -> Tensor
     resize, size = preprocessing["resize"], preprocessing["size"]
     if resize**2 * max(height, width) > MAX_PIXELS * min(height, width):
         raise ValueError(f"a picture of {width} x {height} pixels is too narrow to be resized to {resize}")
-    mode = InterpolationMode(preprocessing["interpolation"])
-    resized = pixel_ops.resize(picture, [resize], interpolation=mode, antialias=True)
-    cropped: Tensor = pixel_ops.center_crop(resized, [size, size])
+    resized = functional.resize(picture, [resize], InterpolationMode(preprocessing["interpolation"]), antialias=True)
+    cropped: Tensor = functional.center_crop(resized, [size, size])
     return cropped
 
 
@@ -264,8 +264,8 @@ def _text_batch(contents: Sequence[Content], model: Model) -> dict[str, Tensor]:
 
 def _logits(batch: Mapping[str, Tensor], model: Model) -> Tensor:
     inputs = {name: tensor.to(model.device) for name, tensor in batch.items()}
-    ours = model.artifact["framework"] == "torchvision"
-    logits: Tensor = model.network(*inputs.values()) if ours else model.network(**inputs).logits
+    plain = model.artifact["framework"] == "torchvision"
+    logits: Tensor = model.network(*inputs.values()) if plain else model.network(**inputs).logits
     return logits.to(torch.float32)
 
 
@@ -274,6 +274,8 @@ def _to_rgb(image: Image.Image) -> Image.Image:
         raise ValueError("32-bit pixels have no defined range; save it with 8 or 16 bits")
     if image.mode.startswith("I;16"):
         return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")
+    if image.format == "JPEG" and image.mode == "CMYK" and "adobe" not in image.info:
+        return ImageChops.invert(image).convert("RGB")  # Pillow takes every one for Adobe's, which are inverted.
     if image.has_transparency_data:
         layer = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer).convert("RGB")
@@ -282,19 +284,12 @@ def _to_rgb(image: Image.Image) -> Image.Image:
 
 def _describe(logits: Tensor, artifact: Mapping[str, Any]) -> list[dict[str, Any]]:
     labels, several = artifact["labels"], artifact["multi_label"]
+    key = "predicted_labels" if several else "predicted_label"
     records: list[dict[str, Any]] = []
     for row in (logits.sigmoid() if several else logits.softmax(dim=-1)).tolist():
-        record = {"probabilities": row, "labels": labels}
-        if several:
-            record["predicted_labels"] = [name for name, value in zip(labels, row, strict=True) if value > THRESHOLD]
-        else:
-            record["predicted_label"] = labels[row.index(max(row))]
-        records.append(record)
+        above = [name for name, value in zip(labels, row, strict=True) if value > THRESHOLD]
+        records.append({"probabilities": row, "labels": labels, key: above if several else labels[row.index(max(row))]})
     return records
-
-
-def _json(value: object) -> str:
-    return json.dumps(value, ensure_ascii=False, allow_nan=False)
 
 
 def _csv(records: Sequence[Mapping[str, Any]]) -> str:

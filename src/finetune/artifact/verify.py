@@ -7,14 +7,17 @@ import importlib.util
 import json
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal
 
 import torch
+from torch import Tensor
 
 from finetune.artifact.export import HANDLER_FILE
+from finetune.models.transformers_folder import quiet
 
 Content = bytes | tuple[str, ...]
 
@@ -71,23 +74,28 @@ def verify(folder: Path, samples: Sequence[Sample], tolerance: float) -> float:
         ArtifactMismatch: a probability or a predicted label differs by more.
     """
     handler = load_handler(folder)
-    model = handler.model_fn(str(folder))
+    with quiet() if "transformers" in sys.modules else nullcontext():
+        model = handler.model_fn(str(folder))
     labels: list[str] = model.artifact["labels"]
     return max(_difference(sample, _answer(handler, model, sample.content), labels, tolerance) for sample in samples)
 
 
 def load_handler(folder: Path) -> ModuleType:
-    """Import `code/inference.py` of an artifact from its path, without leaving bytecode beside it."""
-    name = "artifact_inference"
-    path = str(folder / HANDLER_FILE)
-    spec = importlib.util.spec_from_loader(name, _WithoutBytecode(name, path), origin=path)
-    if spec is None:
-        raise ArtifactMismatch(f"{path} cannot be imported")
+    """Import `code/inference.py` of an artifact from its path, without leaving bytecode beside it.
+
+    Raises:
+        ArtifactMismatch: there is no such file.
+    """
+    name, path = "artifact_inference", folder / HANDLER_FILE
+    loader = _WithoutBytecode(name, str(path))
+    spec = importlib.util.spec_from_loader(name, loader)
+    if spec is None or not path.is_file():
+        raise ArtifactMismatch(f"The exported artifact has no handler: {path} is missing.")
     module = importlib.util.module_from_spec(spec)
     # Dataclasses look their module up while it is being executed.
     sys.modules[name] = module
     try:
-        spec.loader.exec_module(module) if spec.loader else None
+        loader.exec_module(module)
     finally:
         del sys.modules[name]
     return module
@@ -115,11 +123,28 @@ def _difference(sample: Sample, answer: Mapping[str, Any], labels: Sequence[str]
     answered = torch.tensor(answer["probabilities"], dtype=torch.float64)
     if expected.shape != answered.shape or list(answer["labels"]) != list(labels):
         raise ArtifactMismatch(_message(sample, answer, "the classes differ"))
-    difference = float((expected - answered).abs().max())
-    # Written so that a difference which is not a number is a difference.
+    # A network that diverged answers nothing; that its artifact does the same is no fault of the artifact.
+    both_nan = expected.isnan() & answered.isnan()
+    difference = float((expected - answered).abs().masked_fill(both_nan, 0.0).max())
+    # Written so that a difference which is not a number is one.
     if not difference <= tolerance:
         raise ArtifactMismatch(_message(sample, answer, f"difference {difference:.2g}, allowed {tolerance:.2g}"))
+    certain, possible = _predictable(expected, labels, tolerance, multi_label="predicted_labels" in answer)
+    told = set(answer.get("predicted_labels", [answer.get("predicted_label")]))
+    if not both_nan.any() and not certain <= told <= possible:
+        raise ArtifactMismatch(_message(sample, answer, f"it calls that {sorted(map(str, told))}"))
     return difference
+
+
+def _predictable(
+    expected: Tensor, labels: Sequence[str], tolerance: float, *, multi_label: bool
+) -> tuple[set[str], set[str]]:
+    """Labels that an answer within the tolerance must predict, and those that it may."""
+    threshold = 0.5 if multi_label else float(expected.max())
+    possible = {name for name, value in zip(labels, expected, strict=True) if value >= threshold - 2 * tolerance}
+    if not multi_label:
+        return possible if len(possible) == 1 else set(), possible
+    return {name for name, value in zip(labels, expected, strict=True) if value > threshold + 2 * tolerance}, possible
 
 
 def _message(sample: Sample, answer: Mapping[str, Any], what: str) -> str:

@@ -1,0 +1,84 @@
+"""Tiny networks, exported: what the tests of the artifact open."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from finetune.artifact.export import ArtifactContents, export
+from finetune.artifact.verify import Sample
+from finetune.data.images import ImageGeometry
+from finetune.data.record import Content
+from finetune.data.texts import TextTransform
+from finetune.data.transforms import ImageTransform, Transform
+from finetune.models.backbone import Backbone, ImageInput
+from finetune.models.load import ModelRequest, load_backbone
+from finetune.spec.job_spec import ModelSpec, Task
+
+LABELS = ("cat", "dog", "émeu")
+WORDS = ("a", "good", "bad", "film", "book", "very", "not", "long", ",")
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """A network to build: its name, or the folder of a `model` channel."""
+
+    name: str | None
+    folder: Path | None = None
+    task: Task = "image-classification"
+    labels: tuple[str, ...] = LABELS
+    multi_label: bool = False
+    image_size: int | None = 32
+    metrics: dict[str, object] = field(default_factory=lambda: {"accuracy": 0.75})
+
+    def build(self, scratch: Path) -> Backbone:
+        """The network, its head widened so that answers differ from record to record."""
+        request = ModelRequest(
+            spec=ModelSpec(self.name, "auto", None),
+            task=self.task,
+            labels=self.labels,
+            multi_label=self.multi_label,
+            pretrained=self.folder is not None,
+            image_size=self.image_size if self.task == "image-classification" else None,
+            max_length=16 if self.task == "text-classification" else None,
+            seed=1,
+            model_channel=self.folder,
+            baked_weights=None,
+            scratch=scratch,
+        )
+        backbone = load_backbone(request)
+        head = dict(backbone.module.named_parameters())
+        with torch.no_grad():
+            for name in backbone.layer_groups()[-1].parameters:
+                head[name].mul_(4.0)
+        backbone.module.eval()
+        return backbone
+
+    def export(self, folder: Path, backbone: Backbone, texts_per_record: int = 1) -> None:
+        """Leave the network in `folder`."""
+        contents = ArtifactContents(self.task, self.labels, self.multi_label, self.metrics, texts_per_record)
+        export(folder, backbone, contents)
+
+
+def evaluate(backbone: Backbone, contents: Sequence[Content], *, multi_label: bool = False) -> list[Sample]:
+    """What the evaluation of a job says about `contents`, all in one batch."""
+    transform = transform_of(backbone)
+    with torch.inference_mode():
+        batch = transform.collate([transform(content, None) for content in contents])
+        logits: Tensor = backbone.forward(batch).logits
+    rows = (logits.sigmoid() if multi_label else logits.softmax(dim=1)).tolist()
+    return [
+        Sample(f"record {i}", content, tuple(row)) for i, (content, row) in enumerate(zip(contents, rows, strict=True))
+    ]
+
+
+def transform_of(backbone: Backbone) -> Transform:
+    """The evaluation's transform, as a job sets it up."""
+    expects = backbone.expects
+    if isinstance(expects, ImageInput):
+        return ImageTransform(ImageGeometry(expects.size, expects.resize, expects.interpolation), "none")
+    return TextTransform(expects.tokenizer, expects.max_length)
