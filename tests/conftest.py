@@ -11,6 +11,7 @@ from hypothesis import settings
 # Read by torch, transformers and matplotlib when they are first imported, so no test pays for importing them here; the
 # jobs that tests start inherit them.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 os.environ["MPLBACKEND"] = "Agg"

@@ -17,9 +17,10 @@ from finetune.data.bad_records import BadRecords
 from finetune.data.batches import Batches, BatchOptions, Dataset
 from finetune.data.images import ImageGeometry
 from finetune.data.labels import LabelMap
-from finetune.data.record import Record, Task
+from finetune.data.record import Record
 from finetune.data.transforms import ImageTransform
 from finetune.models.backbone import Description, ImageInput, LayerGroup, LoadedWeights, Outputs
+from finetune.spec.job_spec import Task
 
 SIDE = 8
 CLASSES = ("down", "level", "up")

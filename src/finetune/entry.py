@@ -48,6 +48,9 @@ def main() -> None:
 
 def _run() -> Failure | None:
     _log_to_stdout()
+    # Read when torch is imported. Threads that wait for each other by spinning take the cores from those that decode:
+    # on four cores shared with other work, an epoch took 45 s so, and 1 s with threads that sleep.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     paths = Paths.from_environment()
     clear_failure(paths)
     try:

@@ -59,7 +59,7 @@ def test_gradual_with_few_epochs_unfreezes_several_groups_at_once() -> None:
 def test_pretrained_layers_learn_10_to_100_times_slower_than_a_new_head() -> None:
     for task in ("image-classification", "text-classification"):
         for optimizer in ("adamw", "sgd", "nag", "rmsprop", "adam"):
-            rates = default_rates(task, spec_of(optimizer=optimizer).optimisation)  # type: ignore[arg-type]
+            rates = default_rates(task, spec_of(optimizer=optimizer).optimisation)
             assert 10 <= rates.head / rates.pretrained <= 100
 
 
