@@ -108,10 +108,13 @@ def test_sigterm_may_come_twice(tmp_path: Path) -> None:
     result = run_job(python_job(code, tmp_path), tmp_path / "ml", interruption)
     assert result.log_text().count("SIGTERM") == 2
     assert result.exit_code == 137
+    assert result.seconds_after_sigterm is not None
+    assert result.seconds_after_sigterm >= 0.3
 
 
 def test_only_the_first_process_gets_sigterm(tmp_path: Path) -> None:
-    child = "import signal, time; signal.signal(signal.SIGTERM, lambda *_: print('child heard')); time.sleep(30)"
+    listen = "signal.signal(signal.SIGTERM, lambda *_: print('child heard', flush=True))"
+    child = f"import signal, time; {listen}; time.sleep(30)"
     code = f"import subprocess; subprocess.Popen([sys.executable, '-c', {child!r}])\n" + STOP_IN_ORDER + STEPS
     result = run_job(python_job(code, tmp_path), tmp_path / "ml", Interruption(Moment(0.3, r"^step"), "stop"))
     assert "asked to stop" in result.log_text()

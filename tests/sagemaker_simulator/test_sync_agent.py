@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -36,6 +37,13 @@ def agent(local: Path, remote: Path, options: SyncOptions | None = None) -> Iter
         running.cut()
 
 
+def put(path: Path, text: str) -> None:
+    """Write a file that the agent sees whole or not at all."""
+    temporary = path.with_name(path.name + ".sagemaker-ignore")
+    temporary.write_text(text)
+    temporary.rename(path)
+
+
 def contents(folder: Path) -> dict[str, str]:
     return {
         path.relative_to(folder).as_posix(): path.read_text() for path in sorted(folder.rglob("*")) if path.is_file()
@@ -45,15 +53,17 @@ def contents(folder: Path) -> dict[str, str]:
 def test_new_and_changed_files_arrive(local: Path, remote: Path) -> None:
     with agent(local, remote):
         (local / "deep").mkdir()
-        (local / "deep" / "file").write_text("1")
+        put(local / "deep" / "file", "1")
         eventually(lambda: contents(remote) == {"deep/file": "1"})
-        (local / "deep" / "file").write_text("22")
-        eventually(lambda: contents(remote) == {"deep/file": "22"})
+        with (remote / "deep" / "file").open() as before:
+            put(local / "deep" / "file", "22")
+            eventually(lambda: contents(remote) == {"deep/file": "22"})
+            assert before.read() == "1", "an object was rewritten where it lay instead of being replaced"
 
 
 def test_markers_lie_beside_the_files_and_stay_at_home(local: Path, remote: Path) -> None:
     with agent(local, remote, SyncOptions(scan_seconds=0.001, chunk_bytes=1, bytes_per_second=20)) as running:
-        (local / "file").write_text("x" * 5)
+        put(local / "file", "x" * 5)
         eventually((local / "file.sagemaker-uploading").exists)
         assert not (local / "file.sagemaker-uploaded").exists()
         eventually((local / "file.sagemaker-uploaded").exists)
@@ -67,7 +77,7 @@ def test_ignored_names_are_left_alone(local: Path, remote: Path) -> None:
         (local / "half.sagemaker-ignore").write_text("not yet")
         (local / "folder.sagemaker-ignore").mkdir()
         (local / "folder.sagemaker-ignore" / "file").write_text("not yet")
-        (local / "file").write_text("now")
+        put(local / "file", "now")
         running.finish()
     assert contents(remote) == {"file": "now"}
     assert not (local / "half.sagemaker-ignore.sagemaker-uploaded").exists()
@@ -76,20 +86,20 @@ def test_ignored_names_are_left_alone(local: Path, remote: Path) -> None:
 @pytest.mark.parametrize("mirror", [False, True])
 def test_deletions_are_mirrored_on_request_only(local: Path, remote: Path, mirror: bool) -> None:
     with agent(local, remote, SyncOptions(scan_seconds=0.001, mirror_deletions=mirror)) as running:
-        (local / "old").write_text("1")
+        put(local / "old", "1")
         eventually((local / "old.sagemaker-uploaded").exists)
         (local / "old").unlink()
-        (local / "new").write_text("2")
+        put(local / "new", "2")
         running.finish()
     assert contents(remote) == ({"new": "2"} if mirror else {"new": "2", "old": "1"})
 
 
 def test_an_interrupted_upload_leaves_the_object_before_it(local: Path, remote: Path) -> None:
     with agent(local, remote, SyncOptions(scan_seconds=0.001, chunk_bytes=1, bytes_per_second=50)) as running:
-        (local / "file").write_text("1")
+        put(local / "file", "1")
         eventually((local / "file.sagemaker-uploaded").exists)
-        (local / "file").write_text("2" * 1000)
-        (local / "other").write_text("2" * 1000)
+        put(local / "file", "2" * 1000)
+        put(local / "other", "2" * 1000)
         eventually(lambda: any(path.name.endswith(MARKERS[0]) for path in local.iterdir()))
         running.cut()
     assert contents(remote) == {"file": "1"}
@@ -99,7 +109,7 @@ def test_an_interrupted_upload_leaves_the_object_before_it(local: Path, remote: 
 
 def test_a_finish_that_takes_too_long_is_cut(local: Path, remote: Path) -> None:
     with agent(local, remote, SyncOptions(scan_seconds=60.0)) as running:
-        (local / "file").write_text("1")
+        put(local / "file", "1")
         running.finish(timeout=0.0)
     assert contents(remote) in ({}, {"file": "1"})
 
@@ -119,22 +129,24 @@ def test_a_naive_writer_is_torn_across_its_files(local: Path, remote: Path) -> N
 
 def test_a_file_that_is_rewritten_in_place_is_torn_within(local: Path, remote: Path) -> None:
     path = local / "file"
-    with agent(local, remote, SyncOptions(scan_seconds=0.001, chunk_bytes=10, bytes_per_second=200)) as running:
-        path.write_bytes(b"1" * 100)
-        eventually((local / "file.sagemaker-uploading").exists)
-        with path.open("r+b") as file:
-            file.write(b"2" * 100)
-        eventually((remote / "file").exists)
+    path.write_bytes(b"0" * 300)
+    with agent(local, remote, SyncOptions(scan_seconds=0.001, chunk_bytes=10, bytes_per_second=1000)) as running:
+        with path.open("r+b", buffering=0) as file:
+            for version in itertools.cycle((b"1", b"2")):
+                file.seek(0)
+                file.write(version * 300)
+                if (remote / "file").exists():
+                    break
         first = (remote / "file").read_bytes()
         running.finish()
     assert set(first) == set(b"12")
-    assert (remote / "file").read_bytes() == b"2" * 100
+    assert (remote / "file").read_bytes() == path.read_bytes()
 
 
 def test_a_folder_that_goes_while_it_is_uploaded_harms_nobody(local: Path, remote: Path) -> None:
     with agent(local, remote, SyncOptions(scan_seconds=0.001, chunk_bytes=1, bytes_per_second=100)) as running:
         (local / "step-1").mkdir()
-        (local / "step-1" / "file").write_text("x" * 10)
+        put(local / "step-1" / "file", "x" * 10)
         eventually((local / "step-1" / "file.sagemaker-uploading").exists)
         (local / "step-1").rename(local / "step-2")
         running.finish()
@@ -144,7 +156,7 @@ def test_a_folder_that_goes_while_it_is_uploaded_harms_nobody(local: Path, remot
 def test_restoring_brings_back_the_objects_and_no_marker(local: Path, remote: Path, tmp_path: Path) -> None:
     with agent(local, remote) as running:
         (local / "a").mkdir()
-        (local / "a" / "file").write_text("1")
+        put(local / "a" / "file", "1")
         running.finish()
     fresh = tmp_path / "fresh"
     fresh.mkdir()
@@ -158,9 +170,9 @@ def test_restoring_from_nothing(local: Path, remote: Path) -> None:
 
 
 def test_what_was_restored_is_not_uploaded_again(local: Path, remote: Path) -> None:
-    (local / "old").write_text("1")
+    put(local / "old", "1")
     with agent(local, remote) as running:
-        (local / "new").write_text("2")
+        put(local / "new", "2")
         running.finish()
     assert contents(remote) == {"new": "2"}
 
@@ -175,6 +187,6 @@ def test_the_order_is_any_but_a_function_of_the_seed() -> None:
 def test_an_upload_that_fails_is_told(local: Path, remote: Path) -> None:
     with agent(local, remote) as running:
         (remote / "file").mkdir()
-        (local / "file").write_text("1")
+        put(local / "file", "1")
         with pytest.raises(IsADirectoryError):
             running.finish()
