@@ -3,8 +3,8 @@
 Evaluation, here and in the exported model, is exactly this:
 
 1. open with Pillow, take one of `FORMATS`, refuse more than `MAX_PIXELS`;
-2. first frame as 8-bit RGB by Pillow's `convert`; before, 16-bit grey loses its low byte, and transparency is laid on
-   white;
+2. first frame as 8-bit RGB by Pillow's `convert`; before, 16-bit grey loses its low byte, transparency is laid on
+   white, and a CMYK JPEG without Adobe's marker is inverted (Pillow takes all of them for Adobe's, which are inverted);
 3. turn as the EXIF orientation says;
 4. `torchvision.transforms.v2.functional.resize` of the shorter side, on uint8, antialiased;
 5. `center_crop`, which pads with black where the picture is smaller.
@@ -26,7 +26,7 @@ from typing import Literal
 
 import numpy as np
 import torch
-from PIL import Image, ImageFile, UnidentifiedImageError
+from PIL import Image, ImageChops, ImageFile, UnidentifiedImageError
 from torch import Tensor
 from torchvision.io import ImageReadMode, decode_jpeg
 from torchvision.transforms.v2 import InterpolationMode
@@ -36,7 +36,7 @@ from finetune.data.bad_records import BadContent
 
 Interpolation = Literal["nearest", "bilinear", "bicubic"]
 
-FORMATS = ("BMP", "GIF", "JPEG", "MPO", "PNG", "TIFF", "WEBP")
+FORMATS = ("BMP", "GIF", "JPEG", "PNG", "TIFF", "WEBP")
 """What is read; Pillow knows more, but EPS for one would start another program."""
 
 MAX_PIXELS = 100_000_000
@@ -59,13 +59,10 @@ _PILLOW_REFUSES = (
     OSError,
     SyntaxError,
     ValueError,
+    TypeError,
     ArithmeticError,
     LookupError,
-    TypeError,
-    AttributeError,
-    AssertionError,
     EOFError,
-    RuntimeError,
     MemoryError,
     struct.error,
     zlib.error,
@@ -166,6 +163,8 @@ def _pixels(image: Image.Image) -> Tensor:
     if image.mode.startswith("I;16"):
         grey = np.asarray(image)
         image = Image.fromarray((grey >> 8).astype(np.uint8))
+    elif image.format == "JPEG" and image.mode == "CMYK" and "adobe" not in image.info:
+        image = ImageChops.invert(image)
     elif image.has_transparency_data:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)

@@ -30,7 +30,7 @@ def record_seed(seed: int, epoch: int, key: str) -> int:
 
     It depends on the record's key rather than its position, so it stays the same however the data is split or ordered.
     """
-    identity = f"{seed}:{epoch}:{key}".encode("utf-8", "surrogateescape")
+    identity = f"{seed}:{epoch}:{key}".encode()
     return int.from_bytes(hashlib.blake2b(identity, digest_size=8).digest(), "little")
 
 

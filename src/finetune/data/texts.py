@@ -23,9 +23,9 @@ if TYPE_CHECKING:
 class TextTransform:
     """One or two texts to `input_ids`, `attention_mask` and, where the tokenizer gives them, `token_type_ids`.
 
-    The result equals that of `tokenizer(text, pair, truncation=True, max_length=max_length)`. But that call sets the
-    truncation of the shared Rust object anew each time, which is not safe in threads; here a private copy of it is set
-    once and only read afterwards.
+    The result equals that of `tokenizer([text], [pair], truncation=True, max_length=max_length)`; without the lists the
+    tokenizer takes an empty second text for none. That call sets the truncation of the shared Rust object each time,
+    which is not safe in threads; here a private copy of it is set once and only read afterwards.
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, max_length: int, pad_to_multiple_of: int = 1) -> None:
@@ -53,15 +53,17 @@ class TextTransform:
         """Tokenise: int64 `[length]` for each input.
 
         Raises:
-            BadContent: the text is no Unicode, or has no tokens.
+            BadContent: a text contains half of a surrogate pair, or there are no tokens.
         """
         if isinstance(content, bytes):
             raise TypeError("a text is str")
         try:
-            # As a batch of one, because only encoding a batch releases the interpreter's lock.
-            (encoding,) = self._backend.encode_batch_fast([content[0] if len(content) == 1 else content])
+            for text in content:
+                text.encode()
         except UnicodeEncodeError as error:
-            raise BadContent(f"has characters that are no Unicode ({error.reason})") from error
+            raise BadContent(f"has half a character at {error.start}: {error.reason}") from error
+        # As a batch of one, because only encoding a batch releases the interpreter's lock.
+        (encoding,) = self._backend.encode_batch_fast([content[0] if len(content) == 1 else content])
         if not encoding.ids:
             raise BadContent("has no tokens")
         values = {

@@ -1,0 +1,104 @@
+"""Augmentation varies pictures, and is a pure function of picture and randomness."""
+
+from __future__ import annotations
+
+import io
+import random
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+
+from finetune.data.augmentation import _OPERATIONS, augment
+from finetune.data.images import ImageGeometry, resize_and_crop
+from finetune.data.transforms import ImageTransform
+from finetune.spec.job_spec import Augmentation
+
+_GEOMETRY = ImageGeometry(64, 72, "bilinear")
+
+
+def _picture(height: int = 90, width: int = 120) -> Tensor:
+    noise = np.random.Generator(np.random.PCG64(1)).integers(0, 256, (8, 8, 3), dtype=np.uint8)
+    return torch.from_numpy(np.array(Image.fromarray(noise).resize((width, height)))).permute(2, 0, 1)
+
+
+@pytest.mark.parametrize("strength", ["basic", "strong"])
+def test_the_same_randomness_gives_the_same_bits_whatever_global_state_and_threads(strength: Augmentation) -> None:
+    assert strength != "none"
+    threads = torch.get_num_threads()
+    for seed in range(40):
+        first = augment(_picture(), _GEOMETRY, strength, random.Random(seed))
+        random.seed(seed + 1)
+        torch.manual_seed(seed + 2)
+        torch.set_num_threads(3)
+        second = augment(_picture(), _GEOMETRY, strength, random.Random(seed))
+        torch.set_num_threads(threads)
+        assert torch.equal(first, second)
+        assert (first.shape, first.dtype) == ((3, 64, 64), torch.uint8)
+
+
+@pytest.mark.parametrize("strength", ["basic", "strong"])
+def test_global_generators_are_left_alone(strength: Augmentation) -> None:
+    assert strength != "none"
+    before = random.getstate(), torch.get_rng_state(), np.random.get_state()[1].tolist()  # type: ignore[index]  # a tuple, unless legacy=False
+    for seed in range(20):
+        augment(_picture(), _GEOMETRY, strength, random.Random(seed))
+    assert random.getstate() == before[0]
+    assert torch.equal(torch.get_rng_state(), before[1])
+    assert np.random.get_state()[1].tolist() == before[2]  # type: ignore[index]  # as above
+
+
+def test_basic_takes_parts_of_the_picture_and_mirrors_half_of_them() -> None:
+    ramp = torch.arange(200, dtype=torch.uint8).expand(3, 150, 200)
+    widths, mirrored = [], 0
+    for seed in range(300):
+        row = augment(ramp, _GEOMETRY, "basic", random.Random(seed))[0, 0].int()
+        mirrored += int(row[0] > row[-1])
+        widths.append(int((row[0] - row[-1]).abs()) / 200)
+    assert 110 < mirrored < 190
+    assert min(widths) > 0.42
+    assert max(widths) > 0.95
+
+
+@pytest.mark.parametrize(("height", "width"), [(1, 1), (1, 500), (500, 1), (2, 3), (20, 400)])
+def test_pictures_of_odd_shape_are_no_obstacle(height: int, width: int) -> None:
+    for seed in range(20):
+        assert augment(_picture(height, width), _GEOMETRY, "strong", random.Random(seed)).shape == (3, 64, 64)
+
+
+@pytest.mark.parametrize("number", range(len(_OPERATIONS)))
+def test_every_operation_changes_a_picture_but_not_its_shape(number: int) -> None:
+    picture = resize_and_crop(_picture(), _GEOMETRY) // 2 + 40
+    for magnitude in (-1.0, -0.6, 0.6, 1.0):
+        varied = _OPERATIONS[number](picture, magnitude)
+        assert (varied.shape, varied.dtype) == (picture.shape, picture.dtype)
+        assert not torch.equal(varied, picture)
+        assert varied.float().std() > 5
+
+
+def _has_plain_square(pixels: Tensor, side: int = 6) -> bool:
+    squares = pixels.unfold(1, side, 1).unfold(2, side, 1).flatten(-2)
+    return bool((squares.amax(-1) == squares.amin(-1)).all(0).any())
+
+
+def test_strong_goes_beyond_basic_and_may_erase() -> None:
+    beyond = erased = 0
+    for seed in range(60):
+        basic = augment(_picture(), _GEOMETRY, "basic", random.Random(seed))
+        strong = augment(_picture(), _GEOMETRY, "strong", random.Random(seed))
+        beyond += int(not torch.equal(basic, strong))
+        erased += int(_has_plain_square(strong))
+    assert beyond > 50
+    assert erased > 15
+
+
+def test_only_randomness_brings_augmentation() -> None:
+    file = io.BytesIO()
+    Image.fromarray(_picture().permute(1, 2, 0).contiguous().numpy()).save(file, "PNG")
+    plain = ImageTransform(_GEOMETRY, "none")(file.getvalue(), random.Random(0))["pixels"]
+    for augmentation in ("none", "basic", "strong"):
+        transform = ImageTransform(_GEOMETRY, augmentation)
+        assert torch.equal(transform(file.getvalue(), None)["pixels"], plain)
+    assert not torch.equal(ImageTransform(_GEOMETRY, "basic")(file.getvalue(), random.Random(0))["pixels"], plain)

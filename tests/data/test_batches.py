@@ -1,0 +1,245 @@
+"""Batches are a pure function of dataset, options and epoch, whoever prepares them."""
+
+from __future__ import annotations
+
+import io
+import random
+import threading
+from collections.abc import Iterable, Sequence
+from contextlib import closing
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+
+from finetune.data.bad_records import BadContent, BadRecords
+from finetune.data.batches import Batch, Batches, BatchOptions, Dataset
+from finetune.data.images import ImageGeometry
+from finetune.data.labels import LabelMap
+from finetune.data.order import epoch_order
+from finetune.data.record import Content, Record
+from finetune.data.transforms import ImageTransform
+from finetune.errors import DataError
+from finetune.spec.job_spec import Task
+
+_CLASSES = ("a", "b", "c")
+_OPTIONS = BatchOptions(batch_size=4, seed=5, shuffle=True, augment=True, workers=0, pin_memory=False)
+
+
+class _Memory:
+    """A channel in memory that remembers which records were read."""
+
+    channel = "train"
+    task: Task = "image-classification"
+
+    def __init__(self, contents: Sequence[bytes | DataError]) -> None:
+        self._contents = contents
+        self.read_so_far: list[int] = []
+
+    def __len__(self) -> int:
+        return len(self._contents)
+
+    def key(self, index: int) -> str:
+        return f"{index:03}.png"
+
+    def labels(self, index: int) -> tuple[str, ...]:
+        return (_CLASSES[index % 3],)
+
+    def read(self, index: int) -> Record:
+        self.read_so_far.append(index)
+        content = self._contents[index]
+        if isinstance(content, DataError):
+            raise content
+        return Record(self.key(index), content, self.labels(index))
+
+
+class _Numbers:
+    """Content to a number and a random one; what is no number is bad, and 13 is a bug."""
+
+    def __call__(self, content: Content, randomness: random.Random | None) -> dict[str, Tensor]:
+        assert isinstance(content, bytes)
+        if not content.isdigit():
+            raise BadContent("is no number")
+        assert content != b"13", "unlucky"
+        drawn = -1.0 if randomness is None else randomness.random()
+        return {"x": torch.tensor([float(content), drawn], dtype=torch.float64)}
+
+    def collate(self, examples: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
+        return {"x": torch.stack([example["x"] for example in examples]) if examples else torch.empty(0, 2)}
+
+
+def _numbers(count: int, bad: Iterable[int] = ()) -> list[bytes | DataError]:
+    """Contents of which no one is 13."""
+    bad = set(bad)
+    return [b"oops" if index in bad else str(index if index < 13 else index + 1).encode() for index in range(count)]
+
+
+def _batches(contents: list[bytes | DataError], options: BatchOptions = _OPTIONS, limit: int = 0) -> Batches:
+    dataset = Dataset(_Memory(contents), tuple(range(len(contents))), LabelMap(_CLASSES, multi_label=False), _Numbers())
+    return Batches(dataset, options, BadRecords("train", limit))
+
+
+def _same(first: Sequence[Batch], second: Sequence[Batch]) -> bool:
+    return len(first) == len(second) and all(
+        one.positions == two.positions
+        and torch.equal(one.targets, two.targets)
+        and one.inputs.keys() == two.inputs.keys()
+        and all(torch.equal(one.inputs[name], two.inputs[name]) for name in one.inputs)
+        for one, two in zip(first, second, strict=True)
+    )
+
+
+def _threads() -> list[str]:
+    return [thread.name for thread in threading.enumerate() if thread.name.startswith("data-")]
+
+
+@pytest.fixture(scope="module")
+def pictures() -> list[bytes | DataError]:
+    encoded: list[bytes | DataError] = []
+    for index in range(21):
+        noise = np.random.Generator(np.random.PCG64(index)).integers(0, 256, (9, 8, 3), dtype=np.uint8)
+        file = io.BytesIO()
+        Image.fromarray(noise).resize((60 + index, 50)).save(file, "JPEG" if index % 2 else "PNG")
+        encoded.append(file.getvalue())
+    return encoded
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_any_number_of_workers_gives_the_same_bits(workers: int, pictures: list[bytes | DataError]) -> None:
+    transform = ImageTransform(ImageGeometry(32, 36, "bilinear"), "strong")
+    dataset = Dataset(_Memory(pictures), tuple(range(21)), LabelMap(_CLASSES, multi_label=False), transform)
+    alone = Batches(dataset, _OPTIONS, BadRecords("train", 0))
+    helped = Batches(dataset, replace(_OPTIONS, workers=workers), BadRecords("train", 0))
+    for epoch in (0, 1):
+        assert _same(list(alone.iterate(epoch)), list(helped.iterate(epoch)))
+    assert not _same(list(alone.iterate(0)), list(alone.iterate(1)))
+
+
+@pytest.mark.parametrize("workers", [0, 3])
+def test_starting_in_the_middle_gives_the_tail_and_reads_nothing_before_it(workers: int) -> None:
+    whole = list(_batches(_numbers(30)).iterate(2))
+    for first in (0, 1, 4, 6, 7):
+        batches = _batches(_numbers(30), replace(_OPTIONS, workers=workers))
+        reader = batches.dataset.reader
+        assert isinstance(reader, _Memory)
+        assert _same(list(batches.iterate(2, first)), whole[first:])
+        assert sorted(reader.read_so_far) == sorted(position for batch in whole[first:] for position in batch.positions)
+
+
+def test_batches_follow_the_order_of_the_epoch() -> None:
+    batches = _batches(_numbers(13))
+    assert len(batches) == 3
+    read = list(batches.iterate(1))
+    assert [len(batch.positions) for batch in read] == [4, 4, 5]
+    assert [position for batch in read for position in batch.positions] == epoch_order(13, 5, 1).tolist()
+    for batch in read:
+        assert batch.inputs["x"][:, 0].tolist() == list(batch.positions)
+        assert batch.targets.tolist() == [position % 3 for position in batch.positions]
+
+
+def test_without_shuffling_and_augmentation_records_come_as_they_are() -> None:
+    options = replace(_OPTIONS, shuffle=False, augment=False)
+    for epoch in (0, 1):
+        rows = torch.cat([batch.inputs["x"] for batch in _batches(_numbers(11), options).iterate(epoch)])
+        assert rows.tolist() == [[float(index), -1.0] for index in range(11)]
+
+
+def test_a_part_of_a_channel_is_counted_by_position() -> None:
+    dataset = Dataset(_Memory(_numbers(12)), (9, 2, 6), LabelMap(_CLASSES, multi_label=False), _Numbers())
+    (batch,) = Batches(dataset, replace(_OPTIONS, shuffle=False), BadRecords("train", 0)).iterate(0)
+    assert batch.positions == (0, 1, 2)
+    assert batch.inputs["x"][:, 0].tolist() == [9, 2, 6]
+    assert dataset.key(1) == "002.png"
+
+
+def test_augmentation_depends_on_the_record_not_on_its_place() -> None:
+    def drawn(indices: tuple[int, ...], shuffle: bool) -> dict[float, float]:
+        dataset = Dataset(_Memory(_numbers(12)), indices, LabelMap(_CLASSES, multi_label=False), _Numbers())
+        batches = Batches(dataset, replace(_OPTIONS, shuffle=shuffle), BadRecords("train", 0))
+        return {row[0]: row[1] for batch in batches.iterate(3) for row in batch.inputs["x"].tolist()}
+
+    whole = drawn(tuple(range(12)), shuffle=True)
+    part = drawn((11, 3, 7), shuffle=False)
+    assert len(set(whole.values())) == 12
+    assert part == {number: whole[number] for number in (11, 3, 7)}
+
+
+def test_several_classes_give_targets_of_zeros_and_ones() -> None:
+    dataset = Dataset(_Memory(_numbers(3)), (0, 1, 2), LabelMap(_CLASSES, multi_label=True), _Numbers())
+    (batch,) = Batches(dataset, replace(_OPTIONS, shuffle=False), BadRecords("train", 0)).iterate(0)
+    assert batch.targets.dtype == torch.float32
+    assert torch.equal(batch.targets, torch.eye(3))
+
+
+@pytest.mark.parametrize("workers", [0, 1, 3])
+def test_bad_records_are_left_out_and_listed(workers: int) -> None:
+    contents = _numbers(12, bad=(4, 5, 6, 7, 9))
+    contents[2] = DataError("channel 'train': 002.png cannot be read: gone")
+    batches = _batches(contents, replace(_OPTIONS, workers=workers, shuffle=False), limit=6)
+    for _ in range(2):
+        read = list(batches.iterate(0))
+        assert [batch.positions for batch in read] == [(0, 1, 3), (), (8, 10, 11)]
+        assert [batch.inputs["x"].shape[0] for batch in read] == [3, 0, 3]
+        assert read[1].targets.shape == (0,)
+        listed = dict(batches._bad_records.listing())
+        assert listed["004.png"] == "is no number"
+        assert listed["002.png"] == "cannot be read: gone"
+        assert len(listed) == 6
+
+
+@pytest.mark.parametrize("workers", [0, 1, 3])
+def test_too_many_bad_records_end_the_epoch_where_the_first_one_too_many_is(workers: int) -> None:
+    options = replace(_OPTIONS, workers=workers, shuffle=False)
+    iterator = _batches(_numbers(24, bad=(5, 14, 15, 20)), options, limit=1).iterate(0)
+    assert [next(iterator).positions[0] for _ in range(3)] == [0, 4, 8]
+    with pytest.raises(DataError, match=r"channel 'train': 014\.png is no number .*max_bad_records=1"):
+        next(iterator)
+    assert _threads() == []
+
+
+@pytest.mark.parametrize("workers", [0, 1, 3])
+def test_an_error_is_raised_in_its_turn(workers: int) -> None:
+    contents = _numbers(16)
+    contents[9] = b"13"
+    iterator = _batches(contents, replace(_OPTIONS, workers=workers, shuffle=False)).iterate(0)
+    assert [next(iterator).positions[0] for _ in range(2)] == [0, 4]
+    with pytest.raises(AssertionError, match="unlucky"):
+        next(iterator)
+    assert _threads() == []
+
+
+@pytest.mark.parametrize("how", ["close", "drop", "finish"])
+def test_threads_end_with_the_iteration(how: str) -> None:
+    iterator = _batches(_numbers(400), replace(_OPTIONS, workers=3)).iterate(0)
+    next(iterator)
+    assert len(_threads()) == 3
+    if how == "close":
+        iterator.close()
+    elif how == "finish":
+        assert len(list(iterator)) == 99
+    del iterator
+    assert _threads() == []
+
+
+def test_no_more_is_read_ahead_than_a_few_batches() -> None:
+    batches = _batches(_numbers(400), replace(_OPTIONS, workers=3, shuffle=False))
+    reader = batches.dataset.reader
+    assert isinstance(reader, _Memory)
+    with closing(batches.iterate(0)) as iterator:
+        for number in range(1, 40):
+            next(iterator)
+            assert max(reader.read_so_far) < 4 * (number + 4)
+
+
+def test_pinning_without_a_gpu_is_no_error() -> None:
+    (batch, *_) = _batches(_numbers(8), replace(_OPTIONS, pin_memory=True)).iterate(0)
+    assert batch.inputs["x"].is_pinned() == torch.cuda.is_available()
+
+
+def test_an_empty_dataset_has_no_batches() -> None:
+    batches = _batches([], replace(_OPTIONS, workers=2))
+    assert len(batches) == 0
+    assert list(batches.iterate(0)) == []

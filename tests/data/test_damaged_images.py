@@ -1,0 +1,124 @@
+"""Content that is no sound picture is refused, in words, before it can do harm."""
+
+from __future__ import annotations
+
+import io
+import struct
+import zlib
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from finetune.data.bad_records import BadContent
+from finetune.data.images import MAX_PIXELS, ImageGeometry, decode_image, resize_and_crop
+
+
+def _encoded(kind: str, size: tuple[int, int] = (61, 47), **options: object) -> bytes:
+    noise = np.random.Generator(np.random.PCG64(0)).integers(0, 256, (*size, 3), dtype=np.uint8)
+    file = io.BytesIO()
+    Image.fromarray(noise).save(file, kind, **options)
+    return file.getvalue()
+
+
+_SOUND = {
+    "jpeg": _encoded("JPEG"),
+    "progressive": _encoded("JPEG", progressive=True),
+    "png": _encoded("PNG"),
+    "webp": _encoded("WEBP"),
+    "bmp": _encoded("BMP"),
+    "gif": _encoded("GIF"),
+    "tiff": _encoded("TIFF"),
+    "tiff_lzw": _encoded("TIFF", compression="tiff_lzw"),
+}
+
+
+@pytest.mark.parametrize("name", _SOUND)
+def test_a_picture_that_is_cut_off_is_refused(name: str) -> None:
+    content = _SOUND[name]
+    decode_image(content)
+    for share in (0.3, 0.5, 0.9):
+        with pytest.raises(BadContent):
+            decode_image(content[: int(len(content) * share)])
+
+
+@pytest.mark.parametrize("name", ["jpeg", "progressive"])
+def test_a_jpeg_that_is_cut_off_anywhere_is_refused(name: str) -> None:
+    content = _SOUND[name]
+    for length in range(0, len(content) - 2, 37):
+        with pytest.raises(BadContent):
+            decode_image(content[:length])
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"", "is empty"),
+        (b"<html>404</html>", "is no image of a known format"),
+        (b"\x00" * 5000, "is no image of a known format"),
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "is no image of a known format"),
+        (_SOUND["jpeg"][:1500], "is an image that is cut off"),
+        (_SOUND["png"][:1500], "is an image that is cut off"),
+    ],
+)
+def test_the_reason_is_given_in_words(content: bytes, reason: str) -> None:
+    with pytest.raises(BadContent, match=reason):
+        decode_image(content)
+
+
+def _png_that_claims(width: int, height: int) -> bytes:
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    return (
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", header)
+        + chunk(b"IDAT", zlib.compress(b"\x00" * 100))
+        + chunk(b"IEND", b"")
+    )
+
+
+@pytest.mark.parametrize(("width", "height"), [(10_001, 10_000), (50_000, 50_000), (2**31 - 1, 2**31 - 1)])
+def test_a_decompression_bomb_is_refused_by_its_header(width: int, height: int) -> None:
+    with pytest.raises(BadContent, match=f"more than the {MAX_PIXELS:,}"):
+        decode_image(_png_that_claims(width, height))
+
+
+def test_a_bomb_that_is_a_real_file_is_refused() -> None:
+    file = io.BytesIO()
+    Image.new("1", (11_000, 11_000)).save(file, "PNG")
+    assert len(file.getvalue()) < 100_000
+    with pytest.raises(BadContent, match="claims 11000 x 11000 pixels"):
+        decode_image(file.getvalue())
+
+
+def test_a_thread_of_a_picture_is_not_blown_up() -> None:
+    file = io.BytesIO()
+    Image.new("RGB", (60_000, 1)).save(file, "PNG")
+    with pytest.raises(BadContent, match="60000 x 1 pixels, which is too narrow"):
+        resize_and_crop(decode_image(file.getvalue()), ImageGeometry(224, 256, "bilinear"))
+
+
+def test_numbers_without_a_range_are_refused() -> None:
+    file = io.BytesIO()
+    Image.new("F", (8, 8), 0.5).save(file, "TIFF")
+    with pytest.raises(BadContent, match="32-bit"):
+        decode_image(file.getvalue())
+
+
+@settings(max_examples=300, deadline=None)
+@given(data=st.data())
+def test_no_damage_raises_anything_else(data: st.DataObject) -> None:
+    content = bytearray(_SOUND[data.draw(st.sampled_from(sorted(_SOUND)))])
+    places = st.integers(0, 400) | st.integers(0, len(content) - 1)
+    for place, value in data.draw(st.lists(st.tuples(places, st.integers(0, 255)), min_size=1, max_size=8)):
+        content[place % len(content)] = value
+    try:
+        pixels = decode_image(bytes(content))
+    except BadContent as error:
+        assert str(error)
+    else:
+        assert pixels.shape[0] == 3
