@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from finetune.artifact.export import ArtifactContents, export
 from finetune.artifact.verify import Sample
@@ -20,7 +20,6 @@ from finetune.models.load import ModelRequest, load_backbone
 from finetune.spec.job_spec import ModelSpec, Task
 
 LABELS = ("cat", "dog", "émeu")
-WORDS = ("a", "good", "bad", "film", "book", "very", "not", "long", ",")
 
 
 @dataclass(frozen=True)
@@ -36,7 +35,7 @@ class Wanted:
     metrics: dict[str, object] = field(default_factory=lambda: {"accuracy": 0.75})
 
     def build(self, scratch: Path) -> Backbone:
-        """The network, its head widened so that answers differ from record to record."""
+        """The network, with a head wide enough for answers that differ from record to record."""
         request = ModelRequest(
             spec=ModelSpec(self.name, "auto", None),
             task=self.task,
@@ -52,6 +51,8 @@ class Wanted:
         )
         backbone = load_backbone(request)
         head = dict(backbone.module.named_parameters())
+        if isinstance(backbone.expects, ImageInput):
+            _settle_normalisation(backbone, backbone.expects.size)
         with torch.no_grad():
             for name in backbone.layer_groups()[-1].parameters:
                 head[name].mul_(4.0)
@@ -82,3 +83,15 @@ def transform_of(backbone: Backbone) -> Transform:
     if isinstance(expects, ImageInput):
         return ImageTransform(ImageGeometry(expects.size, expects.resize, expects.interpolation), "none")
     return TextTransform(expects.tokenizer, expects.max_length)
+
+
+def _settle_normalisation(backbone: Backbone, size: int) -> None:
+    """Let batch normalisation see some noise: with random weights, its first statistics fit no layer."""
+    noise = torch.randint(0, 256, (8, 3, size, size), generator=torch.Generator().manual_seed(5), dtype=torch.uint8)
+    for module in backbone.module.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.momentum = 0.5
+    backbone.module.train()
+    with torch.no_grad():
+        for _ in range(4):
+            backbone.forward({"pixels": noise})

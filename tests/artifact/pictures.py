@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -16,7 +15,7 @@ def picture(seed: int, mode: str = "RGB", size: tuple[int, int] = (45, 37)) -> I
     return Image.fromarray(np.stack(waves, axis=-1).astype(np.uint8)).convert(mode)
 
 
-def encoded(image: Image.Image, kind: str = "PNG", **options: Any) -> bytes:
+def encoded(image: Image.Image, kind: str = "PNG", **options: object) -> bytes:
     """The picture as a file's bytes."""
     file = io.BytesIO()
     image.save(file, kind, **options)
