@@ -25,6 +25,7 @@ def choose(names: str, **spec: object) -> Columns:
         ("question answer y", "y", ("question", "answer")),
         ("sentiment words", "sentiment", ("words",)),
         ("label class text", "label", ("text",)),
+        ("Label label text Text", "Label", ("text",)),
     ],
 )
 def test_usual_names_are_found(names: str, label: str, texts: tuple[str, ...]) -> None:
@@ -49,6 +50,8 @@ def test_a_column_that_is_not_there_is_named_with_those_that_are(hyperparameter:
 def test_a_column_that_is_there_twice_is_not_chosen() -> None:
     with pytest.raises(UserError, match="more than one column 'a'"):
         choose("a a text", label_column="a")
+    with pytest.raises(UserError, match="more than one column 'text'; set text_column to one of"):
+        choose("label text text")
 
 
 def test_columns_that_cannot_be_guessed_name_the_hyperparameter() -> None:

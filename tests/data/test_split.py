@@ -123,6 +123,14 @@ def test_many_combinations_of_classes_still_give_a_share() -> None:
     assert len(split.validation) == pytest.approx(100, abs=10)
 
 
+@pytest.mark.parametrize("seed", range(5))
+def test_rare_combinations_do_not_leave_together_what_only_they_have(seed: int) -> None:
+    combinations = ["ab", "abc", "cd", "cde", "e"]
+    records: list[Pair] = [((labels,), tuple(labels)) for labels in combinations]
+    split = stratified_split(MemoryReader(records), 0.9, seed)
+    assert {label for index in split.train for label in combinations[index]} == set("abcde")
+
+
 def test_texts_are_not_glued_together() -> None:
     digests = content_digests(MemoryReader([(("ab", "c"), ()), (("a", "bc"), ()), (("abc",), ()), (b"abc", ())]))
     assert len(set(digests)) == 4

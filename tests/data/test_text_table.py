@@ -158,6 +158,22 @@ def test_a_parquet_file_with_a_damaged_page_is_named(tmp_path: Path) -> None:
         opened(tmp_path, {"a.parquet": bytes(content)})
 
 
+def test_texts_of_parquet_have_to_be_utf8(tmp_path: Path) -> None:
+    texts = pa.Array.from_buffers(pa.string(), 2, pa.array([b"caf\xe9", b"b"], pa.binary()).buffers())
+    pq.write_table(pa.table({"label": ["1", "2"], "text": texts}), tmp_path / "a.parquet")
+    with pytest.raises(DataError, match=r"a\.parquet cannot be read as Parquet beyond row 0: 'utf-8' codec"):
+        opened(tmp_path, {})
+
+
+def test_names_with_dots_are_columns_and_nested_ones_are_not_texts(tmp_path: Path) -> None:
+    table = {"meta.label": ["1", "2"], "text": ["x", "y"], "meta": [{"label": 1}, {"label": 2}]}
+    pq.write_table(pa.table(table), tmp_path / "a.parquet")
+    reader = opened(tmp_path, {}, label_column="meta.label")
+    assert [one.labels for one in records(reader)] == [("1",), ("2",)]
+    with pytest.raises(DataError, match=r"a\.parquet:1: the text is a dict"):
+        opened(tmp_path, {}, label_column="meta.label", text_column="meta")
+
+
 def test_files_must_agree_on_the_number_of_texts(tmp_path: Path) -> None:
     files = {"a.csv": b"label,text\na,x\n", "b.csv": b"label,sentence1,sentence2\na,x,y\n"}
     with pytest.raises(DataError, match=r"a\.csv has one text per row but b\.csv has two"):

@@ -67,17 +67,18 @@ def choose_columns(columns: Sequence[str], spec: DataSpec, where: str) -> Column
     Raises:
         UserError: a named column is not there or is there twice, or none has a usual name.
     """
-    label = _named("label_column", spec.label_column, columns, where) or _usual(LABEL_COLUMNS, columns)
+    label = _there("label_column", spec.label_column or _usual(LABEL_COLUMNS, columns), columns, where)
     if label is None:
         raise UserError(
             f"{where}: no column has a usual name of a label ({', '.join(LABEL_COLUMNS)}); set label_column to one of: "
             f"{_list(columns)}"
         )
-    text = _named("text_column", spec.text_column, columns, where)
-    pair = _named("text_pair_column", spec.text_pair_column, columns, where)
+    text, pair = spec.text_column, spec.text_pair_column
     if text is None:
         text, usual_pair = _usual_texts([name for name in columns if name not in {label, pair}])
         pair = pair or usual_pair
+    text = _there("text_column", text, columns, where)
+    pair = _there("text_pair_column", pair, columns, where)
     if text is None:
         raise UserError(
             f"{where}: no column has a usual name of a text ({some_of(TEXT_COLUMNS, 8)}); set text_column to one of: "
@@ -105,14 +106,14 @@ def choose_positions(count: int, spec: DataSpec, where: str) -> Columns:
     return Columns("0", numbers[1:])
 
 
-def _named(hyperparameter: str, name: str | None, columns: Sequence[str], where: str) -> str | None:
+def _there(hyperparameter: str, name: str | None, columns: Sequence[str], where: str) -> str | None:
     if name is None or list(columns).count(name) == 1:
         return name
-    fault = "no column" if name not in columns else "more than one column"
-    raise UserError(
-        f"{where}: {fault} {some_of([repr(name)])}{did_you_mean(name, columns)}; set {hyperparameter} to one of: "
-        f"{_list(columns)}"
+    shown = some_of([repr(name)])
+    fault = (
+        f"no column {shown}{did_you_mean(name, columns)}" if name not in columns else f"more than one column {shown}"
     )
+    raise UserError(f"{where}: {fault}; set {hyperparameter} to one of: {_list(columns)}")
 
 
 def _usual(names: Sequence[str], columns: Sequence[str]) -> str | None:

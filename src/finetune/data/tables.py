@@ -158,7 +158,7 @@ class ParquetTable:
                     for cells in zip(*values, strict=True):
                         number += 1
                         yield Row(number, cells)
-        except (pyarrow.ArrowException, OSError) as error:
+        except (pyarrow.ArrowException, UnicodeDecodeError, OSError) as error:
             raise DataError(
                 f"{self._file.where} cannot be read as Parquet beyond row {number}: {_first_line(error)}"
             ) from error
