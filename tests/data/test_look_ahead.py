@@ -63,6 +63,13 @@ def test_closing_drops_what_is_not_begun() -> None:
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("data-")]
 
 
+def test_a_worker_may_be_the_one_that_closes() -> None:
+    crew = Crew(2)
+    crew.submit(crew.close).result()
+    crew.close()
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("data-")]
+
+
 def test_threads_do_not_keep_the_interpreter_from_exiting() -> None:
     code = """
 import threading, time, torch

@@ -92,7 +92,7 @@ class ImageGeometry:
 def decode_image(content: bytes) -> Tensor:
     """Decode a picture to uint8 RGB `[3, height, width]`, upright as its EXIF orientation says.
 
-    Plain JPEG is decoded by torchvision, which is a quarter faster and gives the same bits; Pillow decides on the rest.
+    Plain JPEG is decoded by torchvision, which is a fifth faster and gives the same bits; Pillow decides on the rest.
 
     Raises:
         BadContent: no picture, one that is damaged or truncated, or one with more than `MAX_PIXELS`.

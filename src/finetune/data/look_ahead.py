@@ -58,7 +58,9 @@ class Crew:
             self._calls.put(None)
         deadline = time.monotonic() + _PATIENCE
         for thread in self._threads:
-            thread.join(max(0.0, deadline - time.monotonic()))
+            # The garbage collector may end an abandoned iteration from any thread, one of these included.
+            if thread is not threading.current_thread():
+                thread.join(max(0.0, deadline - time.monotonic()))
         atexit.unregister(self.close)
 
     def _work(self) -> None:
