@@ -40,7 +40,8 @@ class Anatomy:
         head: paths of the last group, without auxiliary classifiers.
         classifier: path of the linear layer that gives the logits.
         stem: paths of the first group; empty where the body begins with the input.
-        tail: paths that join the last group of the body.
+        with_first: paths that join the first group of the body.
+        with_last: paths that join the last group of the body.
         auxiliary: classifiers beside the main one; they belong to the head.
         stem_name: name of the first group.
     """
@@ -49,7 +50,8 @@ class Anatomy:
     head: str
     classifier: str
     stem: str = ""
-    tail: str = ""
+    with_first: str = ""
+    with_last: str = ""
     auxiliary: tuple[Auxiliary, ...] = ()
     stem_name: str = "stem"
 
@@ -68,7 +70,8 @@ def layer_groups(network: nn.Module, anatomy: Anatomy) -> tuple[LayerGroup, ...]
         RuntimeError: the anatomy does not describe this network; a bug of ours.
     """
     body = [list(_split(paths)) for paths in _body(network, anatomy)]
-    body[-1] += _split(anatomy.tail)
+    body[0] += _split(anatomy.with_first)
+    body[-1] += _split(anatomy.with_last)
     head = [*_split(anatomy.head), *(f"{extra.root}?" for extra in anatomy.auxiliary)]
     named = [(f"layer{number}", paths) for number, paths in enumerate(body, start=1)]
     if anatomy.stem:

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from finetune.errors import UserError
 from finetune.models.anatomy import layer_groups
@@ -144,16 +143,14 @@ def _refuse_size(size: int, opened: OpenedFolder) -> None:
 
 
 def _fit_positions(network: Any, size: int) -> None:  # noqa: ANN401 - transformers types its layers as tensors or modules
-    """Interpolate the position embeddings of a vision transformer, as torchvision does, for another picture size."""
-    embeddings, config = network.vit.embeddings, network.config
+    """Interpolate the position embeddings of a vision transformer for another picture size, as its authors do."""
+    config, embeddings = network.config, network.vit.embeddings
     if size == config.image_size:
         return
-    old: Tensor = embeddings.position_embeddings.detach()
-    side, grid = size // config.patch_size, config.image_size // config.patch_size
-    cells = old[:, 1:].transpose(1, 2).reshape(1, -1, grid, grid)
-    scaled = functional.interpolate(cells, size=(side, side), mode="bicubic", align_corners=True)
-    new = torch.cat([old[:, :1], scaled.flatten(2).transpose(1, 2)], dim=1)
-    embeddings.position_embeddings = nn.Parameter(new)
-    patches = embeddings.patch_embeddings
-    patches.image_size, patches.num_patches = (size, size), side * side
+    side = size // config.patch_size
+    with torch.no_grad():
+        positions = embeddings.interpolate_pos_encoding(torch.empty(1, side * side + 1, config.hidden_size), size, size)
+    embeddings.position_embeddings = nn.Parameter(positions)
+    embeddings.patch_embeddings.num_patches = side * side
+    embeddings.image_size = embeddings.patch_embeddings.image_size = (size, size)
     config.image_size = size

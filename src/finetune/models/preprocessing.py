@@ -68,5 +68,5 @@ class Normaliser:
         pixels = inputs["pixels"]
         if self._mean.device != pixels.device:
             self._mean, self._std = self._mean.to(pixels.device), self._std.to(pixels.device)
-        scaled = (pixels.to(torch.float32) / 255 - self._mean) / self._std
+        scaled = pixels.to(torch.float32).div_(255).sub_(self._mean).div_(self._std)
         return scaled.contiguous(memory_format=torch.channels_last) if scaled.is_cuda else scaled

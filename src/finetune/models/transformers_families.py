@@ -27,18 +27,26 @@ class TransformersFamily:
     positions: bool = True
 
 
-def _encoder(base: str, head: str, classifier: str, extra: str = "") -> Anatomy:
+def _encoder(base: str, head: str, classifier: str, more_stem: str = "", with_first: str = "") -> Anatomy:
     return Anatomy(
-        stem=f"{base}.embeddings {extra}",
+        stem=f"{base}.embeddings {more_stem}",
         body=(Children(f"{base}.encoder.layer"),),
+        with_first=with_first,
         head=head,
         classifier=classifier,
         stem_name="embeddings",
     )
 
 
-# What all layers of DeBERTa share enters them beside the sequence, like an embedding.
-_SHARED = "deberta.encoder.rel_embeddings? deberta.encoder.LayerNorm? deberta.encoder.conv?"
+# What all layers of DeBERTa share enters them beside the sequence, like an embedding; a convolution, where there is
+# one, joins what enters the first layer with what leaves it.
+_DEBERTA = _encoder(
+    "deberta",
+    "pooler dropout classifier",
+    "classifier",
+    more_stem="deberta.encoder.rel_embeddings? deberta.encoder.LayerNorm?",
+    with_first="deberta.encoder.conv?",
+)
 
 TEXT: dict[str, TransformersFamily] = {
     "bert": TransformersFamily(
@@ -65,13 +73,13 @@ TEXT: dict[str, TransformersFamily] = {
     ),
     "deberta": TransformersFamily(
         "text-classification",
-        _encoder("deberta", "pooler dropout classifier", "classifier", _SHARED),
+        _DEBERTA,
         dropout="cls_dropout",
         token_types=True,
     ),
     "deberta-v2": TransformersFamily(
         "text-classification",
-        _encoder("deberta", "pooler dropout classifier", "classifier", _SHARED),
+        _DEBERTA,
         dropout="cls_dropout",
         token_types=True,
         positions=False,
@@ -87,7 +95,7 @@ TEXT: dict[str, TransformersFamily] = {
         Anatomy(
             stem="transformer.wte transformer.wpe transformer.drop",
             body=(Children("transformer.h"),),
-            tail="transformer.ln_f",
+            with_last="transformer.ln_f",
             head="score",
             classifier="score",
             stem_name="embeddings",
@@ -101,7 +109,7 @@ IMAGES: dict[str, TransformersFamily] = {
         Anatomy(
             stem="vit.embeddings",
             body=(Children("vit.layers"),),
-            tail="vit.layernorm",
+            with_last="vit.layernorm",
             head="classifier",
             classifier="classifier",
             stem_name="embeddings",
@@ -112,7 +120,7 @@ IMAGES: dict[str, TransformersFamily] = {
         Anatomy(
             stem="swin.embeddings",
             body=(Children("swin.encoder.layers"),),
-            tail="swin.layernorm swin.pooler",
+            with_last="swin.layernorm swin.pooler",
             head="classifier",
             classifier="classifier",
             stem_name="embeddings",
@@ -123,7 +131,7 @@ IMAGES: dict[str, TransformersFamily] = {
         Anatomy(
             stem="resnet.embedder",
             body=(Children("resnet.encoder.stages"),),
-            tail="resnet.pooler",
+            with_last="resnet.pooler",
             head="classifier",
             classifier="classifier.1",
         ),

@@ -86,7 +86,7 @@ def _local_folder(request: ModelRequest, source: Source) -> Path:
             if request.pretrained and not any(folder.glob("model*.safetensors")):
                 snapshot_download(name, allow_patterns=[*_OLD_WEIGHTS])
     except (OSError, HfHubHTTPError, HFValidationError, HTTPError) as error:
-        raise no_weights(name, first_line(error)) from error
+        raise no_weights(request, name, first_line(error)) from error
     return folder
 
 

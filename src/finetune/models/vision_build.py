@@ -112,7 +112,7 @@ def _weights(name: str, request: ModelRequest, source: Source, state: StateDict 
     try:
         downloaded = weights.get_state_dict(progress=False, check_hash=True, weights_only=True, map_location="cpu")
     except (URLError, OSError, RuntimeError) as error:
-        raise no_weights(name, error) from error
+        raise no_weights(request, name, str(error)) from error
     return modern_names(downloaded), f"hub (torchvision, {weights.name})"
 
 

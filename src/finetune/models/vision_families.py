@@ -23,7 +23,7 @@ FAMILIES: dict[str, Anatomy] = {
     "resnet": Anatomy(
         stem="conv1 bn1 relu maxpool",
         body=("layer1", "layer2", "layer3", "layer4"),
-        tail="avgpool",
+        with_last="avgpool",
         head="fc",
         classifier="fc",
     ),
@@ -43,7 +43,7 @@ FAMILIES: dict[str, Anatomy] = {
             "Mixed_6a Mixed_6b Mixed_6c Mixed_6d Mixed_6e",
             "Mixed_7a Mixed_7b Mixed_7c",
         ),
-        tail="avgpool",
+        with_last="avgpool",
         head="dropout fc",
         classifier="fc",
         auxiliary=(Auxiliary("AuxLogits", "AuxLogits.fc", 0.4, "aux_logits"),),
@@ -55,7 +55,7 @@ FAMILIES: dict[str, Anatomy] = {
             "inception4a inception4b inception4c inception4d inception4e maxpool4",
             "inception5a inception5b",
         ),
-        tail="avgpool",
+        with_last="avgpool",
         head="dropout fc",
         classifier="fc",
         auxiliary=(
@@ -72,7 +72,7 @@ FAMILIES: dict[str, Anatomy] = {
         classifier="classifier.3",
     ),
     "efficientnet": Anatomy(
-        body=(Children("features"),), tail="avgpool", head="classifier.0 classifier.1", classifier="classifier.1"
+        body=(Children("features"),), with_last="avgpool", head="classifier.0 classifier.1", classifier="classifier.1"
     ),
     "densenet": Anatomy(
         stem="features.conv0 features.norm0 features.relu0 features.pool0",
@@ -82,31 +82,31 @@ FAMILIES: dict[str, Anatomy] = {
             "features.denseblock3 features.transition3",
             "features.denseblock4",
         ),
-        tail="features.norm5",
+        with_last="features.norm5",
         head="classifier",
         classifier="classifier",
     ),
     "convnext": Anatomy(
         stem="features.0",
         body=_PAIRS,
-        tail="avgpool classifier.0 classifier.1",
+        with_last="avgpool classifier.0 classifier.1",
         head="classifier.2",
         classifier="classifier.2",
     ),
     "vision_transformer": Anatomy(
         stem="conv_proj class_token encoder.pos_embedding encoder.dropout",
         body=(Children("encoder.layers"),),
-        tail="encoder.ln",
+        with_last="encoder.ln",
         head="heads",
         classifier="heads.head",
     ),
     "swin_transformer": Anatomy(
-        stem="features.0", body=_PAIRS, tail="norm permute avgpool flatten", head="head", classifier="head"
+        stem="features.0", body=_PAIRS, with_last="norm permute avgpool flatten", head="head", classifier="head"
     ),
     "regnet": Anatomy(
         stem="stem",
         body=tuple(f"trunk_output.block{number}" for number in (1, 2, 3, 4)),
-        tail="avgpool",
+        with_last="avgpool",
         head="fc",
         classifier="fc",
     ),

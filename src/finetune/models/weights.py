@@ -28,13 +28,16 @@ def locate(request: ModelRequest) -> Source:
     return baked or Source("hub", "hub", name=name)
 
 
-def no_weights(name: str, cause: object) -> UserError:
-    """The error for weights that are nowhere, with the three ways to give them."""
+def no_weights(request: ModelRequest, name: str, cause: str) -> UserError:
+    """The error for a network that is nowhere, with the three ways to give it."""
+    what, otherwise = "There are no weights", " Or train with random weights: strategy=from_scratch."
+    if not request.pretrained:
+        what, otherwise = "There is no configuration", ""
     return UserError(
-        f"There are no weights of {name!r} here, and they cannot be downloaded ({str(cause)[:200]}). Three ways:"
-        " (1) give a `model` channel with the model.tar.gz of an earlier job, a transformers folder or a torchvision"
-        " state dict; (2) use an image that was built with these weights in it; (3) give the job network access"
-        " to the hub. Or train with random weights: strategy=from_scratch."
+        f"{what} of {name!r} here, and nothing can be downloaded ({cause[:200]}). Three ways: (1) give a `model`"
+        " channel with the model.tar.gz of an earlier job, a transformers folder or a torchvision state dict; (2) use"
+        " an image that was built with these weights in it; (3) give the job network access to the hub."
+        f"{otherwise}"
     )
 
 

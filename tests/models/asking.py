@@ -1,0 +1,102 @@
+"""Requests for networks, and the questions that every network is asked."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from finetune.models.backbone import Backbone, ImageInput
+from finetune.models.request import ModelRequest
+from finetune.spec.job_spec import ModelSpec, Task
+
+LABELS = ("bird", "cat", "dog")
+
+
+def ask(
+    name: str | None,
+    scratch: Path,
+    *,
+    task: Task = "image-classification",
+    labels: tuple[str, ...] = LABELS,
+    multi_label: bool = False,
+    pretrained: bool = True,
+    reinitialize: Literal["auto", "true", "false"] = "auto",
+    dropout: float | None = None,
+    image_size: int | None = None,
+    max_length: int | None = None,
+    seed: int = 1,
+    channel: Path | None = None,
+    baked: Path | None = None,
+) -> ModelRequest:
+    return ModelRequest(
+        spec=ModelSpec(name, reinitialize, dropout),
+        task=task,
+        labels=labels,
+        multi_label=multi_label,
+        pretrained=pretrained,
+        image_size=image_size,
+        max_length=max_length,
+        seed=seed,
+        model_channel=channel,
+        baked_weights=baked,
+        scratch=scratch / "scratch",
+    )
+
+
+def inputs_of(backbone: Backbone, batch: int = 2) -> dict[str, Tensor]:
+    """Random pixels, or token ids of which the second text is shorter."""
+    generator = torch.Generator().manual_seed(3)
+    if isinstance(backbone.expects, ImageInput):
+        size = backbone.expects.size
+        return {"pixels": torch.randint(0, 256, (batch, 3, size, size), dtype=torch.uint8, generator=generator)}
+    tokenizer = backbone.expects.tokenizer
+    texts = ["the cat sat on the mat", "a dog"][:batch]
+    encoded = tokenizer(texts, padding=True, return_tensors="pt")
+    return {name: encoded[name] for name in encoded}
+
+
+def logits_of(backbone: Backbone) -> Tensor:
+    backbone.module.eval()
+    with torch.inference_mode():
+        return backbone.forward(inputs_of(backbone)).logits
+
+
+def assert_is_partition(backbone: Backbone) -> None:
+    """Every parameter, and every module without children, belongs to exactly one group."""
+    groups = backbone.layer_groups()
+    owned = [name for group in groups for name in group.parameters]
+    assert sorted(owned) == sorted(name for name, _ in backbone.module.named_parameters())
+    inside = [id(module) for group in groups for root in group.modules for module in root.modules()]
+    assert len(inside) == len(set(inside))
+    leaves = {id(module) for module in backbone.module.modules() if not any(True for _ in module.children())}
+    assert leaves <= set(inside)
+    assert len({group.name for group in groups}) == len(groups)
+    assert groups[-1].name == "head"
+
+
+def groups_in_order_of_calls(backbone: Backbone) -> list[str]:
+    """Names of groups as their modules without children are called; a group that is entered twice appears twice."""
+    calls: list[str] = []
+
+    def note(name: str) -> Any:
+        def hook(*_: object) -> None:
+            if calls[-1:] != [name]:
+                calls.append(name)
+
+        return hook
+
+    def hooks() -> Iterator[Any]:
+        for group in backbone.layer_groups():
+            for module in (module for root in group.modules for module in root.modules()):
+                if not any(True for _ in module.children()) and not isinstance(module, nn.Identity):
+                    yield module.register_forward_hook(note(group.name))
+
+    handles = list(hooks())
+    logits_of(backbone)
+    for handle in handles:
+        handle.remove()
+    return calls
