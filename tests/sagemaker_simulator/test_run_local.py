@@ -88,13 +88,14 @@ def test_the_script_explains_itself() -> None:
 
 @pytest.mark.parametrize("times, code", [(1, 0), (2, 130)])
 def test_interrupt_stops_and_a_second_one_kills(tmp_path: Path, times: int, code: int) -> None:
-    stops = "import signal, sys, time; signal.signal(signal.SIGTERM, lambda *_: print('stopping', flush=True)"
-    job = f"{stops} or ({times} == 1 and sys.exit(0))); print('ready', flush=True); time.sleep(60); time.sleep(60)"
+    heard = f"os.write(1, b'stopping\\n') and {times} == 1 and sys.exit(0)"
+    listen = f"import os, signal, sys, time; signal.signal(signal.SIGTERM, lambda *_: {heard})"
+    job = f"{listen}; print('ready', flush=True); time.sleep(60)"
     log = tmp_path / "out" / "s3" / "logs" / "000.log"
-    run = subprocess.Popen([RUN_LOCAL, "--output", "out", "--quiet", "--", sys.executable, "-c", job])
-    eventually(lambda: log.exists() and "ready" in log.read_text())
-    run.send_signal(signal.SIGINT)
-    eventually(lambda: "stopping" in log.read_text())
-    if times == 2:
+    with subprocess.Popen([RUN_LOCAL, "--output", "out", "--quiet", "--", sys.executable, "-c", job]) as run:
+        eventually(lambda: log.exists() and "ready" in log.read_text())
         run.send_signal(signal.SIGINT)
-    assert run.wait(20) == code
+        eventually(lambda: "stopping" in log.read_text() or run.poll() is not None)
+        if times == 2:
+            run.send_signal(signal.SIGINT)
+        assert run.wait(20) == code
