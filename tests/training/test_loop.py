@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import itertools
-from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 import pytest
@@ -12,10 +11,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from finetune.data.bad_records import BadRecords
 from finetune.data.batches import Batches
 from finetune.errors import UserError
 from finetune.evaluation.predict import Pass, predict
-from finetune.job.ingredients import Companions, build_training
+from finetune.job.learning import Companions, build_training
 from finetune.spec.job_spec import JobSpec
 from finetune.spec.parse import parse_hyperparameters
 from finetune.strategies.plan import Phase
@@ -52,7 +52,7 @@ class Lesson:
     """A training of the tiny network with everything that belongs to it."""
 
     spec: JobSpec
-    interrupted: Callable[[], bool] = lambda: False
+    stop_after: int | None = None
     records: int = 45
     dropout: float = 0.25
     workers: int = 0
@@ -66,11 +66,14 @@ class Lesson:
             TinyReader(self.records), training=True, batch_size=size, seed=self.spec.run.seed, workers=self.workers
         )
         self.validation = tiny_batches(TinyReader(30, "validation"), training=False)
-        companions = Companions(self.evaluate, self.interrupted)
+        companions = Companions(self.evaluate, self.interrupted, BadRecords("train", 0))
         self.training, self.state = build_training(
             self.spec, self.backbone, plan, batches, choose_numerics("fp32", CPU), companions
         )
         self.recorder = Recorder()
+
+    def interrupted(self) -> bool:
+        return self.stop_after is not None and self.state.progress.step >= self.stop_after
 
     def evaluate(self) -> Row | None:
         found = predict(
@@ -161,8 +164,7 @@ def test_an_interruption_after_any_step_changes_no_bit(strategy: str, optimizer:
     assert whole.fit()
     total = whole.state.progress.step
     for stop_after in range(1, total):
-        countdown = itertools.count(1)
-        first = Lesson(spec, interrupted=lambda countdown=countdown, at=stop_after: next(countdown) >= at)  # type: ignore[misc]
+        first = Lesson(spec, stop_after=stop_after)
         assert not first.fit()
         assert first.state.progress.step == stop_after
         second = Lesson(spec, workers=2)

@@ -21,6 +21,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 MANIFEST = "manifest.json"
+# What the job keeps beside its checkpoints, and the store leaves alone.
+ACCOUNT_FILE = "account.json"
 # The agent skips files, by their name; what it does with a folder of that name is not documented. So every file has it.
 IGNORED_SUFFIX = ".sagemaker-ignore"
 UPLOADING_SUFFIX = ".sagemaker-uploading"

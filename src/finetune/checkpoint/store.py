@@ -8,7 +8,15 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from finetune.checkpoint.assembly import seal, whole_or_not_at_all, write_parts
-from finetune.checkpoint.layout import CheckpointName, is_marker, is_part_name, list_folder, newest_first, parse_name
+from finetune.checkpoint.layout import (
+    ACCOUNT_FILE,
+    CheckpointName,
+    is_marker,
+    is_part_name,
+    list_folder,
+    newest_first,
+    parse_name,
+)
 from finetune.checkpoint.manifest import About, Manifest, UnusableError
 from finetune.checkpoint.reading import LoadedCheckpoint, load_checkpoint
 from finetune.checkpoint.retention import expired, remove, remove_temporaries, survey
@@ -132,5 +140,5 @@ class CheckpointStore:
 
     def _name_foreign(self) -> None:
         for entry in list_folder(self.folder):
-            if parse_name(entry) is None and not is_marker(entry):
+            if parse_name(entry) is None and not is_marker(entry) and entry != ACCOUNT_FILE:
                 logger.warning("%s in the checkpoints folder is passed over: not a checkpoint of this program", entry)

@@ -6,8 +6,9 @@ import logging
 
 from torch import Tensor
 
-from finetune.job.ingredients import Loaders
+from finetune.job.account import AccountBook
 from finetune.job.inputs import Inputs, class_counts
+from finetune.job.loaders import Loaders
 from finetune.models.backbone import Backbone, ImageInput
 from finetune.observe.metric_lines import metric_line
 from finetune.observe.plan_text import DataSummary, GroupSummary, RunSummary, plan_text
@@ -69,10 +70,11 @@ def _run_lines(loaders: Loaders, spec: JobSpec, numerics: Numerics) -> list[str]
 
 
 class LogObserver:
-    """Tells training's progress to the log: a line per epoch, and lines within long ones."""
+    """Tells the log how training goes, a line per epoch and lines within long ones, and the account every step."""
 
-    def __init__(self, pace: Pace) -> None:
+    def __init__(self, pace: Pace, book: AccountBook) -> None:
         self._pace = pace
+        self._book = book
         self._records_before = 0
 
     def epoch_begins(self, state: TrainingState, phase: Phase) -> None:
@@ -86,6 +88,7 @@ class LogObserver:
     def step_done(self, state: TrainingState, loss: Tensor) -> None:
         """Say how far the epoch is, when it is time."""
         del loss
+        self._book.step_done(state.progress.step)
         if self._pace.due():
             done = state.totals.records - self._records_before
             self._pace.tell(state.progress.step_in_epoch, done, state.totals.means()["loss"])

@@ -15,7 +15,7 @@ from finetune.data.batches import Batches, Dataset
 from finetune.data.labels import LabelMap
 from finetune.evaluation.metrics import classification_metrics
 from finetune.evaluation.predict import Predictions
-from finetune.job.ingredients import PROBE_RECORDS, Loaders
+from finetune.job.loaders import PROBE_RECORDS, Loaders
 from finetune.models.backbone import Backbone
 from finetune.spec.job_spec import Task
 from finetune.strategies.plan import Plan

@@ -15,10 +15,13 @@ from finetune.contract.paths import Paths
 from finetune.data.batches import Batches
 from finetune.errors import UserError
 from finetune.evaluation.predict import Pass, Predictions, predict
+from finetune.job.account import Account, AccountBook
 from finetune.job.announce import LogObserver, describe_plan
-from finetune.job.ingredients import Companions, Loaders, build_loaders, build_training
 from finetune.job.inputs import Inputs, read_inputs, sources_of
+from finetune.job.learning import Companions, build_training
+from finetune.job.loaders import Loaders, build_loaders
 from finetune.job.results import Evaluated, Export, export_verified, job_summary, metrics_of, write_outputs
+from finetune.job.resume import keeping, specification_of
 from finetune.models.backbone import Backbone
 from finetune.models.load import ModelRequest, load_backbone
 from finetune.observe.progress import Pace
@@ -27,7 +30,7 @@ from finetune.spec.job_spec import JobSpec
 from finetune.spec.parse import parse_hyperparameters
 from finetune.strategies.plan import Plan
 from finetune.strategies.presets import Network, make_plan
-from finetune.training.loop import NoCheckpoints, fit, restore_best
+from finetune.training.loop import fit, restore_best
 from finetune.training.precision import Numerics, choose_numerics
 from finetune.training.state import Row, TrainingState
 
@@ -67,8 +70,8 @@ def run_job(paths: Paths, interruption: Interruption) -> None:
     with tempfile.TemporaryDirectory(prefix="finetune-") as scratch:
         job = prepare(paths, spec, channels, interruption, Path(scratch))
         try:
-            state, finished = train(job)
-            conclude(paths, files, job, state, finished=finished)
+            trained = train(job, checkpoint_folder(paths, files, spec))
+            conclude(paths, files, job, trained)
         except torch.OutOfMemoryError as error:
             raise UserError(
                 f"The device ran out of memory with batch_size={spec.optimisation.batch_size}: halve it and double"
@@ -108,6 +111,17 @@ def prepare(paths: Paths, spec: JobSpec, channels: Channels, interruption: Inter
     return Prepared(spec, inputs, backbone, plan, loaders, numerics, interruption)
 
 
+def checkpoint_folder(paths: Paths, files: JobFiles, spec: JobSpec) -> Path | None:
+    """Where checkpoints belong: the folder that the platform synchronises, or one that the user asks to be kept.
+
+    Without either, nobody would keep what is written there, and nothing is. The first host's process alone writes.
+    """
+    folder = files.checkpoints or paths.checkpoints
+    asked = spec.checkpoint.s3_uri is not None or spec.checkpoint.interval_steps is not None
+    wanted = folder.is_dir() or files.checkpoints is not None or asked
+    return folder if wanted and files.resources.current_host == files.resources.hosts[0] else None
+
+
 def place(backbone: Backbone, numerics: Numerics) -> None:
     """Put the network on its device, in the memory format that convolutions gain from there."""
     on_gpu = numerics.device.type == "cuda"
@@ -116,10 +130,32 @@ def place(backbone: Backbone, numerics: Numerics) -> None:
     backbone.module.to(numerics.device, memory_format=layout)  # type: ignore[call-overload]  # not in torch's stub
 
 
-def train(job: Prepared) -> tuple[TrainingState | None, bool]:
-    """Train as planned; the state, and whether it is finished. An evaluation off the shelf has no state."""
+@dataclass(frozen=True, slots=True)
+class Trained:
+    """What training came to.
+
+    Attributes:
+        state: `None` where nothing was to be trained.
+        finished: otherwise it was interrupted.
+        account: what interruptions have cost so far.
+    """
+
+    state: TrainingState | None
+    finished: bool
+    account: Account
+
+
+def train(job: Prepared, folder: Path | None) -> Trained:
+    """Train as planned, from the newest checkpoint on where there is one.
+
+    Args:
+        job: what to train.
+        folder: of the checkpoints; `None` where nobody would keep them.
+    """
+    book = AccountBook(folder)
     if job.loaders.train is None or job.spec.strategy.name == "evaluate":
-        return None, True
+        return Trained(None, True, book.account)
+    book.open()
 
     def evaluate() -> Row | None:
         if job.loaders.validation is None:
@@ -129,25 +165,32 @@ def train(job: Prepared) -> tuple[TrainingState | None, bool]:
             return None
         return {"validation:loss": predictions.loss, "validation:accuracy": predictions.accuracy}
 
-    companions = Companions(evaluate, job.interruption.__bool__)
+    companions = Companions(evaluate, job.interruption.__bool__, job.loaders.bad_records)
     training, state = build_training(job.spec, job.backbone, job.plan, job.loaders.train, job.numerics, companions)
-    observer = LogObserver(Pace(training.schedule.steps_per_epoch))
-    finished = fit(training, state, observer, NoCheckpoints())
+    specification = specification_of(job.spec, job.inputs, job.backbone, job.plan)
+    observer = LogObserver(Pace(training.schedule.steps_per_epoch), book)
+    with keeping(folder, job.spec.checkpoint, specification, state) as kept:
+        book.begin(state.progress.step, kept.load_seconds)
+        finished = fit(training, state, observer, kept.checkpoints)
+        kept.checkpoints.save_now(state, "final" if finished else "interruption")
+        book.close(*kept.seconds())
     restore_best(state)
-    return state, finished
+    return Trained(state, finished, book.account)
 
 
-def conclude(paths: Paths, files: JobFiles, job: Prepared, state: TrainingState | None, *, finished: bool) -> None:
+def conclude(paths: Paths, files: JobFiles, job: Prepared, trained: Trained) -> None:
     """Evaluate, report, export and prove; a stopped job leaves the model as far as it came."""
     if files.resources.current_host != files.resources.hosts[0]:
         logger.info("%s leaves the model to %s.", files.resources.current_host, files.resources.hosts[0])
         return
+    state, finished = trained.state, trained.finished
     if state is not None and not finished and not state.progress.step:
         logger.info("Stopped before the first step: there is no model to export.")
         return
     evaluated = evaluate_parts(job) if finished else {}
     metrics = {name: metrics_of(one, job.inputs.labels, job.spec.run.top_k) for name, one in evaluated.items()}
     metrics["job"] = job_summary(job.backbone, job.plan, job.spec.strategy.name, state, finished=finished)
+    metrics["interruptions"] = trained.account.as_json()
     write_outputs(paths.output_data, metrics, evaluated, job.loaders)
     what = Export(paths.model, job.backbone, job.inputs.task, job.inputs.labels, metrics)
     export_verified(what, next(iter(evaluated.values()), None) or probe(job), job.numerics)

@@ -48,6 +48,10 @@ class Checkpoints(Protocol):
         """An epoch is done, its evaluation included."""
         ...
 
+    def save_now(self, state: TrainingState, kind: str) -> None:
+        """Training ended or was interrupted: return when the state is safe."""
+        ...
+
 
 class NoCheckpoints:
     """Writes nothing down."""
@@ -56,6 +60,9 @@ class NoCheckpoints:
         """Let it pass."""
 
     def epoch_done(self, state: TrainingState) -> None:
+        """Let it pass."""
+
+    def save_now(self, state: TrainingState, kind: str) -> None:
         """Let it pass."""
 
 
@@ -112,7 +119,7 @@ def fit(training: Training, state: TrainingState, observer: Observer, checkpoint
     """
     progress = state.progress
     while not progress.stopped_early and progress.epoch < training.epochs:
-        if not _train_epoch(training, state, observer, checkpoints):
+        if training.interrupted() or not _train_epoch(training, state, observer, checkpoints):
             return False
         metrics = training.evaluate()
         if metrics is None:

@@ -207,13 +207,18 @@ class OptimizerState:
 
 @dataclass(slots=True)
 class TrainingState:
-    """Everything that a resumed job takes up."""
+    """Everything that a resumed job takes up.
+
+    Attributes:
+        bad_records: which records were left out, so that each is counted once in the whole job.
+    """
 
     weights: LearningWeights
     optimizer: OptimizerState
     scaler: GradScaler
     totals: Totals
     best: Best
+    bad_records: Stateful
     progress: Progress = field(default_factory=Progress)
     history: History = field(default_factory=History)
 
@@ -227,4 +232,5 @@ class TrainingState:
             "best": self.best,
             "progress": self.progress,
             "history": self.history,
+            "bad_records": self.bad_records,
         }

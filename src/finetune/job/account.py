@@ -1,0 +1,108 @@
+"""What interruptions cost: starts, steps repeated, seconds; kept beside the checkpoints, where it survives them."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from finetune.checkpoint.layout import ACCOUNT_FILE, IGNORED_SUFFIX
+
+_INTERVAL_SECONDS = 1.0
+
+
+@dataclass(slots=True)
+class Account:
+    """The whole job's account, over all of its starts.
+
+    It is written once a second, apart from the checkpoints, so that steps which no checkpoint kept are counted too.
+    What is lost with a machine before it was copied away is not counted: repeated steps are a lower bound.
+
+    Attributes:
+        starts: processes that began this job.
+        last_step: furthest step that any of them is known to have done.
+        steps_repeated: steps that were done again after an interruption.
+        start_seconds: from the beginning of each process to its first step.
+        load_seconds: spent on reading checkpoints, a part of `start_seconds`.
+        stall_seconds: for which steps waited for copies of the state.
+        save_seconds: spent on writing checkpoints, beside training.
+    """
+
+    starts: int = 0
+    last_step: int = 0
+    steps_repeated: int = 0
+    start_seconds: float = 0.0
+    load_seconds: float = 0.0
+    stall_seconds: float = 0.0
+    save_seconds: float = 0.0
+
+    def as_json(self) -> dict[str, object]:
+        """Plain values, seconds with three decimals."""
+        return {name: round(value, 3) if isinstance(value, float) else value for name, value in asdict(self).items()}
+
+
+@dataclass(slots=True)
+class AccountBook:
+    """Keeps the account while the job runs.
+
+    Attributes:
+        folder: of the checkpoints, or `None` where nothing survives anyway.
+        clock: seconds, increasing.
+    """
+
+    folder: Path | None
+    clock: Callable[[], float] = time.monotonic
+    account: Account = field(default_factory=Account)
+    _told: float = float("-inf")
+    _started: bool = False
+
+    def open(self) -> None:
+        """Take up the account of earlier starts, and count this one."""
+        if self.folder is not None:
+            with suppress(OSError, ValueError, TypeError):
+                known = json.loads((self.folder / ACCOUNT_FILE).read_text("utf-8"))
+                fields = asdict(Account())
+                self.account = Account(**{name: type(fields[name])(known[name]) for name in fields if name in known})
+        self.account.starts += 1
+        self._write()
+
+    def begin(self, step: int, load_seconds: float) -> None:
+        """Training begins at a step that was taken up, or at 0."""
+        self.account.steps_repeated += max(0, self.account.last_step - step)
+        self.account.last_step = step
+        self.account.load_seconds += load_seconds
+
+    def step_done(self, step: int) -> None:
+        """A step is done."""
+        if not self._started:
+            self._started = True
+            self.account.start_seconds += process_age()
+        self.account.last_step = max(step, self.account.last_step)
+        if self.clock() - self._told >= _INTERVAL_SECONDS:
+            self._write()
+
+    def close(self, stall_seconds: float, save_seconds: float) -> None:
+        """Training ended in order."""
+        self.account.stall_seconds += stall_seconds
+        self.account.save_seconds += save_seconds
+        self._write()
+
+    def _write(self) -> None:
+        self._told = self.clock()
+        if self.folder is None:
+            return
+        # An account is worth no failure: a full disk is told by the checkpoints.
+        with suppress(OSError):
+            partial = self.folder / f"{ACCOUNT_FILE}{IGNORED_SUFFIX}"
+            partial.write_text(json.dumps(self.account.as_json()), "utf-8")
+            partial.replace(self.folder / ACCOUNT_FILE)
+
+
+def process_age() -> float:
+    """Seconds since this process began, imports included."""
+    began = int(Path("/proc/self/stat").read_text("utf-8").rpartition(")")[2].split()[19])
+    return time.clock_gettime(time.CLOCK_BOOTTIME) - began / os.sysconf("SC_CLK_TCK")

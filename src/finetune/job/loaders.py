@@ -1,0 +1,103 @@
+"""Where data and models meet: what a network expects becomes the transform of every batch."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+import torch
+
+from finetune.data.bad_records import BadRecords
+from finetune.data.batches import Batches, BatchOptions, Dataset
+from finetune.data.images import ImageGeometry
+from finetune.data.text_table import TextTableReader
+from finetune.data.texts import TextTransform
+from finetune.data.transforms import ImageTransform, Transform
+from finetune.job.inputs import Inputs, Part
+from finetune.models.backbone import Backbone, ImageInput
+from finetune.spec.job_spec import JobSpec
+from finetune.training.state import State
+
+PROBE_RECORDS = 16
+_MOST_WORKERS = 16
+_EVALUATION_FACTOR = 2
+"""An evaluation keeps no activations for a backward pass, so its batches may be larger."""
+
+
+class Ledgers(dict[str, BadRecords]):
+    """Bad records by the channel that they lie in; two parts of one channel share a ledger."""
+
+    def state_dict(self) -> State:
+        """Reasons by record, by channel."""
+        return {channel: ledger.state_dict() for channel, ledger in self.items()}
+
+    def load_state_dict(self, state: State, /) -> None:
+        """Take up what is known of the channels that are there."""
+        for channel, ledger in self.items():
+            ledger.load_state_dict(state.get(channel, {}))
+
+
+@dataclass(frozen=True, slots=True)
+class Loaders:
+    """Batches by purpose; `None` where there are no records for it.
+
+    Attributes:
+        probe: a few records, to prove an artifact that no evaluation was finished for.
+        bad_records: what had to be left out of which channel.
+    """
+
+    train: Batches | None
+    validation: Batches | None
+    test: Batches | None
+    probe: Batches | None
+    bad_records: Ledgers
+
+
+def default_workers(device: torch.device) -> int:
+    """Decoding threads where the user names no number: all cores but one beside a GPU, two where the CPU trains."""
+    cores = len(os.sched_getaffinity(0))
+    return min(_MOST_WORKERS, cores - 1) if device.type == "cuda" else min(2, cores)
+
+
+def build_loaders(inputs: Inputs, backbone: Backbone, spec: JobSpec, device: torch.device) -> Loaders:
+    """Batches of every part, transformed to what the network expects; only training records are augmented."""
+    channels = {part.reader.channel for part in inputs.parts().values()}
+    bad = Ledgers((name, BadRecords(name, spec.data.max_bad_records)) for name in sorted(channels))
+    for part in inputs.parts().values():
+        if isinstance(part.reader, TextTableReader):
+            for key, reason in part.reader.left_out:
+                bad[part.reader.channel].note(key, reason)
+    workers = default_workers(device) if spec.run.workers is None else spec.run.workers
+
+    def batches(part: Part | None, *, training: bool) -> Batches | None:
+        if part is None or not part.indices:
+            return None
+        options = BatchOptions(
+            batch_size=spec.optimisation.batch_size * (1 if training else _EVALUATION_FACTOR),
+            seed=spec.run.seed,
+            shuffle=training,
+            augment=training and spec.data.augmentation != "none",
+            workers=workers,
+            pin_memory=device.type == "cuda",
+        )
+        dataset = Dataset(part.reader, part.indices, inputs.labels, _transform(backbone, spec))
+        return Batches(dataset, options, bad[part.reader.channel])
+
+    training = spec.strategy.name != "evaluate"
+    probed = inputs.validation or inputs.test or inputs.train
+    return Loaders(
+        train=batches(inputs.train, training=training),
+        validation=batches(inputs.validation, training=False),
+        test=batches(inputs.test, training=False),
+        probe=batches(probed and Part(probed.reader, probed.indices[:PROBE_RECORDS]), training=False),
+        bad_records=bad,
+    )
+
+
+def _transform(backbone: Backbone, spec: JobSpec) -> Transform:
+    expects = backbone.expects
+    if isinstance(expects, ImageInput):
+        return ImageTransform(
+            ImageGeometry(expects.size, expects.resize, expects.interpolation), spec.data.augmentation
+        )
+    return TextTransform(expects.tokenizer, expects.max_length)

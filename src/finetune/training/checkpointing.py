@@ -1,0 +1,115 @@
+"""When the state is written down: often enough that an interruption costs little, seldom enough that saving does."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from finetune.checkpoint.manifest import About, Specification
+from finetune.checkpoint.snapshot import SnapshotBuffers
+from finetune.checkpoint.writer import BackgroundWriter
+from finetune.errors import PlatformError
+from finetune.training.state import TrainingState
+
+logger = logging.getLogger(__name__)
+
+MOST_STALL = 0.01
+"""Largest share of the time that steps may wait for copies of the state, checkpoints that must be made apart."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cadence:
+    """When a checkpoint is due.
+
+    Attributes:
+        steps: optimizer steps between two, or `None`.
+        seconds: seconds between two, or `None`.
+    """
+
+    steps: int | None
+    seconds: float | None
+
+
+class Checkpointing:
+    """Saves the state beside training: a step waits for a copy in memory, never for the disk.
+
+    A write that fails is told once and costs nothing but itself: earlier checkpoints are intact, and training goes on.
+
+    Attributes:
+        stalled: seconds that training waited for copies.
+        saved: checkpoints that were begun.
+    """
+
+    def __init__(
+        self,
+        writer: BackgroundWriter,
+        specification: Specification,
+        cadence: Cadence,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._writer = writer
+        self._specification = specification
+        self._cadence = cadence
+        self._clock = clock
+        self._buffers = SnapshotBuffers()
+        self._last_step = 0
+        self._last_saved: tuple[int, int] | None = None
+        self._last_time = clock()
+        self._last_stall = 0.0
+        self.stalled = 0.0
+        self.saved = 0
+
+    def resumed(self, state: TrainingState) -> None:
+        """Count from the state that was taken up, which need not be written again."""
+        self._note(state)
+
+    def step_done(self, state: TrainingState) -> None:
+        """Save where it is due; while an earlier one is still being written, at a later step."""
+        if self._due(state.progress.step) and not self._writer.busy:
+            self._save(state, "periodic")
+
+    def epoch_done(self, state: TrainingState) -> None:
+        """Save after an epoch; epochs too short to pay for that are saved now and then."""
+        pays = self._clock() - self._last_time >= self._last_stall / MOST_STALL
+        if pays and not self._writer.busy:
+            self._save(state, "epoch")
+
+    def save_now(self, state: TrainingState, kind: str) -> None:
+        """Return when this state is written; save it unless it is."""
+        self._wait()
+        if self._last_saved != (state.progress.epoch, state.progress.step):
+            self._save(state, kind)
+            self._wait()
+
+    def _due(self, step: int) -> bool:
+        by_steps = self._cadence.steps is not None and step - self._last_step >= self._cadence.steps
+        by_time = self._cadence.seconds is not None and self._clock() - self._last_time >= self._cadence.seconds
+        return by_steps or by_time
+
+    def _save(self, state: TrainingState, kind: str) -> None:
+        began = self._clock()
+        snapshot = self._buffers.take(state.parts())
+        best = kind == "epoch" and state.best.epoch == state.progress.epoch - 1
+        about = About(state.progress.step, kind, self._specification, best=best)
+        self._last_time = self._clock()
+        self._last_stall = self._last_time - began
+        self.stalled += self._last_stall
+        self.saved += 1
+        try:
+            self._writer.submit(snapshot, about)
+        except PlatformError as error:
+            logger.warning("%s", error)
+        self._note(state)
+
+    def _note(self, state: TrainingState) -> None:
+        self._last_step = state.progress.step
+        self._last_saved = (state.progress.epoch, state.progress.step)
+
+    def _wait(self) -> None:
+        try:
+            self._writer.wait()
+        except PlatformError as error:
+            logger.warning("%s", error)
+            self._last_saved = None
