@@ -62,15 +62,24 @@ def export(folder: Path, backbone: Backbone, contents: ArtifactContents) -> None
     staging = folder / _STAGING
     try:
         earlier = _files_of_earlier(folder)
-        shutil.rmtree(staging, ignore_errors=True)
-        staging.mkdir(parents=True)
-        _fill(staging, backbone, contents)
+        _stage(staging, backbone, contents)
         _put_in_place(staging, folder, earlier)
     except Exception as error:
         if not _is_about_storage(error):
             raise
         raise PlatformError(_explain(folder, error)) from error
     logger.info("Exported %s to %s", backbone.name, folder)
+
+
+def _stage(staging: Path, backbone: Backbone, contents: ArtifactContents) -> None:
+    """Write the whole artifact into a fresh folder, or leave none."""
+    shutil.rmtree(staging, ignore_errors=True)
+    staging.mkdir(parents=True)
+    try:
+        _fill(staging, backbone, contents)
+    except BaseException:
+        shutil.rmtree(staging, ignore_errors=True)
+        raise
 
 
 def _fill(staging: Path, backbone: Backbone, contents: ArtifactContents) -> None:

@@ -180,8 +180,7 @@ def _read_artifact(folder: Path) -> dict[str, Any]:
         raise ValueError(f"{folder} holds no artifact: artifact.json is missing")
     artifact: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     if artifact.get("format_version") != FORMAT_VERSION:
-        version = artifact.get("format_version")
-        raise ValueError(f"{path} has format version {version!r}, this handler knows {FORMAT_VERSION}: use its own")
+        raise ValueError(f"{path} has format {artifact.get('format_version')!r}, this handler knows {FORMAT_VERSION}")
     return artifact
 
 
@@ -223,10 +222,11 @@ def _inputs(text: str) -> object:
 def _content(value: object) -> Content:
     if isinstance(value, str):
         return value
-    texts = tuple(value[key] for key in ("text", "text_pair") if key in value) if isinstance(value, dict) else ()
-    if not texts or not all(isinstance(text, str) for text in texts):
-        raise ValueError('each input must be a string or {"text": "...", "text_pair": "..."}')
-    return texts
+    if isinstance(value, dict) and "text" in value:
+        texts = tuple(value[key] for key in ("text", "text_pair") if key in value)
+        if all(isinstance(text, str) for text in texts):
+            return texts
+    raise ValueError('each input must be a string or {"text": "...", "text_pair": "..."}')
 
 
 def _picture_batch(contents: Sequence[Content], model: Model) -> dict[str, Tensor]:
