@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Literal
 
@@ -82,7 +82,7 @@ def groups_in_order_of_calls(backbone: Backbone) -> list[str]:
     """Names of groups as their modules without children are called; a group that is entered twice appears twice."""
     calls: list[str] = []
 
-    def note(name: str) -> Any:
+    def note(name: str) -> Callable[..., None]:
         def hook(*_: object) -> None:
             if calls[-1:] != [name]:
                 calls.append(name)

@@ -1,4 +1,4 @@
-"""Is every family of sequence classifiers a whole Backbone: forward, partition, and a folder that transformers opens?"""
+"""Is every family of sequence classifiers a whole Backbone, and does transformers open what it saves?"""
 
 from __future__ import annotations
 

@@ -76,12 +76,19 @@ def write_folder(
         AutoModelForSequenceClassification,
     )
 
-    names = {} if labels is None else {"id2label": dict(enumerate(labels)), "label2id": dict(zip(labels, range(99)))}
+    names = (
+        {}
+        if labels is None
+        else {"id2label": dict(enumerate(labels)), "label2id": {label: i for i, label in enumerate(labels)}}
+    )
     config = AutoConfig.for_model(model_type, **_OPTIONS[model_type], **names)
-    classifier = AutoModelForSequenceClassification if model_type in TEXT_TYPES else AutoModelForImageClassification
+    classifier: Any = (
+        AutoModelForSequenceClassification if model_type in TEXT_TYPES else AutoModelForImageClassification
+    )
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
-        network = (AutoModel if headless else classifier).from_config(config)
+        builder: Any = AutoModel if headless else classifier
+        network = builder.from_config(config)
         with torch.no_grad():
             for parameter in network.parameters():
                 parameter.normal_(0.0, 0.3)
@@ -107,9 +114,8 @@ def write_tokenizer(folder: Path, *, padded: bool) -> None:
             single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
         )
     special = {"pad_token": "[PAD]", "cls_token": "[CLS]", "sep_token": "[SEP]"} if padded else {"eos_token": "[SEP]"}
-    PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, unk_token="[UNK]", model_max_length=1000, **special
-    ).save_pretrained(folder)
+    builder: Any = PreTrainedTokenizerFast
+    builder(tokenizer_object=tokenizer, unk_token="[UNK]", model_max_length=1000, **special).save_pretrained(folder)
 
 
 def write_processor(folder: Path, **changes: object) -> None:

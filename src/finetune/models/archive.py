@@ -13,6 +13,7 @@ from finetune.errors import PlatformError, UserError
 
 MAX_MEMBERS = 10_000
 MAX_BYTES = 64 * 2**30
+_BLOCK = 2**20
 ARCHIVE_SUFFIXES = (".tar.gz", ".tgz", ".tar")
 
 
@@ -63,6 +64,14 @@ def _unpack_members(opened: tarfile.TarFile, archive: Path, folder: Path) -> Non
                 " room for. Ask for a larger volume."
             )
         opened.extract(member, folder, filter="data")
+    _read_to_the_end(opened)
+
+
+def _read_to_the_end(opened: tarfile.TarFile) -> None:
+    """Read what follows the last member, because gzip's checksum of everything comes at the very end."""
+    for _ in range(MAX_BYTES // _BLOCK):
+        if opened.fileobj is None or not opened.fileobj.read(_BLOCK):
+            return
 
 
 def _check_member(member: tarfile.TarInfo, archive: Path) -> None:

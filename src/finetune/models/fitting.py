@@ -67,7 +67,9 @@ def compare(network: nn.Module, anatomy: Anatomy, state: StateDict) -> Compariso
         matched=tuple(name for name in body if name in state and state[name].shape == expected[name].shape),
         missing=tuple(name for name in absent if name not in tolerated),
         misshapen=tuple(name for name in body if name in state and state[name].shape != expected[name].shape),
-        foreign=tuple(name for name in state if name not in expected and not name.startswith((*heads, *extras))),
+        foreign=tuple(
+            sorted(name for name in state if name not in expected and not name.startswith((*heads, *extras)))
+        ),
         tolerated=tuple(tolerated),
     )
 
