@@ -76,7 +76,7 @@ def test_a_disk_that_others_have_filled(small_disk: Path) -> None:
     assert_newest(store, 4)
 
 
-@given(st.floats(0, 1, exclude_max=True))
+@given(st.floats(0, 0.9))  # the next manifest may be some digits shorter
 def test_at_whatever_byte_the_disk_is_full(tmp_path_factory: pytest.TempPathFactory, part: float) -> None:
     store = CheckpointStore(tmp_path_factory.mktemp("full"))
     store.write(take_snapshot(parts_at(1)), about(1))

@@ -80,12 +80,13 @@ class S3Mirror:
             self._upload(name)
             self._remove_expired()
         except S3_FAILURES as error:
-            logger.warning(
-                "checkpoint %s is in its folder but not in S3; the next one is tried again. %s",
-                name,
-                explain(error, self._location),
-            )
+            self._warn(name, explain(error, self._location))
+        except (UnusableError, OSError) as error:
+            self._warn(name, error)
         return name
+
+    def _warn(self, name: CheckpointName, error: Exception) -> None:
+        logger.warning("checkpoint %s is in its folder, but its copy to S3 failed; the job goes on. %s", name, error)
 
     def _check_writing(self) -> None:
         """Find out now, not at the first checkpoint, whether the job may write."""

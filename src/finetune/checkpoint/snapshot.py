@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from finetune.checkpoint.state import FlatState, flatten_state
+from finetune.checkpoint.state import FlatState, copied_stride, flatten_state
 
 
 class HasState(Protocol):
@@ -36,7 +38,7 @@ class _Buffers:
             tensors: dict[str, Tensor] = {}
             for name, tensor in state.tensors.items():
                 buffer = _fitting(kept.get((part, name)), tensor)
-                buffer.copy_(tensor, non_blocking=tensor.is_cuda)
+                _copy(buffer, tensor)
                 tensors[name] = self._tensors[part, name] = buffer
                 if tensor.is_cuda:
                     devices.add(tensor.device)
@@ -96,14 +98,31 @@ def take_snapshot(parts: Mapping[str, HasState]) -> Snapshot:
     return SnapshotBuffers().take(parts)
 
 
+def _copy(buffer: Tensor, tensor: Tensor) -> None:
+    """Copy, from a GPU without waiting for the end.
+
+    On the CPU torch would share the work of every tensor among threads. Memory is no faster for it, and where cores are
+    contended each of hundreds of tensors waits for the slowest thread: 1 to 5 s for 1 GB where one thread takes 0.1 s.
+    """
+    if tensor.is_cuda or tensor.stride() != buffer.stride():
+        buffer.copy_(tensor, non_blocking=tensor.is_cuda)
+    else:
+        np.copyto(_bytes(buffer), _bytes(tensor))
+
+
+def _bytes(tensor: Tensor) -> npt.NDArray[np.uint8]:
+    """The memory of a CPU tensor without gaps, in its own order."""
+    flat = torch.as_strided(tensor, (tensor.numel(),), (1,), tensor.storage_offset())
+    return cast("npt.NDArray[np.uint8]", flat.view(torch.uint8).numpy())
+
+
 def _fitting(buffer: Tensor | None, tensor: Tensor) -> Tensor:
     """Return the buffer if a tensor fits into it in shape, type and memory layout, or else a new one."""
-    layout = torch.empty_like(tensor, device="meta")
     if (
         buffer is not None
-        and buffer.shape == layout.shape
-        and buffer.dtype == layout.dtype
-        and buffer.stride() == layout.stride()
+        and buffer.shape == tensor.shape
+        and buffer.dtype == tensor.dtype
+        and buffer.stride() == copied_stride(tensor)
         and buffer.is_pinned() == tensor.is_cuda
     ):
         return buffer

@@ -105,20 +105,29 @@ class _Flattening:
             name = f"{path}#{number}"
         self.tensors[name] = tensor.detach()
         reference: dict[str, Json] = {_TAG: "tensor", "name": name}
-        stride = kept_stride(tensor)
-        if stride is not None:
+        stride = copied_stride(tensor)
+        if stride != _contiguous_stride(tensor.shape):
             reference["stride"] = list(stride)
         return reference
 
 
-def kept_stride(tensor: Tensor) -> tuple[int, ...] | None:
-    """Return the stride that a copy of a tensor keeps (such as channels-last), or None where it is the usual one.
+def copied_stride(tensor: Tensor) -> tuple[int, ...]:
+    """Return the stride of a copy of a tensor, which has its order of dimensions in memory but no gaps.
 
-    The order in which a kernel walks memory may decide its last bit, so a resumed tensor must lie as it lay before.
+    The order in which a kernel walks memory may decide its last bit (channels-last or not, even where a dimension has
+    the size 1), so a resumed tensor must lie as it lay before.
     """
-    stride = torch.empty_like(tensor, device="meta").stride()
-    usual = torch.empty(tensor.shape, device="meta").stride()
-    return None if stride == usual else tuple(stride)
+    stride = tensor.stride()
+    if stride == _contiguous_stride(tensor.shape):
+        return stride
+    return torch.empty_like(tensor, device="meta").stride()
+
+
+def _contiguous_stride(shape: torch.Size) -> tuple[int, ...]:
+    stride = [1] * len(shape)
+    for dimension in range(len(shape) - 2, -1, -1):
+        stride[dimension] = stride[dimension + 1] * max(shape[dimension + 1], 1)
+    return tuple(stride)
 
 
 def _encode_float(value: float) -> Json:

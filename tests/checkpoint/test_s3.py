@@ -1,0 +1,134 @@
+"""What is in S3 is what is in the folder, and a fresh container finds it again."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+from checkpoint.conftest import S3
+from checkpoint.states import Holder, about, is_state_of, parts_at, same
+from finetune.checkpoint import BackgroundWriter, LoadedCheckpoint, take_snapshot
+from finetune.checkpoint.s3 import S3Mirror
+
+
+def save(mirror: S3Mirror, step: int, *, best: bool = False) -> str:
+    return str(mirror.write(take_snapshot(parts_at(step)), about(step, best=best)))
+
+
+def step_of(loaded: LoadedCheckpoint | None) -> int:
+    if loaded is None:
+        return -1
+    assert is_state_of(loaded.parts, loaded.manifest.about.step)
+    return loaded.manifest.about.step
+
+
+def test_an_empty_bucket_holds_no_checkpoint(s3: S3, tmp_path: Path) -> None:
+    assert s3.mirror(tmp_path / "local").restore() is None
+    assert s3.listed() == []
+
+
+def test_a_fresh_container_goes_on_from_what_an_earlier_one_wrote(s3: S3, tmp_path: Path) -> None:
+    with BackgroundWriter(s3.mirror(tmp_path / "first")) as writer:
+        for step in (1, 2, 3):
+            writer.submit(take_snapshot(parts_at(step)), about(step))
+    second = s3.mirror(tmp_path / "second")
+    assert step_of(second.restore()) == 3
+    save(second, 4)
+    assert step_of(s3.mirror(tmp_path / "third").restore()) == 4
+
+
+def test_the_same_files_lie_there_and_the_manifest_came_last(s3: S3, tmp_path: Path) -> None:
+    name = save(s3.mirror(tmp_path), 1)
+    for file in (tmp_path / name).iterdir():
+        answer = s3.client.get_object(Bucket=s3.bucket, Key=f"jobs/one/{name}/{file.name}")
+        assert answer["Body"].read() == file.read_bytes()
+    puts = [path.rpartition("/")[2] for method, path in s3.front.seen if method == "PUT"]
+    assert len(puts) == 6
+    assert puts[-1] == "manifest.json"
+
+
+def test_a_large_file_goes_in_parts(s3: S3, tmp_path: Path) -> None:
+    state = {"weight": torch.arange(10_000_000, dtype=torch.int32)}
+    s3.mirror(tmp_path / "first").write(take_snapshot({"model": Holder(state)}), about(1))
+    assert any("uploadId" in path for _, path in s3.front.seen)
+    loaded = s3.mirror(tmp_path / "second").restore()
+    assert loaded is not None
+    assert same(loaded.parts["model"], state)
+
+
+@pytest.mark.parametrize("file", ["manifest.json", "model.safetensors"])
+@pytest.mark.parametrize("damage", ["absent", "truncated", "flipped", "empty"])
+def test_a_damaged_one_is_named_and_the_one_before_is_taken(
+    s3: S3, tmp_path: Path, damage: str, file: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    mirror = s3.mirror(tmp_path / "first")
+    save(mirror, 1)
+    newest = save(mirror, 2)
+    key = f"jobs/one/{newest}/{file}"
+    content = bytearray(s3.client.get_object(Bucket=s3.bucket, Key=key)["Body"].read())
+    if damage == "absent":
+        s3.client.delete_object(Bucket=s3.bucket, Key=key)
+    else:
+        content[len(content) // 2] ^= 1
+        damaged = {"truncated": content[:-1], "flipped": content, "empty": b""}[damage]
+        s3.client.put_object(Bucket=s3.bucket, Key=key, Body=bytes(damaged))
+    second = s3.mirror(tmp_path / "second")
+    with caplog.at_level(logging.WARNING):
+        assert step_of(second.restore()) == 1
+    assert any(newest in record.getMessage() for record in caplog.records)
+    assert not (tmp_path / "second" / newest).exists()
+    assert save(second, 2) > newest  # a name that was never used, so nothing is overwritten in place
+
+
+def test_what_the_folder_has_is_not_fetched_again(s3: S3, tmp_path: Path) -> None:
+    save(s3.mirror(tmp_path), 1)
+    s3.front.seen.clear()
+    assert step_of(s3.mirror(tmp_path).restore()) == 1
+    assert not any(method == "GET" and "/step-" in path for method, path in s3.front.seen)
+
+
+def test_a_damaged_folder_is_mended_from_s3(s3: S3, tmp_path: Path) -> None:
+    name = save(s3.mirror(tmp_path), 1)
+    (tmp_path / name / "model.json").write_text("")
+    assert step_of(s3.mirror(tmp_path).restore()) == 1
+
+
+def test_the_newer_of_folder_and_s3_is_taken(s3: S3, tmp_path: Path) -> None:
+    mirror = s3.mirror(tmp_path / "first")
+    save(mirror, 1)
+    shutil.copytree(tmp_path / "first", tmp_path / "older")
+    save(mirror, 2)
+    assert step_of(s3.mirror(tmp_path / "older").restore()) == 2
+    for key in s3.listed():
+        if "-000002/" in key:
+            s3.client.delete_object(Bucket=s3.bucket, Key=key)
+    assert step_of(s3.mirror(tmp_path / "first").restore()) == 2
+
+
+def test_the_newest_and_the_best_stay_in_s3_and_what_is_not_ours(s3: S3, tmp_path: Path) -> None:
+    foreign = ["jobs/one/notes.txt", "jobs/one/step-mine/file", "jobs/two/step-000000001-000001/model.json"]
+    for key in foreign:
+        s3.client.put_object(Bucket=s3.bucket, Key=key, Body=b"mine")
+    mirror = s3.mirror(tmp_path / "first")
+    names = [save(mirror, step, best=step == 2) for step in (1, 2, 3, 4)]
+    s3.client.delete_object(Bucket=s3.bucket, Key=f"jobs/one/{names[2]}/manifest.json")
+    restarted = s3.mirror(tmp_path / "second")
+    restarted.restore()
+    newest = [save(restarted, step) for step in (5, 6)]
+    assert s3.checkpoints() == [names[1], *newest, "step-mine"]
+    assert set(foreign) < set(s3.listed())
+
+
+def test_what_a_later_version_wrote_stays(s3: S3, tmp_path: Path) -> None:
+    later = "jobs/one/step-000000001-000001/manifest.json"
+    s3.client.put_object(Bucket=s3.bucket, Key=later, Body=b'{"body": {"format": "finetune-checkpoint", "version": 2}}')
+    mirror = s3.mirror(tmp_path, keep=1)
+    assert mirror.restore() is None
+    save(mirror, 2)
+    save(mirror, 3)
+    assert later in s3.listed()
+    assert len(s3.checkpoints()) == 2

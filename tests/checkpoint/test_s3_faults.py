@@ -1,0 +1,198 @@
+"""An S3 that cannot be used is said at the start; one that fails in between costs no step of training."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import socket
+import urllib.request
+from pathlib import Path
+
+import pytest
+
+from checkpoint.conftest import S3
+from checkpoint.flaky_server import Decision, Fault, no_fault
+from checkpoint.states import about, is_state_of, parts_at
+from finetune.checkpoint import BackgroundWriter, CheckpointStore, take_snapshot
+from finetune.checkpoint.s3 import S3Mirror
+from finetune.checkpoint.s3_access import S3Location
+from finetune.errors import JobError, PlatformError, UserError
+
+
+def every_other(fault: Fault) -> Decision:
+    numbers = itertools.count()
+    return lambda method, path: "none" if next(numbers) % 2 else fault
+
+
+def always(fault: Fault, method: str = "", part: str = "") -> Decision:
+    return lambda its_method, path: fault if its_method.startswith(method) and part in path else "none"
+
+
+def save(mirror: S3Mirror, step: int) -> str:
+    return str(mirror.write(take_snapshot(parts_at(step)), about(step)))
+
+
+def restored_step(mirror: S3Mirror) -> int:
+    loaded = mirror.restore()
+    assert loaded is not None
+    assert is_state_of(loaded.parts, loaded.manifest.about.step)
+    return loaded.manifest.about.step
+
+
+@pytest.mark.parametrize(
+    "uri",
+    ["", "s3://", "s3:///prefix", "https://bucket/prefix", "bucket/prefix", "s3://Bucket/x", "s3://b/x", "/opt/ml"],
+)
+def test_what_is_no_place_in_s3_is_refused(uri: str) -> None:
+    with pytest.raises(UserError, match=r"checkpoint_s3_uri=.*s3://bucket/prefix"):
+        S3Location.parse(uri)
+
+
+@pytest.mark.parametrize(
+    ("uri", "bucket", "prefix"),
+    [
+        ("s3://bucket", "bucket", ""),
+        ("s3://my.bucket-1/", "my.bucket-1", ""),
+        ("s3://bucket/a/b c", "bucket", "a/b c/"),
+        (" s3://bucket//a// ", "bucket", "a/"),
+    ],
+)
+def test_places_in_s3(uri: str, bucket: str, prefix: str) -> None:
+    assert S3Location.parse(uri) == S3Location(bucket, prefix)
+
+
+def test_a_bucket_that_is_not_there(s3: S3, tmp_path: Path) -> None:
+    mirror = S3Mirror(CheckpointStore(tmp_path), S3Location("nobodys-bucket", ""), attempts=2)
+    with pytest.raises(UserError, match="no bucket 'nobodys-bucket'"):
+        mirror.restore()
+
+
+def test_wrong_credentials(s3: S3, tmp_path: Path, moto_port: int) -> None:
+    mirror = s3.mirror(tmp_path)
+    try:
+        switch_checks_on_after(0, moto_port)
+        with pytest.raises(UserError, match=r"was refused \(InvalidAccessKeyId\).*s3:PutObject"):
+            mirror.restore()
+    finally:
+        switch_checks_on_after(10**9, moto_port)
+
+
+@pytest.mark.parametrize(("method", "part"), [("PUT", ""), ("GET", "list-type=2")])
+def test_denied_at_the_start(s3: S3, tmp_path: Path, method: str, part: str) -> None:
+    s3.front.decide = always("denied", method, part)
+    with pytest.raises(UserError, match=r"was refused \(AccessDenied\)"):
+        s3.mirror(tmp_path).restore()
+
+
+def test_no_credentials(s3: S3, tmp_path: Path, aws: pytest.MonkeyPatch) -> None:
+    aws.delenv("AWS_ACCESS_KEY_ID")
+    aws.delenv("AWS_SECRET_ACCESS_KEY")
+    with pytest.raises(UserError, match="credentials"):
+        s3.mirror(tmp_path).restore()
+
+
+@pytest.mark.parametrize(("name", "value"), [("AWS_ENDPOINT_URL", "nonsense"), ("AWS_PROFILE", "nobody")])
+def test_an_environment_that_cannot_be(s3: S3, tmp_path: Path, aws: pytest.MonkeyPatch, name: str, value: str) -> None:
+    aws.setenv(name, value)
+    with pytest.raises(UserError, match=name):
+        s3.mirror(tmp_path)
+
+
+def test_nobody_answers(s3: S3, tmp_path: Path, aws: pytest.MonkeyPatch) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    aws.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{port}")
+    with pytest.raises(PlatformError, match="could not be reached"):
+        s3.mirror(tmp_path).restore()
+
+
+def test_messages_fit_into_the_failure_file(s3: S3, tmp_path: Path) -> None:
+    for fault in ("denied", "unavailable", "cut off"):
+        s3.front.decide = always(fault)
+        with pytest.raises(JobError) as failed:
+            s3.mirror(tmp_path).restore()
+        assert len(str(failed.value)) < 600
+
+
+@pytest.mark.parametrize("fault", ["unavailable", "cut off"])
+def test_single_failures_are_tried_again(s3: S3, tmp_path: Path, fault: Fault) -> None:
+    s3.front.decide = every_other(fault)
+    mirror = s3.mirror(tmp_path / "first", attempts=3)
+    assert mirror.restore() is None
+    save(mirror, 1)
+    assert restored_step(s3.mirror(tmp_path / "second", attempts=3)) == 1
+
+
+@pytest.mark.parametrize(
+    ("fault", "part"),
+    [("unavailable", "model.safetensors"), ("cut off", "manifest.json"), ("denied", "optimizer.json")],
+)
+def test_a_failure_that_lasts_is_a_warning_and_the_next_checkpoint_gets_through(
+    s3: S3, tmp_path: Path, fault: Fault, part: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    mirror = s3.mirror(tmp_path / "first")
+    save(mirror, 1)
+    s3.front.decide = always(fault, "PUT", part)
+    with BackgroundWriter(mirror) as writer:
+        writer.submit(take_snapshot(parts_at(2)), about(2))
+        writer.wait()
+    assert "its copy to S3 failed; the job goes on" in caplog.text
+    s3.front.decide = no_fault
+    assert restored_step(s3.mirror(tmp_path / "second")) == 1
+    assert restored_step(s3.mirror(tmp_path / "first")) == 2
+    save(mirror, 3)
+    assert restored_step(s3.mirror(tmp_path / "third")) == 3
+
+
+def test_a_download_that_breaks_off_is_taken_up_again(s3: S3, tmp_path: Path) -> None:
+    save(s3.mirror(tmp_path / "first"), 1)
+    first = {"model.safetensors", "optimizer.json"}
+
+    def once_each(method: str, path: str) -> Fault:
+        file = path.rpartition("/")[2]
+        if method == "GET" and file in first:
+            first.remove(file)
+            return "cut off half-way"
+        return "none"
+
+    s3.front.decide = once_each
+    assert restored_step(s3.mirror(tmp_path / "second")) == 1
+    assert not first
+
+
+def test_a_download_that_never_ends_well_leads_to_the_one_before(
+    s3: S3, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    mirror = s3.mirror(tmp_path / "first")
+    save(mirror, 1)
+    newest = save(mirror, 2)
+    s3.front.decide = always("cut off half-way", "GET", f"{newest}/model.safetensors")
+    with caplog.at_level(logging.WARNING):
+        assert restored_step(s3.mirror(tmp_path / "second")) == 1
+    assert f"checkpoint {newest} in S3 is passed over" in caplog.text
+    assert not (tmp_path / "second" / newest).exists()
+
+
+def test_a_job_that_may_not_delete_is_told_so_and_runs(
+    s3: S3, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    s3.front.decide = always("denied", "DELETE")
+    mirror = s3.mirror(tmp_path / "first")
+    mirror.restore()
+    assert "old checkpoints will stay in S3" in caplog.text
+    for step in range(4):
+        save(mirror, step)
+    s3.front.decide = no_fault
+    assert len(s3.checkpoints()) == 4
+    assert restored_step(s3.mirror(tmp_path / "second")) == 3
+
+
+def switch_checks_on_after(requests: int, port: int) -> None:
+    """Let moto look at credentials after so many requests."""
+    request = urllib.request.Request(
+        f"http://127.0.0.1:{port}/moto-api/reset-auth",
+        data=str(requests).encode(),
+        headers={"Content-Type": "text/plain"},
+    )
+    with urllib.request.urlopen(request, timeout=10) as answer:
+        assert answer.status == 200
