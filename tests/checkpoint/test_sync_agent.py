@@ -1,0 +1,69 @@
+"""With the platform's agent copying in any order, and cut off at any moment, a restart finds something whole."""
+
+from __future__ import annotations
+
+import logging
+import random
+import time
+from pathlib import Path
+
+import pytest
+
+from checkpoint.states import about, is_state_of, parts_at
+from finetune.checkpoint import BackgroundWriter, CheckpointStore, SnapshotBuffers
+from sagemaker_simulator import SyncAgent, SyncOptions, restore
+
+logger = logging.getLogger(__name__)
+
+STARTS = 12
+
+
+@pytest.mark.parametrize("mirror_deletions", [False, True])
+def test_cut_off_at_random_moments(tmp_path: Path, mirror_deletions: bool) -> None:
+    seed = random.SystemRandom().getrandbits(32)
+    logger.warning("seed of this run: %d", seed)
+    moments = random.Random(seed)
+    remote = tmp_path / "s3"
+    reached = 0
+    for start in range(STARTS):
+        local = tmp_path / f"instance-{start}"
+        local.mkdir()
+        restore(remote, local)
+        loaded = CheckpointStore(local).restore()
+        step = 0 if loaded is None else loaded.manifest.about.step
+        if loaded is not None:
+            assert is_state_of(loaded.parts, step), f"seed {seed}"
+        if not mirror_deletions:
+            assert step >= reached, f"seed {seed}"
+        reached = step
+        options = SyncOptions(moments.getrandbits(32), 0.001, (0.0, 0.004), mirror_deletions=mirror_deletions)
+        agent = SyncAgent(local, remote, options)
+        write_for(moments.uniform(0.05, 0.25), CheckpointStore(local), step)
+        agent.cut()
+    assert reached > 0, f"seed {seed}"
+
+
+def test_what_the_agent_has_not_copied_stays_until_it_has(tmp_path: Path) -> None:
+    local, remote = tmp_path / "local", tmp_path / "s3"
+    local.mkdir()
+    agent = SyncAgent(local, remote, SyncOptions(scan_seconds=0.001))
+    store = CheckpointStore(local, keep=1)
+    for step in range(1, 6):
+        write_for(0.0, store, step - 1)
+    agent.finish()
+    write_for(0.0, store, 5)
+    assert [name.step for name in store.names()] == [6, 5]
+    loaded = CheckpointStore(remote).newest_complete()
+    assert loaded is not None
+    assert loaded.manifest.about.step == 5
+
+
+def write_for(seconds: float, store: CheckpointStore, step: int) -> None:
+    """Write checkpoints of the steps after `step`, one at least."""
+    buffers, end = SnapshotBuffers(), time.monotonic() + seconds
+    with BackgroundWriter(store) as writer:
+        while True:
+            step += 1
+            writer.submit(buffers.take(parts_at(step)), about(step, best=step % 5 == 0))
+            if time.monotonic() >= end:
+                return
