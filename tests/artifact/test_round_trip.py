@@ -91,6 +91,18 @@ def test_the_pipeline_of_transformers_gives_the_same_label(build: Folder, tmp_pa
         assert told["score"] == pytest.approx(best, abs=CPU)
 
 
+def test_the_pipeline_of_transformers_sees_pictures_nearly_as_the_network_did(tmp_path: Path) -> None:
+    from transformers import pipeline
+
+    folder, backbone = exported(Wanted(None, vit_folder(tmp_path / "source"), image_size=None), tmp_path)
+    classify = pipeline("image-classification", model=str(folder), device="cpu")
+    for seed in range(4):
+        image = picture(seed, size=(16, 16))
+        (sample,) = evaluate(backbone, [encoded(image)])
+        told = {answer["label"]: answer["score"] for answer in classify(image)}
+        assert [told[label] for label in LABELS] == pytest.approx(sample.probabilities, abs=1e-3)
+
+
 @pytest.fixture(scope="module")
 def resnet(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Sample]]:
     folder, backbone = exported(Wanted("resnet18"), tmp_path_factory.mktemp("resnet"))
