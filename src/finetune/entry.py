@@ -16,6 +16,7 @@ from finetune.contract.interruption import Interruption
 from finetune.contract.outcome import Failure, clear_failure, failure_of, write_failure
 from finetune.contract.paths import Paths
 from finetune.errors import UserError
+from finetune.job.request import read_request
 
 logger = logging.getLogger(__name__)
 
@@ -54,10 +55,12 @@ def _run() -> Failure | None:
     paths = Paths.from_environment()
     clear_failure(paths)
     try:
-        from finetune.job.run import run_job  # torch takes seconds to import; a failure of it is reported
-
         with Interruption() as interruption:
-            run_job(paths, interruption)
+            request = read_request(paths)
+            # torch takes seconds to import: not before the request is known to be sound.
+            from finetune.job.run import run_job
+
+            run_job(request, interruption)
     except BaseException as error:  # noqa: BLE001  # the one place where every failure becomes an exit code
         failure = failure_of(error)
         written = write_failure(paths, failure)

@@ -12,9 +12,11 @@ from finetune.data.open_channel import ChannelSource, open_channel
 from finetune.data.record import Reader
 from finetune.data.split import stratified_split
 from finetune.errors import DataError
-from finetune.spec.job_spec import DataSpec, Task
+from finetune.spec.job_spec import DataSpec, JobSpec, Task
 
 logger = logging.getLogger(__name__)
+
+_PURPOSES = ("train", "validation", "test")
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,33 +49,47 @@ class Inputs:
         return {name: part for name, part in named.items() if part is not None and part.indices}
 
 
-def read_inputs(sources: Mapping[str, ChannelSource], spec: DataSpec, seed: int, known: LabelMap | None) -> Inputs:
-    """Open `train`, `validation` and `test`, whichever are there.
-
-    Args:
-        sources: channels by their purpose.
-        spec: which records, and how they become examples.
-        seed: of the split.
-        known: the classes of a network that is evaluated as it is; otherwise those of the training channel.
+def open_readers(sources: Mapping[str, ChannelSource], spec: DataSpec) -> dict[str, Reader]:
+    """Open `train`, `validation` and `test`, whichever are there; what the first one holds, all have to hold.
 
     Raises:
-        DataError: records or classes do not fit together.
+        DataError: a channel is missing or empty, or its files cannot be used.
+        UserError: the channels do not hold what the request says.
     """
     readers: dict[str, Reader] = {}
-    for name in ("train", "validation", "test"):
+    for name in _PURPOSES:
         if name in sources:
             readers[name] = open_channel(sources[name], spec)
             spec = replace(spec, task=readers[name].task)
     if not readers:
         raise DataError("There is no channel with records: give a channel 'train'.")
+    return readers
+
+
+def hold_together(readers: Mapping[str, Reader], spec: JobSpec, known: LabelMap | None) -> Inputs:
+    """Find the classes, hold every channel against them, and keep records for validation where none are given.
+
+    Args:
+        readers: by purpose, in the order of `open_readers`.
+        spec: the checked hyperparameters.
+        known: the classes of a network that is evaluated as it is; otherwise those of the first channel.
+
+    Raises:
+        DataError: records or classes do not fit together.
+        UserError: there are more classes than the user says.
+    """
     first = next(iter(readers.values()))
-    labels = known or label_map_of(first, multi_label=spec.multi_label, num_classes=spec.num_classes)
+    labels = known or label_map_of(first, multi_label=spec.data.multi_label, num_classes=spec.data.num_classes)
     for reader in readers.values():
         check_known(reader, labels)
+    expected = spec.data.num_training_samples
+    if expected is not None and "train" in readers and len(readers["train"]) != expected:
+        logger.warning("num_training_samples=%d, but channel 'train' has %d records.", expected, len(readers["train"]))
     parts = {name: Part(reader, tuple(range(len(reader)))) for name, reader in readers.items()}
-    splits = "train" in parts and "validation" not in parts and spec.validation_fraction > 0 and known is None
+    trains = "train" in parts and spec.strategy.name != "evaluate"
+    splits = trains and "validation" not in parts and spec.data.validation_fraction > 0
     if splits:
-        halves = stratified_split(readers["train"], spec.validation_fraction, seed)
+        halves = stratified_split(readers["train"], spec.data.validation_fraction, spec.run.seed)
         parts["train"] = Part(readers["train"], halves.train)
         parts["validation"] = Part(readers["train"], halves.validation)
     return Inputs(first.task, labels, parts.get("train"), parts.get("validation"), parts.get("test"), split=splits)
@@ -92,6 +108,6 @@ def sources_of(folders: Mapping[str, Path], content_types: Mapping[str, str | No
     """Channels with records by their purpose, each with the channel that lists its pictures where there is one."""
     return {
         name: ChannelSource(name, folders[name], folders.get(f"{name}_lst"), content_types.get(name))
-        for name in ("train", "validation", "test")
+        for name in _PURPOSES
         if name in folders
     }

@@ -4,30 +4,29 @@ from __future__ import annotations
 
 import logging
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 
 from finetune.contract.interruption import Interruption
-from finetune.contract.job_files import JobFiles, read_job_files
-from finetune.contract.paths import Paths
 from finetune.data.batches import Batches
+from finetune.data.labels import LabelMap
+from finetune.data.record import Reader
 from finetune.errors import UserError
 from finetune.evaluation.predict import Pass, Predictions, predict
 from finetune.job.account import Account, AccountBook
 from finetune.job.announce import LogObserver, describe_plan
-from finetune.job.inputs import Inputs, read_inputs, sources_of
+from finetune.job.inputs import Inputs, hold_together, open_readers, sources_of
 from finetune.job.learning import Companions, build_training
 from finetune.job.loaders import Loaders, build_loaders
+from finetune.job.request import Request
 from finetune.job.results import Evaluated, Export, export_verified, job_summary, metrics_of, write_outputs
 from finetune.job.resume import keeping, specification_of
 from finetune.models.backbone import Backbone
-from finetune.models.load import ModelRequest, load_backbone
+from finetune.models.load import ModelRequest, Source, classes_of, load_backbone, locate
 from finetune.observe.progress import Pace
-from finetune.spec.channels import Channels, check_channels
 from finetune.spec.job_spec import JobSpec
-from finetune.spec.parse import parse_hyperparameters
 from finetune.strategies.plan import Plan
 from finetune.strategies.presets import Network, make_plan
 from finetune.training.loop import fit, restore_best
@@ -41,7 +40,7 @@ logger = logging.getLogger(__name__)
 class Prepared:
     """A job that is ready to train: everything is read, checked and loaded."""
 
-    spec: JobSpec
+    request: Request
     inputs: Inputs
     backbone: Backbone
     plan: Plan
@@ -49,77 +48,84 @@ class Prepared:
     numerics: Numerics
     interruption: Interruption
 
+    @property
+    def spec(self) -> JobSpec:
+        """The checked hyperparameters."""
+        return self.request.spec
+
     def predict(self, batches: Batches) -> Predictions | None:
         """What the network says now; `None` when asked to stop meanwhile."""
         numerics = self.numerics
         return predict(self.backbone, batches, Pass(numerics.device, numerics.context, self.interruption.__bool__))
 
 
-def run_job(paths: Paths, interruption: Interruption) -> None:
-    """Run the job that the files below `paths` describe, until it is done or asked to stop.
+def run_job(request: Request, interruption: Interruption) -> None:
+    """Run a job until it is done or asked to stop.
 
     Raises:
         UserError: the request or the data cannot be used as they are.
         PlatformError: the machine failed.
     """
-    files = read_job_files(paths)
-    spec = parse_hyperparameters(files.hyperparameters)
-    channels = check_channels(files.channels, spec)
-    for note in (*spec.notes, *channels.notes):
-        logger.info("%s", note)
     with tempfile.TemporaryDirectory(prefix="finetune-") as scratch:
-        job = prepare(paths, spec, channels, interruption, Path(scratch))
         try:
-            trained = train(job, checkpoint_folder(paths, files, spec))
-            conclude(paths, files, job, trained)
+            job = prepare(request, interruption, Path(scratch))
+            conclude(job, train(job, checkpoint_folder(request)))
         except torch.OutOfMemoryError as error:
             raise UserError(
-                f"The device ran out of memory with batch_size={spec.optimisation.batch_size}: halve it and double"
-                " gradient_accumulation_steps, which gives the same steps."
+                f"The device ran out of memory with batch_size={request.spec.optimisation.batch_size}: halve it and"
+                " double gradient_accumulation_steps, which gives the same steps."
             ) from error
 
 
-def prepare(paths: Paths, spec: JobSpec, channels: Channels, interruption: Interruption, scratch: Path) -> Prepared:
+def prepare(request: Request, interruption: Interruption, scratch: Path) -> Prepared:
     """Read, check and load everything, and print the plan."""
+    spec = request.spec
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     numerics = choose_numerics(spec.run.precision, device)
-    folders = {purpose: paths.channel(channel.name) for purpose, channel in channels.by_purpose.items()}
-    types = {purpose: channel.content_type for purpose, channel in channels.by_purpose.items()}
-    known = None
-    inputs = read_inputs(sources_of(folders, types), spec.data, spec.run.seed, known)
-    backbone = load_backbone(
-        ModelRequest(
-            spec=spec.model,
-            task=inputs.task,
-            labels=inputs.labels.names,
-            multi_label=inputs.labels.multi_label,
-            pretrained=spec.strategy.name != "from_scratch",
-            image_size=spec.data.image_size,
-            max_length=spec.data.max_length,
-            seed=spec.run.seed,
-            model_channel=folders.get("model"),
-            baked_weights=paths.baked_weights,
-            scratch=scratch,
-        )
-    )
+    readers = open_readers(sources_of(request.folders(), request.content_types()), spec.data)
+    wanted, source = locate_network(request, next(iter(readers.values())), scratch)
+    known = classes_of(wanted, source) if spec.strategy.name == "evaluate" else None
+    inputs = hold_together(readers, spec, LabelMap(known, spec.data.multi_label) if known else None)
+    backbone = load_backbone(replace(wanted, labels=inputs.labels.names), source)
     place(backbone, numerics)
     names = tuple(group.name for group in backbone.layer_groups())
     network = Network(names, inputs.task, new_head=not backbone.weights.kept_head)
     plan = make_plan(spec.strategy, spec.optimisation, network)
     loaders = build_loaders(inputs, backbone, spec, device)
     logger.info("%s", describe_plan(inputs, backbone, plan, loaders, spec, numerics))
-    return Prepared(spec, inputs, backbone, plan, loaders, numerics, interruption)
+    return Prepared(request, inputs, backbone, plan, loaders, numerics, interruption)
 
 
-def checkpoint_folder(paths: Paths, files: JobFiles, spec: JobSpec) -> Path | None:
+def locate_network(request: Request, first: Reader, scratch: Path) -> tuple[ModelRequest, Source]:
+    """What is asked of the network, as far as it is known before the classes are, and where it comes from."""
+    spec = request.spec
+    wanted = ModelRequest(
+        spec=spec.model,
+        task=first.task,
+        labels=(),
+        multi_label=spec.data.multi_label,
+        pretrained=spec.strategy.name != "from_scratch",
+        image_size=spec.data.image_size,
+        max_length=spec.data.max_length,
+        seed=spec.run.seed,
+        model_channel=request.folders().get("model"),
+        baked_weights=request.paths.baked_weights,
+        scratch=scratch,
+        trained=spec.strategy.name != "evaluate",
+    )
+    return wanted, locate(wanted)
+
+
+def checkpoint_folder(request: Request) -> Path | None:
     """Where checkpoints belong: the folder that the platform synchronises, or one that the user asks to be kept.
 
     Without either, nobody would keep what is written there, and nothing is. The first host's process alone writes.
     """
-    folder = files.checkpoints or paths.checkpoints
+    files, spec = request.files, request.spec
+    folder = files.checkpoints or request.paths.checkpoints
     asked = spec.checkpoint.s3_uri is not None or spec.checkpoint.interval_steps is not None
     wanted = folder.is_dir() or files.checkpoints is not None or asked
-    return folder if wanted and files.resources.current_host == files.resources.hosts[0] else None
+    return folder if wanted and request.is_first_host else None
 
 
 def place(backbone: Backbone, numerics: Numerics) -> None:
@@ -178,10 +184,11 @@ def train(job: Prepared, folder: Path | None) -> Trained:
     return Trained(state, finished, book.account)
 
 
-def conclude(paths: Paths, files: JobFiles, job: Prepared, trained: Trained) -> None:
+def conclude(job: Prepared, trained: Trained) -> None:
     """Evaluate, report, export and prove; a stopped job leaves the model as far as it came."""
-    if files.resources.current_host != files.resources.hosts[0]:
-        logger.info("%s leaves the model to %s.", files.resources.current_host, files.resources.hosts[0])
+    paths, resources = job.request.paths, job.request.files.resources
+    if not job.request.is_first_host:
+        logger.info("%s leaves the model to %s.", resources.current_host, resources.hosts[0])
         return
     state, finished = trained.state, trained.finished
     if state is not None and not finished and not state.progress.step:

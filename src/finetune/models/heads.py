@@ -57,14 +57,14 @@ def rows_to_keep(head: SourceHead | None, request: ModelRequest) -> tuple[int, .
     """Say which rows of the source's head become ours, in our order of labels; None: the head is new.
 
     Raises:
-        UserError: `reinitialize_top_layer=false`, but the source has no head for these classes.
+        UserError: the source has no head for these classes, but `reinitialize_top_layer=false`, or nothing is trained.
     """
     wish = request.spec.reinitialize_top_layer
     if wish == "true":
         return None
     rows = None if head is None else _matching_rows(head, request)
-    if rows is None and wish == "false":
-        raise UserError(_no_head_message(head, request.labels))
+    if rows is None and (wish == "false" or not request.trained):
+        raise UserError(_no_head_message(head, request))
     return rows
 
 
@@ -78,17 +78,22 @@ def _matching_rows(head: SourceHead, request: ModelRequest) -> tuple[int, ...] |
     return tuple(head.labels.index(label) for label in request.labels)
 
 
-def _no_head_message(head: SourceHead | None, labels: tuple[str, ...]) -> str:
-    advice = "Choose reinitialize_top_layer=auto or true for a new top layer"
+def _no_head_message(head: SourceHead | None, request: ModelRequest) -> str:
+    needs = "strategy=evaluate needs the top layer of the weights"
+    advice = "Choose another strategy, which trains a new top layer"
+    if request.trained:
+        needs, advice = "reinitialize_top_layer=false", "Choose reinitialize_top_layer=auto or true for a new top layer"
     if head is None:
-        return f"reinitialize_top_layer=false, but the weights have no top layer to keep. {advice}."
+        return f"{needs}, but the weights have no top layer to keep. {advice}."
+    labels = request.labels
     theirs = f"{head.classes} classes" if head.labels is None else shortened(head.labels)
-    if head.labels is not None and sorted(head.labels) == sorted(labels):
+    if head.multi_label not in (None, request.multi_label):
         kind = "several classes per record" if head.multi_label else "one class per record"
-        return f"reinitialize_top_layer=false, but the top layer of the weights was trained for {kind}. {advice}."
+        setting = "true" if head.multi_label else "false"
+        return f"{needs}, but that was trained for {kind}. {advice}, or set multi_label={setting}."
     return (
-        f"reinitialize_top_layer=false, but the weights distinguish {theirs} and the data {shortened(labels)}."
-        f" {advice}, or train on the classes of the weights."
+        f"{needs}, but the weights distinguish {theirs} and the data {shortened(labels)}."
+        f" {advice}, or give data with the classes of the weights."
     )
 
 

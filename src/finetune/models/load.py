@@ -7,15 +7,41 @@ import logging
 from finetune.models.backbone import Backbone
 from finetune.models.catalogue import builder_for
 from finetune.models.request import ModelRequest
+from finetune.models.sources import Source
+from finetune.models.transformers_build import build_transformers
+from finetune.models.transformers_folder import open_folder
+from finetune.models.transformers_load import labels_of
+from finetune.models.vision_build import labels_of_name
 from finetune.models.weights import locate
 
-__all__ = ["ModelRequest", "load_backbone"]
+__all__ = ["ModelRequest", "Source", "classes_of", "load_backbone", "locate"]
 
 logger = logging.getLogger(__name__)
 
 
-def load_backbone(request: ModelRequest) -> Backbone:
-    """Find the weights, build the network and give it its head.
+def classes_of(request: ModelRequest, source: Source) -> tuple[str, ...] | None:
+    """Names of the classes in the order of the network's outputs; None where the source does not say them.
+
+    Args:
+        request: what is asked for; its labels do not count.
+        source: where the network comes from.
+
+    Raises:
+        UserError: the network cannot be had, or is not for the task.
+    """
+    if source.labels is not None:
+        return source.labels
+    if builder_for(request, source) is build_transformers:
+        return labels_of(open_folder(request, source))
+    return labels_of_name(source.name, source)
+
+
+def load_backbone(request: ModelRequest, source: Source | None = None) -> Backbone:
+    """Build the network and give it its weights and its head.
+
+    Args:
+        request: what is asked for.
+        source: where the network comes from; `None` to find it first.
 
     Returns:
         the network in float32 on the CPU, in evaluation mode.
@@ -24,7 +50,7 @@ def load_backbone(request: ModelRequest) -> Backbone:
         UserError: name, weights or head cannot be as requested.
         PlatformError: there is no room to unpack the model channel.
     """
-    source = locate(request)
+    source = source or locate(request)
     backbone = builder_for(request, source)(request, source)
     backbone.module.eval()
     weights = backbone.weights

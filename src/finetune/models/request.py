@@ -24,6 +24,7 @@ class ModelRequest:
         model_channel: folder of the `model` channel, where there is one.
         baked_weights: folder of weights that the image brings, where there is one.
         scratch: folder for unpacked archives; created when it is needed.
+        trained: False where the network is evaluated as it is, so that a new head would answer at random.
     """
 
     spec: ModelSpec
@@ -37,3 +38,4 @@ class ModelRequest:
     model_channel: Path | None
     baked_weights: Path | None
     scratch: Path
+    trained: bool = True

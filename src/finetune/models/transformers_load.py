@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pickle import UnpicklingError
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -15,6 +16,7 @@ from finetune.models.anatomy import Children, layer_groups
 from finetune.models.backbone import LoadedWeights
 from finetune.models.heads import SourceHead, linear_at, rows_to_keep, seeded, set_head_dropout
 from finetune.models.request import ModelRequest
+from finetune.models.state_dicts import not_plain_tensors
 from finetune.models.transformers_families import TransformersFamily
 from finetune.models.transformers_folder import OpenedFolder, first_line, quiet
 
@@ -52,7 +54,7 @@ def load_network(request: ModelRequest, opened: OpenedFolder) -> Loaded:
     Raises:
         UserError: the weights are missing or damaged, or belong to another network.
     """
-    theirs = _labels(opened)
+    theirs = labels_of(opened)
     head = SourceHead(int(opened.config.num_labels), theirs, _multi_label(opened))
     _describe_classes(opened, request)
     family = opened.family
@@ -64,8 +66,7 @@ def load_network(request: ModelRequest, opened: OpenedFolder) -> Loaded:
         _keep_rows(network, family, report, rows)
         weights = _account(network, opened, report, theirs, kept=rows is not None)
     else:
-        with quiet(), seeded(request.seed, "network"):
-            network = _class_of(opened)(opened.config)
+        network = _random(request, opened)
         weights = LoadedWeights("random", fresh=tuple(network.state_dict()))
     _draw_head(network, family, weights.fresh, request.seed)
     if request.spec.dropout is not None and family.dropout is None:
@@ -73,7 +74,8 @@ def load_network(request: ModelRequest, opened: OpenedFolder) -> Loaded:
     return Loaded(network, weights)
 
 
-def _labels(opened: OpenedFolder) -> tuple[str, ...] | None:
+def labels_of(opened: OpenedFolder) -> tuple[str, ...] | None:
+    """Class names in the order of the outputs; None where the folder only numbers them."""
     if opened.source.labels is not None:
         return opened.source.labels
     names: Mapping[int, str] = opened.config.id2label
@@ -106,6 +108,16 @@ def _class_of(opened: OpenedFolder) -> type[PreTrainedModel]:
     return chosen
 
 
+def _random(request: ModelRequest, opened: OpenedFolder) -> PreTrainedModel:
+    try:
+        with quiet(), seeded(request.seed, "network"):
+            return _class_of(opened)(opened.config)
+    except (ValueError, RuntimeError, TypeError, LookupError) as error:
+        raise UserError(
+            f"config.json in the {opened.source.place} describes no network: {first_line(error)}."
+        ) from error
+
+
 def _from_folder(request: ModelRequest, opened: OpenedFolder) -> tuple[PreTrainedModel, _Report]:
     from safetensors import SafetensorError
 
@@ -121,6 +133,8 @@ def _from_folder(request: ModelRequest, opened: OpenedFolder) -> tuple[PreTraine
                 local_files_only=True,
                 trust_remote_code=False,
             )
+    except UnpicklingError as error:
+        raise not_plain_tensors(f"The file of weights in the {opened.source.place}", error) from error
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise UserError(f"The weights in the {opened.source.place} cannot be loaded: {first_line(error)}.") from error
     misshapen = (entry if isinstance(entry, str) else entry[0] for entry in report["mismatched_keys"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from urllib.error import URLError
@@ -21,7 +22,7 @@ from finetune.models.sources import Source
 from finetune.models.state_dicts import StateDict, modern_names, read_state_dict
 from finetune.models.vision import TorchvisionBackbone
 from finetune.models.vision_families import FAMILIES, family_of, vision_names
-from finetune.models.weights import no_weights
+from finetune.models.weights import BAKED, no_weights
 
 # The auxiliary classifier of Inception sees a map that is too small for it below this.
 _INCEPTION_AUXILIARY_SIZE = 299
@@ -46,7 +47,9 @@ def build_vision(request: ModelRequest, source: Source) -> TorchvisionBackbone:
     if state is not None:
         rows = rows_to_keep(_source_head(name, state, anatomy, source), request)
         fit = _load(network, name, words, state, rows)
-        weights = LoadedWeights(words, fit.loaded, fit.fresh, fit.unused, _labels(name, source), rows is not None)
+        weights = LoadedWeights(
+            words, fit.loaded, fit.fresh, fit.unused, labels_of_name(name, source), rows is not None
+        )
     if request.spec.dropout is not None:
         set_head_dropout(network, anatomy.head.split(), anatomy.classifier, request.spec.dropout)
     return TorchvisionBackbone(name, network, expects, weights, anatomy, arguments)
@@ -145,14 +148,21 @@ def _source_head(name: str, state: StateDict, anatomy: Anatomy, source: Source) 
     weight = state.get(f"{anatomy.classifier}.weight")
     if weight is None:
         return None
-    labels = _labels(name, source)
+    labels = labels_of_name(name, source)
     return SourceHead(len(weight), labels if labels and len(labels) == len(weight) else None, source.multi_label)
 
 
-def _labels(name: str, source: Source) -> tuple[str, ...] | None:
-    if source.kind == "hub":
-        return tuple(get_model_weights(name).DEFAULT.meta["categories"])
-    return source.labels
+def labels_of_name(name: str | None, source: Source) -> tuple[str, ...] | None:
+    """Class names in the order of the outputs: the source's own, or those of torchvision's weights of that name.
+
+    ImageNet has two classes `crane` and two `maillot`: their numbers are added, so that every name means one class.
+    """
+    torchvisions = name in vision_names() and (source.kind == "hub" or source.place == BAKED)
+    if source.labels is not None or not torchvisions:
+        return source.labels
+    names: list[str] = get_model_weights(name).DEFAULT.meta["categories"]
+    seen = Counter(names)
+    return tuple(one if seen[one] == 1 else f"{one} ({number})" for number, one in enumerate(names))
 
 
 def _load(network: nn.Module, name: str, words: str, state: StateDict, rows: tuple[int, ...] | None) -> Fit:

@@ -9,6 +9,7 @@ from finetune.models.archive import ARCHIVE_SUFFIXES, is_archive, unpack
 from finetune.models.request import ModelRequest
 from finetune.models.sources import CONFIG_FILE, STATE_DICT_SUFFIXES, Source, identify
 
+BAKED = "weights in the image"
 DEFAULT_NAMES = {"image-classification": "resnet50", "text-classification": "distilbert-base-uncased"}
 
 
@@ -71,13 +72,12 @@ def _in_folder(folder: Path) -> Source:
 
 
 def _baked(weights: Path, name: str) -> Source | None:
-    place = "weights in the image"
     folder = weights / name
     if not folder.resolve().is_relative_to(weights.resolve()):
         return None
     if folder.is_dir():
-        source = identify(folder, place)
+        source = identify(folder, BAKED)
         if source is not None:
-            return Source(source.kind, place, source.path, source.name or name, source.artifact)
+            return Source(source.kind, BAKED, source.path, source.name or name, source.artifact)
     files = (folder.with_name(folder.name + suffix) for suffix in STATE_DICT_SUFFIXES)
-    return next((Source("state dict", place, path, name) for path in files if path.is_file()), None)
+    return next((Source("state dict", BAKED, path, name) for path in files if path.is_file()), None)
