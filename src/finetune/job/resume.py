@@ -14,8 +14,6 @@ from typing import Protocol
 from finetune.checkpoint.layout import CheckpointName
 from finetune.checkpoint.manifest import About, Specification
 from finetune.checkpoint.reading import LoadedCheckpoint
-from finetune.checkpoint.s3 import S3Mirror
-from finetune.checkpoint.s3_access import S3Location
 from finetune.checkpoint.snapshot import Snapshot
 from finetune.checkpoint.store import CheckpointStore
 from finetune.checkpoint.writer import BackgroundWriter
@@ -53,7 +51,12 @@ def open_store(folder: Path, spec: CheckpointSpec) -> Store:
         UserError: the place is none, or may not be used.
     """
     store = CheckpointStore(folder, spec.keep)
-    return store if spec.s3_uri is None else S3Mirror(store, S3Location.parse(spec.s3_uri))
+    if spec.s3_uri is None:
+        return store
+    from finetune.checkpoint.s3 import S3Mirror  # with boto3, which most jobs need not wait for
+    from finetune.checkpoint.s3_access import S3Location
+
+    return S3Mirror(store, S3Location.parse(spec.s3_uri))
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,53 @@
+"""What the job is asked for: read and checked within a second, before anything heavy is imported."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+
+from finetune.contract.job_files import JobFiles, read_job_files
+from finetune.contract.paths import Paths
+from finetune.spec.channels import Channels, check_channels
+from finetune.spec.job_spec import JobSpec
+from finetune.spec.parse import parse_hyperparameters
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A checked request, and where its files lie."""
+
+    paths: Paths
+    files: JobFiles
+    spec: JobSpec
+    channels: Channels
+
+    @property
+    def is_first_host(self) -> bool:
+        """Whether this host is the one that writes checkpoints and the model."""
+        return self.files.resources.current_host == self.files.resources.hosts[0]
+
+    def folders(self) -> dict[str, Path]:
+        """Folder of every channel, by its purpose."""
+        return {purpose: self.paths.channel(channel.name) for purpose, channel in self.channels.by_purpose.items()}
+
+    def content_types(self) -> dict[str, str | None]:
+        """Content type of every channel, by its purpose."""
+        return {purpose: channel.content_type for purpose, channel in self.channels.by_purpose.items()}
+
+
+def read_request(paths: Paths) -> Request:
+    """Read the files of the platform, check hyperparameters and channels, and log what is translated or ignored.
+
+    Raises:
+        UserError: something is asked for that cannot be; all faults of hyperparameters, or of channels, at once.
+        PlatformError: a file of the platform cannot be read.
+    """
+    files = read_job_files(paths)
+    spec = parse_hyperparameters(files.hyperparameters)
+    channels = check_channels(files.channels, spec)
+    for note in (*spec.notes, *channels.notes):
+        logger.info("%s", note)
+    return Request(paths, files, spec, channels)
