@@ -78,6 +78,11 @@ def hold_together(readers: Mapping[str, Reader], spec: JobSpec, known: LabelMap 
         DataError: records or classes do not fit together.
         UserError: there are more classes than the user says.
     """
+    if "train" in readers and spec.num_training_samples not in (None, len(readers["train"])):
+        logger.warning(
+            "num_training_samples is %s, but channel 'train' has %d records; all of them are used",
+            spec.num_training_samples, len(readers["train"]),
+        )  # fmt: skip
     first = next(iter(readers.values()))
     labels = known or label_map_of(first, multi_label=spec.data.multi_label, num_classes=spec.data.num_classes)
     for reader in readers.values():
