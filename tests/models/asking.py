@@ -31,6 +31,7 @@ def ask(
     seed: int = 1,
     channel: Path | None = None,
     baked: Path | None = None,
+    trained: bool = True,
 ) -> ModelRequest:
     return ModelRequest(
         spec=ModelSpec(name, reinitialize, dropout),
@@ -44,6 +45,7 @@ def ask(
         model_channel=channel,
         baked_weights=baked,
         scratch=scratch / "scratch",
+        trained=trained,
     )
 
 

@@ -89,7 +89,8 @@ def test_nothing_is_unpickled(zipped: bool, tmp_path: Path) -> None:
     victim = tmp_path / "victim"
     torch.save({"state_dict": Payload(victim)}, tmp_path / "w.pth", _use_new_zipfile_serialization=zipped)
     message = refusal(tmp_path)
-    assert "w.pth cannot be read as plain tensors" in message
+    assert "w.pth cannot be read as plain tensors: it wants to call posix.mkdir" in message
+    assert "weights_only" not in message
     assert "safetensors" in message
     assert not victim.exists()
 
@@ -161,7 +162,14 @@ def test_a_damaged_artifact(content: str, message: str, tmp_path: Path) -> None:
 def test_an_artifact_of_an_unknown_network(tmp_path: Path) -> None:
     (tmp_path / "artifact.json").write_text('{"framework": "torchvision", "architecture": "resnet19"}')
     save_file({"mine": torch.zeros(1)}, tmp_path / "model.safetensors")
-    assert "holds the unknown network 'resnet19' (did you mean 'resnet18'?)" in refusal(tmp_path, None)
+    assert "The network 'resnet19' in the model channel is no classifier" in refusal(tmp_path, None)
+
+
+def test_a_misspelt_name_beside_a_state_dict(tmp_path: Path) -> None:
+    save_file({"mine": torch.zeros(1)}, tmp_path / "w.safetensors")
+    assert refusal(tmp_path, "resnt18").startswith(
+        "model_name='resnt18' is no classifier of torchvision that is known (did you mean 'resnet18'?)"
+    )
 
 
 def test_a_head_that_cannot_be_kept(tmp_path: Path) -> None:

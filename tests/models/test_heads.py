@@ -61,6 +61,13 @@ def test_a_head_that_cannot_be_kept(head: SourceHead | None, message: str, tmp_p
         rows_to_keep(head, ask(NAME, tmp_path, reinitialize="false"))
 
 
+@pytest.mark.parametrize("head", [OTHERS, FEWER, None])
+def test_a_network_that_is_not_trained_needs_its_own_head(head: SourceHead | None, tmp_path: Path) -> None:
+    assert rows_to_keep(SHUFFLED, ask(NAME, tmp_path, trained=False)) == (1, 2, 0)
+    with pytest.raises(UserError, match="strategy=evaluate needs the top layer of the weights"):
+        rows_to_keep(head, ask(NAME, tmp_path, trained=False))
+
+
 def test_long_lists_of_classes_are_shortened() -> None:
     assert shortened(tuple("abcdefgh")) == "8 classes ('a', 'b', 'c', 'd', 'e' and 3 more)"
 

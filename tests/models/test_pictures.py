@@ -12,6 +12,7 @@ from PIL import Image
 
 from finetune.errors import UserError
 from finetune.models.backbone import Backbone, ImageInput
+from finetune.models.heads import DropoutLinear
 from finetune.models.load import load_backbone
 from models.asking import LABELS, ask, assert_is_partition, groups_in_order_of_calls, inputs_of, logits_of
 from models.tiny_transformers import PICTURE_TYPES, write_folder, write_processor
@@ -66,6 +67,22 @@ def test_what_was_saved_loads_again_with_its_head(backbone: Backbone, tmp_path: 
     assert again.weights.kept_head
     assert again.expects == backbone.expects
     assert torch.equal(logits_of(again), logits_of(backbone))
+
+
+def test_dropout_before_the_classifier_changes_no_name(folder: Path, backbone: Backbone) -> None:
+    dropping = load_backbone(ask(None, folder.parent, channel=folder, dropout=0.5))
+    assert [module.p for module in dropping.module.modules() if isinstance(module, DropoutLinear)] == [0.5]
+    assert set(dropping.module.state_dict()) == set(backbone.module.state_dict())
+
+
+def test_an_artifact_says_labels_and_preprocessing(vit: Path, tmp_path: Path) -> None:
+    preprocessing = {"size": 32, "resize": 50, "interpolation": "nearest", "mean": [0.1] * 3, "std": [0.2] * 3}
+    artifact = {"framework": "transformers", "name": "my-vit", "labels": ["b", "a"], "preprocessing": preprocessing}
+    (vit / "artifact.json").write_text(json.dumps(artifact), encoding="utf-8")
+    backbone = load_backbone(ask(None, tmp_path, channel=vit, labels=("a", "b")))
+    assert (backbone.name, backbone.weights.labels, backbone.weights.kept_head) == ("my-vit", ("b", "a"), True)
+    assert backbone.weights.source == "model channel (artifact of an earlier job)"
+    assert backbone.expects == ImageInput(32, 50, "nearest", (0.1,) * 3, (0.2,) * 3)
 
 
 def test_another_picture_size_scales_resize_and_position_embeddings(vit: Path, tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from torchvision.models import get_model, get_model_weights
 
 from finetune.models.backbone import Backbone
 from finetune.models.fitting import recognise
-from finetune.models.load import load_backbone
+from finetune.models.load import classes_of, load_backbone, locate
 from models.asking import LABELS, ask, logits_of
 
 NAME = "mobilenet_v3_small"
@@ -96,6 +96,16 @@ def test_other_classes_get_a_new_head(tmp_path: Path) -> None:
     assert set(backbone.weights.unused) == set(backbone.weights.fresh)
     assert not backbone.weights.kept_head
     assert holds(backbone, earlier.module.state_dict())
+
+
+def test_classes_are_known_before_the_network_is_built(state: State, tmp_path: Path) -> None:
+    write_artifact(tmp_path / "channel", load_backbone(ask(NAME, tmp_path, pretrained=False)))
+    artifact, hub = ask(None, tmp_path, channel=tmp_path / "channel"), ask(NAME, tmp_path)
+    save_file(state, tmp_path / f"{NAME}.safetensors")
+    bare = ask(NAME, tmp_path, baked=tmp_path)
+    assert classes_of(artifact, locate(artifact)) == LABELS
+    assert len(classes_of(hub, locate(hub)) or ()) == 1000
+    assert classes_of(bare, locate(bare)) is None
 
 
 def test_from_scratch_takes_the_network_but_not_its_weights(tmp_path: Path) -> None:

@@ -18,6 +18,18 @@ from finetune.errors import UserError
 StateDict = dict[str, Tensor]
 _WRAPPERS = ("state_dict", "model", "model_state_dict")
 _PREFIXES = ("module.", "_orig_mod.")
+# What torch's reader raises for files that are damaged, or that are no plain tensors.
+_UNREADABLE = (
+    UnpicklingError,
+    RuntimeError,
+    EOFError,
+    OSError,
+    LookupError,
+    AttributeError,
+    TypeError,
+    ValueError,
+)
+_CALLED = re.compile(r"GLOBAL (\S+)")
 # Names in torchvision's own older files, which its loaders still rename.
 _OLD_NAMES = (
     (re.compile(r"(denselayer\d+\.(?:norm|relu|conv))\.([12]\.)"), r"\1\2"),
@@ -61,23 +73,23 @@ def _read_safetensors(path: Path) -> object:
 def _read_torch(path: Path) -> object:
     try:
         content: object = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
-    except (
-        UnpicklingError,
-        RuntimeError,
-        EOFError,
-        OSError,
-        LookupError,
-        AttributeError,
-        TypeError,
-        ValueError,
-    ) as error:
-        reason = str(error).strip().partition("\n")[0][:200]
-        raise UserError(
-            f"{path.name} cannot be read as plain tensors ({reason}). A file from a channel is never unpickled: save"
-            " the state dict as safetensors, with safetensors.torch.save_file(model.state_dict(),"
-            " 'model.safetensors')."
-        ) from error
+    except _UNREADABLE as error:
+        raise not_plain_tensors(path.name, error) from error
     return content
+
+
+def not_plain_tensors(name: str, error: Exception) -> UserError:
+    """The error for a file of torch that would need unpickling; torch's own advice is to unpickle it."""
+    called = _CALLED.search(str(error))
+    reason = str(error).strip().partition("\n")[0][:200] or type(error).__name__
+    if called is not None:
+        reason = f"it wants to call {called.group(1)}"
+    elif isinstance(error, UnpicklingError):
+        reason = "it is damaged, or holds more than tensors"
+    return UserError(
+        f"{name} cannot be read as plain tensors: {reason}. A file from a channel is never unpickled: save the state"
+        " dict as safetensors, with safetensors.torch.save_file(model.state_dict(), 'model.safetensors')."
+    )
 
 
 def _unwrap(content: object, path: Path) -> StateDict:

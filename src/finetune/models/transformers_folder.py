@@ -112,16 +112,17 @@ def _family(folder: Path, source: Source, request: ModelRequest) -> Transformers
 
 
 def _config(folder: Path, source: Source) -> Any:  # noqa: ANN401 - its fields differ by family
+    from huggingface_hub.errors import StrictDataclassError
     from transformers import AutoConfig
 
     try:
         with quiet():
             config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, StrictDataclassError) as error:
         raise UserError(f"{CONFIG_FILE} in the {source.place} cannot be used: {first_line(error)}.") from error
     return config
 
 
 def first_line(error: Exception) -> str:
-    """The first line of what an error says, short enough to quote."""
-    return str(error).strip().partition("\n")[0][:300]
+    """What an error says, on one line and short enough to quote."""
+    return " ".join(str(error).split())[:300]

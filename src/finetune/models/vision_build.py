@@ -64,7 +64,11 @@ def _name(request: ModelRequest, source: Source, state: StateDict | None) -> str
         )
     name = source.name or asked or _name_of_state(source.path, state or {})
     if name not in vision_names():
-        raise UserError(f"The {source.place} holds the unknown network {name!r}{did_you_mean(name, vision_names())}.")
+        place = f"model_name={name!r}" if name == asked else f"The network {name!r} in the {source.place}"
+        raise UserError(
+            f"{place} is no classifier of torchvision that is known{did_you_mean(name, vision_names())}: set model_name"
+            " to one, or give an artifact or a transformers folder instead of a state dict."
+        )
     return name
 
 

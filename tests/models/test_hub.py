@@ -1,0 +1,122 @@
+"""Are transformers networks found in the image and on the hub, and is nobody asked about a local folder?"""
+
+from __future__ import annotations
+
+import shutil
+import socket
+from pathlib import Path
+from typing import Never
+
+import huggingface_hub.constants as hub
+import pytest
+import torch
+
+from finetune.errors import UserError
+from finetune.models.load import load_backbone
+from models.asking import ask, logits_of
+from models.tiny_transformers import write_folder
+
+NAME = "someone/some-bert"
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return write_folder(tmp_path / "bert", "bert", labels=("no", "yes"))
+
+
+@pytest.fixture
+def cached(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A cache of the hub that holds the network."""
+    cache = tmp_path / "cache"
+    repository = cache / f"models--{NAME.replace('/', '--')}"
+    revision = "0" * 40
+    shutil.copytree(folder, repository / "snapshots" / revision)
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text(revision)
+    monkeypatch.setattr(hub, "HF_HUB_CACHE", str(cache))
+    return repository / "snapshots" / revision
+
+
+@pytest.fixture
+def no_network(monkeypatch: pytest.MonkeyPatch) -> list[object]:
+    """The hub is not told to stay offline, yet every call into the network is refused and noted."""
+    calls: list[object] = []
+
+    def refuse(*arguments: object, **_: object) -> Never:
+        calls.append(arguments)
+        raise OSError("no route to host")
+
+    monkeypatch.setattr(hub, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    return calls
+
+
+def test_a_cached_network_is_found_by_its_name(cached: Path, folder: Path, tmp_path: Path) -> None:
+    by_name = load_backbone(ask(NAME, tmp_path, task="text-classification"))
+    assert (by_name.name, by_name.weights.source) == (NAME, f"hub ({NAME})")
+    assert torch.equal(
+        logits_of(by_name), logits_of(load_backbone(ask(None, tmp_path, task="text-classification", channel=folder)))
+    )
+
+
+def test_a_network_in_the_image_goes_before_the_hub(cached: Path, folder: Path, tmp_path: Path) -> None:
+    shutil.copytree(folder, tmp_path / "baked" / NAME)
+    backbone = load_backbone(ask(NAME, tmp_path, task="text-classification", baked=tmp_path / "baked"))
+    assert (backbone.name, backbone.weights.source) == (NAME, "weights in the image (transformers folder)")
+
+
+def test_a_folder_may_be_named(folder: Path, tmp_path: Path) -> None:
+    backbone = load_backbone(ask(str(folder), tmp_path, task="text-classification"))
+    assert backbone.weights.source == f"folder {folder} (transformers folder)"
+
+
+def test_nobody_is_asked_about_a_local_folder(folder: Path, tmp_path: Path, no_network: list[object]) -> None:
+    load_backbone(ask(None, tmp_path, task="text-classification", channel=folder))
+    load_backbone(ask(None, tmp_path, task="text-classification", channel=folder, pretrained=False))
+    assert no_network == []
+
+
+@pytest.mark.parametrize("pretrained", [True, False])
+def test_no_network_and_nothing_in_the_cache(
+    pretrained: bool, tmp_path: Path, no_network: list[object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hub, "HF_HUB_CACHE", str(tmp_path))
+    with pytest.raises(UserError, match=f"of '{NAME}' here, and nothing can be downloaded") as caught:
+        load_backbone(ask(NAME, tmp_path, task="text-classification", pretrained=pretrained))
+    assert all(f"({way})" in str(caught.value) for way in (1, 2, 3))
+    assert ("from_scratch" in str(caught.value)) == pretrained
+    assert no_network
+
+
+def test_staying_offline_is_respected(
+    tmp_path: Path, no_network: list[object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hub, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(hub, "HF_HUB_CACHE", str(tmp_path))
+    with pytest.raises(UserError, match="Three ways"):
+        load_backbone(ask(None, tmp_path, task="text-classification"))
+    assert no_network == []
+
+
+def test_loading_writes_nothing_to_the_screen(
+    folder: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    backbone = load_backbone(ask(None, tmp_path, task="text-classification", channel=folder))
+    saved = tmp_path / "saved"
+    saved.mkdir()
+    capfd.readouterr()
+    load_backbone(ask(None, tmp_path, task="text-classification", channel=folder))
+    backbone.save(saved)
+    assert capfd.readouterr() == ("", "")
+    assert all(record.name.startswith("finetune") for record in caplog.records)
+
+
+def test_the_libraries_speak_again_afterwards(folder: Path, tmp_path: Path) -> None:
+    from huggingface_hub.utils.tqdm import are_progress_bars_disabled
+    from transformers.utils import logging
+
+    before = (logging.get_verbosity(), logging.is_progress_bar_enabled(), are_progress_bars_disabled())
+    load_backbone(ask(None, tmp_path, task="text-classification", channel=folder))
+    after = (logging.get_verbosity(), logging.is_progress_bar_enabled(), are_progress_bars_disabled())
+    assert before == after
