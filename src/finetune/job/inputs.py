@@ -78,18 +78,17 @@ def hold_together(readers: Mapping[str, Reader], spec: JobSpec, known: LabelMap 
         DataError: records or classes do not fit together.
         UserError: there are more classes than the user says.
     """
-    if "train" in readers and spec.num_training_samples not in (None, len(readers["train"])):
-        logger.warning(
-            "num_training_samples is %s, but channel 'train' has %d records; all of them are used",
-            spec.num_training_samples, len(readers["train"]),
-        )  # fmt: skip
     first = next(iter(readers.values()))
     labels = known or label_map_of(first, multi_label=spec.data.multi_label, num_classes=spec.data.num_classes)
     for reader in readers.values():
         check_known(reader, labels)
     expected = spec.data.num_training_samples
     if expected is not None and "train" in readers and len(readers["train"]) != expected:
-        logger.warning("num_training_samples=%d, but channel 'train' has %d records.", expected, len(readers["train"]))
+        logger.warning(
+            "num_training_samples is %d, but channel 'train' has %d records; all of them are used.",
+            expected,
+            len(readers["train"]),
+        )
     parts = {name: Part(reader, tuple(range(len(reader)))) for name, reader in readers.items()}
     trains = "train" in parts and spec.strategy.name != "evaluate"
     splits = trains and "validation" not in parts and spec.data.validation_fraction > 0

@@ -9,6 +9,7 @@ from finetune.models.archive import ARCHIVE_SUFFIXES, is_archive, unpack
 from finetune.models.request import ModelRequest
 from finetune.models.sources import CONFIG_FILE, STATE_DICT_SUFFIXES, Source, identify
 
+_OF_A_JOB = "model.tar.gz"
 BAKED = "weights in the image"
 DEFAULT_NAMES = {"image-classification": "resnet50", "text-classification": "distilbert-base-uncased"}
 
@@ -51,6 +52,8 @@ def _in_channel(channel: Path, scratch: Path) -> Source:
         return source
     entries = [path for path in sorted(channel.iterdir()) if not path.name.startswith(".")]
     archives = [path for path in entries if is_archive(path) and path.is_file()]
+    # The output folder of an earlier job, given as it is, holds its output.tar.gz too.
+    archives = [path for path in archives if path.name == _OF_A_JOB] or archives
     if len(archives) == 1:
         entries = [archives[0]]
         source = identify(unpack(archives[0], scratch), f"{archives[0].name} of the {place}")
