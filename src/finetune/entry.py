@@ -12,6 +12,7 @@ import os
 import sys
 from typing import NoReturn
 
+from finetune.contract.hosts import follow, leading
 from finetune.contract.interruption import Interruption
 from finetune.contract.outcome import Failure, clear_failure, failure_of, write_failure
 from finetune.contract.paths import Paths
@@ -57,10 +58,14 @@ def _run() -> Failure | None:
     try:
         with Interruption() as interruption:
             request = read_request(paths)
-            # torch takes seconds to import: not before the request is known to be sound.
-            from finetune.job.run import run_job
+            if not request.is_first_host:
+                follow(request.files.resources)
+                return None
+            with leading(request.files.resources):
+                # torch takes seconds to import: not before the request is known to be sound.
+                from finetune.job.run import run_job
 
-            run_job(request, interruption)
+                run_job(request, interruption)
     except BaseException as error:  # noqa: BLE001  # the one place where every failure becomes an exit code
         failure = failure_of(error)
         written = write_failure(paths, failure)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from finetune.contract.job_files import JobFiles, read_job_files
 from finetune.contract.paths import Paths
+from finetune.errors import UserError
 from finetune.spec.channels import Channels, check_channels
 from finetune.spec.job_spec import JobSpec
 from finetune.spec.parse import parse_hyperparameters
@@ -50,4 +51,15 @@ def read_request(paths: Paths) -> Request:
     channels = check_channels(files.channels, spec)
     for note in (*spec.notes, *channels.notes):
         logger.info("%s", note)
+    _refuse_parts_of_channels(files)
     return Request(paths, files, spec, channels)
+
+
+def _refuse_parts_of_channels(files: JobFiles) -> None:
+    # The first host alone trains, and would see its own part only.
+    sharded = [name for name, channel in files.channels.items() if channel.distribution == "shardedbys3key"]
+    if sharded and len(files.resources.hosts) > 1:
+        raise UserError(
+            f"Channel {sharded[0]!r} is distributed over {len(files.resources.hosts)} hosts (ShardedByS3Key), of which"
+            " the first alone trains: let it be FullyReplicated, or ask for one instance."
+        )

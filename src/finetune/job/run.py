@@ -119,13 +119,13 @@ def locate_network(request: Request, first: Reader, scratch: Path) -> tuple[Mode
 def checkpoint_folder(request: Request) -> Path | None:
     """Where checkpoints belong: the folder that the platform synchronises, or one that the user asks to be kept.
 
-    Without either, nobody would keep what is written there, and nothing is. The first host's process alone writes.
+    Without either, nobody would keep what is written there, and nothing is.
     """
     files, spec = request.files, request.spec
     folder = files.checkpoints or request.paths.checkpoints
     asked = spec.checkpoint.s3_uri is not None or spec.checkpoint.interval_steps is not None
     wanted = folder.is_dir() or files.checkpoints is not None or asked
-    return folder if wanted and request.is_first_host else None
+    return folder if wanted else None
 
 
 def place(backbone: Backbone, numerics: Numerics) -> None:
@@ -186,10 +186,7 @@ def train(job: Prepared, folder: Path | None) -> Trained:
 
 def conclude(job: Prepared, trained: Trained) -> None:
     """Evaluate, report, export and prove; a stopped job leaves the model as far as it came."""
-    paths, resources = job.request.paths, job.request.files.resources
-    if not job.request.is_first_host:
-        logger.info("%s leaves the model to %s.", resources.current_host, resources.hosts[0])
-        return
+    paths = job.request.paths
     state, finished = trained.state, trained.finished
     if state is not None and not finished and not state.progress.step:
         logger.info("Stopped before the first step: there is no model to export.")

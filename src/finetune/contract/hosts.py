@@ -1,0 +1,121 @@
+"""How the hosts of one job wait for the first of them, which alone trains and writes the model.
+
+In local mode the first container that exits ends the job and decides its result, so no host may leave while the first
+one works. The first host holds a port open while it works; the others connect to it, and hear in one line how it
+ended. Nobody has to answer meanwhile: a connection waits in the system's queue.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager, suppress
+
+from finetune.contract.job_files import Resources
+from finetune.contract.outcome import failure_of
+from finetune.errors import JobError, PlatformError, UserError
+
+logger = logging.getLogger(__name__)
+
+# Beside 7777, on which sagemaker-training lets the hosts of distributed programs meet.
+PORT = 7778
+# The platform starts containers of one job within minutes of each other, and names may not resolve at first.
+PATIENCE_SECONDS = 300.0
+_RETRY_SECONDS = 1.0
+_SECONDS_TO_TELL = 5.0
+# A first host that vanished without a word is noticed after two minutes.
+_KEEP_ALIVE = ((socket.TCP_KEEPIDLE, 60), (socket.TCP_KEEPINTVL, 10), (socket.TCP_KEEPCNT, 6))
+_ERRORS: tuple[type[JobError], ...] = (UserError, PlatformError, JobError)
+
+
+@contextmanager
+def leading(resources: Resources, port: int = PORT) -> Iterator[None]:
+    """Let the other hosts wait while the block runs, and tell them how it ended; nothing where there are none."""
+    if len(resources.hosts) == 1:
+        yield
+        return
+    logger.info("%s trains; the other hosts wait for it.", resources.current_host)
+    with closing(_listen(port, backlog=len(resources.hosts))) as listener:
+        try:
+            yield
+        except BaseException as error:
+            failure = failure_of(error)
+            _tell_all(listener, {"exit_code": failure.exit_code, "message": failure.message})
+            raise
+        _tell_all(listener, {"exit_code": 0, "message": ""})
+
+
+def follow(resources: Resources, port: int = PORT, patience: float = PATIENCE_SECONDS) -> None:
+    """Wait until the first host has ended.
+
+    Args:
+        resources: names the first host.
+        port: where it listens.
+        patience: seconds for which it may be unreachable at the start. After them this host leaves with a warning:
+            on the platform the job waits for the first host by itself.
+
+    Raises:
+        JobError: the first host failed; of the same kind and with the same message.
+        PlatformError: it ended without saying how.
+    """
+    first = resources.hosts[0]
+    logger.info("One host trains: %s waits for %s.", resources.current_host, first)
+    connection = _connect(first, port, patience)
+    if connection is None:
+        logger.warning("%s could not be reached within %.0f s, so nobody waits for it.", first, patience)
+        return
+    with connection:
+        word = _hear(connection)
+    if word is None:
+        raise PlatformError(f"{first} ended without saying how: its own log, or its memory and disk, say why.")
+    exit_code, message = word
+    if exit_code:
+        raise next((kind for kind in _ERRORS if kind.exit_code == exit_code), JobError)(message)
+    logger.info("%s is done.", first)
+
+
+def _listen(port: int, backlog: int) -> socket.socket:
+    try:
+        return socket.create_server(("", port), backlog=backlog)
+    except OSError as error:
+        raise PlatformError(f"Port {port}, where the other hosts wait, cannot be opened: {error}.") from error
+
+
+def _tell_all(listener: socket.socket, word: dict[str, object]) -> None:
+    """Answer every connection in the queue; a host that is gone needs no answer."""
+    listener.setblocking(False)
+    with suppress(BlockingIOError):
+        while True:
+            connection, _ = listener.accept()
+            with connection, suppress(OSError):
+                connection.settimeout(_SECONDS_TO_TELL)
+                connection.sendall(json.dumps(word).encode() + b"\n")
+
+
+def _connect(host: str, port: int, patience: float) -> socket.socket | None:
+    deadline = time.monotonic() + patience
+    while True:
+        try:
+            connection = socket.create_connection((host, port), timeout=10.0)
+        except OSError:
+            if time.monotonic() > deadline:
+                return None
+            time.sleep(_RETRY_SECONDS)
+            continue
+        connection.settimeout(None)
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        for option, value in _KEEP_ALIVE:
+            connection.setsockopt(socket.IPPROTO_TCP, option, value)
+        return connection
+
+
+def _hear(connection: socket.socket) -> tuple[int, str] | None:
+    try:
+        with connection.makefile("rb") as stream:
+            word = json.loads(stream.readline())
+        return int(word["exit_code"]), str(word["message"])
+    except (OSError, ValueError, LookupError, TypeError):
+        return None
