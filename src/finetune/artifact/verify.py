@@ -21,15 +21,16 @@ from finetune.models.transformers_folder import quiet
 
 Content = bytes | tuple[str, ...]
 
-# Largest difference of a probability that arithmetic alone explains; the derivative of softmax is at most 1/4.
-# fp32 on a CPU: batches of other sizes add in another order; logits of about 10 then differ by about 1e-5, and the
-# margin over that is forty-fold. fp32 on a GPU: convolutions round their inputs to TF32 (2^-11), which moves logits by
-# some 1e-2. fp16 and bf16 round to 2^-11 and 2^-8 after every layer, while the handler always computes in fp32.
+# Largest difference of a probability that arithmetic alone explains; the handler computes in fp32, record by record.
+# Measured on a CPU for five networks (ResNet-50 the worst), 24 pictures each, as the largest difference from fp32:
+# 4e-6 for fp32 in another batch, 8e-3 for fp16, 3e-2 for bf16. These are about 20, 4 and 3 times that: a job must not
+# fail by bad luck, while another resize, label order or weight moves probabilities by more in some of the samples.
+# On a GPU, convolutions in fp32 round their inputs to TF32, which has the mantissa of fp16.
 _TOLERANCES: Mapping[tuple[str, bool], float] = {
     ("fp32", False): 1e-4,
-    ("fp32", True): 5e-3,
-    ("fp16", False): 2e-2,
-    ("fp16", True): 2e-2,
+    ("fp32", True): 3e-2,
+    ("fp16", False): 3e-2,
+    ("fp16", True): 3e-2,
     ("bf16", False): 1e-1,
     ("bf16", True): 1e-1,
 }
