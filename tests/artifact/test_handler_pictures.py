@@ -27,6 +27,12 @@ def with_transparent_colour() -> bytes:
     return encoded(image, transparency=image.getpixel((4, 4)))
 
 
+def without_adobes_marker() -> bytes:
+    content = encoded(picture(3, "CMYK"), "JPEG")
+    start = content.index(b"\xff\xee")
+    return content[:start] + content[start + 16 :]
+
+
 def sixteen_bits() -> bytes:
     levels = np.arange(45 * 37, dtype=np.uint16).reshape(37, 45) * 39
     return encoded(Image.fromarray(levels))
@@ -45,6 +51,7 @@ PICTURES = {
     "4:2:2 JPEG of odd sides": encoded(picture(2, size=(51, 33)), "JPEG", subsampling=1),
     "grey JPEG": encoded(picture(3, "L"), "JPEG"),
     "CMYK JPEG": encoded(picture(3, "CMYK"), "JPEG"),
+    "CMYK JPEG without Adobe's marker": without_adobes_marker(),
     "bilevel PNG": encoded(picture(4, "1")),
     "grey PNG": encoded(picture(4, "L")),
     "grey PNG with alpha": encoded(picture(4, "LA")),
