@@ -100,12 +100,28 @@ def test_other_classes_get_a_new_head(tmp_path: Path) -> None:
 
 def test_classes_are_known_before_the_network_is_built(state: State, tmp_path: Path) -> None:
     write_artifact(tmp_path / "channel", load_backbone(ask(NAME, tmp_path, pretrained=False)))
-    artifact, hub = ask(None, tmp_path, channel=tmp_path / "channel"), ask(NAME, tmp_path)
+    (tmp_path / "bare").mkdir()
+    save_file(state, tmp_path / "bare" / f"{NAME}.safetensors")
+
+    def classes(channel: Path | None = None, baked: Path | None = None) -> tuple[str, ...] | None:
+        request = ask(NAME, tmp_path, channel=channel, baked=baked)
+        return classes_of(request, locate(request))
+
+    assert classes(channel=tmp_path / "channel") == LABELS
+    assert classes(channel=tmp_path / "bare") is None
+    assert len(classes() or ()) == 1000
+    assert classes(baked=tmp_path / "bare") == classes()
+
+
+def test_weights_in_the_image_with_other_classes_have_no_names(state: State, tmp_path: Path) -> None:
     save_file(state, tmp_path / f"{NAME}.safetensors")
-    bare = ask(NAME, tmp_path, baked=tmp_path)
-    assert classes_of(artifact, locate(artifact)) == LABELS
-    assert len(classes_of(hub, locate(hub)) or ()) == 1000
-    assert classes_of(bare, locate(bare)) is None
+    assert load_backbone(ask(NAME, tmp_path, baked=tmp_path)).weights.labels is None
+
+
+def test_two_classes_of_imagenet_are_told_apart(tmp_path: Path) -> None:
+    request = ask(NAME, tmp_path)
+    names = classes_of(request, locate(request)) or ()
+    assert len(set(names)) == 1000
 
 
 def test_from_scratch_takes_the_network_but_not_its_weights(tmp_path: Path) -> None:
@@ -202,5 +218,5 @@ def test_the_hub_of_torchvision(monkeypatch: pytest.MonkeyPatch, tmp_path: Path)
     backbone = load_backbone(ask(NAME, tmp_path, baked=tmp_path))
     assert holds(backbone, thousand)
     assert backbone.weights.source == "hub (torchvision, IMAGENET1K_V1)"
-    assert backbone.weights.labels == tuple(weights.meta["categories"])
+    assert (backbone.weights.labels or ())[:2] == ("tench", "goldfish")
     assert not backbone.weights.kept_head

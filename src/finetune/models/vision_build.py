@@ -45,11 +45,11 @@ def build_vision(request: ModelRequest, source: Source) -> TorchvisionBackbone:
     _new_classifiers(network, anatomy, request.seed)
     weights = LoadedWeights("random", fresh=tuple(network.state_dict()))
     if state is not None:
-        rows = rows_to_keep(_source_head(name, state, anatomy, source), request)
+        head = _source_head(name, state, anatomy, source)
+        rows = rows_to_keep(head, request)
         fit = _load(network, name, words, state, rows)
-        weights = LoadedWeights(
-            words, fit.loaded, fit.fresh, fit.unused, labels_of_name(name, source), rows is not None
-        )
+        labels = None if head is None else head.labels
+        weights = LoadedWeights(words, fit.loaded, fit.fresh, fit.unused, labels, rows is not None)
     if request.spec.dropout is not None:
         set_head_dropout(network, anatomy.head.split(), anatomy.classifier, request.spec.dropout)
     return TorchvisionBackbone(name, network, expects, weights, anatomy, arguments)
