@@ -93,8 +93,13 @@ def label_map_of(reader: Reader, *, multi_label: bool, num_classes: int | None) 
     return LabelMap(names, multi_label)
 
 
-def check_known(reader: Reader, label_map: LabelMap) -> None:
+def check_known(reader: Reader, label_map: LabelMap, *, of_network: bool = False) -> None:
     """Make sure that the network can answer every class of a channel.
+
+    Args:
+        reader: the channel.
+        label_map: the classes that there are.
+        of_network: whether they are those of a network that is evaluated as it is, not of training records.
 
     Raises:
         DataError: the channel has classes that the label map lacks; names them and some of their records.
@@ -112,10 +117,12 @@ def check_known(reader: Reader, label_map: LabelMap) -> None:
             f"{some_of([repr(name)])}{did_you_mean(name, label_map.names)} in {count} records such as {examples[name]}"
             for name, count in strangers.most_common(3)
         ]
+        whose, advice = "training data", "Add training records of them, or remove or rename them here"
+        if of_network:
+            whose, advice = "network", "Remove or rename them, or train with another strategy"
         raise DataError(
-            f"channel {reader.channel!r} has {len(strangers)} classes that the training data lacks: "
-            f"{'; '.join(listed)}{'; ...' if len(strangers) > len(listed) else ''}. Add training records of them, or "
-            "remove or rename them here"
+            f"channel {reader.channel!r} has {len(strangers)} classes that the {whose} lacks: "
+            f"{'; '.join(listed)}{'; ...' if len(strangers) > len(listed) else ''}. {advice}"
         )
 
 

@@ -81,7 +81,7 @@ def hold_together(readers: Mapping[str, Reader], spec: JobSpec, known: LabelMap 
     first = next(iter(readers.values()))
     labels = known or label_map_of(first, multi_label=spec.data.multi_label, num_classes=spec.data.num_classes)
     for reader in readers.values():
-        check_known(reader, labels)
+        check_known(reader, labels, of_network=known is not None)
     expected = spec.data.num_training_samples
     if expected is not None and "train" in readers and len(readers["train"]) != expected:
         logger.warning(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from urllib.error import URLError
@@ -157,16 +156,11 @@ def _source_head(name: str, state: StateDict, anatomy: Anatomy, source: Source) 
 
 
 def labels_of_name(name: str | None, source: Source) -> tuple[str, ...] | None:
-    """Class names in the order of the outputs: the source's own, or those of torchvision's weights of that name.
-
-    ImageNet has two classes `crane` and two `maillot`: their numbers are added, so that every name means one class.
-    """
+    """Class names in the order of the outputs: the source's own, or those of torchvision's weights of that name."""
     torchvisions = name in vision_names() and (source.kind == "hub" or source.place == BAKED)
     if source.labels is not None or not torchvisions:
         return source.labels
-    names: list[str] = get_model_weights(name).DEFAULT.meta["categories"]
-    seen = Counter(names)
-    return tuple(one if seen[one] == 1 else f"{one} ({number})" for number, one in enumerate(names))
+    return tuple(get_model_weights(name).DEFAULT.meta["categories"])
 
 
 def _load(network: nn.Module, name: str, words: str, state: StateDict, rows: tuple[int, ...] | None) -> Fit:

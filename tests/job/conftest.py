@@ -1,0 +1,84 @@
+"""Pictures, and a network trained on them once, from which the other jobs of these tests start."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from coloured_pictures import write_pictures
+from sagemaker_simulator import JobFolder
+from whole_jobs import Ended, train
+
+Share = Callable[[str, Callable[[Path], None]], Path]
+
+
+@pytest.fixture(scope="session")
+def share(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Share:
+    """Make a folder once for all processes that run tests."""
+    base = tmp_path_factory.getbasetemp()
+    base = base if worker_id == "master" else base.parent
+
+    def once(name: str, make: Callable[[Path], None]) -> Path:
+        folder = base / name
+        with (base / f"{name}.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not (folder / "done").exists():
+                folder.mkdir()
+                make(folder)
+                (folder / "done").touch()
+        return folder
+
+    return once
+
+
+@pytest.fixture(scope="session")
+def pictures(share: Share) -> Path:
+    """24 pictures of each of three colours."""
+    return share("pictures", lambda folder: _write(folder / "train", 24, 0)) / "train"
+
+
+@pytest.fixture(scope="session")
+def unseen(share: Share) -> Path:
+    """8 further pictures of each colour."""
+    return share("unseen", lambda folder: _write(folder / "validation", 8, 100)) / "validation"
+
+
+@pytest.fixture(scope="session")
+def first_job(share: Share, pictures: Path, unseen: Path) -> Ended:
+    """The image's `train` on pictures, from random weights; `archive` holds its network."""
+
+    def make(folder: Path) -> None:
+        job = train(
+            folder,
+            {"train": pictures, "validation": unseen},
+            {
+                "strategy": "from_scratch",
+                "model_name": "resnet18",
+                "image_size": "32",
+                "epochs": "3",
+                "batch_size": "8",
+                "top_k": "2",
+                "_tuning_objective_metric": "validation:accuracy",
+                "sagemaker_region": "us-east-1",
+            },
+        )
+        (folder / "job.json").write_text(json.dumps([job.exit_code, job.log, str(job.archive)]))
+
+    place = share("first-job", make)
+    exit_code, log, archive = json.loads((place / "job.json").read_text())
+    return Ended(exit_code, log, JobFolder(place / "opt-ml"), Path(archive))
+
+
+@pytest.fixture(scope="session")
+def network(first_job: Ended) -> Path:
+    """The first job's artifact, unpacked: a `model` channel."""
+    assert first_job.exit_code == 0, first_job.log
+    return first_job.folder.model
+
+
+def _write(folder: Path, per_class: int, first: int) -> None:
+    write_pictures(folder, per_class, first)

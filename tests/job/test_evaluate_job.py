@@ -1,0 +1,82 @@
+"""Is a network evaluated as it is, with its own classes, and never with a head that nothing has trained?"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from torchvision.models import ResNet18_Weights, resnet18
+
+from coloured_pictures import COLOURS, write_pictures
+from whole_jobs import finished, train_here
+
+EVALUATE = {"strategy": "evaluate"}
+
+
+def test_nothing_is_trained_and_everything_is_written(tmp_path: Path, unseen: Path, network: Path) -> None:
+    job = finished(train_here(tmp_path, {"test": unseen, "model": network}, EVALUATE))
+    assert job.weights() == (network / "model.safetensors").read_bytes()
+    metrics = job.metrics()
+    assert metrics["test"]["records"] == 24
+    assert metrics["test"]["accuracy"] > 0.9
+    assert metrics["job"]["trainable_parameters"] == 0
+    assert len(job.predictions("test")) == 24
+    assert job.artifact()["labels"] == list(COLOURS)
+    assert "steps     none" in job.log
+    assert "epoch=" not in job.log
+
+
+def test_the_classes_are_those_of_the_network_where_the_data_lack_some(tmp_path: Path, network: Path) -> None:
+    some = write_pictures(tmp_path / "some", 3, first=300, names=("blue", "red"))
+    job = finished(train_here(tmp_path / "job", {"train": some, "model": network}, EVALUATE))
+    assert job.artifact()["labels"] == list(COLOURS)
+    assert job.metrics()["train"]["records"] == 6
+    assert job.metrics()["train"]["accuracy"] > 0.9
+
+
+def test_one_class_is_enough_to_evaluate(tmp_path: Path, network: Path) -> None:
+    one = write_pictures(tmp_path / "one", 3, first=300, names=("red",))
+    job = finished(train_here(tmp_path / "job", {"test": one, "model": network}, EVALUATE))
+    assert job.metrics()["test"]["records"] == 3
+
+
+def test_a_class_that_the_network_does_not_know_is_refused(tmp_path: Path, network: Path) -> None:
+    strange = write_pictures(tmp_path / "strange", 2)
+    (strange / "red").rename(strange / "reed")
+    job = train_here(tmp_path / "job", {"test": strange, "model": network}, EVALUATE)
+    assert job.exit_code == 1
+    assert "'reed' (did you mean 'red'?)" in job.failure
+
+
+@pytest.fixture
+def headless(tmp_path: Path) -> Path:
+    """A state dict that lacks its last layer."""
+    folder = tmp_path / "headless"
+    folder.mkdir()
+    state = {name: tensor for name, tensor in resnet18().state_dict().items() if not name.startswith("fc.")}
+    torch.save(state, folder / "resnet18.pth")
+    return folder
+
+
+def test_a_random_head_is_never_evaluated_silently(tmp_path: Path, unseen: Path, headless: Path) -> None:
+    job = train_here(tmp_path / "job", {"test": unseen, "model": headless}, EVALUATE)
+    assert job.exit_code == 1
+    assert job.failure.startswith("strategy=evaluate needs the top layer of the weights, but the weights have no top")
+
+
+def test_weights_in_the_image_have_the_classes_of_imagenet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    baked = tmp_path / "pretrained"
+    baked.mkdir()
+    torch.save(resnet18().state_dict(), baked / "resnet18.pth")
+    monkeypatch.setenv("FINETUNE_PRETRAINED", str(baked))
+    data = write_pictures(tmp_path / "data", 2)
+    for colour, category in zip(COLOURS, ("tench", "crane", "crane bird"), strict=True):
+        (data / colour).rename(data / category)
+    wishes = {**EVALUATE, "model_name": "resnet18", "image_size": "32"}
+    job = finished(train_here(tmp_path / "job", {"test": data}, wishes))
+    assert job.artifact()["labels"] == ResNet18_Weights.DEFAULT.meta["categories"]
+    (data / "crane").rename(data / "cranes")
+    refused = train_here(tmp_path / "refused", {"test": data}, wishes)
+    assert refused.exit_code == 1
+    assert "classes that the network lacks: 'cranes' (did you mean 'crane'?)" in refused.failure

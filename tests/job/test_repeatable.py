@@ -1,0 +1,35 @@
+"""Does the same request give the same bits, whatever the machine's number of threads?"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from whole_jobs import Ended, finished, train_here
+
+WISHES = {"strategy": "full", "epochs": "2", "batch_size": "6", "augmentation": "strong", "dropout": "0.2"}
+
+
+@pytest.fixture(scope="module")
+def without_workers(tmp_path_factory: pytest.TempPathFactory, unseen: Path, network: Path) -> Ended:
+    place = tmp_path_factory.mktemp("without-workers")
+    return finished(train_here(place, {"train": unseen, "model": network}, {**WISHES, "workers": "0"}))
+
+
+@pytest.mark.parametrize("workers", ["0", "1", "3"])
+def test_workers_change_no_bit(
+    workers: str, tmp_path: Path, unseen: Path, network: Path, without_workers: Ended
+) -> None:
+    job = finished(train_here(tmp_path, {"train": unseen, "model": network}, {**WISHES, "workers": workers}))
+    assert job.weights() == without_workers.weights()
+    assert job.metrics()["job"]["history"] == without_workers.metrics()["job"]["history"]
+    assert job.predictions() == without_workers.predictions()
+
+
+def test_another_seed_gives_other_weights_and_another_split(
+    tmp_path: Path, unseen: Path, network: Path, without_workers: Ended
+) -> None:
+    job = finished(train_here(tmp_path, {"train": unseen, "model": network}, {**WISHES, "seed": "1"}))
+    assert job.weights() != without_workers.weights()
+    assert {row["record"] for row in job.predictions()} != {row["record"] for row in without_workers.predictions()}

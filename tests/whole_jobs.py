@@ -1,0 +1,122 @@
+"""Whole jobs under an `/opt/ml` in a temporary folder: as the image runs them, or within the test's own process.
+
+A process of its own costs seconds for importing torch, so only what depends on it starts one.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import logging
+import re
+import sys
+from collections.abc import Mapping
+from contextlib import redirect_stdout
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+from finetune import entry
+from sagemaker_simulator import Channel, JobFolder, Storage, TrainingJob, TrainingRequest, lay_out, run_job
+
+TRAIN = (sys.executable, str(Path(__file__).resolve().parent.parent / "container" / "train.py"))
+ENVIRONMENT = {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
+METRIC = re.compile(r"validation:accuracy=([0-9.]+);")
+"""As a user would give it to the platform."""
+
+
+@dataclass(frozen=True)
+class Ended:
+    """A job at its end.
+
+    Attributes:
+        archive: its `model.tar.gz`, of a job in a process of its own.
+    """
+
+    exit_code: int
+    log: str
+    folder: JobFolder
+    archive: Path | None = None
+
+    @property
+    def failure(self) -> str:
+        """The failure file's content; empty where there is none."""
+        return self.folder.failure.read_text("utf-8") if self.folder.failure.exists() else ""
+
+    def metrics(self) -> dict[str, Any]:
+        """What the job says of itself; the values differ too much in kind to be typed."""
+        loaded: dict[str, Any] = json.loads((self.folder.output_data / "metrics.json").read_text("utf-8"))
+        return loaded
+
+    def artifact(self) -> dict[str, Any]:
+        """What the artifact says of itself."""
+        loaded: dict[str, Any] = json.loads((self.folder.model / "artifact.json").read_text("utf-8"))
+        return loaded
+
+    def weights(self) -> bytes:
+        """Every bit of the weights."""
+        return (self.folder.model / "model.safetensors").read_bytes()
+
+    def predictions(self, part: str = "validation") -> list[dict[str, str]]:
+        """The predictions about one part, a row per record."""
+        with (self.folder.output_data / f"{part}_predictions.csv").open(encoding="utf-8", newline="") as file:
+            return list(csv.DictReader(file))
+
+    def accuracies(self) -> list[float]:
+        """Validation accuracy of every epoch, as the platform would read it from the log."""
+        return [float(found) for found in METRIC.findall(self.log)]
+
+
+def train(
+    place: Path,
+    channels: Mapping[str, Path],
+    hyperparameters: Mapping[str, str] | None = None,
+    environment: Mapping[str, str] | None = None,
+) -> Ended:
+    """Run the image's `train` to its end, in a process of its own."""
+    job = TrainingJob(_request(channels, hyperparameters, environment), TRAIN, Storage(place / "s3"))
+    result = run_job(job, place / "opt-ml")
+    return Ended(result.exit_code, result.log_text(), result.folder, result.model)
+
+
+def train_here(place: Path, channels: Mapping[str, Path], hyperparameters: Mapping[str, str] | None = None) -> Ended:
+    """Run a job to its end within this process, from the request's files to the exit code."""
+    folder = lay_out(place / "opt-ml", _request(channels, hyperparameters, None))
+    return run_here(folder)
+
+
+def run_here(folder: JobFolder) -> Ended:
+    """Run the job that is laid out in a folder, within this process."""
+    ours = logging.getLogger("finetune")
+    before = (list(ours.handlers), ours.level, ours.propagate)
+    log = io.StringIO()
+    ours.handlers.clear()
+    variables = {"SAGEMAKER_BASE_DIR": str(folder.root)}
+    try:
+        with redirect_stdout(log), mock.patch.dict("os.environ", variables):
+            exit_code = entry.run()
+    finally:
+        ours.handlers[:], ours.propagate = before[0], before[2]
+        ours.setLevel(before[1])
+    return Ended(exit_code, log.getvalue(), folder)
+
+
+def finished(job: Ended) -> Ended:
+    """The same job, which must have succeeded."""
+    assert job.exit_code == 0, job.log
+    assert not job.failure
+    return job
+
+
+def _request(
+    channels: Mapping[str, Path], hyperparameters: Mapping[str, str] | None, environment: Mapping[str, str] | None
+) -> TrainingRequest:
+    # Without checkpoints, which nobody would take up.
+    return TrainingRequest(
+        channels=tuple(Channel(name, source) for name, source in channels.items()),
+        hyperparameters=hyperparameters or {},
+        environment={**ENVIRONMENT, **(environment or {})},
+        checkpoint_path=None,
+    )
