@@ -44,6 +44,7 @@ class Resources:
     current_host: str = "algo-1"
     hosts: tuple[str, ...] = ("algo-1",)
     network_interface: str | None = None
+    instance_type: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,5 +137,7 @@ def _resources(path: Path) -> Resources:
     current = str(values.get("current_host", hosts[0]))
     if current not in hosts:
         raise PlatformError(f"{path}: current_host {current!r} is not among hosts {hosts!r}.")
-    interface = values.get("network_interface_name")
-    return Resources(current, tuple(hosts), str(interface) if interface else None)
+    interface, instance_type = values.get("network_interface_name"), values.get("current_instance_type")
+    return Resources(
+        current, tuple(hosts), str(interface) if interface else None, str(instance_type) if instance_type else None
+    )

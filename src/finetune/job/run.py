@@ -17,6 +17,7 @@ from finetune.errors import UserError
 from finetune.evaluation.predict import Pass, Predictions, predict
 from finetune.job.account import Account, AccountBook
 from finetune.job.announce import LogObserver, describe_plan
+from finetune.job.device import choose_device
 from finetune.job.inputs import Inputs, hold_together, open_readers, sources_of
 from finetune.job.learning import Companions, build_training
 from finetune.job.loaders import Loaders, build_loaders
@@ -80,7 +81,7 @@ def run_job(request: Request, interruption: Interruption) -> None:
 def prepare(request: Request, interruption: Interruption, scratch: Path) -> Prepared:
     """Read, check and load everything, and print the plan."""
     spec = request.spec
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = choose_device(request.files.resources.instance_type)
     numerics = choose_numerics(spec.run.precision, device)
     readers = open_readers(sources_of(request.folders(), request.content_types()), spec.data)
     wanted, source = locate_network(request, next(iter(readers.values())), scratch)

@@ -1,0 +1,145 @@
+"""On which device the job computes; and where that should be a GPU and is none, why, before anything is paid for."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import re
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+
+from finetune.errors import PlatformError
+
+Version = tuple[int, int]
+
+_WITH_GPUS = re.compile(r"ml\.[pg]\d|local_gpu")
+_SAYS_NOTHING = {"", "all"}
+_NONE = {"none", "void"}
+
+
+@dataclass(frozen=True, slots=True)
+class Gpu:
+    """What this process sees of NVIDIA's hardware and software.
+
+    Attributes:
+        trouble: why PyTorch cannot use a GPU; empty where it can.
+        driver: newest CUDA that the host's driver knows; `None` without a driver.
+        built_for: CUDA that PyTorch is built for; `None` for a build without.
+        name: of the first GPU.
+        capability: of the first GPU.
+        oldest: capability from which on PyTorch has code.
+    """
+
+    trouble: str = ""
+    driver: Version | None = None
+    built_for: Version | None = None
+    name: str = ""
+    capability: Version = (0, 0)
+    oldest: Version = (0, 0)
+
+
+def choose_device(instance_type: str | None, environment: Mapping[str, str] = os.environ) -> torch.device:
+    """The GPU where there is one that PyTorch can use, and the CPU where none is to be expected.
+
+    `CUDA_VISIBLE_DEVICES` with nothing in it, CUDA's own way to hide all GPUs, asks for the CPU.
+
+    Args:
+        instance_type: of the machine, as the platform names it.
+        environment: may hide GPUs, or say which ones the container was given.
+
+    Raises:
+        PlatformError: a GPU is there, or was to be expected, and cannot be used.
+    """
+    if environment.get("CUDA_VISIBLE_DEVICES", "0").strip() in {"", "-1"}:
+        return torch.device("cpu")
+    return judge(look_for_gpu(), expected_because(instance_type, environment))
+
+
+def expected_because(instance_type: str | None, environment: Mapping[str, str]) -> str | None:
+    """What says that this container has a GPU; `None` where nothing does. The image itself asks for `all` there are."""
+    visible = environment.get("NVIDIA_VISIBLE_DEVICES", "")
+    if visible in _NONE:
+        return None
+    if instance_type is not None and _WITH_GPUS.match(instance_type):
+        return instance_type
+    return None if visible in _SAYS_NOTHING else f"NVIDIA_VISIBLE_DEVICES={visible}"
+
+
+def judge(gpu: Gpu, expected: str | None) -> torch.device:
+    """Decide by what is seen and what was to be expected.
+
+    Raises:
+        PlatformError: the driver or the GPU is too old, or the GPU is missing or broken.
+    """
+    if gpu.driver and gpu.built_for and gpu.driver[0] < gpu.built_for[0]:
+        raise PlatformError(
+            f"The host's NVIDIA driver is too old for this image: it knows CUDA {_text(gpu.driver)}, and PyTorch is built"
+            f" for CUDA {_text(gpu.built_for)}. Use a host with a newer driver, or an image with an older PyTorch;"
+            " CUDA_VISIBLE_DEVICES= (empty) trains on the CPU."
+        )
+    if not gpu.trouble and gpu.capability < gpu.oldest:
+        raise PlatformError(
+            f"The GPU is too old for this image: {gpu.name} has compute capability {_text(gpu.capability)}, and PyTorch"
+            f" is built for {_text(gpu.oldest)} and newer. Use a newer instance type, such as ml.g5 or ml.p4d."
+        )
+    if not gpu.trouble:
+        return torch.device("cuda")
+    if expected is not None:
+        raise PlatformError(
+            f"There should be a GPU ({expected}), but PyTorch sees none: {gpu.trouble}. Outside the platform, give the"
+            " container one (docker run --gpus all); CUDA_VISIBLE_DEVICES= (empty) trains on the CPU."
+        )
+    return torch.device("cpu")
+
+
+def look_for_gpu() -> Gpu:
+    """Ask the driver, where there is one, and PyTorch."""
+    built_for = _version(torch.version.cuda)
+    driver = _driver()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        usable = torch.cuda.is_available()
+    if usable:
+        oldest = min((_capability(name) for name in torch.cuda.get_arch_list()), default=(0, 0))
+        name, capability = torch.cuda.get_device_name(0), torch.cuda.get_device_capability(0)
+        return Gpu("", driver, built_for, name, capability, oldest)
+    if built_for is None:
+        return Gpu("it is built without CUDA", driver)
+    if driver is None:
+        return Gpu("the container has no NVIDIA driver", None, built_for)
+    return Gpu(_trouble(), driver, built_for)
+
+
+def _driver() -> Version | None:
+    version = ctypes.c_int(0)
+    try:
+        ctypes.CDLL("libcuda.so.1").cuDriverGetVersion(ctypes.byref(version))
+    except (OSError, AttributeError):
+        return None
+    return (version.value // 1000, version.value % 1000 // 10) if version.value else None
+
+
+def _trouble() -> str:
+    try:
+        torch.cuda.init()
+    except (RuntimeError, AssertionError) as error:
+        return str(error).splitlines()[0].rstrip(".")
+    return "there is a driver, but no device"
+
+
+def _version(text: str | None) -> Version | None:
+    major, _, minor = (text or "").partition(".")
+    return (int(major), int(minor or 0)) if major else None
+
+
+def _capability(architecture: str) -> Version:
+    """`sm_75` and `compute_120` as (7, 5) and (12, 0)."""
+    digits = re.sub(r"\D", "", architecture)
+    return int(digits[:-1]), int(digits[-1])
+
+
+def _text(version: Version) -> str:
+    return f"{version[0]}.{version[1]}"
