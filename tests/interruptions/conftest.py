@@ -1,0 +1,32 @@
+"""The process that jobs are forked from, and the seed of everything that is drawn."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import sys
+from collections.abc import Iterator
+
+import pytest
+
+from interruptions.starts import Zygote
+
+
+@pytest.fixture(scope="session")
+def zygote() -> Iterator[Zygote]:
+    with Zygote() as process:
+        yield process
+
+
+@pytest.fixture
+def seed() -> str:
+    """Another one in every run, unless `INTERRUPTIONS_SEED` names it; printed, so that a failure can be repeated."""
+    chosen = os.environ.get("INTERRUPTIONS_SEED") or str(secrets.randbelow(10**6))
+    sys.stdout.write(f"INTERRUPTIONS_SEED={chosen}\n")
+    return chosen
+
+
+@pytest.fixture(scope="session")
+def kills() -> int:
+    """How often each job is killed: a few times, or as often as `INTERRUPTIONS_KILLS` says."""
+    return int(os.environ.get("INTERRUPTIONS_KILLS", "5"))

@@ -1,0 +1,98 @@
+"""Jobs that have everything that is hard to repeat: batch normalisation, dropout, augmentation, moments, borders."""
+
+from __future__ import annotations
+
+import csv
+import random
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from PIL import Image
+from safetensors.torch import save_file
+from torchvision.models import get_model
+
+from models.tiny_transformers import WORDS, write_folder
+from sagemaker_simulator import Channel, Storage, SyncOptions, TrainingJob, TrainingRequest, toolkit_command
+
+STRATEGIES: Mapping[str, Mapping[str, str]] = {
+    "feature_extraction": {"optimizer": "sgd"},
+    "partial": {"unfrozen_groups": "1", "gradient_clip_norm": "0.5"},
+    "full": {"gradient_accumulation_steps": "2", "label_smoothing": "0.1"},
+    "gradual": {"layer_decay": "0.8"},
+    "from_scratch": {"optimizer": "rmsprop", "class_weights": "balanced", "lr_schedule": "constant"},
+}
+_ENVIRONMENT = {
+    "SAGEMAKER_TRAINING_MODULE": "finetune.entry:main",
+    "OMP_NUM_THREADS": "1",
+    "HF_HUB_OFFLINE": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+}
+_BASE = {
+    "epochs": "4",
+    "batch_size": "8",
+    "checkpoint_interval_steps": "2",
+    "early_stopping_patience": "1000",
+    "workers": "1",
+    "seed": "11",
+}
+
+
+def write_pictures(folder: Path, per_class: int = 20) -> Path:
+    """Small noisy pictures of three colours."""
+    draw = random.Random(4)
+    for number, name in enumerate(("blue", "green", "red")):
+        (folder / name).mkdir(parents=True)
+        for index in range(per_class):
+            low = [40, 40, 40]
+            low[2 - number] = 90
+            pixels = bytes(low[channel % 3] + draw.randrange(120) for channel in range(32 * 32 * 3))
+            Image.frombytes("RGB", (32, 32), pixels).save(folder / name / f"{index:03d}.png")
+    return folder
+
+
+def write_texts(folder: Path, count: int = 60) -> Path:
+    """Sentences of the tiny networks' words; which words tells the class."""
+    draw = random.Random(5)
+    folder.mkdir(parents=True)
+    with (folder / "texts.csv").open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["text", "label"])
+        for index in range(count):
+            label = index % 3
+            words = [draw.choice(WORDS[4:]) for _ in range(draw.randrange(3, 12))]
+            writer.writerow([" ".join([*words, ("cat", "dog", "mat")[label]]), ("cat", "dog", "mat")[label]])
+    return folder
+
+
+def vision_job(place: Path, strategy: str, **changes: str) -> TrainingJob:
+    """A small network for pictures, with pretrained weights of its own unless they are not wanted."""
+    place.mkdir(parents=True, exist_ok=True)
+    channels = [Channel("train", write_pictures(place / "pictures"))]
+    asked = {"image_size": "32", "augmentation": "strong", "dropout": "0.3", "learning_rate": "0.005"}
+    if strategy == "from_scratch":
+        asked["model_name"] = "mobilenet_v3_small"
+    else:
+        with torch.random.fork_rng():
+            torch.manual_seed(3)
+            network = get_model("mobilenet_v3_small", num_classes=5)
+        (place / "network").mkdir()
+        save_file(network.state_dict(), place / "network" / "mobilenet_v3_small.safetensors")
+        channels.append(Channel("model", place / "network"))
+    return _job(place, channels, asked, strategy, changes)
+
+
+def text_job(place: Path, strategy: str, **changes: str) -> TrainingJob:
+    """A tiny BERT with dropout."""
+    place.mkdir(parents=True, exist_ok=True)
+    channels = [Channel("train", write_texts(place / "texts")), Channel("model", write_folder(place / "bert", "bert"))]
+    return _job(place, channels, {"learning_rate": "0.002"}, strategy, changes)
+
+
+def _job(
+    place: Path, channels: list[Channel], asked: Mapping[str, str], strategy: str, changes: Mapping[str, str]
+) -> TrainingJob:
+    hyperparameters = {**_BASE, **asked, "strategy": strategy, **STRATEGIES[strategy], **changes}
+    request = TrainingRequest(channels=tuple(channels), hyperparameters=hyperparameters, environment=_ENVIRONMENT)
+    sync = SyncOptions(scan_seconds=0.01, delay_seconds=(0.0, 0.02))
+    return TrainingJob(request, toolkit_command(), Storage(place / "s3"), sync)

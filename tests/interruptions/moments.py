@@ -1,0 +1,51 @@
+"""Random moments of a job's life at which its machine is taken away."""
+
+from __future__ import annotations
+
+import random
+
+from interruptions.starts import Disturbance
+
+UNFINISHED = "*.sagemaker-ignore"
+UPLOADING = "*.sagemaker-uploading"
+
+
+def draw_moment(draw: random.Random) -> Disturbance:
+    """Any time of a start: counted from its begin, from the line of an epoch, or while a checkpoint is under way."""
+    kind = draw.choice(("time", "time", "epoch", "writing", "uploading"))
+    seconds = draw.uniform(0.0, 1.0)
+    if kind == "epoch":
+        return after_line(r"epoch=", draw.uniform(0.0, 0.3), draw.randint(1, 2))
+    if kind == "writing":
+        return at_file(UNFINISHED, seconds, draw.uniform(0.0, 0.02))
+    if kind == "uploading":
+        return at_file(UPLOADING, seconds, draw.uniform(0.0, 0.02))
+    return after(seconds)
+
+
+def draw_late_moment(draw: random.Random) -> Disturbance:
+    """After the last step: while the artifact is written, proven or reported, or in a start that finds all done."""
+    kind = draw.choice(("export", "exported", "time"))
+    if kind == "export":
+        pause = draw.uniform(0.0, 0.02)
+        return Disturbance("during the export", lambda g: (g.folder.model / ".artifact.partial").exists(), pause)
+    if kind == "exported":
+        return after_line("Exported", draw.uniform(0.0, 0.2))
+    return after(draw.uniform(0.0, 0.5))
+
+
+def after(seconds: float) -> Disturbance:
+    """So long after the start."""
+    return Disturbance(f"{seconds:.3f} s after the start", lambda glimpse: glimpse.seconds >= seconds)
+
+
+def after_line(line: str, seconds: float, occurrence: int = 1) -> Disturbance:
+    """So long after the n-th line of the log that begins so."""
+    name = f"{seconds:.3f} s after line {line!r} number {occurrence}"
+    return Disturbance(name, lambda glimpse: f"\n{glimpse.text()}".count(f"\n{line}") >= occurrence, seconds)
+
+
+def at_file(pattern: str, earliest: float, seconds: float) -> Disturbance:
+    """When a file of this name lies in a checkpoint's folder."""
+    name = f"{seconds:.3f} s after a {pattern} that is seen after {earliest:.3f} s"
+    return Disturbance(name, lambda g: g.seconds >= earliest and g.checkpoints(pattern) > 0, seconds)

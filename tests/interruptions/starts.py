@@ -1,0 +1,192 @@
+"""Starts of a job on fresh machines, killed or asked to stop at moments that tests choose, with a sync agent beside."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from sagemaker_simulator import JobFolder, SyncAgent, TrainingJob, lay_out, restore
+from sagemaker_simulator.environment import job_environment
+
+LONGEST_SECONDS = 120.0
+
+
+@dataclass(frozen=True)
+class Glimpse:
+    """What is seen of a running job from outside.
+
+    Attributes:
+        seconds: since its start.
+    """
+
+    folder: JobFolder
+    log: Path
+    seconds: float
+
+    def text(self) -> str:
+        return self.log.read_text("utf-8", errors="replace") if self.log.exists() else ""
+
+    def checkpoints(self, pattern: str) -> int:
+        """Files of that name in the checkpoints' folders."""
+        return len(list(self.folder.checkpoints.glob(f"step-*/{pattern}")))
+
+
+@dataclass(frozen=True)
+class Disturbance:
+    """What happens to a start.
+
+    Attributes:
+        name: for the report of a failed test.
+        when: asked every millisecond.
+        seconds: pause after that.
+        signals: sent one after the other; after SIGKILL the machine is gone.
+        again_seconds: between two signals.
+    """
+
+    name: str
+    when: Callable[[Glimpse], bool]
+    seconds: float = 0.0
+    signals: tuple[signal.Signals, ...] = (signal.SIGKILL,)
+    again_seconds: float = 0.05
+
+
+@dataclass(frozen=True)
+class Ended:
+    """One start that is over.
+
+    Attributes:
+        exit_code: negative after a signal.
+        disturbed: whether the disturbance came before the end.
+        seconds_after_signal: from the first signal to the end, 0 without one.
+    """
+
+    exit_code: int
+    log: str
+    disturbed: bool
+    seconds_after_signal: float
+    folder: JobFolder
+
+    def epoch_lines(self) -> list[str]:
+        return [line for line in self.log.splitlines() if line.startswith("epoch=")]
+
+
+@dataclass
+class Zygote:
+    """The process that jobs are forked from; see `zygote.py`."""
+
+    process: subprocess.Popen[str] = field(init=False)
+
+    def __enter__(self) -> Self:
+        command = [sys.executable, str(Path(__file__).with_name("zygote.py"))]
+        # One thread: what is read at import holds for every fork, and threads do not survive it.
+        environment = os.environ | {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
+        pipe = subprocess.PIPE
+        self.process = subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True, env=environment)
+        assert self.read() == "ready"
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        assert self.process.stdin is not None
+        self.process.stdin.close()
+        self.process.wait(LONGEST_SECONDS)
+        assert self.process.stdout is not None
+        self.process.stdout.close()
+
+    def fork(self, environment: dict[str, str], log: Path) -> int:
+        assert self.process.stdin is not None
+        self.process.stdin.write(json.dumps({"environment": environment, "log": str(log)}) + "\n")
+        self.process.stdin.flush()
+        return int(self.read())
+
+    def read(self) -> str:
+        assert self.process.stdout is not None
+        return self.process.stdout.readline().strip()
+
+
+def ended(pid: int) -> bool:
+    """Whether a process is over: gone, or a zombie that its parent is about to ask for."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text("utf-8").rpartition(")")[2].split()[0] in "ZX"
+    except (FileNotFoundError, ProcessLookupError):
+        return True
+
+
+def start(zygote: Zygote, job: TrainingJob, root: Path, disturbance: Disturbance | None = None) -> Ended:
+    """Start a job on an empty `/opt/ml` with the checkpoints that reached S3, and follow it to its end."""
+    shutil.rmtree(root, ignore_errors=True)
+    folder = lay_out(root, job.request)
+    agent = None
+    if job.request.checkpoint_path is not None:
+        restore(job.storage.checkpoints, folder.checkpoints)
+        agent = SyncAgent(folder.checkpoints, job.storage.checkpoints, job.sync)
+    return follow(zygote, job, folder, agent, disturbance)
+
+
+def follow(
+    zygote: Zygote, job: TrainingJob, folder: JobFolder, agent: SyncAgent | None, disturbance: Disturbance | None
+) -> Ended:
+    """Start a job in a folder that is laid out already."""
+    scratch = folder.root.with_name(f"{folder.root.name}-tmp")
+    shutil.rmtree(scratch, ignore_errors=True)
+    scratch.mkdir()
+    environment = {**job_environment(job.request, folder), "TMPDIR": str(scratch)}
+    log = job.storage.next_log()
+    pid = zygote.fork(environment, log)
+    signalled = 0.0
+    try:
+        if disturbance is not None and _comes(disturbance, pid, folder, log):
+            signalled = time.monotonic()
+            _send(disturbance, pid, agent)
+        deadline = time.monotonic() + LONGEST_SECONDS
+        while not ended(pid):
+            assert time.monotonic() < deadline, f"the job does not end:\n{log.read_text('utf-8')}"
+            time.sleep(0.001)
+    finally:
+        if not ended(pid):
+            os.kill(pid, signal.SIGKILL)
+        over = time.monotonic()
+        exit_code = int(zygote.read())
+        if agent is not None:
+            agent.finish()
+    seconds = over - signalled if signalled else 0.0
+    killed = disturbance is not None and signal.SIGKILL in disturbance.signals
+    disturbed = exit_code == -signal.SIGKILL if killed else signalled > 0  # it may have ended at the last moment
+    return Ended(exit_code, log.read_text("utf-8", errors="replace"), disturbed, seconds, folder)
+
+
+def _comes(disturbance: Disturbance, pid: int, folder: JobFolder, log: Path) -> bool:
+    """Wait for the moment; whether it came while the job ran."""
+    began = time.monotonic()
+    while not disturbance.when(Glimpse(folder, log, time.monotonic() - began)):
+        if ended(pid):
+            return False
+        time.sleep(0.001)
+    time.sleep(disturbance.seconds)
+    return not ended(pid)
+
+
+def _send(disturbance: Disturbance, pid: int, agent: SyncAgent | None) -> None:
+    for number, one in enumerate(disturbance.signals):
+        if number:
+            time.sleep(disturbance.again_seconds)
+        if one is signal.SIGKILL and agent is not None:
+            agent.cut()
+        if not ended(pid):
+            os.kill(pid, one)
+
+
+def with_changes(job: TrainingJob, **hyperparameters: object) -> TrainingJob:
+    """The same job with other hyperparameters; `None` takes one away."""
+    asked = dict(job.request.hyperparameters) | {name: str(value) for name, value in hyperparameters.items()}
+    asked = {name: value for name, value in asked.items() if hyperparameters.get(name, "") is not None}
+    return replace(job, request=replace(job.request, hyperparameters=asked))
