@@ -21,8 +21,14 @@ from unittest import mock
 from finetune import entry
 from sagemaker_simulator import Channel, JobFolder, Storage, TrainingJob, TrainingRequest, lay_out, run_job
 
-TRAIN = (sys.executable, str(Path(__file__).resolve().parent.parent / "container" / "train.py"))
-ENVIRONMENT = {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
+ROOT = Path(__file__).resolve().parent.parent
+TRAIN = (sys.executable, str(ROOT / "container" / "train.py"))
+ENVIRONMENT = {
+    "PYTHONPATH": str(ROOT),
+    "OMP_NUM_THREADS": "1",
+    "HF_HUB_OFFLINE": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+}
 METRIC = re.compile(r"validation:accuracy=([0-9.]+);")
 """As a user would give it to the platform."""
 

@@ -1,0 +1,53 @@
+"""Real texts with real labels: Python's own documentation strings, and the module that each belongs to."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import pkgutil
+import random
+import warnings
+from collections.abc import Iterator
+from types import ModuleType
+
+MODULES = ("asyncio", "datetime", "decimal", "email", "http", "ipaddress", "logging", "tarfile")
+_SHORTEST = 40
+
+
+def documentation_texts(per_module: int) -> list[tuple[str, str]]:
+    """(module, text) of so many different texts of each module, shuffled, the same each time."""
+    found: list[tuple[str, str]] = []
+    owners: dict[str, str] = {}
+    for name in MODULES:
+        texts = {text for module in _with_submodules(name) for text in _texts_of(module, name)}
+        fresh = sorted(text for text in texts if owners.setdefault(text, name) == name)
+        random.Random(0).shuffle(fresh)
+        found += [(name, text) for text in fresh[:per_module]]
+    random.Random(1).shuffle(found)
+    return found
+
+
+def _with_submodules(name: str) -> Iterator[ModuleType]:
+    module = importlib.import_module(name)
+    yield module
+    for entry in pkgutil.iter_modules(getattr(module, "__path__", ())):
+        # Some modules are for one operating system only, or are on their way out.
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)
+            if not entry.name.startswith(("_", "windows")):
+                yield importlib.import_module(f"{name}.{entry.name}")
+
+
+def _texts_of(owner: ModuleType | type, name: str) -> Iterator[str]:
+    """Documentation of functions and classes that the module itself defines, and of what is in those classes."""
+    for member in vars(owner).values():
+        if isinstance(owner, ModuleType):
+            defined_in = getattr(member, "__module__", None) or ""
+            if not callable(member) or defined_in.lstrip("_").partition(".")[0] != name:
+                continue
+        text = getattr(member, "__doc__", None)
+        documented = callable(member) or isinstance(member, property | classmethod | staticmethod)
+        if documented and isinstance(text, str) and len(text) >= _SHORTEST:
+            yield inspect.cleandoc(text)
+        if isinstance(owner, ModuleType) and inspect.isclass(member):
+            yield from _texts_of(member, name)

