@@ -1,57 +1,121 @@
-#!/usr/bin/env python3
-"""The image's `train`: completes `/opt/ml` where a client left files out, then runs sagemaker-training's `train`.
+#!/opt/venv/bin/python -I
+"""The image's `train`, the container's first process: passes the wish to stop on to the job, and tells its true end.
 
-sagemaker-training exits with 0, and says nothing, where one of its three files is missing and `output/` is missing too.
-So what is missing is written first, in the form in which the platform writes it; what is there stays as it is.
+A first process has duties that sagemaker-training does not fulfil: signals that it has no handler for are lost, nobody
+else reaps what orphans leave behind, and its exit code is all that the platform asks about success. So the job runs in
+a process of its own (`container.job`), and this one only waits.
 """
 
 from __future__ import annotations
 
-import json
 import os
+import signal
 import sys
-from pathlib import Path
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from finetune.contract.job_files import HYPERPARAMETERS, INPUT_DATA, RESOURCES, read_job_files
-from finetune.contract.outcome import failure_of, write_failure
-from finetune.contract.paths import Paths
+if TYPE_CHECKING:
+    from finetune.contract.outcome import Failure
+
+WATCHED = frozenset({signal.SIGTERM, signal.SIGINT, signal.SIGCHLD})
+JOB = ("-P", "-m", "container.job")
+HINTS: dict[int, str] = {
+    signal.SIGKILL: ", most often because memory ran out: use a smaller batch_size or a larger instance",
+    signal.SIGTERM: ", which it was not prepared for",
+}
 
 
-def complete(paths: Paths) -> None:
-    """Write the configuration files and make the folders that are missing.
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """How the job's process ended.
 
-    Raises:
-        JobError: a file that is there cannot be read.
-        OSError: a folder cannot be written.
+    Attributes:
+        exit_code: 128 and the number of the signal where one ended it.
+        signal: that number, or 0.
+        stopped: whether it had been asked to stop.
     """
-    files = read_job_files(paths)
-    defaults: dict[str, object] = {
-        HYPERPARAMETERS: dict(files.hyperparameters),
-        INPUT_DATA: {name: {"TrainingInputMode": "File"} for name in files.channels},
-        RESOURCES: {"current_host": files.resources.current_host, "hosts": list(files.resources.hosts)},
-    }
-    for folder in (paths.config, paths.model, paths.output_data):
-        folder.mkdir(parents=True, exist_ok=True)
-    for name, value in defaults.items():
-        if not (paths.config / name).exists():
-            (paths.config / name).write_text(json.dumps(value), encoding="utf-8")
+
+    exit_code: int
+    signal: int
+    stopped: bool
 
 
 def main() -> int:
-    """Run the job of this container; sagemaker-training ends the process with its exit code."""
-    paths = Paths.from_environment()
-    try:
-        complete(paths)
-    except Exception as error:  # noqa: BLE001  # sagemaker-training would exit with 0 for any of them
-        failure = failure_of(error)
-        write_failure(paths, failure)
-        sys.stderr.write(f"{failure.message}\n")
-        return failure.exit_code
-    os.environ.setdefault("SAGEMAKER_TRAINING_MODULE", "finetune.entry:main")
-    from sagemaker_training.cli.train import main as train  # its import creates folders and reads the machine
+    """Run the job of this container and return its exit code."""
+    # Before anything else: blocked signals wait until they are asked for; others would be lost on a first process.
+    signal.pthread_sigmask(signal.SIG_BLOCK, WATCHED)
+    from finetune.contract.outcome import write_failure
+    from finetune.contract.paths import Paths
 
-    train()
-    return 0
+    paths = Paths.from_environment()
+    success = paths.output / "success"
+    for left_behind in (success, paths.failure):
+        with suppress(OSError):
+            left_behind.unlink()
+    ending = run((sys.executable, *JOB))
+    failure = failure_of_ending(ending, said_success=success.exists())
+    if failure is None:
+        return 0
+    if not paths.failure.exists():
+        sys.stderr.write(f"{failure.message}\n")
+    write_failure(paths, failure)
+    return failure.exit_code
+
+
+def run(command: tuple[str, ...]) -> Ending:
+    """Run a command until it ends; ask it to stop by SIGTERM whenever this process is asked to.
+
+    The command gets a session of its own, so that an interrupt from a terminal reaches it once, from here, and as the
+    signal that it knows from the platform. All other children that end meanwhile are reaped.
+
+    Args:
+        command: absolute path of the program, and its arguments. `WATCHED` must be blocked.
+    """
+    child = os.posix_spawn(command[0], command, os.environ, setsid=True, setsigmask=())
+    stopped = False
+    while True:
+        if signal.sigwait(WATCHED) != signal.SIGCHLD:
+            stopped = True
+            os.kill(child, signal.SIGTERM)
+            continue
+        status = _reap(child)
+        if status is not None:
+            number = os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0
+            return Ending(128 + number if number else os.WEXITSTATUS(status), number, stopped)
+
+
+def _reap(child: int) -> int | None:
+    """Reap all children that have ended; the wait status of `child` if it is among them."""
+    found = None
+    with suppress(ChildProcessError):
+        while True:
+            pid, status = os.waitpid(-1, os.WNOHANG)
+            if pid == child:
+                found = status
+            if not pid:
+                break
+    return found
+
+
+def failure_of_ending(ending: Ending, *, said_success: bool) -> Failure | None:
+    """What is wrong about how the job ended, in words for where it did not say so itself; `None` for a good end.
+
+    Args:
+        ending: of the job's process.
+        said_success: whether sagemaker-training wrote `output/success`. It also ends with 0 after some failures.
+    """
+    from finetune.contract.outcome import Failure
+    from finetune.errors import INTERNAL_EXIT_CODE
+
+    if ending.signal:
+        name = signal.Signals(ending.signal).name
+        return Failure(f"The job's process was ended by {name}{HINTS.get(ending.signal, '')}.", ending.exit_code, True)
+    if ending.exit_code:
+        return Failure(f"The job ended with exit code {ending.exit_code}; its log says why.", ending.exit_code, True)
+    if ending.stopped or said_success:
+        return None
+    return Failure("The job ended without an error, but never reported success.", INTERNAL_EXIT_CODE, True)
 
 
 if __name__ == "__main__":

@@ -45,7 +45,7 @@ def main() -> None:
     """
     failure = _run()
     if failure is not None:
-        _raise_for_toolkit(failure)
+        raise_for_toolkit(failure)
 
 
 def _run() -> Failure | None:
@@ -79,7 +79,13 @@ def _run() -> Failure | None:
     return None
 
 
-def _raise_for_toolkit(failure: Failure) -> NoReturn:
+def raise_for_toolkit(failure: Failure) -> NoReturn:
+    """Raise what makes sagemaker-training end with the failure's exit code; the failure file is written before.
+
+    Raises:
+        ClientError: the user's fault, without a traceback in the log.
+        JobFailedError: any other.
+    """
     if failure.exit_code == UserError.exit_code and "sagemaker_training" in sys.modules:
         from sagemaker_training.errors import ClientError  # its import reads the machine
 

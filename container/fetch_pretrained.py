@@ -1,0 +1,57 @@
+"""Fetches pretrained networks when the image is built, so that jobs need no network: fetch_pretrained FOLDER NAME...
+
+A name is one of torchvision's classifiers, whose default weights become `NAME.safetensors`, or one of the hub's, whose
+folder becomes `NAME/`. These are the places where a job looks first.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+SMALL_FILES = ("*.json", "*.txt", "*.model")
+WEIGHTS = ("model.safetensors", "model-*.safetensors")
+OLD_WEIGHTS = ("pytorch_model.bin", "pytorch_model-*.bin")
+
+
+def fetch(name: str, folder: Path) -> None:
+    """Fetch one network; fails where it cannot be had whole."""
+    from torchvision.models import list_models
+
+    if name in list_models():
+        fetch_torchvision(name, folder)
+    else:
+        fetch_hub(name, folder)
+
+
+def fetch_torchvision(name: str, folder: Path) -> None:
+    """The default weights of a classifier, whose digest torchvision checks."""
+    from safetensors.torch import save_file
+    from torchvision.models import get_model_weights
+
+    state = get_model_weights(name).DEFAULT.get_state_dict(progress=False, check_hash=True, weights_only=True)
+    save_file({key: value.contiguous() for key, value in state.items()}, folder / f"{name}.safetensors")
+
+
+def fetch_hub(name: str, folder: Path) -> None:
+    """Configuration, tokenizer and weights, in the old format only where there is no other; no code."""
+    from huggingface_hub import snapshot_download
+
+    place = folder / name
+    snapshot_download(name, local_dir=place, allow_patterns=[*SMALL_FILES, *WEIGHTS])
+    if not any(place.glob("*.safetensors")):
+        snapshot_download(name, local_dir=place, allow_patterns=[*OLD_WEIGHTS])
+    if not any(place.glob("*.safetensors")) and not any(place.glob("*.bin")):
+        raise SystemExit(f"fetch_pretrained: {name} has no weights that are known.")
+
+
+def main(arguments: list[str]) -> None:
+    """Fetch all that is named."""
+    folder = Path(arguments[0])
+    for name in arguments[1:]:
+        fetch(name, folder)
+        sys.stdout.write(f"fetched {name}\n")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,91 @@
+"""The job's process: completes `/opt/ml`, finds out what is to be run, and lets sagemaker-training's `train` run it.
+
+sagemaker-training calls the function that `SAGEMAKER_TRAINING_MODULE` names. That is one of three: the image's own job,
+a user's script (`container.user_script`), or another module, which a derived image may name (`container.other_module`).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+from collections.abc import Mapping
+from types import FrameType
+
+from finetune.contract.job_files import HYPERPARAMETERS, INPUT_DATA, RESOURCES, JobFiles, read_job_files
+from finetune.contract.outcome import failure_of, write_failure
+from finetune.contract.paths import Paths
+from finetune.errors import PlatformError
+
+MODULE = "SAGEMAKER_TRAINING_MODULE"
+OTHER_MODULE = "FINETUNE_OTHER_MODULE"
+OURS = "finetune.entry:main"
+
+
+def main() -> int:
+    """Run the job of this container; sagemaker-training ends the process with its exit code."""
+    signal.signal(signal.SIGTERM, _leave)
+    paths = Paths.from_environment()
+    try:
+        files = read_job_files(paths)
+        complete(paths, files)
+    except Exception as error:  # noqa: BLE001  # sagemaker-training would exit with 0 for any of them
+        failure = failure_of(error)
+        write_failure(paths, failure)
+        sys.stderr.write(f"{failure.message}\n")
+        return failure.exit_code
+    os.environ.update(way(files, os.environ))
+    from sagemaker_training.cli.train import main as train  # its import creates folders and reads the machine
+
+    train()
+    return 0
+
+
+def complete(paths: Paths, files: JobFiles) -> None:
+    """Write the configuration files and make the folders that a client left out; what is there stays as it is.
+
+    sagemaker-training exits with 0, and says nothing, where one of its three files is missing and it cannot write into
+    `output/` either.
+
+    Raises:
+        OSError: a folder cannot be made.
+        PlatformError: a folder cannot be written.
+    """
+    defaults: dict[str, object] = {
+        HYPERPARAMETERS: dict(files.hyperparameters),
+        INPUT_DATA: {name: {"TrainingInputMode": "File"} for name in files.channels},
+        RESOURCES: {"current_host": files.resources.current_host, "hosts": list(files.resources.hosts)},
+    }
+    for folder in (paths.config, paths.model, paths.output_data):
+        folder.mkdir(parents=True, exist_ok=True)
+    for folder in (paths.model, paths.output, paths.output_data):
+        if not os.access(folder, os.W_OK):
+            raise PlatformError(f"{folder} cannot be written by user {os.getuid()}: mount it writable for this user.")
+    for name, value in defaults.items():
+        if not (paths.config / name).exists():
+            (paths.config / name).write_text(json.dumps(value), encoding="utf-8")
+
+
+def way(files: JobFiles, environment: Mapping[str, str]) -> dict[str, str]:
+    """The variables that tell sagemaker-training what to run.
+
+    A module that was named stands before a script, as in sagemaker-training itself.
+    """
+    named = environment.get(MODULE)
+    if named and named != OURS:
+        return {MODULE: "container.other_module:main", OTHER_MODULE: named}
+    if not named and (environment.get("SAGEMAKER_PROGRAM") or files.hyperparameters.get("sagemaker_program")):
+        return {MODULE: "container.user_script:main"}
+    return {MODULE: OURS}
+
+
+def _leave(number: int, frame: FrameType | None) -> None:
+    """End at once: whoever has something to save owns SIGTERM at that time."""
+    del number, frame
+    os.write(2, b"Stopped while no training was running.\n")
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,38 @@
+"""A module that a derived image names in `SAGEMAKER_TRAINING_MODULE`: no failure of it may look like success.
+
+sagemaker-training exits with 0 after `sys.exit`, `KeyboardInterrupt` and every exception whose `errno` is `None`.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import signal
+import traceback
+
+from container.job import OTHER_MODULE
+from finetune.contract.outcome import Failure, write_failure
+from finetune.contract.paths import Paths
+from finetune.entry import raise_for_toolkit
+from finetune.errors import UserError
+
+
+def main() -> None:
+    """Call the function that is named as `module:function`.
+
+    Raises:
+        ClientError: it did not return; the failure file says why.
+    """
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    named = os.environ[OTHER_MODULE]
+    module, _, function = named.partition(":")
+    try:
+        getattr(importlib.import_module(module), function)()
+    except BaseException as error:  # noqa: BLE001  # whatever ends it, it did not return
+        if isinstance(error, SystemExit) and error.code in (None, 0):
+            return
+        cause = f"{named} ended with {type(error).__name__}: {error}"
+        details = "".join(traceback.format_exception(error))
+        failure = Failure(f"{cause}\n{details}", UserError.exit_code, expected=False)
+        write_failure(Paths.from_environment(), failure)
+        raise_for_toolkit(failure)

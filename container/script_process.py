@@ -1,0 +1,87 @@
+"""A user's script as a process: the wish to stop reaches all that it starts, and how it ended is told as it was."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from types import FrameType
+
+from finetune.contract.outcome import Failure
+from finetune.errors import UserError
+
+ORDERLY_END_SECONDS = 90.0
+"""How long what a stopped script has started may outlive it; the platform ends everything 120 s after SIGTERM."""
+
+
+def run_script(command: Sequence[str], code: Path) -> Failure | None:
+    """Run a script to its end, and pass SIGTERM on to it and to all that it starts.
+
+    Args:
+        command: program and arguments.
+        code: where it runs.
+
+    Returns:
+        What was wrong, or `None`: it ended with exit code 0.
+
+    Raises:
+        OSError: there is no such program.
+    """
+    script = _Script()
+    before = signal.signal(signal.SIGTERM, script.stop)
+    try:
+        exit_code = script.run(command, code)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    return _failure(exit_code, command)
+
+
+class _Script:
+    def __init__(self) -> None:
+        self._stopped = False
+        self._group: int | None = None
+
+    def stop(self, number: int, frame: FrameType | None) -> None:
+        del number, frame
+        self._stopped = True
+        self._pass_on()
+
+    def run(self, command: Sequence[str], code: Path) -> int:
+        process = subprocess.Popen(command, cwd=code, process_group=0)  # noqa: S603 - the user's script is the job
+        self._group = process.pid
+        if self._stopped:
+            self._pass_on()
+        exit_code = process.wait()
+        if self._stopped:
+            self._wait_for_the_rest()
+        return exit_code
+
+    def _pass_on(self) -> None:
+        if self._group is not None:
+            with suppress(ProcessLookupError):
+                os.killpg(self._group, signal.SIGTERM)
+
+    def _wait_for_the_rest(self) -> None:
+        """A shell dies of SIGTERM at once, while the program that it ran may still be saving."""
+        deadline = time.monotonic() + ORDERLY_END_SECONDS
+        with suppress(ProcessLookupError):
+            while self._group is not None and time.monotonic() < deadline:
+                os.killpg(self._group, 0)
+                time.sleep(0.05)
+
+
+def _failure(exit_code: int, command: Sequence[str]) -> Failure | None:
+    if not exit_code:
+        return None
+    shown = " ".join(command)
+    # A shell says of a program that a signal ended what the system says of the shell: 128 and the signal's number.
+    number = -exit_code if exit_code < 0 else exit_code - 128
+    if 0 < number < signal.NSIG and number in set(signal.Signals):
+        name = signal.Signals(number).name
+        return Failure(f"The script was ended by {name}.\nCommand: {shown}", 128 + number, expected=True)
+    cause = f"The script ended with exit code {exit_code}; its log says why.\nCommand: {shown}"
+    return Failure(cause, UserError.exit_code, expected=True)

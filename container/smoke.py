@@ -1,0 +1,76 @@
+"""Is the image whole, and free of what does not belong in it? Run when it is built; it fails the build.
+
+python -m container.smoke LOCK
+"""
+
+from __future__ import annotations
+
+import ctypes
+import importlib
+import re
+import shutil
+import sys
+import sysconfig
+from collections.abc import Iterator
+from importlib.metadata import distributions
+from pathlib import Path
+
+IMPORTED = (
+    *("torch", "torchvision", "transformers", "tokenizers", "sentencepiece", "safetensors", "pydantic", "PIL"),
+    *("numpy", "pandas", "pyarrow.parquet", "sklearn.metrics", "scipy.stats", "matplotlib.pyplot", "boto3"),
+    *("sagemaker_training.trainer", "smdebug.pytorch", "psutil", "requests"),
+    *("finetune.entry", "finetune.job.run", "container.job", "container.user_script", "container.other_module"),
+)
+COMPILERS = ("cc", "c99", "gcc", "g++", "clang", "nvcc", "make", "ld", "as")
+FORBIDDEN = ("*.a", "tests/test_*.py", "include", "id_rsa*", "ssh_host_*")
+
+
+def faults(lock: Path) -> Iterator[str]:
+    """Everything that is wrong, in words."""
+    for name in IMPORTED:
+        try:
+            importlib.import_module(name)
+        except Exception as error:  # noqa: BLE001  # an import may fail in any way
+            yield f"{name} cannot be imported: {error!r}"
+    yield from _faults_of_torch()
+    yield from _faults_of_versions(lock)
+    yield from (f"{name} is in the image: {shutil.which(name)}" for name in COMPILERS if shutil.which(name))
+    train = shutil.which("train")
+    if train is None or Path(train).resolve() != Path(__file__).with_name("train.py"):
+        yield f"the command train is {train}"
+    for pattern in FORBIDDEN:
+        yield from (f"{path} does not belong in the image" for path in Path(sys.prefix).rglob(pattern))
+
+
+def _faults_of_torch() -> Iterator[str]:
+    import torch
+    import torchvision
+
+    boxes = torch.tensor([[0.0, 0.0, 2.0, 2.0], [0.0, 0.0, 2.0, 2.1], [5.0, 5.0, 6.0, 6.0]])
+    if torchvision.ops.nms(boxes, torch.tensor([0.9, 0.8, 0.7]), 0.5).tolist() != [0, 2]:
+        yield "torchvision::nms does not work"
+    if torch.version.cuda is None:
+        yield "torch is built without CUDA"
+    for library in sorted((Path(torch.__file__).parent / "lib").glob("*.so")):
+        try:
+            ctypes.CDLL(str(library))
+        except OSError as error:
+            if "libcuda.so" in str(error):  # the driver's, which the host lends
+                continue
+            yield f"{library.name} cannot be loaded: {error}"
+
+
+def _faults_of_versions(lock: Path) -> Iterator[str]:
+    pins = dict(re.findall(r"^([a-z0-9][a-z0-9._-]*)==(\S+)", lock.read_text(encoding="utf-8"), re.MULTILINE))
+    there = {
+        re.sub(r"[-_.]+", "-", one.name).lower(): one.version.partition("+")[0]
+        for one in distributions(path=[sysconfig.get_path("purelib")])
+    }
+    for name in sorted(pins.keys() | there.keys()):
+        if pins.get(name) != there.get(name):
+            yield f"{name} is locked at {pins.get(name)}, installed at {there.get(name)}"
+
+
+if __name__ == "__main__":
+    found = list(faults(Path(sys.argv[1])))
+    sys.exit("\n".join(found) if found else 0)

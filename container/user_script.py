@@ -1,0 +1,159 @@
+"""A user's own script in this image: which command it is, and everything that it finds when it starts.
+
+Downloading, `requirements.txt`, arguments and `SM_*` variables are sagemaker-training's. Its way of running a script is
+not used: it keeps SIGTERM from the script, and hands hyperparameters to a shell where the script is one.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+import sysconfig
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Protocol
+
+from container.script_process import run_script
+from finetune.contract.outcome import failure_of, write_failure
+from finetune.contract.paths import Paths
+from finetune.entry import raise_for_toolkit
+from finetune.errors import PlatformError, UserError
+
+NAMES_SECONDS = 900.0
+_MASTER_PORT = 7777
+
+
+class Job(Protocol):
+    """What is asked of `sagemaker_training.environment.Environment`."""
+
+    user_entry_point: str
+    module_dir: str
+    hosts: Sequence[str]
+    current_host: str
+    num_gpus: int
+    network_interface_name: str
+    additional_framework_parameters: dict[str, object]
+
+    def to_cmd_args(self) -> list[str]:
+        """The hyperparameters as `--name value`."""
+        ...
+
+    def to_env_vars(self) -> dict[str, str]:
+        """The variables `SM_*`."""
+        ...
+
+
+def main() -> None:
+    """Run the script that the hyperparameter `sagemaker_program` or the variable `SAGEMAKER_PROGRAM` names.
+
+    Raises:
+        ClientError: the script failed, or cannot be run.
+        JobFailedError: a signal ended it, or the machine failed.
+    """
+    from sagemaker_training import environment, errors
+
+    code = Path(environment.code_dir)
+    try:
+        failure = run_script(prepare(environment.Environment(), code), code)
+    except errors.ClientError:
+        raise
+    except Exception as error:  # noqa: BLE001  # sagemaker-training would exit with 0 for some of them
+        failure = failure_of(error)
+    if failure is not None:
+        write_failure(Paths.from_environment(), failure)
+        raise_for_toolkit(failure)
+
+
+def prepare(job: Job, code: Path) -> tuple[str, ...]:
+    """Fetch the code, install what it needs, and set the variables that it may read.
+
+    Args:
+        job: what sagemaker-training knows of it.
+        code: folder of the code, which is filled where it is empty.
+
+    Returns:
+        The program to run, and its arguments.
+
+    Raises:
+        UserError: the script is not there, or wants to be run in a way that the image does not have.
+        ClientError: its requirements cannot be installed.
+    """
+    from sagemaker_training import entry_point, environment, files
+
+    name = job.user_entry_point
+    make_room_for_packages(Path(sysconfig.get_path("purelib")))
+    files.download_and_extract(job.module_dir, str(code))
+    if not (code / name).is_file():
+        found = ", ".join(sorted(path.name for path in code.iterdir())[:10]) or "nothing"
+        raise UserError(f"The script sagemaker_program={name!r} is not among the code, which holds {found}.")
+    entry_point.install(name, str(code))
+    environment.write_env_vars(job.to_env_vars())
+    if len(job.hosts) > 1:
+        wait_for_names(job.hosts)
+    return (*command_of(job, code), *job.to_cmd_args())
+
+
+def make_room_for_packages(packages: Path) -> None:
+    """Let pip install into a temporary folder where the image's own cannot be written: by this user, or at all."""
+    if os.access(packages, os.W_OK):
+        return
+    prefix = Path(tempfile.mkdtemp(prefix="packages-"))
+    os.environ["PIP_PREFIX"] = str(prefix)
+    os.environ["PIP_NO_CACHE_DIR"] = "1"
+    os.environ["PATH"] = f"{prefix / 'bin'}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
+    sys.path.insert(0, str(prefix / packages.relative_to(sys.prefix)))
+
+
+def command_of(job: Job, code: Path) -> tuple[str, ...]:
+    """The program that runs the script; no shell reads the arguments that will follow it.
+
+    Raises:
+        UserError: the way is not in this image.
+    """
+    name, wishes = job.user_entry_point, job.additional_framework_parameters
+    if wishes.get("sagemaker_mpi_enabled"):
+        raise UserError("sagemaker_mpi_enabled: MPI is not in this image; use torchrun (torch_distributed) instead.")
+    if name.endswith(".py") and wishes.get("sagemaker_torch_distributed_enabled"):
+        return (*_torchrun(job), name)
+    if name.endswith(".py") and (code / "setup.py").is_file():
+        return sys.executable, "-m", name.removesuffix(".py")
+    if name.endswith(".py"):
+        return sys.executable, name
+    (code / name).chmod(0o755)
+    has_interpreter = (code / name).read_bytes()[:2] in (b"#!", b"\x7fE")
+    return (f"./{name}",) if has_interpreter else ("/bin/sh", f"./{name}")
+
+
+def _torchrun(job: Job) -> tuple[str, ...]:
+    """One process per GPU, or one; the first host leads."""
+    interface = job.network_interface_name
+    # Local mode of SDK 3 names an interface that does not exist, and NCCL would find none.
+    if Path("/sys/class/net", interface).exists():
+        os.environ["NCCL_SOCKET_IFNAME"] = os.environ["GLOO_SOCKET_IFNAME"] = interface
+    hosts, processes = list(job.hosts), job.num_gpus or 1
+    run = (sys.executable, "-m", "torch.distributed.run", f"--nnodes={len(hosts)}", f"--nproc_per_node={processes}")
+    if len(hosts) == 1:
+        return (*run, "--standalone")
+    rank = hosts.index(job.current_host)
+    return (*run, f"--node_rank={rank}", f"--master_addr={hosts[0]}", f"--master_port={_MASTER_PORT}")
+
+
+def wait_for_names(hosts: Sequence[str], seconds: float = NAMES_SECONDS) -> None:
+    """Wait until every host's name means an address, which takes a while when a cluster starts.
+
+    Raises:
+        PlatformError: one still does not.
+    """
+    deadline = time.monotonic() + seconds
+    for host in hosts:
+        while True:
+            try:
+                socket.gethostbyname(host)
+                break
+            except OSError as error:
+                if time.monotonic() > deadline:
+                    raise PlatformError(f"The name of host {host} means no address: {error}.") from error
+            time.sleep(0.5)

@@ -1,0 +1,147 @@
+"""Does the first process pass on the wish to stop, reap what is left behind, and tell the true end?"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from simulated_jobs import eventually
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@dataclass
+class Machine:
+    """An `/opt/ml` in a folder, on which `train` runs another module of the test's instead of the image's own."""
+
+    base: Path
+    environment: dict[str, str] = field(default_factory=dict)
+
+    def start(self, code: str, function: str = "main") -> subprocess.Popen[str]:
+        (self.base / "named.py").write_text(f"import os, pathlib, signal, sys, time\n{code}", encoding="utf-8")
+        variables = {
+            "PATH": os.environ["PATH"],
+            "HOME": str(self.base),
+            "PYTHONPATH": os.pathsep.join((str(ROOT), str(ROOT / "src"), str(self.base))),
+            "SAGEMAKER_BASE_DIR": str(self.base / "ml"),
+            "SAGEMAKER_TRAINING_MODULE": f"named:{function}",
+            "AWS_DEFAULT_REGION": "us-east-1",
+        }
+        return subprocess.Popen(
+            [sys.executable, "-m", "container.train"],
+            env=variables | self.environment,
+            cwd=self.base,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+
+    def run(self, code: str) -> int:
+        with self.start(code) as process:
+            process.communicate(timeout=60)
+        return process.returncode
+
+    @property
+    def failure(self) -> str:
+        return (self.base / "ml" / "output" / "failure").read_text(encoding="utf-8")
+
+
+@pytest.fixture
+def machine(tmp_path: Path) -> Iterator[Machine]:
+    (tmp_path / "ml" / "input" / "config").mkdir(parents=True)
+    yield Machine(tmp_path)
+
+
+def test_a_good_end_is_0(machine: Machine) -> None:
+    assert machine.run("def main(): pass") == 0
+    assert (machine.base / "ml" / "output" / "success").exists()
+    assert not (machine.base / "ml" / "output" / "failure").exists()
+
+
+@pytest.mark.parametrize(
+    "statement, beginning",
+    [
+        ("sys.exit(3)", "named:main ended with SystemExit: 3"),
+        ("raise KeyboardInterrupt", "named:main ended with KeyboardInterrupt"),
+        ("raise OSError('no such weights')", "named:main ended with OSError: no such weights"),
+        ("raise OSError(256, 'whose errno is 0 as a byte')", "named:main ended with OSError"),
+        ("raise ValueError('x')", "named:main ended with ValueError: x"),
+    ],
+)
+def test_no_failure_that_the_toolkit_takes_for_success_stays_one(
+    machine: Machine, statement: str, beginning: str
+) -> None:
+    assert machine.run(f"def main(): {statement}") == 1
+    assert machine.failure.startswith(beginning)
+
+
+def test_an_end_that_nobody_reported_is_a_failure(machine: Machine) -> None:
+    assert machine.run("def main(): os._exit(0)") == 3
+    assert "never reported success" in machine.failure
+
+
+def test_success_of_an_earlier_job_does_not_count(machine: Machine) -> None:
+    test_a_good_end_is_0(machine)
+    assert machine.run("def main(): os._exit(0)") == 3
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSEGV])
+def test_a_killed_job_ends_like_the_signal(machine: Machine, number: signal.Signals) -> None:
+    assert machine.run(f"def main(): os.kill(os.getpid(), {int(number)})") == 128 + number
+    assert machine.failure.startswith(f"The job's process was ended by {number.name}")
+
+
+def test_without_output_nothing_succeeds(machine: Machine) -> None:
+    (machine.base / "ml" / "output").write_text("a file where a folder should be")
+    assert machine.run("def main(): pass") != 0
+
+
+@pytest.mark.parametrize("asked", [signal.SIGTERM, signal.SIGINT])
+def test_the_wish_to_stop_arrives_as_sigterm(machine: Machine, asked: signal.Signals) -> None:
+    code = "def main():\n    signal.signal(signal.SIGTERM, lambda *_: heard.append(1)); heard = []\n"
+    code += "    pathlib.Path('ready').touch()\n    while not heard: time.sleep(0.01)\n"
+    with machine.start(code) as process:
+        eventually((machine.base / "ready").exists)
+        process.send_signal(asked)
+        assert process.wait(20) == 0
+    assert (machine.base / "ml" / "output" / "success").exists()
+
+
+def test_a_stop_that_the_job_does_not_prepare_for_is_told(machine: Machine) -> None:
+    with machine.start("def main():\n    pathlib.Path('ready').touch()\n    time.sleep(60)") as process:
+        eventually((machine.base / "ready").exists)
+        process.terminate()
+        assert process.wait(20) == 128 + signal.SIGTERM
+    assert "SIGTERM" in machine.failure
+
+
+def test_a_stop_at_the_start_is_not_lost(machine: Machine) -> None:
+    """Whenever it comes: what follows is the end within seconds, by itself."""
+    for milliseconds in (60, 150, 400):
+        with machine.start(
+            "def main():\n    signal.signal(signal.SIGTERM, lambda *_: os._exit(0))\n    time.sleep(60)"
+        ) as process:
+            eventually(lambda: _blocks_sigterm(process.pid))
+            with pytest.raises(subprocess.TimeoutExpired):
+                process.wait(milliseconds / 1000)
+            process.terminate()
+            assert process.wait(20) in (0, 128 + signal.SIGTERM)
+
+
+def _blocks_sigterm(pid: int) -> bool:
+    status = Path(f"/proc/{pid}/status").read_text(encoding="utf-8")
+    blocked = next(line for line in status.splitlines() if line.startswith("SigBlk"))
+    return bool(int(blocked.split()[1], 16) >> (signal.SIGTERM - 1) & 1)
+
+
+def test_the_job_has_no_signal_blocked(machine: Machine) -> None:
+    code = "def main():\n    assert not signal.pthread_sigmask(signal.SIG_BLOCK, [])\n"
+    code += "    assert os.getsid(0) == os.getpid()"
+    assert machine.run(code) == 0
