@@ -76,9 +76,9 @@ def judge(gpu: Gpu, expected: str | None) -> torch.device:
     """
     if gpu.driver and gpu.built_for and gpu.driver[0] < gpu.built_for[0]:
         raise PlatformError(
-            f"The host's NVIDIA driver is too old for this image: it knows CUDA {_text(gpu.driver)}, and PyTorch is built"
-            f" for CUDA {_text(gpu.built_for)}. Use a host with a newer driver, or an image with an older PyTorch;"
-            " CUDA_VISIBLE_DEVICES= (empty) trains on the CPU."
+            f"The host's NVIDIA driver is too old for this image: it knows CUDA {_text(gpu.driver)}, and PyTorch is"
+            f" built for CUDA {_text(gpu.built_for)}. Use a host with a newer driver, or an image with an older"
+            " PyTorch; CUDA_VISIBLE_DEVICES= (empty) trains on the CPU."
         )
     if not gpu.trouble and gpu.capability < gpu.oldest:
         raise PlatformError(
@@ -124,7 +124,7 @@ def _driver() -> Version | None:
 
 def _trouble() -> str:
     try:
-        torch.cuda.init()
+        torch.zeros(1, device="cuda")
     except (RuntimeError, AssertionError) as error:
         return str(error).splitlines()[0].rstrip(".")
     return "there is a driver, but no device"
