@@ -1,0 +1,1 @@
+"""With `Estimator`, of the SageMaker Python SDK 2."""

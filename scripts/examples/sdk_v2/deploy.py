@@ -1,0 +1,54 @@
+r"""Puts a model behind an endpoint, in AWS's own PyTorch inference image: the artifact brings its handler with it.
+
+    scripts/example sdk_v2/deploy --image IMAGE --role ROLE --model s3://bucket/jobs/JOB/output/model.tar.gz \
+        --instance-type ml.c5.large --output s3://bucket/jobs
+
+The training image serves nothing, and local mode would need AWS's image from AWS's registry.
+"""
+
+from __future__ import annotations
+
+from sagemaker import image_uris
+from sagemaker.deserializers import JSONDeserializer
+from sagemaker.model import Model
+from sagemaker.predictor import Predictor
+from sagemaker.serializers import IdentitySerializer
+from sagemaker.utils import name_from_base
+
+from examples.sdk_v2.estimators import session_for
+from examples.settings import Settings, read_settings
+
+# Where the artifact keeps its handler, once the platform has unpacked it.
+HANDLER = {"SAGEMAKER_PROGRAM": "inference.py", "SAGEMAKER_SUBMIT_DIRECTORY": "/opt/ml/model/code"}
+
+
+def main(settings: Settings) -> Predictor:
+    """Deploy; the endpoint costs money until `predictor.delete_endpoint()`.
+
+    Returns:
+        What classifies pictures: `predictor.predict(Path("picture.jpg").read_bytes())`.
+    """
+    session = session_for(settings)
+    image = image_uris.retrieve(
+        "pytorch",
+        session.boto_region_name,
+        version="2.6.0",
+        py_version="py312",
+        instance_type=settings.instance_type,
+        image_scope="inference",
+    )
+    model = Model(image, settings.model, role=settings.role, env=HANDLER, sagemaker_session=session)
+    model.name = name_from_base("finetune")
+    model.deploy(initial_instance_count=1, instance_type=settings.instance_type, wait=settings.wait)
+    predictor = Predictor(
+        model.endpoint_name,
+        sagemaker_session=session,
+        serializer=IdentitySerializer("application/x-image"),
+        deserializer=JSONDeserializer(),
+    )
+    print(f"The endpoint: {predictor.endpoint_name}")
+    return predictor
+
+
+if __name__ == "__main__":
+    main(read_settings(__doc__, begins_with_model=True, has_local_form=False))

@@ -1,0 +1,1 @@
+"""With `ModelTrainer`, of the SageMaker Python SDK 3."""

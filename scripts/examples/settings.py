@@ -1,0 +1,88 @@
+"""What every example is told on its command line."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+METRICS = {
+    "train:loss": r"train:loss=([0-9.]+);",
+    "validation:loss": r"validation:loss=([0-9.]+);",
+    "validation:accuracy": r"validation:accuracy=([0-9.]+);",
+}
+"""What the platform reads from the log: a metric's name, and the expression that finds its value."""
+
+# Given, so that no client asks IAM for one.
+_NO_ROLE = "arn:aws:iam::000000000000:role/local-mode"
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Where a job runs, on what, and what becomes of it.
+
+    Attributes:
+        channels: URI of every channel by its name, `s3://` or, in local mode, `file://` as well.
+        output: URI under which the artifacts are put.
+        model: URI of an earlier job's `model.tar.gz`, for the examples that begin with one.
+        local: on this machine's Docker engine, in the client's local mode.
+    """
+
+    image: str
+    role: str
+    channels: Mapping[str, str]
+    output: str
+    model: str | None
+    hyperparameters: Mapping[str, str]
+    instance_type: str
+    instance_count: int
+    local: bool
+    wait: bool
+
+
+def read_settings(description: str | None, *, begins_with_model: bool = False, has_local_form: bool = True) -> Settings:
+    """Read the command line; `--help` shows `description`.
+
+    Args:
+        description: the example's docstring.
+        begins_with_model: whether it needs the artifact of an earlier job.
+        has_local_form: whether local mode can do what it shows.
+    """
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--image", required=True, help="URI of the image, in ECR or, in local mode, on this machine")
+    parser.add_argument("--role", help="ARN of the role that the job takes on; not needed in local mode")
+    parser.add_argument("--channel", action="append", default=[], metavar="NAME=URI", help="such as train=s3://...")
+    parser.add_argument("--output", required=True, metavar="URI", help="where the artifacts are put")
+    parser.add_argument("--model", required=begins_with_model, metavar="URI", help="an earlier job's model.tar.gz")
+    parser.add_argument("--hyperparameter", action="append", default=[], metavar="NAME=VALUE")
+    parser.add_argument("--instance-type", default="ml.g5.xlarge")
+    parser.add_argument("--instance-count", type=int, default=1)
+    parser.add_argument("--no-wait", action="store_true", help="return when the request is accepted")
+    if has_local_form:
+        parser.add_argument("--local", action="store_true", help="run on this machine's Docker engine")
+    options = parser.parse_args()
+    local = has_local_form and options.local
+    if not local and not options.role:
+        parser.error("--role is needed outside local mode")
+    return Settings(
+        image=options.image,
+        role=options.role or _NO_ROLE,
+        channels=_pairs(parser, options.channel),
+        output=options.output,
+        model=options.model,
+        hyperparameters=_pairs(parser, options.hyperparameter),
+        instance_type=options.instance_type,
+        instance_count=options.instance_count,
+        local=local,
+        wait=not options.no_wait,
+    )
+
+
+def _pairs(parser: argparse.ArgumentParser, given: list[str]) -> dict[str, str]:
+    pairs = {}
+    for text in given:
+        name, equals, value = text.partition("=")
+        if not name or not equals:
+            parser.error(f"{text!r}: NAME=VALUE is expected")
+        pairs[name] = value
+    return pairs

@@ -1,0 +1,40 @@
+"""What the tests of the clients share: environments with the SDKs, and variables for them."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope="session")
+def environment_of() -> Callable[[str], Path]:
+    """Gives the folder of an environment of `scripts/environments`, and makes it where it is missing."""
+
+    def folder(name: str) -> Path:
+        made = subprocess.run([ROOT / "scripts" / "environment", name], stdout=subprocess.PIPE, text=True, check=True)
+        return Path(made.stdout.strip())
+
+    return folder
+
+
+@pytest.fixture(scope="session")
+def quiet(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """Variables for the SDKs: nothing of this machine's own settings, and no word to their makers."""
+    place = tmp_path_factory.mktemp("sdk")
+    settings = place / "config.yaml"
+    settings.write_text(
+        "SchemaVersion: '1.0'\nSageMaker:\n  PythonSDK:\n    Modules:\n      TelemetryOptOut: true\n", encoding="utf-8"
+    )
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "SAGEMAKER_", "SM_"))}
+    return kept | {
+        "HOME": str(place),
+        "SAGEMAKER_USER_CONFIG_OVERRIDE": str(settings),
+        "SAGEMAKER_SUPPRESS_V2_WARNING": "1",
+        "PYTHONDONTWRITEBYTECODE": "1",
+    }

@@ -1,0 +1,24 @@
+"""Runs several examples in one process: their SDK takes longer to import than a request to build.
+
+run_examples.py SDK BUCKET IMAGE ROLE NAME...
+"""
+
+from __future__ import annotations
+
+import runpy
+import sys
+
+
+def main(sdk: str, bucket: str, image: str, role: str, *names: str) -> None:
+    for name in names:
+        module = f"examples.{sdk}.{name}"
+        channels = ("--channel", f"train=s3://{bucket}/train", "--channel", f"validation=s3://{bucket}/validation")
+        values = ("--hyperparameter", "batch_size=8", "--hyperparameter", "seed=1")
+        model = ("--model", f"s3://{bucket}/model.tar.gz") if name in {"deploy", "incremental"} else ()
+        place = ("--instance-type", "ml.p3.2xlarge", "--output", f"s3://{bucket}/{name}", "--no-wait")
+        sys.argv = [module, "--image", image, "--role", role, *channels, *values, *model, *place]
+        runpy.run_module(module, run_name="__main__")
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,204 @@
+"""Do the examples ask the platform for what they promise? Each runs with its real SDK, and its request is read."""
+
+from __future__ import annotations
+
+import copy
+import json
+import re
+import subprocess
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import boto3
+import pytest
+
+from clients.recording_aws import ACCOUNT, REGION, RecordingAws, recording_aws
+
+ROOT = Path(__file__).resolve().parents[2]
+BUCKET = "finetune-examples"
+IMAGE = f"{ACCOUNT}.dkr.ecr.{REGION}.amazonaws.com/finetune:0.1.0"
+ROLE = f"arn:aws:iam::{ACCOUNT}:role/finetune"
+TRUST = {
+    "Version": "2012-10-17",
+    "Statement": [
+        {"Effect": "Allow", "Principal": {"Service": "sagemaker.amazonaws.com"}, "Action": "sts:AssumeRole"},
+    ],
+}
+SDKS = ("sdk_v2", "sdk_v3")
+TIMESTAMP = re.compile(r"finetune-[\d-]+")
+
+pytestmark = pytest.mark.slow
+
+Request = dict[str, Any]
+Sent = Mapping[str, RecordingAws]
+
+METRICS = [
+    {"Name": "train:loss", "Regex": "train:loss=([0-9.]+);"},
+    {"Name": "validation:loss", "Regex": "validation:loss=([0-9.]+);"},
+    {"Name": "validation:accuracy", "Regex": "validation:accuracy=([0-9.]+);"},
+]
+# What the SDKs add of their own, and the platform takes for granted.
+CONVENTIONS: Mapping[str, Request] = {
+    "sdk_v2": {"ProfilerConfig": {"DisableProfiler": True}, "StoppingCondition": {"MaxRuntimeInSeconds": 86400}},
+    "sdk_v3": {"StoppingCondition": {"MaxRuntimeInSeconds": 3600}},
+}
+
+
+def channel(name: str, uri: str, **more: str) -> Request:
+    source = {"S3DataType": "S3Prefix", "S3Uri": uri, "S3DataDistributionType": "FullyReplicated"}
+    return {"ChannelName": name, "DataSource": {"S3DataSource": source}, "InputMode": "File", **more}
+
+
+def plain_request(sdk: str, example: str) -> Request:
+    """What the plain job is asked for with, without its name."""
+    return {
+        "AlgorithmSpecification": {"TrainingImage": IMAGE, "TrainingInputMode": "File", "MetricDefinitions": METRICS},
+        "RoleArn": ROLE,
+        "HyperParameters": {"batch_size": "8", "seed": "1"},
+        "InputDataConfig": [
+            channel("train", f"s3://{BUCKET}/train"),
+            channel("validation", f"s3://{BUCKET}/validation"),
+        ],
+        "OutputDataConfig": {"S3OutputPath": f"s3://{BUCKET}/{example}"},
+        "ResourceConfig": {"InstanceType": "ml.p3.2xlarge", "InstanceCount": 1, "VolumeSizeInGB": 30},
+        **CONVENTIONS[sdk],
+    }
+
+
+def normalised(request: Request) -> Request:
+    """Without the name, and with the platform's defaults, which one SDK leaves out and the other spells out."""
+    request = copy.deepcopy(request)
+    assert TIMESTAMP.fullmatch(request.pop("TrainingJobName"))
+    assert request["OutputDataConfig"].pop("CompressionType", "GZIP") == "GZIP"
+    for one in request["InputDataConfig"]:
+        one.setdefault("InputMode", "File")
+    if "CheckpointConfig" in request:
+        assert request["CheckpointConfig"].pop("LocalPath", "/opt/ml/checkpoints") == "/opt/ml/checkpoints"
+        request["CheckpointConfig"]["S3Uri"] = TIMESTAMP.sub("JOB", request["CheckpointConfig"]["S3Uri"])
+    return request
+
+
+def examples_of(sdk: str) -> list[str]:
+    files = sorted((ROOT / "scripts" / "examples" / sdk).glob("*.py"))
+    return [path.stem for path in files if "__main__" in path.read_text(encoding="utf-8")]
+
+
+@pytest.fixture(scope="module")
+def sent(environment_of: Callable[[str], Path], quiet: dict[str, str]) -> Sent:
+    """For each SDK, what AWS was sent after all examples have run."""
+    return {sdk: run_all(sdk, environment_of(sdk.replace("_", "-")), quiet) for sdk in SDKS}
+
+
+def run_all(sdk: str, environment: Path, quiet: Mapping[str, str]) -> RecordingAws:
+    with recording_aws() as aws:
+        client = partial(boto3.client, region_name=REGION, endpoint_url=aws.url, **aws.credentials)
+        client("s3").create_bucket(Bucket=BUCKET, CreateBucketConfiguration={"LocationConstraint": REGION})
+        client("iam").create_role(RoleName="finetune", AssumeRolePolicyDocument=json.dumps(TRUST))
+        program = str(Path(__file__).with_name("run_examples.py"))
+        command = (str(environment / "bin" / "python"), "-P", program, sdk, BUCKET, IMAGE, ROLE, *examples_of(sdk))
+        variables = {**quiet, **aws.environment(), "PYTHONPATH": str(ROOT / "scripts")}
+        ended = subprocess.run(command, env=variables, capture_output=True, text=True, check=False)
+        assert ended.returncode == 0, ended.stderr
+    return aws
+
+
+def request_of(sent: Sent, sdk: str, example: str) -> Request:
+    """The one request for a job by one example."""
+    output = f"s3://{BUCKET}/{example}"
+    requests = sent[sdk].sent("CreateTrainingJob")
+    (found,) = (request for request in requests if request["OutputDataConfig"]["S3OutputPath"] == output)
+    return normalised(found)
+
+
+@pytest.mark.parametrize("sdk", SDKS)
+def test_file_mode(sent: Sent, sdk: str) -> None:
+    assert request_of(sent, sdk, "train") == plain_request(sdk, "train")
+
+
+@pytest.mark.parametrize("sdk", SDKS)
+def test_fast_file_mode(sent: Sent, sdk: str) -> None:
+    expected = plain_request(sdk, "fast_file")
+    for one in expected["InputDataConfig"]:
+        one["InputMode"] = "FastFile"
+    assert request_of(sent, sdk, "fast_file") == expected
+
+
+@pytest.mark.parametrize("sdk", SDKS)
+def test_spot(sent: Sent, sdk: str) -> None:
+    assert request_of(sent, sdk, "spot") == {
+        **plain_request(sdk, "spot"),
+        "EnableManagedSpotTraining": True,
+        "StoppingCondition": {"MaxRuntimeInSeconds": 14400, "MaxWaitTimeInSeconds": 43200},
+        "CheckpointConfig": {"S3Uri": f"s3://{BUCKET}/spot/checkpoints/JOB"},
+    }
+
+
+@pytest.mark.parametrize("sdk", SDKS)
+def test_incremental_training(sent: Sent, sdk: str) -> None:
+    expected = plain_request(sdk, "incremental")
+    model = channel("model", f"s3://{BUCKET}/model.tar.gz", ContentType="application/x-sagemaker-model")
+    expected["InputDataConfig"].append(model)
+    assert request_of(sent, sdk, "incremental") == expected
+
+
+def test_debugger_configuration(sent: Sent) -> None:
+    collections = [
+        {"CollectionName": "losses", "CollectionParameters": {"save_interval": "50"}},
+        {"CollectionName": "gradients", "CollectionParameters": {"save_interval": "500"}},
+    ]
+    assert request_of(sent, "sdk_v2", "debugger") == {
+        **plain_request("sdk_v2", "debugger"),
+        "DebugHookConfig": {
+            "S3OutputPath": f"s3://{BUCKET}/debugger/tensors",
+            "CollectionConfigurations": collections,
+        },
+    }
+
+
+@pytest.mark.parametrize("sdk", SDKS)
+def test_tuning(sent: Sent, sdk: str) -> None:
+    (request,) = sent[sdk].sent("CreateHyperParameterTuningJob")
+    asked = request["HyperParameterTuningJobConfig"]
+    assert asked["Strategy"] == "Bayesian"
+    assert asked["ResourceLimits"] == {"MaxNumberOfTrainingJobs": 12, "MaxParallelTrainingJobs": 3}
+    assert asked["HyperParameterTuningJobObjective"] == {"Type": "Maximize", "MetricName": "validation:accuracy"}
+    assert asked["ParameterRanges"] == {
+        "ContinuousParameterRanges": [
+            {"Name": "learning_rate", "MinValue": "1e-05", "MaxValue": "0.01", "ScalingType": "Logarithmic"},
+            {"Name": "layer_decay", "MinValue": "0.6", "MaxValue": "1.0", "ScalingType": "Auto"},
+        ],
+        "IntegerParameterRanges": [{"Name": "epochs", "MinValue": "3", "MaxValue": "12", "ScalingType": "Auto"}],
+        "CategoricalParameterRanges": [{"Name": "strategy", "Values": ["feature_extraction", "partial", "full"]}],
+    }
+    plain, job = plain_request(sdk, "tune"), request["TrainingJobDefinition"]
+    assert job["StaticHyperParameters"] == plain["HyperParameters"]
+    for name in ("AlgorithmSpecification", "RoleArn", "StoppingCondition"):
+        assert job[name] == plain[name]
+    assert job["OutputDataConfig"]["S3OutputPath"] == plain["OutputDataConfig"]["S3OutputPath"]
+    assert [one["ChannelName"] for one in job["InputDataConfig"]] == ["train", "validation"]
+
+
+def test_deployment(sent: Sent) -> None:
+    (model,) = sent["sdk_v2"].sent("CreateModel")
+    image = f"763104351884.dkr.ecr.{REGION}.amazonaws.com/pytorch-inference:2.6.0-gpu-py312"
+    assert model["ExecutionRoleArn"] == ROLE
+    assert model["PrimaryContainer"] == {
+        "Image": image,
+        "ModelDataUrl": f"s3://{BUCKET}/model.tar.gz",
+        "Environment": {"SAGEMAKER_PROGRAM": "inference.py", "SAGEMAKER_SUBMIT_DIRECTORY": "/opt/ml/model/code"},
+    }
+    (configuration,) = sent["sdk_v2"].sent("CreateEndpointConfig")
+    (variant,) = configuration["ProductionVariants"]
+    assert (variant["ModelName"], variant["InstanceType"]) == (model["ModelName"], "ml.p3.2xlarge")
+    (endpoint,) = sent["sdk_v2"].sent("CreateEndpoint")
+    assert endpoint["EndpointConfigName"] == configuration["EndpointConfigName"]
+
+
+@pytest.mark.parametrize("sdk", SDKS)
+def test_every_example_is_tested(sent: Sent, sdk: str) -> None:
+    asked = {
+        request["OutputDataConfig"]["S3OutputPath"].rsplit("/", 1)[1] for request in sent[sdk].sent("CreateTrainingJob")
+    }
+    assert set(examples_of(sdk)) - asked <= {"tune", "deploy"}
