@@ -9,7 +9,9 @@ import csv
 import io
 import json
 import logging
+import os
 import re
+import subprocess
 import sys
 from collections.abc import Mapping
 from contextlib import redirect_stdout
@@ -75,21 +77,16 @@ class Ended:
         return [float(found) for found in METRIC.findall(self.log)]
 
 
-def train(
-    place: Path,
-    channels: Mapping[str, Path],
-    hyperparameters: Mapping[str, str] | None = None,
-    environment: Mapping[str, str] | None = None,
-) -> Ended:
+def train(place: Path, channels: Mapping[str, Path], hyperparameters: Mapping[str, str] | None = None) -> Ended:
     """Run the image's `train` to its end, in a process of its own."""
-    job = TrainingJob(_request(channels, hyperparameters, environment), TRAIN, Storage(place / "s3"))
+    job = TrainingJob(request_of(channels, hyperparameters), TRAIN, Storage(place / "s3"))
     result = run_job(job, place / "opt-ml")
     return Ended(result.exit_code, result.log_text(), result.folder, result.model)
 
 
 def train_here(place: Path, channels: Mapping[str, Path], hyperparameters: Mapping[str, str] | None = None) -> Ended:
     """Run a job to its end within this process, from the request's files to the exit code."""
-    folder = lay_out(place / "opt-ml", _request(channels, hyperparameters, None))
+    folder = lay_out(place / "opt-ml", request_of(channels, hyperparameters))
     return run_here(folder)
 
 
@@ -109,6 +106,13 @@ def run_here(folder: JobFolder) -> Ended:
     return Ended(exit_code, log.getvalue(), folder)
 
 
+def train_in(folder: Path, environment: Mapping[str, str] | None = None) -> Ended:
+    """Run the image's `train` on what lies in a folder, in a process of its own."""
+    variables = {"PATH": os.environ["PATH"], "SAGEMAKER_BASE_DIR": str(folder), **ENVIRONMENT, **(environment or {})}
+    ended = subprocess.run(TRAIN, env=variables, capture_output=True, text=True, check=False, cwd=folder)
+    return Ended(ended.returncode, ended.stdout + ended.stderr, JobFolder(folder))
+
+
 def finished(job: Ended) -> Ended:
     """The same job, which must have succeeded."""
     assert job.exit_code == 0, job.log
@@ -116,13 +120,11 @@ def finished(job: Ended) -> Ended:
     return job
 
 
-def _request(
-    channels: Mapping[str, Path], hyperparameters: Mapping[str, str] | None, environment: Mapping[str, str] | None
-) -> TrainingRequest:
-    # Without checkpoints, which nobody would take up.
+def request_of(channels: Mapping[str, Path], hyperparameters: Mapping[str, str] | None = None) -> TrainingRequest:
+    """A request for a job without checkpoints, which nobody would take up."""
     return TrainingRequest(
         channels=tuple(Channel(name, source) for name, source in channels.items()),
         hyperparameters=hyperparameters or {},
-        environment={**ENVIRONMENT, **(environment or {})},
+        environment=ENVIRONMENT,
         checkpoint_path=None,
     )

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,8 +10,7 @@ import pytest
 from PIL import Image
 
 from coloured_pictures import COLOURS, encoded, picture, write_pictures
-from sagemaker_simulator import JobFolder
-from whole_jobs import ENVIRONMENT, TRAIN, Ended, finished, train_here
+from whole_jobs import finished, train_here, train_in
 
 QUICK = {"strategy": "feature_extraction", "epochs": "1"}
 
@@ -23,9 +20,7 @@ def test_train_needs_nothing_but_channels(tmp_path: Path, unseen: Path, network:
     data.mkdir(parents=True)
     (data / "train").symlink_to(unseen)
     (data / "model").symlink_to(network)
-    environment = {"PATH": os.environ["PATH"], "SAGEMAKER_BASE_DIR": str(tmp_path), **ENVIRONMENT}
-    ended = subprocess.run(TRAIN, env=environment, capture_output=True, text=True, check=False, cwd=tmp_path)
-    job = finished(Ended(ended.returncode, ended.stdout, JobFolder(tmp_path)))
+    job = finished(train_in(tmp_path))
     assert len(job.accuracies()) == 10
     assert job.metrics()["job"]["strategy"] == "full"
     assert job.artifact()["labels"] == list(COLOURS)

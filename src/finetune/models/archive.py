@@ -89,7 +89,9 @@ def _check_member(member: tarfile.TarInfo, archive: Path) -> None:
 
 
 def _no_archive(archive: Path, error: Exception) -> str:
+    # What follows the first line is the list of compressions that were tried.
+    reason = str(error).partition("\n")[0].rstrip(":")
     return (
-        f"{archive.name} is no archive, or it is cut short: {error}. Give a tar file, as `tar -czf model.tar.gz -C"
+        f"{archive.name} is no archive, or it is cut short: {reason}. Give a tar file, as `tar -czf model.tar.gz -C"
         " <folder> .` writes it."
     )

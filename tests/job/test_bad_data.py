@@ -1,0 +1,120 @@
+"""What does a user get whose records cannot be used? The channel, the file, and what to change."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import struct
+import zlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from coloured_pictures import encoded, picture, write_pictures
+from whole_jobs import train, train_here
+
+Make = Callable[[Path, Path], Mapping[str, Path]]
+
+
+@dataclass(frozen=True)
+class Case:
+    """Channels made from an empty folder and good pictures, and the first line that they deserve."""
+
+    make: Make
+    cause: str
+    hyperparameters: Mapping[str, str] = field(default_factory=dict)
+
+
+def _one_class(place: Path, good: Path) -> Mapping[str, Path]:
+    return {"train": write_pictures(place / "train", 3, names=("red",))}
+
+
+def _unknown_class(place: Path, good: Path) -> Mapping[str, Path]:
+    validation = write_pictures(place / "validation", 2)
+    (validation / "red").rename(validation / "reed")
+    return {"train": good, "validation": validation}
+
+
+def _missing_in_list(place: Path, good: Path) -> Mapping[str, Path]:
+    (place / "list").mkdir()
+    (place / "list" / "train.lst").write_text("0\t0\tred/100.png\n1\t1\tblue/absent.png\n")
+    return {"train": good, "train_lst": place / "list"}
+
+
+def _table(content: bytes) -> Make:
+    def make(place: Path, good: Path) -> Mapping[str, Path]:
+        (place / "table").mkdir()
+        (place / "table" / "rows.csv").write_bytes(content)
+        return {"train": place / "table"}
+
+    return make
+
+
+def _with_picture(content: bytes) -> Make:
+    def make(place: Path, good: Path) -> Mapping[str, Path]:
+        shutil.copytree(good, place / "train")
+        (place / "train" / "red" / "bad.png").write_bytes(content)
+        return {"train": place / "train"}
+
+    return make
+
+
+def bomb() -> bytes:
+    """A PNG file of a few hundred bytes that claims 7.5 GB of pixels."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = struct.pack(">IIBBBBB", 50_000, 50_000, 8, 2, 0, 0, 0)
+    pixels = zlib.compress(bytes(1000))
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", pixels) + chunk(b"IEND", b"")
+
+
+BAD_PICTURE = r"channel 'train': red/bad\.png {} \(max_bad_records=0 allows none\); repair or remove the file, or raise"
+CASES = {
+    "one class": Case(_one_class, r"channel 'train' has one class only, 'red', but at least two are needed"),
+    "unknown class": Case(
+        _unknown_class,
+        r"channel 'validation' has 1 classes that the training data lacks: 'reed' \(did you mean 'red'\?\) in 2",
+    ),
+    "list names a missing file": Case(
+        _missing_in_list,
+        r"channel 'train_lst': train\.lst, line 2 names 'blue/absent\.png', but channel 'train' has no",
+    ),
+    "no label column": Case(
+        _table(b"kind,text\na,hello\nb,you\n"),
+        r"channel 'train', rows\.csv: no column 'label'; set label_column to one of: 'kind', 'text'",
+        {"label_column": "label"},
+    ),
+    "wrong encoding": Case(
+        _table("label,text\na,gr\u00fcn\nb,you\n".encode("latin-1")),
+        r"channel 'train': rows\.csv is not UTF-8: byte 0xfc at offset 15, line 2; convert it",
+    ),
+    "no image": Case(_with_picture(b"hello"), BAD_PICTURE.format("is no image of a known format .*")),
+    "cut off": Case(
+        _with_picture(encoded(picture("red", 50))[:900]), BAD_PICTURE.format("is an image that is cut off")
+    ),
+    "bomb": Case(_with_picture(bomb()), BAD_PICTURE.format("claims more than the 100,000,000 pixels .*")),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_bad_records_end_the_job_with_their_place(name: str, tmp_path: Path, unseen: Path, network: Path) -> None:
+    case = CASES[name]
+    channels = {**case.make(tmp_path, unseen), "model": network}
+    job = train_here(tmp_path / "job", channels, {"epochs": "1", **case.hyperparameters})
+    assert job.exit_code == 1
+    assert re.match(case.cause, job.failure), job.failure
+    assert len(job.failure) <= 1024
+    assert "Traceback" not in job.failure
+    assert not list(job.folder.model.iterdir())
+
+
+def test_a_failure_in_the_midst_of_training_leaves_through_train(tmp_path: Path, unseen: Path, network: Path) -> None:
+    channels = {**CASES["cut off"].make(tmp_path, unseen), "model": network}
+    job = train(tmp_path / "job", channels, {"epochs": "1"})
+    assert job.exit_code == 1
+    assert re.match(CASES["cut off"].cause, job.failure)
+    assert "Traceback" not in job.log

@@ -1,0 +1,93 @@
+"""Is a job that the machine fails, or a bug of ours, told from a fault of the request?"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from sagemaker_simulator import JobFolder, lay_out
+from whole_jobs import ROOT, request_of, run_here, train_in
+
+QUICK = {"strategy": "feature_extraction", "epochs": "1"}
+
+
+@contextmanager
+def mounted(folder: Path, options: str) -> Iterator[None]:
+    """A small file system in memory in the place of a folder."""
+    if os.geteuid() != 0:
+        pytest.skip("needs root, to mount a file system that is full or read-only")
+    command = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(folder)]
+    if subprocess.run(command, capture_output=True, check=False).returncode != 0:
+        pytest.skip("needs the right to mount a file system that is full or read-only")
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", str(folder)], check=True)
+
+
+@pytest.fixture
+def folder(tmp_path: Path, unseen: Path, network: Path) -> JobFolder:
+    """A job that would succeed."""
+    return lay_out(tmp_path / "opt-ml", request_of({"train": unseen, "model": network}, QUICK))
+
+
+def test_a_full_disk_is_the_platforms_fault(folder: JobFolder) -> None:
+    with mounted(folder.model, "size=4m"):
+        job = train_in(folder.root)
+        left = [path for path in folder.model.rglob("*") if path.is_file()]
+    assert job.exit_code == 2
+    assert "No space left on device" in job.failure.splitlines()[0]
+    assert str(folder.model) in job.failure.splitlines()[0]
+    assert "Traceback" not in job.failure
+    assert not left
+
+
+@pytest.mark.parametrize("through_train", [True, False])
+def test_a_model_folder_that_cannot_be_written_is_the_platforms_fault(folder: JobFolder, through_train: bool) -> None:
+    with mounted(folder.model, "size=64m,ro"):
+        job = train_in(folder.root) if through_train else run_here(folder)
+    assert job.exit_code == 2
+    assert str(folder.model) in job.failure.splitlines()[0]
+    assert "Traceback" not in job.failure
+
+
+def test_an_output_folder_that_cannot_be_written_still_gives_the_exit_code(folder: JobFolder) -> None:
+    with mounted(folder.output, "size=64k,ro"):
+        job = train_in(folder.root)
+    assert job.exit_code == 2
+    assert str(folder.output) in job.log
+
+
+def test_a_bug_of_ours_ends_with_its_traceback(folder: JobFolder, tmp_path: Path) -> None:
+    (tmp_path / "sitecustomize.py").write_text(
+        "import finetune.job.request as broken\n"
+        "def check_channels(*_):\n"
+        "    return {}['nothing']\n"
+        "broken.check_channels = check_channels\n"
+    )
+    job = train_in(folder.root, {"PYTHONPATH": os.pathsep.join([str(tmp_path), str(ROOT)])})
+    assert job.exit_code == 3
+    first, second, *_ = job.failure.splitlines()
+    assert first == "Internal error, KeyError: 'nothing'"
+    assert second == "This is a bug of the image, not of the request."
+    assert "Traceback (most recent call last)" in job.failure
+    assert "return {}['nothing']" in job.failure
+
+
+def test_a_bug_in_the_midst_of_training_ends_with_its_traceback(
+    folder: JobFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object) -> None:
+        raise ZeroDivisionError("division by zero")
+
+    monkeypatch.setattr("finetune.training.step.Stepper.take", broken)
+    job = run_here(folder)
+    assert job.exit_code == 3
+    assert job.failure.startswith("Internal error, ZeroDivisionError: division by zero\n")
+    assert "Traceback" in job.failure
+    assert not list(folder.model.iterdir())
