@@ -38,6 +38,7 @@ class BackgroundWriter:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoint-writer")
         self._in_flight: Future[CheckpointName] | None = None
         self._seconds = 0.0
+        self._cpu_seconds = 0.0
 
     @property
     def busy(self) -> bool:
@@ -48,6 +49,11 @@ class BackgroundWriter:
     def seconds(self) -> float:
         """Seconds spent writing so far, beside training."""
         return self._seconds
+
+    @property
+    def cpu_seconds(self) -> float:
+        """Seconds of them in which a core was at work rather than waiting for the disk."""
+        return self._cpu_seconds
 
     def submit(self, snapshot: Snapshot, about: About) -> None:
         """Wait for the write in flight, if any, and begin this one. The snapshot is released when it is written.
@@ -92,9 +98,10 @@ class BackgroundWriter:
         return in_flight.exception() if in_flight is not None else None
 
     def _write(self, snapshot: Snapshot, about: About) -> CheckpointName:
-        start = time.monotonic()
+        start, worked = time.monotonic(), time.thread_time()
         try:
             return self._target.write(snapshot, about)
         finally:
             snapshot.release()
             self._seconds += time.monotonic() - start
+            self._cpu_seconds += time.thread_time() - worked

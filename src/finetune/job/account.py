@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -13,14 +13,16 @@ from pathlib import Path
 from finetune.checkpoint.layout import ACCOUNT_FILE, IGNORED_SUFFIX
 
 _INTERVAL_SECONDS = 1.0
+_IMPORTED = time.monotonic()
 
 
 @dataclass(slots=True)
 class Account:
     """The whole job's account, over all of its starts.
 
-    It is written once a second, apart from the checkpoints, so that steps which no checkpoint kept are counted too.
-    What is lost with a machine before it was copied away is not counted: repeated steps are a lower bound.
+    It is written once a second, apart from the checkpoints, so that steps which no checkpoint kept are counted too; and
+    with each checkpoint, for places that get nothing but checkpoints. What is lost with a machine before it was copied
+    away is not counted: repeated steps are a lower bound.
 
     Attributes:
         starts: processes that began this job.
@@ -40,7 +42,7 @@ class Account:
     stall_seconds: float = 0.0
     save_seconds: float = 0.0
 
-    def as_json(self) -> dict[str, object]:
+    def as_json(self) -> dict[str, int | float]:
         """Plain values, seconds with three decimals."""
         return {name: round(value, 3) if isinstance(value, float) else value for name, value in asdict(self).items()}
 
@@ -60,15 +62,25 @@ class AccountBook:
     _told: float = float("-inf")
     _started: bool = False
 
-    def open(self) -> None:
-        """Take up the account of earlier starts, and count this one."""
-        if self.folder is not None:
-            with suppress(OSError, ValueError, TypeError):
-                known = json.loads((self.folder / ACCOUNT_FILE).read_text("utf-8"))
-                fields = asdict(Account())
-                self.account = Account(**{name: type(fields[name])(known[name]) for name in fields if name in known})
-        self.account.starts += 1
+    def open(self, *, anew: bool) -> None:
+        """Count this start, after those that lie in the folder unless the job begins anew."""
+        self.account.starts = 1
+        if self.folder is not None and not anew:
+            # Whatever lies there: an account is worth no failure.
+            with suppress(OSError, ValueError, TypeError, OverflowError):
+                self.load_state_dict(json.loads((self.folder / ACCOUNT_FILE).read_text("utf-8")))
         self._write()
+
+    def state_dict(self) -> dict[str, int | float]:
+        """The account so far."""
+        return self.account.as_json()
+
+    def load_state_dict(self, state: Mapping[str, int | float], /) -> None:
+        """Go on from what an earlier start told, here or with its checkpoint: of two accounts the later one counts."""
+        earlier = {name: type(value)(state.get(name, 0)) for name, value in asdict(self.account).items()}
+        earlier["starts"] += 1
+        for name, value in earlier.items():
+            setattr(self.account, name, max(value, getattr(self.account, name)))
 
     def begin(self, step: int, load_seconds: float) -> None:
         """Training begins at a step that was taken up, or at 0."""
@@ -95,7 +107,7 @@ class AccountBook:
         self._told = self.clock()
         if self.folder is None:
             return
-        # An account is worth no failure: a full disk is told by the checkpoints.
+        # A full disk is told by the checkpoints.
         with suppress(OSError):
             partial = self.folder / f"{ACCOUNT_FILE}{IGNORED_SUFFIX}"
             partial.write_text(json.dumps(self.account.as_json()), "utf-8")
@@ -103,6 +115,9 @@ class AccountBook:
 
 
 def process_age() -> float:
-    """Seconds since this process began, imports included."""
-    began = int(Path("/proc/self/stat").read_text("utf-8").rpartition(")")[2].split()[19])
-    return time.clock_gettime(time.CLOCK_BOOTTIME) - began / os.sysconf("SC_CLK_TCK")
+    """Seconds since this process began, imports included; since this module was imported where there is no `/proc`."""
+    try:
+        began = int(Path("/proc/self/stat").read_text("utf-8").rpartition(")")[2].split()[19])
+        return time.clock_gettime(time.CLOCK_BOOTTIME) - began / os.sysconf("SC_CLK_TCK")
+    except (OSError, AttributeError):
+        return time.monotonic() - _IMPORTED

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch.amp.grad_scaler import GradScaler
@@ -20,7 +20,7 @@ from finetune.training.losses import Loss, balanced_weights
 from finetune.training.optimizers import build_optimizer
 from finetune.training.precision import Numerics
 from finetune.training.schedule import Schedule
-from finetune.training.state import Best, LearningWeights, OptimizerState, Row, Stateful, Totals, TrainingState
+from finetune.training.state import Best, LearningWeights, Nothing, OptimizerState, Row, Stateful, Totals, TrainingState
 from finetune.training.step import Stepper, learns_batch_statistics
 
 
@@ -31,6 +31,7 @@ class Companions:
     evaluate: Callable[[], Row | None]
     interrupted: Callable[[], bool]
     bad_records: Stateful
+    account: Stateful = field(default_factory=Nothing)
 
 
 def build_training(
@@ -73,6 +74,7 @@ def build_training(
         Totals(numerics.device),
         best,
         companions.bad_records,
+        account=companions.account,
     )
     return training, state
 

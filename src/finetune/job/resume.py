@@ -24,12 +24,15 @@ from finetune.spec.job_spec import CheckpointSpec, JobSpec, Task
 from finetune.strategies.plan import Plan
 from finetune.training.checkpointing import Cadence, Checkpointing
 from finetune.training.loop import Checkpoints, NoCheckpoints
+from finetune.training.precision import Numerics
 from finetune.training.state import TrainingState, frozen_names
 
 logger = logging.getLogger(__name__)
 
-CHANGEABLE = ("epochs", "workers", "max_bad_records", "top_k")
+CHANGEABLE = ("epochs", "workers", "max_bad_records", "top_k", "num_classes", "num_training_samples")
 """Hyperparameters that may differ from those of the checkpoint; `epochs` may only grow. See docs/interruptions.md."""
+
+_SHOWN_DIFFERENCES = 6
 
 
 class Store(Protocol):
@@ -99,8 +102,10 @@ def keeping(
         yield Kept(checkpoints, load_seconds, lambda: (checkpoints.stalled, writer.seconds))
 
 
-def specification_of(spec: JobSpec, inputs: Inputs, backbone: Backbone, plan: Plan) -> Specification:
-    """Everything that decides the bits of the result: request, records, network and frozen weights."""
+def specification_of(
+    spec: JobSpec, inputs: Inputs, backbone: Backbone, plan: Plan, numerics: Numerics
+) -> Specification:
+    """Everything that decides the bits of the result but the hardware: request, records, network, frozen weights."""
     fields: dict[str, object] = {}
     for section in (spec.data, spec.optimisation, spec.run):
         fields |= asdict(section)
@@ -115,6 +120,7 @@ def specification_of(spec: JobSpec, inputs: Inputs, backbone: Backbone, plan: Pl
             name: _digest_of_records(part, inputs.task) for name, part in inputs.parts().items() if name != "test"
         },
         "network": backbone.name,
+        "precision": numerics.name,  # what `auto` came to
         "frozen weights": _digest_of_frozen(backbone, plan),
     }
     return Specification.of(fields)
@@ -161,7 +167,13 @@ def take_up(store: Store, spec: CheckpointSpec, ours: Specification, state: Trai
             )
         return False
     _compare(found, ours)
-    for name, part in state.parts().items():
+    parts = state.parts()
+    if parts.keys() != found.parts.keys():
+        raise UserError(
+            f"Checkpoint {found.manifest.name} was written by another version of this image, it has other parts. Use"
+            " that version, or another checkpoint folder, or start anew with resume=never."
+        )
+    for name, part in parts.items():
         part.load_state_dict(found.parts[name])
     logger.info(
         "Resumed from checkpoint %s: epoch %d, step %d.",
@@ -182,7 +194,9 @@ def _compare(found: LoadedCheckpoint, ours: Specification) -> None:
     if isinstance(before, int) and isinstance(now, int) and now < before:
         forbidden.append("epochs")
     if forbidden:
-        listed = "; ".join(_difference(name, theirs, ours) for name in forbidden[:6])
+        listed = "; ".join(_difference(name, theirs, ours) for name in forbidden[:_SHOWN_DIFFERENCES])
+        if len(forbidden) > _SHOWN_DIFFERENCES:
+            listed += f"; and {len(forbidden) - _SHOWN_DIFFERENCES} more"
         raise UserError(
             f"Checkpoint {found.manifest.name} belongs to another request: {listed}. Give the same request, or another"
             " checkpoint folder, or start anew with resume=never."

@@ -162,7 +162,7 @@ def train(job: Prepared, folder: Path | None) -> Trained:
     book = AccountBook(folder)
     if job.loaders.train is None or job.spec.strategy.name == "evaluate":
         return Trained(None, True, book.account)
-    book.open()
+    book.open(anew=job.spec.checkpoint.resume == "never")
 
     def evaluate() -> Row | None:
         if job.loaders.validation is None:
@@ -172,9 +172,9 @@ def train(job: Prepared, folder: Path | None) -> Trained:
             return None
         return {"validation:loss": predictions.loss, "validation:accuracy": predictions.accuracy}
 
-    companions = Companions(evaluate, job.interruption.__bool__, job.loaders.bad_records)
+    companions = Companions(evaluate, job.interruption.__bool__, job.loaders.bad_records, book)
     training, state = build_training(job.spec, job.backbone, job.plan, job.loaders.train, job.numerics, companions)
-    specification = specification_of(job.spec, job.inputs, job.backbone, job.plan)
+    specification = specification_of(job.spec, job.inputs, job.backbone, job.plan, job.numerics)
     observer = LogObserver(Pace(training.schedule.steps_per_epoch), book)
     with keeping(folder, job.spec.checkpoint, specification, state) as kept:
         book.begin(state.progress.step, kept.load_seconds)
@@ -195,7 +195,7 @@ def conclude(job: Prepared, trained: Trained) -> None:
     evaluated = evaluate_parts(job) if finished else {}
     metrics = {name: metrics_of(one, job.inputs.labels, job.spec.run.top_k) for name, one in evaluated.items()}
     metrics["job"] = job_summary(job.backbone, job.plan, job.spec.strategy.name, state, finished=finished)
-    metrics["interruptions"] = trained.account.as_json()
+    metrics["interruptions"] = dict(trained.account.as_json())
     write_outputs(paths.output_data, metrics, evaluated, job.loaders)
     what = Export(paths.model, job.backbone, job.inputs.task, job.inputs.labels, metrics)
     export_verified(what, next(iter(evaluated.values()), None) or probe(job), job.numerics)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,8 +16,8 @@ from finetune.training.state import TrainingState
 
 logger = logging.getLogger(__name__)
 
-MOST_STALL = 0.01
-"""Largest share of the time that steps may wait for copies of the state, checkpoints that must be made apart."""
+MOST_COST = 0.01
+"""Largest share of a job's time that checkpoints may take, those apart that are asked for every so many steps."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,8 +25,8 @@ class Cadence:
     """When a checkpoint is due.
 
     Attributes:
-        steps: optimizer steps between two, or `None`.
-        seconds: seconds between two, or `None`.
+        steps: optimizer steps between two, or `None`; kept whatever it costs.
+        seconds: least seconds between two by time, or `None`; more where `MOST_COST` demands it.
     """
 
     steps: int | None
@@ -58,6 +59,8 @@ class Checkpointing:
         self._last_saved: tuple[int, int] | None = None
         self._last_time = clock()
         self._last_stall = 0.0
+        self._worked_before = 0.0
+        self._cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         self.stalled = 0.0
         self.saved = 0
 
@@ -72,8 +75,7 @@ class Checkpointing:
 
     def epoch_done(self, state: TrainingState) -> None:
         """Save after an epoch; epochs too short to pay for that are saved now and then."""
-        pays = self._clock() - self._last_time >= self._last_stall / MOST_STALL
-        if pays and not self._writer.busy:
+        if not self._writer.busy and self._pays():
             self._save(state, "epoch")
 
     def save_now(self, state: TrainingState, kind: str) -> None:
@@ -86,7 +88,15 @@ class Checkpointing:
     def _due(self, step: int) -> bool:
         by_steps = self._cadence.steps is not None and step - self._last_step >= self._cadence.steps
         by_time = self._cadence.seconds is not None and self._clock() - self._last_time >= self._cadence.seconds
-        return by_steps or by_time
+        return by_steps or (by_time and self._pays())
+
+    def _pays(self) -> bool:
+        """Whether the last checkpoint's cost is by now a small part of the time since.
+
+        Training waited for its copy, and lost a core to its writing, which no more than slows the others down.
+        """
+        worked = self._writer.cpu_seconds - self._worked_before
+        return self._clock() - self._last_time >= (self._last_stall + worked / self._cores) / MOST_COST
 
     def _save(self, state: TrainingState, kind: str) -> None:
         began = self._clock()
@@ -95,6 +105,7 @@ class Checkpointing:
         about = About(state.progress.step, kind, self._specification, best=best)
         self._last_time = self._clock()
         self._last_stall = self._last_time - began
+        self._worked_before = self._writer.cpu_seconds
         self.stalled += self._last_stall
         self.saved += 1
         try:

@@ -205,12 +205,25 @@ class OptimizerState:
         self._optimizer.load_state_dict({"state": moments, "param_groups": current["param_groups"]})
 
 
+@dataclass(frozen=True, slots=True)
+class Nothing:
+    """The state of what is not there."""
+
+    def state_dict(self) -> State:
+        """Empty."""
+        return {}
+
+    def load_state_dict(self, state: State, /) -> None:
+        """Let it pass."""
+
+
 @dataclass(slots=True)
 class TrainingState:
     """Everything that a resumed job takes up.
 
     Attributes:
         bad_records: which records were left out, so that each is counted once in the whole job.
+        account: what interruptions have cost.
     """
 
     weights: LearningWeights
@@ -221,6 +234,7 @@ class TrainingState:
     bad_records: Stateful
     progress: Progress = field(default_factory=Progress)
     history: History = field(default_factory=History)
+    account: Stateful = field(default_factory=Nothing)
 
     def parts(self) -> dict[str, Stateful]:
         """The named things with state, in the order in which they are written."""
@@ -233,4 +247,5 @@ class TrainingState:
             "progress": self.progress,
             "history": self.history,
             "bad_records": self.bad_records,
+            "account": self.account,
         }
