@@ -49,3 +49,13 @@ def at_file(pattern: str, earliest: float, seconds: float) -> Disturbance:
     """When a file of this name lies in a checkpoint's folder."""
     name = f"{seconds:.3f} s after a {pattern} that is seen after {earliest:.3f} s"
     return Disturbance(name, lambda g: g.seconds >= earliest and g.checkpoints(pattern) > 0, seconds)
+
+
+def after_uploads(count: int) -> Disturbance:
+    """When so many checkpoints of this start lie in S3 wholly."""
+    marks = ("manifest.json", "weights.json", "weights.safetensors", "progress.json", "optimizer.safetensors")
+    return Disturbance(
+        f"{count} checkpoints are uploaded",
+        lambda glimpse: all(glimpse.checkpoints(f"{mark}.sagemaker-uploaded") >= count for mark in marks),
+        0.05,
+    )

@@ -1,0 +1,149 @@
+"""What may change between two starts, what may not, and what a job does that was finished already."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from interruptions.jobs import text_job, vision_job
+from interruptions.moments import after_uploads
+from interruptions.results import account_in, assert_same_bits, left_in
+from interruptions.starts import Ended, Zygote, start, with_changes
+from sagemaker_simulator import Storage, TrainingJob
+
+CONSTANT = {"lr_schedule": "constant", "warmup_fraction": "0"}
+
+
+def apart(job: TrainingJob, place: Path, **hyperparameters: object) -> TrainingJob:
+    """The same request with a storage of its own."""
+    return with_changes(replace(job, storage=Storage(place)), **hyperparameters)
+
+
+def finished(zygote: Zygote, job: TrainingJob, root: Path) -> Ended:
+    ended = start(zygote, job, root)
+    assert ended.exit_code == 0, ended.log
+    return ended
+
+
+def refused(zygote: Zygote, job: TrainingJob, root: Path) -> str:
+    ended = start(zygote, job, root)
+    assert ended.exit_code == 1, ended.log
+    failure = ended.folder.failure.read_text("utf-8")
+    assert len(failure) < 1024
+    return failure
+
+
+def test_a_finished_job_exports_and_trains_no_more(zygote: Zygote, tmp_path: Path) -> None:
+    job = text_job(tmp_path / "job", "partial")
+    first = finished(zygote, job, tmp_path / "one")
+    again = finished(zygote, job, tmp_path / "two")
+    assert len(first.epoch_lines()) == 4
+    assert again.epoch_lines() == []
+    assert_same_bits(left_in(again.folder), left_in(first.folder))
+    assert account_in(again.folder)["starts"] == 2
+    assert account_in(again.folder)["steps_repeated"] == 0
+
+
+@pytest.mark.parametrize("make", [vision_job, text_job], ids=["vision", "text"])
+@pytest.mark.parametrize("strategy", ["full", "partial"])
+def test_more_epochs_under_a_constant_rate(
+    make: Callable[..., TrainingJob], strategy: str, zygote: Zygote, tmp_path: Path
+) -> None:
+    short = make(tmp_path / "job", strategy, **CONSTANT, epochs="3")
+    finished(zygote, short, tmp_path / "one")
+    longer = finished(zygote, with_changes(short, epochs=5), tmp_path / "two")
+    at_once = finished(zygote, apart(short, tmp_path / "s3-of-long", epochs=5), tmp_path / "three")
+    assert "epochs was 3, is 5" in longer.log
+    assert longer.epoch_lines() == at_once.epoch_lines()[3:]
+    assert_same_bits(left_in(longer.folder), left_in(at_once.folder))
+
+
+def test_more_epochs_under_a_falling_rate_are_another_course(zygote: Zygote, tmp_path: Path) -> None:
+    """The rate is a function of all steps: what was done at the rates of three epochs stays done."""
+    short = text_job(tmp_path / "job", "full", epochs="3")
+    finished(zygote, short, tmp_path / "one")
+    longer = finished(zygote, with_changes(short, epochs=5), tmp_path / "two")
+    at_once = finished(zygote, apart(short, tmp_path / "s3-of-long", epochs=5), tmp_path / "three")
+    assert [line.partition(";")[0] for line in longer.epoch_lines()] == ["epoch=4", "epoch=5"]
+    assert longer.epoch_lines() != at_once.epoch_lines()[3:]
+
+
+def test_what_changes_no_result_may_change(zygote: Zygote, tmp_path: Path) -> None:
+    job = text_job(tmp_path / "job", "full", epochs="40")
+    whole = finished(zygote, apart(job, tmp_path / "reference"), tmp_path / "whole")
+    killed = start(zygote, job, tmp_path / "opt-ml", after_uploads(1))
+    assert killed.disturbed
+    other = with_changes(job, workers=3, max_bad_records=5, num_classes=3, num_training_samples=60, resume="required")
+    rest = finished(zygote, other, tmp_path / "opt-ml")
+    assert "Resumed from" in rest.log
+    assert_same_bits(left_in(rest.folder), left_in(whole.folder))
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"learning_rate": "0.01"}, ["learning_rate was 0.002, is 0.01"]),
+        ({"seed": "12", "batch_size": "4"}, ["batch_size was 8, is 4", "seed was 11, is 12"]),
+        ({"epochs": "3"}, ["epochs was 4, is 3"]),
+        ({"strategy": "feature_extraction"}, ["strategy was partial, is feature_extraction"]),
+        ({"dropout": "0.5"}, ["dropout was None, is 0.5"]),
+        ({"precision": "bf16"}, ["precision was fp32, is bf16"]),
+    ],
+)
+def test_another_request_is_refused(changes: dict[str, str], named: list[str], zygote: Zygote, tmp_path: Path) -> None:
+    job = text_job(tmp_path / "job", "partial")
+    finished(zygote, job, tmp_path / "one")
+    failure = refused(zygote, with_changes(job, **changes), tmp_path / "two")
+    assert all(name in failure for name in named)
+    assert "resume=never" in failure
+
+
+def test_a_named_precision_is_what_auto_came_to(zygote: Zygote, tmp_path: Path) -> None:
+    job = text_job(tmp_path / "job", "partial")
+    finished(zygote, job, tmp_path / "one")
+    assert "Resumed from" in finished(zygote, with_changes(job, precision="fp32"), tmp_path / "two").log
+
+
+def test_other_data_and_another_network_are_refused(zygote: Zygote, tmp_path: Path) -> None:
+    job = text_job(tmp_path / "job", "partial")
+    finished(zygote, job, tmp_path / "one")
+    table = tmp_path / "job" / "texts" / "texts.csv"
+    before = table.read_text("utf-8")
+    table.write_text(before.replace("ran", "sat", 1), "utf-8")
+    assert "the records differ" in refused(zygote, job, tmp_path / "two")
+    table.write_text(before, "utf-8")
+    text_job(tmp_path / "other", "partial")
+    (tmp_path / "job" / "bert").rename(tmp_path / "job" / "earlier")
+    write_other_network(tmp_path / "job" / "bert")
+    assert "the frozen weights differ" in refused(zygote, job, tmp_path / "two")
+
+
+def write_other_network(folder: Path) -> None:
+    from models.tiny_transformers import write_folder
+
+    write_folder(folder, "bert", seed=6)
+
+
+def test_resume_never_begins_anew(zygote: Zygote, tmp_path: Path) -> None:
+    job = text_job(tmp_path / "job", "partial")
+    finished(zygote, job, tmp_path / "one")
+    changed = with_changes(job, learning_rate="0.01", resume="never")
+    anew = finished(zygote, changed, tmp_path / "two")
+    expected = finished(zygote, apart(changed, tmp_path / "reference"), tmp_path / "three")
+    assert anew.epoch_lines() == expected.epoch_lines()
+    assert_same_bits(left_in(anew.folder), left_in(expected.folder))
+    assert account_in(anew.folder)["starts"] == 1
+    assert account_in(anew.folder)["steps_repeated"] == 0
+    # What it wrote is the newest now, although the earlier job had come as far.
+    goes_on = finished(zygote, with_changes(changed, resume="auto"), tmp_path / "four")
+    assert goes_on.epoch_lines() == []
+    assert_same_bits(left_in(goes_on.folder), left_in(expected.folder))
+
+
+def test_resume_required_needs_a_checkpoint(zygote: Zygote, tmp_path: Path) -> None:
+    job = text_job(tmp_path / "job", "partial", resume="required")
+    failure = refused(zygote, job, tmp_path / "one")
+    assert failure.startswith("resume=required, but there is no complete checkpoint")

@@ -1,0 +1,69 @@
+"""Checkpoints that are damaged between two starts cost the steps since the one before, and no bit of the result."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from interruptions.jobs import text_job
+from interruptions.moments import after_uploads
+from interruptions.results import assert_same_bits, left_in
+from interruptions.starts import Zygote, start
+from sagemaker_simulator import Storage
+
+
+def truncate(path: Path, draw: random.Random) -> None:
+    path.write_bytes(path.read_bytes()[: draw.randrange(path.stat().st_size)])
+
+
+def flip(path: Path, draw: random.Random) -> None:
+    content = bytearray(path.read_bytes())
+    content[draw.randrange(len(content))] ^= 1 << draw.randrange(8)
+    path.write_bytes(content)
+
+
+def delete(path: Path, draw: random.Random) -> None:
+    path.unlink()
+
+
+def empty(path: Path, draw: random.Random) -> None:
+    path.write_bytes(b"")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("damage", [truncate, flip, delete, empty])
+def test_the_one_before_is_taken(
+    damage: Callable[[Path, random.Random], None], zygote: Zygote, seed: str, tmp_path: Path
+) -> None:
+    draw = random.Random(f"{seed}/{damage.__name__}")
+    job = text_job(tmp_path / "job", "gradual", epochs="30")
+    job = replace(job, sync=replace(job.sync, delay_seconds=(0.0, 0.0)))
+    whole = start(zygote, replace(job, storage=Storage(tmp_path / "reference")), tmp_path / "whole")
+    passed_over = 0
+    for _ in range(2):
+        killed = start(zygote, job, tmp_path / "opt-ml", after_uploads(2))
+        assert killed.disturbed, killed.log
+        passed_over += killed.log.count("is passed over")
+        newest = max(job.storage.checkpoints.glob("step-*/manifest.json"), key=lambda path: path.parent.name[-6:])
+        damaged = draw.choice(sorted(newest.parent.iterdir()))
+        damage(damaged, draw)
+    rest = start(zygote, job, tmp_path / "opt-ml")
+    assert rest.exit_code == 0, rest.log
+    assert passed_over + rest.log.count("is passed over") >= 1
+    assert_same_bits(left_in(rest.folder), left_in(whole.folder))
+
+
+def test_only_rubbish_is_no_checkpoint(zygote: Zygote, tmp_path: Path) -> None:
+    job = text_job(tmp_path / "job", "partial")
+    rubbish = job.storage.checkpoints / "step-000000004-000001"
+    rubbish.mkdir(parents=True)
+    (rubbish / "manifest.json").write_text("[1, 2", "utf-8")
+    (job.storage.checkpoints / "account.json").write_text('{"starts": Infinity, "last_step": [3]}', "utf-8")
+    ended = start(zygote, job, tmp_path / "opt-ml")
+    assert ended.exit_code == 0, ended.log
+    assert "step-000000004-000001 is passed over: manifest is not JSON" in ended.log
+    assert len(ended.epoch_lines()) == 4
