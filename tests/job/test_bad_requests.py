@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import re
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from coloured_pictures import write_pictures
-from sagemaker_simulator import lay_out
-from whole_jobs import ENVIRONMENT, request_of, train, train_here
+from whole_jobs import train, train_here
 
 FAULTS = {"epoch": "3", "batch_size": "0", "learning_rate": "fast", "strategy": "ful"}
 
@@ -26,14 +23,6 @@ def test_train_tells_all_faults_at_once_and_exits_with_1(tmp_path: Path, picture
     assert len(job.failure) <= 1024
     assert "Traceback" not in job.failure
     assert not list(job.folder.model.iterdir())
-
-
-def test_a_bad_request_is_refused_before_torch_is_imported(tmp_path: Path, pictures: Path) -> None:
-    folder = lay_out(tmp_path / "opt-ml", request_of({"train": pictures}, FAULTS))
-    code = "import sys; from finetune.entry import run; code = run(); sys.exit(5 if 'torch' in sys.modules else code)"
-    environment = {**ENVIRONMENT, "SAGEMAKER_BASE_DIR": str(folder.root)}
-    ended = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
-    assert ended.returncode == 1, ended.stdout + ended.stderr
 
 
 @pytest.mark.parametrize(
