@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import socket
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -11,9 +13,22 @@ import pytest
 
 from finetune.contract.hosts import follow, leading
 from finetune.contract.job_files import Resources
-from finetune.errors import DataError, JobError, PlatformError, UserError
+from finetune.errors import JobError, PlatformError, UserError
 
 HOSTS = ("127.0.0.1", "algo-2", "algo-3")
+FIRST_HOST = """
+import sys
+from finetune import errors
+from finetune.contract.hosts import leading
+from finetune.contract.job_files import Resources
+
+with leading(Resources("127.0.0.1", ("127.0.0.1", "algo-2", "algo-3")), int(sys.argv[1])):
+    word = sys.stdin.readline().strip()
+    if word != "done":
+        raise {**vars(errors), "ZeroDivisionError": ZeroDivisionError}[word]("Channel 'train' is empty.")
+print("told", flush=True)
+sys.stdin.readline()
+"""
 FIRST, SECOND, THIRD = (Resources(name, HOSTS) for name in HOSTS)
 
 
@@ -25,8 +40,25 @@ def port() -> int:
 
 @pytest.fixture
 def hosts() -> Iterator[ThreadPoolExecutor]:
-    with ThreadPoolExecutor(3) as pool:
+    with ThreadPoolExecutor(2) as pool:
         yield pool
+
+
+@pytest.fixture
+def first(port: int) -> Iterator[subprocess.Popen[str]]:
+    """The process of the first host, which ends as it is told on its standard input."""
+    command = (sys.executable, "-c", FIRST_HOST, str(port))
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        yield process
+        process.kill()
+
+
+def tell(process: subprocess.Popen[str], line: str) -> None:
+    assert process.stdin is not None
+    process.stdin.write(f"{line}\n")
+    process.stdin.flush()
 
 
 @pytest.fixture
@@ -43,59 +75,52 @@ def connected(monkeypatch: pytest.MonkeyPatch) -> threading.Semaphore:
     return count
 
 
-def test_others_stay_until_the_first_host_is_done(
-    port: int, hosts: ThreadPoolExecutor, connected: threading.Semaphore
+def test_others_stay_until_the_process_of_the_first_host_has_ended(
+    port: int, hosts: ThreadPoolExecutor, connected: threading.Semaphore, first: subprocess.Popen[str]
 ) -> None:
-    with leading(FIRST, port):
-        others = [hosts.submit(follow, resources, port) for resources in (SECOND, THIRD)]
-        assert connected.acquire(timeout=20) and connected.acquire(timeout=20)
-        assert not any(other.done() for other in others)
+    others = [hosts.submit(follow, resources, port, linger=0.0) for resources in (SECOND, THIRD)]
+    assert connected.acquire(timeout=20) and connected.acquire(timeout=20)
+    tell(first, "done")
+    assert first.stdout is not None and first.stdout.readline() == "told\n"
+    assert not any(other.done() for other in others)
+    tell(first, "")
     for other in others:
         other.result(timeout=20)
 
 
 @pytest.mark.parametrize(
-    ("error", "kind", "message"),
+    "failure",
     [
-        (DataError("Channel 'train' is empty."), UserError, "Channel 'train' is empty."),
-        (PlatformError("The disk is full."), PlatformError, "The disk is full."),
-        (ZeroDivisionError("by zero"), JobError, "Internal error, ZeroDivisionError: by zero"),
+        ("DataError", UserError, "Channel 'train' is empty."),
+        ("PlatformError", PlatformError, "Channel 'train' is empty."),
+        ("ZeroDivisionError", JobError, "Internal error, ZeroDivisionError: Channel 'train' is empty."),
     ],
 )
 def test_others_fail_as_the_first_host_failed(
     port: int,
     hosts: ThreadPoolExecutor,
     connected: threading.Semaphore,
-    error: Exception,
-    kind: type[JobError],
-    message: str,
+    first: subprocess.Popen[str],
+    failure: tuple[str, type[JobError], str],
 ) -> None:
-    with pytest.raises(type(error)), leading(FIRST, port):
-        other = hosts.submit(follow, SECOND, port)
-        assert connected.acquire(timeout=20)
-        raise error
+    cause, kind, message = failure
+    other = hosts.submit(follow, SECOND, port, linger=0.0)
+    assert connected.acquire(timeout=20)
+    tell(first, cause)
     with pytest.raises(kind) as caught:
         other.result(timeout=20)
     assert str(caught.value).splitlines()[0] == message
     assert caught.value.exit_code == kind.exit_code
 
 
-def test_a_first_host_that_dies_silently_fails_the_others(port: int, hosts: ThreadPoolExecutor) -> None:
-    with socket.create_server(("127.0.0.1", port)) as listener:
-        other = hosts.submit(follow, SECOND, port)
-        connection, _ = listener.accept()
-        connection.close()
+def test_a_first_host_that_is_killed_fails_the_others(
+    port: int, hosts: ThreadPoolExecutor, connected: threading.Semaphore, first: subprocess.Popen[str]
+) -> None:
+    other = hosts.submit(follow, SECOND, port, linger=0.0)
+    assert connected.acquire(timeout=20)
+    first.kill()
     with pytest.raises(PlatformError, match=r"127\.0\.0\.1 ended without saying how"):
         other.result(timeout=20)
-
-
-def test_a_first_host_that_starts_late_is_waited_for(
-    port: int, hosts: ThreadPoolExecutor, connected: threading.Semaphore
-) -> None:
-    other = hosts.submit(follow, SECOND, port)
-    with leading(FIRST, port):
-        assert connected.acquire(timeout=20)
-    other.result(timeout=20)
 
 
 def test_hosts_that_cannot_reach_each_other_do_not_fail_the_job(port: int, caplog: pytest.LogCaptureFixture) -> None:

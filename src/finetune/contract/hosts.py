@@ -2,7 +2,8 @@
 
 In local mode the first container that exits ends the job and decides its result, so no host may leave while the first
 one works. The first host holds a port open while it works; the others connect to it, and hear in one line how it
-ended. Nobody has to answer meanwhile: a connection waits in the system's queue.
+ended. Nobody has to answer meanwhile: a connection waits in the system's queue. It is closed by the system, when the
+first host's process has ended, and only then the others leave.
 """
 
 from __future__ import annotations
@@ -26,6 +27,9 @@ PORT = 7778
 PATIENCE_SECONDS = 300.0
 _RETRY_SECONDS = 1.0
 _SECONDS_TO_TELL = 5.0
+# The process of the first host has ended, its container not yet.
+LINGER_SECONDS = 2.0
+_SECONDS_TO_END = 60.0
 # A first host that vanished without a word is noticed after two minutes.
 _KEEP_ALIVE = ((socket.TCP_KEEPIDLE, 60), (socket.TCP_KEEPINTVL, 10), (socket.TCP_KEEPCNT, 6))
 _ERRORS: tuple[type[JobError], ...] = (UserError, PlatformError, JobError)
@@ -48,7 +52,9 @@ def leading(resources: Resources, port: int = PORT) -> Iterator[None]:
         _tell_all(listener, {"exit_code": 0, "message": ""})
 
 
-def follow(resources: Resources, port: int = PORT, patience: float = PATIENCE_SECONDS) -> None:
+def follow(
+    resources: Resources, port: int = PORT, patience: float = PATIENCE_SECONDS, linger: float = LINGER_SECONDS
+) -> None:
     """Wait until the first host has ended.
 
     Args:
@@ -56,6 +62,7 @@ def follow(resources: Resources, port: int = PORT, patience: float = PATIENCE_SE
         port: where it listens.
         patience: seconds for which it may be unreachable at the start. After them this host leaves with a warning:
             on the platform the job waits for the first host by itself.
+        linger: seconds by which this host outlives the first one's process.
 
     Raises:
         JobError: the first host failed; of the same kind and with the same message.
@@ -69,6 +76,7 @@ def follow(resources: Resources, port: int = PORT, patience: float = PATIENCE_SE
         return
     with connection:
         word = _hear(connection)
+    time.sleep(linger)
     if word is None:
         raise PlatformError(f"{first} ended without saying how: its own log, or its memory and disk, say why.")
     exit_code, message = word
@@ -85,14 +93,15 @@ def _listen(port: int, backlog: int) -> socket.socket:
 
 
 def _tell_all(listener: socket.socket, word: dict[str, object]) -> None:
-    """Answer every connection in the queue; a host that is gone needs no answer."""
+    """Answer every connection in the queue, and leave it to the system to close it; who is gone needs none."""
     listener.setblocking(False)
     with suppress(BlockingIOError):
         while True:
             connection, _ = listener.accept()
-            with connection, suppress(OSError):
+            with suppress(OSError):
                 connection.settimeout(_SECONDS_TO_TELL)
                 connection.sendall(json.dumps(word).encode() + b"\n")
+            connection.detach()
 
 
 def _connect(host: str, port: int, patience: float) -> socket.socket | None:
@@ -113,9 +122,14 @@ def _connect(host: str, port: int, patience: float) -> socket.socket | None:
 
 
 def _hear(connection: socket.socket) -> tuple[int, str] | None:
+    """What the first host says, once its process has ended."""
     try:
         with connection.makefile("rb") as stream:
-            word = json.loads(stream.readline())
-        return int(word["exit_code"]), str(word["message"])
+            said = json.loads(stream.readline())
+            word = (int(said["exit_code"]), str(said["message"]))
+            connection.settimeout(_SECONDS_TO_END)
+            with suppress(OSError):
+                stream.read()
     except (OSError, ValueError, LookupError, TypeError):
         return None
+    return word
