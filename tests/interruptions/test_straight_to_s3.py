@@ -1,0 +1,129 @@
+"""A container outside the platform: nobody copies its folder, so it sends its checkpoints to S3 itself."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import boto3
+import pytest
+from moto.server import ThreadedMotoServer
+
+from checkpoint.flaky_server import Fault, FlakyServer
+from finetune.checkpoint.layout import MANIFEST
+from interruptions.jobs import text_job
+from interruptions.moments import after_line
+from interruptions.results import account_in, assert_same_bits, left_in
+from interruptions.starts import Disturbance, Ended, Zygote, start
+from sagemaker_simulator import Storage, TrainingJob
+
+BUCKET = "kept-by-the-job"
+CREDENTIALS = {"AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "b", "AWS_DEFAULT_REGION": "us-east-1"}
+
+
+@dataclass
+class Place:
+    """An S3 on this machine behind a server that can fail, and a job that writes to it."""
+
+    front: FlakyServer
+    client: Any
+    job: TrainingJob
+    whole: Ended
+
+    def manifests(self) -> int:
+        """Checkpoints that are wholly there."""
+        found = self.client.list_objects_v2(Bucket=BUCKET).get("Contents", ())
+        return sum(item["Key"].endswith(f"/{MANIFEST}") for item in found)
+
+    def fail(self, fault: Fault) -> None:
+        self.front.decide = lambda method, path: fault
+
+    def when_sent(self, count: int, seconds: float = 0.0) -> Disturbance:
+        """A kill when so many manifests have been asked to be stored."""
+        seen = len(self.front.seen)
+
+        def sent() -> int:
+            return sum(method == "PUT" and path.endswith(MANIFEST) for method, path in self.front.seen[seen:])
+
+        return Disturbance(f"{count} checkpoints sent", lambda glimpse: sent() >= count, seconds)
+
+
+@pytest.fixture(scope="session")
+def port() -> Iterator[int]:
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    yield int(server.get_host_and_port()[1])
+    server.stop()
+
+
+@pytest.fixture
+def place(port: int, zygote: Zygote, tmp_path: Path) -> Iterator[Place]:
+    job = text_job(tmp_path / "job", "gradual", epochs="30")
+    whole = start(zygote, replace(job, storage=Storage(tmp_path / "reference")), tmp_path / "whole")
+    assert whole.exit_code == 0, whole.log
+    client = boto3.client(
+        "s3",
+        endpoint_url=f"http://127.0.0.1:{port}",
+        aws_access_key_id="a",
+        aws_secret_access_key="b",
+        region_name="us-east-1",
+    )
+    client.create_bucket(Bucket=BUCKET)
+    with FlakyServer(port) as front:
+        environment = {**job.request.environment, **CREDENTIALS, "AWS_ENDPOINT_URL": front.url, "NO_PROXY": "127.0.0.1"}
+        asked = {**job.request.hyperparameters, "checkpoint_s3_uri": f"s3://{BUCKET}/{os.urandom(4).hex()}"}
+        request = replace(
+            job.request, hyperparameters=asked, environment=environment, checkpoint_path=None
+        )  # no platform: nothing is copied, nothing comes back
+        yield Place(front, client, replace(job, request=request), whole)
+    for item in client.list_objects_v2(Bucket=BUCKET).get("Contents", ()):
+        client.delete_object(Bucket=BUCKET, Key=item["Key"])
+    client.delete_bucket(Bucket=BUCKET)
+    client.close()
+
+
+@pytest.mark.slow
+def test_killed_and_started_on_an_empty_machine(place: Place, zygote: Zygote, tmp_path: Path) -> None:
+    for count, seconds in ((2, 0.0), (1, 0.1), (2, 0.02)):
+        killed = start(zygote, place.job, tmp_path / "opt-ml", place.when_sent(count, seconds))
+        assert killed.disturbed, killed.log
+    rest = start(zygote, place.job, tmp_path / "opt-ml")
+    assert rest.exit_code == 0, rest.log
+    assert "Resumed from" in rest.log
+    assert set(rest.epoch_lines()) <= set(place.whole.epoch_lines())
+    assert_same_bits(left_in(rest.folder), left_in(place.whole.folder))
+    assert account_in(rest.folder)["starts"] >= 2
+    assert place.manifests() in (2, 3)  # the newest two, and the best where it is an older one
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("fault", ["unavailable", "cut off", "denied"])
+def test_a_server_that_goes_away_meanwhile(fault: Fault, place: Place, zygote: Zygote, tmp_path: Path) -> None:
+    """Training goes on; a restart finds what was sent before; when the server is back, so are the checkpoints."""
+    first = start(zygote, place.job, tmp_path / "opt-ml", place.when_sent(1, 0.05))
+    assert first.disturbed, first.log
+
+    def goes_away(method: str, path: str) -> Fault:
+        return fault if sum(m == "PUT" and p.endswith(MANIFEST) for m, p in place.front.seen) > 2 else "none"
+
+    place.front.decide = goes_away
+    second = start(zygote, place.job, tmp_path / "opt-ml", after_line("WARNING: checkpoint", 0.0))
+    assert second.disturbed, second.log
+    assert "its copy to S3 failed; the job goes on" in second.log
+    place.fail("none")
+    rest = start(zygote, place.job, tmp_path / "opt-ml")
+    assert rest.exit_code == 0, rest.log
+    assert "Resumed from" in rest.log
+    assert_same_bits(left_in(rest.folder), left_in(place.whole.folder))
+
+
+def test_a_server_that_is_not_there_at_the_start(place: Place, zygote: Zygote, tmp_path: Path) -> None:
+    place.fail("cut off")
+    ended = start(zygote, place.job, tmp_path / "opt-ml")
+    assert ended.exit_code == 2, ended.log
+    assert "could not be reached" in ended.folder.failure.read_text("utf-8")
