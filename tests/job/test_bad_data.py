@@ -118,3 +118,14 @@ def test_a_failure_in_the_midst_of_training_leaves_through_train(tmp_path: Path,
     assert job.exit_code == 1
     assert re.match(CASES["cut off"].cause, job.failure)
     assert "Traceback" not in job.log
+
+
+def test_nothing_left_to_evaluate_is_told_after_the_first_epoch(tmp_path: Path, unseen: Path, network: Path) -> None:
+    (tmp_path / "validation" / "red").mkdir(parents=True)
+    (tmp_path / "validation" / "red" / "bad.png").write_bytes(b"hello")
+    channels = {"train": unseen, "validation": tmp_path / "validation", "model": network}
+    job = train_here(tmp_path / "job", channels, {"epochs": "500", "max_bad_records": "5"})
+    assert job.exit_code == 1
+    assert job.failure.startswith(
+        "channel 'validation': none of the 1 records to evaluate can be read: red/bad.png is no image"
+    )

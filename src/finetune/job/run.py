@@ -13,7 +13,7 @@ from finetune.contract.interruption import Interruption
 from finetune.data.batches import Batches
 from finetune.data.labels import LabelMap
 from finetune.data.record import Reader
-from finetune.errors import UserError
+from finetune.errors import DataError, UserError
 from finetune.evaluation.predict import Pass, Predictions, predict
 from finetune.job.account import Account, AccountBook
 from finetune.job.announce import LogObserver, describe_plan
@@ -55,9 +55,21 @@ class Prepared:
         return self.request.spec
 
     def predict(self, batches: Batches) -> Predictions | None:
-        """What the network says now; `None` when asked to stop meanwhile."""
-        numerics = self.numerics
-        return predict(self.backbone, batches, Pass(numerics.device, numerics.context, self.interruption.__bool__))
+        """What the network says now; `None` when asked to stop meanwhile.
+
+        Raises:
+            DataError: none of the records can be read.
+        """
+        how = Pass(self.numerics.device, self.numerics.context, self.interruption.__bool__)
+        predictions = predict(self.backbone, batches, how)
+        if predictions is not None and not len(predictions.positions):
+            channel = batches.dataset.reader.channel
+            key, reason = self.loaders.bad_records[channel].listing()[0]
+            raise DataError(
+                f"channel {channel!r}: none of the {len(batches.dataset)} records to evaluate can be read: {key}"
+                f" {reason}; give others, or lower max_bad_records to see such records at once"
+            )
+        return predictions
 
 
 def run_job(request: Request, interruption: Interruption) -> None:
