@@ -63,6 +63,13 @@ def test_an_output_folder_that_cannot_be_written_still_gives_the_exit_code(folde
     assert str(folder.output) in job.log
 
 
+def test_a_full_disk_for_extra_files_is_the_platforms_fault_too(folder: JobFolder) -> None:
+    with mounted(folder.output_data, "size=4k"):
+        job = run_here(folder)
+    assert job.exit_code == 2
+    assert job.failure.startswith("The machine failed the job: No space left on device")
+
+
 def test_a_bug_of_ours_ends_with_its_traceback(folder: JobFolder, tmp_path: Path) -> None:
     (tmp_path / "sitecustomize.py").write_text(
         "import finetune.job.request as broken\n"
