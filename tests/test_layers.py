@@ -40,7 +40,6 @@ MAY_IMPORT: dict[str, set[str]] = {
     "launch": {"job", "contract", "errors"},
     "entry": {"launch", "job", "contract", "errors"},
     "__main__": {"entry"},
-    "__main__": {"entry"},
 }
 # Layer: what it may import from outside the standard library; layers that are not named may import anything.
 MAY_DEPEND_ON: dict[str, set[str]] = {"errors": set(), "contract": set(), "spec": {"pydantic"}}

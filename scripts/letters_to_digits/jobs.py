@@ -72,7 +72,8 @@ def outcome_of(result: JobResult) -> Outcome:
         JobFailedError: the job failed.
     """
     if result.status != "Completed" or result.model is None:
-        raise JobFailedError(f"{result.failure_reason or result.status}\nIts log: {result.log}")
+        reason = (result.failure_reason or result.status).splitlines()[0]
+        raise JobFailedError(f"{reason}\n    Its log: {result.log}")
     with tarfile.open(result.model) as archive:
         member = archive.extractfile("metrics.json")
         assert member is not None  # noqa: S101 - only a folder of that name would give None

@@ -39,7 +39,7 @@ def test_numbers_are_read_from_the_artifact(tmp_path: Path) -> None:
 
 
 def test_a_failed_job_is_told_with_its_log(tmp_path: Path) -> None:
-    with pytest.raises(JobFailedError, match=r"exit code 3\nIts log: .*000\.log"):
+    with pytest.raises(JobFailedError, match=r"exit code 3\n *Its log: .*000\.log"):
         outcome_of(job_of("raise SystemExit(3)", tmp_path))
 
 
