@@ -9,6 +9,9 @@ from pathlib import Path
 
 import pytest
 
+# The image is built once for all tests that need it.
+from image.conftest import image as image
+
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -38,3 +41,15 @@ def quiet(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
         "SAGEMAKER_SUPPRESS_V2_WARNING": "1",
         "PYTHONDONTWRITEBYTECODE": "1",
     }
+
+
+@pytest.fixture(scope="session")
+def compose(image: str) -> str:
+    """The folder of docker-compose; the engine is known to answer."""
+    return program("docker-compose")
+
+
+def program(name: str) -> str:
+    """The folder of a program that comes with none of Docker's packages."""
+    command = (str(ROOT / "scripts" / "docker" / "program"), name)
+    return subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout.strip()

@@ -1,0 +1,107 @@
+"""Jobs in the clients' local mode, and all that they leave on this machine's Docker engine."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import subprocess
+import tarfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[2]
+NETWORK = "sagemaker-local"
+WORKING_FOLDER = "com.docker.compose.project.working_dir"
+
+
+@dataclass(frozen=True)
+class LocalJob:
+    """A job that has ended.
+
+    Attributes:
+        exit_code: of the example.
+        model: its `model.tar.gz`.
+        output: its `output.tar.gz`.
+    """
+
+    exit_code: int
+    log: str
+    model: Path
+    output: Path
+
+    def files(self, archive: Path) -> dict[str, bytes]:
+        """Content of every file of an archive."""
+        with tarfile.open(archive) as tar:
+            members = [member for member in tar if member.isfile()]
+            return {member.name: stream.read() for member in members if (stream := tar.extractfile(member))}
+
+    def unpacked(self, folder: Path) -> Path:
+        """The artifact, unpacked."""
+        for name, content in self.files(self.model).items():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (folder / name).write_bytes(content)
+        return folder
+
+    def metrics(self) -> dict[str, Any]:
+        """What the artifact says about the job."""
+        loaded: dict[str, Any] = json.loads(self.files(self.model)["metrics.json"])
+        return loaded
+
+
+@dataclass(frozen=True)
+class LocalMode:
+    """Runs examples in local mode, one at a time: all their containers share one network.
+
+    Attributes:
+        lock: file that all processes of the tests share.
+        variables: of the examples' environment.
+    """
+
+    image: str
+    place: Path
+    lock: Path
+    variables: Mapping[str, str]
+
+    def run(self, example: str, channels: Mapping[str, str], *more: str, values: Sequence[str] = ()) -> LocalJob:
+        """Run an example to its end, in a folder of its own."""
+        sdk = example.split("/")[0]
+        folder = self.place / f"{sdk}-{len(list(self.place.iterdir()))}"
+        (folder / "temporary").mkdir(parents=True)
+        command = [str(ROOT / "scripts" / "example"), example, "--image", self.image, "--local"]
+        command += ["--output", f"file://{folder}", *more]
+        command += [word for name, uri in channels.items() for word in ("--channel", f"{name}={uri}")]
+        command += [word for value in values for word in ("--hyperparameter", value)]
+        variables = {**self.variables, "TMPDIR": str(folder / "temporary")}
+        with self.lock.open("w") as lock, swept(folder):
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            ended = subprocess.run(
+                command, env=variables, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
+            )
+        archives = {path.name: path for path in folder.rglob("*.tar.gz")}
+        missing = folder / "missing.tar.gz"
+        return LocalJob(
+            ended.returncode,
+            ended.stdout,
+            archives.get("model.tar.gz", missing),
+            archives.get("output.tar.gz", missing),
+        )
+
+
+@contextmanager
+def swept(folder: Path) -> Iterator[None]:
+    """Remove the containers and the network of jobs that were composed below a folder, which the clients leave."""
+    try:
+        yield
+    finally:
+        template = f'{{{{.ID}}}} {{{{.Label "{WORKING_FOLDER}"}}}}'
+        listing = subprocess.run(
+            ["docker", "ps", "-a", "--format", template], capture_output=True, text=True, check=True
+        )
+        lines = [line.partition(" ") for line in listing.stdout.splitlines()]
+        ours = [container for container, _, place in lines if place.startswith(str(folder))]
+        if ours:
+            subprocess.run(["docker", "rm", "--force", "--volumes", *ours], capture_output=True, check=True)
+        subprocess.run(["docker", "network", "rm", NETWORK], capture_output=True, check=False)

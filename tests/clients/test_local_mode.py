@@ -1,0 +1,157 @@
+"""Do the SDKs' local modes run the image: one host and two, channels from folders and from S3, failures as failures?"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import re
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+
+import boto3
+import pytest
+
+from clients.local_mode import LocalJob, LocalMode
+from clients.recording_aws import REGION, recording_aws
+from coloured_pictures import write_pictures
+from finetune.artifact import inference
+
+pytestmark = [pytest.mark.image, pytest.mark.slow]
+
+SDKS = ("sdk_v2", "sdk_v3")
+BUCKET = "pictures"
+QUICK = ("model_name=resnet18", "strategy=from_scratch", "image_size=32", "epochs=1", "batch_size=8")
+ARTIFACT = {"artifact.json", "code/inference.py", "metrics.json", "model.safetensors"}
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_pictures(tmp_path_factory.mktemp("pictures") / "train", 12)
+
+
+@pytest.fixture(scope="module")
+def local_mode(
+    image: str,
+    compose: str,
+    environment_of: Callable[[str], Path],
+    quiet: dict[str, str],
+    tmp_path_factory: pytest.TempPathFactory,
+    worker_id: str,
+) -> LocalMode:
+    for sdk in SDKS:
+        environment_of(sdk.replace("_", "-"))
+    base = tmp_path_factory.getbasetemp()
+    lock = (base if worker_id == "master" else base.parent) / "local-mode.lock"
+    variables = {**quiet, "PATH": f"{compose}{os.pathsep}{quiet['PATH']}", "AWS_DEFAULT_REGION": REGION}
+    variables["AWS_EC2_METADATA_DISABLED"] = "true"
+    return LocalMode(image, tmp_path_factory.mktemp("local-mode"), lock, variables)
+
+
+@pytest.fixture(scope="module")
+def s3(pictures: Path) -> Iterator[Mapping[str, str]]:
+    """Variables by which a stand-in for S3 is found, which holds the pictures under `s3://pictures/train`."""
+    with recording_aws() as aws:
+        client = boto3.client("s3", region_name=REGION, endpoint_url=aws.url, **aws.credentials)
+        client.create_bucket(Bucket=BUCKET, CreateBucketConfiguration={"LocationConstraint": REGION})
+        for path in sorted(pictures.rglob("*.*")):
+            client.upload_file(str(path), BUCKET, f"train/{path.relative_to(pictures)}")
+        yield aws.environment()
+
+
+@pytest.fixture(scope="module")
+def one_host(local_mode: LocalMode, pictures: Path) -> Callable[[str], LocalJob]:
+    """The plain job of each SDK, which is run once."""
+    done: dict[str, LocalJob] = {}
+
+    def job(sdk: str) -> LocalJob:
+        if sdk not in done:
+            done[sdk] = local_mode.run(f"{sdk}/train", {"train": f"file://{pictures}"}, values=QUICK)
+        return done[sdk]
+
+    return job
+
+
+def assert_whole(job: LocalJob) -> None:
+    assert job.exit_code == 0, job.log
+    assert set(job.files(job.model)) == ARTIFACT
+    written = set(job.files(job.output))
+    assert {"data/metrics.json", "data/validation_predictions.csv"} <= written
+    assert "failure" not in written, job.log
+    assert job.metrics()["job"]["finished"]
+
+
+@pytest.mark.parametrize("sdk", SDKS)
+def test_one_host_with_channels_from_folders(
+    one_host: Callable[[str], LocalJob], pictures: Path, tmp_path: Path, sdk: str
+) -> None:
+    job = one_host(sdk)
+    assert_whole(job)
+    model = inference.model_fn(str(job.unpacked(tmp_path)))
+    predictions = io.StringIO(job.files(job.output)["data/validation_predictions.csv"].decode())
+    for row in csv.DictReader(predictions):
+        request = inference.input_fn((pictures / row["record"]).read_bytes(), "application/x-image")
+        (answer,) = inference.predict_fn(request, model).records
+        assert answer["predicted_label"] == row["predicted_label"]
+        told = [float(row[f"probability:{label}"]) for label in answer["labels"]]
+        assert answer["probabilities"] == pytest.approx(told, abs=1e-4)
+
+
+@pytest.mark.parametrize("sdk", SDKS)
+def test_two_hosts_with_channels_from_s3_write_one_whole_model(
+    local_mode: LocalMode, s3: Mapping[str, str], one_host: Callable[[str], LocalJob], sdk: str
+) -> None:
+    with_s3 = LocalMode(local_mode.image, local_mode.place, local_mode.lock, {**local_mode.variables, **s3})
+    two = with_s3.run(f"{sdk}/train", {"train": f"s3://{BUCKET}/train"}, "--instance-count", "2", values=QUICK)
+    assert_whole(two)
+    one = one_host(sdk)
+    weights = [job.files(job.model)["model.safetensors"] for job in (one, two)]
+    assert weights[0] == weights[1]
+
+
+@pytest.mark.parametrize("sdk", SDKS)
+def test_a_failing_job_is_reported_as_failed_with_our_first_line(
+    local_mode: LocalMode, pictures: Path, sdk: str
+) -> None:
+    job = local_mode.run(f"{sdk}/train", {"train": f"file://{pictures}"}, values=(*QUICK, "learning_rate=fast"))
+    assert job.exit_code != 0
+    assert re.search(r"Process\s+exited\s+with\s+code:\s+1\b", job.log)
+    failure = job.files(job.output)["failure"].decode()
+    assert failure.splitlines()[0].startswith("learning_rate")
+    assert failure.splitlines()[0] in job.log
+    assert job.files(job.model) == {}
+
+
+@pytest.mark.parametrize("sdk", SDKS)
+def test_other_hosts_fail_with_the_words_of_the_first(local_mode: LocalMode, tmp_path: Path, sdk: str) -> None:
+    data = write_pictures(tmp_path / "train", 3)
+    for folder in sorted(path for path in data.iterdir() if path.is_dir())[1:]:
+        for picture in folder.iterdir():
+            picture.unlink()
+        folder.rmdir()
+    job = local_mode.run(f"{sdk}/train", {"train": f"file://{data}"}, "--instance-count", "2", values=QUICK)
+    assert job.exit_code != 0
+    failure = job.files(job.output)["failure"].decode()
+    assert "train" in failure.splitlines()[0] and "class" in failure.splitlines()[0]
+    assert job.files(job.model) == {}
+
+
+@pytest.mark.parametrize("sdk", SDKS)
+def test_a_model_is_trained_further(
+    local_mode: LocalMode, one_host: Callable[[str], LocalJob], pictures: Path, sdk: str
+) -> None:
+    model = one_host(sdk).model
+    source = f"file://{model if sdk == 'sdk_v2' else model.parent}"
+    values = ("epochs=1", "batch_size=8", "strategy=feature_extraction")
+    job = local_mode.run(f"{sdk}/incremental", {"train": f"file://{pictures}"}, "--model", source, values=values)
+    assert_whole(job)
+    assert job.metrics()["job"]["kept_head"]
+    artifacts = [json.loads(one.files(one.model)["artifact.json"]) for one in (one_host(sdk), job)]
+    assert artifacts[0]["architecture"] == artifacts[1]["architecture"]
+
+
+def test_local_mode_refuses_what_it_cannot_do(local_mode: LocalMode, pictures: Path) -> None:
+    job = local_mode.run("sdk_v2/spot", {"train": f"file://{pictures}"})
+    assert job.exit_code == 2
+    assert "unrecognized arguments: --local" in job.log
