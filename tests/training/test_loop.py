@@ -22,7 +22,7 @@ from finetune.strategies.plan import Phase
 from finetune.strategies.presets import Network, make_plan
 from finetune.training.loop import NoCheckpoints, Training, fit, restore_best
 from finetune.training.precision import choose_numerics
-from finetune.training.state import Row, State, TrainingState
+from finetune.training.state import Best, Row, State, TrainingState
 from finetune.training.step import step_seed
 from tiny import TinyBackbone, TinyReader, tiny_batches
 
@@ -198,11 +198,19 @@ def test_early_stopping_gives_up_and_restores_the_best_epoch() -> None:
     lesson.fit()
     progress, best = lesson.state.progress, lesson.state.best
     assert progress.stopped_early
-    assert progress.epoch == best.epoch + 3 < 50
+    assert progress.epoch == best.improved + 3 < 50
     restore_best(lesson.state)
     found = lesson.evaluate()
     assert found is not None
     assert found["validation:accuracy"] == best.accuracy == max(r["validation:accuracy"] for r in lesson.recorder.rows)
+
+
+def test_patience_waits_for_accuracy_while_the_best_epoch_follows_the_loss() -> None:
+    lesson, best = Lesson(request()), Best(keep=True)
+    for epoch, (accuracy, loss) in enumerate([(0.5, 1.0), (0.5, 0.8), (0.505, 0.9), (0.5, 0.1), (0.6, 2.0)]):
+        row = {"validation:accuracy": accuracy, "validation:loss": loss}
+        best.offer(row, epoch, lesson.state.weights, min_delta=0.01)
+        assert (best.epoch, best.improved) == [(0, 0), (1, 0), (2, 0), (2, 0), (4, 4)][epoch]
 
 
 def test_a_loss_that_is_no_number_ends_the_job_with_advice() -> None:

@@ -174,7 +174,7 @@ def _close_epoch(training: Training, state: TrainingState, observer: Observer, m
     state.totals.clear()
     patience = training.stopping.patience
     if patience is not None and metrics and progress.epoch >= training.stopping.min_epochs:
-        waited = progress.epoch - 1 - state.best.epoch
+        waited = progress.epoch - 1 - state.best.improved
         progress.stopped_early = waited >= patience and progress.epoch < training.epochs
 
 

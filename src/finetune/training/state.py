@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -139,19 +139,27 @@ class Best:
 
     Attributes:
         keep: whether weights are copied at all; only early stopping restores them.
+        epoch: the best one, from 0; -1 before the first.
+        improved: the last one whose accuracy rose by more than `min_delta` over that of the one improved before.
+        reference: accuracy of the epoch `improved`.
     """
 
     keep: bool
     epoch: int = -1
     accuracy: float = float("-inf")
     loss: float = float("inf")
+    improved: int = -1
+    reference: float = float("-inf")
     weights: dict[str, Tensor] = field(default_factory=dict)
+
+    _NUMBERS: ClassVar = ("epoch", "accuracy", "loss", "improved", "reference")
 
     def offer(self, row: Mapping[str, float], epoch: int, weights: LearningWeights, min_delta: float) -> None:
         """Take an epoch's validation metrics, and its weights where it is the best."""
         accuracy, loss = row["validation:accuracy"], row["validation:loss"]
-        better = accuracy > self.accuracy + min_delta or (accuracy >= self.accuracy and loss < self.loss)
-        if not better:
+        if accuracy > self.reference + min_delta:
+            self.improved, self.reference = epoch, accuracy
+        if (accuracy, -loss) <= (self.accuracy, -self.loss):
             return
         self.epoch, self.accuracy, self.loss = epoch, accuracy, loss
         if self.keep:
@@ -159,11 +167,13 @@ class Best:
 
     def state_dict(self) -> State:
         """Tensors by name and plain values."""
-        return {"epoch": self.epoch, "accuracy": self.accuracy, "loss": self.loss, "weights": dict(self.weights)}
+        numbers = {name: getattr(self, name) for name in self._NUMBERS}
+        return {**numbers, "weights": dict(self.weights)}
 
     def load_state_dict(self, state: State, /) -> None:
         """Take up tensors and plain values."""
-        self.epoch, self.accuracy, self.loss = state["epoch"], state["accuracy"], state["loss"]
+        for name in self._NUMBERS:
+            setattr(self, name, state[name])
         self.weights = dict(state["weights"])
 
 
