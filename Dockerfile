@@ -39,6 +39,7 @@ ENV PATH=/opt/venv/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/
     MPLBACKEND=Agg \
     MPLCONFIGDIR=/tmp/matplotlib \
     HF_HOME=/tmp/huggingface \
+    TORCHINDUCTOR_CACHE_DIR=/tmp/torchinductor \
     TORCH_HOME=/tmp/torch
 
 COPY --from=packages /opt/venv /opt/venv

@@ -22,7 +22,7 @@ IMPORTED = (
     *("finetune.entry", "finetune.job.run", "container.job", "container.user_script", "container.other_module"),
 )
 COMPILERS = ("cc", "c99", "gcc", "g++", "clang", "nvcc", "make", "ld", "as")
-FORBIDDEN = ("*.a", "tests/test_*.py", "include", "id_rsa*", "ssh_host_*")
+FORBIDDEN = ("*.a", "tests/test_*.py", "test/test_*.py", "include", "id_rsa*", "ssh_host_*")
 
 
 def faults(lock: Path) -> Iterator[str]:

@@ -135,10 +135,9 @@ def _torchrun(job: Job) -> tuple[str, ...]:
         os.environ["NCCL_SOCKET_IFNAME"] = os.environ["GLOO_SOCKET_IFNAME"] = interface
     hosts, processes = list(job.hosts), job.num_gpus or 1
     run = (sys.executable, "-m", "torch.distributed.run", f"--nnodes={len(hosts)}", f"--nproc_per_node={processes}")
-    if len(hosts) == 1:
-        return (*run, "--standalone")
-    rank = hosts.index(job.current_host)
-    return (*run, f"--node_rank={rank}", f"--master_addr={hosts[0]}", f"--master_port={_MASTER_PORT}")
+    # One host alone needs no name, which may not be known without a network.
+    leader, rank = (hosts[0], hosts.index(job.current_host)) if len(hosts) > 1 else ("127.0.0.1", 0)
+    return (*run, f"--node_rank={rank}", f"--master_addr={leader}", f"--master_port={_MASTER_PORT}")
 
 
 def wait_for_names(hosts: Sequence[str], seconds: float = NAMES_SECONDS) -> None:

@@ -9,6 +9,7 @@
 """
 
 from sagemaker_simulator.configuration import Channel, RequestError, Resources, TrainingRequest
+from sagemaker_simulator.container import Container
 from sagemaker_simulator.interruptions import Interruption, Moment, Schedule, draw_interruptions
 from sagemaker_simulator.job import run_job
 from sagemaker_simulator.layout import JobFolder, lay_out
@@ -21,6 +22,7 @@ from sagemaker_simulator.sync_agent import SyncAgent, SyncOptions, restore
 
 __all__ = [
     "Channel",
+    "Container",
     "Interruption",
     "JobFolder",
     "JobResult",

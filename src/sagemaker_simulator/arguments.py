@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from sagemaker_simulator.configuration import Channel, RequestError, TrainingRequest
+from sagemaker_simulator.container import Container, gpu_options
 from sagemaker_simulator.environment import image_path
 from sagemaker_simulator.interruptions import GRACE_SECONDS, Interruption, Moment
 from sagemaker_simulator.plan import TrainingJob
@@ -21,7 +22,7 @@ from sagemaker_simulator.storage import Storage
 from sagemaker_simulator.sync_agent import SyncOptions
 
 _DESCRIPTION = """\
-Run a training job on this machine, without Docker, as SageMaker would run it in the image: a fresh /opt/ml in a
+Run a training job on this machine as SageMaker would run it in the image, with or without Docker: a fresh /opt/ml in a
 folder, the platform's configuration files and environment, checkpoints copied to a folder that stands for S3, and
 model.tar.gz and output.tar.gz at the end. Ctrl-C stops the job as StopTrainingJob does, a second Ctrl-C kills it."""
 
@@ -30,6 +31,7 @@ examples:
   run-local --channel train=data/train --hyperparameter epochs=3
   run-local --channel train=reviews.csv --content-type train=text/csv --output my-job
   run-local --channel train=data --interrupt-at 20 --interrupt-at random --interruption reclaim
+  run-local --channel train=data --image finetune:0.1.0
   run-local --channel train=data -- python train.py"""
 
 
@@ -66,15 +68,18 @@ def read_order(arguments: Sequence[str]) -> Order:
     if place.exists() and any(place.iterdir()):
         raise RequestError(f"--output {place}: the folder is not empty; give another one, or empty it")
     command = tuple(options.command)
-    if command and shutil.which(command[0], path=image_path()) is None:
-        raise RequestError(f"the command {command[0]!r} was not found, or is not executable")
+    container = _container(options)
+    program, path = ("docker", None) if container else (command[0] if command else "", image_path())
+    if program and shutil.which(program, path=path) is None:
+        raise RequestError(f"the command {program!r} was not found, or is not executable")
     job = TrainingJob(
         request=_request(options, name),
-        command=command or toolkit_command(),
+        command=command or (("train",) if container else toolkit_command()),
         storage=Storage(place / "s3"),
         sync=SyncOptions(seed=options.seed),
         echo=None if options.quiet else sys.stdout,
         working_folder=Path.cwd() if command else None,
+        container=container,
     )
     return Order(job, place / "opt-ml", _interruptions(options), options.grace, options.seed)
 
@@ -86,9 +91,9 @@ def _request(options: argparse.Namespace, name: str) -> TrainingRequest:
     if unknown:
         raise RequestError(f"--content-type {unknown[0]}=...: there is no channel {unknown[0]!r}")
     environment = _pairs(options.env, "--env", "NAME=VALUE")
-    if options.module and not options.command:
+    if options.module and not options.command and options.image is None:
         environment.setdefault("SAGEMAKER_TRAINING_MODULE", options.module)
-    if not options.command and "SAGEMAKER_TRAINING_MODULE" not in environment:
+    if not options.command and options.image is None and "SAGEMAKER_TRAINING_MODULE" not in environment:
         raise RequestError("nothing to run: give --module MODULE:FUNCTION, or a command after --")
     return TrainingRequest(
         name=name,
@@ -99,6 +104,15 @@ def _request(options: argparse.Namespace, name: str) -> TrainingRequest:
         hyperparameters=_pairs(options.hyperparameter, "--hyperparameter", "NAME=VALUE"),
         environment=environment,
     )
+
+
+def _container(options: argparse.Namespace) -> Container | None:
+    if options.image is None:
+        given = next((name for name in ("network", "shm_size") if getattr(options, name) is not None), None)
+        if given:
+            raise RequestError(f"--{given.replace('_', '-')} is for jobs in a container: give --image as well")
+        return None
+    return Container(options.image, options.network or "none", options.shm_size or "1g", gpu_options())
 
 
 def _interruptions(options: argparse.Namespace) -> tuple[Interruption, ...]:
@@ -134,6 +148,7 @@ def _parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     _add_job_options(parser)
+    _add_container_options(parser)
     _add_interruption_options(parser)
     parser.add_argument("command", nargs="*", help="a command to run after -- instead of the image's `train`")
     return parser
@@ -153,6 +168,13 @@ def _add_job_options(parser: argparse.ArgumentParser) -> None:
     job.add_argument("--output", metavar="DIR", type=Path, help="new or empty folder; default: local-jobs/JOB-NAME")
     job.add_argument("--copy", action="store_true", help="copy the channels' data instead of linking to them")
     job.add_argument("--quiet", action="store_true", help="keep the job's log in its file only")
+
+
+def _add_container_options(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("in a container, with the machine's GPUs where Docker can lend them")
+    group.add_argument("--image", metavar="NAME", help="run `train` of this image by docker, not here")
+    group.add_argument("--network", metavar="NAME", help="Docker's; default: none")
+    group.add_argument("--shm-size", metavar="SIZE", help="of /dev/shm; default: 1g")
 
 
 def _add_interruption_options(parser: argparse.ArgumentParser) -> None:

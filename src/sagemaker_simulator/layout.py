@@ -69,12 +69,13 @@ class JobFolder:
         return self.root / self.checkpoint_path.relative_to(PLATFORM_ROOT)
 
 
-def lay_out(root: Path, request: TrainingRequest) -> JobFolder:
+def lay_out(root: Path, request: TrainingRequest, seen_as: Path | None = None) -> JobFolder:
     """Make a fresh `/opt/ml` with folders, configuration files and channels.
 
     Args:
         root: does not exist yet, or is an empty folder: the remains of another job would become part of this one.
         request: what the job is asked for.
+        seen_as: where the job sees it, such as `/opt/ml` in a container; `None` for a job that sees `root` itself.
 
     Raises:
         RequestError: the folder is not empty.
@@ -87,7 +88,8 @@ def lay_out(root: Path, request: TrainingRequest) -> JobFolder:
     has_checkpoints = request.checkpoint_path is not None
     if has_checkpoints:
         folder.checkpoints.mkdir(parents=True)
-    write_configuration(request, folder.config, folder.checkpoints if has_checkpoints else None)
+    seen = JobFolder(seen_as or folder.root, folder.checkpoint_path)
+    write_configuration(request, folder.config, seen.checkpoints if has_checkpoints else None)
     for channel in request.channels:
         _place(channel, folder.data / channel.name)
     return folder

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
+from sagemaker_simulator.container import SEEN_AS
 from sagemaker_simulator.environment import job_environment
 from sagemaker_simulator.interruptions import Interruption
 from sagemaker_simulator.layout import lay_out
@@ -28,13 +29,15 @@ class Machine:
 
     def __init__(self, job: TrainingJob, root: Path, watch: tuple[str, int] | None) -> None:
         """Lay out `root`, bring the checkpoints back and start the job."""
-        self.folder = lay_out(root, job.request)
+        self.folder = lay_out(root, job.request, None if job.container is None else SEEN_AS)
         self.log = job.storage.next_log()
         self.signalled: float | None = None
         self._agent: SyncAgent | None = None
-        program = Program(
-            job.command, job_environment(job.request, self.folder), job.working_folder or self.folder.root
-        )
+        if job.container is None:
+            environment = job_environment(job.request, self.folder)
+            program = Program(job.command, environment, job.working_folder or self.folder.root)
+        else:
+            program = job.container.program(job.request, self.folder, job.command)
         if job.request.checkpoint_path is not None:
             restore(job.storage.checkpoints, self.folder.checkpoints)
             self._agent = SyncAgent(self.folder.checkpoints, job.storage.checkpoints, job.sync)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TextIO
 
 from sagemaker_simulator.configuration import TrainingRequest
+from sagemaker_simulator.container import Container
 from sagemaker_simulator.interruptions import GRACE_SECONDS, Interruption, Moment
 from sagemaker_simulator.storage import Storage
 from sagemaker_simulator.sync_agent import SyncOptions
@@ -24,6 +25,7 @@ class TrainingJob:
         sync: how the checkpoint agent behaves.
         echo: a stream that gets the job's log while it runs.
         working_folder: where the command runs; `None` for the job's `/opt/ml`.
+        container: runs the command in a container; `None` for a process of this machine.
     """
 
     request: TrainingRequest
@@ -32,6 +34,7 @@ class TrainingJob:
     sync: SyncOptions = field(default_factory=SyncOptions)
     echo: TextIO | None = None
     working_folder: Path | None = None
+    container: Container | None = None
 
 
 class StopButton:

@@ -34,11 +34,13 @@ class Program:
         command: program and arguments.
         environment: the whole environment.
         folder: working directory.
+        end: a command that ends what the process may have left running elsewhere, such as a container.
     """
 
     command: Sequence[str]
     environment: Mapping[str, str]
     folder: Path
+    end: Sequence[str] = ()
 
 
 class JobProcess:
@@ -56,6 +58,7 @@ class JobProcess:
             FileNotFoundError: there is no such program, or no such working directory.
         """
         self._machine = secrets.token_hex(16)
+        self._end = tuple(program.end)
         self.started = time.monotonic()
         self._ended: float | None = None
         self._process = subprocess.Popen(  # noqa: S603 - running the caller's command is what this class is for
@@ -106,6 +109,9 @@ class JobProcess:
         """
         if self._process.poll() is None:
             os.killpg(self._process.pid, signal.SIGKILL)
+        if self._end:
+            subprocess.run(self._end, capture_output=True, check=False)  # noqa: S603 - the program's own end
+            self._end = ()
         deadline = time.monotonic() + _PATIENCE_SECONDS
         while remaining := _processes_of(self._machine):
             for pid in remaining:

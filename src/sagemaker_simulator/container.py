@@ -1,0 +1,74 @@
+"""A job in a container of the real image: what `docker run` is told, so that it sees what it sees on the platform."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+import subprocess
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from sagemaker_simulator.configuration import PLATFORM_ROOT, TrainingRequest
+from sagemaker_simulator.environment import BASE_FOLDER_VARIABLE, job_environment
+from sagemaker_simulator.layout import JobFolder
+from sagemaker_simulator.process import Program
+
+SEEN_AS = Path(PLATFORM_ROOT)
+_OF_THE_CLIENT = ("PATH", "HOME")
+_OF_THE_MACHINE = ("PATH", "PYTHONPATH", "HOME", "TMPDIR", "LD_LIBRARY_PATH", BASE_FOLDER_VARIABLE)
+
+
+@dataclass(frozen=True, slots=True)
+class Container:
+    """How jobs run in containers.
+
+    Attributes:
+        image: its name.
+        network: Docker's name of a network; `none` shows that a job needs nothing but its channels.
+        shared_memory: size of `/dev/shm`, of which Docker gives 64 MB otherwise.
+        options: further ones of `docker run`.
+    """
+
+    image: str
+    network: str = "none"
+    shared_memory: str = "1g"
+    options: tuple[str, ...] = ()
+
+    def program(self, request: TrainingRequest, folder: JobFolder, command: tuple[str, ...]) -> Program:
+        """The Docker client in the role of the job's process; it passes SIGTERM on to the container.
+
+        The data of channels are mounted where the links in `folder` point to, so nothing is copied. What the job writes
+        belongs to the user who started it.
+
+        Args:
+            request: what the job is asked for.
+            folder: becomes `/opt/ml`.
+            command: `train`, unless the request names another.
+        """
+        name = f"{request.name}-{secrets.token_hex(4)}"
+        given = job_environment(request, folder).items()
+        variables = {key: value for key, value in given if key not in _OF_THE_MACHINE} | dict(request.environment)
+        words = ["docker", "run", "--rm", "--name", name, "--network", self.network, "--shm-size", self.shared_memory]
+        words += ["--hostname", request.resources.current_host, "--user", f"{os.getuid()}:{os.getgid()}"]
+        words += ["--volume", f"{folder.root}:{SEEN_AS}"]
+        for channel in request.channels:
+            if channel.placement == "link":
+                words += ["--volume", f"{channel.source.absolute()}:{channel.source.absolute()}:ro"]
+        for key, value in variables.items():
+            words += ["--env", f"{key}={value}"]
+        client = {key: value for key, value in os.environ.items() if key in _OF_THE_CLIENT or key.startswith("DOCKER_")}
+        return Program(
+            (*words, *self.options, self.image, *command), client, folder.root, ("docker", "rm", "--force", name)
+        )
+
+
+def gpu_options(environment: Mapping[str, str] = os.environ) -> tuple[str, ...]:
+    """`--gpus all` where this machine has a GPU that Docker can lend, else nothing."""
+    docker = shutil.which("docker")
+    if docker is None or "CUDA_VISIBLE_DEVICES" in environment or not Path("/dev/nvidiactl").exists():
+        return ()
+    ask = (docker, "info", "--format", "{{json .Runtimes}}")
+    runtimes = subprocess.run(ask, capture_output=True, text=True, check=False)  # noqa: S603 - found by name just now
+    return ("--gpus", "all") if "nvidia" in runtimes.stdout else ()

@@ -1,0 +1,69 @@
+"""The image under test, built once from the unchanged Dockerfile; without a Docker engine its tests are left out."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from coloured_pictures import write_pictures
+from image.containers import Harbour
+
+ROOT = Path(__file__).resolve().parents[2]
+IMAGE = "finetune:test"
+REQUIRED = "FINETUNE_REQUIRE_ENGINE"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """All tests of this folder need an engine."""
+    for item in items:
+        if Path(__file__).parent in item.path.parents:
+            item.add_marker(pytest.mark.image)
+
+
+@pytest.fixture(scope="session")
+def image(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> str:
+    """The name of the image; `FINETUNE_TEST_IMAGE` names one that is built already."""
+    engine = subprocess.run(["docker", "info"], capture_output=True, check=False) if _has_docker() else None
+    if engine is None or engine.returncode:
+        reason = "the image is not tested, for no Docker engine answers: scripts/docker/engine start"
+        if os.environ.get(REQUIRED):
+            pytest.fail(reason)
+        pytest.skip(reason)
+    built = os.environ.get("FINETUNE_TEST_IMAGE")
+    if built:
+        return built
+    base = tmp_path_factory.getbasetemp()
+    with ((base if worker_id == "master" else base.parent) / "image.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        build = subprocess.run([ROOT / "scripts" / "build-image", IMAGE], capture_output=True, text=True, check=False)
+    assert build.returncode == 0, build.stdout[-5000:] + build.stderr[-5000:]
+    return IMAGE
+
+
+def _has_docker() -> bool:
+    return any((Path(folder) / "docker").exists() for folder in os.environ.get("PATH", "").split(os.pathsep))
+
+
+@pytest.fixture
+def harbour(image: str) -> Iterator[Harbour]:
+    """Starts containers, and leaves none behind."""
+    harbour = Harbour(image)
+    yield harbour
+    harbour.clear()
+
+
+@pytest.fixture(scope="session")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """24 pictures of each of three colours."""
+    return write_pictures(tmp_path_factory.mktemp("pictures") / "train", 24)
+
+
+@pytest.fixture(scope="session")
+def unseen(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """8 further pictures of each colour."""
+    return write_pictures(tmp_path_factory.mktemp("unseen") / "validation", 8, 100)

@@ -1,0 +1,143 @@
+"""Containers as the platform runs them: `docker run IMAGE train` on a hand-made `/opt/ml`, without a network."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import secrets
+import subprocess
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from sagemaker_simulator import JobFolder, TrainingRequest, lay_out
+
+ML = "/opt/ml"
+PATIENCE_SECONDS = 240.0
+NOBODY = 12345
+READ_ONLY = ("--read-only", "--tmpfs", "/tmp")
+
+
+def docker(*arguments: str) -> str:
+    """What a docker command says on standard output; it must succeed."""
+    ended = subprocess.run(["docker", *arguments], capture_output=True, text=True, check=False)
+    assert ended.returncode == 0, ended.stderr
+    return ended.stdout
+
+
+@dataclass(frozen=True)
+class Manner:
+    """How a container is run.
+
+    Attributes:
+        user: number of the user and group.
+        options: further ones of `docker run`.
+        environment: variables of the request.
+        command: `train`, as the platform says; empty where a client leaves it to the image.
+    """
+
+    user: int = 0
+    options: Sequence[str] = ()
+    environment: Sequence[str] = ("OMP_NUM_THREADS=2",)
+    command: Sequence[str] = ("train",)
+
+
+AS_NOBODY = Manner(NOBODY, READ_ONLY)
+
+
+@dataclass
+class Container:
+    """A container that was started, and its `/opt/ml`."""
+
+    name: str
+    folder: JobFolder
+    seconds_to_stop: float = 0.0
+
+    def log(self) -> str:
+        """All that it wrote so far."""
+        ended = subprocess.run(
+            ["docker", "logs", self.name], stdout=-1, stderr=subprocess.STDOUT, text=True, check=True
+        )
+        return ended.stdout
+
+    def wait_for(self, pattern: str) -> None:
+        """Wait until its log matches."""
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        while not re.search(pattern, self.log()):
+            assert self.is_running(), f"it ended before {pattern!r}:\n{self.log()}"
+            assert time.monotonic() < deadline, f"{pattern!r} never came:\n{self.log()}"
+            time.sleep(0.05)
+
+    def is_running(self) -> bool:
+        """Whether its first process lives."""
+        return docker("inspect", "--format", "{{.State.Running}}", self.name).strip() == "true"
+
+    def stop(self, grace: int = 120) -> None:
+        """Stop it as the platform does: SIGTERM, and SIGKILL after the grace time."""
+        began = time.monotonic()
+        docker("stop", "--time", str(grace), self.name)
+        self.seconds_to_stop = time.monotonic() - began
+
+    def wait(self) -> int:
+        """Wait until it ends; its exit code."""
+        command = ["docker", "wait", self.name]
+        return int(subprocess.run(command, capture_output=True, timeout=PATIENCE_SECONDS, check=True).stdout)
+
+    @property
+    def failure(self) -> str:
+        """Its failure file; empty where there is none."""
+        return self.folder.failure.read_text("utf-8") if self.folder.failure.exists() else ""
+
+    def weights(self) -> bytes:
+        """Every bit of the model's weights."""
+        return (self.folder.model / "model.safetensors").read_bytes()
+
+    def metrics(self) -> dict[str, Any]:
+        """What the job says of itself."""
+        loaded: dict[str, Any] = json.loads((self.folder.output_data / "metrics.json").read_text("utf-8"))
+        return loaded
+
+
+@dataclass
+class Harbour:
+    """Starts containers of one image, and removes them all in the end."""
+
+    image: str
+    started: list[str] = field(default_factory=list)
+
+    def start(self, root: Path, request: TrainingRequest, manner: Manner = AS_NOBODY) -> Container:
+        """Start a job on a fresh `/opt/ml`; the data of its channels are mounted where their links point to."""
+        folder = lay_out(root, request, Path(ML))
+        return self.start_in(folder, manner, tuple(str(channel.source) for channel in request.channels))
+
+    def start_in(self, folder: JobFolder, manner: Manner = AS_NOBODY, data: Sequence[str] = ()) -> Container:
+        """Start a job on an `/opt/ml` that is laid out already."""
+        give_to(folder.root, manner.user)
+        name = f"finetune-test-{secrets.token_hex(6)}"
+        options = ["--user", f"{manner.user}:{manner.user}", "--network", "none", "--volume", f"{folder.root}:{ML}"]
+        options += [word for place in data for word in ("--volume", f"{place}:{place}:ro")]
+        options += [word for variable in manner.environment for word in ("--env", variable)]
+        self.started.append(name)
+        docker("run", "--detach", "--name", name, *options, *manner.options, self.image, *manner.command)
+        return Container(name, folder)
+
+    def run(self, root: Path, request: TrainingRequest, manner: Manner = AS_NOBODY) -> tuple[int, Container]:
+        """Run a job to its end."""
+        container = self.start(root, request, manner)
+        return container.wait(), container
+
+    def clear(self) -> None:
+        """Remove every container, running or not."""
+        if self.started:
+            subprocess.run(["docker", "rm", "--force", "--volumes", *self.started], capture_output=True, check=False)
+            self.started.clear()
+
+
+def give_to(folder: Path, user: int) -> None:
+    """Make a folder and all in it a user's own."""
+    for place, folders, files in os.walk(folder):
+        for name in (".", *folders, *files):
+            os.chown(Path(place) / name, user, user, follow_symlinks=False)

@@ -1,0 +1,87 @@
+"""What is in the image, how large is it, and what does it say about itself?"""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import finetune
+from image.containers import docker
+
+ROOT = Path(__file__).resolve().parents[2]
+MOST_BYTES = 5_500_000_000
+MOST_BYTES_OF_CODE = 10_000_000
+
+SEARCH = r"""
+import os, pathlib, re
+for place, folders, files in os.walk('/'):
+    folders[:] = [name for name in folders if os.path.join(place, name) not in ('/proc', '/sys', '/dev')]
+    for name in files:
+        path = os.path.join(place, name)
+        if re.search(r'/(gcc|g\+\+|cc|clang|nvcc|ld|as|make)(-\d+)?$|\.a$|^/opt/.*/tests?/test_\w+\.py$', path):
+            print(path)
+        elif re.search(r'^/root/.+|/\.cache/|^/tmp/|^/var/cache/apt/.+|^/var/lib/apt/lists/.+|\.whl$', path):
+            print(path) if not re.search(r'/root/\.(bashrc|profile)$', path) else None
+        elif re.search(r'\.(pem|key)$|id_(rsa|dsa|ecdsa|ed25519)', path) and os.path.isfile(path):
+            print(path) if b'PRIVATE KEY' in pathlib.Path(path).read_bytes() else None
+"""
+
+
+@pytest.fixture(scope="module")
+def inspected(image: str) -> dict[str, Any]:
+    described: list[dict[str, Any]] = json.loads(docker("image", "inspect", image))
+    return described[0]
+
+
+def test_it_is_no_larger_than_it_may_be(
+    inspected: dict[str, Any], record_property: Callable[[str, object], None]
+) -> None:
+    record_property("image_bytes", inspected["Size"])
+    assert inspected["Size"] <= MOST_BYTES
+
+
+def test_it_says_what_it_is(inspected: dict[str, Any]) -> None:
+    config = inspected["Config"]
+    labels = config["Labels"]
+    assert labels["org.opencontainers.image.version"] == finetune.__version__
+    assert re.match(r"[0-9a-f]{40}(-changed)?$|unknown$", labels["org.opencontainers.image.revision"])
+    assert (config["Cmd"], config["Entrypoint"]) == (["train"], None)
+    environment = dict(variable.split("=", 1) for variable in config["Env"])
+    assert environment["NVIDIA_VISIBLE_DEVICES"] == "all"
+    assert environment["NVIDIA_DRIVER_CAPABILITIES"] == "compute,utility"
+
+
+def test_nothing_is_in_it_that_does_not_belong(image: str) -> None:
+    assert docker("run", "--rm", "--network", "none", "--read-only", image, "python", "-B", "-c", SEARCH) == ""
+
+
+def test_the_code_comes_last_and_is_small(image: str) -> None:
+    form = ("--no-trunc", "--human=false", "--format", "{{.Size}} {{.CreatedBy}}")
+    lines = [line.partition(" ") for line in docker("history", *form, image).splitlines()]
+    layers = [(int(size), made_by) for size, _, made_by in lines]
+    code = max(number for number, (_, made_by) in enumerate(layers) if "/opt/finetune" in made_by and "COPY" in made_by)
+    assert sum(size for size, _ in layers[: code + 1]) < MOST_BYTES_OF_CODE
+    assert max(size for size, _ in layers[code:]) > 1_000_000_000
+
+
+def test_any_builder_can_read_the_dockerfile() -> None:
+    text = (ROOT / "Dockerfile").read_text(encoding="utf-8")
+    assert not re.search(r"^#\s*syntax=|--mount|--link|<<", text, re.MULTILINE)
+    assert "ARG BASE_IMAGE=debian:bookworm-slim" in text
+
+
+def test_the_first_process_is_small_and_quick_to_listen(image: str) -> None:
+    """Python reaches the line that blocks signals within a fraction of a second, and imports nothing large before."""
+    command = "import sys, container.train; print(len([name for name in sys.modules if name.split('.')[0] == 'torch']))"
+    assert docker("run", "--rm", "--network", "none", image, "python", "-c", command).strip() == "0"
+
+
+def test_an_unknown_command_fails(image: str) -> None:
+    ended = subprocess.run(["docker", "run", "--rm", image, "serve"], capture_output=True, check=False)
+    assert ended.returncode == 127
