@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import json
 import os
 import shutil
@@ -38,7 +39,8 @@ class Glimpse:
 
     def checkpoints(self, pattern: str) -> int:
         """Files of that name in the checkpoints' folders."""
-        return len(list(self.folder.checkpoints.glob(f"step-*/{pattern}")))
+        # Not Path.glob, which fails where the job removes a folder meanwhile.
+        return len(glob.glob(f"{glob.escape(str(self.folder.checkpoints))}/step-*/{pattern}"))
 
 
 @dataclass(frozen=True)
