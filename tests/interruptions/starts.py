@@ -39,8 +39,8 @@ class Glimpse:
 
     def checkpoints(self, pattern: str) -> int:
         """Files of that name in the checkpoints' folders."""
-        # Not Path.glob, which fails where the job removes a folder meanwhile.
-        return len(glob.glob(f"{glob.escape(str(self.folder.checkpoints))}/step-*/{pattern}"))
+        folder = glob.escape(str(self.folder.checkpoints))
+        return len(glob.glob(f"{folder}/step-*/{pattern}"))  # noqa: PTH207 - Path.glob fails where a folder goes meanwhile
 
 
 @dataclass(frozen=True)

@@ -68,7 +68,8 @@ class AccountBook:
         if self.folder is not None and not anew:
             # Whatever lies there: an account is worth no failure.
             with suppress(OSError, ValueError, TypeError, OverflowError):
-                self.load_state_dict(json.loads((self.folder / ACCOUNT_FILE).read_text("utf-8")))
+                known = json.loads((self.folder / ACCOUNT_FILE).read_text("utf-8"))
+                self.load_state_dict(known if isinstance(known, dict) else {})
         self._write()
 
     def state_dict(self) -> dict[str, int | float]:
@@ -78,7 +79,7 @@ class AccountBook:
     def load_state_dict(self, state: Mapping[str, int | float], /) -> None:
         """Go on from what an earlier start told, here or with its checkpoint: of two accounts the later one counts."""
         earlier = {name: type(value)(state.get(name, 0)) for name, value in asdict(self.account).items()}
-        earlier["starts"] += 1
+        earlier["starts"] += 1  # this one
         for name, value in earlier.items():
             setattr(self.account, name, max(value, getattr(self.account, name)))
 

@@ -1,0 +1,95 @@
+"""What does a checkpoint take from the steps beside it?"""
+
+from __future__ import annotations
+
+import os
+import statistics
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torchvision.models import resnet50
+
+from finetune.checkpoint import About, BackgroundWriter, CheckpointStore, SnapshotBuffers, Specification
+
+STEPS = 12
+SAVES = 5
+
+
+@dataclass(frozen=True, slots=True)
+class SaveCost:
+    """Medians, in seconds.
+
+    Attributes:
+        step: of a step beside which nothing is written.
+        step_meanwhile: of one beside a write.
+        stall: for which a step waits for the copy.
+        write: from the copy to a complete checkpoint.
+        worked: of a core, during that.
+    """
+
+    megabytes: float
+    step: float
+    step_meanwhile: float
+    stall: float
+    write: float
+    worked: float
+
+    def share(self, interval: float) -> float:
+        """Share of the time that one checkpoint per interval takes from training: the stall, and slower steps."""
+        slower = max(0.0, 1 - self.step / self.step_meanwhile) * self.write
+        return (self.stall + slower) / interval
+
+
+class Lesson:
+    """A ResNet-50 that learns noise."""
+
+    def __init__(self) -> None:
+        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self.network = resnet50(num_classes=10).to(self.device)
+        self.optimizer = torch.optim.AdamW(self.network.parameters())
+        self.pixels = torch.randn(16, 3, 128, 128, device=self.device)
+        self.targets = torch.randint(0, 10, (16,), device=self.device)
+
+    def step(self) -> float:
+        """Seconds of one step."""
+        began = time.monotonic()
+        torch.nn.functional.cross_entropy(self.network(self.pixels), self.targets).backward()  # type: ignore[no-untyped-call]  # untyped in torch
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+        return time.monotonic() - began
+
+    def parts(self) -> Mapping[str, Any]:
+        """What is saved."""
+        return {"weights": self.network, "optimizer": self.optimizer}
+
+
+def measure_save_cost(folder: Path) -> SaveCost:
+    """Train a while, and save beside it again and again."""
+    lesson = Lesson()
+    lesson.step()
+    alone = [lesson.step() for _ in range(STEPS)]
+    buffers, stalls, writes, worked, beside = SnapshotBuffers(), [], [], [], []
+    store = CheckpointStore(folder)
+    with BackgroundWriter(store) as writer:
+        for number in range(SAVES):
+            began, seconds, cpu_seconds = time.monotonic(), writer.seconds, writer.cpu_seconds
+            snapshot = buffers.take(lesson.parts())
+            stalls.append(time.monotonic() - began)
+            writer.submit(snapshot, About(number, "periodic", Specification.of({})))
+            while writer.busy:
+                beside.append(lesson.step())
+            writer.wait()
+            writes.append(writer.seconds - seconds)
+            worked.append(writer.cpu_seconds - cpu_seconds)
+            alone += [lesson.step() for _ in range(2)]
+    newest = store.folder / str(store.names()[0])
+    size = sum(entry.stat().st_size for entry in os.scandir(newest)) / 1e6
+    median = statistics.median
+    # The first copy also makes the buffers for the later ones.
+    return SaveCost(size, median(alone), median(beside), median(stalls[1:]), median(writes), median(worked))

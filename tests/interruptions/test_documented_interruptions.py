@@ -1,0 +1,35 @@
+"""Does docs/interruptions.md say what the code does?"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import fields
+from pathlib import Path
+
+from finetune.job.account import Account
+from finetune.job.resume import CHANGEABLE
+from finetune.spec.knobs import all_knobs
+
+PAGE = (Path(__file__).resolve().parents[2] / "docs" / "interruptions.md").read_text("utf-8")
+
+
+def rows_after(words: str) -> list[str]:
+    """First cells of the first table after some words."""
+    table = re.search(r"\n\|---.*\n((?:\|.*\n)+)", PAGE[PAGE.index(words) :])
+    assert table is not None
+    return [row.split("|")[1].strip().strip("`") for row in table[1].splitlines()]
+
+
+def test_the_hyperparameters_that_may_change() -> None:
+    assert rows_after("These may change:") == list(CHANGEABLE)
+    assert set(CHANGEABLE) <= set(all_knobs())
+
+
+def test_the_entries_of_the_account() -> None:
+    assert rows_after("`metrics.json` has") == [field.name for field in fields(Account)]
+
+
+def test_the_default_intervals() -> None:
+    knobs = all_knobs()
+    for name in ("checkpoint_interval_seconds", "checkpoint_keep"):
+        assert f"`{name}` ({float(knobs[name].default):g})" in PAGE

@@ -1,0 +1,87 @@
+"""Steps that were done again are counted, and an account that cannot be read or written costs nothing."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from finetune.job.account import AccountBook, process_age
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def killed_after(folder: Path, first: int, last: int) -> AccountBook:
+    clock = Clock()
+    book = AccountBook(folder, clock)
+    book.open(anew=False)
+    book.begin(first, 0.25)
+    for step in range(first + 1, last + 1):
+        clock.now += 2.0
+        book.step_done(step)
+    return book
+
+
+def test_steps_that_were_done_again(tmp_path: Path) -> None:
+    killed_after(tmp_path, 0, 10)
+    killed_after(tmp_path, 6, 9)
+    account = killed_after(tmp_path, 8, 12).account
+    assert account.starts == 3
+    assert account.steps_repeated == 4 + 1
+    assert account.last_step == 12
+    assert account.load_seconds == 0.75
+
+
+def test_a_job_that_begins_anew(tmp_path: Path) -> None:
+    killed_after(tmp_path, 0, 10)
+    book = AccountBook(tmp_path)
+    book.open(anew=True)
+    book.begin(0, 0.0)
+    assert book.account.as_json() == {**dict.fromkeys(book.account.as_json(), 0), "starts": 1}
+
+
+def test_a_checkpoint_brings_the_account_to_an_empty_folder(tmp_path: Path) -> None:
+    state = json.loads(json.dumps(killed_after(tmp_path / "gone", 0, 10).state_dict()))
+    book = AccountBook(tmp_path / "new")
+    book.open(anew=False)
+    book.load_state_dict(state)
+    book.begin(10, 0.0)
+    assert (book.account.starts, book.account.last_step, book.account.steps_repeated) == (2, 10, 0)
+
+
+def test_the_later_of_two_accounts_counts(tmp_path: Path) -> None:
+    early = killed_after(tmp_path, 0, 5).state_dict()
+    killed_after(tmp_path, 5, 20)
+    book = AccountBook(tmp_path)
+    book.open(anew=False)
+    book.load_state_dict(early)
+    assert (book.account.starts, book.account.last_step) == (3, 20)
+
+
+@pytest.mark.parametrize("content", ["", "[]", "3", '{"starts": "many"}', '{"starts": Infinity}', '{"last_step": []}'])
+def test_an_account_that_cannot_be_read(content: str, tmp_path: Path) -> None:
+    (tmp_path / "account.json").write_text(content, "utf-8")
+    book = AccountBook(tmp_path)
+    book.open(anew=False)
+    assert book.account.starts == 1
+
+
+def test_no_folder() -> None:
+    book = AccountBook(None)
+    book.open(anew=False)
+    book.begin(0, 0.0)
+    book.step_done(1)
+    book.close(0.5, 1.5)
+    assert book.account.stall_seconds == 0.5
+
+
+def test_the_age_of_this_process() -> None:
+    first = process_age()
+    assert 0.0 < first <= process_age()

@@ -1,0 +1,114 @@
+"""Checkpoints are written when they are due, and those that nobody asked for by steps only while they pay."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, field
+from typing import cast
+
+import pytest
+import torch
+
+from finetune.checkpoint import About, BackgroundWriter, CheckpointName, Snapshot, Specification
+from finetune.errors import PlatformError
+from finetune.training.checkpointing import Cadence, Checkpointing
+from finetune.training.state import Progress, Stateful, TrainingState
+
+
+@dataclass
+class Target:
+    """Notes what is written; one kind fails."""
+
+    failing: str = ""
+    written: list[tuple[int, str]] = field(default_factory=list)
+
+    def write(self, snapshot: Snapshot, about: About) -> CheckpointName:
+        if about.kind == self.failing:
+            raise PlatformError("disk full")
+        self.written.append((about.step, about.kind))
+        return CheckpointName(about.step, len(self.written))
+
+
+@dataclass
+class Copying:
+    """Something with a state whose copy takes time by the clock."""
+
+    now: float = 0.0
+    copy_seconds: float = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+    def state_dict(self) -> dict[str, object]:
+        self.now += self.copy_seconds
+        return {"weight": torch.zeros(2)}
+
+    def load_state_dict(self, state: dict[str, object], /) -> None:
+        raise NotImplementedError
+
+
+@dataclass
+class State:
+    """As much of a training state as checkpointing looks at."""
+
+    clock: Copying
+    progress: Progress = field(default_factory=Progress)
+    best: Progress = field(default_factory=Progress)
+
+    def parts(self) -> dict[str, Stateful]:
+        return {"clock": self.clock}
+
+
+def train(cadence: Cadence, clock: Copying, target: Target, steps: int, *, epoch: int = 0) -> list[tuple[int, str]]:
+    """One step per second, an epoch every so many, then the end."""
+    state = State(clock)
+    as_training_state = cast("TrainingState", state)
+    with BackgroundWriter(target) as writer:
+        checkpoints = Checkpointing(writer, Specification.of({}), cadence, clock)
+        for step in range(1, steps + 1):
+            clock.now += 1.0
+            state.progress.step = step
+            checkpoints.step_done(as_training_state)
+            wait(writer)
+            if epoch and step % epoch == 0:
+                state.progress.epoch += 1
+                checkpoints.epoch_done(as_training_state)
+                wait(writer)
+        checkpoints.save_now(as_training_state, "final")
+    return target.written
+
+
+def wait(writer: BackgroundWriter) -> None:
+    """Until nothing is in flight, without hearing of failures."""
+    while writer.busy:
+        pass
+
+
+def test_every_so_many_steps_whatever_it_costs() -> None:
+    found = train(Cadence(3, None), Copying(copy_seconds=50.0), Target(), 10)
+    assert found == [(3, "periodic"), (6, "periodic"), (9, "periodic"), (10, "final")]
+
+
+def test_every_so_many_seconds() -> None:
+    found = train(Cadence(None, 4.0), Copying(), Target(), 10)
+    assert found == [(4, "periodic"), (8, "periodic"), (10, "final")]
+
+
+def test_by_time_only_while_it_costs_a_hundredth() -> None:
+    found = train(Cadence(None, 4.0), Copying(copy_seconds=0.15), Target(), 60)
+    assert [step for step, _ in found] == [4, 20, 36, 52, 60]
+
+
+def test_short_epochs_are_saved_now_and_then() -> None:
+    found = train(Cadence(None, None), Copying(copy_seconds=0.09), Target(), 30, epoch=2)
+    assert [one for one in found if one[1] == "epoch"] == [(2, "epoch"), (12, "epoch"), (22, "epoch")]
+
+
+def test_what_is_written_is_not_written_again_at_the_end() -> None:
+    assert train(Cadence(5, None), Copying(), Target(), 10) == [(5, "periodic"), (10, "periodic")]
+
+
+def test_a_failed_write_is_told_and_costs_nothing_else(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING):
+        assert train(Cadence(4, None), Copying(), Target(failing="periodic"), 9) == [(9, "final")]
+    assert caplog.messages == ["disk full", "disk full"]
