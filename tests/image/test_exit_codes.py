@@ -27,7 +27,7 @@ def ended(container: Container, code: int, beginning: str) -> None:
 
 def test_a_wrong_hyperparameter_is_the_users_fault(pictures: Path, harbour: Harbour, tmp_path: Path) -> None:
     container = harbour.start(tmp_path / "ml", request_of({"train": pictures}, {"epoch": "3"}))
-    ended(container, 1, "epoch")
+    ended(container, 1, "Unknown hyperparameter 'epoch'")
 
 
 def test_wrong_data_are_the_users_fault(pictures: Path, harbour: Harbour, tmp_path: Path) -> None:
