@@ -143,6 +143,7 @@ def follow(
     scratch.mkdir()
     environment = {**job_environment(job.request, folder), "TMPDIR": str(scratch)}
     log = job.storage.next_log()
+    log.touch()  # a kill may come before the job itself has opened it
     pid = zygote.fork(environment, log)
     signalled = 0.0
     try:
