@@ -1,0 +1,48 @@
+"""Does `scripts/run-local --image` run a job in a container, stop it, take its machine away and start it again?"""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import tarfile
+from pathlib import Path
+
+from image.containers import docker
+from simulated_jobs import eventually
+
+RUN_LOCAL = Path(__file__).resolve().parents[2] / "scripts" / "run-local"
+SCRATCH = ("strategy=from_scratch", "model_name=resnet18", "image_size=32", "epochs=2", "batch_size=8")
+
+
+def order(image: str, pictures: Path, output: Path, *options: str) -> list[str]:
+    words = [str(RUN_LOCAL), "--image", image, "--channel", f"train={pictures}", "--output", str(output)]
+    return [*words, *(word for one in SCRATCH for word in ("-p", one)), *options]
+
+
+def test_a_job_that_is_killed_and_started_again(image: str, pictures: Path, tmp_path: Path) -> None:
+    name = f"killed-{tmp_path.name.replace('_', '-')}"
+    words = order(
+        image, pictures, tmp_path / "out", "--job-name", name, "--interrupt-at", "4", "-e", "OMP_NUM_THREADS=1"
+    )
+    run = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stdout + run.stderr
+    assert "start 0      Interrupted" in run.stdout
+    assert "start 1      Completed" in run.stdout
+    with tarfile.open(tmp_path / "out" / "s3" / "output" / "model.tar.gz") as archive:
+        assert "model.safetensors" in archive.getnames()
+    assert docker("ps", "--all", "--quiet", "--filter", f"name={name}") == ""
+
+
+def test_interrupt_stops_the_container_in_order(image: str, pictures: Path, tmp_path: Path) -> None:
+    log = tmp_path / "out" / "s3" / "logs" / "000.log"
+    words = order(image, pictures, tmp_path / "out", "-p", "seed=1", "--quiet")
+    words[words.index("epochs=2")] = "epochs=1000"
+    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as run:
+        eventually(log.exists)
+        while "epoch=1;" not in log.read_text():
+            assert run.poll() is None, log.read_text()
+        run.send_signal(signal.SIGINT)
+        out, _ = run.communicate(timeout=120)
+    assert "Stopped" in out
+    assert "Stopped in order" in log.read_text()
+    assert run.returncode == 0
