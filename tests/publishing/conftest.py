@@ -1,0 +1,5 @@
+"""The image that is published is the one that all tests share."""
+
+from __future__ import annotations
+
+from image.conftest import image as image

@@ -1,0 +1,171 @@
+"""Does buildspec.yml publish a good image, and nothing after a failure? Run phase by phase against ECR's stand-ins."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from xml.etree import ElementTree
+
+import boto3
+import pytest
+
+from clients.recording_aws import ACCOUNT, REGION, RecordingAws, recording_aws
+from publishing.buildspec import Build, run_build
+from publishing.registry import Registry, registry
+from publishing.vulnerability_feed import advisory, vulnerability_feed
+
+ROOT = Path(__file__).resolve().parents[2]
+HOST = f"{ACCOUNT}.dkr.ecr.{REGION}.amazonaws.com"
+REPOSITORY = "finetune"
+SUITE = "tests/contract -q"
+# Known, and accepted by the project's own list.
+KNOWN = {"protobuf": advisory("GHSA-8qvm-5x2c-j2w7", "protobuf", "4.25.8", "CVE-2025-4565")}
+MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
+
+pytestmark = [
+    pytest.mark.image,
+    pytest.mark.slow,
+    pytest.mark.timeout(1800),
+    pytest.mark.skipif(os.getuid() != 0, reason="only root can let a registry stand for Amazon ECR"),
+]
+
+
+@dataclass(frozen=True)
+class Site:
+    """A checkout, and what stands for AWS.
+
+    Attributes:
+        variables: of every build's environment.
+    """
+
+    source: Path
+    registry: Registry
+    aws: RecordingAws
+    variables: Mapping[str, str]
+
+    def build(self, log: Path, **variables: str) -> Build:
+        """Run the buildspec."""
+        return run_build(self.source, {**self.variables, **variables}, log)
+
+    def repositories(self) -> list[str]:
+        """Names of the repositories that ECR knows."""
+        ecr = boto3.client("ecr", region_name=REGION, endpoint_url=self.aws.url, **self.aws.credentials)
+        return [one["repositoryName"] for one in ecr.describe_repositories()["repositories"]]
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkout of the working tree as it is, in a commit of its own."""
+    folder = tmp_path_factory.mktemp("source")
+    listed = git(ROOT, "ls-files", "-z", "--cached", "--others", "--exclude-standard").split("\0")
+    for name in filter(None, listed):
+        if (ROOT / name).is_file():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / name, folder / name)
+    git(folder, "init", "--quiet")
+    commit(folder)
+    return folder
+
+
+def git(folder: Path, *arguments: str) -> str:
+    command = ("git", "-c", "user.name=build", "-c", "user.email=build@localhost", *arguments)
+    return subprocess.run(command, cwd=folder, stdout=subprocess.PIPE, text=True, check=True).stdout
+
+
+def commit(folder: Path) -> str:
+    git(folder, "add", "--all")
+    git(folder, "commit", "--quiet", "--message", "a build")
+    return git(folder, "rev-parse", "HEAD").strip()
+
+
+@pytest.fixture(scope="module")
+def site(image: str, source: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    """The image is built already, so building it again takes seconds."""
+    folder = tmp_path_factory.mktemp("registry")
+    found = subprocess.run(
+        (str(ROOT / "scripts" / "docker" / "program"), "docker-registry"), stdout=subprocess.PIPE, text=True, check=True
+    )
+    program = Path(found.stdout.strip()) / "docker-registry"
+    with recording_aws() as aws, vulnerability_feed(KNOWN) as feed:
+        ecr = boto3.client("ecr", region_name=REGION, endpoint_url=aws.url, **aws.credentials)
+        token = ecr.get_authorization_token()["authorizationData"][0]["authorizationToken"]
+        password = subprocess.run(["base64", "-d"], input=token, stdout=-1, text=True, check=True).stdout.partition(
+            ":"
+        )[2]
+        with registry(program, folder, HOST, password) as answering:
+            home = {"HOME": str(tmp_path_factory.mktemp("home")), "VULNERABILITY_SERVICE": feed}
+            kept = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
+            yield Site(source, answering, aws, {**kept, **home, **aws.environment()})
+    leave_no_image()
+
+
+def leave_no_image() -> None:
+    names = subprocess.run(
+        ["docker", "image", "ls", "--format", "{{.Repository}}:{{.Tag}}"], stdout=subprocess.PIPE, text=True, check=True
+    ).stdout.split()
+    ours = [name for name in names if name.startswith((HOST, "finetune:build-"))]
+    if ours:
+        subprocess.run(["docker", "image", "rm", *ours], stdout=subprocess.DEVNULL, check=True)
+
+
+def test_nothing_is_pushed_when_a_test_fails(site: Site, tmp_path: Path) -> None:
+    failing = site.source / "tests" / "contract" / "test_that_fails.py"
+    failing.write_text("def test_that_fails() -> None:\n    assert False\n", encoding="utf-8")
+    commit(site.source)
+    build = site.build(tmp_path / "log", TESTS="tests/contract/test_that_fails.py")
+    failing.unlink()
+    commit(site.source)
+    assert "1 failed" in build.log
+    assert build.failed["build"].startswith("scripts/test-image")
+    assert build.failed["post_build"] == 'test "$CODEBUILD_BUILD_SUCCEEDING" = 1'
+    report = ElementTree.parse(site.source / "build" / "reports" / "image.xml").getroot()[0]
+    assert (report.get("tests"), report.get("failures")) == ("1", "1")
+    assert (site.repositories(), site.registry.repositories(), build.artifacts) == ([], [], {})
+
+
+def test_nothing_is_pushed_with_a_vulnerability_that_nobody_accepted(site: Site, tmp_path: Path) -> None:
+    with vulnerability_feed({"pillow": advisory("GHSA-aaaa-bbbb-cccc", "pillow", "99.0")}) as feed:
+        build = site.build(tmp_path / "log", TESTS=SUITE, VULNERABILITY_SERVICE=feed)
+    assert "NOT ACCEPTED: pillow" in build.log
+    assert build.failed["build"].startswith("scripts/scan")
+    assert (site.repositories(), site.registry.repositories(), build.artifacts) == ([], [], {})
+
+
+def test_a_good_image_is_pushed_with_its_papers(site: Site, tmp_path: Path) -> None:
+    build = site.build(tmp_path / "log", TESTS=SUITE)
+    assert build.succeeded, build.log
+    revision = git(site.source, "rev-parse", "HEAD").strip()
+    version = re.findall(r'__version__ = "(.*)"', (site.source / "src/finetune/__init__.py").read_text("utf-8"))[0]
+    assert site.repositories() == [REPOSITORY]
+    assert site.registry.tags(REPOSITORY) == {version, revision}
+
+    uri = json.loads(build.artifacts["imageDetail.json"])["ImageURI"]
+    answers = [site.registry.get(f"{REPOSITORY}/manifests/{tag}", MANIFEST) for tag in (version, revision)]
+    assert {f"{HOST}/{REPOSITORY}@{answer.headers['Docker-Content-Digest']}" for answer in answers} == {uri}
+    assert re.search(rf"^pushed {re.escape(uri)} .* \d+\.\d\d GB$", build.log, re.MULTILINE)
+    assert "scan: accepted: smdebug needs protobuf 3" in build.log
+
+    bom = json.loads(build.artifacts["build/sbom.json"])
+    parts = {one["name"] for one in bom["components"]}
+    assert {"torch", "transformers", "sagemaker-training", "libc6", "python3.11"} <= parts
+    assert bom["metadata"]["component"]["version"] == revision
+    report = ElementTree.parse(site.source / "build" / "reports" / "image.xml").getroot()[0]
+    assert int(report.get("tests", "0")) > 20
+    assert (report.get("failures"), report.get("errors")) == ("0", "0")
+
+
+def test_the_repository_scans_what_is_pushed(site: Site) -> None:
+    ecr = boto3.client("ecr", region_name=REGION, endpoint_url=site.aws.url, **site.aws.credentials)
+    (repository,) = ecr.describe_repositories()["repositories"]
+    assert repository["imageScanningConfiguration"] == {"scanOnPush": True}
+
+
+def test_the_password_stays_nowhere(site: Site) -> None:
+    kept = Path(site.variables["HOME"]) / ".docker" / "config.json"
+    assert HOST not in kept.read_text(encoding="utf-8")
