@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import re
@@ -95,9 +96,7 @@ def site(image: str, source: Path, tmp_path_factory: pytest.TempPathFactory) -> 
     with recording_aws() as aws, vulnerability_feed(KNOWN) as feed:
         ecr = boto3.client("ecr", region_name=REGION, endpoint_url=aws.url, **aws.credentials)
         token = ecr.get_authorization_token()["authorizationData"][0]["authorizationToken"]
-        password = subprocess.run(["base64", "-d"], input=token, stdout=-1, text=True, check=True).stdout.partition(
-            ":"
-        )[2]
+        password = base64.b64decode(token).decode().partition(":")[2]
         with registry(program, folder, HOST, password) as answering:
             home = {"HOME": str(tmp_path_factory.mktemp("home")), "VULNERABILITY_SERVICE": feed}
             kept = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
