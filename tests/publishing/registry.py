@@ -71,7 +71,8 @@ def registry(program: Path, folder: Path, host: str, password: str) -> Iterator[
     (folder / "htpasswd").write_text(f"{USER}:{hashed}\n", encoding="utf-8")
     (folder / "configuration.yml").write_text(CONFIGURATION.format(folder=folder), encoding="utf-8")
     hosts, trusted = HOSTS.read_text(encoding="utf-8"), CERTIFICATES / host
-    with subprocess.Popen([program, "serve", str(folder / "configuration.yml")], stderr=subprocess.DEVNULL) as server:
+    command, quiet = (str(program), "serve", str(folder / "configuration.yml")), subprocess.DEVNULL
+    with subprocess.Popen(command, stdout=quiet, stderr=quiet) as server:
         try:
             HOSTS.write_text(f"{hosts.rstrip()}\n127.0.0.1 {host}\n", encoding="utf-8")
             trusted.mkdir(parents=True)

@@ -151,7 +151,7 @@ def test_a_good_image_is_pushed_with_its_papers(site: Site, tmp_path: Path) -> N
     assert "scan: accepted: smdebug needs protobuf 3" in build.log
 
     bom = json.loads(build.artifacts["build/sbom.json"])
-    parts = {one["name"] for one in bom["components"]}
+    parts = {one["name"].replace("_", "-") for one in bom["components"]}
     assert {"torch", "transformers", "sagemaker-training", "libc6", "python3.11"} <= parts
     assert bom["metadata"]["component"]["version"] == revision
     report = ElementTree.parse(site.source / "build" / "reports" / "image.xml").getroot()[0]
