@@ -18,7 +18,7 @@ from clients.recording_aws import REGION, recording_aws
 from coloured_pictures import write_pictures
 from finetune.artifact import inference
 
-pytestmark = [pytest.mark.image, pytest.mark.slow]
+pytestmark = [pytest.mark.image, pytest.mark.slow, pytest.mark.timeout(1800)]
 
 SDKS = ("sdk_v2", "sdk_v3")
 BUCKET = "pictures"

@@ -11,6 +11,7 @@ ROOT = Path(__file__).resolve().parents[2]
 IMAGE = ROOT / "container" / "requirements.txt"
 DEVELOPER = ROOT / "requirements-dev.txt"
 INSTALLER = ROOT / "scripts" / "uv.txt"
+ENVIRONMENTS = sorted((ROOT / "scripts" / "environments").glob("*.txt"))
 PIN = re.compile(r"^([a-z0-9][a-z0-9._-]*)(?:\[[a-z0-9,]+])?==(\S+)", re.MULTILINE)
 
 
@@ -18,7 +19,7 @@ def pins(lock: Path) -> dict[str, str]:
     return dict(PIN.findall(lock.read_text(encoding="utf-8")))
 
 
-@pytest.mark.parametrize("lock", [IMAGE, DEVELOPER, INSTALLER], ids=lambda lock: lock.name)
+@pytest.mark.parametrize("lock", [IMAGE, DEVELOPER, INSTALLER, *ENVIRONMENTS], ids=lambda lock: lock.name)
 def test_every_line_is_a_pin_a_hash_or_a_comment(lock: Path) -> None:
     entries = lock.read_text(encoding="utf-8").replace("\\\n", " ").splitlines()
     packages = [entry for entry in entries if not entry.lstrip().startswith("#")]
@@ -26,7 +27,11 @@ def test_every_line_is_a_pin_a_hash_or_a_comment(lock: Path) -> None:
     assert [entry for entry in packages if not PIN.match(entry) or "--hash=sha256:" not in entry] == []
 
 
-@pytest.mark.parametrize("name", ["container/requirements", "requirements-dev", "scripts/uv"])
+@pytest.mark.parametrize(
+    "name",
+    ["container/requirements", "requirements-dev", "scripts/uv"]
+    + [f"scripts/environments/{path.stem}" for path in ENVIRONMENTS],
+)
 @pytest.mark.parametrize("ending", ["in", "txt"])
 def test_no_registry_and_no_folder_is_named(name: str, ending: str) -> None:
     text = (ROOT / f"{name}.{ending}").read_text(encoding="utf-8")
@@ -36,3 +41,8 @@ def test_no_registry_and_no_folder_is_named(name: str, ending: str) -> None:
 def test_development_has_the_versions_of_the_image() -> None:
     developer = pins(DEVELOPER)
     assert {name: version for name, version in pins(IMAGE).items() if developer.get(name) != version} == {}
+
+
+def test_tests_inside_the_image_bring_no_other_version_of_what_it_holds() -> None:
+    inside, tests = pins(IMAGE), pins(ROOT / "scripts" / "environments" / "image-tests.txt")
+    assert {name: version for name, version in tests.items() if inside.get(name, version) != version} == {}

@@ -1,0 +1,33 @@
+"""Do `scripts/environment` and `scripts/example` say what there is, when they are asked for something else?"""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def run(script: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run((str(ROOT / "scripts" / script), *arguments), capture_output=True, text=True, check=False)
+
+
+@pytest.mark.parametrize("name", ["", "sdk-v9", "../uv"])
+def test_an_unknown_environment_is_refused_with_those_that_there_are(name: str) -> None:
+    ended = run("environment", name)
+    assert ended.returncode == 2
+    assert ended.stderr.split() == ["environment:", "give", "one", "of:", *known_environments()]
+
+
+def known_environments() -> list[str]:
+    return sorted(path.stem for path in (ROOT / "scripts" / "environments").glob("*.in"))
+
+
+@pytest.mark.parametrize("name", ["", "sdk_v2/unknown", "sdk_v2/estimators/..", "settings"])
+def test_an_unknown_example_is_refused_with_those_that_there_are(name: str) -> None:
+    ended = run("example", name)
+    assert ended.returncode == 2
+    assert {"sdk_v2/train", "sdk_v3/train", "sdk_v2/deploy"} <= set(ended.stderr.split())
+    assert "sdk_v2/estimators" not in ended.stderr
