@@ -44,10 +44,12 @@ def undisturbed(
 ) -> Iterator[Container]:
     """The same job, which nobody stops."""
     harbour = Harbour(image)
-    code, container = harbour.run(tmp_path_factory.mktemp("undisturbed") / "ml", request_for_pictures)
-    assert code == 0, container.log()
-    yield container
-    harbour.clear()
+    try:
+        code, container = harbour.run(tmp_path_factory.mktemp("undisturbed") / "ml", request_for_pictures)
+        assert code == 0, container.log()
+        yield container
+    finally:
+        harbour.clear()
 
 
 def in_a_step(container: Container) -> None:
