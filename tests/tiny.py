@@ -19,7 +19,8 @@ from finetune.data.images import ImageGeometry
 from finetune.data.labels import LabelMap
 from finetune.data.record import Record
 from finetune.data.transforms import ImageTransform
-from finetune.models.backbone import Description, ImageInput, LayerGroup, LoadedWeights, Outputs
+from finetune.models.backbone import Cut, Description, ImageInput, LayerGroup, LoadedWeights, Outputs
+from finetune.models.cut import cut_pictures
 from finetune.spec.job_spec import Task
 
 SIDE = 8
@@ -66,6 +67,9 @@ class TinyBackbone:
 
     def forward(self, inputs: Mapping[str, Tensor]) -> Outputs:
         return Outputs(self.module((inputs["pixels"].float() / 255 - 0.5) / 0.25))
+
+    def cut(self, border: int) -> Cut:
+        return cut_pictures(self, border, lambda inputs: (inputs["pixels"].float() / 255 - 0.5) / 0.25)
 
     def describe(self) -> Description:
         return Description("torchvision", "tiny")

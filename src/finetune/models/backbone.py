@@ -111,6 +111,30 @@ class Description:
     arguments: Mapping[str, object] = field(default_factory=dict)
 
 
+class Cut(Protocol):
+    """A network in two halves: a front that stays as it is, whose outputs may be kept, and a back that may learn.
+
+    In evaluation mode `back(front(inputs))` gives the logits of `forward(inputs)`, bit for bit. Auxiliary classifiers
+    look at layers of the front, so the back gives none.
+    """
+
+    @property
+    def padding(self) -> Mapping[str, float]:
+        """Where features have a row per token: what is put behind a shorter record's rows, by name; else empty."""
+        ...
+
+    def front(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Features of records, without gradients: tensors with a row for each record.
+
+        The layers of the front must be in evaluation mode.
+        """
+        ...
+
+    def back(self, features: Mapping[str, Tensor]) -> Outputs:
+        """What the network makes of features."""
+        ...
+
+
 class Backbone(Protocol):
     """A network of any family. Inputs are those of `data.batches.Batch.inputs`, already on the module's device."""
 
@@ -144,6 +168,14 @@ class Backbone(Protocol):
         Args:
             inputs: `pixels` uint8 `[batch, 3, size, size]` (normalised here, on the device), or `input_ids` and
                 `attention_mask` int64 `[batch, length]` and, where the network has them, `token_type_ids`.
+        """
+        ...
+
+    def cut(self, border: int) -> Cut:
+        """Cut the network in front of `layer_groups()[border]`; both halves share its layers.
+
+        Args:
+            border: number of groups in the front, from 1 to `len(layer_groups()) - 1`.
         """
         ...
 

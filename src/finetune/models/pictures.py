@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from finetune.errors import UserError
 from finetune.models.anatomy import layer_groups
-from finetune.models.backbone import Description, ImageInput, Interpolation, LayerGroup, LoadedWeights, Outputs
+from finetune.models.backbone import Cut, Description, ImageInput, Interpolation, LayerGroup, LoadedWeights, Outputs
+from finetune.models.cut import cut_pictures
 from finetune.models.preprocessing import Normaliser, earlier_input, triple, with_size
 from finetune.models.request import ModelRequest
 from finetune.models.sources import read_json
@@ -53,6 +54,10 @@ class PictureBackbone:
     def forward(self, inputs: Mapping[str, Tensor]) -> Outputs:
         """Classify `pixels`, uint8 `[batch, 3, size, size]`."""
         return Outputs(self.module(pixel_values=self._normalise(inputs)).logits)
+
+    def cut(self, border: int) -> Cut:
+        """Cut the network in front of `layer_groups()[border]`."""
+        return cut_pictures(self, border, self._normalise, "pixel_values")
 
     def describe(self) -> Description:
         """Say which class of transformers opens the folder."""

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from finetune.errors import UserError
 from finetune.models.anatomy import layer_groups
-from finetune.models.backbone import Description, LayerGroup, LoadedWeights, Outputs, TextInput
+from finetune.models.backbone import Cut, Description, LayerGroup, LoadedWeights, Outputs, TextInput
+from finetune.models.cut import cut_texts
 from finetune.models.request import ModelRequest
 from finetune.models.state_files import separate_tensors
 from finetune.models.transformers_families import TransformersFamily
@@ -42,8 +43,14 @@ class TextBackbone:
 
     def forward(self, inputs: Mapping[str, Tensor]) -> Outputs:
         """Classify `input_ids` and `attention_mask`, int64 `[batch, length]`, with `token_type_ids` where known."""
-        known = ("input_ids", "attention_mask", *(("token_type_ids",) if self.family.token_types else ()))
-        return Outputs(self.module(**{name: inputs[name] for name in known if name in inputs}).logits)
+        return Outputs(self.module(**{name: inputs[name] for name in self._known() if name in inputs}).logits)
+
+    def _known(self) -> tuple[str, ...]:
+        return ("input_ids", "attention_mask", *(("token_type_ids",) if self.family.token_types else ()))
+
+    def cut(self, border: int) -> Cut:
+        """Cut the network in front of `layer_groups()[border]`."""
+        return cut_texts(self, border, self._known(), first_token=self.family.first_token)
 
     def describe(self) -> Description:
         """Say which class of transformers opens the folder."""

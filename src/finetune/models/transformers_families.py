@@ -17,6 +17,7 @@ class TransformersFamily:
         anatomy: where its stem, body and head are.
         dropout: the field of its configuration that holds the head's dropout; None where it has none.
         token_types: whether its inputs distinguish the two texts of a pair.
+        first_token: whether the head looks at the first token of a text alone.
         positions: whether a sequence longer than `max_position_embeddings` has no place in it.
     """
 
@@ -25,6 +26,7 @@ class TransformersFamily:
     dropout: str | None = None
     token_types: bool = False
     positions: bool = True
+    first_token: bool = True
 
 
 def _encoder(base: str, head: str, classifier: str, more_stem: str = "", with_first: str = "") -> Anatomy:
@@ -100,6 +102,7 @@ TEXT: dict[str, TransformersFamily] = {
             classifier="score",
             stem_name="embeddings",
         ),
+        first_token=False,
     ),
 }
 

@@ -10,7 +10,8 @@ from typing import Any
 from torch import Tensor, nn
 
 from finetune.models.anatomy import Anatomy, layer_groups
-from finetune.models.backbone import Description, ImageInput, LayerGroup, LoadedWeights, Outputs
+from finetune.models.backbone import Cut, Description, ImageInput, LayerGroup, LoadedWeights, Outputs
+from finetune.models.cut import cut_pictures
 from finetune.models.preprocessing import Normaliser
 from finetune.models.state_files import write_weights
 
@@ -46,6 +47,10 @@ class TorchvisionBackbone:
             return Outputs(output)
         extras = ((extra.weight, getattr(output, extra.field)) for extra in self.anatomy.auxiliary)
         return Outputs(output.logits, tuple((weight, logits) for weight, logits in extras if logits is not None))
+
+    def cut(self, border: int) -> Cut:
+        """Cut the network in front of `layer_groups()[border]`."""
+        return cut_pictures(self, border, self._normalise)
 
     def describe(self) -> Description:
         """Say how torchvision builds the network."""
