@@ -19,7 +19,7 @@ SECONDS_TO_IMPORT = {"transformers", "matplotlib", "sklearn", "smdebug"}
 # Other stages are seen through these modules only, by those whose row names them.
 TYPES_OF_DATA = {"data.record", "data.labels", "data.batches"}
 TYPES_OF_MODELS = {"models.backbone"}
-STAGES = {"data", "models", "strategies", "checkpoint", "observe", "evaluation", "training", "artifact"}
+STAGES = {"data", "models", "strategies", "checkpoint", "observe", "evaluation", "training", "features", "artifact"}
 
 # Layer: what it may import of the project, as whole layers or single modules, beside itself.
 MAY_IMPORT: dict[str, set[str]] = {
@@ -31,6 +31,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "strategies": {"spec", "errors"} | TYPES_OF_MODELS,
     "checkpoint": {"errors"},
     "observe": {"errors"},
+    "features": {"errors"} | TYPES_OF_DATA | TYPES_OF_MODELS,
     "evaluation": {"observe", "errors"} | TYPES_OF_DATA | TYPES_OF_MODELS,
     "training": {"spec", "strategies", "checkpoint", "observe", "evaluation", "errors"}
     | TYPES_OF_DATA

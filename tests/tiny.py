@@ -58,7 +58,11 @@ class TinyBackbone:
         self.module = TinyNetwork(self.seed, self.dropout)
 
     def layer_groups(self) -> tuple[LayerGroup, ...]:
-        groups = {"stem": (self.module.stem,), "middle": (self.module.middle,), "head": (self.module.head,)}
+        groups = {
+            "stem": (self.module.stem,),
+            "middle": (self.module.middle,),
+            "head": (self.module.dropout, self.module.head),
+        }
         names = list(dict(self.module.named_parameters()))
         return tuple(
             LayerGroup(name, modules, tuple(n for n in names if n.split(".")[0] == name))

@@ -20,6 +20,7 @@ COUNTERPARTS = [
     (knobs.OptimisationKnobs, job_spec.OptimisationSpec),
     (knobs.RunKnobs, job_spec.RunSpec),
     (knobs.CheckpointKnobs, job_spec.CheckpointSpec),
+    (knobs.FeatureKnobs, job_spec.FeatureSpec),
 ]
 
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import copy
 import itertools
+import tempfile
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -15,7 +17,9 @@ from finetune.data.bad_records import BadRecords
 from finetune.data.batches import Batches
 from finetune.errors import UserError
 from finetune.evaluation.predict import Pass, predict
+from finetune.job.feeds import Frozen, PhaseFeeds
 from finetune.job.learning import Companions, build_training
+from finetune.job.loaders import Ledgers, Loaders
 from finetune.spec.job_spec import JobSpec
 from finetune.spec.parse import parse_hyperparameters
 from finetune.strategies.plan import Phase
@@ -62,23 +66,25 @@ class Lesson:
         names = tuple(group.name for group in self.backbone.layer_groups())
         plan = make_plan(self.spec.strategy, self.spec.optimisation, Network(names, "image-classification", True))
         size = self.spec.optimisation.batch_size
-        batches = tiny_batches(
+        self.batches = tiny_batches(
             TinyReader(self.records), training=True, batch_size=size, seed=self.spec.run.seed, workers=self.workers
         )
-        self.validation = tiny_batches(TinyReader(30, "validation"), training=False)
+        validation = tiny_batches(TinyReader(30, "validation"), training=False)
+        numerics = choose_numerics("fp32", CPU)
+        loaders = Loaders(self.batches, validation, None, None, Ledgers())
+        self.feeds = PhaseFeeds(Frozen(self.backbone, plan, self.spec, numerics), loaders, Path(tempfile.gettempdir()))
         companions = Companions(self.evaluate, self.interrupted, BadRecords("train", 0))
-        self.training, self.state = build_training(
-            self.spec, self.backbone, plan, batches, choose_numerics("fp32", CPU), companions
-        )
+        self.training, self.state = build_training(self.spec, self.backbone, plan, self.feeds, numerics, companions)
         self.recorder = Recorder()
 
     def interrupted(self) -> bool:
         return self.stop_after is not None and self.state.progress.step >= self.stop_after
 
     def evaluate(self) -> Row | None:
-        found = predict(
-            self.backbone, self.validation, Pass(CPU, self.training.stepper.numerics.context, lambda: False)
-        )
+        feed = self.feeds.validation()
+        assert feed is not None
+        how = Pass(CPU, self.training.stepper.numerics.context, lambda: False)
+        found = predict(self.backbone, feed.source, how, feed.forward)
         assert found is not None
         return {"validation:loss": found.loss, "validation:accuracy": found.accuracy}
 
@@ -112,7 +118,7 @@ def reference_losses(lesson: Lesson, optimizer: torch.optim.Optimizer, accumulat
     module.train()
     steps = itertools.count()
     for epoch in range(lesson.training.epochs):
-        batches = lesson.training.batches.iterate(epoch)
+        batches = lesson.batches.iterate(epoch)
         while group := list(itertools.islice(batches, accumulation)):
             step = next(steps)
             for settings in optimizer.param_groups:
@@ -156,10 +162,15 @@ def test_losses_equal_those_of_a_plain_loop_step_by_step(accumulation: int) -> N
     torch.testing.assert_close(dict(weights_of(lesson)), dict(weights_of(plain)), rtol=1e-5, atol=1e-6)
 
 
+CACHES: tuple[dict[str, str], ...] = ({}, {"cache_size_gb": "0"}, {"cache_size_gb": "0.00001"})
+"""Room for all features, for none, and for some."""
+
+
 @pytest.mark.parametrize("strategy", ["feature_extraction", "partial", "full", "gradual", "from_scratch"])
 @pytest.mark.parametrize("optimizer", ["adamw", "nag"])
-def test_an_interruption_after_any_step_changes_no_bit(strategy: str, optimizer: str) -> None:
-    spec = request(strategy=strategy, optimizer=optimizer, gradient_accumulation_steps="2", early_stopping_patience="9")
+def test_an_interruption_after_any_step_changes_no_bit_with_any_cache(strategy: str, optimizer: str) -> None:
+    wish = {"strategy": strategy, "optimizer": optimizer, "early_stopping_patience": "9", "augmentation_views": "2"}
+    spec = request(gradient_accumulation_steps="2", **wish)
     whole = Lesson(spec)
     assert whole.fit()
     total = whole.state.progress.step
@@ -167,13 +178,35 @@ def test_an_interruption_after_any_step_changes_no_bit(strategy: str, optimizer:
         first = Lesson(spec, stop_after=stop_after)
         assert not first.fit()
         assert first.state.progress.step == stop_after
-        second = Lesson(spec, workers=2)
+        second = Lesson(request(gradient_accumulation_steps="2", **wish, **CACHES[stop_after % 3]), workers=2)
         second.load(first.saved())
         assert second.fit()
         assert_same_bits(weights_of(second), weights_of(whole))
         assert second.state.history.rows == whole.state.history.rows
         restore_best(second.state)
         assert second.state.best.epoch == whole.state.best.epoch
+
+
+@pytest.mark.parametrize("strategy", ["feature_extraction", "partial", "gradual"])
+@pytest.mark.parametrize("augmentation", [{"augmentation": "none"}, {"augmentation_views": "3"}])
+def test_a_cache_changes_no_bit(strategy: str, augmentation: dict[str, str]) -> None:
+    lessons = [Lesson(request(strategy=strategy, epochs="7", **augmentation, **cache)) for cache in CACHES]
+    if "augmentation" in augmentation:
+        lessons.append(Lesson(request(strategy=strategy, epochs="7", feature_cache="off", **augmentation)))
+    for lesson in lessons:
+        assert lesson.fit()
+        assert_same_bits(weights_of(lesson), weights_of(lessons[0]))
+        assert lesson.state.history.rows == lessons[0].state.history.rows
+
+
+def test_frozen_layers_run_once_for_each_record_and_view() -> None:
+    lesson = Lesson(request(strategy="feature_extraction", epochs="8", augmentation_views="2"))
+    passes: list[int] = []
+    lesson.backbone.module.stem.register_forward_hook(lambda _module, given, _output: passes.append(len(given[0])))
+    lesson.fit()
+    training, validation = 3, 2
+    # Before, one record shows which shapes cross the border.
+    assert passes == [1] + [16] * (2 * training + validation)
 
 
 def test_frozen_layers_do_not_change_at_all() -> None:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import random
 from collections import deque
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from concurrent.futures import Future
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import torch
@@ -127,6 +127,10 @@ class Batches:
         """Number of batches in an epoch."""
         return len(self._bounds)
 
+    def without_augmentation(self) -> Batches:
+        """The same batches of examples that are not varied."""
+        return Batches(self.dataset, replace(self._options, augment=False), self._bad_records)
+
     def iterate(self, epoch: int, first: int = 0) -> Generator[Batch, None, None]:
         """Yield the batches of an epoch from number `first` on; earlier ones are not touched.
 
@@ -135,22 +139,37 @@ class Batches:
         Raises:
             DataError: more records are bad than `bad_records` allows.
         """
-        prepared = self._ahead(epoch, first) if self._options.workers else self._in_turn(epoch, first)
+        yield from self.prepare(self.positions(epoch, first), epoch)
+
+    def positions(self, epoch: int, first: int = 0) -> Generator[list[int], None, None]:
+        """Yield the positions of the records of each batch of an epoch, from batch number `first` on."""
+        count = len(self.dataset)
+        order = epoch_order(count, self._options.seed, epoch) if self._options.shuffle else range(count)
+        for start, stop in self._bounds[first:]:
+            yield [int(position) for position in order[start:stop]]
+
+    def prepare(self, lists: Iterable[Sequence[int]], epoch: int) -> Generator[Batch, None, None]:
+        """Yield a batch for each list of positions, augmented as in `epoch`.
+
+        Raises:
+            DataError: more records are bad than `bad_records` allows.
+        """
+        prepared = self._ahead(lists, epoch) if self._options.workers else self._in_turn(lists, epoch)
         with closing(prepared):
             for batch, bad in prepared:
                 for record in bad:
                     self._bad_records.note(record.key, record.reason)
                 yield batch
 
-    def _in_turn(self, epoch: int, first: int) -> Generator[_Prepared, None, None]:
-        for positions in self._positions(epoch, first):
+    def _in_turn(self, lists: Iterable[Sequence[int]], epoch: int) -> Generator[_Prepared, None, None]:
+        for positions in lists:
             yield self._assemble(self._examples(positions, epoch, lambda: False))
 
-    def _ahead(self, epoch: int, first: int) -> Generator[_Prepared, None, None]:
+    def _ahead(self, lists: Iterable[Sequence[int]], epoch: int) -> Generator[_Prepared, None, None]:
         most = min(self._options.workers + 1, _MOST_AHEAD)
         waiting: deque[Future[_Prepared]] = deque()
         with closing(Crew(self._options.workers)) as crew:
-            for positions in self._positions(epoch, first):
+            for positions in lists:
                 waiting.append(self._submit(crew, positions, epoch))
                 if len(waiting) > most:
                     yield waiting.popleft().result()
@@ -166,12 +185,6 @@ class Batches:
         ]
         # Calls begin in order: when this one does, its pieces are done or at work in other threads.
         return crew.submit(lambda: self._assemble([example for piece in pieces for example in piece.result()]))
-
-    def _positions(self, epoch: int, first: int) -> Generator[list[int], None, None]:
-        count = len(self.dataset)
-        order = epoch_order(count, self._options.seed, epoch) if self._options.shuffle else range(count)
-        for start, stop in self._bounds[first:]:
-            yield [int(position) for position in order[start:stop]]
 
     def _examples(self, positions: Sequence[int], epoch: int, stopped: Callable[[], bool]) -> list[_Example | _Bad]:
         return [self._example(position, epoch) for position in positions if not stopped()]

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Generator, Mapping
 from contextlib import AbstractContextManager, closing
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -12,8 +13,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from finetune.data.batches import Batches
-from finetune.models.backbone import Backbone
+from finetune.data.batches import Batch
+from finetune.models.backbone import Backbone, Outputs
+
+Forward = Callable[[Mapping[str, Tensor]], Outputs]
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,17 +59,32 @@ class Pass:
     interrupted: Callable[[], bool]
 
 
-def predict(backbone: Backbone, batches: Batches, how: Pass) -> Predictions | None:
+class Source(Protocol):
+    """Batches in the order of the data set."""
+
+    def iterate(self, epoch: int, first: int = 0) -> Generator[Batch, None, None]:
+        """Yield the batches of an epoch from number `first` on."""
+        ...
+
+
+def predict(backbone: Backbone, batches: Source, how: Pass, forward: Forward | None = None) -> Predictions | None:
     """Run the network in evaluation mode over every record; `None` when interrupted.
+
+    Args:
+        backbone: the network.
+        batches: of the records.
+        how: device and context.
+        forward: the part of the network that the batches enter; `None` for all of it.
 
     The mode and the gradient flags of the network are left in evaluation mode: whoever trains sets them again.
     """
     backbone.module.eval()
+    enter = forward or backbone.forward
     positions: list[int] = []
     logits: list[Tensor] = []
     targets: list[Tensor] = []
     iterator = batches.iterate(0)
-    with closing(iterator), torch.inference_mode():
+    with closing(iterator), torch.no_grad():
         for batch in iterator:
             if how.interrupted():
                 return None
@@ -74,7 +92,7 @@ def predict(backbone: Backbone, batches: Batches, how: Pass) -> Predictions | No
                 continue
             inputs = {name: tensor.to(how.device, non_blocking=True) for name, tensor in batch.inputs.items()}
             with how.context():
-                outputs = backbone.forward(inputs)
+                outputs = enter(inputs)
             positions.extend(batch.positions)
             logits.append(outputs.logits.float())
             targets.append(batch.targets)
@@ -84,7 +102,7 @@ def predict(backbone: Backbone, batches: Batches, how: Pass) -> Predictions | No
 def _collect(positions: list[int], logits: list[Tensor], targets: list[Tensor]) -> Predictions:
     if not logits:
         return Predictions(np.empty(0, np.int64), np.empty(0, np.int64), np.empty((0, 0), np.float32), float("nan"))
-    all_logits, all_targets = torch.cat(logits).cpu(), torch.cat(targets)
+    all_logits, all_targets = torch.cat(logits).cpu(), torch.cat(targets).cpu()
     if all_targets.dim() == 1:
         loss = functional.cross_entropy(all_logits.double(), all_targets)
         probabilities = all_logits.softmax(dim=1)

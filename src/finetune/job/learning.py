@@ -8,13 +8,14 @@ from dataclasses import dataclass, field
 import torch
 from torch.amp.grad_scaler import GradScaler
 
-from finetune.data.batches import Batches
+from finetune.data.batches import Dataset
 from finetune.errors import UserError
 from finetune.models.backbone import Backbone
 from finetune.spec.job_spec import JobSpec, OptimisationSpec
 from finetune.strategies.freezing import apply_trainable
 from finetune.strategies.param_groups import parameter_groups
 from finetune.strategies.plan import Plan
+from finetune.training.feeds import Feeds
 from finetune.training.loop import EarlyStopping, Training, steps_per_epoch
 from finetune.training.losses import Loss, balanced_weights
 from finetune.training.optimizers import build_optimizer
@@ -35,7 +36,7 @@ class Companions:
 
 
 def build_training(
-    spec: JobSpec, backbone: Backbone, plan: Plan, batches: Batches, numerics: Numerics, companions: Companions
+    spec: JobSpec, backbone: Backbone, plan: Plan, feeds: Feeds, numerics: Numerics, companions: Companions
 ) -> tuple[Training, TrainingState]:
     """The training as a whole, at its very beginning.
 
@@ -43,11 +44,14 @@ def build_training(
         UserError: single-record batches for a network that learns batch statistics.
     """
     optimisation = spec.optimisation
+    source = feeds.records
     _refuse_single_records(optimisation, backbone, plan)
     groups = parameter_groups(backbone, plan, optimisation.weight_decay)
     optimizer = build_optimizer(backbone.module, groups, optimisation)
     scaler = GradScaler(numerics.device.type, enabled=numerics.scaled)
-    loss = Loss(batches.dataset.label_map.multi_label, optimisation.label_smoothing, _weights(spec, batches, numerics))
+    loss = Loss(
+        source.dataset.label_map.multi_label, optimisation.label_smoothing, _weights(spec, source.dataset, numerics)
+    )
     stepper = Stepper(backbone, optimizer, scaler, loss, numerics, spec.run.seed, optimisation.gradient_clip_norm)
     stopping = EarlyStopping(
         optimisation.early_stopping_patience,
@@ -57,8 +61,8 @@ def build_training(
     training = Training(
         stepper,
         plan,
-        build_schedule(optimisation, len(batches)),
-        batches,
+        build_schedule(optimisation, len(source)),
+        feeds,
         optimisation.epochs,
         optimisation.gradient_accumulation_steps,
         stopping,
@@ -93,10 +97,9 @@ def build_schedule(optimisation: OptimisationSpec, batches: int) -> Schedule:
     )
 
 
-def _weights(spec: JobSpec, batches: Batches, numerics: Numerics) -> torch.Tensor | None:
+def _weights(spec: JobSpec, dataset: Dataset, numerics: Numerics) -> torch.Tensor | None:
     if spec.optimisation.class_weights == "none":
         return None
-    dataset = batches.dataset
     targets = dataset.label_map.targets([dataset.reader.labels(index) for index in dataset.indices])
     return balanced_weights(targets, len(dataset.label_map)).to(numerics.device)
 

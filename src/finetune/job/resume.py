@@ -114,6 +114,8 @@ def specification_of(
         "unfrozen_groups": spec.strategy.unfrozen_groups,
         "layer_decay": spec.strategy.layer_decay,
         "dropout": spec.model.dropout,
+        "feature_cache": spec.features.cache,
+        "augmentation_views": spec.features.views,
         "kept head": backbone.weights.kept_head,
         "classes": list(inputs.labels.names),
         "records": {

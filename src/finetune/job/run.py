@@ -10,7 +10,6 @@ from pathlib import Path
 import torch
 
 from finetune.contract.interruption import Interruption
-from finetune.data.batches import Batches
 from finetune.data.labels import LabelMap
 from finetune.data.record import Reader
 from finetune.errors import DataError, UserError
@@ -18,6 +17,7 @@ from finetune.evaluation.predict import Pass, Predictions, predict
 from finetune.job.account import Account, AccountBook
 from finetune.job.announce import LogObserver, describe_plan
 from finetune.job.device import choose_device
+from finetune.job.feeds import Frozen, PhaseFeeds
 from finetune.job.inputs import Inputs, hold_together, open_readers, sources_of
 from finetune.job.learning import Companions, build_training
 from finetune.job.loaders import Loaders, build_loaders
@@ -30,6 +30,7 @@ from finetune.observe.progress import Pace
 from finetune.spec.job_spec import JobSpec
 from finetune.strategies.plan import Plan
 from finetune.strategies.presets import Network, make_plan
+from finetune.training.feeds import Feed
 from finetune.training.loop import fit, restore_best
 from finetune.training.precision import Numerics, choose_numerics
 from finetune.training.state import Row, TrainingState
@@ -46,6 +47,7 @@ class Prepared:
     backbone: Backbone
     plan: Plan
     loaders: Loaders
+    feeds: PhaseFeeds
     numerics: Numerics
     interruption: Interruption
 
@@ -54,19 +56,20 @@ class Prepared:
         """The checked hyperparameters."""
         return self.request.spec
 
-    def predict(self, batches: Batches) -> Predictions | None:
+    def predict(self, feed: Feed) -> Predictions | None:
         """What the network says now; `None` when asked to stop meanwhile.
 
         Raises:
             DataError: none of the records can be read.
         """
         how = Pass(self.numerics.device, self.numerics.context, self.interruption.__bool__)
-        predictions = predict(self.backbone, batches, how)
+        predictions = predict(self.backbone, feed.source, how, feed.forward)
         if predictions is not None and not len(predictions.positions):
-            channel = batches.dataset.reader.channel
+            dataset = feed.source.dataset
+            channel = dataset.reader.channel
             key, reason = self.loaders.bad_records[channel].listing()[0]
             raise DataError(
-                f"channel {channel!r}: none of the {len(batches.dataset)} records to evaluate can be read: {key}"
+                f"channel {channel!r}: none of the {len(dataset)} records to evaluate can be read: {key}"
                 f" {reason}; give others, or lower max_bad_records to see such records at once"
             )
         return predictions
@@ -105,8 +108,9 @@ def prepare(request: Request, interruption: Interruption, scratch: Path) -> Prep
     network = Network(names, inputs.task, new_head=not backbone.weights.kept_head)
     plan = make_plan(spec.strategy, spec.optimisation, network)
     loaders = build_loaders(inputs, backbone, spec, device)
+    feeds = PhaseFeeds(Frozen(backbone, plan, spec, numerics), loaders, scratch)
     logger.info("%s", describe_plan(inputs, backbone, plan, loaders, spec, numerics))
-    return Prepared(request, inputs, backbone, plan, loaders, numerics, interruption)
+    return Prepared(request, inputs, backbone, plan, loaders, feeds, numerics, interruption)
 
 
 def locate_network(request: Request, first: Reader, scratch: Path) -> tuple[ModelRequest, Source]:
@@ -177,15 +181,16 @@ def train(job: Prepared, folder: Path | None) -> Trained:
     book.open(anew=job.spec.checkpoint.resume == "never")
 
     def evaluate() -> Row | None:
-        if job.loaders.validation is None:
+        feed = job.feeds.validation()
+        if feed is None:
             return {}
-        predictions = job.predict(job.loaders.validation)
+        predictions = job.predict(feed)
         if predictions is None:
             return None
         return {"validation:loss": predictions.loss, "validation:accuracy": predictions.accuracy}
 
     companions = Companions(evaluate, job.interruption.__bool__, job.loaders.bad_records, book)
-    training, state = build_training(job.spec, job.backbone, job.plan, job.loaders.train, job.numerics, companions)
+    training, state = build_training(job.spec, job.backbone, job.plan, job.feeds, job.numerics, companions)
     specification = specification_of(job.spec, job.inputs, job.backbone, job.plan, job.numerics)
     observer = LogObserver(Pace(training.schedule.steps_per_epoch), book)
     with keeping(folder, job.spec.checkpoint, specification, state) as kept:
@@ -204,6 +209,9 @@ def conclude(job: Prepared, trained: Trained) -> None:
     if state is not None and not finished and not state.progress.step:
         logger.info("Stopped before the first step: there is no model to export.")
         return
+    if state is not None:
+        # A job that was interrupted behind its last step goes the same way as one that was not, to the last bit.
+        job.feeds.enter(job.plan.phase(max(0, state.progress.epoch - 1)))
     evaluated = evaluate_parts(job) if finished else {}
     metrics = {name: metrics_of(one, job.inputs.labels, job.spec.run.top_k) for name, one in evaluated.items()}
     metrics["job"] = job_summary(job.backbone, job.plan, job.spec.strategy.name, state, finished=finished)
@@ -222,7 +230,8 @@ def evaluate_parts(job: Prepared) -> dict[str, Evaluated]:
         named = {"train": loaders.train}
     evaluated = {}
     for name, batches in named.items():
-        predictions = None if batches is None else job.predict(batches)
+        feed = job.feeds.validation() if name == "validation" else job.feeds.whole(batches)
+        predictions = None if feed is None else job.predict(feed)
         if batches is not None and predictions is not None:
             evaluated[name] = Evaluated(batches, predictions)
             logger.info("%s: loss %.6f, accuracy %.6f", name, predictions.loss, predictions.accuracy)

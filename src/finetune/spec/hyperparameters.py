@@ -177,6 +177,32 @@ class CheckpointKnobs(Section):
     )
 
 
+class FeatureKnobs(Section):
+    """Features: what frozen layers make of the records, computed once instead of in every epoch."""
+
+    cache: Literal["auto", "off"] = Field(
+        "auto",
+        alias="feature_cache",
+        description="Whether outputs of frozen layers are kept; with off, every epoch varies pictures anew and "
+        "computes them again.",
+    )
+    views: int | None = Field(
+        None,
+        ge=1,
+        le=1000,
+        alias="augmentation_views",
+        description="With frozen layers: variations of each picture, with which epochs take turns, so many passes "
+        "through those layers; 1 is the picture as it is. By default 1 for feature_extraction, else 2.",
+    )
+    size_gb: float | None = Field(
+        None,
+        ge=0,
+        alias="cache_size_gb",
+        description="Most gigabytes of features that are kept; the rest is computed again. By default as much as fits "
+        "into half of the free memory, or of the free disk. Changes no result.",
+    )
+
+
 SECTIONS: tuple[type[Section], ...] = (
     DataKnobs,
     ModelKnobs,
@@ -184,4 +210,5 @@ SECTIONS: tuple[type[Section], ...] = (
     OptimisationKnobs,
     RunKnobs,
     CheckpointKnobs,
+    FeatureKnobs,
 )

@@ -89,6 +89,21 @@ class RunSpec:
 
 
 @dataclass(frozen=True, slots=True)
+class FeatureSpec:
+    """What becomes of the outputs of frozen layers.
+
+    Attributes:
+        cache: whether they are kept (auto), or computed anew in every epoch, from pictures varied anew.
+        views: variations of every picture that epochs take turns with; 1 for none; `None`: by strategy.
+        size_gb: most that is kept, in memory and on disk together; `None`: by what is free.
+    """
+
+    cache: Literal["auto", "off"]
+    views: int | None
+    size_gb: float | None
+
+
+@dataclass(frozen=True, slots=True)
 class CheckpointSpec:
     """When the state of the job is kept, where besides the checkpoint folder, and whether it is taken up again.
 
@@ -120,4 +135,5 @@ class JobSpec:
     optimisation: OptimisationSpec
     run: RunSpec
     checkpoint: CheckpointSpec
+    features: FeatureSpec
     notes: tuple[str, ...] = ()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from pydantic import ValidationError
@@ -14,6 +15,7 @@ from finetune.spec.faults import message_of
 from finetune.spec.job_spec import (
     CheckpointSpec,
     DataSpec,
+    FeatureSpec,
     JobSpec,
     ModelSpec,
     OptimisationSpec,
@@ -42,13 +44,14 @@ def parse_hyperparameters(raw: Mapping[str, str]) -> JobSpec:
         optimisation=OptimisationSpec(**reader.section(knobs.OptimisationKnobs)),
         run=RunSpec(**reader.section(knobs.RunKnobs)),
         checkpoint=CheckpointSpec(**reader.section(knobs.CheckpointKnobs)),
+        features=FeatureSpec(**reader.section(knobs.FeatureKnobs)),
         notes=(),
     )
     faults = [*settings.faults, *reader.faults.values(), *contradictions(spec, reader.faults.keys())]
     if faults:
         raise UserError(message_of(faults))
     notes = (*settings.notes, *idle_notes(spec, settings.chosen.keys()))
-    return JobSpec(spec.data, spec.model, spec.strategy, spec.optimisation, spec.run, spec.checkpoint, notes)
+    return replace(spec, notes=notes)
 
 
 class _Reader:

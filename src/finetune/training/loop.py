@@ -11,10 +11,11 @@ from typing import Protocol
 
 from torch import Tensor
 
-from finetune.data.batches import Batch, Batches
+from finetune.data.batches import Batch
 from finetune.errors import UserError
 from finetune.strategies.freezing import apply_trainable
 from finetune.strategies.plan import Phase, Plan
+from finetune.training.feeds import Feeds
 from finetune.training.optimizers import set_rates
 from finetune.training.schedule import Schedule
 from finetune.training.state import Row, TrainingState
@@ -86,6 +87,7 @@ class Training:
     """What is trained, on what, by which plan.
 
     Attributes:
+        feeds: where the batches of a phase come from.
         accumulation: batches per optimizer step.
         evaluate: metrics of the network as it is, on the validation records; `None` when interrupted meanwhile.
         interrupted: whether the job was asked to stop.
@@ -94,7 +96,7 @@ class Training:
     stepper: Stepper
     plan: Plan
     schedule: Schedule
-    batches: Batches
+    feeds: Feeds
     epochs: int
     accumulation: int
     stopping: EarlyStopping
@@ -143,11 +145,12 @@ def _train_epoch(training: Training, state: TrainingState, observer: Observer, c
     phase = training.plan.phase(progress.epoch)
     apply_trainable(training.stepper.backbone, phase.trainable)
     observer.epoch_begins(state, phase)
-    batches = training.batches.iterate(progress.epoch, progress.step_in_epoch * training.accumulation)
+    feed = training.feeds.training(phase)
+    batches = feed.source.iterate(progress.epoch, progress.step_in_epoch * training.accumulation)
     with closing(batches):
         for group in _grouped(batches, training.accumulation):
             set_rates(training.stepper.optimizer, training.schedule(progress.step))
-            loss = training.stepper.take(group, progress.step, state.totals)
+            loss = training.stepper.take(group, progress.step, state.totals, feed.forward)
             progress.step += 1
             progress.step_in_epoch += 1
             observer.step_done(state, loss)

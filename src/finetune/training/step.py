@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -12,10 +12,13 @@ from torch.amp.grad_scaler import GradScaler
 from torch.optim import Optimizer
 
 from finetune.data.batches import Batch
-from finetune.models.backbone import Backbone
+from finetune.models.backbone import Backbone, Outputs
 from finetune.training.losses import Loss, correct
 from finetune.training.precision import Numerics
 from finetune.training.state import Totals
+
+Forward = Callable[[Mapping[str, Tensor]], Outputs]
+"""The part of a network that a batch's inputs enter."""
 
 
 def step_seed(seed: int, step: int) -> int:
@@ -40,8 +43,14 @@ class Stepper:
     seed: int
     clip_norm: float | None = None
 
-    def take(self, batches: Sequence[Batch], step: int, totals: Totals) -> Tensor:
+    def take(self, batches: Sequence[Batch], step: int, totals: Totals, forward: Forward) -> Tensor:
         """Update the network once by the mean loss over all records of the batches.
+
+        Args:
+            batches: of the step.
+            step: its number in the job.
+            totals: of the epoch.
+            forward: the part of the network that the batches enter.
 
         A batch of one record is left out where batch normalisation learns, which is undefined for it; batches lose
         records only when these cannot be decoded.
@@ -57,14 +66,14 @@ class Stepper:
         torch.manual_seed(step_seed(self.seed, step))
         mean = torch.zeros((), device=self.numerics.device)
         for batch in batches:
-            mean += self._backward(batch, records, totals)
+            mean += self._backward(batch, records, totals, forward)
         self._update()
         return mean
 
-    def _backward(self, batch: Batch, records: int, totals: Totals) -> Tensor:
+    def _backward(self, batch: Batch, records: int, totals: Totals, forward: Forward) -> Tensor:
         inputs, targets = to_device(batch, self.numerics.device)
         with self.numerics.context():
-            outputs = self.backbone.forward(inputs)
+            outputs = forward(inputs)
         total = self.loss(outputs, targets)
         share = total / records
         self.scaler.scale(share).backward()  # type: ignore[no-untyped-call]  # untyped in torch

@@ -1,0 +1,109 @@
+"""Which batches of features does an epoch have? Those of the records, with the front's outputs in place of inputs."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Generator
+from contextlib import closing
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from finetune.data.batches import Batch, Batches, Dataset
+from finetune.features.front import Computed, FrontRun, compute
+from finetune.features.storage import BAD, UNKNOWN, Place, Storage
+
+
+class FeatureBatches:
+    """The batches of each epoch as features on the device, the same records in the same order as `Batches`.
+
+    A feature that is kept is gathered; one that is not is computed when its batch is due, and kept where there is room.
+    So nothing has to be complete before training begins or goes on, and a cache changes no bit.
+    """
+
+    def __init__(self, batches: Batches, run: FrontRun, views: int, place: Place) -> None:
+        """Compute nothing yet.
+
+        Args:
+            batches: of the records.
+            run: how the front runs.
+            views: augmentations that are kept; epochs take turns with them.
+            place: where features may lie.
+        """
+        self._batches = batches
+        self._run = run
+        self._views = views
+        dataset = batches.dataset
+        self._count = len(dataset)
+        self._storage = Storage(self._count * views, place, run.cut.padding, run.longest if run.cut.padding else 1)
+        labels = [dataset.reader.labels(index) for index in dataset.indices]
+        self._targets = dataset.label_map.targets(labels).to(run.device)
+        self._passing: dict[int, dict[str, Tensor]] = {}
+
+    @property
+    def dataset(self) -> Dataset:
+        """What the batches are made of."""
+        return self._batches.dataset
+
+    @property
+    def storage(self) -> Storage:
+        """What is kept."""
+        return self._storage
+
+    def __len__(self) -> int:
+        """Number of batches in an epoch."""
+        return len(self._batches)
+
+    def iterate(self, epoch: int, first: int = 0) -> Generator[Batch, None, None]:
+        """Yield the batches of an epoch from number `first` on.
+
+        Raises:
+            DataError: more records are bad than `max_bad_records` allows.
+        """
+        view = epoch % self._views
+        lists = [np.asarray(positions, np.int64) for positions in self._batches.positions(epoch, first)]
+        self._passing.clear()
+        with closing(self._computed(lists, view)) as computed:
+            for positions in lists:
+                entries = positions + view * self._count
+                while not self._ready(entries):
+                    self._take(next(computed), view)
+                yield self._batch(positions, entries)
+
+    def _computed(self, lists: list[NDArray[np.int64]], view: int) -> Generator[Computed, None, None]:
+        wanted = np.concatenate([np.empty(0, np.int64), *lists])
+        missing = wanted[self._storage.lengths[wanted + view * self._count] == UNKNOWN]
+        return compute(self._run, self._batches, missing.tolist(), view)
+
+    def _ready(self, entries: NDArray[np.int64]) -> bool:
+        unknown = entries[self._storage.lengths[entries] == UNKNOWN]
+        return all(int(entry) in self._passing for entry in unknown)
+
+    def _take(self, computed: Computed, view: int) -> None:
+        """Keep what fits, and hold the rest until its batch is due."""
+        offset = view * self._count
+        self._storage.lengths[computed.bad + offset] = BAD
+        entries = computed.positions + offset
+        if not len(entries):
+            return
+        for row in range(self._storage.put(entries, computed.features), len(entries)):
+            self._passing[int(entries[row])] = {name: value[row : row + 1] for name, value in computed.features.items()}
+
+    def _batch(self, positions: NDArray[np.int64], entries: NDArray[np.int64]) -> Batch:
+        good = self._storage.lengths[entries] != BAD
+        positions, entries = positions[good], entries[good]
+        kept = self._storage.kept(entries)
+        features = self._storage.gather(entries) if kept.all() else self._mixed(entries, kept)
+        index = torch.from_numpy(positions).to(self._targets.device)
+        return Batch(features, self._targets.index_select(0, index), tuple(positions.tolist()))
+
+    def _mixed(self, entries: NDArray[np.int64], kept: NDArray[np.bool_]) -> dict[str, Tensor]:
+        """Features of which some are not kept, in the form that gathering gives them."""
+        room = Place(sys.maxsize, device=self._run.device)
+        together = Storage(len(entries), room, self._run.cut.padding, self._run.longest)
+        for row, (entry, is_kept) in enumerate(zip(entries, kept, strict=True)):
+            one = self._storage.gather(entries[row : row + 1]) if is_kept else self._passing.pop(int(entry))
+            together.put(np.asarray([row]), one)
+        return together.gather(np.arange(len(entries)))

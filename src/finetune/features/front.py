@@ -1,0 +1,110 @@
+"""How are features computed so that they are the same bits in whatever company a record comes?
+
+The last bits of a product of matrices depend on the shapes of the matrices, but not on what the other rows hold. So
+the front always runs on batches of one size, filled up with copies, and texts are padded to a length that follows from
+the text alone. Whether a feature was kept, or is computed again with other records, then makes no difference.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import AbstractContextManager, closing
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from finetune.data.batches import Batches
+from finetune.models.backbone import Cut
+
+LENGTH_STEP = 16
+"""Texts are padded to a multiple of so many tokens."""
+_TEXTS_AT_ONCE = 32
+"""Chunks of texts that are read together, so that there are enough of each length."""
+
+
+@dataclass(frozen=True, slots=True)
+class FrontRun:
+    """How the front runs.
+
+    Attributes:
+        cut: the network in two halves.
+        chunk: rows of every batch that goes through the front.
+        longest: most tokens of a text, 1 for pictures.
+        device: of the network.
+        context: autocast or nothing, entered around each pass.
+    """
+
+    cut: Cut
+    chunk: int
+    longest: int
+    device: torch.device
+    context: Callable[[], AbstractContextManager[object]]
+
+
+@dataclass(frozen=True, slots=True)
+class Computed:
+    """Features of some records, a row for each of `positions`; `bad` ones could not be decoded."""
+
+    positions: NDArray[np.int64]
+    features: dict[str, Tensor]
+    bad: NDArray[np.int64]
+
+
+def compute(run: FrontRun, batches: Batches, positions: Sequence[int], view: int) -> Generator[Computed, None, None]:
+    """Read records, and give their features chunk by chunk; near the order in which they are asked for.
+
+    Args:
+        run: how the front runs.
+        batches: reads and transforms, ahead of what is computed.
+        positions: of the records in the data set.
+        view: number of the augmentation.
+    """
+    size = run.chunk if run.longest == 1 else run.chunk * _TEXTS_AT_ONCE
+    lists = [list(positions[start : start + size]) for start in range(0, len(positions), size)]
+    with closing(batches.prepare(lists, view)) as prepared:
+        for asked, batch in zip(lists, prepared, strict=True):
+            found = np.asarray(batch.positions, np.int64)
+            bad = np.setdiff1d(np.asarray(asked, np.int64), found)
+            if len(bad):
+                yield Computed(np.empty(0, np.int64), {}, bad)
+            for rows, inputs in _chunks(run, batch.inputs, len(found)):
+                yield Computed(found[rows.numpy()], _front(run, inputs, len(rows)), np.empty(0, np.int64))
+
+
+def _chunks(run: FrontRun, inputs: dict[str, Tensor], count: int) -> Iterator[tuple[Tensor, dict[str, Tensor]]]:
+    """Numbers of the rows that go together, and their inputs."""
+    if run.longest == 1:
+        for rows in torch.split(torch.arange(count), run.chunk):
+            yield rows, inputs if len(rows) == count else {name: value[rows] for name, value in inputs.items()}
+        return
+    lengths = inputs["attention_mask"].sum(dim=1)
+    padded = (-(-lengths // LENGTH_STEP) * LENGTH_STEP).clamp(max=run.longest)
+    for length in sorted(set(padded.tolist())):
+        for rows in torch.split(torch.nonzero(padded == length).flatten(), run.chunk):
+            yield rows, {name: _of_length(value[rows], length) for name, value in inputs.items()}
+
+
+def _of_length(values: Tensor, length: int) -> Tensor:
+    """Cut or fill up with zeros, which the mask hides."""
+    missing = length - values.shape[1]
+    return torch.nn.functional.pad(values, (0, missing)) if missing > 0 else values[:, :length]
+
+
+def _front(run: FrontRun, inputs: dict[str, Tensor], count: int) -> dict[str, Tensor]:
+    filled = {name: _filled(value, run.chunk).to(run.device, non_blocking=True) for name, value in inputs.items()}
+    with run.context():
+        features = run.cut.front(filled)
+    return {name: value[:count] for name, value in features.items()}
+
+
+def _filled(values: Tensor, rows: int) -> Tensor:
+    """The same values with copies of the first row behind them, lying in memory as before."""
+    if len(values) == rows:
+        return values
+    index = torch.cat([torch.arange(len(values)), torch.zeros(rows - len(values), dtype=torch.int64)])
+    if values.dim() == 4 and values.is_contiguous(memory_format=torch.channels_last):
+        return values.permute(0, 2, 3, 1)[index].permute(0, 3, 1, 2)
+    return values[index]

@@ -1,0 +1,176 @@
+"""Where are kept features, and how do a batch's rows come together at the speed of memory?"""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+logger = logging.getLogger(__name__)
+
+UNKNOWN, BAD = -1, -2
+"""Lengths of records that are not kept, and of those that cannot be decoded."""
+_USUAL_SHARE = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where features may lie.
+
+    Attributes:
+        memory_bytes: that may be taken of the host's memory.
+        file_bytes: that may be taken in `folder`, where memory does not suffice.
+        folder: for a file that is mapped into memory; it has no name there, so that nothing stays behind.
+        device: where gathered features are to be.
+        device_bytes: that may be taken there, where it is no host.
+    """
+
+    memory_bytes: int
+    file_bytes: int = 0
+    folder: Path | None = None
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    device_bytes: int = 0
+
+
+class Storage:
+    """Features of numbered entries: one row each, or where texts vary in length a row for each token.
+
+    Attributes:
+        lengths: `[entries]` rows of each entry, `UNKNOWN` or `BAD`.
+        begins: `[entries]` first row of each entry that is kept.
+    """
+
+    def __init__(self, entries: int, place: Place, padding: Mapping[str, float], longest: int = 1) -> None:
+        """Reserve nothing yet.
+
+        Args:
+            entries: how many there are.
+            place: where features may lie.
+            padding: what fills up shorter entries, by name of the feature; empty where each entry has one row.
+            longest: most rows of an entry.
+        """
+        self.lengths: NDArray[np.int64] = np.full(entries, UNKNOWN, np.int64)
+        self.begins: NDArray[np.int64] = np.zeros(entries, np.int64)
+        self._place = place
+        self._padding = dict(padding)
+        self._most = entries * longest
+        self._rows: dict[str, Tensor] = {}
+        self._turned: dict[str, bool] = {}
+        self._capacity = 0
+        self._next = 0
+
+    def kept(self, entries: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Which entries can be gathered."""
+        return self.lengths[entries] >= 0
+
+    @property
+    def used_bytes(self) -> int:
+        """What the kept features take."""
+        return sum(rows[0].numel() * rows.element_size() * self._next for rows in self._rows.values() if len(rows))
+
+    def put(self, entries: NDArray[np.int64], features: Mapping[str, Tensor]) -> int:
+        """Keep the first so many rows of features as fit; returns how many entries that is."""
+        lengths = self._lengths_of(features)
+        if not self._rows:
+            self._reserve(features)
+        ends = self._next + np.cumsum(lengths)
+        count = int(np.searchsorted(ends, self._capacity, side="right"))
+        if not count:
+            return 0
+        end = int(ends[count - 1])
+        for name, rows in self._rows.items():
+            rows[self._next : end].copy_(self._as_rows(name, features, count))
+        self.begins[entries[:count]] = ends[:count] - lengths[:count]
+        self.lengths[entries[:count]] = lengths[:count]
+        self._next = end
+        return count
+
+    def gather(self, entries: NDArray[np.int64]) -> dict[str, Tensor]:
+        """Features of kept entries, a row for each, on the place's device."""
+        begins = torch.from_numpy(self.begins[entries])
+        if not self._padding:
+            return {name: self._as_given(name, self._select(rows, begins)) for name, rows in self._rows.items()}
+        lengths = torch.from_numpy(self.lengths[entries])
+        steps = torch.arange(int(lengths.max()) if len(lengths) else 0)
+        inside = (steps < lengths.unsqueeze(1)).to(self._place.device)
+        index = (begins.unsqueeze(1) + steps).clamp(max=max(0, self._next - 1))
+        gathered = {}
+        for name, rows in self._rows.items():
+            found = self._select(rows, index.flatten()).view(*index.shape, *rows.shape[1:])
+            outside = ~inside.view(*inside.shape, *(1,) * (found.dim() - 2))
+            gathered[name] = found.masked_fill_(outside, self._padding[name])
+        return gathered
+
+    def _lengths_of(self, features: Mapping[str, Tensor]) -> NDArray[np.int64]:
+        first = next(iter(features.values()))
+        if not self._padding:
+            return np.ones(len(first), np.int64)
+        counted: NDArray[np.int64] = features["attention_mask"].sum(dim=1).cpu().numpy().astype(np.int64)
+        return counted
+
+    def _as_rows(self, name: str, features: Mapping[str, Tensor], count: int) -> Tensor:
+        values = features[name][:count]
+        if self._padding:
+            return values[features["attention_mask"][:count].bool()]
+        return values.permute(0, 2, 3, 1) if self._turned[name] else values
+
+    def _select(self, rows: Tensor, index: Tensor) -> Tensor:
+        return rows.index_select(0, index.to(rows.device)).to(self._place.device)
+
+    def _as_given(self, name: str, rows: Tensor) -> Tensor:
+        return rows.permute(0, 3, 1, 2) if self._turned[name] else rows
+
+    def _reserve(self, features: Mapping[str, Tensor]) -> None:
+        """Find room for all rows, or for as many as there is room for: in memory, else in a file."""
+        # Bits of a convolution may depend on how its input lies in memory, so it is kept as it lies.
+        self._turned = {
+            name: value.dim() == 4 and value.is_contiguous(memory_format=torch.channels_last)
+            for name, value in features.items()
+        }
+        examples = {name: self._as_rows(name, features, len(value))[:1] for name, value in features.items()}
+        bytes_per_row = sum(one[0].numel() * one.element_size() for one in examples.values())
+        # Few texts are as long as the longest.
+        wanted = self._most * bytes_per_row // (_USUAL_SHARE if self._padding else 1)
+        on_device = self._place.device.type != "cpu" and wanted <= self._place.device_bytes
+        if not on_device and wanted > self._place.memory_bytes and self._place.file_bytes > self._place.memory_bytes:
+            self._capacity = min(self._most, self._place.file_bytes // bytes_per_row)
+            self._rows = self._mapped(examples)
+        if not self._rows:
+            limit = self._place.device_bytes if on_device else self._place.memory_bytes
+            device = self._place.device if on_device else torch.device("cpu")
+            self._capacity = min(self._most, limit // bytes_per_row)
+            self._rows = {
+                name: torch.empty((self._capacity, *one.shape[1:]), dtype=one.dtype, device=device)
+                for name, one in examples.items()
+            }
+        if self._capacity < self._most and not self._padding:
+            logger.info("Features of %d of %d records fit into the cache.", self._capacity, self._most)
+
+    def _mapped(self, examples: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Room in unnamed files; none where the disk has none."""
+        folder = self._place.folder
+        if folder is None:
+            return {}
+        mapped = {}
+        for name, one in examples.items():
+            shape = (self._capacity, *one.shape[1:])
+            path = folder / f"features-{os.getpid()}-{id(self)}-{name}"
+            try:
+                with path.open("wb") as file:
+                    os.posix_fallocate(file.fileno(), 0, math.prod(shape) * one.element_size())
+                rows = torch.from_file(str(path), shared=True, size=math.prod(shape), dtype=one.dtype)
+            except OSError as error:
+                logger.warning("No features are kept in %s: %s", folder, error)
+                return {}
+            finally:
+                path.unlink(missing_ok=True)
+            mapped[name] = rows.view(shape)
+        return mapped
