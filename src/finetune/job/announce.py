@@ -7,6 +7,7 @@ import logging
 from torch import Tensor
 
 from finetune.job.account import AccountBook
+from finetune.job.feeds import Frozen
 from finetune.job.inputs import Inputs, class_counts
 from finetune.job.loaders import Loaders
 from finetune.models.backbone import Backbone, ImageInput
@@ -34,7 +35,32 @@ def describe_plan(
     )
     network = f"{backbone.name}, {_expected(backbone)}"
     weights = backbone.weights.source + ("" if backbone.weights.kept_head else ", new head")
-    return plan_text(data, _groups(backbone, plan), RunSummary(network, weights, _run_lines(loaders, spec, numerics)))
+    lines = [
+        *_run_lines(loaders, spec, numerics),
+        *_feature_lines(Frozen(backbone, plan, spec, numerics), len(records)),
+    ]
+    return plan_text(data, _groups(backbone, plan), RunSummary(network, weights, lines))
+
+
+def _feature_lines(frozen: Frozen, parts: int) -> list[str]:
+    """What is done with the outputs of frozen layers, what it saves and what it gives up."""
+    phases = [phase for phase in frozen.plan.phases if frozen.border(phase)]
+    if not phases or not parts:
+        return []
+    last = frozen.plan.groups[frozen.border(phases[0]) - 1]
+    if not any(frozen.keeps(phase) for phase in phases):
+        return [
+            f"features  outputs of frozen layers (up to {last}) are computed in every epoch: none is asked for again"
+        ]
+    epochs, views = sum(frozen.epochs(phase) for phase in phases), frozen.views
+    passes = sum(min(views, frozen.epochs(phase)) for phase in phases)
+    given_up = "without augmentation" if views == 1 else f"{views} augmentations of each picture instead of {epochs}"
+    if frozen.spec.data.augmentation == "none" or not isinstance(frozen.backbone.expects, ImageInput):
+        given_up = "nothing is given up"
+    return [
+        f"features  outputs of frozen layers (up to {last}) are kept: {passes} passes through them instead of {epochs};"
+        f" {given_up} (augmentation_views, feature_cache=off)"
+    ]
 
 
 def _expected(backbone: Backbone) -> str:

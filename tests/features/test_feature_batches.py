@@ -1,0 +1,146 @@
+"""Are kept features those that would be computed, in whatever company a record comes and wherever they lie?"""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from finetune.data.bad_records import BadRecords
+from finetune.data.batches import Batches, BatchOptions, Dataset
+from finetune.data.labels import LabelMap
+from finetune.data.texts import TextTransform
+from finetune.errors import DataError
+from finetune.features.batches import FeatureBatches
+from finetune.features.front import FrontRun
+from finetune.features.storage import Place
+from finetune.models.backbone import Backbone, TextInput
+from finetune.models.load import load_backbone
+from labelled_data import MemoryReader
+from models.asking import ask
+from models.tiny_transformers import WORDS, write_folder
+from tiny import TinyBackbone, TinyReader, tiny_batches
+
+# DeBERTa's modules still use torch.jit.script when they are imported.
+pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit.script.*:DeprecationWarning")
+
+CPU = torch.device("cpu")
+ROOM = Place(10**9)
+Row = dict[str, Tensor]
+
+
+def pictures(place: Place, *, border: int = 1, views: int = 2, workers: int = 0) -> FeatureBatches:
+    backbone = TinyBackbone()
+    backbone.module.eval()
+    run = FrontRun(backbone.cut(border), 4, 1, CPU, contextlib.nullcontext)
+    return FeatureBatches(tiny_batches(TinyReader(23), training=True, batch_size=5, workers=workers), run, views, place)
+
+
+@pytest.fixture(scope="module", params=["bert", "deberta-v2", "gpt2"])
+def texts(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Backbone:
+    folder = write_folder(tmp_path_factory.mktemp("folder"), request.param, labels=("no", "yes"))
+    return load_backbone(ask(None, folder, task="text-classification", channel=folder))
+
+
+def text_features(backbone: Backbone, place: Place, border: int) -> FeatureBatches:
+    expects = backbone.expects
+    assert isinstance(expects, TextInput)
+    reader = MemoryReader([((" ".join(WORDS[4 : 5 + n % 9] * (1 + n % 3)),), ("yes",)) for n in range(23)])
+    transform = TextTransform(expects.tokenizer, 30)
+    dataset = Dataset(reader, tuple(range(23)), LabelMap(("no", "yes"), multi_label=False), transform)
+    options = BatchOptions(5, 0, shuffle=True, augment=False, workers=0, pin_memory=False)
+    run = FrontRun(backbone.cut(border), 4, 30, CPU, contextlib.nullcontext)
+    return FeatureBatches(Batches(dataset, options, BadRecords("train", 0)), run, 1, place)
+
+
+def epochs(batches: FeatureBatches, count: int = 4, first: int = 0) -> list[tuple[tuple[int, ...], Row]]:
+    return [
+        (b.positions, b.inputs) for epoch in range(count) for b in batches.iterate(epoch, first if not epoch else 0)
+    ]
+
+
+def assert_same(found: list[tuple[tuple[int, ...], Row]], expected: list[tuple[tuple[int, ...], Row]]) -> None:
+    assert [positions for positions, _ in found] == [positions for positions, _ in expected]
+    for (_, ours), (_, theirs) in zip(found, expected, strict=True):
+        assert ours.keys() == theirs.keys()
+        assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+        assert all(ours[name].stride() == theirs[name].stride() for name in ours)
+
+
+@pytest.mark.parametrize("border", [1, 2])
+@pytest.mark.parametrize("place", [Place(0), Place(7000), Place(100)])
+def test_room_changes_no_bit_of_pictures(border: int, place: Place) -> None:
+    assert_same(epochs(pictures(place, border=border, workers=2)), epochs(pictures(ROOM, border=border)))
+
+
+def test_a_file_changes_no_bit_and_leaves_nothing_behind(tmp_path: Path) -> None:
+    assert_same(epochs(pictures(Place(0, 10**6, tmp_path))), epochs(pictures(ROOM)))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_where_an_epoch_is_taken_up_changes_no_bit() -> None:
+    assert_same(epochs(pictures(ROOM), first=3), epochs(pictures(ROOM))[3:])
+
+
+def test_epochs_take_turns_with_views() -> None:
+    batches = pictures(ROOM)
+    by_epoch = [
+        {p: row for b in batches.iterate(e) for p, row in zip(b.positions, b.inputs["activation"], strict=True)}
+        for e in range(3)
+    ]
+    assert all(torch.equal(by_epoch[0][p], by_epoch[2][p]) for p in by_epoch[0])
+    assert not any(torch.equal(by_epoch[0][p], by_epoch[1][p]) for p in by_epoch[0])
+
+
+def test_room_changes_no_bit_of_texts(texts: Backbone) -> None:
+    for border in range(1, len(texts.layer_groups())):
+        expected = epochs(text_features(texts, ROOM, border))
+        for room in (0, 3000):
+            assert_same(epochs(text_features(texts, Place(room), border)), expected)
+
+
+def test_features_of_texts_give_the_logits_of_the_texts(texts: Backbone) -> None:
+    for border in range(1, len(texts.layer_groups())):
+        batches = text_features(texts, ROOM, border)
+        records = batches._batches.iterate(0)
+        for features, texts_of_batch in zip(batches.iterate(0), records, strict=True):
+            with torch.no_grad():
+                logits = texts.cut(border).back(features.inputs).logits
+                expected = texts.forward(texts_of_batch.inputs).logits
+            torch.testing.assert_close(logits, expected, rtol=1e-4, atol=1e-5)
+            assert torch.equal(features.targets, texts_of_batch.targets)
+
+
+class PartlyDamaged(TinyReader):
+    """Every fifth record cannot be read."""
+
+    def read(self, index: int) -> object:  # type: ignore[override]
+        if index % 5 == 0:
+            raise DataError(f"channel 'train': {self.key(index)} is gone")
+        return super().read(index)
+
+
+def test_bad_records_have_no_row_and_are_noted_once() -> None:
+    backbone = TinyBackbone()
+    backbone.module.eval()
+    run = FrontRun(backbone.cut(1), 4, 1, CPU, contextlib.nullcontext)
+    plain = tiny_batches(TinyReader(23), training=True, batch_size=5)
+    bad = BadRecords("train", 5)
+    damaged = Dataset(PartlyDamaged(23), plain.dataset.indices, plain.dataset.label_map, plain.dataset.transform)  # type: ignore[arg-type]
+    options = BatchOptions(5, 0, shuffle=True, augment=True, workers=0, pin_memory=False)
+    batches = FeatureBatches(Batches(damaged, options, bad), run, 1, ROOM)
+    found = epochs(batches, 2)
+    assert sorted(p for positions, _ in found for p in positions) == sorted([p for p in range(23) if p % 5] * 2)
+    assert all(len(row["activation"]) == len(positions) for positions, row in found)
+    assert len(bad) == 5
+
+
+def test_kept_bytes_are_told() -> None:
+    batches = pictures(ROOM, border=2, views=1)
+    epochs(batches, 1)
+    assert batches.storage.used_bytes == 23 * 6 * 4
+    assert batches.storage.kept(np.arange(23)).all()
