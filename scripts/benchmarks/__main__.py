@@ -5,10 +5,11 @@ from __future__ import annotations
 import argparse
 import sys
 
-from benchmarks import resume
+from benchmarks import features, resume
 
 MEASUREMENTS = {
-    "resume": (resume.main, "what a restart, a checkpoint and a SIGTERM cost, beside transformers' Trainer")
+    "features": (features.main, "what frozen layers cost over several epochs, beside the Trainer and one bare pass"),
+    "resume": (resume.main, "what a restart, a checkpoint and a SIGTERM cost, beside transformers' Trainer"),
 }
 
 
