@@ -53,12 +53,13 @@ def _feature_lines(frozen: Frozen, parts: int) -> list[str]:
             f"features  outputs of frozen layers (up to {last}) are computed in every epoch: none is asked for again"
         ]
     epochs, views = sum(frozen.epochs(phase) for phase in phases), frozen.views
-    passes = sum(min(views, frozen.epochs(phase)) for phase in phases)
+    count = sum(min(views, frozen.epochs(phase)) for phase in phases)
+    passes = "1 pass" if count == 1 else f"{count} passes"
     given_up = "without augmentation" if views == 1 else f"{views} augmentations of each picture instead of {epochs}"
     if frozen.spec.data.augmentation == "none" or not isinstance(frozen.backbone.expects, ImageInput):
         given_up = "nothing is given up"
     return [
-        f"features  outputs of frozen layers (up to {last}) are kept: {passes} passes through them instead of {epochs};"
+        f"features  outputs of frozen layers (up to {last}) are kept: {passes} through them instead of {epochs};"
         f" {given_up} (augmentation_views, feature_cache=off)"
     ]
 
