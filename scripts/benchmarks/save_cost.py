@@ -15,8 +15,8 @@ from torchvision.models import resnet50
 
 from finetune.checkpoint import About, BackgroundWriter, CheckpointStore, SnapshotBuffers, Specification
 
-STEPS = 12
-SAVES = 5
+STEPS = 6
+SAVES = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,8 +51,8 @@ class Lesson:
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.network = resnet50(num_classes=10).to(self.device)
         self.optimizer = torch.optim.AdamW(self.network.parameters())
-        self.pixels = torch.randn(16, 3, 128, 128, device=self.device)
-        self.targets = torch.randint(0, 10, (16,), device=self.device)
+        self.pixels = torch.randn(8, 3, 96, 96, device=self.device)
+        self.targets = torch.randint(0, 10, (8,), device=self.device)
 
     def step(self) -> float:
         """Seconds of one step."""
