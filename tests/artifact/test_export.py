@@ -6,6 +6,7 @@ import json
 import os
 import resource
 import shutil
+import stat
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -86,6 +87,13 @@ def test_the_artifact_of_a_text_network(texts: Backbone, tmp_path: Path) -> None
     assert description["preprocessing"] == {"max_length": 16, "texts_per_record": 2}
     assert {"transformers", "tokenizers"} <= set(description["versions"])
     assert json.loads((tmp_path / "config.json").read_text(encoding="utf-8"))["id2label"]["2"] == LABELS[2]
+
+
+def test_every_user_may_read_the_artifact(texts: Backbone, pictures: Backbone, tmp_path: Path) -> None:
+    PICTURES.export(tmp_path / "pictures", pictures)
+    TEXTS.export(tmp_path / "texts", texts)
+    modes = {stat.S_IMODE(path.stat().st_mode) for path in tmp_path.rglob("*") if path.is_file()}
+    assert modes == {0o644}
 
 
 def test_the_same_network_gives_the_same_bytes(pictures: Backbone, tmp_path: Path) -> None:

@@ -124,6 +124,9 @@ def _put_in_place(staging: Path, folder: Path, earlier: set[str]) -> None:
     for name in sorted(earlier - new):
         (folder / name).unlink(missing_ok=True)
         _remove_if_empty((folder / name).parent, folder)
+    for name in new:
+        # safetensors lets nobody but the owner read; who serves the model is often another user.
+        (staging / name).chmod(0o644)
     for name in sorted(new - {ARTIFACT_FILE}):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (staging / name).replace(folder / name)
