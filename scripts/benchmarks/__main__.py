@@ -5,10 +5,11 @@ from __future__ import annotations
 import argparse
 import sys
 
-from benchmarks import features, resume
+from benchmarks import features, observe, resume
 
 MEASUREMENTS = {
     "features": (features.main, "what frozen layers cost over several epochs, beside the Trainer and one bare pass"),
+    "observe": (observe.main, "what rules, clocks and metrics cost"),
     "resume": (resume.main, "what a restart, a checkpoint and a SIGTERM cost, beside transformers' Trainer"),
 }
 

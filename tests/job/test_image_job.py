@@ -30,6 +30,8 @@ def test_train_leaves_an_artifact_and_files_of_output(first_job: Ended) -> None:
     assert metrics == json.loads((first_job.folder.model / "metrics.json").read_text())
     assert {path.name for path in first_job.folder.output_data.iterdir()} == {
         "metrics.json",
+        "report.html",
+        "report.json",
         "validation_predictions.csv",
     }
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import logging
 
 import pytest
 
-from finetune.observe.progress import Pace, duration
+from finetune.observe.progress import Bar, Pace, duration, pace
 
 
 class Clock:
@@ -36,3 +37,25 @@ def test_a_line_tells_step_rate_and_time_left(caplog: pytest.LogCaptureFixture) 
 )
 def test_durations_are_for_people(seconds: float, text: str) -> None:
     assert duration(seconds) == text
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_a_person_at_a_terminal_sees_a_bar_that_goes_away() -> None:
+    clock, terminal = Clock(), Terminal()
+    bar = Bar(100, terminal, clock)
+    bar.begin(epoch=0, step=0)
+    clock.now = 10.0
+    assert bar.due()
+    bar.tell(step=25, records=320, loss=0.5)
+    assert "epoch 1 [######..................] 25/100  loss 0.5000  32.0 records/s, 30 s left" in terminal.getvalue()
+    assert bar.seconds() == 10.0
+    assert terminal.getvalue().endswith("\r\x1b[K")
+
+
+def test_a_log_gets_no_bar() -> None:
+    assert isinstance(pace(10, Terminal()), Bar)
+    assert type(pace(10, io.StringIO())) is Pace

@@ -21,6 +21,7 @@ COUNTERPARTS = [
     (knobs.RunKnobs, job_spec.RunSpec),
     (knobs.CheckpointKnobs, job_spec.CheckpointSpec),
     (knobs.FeatureKnobs, job_spec.FeatureSpec),
+    (knobs.ObserveKnobs, job_spec.ObserveSpec),
 ]
 
 
@@ -65,7 +66,7 @@ def other_value(name: str) -> str:
         case "list of whole numbers":
             return "3,7"
         case "text":
-            return "s3://bucket/prefix"
+            return "Overfit" if name == "rules" else "s3://bucket/prefix"
         case "whole number":
             return "9"
         case "number":

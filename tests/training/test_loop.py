@@ -47,7 +47,7 @@ class Recorder:
     def step_done(self, state: TrainingState, loss: Tensor) -> None:
         self.losses.append(loss)
 
-    def epoch_done(self, epoch: int, row: Row) -> None:
+    def epoch_done(self, epoch: int, row: Row, history: list[Row]) -> None:
         self.rows.append(row)
 
 

@@ -37,6 +37,7 @@ class ArtifactContents:
         multi_label: whether a record may have several of the classes, or none.
         metrics: JSON values for `metrics.json`, without NaN.
         texts_per_record: 1, or 2 for text pairs; the handler refuses another number.
+        thresholds: by class, the probability above which it is said to hold; `None` for the usual ones.
     """
 
     task: Task
@@ -44,6 +45,7 @@ class ArtifactContents:
     multi_label: bool
     metrics: Mapping[str, object]
     texts_per_record: int = 1
+    thresholds: tuple[float, ...] | None = None
 
 
 def export(folder: Path, backbone: Backbone, contents: ArtifactContents) -> None:
@@ -97,7 +99,8 @@ def _description(backbone: Backbone, contents: ArtifactContents) -> dict[str, ob
     libraries = ["torch", "safetensors", description.framework]
     if description.framework == "transformers" or contents.task == "text-classification":
         libraries.append("tokenizers")
-    return {
+    thresholds = {"thresholds": list(contents.thresholds)} if contents.thresholds else {}
+    return thresholds | {
         "format_version": FORMAT_VERSION,
         "name": backbone.name,
         "framework": description.framework,

@@ -2,11 +2,10 @@
 
 The file is complete in itself: it needs torch, torchvision, pillow and safetensors, transformers where the network is
 one of theirs, and nothing of the package that wrote it. Requests and answers:
-
 - pictures: their bytes as application/x-image or image/*, or base64 strings as JSON (`{"inputs": "..."}` or a list);
 - texts: JSON (`{"inputs": "..."}`, a list, or `{"inputs": {"text": "...", "text_pair": "..."}}`), JSON Lines, CSV
   without a header (one column, or two for pairs) or one text as text/plain;
-- answers: JSON, JSON Lines or CSV (no header: predicted label, then the probabilities in the order of the labels).
+- answers: JSON, JSON Lines or CSV (no header: predicted label, then probabilities in the order of the labels).
 """
 
 from __future__ import annotations
@@ -30,8 +29,7 @@ from torch import Tensor, nn
 from torchvision.transforms.v2 import InterpolationMode, functional
 
 FORMAT_VERSION = 1
-BATCH_SIZE = 32
-THRESHOLD = 0.5
+BATCH_SIZE, THRESHOLD = 32, 0.5
 MAX_PIXELS = 100_000_000
 PICTURE_FORMATS = ("BMP", "GIF", "JPEG", "PNG", "TIFF", "WEBP")
 PICTURE_TYPES = ("application/x-image", "image/jpeg", "image/jpg", "image/png", "image/webp", "image/bmp")
@@ -102,8 +100,8 @@ def input_fn(body: bytes | str, content_type: str) -> Request:
     if kind in PICTURE_TYPES:
         return Request([body.encode("latin-1") if isinstance(body, str) else bytes(body)], single=True)
     if kind not in (JSON, JSON_LINES, CSV, PLAIN):
-        known = ", ".join((*PICTURE_TYPES, JSON, JSON_LINES, CSV, PLAIN))
-        raise ValueError(f"content type {content_type!r} is not supported; send one of {known}")
+        known = (*PICTURE_TYPES, JSON, JSON_LINES, CSV, PLAIN)
+        raise ValueError(f"content type {content_type!r} is not supported; send one of {', '.join(known)}")
     try:
         return _parse(body if isinstance(body, str) else bytes(body).decode("utf-8-sig"), kind)
     except (UnicodeDecodeError, json.JSONDecodeError, csv.Error) as error:
@@ -170,8 +168,7 @@ def resize_and_crop(picture: Tensor, preprocessing: Mapping[str, Any]) -> Tensor
     if resize**2 * max(height, width) > MAX_PIXELS * min(height, width):
         raise ValueError(f"a picture of {width} x {height} pixels is too narrow to be resized to {resize}")
     resized = functional.resize(picture, [resize], InterpolationMode(preprocessing["interpolation"]), antialias=True)
-    cropped: Tensor = functional.center_crop(resized, [size, size])
-    return cropped
+    return functional.center_crop(resized, [size, size])  # type: ignore[no-any-return]  # untyped in torchvision
 
 
 def _read_artifact(folder: Path) -> dict[str, Any]:
@@ -285,10 +282,13 @@ def _to_rgb(image: Image.Image) -> Image.Image:
 def _describe(logits: Tensor, artifact: Mapping[str, Any]) -> list[dict[str, Any]]:
     labels, several = artifact["labels"], artifact["multi_label"]
     key = "predicted_labels" if several else "predicted_label"
+    limits = artifact.get("thresholds") or [THRESHOLD] * len(labels)
     records: list[dict[str, Any]] = []
     for row in (logits.sigmoid() if several else logits.softmax(dim=-1)).tolist():
-        above = [name for name, value in zip(labels, row, strict=True) if value > THRESHOLD]
-        records.append({"probabilities": row, "labels": labels, key: above if several else labels[row.index(max(row))]})
+        over = [value - limit for value, limit in zip(row, limits, strict=True)]
+        told = [name for name, value in zip(labels, over, strict=True) if value > 0]
+        best = labels[over.index(max(over))]
+        records.append({"probabilities": row, "labels": labels, key: told if several else best})
     return records
 
 

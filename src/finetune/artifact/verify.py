@@ -78,7 +78,9 @@ def verify(folder: Path, samples: Sequence[Sample], tolerance: float) -> float:
     with quiet() if "transformers" in sys.modules else nullcontext():
         model = handler.model_fn(str(folder))
     labels: list[str] = model.artifact["labels"]
-    return max(_difference(sample, _answer(handler, model, sample.content), labels, tolerance) for sample in samples)
+    limits = torch.tensor(model.artifact.get("thresholds") or [0.5] * len(labels), dtype=torch.float64)
+    expecting = _Expecting(labels, limits, tolerance)
+    return max(_difference(sample, _answer(handler, model, sample.content), expecting) for sample in samples)
 
 
 def load_handler(folder: Path) -> ModuleType:
@@ -119,7 +121,17 @@ def _answer(handler: ModuleType, model: object, content: Content) -> dict[str, A
     return dict(record)
 
 
-def _difference(sample: Sample, answer: Mapping[str, Any], labels: Sequence[str], tolerance: float) -> float:
+@dataclass(frozen=True, slots=True)
+class _Expecting:
+    """What the answers are held against: class names, thresholds `[classes]`, largest difference."""
+
+    labels: Sequence[str]
+    limits: Tensor
+    tolerance: float
+
+
+def _difference(sample: Sample, answer: Mapping[str, Any], expecting: _Expecting) -> float:
+    labels, tolerance = expecting.labels, expecting.tolerance
     expected = torch.tensor(sample.probabilities, dtype=torch.float64)
     answered = torch.tensor(answer["probabilities"], dtype=torch.float64)
     if expected.shape != answered.shape or list(answer["labels"]) != list(labels):
@@ -130,22 +142,22 @@ def _difference(sample: Sample, answer: Mapping[str, Any], labels: Sequence[str]
     # Written so that a difference which is not a number is one.
     if not difference <= tolerance:
         raise ArtifactMismatch(_message(sample, answer, f"difference {difference:.2g}, allowed {tolerance:.2g}"))
-    certain, possible = _predictable(expected, labels, tolerance, multi_label="predicted_labels" in answer)
+    certain, possible = _predictable(expected, expecting, multi_label="predicted_labels" in answer)
     told = set(answer.get("predicted_labels", [answer.get("predicted_label")]))
     if not both_nan.any() and not certain <= told <= possible:
         raise ArtifactMismatch(_message(sample, answer, f"it calls that {sorted(map(str, told))}"))
     return difference
 
 
-def _predictable(
-    expected: Tensor, labels: Sequence[str], tolerance: float, *, multi_label: bool
-) -> tuple[set[str], set[str]]:
+def _predictable(expected: Tensor, expecting: _Expecting, *, multi_label: bool) -> tuple[set[str], set[str]]:
     """Labels that an answer within the tolerance must predict, and those that it may."""
-    threshold = 0.5 if multi_label else float(expected.max())
-    possible = {name for name, value in zip(labels, expected, strict=True) if value >= threshold - 2 * tolerance}
+    labels, doubt = expecting.labels, 2 * expecting.tolerance
+    over = expected - expecting.limits
+    threshold = 0.0 if multi_label else float(over.max())
+    possible = {name for name, value in zip(labels, over, strict=True) if value >= threshold - doubt}
     if not multi_label:
         return possible if len(possible) == 1 else set(), possible
-    return {name for name, value in zip(labels, expected, strict=True) if value > threshold + 2 * tolerance}, possible
+    return {name for name, value in zip(labels, over, strict=True) if value > threshold + doubt}, possible
 
 
 def _message(sample: Sample, answer: Mapping[str, Any], what: str) -> str:

@@ -6,6 +6,7 @@ Source: https://docs.aws.amazon.com/sagemaker/latest/dg/your-algorithms-training
 from __future__ import annotations
 
 import json
+import os
 import stat
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -18,6 +19,8 @@ HYPERPARAMETERS = "hyperparameters.json"
 INPUT_DATA = "inputdataconfig.json"
 RESOURCES = "resourceconfig.json"
 CHECKPOINTS = "checkpointconfig.json"
+TENSORBOARD = "tensorboardoutputconfig.json"
+DEBUG_HOOK = "debughookconfig.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,12 +58,16 @@ class JobFiles:
         hyperparameters: as they came, all strings.
         channels: by name, in order of their names.
         checkpoints: folder that the platform synchronises, where it names one.
+        tensorboard: folder for TensorBoard's events, where the platform names one.
+        debug_hook: the configuration of SageMaker Debugger's hook, where there is one.
     """
 
     hyperparameters: Mapping[str, str] = field(default_factory=dict)
     channels: Mapping[str, ChannelConfig] = field(default_factory=dict)
     resources: Resources = field(default_factory=Resources)
     checkpoints: Path | None = None
+    tensorboard: Path | None = None
+    debug_hook: Path | None = None
 
 
 def read_job_files(paths: Paths) -> JobFiles:
@@ -73,13 +80,20 @@ def read_job_files(paths: Paths) -> JobFiles:
     """
     inputs = _read_object(paths.config / INPUT_DATA)
     channels = _folders_as_channels(paths.data) if inputs is None else _channels(inputs, paths.config / INPUT_DATA)
-    local = (_read_object(paths.config / CHECKPOINTS) or {}).get("LocalPath")
+    hook = Path(os.environ.get("SMDEBUG_CONFIG_FILE_PATH") or paths.config / DEBUG_HOOK)
     return JobFiles(
         hyperparameters=_hyperparameters(paths.config / HYPERPARAMETERS),
         channels=channels,
         resources=_resources(paths.config / RESOURCES),
-        checkpoints=Path(local) if isinstance(local, str) and local else None,
+        checkpoints=_local_path(paths.config / CHECKPOINTS),
+        tensorboard=_local_path(paths.config / TENSORBOARD),
+        debug_hook=hook if hook.is_file() else None,
     )
+
+
+def _local_path(path: Path) -> Path | None:
+    local = (_read_object(path) or {}).get("LocalPath")
+    return Path(local) if isinstance(local, str) and local else None
 
 
 def _read_object(path: Path) -> dict[str, object] | None:

@@ -60,6 +60,11 @@ class Paths:
         return self.output / "data"
 
     @property
+    def tensorboard(self) -> Path:
+        """Events for TensorBoard, unless `tensorboardoutputconfig.json` names another folder."""
+        return self.output / "tensorboard"
+
+    @property
     def failure(self) -> Path:
         """Its first 1,024 characters become the job's `FailureReason`."""
         return self.output / "failure"

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from finetune.errors import DataError, UserError
+from finetune.evaluation.calibration import calibration
 
 THRESHOLD = 0.5
 
@@ -80,6 +81,7 @@ def _single_label(truth: Integers, scores: Floats, labels: Sequence[str], top_k:
         "log_loss": _log_loss(np.take_along_axis(scores, truth[:, None], axis=1)),
         "auc": _mean(rows, "auc"),
         **_averages(rows),
+        **calibration(scores.max(axis=1), predicted == truth),
     }
     if top_k is not None:
         best = np.argsort(-scores, axis=1, kind="stable")[:, :top_k]
@@ -103,6 +105,7 @@ def _multi_label(truth: Integers, scores: Floats, labels: Sequence[str]) -> dict
         "average_precision": _mean(rows, "average_precision"),
         "micro": _quality(int((truth & predicted).sum()), int(predicted.sum()), int(truth.sum())),
         **_averages(rows),
+        **calibration(scores.ravel(), truth.ravel() == 1),
         "labels": list(labels),
         "per_class": rows,
         "confusion_matrices": _binary_matrices(truth, predicted).tolist(),

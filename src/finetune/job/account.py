@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 from finetune.checkpoint.layout import ACCOUNT_FILE, IGNORED_SUFFIX
 
@@ -32,6 +33,9 @@ class Account:
         load_seconds: spent on reading checkpoints, a part of `start_seconds`.
         stall_seconds: for which steps waited for copies of the state.
         save_seconds: spent on writing checkpoints, beside training.
+        run_seconds: from the beginning of each process to what was last known of it.
+        parts: seconds of training by part of the work, see `observe.timing`.
+        findings: what the rules found, as JSON values.
     """
 
     starts: int = 0
@@ -41,10 +45,14 @@ class Account:
     load_seconds: float = 0.0
     stall_seconds: float = 0.0
     save_seconds: float = 0.0
+    run_seconds: float = 0.0
+    parts: dict[str, float] = field(default_factory=dict)
+    findings: list[dict[str, object]] = field(default_factory=list)
 
-    def as_json(self) -> dict[str, int | float]:
+    def as_json(self) -> dict[str, Any]:
         """Plain values, seconds with three decimals."""
-        return {name: round(value, 3) if isinstance(value, float) else value for name, value in asdict(self).items()}
+        plain = {name: round(value, 3) if isinstance(value, float) else value for name, value in asdict(self).items()}
+        return plain | {"parts": {name: round(value, 3) for name, value in self.parts.items()}}
 
 
 @dataclass(slots=True)
@@ -59,6 +67,8 @@ class AccountBook:
     folder: Path | None
     clock: Callable[[], float] = time.monotonic
     account: Account = field(default_factory=Account)
+    _earlier_seconds: float = 0.0
+    _earlier_parts: dict[str, float] = field(default_factory=dict)
     _told: float = float("-inf")
     _started: bool = False
 
@@ -72,16 +82,26 @@ class AccountBook:
                 self.load_state_dict(known if isinstance(known, dict) else {})
         self._write()
 
-    def state_dict(self) -> dict[str, int | float]:
+    def state_dict(self) -> dict[str, Any]:
         """The account so far."""
         return self.account.as_json()
 
-    def load_state_dict(self, state: Mapping[str, int | float], /) -> None:
+    def load_state_dict(self, state: Mapping[str, Any], /) -> None:
         """Go on from what an earlier start told, here or with its checkpoint: of two accounts the later one counts."""
-        earlier = {name: type(value)(state.get(name, 0)) for name, value in asdict(self.account).items()}
+        numbers = {name: value for name, value in asdict(self.account).items() if isinstance(value, int | float)}
+        earlier = {name: type(value)(state.get(name, 0)) for name, value in numbers.items()}
+        parts = {str(name): float(value) for name, value in dict(state.get("parts", {})).items()}
+        findings = [dict(one) for one in state.get("findings", ())]
         earlier["starts"] += 1  # this one
         for name, value in earlier.items():
             setattr(self.account, name, max(value, getattr(self.account, name)))
+        self._earlier_seconds = max(self._earlier_seconds, earlier["run_seconds"])
+        self._earlier_parts = max(self._earlier_parts, parts, key=lambda one: sum(one.values()))
+        self.account.findings = max(self.account.findings, findings, key=len)
+
+    def spend(self, parts: Mapping[str, float]) -> None:
+        """Take note of where the time of this start went so far, in seconds by part."""
+        self.account.parts = {name: self._earlier_parts.get(name, 0.0) + value for name, value in parts.items()}
 
     def begin(self, step: int, load_seconds: float) -> None:
         """Training begins at a step that was taken up, or at 0."""
@@ -106,6 +126,7 @@ class AccountBook:
 
     def _write(self) -> None:
         self._told = self.clock()
+        self.account.run_seconds = self._earlier_seconds + process_age()
         if self.folder is None:
             return
         # A full disk is told by the checkpoints.

@@ -33,13 +33,13 @@ def describe_plan(
     data = DataSummary(
         inputs.task + (", several labels per record" if inputs.labels.multi_label else ""), records, classes
     )
-    network = f"{backbone.name}, {_expected(backbone)}"
+    network = f"{backbone.name}, {expected_input(backbone)}"
     weights = backbone.weights.source + ("" if backbone.weights.kept_head else ", new head")
     lines = [
         *_run_lines(loaders, spec, numerics),
         *_feature_lines(Frozen(backbone, plan, spec, numerics), len(records)),
     ]
-    return plan_text(data, _groups(backbone, plan), RunSummary(network, weights, lines))
+    return plan_text(data, group_summaries(backbone, plan), RunSummary(network, weights, lines))
 
 
 def _feature_lines(frozen: Frozen, parts: int) -> list[str]:
@@ -64,14 +64,16 @@ def _feature_lines(frozen: Frozen, parts: int) -> list[str]:
     ]
 
 
-def _expected(backbone: Backbone) -> str:
+def expected_input(backbone: Backbone) -> str:
+    """What a network takes, in words."""
     expects = backbone.expects
     if isinstance(expects, ImageInput):
         return f"pictures of {expects.size} x {expects.size}"
     return f"texts of up to {expects.max_length} tokens"
 
 
-def _groups(backbone: Backbone, plan: Plan) -> list[GroupSummary]:
+def group_summaries(backbone: Backbone, plan: Plan) -> list[GroupSummary]:
+    """Size, rate and first epoch of every group of layers."""
     sizes = {name: parameter.numel() for name, parameter in backbone.module.named_parameters()}
     first = {name: phase.first_epoch for phase in reversed(plan.phases) for name in phase.trainable}
     return [
@@ -120,7 +122,8 @@ class LogObserver:
             done = state.totals.records - self._records_before
             self._pace.tell(state.progress.step_in_epoch, done, state.totals.means()["loss"])
 
-    def epoch_done(self, epoch: int, row: Row) -> None:
+    def epoch_done(self, epoch: int, row: Row, history: list[Row]) -> None:
         """The line of an epoch, and how long it took."""
+        del history
         logger.info("%s", metric_line(epoch, row))
         logger.info("epoch %d took %s", epoch + 1, duration(self._pace.seconds()))

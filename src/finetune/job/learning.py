@@ -7,10 +7,14 @@ from dataclasses import dataclass, field
 
 import torch
 from torch.amp.grad_scaler import GradScaler
+from torch.optim import Optimizer
 
 from finetune.data.batches import Dataset
 from finetune.errors import UserError
 from finetune.models.backbone import Backbone
+from finetune.observe.rules.finding import Rules
+from finetune.observe.rules.tensors import TensorWatch
+from finetune.observe.timing import Timing
 from finetune.spec.job_spec import JobSpec, OptimisationSpec
 from finetune.strategies.freezing import apply_trainable
 from finetune.strategies.param_groups import parameter_groups
@@ -20,6 +24,7 @@ from finetune.training.loop import EarlyStopping, Training, steps_per_epoch
 from finetune.training.losses import Loss, balanced_weights
 from finetune.training.optimizers import build_optimizer
 from finetune.training.precision import Numerics
+from finetune.training.probe import NoProbe, Probe
 from finetune.training.schedule import Schedule
 from finetune.training.state import Best, LearningWeights, Nothing, OptimizerState, Row, Stateful, Totals, TrainingState
 from finetune.training.step import Stepper, learns_batch_statistics
@@ -33,6 +38,7 @@ class Companions:
     interrupted: Callable[[], bool]
     bad_records: Stateful
     account: Stateful = field(default_factory=Nothing)
+    rules: Rules = field(default_factory=dict)
 
 
 def build_training(
@@ -52,7 +58,17 @@ def build_training(
     loss = Loss(
         source.dataset.label_map.multi_label, optimisation.label_smoothing, _weights(spec, source.dataset, numerics)
     )
-    stepper = Stepper(backbone, optimizer, scaler, loss, numerics, spec.run.seed, optimisation.gradient_clip_norm)
+    stepper = Stepper(
+        backbone,
+        optimizer,
+        scaler,
+        loss,
+        numerics,
+        spec.run.seed,
+        optimisation.gradient_clip_norm,
+        Timing(numerics.device),
+        _probe(backbone, optimizer, source.dataset, companions.rules, scaled=numerics.scaled),
+    )
     stopping = EarlyStopping(
         optimisation.early_stopping_patience,
         optimisation.early_stopping_min_delta,
@@ -81,6 +97,12 @@ def build_training(
         account=companions.account,
     )
     return training, state
+
+
+def _probe(backbone: Backbone, optimizer: Optimizer, dataset: Dataset, rules: Rules, *, scaled: bool) -> Probe:
+    if not rules:
+        return NoProbe()
+    return TensorWatch(backbone.module, optimizer, rules, scaled=scaled, classes=len(dataset.label_map))
 
 
 def build_schedule(optimisation: OptimisationSpec, batches: int) -> Schedule:

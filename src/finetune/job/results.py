@@ -9,10 +9,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from finetune.artifact.export import ArtifactContents, export
 from finetune.artifact.verify import Sample, tolerance_of, verify
 from finetune.data.batches import Batches, Dataset
 from finetune.data.labels import LabelMap
+from finetune.evaluation.decision import Decision
 from finetune.evaluation.metrics import classification_metrics
 from finetune.evaluation.predict import Predictions
 from finetune.job.loaders import PROBE_RECORDS, Loaders
@@ -73,30 +76,38 @@ def job_summary(
     return summary
 
 
-def write_outputs(
-    folder: Path, metrics: Mapping[str, object], evaluated: Mapping[str, Evaluated], loaders: Loaders
-) -> None:
+@dataclass(frozen=True, slots=True)
+class Answers:
+    """Predictions by part, and the thresholds by which they become decisions."""
+
+    evaluated: Mapping[str, Evaluated]
+    decision: Decision | None = None
+
+
+def write_outputs(folder: Path, metrics: Mapping[str, object], answers: Answers, loaders: Loaders) -> None:
     """Write `metrics.json`, `<part>_predictions.csv`, and `bad_records.json` where records were left out."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n", encoding="utf-8")
-    for name, one in evaluated.items():
-        _write_predictions(folder / f"{name}_predictions.csv", one)
+    for name, one in answers.evaluated.items():
+        _write_predictions(folder / f"{name}_predictions.csv", one, answers.decision)
     bad = {channel: listing for channel, ledger in loaders.bad_records.items() if (listing := ledger.listing())}
     if bad:
         (folder / "bad_records.json").write_text(json.dumps(bad, indent=2, default=str) + "\n", encoding="utf-8")
         logger.warning("Left out %d bad records, listed in bad_records.json", sum(len(found) for found in bad.values()))
 
 
-def _write_predictions(path: Path, one: Evaluated) -> None:
+def _write_predictions(path: Path, one: Evaluated, decision: Decision | None) -> None:
     predictions, dataset, labels = one.predictions, one.dataset, one.dataset.label_map
+    limits = np.array(decision.thresholds if decision else [0.5] * len(labels))
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(["record", "label", "predicted_label", *(f"probability:{name}" for name in labels.names)])
         for position, row in zip(predictions.positions, predictions.probabilities, strict=True):
             truth = dataset.reader.labels(dataset.indices[int(position)])
-            chosen = [labels.names[int(row.argmax())]]
+            above = row - limits
+            chosen = [labels.names[int(above.argmax())]]
             if labels.multi_label:
-                chosen = [name for name, value in zip(labels.names, row, strict=True) if value > 0.5]
+                chosen = [name for name, value in zip(labels.names, above, strict=True) if value > 0]
             key = dataset.key(int(position))
             writer.writerow([key, "|".join(truth), "|".join(chosen), *(f"{value:.6f}" for value in row)])
 
@@ -123,6 +134,7 @@ class Export:
     task: Task
     labels: LabelMap
     metrics: Mapping[str, object]
+    decision: Decision | None = None
 
 
 def export_verified(what: Export, evaluated: Evaluated | None, numerics: Numerics) -> None:
@@ -134,7 +146,8 @@ def export_verified(what: Export, evaluated: Evaluated | None, numerics: Numeric
     """
     samples = samples_of(evaluated) if evaluated else []
     texts = max((len(sample.content) for sample in samples if isinstance(sample.content, tuple)), default=1)
-    contents = ArtifactContents(what.task, what.labels.names, what.labels.multi_label, what.metrics, texts)
+    thresholds = what.decision.thresholds if what.decision else None
+    contents = ArtifactContents(what.task, what.labels.names, what.labels.multi_label, what.metrics, texts, thresholds)
     export(what.folder, what.backbone, contents)
     if samples:
         tolerance = tolerance_of(numerics.name, on_gpu=numerics.device.type == "cuda")

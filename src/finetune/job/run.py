@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import tempfile
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -16,23 +17,33 @@ from finetune.errors import DataError, UserError
 from finetune.evaluation.predict import Pass, Predictions, predict
 from finetune.job.account import Account, AccountBook
 from finetune.job.announce import LogObserver, describe_plan
+from finetune.job.deciding import check_target, decide_on, target_of
 from finetune.job.device import choose_device
+from finetune.job.drift import StartingPoint
 from finetune.job.feeds import Frozen, PhaseFeeds
 from finetune.job.inputs import Inputs, hold_together, open_readers, sources_of
 from finetune.job.learning import Companions, build_training
 from finetune.job.loaders import Loaders, build_loaders
+from finetune.job.recording import Recorder
+from finetune.job.reporting import Outcome, Subject, write_report
 from finetune.job.request import Request
-from finetune.job.results import Evaluated, Export, export_verified, job_summary, metrics_of, write_outputs
+from finetune.job.results import Answers, Evaluated, Export, export_verified, job_summary, metrics_of, write_outputs
 from finetune.job.resume import keeping, specification_of
+from finetune.job.watching import Findings, findings_about_classes, watch
 from finetune.models.backbone import Backbone
 from finetune.models.load import ModelRequest, Source, classes_of, load_backbone, locate
-from finetune.observe.progress import Pace
+from finetune.observe.debugger import debugger
+from finetune.observe.metric_lines import final_line
+from finetune.observe.progress import pace
+from finetune.observe.tensorboard import EventFile
 from finetune.spec.job_spec import JobSpec
+from finetune.spec.rules import rules_of
 from finetune.strategies.plan import Plan
 from finetune.strategies.presets import Network, make_plan
 from finetune.training.feeds import Feed
 from finetune.training.loop import fit, restore_best
 from finetune.training.precision import Numerics, choose_numerics
+from finetune.training.schedule import Schedule
 from finetune.training.state import Row, TrainingState
 
 logger = logging.getLogger(__name__)
@@ -102,6 +113,7 @@ def prepare(request: Request, interruption: Interruption, scratch: Path) -> Prep
     wanted, source = locate_network(request, next(iter(readers.values())), scratch)
     known = classes_of(wanted, source) if spec.strategy.name == "evaluate" else None
     inputs = hold_together(readers, spec, LabelMap(known, spec.data.multi_label) if known else None)
+    check_target(inputs, spec.observe)
     backbone = load_backbone(replace(wanted, labels=inputs.labels.names), source)
     place(backbone, numerics)
     names = tuple(group.name for group in backbone.layer_groups())
@@ -161,11 +173,17 @@ class Trained:
         state: `None` where nothing was to be trained.
         finished: otherwise it was interrupted.
         account: what interruptions have cost so far.
+        drift: how far each group of layers moved.
+        schedule: of the rates.
+        stopped_by_rule: whether a rule ended it, with `rule_action=stop`.
     """
 
     state: TrainingState | None
     finished: bool
     account: Account
+    drift: Mapping[str, float] = field(default_factory=dict)
+    schedule: Schedule | None = None
+    stopped_by_rule: bool = False
 
 
 def train(job: Prepared, folder: Path | None) -> Trained:
@@ -180,7 +198,11 @@ def train(job: Prepared, folder: Path | None) -> Trained:
         return Trained(None, True, book.account)
     book.open(anew=job.spec.checkpoint.resume == "never")
 
+    hook = debugger(job.request.files.debug_hook, job.backbone.module)
+    events = EventFile(job.request.files.tensorboard or job.request.paths.tensorboard)
+
     def evaluate() -> Row | None:
+        hook.evaluating()
         feed = job.feeds.validation()
         if feed is None:
             return {}
@@ -189,17 +211,31 @@ def train(job: Prepared, folder: Path | None) -> Trained:
             return None
         return {"validation:loss": predictions.loss, "validation:accuracy": predictions.accuracy}
 
-    companions = Companions(evaluate, job.interruption.__bool__, job.loaders.bad_records, book)
+    findings = Findings(book.account, job.spec.observe.rule_action == "stop")
+    companions = Companions(
+        evaluate,
+        lambda: bool(job.interruption) or findings.stopped,
+        job.loaders.bad_records,
+        book,
+        rules_of(job.spec.observe.rules),
+    )
     training, state = build_training(job.spec, job.backbone, job.plan, job.feeds, job.numerics, companions)
     specification = specification_of(job.spec, job.inputs, job.backbone, job.plan, job.numerics)
-    observer = LogObserver(Pace(training.schedule.steps_per_epoch), book)
+    recorder = Recorder(LogObserver(pace(training.schedule.steps_per_epoch), book), events, hook)
+    observer = watch(job.inputs, job.spec, training, recorder, findings)
+    start = StartingPoint(job.backbone, job.plan.ever_trainable)
     with keeping(folder, job.spec.checkpoint, specification, state) as kept:
         book.begin(state.progress.step, kept.load_seconds)
+        observer.begin()
         finished = fit(training, state, observer, kept.checkpoints)
+        observer.end(state.history.rows)
+        hook.close(finished=finished)
         kept.checkpoints.save_now(state, "final" if finished else "interruption")
+        book.spend(training.stepper.timing.settle())
         book.close(*kept.seconds())
     restore_best(state)
-    return Trained(state, finished, book.account)
+    drift = start.drift(job.backbone)
+    return Trained(state, finished, book.account, drift, training.schedule, findings.stopped)
 
 
 def conclude(job: Prepared, trained: Trained) -> None:
@@ -212,12 +248,22 @@ def conclude(job: Prepared, trained: Trained) -> None:
     if state is not None:
         # A job that was interrupted behind its last step goes the same way as one that was not, to the last bit.
         job.feeds.enter(job.plan.phase(max(0, state.progress.epoch - 1)))
-    evaluated = evaluate_parts(job) if finished else {}
+    evaluated = evaluate_parts(job) if finished or trained.stopped_by_rule else {}
     metrics = {name: metrics_of(one, job.inputs.labels, job.spec.run.top_k) for name, one in evaluated.items()}
     metrics["job"] = job_summary(job.backbone, job.plan, job.spec.strategy.name, state, finished=finished)
     metrics["interruptions"] = dict(trained.account.as_json())
-    write_outputs(paths.output_data, metrics, evaluated, job.loaders)
-    what = Export(paths.model, job.backbone, job.inputs.task, job.inputs.labels, metrics)
+    logger.info("%s", final_line({name: metrics[name] for name in evaluated}) or "Nothing was evaluated.")
+    decision, told = decide_on(evaluated, job.inputs.labels.names, target_of(job.spec.observe))
+    if decision is not None:
+        metrics["decision"] = told
+    write_outputs(paths.output_data, metrics, Answers(evaluated, decision), job.loaders)
+    rules = rules_of(job.spec.observe.rules)
+    Findings(trained.account, stops=False).take(findings_about_classes(job.inputs, metrics, rules))
+    given = job.request.files.hyperparameters
+    subject = Subject(given, job.spec, job.inputs, job.backbone, job.plan, job.loaders, job.numerics)
+    found = Outcome(metrics, evaluated, trained.account, trained.drift, trained.schedule)
+    write_report(paths.output_data, subject, found)
+    what = Export(paths.model, job.backbone, job.inputs.task, job.inputs.labels, metrics, decision)
     export_verified(what, next(iter(evaluated.values()), None) or probe(job), job.numerics)
     logger.info("Done." if finished else "Stopped in order; the model is exported as far as it came.")
 

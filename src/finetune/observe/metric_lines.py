@@ -1,10 +1,59 @@
-"""One line per epoch that a regular expression can read: fixed decimals, never scientific notation."""
+"""Lines that a regular expression can read, and what every metric in them means to a tuner: declared once."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
 
 DECIMALS = 6
+_NUMBER = rf"(-?[0-9]+\.[0-9]{{{DECIMALS}}})"
+
+Direction = Literal["Maximize", "Minimize"]
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """A number that the log tells.
+
+    Attributes:
+        name: as it stands in the line, and as the platform shows it.
+        direction: in which a tuner may move it; `None` for what is no objective.
+        every_epoch: otherwise it is told once, at the end.
+    """
+
+    name: str
+    direction: Direction | None = None
+    every_epoch: bool = False
+
+    @property
+    def regex(self) -> str:
+        """Finds its value, and no other metric's."""
+        return f"{self.name}={_NUMBER};"
+
+
+_AT_THE_END: tuple[tuple[str, Direction], ...] = (
+    ("macro_f1", "Maximize"),
+    ("macro_precision", "Maximize"),
+    ("macro_recall", "Maximize"),
+    ("auc", "Maximize"),
+    ("expected_calibration_error", "Minimize"),
+)
+
+METRICS: tuple[Metric, ...] = (
+    Metric("train:loss", every_epoch=True),
+    Metric("train:accuracy", every_epoch=True),
+    Metric("validation:loss", "Minimize", every_epoch=True),
+    Metric("validation:accuracy", "Maximize", every_epoch=True),
+    *(
+        Metric(f"{part}:{name}", direction if part == "validation" else None)
+        for part in ("validation", "test")
+        for name, direction in _AT_THE_END
+    ),
+    Metric("test:loss"),
+    Metric("test:accuracy"),
+)
+"""Every metric that a job may tell, in the order of the documentation."""
 
 
 def metric_line(epoch: int, metrics: Mapping[str, float]) -> str:
@@ -16,4 +65,32 @@ def metric_line(epoch: int, metrics: Mapping[str, float]) -> str:
         epoch: counted from 0; printed from 1.
         metrics: by name, in the order in which they are printed.
     """
-    return " ".join([f"epoch={epoch + 1};", *(f"{name}={value:.{DECIMALS}f};" for name, value in metrics.items())])
+    return f"epoch={epoch + 1}; {_written(metrics)}"
+
+
+def final_line(metrics: Mapping[str, Mapping[str, object]]) -> str:
+    """The line at the end: what is told once, of every evaluated part; empty where nothing was evaluated.
+
+    Args:
+        metrics: by part, as in `metrics.json`; what is not defined is left out.
+    """
+    values: dict[str, float] = {}
+    for metric in METRICS:
+        part, _, name = metric.name.partition(":")
+        value = _value(metrics.get(part, {}), name)
+        if not metric.every_epoch and value is not None:
+            values[metric.name] = value
+    return f"final; {_written(values)}" if values else ""
+
+
+def _value(metrics: Mapping[str, object], name: str) -> float | None:
+    found = metrics.get(name)
+    average, _, rest = name.partition("_")
+    if average == "macro":
+        macro = metrics.get("macro")
+        found = macro.get(rest) if isinstance(macro, dict) else None
+    return float(found) if isinstance(found, int | float) else None
+
+
+def _written(metrics: Mapping[str, float]) -> str:
+    return " ".join(f"{name}={value:.{DECIMALS}f};" for name, value in metrics.items())

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import logging
+import sys
 import time
 from collections.abc import Callable
+from typing import TextIO
 
 logger = logging.getLogger(__name__)
 
 INTERVAL_SECONDS = 30.0
+_REDRAW_SECONDS = 0.5
+_BAR_WIDTH = 24
+_CLEAR = "\x1b[K"
 
 
 class Pace:
@@ -63,6 +68,44 @@ class Pace:
     def seconds(self) -> float:
         """Seconds since the epoch began or was taken up."""
         return self._clock() - self._began
+
+
+class Bar(Pace):
+    """The same for a person at a terminal: one line that grows, and is gone when the epoch is done.
+
+    Args:
+        steps: steps of a whole epoch.
+        terminal: where it is drawn.
+        clock: seconds, increasing.
+    """
+
+    def __init__(self, steps: int, terminal: TextIO, clock: Callable[[], float] = time.monotonic) -> None:
+        super().__init__(steps, _REDRAW_SECONDS, clock)
+        self._terminal = terminal
+
+    def tell(self, step: int, records: int, loss: float) -> None:
+        """Draw the bar; see `Pace.tell`."""
+        self._told = self._clock()
+        seconds = self._told - self._began
+        left = seconds / max(1, step - self._first_step) * (self._steps - step)
+        done = round(_BAR_WIDTH * step / self._steps)
+        bar = "#" * done + "." * (_BAR_WIDTH - done)
+        rate = records / max(seconds, 1e-9)
+        said = f"epoch {self._epoch + 1} [{bar}] {step}/{self._steps}  loss {loss:.4f}  {rate:.1f} records/s"
+        self._terminal.write(f"\r{_CLEAR}{said}, {duration(left)} left")
+        self._terminal.flush()
+
+    def seconds(self) -> float:
+        """Take the bar away; seconds since the epoch began or was taken up."""
+        self._terminal.write(f"\r{_CLEAR}")
+        self._terminal.flush()
+        return super().seconds()
+
+
+def pace(steps: int, terminal: TextIO | None = None) -> Pace:
+    """A bar where the log goes to a terminal, otherwise quiet lines without a carriage return."""
+    terminal = sys.stdout if terminal is None else terminal
+    return Bar(steps, terminal) if terminal.isatty() else Pace(steps)
 
 
 def duration(seconds: float) -> str:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from finetune.spec.hyperparameters import OptimisationKnobs
 from finetune.spec.job_spec import JobSpec
+from finetune.spec.rules import rules_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +83,22 @@ CONTRADICTIONS = (
         lambda spec: not _distinct(spec.data.label_column, spec.data.text_column, spec.data.text_pair_column),
         "label_column, text_column and text_pair_column must name different columns.",
     ),
+    Contradiction(
+        frozenset({"target_precision", "target_recall"}),
+        lambda spec: spec.observe.target_precision is not None and spec.observe.target_recall is not None,
+        "target_precision and target_recall contradict each other: one threshold cannot promise both; give one.",
+    ),
 )
+
+
+def rule_faults(spec: JobSpec) -> list[str]:
+    """What is wrong with `rules`, if anything."""
+    try:
+        rules_of(spec.observe.rules)
+    except ValueError as error:
+        return [f"rules: {error}."]
+    return []
+
 
 _TRAINING = tuple(name for name in OptimisationKnobs.model_fields if name != "batch_size")
 
@@ -124,7 +140,8 @@ IDLE = (
 
 def contradictions(spec: JobSpec, unreadable: Set[str]) -> list[str]:
     """Messages of all contradictions, except those about knobs whose value could not be read."""
-    return [rule.message for rule in CONTRADICTIONS if not rule.knobs & unreadable and rule.holds(spec)]
+    messages = [rule.message for rule in CONTRADICTIONS if not rule.knobs & unreadable and rule.holds(spec)]
+    return messages + rule_faults(spec)
 
 
 def idle_notes(spec: JobSpec, given: Set[str]) -> list[str]:

@@ -9,7 +9,16 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
-from finetune.spec.job_spec import Augmentation, OptimizerName, Precision, Resume, ScheduleName, StrategyName, Task
+from finetune.spec.job_spec import (
+    Augmentation,
+    OptimizerName,
+    Precision,
+    Resume,
+    RuleAction,
+    ScheduleName,
+    StrategyName,
+    Task,
+)
 from finetune.spec.values import form_of, read_value
 
 
@@ -203,6 +212,27 @@ class FeatureKnobs(Section):
     )
 
 
+class ObserveKnobs(Section):
+    """Observation: what the job watches and reports; nothing of it changes a weight."""
+
+    rules: str | None = Field(
+        "all",
+        description="Rules that watch the job: all, None, or names with `,` between them, each with parameters if "
+        "wanted, as `Overfit:patience=3:ratio_threshold=0.2`. See docs/rules.md.",
+    )
+    rule_action: RuleAction = Field(
+        "log", description="What a rule that finds something does: say so, or also stop the job, saved and exported."
+    )
+    target_precision: float | None = Field(
+        None, gt=0, lt=1, description="For two classes or multi_label: least precision that decisions must reach on "
+        "validation, from which their thresholds follow."
+    )  # fmt: skip
+    target_recall: float | None = Field(
+        None, gt=0, lt=1, description="For two classes or multi_label: least recall likewise, instead of a precision."
+    )
+    price_per_hour: float | None = Field(None, ge=0, description="Price of the instance, for the report's cost line.")
+
+
 SECTIONS: tuple[type[Section], ...] = (
     DataKnobs,
     ModelKnobs,
@@ -211,4 +241,5 @@ SECTIONS: tuple[type[Section], ...] = (
     RunKnobs,
     CheckpointKnobs,
     FeatureKnobs,
+    ObserveKnobs,
 )

@@ -12,6 +12,7 @@ ScheduleName = Literal["constant", "step", "exponential", "cosine", "linear"]
 Augmentation = Literal["none", "basic", "strong"]
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 Resume = Literal["auto", "never", "required"]
+RuleAction = Literal["log", "stop"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +123,24 @@ class CheckpointSpec:
 
 
 @dataclass(frozen=True, slots=True)
+class ObserveSpec:
+    """What is looked at while the job runs, and what becomes of it; nothing of it changes a weight.
+
+    Attributes:
+        rules: as the user wrote it, see `spec.rules`.
+        target_precision: least precision on validation of the positive class, or of each label.
+        target_recall: least recall likewise.
+        price_per_hour: of the instance, in any currency.
+    """
+
+    rules: str | None
+    rule_action: RuleAction
+    target_precision: float | None
+    target_recall: float | None
+    price_per_hour: float | None
+
+
+@dataclass(frozen=True, slots=True)
 class JobSpec:
     """The whole request.
 
@@ -136,4 +155,5 @@ class JobSpec:
     run: RunSpec
     checkpoint: CheckpointSpec
     features: FeatureSpec
+    observe: ObserveSpec
     notes: tuple[str, ...] = ()

@@ -18,6 +18,7 @@ from finetune.spec.job_spec import (
     FeatureSpec,
     JobSpec,
     ModelSpec,
+    ObserveSpec,
     OptimisationSpec,
     RunSpec,
     StrategySpec,
@@ -45,7 +46,7 @@ def parse_hyperparameters(raw: Mapping[str, str]) -> JobSpec:
         run=RunSpec(**reader.section(knobs.RunKnobs)),
         checkpoint=CheckpointSpec(**reader.section(knobs.CheckpointKnobs)),
         features=FeatureSpec(**reader.section(knobs.FeatureKnobs)),
-        notes=(),
+        observe=ObserveSpec(**reader.section(knobs.ObserveKnobs)),
     )
     faults = [*settings.faults, *reader.faults.values(), *contradictions(spec, reader.faults.keys())]
     if faults:

@@ -33,8 +33,8 @@ class Observer(Protocol):
         """A step is done; `loss` is its mean loss, on the device."""
         ...
 
-    def epoch_done(self, epoch: int, row: Row) -> None:
-        """Epoch `epoch` is trained and evaluated, with these metrics."""
+    def epoch_done(self, epoch: int, row: Row, history: list[Row]) -> None:
+        """Epoch `epoch` is trained and evaluated, with these metrics; `history` has those of every epoch."""
         ...
 
 
@@ -123,11 +123,13 @@ def fit(training: Training, state: TrainingState, observer: Observer, checkpoint
     while not progress.stopped_early and progress.epoch < training.epochs:
         if training.interrupted() or not _train_epoch(training, state, observer, checkpoints):
             return False
-        metrics = training.evaluate()
+        with training.stepper.timing.host("evaluate"):
+            metrics = training.evaluate()
         if metrics is None:
             return False
         _close_epoch(training, state, observer, metrics)
-        checkpoints.epoch_done(state)
+        with training.stepper.timing.host("save"):
+            checkpoints.epoch_done(state)
     return True
 
 
@@ -147,14 +149,18 @@ def _train_epoch(training: Training, state: TrainingState, observer: Observer, c
     observer.epoch_begins(state, phase)
     feed = training.feeds.training(phase)
     batches = feed.source.iterate(progress.epoch, progress.step_in_epoch * training.accumulation)
+    timing = training.stepper.timing
+    timing.pause()
     with closing(batches):
-        for group in _grouped(batches, training.accumulation):
+        for group in timing.waited(_grouped(batches, training.accumulation)):
             set_rates(training.stepper.optimizer, training.schedule(progress.step))
             loss = training.stepper.take(group, progress.step, state.totals, feed.forward)
             progress.step += 1
             progress.step_in_epoch += 1
             observer.step_done(state, loss)
-            checkpoints.step_done(state)
+            with timing.host("save"):
+                checkpoints.step_done(state)
+            timing.step_done()
             if training.interrupted():
                 return False
     return True
@@ -171,7 +177,7 @@ def _close_epoch(training: Training, state: TrainingState, observer: Observer, m
     if metrics:
         state.best.offer(row, progress.epoch, state.weights, training.stopping.min_delta)
     state.history.rows.append(row)
-    observer.epoch_done(progress.epoch, row)
+    observer.epoch_done(progress.epoch, row, state.history.rows)
     progress.epoch += 1
     progress.step_in_epoch = 0
     state.totals.clear()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
@@ -13,8 +13,10 @@ from torch.optim import Optimizer
 
 from finetune.data.batches import Batch
 from finetune.models.backbone import Backbone, Outputs
+from finetune.observe.timing import Timing
 from finetune.training.losses import Loss, correct
 from finetune.training.precision import Numerics
+from finetune.training.probe import NoProbe, Probe
 from finetune.training.state import Totals
 
 Forward = Callable[[Mapping[str, Tensor]], Outputs]
@@ -33,6 +35,8 @@ class Stepper:
 
     Attributes:
         clip_norm: largest norm of all gradients together, or `None`.
+        timing: where the time goes.
+        probe: looks at some of the steps from inside.
     """
 
     backbone: Backbone
@@ -42,6 +46,8 @@ class Stepper:
     numerics: Numerics
     seed: int
     clip_norm: float | None = None
+    timing: Timing = field(default_factory=Timing)
+    probe: Probe = field(default_factory=NoProbe)
 
     def take(self, batches: Sequence[Batch], step: int, totals: Totals, forward: Forward) -> Tensor:
         """Update the network once by the mean loss over all records of the batches.
@@ -64,26 +70,33 @@ class Stepper:
         if not records:
             return torch.full((), torch.nan)
         torch.manual_seed(step_seed(self.seed, step))
+        self.probe.begin(step)
         mean = torch.zeros((), device=self.numerics.device)
         for batch in batches:
             mean += self._backward(batch, records, totals, forward)
-        self._update()
+        with self.timing.device("update"):
+            self._update()
         return mean
 
     def _backward(self, batch: Batch, records: int, totals: Totals, forward: Forward) -> Tensor:
-        inputs, targets = to_device(batch, self.numerics.device)
-        with self.numerics.context():
-            outputs = forward(inputs)
-        total = self.loss(outputs, targets)
-        share = total / records
-        self.scaler.scale(share).backward()  # type: ignore[no-untyped-call]  # untyped in torch
+        with self.timing.device("forward"):
+            inputs, targets = to_device(batch, self.numerics.device)
+            with self.numerics.context():
+                outputs = forward(inputs)
+            total = self.loss(outputs, targets)
+            share = total / records
+        with self.timing.device("backward"):
+            self.scaler.scale(share).backward()  # type: ignore[no-untyped-call]  # untyped in torch
         detached = total.detach()
         totals.add(detached, correct(outputs.logits.detach(), targets), len(targets))
         return share.detach()
 
     def _update(self) -> None:
-        if self.clip_norm is not None:
+        if self.clip_norm is not None or self.probe.looking:
             self.scaler.unscale_(self.optimizer)
+        if self.probe.looking:
+            self.probe.graded()
+        if self.clip_norm is not None:
             parameters = [p for group in self.optimizer.param_groups for p in group["params"] if p.grad is not None]
             torch.nn.utils.clip_grad_norm_(parameters, self.clip_norm)
         self.scaler.step(self.optimizer)

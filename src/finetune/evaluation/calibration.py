@@ -1,0 +1,40 @@
+"""Does a probability of 0.8 come true in 80 of 100 cases?"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+BINS = 10
+
+Floats = NDArray[np.float64]
+
+
+def calibration(confidences: Floats, hits: NDArray[np.bool_]) -> dict[str, object]:
+    """Compare stated probabilities with how often they came true.
+
+    Args:
+        confidences: probabilities that were stated, `[answers]`, 0..1.
+        hits: whether each came true.
+
+    Returns:
+        JSON values: `expected_calibration_error`, the mean distance of both, weighted by the answers of each of ten
+        bins of equal width; and `calibration`, a row per bin that has answers.
+    """
+    places = np.minimum((confidences * BINS).astype(np.int64), BINS - 1)
+    rows: list[dict[str, float | int]] = []
+    error = 0.0
+    for place in np.unique(places):
+        inside = places == place
+        stated, came_true = float(confidences[inside].mean()), float(hits[inside].mean())
+        error += abs(stated - came_true) * float(inside.mean())
+        rows.append(
+            {
+                "from": float(place) / BINS,
+                "to": float(place + 1) / BINS,
+                "answers": int(inside.sum()),
+                "confidence": stated,
+                "accuracy": came_true,
+            }
+        )
+    return {"expected_calibration_error": error, "calibration": rows}

@@ -1,0 +1,100 @@
+"""From which probability on is it said that a record belongs to a class? Where a precision or a recall is promised."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """What decisions must reach on validation; one of both."""
+
+    precision: float | None = None
+    recall: float | None = None
+
+    def __str__(self) -> str:
+        """In words, for messages."""
+        return f"precision {self.precision:g}" if self.precision is not None else f"recall {self.recall or 0:g}"
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """Thresholds that were found.
+
+    Attributes:
+        thresholds: by class; a record is said to belong to one whose probability is above it. For two classes of which
+            one holds, both follow from the second one's.
+        missed: classes for which no threshold reaches the target; theirs are 0.5.
+    """
+
+    thresholds: tuple[float, ...]
+    missed: tuple[str, ...]
+
+
+def decide(
+    targets: NDArray[np.generic], probabilities: NDArray[np.floating], labels: Sequence[str], target: Target
+) -> Decision:
+    """Find the thresholds that reach a target and give away as little as possible of the other quantity.
+
+    Args:
+        targets: 0 and 1 `[records, classes]`, or class numbers `[records]` of two classes.
+        probabilities: `[records, classes]`.
+        labels: class names.
+        target: what to reach.
+    """
+    scores = np.asarray(probabilities, dtype=np.float64)
+    if targets.ndim == 1:
+        found = threshold(np.asarray(targets) == 1, scores[:, 1], target)
+        chosen = 0.5 if found is None else found
+        return Decision((1 - chosen, chosen), (labels[1],) if found is None else ())
+    each = [threshold(np.asarray(column) > 0.5, scores[:, at], target) for at, column in enumerate(targets.T)]
+    missed = tuple(name for name, found in zip(labels, each, strict=True) if found is None)
+    return Decision(tuple(0.5 if found is None else found for found in each), missed)
+
+
+def threshold(positive: NDArray[np.bool_], scores: Floats, target: Target) -> float | None:
+    """The lowest threshold with the precision, or the highest with the recall; `None` where none reaches it.
+
+    It lies half-way between two scores, so that rounding decides nothing.
+    """
+    if not positive.any():
+        return None
+    order = np.argsort(-scores, kind="stable")
+    sorted_scores, hits = scores[order], np.cumsum(positive[order])
+    ends = np.flatnonzero(np.append(np.diff(sorted_scores) < 0, True))
+    precision, recall = hits[ends] / (ends + 1), hits[ends] / positive.sum()
+    if target.precision is not None:
+        reached = np.flatnonzero(precision >= target.precision)
+        at = reached[-1:] if len(reached) else reached
+    else:
+        at = np.flatnonzero(recall >= (target.recall or 0))[:1]
+    if not len(at):
+        return None
+    last = int(ends[int(at[0])])
+    below = sorted_scores[last + 1] if last + 1 < len(scores) else 0.0
+    return float((sorted_scores[last] + below) / 2)
+
+
+def reached(
+    targets: NDArray[np.generic], probabilities: NDArray[np.floating], labels: Sequence[str], decision: Decision
+) -> dict[str, dict[str, float | None]]:
+    """Precision and recall with the thresholds, by class; of two classes only the second one."""
+    truth = np.asarray(targets)
+    positive = truth > 0.5 if truth.ndim == 2 else np.stack([truth == 0, truth == 1], axis=1)
+    said = np.asarray(probabilities, dtype=np.float64) > np.array(decision.thresholds)
+    rows: dict[str, dict[str, float | None]] = {}
+    for at, label in enumerate(labels):
+        if truth.ndim == 1 and at == 0:
+            continue
+        hits, named, there = (positive & said)[:, at].sum(), said[:, at].sum(), positive[:, at].sum()
+        rows[label] = {
+            "precision": float(hits / named) if named else None,
+            "recall": float(hits / there) if there else None,
+        }
+    return rows

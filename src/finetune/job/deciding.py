@@ -1,0 +1,64 @@
+"""Where a precision or a recall is promised: thresholds from validation, told with what they reach on every part."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+
+from finetune.errors import UserError
+from finetune.evaluation.decision import Decision, Target, decide, reached
+from finetune.job.inputs import Inputs
+from finetune.job.results import Evaluated
+from finetune.spec.job_spec import ObserveSpec
+
+logger = logging.getLogger(__name__)
+
+
+def target_of(spec: ObserveSpec) -> Target | None:
+    """What is promised, if anything."""
+    if spec.target_precision is None and spec.target_recall is None:
+        return None
+    return Target(spec.target_precision, spec.target_recall)
+
+
+def check_target(inputs: Inputs, spec: ObserveSpec) -> None:
+    """Refuse a promise that no threshold could keep.
+
+    Raises:
+        UserError: there are more than two classes of which one holds, or no validation records.
+    """
+    target = target_of(spec)
+    if target is None:
+        return
+    name = "target_precision" if target.precision is not None else "target_recall"
+    if not inputs.labels.multi_label and len(inputs.labels) != 2:
+        raise UserError(
+            f"{name} needs two classes or multi_label=true, but there are {len(inputs.labels)} classes of which one"
+            f" holds: leave it out."
+        )
+    if inputs.validation is None:
+        raise UserError(
+            f"{name} needs validation records: give a channel 'validation', or validation_fraction above 0."
+        )
+
+
+def decide_on(
+    evaluated: Mapping[str, Evaluated], labels: tuple[str, ...], target: Target | None
+) -> tuple[Decision | None, dict[str, object]]:
+    """Thresholds from validation, and JSON values about what they reach."""
+    if target is None or "validation" not in evaluated:
+        return None, {}
+    predictions = evaluated["validation"].predictions
+    decision = decide(predictions.targets, predictions.probabilities, labels, target)
+    if decision.missed:
+        logger.warning(
+            "No threshold reaches %s on validation for %s: 0.5 is taken there. Train longer, or ask for less.",
+            target,
+            ", ".join(decision.missed[:5]),
+        )
+    parts = {
+        name: reached(one.predictions.targets, one.predictions.probabilities, labels, decision)
+        for name, one in evaluated.items()
+    }
+    thresholds = dict(zip(labels, decision.thresholds, strict=True))
+    return decision, {"target": str(target), "thresholds": thresholds, "missed": list(decision.missed), **parts}

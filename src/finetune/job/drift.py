@@ -1,0 +1,36 @@
+"""How far did each group of layers move from where it began?"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+
+import torch
+from torch import Tensor
+
+from finetune.models.backbone import Backbone
+
+
+class StartingPoint:
+    """The weights that training begins with, on the host, of the groups that learn."""
+
+    def __init__(self, backbone: Backbone, learning: Collection[str]) -> None:
+        parameters = dict(backbone.module.named_parameters())
+        self._groups: Mapping[str, Mapping[str, Tensor]] = {
+            group.name: {name: parameters[name].detach().cpu().clone() for name in group.parameters}
+            for group in backbone.layer_groups()
+            if group.name in learning
+        }
+
+    def drift(self, backbone: Backbone) -> dict[str, float]:
+        """Length of the way of each group, as a share of the length of its weights at the start."""
+        parameters = dict(backbone.module.named_parameters())
+        return {
+            group: _norm([parameters[name].detach().cpu() - first for name, first in tensors.items()])
+            / max(_norm(list(tensors.values())), 1e-12)
+            for group, tensors in self._groups.items()
+            if tensors
+        }
+
+
+def _norm(tensors: list[Tensor]) -> float:
+    return float(torch.stack([tensor.double().norm() for tensor in tensors]).norm())

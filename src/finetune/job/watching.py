@@ -1,0 +1,158 @@
+"""Lets the rules look at a job: gathers what they need, tells what they find, and stops the job where that is asked."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from finetune.job.account import Account
+from finetune.job.inputs import Inputs, class_counts
+from finetune.observe.rules.curves import Course, judge_balance, judge_classes, judge_curves
+from finetune.observe.rules.finding import Finding, Rules
+from finetune.observe.rules.machine import Sample, judge_machine, judge_steps
+from finetune.observe.rules.symptoms import symptoms
+from finetune.observe.timing import Timing
+from finetune.spec.job_spec import JobSpec
+from finetune.spec.rules import rules_of
+from finetune.strategies.plan import Phase
+from finetune.training.loop import Observer, Training
+from finetune.training.probe import Probe
+from finetune.training.state import Row, TrainingState
+
+logger = logging.getLogger(__name__)
+
+_SAMPLE_STEPS = 10
+
+
+@dataclass(slots=True)
+class Findings:
+    """What was found, each rule once in the whole job, whatever interrupted it.
+
+    Attributes:
+        account: where findings are kept over interruptions.
+        stops: whether a finding asks the job to stop.
+        stopped: whether one did.
+    """
+
+    account: Account
+    stops: bool
+    stopped: bool = False
+
+    def take(self, found: list[Finding]) -> None:
+        """Tell what is new."""
+        known = {one["rule"] for one in self.account.findings}
+        for finding in found:
+            if finding.rule in known:
+                continue
+            known.add(finding.rule)
+            self.account.findings.append(finding.as_json())
+            logger.warning("%s", finding.line())
+            self.stopped = self.stopped or self.stops
+
+    def asks_to_stop(self) -> bool:
+        """Whether the job is to stop."""
+        return self.stopped
+
+
+@dataclass(frozen=True, slots=True)
+class Watched:
+    """What the rules look at, beside tensors.
+
+    Attributes:
+        steps_per_epoch: optimizer steps.
+        validated: records of validation.
+        counts: training records by class.
+        weighed: whether the loss weighs rare classes more.
+    """
+
+    steps_per_epoch: int
+    validated: int
+    counts: Mapping[str, int]
+    weighed: bool
+
+
+@dataclass(slots=True)
+class RuleObserver:
+    """An observer that passes everything on, and lets the rules look at it."""
+
+    inner: Observer
+    probe: Probe
+    timing: Timing
+    rules: Rules
+    watched: Watched
+    findings: Findings
+    _samples: list[Sample] = field(default_factory=list)
+    _mark: tuple[float, float, float, float] | None = None
+
+    def begin(self) -> None:
+        """What can be said before the first step."""
+        self.findings.take(judge_balance(self.watched.counts, self.rules, weighed=self.watched.weighed))
+
+    def epoch_begins(self, state: TrainingState, phase: Phase) -> None:
+        """Pass it on."""
+        self._mark = None
+        self.inner.epoch_begins(state, phase)
+
+    def step_done(self, state: TrainingState, loss: Tensor) -> None:
+        """Pass it on, and read what the last look at the tensors showed."""
+        self.inner.step_done(state, loss)
+        self.findings.take(self.probe.updated(loss))
+        if torch.cuda.is_available() and state.progress.step % _SAMPLE_STEPS == 0:
+            self._sample()
+
+    def epoch_done(self, epoch: int, row: Row, history: list[Row]) -> None:
+        """Look at the epochs up to now, and at the machine."""
+        self.inner.epoch_done(epoch, row, history)
+        course = Course(history, self.watched.steps_per_epoch, self.watched.validated)
+        found = judge_curves(course, self.rules) + judge_steps(self.timing.steps, self.rules, course.step)
+        self.findings.take(found + judge_machine(self._samples, self.rules, course.step))
+
+    def end(self, history: list[Row]) -> None:
+        """Read what still waits, and look at the whole course."""
+        self.findings.take(self.probe.read())
+        counts = self.watched.counts
+        guess = max(counts.values(), default=0) / max(1, sum(counts.values()))
+        course = Course(history, self.watched.steps_per_epoch, self.watched.validated)
+        self.findings.take(symptoms(course, guess) if self.rules else [])
+
+    def _sample(self) -> None:
+        seconds = self.timing.seconds
+        busy = seconds["forward"] + seconds["backward"] + seconds["update"]
+        now = (time.perf_counter(), time.process_time(), busy, seconds["data"])
+        if self._mark is not None:
+            wall, cpu, gpu, data = (100 * (after - before) for after, before in zip(now, self._mark, strict=True))
+            free, total = torch.cuda.mem_get_info()
+            cores = len(os.sched_getaffinity(0))
+            sample = Sample(
+                min(100.0, 100 * gpu / wall), 100 * cpu / wall / cores, 100 * data / wall, 100 * (1 - free / total)
+            )
+            self._samples.append(sample)
+        self._mark = now
+
+
+def watch(inputs: Inputs, spec: JobSpec, training: Training, inner: Observer, findings: Findings) -> RuleObserver:
+    """Let the rules that are asked for look at a training."""
+    counts = class_counts(inputs.train, inputs.labels) if inputs.train else {}
+    watched = Watched(
+        training.schedule.steps_per_epoch,
+        len(inputs.validation.indices) if inputs.validation else 0,
+        counts,
+        spec.optimisation.class_weights == "balanced",
+    )
+    stepper = training.stepper
+    return RuleObserver(inner, stepper.probe, stepper.timing, rules_of(spec.observe.rules), watched, findings)
+
+
+def findings_about_classes(inputs: Inputs, metrics: Mapping[str, object], rules: Rules) -> list[Finding]:
+    """What the final evaluation says about rare classes."""
+    found = next((metrics[name] for name in ("test", "validation") if name in metrics), None)
+    if not isinstance(found, dict) or inputs.train is None:
+        return []
+    recalls = {row["label"]: row["recall"] for row in found["per_class"] if row["recall"] is not None}
+    return judge_classes(recalls, class_counts(inputs.train, inputs.labels), rules)

@@ -1,0 +1,86 @@
+"""HTML of small pieces, in which every text is escaped unless it is a piece itself."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Iterable, Sequence
+
+DASH = "\N{EN DASH}"
+_VOID = frozenset({"br", "img", "meta"})
+
+
+class Piece(str):
+    """HTML that is ready; any other text is escaped when it becomes part of a piece."""
+
+    __slots__ = ()
+
+
+def tag(name: str, /, *content: str | None, **attributes: str | int | float | None) -> Piece:
+    """An element; trailing `_` of an attribute's name is dropped, other `_` become `-`, `None` leaves it out."""
+    written = "".join(
+        f' {key.rstrip("_").replace("_", "-")}="{html.escape(str(value))}"'
+        for key, value in attributes.items()
+        if value is not None
+    )
+    return Piece(f"<{name}{written}>" if name in _VOID else f"<{name}{written}>{joined(content)}</{name}>")
+
+
+def joined(content: Iterable[str | None]) -> Piece:
+    """Texts and pieces one after the other."""
+    return Piece(
+        "".join(one if isinstance(one, Piece) else html.escape(str(one)) for one in content if one is not None)
+    )
+
+
+def section(title: str, *content: str | None, name: str, wide: bool = False, lead: str | None = None) -> Piece:
+    """A card of the page; `name` is its anchor."""
+    head = tag("header", tag("h2", title), tag("p", lead) if lead else None)
+    return tag("section", head, *content, id=name, class_="card wide" if wide else "card")
+
+
+def table(header: Sequence[str], rows: Iterable[Sequence[str]], *, class_: str = "") -> Piece:
+    """A table whose first column names the rows; it scrolls by itself where it is too wide."""
+    head = tag("tr", *(tag("th", cell, scope="col") for cell in header))
+    body = [tag("tr", tag("th", row[0], scope="row"), *(tag("td", cell) for cell in row[1:])) for row in rows]
+    written = tag("table", tag("thead", head), tag("tbody", *body))
+    return tag("div", written, class_=f"scroll {class_}".strip(), tabindex="0", role="region", aria_label="table")
+
+
+def facts(pairs: Iterable[tuple[str, str]]) -> Piece:
+    """Names with values."""
+    return tag("dl", *(tag("div", tag("dt", name), tag("dd", value)) for name, value in pairs), class_="facts")
+
+
+def meter(share: float, text: str) -> Piece:
+    """A number with a bar behind it; the share is 0..1."""
+    width = max(0.0, min(1.0, share)) * 100
+    return tag("span", tag("span", text), class_="meter", style=f"--w:{width:.1f}%")
+
+
+def percent(value: object, digits: int = 1) -> str:
+    """A share in percent; a dash where it is not defined."""
+    return f"{value * 100:.{digits}f}%" if isinstance(value, int | float) else DASH
+
+
+def number(value: object, digits: int = 3) -> str:
+    """A number for people; a dash where it is not defined."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return DASH
+    return f"{value:,}" if isinstance(value, int) else f"{value:.{digits}f}"
+
+
+def small(value: float) -> str:
+    """A rate or another number that may be tiny, without trailing zeros."""
+    return f"{value:.3g}"
+
+
+def seconds(value: float) -> str:
+    """Seconds for people: `0.4 s`, `12 s`, `3 min 20 s`, `2 h 05 min`."""
+    if value < 10:
+        return f"{value:.1f} s"
+    whole = round(value)
+    if whole < 100:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"

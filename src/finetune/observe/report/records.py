@@ -1,0 +1,108 @@
+"""The sections about the records: balance of classes, duplicates and leakage, records that could not be read."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from finetune.observe.report.markup import Piece, joined, meter, number, section, table, tag
+
+_MOST_ROWS = 50
+
+
+def balance(report: Mapping[str, Any]) -> Piece | None:
+    """How many records every class has in every part."""
+    counts: Mapping[str, Mapping[str, int]] = report["classes"]
+    if not counts:
+        return None
+    parts = list(counts)
+    most = {part: max(counts[part].values(), default=0) or 1 for part in parts}
+    names = list(counts[parts[0]])
+    rows = [
+        (name, *(meter(counts[part].get(name, 0) / most[part], number(counts[part].get(name, 0))) for part in parts))
+        for name in names
+    ]
+    totals = ("all", *(number(report["records"][part]) for part in parts))
+    return section(
+        "Class balance",
+        table(("class", *parts), [*rows, totals], class_="tall"),
+        name="balance",
+        lead=_lead(counts[parts[0]]),
+    )
+
+
+def _lead(counts: Mapping[str, int]) -> str:
+    most, least = max(counts, key=lambda name: counts[name]), min(counts, key=lambda name: counts[name])
+    if counts[most] >= 5 * max(1, counts[least]):
+        times = counts[most] / max(1, counts[least])
+        return f"{most} has {times:.0f} times the records of {least}: class_weights=balanced weighs them alike."
+    if counts[most] == counts[least]:
+        return f"Every class has {counts[most]:,} records."
+    return f"From {counts[least]:,} records ({least}) to {counts[most]:,} ({most})."
+
+
+def duplicates(report: Mapping[str, Any]) -> Piece:
+    """Equal contents: inside a part, and across parts, where they are leakage."""
+    found = report["duplicates"]
+    notices = []
+    for leak in found["leaks"]:
+        first, second = leak["parts"]
+        notices.append(
+            notice(
+                "bad",
+                f"Leakage: {leak['records']:,} records of {second} are in {first} too",
+                f"The model has seen them while it learnt, so the metrics of {second} are better than the truth.",
+                f"Remove them from {first} or {second}; they are listed below and in report.json.",
+            )
+        )
+    if found["contradictions"]:
+        notices.append(
+            notice(
+                "warn",
+                f"{found['contradictions']:,} contents occur with different labels",
+                "At most one label of each can be learnt.",
+                "Correct or remove them.",
+            )
+        )
+    if found.get("unknown"):
+        notices.append(notice("warn", "Contents were not compared", f"Because {found['unknown']}.", None))
+    elif not found["groups"]:
+        notices.append(notice("good", "No record occurs twice", "Contents were compared byte by byte.", None))
+    rows = [
+        (group["records"][0]["key"], ", ".join(f"{one['part']}: {one['key']}" for one in group["records"][1:6]))
+        for group in found["groups"][:_MOST_ROWS]
+    ]
+    listed = table(("record", "the same content"), rows, class_="tall words") if rows else None
+    more = (
+        tag("p", f"Shown are {len(rows)} of {found['count']:,}.", class_="note") if found["count"] > len(rows) else None
+    )
+    return section("Duplicates and leakage", *notices, listed, more, name="duplicates")
+
+
+def bad(report: Mapping[str, Any]) -> Piece:
+    """What could not be read, and why."""
+    rows = [(key, channel, reason) for channel, listing in report["bad_records"].items() for key, reason in listing]
+    if not rows:
+        body = notice("good", "Every record could be read", "None was left out.", None)
+    else:
+        shown = table(("record", "channel", "why"), rows[:_MOST_ROWS], class_="tall words")
+        body = joined(
+            [
+                notice(
+                    "warn", f"{len(rows):,} records were left out", "They count in no metric.", "Repair or remove them."
+                ),
+                shown,
+            ]
+        )
+    return section("Unreadable records", body, name="bad")
+
+
+def notice(kind: str, title: str, said: str, following: str | None) -> Piece:
+    """A remark: `good`, `warn` or `bad`; its title, what was seen, and the one thing to do next."""
+    return tag(
+        "div",
+        tag("b", title),
+        tag("p", said),
+        tag("p", "Next: ", following, class_="next") if following else None,
+        class_=f"notice {kind}",
+    )

@@ -1,0 +1,158 @@
+"""The sections about the run: where the time went, what the rules found, interruptions, layers, and the request."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from finetune.observe.report.charts import Axes, Line, line_chart, stacked
+from finetune.observe.report.markup import (
+    DASH,
+    Piece,
+    facts,
+    joined,
+    meter,
+    number,
+    percent,
+    seconds,
+    section,
+    small,
+    table,
+    tag,
+)
+from finetune.observe.report.records import notice
+
+WORDS = {
+    "start": "start-up: imports, data, network",
+    "data": "waiting for data",
+    "forward": "forward",
+    "backward": "backward",
+    "update": "update of the weights",
+    "save": "waiting for checkpoints",
+    "evaluate": "evaluation after each epoch",
+    "rest": "final evaluation, export, all else",
+}
+_MOST_CURVES = 8
+
+
+def findings(report: Mapping[str, Any]) -> Piece:
+    """What the rules saw, each with the one thing to do next."""
+    found: Sequence[Mapping[str, Any]] = report["findings"]
+    notices = [
+        notice(
+            "bad" if one.get("grave") else "warn",
+            one["rule"] + (f", step {one['step']:,}" if one.get("step") is not None else ""),
+            f"{one['seen']} ({one['where']})" if one.get("where") else one["seen"],
+            one["advice"],
+        )
+        for one in found
+    ]
+    if not notices:
+        watched = report["rules"]
+        said = f"{len(watched)} rules watched: {', '.join(watched)}." if watched else "No rule was asked for."
+        notices = [notice("good", "Nothing found", said, None)]
+    return section("What the rules found", *notices, name="rules", wide=True)
+
+
+def time(report: Mapping[str, Any]) -> Piece:
+    """Where the time went."""
+    parts: Mapping[str, float] = report["time"]["parts"]
+    total = sum(parts.values()) or 1.0
+    rows = [
+        (joined([tag("i", class_=f"c{index % 8}"), WORDS.get(name, name)]), seconds(value), percent(value / total))
+        for index, (name, value) in enumerate(parts.items())
+    ]
+    lead = (
+        f"{seconds(total)} in all, {number(report['time'].get('records_per_second'), 0)} records a second in training."
+    )
+    return section(
+        "Where the time went", stacked(parts), table(("part", "time", "share"), rows), name="time", lead=lead
+    )
+
+
+def layers(report: Mapping[str, Any]) -> Piece | None:
+    """What learnt, how fast, and how far each group of layers moved from where it began."""
+    groups: Sequence[Mapping[str, Any]] = report["plan"]["groups"]
+    if not groups:
+        return None
+    drifts = [group["drift"] for group in groups if isinstance(group.get("drift"), float)]
+    most = max(drifts, default=0.0) or 1.0
+    rows = []
+    for group in groups:
+        drift, rate = group.get("drift"), group.get("rate")
+        moved = meter(drift / most, percent(drift, 2)) if isinstance(drift, float) else "frozen"
+        since = f"epoch {group['first_epoch'] + 1}" if group.get("first_epoch") is not None else DASH
+        rows.append((group["name"], number(group["parameters"]), small(rate) if rate else DASH, since, moved))
+    header = ("layers", "parameters", "highest rate", "learn from", "drift")
+    return section(
+        "Layers and drift",
+        table(header, rows, class_="tall"),
+        name="layers",
+        lead="Drift is the length of the way that the weights went, as a share of the weights they began with.",
+    )
+
+
+def rates(report: Mapping[str, Any]) -> Piece | None:
+    """The learning rate of every group, step by step."""
+    curves: Mapping[str, Sequence[float | None]] = report["rates"]["groups"]
+    if not curves:
+        return None
+    names = _spread(list(curves))
+    lines = [Line(name, report["rates"]["steps"], curves[name]) for name in names]
+    drawn = line_chart(lines, Axes("step", "learning rate", (0.0,)))
+    shown = f"{len(names)} of {len(curves)} groups are drawn." if len(names) < len(curves) else None
+    return section("Learning rates", drawn, name="rates", lead=shown)
+
+
+def _spread(names: list[str]) -> list[str]:
+    if len(names) <= _MOST_CURVES:
+        return names
+    return [names[round(index * (len(names) - 1) / (_MOST_CURVES - 1))] for index in range(_MOST_CURVES)]
+
+
+def interruptions(report: Mapping[str, Any]) -> Piece:
+    """What interruptions cost, and what the job did."""
+    account = report["interruptions"]
+    starts = account.get("starts", 0)
+    cost = report["cost"]
+    pairs = [
+        ("starts", number(max(1, starts))),
+        ("steps repeated", number(account.get("steps_repeated", 0))),
+        ("reading checkpoints", seconds(account.get("load_seconds", 0.0))),
+        ("steps waited for copies", seconds(account.get("stall_seconds", 0.0))),
+        ("writing beside training", seconds(account.get("save_seconds", 0.0))),
+        ("seconds in the container", number(cost["seconds"], 0)),
+    ]
+    if cost.get("price") is not None:
+        pairs.append(("cost at the given price", f"{cost['price']:,.4f} for {cost['price_per_hour']:g} an hour"))
+    said = "The job ran through." if starts <= 1 else f"The job was interrupted {starts - 1} times."
+    return section("Interruptions and cost", facts(pairs), name="interruptions", lead=said)
+
+
+def request(report: Mapping[str, Any]) -> Piece:
+    """What was asked, what became of it, and with what."""
+    asked = report["asked"]
+    given = [(name, tag("code", str(value))) for name, value in asked["hyperparameters"].items()]
+    notes = tag("ul", *(tag("li", note) for note in asked["notes"])) if asked["notes"] else None
+    chosen = (
+        table(("hyperparameter", "value"), given, class_="words")
+        if given
+        else tag("p", "Every default.", class_="note")
+    )
+    effective = [(name, tag("code", str(value))) for name, value in asked["effective"].items()]
+    versions = ", ".join(f"{name} {value}" for name, value in report["versions"].items())
+    return section(
+        "What was asked and done",
+        facts([(name, str(value)) for name, value in report["plan"]["facts"].items()]),
+        tag("h3", "Given hyperparameters"),
+        chosen,
+        notes,
+        tag(
+            "details",
+            tag("summary", "Every hyperparameter, defaults included"),
+            table(("hyperparameter", "value"), effective, class_="words tall"),
+        ),
+        tag("p", versions, class_="note"),
+        name="request",
+        wide=True,
+    )

@@ -1,0 +1,39 @@
+"""What a rule says when it finds something."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+
+Parameters = Mapping[str, float]
+Rules = Mapping[str, Parameters]
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One firing.
+
+    Attributes:
+        rule: its name.
+        step: optimizer steps that were done, or `None` where it is about no step.
+        where: tensor, layer, class or epoch.
+        seen: with numbers.
+        advice: the one thing to do next.
+        grave: whether the job is spoilt unless something is changed.
+    """
+
+    rule: str
+    step: int | None
+    where: str
+    seen: str
+    advice: str
+    grave: bool = False
+
+    def as_json(self) -> dict[str, object]:
+        """Plain values."""
+        return asdict(self)
+
+    def line(self) -> str:
+        """For the log."""
+        at = f" at step {self.step}" if self.step is not None else ""
+        return f"rule {self.rule}{at}: {self.seen} ({self.where}). Next: {self.advice}"

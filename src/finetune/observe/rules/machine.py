@@ -1,0 +1,125 @@
+"""The rules about the machine: is the device idle, what is it waiting for, does memory grow, are steps uneven?"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from finetune.observe.rules.finding import Finding, Parameters, Rules
+
+_UNEVEN_SHARE = 0.02
+_LONG = 3.0
+"""A step is told as an outlier only where it takes this many times the middle one, too."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """A few steps in a row, in percent.
+
+    Attributes:
+        gpu: time in which the device worked.
+        cpu: time of the process over all its cores.
+        waiting: time for which steps waited for data.
+        memory: memory of the device in use.
+    """
+
+    gpu: float
+    cpu: float
+    waiting: float
+    memory: float
+
+
+def judge_machine(samples: Sequence[Sample], rules: Rules, step: int) -> list[Finding]:
+    """What the samples of a job with a GPU show; nothing is said before each rule's patience is over."""
+    checks: dict[str, Callable[[Sequence[Sample], Parameters], tuple[str, str] | None]] = {
+        "CPUBottleneck": _cpu_bottleneck,
+        "IOBottleneck": _io_bottleneck,
+        "LowGPUUtilization": _low_utilization,
+        "BatchSize": _batch_size,
+        "GPUMemoryIncrease": _memory_increase,
+    }
+    found = []
+    for name, check in checks.items():
+        parameters = rules.get(name)
+        if parameters is None or len(samples) < parameters["patience"]:
+            continue
+        said = check(samples, parameters)
+        if said is not None:
+            found.append(Finding(name, step, "device", *said))
+    return found
+
+
+def judge_steps(seconds: Sequence[float], rules: Rules, step: int) -> list[Finding]:
+    """Whether many steps take far longer than the others."""
+    parameters = rules.get("StepOutlier")
+    if parameters is None or len(seconds) < 100:
+        return []
+    middle = statistics.median(seconds)
+    limit = max(statistics.fmean(seconds) + parameters["stddev"] * statistics.pstdev(seconds), _LONG * middle)
+    outliers = [one for one in seconds if one > limit]
+    if len(outliers) <= max(parameters["n_outliers"], _UNEVEN_SHARE * len(seconds)):
+        return []
+    seen = f"{len(outliers)} of {len(seconds)} steps took over {limit:.2f} s, the middle one {middle:.2f} s"
+    return [Finding("StepOutlier", step, "steps", seen, "set workers higher, so that slow records are read ahead.")]
+
+
+def _cpu_bottleneck(samples: Sequence[Sample], parameters: Parameters) -> tuple[str, str] | None:
+    stuck = [one for one in samples if one.gpu < parameters["gpu_threshold"] and one.cpu > parameters["cpu_threshold"]]
+    share = 100 * len(stuck) / len(samples)
+    if share <= parameters["threshold"]:
+        return None
+    return (
+        f"in {share:.0f}% of the time the GPU was idle and the cores were busy",
+        "choose an instance with more cores.",
+    )
+
+
+def _io_bottleneck(samples: Sequence[Sample], parameters: Parameters) -> tuple[str, str] | None:
+    stuck = [
+        one for one in samples if one.gpu < parameters["gpu_threshold"] and one.waiting > parameters["io_threshold"]
+    ]
+    share = 100 * len(stuck) / len(samples)
+    if share <= parameters["threshold"]:
+        return None
+    return (
+        f"in {share:.0f}% of the time the GPU was idle and steps waited for data",
+        "use FastFile or fewer, larger files.",
+    )
+
+
+def _low_utilization(samples: Sequence[Sample], parameters: Parameters) -> tuple[str, str] | None:
+    values = [one.gpu for one in samples[-int(parameters["window"]) :]]
+    high, low = _quantile(values, 0.95), _quantile(values, 0.05)
+    if high < parameters["threshold_p95"]:
+        return f"the GPU worked {high:.0f}% of the time at best", "double batch_size."
+    if low < parameters["threshold_p5"]:
+        return f"the GPU's work goes up and down between {low:.0f}% and {high:.0f}%", "set workers higher."
+    return None
+
+
+def _batch_size(samples: Sequence[Sample], parameters: Parameters) -> tuple[str, str] | None:
+    window = samples[-int(parameters["window"]) :]
+    limits = {"cpu": "cpu_threshold_p95", "gpu": "gpu_threshold_p95", "memory": "gpu_memory_threshold_p95"}
+    highs = {name: _quantile([getattr(one, name) for one in window], 0.95) for name in limits}
+    if any(highs[name] >= parameters[limit] for name, limit in limits.items()):
+        return None
+    seen = f"cores {highs['cpu']:.0f}%, GPU {highs['gpu']:.0f}% and its memory {highs['memory']:.0f}% busy at best"
+    return seen, "double batch_size, or choose a smaller instance."
+
+
+def _memory_increase(samples: Sequence[Sample], parameters: Parameters) -> tuple[str, str] | None:
+    window = int(parameters["window"])
+    first = statistics.fmean(one.memory for one in samples[:window])
+    last = statistics.fmean(one.memory for one in samples[-window:])
+    if last - first <= parameters["increase"]:
+        return None
+    return (
+        f"memory in use rose from {first:.0f}% to {last:.0f}%",
+        "set max_length or image_size, so that batches stay alike.",
+    )
+
+
+def _quantile(values: Sequence[float], share: float) -> float:
+    ordered = sorted(values)
+    return ordered[min(len(ordered) - 1, int(share * len(ordered)))]

@@ -1,0 +1,242 @@
+"""The rules about gradients, weights and their updates, from a few numbers per tensor that stay on the device."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from finetune.observe.rules.activations import ActivationWatch, Silence
+from finetune.observe.rules.finding import Finding, Rules
+
+EVERY_STEPS = 50
+_FIRST_STEPS = (0, 10)
+_LEAST_RATE = 0.1
+"""Where the schedule has brought the rate below this share of its peak, small updates are what was asked for."""
+_STILL_HIGH = 0.5
+"""Success has small gradients, too: they are told only while the loss is above this share of the first."""
+
+_GRADIENT, _GRADIENT_BAD, _GRADIENT_ZERO, _WEIGHT, _WEIGHT_BAD, _WEIGHT_ZERO, _UPDATE, _EXCESS, _ALIKE = range(9)
+
+
+class _Fire(Protocol):
+    """How a rule speaks."""
+
+    def __call__(self, rule: str, seen: str, advice: str, *, grave: bool = False) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class _Look:
+    """One step's numbers: a row per tensor, on the device."""
+
+    step: int
+    names: tuple[str, ...]
+    numbers: Tensor
+    loss: Tensor
+    rate: float
+    silences: list[Silence]
+
+
+class TensorWatch:
+    """Looks at the tensors that learn, at steps 0 and 10 and then every fifty; reads each look at the next one.
+
+    Nothing is changed: values are only read, and the copy of the weights for the length of an update is dropped at
+    once. What is judged are tensors with two dimensions or more: biases and normalisation may be zero or hardly move
+    in good health.
+
+    Args:
+        module: the network.
+        optimizer: for the present share of the peak rate.
+        rules: by name.
+        scaled: whether gradients are scaled, so that infinite ones are part of the search for the scale.
+        classes: how many there are, for the loss of a guess.
+    """
+
+    def __init__(self, module: nn.Module, optimizer: Optimizer, rules: Rules, *, scaled: bool, classes: int) -> None:
+        self._module, self._optimizer, self._rules, self._scaled = module, optimizer, rules, scaled
+        self._guess = math.log(max(2, classes))
+        self._activations = ActivationWatch(module, rules)
+        self._watched = frozenset(rules) & {
+            "VanishingGradient", "ExplodingTensor", "PoorWeightInitialization", "WeightUpdateRatio", "AllZero",
+            "UnchangedTensor", "DeadRelu", "SaturatedActivation",
+        }  # fmt: skip
+        self._step: int | None = None
+        self._tensors: dict[str, nn.Parameter] = {}
+        self._before: list[Tensor] = []
+        self._gradients: list[list[Tensor]] = []
+        self._waiting: _Look | None = None
+        self._unchanged: Counter[str] = Counter()
+        self._first_loss: float | None = None
+        self._told: set[tuple[str, str]] = set()
+
+    def begin(self, step: int) -> None:
+        """A step begins."""
+        looks = bool(self._watched) and (step in _FIRST_STEPS or step % EVERY_STEPS == 0)
+        self._step = step if looks else None
+        if looks:
+            self._activations.open()
+
+    @property
+    def looking(self) -> bool:
+        """Whether this step is looked at."""
+        return self._step is not None
+
+    @torch.no_grad()
+    def graded(self) -> None:
+        """The gradients are there, and the weights are still those of before."""
+        self._tensors = {
+            name: parameter
+            for name, parameter in self._module.named_parameters()
+            if parameter.grad is not None and parameter.dim() >= 2
+        }
+        self._before = [parameter.detach().clone() for parameter in self._tensors.values()]
+        self._gradients = [_of_gradient(p.grad) for p in self._tensors.values() if p.grad is not None]
+
+    @torch.no_grad()
+    def updated(self, loss: Tensor) -> list[Finding]:
+        """The step is done.
+
+        Returns:
+            what the look before this one shows.
+        """
+        if self._step is None:
+            return []
+        parameters = self._rules.get("UnchangedTensor", {"rtol": 0.0})
+        step = self._step
+        rows = [
+            torch.stack([*gradient, *_of_weight(before, after.detach(), parameters["rtol"]), _alike(before, step)])
+            for gradient, before, after in zip(self._gradients, self._before, self._tensors.values(), strict=True)
+        ]
+        self._before, self._gradients = [], []
+        found = self.read()
+        if rows:
+            silences = self._activations.close()
+            numbers = torch.stack(rows)
+            self._waiting = _Look(
+                self._step, tuple(self._tensors), numbers, loss.detach().clone(), self._rate(), silences
+            )
+        else:
+            self._activations.close()
+        self._step = None
+        return found
+
+    def read(self) -> list[Finding]:
+        """What the look that waits shows; waits for the device where it is not done."""
+        look, self._waiting = self._waiting, None
+        if look is None:
+            return []
+        loss = float(look.loss)
+        if self._first_loss is None:
+            self._first_loss = loss
+        rows: Sequence[Sequence[float]] = look.numbers.tolist()
+        found = self._activations.judge(look.silences, look.step)
+        for name, row in zip(look.names, rows, strict=True):
+            found += self._judge(name, row, look.step, loss, look.rate)
+        return self._fresh(found)
+
+    def _fresh(self, found: list[Finding]) -> list[Finding]:
+        """Each rule speaks once, about the first place, and says in how many others it is so."""
+        fresh = []
+        for rule in dict.fromkeys(one.rule for one in found):
+            places = [one for one in found if one.rule == rule]
+            if (rule, "") not in self._told:
+                self._told.add((rule, ""))
+                first, others = places[0], len(places) - 1
+                more = f", and {others} more" if others else ""
+                fresh.append(Finding(rule, first.step, first.where + more, first.seen, first.advice, grave=first.grave))
+        return fresh
+
+    def _rate(self) -> float:
+        shares = [group["lr"] / group["peak_lr"] for group in self._optimizer.param_groups if group.get("peak_lr")]
+        return max(shares, default=1.0)
+
+    def _judge(self, name: str, row: Sequence[float], step: int, loss: float, rate: float) -> list[Finding]:
+        rules, found = self._rules, []
+
+        def fire(rule: str, seen: str, advice: str, *, grave: bool = False) -> None:
+            found.append(Finding(rule, step, name, seen, advice, grave=grave))
+
+        overflow = self._scaled and row[_GRADIENT_BAD] > 0
+        if "ExplodingTensor" in rules:
+            bad = row[_WEIGHT_BAD] + (0.0 if self._scaled else row[_GRADIENT_BAD])
+            if bad:
+                fire(
+                    "ExplodingTensor",
+                    f"{bad:,.0f} values are not finite",
+                    "lower learning_rate to a tenth.",
+                    grave=True,
+                )
+                return found
+        high = self._first_loss is not None and loss > _STILL_HIGH * self._first_loss
+        if "VanishingGradient" in rules and high and row[_GRADIENT] < rules["VanishingGradient"]["threshold"]:
+            seen = f"the gradients' mean size is {row[_GRADIENT]:.1e} while the loss is still {loss:.3f}"
+            fire("VanishingGradient", seen, "raise learning_rate tenfold, or train fewer layers (strategy=partial).")
+        if "AllZero" in rules:
+            for what, share in (("gradients", row[_GRADIENT_ZERO]), ("weights", row[_WEIGHT_ZERO])):
+                if high and 100 * share >= rules["AllZero"]["threshold"]:
+                    fire("AllZero", f"all {what} are zero", "check that the layer is used, and lower learning_rate.")
+        if "PoorWeightInitialization" in rules and step == 0:
+            self._judge_start(row, loss, fire)
+        if not overflow and rate >= _LEAST_RATE:
+            self._judge_update(name, row, fire)
+        return found
+
+    def _judge_start(self, row: Sequence[float], loss: float, fire: _Fire) -> None:
+        parameters = self._rules["PoorWeightInitialization"]
+        advice = "load pretrained weights (channel model), or use a network with its own initialisation."
+        if row[_ALIKE]:
+            fire("PoorWeightInitialization", "all units of the layer begin alike, so they learn alike", advice)
+        elif loss > parameters["threshold"] * self._guess:
+            seen = f"the first loss is {loss:.1f}, a guess has {self._guess:.1f}: weights begin too large"
+            fire("PoorWeightInitialization", seen, advice)
+
+    def _judge_update(self, name: str, row: Sequence[float], fire: _Fire) -> None:
+        rules = self._rules
+        if "WeightUpdateRatio" in rules and row[_WEIGHT] > 0:
+            parameters = rules["WeightUpdateRatio"]
+            ratio = row[_UPDATE] / (row[_WEIGHT] + parameters["epsilon"])
+            if ratio > parameters["large_threshold"]:
+                seen = f"one step changed the weights by {ratio:.0f} times their size"
+                fire("WeightUpdateRatio", seen, "lower learning_rate to a hundredth.", grave=True)
+            elif ratio < parameters["small_threshold"]:
+                seen = f"one step changed the weights by {ratio:.1e} of their size"
+                fire("WeightUpdateRatio", seen, "raise learning_rate a hundredfold.")
+        if "UnchangedTensor" in rules:
+            parameters = rules["UnchangedTensor"]
+            self._unchanged[name] = self._unchanged[name] + 1 if row[_EXCESS] <= parameters["atol"] else 0
+            if self._unchanged[name] >= parameters["num_steps"]:
+                seen = f"the weights did not change in {self._unchanged[name]} looks"
+                fire("UnchangedTensor", seen, "raise learning_rate tenfold, or freeze the layer (strategy).")
+
+
+def _of_gradient(gradient: Tensor) -> list[Tensor]:
+    size = gradient.abs().float()
+    zero = size == 0
+    # Most rows of an embedding see no record of a batch: the mean is that of what was touched.
+    mean = size.sum() / (zero.numel() - zero.sum()).clamp(min=1)
+    return [mean, (~size.isfinite()).sum().float(), zero.float().mean()]
+
+
+def _of_weight(before: Tensor, after: Tensor, rtol: float) -> list[Tensor]:
+    change = (after - before).abs()
+    return [
+        before.norm().float(),
+        (~after.isfinite()).sum().float(),
+        (after == 0).float().mean(),
+        change.norm().float(),
+        (change - rtol * after.abs()).max().float(),
+    ]
+
+
+def _alike(weights: Tensor, step: int) -> Tensor:
+    """1 where all units of a layer begin alike; a last layer may begin with zeros: its classes tell its units apart."""
+    if step > 0 or weights.shape[0] < 2:
+        return torch.zeros((), device=weights.device)
+    flat = weights.flatten(1)
+    return ((flat == flat[:1]).all() & (flat != 0).any()).float()

@@ -1,0 +1,100 @@
+"""Scalars for TensorBoard: its file of events, which is a row of framed messages, written without its package.
+
+The package would bring a protobuf that the debugger's does not accept. The format: each record is its length (uint64),
+a masked CRC-32C of that, the message, a masked CRC-32C of it; a message is an `Event` of TensorFlow's `event.proto`.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import struct
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+logger = logging.getLogger(__name__)
+
+_POLYNOMIAL = 0x82F63B78
+
+
+class EventFile:
+    """A new file of events in a folder; a resumed job adds another, which TensorBoard shows as one course.
+
+    Observation is worth no failure: where the folder cannot be written, one warning is logged and nothing is written.
+
+    Args:
+        folder: created where it is missing.
+        clock: seconds since 1970.
+    """
+
+    def __init__(self, folder: Path, clock: Callable[[], float] = time.time) -> None:
+        self._clock = clock
+        name = f"events.out.tfevents.{int(clock()):010d}.{socket.gethostname()}.{os.getpid()}.0"
+        self._path: Path | None = folder / name
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            self._give_up(error)
+        self._append(_text(3, b"brain.Event:2"))
+
+    def scalars(self, step: int, values: Mapping[str, float]) -> None:
+        """Add values that belong to a step."""
+        summary = b"".join(
+            _text(1, _text(1, name.encode()) + _key(2, 5) + struct.pack("<f", value)) for name, value in values.items()
+        )
+        self._append(_key(2, 0) + _varint(step) + _text(5, summary))
+
+    def _append(self, fields: bytes) -> None:
+        if self._path is None:
+            return
+        message = _key(1, 1) + struct.pack("<d", self._clock()) + fields
+        length = struct.pack("<Q", len(message))
+        record = length + struct.pack("<I", masked_crc(length)) + message + struct.pack("<I", masked_crc(message))
+        try:
+            with self._path.open("ab") as file:
+                file.write(record)
+        except OSError as error:
+            self._give_up(error)
+
+    def _give_up(self, error: OSError) -> None:
+        logger.warning("Events for TensorBoard cannot be written: %s", error)
+        self._path = None
+
+
+def _key(field: int, wire: int) -> bytes:
+    return _varint(field << 3 | wire)
+
+
+def _text(field: int, content: bytes) -> bytes:
+    return _key(field, 2) + _varint(len(content)) + content
+
+
+def _varint(value: int) -> bytes:
+    written = bytearray()
+    while value > 0x7F:
+        written.append(value & 0x7F | 0x80)
+        value >>= 7
+    return bytes([*written, value])
+
+
+def _table() -> tuple[int, ...]:
+    def entry(value: int) -> int:
+        for _ in range(8):
+            value = value >> 1 ^ (_POLYNOMIAL if value & 1 else 0)
+        return value
+
+    return tuple(entry(value) for value in range(256))
+
+
+_TABLE = _table()
+
+
+def masked_crc(content: bytes) -> int:
+    """CRC-32C, turned and shifted as TensorFlow does it."""
+    crc = 0xFFFFFFFF
+    for byte in content:
+        crc = crc >> 8 ^ _TABLE[(crc ^ byte) & 0xFF]
+    crc ^= 0xFFFFFFFF
+    return ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF

@@ -1,0 +1,55 @@
+"""Somebody who looks at a step from inside, and changes nothing."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from torch import Tensor
+
+from finetune.observe.rules.finding import Finding
+
+
+class Probe(Protocol):
+    """Looks at some of the steps."""
+
+    @property
+    def looking(self) -> bool:
+        """Whether this step is looked at."""
+        ...
+
+    def begin(self, step: int) -> None:
+        """A step begins."""
+        ...
+
+    def graded(self) -> None:
+        """The gradients are there, unscaled; the weights are still those of before."""
+        ...
+
+    def updated(self, loss: Tensor) -> list[Finding]:
+        """The weights are new; what an earlier look showed, so that nothing waits for this one."""
+        ...
+
+    def read(self) -> list[Finding]:
+        """What the last look shows; waits for the device."""
+        ...
+
+
+class NoProbe:
+    """Looks at nothing."""
+
+    looking = False
+
+    def begin(self, step: int) -> None:
+        """Let it pass."""
+
+    def graded(self) -> None:
+        """Let it pass."""
+
+    def updated(self, loss: Tensor) -> list[Finding]:
+        """Nothing."""
+        del loss
+        return []
+
+    def read(self) -> list[Finding]:
+        """Nothing."""
+        return []

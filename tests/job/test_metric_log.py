@@ -1,0 +1,46 @@
+"""Are the metrics found in real logs, also after sagemaker-training has handled the output line by line?"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from finetune.observe.metric_lines import METRICS
+from whole_jobs import Ended
+
+DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "metric_definitions.json"
+
+
+def handled(log: str) -> None:
+    """Print a log as sagemaker-training prints the output of a user's process."""
+    from sagemaker_training import process
+
+    async def feed() -> None:
+        stream = asyncio.StreamReader()
+        stream.feed_data(log.encode())
+        stream.feed_eof()
+        await process.watch(stream, 1, "UnknownError")
+
+    asyncio.run(feed())
+
+
+@pytest.mark.parametrize("by_toolkit", [False, True])
+def test_every_expression_finds_its_metric(
+    first_job: Ended, by_toolkit: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    log = first_job.log
+    if by_toolkit:
+        handled(first_job.log)
+        log = capsys.readouterr().out
+    history = first_job.metrics()["job"]["history"]
+    defined = json.loads(DOCUMENT.read_text("utf-8"))["metric_definitions"]
+    for metric, entry in zip(METRICS, defined, strict=True):
+        found = [float(value) for value in re.findall(entry["Regex"], log)]
+        if metric.every_epoch:
+            assert found == [round(row[metric.name], 6) for row in history]
+        else:
+            assert len(found) == (1 if metric.name.startswith("validation") else 0)

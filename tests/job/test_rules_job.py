@@ -1,0 +1,62 @@
+"""Rules in whole jobs: they change no bit, stay silent in good health, and stop a job in order where that is asked."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from whole_jobs import finished, train_here
+
+WISHES = {"strategy": "full", "epochs": "3", "batch_size": "6"}
+HOPELESS = {**WISHES, "epochs": "6", "learning_rate": "10", "head_learning_rate": "10", "optimizer": "sgd"}
+
+
+@pytest.mark.parametrize("more", [{}, {"gradient_clip_norm": "0.5"}])
+def test_rules_change_no_bit(tmp_path: Path, unseen: Path, network: Path, more: dict[str, str]) -> None:
+    channels = {"train": unseen, "model": network}
+    with_rules = finished(train_here(tmp_path / "with", channels, {**WISHES, **more}))
+    without = finished(train_here(tmp_path / "without", channels, {**WISHES, **more, "rules": "none"}))
+    assert with_rules.weights() == without.weights()
+    assert with_rules.metrics()["job"]["history"] == without.metrics()["job"]["history"]
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_healthy_jobs_give_no_alarm(tmp_path: Path, unseen: Path, network: Path, seed: int) -> None:
+    job = finished(train_here(tmp_path, {"train": unseen, "model": network}, {**WISHES, "seed": str(seed)}))
+    report = json.loads((job.folder.output_data / "report.json").read_text("utf-8"))
+    assert report["findings"] == []
+    assert len(report["rules"]) == 18
+
+
+def test_a_finding_is_told_in_log_and_report(tmp_path: Path, unseen: Path, network: Path) -> None:
+    wishes = {**HOPELESS, "rules": "LossNotDecreasing:num_steps=2,WeightUpdateRatio:large_threshold=0.5"}
+    job = train_here(tmp_path, {"train": unseen, "model": network}, wishes)
+    assert "WARNING: rule WeightUpdateRatio at step 0: one step changed the weights by" in job.log
+
+
+def test_a_rule_may_stop_the_job_which_is_exported(tmp_path: Path, unseen: Path, network: Path) -> None:
+    wishes = {**WISHES, "epochs": "40", "rules": "WeightUpdateRatio:large_threshold=0.0001", "rule_action": "stop"}
+    job = finished(train_here(tmp_path, {"train": unseen, "model": network}, wishes))
+    metrics = job.metrics()
+    assert metrics["job"]["steps"] < 40
+    assert not metrics["job"]["finished"]
+    assert metrics["validation"]["records"] > 0
+    report = json.loads((job.folder.output_data / "report.json").read_text("utf-8"))
+    assert [one["rule"] for one in report["findings"]] == ["WeightUpdateRatio"]
+    assert job.artifact()["labels"]
+
+
+@pytest.mark.parametrize(
+    ("rules", "said"),
+    [
+        ("Overfitt", "there is no rule 'Overfitt' (did you mean 'Overfit'?)"),
+        ("Overfit:patienc=3", "Overfit has no parameter 'patienc': it has start_step, patience, ratio_threshold"),
+        ("Overfit:patience=few", "Overfit:patience is 'few', expected a number"),
+    ],
+)
+def test_a_rule_that_does_not_exist_is_refused_at_once(tmp_path: Path, unseen: Path, rules: str, said: str) -> None:
+    job = train_here(tmp_path, {"train": unseen}, {"rules": rules})
+    assert job.exit_code == 1
+    assert said in job.failure

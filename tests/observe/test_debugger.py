@@ -1,0 +1,112 @@
+"""Does the library's own reader find what its hook saved, over two starts of a job? And is a broken one one warning?"""
+
+from __future__ import annotations
+
+import json
+import logging
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from finetune.observe.debugger import NoDebugger, debugger
+
+# In a process of its own: the library keeps one hook for a whole process.
+START = """
+import json, sys, torch
+from pathlib import Path
+from torch import nn
+from finetune.observe.debugger import debugger
+configuration, first, last, finished = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), sys.argv[4] == "finished"
+torch.manual_seed(0)
+module = nn.Sequential(nn.Linear(4, 8), nn.ReLU(inplace=True), nn.Linear(8, 3))
+optimizer = torch.optim.SGD(module.parameters(), lr=0.1)
+hook = debugger(Path(configuration), module)
+hook.training(first)
+losses = {}
+for step in range(first, last):
+    torch.manual_seed(step)
+    loss = nn.functional.cross_entropy(module(torch.randn(16, 4)), torch.randint(3, (16,)))
+    loss.backward()
+    optimizer.step()
+    optimizer.zero_grad()
+    hook.loss(loss.detach())
+    losses[step] = loss.item()
+hook.evaluating()
+module(torch.randn(2, 4))
+hook.close(finished=finished)
+assert not any(one._forward_hooks for one in module.modules())
+print("LOSSES", json.dumps(losses))
+"""
+READER = """
+import json, sys
+from smdebug.rules.rule import Rule
+from smdebug.trials import create_trial
+trial = create_trial(sys.argv[1])
+class Seen(Rule):
+    looked = []
+    def invoke_at_step(self, step):
+        self.looked.append(step)
+        return False
+rule = Seen(trial, action_str="")
+for step in trial.steps():
+    rule.invoke(step)
+name = "CrossEntropyLoss_output_0"
+values = {step: float(trial.tensor(name).value(step)) for step in trial.tensor(name).steps()}
+print("FOUND", json.dumps([trial.steps(), values, trial.tensor_names(collection="gradients"), Seen.looked]))
+"""
+
+
+def run(code: str, *arguments: str) -> str:
+    done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return next(line for line in done.stdout.splitlines() if line.startswith(("LOSSES", "FOUND"))).partition(" ")[2]
+
+
+@pytest.fixture
+def configuration(tmp_path: Path) -> Path:
+    path = tmp_path / "debughookconfig.json"
+    collections = [{"CollectionName": "losses"}, {"CollectionName": "gradients"}]
+    asked = {
+        "LocalPath": str(tmp_path / "tensors"),
+        "HookParameters": {"save_interval": "2"},
+        "CollectionConfigurations": collections,
+    }
+    path.write_text(json.dumps(asked), encoding="utf-8")
+    return path
+
+
+@pytest.mark.slow
+def test_the_librarys_reader_finds_the_values_of_the_loop_over_three_starts(
+    tmp_path: Path, configuration: Path
+) -> None:
+    losses: dict[str, float] = {}
+    for first, last, end in ((0, 5, "interrupted"), (4, 8, "interrupted"), (8, 12, "finished")):
+        losses |= json.loads(run(START, str(configuration), str(first), str(last), end))
+    steps, values, gradients, looked = json.loads(run(READER, str(tmp_path / "tensors")))
+    assert set(range(0, 12, 2)) <= set(steps)
+    assert values == pytest.approx({step: losses[step] for step in values})
+    assert {"0", "2", "8", "10"} <= set(values)
+    assert len(gradients) == 4
+    assert looked == steps
+
+
+def test_without_a_configuration_nothing_is_hooked() -> None:
+    module = nn.Linear(2, 2)
+    assert isinstance(debugger(None, module), NoDebugger)
+    assert not module._forward_hooks
+
+
+def test_a_broken_configuration_is_one_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "broken.json").write_text("{", encoding="utf-8")
+    with caplog.at_level(logging.WARNING):
+        found = debugger(tmp_path / "broken.json", nn.Linear(2, 2))
+    assert isinstance(found, NoDebugger)
+    assert [record.name for record in caplog.records].count("finetune.observe.debugger") == 1
+    found.training(0)
+    found.loss(torch.zeros(()))
+    found.evaluating()
+    found.close(finished=True)

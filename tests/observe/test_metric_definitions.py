@@ -1,0 +1,59 @@
+"""Does every expression find its metric, and no other, in lines as they are written?"""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+from finetune.observe.metric_definitions import RANGES, metric_definitions
+from finetune.observe.metric_lines import METRICS, final_line, metric_line
+from finetune.spec.knobs import all_knobs
+from finetune.spec.parse import parse_hyperparameters
+
+DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "metric_definitions.json"
+
+
+def test_the_document_is_the_generated_one() -> None:
+    assert DOCUMENT.read_text("utf-8") == metric_definitions(), "run scripts/generate-docs"
+
+
+def test_every_expression_finds_its_own_metric_alone() -> None:
+    values = {metric.name: 0.001 * at - 0.5 for at, metric in enumerate(METRICS)}
+    line = metric_line(0, values)
+    for metric in METRICS:
+        assert [float(found) for found in re.findall(metric.regex, line)] == [round(values[metric.name], 6)]
+
+
+def test_the_platform_takes_the_document() -> None:
+    document = json.loads(metric_definitions())
+    assert len(document["metric_definitions"]) <= 40
+    for entry in document["metric_definitions"]:
+        assert set(entry) == {"Name", "Regex"}
+        assert re.compile(entry["Regex"]).groups == 1
+        assert len(entry["Regex"]) <= 500
+        assert re.fullmatch(".+", entry["Name"])
+    objectives = {entry["MetricName"]: entry["Type"] for entry in document["objectives"]}
+    assert objectives["validation:accuracy"] == "Maximize"
+    assert objectives["validation:loss"] == "Minimize"
+    assert set(objectives.values()) == {"Maximize", "Minimize"}
+    assert not [name for name in objectives if name.startswith(("train", "test"))]
+
+
+def test_every_suggested_range_is_allowed() -> None:
+    for name, given in RANGES.items():
+        assert name in all_knobs()
+        values = given.get("values") or [given["min"], given["max"]]
+        assert isinstance(values, list)
+        for value in values:
+            parse_hyperparameters({name: str(value)})
+
+
+def test_the_final_line_leaves_out_what_is_not_defined_or_told_before() -> None:
+    part = {"loss": 0.5, "accuracy": 0.75, "auc": None, "macro": {"f1": 0.5, "precision": None, "recall": 1}}
+    line = final_line({"validation": part, "test": part})
+    assert line == (
+        "final; validation:macro_f1=0.500000; validation:macro_recall=1.000000; test:macro_f1=0.500000;"
+        " test:macro_recall=1.000000; test:loss=0.500000; test:accuracy=0.750000;"
+    )
+    assert final_line({}) == ""

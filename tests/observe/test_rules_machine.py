@@ -1,0 +1,60 @@
+"""Each rule about the machine: samples that provoke it, and healthy ones that do not."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import replace
+
+import pytest
+
+from finetune.observe.rules.machine import Sample, judge_machine, judge_steps
+from finetune.spec.rules import DEFAULTS
+
+HEALTHY = Sample(gpu=92, cpu=40, waiting=2, memory=75)
+
+
+def samples(of: Sample, count: int = 1200, seed: int = 0) -> list[Sample]:
+    draw = random.Random(seed)
+    return [
+        replace(of, gpu=max(0, of.gpu + draw.uniform(-5, 5)), cpu=of.cpu + draw.uniform(-3, 3)) for _ in range(count)
+    ]
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_a_busy_gpu_gives_no_alarm(seed: int) -> None:
+    assert judge_machine(samples(HEALTHY, seed=seed), DEFAULTS, 1) == []
+
+
+@pytest.mark.parametrize(
+    ("bad", "told"),
+    [
+        (Sample(gpu=2, cpu=97, waiting=10, memory=80), {"CPUBottleneck", "LowGPUUtilization"}),
+        (Sample(gpu=2, cpu=10, waiting=90, memory=80), {"IOBottleneck", "LowGPUUtilization"}),
+        (Sample(gpu=40, cpu=50, waiting=1, memory=90), {"LowGPUUtilization"}),
+        (Sample(gpu=40, cpu=50, waiting=1, memory=20), {"LowGPUUtilization", "BatchSize"}),
+    ],
+)
+def test_an_idle_gpu_is_told_with_its_cause(bad: Sample, told: set[str]) -> None:
+    found = judge_machine(samples(bad), DEFAULTS, 1)
+    assert {one.rule for one in found} == told
+    assert judge_machine(samples(bad, 500), DEFAULTS, 1) == []
+
+
+def test_work_that_goes_up_and_down_is_told() -> None:
+    uneven = samples(HEALTHY)
+    uneven[::5] = [replace(HEALTHY, gpu=0.0)] * len(uneven[::5])
+    (found,) = judge_machine(uneven, DEFAULTS, 1)
+    assert found.advice == "set workers higher."
+
+
+def test_memory_that_grows_is_told() -> None:
+    growing = [replace(HEALTHY, memory=50 + 30 * at / 1200) for at in range(1200)]
+    assert [one.rule for one in judge_machine(growing, DEFAULTS, 1)] == ["GPUMemoryIncrease"]
+
+
+def test_uneven_steps_are_told_and_a_few_slow_ones_are_not() -> None:
+    even = [0.1] * 500
+    assert judge_steps(even + [1.0] * 9, DEFAULTS, 1) == []
+    (found,) = judge_steps(even + [5.0] * 15, DEFAULTS, 1)
+    assert found.rule == "StepOutlier"
+    assert "15 of 515 steps" in found.seen

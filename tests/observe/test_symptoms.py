@@ -1,0 +1,47 @@
+"""Is each symptom recognised from its numbers, and health from its own?"""
+
+from __future__ import annotations
+
+import pytest
+
+from finetune.observe.rules.curves import Course
+from finetune.observe.rules.symptoms import symptoms
+
+GUESS = 0.1
+
+
+def names(loss: list[float], train: list[float], validation: list[float]) -> list[str]:
+    rows = [
+        {"train:loss": a, "train:accuracy": b, "validation:loss": 1.0, "validation:accuracy": c}
+        for a, b, c in zip(loss, train, validation, strict=True)
+    ]
+    return [one.rule for one in symptoms(Course(rows, 10, 500), GUESS)]
+
+
+RISING = [0.3, 0.5, 0.7, 0.8, 0.85, 0.9]
+
+
+def test_a_healthy_course_has_none() -> None:
+    assert names([2, 1.4, 0.9, 0.6, 0.5, 0.4], RISING, RISING) == []
+    assert names([2, 0.4, 0.1, 0.12, 0.08, 0.1], RISING, RISING) == []
+
+
+@pytest.mark.parametrize(
+    ("loss", "train", "validation", "told"),
+    [
+        ([2, 1, 2.2, 0.9, 2.1, 1.2], RISING, RISING, "Oscillating"),
+        ([2.3, 2.29, 2.28, 2.28, 2.27, 2.27], [0.12] * 6, [0.11] * 6, "Underfit"),
+        (
+            [2, 1.8, 1.6, 1.5, 1.4, 1.3],
+            [0.3, 0.4, 0.5, 0.5, 0.5, 0.5],
+            [0.5, 0.6, 0.7, 0.8, 0.8, 0.8],
+            "ValidationBetter",
+        ),
+    ],
+)
+def test_a_symptom_is_told(loss: list[float], train: list[float], validation: list[float], told: str) -> None:
+    assert names(loss, train, validation) == [told]
+
+
+def test_a_short_course_says_nothing() -> None:
+    assert names([2, 1, 2.2], [0.1] * 3, [0.1] * 3) == []

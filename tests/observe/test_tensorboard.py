@@ -1,0 +1,49 @@
+"""Is the file of events what TensorBoard reads? Decoded by its own definition, byte for byte."""
+
+from __future__ import annotations
+
+import logging
+import struct
+from pathlib import Path
+
+import pytest
+
+from finetune.observe.tensorboard import EventFile, masked_crc
+
+# Written by tensorboard 2.20 (EventFileWriter) and read from its file: validation:loss=0.25 at step 300, time 1.0.
+REFERENCE = bytes.fromhex("09000000000000f03f10ac022a180a160a0f76616c69646174696f6e3a6c6f7373150000803e")
+
+
+def records(path: Path) -> list[bytes]:
+    content, found = path.read_bytes(), []
+    while content:
+        (length,) = struct.unpack("<Q", content[:8])
+        assert struct.unpack("<I", content[8:12])[0] == masked_crc(content[:8])
+        message = content[12 : 12 + length]
+        assert struct.unpack("<I", content[12 + length : 16 + length])[0] == masked_crc(message)
+        found.append(message)
+        content = content[16 + length :]
+    return found
+
+
+def test_the_checksum_is_crc_32c() -> None:
+    # The check value of CRC-32C, masked.
+    crc = 0xE3069283
+    assert masked_crc(b"123456789") == ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF
+
+
+def test_events_are_those_of_tensorboards_own_writer(tmp_path: Path) -> None:
+    EventFile(tmp_path / "new", clock=lambda: 1.0).scalars(300, {"validation:loss": 0.25})
+    (path,) = (tmp_path / "new").iterdir()
+    assert path.name.startswith("events.out.tfevents.0000000001.")
+    version, event = records(path)
+    assert version.endswith(b"brain.Event:2")
+    assert event == REFERENCE
+
+
+def test_a_folder_that_cannot_be_written_is_one_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "file").write_text("")
+    with caplog.at_level(logging.WARNING):
+        events = EventFile(tmp_path / "file")
+        events.scalars(1, {"a": 1.0})
+    assert len(caplog.messages) == 1

@@ -1,0 +1,46 @@
+"""Does every second land in its part, and does none of the clocks change what passes by?"""
+
+from __future__ import annotations
+
+import time
+
+import torch
+
+from finetune.observe.timing import PARTS, Timing
+
+
+def test_waiting_for_items_is_counted_and_work_on_them_is_not() -> None:
+    timing = Timing()
+
+    def slow() -> list[int]:
+        time.sleep(0.02)
+        return [1, 2]
+
+    items = (item for make in (slow,) for item in make())
+    seen = []
+    for item in timing.waited(items):
+        seen.append(item)
+        time.sleep(0.05)
+    assert seen == [1, 2]
+    assert 0.02 <= timing.seconds["data"] < 0.09
+
+
+def test_parts_are_complete_and_nested_errors_pass_through() -> None:
+    timing = Timing(torch.device("cpu"))
+    try:
+        with timing.device("forward"):
+            raise ValueError("shape")
+    except ValueError:
+        timing.step_done()
+    assert set(timing.settle()) == set(PARTS)
+    assert timing.settle()["forward"] >= 0
+    assert timing.settle()["backward"] == 0
+
+
+def test_steps_are_measured_from_one_to_the_next_but_not_over_a_pause() -> None:
+    timing = Timing()
+    for _ in range(3):
+        timing.step_done()
+    timing.pause()
+    timing.step_done()
+    assert len(timing.steps) == 2
