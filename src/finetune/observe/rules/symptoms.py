@@ -24,8 +24,10 @@ def symptoms(course: Course, guess: float) -> list[Finding]:
         course: of the whole job.
         guess: accuracy of always naming the commonest class.
     """
+    if len(course.rows) < _FEWEST_EPOCHS:
+        return []
     checks = (_oscillating(course), _underfit(course, guess), _validation_better(course))
-    return [one for one in checks if one is not None] if len(course.rows) >= _FEWEST_EPOCHS else []
+    return [one for one in checks if one is not None]
 
 
 def _oscillating(course: Course) -> Finding | None:
