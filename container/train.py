@@ -108,6 +108,8 @@ def failure_of_ending(ending: Ending, *, said_success: bool) -> Failure | None:
     from finetune.contract.outcome import Failure
     from finetune.errors import INTERNAL_EXIT_CODE
 
+    if ending.signal == signal.SIGTERM and ending.stopped and said_success:
+        return None  # the stop came after the job had put its handler down, when all was done
     if ending.signal:
         name = signal.Signals(ending.signal).name
         return Failure(f"The job's process was ended by {name}{HINTS.get(ending.signal, '')}.", ending.exit_code, True)

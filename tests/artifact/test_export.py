@@ -22,7 +22,7 @@ from finetune.artifact.verify import tolerance_of, verify
 from finetune.errors import PlatformError
 from finetune.models.backbone import Backbone, TextInput
 
-PLAIN_FILES = ["artifact.json", "code/inference.py", "metrics.json", "model.safetensors"]
+PLAIN_FILES = ["artifact.json", "code/inference.py", "code/requirements.txt", "metrics.json", "model.safetensors"]
 NOBODY = 65534
 
 

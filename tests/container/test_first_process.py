@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from container.train import Ending, failure_of_ending
 from simulated_jobs import eventually
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -145,3 +146,20 @@ def test_the_job_has_no_signal_blocked(machine: Machine) -> None:
     code = "def main():\n    assert not signal.pthread_sigmask(signal.SIG_BLOCK, [])\n"
     code += "    assert os.getsid(0) == os.getpid()"
     assert machine.run(code) == 0
+
+
+@pytest.mark.parametrize(
+    ("ending", "said_success", "good"),
+    [
+        (Ending(0, 0, stopped=False), True, True),
+        (Ending(0, 0, stopped=True), False, True),
+        (Ending(143, signal.SIGTERM, stopped=True), True, True),
+        (Ending(0, 0, stopped=False), False, False),
+        (Ending(143, signal.SIGTERM, stopped=True), False, False),
+        (Ending(143, signal.SIGTERM, stopped=False), True, False),
+        (Ending(137, signal.SIGKILL, stopped=True), True, False),
+        (Ending(2, 0, stopped=False), False, False),
+    ],
+)
+def test_an_ending_is_good_where_the_job_said_so_or_was_stopped(ending: Ending, said_success: bool, good: bool) -> None:
+    assert (failure_of_ending(ending, said_success=said_success) is None) == good

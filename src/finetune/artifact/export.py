@@ -20,6 +20,8 @@ from finetune.spec.job_spec import Task
 ARTIFACT_FILE = "artifact.json"
 METRICS_FILE = "metrics.json"
 HANDLER_FILE = "code/inference.py"
+# The platform's PyTorch inference images install it at start; they bring torch, torchvision and Pillow themselves.
+REQUIREMENTS_FILE = "code/requirements.txt"
 # Inside `model/` rather than beside it: the folder may be a mount of its own, and a rename cannot leave a mount.
 _STAGING = ".artifact.partial"
 _REPLACED = "replaced.json"
@@ -89,9 +91,16 @@ def _fill(staging: Path, backbone: Backbone, contents: ArtifactContents) -> None
     handler = staging / HANDLER_FILE
     handler.parent.mkdir()
     shutil.copyfile(Path(__file__).with_name("inference.py"), handler)
+    (staging / REQUIREMENTS_FILE).write_text(_requirements(backbone), encoding="utf-8")
     _write_json(staging / METRICS_FILE, dict(contents.metrics))
     files = [*_files_in(staging), ARTIFACT_FILE]
     _write_json(staging / ARTIFACT_FILE, {**_description(backbone, contents), "files": sorted(files)})
+
+
+def _requirements(backbone: Backbone) -> str:
+    """What the handler imports beyond what those images bring, in the versions that the artifact was written with."""
+    names = ["safetensors"] + (["transformers"] if backbone.describe().framework == "transformers" else [])
+    return "".join(f"{name}=={version(name)}\n" for name in names)
 
 
 def _description(backbone: Backbone, contents: ArtifactContents) -> dict[str, object]:
