@@ -29,7 +29,10 @@ from finetune.training.state import TrainingState, frozen_names
 
 logger = logging.getLogger(__name__)
 
-CHANGEABLE = ("epochs", "workers", "max_bad_records", "top_k", "num_classes", "num_training_samples")
+CHANGEABLE = (
+    *("epochs", "workers", "max_bad_records", "top_k", "num_classes", "num_training_samples"),
+    "pipe_wait_seconds",
+)
 """Hyperparameters that may differ from those of the checkpoint; `epochs` may only grow. See docs/interruptions.md."""
 
 _SHOWN_DIFFERENCES = 6
