@@ -50,7 +50,7 @@ class Channel:
     content_type: str | None = None
     distribution: Literal["FullyReplicated", "ShardedByS3Key"] = "FullyReplicated"
     pipe: PipeSource | None = None
-    manners: PipeManners = PipeManners()
+    manners: PipeManners = field(default_factory=PipeManners)
 
     def __post_init__(self) -> None:
         if not _CHANNEL_NAME.fullmatch(self.name):

@@ -17,6 +17,8 @@ from pathlib import Path
 
 from sagemaker_simulator.object_stream import PipeSource, epoch_bytes
 
+_PROGRAM = "from sagemaker_simulator.feeder import main; main()"
+
 
 @dataclass(frozen=True, slots=True)
 class PipeManners:
@@ -49,7 +51,7 @@ class PipeFeeder:
         }
         root = str(Path(__file__).resolve().parent.parent)
         self._process = subprocess.Popen(  # noqa: S603 - this module itself
-            (sys.executable, "-m", "sagemaker_simulator.feeder", json.dumps(plan)),
+            (sys.executable, "-c", _PROGRAM, json.dumps(plan)),
             env={**os.environ, "PYTHONPATH": root},
             stdin=subprocess.DEVNULL,
         )
@@ -109,7 +111,3 @@ def main() -> None:
         PipeSource(**{**options, "attributes": tuple(options["attributes"]), "shard": tuple(options["shard"])}),
         PipeManners(**plan["manners"]),
     )
-
-
-if __name__ == "__main__":
-    main()

@@ -1,8 +1,8 @@
 """Which bytes does the platform send through a pipe in one epoch?
 
 Objects come in the order of their keys, or of a manifest, with nothing between them: neither names nor sizes nor ends.
-Sources: "How Amazon SageMaker AI Provides Training Information", `S3DataSource`, `ShuffleConfig` and "Augmented Manifest
-Files for Training Jobs" in the developer guide and the API reference.
+Sources: "How Amazon SageMaker AI Provides Training Information" and "Augmented Manifest Files for Training Jobs" in the
+developer guide; `S3DataSource` and `ShuffleConfig` in the API reference.
 """
 
 from __future__ import annotations

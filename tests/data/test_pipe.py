@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from finetune.data.pipe import Pipe, PipePlace, Stopped
+from finetune.data.pipe import Pipe, PipePlace
+from finetune.data.record import Stopped
 from finetune.errors import PlatformError
 
 

@@ -18,6 +18,7 @@ from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from pathlib import Path
 
+from finetune.data.record import Stopped
 from finetune.errors import PlatformError
 
 _log = logging.getLogger(__name__)
@@ -27,10 +28,6 @@ CHUNK = 1 << 20
 
 _SLICE_SECONDS = 0.05
 _TELL_SECONDS = 30.0
-
-
-class Stopped(Exception):  # noqa: N818 - nothing failed
-    """The job was asked to stop while it waited for data."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,9 +27,9 @@ def describe_plan(
     inputs: Inputs, backbone: Backbone, plan: Plan, loaders: Loaders, spec: JobSpec, numerics: Numerics
 ) -> str:
     """The plan before the first step."""
-    records = {name: len(part.indices) for name, part in inputs.parts().items()}
-    counted = inputs.train or inputs.validation or inputs.test
-    classes = class_counts(counted, inputs.labels) if counted else {}
+    records: dict[str, int | None] = {name: len(part.indices) for name, part in inputs.parts().items()}
+    records |= {name: part.count for name, part in inputs.streams.items()}
+    classes = _classes(inputs)
     data = DataSummary(
         inputs.task + (", several labels per record" if inputs.labels.multi_label else ""), records, classes
     )
@@ -64,6 +64,15 @@ def _feature_lines(frozen: Frozen, parts: int) -> list[str]:
     ]
 
 
+def _classes(inputs: Inputs) -> dict[str, int]:
+    """Records of every class; 0 for each where nobody counted them."""
+    stream = inputs.streams.get("train")
+    if stream is not None:
+        return dict(zip(inputs.labels.names, stream.class_counts or (0,) * len(inputs.labels), strict=True))
+    counted = inputs.train or inputs.validation or inputs.test
+    return class_counts(counted, inputs.labels) if counted else dict.fromkeys(inputs.labels.names, 0)
+
+
 def _expected(backbone: Backbone) -> str:
     expects = backbone.expects
     if isinstance(expects, ImageInput):
@@ -85,14 +94,16 @@ def _run_lines(loaders: Loaders, spec: JobSpec, numerics: Numerics) -> list[str]
     if loaders.train is None or spec.strategy.name == "evaluate":
         return [device, "steps     none: the network is evaluated as it is"]
     optimisation = spec.optimisation
-    per_epoch = steps_per_epoch(len(loaders.train), optimisation.gradient_accumulation_steps)
+    per_epoch = steps_per_epoch(loaders.train.expected or 0, optimisation.gradient_accumulation_steps)
     batch = f"{optimisation.batch_size}"
     if optimisation.gradient_accumulation_steps > 1:
         batch += f" x {optimisation.gradient_accumulation_steps}"
+    total = f"{optimisation.epochs * per_epoch:,}: {optimisation.epochs} epochs of {per_epoch:,}"
+    if not per_epoch:
+        total = f"as many as {optimisation.epochs} epochs of the stream have"
     return [
         device,
-        f"steps     {optimisation.epochs * per_epoch:,}: {optimisation.epochs} epochs of {per_epoch:,}, {batch} records"
-        f" each; {optimisation.optimizer}, {optimisation.lr_schedule} schedule",
+        f"steps     {total}, {batch} records each; {optimisation.optimizer}, {optimisation.lr_schedule} schedule",
     ]
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import torch
 from torch.amp.grad_scaler import GradScaler
 
-from finetune.data.batches import Dataset
+from finetune.data.batches import BatchSource
 from finetune.errors import UserError
 from finetune.models.backbone import Backbone
 from finetune.spec.job_spec import JobSpec, OptimisationSpec
@@ -33,6 +33,7 @@ class Companions:
     interrupted: Callable[[], bool]
     bad_records: Stateful
     account: Stateful = field(default_factory=Nothing)
+    stream: Stateful = field(default_factory=Nothing)
 
 
 def build_training(
@@ -49,9 +50,7 @@ def build_training(
     groups = parameter_groups(backbone, plan, optimisation.weight_decay)
     optimizer = build_optimizer(backbone.module, groups, optimisation)
     scaler = GradScaler(numerics.device.type, enabled=numerics.scaled)
-    loss = Loss(
-        source.dataset.label_map.multi_label, optimisation.label_smoothing, _weights(spec, source.dataset, numerics)
-    )
+    loss = Loss(source.label_map.multi_label, optimisation.label_smoothing, _weights(spec, source, numerics))
     stepper = Stepper(backbone, optimizer, scaler, loss, numerics, spec.run.seed, optimisation.gradient_clip_norm)
     stopping = EarlyStopping(
         optimisation.early_stopping_patience,
@@ -61,7 +60,7 @@ def build_training(
     training = Training(
         stepper,
         plan,
-        build_schedule(optimisation, len(source)),
+        build_schedule(optimisation, source.expected or 0),
         feeds,
         optimisation.epochs,
         optimisation.gradient_accumulation_steps,
@@ -79,6 +78,7 @@ def build_training(
         best,
         companions.bad_records,
         account=companions.account,
+        stream=companions.stream,
     )
     return training, state
 
@@ -97,11 +97,11 @@ def build_schedule(optimisation: OptimisationSpec, batches: int) -> Schedule:
     )
 
 
-def _weights(spec: JobSpec, dataset: Dataset, numerics: Numerics) -> torch.Tensor | None:
+def _weights(spec: JobSpec, batches: BatchSource, numerics: Numerics) -> torch.Tensor | None:
     if spec.optimisation.class_weights == "none":
         return None
-    targets = dataset.label_map.targets([dataset.reader.labels(index) for index in dataset.indices])
-    return balanced_weights(targets, len(dataset.label_map)).to(numerics.device)
+    targets = batches.targets()
+    return None if targets is None else balanced_weights(targets, len(batches.label_map)).to(numerics.device)
 
 
 def _refuse_single_records(optimisation: OptimisationSpec, backbone: Backbone, plan: Plan) -> None:

@@ -124,6 +124,7 @@ def specification_of(
         "records": {
             name: _digest_of_records(part, inputs.task) for name, part in inputs.parts().items() if name != "test"
         },
+        "streams": {name: part.count for name, part in inputs.streams.items()},
         "network": backbone.name,
         "precision": numerics.name,  # what `auto` came to
         "frozen weights": _digest_of_frozen(backbone, plan),

@@ -4,30 +4,32 @@ from __future__ import annotations
 
 import logging
 import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 
 from finetune.contract.interruption import Interruption
-from finetune.data.labels import LabelMap
-from finetune.data.record import Reader
+from finetune.data.labels import LabelMap, label_map_of
+from finetune.data.record import Reader, Stopped
 from finetune.errors import DataError, UserError
 from finetune.evaluation.predict import Pass, Predictions, predict
 from finetune.job.account import Account, AccountBook
 from finetune.job.announce import LogObserver, describe_plan
 from finetune.job.device import choose_device
 from finetune.job.feeds import Frozen, PhaseFeeds
-from finetune.job.inputs import Inputs, hold_together, open_readers, sources_of
+from finetune.job.inputs import Beforehand, Inputs, hold_together, open_readers, sources_of
 from finetune.job.learning import Companions, build_training
 from finetune.job.loaders import Loaders, build_loaders
 from finetune.job.request import Request
 from finetune.job.results import Evaluated, Export, export_verified, job_summary, metrics_of, write_outputs
 from finetune.job.resume import keeping, specification_of
+from finetune.job.streams import StreamPart, announced, open_streams, task_of
 from finetune.models.backbone import Backbone
 from finetune.models.load import ModelRequest, Source, classes_of, load_backbone, locate
 from finetune.observe.progress import Pace
-from finetune.spec.job_spec import JobSpec
+from finetune.spec.job_spec import JobSpec, Task
 from finetune.strategies.plan import Plan
 from finetune.strategies.presets import Network, make_plan
 from finetune.training.feeds import Feed
@@ -65,11 +67,11 @@ class Prepared:
         how = Pass(self.numerics.device, self.numerics.context, self.interruption.__bool__)
         predictions = predict(self.backbone, feed.source, how, feed.forward)
         if predictions is not None and not len(predictions.positions):
-            dataset = feed.source.dataset
-            channel = dataset.reader.channel
-            key, reason = self.loaders.bad_records[channel].listing()[0]
+            channel = feed.source.channel
+            listing = self.loaders.bad_records[channel].listing()
+            key, reason = listing[0]
             raise DataError(
-                f"channel {channel!r}: none of the {len(dataset)} records to evaluate can be read: {key}"
+                f"channel {channel!r}: none of the {len(listing)} records to evaluate can be read: {key}"
                 f" {reason}; give others, or lower max_bad_records to see such records at once"
             )
         return predictions
@@ -86,6 +88,8 @@ def run_job(request: Request, interruption: Interruption) -> None:
         try:
             job = prepare(request, interruption, Path(scratch))
             conclude(job, train(job, checkpoint_folder(request)))
+        except Stopped:
+            logger.info("Stopped before the first step: there is no model to export.")
         except torch.OutOfMemoryError as error:
             raise UserError(
                 f"The device ran out of memory with batch_size={request.spec.optimisation.batch_size}: halve it and"
@@ -98,10 +102,14 @@ def prepare(request: Request, interruption: Interruption, scratch: Path) -> Prep
     spec = request.spec
     device = choose_device(request.files.resources.instance_type)
     numerics = choose_numerics(spec.run.precision, device)
-    readers = open_readers(sources_of(request.folders(), request.content_types()), spec.data)
-    wanted, source = locate_network(request, next(iter(readers.values())), scratch)
+    asked = replace(spec.data, task=task_of(request))
+    readers = open_readers(sources_of(request.folders(), request.content_types()), asked)
+    task = next(iter(readers.values())).task if readers else asked.task
+    if task is None:
+        raise DataError("There is no channel with records: give a channel 'train'.")
+    wanted, source = locate_network(request, task, scratch)
     known = classes_of(wanted, source) if spec.strategy.name == "evaluate" else None
-    inputs = hold_together(readers, spec, LabelMap(known, spec.data.multi_label) if known else None)
+    inputs = gather(request, readers, task, LabelMap(known, spec.data.multi_label) if known else None, interruption)
     backbone = load_backbone(replace(wanted, labels=inputs.labels.names), source)
     place(backbone, numerics)
     names = tuple(group.name for group in backbone.layer_groups())
@@ -113,12 +121,27 @@ def prepare(request: Request, interruption: Interruption, scratch: Path) -> Prep
     return Prepared(request, inputs, backbone, plan, loaders, feeds, numerics, interruption)
 
 
-def locate_network(request: Request, first: Reader, scratch: Path) -> tuple[ModelRequest, Source]:
+def gather(
+    request: Request, readers: Mapping[str, Reader], task: Task, known: LabelMap | None, interruption: Interruption
+) -> Inputs:
+    """Everything that the channels hold, from files and from pipes; `known` are the classes of a finished network."""
+    spec = request.spec
+    streams = open_streams(request, task, interruption.__bool__)
+    labels, parts = announced(streams, spec, known) if "train" in streams or not readers else (known, {})
+    if streams and labels is None:
+        labels = label_map_of(
+            next(iter(readers.values())), multi_label=spec.data.multi_label, num_classes=spec.data.num_classes
+        )
+    parts = parts or {purpose: StreamPart(source) for purpose, source in streams.items()}
+    return hold_together(readers, spec, Beforehand(task, labels, known is not None, parts))
+
+
+def locate_network(request: Request, task: Task, scratch: Path) -> tuple[ModelRequest, Source]:
     """What is asked of the network, as far as it is known before the classes are, and where it comes from."""
     spec = request.spec
     wanted = ModelRequest(
         spec=spec.model,
-        task=first.task,
+        task=task,
         labels=(),
         multi_label=spec.data.multi_label,
         pretrained=spec.strategy.name != "from_scratch",
@@ -189,7 +212,8 @@ def train(job: Prepared, folder: Path | None) -> Trained:
             return None
         return {"validation:loss": predictions.loss, "validation:accuracy": predictions.accuracy}
 
-    companions = Companions(evaluate, job.interruption.__bool__, job.loaders.bad_records, book)
+    stream = job.loaders.position()
+    companions = Companions(evaluate, job.interruption.__bool__, job.loaders.bad_records, book, stream)
     training, state = build_training(job.spec, job.backbone, job.plan, job.feeds, job.numerics, companions)
     specification = specification_of(job.spec, job.inputs, job.backbone, job.plan, job.numerics)
     observer = LogObserver(Pace(training.schedule.steps_per_epoch), book)
@@ -240,8 +264,8 @@ def evaluate_parts(job: Prepared) -> dict[str, Evaluated]:
 
 def probe(job: Prepared) -> Evaluated | None:
     """Predictions about a few records, where no evaluation is at hand to prove the artifact by."""
-    batches = job.loaders.probe
-    if batches is None:
+    batches = job.loaders.probe or job.loaders.kept()
+    if batches is None or not len(batches):
         return None
     numerics = job.numerics
     predictions = predict(job.backbone, batches, Pass(numerics.device, numerics.context, lambda: False))

@@ -5,13 +5,14 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from typing import Protocol
 
 from torch import Tensor
 
 from finetune.data.batches import Batch
+from finetune.data.record import Stopped
 from finetune.errors import UserError
 from finetune.strategies.freezing import apply_trainable
 from finetune.strategies.plan import Phase, Plan
@@ -147,7 +148,7 @@ def _train_epoch(training: Training, state: TrainingState, observer: Observer, c
     observer.epoch_begins(state, phase)
     feed = training.feeds.training(phase)
     batches = feed.source.iterate(progress.epoch, progress.step_in_epoch * training.accumulation)
-    with closing(batches):
+    with closing(batches), suppress(Stopped):
         for group in _grouped(batches, training.accumulation):
             set_rates(training.stepper.optimizer, training.schedule(progress.step))
             loss = training.stepper.take(group, progress.step, state.totals, feed.forward)
@@ -157,7 +158,8 @@ def _train_epoch(training: Training, state: TrainingState, observer: Observer, c
             checkpoints.step_done(state)
             if training.interrupted():
                 return False
-    return True
+        return True
+    return False
 
 
 def _close_epoch(training: Training, state: TrainingState, observer: Observer, metrics: Row) -> None:
