@@ -12,12 +12,12 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from coloured_pictures import COLOURS, encoded, picture
-from sagemaker_simulator import Channel, PipeManners, PipeSource, TrainingRequest
+from sagemaker_simulator import Channel, PipeSource, TrainingRequest
 from stream_writers import escaped_recordio
-from whole_jobs import ENVIRONMENT
+from whole_jobs import ENVIRONMENT, ROOT
 
 NAMES = tuple(COLOURS)
-AT_ONCE = PipeManners()
+OWN_TREE = {**ENVIRONMENT, "PYTHONPATH": f"{ROOT / 'src'}:{ENVIRONMENT['PYTHONPATH']}"}
 
 
 def pictures(per_class: int, first: int = 0) -> list[tuple[str, bytes]]:
@@ -111,9 +111,9 @@ def piped_request(
     channels: tuple[Channel, ...], hyperparameters: Mapping[str, str], *, checkpoints: bool = False
 ) -> TrainingRequest:
     """A request for a job with channels in Pipe mode."""
-    request = TrainingRequest(channels=channels, hyperparameters=hyperparameters, environment=ENVIRONMENT)
+    request = TrainingRequest(channels=channels, hyperparameters=hyperparameters, environment=OWN_TREE)
     if checkpoints:
         return request
     return TrainingRequest(
-        channels=channels, hyperparameters=hyperparameters, environment=ENVIRONMENT, checkpoint_path=None
+        channels=channels, hyperparameters=hyperparameters, environment=OWN_TREE, checkpoint_path=None
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import secrets
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -44,7 +45,7 @@ def run(place: Path, channels: tuple[Channel, ...], wishes: dict[str, str], *int
 def drawn(kinds: int) -> list[Interruption]:
     """Interruptions at random moments of training, another choice in each run; the seed is printed."""
     seed = secrets.randbelow(1 << 32)
-    print(f"interruptions drawn with seed {seed}")
+    sys.stdout.write(f"interruptions drawn with seed {seed}\n")
     draw = random.Random(seed)
     return [
         Interruption(Moment(draw.uniform(0.0, 1.0), r"^Plan|Resumed"), draw.choice(("kill", "reclaim")))
@@ -60,7 +61,10 @@ def test_an_interruption_changes_nothing(tmp_path: Path, kind: str) -> None:
         "texts": (json_lines, 36, TEXTS),
     }
     write, count, wishes = writes[kind]
-    channels = (write(tmp_path / "train", count, 0), named(write(tmp_path / "validation", 6, 100), "validation"))
+    channels: tuple[Channel, ...] = (
+        write(tmp_path / "train", count, 0),
+        named(write(tmp_path / "validation", 6, 100), "validation"),
+    )
     if kind == "texts":
         channels = (*channels, Channel("model", write_folder(tmp_path / "bert", "bert")))
     undisturbed = run(tmp_path / "once", channels, wishes)
