@@ -5,10 +5,11 @@ from __future__ import annotations
 import argparse
 import sys
 
-from benchmarks import features, resume
+from benchmarks import features, pipe, resume
 
 MEASUREMENTS = {
     "features": (features.main, "what frozen layers cost over several epochs, beside the Trainer and one bare pass"),
+    "pipe": (pipe.main, "how close to the speed of the pipe itself records are cut out of it"),
     "resume": (resume.main, "what a restart, a checkpoint and a SIGTERM cost, beside transformers' Trainer"),
 }
 

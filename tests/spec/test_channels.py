@@ -66,7 +66,6 @@ def test_what_clients_add_for_code_is_ignored_and_told() -> None:
         ({"train": Request(), "validaton": Request()}, "Unknown channel 'validaton' (did you mean 'validation'?)"),
         ({"train": Request(input_mode="tube")}, "Channel 'train' comes in tube mode, which is not read: give it"),
         ({"train": Request("application/x-parquet", "Pipe")}, "Channel 'train' holds Parquet, which needs jumps"),
-        ({"train": Request("application/x-recordio")}, "is not read in File mode, only in Pipe mode: give"),
         ({"train": Request(), "model": Request(input_mode="Pipe")}, "Channel 'model' cannot come in Pipe mode"),
         ({"train": Request("application/x-recordio")}, "Channel 'train' has content type 'application/x-recordio'"),
         ({"train": Request(), "model": Request("text/csv")}, "Channel 'model' has content type 'text/csv', which is"),
@@ -103,5 +102,5 @@ def test_early_stopping_needs_validation_records() -> None:
 
 
 def test_all_faults_are_told_at_once() -> None:
-    channels = {"training_data": Request(), "test": Request("text/html", "Pipe")}
+    channels = {"training_data": Request(), "test": Request("text/html", "Tube")}
     assert len(message_for(channels).splitlines()) == 4

@@ -6,7 +6,7 @@ import logging
 
 from torch import Tensor
 
-from finetune.job.account import AccountBook
+from finetune.job.account import AccountBook, process_age
 from finetune.job.feeds import Frozen
 from finetune.job.inputs import Inputs, class_counts
 from finetune.job.loaders import Loaders
@@ -114,6 +114,7 @@ class LogObserver:
         self._pace = pace
         self._book = book
         self._records_before = 0
+        self._is_first = True
 
     def epoch_begins(self, state: TrainingState, phase: Phase) -> None:
         """Say what learns where that changes."""
@@ -127,6 +128,9 @@ class LogObserver:
         """Say how far the epoch is, when it is time."""
         del loss
         self._book.step_done(state.progress.step)
+        if self._is_first:
+            self._is_first = False
+            logger.info("first batch trained %.1f s after the start of the process", process_age())
         if self._pace.due():
             done = state.totals.records - self._records_before
             self._pace.tell(state.progress.step_in_epoch, done, state.totals.means()["loss"])
