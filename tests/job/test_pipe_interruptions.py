@@ -16,8 +16,10 @@ from sagemaker_simulator import (
     Channel,
     Interruption,
     Moment,
+    PipeManners,
     Storage,
     TrainingJob,
+    run_job,
     run_with_interruptions,
 )
 from whole_jobs import TRAIN
@@ -70,3 +72,16 @@ def test_an_interruption_changes_nothing(tmp_path: Path, kind: str) -> None:
     undisturbed = run(tmp_path / "once", channels, wishes)
     disturbed = run(tmp_path / "often", channels, wishes, *drawn(4))
     assert disturbed.read_bytes() == undisturbed.read_bytes()
+
+
+def test_a_stop_while_nothing_comes_ends_the_job_in_order(tmp_path: Path) -> None:
+    channel = augmented_manifest(tmp_path / "train", 4, 0)
+    late = Channel(
+        "train", channel.source, "link", channel.content_type, pipe=channel.pipe, manners=PipeManners(late_seconds=600)
+    )
+    job = TrainingJob(piped_request((late,), PICTURES, checkpoints=True), TRAIN, Storage(tmp_path / "s3"))
+    result = run_job(job, tmp_path / "opt-ml", Interruption(Moment(0.5, "^Plan"), "stop"))
+    assert (result.status, result.exit_code) == ("Stopped", 0), result.log_text()
+    assert "Stopped before the first step" in result.log_text()
+    assert result.seconds_after_sigterm is not None
+    assert result.seconds_after_sigterm < 30.0

@@ -7,6 +7,7 @@ waits to be decoded, and a few records of which the artifact is proven.
 from __future__ import annotations
 
 import json
+import logging
 import queue
 import random
 import threading
@@ -31,6 +32,8 @@ from finetune.data.stream_order import StreamPosition, grouped, shuffled
 from finetune.data.stream_source import StreamRecord, StreamSource
 from finetune.data.transforms import Transform
 from finetune.errors import DataError, did_you_mean
+
+_log = logging.getLogger(__name__)
 
 _MOST_AHEAD = 4
 _MOST_READ = 2
@@ -141,6 +144,17 @@ class StreamBatches:
                 self.position.use(records)
                 yield batch
         self.position.ended = True
+        self._compare_count(epoch)
+
+    def _compare_count(self, epoch: int) -> None:
+        if self._data.count not in (None, self.position.used):
+            _log.warning(
+                "channel %r: epoch %d brought %d records, not %d; see whether the stream is whole",
+                self.channel,
+                epoch + 1,
+                self.position.used,
+                self._data.count,
+            )
 
     def _prepared(self, epoch: int, *, resumed: bool) -> Generator[_Prepared, None, None]:
         with closing(_ReadAhead(partial(self._groups, epoch, resumed=resumed), self._data.source)) as groups:

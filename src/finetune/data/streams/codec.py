@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tarfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Protocol
@@ -12,6 +11,7 @@ from finetune.data.streams.named_fields import Decoded, Wanted
 from finetune.data.streams.record_codecs import AttributeCodec, ExampleCodec, ImageRecordCodec, ProtobufCodec
 from finetune.data.streams.recordio import MAGIC_BYTES, read_recordio
 from finetune.data.streams.tar_codec import TarCodec
+from finetune.data.streams.tar_members import read_header
 from finetune.data.streams.text_codecs import DelimitedCodec, JsonLinesCodec
 from finetune.data.streams.tfrecord import masked_checksum
 from finetune.data.streams.window import DamagedStream, Window
@@ -132,7 +132,6 @@ def _look(window: Window) -> StreamForm:
 
 def _is_tar(block: bytes) -> bool:
     try:
-        tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape")
-    except tarfile.HeaderError:
+        return len(block) == 512 and bool(read_header(block).name)
+    except ValueError:
         return False
-    return True
