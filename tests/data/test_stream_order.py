@@ -80,6 +80,11 @@ def test_with_another_order_no_record_is_used_twice(order: list[int], used: int)
     assert sorted(left, key=int) == [str(number).encode() for number in range(used, 20)]
 
 
+def test_a_position_before_the_first_record_can_be_written() -> None:
+    identities = StreamPosition().state_dict()["identities"]
+    assert (identities.shape, identities.stride()) == ((0,), (1,))
+
+
 def test_another_order_is_told(caplog: pytest.LogCaptureFixture) -> None:
     position = StreamPosition()
     position.use(numbered(3))

@@ -124,7 +124,8 @@ class StreamPosition:
             "used": self.used,
             "ended": self.ended,
             "hash": self._hash,
-            "identities": torch.from_numpy(kept),
+            # An empty array becomes a tensor whose stride is 0, which cannot be written.
+            "identities": torch.from_numpy(kept) if len(kept) else torch.empty(0, dtype=torch.int64),
         }
 
     def load_state_dict(self, state: dict[str, Any], /) -> None:
