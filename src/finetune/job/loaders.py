@@ -55,7 +55,7 @@ class Loaders:
     test: BatchSource | None
     probe: Batches | None
     bad_records: Ledgers
-    rebatch: Callable[[Reader], Batches]
+    rebatch: Callable[[Reader], Batches] | None = None
 
     def position(self) -> Stateful:
         """What a restarted job needs to know of the training stream, where there is one."""
@@ -63,7 +63,9 @@ class Loaders:
 
     def kept(self) -> Batches | None:
         """The few records of the training stream that are still there."""
-        return self.rebatch(self.train.kept()) if isinstance(self.train, StreamBatches) else None
+        if self.rebatch is None or not isinstance(self.train, StreamBatches):
+            return None
+        return self.rebatch(self.train.kept())
 
 
 def default_workers(device: torch.device) -> int:
