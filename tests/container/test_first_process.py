@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
-
 from container.train import Ending, failure_of_ending
+
 from simulated_jobs import eventually
 
 ROOT = Path(__file__).resolve().parents[2]
