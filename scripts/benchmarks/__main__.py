@@ -5,11 +5,12 @@ from __future__ import annotations
 import argparse
 import sys
 
-from benchmarks import features, observe, resume
+from benchmarks import features, observe, pipe, resume
 
 MEASUREMENTS = {
     "features": (features.main, "what frozen layers cost over several epochs, beside the Trainer and one bare pass"),
     "observe": (observe.main, "what rules, clocks and metrics cost"),
+    "pipe": (pipe.main, "how close to the speed of the pipe itself records are cut out of it"),
     "resume": (resume.main, "what a restart, a checkpoint and a SIGTERM cost, beside transformers' Trainer"),
 }
 

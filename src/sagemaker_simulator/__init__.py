@@ -10,9 +10,11 @@
 
 from sagemaker_simulator.configuration import Channel, RequestError, Resources, TrainingRequest
 from sagemaker_simulator.container import Container
+from sagemaker_simulator.feeder import PipeFeeder, PipeManners
 from sagemaker_simulator.interruptions import Interruption, Moment, Schedule, draw_interruptions
 from sagemaker_simulator.job import run_job
-from sagemaker_simulator.layout import JobFolder, lay_out
+from sagemaker_simulator.layout import JobFolder, feed_pipes, lay_out
+from sagemaker_simulator.object_stream import PipeSource
 from sagemaker_simulator.plan import StopButton, TrainingJob
 from sagemaker_simulator.process import toolkit_command
 from sagemaker_simulator.result import JobResult, Status
@@ -27,6 +29,9 @@ __all__ = [
     "JobFolder",
     "JobResult",
     "Moment",
+    "PipeFeeder",
+    "PipeManners",
+    "PipeSource",
     "RequestError",
     "Resources",
     "Schedule",
@@ -38,6 +43,7 @@ __all__ = [
     "TrainingJob",
     "TrainingRequest",
     "draw_interruptions",
+    "feed_pipes",
     "lay_out",
     "restore",
     "run_job",

@@ -13,6 +13,9 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
+from sagemaker_simulator.feeder import PipeManners
+from sagemaker_simulator.object_stream import PipeSource
+
 Placement = Literal["link", "copy"]
 
 PLATFORM_ROOT = PurePosixPath("/opt/ml")
@@ -28,14 +31,17 @@ class RequestError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Channel:
-    """One input channel in File mode.
+    """One input channel.
 
     Attributes:
         name: as in `InputDataConfig`.
         source: a folder, or a single file, which then lies alone in the channel's folder.
         placement: `link` costs nothing, `copy` protects the source from a job that writes into its input.
         content_type: MIME type, or `None` where the request names none.
-        distribution: `FullyReplicated` or `ShardedByS3Key`; told to the container, the data stay whole.
+        distribution: `FullyReplicated` or `ShardedByS3Key`; told to the container, the data of a channel in File mode
+            stay whole.
+        pipe: what is sent through pipes; `None` for a channel in File mode.
+        manners: how the pipes are fed.
     """
 
     name: str
@@ -43,6 +49,8 @@ class Channel:
     placement: Placement = "link"
     content_type: str | None = None
     distribution: Literal["FullyReplicated", "ShardedByS3Key"] = "FullyReplicated"
+    pipe: PipeSource | None = None
+    manners: PipeManners = field(default_factory=PipeManners)
 
     def __post_init__(self) -> None:
         if not _CHANNEL_NAME.fullmatch(self.name):
@@ -54,9 +62,9 @@ class Channel:
         """The channel's entry in `inputdataconfig.json`."""
         entry = {} if self.content_type is None else {"ContentType": self.content_type}
         return entry | {
-            "TrainingInputMode": "File",
+            "TrainingInputMode": "File" if self.pipe is None else "Pipe",
             "S3DistributionType": self.distribution,
-            "RecordWrapperType": "None",
+            "RecordWrapperType": "RecordIO" if self.pipe is not None and self.pipe.wrapped else "None",
         }
 
 

@@ -14,6 +14,7 @@ from sagemaker_simulator.configuration import (
     TrainingRequest,
     write_configuration,
 )
+from sagemaker_simulator.feeder import PipeFeeder
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,8 +92,18 @@ def lay_out(root: Path, request: TrainingRequest, seen_as: Path | None = None) -
     seen = JobFolder(seen_as or folder.root, folder.checkpoint_path)
     write_configuration(request, folder.config, seen.checkpoints if has_checkpoints else None)
     for channel in request.channels:
-        _place(channel, folder.data / channel.name)
+        if channel.pipe is None:
+            _place(channel, folder.data / channel.name)
     return folder
+
+
+def feed_pipes(folder: JobFolder, request: TrainingRequest) -> list[PipeFeeder]:
+    """Start a feeder for every channel in Pipe mode; the caller ends them."""
+    return [
+        PipeFeeder(channel.name, folder.data, channel.source, channel.pipe, channel.manners)
+        for channel in request.channels
+        if channel.pipe is not None
+    ]
 
 
 def _place(channel: Channel, target: Path) -> None:

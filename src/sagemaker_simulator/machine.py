@@ -8,7 +8,7 @@ from pathlib import Path
 from sagemaker_simulator.container import SEEN_AS
 from sagemaker_simulator.environment import job_environment
 from sagemaker_simulator.interruptions import Interruption
-from sagemaker_simulator.layout import lay_out
+from sagemaker_simulator.layout import feed_pipes, lay_out
 from sagemaker_simulator.log import LogOptions
 from sagemaker_simulator.plan import StopButton, TrainingJob
 from sagemaker_simulator.process import JobProcess, Program
@@ -41,6 +41,7 @@ class Machine:
         if job.request.checkpoint_path is not None:
             restore(job.storage.checkpoints, self.folder.checkpoints)
             self._agent = SyncAgent(self.folder.checkpoints, job.storage.checkpoints, job.sync)
+        self._feeders = feed_pipes(self.folder, job.request)
         try:
             self.process = JobProcess(program, LogOptions(self.log, job.echo), watch)
         except OSError:
@@ -101,5 +102,7 @@ class Machine:
         self.process.terminate()
 
     def _cut_agent(self) -> None:
+        for feeder in self._feeders:
+            feeder.cut()
         if self._agent is not None:
             self._agent.cut()

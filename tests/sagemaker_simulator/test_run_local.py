@@ -99,3 +99,14 @@ def test_interrupt_stops_and_a_second_one_kills(tmp_path: Path, times: int, code
         if times == 2:
             run.send_signal(signal.SIGINT)
         assert run.wait(20) == code
+
+
+def test_channels_come_through_pipes(tmp_path: Path) -> None:
+    (tmp_path / "train.csv").write_text("1,text\n")
+    read = (
+        "cat $SAGEMAKER_BASE_DIR/input/data/train_0; grep -o Pipe $SAGEMAKER_BASE_DIR/input/config/inputdataconfig.json"
+    )
+    wait = "while [ ! -p $SAGEMAKER_BASE_DIR/input/data/train_0 ]; do sleep 0.01; done; "
+    options = ["--output", "out", "--quiet", "--input-mode", "Pipe", "--channel", "train=train.csv"]
+    assert main([*options, "--", "sh", "-c", wait + read]) == 0
+    assert (tmp_path / "out" / "s3" / "logs" / "000.log").read_text() == "1,text\nPipe\n"

@@ -15,6 +15,7 @@ from finetune.spec.parse import parse_hyperparameters
 class Request:
     content_type: str | None = None
     input_mode: str = "file"
+    record_wrapper: str = "none"
 
 
 def message_for(channels: dict[str, Request], **raw: str) -> str:
@@ -63,7 +64,9 @@ def test_what_clients_add_for_code_is_ignored_and_told() -> None:
         ({"test": Request()}, "There is no channel 'train'"),
         ({"train": Request(), "training": Request()}, "Channels 'train' and 'training' mean the same"),
         ({"train": Request(), "validaton": Request()}, "Unknown channel 'validaton' (did you mean 'validation'?)"),
-        ({"train": Request(input_mode="pipe")}, "Channel 'train' comes in pipe mode, which is not read: give it"),
+        ({"train": Request(input_mode="tube")}, "Channel 'train' comes in tube mode, which is not read: give it"),
+        ({"train": Request("application/x-parquet", "Pipe")}, "Channel 'train' holds Parquet, which needs jumps"),
+        ({"train": Request(), "model": Request(input_mode="Pipe")}, "Channel 'model' cannot come in Pipe mode"),
         ({"train": Request("application/x-recordio")}, "Channel 'train' has content type 'application/x-recordio'"),
         ({"train": Request(), "model": Request("text/csv")}, "Channel 'model' has content type 'text/csv', which is"),
         ({"train": Request(), "validation_lst": Request()}, "Channel 'validation_lst' lists files of a channel"),
@@ -99,5 +102,5 @@ def test_early_stopping_needs_validation_records() -> None:
 
 
 def test_all_faults_are_told_at_once() -> None:
-    channels = {"training_data": Request(), "test": Request("text/html", "Pipe")}
+    channels = {"training_data": Request(), "test": Request("text/html", "Tube")}
     assert len(message_for(channels).splitlines()) == 4

@@ -74,6 +74,11 @@ class Paths:
         """Synchronised with S3 by the platform, unless `checkpointconfig.json` names another folder."""
         return self.root / "checkpoints"
 
+    @property
+    def pipe_state(self) -> Path:
+        """Where a process of this container tells the next one which pipes were read; goes with the container."""
+        return self.root / "pipe_state"
+
     def channel(self, name: str) -> Path:
         """Folder of a channel in File and FastFile mode."""
         return self.data / name

@@ -9,6 +9,7 @@ from concurrent.futures import Future
 from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -17,7 +18,7 @@ from finetune.data.bad_records import BadContent, BadRecords
 from finetune.data.labels import LabelMap
 from finetune.data.look_ahead import Crew
 from finetune.data.order import batch_bounds, epoch_order, record_seed
-from finetune.data.record import Reader
+from finetune.data.record import Reader, Record
 from finetune.data.transforms import Transform
 from finetune.errors import DataError
 
@@ -38,6 +39,45 @@ class Batch:
     inputs: dict[str, Tensor]
     targets: Tensor
     positions: tuple[int, ...]
+
+
+class BatchSource(Protocol):
+    """The batches of each epoch, wherever the records come from."""
+
+    @property
+    def channel(self) -> str:
+        """Name of the channel, for messages."""
+        ...
+
+    @property
+    def label_map(self) -> LabelMap:
+        """Numbers the classes."""
+        ...
+
+    @property
+    def expected(self) -> int | None:
+        """Batches of an epoch, where that is known beforehand."""
+        ...
+
+    def iterate(self, epoch: int, first: int = 0) -> Generator[Batch, None, None]:
+        """Yield the batches of an epoch from number `first` on.
+
+        Raises:
+            Stopped: the job was asked to stop while it waited for records.
+        """
+        ...
+
+    def targets(self) -> Tensor | None:
+        """Targets of all records in any order, where they are known beforehand."""
+        ...
+
+    def key(self, position: int) -> str:
+        """Identity of the record at a position."""
+        ...
+
+    def samples(self, positions: Sequence[int], most: int) -> list[tuple[int, Record]]:
+        """Some records with their content, each with its place in `positions`."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +170,36 @@ class Batches:
     def without_augmentation(self) -> Batches:
         """The same batches of examples that are not varied."""
         return Batches(self.dataset, replace(self._options, augment=False), self._bad_records)
+
+    @property
+    def channel(self) -> str:
+        """Name of the channel."""
+        return self.dataset.reader.channel
+
+    @property
+    def label_map(self) -> LabelMap:
+        """Numbers the classes."""
+        return self.dataset.label_map
+
+    @property
+    def expected(self) -> int | None:
+        """Number of batches in an epoch."""
+        return len(self)
+
+    def targets(self) -> Tensor:
+        """Targets of all records, in the order of the dataset."""
+        dataset = self.dataset
+        return dataset.label_map.targets([dataset.reader.labels(index) for index in dataset.indices])
+
+    def key(self, position: int) -> str:
+        """Identity of the record at a position."""
+        return self.dataset.key(position)
+
+    def samples(self, positions: Sequence[int], most: int) -> list[tuple[int, Record]]:
+        """Records spread over the positions, each with its place among them."""
+        count = len(positions)
+        rows = sorted({round(at * (count - 1) / max(1, most - 1)) for at in range(min(count, most))})
+        return [(row, self.dataset.reader.read(self.dataset.indices[int(positions[row])])) for row in rows]
 
     def iterate(self, epoch: int, first: int = 0) -> Generator[Batch, None, None]:
         """Yield the batches of an epoch from number `first` on; earlier ones are not touched.

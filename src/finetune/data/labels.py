@@ -41,6 +41,14 @@ class LabelMap:
         """Number of classes."""
         return len(self.names)
 
+    def named(self, label: str) -> str | None:
+        """The class that a label names, or numbers where no class is called by a number; `None` for an unknown one."""
+        if label in self._numbers:
+            return label
+        if label.isdecimal() and int(label) < len(self.names) and not self.names[int(label)].isdecimal():
+            return self.names[int(label)]
+        return None
+
     def target(self, labels: tuple[str, ...]) -> int | list[int]:
         """The number of the one class, or, with `multi_label`, a 0 or 1 for every class.
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from finetune.data.augmented_manifest import manifests_of, read_augmented_manifest
 from finetune.data.channel_files import Listing, count_endings, ending_of, list_files, some_of
 from finetune.data.image_folder import PICTURE_ENDINGS, read_image_folder
 from finetune.data.image_list import read_image_list
@@ -86,6 +87,8 @@ def open_channel(source: ChannelSource, spec: DataSpec) -> Reader:
         if spec.task == TEXTS:
             raise UserError(f"task={TEXTS}, but channel '{source.name}_lst' lists pictures; remove one of the two")
         return read_image_list(listing, source.list_folder, multi_label=spec.multi_label)
+    if spec.task != TEXTS and manifests_of(listing):
+        return read_augmented_manifest(listing, spec)
     contents = _look(source, listing)
     task = spec.task or _task_of_type(source.content_type) or _task_of(contents, source)
     _check_fits(contents, task, source)

@@ -10,6 +10,10 @@ from finetune.spec.job_spec import Task
 Content = bytes | tuple[str, ...]
 
 
+class Stopped(Exception):  # noqa: N818 - nothing failed
+    """The job was asked to stop while it waited for records."""
+
+
 @dataclass(frozen=True, slots=True)
 class Record:
     """One labelled thing, still encoded.

@@ -172,10 +172,15 @@ def _example(key: str, row: Row, spec: DataSpec) -> _Example:
     if row.fault:
         raise ValueError(row.fault)
     labels = label_names(row.cells[0], multi_label=spec.multi_label)
-    return _Example(key, row.number, _texts(row.cells[1:]), labels)
+    return _Example(key, row.number, texts_of(row.cells[1:]), labels)
 
 
-def _texts(cells: Sequence[object]) -> tuple[str, ...]:
+def texts_of(cells: Sequence[object]) -> tuple[str, ...]:
+    """The texts of an example.
+
+    Raises:
+        ValueError: there is none, or a cell holds something else.
+    """
     texts = tuple(_text(cell) for cell in cells)
     if not any(text.strip() for text in texts):
         raise ValueError("the text is empty")

@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from finetune.data.batches import Batch
+from finetune.data.record import Stopped
 from finetune.models.backbone import Backbone, Outputs
 
 Forward = Callable[[Mapping[str, Tensor]], Outputs]
@@ -78,8 +79,14 @@ def predict(backbone: Backbone, batches: Source, how: Pass, forward: Forward | N
 
     The mode and the gradient flags of the network are left in evaluation mode: whoever trains sets them again.
     """
+    try:
+        return _predict(backbone, batches, how, forward or backbone.forward)
+    except Stopped:
+        return None
+
+
+def _predict(backbone: Backbone, batches: Source, how: Pass, enter: Forward) -> Predictions | None:
     backbone.module.eval()
-    enter = forward or backbone.forward
     positions: list[int] = []
     logits: list[Tensor] = []
     targets: list[Tensor] = []

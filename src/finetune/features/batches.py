@@ -48,6 +48,11 @@ class FeatureBatches:
         return self._batches.dataset
 
     @property
+    def channel(self) -> str:
+        """Name of the channel."""
+        return self._batches.channel
+
+    @property
     def storage(self) -> Storage:
         """What is kept."""
         return self._storage

@@ -6,7 +6,7 @@ import logging
 
 from torch import Tensor
 
-from finetune.job.account import AccountBook
+from finetune.job.account import AccountBook, process_age
 from finetune.job.feeds import Frozen
 from finetune.job.inputs import Inputs, class_counts
 from finetune.job.loaders import Loaders
@@ -27,9 +27,9 @@ def describe_plan(
     inputs: Inputs, backbone: Backbone, plan: Plan, loaders: Loaders, spec: JobSpec, numerics: Numerics
 ) -> str:
     """The plan before the first step."""
-    records = {name: len(part.indices) for name, part in inputs.parts().items()}
-    counted = inputs.train or inputs.validation or inputs.test
-    classes = class_counts(counted, inputs.labels) if counted else {}
+    records: dict[str, int | None] = {name: len(part.indices) for name, part in inputs.parts().items()}
+    records |= {name: part.count for name, part in inputs.streams.items()}
+    classes = _classes(inputs)
     data = DataSummary(
         inputs.task + (", several labels per record" if inputs.labels.multi_label else ""), records, classes
     )
@@ -64,6 +64,15 @@ def _feature_lines(frozen: Frozen, parts: int) -> list[str]:
     ]
 
 
+def _classes(inputs: Inputs) -> dict[str, int]:
+    """Records of every class; 0 for each where nobody counted them."""
+    stream = inputs.streams.get("train")
+    if stream is not None:
+        return dict(zip(inputs.labels.names, stream.class_counts or (0,) * len(inputs.labels), strict=True))
+    counted = inputs.train or inputs.validation or inputs.test
+    return class_counts(counted, inputs.labels) if counted else dict.fromkeys(inputs.labels.names, 0)
+
+
 def expected_input(backbone: Backbone) -> str:
     """What a network takes, in words."""
     expects = backbone.expects
@@ -87,14 +96,16 @@ def _run_lines(loaders: Loaders, spec: JobSpec, numerics: Numerics) -> list[str]
     if loaders.train is None or spec.strategy.name == "evaluate":
         return [device, "steps     none: the network is evaluated as it is"]
     optimisation = spec.optimisation
-    per_epoch = steps_per_epoch(len(loaders.train), optimisation.gradient_accumulation_steps)
+    per_epoch = steps_per_epoch(loaders.train.expected or 0, optimisation.gradient_accumulation_steps)
     batch = f"{optimisation.batch_size}"
     if optimisation.gradient_accumulation_steps > 1:
         batch += f" x {optimisation.gradient_accumulation_steps}"
+    total = f"{optimisation.epochs * per_epoch:,}: {optimisation.epochs} epochs of {per_epoch:,}"
+    if not per_epoch:
+        total = f"as many as {optimisation.epochs} epochs of the stream have"
     return [
         device,
-        f"steps     {optimisation.epochs * per_epoch:,}: {optimisation.epochs} epochs of {per_epoch:,}, {batch} records"
-        f" each; {optimisation.optimizer}, {optimisation.lr_schedule} schedule",
+        f"steps     {total}, {batch} records each; {optimisation.optimizer}, {optimisation.lr_schedule} schedule",
     ]
 
 
@@ -105,6 +116,7 @@ class LogObserver:
         self._pace = pace
         self._book = book
         self._records_before = 0
+        self._is_first = True
 
     def epoch_begins(self, state: TrainingState, phase: Phase) -> None:
         """Say what learns where that changes."""
@@ -118,6 +130,9 @@ class LogObserver:
         """Say how far the epoch is, when it is time."""
         del loss
         self._book.step_done(state.progress.step)
+        if self._is_first:
+            self._is_first = False
+            logger.info("first batch trained %.1f s after the start of the process", process_age())
         if self._pace.due():
             done = state.totals.records - self._records_before
             self._pace.tell(state.progress.step_in_epoch, done, state.totals.means()["loss"])

@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from finetune.data.bad_records import BadContent
-from finetune.data.batches import Dataset
+from finetune.data.batches import Batches, BatchSource
 from finetune.data.images import decode_image
+from finetune.data.labels import LabelMap
 from finetune.data.record import Content
 from finetune.data.split import content_digests
 from finetune.errors import DataError
@@ -34,24 +35,23 @@ def surest_mistakes(name: str, one: Evaluated) -> dict[str, object]:
     Returns:
         JSON values: `part`, `of`, `count`, and `records`, the surest first.
     """
-    predictions, dataset = one.predictions, one.dataset
-    names = dataset.label_map.names
+    predictions, labels = one.predictions, one.batches.label_map
     surest, classes = _certainty(predictions.probabilities, predictions.targets)
     mistaken = np.flatnonzero(surest > 0)
     order = mistaken[np.argsort(-surest[mistaken], kind="stable")][:MOST_WRONG]
     records = []
     for row in order:
         position = int(predictions.positions[row])
-        truth = dataset.reader.labels(dataset.indices[position])
-        chosen = names[int(classes[row])]
-        told = chosen if not dataset.label_map.multi_label or chosen not in truth else f"not {chosen}"
+        truth = _names(labels, predictions.targets[row])
+        chosen = labels.names[int(classes[row])]
+        told = chosen if not labels.multi_label or chosen not in truth else f"not {chosen}"
         records.append(
             {
-                "key": dataset.key(position),
+                "key": one.batches.key(position),
                 "truth": ", ".join(truth) or "none of them",
                 "predicted": told,
                 "probability": round(float(surest[row]), 4),
-                **_shown(dataset, position),
+                **_shown(one.batches, position),
             }
         )
     return {"part": name, "of": len(surest), "count": len(mistaken), "records": records}
@@ -70,7 +70,16 @@ def _certainty(
     return wrong.max(axis=1), wrong.argmax(axis=1)
 
 
-def _shown(dataset: Dataset, position: int) -> dict[str, str]:
+def _names(labels: LabelMap, target: NDArray[np.generic]) -> tuple[str, ...]:
+    if not labels.multi_label:
+        return (labels.names[int(target)],)
+    return tuple(name for name, value in zip(labels.names, target.tolist(), strict=True) if value > 0.5)
+
+
+def _shown(batches: BatchSource, position: int) -> dict[str, str]:
+    if not isinstance(batches, Batches):
+        return {"text": "(a record of a stream, which has passed)"}
+    dataset = batches.dataset
     try:
         return _drawn(dataset.reader.read(dataset.indices[position]).content)
     except DataError:

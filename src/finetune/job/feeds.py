@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from finetune.data.batches import Batches
+from finetune.data.batches import Batches, BatchSource
 from finetune.features.batches import FeatureBatches
 from finetune.features.front import FrontRun
 from finetune.features.storage import Place
@@ -84,7 +84,7 @@ class PhaseFeeds:
         self._validation: Feed | None = None
 
     @property
-    def records(self) -> Batches:
+    def records(self) -> BatchSource:
         """The training records themselves, in the same batches."""
         if self._loaders.train is None:
             raise RuntimeError("nothing is to be trained")
@@ -99,7 +99,7 @@ class PhaseFeeds:
         """What is validated on in the phase that was entered last; `None` where there are no records for it."""
         return self._validation or self.whole(self._loaders.validation)
 
-    def whole(self, batches: Batches | None) -> Feed | None:
+    def whole(self, batches: BatchSource | None) -> Feed | None:
         """Records for the whole network."""
         return None if batches is None else Feed(batches, self._frozen.backbone.forward)
 
@@ -110,8 +110,10 @@ class PhaseFeeds:
         self._border = self._frozen.border(phase)
         train, validation = self._loaders.train, self._loaders.validation
         self._training, self._validation = self.whole(train), self.whole(validation)
-        if not self._border or train is None:
+        # What comes through a pipe cannot be looked up again, so nothing of it is kept.
+        if not self._border or not isinstance(train, Batches):
             return
+        validation = validation if isinstance(validation, Batches) else None
         run, views = self._run(), min(self._frozen.views, self._frozen.spec.optimisation.epochs)
         counts = len(train.dataset) * views, len(validation.dataset) if validation else 0
         source = train if self._frozen.views > 1 else train.without_augmentation()

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from finetune.data.labels import LabelMap, check_known, label_map_of
 from finetune.data.open_channel import ChannelSource, open_channel
 from finetune.data.record import Reader
 from finetune.data.split import stratified_split
-from finetune.errors import DataError
+from finetune.job.streams import StreamPart
 from finetune.spec.job_spec import DataSpec, JobSpec, Task
 
 logger = logging.getLogger(__name__)
@@ -34,6 +34,7 @@ class Inputs:
     Attributes:
         train: empty where nothing is trained.
         split: whether validation records were taken out of the training channel.
+        streams: what comes through pipes, by purpose.
     """
 
     task: Task
@@ -42,6 +43,7 @@ class Inputs:
     validation: Part | None
     test: Part | None
     split: bool
+    streams: Mapping[str, StreamPart] = field(default_factory=dict)
 
     def parts(self) -> dict[str, Part]:
         """The parts that are there, by name."""
@@ -61,27 +63,44 @@ def open_readers(sources: Mapping[str, ChannelSource], spec: DataSpec) -> dict[s
         if name in sources:
             readers[name] = open_channel(sources[name], spec)
             spec = replace(spec, task=readers[name].task)
-    if not readers:
-        raise DataError("There is no channel with records: give a channel 'train'.")
     return readers
 
 
-def hold_together(readers: Mapping[str, Reader], spec: JobSpec, known: LabelMap | None) -> Inputs:
+@dataclass(frozen=True, slots=True)
+class Beforehand:
+    """What is known before files are looked at.
+
+    Attributes:
+        task: what the records are.
+        labels: the classes of a network that is evaluated as it is, or of a stream; otherwise the first channel tells.
+        of_network: whether they are those of a network.
+        streams: what comes through pipes, by purpose.
+    """
+
+    task: Task
+    labels: LabelMap | None
+    of_network: bool = False
+    streams: Mapping[str, StreamPart] = field(default_factory=dict)
+
+
+def hold_together(readers: Mapping[str, Reader], spec: JobSpec, before: Beforehand) -> Inputs:
     """Find the classes, hold every channel against them, and keep records for validation where none are given.
 
     Args:
         readers: by purpose, in the order of `open_readers`.
         spec: the checked hyperparameters.
-        known: the classes of a network that is evaluated as it is; otherwise those of the first channel.
+        before: what is known already.
 
     Raises:
         DataError: records or classes do not fit together.
         UserError: there are more classes than the user says.
     """
-    first = next(iter(readers.values()))
-    labels = known or label_map_of(first, multi_label=spec.data.multi_label, num_classes=spec.data.num_classes)
+    data = spec.data
+    labels = before.labels or label_map_of(
+        next(iter(readers.values())), multi_label=data.multi_label, num_classes=data.num_classes
+    )
     for reader in readers.values():
-        check_known(reader, labels, of_network=known is not None)
+        check_known(reader, labels, of_network=before.of_network)
     expected = spec.data.num_training_samples
     if expected is not None and "train" in readers and len(readers["train"]) != expected:
         logger.warning(
@@ -91,12 +110,13 @@ def hold_together(readers: Mapping[str, Reader], spec: JobSpec, known: LabelMap 
         )
     parts = {name: Part(reader, tuple(range(len(reader)))) for name, reader in readers.items()}
     trains = "train" in parts and spec.strategy.name != "evaluate"
-    splits = trains and "validation" not in parts and spec.data.validation_fraction > 0
+    splits = trains and "validation" not in {*parts, *before.streams} and spec.data.validation_fraction > 0
     if splits:
         halves = stratified_split(readers["train"], spec.data.validation_fraction, spec.run.seed)
         parts["train"] = Part(readers["train"], halves.train)
         parts["validation"] = Part(readers["train"], halves.validation)
-    return Inputs(first.task, labels, parts.get("train"), parts.get("validation"), parts.get("test"), split=splits)
+    train, validation, test = (parts.get(name) for name in _PURPOSES)
+    return Inputs(before.task, labels, train, validation, test, splits, before.streams)
 
 
 def class_counts(part: Part, labels: LabelMap) -> dict[str, int]:

@@ -9,7 +9,7 @@ import torch
 from torch.amp.grad_scaler import GradScaler
 from torch.optim import Optimizer
 
-from finetune.data.batches import Dataset
+from finetune.data.batches import BatchSource
 from finetune.errors import UserError
 from finetune.models.backbone import Backbone
 from finetune.observe.rules.finding import Rules
@@ -39,6 +39,7 @@ class Companions:
     bad_records: Stateful
     account: Stateful = field(default_factory=Nothing)
     rules: Rules = field(default_factory=dict)
+    stream: Stateful = field(default_factory=Nothing)
 
 
 def build_training(
@@ -55,9 +56,7 @@ def build_training(
     groups = parameter_groups(backbone, plan, optimisation.weight_decay)
     optimizer = build_optimizer(backbone.module, groups, optimisation)
     scaler = GradScaler(numerics.device.type, enabled=numerics.scaled)
-    loss = Loss(
-        source.dataset.label_map.multi_label, optimisation.label_smoothing, _weights(spec, source.dataset, numerics)
-    )
+    loss = Loss(source.label_map.multi_label, optimisation.label_smoothing, _weights(spec, source, numerics))
     stepper = Stepper(
         backbone,
         optimizer,
@@ -67,7 +66,7 @@ def build_training(
         spec.run.seed,
         optimisation.gradient_clip_norm,
         Timing(numerics.device),
-        _probe(backbone, optimizer, source.dataset, companions.rules, scaled=numerics.scaled),
+        _probe(backbone, optimizer, source, companions.rules, scaled=numerics.scaled),
     )
     stopping = EarlyStopping(
         optimisation.early_stopping_patience,
@@ -77,7 +76,7 @@ def build_training(
     training = Training(
         stepper,
         plan,
-        build_schedule(optimisation, len(source)),
+        build_schedule(optimisation, source.expected or 0),
         feeds,
         optimisation.epochs,
         optimisation.gradient_accumulation_steps,
@@ -95,14 +94,15 @@ def build_training(
         best,
         companions.bad_records,
         account=companions.account,
+        stream=companions.stream,
     )
     return training, state
 
 
-def _probe(backbone: Backbone, optimizer: Optimizer, dataset: Dataset, rules: Rules, *, scaled: bool) -> Probe:
+def _probe(backbone: Backbone, optimizer: Optimizer, source: BatchSource, rules: Rules, *, scaled: bool) -> Probe:
     if not rules:
         return NoProbe()
-    return TensorWatch(backbone.module, optimizer, rules, scaled=scaled, classes=len(dataset.label_map))
+    return TensorWatch(backbone.module, optimizer, rules, scaled=scaled, classes=len(source.label_map))
 
 
 def build_schedule(optimisation: OptimisationSpec, batches: int) -> Schedule:
@@ -119,11 +119,11 @@ def build_schedule(optimisation: OptimisationSpec, batches: int) -> Schedule:
     )
 
 
-def _weights(spec: JobSpec, dataset: Dataset, numerics: Numerics) -> torch.Tensor | None:
+def _weights(spec: JobSpec, batches: BatchSource, numerics: Numerics) -> torch.Tensor | None:
     if spec.optimisation.class_weights == "none":
         return None
-    targets = dataset.label_map.targets([dataset.reader.labels(index) for index in dataset.indices])
-    return balanced_weights(targets, len(dataset.label_map)).to(numerics.device)
+    targets = batches.targets()
+    return None if targets is None else balanced_weights(targets, len(batches.label_map)).to(numerics.device)
 
 
 def _refuse_single_records(optimisation: OptimisationSpec, backbone: Backbone, plan: Plan) -> None:

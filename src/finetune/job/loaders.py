@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 
 from finetune.data.bad_records import BadRecords
-from finetune.data.batches import Batches, BatchOptions, Dataset
+from finetune.data.batches import Batches, BatchOptions, BatchSource, Dataset
 from finetune.data.images import ImageGeometry
+from finetune.data.record import Reader
+from finetune.data.stream_batches import StreamBatches, StreamData
 from finetune.data.text_table import TextTableReader
 from finetune.data.texts import TextTransform
 from finetune.data.transforms import ImageTransform, Transform
 from finetune.job.inputs import Inputs, Part
 from finetune.models.backbone import Backbone, ImageInput
 from finetune.spec.job_spec import JobSpec
-from finetune.training.state import State
+from finetune.training.state import Nothing, State, Stateful
 
 PROBE_RECORDS = 16
 _MOST_WORKERS = 16
@@ -44,13 +47,25 @@ class Loaders:
     Attributes:
         probe: a few records, to prove an artifact that no evaluation was finished for.
         bad_records: what had to be left out of which channel.
+        rebatch: makes batches for evaluation of other records of the same kind.
     """
 
-    train: Batches | None
-    validation: Batches | None
-    test: Batches | None
+    train: BatchSource | None
+    validation: BatchSource | None
+    test: BatchSource | None
     probe: Batches | None
     bad_records: Ledgers
+    rebatch: Callable[[Reader], Batches] | None = None
+
+    def position(self) -> Stateful:
+        """What a restarted job needs to know of the training stream, where there is one."""
+        return self.train.position if isinstance(self.train, StreamBatches) else Nothing()
+
+    def kept(self) -> Batches | None:
+        """The few records of the training stream that are still there."""
+        if self.rebatch is None or not isinstance(self.train, StreamBatches):
+            return None
+        return self.rebatch(self.train.kept())
 
 
 def default_workers(device: torch.device) -> int:
@@ -62,6 +77,7 @@ def default_workers(device: torch.device) -> int:
 def build_loaders(inputs: Inputs, backbone: Backbone, spec: JobSpec, device: torch.device) -> Loaders:
     """Batches of every part, transformed to what the network expects; only training records are augmented."""
     channels = {part.reader.channel for part in inputs.parts().values()}
+    channels |= {part.source.channel for part in inputs.streams.values()}
     bad = Ledgers((name, BadRecords(name, spec.data.max_bad_records)) for name in sorted(channels))
     for part in inputs.parts().values():
         if isinstance(part.reader, TextTableReader):
@@ -69,10 +85,8 @@ def build_loaders(inputs: Inputs, backbone: Backbone, spec: JobSpec, device: tor
                 bad[part.reader.channel].note(key, reason)
     workers = default_workers(device) if spec.run.workers is None else spec.run.workers
 
-    def batches(part: Part | None, *, training: bool) -> Batches | None:
-        if part is None or not part.indices:
-            return None
-        options = BatchOptions(
+    def options(*, training: bool) -> BatchOptions:
+        return BatchOptions(
             batch_size=spec.optimisation.batch_size * (1 if training else _EVALUATION_FACTOR),
             seed=spec.run.seed,
             shuffle=training,
@@ -80,17 +94,34 @@ def build_loaders(inputs: Inputs, backbone: Backbone, spec: JobSpec, device: tor
             workers=workers,
             pin_memory=device.type == "cuda",
         )
+
+    def batches(part: Part | None, *, training: bool) -> Batches | None:
+        if part is None or not part.indices:
+            return None
         dataset = Dataset(part.reader, part.indices, inputs.labels, _transform(backbone, spec))
-        return Batches(dataset, options, bad[part.reader.channel])
+        return Batches(dataset, options(training=training), bad[part.reader.channel])
+
+    def source(purpose: str, part: Part | None, *, training: bool) -> BatchSource | None:
+        stream = inputs.streams.get(purpose)
+        if stream is None:
+            return batches(part, training=training)
+        transform, buffer = _transform(backbone, spec), spec.data.shuffle_buffer
+        data = StreamData(stream.source, inputs.labels, transform, stream.count, stream.class_counts, buffer)
+        return StreamBatches(data, options(training=training), bad[stream.source.channel])
+
+    def rebatch(reader: Reader) -> Batches:
+        dataset = Dataset(reader, tuple(range(len(reader))), inputs.labels, _transform(backbone, spec))
+        return Batches(dataset, options(training=False), bad[reader.channel])
 
     training = spec.strategy.name != "evaluate"
     probed = inputs.validation or inputs.test or inputs.train
     return Loaders(
-        train=batches(inputs.train, training=training),
-        validation=batches(inputs.validation, training=False),
-        test=batches(inputs.test, training=False),
+        train=source("train", inputs.train, training=training),
+        validation=source("validation", inputs.validation, training=False),
+        test=source("test", inputs.test, training=False),
         probe=batches(probed and Part(probed.reader, probed.indices[:PROBE_RECORDS]), training=False),
         bad_records=bad,
+        rebatch=rebatch,
     )
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from finetune.contract.job_files import JobFiles, read_job_files
 from finetune.contract.paths import Paths
 from finetune.errors import UserError
-from finetune.spec.channels import Channels, check_channels
+from finetune.spec.channels import Channels, CheckedChannel, check_channels
 from finetune.spec.job_spec import JobSpec
 from finetune.spec.parse import parse_hyperparameters
 
@@ -31,8 +31,18 @@ class Request:
         return self.files.resources.current_host == self.files.resources.hosts[0]
 
     def folders(self) -> dict[str, Path]:
-        """Folder of every channel, by its purpose."""
-        return {purpose: self.paths.channel(channel.name) for purpose, channel in self.channels.by_purpose.items()}
+        """Folder of every channel in File mode, by its purpose."""
+        return {
+            purpose: self.paths.channel(channel.name)
+            for purpose, channel in self.channels.by_purpose.items()
+            if not channel.piped
+        }
+
+    def pipes(self) -> dict[str, CheckedChannel]:
+        """Every channel in Pipe mode, by its purpose; the training channel comes first."""
+        purposes = ("train", "validation", "test")
+        channels = {name: self.channels.by_purpose[name] for name in purposes if name in self.channels.by_purpose}
+        return {purpose: channel for purpose, channel in channels.items() if channel.piped}
 
     def content_types(self) -> dict[str, str | None]:
         """Content type of every channel, by its purpose."""

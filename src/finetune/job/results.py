@@ -5,15 +5,16 @@ from __future__ import annotations
 import csv
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from finetune.artifact.export import ArtifactContents, export
 from finetune.artifact.verify import Sample, tolerance_of, verify
-from finetune.data.batches import Batches, Dataset
+from finetune.data.batches import BatchSource
 from finetune.data.labels import LabelMap
 from finetune.evaluation.decision import Decision
 from finetune.evaluation.metrics import classification_metrics
@@ -32,13 +33,8 @@ logger = logging.getLogger(__name__)
 class Evaluated:
     """Predictions about one part of the data, with the batches that they came from."""
 
-    batches: Batches
+    batches: BatchSource
     predictions: Predictions
-
-    @property
-    def dataset(self) -> Dataset:
-        """The records that were predicted."""
-        return self.batches.dataset
 
 
 def metrics_of(evaluated: Evaluated, labels: LabelMap, top_k: int | None) -> dict[str, object]:
@@ -97,29 +93,31 @@ def write_outputs(folder: Path, metrics: Mapping[str, object], answers: Answers,
 
 
 def _write_predictions(path: Path, one: Evaluated, decision: Decision | None) -> None:
-    predictions, dataset, labels = one.predictions, one.dataset, one.dataset.label_map
+    predictions, labels = one.predictions, one.batches.label_map
     limits = np.array(decision.thresholds if decision else [0.5] * len(labels))
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(["record", "label", "predicted_label", *(f"probability:{name}" for name in labels.names)])
-        for position, row in zip(predictions.positions, predictions.probabilities, strict=True):
-            truth = dataset.reader.labels(dataset.indices[int(position)])
+        rows = zip(predictions.positions, predictions.targets, predictions.probabilities, strict=True)
+        for position, target, row in rows:
             above = row - limits
-            chosen = [labels.names[int(above.argmax())]]
             if labels.multi_label:
-                chosen = [name for name, value in zip(labels.names, above, strict=True) if value > 0]
-            key = dataset.key(int(position))
+                truth, chosen = _positive(labels.names, target - 0.5), _positive(labels.names, above)
+            else:
+                truth, chosen = [labels.names[int(target)]], [labels.names[int(above.argmax())]]
+            key = one.batches.key(int(position))
             writer.writerow([key, "|".join(truth), "|".join(chosen), *(f"{value:.6f}" for value in row)])
+
+
+def _positive(names: Sequence[str], values: NDArray[np.floating]) -> list[str]:
+    return [name for name, value in zip(names, values, strict=True) if value > 0]
 
 
 def samples_of(evaluated: Evaluated) -> list[Sample]:
     """Some records with what the network made of them, spread over the whole part."""
-    predictions, dataset = evaluated.predictions, evaluated.dataset
-    count = len(predictions.positions)
-    chosen = sorted({round(i * (count - 1) / max(1, PROBE_RECORDS - 1)) for i in range(min(count, PROBE_RECORDS))})
+    predictions = evaluated.predictions
     samples = []
-    for row in chosen:
-        record = dataset.reader.read(dataset.indices[int(predictions.positions[row])])
+    for row, record in evaluated.batches.samples(predictions.positions.tolist(), PROBE_RECORDS):
         probabilities = tuple(float(value) for value in predictions.probabilities[row])
         samples.append(Sample(record.key, record.content, probabilities))
     return samples

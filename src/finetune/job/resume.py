@@ -29,7 +29,10 @@ from finetune.training.state import TrainingState, frozen_names
 
 logger = logging.getLogger(__name__)
 
-CHANGEABLE = ("epochs", "workers", "max_bad_records", "top_k", "num_classes", "num_training_samples")
+CHANGEABLE = (
+    *("epochs", "workers", "max_bad_records", "top_k", "num_classes", "num_training_samples"),
+    "pipe_wait_seconds",
+)
 """Hyperparameters that may differ from those of the checkpoint; `epochs` may only grow. See docs/interruptions.md."""
 
 _SHOWN_DIFFERENCES = 6
@@ -121,6 +124,7 @@ def specification_of(
         "records": {
             name: _digest_of_records(part, inputs.task) for name, part in inputs.parts().items() if name != "test"
         },
+        "streams": {name: part.count for name, part in inputs.streams.items()},
         "network": backbone.name,
         "precision": numerics.name,  # what `auto` came to
         "frozen weights": _digest_of_frozen(backbone, plan),

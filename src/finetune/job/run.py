@@ -5,85 +5,37 @@ from __future__ import annotations
 import logging
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
 
 from finetune.contract.interruption import Interruption
-from finetune.data.labels import LabelMap
-from finetune.data.record import Reader
-from finetune.errors import DataError, UserError
-from finetune.evaluation.predict import Pass, Predictions, predict
+from finetune.data.record import Stopped
+from finetune.errors import UserError
+from finetune.evaluation.predict import Pass, predict
 from finetune.job.account import Account, AccountBook
-from finetune.job.announce import LogObserver, describe_plan
-from finetune.job.deciding import check_target, decide_on, target_of
-from finetune.job.device import choose_device
+from finetune.job.announce import LogObserver
+from finetune.job.deciding import decide_on, target_of
 from finetune.job.drift import StartingPoint
-from finetune.job.feeds import Frozen, PhaseFeeds
-from finetune.job.inputs import Inputs, hold_together, open_readers, sources_of
 from finetune.job.learning import Companions, build_training
-from finetune.job.loaders import Loaders, build_loaders
+from finetune.job.prepare import Prepared, prepare
 from finetune.job.recording import Recorder
 from finetune.job.reporting import Outcome, Subject, write_report
 from finetune.job.request import Request
 from finetune.job.results import Answers, Evaluated, Export, export_verified, job_summary, metrics_of, write_outputs
 from finetune.job.resume import keeping, specification_of
 from finetune.job.watching import Findings, findings_about_classes, watch
-from finetune.models.backbone import Backbone
-from finetune.models.load import ModelRequest, Source, classes_of, load_backbone, locate
 from finetune.observe.debugger import debugger
 from finetune.observe.metric_lines import final_line
 from finetune.observe.progress import pace
 from finetune.observe.tensorboard import EventFile
-from finetune.spec.job_spec import JobSpec
 from finetune.spec.rules import rules_of
-from finetune.strategies.plan import Plan
-from finetune.strategies.presets import Network, make_plan
-from finetune.training.feeds import Feed
 from finetune.training.loop import fit, restore_best
-from finetune.training.precision import Numerics, choose_numerics
 from finetune.training.schedule import Schedule
 from finetune.training.state import Row, TrainingState
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Prepared:
-    """A job that is ready to train: everything is read, checked and loaded."""
-
-    request: Request
-    inputs: Inputs
-    backbone: Backbone
-    plan: Plan
-    loaders: Loaders
-    feeds: PhaseFeeds
-    numerics: Numerics
-    interruption: Interruption
-
-    @property
-    def spec(self) -> JobSpec:
-        """The checked hyperparameters."""
-        return self.request.spec
-
-    def predict(self, feed: Feed) -> Predictions | None:
-        """What the network says now; `None` when asked to stop meanwhile.
-
-        Raises:
-            DataError: none of the records can be read.
-        """
-        how = Pass(self.numerics.device, self.numerics.context, self.interruption.__bool__)
-        predictions = predict(self.backbone, feed.source, how, feed.forward)
-        if predictions is not None and not len(predictions.positions):
-            dataset = feed.source.dataset
-            channel = dataset.reader.channel
-            key, reason = self.loaders.bad_records[channel].listing()[0]
-            raise DataError(
-                f"channel {channel!r}: none of the {len(dataset)} records to evaluate can be read: {key}"
-                f" {reason}; give others, or lower max_bad_records to see such records at once"
-            )
-        return predictions
 
 
 def run_job(request: Request, interruption: Interruption) -> None:
@@ -97,52 +49,13 @@ def run_job(request: Request, interruption: Interruption) -> None:
         try:
             job = prepare(request, interruption, Path(scratch))
             conclude(job, train(job, checkpoint_folder(request)))
+        except Stopped:
+            logger.info("Stopped before the first step: there is no model to export.")
         except torch.OutOfMemoryError as error:
             raise UserError(
                 f"The device ran out of memory with batch_size={request.spec.optimisation.batch_size}: halve it and"
                 " double gradient_accumulation_steps, which gives the same steps."
             ) from error
-
-
-def prepare(request: Request, interruption: Interruption, scratch: Path) -> Prepared:
-    """Read, check and load everything, and print the plan."""
-    spec = request.spec
-    device = choose_device(request.files.resources.instance_type)
-    numerics = choose_numerics(spec.run.precision, device)
-    readers = open_readers(sources_of(request.folders(), request.content_types()), spec.data)
-    wanted, source = locate_network(request, next(iter(readers.values())), scratch)
-    known = classes_of(wanted, source) if spec.strategy.name == "evaluate" else None
-    inputs = hold_together(readers, spec, LabelMap(known, spec.data.multi_label) if known else None)
-    check_target(inputs, spec.observe)
-    backbone = load_backbone(replace(wanted, labels=inputs.labels.names), source)
-    place(backbone, numerics)
-    names = tuple(group.name for group in backbone.layer_groups())
-    network = Network(names, inputs.task, new_head=not backbone.weights.kept_head)
-    plan = make_plan(spec.strategy, spec.optimisation, network)
-    loaders = build_loaders(inputs, backbone, spec, device)
-    feeds = PhaseFeeds(Frozen(backbone, plan, spec, numerics), loaders, scratch)
-    logger.info("%s", describe_plan(inputs, backbone, plan, loaders, spec, numerics))
-    return Prepared(request, inputs, backbone, plan, loaders, feeds, numerics, interruption)
-
-
-def locate_network(request: Request, first: Reader, scratch: Path) -> tuple[ModelRequest, Source]:
-    """What is asked of the network, as far as it is known before the classes are, and where it comes from."""
-    spec = request.spec
-    wanted = ModelRequest(
-        spec=spec.model,
-        task=first.task,
-        labels=(),
-        multi_label=spec.data.multi_label,
-        pretrained=spec.strategy.name != "from_scratch",
-        image_size=spec.data.image_size,
-        max_length=spec.data.max_length,
-        seed=spec.run.seed,
-        model_channel=request.folders().get("model"),
-        baked_weights=request.paths.baked_weights,
-        scratch=scratch,
-        trained=spec.strategy.name != "evaluate",
-    )
-    return wanted, locate(wanted)
 
 
 def checkpoint_folder(request: Request) -> Path | None:
@@ -155,14 +68,6 @@ def checkpoint_folder(request: Request) -> Path | None:
     asked = spec.checkpoint.s3_uri is not None or spec.checkpoint.interval_steps is not None
     wanted = folder.is_dir() or files.checkpoints is not None or asked
     return folder if wanted else None
-
-
-def place(backbone: Backbone, numerics: Numerics) -> None:
-    """Put the network on its device, in the memory format that convolutions gain from there."""
-    on_gpu = numerics.device.type == "cuda"
-    pictures = any(parameter.dim() == 4 for parameter in backbone.module.parameters())
-    layout = torch.channels_last if on_gpu and pictures else torch.preserve_format
-    backbone.module.to(numerics.device, memory_format=layout)  # type: ignore[call-overload]  # not in torch's stub
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,6 +123,7 @@ def train(job: Prepared, folder: Path | None) -> Trained:
         job.loaders.bad_records,
         book,
         rules_of(job.spec.observe.rules),
+        job.loaders.position(),
     )
     training, state = build_training(job.spec, job.backbone, job.plan, job.feeds, job.numerics, companions)
     specification = specification_of(job.spec, job.inputs, job.backbone, job.plan, job.numerics)
@@ -286,8 +192,8 @@ def evaluate_parts(job: Prepared) -> dict[str, Evaluated]:
 
 def probe(job: Prepared) -> Evaluated | None:
     """Predictions about a few records, where no evaluation is at hand to prove the artifact by."""
-    batches = job.loaders.probe
-    if batches is None:
+    batches = job.loaders.probe or job.loaders.kept()
+    if batches is None or not len(batches):
         return None
     numerics = job.numerics
     predictions = predict(job.backbone, batches, Pass(numerics.device, numerics.context, lambda: False))

@@ -19,7 +19,7 @@ class DataSummary:
     """
 
     task: str
-    records: Mapping[str, int]
+    records: Mapping[str, int | None]
     classes: Mapping[str, int]
 
 
@@ -48,7 +48,7 @@ def plan_text(data: DataSummary, groups: Sequence[GroupSummary], run: RunSummary
     total = sum(group.parameters for group in groups)
     lines = [
         f"task      {data.task}",
-        "records   " + ", ".join(f"{name} {count:,}" for name, count in data.records.items()),
+        "records   " + ", ".join(_counted(name, count) for name, count in data.records.items()),
         *_class_lines(data.classes),
         f"network   {run.network}",
         f"weights   {run.weights}",
@@ -59,15 +59,21 @@ def plan_text(data: DataSummary, groups: Sequence[GroupSummary], run: RunSummary
     return "\n".join(["Plan", *(f"  {line}" for line in lines)])
 
 
+def _counted(name: str, count: int | None) -> str:
+    return f"{name} as many as its pipe brings" if count is None else f"{name} {count:,}"
+
+
 def _class_lines(classes: Mapping[str, int]) -> list[str]:
     largest = sorted(classes.items(), key=lambda item: -item[1])
-    shown = ", ".join(f"{name} {count:,}" for name, count in list(classes.items())[:_SHOWN_CLASSES])
+    known = any(classes.values())
+    few = list(classes.items())[:_SHOWN_CLASSES]
+    shown = ", ".join(f"{name} {count:,}" if known else name for name, count in few)
     more = f", and {len(classes) - _SHOWN_CLASSES} more" if len(classes) > _SHOWN_CLASSES else ""
     lines = [f"classes   {len(classes)}: {shown}{more}"]
-    (most, many), (least, few) = largest[0], largest[-1]
-    if many >= 5 * max(1, few):
+    (most, many), (least, fewest) = largest[0], largest[-1]
+    if many >= 5 * max(1, fewest):
         lines.append(
-            f"balance   {most!r} has {many / max(1, few):.0f} times the records of {least!r}: see class_weights"
+            f"balance   {most!r} has {many / max(1, fewest):.0f} times the records of {least!r}: see class_weights"
         )
     return lines
 

@@ -55,14 +55,15 @@ class Pace:
         self._told = self._clock()
         seconds = self._told - self._began
         left = seconds / max(1, step - self._first_step) * (self._steps - step)
+        known = self._steps >= step
         logger.info(
-            "epoch %d: step %d of %d, loss %.4f, %.1f records/s, %s left",
+            "epoch %d: step %d of %s, loss %.4f, %.1f records/s, %s left",
             self._epoch + 1,
             step,
-            self._steps,
+            self._steps if known else "an unknown number",
             loss,
             records / max(seconds, 1e-9),
-            duration(left),
+            duration(left) if known else "an unknown time",
         )
 
     def seconds(self) -> float:

@@ -21,10 +21,9 @@ def _image_shape(text: str, _: Mapping[str, str]) -> Translation:
         sides = read_value(text, Form("list of whole numbers"))
     except ValueError:
         raise ValueError(allowed) from None
-    match sides:
-        case (3, int(height), int(width)) if height == width:
-            return Translation((Claim("image_size", str(height)),))
-    raise ValueError(allowed)
+    if not isinstance(sides, tuple) or len(sides) != 3 or sides[0] != 3 or sides[1] != sides[2]:
+        raise ValueError(allowed)
+    return Translation((Claim("image_size", str(sides[1])),))
 
 
 def _lr_scheduler_step(text: str, _: Mapping[str, str]) -> Translation:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
 from finetune.errors import UserError, did_you_mean
 from finetune.spec.faults import message_of, shown
 from finetune.spec.job_spec import JobSpec, Task
+from finetune.spec.stream_types import RECORD_TYPES, StreamForm, form_of_type, holds_class_ids
 
 IMAGE_TYPES = frozenset({"application/x-image", "image/jpeg", "image/jpg", "image/png", "image/webp", "image/bmp"})
 TEXT_TYPES = frozenset(
@@ -54,6 +55,11 @@ class ChannelRequest(Protocol):
         """MIME type as the user gave it."""
         ...
 
+    @property
+    def record_wrapper(self) -> str:
+        """`recordio` or `none`."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class CheckedChannel:
@@ -62,10 +68,18 @@ class CheckedChannel:
     Attributes:
         name: as the user gave it, which is also its folder's.
         content_type: in lower case and without parameters; `None` where it is to be seen from the content.
+        piped: whether it comes in Pipe mode.
+        form: of its stream by the content type; `None` where that says nothing.
+        wrapped: whether each object or attribute comes as one RecordIO record.
+        class_ids: whether lists of labels hold class numbers.
     """
 
     name: str
     content_type: str | None
+    piped: bool = False
+    form: StreamForm | None = None
+    wrapped: bool = False
+    class_ids: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,10 +115,10 @@ def check_channels(requested: Mapping[str, ChannelRequest], spec: JobSpec) -> Ch
             continue
         if purpose in by_purpose:
             faults.append(f"Channels {by_purpose[purpose].name!r} and {name!r} mean the same: give one of them.")
-        by_purpose[purpose] = CheckedChannel(name, content_type)
-        faults += _faults_of_mode(name, requested[name].input_mode)
+        by_purpose[purpose] = _checked(name, requested[name], content_type)
+        faults += _faults_of_mode(by_purpose[purpose], purpose, requested[name].input_mode)
         faults += _faults_of_type(by_purpose[purpose], purpose, spec.data.task)
-    faults += _missing(by_purpose.keys(), spec)
+    faults += _missing(by_purpose, spec)
     if faults:
         raise UserError(message_of(faults))
     notes = (
@@ -123,27 +137,51 @@ def _unknown(name: str) -> str:
     return f"Unknown channel {shown(name)}{did_you_mean(name, known)}: channels are {', '.join(known)}."
 
 
-def _faults_of_mode(name: str, mode: str) -> list[str]:
-    if mode.lower() in {"file", "fastfile"}:
-        return []
-    return [f"Channel {name!r} comes in {mode} mode, which is not read: give it input mode File or FastFile."]
+def _checked(name: str, request: ChannelRequest, content_type: str | None) -> CheckedChannel:
+    if request.input_mode.lower() != "pipe":
+        return CheckedChannel(name, content_type)
+    return CheckedChannel(
+        name,
+        content_type,
+        piped=True,
+        form=form_of_type(content_type),
+        wrapped=request.record_wrapper.lower() == "recordio",
+        class_ids=holds_class_ids(request.content_type),
+    )
+
+
+def _faults_of_mode(channel: CheckedChannel, purpose: str, mode: str) -> list[str]:
+    if mode.lower() not in {"file", "fastfile", "pipe"}:
+        return [f"Channel {channel.name!r} comes in {mode} mode, which is not read: give it File, FastFile or Pipe."]
+    if channel.piped and purpose not in _RECORDS:
+        return [f"Channel {channel.name!r} cannot come in Pipe mode: give it input mode File or FastFile."]
+    if channel.form == "parquet":
+        return [
+            f"Channel {channel.name!r} holds Parquet, which needs jumps that a pipe cannot make: give it input mode"
+            " File or FastFile."
+        ]
+    return []
 
 
 def _faults_of_type(channel: CheckedChannel, purpose: str, task: Task | None) -> list[str]:
     given, allowed = channel.content_type, _PURPOSES[purpose]
     if purpose in _RECORDS and task is not None:
         allowed = IMAGE_TYPES if task == "image-classification" else TEXT_TYPES
+    if purpose in _RECORDS and channel.piped:
+        allowed |= RECORD_TYPES.keys()
     if given is None or given in allowed:
         return []
     reason = f" for task {task}" if given in _PURPOSES[purpose] else ""
+    if purpose in _RECORDS and given in RECORD_TYPES:
+        reason = " in File mode, only in Pipe mode"
     return [
         f"Channel {channel.name!r} has content type {shown(given)}, which is not read{reason}:"
         f" give one of {', '.join(sorted(allowed))}, or none."
     ]
 
 
-def _missing(purposes: Iterable[str], spec: JobSpec) -> list[str]:
-    given = set(purposes)
+def _missing(channels: Mapping[str, CheckedChannel], spec: JobSpec) -> list[str]:
+    given = set(channels)
     faults = []
     if spec.strategy.name == "evaluate":
         if not given & set(_RECORDS):
@@ -155,14 +193,15 @@ def _missing(purposes: Iterable[str], spec: JobSpec) -> list[str]:
             faults.append(f"Channel '{listed}_lst' lists files of a channel '{listed}', which is not there: give both.")
         if f"{listed}_lst" in given and spec.data.task == "text-classification":
             faults.append(f"Channel '{listed}_lst' lists images, but the task is text-classification: leave one out.")
-    if _stops_early_on_nothing(given, spec):
+    if _stops_early_on_nothing(channels, spec):
         faults.append(
             "early_stopping_patience needs validation records: give a channel 'validation', or a validation_fraction"
-            " above 0."
+            " above 0, which takes them from a channel in File mode."
         )
     return faults
 
 
-def _stops_early_on_nothing(given: set[str], spec: JobSpec) -> bool:
-    held_out = "validation" in given or spec.data.validation_fraction > 0
+def _stops_early_on_nothing(channels: Mapping[str, CheckedChannel], spec: JobSpec) -> bool:
+    splits = spec.data.validation_fraction > 0 and not ("train" in channels and channels["train"].piped)
+    held_out = "validation" in channels or splits
     return spec.optimisation.early_stopping_patience is not None and spec.strategy.name != "evaluate" and not held_out

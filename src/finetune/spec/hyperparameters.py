@@ -13,6 +13,7 @@ from finetune.spec.job_spec import (
     Augmentation,
     OptimizerName,
     Precision,
+    RecordParts,
     Resume,
     RuleAction,
     ScheduleName,
@@ -58,8 +59,33 @@ class DataKnobs(Section):
     max_length: int | None = Field(
         None, ge=4, le=1_048_576, description="Longest text in tokens; by default what the network can take."
     )
-    num_classes: int | None = Field(None, ge=2, description="Number of classes to check the data against.")
-    num_training_samples: int | None = Field(None, ge=1, description="Number of records to check `train` against.")
+    num_classes: int | None = Field(
+        None, ge=2, description="Number of classes to check the data against; in Pipe mode they are 0, 1, 2 and so on."
+    )
+    num_training_samples: int | None = Field(
+        None,
+        ge=1,
+        description="Number of records to check `train` against; in Pipe mode it saves a pass that counts them.",
+    )
+    image_column: str | None = Field(
+        None, description="Feature, attribute or ending that holds the picture in a stream; by default guessed."
+    )
+    attribute_names: tuple[str, ...] = Field(
+        (),
+        description="AttributeNames of an augmented manifest, as `source-ref,class`; the platform does not tell them.",
+    )
+    class_names: tuple[str, ...] = Field(
+        (), description="Names of the classes in the order of their numbers; in Pipe mode it saves a pass that looks."
+    )
+    shuffle_buffer: int = Field(
+        2048,
+        ge=1,
+        le=1_000_000,
+        description="Records of a stream among which the next one is drawn; 1 keeps the order.",
+    )
+    recordio_parts: RecordParts = Field(
+        "auto", description="Whether writers of RecordIO left the magic word out (escaped) or not (plain)."
+    )
 
 
 class ModelKnobs(Section):
@@ -162,6 +188,9 @@ class RunKnobs(Section):
         description="Threads that prepare batches; by default by device and cores. Changes no result.",
     )
     top_k: int | None = Field(None, ge=2, description="Also report how often the class is among the k likeliest.")
+    pipe_wait_seconds: float = Field(
+        600.0, gt=0, description="Seconds without data after which a channel in Pipe mode is given up."
+    )
 
 
 class CheckpointKnobs(Section):

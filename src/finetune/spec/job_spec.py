@@ -11,6 +11,7 @@ OptimizerName = Literal["adamw", "adam", "sgd", "rmsprop", "nag"]
 ScheduleName = Literal["constant", "step", "exponential", "cosine", "linear"]
 Augmentation = Literal["none", "basic", "strong"]
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
+RecordParts = Literal["auto", "escaped", "plain"]
 Resume = Literal["auto", "never", "required"]
 RuleAction = Literal["log", "stop"]
 
@@ -32,6 +33,11 @@ class DataSpec:
     max_length: int | None
     num_classes: int | None
     num_training_samples: int | None
+    image_column: str | None = None
+    attribute_names: tuple[str, ...] = ()
+    class_names: tuple[str, ...] = ()
+    shuffle_buffer: int = 2048
+    recordio_parts: RecordParts = "auto"
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +93,7 @@ class RunSpec:
     precision: Precision
     workers: int | None
     top_k: int | None
+    pipe_wait_seconds: float = 600.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -67,7 +67,7 @@ def _knob(section: type[Section], field: str, info: FieldInfo) -> Knob:
         name=info.alias or field,
         section=heading(section)[0],
         form=form,
-        limits="with commas between them" if form.kind == "list of whole numbers" else _limits(info),
+        limits="with commas between them" if form.kind.startswith("list of") else _limits(info),
         default=_written(info.default),
         help=str(info.description),
     )

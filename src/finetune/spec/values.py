@@ -14,8 +14,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
-Kind = Literal["whole number", "number", "true or false", "text", "one of", "list of whole numbers"]
-Value = bool | int | float | str | tuple[int, ...] | None
+Kind = Literal["whole number", "number", "true or false", "text", "one of", "list of whole numbers", "list of texts"]
+Value = bool | int | float | str | tuple[int, ...] | tuple[str, ...] | None
 
 _NOTHING = frozenset({"", "none", "null"})
 _TRUE = frozenset({"true", "1", "yes", "on"})
@@ -55,6 +55,7 @@ def form_of(annotation: object) -> Form:
         bool: "true or false",
         str: "text",
         tuple[int, ...]: "list of whole numbers",
+        tuple[str, ...]: "list of texts",
     }
     if annotation not in kinds:
         raise TypeError(f"no text is read as {annotation!r}")
@@ -72,7 +73,7 @@ def read_value(text: str, form: Form) -> Value:
         return _choice(bare, form)
     if bare.lower() not in _NOTHING:
         return _READERS[form.kind](bare)
-    if form.optional or form.kind == "list of whole numbers":
+    if form.optional or form.kind in ("list of whole numbers", "list of texts"):
         return None if form.optional else ()
     raise ValueError("nothing is given")
 
@@ -125,6 +126,15 @@ def _list_of_whole_numbers(text: str) -> tuple[int, ...]:
     return tuple(_whole_number(part) for part in text.strip("[]()").split(",") if part.strip())
 
 
+def _list_of_texts(text: str) -> tuple[str, ...]:
+    if text.startswith("["):
+        parts = json.loads(text)
+        if not all(isinstance(part, str | int) for part in parts):
+            raise ValueError(f"{text!r} is no list of texts")
+        return tuple(str(part).strip() for part in parts)
+    return tuple(part.strip() for part in text.split(",") if part.strip())
+
+
 def _choice(text: str, form: Form) -> str | None:
     word = text.lower()
     for spelling in (word, word.replace("-", "_"), word.replace("_", "-")):
@@ -143,4 +153,5 @@ _READERS: dict[Kind, Callable[[str], Value]] = {
     "true or false": read_switch,
     "text": str,
     "list of whole numbers": _list_of_whole_numbers,
+    "list of texts": _list_of_texts,
 }

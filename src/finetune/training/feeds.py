@@ -8,7 +8,7 @@ from typing import Protocol
 
 from torch import Tensor
 
-from finetune.data.batches import Batch, Dataset
+from finetune.data.batches import Batch, BatchSource
 from finetune.models.backbone import Outputs
 from finetune.strategies.plan import Phase, Plan
 
@@ -17,12 +17,8 @@ class Source(Protocol):
     """Batches of records, or of what frozen layers make of them."""
 
     @property
-    def dataset(self) -> Dataset:
-        """What the batches are made of."""
-        ...
-
-    def __len__(self) -> int:
-        """Number of batches in an epoch."""
+    def channel(self) -> str:
+        """Name of the channel, for messages."""
         ...
 
     def iterate(self, epoch: int, first: int = 0) -> Generator[Batch, None, None]:
@@ -42,7 +38,7 @@ class Feeds(Protocol):
     """Who knows where the batches of a phase come from."""
 
     @property
-    def records(self) -> Source:
+    def records(self) -> BatchSource:
         """The training records themselves, in the same batches."""
         ...
 

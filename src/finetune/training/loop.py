@@ -5,13 +5,14 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from typing import Protocol
 
 from torch import Tensor
 
 from finetune.data.batches import Batch
+from finetune.data.record import Stopped
 from finetune.errors import UserError
 from finetune.strategies.freezing import apply_trainable
 from finetune.strategies.plan import Phase, Plan
@@ -151,7 +152,7 @@ def _train_epoch(training: Training, state: TrainingState, observer: Observer, c
     batches = feed.source.iterate(progress.epoch, progress.step_in_epoch * training.accumulation)
     timing = training.stepper.timing
     timing.pause()
-    with closing(batches):
+    with closing(batches), suppress(Stopped):
         for group in timing.waited(_grouped(batches, training.accumulation)):
             set_rates(training.stepper.optimizer, training.schedule(progress.step))
             loss = training.stepper.take(group, progress.step, state.totals, feed.forward)
@@ -163,7 +164,8 @@ def _train_epoch(training: Training, state: TrainingState, observer: Observer, c
             timing.step_done()
             if training.interrupted():
                 return False
-    return True
+        return True
+    return False
 
 
 def _close_epoch(training: Training, state: TrainingState, observer: Observer, metrics: Row) -> None:

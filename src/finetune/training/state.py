@@ -234,6 +234,7 @@ class TrainingState:
     Attributes:
         bad_records: which records were left out, so that each is counted once in the whole job.
         account: what interruptions have cost.
+        stream: which records of a stream were used in the running epoch.
     """
 
     weights: LearningWeights
@@ -245,6 +246,7 @@ class TrainingState:
     progress: Progress = field(default_factory=Progress)
     history: History = field(default_factory=History)
     account: Stateful = field(default_factory=Nothing)
+    stream: Stateful = field(default_factory=Nothing)
 
     def parts(self) -> dict[str, Stateful]:
         """The named things with state, in the order in which they are written."""
@@ -258,4 +260,5 @@ class TrainingState:
             "history": self.history,
             "bad_records": self.bad_records,
             "account": self.account,
+            "stream": self.stream,
         }

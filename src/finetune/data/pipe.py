@@ -1,0 +1,164 @@
+"""What comes through the pipes of a channel, a FIFO for each pass over its data?
+
+The platform makes `<channel>_0`, `<channel>_1` and so on, each perhaps only when the one before was read or closed.
+Until its writer has opened a FIFO, a read looks as if the data had ended: only `poll` tells "nobody yet" from "over".
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import logging
+import os
+import select
+import stat
+import time
+from collections.abc import Callable, Generator
+from dataclasses import dataclass
+from pathlib import Path
+
+from finetune.data.record import Stopped
+from finetune.errors import PlatformError
+
+_log = logging.getLogger(__name__)
+
+CHUNK = 1 << 20
+"""Bytes: of the pipe, where the kernel grants it, and of a read. The pipe's 64 KiB cost up to four fifths of speed."""
+
+_SLICE_SECONDS = 0.05
+_TELL_SECONDS = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class PipePlace:
+    """Where the FIFOs of a channel are, and how they are waited for.
+
+    Attributes:
+        channel: its name, as in `inputdataconfig.json`.
+        folder: that holds the FIFOs.
+        state: folder of this container in which the number of the next FIFO outlives the process.
+        patience: seconds without anything happening after which the platform is given up.
+        stopped: asked while waiting.
+    """
+
+    channel: str
+    folder: Path
+    state: Path
+    patience: float = 600.0
+    stopped: Callable[[], bool] = lambda: False
+
+
+class Pipe:
+    """The FIFOs of one channel, one after another. Exactly one thread of one process reads them."""
+
+    def __init__(self, place: PipePlace) -> None:
+        """Find out which FIFO is next; opens nothing."""
+        self._place = place
+        self._number = place.state / f"{place.channel}.next"
+        self.index = self._read_number()
+
+    @property
+    def path(self) -> Path:
+        """The FIFO that comes next."""
+        return self._place.folder / f"{self._place.channel}_{self.index}"
+
+    def read_next(self) -> Generator[bytes, None, None]:
+        """Give the bytes of the next FIFO in chunks until its writer is done; closing the generator closes it early.
+
+        The FIFO counts as read from the moment on in which it is open.
+
+        Raises:
+            Stopped: the job was asked to stop meanwhile.
+            PlatformError: nothing came for too long, something else lies there, or another process reads the channel.
+        """
+        with self._alone():
+            descriptor = self._open()
+            try:
+                self.index += 1
+                self._number.write_text(str(self.index), encoding="ascii")
+                yield from self._chunks(descriptor, self.index - 1)
+            finally:
+                os.close(descriptor)
+
+    def _open(self) -> int:
+        waiting = _Waiting(self._place, f"the pipe {self.path} to be made")
+        while True:
+            try:
+                mode = self.path.stat().st_mode
+            except FileNotFoundError:
+                waiting.look()
+                time.sleep(_SLICE_SECONDS)
+                continue
+            if not stat.S_ISFIFO(mode):
+                raise PlatformError(f"channel {self._place.channel!r} comes in Pipe mode, but {self.path} is no pipe.")
+            descriptor = os.open(self.path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+            with contextlib.suppress(OSError):
+                fcntl.fcntl(descriptor, fcntl.F_SETPIPE_SZ, CHUNK)
+            return descriptor
+
+    def _chunks(self, descriptor: int, index: int) -> Generator[bytes, None, None]:
+        poll = select.poll()
+        poll.register(descriptor, select.POLLIN)
+        where = f"{self._place.channel}_{index}"
+        waiting = _Waiting(self._place, f"somebody to write into the pipe {where}")
+        while True:
+            if not poll.poll(_SLICE_SECONDS * 1000):
+                waiting.look()
+                continue
+            try:
+                chunk = os.read(descriptor, CHUNK)
+            except BlockingIOError:
+                continue
+            if not chunk:
+                return
+            if self._place.stopped():
+                raise Stopped
+            yield chunk
+            waiting = _Waiting(self._place, f"more data in the pipe {where}")
+
+    def _read_number(self) -> int:
+        try:
+            return int(self._number.read_text(encoding="ascii") or "0")
+        except FileNotFoundError:
+            return 0
+        except (OSError, ValueError) as error:
+            raise PlatformError(f"{self._number} does not hold the number of the next pipe: {error}.") from error
+
+    @contextlib.contextmanager
+    def _alone(self) -> Generator[None, None, None]:
+        """Hold a lock: two readers would tear the stream into pieces."""
+        self._number.parent.mkdir(parents=True, exist_ok=True)
+        with self._number.open("a", encoding="ascii") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                if error.errno not in (errno.EWOULDBLOCK, errno.EACCES):
+                    raise
+                raise PlatformError(f"channel {self._place.channel!r} is read by another process already.") from error
+            yield
+
+
+class _Waiting:
+    """How long nothing has happened, told now and then, and ended when it is too long."""
+
+    def __init__(self, place: PipePlace, what: str) -> None:
+        self._place = place
+        self._what = what
+        self._since = time.monotonic()
+        self._told = self._since
+
+    def look(self) -> None:
+        """Raise `Stopped` or `PlatformError` where there is no more waiting."""
+        if self._place.stopped():
+            raise Stopped
+        now = time.monotonic()
+        waited = now - self._since
+        if waited > self._place.patience:
+            raise PlatformError(
+                f"channel {self._place.channel!r}: waited {waited:.0f} s for {self._what}, in vain; if the data are"
+                " slow to come, raise pipe_wait_seconds."
+            )
+        if now - self._told >= _TELL_SECONDS:
+            self._told = now
+            _log.info("channel %r: waiting for %s, for %.0f s now", self._place.channel, self._what, waited)

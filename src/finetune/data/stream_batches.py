@@ -1,0 +1,290 @@
+"""Which batches come out of a stream, and how do they get ready in time?
+
+One thread reads, cuts, passes over and shuffles; others decode, in order. Nothing is kept but the shuffle buffer, what
+waits to be decoded, and a few records of which the artifact is proven.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import queue
+import random
+import threading
+from collections import deque
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from concurrent.futures import Future
+from contextlib import closing
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from finetune.data.bad_records import BadContent, BadRecords
+from finetune.data.batches import Batch, BatchOptions
+from finetune.data.kept_records import KeptRecords
+from finetune.data.labels import LabelMap
+from finetune.data.look_ahead import Crew
+from finetune.data.order import batch_bounds, record_seed
+from finetune.data.record import Content, Record
+from finetune.data.stream_order import StreamPosition, grouped, shuffled
+from finetune.data.stream_source import StreamRecord, StreamSource
+from finetune.data.transforms import Transform
+from finetune.errors import DataError, did_you_mean
+
+_log = logging.getLogger(__name__)
+
+_MOST_AHEAD = 4
+_MOST_READ = 2
+_KEPT = 16
+_SLICE_SECONDS = 0.05
+
+
+@dataclass(frozen=True, slots=True)
+class StreamData:
+    """The records of a stream, and what makes examples of them.
+
+    Attributes:
+        source: of the channel.
+        label_map: numbers the classes.
+        transform: makes examples and batches.
+        count: records of an epoch; `None` where nobody knows.
+        class_counts: records of each class in the order of the labels; `None` where nobody knows.
+        buffer: records among which the next one is drawn, where the order is shuffled.
+    """
+
+    source: StreamSource
+    label_map: LabelMap
+    transform: Transform
+    count: int | None
+    class_counts: tuple[int, ...] | None
+    buffer: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Example:
+    number: int
+    inputs: dict[str, Tensor]
+    content: Content
+    labels: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Bad:
+    key: str
+    reason: str
+
+
+_Prepared = tuple[list[StreamRecord], list[_Example | _Bad]]
+
+
+class StreamBatches:
+    """The batches of each epoch of a stream: a function of options, epoch, and the order in which the records come.
+
+    Attributes:
+        channel: name of the channel.
+        label_map: numbers the classes.
+        position: what a restarted job needs to know of the epoch that runs.
+    """
+
+    def __init__(self, data: StreamData, options: BatchOptions, bad_records: BadRecords) -> None:
+        """Open nothing yet."""
+        self.channel = data.source.channel
+        self.label_map = data.label_map
+        self.position = StreamPosition()
+        self._data = data
+        self._options = options
+        self._bad_records = bad_records
+        self._pins = options.pin_memory and torch.cuda.is_available()
+        self._kept: dict[int, Record] = {}
+
+    @property
+    def expected(self) -> int | None:
+        """Batches of an epoch, where its records are counted."""
+        return None if self._data.count is None else len(batch_bounds(self._data.count, self._options.batch_size))
+
+    def targets(self) -> Tensor | None:
+        """Targets of an epoch in any order, where the classes were counted."""
+        counts = self._data.class_counts
+        if counts is None:
+            return None
+        classes = torch.eye(len(counts)) if self.label_map.multi_label else torch.arange(len(counts))
+        return classes.repeat_interleave(torch.tensor(counts), dim=0)
+
+    def key(self, position: int) -> str:
+        """What the record at a position is called."""
+        return f"record {position}"
+
+    def samples(self, positions: Sequence[int], most: int) -> list[tuple[int, Record]]:
+        """Some records that are still there, each with its place in `positions`."""
+        found = [(row, self._kept[position]) for row, position in enumerate(positions) if position in self._kept]
+        return found[:most]
+
+    def kept(self) -> KeptRecords:
+        """The few records that are kept."""
+        return KeptRecords(self.channel, self._data.source.task, tuple(self._kept.values()))
+
+    def iterate(self, epoch: int, first: int = 0) -> Generator[Batch, None, None]:
+        """Yield the batches of the next pipe; with `first`, after those that `position` counts as used.
+
+        Raises:
+            DataError: the stream is damaged or empty, more records are bad than allowed, or a class is unknown.
+            Stopped: the job was asked to stop.
+        """
+        resumed = first > 0 and self.position.epoch == epoch
+        if resumed and self.position.ended:
+            return
+        if not resumed:
+            self.position.begin(epoch)
+        self._data.source.stop.clear()
+        with closing(self._prepared(epoch, resumed=resumed)) as prepared:
+            for records, examples in prepared:
+                batch = self._assemble(examples)
+                self.position.use(records)
+                yield batch
+        self.position.ended = True
+        self._compare_count(epoch)
+
+    def _compare_count(self, epoch: int) -> None:
+        if self._data.count not in (None, self.position.used):
+            _log.warning(
+                "channel %r: epoch %d brought %d records, not %d; see whether the stream is whole",
+                self.channel,
+                epoch + 1,
+                self.position.used,
+                self._data.count,
+            )
+
+    def _prepared(self, epoch: int, *, resumed: bool) -> Generator[_Prepared, None, None]:
+        with closing(_ReadAhead(partial(self._groups, epoch, resumed=resumed), self._data.source)) as groups:
+            if not self._options.workers:
+                for group in groups:
+                    yield group, [self._example(record, epoch) for record in group]
+                return
+            yield from self._decoded_ahead(groups, epoch)
+
+    def _groups(self, epoch: int, *, resumed: bool) -> Generator[list[StreamRecord], None, None]:
+        with closing(self._data.source.read_next()) as records:
+            size = self._data.buffer if self._options.shuffle else 1
+            ordered = shuffled(records, size, self._options.seed, epoch)
+            rest = self.position.unused(ordered, self.channel) if resumed else ordered
+            yield from grouped(rest, self._options.batch_size)
+
+    def _decoded_ahead(self, groups: Iterable[list[StreamRecord]], epoch: int) -> Generator[_Prepared, None, None]:
+        most = min(self._options.workers + 1, _MOST_AHEAD)
+        waiting: deque[tuple[list[StreamRecord], list[Future[list[_Example | _Bad]]]]] = deque()
+        with closing(Crew(self._options.workers)) as crew:
+            for group in groups:
+                size = -(-len(group) // self._options.workers)
+                pieces = [
+                    crew.submit(partial(self._examples, group[start : start + size], epoch))
+                    for start in range(0, len(group), size)
+                ]
+                waiting.append((group, pieces))
+                if len(waiting) > most:
+                    yield _finished(*waiting.popleft())
+            while waiting:
+                yield _finished(*waiting.popleft())
+
+    def _examples(self, records: Sequence[StreamRecord], epoch: int) -> list[_Example | _Bad]:
+        return [self._example(record, epoch) for record in records]
+
+    def _example(self, record: StreamRecord, epoch: int) -> _Example | _Bad:
+        key = self.key(record.number)
+        try:
+            decoded = record.decode()
+            inputs = self._data.transform(decoded.content, self._randomness(epoch, record))
+        except BadContent as error:
+            return _Bad(key, str(error))
+        except json.JSONDecodeError as error:
+            return _Bad(key, f"is not JSON ({error.msg} at column {error.colno})")
+        except UnicodeDecodeError as error:
+            return _Bad(key, f"is not UTF-8 ({error.reason} at byte {error.start})")
+        except ValueError as error:
+            return _Bad(key, str(error))
+        return _Example(record.number, inputs, decoded.content, self._classes(decoded.labels, key))
+
+    def _classes(self, labels: tuple[str, ...], key: str) -> tuple[str, ...]:
+        """The names of the classes.
+
+        Raises:
+            DataError: a label names none.
+        """
+        known = []
+        for label in labels:
+            name = self.label_map.named(label)
+            if name is None:
+                raise DataError(
+                    f"channel {self.channel!r}: {key} has the class {label!r}, which nobody announced"
+                    f"{did_you_mean(label, self.label_map.names)}; name every class in class_names, or leave out"
+                    " class_names and num_classes to have a first pass look for them"
+                )
+            known.append(name)
+        return tuple(known)
+
+    def _randomness(self, epoch: int, record: StreamRecord) -> random.Random | None:
+        if not self._options.augment:
+            return None
+        return random.Random(record_seed(self._options.seed, epoch, str(record.identity)))  # noqa: S311 - nothing secret
+
+    def _assemble(self, examples: Sequence[_Example | _Bad]) -> Batch:
+        for one in examples:
+            if isinstance(one, _Bad):
+                self._bad_records.note(one.key, one.reason)
+        good = [one for one in examples if isinstance(one, _Example)]
+        for one in good:
+            if len(self._kept) < _KEPT:
+                self._kept[one.number] = Record(self.key(one.number), one.content, one.labels)
+        inputs = self._data.transform.collate([one.inputs for one in good])
+        targets = self.label_map.targets([one.labels for one in good])
+        if self._pins:
+            inputs = {name: tensor.pin_memory() for name, tensor in inputs.items()}
+            targets = targets.pin_memory()
+        return Batch(inputs, targets, tuple(one.number for one in good))
+
+
+def _finished(group: list[StreamRecord], pieces: Iterable[Future[list[_Example | _Bad]]]) -> _Prepared:
+    return group, [example for piece in pieces for example in piece.result()]
+
+
+class _ReadAhead:
+    """Groups that a thread of its own reads, a few ahead of whoever takes them."""
+
+    def __init__(self, groups: partial[Generator[list[StreamRecord], None, None]], source: StreamSource) -> None:
+        self._groups = groups
+        self._source = source
+        self._ready: queue.Queue[list[StreamRecord] | BaseException | None] = queue.Queue(_MOST_READ)
+        self._thread = threading.Thread(target=self._read, name="stream", daemon=True)
+        self._thread.start()
+
+    def __iter__(self) -> Iterator[list[StreamRecord]]:
+        while (item := self._ready.get()) is not None:
+            if isinstance(item, BaseException):
+                raise item
+            yield item
+
+    def close(self) -> None:
+        """Have the thread close the pipe, and wait for it."""
+        self._source.stop.set()
+        self._thread.join()
+
+    def _read(self) -> None:
+        end: BaseException | None = None
+        try:
+            with closing(self._groups()) as groups:
+                for group in groups:
+                    if not self._put(group):
+                        return
+        except BaseException as error:  # noqa: BLE001 - it is the consumer's, who raises it where its turn has come
+            end = error
+        self._put(end)
+
+    def _put(self, item: list[StreamRecord] | BaseException | None) -> bool:
+        while not self._source.stop.is_set():
+            try:
+                self._ready.put(item, timeout=_SLICE_SECONDS)
+            except queue.Full:
+                continue
+            return True
+        return False

@@ -1,0 +1,37 @@
+"""What does an image record of MXNet hold: which label, and which picture?
+
+A header of flag, label and two ids comes first; a flag above 0 is the number of labels that follow the header instead.
+Format: `IRHeader` in https://mxnet.apache.org/versions/1.9.1/api/python/docs/api/mxnet/recordio
+"""
+
+from __future__ import annotations
+
+import struct
+
+_HEADER = struct.Struct("<IfQQ")
+_MOST_LABELS = 1 << 20
+
+PICTURE_BEGINNINGS = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"RIFF", b"BM", b"GIF8", b"II*\0", b"MM\0*")
+"""First bytes of the pictures that are read."""
+
+
+def read_image_record(payload: memoryview) -> tuple[tuple[float, ...], memoryview]:
+    """Give the labels and the encoded picture.
+
+    Raises:
+        ValueError: the payload is too short for what its header says.
+    """
+    if len(payload) < _HEADER.size:
+        raise ValueError("is too short for an image record")
+    flag, label, _, _ = _HEADER.unpack_from(payload)
+    if not flag:
+        return (label,), payload[_HEADER.size :]
+    begin = _HEADER.size + 4 * flag
+    if flag > _MOST_LABELS or begin > len(payload):
+        raise ValueError(f"is too short for an image record with {flag} labels")
+    return struct.unpack_from(f"<{flag}f", payload, _HEADER.size), payload[begin:]
+
+
+def is_picture(content: memoryview | bytes) -> bool:
+    """Whether the content begins as pictures do."""
+    return bytes(content[:16]).startswith(PICTURE_BEGINNINGS)

@@ -1,0 +1,149 @@
+"""How are JSON Lines and CSV cut out of a stream and understood?"""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Iterator, Sequence
+
+from finetune.data.columns import Columns, choose_columns, choose_positions, is_header
+from finetune.data.delimited import CSV_DELIMITERS, TSV_DELIMITERS
+from finetune.data.label_names import label_names
+from finetune.data.streams.lines import BYTE_ORDER_MARK, read_lines, read_rows
+from finetune.data.streams.named_fields import Decoded, Wanted
+from finetune.data.streams.window import DamagedStream, Window
+from finetune.data.text_table import texts_of
+
+Sample = tuple[memoryview, ...]
+_DECODER = json.JSONDecoder()
+_GLUE = b"}{"
+
+
+class JsonLinesCodec:
+    """A JSON object per line; objects of which the last line had no end are glued to the next, which is seen."""
+
+    def __init__(self, wanted: Wanted, where: str) -> None:
+        """Look at nothing yet.
+
+        Args:
+            wanted: with the columns that the user names.
+            where: the channel, for messages.
+        """
+        self._wanted = wanted
+        self._where = where
+        self._columns: Columns | None = None
+
+    def cut(self, window: Window) -> Iterator[Sample]:
+        """One line for each sample; the first one tells the columns."""
+        for line in read_lines(window):
+            for text in _objects(bytes(line)):
+                if self._columns is None:
+                    self._columns = self._choose(text)
+                yield (memoryview(text),)
+
+    def decode(self, sample: Sample) -> Decoded:
+        """Label and texts."""
+        value = json.loads(bytes(sample[0]))
+        if not isinstance(value, dict) or self._columns is None:
+            raise ValueError("is not a JSON object")
+        labels = label_names(value.get(self._columns.label), multi_label=self._wanted.spec.multi_label)
+        return Decoded(texts_of([value.get(name) for name in self._columns.texts]), labels)
+
+    def _choose(self, text: bytes) -> Columns | None:
+        try:
+            value = json.loads(text)
+        except ValueError:
+            return None
+        return (
+            choose_columns(tuple(value), self._wanted.spec, self._where) if isinstance(value, dict) and value else None
+        )
+
+
+class DelimitedCodec:
+    """CSV or TSV; the first row tells delimiter and columns, and rows that repeat a header are passed over."""
+
+    def __init__(self, wanted: Wanted, where: str, *, tabs: bool) -> None:
+        """Look at nothing yet.
+
+        Args:
+            wanted: with the columns that the user names.
+            where: the channel, for messages.
+            tabs: whether fields are divided by tabs, and lines are rows whatever quotation marks they hold.
+        """
+        self._wanted = wanted
+        self._where = where
+        self._tabs = tabs
+        self._delimiter = ""
+        self._header: bytes | None = None
+        self._count = 0
+        self._positions: tuple[int, ...] = ()
+
+    def cut(self, window: Window) -> Iterator[Sample]:
+        """One row for each sample."""
+        for view in read_lines(window) if self._tabs else read_rows(window):
+            row = bytes(view).removeprefix(BYTE_ORDER_MARK).rstrip(b"\r")
+            if not row.strip():
+                continue
+            if not self._delimiter:
+                self._look(row, window)
+            if row != self._header:
+                yield (memoryview(row),)
+
+    def decode(self, sample: Sample) -> Decoded:
+        """Label and texts."""
+        cells = self._cells(bytes(sample[0]).decode("utf-8"), self._delimiter)
+        if len(cells) != self._count:
+            raise ValueError(f"has {len(cells)} columns instead of {self._count}; quote texts that hold a delimiter")
+        label, *texts = (cells[at] for at in self._positions)
+        return Decoded(texts_of(texts), label_names(label, multi_label=self._wanted.spec.multi_label))
+
+    def _look(self, row: bytes, window: Window) -> None:
+        try:
+            text = row.decode("utf-8")
+        except UnicodeDecodeError as error:
+            raise DamagedStream(f"is not UTF-8 ({error.reason})", window.offset - len(row)) from error
+        delimiters = TSV_DELIMITERS if self._tabs else CSV_DELIMITERS
+        self._delimiter = next((one for one in delimiters if len(self._cells(text, one)) > 1), delimiters[-1])
+        first = [cell.strip() for cell in self._cells(text, self._delimiter)]
+        self._count = len(first)
+        spec = self._wanted.spec
+        if is_header(first, spec):
+            self._header = row
+            columns, names = choose_columns(first, spec, self._where), list(first)
+        else:
+            columns, names = choose_positions(len(first), spec, self._where), [str(at) for at in range(len(first))]
+        self._positions = tuple(names.index(name) for name in (columns.label, *columns.texts))
+
+    def _cells(self, text: str, delimiter: str) -> Sequence[str]:
+        if self._tabs:
+            return [_unquoted(cell) for cell in text.split(delimiter)]
+        try:
+            return next(csv.reader([text], delimiter=delimiter, strict=True), [])
+        except csv.Error as error:
+            raise ValueError(f"is not quoted as CSV has to be ({error})") from error
+
+
+def _objects(line: bytes) -> Iterator[bytes]:
+    line = line.strip().removeprefix(BYTE_ORDER_MARK)
+    if _GLUE not in line and BYTE_ORDER_MARK not in line:
+        if line:
+            yield line
+        return
+    try:
+        text = line.decode("utf-8")
+    except UnicodeDecodeError:
+        yield line
+        return
+    while text := text.lstrip(" \t\r\ufeff"):
+        try:
+            _, end = _DECODER.raw_decode(text)
+        except ValueError:
+            end = len(text)
+        yield text[:end].encode()
+        text = text[end:]
+
+
+def _unquoted(cell: str) -> str:
+    inside = cell[1:-1]
+    whole = len(cell) > 1 and cell[0] == cell[-1] == '"' and '"' not in inside.replace('""', "")
+    return inside.replace('""', '"') if whole else cell

@@ -1,0 +1,138 @@
+"""Everything before the first step: read the request's data, load the network, plan, and print the plan."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+
+from finetune.contract.interruption import Interruption
+from finetune.data.labels import LabelMap, label_map_of
+from finetune.data.record import Reader
+from finetune.errors import DataError
+from finetune.evaluation.predict import Pass, Predictions, predict
+from finetune.job.announce import describe_plan
+from finetune.job.deciding import check_target
+from finetune.job.device import choose_device
+from finetune.job.feeds import Frozen, PhaseFeeds
+from finetune.job.inputs import Beforehand, Inputs, hold_together, open_readers, sources_of
+from finetune.job.loaders import Loaders, build_loaders
+from finetune.job.request import Request
+from finetune.job.streams import StreamPart, announced, open_streams, task_of
+from finetune.models.backbone import Backbone
+from finetune.models.load import ModelRequest, Source, classes_of, load_backbone, locate
+from finetune.spec.job_spec import JobSpec, Task
+from finetune.strategies.plan import Plan
+from finetune.strategies.presets import Network, make_plan
+from finetune.training.feeds import Feed
+from finetune.training.precision import Numerics, choose_numerics
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A job that is ready to train: everything is read, checked and loaded."""
+
+    request: Request
+    inputs: Inputs
+    backbone: Backbone
+    plan: Plan
+    loaders: Loaders
+    feeds: PhaseFeeds
+    numerics: Numerics
+    interruption: Interruption
+
+    @property
+    def spec(self) -> JobSpec:
+        """The checked hyperparameters."""
+        return self.request.spec
+
+    def predict(self, feed: Feed) -> Predictions | None:
+        """What the network says now; `None` when asked to stop meanwhile.
+
+        Raises:
+            DataError: none of the records can be read.
+        """
+        how = Pass(self.numerics.device, self.numerics.context, self.interruption.__bool__)
+        predictions = predict(self.backbone, feed.source, how, feed.forward)
+        if predictions is not None and not len(predictions.positions):
+            channel = feed.source.channel
+            listing = self.loaders.bad_records[channel].listing()
+            key, reason = listing[0]
+            raise DataError(
+                f"channel {channel!r}: none of the {len(listing)} records to evaluate can be read: {key}"
+                f" {reason}; give others, or lower max_bad_records to see such records at once"
+            )
+        return predictions
+
+
+def prepare(request: Request, interruption: Interruption, scratch: Path) -> Prepared:
+    """Read, check and load everything, and print the plan."""
+    spec = request.spec
+    device = choose_device(request.files.resources.instance_type)
+    numerics = choose_numerics(spec.run.precision, device)
+    asked = replace(spec.data, task=task_of(request))
+    readers = open_readers(sources_of(request.folders(), request.content_types()), asked)
+    task = next(iter(readers.values())).task if readers else asked.task
+    if task is None:
+        raise DataError("There is no channel with records: give a channel 'train'.")
+    wanted, source = locate_network(request, task, scratch)
+    known = classes_of(wanted, source) if spec.strategy.name == "evaluate" else None
+    inputs = gather(request, readers, task, LabelMap(known, spec.data.multi_label) if known else None, interruption)
+    check_target(inputs, spec.observe)
+    backbone = load_backbone(replace(wanted, labels=inputs.labels.names), source)
+    place(backbone, numerics)
+    names = tuple(group.name for group in backbone.layer_groups())
+    network = Network(names, inputs.task, new_head=not backbone.weights.kept_head)
+    plan = make_plan(spec.strategy, spec.optimisation, network)
+    loaders = build_loaders(inputs, backbone, spec, device)
+    feeds = PhaseFeeds(Frozen(backbone, plan, spec, numerics), loaders, scratch)
+    logger.info("%s", describe_plan(inputs, backbone, plan, loaders, spec, numerics))
+    return Prepared(request, inputs, backbone, plan, loaders, feeds, numerics, interruption)
+
+
+def gather(
+    request: Request, readers: Mapping[str, Reader], task: Task, known: LabelMap | None, interruption: Interruption
+) -> Inputs:
+    """Everything that the channels hold, from files and from pipes; `known` are the classes of a finished network."""
+    spec = request.spec
+    streams = open_streams(request, task, interruption.__bool__)
+    labels, parts = announced(streams, spec, known) if "train" in streams or not readers else (known, {})
+    if streams and labels is None:
+        labels = label_map_of(
+            next(iter(readers.values())), multi_label=spec.data.multi_label, num_classes=spec.data.num_classes
+        )
+    parts = parts or {purpose: StreamPart(source) for purpose, source in streams.items()}
+    return hold_together(readers, spec, Beforehand(task, labels, known is not None, parts))
+
+
+def locate_network(request: Request, task: Task, scratch: Path) -> tuple[ModelRequest, Source]:
+    """What is asked of the network, as far as it is known before the classes are, and where it comes from."""
+    spec = request.spec
+    wanted = ModelRequest(
+        spec=spec.model,
+        task=task,
+        labels=(),
+        multi_label=spec.data.multi_label,
+        pretrained=spec.strategy.name != "from_scratch",
+        image_size=spec.data.image_size,
+        max_length=spec.data.max_length,
+        seed=spec.run.seed,
+        model_channel=request.folders().get("model"),
+        baked_weights=request.paths.baked_weights,
+        scratch=scratch,
+        trained=spec.strategy.name != "evaluate",
+    )
+    return wanted, locate(wanted)
+
+
+def place(backbone: Backbone, numerics: Numerics) -> None:
+    """Put the network on its device, in the memory format that convolutions gain from there."""
+    on_gpu = numerics.device.type == "cuda"
+    pictures = any(parameter.dim() == 4 for parameter in backbone.module.parameters())
+    layout = torch.channels_last if on_gpu and pictures else torch.preserve_format
+    backbone.module.to(numerics.device, memory_format=layout)  # type: ignore[call-overload]  # not in torch's stub

@@ -1,0 +1,127 @@
+"""From channels in Pipe mode to streams of records, whose classes and number are announced or found out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from finetune.data.kept_records import KeptRecords
+from finetune.data.labels import LabelMap, label_map_of
+from finetune.data.pipe import PipePlace
+from finetune.data.record import Record
+from finetune.data.stream_census import Census, take_census
+from finetune.data.stream_source import StreamSource
+from finetune.data.streams.codec import StreamLayout
+from finetune.data.streams.named_fields import Wanted
+from finetune.errors import UserError
+from finetune.job.request import Request
+from finetune.spec.job_spec import JobSpec, Task
+from finetune.spec.stream_types import TEXT_FORMS
+
+_TEXTS = frozenset(TEXT_FORMS.values())
+
+
+@dataclass(frozen=True, slots=True)
+class StreamPart:
+    """A stream that serves one purpose.
+
+    Attributes:
+        count: records of an epoch, where that is known.
+        class_counts: records of each class in the order of the labels, where that is known.
+    """
+
+    source: StreamSource
+    count: int | None = None
+    class_counts: tuple[int, ...] | None = None
+
+
+def task_of(request: Request) -> Task | None:
+    """The task as the request tells it: by hyperparameter, or by the content type of a channel in Pipe mode."""
+    if request.spec.data.task is not None:
+        return request.spec.data.task
+    forms = [channel.form for channel in request.pipes().values()]
+    if not forms:
+        return None
+    return "text-classification" if forms[0] in _TEXTS else "image-classification"
+
+
+def open_streams(request: Request, task: Task, stopped: Callable[[], bool]) -> dict[str, StreamSource]:
+    """The channels in Pipe mode by their purpose; opens no pipe."""
+    spec, paths = request.spec, request.paths
+    return {
+        purpose: StreamSource(
+            PipePlace(channel.name, paths.data, paths.pipe_state, spec.run.pipe_wait_seconds, stopped),
+            StreamLayout(f"channel {channel.name!r}", channel.form, channel.wrapped),
+            Wanted(task, spec.data, channel.class_ids),
+        )
+        for purpose, channel in request.pipes().items()
+    }
+
+
+def announced(
+    streams: Mapping[str, StreamSource], spec: JobSpec, known: LabelMap | None
+) -> tuple[LabelMap | None, dict[str, StreamPart]]:
+    """Find classes and number of records, by a pass over the training stream where the request does not say them.
+
+    Args:
+        streams: by purpose.
+        spec: the checked hyperparameters.
+        known: the classes, where a network or another channel tells them.
+
+    Returns:
+        The classes, `None` where another channel has to tell them; and the streams with what is known of them.
+
+    Raises:
+        DataError: the stream cannot be read, or has too few classes.
+        UserError: there are more classes than the user says.
+        Stopped: the job was asked to stop.
+    """
+    parts = {purpose: StreamPart(source) for purpose, source in streams.items()}
+    labels = known or _named(spec)
+    source = streams.get("train") or (next(iter(streams.values())) if labels is None and streams else None)
+    if source is None:
+        return labels, parts
+    trains = spec.strategy.name != "evaluate" and "train" in streams
+    census = take_census(source) if labels is None or (trains and _counts(spec)) else None
+    if labels is None and census is not None:
+        labels = _labels(census, source, spec)
+    if trains:
+        count = spec.data.num_training_samples or (census.records if census else None)
+        parts["train"] = StreamPart(source, count, _class_counts(census, labels))
+    return labels, parts
+
+
+def _named(spec: JobSpec) -> LabelMap | None:
+    data = spec.data
+    names = data.class_names or tuple(str(number) for number in range(data.num_classes or 0))
+    if not names:
+        return None
+    if len(names) < 2 or len(set(names)) < len(names):
+        raise UserError(f"class_names={','.join(names)!r} must name two or more different classes.")
+    if data.num_classes is not None and data.num_classes != len(names):
+        raise UserError(f"num_classes={data.num_classes}, but class_names has {len(names)}: leave one of them out.")
+    return LabelMap(names, data.multi_label)
+
+
+def _counts(spec: JobSpec) -> bool:
+    """Whether the number of records, or of those of each class, decides anything and is not given."""
+    optimisation = spec.optimisation
+    by_total = optimisation.lr_schedule != "constant" or optimisation.warmup_fraction > 0
+    return optimisation.class_weights == "balanced" or (by_total and spec.data.num_training_samples is None)
+
+
+def _labels(census: Census, source: StreamSource, spec: JobSpec) -> LabelMap:
+    seen = [Record(f"a record of class {name}", b"", (name,)) for name in census.classes]
+    reader = KeptRecords(source.channel, source.task, seen)
+    return label_map_of(reader, multi_label=spec.data.multi_label, num_classes=spec.data.num_classes)
+
+
+def _class_counts(census: Census | None, labels: LabelMap | None) -> tuple[int, ...] | None:
+    if census is None or labels is None:
+        return None
+    counts = dict.fromkeys(labels.names, 0)
+    for label, count in census.classes.items():
+        name = labels.named(label)
+        if name is not None:
+            counts[name] += count
+    return tuple(counts.values())

@@ -1,0 +1,113 @@
+"""Who makes the FIFOs of a channel in Pipe mode, and writes into them?
+
+A process of its own for each channel, which is killed with its machine. It goes on to the next epoch when all is
+written, or when the reader closes early.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from sagemaker_simulator.object_stream import PipeSource, epoch_bytes
+
+_PROGRAM = "from sagemaker_simulator.feeder import main; main()"
+
+
+@dataclass(frozen=True, slots=True)
+class PipeManners:
+    """How a feeder behaves.
+
+    Attributes:
+        late_seconds: before each FIFO is made.
+        bytes_per_second: on average; `None` for as fast as can be.
+        burst_bytes: what is written at once.
+        ahead: FIFOs that are made before the one in use is done.
+    """
+
+    late_seconds: float = 0.0
+    bytes_per_second: float | None = None
+    burst_bytes: int = 1 << 16
+    ahead: int = 1
+
+
+class PipeFeeder:
+    """The process that feeds one channel."""
+
+    def __init__(self, channel: str, folder: Path, source: Path, options: PipeSource, manners: PipeManners) -> None:
+        """Start it."""
+        plan = {
+            "channel": channel,
+            "folder": str(folder),
+            "source": str(source.absolute()),
+            "options": asdict(options),
+            "manners": asdict(manners),
+        }
+        root = str(Path(__file__).resolve().parent.parent)
+        self._process = subprocess.Popen(  # noqa: S603 - this module itself
+            (sys.executable, "-c", _PROGRAM, json.dumps(plan)),
+            env={**os.environ, "PYTHONPATH": root},
+            stdin=subprocess.DEVNULL,
+        )
+
+    def cut(self) -> None:
+        """End it in the middle of whatever it does."""
+        self._process.kill()
+        self._process.wait()
+
+
+def feed(channel: str, folder: Path, source: Path, options: PipeSource, manners: PipeManners) -> None:
+    """Feed one epoch after another, without end."""
+    made = 0
+    epoch = 0
+    while True:
+        while made <= epoch + manners.ahead:
+            if manners.late_seconds and made <= epoch:
+                time.sleep(manners.late_seconds)
+            os.mkfifo(folder / f"{channel}_{made}")
+            made += 1
+        path = folder / f"{channel}_{epoch}"
+        descriptor = os.open(path, os.O_WRONLY)
+        try:
+            for piece in epoch_bytes(source, options, epoch):
+                _write(descriptor, piece, manners)
+        except BrokenPipeError:
+            sys.stderr.write(f"{path.name} was closed by its reader\n")
+        finally:
+            path.unlink()
+            os.close(descriptor)
+        epoch += 1
+
+
+def _write(descriptor: int, piece: bytes, manners: PipeManners) -> None:
+    for burst in _bursts(piece, manners.burst_bytes):
+        written = 0
+        while written < len(burst):
+            written += os.write(descriptor, burst[written:])
+        if manners.bytes_per_second is not None:
+            time.sleep(len(burst) / manners.bytes_per_second)
+
+
+def _bursts(piece: bytes, size: int) -> Iterator[memoryview]:
+    view = memoryview(piece)
+    for start in range(0, len(view), size):
+        yield view[start : start + size]
+
+
+def main() -> None:
+    """Feed as the one argument says, until killed."""
+    plan = json.loads(sys.argv[1])
+    options = plan["options"]
+    feed(
+        plan["channel"],
+        Path(plan["folder"]),
+        Path(plan["source"]),
+        PipeSource(**{**options, "attributes": tuple(options["attributes"]), "shard": tuple(options["shard"])}),
+        PipeManners(**plan["manners"]),
+    )

@@ -1,0 +1,114 @@
+"""Which bytes does the platform send through a pipe in one epoch?
+
+Objects come in the order of their keys, or of a manifest, with nothing between them: neither names nor sizes nor ends.
+Sources: "How Amazon SageMaker AI Provides Training Information" and "Augmented Manifest Files for Training Jobs" in the
+developer guide; `S3DataSource` and `ShuffleConfig` in the API reference.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+import random
+import struct
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, TypeVar
+
+DataType = Literal["S3Prefix", "ManifestFile", "AugmentedManifestFile"]
+
+_MAGIC = struct.pack("<I", 0xCED7230A)
+_PIECE = 1 << 20
+
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True, slots=True)
+class PipeSource:
+    """What a channel in Pipe mode is asked to send.
+
+    Attributes:
+        data_type: `S3DataType` of the request.
+        attributes: `AttributeNames`, of an augmented manifest.
+        wrapped: whether `RecordWrapperType` is `RecordIO`.
+        inflated: whether `CompressionType` is `Gzip`.
+        shuffle_seed: of `ShuffleConfig`; `None` keeps the order.
+        shard: this host's number and the number of hosts, for `ShardedByS3Key`.
+    """
+
+    data_type: DataType = "S3Prefix"
+    attributes: tuple[str, ...] = ()
+    wrapped: bool = False
+    inflated: bool = False
+    shuffle_seed: int | None = None
+    shard: tuple[int, int] = (0, 1)
+
+
+def epoch_bytes(source: Path, options: PipeSource, epoch: int) -> Iterator[bytes]:
+    """Give the bytes of one epoch in pieces.
+
+    Args:
+        source: a folder that stands for an S3 prefix, or a file: the one object, or the manifest.
+        options: what is asked for.
+        epoch: from 0.
+    """
+    if options.data_type == "AugmentedManifestFile":
+        lines = [line for line in source.read_text(encoding="utf-8").split("\n") if line.strip()]
+        for line in _arranged(lines, options, epoch):
+            yield from _attributes(json.loads(line), source.parent, options)
+        return
+    for path in _arranged(_objects(source, options), options, epoch):
+        yield from _object(path, options)
+
+
+def _objects(source: Path, options: PipeSource) -> list[Path]:
+    if options.data_type == "ManifestFile":
+        first, *names = json.loads(source.read_text(encoding="utf-8"))
+        return [_at(first["prefix"] + name, source.parent) for name in names]
+    if source.is_file():
+        return [source]
+    keys = sorted(path.relative_to(source).as_posix().encode() for path in source.rglob("*") if path.is_file())
+    return [source / key.decode() for key in keys]
+
+
+def _arranged(things: Sequence[_T], options: PipeSource, epoch: int) -> list[_T]:
+    """Those of this host, in the order of this epoch; with both, things move from host to host."""
+    arranged = list(things)
+    if options.shuffle_seed is not None:
+        random.Random(f"{options.shuffle_seed}/{epoch}").shuffle(arranged)  # noqa: S311 - an order, not a secret
+    host, hosts = options.shard
+    return arranged[host::hosts]
+
+
+def _object(path: Path, options: PipeSource) -> Iterator[bytes]:
+    if options.wrapped:
+        yield _record(_content(path, options))
+        return
+    with gzip.open(path) if options.inflated else path.open("rb") as file:
+        while piece := file.read(_PIECE):
+            yield piece
+
+
+def _content(path: Path, options: PipeSource) -> bytes:
+    return gzip.decompress(path.read_bytes()) if options.inflated else path.read_bytes()
+
+
+def _attributes(line: dict[str, object], folder: Path, options: PipeSource) -> Iterator[bytes]:
+    for name in options.attributes:
+        value = line[name]
+        if name.endswith("-ref"):
+            content = _content(_at(str(value), folder), options)
+        else:
+            content = (value if isinstance(value, str) else json.dumps(value)).encode()
+        yield _record(content) if options.wrapped else content
+
+
+def _at(uri: str, folder: Path) -> Path:
+    """The file in `folder` that stands for an object: its key without the bucket, or a path as it is."""
+    key = uri.partition("://")[2].partition("/")[2] if "://" in uri else uri
+    return folder / key
+
+
+def _record(payload: bytes) -> bytes:
+    return _MAGIC + struct.pack("<I", len(payload)) + payload + bytes(-len(payload) % 4)

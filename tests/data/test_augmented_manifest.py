@@ -1,0 +1,72 @@
+"""Are the pictures and classes of an augmented manifest found beside it?"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from finetune.data.open_channel import ChannelSource, open_channel
+from finetune.data.record import Reader
+from finetune.errors import DataError, UserError
+from finetune.spec.parse import parse_hyperparameters
+
+
+def opened(folder: Path, lines: list[dict[str, object]], **knobs: str) -> Reader:
+    for key in ("deep/a.png", "b.png"):
+        (folder / key).parent.mkdir(exist_ok=True)
+        (folder / key).write_bytes(key.encode())
+    (folder / "output.manifest").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return open_channel(ChannelSource("train", folder), parse_hyperparameters(knobs).data)
+
+
+def test_the_form_of_ground_truth(tmp_path: Path) -> None:
+    reader = opened(
+        tmp_path,
+        [
+            {"source-ref": "s3://bucket/x/deep/a.png", "job": 1, "job-metadata": {"class-name": "dog"}},
+            {"source-ref": "s3://bucket/b.png", "job": 0, "job-metadata": {"class-name": "cat"}},
+        ],
+    )
+    assert reader.task == "image-classification"
+    assert [(reader.key(at), reader.labels(at)) for at in range(2)] == [("b.png", ("cat",)), ("deep/a.png", ("dog",))]
+    assert reader.read(1).content == b"deep/a.png"
+
+
+def test_several_labels(tmp_path: Path) -> None:
+    lines: list[dict[str, object]] = [{"source-ref": "b.png", "class": [1, 0, 1]}]
+    assert opened(tmp_path, lines, multi_label="true").labels(0) == ("0", "2")
+
+
+def test_the_attribute_that_is_named(tmp_path: Path) -> None:
+    lines: list[dict[str, object]] = [{"source-ref": "b.png", "first": 1, "second": 2}]
+    assert opened(tmp_path, lines, label_column="second").labels(0) == ("2",)
+    assert opened(tmp_path, lines, attribute_names="source-ref,second").labels(0) == ("2",)
+    with pytest.raises(UserError, match="which attribute is the label"):
+        opened(tmp_path, lines)
+    with pytest.raises(UserError, match=r"no attribute 'secnd' \(did you mean 'second'\?\)"):
+        opened(tmp_path, lines, label_column="secnd")
+
+
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        ({"class": 1}, "has no 'source-ref'"),
+        ({"source-ref": "s3://bucket/../../etc/passwd", "class": 1}, "has no such file"),
+        ({"source-ref": "b.png", "class": {"boxes": []}}, "no class name is found"),
+        ({"source-ref": "b.png", "class": None}, "the label is missing"),
+    ],
+)
+def test_lines_that_cannot_be_used(tmp_path: Path, line: dict[str, object], reason: str) -> None:
+    with pytest.raises(DataError, match=reason) as caught:
+        opened(tmp_path, [line])
+    assert str(caught.value).startswith("channel 'train': output.manifest, line 1")
+
+
+def test_a_picture_named_twice_and_a_line_that_is_no_json(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"line 2: 'b\.png' was named before"):
+        opened(tmp_path, [{"source-ref": "b.png", "class": 1}] * 2)
+    (tmp_path / "output.manifest").write_text("{not json}\n")
+    with pytest.raises(DataError, match="line 1 is not JSON"):
+        open_channel(ChannelSource("train", tmp_path), parse_hyperparameters({}).data)

@@ -1,0 +1,122 @@
+"""Is a FIFO read to its true end, awaited, closed early, and counted over restarts?"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+import time
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from finetune.data.pipe import Pipe, PipePlace
+from finetune.data.record import Stopped
+from finetune.errors import PlatformError
+
+
+def place(folder: Path, patience: float = 10.0, stopped: Callable[[], bool] = lambda: False) -> PipePlace:
+    return PipePlace("train", folder, folder / "state", patience, stopped)
+
+
+def in_thread(work: Callable[[], object]) -> threading.Thread:
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+    return thread
+
+
+def write(path: Path, content: bytes, *, delay: float = 0.0, pause: float = 0.0) -> threading.Thread:
+    """Make a FIFO, perhaps late, and write into it, perhaps with a pause after the first byte."""
+
+    def work() -> None:
+        time.sleep(delay)
+        os.mkfifo(path)
+        time.sleep(delay)
+        with contextlib.suppress(BrokenPipeError), path.open("wb", buffering=0) as file:
+            file.write(content[:1])
+            time.sleep(pause)
+            file.write(content[1:])
+
+    return in_thread(work)
+
+
+def test_bytes_arrive_whole(tmp_path: Path) -> None:
+    content = os.urandom(3 << 20)
+    write(tmp_path / "train_0", content)
+    assert b"".join(Pipe(place(tmp_path)).read_next()) == content
+
+
+def test_a_late_pipe_a_late_writer_and_a_slow_one_are_no_end(tmp_path: Path) -> None:
+    write(tmp_path / "train_0", b"late", delay=0.15, pause=0.2)
+    assert b"".join(Pipe(place(tmp_path)).read_next()) == b"late"
+
+
+def test_an_empty_epoch_ends(tmp_path: Path) -> None:
+    write(tmp_path / "train_0", b"", delay=0.02)
+    assert list(Pipe(place(tmp_path)).read_next()) == []
+
+
+def test_the_number_goes_up_and_outlives_the_reader(tmp_path: Path) -> None:
+    write(tmp_path / "train_0", b"zero")
+    write(tmp_path / "train_1", b"one")
+    assert b"".join(Pipe(place(tmp_path)).read_next()) == b"zero"
+    assert b"".join(Pipe(place(tmp_path)).read_next()) == b"one"
+    assert Pipe(place(tmp_path)).index == 2
+
+
+def test_an_early_close_reaches_the_writer(tmp_path: Path) -> None:
+    path, told = tmp_path / "train_0", threading.Event()
+    os.mkfifo(path)
+
+    def work() -> None:
+        try:
+            with path.open("wb", buffering=0) as file:
+                while True:
+                    file.write(bytes(1 << 20))
+        except BrokenPipeError:
+            told.set()
+
+    in_thread(work)
+    with closing(Pipe(place(tmp_path)).read_next()) as chunks:
+        assert next(chunks)
+    assert told.wait(10.0)
+
+
+@pytest.mark.parametrize("made", [False, True])
+def test_patience_ends(tmp_path: Path, made: bool) -> None:
+    if made:
+        os.mkfifo(tmp_path / "train_0")
+    with pytest.raises(PlatformError, match=r"channel 'train': waited 0 s for .*train_0.*raise pipe_wait_seconds"):
+        list(Pipe(place(tmp_path, patience=0.1)).read_next())
+
+
+@pytest.mark.parametrize("made", [False, True])
+def test_a_stop_ends_any_wait(tmp_path: Path, made: bool) -> None:
+    if made:
+        os.mkfifo(tmp_path / "train_0")
+    stop = threading.Event()
+    threading.Timer(0.1, stop.set).start()
+    with pytest.raises(Stopped):
+        list(Pipe(place(tmp_path, stopped=stop.is_set)).read_next())
+
+
+def test_a_pipe_that_was_not_opened_is_not_counted(tmp_path: Path) -> None:
+    with pytest.raises(PlatformError):
+        list(Pipe(place(tmp_path, patience=0.0)).read_next())
+    assert Pipe(place(tmp_path)).index == 0
+
+
+def test_something_else_in_its_place(tmp_path: Path) -> None:
+    (tmp_path / "train_0").mkdir()
+    with pytest.raises(PlatformError, match="train_0 is no pipe"):
+        list(Pipe(place(tmp_path)).read_next())
+
+
+def test_a_second_reader_is_refused(tmp_path: Path) -> None:
+    write(tmp_path / "train_0", bytes(1 << 20), pause=0.3)
+    with closing(Pipe(place(tmp_path)).read_next()) as chunks:
+        next(chunks)
+        with pytest.raises(PlatformError, match="read by another process"):
+            next(Pipe(place(tmp_path)).read_next())

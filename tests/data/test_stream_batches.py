@@ -1,0 +1,117 @@
+"""Are the batches of a stream the same bits however they are prepared, and is every fault told?"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import struct
+import threading
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from coloured_pictures import COLOURS, encoded, picture
+from finetune.data.bad_records import BadRecords
+from finetune.data.batches import Batch, BatchOptions
+from finetune.data.images import ImageGeometry
+from finetune.data.labels import LabelMap
+from finetune.data.pipe import PipePlace
+from finetune.data.record import Stopped
+from finetune.data.stream_batches import StreamBatches, StreamData
+from finetune.data.stream_source import StreamSource
+from finetune.data.streams.codec import StreamLayout
+from finetune.data.streams.named_fields import Wanted
+from finetune.data.transforms import ImageTransform
+from finetune.errors import DataError
+from finetune.spec.parse import parse_hyperparameters
+from stream_writers import recordio
+
+NAMES = tuple(COLOURS)
+
+
+def record(number: int, content: bytes | None = None) -> bytes:
+    content = encoded(picture(NAMES[number % 3], number)) if content is None else content
+    return recordio(struct.pack("<IfQQ", 0, number % 3, number, 0) + content)
+
+
+def fill(folder: Path, stream: bytes, epochs: int = 1) -> None:
+    """Make pipes, and write the same stream into each in turn."""
+    for epoch in range(epochs):
+        os.mkfifo(folder / f"train_{epoch}")
+
+    def work() -> None:
+        for epoch in range(epochs):
+            with contextlib.suppress(BrokenPipeError):
+                (folder / f"train_{epoch}").write_bytes(stream)
+
+    threading.Thread(target=work, daemon=True).start()
+
+
+def batches(folder: Path, workers: int = 0, allowed: int = 0, stop: threading.Event | None = None) -> StreamBatches:
+    spec = parse_hyperparameters({}).data
+    place = PipePlace("train", folder, folder / "state", 10.0, stop.is_set if stop else lambda: False)
+    source = StreamSource(place, StreamLayout("train", "recordio"), Wanted("image-classification", spec))
+    transform = ImageTransform(ImageGeometry(16, 16, "bilinear"), "basic")
+    data = StreamData(source, LabelMap(NAMES, multi_label=False), transform, None, None, buffer=5)
+    options = BatchOptions(4, seed=3, shuffle=True, augment=True, workers=workers, pin_memory=False)
+    return StreamBatches(data, options, BadRecords("train", allowed))
+
+
+def bits(found: list[Batch]) -> list[tuple[bytes, list[int], tuple[int, ...]]]:
+    return [(one.inputs["pixels"].numpy().tobytes(), one.targets.tolist(), one.positions) for one in found]
+
+
+def test_the_number_of_workers_changes_nothing(tmp_path: Path) -> None:
+    stream = b"".join(record(number) for number in range(21))
+    results = []
+    for workers in (0, 1, 3):
+        folder = tmp_path / str(workers)
+        folder.mkdir()
+        fill(folder, stream)
+        results.append(bits(list(batches(folder, workers).iterate(0))))
+    assert results[0] == results[1] == results[2]
+    assert [len(targets) for _, targets, _ in results[0]] == [4, 4, 4, 4, 5]
+    assert sorted(number for *_, positions in results[0] for number in positions) == list(range(21))
+
+
+@pytest.mark.parametrize("used", [1, 3, 4])
+def test_the_rest_after_a_restart_is_the_same_bits(tmp_path: Path, used: int) -> None:
+    stream = b"".join(record(number) for number in range(18))
+    fill(tmp_path, stream, epochs=2)
+    whole = batches(tmp_path)
+    before, states = [], []
+    for batch in whole.iterate(0):
+        before.append(batch)
+        states.append(whole.position.state_dict() | {"identities": whole.position.state_dict()["identities"].clone()})
+    again = batches(tmp_path)
+    again.position.load_state_dict(states[used - 1])
+    assert bits(list(again.iterate(0, used))) == bits(before[used:])
+
+
+def test_bad_records_are_left_out_and_counted(tmp_path: Path) -> None:
+    stream = b"".join(record(number, b"\x89PNG\r\n\x1a\nno" if number == 5 else None) for number in range(12))
+    fill(tmp_path, stream, epochs=2)
+    found = list(batches(tmp_path, allowed=1).iterate(0))
+    assert sum(len(batch.targets) for batch in found) == 11
+    with pytest.raises(DataError, match=r"channel 'train': record 5 is .*max_bad_records=0"):
+        list(batches(tmp_path).iterate(0))
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_leaving_early_closes_the_pipe_and_ends_the_threads(tmp_path: Path, workers: int) -> None:
+    fill(tmp_path, b"".join(record(number) for number in range(300)), epochs=2)
+    before = threading.active_count()
+    loader = batches(tmp_path, workers)
+    with closing(loader.iterate(0)) as iterator:
+        assert len(next(iterator).targets) == 4
+    # The thread that fills the pipes goes on.
+    assert threading.active_count() <= before
+
+
+def test_a_stop_reaches_whoever_waits_for_a_batch(tmp_path: Path) -> None:
+    stop = threading.Event()
+    threading.Timer(0.2, stop.set).start()
+
+    with pytest.raises(Stopped):
+        next(batches(tmp_path, stop=stop).iterate(0))

@@ -1,0 +1,97 @@
+"""Is the order of a stream a function of seed and epoch, and is it known after a restart what is left?"""
+
+from __future__ import annotations
+
+import logging
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from finetune.data.order import batch_bounds
+from finetune.data.stream_order import StreamPosition, grouped, shuffled
+from finetune.data.stream_source import StreamRecord, identity_of
+from finetune.data.streams.named_fields import Wanted
+from finetune.data.streams.record_codecs import ExampleCodec
+from finetune.spec.parse import parse_hyperparameters
+
+CODEC = ExampleCodec(Wanted("image-classification", parse_hyperparameters({}).data))
+
+
+def records(contents: list[bytes]) -> list[StreamRecord]:
+    return [StreamRecord(n, (one,), identity_of((one,)), CODEC) for n, one in enumerate(contents)]
+
+
+def numbered(count: int) -> list[StreamRecord]:
+    return records([str(number).encode() for number in range(count)])
+
+
+def contents(found: list[StreamRecord]) -> list[bytes]:
+    return [record.parts[0] for record in found]
+
+
+@given(st.integers(0, 60), st.integers(2, 20), st.integers(0, 5), st.integers(0, 5))
+def test_shuffling_loses_nothing_and_is_a_function(count: int, size: int, seed: int, epoch: int) -> None:
+    once = [record.number for record in shuffled(numbered(count), size, seed, epoch)]
+    assert sorted(once) == list(range(count))
+    assert once == [record.number for record in shuffled(numbered(count), size, seed, epoch)]
+    assert all(place >= number - size for place, number in enumerate(once))
+
+
+def test_epochs_and_seeds_differ_and_a_buffer_of_one_keeps_the_order() -> None:
+    orders = {
+        tuple(record.number for record in shuffled(numbered(40), 16, seed, epoch))
+        for seed in (0, 1)
+        for epoch in (0, 1)
+    }
+    assert len(orders) == 4
+    assert [record.number for record in shuffled(numbered(9), 1, 0, 0)] == list(range(9))
+
+
+def test_the_buffer_is_bounded_in_bytes_as_well(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("finetune.data.stream_order.MOST_BUFFERED", 4)
+    order = [record.number for record in shuffled(records([b"ab"] * 30), 1000, 0, 0)]
+    assert all(place >= number - 2 for place, number in enumerate(order))
+
+
+@given(st.integers(0, 40), st.integers(1, 9))
+def test_batches_end_where_those_of_files_end(count: int, size: int) -> None:
+    found = [(group[0].number, group[-1].number + 1) for group in grouped(numbered(count), size)]
+    assert found == batch_bounds(count, size)
+
+
+@given(st.lists(st.binary(max_size=2), max_size=30), st.data())
+def test_with_the_same_order_exactly_the_rest_is_left(stream: list[bytes], data: st.DataObject) -> None:
+    used = data.draw(st.integers(0, len(stream)))
+    before, after = StreamPosition(), StreamPosition()
+    before.begin(3)
+    before.use(records(stream)[:used])
+    after.load_state_dict(before.state_dict())
+    left = list(after.unused(records(stream), "train"))
+    assert [record.number for record in left] == list(range(used, len(stream)))
+
+
+@given(st.permutations(range(20)), st.integers(1, 19))
+def test_with_another_order_no_record_is_used_twice(order: list[int], used: int) -> None:
+    position = StreamPosition()
+    position.use(numbered(20)[:used])
+    again = records([str(number).encode() for number in order])
+    left = contents(list(position.unused(again, "train")))
+    assert sorted(left, key=int) == [str(number).encode() for number in range(used, 20)]
+
+
+def test_a_position_before_the_first_record_can_be_written() -> None:
+    identities = StreamPosition().state_dict()["identities"]
+    assert (identities.shape, identities.stride()) == ((0,), (1,))
+
+
+def test_another_order_is_told(caplog: pytest.LogCaptureFixture) -> None:
+    position = StreamPosition()
+    position.use(numbered(3))
+    with caplog.at_level(logging.INFO, logger="finetune"):
+        list(position.unused(numbered(5), "train"))
+    assert [record.levelname for record in caplog.records] == ["INFO"]
+    assert "passed over 3 records" in caplog.text
+    with caplog.at_level(logging.INFO, logger="finetune"):
+        list(position.unused(numbered(5)[::-1], "train"))
+    assert "in another order than before the interruption" in caplog.text

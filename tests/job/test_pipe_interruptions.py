@@ -1,0 +1,87 @@
+"""Is a job that reads from pipes the same bits when it is interrupted in the middle of an epoch?"""
+
+from __future__ import annotations
+
+import random
+import secrets
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from models.tiny_transformers import write_folder
+from piped import NAMES, augmented_manifest, json_lines, named, piped_request
+from sagemaker_simulator import (
+    Channel,
+    Interruption,
+    Moment,
+    PipeManners,
+    Storage,
+    TrainingJob,
+    run_job,
+    run_with_interruptions,
+)
+from whole_jobs import TRAIN
+
+STEPS = {"epochs": "3", "batch_size": "4", "shuffle_buffer": "7", "checkpoint_interval_steps": "1"}
+PICTURES = {
+    **STEPS,
+    "model_name": "resnet18",
+    "strategy": "from_scratch",
+    "image_size": "32",
+    "class_names": ",".join(NAMES),
+    "num_training_samples": "36",
+}
+TEXTS = {**STEPS, "class_names": "bad,good", "num_training_samples": "36", "max_length": "16"}
+
+
+def run(place: Path, channels: tuple[Channel, ...], wishes: dict[str, str], *interruptions: Interruption) -> Path:
+    job = TrainingJob(piped_request(channels, wishes, checkpoints=True), TRAIN, Storage(place / "s3"))
+    results = run_with_interruptions(job, place / "opt-ml", interruptions)
+    assert results[-1].exit_code == 0, results[-1].log_text()
+    assert [result.status for result in results] == ["Interrupted"] * (len(results) - 1) + ["Completed"]
+    return place / "opt-ml" / "model" / "model.safetensors"
+
+
+def drawn(kinds: int) -> list[Interruption]:
+    """Interruptions at random moments of training, another choice in each run; the seed is printed."""
+    seed = secrets.randbelow(1 << 32)
+    sys.stdout.write(f"interruptions drawn with seed {seed}\n")
+    draw = random.Random(seed)
+    return [
+        Interruption(Moment(draw.uniform(0.0, 1.0), r"^Plan|Resumed"), draw.choice(("kill", "reclaim")))
+        for _ in range(kinds)
+    ]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["pictures", "texts"])
+def test_an_interruption_changes_nothing(tmp_path: Path, kind: str) -> None:
+    writes: dict[str, tuple[Callable[[Path, int, int], Channel], int, dict[str, str]]] = {
+        "pictures": (augmented_manifest, 12, PICTURES),
+        "texts": (json_lines, 36, TEXTS),
+    }
+    write, count, wishes = writes[kind]
+    channels: tuple[Channel, ...] = (
+        write(tmp_path / "train", count, 0),
+        named(write(tmp_path / "validation", 6, 100), "validation"),
+    )
+    if kind == "texts":
+        channels = (*channels, Channel("model", write_folder(tmp_path / "bert", "bert")))
+    undisturbed = run(tmp_path / "once", channels, wishes)
+    disturbed = run(tmp_path / "often", channels, wishes, *drawn(4))
+    assert disturbed.read_bytes() == undisturbed.read_bytes()
+
+
+def test_a_stop_while_nothing_comes_ends_the_job_in_order(tmp_path: Path) -> None:
+    channel = augmented_manifest(tmp_path / "train", 4, 0)
+    late = Channel(
+        "train", channel.source, "link", channel.content_type, pipe=channel.pipe, manners=PipeManners(late_seconds=600)
+    )
+    job = TrainingJob(piped_request((late,), PICTURES, checkpoints=True), TRAIN, Storage(tmp_path / "s3"))
+    result = run_job(job, tmp_path / "opt-ml", Interruption(Moment(0.5, "^Plan"), "stop"))
+    assert (result.status, result.exit_code) == ("Stopped", 0), result.log_text()
+    assert "Stopped before the first step" in result.log_text()
+    assert result.seconds_after_sigterm is not None
+    assert result.seconds_after_sigterm < 30.0

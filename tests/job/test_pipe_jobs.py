@@ -1,0 +1,92 @@
+"""Do whole jobs learn from pipes what they learn from files?"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+from coloured_pictures import COLOURS
+from models.tiny_transformers import write_folder
+from piped import IMAGE_STREAMS, NAMES, TEXT_STREAMS, augmented_manifest, image_records, named, piped_request
+from sagemaker_simulator import Channel, feed_pipes, lay_out
+from whole_jobs import Ended, finished, run_here
+
+FROM_SCRATCH = {
+    "model_name": "resnet18",
+    "strategy": "from_scratch",
+    "image_size": "32",
+    "epochs": "3",
+    "batch_size": "8",
+    "shuffle_buffer": "16",
+    "workers": "2",
+}
+CLASSES = {"class_names": ",".join(NAMES), "num_training_samples": "48"}
+
+
+def train_from_pipes(place: Path, channels: tuple[Channel, ...], wishes: Mapping[str, str]) -> Ended:
+    """Run a job in this process, its pipes fed by others."""
+    request = piped_request(channels, wishes)
+    folder = lay_out(place / "opt-ml", request)
+    feeders = feed_pipes(folder, request)
+    try:
+        return run_here(folder)
+    finally:
+        for feeder in feeders:
+            feeder.cut()
+
+
+@pytest.mark.parametrize("form", IMAGE_STREAMS)
+def test_pictures_from_pipes_are_learned(tmp_path: Path, form: str) -> None:
+    write = IMAGE_STREAMS[form]
+    channels = (write(tmp_path / "train", 16, 0), named(write(tmp_path / "validation", 6, 100), "validation"))
+    job = finished(train_from_pipes(tmp_path, channels, {**FROM_SCRATCH, **CLASSES}))
+    assert job.artifact()["labels"] == list(COLOURS)
+    metrics = job.metrics()
+    assert metrics["validation"]["records"] == 18
+    assert metrics["validation"]["accuracy"] > 0.8
+    assert metrics["job"]["steps"] == 18
+    assert len(job.accuracies()) == 3
+    assert "repeats 16 predictions" in job.log
+
+
+@pytest.mark.parametrize("form", TEXT_STREAMS)
+def test_texts_from_pipes_are_learned(tmp_path: Path, form: str) -> None:
+    write = TEXT_STREAMS[form]
+    network = Channel("model", write_folder(tmp_path / "bert", "bert"))
+    channels = (
+        write(tmp_path / "train", 160, 0),
+        named(write(tmp_path / "validation", 40, 500), "validation"),
+        network,
+    )
+    wishes = {"epochs": "6", "batch_size": "8", "learning_rate": "0.003", "max_length": "16", "workers": "1"}
+    job = finished(train_from_pipes(tmp_path, channels, wishes))
+    assert job.artifact()["labels"] == ["bad", "good"]
+    assert job.metrics()["validation"]["records"] == 40
+    assert job.metrics()["validation"]["accuracy"] > 0.9
+
+
+def test_classes_and_number_are_found_out_by_a_first_pass(tmp_path: Path) -> None:
+    job = finished(train_from_pipes(tmp_path, (augmented_manifest(tmp_path / "train", 8),), FROM_SCRATCH))
+    assert "a first pass of" in job.log
+    assert job.artifact()["labels"] == list(COLOURS)
+    assert (job.metrics()["job"]["steps"], "repeats 16 predictions" in job.log) == (9, True)
+
+
+def test_a_class_that_nobody_announced(tmp_path: Path) -> None:
+    wishes = {**FROM_SCRATCH, "class_names": "blue,green", "num_training_samples": "48"}
+    job = train_from_pipes(tmp_path, (augmented_manifest(tmp_path / "train", 4),), wishes)
+    assert job.exit_code == 1
+    assert job.failure.startswith("channel 'train': record ")
+    assert "has the class 'red', which nobody announced" in job.failure
+
+
+def test_a_stream_that_is_cut_off(tmp_path: Path) -> None:
+    channel = image_records(tmp_path / "train", 4)
+    part = tmp_path / "train" / "part-1.rec"
+    part.write_bytes(part.read_bytes()[:-3])
+    job = train_from_pipes(tmp_path, (channel,), {**FROM_SCRATCH, **CLASSES})
+    assert job.exit_code == 1
+    assert job.failure.startswith("channel 'train', epoch 0: the stream ends in the middle of a RecordIO record, in")
+    assert "record 11 (from 0), which begins at byte" in job.failure

@@ -1,0 +1,89 @@
+"""Do the simulated pipes send what the platform would send, and bear what readers do?"""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from sagemaker_simulator import PipeFeeder, PipeManners, PipeSource
+from sagemaker_simulator.object_stream import epoch_bytes
+from simulated_jobs import eventually
+
+RECORD = b"\x0a\x23\xd7\xce"
+
+
+def stream(source: Path, options: PipeSource, epoch: int = 0) -> bytes:
+    return b"".join(epoch_bytes(source, options, epoch))
+
+
+def prefix(folder: Path) -> Path:
+    for key, content in {"b.txt": "B", "a/z.txt": "Z", "a.txt": "A", "c.txt": "C"}.items():
+        (folder / key).parent.mkdir(parents=True, exist_ok=True)
+        (folder / key).write_text(content)
+    return folder
+
+
+def test_objects_in_the_order_of_their_keys(tmp_path: Path) -> None:
+    assert stream(prefix(tmp_path), PipeSource()) == b"AZBC"
+
+
+def test_objects_in_the_order_of_a_manifest(tmp_path: Path) -> None:
+    manifest = prefix(tmp_path) / "list.manifest"
+    manifest.write_text(json.dumps([{"prefix": "s3://bucket/"}, "c.txt", "a/z.txt"]))
+    assert stream(manifest, PipeSource("ManifestFile")) == b"CZ"
+
+
+def test_attributes_in_the_order_of_their_names(tmp_path: Path) -> None:
+    manifest = prefix(tmp_path) / "train.manifest"
+    manifest.write_text('{"label": 1, "source-ref": "s3://bucket/a.txt", "other": 2}\n')
+    options = PipeSource("AugmentedManifestFile", ("source-ref", "label"), wrapped=True)
+    length = (1).to_bytes(4, "little")
+    assert stream(manifest, options) == RECORD + length + b"A\0\0\0" + RECORD + length + b"1\0\0\0"
+
+
+def test_shuffling_changes_the_order_from_epoch_to_epoch_and_shards_divide_it(tmp_path: Path) -> None:
+    source = prefix(tmp_path)
+    orders = {stream(source, PipeSource(shuffle_seed=1), epoch) for epoch in range(8)}
+    assert len(orders) > 1
+    assert {bytes(sorted(order)) for order in orders} == {b"ABCZ"}
+    shards = [stream(source, PipeSource(shard=(host, 6))) for host in range(6)]
+    assert (b"".join(shards), shards[4:]) == (b"AZBC", [b"", b""])
+
+
+def test_announced_compression_is_undone(tmp_path: Path) -> None:
+    (tmp_path / "a.gz").write_bytes(gzip.compress(b"plain"))
+    assert stream(tmp_path, PipeSource(inflated=True)) == b"plain"
+    assert stream(tmp_path, PipeSource()).startswith(b"\x1f\x8b")
+
+
+@contextmanager
+def fed(source: Path, folder: Path, manners: PipeManners) -> Iterator[None]:
+    folder.mkdir()
+    feeder = PipeFeeder("train", folder, source, PipeSource(), manners)
+    try:
+        yield
+    finally:
+        feeder.cut()
+
+
+def test_a_pipe_for_each_epoch_also_late_and_slow(tmp_path: Path) -> None:
+    source, folder = prefix(tmp_path / "s3"), tmp_path / "data"
+    with fed(source, folder, PipeManners(late_seconds=0.1, bytes_per_second=40.0, burst_bytes=1, ahead=0)):
+        for epoch in range(2):
+            eventually((folder / f"train_{epoch}").exists)
+            assert (folder / f"train_{epoch}").read_bytes() == b"AZBC"
+
+
+def test_an_early_close_leads_to_the_next_epoch(tmp_path: Path) -> None:
+    (tmp_path / "big").write_bytes(bytes(1 << 20))
+    with fed(tmp_path / "big", tmp_path / "data", PipeManners()):
+        eventually((tmp_path / "data" / "train_0").exists)
+        with (tmp_path / "data" / "train_0").open("rb", buffering=0) as pipe:
+            assert pipe.read(1) == b"\0"
+        eventually((tmp_path / "data" / "train_1").exists)
+        assert len((tmp_path / "data" / "train_1").read_bytes()) == 1 << 20
+        assert not os.path.lexists(tmp_path / "data" / "train_0")

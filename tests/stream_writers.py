@@ -1,0 +1,52 @@
+"""Writers of the formats that a stream may have, written from the formats' descriptions and not from the readers."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator, Sequence
+
+import google_crc32c
+
+MAGIC = struct.pack("<I", 0xCED7230A)
+
+
+def recordio(payload: bytes, flag: int = 0) -> bytes:
+    """One record, or one part of a record."""
+    return MAGIC + struct.pack("<I", flag << 29 | len(payload)) + payload + bytes(-len(payload) % 4)
+
+
+def in_parts(parts: Sequence[bytes]) -> bytes:
+    """One record in several parts."""
+    flags = [1, *[2] * (len(parts) - 2), 3]
+    return b"".join(recordio(part, flag) for part, flag in zip(parts, flags, strict=True))
+
+
+def escaped_recordio(payload: bytes) -> bytes:
+    """One record as MXNet writes it: split where the magic stands at a multiple of 4, which is left out."""
+    parts, begin = [], 0
+    for at in range(0, len(payload) - 3, 4):
+        if payload[at : at + 4] == MAGIC:
+            parts.append(payload[begin:at])
+            begin = at + 4
+    parts.append(payload[begin:])
+    return recordio(payload) if len(parts) == 1 else in_parts(parts)
+
+
+def tfrecord(payload: bytes) -> bytes:
+    """One TFRecord."""
+    length = struct.pack("<Q", len(payload))
+    return length + _masked(length) + payload + _masked(payload)
+
+
+def _masked(content: bytes) -> bytes:
+    crc = google_crc32c.value(content)
+    return struct.pack("<I", ((crc >> 15 | crc << 17 & 0xFFFFFFFF) + 0xA282EAD8) & 0xFFFFFFFF)
+
+
+def cut(content: bytes, sizes: Sequence[int]) -> Iterator[bytearray]:
+    """The same bytes in chunks whose sizes go round and round."""
+    at, turn = 0, 0
+    while at < len(content):
+        size = max(1, sizes[turn % len(sizes)]) if sizes else len(content)
+        yield bytearray(content[at : at + size])
+        at, turn = at + size, turn + 1
