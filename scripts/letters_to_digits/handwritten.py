@@ -10,12 +10,13 @@ from sklearn.datasets import load_digits
 from letters_to_digits.pictures import SIDE, Grey, Pictures
 
 INK = 16
+MARGIN = 3
 
 
 def read_digits() -> Pictures:
     """Read the 1,797 digits of the test part of "Optical Recognition of Handwritten Digits" (UCI, 43 writers).
 
-    Each is 8 x 8 values of 0..16, the ink in 4 x 4 blocks of a scan of 32 x 32; they are smoothly enlarged to that.
+    Each is 8 x 8 values of 0..16, the ink in 4 x 4 blocks of a scan; they are smoothly enlarged.
     """
     digits = load_digits()
     pixels = np.stack([enlarged(values) for values in digits.images])
@@ -23,7 +24,11 @@ def read_digits() -> Pictures:
 
 
 def enlarged(values: npt.NDArray[np.float64]) -> Grey:
-    """Enlarge `[8, 8]` values of 0..16 to `[SIDE, SIDE]` of 0..255, without steps between the blocks."""
+    """Enlarge `[8, 8]` values of 0..16 to 0..255 in the middle of `[SIDE, SIDE]`, without steps between the blocks.
+
+    The strokes reach the edges of what is given. Networks see the middle of a picture, so there is a margin to lose.
+    """
     image = Image.fromarray((values / INK * 255).astype(np.float32))
-    smooth = np.asarray(image.resize((SIDE, SIDE), Image.Resampling.BICUBIC))
-    return np.clip(np.round(smooth), 0, 255).astype(np.uint8)
+    inner = SIDE - 2 * MARGIN
+    smooth = np.asarray(image.resize((inner, inner), Image.Resampling.BICUBIC))
+    return np.pad(np.clip(np.round(smooth), 0, 255).astype(np.uint8), MARGIN)
