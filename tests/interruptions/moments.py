@@ -53,9 +53,4 @@ def at_file(pattern: str, earliest: float, seconds: float) -> Disturbance:
 
 def after_uploads(count: int) -> Disturbance:
     """When so many checkpoints of this start lie in S3 wholly."""
-    marks = ("manifest.json", "weights.json", "weights.safetensors", "progress.json", "optimizer.safetensors")
-    return Disturbance(
-        f"{count} checkpoints are uploaded",
-        lambda glimpse: all(glimpse.checkpoints(f"{mark}.sagemaker-uploaded") >= count for mark in marks),
-        0.05,
-    )
+    return Disturbance(f"{count} checkpoints are uploaded", lambda glimpse: glimpse.uploaded() >= count)

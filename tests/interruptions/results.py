@@ -19,12 +19,15 @@ class Left:
     """What an uninterrupted and an interrupted job must have in common.
 
     Attributes:
-        metrics: without the account of interruptions, the only thing that may differ.
-        files: other files of the artifact and of the output, by name.
+        metrics: without the account of interruptions.
+        report: without that account, times, the request, in which some things may differ, and the findings of rules,
+            some of which look at the network now and then, counted from the start of the process.
+        files: other files of the artifact and of the output, by name; the report's page shows its times.
     """
 
     tensors: dict[str, Tensor]
     metrics: dict[str, Any]
+    report: dict[str, Any]
     files: dict[str, bytes]
 
 
@@ -33,9 +36,16 @@ def left_in(folder: JobFolder) -> Left:
     metrics = json.loads((folder.output_data / "metrics.json").read_text("utf-8"))
     assert metrics.pop("interruptions")["starts"] >= 1
     paths = [path for root in (folder.model, folder.output_data) for path in sorted(root.rglob("*")) if path.is_file()]
-    others = [path for path in paths if path.name not in {"model.safetensors", "metrics.json"}]
+    told = {"model.safetensors", "metrics.json", "report.json", "report.html"}
+    others = [path for path in paths if path.name not in told]
     files = {path.relative_to(folder.root).as_posix(): path.read_bytes() for path in others}
-    return Left(load_file(folder.model / "model.safetensors"), metrics, files)
+    return Left(load_file(folder.model / "model.safetensors"), metrics, _report_in(folder), files)
+
+
+def _report_in(folder: JobFolder) -> dict[str, Any]:
+    report: dict[str, Any] = json.loads((folder.output_data / "report.json").read_text("utf-8"))
+    del report["interruptions"], report["time"], report["cost"]["seconds"], report["asked"], report["findings"]
+    return report
 
 
 def account_in(folder: JobFolder) -> dict[str, float]:
@@ -53,6 +63,8 @@ def assert_same_bits(found: Left, expected: Left) -> None:
         assert tensor.shape == other.shape
         assert torch.equal(tensor.reshape(-1).view(torch.uint8), other.reshape(-1).view(torch.uint8)), name
     assert found.metrics == expected.metrics
+    differing = [name for name in expected.report | found.report if found.report.get(name) != expected.report.get(name)]
+    assert not differing, [(name, found.report.get(name), expected.report.get(name)) for name in differing]
     assert found.files == expected.files
 
 

@@ -39,8 +39,19 @@ class Glimpse:
 
     def checkpoints(self, pattern: str) -> int:
         """Files of that name in the checkpoints' folders."""
+        return len(self._files(pattern))
+
+    def uploaded(self) -> int:
+        """Checkpoints of which the agent has marked every file."""
+        unmarked = {Path(file).parent for file in self._files("*") if not self._marked(file)}
+        return len({Path(file).parent for file in self._files("manifest.json.sagemaker-uploaded")} - unmarked)
+
+    def _marked(self, file: str) -> bool:
+        return ".sagemaker-" in file or Path(f"{file}.sagemaker-uploaded").exists()
+
+    def _files(self, pattern: str) -> list[str]:
         folder = glob.escape(str(self.folder.checkpoints))
-        return len(glob.glob(f"{folder}/step-*/{pattern}"))  # noqa: PTH207 - Path.glob fails where a folder goes meanwhile
+        return glob.glob(f"{folder}/step-*/{pattern}")  # noqa: PTH207 - Path.glob fails where a folder goes meanwhile
 
 
 @dataclass(frozen=True)
