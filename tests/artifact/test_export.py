@@ -106,9 +106,9 @@ def test_the_same_network_gives_the_same_bytes(pictures: Backbone, tmp_path: Pat
 def test_an_earlier_artifact_goes_and_foreign_files_stay(texts: Backbone, pictures: Backbone, tmp_path: Path) -> None:
     TEXTS.export(tmp_path, texts)
     (tmp_path / "notes.txt").write_text("mine", encoding="utf-8")
-    (tmp_path / "code" / "requirements.txt").write_text("mine", encoding="utf-8")
+    (tmp_path / "code" / "notes.txt").write_text("mine", encoding="utf-8")
     PICTURES.export(tmp_path, pictures)
-    assert files_of(tmp_path) == sorted([*PLAIN_FILES, "code/requirements.txt", "notes.txt"])
+    assert files_of(tmp_path) == sorted([*PLAIN_FILES, "code/notes.txt", "notes.txt"])
     assert answers(tmp_path, pictures)
 
 
