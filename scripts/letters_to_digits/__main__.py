@@ -108,7 +108,7 @@ def read_options() -> Options:
     parser.add_argument("--folder", type=Path, help="where everything goes; default: a new temporary folder")
     parser.add_argument("--per-class", type=int, default=5, help="pictures of each digit to learn from (default: 5)")
     parser.add_argument("--variants", type=int, default=4, help="pictures of each letter in each font (default: 4)")
-    parser.add_argument("--epochs", type=int, default=10, help="passes over the digits (default: 10)")
+    parser.add_argument("--epochs", type=int, default=5, help="passes over the digits (default: 5)")
     parser.add_argument("--seed", type=int, default=0, help="decides all that is random (default: 0)")
     parser.add_argument("--show-logs", action="store_true", help="print what the jobs log")
     given = parser.parse_args()

@@ -64,7 +64,9 @@ def test_a_member_that_is_no_file(kind: bytes, target: str, tmp_path: Path) -> N
         unpack(path, tmp_path / "scratch")
 
 
-@pytest.mark.parametrize("content", [b"", b"no archive at all", gzip.compress(b"no tar", mtime=0), b"\x1f\x8b\x08\x00broken"])
+@pytest.mark.parametrize(
+    "content", [b"", b"no archive at all", gzip.compress(b"no tar", mtime=0), b"\x1f\x8b\x08\x00broken"]
+)
 def test_what_is_no_archive(content: bytes, tmp_path: Path) -> None:
     path = tmp_path / "model.tar.gz"
     path.write_bytes(content)
