@@ -64,7 +64,10 @@ def complete(paths: Paths, files: JobFiles) -> None:
             raise PlatformError(f"{folder} cannot be written by user {os.getuid()}: mount it writable for this user.")
     for name, value in defaults.items():
         if not (paths.config / name).exists():
-            (paths.config / name).write_text(json.dumps(value), encoding="utf-8")
+            # Whole or not at all: a stop may come here, and the next start in this folder reads what is there.
+            partial = paths.config / f".{name}.partial"
+            partial.write_text(json.dumps(value), encoding="utf-8")
+            partial.replace(paths.config / name)
 
 
 def way(files: JobFiles, environment: Mapping[str, str]) -> dict[str, str]:

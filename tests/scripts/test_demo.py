@@ -62,4 +62,4 @@ def test_pretrained_weights_beat_random_ones_where_the_same_layers_learn(tmp_pat
     lines = ended.stdout.partition("---\n")[2].partition("\n\n")[0].splitlines()
     accuracy = {words[0]: float(words[3]) for words in map(str.split, lines)}
     assert list(accuracy) == ["feature_extraction", "partial", "full", "from_scratch"]
-    assert accuracy["full"] > accuracy["from_scratch"]
+    assert min(accuracy[name] for name in accuracy if name != "from_scratch") > accuracy["from_scratch"]
