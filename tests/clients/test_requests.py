@@ -68,7 +68,10 @@ def plain_request(sdk: str, example: str) -> Request:
 
 
 def normalised(request: Request) -> Request:
-    """Without the name, and with the platform's defaults, which one SDK leaves out and the other spells out."""
+    """Without the name, and with the platform's defaults, which one SDK leaves out and the other spells out.
+
+    The Debugger's collections come in alphabetical order: the SDK keeps them in a set.
+    """
     request = copy.deepcopy(request)
     assert TIMESTAMP.fullmatch(request.pop("TrainingJobName"))
     assert request["OutputDataConfig"].pop("CompressionType", "GZIP") == "GZIP"
@@ -77,6 +80,8 @@ def normalised(request: Request) -> Request:
     if "CheckpointConfig" in request:
         assert request["CheckpointConfig"].pop("LocalPath", "/opt/ml/checkpoints") == "/opt/ml/checkpoints"
         request["CheckpointConfig"]["S3Uri"] = TIMESTAMP.sub("JOB", request["CheckpointConfig"]["S3Uri"])
+    if "DebugHookConfig" in request:
+        request["DebugHookConfig"]["CollectionConfigurations"].sort(key=lambda one: one["CollectionName"])
     return request
 
 
@@ -145,8 +150,8 @@ def test_incremental_training(sent: Sent, sdk: str) -> None:
 
 def test_debugger_configuration(sent: Sent) -> None:
     collections = [
-        {"CollectionName": "losses", "CollectionParameters": {"save_interval": "50"}},
         {"CollectionName": "gradients", "CollectionParameters": {"save_interval": "500"}},
+        {"CollectionName": "losses", "CollectionParameters": {"save_interval": "50"}},
     ]
     assert request_of(sent, "sdk_v2", "debugger") == {
         **plain_request("sdk_v2", "debugger"),
