@@ -131,6 +131,26 @@ def test_fast_file_mode(sent: Sent, sdk: str) -> None:
 
 
 @pytest.mark.parametrize("sdk", SDKS)
+def test_pipe_mode(sent: Sent, sdk: str) -> None:
+    expected = plain_request(sdk, "pipe")
+    for one in expected["InputDataConfig"]:
+        one["InputMode"] = "Pipe"
+    assert request_of(sent, sdk, "pipe") == expected
+
+
+@pytest.mark.parametrize("sdk", SDKS)
+def test_augmented_manifest(sent: Sent, sdk: str) -> None:
+    expected = plain_request(sdk, "augmented_manifest")
+    expected["HyperParameters"]["attribute_names"] = "source-ref,class"
+    for one in expected["InputDataConfig"]:
+        one |= {"InputMode": "Pipe", "ContentType": "application/x-recordio", "RecordWrapperType": "RecordIO"}
+        source = one["DataSource"]["S3DataSource"]
+        source |= {"S3DataType": "AugmentedManifestFile", "AttributeNames": ["source-ref", "class"]}
+    expected["InputDataConfig"][0]["ShuffleConfig"] = {"Seed": 1}
+    assert request_of(sent, sdk, "augmented_manifest") == expected
+
+
+@pytest.mark.parametrize("sdk", SDKS)
 def test_spot(sent: Sent, sdk: str) -> None:
     assert request_of(sent, sdk, "spot") == {
         **plain_request(sdk, "spot"),

@@ -1,0 +1,27 @@
+"""Trains in Pipe mode: objects stream from S3 as they are read, so training begins with the first and no disk fills.
+
+    scripts/example sdk_v3/pipe --image IMAGE --role ROLE --channel train=s3://bucket/shards/ --output s3://bucket/jobs \\
+        --hyperparameter class_names=cat,dog --hyperparameter num_training_samples=100000
+
+The objects under the prefix may be tar shards, RecordIO, TFRecord, JSON Lines or CSV; the job sees which from their first
+bytes. Classes and number of records are found out by a first pass where they are not announced. Local mode has no Pipe
+mode: it copies all files first, and says nothing; `scripts/run-local --input-mode Pipe` has.
+"""
+
+from __future__ import annotations
+
+from examples.sdk_v3.trainers import inputs_of, trainer_for
+from examples.settings import Settings, read_settings
+
+
+def main(settings: Settings) -> None:
+    """Train on channels that stream."""
+    trainer = trainer_for(settings)
+    channels = [trainer.create_input_data_channel(one.channel_name, one.data_source) for one in inputs_of(settings)]
+    for channel in channels:
+        channel.input_mode = "Pipe"
+    trainer.train(input_data_config=channels, wait=settings.wait)
+
+
+if __name__ == "__main__":
+    main(read_settings(__doc__, has_local_form=False))
