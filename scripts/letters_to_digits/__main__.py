@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from letters_to_digits.channels import Channels, write_digits, write_letters
-from letters_to_digits.jobs import JobFailedError, Outcome, Workshop
+from letters_to_digits.jobs import JobFailedError, Outcome, Runner, Workshop
 from letters_to_digits.table import BASELINE, comparison
+from sagemaker_simulator import Container
 
 STRATEGIES = ("feature_extraction", "partial", "full", BASELINE)
 
@@ -23,6 +24,9 @@ LETTERS = PICTURES | {
     "batch_size": "64",
     "label_smoothing": "0.1",
 }
+# In the image a job needs no network, and writes nowhere but in its own folders.
+READ_ONLY = ("--read-only", "--tmpfs", "/tmp")  # noqa: S108 - the container's own
+
 # Ten classes of equal size make whole batches of ten: a last batch of two would upset the normalisation.
 DIGITS = PICTURES | {"batch_size": "10"}
 
@@ -37,12 +41,14 @@ class Options:
     epochs: int
     seed: int
     show_logs: bool
+    image: str | None = None
 
 
 def main() -> int:
     """Run the demonstration; the exit code is 1 where a job failed."""
     options = read_options()
-    workshop = Workshop(options.folder / "jobs", sys.stdout if options.show_logs else None)
+    container = Container(options.image, options=READ_ONLY) if options.image else None
+    workshop = Workshop(options.folder / "jobs", sys.stdout if options.show_logs else None, container)
     print(f"Everything goes into {options.folder}\n")
     letters = write_letters(options.folder / "letters", options.variants, options.seed)
     digits = write_digits(options.folder / "digits", options.per_class, options.seed)
@@ -60,7 +66,7 @@ def main() -> int:
     return 0 if len(outcomes) == len(STRATEGIES) else 1
 
 
-def adapt(workshop: Workshop, digits: Channels, base: Outcome, options: Options) -> dict[str, Outcome]:
+def adapt(workshop: Runner, digits: Channels, base: Outcome, options: Options) -> dict[str, Outcome]:
     """Run a job per strategy; those that failed are missing in the result."""
     outcomes = {}
     for strategy in STRATEGIES:
@@ -75,7 +81,7 @@ def adapt(workshop: Workshop, digits: Channels, base: Outcome, options: Options)
     return outcomes
 
 
-def run(workshop: Workshop, name: str, channels: Channels, hyperparameters: dict[str, str]) -> Outcome | None:
+def run(workshop: Runner, name: str, channels: Channels, hyperparameters: dict[str, str]) -> Outcome | None:
     """Run a job and say in a line how it went."""
     print(f"  {name}: ", end="", flush=True)
     try:
@@ -111,13 +117,14 @@ def read_options() -> Options:
     parser.add_argument("--epochs", type=int, default=5, help="passes over the digits (default: 5)")
     parser.add_argument("--seed", type=int, default=0, help="decides all that is random (default: 0)")
     parser.add_argument("--show-logs", action="store_true", help="print what the jobs log")
+    parser.add_argument("--image", metavar="NAME", help="run the jobs in this image by docker, without a network")
     given = parser.parse_args()
     if not 1 <= given.per_class <= 80:
         parser.error(f"--per-class {given.per_class}: 1 to 80 are possible with about 180 pictures of each digit")
     if given.folder is not None and given.folder.exists() and any(given.folder.iterdir()):
         parser.error(f"--folder {given.folder} is not empty")
     folder = Path(tempfile.mkdtemp(prefix="finetune-demo-")) if given.folder is None else given.folder.absolute()
-    return Options(folder, given.per_class, given.variants, given.epochs, given.seed, given.show_logs)
+    return Options(folder, given.per_class, given.variants, given.epochs, given.seed, given.show_logs, given.image)
 
 
 if __name__ == "__main__":

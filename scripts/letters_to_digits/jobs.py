@@ -7,9 +7,18 @@ import tarfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TextIO
+from typing import Any, Protocol, TextIO
 
-from sagemaker_simulator import Channel, JobResult, Storage, TrainingJob, TrainingRequest, run_job, toolkit_command
+from sagemaker_simulator import (
+    Channel,
+    Container,
+    JobResult,
+    Storage,
+    TrainingJob,
+    TrainingRequest,
+    run_job,
+    toolkit_command,
+)
 
 MODULE = {"SAGEMAKER_TRAINING_MODULE": "finetune.entry:main"}
 
@@ -37,17 +46,30 @@ class Outcome:
     model: Path
 
 
+class Runner(Protocol):
+    """Something that runs jobs."""
+
+    def run(self, name: str, channels: Mapping[str, Path], hyperparameters: Mapping[str, str]) -> Outcome:
+        """Run a job to its end.
+
+        Raises:
+            JobFailedError: it ended otherwise than completed.
+        """
+
+
 @dataclass(frozen=True, slots=True)
 class Workshop:
-    """Where jobs run.
+    """Runs jobs on this machine, in containers or as processes.
 
     Attributes:
         folder: gets a folder per job, with its `/opt/ml`, its log and its artifacts.
         echo: a stream that gets the jobs' logs, or `None`.
+        container: how jobs run in an image, or `None`.
     """
 
     folder: Path
     echo: TextIO | None = None
+    container: Container | None = None
 
     def run(self, name: str, channels: Mapping[str, Path], hyperparameters: Mapping[str, str]) -> Outcome:
         """Run a job to its end.
@@ -59,9 +81,11 @@ class Workshop:
             name=name,
             channels=tuple(Channel(channel, source) for channel, source in channels.items()),
             hyperparameters=hyperparameters,
-            environment=MODULE,
+            environment={} if self.container else MODULE,
         )
-        job = TrainingJob(request, toolkit_command(), Storage(self.folder / name / "s3"), echo=self.echo)
+        command = ("train",) if self.container else toolkit_command()
+        storage = Storage(self.folder / name / "s3")
+        job = TrainingJob(request, command, storage, echo=self.echo, container=self.container)
         return outcome_of(run_job(job, self.folder / name / "opt-ml"))
 
 
@@ -78,11 +102,22 @@ def outcome_of(result: JobResult) -> Outcome:
         member = archive.extractfile("metrics.json")
         assert member is not None  # noqa: S101 - only a folder of that name would give None
         metrics = json.load(member)
+    return read_metrics(metrics, result.seconds, result.model)
+
+
+def read_metrics(metrics: Mapping[str, Any], seconds: float, model: Path) -> Outcome:
+    """What the `metrics.json` of a model says.
+
+    Args:
+        metrics: its content.
+        seconds: that the job took.
+        model: where the artifact lies.
+    """
     evaluated = {channel: found for channel, found in metrics.items() if "accuracy" in found}
     return Outcome(
         trainable_parameters=int(metrics["job"]["trainable_parameters"]),
-        seconds=result.seconds,
+        seconds=seconds,
         accuracy={channel: float(found["accuracy"]) for channel, found in evaluated.items()},
         records={channel: int(found["records"]) for channel, found in evaluated.items()},
-        model=result.model,
+        model=model,
     )

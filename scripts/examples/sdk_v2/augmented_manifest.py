@@ -1,11 +1,11 @@
 """Trains on what Ground Truth labelled: an augmented manifest, whose pictures the platform streams with their labels.
 
-    scripts/example sdk_v2/augmented_manifest --image IMAGE --role ROLE --output s3://bucket/jobs \\
-        --channel train=s3://bucket/labelled/output.manifest
+    scripts/example sdk_v2/augmented_manifest --image IMAGE --role ROLE --output s3://bucket/jobs --channel train=URI
 
-The label's attribute is taken to be `class`. The platform does not tell the container which attributes it streams, so
-the job is told by a hyperparameter of the same name. Shuffled, because manifests are often sorted: on spot capacity leave
-that out, and an interruption changes no bit.
+`URI` is that of the manifest, such as `s3://bucket/labelled/output.manifest`, whose labels are taken to stand in the
+attribute `class`. The platform does not tell the container which attributes it streams, so the job is told by a
+hyperparameter of the same name. Shuffled, because manifests are often sorted: on spot capacity leave that out, and an
+interruption changes no bit.
 """
 
 from __future__ import annotations

@@ -1,11 +1,11 @@
-"""Trains in Pipe mode: objects stream from S3 as they are read, so training begins with the first and no disk fills.
+"""Trains in Pipe mode: objects stream from S3 as they are read, so training begins at once and no disk fills.
 
-    scripts/example sdk_v3/pipe --image IMAGE --role ROLE --channel train=s3://bucket/shards/ --output s3://bucket/jobs \\
-        --hyperparameter class_names=cat,dog --hyperparameter num_training_samples=100000
+    scripts/example sdk_v3/pipe --image IMAGE --role ROLE --channel train=s3://bucket/shards/ --output s3://bucket/jobs
 
-The objects under the prefix may be tar shards, RecordIO, TFRecord, JSON Lines or CSV; the job sees which from their first
-bytes. Classes and number of records are found out by a first pass where they are not announced. Local mode has no Pipe
-mode: it copies all files first, and says nothing; `scripts/run-local --input-mode Pipe` has.
+The objects under the prefix may be tar shards, RecordIO, TFRecord, JSON Lines or CSV; the job sees which from their
+first bytes. Classes and number of records are found out by a first pass, which `--hyperparameter class_names=cat,dog`
+and `--hyperparameter num_training_samples=100000` save. Local mode has no Pipe mode: it copies all files first, and
+says nothing; `scripts/run-local --input-mode Pipe` has.
 """
 
 from __future__ import annotations

@@ -1,0 +1,42 @@
+"""Do the demonstration's own jobs run in the image, as any user, without a network, on a root that is read-only?"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+from image.containers import AS_NOBODY, Harbour
+from letters_to_digits.__main__ import LETTERS, STRATEGIES, Options, adapt, run
+from letters_to_digits.channels import write_digits, write_letters
+from letters_to_digits.jobs import JobFailedError, Outcome, read_metrics
+from whole_jobs import request_of
+
+
+class Quay:
+    """Runs the demonstration's jobs in containers on a hand-made `/opt/ml`."""
+
+    def __init__(self, harbour: Harbour, folder: Path) -> None:
+        self.harbour = harbour
+        self.folder = folder
+
+    def run(self, name: str, channels: Mapping[str, Path], hyperparameters: Mapping[str, str]) -> Outcome:
+        """Run a job; the model is what lies in `/opt/ml/model`."""
+        code, container = self.harbour.run(self.folder / name, request_of(channels, hyperparameters), AS_NOBODY)
+        if code:
+            raise JobFailedError(container.log())
+        return read_metrics(container.metrics(), 0.0, container.folder.model)
+
+
+@pytest.mark.slow
+def test_every_strategy_adapts_the_printed_letters_in_the_image(harbour: Harbour, tmp_path: Path) -> None:
+    quay = Quay(harbour, tmp_path)
+    letters = write_letters(tmp_path / "letters", 2, 0)
+    base = run(quay, "base", letters, LETTERS | {"epochs": "2"})
+    assert base is not None
+    options = Options(tmp_path, per_class=5, variants=2, epochs=3, seed=0, show_logs=False)
+    outcomes = adapt(quay, write_digits(tmp_path / "digits", 5, 0), base, options)
+    assert tuple(outcomes) == STRATEGIES
+    assert all(outcome.records["test"] == 1697 for outcome in outcomes.values())
+    assert all(outcome.accuracy["test"] > 0.2 for outcome in outcomes.values())
