@@ -85,7 +85,7 @@ def test_a_job_that_did_less_gets_a_shorter_page(changes: dict[str, Any]) -> Non
 
 def test_leakage_is_said_in_the_verdict_and_in_its_section() -> None:
     said = Reader(page(example())).said
-    assert "Leakage: 1 records of validation are in train too" in said
+    assert "Leakage: 1 record of validation is in train too" in said
     assert "so the truth is lower" in said
 
 

@@ -46,9 +46,10 @@ def table(header: Sequence[str], rows: Iterable[Sequence[str]], *, class_: str =
     return tag("div", written, class_=f"scroll {class_}".strip(), tabindex="0", role="region", aria_label="table")
 
 
-def facts(pairs: Iterable[tuple[str, str]]) -> Piece:
-    """Names with values."""
-    return tag("dl", *(tag("div", tag("dt", name), tag("dd", value)) for name, value in pairs), class_="facts")
+def facts(pairs: Iterable[tuple[str, str]], *, small: bool = False) -> Piece:
+    """Names with values; `small` where values are short."""
+    kind = "facts small" if small else "facts"
+    return tag("dl", *(tag("div", tag("dt", name), tag("dd", value)) for name, value in pairs), class_=kind)
 
 
 def meter(share: float, text: str) -> Piece:
@@ -69,9 +70,30 @@ def number(value: object, digits: int = 3) -> str:
     return f"{value:,}" if isinstance(value, int) else f"{value:.{digits}f}"
 
 
+def counted(count: int, one: str, many: str | None = None) -> str:
+    """A number of things: `1 record`, `2,000 records`."""
+    return f"{count:,} {one if count == 1 else many or one + 's'}"
+
+
+def are(count: int) -> str:
+    """The verb for a number of things."""
+    return "is" if count == 1 else "are"
+
+
+def short(value: int) -> str:
+    """A large number in three digits, such as `8.39 M`."""
+    for unit, name in ((10**9, "G"), (10**6, "M"), (10**3, "k")):
+        if value >= unit:
+            return f"{value / unit:.3g} {name}"
+    return str(value)
+
+
 def small(value: float) -> str:
-    """A rate or another number that may be tiny, without trailing zeros."""
-    return f"{value:.3g}"
+    """A rate or another number that may be tiny, without trailing zeros: `0.003`, `2.5e-4`."""
+    if value == 0 or abs(value) >= 0.001:
+        return f"{value:.3g}"
+    mantissa, exponent = f"{value:.2e}".split("e")
+    return f"{float(mantissa):g}e{int(exponent)}"
 
 
 def seconds(value: float) -> str:

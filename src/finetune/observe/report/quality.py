@@ -6,7 +6,19 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from finetune.observe.report.charts import Axes, Line, line_chart, reliability
-from finetune.observe.report.markup import Piece, facts, joined, meter, number, percent, section, table, tag
+from finetune.observe.report.markup import (
+    Piece,
+    are,
+    counted,
+    facts,
+    joined,
+    meter,
+    number,
+    percent,
+    section,
+    table,
+    tag,
+)
 
 MOST_CLASSES_AS_MATRIX = 24
 _MOST_CONFUSIONS = 12
@@ -43,8 +55,8 @@ def classes(report: Mapping[str, Any]) -> Piece | None:
         for row in sorted(metrics["per_class"], key=lambda row: row["f1"] if row["f1"] is not None else 2.0)
     ]
     averages = [
-        (f"{kind} mean", "", *(percent(metrics[kind][name]) for name in ("precision", "recall", "f1")), "")
-        for kind in ("macro", "weighted")
+        (name, "", *(percent(metrics[kind][quality]) for quality in ("precision", "recall", "f1")), "")
+        for kind, name in (("macro", "mean"), ("weighted", "by records"))
     ]
     header = ("class", "records", "precision", "recall", "F1", "AUC")
     return section(
@@ -138,8 +150,8 @@ def wrong(report: Mapping[str, Any]) -> Piece | None:
         tag("div", *(_record(record) for record in found["records"]), class_=kind),
         name="wrong",
         wide=True,
-        lead=f"{found['count']:,} of {found['of']:,} records of {found['part']} are wrong. These are the surest ones:"
-        " often their labels are, rather than the model.",
+        lead=f"{found['count']:,} of {counted(found['of'], 'record')} of {found['part']} {are(found['count'])} wrong."
+        " These are the surest ones: often their labels are wrong, rather than the model.",
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from finetune.observe.report.markup import Piece, joined, meter, number, section, table, tag
+from finetune.observe.report.markup import Piece, are, counted, joined, meter, number, section, table, tag
 
 _MOST_ROWS = 50
 
@@ -50,7 +50,7 @@ def duplicates(report: Mapping[str, Any]) -> Piece:
         notices.append(
             notice(
                 "bad",
-                f"Leakage: {leak['records']:,} records of {second} are in {first} too",
+                f"Leakage: {counted(leak['records'], 'record')} of {second} {are(leak['records'])} in {first} too",
                 f"The model has seen them while it learnt, so the metrics of {second} are better than the truth.",
                 f"Remove them from {first} or {second}; they are listed below and in report.json.",
             )
@@ -59,7 +59,7 @@ def duplicates(report: Mapping[str, Any]) -> Piece:
         notices.append(
             notice(
                 "warn",
-                f"{found['contradictions']:,} contents occur with different labels",
+                counted(found["contradictions"], "content occurs", "contents occur") + " with different labels",
                 "At most one label of each can be learnt.",
                 "Correct or remove them.",
             )
@@ -89,7 +89,10 @@ def bad(report: Mapping[str, Any]) -> Piece:
         body = joined(
             [
                 notice(
-                    "warn", f"{len(rows):,} records were left out", "They count in no metric.", "Repair or remove them."
+                    "warn",
+                    counted(len(rows), "record was", "records were") + " left out",
+                    "What cannot be read counts in no metric.",
+                    "Repair it, or remove it.",
                 ),
                 shown,
             ]

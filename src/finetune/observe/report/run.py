@@ -9,6 +9,7 @@ from finetune.observe.report.charts import Axes, Line, line_chart, stacked
 from finetune.observe.report.markup import (
     DASH,
     Piece,
+    counted,
     facts,
     joined,
     meter,
@@ -16,6 +17,7 @@ from finetune.observe.report.markup import (
     percent,
     seconds,
     section,
+    short,
     small,
     table,
     tag,
@@ -49,9 +51,20 @@ def findings(report: Mapping[str, Any]) -> Piece:
     ]
     if not notices:
         watched = report["rules"]
-        said = f"{len(watched)} rules watched: {', '.join(watched)}." if watched else "No rule was asked for."
+        said = (
+            f"{counted(len(watched), 'rule')} watched, and none had anything to say."
+            if watched
+            else "No rule was asked for."
+        )
         notices = [notice("good", "Nothing found", said, None)]
-    return section("What the rules found", *notices, name="rules", wide=True)
+    return section("What the rules found", *notices, _watched(report["rules"]), name="rules", wide=True)
+
+
+def _watched(rules: Sequence[str]) -> Piece | None:
+    if not rules:
+        return None
+    names = tag("p", ", ".join(rules), class_="note")
+    return tag("details", tag("summary", "What watched"), names)
 
 
 def time(report: Mapping[str, Any]) -> Piece:
@@ -82,8 +95,8 @@ def layers(report: Mapping[str, Any]) -> Piece | None:
         drift, rate = group.get("drift"), group.get("rate")
         moved = meter(drift / most, percent(drift, 2)) if isinstance(drift, float) else "frozen"
         since = f"epoch {group['first_epoch'] + 1}" if group.get("first_epoch") is not None else DASH
-        rows.append((group["name"], number(group["parameters"]), small(rate) if rate else DASH, since, moved))
-    header = ("layers", "parameters", "highest rate", "learn from", "drift")
+        rows.append((group["name"], short(group["parameters"]), small(rate) if rate else DASH, since, moved))
+    header = ("layers", "parameters", "highest rate", "from", "drift")
     return section(
         "Layers and drift",
         table(header, rows, class_="tall"),
@@ -125,7 +138,11 @@ def interruptions(report: Mapping[str, Any]) -> Piece:
     ]
     if cost.get("price") is not None:
         pairs.append(("cost at the given price", f"{cost['price']:,.4f} for {cost['price_per_hour']:g} an hour"))
-    said = "The job ran through." if starts <= 1 else f"The job was interrupted {starts - 1} times."
+    said = (
+        "The job ran through."
+        if starts <= 1
+        else f"The job was interrupted {'once' if starts == 2 else f'{starts - 1} times'}."
+    )
     return section("Interruptions and cost", facts(pairs), name="interruptions", lead=said)
 
 
@@ -134,11 +151,7 @@ def request(report: Mapping[str, Any]) -> Piece:
     asked = report["asked"]
     given = [(name, tag("code", str(value))) for name, value in asked["hyperparameters"].items()]
     notes = tag("ul", *(tag("li", note) for note in asked["notes"])) if asked["notes"] else None
-    chosen = (
-        table(("hyperparameter", "value"), given, class_="words")
-        if given
-        else tag("p", "Every default.", class_="note")
-    )
+    chosen = facts(given, small=True) if given else tag("p", "Every default.", class_="note")
     effective = [(name, tag("code", str(value))) for name, value in asked["effective"].items()]
     versions = ", ".join(f"{name} {value}" for name, value in report["versions"].items())
     return section(
