@@ -5,13 +5,15 @@ from __future__ import annotations
 import subprocess
 import sys
 import threading
-from concurrent.futures import CancelledError
+import time
+from collections.abc import Iterator
+from concurrent.futures import CancelledError, Future
 from contextlib import closing
 
 import pytest
 import torch
 
-from finetune.data.look_ahead import Crew
+from finetune.data.look_ahead import Crew, Supply
 
 
 def test_results_and_errors_come_to_whoever_asks() -> None:
@@ -61,6 +63,82 @@ def test_closing_drops_what_is_not_begun() -> None:
     with pytest.raises(CancelledError):
         second.result()
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("data-")]
+
+
+def test_a_crew_grows() -> None:
+    with closing(Crew(1)) as crew:
+        crew.grow(3)
+        together = threading.Barrier(3)
+        assert sorted(call.result() for call in [crew.submit(together.wait) for _ in range(3)]) == [0, 1, 2]
+        assert crew.size == 3
+
+
+def late(crew: Crew, number: int) -> Future[int]:
+    def prepare() -> int:
+        time.sleep(0.01)
+        return number
+
+    return crew.submit(prepare)
+
+
+def test_late_items_bring_threads_up_to_a_limit_which_are_kept_and_change_no_item() -> None:
+    supply = Supply(1, 3)
+    assert list(supply.ahead(range(12), late)) == list(range(12))
+    assert supply.size == 3
+    assert supply.waited > 0.01
+    sizes: set[int] = set()
+
+    def seen(crew: Crew, number: int) -> Future[int]:
+        sizes.add(crew.size)
+        return late(crew, number)
+
+    assert list(supply.ahead(range(12), seen)) == list(range(12))
+    assert sizes == {3}
+
+
+def test_a_number_that_was_asked_for_is_kept_to() -> None:
+    supply = Supply(1, 1)
+    assert list(supply.ahead(range(12), late)) == list(range(12))
+    assert supply.size == 1
+
+
+def test_items_in_time_bring_no_threads() -> None:
+    def at_once(crew: Crew, number: int) -> Future[int]:
+        future: Future[int] = Future()
+        future.set_result(number)
+        return future
+
+    supply = Supply(1, 3)
+    assert list(supply.ahead(range(20), at_once)) == list(range(20))
+    assert supply.size == 1
+
+
+@pytest.mark.parametrize("size", [0, 1])
+def test_waiting_is_counted_for_items_and_for_what_becomes_of_them(size: int) -> None:
+    class Clock:
+        now = 0.0
+
+        def __call__(self) -> float:
+            return self.now
+
+    clock = Clock()
+
+    def asked() -> Iterator[int]:
+        for number in range(3):
+            clock.now += 1
+            yield number
+
+    def prepare(number: int) -> int:
+        clock.now += 10
+        return number
+
+    supply = Supply(size, size, clock)
+    if size:
+        assert list(supply.ahead(asked(), lambda crew, number: crew.submit(lambda: prepare(number)))) == [0, 1, 2]
+        assert supply.waited >= 3
+    else:
+        assert list(supply.alone(asked(), prepare)) == [0, 1, 2]
+        assert supply.waited == 33
 
 
 def test_a_worker_may_be_the_one_that_closes() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-from collections import deque
 from collections.abc import Callable, Generator, Iterable, Sequence
 from concurrent.futures import Future
 from contextlib import closing
@@ -16,14 +15,11 @@ from torch import Tensor
 
 from finetune.data.bad_records import BadContent, BadRecords
 from finetune.data.labels import LabelMap
-from finetune.data.look_ahead import Crew
+from finetune.data.look_ahead import Crew, Supply
 from finetune.data.order import batch_bounds, epoch_order, record_seed
 from finetune.data.record import Reader, Record
 from finetune.data.transforms import Transform
 from finetune.errors import DataError
-
-_MOST_AHEAD = 4
-"""Batches prepared before they are asked for: enough to even out slow records; each costs memory."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +53,11 @@ class BatchSource(Protocol):
     @property
     def expected(self) -> int | None:
         """Batches of an epoch, where that is known beforehand."""
+        ...
+
+    @property
+    def supply(self) -> Supply:
+        """Prepares the batches."""
         ...
 
     def iterate(self, epoch: int, first: int = 0) -> Generator[Batch, None, None]:
@@ -116,6 +117,7 @@ class BatchOptions:
         augment: vary the examples.
         workers: threads that prepare batches; with 0 the caller does. The batches are the same bits.
         pin_memory: put batches where a GPU can fetch them by itself; nothing where there is no GPU.
+        most_workers: threads that may prepare where batches are late.
     """
 
     batch_size: int
@@ -124,6 +126,7 @@ class BatchOptions:
     augment: bool
     workers: int
     pin_memory: bool
+    most_workers: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,6 +150,7 @@ class Batches:
 
     Attributes:
         dataset: what the batches are made of.
+        supply: prepares them.
     """
 
     def __init__(self, dataset: Dataset, options: BatchOptions, bad_records: BadRecords) -> None:
@@ -162,6 +166,7 @@ class Batches:
         self._bad_records = bad_records
         self._bounds = batch_bounds(len(dataset), options.batch_size)
         self._pins = options.pin_memory and torch.cuda.is_available()
+        self.supply = Supply(options.workers, options.most_workers)
 
     def __len__(self) -> int:
         """Number of batches in an epoch."""
@@ -169,7 +174,9 @@ class Batches:
 
     def without_augmentation(self) -> Batches:
         """The same batches of examples that are not varied."""
-        return Batches(self.dataset, replace(self._options, augment=False), self._bad_records)
+        plain = Batches(self.dataset, replace(self._options, augment=False), self._bad_records)
+        plain.supply = self.supply
+        return plain
 
     @property
     def channel(self) -> str:
@@ -224,31 +231,21 @@ class Batches:
         Raises:
             DataError: more records are bad than `bad_records` allows.
         """
-        prepared = self._ahead(lists, epoch) if self._options.workers else self._in_turn(lists, epoch)
+        if self.supply.size:
+            prepared = self.supply.ahead(lists, partial(self._submit, epoch))
+        else:
+            prepared = self.supply.alone(
+                lists, lambda positions: self._assemble(self._examples(positions, epoch, lambda: False))
+            )
         with closing(prepared):
             for batch, bad in prepared:
                 for record in bad:
                     self._bad_records.note(record.key, record.reason)
                 yield batch
 
-    def _in_turn(self, lists: Iterable[Sequence[int]], epoch: int) -> Generator[_Prepared, None, None]:
-        for positions in lists:
-            yield self._assemble(self._examples(positions, epoch, lambda: False))
-
-    def _ahead(self, lists: Iterable[Sequence[int]], epoch: int) -> Generator[_Prepared, None, None]:
-        most = min(self._options.workers + 1, _MOST_AHEAD)
-        waiting: deque[Future[_Prepared]] = deque()
-        with closing(Crew(self._options.workers)) as crew:
-            for positions in lists:
-                waiting.append(self._submit(crew, positions, epoch))
-                if len(waiting) > most:
-                    yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
-
-    def _submit(self, crew: Crew, positions: Sequence[int], epoch: int) -> Future[_Prepared]:
+    def _submit(self, epoch: int, crew: Crew, positions: Sequence[int]) -> Future[_Prepared]:
         """Cut a batch into a piece for each worker, so that the first one of an epoch is ready soon."""
-        size = -(-len(positions) // self._options.workers)
+        size = -(-len(positions) // crew.size)
         pieces = [
             crew.submit(partial(self._examples, positions[start : start + size], epoch, crew.stopping.is_set))
             for start in range(0, len(positions), size)

@@ -11,8 +11,7 @@ import logging
 import queue
 import random
 import threading
-from collections import deque
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import closing
 from dataclasses import dataclass
@@ -25,7 +24,7 @@ from finetune.data.bad_records import BadContent, BadRecords
 from finetune.data.batches import Batch, BatchOptions
 from finetune.data.kept_records import KeptRecords
 from finetune.data.labels import LabelMap
-from finetune.data.look_ahead import Crew
+from finetune.data.look_ahead import Crew, Supply
 from finetune.data.order import batch_bounds, record_seed
 from finetune.data.record import Content, Record
 from finetune.data.stream_order import StreamPosition, grouped, shuffled
@@ -35,7 +34,6 @@ from finetune.errors import DataError, did_you_mean
 
 _log = logging.getLogger(__name__)
 
-_MOST_AHEAD = 4
 _MOST_READ = 2
 _KEPT = 16
 _SLICE_SECONDS = 0.05
@@ -86,6 +84,7 @@ class StreamBatches:
         channel: name of the channel.
         label_map: numbers the classes.
         position: what a restarted job needs to know of the epoch that runs.
+        supply: prepares them.
     """
 
     def __init__(self, data: StreamData, options: BatchOptions, bad_records: BadRecords) -> None:
@@ -98,6 +97,7 @@ class StreamBatches:
         self._bad_records = bad_records
         self._pins = options.pin_memory and torch.cuda.is_available()
         self._kept: dict[int, Record] = {}
+        self.supply = Supply(options.workers, options.most_workers)
 
     @property
     def expected(self) -> int | None:
@@ -158,11 +158,10 @@ class StreamBatches:
 
     def _prepared(self, epoch: int, *, resumed: bool) -> Generator[_Prepared, None, None]:
         with closing(_ReadAhead(partial(self._groups, epoch, resumed=resumed), self._data.source)) as groups:
-            if not self._options.workers:
-                for group in groups:
-                    yield group, [self._example(record, epoch) for record in group]
-                return
-            yield from self._decoded_ahead(groups, epoch)
+            if self.supply.size:
+                yield from self.supply.ahead(groups, partial(self._submit, epoch))
+            else:
+                yield from self.supply.alone(groups, lambda group: (group, self._examples(group, epoch)))
 
     def _groups(self, epoch: int, *, resumed: bool) -> Generator[list[StreamRecord], None, None]:
         with closing(self._data.source.read_next()) as records:
@@ -171,21 +170,15 @@ class StreamBatches:
             rest = self.position.unused(ordered, self.channel) if resumed else ordered
             yield from grouped(rest, self._options.batch_size)
 
-    def _decoded_ahead(self, groups: Iterable[list[StreamRecord]], epoch: int) -> Generator[_Prepared, None, None]:
-        most = min(self._options.workers + 1, _MOST_AHEAD)
-        waiting: deque[tuple[list[StreamRecord], list[Future[list[_Example | _Bad]]]]] = deque()
-        with closing(Crew(self._options.workers)) as crew:
-            for group in groups:
-                size = -(-len(group) // self._options.workers)
-                pieces = [
-                    crew.submit(partial(self._examples, group[start : start + size], epoch))
-                    for start in range(0, len(group), size)
-                ]
-                waiting.append((group, pieces))
-                if len(waiting) > most:
-                    yield _finished(*waiting.popleft())
-            while waiting:
-                yield _finished(*waiting.popleft())
+    def _submit(self, epoch: int, crew: Crew, group: list[StreamRecord]) -> Future[_Prepared]:
+        """Cut a batch into a piece for each thread, so that the first one of an epoch is ready soon."""
+        size = -(-len(group) // crew.size)
+        pieces = [
+            crew.submit(partial(self._examples, group[start : start + size], epoch))
+            for start in range(0, len(group), size)
+        ]
+        # Calls begin in order: when this one does, its pieces are done or at work in other threads.
+        return crew.submit(lambda: (group, [example for piece in pieces for example in piece.result()]))
 
     def _examples(self, records: Sequence[StreamRecord], epoch: int) -> list[_Example | _Bad]:
         return [self._example(record, epoch) for record in records]
@@ -242,10 +235,6 @@ class StreamBatches:
             inputs = {name: tensor.pin_memory() for name, tensor in inputs.items()}
             targets = targets.pin_memory()
         return Batch(inputs, targets, tuple(one.number for one in good))
-
-
-def _finished(group: list[StreamRecord], pieces: Iterable[Future[list[_Example | _Bad]]]) -> _Prepared:
-    return group, [example for piece in pieces for example in piece.result()]
 
 
 class _ReadAhead:

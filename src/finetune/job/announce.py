@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 
 from torch import Tensor
 
@@ -14,7 +15,8 @@ from finetune.models.backbone import Backbone, ImageInput
 from finetune.observe.metric_lines import metric_line
 from finetune.observe.plan_text import DataSummary, GroupSummary, RunSummary, plan_text
 from finetune.observe.progress import Pace, duration
-from finetune.spec.job_spec import JobSpec
+from finetune.observe.waiting import Waiting, waiting_line
+from finetune.spec.job_spec import JobSpec, RunSpec
 from finetune.strategies.plan import Phase, Plan
 from finetune.training.loop import steps_per_epoch
 from finetune.training.precision import Numerics
@@ -112,9 +114,12 @@ def _run_lines(loaders: Loaders, spec: JobSpec, numerics: Numerics) -> list[str]
 class LogObserver:
     """Tells the log how training goes, a line per epoch and lines within long ones, and the account every step."""
 
-    def __init__(self, pace: Pace, book: AccountBook) -> None:
+    def __init__(self, pace: Pace, book: AccountBook, loaders: Loaders, spec: RunSpec) -> None:
         self._pace = pace
         self._book = book
+        self._loaders = loaders
+        self._spec = spec
+        self._waited_before = 0.0
         self._records_before = 0
         self._is_first = True
 
@@ -125,6 +130,7 @@ class LogObserver:
             logger.info("epoch %d: now learning: %s", epoch + 1, ", ".join(phase.trainable))
         self._pace.begin(epoch, state.progress.step_in_epoch)
         self._records_before = state.totals.records
+        self._waited_before = self._loaders.waited()
 
     def step_done(self, state: TrainingState, loss: Tensor) -> None:
         """Say how far the epoch is, when it is time."""
@@ -141,4 +147,11 @@ class LogObserver:
         """The line of an epoch, and how long it took."""
         del history
         logger.info("%s", metric_line(epoch, row))
-        logger.info("epoch %d took %s", epoch + 1, duration(self._pace.seconds()))
+        seconds = self._pace.seconds()
+        logger.info("epoch %d took %s", epoch + 1, duration(seconds))
+        train = self._loaders.train
+        waited, asked = self._loaders.waited() - self._waited_before, self._spec.workers is not None
+        size = train.supply.size if train else 0
+        line = waiting_line(epoch, Waiting(waited, seconds, size, len(os.sched_getaffinity(0)), asked))
+        if line:
+            logger.info("%s", line)

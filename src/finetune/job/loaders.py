@@ -23,6 +23,8 @@ from finetune.training.state import Nothing, State, Stateful
 
 PROBE_RECORDS = 16
 _MOST_WORKERS = 16
+_FIRST_WORKERS = 2
+"""Threads with which a CPU that also trains begins."""
 _EVALUATION_FACTOR = 2
 """An evaluation keeps no activations for a backward pass, so its batches may be larger."""
 
@@ -61,6 +63,10 @@ class Loaders:
         """What a restarted job needs to know of the training stream, where there is one."""
         return self.train.position if isinstance(self.train, StreamBatches) else Nothing()
 
+    def waited(self) -> float:
+        """Seconds for which batches of training and validation were waited for, since the start."""
+        return sum(batches.supply.waited for batches in (self.train, self.validation) if batches is not None)
+
     def kept(self) -> Batches | None:
         """The few records of the training stream that are still there."""
         if self.rebatch is None or not isinstance(self.train, StreamBatches):
@@ -68,10 +74,18 @@ class Loaders:
         return self.rebatch(self.train.kept())
 
 
-def default_workers(device: torch.device) -> int:
-    """Decoding threads where the user names no number: all cores but one beside a GPU, two where the CPU trains."""
-    cores = len(os.sched_getaffinity(0))
-    return min(_MOST_WORKERS, cores - 1) if device.type == "cuda" else min(2, cores)
+def threads(asked: int | None, device: torch.device, cores: int) -> tuple[int, int]:
+    """Threads that prepare batches, and how many that may become where batches are late.
+
+    Args:
+        asked: the user's number, which is kept to.
+        device: beside a GPU all cores but one prepare from the start; a CPU that trains has better to do at first.
+        cores: that this process may use.
+    """
+    if asked is not None:
+        return asked, asked
+    most = min(_MOST_WORKERS, cores)
+    return (max(1, min(most, cores - 1)), most) if device.type == "cuda" else (min(_FIRST_WORKERS, most), most)
 
 
 def build_loaders(inputs: Inputs, backbone: Backbone, spec: JobSpec, device: torch.device) -> Loaders:
@@ -83,7 +97,7 @@ def build_loaders(inputs: Inputs, backbone: Backbone, spec: JobSpec, device: tor
         if isinstance(part.reader, TextTableReader):
             for key, reason in part.reader.left_out:
                 bad[part.reader.channel].note(key, reason)
-    workers = default_workers(device) if spec.run.workers is None else spec.run.workers
+    workers, most_workers = threads(spec.run.workers, device, len(os.sched_getaffinity(0)))
 
     def options(*, training: bool) -> BatchOptions:
         return BatchOptions(
@@ -93,6 +107,7 @@ def build_loaders(inputs: Inputs, backbone: Backbone, spec: JobSpec, device: tor
             augment=training and spec.data.augmentation != "none",
             workers=workers,
             pin_memory=device.type == "cuda",
+            most_workers=most_workers,
         )
 
     def batches(part: Part | None, *, training: bool) -> Batches | None:

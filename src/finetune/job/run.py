@@ -127,7 +127,8 @@ def train(job: Prepared, folder: Path | None) -> Trained:
     )
     training, state = build_training(job.spec, job.backbone, job.plan, job.feeds, job.numerics, companions)
     specification = specification_of(job.spec, job.inputs, job.backbone, job.plan, job.numerics)
-    recorder = Recorder(LogObserver(pace(training.schedule.steps_per_epoch), book), events, hook)
+    teller = LogObserver(pace(training.schedule.steps_per_epoch), book, job.loaders, job.spec.run)
+    recorder = Recorder(teller, events, hook)
     observer = watch(job.inputs, job.spec, training, recorder, findings)
     start = StartingPoint(job.backbone, job.plan.ever_trainable)
     with keeping(folder, job.spec.checkpoint, specification, state) as kept:

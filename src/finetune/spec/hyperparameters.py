@@ -185,7 +185,8 @@ class RunKnobs(Section):
         None,
         ge=0,
         le=1024,
-        description="Threads that prepare batches; by default by device and cores. Changes no result.",
+        description="Threads that prepare batches; by default as many as it takes for no batch to be late, up to the "
+        "number of cores. Changes no result.",
     )
     top_k: int | None = Field(None, ge=2, description="Also report how often the class is among the k likeliest.")
     pipe_wait_seconds: float = Field(

@@ -1,0 +1,31 @@
+"""Does a job say that it waits for its data, where reading is slow?"""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import pytest
+
+from finetune.data.image_folder import ImageFolderReader
+from finetune.data.record import Record
+from whole_jobs import train_here
+
+WISHES = {"strategy": "full", "epochs": "2", "batch_size": "4"}
+
+
+def test_waiting_for_a_slow_reader_is_told(
+    tmp_path: Path, unseen: Path, network: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    quick = ImageFolderReader.read
+
+    def slow(reader: ImageFolderReader, index: int) -> Record:
+        time.sleep(0.2)
+        return quick(reader, index)
+
+    before = train_here(tmp_path / "quick", {"train": unseen, "model": network}, {**WISHES, "workers": "1"})
+    monkeypatch.setattr(ImageFolderReader, "read", slow)
+    after = train_here(tmp_path / "slow", {"train": unseen, "model": network}, {**WISHES, "workers": "1"})
+    assert (before.exit_code, after.exit_code) == (0, 0), after.log
+    assert "epoch 1: the device waited for data in " in after.log
+    assert after.weights() == before.weights()
