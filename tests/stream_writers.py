@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import google_crc32c
 
@@ -50,3 +50,26 @@ def cut(content: bytes, sizes: Sequence[int]) -> Iterator[bytearray]:
         size = max(1, sizes[turn % len(sizes)]) if sizes else len(content)
         yield bytearray(content[at : at + size])
         at, turn = at + size, turn + 1
+
+
+def example(features: Mapping[str, bytes | int]) -> bytes:
+    """A `tf.train.Example` with a value of bytes, or a whole number, for each feature."""
+    return _field(
+        1, b"".join(_field(1, _field(1, name.encode()) + _field(2, _value(features[name]))) for name in features)
+    )
+
+
+def _value(value: bytes | int) -> bytes:
+    return _field(1, _field(1, value)) if isinstance(value, bytes) else _field(3, _field(1, _varint(value)))
+
+
+def _field(number: int, content: bytes) -> bytes:
+    return bytes([number << 3 | 2]) + _varint(len(content)) + content
+
+
+def _varint(value: int) -> bytes:
+    digits = bytearray()
+    while value > 127:
+        digits.append(value & 127 | 128)
+        value >>= 7
+    return bytes([*digits, value])

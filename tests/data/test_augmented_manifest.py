@@ -49,6 +49,18 @@ def test_the_attribute_that_is_named(tmp_path: Path) -> None:
         opened(tmp_path, lines, label_column="secnd")
 
 
+def test_texts_in_the_lines_and_beside_them(tmp_path: Path) -> None:
+    lines: list[dict[str, object]] = [{"source": "one", "class": 1}, {"source": "two", "class": 0}]
+    reader = opened(tmp_path, lines)
+    assert (reader.task, reader.key(1)) == ("text-classification", "output.manifest:2")
+    assert [(record.content, record.labels) for record in map(reader.read, range(2))] == [
+        (("one",), ("1",)),
+        (("two",), ("0",)),
+    ]
+    lines = [{"source-ref": "s3://bucket/b.png", "class": "x"}]
+    assert opened(tmp_path, lines, task="text-classification").read(0).content == ("b.png",)
+
+
 @pytest.mark.parametrize(
     ("line", "reason"),
     [

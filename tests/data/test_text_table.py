@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import logging
 from decimal import Decimal
@@ -49,6 +50,19 @@ def test_every_format_gives_the_same_records(
     expected = [((text,), (str(label),)) for label, text in rows]
     for ending in ("csv", "tsv", "parquet", "jsonl"):
         assert [(one.content, one.labels) for one in found if one.key.partition(":")[0].endswith(ending)] == expected
+
+
+@pytest.mark.parametrize("ending", ["csv", "tsv", "jsonl"])
+def test_compressed_tables(tmp_path: Path, ending: str) -> None:
+    tab = "\t" if ending == "tsv" else ","
+    rows = b'{"label": "a", "text": "x"}\n' if ending == "jsonl" else f"label{tab}text\na{tab}x\n".encode()
+    content = gzip.compress(rows)
+    key = f"t.{ending}.gz"
+    assert [record.content for record in records(opened(tmp_path / "whole", {key: content}))] == [("x",)]
+    with pytest.raises(DataError, match=rf"{key} is compressed and damaged or cut off"):
+        opened(tmp_path / "cut", {key: content[:-4]})
+    with pytest.raises(DataError, match=r"byte 0xff at offset 0, line 1"):
+        opened(tmp_path / "utf16", {key: gzip.compress(b"\xff\xfe")})
 
 
 def test_keys_name_file_and_line(tmp_path: Path) -> None:
@@ -187,10 +201,11 @@ def test_files_without_telling_ending_take_the_format_of_the_channel(
         "part-00000": b"a,x\n",
         "b.txt": b"b,y\n",
         "_SUCCESS": b"",
-        "c.gz": b"\x1f\x8b",
+        "c.gz": gzip.compress(b"c,w\n"),
         "d.jsonl": b'{"y":1,"z":"z"}',
+        "e.zip": b"",
     }
     with caplog.at_level(logging.INFO):
-        assert [one.labels for one in records(opened(tmp_path, files, "csv"))] == [("b",), ("1",), ("a",)]
-    assert "passed over what is no table: 1 .gz, 1 without ending" in caplog.text
+        assert [one.labels for one in records(opened(tmp_path, files, "csv"))] == [("b",), ("c",), ("1",), ("a",)]
+    assert "passed over what is no table: 1 .zip, 1 without ending" in caplog.text
     assert "b.txt has no header: label from '0', text from '1'" in caplog.text

@@ -53,7 +53,7 @@ class BadRecords:
             self._reasons[key] = reason
             count = len(self._reasons)
         if count > self._limit:
-            raise DataError(self._too_many(key, reason, count))
+            raise DataError(too_many(self._channel, (key, reason), count, self._limit))
         _log.warning("channel %r: %s %s; left out (%d of at most %d)", self._channel, key, reason, count, self._limit)
 
     def listing(self) -> tuple[tuple[str, str], ...]:
@@ -70,13 +70,19 @@ class BadRecords:
         with self._lock:
             self._reasons = dict(state)
 
-    def _too_many(self, key: str, reason: str, count: int) -> str:
-        allowed = (
-            "max_bad_records=0 allows none"
-            if self._limit == 0
-            else f"it is number {count}, max_bad_records={self._limit}"
-        )
-        return (
-            f"channel {self._channel!r}: {key} {reason} ({allowed}); "
-            "repair or remove the file, or raise max_bad_records to leave such records out"
-        )
+
+def too_many(channel: str, bad: tuple[str, str], count: int, limit: int) -> str:
+    """Say that a record is one too many.
+
+    Args:
+        channel: name of the channel.
+        bad: key of the record, and why it cannot be used.
+        count: bad records so far, this one included.
+        limit: `max_bad_records`.
+    """
+    key, reason = bad
+    allowed = "max_bad_records=0 allows none" if limit == 0 else f"it is number {count}, max_bad_records={limit}"
+    return (
+        f"channel {channel!r}: {key} {reason} ({allowed}); "
+        "repair or remove the file, or raise max_bad_records to leave such records out"
+    )

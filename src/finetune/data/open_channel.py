@@ -12,9 +12,12 @@ from finetune.data.channel_files import Listing, count_endings, ending_of, list_
 from finetune.data.image_folder import PICTURE_ENDINGS, read_image_folder
 from finetune.data.image_list import read_image_list
 from finetune.data.record import Reader
+from finetune.data.record_files import RECORD_ENDINGS, RecordFile, read_record_files, record_files
+from finetune.data.streams.named_fields import Wanted
 from finetune.data.text_table import TABLE_ENDINGS, read_text_tables, table_format
 from finetune.errors import DataError, UserError
 from finetune.spec.job_spec import DataSpec, Task
+from finetune.spec.stream_types import RECORD_TYPES
 
 _log = logging.getLogger(__name__)
 
@@ -55,12 +58,16 @@ class ChannelSource:
         folder: with its files.
         list_folder: with `.lst` files that name pictures in `folder`; of channel `train_lst`.
         content_type: as the request gives it, such as `text/csv`; None where it gives none.
+        class_ids: whether lists of labels hold class numbers, in records.
+        scratch: folder for what has to be inflated before it can be read.
     """
 
     name: str
     folder: Path
     list_folder: Path | None = None
     content_type: str | None = None
+    class_ids: bool = False
+    scratch: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +75,7 @@ class _Contents:
     listing: Listing
     pictures: tuple[str, ...]
     tables: tuple[str, ...]
+    records: tuple[RecordFile, ...]
     default_format: str | None
 
 
@@ -87,9 +95,12 @@ def open_channel(source: ChannelSource, spec: DataSpec) -> Reader:
         if spec.task == TEXTS:
             raise UserError(f"task={TEXTS}, but channel '{source.name}_lst' lists pictures; remove one of the two")
         return read_image_list(listing, source.list_folder, multi_label=spec.multi_label)
-    if spec.task != TEXTS and manifests_of(listing):
-        return read_augmented_manifest(listing, spec)
+    if manifests_of(listing):
+        return read_augmented_manifest(listing, spec, class_ids=source.class_ids)
     contents = _look(source, listing)
+    if _holds_records(contents, source):
+        wanted = Wanted(spec.task or IMAGES, spec, source.class_ids)
+        return read_record_files(listing, contents.records, wanted, source.scratch)
     task = spec.task or _task_of_type(source.content_type) or _task_of(contents, source)
     _check_fits(contents, task, source)
     if task == TEXTS:
@@ -107,7 +118,28 @@ def _look(source: ChannelSource, listing: Listing) -> _Contents:
     pictures = tuple(key for key in listing.keys if ending_of(key) in PICTURE_ENDINGS)
     others = (key for key in listing.keys if ending_of(key) not in PICTURE_ENDINGS)
     tables = tuple(key for key in others if table_format(key, default_format) is not None)
-    return _Contents(listing, pictures, tables, default_format)
+    form = RECORD_TYPES.get(_bare(source.content_type))
+    return _Contents(listing, pictures, tables, tuple(record_files(listing.keys, form)), default_format)
+
+
+def _holds_records(contents: _Contents, source: ChannelSource) -> bool:
+    """Whether the channel is one of records: by its content type, or since nothing else is there."""
+    bare, records = _bare(source.content_type), contents.records
+    if bare in RECORD_TYPES and not records:
+        raise DataError(
+            f"channel {source.name!r} has content type {bare}, but {source.folder} holds no files of records "
+            f"({count_endings(contents.listing.keys)}); expected are names ending in {', '.join(RECORD_ENDINGS)}"
+        )
+    if bare in RECORD_TYPES or not records:
+        return bool(records)
+    others = contents.pictures or contents.tables
+    if others and _task_of_type(source.content_type) is None:
+        raise UserError(
+            f"channel {source.name!r} holds files of records ({some_of([file.key for file in records], 1)}) and others "
+            f"({some_of(others, 1)}); say by its content type which are meant, such as application/x-recordio, "
+            "application/x-image or text/csv"
+        )
+    return not others
 
 
 def _bare(content_type: str | None) -> str:

@@ -1,12 +1,17 @@
-"""What are the lines of a text file, if it is in UTF-8?"""
+"""What are the lines of a text file, if it is in UTF-8? Compressed with gzip it may be."""
 
 from __future__ import annotations
 
+import gzip
+import io
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO, cast
 
 from finetune.errors import DataError
 
+_GZIP = b"\x1f\x8b"
 _UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff")
 
 
@@ -20,21 +25,31 @@ def text_lines(channel: str, root: Path, key: str, newline: str = "\n") -> Itera
         newline: as of `open`: `"\n"` ends lines there only, `""` at `"\r"` and `"\r\n"` too.
 
     Raises:
-        DataError: the file cannot be read or is not UTF-8.
+        DataError: the file cannot be read, is not UTF-8, or is compressed and damaged.
     """
     try:
-        with (root / key).open(encoding="utf-8-sig", newline=newline) as file:
+        with io.TextIOWrapper(_open(root / key), encoding="utf-8-sig", newline=newline) as file:
             yield from enumerate(file, start=1)
     except UnicodeDecodeError as error:
         raise DataError(f"channel {channel!r}: {_where_not_utf8(root, key)}") from error
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise DataError(f"channel {channel!r}: {key} is compressed and damaged or cut off: {error}") from error
     except OSError as error:
         raise DataError(f"channel {channel!r}: {key} cannot be read: {error.strerror}") from error
+
+
+def _open(path: Path) -> BinaryIO:
+    file = path.open("rb")
+    if file.peek(len(_GZIP))[: len(_GZIP)] != _GZIP:
+        return file
+    file.close()
+    return cast(BinaryIO, gzip.open(path, "rb"))
 
 
 def _where_not_utf8(root: Path, key: str) -> str:
     """Say where the first wrong byte is; decoding in blocks does not tell, so the file is read again."""
     offset = 0
-    with (root / key).open("rb") as file:
+    with _open(root / key) as file:
         for line, content in enumerate(file, start=1):
             try:
                 content.decode()

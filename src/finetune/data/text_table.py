@@ -34,7 +34,14 @@ _FAULTS_SHOWN = 4
 
 
 @dataclass(frozen=True, slots=True)
-class _Example:
+class TextExample:
+    """One or two texts with their classes, and where they stand.
+
+    Attributes:
+        file: relative to the channel's folder.
+        line: on which it begins, from 1.
+    """
+
     file: str
     line: int
     texts: tuple[str, ...]
@@ -43,7 +50,7 @@ class _Example:
 
 @dataclass(slots=True)
 class _Found:
-    examples: list[_Example] = field(default_factory=list)
+    examples: list[TextExample] = field(default_factory=list)
     faults: list[tuple[str, str]] = field(default_factory=list)
 
 
@@ -57,7 +64,7 @@ class TextTableReader:
 
     task: Task = "text-classification"
 
-    def __init__(self, channel: str, examples: Sequence[_Example], left_out: Sequence[tuple[str, str]]) -> None:
+    def __init__(self, channel: str, examples: Sequence[TextExample], left_out: Sequence[tuple[str, str]]) -> None:
         """Hold what `read_text_tables` found."""
         self.channel = channel
         self.left_out = tuple(left_out)
@@ -124,6 +131,9 @@ def table_format(key: str, default_format: str | None) -> str | None:
     Names that begin with an underscore, such as Spark's `_SUCCESS`, are none.
     """
     ending = ending_of(key)
+    if ending == ".gz":
+        inside = table_format(key[: -len(ending)], default_format)
+        return None if inside == "parquet" else inside
     if key.rpartition("/")[2].startswith("_"):
         return None
     return default_format if ending in _VAGUE_ENDINGS else TABLE_ENDINGS.get(ending)
@@ -168,11 +178,11 @@ def _choose(table: Table, file: TableFile, spec: DataSpec) -> Columns:
     return columns
 
 
-def _example(key: str, row: Row, spec: DataSpec) -> _Example:
+def _example(key: str, row: Row, spec: DataSpec) -> TextExample:
     if row.fault:
         raise ValueError(row.fault)
     labels = label_names(row.cells[0], multi_label=spec.multi_label)
-    return _Example(key, row.number, texts_of(row.cells[1:]), labels)
+    return TextExample(key, row.number, texts_of(row.cells[1:]), labels)
 
 
 def texts_of(cells: Sequence[object]) -> tuple[str, ...]:

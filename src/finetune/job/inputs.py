@@ -11,6 +11,7 @@ from finetune.data.labels import LabelMap, check_known, label_map_of
 from finetune.data.open_channel import ChannelSource, open_channel
 from finetune.data.record import Reader
 from finetune.data.split import stratified_split
+from finetune.job.request import Request
 from finetune.job.streams import StreamPart
 from finetune.spec.job_spec import DataSpec, JobSpec, Task
 
@@ -128,10 +129,23 @@ def class_counts(part: Part, labels: LabelMap) -> dict[str, int]:
     return counts
 
 
-def sources_of(folders: Mapping[str, Path], content_types: Mapping[str, str | None]) -> dict[str, ChannelSource]:
-    """Channels with records by their purpose, each with the channel that lists its pictures where there is one."""
+def sources_of(request: Request, scratch: Path) -> dict[str, ChannelSource]:
+    """Channels with records in files by their purpose, each with the channel that lists its pictures, if there is one.
+
+    Args:
+        request: with folders and content types.
+        scratch: folder for what has to be inflated.
+    """
+    folders, channels = request.folders(), request.channels.by_purpose
     return {
-        name: ChannelSource(name, folders[name], folders.get(f"{name}_lst"), content_types.get(name))
+        name: ChannelSource(
+            name=name,
+            folder=folders[name],
+            list_folder=folders.get(f"{name}_lst"),
+            content_type=channels[name].content_type,
+            class_ids=channels[name].class_ids,
+            scratch=scratch,
+        )
         for name in _PURPOSES
         if name in folders
     }

@@ -76,7 +76,7 @@ def prepare(request: Request, interruption: Interruption, scratch: Path) -> Prep
     device = choose_device(request.files.resources.instance_type)
     numerics = choose_numerics(spec.run.precision, device)
     asked = replace(spec.data, task=task_of(request))
-    readers = open_readers(sources_of(request.folders(), request.content_types()), asked)
+    readers = open_readers(sources_of(request, scratch), asked)
     task = next(iter(readers.values())).task if readers else asked.task
     if task is None:
         raise DataError("There is no channel with records: give a channel 'train'.")

@@ -44,10 +44,6 @@ class Request:
         channels = {name: self.channels.by_purpose[name] for name in purposes if name in self.channels.by_purpose}
         return {purpose: channel for purpose, channel in channels.items() if channel.piped}
 
-    def content_types(self) -> dict[str, str | None]:
-        """Content type of every channel, by its purpose."""
-        return {purpose: channel.content_type for purpose, channel in self.channels.by_purpose.items()}
-
 
 def read_request(paths: Paths) -> Request:
     """Read the files of the platform, check hyperparameters and channels, and log what is translated or ignored.

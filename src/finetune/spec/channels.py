@@ -139,7 +139,7 @@ def _unknown(name: str) -> str:
 
 def _checked(name: str, request: ChannelRequest, content_type: str | None) -> CheckedChannel:
     if request.input_mode.lower() != "pipe":
-        return CheckedChannel(name, content_type)
+        return CheckedChannel(name, content_type, class_ids=holds_class_ids(request.content_type))
     return CheckedChannel(
         name,
         content_type,
@@ -167,13 +167,11 @@ def _faults_of_type(channel: CheckedChannel, purpose: str, task: Task | None) ->
     given, allowed = channel.content_type, _PURPOSES[purpose]
     if purpose in _RECORDS and task is not None:
         allowed = IMAGE_TYPES if task == "image-classification" else TEXT_TYPES
-    if purpose in _RECORDS and channel.piped:
+    if purpose in _RECORDS:
         allowed |= RECORD_TYPES.keys()
     if given is None or given in allowed:
         return []
     reason = f" for task {task}" if given in _PURPOSES[purpose] else ""
-    if purpose in _RECORDS and given in RECORD_TYPES:
-        reason = " in File mode, only in Pipe mode"
     return [
         f"Channel {channel.name!r} has content type {shown(given)}, which is not read{reason}:"
         f" give one of {', '.join(sorted(allowed))}, or none."

@@ -25,7 +25,12 @@ class TarCodec:
 
     def cut(self, window: Window) -> Iterator[Sample]:
         """Names and contents of the files that belong together."""
-        stem = ""
+        for sample, _ in self.cut_with_ends(window):
+            yield sample
+
+    def cut_with_ends(self, window: Window) -> Iterator[tuple[Sample, int]]:
+        """Samples, and the place in the stream behind the last file of each."""
+        stem, end = "", 0
         sample: list[memoryview] = []
         for path, content in read_tar(window):
             name = path.rpartition("/")[2]
@@ -33,12 +38,12 @@ class TarCodec:
                 continue
             own = path[: len(path) - len(name)] + name.partition(".")[0]
             if sample and own != stem:
-                yield tuple(sample)
+                yield tuple(sample), end
                 sample = []
-            stem = own
+            stem, end = own, window.offset
             sample += [memoryview(path.encode("utf-8", "surrogateescape")), content]
         if sample:
-            yield tuple(sample)
+            yield tuple(sample), end
 
     def decode(self, sample: Sample) -> Decoded:
         """Fields by their ending; an object in `.json` adds its own names."""
