@@ -19,6 +19,13 @@ StartResponse = Callable[..., object]
 
 REGION = "eu-west-1"
 ACCOUNT = "123456789012"
+# Without it SDK 3 refuses a role before it asks for a job.
+TRUST = {
+    "Version": "2012-10-17",
+    "Statement": [
+        {"Effect": "Allow", "Principal": {"Service": "sagemaker.amazonaws.com"}, "Action": "sts:AssumeRole"},
+    ],
+}
 
 
 @dataclass

@@ -1,9 +1,17 @@
-"""Does docs/clients.md name every example and every script, and none that is not there?"""
+"""Do the pages name every example and every script, and none that is not there? Does what they show run?"""
 
 from __future__ import annotations
 
+import json
 import re
+import subprocess
+from collections.abc import Callable
 from pathlib import Path
+
+import boto3
+import pytest
+
+from clients.recording_aws import ACCOUNT, REGION, TRUST, recording_aws
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = (ROOT / "docs" / "clients.md").read_text(encoding="utf-8")
@@ -25,3 +33,27 @@ def test_the_hyperparameters_of_the_page_are_known() -> None:
     used = {name for found in re.findall(r"hyperparameters=\{(.*?)\}", PAGE) for name in re.findall(r'"(\w+)":', found)}
     assert used
     assert {name for name in used if f"`{name}`" not in table} == set()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", ["README.md", "docs/clients.md"])
+@pytest.mark.parametrize("sdk", ["sdk_v2", "sdk_v3"])
+def test_what_a_page_shows_of_an_sdk_is_accepted_by_it(
+    page: str, sdk: str, environment_of: Callable[[str], Path], quiet: dict[str, str]
+) -> None:
+    pieces = re.findall(r"```python\n(.*?)```", (ROOT / page).read_text(encoding="utf-8"), re.DOTALL)
+    shown = [piece for piece in pieces if ("ModelTrainer" in piece) == (sdk == "sdk_v3")]
+    asked = sum(piece.count(".fit(") + piece.count(".train(") for piece in shown)
+    image, role = f"{ACCOUNT}.dkr.ecr.{REGION}.amazonaws.com/finetune:0.1.0", f"arn:aws:iam::{ACCOUNT}:role/finetune"
+    python = environment_of(sdk.replace("_", "-")) / "bin" / "python"
+    command = (str(python), "-P", str(Path(__file__).with_name("run_snippets.py")), sdk, image, role, "finetune-pages")
+    with recording_aws() as aws:
+        boto3.client("iam", endpoint_url=aws.url, region_name=REGION, **aws.credentials).create_role(
+            RoleName="finetune", AssumeRolePolicyDocument=json.dumps(TRUST)
+        )
+        variables = {**quiet, **aws.environment()}
+        ended = subprocess.run(
+            command, env=variables, input=json.dumps(shown), capture_output=True, text=True, check=False
+        )
+        assert ended.returncode == 0, ended.stderr
+        assert len(aws.sent("CreateTrainingJob")) == asked > 0

@@ -14,18 +14,12 @@ from typing import Any
 import boto3
 import pytest
 
-from clients.recording_aws import ACCOUNT, REGION, RecordingAws, recording_aws
+from clients.recording_aws import ACCOUNT, REGION, TRUST, RecordingAws, recording_aws
 
 ROOT = Path(__file__).resolve().parents[2]
 BUCKET = "finetune-examples"
 IMAGE = f"{ACCOUNT}.dkr.ecr.{REGION}.amazonaws.com/finetune:0.1.0"
 ROLE = f"arn:aws:iam::{ACCOUNT}:role/finetune"
-TRUST = {
-    "Version": "2012-10-17",
-    "Statement": [
-        {"Effect": "Allow", "Principal": {"Service": "sagemaker.amazonaws.com"}, "Action": "sts:AssumeRole"},
-    ],
-}
 SDKS = ("sdk_v2", "sdk_v3")
 TIMESTAMP = re.compile(r"finetune-[\d-]+")
 
