@@ -29,6 +29,7 @@ class MemoryReader:
     """A reader over (content, labels) pairs, keyed by position."""
 
     channel = "train"
+    left_out: tuple[tuple[str, str], ...] = ()
 
     def __init__(self, records: Sequence[tuple[Content, tuple[str, ...]]], task: Task = "text-classification") -> None:
         self.task = task

@@ -89,6 +89,7 @@ class TinyReader:
     count: int
     channel: str = "train"
     task: Task = "image-classification"
+    left_out: tuple[tuple[str, str], ...] = ()
 
     def __len__(self) -> int:
         return self.count

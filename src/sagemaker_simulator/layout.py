@@ -114,7 +114,14 @@ def _place(channel: Channel, target: Path) -> None:
         shutil.copytree(source, target)
     else:
         target.mkdir()
-        if channel.placement == "link":
-            (target / source.name).symlink_to(source)
-        else:
+        if channel.placement == "copy" or not _linked(source, target / source.name):
             shutil.copy2(source, target / source.name)
+
+
+def _linked(source: Path, target: Path) -> bool:
+    """Whether a hard link could be made. A symbolic one would lead out of the channel, where a job need not look."""
+    try:
+        target.hardlink_to(source.resolve())
+    except OSError:
+        return False
+    return True

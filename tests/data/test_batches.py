@@ -34,6 +34,7 @@ class _Memory:
 
     channel = "train"
     task: Task = "image-classification"
+    left_out: tuple[tuple[str, str], ...] = ()
 
     def __init__(self, contents: Sequence[bytes | DataError]) -> None:
         self._contents = contents

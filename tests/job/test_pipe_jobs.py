@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from coloured_pictures import COLOURS
 from models.tiny_transformers import write_folder
-from piped import IMAGE_STREAMS, NAMES, TEXT_STREAMS, augmented_manifest, image_records, named, piped_request
+from piped import IMAGE_STREAMS, NAMES, TEXT_STREAMS, augmented_manifest, image_records, named, piped_request, shards
 from sagemaker_simulator import Channel, feed_pipes, lay_out
 from whole_jobs import Ended, finished, run_here
 
@@ -72,6 +73,28 @@ def test_classes_and_number_are_found_out_by_a_first_pass(tmp_path: Path) -> Non
     assert "a first pass of" in job.log
     assert job.artifact()["labels"] == list(COLOURS)
     assert (job.metrics()["job"]["steps"], "repeats 16 predictions" in job.log) == (9, True)
+
+
+def test_a_file_names_the_classes(tmp_path: Path) -> None:
+    """In an order of its own, and in Pipe mode as in File mode."""
+    names = ("red", "blue", "green", "grey")
+    (tmp_path / "labels.txt").write_text("\n".join(names))
+    channels = (
+        augmented_manifest(tmp_path / "train", 8),
+        replace(named(shards(tmp_path / "validation", 4, 100), "validation"), pipe=None),
+        Channel("labels", tmp_path / "labels.txt"),
+    )
+    job = finished(train_from_pipes(tmp_path, channels, {**FROM_SCRATCH, "num_training_samples": "24"}))
+    assert "a first pass of" not in job.log
+    assert job.artifact()["labels"] == list(names)
+    assert job.metrics()["validation"]["records"] == 12
+
+
+def test_a_class_of_files_that_nobody_announced(tmp_path: Path) -> None:
+    channel = replace(image_records(tmp_path / "train", 4), pipe=None)
+    job = train_from_pipes(tmp_path, (channel,), {**FROM_SCRATCH, "class_names": "blue,green"})
+    assert job.exit_code == 1
+    assert "has 1 classes that the request lacks: '2' in 4 records such as part-0.rec:" in job.failure
 
 
 def test_a_class_that_nobody_announced(tmp_path: Path) -> None:

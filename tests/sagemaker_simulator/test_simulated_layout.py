@@ -102,7 +102,9 @@ def test_a_single_file_lies_alone_in_its_channel(tmp_path: Path, source: Path, p
     channel = Channel("train", source / "cats" / "1.txt", "link" if placement == "link" else "copy")
     folder = lay_out(tmp_path / "ml", TrainingRequest(channels=(channel,)))
     assert [path.name for path in (folder.data / "train").iterdir()] == ["1.txt"]
-    assert (folder.data / "train" / "1.txt").is_symlink() == (placement == "link")
+    there = folder.data / "train" / "1.txt"
+    assert not there.is_symlink()  # it would lead out of the channel
+    assert there.samefile(channel.source) == (placement == "link")
 
 
 def test_the_remains_of_another_job_are_refused(tmp_path: Path) -> None:

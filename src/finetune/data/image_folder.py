@@ -21,6 +21,7 @@ class ImageFolderReader:
     """Labelled pictures below one folder; a `Reader`."""
 
     task: Task = "image-classification"
+    left_out: tuple[tuple[str, str], ...] = ()
 
     def __init__(self, channel: str, root: Path, pictures: Sequence[tuple[str, tuple[str, ...]]]) -> None:
         """Take each picture's path relative to `root`, and its classes."""

@@ -11,6 +11,8 @@ from finetune.spec.job_spec import Task
 class KeptRecords:
     """A few records; a `Reader`."""
 
+    left_out: tuple[tuple[str, str], ...] = ()
+
     def __init__(self, channel: str, task: Task, records: Sequence[Record]) -> None:
         """Hold them."""
         self.channel = channel

@@ -5,8 +5,9 @@ from __future__ import annotations
 import logging
 import re
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -17,6 +18,14 @@ from finetune.errors import DataError, UserError, did_you_mean
 
 _log = logging.getLogger(__name__)
 
+Origin = Literal["records", "network", "announced"]
+"""Who says which classes there are: training records, a network that is evaluated as it is, or the request."""
+
+_ORIGINS: Mapping[Origin, tuple[str, str]] = {
+    "records": ("training data", "Add training records of them, or remove or rename them here"),
+    "network": ("network", "Remove or rename them, or train with another strategy"),
+    "announced": ("request", "Name them too, in class_names or in the file of the channel 'labels', or remove them"),
+}
 _INTEGER = re.compile(r"-?[0-9]{1,18}")
 
 
@@ -101,13 +110,13 @@ def label_map_of(reader: Reader, *, multi_label: bool, num_classes: int | None) 
     return LabelMap(names, multi_label)
 
 
-def check_known(reader: Reader, label_map: LabelMap, *, of_network: bool = False) -> None:
+def check_known(reader: Reader, label_map: LabelMap, origin: Origin = "records") -> None:
     """Make sure that the network can answer every class of a channel.
 
     Args:
         reader: the channel.
         label_map: the classes that there are.
-        of_network: whether they are those of a network that is evaluated as it is, not of training records.
+        origin: who says that there are these.
 
     Raises:
         DataError: the channel has classes that the label map lacks; names them and some of their records.
@@ -125,9 +134,7 @@ def check_known(reader: Reader, label_map: LabelMap, *, of_network: bool = False
             f"{some_of([repr(name)])}{did_you_mean(name, label_map.names)} in {count} records such as {examples[name]}"
             for name, count in strangers.most_common(3)
         ]
-        whose, advice = "training data", "Add training records of them, or remove or rename them here"
-        if of_network:
-            whose, advice = "network", "Remove or rename them, or train with another strategy"
+        whose, advice = _ORIGINS[origin]
         raise DataError(
             f"channel {reader.channel!r} has {len(strangers)} classes that the {whose} lacks: "
             f"{'; '.join(listed)}{'; ...' if len(strangers) > len(listed) else ''}. {advice}"

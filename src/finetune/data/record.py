@@ -42,6 +42,11 @@ class Reader(Protocol):
         """What kind of content the records have."""
         ...
 
+    @property
+    def left_out(self) -> tuple[tuple[str, str], ...]:
+        """Key of each record that is not among them since it cannot be understood, and why."""
+        ...
+
     def __len__(self) -> int:
         """Number of records."""
         ...

@@ -210,8 +210,8 @@ class StreamBatches:
             if name is None:
                 raise DataError(
                     f"channel {self.channel!r}: {key} has the class {label!r}, which nobody announced"
-                    f"{did_you_mean(label, self.label_map.names)}; name every class in class_names, or leave out"
-                    " class_names and num_classes to have a first pass look for them"
+                    f"{did_you_mean(label, self.label_map.names)}; name every class in class_names or in the"
+                    " file of a channel 'labels', or announce none to have a first pass look for them"
                 )
             known.append(name)
         return tuple(known)

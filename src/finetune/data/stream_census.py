@@ -44,7 +44,7 @@ def take_census(source: StreamSource) -> Census:
             except ValueError:
                 continue
     _log.info(
-        "channel %r: a first pass of %.1f s counted %d records of %d classes; class_names (or num_classes) and"
+        "channel %r: a first pass of %.1f s counted %d records of %d classes; class_names (or a channel 'labels') and"
         " num_training_samples would save it",
         source.channel,
         time.monotonic() - began,

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from finetune.data.labels import LabelMap, check_known, label_map_of
+from finetune.data.labels import LabelMap, Origin, check_known, label_map_of
 from finetune.data.open_channel import ChannelSource, open_channel
 from finetune.data.record import Reader
 from finetune.data.split import stratified_split
@@ -73,14 +73,15 @@ class Beforehand:
 
     Attributes:
         task: what the records are.
-        labels: the classes of a network that is evaluated as it is, or of a stream; otherwise the first channel tells.
-        of_network: whether they are those of a network.
+        labels: the classes of a network that is evaluated as it is, those that the request announces, or those of a
+            stream; otherwise the first channel tells.
+        origin: who says that there are these.
         streams: what comes through pipes, by purpose.
     """
 
     task: Task
     labels: LabelMap | None
-    of_network: bool = False
+    origin: Origin = "records"
     streams: Mapping[str, StreamPart] = field(default_factory=dict)
 
 
@@ -101,7 +102,7 @@ def hold_together(readers: Mapping[str, Reader], spec: JobSpec, before: Beforeha
         next(iter(readers.values())), multi_label=data.multi_label, num_classes=data.num_classes
     )
     for reader in readers.values():
-        check_known(reader, labels, of_network=before.of_network)
+        check_known(reader, labels, before.origin)
     expected = spec.data.num_training_samples
     if expected is not None and "train" in readers and len(readers["train"]) != expected:
         logger.warning(

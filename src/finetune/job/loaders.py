@@ -12,9 +12,7 @@ from finetune.data.bad_records import BadRecords
 from finetune.data.batches import Batches, BatchOptions, BatchSource, Dataset
 from finetune.data.images import ImageGeometry
 from finetune.data.record import Reader
-from finetune.data.record_files import RecordFilesReader
 from finetune.data.stream_batches import StreamBatches, StreamData
-from finetune.data.text_table import TextTableReader
 from finetune.data.texts import TextTransform
 from finetune.data.transforms import ImageTransform, Transform
 from finetune.job.inputs import Inputs, Part
@@ -95,9 +93,8 @@ def build_loaders(inputs: Inputs, backbone: Backbone, spec: JobSpec, device: tor
     channels |= {part.source.channel for part in inputs.streams.values()}
     bad = Ledgers((name, BadRecords(name, spec.data.max_bad_records)) for name in sorted(channels))
     for part in inputs.parts().values():
-        if isinstance(part.reader, TextTableReader | RecordFilesReader):
-            for key, reason in part.reader.left_out:
-                bad[part.reader.channel].note(key, reason)
+        for key, reason in part.reader.left_out:
+            bad[part.reader.channel].note(key, reason)
     workers, most_workers = threads(spec.run.workers, device, len(os.sched_getaffinity(0)))
 
     def options(*, training: bool) -> BatchOptions:

@@ -10,11 +10,12 @@ from pathlib import Path
 import torch
 
 from finetune.contract.interruption import Interruption
-from finetune.data.labels import LabelMap, label_map_of
+from finetune.data.labels import LabelMap, Origin, label_map_of
 from finetune.data.record import Reader
 from finetune.errors import DataError
 from finetune.evaluation.predict import Pass, Predictions, predict
 from finetune.job.announce import describe_plan
+from finetune.job.classes import announced_classes, as_announced
 from finetune.job.deciding import check_target
 from finetune.job.device import choose_device
 from finetune.job.feeds import Frozen, PhaseFeeds
@@ -101,13 +102,16 @@ def gather(
     """Everything that the channels hold, from files and from pipes; `known` are the classes of a finished network."""
     spec = request.spec
     streams = open_streams(request, task, interruption.__bool__)
+    origin: Origin = "network" if known is not None else "records"
+    if known is None and (known := announced_classes(request)) is not None:
+        readers, origin = as_announced(readers, known), "announced"
     labels, parts = announced(streams, spec, known) if "train" in streams or not readers else (known, {})
     if streams and labels is None:
         labels = label_map_of(
             next(iter(readers.values())), multi_label=spec.data.multi_label, num_classes=spec.data.num_classes
         )
     parts = parts or {purpose: StreamPart(source) for purpose, source in streams.items()}
-    return hold_together(readers, spec, Beforehand(task, labels, known is not None, parts))
+    return hold_together(readers, spec, Beforehand(task, labels, origin, parts))
 
 
 def locate_network(request: Request, task: Task, scratch: Path) -> tuple[ModelRequest, Source]:

@@ -13,7 +13,6 @@ from finetune.data.stream_census import Census, take_census
 from finetune.data.stream_source import StreamSource
 from finetune.data.streams.codec import StreamLayout
 from finetune.data.streams.named_fields import Wanted
-from finetune.errors import UserError
 from finetune.job.request import Request
 from finetune.spec.job_spec import JobSpec, Task
 from finetune.spec.stream_types import TEXT_FORMS
@@ -66,7 +65,7 @@ def announced(
     Args:
         streams: by purpose.
         spec: the checked hyperparameters.
-        known: the classes, where a network or another channel tells them.
+        known: the classes, where a network, the request or another channel tells them.
 
     Returns:
         The classes, `None` where another channel has to tell them; and the streams with what is known of them.
@@ -77,7 +76,7 @@ def announced(
         Stopped: the job was asked to stop.
     """
     parts = {purpose: StreamPart(source) for purpose, source in streams.items()}
-    labels = known or _named(spec)
+    labels = known or _numbered(spec)
     source = streams.get("train") or (next(iter(streams.values())) if labels is None and streams else None)
     if source is None:
         return labels, parts
@@ -91,16 +90,9 @@ def announced(
     return labels, parts
 
 
-def _named(spec: JobSpec) -> LabelMap | None:
-    data = spec.data
-    names = data.class_names or tuple(str(number) for number in range(data.num_classes or 0))
-    if not names:
-        return None
-    if len(names) < 2 or len(set(names)) < len(names):
-        raise UserError(f"class_names={','.join(names)!r} must name two or more different classes.")
-    if data.num_classes is not None and data.num_classes != len(names):
-        raise UserError(f"num_classes={data.num_classes}, but class_names has {len(names)}: leave one of them out.")
-    return LabelMap(names, data.multi_label)
+def _numbered(spec: JobSpec) -> LabelMap | None:
+    names = tuple(str(number) for number in range(spec.data.num_classes or 0))
+    return LabelMap(names, spec.data.multi_label) if names else None
 
 
 def _counts(spec: JobSpec) -> bool:

@@ -24,6 +24,7 @@ TEXT_TYPES = frozenset(
 MODEL_TYPES = frozenset(
     {"application/x-sagemaker-model", "application/x-tar", "application/gzip", "application/x-gzip"}
 )
+LABEL_TYPES = frozenset({"text/plain", "application/json"})
 LIST_TYPES = frozenset({"application/x-image", "text/plain", "text/tab-separated-values"})
 # What clients write where they know nothing better: then the content is looked at.
 _NO_TYPE = frozenset({"", "application/octet-stream", "binary/octet-stream", "application/x-directory"})
@@ -35,6 +36,7 @@ _PURPOSES: Mapping[str, frozenset[str]] = {
     "model": MODEL_TYPES,
     "train_lst": LIST_TYPES,
     "validation_lst": LIST_TYPES,
+    "labels": LABEL_TYPES,
 }
 _OTHER_NAMES: Mapping[str, str] = {"training": "train", "valid": "validation"}
 # Clients add these for code that runs in framework images; an algorithm image has nothing to do with them.
@@ -87,7 +89,7 @@ class Channels:
     """The channels of a job.
 
     Attributes:
-        by_purpose: keys among `train`, `validation`, `test`, `model`, `train_lst`, `validation_lst`.
+        by_purpose: keys among `train`, `validation`, `test`, `model`, `train_lst`, `validation_lst`, `labels`.
         notes: one sentence for each channel that is ignored, and why; for the log.
     """
 

@@ -75,7 +75,9 @@ class DataKnobs(Section):
         description="AttributeNames of an augmented manifest, as `source-ref,class`; the platform does not tell them.",
     )
     class_names: tuple[str, ...] = Field(
-        (), description="Names of the classes in the order of their numbers; in Pipe mode it saves a pass that looks."
+        (),
+        description="Names of the classes in the order of their numbers, unless a channel `labels` has them; in Pipe "
+        "mode it saves a pass that looks.",
     )
     shuffle_buffer: int = Field(
         2048,

@@ -1,0 +1,95 @@
+"""Which classes does a label file announce, and which of them does a record mean?
+
+One name to a line, or JSON: a list of names, an object from names to numbers or from numbers to names, or the label
+categories of Ground Truth (`{"labels": [{"label": "cat"}, ...]}`). The order, or the numbers, are those of the classes.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+from finetune.data.channel_files import list_files, some_of
+from finetune.data.label_names import label_name
+from finetune.data.labels import LabelMap
+from finetune.data.record import Reader, Record
+from finetune.data.text_lines import text_lines
+from finetune.errors import DataError
+from finetune.spec.job_spec import Task
+
+
+class AnnouncedReader:
+    """A reader whose labels may be the numbers of announced classes; a `Reader`."""
+
+    def __init__(self, reader: Reader, label_map: LabelMap) -> None:
+        """Take the classes that are announced; a label that means none of them stays as it is."""
+        self.channel = reader.channel
+        self.task: Task = reader.task
+        self.left_out = reader.left_out
+        self._reader = reader
+        self._label_map = label_map
+
+    def __len__(self) -> int:
+        """Number of records."""
+        return len(self._reader)
+
+    def key(self, index: int) -> str:
+        """Identity of record `index`."""
+        return self._reader.key(index)
+
+    def labels(self, index: int) -> tuple[str, ...]:
+        """Names of the classes of record `index`."""
+        return tuple(self._label_map.named(label) or label for label in self._reader.labels(index))
+
+    def read(self, index: int) -> Record:
+        """Record `index` with its content and the names of its classes."""
+        return Record(self.key(index), self._reader.read(index).content, self.labels(index))
+
+
+def read_label_file(channel: str, folder: Path) -> tuple[str, ...]:
+    """Read the one file of a channel that names the classes in the order of their numbers.
+
+    Raises:
+        DataError: there is no file or more than one, it is not of a form that is read, or numbers are missing.
+    """
+    listing = list_files(channel, folder)
+    if len(listing.keys) != 1:
+        raise DataError(
+            f"channel {channel!r} holds {len(listing.keys)} files ({some_of(listing.keys) or 'none'}); expected is one"
+            " that names the classes, a name to a line or as JSON"
+        )
+    key = listing.keys[0]
+    lines = [line for _, line in text_lines(channel, listing.root, key)]
+    where = f"channel {channel!r}: {key}"
+    if "".join(lines).lstrip()[:1] in ("[", "{"):
+        try:
+            found = _of_json(json.loads("".join(lines)))
+        except (ValueError, RecursionError) as error:
+            raise DataError(f"{where} does not name classes: {error}") from error
+    else:
+        found = [line for line in lines if line.strip()]
+    try:
+        names = [label_name(one) for one in found]
+    except ValueError as error:
+        raise DataError(f"{where} does not name classes: {error}") from error
+    if None in names:
+        raise DataError(f"{where} has an empty name of a class")
+    return tuple(name for name in names if name is not None)
+
+
+def _of_json(value: object) -> list[object]:
+    """The names in the order of their numbers."""
+    if isinstance(value, Mapping) and isinstance(value.get("labels"), list):
+        value = value["labels"]
+    if isinstance(value, list):
+        return [one.get("label") if isinstance(one, Mapping) else one for one in value]
+    if not isinstance(value, Mapping):
+        raise ValueError("expected is a list of names, or an object from names to numbers")
+    if all(str(key).isdecimal() for key in value):
+        numbered = {int(str(key)): name for key, name in value.items()}
+    else:
+        numbered = {int(str(number)): name for name, number in value.items()}
+    if len(numbered) < len(value) or sorted(numbered) != list(range(len(numbered))):
+        raise ValueError(f"the classes have to be numbered from 0 to {len(value) - 1}, each once")
+    return [numbered[number] for number in range(len(numbered))]
