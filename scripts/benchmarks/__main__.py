@@ -5,12 +5,13 @@ from __future__ import annotations
 import argparse
 import sys
 
-from benchmarks import features, observe, pipe, resume
+from benchmarks import features, observe, resume
+from benchmarks.pipe import run as pipe
 
 MEASUREMENTS = {
     "features": (features.main, "what frozen layers cost over several epochs, beside the Trainer and one bare pass"),
     "observe": (observe.main, "what rules, clocks and metrics cost"),
-    "pipe": (pipe.main, "how close to the speed of the pipe itself records are cut out of it"),
+    "pipe": (pipe.main, "what Pipe mode costs, beside the pipe itself and what others read it with"),
     "resume": (resume.main, "what a restart, a checkpoint and a SIGTERM cost, beside transformers' Trainer"),
 }
 
@@ -20,9 +21,13 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="benchmark", description=__doc__)
     commands = parser.add_subparsers(dest="measurement", required=True)
     for name, (_, meaning) in MEASUREMENTS.items():
-        commands.add_parser(name, help=meaning)
-    measurement, _ = MEASUREMENTS[parser.parse_args().measurement]
-    measurement()
+        command = commands.add_parser(name, help=meaning)
+        if name == "pipe":
+            command.add_argument("--part", action="append", dest="parts", choices=pipe.PARTS, help="not all of them")
+            command.add_argument("--quick", action="store_true", help="as little as shows that the script works")
+    options = vars(parser.parse_args())
+    measurement, _ = MEASUREMENTS[options.pop("measurement")]
+    measurement(**options)
     return 0
 
 

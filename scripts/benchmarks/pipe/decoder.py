@@ -1,0 +1,31 @@
+"""A process that has pictures in memory and decodes them whenever it is told to: what two cores can do at most."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import torch
+
+from benchmarks.pipe.decoding import GEOMETRY
+from finetune.data.streams.image_records import read_image_record
+from finetune.data.streams.recordio import read_recordio
+from finetune.data.streams.window import Window
+from finetune.data.transforms import ImageTransform
+
+
+def main() -> None:
+    """Arguments: a stream of image records, and how many times all of them are decoded."""
+    stream, times = Path(sys.argv[1]).read_bytes(), float(sys.argv[2])
+    pictures = [bytes(read_image_record(payload)[1]) for payload in read_recordio(Window([stream]))]
+    torch.set_num_threads(1)
+    transform = ImageTransform(GEOMETRY, "none")
+    print("ready", flush=True)
+    for _ in sys.stdin:
+        for number in range(round(times * len(pictures))):
+            transform(pictures[number % len(pictures)], None)
+        print("done", flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,184 @@
+"""Does the loader keep two cores busy with decoding, when does its first batch come, and what memory does it take?"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.pipe.comparing import Row, Scale, by_turns, rate, times_as_fast
+from benchmarks.pipe.decoding import GEOMETRY
+from benchmarks.pipe.streams import fed, jpegs, place_of, write_pictures
+from finetune.data.bad_records import BadRecords
+from finetune.data.batches import Batches, BatchOptions, Dataset
+from finetune.data.channel_files import list_files
+from finetune.data.image_folder import read_image_folder
+from finetune.data.labels import LabelMap
+from finetune.data.stream_batches import StreamBatches, StreamData
+from finetune.data.stream_source import StreamSource
+from finetune.data.streams.codec import StreamLayout
+from finetune.data.streams.named_fields import Wanted
+from finetune.data.transforms import ImageTransform
+from finetune.spec.parse import parse_hyperparameters
+from sagemaker_simulator import PipeManners, PipeSource
+from sagemaker_simulator.feeder import PipeFeeder
+
+CORES = 2
+_BATCH = 64
+_LABELS = LabelMap(("0", "1"), multi_label=False)
+_BURST = 1 << 16
+
+
+def measure(scale: Scale) -> Iterator[Row]:
+    """Compare speed, the first batch, and memory."""
+    with tempfile.TemporaryDirectory(prefix="benchmark-") as scratch:
+        yield _throughput(scale, Path(scratch))
+        yield _first_batch(scale, Path(scratch))
+        yield _memory(scale, Path(scratch))
+
+
+def loader(folder: Path) -> StreamBatches:
+    """What jobs read pictures with, shuffled by the default buffer, without augmentation."""
+    spec = parse_hyperparameters({}).data
+    source = StreamSource(place_of(folder), StreamLayout("train", "recordio"), Wanted("image-classification", spec))
+    data = StreamData(source, _LABELS, ImageTransform(GEOMETRY, "none"), None, None, spec.shuffle_buffer)
+    return StreamBatches(data, _options(), BadRecords("train", 0))
+
+
+def _options() -> BatchOptions:
+    return BatchOptions(_BATCH, seed=1, shuffle=True, augment=False, workers=CORES, pin_memory=False)
+
+
+def _throughput(scale: Scale, scratch: Path) -> Row:
+    pictures = jpegs(min(512, scale.pictures))
+    stream = scratch / "pictures"
+    write_pictures(stream, pictures)
+    times = scale.pictures // len(pictures)
+    with _decoders(stream, times) as in_memory:
+        seconds = by_turns({"ours": partial(_epoch, stream, times), "bound": in_memory}, scale.rounds)
+    own, other = (rate(scale.pictures, seconds[name], "pictures/s") for name in ("ours", "bound"))
+    ratios = times_as_fast(seconds, "ours", "bound")
+    return Row(f"whole loader on {CORES} cores", own, f"{CORES} processes that decode only, {other}", ratios, "≥ 0.80")
+
+
+def _epoch(stream: Path, times: int) -> float:
+    with fed(stream, times) as folder:
+        began = time.perf_counter()
+        for _ in loader(folder).iterate(0):
+            pass
+        return time.perf_counter() - began
+
+
+@contextmanager
+def _decoders(stream: Path, times: int) -> Iterator[partial[float]]:
+    """Processes that have the records in memory, and decode their share of them when they are told to."""
+    command = (sys.executable, "-m", "benchmarks.pipe.decoder", stream, str(times / CORES))
+    processes = [
+        subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1)
+        for _ in range(CORES)
+    ]
+    try:
+        for process in processes:
+            _answer(process)
+        yield partial(_all_decode, processes)
+    finally:
+        for process in processes:
+            process.kill()
+            process.communicate()
+
+
+def _all_decode(processes: list[subprocess.Popen[str]]) -> float:
+    began = time.perf_counter()
+    for process in processes:
+        if process.stdin is not None:
+            process.stdin.write("go\n")
+    for process in processes:
+        _answer(process)
+    return time.perf_counter() - began
+
+
+def _answer(process: subprocess.Popen[str]) -> None:
+    if process.stdout is None or not process.stdout.readline():
+        raise RuntimeError("a process that decodes has ended")
+
+
+def _first_batch(scale: Scale, scratch: Path) -> Row:
+    pictures = jpegs(min(512, scale.pictures))
+    repeated = scale.source // sum(map(len, pictures)) + 1
+    objects = scratch / "objects"
+    objects.mkdir()
+    for number in range(repeated):
+        (objects / f"{number:04d}.rec").hardlink_to(scratch / "pictures")
+    designs = {
+        "ours": partial(_first_through_pipe, objects, scale.rate),
+        "theirs": partial(_first_from_files, pictures, scale),
+    }
+    # No round that does not count: it would take as long, and nothing here gets warm.
+    turns = [{name: design() for name, design in designs.items()} for _ in range(min(5, scale.rounds))]
+    ratios = [turn["ours"] / turn["theirs"] for turn in turns]
+    own, other = (f"{np.median([turn[name] for turn in turns]):.2f} s" for name in designs)
+    what = f"first batch, {scale.source / 1e9:g} GB at {scale.rate / 1e6:.0f} MB/s, without the start of the process"
+    return Row(what, own, f"File mode with its download, {other}", ratios, "≤ 0.05")
+
+
+def _first_through_pipe(objects: Path, speed: float) -> float:
+    with tempfile.TemporaryDirectory(prefix="pipe-") as place:
+        began = time.perf_counter()
+        manners = PipeManners(bytes_per_second=speed, burst_bytes=_BURST, ahead=0)
+        feeder = PipeFeeder("train", Path(place), objects, PipeSource(), manners)
+        try:
+            with closing(loader(Path(place)).iterate(0)) as batches:
+                next(batches)
+                return time.perf_counter() - began
+        finally:
+            feeder.cut()
+
+
+def _first_from_files(pictures: list[bytes], scale: Scale) -> float:
+    """Write the files no faster than the source is, then read the first batch."""
+    with tempfile.TemporaryDirectory(prefix="files-") as place:
+        began = time.perf_counter()
+        written = number = 0
+        for label in _LABELS.names:
+            (Path(place) / label).mkdir()
+        while written < scale.source:
+            picture = pictures[number % len(pictures)]
+            (Path(place) / str(number % 2) / f"{number:06d}.jpg").write_bytes(picture)
+            written, number = written + len(picture), number + 1
+            time.sleep(max(0.0, began + written / scale.rate - time.perf_counter()))
+        reader = read_image_folder(list_files("train", Path(place)))
+        dataset = Dataset(reader, tuple(range(len(reader))), _LABELS, ImageTransform(GEOMETRY, "none"))
+        with closing(Batches(dataset, _options(), BadRecords("train", 0)).iterate(0)) as batches:
+            next(batches)
+            return time.perf_counter() - began
+
+
+def _memory(scale: Scale, scratch: Path) -> Row:
+    stream = scratch / "large pictures"
+    write_pictures(stream, jpegs(min(256, scale.pictures), noise=6, quality=95))
+    times = max(10, scale.long // stream.stat().st_size)
+    peaks = []
+    for share in (times // 10, times):
+        with fed(stream, share) as folder:
+            command = (sys.executable, "-m", "benchmarks.pipe.long_stream", folder)
+            told = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+            peaks.append(int(told.stdout) / 1024)
+    gigabytes = stream.stat().st_size / 1e9
+    ours, theirs = (
+        f"{peak:.0f} MiB over {share * gigabytes:.2g} GB"
+        for peak, share in zip(reversed(peaks), (times, times // 10), strict=True)
+    )
+    return Row("peak memory of a process that loads", ours, theirs, [peaks[1] / peaks[0]], "bounded")
+
+
+def use_two_cores() -> None:
+    """Let this process and those that it starts have two cores."""
+    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:CORES])

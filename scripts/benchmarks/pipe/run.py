@@ -1,0 +1,33 @@
+"""Which rows are measured, on which cores?"""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Callable, Iterator, Mapping
+
+from benchmarks.pipe import cutting, decoding, loading
+from benchmarks.pipe.comparing import FULL, HEAD, QUICK, Row, Scale
+
+PARTS: Mapping[str, Callable[[Scale], Iterator[Row]]] = {
+    "cutting": cutting.measure,
+    "decoding": decoding.measure,
+    "loading": loading.measure,
+}
+
+
+def main(parts: list[str] | None = None, *, quick: bool = False) -> None:
+    """Measure on two cores, and print a table in Markdown.
+
+    Args:
+        parts: names of `PARTS`; all of them where it is empty.
+        quick: measure as little as shows that the script works.
+    """
+    loading.use_two_cores()
+    scale = QUICK if quick else FULL
+    print(
+        f"{platform.machine()}, {loading.CORES} cores, load {os.getloadavg()[0]:.1f}, {scale.rounds} rounds\n\n{HEAD}"
+    )
+    for name in parts or PARTS:
+        for row in PARTS[name](scale):
+            print(row, flush=True)

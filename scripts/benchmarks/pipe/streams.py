@@ -1,0 +1,122 @@
+"""The streams that are measured, and the FIFOs that they come through."""
+
+from __future__ import annotations
+
+import io
+import os
+import struct
+import subprocess
+import tarfile
+import tempfile
+import time
+from collections.abc import Callable, Generator, Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+import google_crc32c
+import numpy as np
+from PIL import Image
+
+from finetune.data.pipe import Pipe, PipePlace
+from finetune.data.streams.recordio import MAGIC_BYTES
+
+Read = Callable[[Path], int]
+"""Takes the folder of a FIFO, and gives the number of records."""
+
+
+def through_fifo(stream: Path, read: Read, records: int | None = None, times: int = 1) -> float:
+    """Seconds in which a FIFO that `cat` fills with a file, several times over, is read to its end.
+
+    Raises:
+        RuntimeError: another number of records was found.
+    """
+    with fed(stream, times) as folder:
+        began = time.perf_counter()
+        found = read(folder)
+        seconds = time.perf_counter() - began
+    if records is not None and found != records:
+        raise RuntimeError(f"{read.__name__} found {found} records instead of {records}")
+    return seconds
+
+
+@contextmanager
+def fed(stream: Path, times: int = 1) -> Iterator[Path]:
+    """A folder with the FIFO `train_0`, which `cat` fills."""
+    with tempfile.TemporaryDirectory(prefix="pipe-") as folder:
+        fifo = Path(folder) / "train_0"
+        os.mkfifo(fifo)
+        command = 'fifo=$1; shift; exec cat "$@" > "$fifo"'
+        with subprocess.Popen(("sh", "-c", command, "cat", fifo, *[stream] * times)) as writer:
+            yield Path(folder)
+            writer.kill()
+
+
+def place_of(folder: Path) -> PipePlace:
+    """The channel whose FIFOs are in a folder."""
+    return PipePlace("train", folder, folder / "state")
+
+
+def chunks_of(folder: Path) -> Generator[bytes, None, None]:
+    """The chunks of the FIFO in a folder, as jobs read them."""
+    with closing(Pipe(place_of(folder)).read_next()) as chunks:
+        yield from chunks
+
+
+def recordio(payload: bytes) -> bytes:
+    """A record of RecordIO."""
+    return MAGIC_BYTES + struct.pack("<I", len(payload)) + payload + bytes(-len(payload) % 4)
+
+
+def write_recordio(path: Path, size: int, total: int) -> int:
+    """Write records of a size, some bytes of them in all; how many they are."""
+    return _repeat(path, recordio(os.urandom(size)), total)
+
+
+def write_tfrecord(path: Path, size: int, total: int) -> int:
+    """The same in TFRecord."""
+    length, content = struct.pack("<Q", size), os.urandom(size)
+    return _repeat(path, length + _masked(length) + content + _masked(content), total)
+
+
+def write_tar(path: Path, size: int, total: int) -> int:
+    """The same as files in a tar archive."""
+    info = tarfile.TarInfo("folder/0000.jpg")
+    info.size = size
+    count = _repeat(path, info.tobuf() + os.urandom(size) + bytes(-size % 512), total)
+    with path.open("ab") as file:
+        file.write(bytes(1024))
+    return count
+
+
+def write_pictures(path: Path, pictures: list[bytes]) -> None:
+    """Write pictures as MXNet's image records, of two classes."""
+    with path.open("wb") as file:
+        for number, picture in enumerate(pictures):
+            file.write(recordio(struct.pack("<IfQQ", 0, number % 2, number, 0) + picture))
+
+
+def jpegs(count: int, *, noise: float = 0.0, quality: int = 75) -> list[bytes]:
+    """Different pictures of 500 x 375: 40 kB each, and with `noise=6, quality=95` 122 kB."""
+    found = []
+    for number in range(count):
+        draw = np.random.default_rng(number)
+        small = Image.fromarray(draw.integers(0, 256, (47, 63, 3), dtype=np.uint8))
+        pixels = np.asarray(small.resize((500, 375), Image.Resampling.BICUBIC)) + draw.normal(0, noise, (375, 500, 1))
+        file = io.BytesIO()
+        Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(file, "JPEG", quality=quality)
+        found.append(file.getvalue())
+    return found
+
+
+def _masked(content: bytes) -> bytes:
+    crc = google_crc32c.value(content)
+    return struct.pack("<I", ((crc >> 15 | crc << 17 & 0xFFFFFFFF) + 0xA282EAD8) & 0xFFFFFFFF)
+
+
+def _repeat(path: Path, record: bytes, total: int) -> int:
+    count = total // len(record)
+    with path.open("wb") as file:
+        for _ in range(count // 64):
+            file.write(record * 64)
+        file.write(record * (count % 64))
+    return count

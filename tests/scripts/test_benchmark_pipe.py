@@ -1,0 +1,43 @@
+"""Does the measurement of Pipe mode run, and print every row of its table?"""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from benchmarks.pipe.comparing import Row, by_turns, times_as_fast
+from benchmarks.pipe.run import PARTS
+
+ROOT = Path(__file__).resolve().parents[2]
+ROWS = {"cutting": 6, "decoding": 2, "loading": 3}
+
+
+@pytest.mark.parametrize("part", PARTS)
+@pytest.mark.slow
+def test_every_part_prints_its_rows(part: str) -> None:
+    command = (str(ROOT / "scripts" / "benchmark"), "pipe", "--quick", "--part", part)
+    printed = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
+    _, _, head, _, *rows = printed.splitlines()
+    assert head.startswith("| what | ours | against |")
+    assert len(rows) == ROWS[part]
+    assert {row.count("|") for row in rows} == {6}
+
+
+def test_designs_take_turns_after_a_round_that_does_not_count() -> None:
+    calls: list[str] = []
+
+    def design(name: str) -> float:
+        calls.append(name)
+        return float(len(calls))
+
+    seconds = by_turns({"a": lambda: design("a"), "b": lambda: design("b")}, 2)
+    assert "".join(calls) == "ababab"
+    assert seconds == {"a": [3.0, 5.0], "b": [4.0, 6.0]}
+    assert times_as_fast(seconds, "a", "b") == [4 / 3, 6 / 5]
+
+
+def test_a_row_tells_median_and_spread() -> None:
+    row = Row("tar", "2.00 GB/s", "raw, 1.00 GB/s", [0.5, 0.9, 0.7], "≥ 0.6")
+    assert str(row) == "| tar | 2.00 GB/s | raw, 1.00 GB/s | 0.70 (0.50 to 0.90) | ≥ 0.6 |"
