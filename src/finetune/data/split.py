@@ -51,7 +51,7 @@ def stratified_split(reader: Reader, fraction: float, seed: int) -> Split:
         seed: any integer.
 
     Raises:
-        DataError: no class has two different contents.
+        DataError: no class has two different contents of its own.
     """
     if fraction <= 0:
         return Split(tuple(range(len(reader))), ())
@@ -61,7 +61,7 @@ def stratified_split(reader: Reader, fraction: float, seed: int) -> Split:
     if not chosen:
         raise DataError(
             f"channel {reader.channel!r}: nothing can be kept for validation, since no class has two different "
-            "records; add records, give a channel 'validation', or set validation_fraction=0"
+            "records that belong to it alone; add records, give a channel 'validation', or set validation_fraction=0"
         )
     alone = sorted("+".join(labels) for labels, contents in strata.items() if len(contents) == 1 and len(labels) == 1)
     if alone:
