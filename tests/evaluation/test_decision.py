@@ -31,6 +31,11 @@ def test_a_precision_that_nothing_reaches_is_missed() -> None:
     assert threshold(np.array([False, False]), np.array([0.9, 0.1]), Target(recall=0.5)) is None
 
 
+@pytest.mark.parametrize("target", [Target(precision=0.5), Target(recall=0.5)])
+def test_a_score_of_zero_is_above_no_threshold(target: Target) -> None:
+    assert threshold(np.array([False, True]), np.array([0.05, 0.0]), target) is None
+
+
 @given(st.lists(st.tuples(st.booleans(), st.integers(0, 20)), min_size=1, max_size=60), st.floats(0.05, 0.95))
 def test_what_is_promised_is_reached(records: list[tuple[bool, int]], wanted: float) -> None:
     positive, scores = np.array([one for one, _ in records]), np.array([score / 20 for _, score in records])
@@ -41,7 +46,7 @@ def test_what_is_promised_is_reached(records: list[tuple[bool, int]], wanted: fl
         said = scores > found
         if said.any() and target.precision is not None:
             assert positive[said].mean() >= wanted
-        if target.recall is not None and found > 0:
+        if target.recall is not None:
             assert said[positive].mean() >= wanted
 
 

@@ -68,6 +68,8 @@ def threshold(positive: NDArray[np.bool_], scores: Floats, target: Target) -> fl
     order = np.argsort(-scores, kind="stable")
     sorted_scores, hits = scores[order], np.cumsum(positive[order])
     ends = np.flatnonzero(np.append(np.diff(sorted_scores) < 0, True))
+    # No threshold is below a score of 0.
+    ends = ends[sorted_scores[ends] > 0]
     precision, recall = hits[ends] / (ends + 1), hits[ends] / positive.sum()
     if target.precision is not None:
         reached = np.flatnonzero(precision >= target.precision)
