@@ -3,7 +3,8 @@
 ```
 JobError
 ├── UserError          exit 1   a hyperparameter, a channel, a model: the user changes the request
-│   └── DataError      exit 1   records of a channel: the user changes the data
+│   ├── DataError      exit 1   records of a channel: the user changes the data
+│   └── DivergedError  exit 1   numbers of the network became infinite: the user changes how it learns
 └── PlatformError      exit 2   disk, network, device: the same request may work elsewhere or later
 anything else          exit 3   a bug of ours: reported with its traceback
 ```
@@ -36,6 +37,10 @@ class UserError(JobError):
 
 class DataError(UserError):
     """Records of a channel cannot be used; the message names channel, file and record."""
+
+
+class DivergedError(UserError):
+    """The network's numbers are no longer finite; the message says how it could learn instead."""
 
 
 class PlatformError(JobError):

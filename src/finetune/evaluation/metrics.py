@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from finetune.errors import DataError, UserError
+from finetune.errors import DataError, DivergedError
 from finetune.evaluation.calibration import calibration
 
 THRESHOLD = 0.5
@@ -46,7 +46,7 @@ def classification_metrics(
 
     Raises:
         DataError: there is no record.
-        UserError: a probability is not a finite number.
+        DivergedError: a probability is not a finite number.
         ValueError: the shapes do not fit together.
     """
     if len(targets) == 0:
@@ -58,7 +58,7 @@ def classification_metrics(
         raise ValueError(f"targets {truth.shape} and probabilities {scores.shape} do not fit {len(labels)} labels")
     unusable = int((~np.isfinite(scores)).any(axis=1).sum())
     if unusable:
-        raise UserError(
+        raise DivergedError(
             f"The network's answers to {unusable} of {len(scores)} records are not finite numbers: the training"
             " diverged. Lower learning_rate, or set gradient_clip_norm."
         )

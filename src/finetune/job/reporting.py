@@ -18,6 +18,7 @@ from finetune.job.inputs import Inputs, class_counts
 from finetune.job.loaders import Loaders
 from finetune.job.results import Evaluated
 from finetune.models.backbone import Backbone
+from finetune.observe.finite import finite
 from finetune.observe.report import page
 from finetune.spec.job_spec import JobSpec
 from finetune.spec.rules import rules_of
@@ -65,9 +66,10 @@ class Subject:
 
 def write_report(folder: Path, subject: Subject, found: Outcome) -> None:
     """Write `report.json`, and `report.html` drawn from it; a full disk costs the report, not the job."""
-    report = build_report(subject, found)
+    report = finite(build_report(subject, found))
+    written = json.dumps(report, indent=1, default=str, allow_nan=False)
     try:
-        (folder / "report.json").write_text(json.dumps(report, indent=1, default=str) + "\n", encoding="utf-8")
+        (folder / "report.json").write_text(written + "\n", encoding="utf-8")
         (folder / "report.html").write_text(page(report), encoding="utf-8")
     except OSError as error:
         logger.warning("The report cannot be written to %s: %s", folder, error)
@@ -84,6 +86,7 @@ def build_report(subject: Subject, found: Outcome) -> dict[str, object]:
     wrong: dict[str, object] = {"part": "", "of": 0, "count": 0, "records": []}
     return {
         "title": f"{subject.backbone.name} on {len(subject.inputs.labels)} classes",
+        "failure": found.metrics.get("failure"),
         "job": {name: value for name, value in job.items() if name != "history"},
         "history": job.get("history", []),
         "asked": {

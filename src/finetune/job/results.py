@@ -83,7 +83,7 @@ class Answers:
 def write_outputs(folder: Path, metrics: Mapping[str, object], answers: Answers, loaders: Loaders) -> None:
     """Write `metrics.json`, `<part>_predictions.csv`, and `bad_records.json` where records were left out."""
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n", encoding="utf-8")
+    (folder / "metrics.json").write_text(json.dumps(metrics, indent=2, allow_nan=False) + "\n", encoding="utf-8")
     for name, one in answers.evaluated.items():
         _write_predictions(folder / f"{name}_predictions.csv", one, answers.decision)
     bad = {channel: listing for channel, ledger in loaders.bad_records.items() if (listing := ledger.listing())}

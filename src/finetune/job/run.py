@@ -12,7 +12,7 @@ import torch
 
 from finetune.contract.interruption import Interruption
 from finetune.data.record import Stopped
-from finetune.errors import UserError
+from finetune.errors import DivergedError, UserError
 from finetune.evaluation.predict import Pass, predict
 from finetune.job.account import Account, AccountBook
 from finetune.job.announce import LogObserver
@@ -27,6 +27,7 @@ from finetune.job.results import Answers, Evaluated, Export, export_verified, jo
 from finetune.job.resume import keeping, specification_of
 from finetune.job.watching import Findings, findings_about_classes, watch
 from finetune.observe.debugger import debugger
+from finetune.observe.finite import finite
 from finetune.observe.metric_lines import final_line
 from finetune.observe.progress import pace
 from finetune.observe.tensorboard import EventFile
@@ -81,6 +82,7 @@ class Trained:
         drift: how far each group of layers moved.
         schedule: of the rates.
         stopped_by_rule: whether a rule ended it, with `rule_action=stop`.
+        failure: what the job fails of, once it has told what it knows.
     """
 
     state: TrainingState | None
@@ -89,6 +91,7 @@ class Trained:
     drift: Mapping[str, float] = field(default_factory=dict)
     schedule: Schedule | None = None
     stopped_by_rule: bool = False
+    failure: DivergedError | None = None
 
 
 def train(job: Prepared, folder: Path | None) -> Trained:
@@ -134,19 +137,28 @@ def train(job: Prepared, folder: Path | None) -> Trained:
     with keeping(folder, job.spec.checkpoint, specification, state) as kept:
         book.begin(state.progress.step, kept.load_seconds)
         observer.begin()
-        finished = fit(training, state, observer, kept.checkpoints)
+        failure = None
+        try:
+            finished = fit(training, state, observer, kept.checkpoints)
+        except DivergedError as error:
+            finished, failure = False, error
         observer.end(state.history.rows)
         hook.close(finished=finished)
-        kept.checkpoints.save_now(state, "final" if finished else "interruption")
+        if failure is None:
+            kept.checkpoints.save_now(state, "final" if finished else "interruption")
         book.spend(training.stepper.timing.settle())
         book.close(*kept.seconds())
     restore_best(state)
     drift = start.drift(job.backbone)
-    return Trained(state, finished, book.account, drift, training.schedule, findings.stopped)
+    return Trained(state, finished, book.account, drift, training.schedule, findings.stopped, failure)
 
 
 def conclude(job: Prepared, trained: Trained) -> None:
-    """Evaluate, report, export and prove; a stopped job leaves the model as far as it came."""
+    """Evaluate, report, export and prove; a stopped job leaves the model as far as it came.
+
+    Raises:
+        DivergedError: the network's numbers are not finite; the report is written, and no model.
+    """
     paths = job.request.paths
     state, finished = trained.state, trained.finished
     if state is not None and not finished and not state.progress.step:
@@ -155,22 +167,33 @@ def conclude(job: Prepared, trained: Trained) -> None:
     if state is not None:
         # A job that was interrupted behind its last step goes the same way as one that was not, to the last bit.
         job.feeds.enter(job.plan.phase(max(0, state.progress.epoch - 1)))
+    failure = trained.failure
     evaluated = evaluate_parts(job) if finished or trained.stopped_by_rule else {}
-    metrics = {name: metrics_of(one, job.inputs.labels, job.spec.run.top_k) for name, one in evaluated.items()}
+    try:
+        parts = {name: metrics_of(one, job.inputs.labels, job.spec.run.top_k) for name, one in evaluated.items()}
+    except DivergedError as error:
+        evaluated, parts, failure = {}, {}, error
+    metrics: dict[str, object] = dict(parts)
     metrics["job"] = job_summary(job.backbone, job.plan, job.spec.strategy.name, state, finished=finished)
     metrics["interruptions"] = dict(trained.account.as_json())
-    logger.info("%s", final_line({name: metrics[name] for name in evaluated}) or "Nothing was evaluated.")
+    logger.info("%s", final_line(parts) or "Nothing was evaluated.")
     decision, told = decide_on(evaluated, job.inputs.labels.names, target_of(job.spec.observe))
     if decision is not None:
         metrics["decision"] = told
-    write_outputs(paths.output_data, metrics, Answers(evaluated, decision), job.loaders)
+    if failure is not None:
+        metrics["failure"] = str(failure)
+    # Whoever reads JSON reads numbers only; the report says what was none.
+    readable = finite(metrics)
+    write_outputs(paths.output_data, readable, Answers(evaluated, decision), job.loaders)
     rules = rules_of(job.spec.observe.rules)
     Findings(trained.account, stops=False).take(findings_about_classes(job.inputs, metrics, rules))
     given = job.request.files.hyperparameters
     subject = Subject(given, job.spec, job.inputs, job.backbone, job.plan, job.loaders, job.numerics)
     found = Outcome(metrics, evaluated, trained.account, trained.drift, trained.schedule)
     write_report(paths.output_data, subject, found)
-    what = Export(paths.model, job.backbone, job.inputs.task, job.inputs.labels, metrics, decision)
+    if failure is not None:
+        raise failure
+    what = Export(paths.model, job.backbone, job.inputs.task, job.inputs.labels, readable, decision)
     export_verified(what, next(iter(evaluated.values()), None) or probe(job), job.numerics)
     logger.info("Done." if finished else "Stopped in order; the model is exported as far as it came.")
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from finetune.data.batches import Batch
 from finetune.data.record import Stopped
-from finetune.errors import UserError
+from finetune.errors import DivergedError
 from finetune.strategies.freezing import apply_trainable
 from finetune.strategies.plan import Phase, Plan
 from finetune.training.feeds import Feeds
@@ -118,7 +118,7 @@ def fit(training: Training, state: TrainingState, observer: Observer, checkpoint
         the state can be taken up from there.
 
     Raises:
-        UserError: the loss is no longer a number.
+        DivergedError: the loss is no longer a number; the history's last row says so, too.
     """
     progress = state.progress
     while not progress.stopped_early and progress.epoch < training.epochs:
@@ -172,7 +172,8 @@ def _close_epoch(training: Training, state: TrainingState, observer: Observer, m
     progress = state.progress
     row = {f"train:{name}": value for name, value in state.totals.means().items()} | metrics
     if not math.isfinite(row["train:loss"]):
-        raise UserError(
+        state.history.rows.append(row)
+        raise DivergedError(
             f"The training loss became {row['train:loss']} in epoch {progress.epoch + 1}: lower learning_rate, or set"
             " gradient_clip_norm=1 or precision=fp32."
         )

@@ -64,6 +64,8 @@ def _head(report: Mapping[str, Any]) -> Piece:
 
 def _verdict(report: Mapping[str, Any]) -> str:
     part, metrics = quality.judged(report)
+    if report.get("failure"):
+        return f"The job failed, and there is no model: {report['failure']}"
     if metrics is None:
         return "The job stopped before its evaluation; the model is exported as far as it came."
     accuracy, guess = metrics["accuracy"], metrics["majority_baseline_accuracy"]

@@ -35,6 +35,7 @@ WORDS = {
     "rest": "final evaluation, export, all else",
 }
 _MOST_CURVES = 8
+_MOST_PLACES = 6
 
 
 def findings(report: Mapping[str, Any]) -> Piece:
@@ -49,6 +50,8 @@ def findings(report: Mapping[str, Any]) -> Piece:
         )
         for one in found
     ]
+    if report.get("failure"):
+        notices.insert(0, notice("bad", "The job failed", report["failure"], None))
     if not notices:
         watched = report["rules"]
         said = (
@@ -57,6 +60,10 @@ def findings(report: Mapping[str, Any]) -> Piece:
             else "No rule was asked for."
         )
         notices = [notice("good", "Nothing found", said, None)]
+    unusable: Mapping[str, str] = report.get("not_finite", {})
+    if unusable:
+        places = ", ".join(f"{place} is {what}" for place, what in list(unusable.items())[:_MOST_PLACES])
+        notices.append(notice("warn", counted(len(unusable), "number is", "numbers are") + " not finite", places, None))
     return section("What the rules found", *notices, _watched(report["rules"]), name="rules", wide=True)
 
 

@@ -24,10 +24,19 @@ def symptoms(course: Course, guess: float) -> list[Finding]:
         course: of the whole job.
         guess: accuracy of always naming the commonest class.
     """
+    if course.rows and not math.isfinite(course.rows[-1]["train:loss"]):
+        return [_diverged(course)]
     if len(course.rows) < _FEWEST_EPOCHS:
         return []
     checks = (_oscillating(course), _underfit(course, guess), _validation_better(course))
     return [one for one in checks if one is not None]
+
+
+def _diverged(course: Course) -> Finding:
+    *before, last = [row["train:loss"] for row in course.rows]
+    told = f", {before[-1]:.4g} in the epoch before" if before else ""
+    seen = f"the training loss is {last} in epoch {len(course.rows)}{told}"
+    return Finding("Diverged", course.step, "curves", seen, "lower learning_rate to a tenth.", grave=True)
 
 
 def _oscillating(course: Course) -> Finding | None:

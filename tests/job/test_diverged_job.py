@@ -1,0 +1,73 @@
+"""A job whose numbers become infinite: it fails, says why, and every file it leaves is still valid JSON."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, NoReturn
+
+import pytest
+
+from whole_jobs import Ended, train_here
+
+# With weight decay inside the gradient, each step multiplies every weight by nine: far beyond float32 after forty.
+HOPELESS = {
+    "strategy": "full",
+    "epochs": "8",
+    "batch_size": "4",
+    "optimizer": "sgd",
+    "weight_decay": "1",
+    "learning_rate": "10",
+    "head_learning_rate": "10",
+    "warmup_fraction": "0",
+    "lr_schedule": "constant",
+}
+
+
+def strictly(path: Path) -> dict[str, Any]:
+    def refuse(word: str) -> NoReturn:
+        raise AssertionError(f"{path.name} has {word}, which JSON does not know")
+
+    loaded: dict[str, Any] = json.loads(path.read_text("utf-8"), parse_constant=refuse)
+    return loaded
+
+
+def explained(job: Ended) -> dict[str, Any]:
+    """The report of a job that failed and left no model."""
+    assert job.exit_code == 1
+    assert not (job.folder.model / "artifact.json").exists()
+    report = strictly(job.folder.output_data / "report.json")
+    metrics = strictly(job.folder.output_data / "metrics.json")
+    assert report["failure"] == metrics["failure"] == job.failure.strip()
+    page = (job.folder.output_data / "report.html").read_text("utf-8")
+    assert "The job failed" in page
+    assert ">nan<" not in page.lower()
+    return report
+
+
+@pytest.mark.parametrize("action", ["log", "stop"])
+def test_a_job_whose_loss_becomes_nan_leaves_a_report_that_says_so(
+    tmp_path: Path, pictures: Path, network: Path, action: str
+) -> None:
+    # Batches of four make 15 steps of an epoch, fewer than until the weights are infinite.
+    wishes = {**HOPELESS, "rules": "ExplodingTensor", "rule_action": action, "checkpoint_interval_steps": "5"}
+    report = explained(train_here(tmp_path, {"train": pictures, "model": network}, wishes))
+    assert [one["rule"] for one in report["findings"] if one["grave"]] in (["Diverged"], ["ExplodingTensor"])
+    assert report["not_finite"]
+
+
+def test_a_loss_that_is_no_number_is_null_with_a_reason(tmp_path: Path, pictures: Path, network: Path) -> None:
+    report = explained(train_here(tmp_path, {"train": pictures, "model": network}, {**HOPELESS, "rules": "none"}))
+    assert "The training loss became" in report["failure"]
+    last = len(report["history"]) - 1
+    assert report["history"][last]["train:loss"] is None
+    assert report["not_finite"][f"history.{last}.train:loss"] in {"not a number", "infinite"}
+
+
+def test_a_rule_that_stops_such_a_job_exports_nothing(tmp_path: Path, pictures: Path, network: Path) -> None:
+    # The updates are told of before the weights are infinite, but the network's answers are.
+    wishes = {**HOPELESS, "rules": "WeightUpdateRatio:large_threshold=5", "rule_action": "stop"}
+    report = explained(train_here(tmp_path, {"train": pictures, "model": network}, wishes))
+    assert report["parts"] == {}
+    assert [one["rule"] for one in report["findings"]] == ["WeightUpdateRatio"]
+    assert "answers to 15 of 15 records are not finite" in report["failure"]
