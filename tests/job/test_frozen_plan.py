@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from finetune.job.announce import _feature_lines
 from finetune.job.feeds import Frozen
+from finetune.job.savings import feature_lines
 from finetune.spec.parse import parse_hyperparameters
 from finetune.strategies.presets import Network, make_plan
 from finetune.training.precision import choose_numerics
@@ -17,7 +17,7 @@ def lines(**hyperparameters: str) -> list[str]:
     spec, backbone = parse_hyperparameters({"epochs": "6", **hyperparameters}), TinyBackbone()
     names = tuple(group.name for group in backbone.layer_groups())
     plan = make_plan(spec.strategy, spec.optimisation, Network(names, "image-classification", new_head=True))
-    return _feature_lines(Frozen(backbone, plan, spec, choose_numerics("fp32", torch.device("cpu"))), 1)
+    return feature_lines(Frozen(backbone, plan, spec, choose_numerics("fp32", torch.device("cpu"))), 1)
 
 
 @pytest.mark.parametrize(

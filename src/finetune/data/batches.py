@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from finetune.data.bad_records import BadContent, BadRecords
+from finetune.data.examples import Examples, MadeAnew
 from finetune.data.labels import LabelMap
 from finetune.data.look_ahead import Crew, Supply
 from finetune.data.order import batch_bounds, epoch_order, record_seed
@@ -167,6 +168,7 @@ class Batches:
         self._bounds = batch_bounds(len(dataset), options.batch_size)
         self._pins = options.pin_memory and torch.cuda.is_available()
         self.supply = Supply(options.workers, options.most_workers)
+        self._made: Examples = MadeAnew(dataset.transform)
 
     def __len__(self) -> int:
         """Number of batches in an epoch."""
@@ -174,9 +176,16 @@ class Batches:
 
     def without_augmentation(self) -> Batches:
         """The same batches of examples that are not varied."""
-        plain = Batches(self.dataset, replace(self._options, augment=False), self._bad_records)
-        plain.supply = self.supply
-        return plain
+        return self._like(replace(self._options, augment=False), MadeAnew(self.dataset.transform))
+
+    def keeping(self, examples: Examples) -> Batches:
+        """The same batches of examples that somebody else makes, and may keep."""
+        return self._like(self._options, examples)
+
+    def _like(self, options: BatchOptions, examples: Examples) -> Batches:
+        other = Batches(self.dataset, options, self._bad_records)
+        other.supply, other._made = self.supply, examples
+        return other
 
     @property
     def channel(self) -> str:
@@ -257,15 +266,14 @@ class Batches:
         return [self._example(position, epoch) for position in positions if not stopped()]
 
     def _example(self, position: int, epoch: int) -> _Example | _Bad:
-        key = self.dataset.key(position)
+        key, index, reader = self.dataset.key(position), self.dataset.indices[position], self.dataset.reader
         try:
-            record = self.dataset.reader.read(self.dataset.indices[position])
-            inputs = self.dataset.transform(record.content, self._randomness(epoch, key))
+            inputs = self._made.example(position, lambda: reader.read(index).content, self._randomness(epoch, key))
         except BadContent as error:
             return _Bad(key, str(error))
         except DataError as error:
             return _Bad(key, str(error).removeprefix(f"channel {self.dataset.reader.channel!r}: {key} "))
-        return _Example(position, inputs, record.labels)
+        return _Example(position, inputs, reader.labels(index))
 
     def _randomness(self, epoch: int, key: str) -> random.Random | None:
         if not self._options.augment:

@@ -9,7 +9,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from finetune.data.augmentation import augment
+from finetune.data.augmentation import augment, before_augmenting
 from finetune.data.images import ImageGeometry, decode_image, resize_and_crop
 from finetune.data.record import Content
 from finetune.spec.job_spec import Augmentation
@@ -56,11 +56,34 @@ class ImageTransform:
         Raises:
             BadContent: the picture cannot be decoded.
         """
+        return self.finished(self.decoded(content, varied=randomness is not None), randomness)
+
+    def decoded(self, content: Content, *, varied: bool) -> Tensor:
+        """Do what is the same in every epoch: uint8 `[3, height, width]`, in memory channels last.
+
+        Args:
+            content: an encoded picture.
+            varied: whether it will be augmented.
+
+        Raises:
+            BadContent: the picture cannot be decoded.
+        """
         if not isinstance(content, bytes):
             raise TypeError("a picture is bytes")
-        pixels = decode_image(content)
+        pixels, augments = decode_image(content), varied and self._augmentation != "none"
+        pixels = before_augmenting(pixels, self._geometry) if augments else resize_and_crop(pixels, self._geometry)
+        # As it will be kept: how pixels lie in memory may decide by which code they are resized.
+        return pixels.permute(1, 2, 0).contiguous().permute(2, 0, 1)
+
+    @property
+    def example_bytes(self) -> int:
+        """What an example takes."""
+        return 3 * self._geometry.size**2
+
+    def finished(self, pixels: Tensor, randomness: random.Random | None) -> dict[str, Tensor]:
+        """Make an example of what `decoded` gave; leaves that as it is."""
         if randomness is None or self._augmentation == "none":
-            return {"pixels": resize_and_crop(pixels, self._geometry)}
+            return {"pixels": pixels}
         return {"pixels": augment(pixels, self._geometry, self._augmentation, randomness)}
 
     def collate(self, examples: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:

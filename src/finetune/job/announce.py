@@ -11,6 +11,7 @@ from finetune.job.account import AccountBook, process_age
 from finetune.job.feeds import Frozen
 from finetune.job.inputs import Inputs, class_counts
 from finetune.job.loaders import Loaders
+from finetune.job.savings import feature_lines, picture_lines
 from finetune.models.backbone import Backbone, ImageInput
 from finetune.observe.metric_lines import metric_line
 from finetune.observe.plan_text import DataSummary, GroupSummary, RunSummary, plan_text
@@ -37,33 +38,13 @@ def describe_plan(
     )
     network = f"{backbone.name}, {expected_input(backbone)}"
     weights = backbone.weights.source + ("" if backbone.weights.kept_head else ", new head")
+    frozen = Frozen(backbone, plan, spec, numerics)
     lines = [
         *_run_lines(loaders, spec, numerics),
-        *_feature_lines(Frozen(backbone, plan, spec, numerics), len(records)),
+        *feature_lines(frozen, len(records)),
+        *picture_lines(frozen, inputs),
     ]
     return plan_text(data, group_summaries(backbone, plan), RunSummary(network, weights, lines))
-
-
-def _feature_lines(frozen: Frozen, parts: int) -> list[str]:
-    """What is done with the outputs of frozen layers, what it saves and what it gives up."""
-    phases = [phase for phase in frozen.plan.phases if frozen.border(phase)]
-    if not phases or not parts:
-        return []
-    last = frozen.plan.groups[frozen.border(phases[0]) - 1]
-    if not any(frozen.keeps(phase) for phase in phases):
-        return [
-            f"features  outputs of frozen layers (up to {last}) are computed in every epoch: none is asked for again"
-        ]
-    epochs, views = sum(frozen.epochs(phase) for phase in phases), frozen.views
-    count = sum(min(views, frozen.epochs(phase)) for phase in phases)
-    passes = "1 pass" if count == 1 else f"{count} passes"
-    given_up = "without augmentation" if views == 1 else f"{views} augmentations of each picture instead of {epochs}"
-    if frozen.spec.data.augmentation == "none" or not isinstance(frozen.backbone.expects, ImageInput):
-        given_up = "nothing is given up"
-    return [
-        f"features  outputs of frozen layers (up to {last}) are kept: {passes} through them instead of {epochs};"
-        f" {given_up} (augmentation_views, feature_cache=off)"
-    ]
 
 
 def _classes(inputs: Inputs) -> dict[str, int]:

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import logging
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-
 from finetune.data.batches import Batches, BatchSource
+from finetune.data.kept_pictures import KeptPictures
+from finetune.data.transforms import ImageTransform
 from finetune.features.batches import FeatureBatches
 from finetune.features.front import FrontRun
 from finetune.features.storage import Place
 from finetune.job.loaders import Loaders
+from finetune.job.space import Space
 from finetune.models.backbone import Backbone, ImageInput
 from finetune.spec.job_spec import JobSpec
 from finetune.strategies.plan import Phase, Plan
@@ -22,8 +22,6 @@ from finetune.training.precision import Numerics
 
 logger = logging.getLogger(__name__)
 
-_GB = 10**9
-_MEMORY_SHARE, _DISK_SHARE, _DEVICE_SHARE = 0.5, 0.5, 0.25
 _CHUNK = {("cpu", True): 16, ("cpu", False): 8, ("cuda", True): 64, ("cuda", False): 32}
 """Rows that go through the front together, by device and by whether they are pictures; results depend on it."""
 
@@ -61,6 +59,11 @@ class Frozen:
         """Whether features of training records are asked for again within the phase."""
         return self.spec.features.cache == "auto" and self.epochs(phase) > self.views
 
+    def keeps_pictures(self, phase: Phase) -> bool:
+        """Whether every epoch of the phase looks at the pictures themselves, and there are several."""
+        whole = self.border(phase) == 0 or self.spec.features.cache == "off"
+        return whole and self.epochs(phase) > 1 and isinstance(self.backbone.expects, ImageInput)
+
 
 class PhaseFeeds:
     """Batches of each phase: features where layers are frozen from the input on, else records.
@@ -78,7 +81,7 @@ class PhaseFeeds:
         """
         self._frozen = frozen
         self._loaders = loaders
-        self._folder = folder
+        self._space = Space(folder, frozen.numerics.device, frozen.spec.features.size_gb)
         self._border = 0
         self._training: Feed | None = None
         self._validation: Feed | None = None
@@ -108,20 +111,42 @@ class PhaseFeeds:
         if self._training is not None and self._frozen.border(phase) == self._border:
             return
         self._border = self._frozen.border(phase)
+        # What the phase before kept gives its room back.
+        self._training = self._validation = None
         train, validation = self._loaders.train, self._loaders.validation
+        if self._frozen.keeps_pictures(phase):
+            train, validation = self._keeping_pictures(train, validation)
         self._training, self._validation = self.whole(train), self.whole(validation)
         # What comes through a pipe cannot be looked up again, so nothing of it is kept.
-        if not self._border or not isinstance(train, Batches):
-            return
-        validation = validation if isinstance(validation, Batches) else None
+        if self._border and isinstance(train, Batches):
+            self._cut(phase, train, validation if isinstance(validation, Batches) else None)
+
+    def _keeping_pictures(
+        self, train: BatchSource | None, validation: BatchSource | None
+    ) -> tuple[BatchSource | None, BatchSource | None]:
+        """The same batches, whose pictures are kept; those for validation are small, of one size, and come first."""
+        memory = self._space.memory()
+        if isinstance(validation, Batches) and isinstance(validation.dataset.transform, ImageTransform):
+            transform = validation.dataset.transform
+            wanted = min(memory // 2, len(validation.dataset) * transform.example_bytes)
+            memory -= wanted
+            room = self._space.room(wanted, with_disk=False)
+            validation = validation.keeping(KeptPictures(transform, room, "validation"))
+        if isinstance(train, Batches) and isinstance(train.dataset.transform, ImageTransform):
+            room = self._space.room(memory, with_disk=True)
+            train = train.keeping(KeptPictures(train.dataset.transform, room, "training"))
+        return train, validation
+
+    def _cut(self, phase: Phase, train: Batches, validation: Batches | None) -> None:
         run, views = self._run(), min(self._frozen.views, self._frozen.spec.optimisation.epochs)
         counts = len(train.dataset) * views, len(validation.dataset) if validation else 0
-        source = train if self._frozen.views > 1 else train.without_augmentation()
         keeps = self._frozen.spec.features.cache == "auto"
-        place = self._place(counts[0] / sum(counts)) if self._frozen.keeps(phase) else Place(0, device=run.device)
+        source = train.without_augmentation() if keeps and self._frozen.views == 1 else train
+        nowhere = Place(0, device=run.device)
+        place = self._space.place(counts[0] / sum(counts)) if self._frozen.keeps(phase) else nowhere
         self._training = Feed(FeatureBatches(source, run, views, place), run.cut.back)
         if validation is not None:
-            place = self._place(counts[1] / sum(counts)) if keeps else Place(0, device=run.device)
+            place = self._space.place(counts[1] / sum(counts)) if keeps else nowhere
             self._validation = Feed(FeatureBatches(validation, run, 1, place), run.cut.back)
 
     def _run(self) -> FrontRun:
@@ -131,26 +156,3 @@ class PhaseFeeds:
         longest = 1 if isinstance(expects, ImageInput) else expects.max_length
         chunk = _CHUNK[numerics.device.type, pictures]
         return FrontRun(backbone.cut(self._border), chunk, longest, numerics.device, numerics.context)
-
-    def _place(self, share: float) -> Place:
-        """Room for a share of all features."""
-        device, asked = self._frozen.numerics.device, self._frozen.spec.features.size_gb
-        limit = None if asked is None else int(asked * _GB * share)
-        memory = int(available_memory() * _MEMORY_SHARE * share)
-        disk = int(shutil.disk_usage(self._folder).free * _DISK_SHARE * share)
-        on_device = int(torch.cuda.mem_get_info()[0] * _DEVICE_SHARE * share) if device.type == "cuda" else 0
-        if limit is not None:
-            memory, disk, on_device = min(memory, limit), min(disk, limit), min(on_device, limit)
-        return Place(memory, disk, self._folder, device, on_device)
-
-
-def available_memory() -> int:
-    """Bytes of memory that this process may still take, on this host and in its container."""
-    lines = Path("/proc/meminfo").read_text("utf-8").splitlines()
-    free = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
-    try:
-        limit = Path("/sys/fs/cgroup/memory.max").read_text("utf-8").strip()
-        used = int(Path("/sys/fs/cgroup/memory.current").read_text("utf-8"))
-    except (OSError, ValueError):
-        return free
-    return free if limit == "max" else max(0, min(free, int(limit) - used))

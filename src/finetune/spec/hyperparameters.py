@@ -239,8 +239,9 @@ class FeatureKnobs(Section):
         None,
         ge=0,
         alias="cache_size_gb",
-        description="Most gigabytes of features that are kept; the rest is computed again. By default as much as fits "
-        "into half of the free memory, or of the free disk. Changes no result.",
+        description="Most gigabytes of features, or of decoded pictures, that are kept; the rest is computed or "
+        "decoded again. By default as much as fits into half of the free memory, or of the free disk. Changes no "
+        "result.",
     )
 
 

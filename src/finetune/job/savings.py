@@ -1,0 +1,51 @@
+"""What the plan says about work that is done once: what is kept, what that saves, and what it gives up."""
+
+from __future__ import annotations
+
+from finetune.data.augmentation import bytes_before_augmenting
+from finetune.data.images import ImageGeometry
+from finetune.job.feeds import Frozen
+from finetune.job.inputs import Inputs
+from finetune.models.backbone import ImageInput
+
+
+def feature_lines(frozen: Frozen, parts: int) -> list[str]:
+    """What is done with the outputs of frozen layers, what it saves and what it gives up."""
+    phases = [phase for phase in frozen.plan.phases if frozen.border(phase)]
+    if not phases or not parts:
+        return []
+    last = frozen.plan.groups[frozen.border(phases[0]) - 1]
+    if not any(frozen.keeps(phase) for phase in phases):
+        return [
+            f"features  outputs of frozen layers (up to {last}) are computed in every epoch: none is asked for again"
+        ]
+    epochs, views = sum(frozen.epochs(phase) for phase in phases), frozen.views
+    count = sum(min(views, frozen.epochs(phase)) for phase in phases)
+    passes = "1 pass" if count == 1 else f"{count} passes"
+    given_up = "without augmentation" if views == 1 else f"{views} augmentations of each picture instead of {epochs}"
+    if frozen.spec.data.augmentation == "none" or not isinstance(frozen.backbone.expects, ImageInput):
+        given_up = "nothing is given up"
+    return [
+        f"features  outputs of frozen layers (up to {last}) are kept: {passes} through them instead of {epochs};"
+        f" {given_up} (augmentation_views, feature_cache=off)"
+    ]
+
+
+def picture_lines(frozen: Frozen, inputs: Inputs) -> list[str]:
+    """What is done with pictures that the network sees in several epochs."""
+    expects, train = frozen.backbone.expects, inputs.train
+    phases = [phase for phase in frozen.plan.phases if frozen.keeps_pictures(phase)]
+    if not phases or not isinstance(expects, ImageInput) or train is None or frozen.spec.strategy.name == "evaluate":
+        return []
+    epochs = sum(frozen.epochs(phase) for phase in phases)
+    if frozen.spec.features.size_gb == 0:
+        return [f"pictures  are decoded in each of {epochs} epochs: cache_size_gb is 0"]
+    augmented = frozen.spec.data.augmentation != "none"
+    geometry = ImageGeometry(expects.size, expects.resize, expects.interpolation)
+    each = bytes_before_augmenting(geometry) if augmented else 3 * expects.size**2
+    what = "resized; augmentation starts from them" if augmented else "resized and cropped"
+    size = f"at most about {each / 1e3:,.0f} kB each, {each * len(train.indices) / 1e9:,.2f} GB for training"
+    return [
+        f"pictures  are decoded once instead of in each of {epochs} epochs, and kept {what}: {size},"
+        " as far as there is room (cache_size_gb); nothing is given up"
+    ]

@@ -1,0 +1,113 @@
+"""Is a kept picture the one that would be decoded again, and is it decoded once?"""
+
+from __future__ import annotations
+
+import io
+import random
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from finetune.data.augmentation import before_augmenting, bytes_before_augmenting
+from finetune.data.bad_records import BadRecords
+from finetune.data.batches import Batch, Batches, BatchOptions, Dataset
+from finetune.data.images import ImageGeometry
+from finetune.data.kept_pictures import KeptPictures
+from finetune.data.labels import LabelMap
+from finetune.data.record import Record
+from finetune.data.room import Room
+from finetune.data.transforms import ImageTransform
+from finetune.spec.job_spec import Augmentation, Task
+
+GEOMETRY = ImageGeometry(24, 28, "bilinear")
+COUNT = 13
+
+
+def encoded(number: int) -> bytes:
+    noise = np.random.Generator(np.random.PCG64(number)).integers(0, 256, (9, 8, 3), dtype=np.uint8)
+    file = io.BytesIO()
+    kind = "JPEG" if number % 2 else "PNG"
+    Image.fromarray(noise).resize((30 + 9 * number, 50)).save(file, kind)
+    return file.getvalue()
+
+
+@dataclass
+class Pictures:
+    """Counts how often each one is read; the one before the last is damaged."""
+
+    channel: str = "train"
+    task: Task = "image-classification"
+    reads: list[int] = field(default_factory=list)
+
+    def __len__(self) -> int:
+        return COUNT
+
+    def key(self, index: int) -> str:
+        return str(index)
+
+    def labels(self, index: int) -> tuple[str, ...]:
+        return ("a",)
+
+    def read(self, index: int) -> Record:
+        self.reads.append(index)
+        return Record(self.key(index), b"no picture" if index == COUNT - 2 else encoded(index), ("a",))
+
+
+def batches(room: Room | None, augmentation: Augmentation = "strong", workers: int = 0) -> tuple[Batches, Pictures]:
+    transform, reader = ImageTransform(GEOMETRY, augmentation), Pictures()
+    dataset = Dataset(reader, tuple(range(COUNT)), LabelMap(("a",), multi_label=False), transform)
+    options = BatchOptions(4, 3, shuffle=True, augment=augmentation != "none", workers=workers, pin_memory=False)
+    plain = Batches(dataset, options, BadRecords("train", 1))
+    return (plain if room is None else plain.keeping(KeptPictures(transform, room, "training"))), reader
+
+
+def epochs(of: Batches) -> list[Batch]:
+    return [batch for epoch in (0, 1, 0) for batch in of.iterate(epoch)]
+
+
+@pytest.mark.parametrize("augmentation", ["none", "basic", "strong"])
+@pytest.mark.parametrize("workers", [0, 3])
+@pytest.mark.parametrize("room", [(0, 0), (20_000, 0), (0, 30_000), (10**7, 0)])
+def test_room_changes_no_bit(augmentation: Augmentation, workers: int, room: tuple[int, int], tmp_path: Path) -> None:
+    kept = epochs(batches(Room(*room, tmp_path), augmentation, workers)[0])
+    anew = epochs(batches(None, augmentation)[0])
+    assert [batch.positions for batch in kept] == [batch.positions for batch in anew]
+    for ours, theirs in zip(kept, anew, strict=True):
+        assert torch.equal(ours.inputs["pixels"], theirs.inputs["pixels"])
+        assert ours.inputs["pixels"].stride() == theirs.inputs["pixels"].stride()
+        assert torch.equal(ours.targets, theirs.targets)
+
+
+def test_with_room_every_picture_is_read_once_and_a_damaged_one_again() -> None:
+    kept, reader = batches(Room(10**7))
+    epochs(kept)
+    assert sorted(reader.reads) == sorted([*range(COUNT), COUNT - 2, COUNT - 2])
+
+
+def test_without_room_for_all_those_that_fit_are_kept(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    kept, reader = batches(Room(20_000))
+    epochs(kept)
+    assert COUNT < len(reader.reads) < 3 * COUNT
+    assert caplog.text.count("there is no room for more") == 1
+
+
+def test_a_large_picture_is_made_as_small_as_augmentation_allows() -> None:
+    pixels = torch.arange(3 * 200 * 150, dtype=torch.int64).remainder(256).to(torch.uint8).view(3, 200, 150)
+    assert before_augmenting(pixels, GEOMETRY).shape == (3, 54, 41)
+    assert bytes_before_augmenting(GEOMETRY) == 3 * 41 * 55
+    small = pixels[:, :41]
+    assert before_augmenting(small, GEOMETRY) is small
+
+
+def test_what_is_kept_is_not_varied_itself() -> None:
+    transform = ImageTransform(GEOMETRY, "strong")
+    picture = transform.decoded(encoded(3), varied=True)
+    before = picture.clone()
+    for seed in range(60):
+        transform.finished(picture, random.Random(seed))["pixels"].fill_(0)
+    assert torch.equal(picture, before)
