@@ -79,19 +79,20 @@ def vision_job(place: Path, strategy: str, **changes: str) -> TrainingJob:
         (place / "network").mkdir()
         save_file(network.state_dict(), place / "network" / "mobilenet_v3_small.safetensors")
         channels.append(Channel("model", place / "network"))
-    return _job(place, channels, asked, strategy, changes)
+    return job_of(place, channels, asked, strategy, changes)
 
 
 def text_job(place: Path, strategy: str, **changes: str) -> TrainingJob:
     """A tiny BERT with dropout."""
     place.mkdir(parents=True, exist_ok=True)
     channels = [Channel("train", write_texts(place / "texts")), Channel("model", write_folder(place / "bert", "bert"))]
-    return _job(place, channels, {"learning_rate": "0.002"}, strategy, changes)
+    return job_of(place, channels, {"learning_rate": "0.002"}, strategy, changes)
 
 
-def _job(
+def job_of(
     place: Path, channels: list[Channel], asked: Mapping[str, str], strategy: str, changes: Mapping[str, str]
 ) -> TrainingJob:
+    """A job with checkpoints after every second step, and a sync agent that is sometimes slow."""
     hyperparameters = {**_BASE, **asked, "strategy": strategy, **STRATEGIES[strategy], **changes}
     request = TrainingRequest(channels=tuple(channels), hyperparameters=hyperparameters, environment=_ENVIRONMENT)
     sync = SyncOptions(scan_seconds=0.01, delay_seconds=(0.0, 0.02))

@@ -16,7 +16,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from sagemaker_simulator import JobFolder, SyncAgent, TrainingJob, lay_out, restore
+from sagemaker_simulator import JobFolder, SyncAgent, TrainingJob, feed_pipes, lay_out, restore
 from sagemaker_simulator.environment import job_environment
 
 LONGEST_SECONDS = 120.0
@@ -142,7 +142,12 @@ def start(zygote: Zygote, job: TrainingJob, root: Path, disturbance: Disturbance
     if job.request.checkpoint_path is not None:
         restore(job.storage.checkpoints, folder.checkpoints)
         agent = SyncAgent(folder.checkpoints, job.storage.checkpoints, job.sync)
-    return follow(zygote, job, folder, agent, disturbance)
+    feeders = feed_pipes(folder, job.request)
+    try:
+        return follow(zygote, job, folder, agent, disturbance)
+    finally:
+        for feeder in feeders:
+            feeder.cut()
 
 
 def follow(

@@ -1,0 +1,62 @@
+"""A job that is killed again and again, and what it has to leave behind in the end."""
+
+from __future__ import annotations
+
+import random
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+from interruptions.moments import draw_late_moment, draw_moment
+from interruptions.results import assert_same_bits, left_in, lines_of
+from interruptions.starts import Ended, Zygote, start, with_changes
+from sagemaker_simulator import Storage, TrainingJob, run_job
+
+WORKERS = (0, 1, 3)
+MOST_UNDISTURBED = 5
+
+
+def assert_kills_change_nothing(zygote: Zygote, job: TrainingJob, place: Path, draw: random.Random, kills: int) -> None:
+    """Run a job once without a kill, and once with so many; both leave the same bits and tell the same lines."""
+    uninterrupted = run_job(replace(job, storage=Storage(place / "reference")), place / "whole")
+    assert uninterrupted.exit_code == 0, uninterrupted.log_text()
+    expected = lines_of(uninterrupted.log)
+    assert len(expected) == int(job.request.hyperparameters["epochs"])
+
+    printed = set()
+    for one in killed(zygote, job, place / "opt-ml", draw, kills):
+        assert set(one.epoch_lines()) <= set(expected)
+        printed |= set(one.epoch_lines())
+    last = start(zygote, changed(job, draw, kills), place / "opt-ml")
+    assert last.exit_code == 0, last.log
+    assert printed | set(last.epoch_lines()) == set(expected)
+    assert_same_bits(left_in(last.folder), left_in(uninterrupted.folder))
+
+
+def killed(zygote: Zygote, job: TrainingJob, root: Path, draw: random.Random, kills: int) -> list[Ended]:
+    """Start the job until it was killed so often; where it is done too early, kill starts that find it done."""
+    ends: list[Ended] = []
+    done = 0
+    while sum(one.disturbed for one in ends) < kills:
+        number = sum(one.disturbed for one in ends)
+        disturbance = draw_late_moment(draw) if done or number == kills - 1 else draw_moment(draw)
+        one = start(zygote, changed(job, draw, len(ends)), root, disturbance)
+        ends.append(one)
+        sys.stdout.write(f"exit code {one.exit_code:2d}: {reached(one)}; {disturbance.name}\n")
+        assert one.disturbed or one.exit_code == 0, one.log
+        done += one.exit_code == 0
+        assert done <= MOST_UNDISTURBED
+    return ends
+
+
+def reached(one: Ended) -> str:
+    """How far a start came, in a few words."""
+    told = [line for line in one.log.splitlines() if line.startswith(("Resumed", "epoch=", "Exported", "Done"))]
+    return ", ".join(line.partition(";")[0].partition(" to ")[0] for line in told) or "nothing yet"
+
+
+def changed(job: TrainingJob, draw: random.Random, number: int) -> TrainingJob:
+    """The job with other delays of the sync agent, and with another number of threads that prepare batches."""
+    delay = draw.choice((0.0, 0.01, 0.1))
+    sync = replace(job.sync, seed=number, delay_seconds=(0.0, delay), mirror_deletions=draw.random() < 0.3)
+    return with_changes(replace(job, sync=sync), workers=draw.choice(WORKERS))

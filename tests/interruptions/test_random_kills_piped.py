@@ -1,0 +1,49 @@
+"""A job that reads from pipes is killed at random moments, also in the middle of an epoch, and leaves the same bits."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+from interruptions.jobs import job_of
+from interruptions.kills import assert_kills_change_nothing
+from interruptions.starts import Zygote
+from models.tiny_transformers import write_folder
+from piped import IMAGE_STREAMS, NAMES, TEXT_STREAMS, named
+from sagemaker_simulator import Channel, TrainingJob
+
+ANNOUNCED = {"num_training_samples": "60", "shuffle_buffer": "13"}
+PICTURES = {
+    **ANNOUNCED,
+    "model_name": "mobilenet_v3_small",
+    "image_size": "32",
+    "augmentation": "strong",
+    "class_names": ",".join(NAMES),
+}
+TEXTS = {**ANNOUNCED, "learning_rate": "0.002", "max_length": "16", "class_names": "bad,good"}
+UNANNOUNCED = {"CSV"}
+"""Of these, every start looks for classes and number of records by a first pass, which takes a pipe of its own."""
+
+
+def piped_job(place: Path, form: str, **changes: str) -> TrainingJob:
+    """A small job of which training and validation records come through pipes."""
+    write, asked = (IMAGE_STREAMS[form], PICTURES) if form in IMAGE_STREAMS else (TEXT_STREAMS[form], TEXTS)
+    count = 20 if form in IMAGE_STREAMS else 60
+    channels = [write(place / "train", count, 0), named(write(place / "validation", 8, 500), "validation")]
+    if form in TEXT_STREAMS:
+        channels.append(Channel("model", write_folder(place / "bert", "bert")))
+    hidden = {"class_names", "num_training_samples"} if form in UNANNOUNCED else set[str]()
+    wishes: Mapping[str, str] = {name: value for name, value in asked.items() if name not in hidden}
+    return job_of(place, channels, wishes, "from_scratch" if form in IMAGE_STREAMS else "full", changes)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("form", [*IMAGE_STREAMS, *TEXT_STREAMS])
+def test_the_same_bits(form: str, zygote: Zygote, seed: str, kills: int, tmp_path: Path) -> None:
+    # Texts take a fraction of the pictures' time, and most kills should find the job at work.
+    epochs = 4 + kills * (4 if form in TEXT_STREAMS else 1)
+    job = piped_job(tmp_path / "job", form, epochs=str(epochs))
+    assert_kills_change_nothing(zygote, job, tmp_path, random.Random(f"{seed}/{form}"), kills)
