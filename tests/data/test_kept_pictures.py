@@ -41,6 +41,7 @@ class Pictures:
 
     channel: str = "train"
     task: Task = "image-classification"
+    left_out: tuple[tuple[str, str], ...] = ()
     reads: list[int] = field(default_factory=list)
 
     def __len__(self) -> int:
