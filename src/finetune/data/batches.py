@@ -176,6 +176,8 @@ class Batches:
 
     def without_augmentation(self) -> Batches:
         """The same batches of examples that are not varied."""
+        if not self._options.augment:
+            return self
         return self._like(replace(self._options, augment=False), MadeAnew(self.dataset.transform))
 
     def keeping(self, examples: Examples) -> Batches:

@@ -141,7 +141,7 @@ class PhaseFeeds:
         run, views = self._run(), min(self._frozen.views, self._frozen.spec.optimisation.epochs)
         counts = len(train.dataset) * views, len(validation.dataset) if validation else 0
         keeps = self._frozen.spec.features.cache == "auto"
-        source = train.without_augmentation() if keeps and self._frozen.views == 1 else train
+        source = train if self._frozen.views > 1 else train.without_augmentation()
         nowhere = Place(0, device=run.device)
         place = self._space.place(counts[0] / sum(counts)) if self._frozen.keeps(phase) else nowhere
         self._training = Feed(FeatureBatches(source, run, views, place), run.cut.back)
