@@ -48,10 +48,12 @@ def fill(folder: Path, stream: bytes, epochs: int = 1) -> None:
     threading.Thread(target=work, daemon=True).start()
 
 
-def batches(folder: Path, workers: int = 0, allowed: int = 0, stop: threading.Event | None = None) -> StreamBatches:
+def batches(
+    folder: Path, workers: int = 0, allowed: int = 0, stop: threading.Event | None = None, *, shared: bool = False
+) -> StreamBatches:
     spec = parse_hyperparameters({}).data
     place = PipePlace("train", folder, folder / "state", 10.0, stop.is_set if stop else lambda: False)
-    source = StreamSource(place, StreamLayout("train", "recordio"), Wanted("image-classification", spec))
+    source = StreamSource(place, StreamLayout("train", "recordio", shared=shared), Wanted("image-classification", spec))
     transform = ImageTransform(ImageGeometry(16, 16, "bilinear"), "basic")
     data = StreamData(source, LabelMap(NAMES, multi_label=False), transform, None, None, buffer=5)
     options = BatchOptions(4, seed=3, shuffle=True, augment=True, workers=workers, pin_memory=False)
@@ -115,3 +117,24 @@ def test_a_stop_reaches_whoever_waits_for_a_batch(tmp_path: Path) -> None:
 
     with pytest.raises(Stopped):
         next(batches(tmp_path, stop=stop).iterate(0))
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_an_epoch_without_objects_is_short_where_hosts_share_them_and_else_an_error(
+    tmp_path: Path, workers: int
+) -> None:
+    """A pipe that is opened and closed at once, between two that bring something."""
+    for epoch in range(3):
+        os.mkfifo(tmp_path / f"train_{epoch}")
+
+    def work() -> None:
+        for epoch, count in enumerate((5, 0, 6)):
+            (tmp_path / f"train_{epoch}").write_bytes(b"".join(map(record, range(count))))
+
+    threading.Thread(target=work, daemon=True).start()
+    loader = batches(tmp_path, workers, shared=True)
+    assert [sum(len(batch.targets) for batch in loader.iterate(epoch)) for epoch in range(3)] == [5, 0, 6]
+    (tmp_path / "alone").mkdir()
+    fill(tmp_path / "alone", b"")
+    with pytest.raises(DataError, match=r"channel 'train', epoch 0: the pipe is empty; see whether the S3 prefix"):
+        list(batches(tmp_path / "alone", workers).iterate(0))

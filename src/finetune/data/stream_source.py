@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Generator, Iterable
 from contextlib import closing
 from dataclasses import dataclass, replace
@@ -17,6 +18,8 @@ from finetune.data.streams.named_fields import Decoded, Wanted
 from finetune.data.streams.window import DamagedStream, Window
 from finetune.errors import DataError
 from finetune.spec.job_spec import Task
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +83,8 @@ class StreamSource:
         """Give the records of the next epoch; closing the generator closes the pipe.
 
         Raises:
-            DataError: the stream is damaged; names channel, epoch, record and byte. Or it is empty.
+            DataError: the stream is damaged; names channel, epoch, record and byte. Or it is empty, and not since
+                hosts share the objects and there are fewer of these.
             Stopped: the job was asked to stop, or `stop` was set.
         """
         epoch, number = self._pipe.index, 0
@@ -96,10 +100,12 @@ class StreamSource:
                     f"channel {self.channel!r}, epoch {epoch}: the stream {error}, in record {number} (from 0), which"
                     f" begins at byte {error.offset:,}; see whether its objects are whole and of the content type given"
                 ) from error
-        if not number:
+        if not number and not self._layout.shared:
             raise DataError(
                 f"channel {self.channel!r}, epoch {epoch}: the pipe is empty; see whether the S3 prefix holds objects"
             )
+        if not number:
+            _log.warning("channel %r, epoch %d: none of the objects fell to this host", self.channel, epoch)
 
 
 def _record(number: int, sample: Sample, codec: Codec) -> StreamRecord:

@@ -44,6 +44,11 @@ class Request:
         channels = {name: self.channels.by_purpose[name] for name in purposes if name in self.channels.by_purpose}
         return {purpose: channel for purpose, channel in channels.items() if channel.piped}
 
+    def shares(self, channel: str) -> bool:
+        """Whether each host gets objects of its own of a channel, perhaps none."""
+        files = self.files
+        return files.channels[channel].distribution == "shardedbys3key" and len(files.resources.hosts) > 1
+
 
 def read_request(paths: Paths) -> Request:
     """Read the files of the platform, check hyperparameters and channels, and log what is translated or ignored.
@@ -57,15 +62,16 @@ def read_request(paths: Paths) -> Request:
     channels = check_channels(files.channels, spec)
     for note in (*spec.notes, *channels.notes):
         logger.info("%s", note)
-    _refuse_parts_of_channels(files)
-    return Request(paths, files, spec, channels)
+    request = Request(paths, files, spec, channels)
+    _refuse_parts_of_channels(request)
+    return request
 
 
-def _refuse_parts_of_channels(files: JobFiles) -> None:
+def _refuse_parts_of_channels(request: Request) -> None:
     # The first host alone trains, and would see its own part only.
-    sharded = [name for name, channel in files.channels.items() if channel.distribution == "shardedbys3key"]
-    if sharded and len(files.resources.hosts) > 1:
+    sharded = [name for name in request.files.channels if request.shares(name)]
+    if sharded:
         raise UserError(
-            f"Channel {sharded[0]!r} is distributed over {len(files.resources.hosts)} hosts (ShardedByS3Key), of which"
-            " the first alone trains: let it be FullyReplicated, or ask for one instance."
+            f"Channel {sharded[0]!r} is distributed over {len(request.files.resources.hosts)} hosts (ShardedByS3Key),"
+            " of which the first alone trains: let it be FullyReplicated, or ask for one instance."
         )

@@ -50,7 +50,9 @@ def open_streams(request: Request, task: Task, stopped: Callable[[], bool]) -> d
     return {
         purpose: StreamSource(
             PipePlace(channel.name, paths.data, paths.pipe_state, spec.run.pipe_wait_seconds, stopped),
-            StreamLayout(f"channel {channel.name!r}", channel.form, channel.wrapped),
+            StreamLayout(
+                f"channel {channel.name!r}", channel.form, channel.wrapped, shared=request.shares(channel.name)
+            ),
             Wanted(task, spec.data, channel.class_ids),
         )
         for purpose, channel in request.pipes().items()

@@ -52,11 +52,13 @@ class StreamLayout:
         where: the channel, for messages.
         form: of the stream by its content type; `None` where it says nothing.
         wrapped: whether each object, or each attribute, is one RecordIO record.
+        shared: whether hosts share the objects, so that this one may get none in some epoch.
     """
 
     where: str
     form: StreamForm | None
     wrapped: bool = False
+    shared: bool = False
 
 
 class WrappedCodec:
