@@ -73,3 +73,13 @@ def _varint(value: int) -> bytes:
         digits.append(value & 127 | 128)
         value >>= 7
     return bytes([*digits, value])
+
+
+def beside(content: bytes, sizes: Sequence[int]) -> Iterator[memoryview]:
+    """The same bytes in chunks that lie behind each other in memory, but for a gap in the middle."""
+    half = len(content) // 2
+    for part in (content[:half], content[half:]):
+        view, at = memoryview(part), 0
+        for chunk in cut(part, sizes):
+            yield view[at : at + len(chunk)]
+            at += len(chunk)

@@ -56,7 +56,7 @@ def place_of(folder: Path) -> PipePlace:
     return PipePlace("train", folder, folder / "state")
 
 
-def chunks_of(folder: Path) -> Generator[bytes, None, None]:
+def chunks_of(folder: Path) -> Generator[memoryview, None, None]:
     """The chunks of the FIFO in a folder, as jobs read them."""
     with closing(Pipe(place_of(folder)).read_next()) as chunks:
         yield from chunks

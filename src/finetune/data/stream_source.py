@@ -15,7 +15,7 @@ from finetune.data.pipe import Pipe, PipePlace
 from finetune.data.streams.codec import Codec, Sample, StreamLayout, choose_codec
 from finetune.data.streams.gzip_members import inflated
 from finetune.data.streams.named_fields import Decoded, Wanted
-from finetune.data.streams.window import DamagedStream, Window
+from finetune.data.streams.window import Chunk, DamagedStream, Window
 from finetune.errors import DataError
 from finetune.spec.job_spec import Task
 
@@ -55,7 +55,7 @@ class StreamRecord:
 class ByteSource(Protocol):
     """Where the bytes of an epoch come from."""
 
-    def read_next(self) -> Generator[bytes, None, None]:
+    def read_next(self) -> Generator[Chunk, None, None]:
         """The chunks of the next epoch."""
         ...
 

@@ -8,11 +8,13 @@ from hypothesis import strategies as st
 
 from finetune.data.streams.recordio import Parts, read_recordio
 from finetune.data.streams.window import DamagedStream, Window
-from stream_writers import MAGIC, cut, escaped_recordio, in_parts, recordio
+from stream_writers import MAGIC, beside, cut, escaped_recordio, in_parts, recordio
 
 PIECES = st.lists(st.one_of(st.binary(max_size=9), st.just(MAGIC)), max_size=6).map(b"".join)
 PAYLOADS = st.lists(PIECES, max_size=8)
 CHUNKS = st.lists(st.integers(1, 40), min_size=1, max_size=5)
+RUNS = st.lists(st.tuples(PIECES, st.integers(1, 30)), max_size=6)
+LARGE_CHUNKS = st.lists(st.integers(1, 2000), min_size=1, max_size=5)
 
 
 def read(stream: bytes, sizes: list[int], parts: Parts = "auto") -> list[bytes]:
@@ -28,6 +30,25 @@ def test_records_as_mxnet_writes_them_come_back(payloads: list[bytes], sizes: li
 @given(PAYLOADS, CHUNKS)
 def test_records_that_nobody_escaped_come_back(payloads: list[bytes], sizes: list[int]) -> None:
     assert read(b"".join(map(recordio, payloads)), sizes) == payloads
+
+
+@given(RUNS, LARGE_CHUNKS)
+def test_runs_of_records_of_one_length_come_back(runs: list[tuple[bytes, int]], sizes: list[int]) -> None:
+    payloads = [payload for payload, count in runs for _ in range(count)]
+    for write in (recordio, escaped_recordio):
+        stream = b"".join(map(write, payloads))
+        assert read(stream, sizes) == payloads
+        assert [bytes(payload) for payload in read_recordio(Window(beside(stream, sizes)))] == payloads
+
+
+@given(st.integers(20, 60), st.integers(0, 3), LARGE_CHUNKS, st.data())
+def test_damage_inside_a_run_is_told_with_its_place(count: int, at: int, sizes: list[int], data: st.DataObject) -> None:
+    number = data.draw(st.integers(0, count - 1))
+    stream = bytearray(recordio(b"abcdefgh") * count)
+    stream[16 * number + at] ^= 0xFF
+    with pytest.raises(DamagedStream) as caught:
+        read(bytes(stream), sizes)
+    assert caught.value.offset == 16 * number
 
 
 @given(st.lists(st.binary(max_size=9), min_size=2, max_size=5), CHUNKS)

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from finetune.data.streams.tar_members import read_tar
+from finetune.data.streams.tar_members import read_header, read_tar
 from finetune.data.streams.window import DamagedStream, Window
 from stream_writers import cut
 
@@ -69,6 +69,16 @@ def test_a_damaged_header_is_not_skipped(at: int, bit: int) -> None:
     else:
         # Bytes that the checksum field itself ignores, such as its trailing blank.
         assert found == list(FILES.items())
+
+
+@pytest.mark.parametrize("name", ["plain", "ünïcödé" * 6, "\udcff" * 99])
+def test_the_checksum_is_the_sum_of_the_bytes(name: str) -> None:
+    info = tarfile.TarInfo(name)
+    block = bytearray(info.tobuf(tarfile.GNU_FORMAT, "utf-8", "surrogateescape"))
+    assert read_header(bytes(block)).name == name
+    block[120] ^= 1
+    with pytest.raises(ValueError, match="bad checksum"):
+        read_header(bytes(block))
 
 
 def test_sparse_files_are_refused() -> None:

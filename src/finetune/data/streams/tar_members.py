@@ -7,15 +7,21 @@ Formats: https://pubs.opengroup.org/onlinepubs/9799919799/utilities/pax.html and
 
 from __future__ import annotations
 
+import struct
 import tarfile
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from finetune.data.streams.window import LONGEST_RECORD, DamagedStream, Window
 
 _BLOCK = 512
 _ZEROS = bytes(_BLOCK)
 _POSIX = b"ustar\0"
+_FIELDS = struct.Struct("100s24x12s12x8ss100x6s82x155s12x")
+"""Name, size, checksum, type, magic and prefix."""
+
 _FILES = frozenset({tarfile.REGTYPE, tarfile.AREGTYPE, tarfile.CONTTYPE})
 _LONG_NAME, _LONG_LINK = tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK
 _PAX, _PAX_GLOBAL = tarfile.XHDTYPE, tarfile.XGLTYPE
@@ -24,12 +30,12 @@ _EXTENSIONS = frozenset({_LONG_NAME, _LONG_LINK, _PAX, _PAX_GLOBAL})
 _KEPT_IN_PAX = frozenset({"path", "size"})
 
 
-@dataclass(frozen=True, slots=True)
-class Header:
+class Header(NamedTuple):
     """What a header block says of a member by itself.
 
     Attributes:
         name: path, cut at 100 or 255 bytes where an extended header has it whole.
+        size: of the content, in bytes.
         type: one byte, as `tarfile` names them.
     """
 
@@ -44,16 +50,19 @@ def read_header(block: bytes) -> Header:
     Raises:
         ValueError: the block is no header.
     """
-    total = sum(block) - sum(block[148:156]) + 8 * ord(" ")
-    stored = _number(block[148:156])
+    name, size, checksum, kind, magic, prefix = _FIELDS.unpack(block)
+    # Adler's lower half is the sum of the bytes by modulo 65,521, which 512 bytes below 128 do not reach.
+    total = (zlib.adler32(block) & 0xFFFF) - 1 if block.isascii() else sum(block)
+    total += 8 * ord(" ") - sum(checksum)
+    stored = _number(checksum)
     # Some old writers took bytes for signed.
     signed = total - 256 * sum(byte > 127 for byte in block[:148] + block[156:]) if total != stored else total
     if stored not in (total, signed):
         raise ValueError("bad checksum")
-    name = block[:100].partition(b"\0")[0]
-    prefix = block[345:500].partition(b"\0")[0] if block[257:263] == _POSIX else b""
-    path = prefix + b"/" + name if prefix else name
-    return Header(path.decode("utf-8", "surrogateescape"), _number(block[124:136]), block[156:157])
+    path = name.partition(b"\0")[0]
+    if magic == _POSIX and prefix[0]:
+        path = prefix.partition(b"\0")[0] + b"/" + path
+    return Header(path.decode("utf-8", "surrogateescape"), _number(size), kind)
 
 
 def _number(field: bytes) -> int:
@@ -69,11 +78,13 @@ class _Overrides:
     of_archive: dict[str, str] = field(default_factory=dict)
     of_member: dict[str, str] = field(default_factory=dict)
 
-    def name(self, info: Header) -> str:
-        return self.of_member.get("path") or self.of_archive.get("path") or info.name
-
-    def size(self, info: Header) -> int:
-        return int(self.of_member.get("size") or self.of_archive.get("size") or info.size)
+    def applied(self, header: Header) -> Header:
+        if not self.of_member and not self.of_archive:
+            return header
+        if any(key.startswith("GNU.sparse") for key in self.of_member):
+            header = header._replace(type=_SPARSE)
+        said = self.of_archive | self.of_member
+        return header._replace(name=said.get("path") or header.name, size=int(said.get("size") or header.size))
 
 
 def read_tar(window: Window) -> Iterator[tuple[str, memoryview]]:
@@ -85,25 +96,25 @@ def read_tar(window: Window) -> Iterator[tuple[str, memoryview]]:
     overrides, within = _Overrides(), False
     while window.reach(_BLOCK):
         offset = window.offset
-        header = bytes(window.view[window.at : window.at + _BLOCK])
-        if header == _ZEROS:
+        block = bytes(window.view[window.at : window.at + _BLOCK])
+        if block == _ZEROS:
             window.at += _BLOCK
             overrides, within = _Overrides(), False
             continue
         within = True
         try:
-            info = read_header(header)
+            header = read_header(block)
         except ValueError as error:
             raise DamagedStream(f"has a damaged header of a tar archive ({error})", offset) from error
-        content = _content(window, overrides.size(info) if info.type not in _EXTENSIONS else info.size, offset)
-        if info.type in _EXTENSIONS:
-            _extend(overrides, info.type, bytes(content), offset)
+        if header.type in _EXTENSIONS:
+            _extend(overrides, header.type, bytes(_content(window, header.size, offset)), offset)
             continue
-        if info.type == _SPARSE or any(key.startswith("GNU.sparse") for key in overrides.of_member):
-            raise DamagedStream(f"holds the sparse file {overrides.name(info)}; pack it without --sparse", offset)
-        name = overrides.name(info)
-        if info.type in _FILES and not name.endswith("/"):
-            yield name, content
+        member = overrides.applied(header)
+        content = _content(window, member.size, offset)
+        if member.type == _SPARSE:
+            raise DamagedStream(f"holds the sparse file {member.name}; pack it without --sparse", offset)
+        if member.type in _FILES and not member.name.endswith("/"):
+            yield member.name, content
         overrides.of_member = {}
     if not window.ended():
         raise DamagedStream("ends in the middle of a block of a tar archive", window.offset)

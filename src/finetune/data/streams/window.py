@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+import numpy as np
+
 Chunk = bytes | bytearray | memoryview
 
 LONGEST_RECORD = 1 << 30
@@ -23,7 +25,9 @@ class DamagedStream(ValueError):  # noqa: N818 - an adjective would not say whos
 
 
 class Window:
-    """The bytes from a parser's place on: views into the chunks as they came, a copy only where a record spans two.
+    """The bytes from a parser's place on: views into the chunks as they came.
+
+    A copy is made only where a record spans two chunks that do not lie beside each other in the same memory.
 
     A parser works on `view` from `at` on, as far as it reaches, puts its place back into `at` before it gives anything
     away, and calls `reach` when there is too little. What it gave away stays valid: no chunk is used again.
@@ -50,9 +54,11 @@ class Window:
         left = len(self.view) - self.at
         if left >= count:
             return True
-        if left == 0 and self._advance() and len(self._rest) >= count:
-            self._take_rest()
-            return True
+        while self._advance() and (left == 0 or self._follows()):
+            self._take_rest(left)
+            left = len(self.view) - self.at
+            if left >= count:
+                return True
         return self._join(count)
 
     def ended(self) -> bool:
@@ -80,9 +86,20 @@ class Window:
             self._rest = memoryview(chunk)
         return True
 
-    def _take_rest(self) -> None:
-        self._before += len(self.view)
-        self.view, self.at, self._rest = self._rest, 0, memoryview(b"")
+    def _follows(self) -> bool:
+        """Whether the rest lies directly behind `view` in the same object."""
+        return self._rest.obj is self.view.obj and _address(self._rest) == _address(self.view) + len(self.view)
+
+    def _take_rest(self, left: int) -> None:
+        """Make `view` of the rest, and of the bytes that are left before it."""
+        self._before += self.at
+        if left:
+            whole = memoryview(self._rest.obj)
+            start = _address(self._rest) - left - _address(whole)
+            self.view = whole[start : start + left + len(self._rest)]
+        else:
+            self.view = self._rest
+        self.at, self._rest = 0, memoryview(b"")
 
     def _join(self, count: int) -> bool:
         """Make `view` of what is left and of as much of the following chunks as `count` asks for."""
@@ -95,3 +112,8 @@ class Window:
         self._before += self.at
         self.view, self.at = memoryview(bytearray().join(pieces)), 0
         return missing <= 0
+
+
+def _address(view: memoryview) -> int:
+    address: int = np.frombuffer(view, np.uint8).ctypes.data
+    return address
