@@ -27,7 +27,7 @@ LETTERS = PICTURES | {
 # In the image a job needs no network, and writes nowhere but in its own folders.
 READ_ONLY = ("--read-only", "--tmpfs", "/tmp")  # noqa: S108 - the container's own
 
-# Ten classes of equal size make whole batches of ten: a last batch of two would upset the normalisation.
+# Few pictures need small batches: of five for each of ten classes, ten make five steps an epoch.
 DIGITS = PICTURES | {"batch_size": "10"}
 
 

@@ -47,19 +47,23 @@ def test_a_record_seed_is_a_64_bit_number_of_all_its_arguments(seed: int, epoch:
 
 
 @given(count=st.integers(min_value=0, max_value=2_000), batch_size=st.integers(min_value=1, max_value=70))
-def test_batches_cover_every_record_once_and_none_is_alone(count: int, batch_size: int) -> None:
+def test_batches_cover_every_record_once_and_none_is_small(count: int, batch_size: int) -> None:
     bounds = batch_bounds(count, batch_size)
     assert [position for start, stop in bounds for position in range(start, stop)] == list(range(count))
     sizes = [stop - start for start, stop in bounds]
-    assert all(size == batch_size for size in sizes[:-1])
-    assert all(size <= batch_size + 1 for size in sizes)
-    if count > 1 and batch_size > 1:
-        assert min(sizes) > 1
+    assert all(size == batch_size for size in sizes[:-2])
+    assert all(size <= max(batch_size, 3) for size in sizes)
+    if count > batch_size > 1:
+        assert min(sizes) >= max(2, batch_size / 2)
+    if batch_size != 2:
+        assert len(bounds) == -(-count // batch_size)
 
 
-def test_a_single_record_left_over_joins_the_batch_before() -> None:
-    assert batch_bounds(9, 4) == [(0, 4), (4, 9)]
-    assert batch_bounds(10, 4) == [(0, 4), (4, 8), (8, 10)]
+def test_the_last_two_batches_share_what_is_left() -> None:
+    assert batch_bounds(9, 4) == [(0, 4), (4, 7), (7, 9)]
+    assert batch_bounds(10, 4) == [(0, 4), (4, 7), (7, 10)]
+    assert batch_bounds(8, 4) == [(0, 4), (4, 8)]
+    assert batch_bounds(5, 2) == [(0, 2), (2, 5)]
     assert batch_bounds(1, 4) == [(0, 1)]
     assert batch_bounds(3, 1) == [(0, 1), (1, 2), (2, 3)]
     assert batch_bounds(0, 4) == []

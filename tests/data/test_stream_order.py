@@ -60,6 +60,14 @@ def test_batches_end_where_those_of_files_end(count: int, size: int) -> None:
     assert found == batch_bounds(count, size)
 
 
+@given(st.integers(0, 40), st.integers(1, 9), st.data())
+def test_after_any_batch_the_rest_is_cut_as_before(count: int, size: int, data: st.DataObject) -> None:
+    whole = [[record.number for record in group] for group in grouped(numbered(count), size)]
+    done = data.draw(st.integers(0, len(whole)))
+    rest = numbered(count)[sum(map(len, whole[:done])) :]
+    assert [[record.number for record in group] for group in grouped(rest, size)] == whole[done:]
+
+
 @given(st.lists(st.binary(max_size=2), max_size=30), st.data())
 def test_with_the_same_order_exactly_the_rest_is_left(stream: list[bytes], data: st.DataObject) -> None:
     used = data.draw(st.integers(0, len(stream)))

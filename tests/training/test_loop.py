@@ -256,8 +256,9 @@ def test_a_loss_that_is_no_number_ends_the_job_with_advice() -> None:
 
 
 def test_accumulated_batches_give_the_step_of_one_large_batch() -> None:
-    small = Lesson(request(batch_size="4", gradient_accumulation_steps="4", strategy="feature_extraction"), dropout=0.0)
-    large = Lesson(request(batch_size="16", strategy="feature_extraction"), dropout=0.0)
+    wish = {"strategy": "feature_extraction"}
+    small = Lesson(request(batch_size="4", gradient_accumulation_steps="4", **wish), records=48, dropout=0.0)
+    large = Lesson(request(batch_size="16", **wish), records=48, dropout=0.0)
     small.fit()
     large.fit()
     torch.testing.assert_close(torch.stack(small.recorder.losses), torch.stack(large.recorder.losses))

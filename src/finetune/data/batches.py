@@ -112,7 +112,7 @@ class BatchOptions:
     """How batches are made of a dataset.
 
     Attributes:
-        batch_size: records of a batch; the last may have fewer, or one more (see `batch_bounds`).
+        batch_size: records of a batch; the last two may have fewer (see `batch_bounds`).
         seed: of order and augmentation.
         shuffle: another order in each epoch, or always that of the dataset.
         augment: vary the examples.

@@ -37,10 +37,13 @@ def record_seed(seed: int, epoch: int, key: str) -> int:
 def batch_bounds(count: int, batch_size: int) -> list[tuple[int, int]]:
     """Cut `count` positions into batches: (start, stop) of each, without gaps.
 
-    The last batch takes what is left. Where that would be a single record, it joins the batch before, because batch
-    normalisation cannot learn from one record: a batch has one record only if `count` or `batch_size` is 1.
+    All have `batch_size` records but the last two, which share what is left: batch normalisation learns badly from a
+    few records, and not at all from one (docs/decisions/last-batches.md). So none has less than half of `batch_size`,
+    unless there is only one. With a `batch_size` of 2, three records at the end stay together.
     """
     bounds = [(start, min(start + batch_size, count)) for start in range(0, count, batch_size)]
-    if len(bounds) > 1 and batch_size > 1 and count - bounds[-1][0] == 1:
-        bounds[-2:] = [(bounds[-2][0], count)]
+    if batch_size > 1 and len(bounds) > 1:
+        start = bounds[-2][0]
+        middle = start + (count - start + 1) // 2
+        bounds[-2:] = [(start, count)] if count - start == 3 else [(start, middle), (middle, count)]
     return bounds

@@ -11,6 +11,7 @@ import google_crc32c
 import numpy as np
 import torch
 
+from finetune.data.order import batch_bounds
 from finetune.data.stream_source import StreamRecord
 
 _log = logging.getLogger(__name__)
@@ -45,15 +46,15 @@ def shuffled(records: Iterable[StreamRecord], size: int, seed: int, epoch: int) 
 
 
 def grouped(records: Iterable[StreamRecord], size: int) -> Iterator[list[StreamRecord]]:
-    """Cut into batches as `batch_bounds` does: the last takes what is left, and never a single record by itself."""
-    group: list[StreamRecord] = []
+    """Cut into batches as `batch_bounds` does, which takes reading a batch ahead; also what is left of an epoch."""
+    waiting: list[StreamRecord] = []
     for record in records:
-        group.append(record)
-        if len(group) == size + (2 if size > 1 else 1):
-            yield group[:size]
-            group = group[size:]
-    if group:
-        yield group
+        waiting.append(record)
+        if len(waiting) > 2 * size or len(waiting) == size == 1:
+            yield waiting[:size]
+            waiting = waiting[size:]
+    for start, stop in batch_bounds(len(waiting), size):
+        yield waiting[start:stop]
 
 
 class StreamPosition:

@@ -55,7 +55,7 @@ def run_job(request: Request, interruption: Interruption) -> None:
         except torch.OutOfMemoryError as error:
             raise UserError(
                 f"The device ran out of memory with batch_size={request.spec.optimisation.batch_size}: halve it and"
-                " double gradient_accumulation_steps, which gives the same steps."
+                " double gradient_accumulation_steps, which gives steps of the same size."
             ) from error
 
 
