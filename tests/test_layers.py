@@ -17,7 +17,7 @@ HEAVY = {"torch", "torchvision", "transformers", "matplotlib", "sklearn", "panda
 SECONDS_TO_IMPORT = {"transformers", "matplotlib", "sklearn", "smdebug"}
 
 # Other stages are seen through these modules only, by those whose row names them.
-TYPES_OF_DATA = {"data.record", "data.labels", "data.batches"}
+TYPES_OF_DATA = {"data.record", "data.labels", "data.batches", "data.dataset"}
 TYPES_OF_MODELS = {"models.backbone"}
 STAGES = {"data", "models", "strategies", "checkpoint", "observe", "evaluation", "training", "features", "artifact"}
 

@@ -14,7 +14,8 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from finetune.data.bad_records import BadRecords
-from finetune.data.batches import Batches, BatchOptions, Dataset
+from finetune.data.batches import Batches, BatchOptions
+from finetune.data.dataset import Dataset
 from finetune.data.images import ImageGeometry
 from finetune.data.labels import LabelMap
 from finetune.data.record import Record

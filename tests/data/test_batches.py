@@ -16,7 +16,8 @@ from PIL import Image
 from torch import Tensor
 
 from finetune.data.bad_records import BadContent, BadRecords
-from finetune.data.batches import Batch, Batches, BatchOptions, Dataset
+from finetune.data.batches import Batch, Batches, BatchOptions
+from finetune.data.dataset import Dataset
 from finetune.data.images import ImageGeometry
 from finetune.data.labels import LabelMap
 from finetune.data.order import epoch_order

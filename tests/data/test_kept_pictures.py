@@ -14,7 +14,8 @@ from PIL import Image
 
 from finetune.data.augmentation import before_augmenting, bytes_before_augmenting
 from finetune.data.bad_records import BadRecords
-from finetune.data.batches import Batch, Batches, BatchOptions, Dataset
+from finetune.data.batches import Batch, Batches, BatchOptions
+from finetune.data.dataset import Dataset
 from finetune.data.images import ImageGeometry
 from finetune.data.kept_pictures import KeptPictures
 from finetune.data.labels import LabelMap

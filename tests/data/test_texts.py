@@ -105,6 +105,34 @@ def test_threads_with_different_lengths_do_not_disturb_each_other() -> None:
         assert list(results) == expected * 3
 
 
+class _Counting(TextTransform):
+    """Counts how often it tokenises."""
+
+    encoded = 0
+
+    def _encode(self, content: tuple[str, ...]) -> tuple[bytes, bytes]:
+        self.encoded += 1
+        return super()._encode(content)
+
+
+@pytest.mark.parametrize(("kept_bytes", "times"), [(1 << 20, 50), (0, 150)])
+def test_a_text_is_tokenised_once_where_there_is_room(kept_bytes: int, times: int) -> None:
+    transform = _Counting(_tokenizer(), 24, kept_bytes=kept_bytes)
+    plain = TextTransform(_tokenizer(), 24)
+    contents = [(f"w{number} w1", "w2") if number % 2 else (f"w{number} w1",) for number in range(50)]
+    lengths = [transform.length(content) for content in contents]
+    for content, length in zip(contents, lengths, strict=True):
+        first, second, expected = transform(content, None), transform(content, None), plain(content, None)
+        assert len(first["input_ids"]) == length
+        assert all(torch.equal(first[name], expected[name]) for name in expected)
+        assert all(torch.equal(second[name], expected[name]) for name in expected)
+    assert transform.encoded == times
+
+
+def test_a_text_that_cannot_be_tokenised_has_no_length() -> None:
+    assert TextTransform(_tokenizer(), 8).length(("half \ud800",)) == 0
+
+
 def test_the_users_tokenizer_is_not_changed() -> None:
     tokenizer = _tokenizer()
     TextTransform(tokenizer, 4)

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from finetune.data.bad_records import BadRecords
-from finetune.data.batches import Batches, BatchOptions, Dataset
+from finetune.data.batches import Batches, BatchOptions
+from finetune.data.dataset import Dataset
 from finetune.data.labels import LabelMap
 from finetune.data.texts import TextTransform
 from finetune.errors import DataError

@@ -64,7 +64,7 @@ def other_value(name: str) -> str:
         return "Overfit"
     return {
         "list of texts": "a,b",
-        "true or false": "true",
+        "true or false": "false" if knob.default == "true" else "true",
         "list of whole numbers": "3,7",
         "text": "s3://bucket/prefix",
         "whole number": "9",

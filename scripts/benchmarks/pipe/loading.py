@@ -18,8 +18,9 @@ from benchmarks.pipe.comparing import Row, Scale, by_turns, rate, times_as_fast
 from benchmarks.pipe.decoding import GEOMETRY
 from benchmarks.pipe.streams import fed, jpegs, place_of, write_pictures
 from finetune.data.bad_records import BadRecords
-from finetune.data.batches import Batches, BatchOptions, Dataset
+from finetune.data.batches import Batches, BatchOptions
 from finetune.data.channel_files import list_files
+from finetune.data.dataset import Dataset
 from finetune.data.image_folder import read_image_folder
 from finetune.data.labels import LabelMap
 from finetune.data.stream_batches import StreamBatches, StreamData

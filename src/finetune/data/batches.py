@@ -10,16 +10,18 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from finetune.data.bad_records import BadContent, BadRecords
+from finetune.data.dataset import Dataset
 from finetune.data.examples import Examples, MadeAnew
 from finetune.data.labels import LabelMap
+from finetune.data.like_length import LikeLength, Measure
 from finetune.data.look_ahead import Crew, Supply
 from finetune.data.order import batch_bounds, epoch_order, record_seed
-from finetune.data.record import Reader, Record
-from finetune.data.transforms import Transform
+from finetune.data.record import Content, Record
 from finetune.errors import DataError
 
 
@@ -83,31 +85,6 @@ class BatchSource(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Dataset:
-    """Some records of a channel, and what makes examples of them.
-
-    Attributes:
-        reader: of the channel.
-        indices: which of the reader's records; a *position* counts in this tuple.
-        label_map: numbers the classes.
-        transform: makes examples and batches.
-    """
-
-    reader: Reader
-    indices: tuple[int, ...]
-    label_map: LabelMap
-    transform: Transform
-
-    def __len__(self) -> int:
-        """Number of records."""
-        return len(self.indices)
-
-    def key(self, position: int) -> str:
-        """Identity of the record at `position`."""
-        return self.reader.key(self.indices[position])
-
-
-@dataclass(frozen=True, slots=True)
 class BatchOptions:
     """How batches are made of a dataset.
 
@@ -119,6 +96,7 @@ class BatchOptions:
         workers: threads that prepare batches; with 0 the caller does. The batches are the same bits.
         pin_memory: put batches where a GPU can fetch them by itself; nothing where there is no GPU.
         most_workers: threads that may prepare where batches are late.
+        length: tells how long an example of a content is, where batches of like length are wanted; 0 if it is bad.
     """
 
     batch_size: int
@@ -128,6 +106,7 @@ class BatchOptions:
     workers: int
     pin_memory: bool
     most_workers: int = 0
+    length: Callable[[Content], int] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,6 +148,12 @@ class Batches:
         self._pins = options.pin_memory and torch.cuda.is_available()
         self.supply = Supply(options.workers, options.most_workers)
         self._made: Examples = MadeAnew(dataset.transform)
+        self._by_length: LikeLength | None = None
+        if options.length:
+            seed = options.seed if options.shuffle else None
+            self._by_length = LikeLength(
+                Measure(dataset.reader, dataset.indices, options.length), seed, options.workers
+            )
 
     def __len__(self) -> int:
         """Number of batches in an epoch."""
@@ -179,6 +164,10 @@ class Batches:
         if not self._options.augment:
             return self
         return self._like(replace(self._options, augment=False), MadeAnew(self.dataset.transform))
+
+    def of_any_length(self) -> Batches:
+        """Batches of the same sizes in which long examples meet short ones."""
+        return self._like(replace(self._options, length=None), self._made)
 
     def keeping(self, examples: Examples) -> Batches:
         """The same batches of examples that somebody else makes, and may keep."""
@@ -232,9 +221,15 @@ class Batches:
     def positions(self, epoch: int, first: int = 0) -> Generator[list[int], None, None]:
         """Yield the positions of the records of each batch of an epoch, from batch number `first` on."""
         count = len(self.dataset)
-        order = epoch_order(count, self._options.seed, epoch) if self._options.shuffle else range(count)
-        for start, stop in self._bounds[first:]:
-            yield [int(position) for position in order[start:stop]]
+        order = epoch_order(count, self._options.seed, epoch) if self._options.shuffle else np.arange(count)
+        if self._by_length is None:
+            for start, stop in self._bounds[first:]:
+                yield order[start:stop].tolist()
+            return
+
+        with closing(self._by_length.batches(order, self._bounds, epoch, first)) as arranged:
+            for positions in arranged:
+                yield positions.tolist()
 
     def prepare(self, lists: Iterable[Sequence[int]], epoch: int) -> Generator[Batch, None, None]:
         """Yield a batch for each list of positions, augmented as in `epoch`.

@@ -25,6 +25,12 @@ def epoch_order(count: int, seed: int, epoch: int) -> NDArray[np.int64]:
     return np.argsort(raw, kind="stable").astype(np.int64, copy=False)
 
 
+def pool_order(count: int, seed: int, epoch: int, pool: int) -> NDArray[np.int64]:
+    """Return the order of the `count` batches of a pool, a permutation like that of an epoch; int64 `[count]`."""
+    seeds = np.random.SeedSequence(seed, spawn_key=(epoch, 2, pool))
+    return np.argsort(np.random.PCG64(seeds).random_raw(count), kind="stable").astype(np.int64, copy=False)
+
+
 def record_seed(seed: int, epoch: int, key: str) -> int:
     """Return the seed of what happens to one record in one epoch, in `0..2**64-1`.
 

@@ -8,6 +8,7 @@ import random
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -20,6 +21,10 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 
+_OVERHEAD_BYTES = 250
+"""Of two Python objects and an entry in a dictionary."""
+
+
 class TextTransform:
     """One or two texts to `input_ids`, `attention_mask` and, where the tokenizer gives them, `token_type_ids`.
 
@@ -28,13 +33,16 @@ class TextTransform:
     which is not safe in threads; here a private copy of it is set once and only read afterwards.
     """
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, max_length: int, pad_to_multiple_of: int = 1) -> None:
+    def __init__(
+        self, tokenizer: PreTrainedTokenizerBase, max_length: int, pad_to_multiple_of: int = 1, kept_bytes: int = 0
+    ) -> None:
         """Copy the tokenizer's fast part.
 
         Args:
             tokenizer: with padding side and token set.
             max_length: longest sequence in tokens, special tokens included; of a pair, the longer text is cut first.
             pad_to_multiple_of: the length of a batch is rounded up to it.
+            kept_bytes: about how much memory may be taken for texts and their tokens, so that none is tokenised twice.
 
         Raises:
             UserError: the tokenizer has no fast part.
@@ -48,6 +56,8 @@ class TextTransform:
         self._padding = {"input_ids": int(tokenizer.pad_token_id), "attention_mask": 0}
         if "token_type_ids" in tokenizer.model_input_names:
             self._padding["token_type_ids"] = int(tokenizer.pad_token_type_id)
+        self._kept: dict[tuple[str, ...], tuple[bytes, bytes]] = {}
+        self._room = kept_bytes
 
     def __call__(self, content: Content, randomness: random.Random | None) -> dict[str, Tensor]:  # noqa: ARG002 - texts are not augmented
         """Tokenise: int64 `[length]` for each input.
@@ -55,8 +65,34 @@ class TextTransform:
         Raises:
             BadContent: a text contains half of a surrogate pair, or there are no tokens.
         """
+        tokens, types = self._encoded(content)
+        ids = torch.from_numpy(np.frombuffer(tokens, np.int32).astype(np.int64))
+        values = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+        if "token_type_ids" in self._padding:
+            values["token_type_ids"] = torch.from_numpy(np.frombuffer(types, np.uint8).astype(np.int64))
+        return values
+
+    def length(self, content: Content) -> int:
+        """Number of tokens; 0 where the text cannot be tokenised."""
+        try:
+            return len(self._encoded(content)[0]) // 4
+        except BadContent:
+            return 0
+
+    def _encoded(self, content: Content) -> tuple[bytes, bytes]:
+        """Tokens as int32 and types as uint8, from memory where they are kept."""
         if isinstance(content, bytes):
             raise TypeError("a text is str")
+        kept = self._kept.get(content)
+        if kept is None:
+            kept = self._encode(content)
+            size = sum(len(part) for part in (*kept, *content)) + _OVERHEAD_BYTES
+            if size <= self._room:
+                self._room -= size
+                self._kept[content] = kept
+        return kept
+
+    def _encode(self, content: tuple[str, ...]) -> tuple[bytes, bytes]:
         try:
             for text in content:
                 text.encode()
@@ -66,12 +102,8 @@ class TextTransform:
         (encoding,) = self._backend.encode_batch_fast([content[0] if len(content) == 1 else content])
         if not encoding.ids:
             raise BadContent("has no tokens")
-        values = {
-            "input_ids": encoding.ids,
-            "attention_mask": encoding.attention_mask,
-            "token_type_ids": encoding.type_ids,
-        }
-        return {name: torch.tensor(values[name], dtype=torch.int64) for name in self._padding}
+        types = np.asarray(encoding.type_ids, np.uint8).tobytes() if "token_type_ids" in self._padding else b""
+        return np.asarray(encoding.ids, np.int32).tobytes(), types
 
     def collate(self, examples: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
         """Pad to the longest example on the tokenizer's side: int64 `[rows, length]` for each input."""

@@ -110,6 +110,11 @@ def _collect(positions: list[int], logits: list[Tensor], targets: list[Tensor]) 
     if not logits:
         return Predictions(np.empty(0, np.int64), np.empty(0, np.int64), np.empty((0, 0), np.float32), float("nan"))
     all_logits, all_targets = torch.cat(logits).cpu(), torch.cat(targets).cpu()
+    # Texts come by length.
+    order = np.argsort(np.asarray(positions, np.int64), kind="stable")
+    if (np.diff(order) != 1).any():
+        rows = torch.from_numpy(order)
+        positions, all_logits, all_targets = [positions[row] for row in order], all_logits[rows], all_targets[rows]
     if all_targets.dim() == 1:
         loss = functional.cross_entropy(all_logits.double(), all_targets)
         probabilities = all_logits.softmax(dim=1)

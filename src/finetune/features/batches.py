@@ -11,7 +11,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from finetune.data.batches import Batch, Batches, Dataset
+from finetune.data.batches import Batch, Batches
+from finetune.data.dataset import Dataset
 from finetune.features.front import Computed, FrontRun, compute
 from finetune.features.storage import BAD, UNKNOWN, Place, Storage
 
@@ -32,7 +33,8 @@ class FeatureBatches:
             views: augmentations that are kept; epochs take turns with them.
             place: where features may lie.
         """
-        self._batches = batches
+        # Where each record has one vector there is no padding to save, and chance is better.
+        self._batches = batches if run.cut.padding else batches.of_any_length()
         self._run = run
         self._views = views
         dataset = batches.dataset

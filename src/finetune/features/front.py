@@ -21,8 +21,8 @@ from finetune.models.backbone import Cut
 
 LENGTH_STEP = 16
 """Texts are padded to a multiple of so many tokens."""
-_TEXTS_AT_ONCE = 32
-"""Chunks of texts that are read together, so that there are enough of each length."""
+_TEXTS_AT_ONCE, _TOKENS_AT_ONCE = 4096, 1 << 21
+"""Most texts, and places for their tokens, that are read together; the more, the fewer rows are copies."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +62,8 @@ def compute(run: FrontRun, batches: Batches, positions: Sequence[int], view: int
         positions: of the records in the data set.
         view: number of the augmentation.
     """
-    size = run.chunk if run.longest == 1 else run.chunk * _TEXTS_AT_ONCE
+    texts = max(run.chunk, min(_TEXTS_AT_ONCE, _TOKENS_AT_ONCE // run.longest))
+    size = run.chunk if run.longest == 1 else texts
     lists = [list(positions[start : start + size]) for start in range(0, len(positions), size)]
     with closing(batches.prepare(lists, view)) as prepared:
         for asked, batch in zip(lists, prepared, strict=True):

@@ -9,9 +9,10 @@ from dataclasses import dataclass
 import torch
 
 from finetune.data.bad_records import BadRecords
-from finetune.data.batches import Batches, BatchOptions, BatchSource, Dataset
+from finetune.data.batches import Batches, BatchOptions, BatchSource
+from finetune.data.dataset import Dataset
 from finetune.data.images import ImageGeometry
-from finetune.data.record import Reader
+from finetune.data.record import Content, Reader
 from finetune.data.stream_batches import StreamBatches, StreamData
 from finetune.data.texts import TextTransform
 from finetune.data.transforms import ImageTransform, Transform
@@ -24,6 +25,8 @@ PROBE_RECORDS = 16
 _MOST_WORKERS = 16
 _FIRST_WORKERS = 2
 """Threads with which a CPU that also trains begins."""
+_KEPT_BYTES = 1 << 30
+"""For tokens of texts, which are as much again as the texts themselves."""
 _EVALUATION_FACTOR = 2
 """An evaluation keeps no activations for a backward pass, so its batches may be larger."""
 
@@ -97,6 +100,8 @@ def build_loaders(inputs: Inputs, backbone: Backbone, spec: JobSpec, device: tor
             bad[part.reader.channel].note(key, reason)
     workers, most_workers = threads(spec.run.workers, device, len(os.sched_getaffinity(0)))
 
+    transform = _transform(backbone, spec, _KEPT_BYTES)
+
     def options(*, training: bool) -> BatchOptions:
         return BatchOptions(
             batch_size=spec.optimisation.batch_size * (1 if training else _EVALUATION_FACTOR),
@@ -106,24 +111,25 @@ def build_loaders(inputs: Inputs, backbone: Backbone, spec: JobSpec, device: tor
             workers=workers,
             pin_memory=device.type == "cuda",
             most_workers=most_workers,
+            length=_length(transform, spec),
         )
 
     def batches(part: Part | None, *, training: bool) -> Batches | None:
         if part is None or not part.indices:
             return None
-        dataset = Dataset(part.reader, part.indices, inputs.labels, _transform(backbone, spec))
+        dataset = Dataset(part.reader, part.indices, inputs.labels, transform)
         return Batches(dataset, options(training=training), bad[part.reader.channel])
 
     def source(purpose: str, part: Part | None, *, training: bool) -> BatchSource | None:
         stream = inputs.streams.get(purpose)
         if stream is None:
             return batches(part, training=training)
-        transform, buffer = _transform(backbone, spec), spec.data.shuffle_buffer
-        data = StreamData(stream.source, inputs.labels, transform, stream.count, stream.class_counts, buffer)
+        passing, buffer = _transform(backbone, spec), spec.data.shuffle_buffer
+        data = StreamData(stream.source, inputs.labels, passing, stream.count, stream.class_counts, buffer)
         return StreamBatches(data, options(training=training), bad[stream.source.channel])
 
     def rebatch(reader: Reader) -> Batches:
-        dataset = Dataset(reader, tuple(range(len(reader))), inputs.labels, _transform(backbone, spec))
+        dataset = Dataset(reader, tuple(range(len(reader))), inputs.labels, transform)
         return Batches(dataset, options(training=False), bad[reader.channel])
 
     training = spec.strategy.name != "evaluate"
@@ -138,10 +144,15 @@ def build_loaders(inputs: Inputs, backbone: Backbone, spec: JobSpec, device: tor
     )
 
 
-def _transform(backbone: Backbone, spec: JobSpec) -> Transform:
+def _length(transform: Transform, spec: JobSpec) -> Callable[[Content], int] | None:
+    """What tells how long an example is, where batches of like length are wanted."""
+    return transform.length if isinstance(transform, TextTransform) and spec.data.group_by_length else None
+
+
+def _transform(backbone: Backbone, spec: JobSpec, kept_bytes: int = 0) -> Transform:
     expects = backbone.expects
     if isinstance(expects, ImageInput):
         return ImageTransform(
             ImageGeometry(expects.size, expects.resize, expects.interpolation), spec.data.augmentation
         )
-    return TextTransform(expects.tokenizer, expects.max_length)
+    return TextTransform(expects.tokenizer, expects.max_length, kept_bytes=kept_bytes)

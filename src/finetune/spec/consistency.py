@@ -131,7 +131,7 @@ IDLE = (
         "it belongs to images, and the task is text-classification",
     ),
     Idle(
-        ("max_length", "label_column", "text_column", "text_pair_column", "header"),
+        ("max_length", "group_by_length", "label_column", "text_column", "text_pair_column", "header"),
         lambda spec: spec.data.task == "image-classification",
         "it belongs to texts, and the task is image-classification",
     ),

@@ -59,6 +59,10 @@ class DataKnobs(Section):
     max_length: int | None = Field(
         None, ge=4, le=1_048_576, description="Longest text in tokens; by default what the network can take."
     )
+    group_by_length: bool = Field(
+        True,
+        description="Whether texts of like length share a batch, which saves computing padding; batches stay random.",
+    )
     num_classes: int | None = Field(
         None, ge=2, description="Number of classes to check the data against; in Pipe mode they are 0, 1, 2 and so on."
     )

@@ -38,6 +38,7 @@ class DataSpec:
     class_names: tuple[str, ...] = ()
     shuffle_buffer: int = 2048
     recordio_parts: RecordParts = "auto"
+    group_by_length: bool = True
 
 
 @dataclass(frozen=True, slots=True)

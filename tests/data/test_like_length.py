@@ -1,0 +1,135 @@
+"""Batches of like length: little padding, every record once, and the same bits from any start with any threads."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+
+from finetune.data.bad_records import BadRecords
+from finetune.data.batches import Batches, BatchOptions
+from finetune.data.dataset import Dataset
+from finetune.data.labels import LabelMap
+from finetune.data.like_length import arranged, pools_of
+from finetune.data.order import batch_bounds
+from finetune.data.record import Content, Record
+from finetune.errors import DataError
+from finetune.spec.job_spec import Task
+
+OPTIONS = BatchOptions(4, seed=3, shuffle=True, augment=False, workers=0, pin_memory=False, length=len)
+COUNT = 403
+UNREADABLE = 7
+
+
+class Texts:
+    """A channel of bytes, of which one cannot be read; it remembers which were asked for."""
+
+    channel = "train"
+    task: Task = "text-classification"
+    left_out: tuple[tuple[str, str], ...] = ()
+
+    def __init__(self) -> None:
+        self.read_so_far: list[int] = []
+
+    def __len__(self) -> int:
+        return COUNT
+
+    def key(self, index: int) -> str:
+        return f"texts.csv:{index}"
+
+    def labels(self, index: int) -> tuple[str, ...]:
+        return ("ab"[index % 2],)
+
+    def read(self, index: int) -> Record:
+        self.read_so_far.append(index)
+        if index == UNREADABLE:
+            raise DataError("gone")
+        return Record(self.key(index), b"x" * random.Random(index).randint(1, 90), self.labels(index))
+
+
+class Lengths:
+    """A batch is as wide as its longest content."""
+
+    def __call__(self, content: Content, randomness: random.Random | None) -> dict[str, Tensor]:
+        return {"x": torch.ones(len(content))}
+
+    def collate(self, examples: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
+        return {"x": torch.nn.utils.rnn.pad_sequence([example["x"] for example in examples], batch_first=True)}
+
+
+def batches(options: BatchOptions = OPTIONS) -> Batches:
+    dataset = Dataset(Texts(), tuple(range(COUNT)), LabelMap(("a", "b"), multi_label=False), Lengths())
+    return Batches(dataset, options, BadRecords("train", 1))
+
+
+def padding(options: BatchOptions) -> float:
+    """What is computed, as a multiple of what is there."""
+    found = [batch.inputs["x"] for batch in batches(options).iterate(0)]
+    return sum(x.numel() for x in found) / float(sum(x.sum() for x in found))
+
+
+@pytest.mark.parametrize("options", [OPTIONS, replace(OPTIONS, shuffle=False)])
+def test_every_record_comes_once_with_little_padding(options: BatchOptions) -> None:
+    positions = [one for positions in batches(options).positions(0) for one in positions]
+    assert sorted(positions) == list(range(COUNT))
+    assert padding(options) < 1.15
+    assert padding(replace(options, length=None)) > 1.4
+
+
+@pytest.mark.parametrize("workers", [0, 3])
+@pytest.mark.parametrize("first", [0, 1, 24, 25, 60, 100, 101])
+def test_any_start_with_any_threads_gives_the_same_batches(first: int, workers: int) -> None:
+    whole = list(batches().positions(2))
+    assert len(whole) == 101
+    assert list(batches(replace(OPTIONS, workers=workers)).positions(2, first)) == whole[first:]
+
+
+def test_what_was_measured_before_changes_nothing() -> None:
+    fresh, used = batches(), batches()
+    list(used.positions(0))
+    assert list(used.positions(1)) == list(fresh.positions(1)) != list(fresh.positions(0))
+    reader = used.dataset.reader
+    assert isinstance(reader, Texts)
+    assert sorted(reader.read_so_far) == list(range(COUNT))
+
+
+def test_a_start_reads_nothing_of_the_pools_before() -> None:
+    late = batches()
+    rest = [one for positions in late.positions(0, 75) for one in positions]
+    reader = late.dataset.reader
+    assert isinstance(reader, Texts)
+    assert sorted(reader.read_so_far) == sorted(rest)
+
+
+def test_short_and_long_batches_come_in_random_order() -> None:
+    widths = [batch.inputs["x"].shape[1] for batch in batches().iterate(0)]
+    pool = widths[:25]
+    assert pool != sorted(pool)
+    assert max(pool[:8]) > 60
+
+
+def test_batches_of_any_length_are_those_of_chance() -> None:
+    mixed, plain = batches().of_any_length(), batches(replace(OPTIONS, length=None))
+    assert list(mixed.positions(0)) == list(plain.positions(0))
+
+
+@given(st.integers(0, 900), st.integers(1, 9))
+def test_pools_hold_the_batches_in_turn(count: int, size: int) -> None:
+    bounds = batch_bounds(count, size)
+    pools = pools_of(bounds)
+    assert [one for pool in pools for one in pool] == bounds
+    assert all(len(pool) <= 50 for pool in pools)
+    assert len(pools) >= min(4, len(bounds))
+
+
+def test_among_equals_the_order_of_the_epoch_decides() -> None:
+    pool = np.array([5, 3, 9, 1, 7])
+    found = arranged(pool, np.array([2, 1, 2, 1, 2], np.int32), [2, 3], np.array([1, 0]))
+    assert [one.tolist() for one in found] == [[5, 9, 7], [3, 1]]

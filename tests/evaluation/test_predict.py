@@ -1,0 +1,42 @@
+"""Predictions are in the order of the data set, whatever the order of the batches."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from contextlib import nullcontext
+from dataclasses import dataclass
+
+import pytest
+import torch
+
+from finetune.data.batches import Batch
+from finetune.evaluation.predict import Pass, predict
+from tiny import SIDE, TinyBackbone
+
+HOW = Pass(torch.device("cpu"), nullcontext, lambda: False)
+
+
+@dataclass
+class Given:
+    """Pictures in batches of three, in a given order; a picture's class is told by its position."""
+
+    order: tuple[int, ...]
+
+    def iterate(self, epoch: int, first: int = 0) -> Generator[Batch, None, None]:
+        pixels = torch.randint(0, 256, (10, 3, SIDE, SIDE), generator=torch.Generator().manual_seed(1))
+        for start in range(first * 3, len(self.order), 3):
+            positions = self.order[start : start + 3]
+            rows = torch.tensor(positions)
+            yield Batch({"pixels": pixels[rows].byte()}, rows % 3, positions)
+
+
+@pytest.mark.parametrize("order", [(4, 2, 9, 0, 1, 7), (9, 7, 4, 2, 1, 0)])
+def test_rows_come_back_in_order(order: tuple[int, ...]) -> None:
+    expected = predict(TinyBackbone(), Given((0, 1, 2, 4, 7, 9)), HOW)
+    found = predict(TinyBackbone(), Given(order), HOW)
+    assert found is not None
+    assert expected is not None
+    assert found.positions.tolist() == expected.positions.tolist() == [0, 1, 2, 4, 7, 9]
+    assert found.targets.tolist() == expected.targets.tolist() == [0, 1, 2, 1, 1, 0]
+    torch.testing.assert_close(torch.from_numpy(found.probabilities), torch.from_numpy(expected.probabilities))
+    assert found.loss == pytest.approx(expected.loss)
