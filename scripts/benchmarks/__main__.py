@@ -4,31 +4,61 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Callable
+from dataclasses import fields, replace
 
-from benchmarks import features, observe, resume
+from benchmarks import frozen, learning, machine, observe, resume, seeds, start
 from benchmarks.pipe import run as pipe
+from benchmarks.scale import Scale, scale_of
 
-MEASUREMENTS = {
-    "features": (features.main, "what frozen layers cost over several epochs, beside the Trainer and one bare pass"),
-    "observe": (observe.main, "what rules, clocks and metrics cost"),
-    "pipe": (pipe.main, "what Pipe mode costs, beside the pipe itself and what others read it with"),
-    "resume": (resume.main, "what a restart, a checkpoint and a SIGTERM cost, beside transformers' Trainer"),
+SCALED: dict[str, tuple[Callable[[Scale], None], str]] = {
+    "features": (frozen.measure, "what frozen layers cost over several epochs, beside the Trainer and one bare pass"),
+    "partial": (learning.measure_partial, "what training the last layers costs, beside the Trainer"),
+    "full": (learning.measure_full, "what training all layers costs, beside the Trainer and a bare loop"),
+    "start": (start.measure, "from the start of the process to the first step, beside the Trainer"),
+    "seeds": (seeds.measure, "accuracy over several seeds, with kept features and without"),
 }
+_AMOUNTS = [one.name for one in fields(Scale) if type(one.default) is int]
 
 
 def main() -> int:
-    """Run one measurement."""
+    """Run one measurement, or all that are compared with the Trainer."""
     parser = argparse.ArgumentParser(prog="benchmark", description=__doc__)
     commands = parser.add_subparsers(dest="measurement", required=True)
-    for name, (_, meaning) in MEASUREMENTS.items():
+    _add_others(commands)
+    everything = f"all of these: {', '.join(SCALED)}"
+    for name, meaning in {**{name: one[1] for name, one in SCALED.items()}, "all": everything}.items():
         command = commands.add_parser(name, help=meaning)
-        if name == "pipe":
-            command.add_argument("--part", action="append", dest="parts", choices=pipe.PARTS, help="not all of them")
-            command.add_argument("--quick", action="store_true", help="as little as shows that the script works")
-    options = vars(parser.parse_args())
-    measurement, _ = MEASUREMENTS[options.pop("measurement")]
-    measurement(**options)
+        command.add_argument("--quick", action="store_true", help="only see that it runs; the figures mean nothing")
+        command.add_argument("--long", action="store_true", help="run what is otherwise computed from fewer epochs")
+        command.add_argument("--cores", type=int, default=machine.CORES, help="cores for every side")
+        for amount in _AMOUNTS:
+            command.add_argument(f"--{amount.replace('_', '-')}", type=int)
+        command.set_defaults(run=_beside_the_trainer)
+    chosen = parser.parse_args()
+    chosen.run(chosen)
     return 0
+
+
+def _beside_the_trainer(chosen: argparse.Namespace) -> None:
+    scale = scale_of(quick=chosen.quick)
+    given = {name: value for name in _AMOUNTS if (value := getattr(chosen, name)) is not None}
+    scale = replace(scale, long=scale.long or chosen.long, **given)
+    machine.keep_to_cores(chosen.cores)
+    for name in SCALED if chosen.measurement == "all" else (chosen.measurement,):
+        SCALED[name][0](scale)
+        sys.stdout.write("\n")
+
+
+def _add_others(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    command = commands.add_parser("observe", help="what rules, clocks and metrics cost")
+    command.set_defaults(run=lambda _: observe.main())
+    command = commands.add_parser("resume", help="what a restart, a checkpoint and a SIGTERM cost, beside the Trainer")
+    command.set_defaults(run=lambda _: resume.main())
+    command = commands.add_parser("pipe", help="what Pipe mode costs, beside the pipe and what others read it with")
+    command.add_argument("--part", action="append", dest="parts", choices=pipe.PARTS, help="not all of them")
+    command.add_argument("--quick", action="store_true", help="as little as shows that the script works")
+    command.set_defaults(run=lambda chosen: pipe.main(chosen.parts, quick=chosen.quick))
 
 
 if __name__ == "__main__":

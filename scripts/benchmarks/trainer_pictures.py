@@ -1,21 +1,26 @@
-"""A frozen torchvision network below a new head, trained by transformers' `Trainer` on a folder of pictures."""
+"""transformers' `Trainer` on a folder of pictures, with a torchvision network of which some layers learn.
+
+As its users write it: pictures are decoded by Pillow and transformed by torchvision when they are asked for, and
+whatever is not said here is the Trainer's default, such as data that are loaded in the training process itself.
+"""
 
 from __future__ import annotations
 
-import json
-import resource
-import sys
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from torchvision.datasets import ImageFolder
 from torchvision.models import get_model, get_model_weights
-from transformers import Trainer, TrainerCallback, TrainingArguments
+from torchvision.transforms import v2
+from transformers import Trainer
 
-from finetune.job.account import process_age
+from benchmarks.sides import read_settings
+from benchmarks.trainer_settings import Clock, arguments_of
+
+_LEARNING: Mapping[str, tuple[str, ...]] = {"head": (), "last layers": ("layer4",), "all": ("",)}
 
 
 class Classifier(nn.Module):
@@ -31,17 +36,6 @@ class Classifier(nn.Module):
         return {"loss": functional.cross_entropy(logits, labels), "logits": logits}
 
 
-class FirstStep(TrainerCallback):
-    """Notes when the first step is done."""
-
-    seconds = 0.0
-
-    def on_step_end(self, args: Any, state: Any, control: Any, **rest: Any) -> None:  # noqa: ANN401 - theirs
-        """Note it once."""
-        del args, state, control, rest
-        self.seconds = self.seconds or process_age()
-
-
 def collate(examples: list[tuple[Tensor, int]]) -> dict[str, Tensor]:
     """A batch of pictures and class numbers."""
     return {
@@ -51,35 +45,33 @@ def collate(examples: list[tuple[Tensor, int]]) -> dict[str, Tensor]:
 
 
 def main() -> None:
-    """Arguments: pictures, network, its weights, epochs, output folder."""
-    pictures, name, weights, epochs, output = sys.argv[1:]
-    data = ImageFolder(pictures, get_model_weights(name).DEFAULT.transforms())
-    network = get_model(name, weights=None)
-    network.load_state_dict(torch.load(weights, weights_only=True))
-    network.requires_grad_(False)
+    """Train and save."""
+    settings = read_settings()
+    plain = get_model_weights(settings.network).DEFAULT.transforms()
+    varied = v2.Compose(
+        [
+            v2.RandomResizedCrop(plain.crop_size[0], scale=(0.35, 1.0)),
+            v2.RandomHorizontalFlip(),
+            v2.ToImage(),
+            v2.ToDtype(torch.float32, scale=True),
+            v2.Normalize(plain.mean, plain.std),
+        ]
+    )
+    data = ImageFolder(settings.train, plain if settings.learns == "head" else varied)
+    network = get_model(settings.network, weights=None)
+    network.load_state_dict(torch.load(settings.weights, weights_only=True))
+    for name, parameter in network.named_parameters():
+        parameter.requires_grad_(name.startswith(_LEARNING[settings.learns]))
     network.fc = nn.Linear(network.fc.in_features, len(data.classes))
-    first = FirstStep()
     trainer = Trainer(
         model=Classifier(network),
-        args=TrainingArguments(
-            output_dir=output,
-            per_device_train_batch_size=32,
-            num_train_epochs=int(epochs),
-            learning_rate=3e-3,
-            save_strategy="no",
-            report_to=[],
-            disable_tqdm=True,
-            remove_unused_columns=False,
-            use_cpu=not torch.cuda.is_available(),
-        ),
+        args=arguments_of(settings, remove_unused_columns=False),
         train_dataset=data,
         data_collator=collate,
-        callbacks=[first],
+        callbacks=[Clock()],
     )
     trainer.train()
-    torch.save(network.state_dict(), Path(output) / "model.pt")
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    sys.stdout.write(f"\n{json.dumps({'first step': first.seconds, 'MiB': peak})}\n")
+    torch.save(network.state_dict(), Path(settings.output) / "model.pt")
 
 
 if __name__ == "__main__":

@@ -1,0 +1,107 @@
+"""A training loop on tensors that lie ready on the device: how fast could any job go?
+
+Same network, precision, optimizer and batch size as our job. Pictures are normalised and channels-last; texts are
+sorted by length before they are cut into batches, which no job that shuffles can beat.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.amp.grad_scaler import GradScaler
+
+from benchmarks.sides import TrainerSettings, read_settings
+from finetune.training.precision import Numerics, choose_numerics
+
+Batches = list[tuple[dict[str, Tensor], Tensor]]
+
+
+def main() -> None:
+    """Train for the epochs that are asked for, and tell records per second after the first step."""
+    settings = read_settings()
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    numerics = choose_numerics("auto", device)
+    build = _pictures if settings.kind == "pictures" else _texts
+    network, batches = build(settings, device)
+    optimizer = torch.optim.AdamW(network.parameters(), lr=settings.rate, fused=True)
+    scaler = GradScaler(device.type, enabled=numerics.scaled)
+
+    def step(inputs: dict[str, Tensor], targets: Tensor) -> None:
+        with numerics.context():
+            output = network(**inputs)
+            logits = output if isinstance(output, Tensor) else output.logits
+            loss = nn.functional.cross_entropy(logits.float(), targets)
+        scaler.scale(loss).backward()  # type: ignore[no-untyped-call]  # untyped in torch
+        scaler.step(optimizer)
+        scaler.update()
+        optimizer.zero_grad(set_to_none=True)
+
+    network.train()
+    timed = [one for _ in range(settings.epochs) for one in batches]
+    step(*timed[0])
+    seconds = _timed(step, timed[1:], numerics)
+    rate = sum(len(targets) for _, targets in timed[1:]) / seconds
+    sys.stdout.write(f"\nrate {json.dumps(rate)}\n")
+
+
+def _timed(step: Callable[[dict[str, Tensor], Tensor], None], batches: Batches, numerics: Numerics) -> float:
+    """Seconds of all steps; on a GPU, from the median step by marks in its own queue."""
+    if numerics.device.type != "cuda":
+        began = time.perf_counter()
+        for one in batches:
+            step(*one)
+        return time.perf_counter() - began
+    marks = [torch.cuda.Event(enable_timing=True) for _ in range(len(batches) + 1)]  # type: ignore[no-untyped-call]  # in torch
+    marks[0].record()
+    for one, mark in zip(batches, marks[1:], strict=True):
+        step(*one)
+        mark.record()
+    torch.cuda.synchronize()
+    steps = [before.elapsed_time(after) / 1000 for before, after in itertools.pairwise(marks)]
+    return float(statistics.median(steps)) * len(steps)
+
+
+def _pictures(settings: TrainerSettings, device: torch.device) -> tuple[nn.Module, Batches]:
+    from torchvision.datasets import ImageFolder
+    from torchvision.models import get_model, get_model_weights
+
+    data = ImageFolder(settings.train, get_model_weights(settings.network).DEFAULT.transforms())
+    network = get_model(settings.network, weights=None)
+    network.load_state_dict(torch.load(settings.weights, weights_only=True))
+    network.fc = nn.Linear(network.fc.in_features, len(data.classes))
+    network.to(device, memory_format=torch.channels_last)
+    pixels = torch.stack([one for one, _ in data]).to(device, memory_format=torch.channels_last)
+    targets = torch.tensor(data.targets, device=device)
+    parts = zip(torch.split(pixels, settings.batch), torch.split(targets, settings.batch), strict=True)
+    return network, [({"x": part}, target) for part, target in parts]
+
+
+def _texts(settings: TrainerSettings, device: torch.device) -> tuple[nn.Module, Batches]:
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+    from benchmarks.text_files import read_texts
+
+    labels, texts = read_texts(Path(settings.train))
+    names = sorted(set(labels))
+    tokenizer = AutoTokenizer.from_pretrained(settings.network)
+    network = AutoModelForSequenceClassification.from_pretrained(settings.network, num_labels=len(names)).to(device)
+    tokens = tokenizer(texts, truncation=True)["input_ids"]
+    order = sorted(range(len(texts)), key=lambda index: len(tokens[index]))
+    batches = []
+    for start in range(0, len(order), settings.batch):
+        rows = order[start : start + settings.batch]
+        padded = tokenizer.pad({"input_ids": [tokens[row] for row in rows]}, return_tensors="pt").to(device)
+        batches.append((dict(padded), torch.tensor([names.index(labels[row]) for row in rows], device=device)))
+    return network, batches
+
+
+if __name__ == "__main__":
+    main()

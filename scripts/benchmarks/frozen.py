@@ -1,0 +1,114 @@
+"""What does feature extraction cost over several epochs, beside the Trainer and beside one bare pass?"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import tempfile
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from benchmarks.picture_task import PictureTask, file_sizes, write_pictures
+from benchmarks.scale import Scale
+from benchmarks.sides import Run, python, trainer_job
+from benchmarks.table import begin, middle, row, say, times
+from benchmarks.work import HEAD, Lesson, Work, picture_work
+
+BATCH = 32
+_COLUMNS = (
+    "network, pictures, epochs",
+    "ours, s",
+    "Trainer, s",
+    "Trainer / ours",
+    "bare script, s",
+    "ours / bare script",
+    "its pass, s",
+    "ours / pass",
+    "accuracy: ours, Trainer",
+    "peak MiB: ours, Trainer",
+)
+
+
+@dataclass(slots=True)
+class _Turns:
+    """What was measured for one network and one number of epochs, by turns."""
+
+    ours: list[Run] = field(default_factory=list)
+    theirs: list[Run] = field(default_factory=list)
+    scripts: list[float] = field(default_factory=list)
+    passes: list[float] = field(default_factory=list)
+
+
+def measure(scale: Scale) -> None:
+    """Print a row for each network and number of epochs, and one with many pictures, without the Trainer."""
+    begin("Feature extraction", _COLUMNS)
+    with tempfile.TemporaryDirectory(prefix="benchmark-features-") as place:
+        task = write_pictures(Path(place), scale.pictures)
+        size = file_sizes(task.train.rglob("*.jpg"))
+        for network in scale.networks:
+            _network(task, network, scale)
+    if scale.many_pictures:
+        with tempfile.TemporaryDirectory(prefix="benchmark-features-") as place:
+            task = write_pictures(Path(place), scale.many_pictures)
+            work = picture_work(task, scale.networks[0], Lesson(HEAD, scale.epochs[0], BATCH))
+            _tell(work, _take_turns(work, task, scale, with_trainer=False))
+    say(
+        f"\nPictures of 500 x 375, {size} each; 224 pixels, batches of {BATCH}, random weights, no evaluation during"
+        f" training; {scale.repeats} turns of ours, bare script, Trainer and ours again. The bare script imports torch,"
+        " decodes and makes one pass, nothing else. 'Computed': from the mean epoch of the row above, not run."
+    )
+
+
+def _network(task: PictureTask, network: str, scale: Scale) -> None:
+    known: Run | None = None
+    for epochs in scale.epochs:
+        work = picture_work(task, network, Lesson(HEAD, epochs, BATCH))
+        if known is None or scale.long or network not in scale.computed:
+            turns = _take_turns(work, task, scale, with_trainer=True)
+            known = turns.theirs[0]
+            _tell(work, turns)
+        else:
+            turns = _take_turns(work, task, scale, with_trainer=False)
+            turns.theirs.append(_longer(known, epochs))
+            _tell(work, turns, computed=True)
+
+
+def _take_turns(work: Work, task: PictureTask, scale: Scale, *, with_trainer: bool) -> _Turns:
+    turns, settings = _Turns(), work.theirs
+    for _ in range(scale.repeats):
+        turns.ours.append(work.run_ours())
+        watched = python("benchmarks.bare_pass", str(task.train), settings.network, settings.weights)
+        turns.scripts.append(watched.seconds)
+        turns.passes.append(sum(json.loads(watched.line("pass")[1]).values()))
+        if with_trainer:
+            turns.theirs.append(trainer_job(settings))
+        if scale.thorough:
+            turns.ours.append(work.run_ours())
+    return turns
+
+
+def _longer(run: Run, epochs: int) -> Run:
+    """The same for more epochs, each as long as the mean of those after the first."""
+    each = (run.epochs[-1] - run.epochs[0]) / (len(run.epochs) - 1)
+    return replace(run, seconds=run.seconds + each * (epochs - len(run.epochs)))
+
+
+def _tell(work: Work, turns: _Turns, *, computed: bool = False) -> None:
+    ours, theirs = ([run.seconds for run in runs] for runs in (turns.ours, turns.theirs))
+    # A computed run has the artifact of the shorter one.
+    scored = [turns.ours[-1], *(turns.theirs[-1:] if not computed else ())]
+    peaks = [statistics.median(run.peak_mib for run in runs) for runs in (turns.ours, turns.theirs) if runs]
+    row(
+        (
+            f"{work.theirs.network}, {work.records:,}, {work.theirs.epochs}",
+            middle(ours),
+            middle(theirs) + (" (computed)" if computed else "") if theirs else "not run",
+            times(theirs, ours) if theirs else "",
+            middle(turns.scripts),
+            times(ours, turns.scripts),
+            middle(turns.passes),
+            times(ours, turns.passes),
+            ", ".join(f"{work.accuracy(run.artifact):.3f}" for run in scored),
+            ", ".join(f"{one:,.0f}" for one in peaks),
+        )
+    )

@@ -1,0 +1,97 @@
+"""What does training cost where layers of the network learn, beside the Trainer and beside a bare loop?"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import tempfile
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from benchmarks.scale import Scale
+from benchmarks.sides import Run, TrainerSettings, python, trainer_job
+from benchmarks.table import begin, middle, row, say, times
+from benchmarks.work import ALL, LAST_LAYERS, Lesson, Work, both
+
+_COLUMNS = (
+    "network, what learns, records, epochs",
+    "ours, s",
+    "Trainer, s",
+    "Trainer / ours",
+    "accuracy: ours, Trainer",
+    "ours, records/s",
+    "bare loop, records/s",
+    "ours / bare loop",
+    "peak MiB: ours, without cache, Trainer",
+    "first step, s: ours, Trainer",
+)
+
+
+@dataclass(slots=True)
+class _Turns:
+    """What was measured for one piece of work, by turns, and one epoch of it without a cache."""
+
+    ours: list[Run] = field(default_factory=list)
+    theirs: list[Run] = field(default_factory=list)
+    bare_rates: list[float] = field(default_factory=list)
+    small: list[Run] = field(default_factory=list)
+
+
+def measure_partial(scale: Scale) -> None:
+    """The last layers learn."""
+    _measure("Partial", scale, Lesson(LAST_LAYERS, scale.partial_epochs, scale.batch))
+
+
+def measure_full(scale: Scale) -> None:
+    """All layers learn."""
+    _measure("Full", scale, Lesson(ALL, scale.full_epochs, scale.batch))
+
+
+def _measure(title: str, scale: Scale, lesson: Lesson) -> None:
+    begin(title, _COLUMNS)
+    with tempfile.TemporaryDirectory(prefix="benchmark-learning-") as place:
+        for work in both(Path(place), scale.learning_pictures, scale.texts, lesson):
+            turns = _Turns()
+            for _ in range(scale.repeats):
+                turns.ours.append(work.run_ours())
+                turns.theirs.append(trainer_job(work.theirs))
+                if lesson.learns == ALL:
+                    turns.bare_rates.append(_bare_rate(work.theirs))
+                if scale.thorough:
+                    turns.ours.append(work.run_ours())
+                    turns.small.append(work.run_ours(epochs="1", cache_size_gb="0"))
+            _tell(work, lesson, turns)
+    say(
+        f"\nBatches of {lesson.batch}, the same highest rate for pretrained layers on both sides, otherwise defaults of"
+        " each; the Trainer's pictures are cropped and flipped at random as ours are. MiniLM has its pretrained"
+        " weights, ResNet-50 random ones. No evaluation during training; accuracy of what came of it on held-out"
+        f" records. {scale.repeats} turns of ours, Trainer, bare loop and ours again. 'Without cache': one epoch with"
+        " cache_size_gb=0. Records per second are those after the first step."
+    )
+
+
+def _bare_rate(settings: TrainerSettings) -> float:
+    rate: float = json.loads(python("benchmarks.bare_loop", json.dumps(asdict(settings))).line("rate")[1])
+    return rate
+
+
+def _tell(work: Work, lesson: Lesson, turns: _Turns) -> None:
+    ours, theirs = turns.ours, turns.theirs
+    accuracies = [work.accuracy(runs[-1].artifact) for runs in (ours, theirs)]
+    rates = [run.rate(work.records, lesson.batch) for run in ours]
+    peaks = [statistics.median(run.peak_mib for run in runs) for runs in (ours, turns.small, theirs) if runs]
+    bare = turns.bare_rates
+    row(
+        (
+            f"{work.name}, {work.records:,}, {lesson.epochs}",
+            middle([run.seconds for run in ours]),
+            middle([run.seconds for run in theirs]),
+            times([run.seconds for run in theirs], [run.seconds for run in ours]),
+            ", ".join(f"{one:.3f}" for one in accuracies),
+            middle(rates),
+            middle(bare) if bare else "not run",
+            f"{statistics.median(rates) / statistics.median(bare):.3f}" if bare else "",
+            ", ".join(f"{one:,.0f}" for one in peaks),
+            ", ".join(middle([run.first_step for run in runs]) for runs in (ours, theirs)),
+        )
+    )

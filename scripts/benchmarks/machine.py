@@ -1,0 +1,47 @@
+"""On what is measured, and with which versions?"""
+
+from __future__ import annotations
+
+import os
+import platform
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import torch
+
+CORES = 2
+_LIBRARIES = ("torch", "torchvision", "transformers", "accelerate", "timm")
+
+
+def keep_to_cores(count: int = CORES) -> None:
+    """Let this process, and whatever it starts, have so many cores and as many threads."""
+    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:count])
+    torch.set_num_threads(min(torch.get_num_threads(), len(os.sched_getaffinity(0))))
+
+
+def on_gpu() -> bool:
+    """Whether jobs will take a GPU."""
+    return torch.cuda.is_available()
+
+
+def heading() -> str:
+    """One line: processor, GPU, cores, threads, load and versions."""
+    versions = ", ".join(f"{name} {_version(name)}" for name in _LIBRARIES)
+    device = torch.cuda.get_device_name() if on_gpu() else "no GPU"
+    return (
+        f"{_processor()}, {len(os.sched_getaffinity(0))} cores, {torch.get_num_threads()} threads, {device};"
+        f" load {os.getloadavg()[0]:.1f} at the start; Python {platform.python_version()}, {versions}"
+    )
+
+
+def _processor() -> str:
+    lines = Path("/proc/cpuinfo").read_text("utf-8").splitlines() if Path("/proc/cpuinfo").exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.machine()
+
+
+def _version(name: str) -> str:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return "absent"

@@ -1,0 +1,93 @@
+"""Which pictures do all sides learn from? Files of 500 x 375 in folders by class, with the bytes of photographs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torchvision.models import get_model
+
+from benchmarks.machine import CORES
+
+CLASSES = 4
+_WIDTH, _HEIGHT = 500, 375
+_TINT, _STRIPES, _GRAIN = 18.0, 14.0, 14.0
+
+
+@dataclass(frozen=True, slots=True)
+class PictureTask:
+    """Where pictures and networks lie.
+
+    Attributes:
+        place: folder of everything.
+        count: pictures to train on; a quarter of as many are held out.
+    """
+
+    place: Path
+    count: int
+
+    @property
+    def train(self) -> Path:
+        """Pictures to train on, a folder per class."""
+        return self.place / "train"
+
+    @property
+    def held_out(self) -> Path:
+        """Pictures that no job is given."""
+        return self.place / "held-out"
+
+    def weights(self, network: str) -> Path:
+        """State dict of a torchvision network, random but the same each time: random weights cost as much as others."""
+        path = self.place / network / f"{network}.pth"
+        if not path.exists():
+            path.parent.mkdir()
+            torch.manual_seed(0)
+            torch.save(get_model(network, weights=None).state_dict(), path)
+        return path
+
+
+def write_pictures(place: Path, count: int) -> PictureTask:
+    """Write pictures to train on and held-out ones, the same each time."""
+    task = PictureTask(place, count)
+    for folder, numbers in (
+        (task.train, range(count)),
+        (task.held_out, range(count, count + max(CLASSES, count // 4))),
+    ):
+        for number in range(CLASSES):
+            (folder / f"class-{number}").mkdir(parents=True)
+        with ThreadPoolExecutor(CORES) as pool:
+            list(pool.map(partial(_write, folder), numbers))
+    return task
+
+
+def _write(folder: Path, number: int) -> None:
+    name = folder / f"class-{number % CLASSES}" / f"{number:05d}.jpg"
+    Image.fromarray(picture(number)).save(name, quality=90)
+
+
+def picture(number: int) -> NDArray[np.uint8]:
+    """Smooth patches of colour under grain, as a photograph has; a class has its stripes and a faint tint."""
+    draw = np.random.default_rng(number)
+    small = Image.fromarray(draw.integers(40, 216, (8, 11, 3), dtype=np.uint8))
+    smooth = np.asarray(small.resize((_WIDTH, _HEIGHT), Image.Resampling.BICUBIC), np.float32)
+    label = number % CLASSES
+    angle = np.pi * label / CLASSES
+    rows, columns = np.mgrid[:_HEIGHT, :_WIDTH].astype(np.float32)
+    wave = np.sin((np.cos(angle) * columns + np.sin(angle) * rows) * 0.25 + draw.uniform(0, 2 * np.pi))
+    tint = _TINT * np.eye(CLASSES, dtype=np.float32)[label, :3]
+    grain = draw.normal(0, _GRAIN, (_HEIGHT, _WIDTH, 1)).astype(np.float32)
+    pixels = smooth + _STRIPES * wave[..., None] + grain + tint
+    found: NDArray[np.uint8] = np.clip(pixels, 0, 255).astype(np.uint8)
+    return found
+
+
+def file_sizes(files: Iterable[Path]) -> str:
+    """Median size of files, for a heading."""
+    return f"{float(np.median([path.stat().st_size for path in files])) / 1000:.0f} kB"

@@ -1,0 +1,79 @@
+"""How much is measured?"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from benchmarks.machine import on_gpu
+
+
+@dataclass(frozen=True, slots=True)
+class Scale:
+    """Amounts of work, by default what fits into half an hour on two cores.
+
+    Attributes:
+        pictures: from which features are extracted, beside the Trainer.
+        many_pictures: the same without the Trainer; 0 for none.
+        networks: for feature extraction.
+        epochs: for feature extraction.
+        computed: networks for which the Trainer's time of more epochs is computed from fewer; `long` runs them.
+        learning_pictures: to train on where layers of the network learn.
+        texts: to train on.
+        batch: records per step where layers of the network learn; 8 is the Trainer's default.
+        partial_epochs: where the last layers learn.
+        full_epochs: where all layers learn.
+        seeds: for the accuracy.
+        seed_records: to train on for each seed.
+        repeats: turns, of which medians are told.
+        starts: turns, for the time to the first step.
+        thorough: whether ours is run again at the end of each turn, and once more without a cache.
+    """
+
+    pictures: int = 400
+    many_pictures: int = 2000
+    networks: tuple[str, ...] = ("resnet18", "resnet50")
+    epochs: tuple[int, ...] = (5, 30)
+    computed: tuple[str, ...] = ("resnet50",)
+    long: bool = False
+    learning_pictures: int = 96
+    texts: int = 320
+    batch: int = 8
+    partial_epochs: int = 5
+    full_epochs: int = 3
+    seeds: int = 5
+    seed_records: int = 160
+    repeats: int = 1
+    starts: int = 3
+    thorough: bool = True
+
+
+_QUICK = Scale(
+    pictures=8,
+    many_pictures=0,
+    networks=("resnet18",),
+    epochs=(2,),
+    learning_pictures=8,
+    texts=16,
+    batch=4,
+    partial_epochs=2,
+    full_epochs=2,
+    seeds=2,
+    seed_records=8,
+    starts=1,
+    thorough=False,
+)
+_ON_GPU = Scale(
+    pictures=4000,
+    many_pictures=0,
+    learning_pictures=4000,
+    texts=8000,
+    batch=64,
+    seed_records=1000,
+)
+
+
+def scale_of(*, quick: bool) -> Scale:
+    """How much is usual on this machine; quick is enough to see that everything runs, and its figures mean nothing."""
+    if quick:
+        return _QUICK
+    return _ON_GPU if on_gpu() else Scale()

@@ -1,0 +1,52 @@
+"""Does keeping features cost accuracy? The same job over several seeds, with the cache and without it."""
+
+from __future__ import annotations
+
+import math
+import statistics
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from benchmarks.picture_task import write_pictures
+from benchmarks.scale import Scale
+from benchmarks.table import begin, row, say
+from benchmarks.work import HEAD, LAST_LAYERS, Lesson, Work, picture_work, text_work
+
+_EPOCHS = 6
+
+
+def measure(scale: Scale) -> None:
+    """Print a row for each piece of work."""
+    columns = ("network, what learns, records", "kept", "feature_cache=off", "difference of means", "standard error")
+    begin("Accuracy with and without kept features", columns)
+    with tempfile.TemporaryDirectory(prefix="benchmark-seeds-") as place:
+        for work in _works(Path(place), scale):
+            pairs = [_pair(work, seed) for seed in range(scale.seeds)]
+            differences = [one - other for one, other in pairs]
+            error = statistics.stdev(differences) / math.sqrt(len(differences))
+            kept, off = zip(*pairs, strict=True)
+            name = f"{work.name}, {work.records:,}"
+            row((name, _summary(kept), _summary(off), f"{statistics.mean(differences):+.4f}", f"{error:.4f}"))
+    say(
+        f"\nMean (least to most) accuracy over {scale.seeds} seeds on held-out records after {_EPOCHS} epochs; each"
+        " seed with kept features and with feature_cache=off, which varies every picture anew in every epoch."
+    )
+
+
+def _works(place: Path, scale: Scale) -> tuple[Work, ...]:
+    task = write_pictures(place / "pictures", scale.seed_records)
+    return (
+        picture_work(task, "resnet18", Lesson(HEAD, _EPOCHS, scale.batch)),
+        picture_work(task, "resnet18", Lesson(LAST_LAYERS, _EPOCHS, scale.batch)),
+        text_work(place / "texts", scale.seed_records, Lesson(LAST_LAYERS, _EPOCHS, scale.batch)),
+    )
+
+
+def _pair(work: Work, seed: int) -> tuple[float, float]:
+    kept = work.accuracy(work.run_ours(seed=str(seed)).artifact)
+    return kept, work.accuracy(work.run_ours(seed=str(seed), feature_cache="off").artifact)
+
+
+def _summary(values: Sequence[float]) -> str:
+    return f"{statistics.mean(values):.4f} ({min(values):.3f} to {max(values):.3f})"

@@ -1,0 +1,25 @@
+"""How long does it take from the start of the process to the end of the first step, beside the Trainer?"""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+from benchmarks.scale import Scale
+from benchmarks.sides import trainer_job
+from benchmarks.table import begin, middle, row, say, times
+from benchmarks.work import ALL, Lesson, both
+
+
+def measure(scale: Scale) -> None:
+    """Print a row for pictures and one for texts."""
+    begin("Start to the first step", ("network, what learns", "ours, s", "Trainer, s", "Trainer / ours"))
+    lesson = Lesson(ALL, 1, scale.batch)
+    with tempfile.TemporaryDirectory(prefix="benchmark-start-") as place:
+        for work in both(Path(place), 2 * scale.batch, 2 * scale.batch, lesson):
+            ours, theirs = [], []
+            for _ in range(scale.starts):
+                ours.append(work.run_ours().first_step)
+                theirs.append(trainer_job(work.theirs).first_step)
+            row((work.name, middle(ours), middle(theirs), times(theirs, ours)))
+    say(f"\nMedians of {scale.starts} starts by turns; two batches of {scale.batch}, files in the machine's cache.")

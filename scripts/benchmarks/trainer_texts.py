@@ -1,0 +1,60 @@
+"""transformers' `Trainer` on texts, with a network of which some layers learn.
+
+As its users write it: texts are tokenised once before training, a batch is padded to its longest text, and whatever is
+not said here is the Trainer's default.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from transformers import AutoModelForSequenceClassification, AutoTokenizer, DataCollatorWithPadding, Trainer
+
+from benchmarks.sides import read_settings
+from benchmarks.text_files import read_texts
+from benchmarks.trainer_settings import Clock, arguments_of
+
+_LAST = ("encoder.layer.4.", "encoder.layer.5.")
+
+
+class Texts(torch.utils.data.Dataset[dict[str, object]]):
+    """Token numbers and class numbers."""
+
+    def __init__(self, tokens: list[list[int]], labels: list[int]) -> None:
+        self.tokens = tokens
+        self.labels = labels
+
+    def __len__(self) -> int:
+        """Number of texts."""
+        return len(self.labels)
+
+    def __getitem__(self, index: int) -> dict[str, object]:
+        """One text."""
+        return {"input_ids": self.tokens[index], "labels": self.labels[index]}
+
+
+def main() -> None:
+    """Train and save."""
+    settings = read_settings()
+    labels, texts = read_texts(Path(settings.train))
+    names = sorted(set(labels))
+    tokenizer = AutoTokenizer.from_pretrained(settings.network)
+    network = AutoModelForSequenceClassification.from_pretrained(settings.network, id2label=dict(enumerate(names)))
+    for name, parameter in network.base_model.named_parameters():
+        parameter.requires_grad_(settings.learns == "all" or name.startswith(_LAST) or "pooler" in name)
+    data = Texts(tokenizer(texts, truncation=True)["input_ids"], [names.index(label) for label in labels])
+    trainer = Trainer(
+        model=network,
+        args=arguments_of(settings),
+        train_dataset=data,
+        data_collator=DataCollatorWithPadding(tokenizer),
+        callbacks=[Clock()],
+    )
+    trainer.train()
+    trainer.save_model(settings.output)
+    tokenizer.save_pretrained(settings.output)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,104 @@
+"""How long does a command take, from its start to its exit, and how much memory do its processes take together?"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+_INTERVAL = 0.05
+_MIB = 2**20
+
+
+class CommandFailedError(RuntimeError):
+    """A command that was to be measured ended with an error; the text is what it wrote."""
+
+
+@dataclass(frozen=True, slots=True)
+class Watched:
+    """A command that ended well.
+
+    Attributes:
+        seconds: from starting it to its exit.
+        peak_mib: most memory of its processes together, looked at twenty times a second, and no less than the kernel's
+            own peak of the largest of them.
+        output: its lines, each with the seconds from starting it to when the line came.
+    """
+
+    seconds: float
+    peak_mib: float
+    output: Sequence[tuple[float, str]]
+
+    def line(self, beginning: str) -> tuple[float, str]:
+        """When the first line that begins so came, and the rest of it.
+
+        Raises:
+            CommandFailedError: there is none.
+        """
+        for when, text in self.output:
+            if text.startswith(beginning):
+                return when, text.removeprefix(beginning).strip()
+        raise CommandFailedError(f"no line begins with {beginning!r}:\n" + "\n".join(text for _, text in self.output))
+
+
+def watch(command: Sequence[str], environment: Mapping[str, str], folder: Path) -> Watched:
+    """Run a command to its end.
+
+    Raises:
+        CommandFailedError: it did not end with 0.
+    """
+    began = time.monotonic()
+    process = subprocess.Popen(
+        command, env=environment, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    sampler = _MemorySampler(process.pid)
+    with sampler:
+        assert process.stdout is not None  # noqa: S101 - it was asked for
+        output = [(time.monotonic() - began, line.rstrip("\n")) for line in process.stdout]
+        _, status, usage = os.wait4(process.pid, 0)
+        seconds = time.monotonic() - began
+    process.stdout.close()
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        text = "\n".join(line for _, line in output)
+        raise CommandFailedError(f"{' '.join(command[:4])} ended with {process.returncode}:\n{text}")
+    return Watched(seconds, max(sampler.most / _MIB, usage.ru_maxrss / 1024), output)
+
+
+class _MemorySampler(threading.Thread):
+    """Looks again and again how much memory a process and its descendants take, while it is entered."""
+
+    def __init__(self, process: int) -> None:
+        super().__init__(daemon=True)
+        self.most = 0
+        self._process = process
+        self._ended = threading.Event()
+
+    def __enter__(self) -> None:
+        self.start()
+
+    def __exit__(self, *error: object) -> None:
+        self._ended.set()
+        self.join()
+
+    def run(self) -> None:
+        """Look until it is left."""
+        page = os.sysconf("SC_PAGE_SIZE")
+        while not self._ended.wait(_INTERVAL):
+            # Processes come and go meanwhile.
+            with suppress(OSError, IndexError, ValueError):
+                pages = sum(
+                    int(Path(f"/proc/{one}/statm").read_text("utf-8").split()[1]) for one in _tree(self._process)
+                )
+                self.most = max(self.most, pages * page)
+
+
+def _tree(number: int) -> Iterator[int]:
+    yield number
+    for child in Path(f"/proc/{number}/task/{number}/children").read_text("utf-8").split():
+        yield from _tree(int(child))

@@ -1,0 +1,124 @@
+"""A piece of work for our job and for the Trainer alike: which records, which network, which layers learn?"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchmarks.picture_task import PictureTask, write_pictures
+from benchmarks.scoring import picture_accuracy, text_accuracy
+from benchmarks.sides import Run, TrainerSettings, our_job
+from benchmarks.text_files import write_texts
+
+HEAD, LAST_LAYERS, ALL = "head", "last layers", "all"
+_RATES = {"pictures": 2e-4, "texts": 5e-5}
+_HEAD_RATE = 3e-3
+
+
+@dataclass(frozen=True, slots=True)
+class Lesson:
+    """How is learnt?
+
+    Attributes:
+        learns: `HEAD`, `LAST_LAYERS` (one group of a ResNet, two of MiniLM) or `ALL`.
+        epochs: passes over the records.
+        batch: records per step.
+    """
+
+    learns: str
+    epochs: int
+    batch: int
+
+    def strategy(self, groups: int) -> dict[str, str]:
+        """The same in our hyperparameters."""
+        if self.learns == LAST_LAYERS:
+            return {"strategy": "partial", "unfrozen_groups": str(groups)}
+        return {"strategy": "full" if self.learns == ALL else "feature_extraction"}
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """One row of a table.
+
+    Attributes:
+        ours: hyperparameters beyond those that follow from `theirs`.
+        theirs: how the Trainer does it.
+        channels: of our job.
+        accuracy: of an artifact, on records that no job is given.
+        records: to train on.
+    """
+
+    name: str
+    ours: Mapping[str, str]
+    theirs: TrainerSettings
+    channels: Mapping[str, Path]
+    accuracy: Callable[[Path], float]
+    records: int
+
+    def run_ours(self, **more: str) -> Run:
+        """Our job, without evaluation while it trains, as the Trainer's."""
+        settings = self.theirs
+        wishes = {
+            **self.ours,
+            "epochs": str(settings.epochs),
+            "batch_size": str(settings.batch),
+            "learning_rate": str(settings.rate),
+            "validation_fraction": "0",
+        }
+        return our_job(Path(settings.output).parent / "ours", self.channels, wishes | more)
+
+
+def picture_work(task: PictureTask, network: str, lesson: Lesson) -> Work:
+    """A torchvision network with random weights learns pictures."""
+    weights = task.weights(network)
+    rate = _HEAD_RATE if lesson.learns == HEAD else _RATES["pictures"]
+    output = task.place / "trainer"
+    return Work(
+        name=f"{network}, {lesson.learns}",
+        ours={"model_name": network, **lesson.strategy(1)},
+        theirs=TrainerSettings(
+            "pictures",
+            str(task.train),
+            network,
+            str(weights),
+            lesson.learns,
+            lesson.epochs,
+            lesson.batch,
+            rate,
+            str(output),
+        ),
+        channels={"train": task.train, "model": weights.parent},
+        accuracy=lambda artifact: picture_accuracy(artifact, network, task.held_out),
+        records=task.count,
+    )
+
+
+def text_work(place: Path, count: int, lesson: Lesson) -> Work:
+    """A pretrained MiniLM learns which package a documentation string is from."""
+    files = write_texts(place, count)
+    rate, output = _RATES["texts"], place / "trainer"
+    return Work(
+        name=f"MiniLM, {lesson.learns}",
+        ours={"label_column": "label", **lesson.strategy(2)},
+        theirs=TrainerSettings(
+            "texts",
+            str(files.train),
+            str(files.network),
+            "",
+            lesson.learns,
+            lesson.epochs,
+            lesson.batch,
+            rate,
+            str(output),
+        ),
+        channels={"train": files.train.parent, "model": files.network},
+        accuracy=lambda artifact: text_accuracy(artifact, files.held_out),
+        records=count,
+    )
+
+
+def both(place: Path, pictures: int, texts: int, lesson: Lesson) -> tuple[Work, Work]:
+    """The usual pair: ResNet-50 and MiniLM."""
+    task = write_pictures(place / "pictures", pictures)
+    return picture_work(task, "resnet50", lesson), text_work(place / "texts", texts, lesson)

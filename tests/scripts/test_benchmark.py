@@ -1,0 +1,66 @@
+"""Does the benchmark still run, and tell what its table promises?"""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from benchmarks.watched_process import CommandFailedError, watch
+
+ROOT = Path(__file__).resolve().parents[2]
+NUMBER = re.compile(r"\d+\.\d")
+
+
+def rows_of(measurement: str) -> list[dict[str, str]]:
+    """The table of a quick run: cells by the names of their columns."""
+    variables = {**os.environ, "PYTHONPATH": f"{ROOT / 'scripts'}:{ROOT / 'src'}"}
+    command = [sys.executable, "-P", "-m", "benchmarks", measurement, "--quick"]
+    ended = subprocess.run(command, env=variables, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    lines = [line.strip("| ").split(" | ") for line in ended.stdout.splitlines() if line.startswith("|")]
+    return [dict(zip(lines[0], cells, strict=True)) for cells in lines[2:]]
+
+
+@pytest.mark.slow
+def test_feature_extraction_is_compared_with_the_trainer_and_with_a_bare_pass() -> None:
+    (row,) = rows_of("features")
+    assert row["network, pictures, epochs"] == "resnet18, 8, 2"
+    assert all(NUMBER.match(row[name]) for name in ("Trainer / ours", "ours / bare script", "ours / pass"))
+    assert len(row["accuracy: ours, Trainer"].split(", ")) == 2
+
+
+@pytest.mark.slow
+def test_training_is_compared_with_the_trainer_and_with_a_bare_loop() -> None:
+    rows = rows_of("full")
+    assert [row["network, what learns, records, epochs"] for row in rows] == [
+        "resnet50, all, 8, 2",
+        "MiniLM, all, 16, 2",
+    ]
+    for row in rows:
+        assert all(NUMBER.match(row[name]) for name in ("Trainer / ours", "ours / bare loop"))
+        assert len(row["first step, s: ours, Trainer"].split(", ")) == 2
+
+
+def test_memory_is_that_of_all_processes_together(tmp_path: Path) -> None:
+    child = "import time; held = bytearray(60 * 2**20); time.sleep(0.4)"
+    code = f"import subprocess, sys; held = bytearray(60 * 2**20); subprocess.run([sys.executable, '-c', {child!r}])"
+    assert watch([sys.executable, "-c", code], os.environ, tmp_path).peak_mib > 120
+
+
+def test_a_line_has_the_time_at_which_it_came(tmp_path: Path) -> None:
+    code = "import time; print('first', flush=True); time.sleep(0.2); print('last 7')"
+    watched = watch([sys.executable, "-c", code], os.environ, tmp_path)
+    assert watched.line("last")[1] == "7"
+    assert watched.line("last")[0] - watched.line("first")[0] > 0.1
+    with pytest.raises(CommandFailedError, match="no line begins with 'between'"):
+        watched.line("between")
+
+
+def test_what_fails_is_not_measured(tmp_path: Path) -> None:
+    with pytest.raises(CommandFailedError, match=r"ended with 3:\nbad"):
+        watch([sys.executable, "-c", "print('bad'); raise SystemExit(3)"], os.environ, tmp_path)
