@@ -25,18 +25,28 @@ torch.manual_seed(0)
 module = nn.Sequential(nn.Linear(4, 8), nn.ReLU(inplace=True), nn.Linear(8, 3))
 optimizer = torch.optim.SGD(module.parameters(), lr=0.1)
 hook = debugger(Path(configuration), module)
-hook.training(first)
+hook.watch(optimizer)
+forward = hook.through(lambda inputs: module(inputs["x"]))
 losses = {}
 for step in range(first, last):
+    if step == first or step % 4 == 0:
+        hook.training(step, step // 4)
+    module(torch.randn(16, 4))  # a pass that nobody looks at
     torch.manual_seed(step)
-    loss = nn.functional.cross_entropy(module(torch.randn(16, 4)), torch.randint(3, (16,)))
-    loss.backward()
+    losses[step] = 0.0
+    for batch in range(2):
+        loss = nn.functional.cross_entropy(forward({"x": torch.randn(16, 4)}), torch.randint(3, (16,))) / 2
+        loss.backward()
+        losses[step] += loss.item()
     optimizer.step()
     optimizer.zero_grad()
-    hook.loss(loss.detach())
-    losses[step] = loss.item()
-hook.evaluating()
-module(torch.randn(2, 4))
+    hook.step_done(torch.tensor(losses[step]))
+    if step % 4 == 3:
+        hook.evaluating()
+        for batch in range(3):
+            with torch.no_grad():
+                forward({"x": torch.randn(2, 4)})
+        hook.evaluated(0.25)
 hook.close(finished=finished)
 assert not any(one._forward_hooks for one in module.modules())
 print("LOSSES", json.dumps(losses))
@@ -44,6 +54,7 @@ print("LOSSES", json.dumps(losses))
 READER = """
 import json, sys
 from smdebug.rules.rule import Rule
+from smdebug import modes
 from smdebug.trials import create_trial
 trial = create_trial(sys.argv[1])
 class Seen(Rule):
@@ -55,8 +66,9 @@ rule = Seen(trial, action_str="")
 for step in trial.steps():
     rule.invoke(step)
 name = "CrossEntropyLoss_output_0"
-values = {step: float(trial.tensor(name).value(step)) for step in trial.tensor(name).steps()}
+values = {step: float(trial.tensor(name).value(step, mode=modes.TRAIN)) for step in trial.steps(mode=modes.TRAIN)}
 print("FOUND", json.dumps([trial.steps(), values, trial.tensor_names(collection="gradients"), Seen.looked]))
+print(trial.steps(mode=modes.EVAL))
 """
 
 
@@ -87,9 +99,9 @@ def test_the_librarys_reader_finds_the_values_of_the_loop_over_three_starts(
     for first, last, end in ((0, 5, "interrupted"), (4, 8, "interrupted"), (8, 12, "finished")):
         losses |= json.loads(run(START, str(configuration), str(first), str(last), end))
     steps, values, gradients, looked = json.loads(run(READER, str(tmp_path / "tensors")))
-    assert set(range(0, 12, 2)) <= set(steps)
-    assert values == pytest.approx({step: losses[step] for step in values})
-    assert {"0", "2", "8", "10"} <= set(values)
+    assert values == pytest.approx({str(step): losses[str(step)] for step in range(0, 12, 2)})
+    # An evaluation lies between the steps of two epochs; every second one is saved.
+    assert steps == [0, 2, 4, 5, 7, 10, 12, 14]
     assert len(gradients) == 4
     assert looked == steps
 
@@ -106,7 +118,7 @@ def test_a_broken_configuration_is_one_warning(tmp_path: Path, caplog: pytest.Lo
         found = debugger(tmp_path / "broken.json", nn.Linear(2, 2))
     assert isinstance(found, NoDebugger)
     assert [record.name for record in caplog.records].count("finetune.observe.debugger") == 1
-    found.training(0)
-    found.loss(torch.zeros(()))
+    found.training(0, 0)
+    found.step_done(torch.zeros(()))
     found.evaluating()
     found.close(finished=True)

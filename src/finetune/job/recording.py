@@ -6,9 +6,11 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from finetune.data.batches import BatchSource
 from finetune.observe.debugger import Debugger
 from finetune.observe.tensorboard import EventFile
 from finetune.strategies.plan import Phase
+from finetune.training.feeds import Feed, Feeds
 from finetune.training.loop import Observer
 from finetune.training.state import Row, TrainingState
 
@@ -24,14 +26,36 @@ class Recorder:
     def epoch_begins(self, state: TrainingState, phase: Phase) -> None:
         """Training begins, or goes on."""
         self.inner.epoch_begins(state, phase)
-        self.debugger.training(state.progress.step)
+        self.debugger.training(state.progress.step, state.progress.epoch)
 
     def step_done(self, state: TrainingState, loss: Tensor) -> None:
         """Save the loss."""
         self.inner.step_done(state, loss)
-        self.debugger.loss(loss)
+        self.debugger.step_done(loss)
 
     def epoch_done(self, epoch: int, row: Row, history: list[Row]) -> None:
         """Write the metrics of the epoch, at the number of epochs done."""
         self.inner.epoch_done(epoch, row, history)
+        self.debugger.evaluated(row.get("validation:loss"))
         self.events.scalars(epoch + 1, row)
+
+
+@dataclass(frozen=True, slots=True)
+class LookedAt:
+    """Feeds whose passes the debugger looks at: through all of the network, or through what learns of it."""
+
+    inner: Feeds
+    debugger: Debugger
+
+    @property
+    def records(self) -> BatchSource:
+        """The training records themselves."""
+        return self.inner.records
+
+    def training(self, phase: Phase) -> Feed:
+        """What a phase trains on."""
+        return self.look(self.inner.training(phase))
+
+    def look(self, feed: Feed) -> Feed:
+        """The same batches, into a pass that is looked at."""
+        return Feed(feed.source, self.debugger.through(feed.forward))

@@ -20,7 +20,7 @@ from finetune.job.deciding import decide_on, target_of
 from finetune.job.drift import StartingPoint
 from finetune.job.learning import Companions, build_training
 from finetune.job.prepare import Prepared, prepare
-from finetune.job.recording import Recorder
+from finetune.job.recording import LookedAt, Recorder
 from finetune.job.reporting import Outcome, Subject, write_report
 from finetune.job.request import Request
 from finetune.job.results import Answers, Evaluated, Export, export_verified, job_summary, metrics_of, write_outputs
@@ -107,6 +107,7 @@ def train(job: Prepared, folder: Path | None) -> Trained:
     book.open(anew=job.spec.checkpoint.resume == "never")
 
     hook = debugger(job.request.files.debug_hook, job.backbone.module)
+    looked_at = LookedAt(job.feeds, hook)
     events = EventFile(job.request.files.tensorboard or job.request.paths.tensorboard)
 
     def evaluate() -> Row | None:
@@ -114,7 +115,7 @@ def train(job: Prepared, folder: Path | None) -> Trained:
         feed = job.feeds.validation()
         if feed is None:
             return {}
-        predictions = job.predict(feed)
+        predictions = job.predict(looked_at.look(feed))
         if predictions is None:
             return None
         return {"validation:loss": predictions.loss, "validation:accuracy": predictions.accuracy}
@@ -128,7 +129,8 @@ def train(job: Prepared, folder: Path | None) -> Trained:
         rules_of(job.spec.observe.rules),
         job.loaders.position(),
     )
-    training, state = build_training(job.spec, job.backbone, job.plan, job.feeds, job.numerics, companions)
+    training, state = build_training(job.spec, job.backbone, job.plan, looked_at, job.numerics, companions)
+    hook.watch(training.stepper.optimizer)
     specification = specification_of(job.spec, job.inputs, job.backbone, job.plan, job.numerics)
     teller = LogObserver(pace(training.schedule.steps_per_epoch), book, job.loaders, job.spec.run)
     recorder = Recorder(teller, events, hook)

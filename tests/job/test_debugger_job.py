@@ -1,0 +1,160 @@
+"""Whole jobs with SageMaker Debugger's hook: killed twice, taken up again, and read with the library's own reader."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sagemaker_simulator import JobFolder, lay_out
+from whole_jobs import ENVIRONMENT, ROOT, Ended, finished, request_of, run_here
+
+EPOCHS, STEPS_PER_EPOCH = 4, 6
+# A job that writes down what its loop does, and is killed within a step, before anybody could tidy up.
+JOB = """
+import json, os, signal, sys
+from finetune.entry import run
+from finetune.training.step import Stepper
+record, last = open(sys.argv[1], "a"), int(sys.argv[2])
+take, update = Stepper.take, Stepper._update
+gradient = []
+def updated(self):
+    head = [p for name, p in self.backbone.module.named_parameters() if name == "fc.weight"][0]
+    gradient.append(float(head.grad.double().sum()))
+    update(self)
+def taken(self, batches, step, *rest):
+    loss = take(self, batches, step, *rest)
+    print(json.dumps([step, float(loss), gradient.pop()]), file=record, flush=True)
+    if step == last:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return loss
+Stepper.take, Stepper._update = taken, updated
+sys.exit(run())
+"""
+READER = """
+import json, sys
+from smdebug import modes
+from smdebug.rules.rule import Rule
+from smdebug.trials import create_trial
+trial = create_trial(sys.argv[1])
+train = trial.steps(mode=modes.TRAIN)
+loss = trial.tensor("CrossEntropyLoss_output_0")
+gradient = trial.tensor("gradient/ResNet_fc.weight")
+class LossIsNumber(Rule):
+    def __init__(self, trial):
+        super().__init__(trial, action_str="")
+        self.seen = []
+    def invoke_at_step(self, step):
+        if step in self.base_trial.tensor("CrossEntropyLoss_output_0").steps():
+            self.seen.append(float(self.base_trial.tensor("CrossEntropyLoss_output_0").value(step)))
+        return False
+rule = LossIsNumber(trial)
+for step in trial.steps():
+    rule.invoke(step)
+print("FOUND", json.dumps({
+    "steps": trial.steps(), "train": train, "eval": trial.steps(mode=modes.EVAL),
+    "losses": {step: float(loss.value(step, mode=modes.TRAIN)) for step in train},
+    "validation": [float(loss.value(step, mode=modes.EVAL)) for step in trial.steps(mode=modes.EVAL)],
+    "gradients": {step: float(gradient.value(step, mode=modes.TRAIN).astype("float64").sum()) for step in train},
+    "outputs": [trial.tensor("avgpool_output_0").value(step, mode=modes.TRAIN).shape[0] for step in train],
+    "weights": sorted(trial.tensor_names(collection="weights")),
+    "seen": len(rule.seen), "ended": trial.loaded_all_steps,
+}))
+"""
+
+
+def hook_configuration(place: Path, collections: list[dict[str, Any]]) -> dict[str, object]:
+    return {
+        "LocalPath": str(place / "tensors"),
+        "HookParameters": {"train.save_interval": "2", "eval.save_interval": "1"},
+        "CollectionConfigurations": collections,
+    }
+
+
+ASKED: list[dict[str, Any]] = [
+    *({"CollectionName": name} for name in ("losses", "gradients", "weights")),
+    {"CollectionName": "activations", "CollectionParameters": {"include_regex": "avgpool_output"}},
+]
+
+
+def laid_out(
+    place: Path, channels: Mapping[str, Path], strategy: str, collections: list[dict[str, Any]] = ASKED
+) -> JobFolder:
+    """A job of four epochs of six steps, with a checkpoint after every third."""
+    wishes = {"strategy": strategy, "epochs": str(EPOCHS), "batch_size": "4", "augmentation": "none"}
+    request = request_of(channels, {**wishes, "checkpoint_interval_steps": "3", "workers": "1"})
+    return lay_out(place / "opt-ml", replace(request, debug_hook=hook_configuration(place, collections)))
+
+
+def start(place: Path, folder: JobFolder, last_step: int = -1) -> Ended:
+    """One start of the job, killed within a step where one is named."""
+    done = subprocess.run(
+        [sys.executable, "-c", JOB, str(place / "record.jsonl"), str(last_step)],
+        env={**ENVIRONMENT, "PATH": "", "SAGEMAKER_BASE_DIR": str(folder.root)},
+        capture_output=True, text=True, check=False, cwd=ROOT,
+    )  # fmt: skip
+    return Ended(done.returncode, done.stdout + done.stderr, folder)
+
+
+def read(place: Path) -> dict[str, Any]:
+    """What the library's reader finds."""
+    command = [sys.executable, "-c", READER, str(place / "tensors")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    line = next(line for line in done.stdout.splitlines() if line.startswith("FOUND "))
+    found: dict[str, Any] = json.loads(line.removeprefix("FOUND "))
+    return found
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("strategy", ["partial", "full"])
+def test_the_librarys_reader_finds_every_step_of_a_job_that_was_killed_twice(
+    tmp_path: Path, unseen: Path, pictures: Path, network: Path, strategy: str
+) -> None:
+    folder = laid_out(tmp_path, {"train": unseen, "validation": pictures, "model": network}, strategy)
+    for last_step in (7, 16, -1):
+        job = start(tmp_path, folder, last_step)
+        assert job.exit_code == (0 if last_step < 0 else -9), job.log
+        assert "hook failed" not in job.log
+    lines = [json.loads(line) for line in (tmp_path / "record.jsonl").read_text("utf-8").splitlines()]
+    steps = EPOCHS * STEPS_PER_EPOCH
+    # The steps after the last checkpoint were done twice, and came to the same.
+    assert len(lines) > steps
+    loop = {step: (loss, gradient) for step, loss, gradient in lines}
+    assert {step: loop[step][0] for step, _, _ in lines} == {step: loss for step, loss, _ in lines}
+    found = read(tmp_path)
+    assert found["train"] == list(range(0, steps, 2))
+    assert found["eval"] == list(range(EPOCHS))
+    # One list over both, without a number that occurs twice: an evaluation lies between two epochs.
+    assert found["steps"] == sorted({step + step // STEPS_PER_EPOCH for step in range(0, steps, 2)}
+                                    | {(epoch + 1) * STEPS_PER_EPOCH + epoch for epoch in range(EPOCHS)})  # fmt: skip
+    assert found["losses"] == {str(step): loop[step][0] for step in range(0, steps, 2)}
+    expected = {str(step): pytest.approx(loop[step][1], rel=1e-4, abs=1e-6) for step in range(0, steps, 2)}
+    assert found["gradients"] == expected
+    history = [row["validation:loss"] for row in job.metrics()["job"]["history"]]
+    assert found["validation"] == pytest.approx(history)
+    assert set(found["outputs"]) == {4}
+    assert "ResNet_fc.weight" in found["weights"]
+    assert found["seen"] == len(found["steps"])
+    without = JobFolder(tmp_path / "without")
+    shutil.copytree(folder.root / "input", without.root / "input", symlinks=True)
+    (without.root / "input" / "config" / "debughookconfig.json").unlink()
+    assert finished(run_here(without)).weights() == job.weights()
+    assert found["ended"]
+
+
+@pytest.mark.slow
+def test_a_hook_that_fails_within_the_job_is_one_warning(tmp_path: Path, unseen: Path, network: Path) -> None:
+    # A collection of one's own without an expression is refused by the library only when the first batch comes.
+    folder = laid_out(tmp_path, {"train": unseen, "model": network}, "partial", [{"CollectionName": "mine"}])
+    job = start(tmp_path, folder)
+    assert job.exit_code == 0, job.log
+    assert job.log.count("WARNING: SageMaker Debugger's hook failed") == 1
+    assert job.metrics()["job"]["finished"]
