@@ -92,6 +92,9 @@ def example() -> dict[str, Any]:
         "findings": [
             {"rule": "Overfit", "step": 19, "where": "epoch 2", "seen": "loss 0.7 against 0.5", "advice": HOSTILE}
         ],
+        "machine_findings": [
+            {"rule": "StepOutlier", "step": 19, "where": "steps", "seen": "20 of 200 steps", "advice": HOSTILE}
+        ],
         "time": {"parts": {"start": 3.0, "data": 1.0, "forward": 2.0, "rest": 0.0}, "records_per_second": 12.5},
         "interruptions": {
             "starts": 2,

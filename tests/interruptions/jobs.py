@@ -28,7 +28,18 @@ _ENVIRONMENT = {
     "HF_HUB_OFFLINE": "1",
     "TOKENIZERS_PARALLELISM": "false",
 }
+TOUCHY_RULES = {
+    "WeightUpdateRatio": "large_threshold=1e-12",
+    "UnchangedTensor": "num_steps=2:atol=1e9",
+    "DeadRelu": "threshold_inactivity=101",
+    "VanishingGradient": "threshold=1e9",
+    "LossNotDecreasing": "num_steps=1:diff_percent=99",
+    "ClassImbalance": "samples=1:threshold_imbalance=0.5",
+    "StepOutlier": "stddev=0",
+}
+"""Rules that find something in healthy jobs: at once, after several looks, after epochs, and by the clock."""
 _BASE = {
+    "rules": ",".join(f"{name}:{parameters}" for name, parameters in TOUCHY_RULES.items()),
     "epochs": "4",
     "batch_size": "8",
     "checkpoint_interval_steps": "2",

@@ -11,9 +11,11 @@ UPLOADING = "*.sagemaker-uploading"
 
 
 def draw_moment(draw: random.Random) -> Disturbance:
-    """Any time of a start: counted from its begin, from the line of an epoch, or while a checkpoint is under way."""
-    kind = draw.choice(("time", "time", "epoch", "writing", "uploading"))
+    """Any time of a start: from its begin, its first step or an epoch's line, or while a checkpoint is under way."""
+    kind = draw.choice(("time", "training", "training", "epoch", "writing", "uploading"))
     seconds = draw.uniform(0.0, 1.0)
+    if kind == "training":  # a start that is killed earlier, as on a busy machine it often is, has changed nothing
+        return after_line("first batch trained", seconds)
     if kind == "epoch":
         return after_line(r"epoch=", draw.uniform(0.0, 0.3), draw.randint(1, 2))
     if kind == "writing":

@@ -11,7 +11,10 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
+from finetune.job.resume import CHANGEABLE
 from sagemaker_simulator import JobFolder
+
+MAY_DIFFER = {*CHANGEABLE, "resume", "s3_uri", "checkpoint_s3_uri"}
 
 
 @dataclass(frozen=True)
@@ -20,31 +23,41 @@ class Left:
 
     Attributes:
         metrics: without the account of interruptions.
-        report: without that account, times, the request, in which some things may differ, and the findings of rules,
-            some of which look at the network now and then, counted from the start of the process.
+        of_the_artifact: the same, of the metrics beside the weights.
+        report: without that account, what was found by the clock, times, and what a restart may ask for otherwise.
         files: other files of the artifact and of the output, by name; the report's page shows its times.
     """
 
     tensors: dict[str, Tensor]
     metrics: dict[str, Any]
+    of_the_artifact: dict[str, Any]
     report: dict[str, Any]
     files: dict[str, bytes]
 
 
 def left_in(folder: JobFolder) -> Left:
     """Everything in `model/` and `output/data/`."""
-    metrics = json.loads((folder.output_data / "metrics.json").read_text("utf-8"))
-    assert metrics.pop("interruptions")["starts"] >= 1
+    metrics, beside_the_weights = (_metrics_in(place) for place in (folder.output_data, folder.model))
     paths = [path for root in (folder.model, folder.output_data) for path in sorted(root.rglob("*")) if path.is_file()]
     told = {"model.safetensors", "metrics.json", "report.json", "report.html"}
     others = [path for path in paths if path.name not in told]
     files = {path.relative_to(folder.root).as_posix(): path.read_bytes() for path in others}
-    return Left(load_file(folder.model / "model.safetensors"), metrics, _report_in(folder), files)
+    tensors = load_file(folder.model / "model.safetensors")
+    return Left(tensors, metrics, beside_the_weights, _report_in(folder), files)
+
+
+def _metrics_in(place: Path) -> dict[str, Any]:
+    metrics: dict[str, Any] = json.loads((place / "metrics.json").read_text("utf-8"))
+    assert metrics.pop("interruptions")["starts"] >= 1
+    return metrics
 
 
 def _report_in(folder: JobFolder) -> dict[str, Any]:
     report: dict[str, Any] = json.loads((folder.output_data / "report.json").read_text("utf-8"))
-    del report["interruptions"], report["time"], report["cost"]["seconds"], report["asked"], report["findings"]
+    del report["interruptions"], report["machine_findings"], report["time"], report["cost"]["seconds"]
+    for asked in (report["asked"]["hyperparameters"], report["asked"]["effective"]):
+        for name in MAY_DIFFER & asked.keys():
+            del asked[name]
     return report
 
 
@@ -63,6 +76,7 @@ def assert_same_bits(found: Left, expected: Left) -> None:
         assert tensor.shape == other.shape
         assert torch.equal(tensor.reshape(-1).view(torch.uint8), other.reshape(-1).view(torch.uint8)), name
     assert found.metrics == expected.metrics
+    assert found.of_the_artifact == expected.of_the_artifact
     differing = [name for name in expected.report | found.report if found.report.get(name) != expected.report.get(name)]
     assert not differing, [(name, found.report.get(name), expected.report.get(name)) for name in differing]
     assert found.files == expected.files

@@ -46,7 +46,7 @@ def test_a_job_that_begins_anew(tmp_path: Path) -> None:
     book.begin(0, 0.0)
     told = book.account.as_json()
     assert told.pop("run_seconds") > 0
-    assert told == {**dict.fromkeys(told, 0), "starts": 1, "parts": {}, "findings": []}
+    assert told == {**dict.fromkeys(told, 0), "starts": 1, "parts": {}, "machine_findings": []}
 
 
 def test_a_checkpoint_brings_the_account_to_an_empty_folder(tmp_path: Path) -> None:

@@ -97,6 +97,13 @@ def test_a_class_of_files_that_nobody_announced(tmp_path: Path) -> None:
     assert "has 1 classes that the request lacks: '2' in 4 records such as part-0.rec:" in job.failure
 
 
+def test_a_stream_whose_number_of_records_nobody_asks_for(tmp_path: Path) -> None:
+    wishes = {**FROM_SCRATCH, "class_names": CLASSES["class_names"], "lr_schedule": "constant", "warmup_fraction": "0"}
+    job = finished(train_from_pipes(tmp_path, (augmented_manifest(tmp_path / "train", 8),), wishes | {"epochs": "5"}))
+    assert "a first pass of" not in job.log
+    assert job.metrics()["job"]["steps"] == 15
+
+
 def test_a_class_that_nobody_announced(tmp_path: Path) -> None:
     wishes = {**FROM_SCRATCH, "class_names": "blue,green", "num_training_samples": "48"}
     job = train_from_pipes(tmp_path, (augmented_manifest(tmp_path / "train", 4),), wishes)

@@ -74,7 +74,7 @@ def _without(report: dict[str, Any], **changes: object) -> dict[str, Any]:
     [
         {"parts": {}, "wrong": {"part": "", "of": 0, "count": 0, "records": []}},
         {"history": [], "rates": {"steps": [], "groups": {}}, "job": {}},
-        {"findings": [], "rules": []},
+        {"findings": [], "machine_findings": [], "rules": []},
         {"duplicates": {"count": 0, "contradictions": 0, "leaks": [], "groups": [], "unknown": "of the disk"}},
         {"duplicates": {"count": 0, "contradictions": 0, "leaks": [], "groups": []}, "bad_records": {}, "classes": {}},
     ],

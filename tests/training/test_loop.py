@@ -2,105 +2,23 @@
 
 from __future__ import annotations
 
-import copy
 import itertools
-import tempfile
-from dataclasses import dataclass, field, replace
-from pathlib import Path
+from dataclasses import replace
 
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from finetune.data.bad_records import BadRecords
 from finetune.data.batches import Batches
 from finetune.errors import UserError
-from finetune.evaluation.predict import Pass, predict
-from finetune.job.feeds import Frozen, PhaseFeeds
-from finetune.job.learning import Companions, build_training
-from finetune.job.loaders import Ledgers, Loaders
-from finetune.spec.job_spec import JobSpec
-from finetune.spec.parse import parse_hyperparameters
-from finetune.strategies.plan import Phase
-from finetune.strategies.presets import Network, make_plan
 from finetune.training.loop import NoCheckpoints, Training, fit, restore_best
-from finetune.training.precision import choose_numerics
-from finetune.training.state import Best, Row, State, TrainingState
+from finetune.training.state import Best
 from finetune.training.step import step_seed
-from tiny import TinyBackbone, TinyReader, tiny_batches
+from tiny import TinyReader, tiny_batches
+from training.lesson import Lesson, request
 
-CPU = torch.device("cpu")
-
-
-@dataclass
-class Recorder:
-    """Keeps every loss and every row."""
-
-    losses: list[Tensor] = field(default_factory=list)
-    rows: list[Row] = field(default_factory=list)
-    phases: list[Phase] = field(default_factory=list)
-
-    def epoch_begins(self, state: TrainingState, phase: Phase) -> None:
-        self.phases.append(phase)
-
-    def step_done(self, state: TrainingState, loss: Tensor) -> None:
-        self.losses.append(loss)
-
-    def epoch_done(self, epoch: int, row: Row, history: list[Row]) -> None:
-        self.rows.append(row)
-
-
-@dataclass
-class Lesson:
-    """A training of the tiny network with everything that belongs to it."""
-
-    spec: JobSpec
-    stop_after: int | None = None
-    records: int = 45
-    dropout: float = 0.25
-    workers: int = 0
-
-    def __post_init__(self) -> None:
-        self.backbone = TinyBackbone(dropout=self.dropout)
-        names = tuple(group.name for group in self.backbone.layer_groups())
-        plan = make_plan(self.spec.strategy, self.spec.optimisation, Network(names, "image-classification", True))
-        size = self.spec.optimisation.batch_size
-        self.batches = tiny_batches(
-            TinyReader(self.records), training=True, batch_size=size, seed=self.spec.run.seed, workers=self.workers
-        )
-        validation = tiny_batches(TinyReader(30, "validation"), training=False)
-        numerics = choose_numerics("fp32", CPU)
-        loaders = Loaders(self.batches, validation, None, None, Ledgers())
-        self.feeds = PhaseFeeds(Frozen(self.backbone, plan, self.spec, numerics), loaders, Path(tempfile.gettempdir()))
-        companions = Companions(self.evaluate, self.interrupted, BadRecords("train", 0))
-        self.training, self.state = build_training(self.spec, self.backbone, plan, self.feeds, numerics, companions)
-        self.recorder = Recorder()
-
-    def interrupted(self) -> bool:
-        return self.stop_after is not None and self.state.progress.step >= self.stop_after
-
-    def evaluate(self) -> Row | None:
-        feed = self.feeds.validation()
-        assert feed is not None
-        how = Pass(CPU, self.training.stepper.numerics.context, lambda: False)
-        found = predict(self.backbone, feed.source, how, feed.forward)
-        assert found is not None
-        return {"validation:loss": found.loss, "validation:accuracy": found.accuracy}
-
-    def fit(self) -> bool:
-        return fit(self.training, self.state, self.recorder, NoCheckpoints())
-
-    def saved(self) -> dict[str, State]:
-        return {name: copy.deepcopy(part.state_dict()) for name, part in self.state.parts().items()}
-
-    def load(self, saved: dict[str, State]) -> None:
-        for name, part in self.state.parts().items():
-            part.load_state_dict(copy.deepcopy(saved[name]))
-
-
-def request(**hyperparameters: str) -> JobSpec:
-    return parse_hyperparameters({"epochs": "3", "batch_size": "8", "seed": "7", **hyperparameters})
+TOUCHY = "UnchangedTensor:num_steps=2:atol=1e9,VanishingGradient:threshold=1e9,LossNotDecreasing:diff_percent=99"
 
 
 def weights_of(lesson: Lesson) -> dict[str, Tensor]:
@@ -170,10 +88,14 @@ CACHES: tuple[dict[str, str], ...] = ({}, {"cache_size_gb": "0"}, {"cache_size_g
 @pytest.mark.parametrize("optimizer", ["adamw", "nag"])
 def test_an_interruption_after_any_step_changes_no_bit_with_any_cache(strategy: str, optimizer: str) -> None:
     wish = {"strategy": strategy, "optimizer": optimizer, "early_stopping_patience": "9", "augmentation_views": "2"}
+    wish["rules"] = TOUCHY
     spec = request(gradient_accumulation_steps="2", **wish)
     whole = Lesson(spec)
     assert whole.fit()
     total = whole.state.progress.step
+    whole.rules.end(whole.state)
+    found = list(whole.findings.found)
+    assert found
     for stop_after in range(1, total):
         first = Lesson(spec, stop_after=stop_after)
         assert not first.fit()
@@ -183,6 +105,8 @@ def test_an_interruption_after_any_step_changes_no_bit_with_any_cache(strategy: 
         assert second.fit()
         assert_same_bits(weights_of(second), weights_of(whole))
         assert second.state.history.rows == whole.state.history.rows
+        second.rules.end(second.state)
+        assert second.findings.found == found
         restore_best(second.state)
         assert second.state.best.epoch == whole.state.best.epoch
 

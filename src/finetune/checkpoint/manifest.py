@@ -127,7 +127,7 @@ def parse_manifest(content: bytes, name: CheckpointName) -> Manifest:
     body = _checked_body(content)
     try:
         manifest = _manifest_of(body, name)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError, RecursionError) as error:
         raise UnusableError(f"manifest lacks what it must say ({type(error).__name__}: {error})") from error
     if body["name"] != str(name):
         raise UnusableError(f"manifest belongs to {body['name']}")
@@ -144,15 +144,20 @@ def _checked_body(content: bytes) -> dict[str, Any]:
         raise UnusableError("manifest is not one of this program", alien=True)
     if body.get("version") != VERSION:
         raise UnusableError(f"written in version {body.get('version')!r} of the format, not {VERSION}", alien=True)
-    if document.get("sha256") != hashlib.sha256(_canonical(body)).hexdigest():
+    try:
+        found = hashlib.sha256(_canonical(body)).hexdigest()
+    except (ValueError, RecursionError) as error:  # JSON as Python reads it, but never writes it here
+        raise UnusableError("manifest holds what no manifest does") from error
+    if document.get("sha256") != found:
         raise UnusableError("manifest does not match its own hash")
     return body
 
 
 def _manifest_of(body: Mapping[str, Any], name: CheckpointName) -> Manifest:
-    specification = Specification(
-        str(body["specification"]["digest"]), unflatten_state(FlatState({}, body["specification"]["fields"]))
-    )
+    fields = unflatten_state(FlatState({}, body["specification"]["fields"]))
+    if not isinstance(fields, dict) or not all(isinstance(field, str) for field in fields):
+        raise ValueError("fields of the specification")
+    specification = Specification(str(body["specification"]["digest"]), fields)
     files = {str(file): FileEntry(int(entry["size"]), str(entry["sha256"])) for file, entry in body["files"].items()}
     for file, entry in files.items():
         if part_of(file) is None or entry.size < 0 or not _SHA256.fullmatch(entry.sha256):

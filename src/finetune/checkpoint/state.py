@@ -149,7 +149,7 @@ def _decode(value: Json, tensors: Mapping[str, Tensor]) -> Any:  # noqa: ANN401 
         return {key: _decode(item, tensors) for key, item in value.items()}
     try:
         return _decode_tagged(value, tensors)
-    except (KeyError, TypeError, RuntimeError, struct.error) as error:
+    except (KeyError, TypeError, RuntimeError, OverflowError, struct.error) as error:
         raise ValueError(f"a value tagged {value[_TAG]!r} cannot be read: {error}") from error
 
 
@@ -170,4 +170,10 @@ def _decode_tagged(value: dict[str, Any], tensors: Mapping[str, Tensor]) -> Any:
 def _laid_out(tensor: Tensor, stride: list[int] | None) -> Tensor:
     if stride is None or list(tensor.stride()) == stride:
         return tensor
+    # A copy has neither gaps nor overlaps: each dimension goes on where those with smaller strides end.
+    extent = 1
+    for step, size in sorted(zip(stride, tensor.shape, strict=True)):
+        if step != extent and size > 1 and tensor.numel():
+            raise ValueError(f"a tensor {list(tensor.shape)} has the stride {stride}")
+        extent *= size
     return torch.empty_strided(tensor.shape, stride, dtype=tensor.dtype).copy_(tensor)

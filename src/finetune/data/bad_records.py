@@ -66,7 +66,13 @@ class BadRecords:
         return dict(self.listing())
 
     def load_state_dict(self, state: Mapping[str, str]) -> None:
-        """Go on from what `state_dict` returned; the limit is the present one."""
+        """Go on from what `state_dict` returned; the limit is the present one.
+
+        Raises:
+            ValueError: it is not of this form.
+        """
+        if not all(isinstance(text, str) for item in state.items() for text in item):
+            raise ValueError(f"bad records of channel {self._channel!r} are not told by key and reason")
         with self._lock:
             self._reasons = dict(state)
 

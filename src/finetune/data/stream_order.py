@@ -130,10 +130,22 @@ class StreamPosition:
         }
 
     def load_state_dict(self, state: dict[str, Any], /) -> None:
-        """Take up what `state_dict` gave."""
-        self.epoch, self.used, self.ended = state["epoch"], state["used"], state["ended"]
-        self._hash = state["hash"]
-        self._identities = state["identities"].numpy().copy()
+        """Take up what `state_dict` gave.
+
+        Raises:
+            ValueError: it is not of this form.
+        """
+        epoch, used, rolled, kept = (state[name] for name in ("epoch", "used", "hash", "identities"))
+        if any(type(one) is not int or one < 0 for one in (epoch, used, rolled)) or rolled >> 32:
+            raise ValueError(f"a stream's position is epoch {epoch!r:.40}, record {used!r:.40}")
+        if (
+            not isinstance(kept, torch.Tensor)
+            or kept.dtype != torch.int64
+            or kept.shape != (min(used, MOST_IDENTITIES),)
+        ):
+            raise ValueError(f"not every one of {used} records of the stream is told")
+        self.epoch, self.used, self.ended, self._hash = epoch, used, bool(state["ended"]), rolled
+        self._identities = kept.numpy().copy()
 
 
 def _draws(seed: int, epoch: int) -> Iterator[int]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import time
 from collections.abc import Callable, Mapping
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from finetune.checkpoint.layout import ACCOUNT_FILE, IGNORED_SUFFIX
+from finetune.observe.rules.finding import Finding
 
 _INTERVAL_SECONDS = 1.0
 _IMPORTED = time.monotonic()
@@ -35,7 +37,7 @@ class Account:
         save_seconds: spent on writing checkpoints, beside training.
         run_seconds: from the beginning of each process to what was last known of it.
         parts: seconds of training by part of the work, see `observe.timing`.
-        findings: what the rules found, as JSON values.
+        machine_findings: what the rules that go by the clock have found, as JSON values.
     """
 
     starts: int = 0
@@ -47,7 +49,7 @@ class Account:
     save_seconds: float = 0.0
     run_seconds: float = 0.0
     parts: dict[str, float] = field(default_factory=dict)
-    findings: list[dict[str, object]] = field(default_factory=list)
+    machine_findings: list[dict[str, object]] = field(default_factory=list)
 
     def as_json(self) -> dict[str, Any]:
         """Plain values, seconds with three decimals."""
@@ -77,7 +79,7 @@ class AccountBook:
         self.account.starts = 1
         if self.folder is not None and not anew:
             # Whatever lies there: an account is worth no failure.
-            with suppress(OSError, ValueError, TypeError, OverflowError):
+            with suppress(OSError, ValueError, TypeError, AttributeError, OverflowError, RecursionError):
                 known = json.loads((self.folder / ACCOUNT_FILE).read_text("utf-8"))
                 self.load_state_dict(known if isinstance(known, dict) else {})
         self._write()
@@ -87,17 +89,23 @@ class AccountBook:
         return self.account.as_json()
 
     def load_state_dict(self, state: Mapping[str, Any], /) -> None:
-        """Go on from what an earlier start told, here or with its checkpoint: of two accounts the later one counts."""
+        """Go on from what an earlier start told, here or with its checkpoint: of two accounts the later one counts.
+
+        Raises:
+            ValueError: it is not of this form.
+        """
         numbers = {name: value for name, value in asdict(self.account).items() if isinstance(value, int | float)}
         earlier = {name: type(value)(state.get(name, 0)) for name, value in numbers.items()}
         parts = {str(name): float(value) for name, value in dict(state.get("parts", {})).items()}
-        findings = [dict(one) for one in state.get("findings", ())]
+        findings = [Finding.of_json(one).as_json() for one in state.get("machine_findings", ())]
+        if not all(math.isfinite(value) and value >= 0 for value in (*earlier.values(), *parts.values())):
+            raise ValueError("an account has numbers that nothing can be counted by")
         earlier["starts"] += 1  # this one
         for name, value in earlier.items():
             setattr(self.account, name, max(value, getattr(self.account, name)))
         self._earlier_seconds = max(self._earlier_seconds, earlier["run_seconds"])
         self._earlier_parts = max(self._earlier_parts, parts, key=lambda one: sum(one.values()))
-        self.account.findings = max(self.account.findings, findings, key=len)
+        self.account.machine_findings = max(self.account.machine_findings, findings, key=len)
 
     def spend(self, parts: Mapping[str, float]) -> None:
         """Take note of where the time of this start went so far, in seconds by part."""

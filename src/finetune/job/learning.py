@@ -26,8 +26,9 @@ from finetune.training.optimizers import build_optimizer
 from finetune.training.precision import Numerics
 from finetune.training.probe import NoProbe, Probe
 from finetune.training.schedule import Schedule
-from finetune.training.state import Best, LearningWeights, Nothing, OptimizerState, Row, Stateful, Totals, TrainingState
+from finetune.training.state import Best, Nothing, Row, Stateful, Totals, TrainingState
 from finetune.training.step import Stepper, learns_batch_statistics
+from finetune.training.weights import LearningWeights, OptimizerState
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +41,7 @@ class Companions:
     account: Stateful = field(default_factory=Nothing)
     rules: Rules = field(default_factory=dict)
     stream: Stateful = field(default_factory=Nothing)
+    findings: Stateful = field(default_factory=Nothing)
 
 
 def build_training(
@@ -95,6 +97,8 @@ def build_training(
         companions.bad_records,
         account=companions.account,
         stream=companions.stream,
+        findings=companions.findings,
+        probe=stepper.probe,
     )
     return training, state
 

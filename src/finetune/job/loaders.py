@@ -19,7 +19,8 @@ from finetune.data.transforms import ImageTransform, Transform
 from finetune.job.inputs import Inputs, Part
 from finetune.models.backbone import Backbone, ImageInput
 from finetune.spec.job_spec import JobSpec
-from finetune.training.state import Nothing, State, Stateful
+from finetune.training.state import Nothing, Stateful
+from finetune.training.weights import State
 
 PROBE_RECORDS = 16
 _MOST_WORKERS = 16

@@ -25,7 +25,8 @@ from finetune.strategies.plan import Plan
 from finetune.training.checkpointing import Cadence, Checkpointing
 from finetune.training.loop import Checkpoints, NoCheckpoints
 from finetune.training.precision import Numerics
-from finetune.training.state import TrainingState, frozen_names
+from finetune.training.state import TrainingState
+from finetune.training.weights import frozen_names
 
 logger = logging.getLogger(__name__)
 
@@ -158,7 +159,7 @@ def take_up(store: Store, spec: CheckpointSpec, ours: Specification, state: Trai
         Whether the state is now that of a checkpoint.
 
     Raises:
-        UserError: the checkpoint is one of another request, or one is required and there is none.
+        UserError: the checkpoint is one of another request or of another version, or one is required and there is none.
     """
     found = store.restore()
     if spec.resume == "never":
@@ -173,14 +174,13 @@ def take_up(store: Store, spec: CheckpointSpec, ours: Specification, state: Trai
             )
         return False
     _compare(found, ours)
-    parts = state.parts()
-    if parts.keys() != found.parts.keys():
+    try:
+        state.take_up(found.parts)
+    except ValueError as error:
         raise UserError(
-            f"Checkpoint {found.manifest.name} was written by another version of this image, it has other parts. Use"
-            " that version, or another checkpoint folder, or start anew with resume=never."
-        )
-    for name, part in parts.items():
-        part.load_state_dict(found.parts[name])
+            f"Checkpoint {found.manifest.name} is whole, but not of this version of the image: {error}. Use the version"
+            " that wrote it, or another checkpoint folder, or start anew with resume=never."
+        ) from error
     logger.info(
         "Resumed from checkpoint %s: epoch %d, step %d.",
         found.manifest.name,
@@ -214,4 +214,4 @@ def _difference(name: str, theirs: Specification, ours: Specification) -> str:
     before, now = theirs.fields.get(name), ours.fields.get(name)
     if name in {"records", "classes", "frozen weights"}:
         return f"the {name} differ"
-    return f"{name} was {before}, is {now}"
+    return f"{name} was {before!s:.80}, is {now!s:.80}"

@@ -79,6 +79,7 @@ class Trained:
         state: `None` where nothing was to be trained.
         finished: otherwise it was interrupted.
         account: what interruptions have cost so far.
+        findings: of the rules.
         drift: how far each group of layers moved.
         schedule: of the rates.
         stopped_by_rule: whether a rule ended it, with `rule_action=stop`.
@@ -88,6 +89,7 @@ class Trained:
     state: TrainingState | None
     finished: bool
     account: Account
+    findings: Findings
     drift: Mapping[str, float] = field(default_factory=dict)
     schedule: Schedule | None = None
     stopped_by_rule: bool = False
@@ -102,8 +104,9 @@ def train(job: Prepared, folder: Path | None) -> Trained:
         folder: of the checkpoints; `None` where nobody would keep them.
     """
     book = AccountBook(folder)
+    findings = Findings(book.account, job.spec.observe.rule_action == "stop")
     if job.loaders.train is None or job.spec.strategy.name == "evaluate":
-        return Trained(None, True, book.account)
+        return Trained(None, True, book.account, findings)
     book.open(anew=job.spec.checkpoint.resume == "never")
 
     hook = debugger(job.request.files.debug_hook, job.backbone.module)
@@ -120,7 +123,6 @@ def train(job: Prepared, folder: Path | None) -> Trained:
             return None
         return {"validation:loss": predictions.loss, "validation:accuracy": predictions.accuracy}
 
-    findings = Findings(book.account, job.spec.observe.rule_action == "stop")
     companions = Companions(
         evaluate,
         lambda: bool(job.interruption) or findings.stopped,
@@ -128,6 +130,7 @@ def train(job: Prepared, folder: Path | None) -> Trained:
         book,
         rules_of(job.spec.observe.rules),
         job.loaders.position(),
+        findings,
     )
     training, state = build_training(job.spec, job.backbone, job.plan, looked_at, job.numerics, companions)
     hook.watch(training.stepper.optimizer)
@@ -144,15 +147,16 @@ def train(job: Prepared, folder: Path | None) -> Trained:
             finished = fit(training, state, observer, kept.checkpoints)
         except DivergedError as error:
             finished, failure = False, error
-        observer.end(state.history.rows)
-        hook.close(finished=finished)
+        stopped_by_rule = findings.stopped
         if failure is None:
             kept.checkpoints.save_now(state, "final" if finished else "interruption")
+        observer.end(state)
+        hook.close(finished=finished)
         book.spend(training.stepper.timing.settle())
         book.close(*kept.seconds())
     restore_best(state)
     drift = start.drift(job.backbone)
-    return Trained(state, finished, book.account, drift, training.schedule, findings.stopped, failure)
+    return Trained(state, finished, book.account, findings, drift, training.schedule, stopped_by_rule, failure)
 
 
 def conclude(job: Prepared, trained: Trained) -> None:
@@ -184,11 +188,12 @@ def conclude(job: Prepared, trained: Trained) -> None:
         metrics["decision"] = told
     if failure is not None:
         metrics["failure"] = str(failure)
+    rules = rules_of(job.spec.observe.rules)
+    trained.findings.take(findings_about_classes(job.inputs, metrics, rules))
+    metrics["findings"] = trained.findings.found
     # Whoever reads JSON reads numbers only; the report says what was none.
     readable = finite(metrics)
     write_outputs(paths.output_data, readable, Answers(evaluated, decision), job.loaders)
-    rules = rules_of(job.spec.observe.rules)
-    Findings(trained.account, stops=False).take(findings_about_classes(job.inputs, metrics, rules))
     given = job.request.files.hyperparameters
     subject = Subject(given, job.spec, job.inputs, job.backbone, job.plan, job.loaders, job.numerics)
     found = Outcome(metrics, evaluated, trained.account, trained.drift, trained.schedule)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -34,30 +35,48 @@ _SAMPLE_STEPS = 10
 class Findings:
     """What was found, each rule once in the whole job, whatever interrupted it.
 
+    Findings about tensors, curves and classes are functions of the step: a part of the checkpoint, the same in a job
+    that was interrupted. Those by the clock tell of machines, each of which is another one: they are in the account.
+
     Attributes:
-        account: where findings are kept over interruptions.
+        account: of all starts.
         stops: whether a finding asks the job to stop.
         stopped: whether one did.
+        found: all but those by the clock, as JSON values.
     """
 
     account: Account
     stops: bool
     stopped: bool = False
+    found: list[dict[str, object]] = field(default_factory=list)
 
-    def take(self, found: list[Finding]) -> None:
-        """Tell what is new."""
-        known = {one["rule"] for one in self.account.findings}
+    def take(self, found: Iterable[Finding]) -> None:
+        """Tell what is new of what follows from the step."""
+        self._tell(found, self.found)
+
+    def take_timed(self, found: Iterable[Finding]) -> None:
+        """Tell what is new of what was found by the clock."""
+        self._tell(found, self.account.machine_findings)
+
+    def _tell(self, found: Iterable[Finding], known: list[dict[str, object]]) -> None:
         for finding in found:
-            if finding.rule in known:
-                continue
-            known.add(finding.rule)
-            self.account.findings.append(finding.as_json())
-            logger.warning("%s", finding.line())
-            self.stopped = self.stopped or self.stops
+            if all(finding.rule != one["rule"] for one in known):
+                known.append(finding.as_json())
+                logger.warning("%s", finding.line())
+                self.stopped = self.stopped or self.stops
 
-    def asks_to_stop(self) -> bool:
-        """Whether the job is to stop."""
-        return self.stopped
+    def state_dict(self) -> dict[str, Any]:
+        """Plain values."""
+        return {"found": [dict(one) for one in self.found], "stopped": self.stopped}
+
+    def load_state_dict(self, state: Mapping[str, Any], /) -> None:
+        """Take up plain values; a job that a rule has stopped stays so, unless rules may no longer stop it.
+
+        Raises:
+            ValueError: they are not of this form.
+        """
+        self.found = [Finding.of_json(one).as_json() for one in state["found"]]
+        self.stopped = self.stops and bool(state["stopped"])
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +84,7 @@ class Watched:
     """What the rules look at, beside tensors.
 
     Attributes:
-        steps_per_epoch: optimizer steps.
+        steps_per_epoch: optimizer steps, 0 where only the stream knows.
         validated: records of validation.
         counts: training records by class.
         weighed: whether the loss weighs rare classes more.
@@ -87,6 +106,7 @@ class RuleObserver:
     rules: Rules
     watched: Watched
     findings: Findings
+    _step: int = 0
     _samples: list[Sample] = field(default_factory=list)
     _mark: tuple[float, float, float, float] | None = None
 
@@ -97,11 +117,13 @@ class RuleObserver:
     def epoch_begins(self, state: TrainingState, phase: Phase) -> None:
         """Pass it on."""
         self._mark = None
+        self._step = state.progress.step
         self.inner.epoch_begins(state, phase)
 
     def step_done(self, state: TrainingState, loss: Tensor) -> None:
         """Pass it on, and read what the last look at the tensors showed."""
         self.inner.step_done(state, loss)
+        self._step = state.progress.step
         self.findings.take(self.probe.updated(loss))
         if torch.cuda.is_available() and state.progress.step % _SAMPLE_STEPS == 0:
             self._sample()
@@ -109,17 +131,25 @@ class RuleObserver:
     def epoch_done(self, epoch: int, row: Row, history: list[Row]) -> None:
         """Look at the epochs up to now, and at the machine."""
         self.inner.epoch_done(epoch, row, history)
-        course = Course(history, self.watched.steps_per_epoch, self.watched.validated)
-        found = judge_curves(course, self.rules) + judge_steps(self.timing.steps, self.rules, course.step)
-        self.findings.take(found + judge_machine(self._samples, self.rules, course.step))
+        course = self._course(history, self._step)
+        self.findings.take(judge_curves(course, self.rules))
+        self.findings.take_timed(judge_steps(self.timing.steps, self.rules, course.step))
+        self.findings.take_timed(judge_machine(self._samples, self.rules, course.step))
 
-    def end(self, history: list[Row]) -> None:
-        """Read what still waits, and look at the whole course."""
+    def end(self, state: TrainingState) -> None:
+        """Read what still waits, and look at the whole course.
+
+        After the last checkpoint: a job that goes on from there has not come to its end.
+        """
         self.findings.take(self.probe.read())
         counts = self.watched.counts
         guess = max(counts.values(), default=0) / max(1, sum(counts.values()))
-        course = Course(history, self.watched.steps_per_epoch, self.watched.validated)
+        course = self._course(state.history.rows, state.progress.step)
         self.findings.take(symptoms(course, guess) if self.rules else [])
+
+    def _course(self, rows: list[Row], step: int) -> Course:
+        per_epoch = self.watched.steps_per_epoch or max(1, step // max(1, len(rows)))
+        return Course(rows, per_epoch, self.watched.validated)
 
     def _sample(self) -> None:
         seconds = self.timing.seconds

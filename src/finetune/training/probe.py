@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Any, Protocol
 
 from torch import Tensor
 
@@ -33,6 +33,14 @@ class Probe(Protocol):
         """What the last look shows; waits for the device."""
         ...
 
+    def state_dict(self) -> dict[str, Any]:
+        """What an interruption must not lose."""
+        ...
+
+    def load_state_dict(self, state: dict[str, Any], /) -> None:
+        """Take up what `state_dict` gave, of whichever probe."""
+        ...
+
 
 class NoProbe:
     """Looks at nothing."""
@@ -53,3 +61,10 @@ class NoProbe:
     def read(self) -> list[Finding]:
         """Nothing."""
         return []
+
+    def state_dict(self) -> dict[str, Any]:
+        """Empty."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any], /) -> None:
+        """Let it pass."""

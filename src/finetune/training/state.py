@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any, ClassVar, Protocol
+from typing import ClassVar, Protocol
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.amp.grad_scaler import GradScaler
-from torch.optim import Optimizer
 
-from finetune.models.backbone import Backbone
-from finetune.strategies.plan import Plan
+from finetune.checkpoint.form import check_count, check_form
+from finetune.training.weights import LearningWeights, OptimizerState, State
 
-State = dict[str, Any]
 Row = dict[str, float]
 
 
@@ -51,7 +49,14 @@ class Progress:
         return asdict(self)
 
     def load_state_dict(self, state: State, /) -> None:
-        """Take up plain values."""
+        """Take up plain values.
+
+        Raises:
+            ValueError: they are not of this form.
+        """
+        check_form(state, asdict(self), "progress")
+        for name in ("epoch", "step", "step_in_epoch"):
+            check_count(state[name], name)
         for name in asdict(self):
             setattr(self, name, state[name])
 
@@ -86,51 +91,16 @@ class Totals:
         return {"loss": self.loss, "correct": self.correct, "records": self.records}
 
     def load_state_dict(self, state: State, /) -> None:
-        """Take up tensors and a count."""
+        """Take up tensors and a count.
+
+        Raises:
+            ValueError: they are not of this form.
+        """
+        check_form(state, self.state_dict(), "totals")
+        check_count(state["records"], "records")
         self.loss.copy_(state["loss"])
         self.correct.copy_(state["correct"])
         self.records = state["records"]
-
-
-class LearningWeights:
-    """The weights and normalisation statistics that the plan ever changes; the frozen ones come from where they came.
-
-    Attributes:
-        names: keys of `module.state_dict()` that belong to groups which learn in some phase.
-    """
-
-    def __init__(self, backbone: Backbone, plan: Plan) -> None:
-        self._module = backbone.module
-        frozen = frozen_names(backbone, plan.ever_trainable)
-        self.names = tuple(name for name in self._module.state_dict() if name not in frozen)
-
-    def state_dict(self) -> State:
-        """The live tensors by name."""
-        tensors = self._module.state_dict()
-        return {name: tensors[name] for name in self.names}
-
-    def load_state_dict(self, state: State, /) -> None:
-        """Copy tensors of the same names, shapes and types into the network."""
-        tensors = self._module.state_dict()
-        if set(state) != set(self.names):
-            raise ValueError(f"weights do not fit: {sorted(set(state) ^ set(self.names))[:3]}")
-        for name in self.names:
-            tensors[name].copy_(state[name])
-
-
-def frozen_names(backbone: Backbone, learning: Iterable[str]) -> frozenset[str]:
-    """Keys of the module's state dict that belong only to groups outside `learning`."""
-    learns = frozenset(learning)
-    prefixes = {id(module): name for name, module in backbone.module.named_modules()}
-    names: set[str] = set()
-    for group in backbone.layer_groups():
-        if group.name in learns:
-            continue
-        names.update(group.parameters)
-        for root in group.modules:
-            prefix = prefixes[id(root)]
-            names.update(f"{prefix}.{name}" if prefix else name for name, _ in root.named_buffers())
-    return frozenset(names)
 
 
 @dataclass(slots=True)
@@ -171,7 +141,12 @@ class Best:
         return {**numbers, "weights": dict(self.weights)}
 
     def load_state_dict(self, state: State, /) -> None:
-        """Take up tensors and plain values."""
+        """Take up tensors and plain values.
+
+        Raises:
+            ValueError: they are not of this form.
+        """
+        check_form({**state, "weights": {}}, {**self.state_dict(), "weights": {}}, "best")
         for name in self._NUMBERS:
             setattr(self, name, state[name])
         self.weights = dict(state["weights"])
@@ -188,31 +163,17 @@ class History:
         return {"rows": [dict(row) for row in self.rows]}
 
     def load_state_dict(self, state: State, /) -> None:
-        """Take up plain values."""
-        self.rows = [dict(row) for row in state["rows"]]
+        """Take up plain values.
 
-
-class OptimizerState:
-    """An optimizer's moments by parameter name, so that a file of them can be read by a person and checked by name."""
-
-    def __init__(self, optimizer: Optimizer, module: nn.Module) -> None:
-        self._optimizer = optimizer
-        names = {id(parameter): name for name, parameter in module.named_parameters()}
-        self._names = [names[id(p)] for group in optimizer.param_groups for p in group["params"]]
-
-    def state_dict(self) -> State:
-        """Moments by parameter name; rates and decays are functions of the request and are not kept."""
-        state = self._optimizer.state_dict()["state"]
-        return {name: dict(state[index]) for index, name in enumerate(self._names) if index in state}
-
-    def load_state_dict(self, state: State, /) -> None:
-        """Take up moments by parameter name."""
-        strangers = set(state) - set(self._names)
-        if strangers:
-            raise ValueError(f"optimizer state of unknown parameters: {sorted(strangers)[:3]}")
-        moments = {index: state[name] for index, name in enumerate(self._names) if name in state}
-        current = self._optimizer.state_dict()
-        self._optimizer.load_state_dict({"state": moments, "param_groups": current["param_groups"]})
+        Raises:
+            ValueError: they are not of this form.
+        """
+        rows = [dict(row) for row in state["rows"]]
+        for number, row in enumerate(rows):
+            known = {"train:loss", "train:accuracy"}
+            known |= {"validation:loss", "validation:accuracy"} if "validation:loss" in row else set()
+            check_form(row, dict.fromkeys(known, 0.0), f"row {number}")
+        self.rows = rows
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,6 +196,8 @@ class TrainingState:
         bad_records: which records were left out, so that each is counted once in the whole job.
         account: what interruptions have cost.
         stream: which records of a stream were used in the running epoch.
+        findings: what the rules have found.
+        probe: what their next looks depend on.
     """
 
     weights: LearningWeights
@@ -247,6 +210,8 @@ class TrainingState:
     history: History = field(default_factory=History)
     account: Stateful = field(default_factory=Nothing)
     stream: Stateful = field(default_factory=Nothing)
+    findings: Stateful = field(default_factory=Nothing)
+    probe: Stateful = field(default_factory=Nothing)
 
     def parts(self) -> dict[str, Stateful]:
         """The named things with state, in the order in which they are written."""
@@ -261,4 +226,26 @@ class TrainingState:
             "bad_records": self.bad_records,
             "account": self.account,
             "stream": self.stream,
+            "findings": self.findings,
+            "probe": self.probe,
         }
+
+    def take_up(self, states: Mapping[str, State]) -> None:
+        """Take up what the parts of a state like this one have given.
+
+        Raises:
+            ValueError: it is no such state; the message says where it differs. This one must no longer be used.
+        """
+        parts = self.parts()
+        if states.keys() != parts.keys():
+            raise ValueError(f"it lacks or has besides: {', '.join(sorted(states.keys() ^ parts.keys()))}")
+        check_form(states["scaler"], self.scaler.state_dict(), "scaler")
+        for name, part in parts.items():
+            try:
+                part.load_state_dict(states[name])
+            except (ValueError, TypeError, KeyError, AttributeError, OverflowError) as error:
+                raise ValueError(f"part {name!r}: {type(error).__name__}: {error}") from error
+        if len(self.history.rows) != self.progress.epoch or self.best.epoch >= self.progress.epoch:
+            raise ValueError(f"its history has {len(self.history.rows)} epochs, its progress {self.progress.epoch}")
+        if self.best.weights:
+            check_form(self.best.weights, self.weights.state_dict(), "best.weights")

@@ -73,7 +73,7 @@ def _verdict(report: Mapping[str, Any]) -> str:
         f"{percent(accuracy)} of {metrics['records']:,} records of {part} are right;"
         f" always naming the commonest class would give {percent(guess)}."
     )
-    graves = [one["rule"] for one in report["findings"]]
+    graves = [one["rule"] for one in [*report["findings"], *report["machine_findings"]]]
     if report["duplicates"]["leaks"]:
         return f"{said} Records of {part} or validation were in train, so the truth is lower."
     if graves:

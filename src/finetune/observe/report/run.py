@@ -40,7 +40,7 @@ _MOST_PLACES = 6
 
 def findings(report: Mapping[str, Any]) -> Piece:
     """What the rules saw, each with the one thing to do next."""
-    found: Sequence[Mapping[str, Any]] = report["findings"]
+    found: Sequence[Mapping[str, Any]] = [*report["findings"], *report["machine_findings"]]
     notices = [
         notice(
             "bad" if one.get("grave") else "warn",

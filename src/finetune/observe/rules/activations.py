@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import torch
@@ -28,6 +28,9 @@ class ActivationWatch:
     """Looks at the activations of one step at a time, and at none in between.
 
     Functions that are no modules of their own, as in most transformers, are not seen.
+
+    Attributes:
+        suspects: rules and layers that were silent in the last look, which an interruption must not lose.
     """
 
     def __init__(self, module: nn.Module, rules: Rules) -> None:
@@ -35,7 +38,7 @@ class ActivationWatch:
         self._rules = rules
         self._seen: list[Silence] = []
         self._handles: list[RemovableHandle] = []
-        self._suspects: set[tuple[str, str]] = set()
+        self.suspects: frozenset[tuple[str, str]] = frozenset()
 
     def open(self) -> None:
         """Look at the forward passes that come."""
@@ -52,14 +55,14 @@ class ActivationWatch:
         seen, self._seen = self._seen, []
         return seen
 
-    def judge(self, silences: list[Silence], step: int) -> list[Finding]:
+    def judge(self, silences: Iterable[Silence], step: int) -> list[Finding]:
         """Find layers that were silent in two looks in a row."""
         shares: dict[tuple[str, str], float] = {}
         for silence in silences:
             key = (silence.rule, silence.layer)
             shares[key] = max(shares.get(key, 0.0), 100 * float(silence.share))
-        silent = {key for key, share in shares.items() if share > self._rules[key[0]]["threshold_layer"]}
-        twice, self._suspects = silent & self._suspects, silent
+        silent = frozenset(key for key, share in shares.items() if share > self._rules[key[0]]["threshold_layer"])
+        twice, self.suspects = silent & self.suspects, silent
         return [_finding(rule, layer, shares[rule, layer], step) for rule, layer in sorted(twice)]
 
     def _active(self, module: nn.Module) -> tuple[str, Callable[[Tensor, Tensor], Tensor]] | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from typing import Self
 
 Parameters = Mapping[str, float]
 Rules = Mapping[str, Parameters]
@@ -32,6 +33,23 @@ class Finding:
     def as_json(self) -> dict[str, object]:
         """Plain values."""
         return asdict(self)
+
+    @classmethod
+    def of_json(cls, values: object) -> Self:
+        """What `as_json` gave, read from a file.
+
+        Raises:
+            ValueError: it is no finding.
+        """
+        texts = ("rule", "where", "seen", "advice")
+        if not isinstance(values, dict) or values.keys() != {*texts, "step", "grave"}:
+            raise ValueError(f"a finding is {values!r:.80}")
+        step, grave = values["step"], values["grave"]
+        if any(not isinstance(values[name], str) for name in texts) or not isinstance(grave, bool):
+            raise ValueError(f"a finding is {values!r:.80}")
+        if step is not None and type(step) is not int:
+            raise ValueError(f"a finding is of step {step!r:.80}")
+        return cls(**values)
 
     def line(self) -> str:
         """For the log."""

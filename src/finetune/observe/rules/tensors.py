@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -40,7 +40,18 @@ class _Look:
     numbers: Tensor
     loss: Tensor
     rate: float
-    silences: list[Silence]
+    silences: tuple[Silence, ...]
+
+    def state_dict(self) -> dict[str, Any]:
+        """Tensors and plain values."""
+        return {
+            "step": self.step,
+            "names": list(self.names),
+            "numbers": self.numbers,
+            "loss": self.loss,
+            "rate": self.rate,
+            "silences": [{"rule": one.rule, "layer": one.layer, "share": one.share} for one in self.silences],
+        }
 
 
 class TensorWatch:
@@ -73,7 +84,7 @@ class TensorWatch:
         self._waiting: _Look | None = None
         self._unchanged: Counter[str] = Counter()
         self._first_loss: float | None = None
-        self._told: set[tuple[str, str]] = set()
+        self._told: set[str] = set()
 
     def begin(self, step: int) -> None:
         """A step begins."""
@@ -115,14 +126,10 @@ class TensorWatch:
         ]
         self._before, self._gradients = [], []
         found = self.read()
+        silences = tuple(self._activations.close())
         if rows:
-            silences = self._activations.close()
-            numbers = torch.stack(rows)
-            self._waiting = _Look(
-                self._step, tuple(self._tensors), numbers, loss.detach().clone(), self._rate(), silences
-            )
-        else:
-            self._activations.close()
+            names, numbers = tuple(self._tensors), torch.stack(rows)
+            self._waiting = _Look(step, names, numbers, loss.detach().clone(), self._rate(), silences)
         self._step = None
         return found
 
@@ -140,13 +147,38 @@ class TensorWatch:
             found += self._judge(name, row, look.step, loss, look.rate)
         return self._fresh(found)
 
+    def state_dict(self) -> dict[str, Any]:
+        """What looks to come depend on, and the look that waits: an interruption must lose neither."""
+        return {
+            "first_loss": self._first_loss,
+            "unchanged": dict(self._unchanged),
+            "suspects": sorted(list(one) for one in self._activations.suspects),
+            "told": sorted(self._told),
+            "waiting": None if self._waiting is None else self._waiting.state_dict(),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any], /) -> None:
+        """Go on from what `state_dict` gave, under the present rules; empty where nobody watched before.
+
+        Raises:
+            ValueError: it is not of this form.
+        """
+        if not state:
+            return
+        first = state["first_loss"]
+        self._first_loss = None if first is None else float(first)
+        self._unchanged = Counter({str(name): int(count) for name, count in state["unchanged"].items()})
+        self._activations.suspects = frozenset((str(rule), str(layer)) for rule, layer in state["suspects"])
+        self._told = {str(rule) for rule in state["told"]}
+        self._waiting = None if state["waiting"] is None else _look_of(state["waiting"], self._rules)
+
     def _fresh(self, found: list[Finding]) -> list[Finding]:
         """Each rule speaks once, about the first place, and says in how many others it is so."""
         fresh = []
         for rule in dict.fromkeys(one.rule for one in found):
             places = [one for one in found if one.rule == rule]
-            if (rule, "") not in self._told:
-                self._told.add((rule, ""))
+            if rule not in self._told:
+                self._told.add(rule)
                 first, others = places[0], len(places) - 1
                 more = f", and {others} more" if others else ""
                 fresh.append(Finding(rule, first.step, first.where + more, first.seen, first.advice, grave=first.grave))
@@ -213,6 +245,18 @@ class TensorWatch:
             if self._unchanged[name] >= parameters["num_steps"]:
                 seen = f"the weights did not change in {self._unchanged[name]} looks"
                 fire("UnchangedTensor", seen, "raise learning_rate tenfold, or freeze the layer (strategy).")
+
+
+def _look_of(state: Mapping[str, Any], rules: Rules) -> _Look:
+    names = tuple(str(name) for name in state["names"])
+    silences = tuple(Silence(str(one["rule"]), str(one["layer"]), one["share"]) for one in state["silences"])
+    numbers, loss = state["numbers"], state["loss"]
+    tensors = [(numbers, (len(names), _ALIKE + 1)), (loss, ()), *((one.share, ()) for one in silences)]
+    for tensor, shape in tensors:
+        if not isinstance(tensor, Tensor) or tuple(tensor.shape) != shape:
+            raise ValueError(f"a look at {len(names)} tensors has numbers of another form")
+    known = tuple(one for one in silences if one.rule in rules)
+    return _Look(int(state["step"]), names, numbers, loss, float(state["rate"]), known)
 
 
 def _of_gradient(gradient: Tensor) -> list[Tensor]:

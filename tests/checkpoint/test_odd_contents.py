@@ -1,0 +1,63 @@
+"""A checkpoint that holds odd things under hashes that are right is read as it is, or passed over: never a crash."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import event, given
+from hypothesis import strategies as st
+
+from checkpoint.odd_values import ODDITIES, Oddity, write_oddly
+from checkpoint.states import about, is_state_of, parts_at
+from finetune.checkpoint import CheckpointStore, FlatState, take_snapshot, unflatten_state
+
+FILES = ("manifest.json", "model.json", "optimizer.json", "progress.json")
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    store = CheckpointStore(tmp_path_factory.mktemp("written"), keep=9)
+    for step in (1, 2):
+        store.write(take_snapshot(parts_at(step)), about(step))
+    return store.folder
+
+
+@pytest.fixture(scope="module")
+def scratch(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("odd") / "checkpoints"
+
+
+@given(st.sampled_from(FILES), ODDITIES)
+def test_any_oddity_at_any_place(written: Path, scratch: Path, file: str, oddity: Oddity) -> None:
+    shutil.rmtree(scratch, ignore_errors=True)
+    shutil.copytree(written, scratch)
+    write_oddly(max(scratch.iterdir()), file, oddity)
+    loaded = CheckpointStore(scratch).restore()
+    assert loaded is not None
+    event(f"step {loaded.manifest.about.step}")
+    if loaded.manifest.about.step == 1:
+        assert is_state_of(loaded.parts, 1)
+    else:
+        theirs = loaded.manifest.about.specification
+        assert theirs.differing_fields(theirs) == ()
+
+
+def test_a_manifest_with_numbers_that_json_does_not_know(written: Path, scratch: Path) -> None:
+    shutil.rmtree(scratch, ignore_errors=True)
+    shutil.copytree(written, scratch)
+    path = max(scratch.iterdir()) / "manifest.json"
+    path.write_text(path.read_text("utf-8").replace('"best": false', '"best": NaN'), "utf-8")
+    loaded = CheckpointStore(scratch).restore()
+    assert loaded is not None
+    assert loaded.manifest.about.step == 1
+
+
+@pytest.mark.parametrize("stride", [[0, 0], [1, 1], [10**12, 1], [3, -1], [3], "ab", [2, 1, 1], [1.0, 2.0], [3, None]])
+def test_a_stride_with_gaps_or_overlaps_is_refused(stride: object) -> None:
+    values = json.loads(json.dumps({"!": "tensor", "name": "weight", "stride": stride}))
+    with pytest.raises(ValueError, match=r"stride|cannot be read|argument"):
+        unflatten_state(FlatState({"weight": torch.zeros(2, 3)}, values))

@@ -1,0 +1,54 @@
+"""What rules find, and where they stop a job, is the same after an interruption."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from interruptions.jobs import text_job
+from interruptions.moments import after_line, after_uploads
+from interruptions.results import assert_same_bits, left_in
+from interruptions.starts import Disturbance, Zygote, start, with_changes
+from sagemaker_simulator import Storage, TrainingJob
+
+FOUND = "WARNING: rule UnchangedTensor at step 50"
+"""Told at step 100, when the look at step 50 is read."""
+
+
+def stopping_job(place: Path) -> TrainingJob:
+    job = text_job(place, "full", epochs="40")
+    return with_changes(job, rules="UnchangedTensor:num_steps=3:atol=1e9", rule_action="stop")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("moment", "every_steps"),
+    [(after_line(FOUND, 0.0), 60), (after_line(FOUND, 0.02), 1), (after_uploads(2), 7)],
+    ids=["found, not yet saved", "found and saved", "before"],
+)
+def test_a_rule_stops_a_job_at_the_same_step(
+    moment: Disturbance, every_steps: int, zygote: Zygote, tmp_path: Path
+) -> None:
+    job = with_changes(stopping_job(tmp_path / "job"), checkpoint_interval_steps=every_steps)
+    whole = start(zygote, replace(job, storage=Storage(tmp_path / "reference")), tmp_path / "whole")
+    assert whole.exit_code == 0, whole.log
+    left = left_in(whole.folder)
+    assert left.metrics["job"]["steps"] == 101
+    assert left.metrics["findings"][0]["rule"] == "UnchangedTensor"
+    start(zygote, job, tmp_path / "opt-ml", moment)
+    for _ in range(2):  # the second finds that a rule has stopped it, and trains no more
+        again = start(zygote, job, tmp_path / "opt-ml")
+        assert again.exit_code == 0, again.log
+        assert_same_bits(left_in(again.folder), left)
+    assert again.epoch_lines() == []
+
+
+@pytest.mark.slow
+def test_a_job_that_a_rule_has_stopped_goes_on_where_rules_only_report(zygote: Zygote, tmp_path: Path) -> None:
+    job = stopping_job(tmp_path / "job")
+    stopped = start(zygote, job, tmp_path / "opt-ml")
+    assert stopped.exit_code == 0, stopped.log
+    rest = start(zygote, with_changes(job, rule_action="log"), tmp_path / "opt-ml")
+    assert left_in(rest.folder).metrics["job"]["steps"] == 120

@@ -1,0 +1,121 @@
+"""A whole checkpoint whose state is not what this version writes is a user error that says so, or harmless."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import event, given, settings
+from hypothesis import strategies as st
+
+from checkpoint.odd_values import ODDITIES, Oddity, write_oddly
+from finetune.checkpoint import About, CheckpointStore, Specification, take_snapshot
+from finetune.errors import UserError
+from finetune.job.resume import take_up
+from training.lesson import Lesson, request
+
+SPEC = request(early_stopping_patience="9", optimizer="adamw", strategy="full", epochs="3")
+OURS = Specification.of({"epochs": 3, "learning_rate": 0.1})
+PARTS = (
+    *("account", "bad_records", "best", "findings", "history", "manifest", "optimizer", "probe", "progress", "scaler"),
+    *("stream", "totals", "weights"),
+)
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """After an epoch and a half, with a look that waits to be read."""
+    lesson = Lesson(SPEC, stop_after=9)
+    assert not lesson.fit()
+    folder = tmp_path_factory.mktemp("written")
+    CheckpointStore(folder).write(take_snapshot(lesson.state.parts()), About(9, "interruption", OURS))
+    (checkpoint,) = folder.iterdir()
+    assert {file.stem for file in checkpoint.iterdir()} == set(PARTS)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def scratch(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("odd") / "checkpoints"
+
+
+@pytest.mark.slow
+@settings(max_examples=200)
+@given(st.sampled_from(PARTS), ODDITIES)
+def test_any_oddity_is_refused_or_trained_from(written: Path, scratch: Path, part: str, oddity: Oddity) -> None:
+    shutil.rmtree(scratch, ignore_errors=True)
+    shutil.copytree(written, scratch)
+    (checkpoint,) = scratch.iterdir()
+    write_oddly(checkpoint, f"{part}.json", oddity)
+    lesson = Lesson(SPEC)
+    try:
+        resumed = take_up(CheckpointStore(scratch), SPEC.checkpoint, OURS, lesson.state)
+    except UserError as error:
+        assert "resume=never" in str(error)
+        event("refused")
+        return
+    event("taken up" if resumed else "passed over")
+    lesson.fit()
+    lesson.rules.end(lesson.state)
+
+
+Change = Callable[[dict[str, Any]], None]
+
+
+def lacks(part: str, name: str) -> Change:
+    return lambda parts: parts[part].pop(name)
+
+
+def holds(part: str, name: str, value: object) -> Change:
+    return lambda parts: parts[part].update({name: value})
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda parts: parts.pop("probe"), "it lacks or has besides: probe"),
+        (lambda parts: parts.update({"later": {}}), "it lacks or has besides: later"),
+        (lacks("progress", "step"), "part 'progress': ValueError: progress lacks or has besides: step"),
+        (holds("progress", "epoch", 1.0), "progress.epoch is 1.0 (float), expected 0 (int)"),
+        (holds("progress", "epoch", 2), "its history has 1 epochs, its progress 2"),
+        (holds("progress", "step", -1), "step is -1 (int), expected a number from 0 on"),
+        (lacks("weights", "head.bias"), "weights lacks or has besides: head.bias"),
+        (holds("weights", "head.bias", torch.zeros(1)), "weights.head.bias is a tensor [1] of torch.float32"),
+        (holds("weights", "head.bias", torch.zeros(3).double()), "is a tensor [3] of torch.float64"),
+        (holds("optimizer", "head.bias", {"step": torch.tensor(9.0)}), "head.bias lacks or has besides: exp_avg"),
+        (holds("optimizer", "neck.bias", {}), "moments of unknown parameters: ['neck.bias']"),
+        (holds("best", "weights", {"head.bias": torch.zeros(3)}), "best.weights lacks or has besides:"),
+        (holds("totals", "loss", 0.5), "totals.loss is 0.5 (float), expected a tensor [] of torch.float64"),
+        (holds("history", "rows", [{"train:loss": 1.0}]), "row 0 lacks or has besides: train:accuracy"),
+        (holds("findings", "found", [{"rule": "Overfit"}]), "part 'findings': ValueError: a finding is"),
+        (holds("account", "starts", -3), "part 'account': ValueError"),
+        (holds("scaler", "scale", 2.0), "scaler lacks or has besides: scale"),
+        (holds("stream", "used", 5), "part 'stream': ValueError: not every one of 5 records"),
+        (holds("bad_records", "train", {"a.png": 3}), "part 'bad_records': ValueError"),
+    ],
+)
+def test_what_differs_is_named(change: Change, said: str, tmp_path: Path) -> None:
+    lesson = Lesson(SPEC, stop_after=9)
+    lesson.fit()
+    parts = lesson.saved()
+    change(parts)
+    with pytest.raises(ValueError, match=r".") as caught:
+        Lesson(SPEC).load(parts)
+    assert said in str(caught.value)
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "adam", "sgd", "nag", "rmsprop"])
+@pytest.mark.parametrize("momentum", ["0", "0.9"])
+def test_moments_of_every_optimizer_are_taken_up(optimizer: str, momentum: str) -> None:
+    wish = {} if optimizer.startswith("adam") else {"momentum": momentum}
+    if optimizer == "nag" and momentum == "0":
+        return
+    spec = request(optimizer=optimizer, **wish)
+    lesson, other = Lesson(spec, stop_after=2), Lesson(spec)
+    lesson.fit()
+    other.load(lesson.saved())
+    assert other.saved()["optimizer"].keys() == lesson.saved()["optimizer"].keys()
