@@ -51,8 +51,9 @@ def _beside_the_trainer(chosen: argparse.Namespace) -> None:
 
 
 def _add_others(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    command = commands.add_parser("observe", help="what rules, clocks and metrics cost")
-    command.set_defaults(run=lambda _: observe.main())
+    command = commands.add_parser("observe", help="what rules, smdebug's hook, clocks and metrics cost")
+    command.add_argument("--quick", action="store_true", help="only see that it runs; the figures mean nothing")
+    command.set_defaults(run=lambda chosen: observe.main(quick=chosen.quick))
     command = commands.add_parser("resume", help="what a restart, a checkpoint and a SIGTERM cost, beside the Trainer")
     command.set_defaults(run=lambda _: resume.main())
     command = commands.add_parser("pipe", help="what Pipe mode costs, beside the pipe and what others read it with")

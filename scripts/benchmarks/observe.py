@@ -1,75 +1,151 @@
-"""What does it cost that rules look at the steps, clocks run and metrics are written?"""
+"""What does it cost that rules look at steps, a hook saves tensors, clocks run and metrics are written?"""
 
 from __future__ import annotations
 
+import json
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
-from torchvision.models import resnet50
+from torch import Tensor, nn
+from torchvision.models import get_model
 
+from benchmarks.table import begin, row
+from finetune.evaluation.metrics import classification_metrics
+from finetune.observe.debugger import Debugger, NoDebugger, debugger
+from finetune.observe.metric_lines import metric_line
 from finetune.observe.rules.tensors import EVERY_STEPS, TensorWatch
 from finetune.observe.tensorboard import EventFile
 from finetune.observe.timing import Timing
 from finetune.spec.rules import DEFAULTS
 
-STEPS = 7
-WRITES = 200
+_CALLS = 200
+_LOSSES_EVERY, _GRADIENTS_EVERY = 50, 500
+_ROW = {"train:loss": 0.5, "train:accuracy": 0.5, "validation:loss": 0.5, "validation:accuracy": 0.5}
+
+
+@dataclass(frozen=True, slots=True)
+class Amount:
+    """How much is measured."""
+
+    network: str = "resnet50"
+    side: int = 128
+    batch: int = 16
+    rounds: int = 11
+    records: int = 10_000
+
+
+QUICK = Amount("resnet18", 32, 2, 1, 100)
 
 
 class Lesson:
-    """A ResNet-50 that learns noise, looked at or not."""
+    """A network that learns noise, looked at or not."""
 
-    def __init__(self) -> None:
+    def __init__(self, amount: Amount, hook_configuration: Path | None = None) -> None:
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         torch.manual_seed(0)
-        self.network = resnet50(num_classes=10).to(self.device)
+        self.network: nn.Module = get_model(amount.network, num_classes=10).to(self.device)
         self.optimizer = torch.optim.AdamW([{"params": list(self.network.parameters()), "lr": 1e-4, "peak_lr": 1e-4}])
         self.watch = TensorWatch(self.network, self.optimizer, DEFAULTS, scaled=False, classes=10)
-        self.pixels = torch.randn(16, 3, 128, 128, device=self.device)
-        self.targets = torch.randint(0, 10, (16,), device=self.device)
+        self.pixels = torch.randn(amount.batch, 3, amount.side, amount.side, device=self.device)
+        self.targets = torch.randint(0, 10, (amount.batch,), device=self.device)
+        self.hook: Debugger = debugger(hook_configuration, self.network)
+        if hook_configuration is not None and isinstance(self.hook, NoDebugger):
+            raise RuntimeError("smdebug's hook cannot be used here: see the warning")
+        self.hook.watch(self.optimizer)
+        self.forward = self.hook.through(self._forward)
 
-    def step(self, *, looked_at: bool) -> float:
-        """Seconds of one step."""
+    def step(self, number: int, *, looked_at: bool = False) -> float:
+        """Seconds of one step, which the hook takes for that number."""
         began = time.perf_counter()
+        self.hook.training(number, 0)
         self.watch.begin(0 if looked_at else 1)
-        loss = torch.nn.functional.cross_entropy(self.network(self.pixels), self.targets)
+        loss = nn.functional.cross_entropy(self.forward({"pixels": self.pixels}), self.targets)
         loss.backward()  # type: ignore[no-untyped-call]  # untyped in torch
         if self.watch.looking:
             self.watch.graded()
         self.optimizer.step()
         self.optimizer.zero_grad()
         self.watch.updated(loss)
+        self.hook.step_done(loss.detach())
         if self.device.type == "cuda":
             torch.cuda.synchronize()
         return time.perf_counter() - began
 
+    def _forward(self, inputs: Mapping[str, Tensor]) -> Tensor:
+        found: Tensor = self.network(inputs["pixels"])
+        return found
 
-def main() -> None:
+
+def main(*, quick: bool = False) -> None:
     """Measure and print."""
-    lesson = Lesson()
-    for looked_at in (False, True):
-        lesson.step(looked_at=looked_at)
-    # By turns, so that a busy machine slows both.
-    pairs = [(lesson.step(looked_at=False), lesson.step(looked_at=True)) for _ in range(STEPS)]
-    plain, looked = (statistics.median(side) for side in zip(*pairs, strict=True))
-    print(f"device                      {lesson.device}, {torch.get_num_threads()} threads")
-    print(f"a step                      {plain * 1000:.1f} ms")
-    print(f"a step that is looked at    {looked * 1000:.1f} ms")
-    print(f"every {EVERY_STEPS}th is, in all        {(looked - plain) / plain / EVERY_STEPS:.2%}")
-    print(f"clocks of a step            {clocks(lesson.device) * 1e6:.0f} us")
+    amount = QUICK if quick else Amount()
     with tempfile.TemporaryDirectory() as folder:
-        events = EventFile(Path(folder))
-        row = {"train:loss": 0.5, "train:accuracy": 0.5, "validation:loss": 0.5, "validation:accuracy": 0.5}
-        print(f"an epoch for TensorBoard    {each(lambda: events.scalars(1, row)) * 1e6:.0f} us")
+        _print_steps(amount, Path(folder))
+        _print_rest(amount, Path(folder))
 
 
-def clocks(device: torch.device) -> float:
+def _print_steps(amount: Amount, folder: Path) -> None:
+    plain, hooked = Lesson(amount), Lesson(amount, _configuration(folder))
+    # Steps of the hook: one at which nothing is saved, one with the loss, one with the gradients too.
+    kinds: dict[str, Callable[[], float]] = {
+        "plain": lambda: plain.step(1),
+        "looked at": lambda: plain.step(1, looked_at=True),
+        "hooked": lambda: hooked.step(1),
+        "loss saved": lambda: hooked.step(_LOSSES_EVERY),
+        "gradients saved": lambda: hooked.step(_GRADIENTS_EVERY),
+    }
+    for call in kinds.values():
+        call()
+    # By turns, so that a busy machine slows all of them.
+    rounds = [{name: call() for name, call in kinds.items()} for _ in range(amount.rounds)]
+    hooked.hook.close(finished=True)
+    base = statistics.median(one["plain"] for one in rounds)
+    begin("What observation costs", ("what", "cost"))
+    row((f"a step of {amount.network}, {amount.batch} pictures of {amount.side}", f"{base * 1000:,.0f} ms"))
+    for name in list(kinds)[1:]:
+        ratios = sorted(one[name] / one["plain"] for one in rounds)
+        spread = f"{ratios[0]:.3f} to {ratios[-1]:.3f}"
+        row((f"a step, {name}", f"{statistics.median(ratios):.3f} x ({spread} in {len(ratios)} rounds)"))
+    more = {name: statistics.median(one[name] - one["plain"] for one in rounds) / base for name in kinds}
+    row((f"rules: every {EVERY_STEPS}th step is looked at", f"{more['looked at'] / EVERY_STEPS:+.2%}"))
+    losses = more["hooked"] + (more["loss saved"] - more["hooked"]) / _LOSSES_EVERY
+    row((f"hook: losses every {_LOSSES_EVERY} steps", f"{losses:+.2%}"))
+    both = losses + (more["gradients saved"] - more["loss saved"]) / _GRADIENTS_EVERY
+    row((f"hook: and all gradients every {_GRADIENTS_EVERY}", f"{both:+.2%}"))
+
+
+def _configuration(folder: Path) -> Path:
+    collections = [
+        {"CollectionName": "losses", "CollectionParameters": {"save_interval": str(_LOSSES_EVERY)}},
+        {"CollectionName": "gradients", "CollectionParameters": {"save_interval": str(_GRADIENTS_EVERY)}},
+    ]
+    path = folder / "debughookconfig.json"
+    path.write_text(json.dumps({"LocalPath": str(folder / "tensors"), "CollectionConfigurations": collections}))
+    return path
+
+
+def _print_rest(amount: Amount, folder: Path) -> None:
+    events = EventFile(folder / "tensorboard")
+    row(("clocks of a step", f"{clocks() * 1e6:.0f} us"))
+    row(("line of an epoch", f"{each(lambda: metric_line(1, _ROW)) * 1e6:.0f} us"))
+    row(("metrics of an epoch for TensorBoard", f"{each(lambda: events.scalars(1, _ROW)) * 1e6:.0f} us"))
+    draw = np.random.default_rng(0)
+    probabilities = draw.dirichlet(np.ones(100), amount.records).astype(np.float32)
+    targets, labels = draw.integers(0, 100, amount.records), [str(number) for number in range(100)]
+    began = time.perf_counter()
+    classification_metrics(targets, probabilities, labels, multi_label=False, top_k=5)
+    row((f"all metrics of {amount.records:,} records, 100 classes, once", f"{time.perf_counter() - began:.2f} s"))
+
+
+def clocks() -> float:
     """Seconds for the clocks of a step."""
-    timing = Timing(device)
+    timing = Timing(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
 
     def once() -> None:
         for part in ("forward", "backward", "update"):
@@ -85,6 +161,6 @@ def clocks(device: torch.device) -> float:
 def each(call: Callable[[], object]) -> float:
     """Mean seconds of a call."""
     began = time.perf_counter()
-    for _ in range(WRITES):
+    for _ in range(_CALLS):
         call()
-    return (time.perf_counter() - began) / WRITES
+    return (time.perf_counter() - began) / _CALLS

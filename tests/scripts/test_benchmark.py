@@ -46,6 +46,14 @@ def test_training_is_compared_with_the_trainer_and_with_a_bare_loop() -> None:
         assert len(row["first step, s: ours, Trainer"].split(", ")) == 2
 
 
+def test_observation_is_measured_part_by_part() -> None:
+    costs = {row["what"]: row["cost"] for row in rows_of("observe")}
+    ratios = ("looked at", "hooked", "loss saved", "gradients saved")
+    assert all(NUMBER.match(costs[f"a step, {name}"]) for name in ratios)
+    assert costs["rules: every 50th step is looked at"].endswith("%")
+    assert len(costs) == 12
+
+
 def test_memory_is_that_of_all_processes_together(tmp_path: Path) -> None:
     child = "import time; held = bytearray(60 * 2**20); time.sleep(0.4)"
     code = f"import subprocess, sys; held = bytearray(60 * 2**20); subprocess.run([sys.executable, '-c', {child!r}])"
