@@ -26,13 +26,17 @@ PICTURES = {
 TEXTS = {**ANNOUNCED, "learning_rate": "0.002", "max_length": "16", "class_names": "bad,good"}
 UNANNOUNCED = {"CSV"}
 """Of these, every start looks for classes and number of records by a first pass, which takes a pipe of its own."""
+SPLIT = {"JSON Lines"}
+"""Of these, records are held out of the training stream, and each evaluation takes one of its pipes."""
 
 
 def piped_job(place: Path, form: str, **changes: str) -> TrainingJob:
-    """A small job of which training and validation records come through pipes."""
+    """A small job of which all records come through pipes."""
     write, asked = (IMAGE_STREAMS[form], PICTURES) if form in IMAGE_STREAMS else (TEXT_STREAMS[form], TEXTS)
     count = 20 if form in IMAGE_STREAMS else 60
-    channels = [write(place / "train", count, 0), named(write(place / "validation", 8, 500), "validation")]
+    channels = [write(place / "train", count, 0)]
+    if form not in SPLIT:
+        channels.append(named(write(place / "validation", 8, 500), "validation"))
     if form in TEXT_STREAMS:
         channels.append(Channel("model", write_folder(place / "bert", "bert")))
     hidden = {"class_names", "num_training_samples"} if form in UNANNOUNCED else set[str]()

@@ -28,7 +28,7 @@ from finetune.data.look_ahead import Crew, Supply
 from finetune.data.order import batch_bounds, record_seed
 from finetune.data.record import Content, Record
 from finetune.data.stream_order import StreamPosition, grouped, shuffled
-from finetune.data.stream_source import StreamRecord, StreamSource
+from finetune.data.stream_source import RecordSource, StreamRecord
 from finetune.data.transforms import Transform
 from finetune.errors import DataError, did_you_mean
 
@@ -47,17 +47,19 @@ class StreamData:
         source: of the channel.
         label_map: numbers the classes.
         transform: makes examples and batches.
-        count: records of an epoch; `None` where nobody knows.
+        count: records of an epoch, perhaps as an estimate; `None` where nobody knows.
+        total: the same with those that are held out, exactly.
         class_counts: records of each class in the order of the labels; `None` where nobody knows.
         buffer: records among which the next one is drawn, where the order is shuffled.
     """
 
-    source: StreamSource
+    source: RecordSource
     label_map: LabelMap
     transform: Transform
     count: int | None
     class_counts: tuple[int, ...] | None
     buffer: int
+    total: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,13 +149,14 @@ class StreamBatches:
         self._compare_count(epoch)
 
     def _compare_count(self, epoch: int) -> None:
-        if self._data.count not in (None, self.position.used):
+        brought = self.position.used + self._data.source.others
+        if self._data.total not in (None, brought):
             _log.warning(
                 "channel %r: epoch %d brought %d records, not %d; see whether the stream is whole",
                 self.channel,
                 epoch + 1,
-                self.position.used,
-                self._data.count,
+                brought,
+                self._data.total,
             )
 
     def _prepared(self, epoch: int, *, resumed: bool) -> Generator[_Prepared, None, None]:
@@ -240,7 +243,7 @@ class StreamBatches:
 class _ReadAhead:
     """Groups that a thread of its own reads, a few ahead of whoever takes them."""
 
-    def __init__(self, groups: partial[Generator[list[StreamRecord], None, None]], source: StreamSource) -> None:
+    def __init__(self, groups: partial[Generator[list[StreamRecord], None, None]], source: RecordSource) -> None:
         self._groups = groups
         self._source = source
         self._ready: queue.Queue[list[StreamRecord] | BaseException | None] = queue.Queue(_MOST_READ)

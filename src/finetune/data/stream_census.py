@@ -8,7 +8,8 @@ from collections import Counter
 from contextlib import closing
 from dataclasses import dataclass
 
-from finetune.data.stream_source import StreamSource
+from finetune.data.stream_source import RecordSource
+from finetune.data.stream_split import StreamSplit
 
 _log = logging.getLogger(__name__)
 
@@ -18,16 +19,22 @@ class Census:
     """What a pass over a stream found.
 
     Attributes:
-        records: in one epoch.
-        classes: records of each class, by label as it came.
+        records: in one epoch, for training.
+        classes: of these, records of each class, by label as it came; 0 for a class that is held out only.
+        held_out: further records, for validation.
     """
 
     records: int
     classes: dict[str, int]
+    held_out: int = 0
 
 
-def take_census(source: StreamSource) -> Census:
+def take_census(source: RecordSource, split: StreamSplit | None = None) -> Census:
     """Read one epoch without decoding pictures; records that cannot be understood are left to who decodes them.
+
+    Args:
+        source: of all records.
+        split: holds some of them out.
 
     Raises:
         DataError: the stream is damaged or empty.
@@ -35,20 +42,23 @@ def take_census(source: StreamSource) -> Census:
     """
     began = time.monotonic()
     classes: Counter[str] = Counter()
-    records = 0
+    records = held_out = 0
     with closing(source.read_next()) as stream:
         for record in stream:
-            records += 1
+            is_held_out = split is not None and split.holds_out(record)
+            held_out += is_held_out
+            records += not is_held_out
             try:
-                classes.update(record.decode().labels)
+                labels = record.decode().labels
             except ValueError:
                 continue
+            classes.update(dict.fromkeys(labels, int(not is_held_out)))
     _log.info(
         "channel %r: a first pass of %.1f s counted %d records of %d classes; class_names (or a channel 'labels') and"
         " num_training_samples would save it",
         source.channel,
         time.monotonic() - began,
-        records,
+        records + held_out,
         len(classes),
     )
-    return Census(records, dict(classes))
+    return Census(records, dict(classes), held_out)

@@ -15,7 +15,7 @@ from finetune.data.pipe import Pipe, PipePlace
 from finetune.data.streams.codec import Codec, Sample, StreamLayout, choose_codec
 from finetune.data.streams.gzip_members import inflated
 from finetune.data.streams.named_fields import Decoded, Wanted
-from finetune.data.streams.window import Chunk, DamagedStream, Window
+from finetune.data.streams.window import DamagedStream, Window
 from finetune.errors import DataError
 from finetune.spec.job_spec import Task
 
@@ -52,11 +52,23 @@ class StreamRecord:
         return self.codec.decode(tuple(map(memoryview, self.parts)))
 
 
-class ByteSource(Protocol):
-    """Where the bytes of an epoch come from."""
+class RecordSource(Protocol):
+    """The records of a channel, or of a share of it, epoch by epoch.
 
-    def read_next(self) -> Generator[Chunk, None, None]:
-        """The chunks of the next epoch."""
+    Attributes:
+        channel: its name.
+        task: what its records hold.
+        stop: set by whoever reads, to end a wait for data.
+        others: records of the epoch that was read last which belong to another share.
+    """
+
+    channel: str
+    task: Task
+    stop: Event
+    others: int
+
+    def read_next(self) -> Generator[StreamRecord, None, None]:
+        """The records of the next epoch."""
         ...
 
 
@@ -67,7 +79,10 @@ class StreamSource:
         channel: its name.
         task: what its records hold.
         stop: set by whoever reads, to end a wait for data.
+        others: 0, since there is no other share.
     """
+
+    others = 0
 
     def __init__(self, place: PipePlace, layout: StreamLayout, wanted: Wanted) -> None:
         """Open nothing yet."""

@@ -77,12 +77,14 @@ class Beforehand:
             stream; otherwise the first channel tells.
         origin: who says that there are these.
         streams: what comes through pipes, by purpose.
+        splits: whether validation records are taken out of the training stream.
     """
 
     task: Task
     labels: LabelMap | None
     origin: Origin = "records"
     streams: Mapping[str, StreamPart] = field(default_factory=dict)
+    splits: bool = False
 
 
 def hold_together(readers: Mapping[str, Reader], spec: JobSpec, before: Beforehand) -> Inputs:
@@ -118,7 +120,7 @@ def hold_together(readers: Mapping[str, Reader], spec: JobSpec, before: Beforeha
         parts["train"] = Part(readers["train"], halves.train)
         parts["validation"] = Part(readers["train"], halves.validation)
     train, validation, test = (parts.get(name) for name in _PURPOSES)
-    return Inputs(before.task, labels, train, validation, test, splits, before.streams)
+    return Inputs(before.task, labels, train, validation, test, splits or before.splits, before.streams)
 
 
 def class_counts(part: Part, labels: LabelMap) -> dict[str, int]:

@@ -126,7 +126,9 @@ def build_loaders(inputs: Inputs, backbone: Backbone, spec: JobSpec, device: tor
         if stream is None:
             return batches(part, training=training)
         passing, buffer = _transform(backbone, spec), spec.data.shuffle_buffer
-        data = StreamData(stream.source, inputs.labels, passing, stream.count, stream.class_counts, buffer)
+        data = StreamData(
+            stream.source, inputs.labels, passing, stream.count, stream.class_counts, buffer, stream.total
+        )
         return StreamBatches(data, options(training=training), bad[stream.source.channel])
 
     def rebatch(reader: Reader) -> Batches:

@@ -105,13 +105,16 @@ def gather(
     origin: Origin = "network" if known is not None else "records"
     if known is None and (known := announced_classes(request)) is not None:
         readers, origin = as_announced(readers, known), "announced"
-    labels, parts = announced(streams, spec, known) if "train" in streams or not readers else (known, {})
+    splits = "train" in streams and spec.data.validation_fraction > 0 and "validation" not in {*streams, *readers}
+    labels, parts = known, dict[str, StreamPart]()
+    if "train" in streams or not readers:
+        labels, parts = announced(streams, spec, known, splits=splits)
     if streams and labels is None:
         labels = label_map_of(
             next(iter(readers.values())), multi_label=spec.data.multi_label, num_classes=spec.data.num_classes
         )
     parts = parts or {purpose: StreamPart(source) for purpose, source in streams.items()}
-    return hold_together(readers, spec, Beforehand(task, labels, origin, parts))
+    return hold_together(readers, spec, Beforehand(task, labels, origin, parts, splits=splits))
 
 
 def locate_network(request: Request, task: Task, scratch: Path) -> tuple[ModelRequest, Source]:

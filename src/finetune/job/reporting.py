@@ -141,7 +141,7 @@ def _facts(subject: Subject) -> dict[str, str]:
         "validation": "kept from train"
         if subject.inputs.split
         else "its own channel"
-        if subject.inputs.validation
+        if subject.inputs.validation or "validation" in subject.inputs.streams
         else "none",
     }
 

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from finetune.data.kept_records import KeptRecords
 from finetune.data.labels import LabelMap, label_map_of
 from finetune.data.pipe import PipePlace
 from finetune.data.record import Record
 from finetune.data.stream_census import Census, take_census
-from finetune.data.stream_source import StreamSource
+from finetune.data.stream_source import RecordSource, StreamSource
+from finetune.data.stream_split import StreamShare, StreamSplit
 from finetune.data.streams.codec import StreamLayout
 from finetune.data.streams.named_fields import Wanted
 from finetune.job.request import Request
@@ -25,13 +26,16 @@ class StreamPart:
     """A stream that serves one purpose.
 
     Attributes:
-        count: records of an epoch, where that is known.
+        source: of its records.
+        count: records of an epoch, where that is known; about, where a split was not counted.
         class_counts: records of each class in the order of the labels, where that is known.
+        total: records of an epoch with those that are held out, where that is known.
     """
 
-    source: StreamSource
+    source: RecordSource
     count: int | None = None
     class_counts: tuple[int, ...] | None = None
+    total: int | None = None
 
 
 def task_of(request: Request) -> Task | None:
@@ -60,7 +64,7 @@ def open_streams(request: Request, task: Task, stopped: Callable[[], bool]) -> d
 
 
 def announced(
-    streams: Mapping[str, StreamSource], spec: JobSpec, known: LabelMap | None
+    streams: Mapping[str, StreamSource], spec: JobSpec, known: LabelMap | None, *, splits: bool
 ) -> tuple[LabelMap | None, dict[str, StreamPart]]:
     """Find classes and number of records, by a pass over the training stream where the request does not say them.
 
@@ -68,6 +72,7 @@ def announced(
         streams: by purpose.
         spec: the checked hyperparameters.
         known: the classes, where a network, the request or another channel tells them.
+        splits: whether records of the training stream are held out for validation.
 
     Returns:
         The classes, `None` where another channel has to tell them; and the streams with what is known of them.
@@ -83,13 +88,30 @@ def announced(
     if source is None:
         return labels, parts
     trains = spec.strategy.name != "evaluate" and "train" in streams
-    census = take_census(source) if labels is None or (trains and _counts(spec)) else None
+    split = StreamSplit(spec.data.validation_fraction, spec.run.seed) if trains and splits else None
+    census = take_census(source, split) if labels is None or (trains and _counts(spec)) else None
     if labels is None and census is not None:
         labels = _labels(census, source, spec)
     if trains:
-        count = spec.data.num_training_samples or (census.records if census else None)
-        parts["train"] = StreamPart(source, count, _class_counts(census, labels))
+        parts |= _shares(source, split, spec.data.num_training_samples, census)
+        parts["train"] = replace(parts["train"], class_counts=_class_counts(census, labels))
     return labels, parts
+
+
+def _shares(
+    source: StreamSource, split: StreamSplit | None, given: int | None, census: Census | None
+) -> dict[str, StreamPart]:
+    """The training stream, and what of it is held out; the number that is `given` counts both."""
+    total = given or (None if census is None else census.records + census.held_out)
+    if split is None:
+        return {"train": StreamPart(source, total, total=total)}
+    counted = None if census is None else census.records
+    estimate = None if total is None else split.remaining(total)
+    train = StreamShare(source, split, held_out=False)
+    return {
+        "train": StreamPart(train, counted or estimate, total=total),
+        "validation": StreamPart(StreamShare(source, split, held_out=True), census.held_out if census else None),
+    }
 
 
 def _numbered(spec: JobSpec) -> LabelMap | None:

@@ -196,12 +196,11 @@ def _missing(channels: Mapping[str, CheckedChannel], spec: JobSpec) -> list[str]
     if _stops_early_on_nothing(channels, spec):
         faults.append(
             "early_stopping_patience needs validation records: give a channel 'validation', or a validation_fraction"
-            " above 0, which takes them from a channel in File mode."
+            " above 0, which takes them from the training channel."
         )
     return faults
 
 
 def _stops_early_on_nothing(channels: Mapping[str, CheckedChannel], spec: JobSpec) -> bool:
-    splits = spec.data.validation_fraction > 0 and not ("train" in channels and channels["train"].piped)
-    held_out = "validation" in channels or splits
+    held_out = "validation" in channels or spec.data.validation_fraction > 0
     return spec.optimisation.early_stopping_patience is not None and spec.strategy.name != "evaluate" and not held_out

@@ -47,7 +47,10 @@ class DataKnobs(Section):
     text_pair_column: str | None = Field(None, description="Column of the second text, for pairs of texts.")
     header: Literal["auto", "true", "false"] = Field("auto", description="Whether CSV and TSV begin with names.")
     validation_fraction: float = Field(
-        0.2, ge=0, le=0.9, description="Share of `train` that is held out, class by class, without a `validation`."
+        0.2,
+        ge=0,
+        le=0.9,
+        description="Share of `train` that is held out without a `validation`: class by class, in Pipe mode by chance.",
     )
     max_bad_records: int = Field(0, ge=0, description="Records that may be unreadable before the job fails.")
     augmentation: Augmentation = Field(

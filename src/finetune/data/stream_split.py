@@ -1,0 +1,95 @@
+"""Which records of a training stream are held out for validation, where there is no channel for it?
+
+A function of seed and content alone, so they are the same ones in every epoch and at every start, in whichever order
+the stream comes, and equal contents stay together. Nothing is kept: training passes over what is held out, and each
+validation reads one more pipe of the channel and passes over the rest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from contextlib import closing
+from dataclasses import dataclass
+from threading import Event
+
+from finetune.data.order import record_seed
+from finetune.data.stream_source import RecordSource, StreamRecord, identity_of
+from finetune.errors import DataError
+from finetune.spec.job_spec import Task
+
+_ALL = 1 << 64
+
+
+@dataclass(frozen=True, slots=True)
+class StreamSplit:
+    """Which records are held out.
+
+    Attributes:
+        fraction: of the different contents, as many as chance makes it.
+        seed: any integer.
+    """
+
+    fraction: float
+    seed: int
+
+    def holds_out(self, record: StreamRecord) -> bool:
+        """Whether a record is for validation; one that cannot be understood is not, and training tells of it."""
+        try:
+            content = record.decode().content
+        except ValueError:
+            return False
+        parts = (content,) if isinstance(content, bytes) else tuple(text.encode() for text in content)
+        return record_seed(self.seed, 0, f"held out:{identity_of(parts)}") < self.fraction * _ALL
+
+    def remaining(self, count: int) -> int:
+        """About how many of so many records are left for training."""
+        return max(1, count - round(count * self.fraction))
+
+
+class StreamShare:
+    """One side of a split stream; a `RecordSource`.
+
+    Attributes:
+        channel: its name.
+        task: what its records hold.
+        stop: set by whoever reads, to end a wait for data.
+        others: records of the other side in the epoch that was read last.
+    """
+
+    def __init__(self, source: RecordSource, split: StreamSplit, *, held_out: bool) -> None:
+        """Open nothing yet.
+
+        Args:
+            source: of both sides.
+            split: divides them.
+            held_out: whether this is the side of validation.
+        """
+        self.channel = source.channel
+        self.task: Task = source.task
+        self.stop: Event = source.stop
+        self.others = 0
+        self._source = source
+        self._split = split
+        self._held_out = held_out
+
+    def read_next(self) -> Generator[StreamRecord, None, None]:
+        """Give the records of this side in the next pipe.
+
+        Raises:
+            DataError: the stream is damaged or empty, or this side is.
+            Stopped: the job was asked to stop, or `stop` was set.
+        """
+        self.others = found = 0
+        with closing(self._source.read_next()) as records:
+            for record in records:
+                if self._split.holds_out(record) == self._held_out:
+                    found += 1
+                    yield record
+                else:
+                    self.others += 1
+        if self.others and not found:
+            purpose = "validation" if self._held_out else "training"
+            raise DataError(
+                f"channel {self.channel!r}: none of its {self.others} records falls to {purpose} with"
+                f" validation_fraction={self._split.fraction}; change it, or give a channel 'validation'"
+            )
