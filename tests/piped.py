@@ -70,6 +70,13 @@ def named(channel: Channel, name: str) -> Channel:
     return Channel(name, channel.source, "link", channel.content_type, pipe=channel.pipe, manners=channel.manners)
 
 
+def as_files(channel: Channel) -> Channel:
+    """The same records in File mode; a manifest lies beside its pictures."""
+    manifest = channel.pipe is not None and channel.pipe.data_type == "AugmentedManifestFile"
+    source, content_type = (channel.source.parent, None) if manifest else (channel.source, channel.content_type)
+    return Channel(channel.name, source, "link", content_type)
+
+
 def texts(count: int, first: int = 0) -> list[tuple[str, str]]:
     """Label and text of simple sentences."""
     words = {"good": ("cat", "sat", "mat"), "bad": ("dog", "ran", "away")}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +12,17 @@ import pytest
 
 from coloured_pictures import COLOURS
 from models.tiny_transformers import write_folder
-from piped import IMAGE_STREAMS, NAMES, TEXT_STREAMS, augmented_manifest, image_records, named, piped_request, shards
+from piped import (
+    IMAGE_STREAMS,
+    NAMES,
+    TEXT_STREAMS,
+    as_files,
+    augmented_manifest,
+    image_records,
+    named,
+    piped_request,
+    shards,
+)
 from sagemaker_simulator import Channel, feed_pipes, lay_out
 from whole_jobs import Ended, finished, run_here
 
@@ -24,6 +35,9 @@ FROM_SCRATCH = {
     "shuffle_buffer": "16",
     "workers": "2",
 }
+MARGIN = 0.15
+"""Of accuracy: two of the pictures' eighteen records may differ."""
+
 CLASSES = {"class_names": ",".join(NAMES), "num_training_samples": "48"}
 
 
@@ -39,6 +53,21 @@ def train_from_pipes(place: Path, channels: tuple[Channel, ...], wishes: Mapping
             feeder.cut()
 
 
+def assert_files_teach_the_same(
+    place: Path, channels: tuple[Channel, ...], wishes: Mapping[str, str], piped: Ended
+) -> None:
+    """The same records in File mode, in another order: nearly the same accuracy about the same number of records."""
+    files = tuple(channel if channel.pipe is None else as_files(channel) for channel in channels)
+    job = finished(train_from_pipes(place, files, wishes))
+    assert job.artifact()["labels"] == piped.artifact()["labels"]
+    ours, theirs = piped.metrics(), job.metrics()
+    assert ours["job"]["steps"] == theirs["job"]["steps"]
+    assert ours["validation"]["records"] == theirs["validation"]["records"]
+    accuracies = [one["validation"]["accuracy"] for one in (ours, theirs)]
+    sys.stdout.write(f"accuracy from pipes {accuracies[0]:.3f}, from files {accuracies[1]:.3f}\n")
+    assert abs(accuracies[0] - accuracies[1]) < MARGIN
+
+
 @pytest.mark.parametrize("form", IMAGE_STREAMS)
 def test_pictures_from_pipes_are_learned(tmp_path: Path, form: str) -> None:
     write = IMAGE_STREAMS[form]
@@ -51,6 +80,7 @@ def test_pictures_from_pipes_are_learned(tmp_path: Path, form: str) -> None:
     assert metrics["job"]["steps"] == 18
     assert len(job.accuracies()) == 3
     assert "repeats 16 predictions" in job.log
+    assert_files_teach_the_same(tmp_path / "files", channels, {**FROM_SCRATCH, **CLASSES}, job)
 
 
 @pytest.mark.parametrize("form", TEXT_STREAMS)
@@ -67,6 +97,7 @@ def test_texts_from_pipes_are_learned(tmp_path: Path, form: str) -> None:
     assert job.artifact()["labels"] == ["bad", "good"]
     assert job.metrics()["validation"]["records"] == 40
     assert job.metrics()["validation"]["accuracy"] > 0.9
+    assert_files_teach_the_same(tmp_path / "files", channels, wishes, job)
 
 
 def test_classes_and_number_are_found_out_by_a_first_pass(tmp_path: Path) -> None:
