@@ -72,7 +72,9 @@ def test_losses_equal_those_of_a_plain_loop_step_by_step(accumulation: int) -> N
                 "weight_decay": 0.1 if p.dim() > 1 else 0.0,
             }
             for name, p in module.named_parameters()
-        ]
+        ],
+        # Biases before a normalisation have gradients of rounding errors alone, which Adam makes as large as any.
+        fused=True,
     )
     expected = reference_losses(plain, optimizer, accumulation)
     assert len(expected) == lesson.state.progress.step > 0

@@ -90,9 +90,18 @@ class OptimizerState:
                 key: like.new_empty(self._parameters[name].shape) if like.dim() else like for key, like in kept.items()
             }
             check_form(moments, shaped, name)
-        moments = {index: state[name] for index, name in enumerate(self._parameters) if name in state}
+        moments = {
+            index: {key: _laid_out(value, parameter) for key, value in state[name].items()}
+            for index, (name, parameter) in enumerate(self._parameters.items())
+            if name in state
+        }
         current = self._optimizer.state_dict()
         self._optimizer.load_state_dict({"state": moments, "param_groups": current["param_groups"]})
+
+
+def _laid_out(moment: Tensor, parameter: Tensor) -> Tensor:
+    """A moment as its parameter lies in memory, since one kernel updates both in that order; counts as they are."""
+    return torch.empty_like(parameter).copy_(moment) if moment.shape == parameter.shape else moment
 
 
 def kept_of_two_numbers(optimizer: Optimizer) -> dict[str, Tensor]:

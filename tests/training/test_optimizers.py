@@ -1,0 +1,70 @@
+"""One kernel per update: the numbers of the plain rule, and the same bits after moments were written and read."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+from torch.optim import Optimizer
+
+from finetune.spec.parse import parse_hyperparameters
+from finetune.strategies.param_groups import ParameterGroup
+from finetune.training.optimizers import build_optimizer
+from finetune.training.weights import OptimizerState, State
+
+
+def network() -> nn.Module:
+    with torch.random.fork_rng():
+        torch.manual_seed(3)
+        layers = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Conv2d(4, 5, 1), nn.Flatten(), nn.Linear(20, 2))
+    return layers.to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]  # not in torch's stub
+
+
+def optimizer_of(module: nn.Module, name: str) -> Optimizer:
+    names = tuple(name for name, _ in module.named_parameters())
+    spec = parse_hyperparameters({"optimizer": name}).optimisation
+    return build_optimizer(module, [ParameterGroup("all", names, 0.01, 0.1)], spec)
+
+
+def learn(module: nn.Module, optimizer: Optimizer, steps: range) -> None:
+    for step in steps:
+        generator = torch.Generator().manual_seed(step)
+        module(torch.randn((6, 3, 4, 4), generator=generator)).square().mean().backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+
+def written(state: State) -> State:
+    """As a file has it: every tensor in the order of its indices."""
+    return {
+        name: {key: copy.deepcopy(value).contiguous() for key, value in moments.items()}
+        for name, moments in state.items()
+    }
+
+
+@pytest.mark.parametrize("name", ["adamw", "adam", "sgd", "nag", "rmsprop"])
+def test_moments_that_were_written_and_read_change_no_bit(name: str) -> None:
+    whole, first, second = network(), network(), network()
+    learn(whole, optimizer_of(whole, name), range(6))
+    optimizer = optimizer_of(first, name)
+    learn(first, optimizer, range(3))
+    second.load_state_dict(first.state_dict())
+    again = optimizer_of(second, name)
+    OptimizerState(again, second).load_state_dict(written(OptimizerState(optimizer, first).state_dict()))
+    for parameter, moments in again.state.items():
+        assert all(value.stride() == parameter.stride() for value in moments.values() if value.dim() == 4)
+    learn(second, again, range(3, 6))
+    for key, tensor in whole.state_dict().items():
+        assert torch.equal(second.state_dict()[key], tensor)
+
+
+@pytest.mark.parametrize(("name", "plain"), [("adamw", torch.optim.AdamW), ("adam", torch.optim.Adam)])
+def test_one_kernel_gives_the_numbers_of_the_plain_rule(name: str, plain: type[Optimizer]) -> None:
+    ours, theirs = network(), network()
+    optimizer = optimizer_of(ours, name)
+    assert all(group["fused"] for group in optimizer.param_groups)
+    learn(ours, optimizer, range(5))
+    learn(theirs, plain(theirs.parameters(), lr=0.01, weight_decay=0.1, foreach=False), range(5))  # type: ignore[call-arg]  # of every optimizer
+    torch.testing.assert_close(ours.state_dict(), theirs.state_dict(), rtol=1e-5, atol=1e-6)
