@@ -17,6 +17,7 @@ from finetune.job.account import AccountBook
 from finetune.job.feeds import Frozen, PhaseFeeds
 from finetune.job.learning import Companions, build_training
 from finetune.job.loaders import Ledgers, Loaders
+from finetune.job.warm_pool import WarmPool
 from finetune.job.watching import Findings, RuleObserver, Watched
 from finetune.spec.job_spec import JobSpec
 from finetune.spec.parse import parse_hyperparameters
@@ -71,7 +72,8 @@ class Lesson:
         validation = tiny_batches(TinyReader(30, "validation"), training=False)
         numerics = choose_numerics("fp32", CPU)
         loaders = Loaders(self.batches, validation, None, None, Ledgers())
-        self.feeds = PhaseFeeds(Frozen(self.backbone, plan, self.spec, numerics), loaders, Path(tempfile.gettempdir()))
+        frozen = Frozen(self.backbone, plan, self.spec, numerics)
+        self.feeds = PhaseFeeds(frozen, loaders, Path(tempfile.gettempdir()), WarmPool(None))
         account, bad_records, rules = AccountBook(None), Ledgers(), rules_of(self.spec.observe.rules)
         bad_records["train"] = BadRecords("train", 0)
         self.findings = Findings(account.account, stops=False)

@@ -12,6 +12,8 @@ from pathlib import Path
 
 DEFAULT_ROOT = Path("/opt/ml")
 DEFAULT_BAKED_WEIGHTS = Path("/opt/pretrained")
+WARM_POOL = "SAGEMAKER_MANAGED_WARMPOOL_CACHE_DIRECTORY"
+"""Set by the platform in jobs with a `KeepAlivePeriodInSeconds`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,17 +23,21 @@ class Paths:
     Attributes:
         root: `/opt/ml` in a container, any folder elsewhere.
         baked_weights: folder of pretrained networks that the image itself brings; need not exist.
+        warm_pool: folder that the platform keeps for later jobs on the same machine; `None` where it keeps none.
     """
 
     root: Path = DEFAULT_ROOT
     baked_weights: Path = DEFAULT_BAKED_WEIGHTS
+    warm_pool: Path | None = None
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] = os.environ) -> Paths:
         """The root that sagemaker-training uses too, `SAGEMAKER_BASE_DIR` or `/opt/ml`; and `FINETUNE_PRETRAINED`."""
+        warm_pool = environment.get(WARM_POOL)
         return cls(
             Path(environment.get("SAGEMAKER_BASE_DIR") or DEFAULT_ROOT),
             Path(environment.get("FINETUNE_PRETRAINED") or DEFAULT_BAKED_WEIGHTS),
+            Path(warm_pool) if warm_pool else None,
         )
 
     @property

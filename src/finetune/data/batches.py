@@ -159,6 +159,11 @@ class Batches:
         """Number of batches in an epoch."""
         return len(self._bounds)
 
+    @property
+    def varies(self) -> bool:
+        """Whether examples are varied."""
+        return self._options.augment
+
     def without_augmentation(self) -> Batches:
         """The same batches of examples that are not varied."""
         if not self._options.augment:

@@ -19,6 +19,7 @@ logger = logging.getLogger(__name__)
 UNKNOWN, BAD = -1, -2
 """Lengths of records that are not kept, and of those that cannot be decoded."""
 _USUAL_SHARE = 4
+_LENGTHS, _BEGINS, _ROWS, _TURNED = "lengths", "begins", "rows/", "turned/"
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +81,12 @@ class Storage:
         """Keep the first so many rows of features as fit; returns how many entries that is."""
         lengths = self._lengths_of(features)
         if not self._rows:
-            self._reserve(features)
+            # Bits of a convolution may depend on how its input lies in memory, so it is kept as it lies.
+            self._turned = {
+                name: value.dim() == 4 and value.is_contiguous(memory_format=torch.channels_last)
+                for name, value in features.items()
+            }
+            self._reserve({name: self._as_rows(name, features, len(value))[:1] for name, value in features.items()})
         ends = self._next + np.cumsum(lengths)
         count = int(np.searchsorted(ends, self._capacity, side="right"))
         if not count:
@@ -92,6 +98,39 @@ class Storage:
         self.lengths[entries[:count]] = lengths[:count]
         self._next = end
         return count
+
+    def state(self) -> dict[str, Tensor]:
+        """Everything that is kept, on the host, for `take_up`."""
+        rows = {
+            f"{_TURNED if self._turned[name] else _ROWS}{name}": one[: self._next].cpu()
+            for name, one in self._rows.items()
+        }
+        return {**rows, _LENGTHS: torch.from_numpy(self.lengths), _BEGINS: torch.from_numpy(self.begins)}
+
+    def take_up(self, state: Mapping[str, Tensor]) -> int:
+        """Keep what another storage for the same entries kept, as far as it fits; returns how many entries that is.
+
+        Raises:
+            ValueError: it is the state of another kind of storage.
+        """
+        given = {name.removeprefix(_ROWS).removeprefix(_TURNED): one for name, one in state.items() if "/" in name}
+        lengths, begins = (state[name].numpy() if name in state else np.empty(0) for name in (_LENGTHS, _BEGINS))
+        alike = lengths.shape == begins.shape == self.lengths.shape and (
+            not self._padding or given.keys() == self._padding.keys()
+        )
+        if self._rows or not given or not alike:
+            raise ValueError("it is not about these records")
+        self._turned = {name: f"{_TURNED}{name}" in state for name in given}
+        self._reserve({name: one[:1] for name, one in given.items()})
+        count = min(self._capacity, *(len(one) for one in given.values()))
+        # Whoever cannot be decoded is asked for again, and noted by whoever asks.
+        kept = (lengths >= 0) & (begins >= 0) & (begins + lengths <= count)
+        self.lengths[:] = np.where(kept, lengths, UNKNOWN)
+        self.begins[:] = np.where(kept, begins, 0)
+        for name, rows in self._rows.items():
+            rows[:count].copy_(given[name][:count])
+        self._next = count
+        return int(kept.sum())
 
     def gather(self, entries: NDArray[np.int64]) -> dict[str, Tensor]:
         """Features of kept entries, a row for each, on the place's device."""
@@ -128,14 +167,8 @@ class Storage:
     def _as_given(self, name: str, rows: Tensor) -> Tensor:
         return rows.permute(0, 3, 1, 2) if self._turned[name] else rows
 
-    def _reserve(self, features: Mapping[str, Tensor]) -> None:
+    def _reserve(self, examples: Mapping[str, Tensor]) -> None:
         """Find room for all rows, or for as many as there is room for: in memory, else in a file."""
-        # Bits of a convolution may depend on how its input lies in memory, so it is kept as it lies.
-        self._turned = {
-            name: value.dim() == 4 and value.is_contiguous(memory_format=torch.channels_last)
-            for name, value in features.items()
-        }
-        examples = {name: self._as_rows(name, features, len(value))[:1] for name, value in features.items()}
         bytes_per_row = sum(one[0].numel() * one.element_size() for one in examples.values())
         # Few texts are as long as the longest.
         wanted = self._most * bytes_per_row // (_USUAL_SHARE if self._padding else 1)

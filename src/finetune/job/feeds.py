@@ -12,8 +12,11 @@ from finetune.data.transforms import ImageTransform
 from finetune.features.batches import FeatureBatches
 from finetune.features.front import FrontRun
 from finetune.features.storage import Place
+from finetune.job.feature_key import Front, feature_key
 from finetune.job.loaders import Loaders
 from finetune.job.space import Space
+from finetune.job.warm_features import WarmFeatures
+from finetune.job.warm_pool import WarmPool
 from finetune.models.backbone import Backbone, ImageInput
 from finetune.spec.job_spec import JobSpec
 from finetune.strategies.plan import Phase, Plan
@@ -71,14 +74,16 @@ class PhaseFeeds:
     The frozen layers always run apart from the others, kept or not, so that keeping changes no bit.
     """
 
-    def __init__(self, frozen: Frozen, loaders: Loaders, folder: Path) -> None:
+    def __init__(self, frozen: Frozen, loaders: Loaders, folder: Path, warm_pool: WarmPool) -> None:
         """Compute nothing yet.
 
         Args:
             frozen: what decides on frozen layers.
             loaders: batches of records.
             folder: on the fastest local disk.
+            warm_pool: what earlier jobs left, and later ones will find.
         """
+        self._warm = WarmFeatures(warm_pool)
         self._frozen = frozen
         self._loaders = loaders
         self._space = Space(folder, frozen.numerics.device, frozen.spec.features.size_gb)
@@ -111,6 +116,7 @@ class PhaseFeeds:
         if self._training is not None and self._frozen.border(phase) == self._border:
             return
         self._border = self._frozen.border(phase)
+        self._warm.leave()
         # What the phase before kept gives its room back.
         self._training = self._validation = None
         train, validation = self._loaders.train, self._loaders.validation
@@ -142,12 +148,25 @@ class PhaseFeeds:
         counts = len(train.dataset) * views, len(validation.dataset) if validation else 0
         keeps = self._frozen.spec.features.cache == "auto"
         source = train if self._frozen.views > 1 else train.without_augmentation()
+        front = Front(self._frozen.backbone, self._border, run, self._frozen.numerics.name)
         nowhere = Place(0, device=run.device)
         place = self._space.place(counts[0] / sum(counts)) if self._frozen.keeps(phase) else nowhere
-        self._training = Feed(FeatureBatches(source, run, views, place), run.cut.back)
+        features = FeatureBatches(source, run, views, place)
+        self._training = Feed(features, run.cut.back)
+        if self._frozen.keeps(phase):
+            spec = self._frozen.spec
+            varied = [spec.data.augmentation, spec.run.seed, views] if source.varies else []
+            self._warm.take_up(features, lambda: feature_key(front, source, varied))
         if validation is not None:
             place = self._space.place(counts[1] / sum(counts)) if keeps else nowhere
-            self._validation = Feed(FeatureBatches(validation, run, 1, place), run.cut.back)
+            seen = FeatureBatches(validation, run, 1, place)
+            self._validation = Feed(seen, run.cut.back)
+            if keeps:
+                self._warm.take_up(seen, lambda: feature_key(front, validation, []))
+
+    def leave(self) -> None:
+        """Leave what was kept for later jobs on this machine."""
+        self._warm.leave()
 
     def _run(self) -> FrontRun:
         backbone, numerics = self._frozen.backbone, self._frozen.numerics

@@ -23,6 +23,7 @@ from finetune.job.inputs import Beforehand, Inputs, hold_together, open_readers,
 from finetune.job.loaders import Loaders, build_loaders
 from finetune.job.request import Request
 from finetune.job.streams import StreamPart, announced, open_streams, task_of
+from finetune.job.warm_pool import WarmPool
 from finetune.models.backbone import Backbone
 from finetune.models.load import ModelRequest, Source, classes_of, load_backbone, locate
 from finetune.spec.job_spec import JobSpec, Task
@@ -91,9 +92,15 @@ def prepare(request: Request, interruption: Interruption, scratch: Path) -> Prep
     network = Network(names, inputs.task, new_head=not backbone.weights.kept_head)
     plan = make_plan(spec.strategy, spec.optimisation, network)
     loaders = build_loaders(inputs, backbone, spec, device)
-    feeds = PhaseFeeds(Frozen(backbone, plan, spec, numerics), loaders, scratch)
+    feeds = PhaseFeeds(Frozen(backbone, plan, spec, numerics), loaders, scratch, warm_pool_of(request))
     logger.info("%s", describe_plan(inputs, backbone, plan, loaders, spec, numerics))
     return Prepared(request, inputs, backbone, plan, loaders, feeds, numerics, interruption)
+
+
+def warm_pool_of(request: Request) -> WarmPool:
+    """What earlier jobs left on this machine, within the limit that the user gives for all that is kept."""
+    size_gb = request.spec.features.size_gb
+    return WarmPool(request.paths.warm_pool, None if size_gb is None else int(size_gb * 10**9))
 
 
 def gather(

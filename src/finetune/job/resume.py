@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -128,7 +128,7 @@ def specification_of(
         "streams": {name: part.count for name, part in inputs.streams.items()},
         "network": backbone.name,
         "precision": numerics.name,  # what `auto` came to
-        "frozen weights": _digest_of_frozen(backbone, plan),
+        "frozen weights": digest_of_frozen(backbone, plan.ever_trainable),
     }
     return Specification.of(fields)
 
@@ -142,8 +142,9 @@ def _digest_of_records(part: Part, task: Task) -> str:
     return digest.hexdigest()
 
 
-def _digest_of_frozen(backbone: Backbone, plan: Plan) -> str:
-    frozen = frozen_names(backbone, plan.ever_trainable)
+def digest_of_frozen(backbone: Backbone, learning: Iterable[str]) -> str:
+    """Of all weights and statistics that belong only to groups outside `learning`."""
+    frozen = frozen_names(backbone, learning)
     tensors = backbone.module.state_dict()
     digest = hashlib.blake2b(digest_size=16)
     for name in sorted(frozen & tensors.keys()):

@@ -154,6 +154,8 @@ def train(job: Prepared, folder: Path | None) -> Trained:
         hook.close(finished=finished)
         book.spend(training.stepper.timing.settle())
         book.close(*kept.seconds())
+    if finished:
+        job.feeds.leave()
     restore_best(state)
     drift = start.drift(job.backbone)
     return Trained(state, finished, book.account, findings, drift, training.schedule, stopped_by_rule, failure)

@@ -1,0 +1,105 @@
+"""Does a job give the same bits after one that left features, after one that left others, and after none?"""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+from finetune.contract.paths import WARM_POOL
+from finetune.job.warm_pool import FOLDER
+from whole_jobs import Ended, finished, train_here
+
+FOUND = re.compile(r"Of (\d+) features of (\w+), (\d+) were left by an earlier job")
+HEAD = {"strategy": "feature_extraction", "epochs": "2", "batch_size": "6"}
+VIEWS = {"strategy": "partial", "epochs": "4", "batch_size": "6", "augmentation_views": "2"}
+GRADUAL = {"strategy": "gradual", "epochs": "12", "batch_size": "6", "augmentation": "none"}
+
+
+def found(job: Ended) -> list[tuple[int, int]]:
+    """Features that were left, and all of them, by part."""
+    return [(int(left), int(of)) for of, _, left in FOUND.findall(job.log)]
+
+
+def run(place: Path, channels: Mapping[str, Path], wishes: Mapping[str, str]) -> Ended:
+    return finished(train_here(place, channels, wishes))
+
+
+def assert_same(one: Ended, other: Ended) -> None:
+    assert one.weights() == other.weights()
+    assert one.metrics()["job"]["history"] == other.metrics()["job"]["history"]
+    assert one.predictions() == other.predictions()
+
+
+@pytest.fixture
+def pool(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    folder = tmp_path / "pool"
+    folder.mkdir()
+    monkeypatch.setenv(WARM_POOL, str(folder))
+    return folder
+
+
+@pytest.mark.parametrize("wishes", [HEAD, VIEWS, GRADUAL])
+def test_cold_warm_and_none_give_the_same_bits(
+    wishes: dict[str, str], tmp_path: Path, pool: Path, unseen: Path, network: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    channels = {"train": unseen, "model": network}
+    cold = run(tmp_path / "cold", channels, wishes)
+    warm = run(tmp_path / "warm", channels, wishes)
+    monkeypatch.delenv(WARM_POOL)
+    none = run(tmp_path / "none", channels, wishes)
+    assert found(none) == []
+    assert found(cold)
+    assert all(left == 0 for left, _ in found(cold))
+    assert [left for left, _ in found(warm)] == [of for _, of in found(cold)]
+    assert "are left for later jobs" in cold.log
+    assert "are left for later jobs" not in warm.log
+    assert_same(warm, cold)
+    assert_same(none, cold)
+
+
+def test_another_rate_finds_what_is_there_and_another_seed_or_picture_does_not(
+    tmp_path: Path, pool: Path, unseen: Path, network: Path
+) -> None:
+    channels = {"train": unseen, "validation": unseen, "model": network}
+    run(tmp_path / "first", channels, VIEWS)
+    rate = run(tmp_path / "rate", channels, {**VIEWS, "learning_rate": "0.01"})
+    assert all(left == of for left, of in found(rate))
+    (train, of), (validation, _) = found(run(tmp_path / "seed", channels, {**VIEWS, "seed": "1"}))
+    assert (train, validation) == (0, of // 2)
+    changed = tmp_path / "changed"
+    shutil.copytree(unseen, changed)
+    pictures = sorted(path for path in changed.rglob("*") if path.suffix in {".png", ".jpg"})
+    pictures[0].write_bytes(pictures[-1].read_bytes())
+    (train, _), (validation, _) = found(run(tmp_path / "other", {**channels, "train": changed}, VIEWS))
+    assert (train, validation) == (0, of // 2)
+
+
+def test_damaged_features_are_computed_again(tmp_path: Path, pool: Path, unseen: Path, network: Path) -> None:
+    channels = {"train": unseen, "model": network}
+    cold = run(tmp_path / "cold", channels, HEAD)
+    for path in (pool / FOLDER).rglob("features.safetensors"):
+        content = bytearray(path.read_bytes())
+        content[len(content) // 2] ^= 255
+        path.write_bytes(bytes(content))
+    again = run(tmp_path / "again", channels, HEAD)
+    assert all(left == 0 for left, _ in found(again))
+    assert_same(again, cold)
+    assert all(left == of for left, of in found(run(tmp_path / "warm", channels, HEAD)))
+
+
+def test_bad_pictures_are_noted_again(tmp_path: Path, pool: Path, unseen: Path, network: Path) -> None:
+    channel = tmp_path / "train"
+    shutil.copytree(unseen, channel)
+    pictures = sorted(path for path in channel.rglob("*") if path.suffix in {".png", ".jpg"})
+    pictures[0].write_bytes(b"no picture")
+    channels, wishes = {"train": channel, "validation": unseen, "model": network}, {**HEAD, "max_bad_records": "1"}
+    cold, warm = (run(tmp_path / name, channels, wishes) for name in ("cold", "warm"))
+    (left, of), _ = found(warm)
+    assert left == of - 1
+    assert_same(warm, cold)
+    listed = [(job.folder.output_data / "bad_records.json").read_bytes() for job in (cold, warm)]
+    assert listed[0] == listed[1]

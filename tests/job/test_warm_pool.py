@@ -1,0 +1,123 @@
+"""Is what one job leaves found by the next whole and unchanged, or not at all?"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from finetune.job.warm_pool import FOLDER, WarmPool
+
+KEY, OTHER, THIRD = "a" * 64, "b" * 64, "c" * 64
+TENSORS = {"rows/x": torch.arange(1000, dtype=torch.float32), "lengths": torch.ones(5, dtype=torch.int64)}
+ROOM = 10**9
+
+
+def same(found: dict[str, Tensor] | None) -> bool:
+    return found is not None and found.keys() == TENSORS.keys() and all(found[n].equal(TENSORS[n]) for n in found)
+
+
+def entry(folder: Path, key: str = KEY) -> Path:
+    return folder / FOLDER / key
+
+
+def test_what_is_left_is_found_under_its_key_only(tmp_path: Path) -> None:
+    pool = WarmPool(tmp_path, ROOM)
+    assert pool.find(KEY) is None
+    assert pool.leave(KEY, TENSORS)
+    assert same(WarmPool(tmp_path, ROOM).find(KEY))
+    assert pool.find(OTHER) is None
+
+
+@pytest.mark.parametrize("folder", [None, Path("/nowhere/at/all")])
+def test_without_a_folder_nothing_is_found_or_left(folder: Path | None) -> None:
+    pool = WarmPool(folder)
+    assert not pool.is_there
+    assert not pool.leave(KEY, TENSORS)
+    assert pool.find(KEY) is None
+
+
+def flip(place: Path) -> None:
+    path = place / "features.safetensors"
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(bytes(content))
+
+
+def manifest(**changes: object) -> Callable[[Path], None]:
+    def change(place: Path) -> None:
+        path = place / "manifest.json"
+        path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+
+    return change
+
+
+def cut(name: str, length: int) -> Callable[[Path], None]:
+    return lambda place: os.truncate(place / name, length)
+
+
+DAMAGE: dict[str, Callable[[Path], None]] = {
+    "a bit of the features is another": flip,
+    "the features are cut off": cut("features.safetensors", 100),
+    "the features are gone": lambda place: (place / "features.safetensors").unlink(),
+    "the manifest is cut off": cut("manifest.json", 20),
+    "the manifest is empty": cut("manifest.json", 0),
+    "the manifest is of another entry": manifest(key=OTHER),
+    "the manifest is of another format": manifest(format=2),
+    "the hash is missing": manifest(sha256=None),
+}
+
+
+@pytest.mark.parametrize("what", DAMAGE)
+def test_what_is_damaged_or_foreign_is_not_used_and_replaced(
+    what: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    pool = WarmPool(tmp_path, ROOM)
+    pool.leave(KEY, TENSORS)
+    DAMAGE[what](entry(tmp_path))
+    assert pool.find(KEY) is None
+    assert "is not used" in caplog.text
+    assert pool.leave(KEY, TENSORS)
+    assert same(pool.find(KEY))
+
+
+def test_an_entry_that_was_cut_short_is_none_and_is_cleared_away(tmp_path: Path) -> None:
+    pool = WarmPool(tmp_path, ROOM)
+    partial = tmp_path / FOLDER / f".{KEY}.123.partial"
+    partial.mkdir(parents=True)
+    (partial / "features.safetensors").write_bytes(b"half")
+    assert pool.find(KEY) is None
+    pool.leave(OTHER, TENSORS)
+    assert not partial.exists()
+
+
+def test_the_entry_that_was_not_used_for_longest_gives_way_and_what_is_not_ours_stays(tmp_path: Path) -> None:
+    size = sum(tensor.nbytes for tensor in TENSORS.values())
+    pool = WarmPool(tmp_path, 3 * size)
+    (tmp_path / FOLDER).mkdir()
+    (tmp_path / FOLDER / "somebody's").write_text("x")
+    for number, key in enumerate((KEY, OTHER)):
+        pool.leave(key, TENSORS)
+        os.utime(entry(tmp_path, key), (number, number))
+    assert same(pool.find(KEY))
+    assert pool.leave(THIRD, TENSORS)
+    assert (pool.find(OTHER), same(pool.find(KEY)), same(pool.find(THIRD))) == (None, True, True)
+    assert (tmp_path / FOLDER / "somebody's").exists()
+
+
+def test_what_is_too_large_is_not_left_and_drives_nothing_out(tmp_path: Path) -> None:
+    WarmPool(tmp_path, ROOM).leave(KEY, TENSORS)
+    pool = WarmPool(tmp_path, 1000)
+    assert not pool.leave(OTHER, TENSORS)
+    assert same(pool.find(KEY))
+
+
+def test_a_folder_that_cannot_be_written_is_no_failure(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / FOLDER).write_text("a file in the way")
+    assert not WarmPool(tmp_path, ROOM).leave(KEY, TENSORS)
+    assert "Nothing is left for a later job" in caplog.text
