@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from sagemaker_simulator.configuration import Channel, RequestError, TrainingRequest
+from sagemaker_simulator.configuration import Channel, RequestError, Resources, TrainingRequest
 from sagemaker_simulator.container import Container, gpu_options
 from sagemaker_simulator.environment import image_path
 from sagemaker_simulator.interruptions import GRACE_SECONDS, Interruption, Moment
-from sagemaker_simulator.object_stream import PipeSource
+from sagemaker_simulator.pipe_arguments import add_pipe_options, deliveries
 from sagemaker_simulator.plan import TrainingJob
 from sagemaker_simulator.process import toolkit_command
 from sagemaker_simulator.storage import Storage
@@ -34,6 +34,7 @@ examples:
   run-local --channel train=data --interrupt-at 20 --interrupt-at random --interruption reclaim
   run-local --channel train=data --image finetune:0.1.0
   run-local --channel train=train.jsonl --content-type train=application/jsonlines --input-mode Pipe
+  run-local --channel train=shards --channel validation=pictures --input-mode train=Pipe --shuffle-seed 7
   run-local --channel train=data -- python train.py"""
 
 
@@ -92,8 +93,7 @@ def _request(options: argparse.Namespace, name: str) -> TrainingRequest:
     unknown = sorted(content_types.keys() - sources.keys())
     if unknown:
         raise RequestError(f"--content-type {unknown[0]}=...: there is no channel {unknown[0]!r}")
-    attributes = tuple(name for name in (options.attribute_names or "").split(",") if name)
-    pipe = PipeSource("AugmentedManifestFile" if attributes else "S3Prefix", attributes, options.record_wrapper)
+    coming = deliveries(options, sources)
     environment = _pairs(options.env, "--env", "NAME=VALUE")
     if options.module and not options.command and options.image is None:
         environment.setdefault("SAGEMAKER_TRAINING_MODULE", options.module)
@@ -107,13 +107,21 @@ def _request(options: argparse.Namespace, name: str) -> TrainingRequest:
                 Path(path),
                 "copy" if options.copy else "link",
                 content_types.get(channel),
-                pipe=None if options.input_mode == "File" or channel == "model" else pipe,
+                coming[channel].distribution,
+                coming[channel].pipe,
+                coming[channel].manners,
             )
             for channel, path in sources.items()
         ),
         hyperparameters=_pairs(options.hyperparameter, "--hyperparameter", "NAME=VALUE"),
+        resources=_resources(max((one.shard for one in coming.values()), key=lambda shard: shard[1], default=(0, 1))),
         environment=environment,
     )
+
+
+def _resources(shard: tuple[int, int]) -> Resources:
+    host, hosts = shard
+    return Resources(tuple(f"algo-{number + 1}" for number in range(hosts)), f"algo-{host + 1}")
 
 
 def _container(options: argparse.Namespace) -> Container | None:
@@ -158,6 +166,7 @@ def _parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     _add_job_options(parser)
+    add_pipe_options(parser)
     _add_container_options(parser)
     _add_interruption_options(parser)
     parser.add_argument("command", nargs="*", help="a command to run after -- instead of the image's `train`")
@@ -173,15 +182,6 @@ def _add_job_options(parser: argparse.ArgumentParser) -> None:
         (("--env", "-e"), "NAME=VALUE", "environment variable of the container"),
     ):
         job.add_argument(*flags, metavar=form, action="append", default=[], help=f"{meaning} (repeatable)")
-    job.add_argument(
-        "--input-mode", choices=("File", "Pipe"), default="File", help="of all channels but 'model' (default: File)"
-    )
-    job.add_argument(
-        "--attribute-names", metavar="A,B", help="the channels' files are augmented manifests with these attributes"
-    )
-    job.add_argument(
-        "--record-wrapper", action="store_true", help="RecordWrapperType=RecordIO: each object or attribute is a record"
-    )
     job.add_argument("--module", metavar="MODULE:FUNCTION", help="what `train` calls (SAGEMAKER_TRAINING_MODULE)")
     job.add_argument("--job-name", metavar="NAME", help="default: local- and the time")
     job.add_argument("--output", metavar="DIR", type=Path, help="new or empty folder; default: local-jobs/JOB-NAME")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gzip
+import json
 import signal
 import subprocess
 import sys
@@ -22,6 +24,20 @@ BAD_REQUESTS = {
     "a moment that is none": (["--interrupt-at", "soon", "--", "true"], "'random'"),
     "no such command": (["--", "no-such-program"], "'no-such-program' was not found"),
     "no command and no module": ([], "nothing to run"),
+    "a mode that is none": (["--channel", "a=.", "--input-mode", "Tube", "--", "true"], "one of File, FastFile, Pipe"),
+    "a mode of no channel": (["--channel", "a=.", "--input-mode", "b=Pipe", "--", "true"], "no channel 'b'"),
+    "options of pipes without a pipe": (["--channel", "a=.", "--shuffle-seed", "1", "--", "true"], "--input-mode Pipe"),
+    "a shard that is none": (["--channel", "a=.", "--input-mode", "Pipe", "--shard", "2/2", "--", "true"], "from 0 to"),
+    "a seed that is none": (["-c", "a=.", "--input-mode", "Pipe", "--shuffle-seed", "x", "--", "true"], "0 or more"),
+    "a rate that is none": (["-c", "a=.", "--input-mode", "Pipe", "--pipe-rate", "0", "--", "true"], "0.001 or more"),
+    "two hosts at once": (
+        ["-c", "a=.", "-c", "b=.", "--input-mode", "Pipe", "--shard", "0/2", "--shard", "b=1/2", "--", "true"],
+        "one host of a job",
+    ),
+    "attributes of no manifest": (
+        ["-c", "a=.", "--input-mode", "Pipe", "--attribute-names", "x", "--data-type", "S3Prefix", "--", "true"],
+        "belongs to --data-type AugmentedManifestFile",
+    ),
     "a job name with a blank": (["--job-name", "my job", "--", "true"], "job name 'my job'"),
 }
 
@@ -110,3 +126,35 @@ def test_channels_come_through_pipes(tmp_path: Path) -> None:
     options = ["--output", "out", "--quiet", "--input-mode", "Pipe", "--channel", "train=train.csv"]
     assert main([*options, "--", "sh", "-c", wait + read]) == 0
     assert (tmp_path / "out" / "s3" / "logs" / "000.log").read_text() == "1,text\nPipe\n"
+
+
+def test_each_channel_has_a_mode_of_its_own_and_what_is_sent_is_as_asked(tmp_path: Path) -> None:
+    for name in ("train", "validation", "labels"):
+        (tmp_path / name).mkdir()
+        for number in range(4):
+            (tmp_path / name / f"{number}.csv.gz").write_bytes(gzip.compress(f"{name}{number}\n".encode()))
+    read = "cat $SAGEMAKER_BASE_DIR/input/data/train_0 $SAGEMAKER_BASE_DIR/input/config/*.json"
+    wait = "while [ ! -p $SAGEMAKER_BASE_DIR/input/data/train_0 ]; do sleep 0.01; done; "
+    channels = [f"--channel={name}={name}" for name in ("train", "validation", "labels")]
+    modes = ["--input-mode", "Pipe", "--input-mode", "validation=FastFile"]
+    sent = ["--gzip", "--shard", "train=1/2", "--shuffle-seed", "train=3", "--pipe-rate", "100"]
+    assert main(["--output", "out", "--quiet", *channels, *modes, *sent, "--", "sh", "-c", wait + read]) == 0
+    log = (tmp_path / "out" / "s3" / "logs" / "000.log").read_text()
+    lines = log.partition("{")[0].splitlines()
+    assert (len(lines), {line[:-1] for line in lines}) == (2, {"train"})
+    config = tmp_path / "out" / "opt-ml" / "input" / "config"
+    told = json.loads((config / "inputdataconfig.json").read_text())
+    assert {name: one["TrainingInputMode"] for name, one in told.items()} == {
+        "train": "Pipe",
+        "validation": "File",
+        "labels": "File",
+    }
+    assert told["train"]["S3DistributionType"] == "ShardedByS3Key"
+    resources = json.loads((config / "resourceconfig.json").read_text())
+    assert (resources["current_host"], resources["hosts"]) == ("algo-2", ["algo-1", "algo-2"])
+
+
+def test_the_help_names_every_option_that_is_read() -> None:
+    run = subprocess.run([RUN_LOCAL, "--help"], capture_output=True, text=True, check=True)
+    for option in ("input-mode", "attribute-names", "data-type", "shuffle-seed", "shard", "record-wrapper", "gzip"):
+        assert f"--{option}" in run.stdout

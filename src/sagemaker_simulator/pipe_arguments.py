@@ -1,0 +1,147 @@
+"""The part of the command line that says which channels come through pipes, and what is sent through them."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Literal, cast, get_args
+
+from sagemaker_simulator.configuration import RequestError
+from sagemaker_simulator.feeder import PipeManners
+from sagemaker_simulator.object_stream import DataType, PipeSource
+
+_MODES = ("File", "FastFile", "Pipe")
+_NEVER_PIPED = ("model", "labels")
+_OPTIONS = ("attribute_names", "data_type", "shuffle_seed", "shard", "pipe_rate")
+_FLAGS = ("record_wrapper", "gzip")
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """How one channel comes.
+
+    Attributes:
+        pipe: what is sent through pipes; `None` for a channel in File mode.
+        manners: how the pipes are fed.
+        distribution: `S3DistributionType`.
+        shard: this host's number and the number of hosts.
+    """
+
+    pipe: PipeSource | None = None
+    manners: PipeManners = field(default_factory=PipeManners)
+    distribution: Literal["FullyReplicated", "ShardedByS3Key"] = "FullyReplicated"
+    shard: tuple[int, int] = (0, 1)
+
+
+def add_pipe_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options; all but the flags hold for every channel in Pipe mode, or, as CHANNEL=VALUE, for one."""
+    group = parser.add_argument_group(
+        "input modes", "A value holds for all channels in Pipe mode, or, as CHANNEL=VALUE, for one (repeatable)."
+    )
+    for flag, form, meaning in (
+        (
+            "--input-mode",
+            "MODE",
+            f"{', '.join(_MODES)} (default: File); alone it holds for all channels but 'model', 'labels', '..._lst'",
+        ),
+        ("--attribute-names", "A,B", "the channel's file is an augmented manifest, of which these attributes are sent"),
+        ("--data-type", "TYPE", f"S3DataType: {', '.join(get_args(DataType))} (default: by --attribute-names)"),
+        ("--shuffle-seed", "N", "ShuffleConfig: objects, or lines of a manifest, come in another order in each epoch"),
+        ("--shard", "I/N", "ShardedByS3Key: objects of host I, from 0, of N hosts; the job is told of N hosts"),
+        ("--pipe-rate", "MB", "megabytes a second at most (default: as fast as can be)"),
+    ):
+        group.add_argument(flag, metavar=form, action="append", default=[], help=meaning)
+    group.add_argument(
+        "--record-wrapper", action="store_true", help="RecordWrapperType=RecordIO: each object or attribute is a record"
+    )
+    group.add_argument("--gzip", action="store_true", help="CompressionType=Gzip: objects are inflated on their way")
+
+
+def deliveries(options: argparse.Namespace, channels: Collection[str]) -> dict[str, Delivery]:
+    """How each channel comes.
+
+    Raises:
+        RequestError: an option is not of its form, names no channel, or none that comes in Pipe mode.
+    """
+    modes = _of_channels(options.input_mode, "--input-mode", channels)
+    for name, mode in modes.items():
+        _one_of(mode, _MODES, f"--input-mode {name}={mode}")
+    piped = [name for name in channels if _mode(name, modes) == "Pipe"]
+    given = {option: getattr(options, option) for option in _OPTIONS}
+    stray = next((name for name in (*_OPTIONS, *_FLAGS) if getattr(options, name) and not piped), None)
+    if stray is not None:
+        raise RequestError(f"--{stray.replace('_', '-')} is for channels in Pipe mode: give --input-mode Pipe as well")
+    values = {name: _of_channels(found, f"--{name.replace('_', '-')}", piped) for name, found in given.items()}
+    found = {}
+    for name in channels:
+        own = {option: value for option, by in values.items() if (value := by.get(name, by.get("")))}
+        found[name] = _delivery(own, options) if name in piped else Delivery()
+    if len({one.shard for one in found.values() if one.distribution == "ShardedByS3Key"}) > 1:
+        raise RequestError("--shard: this is one host of a job; give the same I/N to every channel")
+    return found
+
+
+def _mode(name: str, modes: Mapping[str, str]) -> str:
+    takes_default = name not in _NEVER_PIPED and not name.endswith("_lst")
+    return modes.get(name) or (modes.get("") if takes_default else None) or "File"
+
+
+def _of_channels(given: Iterable[str], option: str, channels: Collection[str]) -> dict[str, str]:
+    """Values by channel; that for all of them under an empty name."""
+    values: dict[str, str] = {}
+    for text in given:
+        name, equals, value = text.partition("=")
+        name, value = (name, value) if equals else ("", text)
+        if name and name not in channels:
+            raise RequestError(f"{option} {text}: there is no channel {name!r} that this could be for")
+        if name in values:
+            raise RequestError(f"{option} {text}: it is given more than once")
+        values[name] = value
+    return values
+
+
+def _delivery(own: Mapping[str, str], options: argparse.Namespace) -> Delivery:
+    attributes = tuple(name for name in own.get("attribute_names", "").split(",") if name)
+    data_type = own.get("data_type", "AugmentedManifestFile" if attributes else "S3Prefix")
+    _one_of(data_type, get_args(DataType), f"--data-type {data_type}")
+    if (data_type == "AugmentedManifestFile") != bool(attributes):
+        raise RequestError("--attribute-names belongs to --data-type AugmentedManifestFile, and that to it")
+    host, hosts = _shard(own.get("shard", "0/1"))
+    return Delivery(
+        PipeSource(
+            data_type=cast(DataType, data_type),
+            attributes=attributes,
+            wrapped=options.record_wrapper,
+            inflated=options.gzip,
+            shuffle_seed=int(_number(own["shuffle_seed"], "--shuffle-seed")) if "shuffle_seed" in own else None,
+            shard=(host, hosts),
+        ),
+        PipeManners(
+            bytes_per_second=_number(own["pipe_rate"], "--pipe-rate", 0.001) * 1e6 if "pipe_rate" in own else None
+        ),
+        "ShardedByS3Key" if "shard" in own else "FullyReplicated",
+        (host, hosts),
+    )
+
+
+def _one_of(value: str, allowed: Collection[str], what: str) -> None:
+    if value not in allowed:
+        raise RequestError(f"{what}: expected is one of {', '.join(allowed)}")
+
+
+def _number(text: str, option: str, least: float = 0.0) -> float:
+    try:
+        number = float(text)
+    except ValueError:
+        number = -1.0
+    if not least <= number < float("inf"):
+        raise RequestError(f"{option} {text}: a number of {least:g} or more is expected")
+    return number
+
+
+def _shard(text: str) -> tuple[int, int]:
+    host, _, hosts = text.partition("/")
+    if not (host.isdecimal() and hosts.isdecimal() and int(host) < int(hosts)):
+        raise RequestError(f"--shard {text}: the form is --shard I/N, with I from 0 to N - 1")
+    return int(host), int(hosts)
