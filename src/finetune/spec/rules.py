@@ -5,6 +5,7 @@ Source: https://docs.aws.amazon.com/sagemaker/latest/dg/debugger-built-in-rules.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 from finetune.errors import did_you_mean
@@ -14,7 +15,7 @@ Parameters = Mapping[str, float]
 DEFAULTS: Mapping[str, Parameters] = {
     "VanishingGradient": {"threshold": 1e-7},
     "ExplodingTensor": {"only_nan": 0},
-    "PoorWeightInitialization": {"threshold": 10.0, "distribution_range": 0.001, "patience": 5, "steps": 10},
+    "PoorWeightInitialization": {"threshold": 10.0},
     "LossNotDecreasing": {"num_steps": 10, "diff_percent": 0.0},
     "Overfit": {"start_step": 0, "patience": 1, "ratio_threshold": 0.1},
     "Overtraining": {"patience_train": 5, "patience_validation": 10, "delta": 0.1},
@@ -45,6 +46,24 @@ DEFAULTS: Mapping[str, Parameters] = {
     },
 }
 
+_CHOOSES = "chooses among saved tensors, and here each rule sees what it judges"
+REFUSED: Mapping[str, str] = {
+    **dict.fromkeys(("collection_names", "tensor_regex", "use_losses_collection", "activation_inputs_regex"), _CHOOSES),
+    **dict.fromkeys(("labels_regex", "predictions_regex", "argmax"), "says where answers are, which are known here"),
+    "scan_interval_us": "is the service's clock, and here a sample is ten steps",
+    "mode": "chooses a phase, and here each rule knows its own",
+    "equal_nan": "is not needed: ExplodingTensor tells of NaN",
+    "PoorWeightInitialization:distribution_range": "judges gradients, which VanishingGradient does",
+    "PoorWeightInitialization:patience": "judges the loss, which LossNotDecreasing does with its num_steps",
+    "PoorWeightInitialization:steps": "counts steps to judge, and here the weights are judged before the first",
+    "WeightUpdateRatio:num_steps": "is the length of an update, and here it is that of one step",
+    "LossNotDecreasing:increase_threshold_percent": "is for a rising loss, which never passes diff_percent anyway",
+}
+"""Parameters of the service's rules, by name or by rule and name, that would change nothing here, and why."""
+
+_TRUTHS = {"true": 1.0, "false": 0.0}
+_MAY_BE_NEGATIVE = frozenset(f"threshold_{kind}_{end}" for kind in ("tanh", "sigmoid") for end in ("min", "max"))
+
 
 def rules_of(text: str | None) -> dict[str, Parameters]:
     """Rules by name, with their parameters, from `all`, `None`, or `Name:parameter=value,Name`.
@@ -69,9 +88,21 @@ def rules_of(text: str | None) -> dict[str, Parameters]:
 
 def _setting(rule: str, text: str) -> tuple[str, float]:
     name, _, value = (part.strip() for part in text.partition("="))
+    reason = REFUSED.get(f"{rule}:{name}") or REFUSED.get(name)
+    if reason is not None:
+        raise ValueError(f"{rule}:{name} {reason}: leave it out")
     if name not in DEFAULTS[rule]:
         raise ValueError(f"{rule} has no parameter {name!r}: it has {', '.join(DEFAULTS[rule])}")
+    if name == "only_nan" and value.lower() in _TRUTHS:
+        return name, _TRUTHS[value.lower()]
+    return name, _number(f"{rule}:{name}", value, least=-math.inf if name in _MAY_BE_NEGATIVE else 0.0)
+
+
+def _number(name: str, text: str, least: float) -> float:
     try:
-        return name, float(value)
+        number = float(text)
     except ValueError:
-        raise ValueError(f"{rule}:{name} is {value!r}, expected a number") from None
+        raise ValueError(f"{name} is {text!r}, expected a number") from None
+    if not (math.isfinite(number) and number >= least):
+        raise ValueError(f"{name} is {text!r}, expected a finite number" + (" of 0 or more" if least == 0 else ""))
+    return number

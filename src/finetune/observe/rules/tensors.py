@@ -14,6 +14,7 @@ from torch.optim import Optimizer
 
 from finetune.observe.rules.activations import ActivationWatch, Silence
 from finetune.observe.rules.finding import Finding, Rules
+from finetune.observe.rules.measures import IsBad, alike, not_finite, of_gradient, of_weight
 
 EVERY_STEPS = 50
 _FIRST_STEPS = (0, 10)
@@ -77,6 +78,8 @@ class TensorWatch:
             "VanishingGradient", "ExplodingTensor", "PoorWeightInitialization", "WeightUpdateRatio", "AllZero",
             "UnchangedTensor", "DeadRelu", "SaturatedActivation",
         }  # fmt: skip
+        only_nan = rules.get("ExplodingTensor", {}).get("only_nan")
+        self._is_bad: IsBad = torch.isnan if only_nan else not_finite
         self._step: int | None = None
         self._tensors: dict[str, nn.Parameter] = {}
         self._before: list[Tensor] = []
@@ -107,7 +110,7 @@ class TensorWatch:
             if parameter.grad is not None and parameter.dim() >= 2
         }
         self._before = [parameter.detach().clone() for parameter in self._tensors.values()]
-        self._gradients = [_of_gradient(p.grad) for p in self._tensors.values() if p.grad is not None]
+        self._gradients = [of_gradient(p.grad, self._is_bad) for p in self._tensors.values() if p.grad is not None]
 
     @torch.no_grad()
     def updated(self, loss: Tensor) -> list[Finding]:
@@ -121,7 +124,13 @@ class TensorWatch:
         parameters = self._rules.get("UnchangedTensor", {"rtol": 0.0})
         step = self._step
         rows = [
-            torch.stack([*gradient, *_of_weight(before, after.detach(), parameters["rtol"]), _alike(before, step)])
+            torch.stack(
+                [
+                    *gradient,
+                    *of_weight(before, after.detach(), parameters["rtol"], self._is_bad),
+                    alike(before, step),
+                ]
+            )
             for gradient, before, after in zip(self._gradients, self._before, self._tensors.values(), strict=True)
         ]
         self._before, self._gradients = [], []
@@ -200,7 +209,7 @@ class TensorWatch:
             if bad:
                 fire(
                     "ExplodingTensor",
-                    f"{bad:,.0f} values are not finite",
+                    f"{bad:,.0f} values are not {'numbers' if rules['ExplodingTensor']['only_nan'] else 'finite'}",
                     "lower learning_rate to a tenth.",
                     grave=True,
                 )
@@ -257,30 +266,3 @@ def _look_of(state: Mapping[str, Any], rules: Rules) -> _Look:
             raise ValueError(f"a look at {len(names)} tensors has numbers of another form")
     known = tuple(one for one in silences if one.rule in rules)
     return _Look(int(state["step"]), names, numbers, loss, float(state["rate"]), known)
-
-
-def _of_gradient(gradient: Tensor) -> list[Tensor]:
-    size = gradient.abs().float()
-    zero = size == 0
-    # Most rows of an embedding see no record of a batch: the mean is that of what was touched.
-    mean = size.sum() / (zero.numel() - zero.sum()).clamp(min=1)
-    return [mean, (~size.isfinite()).sum().float(), zero.float().mean()]
-
-
-def _of_weight(before: Tensor, after: Tensor, rtol: float) -> list[Tensor]:
-    change = (after - before).abs()
-    return [
-        before.norm().float(),
-        (~after.isfinite()).sum().float(),
-        (after == 0).float().mean(),
-        change.norm().float(),
-        (change - rtol * after.abs()).max().float(),
-    ]
-
-
-def _alike(weights: Tensor, step: int) -> Tensor:
-    """1 where all units of a layer begin alike; a last layer may begin with zeros: its classes tell its units apart."""
-    if step > 0 or weights.shape[0] < 2:
-        return torch.zeros((), device=weights.device)
-    flat = weights.flatten(1)
-    return ((flat == flat[:1]).all() & (flat != 0).any()).float()

@@ -1,0 +1,191 @@
+"""Does every parameter of every rule decide something? What it says by default, it does not say with another value."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional
+
+from finetune.observe.rules.curves import Course, judge_balance, judge_classes, judge_curves
+from finetune.observe.rules.finding import Finding, Rules
+from finetune.observe.rules.machine import Sample, judge_machine, judge_steps
+from finetune.observe.rules.tensors import TensorWatch
+from finetune.spec.rules import DEFAULTS, REFUSED, rules_of
+
+Situation = Callable[[Rules], list[Finding]]
+
+
+def course(train: list[float], validation: list[float], accuracy: list[float]) -> Situation:
+    rows = [
+        {"train:loss": a, "train:accuracy": 0.5, "validation:loss": b, "validation:accuracy": c}
+        for a, b, c in zip(train, validation, accuracy, strict=True)
+    ]
+    return lambda rules: judge_curves(Course(rows, steps_per_epoch=4, validated=500), rules)
+
+
+def machine(gpu: float, cpu: float, waiting: float, memory: float, *, grows: float = 0.0) -> Situation:
+    samples = [Sample(gpu, cpu, waiting, memory + grows * at / 1200) for at in range(1200)]
+    samples[:400] = [replace(one, gpu=min(gpu, 1.0)) if gpu > 80 and not grows else one for one in samples[:400]]
+    return lambda rules: judge_machine(samples, rules, 1)
+
+
+def training(
+    rate: float = 0.003, steps: int = 160, activation: type[nn.Module] = nn.ReLU, **changes: float
+) -> Situation:
+    """A small network whose weights or biases were filled, such as `weight0=0`, or scaled, such as `times2=1e-9`."""
+
+    def train(rules: Rules) -> list[Finding]:
+        torch.manual_seed(0)
+        module = nn.Sequential(nn.Linear(6, 32), activation(), nn.Linear(32, 32), activation(), nn.Linear(32, 3))
+        with torch.no_grad():
+            for name, value in changes.items():
+                layer = module[int(name[-1])]
+                assert isinstance(layer, nn.Linear)
+                if name.startswith("times"):
+                    layer.weight.mul_(value)
+                else:
+                    getattr(layer, name[:-1]).fill_(value)
+        optimizer = torch.optim.SGD([{"params": list(module.parameters()), "lr": rate, "peak_lr": rate}])
+        watch = TensorWatch(module, optimizer, rules, scaled=False, classes=3)
+        found: list[Finding] = []
+        for step in range(steps):
+            inputs = torch.randn(1024, 6, generator=torch.Generator().manual_seed(step))
+            watch.begin(step)
+            loss = functional.cross_entropy(module(inputs), inputs[:, :3].argmax(dim=1))
+            loss.backward()  # type: ignore[no-untyped-call]  # untyped in torch
+            if watch.looking:
+                watch.graded()
+            optimizer.step()
+            optimizer.zero_grad()
+            found += watch.updated(loss.detach())
+        return found + watch.read()
+
+    return train
+
+
+def imbalance(rules: Rules) -> list[Finding]:
+    return judge_balance({"a": 1000, "b": 50}, rules, weighed=False)
+
+
+def mistaken(rules: Rules) -> list[Finding]:
+    return judge_classes({"a": 0.9, "b": 0.1}, {"a": 1000, "b": 200}, rules)
+
+
+FLAT = course([2.0] * 5, [2.0] * 5, [0.2] * 5)
+WORSE = course([2, 1, 0.5, 0.1, 0.01], [2, 1.2, 1.1, 1.4, 1.9], [0.4, 0.7, 0.8, 0.72, 0.65])
+RESTING = course([2, 1, *[0.5] * 12], [2, 1, *[0.9] * 12], [0.3, 0.7, *[0.8] * 12])
+DEAD, TANH, SIGMOID = training(bias0=-100.0), training(activation=nn.Tanh, bias0=50.0), training(
+    activation=nn.Sigmoid, bias0=50.0
+)  # fmt: skip
+TANH_LOW, SIGMOID_LOW = training(activation=nn.Tanh, bias0=-50.0), training(activation=nn.Sigmoid, bias0=-50.0)
+LONG, SLOW, SHORT = training(1e5, 20), training(1e-4, 120), training(1e-12, 120)
+CPU, IO, LOW = machine(2, 97, 10, 80), machine(2, 10, 90, 80), machine(40, 50, 1, 90)
+UNEVEN, SMALL = machine(95, 40, 1, 90), machine(40, 50, 1, 20)
+STEPS = [0.1] * 500 + [5.0] * 15
+BUSY_AT_LAST = [Sample(40, 50, 1, 20)] * 1180 + [Sample(95, 50, 1, 20)] * 20
+# Rule and parameter: what makes the rule speak, and a value with which the same is in order.
+DECISIVE: Mapping[tuple[str, str], tuple[Situation, float]] = {
+    ("VanishingGradient", "threshold"): (training(times2=1e-9), 1e-30),
+    ("ExplodingTensor", "only_nan"): (training(rate=3e38, steps=1, times4=1e3), 1),
+    ("PoorWeightInitialization", "threshold"): (training(times4=1000.0), 1e6),
+    ("LossNotDecreasing", "num_steps"): (FLAT, 100),
+    ("LossNotDecreasing", "diff_percent"): (course([2, 1.9, 1.8, 1.7, 1.6], [2.0] * 5, [0.2] * 5), 50),
+    ("Overfit", "start_step"): (WORSE, 1000),
+    ("Overfit", "patience"): (WORSE, 5),
+    ("Overfit", "ratio_threshold"): (WORSE, 1.0),
+    ("Overtraining", "patience_train"): (RESTING, 100),
+    ("Overtraining", "patience_validation"): (RESTING, 100),
+    ("Overtraining", "delta"): (course([2 - 0.005 * at for at in range(14)], [2.0] * 14, [0.5] * 14), 0.001),
+    ("DeadRelu", "threshold_inactivity"): (DEAD, 0),
+    ("DeadRelu", "threshold_layer"): (DEAD, 100),
+    ("SaturatedActivation", "threshold_tanh_min"): (TANH_LOW, -1000),
+    ("SaturatedActivation", "threshold_tanh_max"): (TANH, 1000),
+    ("SaturatedActivation", "threshold_sigmoid_min"): (SIGMOID_LOW, -1000),
+    ("SaturatedActivation", "threshold_sigmoid_max"): (SIGMOID, 1000),
+    ("SaturatedActivation", "threshold_inactivity"): (TANH, 0),
+    ("SaturatedActivation", "threshold_layer"): (TANH, 100),
+    ("WeightUpdateRatio", "large_threshold"): (LONG, 1e30),
+    ("WeightUpdateRatio", "small_threshold"): (SHORT, 0),
+    ("WeightUpdateRatio", "epsilon"): (LONG, 1e30),
+    ("AllZero", "threshold"): (DEAD, 101),
+    ("UnchangedTensor", "num_steps"): (SHORT, 100),
+    ("UnchangedTensor", "rtol"): (SLOW, 0),
+    ("UnchangedTensor", "atol"): (SLOW, 0),
+    ("ClassImbalance", "threshold_imbalance"): (imbalance, 30),
+    ("ClassImbalance", "threshold_misprediction"): (mistaken, 0.95),
+    ("ClassImbalance", "samples"): (imbalance, 5000),
+    ("CPUBottleneck", "threshold"): (CPU, 100),
+    ("CPUBottleneck", "gpu_threshold"): (CPU, 1),
+    ("CPUBottleneck", "cpu_threshold"): (CPU, 99),
+    ("CPUBottleneck", "patience"): (CPU, 5000),
+    ("GPUMemoryIncrease", "increase"): (machine(95, 40, 1, 50, grows=30), 50),
+    ("GPUMemoryIncrease", "patience"): (machine(95, 40, 1, 50, grows=30), 5000),
+    ("GPUMemoryIncrease", "window"): (machine(95, 40, 1, 50, grows=30), 1200),
+    ("LowGPUUtilization", "threshold_p95"): (LOW, 30),
+    ("LowGPUUtilization", "threshold_p5"): (UNEVEN, 0),
+    ("LowGPUUtilization", "window"): (UNEVEN, 500),
+    ("LowGPUUtilization", "patience"): (LOW, 5000),
+    ("IOBottleneck", "threshold"): (IO, 100),
+    ("IOBottleneck", "gpu_threshold"): (IO, 1),
+    ("IOBottleneck", "io_threshold"): (IO, 95),
+    ("IOBottleneck", "patience"): (IO, 5000),
+    ("StepOutlier", "stddev"): (lambda rules: judge_steps(STEPS, rules, 1), 50),
+    ("StepOutlier", "n_outliers"): (lambda rules: judge_steps(STEPS, rules, 1), 20),
+    ("BatchSize", "cpu_threshold_p95"): (SMALL, 40),
+    ("BatchSize", "gpu_threshold_p95"): (SMALL, 30),
+    ("BatchSize", "gpu_memory_threshold_p95"): (SMALL, 10),
+    ("BatchSize", "patience"): (SMALL, 5000),
+    ("BatchSize", "window"): (lambda rules: judge_machine(BUSY_AT_LAST, rules, 1), 20),
+}
+# What these parameters do shows beside another value than the default of their neighbour.
+BESIDE: Mapping[tuple[str, str], Mapping[str, float]] = {
+    ("UnchangedTensor", "rtol"): {"rtol": 1000.0, "atol": 0.0},
+    ("UnchangedTensor", "atol"): {"rtol": 0.0, "atol": 1e-4},
+    ("LowGPUUtilization", "window"): {"window": 1200},
+    ("LowGPUUtilization", "threshold_p5"): {"window": 1200},
+    ("WeightUpdateRatio", "epsilon"): {"small_threshold": 0.0},
+}
+
+
+def test_every_parameter_of_every_rule_is_here() -> None:
+    assert set(DECISIVE) == {(rule, name) for rule, parameters in DEFAULTS.items() for name in parameters}
+    assert len(DEFAULTS) == 18
+
+
+@pytest.mark.parametrize(("rule", "name"), DECISIVE)
+def test_a_parameter_decides(rule: str, name: str) -> None:
+    situation, value = DECISIVE[rule, name]
+    before = {**DEFAULTS[rule], **BESIDE.get((rule, name), {})}
+    after = {**before, name: value}
+    told = [{one.rule for one in situation({rule: parameters})} for parameters in (before, after)]
+    assert sorted(told, key=len) == [set(), {rule}]
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_a_parameter_that_would_change_nothing_is_refused_with_a_reason(name: str) -> None:
+    rule, _, parameter = name.rpartition(":")
+    with pytest.raises(ValueError, match="leave it out"):
+        rules_of(f"{rule or 'Overfit'}:{parameter}=1")
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("Overfit:patience=-1", "expected a finite number of 0 or more"),
+        ("Overfit:patience=nan", "expected a finite number"),
+        ("Overfit:patience=inf", "expected a finite number"),
+        ("ExplodingTensor:only_nan=perhaps", "expected a number"),
+    ],
+)
+def test_a_value_that_means_nothing_is_refused(text: str, said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        rules_of(text)
+
+
+def test_the_services_way_to_write_truths_and_negative_bounds_is_understood() -> None:
+    assert rules_of("ExplodingTensor:only_nan=True")["ExplodingTensor"]["only_nan"] == 1
+    assert rules_of("SaturatedActivation:threshold_tanh_min=-2")["SaturatedActivation"]["threshold_tanh_min"] == -2
