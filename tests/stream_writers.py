@@ -83,3 +83,12 @@ def beside(content: bytes, sizes: Sequence[int]) -> Iterator[memoryview]:
         for chunk in cut(part, sizes):
             yield view[at : at + len(chunk)]
             at += len(chunk)
+
+
+def protobuf_record(features: Mapping[str, bytes], labels: Mapping[str, bytes]) -> bytes:
+    """A record of the platform whose features and labels hold bytes."""
+    return b"".join(
+        _field(number, _field(1, name.encode()) + _field(2, _field(9, _field(1, content))))
+        for number, values in ((1, features), (2, labels))
+        for name, content in values.items()
+    )
