@@ -10,7 +10,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
 from typing import Literal, Self
 
-Fault = Literal["none", "unavailable", "denied", "cut off", "cut off half-way"]
+Fault = Literal["none", "unavailable", "denied", "silent", "cut off", "cut off half-way"]
 Decision = Callable[[str, str], Fault]
 
 _DENIED = b"<?xml version='1.0'?><Error><Code>AccessDenied</Code><Message>Access Denied</Message></Error>"
@@ -33,6 +33,7 @@ class FlakyServer:
     port: int
     decide: Decision = no_fault
     seen: list[tuple[str, str]] = field(default_factory=list)
+    over: threading.Event = field(default_factory=threading.Event)
 
     def __enter__(self) -> Self:
         front = self
@@ -55,6 +56,7 @@ class FlakyServer:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.over.set()
         self._server.shutdown()
         self._thread.join()
         self._server.server_close()
@@ -67,7 +69,9 @@ class FlakyServer:
         body = request.rfile.read(int(request.headers.get("Content-Length", 0)))
         self.seen.append((request.command, request.path))
         fault = self.decide(request.command, request.path)
-        if fault == "cut off":
+        if fault == "silent":
+            self.over.wait()
+        if fault in {"silent", "cut off"}:
             request.close_connection = True
         elif fault == "unavailable":
             self._send(request, 503, [], b"")

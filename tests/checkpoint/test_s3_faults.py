@@ -15,7 +15,7 @@ from checkpoint.flaky_server import Decision, Fault, no_fault
 from checkpoint.states import about, is_state_of, parts_at
 from finetune.checkpoint import BackgroundWriter, CheckpointStore, take_snapshot
 from finetune.checkpoint.s3 import S3Mirror
-from finetune.checkpoint.s3_access import S3Location
+from finetune.checkpoint.s3_access import Patience, S3Location
 from finetune.errors import JobError, PlatformError, UserError
 
 
@@ -62,7 +62,7 @@ def test_places_in_s3(uri: str, bucket: str, prefix: str) -> None:
 
 
 def test_a_bucket_that_is_not_there(s3: S3, tmp_path: Path) -> None:
-    mirror = S3Mirror(CheckpointStore(tmp_path), S3Location("nobodys-bucket", ""), attempts=2)
+    mirror = S3Mirror(CheckpointStore(tmp_path), S3Location("nobodys-bucket", ""), Patience(2))
     with pytest.raises(UserError, match="no bucket 'nobodys-bucket'"):
         mirror.restore()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,12 +15,15 @@ import pytest
 from moto.server import ThreadedMotoServer
 
 from checkpoint.flaky_server import Fault, FlakyServer
+from finetune.checkpoint import s3
 from finetune.checkpoint.layout import MANIFEST
+from finetune.checkpoint.s3_access import Patience
 from interruptions.jobs import text_job
 from interruptions.moments import after_line
 from interruptions.results import account_in, assert_same_bits, left_in
 from interruptions.starts import Disturbance, Ended, Zygote, start
-from sagemaker_simulator import Storage, TrainingJob
+from sagemaker_simulator import Storage, TrainingJob, lay_out
+from whole_jobs import run_here
 
 BUCKET = "kept-by-the-job"
 CREDENTIALS = {"AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "b", "AWS_DEFAULT_REGION": "us-east-1"}
@@ -127,3 +131,33 @@ def test_a_server_that_is_not_there_at_the_start(place: Place, zygote: Zygote, t
     ended = start(zygote, place.job, tmp_path / "opt-ml")
     assert ended.exit_code == 2, ended.log
     assert "could not be reached" in ended.folder.failure.read_text("utf-8")
+
+
+@pytest.mark.slow
+def test_a_server_that_takes_requests_and_never_answers_does_not_keep_a_stopped_job(
+    place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In this process, where waiting can be made short: requests are given up after a second, not after 20."""
+    monkeypatch.setattr(s3, "Patience", lambda: Patience(read_seconds=1.0, stop_seconds=1.0))
+    for name, value in place.job.request.environment.items():
+        monkeypatch.setenv(name, value)
+
+    def silent(method: str, path: str) -> Fault:
+        if method != "PUT" or "/step-" not in path:
+            return "none"
+        if path.endswith(MANIFEST):
+            os.kill(os.getpid(), signal.SIGTERM)
+        return "silent" if path.endswith(MANIFEST) else "none"
+
+    place.front.decide = silent
+    folder = lay_out(tmp_path / "opt-ml", place.job.request)
+    stopped = run_here(folder)
+    assert stopped.exit_code == 0, stopped.log
+    assert "within 1 s after the job was asked to stop. Not sent: " in stopped.log
+    assert "Stopped in order; the model is exported as far as it came." in stopped.log
+    # Nothing of what was learnt is lost where the folder is still there.
+    place.fail("none")
+    rest = run_here(folder)
+    assert rest.exit_code == 0, rest.log
+    assert "Resumed from" in rest.log
+    assert_same_bits(left_in(folder), left_in(place.whole.folder))

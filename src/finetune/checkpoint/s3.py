@@ -7,7 +7,7 @@ several: so what comes back is trusted as little as what lies in a folder.
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from boto3.s3.transfer import TransferConfig
@@ -17,9 +17,9 @@ from finetune.checkpoint.layout import IGNORED_SUFFIX, MANIFEST, CheckpointName,
 from finetune.checkpoint.manifest import MAX_MANIFEST_BYTES, About, Manifest, UnusableError, parse_manifest
 from finetune.checkpoint.reading import LoadedCheckpoint, check_hashes, read_manifest
 from finetune.checkpoint.retention import Candidate, expired, remove
-from finetune.checkpoint.s3_access import S3_FAILURES, S3Location, connect, explain
+from finetune.checkpoint.s3_access import S3_FAILURES, Patience, S3Location, connect, explain
 from finetune.checkpoint.snapshot import Snapshot
-from finetune.checkpoint.store import CheckpointStore
+from finetune.checkpoint.store import CheckpointStore, TooLateError
 from finetune.errors import PlatformError
 
 logger = logging.getLogger(__name__)
@@ -31,20 +31,31 @@ _Listing = Mapping[CheckpointName, Mapping[str, int]]
 class S3Mirror:
     """A store whose checkpoints are also in S3; to be used in the store's place."""
 
-    def __init__(self, store: CheckpointStore, location: S3Location, *, attempts: int = 5) -> None:
+    def __init__(
+        self,
+        store: CheckpointStore,
+        location: S3Location,
+        patience: Patience | None = None,
+        asked_to_stop: Callable[[], float] = lambda: 0.0,
+    ) -> None:
         """Make a client; nothing is sent yet.
 
         Args:
             store: where checkpoints are written first; its `keep` holds in S3 too.
             location: of the checkpoints' folders in S3.
-            attempts: how often each request is tried before it counts as failed.
+            patience: how long S3 is waited for.
+            asked_to_stop: seconds since the job was asked to stop, 0 where it was not.
 
         Raises:
             UserError: the environment does not allow a client.
         """
         self._store = store
         self._location = location
-        self._client = connect(attempts)
+        self._patience = patience or Patience()
+        self._asked_to_stop = asked_to_stop
+        self._restoring = False
+        self._client = connect(self._patience)
+        self._client.meta.events.register("before-send.s3", self._refuse_when_late)
         self._manifests: dict[CheckpointName, Manifest | UnusableError] = {}
         self._transfer = TransferConfig(multipart_chunksize=32 << 20, max_concurrency=4)
 
@@ -54,11 +65,20 @@ class S3Mirror:
         Raises:
             UserError: bucket, permissions or credentials are wrong.
             PlatformError: S3 does not answer, or the folder cannot be used.
+            TooLateError: the job was asked to stop meanwhile.
         """
+        self._restoring = True
+        try:
+            return self._restored()
+        finally:
+            self._restoring = False
+
+    def _restored(self) -> LoadedCheckpoint | None:
         try:
             self._check_writing()
             listing = self._list()
         except S3_FAILURES as error:
+            self._refuse_when_late()
             raise explain(error, self._location) from error
         local = self._store.restore()
         self._store.skip_serials(listing)
@@ -80,13 +100,19 @@ class S3Mirror:
             self._upload(name)
             self._remove_expired()
         except S3_FAILURES as error:
-            self._warn(name, explain(error, self._location))
-        except (UnusableError, OSError) as error:
-            self._warn(name, error)
+            self._warn(name, str(explain(error, self._location)))
+        except (UnusableError, OSError, TooLateError) as error:
+            self._warn(name, str(error))
         return name
 
-    def _warn(self, name: CheckpointName, error: Exception) -> None:
-        logger.warning("checkpoint %s is in its folder, but its copy to S3 failed; the job goes on. %s", name, error)
+    def _refuse_when_late(self, *_: object, **__: object) -> None:
+        """Asked before every request, and while bytes are sent: a start that is stopped has nothing to wait for."""
+        limit = 0.0 if self._restoring else self._patience.stop_seconds
+        if self._asked_to_stop() > limit:
+            raise TooLateError(f"S3 did not take part within {limit:.0f} s after the job was asked to stop.")
+
+    def _warn(self, name: CheckpointName, reason: str) -> None:
+        logger.warning("checkpoint %s is in its folder, but its copy to S3 failed; the job goes on. %s", name, reason)
 
     def _check_writing(self) -> None:
         """Find out now, not at the first checkpoint, whether the job may write."""
@@ -113,10 +139,18 @@ class S3Mirror:
     def _upload(self, name: CheckpointName) -> None:
         folder = self._store.folder / str(name)
         manifest = read_manifest(folder, name)
-        for file in [*manifest.files, MANIFEST]:
-            self._client.upload_file(
-                str(folder / file), self._location.bucket, self._key(name, file), Config=self._transfer
-            )
+        files = [*manifest.files, MANIFEST]
+        for number, file in enumerate(files):
+            try:
+                self._client.upload_file(
+                    str(folder / file),
+                    self._location.bucket,
+                    self._key(name, file),
+                    Callback=self._refuse_when_late,
+                    Config=self._transfer,
+                )
+            except TooLateError as error:
+                raise TooLateError(f"{error} Not sent: {', '.join(files[number:])}") from error
         self._manifests[name] = manifest
 
     def _fetched(self, name: CheckpointName, sizes: Mapping[str, int]) -> bool:
@@ -133,6 +167,7 @@ class S3Mirror:
             logger.warning("checkpoint %s in S3 is passed over: %s", name, error)
             return False
         except S3_FAILURES as error:
+            self._refuse_when_late()  # an older one would be taken up, and its successor taken for the newest
             logger.warning("checkpoint %s in S3 is passed over. %s", name, explain(error, self._location))
             return False
         except OSError as error:
@@ -162,7 +197,11 @@ class S3Mirror:
         for file in manifest.files:
             target = unfinished(folder, file)
             self._client.download_file(
-                self._location.bucket, self._key(manifest.name, file), str(target), Config=self._transfer
+                self._location.bucket,
+                self._key(manifest.name, file),
+                str(target),
+                Callback=self._refuse_when_late,
+                Config=self._transfer,
             )
         check_hashes({unfinished(folder, file): entry for file, entry in manifest.files.items()})
 

@@ -29,6 +29,24 @@ _CREDENTIALS = (NoCredentialsError, PartialCredentialsError, CredentialRetrieval
 
 
 @dataclass(frozen=True, slots=True)
+class Patience:
+    """How long S3 is waited for.
+
+    Attributes:
+        attempts: how often each request is tried before it counts as failed; the pauses between them double, to 20 s.
+        connect_seconds: for a connection.
+        read_seconds: for the next bytes of an answer.
+        stop_seconds: after which a job that was asked to stop sends no further request. What is on its way then is
+            given up within `read_seconds`, so a job ends within the 120 s of the platform whatever S3 does.
+    """
+
+    attempts: int = 5
+    connect_seconds: float = 5.0
+    read_seconds: float = 20.0
+    stop_seconds: float = 45.0
+
+
+@dataclass(frozen=True, slots=True)
 class S3Location:
     """A bucket and the beginning of every key in it: empty, or with a slash at its end."""
 
@@ -55,16 +73,17 @@ class S3Location:
         return f"s3://{self.bucket}/{self.prefix}"
 
 
-def connect(attempts: int) -> Any:  # noqa: ANN401 - boto3 makes its clients' types at run time
+def connect(patience: Patience) -> Any:  # noqa: ANN401 - boto3 makes its clients' types at run time
     """Return an S3 client; endpoint, region and credentials come from the environment, as everywhere with boto3.
-
-    Args:
-        attempts: how often a request is tried; the pause before each further one doubles, to 20 s at most.
 
     Raises:
         UserError: the environment names an endpoint or a profile that cannot be.
     """
-    config = Config(retries={"mode": "standard", "total_max_attempts": attempts}, connect_timeout=5, read_timeout=20)
+    config = Config(
+        retries={"mode": "standard", "total_max_attempts": patience.attempts},
+        connect_timeout=patience.connect_seconds,
+        read_timeout=patience.read_seconds,
+    )
     try:
         return boto3.session.Session().client("s3", config=config)
     except (ValueError, BotoCoreError) as error:

@@ -26,6 +26,10 @@ from finetune.errors import PlatformError
 logger = logging.getLogger(__name__)
 
 
+class TooLateError(Exception):
+    """The job was asked to stop, and there is no time left for this; the message says for what."""
+
+
 class CheckpointStore:
     """The checkpoints of one job in a folder, which the platform may be copying at the same time.
 

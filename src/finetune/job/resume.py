@@ -15,8 +15,10 @@ from finetune.checkpoint.layout import CheckpointName
 from finetune.checkpoint.manifest import About, Specification
 from finetune.checkpoint.reading import LoadedCheckpoint
 from finetune.checkpoint.snapshot import Snapshot
-from finetune.checkpoint.store import CheckpointStore
+from finetune.checkpoint.store import CheckpointStore, TooLateError
 from finetune.checkpoint.writer import BackgroundWriter
+from finetune.contract.interruption import Interruption
+from finetune.data.record import Stopped
 from finetune.errors import UserError
 from finetune.job.inputs import Inputs, Part
 from finetune.models.backbone import Backbone
@@ -51,7 +53,7 @@ class Store(Protocol):
         ...
 
 
-def open_store(folder: Path, spec: CheckpointSpec) -> Store:
+def open_store(folder: Path, spec: CheckpointSpec, interruption: Interruption) -> Store:
     """The checkpoints below `folder`, copied to S3 where the user names a place there.
 
     Raises:
@@ -63,7 +65,7 @@ def open_store(folder: Path, spec: CheckpointSpec) -> Store:
     from finetune.checkpoint.s3 import S3Mirror  # with boto3, which most jobs need not wait for
     from finetune.checkpoint.s3_access import S3Location
 
-    return S3Mirror(store, S3Location.parse(spec.s3_uri))
+    return S3Mirror(store, S3Location.parse(spec.s3_uri), asked_to_stop=lambda: interruption.seconds_ago)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,13 +84,18 @@ class Kept:
 
 @contextmanager
 def keeping(
-    folder: Path | None, spec: CheckpointSpec, specification: Specification, state: TrainingState
+    folder: Path | None,
+    spec: CheckpointSpec,
+    specification: Specification,
+    state: TrainingState,
+    interruption: Interruption,
 ) -> Iterator[Kept]:
     """Take up the newest checkpoint, and write further ones beside training until the context is left.
 
     Raises:
         UserError: the checkpoint is one of another request, or one is required and there is none.
         PlatformError: the folder cannot be read.
+        Stopped: the job was asked to stop while it waited for a checkpoint.
     """
     if folder is None:
         if spec.resume == "required":
@@ -96,8 +103,11 @@ def keeping(
         yield Kept(NoCheckpoints(), 0.0, lambda: (0.0, 0.0))
         return
     began = time.monotonic()
-    store = open_store(folder, spec)
-    resumed = take_up(store, spec, specification, state)
+    store = open_store(folder, spec, interruption)
+    try:
+        resumed = take_up(store, spec, specification, state)
+    except TooLateError as error:
+        raise Stopped from error
     load_seconds = time.monotonic() - began
     with BackgroundWriter(store) as writer:
         checkpoints = Checkpointing(writer, specification, Cadence(spec.interval_steps, spec.interval_seconds))

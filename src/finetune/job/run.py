@@ -139,7 +139,7 @@ def train(job: Prepared, folder: Path | None) -> Trained:
     recorder = Recorder(teller, events, hook)
     observer = watch(job.inputs, job.spec, training, recorder, findings)
     start = StartingPoint(job.backbone, job.plan.ever_trainable)
-    with keeping(folder, job.spec.checkpoint, specification, state) as kept:
+    with keeping(folder, job.spec.checkpoint, specification, state, job.interruption) as kept:
         book.begin(state.progress.step, kept.load_seconds)
         observer.begin()
         failure = None

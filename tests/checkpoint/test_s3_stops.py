@@ -1,0 +1,114 @@
+"""A job that is asked to stop does not wait for an S3 that takes connections and never answers."""
+
+from __future__ import annotations
+
+import gc
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import torch
+
+from checkpoint.conftest import S3
+from checkpoint.flaky_server import Fault
+from checkpoint.states import Holder, about, parts_at
+from finetune.checkpoint import BackgroundWriter, CheckpointStore, take_snapshot
+from finetune.checkpoint.s3 import S3Mirror
+from finetune.checkpoint.s3_access import Patience, S3Location
+from finetune.checkpoint.store import TooLateError
+
+SHORT = Patience(attempts=4, connect_seconds=5.0, read_seconds=1.0, stop_seconds=30.0)
+
+
+@dataclass
+class Asked:
+    """How long ago the job was asked to stop; 0 for not at all."""
+
+    seconds: float = 0.0
+
+    def __call__(self) -> float:
+        return self.seconds
+
+    def when(self, seconds: float, method: str, end: str, fault: Fault = "silent") -> Callable[[str, str], Fault]:
+        """Be asked, so long ago, by the first request of this kind; this and all others get no answer."""
+
+        def decide(asked_method: str, path: str) -> Fault:
+            if asked_method == method and path.partition("?")[0].endswith(end):
+                self.seconds = seconds
+            return fault if self.seconds else "none"
+
+        return decide
+
+
+def mirror(s3: S3, folder: Path, asked: Asked) -> S3Mirror:
+    return S3Mirror(CheckpointStore(folder), S3Location(s3.bucket, "jobs/one/"), SHORT, asked)
+
+
+@pytest.mark.parametrize(
+    ("file", "left"),
+    [("model.safetensors", "model.safetensors, model.json"), ("manifest.json", "manifest.json")],
+)
+def test_a_request_that_gets_no_answer_is_not_repeated(
+    s3: S3, tmp_path: Path, file: str, left: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    asked = Asked()
+    s3.front.decide = asked.when(31.0, "PUT", file)
+    name = mirror(s3, tmp_path, asked).write(take_snapshot(parts_at(1)), about(1))
+    assert sum(path.endswith(file) for _, path in s3.front.seen) == 1
+    assert f"checkpoint {name} is in its folder, but its copy to S3 failed" in caplog.text
+    assert f"within 30 s after the job was asked to stop. Not sent: {left}" in caplog.text
+    newest = CheckpointStore(tmp_path).newest_complete()
+    assert newest is not None
+    assert newest.manifest.name == name
+
+
+def test_nothing_is_sent_when_time_is_over(s3: S3, tmp_path: Path) -> None:
+    """Neither what is in flight nor the last state after it."""
+    asked = Asked()
+    s3.front.decide = asked.when(31.0, "PUT", "model.safetensors")
+    with BackgroundWriter(mirror(s3, tmp_path, asked)) as writer:
+        for step in (1, 2):
+            writer.submit(take_snapshot(parts_at(step)), about(step, kind="interruption"))
+    assert len(s3.front.seen) == 1
+    assert len(CheckpointStore(tmp_path).names()) == 2
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_a_large_file_is_given_up_within(s3: S3, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    asked = Asked()
+    s3.front.decide = asked.when(31.0, "PUT", "model.safetensors", "none")
+    state = {"weight": torch.zeros(100 << 20, dtype=torch.uint8)}
+    mirror(s3, tmp_path, asked).write(take_snapshot({"model": Holder(state)}), about(1))
+    assert "Not sent: model.safetensors, model.json, manifest.json" in caplog.text
+    gc.collect()  # what was given up leaves a file open, which warns when it is collected
+
+
+def test_while_there_is_time_a_request_is_repeated(s3: S3, tmp_path: Path) -> None:
+    asked = Asked(1.0)
+    faults: list[Fault] = ["silent", "silent"]
+    s3.front.decide = lambda method, path: faults.pop() if faults else "none"
+    mirror(s3, tmp_path, asked).write(take_snapshot(parts_at(1)), about(1))
+    assert not faults
+    assert len(s3.checkpoints()) == 1
+
+
+@pytest.mark.parametrize(
+    ("method", "end"), [("PUT", "write-check.sagemaker-ignore"), ("GET", "/"), ("GET", "model.safetensors")]
+)
+def test_a_start_that_is_stopped_waits_no_longer_and_takes_up_nothing_older(
+    s3: S3, tmp_path: Path, method: str, end: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    earlier = mirror(s3, tmp_path / "first", Asked())
+    for step in (1, 2):
+        earlier.write(take_snapshot(parts_at(step)), about(step))
+    asked = Asked()
+    end = f"{s3.bucket}" if end == "/" else end
+    s3.front.decide = asked.when(0.1, method, end)
+    s3.front.seen.clear()
+    with caplog.at_level(logging.WARNING), pytest.raises(TooLateError):
+        mirror(s3, tmp_path / "second", asked).restore()
+    assert asked.seconds
+    assert sum(kind == method and path.partition("?")[0].endswith(end) for kind, path in s3.front.seen) == 1
+    assert "passed over" not in caplog.text
