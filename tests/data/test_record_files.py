@@ -43,12 +43,12 @@ def tfrecords(records: Sequence[tuple[str, bytes]]) -> bytes:
     )
 
 
-def tar(records: Sequence[tuple[str, bytes]], form: int = tarfile.PAX_FORMAT) -> bytes:
+def tar(records: Sequence[tuple[str, bytes]], form: int = tarfile.PAX_FORMAT, ending: str = "png") -> bytes:
     target = io.BytesIO()
     with tarfile.open(fileobj=target, mode="w", format=form) as archive:
         for number, (label, content) in enumerate(records):
             for name, what in (
-                (f"{'deep/' * 30}{number}.png", content),
+                (f"{'deep/' * 30}{number}.{ending}", content),
                 (f"{'deep/' * 30}{number}.cls", label.encode()),
             ):
                 info = tarfile.TarInfo(name)
@@ -120,10 +120,21 @@ def test_what_other_software_wrote(tmp_path: Path) -> None:
     assert all(bytes(reader.read(at).content[:4]) == PNG[:4] for at in range(5))  # type: ignore[arg-type]  # pictures
 
 
-def test_texts_where_the_task_says_so(tmp_path: Path) -> None:
-    lines = tfrecord(example({"text": b"one", "label": 0})) + tfrecord(example({"text": b"two", "label": 1}))
-    reader = opened(tmp_path / "in", {"a.tfrecord": lines}, task="text-classification")
+TEXTS: Mapping[str, bytes] = {
+    "a.tfrecord": tfrecord(example({"text": b"one", "label": 0})) + tfrecord(example({"text": b"two", "label": 1})),
+    "a.recordio": b"".join(map(recordio, (b"one", b"0", b"two", b"1"))),
+    "a.tar": tar([("0", b"one"), ("1", b"two")], ending="txt"),
+}
+
+
+@pytest.mark.parametrize("key", TEXTS)
+@pytest.mark.parametrize("spec", [{"task": "text-classification"}, {}], ids=["told", "seen"])
+def test_texts_where_the_task_or_the_first_record_says_so(tmp_path: Path, key: str, spec: dict[str, str]) -> None:
+    reader = opened(tmp_path / "in", {key: TEXTS[key]}, **spec)
+    assert reader.task == "text-classification"
     assert contents(reader) == [("0", ("one",)), ("1", ("two",))]
+    packed = opened(tmp_path / "packed", {f"{key}.gz": gzip.compress(TEXTS[key])}, **spec)
+    assert contents(packed) == contents(reader)
 
 
 def test_a_split_depends_on_the_contents_alone(tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from finetune.data.augmented_manifest import manifests_of, read_augmented_manifest
@@ -12,7 +12,8 @@ from finetune.data.channel_files import Listing, count_endings, ending_of, list_
 from finetune.data.image_folder import PICTURE_ENDINGS, read_image_folder
 from finetune.data.image_list import read_image_list
 from finetune.data.record import Reader
-from finetune.data.record_files import RECORD_ENDINGS, RecordFile, read_record_files, record_files
+from finetune.data.record_file_names import RECORD_ENDINGS, RecordFile, record_files
+from finetune.data.record_files import IMAGES, TEXTS, read_record_files, task_of_records
 from finetune.data.streams.named_fields import Wanted
 from finetune.data.text_table import TABLE_ENDINGS, read_text_tables, table_format
 from finetune.errors import DataError, UserError
@@ -20,9 +21,6 @@ from finetune.spec.job_spec import DataSpec, Task
 from finetune.spec.stream_types import RECORD_TYPES
 
 _log = logging.getLogger(__name__)
-
-IMAGES: Task = "image-classification"
-TEXTS: Task = "text-classification"
 
 _EXPECTED: Mapping[Task, str] = {
     IMAGES: f"a folder per class with pictures ({', '.join(sorted(PICTURE_ENDINGS))})",
@@ -100,6 +98,8 @@ def open_channel(source: ChannelSource, spec: DataSpec) -> Reader:
     contents = _look(source, listing)
     if _holds_records(contents, source):
         wanted = Wanted(spec.task or IMAGES, spec, source.class_ids)
+        if spec.task is None:
+            wanted = replace(wanted, task=task_of_records(listing, contents.records[0], wanted))
         return read_record_files(listing, contents.records, wanted, source.scratch)
     task = spec.task or _task_of_type(source.content_type) or _task_of(contents, source)
     _check_fits(contents, task, source)

@@ -1,67 +1,43 @@
 """Which records lie in the RecordIO, TFRecord and tar files of a channel?
 
-Each file is read once, by the parsers that cut streams, which verify it; kept is where each record lies, in 20 bytes,
-and its label. Afterwards any record is read by itself, so order, split and workers are those of every other reader.
-Files that are compressed are inflated into a scratch folder first, since nobody can jump inside of gzip.
+Each file is read once, by the parsers that cut streams, which verify it; kept is where each record lies, in 36 bytes.
+Afterwards any record is read by itself, so order, split and workers are those of every other reader. Files that are
+compressed are inflated into a scratch folder first, since nobody can jump inside of gzip.
 """
 
 from __future__ import annotations
 
 import logging
 import os
-import re
 import shutil
 import tempfile
 import time
 from array import array
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from finetune.data.bad_records import too_many
-from finetune.data.channel_files import Listing, count_endings, ending_of
+from finetune.data.channel_files import Listing, count_endings
 from finetune.data.record import Record
+from finetune.data.record_file_names import RecordFile
 from finetune.data.streams.codec import Codec, Sample, StreamLayout, choose_codec
 from finetune.data.streams.gzip_members import MAGIC as GZIP
 from finetune.data.streams.gzip_members import inflated
+from finetune.data.streams.image_records import is_picture
 from finetune.data.streams.named_fields import Wanted
 from finetune.data.streams.tar_codec import TarCodec
 from finetune.data.streams.window import DamagedStream, Window
 from finetune.errors import DataError, PlatformError
 from finetune.spec.job_spec import Task
-from finetune.spec.stream_types import StreamForm
 
 _log = logging.getLogger(__name__)
 
-_NAME = re.compile(r"\.(rec|recordio|pbr|tfrecords?|tar|tgz)(?:-\d+-of-\d+)?(?:\.gz)?$", re.IGNORECASE)
-_FORMS: Mapping[str, StreamForm] = {
-    "rec": "recordio",
-    "recordio": "recordio",
-    "pbr": "protobuf",
-    "tfrecord": "tfrecord",
-    "tfrecords": "tfrecord",
-    "tar": "tar",
-    "tgz": "tar",
-}
-RECORD_ENDINGS = tuple(f".{ending}" for ending in _FORMS)
-"""Of the files that are read, perhaps followed by `-00000-of-00010`, `.gz` or both."""
+IMAGES: Task = "image-classification"
+TEXTS: Task = "text-classification"
 
-_VAGUE_ENDINGS = frozenset({"", ".gz", ".bin", ".dat", ".data", ".protobuf", ".pb"})
 _CHUNK = 1 << 20
 _END_OF_TAR = bytes(1024)
-
-
-@dataclass(frozen=True, slots=True)
-class RecordFile:
-    """A file that holds records.
-
-    Attributes:
-        key: relative to the channel's folder.
-        form: of its content.
-    """
-
-    key: str
-    form: StreamForm
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,22 +126,25 @@ class RecordFilesReader:
             raise DataError(f"channel {self.channel!r}: {key} is not what it was at the start: {error}") from error
 
 
-def record_files(keys: Sequence[str], default: StreamForm | None) -> list[RecordFile]:
-    """The files that hold records, by their names; where a content type gives the form, also those without an ending.
+def task_of_records(listing: Listing, file: RecordFile, wanted: Wanted) -> Task:
+    """What the records of a channel hold by the first one: texts where it is one, else pictures.
 
     Args:
-        keys: names of files.
-        default: form by the channel's content type, which also tells protocol buffers from other RecordIO.
+        listing: the channel's files.
+        file: one of them.
+        wanted: what is looked for, whatever the task.
     """
-    found = []
-    for key in keys:
-        named = _NAME.search(key)
-        form = _FORMS[named.group(1).lower()] if named else default if _is_vague(key) else None
-        if form == "recordio" and default == "protobuf":
-            form = default
-        if form is not None:
-            found.append(RecordFile(key, form))
-    return found
+    form = StreamLayout(f"channel {listing.channel!r}: {file.key}", file.form)
+    for task in (IMAGES, TEXTS):
+        try:
+            window = Window(inflated(_chunks(listing.root / file.key)))
+            codec = choose_codec(form, replace(wanted, task=task), window)
+            content = codec.decode(next(codec.cut(window))).content
+        except (ValueError, StopIteration, OSError):
+            continue
+        if not isinstance(content, bytes) or is_picture(content):
+            return task
+    return IMAGES
 
 
 def read_record_files(
@@ -196,10 +175,6 @@ def read_record_files(
         "channel %r: %d records in %d files, found in %.1f s", listing.channel, len(index.labels), len(files), seconds
     )
     return RecordFilesReader(listing.channel, wanted.task, index)
-
-
-def _is_vague(key: str) -> bool:
-    return ending_of(key) in _VAGUE_ENDINGS and not key.rpartition("/")[2].startswith("_")
 
 
 def _add(listing: Listing, file: RecordFile, wanted: Wanted, scratch: Path | None, index: _Index) -> None:
