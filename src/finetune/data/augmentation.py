@@ -32,7 +32,7 @@ def before_augmenting(pixels: Tensor, geometry: ImageGeometry) -> Tensor:
     not larger stays as it is. Bicubic, because what is resized twice loses sharpness: 5 % of it so, 19 % bilinearly
     (docs/decisions/kept-pictures.md).
     """
-    side = _side_before_augmenting(geometry)
+    side = side_before_augmenting(geometry)
     if min(pixels.shape[-2:]) <= side:
         return pixels
     resized: Tensor = pixel_ops.resize(pixels, [side], InterpolationMode.BICUBIC, antialias=True)
@@ -41,11 +41,12 @@ def before_augmenting(pixels: Tensor, geometry: ImageGeometry) -> Tensor:
 
 def bytes_before_augmenting(geometry: ImageGeometry) -> int:
     """What a large picture of the usual ratio takes before it is augmented."""
-    side = _side_before_augmenting(geometry)
+    side = side_before_augmenting(geometry)
     return 3 * side * round(side * 4 / 3)
 
 
-def _side_before_augmenting(geometry: ImageGeometry) -> int:
+def side_before_augmenting(geometry: ImageGeometry) -> int:
+    """Longest shorter side of a picture that is to be augmented."""
     return math.ceil(geometry.size / math.sqrt(_AREA[0]))
 
 

@@ -3,13 +3,15 @@
 Evaluation, here and in the exported model, is exactly this:
 
 1. open with Pillow, take one of `FORMATS`, refuse more than `MAX_PIXELS`;
-2. first frame as 8-bit RGB by Pillow's `convert`; before, 16-bit grey loses its low byte, transparency is laid on
+2. a JPEG of which a half, a quarter or an eighth still has a shorter side of `SPARE` times the one that it is resized
+   to is decoded at that scale, which its format offers at a fraction of the time (docs/decisions/reduced-jpeg.md);
+3. first frame as 8-bit RGB by Pillow's `convert`; before, 16-bit grey loses its low byte, transparency is laid on
    white, and a CMYK JPEG without Adobe's marker is inverted (Pillow takes all of them for Adobe's, which are inverted);
-3. turn as the EXIF orientation says;
-4. `torchvision.transforms.v2.functional.resize` of the shorter side, on uint8, antialiased;
-5. `center_crop`, which pads with black where the picture is smaller.
+4. turn as the EXIF orientation says;
+5. `torchvision.transforms.v2.functional.resize` of the shorter side, on uint8, antialiased;
+6. `center_crop`, which pads with black where the picture is smaller.
 
-Steps 4 and 5 are the geometry of torchvision's `weights.transforms()`.
+Steps 5 and 6 are the geometry of torchvision's `weights.transforms()`.
 """
 
 from __future__ import annotations
@@ -41,6 +43,9 @@ FORMATS = ("BMP", "GIF", "JPEG", "PNG", "TIFF", "WEBP")
 
 MAX_PIXELS = 100_000_000
 """More are refused before they are decoded; as RGB these are 300 MB."""
+
+SPARE = 2
+"""A picture decoded at a reduced scale has at least so many times the pixels per side that are needed."""
 
 _ORIENTATION = 0x0112
 
@@ -89,10 +94,16 @@ class ImageGeometry:
     interpolation: Interpolation
 
 
-def decode_image(content: bytes) -> Tensor:
+def decode_image(content: bytes, side: int | None = None) -> Tensor:
     """Decode a picture to uint8 RGB `[3, height, width]`, upright as its EXIF orientation says.
 
-    Plain JPEG is decoded by torchvision, which is a fifth faster and gives the same bits; Pillow decides on the rest.
+    Plain JPEG is decoded by torchvision, which is a fifth faster and gives the same bits; Pillow decides on the rest,
+    and decodes what is reduced, which torchvision cannot.
+
+    Args:
+        content: the encoded picture.
+        side: what the shorter side will be resized to; a much larger JPEG is decoded at a reduced scale. `None` for all
+            pixels that there are.
 
     Raises:
         BadContent: no picture, one that is damaged or truncated, or one with more than `MAX_PIXELS`.
@@ -101,7 +112,10 @@ def decode_image(content: bytes) -> Tensor:
     try:
         with Image.open(io.BytesIO(content), formats=FORMATS) as image:
             _check_size(image.width, image.height)
-            pixels = _jpeg_pixels(content, image)
+            full = image.size
+            if side is not None:
+                image.draft(None, (SPARE * side, SPARE * side))
+            pixels = _jpeg_pixels(content, image) if image.size == full else None
             if pixels is None:
                 pixels = _pixels(image)
             orientation = image.getexif().get(_ORIENTATION)

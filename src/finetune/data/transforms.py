@@ -9,7 +9,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from finetune.data.augmentation import augment, before_augmenting
+from finetune.data.augmentation import augment, before_augmenting, side_before_augmenting
 from finetune.data.images import ImageGeometry, decode_image, resize_and_crop
 from finetune.data.record import Content
 from finetune.spec.job_spec import Augmentation
@@ -70,8 +70,11 @@ class ImageTransform:
         """
         if not isinstance(content, bytes):
             raise TypeError("a picture is bytes")
-        pixels, augments = decode_image(content), varied and self._augmentation != "none"
-        pixels = before_augmenting(pixels, self._geometry) if augments else resize_and_crop(pixels, self._geometry)
+        geometry = self._geometry
+        if varied and self._augmentation != "none":
+            pixels = before_augmenting(decode_image(content, side_before_augmenting(geometry)), geometry)
+        else:
+            pixels = resize_and_crop(decode_image(content, geometry.resize), geometry)
         # As it will be kept: how pixels lie in memory may decide by which code they are resized.
         return pixels.permute(1, 2, 0).contiguous().permute(2, 0, 1)
 

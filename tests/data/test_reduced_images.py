@@ -1,0 +1,105 @@
+"""Are large JPEGs decoded at a reduced scale, by a rule that training and the handler in the artifact share?"""
+
+from __future__ import annotations
+
+import io
+from dataclasses import asdict
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from finetune.artifact import inference
+from finetune.data import images
+from finetune.data.augmentation import before_augmenting, side_before_augmenting
+from finetune.data.bad_records import BadContent
+from finetune.data.images import ImageGeometry, decode_image, resize_and_crop
+from finetune.data.transforms import ImageTransform
+from finetune.models.backbone import ImageInput
+
+GEOMETRY = ImageGeometry(24, 28, "bilinear")
+
+
+def encoded(width: int, height: int, kind: str = "JPEG", mode: str = "RGB", **options: object) -> bytes:
+    noise = np.random.Generator(np.random.PCG64(width)).integers(0, 256, (5, 6, 3), dtype=np.uint8)
+    file = io.BytesIO()
+    Image.fromarray(noise).resize((width, height), Image.Resampling.BICUBIC).convert(mode).save(file, kind, **options)
+    return file.getvalue()
+
+
+def turned(width: int, height: int) -> bytes:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    return encoded(width, height, exif=exif)
+
+
+@pytest.mark.parametrize(
+    ("shorter", "scale"), [(50, 1), (111, 1), (112, 2), (223, 2), (224, 4), (447, 4), (448, 8), (1000, 8)]
+)
+def test_the_scale_leaves_twice_the_pixels_that_are_needed(shorter: int, scale: int) -> None:
+    width = shorter + 31
+    size = (3, -(-shorter // scale), -(-width // scale))
+    assert decode_image(encoded(width, shorter), 28).shape == size
+    assert decode_image(encoded(shorter, width), 28).shape == (size[0], size[2], size[1])
+
+
+def test_without_a_side_and_of_other_formats_every_pixel_is_decoded() -> None:
+    assert decode_image(encoded(500, 400)).shape == (3, 400, 500)
+    for kind in ("PNG", "BMP", "WEBP"):
+        assert decode_image(encoded(500, 400, kind), 28).shape == (3, 400, 500)
+
+
+LARGE = {
+    "plain": encoded(501, 403),
+    "progressive": encoded(333, 241, progressive=True),
+    "grey": encoded(257, 301, mode="L"),
+    "CMYK": encoded(260, 240, mode="CMYK"),
+    "4:4:4": encoded(799, 451, subsampling=0),
+    "turned": turned(400, 250),
+    "not large enough": encoded(111, 111),
+}
+
+
+@pytest.mark.parametrize("name", LARGE)
+def test_the_handler_sees_the_same_pixels(name: str) -> None:
+    content = LARGE[name]
+    ours = resize_and_crop(decode_image(content, GEOMETRY.resize), GEOMETRY)
+    preprocessing = asdict(ImageInput(24, 28, "bilinear", (0.5,) * 3, (0.25,) * 3))
+    theirs = inference.resize_and_crop(inference.decode_picture(content, preprocessing["resize"]), preprocessing)
+    assert torch.equal(ours, theirs)
+    transform = ImageTransform(GEOMETRY, "basic")
+    assert torch.equal(transform(content, None)["pixels"], ours)
+
+
+@pytest.mark.parametrize("name", LARGE)
+def test_the_picture_stays_the_same_to_the_eye(name: str) -> None:
+    content = LARGE[name]
+    reduced = resize_and_crop(decode_image(content, GEOMETRY.resize), GEOMETRY)
+    full = resize_and_crop(decode_image(content), GEOMETRY)
+    difference = (reduced.int() - full.int()).abs().float().mean()
+    # At these small sizes, rounding the reduced size up alone moves the far edge by a third of a pixel.
+    assert difference < 5
+    assert difference < (full.int() - full.roll(1, -1).int()).abs().float().mean() / 3
+
+
+def test_what_is_augmented_is_reduced_to_more() -> None:
+    content, side = encoded(501, 403), side_before_augmenting(GEOMETRY)
+    assert side == 41
+    pixels = ImageTransform(GEOMETRY, "strong").decoded(content, varied=True)
+    assert torch.equal(pixels, before_augmenting(decode_image(content, side), GEOMETRY))
+    assert decode_image(content, side).shape == (3, 101, 126)
+
+
+def test_a_large_picture_that_is_cut_off_is_refused_by_both() -> None:
+    content = encoded(501, 403)[:-2000]
+    with pytest.raises(BadContent, match="cut off"):
+        decode_image(content, 28)
+    with pytest.raises(ValueError, match="cannot be decoded"):
+        inference.decode_picture(content, 28)
+
+
+def test_a_reduced_picture_must_still_claim_few_enough_pixels(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(images, "MAX_PIXELS", 200_000)
+    with pytest.raises(BadContent, match="more than the 200,000"):
+        decode_image(encoded(501, 403), 28)
