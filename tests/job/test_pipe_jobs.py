@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import sys
 from collections.abc import Mapping
@@ -129,7 +130,7 @@ def test_a_share_of_the_stream_is_held_out(tmp_path: Path) -> None:
 
 
 def test_a_file_names_the_classes(tmp_path: Path) -> None:
-    """In an order of its own, and in Pipe mode as in File mode."""
+    """In an order of its own, and in Pipe mode as in File mode, where records are compressed."""
     names = ("red", "blue", "green", "grey")
     (tmp_path / "labels.txt").write_text("\n".join(names))
     channels = (
@@ -137,6 +138,9 @@ def test_a_file_names_the_classes(tmp_path: Path) -> None:
         replace(named(shards(tmp_path / "validation", 4, 100), "validation"), pipe=None),
         Channel("labels", tmp_path / "labels.txt"),
     )
+    for shard in (tmp_path / "validation").iterdir():
+        shard.with_suffix(".tar.gz").write_bytes(gzip.compress(shard.read_bytes()))
+        shard.unlink()
     job = finished(train_from_pipes(tmp_path, channels, {**FROM_SCRATCH, "num_training_samples": "24"}))
     assert "a first pass of" not in job.log
     assert job.artifact()["labels"] == list(names)

@@ -15,7 +15,7 @@ from finetune.errors import UserError
 from finetune.spec.job_spec import Task
 from finetune.spec.parse import parse_hyperparameters
 from finetune.spec.stream_types import StreamForm
-from stream_writers import cut, recordio
+from stream_writers import cut, example, recordio, tfrecord
 
 FIXTURES = Path(__file__).parent / "fixtures"
 PNG = b"\x89PNG\r\n\x1a\n"
@@ -152,3 +152,8 @@ def test_what_cannot_be_read_from_a_stream(stream: bytes, reason: str) -> None:
 def test_a_table_whose_columns_cannot_be_told() -> None:
     with pytest.raises(UserError, match="channel 'train' has 4 columns and no header"):
         decode(b"1,2,3,4\n", TEXT, "csv")
+
+
+def test_a_text_where_a_picture_is_due_asks_for_the_task() -> None:
+    with pytest.raises(ValueError, match="has no picture, but a text in 'text'; set task=text-classification"):
+        decode(tfrecord(example({"text": b"one", "label": 0})), form="tfrecord")

@@ -73,6 +73,9 @@ def decoded_fields(fields: Mapping[str, object], labels: Mapping[str, object], w
         if spec.text_pair_column:
             names.append(_choose(fields, spec.text_pair_column, (), "text_pair_column"))
         return Decoded(texts_of([_text(fields[one]) for one in names]), classes)
+    text = next((one for one in TEXT_FIELDS if one in fields), None)
+    if text is not None and spec.image_column is None and not any(one in fields for one in PICTURE_FIELDS):
+        raise ValueError(f"has no picture, but a text in {text!r}; set task=text-classification, or image_column")
     content = fields[_choose(fields, spec.image_column, PICTURE_FIELDS, "image_column")]
     if isinstance(content, tuple) and len(content) == 1:
         content = content[0]
