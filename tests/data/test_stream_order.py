@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
 
 import pytest
 from hypothesis import given
@@ -46,6 +47,22 @@ def test_epochs_and_seeds_differ_and_a_buffer_of_one_keeps_the_order() -> None:
     }
     assert len(orders) == 4
     assert [record.number for record in shuffled(numbered(9), 1, 0, 0)] == list(range(9))
+
+
+def test_the_first_record_does_not_wait_for_a_full_buffer() -> None:
+    taken = 0
+
+    def arriving() -> Iterator[StreamRecord]:
+        nonlocal taken
+        for taken, record in enumerate(numbered(3000), 1):
+            yield record
+
+    waits = []
+    for _ in shuffled(arriving(), 1000, 0, 0):
+        waits.append(taken)
+    assert waits[0] == 129
+    assert waits[100] == 329
+    assert max(arrived - drawn for drawn, arrived in enumerate(waits)) == 1001
 
 
 def test_the_buffer_is_bounded_in_bytes_as_well(monkeypatch: pytest.MonkeyPatch) -> None:

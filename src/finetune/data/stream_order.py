@@ -22,24 +22,27 @@ MOST_BUFFERED = 256 << 20
 MOST_IDENTITIES = 4_000_000
 """Records of one epoch whose identities are kept, 8 bytes each; beyond it, only how many were used."""
 
+_FIRST_ROOM = 128
+"""Records in the shuffle buffer when the first one is drawn."""
+
 _DRAWS = 4096
 
 
 def shuffled(records: Iterable[StreamRecord], size: int, seed: int, epoch: int) -> Iterator[StreamRecord]:
     """Give the records in an order that is a function of their own order, size, seed and epoch.
 
-    A buffer is filled, and each further record takes the place of one that is drawn from it. With a size of 1 the order
-    is kept.
+    Records are drawn from a buffer, which begins small, so that the first batch need not wait for a slow source to fill
+    it: two records come for each that is drawn, until the buffer has its size. With a size of 1 the order is kept.
     """
     draws = _draws(seed, epoch)
     buffer: list[StreamRecord] = []
-    held = 0
+    held, room = 0, min(size, _FIRST_ROOM)
     for record in records:
         buffer.append(record)
         held += record.size
-        while len(buffer) > size or (held > MOST_BUFFERED and len(buffer) > 1):
+        while len(buffer) > room or (held > MOST_BUFFERED and len(buffer) > 1):
             drawn = _pop(buffer, next(draws)) if size > 1 else buffer.pop(0)
-            held -= drawn.size
+            held, room = held - drawn.size, min(size, room + 1)
             yield drawn
     while buffer:
         yield _pop(buffer, next(draws))
