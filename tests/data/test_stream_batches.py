@@ -6,6 +6,7 @@ import contextlib
 import os
 import struct
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 
@@ -19,6 +20,8 @@ from finetune.data.labels import LabelMap
 from finetune.data.pipe import PipePlace
 from finetune.data.record import Stopped
 from finetune.data.stream_batches import StreamBatches, StreamData
+from finetune.data.stream_dealing import Dealer, Receiver, Table
+from finetune.data.stream_groups import Sharing
 from finetune.data.stream_source import StreamSource
 from finetune.data.streams.codec import StreamLayout
 from finetune.data.streams.named_fields import Wanted
@@ -49,7 +52,13 @@ def fill(folder: Path, stream: bytes, epochs: int = 1) -> None:
 
 
 def batches(
-    folder: Path, workers: int = 0, allowed: int = 0, stop: threading.Event | None = None, *, shared: bool = False
+    folder: Path,
+    workers: int = 0,
+    allowed: int = 0,
+    stop: threading.Event | None = None,
+    sharing: Sharing | None = None,
+    *,
+    shared: bool = False,
 ) -> StreamBatches:
     spec = parse_hyperparameters({}).data
     place = PipePlace("train", folder, folder / "state", 10.0, stop.is_set if stop else lambda: False)
@@ -57,7 +66,7 @@ def batches(
     transform = ImageTransform(ImageGeometry(16, 16, "bilinear"), "basic")
     data = StreamData(source, LabelMap(NAMES, multi_label=False), transform, None, None, buffer=5)
     options = BatchOptions(4, seed=3, shuffle=True, augment=True, workers=workers, pin_memory=False)
-    return StreamBatches(data, options, BadRecords("train", allowed))
+    return StreamBatches(data, options, BadRecords("train", allowed), sharing)
 
 
 def bits(found: list[Batch]) -> list[tuple[bytes, list[int], tuple[int, ...]]]:
@@ -89,6 +98,32 @@ def test_the_rest_after_a_restart_is_the_same_bits(tmp_path: Path, used: int) ->
     again = batches(tmp_path)
     again.position.load_state_dict(states[used - 1])
     assert bits(list(again.iterate(0, used))) == bits(before[used:])
+
+
+def test_two_who_share_a_stream_go_on_together_after_a_restart(tmp_path: Path) -> None:
+    stream = b"".join(record(number) for number in range(19))
+    fill(tmp_path, stream, epochs=2)
+    whole = batches(tmp_path)
+    with closing(whole.iterate(0)) as iterator:
+        before = [next(iterator) for _ in range(2)]
+        state = whole.position.state_dict()
+        expected = bits(list(iterator))
+    table = Table(tmp_path / "table", ranks=2)
+    both = [
+        batches(tmp_path, workers, sharing=sharing)
+        for workers, sharing in ((0, Dealer(table)), (2, Receiver(table, 1)))
+    ]
+    for one in both:
+        one.position.load_state_dict(state)
+    with ThreadPoolExecutor(2) as pool:
+        found = [bits(batch) for batch in pool.map(lambda one: list(one.iterate(0, len(before))), both)]
+    assert (
+        both[0].position.state_dict()["hash"]
+        == both[1].position.state_dict()["hash"]
+        == whole.position.state_dict()["hash"]
+    )
+    joined = [tuple(one + two for one, two in zip(*pair, strict=True)) for pair in zip(*found, strict=True)]
+    assert joined == expected
 
 
 def test_bad_records_are_left_out_and_counted(tmp_path: Path) -> None:

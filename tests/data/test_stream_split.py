@@ -11,6 +11,7 @@ import pytest
 from finetune.data.stream_census import take_census
 from finetune.data.stream_source import StreamRecord, identity_of
 from finetune.data.stream_split import StreamShare, StreamSplit
+from finetune.data.streams.codec import Codec
 from finetune.data.streams.named_fields import Wanted
 from finetune.data.streams.record_codecs import ImageRecordCodec
 from finetune.errors import DataError
@@ -31,11 +32,18 @@ class Stream:
     channel = "train"
     task: Task = "image-classification"
     others = 0
+    head = b""
 
     def __init__(self, records: Sequence[StreamRecord]) -> None:
         self.stop = Event()
         self.epochs = 0
         self._records = list(records)
+
+    def stopped(self) -> bool:
+        return self.stop.is_set()
+
+    def codec_of(self, head: bytes) -> Codec:
+        return CODEC
 
     def read_next(self) -> Generator[StreamRecord, None, None]:
         self.epochs += 1

@@ -25,7 +25,7 @@ from finetune.errors import PlatformError
 
 _log = logging.getLogger(__name__)
 
-_PIPE = 1 << 20
+PIPE_BYTES = 1 << 20
 """Bytes of the pipe, where the kernel grants it. Its own 64 KiB cost up to four fifths of speed."""
 
 _ROOM = 1 << 19
@@ -48,6 +48,7 @@ class PipePlace:
         state: folder of this container in which the number of the next FIFO outlives the process.
         patience: seconds without anything happening after which the platform is given up.
         stopped: asked while waiting.
+        silence: the same as patience, once the first bytes have come.
     """
 
     channel: str
@@ -55,6 +56,7 @@ class PipePlace:
     state: Path
     patience: float = 600.0
     stopped: Callable[[], bool] = lambda: False
+    silence: float | None = None
 
 
 class Pipe:
@@ -92,7 +94,7 @@ class Pipe:
                 os.close(descriptor)
 
     def _open(self) -> int:
-        waiting = _Waiting(self._place, f"the pipe {self.path} to be made")
+        waiting = Waiting(self._place, f"the pipe {self.path} to be made")
         while True:
             try:
                 mode = self.path.stat().st_mode
@@ -104,14 +106,14 @@ class Pipe:
                 raise PlatformError(f"channel {self._place.channel!r} comes in Pipe mode, but {self.path} is no pipe.")
             descriptor = os.open(self.path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
             with contextlib.suppress(OSError):
-                fcntl.fcntl(descriptor, fcntl.F_SETPIPE_SZ, _PIPE)
+                fcntl.fcntl(descriptor, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
             return descriptor
 
     def _chunks(self, descriptor: int, index: int) -> Generator[memoryview, None, None]:
         poll = select.poll()
         poll.register(descriptor, select.POLLIN)
         where = f"{self._place.channel}_{index}"
-        waiting = _Waiting(self._place, f"somebody to write into the pipe {where}")
+        waiting = Waiting(self._place, f"somebody to write into the pipe {where}")
         room = memoryview(b"")
         while True:
             if not poll.poll(_SLICE_SECONDS * 1000):
@@ -130,7 +132,7 @@ class Pipe:
                 raise Stopped
             chunk, room = room[:count], room[count:]
             yield chunk
-            waiting = _Waiting(self._place, f"more data in the pipe {where}")
+            waiting = Waiting(self._place, f"more data in the pipe {where}", self._place.silence)
 
     def _read_number(self) -> int:
         try:
@@ -154,10 +156,12 @@ class Pipe:
             yield
 
 
-class _Waiting:
+class Waiting:
     """How long nothing has happened, told now and then, and ended when it is too long."""
 
-    def __init__(self, place: PipePlace, what: str) -> None:
+    def __init__(self, place: PipePlace, what: str, patience: float | None = None) -> None:
+        """Begin; `patience` is that of the place where it is `None`."""
+        self._patience = place.patience if patience is None else patience
         self._place = place
         self._what = what
         self._since = time.monotonic()
@@ -169,7 +173,7 @@ class _Waiting:
             raise Stopped
         now = time.monotonic()
         waited = now - self._since
-        if waited > self._place.patience:
+        if waited > self._patience:
             raise PlatformError(
                 f"channel {self._place.channel!r}: waited {waited:.0f} s for {self._what}, in vain; if the data are"
                 " slow to come, raise pipe_wait_seconds."

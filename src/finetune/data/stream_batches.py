@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import json
 import logging
-import queue
 import random
-import threading
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Sequence
 from concurrent.futures import Future
 from contextlib import closing
 from dataclasses import dataclass
@@ -27,6 +25,7 @@ from finetune.data.labels import LabelMap
 from finetune.data.look_ahead import Crew, Supply
 from finetune.data.order import batch_bounds, record_seed
 from finetune.data.record import Content, Record
+from finetune.data.stream_groups import Alone, Group, ReadAhead, Sharing
 from finetune.data.stream_order import StreamPosition, grouped, shuffled
 from finetune.data.stream_source import RecordSource, StreamRecord
 from finetune.data.transforms import Transform
@@ -34,9 +33,7 @@ from finetune.errors import DataError, did_you_mean
 
 _log = logging.getLogger(__name__)
 
-_MOST_READ = 2
 _KEPT = 16
-_SLICE_SECONDS = 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +73,7 @@ class _Bad:
     reason: str
 
 
-_Prepared = tuple[list[StreamRecord], list[_Example | _Bad]]
+_Prepared = tuple[Group, list[_Example | _Bad]]
 
 
 class StreamBatches:
@@ -89,14 +86,17 @@ class StreamBatches:
         supply: prepares them.
     """
 
-    def __init__(self, data: StreamData, options: BatchOptions, bad_records: BadRecords) -> None:
-        """Open nothing yet."""
+    def __init__(
+        self, data: StreamData, options: BatchOptions, bad_records: BadRecords, sharing: Sharing | None = None
+    ) -> None:
+        """Open nothing yet; this process is alone where nobody says how several share the stream."""
         self.channel = data.source.channel
         self.label_map = data.label_map
         self.position = StreamPosition()
         self._data = data
         self._options = options
         self._bad_records = bad_records
+        self._sharing = sharing or Alone()
         self._pins = options.pin_memory and torch.cuda.is_available()
         self._kept: dict[int, Record] = {}
         self.supply = Supply(options.workers, options.most_workers)
@@ -141,9 +141,9 @@ class StreamBatches:
             self.position.begin(epoch)
         self._data.source.stop.clear()
         with closing(self._prepared(epoch, resumed=resumed)) as prepared:
-            for records, examples in prepared:
+            for group, examples in prepared:
                 batch = self._assemble(examples)
-                self.position.use(records)
+                self.position.use(group.identities)
                 yield batch
         self.position.ended = True
         self._compare_count(epoch)
@@ -160,11 +160,12 @@ class StreamBatches:
             )
 
     def _prepared(self, epoch: int, *, resumed: bool) -> Generator[_Prepared, None, None]:
-        with closing(_ReadAhead(partial(self._groups, epoch, resumed=resumed), self._data.source)) as groups:
+        source, read = self._data.source, partial(self._groups, epoch, resumed=resumed)
+        with closing(ReadAhead(partial(self._sharing.groups, source, read), source.stop)) as groups:
             if self.supply.size:
                 yield from self.supply.ahead(groups, partial(self._submit, epoch))
             else:
-                yield from self.supply.alone(groups, lambda group: (group, self._examples(group, epoch)))
+                yield from self.supply.alone(groups, lambda group: (group, self._examples(group.records, epoch)))
 
     def _groups(self, epoch: int, *, resumed: bool) -> Generator[list[StreamRecord], None, None]:
         with closing(self._data.source.read_next()) as records:
@@ -173,12 +174,13 @@ class StreamBatches:
             rest = self.position.unused(ordered, self.channel) if resumed else ordered
             yield from grouped(rest, self._options.batch_size)
 
-    def _submit(self, epoch: int, crew: Crew, group: list[StreamRecord]) -> Future[_Prepared]:
+    def _submit(self, epoch: int, crew: Crew, group: Group) -> Future[_Prepared]:
         """Cut a batch into a piece for each thread, so that the first one of an epoch is ready soon."""
-        size = -(-len(group) // crew.size)
+        records = group.records
+        size = max(1, -(-len(records) // crew.size))
         pieces = [
-            crew.submit(partial(self._examples, group[start : start + size], epoch))
-            for start in range(0, len(group), size)
+            crew.submit(partial(self._examples, records[start : start + size], epoch))
+            for start in range(0, len(records), size)
         ]
         # Calls begin in order: when this one does, its pieces are done or at work in other threads.
         return crew.submit(lambda: (group, [example for piece in pieces for example in piece.result()]))
@@ -238,45 +240,3 @@ class StreamBatches:
             inputs = {name: tensor.pin_memory() for name, tensor in inputs.items()}
             targets = targets.pin_memory()
         return Batch(inputs, targets, tuple(one.number for one in good))
-
-
-class _ReadAhead:
-    """Groups that a thread of its own reads, a few ahead of whoever takes them."""
-
-    def __init__(self, groups: partial[Generator[list[StreamRecord], None, None]], source: RecordSource) -> None:
-        self._groups = groups
-        self._source = source
-        self._ready: queue.Queue[list[StreamRecord] | BaseException | None] = queue.Queue(_MOST_READ)
-        self._thread = threading.Thread(target=self._read, name="stream", daemon=True)
-        self._thread.start()
-
-    def __iter__(self) -> Iterator[list[StreamRecord]]:
-        while (item := self._ready.get()) is not None:
-            if isinstance(item, BaseException):
-                raise item
-            yield item
-
-    def close(self) -> None:
-        """Have the thread close the pipe, and wait for it."""
-        self._source.stop.set()
-        self._thread.join()
-
-    def _read(self) -> None:
-        end: BaseException | None = None
-        try:
-            with closing(self._groups()) as groups:
-                for group in groups:
-                    if not self._put(group):
-                        return
-        except BaseException as error:  # noqa: BLE001 - it is the consumer's, who raises it where its turn has come
-            end = error
-        self._put(end)
-
-    def _put(self, item: list[StreamRecord] | BaseException | None) -> bool:
-        while not self._source.stop.is_set():
-            try:
-                self._ready.put(item, timeout=_SLICE_SECONDS)
-            except queue.Full:
-                continue
-            return True
-        return False

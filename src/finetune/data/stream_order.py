@@ -81,14 +81,14 @@ class StreamPosition:
         """Stand before the first record of an epoch."""
         self.epoch, self.used, self.ended, self._hash = epoch, 0, False, 0
 
-    def use(self, records: Iterable[StreamRecord]) -> None:
+    def use(self, identities: Iterable[int]) -> None:
         """Count records as used, in their order."""
-        for record in records:
+        for identity in identities:
             if self.used < MOST_IDENTITIES:
                 if self.used == len(self._identities):
                     self._identities = np.resize(self._identities, max(1024, 2 * self.used))
-                self._identities[self.used] = record.identity
-            self._hash = _rolled(self._hash, record.identity)
+                self._identities[self.used] = identity
+            self._hash = _rolled(self._hash, identity)
             self.used += 1
 
     def unused(self, records: Iterable[StreamRecord], channel: str) -> Generator[StreamRecord, None, None]:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Generator, Iterable
-from contextlib import closing
+from collections.abc import Generator, Iterable, Iterator
+from contextlib import closing, suppress
 from dataclasses import dataclass, replace
 from threading import Event
 from typing import Protocol
@@ -15,11 +15,13 @@ from finetune.data.pipe import Pipe, PipePlace
 from finetune.data.streams.codec import Codec, Sample, StreamLayout, choose_codec
 from finetune.data.streams.gzip_members import inflated
 from finetune.data.streams.named_fields import Decoded, Wanted
-from finetune.data.streams.window import DamagedStream, Window
+from finetune.data.streams.window import Chunk, DamagedStream, Window
 from finetune.errors import DataError
 from finetune.spec.job_spec import Task
 
 _log = logging.getLogger(__name__)
+
+_LONGEST_HEAD = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,12 +62,24 @@ class RecordSource(Protocol):
         task: what its records hold.
         stop: set by whoever reads, to end a wait for data.
         others: records of the epoch that was read last which belong to another share.
+        head: the first bytes of that epoch, from which `codec_of` makes a codec in another process.
     """
 
     channel: str
     task: Task
     stop: Event
     others: int
+
+    @property
+    def head(self) -> bytes: ...  # noqa: D102 - an attribute
+
+    def stopped(self) -> bool:
+        """Whether any wait is to end."""
+        ...
+
+    def codec_of(self, head: bytes) -> Codec:
+        """The codec of a stream that another process reads, by its `head`."""
+        ...
 
     def read_next(self) -> Generator[StreamRecord, None, None]:
         """The records of the next epoch."""
@@ -80,6 +94,7 @@ class StreamSource:
         task: what its records hold.
         stop: set by whoever reads, to end a wait for data.
         others: 0, since there is no other share.
+        head: the first bytes of the epoch that was begun last, as far as they tell how its records are understood.
     """
 
     others = 0
@@ -89,10 +104,24 @@ class StreamSource:
         self.channel = place.channel
         self.task: Task = wanted.task
         self.stop = Event()
-        asked = place.stopped
-        self._pipe = Pipe(replace(place, stopped=lambda: asked() or self.stop.is_set()))
+        self.head = b""
+        self._asked = place.stopped
+        self._pipe = Pipe(replace(place, stopped=self.stopped))
         self._layout = layout
         self._wanted = wanted
+
+    def stopped(self) -> bool:
+        """Whether any wait is to end."""
+        return self._asked() or self.stop.is_set()
+
+    def codec_of(self, head: bytes) -> Codec:
+        """The codec of a stream that another process reads, by its `head`."""
+        window = Window([head])
+        codec = choose_codec(self._layout, self._wanted, window)
+        with suppress(DamagedStream):
+            for _ in codec.cut(window):
+                pass
+        return codec
 
     def read_next(self) -> Generator[StreamRecord, None, None]:
         """Give the records of the next epoch; closing the generator closes the pipe.
@@ -104,11 +133,15 @@ class StreamSource:
         """
         epoch, number = self._pipe.index, 0
         with closing(self._pipe.read_next()) as chunks:
-            window = Window(inflated(chunks))
+            tap = _Tap(inflated(chunks))
+            window = Window(tap)
             try:
                 codec = choose_codec(self._layout, self._wanted, window)
                 for sample in codec.cut(window):
-                    yield _record(number, sample, codec)
+                    record = _record(number, sample, codec)
+                    if not tap.closed and (window.offset > _LONGEST_HEAD or _is_understood(record)):
+                        self.head = tap.close()[: window.offset]
+                    yield record
                     number += 1
             except DamagedStream as error:
                 raise DataError(
@@ -121,6 +154,34 @@ class StreamSource:
             )
         if not number:
             _log.warning("channel %r, epoch %d: none of the objects fell to this host", self.channel, epoch)
+
+
+class _Tap:
+    """Chunks, of which the first ones are kept until it is closed."""
+
+    def __init__(self, chunks: Iterable[Chunk]) -> None:
+        self._chunks = chunks
+        self._kept: list[Chunk] = []
+        self.closed = False
+
+    def __iter__(self) -> Iterator[Chunk]:
+        for chunk in self._chunks:
+            if not self.closed:
+                self._kept.append(chunk)
+            yield chunk
+
+    def close(self) -> bytes:
+        """What was kept."""
+        self.closed, kept, self._kept = True, self._kept, []
+        return b"".join(kept)
+
+
+def _is_understood(record: StreamRecord) -> bool:
+    try:
+        record.decode()
+    except ValueError:
+        return False
+    return True
 
 
 def _record(number: int, sample: Sample, codec: Codec) -> StreamRecord:

@@ -14,6 +14,7 @@ from threading import Event
 
 from finetune.data.order import record_seed
 from finetune.data.stream_source import RecordSource, StreamRecord, identity_of
+from finetune.data.streams.codec import Codec
 from finetune.errors import DataError
 from finetune.spec.job_spec import Task
 
@@ -71,6 +72,19 @@ class StreamShare:
         self._source = source
         self._split = split
         self._held_out = held_out
+
+    @property
+    def head(self) -> bytes:
+        """The first bytes of the epoch."""
+        return self._source.head
+
+    def stopped(self) -> bool:
+        """Whether any wait is to end."""
+        return self._source.stopped()
+
+    def codec_of(self, head: bytes) -> Codec:
+        """The codec of a stream that another process reads, by its `head`."""
+        return self._source.codec_of(head)
 
     def read_next(self) -> Generator[StreamRecord, None, None]:
         """Give the records of this side in the next pipe.
