@@ -8,6 +8,7 @@ from pathlib import Path
 
 from finetune.data.batches import Batches, BatchSource
 from finetune.data.kept_pictures import KeptPictures
+from finetune.data.on_device import OnDevice, SideStream
 from finetune.data.transforms import ImageTransform
 from finetune.features.batches import FeatureBatches
 from finetune.features.front import FrontRun
@@ -109,7 +110,10 @@ class PhaseFeeds:
 
     def whole(self, batches: BatchSource | None) -> Feed | None:
         """Records for the whole network."""
-        return None if batches is None else Feed(batches, self._frozen.backbone.forward)
+        forward, device = self._frozen.backbone.forward, self._frozen.numerics.device
+        if batches is None or device.type != "cuda":
+            return None if batches is None else Feed(batches, forward)
+        return Feed(OnDevice(batches, device, SideStream(device)), forward)
 
     def enter(self, phase: Phase) -> None:
         """Let training and validation go the way of a phase."""
