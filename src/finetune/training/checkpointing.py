@@ -49,7 +49,17 @@ class Checkpointing:
         specification: Specification,
         cadence: Cadence,
         clock: Callable[[], float] = time.monotonic,
+        cores: int | None = None,
     ) -> None:
+        """Nothing is saved yet.
+
+        Args:
+            writer: who writes beside training.
+            specification: of the job.
+            cadence: when to save.
+            clock: seconds, increasing.
+            cores: that training shares with the writing; those that the process may use where it is not said.
+        """
         self._writer = writer
         self._specification = specification
         self._cadence = cadence
@@ -60,7 +70,7 @@ class Checkpointing:
         self._last_time = clock()
         self._last_stall = 0.0
         self._worked_before = 0.0
-        self._cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        self._cores = cores or usable_cores()
         self.stalled = 0.0
         self.saved = 0
 
@@ -70,7 +80,8 @@ class Checkpointing:
 
     def step_done(self, state: TrainingState) -> None:
         """Save where it is due; while an earlier one is still being written, at a later step."""
-        if self._due(state.progress.step) and not self._writer.busy:
+        # In this order: what a write has cost is known when it is done.
+        if not self._writer.busy and self._due(state.progress.step):
             self._save(state, "periodic")
 
     def epoch_done(self, state: TrainingState) -> None:
@@ -93,7 +104,8 @@ class Checkpointing:
     def _pays(self) -> bool:
         """Whether the last checkpoint's cost is by now a small part of the time since.
 
-        Training waited for its copy, and lost a core to its writing, which no more than slows the others down.
+        Training waited for its copy, and lost a core to its writing, which no more than slows the others down. A wait
+        for the disk costs nothing; while it lasts, no other checkpoint is begun.
         """
         worked = self._writer.cpu_seconds - self._worked_before
         return self._clock() - self._last_time >= (self._last_stall + worked / self._cores) / MOST_COST
@@ -124,3 +136,8 @@ class Checkpointing:
         except PlatformError as error:
             logger.warning("%s", error)
             self._last_saved = None
+
+
+def usable_cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

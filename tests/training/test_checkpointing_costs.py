@@ -1,0 +1,118 @@
+"""How much may an interruption cost, and how much do checkpoints, whatever state, cores and disk are like?"""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass, field
+from typing import cast
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from finetune.checkpoint import About, BackgroundWriter, Snapshot, Specification
+from finetune.spec.knobs import all_knobs
+from finetune.training.checkpointing import MOST_COST, Cadence, Checkpointing
+from finetune.training.state import Progress, Stateful, TrainingState
+
+INTERVAL = float(all_knobs()["checkpoint_interval_seconds"].default)
+HOURS = 3600.0
+
+
+@dataclass
+class Machine:
+    """A job's state whose copy takes time, and a writer beside it; both go by this clock.
+
+    Attributes:
+        copy: seconds of a copy.
+        work: seconds of a core for each write.
+        disk: seconds from the begin of a write to its end, the work included.
+        copied: when each checkpoint was taken.
+        written: when each was complete; the last one may not be yet.
+    """
+
+    copy: float
+    work: float
+    disk: float
+    now: float = 0.0
+    progress: Progress = field(default_factory=Progress)
+    best: Progress = field(default_factory=Progress)
+    copied: list[float] = field(default_factory=list)
+    written: list[float] = field(default_factory=list)
+
+    def __call__(self) -> float:
+        return self.now
+
+    def parts(self) -> dict[str, Stateful]:
+        return {"machine": self}
+
+    def state_dict(self) -> dict[str, object]:
+        self.copied.append(self.now)
+        self.now += self.copy
+        return {"weight": torch.zeros(1)}
+
+    def load_state_dict(self, state: dict[str, object], /) -> None:
+        raise NotImplementedError
+
+    @property
+    def busy(self) -> bool:
+        return bool(self.written) and self.now < self.written[-1]
+
+    @property
+    def cpu_seconds(self) -> float:
+        return self.work * sum(at <= self.now for at in self.written)
+
+    def submit(self, snapshot: Snapshot, about: About) -> None:
+        assert not self.busy
+        snapshot.release()
+        self.written.append(self.now + max(self.disk, self.work))
+
+
+def train(machine: Machine, cores: int, step: float, epoch: int) -> Machine:
+    """An hour of steps, with the default interval and an epoch's end every so many steps."""
+    writer, state = cast("BackgroundWriter", machine), cast("TrainingState", machine)
+    checkpoints = Checkpointing(writer, Specification.of({}), Cadence(None, INTERVAL), machine, cores)
+    for number in itertools.count(1):
+        if machine.now > HOURS:
+            return machine
+        machine.now += step
+        machine.progress.step = number
+        checkpoints.step_done(state)
+        if number % epoch == 0:
+            machine.progress.epoch += 1
+            checkpoints.epoch_done(state)
+    raise AssertionError
+
+
+def lost_at_most(machine: Machine) -> float:
+    """Seconds of training since the newest complete checkpoint, just before the next one is complete."""
+    taken = [0.0, *machine.copied]
+    return max(done - before for before, done in zip(taken, machine.written, strict=False))
+
+
+@given(st.floats(0.0, 0.3), st.floats(0.0, 0.3), st.floats(0.0, 29.0), st.integers(1, 64), st.integers(1, 5000))
+def test_about_a_minute_is_lost_where_a_state_is_copied_and_written_in_time(
+    copy: float, share: float, disk: float, cores: int, epoch: int
+) -> None:
+    """Copy and work of a core together within 0.3 s, and the disk done before the next checkpoint is due."""
+    machine = train(Machine(copy * (1 - share / 0.3), min(disk, copy * share / 0.3 * cores), disk), cores, 2.0, epoch)
+    assert lost_at_most(machine) <= INTERVAL + 29.0 + 3.0
+
+
+@given(st.floats(0.0, 60.0), st.floats(0.0, 600.0), st.floats(0.0, 600.0), st.integers(1, 64), st.integers(1, 5000))
+def test_checkpoints_cost_a_hundredth_whatever_they_are_like(
+    copy: float, work: float, disk: float, cores: int, epoch: int
+) -> None:
+    """Of the time up to the last one, which has its own still to earn."""
+    machine = train(Machine(copy, work, disk), cores, 2.0, epoch)
+    paid = len(machine.copied) - 1
+    assert paid >= 0
+    assert paid * (copy + work / cores) <= MOST_COST * machine.copied[-1] * (1 + 1e-9)
+
+
+@pytest.mark.parametrize("disk", [45.0, 300.0])
+def test_a_slow_disk_is_used_all_the_time_and_makes_no_step_wait(disk: float) -> None:
+    machine = train(Machine(0.1, 0.2, disk), 4, 0.5, 10_000)
+    assert lost_at_most(machine) <= 2 * disk + 2.0
+    assert len(machine.copied) >= HOURS / (disk + 2.0) - 1
