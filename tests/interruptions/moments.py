@@ -29,8 +29,7 @@ def draw_late_moment(draw: random.Random) -> Disturbance:
     """After the last step: while the artifact is written, proven or reported, or in a start that finds all done."""
     kind = draw.choice(("export", "exported", "time"))
     if kind == "export":
-        pause = draw.uniform(0.0, 0.02)
-        return Disturbance("during the export", lambda g: (g.folder.model / ".artifact.partial").exists(), pause)
+        return at_artifact(draw.uniform(0.0, 0.02))
     if kind == "exported":
         return after_line("Exported", draw.uniform(0.0, 0.2))
     return after(draw.uniform(0.0, 0.5))
@@ -51,6 +50,16 @@ def at_file(pattern: str, earliest: float, seconds: float) -> Disturbance:
     """When a file of this name lies in a checkpoint's folder."""
     name = f"{seconds:.3f} s after a {pattern} that is seen after {earliest:.3f} s"
     return Disturbance(name, lambda g: g.seconds >= earliest and g.checkpoints(pattern) > 0, seconds)
+
+
+def at_once() -> Disturbance:
+    """As soon as the job hears of SIGTERM, while it reads its request."""
+    return Disturbance("as soon as it is heard", lambda glimpse: glimpse.hears_sigterm())
+
+
+def at_artifact(seconds: float) -> Disturbance:
+    """When the artifact is being written."""
+    return Disturbance("during the export", lambda g: (g.folder.model / ".artifact.partial").exists(), seconds)
 
 
 def after_uploads(count: int) -> Disturbance:

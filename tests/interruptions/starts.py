@@ -27,15 +27,26 @@ class Glimpse:
     """What is seen of a running job from outside.
 
     Attributes:
+        pid: of its process.
         seconds: since its start.
     """
 
+    pid: int
     folder: JobFolder
     log: Path
     seconds: float
 
     def text(self) -> str:
         return self.log.read_text("utf-8", errors="replace") if self.log.exists() else ""
+
+    def hears_sigterm(self) -> bool:
+        """Whether it has a handler already."""
+        try:
+            status = Path(f"/proc/{self.pid}/status").read_text("utf-8")
+        except (FileNotFoundError, ProcessLookupError):
+            return False
+        caught = next(line for line in status.splitlines() if line.startswith("SigCgt:"))
+        return bool(int(caught.split()[1], 16) >> (signal.SIGTERM - 1) & 1)
 
     def checkpoints(self, pattern: str) -> int:
         """Files of that name in the checkpoints' folders."""
@@ -186,7 +197,7 @@ def follow(
 def _comes(disturbance: Disturbance, pid: int, folder: JobFolder, log: Path) -> bool:
     """Wait for the moment; whether it came while the job ran."""
     began = time.monotonic()
-    while not disturbance.when(Glimpse(folder, log, time.monotonic() - began)):
+    while not disturbance.when(Glimpse(pid, folder, log, time.monotonic() - began)):
         if ended(pid):
             return False
         time.sleep(0.001)

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import re
 import signal
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from interruptions.jobs import text_job, vision_job
-from interruptions.moments import UNFINISHED, after_line, at_file
-from interruptions.results import account_in, assert_same_bits, left_in
-from interruptions.starts import Disturbance, Zygote, start, with_changes
-from sagemaker_simulator import Interruption, Moment, Storage, TrainingJob, run_job, run_with_interruptions
+from interruptions.jobs import text_job, vision_job, write_texts
+from interruptions.moments import UNFINISHED, after_line, at_artifact, at_file, at_once
+from interruptions.results import Left, account_in, assert_same_bits, left_in
+from interruptions.starts import Disturbance, Ended, Zygote, start, with_changes
+from sagemaker_simulator import Channel, Interruption, Moment, Storage, TrainingJob, run_job, run_with_interruptions
 
 PATIENCE_SECONDS = 60.0
 """Half of what the platform allows; the jobs take a fraction of a second on a machine with nothing else to do."""
@@ -22,10 +24,22 @@ def sigterm(moment: Disturbance, times: int = 1) -> Disturbance:
     return replace(moment, signals=(signal.SIGTERM,) * times)
 
 
-def uninterrupted(zygote: Zygote, job: TrainingJob, place: Path) -> Path:
-    ended = start(zygote, replace(job, storage=Storage(place / "reference")), place / "whole")
+def in_order(ended: Ended) -> Ended:
     assert ended.exit_code == 0, ended.log
-    return ended.folder.root
+    assert ended.seconds_after_signal < PATIENCE_SECONDS
+    return ended
+
+
+def uninterrupted(zygote: Zygote, job: TrainingJob, place: Path) -> Left:
+    return left_in(in_order(start(zygote, replace(job, storage=Storage(place / "reference")), place / "whole")).folder)
+
+
+@pytest.fixture(scope="module")
+def whole(zygote: Zygote, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[TrainingJob, Left]]:
+    """A job, and what it leaves."""
+    place = tmp_path_factory.mktemp("whole")
+    job = vision_job(place / "job", "gradual")
+    yield job, uninterrupted(zygote, job, place)
 
 
 @pytest.mark.slow
@@ -33,28 +47,56 @@ def uninterrupted(zygote: Zygote, job: TrainingJob, place: Path) -> Path:
 @pytest.mark.parametrize(
     "moment",
     [
+        at_once(),
         after_line("Network", 0.0),
-        after_line("epoch=", 0.03, 2),
+        after_line("first batch", 0.02),
         after_line("epoch=", 0.005, 1),
-        at_file(UNFINISHED, 0.3, 0.0),
+        after_line("epoch=", 0.03, 2),
+        at_file(UNFINISHED, 0.0, 0.0),
+        after_line("epoch=4", 0.0),
+        at_artifact(0.0),
+        after_line("Exported", 0.0),
     ],
-    ids=["before the first step", "training", "after an epoch", "a save"],
+    ids=[
+        *("start-up", "before the first step", "the first epoch", "after an epoch", "training", "a save"),
+        *("the last evaluation", "the export", "the proof"),
+    ],
 )
 def test_it_ends_in_order_and_goes_on_as_if_nothing_had_been(
-    moment: Disturbance, times: int, zygote: Zygote, tmp_path: Path
+    moment: Disturbance, times: int, zygote: Zygote, whole: tuple[TrainingJob, Left], tmp_path: Path
 ) -> None:
-    job = vision_job(tmp_path / "job", "gradual")
-    root = uninterrupted(zygote, job, tmp_path)
-    stopped = start(zygote, job, tmp_path / "opt-ml", sigterm(moment, times))
-    assert stopped.exit_code == 0, stopped.log
+    job, left = replace(whole[0], storage=Storage(tmp_path / "s3")), whole[1]
+    stopped = in_order(start(zygote, job, tmp_path / "opt-ml", sigterm(moment, times)))
     assert stopped.disturbed
-    assert stopped.seconds_after_signal < PATIENCE_SECONDS
-    if "nothing" not in stopped.log and "no model" not in stopped.log:
-        assert "the model is exported as far as it came" in stopped.log
+    if "there is no model" not in stopped.log:
+        assert "the model is exported as far as it came" in stopped.log or "Done." in stopped.log
         assert (stopped.folder.model / "artifact.json").exists()
-    again = start(zygote, job, tmp_path / "opt-ml")
-    assert again.exit_code == 0, again.log
-    assert_same_bits(left_in(again.folder), left_in(replace(again.folder, root=root)))
+    in_order(start(zygote, job, tmp_path / "opt-ml", sigterm(after_line("Resumed", 0.0), times)))
+    again = in_order(start(zygote, job, tmp_path / "opt-ml"))
+    assert_same_bits(left_in(again.folder), left)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("times", [1, 2])
+def test_an_evaluation_is_cut_short_and_made_again(times: int, zygote: Zygote, tmp_path: Path) -> None:
+    """Of 2,000 texts after every six steps, so that SIGTERM hardly ever finds it at anything else."""
+    job = text_job(tmp_path / "job", "full", gradient_accumulation_steps="1")
+    validation = Channel("validation", write_texts(tmp_path / "validation", 2000))
+    job = replace(job, request=replace(job.request, channels=(*job.request.channels, validation)))
+    left = uninterrupted(zygote, job, tmp_path)
+    for attempt in range(5):
+        job = replace(job, storage=Storage(tmp_path / f"s3-{attempt}"))
+        moment = after_line("epoch=", 0.1 + 0.1 * attempt, 1 + attempt % 2)
+        stopped = in_order(start(zygote, job, tmp_path / "opt-ml", sigterm(moment, times)))
+        again = in_order(start(zygote, job, tmp_path / "opt-ml"))
+        assert_same_bits(left_in(again.folder), left)
+        found = re.search(r"Resumed from checkpoint .*: epoch (\d+), step (\d+)\.", again.log)
+        assert found is not None, again.log
+        epoch, step = int(found[1]), int(found[2])
+        # All steps of the epoch are done, and its line was not told.
+        if step == 8 * epoch and len(stopped.epoch_lines()) == epoch - 1:
+            return
+    raise AssertionError("SIGTERM never came in an evaluation")
 
 
 @pytest.mark.slow
