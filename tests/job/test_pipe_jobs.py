@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from coloured_pictures import COLOURS
+from finetune.job.loaders import PROBE_RECORDS
 from models.tiny_transformers import write_folder
 from piped import (
     IMAGE_STREAMS,
@@ -80,7 +81,7 @@ def test_pictures_from_pipes_are_learned(tmp_path: Path, form: str) -> None:
     assert metrics["validation"]["accuracy"] > 0.8
     assert metrics["job"]["steps"] == 18
     assert len(job.accuracies()) == 3
-    assert "repeats 16 predictions" in job.log
+    assert f"repeats {PROBE_RECORDS} predictions" in job.log
     assert_files_teach_the_same(tmp_path / "files", channels, {**FROM_SCRATCH, **CLASSES}, job)
 
 
