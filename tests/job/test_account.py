@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from finetune.job.account import AccountBook, process_age
+from finetune.job.account import AccountBook, Meter, process_age
 
 
 class Clock:
@@ -39,13 +39,38 @@ def test_steps_that_were_done_again(tmp_path: Path) -> None:
     assert account.load_seconds == 0.75
 
 
+def test_the_time_of_killed_starts_is_counted_up_to_their_last_word(tmp_path: Path) -> None:
+    for start in range(3):
+        clock, spent = Clock(), {"forward": 0.0}
+        book = AccountBook(tmp_path, clock)
+        book.open(anew=False)
+        book.begin(start, 0.0, lambda spent=spent: Meter({"data": 0.5, **spent}, 0.25, 0.75))  # type: ignore[misc]
+        for step in range(start, start + 2):
+            clock.now += 2.0
+            spent["forward"] += 10.0
+            book.step_done(step + 1)
+    account = book.account
+    # Of two steps in each start, the first belongs to the start.
+    assert account.parts == {"data": 0.0, "forward": 30.0}
+    assert (account.stall_seconds, account.save_seconds) == (0.75, 2.25)
+    assert 0 < account.start_seconds <= account.run_seconds
+
+
+def test_a_start_that_was_killed_before_its_first_step_was_starting(tmp_path: Path) -> None:
+    killed_after(tmp_path, 0, 0)
+    before = json.loads((tmp_path / "account.json").read_text("utf-8"))
+    assert before["start_seconds"] == before["run_seconds"] > 0
+    account = killed_after(tmp_path, 0, 1).account
+    assert account.start_seconds > before["start_seconds"] + 0.9 * before["run_seconds"]
+
+
 def test_a_job_that_begins_anew(tmp_path: Path) -> None:
     killed_after(tmp_path, 0, 10)
     book = AccountBook(tmp_path)
     book.open(anew=True)
     book.begin(0, 0.0)
     told = book.account.as_json()
-    assert told.pop("run_seconds") > 0
+    assert told.pop("start_seconds") == told.pop("run_seconds") > 0
     assert told == {**dict.fromkeys(told, 0), "starts": 1, "parts": {}, "machine_findings": []}
 
 
@@ -80,8 +105,8 @@ def test_no_folder() -> None:
     book.open(anew=False)
     book.begin(0, 0.0)
     book.step_done(1)
-    book.close(0.5, 1.5)
-    assert book.account.stall_seconds == 0.5
+    book.close()
+    assert book.account.run_seconds > 0
 
 
 def test_the_age_of_this_process() -> None:

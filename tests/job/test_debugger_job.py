@@ -123,6 +123,10 @@ def test_the_librarys_reader_finds_every_step_of_a_job_that_was_killed_twice(
         job = start(tmp_path, folder, last_step)
         assert job.exit_code == (0 if last_step < 0 else -9), job.log
         assert "hook failed" not in job.log
+        account = json.loads((folder.root / "checkpoints" / "account.json").read_text("utf-8"))
+        # A start that was killed has told where its time went.
+        assert min(account["parts"][name] for name in ("forward", "backward", "update")) > 0
+        assert sum(account["parts"].values()) + account["start_seconds"] <= account["run_seconds"] + 0.1
     lines = [json.loads(line) for line in (tmp_path / "record.jsonl").read_text("utf-8").splitlines()]
     steps = EPOCHS * STEPS_PER_EPOCH
     # The steps after the last checkpoint were done twice, and came to the same.

@@ -83,6 +83,15 @@ def test_a_job_that_did_less_gets_a_shorter_page(changes: dict[str, Any]) -> Non
     Reader(page(_without(example(), **changes)))
 
 
+def test_what_killed_starts_did_at_last_is_said_to_be_unknown() -> None:
+    told = page(example())
+    assert "what it did after that is not known" in told
+    assert "at least 6" in told
+    once = example()
+    once["interruptions"]["starts"] = 1
+    assert "not known" not in page(once)
+
+
 def test_leakage_is_said_in_the_verdict_and_in_its_section() -> None:
     said = Reader(page(example())).said
     assert "Leakage: 1 record of validation is in train too" in said

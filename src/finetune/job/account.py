@@ -24,19 +24,19 @@ class Account:
     """The whole job's account, over all of its starts.
 
     It is written once a second, apart from the checkpoints, so that steps which no checkpoint kept are counted too; and
-    with each checkpoint, for places that get nothing but checkpoints. What is lost with a machine before it was copied
-    away is not counted: repeated steps are a lower bound.
+    with each checkpoint, for places that get nothing but checkpoints. What a killed start did after that, or what is
+    lost with a machine before it was copied away, is not counted: steps and seconds are lower bounds.
 
     Attributes:
         starts: processes that began this job.
         last_step: furthest step that any of them is known to have done.
         steps_repeated: steps that were done again after an interruption.
-        start_seconds: from the beginning of each process to its first step.
+        start_seconds: from the beginning of each process to the end of its first step.
         load_seconds: spent on reading checkpoints, a part of `start_seconds`.
         stall_seconds: for which steps waited for copies of the state.
         save_seconds: spent on writing checkpoints, beside training.
         run_seconds: from the beginning of each process to what was last known of it.
-        parts: seconds of training by part of the work, see `observe.timing`.
+        parts: seconds of training by part of the work after each start's first step, see `observe.timing`.
         machine_findings: what the rules that go by the clock have found, as JSON values.
     """
 
@@ -57,6 +57,18 @@ class Account:
         return plain | {"parts": {name: round(value, 3) for name, value in self.parts.items()}}
 
 
+@dataclass(frozen=True, slots=True)
+class Meter:
+    """Seconds that one start has spent on its training so far; see `Account`."""
+
+    parts: Mapping[str, float]
+    stall_seconds: float = 0.0
+    save_seconds: float = 0.0
+
+
+_METERED = ("run_seconds", "start_seconds", "stall_seconds", "save_seconds")
+
+
 @dataclass(slots=True)
 class AccountBook:
     """Keeps the account while the job runs.
@@ -69,8 +81,9 @@ class AccountBook:
     folder: Path | None
     clock: Callable[[], float] = time.monotonic
     account: Account = field(default_factory=Account)
-    _earlier_seconds: float = 0.0
-    _earlier_parts: dict[str, float] = field(default_factory=dict)
+    _earlier: Account = field(default_factory=Account)
+    _first: dict[str, float] = field(default_factory=dict)
+    _meter: Callable[[], Meter] | None = None
     _told: float = float("-inf")
     _started: bool = False
 
@@ -86,6 +99,7 @@ class AccountBook:
 
     def state_dict(self) -> dict[str, Any]:
         """The account so far."""
+        self._refresh()
         return self.account.as_json()
 
     def load_state_dict(self, state: Mapping[str, Any], /) -> None:
@@ -103,16 +117,14 @@ class AccountBook:
         earlier["starts"] += 1  # this one
         for name, value in earlier.items():
             setattr(self.account, name, max(value, getattr(self.account, name)))
-        self._earlier_seconds = max(self._earlier_seconds, earlier["run_seconds"])
-        self._earlier_parts = max(self._earlier_parts, parts, key=lambda one: sum(one.values()))
+        for name in _METERED:
+            setattr(self._earlier, name, max(earlier[name], getattr(self._earlier, name)))
+        self._earlier.parts = max(self._earlier.parts, parts, key=lambda one: sum(one.values()))
         self.account.machine_findings = max(self.account.machine_findings, findings, key=len)
 
-    def spend(self, parts: Mapping[str, float]) -> None:
-        """Take note of where the time of this start went so far, in seconds by part."""
-        self.account.parts = {name: self._earlier_parts.get(name, 0.0) + value for name, value in parts.items()}
-
-    def begin(self, step: int, load_seconds: float) -> None:
-        """Training begins at a step that was taken up, or at 0."""
+    def begin(self, step: int, load_seconds: float, meter: Callable[[], Meter] | None = None) -> None:
+        """Training begins at a step that was taken up, or at 0; the meter is read whenever the account is written."""
+        self._meter = meter
         self.account.steps_repeated += max(0, self.account.last_step - step)
         self.account.last_step = step
         self.account.load_seconds += load_seconds
@@ -120,21 +132,37 @@ class AccountBook:
     def step_done(self, step: int) -> None:
         """A step is done."""
         if not self._started:
+            self._refresh()
+            self._first = dict(self._meter().parts) if self._meter is not None else {}
             self._started = True
-            self.account.start_seconds += process_age()
         self.account.last_step = max(step, self.account.last_step)
         if self.clock() - self._told >= _INTERVAL_SECONDS:
             self._write()
 
-    def close(self, stall_seconds: float, save_seconds: float) -> None:
+    def close(self) -> None:
         """Training ended in order."""
-        self.account.stall_seconds += stall_seconds
-        self.account.save_seconds += save_seconds
         self._write()
+
+    def _refresh(self) -> None:
+        """What this start has spent so far, on top of the earlier ones."""
+        account, earlier = self.account, self._earlier
+        account.run_seconds = earlier.run_seconds + process_age()
+        if not self._started:
+            account.start_seconds = account.run_seconds - earlier.run_seconds + earlier.start_seconds
+        if self._meter is not None:
+            spent = self._meter()
+            account.stall_seconds = earlier.stall_seconds + spent.stall_seconds
+            account.save_seconds = earlier.save_seconds + spent.save_seconds
+            # The first step belongs to the start, which lasts until it is done.
+            first = self._first if self._started else spent.parts
+            account.parts = {
+                name: earlier.parts.get(name, 0.0) + max(0.0, value - first.get(name, 0.0))
+                for name, value in spent.parts.items()
+            }
 
     def _write(self) -> None:
         self._told = self.clock()
-        self.account.run_seconds = self._earlier_seconds + process_age()
+        self._refresh()
         if self.folder is None:
             return
         # A full disk is told by the checkpoints.

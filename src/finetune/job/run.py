@@ -14,7 +14,7 @@ from finetune.contract.interruption import Interruption
 from finetune.data.record import Stopped
 from finetune.errors import DivergedError, UserError
 from finetune.evaluation.predict import Pass, predict
-from finetune.job.account import Account, AccountBook
+from finetune.job.account import Account, AccountBook, Meter
 from finetune.job.announce import LogObserver
 from finetune.job.deciding import decide_on, target_of
 from finetune.job.drift import StartingPoint
@@ -140,7 +140,8 @@ def train(job: Prepared, folder: Path | None) -> Trained:
     observer = watch(job.inputs, job.spec, training, recorder, findings)
     start = StartingPoint(job.backbone, job.plan.ever_trainable)
     with keeping(folder, job.spec.checkpoint, specification, state, job.interruption) as kept:
-        book.begin(state.progress.step, kept.load_seconds)
+        timing = training.stepper.timing
+        book.begin(state.progress.step, kept.load_seconds, lambda: Meter(timing.so_far(), *kept.seconds()))
         observer.begin()
         failure = None
         try:
@@ -152,8 +153,8 @@ def train(job: Prepared, folder: Path | None) -> Trained:
             kept.checkpoints.save_now(state, "final" if finished else "interruption")
         observer.end(state)
         hook.close(finished=finished)
-        book.spend(training.stepper.timing.settle())
-        book.close(*kept.seconds())
+        timing.settle()
+        book.close()
     if finished:
         job.feeds.leave()
     restore_best(state)

@@ -25,7 +25,7 @@ from finetune.observe.report.markup import (
 from finetune.observe.report.records import notice
 
 WORDS = {
-    "start": "start-up: imports, data, network",
+    "start": "start-up, first step included",
     "data": "waiting for data",
     "forward": "forward",
     "backward": "backward",
@@ -141,15 +141,17 @@ def interruptions(report: Mapping[str, Any]) -> Piece:
         ("reading checkpoints", seconds(account.get("load_seconds", 0.0))),
         ("steps waited for copies", seconds(account.get("stall_seconds", 0.0))),
         ("writing beside training", seconds(account.get("save_seconds", 0.0))),
-        ("seconds in the container", number(cost["seconds"], 0)),
+        ("seconds in the container", ("at least " if starts > 1 else "") + number(cost["seconds"], 0)),
     ]
     if cost.get("price") is not None:
         pairs.append(("cost at the given price", f"{cost['price']:,.4f} for {cost['price_per_hour']:g} an hour"))
-    said = (
-        "The job ran through."
-        if starts <= 1
-        else f"The job was interrupted {'once' if starts == 2 else f'{starts - 1} times'}."
-    )
+    said = "The job ran through."
+    if starts > 1:
+        times = "once" if starts == 2 else f"{starts - 1} times"
+        said = (
+            f"The job was interrupted {times}. A start that was killed counts up to the last second that it could tell"
+            " of; what it did after that is not known."
+        )
     return section("Interruptions and cost", facts(pairs), name="interruptions", lead=said)
 
 
