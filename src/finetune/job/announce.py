@@ -75,7 +75,7 @@ def group_summaries(backbone: Backbone, plan: Plan) -> list[GroupSummary]:
 
 
 def _run_lines(loaders: Loaders, spec: JobSpec, numerics: Numerics) -> list[str]:
-    device = f"device    {numerics.device}, {numerics.name}"
+    device = f"device    {numerics.device}, {numerics.name}" + (", compiled" if spec.run.compile else "")
     if loaders.train is None or spec.strategy.name == "evaluate":
         return [device, "steps     none: the network is evaluated as it is"]
     optimisation = spec.optimisation

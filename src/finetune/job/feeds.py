@@ -13,6 +13,7 @@ from finetune.data.transforms import ImageTransform
 from finetune.features.batches import FeatureBatches
 from finetune.features.front import FrontRun
 from finetune.features.storage import Place
+from finetune.job.compiling import compiled
 from finetune.job.feature_key import Front, feature_key
 from finetune.job.loaders import Loaders
 from finetune.job.space import Space
@@ -130,6 +131,8 @@ class PhaseFeeds:
         # What comes through a pipe cannot be looked up again, so nothing of it is kept.
         if self._border and isinstance(train, Batches):
             self._cut(phase, train, validation if isinstance(validation, Batches) else None)
+        if self._training is not None and self._frozen.spec.run.compile:
+            self._training = Feed(self._training.source, compiled(self._training.forward))
 
     def _keeping_pictures(
         self, train: BatchSource | None, validation: BatchSource | None

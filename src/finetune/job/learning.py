@@ -12,6 +12,7 @@ from torch.optim import Optimizer
 from finetune.data.batches import BatchSource
 from finetune.errors import UserError
 from finetune.models.backbone import Backbone
+from finetune.observe.rules.activations import OF_ACTIVATIONS
 from finetune.observe.rules.finding import Rules
 from finetune.observe.rules.tensors import TensorWatch
 from finetune.observe.timing import Timing
@@ -68,7 +69,7 @@ def build_training(
         spec.run.seed,
         optimisation.gradient_clip_norm,
         Timing(numerics.device),
-        _probe(backbone, optimizer, source, companions.rules, scaled=numerics.scaled),
+        _probe(backbone, optimizer, source, _visible(companions.rules, spec), scaled=numerics.scaled),
     )
     stopping = EarlyStopping(
         optimisation.early_stopping_patience,
@@ -107,6 +108,11 @@ def _probe(backbone: Backbone, optimizer: Optimizer, source: BatchSource, rules:
     if not rules:
         return NoProbe()
     return TensorWatch(backbone.module, optimizer, rules, scaled=scaled, classes=len(source.label_map))
+
+
+def _visible(rules: Rules, spec: JobSpec) -> Rules:
+    """Rules that can look: activations have no place of their own in compiled layers."""
+    return {name: rule for name, rule in rules.items() if name not in OF_ACTIVATIONS or not spec.run.compile}
 
 
 def build_schedule(optimisation: OptimisationSpec, batches: int) -> Schedule:

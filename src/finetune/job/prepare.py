@@ -16,6 +16,7 @@ from finetune.errors import DataError
 from finetune.evaluation.predict import Pass, Predictions, predict
 from finetune.job.announce import describe_plan
 from finetune.job.classes import announced_classes, as_announced
+from finetune.job.compiling import check_compiler
 from finetune.job.deciding import check_target
 from finetune.job.device import choose_device
 from finetune.job.feeds import Frozen, PhaseFeeds
@@ -82,6 +83,7 @@ def prepare(request: Request, interruption: Interruption, scratch: Path) -> Prep
     task = next(iter(readers.values())).task if readers else asked.task
     if task is None:
         raise DataError("There is no channel with records: give a channel 'train'.")
+    check_compiler(spec, task, device)
     wanted, source = locate_network(request, task, scratch)
     known = classes_of(wanted, source) if spec.strategy.name == "evaluate" else None
     inputs = gather(request, readers, task, LabelMap(known, spec.data.multi_label) if known else None, interruption)

@@ -197,6 +197,11 @@ class RunKnobs(Section):
         description="Threads that prepare batches; by default as many as it takes for no batch to be late, up to the "
         "number of cores. Changes no result.",
     )
+    compile: bool = Field(
+        False,
+        description="Whether the layers that learn are compiled, for pictures; pays in jobs of hours, and needs a "
+        "compiler, which the image leaves out.",
+    )
     top_k: int | None = Field(None, ge=2, description="Also report how often the class is among the k likeliest.")
     pipe_wait_seconds: float = Field(
         600.0, gt=0, description="Seconds without data after which a channel in Pipe mode is given up."

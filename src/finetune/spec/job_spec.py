@@ -95,6 +95,7 @@ class RunSpec:
     workers: int | None
     top_k: int | None
     pipe_wait_seconds: float = 600.0
+    compile: bool = False
 
 
 @dataclass(frozen=True, slots=True)

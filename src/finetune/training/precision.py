@@ -43,6 +43,8 @@ class Numerics:
 def choose_numerics(precision: Precision, device: torch.device) -> Numerics:
     """Resolve `auto`: bf16 where a GPU computes in it, fp16 on older GPUs, fp32 elsewhere.
 
+    With fp32 on a GPU, convolutions may compute in TF32 and products of matrices may not: PyTorch's defaults.
+
     Raises:
         UserError: fp16 without a GPU, where its products are slower and its gradients vanish.
     """

@@ -64,8 +64,9 @@ class Stepper:
         Returns:
             The mean loss, float32, 0-d, on the device; nothing waits for it. NaN where no record was left.
         """
-        fewest = 2 if learns_batch_statistics(self.backbone.module) else 1
-        batches = [batch for batch in batches if len(batch.targets) >= fewest]
+        batches = [batch for batch in batches if len(batch.targets)]
+        if any(len(batch.targets) == 1 for batch in batches) and learns_batch_statistics(self.backbone.module):
+            batches = [batch for batch in batches if len(batch.targets) > 1]
         records = sum(len(batch.targets) for batch in batches)
         if not records:
             return torch.full((), torch.nan)

@@ -14,6 +14,9 @@ from finetune.observe.rules.finding import Finding, Parameters, Rules
 FEWEST_PLACES = 1000
 """A unit that is silent at fewer places than this may only be selective."""
 
+OF_ACTIVATIONS = frozenset({"DeadRelu", "SaturatedActivation"})
+"""The rules that look at layers from outside."""
+
 
 @dataclass(frozen=True, slots=True)
 class Silence:

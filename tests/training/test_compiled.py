@@ -1,0 +1,60 @@
+"""Compiled layers learn what others learn, and the same bits after an interruption."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from finetune.errors import UserError
+from finetune.job.compiling import check_compiler
+from finetune.spec.parse import parse_hyperparameters
+from tiny import TinyBackbone
+from training.lesson import CPU, Lesson, request
+
+COMPILED = parse_hyperparameters({"compile": "true"})
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::DeprecationWarning:torch")  # of PyTorch's compiler about PyTorch
+@pytest.mark.parametrize(("strategy", "dropout"), [("full", 0.25), ("partial", 0.0)])
+def test_an_interruption_changes_no_bit(strategy: str, dropout: float) -> None:
+    wish = {"strategy": strategy, "epochs": "2", "augmentation_views": "1"}
+    whole = Lesson(request(compile="true", **wish), dropout=dropout)
+    assert whole.fit()
+    first = Lesson(request(compile="true", **wish), stop_after=5, dropout=dropout)
+    assert not first.fit()
+    torch._dynamo.reset()
+    second = Lesson(request(compile="true", **wish), dropout=dropout)
+    second.load(first.saved())
+    assert second.fit()
+    expected = whole.backbone.module.state_dict()
+    found = second.backbone.module.state_dict()
+    assert [name for name in expected if not torch.equal(found[name], expected[name])] == []
+    assert found.keys() == TinyBackbone().module.state_dict().keys()
+    if not dropout:
+        plain = Lesson(request(**wish), dropout=dropout)
+        assert plain.fit()
+        ours, theirs = torch.stack(whole.recorder.losses), torch.stack(plain.recorder.losses)
+        torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=0)
+
+
+def test_texts_are_not_compiled() -> None:
+    check_compiler(parse_hyperparameters({}), "text-classification", CPU)
+    with pytest.raises(UserError, match="compile=true is for pictures"):
+        check_compiler(COMPILED, "text-classification", CPU)
+
+
+def test_without_a_compiler_the_job_says_so() -> None:
+    """In a process of its own, where nothing is compiled yet."""
+    call = (
+        "from finetune.job.compiling import check_compiler; from finetune.spec.parse import parse_hyperparameters;"
+        "import torch; check_compiler(parse_hyperparameters({'compile': 'true'}), 'image-classification',"
+        " torch.device('cpu'))"
+    )
+    variables = {**os.environ, "CXX": "/nowhere/g++", "TORCHINDUCTOR_FORCE_DISABLE_CACHES": "1"}
+    ended = subprocess.run([sys.executable, "-c", call], env=variables, capture_output=True, text=True, check=False)
+    assert "UserError: compile=true, but nothing can be compiled here" in ended.stderr
