@@ -3,53 +3,69 @@
 from __future__ import annotations
 
 import json
-import os
-import platform
 import shutil
 import statistics
 import subprocess
 import sys
 import tempfile
-from dataclasses import dataclass
+import time
+from dataclasses import dataclass, field
 from pathlib import Path
 
+from benchmarks import machine
 from benchmarks.our_job import OurJob
 from benchmarks.save_cost import SaveCost, measure_save_cost
 from benchmarks.text_task import TextTask, write_task
 
-POSITIONS = (10, 1_000, 100_000)
-REPEATS = 3
+FRESH = 0
+POSITIONS = (FRESH, 10, 1_000, 100_000)
+MOST_ROUNDS = 5
+LONGEST_SECONDS = 300.0
+"""After which no further round is begun; what is begun is ended, and saving is measured: two minutes more."""
 RECORDS = 110_000
 BATCH_SIZE = 1
 
 
 @dataclass(frozen=True, slots=True)
-class Resumed:
-    """Seconds from the start of the process to the end of its first new step, at one position."""
+class Sides:
+    """The two that are compared, and where they keep what they need.
 
-    position: int
-    ours: float
-    theirs: float
+    Attributes:
+        positions: number of steps done -> seconds of ours and of theirs, pair by pair.
+    """
+
+    task: TextTask
+    place: Path
+    positions: dict[int, list[tuple[float, float]]] = field(default_factory=dict)
+
+    def measure(self, position: int, ours: OurJob) -> None:
+        """Start both at a position, one after the other, so that both see the same machine."""
+        theirs = self.place / "theirs"
+        if position == FRESH:
+            pair = ours.first_start(), trainer(self.task, theirs, "-")
+        else:
+            pair = ours.resume_at(position), trainer(self.task, theirs, str(trainer_at(position, self.task, theirs)))
+        print(f"{name_of(position)}: ours {pair[0]:.1f} s, Trainer {pair[1]:.1f} s", file=sys.stderr, flush=True)
+        self.positions.setdefault(position, []).append(pair)
 
 
-def main() -> None:
+def main(*, quick: bool) -> None:
     """Measure, and print the tables of docs/benchmarks.md."""
+    machine.keep_to_cores()
+    heading, began = machine.heading(), time.monotonic()
     with tempfile.TemporaryDirectory(prefix="benchmark-resume-") as folder:
-        task = write_task(Path(folder), RECORDS, BATCH_SIZE)
-        ours = OurJob(task, Path(folder) / "ours")
-        theirs = Path(folder) / "theirs"
-        fresh = Resumed(0, ours.first_start(), trainer(task, theirs, "-"))
-        print(fresh, file=sys.stderr, flush=True)
-        rows = [fresh, *(measure(position, ours, task, theirs) for position in POSITIONS)]
-        report(rows, ours.stop_seconds, measure_save_cost(Path(folder) / "saves"))
-
-
-def measure(position: int, ours: OurJob, task: TextTask, theirs: Path) -> Resumed:
-    """Medians, the two taking turns so that both see the same machine."""
-    checkpoint = trainer_at(position, task, theirs)
-    pairs = [(ours.resume_at(position), trainer(task, theirs, str(checkpoint))) for _ in range(REPEATS)]
-    print(position, pairs, file=sys.stderr, flush=True)
-    return Resumed(position, *(statistics.median(seconds) for seconds in zip(*pairs, strict=True)))
+        task = write_task(Path(folder), 2_000 if quick else RECORDS, BATCH_SIZE)
+        positions = [position for position in POSITIONS if position < task.records]
+        sides, stops = Sides(task, Path(folder)), []
+        for number in range(1 if quick else MOST_ROUNDS):
+            if time.monotonic() - began > LONGEST_SECONDS:
+                break
+            ours = OurJob(task, Path(folder) / f"ours-{number}")
+            for position in positions:
+                sides.measure(position, ours)
+            stops += ours.stop_seconds
+            shutil.rmtree(ours.place)
+        report(heading, sides.positions, stops, measure_save_cost(Path(folder) / "saves"))
 
 
 def trainer(task: TextTask, output: Path, checkpoint: str) -> float:
@@ -73,17 +89,25 @@ def trainer_at(position: int, task: TextTask, output: Path) -> Path:
     return checkpoint
 
 
-def report(rows: list[Resumed], stop_seconds: list[float], save: SaveCost) -> None:
+def name_of(position: int) -> str:
+    """In words."""
+    return "fresh start" if position == FRESH else f"step {position:,}"
+
+
+def report(
+    heading: str, positions: dict[int, list[tuple[float, float]]], stop_seconds: list[float], save: SaveCost
+) -> None:
     """Print tables in Markdown."""
-    load = os.getloadavg()[0]
-    print(f"\n{platform.machine()}, {os.cpu_count()} cores, load {load:.1f}; medians of {REPEATS}\n")
-    print("| position | ours, s | Trainer, s | Trainer / ours | ours / own fresh start | Trainer / own fresh start |")
-    print("|---|---|---|---|---|---|")
-    for row in rows:
-        name = "fresh start" if row.position == 0 else f"step {row.position:,}"
-        relative = f"{row.ours / rows[0].ours:.2f} | {row.theirs / rows[0].theirs:.2f}"
-        print(f"| {name} | {row.ours:.1f} | {row.theirs:.1f} | {row.theirs / row.ours:.2f} | {relative} |")
-    print(f"\nSIGTERM to exit: median {statistics.median(stop_seconds):.1f} s, most {max(stop_seconds):.1f} s")
+    median = statistics.median
+    print(f"\n{heading}; medians of {len(positions[FRESH])} rounds\n")
+    print("| position | ours, s | Trainer, s | Trainer / ours, median (least to most) |")
+    print("|---|---|---|---|")
+    for position, pairs in positions.items():
+        ours, theirs = (median(seconds) for seconds in zip(*pairs, strict=True))
+        ratios = sorted(theirs / ours for ours, theirs in pairs)
+        told = f"{median(ratios):.2f} ({ratios[0]:.2f} to {ratios[-1]:.2f})"
+        print(f"| {name_of(position)} | {ours:.1f} | {theirs:.1f} | {told} |")
+    print(f"\nSIGTERM to exit: median {median(stop_seconds):.1f} s, most {max(stop_seconds):.1f} s")
     print(f"\nA checkpoint of {save.megabytes:.0f} MB (ResNet-50 with AdamW), beside steps of {save.step:.2f} s:")
     print(f"- a step waits {save.stall * 1000:.0f} ms for the copy, {save.stall / save.step:.1%} of a step")
     print(f"- writing takes {save.write:.2f} s beside training, {save.worked:.2f} s of them of one core")
