@@ -104,5 +104,6 @@ def example() -> dict[str, Any]:
             "save_seconds": 1,
         },
         "cost": {"seconds": 6.0, "price_per_hour": 3.6, "price": 0.006},
+        "forgetting": {"part": "validation", "classes": ["a"], "records": 4, "before": 0.75, "after": 0.5},
         "versions": {"torch": "2.11.0"},
     }

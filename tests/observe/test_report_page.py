@@ -92,6 +92,12 @@ def test_what_killed_starts_did_at_last_is_said_to_be_unknown() -> None:
     assert "not known" not in page(once)
 
 
+def test_what_the_network_knew_before_is_told_with_the_layers() -> None:
+    told = page(example())
+    assert "Lost 25.0 points" in told
+    assert "right on 75.0% of 4 records of validation" in told
+
+
 def test_leakage_is_said_in_the_verdict_and_in_its_section() -> None:
     said = Reader(page(example())).said
     assert "Leakage: 1 record of validation is in train too" in said

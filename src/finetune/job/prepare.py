@@ -20,6 +20,7 @@ from finetune.job.compiling import check_compiler
 from finetune.job.deciding import check_target
 from finetune.job.device import choose_device
 from finetune.job.feeds import Frozen, PhaseFeeds
+from finetune.job.forgetting import Given
 from finetune.job.inputs import Beforehand, Inputs, hold_together, open_readers, sources_of
 from finetune.job.loaders import Loaders, build_loaders
 from finetune.job.request import Request
@@ -48,6 +49,7 @@ class Prepared:
     feeds: PhaseFeeds
     numerics: Numerics
     interruption: Interruption
+    given: Given
 
     @property
     def spec(self) -> JobSpec:
@@ -96,7 +98,7 @@ def prepare(request: Request, interruption: Interruption, scratch: Path) -> Prep
     loaders = build_loaders(inputs, backbone, spec, device)
     feeds = PhaseFeeds(Frozen(backbone, plan, spec, numerics), loaders, scratch, warm_pool_of(request))
     logger.info("%s", describe_plan(inputs, backbone, plan, loaders, spec, numerics))
-    return Prepared(request, inputs, backbone, plan, loaders, feeds, numerics, interruption)
+    return Prepared(request, inputs, backbone, plan, loaders, feeds, numerics, interruption, Given(wanted, source))
 
 
 def warm_pool_of(request: Request) -> WarmPool:

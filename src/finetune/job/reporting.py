@@ -87,6 +87,7 @@ def build_report(subject: Subject, found: Outcome) -> dict[str, object]:
     return {
         "title": f"{subject.backbone.name} on {len(subject.inputs.labels)} classes",
         "failure": found.metrics.get("failure"),
+        "forgetting": found.metrics.get("forgetting"),
         "job": {name: value for name, value in job.items() if name != "history"},
         "history": job.get("history", []),
         "asked": {

@@ -18,6 +18,7 @@ from finetune.job.account import Account, AccountBook, Meter
 from finetune.job.announce import LogObserver
 from finetune.job.deciding import decide_on, target_of
 from finetune.job.drift import StartingPoint
+from finetune.job.forgetting import forgetting
 from finetune.job.learning import Companions, build_training
 from finetune.job.prepare import Prepared, prepare
 from finetune.job.recording import LookedAt, Recorder
@@ -183,6 +184,8 @@ def conclude(job: Prepared, trained: Trained) -> None:
     except DivergedError as error:
         evaluated, parts, failure = {}, {}, error
     metrics: dict[str, object] = dict(parts)
+    if failure is None and state is not None and (lost := _forgotten(job, evaluated)):
+        metrics["forgetting"] = lost
     metrics["job"] = job_summary(job.backbone, job.plan, job.spec.strategy.name, state, finished=finished)
     metrics["interruptions"] = dict(trained.account.as_json())
     logger.info("%s", final_line(parts) or "Nothing was evaluated.")
@@ -206,6 +209,16 @@ def conclude(job: Prepared, trained: Trained) -> None:
     what = Export(paths.model, job.backbone, job.inputs.task, job.inputs.labels, readable, decision)
     export_verified(what, next(iter(evaluated.values()), None) or probe(job), job.numerics)
     logger.info("Done." if finished else "Stopped in order; the model is exported as far as it came.")
+
+
+def _forgotten(job: Prepared, evaluated: Mapping[str, Evaluated]) -> dict[str, object]:
+    """What the given network knew before, and what is left of it; empty where that cannot be said."""
+    part = next((name for name in ("test", "validation") if name in evaluated), None)
+    if part is None or job.spec.strategy.name == "from_scratch":
+        return {}
+    how = Pass(job.numerics.device, job.numerics.context, job.interruption.__bool__)
+    found = forgetting(job.given, job.backbone, evaluated[part], how, job.numerics)
+    return {"part": part, **found} if found else {}
 
 
 def evaluate_parts(job: Prepared) -> dict[str, Evaluated]:

@@ -107,8 +107,27 @@ def layers(report: Mapping[str, Any]) -> Piece | None:
     return section(
         "Layers and drift",
         table(header, rows, class_="tall"),
+        _forgetting(report.get("forgetting")),
         name="layers",
         lead="Drift is the length of the way that the weights went, as a share of the weights they began with.",
+    )
+
+
+def _forgetting(found: Mapping[str, Any] | None) -> Piece | None:
+    if not found:
+        return None
+    change = found["after"] - found["before"]
+    what = "lost" if change < 0 else "gained" if change > 0 else "neither lost nor gained"
+    said = (
+        f"The given network's own head was right on {percent(found['before'])} of {counted(found['records'], 'record')}"
+        f" of {found['part']} that are of its classes, and is on {percent(found['after'])} after training."
+    )
+    points = f" {abs(100 * change):.1f} points" if change else ""
+    return joined(
+        [
+            tag("h3", "What it knew before"),
+            notice("warn" if change < 0 else "good", what.capitalize() + points, said, None),
+        ]
     )
 
 

@@ -1,0 +1,61 @@
+"""What is told of the classes that a given network knew, before training and after, where the records have them."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from coloured_pictures import write_pictures
+from whole_jobs import finished, train_here
+
+SHORT = {"epochs": "2", "batch_size": "6", "augmentation": "none"}
+
+
+@pytest.fixture(scope="module")
+def two_colours(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two of the three classes that the network knows."""
+    return write_pictures(tmp_path_factory.mktemp("two"), 8, 200, ("blue", "green"))
+
+
+def test_with_the_same_classes_the_given_networks_accuracy_is_the_one_before(
+    tmp_path: Path, pictures: Path, unseen: Path, network: Path
+) -> None:
+    channels = {"train": unseen, "validation": pictures, "model": network}
+    job = finished(train_here(tmp_path / "trained", channels, {**SHORT, "strategy": "full", "learning_rate": "0.01"}))
+    as_given = finished(train_here(tmp_path / "as-given", channels, {"strategy": "evaluate"}))
+    metrics = job.metrics()
+    found = metrics["forgetting"]
+    assert found["before"] == as_given.metrics()["validation"]["accuracy"]
+    assert found["after"] == metrics["validation"]["accuracy"]
+    assert (found["part"], found["records"], found["classes"]) == ("validation", 72, ["blue", "green", "red"])
+    assert "forgetting" not in as_given.metrics()
+    report = json.loads((job.folder.output_data / "report.json").read_text("utf-8"))
+    assert report["forgetting"] == found
+    assert "What it knew before" in (job.folder.output_data / "report.html").read_text("utf-8")
+
+
+@pytest.mark.parametrize("strategy", ["feature_extraction", "full"])
+def test_with_some_of_the_classes_its_own_head_is_asked_again(
+    tmp_path: Path, two_colours: Path, network: Path, strategy: str
+) -> None:
+    channels = {"train": two_colours, "validation": two_colours, "model": network}
+    wishes = {**SHORT, "strategy": strategy}
+    if strategy == "full":
+        wishes |= {"learning_rate": "1", "optimizer": "sgd", "warmup_fraction": "0"}
+    found = finished(train_here(tmp_path, channels, wishes)).metrics()["forgetting"]
+    assert found["classes"] == ["blue", "green"]
+    assert found["records"] == 16
+    assert found["before"] > 0.4
+    # Frozen layers forget nothing; layers that steps of this length go through do.
+    assert (found["after"] == found["before"]) == (strategy == "feature_extraction")
+
+
+def test_without_a_common_class_nothing_is_said(tmp_path: Path, two_colours: Path, network: Path) -> None:
+    for name, other in (("blue", "sky"), ("green", "grass")):
+        shutil.copytree(two_colours / name, tmp_path / "train" / other)
+    wishes = {**SHORT, "strategy": "feature_extraction"}
+    job = finished(train_here(tmp_path / "job", {"train": tmp_path / "train", "model": network}, wishes))
+    assert "forgetting" not in job.metrics()
