@@ -13,7 +13,7 @@ from finetune.errors import UserError
 from finetune.evaluation.predict import Pass, Predictions, predict
 from finetune.job.results import Evaluated
 from finetune.models.backbone import Backbone
-from finetune.models.load import ModelRequest, Source, classes_of, load_backbone
+from finetune.models.load import ModelRequest, Source, classes_of, load_quietly
 from finetune.training.precision import Numerics
 
 logger = logging.getLogger(__name__)
@@ -55,7 +55,7 @@ def forgetting(given: Given, adapted: Backbone, one: Evaluated, how: Pass, numer
     if theirs is None or not shared or not single or not isinstance(one.batches, Batches):
         return {}
     try:
-        old = load_backbone(_asking_for_its_head(given.request, theirs), given.source)
+        old = load_quietly(_asking_for_its_head(given.request, theirs), given.source)
     except UserError as error:
         logger.info("What was forgotten is not known: %s", error)
         return {}

@@ -14,7 +14,7 @@ from finetune.models.transformers_load import labels_of
 from finetune.models.vision_build import labels_of_name
 from finetune.models.weights import locate
 
-__all__ = ["ModelRequest", "Source", "classes_of", "load_backbone", "locate"]
+__all__ = ["ModelRequest", "Source", "classes_of", "load_backbone", "load_quietly", "locate"]
 
 logger = logging.getLogger(__name__)
 
@@ -36,6 +36,13 @@ def classes_of(request: ModelRequest, source: Source) -> tuple[str, ...] | None:
     return labels_of_name(source.name, source)
 
 
+def load_quietly(request: ModelRequest, source: Source) -> Backbone:
+    """The same as `load_backbone`, for a network of which the job has told already."""
+    backbone = builder_for(request, source)(request, source)
+    backbone.module.eval()
+    return backbone
+
+
 def load_backbone(request: ModelRequest, source: Source | None = None) -> Backbone:
     """Build the network and give it its weights and its head.
 
@@ -50,9 +57,7 @@ def load_backbone(request: ModelRequest, source: Source | None = None) -> Backbo
         UserError: name, weights or head cannot be as requested.
         PlatformError: there is no room to unpack the model channel.
     """
-    source = source or locate(request)
-    backbone = builder_for(request, source)(request, source)
-    backbone.module.eval()
+    backbone = load_quietly(request, source or locate(request))
     weights = backbone.weights
     logger.info(
         "Network %s, weights: %s (%d tensors loaded, %d new, %d unused), %s head",

@@ -71,7 +71,7 @@ def _watched(rules: Sequence[str]) -> Piece | None:
     if not rules:
         return None
     names = tag("p", ", ".join(rules), class_="note")
-    return tag("details", tag("summary", "What watched"), names)
+    return tag("details", tag("summary", "Their names"), names)
 
 
 def time(report: Mapping[str, Any]) -> Piece:
