@@ -11,7 +11,7 @@ from benchmarks.pipe.comparing import Row, by_turns, times_as_fast
 from benchmarks.pipe.run import PARTS
 
 ROOT = Path(__file__).resolve().parents[2]
-ROWS = {"cutting": 6, "decoding": 2, "loading": 3}
+ROWS = {"cutting": 6, "dealing": 2, "decoding": 2, "loading": 3}
 
 
 @pytest.mark.parametrize("part", PARTS)

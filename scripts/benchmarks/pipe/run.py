@@ -6,11 +6,12 @@ import os
 import platform
 from collections.abc import Callable, Iterator, Mapping
 
-from benchmarks.pipe import cutting, decoding, loading
+from benchmarks.pipe import cutting, dealing, decoding, loading
 from benchmarks.pipe.comparing import FULL, HEAD, QUICK, Row, Scale
 
 PARTS: Mapping[str, Callable[[Scale], Iterator[Row]]] = {
     "cutting": cutting.measure,
+    "dealing": dealing.measure,
     "decoding": decoding.measure,
     "loading": loading.measure,
 }

@@ -1,0 +1,89 @@
+"""What does it cost that one process reads for several?
+
+Compared are groups of records as `StreamBatches` takes them, copied out of the stream and with their identities: by a
+process alone, and by one that deals shares to others, which take them as fast as they can.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+
+from benchmarks.pipe.comparing import Row, Scale, by_turns, rate, times_as_fast
+from benchmarks.pipe.streams import fed, jpegs, place_of, write_pictures
+from finetune.data.stream_dealing import Dealer, Receiver, Table
+from finetune.data.stream_groups import Alone, Sharing
+from finetune.data.stream_order import grouped
+from finetune.data.stream_source import StreamSource
+from finetune.data.streams.codec import StreamLayout
+from finetune.data.streams.named_fields import Wanted
+from finetune.spec.parse import parse_hyperparameters
+
+_BATCH = 64
+
+
+def measure(scale: Scale) -> Iterator[Row]:
+    """Compare two processes, of which one reads, and three."""
+    with tempfile.TemporaryDirectory(prefix="benchmark-") as scratch:
+        stream = Path(scratch) / "pictures"
+        write_pictures(stream, jpegs(min(256, scale.pictures)))
+        times = max(1, scale.stream // stream.stat().st_size)
+        gigabytes = times * stream.stat().st_size / 1e9
+        designs: dict[str, Callable[[], float]] = {"alone": partial(_epoch, stream, times, Alone())}
+        with _dealer(Path(scratch) / "two", 2) as two, _dealer(Path(scratch) / "three", 3) as three:
+            designs |= {"two": partial(_epoch, stream, times, two), "three": partial(_epoch, stream, times, three)}
+            seconds = by_turns(designs, scale.rounds)
+        for name, what in (("two", "dealing to 2 processes, one of which reads"), ("three", "dealing to 2 others")):
+            own, alone = (rate(gigabytes, seconds[one], "GB/s") for one in (name, "alone"))
+            yield Row(what, own, f"reading alone, {alone}", times_as_fast(seconds, name, "alone"), "≥ 0.35")
+
+
+def source_of(folder: Path) -> StreamSource:
+    """The channel whose FIFOs are in a folder."""
+    wanted = Wanted("image-classification", parse_hyperparameters({}).data)
+    return StreamSource(place_of(folder), StreamLayout("train", "recordio"), wanted)
+
+
+def _epoch(stream: Path, times: int, sharing: Sharing) -> float:
+    with fed(stream, times) as folder:
+        source = source_of(folder)
+        began = time.perf_counter()
+        for _ in sharing.groups(source, lambda: (group for group in grouped(source.read_next(), _BATCH))):
+            pass
+        return time.perf_counter() - began
+
+
+@contextmanager
+def _dealer(folder: Path, ranks: int) -> Iterator[Dealer]:
+    """One that deals to processes which wait for it."""
+    processes = [
+        subprocess.Popen((sys.executable, "-m", "benchmarks.pipe.dealing", folder, str(ranks), str(rank)))
+        for rank in range(1, ranks)
+    ]
+    dealer = Dealer(Table(folder, ranks))
+    try:
+        yield dealer
+    finally:
+        for process in processes:
+            process.kill()
+            process.wait()
+        dealer.close()
+
+
+def main() -> None:
+    """Take shares until killed; arguments: the table's folder, number of processes, and which of them this is."""
+    folder, ranks, rank = sys.argv[1:]
+    receiver, source = Receiver(Table(Path(folder), int(ranks)), int(rank)), source_of(Path(folder))
+    while True:
+        for _ in receiver.groups(source, lambda: (group for group in ())):
+            pass
+
+
+if __name__ == "__main__":
+    main()
