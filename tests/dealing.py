@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import signal
+import subprocess
 import sys
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from finetune.data.pipe import PipePlace
 from finetune.data.record import Stopped
+from finetune.data.stream_agreement import OwnChannel
 from finetune.data.stream_dealing import Dealer, Receiver, Table
-from finetune.data.stream_groups import Alone, Sharing
+from finetune.data.stream_groups import Sharing
 from finetune.data.stream_order import StreamPosition, grouped, shuffled
 from finetune.data.stream_source import StreamSource
 from finetune.data.streams.codec import StreamLayout
@@ -21,8 +26,58 @@ from finetune.errors import PlatformError
 from finetune.spec.job_spec import Task
 from finetune.spec.parse import parse_hyperparameters
 from finetune.spec.stream_types import StreamForm
+from whole_jobs import ENVIRONMENT, ROOT
 
 BATCH = 4
+
+
+def feed(folder: Path, stream: bytes, epochs: int, pause: threading.Event | None = None) -> None:
+    """Fill pipes in turn; with `pause`, half of each, and the rest when it is set."""
+    for epoch in range(epochs):
+        os.mkfifo(folder / f"train_{epoch}")
+
+    def work() -> None:
+        for epoch in range(epochs):
+            with contextlib.suppress(BrokenPipeError), (folder / f"train_{epoch}").open("wb", 0) as pipe:
+                pipe.write(stream[: len(stream) // 2])
+                if pause is not None:
+                    pause.wait()
+                pipe.write(stream[len(stream) // 2 :])
+
+    threading.Thread(target=work, daemon=True).start()
+
+
+@contextlib.contextmanager
+def processes(
+    pipes: Path, table: Path, form: str, ranks: int, epochs: int, *own: str
+) -> Iterator[list[subprocess.Popen[str]]]:
+    environment = {**os.environ, **ENVIRONMENT, "PYTHONPATH": f"{ROOT / 'src'}:{ROOT / 'tests'}"}
+    started = [
+        subprocess.Popen(
+            [
+                sys.executable,
+                "-c",
+                "from dealing import main; main()",
+                pipes,
+                table,
+                form,
+                str(ranks),
+                str(rank),
+                str(epochs),
+                *own,
+            ],
+            env=environment,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for rank in range(ranks)
+    ]
+    try:
+        yield started
+    finally:
+        for process in started:
+            process.kill()
+            process.communicate()
 
 
 def source_of(folder: Path, form: StreamForm, stop: threading.Event) -> StreamSource:
@@ -51,15 +106,17 @@ def take_part(source: StreamSource, sharing: Sharing, epochs: int) -> list[list[
 
 
 def main() -> None:
-    """Arguments: folder of the pipes, of the table, form, processes, rank, epochs."""
-    folder, table_folder, form, ranks, rank, epochs = sys.argv[1:]
+    """Arguments: folder of the pipes, of the table, form, processes, rank, epochs; `own` where each has its channel."""
+    folder, table_folder, form, ranks, rank, epochs, *own = sys.argv[1:]
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
     table = Table(Path(table_folder), int(ranks), 20.0)
     sharing: Sharing = Receiver(table, int(rank)) if int(rank) else Dealer(table)
+    if own:
+        sharing, folder = OwnChannel(table, int(rank)), f"{folder}/{rank}"
     source = source_of(Path(folder), "csv" if form == "csv" else "recordio", stop)
     try:
-        print(json.dumps(take_part(source, sharing if int(ranks) > 1 else Alone(), int(epochs))))  # noqa: T201
+        print(json.dumps(take_part(source, sharing, int(epochs))))  # noqa: T201
     except Stopped:
         print("stopped")  # noqa: T201
     except PlatformError as error:

@@ -2,25 +2,19 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
 import signal
 import struct
-import subprocess
-import sys
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from dealing import BATCH, source_of, take_part
+from dealing import BATCH, feed, processes, source_of, take_part
 from finetune.data.stream_dealing import Table
 from finetune.data.stream_groups import Alone
 from stream_writers import recordio
-from whole_jobs import ENVIRONMENT, ROOT
 
 IMAGES = b"".join(recordio(struct.pack("<IfQQ", 0, n % 3, n, 0) + b"\xff\xd8" + bytes(n * 7)) for n in range(21))
 # The first row tells the columns and is none of the records; the last batch has fewer records than there are processes.
@@ -35,52 +29,6 @@ def folders(tmp_path: Path) -> tuple[Path, Path, Path]:
     for folder in made:
         folder.mkdir()
     return made
-
-
-def feed(folder: Path, stream: bytes, epochs: int, pause: threading.Event | None = None) -> None:
-    """Fill pipes in turn; with `pause`, half of each, and the rest when it is set."""
-    for epoch in range(epochs):
-        os.mkfifo(folder / f"train_{epoch}")
-
-    def work() -> None:
-        for epoch in range(epochs):
-            with contextlib.suppress(BrokenPipeError), (folder / f"train_{epoch}").open("wb", 0) as pipe:
-                pipe.write(stream[: len(stream) // 2])
-                if pause is not None:
-                    pause.wait()
-                pipe.write(stream[len(stream) // 2 :])
-
-    threading.Thread(target=work, daemon=True).start()
-
-
-@contextlib.contextmanager
-def processes(pipes: Path, table: Path, form: str, ranks: int, epochs: int) -> Iterator[list[subprocess.Popen[str]]]:
-    environment = {**os.environ, **ENVIRONMENT, "PYTHONPATH": f"{ROOT / 'src'}:{ROOT / 'tests'}"}
-    started = [
-        subprocess.Popen(
-            [
-                sys.executable,
-                "-c",
-                "from dealing import main; main()",
-                pipes,
-                table,
-                form,
-                str(ranks),
-                str(rank),
-                str(epochs),
-            ],
-            env=environment,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        for rank in range(ranks)
-    ]
-    try:
-        yield started
-    finally:
-        for process in started:
-            process.kill()
-            process.communicate()
 
 
 @pytest.mark.parametrize(("form", "ranks"), [("recordio", 2), ("csv", 3)])
