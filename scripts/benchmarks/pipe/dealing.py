@@ -10,7 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -20,7 +20,7 @@ from benchmarks.pipe.streams import fed, jpegs, place_of, write_pictures
 from finetune.data.stream_dealing import Dealer, Receiver, Table
 from finetune.data.stream_groups import Alone, Sharing
 from finetune.data.stream_order import grouped
-from finetune.data.stream_source import StreamSource
+from finetune.data.stream_source import StreamRecord, StreamSource
 from finetune.data.streams.codec import StreamLayout
 from finetune.data.streams.named_fields import Wanted
 from finetune.spec.parse import parse_hyperparameters
@@ -81,8 +81,12 @@ def main() -> None:
     folder, ranks, rank = sys.argv[1:]
     receiver, source = Receiver(Table(Path(folder), int(ranks)), int(rank)), source_of(Path(folder))
     while True:
-        for _ in receiver.groups(source, lambda: (group for group in ())):
+        for _ in receiver.groups(source, _nothing):
             pass
+
+
+def _nothing() -> Generator[list[StreamRecord], None, None]:
+    yield from ()
 
 
 if __name__ == "__main__":
