@@ -24,7 +24,11 @@ def lines(**hyperparameters: str) -> list[str]:
     ("request_", "said"),
     [
         ({"strategy": "feature_extraction"}, "(up to middle) are kept: 1 pass through them instead of 6; without"),
-        ({"strategy": "partial"}, "(up to stem) are kept: 2 passes through them instead of 6; 2 augmentations"),
+        ({"strategy": "partial"}, "(up to stem) are kept: 1 pass through them instead of 6; without augmentation"),
+        (
+            {"strategy": "partial", "augmentation_views": "2"},
+            "(up to stem) are kept: 2 passes through them instead of 6; 2 augmentations",
+        ),
         ({"strategy": "partial", "augmentation": "none"}, "1 pass through them instead of 6; nothing is given up"),
         ({"strategy": "partial", "augmentation_views": "6"}, "are computed in every epoch: none is asked for again"),
         ({"strategy": "partial", "feature_cache": "off"}, "are computed in every epoch"),

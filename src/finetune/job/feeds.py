@@ -53,7 +53,7 @@ class Frozen:
             return 1
         if spec.features.cache == "off":
             return spec.optimisation.epochs
-        return spec.features.views or (1 if spec.strategy.name == "feature_extraction" else 2)
+        return spec.features.views or 1
 
     def epochs(self, phase: Phase) -> int:
         """How long a phase lasts."""

@@ -245,7 +245,8 @@ class FeatureKnobs(Section):
         le=1000,
         alias="augmentation_views",
         description="With frozen layers: variations of each picture, with which epochs take turns, so many passes "
-        "through those layers; 1 is the picture as it is. By default 1 for feature_extraction, else 2.",
+        "through those layers; 1 is the picture as it is, the default; where "
+        "variations help, 8 were as good as a new one in each epoch.",
     )
     size_gb: float | None = Field(
         None,
