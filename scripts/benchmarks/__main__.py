@@ -6,10 +6,12 @@ import argparse
 import sys
 from collections.abc import Callable
 from dataclasses import fields, replace
+from typing import get_args
 
 from benchmarks import frozen, learning, machine, observe, resume, seeds, start
 from benchmarks.pipe import run as pipe
 from benchmarks.scale import Scale, scale_of
+from finetune.spec.job_spec import Precision
 
 SCALED: dict[str, tuple[Callable[[Scale], None], str]] = {
     "features": (frozen.measure, "what frozen layers cost over several epochs, beside the Trainer and one bare pass"),
@@ -32,6 +34,9 @@ def main() -> int:
         command.add_argument("--quick", action="store_true", help="only see that it runs; the figures mean nothing")
         command.add_argument("--long", action="store_true", help="run what is otherwise computed from fewer epochs")
         command.add_argument("--cores", type=int, default=machine.CORES, help="cores for every side")
+        command.add_argument(
+            "--precision", choices=get_args(Precision), default="auto", help="of our jobs and bare ones"
+        )
         for amount in _AMOUNTS:
             command.add_argument(f"--{amount.replace('_', '-')}", type=int)
         command.set_defaults(run=_beside_the_trainer)
@@ -43,7 +48,7 @@ def main() -> int:
 def _beside_the_trainer(chosen: argparse.Namespace) -> None:
     scale = scale_of(quick=chosen.quick)
     given = {name: value for name in _AMOUNTS if (value := getattr(chosen, name)) is not None}
-    scale = replace(scale, long=scale.long or chosen.long, **given)
+    scale = replace(scale, long=scale.long or chosen.long, precision=chosen.precision, **given)
     machine.keep_to_cores(chosen.cores)
     for name in SCALED if chosen.measurement == "all" else (chosen.measurement,):
         SCALED[name][0](scale)

@@ -28,7 +28,7 @@ def main() -> None:
     """Train for the epochs that are asked for, and tell records per second after the first step."""
     settings = read_settings()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    numerics = choose_numerics("auto", device)
+    numerics = choose_numerics(settings.precision, device)
     build = _pictures if settings.kind == "pictures" else _texts
     network, batches = build(settings, device)
     optimizer = torch.optim.AdamW(network.parameters(), lr=settings.rate, fused=True)

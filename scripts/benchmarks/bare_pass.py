@@ -11,22 +11,28 @@ import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import get_args
 
 import torch
 from torchvision.models import get_model
 
 from finetune.data.images import ImageGeometry, decode_image, resize_and_crop
+from finetune.spec.job_spec import Precision
 from finetune.training.precision import choose_numerics
 
 _BATCH = 32
 _MEAN, _DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
+def _precision(name: str) -> Precision:
+    return next(one for one in get_args(Precision) if one == name)
+
+
 def main() -> None:
-    """Arguments: pictures, network, its weights."""
-    pictures, name, weights = sys.argv[1:]
+    """Arguments: pictures, network, its weights, precision."""
+    pictures, name, weights, precision = sys.argv[1:]
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    numerics = choose_numerics("auto", device)
+    numerics = choose_numerics(_precision(precision), device)
     network = get_model(name, weights=None)
     network.load_state_dict(torch.load(weights, weights_only=True))
     network = network.eval().to(device, memory_format=torch.channels_last)

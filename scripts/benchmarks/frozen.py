@@ -41,7 +41,7 @@ class _Turns:
 
 def measure(scale: Scale) -> None:
     """Print a row for each network and number of epochs, and one with many pictures, without the Trainer."""
-    begin("Feature extraction", _COLUMNS)
+    begin(f"Feature extraction, precision {scale.precision}", _COLUMNS)
     with tempfile.TemporaryDirectory(prefix="benchmark-features-") as place:
         task = write_pictures(Path(place), scale.pictures)
         size = file_sizes(task.train.rglob("*.jpg"))
@@ -50,7 +50,7 @@ def measure(scale: Scale) -> None:
     if scale.many_pictures:
         with tempfile.TemporaryDirectory(prefix="benchmark-features-") as place:
             task = write_pictures(Path(place), scale.many_pictures)
-            work = picture_work(task, scale.networks[0], Lesson(HEAD, scale.epochs[0], BATCH))
+            work = picture_work(task, scale.networks[0], Lesson(HEAD, scale.epochs[0], BATCH, scale.precision))
             _tell(work, _take_turns(work, task, scale, with_trainer=False))
     say(
         f"\nPictures of 500 x 375, {size} each; 224 pixels, batches of {BATCH}, random weights, no evaluation during"
@@ -62,7 +62,7 @@ def measure(scale: Scale) -> None:
 def _network(task: PictureTask, network: str, scale: Scale) -> None:
     known: Run | None = None
     for epochs in scale.epochs:
-        work = picture_work(task, network, Lesson(HEAD, epochs, BATCH))
+        work = picture_work(task, network, Lesson(HEAD, epochs, BATCH, scale.precision))
         if known is None or scale.long or network not in scale.computed:
             turns = _take_turns(work, task, scale, with_trainer=True)
             known = turns.theirs[0]
@@ -77,7 +77,9 @@ def _take_turns(work: Work, task: PictureTask, scale: Scale, *, with_trainer: bo
     turns, settings = _Turns(), work.theirs
     for _ in range(scale.repeats):
         turns.ours.append(work.run_ours())
-        watched = python("benchmarks.bare_pass", str(task.train), settings.network, settings.weights)
+        watched = python(
+            "benchmarks.bare_pass", str(task.train), settings.network, settings.weights, settings.precision
+        )
         turns.scripts.append(watched.seconds)
         turns.passes.append(sum(json.loads(watched.line("pass")[1]).values()))
         if with_trainer:

@@ -6,6 +6,7 @@ import json
 import statistics
 import tempfile
 from dataclasses import asdict, dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 
 from benchmarks.scale import Scale
@@ -22,6 +23,7 @@ _COLUMNS = (
     "ours, records/s",
     "bare loop, records/s",
     "ours / bare loop",
+    "timm, records/s",
     "peak MiB: ours, without cache, Trainer",
     "first step, s: ours, Trainer",
 )
@@ -34,21 +36,22 @@ class _Turns:
     ours: list[Run] = field(default_factory=list)
     theirs: list[Run] = field(default_factory=list)
     bare_rates: list[float] = field(default_factory=list)
+    timm_rates: list[float] = field(default_factory=list)
     small: list[Run] = field(default_factory=list)
 
 
 def measure_partial(scale: Scale) -> None:
     """The last layers learn."""
-    _measure("Partial", scale, Lesson(LAST_LAYERS, scale.partial_epochs, scale.batch))
+    _measure("Partial", scale, Lesson(LAST_LAYERS, scale.partial_epochs, scale.batch, scale.precision))
 
 
 def measure_full(scale: Scale) -> None:
     """All layers learn."""
-    _measure("Full", scale, Lesson(ALL, scale.full_epochs, scale.batch))
+    _measure("Full", scale, Lesson(ALL, scale.full_epochs, scale.batch, scale.precision))
 
 
 def _measure(title: str, scale: Scale, lesson: Lesson) -> None:
-    begin(title, _COLUMNS)
+    begin(f"{title}, precision {scale.precision}", _COLUMNS)
     with tempfile.TemporaryDirectory(prefix="benchmark-learning-") as place:
         for work in both(Path(place), scale.learning_pictures, scale.texts, lesson):
             turns = _Turns()
@@ -56,7 +59,9 @@ def _measure(title: str, scale: Scale, lesson: Lesson) -> None:
                 turns.ours.append(work.run_ours())
                 turns.theirs.append(trainer_job(work.theirs))
                 if lesson.learns == ALL:
-                    turns.bare_rates.append(_bare_rate(work.theirs))
+                    turns.bare_rates.append(_rate("bare_loop", work.theirs))
+                    if _timm_knows(work):
+                        turns.timm_rates.append(_rate("timm_loop", work.theirs))
                 if scale.thorough:
                     turns.ours.append(work.run_ours())
                     turns.small.append(work.run_ours(epochs="1", cache_size_gb="0"))
@@ -70,9 +75,14 @@ def _measure(title: str, scale: Scale, lesson: Lesson) -> None:
     )
 
 
-def _bare_rate(settings: TrainerSettings) -> float:
-    rate: float = json.loads(python("benchmarks.bare_loop", json.dumps(asdict(settings))).line("rate")[1])
+def _rate(module: str, settings: TrainerSettings) -> float:
+    rate: float = json.loads(python(f"benchmarks.{module}", json.dumps(asdict(settings))).line("rate")[1])
     return rate
+
+
+def _timm_knows(work: Work) -> bool:
+    """Whether timm is installed, which is no dependency of this project, and the work is its own."""
+    return work.theirs.kind == "pictures" and find_spec("timm") is not None
 
 
 def _tell(work: Work, lesson: Lesson, turns: _Turns) -> None:
@@ -91,6 +101,7 @@ def _tell(work: Work, lesson: Lesson, turns: _Turns) -> None:
             middle(rates),
             middle(bare) if bare else "not run",
             f"{statistics.median(rates) / statistics.median(bare):.3f}" if bare else "",
+            middle(turns.timm_rates) if turns.timm_rates else "not run",
             ", ".join(f"{one:,.0f}" for one in peaks),
             ", ".join(middle([run.first_step for run in runs]) for runs in (ours, theirs)),
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from benchmarks.machine import on_gpu
+from finetune.spec.job_spec import Precision
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +27,7 @@ class Scale:
         seed_records: to train on for each seed.
         repeats: turns, of which medians are told.
         starts: turns, for the time to the first step.
+        precision: of our jobs and of the bare ones; the Trainer has its default, fp32.
         thorough: whether ours is run again at the end of each turn, and once more without a cache.
     """
 
@@ -44,6 +46,7 @@ class Scale:
     seed_records: int = 160
     repeats: int = 1
     starts: int = 3
+    precision: Precision = "auto"
     thorough: bool = True
 
 

@@ -37,9 +37,9 @@ def measure(scale: Scale) -> None:
 def _works(place: Path, scale: Scale) -> tuple[Work, ...]:
     task = write_pictures(place / "pictures", scale.seed_records)
     return (
-        picture_work(task, "resnet18", Lesson(HEAD, _EPOCHS, scale.batch)),
-        picture_work(task, "resnet18", Lesson(LAST_LAYERS, _EPOCHS, scale.batch)),
-        text_work(place / "texts", scale.seed_records, Lesson(LAST_LAYERS, _EPOCHS, scale.batch)),
+        picture_work(task, "resnet18", Lesson(HEAD, _EPOCHS, scale.batch, scale.precision)),
+        picture_work(task, "resnet18", Lesson(LAST_LAYERS, _EPOCHS, scale.batch, scale.precision)),
+        text_work(place / "texts", scale.seed_records, Lesson(LAST_LAYERS, _EPOCHS, scale.batch, scale.precision)),
     )
 
 

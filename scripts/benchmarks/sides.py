@@ -12,6 +12,7 @@ from pathlib import Path
 
 from benchmarks.watched_process import Watched, watch
 from finetune.job.account import process_age
+from finetune.spec.job_spec import Precision
 from sagemaker_simulator import Channel, TrainingRequest, lay_out
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -71,6 +72,7 @@ class TrainerSettings:
         learns: `head`, `last layers` or `all`.
         rate: highest learning rate.
         output: folder for the weights.
+        precision: of the other sides; the Trainer keeps its own.
     """
 
     kind: str
@@ -82,6 +84,7 @@ class TrainerSettings:
     batch: int
     rate: float
     output: str
+    precision: Precision
 
 
 def trainer_job(settings: TrainerSettings) -> Run:

@@ -14,7 +14,7 @@ from benchmarks.work import ALL, Lesson, both
 def measure(scale: Scale) -> None:
     """Print a row for pictures and one for texts."""
     begin("Start to the first step", ("network, what learns", "ours, s", "Trainer, s", "Trainer / ours"))
-    lesson = Lesson(ALL, 1, scale.batch)
+    lesson = Lesson(ALL, 1, scale.batch, scale.precision)
     with tempfile.TemporaryDirectory(prefix="benchmark-start-") as place:
         for work in both(Path(place), 2 * scale.batch, 2 * scale.batch, lesson):
             ours, theirs = [], []

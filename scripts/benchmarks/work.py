@@ -10,6 +10,7 @@ from benchmarks.picture_task import PictureTask, write_pictures
 from benchmarks.scoring import picture_accuracy, text_accuracy
 from benchmarks.sides import Run, TrainerSettings, our_job
 from benchmarks.text_files import write_texts
+from finetune.spec.job_spec import Precision
 
 HEAD, LAST_LAYERS, ALL = "head", "last layers", "all"
 _RATES = {"pictures": 2e-4, "texts": 5e-5}
@@ -24,11 +25,13 @@ class Lesson:
         learns: `HEAD`, `LAST_LAYERS` (one group of a ResNet, two of MiniLM) or `ALL`.
         epochs: passes over the records.
         batch: records per step.
+        precision: of our job and of the bare loop.
     """
 
     learns: str
     epochs: int
     batch: int
+    precision: Precision = "auto"
 
     def strategy(self, groups: int) -> dict[str, str]:
         """The same in our hyperparameters."""
@@ -65,6 +68,7 @@ class Work:
             "batch_size": str(settings.batch),
             "learning_rate": str(settings.rate),
             "validation_fraction": "0",
+            "precision": settings.precision,
         }
         return our_job(Path(settings.output).parent / "ours", self.channels, wishes | more)
 
@@ -87,6 +91,7 @@ def picture_work(task: PictureTask, network: str, lesson: Lesson) -> Work:
             lesson.batch,
             rate,
             str(output),
+            lesson.precision,
         ),
         channels={"train": task.train, "model": weights.parent},
         accuracy=lambda artifact: picture_accuracy(artifact, network, task.held_out),
@@ -111,6 +116,7 @@ def text_work(place: Path, count: int, lesson: Lesson) -> Work:
             lesson.batch,
             rate,
             str(output),
+            lesson.precision,
         ),
         channels={"train": files.train.parent, "model": files.network},
         accuracy=lambda artifact: text_accuracy(artifact, files.held_out),

@@ -1,0 +1,62 @@
+"""timm's own way to train on a folder of pictures: its loader, augmentation, network and optimizer; our precision."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from typing import Any
+
+import torch
+from torch import nn
+from torch.amp.grad_scaler import GradScaler
+
+from benchmarks.sides import read_settings
+from finetune.training.precision import choose_numerics
+
+
+def main() -> None:
+    """Train for the epochs that are asked for, and tell records per second after the first step."""
+    from timm import create_model
+    from timm.data import create_dataset, create_loader
+    from timm.optim import create_optimizer_v2
+
+    settings = read_settings()
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    numerics = choose_numerics(settings.precision, device)
+    data = create_dataset("", root=settings.train)
+    loader: Any = create_loader(
+        data,
+        input_size=(3, 224, 224),
+        batch_size=settings.batch,
+        is_training=True,
+        num_workers=4,  # the default of its train.py
+        use_prefetcher=device.type == "cuda",
+        device=device,
+        persistent_workers=True,
+    )
+    network = create_model(settings.network, num_classes=len(data.reader.class_to_idx))
+    network = network.to(device, memory_format=torch.channels_last).train()
+    optimizer = create_optimizer_v2(network, opt="adamw", lr=settings.rate)
+    scaler = GradScaler(device.type, enabled=numerics.scaled)
+    records, began = 0, 0.0
+    for _ in range(settings.epochs):
+        for pixels, targets in loader:
+            laid_out = pixels.to(device).contiguous(memory_format=torch.channels_last)
+            with numerics.context():
+                loss = nn.functional.cross_entropy(network(laid_out).float(), targets.to(device))
+            scaler.scale(loss).backward()  # type: ignore[no-untyped-call]  # untyped in torch
+            scaler.step(optimizer)
+            scaler.update()
+            optimizer.zero_grad()
+            if began:
+                records += len(targets)
+            else:
+                loss.item()
+                began = time.perf_counter()
+    loss.item()
+    sys.stdout.write(f"\nrate {json.dumps(records / (time.perf_counter() - began))}\n")
+
+
+if __name__ == "__main__":
+    main()
