@@ -44,7 +44,7 @@ class WarmPool:
     @property
     def is_there(self) -> bool:
         """Whether anything can be found or left."""
-        return self.folder is not None and self.folder.is_dir()
+        return self.folder is not None and self.most_bytes != 0 and self.folder.is_dir()
 
     def find(self, key: str) -> dict[str, Tensor] | None:
         """The tensors that were left under a key; `None` where there are none, or not those that were left.

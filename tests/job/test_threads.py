@@ -1,0 +1,27 @@
+"""How many threads prepare batches at first, and how many at most?"""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from finetune.job.loaders import threads
+
+
+@pytest.mark.parametrize(
+    ("asked", "device", "cores", "expected"),
+    [
+        (None, "cpu", 8, (2, 8)),
+        (None, "cpu", 1, (1, 1)),
+        (None, "cpu", 64, (2, 16)),
+        (None, "cuda", 8, (7, 8)),
+        (None, "cuda", 1, (1, 1)),
+        (None, "cuda", 64, (16, 16)),
+        (0, "cpu", 8, (0, 0)),
+        (5, "cuda", 2, (5, 5)),
+    ],
+)
+def test_device_and_cores_decide_unless_the_user_does(
+    asked: int | None, device: str, cores: int, expected: tuple[int, int]
+) -> None:
+    assert threads(asked, torch.device(device), cores) == expected
