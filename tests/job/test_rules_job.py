@@ -33,7 +33,7 @@ def test_healthy_jobs_give_no_alarm(tmp_path: Path, unseen: Path, network: Path,
 
 
 def test_a_finding_is_told_in_log_and_report(tmp_path: Path, unseen: Path, network: Path) -> None:
-    wishes = {**HOPELESS, "rules": "LossNotDecreasing:num_steps=2,WeightUpdateRatio:large_threshold=0.5"}
+    wishes = {**HOPELESS, "rules": "LossNotDecreasing:num_steps=2,WeightUpdateRatio:large_threshold=0.01"}
     job = train_here(tmp_path, {"train": unseen, "model": network}, wishes)
     assert "WARNING: rule WeightUpdateRatio at step 0: one step changed the weights by" in job.log
 
