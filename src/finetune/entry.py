@@ -21,6 +21,8 @@ from finetune.job.request import read_request
 
 logger = logging.getLogger(__name__)
 
+CLEAR_LINE = "\r\x1b[K"
+
 
 class JobFailedError(RuntimeError):
     """Tells sagemaker-training, which exits with `errno`, which kind of failure it was."""
@@ -102,15 +104,24 @@ def _log_to_stdout() -> None:
     if ours.handlers:
         return
     handler = logging.StreamHandler(sys.stdout)
-    handler.setFormatter(_Lines())
+    handler.setFormatter(_Lines(over_a_bar=sys.stdout.isatty()))
     ours.addHandler(handler)
     ours.setLevel(logging.INFO)
     ours.propagate = False
 
 
 class _Lines(logging.Formatter):
-    """The bare message, with its level in front from WARNING on."""
+    """The bare message, with its level in front from WARNING on.
+
+    Args:
+        over_a_bar: whether a line may begin where a bar of progress stands, in whose place it is written then.
+    """
+
+    def __init__(self, *, over_a_bar: bool) -> None:
+        super().__init__()
+        self._begin = CLEAR_LINE if over_a_bar else ""
 
     def format(self, record: logging.LogRecord) -> str:
         text = super().format(record)
-        return text if record.levelno < logging.WARNING else f"{record.levelname}: {text}"
+        level = "" if record.levelno < logging.WARNING else f"{record.levelname}: "
+        return f"{self._begin}{level}{text}"

@@ -7,6 +7,7 @@ import logging
 
 import pytest
 
+from finetune.entry import _Lines
 from finetune.observe.progress import Bar, Pace, duration, pace
 
 
@@ -59,3 +60,11 @@ def test_a_person_at_a_terminal_sees_a_bar_that_goes_away() -> None:
 def test_a_log_gets_no_bar() -> None:
     assert isinstance(pace(10, Terminal()), Bar)
     assert type(pace(10, io.StringIO())) is Pace
+
+
+def test_a_line_of_the_log_is_written_in_place_of_the_bar() -> None:
+    for terminal, begin in ((True, "\r\x1b[K"), (False, "")):
+        lines = _Lines(over_a_bar=terminal)
+        for level, expected in ((logging.INFO, "told"), (logging.WARNING, "WARNING: told")):
+            record = logging.LogRecord("finetune", level, "", 0, "told", None, None)
+            assert lines.format(record) == begin + expected

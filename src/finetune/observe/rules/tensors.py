@@ -243,7 +243,8 @@ class TensorWatch:
             parameters = rules["WeightUpdateRatio"]
             ratio = row[_UPDATE] / (row[_WEIGHT] + parameters["epsilon"])
             if ratio > parameters["large_threshold"]:
-                seen = f"one step changed the weights by {ratio:.0f} times their size"
+                times = f"{ratio:,.0f}" if ratio >= 10 else f"{ratio:.2g}"
+                seen = f"one step changed the weights by {times} times their size"
                 fire("WeightUpdateRatio", seen, "lower learning_rate to a hundredth.", grave=True)
             elif ratio < parameters["small_threshold"]:
                 seen = f"one step changed the weights by {ratio:.1e} of their size"
