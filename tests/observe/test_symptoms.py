@@ -46,3 +46,11 @@ def test_a_symptom_is_told(loss: list[float], train: list[float], validation: li
 def test_a_short_course_says_nothing() -> None:
     for epochs in range(4):
         assert names([2, 1, 2.2][:epochs], [0.1] * min(epochs, 3), [0.1] * min(epochs, 3)) == []
+
+
+def test_a_loss_that_exploded_is_not_told_to_take_longer_steps() -> None:
+    assert names([390, 2e6, 7e9, 5e11, 3e14, 4e14], [0.3] * 6, [0.1] * 6) == []
+
+
+def test_a_loss_that_is_no_number_is_told_after_any_number_of_epochs() -> None:
+    assert names([2.0, float("nan")], [0.5, 0.1], [0.5, 0.1]) == ["Diverged"]

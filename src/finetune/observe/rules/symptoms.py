@@ -14,7 +14,7 @@ _FEWEST_EPOCHS = 5
 _TURNS = 0.6
 """Share of the epochs in which the loss turns round, from which on it swings."""
 _SWING = 0.25
-_LOW = 0.5
+_LOW, _RISEN = 0.5, 1.5
 
 
 def symptoms(course: Course, guess: float) -> list[Finding]:
@@ -54,7 +54,9 @@ def _underfit(course: Course, guess: float) -> Finding | None:
     last = course.rows[-1]
     trained, validated = last["train:accuracy"], last.get("validation:accuracy", last["train:accuracy"])
     gained = (max(trained, validated) - guess) / max(1 - guess, 1e-9)
-    if gained > 0.25 or last["train:loss"] < _LOW * course.rows[0]["train:loss"]:
+    first = course.rows[0]["train:loss"]
+    # A loss that has risen asks for shorter steps, not for longer ones.
+    if gained > 0.25 or not _LOW * first <= last["train:loss"] <= _RISEN * first:
         return None
     seen = f"after {len(course.rows)} epochs {trained:.1%} of train are right, a guess has {guess:.1%}"
     advice = "train more layers (strategy=full), with learning_rate tripled."
