@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from finetune.data.streams.wire import DamagedMessage, entries, floats, integers, parts
+from finetune.data.streams.wire import BYTES, DamagedMessage, entry, fields, integers, joined, parts
 
 _FEATURES, _LABEL = 1, 2
 _FLOAT32, _FLOAT64, _INT32, _BYTES = 2, 3, 7, 9
@@ -49,25 +49,35 @@ def read_protobuf_record(payload: memoryview) -> ProtobufRecord:
     Raises:
         DamagedMessage: it is none.
     """
-    return ProtobufRecord(
-        {name: _value(value) for name, value in entries(payload, _FEATURES)},
-        {name: _value(value) for name, value in entries(payload, _LABEL)},
-    )
+    features: dict[str, Value] = {}
+    labels: dict[str, Value] = {}
+    for number, kind, value in fields(payload):
+        if number in (_FEATURES, _LABEL) and kind == BYTES and isinstance(value, memoryview):
+            name, content = entry(value)
+            (features if number == _FEATURES else labels)[name] = _value(content)
+    return ProtobufRecord(features, labels)
 
 
 def _value(value: memoryview) -> Value:
-    for number, dtype in ((_FLOAT32, "<f4"), (_FLOAT64, "<f8")):
-        for tensor in parts(value, number):
-            return _numbers(tensor, floats(tensor, 1, dtype))
-    for tensor in parts(value, _INT32):
-        return _numbers(tensor, np.array(integers(tensor, 1), np.float64))
-    for content in parts(value, _BYTES):
-        return tuple(bytes(one) for one in parts(content, 1))
+    for number, kind, content in fields(value):
+        if kind != BYTES or not isinstance(content, memoryview):
+            continue
+        if number in (_FLOAT32, _FLOAT64, _INT32):
+            return _numbers(content, number)
+        if number == _BYTES:
+            return tuple(bytes(one) for one in parts(content, 1))
     if len(value):
         raise DamagedMessage("has a value of an unknown kind")
     return Numbers(np.empty(0))
 
 
-def _numbers(tensor: memoryview, values: NDArray[np.float64]) -> Numbers:
-    keys = tuple(integers(tensor, 2, signed=False))
-    return Numbers(values, keys, tuple(integers(tensor, 3, signed=False)))
+def _numbers(tensor: memoryview, kind: int) -> Numbers:
+    found = list(fields(tensor))
+    if kind == _INT32:
+        values = np.array(integers(tensor, 1), np.float64)
+    else:
+        values = joined([value for number, _, value in found if number == 1], "<f4" if kind == _FLOAT32 else "<f8")
+    if all(number == 1 for number, _, _ in found):
+        return Numbers(values)
+    keys, shape = (tuple(integers(tensor, number, signed=False)) for number in (2, 3))
+    return Numbers(values, keys, shape)

@@ -7,7 +7,7 @@ Format: https://protobuf.dev/programming-guides/encoding/
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,7 +27,8 @@ def fields(message: memoryview) -> Iterator[tuple[int, int, memoryview | int]]:
     """
     at, end = 0, len(message)
     while at < end:
-        tag, at = varint(message, at)
+        # Most tags have one byte; a call for each would take half of the time.
+        tag, at = (message[at], at + 1) if message[at] < 0x80 else varint(message, at)
         number, kind = tag >> 3, tag & 7
         if kind == VARINT:
             value, at = varint(message, at)
@@ -54,22 +55,29 @@ def parts(message: memoryview, wanted: int) -> Iterator[memoryview]:
 
 def entries(message: memoryview, wanted: int) -> Iterator[tuple[str, memoryview]]:
     """Give keys and values of a field that is a map from texts to messages."""
-    for entry in parts(message, wanted):
-        key, content = b"", memoryview(b"")
-        for number, kind, value in fields(entry):
-            if kind == BYTES and isinstance(value, memoryview):
-                key, content = (bytes(value), content) if number == 1 else (key, value)
-        yield key.decode("utf-8", "replace"), content
+    return map(entry, parts(message, wanted))
 
 
-def floats(message: memoryview, wanted: int, dtype: str = "<f4") -> NDArray[np.float64]:
-    """The numbers of a repeated field of floats (`<f4`) or doubles (`<f8`), packed or one by one."""
-    pieces = [value for number, _, value in fields(message) if number == wanted and isinstance(value, memoryview)]
-    size = np.dtype(dtype).itemsize
-    if any(len(piece) % size for piece in pieces):
+def entry(message: memoryview) -> tuple[str, memoryview]:
+    """Key and value of an entry of such a map."""
+    key, content = b"", memoryview(b"")
+    for number, kind, value in fields(message):
+        if kind == BYTES and isinstance(value, memoryview):
+            key, content = (bytes(value), content) if number == 1 else (key, value)
+    return key.decode("utf-8", "replace"), content
+
+
+def floats(message: memoryview, wanted: int) -> NDArray[np.float64]:
+    """The numbers of a repeated field of floats, packed or one by one."""
+    return joined([value for number, _, value in fields(message) if number == wanted], "<f4")
+
+
+def joined(pieces: Sequence[memoryview | int], dtype: str) -> NDArray[np.float64]:
+    """The numbers that a repeated field of floats (`<f4`) or doubles (`<f8`) has in so many pieces."""
+    found = [piece for piece in pieces if isinstance(piece, memoryview)]
+    if any(len(piece) % int(dtype[-1]) for piece in found):
         raise DamagedMessage("ends inside a number")
-    whole = pieces[0] if len(pieces) == 1 else b"".join(pieces)
-    return np.frombuffer(whole, dtype).astype(np.float64)
+    return np.frombuffer(found[0] if len(found) == 1 else b"".join(found), dtype).astype(np.float64)
 
 
 def integers(message: memoryview, wanted: int, *, signed: bool = True) -> list[int]:
@@ -94,9 +102,16 @@ def varint(message: memoryview, at: int) -> tuple[int, int]:
     Raises:
         DamagedMessage: the message ends inside it, or it is longer than 10 bytes.
     """
-    value = 0
+    value, end = 0, len(message)
+    if end - at >= 2:
+        # Nearly all have one or two bytes.
+        low, high = message[at], message[at + 1]
+        if low < 0x80:
+            return low, at + 1
+        if high < 0x80:
+            return low & 0x7F | high << 7, at + 2
     for shift in range(0, 70, 7):
-        if at >= len(message):
+        if at >= end:
             break
         byte = message[at]
         at += 1
