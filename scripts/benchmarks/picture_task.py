@@ -17,6 +17,7 @@ from torchvision.models import get_model
 from benchmarks.machine import CORES
 
 CLASSES = 4
+HELD_OUT = 100
 _WIDTH, _HEIGHT = 500, 375
 _TINT, _STRIPES, _GRAIN = 18.0, 14.0, 14.0
 
@@ -27,7 +28,7 @@ class PictureTask:
 
     Attributes:
         place: folder of everything.
-        count: pictures to train on; a quarter of as many are held out.
+        count: pictures to train on; as many are held out, a hundred at most.
     """
 
     place: Path
@@ -58,7 +59,7 @@ def write_pictures(place: Path, count: int) -> PictureTask:
     task = PictureTask(place, count)
     for folder, numbers in (
         (task.train, range(count)),
-        (task.held_out, range(count, count + max(CLASSES, count // 4))),
+        (task.held_out, range(count, count + min(count, HELD_OUT))),
     ):
         for number in range(CLASSES):
             (folder / f"class-{number}").mkdir(parents=True)

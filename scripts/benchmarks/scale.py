@@ -31,8 +31,8 @@ class Scale:
         thorough: whether ours is run again at the end of each turn, and once more without a cache.
     """
 
-    pictures: int = 400
-    many_pictures: int = 2000
+    pictures: int = 300
+    many_pictures: int = 1200
     networks: tuple[str, ...] = ("resnet18", "resnet50")
     epochs: tuple[int, ...] = (5, 30)
     computed: tuple[str, ...] = ("resnet50",)
@@ -43,7 +43,7 @@ class Scale:
     partial_epochs: int = 5
     full_epochs: int = 3
     seeds: int = 5
-    seed_records: int = 160
+    seed_records: int = 96
     repeats: int = 1
     starts: int = 3
     precision: Precision = "auto"

@@ -13,7 +13,7 @@ from benchmarks.scale import Scale
 from benchmarks.table import begin, row, say
 from benchmarks.work import HEAD, LAST_LAYERS, Lesson, Work, picture_work, text_work
 
-_EPOCHS = 6
+_EPOCHS = 4
 
 
 def measure(scale: Scale) -> None:

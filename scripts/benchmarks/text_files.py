@@ -15,6 +15,7 @@ from pathlib import Path
 LIBRARY = ("asyncio", "concurrent", "email", "http", "json", "logging", "multiprocessing", "unittest", "urllib", "xml")
 PACKAGES = ("PIL", "accelerate", "huggingface_hub", "pydantic", "tokenizers", "torchvision")
 _SHORTEST = 20
+HELD_OUT = 100
 Row = tuple[str, str]
 
 
@@ -34,8 +35,8 @@ class TextFiles:
 
 
 def write_texts(place: Path, count: int) -> TextFiles:
-    """Write texts to train on and a quarter of as many held-out ones; the label is the package that a text is from."""
-    rows = _rows(count + count // 4)
+    """Write texts to train on and held-out ones; the label is the package that a text is from."""
+    rows = _rows(count + min(count, HELD_OUT))
     task = TextFiles(place / "train" / "texts.csv", place / "held-out" / "texts.csv", place / "network")
     for path, part in ((task.train, rows[:count]), (task.held_out, rows[count:])):
         path.parent.mkdir(parents=True)
