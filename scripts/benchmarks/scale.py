@@ -38,10 +38,10 @@ class Scale:
     computed: tuple[str, ...] = ("resnet50",)
     long: bool = False
     learning_pictures: int = 96
-    texts: int = 320
+    texts: int = 200
     batch: int = 8
     partial_epochs: int = 5
-    full_epochs: int = 3
+    full_epochs: int = 2
     seeds: int = 5
     seed_records: int = 96
     repeats: int = 1
