@@ -31,9 +31,9 @@ def measure(scale: Scale) -> None:
             name = f"{work.name}, {work.records:,}"
             row((name, _summary(kept), _summary(off), f"{statistics.mean(differences):+.4f}", f"{error:.4f}"))
     say(
-        f"\nMean (least to most) accuracy over {scale.seeds} seeds on held-out records after {_EPOCHS} epochs, texts of up"
-        f" to {_TOKENS} tokens; each seed with kept features and with feature_cache=off, which varies every picture anew"
-        " in every epoch."
+        f"\nMean (least to most) accuracy over {scale.seeds} seeds on held-out records, after {_EPOCHS} epochs;"
+        f" texts of up to {_TOKENS} tokens. Each seed with kept features and with feature_cache=off, which varies"
+        " every picture anew in every epoch."
     )
 
 
