@@ -53,7 +53,7 @@ def _protobuf(scale: Scale) -> Row:
         found = read_protobuf_record(memoryview(payload)).features["values"]
         if not isinstance(found, Numbers):
             raise TypeError("numbers were written")
-        return found.values
+        return found.values.copy()  # they lie in the payload, and theirs do not
 
     if any((theirs(payload) != ours(payload)).any() for payload in payloads[:8]):
         raise RuntimeError("protobuf reads other numbers")

@@ -31,7 +31,7 @@ def _feature(value: memoryview) -> Feature:
     for texts in parts(value, _BYTES_LIST):
         return tuple(bytes(one) for one in parts(texts, 1))
     for numbers in parts(value, _FLOAT_LIST):
-        return tuple(float(one) for one in floats(numbers, 1))
+        return tuple(floats(numbers, 1).tolist())
     for numbers in parts(value, _INT64_LIST):
         return tuple(integers(numbers, 1))
     return ()

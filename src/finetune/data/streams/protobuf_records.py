@@ -7,77 +7,89 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from finetune.data.streams.wire import BYTES, DamagedMessage, entry, fields, integers, joined, parts
+from finetune.data.streams.wire import BYTES, DamagedMessage, entry, field, floats, integers, merged, packed, parts
 
-_FEATURES, _LABEL = 1, 2
-_FLOAT32, _FLOAT64, _INT32, _BYTES = 2, 3, 7, 9
+_FEATURES, _LABEL = 1 << 3 | BYTES, 2 << 3 | BYTES
+_FLOAT32, _FLOAT64, _INT32, _BYTES = (number << 3 | BYTES for number in (2, 3, 7, 9))
+_VALUES = 1 << 3 | BYTES
+_DTYPES: Mapping[int, np.dtype[Any]] = {_FLOAT32: np.dtype("<f4"), _FLOAT64: np.dtype("<f8")}
+_KINDS = frozenset({_FLOAT32, _FLOAT64, _INT32, _BYTES})
 
 
-@dataclass(frozen=True, slots=True)
+# These are not frozen: there are several to a record, and to freeze them takes longer than to read it.
+@dataclass(slots=True)
 class Numbers:
     """A dense or sparse tensor.
 
     Attributes:
-        values: `[count]`.
+        values: `[count]`, of the record's own type; floats may lie in the record's memory.
         keys: where the values stand, for a sparse tensor; else empty.
         shape: of the tensor, where the record says it.
     """
 
-    values: NDArray[np.float64]
+    values: NDArray[Any]
     keys: tuple[int, ...] = ()
     shape: tuple[int, ...] = ()
 
 
-Value = Numbers | tuple[bytes, ...]
+Value = Numbers | tuple[memoryview, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class ProtobufRecord:
     """Named features and named labels."""
 
-    features: Mapping[str, Value]
-    labels: Mapping[str, Value]
+    features: dict[str, Value]
+    labels: dict[str, Value]
 
 
 def read_protobuf_record(payload: memoryview) -> ProtobufRecord:
-    """Decode a record.
+    """Decode a record; what is in it may lie in the payload's memory.
 
     Raises:
         DamagedMessage: it is none.
     """
-    features: dict[str, Value] = {}
-    labels: dict[str, Value] = {}
-    for number, kind, value in fields(payload):
-        if number in (_FEATURES, _LABEL) and kind == BYTES and isinstance(value, memoryview):
-            name, content = entry(value)
-            (features if number == _FEATURES else labels)[name] = _value(content)
-    return ProtobufRecord(features, labels)
+    record = ProtobufRecord({}, {})
+    wanted = {_FEATURES: record.features, _LABEL: record.labels}
+    at, end = 0, len(payload)
+    while at < end:
+        tag, begin, at = field(payload, at, end)
+        if tag in wanted:
+            name, value = entry(payload, begin, at)
+            wanted[tag][name] = _value(*value)
+    return record
 
 
-def _value(value: memoryview) -> Value:
-    for number, kind, content in fields(value):
-        if kind != BYTES or not isinstance(content, memoryview):
-            continue
-        if number in (_FLOAT32, _FLOAT64, _INT32):
-            return _numbers(content, number)
-        if number == _BYTES:
-            return tuple(bytes(one) for one in parts(content, 1))
-    if len(value):
+def _value(content: memoryview, begin: int, end: int) -> Value:
+    """One of several kinds: the last one, and all of its messages that no other kind stands between."""
+    kind, found, at = 0, (content, begin, begin), begin
+    while at < end:
+        tag, start, at = field(content, at, end)
+        if tag in _KINDS:
+            found = (content, start, at) if tag != kind else merged(found, (content, start, at))
+            kind = tag
+    if kind == _BYTES:
+        content, begin, end = found
+        return tuple(parts(content[begin:end], 1))
+    if kind:
+        return _numbers(kind, *found)
+    if begin < end:
         raise DamagedMessage("has a value of an unknown kind")
     return Numbers(np.empty(0))
 
 
-def _numbers(tensor: memoryview, kind: int) -> Numbers:
-    found = list(fields(tensor))
-    if kind == _INT32:
-        values = np.array(integers(tensor, 1), np.float64)
-    else:
-        values = joined([value for number, _, value in found if number == 1], "<f4" if kind == _FLOAT32 else "<f8")
-    if all(number == 1 for number, _, _ in found):
-        return Numbers(values)
+def _numbers(kind: int, content: memoryview, begin: int, end: int) -> Numbers:
+    if kind != _INT32 and begin < end:
+        tag, start, stop = field(content, begin, end)
+        if tag == _VALUES and stop == end:
+            return Numbers(packed(content[start:stop], _DTYPES[kind]))
+    tensor = content[begin:end]
     keys, shape = (tuple(integers(tensor, number, signed=False)) for number in (2, 3))
-    return Numbers(values, keys, shape)
+    if kind == _INT32:
+        return Numbers(np.array(integers(tensor, 1, bits=32), np.int32), keys, shape)
+    return Numbers(floats(tensor, 1, _DTYPES[kind]), keys, shape)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from finetune.data.label_names import label_name
 from finetune.data.streams.attribute_labels import attribute_classes
@@ -130,13 +130,13 @@ class ProtobufCodec:
             if MAGIC_BYTES not in payload:
                 raise
             record = read_protobuf_record(memoryview(payload.replace(MAGIC_BYTES, b"")))
-        fields = {name: _bytes_of(value) for name, value in record.features.items()}
-        labels = {name: _bytes_of(value) for name, value in record.labels.items()}
-        return decoded_fields(fields, labels, self._wanted)
+        # Numbers among the features of a picture are looked at by nobody.
+        features = record.features if self._wanted.pictures else _listed(record.features)
+        return decoded_fields(features, _listed(record.labels), self._wanted)
 
 
-def _bytes_of(value: Value) -> object:
-    return list(value.values.tolist()) if isinstance(value, Numbers) else value
+def _listed(fields: Mapping[str, Value]) -> Mapping[str, object]:
+    return {name: value.values.tolist() if isinstance(value, Numbers) else value for name, value in fields.items()}
 
 
 def _json_text(content: bytes) -> str:
