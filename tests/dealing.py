@@ -9,7 +9,8 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from finetune.data.stream_agreement import OwnChannel
 from finetune.data.stream_dealing import Dealer, Receiver, Table
 from finetune.data.stream_groups import Sharing
 from finetune.data.stream_order import StreamPosition, grouped, shuffled
-from finetune.data.stream_source import StreamSource
+from finetune.data.stream_source import StreamRecord, StreamSource
 from finetune.data.streams.codec import StreamLayout
 from finetune.data.streams.named_fields import Wanted
 from finetune.errors import PlatformError
@@ -49,7 +50,7 @@ def feed(folder: Path, stream: bytes, epochs: int, pause: threading.Event | None
 
 @contextlib.contextmanager
 def processes(
-    pipes: Path, table: Path, form: str, ranks: int, epochs: int, *own: str
+    pipes: Path, table: Path, form: str, ranks: int, epochs: int, *how: str
 ) -> Iterator[list[subprocess.Popen[str]]]:
     environment = {**os.environ, **ENVIRONMENT, "PYTHONPATH": f"{ROOT / 'src'}:{ROOT / 'tests'}"}
     started = [
@@ -64,7 +65,7 @@ def processes(
                 str(ranks),
                 str(rank),
                 str(epochs),
-                *own,
+                *how,
             ],
             env=environment,
             stdout=subprocess.PIPE,
@@ -87,14 +88,18 @@ def source_of(folder: Path, form: StreamForm, stop: threading.Event) -> StreamSo
     return StreamSource(place, StreamLayout("train", form), Wanted(task, parse_hyperparameters({}).data))
 
 
-def take_part(source: StreamSource, sharing: Sharing, epochs: int) -> list[list[Any]]:
-    """What is got of each epoch: numbers and labels of the share of each batch, all identities, and the position."""
+def take_part(source: StreamSource, sharing: Sharing, epochs: int, used: Sequence[int] = ()) -> list[list[Any]]:
+    """What is got of each epoch: numbers and labels of the share of each batch, all identities, and the position.
+
+    The records with the identities `used` were used of the first epoch before a restart.
+    """
     found = []
     for epoch in range(epochs):
         position = StreamPosition()
         position.begin(epoch)
+        position.use(used if not epoch else ())
         batches: list[Any] = []
-        read = lambda number=epoch: (group for group in grouped(shuffled(source.read_next(), 5, 1, number), BATCH))  # noqa: E731
+        read = partial(_groups, source, position, epoch)
         for group in sharing.groups(source, read):
             position.use(group.identities)
             share = [[record.number, *record.decode().labels] for record in group.records]
@@ -105,18 +110,27 @@ def take_part(source: StreamSource, sharing: Sharing, epochs: int) -> list[list[
     return found
 
 
+def _groups(source: StreamSource, position: StreamPosition, epoch: int) -> Generator[list[StreamRecord], None, None]:
+    ordered = shuffled(source.read_next(), 5, 1, epoch)
+    yield from grouped(position.unused(ordered, source.channel), BATCH)
+
+
 def main() -> None:
-    """Arguments: folder of the pipes, of the table, form, processes, rank, epochs; `own` where each has its channel."""
-    folder, table_folder, form, ranks, rank, epochs, *own = sys.argv[1:]
+    """Arguments: folder of the pipes, of the table, form, processes, rank, epochs, perhaps how and what was used.
+
+    How: `own` where each has its channel. What was used: a file with the identities for each process.
+    """
+    folder, table_folder, form, ranks, rank, epochs, *how = sys.argv[1:]
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
     table = Table(Path(table_folder), int(ranks), 20.0)
     sharing: Sharing = Receiver(table, int(rank)) if int(rank) else Dealer(table)
-    if own:
+    if how[:1] == ["own"]:
         sharing, folder = OwnChannel(table, int(rank)), f"{folder}/{rank}"
     source = source_of(Path(folder), "csv" if form == "csv" else "recordio", stop)
+    used = json.loads(Path(how[1]).read_text())[int(rank)] if len(how) > 1 else ()
     try:
-        print(json.dumps(take_part(source, sharing, int(epochs))))  # noqa: T201
+        print(json.dumps(take_part(source, sharing, int(epochs), used)))  # noqa: T201
     except Stopped:
         print("stopped")  # noqa: T201
     except PlatformError as error:

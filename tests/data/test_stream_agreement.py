@@ -8,6 +8,8 @@ import struct
 import threading
 from pathlib import Path
 
+import pytest
+
 from dealing import BATCH, feed, processes
 from stream_writers import recordio
 
@@ -31,16 +33,19 @@ def test_an_epoch_ends_for_all_where_the_first_channel_ends(tmp_path: Path) -> N
     assert [[len(batches) for batches, _ in epochs] for epochs in found] == [[3, 3]] * 3
 
 
-def test_a_process_that_is_gone_is_an_error_and_a_stop_ends_the_wait(tmp_path: Path) -> None:
-    for number, (signal_number, told) in enumerate(((signal.SIGKILL, "failed: "), (signal.SIGTERM, "stopped"))):
-        place = tmp_path / str(number)
-        place.mkdir()
-        pause = threading.Event()
-        pipes = fed(place, (40 * BATCH, 40 * BATCH), 99, pause)
-        with processes(pipes, place / "table", "recordio", 2, 99, "own") as started:
-            assert [process.stdout.readline() for process in started if process.stdout] == ["batch\n"] * 2
-            started[1].send_signal(signal_number)
-            if signal_number == signal.SIGTERM:
-                started[0].send_signal(signal_number)
-            pause.set()
-            assert started[0].communicate(timeout=120)[0].splitlines()[-1].startswith(told)
+@pytest.mark.parametrize(
+    ("signalled", "signal_number", "told"),
+    [([0], signal.SIGKILL, "failed: "), ([1], signal.SIGKILL, "failed: "), ([0, 1], signal.SIGTERM, "stopped")],
+)
+def test_a_process_that_is_gone_is_an_error_and_a_stop_ends_the_wait(
+    tmp_path: Path, signalled: list[int], signal_number: int, told: str
+) -> None:
+    pause = threading.Event()
+    pipes = fed(tmp_path, (40 * BATCH, 40 * BATCH), 99, pause)
+    with processes(pipes, tmp_path / "table", "recordio", 2, 99, "own") as started:
+        assert [process.stdout.readline() for process in started if process.stdout] == ["batch\n"] * 2
+        for rank in signalled:
+            started[rank].send_signal(signal_number)
+        pause.set()
+        left = started[0 if signal_number == signal.SIGTERM else 1 - signalled[0]]
+        assert left.communicate(timeout=120)[0].splitlines()[-1].startswith(told)
