@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from finetune.data.delimited import CSV_DELIMITERS, TSV_DELIMITERS, long_fields, read_delimited
@@ -41,6 +41,9 @@ def test_what_the_standard_library_writes_is_read_back(table: list[list[str]], q
 def test_what_pandas_writes_is_read_back(table: list[list[str]], delimiter: str, encoding: str) -> None:
     text = pd.DataFrame(table, dtype=object).to_csv(sep=delimiter, index=False, header=False)
     delimiters = CSV_DELIMITERS if delimiter == "," else TSV_DELIMITERS
+    if delimiter == "\t" and any("\t" in cell or "\n" in cell for row in table for cell in row):
+        # Where tabs divide every line into equally many columns nonetheless, marks are characters.
+        assume(len({line.count("\t") for line in text.split("\n") if line}) > 1)
     assert [row for _, row in rows_of(text.encode(encoding), delimiters)] == table
 
 
