@@ -102,6 +102,17 @@ def test_a_stop_ends_any_wait(tmp_path: Path, made: bool) -> None:
         list(Pipe(place(tmp_path, stopped=stop.is_set)).read_next())
 
 
+def test_an_end_that_comes_with_a_stop_is_not_taken_for_that_of_the_epoch(tmp_path: Path) -> None:
+    stop = threading.Event()
+    writer = write(tmp_path / "train_0", b"h")
+    chunks = Pipe(place(tmp_path, stopped=stop.is_set)).read_next()
+    assert next(chunks)
+    writer.join()
+    stop.set()
+    with pytest.raises(Stopped):
+        list(chunks)
+
+
 def test_a_pipe_that_was_not_opened_is_not_counted(tmp_path: Path) -> None:
     with pytest.raises(PlatformError):
         list(Pipe(place(tmp_path, patience=0.0)).read_next())

@@ -126,10 +126,11 @@ class Pipe:
                 count = os.readv(descriptor, (room,))
             except BlockingIOError:
                 continue
-            if not count:
-                return
+            # Also at the end: whoever writes may be ended together with the job, and what came is then no whole epoch.
             if self._place.stopped():
                 raise Stopped
+            if not count:
+                return
             chunk, room = room[:count], room[count:]
             yield chunk
             waiting = Waiting(self._place, f"more data in the pipe {where}", self._place.silence)
