@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import glob
 import json
 import os
 import re
 import secrets
 import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -65,11 +66,29 @@ class Container:
 
     def wait_for(self, pattern: str) -> None:
         """Wait until its log matches."""
+        self.wait_until(lambda: re.search(pattern, self.log()) is not None, pattern)
+
+    def wait_until(self, holds: Callable[[], bool], what: str) -> None:
+        """Wait until something holds, which is asked often, and once more after an end."""
         deadline = time.monotonic() + PATIENCE_SECONDS
-        while not re.search(pattern, self.log()):
-            assert self.is_running(), f"it ended before {pattern!r}:\n{self.log()}"
-            assert time.monotonic() < deadline, f"{pattern!r} never came:\n{self.log()}"
-            time.sleep(0.05)
+        while self.is_running():
+            look_again = time.monotonic() + 1.0
+            while time.monotonic() < look_again:
+                if holds():
+                    return
+                time.sleep(0.005)
+            assert time.monotonic() < deadline, f"{what!r} never came:\n{self.log()}"
+        assert holds(), f"it ended before {what!r}:\n{self.log()}"
+
+    def has_checkpoint(self, pattern: str) -> bool:
+        """Whether its checkpoints folder holds something of such a name."""
+        folder = glob.escape(str(self.folder.checkpoints))
+        return bool(glob.glob(f"{folder}/{pattern}"))  # noqa: PTH207 - Path.glob fails where a folder goes meanwhile
+
+    def has_loaded(self, library: str) -> bool:
+        """Whether one of its processes has mapped a shared library."""
+        search = ["sh", "-c", 'cat /proc/[0-9]*/maps 2>/dev/null | grep -q "$0"', library]
+        return subprocess.run(["docker", "exec", self.name, *search], capture_output=True, check=False).returncode == 0
 
     def is_running(self) -> bool:
         """Whether its first process lives."""

@@ -20,15 +20,17 @@ def order(image: str, pictures: Path, output: Path, *options: str) -> list[str]:
 
 
 def test_a_job_that_is_killed_and_started_again(image: str, pictures: Path, tmp_path: Path) -> None:
+    """Sooner where it was too late: machines differ in how soon they are done."""
     name = f"killed-{tmp_path.name.replace('_', '-')}"
-    words = order(
-        image, pictures, tmp_path / "out", "--job-name", name, "--interrupt-at", "4", "-e", "OMP_NUM_THREADS=1"
-    )
-    run = subprocess.run(words, capture_output=True, text=True, check=False)
-    assert run.returncode == 0, run.stdout + run.stderr
-    assert "start 0      Interrupted" in run.stdout
+    for seconds in ("4", "3", "2", "1"):
+        output = tmp_path / f"killed-at-{seconds}"
+        words = order(image, pictures, output, "--job-name", name, "--interrupt-at", seconds, "-e", "OMP_NUM_THREADS=1")
+        run = subprocess.run(words, capture_output=True, text=True, check=False)
+        assert run.returncode == 0, run.stdout + run.stderr
+        if "start 0      Interrupted" in run.stdout:
+            break
     assert "start 1      Completed" in run.stdout
-    with tarfile.open(tmp_path / "out" / "s3" / "output" / "model.tar.gz") as archive:
+    with tarfile.open(output / "s3" / "output" / "model.tar.gz") as archive:
         assert "model.safetensors" in archive.getnames()
     assert docker("ps", "--all", "--quiet", "--filter", f"name={name}") == ""
 
@@ -39,8 +41,8 @@ def test_interrupt_stops_the_container_in_order(image: str, pictures: Path, tmp_
     words[words.index("epochs=2")] = "epochs=1000"
     with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as run:
         eventually(log.exists)
-        while "epoch=1;" not in log.read_text():
-            assert run.poll() is None, log.read_text()
+        eventually(lambda: "epoch=1;" in log.read_text() or run.poll() is not None)
+        assert run.poll() is None, log.read_text()
         run.send_signal(signal.SIGINT)
         out, _ = run.communicate(timeout=120)
     assert "Stopped" in out
