@@ -46,7 +46,7 @@ def test_a_job_that_ends_well(tmp_path: Path) -> None:
     assert (result.status, result.exit_code, result.failure_reason) == ("Completed", 0, None)
     assert members(result.model) == ["sub", "sub/w"]
     assert members(result.output) == ["r"]
-    assert 0.0 < result.seconds < 10.0
+    assert result.seconds > 0.0
     assert result.seconds_after_sigterm is None
 
 
@@ -104,20 +104,22 @@ def test_a_reclaimed_machine_leaves_no_artifacts(tmp_path: Path) -> None:
 
 
 def test_sigterm_may_come_twice(tmp_path: Path) -> None:
-    code = "signal.signal(signal.SIGTERM, lambda *_: os.write(1, b'SIGTERM'))\n" + STEPS
-    interruption = Interruption(AT_STEP_5, "reclaim_twice", grace_seconds=0.3)
+    """The second one when the first was heard: two that come before a busy machine lets the job hear them are one."""
+    code = "heard = []\ndef hear(*_):\n    heard.append(os.write(1, b'SIGTERM'))\n    if heard[1:]: os._exit(5)\n"
+    code += "signal.signal(signal.SIGTERM, hear)\n" + STEPS
+    interruption = Interruption(AT_STEP_5, "reclaim_twice", again_seconds=0.5)
     result = run_job(python_job(code, tmp_path), tmp_path / "ml", interruption)
     assert result.log_text().count("SIGTERM") == 2
-    assert result.exit_code == 137
+    assert (result.status, result.exit_code) == ("Interrupted", 5)
     assert result.seconds_after_sigterm is not None
-    assert result.seconds_after_sigterm >= 0.3
+    assert result.seconds_after_sigterm >= 0.5
 
 
 def test_only_the_first_process_gets_sigterm(tmp_path: Path) -> None:
     listen = "signal.signal(signal.SIGTERM, lambda *_: os.write(1, b'child heard'))"
-    child = f"import os, signal, time; {listen}; time.sleep(30)"
-    code = f"import subprocess; subprocess.Popen([sys.executable, '-c', {child!r}])\n" + STOP_IN_ORDER + STEPS
-    result = run_job(python_job(code, tmp_path), tmp_path / "ml", Interruption(Moment(0.3, r"^step"), "stop"))
+    child = f"import os, signal, time; {listen}; os.write(1, b'child listens\\n'); time.sleep(30)"
+    code = STOP_IN_ORDER + f"import subprocess; subprocess.Popen([sys.executable, '-c', {child!r}]); time.sleep(60)"
+    result = run_job(python_job(code, tmp_path), tmp_path / "ml", Interruption(Moment(0.0, "^child listens"), "stop"))
     assert "asked to stop" in result.log_text()
     assert "child heard" not in result.log_text()
 
@@ -146,7 +148,7 @@ def test_an_interruption_that_comes_too_late(tmp_path: Path) -> None:
 def test_a_moment_counts_from_the_start(tmp_path: Path) -> None:
     result = run_job(python_job("time.sleep(60)", tmp_path), tmp_path / "ml", Interruption(Moment(0.25)))
     assert result.status == "Interrupted"
-    assert 0.25 <= result.seconds < 10.0
+    assert 0.25 <= result.seconds < 60.0
 
 
 def test_the_user_stops_a_job(tmp_path: Path) -> None:

@@ -58,7 +58,8 @@ def test_what_did_not_reach_s3_is_lost(tmp_path: Path) -> None:
     code = """
 assert not list((base / 'checkpoints').iterdir())
 (base / 'checkpoints' / 'file').write_text('1')
-print('written'); time.sleep(0.5)
+seen = base.with_name('seen')
+if not seen.exists(): seen.touch(); print('written'); time.sleep(60)
 """
     job = python_job(code, tmp_path)
     job = replace(job, sync=replace(job.sync, delay_seconds=(60.0, 60.0)))

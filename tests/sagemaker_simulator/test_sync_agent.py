@@ -14,6 +14,8 @@ from sagemaker_simulator.sync_agent import upload_order
 from simulated_jobs import eventually
 
 MARKERS = (".sagemaker-uploading", ".sagemaker-uploaded")
+UNTIL_THE_FINISH = SyncOptions(scan_seconds=0.001, chunk_bytes=1, bytes_per_second=0.01)
+"""Uploads that are under way until the agent is told to finish."""
 
 
 @pytest.fixture
@@ -62,13 +64,13 @@ def test_new_and_changed_files_arrive(local: Path, remote: Path) -> None:
 
 
 def test_markers_lie_beside_the_files_and_stay_at_home(local: Path, remote: Path) -> None:
-    with agent(local, remote, SyncOptions(scan_seconds=0.001, chunk_bytes=1, bytes_per_second=20)) as running:
+    with agent(local, remote, UNTIL_THE_FINISH) as running:
         put(local / "file", "x" * 5)
         eventually((local / "file.sagemaker-uploading").exists)
         assert not (local / "file.sagemaker-uploaded").exists()
-        eventually((local / "file.sagemaker-uploaded").exists)
-        assert not (local / "file.sagemaker-uploading").exists()
         running.finish()
+        assert (local / "file.sagemaker-uploaded").exists()
+        assert not (local / "file.sagemaker-uploading").exists()
     assert contents(remote) == {"file": "xxxxx"}
 
 
@@ -128,23 +130,24 @@ def test_a_naive_writer_is_torn_across_its_files(local: Path, remote: Path) -> N
 
 
 def test_a_file_that_is_rewritten_in_place_is_torn_within(local: Path, remote: Path) -> None:
-    path = local / "file"
-    path.write_bytes(b"0" * 300)
-    with agent(local, remote, SyncOptions(scan_seconds=0.001, chunk_bytes=10, bytes_per_second=1000)) as running:
-        with path.open("r+b", buffering=0) as file:
-            for version in itertools.cycle((b"1", b"2")):
-                file.seek(0)
-                file.write(version * 300)
-                if (remote / "file").exists():
-                    break
-        first = (remote / "file").read_bytes()
+    """Sooner or later: each upload that was overtaken by a change is followed by another."""
+    path, versions = local / "file", itertools.cycle((b"1", b"2"))
+    path.write_bytes(next(versions) * 300)
+    options = SyncOptions(scan_seconds=0.001, chunk_bytes=10, bytes_per_second=1000)
+    with agent(local, remote, options) as running, path.open("r+b", buffering=0) as file:
+
+        def tear() -> bool:
+            file.seek(0)
+            file.write(next(versions) * 300)
+            return (remote / "file").exists() and len(set((remote / "file").read_bytes())) == 2
+
+        eventually(tear)
         running.finish()
-    assert set(first) == set(b"12")
     assert (remote / "file").read_bytes() == path.read_bytes()
 
 
 def test_a_folder_that_goes_while_it_is_uploaded_harms_nobody(local: Path, remote: Path) -> None:
-    with agent(local, remote, SyncOptions(scan_seconds=0.001, chunk_bytes=1, bytes_per_second=100)) as running:
+    with agent(local, remote, UNTIL_THE_FINISH) as running:
         (local / "step-1").mkdir()
         put(local / "step-1" / "file", "x" * 10)
         eventually((local / "step-1" / "file.sagemaker-uploading").exists)
