@@ -30,6 +30,8 @@ from finetune.spec.stream_types import StreamForm
 from whole_jobs import ENVIRONMENT, ROOT
 
 BATCH = 4
+PATIENCE_SECONDS = 100.0
+"""Of one for the others, which may be imported later by as much on a busy machine."""
 
 
 def feed(folder: Path, stream: bytes, epochs: int, pause: threading.Event | None = None) -> None:
@@ -52,28 +54,20 @@ def feed(folder: Path, stream: bytes, epochs: int, pause: threading.Event | None
 def processes(
     pipes: Path, table: Path, form: str, ranks: int, epochs: int, *how: str
 ) -> Iterator[list[subprocess.Popen[str]]]:
+    """Start them, as one group, which can be sent a signal at once."""
     environment = {**os.environ, **ENVIRONMENT, "PYTHONPATH": f"{ROOT / 'src'}:{ROOT / 'tests'}"}
-    started = [
-        subprocess.Popen(
-            [
-                sys.executable,
-                "-c",
-                "from dealing import main; main()",
-                pipes,
-                table,
-                form,
-                str(ranks),
-                str(rank),
-                str(epochs),
-                *how,
-            ],
-            env=environment,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        for rank in range(ranks)
-    ]
+    started: list[subprocess.Popen[str]] = []
     try:
+        for rank in range(ranks):
+            arguments = [str(pipes), str(table), form, str(ranks), str(rank), str(epochs), *how]
+            process = subprocess.Popen(
+                [sys.executable, "-c", "from dealing import main; main()", *arguments],
+                env=environment,
+                stdout=subprocess.PIPE,
+                text=True,
+                process_group=started[0].pid if started else 0,
+            )
+            started.append(process)
         yield started
     finally:
         for process in started:
@@ -84,7 +78,7 @@ def processes(
 def source_of(folder: Path, form: StreamForm, stop: threading.Event) -> StreamSource:
     """The channel `train` with pipes in a folder."""
     task: Task = "text-classification" if form == "csv" else "image-classification"
-    place = PipePlace("train", folder, folder / "state", 20.0, stop.is_set)
+    place = PipePlace("train", folder, folder / "state", PATIENCE_SECONDS, stop.is_set)
     return StreamSource(place, StreamLayout("train", form), Wanted(task, parse_hyperparameters({}).data))
 
 
@@ -123,7 +117,7 @@ def main() -> None:
     folder, table_folder, form, ranks, rank, epochs, *how = sys.argv[1:]
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
-    table = Table(Path(table_folder), int(ranks), 20.0)
+    table = Table(Path(table_folder), int(ranks), PATIENCE_SECONDS)
     sharing: Sharing = Receiver(table, int(rank)) if int(rank) else Dealer(table)
     if how[:1] == ["own"]:
         sharing, folder = OwnChannel(table, int(rank)), f"{folder}/{rank}"

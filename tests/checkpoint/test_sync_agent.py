@@ -38,7 +38,7 @@ def test_cut_off_at_random_moments(tmp_path: Path, mirror_deletions: bool) -> No
         reached = step
         options = SyncOptions(moments.getrandbits(32), 0.001, (0.0, 0.004), mirror_deletions=mirror_deletions)
         agent = SyncAgent(local, remote, options)
-        write_for(moments.uniform(0.05, 0.25), CheckpointStore(local), step)
+        write_for(moments.uniform(0.05, 0.25), CheckpointStore(local), step, least=3)
         agent.cut()
     assert reached > 0, f"seed {seed}"
 
@@ -58,12 +58,10 @@ def test_what_the_agent_has_not_copied_stays_until_it_has(tmp_path: Path) -> Non
     assert loaded.manifest.about.step == 5
 
 
-def write_for(seconds: float, store: CheckpointStore, step: int) -> None:
-    """Write checkpoints of the steps after `step`, one at least."""
-    buffers, end = SnapshotBuffers(), time.monotonic() + seconds
+def write_for(seconds: float, store: CheckpointStore, step: int, least: int = 1) -> None:
+    """Write checkpoints of the steps after `step`: one after the other for so long, and so many at least."""
+    buffers, end, enough = SnapshotBuffers(), time.monotonic() + seconds, step + least
     with BackgroundWriter(store) as writer:
-        while True:
+        while step < enough or time.monotonic() < end:
             step += 1
             writer.submit(buffers.take(parts_at(step)), about(step, best=step % 5 == 0))
-            if time.monotonic() >= end:
-                return

@@ -5,7 +5,6 @@ from __future__ import annotations
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from concurrent.futures import CancelledError, Future
 from contextlib import closing
@@ -73,24 +72,28 @@ def test_a_crew_grows() -> None:
         assert crew.size == 3
 
 
-def late(crew: Crew, number: int) -> Future[int]:
-    def prepare() -> int:
-        time.sleep(0.01)
-        return number
+class Late(Future[int]):
+    """Not ready before somebody waits for it."""
 
-    return crew.submit(prepare)
+    def __init__(self, crew: Crew, number: int) -> None:
+        super().__init__()
+        self.crew, self.number = crew, number
+
+    def result(self, timeout: float | None = None) -> int:
+        self.crew.submit(lambda: self.set_result(self.number))
+        return super().result(timeout)
 
 
 def test_late_items_bring_threads_up_to_a_limit_which_are_kept_and_change_no_item() -> None:
     supply = Supply(1, 3)
-    assert list(supply.ahead(range(12), late)) == list(range(12))
+    assert list(supply.ahead(range(12), Late)) == list(range(12))
     assert supply.size == 3
-    assert supply.waited > 0.01
+    assert supply.waited > 0
     sizes: set[int] = set()
 
     def seen(crew: Crew, number: int) -> Future[int]:
         sizes.add(crew.size)
-        return late(crew, number)
+        return Late(crew, number)
 
     assert list(supply.ahead(range(12), seen)) == list(range(12))
     assert sizes == {3}
@@ -98,7 +101,7 @@ def test_late_items_bring_threads_up_to_a_limit_which_are_kept_and_change_no_ite
 
 def test_a_number_that_was_asked_for_is_kept_to() -> None:
     supply = Supply(1, 1)
-    assert list(supply.ahead(range(12), late)) == list(range(12))
+    assert list(supply.ahead(range(12), Late)) == list(range(12))
     assert supply.size == 1
 
 
