@@ -13,7 +13,7 @@ from interruptions.starts import Ended, Zygote, start, with_changes
 from sagemaker_simulator import Storage, TrainingJob, run_job
 
 WORKERS = (0, 1, 3)
-MOST_UNDISTURBED = 5
+MOST_UNDISTURBED = 30
 
 
 def assert_kills_change_nothing(zygote: Zygote, job: TrainingJob, place: Path, draw: random.Random, kills: int) -> None:
@@ -41,7 +41,7 @@ def killed(zygote: Zygote, job: TrainingJob, root: Path, draw: random.Random, ki
     done = 0
     while sum(one.disturbed for one in ends) < kills:
         number = sum(one.disturbed for one in ends)
-        disturbance = draw_late_moment(draw) if done or number == kills - 1 else draw_moment(draw)
+        disturbance = draw_late_moment(draw, done) if done or number == kills - 1 else draw_moment(draw)
         one = start(zygote, changed(job, draw, len(ends)), root, disturbance)
         ends.append(one)
         sys.stdout.write(f"exit code {one.exit_code:2d}: {reached(one)}; {disturbance.name}\n")

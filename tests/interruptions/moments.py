@@ -25,14 +25,17 @@ def draw_moment(draw: random.Random) -> Disturbance:
     return after(seconds)
 
 
-def draw_late_moment(draw: random.Random) -> Disturbance:
-    """After the last step: while the artifact is written, proven or reported, or in a start that finds all done."""
-    kind = draw.choice(("export", "exported", "time"))
+def draw_late_moment(draw: random.Random, too_late: int) -> Disturbance:
+    """After the last step: while the artifact is written, proven or reported, or in a start that finds all done.
+
+    Sooner, the more often one was too late already: machines differ in how soon they are done with all that.
+    """
+    kind, share = draw.choice(("export", "exported", "time")), 0.8**too_late
     if kind == "export":
-        return at_artifact(draw.uniform(0.0, 0.02))
+        return at_artifact(draw.uniform(0.0, 0.02) * share)
     if kind == "exported":
-        return after_line("Exported", draw.uniform(0.0, 0.2))
-    return after(draw.uniform(0.0, 0.5))
+        return after_line("Exported", draw.uniform(0.0, 0.2) * share)
+    return after(draw.uniform(0.0, 0.5) * share)
 
 
 def after(seconds: float) -> Disturbance:

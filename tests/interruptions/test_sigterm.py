@@ -18,6 +18,7 @@ from sagemaker_simulator import Channel, Interruption, Moment, Storage, Training
 
 PATIENCE_SECONDS = 60.0
 """Half of what the platform allows; the jobs take a fraction of a second on a machine with nothing else to do."""
+ATTEMPTS = 5
 
 
 def sigterm(moment: Disturbance, times: int = 1) -> Disturbance:
@@ -28,6 +29,16 @@ def in_order(ended: Ended) -> Ended:
     assert ended.exit_code == 0, ended.log
     assert ended.seconds_after_signal < PATIENCE_SECONDS
     return ended
+
+
+def stopped_at(moment: Disturbance, zygote: Zygote, job: TrainingJob, place: Path) -> tuple[TrainingJob, Ended]:
+    """Stop a job; where it ended before the moment was seen, stop another. The one that was stopped, and its end."""
+    for attempt in range(ATTEMPTS):
+        one = replace(job, storage=Storage(place / f"s3-{attempt}"))
+        ended = in_order(start(zygote, one, place / "opt-ml", moment))
+        if ended.disturbed:
+            return one, ended
+    raise AssertionError(f"too late {ATTEMPTS} times: {moment.name}")
 
 
 def uninterrupted(zygote: Zygote, job: TrainingJob, place: Path) -> Left:
@@ -65,15 +76,13 @@ def whole(zygote: Zygote, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
 def test_it_ends_in_order_and_goes_on_as_if_nothing_had_been(
     moment: Disturbance, times: int, zygote: Zygote, whole: tuple[TrainingJob, Left], tmp_path: Path
 ) -> None:
-    job, left = replace(whole[0], storage=Storage(tmp_path / "s3")), whole[1]
-    stopped = in_order(start(zygote, job, tmp_path / "opt-ml", sigterm(moment, times)))
-    assert stopped.disturbed
+    job, stopped = stopped_at(sigterm(moment, times), zygote, whole[0], tmp_path)
     if "there is no model" not in stopped.log:
         assert "the model is exported as far as it came" in stopped.log or "Done." in stopped.log
         assert (stopped.folder.model / "artifact.json").exists()
     in_order(start(zygote, job, tmp_path / "opt-ml", sigterm(after_line("Resumed", 0.0), times)))
     again = in_order(start(zygote, job, tmp_path / "opt-ml"))
-    assert_same_bits(left_in(again.folder), left)
+    assert_same_bits(left_in(again.folder), whole[1])
 
 
 @pytest.mark.slow
@@ -84,7 +93,7 @@ def test_an_evaluation_is_cut_short_and_made_again(times: int, zygote: Zygote, t
     validation = Channel("validation", write_texts(tmp_path / "validation", 2000))
     job = replace(job, request=replace(job.request, channels=(*job.request.channels, validation)))
     left = uninterrupted(zygote, job, tmp_path)
-    for attempt in range(5):
+    for attempt in range(ATTEMPTS):
         job = replace(job, storage=Storage(tmp_path / f"s3-{attempt}"))
         moment = after_line("epoch=", 0.1 + 0.1 * attempt, 1 + attempt % 2)
         stopped = in_order(start(zygote, job, tmp_path / "opt-ml", sigterm(moment, times)))
@@ -102,8 +111,7 @@ def test_an_evaluation_is_cut_short_and_made_again(times: int, zygote: Zygote, t
 @pytest.mark.slow
 def test_no_step_is_done_twice(zygote: Zygote, tmp_path: Path) -> None:
     job = with_changes(text_job(tmp_path / "job", "full", epochs="30"), checkpoint_interval_steps=None)
-    stopped = start(zygote, job, tmp_path / "opt-ml", sigterm(after_line("epoch=", 0.02, 4)))
-    assert stopped.disturbed
+    job, _ = stopped_at(sigterm(after_line("epoch=", 0.02, 4)), zygote, job, tmp_path)
     again = start(zygote, job, tmp_path / "opt-ml")
     account = account_in(again.folder)
     assert account["starts"] == 2
@@ -116,7 +124,7 @@ def test_nothing_is_exported_where_nothing_was_learnt(zygote: Zygote, tmp_path: 
     job = text_job(tmp_path / "job", "full")
     stopped = start(zygote, job, tmp_path / "opt-ml", sigterm(after_line("Network", 0.0)))
     assert stopped.exit_code == 0, stopped.log
-    if "epoch=" not in stopped.log:  # otherwise it was too late
+    if "first batch" not in stopped.log:  # otherwise it was too late
         assert "there is no model to export" in stopped.log
         assert not list(stopped.folder.model.iterdir())
 
@@ -133,7 +141,10 @@ def test_whole_processes_under_the_platforms_own_train(tmp_path: Path) -> None:
     )
     results = run_with_interruptions(job, tmp_path / "opt-ml", interruptions)
     for one in results[:-1]:
-        assert one.exit_code == (137 if one.interruption and one.interruption.kind == "kill" else 0), one.log_text()
+        killed = one.interruption is not None and one.interruption.kind == "kill"
+        # The toolkit listens no more when the job has had its last word; in the image the first process does.
+        spoken = any(word in one.log_text() for word in ("Stopped", "Done."))
+        assert one.exit_code in ({137} if killed else {0, 143} if spoken else {0}), one.log_text()
         assert (one.seconds_after_sigterm or 0.0) < PATIENCE_SECONDS
     assert results[-1].status == "Completed", results[-1].log_text()
     whole = run_job(replace(job, storage=Storage(tmp_path / "reference")), tmp_path / "whole")

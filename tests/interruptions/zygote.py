@@ -10,6 +10,7 @@ import importlib
 import json
 import logging
 import os
+import signal
 import sys
 import tempfile
 from pathlib import Path
@@ -43,6 +44,8 @@ def _become_job(order: dict[str, object]) -> NoReturn:
     os.environ.update(environment)
     os.chdir(Path(str(environment["SAGEMAKER_BASE_DIR"])))
     tempfile.tempdir = None
+    # Of one that comes when the job listens no more. In the image its end is a good one then, too (`container.train`).
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     code = 99
     try:
         from finetune.entry import run
