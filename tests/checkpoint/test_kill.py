@@ -44,10 +44,12 @@ def test_killed_at_random_moments(tmp_path: Path) -> None:
         theirs.close()
         resumed = ours.recv()
         assert resumed == reached
+        # Some of them after a whole write, however long that takes.
+        said = ours.recv() if moments.random() < 0.5 else resumed
         time.sleep(moments.uniform(0, 0.1))
         process.kill()
         process.join()
-        said = last_said(ours)
+        said = max(said, last_said(ours))
         torn += any(tmp_path.rglob("*.sagemaker-ignore"))
         reached = restored_step(tmp_path)
         assert reached >= max(said, resumed), f"seed {seed}"
