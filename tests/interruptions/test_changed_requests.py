@@ -7,7 +7,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
+from finetune.training.precision import choose_numerics
 from interruptions.jobs import text_job, vision_job
 from interruptions.moments import after_uploads
 from interruptions.results import account_in, assert_same_bits, left_in
@@ -90,11 +92,11 @@ def test_what_changes_no_result_may_change(zygote: Zygote, tmp_path: Path) -> No
         ({"epochs": "3"}, ["epochs was 4, is 3"]),
         ({"strategy": "feature_extraction"}, ["strategy was partial, is feature_extraction"]),
         ({"dropout": "0.5"}, ["dropout was None, is 0.5"]),
-        ({"precision": "bf16"}, ["precision was fp32, is bf16"]),
+        ({"precision": "fp32"}, ["precision was bf16, is fp32"]),
     ],
 )
 def test_another_request_is_refused(changes: dict[str, str], named: list[str], zygote: Zygote, tmp_path: Path) -> None:
-    job = text_job(tmp_path / "job", "partial")
+    job = text_job(tmp_path / "job", "partial", precision="bf16")
     finished(zygote, job, tmp_path / "one")
     failure = refused(zygote, with_changes(job, **changes), tmp_path / "two")
     assert all(name in failure for name in named)
@@ -104,7 +106,8 @@ def test_another_request_is_refused(changes: dict[str, str], named: list[str], z
 def test_a_named_precision_is_what_auto_came_to(zygote: Zygote, tmp_path: Path) -> None:
     job = text_job(tmp_path / "job", "partial")
     finished(zygote, job, tmp_path / "one")
-    assert "Resumed from" in finished(zygote, with_changes(job, precision="fp32"), tmp_path / "two").log
+    named = choose_numerics("auto", torch.device("cpu")).name
+    assert "Resumed from" in finished(zygote, with_changes(job, precision=named), tmp_path / "two").log
 
 
 def test_other_data_and_another_network_are_refused(zygote: Zygote, tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from sagemaker_simulator import JobFolder, lay_out
 from whole_jobs import ENVIRONMENT, ROOT, Ended, finished, request_of, run_here
 
 EPOCHS, STEPS_PER_EPOCH = 4, 6
+PARTIAL = {"strategy": "partial"}
 # A job that writes down what its loop does, and is killed within a step, before anybody could tidy up.
 JOB = """
 import json, os, signal, sys
@@ -85,11 +86,11 @@ ASKED: list[dict[str, Any]] = [
 
 
 def laid_out(
-    place: Path, channels: Mapping[str, Path], strategy: str, collections: list[dict[str, Any]] = ASKED
+    place: Path, channels: Mapping[str, Path], wishes: Mapping[str, str], collections: list[dict[str, Any]] = ASKED
 ) -> JobFolder:
     """A job of four epochs of six steps, with a checkpoint after every third."""
-    wishes = {"strategy": strategy, "epochs": str(EPOCHS), "batch_size": "4", "augmentation": "none"}
-    request = request_of(channels, {**wishes, "checkpoint_interval_steps": "3", "workers": "1"})
+    course = {"epochs": str(EPOCHS), "batch_size": "4", "augmentation": "none", "checkpoint_interval_steps": "3"}
+    request = request_of(channels, {**wishes, **course, "workers": "1"})
     return lay_out(place / "opt-ml", replace(request, debug_hook=hook_configuration(place, collections)))
 
 
@@ -114,11 +115,12 @@ def read(place: Path) -> dict[str, Any]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("strategy", ["partial", "full"])
+@pytest.mark.parametrize(("strategy", "precision"), [("partial", "fp32"), ("full", "bf16")])
 def test_the_librarys_reader_finds_every_step_of_a_job_that_was_killed_twice(
-    tmp_path: Path, unseen: Path, pictures: Path, network: Path, strategy: str
+    tmp_path: Path, unseen: Path, pictures: Path, network: Path, strategy: str, precision: str
 ) -> None:
-    folder = laid_out(tmp_path, {"train": unseen, "validation": pictures, "model": network}, strategy)
+    channels = {"train": unseen, "validation": pictures, "model": network}
+    folder = laid_out(tmp_path, channels, {"strategy": strategy, "precision": precision})
     for last_step in (7, 16, -1):
         job = start(tmp_path, folder, last_step)
         assert job.exit_code == (0 if last_step < 0 else -9), job.log
@@ -157,7 +159,7 @@ def test_the_librarys_reader_finds_every_step_of_a_job_that_was_killed_twice(
 @pytest.mark.slow
 def test_a_hook_that_fails_within_the_job_is_one_warning(tmp_path: Path, unseen: Path, network: Path) -> None:
     # A collection of one's own without an expression is refused by the library only when the first batch comes.
-    folder = laid_out(tmp_path, {"train": unseen, "model": network}, "partial", [{"CollectionName": "mine"}])
+    folder = laid_out(tmp_path, {"train": unseen, "model": network}, PARTIAL, [{"CollectionName": "mine"}])
     job = start(tmp_path, folder)
     assert job.exit_code == 0, job.log
     assert job.log.count("WARNING: SageMaker Debugger's hook failed") == 1

@@ -19,10 +19,15 @@ from whole_jobs import Ended, finished, train_here
 
 pytestmark = pytest.mark.slow
 
-# Probabilities are written with six decimals; batches of another size round otherwise.
+# Probabilities are written with six decimals; batches of another size round otherwise. The handler computes in fp32.
 TOLERANCE = 2e-5
-QUICK = {"model_name": "resnet18", "strategy": "from_scratch", "image_size": "32", "epochs": "2", "batch_size": "8"}
-TEXTS = {"label_column": "module", "max_length": "32", "epochs": "1", "strategy": "feature_extraction"}
+QUICK = {
+    "model_name": "resnet18", "strategy": "from_scratch", "image_size": "32", "epochs": "2", "batch_size": "8",
+    "precision": "fp32",
+}  # fmt: skip
+TEXTS = {
+    "label_column": "module", "max_length": "32", "epochs": "1", "strategy": "feature_extraction", "precision": "fp32",
+}  # fmt: skip
 
 
 @pytest.fixture(scope="module")

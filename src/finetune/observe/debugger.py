@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
-from torch import Tensor, nn
+from torch import Tensor, bfloat16, nn
 from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
 
@@ -108,6 +108,9 @@ class SmdebugHook:
         self._saving = self._inside = self._broken = False
         self._handles: list[RemovableHandle] = []
         hook.state_store = _NoState()
+        to_array = hook._make_numpy_array
+        # NumPy has no bfloat16, in which layers of a job with precision=bf16 answer; float32 has all of its values.
+        hook._make_numpy_array = lambda value: to_array(_widened(value))
         hook.register_module(module)
         self._take_over()
 
@@ -213,6 +216,10 @@ class SmdebugHook:
         except Exception as error:  # noqa: BLE001
             self._broken, self._inside = True, False
             logger.warning("SageMaker Debugger's hook failed, and nothing more is saved for it: %r", error)
+
+
+def _widened(value: object) -> object:
+    return value.float() if isinstance(value, Tensor) and value.dtype is bfloat16 else value
 
 
 def debugger(configuration: Path | None, module: nn.Module) -> Debugger:

@@ -11,6 +11,9 @@ import torch
 from finetune.errors import UserError
 from finetune.spec.job_spec import Precision
 
+# What PyTorch calls the instructions that multiply bf16 and add in float32.
+_BF16_PRODUCTS = ("avx512_bf16", "amx_bf16")
+
 
 @dataclass(frozen=True, slots=True)
 class Numerics:
@@ -41,7 +44,7 @@ class Numerics:
 
 
 def choose_numerics(precision: Precision, device: torch.device) -> Numerics:
-    """Resolve `auto`: bf16 where a GPU computes in it, fp16 on older GPUs, fp32 elsewhere.
+    """Resolve `auto`: bf16 where a GPU or the CPU multiplies in it, fp16 on older GPUs, fp32 elsewhere.
 
     With fp32 on a GPU, convolutions may compute in TF32 and products of matrices may not: PyTorch's defaults.
 
@@ -52,6 +55,16 @@ def choose_numerics(precision: Precision, device: torch.device) -> Numerics:
     if precision == "fp16" and not on_gpu:
         raise UserError("precision is fp16, but there is no GPU: use precision=auto, fp32 or bf16.")
     if precision == "auto":
-        precision = "fp32" if not on_gpu else "bf16" if torch.cuda.is_bf16_supported(False) else "fp16"
+        precision = _fastest_on_gpu() if on_gpu else _fastest_on_cpu()
     dtype = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
     return Numerics(device, dtype, scaled=dtype is torch.float16)
+
+
+def _fastest_on_gpu() -> Literal["bf16", "fp16"]:
+    return "bf16" if torch.cuda.is_bf16_supported(False) else "fp16"
+
+
+def _fastest_on_cpu() -> Literal["bf16", "fp32"]:
+    """Without such instructions every product in bf16 is converted first, and slower than in fp32."""
+    found = torch.cpu.get_capabilities()
+    return "bf16" if any(found.get(name, False) for name in _BF16_PRODUCTS) else "fp32"
