@@ -65,9 +65,9 @@ def _run() -> Failure | None:
                 return None
             with leading(request.files.resources):
                 # torch takes seconds to import: not before the request is known to be sound.
-                from finetune.job.postponed_compiler import postpone_compiler
+                from finetune.job.postponed_imports import postpone_imports
 
-                postpone_compiler()
+                postpone_imports()
                 from finetune.job.run import run_job
 
                 run_job(request, interruption)

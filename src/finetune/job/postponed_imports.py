@@ -1,0 +1,95 @@
+"""How does a job do without what its libraries import and it does not use?
+
+`torch._dynamo`, torch's compiler, with sympy and 850 modules in all, takes longer to import than torch itself: half of
+the time before the first step. torchvision imports it for one function of detection networks, every optimizer for a
+call that does nothing outside a compiled function, transformers for masks and for kernels of other networks.
+`sklearn.metrics`, with pandas and much of SciPy, takes another second, and transformers imports it for one function of
+text generation. So something stands in their place that knows what these libraries want of them, and becomes the real
+module as soon as it is asked for anything else, such as by `torch.compile`.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import sys
+from collections.abc import Callable
+from types import ModuleType
+from typing import TypeVar
+
+_COMPILER, _METRICS = "torch._dynamo", "sklearn.metrics"
+_Function = TypeVar("_Function", bound=Callable[..., object])
+
+
+class _Postponed(ModuleType):
+    """Stands for a module until it is asked for what it has not."""
+
+    def __getattr__(self, name: str) -> object:
+        """Import the real module and ask that; names with underscores, `inspect` and others ask every module for."""
+        # Who asks the package for its path looks for a module in it.
+        if name.startswith("__") and (self.__name__, name) != (_COMPILER, "__path__"):
+            raise AttributeError(name)
+        return getattr(_real(self.__name__), name)
+
+
+def postpone_imports() -> None:
+    """Put something in the place of the compiler and of the metrics, unless they are imported already."""
+    import torch
+
+    if _COMPILER not in sys.modules:
+        found = importlib.util.find_spec(_COMPILER)
+        compiler = _stand_in(
+            _COMPILER,
+            disable=_disable,
+            graph_break=_graph_break,
+            # They mark functions for whoever compiles them later: kernels that none of our networks has.
+            assume_constant_result=_unchanged,
+            allow_in_graph=_unchanged,
+        )
+        compiler.__spec__ = found
+        setattr(torch, _COMPILER.rpartition(".")[2], compiler)
+        _forwarding(f"{_COMPILER}.utils", "is_compile_supported")
+        _forwarding(f"{_COMPILER}._trace_wrapped_higher_order_op", "TransformGetItemToIndex")
+    if _METRICS not in sys.modules:
+        _forwarding(_METRICS, "roc_curve")
+
+
+def _stand_in(module: str, **known: Callable[..., object]) -> ModuleType:
+    sys.modules[module] = _Postponed(module)
+    vars(sys.modules[module]).update(known)
+    return sys.modules[module]
+
+
+def _forwarding(module: str, name: str) -> None:
+    """Put something in the place of a module that knows one name, and calls the real one when that is called."""
+
+    def call(*arguments: object, **named: object) -> object:
+        return getattr(_real(module), name)(*arguments, **named)
+
+    _stand_in(module, **{name: call})
+
+
+def _real(name: str) -> ModuleType:
+    import torch
+
+    package = _COMPILER if name.startswith(_COMPILER) else name
+    for one in [one for one in sys.modules if one.startswith(package)]:
+        if isinstance(sys.modules[one], _Postponed):
+            del sys.modules[one]
+    if package == _COMPILER:
+        vars(torch).pop(_COMPILER.rpartition(".")[2], None)
+    return importlib.import_module(name)
+
+
+def _disable(function: Callable[..., object] | None = None, *_: object, **__: object) -> object:
+    """Of a function that nobody compiles, nothing has to be kept."""
+    return (lambda one: one) if function is None else function
+
+
+def _graph_break(*_: object, **__: object) -> None:
+    """Outside a compiled function there is no graph to break."""
+
+
+def _unchanged(function: _Function) -> _Function:
+    """A function that nobody compiles needs no mark."""
+    return function

@@ -1,0 +1,88 @@
+"""Does a job do without torch's compiler and scikit-learn's metrics, and get the real ones when it uses them?
+
+In processes of their own: this one has imported it long ago.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+BEGIN = """
+import sys
+from finetune.job.postponed_imports import postpone_imports
+postpone_imports()
+import finetune.job.run
+import torch
+layer = torch.nn.Linear(3, 3)
+optimizer = torch.optim.AdamW(layer.parameters())
+layer(torch.ones(2, 3)).sum().backward()
+optimizer.step()
+"""
+
+
+def said(code: str) -> str:
+    ended = subprocess.run([sys.executable, "-c", BEGIN + code], capture_output=True, text=True, check=False)
+    assert ended.returncode == 0, ended.stderr
+    return ended.stdout.strip()
+
+
+def test_what_a_job_of_pictures_imports_and_a_step_of_an_optimizer_do_not_bring_it() -> None:
+    assert said("print(*(name for name in ('sympy', 'torch._dynamo.eval_frame') if name in sys.modules))") == ""
+
+
+@pytest.mark.slow
+def test_a_function_can_be_compiled_afterwards() -> None:
+    code = """
+compiled = torch.compile(layer, backend="eager")
+assert torch.equal(compiled(torch.ones(2, 3)), layer(torch.ones(2, 3)))
+optimizer.zero_grad()
+compiled(torch.ones(2, 3)).sum().backward()
+optimizer.step()
+import torchvision, torch._dynamo.utils
+real = sys.modules["torch._dynamo"]
+assert real is torch._dynamo and hasattr(real, "__file__")
+assert torchvision.ops.roi_align(torch.ones(1, 1, 4, 4), torch.tensor([[0.0, 0, 0, 2, 2]]), 2).shape == (1, 1, 2, 2)
+print(len(torch._dynamo.utils.counters["frames"]))
+"""
+    assert int(said(code)) > 0
+
+
+@pytest.mark.slow
+def test_what_a_job_of_texts_imports_and_a_pass_through_its_network_do_not_bring_it() -> None:
+    code = """
+from transformers import AutoModelForSequenceClassification, AutoTokenizer, BertConfig, GPT2Config
+sizes = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 8, "vocab_size": 10}
+bert = AutoModelForSequenceClassification.from_config(BertConfig(**sizes))
+gpt2 = AutoModelForSequenceClassification.from_config(
+    GPT2Config(n_embd=8, n_layer=1, n_head=2, vocab_size=10, pad_token_id=0))
+for model in (bert, gpt2):
+    tokens = torch.ones(2, 3, dtype=torch.int64)
+    model(input_ids=tokens, attention_mask=tokens, labels=torch.zeros(2, dtype=torch.int64)).loss.backward()
+print(*(name for name in ("torch._dynamo.eval_frame", "sklearn", "pandas") if name in sys.modules))
+"""
+    assert said(code) == ""
+
+
+@pytest.mark.slow
+def test_what_stands_there_calls_the_real_one() -> None:
+    code = """
+from sklearn.metrics import roc_curve
+assert "sklearn" not in sys.modules
+assert [float(one) for one in roc_curve([0, 1], [0.2, 0.7])[0]] == [0.0, 0.0, 1.0]
+from sklearn import metrics
+assert hasattr(metrics, "__file__") and metrics.accuracy_score([0, 1], [0, 0]) == 0.5
+from torch._dynamo._trace_wrapped_higher_order_op import TransformGetItemToIndex
+with TransformGetItemToIndex():
+    taken = torch.vmap(lambda at: torch.arange(3)[at])(torch.tensor([2, 0]))
+print(*taken.tolist(), hasattr(torch._dynamo, "__file__"))
+"""
+    assert said(code) == "2 0 True"
+
+
+@pytest.mark.slow
+def test_whoever_imports_a_part_of_it_gets_that() -> None:
+    code = "from torch._dynamo import config; from transformers import BertModel; print(config.suppress_errors)"
+    assert said(code) == "False"
