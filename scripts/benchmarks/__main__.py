@@ -37,6 +37,7 @@ def main() -> int:
         command.add_argument(
             "--precision", choices=get_args(Precision), default="auto", help="of our jobs and bare ones"
         )
+        command.add_argument("--trainer-bf16", action="store_true", help="tell the Trainer to compute in bf16")
         for amount in _AMOUNTS:
             command.add_argument(f"--{amount.replace('_', '-')}", type=int)
         command.set_defaults(run=_beside_the_trainer)
@@ -48,7 +49,8 @@ def main() -> int:
 def _beside_the_trainer(chosen: argparse.Namespace) -> None:
     scale = scale_of(quick=chosen.quick)
     given = {name: value for name in _AMOUNTS if (value := getattr(chosen, name)) is not None}
-    scale = replace(scale, long=scale.long or chosen.long, precision=chosen.precision, **given)
+    arithmetic = {"precision": chosen.precision, "trainer_bf16": chosen.trainer_bf16}
+    scale = replace(scale, long=scale.long or chosen.long, **arithmetic, **given)
     machine.keep_to_cores(chosen.cores)
     for name in SCALED if chosen.measurement == "all" else (chosen.measurement,):
         SCALED[name][0](scale)

@@ -12,7 +12,7 @@ from benchmarks.picture_task import PictureTask, file_sizes, write_pictures
 from benchmarks.scale import Scale
 from benchmarks.sides import Run, python, trainer_job
 from benchmarks.table import begin, middle, row, say, times
-from benchmarks.work import HEAD, Lesson, Work, picture_work
+from benchmarks.work import HEAD, Work, picture_work
 
 BATCH = 32
 _COLUMNS = (
@@ -41,7 +41,7 @@ class _Turns:
 
 def measure(scale: Scale) -> None:
     """Print a row for each network and number of epochs, and one with many pictures, without the Trainer."""
-    begin(f"Feature extraction, precision {scale.precision}", _COLUMNS)
+    begin(f"Feature extraction, {scale.arithmetic}", _COLUMNS)
     with tempfile.TemporaryDirectory(prefix="benchmark-features-") as place:
         task = write_pictures(Path(place), scale.pictures)
         size = file_sizes(task.train.rglob("*.jpg"))
@@ -50,7 +50,7 @@ def measure(scale: Scale) -> None:
     if scale.many_pictures:
         with tempfile.TemporaryDirectory(prefix="benchmark-features-") as place:
             task = write_pictures(Path(place), scale.many_pictures)
-            work = picture_work(task, scale.networks[0], Lesson(HEAD, scale.epochs[0], BATCH, scale.precision))
+            work = picture_work(task, scale.networks[0], scale.lesson(HEAD, scale.epochs[0], BATCH))
             _tell(work, _take_turns(work, task, scale, with_trainer=False))
     say(
         f"\nPictures of 500 x 375, {size} each; 224 pixels, batches of {BATCH}, random weights, no evaluation during"
@@ -62,7 +62,7 @@ def measure(scale: Scale) -> None:
 def _network(task: PictureTask, network: str, scale: Scale) -> None:
     known: Run | None = None
     for epochs in scale.epochs:
-        work = picture_work(task, network, Lesson(HEAD, epochs, BATCH, scale.precision))
+        work = picture_work(task, network, scale.lesson(HEAD, epochs, BATCH))
         if known is None or scale.long or network not in scale.computed:
             turns = _take_turns(work, task, scale, with_trainer=True)
             known = turns.theirs[0]

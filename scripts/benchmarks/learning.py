@@ -42,16 +42,16 @@ class _Turns:
 
 def measure_partial(scale: Scale) -> None:
     """The last layers learn."""
-    _measure("Partial", scale, Lesson(LAST_LAYERS, scale.partial_epochs, scale.batch, scale.precision))
+    _measure("Partial", scale, scale.lesson(LAST_LAYERS, scale.partial_epochs))
 
 
 def measure_full(scale: Scale) -> None:
     """All layers learn."""
-    _measure("Full", scale, Lesson(ALL, scale.full_epochs, scale.batch, scale.precision))
+    _measure("Full", scale, scale.lesson(ALL, scale.full_epochs))
 
 
 def _measure(title: str, scale: Scale, lesson: Lesson) -> None:
-    begin(f"{title}, precision {scale.precision}", _COLUMNS)
+    begin(f"{title}, {scale.arithmetic}", _COLUMNS)
     with tempfile.TemporaryDirectory(prefix="benchmark-learning-") as place:
         for work in both(Path(place), scale.learning_pictures, scale.texts, lesson):
             turns = _Turns()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from benchmarks.machine import on_gpu
+from benchmarks.work import Lesson
 from finetune.spec.job_spec import Precision
 
 
@@ -27,7 +28,8 @@ class Scale:
         seed_records: to train on for each seed.
         repeats: turns, of which medians are told.
         starts: turns, for the time to the first step.
-        precision: of our jobs and of the bare ones; the Trainer has its default, fp32.
+        precision: of our jobs and of the bare ones.
+        trainer_bf16: whether the Trainer is told to compute in bf16; its default is fp32.
         thorough: whether ours is run again at the end of each turn, and once more without a cache.
     """
 
@@ -47,7 +49,17 @@ class Scale:
     repeats: int = 1
     starts: int = 3
     precision: Precision = "auto"
+    trainer_bf16: bool = False
     thorough: bool = True
+
+    def lesson(self, learns: str, epochs: int, batch: int | None = None) -> Lesson:
+        """How is learnt, in this arithmetic; in batches of `batch`, by default those of layers that learn."""
+        return Lesson(learns, epochs, batch or self.batch, self.precision, self.trainer_bf16)
+
+    @property
+    def arithmetic(self) -> str:
+        """For a title."""
+        return f"precision {self.precision}, the Trainer in {'bf16' if self.trainer_bf16 else 'its default, fp32'}"
 
 
 _QUICK = Scale(

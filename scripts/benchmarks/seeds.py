@@ -12,7 +12,7 @@ from pathlib import Path
 from benchmarks.picture_task import write_pictures
 from benchmarks.scale import Scale
 from benchmarks.table import begin, row, say
-from benchmarks.work import HEAD, LAST_LAYERS, Lesson, Work, picture_work, text_work
+from benchmarks.work import HEAD, LAST_LAYERS, Work, picture_work, text_work
 
 _EPOCHS = 4
 _TOKENS = "64"
@@ -39,10 +39,10 @@ def measure(scale: Scale) -> None:
 
 def _works(place: Path, scale: Scale) -> tuple[Work, ...]:
     task = write_pictures(place / "pictures", scale.seed_records)
-    texts = text_work(place / "texts", scale.seed_records, Lesson(LAST_LAYERS, _EPOCHS, scale.batch, scale.precision))
+    texts = text_work(place / "texts", scale.seed_records, scale.lesson(LAST_LAYERS, _EPOCHS))
     return (
-        picture_work(task, "resnet18", Lesson(HEAD, _EPOCHS, scale.batch, scale.precision)),
-        picture_work(task, "resnet18", Lesson(LAST_LAYERS, _EPOCHS, scale.batch, scale.precision)),
+        picture_work(task, "resnet18", scale.lesson(HEAD, _EPOCHS)),
+        picture_work(task, "resnet18", scale.lesson(LAST_LAYERS, _EPOCHS)),
         replace(texts, ours={**texts.ours, "max_length": _TOKENS}),
     )
 

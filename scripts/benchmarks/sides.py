@@ -72,7 +72,8 @@ class TrainerSettings:
         learns: `head`, `last layers` or `all`.
         rate: highest learning rate.
         output: folder for the weights.
-        precision: of the other sides; the Trainer keeps its own.
+        precision: of the other sides.
+        bf16: whether the Trainer computes in bf16 instead of its default, fp32.
     """
 
     kind: str
@@ -85,6 +86,7 @@ class TrainerSettings:
     rate: float
     output: str
     precision: Precision
+    bf16: bool = False
 
 
 def trainer_job(settings: TrainerSettings) -> Run:

@@ -8,13 +8,13 @@ from pathlib import Path
 from benchmarks.scale import Scale
 from benchmarks.sides import trainer_job
 from benchmarks.table import begin, middle, row, say, times
-from benchmarks.work import ALL, Lesson, both
+from benchmarks.work import ALL, both
 
 
 def measure(scale: Scale) -> None:
     """Print a row for pictures and one for texts."""
     begin("Start to the first step", ("network, what learns", "ours, s", "Trainer, s", "Trainer / ours"))
-    lesson = Lesson(ALL, 1, scale.batch, scale.precision)
+    lesson = scale.lesson(ALL, 1)
     with tempfile.TemporaryDirectory(prefix="benchmark-start-") as place:
         for work in both(Path(place), 2 * scale.batch, 2 * scale.batch, lesson):
             ours, theirs = [], []

@@ -38,6 +38,7 @@ def arguments_of(settings: TrainerSettings, **more: Any) -> TrainingArguments:  
         save_strategy="no",
         report_to=[],
         disable_tqdm=True,
+        bf16=settings.bf16,
         use_cpu=not torch.cuda.is_available(),
         **more,
     )

@@ -26,12 +26,14 @@ class Lesson:
         epochs: passes over the records.
         batch: records per step.
         precision: of our job and of the bare loop.
+        trainer_bf16: whether the Trainer is told to compute in bf16; its default is fp32.
     """
 
     learns: str
     epochs: int
     batch: int
     precision: Precision = "auto"
+    trainer_bf16: bool = False
 
     def strategy(self, groups: int) -> dict[str, str]:
         """The same in our hyperparameters."""
@@ -92,6 +94,7 @@ def picture_work(task: PictureTask, network: str, lesson: Lesson) -> Work:
             rate,
             str(output),
             lesson.precision,
+            lesson.trainer_bf16,
         ),
         channels={"train": task.train, "model": weights.parent},
         accuracy=lambda artifact: picture_accuracy(artifact, network, task.held_out),
@@ -117,6 +120,7 @@ def text_work(place: Path, count: int, lesson: Lesson) -> Work:
             rate,
             str(output),
             lesson.precision,
+            lesson.trainer_bf16,
         ),
         channels={"train": files.train.parent, "model": files.network},
         accuracy=lambda artifact: text_accuracy(artifact, files.held_out),
