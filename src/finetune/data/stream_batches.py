@@ -140,9 +140,12 @@ class StreamBatches:
         if not resumed:
             self.position.begin(epoch)
         self._data.source.stop.clear()
+        kept: dict[int, Record] = {}
         with closing(self._prepared(epoch, resumed=resumed)) as prepared:
             for group, examples in prepared:
-                batch = self._assemble(examples)
+                batch = self._assemble(examples, kept)
+                # In another pass, the same numbers may be those of other records.
+                self._kept = kept
                 self.position.use(group.identities)
                 yield batch
         self.position.ended = True
@@ -226,14 +229,14 @@ class StreamBatches:
             return None
         return random.Random(record_seed(self._options.seed, epoch, str(record.identity)))  # noqa: S311 - nothing secret
 
-    def _assemble(self, examples: Sequence[_Example | _Bad]) -> Batch:
+    def _assemble(self, examples: Sequence[_Example | _Bad], kept: dict[int, Record]) -> Batch:
         for one in examples:
             if isinstance(one, _Bad):
                 self._bad_records.note(one.key, one.reason)
         good = [one for one in examples if isinstance(one, _Example)]
         for one in good:
-            if len(self._kept) < _KEPT:
-                self._kept[one.number] = Record(self.key(one.number), one.content, one.labels)
+            if len(kept) < _KEPT:
+                kept[one.number] = Record(self.key(one.number), one.content, one.labels)
         inputs = self._data.transform.collate([one.inputs for one in good])
         targets = self.label_map.targets([one.labels for one in good])
         if self._pins:

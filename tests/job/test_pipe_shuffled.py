@@ -1,0 +1,120 @@
+"""Does a job whose objects come in another order in each epoch go on after an interruption, each record used once?"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from torch import Tensor
+
+from finetune.data.stream_batches import StreamBatches
+from finetune.job.announce import LogObserver
+from finetune.training.state import TrainingState
+from models.tiny_transformers import write_folder
+from piped import piped_request, texts
+from sagemaker_simulator import Channel, PipeSource, feed_pipes, lay_out
+from whole_jobs import Ended, finished, run_here
+
+WISHES = {
+    "epochs": "3",
+    "batch_size": "4",
+    "shuffle_buffer": "7",
+    "checkpoint_interval_steps": "1",
+    "learning_rate": "0.003",
+    "max_length": "16",
+    "workers": "1",
+    "class_names": "bad,good",
+    "num_training_samples": "36",
+    "validation_fraction": "0",
+}
+STEPS = 9
+"""Of an epoch."""
+
+
+@dataclass(frozen=True)
+class Started:
+    """One start of the job.
+
+    Attributes:
+        used: identities of the records of each epoch that were used when its last step here was done.
+    """
+
+    job: Ended
+    used: dict[int, list[int]]
+
+
+@pytest.fixture(scope="module")
+def channels(tmp_path_factory: pytest.TempPathFactory) -> tuple[Channel, ...]:
+    """Six objects that `ShuffleConfig` reorders, and a network."""
+    place = tmp_path_factory.mktemp("shuffled")
+    (place / "train").mkdir()
+    lines = [json.dumps({"label": label, "text": f"{text} {number}"}) for number, (label, text) in enumerate(texts(36))]
+    for part in range(6):
+        (place / "train" / f"{part}.jsonl").write_text("\n".join(lines[part::6]) + "\n")
+    train = Channel(
+        "train", place / "train", "link", content_type="application/jsonlines", pipe=PipeSource(shuffle_seed=3)
+    )
+    return train, Channel("model", write_folder(place / "bert", "bert"))
+
+
+def start(place: Path, channels: tuple[Channel, ...], checkpoints: Path | None = None, stop_at: int = 0) -> Started:
+    """Start on a fresh machine, perhaps with checkpoints, and perhaps be asked to stop after a step."""
+    request = piped_request(channels, WISHES, checkpoints=True)
+    folder = lay_out(place, request)
+    if checkpoints is not None:
+        shutil.copytree(checkpoints, folder.checkpoints, dirs_exist_ok=True)
+    used: dict[int, list[int]] = {}
+    step_done = LogObserver.step_done
+
+    def watched(observer: LogObserver, state: TrainingState, loss: Tensor) -> None:
+        step_done(observer, state, loss)
+        batches = observer._loaders.train
+        assert isinstance(batches, StreamBatches)
+        used[batches.position.epoch] = batches.position.state_dict()["identities"].tolist()
+        if state.progress.step == stop_at:
+            signal.raise_signal(signal.SIGTERM)
+
+    feeders = feed_pipes(folder, request)
+    try:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(LogObserver, "step_done", watched)
+            return Started(finished(run_here(folder)), used)
+    finally:
+        for feeder in feeders:
+            feeder.cut()
+
+
+@pytest.fixture(scope="module")
+def whole(channels: tuple[Channel, ...], tmp_path_factory: pytest.TempPathFactory) -> Started:
+    """The job without an interruption."""
+    return start(tmp_path_factory.mktemp("whole") / "opt-ml", channels)
+
+
+def test_the_first_epoch_comes_again_as_it_was(tmp_path: Path, channels: tuple[Channel, ...], whole: Started) -> None:
+    """So the result is the same bits: pipes begin anew at the first one, and the seed tells its order."""
+    before = start(tmp_path / "before", channels, stop_at=STEPS - 4)
+    after = start(tmp_path / "after", channels, before.job.folder.checkpoints)
+    assert "Stopped in order" in before.job.log
+    assert f"channel 'train': passed over {4 * (STEPS - 4)} records that were used before" in after.job.log
+    assert "in another order" not in after.job.log
+    assert after.used == whole.used
+    assert after.job.weights() == whole.job.weights()
+
+
+def test_a_later_epoch_comes_in_another_order_and_each_record_is_used_once(
+    tmp_path: Path, channels: tuple[Channel, ...], whole: Started
+) -> None:
+    assert whole.used[0] != whole.used[1]
+    before = start(tmp_path / "before", channels, stop_at=STEPS + 5)
+    after = start(tmp_path / "after", channels, before.job.folder.checkpoints)
+    assert after.job.log.count("channel 'train': the records come in another order than before the interruption") == 1
+    assert "did not come again" not in after.job.log
+    assert after.used[1][: 5 * 4] == before.used[1] == whole.used[1][: 5 * 4]
+    assert [Counter(after.used[epoch]) for epoch in (1, 2)] == [Counter(whole.used[0])] * 2
+    assert max(Counter(whole.used[0]).values()) == 1
+    assert after.job.metrics()["job"]["steps"] == 3 * STEPS
