@@ -8,9 +8,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from interruptions.moments import draw_late_moment, draw_moment
-from interruptions.results import assert_same_bits, left_in, lines_of
+from interruptions.results import assert_same_bits, left_in
 from interruptions.starts import Ended, Zygote, start, with_changes
-from sagemaker_simulator import Storage, TrainingJob, run_job
+from sagemaker_simulator import Storage, TrainingJob
 
 WORKERS = (0, 1, 3)
 MOST_UNDISTURBED = 30
@@ -18,9 +18,9 @@ MOST_UNDISTURBED = 30
 
 def assert_kills_change_nothing(zygote: Zygote, job: TrainingJob, place: Path, draw: random.Random, kills: int) -> None:
     """Run a job once without a kill, and once with so many; both leave the same bits and tell the same lines."""
-    uninterrupted = run_job(replace(job, storage=Storage(place / "reference")), place / "whole")
-    assert uninterrupted.exit_code == 0, uninterrupted.log_text()
-    expected = lines_of(uninterrupted.log)
+    uninterrupted = start(zygote, replace(job, storage=Storage(place / "reference")), place / "whole")
+    assert uninterrupted.exit_code == 0, uninterrupted.log
+    expected = uninterrupted.epoch_lines()
     assert len(expected) == int(job.request.hyperparameters["epochs"])
     left = left_in(uninterrupted.folder)
     assert len(left.metrics["findings"]) >= 2  # rules that say nothing would prove nothing

@@ -80,8 +80,3 @@ def assert_same_bits(found: Left, expected: Left) -> None:
     differing = [name for name in expected.report | found.report if found.report.get(name) != expected.report.get(name)]
     assert not differing, [(name, found.report.get(name), expected.report.get(name)) for name in differing]
     assert found.files == expected.files
-
-
-def lines_of(log: Path) -> list[str]:
-    """The metric lines of a log."""
-    return [line for line in log.read_text("utf-8", errors="replace").splitlines() if line.startswith("epoch=")]
