@@ -31,7 +31,7 @@ class Scale:
 
 
 FULL = Scale(rounds=7, stream=512 << 20, pictures=4096, source=10**9, rate=1e8, long=10**10)
-QUICK = Scale(rounds=1, stream=2 << 20, pictures=64, source=4 * 10**6, rate=2e7, long=4 * 10**6)
+QUICK = Scale(rounds=1, stream=2 << 20, pictures=16, source=4 * 10**6, rate=2e7, long=4 * 10**6)
 
 
 @dataclass(frozen=True, slots=True)
