@@ -12,7 +12,7 @@ from pathlib import Path
 from benchmarks.scale import Scale
 from benchmarks.sides import Run, TrainerSettings, python, trainer_job
 from benchmarks.table import begin, middle, row, say, times
-from benchmarks.work import ALL, LAST_LAYERS, Lesson, Work, both
+from benchmarks.work import ALL, LAST_LAYERS, Lesson, Work
 
 _COLUMNS = (
     "network, what learns, records, epochs",
@@ -53,7 +53,7 @@ def measure_full(scale: Scale) -> None:
 def _measure(title: str, scale: Scale, lesson: Lesson) -> None:
     begin(f"{title}, {scale.arithmetic}", _COLUMNS)
     with tempfile.TemporaryDirectory(prefix="benchmark-learning-") as place:
-        for work in both(Path(place), scale.learning_pictures, scale.texts, lesson):
+        for work in scale.both(Path(place), lesson):
             turns = _Turns()
             for _ in range(scale.repeats):
                 turns.ours.append(work.run_ours())
@@ -69,7 +69,7 @@ def _measure(title: str, scale: Scale, lesson: Lesson) -> None:
     say(
         f"\nBatches of {lesson.batch}, the same highest rate for pretrained layers on both sides, otherwise defaults of"
         " each; the Trainer's pictures are cropped and flipped at random as ours are. MiniLM has its pretrained"
-        " weights, ResNet-50 random ones. No evaluation during training; accuracy of what came of it on held-out"
+        " weights, a ResNet random ones. No evaluation during training; accuracy of what came of it on held-out"
         f" records. {scale.repeats} turns of ours, Trainer, bare loop and ours again. 'Without cache': one epoch with"
         " cache_size_gb=0. Records per second are those after the first step."
     )

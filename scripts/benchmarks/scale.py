@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from benchmarks.machine import on_gpu
-from benchmarks.work import Lesson
+from benchmarks.picture_task import write_pictures
+from benchmarks.work import Lesson, Work, picture_work, text_work
 from finetune.spec.job_spec import Precision
 
 
@@ -16,11 +18,12 @@ class Scale:
     Attributes:
         pictures: from which features are extracted, beside the Trainer.
         many_pictures: the same without the Trainer; 0 for none.
-        networks: for feature extraction.
+        networks: for feature extraction; where layers of the network learn, the last of them.
         epochs: for feature extraction.
         computed: networks for which the Trainer's time of more epochs is computed from fewer; `long` runs them.
         learning_pictures: to train on where layers of the network learn.
         texts: to train on.
+        longest_text: characters after which a text is cut off; 0 for none.
         batch: records per step where layers of the network learn; 8 is the Trainer's default.
         partial_epochs: where the last layers learn.
         full_epochs: where all layers learn.
@@ -41,6 +44,7 @@ class Scale:
     long: bool = False
     learning_pictures: int = 96
     texts: int = 200
+    longest_text: int = 0
     batch: int = 8
     partial_epochs: int = 5
     full_epochs: int = 2
@@ -56,6 +60,12 @@ class Scale:
         """How is learnt, in this arithmetic; in batches of `batch`, by default those of layers that learn."""
         return Lesson(learns, epochs, batch or self.batch, self.precision, self.trainer_bf16)
 
+    def both(self, place: Path, lesson: Lesson) -> tuple[Work, Work]:
+        """The usual pair: the last of the ResNets and MiniLM."""
+        task = write_pictures(place / "pictures", self.learning_pictures)
+        texts = text_work(place / "texts", self.texts, lesson, self.longest_text)
+        return picture_work(task, self.networks[-1], lesson), texts
+
     @property
     def arithmetic(self) -> str:
         """For a title."""
@@ -69,6 +79,7 @@ _QUICK = Scale(
     epochs=(2,),
     learning_pictures=8,
     texts=16,
+    longest_text=100,
     batch=4,
     partial_epochs=2,
     full_epochs=2,

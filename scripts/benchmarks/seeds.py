@@ -39,7 +39,7 @@ def measure(scale: Scale) -> None:
 
 def _works(place: Path, scale: Scale) -> tuple[Work, ...]:
     task = write_pictures(place / "pictures", scale.seed_records)
-    texts = text_work(place / "texts", scale.seed_records, scale.lesson(LAST_LAYERS, _EPOCHS))
+    texts = text_work(place / "texts", scale.seed_records, scale.lesson(LAST_LAYERS, _EPOCHS), scale.longest_text)
     return (
         picture_work(task, "resnet18", scale.lesson(HEAD, _EPOCHS)),
         picture_work(task, "resnet18", scale.lesson(LAST_LAYERS, _EPOCHS)),

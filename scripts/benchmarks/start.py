@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 from benchmarks.scale import Scale
 from benchmarks.sides import trainer_job
 from benchmarks.table import begin, middle, row, say, times
-from benchmarks.work import ALL, both
+from benchmarks.work import ALL
 
 
 def measure(scale: Scale) -> None:
     """Print a row for pictures and one for texts."""
     begin("Start to the first step", ("network, what learns", "ours, s", "Trainer, s", "Trainer / ours"))
-    lesson = scale.lesson(ALL, 1)
+    two_batches = replace(scale, learning_pictures=2 * scale.batch, texts=2 * scale.batch)
     with tempfile.TemporaryDirectory(prefix="benchmark-start-") as place:
-        for work in both(Path(place), 2 * scale.batch, 2 * scale.batch, lesson):
+        for work in two_batches.both(Path(place), scale.lesson(ALL, 1)):
             ours, theirs = [], []
             for _ in range(scale.starts):
                 ours.append(work.run_ours().first_step)

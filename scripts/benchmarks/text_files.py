@@ -34,9 +34,15 @@ class TextFiles:
     network: Path
 
 
-def write_texts(place: Path, count: int) -> TextFiles:
-    """Write texts to train on and held-out ones; the label is the package that a text is from."""
-    rows = _rows(count + min(count, HELD_OUT))
+def write_texts(place: Path, count: int, longest: int = 0) -> TextFiles:
+    """Write texts to train on and held-out ones; the label is the package that a text is from.
+
+    Args:
+        place: folder of everything.
+        count: texts to train on; as many are held out, a hundred at most.
+        longest: characters after which a text is cut off; 0 for none.
+    """
+    rows = [(label, text[: longest or None]) for label, text in _rows(count + min(count, HELD_OUT))]
     task = TextFiles(place / "train" / "texts.csv", place / "held-out" / "texts.csv", place / "network")
     for path, part in ((task.train, rows[:count]), (task.held_out, rows[count:])):
         path.parent.mkdir(parents=True)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.picture_task import PictureTask, write_pictures
+from benchmarks.picture_task import PictureTask
 from benchmarks.scoring import picture_accuracy, text_accuracy
 from benchmarks.sides import Run, TrainerSettings, our_job
 from benchmarks.text_files import write_texts
@@ -102,9 +102,9 @@ def picture_work(task: PictureTask, network: str, lesson: Lesson) -> Work:
     )
 
 
-def text_work(place: Path, count: int, lesson: Lesson) -> Work:
-    """A pretrained MiniLM learns which package a documentation string is from."""
-    files = write_texts(place, count)
+def text_work(place: Path, count: int, lesson: Lesson, longest: int = 0) -> Work:
+    """A pretrained MiniLM learns which package a documentation string is from, of so many characters at most."""
+    files = write_texts(place, count, longest)
     rate, output = _RATES["texts"], place / "trainer"
     return Work(
         name=f"MiniLM, {lesson.learns}",
@@ -126,9 +126,3 @@ def text_work(place: Path, count: int, lesson: Lesson) -> Work:
         accuracy=lambda artifact: text_accuracy(artifact, files.held_out),
         records=count,
     )
-
-
-def both(place: Path, pictures: int, texts: int, lesson: Lesson) -> tuple[Work, Work]:
-    """The usual pair: ResNet-50 and MiniLM."""
-    task = write_pictures(place / "pictures", pictures)
-    return picture_work(task, "resnet50", lesson), text_work(place / "texts", texts, lesson)
