@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from documentation_texts import MODULES, documentation_texts
-from whole_jobs import Ended, finished, train, train_here
+from whole_jobs import Ended, finished, train_here
 
 WISHES = {"label_column": "module", "max_length": "32", "batch_size": "16", "epochs": "2"}
 MARGIN = 0.5
@@ -56,7 +56,7 @@ def test_the_head_alone_learns(tmp_path: Path, documentation: Path, minilm: Path
 @pytest.mark.slow
 def test_all_layers_learn_and_a_pipeline_opens_the_artifact(tmp_path: Path, documentation: Path, minilm: Path) -> None:
     wishes = {**WISHES, "strategy": "full", "learning_rate": "0.0001"}
-    job = finished(train(tmp_path, {"train": documentation, "model": minilm}, wishes))
+    job = finished(train_here(tmp_path, {"train": documentation, "model": minilm}, wishes))
     assert_beats_the_largest_class(job)
     from transformers import pipeline
 
