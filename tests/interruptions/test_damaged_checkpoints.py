@@ -11,9 +11,9 @@ import pytest
 
 from interruptions.jobs import text_job
 from interruptions.moments import after_uploads
-from interruptions.results import assert_same_bits, left_in
+from interruptions.results import Left, assert_same_bits, left_in
 from interruptions.starts import Zygote, start
-from sagemaker_simulator import Storage
+from sagemaker_simulator import Storage, TrainingJob
 
 
 def truncate(path: Path, draw: random.Random) -> None:
@@ -34,15 +34,28 @@ def empty(path: Path, draw: random.Random) -> None:
     path.write_bytes(b"")
 
 
+@pytest.fixture(scope="module")
+def whole(zygote: Zygote, tmp_path_factory: pytest.TempPathFactory) -> tuple[TrainingJob, Left]:
+    """A job, and what it leaves where nothing is damaged."""
+    place = tmp_path_factory.mktemp("whole")
+    job = text_job(place / "job", "gradual", epochs="30")
+    job = replace(job, sync=replace(job.sync, delay_seconds=(0.0, 0.0)))
+    ended = start(zygote, replace(job, storage=Storage(place / "reference")), place / "whole")
+    assert ended.exit_code == 0, ended.log
+    return job, left_in(ended.folder)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("damage", [truncate, flip, delete, empty])
 def test_the_one_before_is_taken(
-    damage: Callable[[Path, random.Random], None], zygote: Zygote, seed: str, tmp_path: Path
+    damage: Callable[[Path, random.Random], None],
+    whole: tuple[TrainingJob, Left],
+    zygote: Zygote,
+    seed: str,
+    tmp_path: Path,
 ) -> None:
     draw = random.Random(f"{seed}/{damage.__name__}")
-    job = text_job(tmp_path / "job", "gradual", epochs="30")
-    job = replace(job, sync=replace(job.sync, delay_seconds=(0.0, 0.0)))
-    whole = start(zygote, replace(job, storage=Storage(tmp_path / "reference")), tmp_path / "whole")
+    job, left = replace(whole[0], storage=Storage(tmp_path / "s3")), whole[1]
     passed_over = 0
     for _ in range(2):
         killed = start(zygote, job, tmp_path / "opt-ml", after_uploads(2))
@@ -54,7 +67,7 @@ def test_the_one_before_is_taken(
     rest = start(zygote, job, tmp_path / "opt-ml")
     assert rest.exit_code == 0, rest.log
     assert passed_over + rest.log.count("is passed over") >= 1
-    assert_same_bits(left_in(rest.folder), left_in(whole.folder))
+    assert_same_bits(left_in(rest.folder), left)
 
 
 def test_only_rubbish_is_no_checkpoint(zygote: Zygote, tmp_path: Path) -> None:

@@ -65,11 +65,19 @@ def port() -> Iterator[int]:
     server.stop()
 
 
-@pytest.fixture
-def place(port: int, zygote: Zygote, tmp_path: Path) -> Iterator[Place]:
-    job = text_job(tmp_path / "job", "gradual", epochs="30")
-    whole = start(zygote, replace(job, storage=Storage(tmp_path / "reference")), tmp_path / "whole")
+@pytest.fixture(scope="module")
+def uninterrupted(zygote: Zygote, tmp_path_factory: pytest.TempPathFactory) -> tuple[TrainingJob, Ended]:
+    """A job, and how it ends where nothing happens to it."""
+    place = tmp_path_factory.mktemp("uninterrupted")
+    job = text_job(place / "job", "gradual", epochs="30")
+    whole = start(zygote, replace(job, storage=Storage(place / "reference")), place / "whole")
     assert whole.exit_code == 0, whole.log
+    return job, whole
+
+
+@pytest.fixture
+def place(port: int, uninterrupted: tuple[TrainingJob, Ended], tmp_path: Path) -> Iterator[Place]:
+    job, whole = replace(uninterrupted[0], storage=Storage(tmp_path / "s3")), uninterrupted[1]
     client = boto3.client(
         "s3",
         endpoint_url=f"http://127.0.0.1:{port}",
