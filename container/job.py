@@ -27,6 +27,8 @@ OURS = "finetune.entry:main"
 def main() -> int:
     """Run the job of this container; sagemaker-training ends the process with its exit code."""
     signal.signal(signal.SIGTERM, _leave)
+    # A stop that came while Python started has waited.
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
     paths = Paths.from_environment()
     try:
         files = read_job_files(paths)

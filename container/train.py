@@ -70,9 +70,10 @@ def run(command: tuple[str, ...]) -> Ending:
     signal that it knows from the platform. All other children that end meanwhile are reaped.
 
     Args:
-        command: absolute path of the program, and its arguments. `WATCHED` must be blocked.
+        command: absolute path of the program, and its arguments. `WATCHED` must be blocked; SIGTERM stays so in the
+            command, until it has a handler for it and unblocks it.
     """
-    child = os.posix_spawn(command[0], command, os.environ, setsid=True, setsigmask=())
+    child = os.posix_spawn(command[0], command, os.environ, setsid=True, setsigmask={signal.SIGTERM})
     stopped = False
     while True:
         if signal.sigwait(WATCHED) != signal.SIGCHLD:
