@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import contextlib
+import errno
+import fcntl
 import os
 import threading
 import time
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-from finetune.data.pipe import Pipe, PipePlace
+from finetune.data.pipe import PIPE_BYTES, Pipe, PipePlace
 from finetune.data.record import Stopped
 from finetune.errors import PlatformError
 
@@ -64,6 +67,51 @@ def test_the_number_goes_up_and_outlives_the_reader(tmp_path: Path) -> None:
     assert b"".join(Pipe(place(tmp_path)).read_next()) == b"zero"
     assert b"".join(Pipe(place(tmp_path)).read_next()) == b"one"
     assert Pipe(place(tmp_path)).index == 2
+
+
+def size_while_read(folder: Path, content: bytes) -> int:
+    """Bytes of a pipe through which `content` comes, and arrives whole."""
+    path, arrived, sizes = folder / "train_0", threading.Event(), list[int]()
+    os.mkfifo(path)
+
+    def work() -> None:
+        with path.open("wb", buffering=0) as file:
+            file.write(content[:1])
+            arrived.wait(10.0)
+            sizes.append(fcntl.fcntl(file, fcntl.F_GETPIPE_SZ))
+            file.write(content[1:])
+
+    in_thread(work)
+    chunks = Pipe(place(folder)).read_next()
+    first = bytes(next(chunks))
+    arrived.set()
+    assert first + b"".join(chunks) == content
+    return sizes[0]
+
+
+def size_of_another(wanted: int | None = None) -> int:
+    """Bytes of a pipe as the kernel makes it, or as far as it lets it be enlarged."""
+    ends = os.pipe()
+    try:
+        if wanted is not None:
+            with contextlib.suppress(PermissionError):
+                fcntl.fcntl(ends[0], fcntl.F_SETPIPE_SZ, wanted)
+        return fcntl.fcntl(ends[0], fcntl.F_GETPIPE_SZ)
+    finally:
+        for end in ends:
+            os.close(end)
+
+
+def test_a_pipe_is_enlarged_where_that_is_allowed(tmp_path: Path) -> None:
+    assert size_while_read(tmp_path, os.urandom(3 << 20)) == size_of_another(PIPE_BYTES)
+
+
+def test_a_pipe_that_must_not_be_enlarged_is_read_as_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(descriptor: int, command: int, size: int) -> int:
+        raise PermissionError(errno.EPERM, f"pipe {descriptor} cannot get {size} bytes by {command}")
+
+    monkeypatch.setattr("finetune.data.pipe.fcntl", SimpleNamespace(**vars(fcntl) | {"fcntl": refuse}))
+    assert size_while_read(tmp_path, os.urandom(3 << 20)) == size_of_another()
 
 
 def test_an_early_close_reaches_the_writer(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import random
 import struct
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -11,6 +12,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+from torch import Tensor
 
 from coloured_pictures import COLOURS, encoded, picture
 from finetune.data.bad_records import BadRecords
@@ -18,13 +20,13 @@ from finetune.data.batches import Batch, BatchOptions
 from finetune.data.images import ImageGeometry
 from finetune.data.labels import LabelMap
 from finetune.data.pipe import PipePlace
-from finetune.data.record import Stopped
+from finetune.data.record import Content, Stopped
 from finetune.data.stream_batches import StreamBatches, StreamData
 from finetune.data.stream_dealing import Dealer, Receiver, Table
 from finetune.data.stream_groups import Sharing
-from finetune.data.stream_source import StreamSource
+from finetune.data.stream_source import StreamRecord, StreamSource
 from finetune.data.streams.codec import StreamLayout
-from finetune.data.streams.named_fields import Wanted
+from finetune.data.streams.named_fields import Decoded, Wanted
 from finetune.data.transforms import ImageTransform
 from finetune.errors import DataError
 from finetune.spec.parse import parse_hyperparameters
@@ -98,6 +100,33 @@ def test_the_rest_after_a_restart_is_the_same_bits(tmp_path: Path, used: int) ->
     again = batches(tmp_path)
     again.position.load_state_dict(states[used - 1])
     assert bits(list(again.iterate(0, used))) == bits(before[used:])
+
+
+def test_what_is_passed_over_is_not_decoded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """But for the first record, which tells how the stream is understood; no picture of them is."""
+    fill(tmp_path, b"".join(record(number) for number in range(18)), epochs=2)
+    whole = batches(tmp_path)
+    with closing(whole.iterate(0)) as iterator:
+        state = [(next(iterator), whole.position.state_dict())[1] for _ in range(3)][-1]
+        rest = [number for batch in iterator for number in batch.positions]
+    understood, pictures = list[int](), list[Content]()
+    decode, transform = StreamRecord.decode, ImageTransform.__call__
+
+    def noted(one: StreamRecord) -> Decoded:
+        understood.append(one.number)
+        return decode(one)
+
+    def seen(one: ImageTransform, content: Content, randomness: random.Random | None) -> dict[str, Tensor]:
+        pictures.append(content)
+        return transform(one, content, randomness)
+
+    monkeypatch.setattr(StreamRecord, "decode", noted)
+    monkeypatch.setattr(ImageTransform, "__call__", seen)
+    again = batches(tmp_path)
+    again.position.load_state_dict(state)
+    assert [number for batch in again.iterate(0, 3) for number in batch.positions] == rest
+    assert len(rest) == len(pictures) == 6
+    assert sorted(understood) == sorted([0, *rest])
 
 
 def test_records_that_are_kept_are_those_of_the_last_pass(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import re
 import sys
 from collections.abc import Mapping
 from dataclasses import replace
@@ -12,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from coloured_pictures import COLOURS
+from finetune.job.account import process_age
 from finetune.job.loaders import PROBE_RECORDS
 from models.tiny_transformers import write_folder
 from piped import (
@@ -160,6 +162,16 @@ def test_a_stream_whose_number_of_records_nobody_asks_for(tmp_path: Path) -> Non
     job = finished(train_from_pipes(tmp_path, (augmented_manifest(tmp_path / "train", 8),), wishes | {"epochs": "5"}))
     assert "a first pass of" not in job.log
     assert job.metrics()["job"]["steps"] == 15
+
+
+def test_when_the_first_batch_was_trained_is_told_once(tmp_path: Path) -> None:
+    before = process_age()
+    wishes = {**FROM_SCRATCH, **CLASSES, "num_training_samples": "12", "validation_fraction": "0"}
+    job = finished(train_from_pipes(tmp_path, (augmented_manifest(tmp_path / "train", 4),), wishes))
+    told = re.findall(r"^first batch trained (\S+) s after the start of the process$", job.log, re.MULTILINE)
+    assert len(told) == 1
+    assert round(before, 1) <= float(told[0]) <= round(process_age(), 1)
+    assert job.log.index("first batch trained") < job.log.index("epoch=1;")
 
 
 def test_a_class_that_nobody_announced(tmp_path: Path) -> None:

@@ -63,6 +63,11 @@ def test_what_clients_add_for_code_is_ignored_and_told() -> None:
         ({}, "There is no channel 'train'"),
         ({"test": Request()}, "There is no channel 'train'"),
         ({"train": Request(), "training": Request()}, "Channels 'train' and 'training' mean the same"),
+        # Its folder would lie where the first FIFO of `train` does.
+        (
+            {"train": Request(input_mode="Pipe"), "train_0": Request()},
+            "Unknown channel 'train_0' (did you mean 'train'",
+        ),
         ({"train": Request(), "validaton": Request()}, "Unknown channel 'validaton' (did you mean 'validation'?)"),
         ({"train": Request(input_mode="tube")}, "Channel 'train' comes in tube mode, which is not read: give it"),
         ({"train": Request("application/x-parquet", "Pipe")}, "Channel 'train' holds Parquet, which needs jumps"),
