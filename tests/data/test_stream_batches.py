@@ -179,8 +179,38 @@ def test_bad_records_are_left_out_and_counted(tmp_path: Path) -> None:
     fill(tmp_path, stream, epochs=2)
     found = list(batches(tmp_path, allowed=1).iterate(0))
     assert sum(len(batch.targets) for batch in found) == 11
-    with pytest.raises(DataError, match=r"channel 'train': record 5 is .*max_bad_records=0"):
+    with pytest.raises(
+        DataError, match=r"channel 'train': record [0-9a-f]{16} \(number 5, from 0\) is .*max_bad_records=0"
+    ):
         list(batches(tmp_path).iterate(0))
+
+
+def test_a_bad_record_counts_once_in_whatever_order_it_comes_and_its_copies_apart(tmp_path: Path) -> None:
+    """Also where a restart takes the ledger up, and the stream in the middle of an epoch."""
+    empty = b"\x89PNG\r\n\x1a\nno"
+    stream = [record(0, empty), *map(record, range(1, 15)), record(0, empty), record(1, empty)]
+    for epoch in range(4):
+        os.mkfifo(tmp_path / f"train_{epoch}")
+
+    def work() -> None:
+        for epoch, order in enumerate((stream, stream[::-1], stream[8:] + stream[:8], stream)):
+            (tmp_path / f"train_{epoch}").write_bytes(b"".join(order))
+
+    threading.Thread(target=work, daemon=True).start()
+    loader = batches(tmp_path, allowed=3)
+    for epoch in range(2):
+        assert sum(len(batch.targets) for batch in loader.iterate(epoch)) == 14
+        assert len(loader._bad_records) == 3
+    with closing(loader.iterate(2)) as iterator:
+        next(iterator), next(iterator)
+        position, ledger = loader.position.state_dict(), loader._bad_records.state_dict()
+    again = batches(tmp_path, allowed=3)
+    again.position.load_state_dict(position)
+    again._bad_records.load_state_dict(ledger)
+    list(again.iterate(2, 2))
+    names = [key for key, _ in again._bad_records.listing()]
+    assert len(names) == 3
+    assert len({name[: len("record ") + 16] for name in names}) == 2
 
 
 @pytest.mark.parametrize("workers", [0, 2])

@@ -9,7 +9,8 @@ from __future__ import annotations
 import json
 import logging
 import random
-from collections.abc import Generator, Sequence
+from collections import Counter
+from collections.abc import Generator, Iterable, Sequence
 from concurrent.futures import Future
 from contextlib import closing
 from dataclasses import dataclass
@@ -69,7 +70,7 @@ class _Example:
 
 @dataclass(frozen=True, slots=True)
 class _Bad:
-    key: str
+    record: StreamRecord
     reason: str
 
 
@@ -197,13 +198,13 @@ class StreamBatches:
             decoded = record.decode()
             inputs = self._data.transform(decoded.content, self._randomness(epoch, record))
         except BadContent as error:
-            return _Bad(key, str(error))
+            return _Bad(record, str(error))
         except json.JSONDecodeError as error:
-            return _Bad(key, f"is not JSON ({error.msg} at column {error.colno})")
+            return _Bad(record, f"is not JSON ({error.msg} at column {error.colno})")
         except UnicodeDecodeError as error:
-            return _Bad(key, f"is not UTF-8 ({error.reason} at byte {error.start})")
+            return _Bad(record, f"is not UTF-8 ({error.reason} at byte {error.start})")
         except ValueError as error:
-            return _Bad(key, str(error))
+            return _Bad(record, str(error))
         return _Example(record.number, inputs, decoded.content, self._classes(decoded.labels, key))
 
     def _classes(self, labels: tuple[str, ...], key: str) -> tuple[str, ...]:
@@ -230,9 +231,7 @@ class StreamBatches:
         return random.Random(record_seed(self._options.seed, epoch, str(record.identity)))  # noqa: S311 - nothing secret
 
     def _assemble(self, examples: Sequence[_Example | _Bad], kept: dict[int, Record]) -> Batch:
-        for one in examples:
-            if isinstance(one, _Bad):
-                self._bad_records.note(one.key, one.reason)
+        self._note(one for one in examples if isinstance(one, _Bad))
         good = [one for one in examples if isinstance(one, _Example)]
         for one in good:
             if len(kept) < _KEPT:
@@ -243,3 +242,17 @@ class StreamBatches:
             inputs = {name: tensor.pin_memory() for name, tensor in inputs.items()}
             targets = targets.pin_memory()
         return Batch(inputs, targets, tuple(one.number for one in good))
+
+    def _note(self, bad: Iterable[_Bad]) -> None:
+        """Note records by their content, since their numbers change where the order does; equal ones count apart.
+
+        Raises:
+            DataError: more records are bad than allowed.
+        """
+        met: Counter[int] = Counter()
+        for one in bad:
+            identity = one.record.identity
+            met[identity] += 1
+            copy = self.position.times_used(identity) + met[identity]
+            key = f"record {identity:016x}" + (f", copy {copy}," if copy > 1 else "")
+            self._bad_records.note(key, f"(number {one.record.number}, from 0) {one.reason}")

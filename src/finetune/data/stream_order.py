@@ -91,6 +91,10 @@ class StreamPosition:
             self._hash = _rolled(self._hash, identity)
             self.used += 1
 
+    def times_used(self, identity: int) -> int:
+        """How many of the records that were used in this epoch have this identity, as far as these are kept."""
+        return int(np.count_nonzero(self._identities[: min(self.used, MOST_IDENTITIES)] == identity))
+
     def unused(self, records: Iterable[StreamRecord], channel: str) -> Generator[StreamRecord, None, None]:
         """Pass over the records that were used; verify that they are those, in their order.
 
