@@ -128,6 +128,10 @@ class TrainingRequest:
         repeated = sorted({name for name in names if names.count(name) > 1})
         if repeated:
             raise RequestError(f"channel {repeated[0]!r} is given {names.count(repeated[0])} times")
+        for piped in (channel.name for channel in self.channels if channel.pipe is not None):
+            for other in (channel.name for channel in self.channels if channel.pipe is None):
+                if re.fullmatch(re.escape(piped) + "_[0-9]+", other):
+                    raise RequestError(f"channel {other!r} lies where a pipe of channel {piped!r} does: rename it")
         if self.checkpoint_path is not None and not self.checkpoint_path.is_relative_to(PLATFORM_ROOT):
             raise RequestError(
                 f"checkpoint path {self.checkpoint_path}: only a folder under {PLATFORM_ROOT} is simulated"

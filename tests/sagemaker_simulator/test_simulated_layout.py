@@ -7,7 +7,7 @@ from pathlib import Path, PurePosixPath
 
 import pytest
 
-from sagemaker_simulator import Channel, JobFolder, RequestError, Resources, TrainingRequest, lay_out
+from sagemaker_simulator import Channel, JobFolder, PipeSource, RequestError, Resources, TrainingRequest, lay_out
 from sagemaker_simulator.environment import job_environment
 
 
@@ -126,6 +126,12 @@ def test_requests_that_the_platform_refuses(tmp_path: Path) -> None:
         Resources(current_host="algo-3")
     with pytest.raises(RequestError, match="checkpoint path"):
         TrainingRequest(checkpoint_path=PurePosixPath("/tmp/elsewhere"))
+
+
+def test_a_folder_and_a_pipe_cannot_lie_in_one_place(tmp_path: Path) -> None:
+    with pytest.raises(RequestError, match="'train_0' lies where a pipe of channel 'train' does"):
+        TrainingRequest(channels=(Channel("train_0", tmp_path), Channel("train", tmp_path, pipe=PipeSource())))
+    TrainingRequest(channels=(Channel("train_lst", tmp_path), Channel("train", tmp_path, pipe=PipeSource())))
 
 
 def test_the_environment_is_the_platforms_and_the_requests(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
