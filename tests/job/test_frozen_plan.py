@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from finetune.job.feeds import Frozen
+from finetune.job.frozen import Frozen, Passes
 from finetune.job.savings import feature_lines
 from finetune.spec.parse import parse_hyperparameters
 from finetune.strategies.presets import Network, make_plan
@@ -13,11 +13,15 @@ from finetune.training.precision import choose_numerics
 from tiny import TinyBackbone
 
 
-def lines(**hyperparameters: str) -> list[str]:
+def frozen(**hyperparameters: str) -> Frozen:
     spec, backbone = parse_hyperparameters({"epochs": "6", **hyperparameters}), TinyBackbone()
     names = tuple(group.name for group in backbone.layer_groups())
     plan = make_plan(spec.strategy, spec.optimisation, Network(names, "image-classification", new_head=True))
-    return feature_lines(Frozen(backbone, plan, spec, choose_numerics("fp32", torch.device("cpu"))), 1)
+    return Frozen(backbone, plan, spec, choose_numerics("fp32", torch.device("cpu")))
+
+
+def lines(**hyperparameters: str) -> list[str]:
+    return feature_lines(frozen(**hyperparameters), 1)
 
 
 @pytest.mark.parametrize(
@@ -41,3 +45,24 @@ def test_what_is_done_saved_and_given_up_is_said(request_: dict[str, str], said:
 
 def test_nothing_is_said_where_all_layers_learn() -> None:
     assert lines(strategy="full") == []
+
+
+@pytest.mark.parametrize(
+    ("request_", "passes"),
+    [
+        ({"strategy": "evaluate"}, Passes(0, 0, 0)),
+        ({"strategy": "feature_extraction"}, Passes(1, 0, 1)),
+        ({"strategy": "partial"}, Passes(1, 0, 1)),
+        ({"strategy": "partial", "augmentation_views": "2"}, Passes(0, 2, 1)),
+        ({"strategy": "partial", "feature_cache": "off"}, Passes(0, 6, 6)),
+        ({"strategy": "partial", "feature_cache": "off", "augmentation": "none"}, Passes(6, 0, 6)),
+        ({"strategy": "full"}, Passes(0, 6, 6)),
+        ({"strategy": "full", "augmentation": "none"}, Passes(6, 0, 6)),
+        # The head for an epoch, `middle` for another, then everything.
+        ({"strategy": "gradual"}, Passes(2, 4, 6)),
+        ({"strategy": "gradual", "augmentation": "none"}, Passes(6, 0, 6)),
+        ({"strategy": "gradual", "epochs": "12"}, Passes(2, 8, 10)),
+    ],
+)
+def test_looks_at_pictures_are_counted(request_: dict[str, str], passes: Passes) -> None:
+    assert frozen(**request_).passes == passes

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 
 import pytest
+from torch import Tensor
 
+from finetune.data.record import Content
+from finetune.data.transforms import ImageTransform
 from whole_jobs import Ended, finished, train_here
 
 FULL = {"strategy": "full", "augmentation": "strong"}
@@ -22,14 +26,38 @@ def test_kept_pictures_change_no_bit(wishes: dict[str, str], tmp_path: Path, uns
     kept = job(tmp_path / "kept", unseen, network, wishes)
     anew = job(tmp_path / "anew", unseen, network, {**wishes, "cache_size_gb": "0"})
     some = job(tmp_path / "some", unseen, network, {**wishes, "cache_size_gb": "0.00003"})
-    assert "are decoded once instead of in each of 3 epochs" in kept.log
+    assert "are decoded once instead of in each of 3 passes over them" in kept.log
     assert "there is no room for more" not in kept.log
-    assert "are decoded in each of 3 epochs: cache_size_gb is 0" in anew.log
+    assert "are decoded in each of 3 passes over them: cache_size_gb is 0" in anew.log
     assert "decoded pictures for training are kept" in some.log
     for other in (anew, some):
         assert other.weights() == kept.weights()
         assert other.metrics()["job"]["history"] == kept.metrics()["job"]["history"]
         assert other.predictions() == kept.predictions()
+
+
+def test_pictures_are_decoded_once_for_all_phases_and_kept_features_beside_them(
+    tmp_path: Path, unseen: Path, network: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decoded = Counter[bool]()
+    decode = ImageTransform.decoded
+
+    def counted(self: ImageTransform, content: Content, *, varied: bool) -> Tensor:
+        decoded[varied] += 1
+        return decode(self, content, varied=varied)
+
+    monkeypatch.setattr(ImageTransform, "decoded", counted)
+    wishes = {"strategy": "gradual", "epochs": "14", "validation_fraction": "0"}
+    kept = job(tmp_path / "kept", unseen, network, wishes)
+    pictures = sum(1 for one in unseen.rglob("*") if one.is_file())
+    # The proof of the artifact decodes some by itself.
+    proof = int(kept.log.partition("artifact repeats ")[2].partition(" ")[0])
+    assert decoded == {False: pictures + proof, True: pictures}
+    assert "are decoded twice instead of in each of" in kept.log
+    decoded.clear()
+    anew = job(tmp_path / "anew", unseen, network, {**wishes, "cache_size_gb": "0"})
+    assert decoded[False] > 2 * pictures + proof
+    assert anew.weights() == kept.weights()
 
 
 def test_nothing_is_kept_where_features_are(tmp_path: Path, unseen: Path, network: Path) -> None:

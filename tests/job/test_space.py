@@ -43,8 +43,13 @@ def test_memory_comes_first_and_the_disk_behind_it(
 ) -> None:
     space = Space(tmp_path, CPU, size_gb)
     assert space.memory() == memory
-    assert taken(space.room(space.memory(), with_disk=True)) == room
-    assert taken(space.room(space.memory(), with_disk=False)) == memory
+    assert taken(space.room(space.memory())) == room
+    assert taken(space.room(memory // 2, beside=memory - memory // 2)) == room - (memory - memory // 2)
+
+
+def test_two_kinds_share_what_the_user_allows(tmp_path: Path) -> None:
+    assert Space(tmp_path, CPU, 0.002).half().memory() == MB
+    assert Space(tmp_path, CPU, None).half().memory() == 5 * MB
 
 
 def test_features_share_what_there_is(tmp_path: Path) -> None:

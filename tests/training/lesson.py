@@ -14,7 +14,8 @@ from finetune.data.bad_records import BadRecords
 from finetune.data.stream_order import StreamPosition
 from finetune.evaluation.predict import Pass, predict
 from finetune.job.account import AccountBook
-from finetune.job.feeds import Frozen, PhaseFeeds
+from finetune.job.feeds import PhaseFeeds
+from finetune.job.frozen import Frozen
 from finetune.job.learning import Companions, build_training
 from finetune.job.loaders import Ledgers, Loaders
 from finetune.job.warm_pool import WarmPool

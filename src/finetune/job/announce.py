@@ -8,7 +8,7 @@ import os
 from torch import Tensor
 
 from finetune.job.account import AccountBook, process_age
-from finetune.job.feeds import Frozen
+from finetune.job.frozen import Frozen
 from finetune.job.inputs import Inputs, class_counts
 from finetune.job.loaders import Loaders
 from finetune.job.savings import feature_lines, picture_lines

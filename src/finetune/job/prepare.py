@@ -19,8 +19,9 @@ from finetune.job.classes import announced_classes, as_announced
 from finetune.job.compiling import check_compiler
 from finetune.job.deciding import check_target
 from finetune.job.device import choose_device
-from finetune.job.feeds import Frozen, PhaseFeeds
+from finetune.job.feeds import PhaseFeeds
 from finetune.job.forgetting import Given
+from finetune.job.frozen import Frozen
 from finetune.job.inputs import Beforehand, Inputs, hold_together, open_readers, sources_of
 from finetune.job.loaders import Loaders, build_loaders
 from finetune.job.request import Request

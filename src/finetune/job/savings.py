@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from finetune.data.augmentation import bytes_before_augmenting
 from finetune.data.images import ImageGeometry
-from finetune.job.feeds import Frozen
+from finetune.job.frozen import Frozen
 from finetune.job.inputs import Inputs
 from finetune.models.backbone import ImageInput
 
@@ -32,20 +32,22 @@ def feature_lines(frozen: Frozen, parts: int) -> list[str]:
 
 
 def picture_lines(frozen: Frozen, inputs: Inputs) -> list[str]:
-    """What is done with pictures that the network sees in several epochs."""
-    expects, train = frozen.backbone.expects, inputs.train
-    phases = [phase for phase in frozen.plan.phases if frozen.keeps_pictures(phase)]
-    if not phases or not isinstance(expects, ImageInput) or train is None or frozen.spec.strategy.name == "evaluate":
+    """What is done with pictures that are looked at in several passes."""
+    expects, train, passes = frozen.backbone.expects, inputs.train, frozen.passes
+    if max(passes.plain, passes.varied) < 2 or not isinstance(expects, ImageInput) or train is None:
         return []
-    epochs = sum(frozen.epochs(phase) for phase in phases)
+    together = passes.plain + passes.varied
     if frozen.spec.features.size_gb == 0:
-        return [f"pictures  are decoded in each of {epochs} epochs: cache_size_gb is 0"]
-    augmented = frozen.spec.data.augmentation != "none"
+        return [f"pictures  are decoded in each of {together} passes over them: cache_size_gb is 0"]
     geometry = ImageGeometry(expects.size, expects.resize, expects.interpolation)
-    each = bytes_before_augmenting(geometry) if augmented else 3 * expects.size**2
-    what = "resized; augmentation starts from them" if augmented else "resized and cropped"
+    plain = 3 * expects.size**2 if passes.plain > 1 else 0
+    varied = bytes_before_augmenting(geometry) if passes.varied > 1 else 0
+    kept = "resized; augmentation starts from them" if varied else "resized and cropped"
+    if passes.plain and passes.varied:
+        kept += ", those without augmentation apart"
+    times, each = "twice" if passes.plain and passes.varied else "once", max(plain, varied)
     size = f"at most about {each / 1e3:,.0f} kB each, {each * len(train.indices) / 1e9:,.2f} GB for training"
     return [
-        f"pictures  are decoded once instead of in each of {epochs} epochs, and kept {what}: {size},"
+        f"pictures  are decoded {times} instead of in each of {together} passes over them, and kept {kept}: {size},"
         " as far as there is room (cache_size_gb); nothing is given up"
     ]

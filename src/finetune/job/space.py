@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -35,12 +35,16 @@ class Space:
         on_device = int(self._on_device() * share)
         return Place(memory, disk, self.folder, self.device, on_device)
 
-    def room(self, memory_bytes: int, *, with_disk: bool) -> Room:
-        """For so many bytes in memory, and behind that on the disk."""
-        behind = self._disk() if with_disk else 0
+    def room(self, memory_bytes: int, beside: int = 0) -> Room:
+        """For so many bytes in memory, and behind that on the disk; `beside` them others were given already."""
+        memory_bytes, behind = max(0, memory_bytes), self._disk()
         if self.size_gb is not None:
-            behind = min(behind, max(0, int(self.size_gb * _GB) - self.memory()))
+            behind = min(behind, max(0, int(self.size_gb * _GB) - memory_bytes - beside))
         return Room(memory_bytes, behind, self.folder)
+
+    def half(self) -> Space:
+        """Of what the user allows, where two kinds of things are kept."""
+        return self if self.size_gb is None else replace(self, size_gb=self.size_gb / 2)
 
     def memory(self) -> int:
         """Bytes of the host's memory."""
