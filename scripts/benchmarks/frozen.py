@@ -63,7 +63,7 @@ def _network(task: PictureTask, network: str, scale: Scale) -> None:
     known: Run | None = None
     for epochs in scale.epochs:
         work = picture_work(task, network, scale.lesson(HEAD, epochs, BATCH))
-        if known is None or scale.long or network not in scale.computed:
+        if known is None or scale.long:
             turns = _take_turns(work, task, scale, with_trainer=True)
             known = turns.theirs[0]
             _tell(work, turns)

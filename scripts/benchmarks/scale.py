@@ -20,7 +20,7 @@ class Scale:
         many_pictures: the same without the Trainer; 0 for none.
         networks: for feature extraction; where layers of the network learn, the last of them.
         epochs: for feature extraction.
-        computed: networks for which the Trainer's time of more epochs is computed from fewer; `long` runs them.
+        long: whether the Trainer's time of more epochs is measured, instead of computed from fewer.
         learning_pictures: to train on where layers of the network learn.
         texts: to train on.
         longest_text: characters after which a text is cut off; 0 for none.
@@ -40,7 +40,6 @@ class Scale:
     many_pictures: int = 1200
     networks: tuple[str, ...] = ("resnet18", "resnet50")
     epochs: tuple[int, ...] = (5, 30)
-    computed: tuple[str, ...] = ("resnet50",)
     long: bool = False
     learning_pictures: int = 96
     texts: int = 200
