@@ -15,8 +15,8 @@ from sagemaker_simulator import Container
 
 STRATEGIES = ("feature_extraction", "partial", "full", BASELINE)
 
-# Letters and digits are not the same when mirrored, and the letters are bent already. In fp32 the table is nearly the same
-# on every CPU; by default those that multiply in bf16 would do so.
+# Letters and digits are not the same when mirrored, and the letters are bent already. In fp32 the table is nearly the
+# same on every CPU; by default those that multiply in bf16 would do so.
 PICTURES = {"image_size": "32", "augmentation": "none", "precision": "fp32"}
 LETTERS = PICTURES | {
     "model_name": "resnet18",
