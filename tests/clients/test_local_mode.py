@@ -22,7 +22,7 @@ pytestmark = [pytest.mark.image, pytest.mark.slow, pytest.mark.timeout(1800)]
 
 SDKS = ("sdk_v2", "sdk_v3")
 BUCKET = "pictures"
-QUICK = ("model_name=resnet18", "strategy=from_scratch", "image_size=32", "epochs=1", "batch_size=8")
+QUICK = ("model_name=resnet18", "strategy=from_scratch", "image_size=32", "epochs=1", "batch_size=8", "precision=fp32")
 ARTIFACT = {"artifact.json", "code/inference.py", "code/requirements.txt", "metrics.json", "model.safetensors"}
 
 

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from finetune.data.pipe import Waiting
 from finetune.data.record import Stopped
-from finetune.data.stream_dealing import Table
+from finetune.data.stream_dealing import Table, gone
 from finetune.data.stream_groups import Group, Read
 from finetune.data.stream_source import RecordSource
 from finetune.errors import PlatformError
@@ -89,13 +89,11 @@ class OwnChannel:
         except OSError as error:
             raise self._gone(source) from error
         if not said:
-            if source.stopped():
-                raise Stopped
             raise self._gone(source)
         return said
 
     def _gone(self, source: RecordSource) -> PlatformError:
-        return PlatformError(f"channel {source.channel!r}: another process of this host has ended; its log says why.")
+        return gone(source, f"channel {source.channel!r}: another process of this host has ended; its log says why.")
 
     def _meet(self, source: RecordSource) -> Iterator[socket.socket]:
         place = self._table.place(source, 0)

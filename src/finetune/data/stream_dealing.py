@@ -37,6 +37,8 @@ from finetune.errors import PlatformError
 _LENGTH = struct.Struct("<I")
 _MOST_BUFFERS = 512
 _SLICE_SECONDS = 0.05
+_STOP_SECONDS = 2.0
+"""Most time between two processes of a host that are both asked to stop."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +63,20 @@ class Table:
         """Where a process finds its FIFO; once it is open, nothing but its end says that the reader is gone."""
         folder = self.folder / str(rank)
         return PipePlace(source.channel, folder, folder / "state", self.patience, source.stopped, silence=math.inf)
+
+
+def gone(source: RecordSource, message: str) -> PlatformError:
+    """The error that another process has ended, unless it was asked to stop, as this one then is in a moment.
+
+    Raises:
+        Stopped: this process was asked to stop, too.
+    """
+    deadline = time.monotonic() + _STOP_SECONDS
+    while not source.stopped():
+        if time.monotonic() > deadline:
+            return PlatformError(message)
+        time.sleep(_SLICE_SECONDS)
+    raise Stopped
 
 
 class Dealer:
@@ -135,14 +151,14 @@ class Dealer:
             left[descriptor] = [*reversed(frame)]
         while left:
             for descriptor, _ in poll.poll(_SLICE_SECONDS * 1000):
-                self._write(descriptor, left[descriptor])
+                self._write(source, descriptor, left[descriptor])
                 if not left[descriptor]:
                     poll.unregister(descriptor)
                     del left[descriptor]
             if source.stopped():
                 raise Stopped
 
-    def _write(self, descriptor: int, left: list[bytes | memoryview]) -> None:
+    def _write(self, source: RecordSource, descriptor: int, left: list[bytes | memoryview]) -> None:
         """Write as much as goes; `left` ends with what comes next."""
         try:
             written = os.writev(descriptor, list(islice(reversed(left), _MOST_BUFFERS)))
@@ -150,7 +166,7 @@ class Dealer:
             return
         except BrokenPipeError as error:
             rank = next(rank for rank, one in self._others.items() if one == descriptor)
-            raise PlatformError(f"process {rank} of this host, to which records are dealt, has ended.") from error
+            raise gone(source, f"process {rank} of this host, to which records are dealt, has ended.") from error
         while left and written >= len(left[-1]):
             written -= len(left.pop())
         if written:
@@ -183,10 +199,9 @@ class Receiver:
             yield from self._shares(source, self._window)
             ended = True
         except DamagedStream as error:
-            if source.stopped():
-                raise Stopped from error
-            raise PlatformError(
-                f"channel {source.channel!r}: the process of this host that reads it has ended; its log says why."
+            raise gone(
+                source,
+                f"channel {source.channel!r}: the process of this host that reads it has ended; its log says why.",
             ) from error
         finally:
             if not ended:
