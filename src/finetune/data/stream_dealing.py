@@ -37,7 +37,7 @@ from finetune.errors import PlatformError
 _LENGTH = struct.Struct("<I")
 _MOST_BUFFERS = 512
 _SLICE_SECONDS = 0.05
-_STOP_SECONDS = 2.0
+_STOP_SECONDS = 5.0
 """Most time between two processes of a host that are both asked to stop."""
 
 
