@@ -8,6 +8,8 @@ from typing import Any
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from hypothesis import strategies as st
 
+from stream_writers import inside, varint
+
 _STRING, _BYTES, _MESSAGE, _UINT64 = 9, 12, 11, 4
 _TENSORS = {"float32_tensor": (2, 2), "float64_tensor": (3, 1), "int32_tensor": (7, 5)}
 
@@ -37,18 +39,6 @@ def record_class() -> Any:  # noqa: ANN401 - made at run time
     pool = descriptor_pool.DescriptorPool()
     pool.Add(file)
     return message_factory.MessageFactory(pool).GetPrototype(pool.FindMessageTypeByName("aialgs.data.Record"))
-
-
-def varint(number: int) -> bytes:
-    digits = bytearray()
-    while number > 127:
-        digits.append(number & 127 | 128)
-        number >>= 7
-    return bytes([*digits, number])
-
-
-def inside(number: int, content: bytes) -> bytes:
-    return varint(number << 3 | 2) + varint(len(content)) + content
 
 
 def mixed(*parts: st.SearchStrategy[bytes], most: int = 3) -> st.SearchStrategy[bytes]:

@@ -54,20 +54,22 @@ def cut(content: bytes, sizes: Sequence[int]) -> Iterator[bytearray]:
 
 def example(features: Mapping[str, bytes | int]) -> bytes:
     """A `tf.train.Example` with a value of bytes, or a whole number, for each feature."""
-    return _field(
-        1, b"".join(_field(1, _field(1, name.encode()) + _field(2, _value(features[name]))) for name in features)
+    return inside(
+        1, b"".join(inside(1, inside(1, name.encode()) + inside(2, _value(features[name]))) for name in features)
     )
 
 
 def _value(value: bytes | int) -> bytes:
-    return _field(1, _field(1, value)) if isinstance(value, bytes) else _field(3, _field(1, _varint(value)))
+    return inside(1, inside(1, value)) if isinstance(value, bytes) else inside(3, inside(1, varint(value)))
 
 
-def _field(number: int, content: bytes) -> bytes:
-    return bytes([number << 3 | 2]) + _varint(len(content)) + content
+def inside(number: int, content: bytes) -> bytes:
+    """A field of a protocol buffer that holds bytes, a text or a message."""
+    return varint(number << 3 | 2) + varint(len(content)) + content
 
 
-def _varint(value: int) -> bytes:
+def varint(value: int) -> bytes:
+    """A number of a protocol buffer."""
     digits = bytearray()
     while value > 127:
         digits.append(value & 127 | 128)
@@ -88,7 +90,7 @@ def beside(content: bytes, sizes: Sequence[int]) -> Iterator[memoryview]:
 def protobuf_record(features: Mapping[str, bytes], labels: Mapping[str, bytes]) -> bytes:
     """A record of the platform whose features and labels hold bytes."""
     return b"".join(
-        _field(number, _field(1, name.encode()) + _field(2, _field(9, _field(1, content))))
+        inside(number, inside(1, name.encode()) + inside(2, inside(9, inside(1, content))))
         for number, values in ((1, features), (2, labels))
         for name, content in values.items()
     )

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from finetune.data.streams.protobuf_records import Numbers, Value, read_protobuf_record
 from finetune.data.streams.wire import DamagedMessage
-from platform_records import RECORDS, inside, record_class
+from platform_records import RECORDS, record_class
+from stream_writers import inside
 
 Read = list[dict[str, tuple[object, ...]]]
 RECORD = record_class()
