@@ -13,7 +13,7 @@ from finetune.spec.job_spec import Precision
 
 @dataclass(frozen=True, slots=True)
 class Scale:
-    """Amounts of work, by default what fits into half an hour on two cores.
+    """Amounts of work, by default what fits into an hour on two cores.
 
     Attributes:
         pictures: from which features are extracted, beside the Trainer.

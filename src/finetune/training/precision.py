@@ -65,6 +65,6 @@ def _fastest_on_gpu() -> Literal["bf16", "fp16"]:
 
 
 def _fastest_on_cpu() -> Literal["bf16", "fp32"]:
-    """Without such instructions every product in bf16 is converted first, and slower than in fp32."""
+    """Without such instructions bf16 would have to be emulated."""
     found = torch.cpu.get_capabilities()
     return "bf16" if any(found.get(name, False) for name in _BF16_PRODUCTS) else "fp32"
