@@ -86,3 +86,28 @@ print(*taken.tolist(), hasattr(torch._dynamo, "__file__"))
 def test_whoever_imports_a_part_of_it_gets_that() -> None:
     code = "from torch._dynamo import config; from transformers import BertModel; print(config.suppress_errors)"
     assert said(code) == "False"
+
+
+def test_sagemaker_training_does_without_the_client_of_other_hosts() -> None:
+    code = """
+from finetune.job.postponed_imports import postpone_shell
+postpone_shell()
+import sagemaker_training.cli.train, sagemaker_training.mpi
+print(*(name for name in ("cryptography", "invoke", "paramiko.client") if name in sys.modules))
+"""
+    assert said(code) == ""
+
+
+def test_whoever_connects_to_another_host_has_the_real_client() -> None:
+    code = """
+from finetune.job.postponed_imports import postpone_shell
+postpone_shell()
+import sagemaker_training.mpi as mpi
+client = mpi.paramiko.SSHClient()
+client.set_missing_host_key_policy(mpi.paramiko.AutoAddPolicy())
+import paramiko
+from paramiko.client import AutoAddPolicy
+assert type(client) is paramiko.SSHClient and paramiko.AutoAddPolicy is AutoAddPolicy
+print(hasattr(paramiko, "__file__"))
+"""
+    assert said(code) == "True"

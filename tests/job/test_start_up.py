@@ -34,3 +34,13 @@ def test_a_job_with_pictures_imports_torch_and_torchvision_only(tmp_path: Path, 
     exit_code, modules = run_and_list_modules(folder)
     assert exit_code == 0
     assert HEAVY & modules == {"torch", "torchvision"}
+
+
+def test_garbage_is_looked_for_again_when_all_is_imported(tmp_path: Path, unseen: Path, network: Path) -> None:
+    wishes = {"strategy": "feature_extraction", "epochs": "1"}
+    folder = lay_out(tmp_path / "opt-ml", request_of({"train": unseen, "model": network}, wishes))
+    frozen = "gc.isenabled(), gc.get_freeze_count() > 1e5"
+    code = f"import gc; from finetune.entry import run; code = run(); print(code, {frozen})"
+    environment = {**ENVIRONMENT, "SAGEMAKER_BASE_DIR": str(folder.root)}
+    ended = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert ended.stdout.splitlines()[-1] == "0 True True"

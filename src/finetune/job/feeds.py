@@ -128,4 +128,6 @@ class PhaseFeeds:
         pictures = isinstance(expects, ImageInput)
         longest = 1 if isinstance(expects, ImageInput) else expects.max_length
         chunk = _CHUNK[numerics.device.type, pictures]
-        return FrontRun(backbone.cut(self._border), chunk, longest, numerics.device, numerics.context)
+        # What is frozen never changes while its features are asked for.
+        cut = backbone.cut(self._border).folded(numerics.autocast)
+        return FrontRun(cut, chunk, longest, numerics.device, numerics.context)

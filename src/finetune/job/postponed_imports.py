@@ -4,8 +4,9 @@
 the time before the first step. torchvision imports it for one function of detection networks, every optimizer for a
 call that does nothing outside a compiled function, transformers for masks and for kernels of other networks.
 `sklearn.metrics`, with pandas and much of SciPy, takes another second, and transformers imports it for one function of
-text generation. So something stands in their place that knows what these libraries want of them, and becomes the real
-module as soon as it is asked for anything else, such as by `torch.compile`.
+text generation. sagemaker-training imports `paramiko`, with cryptography, for MPI over several hosts. So something
+stands in their place that knows what these libraries want of them, and becomes the real module as soon as it is asked
+for anything else, such as by `torch.compile`.
 """
 
 from __future__ import annotations
@@ -17,7 +18,9 @@ from collections.abc import Callable
 from types import ModuleType
 from typing import TypeVar
 
-_COMPILER, _METRICS = "torch._dynamo", "sklearn.metrics"
+_COMPILER, _METRICS, _SHELL = "torch._dynamo", "sklearn.metrics", "paramiko"
+# Who asks these for their path looks for a module in them.
+_SEARCHED = frozenset({(_COMPILER, "__path__"), (_SHELL, "__path__")})
 _Function = TypeVar("_Function", bound=Callable[..., object])
 
 
@@ -26,8 +29,7 @@ class _Postponed(ModuleType):
 
     def __getattr__(self, name: str) -> object:
         """Import the real module and ask that; names with underscores, `inspect` and others ask every module for."""
-        # Who asks the package for its path looks for a module in it.
-        if name.startswith("__") and (self.__name__, name) != (_COMPILER, "__path__"):
+        if name.startswith("__") and (self.__name__, name) not in _SEARCHED:
             raise AttributeError(name)
         return getattr(_real(self.__name__), name)
 
@@ -54,6 +56,12 @@ def postpone_imports() -> None:
         _forwarding(_METRICS, "roc_curve")
 
 
+def postpone_shell() -> None:
+    """Put something in the place of the client of other hosts' shells, unless it is imported already."""
+    if _SHELL not in sys.modules:
+        _stand_in(_SHELL)
+
+
 def _stand_in(module: str, **known: Callable[..., object]) -> ModuleType:
     sys.modules[module] = _Postponed(module)
     vars(sys.modules[module]).update(known)
@@ -70,13 +78,13 @@ def _forwarding(module: str, name: str) -> None:
 
 
 def _real(name: str) -> ModuleType:
-    import torch
-
     package = _COMPILER if name.startswith(_COMPILER) else name
     for one in [one for one in sys.modules if one.startswith(package)]:
         if isinstance(sys.modules[one], _Postponed):
             del sys.modules[one]
     if package == _COMPILER:
+        import torch
+
         vars(torch).pop(_COMPILER.rpartition(".")[2], None)
     return importlib.import_module(name)
 

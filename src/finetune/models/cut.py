@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -42,6 +42,12 @@ class PictureCut:
         """Classify activations."""
         output = self.split.back(lambda network: _run(network, self.blank, self.argument), features[ACTIVATION])
         return Outputs(output if isinstance(output, Tensor) else output.logits)
+
+    def folded(self, dtype: torch.dtype | None) -> PictureCut:
+        """Fold normalisations of the front into convolutions."""
+        noise = torch.randint(0, 256, self.blank.shape, generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+        pixels = self.normalise({"pixels": noise.to(self.blank.device)})
+        return replace(self, split=self.split.folded(lambda network: _run(network, pixels, self.argument), dtype))
 
 
 def _run(network: Any, pixels: Tensor, argument: str) -> Any:  # noqa: ANN401 - frameworks differ
@@ -97,6 +103,11 @@ class TextCut:
         ones = torch.ones(shape, dtype=torch.int64, device=activation.device)
         given = {_TOKENS: features.get(_TOKENS, ones), _MASK: features.get(_MASK, ones)}
         return Outputs(self.split.back(lambda network: network(**given), activation).logits)
+
+    def folded(self, dtype: torch.dtype | None) -> TextCut:
+        """Itself: networks of texts normalise what they have just computed, which is no constant."""
+        del dtype
+        return self
 
 
 def cut_texts(backbone: Backbone, border: int, known: tuple[str, ...], *, first_token: bool) -> TextCut:

@@ -10,12 +10,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from copy import copy
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from finetune.models.backbone import LayerGroup
+from finetune.models.folding import folded
 
 Call = Callable[[nn.Module], Any]
 """Runs a network that it is given on inputs that it knows."""
@@ -114,22 +116,29 @@ class SplitNetwork:
         with _in_evaluation(network):
             entrance, given = _watch(network, before, behind, example)
         self._stored = _Stored()
-        self._front = _with_replaced(network, {paths[id(entrance)]: _Stop()})
+        self._front = with_replaced(network, {paths[id(entrance)]: _Stop()})
         replaced: dict[str, nn.Module] = {
             paths[id(module)]: _StandIn(module, self._stored, given[id(module)], length)
             for module in before
             if id(module) in given and (length is None or _tells_of_tokens(given[id(module)], length))
         }
-        self._back = _with_replaced(network, {**replaced, paths[id(entrance)]: _Entrance(entrance, self._stored)})
+        self._back = with_replaced(network, {**replaced, paths[id(entrance)]: _Entrance(entrance, self._stored)})
 
     def front(self, call: Call) -> Tensor:
         """What the first layer behind the border is given; no gradients."""
-        with torch.no_grad():
-            try:
-                call(self._front)
-            except _BorderReached as reached:
-                return reached.activation
-        raise RuntimeError("the border was not reached")
+        return _until_border(self._front, call)
+
+    def folded(self, example: Call, dtype: torch.dtype | None) -> SplitNetwork:
+        """The same halves, without normalisations in the front that can become part of convolutions.
+
+        Args:
+            example: runs a network on one record, not a blank one.
+            dtype: see `folding.folded`.
+        """
+        copied = copy(self)
+        with _in_evaluation(self._front):
+            copied._front = folded(self._front, lambda network: _until_border(network, example), with_replaced, dtype)
+        return copied
 
     def back(self, call: Call, activation: Tensor) -> Any:  # noqa: ANN401 - whatever the network gives
         """What the network gives where `activation` reaches the border; the call's own inputs matter no more."""
@@ -138,6 +147,15 @@ class SplitNetwork:
             return call(self._back)
         finally:
             self._stored.activation = torch.empty(0)
+
+
+def _until_border(network: nn.Module, call: Call) -> Tensor:
+    with torch.no_grad():
+        try:
+            call(network)
+        except _BorderReached as reached:
+            return reached.activation
+    raise RuntimeError("the border was not reached")
 
 
 def _watch(
@@ -177,7 +195,7 @@ def _tells_of_tokens(value: Any, length: int) -> bool:  # noqa: ANN401 - whateve
     return any(_per_token(part, length) for part in parts)
 
 
-def _with_replaced(network: nn.Module, replacements: dict[str, nn.Module]) -> nn.Module:
+def with_replaced(network: nn.Module, replacements: dict[str, nn.Module]) -> nn.Module:
     """The same network with other modules at some paths; only the containers on the way there are copied."""
     copied = _shallow(network)
     for path, replacement in replacements.items():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from urllib.error import URLError
 
@@ -19,6 +20,7 @@ from finetune.models.preprocessing import earlier_input, torchvision_input, with
 from finetune.models.request import ModelRequest
 from finetune.models.sources import Source
 from finetune.models.state_dicts import StateDict, modern_names, read_state_dict
+from finetune.models.undrawn import Undrawn
 from finetune.models.vision import TorchvisionBackbone
 from finetune.models.vision_families import FAMILIES, family_of, vision_names
 from finetune.models.weights import BAKED, no_weights
@@ -40,7 +42,9 @@ def build_vision(request: ModelRequest, source: Source) -> TorchvisionBackbone:
     state, words = _weights(name, request, source, state)
     anatomy = FAMILIES[family_of(name)]
     arguments = _arguments(name, expects.size, len(request.labels))
-    network = _random_network(name, arguments, request.seed, initialised=state is None)
+    # Of auxiliary classifiers, a state dict may have none.
+    drawn = state is None or bool(anatomy.auxiliary)
+    network = _random_network(name, arguments, request.seed, initialised=state is None, drawn=drawn)
     _new_classifiers(network, anatomy, request.seed)
     weights = LoadedWeights("random", fresh=tuple(network.state_dict()))
     if state is not None:
@@ -134,9 +138,11 @@ def _arguments(name: str, size: int, classes: int) -> dict[str, object]:
     return arguments
 
 
-def _random_network(name: str, arguments: Mapping[str, object], seed: int, *, initialised: bool) -> nn.Module:
+def _random_network(
+    name: str, arguments: Mapping[str, object], seed: int, *, initialised: bool, drawn: bool
+) -> nn.Module:
     changed = {"init_weights": initialised} if "init_weights" in arguments else {}
-    with seeded(seed, "network"):
+    with seeded(seed, "network"), nullcontext() if drawn else Undrawn():
         network: nn.Module = get_model(name, weights=None, **{**arguments, **changed})
     return network
 
