@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 from pathlib import Path
@@ -44,6 +45,20 @@ def test_any_oddity_at_any_place(written: Path, scratch: Path, file: str, oddity
     else:
         theirs = loaded.manifest.about.specification
         assert theirs.differing_fields(theirs) == ()
+
+
+@pytest.mark.parametrize("entry", ["format", "version", "name", "kind", "best", "created", "specification", "files"])
+def test_a_manifest_without_one_of_its_entries(written: Path, scratch: Path, entry: str) -> None:
+    shutil.rmtree(scratch, ignore_errors=True)
+    shutil.copytree(written, scratch)
+    path = max(scratch.iterdir()) / "manifest.json"
+    body = json.loads(path.read_text("utf-8"))["body"]
+    del body[entry]
+    plain = json.dumps(body, sort_keys=True, separators=(",", ":"))
+    path.write_text(json.dumps({"body": body, "sha256": hashlib.sha256(plain.encode()).hexdigest()}), "utf-8")
+    loaded = CheckpointStore(scratch).restore()
+    assert loaded is not None
+    assert loaded.manifest.about.step == 1
 
 
 def test_a_manifest_with_numbers_that_json_does_not_know(written: Path, scratch: Path) -> None:

@@ -129,8 +129,8 @@ def parse_manifest(content: bytes, name: CheckpointName) -> Manifest:
         manifest = _manifest_of(body, name)
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError, RecursionError) as error:
         raise UnusableError(f"manifest lacks what it must say ({type(error).__name__}: {error})") from error
-    if body["name"] != str(name):
-        raise UnusableError(f"manifest belongs to {body['name']}")
+    if body.get("name") != str(name):
+        raise UnusableError(f"manifest belongs to {body.get('name')}")
     return manifest
 
 
