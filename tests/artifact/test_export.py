@@ -18,7 +18,7 @@ import pytest
 from artifact.exported import LABELS, Wanted, evaluate
 from artifact.folders import bert_folder
 from artifact.pictures import encoded, picture
-from finetune.artifact.verify import tolerance_of, verify
+from finetune.artifact.verify import tolerance_on, verify
 from finetune.errors import PlatformError
 from finetune.models.backbone import Backbone, TextInput
 
@@ -46,7 +46,7 @@ TEXTS = Wanted(None, task="text-classification")
 
 
 def answers(folder: Path, backbone: Backbone) -> bool:
-    tolerance = tolerance_of("fp32", on_gpu=False)
+    tolerance = tolerance_on("cpu")
     return verify(folder, evaluate(backbone, [encoded(picture(1))]), tolerance) <= tolerance
 
 

@@ -15,11 +15,11 @@ from safetensors.torch import load_file, save_file
 from artifact.exported import LABELS, Wanted, evaluate
 from artifact.folders import bert_folder, distilbert_folder, gpt2_folder, vit_folder
 from artifact.pictures import encoded, picture
-from finetune.artifact.verify import ArtifactMismatch, Sample, load_handler, tolerance_of, verify
+from finetune.artifact.verify import ArtifactMismatch, Sample, load_handler, tolerance_on, verify
 from finetune.data.record import Content
 from finetune.models.backbone import Backbone
 
-CPU = tolerance_of("fp32", on_gpu=False)
+CPU = tolerance_on("cpu")
 NAMES = ["resnet18", "mobilenet_v3_small", "googlenet", "regnet_y_400mf", "swin_t"]
 PICTURES: list[Content] = [
     encoded(picture(1), "JPEG"),
@@ -115,7 +115,7 @@ def test_another_weight_is_noticed(resnet: tuple[Path, list[Sample]], tmp_path: 
     weights = load_file(folder / "model.safetensors")
     weights["fc.bias"][0] += 0.01
     save_file(weights, folder / "model.safetensors")
-    with pytest.raises(ArtifactMismatch, match=r"answers \[.*\] for record 0, the evaluation said \[.*\]"):
+    with pytest.raises(ArtifactMismatch, match=r"answers \[.*\] for record 0, the network said \[.*\]"):
         verify(folder, samples, CPU)
 
 

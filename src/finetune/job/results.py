@@ -1,4 +1,4 @@
-"""What a job leaves behind: metrics, predictions, the list of bad records, and an artifact that was proven."""
+"""What a job leaves behind beside its artifact: metrics, predictions, the list of bad records."""
 
 from __future__ import annotations
 
@@ -12,18 +12,15 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from finetune.artifact.export import ArtifactContents, export
-from finetune.artifact.verify import Sample, tolerance_of, verify
 from finetune.data.batches import BatchSource
 from finetune.data.labels import LabelMap
 from finetune.evaluation.decision import Decision
 from finetune.evaluation.metrics import classification_metrics
 from finetune.evaluation.predict import Predictions
-from finetune.job.loaders import PROBE_RECORDS, Loaders
+from finetune.job.loaders import Loaders
 from finetune.models.backbone import Backbone
 from finetune.spec.job_spec import Task
 from finetune.strategies.plan import Plan
-from finetune.training.precision import Numerics
 from finetune.training.state import TrainingState
 
 logger = logging.getLogger(__name__)
@@ -113,16 +110,6 @@ def _positive(names: Sequence[str], values: NDArray[np.floating]) -> list[str]:
     return [name for name, value in zip(names, values, strict=True) if value > 0]
 
 
-def samples_of(evaluated: Evaluated) -> list[Sample]:
-    """Some records with what the network made of them, spread over the whole part."""
-    predictions = evaluated.predictions
-    samples = []
-    for row, record in evaluated.batches.samples(predictions.positions.tolist(), PROBE_RECORDS):
-        probabilities = tuple(float(value) for value in predictions.probabilities[row])
-        samples.append(Sample(record.key, record.content, probabilities))
-    return samples
-
-
 @dataclass(frozen=True, slots=True)
 class Export:
     """Everything that an artifact is made of."""
@@ -133,26 +120,3 @@ class Export:
     labels: LabelMap
     metrics: Mapping[str, object]
     decision: Decision | None = None
-
-
-def export_verified(what: Export, evaluated: Evaluated | None, numerics: Numerics) -> None:
-    """Write the artifact and have its own handler repeat the evaluation's answers.
-
-    Raises:
-        PlatformError: the folder cannot be written.
-        ArtifactMismatch: the artifact answers otherwise.
-    """
-    samples = samples_of(evaluated) if evaluated else []
-    texts = max((len(sample.content) for sample in samples if isinstance(sample.content, tuple)), default=1)
-    thresholds = what.decision.thresholds if what.decision else None
-    contents = ArtifactContents(what.task, what.labels.names, what.labels.multi_label, what.metrics, texts, thresholds)
-    export(what.folder, what.backbone, contents)
-    if samples:
-        tolerance = tolerance_of(numerics.name, on_gpu=numerics.device.type == "cuda")
-        difference = verify(what.folder, samples, tolerance)
-        logger.info(
-            "The exported artifact repeats %d predictions; largest difference of a probability %.1e, allowed %.0e",
-            len(samples),
-            difference,
-            tolerance,
-        )

@@ -13,7 +13,7 @@ import torch
 from finetune.contract.interruption import Interruption
 from finetune.data.record import Stopped
 from finetune.errors import DivergedError, UserError
-from finetune.evaluation.predict import Pass, predict
+from finetune.evaluation.predict import Pass
 from finetune.job.account import Account, AccountBook, Meter
 from finetune.job.announce import LogObserver
 from finetune.job.deciding import decide_on, target_of
@@ -21,10 +21,11 @@ from finetune.job.drift import StartingPoint
 from finetune.job.forgetting import forgetting
 from finetune.job.learning import Companions, build_training
 from finetune.job.prepare import Prepared, prepare
+from finetune.job.proof import export_proven
 from finetune.job.recording import LookedAt, Recorder
 from finetune.job.reporting import Outcome, Subject, write_report
 from finetune.job.request import Request
-from finetune.job.results import Answers, Evaluated, Export, export_verified, job_summary, metrics_of, write_outputs
+from finetune.job.results import Answers, Evaluated, Export, job_summary, metrics_of, write_outputs
 from finetune.job.resume import keeping, specification_of
 from finetune.job.watching import Findings, findings_about_classes, watch
 from finetune.observe.debugger import debugger
@@ -207,7 +208,7 @@ def conclude(job: Prepared, trained: Trained) -> None:
     if failure is not None:
         raise failure
     what = Export(paths.model, job.backbone, job.inputs.task, job.inputs.labels, readable, decision)
-    export_verified(what, next(iter(evaluated.values()), None) or probe(job), job.numerics)
+    export_proven(job, what, next(iter(evaluated.values()), None))
     logger.info("Done." if finished else "Stopped in order; the model is exported as far as it came.")
 
 
@@ -235,13 +236,3 @@ def evaluate_parts(job: Prepared) -> dict[str, Evaluated]:
             evaluated[name] = Evaluated(batches, predictions)
             logger.info("%s: loss %.6f, accuracy %.6f", name, predictions.loss, predictions.accuracy)
     return evaluated
-
-
-def probe(job: Prepared) -> Evaluated | None:
-    """Predictions about a few records, where no evaluation is at hand to prove the artifact by."""
-    batches = job.loaders.probe or job.loaders.kept()
-    if batches is None or not len(batches):
-        return None
-    numerics = job.numerics
-    predictions = predict(job.backbone, batches, Pass(numerics.device, numerics.context, lambda: False))
-    return Evaluated(batches, predictions) if predictions else None
