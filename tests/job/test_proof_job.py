@@ -10,6 +10,7 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 from finetune.job import proof
+from finetune.job.loaders import PROBE_RECORDS
 from whole_jobs import finished, train_here
 
 REPEATED = re.compile(r"repeats (\d+) predictions; largest difference of a probability (\S+), allowed 1e-04")
@@ -34,7 +35,7 @@ def test_a_job_in_bf16_is_proven_in_float32(
     job = finished(train_here(tmp_path / "job", {"test": unseen, "model": unsure}, wishes))
     count, difference = REPEATED.findall(job.log)[0]
     (rounded,) = ROUNDED.findall(job.log)
-    assert int(count) == 8
+    assert int(count) == PROBE_RECORDS
     assert float(difference) < 1e-4 < float(rounded)
     assert "WARNING: Evaluated in bf16" in job.log
     assert "with precision=fp32 they are the same" in job.log

@@ -22,7 +22,7 @@ from finetune.spec.job_spec import JobSpec
 from finetune.training.state import Nothing, Stateful
 from finetune.training.weights import State
 
-PROBE_RECORDS = 8
+PROBE_RECORDS = 4
 _MOST_WORKERS = 16
 _FIRST_WORKERS = 2
 """Threads with which a CPU that also trains begins."""
