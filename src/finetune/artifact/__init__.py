@@ -1,1 +1,1 @@
-"""The model that the job leaves behind, and the proof that it answers as it was evaluated."""
+"""The model that the job leaves behind, and the proof that it answers as the network did."""

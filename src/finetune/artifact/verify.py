@@ -1,4 +1,4 @@
-"""Whether the exported artifact, opened by its own handler, answers as the network was evaluated."""
+"""Whether the exported artifact, opened by its own handler, answers as the network did."""
 
 from __future__ import annotations
 
