@@ -90,7 +90,7 @@ def _run() -> Failure | None:
 
 @contextmanager
 def _no_search_for_garbage() -> Iterator[None]:
-    """Imports make half a million objects and leave hardly any garbage: looking for some takes a third of a second.
+    """Imports make 300,000 objects and leave hardly any garbage: looking for some takes a third of a second.
 
     Nor is it looked for among them later, since they stay as long as the process; where they are there already, other
     objects may be about that do not.

@@ -59,7 +59,7 @@ def _of_evaluation(job: Prepared, evaluated: Evaluated) -> list[Sample]:
     batches, predictions = evaluated.batches, evaluated.predictions
     found = batches.samples(predictions.positions.tolist(), PROBE_RECORDS)
     said = [_sample(record, predictions, row) for row, record in found]
-    if job.numerics.autocast is None or job.loaders.rebatch is None:
+    if job.numerics.autocast is None or job.loaders.rebatch is None or not found:
         return said
     records = [record for _, record in found]
     again = _in_float32(job, job.loaders.rebatch(KeptRecords(batches.channel, job.inputs.task, records)))
