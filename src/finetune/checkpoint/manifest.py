@@ -126,11 +126,11 @@ def parse_manifest(content: bytes, name: CheckpointName) -> Manifest:
     """
     body = _checked_body(content)
     try:
-        manifest = _manifest_of(body, name)
+        manifest, named = _manifest_of(body, name), body["name"]
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError, RecursionError) as error:
         raise UnusableError(f"manifest lacks what it must say ({type(error).__name__}: {error})") from error
-    if body.get("name") != str(name):
-        raise UnusableError(f"manifest belongs to {body.get('name')}")
+    if named != str(name):
+        raise UnusableError(f"manifest belongs to {named}")
     return manifest
 
 

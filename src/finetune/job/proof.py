@@ -7,7 +7,7 @@ more in float32 for the few records of the proof: rounding to bf16 may move a pr
 from __future__ import annotations
 
 import logging
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 
@@ -16,22 +16,26 @@ from finetune.artifact.verify import Sample, tolerance_on, verify
 from finetune.data.batches import Batch, Batches
 from finetune.data.kept_records import KeptRecords
 from finetune.data.record import Record
+from finetune.evaluation.decision import Decision
 from finetune.evaluation.predict import Pass, Predictions, predict
 from finetune.job.loaders import PROBE_RECORDS
 from finetune.job.prepare import Prepared
-from finetune.job.results import Evaluated, Export
+from finetune.job.results import Evaluated
 
 logger = logging.getLogger(__name__)
 
 _WORTH_A_WARNING = 0.1
 
 
-def export_proven(job: Prepared, what: Export, evaluated: Evaluated | None) -> None:
+def export_proven(
+    job: Prepared, metrics: Mapping[str, object], decision: Decision | None, evaluated: Evaluated | None
+) -> None:
     """Write the artifact, and have its own handler repeat what the network says of a few records.
 
     Args:
         job: what was trained.
-        what: everything that the artifact is made of.
+        metrics: JSON values for the artifact, without NaN.
+        decision: thresholds for the artifact's handler; `None` for the usual ones.
         evaluated: the evaluation, some of whose predictions are repeated; without one, of whatever records are there.
 
     Raises:
@@ -40,12 +44,12 @@ def export_proven(job: Prepared, what: Export, evaluated: Evaluated | None) -> N
     """
     samples = _of_evaluation(job, evaluated) if evaluated else _of_probe(job)
     texts = max((len(sample.content) for sample in samples if isinstance(sample.content, tuple)), default=1)
-    thresholds = what.decision.thresholds if what.decision else None
-    contents = ArtifactContents(what.task, what.labels.names, what.labels.multi_label, what.metrics, texts, thresholds)
-    export(what.folder, what.backbone, contents)
+    thresholds, labels, folder = decision.thresholds if decision else None, job.inputs.labels, job.request.paths.model
+    contents = ArtifactContents(job.inputs.task, labels.names, labels.multi_label, metrics, texts, thresholds)
+    export(folder, job.backbone, contents)
     if samples:
         tolerance = tolerance_on(job.numerics.device.type)
-        difference = verify(what.folder, samples, tolerance)
+        difference = verify(folder, samples, tolerance)
         logger.info(
             "The exported artifact repeats %d predictions; largest difference of a probability %.1e, allowed %.0e",
             len(samples),

@@ -19,7 +19,6 @@ from finetune.evaluation.metrics import classification_metrics
 from finetune.evaluation.predict import Predictions
 from finetune.job.loaders import Loaders
 from finetune.models.backbone import Backbone
-from finetune.spec.job_spec import Task
 from finetune.strategies.plan import Plan
 from finetune.training.state import TrainingState
 
@@ -108,15 +107,3 @@ def _write_predictions(path: Path, one: Evaluated, decision: Decision | None) ->
 
 def _positive(names: Sequence[str], values: NDArray[np.floating]) -> list[str]:
     return [name for name, value in zip(names, values, strict=True) if value > 0]
-
-
-@dataclass(frozen=True, slots=True)
-class Export:
-    """Everything that an artifact is made of."""
-
-    folder: Path
-    backbone: Backbone
-    task: Task
-    labels: LabelMap
-    metrics: Mapping[str, object]
-    decision: Decision | None = None

@@ -25,7 +25,7 @@ from finetune.job.proof import export_proven
 from finetune.job.recording import LookedAt, Recorder
 from finetune.job.reporting import Outcome, Subject, write_report
 from finetune.job.request import Request
-from finetune.job.results import Answers, Evaluated, Export, job_summary, metrics_of, write_outputs
+from finetune.job.results import Answers, Evaluated, job_summary, metrics_of, write_outputs
 from finetune.job.resume import keeping, specification_of
 from finetune.job.watching import Findings, findings_about_classes, watch
 from finetune.observe.debugger import debugger
@@ -207,8 +207,7 @@ def conclude(job: Prepared, trained: Trained) -> None:
     write_report(paths.output_data, subject, found)
     if failure is not None:
         raise failure
-    what = Export(paths.model, job.backbone, job.inputs.task, job.inputs.labels, readable, decision)
-    export_proven(job, what, next(iter(evaluated.values()), None))
+    export_proven(job, readable, decision, next(iter(evaluated.values()), None))
     logger.info("Done." if finished else "Stopped in order; the model is exported as far as it came.")
 
 

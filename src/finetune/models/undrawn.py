@@ -1,6 +1,6 @@
 """How is a network built without the random numbers that loaded weights overwrite at once?
 
-Drawing them takes as long as a few passes: 0.2 s for a ResNet-50, 0.4 s for a ViT-B/16, here as in the proof of the
+Drawing them takes 0.2 s for a ResNet-50, 0.4 s for a ViT-B/16, here as in the proof of the
 artifact.
 """
 

@@ -42,9 +42,7 @@ def build_vision(request: ModelRequest, source: Source) -> TorchvisionBackbone:
     state, words = _weights(name, request, source, state)
     anatomy = FAMILIES[family_of(name)]
     arguments = _arguments(name, expects.size, len(request.labels))
-    # Of auxiliary classifiers, a state dict may have none.
-    drawn = state is None or bool(anatomy.auxiliary)
-    network = _random_network(name, arguments, request.seed, initialised=state is None, drawn=drawn)
+    network = _random_network(name, arguments, request.seed, overwritten=state is not None)
     _new_classifiers(network, anatomy, request.seed)
     weights = LoadedWeights("random", fresh=tuple(network.state_dict()))
     if state is not None:
@@ -138,11 +136,11 @@ def _arguments(name: str, size: int, classes: int) -> dict[str, object]:
     return arguments
 
 
-def _random_network(
-    name: str, arguments: Mapping[str, object], seed: int, *, initialised: bool, drawn: bool
-) -> nn.Module:
-    changed = {"init_weights": initialised} if "init_weights" in arguments else {}
-    with seeded(seed, "network"), nullcontext() if drawn else Undrawn():
+def _random_network(name: str, arguments: Mapping[str, object], seed: int, *, overwritten: bool) -> nn.Module:
+    # These have auxiliary classifiers, of which a state dict may have none, and leave out only what is slow.
+    own_way = "init_weights" in arguments
+    changed = {"init_weights": not overwritten} if own_way else {}
+    with seeded(seed, "network"), Undrawn() if overwritten and not own_way else nullcontext():
         network: nn.Module = get_model(name, weights=None, **{**arguments, **changed})
     return network
 
