@@ -28,14 +28,13 @@ RUN apt-get update \
     && rm -rf /var/lib/apt/lists/* /var/cache/apt/* /var/cache/debconf/*-old /var/log/*.log /var/log/apt
 
 # CUDA is in torch's own packages; these two let the host lend its GPUs and its driver (docs/decisions/cuda.md).
-# Idle threads sleep. What libraries keep goes where every user may write.
+# What libraries keep goes where every user may write.
 ENV PATH=/opt/venv/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin \
     LANG=C.UTF-8 \
     PYTHONUNBUFFERED=1 \
     PIP_DISABLE_PIP_VERSION_CHECK=1 \
     NVIDIA_VISIBLE_DEVICES=all \
     NVIDIA_DRIVER_CAPABILITIES=compute,utility \
-    OMP_WAIT_POLICY=PASSIVE \
     MPLBACKEND=Agg \
     MPLCONFIGDIR=/tmp/matplotlib \
     HF_HOME=/tmp/huggingface \

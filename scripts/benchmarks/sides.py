@@ -43,7 +43,9 @@ class Run:
         return (records * len(self.epochs) - min(batch, records)) / (self.epochs[-1] - self.first_step)
 
 
-def our_job(place: Path, channels: Mapping[str, Path], hyperparameters: Mapping[str, str]) -> Run:
+def our_job(
+    place: Path, channels: Mapping[str, Path], hyperparameters: Mapping[str, str], environment: Mapping[str, str]
+) -> Run:
     """Run the image's `train` on a fresh `/opt/ml`; its platform makes no archive and copies nothing meanwhile."""
     root = place / "opt-ml"
     shutil.rmtree(root, ignore_errors=True)
@@ -54,6 +56,7 @@ def our_job(place: Path, channels: Mapping[str, Path], hyperparameters: Mapping[
     )
     folder = lay_out(root, request)
     variables = {**os.environ, **_OFFLINE, "PYTHONPATH": str(ROOT), "SAGEMAKER_BASE_DIR": str(folder.root)}
+    variables |= environment
     watched = watch((sys.executable, str(ROOT / "container" / "train.py")), variables, folder.root)
     first, _ = watched.line(FIRST_STEP)
     epochs = tuple(when for when, text in watched.output if text.startswith("epoch ") and " took " in text)

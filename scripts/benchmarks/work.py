@@ -61,8 +61,8 @@ class Work:
     accuracy: Callable[[Path], float]
     records: int
 
-    def run_ours(self, **more: str) -> Run:
-        """Our job, without evaluation while it trains, as the Trainer's."""
+    def run_ours(self, environment: Mapping[str, str] | None = None, /, **more: str) -> Run:
+        """Our job, without evaluation while it trains, as the Trainer's; with more variables and hyperparameters."""
         settings = self.theirs
         wishes = {
             **self.ours,
@@ -72,7 +72,7 @@ class Work:
             "validation_fraction": "0",
             "precision": settings.precision,
         }
-        return our_job(Path(settings.output).parent / "ours", self.channels, wishes | more)
+        return our_job(Path(settings.output).parent / "ours", self.channels, wishes | more, environment or {})
 
 
 def picture_work(task: PictureTask, network: str, lesson: Lesson) -> Work:

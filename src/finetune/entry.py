@@ -7,12 +7,9 @@ exception that it turns into the exit codes of `finetune.errors`.
 
 from __future__ import annotations
 
-import gc
 import logging
 import os
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import NoReturn
 
 from finetune.contract.hosts import follow, leading
@@ -20,6 +17,7 @@ from finetune.contract.interruption import Interruption
 from finetune.contract.outcome import Failure, clear_failure, failure_of, write_failure
 from finetune.contract.paths import Paths
 from finetune.errors import UserError
+from finetune.job.process import no_search_for_garbage, set_up_process
 from finetune.job.request import read_request
 
 logger = logging.getLogger(__name__)
@@ -55,9 +53,7 @@ def main() -> None:
 
 def _run() -> Failure | None:
     _log_to_stdout()
-    # Read when torch is imported. Threads that wait for each other by spinning take the cores from those that decode:
-    # on four cores shared with other work, an epoch took 45 s so, and 1 s with threads that sleep.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    set_up_process()
     paths = Paths.from_environment()
     clear_failure(paths)
     try:
@@ -68,7 +64,7 @@ def _run() -> Failure | None:
                 return None
             with leading(request.files.resources):
                 # torch takes seconds to import: not before the request is known to be sound.
-                with _no_search_for_garbage():
+                with no_search_for_garbage():
                     from finetune.job.postponed_imports import postpone_imports
 
                     postpone_imports()
@@ -86,24 +82,6 @@ def _run() -> Failure | None:
             os._exit(failure.exit_code)
         return failure
     return None
-
-
-@contextmanager
-def _no_search_for_garbage() -> Iterator[None]:
-    """Imports make 300,000 objects and leave hardly any garbage: looking for some takes a third of a second.
-
-    Nor is it looked for among them later, since they stay as long as the process; where they are there already, other
-    objects may be about that do not.
-    """
-    if "torch" in sys.modules:
-        yield
-        return
-    gc.disable()
-    try:
-        yield
-        gc.freeze()
-    finally:
-        gc.enable()
 
 
 def raise_for_toolkit(failure: Failure) -> NoReturn:

@@ -1,0 +1,71 @@
+"""What do jobs gain by keeping freed memory and by letting threads turn for a moment, alone and beside other work?
+
+The same jobs in environments that say otherwise, which a job obeys (`finetune.job.process`).
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+from benchmarks.picture_task import write_pictures
+from benchmarks.scale import Scale
+from benchmarks.table import begin, middle, row, say, times
+from benchmarks.work import ALL, HEAD, Work, picture_work, text_work
+
+_DEFAULTS = {"GLIBC_TUNABLES": "", "GOMP_SPINCOUNT": "300000"}
+_OTHERWISE: Mapping[str, Mapping[str, str]] = {
+    "memory handed back": {"GLIBC_TUNABLES": ""},
+    "threads sleep at once": {"OMP_WAIT_POLICY": "PASSIVE"},
+    "threads turn for milliseconds": {"GOMP_SPINCOUNT": _DEFAULTS["GOMP_SPINCOUNT"]},
+    "the libraries' defaults": _DEFAULTS,
+}
+
+
+def measure(scale: Scale) -> None:
+    """Print a row for each job, alone and beside a process that keeps a core busy."""
+    begin("The process of a job", ("job", "as it is, s", *_OTHERWISE))
+    with tempfile.TemporaryDirectory(prefix="benchmark-process-") as place:
+        for work in _works(Path(place), scale):
+            for others in (0, 1):
+                _measure(work, others, scale.repeats)
+    say(f"\nHow many times as long jobs take where it is otherwise; medians of {scale.repeats} by turns.")
+
+
+def _measure(work: Work, others: int, repeats: int) -> None:
+    ours: list[float] = []
+    otherwise: dict[str, list[float]] = {name: [] for name in _OTHERWISE}
+    with ExitStack() as stack:
+        for _ in range(others):
+            stack.enter_context(_busy())
+        for _ in range(repeats):
+            ours.append(work.run_ours().seconds)
+            for name, environment in _OTHERWISE.items():
+                otherwise[name].append(work.run_ours(environment).seconds)
+    company = "beside one busy process" if others else "alone"
+    ratios = (times(seconds, ours) for seconds in otherwise.values())
+    row((f"{work.name}, {work.records:,}, {company}", middle(ours), *ratios))
+
+
+def _works(place: Path, scale: Scale) -> tuple[Work, ...]:
+    small = write_pictures(place / "pictures", scale.pictures)
+    learning = write_pictures(place / "learning", scale.learning_pictures)
+    return (
+        picture_work(small, scale.networks[0], scale.lesson(HEAD, scale.epochs[0], 32)),
+        picture_work(learning, scale.networks[-1], scale.lesson(ALL, 1)),
+        text_work(place / "texts", scale.texts, scale.lesson(ALL, 1), scale.longest_text),
+    )
+
+
+@contextmanager
+def _busy() -> Iterator[None]:
+    process = subprocess.Popen([sys.executable, "-c", "while True: pass"])
+    try:
+        yield
+    finally:
+        process.kill()
+        process.wait()
