@@ -6,7 +6,6 @@ import json
 import statistics
 import tempfile
 from dataclasses import asdict, dataclass, field
-from importlib.util import find_spec
 from pathlib import Path
 
 from benchmarks.scale import Scale
@@ -24,6 +23,7 @@ _COLUMNS = (
     "bare loop, records/s",
     "ours / bare loop",
     "timm, records/s",
+    "ours / timm",
     "peak MiB: ours, without cache, Trainer",
     "first step, s: ours, Trainer",
 )
@@ -31,7 +31,7 @@ _COLUMNS = (
 
 @dataclass(slots=True)
 class _Turns:
-    """What was measured for one piece of work, by turns, and one epoch of it without a cache."""
+    """What was measured for one piece of work, by turns, and one epoch of it without a cache; timm knows pictures."""
 
     ours: list[Run] = field(default_factory=list)
     theirs: list[Run] = field(default_factory=list)
@@ -63,7 +63,7 @@ def _measure(title: str, scale: Scale, lesson: Lesson) -> None:
                 turns.theirs.append(trainer_job(work.theirs))
                 if lesson.learns == ALL:
                     turns.bare_rates.append(_rate("bare_loop", work.theirs))
-                    if _timm_knows(work):
+                    if work.theirs.kind == "pictures":
                         turns.timm_rates.append(_rate("timm_loop", work.theirs))
                 if scale.thorough:
                     turns.ours.append(work.run_ours())
@@ -82,17 +82,12 @@ def _rate(module: str, settings: TrainerSettings) -> float:
     return rate
 
 
-def _timm_knows(work: Work) -> bool:
-    """Whether timm is installed, which is no dependency of this project, and the work is its own."""
-    return work.theirs.kind == "pictures" and find_spec("timm") is not None
-
-
 def _tell(work: Work, lesson: Lesson, turns: _Turns) -> None:
     ours, theirs = turns.ours, turns.theirs
     accuracies = [work.accuracy(runs[-1].artifact) for runs in (ours, theirs)]
     rates = [run.rate(work.records, lesson.batch) for run in ours]
     peaks = [statistics.median(run.peak_mib for run in runs) for runs in (ours, turns.small, theirs) if runs]
-    bare = turns.bare_rates
+    bare, timm = turns.bare_rates, turns.timm_rates
     row(
         (
             f"{work.name}, {work.records:,}, {lesson.epochs}",
@@ -103,7 +98,8 @@ def _tell(work: Work, lesson: Lesson, turns: _Turns) -> None:
             middle(rates),
             middle(bare) if bare else "not run",
             f"{statistics.median(rates) / statistics.median(bare):.3f}" if bare else "",
-            middle(turns.timm_rates) if turns.timm_rates else "not run",
+            middle(timm) if timm else "not run",
+            f"{statistics.median(rates) / statistics.median(timm):.3f}" if timm else "",
             ", ".join(f"{one:,.0f}" for one in peaks),
             ", ".join(middle([run.first_step for run in runs]) for runs in (ours, theirs)),
         )

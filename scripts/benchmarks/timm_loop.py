@@ -8,6 +8,10 @@ import time
 from typing import Any
 
 import torch
+from timm.data.dataset_factory import create_dataset
+from timm.data.loader import create_loader
+from timm.models import create_model
+from timm.optim import create_optimizer_v2  # type: ignore[attr-defined]  # public by its documentation
 from torch import nn
 from torch.amp.grad_scaler import GradScaler
 
@@ -17,10 +21,6 @@ from finetune.training.precision import choose_numerics
 
 def main() -> None:
     """Train for the epochs that are asked for, and tell records per second after the first step."""
-    from timm import create_model
-    from timm.data import create_dataset, create_loader
-    from timm.optim import create_optimizer_v2
-
     settings = read_settings()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     numerics = choose_numerics(settings.precision, device)
@@ -35,8 +35,8 @@ def main() -> None:
         device=device,
         persistent_workers=True,
     )
-    network = create_model(settings.network, num_classes=len(data.reader.class_to_idx))
-    network = network.to(device, memory_format=torch.channels_last).train()
+    network: nn.Module = create_model(settings.network, num_classes=len(data.reader.class_to_idx))
+    network.to(device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]  # not in torch's stub
     optimizer = create_optimizer_v2(network, opt="adamw", lr=settings.rate)
     scaler = GradScaler(device.type, enabled=numerics.scaled)
     records, began = 0, 0.0

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from finetune.errors import PlatformError
-from finetune.job.device import Gpu, choose_device, expected_because, judge, look_for_gpu
+from finetune.job.device import Gpu, choose_device, device_lines, expected_because, gpu_lines, judge, look_for_gpu
 
 GOOD = Gpu("", (13, 0), (13, 0), "NVIDIA A10G", (8, 6), (7, 5))
 NO_DRIVER = Gpu("the container has no NVIDIA driver", None, (13, 0))
@@ -71,3 +71,15 @@ def test_what_is_seen_here_agrees_with_torch() -> None:
     assert gpu.built_for is not None
     if not torch.cuda.is_available():
         assert judge(gpu, None) == torch.device("cpu")
+
+
+def test_the_plan_names_the_gpu_and_how_many_stay_idle() -> None:
+    memory = 23_600_000_000
+    assert gpu_lines("NVIDIA A10G", memory, 1, "bf16") == ["device    cuda (NVIDIA A10G, 22 GiB), bf16"]
+    first, second = gpu_lines("NVIDIA A10G", memory, 4, "bf16, compiled")
+    assert first == "device    cuda (NVIDIA A10G, 22 GiB), bf16, compiled"
+    assert second.startswith("          1 of 4 GPUs computes")
+
+
+def test_the_plan_of_a_job_without_a_gpu_says_so() -> None:
+    assert device_lines(torch.device("cpu"), "fp32") == ["device    cpu, fp32"]

@@ -44,6 +44,7 @@ def test_training_is_compared_with_the_trainer_and_with_a_bare_loop() -> None:
     for row in rows:
         assert all(NUMBER.match(row[name]) for name in ("Trainer / ours", "ours / bare loop"))
         assert len(row["first step, s: ours, Trainer"].split(", ")) == 2
+    assert NUMBER.match(rows[0]["ours / timm"])
 
 
 def test_observation_is_measured_part_by_part() -> None:

@@ -8,6 +8,7 @@ import os
 from torch import Tensor
 
 from finetune.job.account import AccountBook, process_age
+from finetune.job.device import device_lines
 from finetune.job.frozen import Frozen
 from finetune.job.inputs import Inputs, class_counts
 from finetune.job.loaders import Loaders
@@ -75,9 +76,10 @@ def group_summaries(backbone: Backbone, plan: Plan) -> list[GroupSummary]:
 
 
 def _run_lines(loaders: Loaders, spec: JobSpec, numerics: Numerics) -> list[str]:
-    device = f"device    {numerics.device}, {numerics.name}" + (", compiled" if spec.run.compile else "")
+    arithmetic = numerics.name + (", compiled" if spec.run.compile else "")
+    device = device_lines(numerics.device, arithmetic)
     if loaders.train is None or spec.strategy.name == "evaluate":
-        return [device, "steps     none: the network is evaluated as it is"]
+        return [*device, "steps     none: the network is evaluated as it is"]
     optimisation = spec.optimisation
     per_epoch = steps_per_epoch(loaders.train.expected or 0, optimisation.gradient_accumulation_steps)
     batch = f"{optimisation.batch_size}"
@@ -87,7 +89,7 @@ def _run_lines(loaders: Loaders, spec: JobSpec, numerics: Numerics) -> list[str]
     if not per_epoch:
         total = f"as many as {optimisation.epochs} epochs of the stream have"
     return [
-        device,
+        *device,
         f"steps     {total}, {batch} records each; {optimisation.optimizer}, {optimisation.lr_schedule} schedule",
     ]
 

@@ -95,6 +95,24 @@ def judge(gpu: Gpu, expected: str | None) -> torch.device:
     return torch.device("cpu")
 
 
+def device_lines(device: torch.device, arithmetic: str) -> list[str]:
+    """On what the job computes and in which arithmetic, for its plan; and which GPUs it leaves idle."""
+    if device.type != "cuda":
+        return [f"device    {device}, {arithmetic}"]
+    properties = torch.cuda.get_device_properties(device)
+    return gpu_lines(properties.name, properties.total_memory, torch.cuda.device_count(), arithmetic)
+
+
+def gpu_lines(name: str, memory: int, count: int, arithmetic: str) -> list[str]:
+    """The same for a GPU of so many bytes, one of so many."""
+    lines = [f"device    cuda ({name}, {memory / 2**30:.0f} GiB), {arithmetic}"]
+    if count > 1:
+        lines.append(
+            f"          1 of {count} GPUs computes: a job uses one, and an instance type with a single GPU costs less"
+        )
+    return lines
+
+
 def look_for_gpu() -> Gpu:
     """Ask the driver, where there is one, and PyTorch."""
     built_for = _version(torch.version.cuda)
