@@ -18,6 +18,7 @@ SECONDS_TO_IMPORT = {"transformers", "matplotlib", "sklearn", "smdebug"}
 
 # Other stages are seen through these modules only, by those whose row names them.
 TYPES_OF_DATA = {"data.record", "data.labels", "data.batches", "data.dataset"}
+TYPES_OF_STREAMS = {"data.stream_batches", "data.stream_examples", "data.stream_source"}
 TYPES_OF_MODELS = {"models.backbone"}
 STAGES = {"data", "models", "strategies", "checkpoint", "observe", "evaluation", "training", "features", "artifact"}
 
@@ -31,7 +32,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "strategies": {"spec", "errors"} | TYPES_OF_MODELS,
     "checkpoint": {"errors"},
     "observe": {"errors"},
-    "features": {"errors"} | TYPES_OF_DATA | TYPES_OF_MODELS,
+    "features": {"errors"} | TYPES_OF_DATA | TYPES_OF_STREAMS | TYPES_OF_MODELS,
     "evaluation": {"observe", "errors"} | TYPES_OF_DATA | TYPES_OF_MODELS,
     "training": {"spec", "strategies", "checkpoint", "observe", "evaluation", "errors"}
     | TYPES_OF_DATA

@@ -34,7 +34,7 @@ def main() -> int:
         command = commands.add_parser(name, help=meaning)
         command.add_argument("--quick", action="store_true", help="only see that it runs; the figures mean nothing")
         command.add_argument("--long", action="store_true", help="run what is otherwise computed from fewer epochs")
-        command.add_argument("--cores", type=int, default=machine.CORES, help="cores for every side")
+        command.add_argument("--cores", type=int, help="cores for every side; by default two, and all beside a GPU")
         command.add_argument(
             "--precision", choices=get_args(Precision), default="auto", help="of our jobs and bare ones"
         )

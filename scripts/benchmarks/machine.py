@@ -10,11 +10,13 @@ from pathlib import Path
 import torch
 
 CORES = 2
+"""Of every side, where there is no GPU; a GPU wants all that there are."""
 _LIBRARIES = ("torch", "torchvision", "transformers", "accelerate", "timm")
 
 
-def keep_to_cores(count: int = CORES) -> None:
+def keep_to_cores(count: int | None = None) -> None:
     """Let this process, and whatever it starts, have so many cores and as many threads."""
+    count = count or (os.cpu_count() if on_gpu() else None) or CORES
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:count])
     torch.set_num_threads(min(torch.get_num_threads(), len(os.sched_getaffinity(0))))
 

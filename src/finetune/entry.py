@@ -17,7 +17,7 @@ from finetune.contract.interruption import Interruption
 from finetune.contract.outcome import Failure, clear_failure, failure_of, write_failure
 from finetune.contract.paths import Paths
 from finetune.errors import UserError
-from finetune.job.process import no_search_for_garbage, set_up_process
+from finetune.job.process import let_threads_spin, no_search_for_garbage
 from finetune.job.request import read_request
 
 logger = logging.getLogger(__name__)
@@ -53,7 +53,7 @@ def main() -> None:
 
 def _run() -> Failure | None:
     _log_to_stdout()
-    set_up_process()
+    let_threads_spin()
     paths = Paths.from_environment()
     clear_failure(paths)
     try:

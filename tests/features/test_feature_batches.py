@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import numpy as np
 import pytest
@@ -17,9 +19,9 @@ from finetune.data.labels import LabelMap
 from finetune.data.texts import TextTransform
 from finetune.errors import DataError
 from finetune.features.batches import FeatureBatches
-from finetune.features.front import FrontRun
+from finetune.features.front import FrontRun, rows_of
 from finetune.features.storage import Place
-from finetune.models.backbone import Backbone, TextInput
+from finetune.models.backbone import Backbone, Cut, TextInput
 from finetune.models.load import load_backbone
 from labelled_data import MemoryReader
 from models.asking import ask
@@ -114,6 +116,24 @@ def test_features_of_texts_give_the_logits_of_the_texts(texts: Backbone) -> None
                 expected = texts.forward(texts_of_batch.inputs).logits
             torch.testing.assert_close(logits, expected, rtol=1e-4, atol=1e-5)
             assert torch.equal(features.targets, texts_of_batch.targets)
+
+
+def test_texts_that_fill_their_length_never_meet_others() -> None:
+    """transformers computes by other kernels where no text of a batch has padding."""
+    lengths = torch.tensor([16, 15, 16, 3, 30, 29, 30, 17, 16])
+    mask = (torch.arange(30) < lengths.unsqueeze(1)).long()
+    widths: list[tuple[int, bool]] = []
+
+    def front(inputs: Row) -> Row:
+        full = inputs["attention_mask"].bool().all(dim=1).tolist()
+        assert len(set(full)) == 1
+        widths.append((inputs["attention_mask"].shape[1], full[0]))
+        return inputs
+
+    run = FrontRun(cast("Cut", SimpleNamespace(front=front)), 4, 30, CPU, contextlib.nullcontext)
+    found = [row for rows, _ in rows_of(run, {"attention_mask": mask}, len(mask)) for row in rows.tolist()]
+    assert sorted(found) == list(range(len(mask)))
+    assert widths == [(16, False), (16, True), (30, False), (30, True)]
 
 
 class PartlyDamaged(TinyReader):

@@ -30,7 +30,7 @@ SPLIT = {"JSON Lines"}
 """Of these, records are held out of the training stream, and each evaluation takes one of its pipes."""
 
 
-def piped_job(place: Path, form: str, **changes: str) -> TrainingJob:
+def piped_job(place: Path, form: str, strategy: str = "", **changes: str) -> TrainingJob:
     """A small job of which all records come through pipes."""
     write, asked = (IMAGE_STREAMS[form], PICTURES) if form in IMAGE_STREAMS else (TEXT_STREAMS[form], TEXTS)
     count = 20 if form in IMAGE_STREAMS else 60
@@ -41,7 +41,8 @@ def piped_job(place: Path, form: str, **changes: str) -> TrainingJob:
         channels.append(Channel("model", write_folder(place / "bert", "bert")))
     hidden = {"class_names", "num_training_samples"} if form in UNANNOUNCED else set[str]()
     wishes: Mapping[str, str] = {name: value for name, value in asked.items() if name not in hidden}
-    return job_of(place, channels, wishes, "from_scratch" if form in IMAGE_STREAMS else "full", changes)
+    usual = "from_scratch" if form in IMAGE_STREAMS else "full"
+    return job_of(place, channels, wishes, strategy or usual, changes)
 
 
 @pytest.mark.slow
@@ -51,3 +52,11 @@ def test_the_same_bits(form: str, zygote: Zygote, seed: str, kills: int, tmp_pat
     epochs = 4 + kills * (4 if form in TEXT_STREAMS else 1)
     job = piped_job(tmp_path / "job", form, epochs=str(epochs))
     assert_kills_change_nothing(zygote, job, tmp_path, random.Random(f"{seed}/{form}"), kills)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("form", TEXT_STREAMS)
+def test_the_same_bits_with_kept_features(form: str, zygote: Zygote, seed: str, kills: int, tmp_path: Path) -> None:
+    """Which a start that takes up the epoch has to compute again."""
+    job = piped_job(tmp_path / "job", form, "partial", epochs=str(4 + 4 * kills))
+    assert_kills_change_nothing(zygote, job, tmp_path, random.Random(f"{seed}/{form}/partial"), kills)

@@ -21,7 +21,7 @@ def frozen(**hyperparameters: str) -> Frozen:
 
 
 def lines(**hyperparameters: str) -> list[str]:
-    return feature_lines(frozen(**hyperparameters), 1)
+    return feature_lines(frozen(**hyperparameters), 1, counted=True)
 
 
 @pytest.mark.parametrize(
@@ -41,6 +41,12 @@ def lines(**hyperparameters: str) -> list[str]:
 def test_what_is_done_saved_and_given_up_is_said(request_: dict[str, str], said: str) -> None:
     (line,) = lines(**request_)
     assert said in line
+
+
+def test_a_stream_that_nobody_counted_keeps_nothing() -> None:
+    (line,) = feature_lines(frozen(strategy="feature_extraction"), 1, counted=False)
+    assert "are computed in every epoch" in line
+    assert "num_training_samples" in line
 
 
 def test_nothing_is_said_where_all_layers_learn() -> None:

@@ -23,6 +23,7 @@ from piped import (
     as_files,
     augmented_manifest,
     image_records,
+    json_lines,
     named,
     piped_request,
     shards,
@@ -104,6 +105,39 @@ def test_texts_from_pipes_are_learned(tmp_path: Path, form: str) -> None:
     assert_files_teach_the_same(tmp_path / "files", channels, wishes, job)
 
 
+def weights(job: Ended) -> bytes:
+    return (job.folder.model / "model.safetensors").read_bytes()
+
+
+@pytest.mark.parametrize("strategy", ["feature_extraction", "partial"])
+def test_frozen_layers_are_paid_for_once_and_room_changes_no_bit(tmp_path: Path, network: Path, strategy: str) -> None:
+    channels = (
+        image_records(tmp_path / "train", 16),
+        named(image_records(tmp_path / "validation", 6, 100), "validation"),
+        Channel("model", network),
+    )
+    wishes = {**CLASSES, "strategy": strategy, "epochs": "4", "batch_size": "8", "shuffle_buffer": "16"}
+    job = finished(train_from_pipes(tmp_path / "kept", channels, wishes))
+    assert "are kept: 1 pass through them instead of 4; without augmentation" in job.log
+    assert job.metrics()["validation"]["records"] == 18
+    nowhere = finished(train_from_pipes(tmp_path / "nowhere", channels, {**wishes, "cache_size_gb": "0"}))
+    assert weights(nowhere) == weights(job)
+    assert nowhere.metrics()["validation"] == job.metrics()["validation"]
+
+
+def test_hidden_states_of_texts_are_kept_and_room_changes_no_bit(tmp_path: Path) -> None:
+    channels = (
+        json_lines(tmp_path / "train", 60),
+        named(json_lines(tmp_path / "validation", 20, 500), "validation"),
+        Channel("model", write_folder(tmp_path / "bert", "bert")),
+    )
+    wishes = {"strategy": "partial", "epochs": "3", "batch_size": "8", "max_length": "16"}
+    job = finished(train_from_pipes(tmp_path / "kept", channels, wishes))
+    assert "are kept: 1 pass through them instead of 3; nothing is given up" in job.log
+    nowhere = finished(train_from_pipes(tmp_path / "nowhere", channels, {**wishes, "cache_size_gb": "0"}))
+    assert weights(nowhere) == weights(job)
+
+
 def test_classes_and_number_are_found_out_by_a_first_pass(tmp_path: Path) -> None:
     job = finished(train_from_pipes(tmp_path, (augmented_manifest(tmp_path / "train", 8),), FROM_SCRATCH))
     assert "a first pass of" in job.log
@@ -164,6 +198,13 @@ def test_a_stream_whose_number_of_records_nobody_asks_for(tmp_path: Path) -> Non
     job = finished(train_from_pipes(tmp_path, (augmented_manifest(tmp_path / "train", 8),), wishes | {"epochs": "5"}))
     assert "a first pass of" not in job.log
     assert job.metrics()["job"]["steps"] == 15
+
+
+def test_a_stream_that_nobody_counts_keeps_no_features(tmp_path: Path, network: Path) -> None:
+    channels = (augmented_manifest(tmp_path / "train", 8), Channel("model", network))
+    wishes = {"strategy": "feature_extraction", "epochs": "2", "class_names": CLASSES["class_names"]}
+    job = finished(train_from_pipes(tmp_path, channels, {**wishes, "lr_schedule": "constant", "warmup_fraction": "0"}))
+    assert "are computed in every epoch: nobody says how many records there are (num_training_samples)" in job.log
 
 
 def test_when_the_first_batch_was_trained_is_told_once(tmp_path: Path) -> None:

@@ -8,15 +8,15 @@ import sys
 
 import pytest
 
-from finetune.job.process import set_up_process
+from finetune.job.process import let_threads_spin
 
 PAGE = resource.getpagesize()
 BLOCK = 64 * 2**20
 # Far more than glibc keeps by itself, asked for, filled and freed; tells how much of it the process still has.
 KEPT = f"""
 from pathlib import Path
-from finetune.job.process import set_up_process
-set_up_process()
+from finetune.job.process import keep_freed_memory
+keep_freed_memory()
 def resident():
     return int(Path("/proc/self/statm").read_text().split()[1]) * {PAGE}
 before = resident()
@@ -47,7 +47,7 @@ def test_what_the_user_tells_the_allocator_is_left(name: str) -> None:
 def test_threads_turn_for_a_while_unless_the_user_says_how_they_wait(
     given: dict[str, str], turns: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    environment = {"GLIBC_TUNABLES": "", **given}  # the allocator of the tests' own process is left
+    environment = dict(given)
     monkeypatch.setattr("finetune.job.process.os.environ", environment)
-    set_up_process()
+    let_threads_spin()
     assert environment.get("GOMP_SPINCOUNT") == turns

@@ -72,7 +72,7 @@ def imbalance(rules: Rules) -> list[Finding]:
 
 
 def mistaken(rules: Rules) -> list[Finding]:
-    return judge_classes({"a": 0.9, "b": 0.1}, {"a": 1000, "b": 200}, rules)
+    return judge_classes({"a": 0.9, "b": 0.1}, {"a": 1000, "b": 200}, rules, weighed=False)
 
 
 FLAT = course([2.0] * 5, [2.0] * 5, [0.2] * 5)

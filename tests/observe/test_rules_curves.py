@@ -76,9 +76,15 @@ def test_classes_that_are_too_unequal_are_told(counts: dict[str, int], weighed: 
 
 
 def test_a_rare_class_that_is_mostly_mistaken_is_told() -> None:
-    (found,) = judge_classes({"a": 0.9, "b": 0.1}, {"a": 1000, "b": 200}, DEFAULTS)
+    (found,) = judge_classes({"a": 0.9, "b": 0.1}, {"a": 1000, "b": 200}, DEFAULTS, weighed=False)
     assert "90% of 'b'" in found.seen
-    assert judge_classes({"a": 0.9, "b": 0.6}, {"a": 1000, "b": 200}, DEFAULTS) == []
+    assert found.advice == "set class_weights=balanced."
+    assert judge_classes({"a": 0.9, "b": 0.6}, {"a": 1000, "b": 200}, DEFAULTS, weighed=False) == []
+
+
+def test_what_is_done_already_is_not_advised() -> None:
+    (found,) = judge_classes({"a": 0.9, "b": 0.1}, {"a": 1000, "b": 200}, DEFAULTS, weighed=True)
+    assert found.advice.startswith("give it more records")
 
 
 def test_a_rule_that_was_not_asked_for_is_silent() -> None:

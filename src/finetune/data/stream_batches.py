@@ -6,35 +6,39 @@ waits to be decoded, and a few records of which the artifact is proven.
 
 from __future__ import annotations
 
-import json
+import copy
 import logging
 import random
 from collections import Counter
-from collections.abc import Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from concurrent.futures import Future
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 
-from finetune.data.bad_records import BadContent, BadRecords
+from finetune.data.bad_records import BadRecords
 from finetune.data.batches import Batch, BatchOptions
 from finetune.data.kept_records import KeptRecords
 from finetune.data.labels import LabelMap
 from finetune.data.look_ahead import Crew, Supply
 from finetune.data.order import batch_bounds, record_seed
 from finetune.data.record import Content, Record
+from finetune.data.stream_examples import Bad, Example, Prepared, understood
 from finetune.data.stream_groups import Alone, Group, ReadAhead, Sharing
 from finetune.data.stream_order import StreamPosition, grouped, shuffled
 from finetune.data.stream_source import RecordSource, StreamRecord
 from finetune.data.transforms import Transform
-from finetune.errors import DataError, did_you_mean
 
 _log = logging.getLogger(__name__)
 
 _KEPT = 16
+_Made = TypeVar("_Made")
+Make = Callable[[StreamRecord, Content, int], _Made]
+"""Makes something of a record, of its content, as it is varied in an epoch; called by several threads."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,23 +64,6 @@ class StreamData:
     total: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class _Example:
-    number: int
-    inputs: dict[str, Tensor]
-    content: Content
-    labels: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class _Bad:
-    record: StreamRecord
-    reason: str
-
-
-_Prepared = tuple[Group, list[_Example | _Bad]]
-
-
 class StreamBatches:
     """The batches of each epoch of a stream: a function of options, epoch, and the order in which the records come.
 
@@ -100,7 +87,23 @@ class StreamBatches:
         self._sharing = sharing or Alone()
         self._pins = options.pin_memory and torch.cuda.is_available()
         self._kept: dict[int, Record] = {}
+        self._begins = True
         self.supply = Supply(options.workers, options.most_workers)
+
+    @property
+    def batch_size(self) -> int:
+        """Records of a batch."""
+        return self._options.batch_size
+
+    @property
+    def count(self) -> int | None:
+        """Records of an epoch, perhaps as an estimate; `None` where nobody knows."""
+        return self._data.count
+
+    @property
+    def varies(self) -> bool:
+        """Whether examples are varied."""
+        return self._options.augment
 
     @property
     def expected(self) -> int | None:
@@ -135,24 +138,68 @@ class StreamBatches:
             DataError: the stream is damaged or empty, more records are bad than allowed, or a class is unknown.
             Stopped: the job was asked to stop.
         """
+        with closing(self.prepare(epoch, first, self.example)) as prepared:
+            for one in prepared:
+                yield self.use(one, self.collate([example.made for example in one.good]))
+        self.finish(epoch)
+
+    def prepare(self, epoch: int, first: int, make: Make[_Made]) -> Generator[Prepared[_Made], None, None]:
+        """Yield what is made of the batches of `iterate`, for whoever looks ahead.
+
+        A batch counts when it is used, and an epoch has ended when `finish` is told so after its last batch.
+
+        Raises:
+            DataError: the stream is damaged or empty, or a class is unknown.
+            Stopped: the job was asked to stop.
+        """
         resumed = first > 0 and self.position.epoch == epoch
         if resumed and self.position.ended:
             return
         if not resumed:
             self.position.begin(epoch)
         self._data.source.stop.clear()
-        kept: dict[int, Record] = {}
-        with closing(self._prepared(epoch, resumed=resumed)) as prepared:
-            for group, examples in prepared:
-                batch = self._assemble(examples, kept)
-                # In another pass, the same numbers may be those of other records.
-                self._kept = kept
-                self.position.use(group.identities)
-                yield batch
-        self.position.ended = True
-        self._compare_count(epoch)
+        self._begins = True
+        with closing(self._prepared(epoch, make, resumed=resumed)) as prepared:
+            yield from prepared
 
-    def _compare_count(self, epoch: int) -> None:
+    def use(self, prepared: Prepared[_Made], inputs: dict[str, Tensor]) -> Batch:
+        """The batch, which counts as used from now on.
+
+        Args:
+            prepared: the next one.
+            inputs: a row for each of its examples that are good.
+
+        Raises:
+            DataError: more records are bad than allowed.
+        """
+        self._note(one for one in prepared.examples if isinstance(one, Bad))
+        if self._begins:
+            # In another pass, the same numbers may be those of other records.
+            self._kept.clear()
+            self._begins = False
+        for one in prepared.good:
+            if len(self._kept) < _KEPT:
+                self._kept[one.number] = Record(self.key(one.number), one.content, one.labels)
+        self.position.use(prepared.group.identities)
+        targets = self.label_map.targets([one.labels for one in prepared.good])
+        if self._pins:
+            targets = targets.pin_memory()
+        return Batch(inputs, targets, tuple(one.number for one in prepared.good))
+
+    def example(self, record: StreamRecord, content: Content, epoch: int) -> dict[str, Tensor]:
+        """What the network takes of a record, varied as in `epoch`."""
+        return self._data.transform(content, self._randomness(epoch, record))
+
+    def collate(self, examples: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
+        """Examples as rows of one batch, where a GPU can fetch them by itself."""
+        inputs = self._data.transform.collate(examples)
+        return {name: tensor.pin_memory() for name, tensor in inputs.items()} if self._pins else inputs
+
+    def finish(self, epoch: int) -> None:
+        """All batches of the epoch were used."""
+        if self.position.ended:
+            return
+        self.position.ended = True
         brought = self.position.used + self._data.source.others
         if self._data.total not in (None, brought):
             _log.warning(
@@ -163,13 +210,15 @@ class StreamBatches:
                 self._data.total,
             )
 
-    def _prepared(self, epoch: int, *, resumed: bool) -> Generator[_Prepared, None, None]:
+    def _prepared(self, epoch: int, make: Make[_Made], *, resumed: bool) -> Generator[Prepared[_Made], None, None]:
         source, read = self._data.source, partial(self._groups, epoch, resumed=resumed)
         with closing(ReadAhead(partial(self._sharing.groups, source, read), source.stop)) as groups:
             if self.supply.size:
-                yield from self.supply.ahead(groups, partial(self._submit, epoch))
+                yield from self.supply.ahead(groups, partial(self._submit, epoch, make))
             else:
-                yield from self.supply.alone(groups, lambda group: (group, self._examples(group.records, epoch)))
+                yield from self.supply.alone(
+                    groups, lambda group: Prepared(group, self._examples(group.records, epoch, make))
+                )
 
     def _groups(self, epoch: int, *, resumed: bool) -> Generator[list[StreamRecord], None, None]:
         with closing(self._data.source.read_next()) as records:
@@ -178,72 +227,37 @@ class StreamBatches:
             rest = self.position.unused(ordered, self.channel) if resumed else ordered
             yield from grouped(rest, self._options.batch_size)
 
-    def _submit(self, epoch: int, crew: Crew, group: Group) -> Future[_Prepared]:
+    def _submit(self, epoch: int, make: Make[_Made], crew: Crew, group: Group) -> Future[Prepared[_Made]]:
         """Cut a batch into a piece for each thread, so that the first one of an epoch is ready soon."""
         records = group.records
         size = max(1, -(-len(records) // crew.size))
         pieces = [
-            crew.submit(partial(self._examples, records[start : start + size], epoch))
+            crew.submit(partial(self._examples, records[start : start + size], epoch, make))
             for start in range(0, len(records), size)
         ]
         # Calls begin in order: when this one does, its pieces are done or at work in other threads.
-        return crew.submit(lambda: (group, [example for piece in pieces for example in piece.result()]))
+        return crew.submit(lambda: Prepared(group, [example for piece in pieces for example in piece.result()]))
 
-    def _examples(self, records: Sequence[StreamRecord], epoch: int) -> list[_Example | _Bad]:
-        return [self._example(record, epoch) for record in records]
+    def _examples(self, records: Sequence[StreamRecord], epoch: int, make: Make[_Made]) -> list[Example[_Made] | Bad]:
+        def made(record: StreamRecord, content: Content) -> _Made:
+            return make(record, content, epoch)
 
-    def _example(self, record: StreamRecord, epoch: int) -> _Example | _Bad:
-        key = self.key(record.number)
-        try:
-            decoded = record.decode()
-            inputs = self._data.transform(decoded.content, self._randomness(epoch, record))
-        except BadContent as error:
-            return _Bad(record, str(error))
-        except json.JSONDecodeError as error:
-            return _Bad(record, f"is not JSON ({error.msg} at column {error.colno})")
-        except UnicodeDecodeError as error:
-            return _Bad(record, f"is not UTF-8 ({error.reason} at byte {error.start})")
-        except ValueError as error:
-            return _Bad(record, str(error))
-        return _Example(record.number, inputs, decoded.content, self._classes(decoded.labels, key))
+        return [understood(record, self.key(record.number), self.channel, self.label_map, made) for record in records]
 
-    def _classes(self, labels: tuple[str, ...], key: str) -> tuple[str, ...]:
-        """The names of the classes.
-
-        Raises:
-            DataError: a label names none.
-        """
-        known = []
-        for label in labels:
-            name = self.label_map.named(label)
-            if name is None:
-                raise DataError(
-                    f"channel {self.channel!r}: {key} has the class {label!r}, which nobody announced"
-                    f"{did_you_mean(label, self.label_map.names)}; name every class in class_names or in the"
-                    " file of a channel 'labels', or announce none to have a first pass look for them"
-                )
-            known.append(name)
-        return tuple(known)
+    def without_augmentation(self) -> StreamBatches:
+        """The same stream, at the same place, of examples that are not varied."""
+        if not self._options.augment:
+            return self
+        other = copy.copy(self)
+        other._options = replace(self._options, augment=False)
+        return other
 
     def _randomness(self, epoch: int, record: StreamRecord) -> random.Random | None:
         if not self._options.augment:
             return None
         return random.Random(record_seed(self._options.seed, epoch, str(record.identity)))  # noqa: S311 - nothing secret
 
-    def _assemble(self, examples: Sequence[_Example | _Bad], kept: dict[int, Record]) -> Batch:
-        self._note(one for one in examples if isinstance(one, _Bad))
-        good = [one for one in examples if isinstance(one, _Example)]
-        for one in good:
-            if len(kept) < _KEPT:
-                kept[one.number] = Record(self.key(one.number), one.content, one.labels)
-        inputs = self._data.transform.collate([one.inputs for one in good])
-        targets = self.label_map.targets([one.labels for one in good])
-        if self._pins:
-            inputs = {name: tensor.pin_memory() for name, tensor in inputs.items()}
-            targets = targets.pin_memory()
-        return Batch(inputs, targets, tuple(one.number for one in good))
-
-    def _note(self, bad: Iterable[_Bad]) -> None:
+    def _note(self, bad: Iterable[Bad]) -> None:
         """Note records by their content, since their numbers change where the order does; equal ones count apart.
 
         Raises:

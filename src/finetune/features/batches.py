@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Generator
 from contextlib import closing
 
@@ -14,7 +13,7 @@ from torch import Tensor
 from finetune.data.batches import Batch, Batches
 from finetune.data.dataset import Dataset
 from finetune.features.front import Computed, FrontRun, compute
-from finetune.features.storage import BAD, UNKNOWN, Place, Storage
+from finetune.features.storage import BAD, UNKNOWN, Place, Storage, joined, moved
 
 
 class FeatureBatches:
@@ -103,14 +102,13 @@ class FeatureBatches:
         positions, entries = positions[good], entries[good]
         kept = self._storage.kept(entries)
         features = self._storage.gather(entries) if kept.all() else self._mixed(entries, kept)
-        index = torch.from_numpy(positions).to(self._targets.device)
+        index = moved(torch.from_numpy(positions), self._targets.device)
         return Batch(features, self._targets.index_select(0, index), tuple(positions.tolist()))
 
     def _mixed(self, entries: NDArray[np.int64], kept: NDArray[np.bool_]) -> dict[str, Tensor]:
         """Features of which some are not kept, in the form that gathering gives them."""
-        room = Place(sys.maxsize, device=self._run.device)
-        together = Storage(len(entries), room, self._run.cut.padding, self._run.longest)
-        for row, (entry, is_kept) in enumerate(zip(entries, kept, strict=True)):
-            one = self._storage.gather(entries[row : row + 1]) if is_kept else self._passing.pop(int(entry))
-            together.put(np.asarray([row]), one)
-        return together.gather(np.arange(len(entries)))
+        rows = (
+            self._storage.gather(entries[row : row + 1]) if is_kept else self._passing.pop(int(entry))
+            for row, (entry, is_kept) in enumerate(zip(entries, kept, strict=True))
+        )
+        return joined(rows, len(entries), self._run.device, self._run.cut.padding, self._run.longest)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 import math
 import os
-from collections.abc import Mapping
+import sys
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -139,7 +140,7 @@ class Storage:
             return {name: self._as_given(name, self._select(rows, begins)) for name, rows in self._rows.items()}
         lengths = torch.from_numpy(self.lengths[entries])
         steps = torch.arange(int(lengths.max()) if len(lengths) else 0)
-        inside = (steps < lengths.unsqueeze(1)).to(self._place.device)
+        inside = moved(steps < lengths.unsqueeze(1), self._place.device)
         index = (begins.unsqueeze(1) + steps).clamp(max=max(0, self._next - 1))
         gathered = {}
         for name, rows in self._rows.items():
@@ -162,7 +163,10 @@ class Storage:
         return values.permute(0, 2, 3, 1) if self._turned[name] else values
 
     def _select(self, rows: Tensor, index: Tensor) -> Tensor:
-        return rows.index_select(0, index.to(rows.device)).to(self._place.device)
+        if rows.device.type == "cpu" and self._place.device.type == "cuda":
+            found = torch.empty((len(index), *rows.shape[1:]), dtype=rows.dtype, pin_memory=True)
+            return moved(torch.index_select(rows, 0, index, out=found), self._place.device)
+        return rows.index_select(0, moved(index, rows.device))
 
     def _as_given(self, name: str, rows: Tensor) -> Tensor:
         return rows.permute(0, 3, 1, 2) if self._turned[name] else rows
@@ -207,3 +211,20 @@ class Storage:
                 path.unlink(missing_ok=True)
             mapped[name] = rows.view(shape)
         return mapped
+
+
+def moved(values: Tensor, device: torch.device) -> Tensor:
+    """The same on the device; from the host to a GPU through pinned memory, so that nobody waits for it."""
+    if device.type == "cuda" and values.device.type == "cpu":
+        values = values.pin_memory()
+    return values.to(device, non_blocking=True)
+
+
+def joined(
+    rows: Iterable[Mapping[str, Tensor]], count: int, device: torch.device, padding: Mapping[str, float], longest: int
+) -> dict[str, Tensor]:
+    """Features of so many entries, each in a batch of one, in the form that gathering them from one storage gives."""
+    together = Storage(count, Place(sys.maxsize, device=device, device_bytes=sys.maxsize), padding, longest)
+    for row, features in enumerate(rows):
+        together.put(np.asarray([row]), features)
+    return together.gather(np.arange(count))

@@ -42,7 +42,7 @@ def describe_plan(
     frozen = Frozen(backbone, plan, spec, numerics)
     lines = [
         *_run_lines(loaders, spec, numerics),
-        *feature_lines(frozen, len(records)),
+        *feature_lines(frozen, len(records), counted=records.get("train") is not None),
         *picture_lines(frozen, inputs),
     ]
     return plan_text(data, group_summaries(backbone, plan), RunSummary(network, weights, lines))

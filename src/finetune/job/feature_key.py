@@ -51,7 +51,15 @@ def feature_key(front: Front, batches: Batches, variation: Sequence[object]) -> 
         "weights": digest_of_frozen(backbone, [group.name for group in backbone.layer_groups()[border:]]),
         "input": asdict(backbone.expects) if isinstance(backbone.expects, ImageInput) else backbone.expects.max_length,
         "variation": list(variation),
-        "run": ["folded", front.precision, run.chunk, run.longest, str(run.device.type), *_machine(run.device)],
+        "run": [
+            "folded",
+            "masks apart",
+            front.precision,
+            run.chunk,
+            run.longest,
+            str(run.device.type),
+            *_machine(run.device),
+        ],
         "versions": [finetune.__version__, *(f"{name} {version(name)}" for name in _LIBRARIES)],
         "records": _digest_of_contents(batches, named=bool(variation)),
     }

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import dataclass
 from pathlib import Path
 
 from finetune.data.batches import Batches, BatchSource
 from finetune.data.on_device import OnDevice, SideStream
+from finetune.data.stream_batches import StreamBatches
 from finetune.features.batches import FeatureBatches
 from finetune.features.front import FrontRun
 from finetune.features.storage import Place
+from finetune.features.stream import FeatureStream
 from finetune.job.compiling import compiled
 from finetune.job.decoded_once import DecodedOnce
 from finetune.job.feature_key import Front, feature_key
@@ -26,6 +29,19 @@ logger = logging.getLogger(__name__)
 
 _CHUNK = {("cpu", True): 16, ("cpu", False): 8, ("cuda", True): 64, ("cuda", False): 32}
 """Rows that go through the front together, by device and by whether they are pictures; results depend on it."""
+_LEAST_CHUNK, _USUAL_SIDE = 4, 224
+
+_MORE = 8
+"""There is room for one eighth more records than a stream is thought to have."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Kept:
+    """What is to be kept: views of so many records, in a share of the room."""
+
+    views: int
+    count: int
+    share: float
 
 
 class PhaseFeeds:
@@ -86,37 +102,46 @@ class PhaseFeeds:
         # What the phase before kept gives its room back.
         self._training = self._validation = None
         train, validation = self._loaders.train, self._loaders.validation
-        # What comes through a pipe cannot be looked up again, so nothing of it is kept.
+        # What comes through a pipe cannot be looked up by its number: of pictures nothing is kept, features by content.
         if isinstance(validation, Batches):
             validation = self._decoded_once.validation(validation)
+        if isinstance(train, Batches | StreamBatches) and self._border and self._frozen.views == 1:
+            train = train.without_augmentation()
         if isinstance(train, Batches):
-            varied = not self._border or self._frozen.views > 1
-            train = self._decoded_once.training(train if varied else train.without_augmentation())
+            train = self._decoded_once.training(train)
         self._training, self._validation = self.whole(train), self.whole(validation)
-        if self._border and isinstance(train, Batches):
-            self._cut(phase, train, validation if isinstance(validation, Batches) else None)
+        if self._border and train is not None:
+            self._cut(phase, train, validation)
         if self._training is not None and self._frozen.spec.run.compile:
             self._training = Feed(self._training.source, compiled(self._training.forward))
 
-    def _cut(self, phase: Phase, train: Batches, validation: Batches | None) -> None:
-        run, views = self._run(), min(self._frozen.views, self._frozen.spec.optimisation.epochs)
-        counts = len(train.dataset) * views, len(validation.dataset) if validation else 0
-        keeps = self._frozen.spec.features.cache == "auto"
-        front = Front(self._frozen.backbone, self._border, run, self._frozen.numerics.name)
-        nowhere = Place(0, device=run.device)
-        place = self._space.place(counts[0] / sum(counts)) if self._frozen.keeps(phase) else nowhere
-        features = FeatureBatches(train, run, views, place)
-        self._training = Feed(features, run.cut.back)
-        if self._frozen.keeps(phase):
-            spec = self._frozen.spec
-            varied = [spec.data.augmentation, spec.run.seed, views] if train.varies else []
-            self._warm.take_up(features, lambda: feature_key(front, train, varied))
+    def _cut(self, phase: Phase, train: BatchSource, validation: BatchSource | None) -> None:
+        frozen, run = self._frozen, self._run()
+        views = min(frozen.views, frozen.spec.optimisation.epochs)
+        # A pipe for validation alone is not counted beforehand: there is room for as many records as in training.
+        many = _count(train)
+        few = 0 if validation is None else _count(validation) or many
+        share = many * views / max(1, many * views + few)
+        self._training = self._features(run, train, _Kept(views, many, share if frozen.keeps(phase) else 0))
         if validation is not None:
-            place = self._space.place(counts[1] / sum(counts)) if keeps else nowhere
-            seen = FeatureBatches(validation, run, 1, place)
-            self._validation = Feed(seen, run.cut.back)
-            if keeps:
-                self._warm.take_up(seen, lambda: feature_key(front, validation, []))
+            room = 1 - share if frozen.spec.features.cache == "auto" else 0
+            self._validation = self._features(run, validation, _Kept(1, few, room))
+
+    def _features(self, run: FrontRun, batches: BatchSource, kept: _Kept) -> Feed:
+        place = self._space.place(kept.share) if kept.share else Place(0, device=run.device)
+        if isinstance(batches, StreamBatches):
+            # The count may be an estimate.
+            count = kept.count + kept.count // _MORE
+            return Feed(FeatureStream(batches, run, kept.views, place, count), run.cut.back)
+        if not isinstance(batches, Batches):
+            raise TypeError(f"there are no features of {type(batches).__name__}")
+        features = FeatureBatches(batches, run, kept.views, place)
+        if kept.share:
+            spec = self._frozen.spec
+            varied = [spec.data.augmentation, spec.run.seed, kept.views] if batches.varies else []
+            front = Front(self._frozen.backbone, self._border, run, self._frozen.numerics.name)
+            self._warm.take_up(features, lambda: feature_key(front, batches, varied))
+        return Feed(features, run.cut.back)
 
     def leave(self) -> None:
         """Leave what was kept for later jobs on this machine."""
@@ -128,6 +153,16 @@ class PhaseFeeds:
         pictures = isinstance(expects, ImageInput)
         longest = 1 if isinstance(expects, ImageInput) else expects.max_length
         chunk = _CHUNK[numerics.device.type, pictures]
+        if isinstance(expects, ImageInput):
+            # Large pictures take as much memory as so many usual ones: a function of the request, as results are.
+            chunk = min(chunk, max(_LEAST_CHUNK, chunk * _USUAL_SIDE**2 // expects.size**2))
         # What is frozen never changes while its features are asked for.
         cut = backbone.cut(self._border).folded(numerics.autocast)
         return FrontRun(cut, chunk, longest, numerics.device, numerics.context)
+
+
+def _count(batches: BatchSource) -> int:
+    """Records of an epoch, 0 where nobody knows."""
+    if isinstance(batches, Batches):
+        return len(batches.dataset)
+    return (batches.count or 0) if isinstance(batches, StreamBatches) else 0

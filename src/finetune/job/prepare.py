@@ -24,6 +24,7 @@ from finetune.job.forgetting import Given
 from finetune.job.frozen import Frozen
 from finetune.job.inputs import Beforehand, Inputs, hold_together, open_readers, sources_of
 from finetune.job.loaders import Loaders, build_loaders
+from finetune.job.process import keep_freed_memory
 from finetune.job.request import Request
 from finetune.job.streams import StreamPart, announced, open_streams, task_of
 from finetune.job.warm_pool import WarmPool
@@ -87,6 +88,8 @@ def prepare(request: Request, interruption: Interruption, scratch: Path) -> Prep
     if task is None:
         raise DataError("There is no channel with records: give a channel 'train'.")
     check_compiler(spec, task, device)
+    if task == "image-classification":
+        keep_freed_memory()
     wanted, source = locate_network(request, task, scratch)
     known = classes_of(wanted, source) if spec.strategy.name == "evaluate" else None
     inputs = gather(request, readers, task, LabelMap(known, spec.data.multi_label) if known else None, interruption)

@@ -1,6 +1,6 @@
 """How does a job's process use its machine: memory that is freed, threads that wait, garbage of imports?
 
-All of it has to be said before torch is imported, and changes when something is done, never what is computed.
+None of it changes what is computed. How threads wait has to be said before torch is imported.
 """
 
 from __future__ import annotations
@@ -20,13 +20,8 @@ _ALLOCATOR = ("GLIBC_TUNABLES", "MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD
 _WAITING = ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")
 
 
-def set_up_process() -> None:
-    """Let this process keep the memory that it frees, and let its threads wait for each other as it pays here.
-
-    What the environment says already is left as it is, by the variables of glibc and of OpenMP.
-    """
-    if not any(name in os.environ for name in _ALLOCATOR):
-        keep_freed_memory()
+def let_threads_spin() -> None:
+    """Let threads that compute wait for each other as it pays here, unless the environment says how they wait."""
     if not any(name in os.environ for name in _WAITING):
         # Some 20 us of turns, then sleep: long enough from one operation to the next, and beside other work, such as
         # threads that decode, a wait loses no more than that. By default they turn for milliseconds.
@@ -39,11 +34,13 @@ def keep_freed_memory() -> bool:
     Every step frees its activations and asks for as many again. By default glibc hands blocks as large as these back to
     the kernel, which has to fill every page with zeros when it comes again: a fifth of the time of a pass on a CPU.
 
+    For batches that are all alike. Blocks of ever other sizes, as texts need, leave gaps: a fifth more memory.
+
     Returns:
-        whether there was a glibc that took it.
+        whether there was a glibc that took it, and nothing in the environment that says otherwise.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt is None:
+    if mallopt is None or any(name in os.environ for name in _ALLOCATOR):
         return False
     return bool(mallopt(_MMAP_THRESHOLD, _LARGEST_BLOCK)) and bool(mallopt(_TRIM_THRESHOLD, _KEPT))
 

@@ -12,7 +12,7 @@ import torch
 
 from finetune.contract.interruption import Interruption
 from finetune.data.record import Stopped
-from finetune.errors import DivergedError, UserError
+from finetune.errors import DivergedError, PlatformError, UserError
 from finetune.evaluation.predict import Pass
 from finetune.job.account import Account, AccountBook, Meter
 from finetune.job.announce import LogObserver
@@ -59,6 +59,8 @@ def run_job(request: Request, interruption: Interruption) -> None:
                 f"The device ran out of memory with batch_size={request.spec.optimisation.batch_size}: halve it and"
                 " double gradient_accumulation_steps, which gives steps of the same size."
             ) from error
+        except torch.AcceleratorError as error:
+            raise PlatformError(f"The GPU failed: {str(error).splitlines()[0]}") from error
 
 
 def checkpoint_folder(request: Request) -> Path | None:
@@ -195,8 +197,7 @@ def conclude(job: Prepared, trained: Trained) -> None:
         metrics["decision"] = told
     if failure is not None:
         metrics["failure"] = str(failure)
-    rules = rules_of(job.spec.observe.rules)
-    trained.findings.take(findings_about_classes(job.inputs, metrics, rules))
+    trained.findings.take(findings_about_classes(job.inputs, job.spec, metrics))
     metrics["findings"] = trained.findings.found
     # Whoever reads JSON reads numbers only; the report says what was none.
     readable = finite(metrics)

@@ -9,12 +9,23 @@ from finetune.job.inputs import Inputs
 from finetune.models.backbone import ImageInput
 
 
-def feature_lines(frozen: Frozen, parts: int) -> list[str]:
-    """What is done with the outputs of frozen layers, what it saves and what it gives up."""
+def feature_lines(frozen: Frozen, parts: int, *, counted: bool) -> list[str]:
+    """What is done with the outputs of frozen layers, what it saves and what it gives up.
+
+    Args:
+        frozen: what decides on them.
+        parts: how many there are of train, validation and test.
+        counted: whether somebody knows how many records train has.
+    """
     phases = [phase for phase in frozen.plan.phases if frozen.border(phase)]
     if not phases or not parts:
         return []
     last = frozen.plan.groups[frozen.border(phases[0]) - 1]
+    if not counted:
+        return [
+            f"features  outputs of frozen layers (up to {last}) are computed in every epoch: nobody says how many"
+            " records there are (num_training_samples)"
+        ]
     if not any(frozen.keeps(phase) for phase in phases):
         return [
             f"features  outputs of frozen layers (up to {last}) are computed in every epoch: none is asked for again"

@@ -54,7 +54,11 @@ class Space:
         return self._limited(int(shutil.disk_usage(self.folder).free * _DISK_SHARE))
 
     def _on_device(self) -> int:
-        return self._limited(int(torch.cuda.mem_get_info()[0] * _DEVICE_SHARE) if self.device.type == "cuda" else 0)
+        if self.device.type != "cuda":
+            return 0
+        # What PyTorch holds and has given to nobody, such as the features of the phase before, is free for us.
+        held = torch.cuda.memory_reserved() - torch.cuda.memory_allocated()
+        return self._limited(int((torch.cuda.mem_get_info()[0] + held) * _DEVICE_SHARE))
 
     def _limited(self, count: int) -> int:
         return count if self.size_gb is None else min(count, int(self.size_gb * _GB))

@@ -173,16 +173,21 @@ def watch(inputs: Inputs, spec: JobSpec, training: Training, inner: Observer, fi
         training.schedule.steps_per_epoch,
         len(inputs.validation.indices) if inputs.validation else 0,
         counts,
-        spec.optimisation.class_weights == "balanced",
+        _weighed(spec),
     )
     stepper = training.stepper
     return RuleObserver(inner, stepper.probe, stepper.timing, rules_of(spec.observe.rules), watched, findings)
 
 
-def findings_about_classes(inputs: Inputs, metrics: Mapping[str, object], rules: Rules) -> list[Finding]:
+def findings_about_classes(inputs: Inputs, spec: JobSpec, metrics: Mapping[str, object]) -> list[Finding]:
     """What the final evaluation says about rare classes."""
     found = next((metrics[name] for name in ("test", "validation") if name in metrics), None)
     if not isinstance(found, dict) or inputs.train is None:
         return []
     recalls = {row["label"]: row["recall"] for row in found["per_class"] if row["recall"] is not None}
-    return judge_classes(recalls, class_counts(inputs.train, inputs.labels), rules)
+    rules, weighed = rules_of(spec.observe.rules), _weighed(spec)
+    return judge_classes(recalls, class_counts(inputs.train, inputs.labels), rules, weighed=weighed)
+
+
+def _weighed(spec: JobSpec) -> bool:
+    return spec.optimisation.class_weights == "balanced"

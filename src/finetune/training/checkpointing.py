@@ -8,6 +8,8 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import torch
+
 from finetune.checkpoint.manifest import About, Specification
 from finetune.checkpoint.snapshot import SnapshotBuffers
 from finetune.checkpoint.writer import BackgroundWriter
@@ -111,6 +113,9 @@ class Checkpointing:
         return self._clock() - self._last_time >= (self._last_stall + worked / self._cores) / MOST_COST
 
     def _save(self, state: TrainingState, kind: str) -> None:
+        if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]  # untyped in torch
+            # Steps that are still queued are no cost of the copy, by which the next checkpoint's time is chosen.
+            torch.cuda.current_stream().synchronize()
         began = self._clock()
         snapshot = self._buffers.take(state.parts())
         best = kind == "epoch" and state.best.epoch == state.progress.epoch - 1

@@ -142,13 +142,16 @@ def judge_balance(counts: Mapping[str, int], rules: Rules, *, weighed: bool) -> 
     return [Finding("ClassImbalance", None, "train", seen, "set class_weights=balanced.")]
 
 
-def judge_classes(recalls: Mapping[str, float], counts: Mapping[str, int], rules: Rules) -> list[Finding]:
+def judge_classes(
+    recalls: Mapping[str, float], counts: Mapping[str, int], rules: Rules, *, weighed: bool
+) -> list[Finding]:
     """Whether a class with few training records is mostly mistaken in the evaluation.
 
     Args:
         recalls: of every class that was evaluated.
         counts: training records of every class.
         rules: by name.
+        weighed: whether the loss weighed rare classes more, so that only more records are left to advise.
     """
     parameters = rules.get("ClassImbalance")
     if parameters is None or sum(counts.values()) < parameters["samples"]:
@@ -163,4 +166,5 @@ def judge_classes(recalls: Mapping[str, float], counts: Mapping[str, int], rules
         return []
     worst = min(rare, key=lambda name: recalls[name])
     seen = f"{1 - recalls[worst]:.0%} of {worst!r} are mistaken, which has {counts.get(worst, 0):,} training records"
-    return [Finding("ClassImbalance", None, "evaluation", seen, "set class_weights=balanced.")]
+    advice = "give it more records, or augmentation=strong." if weighed else "set class_weights=balanced."
+    return [Finding("ClassImbalance", None, "evaluation", seen, advice)]

@@ -1,0 +1,194 @@
+"""Are features of a stream the same bits whatever is kept, computed once where there is room, and used in order?"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import struct
+import threading
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from coloured_pictures import COLOURS, encoded, picture
+from finetune.data.bad_records import BadRecords
+from finetune.data.batches import Batch, BatchOptions
+from finetune.data.images import ImageGeometry
+from finetune.data.labels import LabelMap
+from finetune.data.pipe import PipePlace
+from finetune.data.stream_batches import StreamBatches, StreamData
+from finetune.data.stream_source import StreamSource
+from finetune.data.streams.codec import StreamLayout
+from finetune.data.streams.named_fields import Wanted
+from finetune.data.transforms import ImageTransform
+from finetune.features.front import FrontRun
+from finetune.features.storage import Place
+from finetune.features.stream import FeatureStream
+from finetune.models.backbone import Cut, Outputs
+from finetune.spec.parse import parse_hyperparameters
+from stream_writers import recordio
+from tiny import SIDE, TinyBackbone
+
+NAMES = tuple(COLOURS)
+CPU = torch.device("cpu")
+COUNT = 23
+ROOM = Place(10**9)
+
+
+def stream_of(*, damaged: frozenset[int] = frozenset(), alike: int = 0) -> bytes:
+    """Records of pictures; the first `alike` have one and the same content, those that are damaged hold none."""
+    records = []
+    for number in range(COUNT):
+        content = (
+            b"no picture" if number in damaged else encoded(picture(NAMES[number % 3], 0 if number < alike else number))
+        )
+        records.append(recordio(struct.pack("<IfQQ", 0, number % 3, 0 if number < alike else number, 0) + content))
+    return b"".join(records)
+
+
+def batches(folder: Path, stream: bytes, epochs: int, *, augment: bool, allowed: int = 0) -> StreamBatches:
+    folder.mkdir()
+    for epoch in range(epochs):
+        os.mkfifo(folder / f"train_{epoch}")
+
+    def write() -> None:
+        for epoch in range(epochs):
+            with contextlib.suppress(BrokenPipeError):
+                (folder / f"train_{epoch}").write_bytes(stream)
+
+    threading.Thread(target=write, daemon=True).start()
+    place = PipePlace("train", folder, folder / "state", 10.0, lambda: False)
+    wanted = Wanted("image-classification", parse_hyperparameters({}).data)
+    source = StreamSource(place, StreamLayout("train", "recordio"), wanted)
+    transform = ImageTransform(ImageGeometry(SIDE, SIDE, "bilinear"), "basic")
+    data = StreamData(source, LabelMap(NAMES, multi_label=False), transform, COUNT, None, buffer=5)
+    options = BatchOptions(4, seed=3, shuffle=True, augment=augment, workers=2, pin_memory=False)
+    return StreamBatches(data, options, BadRecords("train", allowed))
+
+
+class Counted:
+    """A cut that counts which pictures go through its front; copies that fill up a chunk are no others."""
+
+    padding: Mapping[str, float]
+
+    def __init__(self) -> None:
+        backbone = TinyBackbone()
+        backbone.module.eval()
+        self._cut = backbone.cut(2)
+        self.padding = self._cut.padding
+        self.seen: Counter[bytes] = Counter()
+
+    def front(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        self.seen.update({one.numpy().tobytes() for one in inputs["pixels"]})
+        return self._cut.front(inputs)
+
+    def back(self, features: Mapping[str, Tensor]) -> Outputs:
+        return self._cut.back(features)
+
+    def folded(self, dtype: torch.dtype | None) -> Cut:
+        raise NotImplementedError
+
+
+def features(
+    folder: Path,
+    place: Place,
+    *,
+    views: int = 1,
+    count: int = COUNT,
+    augment: bool = False,
+    stream: bytes | None = None,
+) -> tuple[FeatureStream, StreamBatches, Counted]:
+    counted = Counted()
+    run = FrontRun(counted, 6, 1, CPU, contextlib.nullcontext)
+    source = batches(folder, stream_of() if stream is None else stream, 5, augment=augment, allowed=9)
+    return FeatureStream(source, run, views, place, count), source, counted
+
+
+def epochs(source: FeatureStream, count: int = 3) -> Iterator[tuple[int, Batch]]:
+    return ((epoch, batch) for epoch in range(count) for batch in source.iterate(epoch))
+
+
+def bits(source: FeatureStream) -> list[tuple[int, bytes, list[int], tuple[int, ...]]]:
+    return [
+        (epoch, one.inputs["activation"].detach().numpy().tobytes(), one.targets.tolist(), one.positions)
+        for epoch, one in epochs(source)
+    ]
+
+
+@pytest.mark.parametrize(("place", "count"), [(Place(0), COUNT), (Place(200), COUNT), (ROOM, 0), (ROOM, 9)], ids=str)
+def test_room_changes_no_bit(tmp_path: Path, place: Place, count: int) -> None:
+    expected = bits(features(tmp_path / "whole", ROOM, views=2, augment=True)[0])
+    assert bits(features(tmp_path / "less", place, views=2, augment=True, count=2 * count)[0]) == expected
+
+
+def test_frozen_layers_are_paid_for_once(tmp_path: Path) -> None:
+    source, _, counted = features(tmp_path / "pipes", ROOM)
+    assert len(bits(source)) == 3 * 6
+    assert set(counted.seen.values()) == {1}
+    assert len(counted.seen) == COUNT
+
+
+def test_every_view_is_paid_for_once(tmp_path: Path) -> None:
+    source, _, counted = features(tmp_path / "pipes", ROOM, views=2, augment=True)
+    rows: list[dict[int, Tensor]] = [{}, {}, {}]
+    for epoch, batch in epochs(source):
+        rows[epoch] |= dict(zip(batch.positions, batch.inputs["activation"], strict=True))
+    assert sum(counted.seen.values()) == 2 * COUNT
+    assert all(torch.equal(rows[0][number], rows[2][number]) for number in range(COUNT))
+    assert not any(torch.equal(rows[0][number], rows[1][number]) for number in range(COUNT))
+
+
+def test_the_features_are_those_of_the_records(tmp_path: Path) -> None:
+    source, _, _ = features(tmp_path / "features", ROOM)
+    backbone = TinyBackbone()
+    backbone.module.eval()
+    with torch.no_grad(), closing(batches(tmp_path / "plain", stream_of(), 1, augment=False).iterate(0)) as plain:
+        for ours, theirs in zip(source.iterate(0), plain, strict=True):
+            assert ours.positions == theirs.positions
+            assert torch.equal(ours.targets, theirs.targets)
+            logits = backbone.cut(2).back(ours.inputs).logits
+            torch.testing.assert_close(logits, backbone.forward(theirs.inputs).logits)
+
+
+def test_a_batch_counts_when_its_turn_has_come(tmp_path: Path) -> None:
+    """However many were read ahead for the front, so that a checkpoint says what was trained."""
+    source, stream, _ = features(tmp_path / "pipes", ROOM)
+    used = []
+    with closing(source.iterate(0)) as iterator:
+        for batch in iterator:
+            used.append(len(batch.positions))
+            assert stream.position.used == sum(used)
+            assert not stream.position.ended
+    assert stream.position.ended
+
+
+def test_the_rest_after_a_restart_is_the_same_bits(tmp_path: Path) -> None:
+    source, stream, _ = features(tmp_path / "whole", ROOM)
+    before, states = [], []
+    for batch in source.iterate(0):
+        before.append(batch)
+        state = stream.position.state_dict()
+        states.append(state | {"identities": state["identities"].clone()})
+    for used in range(1, len(before)):
+        again, other, _ = features(tmp_path / f"again-{used}", ROOM)
+        other.position.load_state_dict(states[used - 1])
+        rest = list(again.iterate(0, used))
+        assert [one.positions for one in rest] == [one.positions for one in before[used:]]
+        for one, expected in zip(rest, before[used:], strict=True):
+            assert torch.equal(one.inputs["activation"], expected.inputs["activation"])
+
+
+def test_bad_records_have_no_row_and_the_same_content_is_computed_once(tmp_path: Path) -> None:
+    stream = stream_of(damaged=frozenset({20, 21}), alike=5)
+    source, _, counted = features(tmp_path / "pipes", ROOM, stream=stream)
+    found = bits(source)
+    assert sorted(p for epoch, _, _, positions in found if epoch == 1 for p in positions) == [
+        number for number in range(COUNT) if number not in (20, 21)
+    ]
+    assert all(len(targets) == len(positions) for *_, targets, positions in found)
+    assert set(counted.seen.values()) == {1}
