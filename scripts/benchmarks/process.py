@@ -1,4 +1,4 @@
-"""What do jobs gain by keeping freed memory and by letting threads turn for a moment, alone and beside other work?
+"""What do jobs gain by keeping freed memory and by letting threads spin for a moment, alone and beside other work?
 
 The same jobs in environments that say otherwise, which a job obeys (`finetune.job.process`).
 """
@@ -21,7 +21,7 @@ _DEFAULTS = {"GLIBC_TUNABLES": "", "GOMP_SPINCOUNT": "300000"}
 _OTHERWISE: Mapping[str, Mapping[str, str]] = {
     "memory handed back": {"GLIBC_TUNABLES": ""},
     "threads sleep at once": {"OMP_WAIT_POLICY": "PASSIVE"},
-    "threads turn for milliseconds": {"GOMP_SPINCOUNT": _DEFAULTS["GOMP_SPINCOUNT"]},
+    "threads spin for milliseconds": {"GOMP_SPINCOUNT": _DEFAULTS["GOMP_SPINCOUNT"]},
     "the libraries' defaults": _DEFAULTS,
 }
 

@@ -41,13 +41,13 @@ def test_what_the_user_tells_the_allocator_is_left(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("given", "turns"),
+    ("given", "spins"),
     [({}, "1000"), ({"GOMP_SPINCOUNT": "0"}, "0"), ({"OMP_WAIT_POLICY": "ACTIVE"}, None)],
 )
-def test_threads_turn_for_a_while_unless_the_user_says_how_they_wait(
-    given: dict[str, str], turns: str | None, monkeypatch: pytest.MonkeyPatch
+def test_threads_spin_for_a_while_unless_the_user_says_how_they_wait(
+    given: dict[str, str], spins: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     environment = dict(given)
     monkeypatch.setattr("finetune.job.process.os.environ", environment)
     let_threads_spin()
-    assert environment.get("GOMP_SPINCOUNT") == turns
+    assert environment.get("GOMP_SPINCOUNT") == spins

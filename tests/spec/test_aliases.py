@@ -147,9 +147,7 @@ def test_values_are_told_without_the_quotes_of_json() -> None:
 
 
 def test_what_is_ignored_is_told_with_the_reason() -> None:
-    assert spec_of(kv_store="dist_async").notes == (
-        "kv_store='dist_async' is ignored: devices and hosts always update together.",
-    )
+    assert spec_of(kv_store="dist_async").notes == ("kv_store='dist_async' is ignored: a job trains on one device.",)
 
 
 @pytest.mark.parametrize(

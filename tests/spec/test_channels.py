@@ -54,7 +54,7 @@ def test_a_content_type_loses_its_parameters(given: str, bare: str | None) -> No
 def test_what_clients_add_for_code_is_ignored_and_told() -> None:
     checked = check_channels({"train": Request(), "code": Request()}, parse_hyperparameters({}))
     assert checked.by_purpose.keys() == {"train"}
-    assert checked.notes == ("Channel 'code' is ignored: this image runs no code of a user.",)
+    assert checked.notes == ("Channel 'code' is ignored: the job of this image runs no code of a user.",)
 
 
 @pytest.mark.parametrize(

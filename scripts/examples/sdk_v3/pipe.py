@@ -3,9 +3,10 @@
     scripts/example sdk_v3/pipe --image IMAGE --role ROLE --channel train=s3://bucket/shards/ --output s3://bucket/jobs
 
 The objects under the prefix may be tar shards, RecordIO, TFRecord, JSON Lines or CSV; the job sees which from their
-first bytes. Classes and number of records are found out by a first pass, which `--hyperparameter class_names=cat,dog`
-and `--hyperparameter num_training_samples=100000` save. Local mode has no Pipe mode: it copies all files first, and
-says nothing; `scripts/run-local --input-mode Pipe` has.
+first bytes, and takes records for pictures: texts need `--hyperparameter task=text-classification`. Classes and
+number of records are found out by a first pass, which `--hyperparameter class_names=cat,dog` and `--hyperparameter
+num_training_samples=100000` save. Local mode has no Pipe mode: it copies all files first, and says nothing;
+`scripts/run-local --input-mode Pipe` has.
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # of malloc.h
 _LARGEST_BLOCK = 2**30
 _KEPT = 2**31 - 1
-_TURNS = "1000"
+_SPINS = "1000"
 _ALLOCATOR = ("GLIBC_TUNABLES", "MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_")
 _WAITING = ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")
 
@@ -23,9 +23,9 @@ _WAITING = ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")
 def let_threads_spin() -> None:
     """Let threads that compute wait for each other as it pays here, unless the environment says how they wait."""
     if not any(name in os.environ for name in _WAITING):
-        # Some 20 us of turns, then sleep: long enough from one operation to the next, and beside other work, such as
-        # threads that decode, a wait loses no more than that. By default they turn for milliseconds.
-        os.environ["GOMP_SPINCOUNT"] = _TURNS
+        # Spin for some 20 us, then sleep: long enough from one operation to the next, and beside other work, such as
+        # threads that decode, a wait loses no more than that. By default they spin for milliseconds.
+        os.environ["GOMP_SPINCOUNT"] = _SPINS
 
 
 def keep_freed_memory() -> bool:

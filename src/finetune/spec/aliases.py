@@ -39,7 +39,7 @@ _RENAMED = (
     renamed("model_name_or_path", HUGGING_FACE, "model_name"),
     renamed("num_train_epochs", HUGGING_FACE, "epochs"),
     renamed("train_batch_size", HUGGING_FACE, "batch_size"),
-    renamed("per_device_train_batch_size", HUGGING_FACE, "batch_size", "which is that of all devices together"),
+    renamed("per_device_train_batch_size", HUGGING_FACE, "batch_size", "since a job has one device"),
     renamed("warmup_ratio", HUGGING_FACE, "warmup_fraction"),
     renamed("max_seq_length", HUGGING_FACE, "max_length"),
     renamed("max_grad_norm", HUGGING_FACE, "gradient_clip_norm"),
@@ -133,7 +133,7 @@ _BEST = "the best epoch is the one of the highest validation accuracy, and early
 
 _IGNORED = (
     ignored("resize", MXNET, "images are resized as the network's weights expect it; see image_size"),
-    ignored("kv_store", MXNET, "devices and hosts always update together"),
+    ignored("kv_store", MXNET, "a job trains on one device"),
     ignored(
         "checkpoint_frequency", MXNET, "checkpoints follow checkpoint_interval_seconds and are no part of the model"
     ),
@@ -157,7 +157,11 @@ _IGNORED = (
         ignored(name, HUGGING_FACE, _LOGGED)
         for name in ("logging_steps", "logging_strategy", "logging_dir", "report_to")
     ),
-    ignored("save_strategy", HUGGING_FACE, "checkpoints are written at the end of every epoch in any case"),
+    ignored(
+        "save_strategy",
+        HUGGING_FACE,
+        "checkpoints follow checkpoint_interval_seconds and checkpoint_interval_steps, and the ends of epochs",
+    ),
     *(ignored(name, HUGGING_FACE, "training and evaluation follow from strategy") for name in ("do_train", "do_eval")),
     *(ignored(name, HUGGING_FACE, "the platform has one folder for it") for name in ("output_dir", "model_dir")),
 )

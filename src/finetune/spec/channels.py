@@ -124,7 +124,9 @@ def check_channels(requested: Mapping[str, ChannelRequest], spec: JobSpec) -> Ch
     if faults:
         raise UserError(message_of(faults))
     notes = (
-        f"Channel {name!r} is ignored: this image runs no code of a user." for name in requested if name not in names
+        f"Channel {name!r} is ignored: the job of this image runs no code of a user."
+        for name in requested
+        if name not in names
     )
     return Channels(by_purpose, tuple(notes))
 

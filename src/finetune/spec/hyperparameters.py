@@ -107,7 +107,7 @@ class ModelKnobs(Section):
         "else one for the task.",
     )
     reinitialize_top_layer: Literal["auto", "true", "false"] = Field(
-        "auto", description="Whether the head is new; auto keeps a head that knows the same classes."
+        "auto", description="Whether the head is new; auto keeps one of the same classes, or of as many without names."
     )
     dropout: float | None = Field(
         None, ge=0, lt=1, description="Dropout before the head while it learns; by default the network's own."
@@ -136,7 +136,7 @@ class OptimisationKnobs(Section):
     """Optimisation: how the layers learn."""
 
     epochs: int = Field(10, ge=1, le=100_000, description="Passes over the training data.")
-    batch_size: int = Field(32, ge=1, le=65_536, description="Records per batch, over all devices together.")
+    batch_size: int = Field(32, ge=1, le=65_536, description="Records per batch.")
     learning_rate: float | None = Field(
         None, gt=0, le=10, description="Highest learning rate; by default what suits strategy and optimizer."
     )
@@ -188,14 +188,15 @@ class RunKnobs(Section):
 
     seed: int = Field(0, ge=0, lt=2**32, description="What all randomness is derived from.")
     precision: Precision = Field(
-        "auto", description="Arithmetic of the network: auto takes bf16 where the hardware gains from it, else fp32."
+        "auto",
+        description="Arithmetic of the network: auto takes bf16 where GPU or CPU multiply in it, fp16 on older GPUs, else fp32.",
     )
     workers: int | None = Field(
         None,
         ge=0,
         le=1024,
         description="Threads that prepare batches; by default as many as it takes for no batch to be late, up to the "
-        "number of cores. Changes no result.",
+        "number of cores, 16 at most. Changes no result.",
     )
     compile: bool = Field(
         False,
@@ -253,7 +254,7 @@ class FeatureKnobs(Section):
         ge=0,
         alias="cache_size_gb",
         description="Most gigabytes of features, or of decoded pictures, that are kept; the rest is computed or "
-        "decoded again. By default as much as fits into half of the free memory, or of the free disk. Changes no "
+        "decoded again. By default as much as fits into half of the free memory, then of the free disk. Changes no "
         "result.",
     )
 
@@ -271,7 +272,7 @@ class ObserveKnobs(Section):
     )
     target_precision: float | None = Field(
         None, gt=0, lt=1, description="For two classes or multi_label: least precision that decisions must reach on "
-        "validation, from which their thresholds follow."
+        "validation, of the second of two classes or of each label, from which their thresholds follow."
     )  # fmt: skip
     target_recall: float | None = Field(
         None, gt=0, lt=1, description="For two classes or multi_label: least recall likewise, instead of a precision."
