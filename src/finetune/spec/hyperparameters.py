@@ -189,8 +189,8 @@ class RunKnobs(Section):
     seed: int = Field(0, ge=0, lt=2**32, description="What all randomness is derived from.")
     precision: Precision = Field(
         "auto",
-        description="Arithmetic of the network: auto takes bf16 where GPU or CPU multiply in it, fp16 on older GPUs, else "
-        "fp32.",
+        description="Arithmetic of the network: auto takes bf16 where GPU or CPU multiply in it, fp16 on older "
+        "GPUs, else fp32.",
     )
     workers: int | None = Field(
         None,
