@@ -121,7 +121,17 @@ def test_other_data_and_another_network_are_refused(zygote: Zygote, tmp_path: Pa
     text_job(tmp_path / "other", "partial")
     (tmp_path / "job" / "bert").rename(tmp_path / "job" / "earlier")
     write_other_network(tmp_path / "job" / "bert")
-    assert "the frozen weights differ" in refused(zygote, job, tmp_path / "two")
+    failure = refused(zygote, job, tmp_path / "two")
+    assert "the frozen weights differ" in failure
+    assert "the given weights differ" in failure
+
+
+def test_another_network_is_refused_where_all_of_it_learns(zygote: Zygote, tmp_path: Path) -> None:
+    job = text_job(tmp_path / "job", "full")
+    finished(zygote, job, tmp_path / "one")
+    (tmp_path / "job" / "bert").rename(tmp_path / "job" / "earlier")
+    write_other_network(tmp_path / "job" / "bert")
+    assert "the given weights differ" in refused(zygote, job, tmp_path / "two")
 
 
 def write_other_network(folder: Path) -> None:

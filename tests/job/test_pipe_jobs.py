@@ -225,6 +225,16 @@ def test_a_class_that_nobody_announced(tmp_path: Path) -> None:
     assert "has the class 'red', which nobody announced" in job.failure
 
 
+def test_why_no_record_of_a_stream_can_be_understood(tmp_path: Path) -> None:
+    (tmp_path / "train").mkdir()
+    rows = (json.dumps({"text": "cat", "label": ["a", "b"]}) for _ in range(4))
+    (tmp_path / "train" / "0.jsonl").write_text("\n".join(rows))
+    channel = Channel("train", tmp_path / "train", content_type="application/jsonlines", pipe=PipeSource())
+    job = train_from_pipes(tmp_path, (channel, Channel("model", write_folder(tmp_path / "bert", "bert"))), {})
+    assert job.exit_code == 1
+    assert job.failure.startswith("channel 'train': no record can be understood: record 0 (from 0) the label is a list;")
+
+
 def test_a_stream_that_is_cut_off(tmp_path: Path) -> None:
     channel = image_records(tmp_path / "train", 4)
     part = tmp_path / "train" / "part-1.rec"

@@ -67,7 +67,9 @@ def choose_columns(columns: Sequence[str], spec: DataSpec, where: str) -> Column
     Raises:
         UserError: a named column is not there or is there twice, or none has a usual name.
     """
-    label = _there("label_column", spec.label_column or _usual(LABEL_COLUMNS, columns), columns, where)
+    texts = {spec.text_column, spec.text_pair_column}
+    others = [name for name in columns if name not in texts]
+    label = _there("label_column", spec.label_column or _usual(LABEL_COLUMNS, others), columns, where)
     if label is None:
         raise UserError(
             f"{where}: no column has a usual name of a label ({', '.join(LABEL_COLUMNS)}); set label_column to one of: "

@@ -161,7 +161,7 @@ def _check_size(width: int, height: int) -> None:
 
 def _jpeg_pixels(content: bytes, image: ImageFile.ImageFile) -> Tensor | None:
     """Decode plain JPEG; `None` where it is none, or damaged: then Pillow has the last word."""
-    if image.format not in ("JPEG", "MPO") or image.mode not in ("RGB", "L"):
+    if image.format not in ("JPEG", "MPO") or image.mode not in ("RGB", "L") or "progressive" in image.info:
         return None
     try:
         # bytearray: torch warns of a buffer that it could not write to.

@@ -35,6 +35,8 @@ def label_name(value: object) -> str | None:
     if not isinstance(value, str):
         raise ValueError(f"the label is neither a text nor a number but {_kind(value)}")
     name = unicodedata.normalize("NFC", value.strip())
+    if any("\ud800" <= character <= "\udfff" for character in name):
+        raise ValueError("the label holds half of a surrogate pair")
     if _WHOLE_NUMBER.fullmatch(name):
         return str(int(name.partition(".")[0]))
     return name or None

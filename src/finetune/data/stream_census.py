@@ -22,11 +22,13 @@ class Census:
         records: in one epoch, for training.
         classes: of these, records of each class, by label as it came; 0 for a class that is held out only.
         held_out: further records, for validation.
+        fault: why the first record that cannot be understood cannot be.
     """
 
     records: int
     classes: dict[str, int]
     held_out: int = 0
+    fault: str = ""
 
 
 def take_census(source: RecordSource, split: StreamSplit | None = None) -> Census:
@@ -43,6 +45,7 @@ def take_census(source: RecordSource, split: StreamSplit | None = None) -> Censu
     began = time.monotonic()
     classes: Counter[str] = Counter()
     records = held_out = 0
+    fault = ""
     with closing(source.read_next()) as stream:
         for record in stream:
             is_held_out = split is not None and split.holds_out(record)
@@ -50,7 +53,8 @@ def take_census(source: RecordSource, split: StreamSplit | None = None) -> Censu
             records += not is_held_out
             try:
                 labels = record.decode().labels
-            except ValueError:
+            except ValueError as error:
+                fault = fault or f"record {records + held_out - 1} (from 0) {error}"
                 continue
             classes.update(dict.fromkeys(labels, int(not is_held_out)))
     _log.info(
@@ -61,4 +65,4 @@ def take_census(source: RecordSource, split: StreamSplit | None = None) -> Censu
         records + held_out,
         len(classes),
     )
-    return Census(records, dict(classes), held_out)
+    return Census(records, dict(classes), held_out, fault)

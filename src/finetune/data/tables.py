@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
@@ -12,6 +13,9 @@ from typing import NamedTuple, Protocol
 from finetune.data.delimited import Rows, read_delimited
 from finetune.data.text_lines import text_lines
 from finetune.errors import DataError
+
+_LOOKED_AT = 1000
+"""Lines of JSON Lines that tell the columns: an object may lack some."""
 
 HeaderTest = Callable[[Sequence[str]], bool]
 
@@ -107,8 +111,8 @@ class JsonLinesTable:
         """Look for the first line that holds an object with names."""
         self._file = file
         with closing(self._objects()) as objects:
-            first = next((value for _, value in objects if isinstance(value, dict) and value), {})
-        self.columns = tuple(first)
+            known = (value for _, value in itertools.islice(objects, _LOOKED_AT) if isinstance(value, dict))
+            self.columns = tuple(dict.fromkeys(name for value in known for name in value))
 
     def rows(self, chosen: Sequence[str]) -> Iterator[Row]:
         """Give the values as JSON has them; None where an object lacks one."""
@@ -158,7 +162,7 @@ class ParquetTable:
                     for cells in zip(*values, strict=True):
                         number += 1
                         yield Row(number, cells)
-        except (pyarrow.ArrowException, UnicodeDecodeError, OSError) as error:
+        except (pyarrow.ArrowException, ValueError, OverflowError, LookupError, OSError) as error:
             raise DataError(
                 f"{self._file.where} cannot be read as Parquet beyond row {number}: {_first_line(error)}"
             ) from error

@@ -9,6 +9,7 @@ from finetune.errors import UserError
 from finetune.evaluation.decision import Decision, Target, decide, reached
 from finetune.job.inputs import Inputs
 from finetune.job.results import Evaluated
+from finetune.models.sources import Source
 from finetune.spec.job_spec import ObserveSpec
 
 logger = logging.getLogger(__name__)
@@ -40,6 +41,15 @@ def check_target(inputs: Inputs, spec: ObserveSpec) -> None:
         raise UserError(
             f"{name} needs validation records: give a channel 'validation', or validation_fraction above 0."
         )
+
+
+def given_thresholds(source: Source, labels: tuple[str, ...]) -> Decision | None:
+    """Thresholds that an earlier job found for the network that is evaluated as it is; `None` where it has none."""
+    given = source.artifact.get("thresholds")
+    if not isinstance(given, list) or len(given) != len(labels) or source.artifact.get("labels") != list(labels):
+        return None
+    limits = tuple(one for one in given if isinstance(one, float) and 0 < one < 1)
+    return Decision(limits, ()) if len(limits) == len(labels) else None
 
 
 def decide_on(

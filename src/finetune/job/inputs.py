@@ -11,6 +11,7 @@ from finetune.data.labels import LabelMap, Origin, check_known, label_map_of
 from finetune.data.open_channel import ChannelSource, open_channel
 from finetune.data.record import Reader
 from finetune.data.split import stratified_split
+from finetune.errors import DataError
 from finetune.job.request import Request
 from finetune.job.streams import StreamPart
 from finetune.spec.job_spec import DataSpec, JobSpec, Task
@@ -105,6 +106,7 @@ def hold_together(readers: Mapping[str, Reader], spec: JobSpec, before: Beforeha
     )
     for reader in readers.values():
         check_known(reader, labels, before.origin)
+    _check_texts(readers)
     expected = spec.data.num_training_samples
     if expected is not None and "train" in readers and len(readers["train"]) != expected:
         logger.warning(
@@ -121,6 +123,23 @@ def hold_together(readers: Mapping[str, Reader], spec: JobSpec, before: Beforeha
         parts["validation"] = Part(readers["train"], halves.validation)
     train, validation, test = (parts.get(name) for name in _PURPOSES)
     return Inputs(before.task, labels, train, validation, test, splits or before.splits, before.streams)
+
+
+def _check_texts(readers: Mapping[str, Reader]) -> None:
+    """Make sure that all channels have one text to a record, or all two.
+
+    Raises:
+        DataError: they differ.
+    """
+    counts = {
+        name: len(reader.read(0).content) for name, reader in readers.items() if reader.task == "text-classification"
+    }
+    if len(set(counts.values())) > 1:
+        told = ", ".join(f"{name!r} has {count}" for name, count in counts.items())
+        raise DataError(
+            f"The channels differ in texts to a record: {told}. Give all of them the same columns, or set text_column"
+            " and text_pair_column."
+        )
 
 
 def class_counts(part: Part, labels: LabelMap) -> dict[str, int]:

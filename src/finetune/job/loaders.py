@@ -141,7 +141,7 @@ def build_loaders(inputs: Inputs, backbone: Backbone, spec: JobSpec, device: tor
         train=source("train", inputs.train, training=training),
         validation=source("validation", inputs.validation, training=False),
         test=source("test", inputs.test, training=False),
-        probe=batches(probed and Part(probed.reader, probed.indices[:PROBE_RECORDS]), training=False),
+        probe=batches(probed, training=False),
         bad_records=bad,
         rebatch=rebatch,
     )

@@ -10,9 +10,10 @@ from pathlib import Path
 import torch
 
 from finetune.contract.interruption import Interruption
+from finetune.data.channel_files import some_of
 from finetune.data.labels import LabelMap, Origin, label_map_of
 from finetune.data.record import Reader
-from finetune.errors import DataError
+from finetune.errors import DataError, UserError
 from finetune.evaluation.predict import Pass, Predictions, predict
 from finetune.job.announce import describe_plan
 from finetune.job.classes import announced_classes, as_announced
@@ -28,13 +29,16 @@ from finetune.job.process import keep_freed_memory
 from finetune.job.request import Request
 from finetune.job.streams import StreamPart, announced, open_streams, task_of
 from finetune.job.warm_pool import WarmPool
-from finetune.models.backbone import Backbone
+from finetune.models.backbone import Backbone, ImageInput
 from finetune.models.load import ModelRequest, Source, classes_of, load_backbone, locate
 from finetune.spec.job_spec import JobSpec, Task
 from finetune.strategies.plan import Plan
 from finetune.strategies.presets import Network, make_plan
 from finetune.training.feeds import Feed
-from finetune.training.precision import Numerics, choose_numerics
+from finetune.training.precision import Numerics, choose_numerics, has_unseeing_columns, suited_to
+
+_SMALL = 64
+"""Sides of pictures, in pixels, up to which maps may be one pixel wide before the last stride."""
 
 logger = logging.getLogger(__name__)
 
@@ -95,6 +99,7 @@ def prepare(request: Request, interruption: Interruption, scratch: Path) -> Prep
     inputs = gather(request, readers, task, LabelMap(known, spec.data.multi_label) if known else None, interruption)
     check_target(inputs, spec.observe)
     backbone = load_backbone(replace(wanted, labels=inputs.labels.names), source)
+    numerics = suited_to(numerics, backbone.module, spec.run.precision, lambda: _sees_only_padding(backbone))
     place(backbone, numerics)
     names = tuple(group.name for group in backbone.layer_groups())
     network = Network(names, inputs.task, new_head=not backbone.weights.kept_head)
@@ -118,8 +123,15 @@ def gather(
     spec = request.spec
     streams = open_streams(request, task, interruption.__bool__)
     origin: Origin = "network" if known is not None else "records"
-    if known is None and (known := announced_classes(request)) is not None:
-        readers, origin = as_announced(readers, known), "announced"
+    named = announced_classes(request)
+    if known is None and named is not None:
+        known, origin = named, "announced"
+    if known is not None and named is not None and streams and named.names != known.names:
+        raise UserError(
+            f"class_names and the channel 'labels' name {some_of(named.names)}, but the network has"
+            f" {some_of(known.names)}: name its classes in its order."
+        )
+    readers = as_announced(readers, named or known)
     splits = "train" in streams and spec.data.validation_fraction > 0 and "validation" not in {*streams, *readers}
     labels, parts = known, dict[str, StreamPart]()
     if "train" in streams or not readers:
@@ -150,6 +162,14 @@ def locate_network(request: Request, task: Task, scratch: Path) -> tuple[ModelRe
         trained=spec.strategy.name != "evaluate",
     )
     return wanted, locate(wanted)
+
+
+def _sees_only_padding(backbone: Backbone) -> bool:
+    expects = backbone.expects
+    if not isinstance(expects, ImageInput) or expects.size > _SMALL:
+        return False
+    pixels = torch.zeros(2, 3, expects.size, expects.size, dtype=torch.uint8)
+    return has_unseeing_columns(backbone.module, lambda: backbone.forward({"pixels": pixels}))
 
 
 def place(backbone: Backbone, numerics: Numerics) -> None:

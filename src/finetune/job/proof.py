@@ -11,11 +11,14 @@ from collections.abc import Generator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 
+import numpy as np
+
 from finetune.artifact.export import ArtifactContents, export
 from finetune.artifact.verify import Sample, tolerance_on, verify
 from finetune.data.batches import Batch, Batches
 from finetune.data.kept_records import KeptRecords
 from finetune.data.record import Record
+from finetune.errors import DivergedError
 from finetune.evaluation.decision import Decision
 from finetune.evaluation.predict import Pass, Predictions, predict
 from finetune.job.loaders import PROBE_RECORDS
@@ -56,6 +59,8 @@ def export_proven(
             difference,
             tolerance,
         )
+    else:
+        logger.warning("The exported artifact is not proven: there is no record that can be read.")
 
 
 def _of_evaluation(job: Prepared, evaluated: Evaluated) -> list[Sample]:
@@ -94,14 +99,25 @@ class _OneByOne:
     batches: Batches
 
     def iterate(self, epoch: int, first: int = 0) -> Generator[Batch, None, None]:
-        """Yield a batch for each record from number `first` on."""
-        yield from self.batches.prepare([[at] for at in range(first, len(self.batches.dataset))], epoch)
+        """Yield a batch for each record from number `first` on, until there are enough that can be decoded."""
+        good, count = 0, len(self.batches.dataset)
+        for start in range(first, count, PROBE_RECORDS):
+            for batch in self.batches.prepare([[at] for at in range(start, min(start + PROBE_RECORDS, count))], epoch):
+                good += len(batch.targets)
+                yield batch
+            if good >= PROBE_RECORDS:
+                return
 
 
 def _in_float32(job: Prepared, batches: Batches) -> Predictions:
     predictions = predict(job.backbone, _OneByOne(batches), Pass(job.numerics.device, nullcontext, lambda: False))
     if predictions is None:
         raise RuntimeError("a pass that nobody interrupts was interrupted")
+    if not np.isfinite(predictions.probabilities).all():
+        raise DivergedError(
+            "In float32, in which the artifact computes, the network's answers are not finite numbers: weights have"
+            " become infinite. Lower learning_rate, or set gradient_clip_norm=1 or precision=fp32."
+        )
     return predictions
 
 

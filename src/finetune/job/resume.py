@@ -139,6 +139,8 @@ def specification_of(
         "network": backbone.name,
         "precision": numerics.name,  # what `auto` came to
         "frozen weights": digest_of_frozen(backbone, plan.ever_trainable),
+        # Those of layers that learn are in the checkpoint, and yet another network is another request.
+        "given weights": digest_of_frozen(backbone, ()),
     }
     return Specification.of(fields)
 
@@ -159,7 +161,7 @@ def digest_of_frozen(backbone: Backbone, learning: Iterable[str]) -> str:
     digest = hashlib.blake2b(digest_size=16)
     for name in sorted(frozen & tensors.keys()):
         digest.update(name.encode())
-        digest.update(tensors[name].detach().cpu().contiguous().view(-1).numpy().tobytes())
+        digest.update(tensors[name].detach().cpu().contiguous().view(-1).numpy())
     return digest.hexdigest()
 
 
@@ -223,6 +225,6 @@ def _compare(found: LoadedCheckpoint, ours: Specification) -> None:
 
 def _difference(name: str, theirs: Specification, ours: Specification) -> str:
     before, now = theirs.fields.get(name), ours.fields.get(name)
-    if name in {"records", "classes", "frozen weights"}:
+    if name in {"records", "classes", "frozen weights", "given weights"}:
         return f"the {name} differ"
     return f"{name} was {before!s:.80}, is {now!s:.80}"

@@ -16,7 +16,7 @@ from finetune.errors import DivergedError, PlatformError, UserError
 from finetune.evaluation.predict import Pass
 from finetune.job.account import Account, AccountBook, Meter
 from finetune.job.announce import LogObserver
-from finetune.job.deciding import decide_on, target_of
+from finetune.job.deciding import decide_on, given_thresholds, target_of
 from finetune.job.drift import StartingPoint
 from finetune.job.forgetting import forgetting
 from finetune.job.learning import Companions, build_training
@@ -193,7 +193,9 @@ def conclude(job: Prepared, trained: Trained) -> None:
     metrics["interruptions"] = dict(trained.account.as_json())
     logger.info("%s", final_line(parts) or "Nothing was evaluated.")
     decision, told = decide_on(evaluated, job.inputs.labels.names, target_of(job.spec.observe))
-    if decision is not None:
+    if decision is None and job.spec.strategy.name == "evaluate":
+        decision = given_thresholds(job.given.source, job.inputs.labels.names)
+    elif decision is not None:
         metrics["decision"] = told
     if failure is not None:
         metrics["failure"] = str(failure)

@@ -14,6 +14,7 @@ from finetune.data.stream_source import RecordSource, StreamSource
 from finetune.data.stream_split import StreamShare, StreamSplit
 from finetune.data.streams.codec import StreamLayout
 from finetune.data.streams.named_fields import Wanted
+from finetune.errors import DataError
 from finetune.job.request import Request
 from finetune.spec.job_spec import JobSpec, Task
 from finetune.spec.stream_types import TEXT_FORMS
@@ -127,6 +128,8 @@ def _counts(spec: JobSpec) -> bool:
 
 
 def _labels(census: Census, source: StreamSource, spec: JobSpec) -> LabelMap:
+    if not census.classes and census.fault:
+        raise DataError(f"channel {source.channel!r}: no record can be understood: {census.fault}")
     seen = [Record(f"a record of class {name}", b"", (name,)) for name in census.classes]
     reader = KeptRecords(source.channel, source.task, seen)
     return label_map_of(reader, multi_label=spec.data.multi_label, num_classes=spec.data.num_classes)

@@ -104,6 +104,10 @@ def _tokenizer(opened: OpenedFolder) -> PreTrainedTokenizerBase:
 
 def _max_length(asked: int | None, tokenizer: PreTrainedTokenizerBase, opened: OpenedFolder) -> int:
     limit = _longest(opened)
+    earlier = opened.source.artifact.get("preprocessing")
+    known = earlier.get("max_length") if isinstance(earlier, Mapping) else None
+    if asked is None and isinstance(known, int) and 0 < known <= (limit or known):
+        return known
     if asked is None:
         return min(_DEFAULT_MAX_LENGTH, tokenizer.model_max_length, limit or _DEFAULT_MAX_LENGTH)
     if limit is not None and asked > limit:

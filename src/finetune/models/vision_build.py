@@ -57,7 +57,7 @@ def build_vision(request: ModelRequest, source: Source) -> TorchvisionBackbone:
 
 
 def _name(request: ModelRequest, source: Source, state: StateDict | None) -> str:
-    asked = request.spec.name
+    asked = None if (request.spec.name or "").startswith(("/", "./")) else request.spec.name
     if source.kind == "torchvision artifact" and asked not in (None, source.name):
         raise UserError(
             f"model_name={asked!r}, but the {source.place} holds a {source.name}: leave model_name away,"

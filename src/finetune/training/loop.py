@@ -13,7 +13,7 @@ from torch import Tensor
 
 from finetune.data.batches import Batch
 from finetune.data.record import Stopped
-from finetune.errors import DivergedError
+from finetune.errors import DataError, DivergedError
 from finetune.strategies.freezing import apply_trainable
 from finetune.strategies.plan import Phase, Plan
 from finetune.training.feeds import Feeds
@@ -170,6 +170,12 @@ def _train_epoch(training: Training, state: TrainingState, observer: Observer, c
 
 def _close_epoch(training: Training, state: TrainingState, observer: Observer, metrics: Row) -> None:
     progress = state.progress
+    if progress.step_in_epoch and not state.totals.records:
+        raise DataError(
+            f"Nothing was learnt from in epoch {progress.epoch + 1}: no training record can be read, or each stands"
+            " alone in its batch, of which batch normalisation learns nothing. Add records, or mend those that the"
+            " warnings name."
+        )
     row = {f"train:{name}": value for name, value in state.totals.means().items()} | metrics
     if not math.isfinite(row["train:loss"]):
         state.history.rows.append(row)

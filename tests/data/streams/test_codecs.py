@@ -157,3 +157,19 @@ def test_a_table_whose_columns_cannot_be_told() -> None:
 def test_a_text_where_a_picture_is_due_asks_for_the_task() -> None:
     with pytest.raises(ValueError, match="has no picture, but a text in 'text'; set task=text-classification"):
         decode(tfrecord(example({"text": b"one", "label": 0})), form="tfrecord")
+
+
+def test_a_text_may_be_as_long_as_in_files() -> None:
+    (found,) = decode(b'a,"' + b"cat " * 50_000 + b'"\n', TEXT, "csv")
+    assert found.labels == ("a",)
+
+
+def test_lines_that_end_otherwise_are_damage_with_its_place() -> None:
+    with pytest.raises(DamagedStream, match="new-line character"):
+        decode(b"label,text\ra,cat\rb,dog\r", TEXT, "csv")
+
+
+def test_an_object_that_is_nested_too_deeply_is_a_bad_record() -> None:
+    rows = b'{"label": "a", "text": "cat"}\n' + b'{"label": "a", "text": ' + b"[" * 200_000 + b"\n"
+    with pytest.raises(ValueError, match="nested too deeply"):
+        decode(rows, TEXT, "jsonl")

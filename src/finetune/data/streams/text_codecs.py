@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterator, Sequence
 
 from finetune.data.columns import Columns, choose_columns, choose_positions, is_header
-from finetune.data.delimited import CSV_DELIMITERS, TSV_DELIMITERS
+from finetune.data.delimited import CSV_DELIMITERS, TSV_DELIMITERS, long_fields
 from finetune.data.label_names import label_names
 from finetune.data.streams.lines import BYTE_ORDER_MARK, read_lines, read_rows
 from finetune.data.streams.named_fields import Decoded, Wanted
@@ -43,7 +43,10 @@ class JsonLinesCodec:
 
     def decode(self, sample: Sample) -> Decoded:
         """Label and texts."""
-        value = json.loads(bytes(sample[0]))
+        try:
+            value = json.loads(bytes(sample[0]))
+        except RecursionError as error:
+            raise ValueError("is not JSON (nested too deeply)") from error
         if not isinstance(value, dict) or self._columns is None:
             raise ValueError("is not a JSON object")
         labels = label_names(value.get(self._columns.label), multi_label=self._wanted.spec.multi_label)
@@ -52,7 +55,7 @@ class JsonLinesCodec:
     def _choose(self, text: bytes) -> Columns | None:
         try:
             value = json.loads(text)
-        except ValueError:
+        except (ValueError, RecursionError):
             return None
         return (
             choose_columns(tuple(value), self._wanted.spec, self._where) if isinstance(value, dict) and value else None
@@ -98,13 +101,15 @@ class DelimitedCodec:
         return Decoded(texts_of(texts), label_names(label, multi_label=self._wanted.spec.multi_label))
 
     def _look(self, row: bytes, window: Window) -> None:
+        delimiters = TSV_DELIMITERS if self._tabs else CSV_DELIMITERS
         try:
             text = row.decode("utf-8")
+            self._delimiter = next((one for one in delimiters if len(self._cells(text, one)) > 1), delimiters[-1])
+            first = [cell.strip() for cell in self._cells(text, self._delimiter)]
         except UnicodeDecodeError as error:
             raise DamagedStream(f"is not UTF-8 ({error.reason})", window.offset - len(row)) from error
-        delimiters = TSV_DELIMITERS if self._tabs else CSV_DELIMITERS
-        self._delimiter = next((one for one in delimiters if len(self._cells(text, one)) > 1), delimiters[-1])
-        first = [cell.strip() for cell in self._cells(text, self._delimiter)]
+        except ValueError as error:
+            raise DamagedStream(str(error), window.offset - len(row)) from error
         self._count = len(first)
         spec = self._wanted.spec
         if is_header(first, spec):
@@ -118,7 +123,8 @@ class DelimitedCodec:
         if self._tabs:
             return [_unquoted(cell) for cell in text.split(delimiter)]
         try:
-            return next(csv.reader([text], delimiter=delimiter, strict=True), [])
+            with long_fields():
+                return next(csv.reader([text], delimiter=delimiter, strict=True), [])
         except csv.Error as error:
             raise ValueError(f"is not quoted as CSV has to be ({error})") from error
 
@@ -137,7 +143,7 @@ def _objects(line: bytes) -> Iterator[bytes]:
     while text := text.lstrip(" \t\r\ufeff"):
         try:
             _, end = _DECODER.raw_decode(text)
-        except ValueError:
+        except (ValueError, RecursionError):
             end = len(text)
         yield text[:end].encode()
         text = text[end:]
