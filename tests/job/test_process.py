@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import resource
 import subprocess
 import sys
 
@@ -10,34 +9,37 @@ import pytest
 
 from finetune.job.process import let_threads_spin
 
-PAGE = resource.getpagesize()
-BLOCK = 64 * 2**20
-# Far more than glibc keeps by itself, asked for, filled and freed; tells how much of it the process still has.
-KEPT = f"""
+MIB = 2**20
+# Asked for, filled and freed; tells how much of it the process still has.
+KEPT = """
+import resource, sys
 from pathlib import Path
 from finetune.job.process import keep_freed_memory
-keep_freed_memory()
+block, alike = int(sys.argv[1]), sys.argv[2] == "True"
+keep_freed_memory(alike=alike)
 def resident():
-    return int(Path("/proc/self/statm").read_text().split()[1]) * {PAGE}
+    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
 before = resident()
-bytearray(b"x") * {BLOCK}
-print(resident() - before)
+bytearray(b"x") * block
+print((resident() - before) / block)
 """
 
 
-def kept(**environment: str) -> int:
-    """Bytes that a process keeps of those that it freed."""
-    command = [sys.executable, "-c", KEPT]
-    return int(subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout)
+def kept(block: int, *, alike: bool, **environment: str) -> float:
+    """Share that a process keeps of a block that it freed."""
+    command = [sys.executable, "-c", KEPT, str(block), str(alike)]
+    return float(subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout)
 
 
-def test_freed_memory_is_kept_for_what_comes_next() -> None:
-    assert kept() > 0.9 * BLOCK
+@pytest.mark.parametrize(("mib", "alike", "is_kept"), [(64, True, True), (24, False, True), (64, False, False)])
+def test_freed_memory_is_kept_where_it_leaves_no_gaps(mib: int, alike: bool, is_kept: bool) -> None:
+    share = kept(mib * MIB, alike=alike)
+    assert share > 0.9 if is_kept else share < 0.1
 
 
 @pytest.mark.parametrize("name", ["MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_"])
 def test_what_the_user_tells_the_allocator_is_left(name: str) -> None:
-    assert kept(**{name: "131072"}) < 0.1 * BLOCK
+    assert kept(64 * MIB, alike=True, **{name: "131072"}) < 0.1
 
 
 @pytest.mark.parametrize(

@@ -92,8 +92,7 @@ def prepare(request: Request, interruption: Interruption, scratch: Path) -> Prep
     if task is None:
         raise DataError("There is no channel with records: give a channel 'train'.")
     check_compiler(spec, task, device)
-    if task == "image-classification":
-        keep_freed_memory()
+    keep_freed_memory(alike=task == "image-classification")
     wanted, source = locate_network(request, task, scratch)
     known = classes_of(wanted, source) if spec.strategy.name == "evaluate" else None
     inputs = gather(request, readers, task, LabelMap(known, spec.data.multi_label) if known else None, interruption)

@@ -13,7 +13,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # of malloc.h
-_LARGEST_BLOCK = 2**30
+_ALIKE, _UNLIKE = 2**30, 2**25
+"""Largest block that is kept, by whether batches are all of one size."""
 _KEPT = 2**31 - 1
 _SPINS = "1000"
 _ALLOCATOR = ("GLIBC_TUNABLES", "MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_")
@@ -28,13 +29,15 @@ def let_threads_spin() -> None:
         os.environ["GOMP_SPINCOUNT"] = _SPINS
 
 
-def keep_freed_memory() -> bool:
-    """Let glibc keep up to 2 GiB of freed memory for what is asked for next, in blocks of up to 1 GiB.
+def keep_freed_memory(*, alike: bool) -> bool:
+    """Let glibc keep up to 2 GiB of freed memory for what is asked for next.
 
     Every step frees its activations and asks for as many again. By default glibc hands blocks as large as these back to
     the kernel, which has to fill every page with zeros when it comes again: a fifth of the time of a pass on a CPU.
 
-    For batches that are all alike. Blocks of ever other sizes, as texts need, leave gaps: a fifth more memory.
+    Args:
+        alike: whether batches are all of one size: large blocks of ever other sizes, as texts need, would leave gaps,
+            and the process would take a fifth more memory.
 
     Returns:
         whether there was a glibc that took it, and nothing in the environment that says otherwise.
@@ -42,7 +45,7 @@ def keep_freed_memory() -> bool:
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is None or any(name in os.environ for name in _ALLOCATOR):
         return False
-    return bool(mallopt(_MMAP_THRESHOLD, _LARGEST_BLOCK)) and bool(mallopt(_TRIM_THRESHOLD, _KEPT))
+    return bool(mallopt(_MMAP_THRESHOLD, _ALIKE if alike else _UNLIKE)) and bool(mallopt(_TRIM_THRESHOLD, _KEPT))
 
 
 @contextmanager
