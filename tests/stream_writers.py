@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import struct
+import threading
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 
 import google_crc32c
 
@@ -94,3 +98,16 @@ def protobuf_record(features: Mapping[str, bytes], labels: Mapping[str, bytes]) 
         for number, values in ((1, features), (2, labels))
         for name, content in values.items()
     )
+
+
+def fill(folder: Path, stream: bytes, epochs: int = 1) -> None:
+    """Make pipes, and write the same stream into each in turn."""
+    for epoch in range(epochs):
+        os.mkfifo(folder / f"train_{epoch}")
+
+    def work() -> None:
+        for epoch in range(epochs):
+            with contextlib.suppress(BrokenPipeError):
+                (folder / f"train_{epoch}").write_bytes(stream)
+
+    threading.Thread(target=work, daemon=True).start()

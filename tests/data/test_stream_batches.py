@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import random
 import struct
@@ -30,7 +29,7 @@ from finetune.data.streams.named_fields import Decoded, Wanted
 from finetune.data.transforms import ImageTransform
 from finetune.errors import DataError
 from finetune.spec.parse import parse_hyperparameters
-from stream_writers import recordio
+from stream_writers import fill, recordio
 
 NAMES = tuple(COLOURS)
 
@@ -38,19 +37,6 @@ NAMES = tuple(COLOURS)
 def record(number: int, content: bytes | None = None) -> bytes:
     content = encoded(picture(NAMES[number % 3], number)) if content is None else content
     return recordio(struct.pack("<IfQQ", 0, number % 3, number, 0) + content)
-
-
-def fill(folder: Path, stream: bytes, epochs: int = 1) -> None:
-    """Make pipes, and write the same stream into each in turn."""
-    for epoch in range(epochs):
-        os.mkfifo(folder / f"train_{epoch}")
-
-    def work() -> None:
-        for epoch in range(epochs):
-            with contextlib.suppress(BrokenPipeError):
-                (folder / f"train_{epoch}").write_bytes(stream)
-
-    threading.Thread(target=work, daemon=True).start()
 
 
 def batches(

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import struct
-import threading
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import closing
@@ -31,7 +29,7 @@ from finetune.features.storage import Place
 from finetune.features.stream import FeatureStream
 from finetune.models.backbone import Cut, Outputs
 from finetune.spec.parse import parse_hyperparameters
-from stream_writers import recordio
+from stream_writers import fill, recordio
 from tiny import SIDE, TinyBackbone
 
 NAMES = tuple(COLOURS)
@@ -53,15 +51,7 @@ def stream_of(*, damaged: frozenset[int] = frozenset(), alike: int = 0) -> bytes
 
 def batches(folder: Path, stream: bytes, epochs: int, *, augment: bool, allowed: int = 0) -> StreamBatches:
     folder.mkdir()
-    for epoch in range(epochs):
-        os.mkfifo(folder / f"train_{epoch}")
-
-    def write() -> None:
-        for epoch in range(epochs):
-            with contextlib.suppress(BrokenPipeError):
-                (folder / f"train_{epoch}").write_bytes(stream)
-
-    threading.Thread(target=write, daemon=True).start()
+    fill(folder, stream, epochs)
     place = PipePlace("train", folder, folder / "state", 10.0, lambda: False)
     wanted = Wanted("image-classification", parse_hyperparameters({}).data)
     source = StreamSource(place, StreamLayout("train", "recordio"), wanted)
