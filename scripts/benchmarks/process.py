@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 
 from benchmarks.picture_task import write_pictures
@@ -31,22 +31,19 @@ def measure(scale: Scale) -> None:
     begin("The process of a job", ("job", "as it is, s", *_OTHERWISE))
     with tempfile.TemporaryDirectory(prefix="benchmark-process-") as place:
         for work in _works(Path(place), scale):
-            for others in (0, 1):
-                _measure(work, others, scale.repeats)
+            _measure(work, "alone", scale.repeats)
+            with _busy():
+                _measure(work, "beside one busy process", scale.repeats)
     say(f"\nHow many times as long jobs take where it is otherwise; medians of {scale.repeats} by turns.")
 
 
-def _measure(work: Work, others: int, repeats: int) -> None:
+def _measure(work: Work, company: str, repeats: int) -> None:
     ours: list[float] = []
     otherwise: dict[str, list[float]] = {name: [] for name in _OTHERWISE}
-    with ExitStack() as stack:
-        for _ in range(others):
-            stack.enter_context(_busy())
-        for _ in range(repeats):
-            ours.append(work.run_ours().seconds)
-            for name, environment in _OTHERWISE.items():
-                otherwise[name].append(work.run_ours(environment).seconds)
-    company = "beside one busy process" if others else "alone"
+    for _ in range(repeats):
+        ours.append(work.run_ours().seconds)
+        for name, environment in _OTHERWISE.items():
+            otherwise[name].append(work.run_ours(environment).seconds)
     ratios = (times(seconds, ours) for seconds in otherwise.values())
     row((f"{work.name}, {work.records:,}, {company}", middle(ours), *ratios))
 

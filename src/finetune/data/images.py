@@ -160,7 +160,10 @@ def _check_size(width: int, height: int) -> None:
 
 
 def _jpeg_pixels(content: bytes, image: ImageFile.ImageFile) -> Tensor | None:
-    """Decode plain JPEG; `None` where it is none, or damaged: then Pillow has the last word."""
+    """Decode plain JPEG; `None` where it is none, or damaged: then Pillow has the last word.
+
+    Also where it is progressive: of one that ends early the two libraries make other pixels, without a word.
+    """
     if image.format not in ("JPEG", "MPO") or image.mode not in ("RGB", "L") or "progressive" in image.info:
         return None
     try:

@@ -37,8 +37,8 @@ _log = logging.getLogger(__name__)
 
 _KEPT = 16
 _Made = TypeVar("_Made")
-Make = Callable[[StreamRecord, Content, int], _Made]
-"""Makes something of a record, of its content, as it is varied in an epoch; called by several threads."""
+Make = Callable[[StreamRecord, Content], _Made]
+"""Makes something of a record, of its content; called by several threads."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,11 +101,6 @@ class StreamBatches:
         return self._data.count
 
     @property
-    def varies(self) -> bool:
-        """Whether examples are varied."""
-        return self._options.augment
-
-    @property
     def expected(self) -> int | None:
         """Batches of an epoch, where its records are counted."""
         return None if self._data.count is None else len(batch_bounds(self._data.count, self._options.batch_size))
@@ -138,7 +133,7 @@ class StreamBatches:
             DataError: the stream is damaged or empty, more records are bad than allowed, or a class is unknown.
             Stopped: the job was asked to stop.
         """
-        with closing(self.prepare(epoch, first, self.example)) as prepared:
+        with closing(self.prepare(epoch, first, partial(self.example, epoch))) as prepared:
             for one in prepared:
                 yield self.use(one, self.collate([example.made for example in one.good]))
         self.finish(epoch)
@@ -186,7 +181,7 @@ class StreamBatches:
             targets = targets.pin_memory()
         return Batch(inputs, targets, tuple(one.number for one in prepared.good))
 
-    def example(self, record: StreamRecord, content: Content, epoch: int) -> dict[str, Tensor]:
+    def example(self, epoch: int, record: StreamRecord, content: Content) -> dict[str, Tensor]:
         """What the network takes of a record, varied as in `epoch`."""
         return self._data.transform(content, self._randomness(epoch, record))
 
@@ -214,11 +209,9 @@ class StreamBatches:
         source, read = self._data.source, partial(self._groups, epoch, resumed=resumed)
         with closing(ReadAhead(partial(self._sharing.groups, source, read), source.stop)) as groups:
             if self.supply.size:
-                yield from self.supply.ahead(groups, partial(self._submit, epoch, make))
+                yield from self.supply.ahead(groups, partial(self._submit, make))
             else:
-                yield from self.supply.alone(
-                    groups, lambda group: Prepared(group, self._examples(group.records, epoch, make))
-                )
+                yield from self.supply.alone(groups, lambda group: Prepared(group, self._examples(make, group.records)))
 
     def _groups(self, epoch: int, *, resumed: bool) -> Generator[list[StreamRecord], None, None]:
         with closing(self._data.source.read_next()) as records:
@@ -227,22 +220,19 @@ class StreamBatches:
             rest = self.position.unused(ordered, self.channel) if resumed else ordered
             yield from grouped(rest, self._options.batch_size)
 
-    def _submit(self, epoch: int, make: Make[_Made], crew: Crew, group: Group) -> Future[Prepared[_Made]]:
+    def _submit(self, make: Make[_Made], crew: Crew, group: Group) -> Future[Prepared[_Made]]:
         """Cut a batch into a piece for each thread, so that the first one of an epoch is ready soon."""
         records = group.records
         size = max(1, -(-len(records) // crew.size))
         pieces = [
-            crew.submit(partial(self._examples, records[start : start + size], epoch, make))
+            crew.submit(partial(self._examples, make, records[start : start + size]))
             for start in range(0, len(records), size)
         ]
         # Calls begin in order: when this one does, its pieces are done or at work in other threads.
         return crew.submit(lambda: Prepared(group, [example for piece in pieces for example in piece.result()]))
 
-    def _examples(self, records: Sequence[StreamRecord], epoch: int, make: Make[_Made]) -> list[Example[_Made] | Bad]:
-        def made(record: StreamRecord, content: Content) -> _Made:
-            return make(record, content, epoch)
-
-        return [understood(record, self.key(record.number), self.channel, self.label_map, made) for record in records]
+    def _examples(self, make: Make[_Made], records: Sequence[StreamRecord]) -> list[Example[_Made] | Bad]:
+        return [understood(record, self.key(record.number), self.channel, self.label_map, make) for record in records]
 
     def without_augmentation(self) -> StreamBatches:
         """The same stream, at the same place, of examples that are not varied."""

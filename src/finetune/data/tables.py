@@ -103,12 +103,12 @@ class DelimitedTable:
 
 
 class JsonLinesTable:
-    """An object per line; the first one names the columns."""
+    """An object per line; the first ones name the columns."""
 
     has_names = True
 
     def __init__(self, file: TableFile) -> None:
-        """Look for the first line that holds an object with names."""
+        """Look for the names in the first lines that hold objects."""
         self._file = file
         with closing(self._objects()) as objects:
             known = (value for _, value in itertools.islice(objects, _LOOKED_AT) if isinstance(value, dict))

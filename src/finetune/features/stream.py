@@ -53,8 +53,7 @@ class FeatureStream:
         self._stream = stream
         self._run = run
         self._views = views
-        self._texts = bool(run.cut.padding)
-        self._storage = Storage(count * views, place, run.cut.padding, run.longest if self._texts else 1)
+        self._storage = Storage(count * views, place, run.cut.padding, run.longest if run.cut.padding else 1)
         self._entries: dict[Key, int] = {}
         records = run.chunk * (_CHUNKS_AHEAD if run.longest > 1 else 1)
         self._ahead = -(-records // stream.batch_size)
@@ -63,11 +62,6 @@ class FeatureStream:
     def channel(self) -> str:
         """Name of the channel."""
         return self._stream.channel
-
-    @property
-    def storage(self) -> Storage:
-        """What is kept."""
-        return self._storage
 
     def iterate(self, epoch: int, first: int = 0) -> Generator[Batch, None, None]:
         """Yield the batches of the next pipe; with `first`, after those that the stream's position counts as used.
@@ -78,10 +72,9 @@ class FeatureStream:
         """
         view = epoch % self._views
 
-        def make(record: StreamRecord, content: Content, _: int) -> Made:
+        def make(record: StreamRecord, content: Content) -> Made:
             key = _key(record.parts, view)
-            # As in data sets: with several views each is varied, a single one only where every epoch has its own.
-            return key, None if key in self._entries else self._stream.example(record, content, view)
+            return key, None if key in self._entries else self._stream.example(view, record, content)
 
         with closing(self._stream.prepare(epoch, first, make)) as prepared:
             for window in _windows(prepared, self._ahead):

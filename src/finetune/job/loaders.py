@@ -50,7 +50,7 @@ class Loaders:
     """Batches by purpose; `None` where there are no records for it.
 
     Attributes:
-        probe: a few records, to prove an artifact that no evaluation was finished for.
+        probe: records to prove an artifact by that no evaluation was finished for.
         bad_records: what had to be left out of which channel.
         rebatch: makes batches for evaluation of other records of the same kind.
     """

@@ -37,10 +37,10 @@ from finetune.strategies.presets import Network, make_plan
 from finetune.training.feeds import Feed
 from finetune.training.precision import Numerics, choose_numerics, has_unseeing_columns, suited_to
 
+logger = logging.getLogger(__name__)
+
 _SMALL = 64
 """Sides of pictures, in pixels, up to which maps may be one pixel wide before the last stride."""
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +130,7 @@ def gather(
             f"class_names and the channel 'labels' name {some_of(named.names)}, but the network has"
             f" {some_of(known.names)}: name its classes in its order."
         )
-    readers = as_announced(readers, named or known)
+    readers = as_announced(readers, named)
     splits = "train" in streams and spec.data.validation_fraction > 0 and "validation" not in {*streams, *readers}
     labels, parts = known, dict[str, StreamPart]()
     if "train" in streams or not readers:

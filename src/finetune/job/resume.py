@@ -6,6 +6,7 @@ import hashlib
 import logging
 import time
 from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Set as AbstractSet
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -119,8 +120,9 @@ def keeping(
 def specification_of(
     spec: JobSpec, inputs: Inputs, backbone: Backbone, plan: Plan, numerics: Numerics
 ) -> Specification:
-    """Everything that decides the bits of the result but the hardware: request, records, network, frozen weights."""
+    """Everything that decides the bits of the result but the hardware: request, records, network, weights."""
     fields: dict[str, object] = {}
+    frozen = frozen_names(backbone, plan.ever_trainable)
     for section in (spec.data, spec.optimisation, spec.run):
         fields |= asdict(section)
     fields |= {
@@ -138,9 +140,9 @@ def specification_of(
         "streams": {name: part.count for name, part in inputs.streams.items()},
         "network": backbone.name,
         "precision": numerics.name,  # what `auto` came to
-        "frozen weights": digest_of_frozen(backbone, plan.ever_trainable),
-        # Those of layers that learn are in the checkpoint, and yet another network is another request.
-        "given weights": digest_of_frozen(backbone, ()),
+        "frozen weights": _digest_of_weights(backbone, frozen),
+        # What these became is in the checkpoint, and yet another network is another request.
+        "given weights": _digest_of_weights(backbone, backbone.module.state_dict().keys() - frozen),
     }
     return Specification.of(fields)
 
@@ -156,10 +158,13 @@ def _digest_of_records(part: Part, task: Task) -> str:
 
 def digest_of_frozen(backbone: Backbone, learning: Iterable[str]) -> str:
     """Of all weights and statistics that belong only to groups outside `learning`."""
-    frozen = frozen_names(backbone, learning)
+    return _digest_of_weights(backbone, frozen_names(backbone, learning))
+
+
+def _digest_of_weights(backbone: Backbone, names: AbstractSet[str]) -> str:
     tensors = backbone.module.state_dict()
     digest = hashlib.blake2b(digest_size=16)
-    for name in sorted(frozen & tensors.keys()):
+    for name in sorted(tensors.keys() & names):
         digest.update(name.encode())
         digest.update(tensors[name].detach().cpu().contiguous().view(-1).numpy())
     return digest.hexdigest()
