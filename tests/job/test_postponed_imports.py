@@ -7,8 +7,11 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+
+from models.tiny_transformers import PICTURE_TYPES, TEXT_TYPES, write_folder
 
 BEGIN = """
 import sys
@@ -30,7 +33,8 @@ def said(code: str) -> str:
 
 
 def test_what_a_job_of_pictures_imports_and_a_step_of_an_optimizer_do_not_bring_it() -> None:
-    assert said("print(*(name for name in ('sympy', 'torch._dynamo.eval_frame') if name in sys.modules))") == ""
+    never = ("sympy", "torch._dynamo.eval_frame", "torch._refs", "torch._decomp.decompositions")
+    assert said(f"print(*(name for name in {never} if name in sys.modules))") == ""
 
 
 @pytest.mark.slow
@@ -48,6 +52,60 @@ assert torchvision.ops.roi_align(torch.ones(1, 1, 4, 4), torch.tensor([[0.0, 0, 
 print(len(torch._dynamo.utils.counters["frames"]))
 """
     assert int(said(code)) > 0
+
+
+@pytest.mark.slow
+def test_networks_are_built_on_no_device_as_with_what_is_postponed() -> None:
+    code = """
+from finetune.models.fitting import recognise, vision_names
+from finetune.models.vision_families import family_of
+from torchvision.models import get_model
+one_each = list({family_of(name): name for name in sorted(vision_names(), reverse=True)}.values())
+print(len(one_each))
+for name in one_each:
+    if family_of(name) != "regnet":
+        with torch.device("meta"):
+            network = get_model(name, weights=None)
+        assert name in recognise(network.state_dict(), [name]), name
+print(*(name for name in ("torch._refs", "torch._decomp.decompositions") if name in sys.modules))
+"""
+    count, *imported = said(code).split("\n")
+    assert int(count) >= 10
+    assert not any(imported)
+
+
+# DeBERTa's modules still use torch.jit.script when they are imported.
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script.*:DeprecationWarning")
+@pytest.mark.slow
+def test_every_family_of_transformers_is_opened_without_them(tmp_path: Path) -> None:
+    kinds = (*TEXT_TYPES, *PICTURE_TYPES)
+    for kind in kinds:
+        write_folder(tmp_path / kind, kind, labels=("a", "b"))
+    code = f"""
+from transformers import AutoModelForImageClassification, AutoModelForSequenceClassification
+for kind in {kinds}:
+    auto = AutoModelForImageClassification if kind in {PICTURE_TYPES!r} else AutoModelForSequenceClassification
+    network = auto.from_pretrained({str(tmp_path)!r} + "/" + kind).train()
+    tokens = torch.ones(1, 3, dtype=torch.int64)
+    given = dict(pixel_values=torch.ones(2, 3, 32, 32)) if kind in {PICTURE_TYPES} else dict(
+        input_ids=tokens, attention_mask=tokens)
+    network(**given).logits.sum().backward()
+print(*(name for name in ("torch._refs", "torch._decomp.decompositions") if name in sys.modules))
+"""
+    assert said(code) == ""
+
+
+@pytest.mark.slow
+def test_shapes_are_known_as_soon_as_a_compiler_asks() -> None:
+    code = """
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch._decomp import get_decompositions
+assert get_decompositions([torch.ops.aten.addcmul])
+assert hasattr(torch._meta_registrations, "__file__") and hasattr(torch._decomp, "__file__")
+with FakeTensorMode():
+    print(torch.nn.functional.one_hot(torch.zeros(3, dtype=torch.int64), 4).shape[1])
+"""
+    assert said(code) == "4"
 
 
 @pytest.mark.slow

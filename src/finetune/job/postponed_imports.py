@@ -3,10 +3,12 @@
 `torch._dynamo`, torch's compiler, with sympy and 850 modules in all, takes longer to import than torch itself: half of
 the time before the first step. torchvision imports it for one function of detection networks, every optimizer for a
 call that does nothing outside a compiled function, transformers for masks and for kernels of other networks.
-`sklearn.metrics`, with pandas and much of SciPy, takes another second, and transformers imports it for one function of
-text generation. sagemaker-training imports `paramiko`, with cryptography, for MPI over several hosts. So something
-stands in their place that knows what these libraries want of them, and becomes the real module as soon as it is asked
-for anything else, such as by `torch.compile`.
+What the compiler wants to know of operations (`torch._meta_registrations`, `torch._decomp`) torch imports by itself,
+for a fifth of its own time; networks that are built without memory need none of it. `sklearn.metrics`, with pandas and
+much of SciPy, takes another second, and transformers imports it for one function of text generation. sagemaker-training
+imports `paramiko`, with cryptography, for MPI over several hosts. So something stands in their place that knows what
+these libraries want of them, and becomes the real module as soon as it is asked for anything else, such as by
+`torch.compile`.
 """
 
 from __future__ import annotations
@@ -19,8 +21,9 @@ from types import ModuleType
 from typing import TypeVar
 
 _COMPILER, _METRICS, _SHELL = "torch._dynamo", "sklearn.metrics", "paramiko"
+_SHAPES, _PARTS = "torch._meta_registrations", "torch._decomp"
 # Who asks these for their path looks for a module in them.
-_SEARCHED = frozenset({(_COMPILER, "__path__"), (_SHELL, "__path__")})
+_SEARCHED = frozenset((name, "__path__") for name in (_COMPILER, _SHELL, _PARTS))
 _Function = TypeVar("_Function", bound=Callable[..., object])
 
 
@@ -35,7 +38,10 @@ class _Postponed(ModuleType):
 
 
 def postpone_imports() -> None:
-    """Put something in the place of the compiler and of the metrics, unless they are imported already."""
+    """Put something in the place of the compiler, what it needs, and the metrics, unless they are there already."""
+    if "torch" not in sys.modules:
+        for name in (_SHAPES, _PARTS):
+            _stand_in(name)
     import torch
 
     if _COMPILER not in sys.modules:
@@ -78,14 +84,19 @@ def _forwarding(module: str, name: str) -> None:
 
 
 def _real(name: str) -> ModuleType:
-    package = _COMPILER if name.startswith(_COMPILER) else name
-    for one in [one for one in sys.modules if one.startswith(package)]:
+    packages: tuple[str, ...] = (name,)
+    if name.startswith("torch."):
+        # One imports the next, and would find what stands there for it; whoever wants the compiler wants all.
+        packages = (_SHAPES, _PARTS, *((_COMPILER,) if name.startswith(_COMPILER) else ()))
+    for one in [one for one in sys.modules if one.startswith(packages)]:
         if isinstance(sys.modules[one], _Postponed):
             del sys.modules[one]
-    if package == _COMPILER:
-        import torch
-
-        vars(torch).pop(_COMPILER.rpartition(".")[2], None)
+    for package in packages:
+        above, _, last = package.rpartition(".")
+        if above == "torch" and isinstance(vars(sys.modules[above]).get(last), _Postponed):
+            delattr(sys.modules[above], last)
+    for package in packages:
+        importlib.import_module(package)
     return importlib.import_module(name)
 
 
