@@ -153,7 +153,7 @@ def clocks() -> float:
                 pass
         with timing.host("save"):
             pass
-        timing.step_done()
+        timing.step_done(1)
 
     return each(once)
 

@@ -34,7 +34,17 @@ def test_a_line_tells_step_rate_and_time_left(caplog: pytest.LogCaptureFixture) 
 
 
 @pytest.mark.parametrize(
-    ("seconds", "text"), [(0.4, "0 s"), (99, "99 s"), (200, "3 min 20 s"), (7500, "2 h 05 min"), (3599.7, "1 h 00 min")]
+    ("seconds", "text"),
+    [
+        (0.014, "0.01 s"),
+        (0.4, "0.4 s"),
+        (9.94, "9.9 s"),
+        (9.96, "10 s"),
+        (99, "99 s"),
+        (200, "3 min 20 s"),
+        (7500, "2 h 05 min"),
+        (3599.7, "1 h 00 min"),
+    ],
 )
 def test_durations_are_for_people(seconds: float, text: str) -> None:
     assert duration(seconds) == text

@@ -14,6 +14,7 @@ from finetune.observe.rules.curves import Course, judge_balance, judge_classes, 
 from finetune.observe.rules.finding import Finding, Rules
 from finetune.observe.rules.machine import Sample, judge_machine, judge_steps
 from finetune.observe.rules.tensors import TensorWatch
+from finetune.observe.timing import Step
 from finetune.spec.rules import DEFAULTS, REFUSED, rules_of
 
 Situation = Callable[[Rules], list[Finding]]
@@ -85,7 +86,7 @@ TANH_LOW, SIGMOID_LOW = training(activation=nn.Tanh, bias0=-50.0), training(acti
 LONG, SLOW, SHORT = training(1e5, 20), training(1e-4, 120), training(1e-12, 120)
 CPU, IO, LOW = machine(2, 97, 10, 80), machine(2, 10, 90, 80), machine(40, 50, 1, 90)
 UNEVEN, SMALL = machine(95, 40, 1, 90), machine(40, 50, 1, 20)
-STEPS = [0.1] * 500 + [5.0] * 15
+STEPS = [Step(0, seconds, 8) for seconds in [0.1] * 500 + [5.0] * 15]
 BUSY_AT_LAST = [Sample(40, 50, 1, 20)] * 1180 + [Sample(95, 50, 1, 20)] * 20
 # Rule and parameter: what makes the rule speak, and a value with which the same is in order.
 DECISIVE: Mapping[tuple[str, str], tuple[Situation, float]] = {

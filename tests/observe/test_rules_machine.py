@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
 
 from finetune.observe.rules.machine import Sample, judge_machine, judge_steps
+from finetune.observe.timing import Step
 from finetune.spec.rules import DEFAULTS
 
 HEALTHY = Sample(gpu=92, cpu=40, waiting=2, memory=75)
@@ -52,9 +54,26 @@ def test_memory_that_grows_is_told() -> None:
     assert [one.rule for one in judge_machine(growing, DEFAULTS, 1)] == ["GPUMemoryIncrease"]
 
 
+def steps(seconds: Sequence[float], stretch: int = 0, size: int = 8) -> list[Step]:
+    return [Step(stretch, one, size) for one in seconds]
+
+
 def test_uneven_steps_are_told_and_a_few_slow_ones_are_not() -> None:
     even = [0.1] * 500
-    assert judge_steps(even + [1.0] * 9, DEFAULTS, 1) == []
-    (found,) = judge_steps(even + [5.0] * 15, DEFAULTS, 1)
+    assert judge_steps(steps(even + [1.0] * 9), DEFAULTS, 1) == []
+    (found,) = judge_steps(steps(even + [5.0] * 15), DEFAULTS, 1)
     assert found.rule == "StepOutlier"
+    assert "15 of 515 steps" in found.seen
+
+
+def test_steps_that_compute_features_are_no_outliers_beside_those_that_read_them() -> None:
+    epochs = [steps([0.3] * 13, 0), *(steps([0.001] * 13, epoch) for epoch in range(1, 20))]
+    assert judge_steps([one for epoch in epochs for one in epoch], DEFAULTS, 1) == []
+
+
+def test_steps_on_long_texts_are_no_outliers_beside_those_on_short_ones() -> None:
+    short, long = steps([0.1] * 500, size=256), steps([1.6] * 15, size=4096)
+    assert judge_steps(short + long, DEFAULTS, 1) == []
+    slow = steps([5.0] * 15, size=300)
+    (found,) = judge_steps(short + slow, DEFAULTS, 1)
     assert "15 of 515 steps" in found.seen

@@ -40,7 +40,7 @@ def test_parts_are_complete_and_nested_errors_pass_through() -> None:
         with timing.device("forward"):
             raise ValueError("shape")
     except ValueError:
-        timing.step_done()
+        timing.step_done(1)
     assert set(timing.settle()) == set(PARTS)
     assert timing.settle()["forward"] >= 0
     assert timing.settle()["backward"] == 0
@@ -48,8 +48,10 @@ def test_parts_are_complete_and_nested_errors_pass_through() -> None:
 
 def test_steps_are_measured_from_one_to_the_next_but_not_over_a_pause() -> None:
     timing = Timing()
-    for _ in range(3):
-        timing.step_done()
+    for size in (1, 2, 3):
+        timing.step_done(size)
     timing.pause()
-    timing.step_done()
-    assert len(timing.steps) == 2
+    timing.step_done(4)
+    timing.step_done(5)
+    assert [(one.stretch, one.size) for one in timing.steps] == [(0, 2), (0, 3), (1, 5)]
+    assert all(one.seconds >= 0 for one in timing.steps)

@@ -110,7 +110,9 @@ def pace(steps: int, terminal: TextIO | None = None) -> Pace:
 
 
 def duration(seconds: float) -> str:
-    """Seconds for people: `12 s`, `3 min 20 s`, `2 h 05 min`."""
+    """Seconds for people: `0.02 s`, `3.4 s`, `12 s`, `3 min 20 s`, `2 h 05 min`."""
+    if seconds < 9.95:
+        return f"{seconds:.{1 if seconds >= 0.095 else 2}f} s"
     whole = round(seconds)
     if whole < 100:
         return f"{whole} s"

@@ -6,7 +6,7 @@ import time
 from collections import defaultdict, deque
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import torch
 
@@ -18,6 +18,19 @@ PARTS = ("data", "forward", "backward", "update", "save", "evaluate")
 _MOST_WAITING = 4096
 
 
+class Step(NamedTuple):
+    """How long a step took by the clock of the host, from the wait for its data to the next one's.
+
+    Attributes:
+        stretch: number of the stretch of steps without a pause, such as an epoch.
+        size: numbers that went into it, to compare it by with others of its stretch.
+    """
+
+    stretch: int
+    seconds: float
+    size: int
+
+
 class Timing:
     """Seconds by part of the work.
 
@@ -26,7 +39,7 @@ class Timing:
 
     Attributes:
         seconds: by part, as far as it is known; `settle` completes it.
-        steps: seconds of every step, from the wait for its data to the next one's; host time.
+        steps: the last ones, but for the first of each stretch.
     """
 
     def __init__(self, device: torch.device | None = None) -> None:
@@ -34,7 +47,8 @@ class Timing:
         self._waiting: deque[tuple[str, torch.cuda.Event, torch.cuda.Event]] = deque()
         self._step_began: float | None = None
         self.seconds: dict[str, float] = defaultdict(float)
-        self.steps: deque[float] = deque(maxlen=10_000)
+        self.steps: deque[Step] = deque(maxlen=10_000)
+        self._stretch = 0
 
     @contextmanager
     def host(self, part: str) -> Iterator[None]:
@@ -72,16 +86,17 @@ class Timing:
                 self.seconds[part] += time.perf_counter() - began
             yield item
 
-    def step_done(self) -> None:
-        """A step is done: the next one begins."""
+    def step_done(self, size: int) -> None:
+        """A step on so many numbers is done: the next one begins."""
         now = time.perf_counter()
         if self._step_began is not None:
-            self.steps.append(now - self._step_began)
+            self.steps.append(Step(self._stretch, now - self._step_began, size))
         self._step_began = now
 
     def pause(self) -> None:
         """What comes now belongs to no step, such as an evaluation."""
         self._step_began = None
+        self._stretch += 1
 
     def settle(self) -> dict[str, float]:
         """Seconds of every part; waits for the GPU."""

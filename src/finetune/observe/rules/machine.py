@@ -6,11 +6,15 @@ import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+from numpy.typing import NDArray
+
 from finetune.observe.rules.finding import Finding, Parameters, Rules
+from finetune.observe.timing import Step
 
 _UNEVEN_SHARE = 0.02
 _LONG = 3.0
-"""A step is told as an outlier only where it takes this many times the middle one, too."""
+"""A step is told as an outlier only where it takes this many times the middle one of its epoch, too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,18 +54,32 @@ def judge_machine(samples: Sequence[Sample], rules: Rules, step: int) -> list[Fi
     return found
 
 
-def judge_steps(seconds: Sequence[float], rules: Rules, step: int) -> list[Finding]:
-    """Whether many steps take far longer than the others."""
+def judge_steps(steps: Sequence[Step], rules: Rules, step: int) -> list[Finding]:
+    """Whether many steps take far longer than others of their epoch, in all and for what they hold.
+
+    Steps that compute the features of frozen layers are long beside those that read them, and steps on long texts
+    beside those on short ones: neither is an outlier.
+    """
     parameters = rules.get("StepOutlier")
-    if parameters is None or len(seconds) < 100:
+    if parameters is None or len(steps) < 100:
         return []
-    middle = statistics.median(seconds)
-    limit = max(statistics.fmean(seconds) + parameters["stddev"] * statistics.pstdev(seconds), _LONG * middle)
-    outliers = [one for one in seconds if one > limit]
-    if len(outliers) <= max(parameters["n_outliers"], _UNEVEN_SHARE * len(seconds)):
+    stretches, seconds, sizes = (np.asarray(column, np.float64) for column in zip(*steps, strict=True))
+    times, paces = (_times_the_middle(values, stretches) for values in (seconds, seconds / np.maximum(sizes, 1)))
+    limit = max(times.mean() + parameters["stddev"] * times.std(), _LONG)
+    outliers = int(((times > limit) & (paces > _LONG)).sum())
+    if outliers <= max(parameters["n_outliers"], _UNEVEN_SHARE * len(steps)):
         return []
-    seen = f"{len(outliers)} of {len(seconds)} steps took over {limit:.2f} s, the middle one {middle:.2f} s"
+    seen = f"{outliers} of {len(steps)} steps took over {limit:.0f} times as long as the middle one of their epoch"
     return [Finding("StepOutlier", step, "steps", seen, "set workers higher, so that slow records are read ahead.")]
+
+
+def _times_the_middle(values: NDArray[np.float64], stretches: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Each value as a multiple of the middle one of its stretch."""
+    _, member, counts = np.unique(stretches, return_inverse=True, return_counts=True)
+    in_order = values[np.lexsort((values, stretches))]
+    middles = in_order[np.cumsum(counts) - counts + counts // 2]
+    times: NDArray[np.float64] = values / np.maximum(middles[member], 1e-9)
+    return times
 
 
 def _cpu_bottleneck(samples: Sequence[Sample], parameters: Parameters) -> tuple[str, str] | None:
