@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import fields, replace
 from typing import get_args
 
-from benchmarks import frozen, learning, machine, observe, process, resume, seeds, start
+from benchmarks import dropped, frozen, learning, machine, observe, process, resume, seeds, start
 from benchmarks.pipe import run as pipe
 from benchmarks.scale import Scale, scale_of
 from finetune.spec.job_spec import Precision
@@ -19,6 +19,7 @@ SCALED: dict[str, tuple[Callable[[Scale], None], str]] = {
     "full": (learning.measure_full, "what training all layers costs, beside the Trainer and a bare loop"),
     "start": (start.measure, "from the start of the process to the first step, beside the Trainer"),
     "seeds": (seeds.measure, "accuracy over several seeds, with kept features and without"),
+    "dropout": (dropped.measure, "what a step of texts costs on a CPU with our dropout, and with PyTorch's"),
     "process": (process.measure, "what jobs gain by how their process uses memory and threads, beside other work too"),
 }
 _AMOUNTS = [one.name for one in fields(Scale) if type(one.default) is int]

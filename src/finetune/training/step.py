@@ -14,6 +14,7 @@ from torch.optim import Optimizer
 from finetune.data.batches import Batch
 from finetune.models.backbone import Backbone, Outputs
 from finetune.observe.timing import Timing
+from finetune.training.dropout import dropping
 from finetune.training.losses import Loss, correct
 from finetune.training.precision import Numerics
 from finetune.training.probe import NoProbe, Probe
@@ -92,7 +93,7 @@ class Stepper:
     def _backward(self, batch: Batch, records: int, totals: Totals, forward: Forward) -> Tensor:
         with self.timing.device("forward"):
             inputs, targets = to_device(batch, self.numerics.device)
-            with self.numerics.context():
+            with self.numerics.context(), dropping(self.numerics.device):
                 outputs = forward(inputs)
             total = self.loss(outputs, targets)
             share = total / records
