@@ -148,18 +148,63 @@ def test_whoever_imports_a_part_of_it_gets_that() -> None:
 
 def test_sagemaker_training_does_without_the_client_of_other_hosts() -> None:
     code = """
-from finetune.job.postponed_imports import postpone_shell
-postpone_shell()
+from finetune.job.postponed_imports import postpone_clients
+postpone_clients()
 import sagemaker_training.cli.train, sagemaker_training.mpi
-print(*(name for name in ("cryptography", "invoke", "paramiko.client") if name in sys.modules))
+import os
+from sagemaker_training import environment, params
+os.environ.update(AWS_DEFAULT_REGION="eu-north-1", HOME="/nowhere")
+environment.Environment(resource_config={"hosts": ["algo-1"], "current_host": "algo-1"}, input_data_config={},
+    hyperparameters={"epochs": 1})
+print(os.environ[params.REGION_NAME_ENV])
+print(*(name for name in ("cryptography", "invoke", "paramiko.client", "botocore") if name in sys.modules))
 """
-    assert said(code) == ""
+    assert said(code) == "eu-north-1"
+
+
+@pytest.mark.parametrize("variables", [{"AWS_DEFAULT_REGION": "eu-north-1"}, {}, {"AWS_CONFIG_FILE": "config"}])
+def test_the_region_is_that_of_the_real_session(tmp_path: Path, variables: dict[str, str]) -> None:
+    (tmp_path / "config").write_text("[default]\nregion = us-gov-west-1\n", encoding="utf-8")
+    code = f"""
+import os
+os.environ.update({variables}, HOME="/nowhere")
+os.chdir({str(tmp_path)!r})
+from finetune.job.postponed_imports import postpone_clients
+postpone_clients()
+import boto3
+region = boto3.session.Session().region_name
+for name in [name for name in sys.modules if name.startswith("boto3")]:
+    del sys.modules[name]
+import boto3
+assert region == boto3.session.Session().region_name
+print(region)
+"""
+    expected = {"AWS_DEFAULT_REGION": "eu-north-1", "AWS_CONFIG_FILE": "us-gov-west-1"}
+    assert said(code) == str(next((expected[name] for name in variables), None))
+
+
+def test_whoever_reaches_aws_has_the_real_client() -> None:
+    code = """
+from finetune.job.postponed_imports import postpone_clients
+postpone_clients()
+from sagemaker_training import files, intermediate_output
+stood = files.boto3
+session = stood.session.Session()
+assert session.get_available_regions and session.client("s3", region_name="eu-north-1").meta.region_name == "eu-north-1"
+import finetune.checkpoint.s3_access, boto3
+from boto3.exceptions import Boto3Error
+from boto3.s3.transfer import TransferConfig, S3Transfer
+assert boto3.exceptions.Boto3Error is Boto3Error
+assert stood.session.Session is boto3.session.Session and intermediate_output.s3transfer.S3Transfer is S3Transfer
+print(hasattr(boto3, "__file__"))
+"""
+    assert said(code) == "True"
 
 
 def test_whoever_connects_to_another_host_has_the_real_client() -> None:
     code = """
-from finetune.job.postponed_imports import postpone_shell
-postpone_shell()
+from finetune.job.postponed_imports import postpone_clients
+postpone_clients()
 import sagemaker_training.mpi as mpi
 client = mpi.paramiko.SSHClient()
 client.set_missing_host_key_policy(mpi.paramiko.AutoAddPolicy())

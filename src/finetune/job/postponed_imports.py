@@ -6,24 +6,29 @@ call that does nothing outside a compiled function, transformers for masks and f
 What the compiler wants to know of operations (`torch._meta_registrations`, `torch._decomp`) torch imports by itself,
 for a fifth of its own time; networks that are built without memory need none of it. `sklearn.metrics`, with pandas and
 much of SciPy, takes another second, and transformers imports it for one function of text generation. sagemaker-training
-imports `paramiko`, with cryptography, for MPI over several hosts. So something stands in their place that knows what
-these libraries want of them, and becomes the real module as soon as it is asked for anything else, such as by
-`torch.compile`.
+imports `paramiko`, with cryptography, for MPI over several hosts, and `boto3`, of which it asks at every start for the
+region alone. So something stands in their place that knows what these libraries want of them, and becomes the real
+module as soon as it is asked for anything else, such as by `torch.compile`.
 """
 
 from __future__ import annotations
 
 import importlib
 import importlib.util
+import os
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from types import ModuleType
 from typing import TypeVar
 
-_COMPILER, _METRICS, _SHELL = "torch._dynamo", "sklearn.metrics", "paramiko"
+_COMPILER, _METRICS, _SHELL, _AWS = "torch._dynamo", "sklearn.metrics", "paramiko", "boto3"
 _SHAPES, _PARTS = "torch._meta_registrations", "torch._decomp"
 # Who asks these for their path looks for a module in them.
-_SEARCHED = frozenset((name, "__path__") for name in (_COMPILER, _SHELL, _PARTS))
+_SEARCHED = frozenset((name, "__path__") for name in (_COMPILER, _SHELL, _AWS, _PARTS))
+# Where the SDK looks for a region beside its own variable.
+_REGION = "AWS_DEFAULT_REGION"
+_PROFILES = ("AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE", "AWS_PROFILE", "AWS_DEFAULT_PROFILE")
 _Function = TypeVar("_Function", bound=Callable[..., object])
 
 
@@ -62,13 +67,30 @@ def postpone_imports() -> None:
         _forwarding(_METRICS, "roc_curve")
 
 
-def postpone_shell() -> None:
-    """Put something in the place of the client of other hosts' shells, unless it is imported already."""
+def postpone_clients() -> None:
+    """Put something in the place of what reaches other hosts and AWS, unless it is imported already."""
     if _SHELL not in sys.modules:
         _stand_in(_SHELL)
+    if _AWS not in sys.modules:
+        transfer = _stand_in(f"{_AWS}.s3.transfer")
+        _stand_in(_AWS, s3=_stand_in(f"{_AWS}.s3", transfer=transfer), session=_stand_in(f"{_AWS}.session"))
+        vars(sys.modules[f"{_AWS}.session"])["Session"] = _Session
 
 
-def _stand_in(module: str, **known: Callable[..., object]) -> ModuleType:
+class _Session:
+    """What sagemaker-training makes at every start to ask it for the region; anything else is asked of a real one."""
+
+    def __init__(self, *given: object, **named: object) -> None:
+        self._given, self._named = given, named
+
+    def __getattr__(self, name: str) -> object:
+        profiles = any(one in os.environ for one in _PROFILES) or Path("~/.aws").expanduser().exists()
+        if name == "region_name" and not (self._given or self._named or profiles):
+            return os.environ.get(_REGION)
+        return getattr(vars(_real(f"{_AWS}.session"))["Session"](*self._given, **self._named), name)
+
+
+def _stand_in(module: str, **known: object) -> ModuleType:
     sys.modules[module] = _Postponed(module)
     vars(sys.modules[module]).update(known)
     return sys.modules[module]
@@ -84,19 +106,22 @@ def _forwarding(module: str, name: str) -> None:
 
 
 def _real(name: str) -> ModuleType:
-    packages: tuple[str, ...] = (name,)
+    packages: tuple[str, ...] = (name.partition(".")[0],) if name.startswith(_AWS) else (name,)
     if name.startswith("torch."):
         # One imports the next, and would find what stands there for it; whoever wants the compiler wants all.
         packages = (_SHAPES, _PARTS, *((_COMPILER,) if name.startswith(_COMPILER) else ()))
-    for one in [one for one in sys.modules if one.startswith(packages)]:
-        if isinstance(sys.modules[one], _Postponed):
-            del sys.modules[one]
-    for package in packages:
-        above, _, last = package.rpartition(".")
-        if above == "torch" and isinstance(vars(sys.modules[above]).get(last), _Postponed):
+    stood = {one: module for one, module in sys.modules.items() if isinstance(module, _Postponed)}
+    stood = {one: module for one, module in stood.items() if one.startswith(packages)}
+    for one in stood:
+        del sys.modules[one]
+        above, _, last = one.rpartition(".")
+        if above in sys.modules and isinstance(vars(sys.modules[above]).get(last), _Postponed):
             delattr(sys.modules[above], last)
-    for package in packages:
+    for package in (*packages, *stood):
         importlib.import_module(package)
+    for one, module in stood.items():
+        # Whoever holds it gets what is real from now on, also of what it knew.
+        vars(module).update({key: value for key, value in vars(sys.modules[one]).items() if not key.startswith("__")})
     return importlib.import_module(name)
 
 
