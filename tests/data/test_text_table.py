@@ -208,4 +208,4 @@ def test_files_without_telling_ending_take_the_format_of_the_channel(
     with caplog.at_level(logging.INFO):
         assert [one.labels for one in records(opened(tmp_path, files, "csv"))] == [("b",), ("c",), ("1",), ("a",)]
     assert "passed over what is no table: 1 .zip, 1 without ending" in caplog.text
-    assert "b.txt has no header: label from '0', text from '1'" in caplog.text
+    assert "b.txt has columns that their places tell: label from '0', text from '1'" in caplog.text

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import logging
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -17,8 +18,9 @@ from finetune.data.streams.tfrecord import masked_checksum
 from finetune.data.streams.window import DamagedStream, Window
 from finetune.spec.stream_types import StreamForm
 
-Sample = tuple[memoryview, ...]
+_log = logging.getLogger(__name__)
 
+Sample = tuple[memoryview, ...]
 
 _INSTEAD = "send them as an augmented manifest, in RecordIO, TFRecord or tar"
 
@@ -53,12 +55,14 @@ class StreamLayout:
         form: of the stream by its content type; `None` where it says nothing.
         wrapped: whether each object, or each attribute, is one RecordIO record.
         shared: whether hosts share the objects, so that this one may get none in some epoch.
+        warn: told what the user should know of how the stream is understood, in every epoch anew.
     """
 
     where: str
     form: StreamForm | None
     wrapped: bool = False
     shared: bool = False
+    warn: Callable[[str], None] = _log.warning
 
 
 class WrappedCodec:
@@ -103,7 +107,7 @@ def _codec(form: StreamForm, layout: StreamLayout, wanted: Wanted) -> Codec:
         case "jsonl":
             return JsonLinesCodec(wanted, layout.where)
         case "csv" | "tsv":
-            return DelimitedCodec(wanted, layout.where, tabs=form == "tsv")
+            return DelimitedCodec(wanted, layout.where, layout.warn, tabs=form == "tsv")
         case "pictures":
             raise DamagedStream(f"holds bare pictures without labels; {_INSTEAD}", 0)
         case _:
