@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -199,8 +200,10 @@ def texts_of(cells: Sequence[object]) -> tuple[str, ...]:
 
 
 def _text(cell: object) -> str:
-    if cell is None:
+    if cell is None or (isinstance(cell, float) and math.isnan(cell)):
         return ""
+    if isinstance(cell, float) and math.isinf(cell):
+        raise ValueError("the text is an infinite number")
     if isinstance(cell, str):
         try:
             cell.encode()
