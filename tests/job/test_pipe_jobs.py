@@ -168,6 +168,19 @@ def test_a_share_of_the_stream_is_held_out(tmp_path: Path) -> None:
     assert ("validation" in job.metrics(), job.metrics()["job"]["steps"]) == (False, 8)
 
 
+@pytest.mark.parametrize("announced", [{}, {"num_training_samples": "3"}], ids=["counted", "announced"])
+def test_too_few_records_to_hold_some_out_are_seen_before_the_first_step(
+    tmp_path: Path, announced: dict[str, str]
+) -> None:
+    wishes = {**FROM_SCRATCH, "class_names": ",".join(NAMES), "validation_fraction": "0.01", **announced}
+    job = train_from_pipes(tmp_path, (image_records(tmp_path / "train", 1),), wishes)
+    assert job.exit_code == 1
+    assert job.failure.startswith(
+        "channel 'train': none of its 3 records falls to validation with validation_fraction=0.01; change it, or give"
+    )
+    assert "Plan" not in job.log
+
+
 def test_a_file_names_the_classes(tmp_path: Path) -> None:
     """In an order of its own, and in Pipe mode as in File mode, where records are compressed."""
     names = ("red", "blue", "green", "grey")
