@@ -12,6 +12,7 @@ from finetune.job.device import device_lines
 from finetune.job.frozen import Frozen
 from finetune.job.inputs import Inputs, class_counts
 from finetune.job.loaders import Loaders
+from finetune.job.remarks import idle_remarks
 from finetune.job.savings import feature_lines, picture_lines
 from finetune.models.backbone import Backbone, ImageInput
 from finetune.observe.metric_lines import metric_line
@@ -44,6 +45,7 @@ def describe_plan(
         *_run_lines(loaders, spec, numerics),
         *feature_lines(frozen, len(records), counted=records.get("train") is not None),
         *picture_lines(frozen, inputs),
+        *(f"remark    {remark}" for remark in idle_remarks(inputs, frozen)),
     ]
     return plan_text(data, group_summaries(backbone, plan), RunSummary(network, weights, lines))
 

@@ -14,8 +14,10 @@ import finetune
 from finetune.job.account import Account, process_age
 from finetune.job.announce import expected_input, group_summaries
 from finetune.job.evidence import readable, surest_mistakes
+from finetune.job.frozen import Frozen
 from finetune.job.inputs import Inputs, class_counts
 from finetune.job.loaders import Loaders
+from finetune.job.remarks import idle_remarks
 from finetune.job.results import Evaluated
 from finetune.models.backbone import Backbone
 from finetune.observe.finite import finite
@@ -63,6 +65,11 @@ class Subject:
     loaders: Loaders
     numerics: Numerics
 
+    @property
+    def frozen(self) -> Frozen:
+        """What decides on frozen layers."""
+        return Frozen(self.backbone, self.plan, self.spec, self.numerics)
+
 
 def write_report(folder: Path, subject: Subject, found: Outcome) -> None:
     """Write `report.json`, and `report.html` drawn from it; a full disk costs the report, not the job."""
@@ -92,7 +99,7 @@ def build_report(subject: Subject, found: Outcome) -> dict[str, object]:
         "history": job.get("history", []),
         "asked": {
             "hyperparameters": dict(subject.given),
-            "notes": list(subject.spec.notes),
+            "notes": [*subject.spec.notes, *idle_remarks(subject.inputs, subject.frozen)],
             "effective": _effective(subject.spec),
         },
         "plan": {"facts": _facts(subject), "groups": _groups(subject, found.drift)},
