@@ -49,14 +49,27 @@ def task_of(request: Request) -> Task | None:
     return "text-classification" if forms[0] in _TEXTS else "image-classification"
 
 
-def open_streams(request: Request, task: Task, stopped: Callable[[], bool]) -> dict[str, StreamSource]:
-    """The channels in Pipe mode by their purpose; opens no pipe."""
+def open_streams(
+    request: Request, task: Task, classes: LabelMap | None, stopped: Callable[[], bool]
+) -> dict[str, StreamSource]:
+    """The channels in Pipe mode by their purpose; opens no pipe.
+
+    Args:
+        request: with the channels.
+        task: what the records are.
+        classes: that the request announces, where they are not those of the network in its order.
+        stopped: whether any wait is to end.
+    """
     spec, paths = request.spec, request.paths
     return {
         purpose: StreamSource(
             PipePlace(channel.name, paths.data, paths.pipe_state, spec.run.pipe_wait_seconds, stopped),
             StreamLayout(
-                f"channel {channel.name!r}", channel.form, channel.wrapped, shared=request.shares(channel.name)
+                f"channel {channel.name!r}",
+                channel.form,
+                channel.wrapped,
+                shared=request.shares(channel.name),
+                classes=classes,
             ),
             Wanted(task, spec.data, channel.class_ids),
         )
