@@ -37,12 +37,13 @@ class JsonLinesCodec:
         self._columns: Columns | None = None
 
     def cut(self, window: Window) -> Iterator[Sample]:
-        """One line for each sample; the first one tells the columns."""
-        for line in read_lines(window):
-            for text in _objects(bytes(line)):
-                if self._columns is None:
-                    self._columns = self._choose(text)
-                yield (memoryview(text),)
+        """One line for each sample; the first ones tell the columns, since an object may lack some."""
+        texts: Iterator[bytes] = (text for line in read_lines(window) for text in _objects(bytes(line)))
+        if self._columns is None:
+            first, texts = look_ahead(texts)
+            self._columns = self._choose(first)
+        for text in texts:
+            yield (memoryview(text),)
 
     def decode(self, sample: Sample) -> Decoded:
         """Label and texts."""
@@ -55,14 +56,13 @@ class JsonLinesCodec:
         labels = label_names(value.get(self._columns.label), multi_label=self._wanted.spec.multi_label)
         return Decoded(texts_of([value.get(name) for name in self._columns.texts]), labels)
 
-    def _choose(self, text: bytes) -> Columns | None:
-        try:
-            value = json.loads(text)
-        except (ValueError, RecursionError):
-            return None
-        return (
-            choose_columns(tuple(value), self._wanted.spec, self._where) if isinstance(value, dict) and value else None
-        )
+    def _choose(self, texts: Iterable[bytes]) -> Columns | None:
+        names: dict[str, None] = {}
+        for text in texts:
+            with suppress(ValueError, RecursionError):  # Who decodes it says what is wrong with it.
+                value = json.loads(text)
+                names |= dict.fromkeys(value) if isinstance(value, dict) else {}
+        return choose_columns(tuple(names), self._wanted.spec, self._where) if names else None
 
 
 class DelimitedCodec:
