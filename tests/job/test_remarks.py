@@ -13,7 +13,13 @@ def test_the_plan_tells_what_has_no_effect_in_the_job(
 ) -> None:
     channels = {"train": pictures, "validation": unseen, "model": network}
     wishes = {"epochs": "1", "validation_fraction": "0.1", "augmentation_views": "4", "image_size": "32"}
-    wishes |= {"strategy": "full", "text_column": "words", "cache_size_gb": "1", "momentum": "0.9"}
+    wishes |= {
+        "strategy": "full",
+        "text_column": "words",
+        "cache_size_gb": "1",
+        "checkpoint_keep": "3",
+        "momentum": "0.9",
+    }
     job = finished(train_here(tmp_path, channels, wishes))
     told = [line.strip() for line in job.log.splitlines() if line.startswith("  remark ")]
     assert told == [
@@ -21,6 +27,7 @@ def test_the_plan_tells_what_has_no_effect_in_the_job(
         "remark    validation_fraction has no effect: there is a channel 'validation'.",
         "remark    augmentation_views has no effect: no layers are frozen from the input on, so there is nothing to"
         " keep of them.",
+        "remark    checkpoint_keep has no effect: the job has no checkpoint folder.",
     ]
     notes = json.loads((job.folder.output_data / "report.json").read_text("utf-8"))["asked"]["notes"]
     assert [line.removeprefix("remark").strip() for line in told] == notes[1:]

@@ -17,6 +17,7 @@ PICTURES = JobFacts(
     piped=frozenset(),
     freezes=False,
     varies=True,
+    keeps_checkpoints=True,
 )
 
 
@@ -104,6 +105,7 @@ TRAIN = frozenset({"train"})
         ),
         ({"augmentation_views": "4"}, {}, "augmentation_views has no effect: no layers are frozen"),
         ({"augmentation": "strong"}, {"freezes": True, "varies": False}, "augmentation has no effect: what frozen"),
+        ({"checkpoint_keep": "3"}, {"keeps_checkpoints": False}, "checkpoint_keep has no effect: the job has no check"),
         ({"cache_size_gb": "4"}, {"piped": TRAIN}, "cache_size_gb has no effect: no layers are frozen"),
     ],
 )
@@ -116,6 +118,7 @@ def test_what_the_job_does_not_ask_for_is_told(raw: dict[str, str], facts: dict[
     ("raw", "facts"),
     [
         ({"validation_fraction": "0.1", "cache_size_gb": "4", "augmentation": "strong", "image_size": "64"}, {}),
+        ({"checkpoint_keep": "3", "resume": "never"}, {}),
         ({"augmentation": "none"}, {"varies": False, "freezes": True}),
         ({"augmentation_views": "4", "feature_cache": "auto", "cache_size_gb": "1"}, {"freezes": True}),
         ({"shuffle_buffer": "9", "pipe_wait_seconds": "9"}, {"piped": TRAIN}),

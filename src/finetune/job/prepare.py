@@ -105,7 +105,7 @@ def prepare(request: Request, interruption: Interruption, scratch: Path) -> Prep
     plan = make_plan(spec.strategy, spec.optimisation, network)
     loaders = build_loaders(inputs, backbone, spec, device)
     feeds = PhaseFeeds(Frozen(backbone, plan, spec, numerics), loaders, scratch, warm_pool_of(request))
-    logger.info("%s", describe_plan(inputs, backbone, plan, loaders, spec, numerics))
+    logger.info("%s", describe_plan(inputs, backbone, plan, loaders, request, numerics))
     return Prepared(request, inputs, backbone, plan, loaders, feeds, numerics, interruption, Given(wanted, source))
 
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from finetune.job.frozen import Frozen
 from finetune.job.inputs import Inputs
+from finetune.job.request import Request
 from finetune.spec.idle import IDLE_IN_JOB, JobFacts, idle_knobs, idle_notes
 
 
-def idle_remarks(inputs: Inputs, frozen: Frozen) -> list[str]:
+def idle_remarks(request: Request, inputs: Inputs, frozen: Frozen) -> list[str]:
     """One sentence for each reason why something that the user set has no effect."""
     spec, phases = frozen.spec, [phase for phase in frozen.plan.phases if phase.trainable]
     named = {"train": inputs.train, "validation": inputs.validation, "test": inputs.test}
@@ -19,5 +20,6 @@ def idle_remarks(inputs: Inputs, frozen: Frozen) -> list[str]:
         piped=frozenset(inputs.streams.keys() - ({"validation"} if inputs.split else set())),
         freezes=any(map(frozen.border, phases)),
         varies=any(map(frozen.varies, phases)),
+        keeps_checkpoints=request.checkpoint_folder() is not None,
     )
     return idle_notes(idle_knobs(IDLE_IN_JOB, facts, spec.given))

@@ -24,6 +24,7 @@ class JobFacts:
         piped: those of them that come in Pipe mode.
         freezes: whether layers are frozen from the input on, in some phase at least.
         varies: whether pictures are augmented in some phase.
+        keeps_checkpoints: whether there is a folder for them.
     """
 
     spec: JobSpec
@@ -32,6 +33,7 @@ class JobFacts:
     piped: frozenset[str]
     freezes: bool
     varies: bool
+    keeps_checkpoints: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +140,7 @@ IDLE_IN_JOB: tuple[Idle[JobFacts], ...] = (
         lambda job: not job.freezes and (job.task == "text-classification" or job.channels == job.piped),
         "no layers are frozen from the input on, and there are no pictures in files, so nothing is kept",
     ),
+    Idle(_names(CheckpointKnobs), lambda job: not job.keeps_checkpoints, "the job has no checkpoint folder"),
 )
 """What only the job tells: its channels, its task, its plan."""
 
