@@ -19,7 +19,9 @@ _TEXTS = frozenset(TEXT_COLUMNS) | {name for pair in PAIR_COLUMNS for name in pa
 _ENOUGH = 2
 """Signs that make a header; one could also be a rare class in the first row, which must stay a record."""
 _FEW = 0.05
+"""Share of texts that may be short words though texts are not."""
 _MANY = 10
+"""Rows from which on a class that has but one of them is worth a warning."""
 
 
 class Header(NamedTuple):
