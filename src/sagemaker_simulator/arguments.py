@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import random
 import secrets
 import shutil
@@ -84,7 +85,8 @@ def read_order(arguments: Sequence[str]) -> Order:
         working_folder=Path.cwd() if command else None,
         container=container,
     )
-    return Order(job, place / "opt-ml", _interruptions(options), options.grace, options.seed)
+    grace = _seconds(options.grace, "--grace")
+    return Order(job, place / "opt-ml", _interruptions(options, grace), grace, options.seed)
 
 
 def _request(options: argparse.Namespace, name: str) -> TrainingRequest:
@@ -133,16 +135,25 @@ def _container(options: argparse.Namespace) -> Container | None:
     return Container(options.image, options.network or "none", options.shm_size or "1g", gpu_options())
 
 
-def _interruptions(options: argparse.Namespace) -> tuple[Interruption, ...]:
+def _interruptions(options: argparse.Namespace, grace: float) -> tuple[Interruption, ...]:
     generator = random.Random(options.seed)  # noqa: S311 - a schedule, not a secret
+    within = _seconds(options.within, "--within")
     found = []
     for given in options.interrupt_at:
-        try:
-            seconds = generator.uniform(0.0, options.within) if given == "random" else float(given)
-        except ValueError:
-            raise RequestError(f"--interrupt-at {given}: a number of seconds, or 'random', is expected") from None
-        found.append(Interruption(Moment(seconds), options.interruption, options.grace))
+        drawn = given == "random"
+        seconds = generator.uniform(0.0, within) if drawn else _seconds(given, "--interrupt-at", ", or 'random',")
+        found.append(Interruption(Moment(seconds), options.interruption, grace))
     return tuple(found)
+
+
+def _seconds(text: str, option: str, otherwise: str = "") -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = math.nan
+    if not 0.0 <= seconds < math.inf:
+        raise RequestError(f"{option} {text}: a number of seconds from 0 on{otherwise} is expected")
+    return seconds
 
 
 def _pairs(given: Sequence[str], option: str, form: str) -> dict[str, str]:
@@ -213,8 +224,8 @@ def _add_interruption_options(parser: argparse.ArgumentParser) -> None:
         help="kill: the machine is gone at once; reclaim: SIGTERM first, the machine is gone after the grace time; "
         "reclaim_twice: with a second SIGTERM (default: %(default)s)",
     )
-    group.add_argument("--within", metavar="SECONDS", type=float, default=60.0, help="of 'random' (default: 60)")
-    group.add_argument("--grace", metavar="SECONDS", type=float, default=GRACE_SECONDS, help="default: 120")
+    group.add_argument("--within", metavar="SECONDS", default="60", help="of 'random' (default: %(default)s)")
+    group.add_argument("--grace", metavar="SECONDS", default=f"{GRACE_SECONDS:g}", help="default: %(default)s")
     group.add_argument(
         "--seed", type=int, default=secrets.randbelow(1 << 32), help="of 'random'; default: another each time"
     )

@@ -15,6 +15,7 @@ from typing import Literal
 
 from sagemaker_simulator.feeder import PipeManners
 from sagemaker_simulator.object_stream import PipeSource
+from sagemaker_simulator.pipe_faults import fault_of
 
 Placement = Literal["link", "copy"]
 
@@ -57,6 +58,9 @@ class Channel:
             raise RequestError(f"channel name {self.name!r}: 1 to 64 letters, digits, '.', '-' and '_' are allowed")
         if not self.source.exists():
             raise RequestError(f"channel {self.name!r}: {self.source} does not exist")
+        fault = "" if self.pipe is None else fault_of(self.source, self.pipe)
+        if fault:
+            raise RequestError(f"channel {self.name!r}: {fault}")
 
     def configuration(self) -> dict[str, str]:
         """The channel's entry in `inputdataconfig.json`."""

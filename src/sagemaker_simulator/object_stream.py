@@ -58,14 +58,15 @@ def epoch_bytes(source: Path, options: PipeSource, epoch: int) -> Iterator[bytes
         for line in _arranged(lines, options, epoch):
             yield from _attributes(json.loads(line), source.parent, options)
         return
-    for path in _arranged(_objects(source, options), options, epoch):
+    for path in _arranged(objects(source, options), options, epoch):
         yield from _object(path, options)
 
 
-def _objects(source: Path, options: PipeSource) -> list[Path]:
+def objects(source: Path, options: PipeSource) -> list[Path]:
+    """The objects of a prefix or of a manifest, in their order."""
     if options.data_type == "ManifestFile":
         first, *names = json.loads(source.read_text(encoding="utf-8"))
-        return [_at(first["prefix"] + name, source.parent) for name in names]
+        return [object_at(first["prefix"] + name, source.parent) for name in names]
     if source.is_file():
         return [source]
     keys = sorted(path.relative_to(source).as_posix().encode() for path in source.rglob("*") if path.is_file())
@@ -98,13 +99,13 @@ def _attributes(line: dict[str, object], folder: Path, options: PipeSource) -> I
     for name in options.attributes:
         value = line[name]
         if name.endswith("-ref"):
-            content = _content(_at(str(value), folder), options)
+            content = _content(object_at(str(value), folder), options)
         else:
             content = (value if isinstance(value, str) else json.dumps(value)).encode()
         yield _record(content) if options.wrapped else content
 
 
-def _at(uri: str, folder: Path) -> Path:
+def object_at(uri: str, folder: Path) -> Path:
     """The file in `folder` that stands for an object: its key without the bucket, or a path as it is."""
     key = uri.partition("://")[2].partition("/")[2] if "://" in uri else uri
     return folder / key

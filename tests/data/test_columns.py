@@ -1,10 +1,10 @@
-"""Columns: named, guessed, or by position; and headers that are there or not."""
+"""Columns: named, guessed, or by position."""
 
 from __future__ import annotations
 
 import pytest
 
-from finetune.data.columns import Columns, choose_columns, choose_positions, is_header
+from finetune.data.columns import Columns, choose_columns, choose_positions
 from finetune.errors import UserError
 from labelled_data import data_spec
 
@@ -65,26 +65,6 @@ def test_a_row_of_long_texts_taken_for_a_header_stays_readable() -> None:
     with pytest.raises(UserError) as caught:
         choose_columns(["word " * 5000] * 30, data_spec(label_column="x"), "a.csv")
     assert len(str(caught.value)) < 700
-
-
-@pytest.mark.parametrize(
-    ("row", "spec", "expected"),
-    [
-        ("label,text", {}, True),
-        ("Label,whatever", {}, True),
-        ("intent,utterance", {}, True),
-        ("0,some text", {}, False),
-        ("question,where is it?", {}, False),
-        ("y,yes", {}, False),
-        ("stars,words", {"label_column": "stars"}, True),
-        ("stars,words", {"label_column": "star"}, True),
-        ("5,words", {"label_column": "0", "text_column": "1"}, False),
-        ("label,text", {"header": "false"}, False),
-        ("0,words", {"header": "true"}, True),
-    ],
-)
-def test_a_header_is_seen(row: str, spec: dict[str, object], expected: bool) -> None:
-    assert is_header(row.split(","), data_spec(**spec)) is expected
 
 
 def test_without_header_the_label_comes_first() -> None:

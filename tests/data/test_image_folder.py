@@ -72,6 +72,32 @@ def test_pictures_outside_of_class_folders_show_the_expected_layout(tmp_path: Pa
         opened(tmp_path)
 
 
+def test_the_root_of_a_data_set_is_not_taken_for_two_classes(tmp_path: Path) -> None:
+    write_files(tmp_path, dict.fromkeys(["train/cat/a.png", "train/dog/a.png", "Val/cat/b.png", "README.md"], b""))
+    with pytest.raises(DataError) as caught:
+        opened(tmp_path)
+    assert str(caught.value) == (
+        "channel 'train': its folders are 'Val', 'train', and all pictures lie in folders below these, so it is the"
+        " root of a data set and not a folder per class; give each part a channel: validation=.../Val, train=.../train"
+    )
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ["train/a.png", "test/b.png"],
+        ["train/deep/a.png", "test/b.png"],
+        ["train/deep/a.png", "plane/deep/b.png"],
+        ["train/a.png", "bus/b.png", "val/c.png"],
+    ],
+)
+def test_classes_may_be_called_like_parts_of_a_data_set(tmp_path: Path, names: list[str]) -> None:
+    write_files(tmp_path, dict.fromkeys(names, b""))
+    reader = opened(tmp_path)
+    found = {label for index in range(len(reader)) for label in reader.labels(index)}
+    assert found == {name.partition("/")[0] for name in names}
+
+
 def test_no_pictures_at_all_says_what_is_there(tmp_path: Path) -> None:
     write_files(tmp_path, {"cat/a.tiff": b"", "b.zip": b""})
     with pytest.raises(DataError, match=r"no pictures in .*1 \.tiff, 1 \.zip.*folder per class"):

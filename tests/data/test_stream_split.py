@@ -88,6 +88,13 @@ def test_a_side_without_records_is_an_error() -> None:
         list(StreamShare(stream, StreamSplit(1e-9, seed=0), held_out=True).read_next())
 
 
+@pytest.mark.parametrize(
+    ("fraction", "count", "few"), [(0.2, 4, True), (0.2, 40, False), (0.9, 40, True), (0.5, 10, False)]
+)
+def test_how_many_records_are_too_few_to_be_sure(fraction: float, count: int, few: bool) -> None:
+    assert StreamSplit(fraction, seed=0).may_miss_a_side(count) is few
+
+
 def test_a_census_counts_each_side_but_knows_every_class() -> None:
     stream = Stream([record(number, bytes([number]), label=number) for number in range(40)])
     split = StreamSplit(0.3, seed=2)

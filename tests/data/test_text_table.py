@@ -105,6 +105,21 @@ def test_several_labels_in_every_format(tmp_path: Path) -> None:
     assert [one.labels for one in records(opened(tmp_path, files, multi_label=True))] == [("a", "b"), ()] * 3
 
 
+@pytest.mark.parametrize("flags", ["[true, false, true]", "[false]", "[1, 0, 1]", "[0.0, 0.0]", '"[true, false]"'])
+def test_a_flag_for_each_class_is_not_taken_for_the_classes(tmp_path: Path, flags: str) -> None:
+    files = {"a.jsonl": f'{{"label": {flags}, "text": "x"}}\n'.encode()}
+    with pytest.raises(DataError, match=r"a\.jsonl:1: its labels are a flag for each class; list the names"):
+        opened(tmp_path, files, multi_label=True)
+
+
+@pytest.mark.parametrize(
+    ("labels", "names"), [("[0, 1]", ("0", "1")), ("[1]", ("1",)), ("true", ("true",)), ('["a", "a"]', ("a",))]
+)
+def test_names_and_numbers_are_classes(tmp_path: Path, labels: str, names: tuple[str, ...]) -> None:
+    files = {"a.jsonl": f'{{"label": {labels}, "text": "x"}}\n'.encode()}
+    assert records(opened(tmp_path, files, multi_label=True))[0].labels == names
+
+
 def test_one_text_of_a_pair_may_be_empty(tmp_path: Path) -> None:
     files = {"a.jsonl": b'{"premise": "p", "hypothesis": null, "label": 0}\n'}
     assert records(opened(tmp_path, files))[0].content == ("p", "")
@@ -122,6 +137,9 @@ ROWS_THAT_CANNOT_BE_USED = [
     ("a.jsonl", b'{"label": 1, "text": "x"}\n{"label": [1], "text": "y"}\n', "set multi_label=true"),
     ("a.jsonl", b'{"label": 1, "text": "x"}\n{"label": 1, "text": ["y"]}\n', "a.jsonl:2: the text is a list"),
     ("a.jsonl", b'{"label": 1, "text": "x"}\n{"label": 1, "text": "\\ud800"}\n', "half of a surrogate pair"),
+    ("a.jsonl", b'{"label": 1, "text": "x"}\n{"label": 1, "text": NaN}\n', "a.jsonl:2: the text is empty"),
+    ("a.jsonl", b'{"label": 1, "text": "x"}\n{"label": 1, "text": -Infinity}\n', "the text is an infinite number"),
+    ("a.jsonl", b'{"label": 1, "text": "x"}\n{"label": Infinity, "text": "x"}\n', "the label is an infinite number"),
     ("a.jsonl", b'{"label": 1, "text": "x"}\n' + b"[" * 200_000 + b"\n", "a.jsonl:2: it is not JSON"),
     ("a.jsonl", b'{"label": 1, "text": "x"}\n{"label": ' + b"9" * 5000 + b"}\n", "a.jsonl:2: it is not JSON"),
 ]
@@ -208,4 +226,4 @@ def test_files_without_telling_ending_take_the_format_of_the_channel(
     with caplog.at_level(logging.INFO):
         assert [one.labels for one in records(opened(tmp_path, files, "csv"))] == [("b",), ("c",), ("1",), ("a",)]
     assert "passed over what is no table: 1 .zip, 1 without ending" in caplog.text
-    assert "b.txt has no header: label from '0', text from '1'" in caplog.text
+    assert "b.txt has columns that their places tell: label from '0', text from '1'" in caplog.text

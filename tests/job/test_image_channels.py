@@ -72,8 +72,10 @@ def test_lists_name_the_pictures_and_their_classes(tmp_path: Path, unseen: Path,
     train = write_lists(tmp_path / "train", [f"{numbers[str(f.parent)]}.0\t{f}" for f in files if f.stem < "106"])
     held_out = write_lists(tmp_path / "held-out", [f"{numbers[str(f.parent)]}\t{f}" for f in files if f.stem >= "106"])
     channels = {"train": unseen, "train_lst": train, "validation": unseen, "validation_lst": held_out}
+    channels |= {"test": unseen, "test_lst": held_out}
     job = finished(train_here(tmp_path / "job", {**channels, "model": network}, QUICK))
-    assert "records   train 18, validation 6" in job.log
+    assert "records   train 18, validation 6, test 6" in job.log
+    assert job.metrics()["test"]["accuracy"] == job.metrics()["validation"]["accuracy"]
     assert job.artifact()["labels"] == ["0", "1", "2"]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import re
+import struct
 import sys
 from collections.abc import Mapping
 from dataclasses import replace
@@ -25,10 +26,12 @@ from piped import (
     image_records,
     json_lines,
     named,
+    pictures,
     piped_request,
     shards,
 )
 from sagemaker_simulator import Channel, PipeSource, feed_pipes, lay_out
+from stream_writers import escaped_recordio
 from whole_jobs import Ended, finished, run_here
 
 FROM_SCRATCH = {
@@ -168,6 +171,19 @@ def test_a_share_of_the_stream_is_held_out(tmp_path: Path) -> None:
     assert ("validation" in job.metrics(), job.metrics()["job"]["steps"]) == (False, 8)
 
 
+@pytest.mark.parametrize("announced", [{}, {"num_training_samples": "3"}], ids=["counted", "announced"])
+def test_too_few_records_to_hold_some_out_are_seen_before_the_first_step(
+    tmp_path: Path, announced: dict[str, str]
+) -> None:
+    wishes = {**FROM_SCRATCH, "class_names": ",".join(NAMES), "validation_fraction": "0.01", **announced}
+    job = train_from_pipes(tmp_path, (image_records(tmp_path / "train", 1),), wishes)
+    assert job.exit_code == 1
+    assert job.failure.startswith(
+        "channel 'train': none of its 3 records falls to validation with validation_fraction=0.01; change it, or give"
+    )
+    assert "Plan" not in job.log
+
+
 def test_a_file_names_the_classes(tmp_path: Path) -> None:
     """In an order of its own, and in Pipe mode as in File mode, where records are compressed."""
     names = ("red", "blue", "green", "grey")
@@ -184,6 +200,29 @@ def test_a_file_names_the_classes(tmp_path: Path) -> None:
     assert "a first pass of" not in job.log
     assert job.artifact()["labels"] == list(names)
     assert job.metrics()["validation"]["records"] == 12
+
+
+def test_a_network_is_evaluated_by_classes_in_another_order(tmp_path: Path, network: Path) -> None:
+    """Numbers of records are those of the announced classes, whichever order the network has them in."""
+    place = tmp_path / "test"
+    place.mkdir()
+    names = ("red", "blue", "green")
+    records = [
+        escaped_recordio(struct.pack("<IfQQ", 0, names.index(name), number, 0) + content)
+        for number, (name, content) in enumerate(pictures(6, 200))
+    ]
+    (place / "test.rec").write_bytes(b"".join(records))
+    channel = Channel("test", place, content_type="application/x-recordio", pipe=PipeSource())
+    channels = (channel, Channel("model", network))
+    wishes = {"strategy": "evaluate", "class_names": ",".join(names)}
+    piped = finished(train_from_pipes(tmp_path / "piped", channels, wishes))
+    assert piped.artifact()["labels"] == list(COLOURS)
+    assert piped.metrics()["test"]["accuracy"] > 0.9
+    files = finished(train_from_pipes(tmp_path / "files", (as_files(channel), channels[1]), wishes))
+    assert files.metrics()["test"] == piped.metrics()["test"]
+    strange = train_from_pipes(tmp_path / "strange", channels, {**wishes, "class_names": "red,blue,grey"})
+    assert strange.exit_code == 1
+    assert strange.failure.startswith("class_names and the channel 'labels' name grey, but the network has blue, green")
 
 
 def test_a_class_of_files_that_nobody_announced(tmp_path: Path) -> None:

@@ -69,6 +69,14 @@ def test_every_format_of_the_same_rows_gives_the_same_bits(tmp_path: Path, netwo
     assert all(found == predictions[0] for found in predictions)
 
 
+def test_a_header_of_unusual_names_is_no_class(tmp_path: Path, network: Path) -> None:
+    rows = [f'{row["label"]},"{row["text"]}"\n' for row in ROWS]
+    train = write_table(tmp_path / "rows", "rows.csv", "".join(["topic,utterance\n", *rows]).encode())
+    job = finished(train_here(tmp_path / "job", {"train": train, "model": network}, QUICK))
+    assert job.artifact()["labels"] == ["cat", "dog"]
+    assert "rows.csv: the first row ('topic', 'utterance') is taken for names of columns: no other row" in job.log
+
+
 def test_pairs_of_texts_are_classified(tmp_path: Path, network: Path) -> None:
     rows = [
         {"label": str(int(one == other)), "text": f"the {one} {number}", "second": f"a {other} {number}"}

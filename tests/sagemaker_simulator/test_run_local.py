@@ -22,6 +22,16 @@ BAD_REQUESTS = {
     "a channel twice": (["--channel", "a=.", "--channel", "a=.", "--", "true"], "more than once"),
     "a type of no channel": (["--content-type", "a=text/csv", "--", "true"], "no channel 'a'"),
     "a moment that is none": (["--interrupt-at", "soon", "--", "true"], "'random'"),
+    "a moment before the start": (
+        ["--interrupt-at", "-5", "--", "true"],
+        "--interrupt-at -5: a number of seconds from 0",
+    ),
+    "a moment that never comes": (["--interrupt-at", "inf", "--", "true"], "from 0 on, or 'random', is expected"),
+    "no seconds to draw from": (["--interrupt-at", "random", "--within", "-1", "--", "true"], "--within -1: a number"),
+    "a grace that is none": (
+        ["--grace", "nan", "--", "true"],
+        "--grace nan: a number of seconds from 0 on is expected",
+    ),
     "no such command": (["--", "no-such-program"], "'no-such-program' was not found"),
     "no command and no module": ([], "nothing to run"),
     "a mode that is none": (["--channel", "a=.", "--input-mode", "Tube", "--", "true"], "one of File, FastFile, Pipe"),
@@ -54,6 +64,50 @@ def test_a_wrong_request_is_named(
     assert main(arguments) == USAGE_EXIT_CODE
     assert message in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
+
+
+BAD_MANIFESTS = {
+    "another name": ('{"source-ref": "a.png", "class": 1}\n', "line 1 has no attribute 'clas', only source-ref, class"),
+    "a name that one line lacks": (
+        '{"source-ref": "a.png", "clas": 1}\n\n{"source-ref": "a.png"}\n',
+        "line 3 has no attribute 'clas'",
+    ),
+    "no such object": ('{"source-ref": "b.png", "clas": 1}\n', "line 1 names an object that cannot be sent: "),
+    "no object of JSON": ("[1]\n", "line 1 is not a JSON object"),
+    "no JSON": ("clas\n", "line 1 is not JSON"),
+}
+
+
+@pytest.mark.parametrize("manifest, message", BAD_MANIFESTS.values(), ids=BAD_MANIFESTS)
+def test_what_a_manifest_does_not_hold_is_named(
+    manifest: str, message: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "m.manifest").write_text(manifest)
+    (tmp_path / "a.png").write_bytes(b"a picture")
+    wishes = ["-c", "train=m.manifest", "--input-mode", "Pipe", "--attribute-names", "source-ref,clas"]
+    assert main([*wishes, "--", "true"]) == USAGE_EXIT_CODE
+    said = capfd.readouterr().err
+    assert said.startswith("run-local: channel 'train': m.manifest, ")
+    assert message in said
+    assert "Traceback" not in said
+
+
+@pytest.mark.parametrize(
+    ("path", "wishes", "message"),
+    [
+        (".", ["--attribute-names", "x"], "is no file, but --data-type AugmentedManifestFile needs one"),
+        ("a.txt", ["--data-type", "ManifestFile"], "a.txt is no manifest: expected is a JSON list"),
+        ("list", ["--data-type", "ManifestFile"], "b.txt does not exist"),
+        ("a.txt", ["--gzip"], "a.txt is not compressed with gzip: leave out --gzip"),
+    ],
+)
+def test_what_cannot_be_sent_is_named(
+    path: str, wishes: list[str], message: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "a.txt").write_text("plain")
+    (tmp_path / "list").write_text('[{"prefix": "s3://bucket/"}, "a.txt", "b.txt"]')
+    assert main(["-c", f"train={path}", "--input-mode", "Pipe", *wishes, "--", "true"]) == USAGE_EXIT_CODE
+    assert message in capfd.readouterr().err
 
 
 def test_a_folder_in_use_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

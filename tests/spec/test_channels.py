@@ -74,6 +74,14 @@ def test_what_clients_add_for_code_is_ignored_and_told() -> None:
         ({"train": Request(), "model": Request(input_mode="Pipe")}, "Channel 'model' cannot come in Pipe mode"),
         ({"train": Request(), "model": Request("text/csv")}, "Channel 'model' has content type 'text/csv', which is"),
         ({"train": Request(), "validation_lst": Request()}, "Channel 'validation_lst' lists files of a channel"),
+        (
+            {"train": Request(), "test_lst": Request()},
+            "Channel 'test_lst' lists files of a channel 'test', which is no",
+        ),
+        (
+            {"train": Request(input_mode="Pipe"), "train_lst": Request()},
+            "Channel 'train_lst' lists files of a channel 'train', which comes in Pipe mode",
+        ),
     ],
 )
 def test_a_channel_that_cannot_be_read_is_refused(channels: dict[str, Request], beginning: str) -> None:

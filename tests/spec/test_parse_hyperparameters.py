@@ -106,6 +106,7 @@ def test_the_nearest_name_may_be_one_of_another_tool() -> None:
         ("optimizer", "adagrad", "one of adamw, adam, sgd, rmsprop, nag (default adamw)."),
         ("multi_label", "perhaps", "true or false (default false)."),
         ("top_k", "1", "at least 2"),
+        ("cache_size_gb", "1e300", "a number, at least 0 and at most 1000000, or None."),
         ("checkpoint_s3_uri", "bucket/prefix", "of the form s3://bucket/prefix, or None."),
         ("lr_step_epochs", "10;20", "a list of whole numbers, with commas between them"),
     ],

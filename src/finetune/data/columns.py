@@ -39,23 +39,6 @@ class Columns:
     texts: tuple[str, ...]
 
 
-def is_header(first_row: Sequence[str], spec: DataSpec) -> bool:
-    """Whether the first row of a table names its columns.
-
-    With `header=auto` it does where it holds a column that a hyperparameter names, `label` or `labels`, or both a
-    usual name of a label and one of a text. A hyperparameter that names a column other than by its number takes a
-    header for granted.
-    """
-    if spec.header != "auto":
-        return spec.header == "true"
-    named = [name for name in (spec.label_column, spec.text_column, spec.text_pair_column) if name is not None]
-    if any(name in first_row or not name.isdecimal() for name in named):
-        return True
-    lowered = {cell.lower() for cell in first_row}
-    certain = lowered & {"label", "labels"}
-    return bool(certain or (lowered & set(LABEL_COLUMNS) and lowered & set(TEXT_COLUMNS)))
-
-
 def choose_columns(columns: Sequence[str], spec: DataSpec, where: str) -> Columns:
     """Take the columns that hyperparameters name, and the usual ones where they name none.
 

@@ -6,6 +6,7 @@ import json
 import math
 import re
 import unicodedata
+from collections.abc import Sequence
 from decimal import Decimal
 
 LABEL_SEPARATOR = "|"
@@ -28,6 +29,8 @@ def label_name(value: object) -> str | None:
     """
     if value is None or (isinstance(value, float | Decimal) and math.isnan(value)):
         return None
+    if isinstance(value, float | Decimal) and math.isinf(value):
+        raise ValueError("the label is an infinite number")
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, int | float | Decimal):
@@ -46,7 +49,8 @@ def label_names(value: object, *, multi_label: bool) -> tuple[str, ...]:
     """Name the classes of one record.
 
     With `multi_label` the value is a list, a text that holds a JSON list, or names separated by `|`; an empty one says
-    that the record belongs to no class.
+    that the record belongs to no class. A list with a flag for each class is refused: of two classes, 0 and 1 could be
+    either.
 
     Raises:
         ValueError: the label is missing or cannot name a class; the message says which.
@@ -66,7 +70,7 @@ def label_names(value: object, *, multi_label: bool) -> tuple[str, ...]:
 
 def _parts(value: object) -> list[object]:
     if isinstance(value, list | tuple):
-        return list(value)
+        return _no_flags(value)
     if not isinstance(value, str):
         return [value]
     if value.lstrip().startswith("["):
@@ -75,8 +79,18 @@ def _parts(value: object) -> list[object]:
         except (ValueError, RecursionError) as error:
             raise ValueError("the label begins with '[' but is no JSON list") from error
         if isinstance(parsed, list):
-            return list(parsed)
+            return _no_flags(parsed)
     return list(value.split(LABEL_SEPARATOR)) if value.strip() else []
+
+
+def _no_flags(parts: Sequence[object]) -> list[object]:
+    """The parts of a list, if they are not a row of flags, one for each class, taken for the classes themselves."""
+    numbers = [part for part in parts if isinstance(part, int | float) and part in (0, 1)]
+    if any(isinstance(part, bool) for part in parts) or len(set(numbers)) < len(numbers) == len(parts):
+        raise ValueError(
+            "its labels are a flag for each class; list the names, or the numbers from 0, of the classes that it has"
+        )
+    return list(parts)
 
 
 def _kind(value: object) -> str:

@@ -107,12 +107,18 @@ class StreamSource:
         self.head = b""
         self._asked = place.stopped
         self._pipe = Pipe(replace(place, stopped=self.stopped))
-        self._layout = layout
+        self._layout = replace(layout, warn=self._warn_once)
         self._wanted = wanted
+        self._warned: set[str] = set()
 
     def stopped(self) -> bool:
         """Whether any wait is to end."""
         return self._asked() or self.stop.is_set()
+
+    def _warn_once(self, warning: str) -> None:
+        if warning not in self._warned:
+            self._warned.add(warning)
+            _log.warning("%s", warning)
 
     def codec_of(self, head: bytes) -> Codec:
         """The codec of a stream that another process reads, by its `head`."""

@@ -19,6 +19,7 @@ from finetune.errors import DataError
 from finetune.spec.job_spec import Task
 
 _ALL = 1 << 64
+_UNLIKELY = 1e-3
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +46,24 @@ class StreamSplit:
     def remaining(self, count: int) -> int:
         """About how many of so many records are left for training."""
         return max(1, count - round(count * self.fraction))
+
+    def may_miss_a_side(self, count: int) -> bool:
+        """Whether so many records are so few that chance could leave one side without any."""
+        return max(self.fraction, 1 - self.fraction) ** count > _UNLIKELY
+
+    def check_sides(self, channel: str, training: int, held_out: int) -> None:
+        """Make sure that both sides have records.
+
+        Raises:
+            DataError: one of them has none.
+        """
+        if training and held_out:
+            return
+        purpose = "training" if held_out else "validation"
+        raise DataError(
+            f"channel {channel!r}: none of its {training + held_out} records falls to {purpose} with"
+            f" validation_fraction={self.fraction}; change it, or give a channel 'validation'"
+        )
 
 
 class StreamShare:
@@ -102,8 +121,5 @@ class StreamShare:
                 else:
                     self.others += 1
         if self.others and not found:
-            purpose = "validation" if self._held_out else "training"
-            raise DataError(
-                f"channel {self.channel!r}: none of its {self.others} records falls to {purpose} with"
-                f" validation_fraction={self._split.fraction}; change it, or give a channel 'validation'"
-            )
+            training, held_out = (0, self.others) if not self._held_out else (self.others, 0)
+            self._split.check_sides(self.channel, training, held_out)

@@ -4,20 +4,25 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Callable, Generator, Iterator, Sequence
+import logging
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
 from finetune.data.delimited import Rows, read_delimited
+from finetune.data.header import Header
 from finetune.data.text_lines import text_lines
 from finetune.errors import DataError
+
+_log = logging.getLogger(__name__)
 
 _LOOKED_AT = 1000
 """Lines of JSON Lines that tell the columns: an object may lack some."""
 
-HeaderTest = Callable[[Sequence[str]], bool]
+FindHeader = Callable[[Sequence[str], Iterable[Sequence[str]]], Header]
+"""Of the first row, and of those behind it."""
 
 
 class Row(NamedTuple):
@@ -44,7 +49,7 @@ class Table(Protocol):
 
     @property
     def has_names(self) -> bool:
-        """Whether the file names its columns."""
+        """Whether the file names its columns so that they can be chosen by name."""
         ...
 
     def rows(self, chosen: Sequence[str]) -> Iterator[Row]:
@@ -75,21 +80,25 @@ class TableFile:
 class DelimitedTable:
     """CSV or TSV."""
 
-    def __init__(self, file: TableFile, delimiters: str, is_header: HeaderTest) -> None:
-        """Look at the first row only; of the delimiters the first that occurs in it is taken."""
+    def __init__(self, file: TableFile, delimiters: str, find_header: FindHeader) -> None:
+        """Look at the first row, and at others where it takes them to tell whether that is a header."""
         self._file = file
         self._delimiters = delimiters
         with closing(self._read()) as rows:
             _, first = next(rows, (1, []))
-        stripped = tuple(cell.strip() for cell in first)
-        self.has_names = bool(first) and is_header(stripped)
+            stripped = tuple(cell.strip() for cell in first)
+            header = find_header(stripped, (cells for _, cells in rows)) if first else Header(False)
+        if header.remark:
+            _log.warning("%s: %s", file.where, header.remark)
+        self._skips_first = header.is_there
+        self.has_names = header.is_there and header.chooses
         self.columns = stripped if self.has_names else tuple(str(number) for number in range(len(first)))
 
     def rows(self, chosen: Sequence[str]) -> Iterator[Row]:
         """Give the cells as they stand in the file, without the quotation marks around them."""
         positions = [self.columns.index(name) for name in chosen]
         rows = self._read()
-        if self.has_names:
+        if self._skips_first:
             next(rows)
         for line, cells in rows:
             if len(cells) == len(self.columns):

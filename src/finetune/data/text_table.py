@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from finetune.data.channel_files import Listing, count_endings, ending_of
-from finetune.data.columns import Columns, choose_columns, choose_positions, is_header
+from finetune.data.columns import Columns, choose_columns, choose_positions
 from finetune.data.delimited import CSV_DELIMITERS, TSV_DELIMITERS, long_fields
+from finetune.data.header import find_header
 from finetune.data.label_names import label_names
 from finetune.data.record import Record
 from finetune.data.tables import DelimitedTable, JsonLinesTable, ParquetTable, Row, Table, TableFile
@@ -145,7 +147,7 @@ def _open_table(file: TableFile, form: str, spec: DataSpec) -> Table:
     if form == "jsonl":
         return JsonLinesTable(file)
     delimiters = CSV_DELIMITERS if form == "csv" else TSV_DELIMITERS
-    return DelimitedTable(file, delimiters, lambda first_row: is_header(first_row, spec))
+    return DelimitedTable(file, delimiters, lambda first, others: find_header(first, others, spec))
 
 
 def _read_file(file: TableFile, form: str, spec: DataSpec, found: _Found) -> Columns | None:
@@ -171,7 +173,7 @@ def _choose(table: Table, file: TableFile, spec: DataSpec) -> Columns:
     _log.info(
         "%s has %s: label from %r, text from %s",
         file.where,
-        "named columns" if table.has_names else "no header",
+        "named columns" if table.has_names else "columns that their places tell",
         columns.label,
         " and ".join(repr(name) for name in columns.texts),
     )
@@ -198,8 +200,10 @@ def texts_of(cells: Sequence[object]) -> tuple[str, ...]:
 
 
 def _text(cell: object) -> str:
-    if cell is None:
+    if cell is None or (isinstance(cell, float) and math.isnan(cell)):
         return ""
+    if isinstance(cell, float) and math.isinf(cell):
+        raise ValueError("the text is an infinite number")
     if isinstance(cell, str):
         try:
             cell.encode()

@@ -12,6 +12,8 @@ from finetune.job.device import device_lines
 from finetune.job.frozen import Frozen
 from finetune.job.inputs import Inputs, class_counts
 from finetune.job.loaders import Loaders
+from finetune.job.remarks import idle_remarks
+from finetune.job.request import Request
 from finetune.job.savings import feature_lines, picture_lines
 from finetune.models.backbone import Backbone, ImageInput
 from finetune.observe.metric_lines import metric_line
@@ -28,9 +30,10 @@ logger = logging.getLogger(__name__)
 
 
 def describe_plan(
-    inputs: Inputs, backbone: Backbone, plan: Plan, loaders: Loaders, spec: JobSpec, numerics: Numerics
+    inputs: Inputs, backbone: Backbone, plan: Plan, loaders: Loaders, request: Request, numerics: Numerics
 ) -> str:
     """The plan before the first step."""
+    spec = request.spec
     records: dict[str, int | None] = {name: len(part.indices) for name, part in inputs.parts().items()}
     records |= {name: part.count for name, part in inputs.streams.items()}
     classes = _classes(inputs)
@@ -44,6 +47,7 @@ def describe_plan(
         *_run_lines(loaders, spec, numerics),
         *feature_lines(frozen, len(records), counted=records.get("train") is not None),
         *picture_lines(frozen, inputs),
+        *(f"remark    {remark}" for remark in idle_remarks(request, inputs, frozen)),
     ]
     return plan_text(data, group_summaries(backbone, plan), RunSummary(network, weights, lines))
 

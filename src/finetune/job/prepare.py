@@ -105,7 +105,7 @@ def prepare(request: Request, interruption: Interruption, scratch: Path) -> Prep
     plan = make_plan(spec.strategy, spec.optimisation, network)
     loaders = build_loaders(inputs, backbone, spec, device)
     feeds = PhaseFeeds(Frozen(backbone, plan, spec, numerics), loaders, scratch, warm_pool_of(request))
-    logger.info("%s", describe_plan(inputs, backbone, plan, loaders, spec, numerics))
+    logger.info("%s", describe_plan(inputs, backbone, plan, loaders, request, numerics))
     return Prepared(request, inputs, backbone, plan, loaders, feeds, numerics, interruption, Given(wanted, source))
 
 
@@ -120,16 +120,15 @@ def gather(
 ) -> Inputs:
     """Everything that the channels hold, from files and from pipes; `known` are the classes of a finished network."""
     spec = request.spec
-    streams = open_streams(request, task, interruption.__bool__)
     origin: Origin = "network" if known is not None else "records"
     named = announced_classes(request)
+    renumbered = None
     if known is None and named is not None:
         known, origin = named, "announced"
-    if known is not None and named is not None and streams and named.names != known.names:
-        raise UserError(
-            f"class_names and the channel 'labels' name {some_of(named.names)}, but the network has"
-            f" {some_of(known.names)}: name its classes in its order."
-        )
+    elif known is not None and named is not None and named.names != known.names:
+        renumbered = named
+        _refuse_strangers(request, named, known)
+    streams = open_streams(request, task, renumbered, interruption.__bool__)
     readers = as_announced(readers, named)
     splits = "train" in streams and spec.data.validation_fraction > 0 and "validation" not in {*streams, *readers}
     labels, parts = known, dict[str, StreamPart]()
@@ -141,6 +140,16 @@ def gather(
         )
     parts = parts or {purpose: StreamPart(source) for purpose, source in streams.items()}
     return hold_together(readers, spec, Beforehand(task, labels, origin, parts, splits=splits))
+
+
+def _refuse_strangers(request: Request, named: LabelMap, known: LabelMap) -> None:
+    # Of files, only what the records have counts; records of a pipe are not looked at beforehand.
+    strangers = sorted(set(named.names) - set(known.names))
+    if strangers and request.pipes():
+        raise UserError(
+            f"class_names and the channel 'labels' name {some_of(strangers)}, but the network has"
+            f" {some_of(known.names)}: name its classes, in any order, or leave them out."
+        )
 
 
 def locate_network(request: Request, task: Task, scratch: Path) -> tuple[ModelRequest, Source]:

@@ -14,8 +14,11 @@ import finetune
 from finetune.job.account import Account, process_age
 from finetune.job.announce import expected_input, group_summaries
 from finetune.job.evidence import readable, surest_mistakes
+from finetune.job.frozen import Frozen
 from finetune.job.inputs import Inputs, class_counts
 from finetune.job.loaders import Loaders
+from finetune.job.remarks import idle_remarks
+from finetune.job.request import Request
 from finetune.job.results import Evaluated
 from finetune.models.backbone import Backbone
 from finetune.observe.finite import finite
@@ -55,13 +58,22 @@ class Outcome:
 class Subject:
     """What the job is about: the request and everything that was made of it."""
 
-    given: Mapping[str, str]
-    spec: JobSpec
+    request: Request
     inputs: Inputs
     backbone: Backbone
     plan: Plan
     loaders: Loaders
     numerics: Numerics
+
+    @property
+    def spec(self) -> JobSpec:
+        """The checked hyperparameters."""
+        return self.request.spec
+
+    @property
+    def frozen(self) -> Frozen:
+        """What decides on frozen layers."""
+        return Frozen(self.backbone, self.plan, self.spec, self.numerics)
 
 
 def write_report(folder: Path, subject: Subject, found: Outcome) -> None:
@@ -91,8 +103,8 @@ def build_report(subject: Subject, found: Outcome) -> dict[str, object]:
         "job": {name: value for name, value in job.items() if name != "history"},
         "history": job.get("history", []),
         "asked": {
-            "hyperparameters": dict(subject.given),
-            "notes": list(subject.spec.notes),
+            "hyperparameters": dict(subject.request.files.hyperparameters),
+            "notes": [*subject.spec.notes, *idle_remarks(subject.request, subject.inputs, subject.frozen)],
             "effective": _effective(subject.spec),
         },
         "plan": {"facts": _facts(subject), "groups": _groups(subject, found.drift)},

@@ -44,6 +44,16 @@ class Request:
         channels = {name: self.channels.by_purpose[name] for name in purposes if name in self.channels.by_purpose}
         return {purpose: channel for purpose, channel in channels.items() if channel.piped}
 
+    def checkpoint_folder(self) -> Path | None:
+        """Where checkpoints belong: the folder that the platform synchronises, or one that the user asks to be kept.
+
+        Without either, nobody would keep what is written there, and nothing is.
+        """
+        folder = self.files.checkpoints or self.paths.checkpoints
+        asked = self.spec.checkpoint.s3_uri is not None or self.spec.checkpoint.interval_steps is not None
+        wanted = folder.is_dir() or self.files.checkpoints is not None or asked
+        return folder if wanted else None
+
     def shares(self, channel: str) -> bool:
         """Whether each host gets objects of its own of a channel, perhaps none."""
         files = self.files

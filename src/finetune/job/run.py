@@ -51,7 +51,7 @@ def run_job(request: Request, interruption: Interruption) -> None:
     with tempfile.TemporaryDirectory(prefix="finetune-") as scratch:
         try:
             job = prepare(request, interruption, Path(scratch))
-            conclude(job, train(job, checkpoint_folder(request)))
+            conclude(job, train(job, request.checkpoint_folder()))
         except Stopped:
             logger.info("Stopped before the first step: there is no model to export.")
         except torch.OutOfMemoryError as error:
@@ -61,18 +61,6 @@ def run_job(request: Request, interruption: Interruption) -> None:
             ) from error
         except torch.AcceleratorError as error:
             raise PlatformError(f"The GPU failed: {str(error).splitlines()[0]}") from error
-
-
-def checkpoint_folder(request: Request) -> Path | None:
-    """Where checkpoints belong: the folder that the platform synchronises, or one that the user asks to be kept.
-
-    Without either, nobody would keep what is written there, and nothing is.
-    """
-    files, spec = request.files, request.spec
-    folder = files.checkpoints or request.paths.checkpoints
-    asked = spec.checkpoint.s3_uri is not None or spec.checkpoint.interval_steps is not None
-    wanted = folder.is_dir() or files.checkpoints is not None or asked
-    return folder if wanted else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,8 +192,7 @@ def conclude(job: Prepared, trained: Trained) -> None:
     # Whoever reads JSON reads numbers only; the report says what was none.
     readable = finite(metrics)
     write_outputs(paths.output_data, readable, Answers(evaluated, decision), job.loaders)
-    given = job.request.files.hyperparameters
-    subject = Subject(given, job.spec, job.inputs, job.backbone, job.plan, job.loaders, job.numerics)
+    subject = Subject(job.request, job.inputs, job.backbone, job.plan, job.loaders, job.numerics)
     found = Outcome(metrics, evaluated, trained.account, trained.drift, trained.schedule)
     write_report(paths.output_data, subject, found)
     if failure is not None:

@@ -49,14 +49,27 @@ def task_of(request: Request) -> Task | None:
     return "text-classification" if forms[0] in _TEXTS else "image-classification"
 
 
-def open_streams(request: Request, task: Task, stopped: Callable[[], bool]) -> dict[str, StreamSource]:
-    """The channels in Pipe mode by their purpose; opens no pipe."""
+def open_streams(
+    request: Request, task: Task, classes: LabelMap | None, stopped: Callable[[], bool]
+) -> dict[str, StreamSource]:
+    """The channels in Pipe mode by their purpose; opens no pipe.
+
+    Args:
+        request: with the channels.
+        task: what the records are.
+        classes: that the request announces, where they are not those of the network in its order.
+        stopped: whether any wait is to end.
+    """
     spec, paths = request.spec, request.paths
     return {
         purpose: StreamSource(
             PipePlace(channel.name, paths.data, paths.pipe_state, spec.run.pipe_wait_seconds, stopped),
             StreamLayout(
-                f"channel {channel.name!r}", channel.form, channel.wrapped, shared=request.shares(channel.name)
+                f"channel {channel.name!r}",
+                channel.form,
+                channel.wrapped,
+                shared=request.shares(channel.name),
+                classes=classes,
             ),
             Wanted(task, spec.data, channel.class_ids),
         )
@@ -69,6 +82,8 @@ def announced(
 ) -> tuple[LabelMap | None, dict[str, StreamPart]]:
     """Find classes and number of records, by a pass over the training stream where the request does not say them.
 
+    So few records that none could fall to validation are counted in any case, before an epoch is paid for.
+
     Args:
         streams: by purpose.
         spec: the checked hyperparameters.
@@ -79,7 +94,7 @@ def announced(
         The classes, `None` where another channel has to tell them; and the streams with what is known of them.
 
     Raises:
-        DataError: the stream cannot be read, or has too few classes.
+        DataError: the stream cannot be read, or has too few classes, or too few records to hold some out.
         UserError: there are more classes than the user says.
         Stopped: the job was asked to stop.
     """
@@ -90,11 +105,15 @@ def announced(
         return labels, parts
     trains = spec.strategy.name != "evaluate" and "train" in streams
     split = StreamSplit(spec.data.validation_fraction, spec.run.seed) if trains and splits else None
-    census = take_census(source, split) if labels is None or (trains and _counts(spec)) else None
-    if labels is None and census is not None:
-        labels = _labels(census, source, spec)
+    given = spec.data.num_training_samples
+    few = split is not None and given is not None and split.may_miss_a_side(given)
+    census = take_census(source, split) if labels is None or few or (trains and _counts(spec)) else None
+    if census is not None:
+        labels = labels or _labels(census, source, spec)
+        if split is not None and not census.fault:
+            split.check_sides(source.channel, census.records, census.held_out)
     if trains:
-        parts |= _shares(source, split, spec.data.num_training_samples, census)
+        parts |= _shares(source, split, given, census)
         parts["train"] = replace(parts["train"], class_counts=_class_counts(census, labels))
     return labels, parts
 

@@ -36,6 +36,7 @@ _PURPOSES: Mapping[str, frozenset[str]] = {
     "model": MODEL_TYPES,
     "train_lst": LIST_TYPES,
     "validation_lst": LIST_TYPES,
+    "test_lst": LIST_TYPES,
     "labels": LABEL_TYPES,
 }
 _OTHER_NAMES: Mapping[str, str] = {"training": "train", "valid": "validation"}
@@ -89,7 +90,8 @@ class Channels:
     """The channels of a job.
 
     Attributes:
-        by_purpose: keys among `train`, `validation`, `test`, `model`, `train_lst`, `validation_lst`, `labels`.
+        by_purpose: keys among `train`, `validation`, `test`, `model`, `train_lst`, `validation_lst`,
+            `test_lst`, `labels`.
         notes: one sentence for each channel that is ignored, and why; for the log.
     """
 
@@ -190,9 +192,14 @@ def _missing(channels: Mapping[str, CheckedChannel], spec: JobSpec) -> list[str]
             faults.append("There is nothing to evaluate: give a channel 'test' or 'validation'.")
     elif "train" not in given:
         faults.append("There is no channel 'train': give one, or strategy=evaluate with a channel 'test'.")
-    for listed in ("train", "validation"):
+    for listed in _RECORDS:
         if f"{listed}_lst" in given and listed not in given:
             faults.append(f"Channel '{listed}_lst' lists files of a channel '{listed}', which is not there: give both.")
+        elif f"{listed}_lst" in given and channels[listed].piped:
+            faults.append(
+                f"Channel '{listed}_lst' lists files of a channel '{listed}', which comes in Pipe mode: give that input"
+                " mode File or FastFile."
+            )
         if f"{listed}_lst" in given and spec.data.task == "text-classification":
             faults.append(f"Channel '{listed}_lst' lists images, but the task is text-classification: leave one out.")
     if _stops_early_on_nothing(channels, spec):

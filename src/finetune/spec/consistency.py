@@ -1,11 +1,10 @@
-"""Which hyperparameters of a request contradict each other, and which have no effect beside the others?"""
+"""Which hyperparameters of a request contradict each other?"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Set
 from dataclasses import dataclass
 
-from finetune.spec.hyperparameters import OptimisationKnobs
 from finetune.spec.job_spec import JobSpec
 from finetune.spec.rules import rules_of
 
@@ -23,29 +22,6 @@ class Contradiction:
     knobs: frozenset[str]
     holds: Callable[[JobSpec], bool]
     message: str
-
-
-@dataclass(frozen=True, slots=True)
-class Idle:
-    """Knobs that nothing reads under a condition.
-
-    Attributes:
-        knobs: that have no effect.
-        holds: the condition.
-        because: the reason, for the log.
-    """
-
-    knobs: tuple[str, ...]
-    holds: Callable[[JobSpec], bool]
-    because: str
-
-
-def _adaptive(spec: JobSpec) -> bool:
-    return spec.optimisation.optimizer in {"adamw", "adam"}
-
-
-def _steps_too_late(spec: JobSpec) -> bool:
-    return spec.optimisation.lr_step_epochs[:1] >= (spec.optimisation.epochs,)
 
 
 def _ascending(epochs: tuple[int, ...]) -> bool:
@@ -100,58 +76,7 @@ def rule_faults(spec: JobSpec) -> list[str]:
     return []
 
 
-_TRAINING = tuple(name for name in OptimisationKnobs.model_fields if name != "batch_size")
-
-IDLE = (
-    Idle(
-        (*_TRAINING, "dropout", "unfrozen_groups", "layer_decay", "augmentation"),
-        lambda spec: spec.strategy.name == "evaluate",
-        "strategy='evaluate' trains nothing",
-    ),
-    Idle(("unfrozen_groups",), lambda spec: spec.strategy.name != "partial", "only strategy='partial' reads it"),
-    Idle(("layer_decay",), lambda spec: spec.strategy.name == "feature_extraction", "only the head learns"),
-    Idle(("lr_step_epochs",), lambda spec: spec.optimisation.lr_schedule != "step", "lr_schedule is not 'step'"),
-    Idle(("lr_step_epochs",), _steps_too_late, "the job has no more epochs than the first of them"),
-    Idle(
-        ("lr_factor",),
-        lambda spec: spec.optimisation.lr_schedule not in {"step", "exponential"},
-        "lr_schedule is neither 'step' nor 'exponential'",
-    ),
-    Idle(("momentum",), _adaptive, "adamw and adam have beta_1 instead"),
-    Idle(("beta_1", "beta_2"), lambda spec: not _adaptive(spec), "only adamw and adam read it"),
-    Idle(("eps",), lambda spec: spec.optimisation.optimizer in {"sgd", "nag"}, "sgd and nag divide by nothing"),
-    Idle(
-        ("early_stopping_min_delta", "early_stopping_min_epochs"),
-        lambda spec: spec.optimisation.early_stopping_patience is None,
-        "early_stopping_patience is not set",
-    ),
-    Idle(
-        ("image_size", "augmentation"),
-        lambda spec: spec.data.task == "text-classification",
-        "it belongs to images, and the task is text-classification",
-    ),
-    Idle(
-        ("max_length", "group_by_length", "label_column", "text_column", "text_pair_column", "header"),
-        lambda spec: spec.data.task == "image-classification",
-        "it belongs to texts, and the task is image-classification",
-    ),
-)
-
-
 def contradictions(spec: JobSpec, unreadable: Set[str]) -> list[str]:
     """Messages of all contradictions, except those about knobs whose value could not be read."""
     messages = [rule.message for rule in CONTRADICTIONS if not rule.knobs & unreadable and rule.holds(spec)]
     return messages + rule_faults(spec)
-
-
-def idle_notes(spec: JobSpec, given: Set[str]) -> list[str]:
-    """One sentence for each reason why knobs that the user gave have no effect."""
-    left = set(given)
-    notes = []
-    for rule in IDLE:
-        knobs = [name for name in rule.knobs if name in left]
-        if knobs and rule.holds(spec):
-            left -= set(knobs)
-            verb = "has" if len(knobs) == 1 else "have"
-            notes.append(f"{', '.join(knobs)} {verb} no effect: {rule.because}.")
-    return notes

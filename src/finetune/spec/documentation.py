@@ -18,7 +18,8 @@ _INTRODUCTION = """\
 Every value arrives as text. Accepted are `0.001` and `1e-3`, `10` and `10.0`, `true`, `True` and `1`, `10,20` and
 `[10, 20]`, `None` where a value may be absent, and any of these in JSON quotes. Names may have `-` for `_`. All faults
 of a request are reported at once, before any data is read; what was translated or has no effect is said at the
-beginning of the log. `sagemaker_*` and `_tuning_objective_metric`, which clients of the platform add, pass.
+beginning of the log, and in the plan where only channels and network tell it. `sagemaker_*` and
+`_tuning_objective_metric`, which clients of the platform add, pass.
 """
 _OTHER_NAMES = """\
 ## Other names for the same

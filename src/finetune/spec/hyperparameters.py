@@ -253,6 +253,7 @@ class FeatureKnobs(Section):
     size_gb: float | None = Field(
         None,
         ge=0,
+        le=1_000_000,
         alias="cache_size_gb",
         description="Most gigabytes of features, or of decoded pictures, that are kept; the rest is computed or "
         "decoded again. By default as much as fits into half of the free memory, then of the free disk. Changes no "

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 Task = Literal["image-classification", "text-classification"]
@@ -155,6 +155,7 @@ class JobSpec:
 
     Attributes:
         notes: one sentence for each hyperparameter that was translated, or ignored and why; for the log.
+        given: names of the hyperparameters that the user set, without those that the notes tell to have no effect.
     """
 
     data: DataSpec
@@ -166,3 +167,4 @@ class JobSpec:
     features: FeatureSpec
     observe: ObserveSpec
     notes: tuple[str, ...] = ()
+    given: frozenset[str] = field(default=frozenset(), compare=False)

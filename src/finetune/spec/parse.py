@@ -10,8 +10,9 @@ from pydantic import ValidationError
 
 from finetune.errors import UserError
 from finetune.spec import hyperparameters as knobs
-from finetune.spec.consistency import contradictions, idle_notes
+from finetune.spec.consistency import contradictions
 from finetune.spec.faults import message_of
+from finetune.spec.idle import IDLE, idle_knobs, idle_notes
 from finetune.spec.job_spec import (
     CheckpointSpec,
     DataSpec,
@@ -51,8 +52,9 @@ def parse_hyperparameters(raw: Mapping[str, str]) -> JobSpec:
     faults = [*settings.faults, *reader.faults.values(), *contradictions(spec, reader.faults.keys())]
     if faults:
         raise UserError(message_of(faults))
-    notes = (*settings.notes, *idle_notes(spec, settings.chosen.keys()))
-    return replace(spec, notes=notes)
+    idle = idle_knobs(IDLE, spec, settings.chosen.keys())
+    notes = (*settings.notes, *idle_notes(idle))
+    return replace(spec, notes=notes, given=frozenset(settings.chosen.keys() - idle.keys()))
 
 
 class _Reader:

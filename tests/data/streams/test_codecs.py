@@ -127,6 +127,20 @@ def test_json_lines_glued_and_with_marks() -> None:
     assert decode(stream, TEXT) == [expected, expected, Decoded(("glued",), ("b",)), expected]
 
 
+def test_an_object_may_lack_what_others_have() -> None:
+    """As in files: the second text, or even the label, may come first in a later object."""
+    rows = [
+        {"text": "no label"},
+        [1],
+        {"label": "a", "premise": "p"},
+        {"label": "b", "premise": "q", "hypothesis": "h"},
+    ]
+    stream = "\n".join(map(json.dumps, rows[2:])).encode()
+    assert decode(stream, TEXT) == [Decoded(("p", ""), ("a",)), Decoded(("q", "h"), ("b",))]
+    with pytest.raises(ValueError, match="the label is missing"):
+        decode("\n".join(map(json.dumps, rows)).encode(), TEXT, "jsonl", text_column="text")
+
+
 def test_csv_with_and_without_a_header() -> None:
     table = 'label,text\npos,"two\nlines, ""quoted"""\nlabel,text\nneg,plain\n'
     expected = [Decoded(('two\nlines, "quoted"',), ("pos",)), Decoded(("plain",), ("neg",))]

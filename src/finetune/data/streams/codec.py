@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import logging
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
+from finetune.data.labels import LabelMap
 from finetune.data.streams.image_records import is_picture
 from finetune.data.streams.named_fields import Decoded, Wanted
 from finetune.data.streams.record_codecs import AttributeCodec, ExampleCodec, ImageRecordCodec, ProtobufCodec
@@ -17,8 +19,9 @@ from finetune.data.streams.tfrecord import masked_checksum
 from finetune.data.streams.window import DamagedStream, Window
 from finetune.spec.stream_types import StreamForm
 
-Sample = tuple[memoryview, ...]
+_log = logging.getLogger(__name__)
 
+Sample = tuple[memoryview, ...]
 
 _INSTEAD = "send them as an augmented manifest, in RecordIO, TFRecord or tar"
 
@@ -53,12 +56,16 @@ class StreamLayout:
         form: of the stream by its content type; `None` where it says nothing.
         wrapped: whether each object, or each attribute, is one RecordIO record.
         shared: whether hosts share the objects, so that this one may get none in some epoch.
+        classes: that the records may number; `None` where their labels are taken as they come.
+        warn: told what the user should know of how the stream is understood, in every epoch anew.
     """
 
     where: str
     form: StreamForm | None
     wrapped: bool = False
     shared: bool = False
+    classes: LabelMap | None = None
+    warn: Callable[[str], None] = _log.warning
 
 
 class WrappedCodec:
@@ -75,12 +82,31 @@ class WrappedCodec:
             yield from self._inner.cut(Window([payload]))
 
 
+class NumberedCodec:
+    """Records whose labels may be the numbers of announced classes, as `AnnouncedReader` has them in files."""
+
+    def __init__(self, inner: Codec, classes: LabelMap) -> None:
+        self._inner = inner
+        self._classes = classes
+        self.cut = inner.cut
+
+    def decode(self, sample: Sample) -> Decoded:
+        """The record with the names of its classes; a label that means none of them stays as it is."""
+        found = self._inner.decode(sample)
+        return Decoded(found.content, tuple(self._classes.named(label) or label for label in found.labels))
+
+
 def choose_codec(layout: StreamLayout, wanted: Wanted, window: Window) -> Codec:
     """Choose by attribute names, content type and wrapping, else by the first bytes, which stay in the window.
 
     Raises:
         DamagedStream: the bytes are of no form that is read.
     """
+    codec = _by_form(layout, wanted, window)
+    return codec if layout.classes is None else NumberedCodec(codec, layout.classes)
+
+
+def _by_form(layout: StreamLayout, wanted: Wanted, window: Window) -> Codec:
     if wanted.spec.attribute_names:
         return AttributeCodec(wanted)
     if layout.wrapped and layout.form in (None, "recordio", "pictures"):
@@ -103,7 +129,7 @@ def _codec(form: StreamForm, layout: StreamLayout, wanted: Wanted) -> Codec:
         case "jsonl":
             return JsonLinesCodec(wanted, layout.where)
         case "csv" | "tsv":
-            return DelimitedCodec(wanted, layout.where, tabs=form == "tsv")
+            return DelimitedCodec(wanted, layout.where, layout.warn, tabs=form == "tsv")
         case "pictures":
             raise DamagedStream(f"holds bare pictures without labels; {_INSTEAD}", 0)
         case _:

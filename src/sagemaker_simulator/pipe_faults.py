@@ -1,0 +1,72 @@
+"""What would keep the platform from sending what a channel in Pipe mode is asked for?"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from sagemaker_simulator.object_stream import PipeSource, object_at, objects
+
+_GZIP = b"\x1f\x8b"
+
+
+def fault_of(source: Path, options: PipeSource) -> str:
+    """The first fault, with its place and what to change; empty where everything can be sent.
+
+    Args:
+        source: a folder that stands for an S3 prefix, or a file: the one object, or the manifest.
+        options: what is asked for.
+    """
+    if options.data_type != "S3Prefix" and not source.is_file():
+        return f"{source} is no file, but --data-type {options.data_type} needs one, the manifest"
+    try:
+        if options.data_type == "AugmentedManifestFile":
+            return _fault_of_lines(source, options)
+        found = objects(source, options)
+    except UnicodeDecodeError as error:
+        return f"{source} is no manifest in UTF-8: {error.reason} at byte {error.start}"
+    except (ValueError, TypeError, KeyError):
+        return f'{source} is no manifest: expected is a JSON list, {{"prefix": ...}} and then names'
+    return _fault_of_objects(found, options)
+
+
+def _fault_of_lines(manifest: Path, options: PipeSource) -> str:
+    for number, text in enumerate(manifest.read_text(encoding="utf-8").split("\n"), start=1):
+        if not text.strip():
+            continue
+        where = f"{manifest}, line {number}"
+        try:
+            line = json.loads(text)
+        except ValueError as error:
+            return f"{where} is not JSON ({error}); expected is an object per line"
+        if not isinstance(line, dict):
+            return f"{where} is not a JSON object; expected is one per line"
+        fault = _fault_of_line(line, manifest.parent, options)
+        if fault:
+            return f"{where} {fault}"
+    return ""
+
+
+def _fault_of_line(line: dict[str, object], folder: Path, options: PipeSource) -> str:
+    missing = [name for name in options.attributes if name not in line]
+    if missing:
+        there = ", ".join(line) or "none at all"
+        return f"has no attribute {missing[0]!r}, only {there}: give --attribute-names names of these"
+    named: Sequence[str] = [str(line[name]) for name in options.attributes if name.endswith("-ref")]
+    fault = _fault_of_objects([object_at(uri, folder) for uri in named], options)
+    return f"names an object that cannot be sent: {fault}" if fault else ""
+
+
+def _fault_of_objects(paths: Iterable[Path], options: PipeSource) -> str:
+    for path in paths:
+        if not path.is_file():
+            return f"{path} does not exist, or is no file"
+        if options.inflated and not _begins_with_gzip(path):
+            return f"{path} is not compressed with gzip: leave out --gzip"
+    return ""
+
+
+def _begins_with_gzip(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(len(_GZIP)) == _GZIP

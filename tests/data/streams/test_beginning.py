@@ -1,0 +1,36 @@
+"""Looking at the first rows changes nothing of what comes, damage in its place included."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from finetune.data.streams.beginning import BYTES, ROWS, look_ahead
+from finetune.data.streams.window import DamagedStream
+
+
+@pytest.mark.parametrize(("size", "seen"), [(1, ROWS), (BYTES // 4, 4), (2 * BYTES, 1)])
+def test_few_rows_are_waited_for_and_all_are_given(size: int, seen: int) -> None:
+    waiting = iter([bytes(size)] * (ROWS + 5))
+    first, rows = look_ahead(waiting)
+    assert len(first) == seen
+    assert len(list(waiting)) == ROWS + 5 - seen
+    assert len(list(rows)) == seen
+
+
+def test_a_stream_that_ends_early_is_given_whole() -> None:
+    first, rows = look_ahead(iter([b"a", b"b"]))
+    assert first == list(rows) == [b"a", b"b"]
+
+
+def test_damage_comes_behind_the_rows_before_it() -> None:
+    def damaged() -> Iterator[bytes]:
+        yield b"a"
+        yield b"b"
+        raise DamagedStream("is cut", 7)
+
+    first, rows = look_ahead(damaged())
+    assert first == [next(rows), next(rows)]
+    with pytest.raises(DamagedStream, match="is cut"):
+        next(rows)

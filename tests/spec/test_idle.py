@@ -1,0 +1,135 @@
+"""Are hyperparameters without effect told, rather than refused, and those with one left alone?"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+
+from finetune.spec.idle import IDLE, IDLE_IN_JOB, JobFacts, idle_knobs, idle_notes
+from finetune.spec.knobs import all_knobs
+from finetune.spec.parse import parse_hyperparameters
+
+PICTURES = JobFacts(
+    parse_hyperparameters({}),
+    "image-classification",
+    channels=frozenset({"train"}),
+    piped=frozenset(),
+    freezes=False,
+    varies=True,
+    keeps_checkpoints=True,
+)
+
+
+def test_every_rule_speaks_of_declared_knobs() -> None:
+    named = {name for rule in IDLE for name in rule.knobs} | {name for rule in IDLE_IN_JOB for name in rule.knobs}
+    assert named <= all_knobs().keys()
+
+
+@pytest.mark.parametrize(
+    ("raw", "note"),
+    [
+        ({"unfrozen_groups": "2"}, "unfrozen_groups has no effect: only strategy='partial' reads it."),
+        ({"momentum": "0.9"}, "momentum has no effect: adamw and adam have beta_1 instead."),
+        (
+            {"optimizer": "sgd", "beta_1": "0.8", "beta_2": "0.9"},
+            "beta_1, beta_2 have no effect: only adamw and adam read it.",
+        ),
+        ({"lr_factor": "0.5"}, "lr_factor has no effect: lr_schedule is neither 'step' nor 'exponential'."),
+        ({"lr_step_epochs": "3"}, "lr_step_epochs has no effect: lr_schedule is not 'step'."),
+        ({"lr_schedule": "step", "lr_step_epochs": "10"}, "lr_step_epochs has no effect: the job has no more epochs"),
+        ({"early_stopping_min_epochs": "3"}, "early_stopping_min_epochs has no effect: early_stopping_patience is not"),
+        ({"strategy": "evaluate", "epochs": "3", "dropout": "0.1"}, "epochs, dropout have no effect: strategy="),
+        ({"strategy": "evaluate", "resume": "auto"}, "resume has no effect: strategy='evaluate' trains nothing"),
+        (
+            {"strategy": "feature_extraction", "learning_rate": "0.1", "head_learning_rate": "0.2"},
+            "learning_rate has no",
+        ),
+        ({"augmentation": "none", "augmentation_views": "4"}, "augmentation_views has no effect: augmentation='none'"),
+        ({"feature_cache": "off", "augmentation_views": "4"}, "augmentation_views has no effect: with feature_cache="),
+        ({"multi_label": "true", "top_k": "3"}, "top_k has no effect: with multi_label"),
+        ({"rules": "None", "rule_action": "stop"}, "rule_action has no effect: rules names none"),
+        ({"task": "text-classification", "image_size": "32"}, "image_size has no effect: it belongs to images"),
+        ({"task": "image-classification", "header": "true"}, "header has no effect: it belongs to texts"),
+    ],
+)
+def test_a_knob_without_effect_is_told(raw: dict[str, str], note: str) -> None:
+    (told,) = parse_hyperparameters(raw).notes
+    assert told.startswith(note)
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        {"strategy": "partial", "unfrozen_groups": "2", "layer_decay": "0.9"},
+        {"optimizer": "nag", "momentum": "0.8"},
+        {"optimizer": "rmsprop", "momentum": "0.8", "eps": "1e-6"},
+        {"lr_schedule": "step", "lr_step_epochs": "3,6", "lr_factor": "0.5"},
+        {"lr_schedule": "exponential", "lr_factor": "0.5"},
+        {"task": "image-classification", "label_column": "class"},
+        {"strategy": "feature_extraction", "learning_rate": "0.1"},
+        {"early_stopping_patience": "2", "early_stopping_min_epochs": "3"},
+    ],
+)
+def test_a_knob_that_is_read_is_not_called_idle(raw: dict[str, str]) -> None:
+    assert parse_hyperparameters(raw).notes == ()
+
+
+def remarks(raw: dict[str, str], **facts: object) -> list[str]:
+    spec = parse_hyperparameters(raw)
+    known = dataclasses.replace(PICTURES, spec=spec, **facts)  # type: ignore[arg-type]  # names vary
+    return idle_notes(idle_knobs(IDLE_IN_JOB, known, spec.given))
+
+
+TRAIN = frozenset({"train"})
+
+
+@pytest.mark.parametrize(
+    ("raw", "facts", "remark"),
+    [
+        ({"header": "true"}, {}, "header has no effect: it belongs to texts"),
+        ({"image_size": "64"}, {"task": "text-classification"}, "image_size has no effect: it belongs to images"),
+        ({"validation_fraction": "0.1"}, {"channels": TRAIN | {"validation"}}, "validation_fraction has no effect: th"),
+        ({"num_training_samples": "9"}, {"channels": frozenset({"test"})}, "num_training_samples has no effect: there"),
+        ({"pipe_wait_seconds": "9"}, {}, "pipe_wait_seconds has no effect: no channel comes in Pipe mode."),
+        ({"shuffle_buffer": "9"}, {"piped": frozenset({"test"})}, "shuffle_buffer has no effect: the channel 'train'"),
+        (
+            {"group_by_length": "true"},
+            {"piped": TRAIN, "task": "text-classification"},
+            "group_by_length has no effect: records of a pipe",
+        ),
+        (
+            {"feature_cache": "off"},
+            {},
+            "feature_cache has no effect: no layers are frozen from the input on, so there is nothing to keep of them.",
+        ),
+        ({"augmentation_views": "4"}, {}, "augmentation_views has no effect: no layers are frozen"),
+        ({"augmentation": "strong"}, {"freezes": True, "varies": False}, "augmentation has no effect: what frozen"),
+        ({"checkpoint_keep": "3"}, {"keeps_checkpoints": False}, "checkpoint_keep has no effect: the job has no check"),
+        ({"cache_size_gb": "4"}, {"piped": TRAIN}, "cache_size_gb has no effect: no layers are frozen"),
+    ],
+)
+def test_what_the_job_does_not_ask_for_is_told(raw: dict[str, str], facts: dict[str, object], remark: str) -> None:
+    (told,) = remarks(raw, **facts)
+    assert told.startswith(remark)
+
+
+@pytest.mark.parametrize(
+    ("raw", "facts"),
+    [
+        ({"validation_fraction": "0.1", "cache_size_gb": "4", "augmentation": "strong", "image_size": "64"}, {}),
+        ({"checkpoint_keep": "3", "resume": "never"}, {}),
+        ({"augmentation": "none"}, {"varies": False, "freezes": True}),
+        ({"augmentation_views": "4", "feature_cache": "auto", "cache_size_gb": "1"}, {"freezes": True}),
+        ({"shuffle_buffer": "9", "pipe_wait_seconds": "9"}, {"piped": TRAIN}),
+        ({"group_by_length": "false", "max_length": "8"}, {"task": "text-classification"}),
+    ],
+)
+def test_what_the_job_asks_for_is_not_called_idle(raw: dict[str, str], facts: dict[str, object]) -> None:
+    assert remarks(raw, **facts) == []
+
+
+def test_what_was_not_given_or_is_told_already_is_not_told() -> None:
+    assert remarks({}, freezes=False) == []
+    assert len(parse_hyperparameters({"strategy": "evaluate", "feature_cache": "off"}).notes) == 1
+    assert remarks({"strategy": "evaluate", "feature_cache": "off"}) == []
