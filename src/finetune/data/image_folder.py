@@ -8,23 +8,12 @@ from pathlib import Path
 
 from finetune.data.channel_files import Listing, count_endings, ending_of, some_of
 from finetune.data.label_names import label_name
+from finetune.data.parts import check_class_folders
 from finetune.data.record import Record
 from finetune.errors import DataError
 from finetune.spec.job_spec import Task
 
 _log = logging.getLogger(__name__)
-
-_PARTS = {
-    "train": "train",
-    "training": "train",
-    "val": "validation",
-    "valid": "validation",
-    "validation": "validation",
-    "dev": "validation",
-    "test": "test",
-    "testing": "test",
-}
-"""Channel for each folder that parts of a data set are usually divided into."""
 
 PICTURE_ENDINGS = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp"})
 
@@ -80,7 +69,7 @@ def read_image_folder(listing: Listing) -> ImageFolderReader:
     pictures = [key for key in listing.keys if ending_of(key) in PICTURE_ENDINGS]
     others = [key for key in listing.keys if ending_of(key) not in PICTURE_ENDINGS]
     _check_layout(listing, pictures)
-    _check_parts(listing.channel, pictures)
+    check_class_folders(listing.channel, pictures)
     _check_classes(listing, pictures, others)
     if others:
         _log.info("channel %r: passed over what is no picture: %s", channel, count_endings(others))
@@ -96,19 +85,6 @@ def _check_layout(listing: Listing, pictures: Sequence[str]) -> None:
             f"their class is not known; expected is {listing.channel}/<class>/<picture>, a folder per class, or a "
             f"channel {listing.channel + '_lst'!r} whose .lst files name the classes"
         )
-
-
-def _check_parts(channel: str, pictures: Sequence[str]) -> None:
-    """Refuse the root of a data set: `train` and `val` would become two classes, and say nothing of the true ones."""
-    folders = sorted({key.partition("/")[0] for key in pictures})
-    parts = [_PARTS.get(folder.lower()) for folder in folders]
-    if not folders or None in parts or any(key.count("/") == 1 for key in pictures):
-        return
-    channels = ", ".join(f"{part}=.../{folder}" for part, folder in zip(parts, folders, strict=True))
-    raise DataError(
-        f"channel {channel!r}: its folders are {some_of(map(repr, folders), 8)}, and all pictures lie in folders below"
-        f" these, so it is the root of a data set and not a folder per class; give each part a channel: {channels}"
-    )
 
 
 def _check_classes(listing: Listing, pictures: Sequence[str], others: Sequence[str]) -> None:

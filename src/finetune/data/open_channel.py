@@ -11,6 +11,7 @@ from finetune.data.augmented_manifest import manifests_of, read_augmented_manife
 from finetune.data.channel_files import Listing, count_endings, ending_of, list_files, some_of
 from finetune.data.image_folder import PICTURE_ENDINGS, read_image_folder
 from finetune.data.image_list import read_image_list
+from finetune.data.parts import check_files
 from finetune.data.record import Reader
 from finetune.data.record_file_names import RECORD_ENDINGS, RecordFile, record_files
 from finetune.data.record_files import IMAGES, TEXTS, read_record_files, task_of_records
@@ -83,7 +84,7 @@ def open_channel(source: ChannelSource, spec: DataSpec) -> Reader:
     Where the request names no task, the content type tells it, or else the files do.
 
     Raises:
-        DataError: the channel is missing or empty, or its files cannot be used.
+        DataError: the channel is missing or empty, or its files cannot be used, or are parts of a data set.
         UserError: it holds pictures and tables and no task says which count, or the files do not fit the task.
     """
     listing = list_files(source.name, source.folder)
@@ -97,6 +98,7 @@ def open_channel(source: ChannelSource, spec: DataSpec) -> Reader:
         return read_augmented_manifest(listing, spec, class_ids=source.class_ids)
     contents = _look(source, listing)
     if _holds_records(contents, source):
+        check_files(source.name, [file.key for file in contents.records])
         wanted = Wanted(spec.task or IMAGES, spec, source.class_ids)
         if spec.task is None:
             wanted = replace(wanted, task=task_of_records(listing, contents.records[0], wanted))
@@ -104,6 +106,7 @@ def open_channel(source: ChannelSource, spec: DataSpec) -> Reader:
     task = spec.task or _task_of_type(source.content_type) or _task_of(contents, source)
     _check_fits(contents, task, source)
     if task == TEXTS:
+        check_files(source.name, contents.tables)
         return read_text_tables(listing, spec, contents.default_format)
     if spec.multi_label:
         raise UserError(

@@ -161,7 +161,7 @@ def _train_epoch(training: Training, state: TrainingState, observer: Observer, c
             observer.step_done(state, loss)
             with timing.host("save"):
                 checkpoints.step_done(state)
-            timing.step_done(sum(next(iter(batch.inputs.values())).numel() for batch in group))
+            timing.step_done(sum(given.numel() for batch in group for given in batch.inputs.values()))
             if training.interrupted():
                 return False
         return True

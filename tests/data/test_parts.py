@@ -1,0 +1,57 @@
+"""Which channels are roots of data sets?"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from finetune.data.open_channel import ChannelSource, open_channel
+from finetune.data.parts import check_files
+from finetune.errors import DataError
+from finetune.spec.parse import parse_hyperparameters
+
+
+@pytest.mark.parametrize(
+    ("keys", "advice"),
+    [
+        (["train.csv", "test.csv"], "test=.../test, train=.../train"),
+        (
+            ["data/train-00000-of-00002.parquet", "data/train-00001-of-00002.parquet", "data/dev.jsonl"],
+            "validation=.../dev",
+        ),
+        (["Training/a.rec", "VAL/b.rec"], "train=.../Training, validation=.../VAL"),
+    ],
+)
+def test_files_of_several_parts_are_refused(keys: list[str], advice: str) -> None:
+    with pytest.raises(
+        DataError, match=r"channel 'train' holds.*root of a data set.*give each part a channel"
+    ) as found:
+        check_files("train", keys)
+    assert advice in str(found.value)
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [
+        ["train.csv"],
+        ["train-0.parquet", "train-1.parquet"],
+        ["train.csv", "more.csv"],
+        ["trainers.csv", "testimonials.csv"],
+        ["val.csv", "valid.csv", "validation.csv", "dev.csv"],
+        ["1.csv", "2.csv"],
+        [],
+    ],
+)
+def test_other_files_are_records_of_the_channel(keys: list[str]) -> None:
+    check_files("train", keys)
+
+
+def test_a_channel_of_tables_is_looked_at(tmp_path: Path) -> None:
+    for name in ("train.csv", "test.csv"):
+        (tmp_path / name).write_text("label,text\na,one\nb,two\n", encoding="utf-8")
+    spec = parse_hyperparameters({}).data
+    with pytest.raises(DataError, match=r"test=\.{3}/test, train=\.{3}/train"):
+        open_channel(ChannelSource("train", tmp_path), spec)
+    (tmp_path / "test.csv").unlink()
+    assert len(open_channel(ChannelSource("train", tmp_path), spec)) == 2
