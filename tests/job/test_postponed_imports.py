@@ -15,7 +15,8 @@ from models.tiny_transformers import PICTURE_TYPES, TEXT_TYPES, write_folder
 
 BEGIN = """
 import sys
-from finetune.job.postponed_imports import postpone_imports
+from finetune.job.postponed_imports import postpone_clients, postpone_imports
+postpone_clients()
 postpone_imports()
 import finetune.job.run
 import torch
@@ -90,7 +91,7 @@ for kind in {kinds}:
     given = dict(pixel_values=torch.ones(2, 3, 32, 32)) if kind in {PICTURE_TYPES} else dict(
         input_ids=tokens, attention_mask=tokens)
     network(**given).logits.sum().backward()
-print(*(name for name in ("torch._refs", "torch._decomp.decompositions") if name in sys.modules))
+print(*(name for name in ("torch._refs", "torch._decomp.decompositions", "botocore") if name in sys.modules))
 """
     assert said(code) == ""
 
@@ -146,10 +147,13 @@ def test_whoever_imports_a_part_of_it_gets_that() -> None:
     assert said(code) == "False"
 
 
+@pytest.mark.parametrize("name", ["boto3", "paramiko", "torch._dynamo", "torch._decomp", "sklearn.metrics"])
+def test_it_is_there_for_whoever_asks_whether_it_is_installed(name: str) -> None:
+    assert said(f"import importlib.util; print(importlib.util.find_spec({name!r}).name)") == name
+
+
 def test_sagemaker_training_does_without_the_client_of_other_hosts() -> None:
     code = """
-from finetune.job.postponed_imports import postpone_clients
-postpone_clients()
 import sagemaker_training.cli.train, sagemaker_training.mpi
 import os
 from sagemaker_training import environment, params
@@ -169,8 +173,6 @@ def test_the_region_is_that_of_the_real_session(tmp_path: Path, variables: dict[
 import os
 os.environ.update({variables}, HOME="/nowhere")
 os.chdir({str(tmp_path)!r})
-from finetune.job.postponed_imports import postpone_clients
-postpone_clients()
 import boto3
 region = boto3.session.Session().region_name
 for name in [name for name in sys.modules if name.startswith("boto3")]:
@@ -185,8 +187,6 @@ print(region)
 
 def test_whoever_reaches_aws_has_the_real_client() -> None:
     code = """
-from finetune.job.postponed_imports import postpone_clients
-postpone_clients()
 from sagemaker_training import files, intermediate_output
 stood = files.boto3
 session = stood.session.Session()
@@ -203,8 +203,6 @@ print(hasattr(boto3, "__file__"))
 
 def test_whoever_connects_to_another_host_has_the_real_client() -> None:
     code = """
-from finetune.job.postponed_imports import postpone_clients
-postpone_clients()
 import sagemaker_training.mpi as mpi
 client = mpi.paramiko.SSHClient()
 client.set_missing_host_key_policy(mpi.paramiko.AutoAddPolicy())

@@ -14,10 +14,10 @@ module as soon as it is asked for anything else, such as by `torch.compile`.
 from __future__ import annotations
 
 import importlib
-import importlib.util
 import os
 import sys
 from collections.abc import Callable
+from importlib.machinery import ModuleSpec
 from pathlib import Path
 from types import ModuleType
 from typing import TypeVar
@@ -50,7 +50,6 @@ def postpone_imports() -> None:
     import torch
 
     if _COMPILER not in sys.modules:
-        found = importlib.util.find_spec(_COMPILER)
         compiler = _stand_in(
             _COMPILER,
             disable=_disable,
@@ -59,7 +58,6 @@ def postpone_imports() -> None:
             assume_constant_result=_unchanged,
             allow_in_graph=_unchanged,
         )
-        compiler.__spec__ = found
         setattr(torch, _COMPILER.rpartition(".")[2], compiler)
         _forwarding(f"{_COMPILER}.utils", "is_compile_supported")
         _forwarding(f"{_COMPILER}._trace_wrapped_higher_order_op", "TransformGetItemToIndex")
@@ -92,7 +90,8 @@ class _Session:
 
 def _stand_in(module: str, **known: object) -> ModuleType:
     sys.modules[module] = _Postponed(module)
-    vars(sys.modules[module]).update(known)
+    # Who asks whether it is installed looks for this alone.
+    vars(sys.modules[module]).update(known, __spec__=ModuleSpec(module, None))
     return sys.modules[module]
 
 
