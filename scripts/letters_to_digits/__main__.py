@@ -28,7 +28,7 @@ LETTERS = PICTURES | {
 # In the image a job needs no network, and writes nowhere but in its own folders.
 READ_ONLY = ("--read-only", "--tmpfs", "/tmp")  # noqa: S108 - the container's own
 
-# Few pictures need small batches: of five for each of ten classes, ten make five steps an epoch.
+# Few pictures need small batches: of three for each of ten classes, ten make three steps an epoch.
 DIGITS = PICTURES | {"batch_size": "10"}
 
 
@@ -102,7 +102,7 @@ def report(outcomes: dict[str, Outcome], epochs: int) -> None:
     some = next(iter(outcomes.values()))
     print(f"\n{comparison(outcomes)}\n")
     print(f"Accuracy on {some.records['test']:,} digits that no job has learnt from, after {epochs} epochs each.")
-    print("Another --seed draws other pictures to learn from, which moves it by a few hundredths: one run is one draw.")
+    print("Another --seed draws other pictures to learn from, which moves it by a tenth and more: one run is one draw.")
     print("Seconds include a job's start-up.")
     print("\nThe models:")
     for strategy, outcome in outcomes.items():
@@ -113,7 +113,7 @@ def read_options() -> Options:
     """Read the command line."""
     parser = argparse.ArgumentParser(prog="scripts/demo", description=__doc__)
     parser.add_argument("--folder", type=Path, help="where everything goes; default: a new temporary folder")
-    parser.add_argument("--per-class", type=int, default=5, help="pictures of each digit to learn from (default: 5)")
+    parser.add_argument("--per-class", type=int, default=3, help="pictures of each digit to learn from (default: 3)")
     parser.add_argument("--variants", type=int, default=4, help="pictures of each letter in each font (default: 4)")
     parser.add_argument("--epochs", type=int, default=5, help="passes over the digits (default: 5)")
     parser.add_argument("--seed", type=int, default=0, help="decides all that is random (default: 0)")

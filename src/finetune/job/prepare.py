@@ -182,7 +182,6 @@ def _sees_only_padding(backbone: Backbone) -> bool:
 
 def place(backbone: Backbone, numerics: Numerics) -> None:
     """Put the network on its device, in the memory format that convolutions gain from there."""
-    on_gpu = numerics.device.type == "cuda"
     pictures = any(parameter.dim() == 4 for parameter in backbone.module.parameters())
-    layout = torch.channels_last if on_gpu and pictures else torch.preserve_format
+    layout = torch.channels_last if pictures else torch.preserve_format
     backbone.module.to(numerics.device, memory_format=layout)  # type: ignore[call-overload]  # not in torch's stub

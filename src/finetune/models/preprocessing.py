@@ -64,9 +64,8 @@ class Normaliser:
         self._std = torch.tensor(expects.std, dtype=torch.float32).view(1, 3, 1, 1)
 
     def __call__(self, inputs: Mapping[str, Tensor]) -> Tensor:
-        """Give float32 `[batch, 3, size, size]` for `pixels` uint8; channels last on a GPU."""
-        pixels = inputs["pixels"]
+        """Give float32 `[batch, 3, size, size]` for `pixels` uint8, channels last, as convolutions are fastest."""
+        pixels = inputs["pixels"].contiguous(memory_format=torch.channels_last)
         if self._mean.device != pixels.device:
             self._mean, self._std = self._mean.to(pixels.device), self._std.to(pixels.device)
-        scaled = pixels.to(torch.float32).div_(255).sub_(self._mean).div_(self._std)
-        return scaled.contiguous(memory_format=torch.channels_last) if scaled.is_cuda else scaled
+        return pixels.to(torch.float32).div_(255).sub_(self._mean).div_(self._std)
