@@ -132,6 +132,14 @@ def test_gradients_are_those_of_what_was_kept(monkeypatch: pytest.MonkeyPatch, k
     assert torch.autograd.gradcheck(run, _given())
 
 
+def test_a_scale_of_none_at_all_is_one() -> None:
+    query, key, value = _given()
+    torch.manual_seed(4)
+    blind = attention(query, key, value, None, 0.3, scale=0.0)
+    torch.manual_seed(4)
+    assert torch.equal(blind, attention(torch.zeros_like(query), key, value, None, 0.3))
+
+
 def test_a_token_sees_no_later_ones() -> None:
     query, key, value = _given(others=5)
     torch.manual_seed(2)

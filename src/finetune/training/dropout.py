@@ -91,8 +91,8 @@ def attention(
     if attn_mask is not None:
         attn_mask = attn_mask[(None,) * (4 - attn_mask.dim())]
     dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else query.dtype
-    scale = others.get("scale") or 1 / math.sqrt(query.shape[-1])
-    how = _How(attn_mask, scale, threshold, _draw_seed())
+    scale = others.get("scale")
+    how = _How(attn_mask, 1 / math.sqrt(query.shape[-1]) if scale is None else scale, threshold, _draw_seed())
     result: Tensor = _Attention.apply(*(one.to(dtype) for one in (query, key, value)), how)  # type: ignore[no-untyped-call]  # untyped in torch
     return result
 
