@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import save_file
 from torchvision.models import get_model
 from torchvision.models.vision_transformer import interpolate_embeddings
+from torchvision.transforms.functional import normalize
 
 from finetune.errors import UserError
 from finetune.models.backbone import Backbone, ImageInput
@@ -20,12 +21,19 @@ from models.asking import LABELS, ask, inputs_of
 NORMAL = ImageInput(8, 10, "bilinear", (0.1, 0.5, 0.9), (0.2, 0.3, 0.4))
 
 
-def test_pixels_are_normalised_as_torchvision_does() -> None:
-    pixels = torch.randint(0, 256, (2, 3, 8, 8), dtype=torch.uint8)
-    expected = torch.stack([(pixels[:, c].float() / 255 - NORMAL.mean[c]) / NORMAL.std[c] for c in range(3)], dim=1)
-    normalised = Normaliser(NORMAL)({"pixels": pixels})
-    assert normalised.dtype == torch.float32
-    assert torch.allclose(normalised, expected, atol=1e-6)
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_pixels_are_normalised_as_torchvision_does(layout: torch.memory_format) -> None:
+    normaliser = Normaliser(NORMAL)
+    # One normaliser, several widths: a batch of another size may come next.
+    for height, width in ((8, 8), (8, 5), (3, 7), (8, 8)):
+        pixels = torch.randint(0, 256, (2, 3, height, width), dtype=torch.uint8).contiguous(memory_format=layout)
+        before = pixels.clone()
+        normalised = normaliser({"pixels": pixels})
+        expected = normalize(pixels.float() / 255, list(NORMAL.mean), list(NORMAL.std))
+        assert normalised.dtype == torch.float32
+        assert torch.equal(normalised, expected)
+        assert normalised.is_contiguous(memory_format=torch.channels_last)
+        assert torch.equal(pixels, before)
 
 
 def test_normalisation_is_no_part_of_the_weights(tmp_path: Path) -> None:
