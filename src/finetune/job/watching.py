@@ -29,6 +29,8 @@ from finetune.training.state import Row, TrainingState
 logger = logging.getLogger(__name__)
 
 _SAMPLE_STEPS = 10
+_LOOKS = 10
+"""Steps are compared again when there are a tenth more."""
 
 
 @dataclass(slots=True)
@@ -107,6 +109,7 @@ class RuleObserver:
     watched: Watched
     findings: Findings
     _step: int = 0
+    _next_look: int = 0
     _samples: list[Sample] = field(default_factory=list)
     _mark: tuple[float, float, float, float] | None = None
 
@@ -133,7 +136,10 @@ class RuleObserver:
         self.inner.epoch_done(epoch, row, history)
         course = self._course(history, self._step)
         self.findings.take(judge_curves(course, self.rules))
-        self.findings.take_timed(judge_steps(self.timing.steps, self.rules, course.step))
+        if course.step >= self._next_look:
+            # It takes milliseconds, as short epochs do.
+            self._next_look = course.step + course.step // _LOOKS
+            self.findings.take_timed(judge_steps(self.timing.steps, self.rules, course.step))
         self.findings.take_timed(judge_machine(self._samples, self.rules, course.step))
 
     def end(self, state: TrainingState) -> None:
@@ -145,6 +151,7 @@ class RuleObserver:
         counts = self.watched.counts
         guess = max(counts.values(), default=0) / max(1, sum(counts.values()))
         course = self._course(state.history.rows, state.progress.step)
+        self.findings.take_timed(judge_steps(self.timing.steps, self.rules, course.step))
         self.findings.take(symptoms(course, guess) if self.rules else [])
 
     def _course(self, rows: list[Row], step: int) -> Course:
