@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import threading
 from pathlib import Path
 from types import SimpleNamespace
 from typing import cast
@@ -36,10 +37,10 @@ ROOM = Place(10**9)
 Row = dict[str, Tensor]
 
 
-def pictures(place: Place, *, border: int = 1, views: int = 2, workers: int = 0) -> FeatureBatches:
+def pictures(place: Place, *, border: int = 1, views: int = 2, workers: int = 0, at_once: int = 1) -> FeatureBatches:
     backbone = TinyBackbone()
     backbone.module.eval()
-    run = FrontRun(backbone.cut(border), 4, 1, CPU, contextlib.nullcontext)
+    run = FrontRun(backbone.cut(border), 4, 1, CPU, contextlib.nullcontext, at_once)
     return FeatureBatches(tiny_batches(TinyReader(23), training=True, batch_size=5, workers=workers), run, views, place)
 
 
@@ -49,14 +50,14 @@ def texts(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     return load_backbone(ask(None, folder, task="text-classification", channel=folder))
 
 
-def text_features(backbone: Backbone, place: Place, border: int) -> FeatureBatches:
+def text_features(backbone: Backbone, place: Place, border: int, at_once: int = 1) -> FeatureBatches:
     expects = backbone.expects
     assert isinstance(expects, TextInput)
     reader = MemoryReader([((" ".join(WORDS[4 : 5 + n % 9] * (1 + n % 3)),), ("yes",)) for n in range(23)])
     transform = TextTransform(expects.tokenizer, 30)
     dataset = Dataset(reader, tuple(range(23)), LabelMap(("no", "yes"), multi_label=False), transform)
     options = BatchOptions(5, 0, shuffle=True, augment=False, workers=0, pin_memory=False)
-    run = FrontRun(backbone.cut(border), 4, 30, CPU, contextlib.nullcontext)
+    run = FrontRun(backbone.cut(border), 4, 30, CPU, contextlib.nullcontext, at_once)
     return FeatureBatches(Batches(dataset, options, BadRecords("train", 0)), run, 1, place)
 
 
@@ -89,6 +90,38 @@ def test_where_an_epoch_is_taken_up_changes_no_bit() -> None:
     assert_same(epochs(pictures(ROOM), first=3), epochs(pictures(ROOM))[3:])
 
 
+@pytest.mark.parametrize("at_once", [2, 3])
+@pytest.mark.parametrize("place", [ROOM, Place(0), Place(7000)])
+def test_how_many_cores_compute_changes_no_bit(place: Place, at_once: int) -> None:
+    assert_same(epochs(pictures(place, at_once=at_once, workers=2)), epochs(pictures(ROOM)))
+
+
+def test_each_core_has_a_chunk_of_its_own_and_what_fails_there_is_raised() -> None:
+    together = threading.Barrier(3)
+    seen: set[str] = set()
+
+    def front(inputs: Row) -> Row:
+        # Broken, and so an error, unless three are here at once.
+        together.wait(30)
+        seen.add(threading.current_thread().name)
+        assert torch.get_num_threads() == 1
+        if inputs["pixels"].max() == 11:
+            raise RuntimeError("out of memory")
+        return inputs
+
+    run = FrontRun(cast("Cut", SimpleNamespace(front=front)), 2, 1, CPU, contextlib.nullcontext, 3)
+    pixels = torch.arange(12).view(12, 1)
+    own = torch.get_num_threads()
+    found: list[int] = []
+    with pytest.raises(RuntimeError, match="out of memory"):
+        for rows, features in rows_of(run, {"pixels": pixels}, 12):
+            assert rows.tolist() == features["pixels"].flatten().tolist()
+            found += rows.tolist()
+    assert found == list(range(10))
+    assert seen == {"front-0", "front-1", "front-2"}
+    assert torch.get_num_threads() == own
+
+
 def test_epochs_take_turns_with_views() -> None:
     batches = pictures(ROOM)
     by_epoch = [
@@ -104,6 +137,10 @@ def test_room_changes_no_bit_of_texts(texts: Backbone) -> None:
         expected = epochs(text_features(texts, ROOM, border))
         for room in (0, 3000):
             assert_same(epochs(text_features(texts, Place(room), border)), expected)
+
+
+def test_how_many_cores_compute_changes_no_bit_of_texts(texts: Backbone) -> None:
+    assert_same(epochs(text_features(texts, ROOM, 1, at_once=3)), epochs(text_features(texts, ROOM, 1)))
 
 
 def test_features_of_texts_give_the_logits_of_the_texts(texts: Backbone) -> None:
@@ -145,10 +182,11 @@ class PartlyDamaged(TinyReader):
         return super().read(index)
 
 
-def test_bad_records_have_no_row_and_are_noted_once() -> None:
+@pytest.mark.parametrize("at_once", [1, 3])
+def test_bad_records_have_no_row_and_are_noted_once(at_once: int) -> None:
     backbone = TinyBackbone()
     backbone.module.eval()
-    run = FrontRun(backbone.cut(1), 4, 1, CPU, contextlib.nullcontext)
+    run = FrontRun(backbone.cut(1), 4, 1, CPU, contextlib.nullcontext, at_once)
     plain = tiny_batches(TinyReader(23), training=True, batch_size=5)
     bad = BadRecords("train", 5)
     damaged = Dataset(PartlyDamaged(23), plain.dataset.indices, plain.dataset.label_map, plain.dataset.transform)  # type: ignore[arg-type]

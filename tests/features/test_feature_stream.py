@@ -92,9 +92,10 @@ def features(
     count: int = COUNT,
     augment: bool = False,
     stream: bytes | None = None,
+    at_once: int = 1,
 ) -> tuple[FeatureStream, StreamBatches, Counted]:
     counted = Counted()
-    run = FrontRun(counted, 6, 1, CPU, contextlib.nullcontext)
+    run = FrontRun(counted, 6, 1, CPU, contextlib.nullcontext, at_once)
     source = batches(folder, stream_of() if stream is None else stream, 5, augment=augment, allowed=9)
     return FeatureStream(source, run, views, place, count), source, counted
 
@@ -114,6 +115,12 @@ def bits(source: FeatureStream) -> list[tuple[int, bytes, list[int], tuple[int, 
 def test_room_changes_no_bit(tmp_path: Path, place: Place, count: int) -> None:
     expected = bits(features(tmp_path / "whole", ROOM, views=2, augment=True)[0])
     assert bits(features(tmp_path / "less", place, views=2, augment=True, count=2 * count)[0]) == expected
+
+
+@pytest.mark.parametrize("place", [ROOM, Place(200), Place(0)])
+def test_how_many_cores_compute_changes_no_bit(tmp_path: Path, place: Place) -> None:
+    expected = bits(features(tmp_path / "one", ROOM, views=2, augment=True)[0])
+    assert bits(features(tmp_path / "three", place, views=2, augment=True, at_once=3)[0]) == expected
 
 
 def test_frozen_layers_are_paid_for_once(tmp_path: Path) -> None:

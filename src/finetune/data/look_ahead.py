@@ -36,8 +36,9 @@ class Crew:
     thread each.
     """
 
-    def __init__(self, size: int) -> None:
-        """Start `size` threads."""
+    def __init__(self, size: int, name: str = "data") -> None:
+        """Start `size` threads, called `name`."""
+        self._name = name
         self.stopping = threading.Event()
         self._calls: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self._ready = threading.Semaphore(0)
@@ -54,7 +55,7 @@ class Crew:
         """Start further threads, up to `size`."""
         own = torch.get_num_threads()
         for number in range(self.size, size):
-            thread = threading.Thread(target=self._work, name=f"data-{number}", daemon=True)
+            thread = threading.Thread(target=self._work, name=f"{self._name}-{number}", daemon=True)
             self._threads.append(thread)
             thread.start()
             self._ready.acquire()

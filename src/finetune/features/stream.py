@@ -55,7 +55,7 @@ class FeatureStream:
         self._views = views
         self._storage = Storage(count * views, place, run.cut.padding, run.longest if run.cut.padding else 1)
         self._entries: dict[Key, int] = {}
-        records = run.chunk * (_CHUNKS_AHEAD if run.longest > 1 else 1)
+        records = run.chunk * max(run.at_once, _CHUNKS_AHEAD if run.longest > 1 else 1)
         self._ahead = -(-records // stream.batch_size)
 
     @property

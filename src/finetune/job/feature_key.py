@@ -80,7 +80,7 @@ def _machine(device: torch.device) -> list[object]:
     if device.type == "cuda":
         cudnn = torch.backends.cudnn.version()  # type: ignore[no-untyped-call]  # in torch
         return [torch.cuda.get_device_name(device), torch.version.cuda, cudnn]
-    return [platform.machine(), torch.backends.cpu.get_cpu_capability(), torch.get_num_threads()]
+    return [platform.machine(), torch.backends.cpu.get_cpu_capability(), "one thread"]
 
 
 def _digest_of_contents(batches: Batches, *, named: bool) -> str:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+
+import torch
 
 from finetune.data.batches import Batches, BatchSource
 from finetune.data.on_device import OnDevice, SideStream
@@ -30,6 +32,9 @@ logger = logging.getLogger(__name__)
 _CHUNK = {("cpu", True): 16, ("cpu", False): 8, ("cuda", True): 64, ("cuda", False): 32}
 """Rows that go through the front together, by device and by whether they are pictures; results depend on it."""
 _LEAST_CHUNK, _USUAL_SIDE = 4, 224
+
+_ALONE = 1 << 23
+"""Products, for a batch, up to which two and four cores of a CPU are slower than one."""
 
 _MORE = 8
 """There is room for one eighth more records than a stream is thought to have."""
@@ -113,7 +118,7 @@ class PhaseFeeds:
         if self._border and train is not None:
             self._cut(phase, train, validation)
         if self._training is not None and self._frozen.spec.run.compile:
-            self._training = Feed(self._training.source, compiled(self._training.forward))
+            self._training = replace(self._training, forward=compiled(self._training.forward))
 
     def _cut(self, phase: Phase, train: BatchSource, validation: BatchSource | None) -> None:
         frozen, run = self._frozen, self._run()
@@ -132,7 +137,7 @@ class PhaseFeeds:
         if isinstance(batches, StreamBatches):
             # The count may be an estimate.
             count = kept.count + kept.count // _MORE
-            return Feed(FeatureStream(batches, run, kept.views, place, count), run.cut.back)
+            return Feed(FeatureStream(batches, run, kept.views, place, count), run.cut.back, self._alone())
         if not isinstance(batches, Batches):
             raise TypeError(f"there are no features of {type(batches).__name__}")
         features = FeatureBatches(batches, run, kept.views, place)
@@ -141,7 +146,17 @@ class PhaseFeeds:
             varied = [spec.data.augmentation, spec.run.seed, kept.views] if batches.varies else []
             front = Front(self._frozen.backbone, self._border, run, self._frozen.numerics.name)
             self._warm.take_up(features, lambda: feature_key(front, batches, varied))
-        return Feed(features, run.cut.back)
+        return Feed(features, run.cut.back, self._alone())
+
+    def _alone(self) -> bool:
+        """Whether the head, a few matrices, is all that lies behind the border, and multiplies little for a batch."""
+        backbone, spec = self._frozen.backbone, self._frozen.spec
+        groups = backbone.layer_groups()
+        if self._frozen.numerics.device.type != "cpu" or self._border < len(groups) - 1:
+            return False
+        parameters = dict(backbone.module.named_parameters())
+        weights = sum(parameters[name].numel() for name in groups[-1].parameters)
+        return weights * spec.optimisation.batch_size <= _ALONE
 
     def leave(self) -> None:
         """Leave what was kept for later jobs on this machine."""
@@ -158,7 +173,8 @@ class PhaseFeeds:
             chunk = min(chunk, max(_LEAST_CHUNK, chunk * _USUAL_SIDE**2 // expects.size**2))
         # What is frozen never changes while its features are asked for.
         cut = backbone.cut(self._border).folded(numerics.autocast)
-        return FrontRun(cut, chunk, longest, numerics.device, numerics.context)
+        at_once = torch.get_num_threads() if numerics.device.type == "cpu" else 1
+        return FrontRun(cut, chunk, longest, numerics.device, numerics.context, at_once)
 
 
 def _count(batches: BatchSource) -> int:

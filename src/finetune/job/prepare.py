@@ -36,6 +36,7 @@ from finetune.strategies.plan import Plan
 from finetune.strategies.presets import Network, make_plan
 from finetune.training.feeds import Feed
 from finetune.training.precision import Numerics, choose_numerics, has_unseeing_columns, suited_to
+from finetune.training.threads import few_threads
 
 logger = logging.getLogger(__name__)
 
@@ -69,7 +70,8 @@ class Prepared:
             DataError: none of the records can be read.
         """
         how = Pass(self.numerics.device, self.numerics.context, self.interruption.__bool__)
-        predictions = predict(self.backbone, feed.source, how, feed.forward)
+        with few_threads(alone=feed.alone):
+            predictions = predict(self.backbone, feed.source, how, feed.forward)
         if predictions is not None and not len(predictions.positions):
             channel = feed.source.channel
             listing = self.loaders.bad_records[channel].listing()

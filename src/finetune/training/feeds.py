@@ -28,10 +28,15 @@ class Source(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Feed:
-    """Batches, and the part of the network that they enter."""
+    """Batches, and the part of the network that they enter.
+
+    Attributes:
+        alone: whether that part computes so little that a CPU is fastest with a single thread.
+    """
 
     source: Source
     forward: Callable[[Mapping[str, Tensor]], Outputs]
+    alone: bool = False
 
 
 class Feeds(Protocol):

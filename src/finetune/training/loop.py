@@ -21,6 +21,7 @@ from finetune.training.optimizers import set_rates
 from finetune.training.schedule import Schedule
 from finetune.training.state import Row, TrainingState
 from finetune.training.step import Stepper
+from finetune.training.threads import few_threads
 
 
 class Observer(Protocol):
@@ -152,7 +153,7 @@ def _train_epoch(training: Training, state: TrainingState, observer: Observer, c
     batches = feed.source.iterate(progress.epoch, progress.step_in_epoch * training.accumulation)
     timing = training.stepper.timing
     timing.pause()
-    with closing(batches), suppress(Stopped):
+    with few_threads(alone=feed.alone), closing(batches), suppress(Stopped):
         for group in timing.waited(_grouped(batches, training.accumulation)):
             set_rates(training.stepper.optimizer, training.schedule(progress.step))
             loss = training.stepper.take(group, progress.step, state.totals, feed.forward)

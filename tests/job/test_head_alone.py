@@ -1,0 +1,72 @@
+"""Which parts of a network are computed in one thread, and does whoever computes afterwards have all of them again?"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from finetune.job.feeds import PhaseFeeds
+from finetune.job.frozen import Frozen
+from finetune.job.loaders import Ledgers, Loaders
+from finetune.job.warm_pool import WarmPool
+from finetune.models.load import load_backbone
+from finetune.strategies.presets import Network, make_plan
+from finetune.training.feeds import Feed
+from finetune.training.precision import choose_numerics
+from finetune.training.threads import few_threads
+from models.asking import ask
+from tiny import TinyReader, tiny_batches
+from training.lesson import CPU, request
+
+
+def feeds(folder: Path, name: str, **hyperparameters: str) -> tuple[Feed, Feed]:
+    """What the first phase trains and validates on."""
+    backbone = load_backbone(ask(name, folder, pretrained=False))
+    spec = request(**hyperparameters)
+    names = tuple(group.name for group in backbone.layer_groups())
+    plan = make_plan(spec.strategy, spec.optimisation, Network(names, "image-classification", True))
+    train, validation = (
+        tiny_batches(TinyReader(9), training=True),
+        tiny_batches(TinyReader(9, "validation"), training=False),
+    )
+    loaders = Loaders(train, validation, None, None, Ledgers())
+    frozen = Frozen(backbone, plan, spec, choose_numerics("fp32", CPU))
+    found = PhaseFeeds(frozen, loaders, folder, WarmPool(None))
+    training, validated = found.training(plan.phases[0]), found.validation()
+    assert validated is not None
+    return training, validated
+
+
+@pytest.mark.parametrize(
+    ("name", "hyperparameters", "alone"),
+    [
+        ("resnet18", {"strategy": "feature_extraction"}, True),
+        ("resnet18", {"strategy": "feature_extraction", "batch_size": "4000"}, True),
+        ("resnet18", {"strategy": "feature_extraction", "batch_size": "6000"}, False),
+        ("resnet18", {"strategy": "partial"}, False),
+        ("resnet18", {"strategy": "full"}, False),
+        # Of its three matrices only the last is the head.
+        ("vgg11", {"strategy": "feature_extraction"}, True),
+    ],
+)
+def test_a_small_head_behind_kept_features_is_alone(
+    tmp_path: Path, name: str, hyperparameters: dict[str, str], alone: bool
+) -> None:
+    assert [feed.alone for feed in feeds(tmp_path, name, **hyperparameters)] == [alone, alone]
+
+
+@pytest.mark.parametrize("usual", [1, 3])
+def test_the_usual_threads_are_there_again(usual: int) -> None:
+    before = torch.get_num_threads()
+    torch.set_num_threads(usual)
+    try:
+        with few_threads(alone=False):
+            assert torch.get_num_threads() == usual
+        with pytest.raises(ValueError, match="of the step"), few_threads(alone=True):
+            assert torch.get_num_threads() == 1
+            raise ValueError("of the step")
+        assert torch.get_num_threads() == usual
+    finally:
+        torch.set_num_threads(before)
