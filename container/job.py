@@ -20,7 +20,7 @@ from finetune.contract.job_files import HYPERPARAMETERS, INPUT_DATA, RESOURCES, 
 from finetune.contract.outcome import failure_of, write_failure
 from finetune.contract.paths import Paths
 from finetune.errors import PlatformError
-from finetune.job.postponed_imports import postpone_clients
+from finetune.job.postponed_imports import look_for_no_plugins, postpone_clients
 
 MODULE = "SAGEMAKER_TRAINING_MODULE"
 OTHER_MODULE = "FINETUNE_OTHER_MODULE"
@@ -43,6 +43,7 @@ def main() -> int:
         return failure.exit_code
     os.environ.update(way(files, os.environ))
     if os.environ[MODULE] == OURS:
+        look_for_no_plugins()
         postpone_clients()
     from sagemaker_training.cli.train import main as train  # its import creates folders and reads the machine
 

@@ -5,12 +5,14 @@ In processes of their own: this one has imported it long ago.
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from finetune.job.postponed_imports import look_for_no_plugins
 from models.tiny_transformers import PICTURE_TYPES, TEXT_TYPES, write_folder
 
 BEGIN = """
@@ -34,7 +36,8 @@ def said(code: str) -> str:
 
 
 def test_what_a_job_of_pictures_imports_and_a_step_of_an_optimizer_do_not_bring_it() -> None:
-    never = ("sympy", "torch._dynamo.eval_frame", "torch._refs", "torch._decomp.decompositions")
+    of_the_compiler = ("sympy", "torch._dynamo.eval_frame", "torch._refs", "torch._decomp.decompositions")
+    never = (*of_the_compiler, "torch.onnx", "torchvision.datasets.mnist")
     assert said(f"print(*(name for name in {never} if name in sys.modules))") == ""
 
 
@@ -125,6 +128,48 @@ print(*(name for name in ("torch._dynamo.eval_frame", "sklearn", "pandas") if na
     assert said(code) == ""
 
 
+def test_data_sets_and_the_exporter_are_there_for_whoever_wants_them() -> None:
+    code = """
+import torchvision
+assert torchvision.datasets.ImageFolder.__module__ == "torchvision.datasets.folder"
+from torchvision.datasets import mnist
+assert torchvision.datasets.MNIST is mnist.MNIST
+from torchvision.ops import _register_onnx_ops
+assert _register_onnx_ops.roi_pool.__module__ == "torchvision.ops._register_onnx_ops"
+assert "torch.onnx" in sys.modules
+print(hasattr(torchvision.datasets, "__file__"))
+"""
+    assert said(code) == "True"
+
+
+def test_who_registers_is_found_as_by_a_search() -> None:
+    code = """
+import inspect
+from torch.utils import _debug_mode
+told = dict(inspect.modulesbyfile)
+inspect.modulesbyfile.clear()
+inspect._filesbymodname.clear()
+found = inspect.getmodule(compile("", _debug_mode.__file__, "exec"))
+assert found is _debug_mode
+print(*{told[name] for name, module in inspect.modulesbyfile.items() if module == "torch.utils._debug_mode"})
+"""
+    assert said(code) == "torch.utils._debug_mode"
+
+
+@pytest.mark.parametrize("given", [{}, {"PYDANTIC_DISABLE_PLUGINS": "one", "TORCH_DEVICE_BACKEND_AUTOLOAD": "1"}])
+def test_plugins_are_looked_for_where_the_environment_says_so(
+    monkeypatch: pytest.MonkeyPatch, given: dict[str, str]
+) -> None:
+    for name, usual in (("PYDANTIC_DISABLE_PLUGINS", "__all__"), ("TORCH_DEVICE_BACKEND_AUTOLOAD", "0")):
+        # Set first, so that it is taken back in any case.
+        monkeypatch.setenv(name, "")
+        monkeypatch.delenv(name)
+        if name in given:
+            monkeypatch.setenv(name, given[name])
+        look_for_no_plugins()
+        assert os.environ[name] == given.get(name, usual)
+
+
 @pytest.mark.slow
 def test_what_stands_there_calls_the_real_one() -> None:
     code = """
@@ -147,7 +192,9 @@ def test_whoever_imports_a_part_of_it_gets_that() -> None:
     assert said(code) == "False"
 
 
-@pytest.mark.parametrize("name", ["boto3", "paramiko", "torch._dynamo", "torch._decomp", "sklearn.metrics"])
+@pytest.mark.parametrize(
+    "name", ["boto3", "paramiko", "torch._dynamo", "torch._decomp", "torchvision.datasets", "sklearn.metrics"]
+)
 def test_it_is_there_for_whoever_asks_whether_it_is_installed(name: str) -> None:
     assert said(f"import importlib.util; print(importlib.util.find_spec({name!r}).name)") == name
 

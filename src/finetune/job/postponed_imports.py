@@ -4,28 +4,35 @@
 the time before the first step. torchvision imports it for one function of detection networks, every optimizer for a
 call that does nothing outside a compiled function, transformers for masks and for kernels of other networks.
 What the compiler wants to know of operations (`torch._meta_registrations`, `torch._decomp`) torch imports by itself,
-for a fifth of its own time; networks that are built without memory need none of it. `sklearn.metrics`, with pandas and
-much of SciPy, takes another second, and transformers imports it for one function of text generation. sagemaker-training
-imports `paramiko`, with cryptography, for MPI over several hosts, and `boto3`, of which it asks at every start for the
-region alone. So something stands in their place that knows what these libraries want of them, and becomes the real
-module as soon as it is asked for anything else, such as by `torch.compile`.
+for a fifth of its own time; networks that are built without memory need none of it. torchvision imports its data sets,
+and torch's exporter to ONNX to tell it of operations of detection networks. `sklearn.metrics`, with pandas and much of
+SciPy, takes another second, and transformers imports it for one function of text generation. sagemaker-training imports
+`paramiko`, with cryptography, for MPI over several hosts, and `boto3`, of which it asks at every start for the region
+alone. So something stands in their place that knows what these libraries want of them, and becomes the real module as
+soon as it is asked for anything else, such as by `torch.compile`.
 """
 
 from __future__ import annotations
 
 import importlib
+import inspect
 import os
 import sys
 from collections.abc import Callable
 from importlib.machinery import ModuleSpec
+from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
 from typing import TypeVar
 
 _COMPILER, _METRICS, _SHELL, _AWS = "torch._dynamo", "sklearn.metrics", "paramiko", "boto3"
 _SHAPES, _PARTS = "torch._meta_registrations", "torch._decomp"
+_DATA_SETS, _EXPORTED = "torchvision.datasets", "torchvision.ops._register_onnx_ops"
+_REGISTERING = "torch.utils._debug_mode"
 # Who asks these for their path looks for a module in them.
-_SEARCHED = frozenset((name, "__path__") for name in (_COMPILER, _SHELL, _AWS, _PARTS))
+_SEARCHED = frozenset((name, "__path__") for name in (_COMPILER, _SHELL, _AWS, _PARTS, _DATA_SETS))
+# Both are looked for among all installed packages, whatever those are: 10 ms each.
+_PLUGINS = {"PYDANTIC_DISABLE_PLUGINS": "__all__", "TORCH_DEVICE_BACKEND_AUTOLOAD": "0"}
 # Where the SDK looks for a region beside its own variable.
 _REGION = "AWS_DEFAULT_REGION"
 _PROFILES = ("AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE", "AWS_PROFILE", "AWS_DEFAULT_PROFILE")
@@ -42,18 +49,29 @@ class _Postponed(ModuleType):
         return getattr(_real(self.__name__), name)
 
 
+def look_for_no_plugins() -> None:
+    """Let pydantic and torch not look for extensions in other packages, unless the environment says otherwise."""
+    for name, nothing in _PLUGINS.items():
+        os.environ.setdefault(name, nothing)
+
+
 def postpone_imports() -> None:
-    """Put something in the place of the compiler, what it needs, and the metrics, unless they are there already."""
+    """Put something in the place of what libraries import and a job does not use, unless it is there already."""
     if "torch" not in sys.modules:
         for name in (_SHAPES, _PARTS):
             _stand_in(name)
+        _tell_who_registers()
     import torch
+
+    if "torchvision" not in sys.modules:
+        _stand_in(_DATA_SETS)
+        _stand_in(_EXPORTED, _register_custom_op=_nothing)
 
     if _COMPILER not in sys.modules:
         compiler = _stand_in(
             _COMPILER,
             disable=_disable,
-            graph_break=_graph_break,
+            graph_break=_nothing,
             # They mark functions for whoever compiles them later: kernels that none of our networks has.
             assume_constant_result=_unchanged,
             allow_in_graph=_unchanged,
@@ -86,6 +104,17 @@ class _Session:
         if name == "region_name" and not (self._given or self._named or profiles):
             return os.environ.get(_REGION)
         return getattr(vars(_real(f"{_AWS}.session"))["Session"](*self._given, **self._named), name)
+
+
+def _tell_who_registers() -> None:
+    """Tell `inspect` which module registers an operation while torch is imported.
+
+    It would look for that file among those of all modules, of which it resolves every path: 40 ms.
+    """
+    found = find_spec("torch")
+    if found is not None and found.origin is not None:
+        file = Path(found.origin).parent.joinpath(*_REGISTERING.split(".")[1:]).with_suffix(".py")
+        inspect.modulesbyfile[str(file)] = _REGISTERING
 
 
 def _stand_in(module: str, **known: object) -> ModuleType:
@@ -129,8 +158,8 @@ def _disable(function: Callable[..., object] | None = None, *_: object, **__: ob
     return (lambda one: one) if function is None else function
 
 
-def _graph_break(*_: object, **__: object) -> None:
-    """Outside a compiled function there is no graph to break."""
+def _nothing(*_: object, **__: object) -> None:
+    """Outside a compiled function there is no graph to break, and nobody exports a network to ONNX."""
 
 
 def _unchanged(function: _Function) -> _Function:
