@@ -32,7 +32,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "strategies": {"spec", "errors"} | TYPES_OF_MODELS,
     "checkpoint": {"errors"},
     "observe": {"errors"},
-    "features": {"errors"} | TYPES_OF_DATA | TYPES_OF_STREAMS | TYPES_OF_MODELS,
+    "features": {"errors", "data.crew"} | TYPES_OF_DATA | TYPES_OF_STREAMS | TYPES_OF_MODELS,
     "evaluation": {"observe", "errors"} | TYPES_OF_DATA | TYPES_OF_MODELS,
     "training": {"spec", "strategies", "checkpoint", "observe", "evaluation", "errors"}
     | TYPES_OF_DATA

@@ -15,11 +15,12 @@ import torch
 from torch import Tensor
 
 from finetune.data.bad_records import BadContent, BadRecords
+from finetune.data.crew import Crew
 from finetune.data.dataset import Dataset
 from finetune.data.examples import Examples, MadeAnew
 from finetune.data.labels import LabelMap
 from finetune.data.like_length import LikeLength, Measure
-from finetune.data.look_ahead import Crew, Supply
+from finetune.data.look_ahead import Supply
 from finetune.data.order import batch_bounds, epoch_order, record_seed
 from finetune.data.record import Content, Record
 from finetune.errors import DataError

@@ -17,7 +17,7 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
-from finetune.data.look_ahead import Crew
+from finetune.data.crew import Crew
 from finetune.data.order import pool_order
 from finetune.data.record import Content, Reader
 from finetune.errors import DataError

@@ -22,9 +22,10 @@ from torch import Tensor
 
 from finetune.data.bad_records import BadRecords
 from finetune.data.batches import Batch, BatchOptions
+from finetune.data.crew import Crew
 from finetune.data.kept_records import KeptRecords
 from finetune.data.labels import LabelMap
-from finetune.data.look_ahead import Crew, Supply
+from finetune.data.look_ahead import Supply
 from finetune.data.order import batch_bounds, record_seed
 from finetune.data.record import Content, Record
 from finetune.data.stream_examples import Bad, Example, Prepared, understood

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from finetune.data.batches import Batch, Batches
-from finetune.data.look_ahead import Crew
+from finetune.data.crew import Crew
 from finetune.models.backbone import Cut
 
 _I = TypeVar("_I")
