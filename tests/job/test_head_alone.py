@@ -1,11 +1,10 @@
-"""Which parts of a network are computed in one thread, and does whoever computes afterwards have all of them again?"""
+"""Which parts of a network are computed in one thread?"""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 import pytest
-import torch
 
 from finetune.job.feeds import PhaseFeeds
 from finetune.job.frozen import Frozen
@@ -15,7 +14,6 @@ from finetune.models.load import load_backbone
 from finetune.strategies.presets import Network, make_plan
 from finetune.training.feeds import Feed
 from finetune.training.precision import choose_numerics
-from finetune.training.threads import few_threads
 from models.asking import ask
 from tiny import TinyReader, tiny_batches
 from training.lesson import CPU, request
@@ -55,18 +53,3 @@ def test_a_small_head_behind_kept_features_is_alone(
     tmp_path: Path, name: str, hyperparameters: dict[str, str], alone: bool
 ) -> None:
     assert [feed.alone for feed in feeds(tmp_path, name, **hyperparameters)] == [alone, alone]
-
-
-@pytest.mark.parametrize("usual", [1, 3])
-def test_the_usual_threads_are_there_again(usual: int) -> None:
-    before = torch.get_num_threads()
-    torch.set_num_threads(usual)
-    try:
-        with few_threads(alone=False):
-            assert torch.get_num_threads() == usual
-        with pytest.raises(ValueError, match="of the step"), few_threads(alone=True):
-            assert torch.get_num_threads() == 1
-            raise ValueError("of the step")
-        assert torch.get_num_threads() == usual
-    finally:
-        torch.set_num_threads(before)

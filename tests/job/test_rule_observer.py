@@ -14,8 +14,8 @@ from finetune.training.state import Row
 from training.lesson import Lesson, request
 
 
-def observed(epochs: int, slow: range) -> tuple[Lesson, list[list[dict[str, object]]]]:
-    """A training whose steps took a second each, and those of some epochs every tenth time a minute."""
+def observed(epochs: int, slow: range) -> list[list[dict[str, object]]]:
+    """Findings by epoch and in the end: steps take a second, and some every tenth time a minute."""
     lesson = Lesson(request(epochs=str(epochs)))
     lesson.rules.watched = Watched(100, 0, {}, False)
     rows: list[Row] = []
@@ -30,18 +30,18 @@ def observed(epochs: int, slow: range) -> tuple[Lesson, list[list[dict[str, obje
     lesson.state.history.rows[:] = rows
     lesson.rules.end(lesson.state)
     told.append(list(lesson.findings.account.machine_findings))
-    return lesson, told
+    return told
 
 
 def test_the_first_epochs_are_looked_at_when_they_end() -> None:
-    _, told = observed(6, slow=range(3, 6))
+    told = observed(6, slow=range(3, 6))
     assert [len(one) for one in told] == [0, 0, 0, 0, 1, 1, 1]
     assert told[-1][0]["rule"] == "StepOutlier"
 
 
 def test_the_last_epochs_are_looked_at_in_the_end() -> None:
     # The last look before that is behind the thirty-third, when they are too few.
-    _, told = observed(36, slow=range(28, 36))
+    told = observed(36, slow=range(28, 36))
     assert [len(one) for one in told[-3:]] == [0, 0, 1]
 
 

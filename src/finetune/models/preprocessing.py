@@ -66,7 +66,7 @@ class Normaliser:
     def __call__(self, inputs: Mapping[str, Tensor]) -> Tensor:
         """Give float32 `[batch, 3, size, size]` for `pixels` uint8, channels last, as convolutions are fastest."""
         pixels = inputs["pixels"].permute(0, 2, 3, 1).contiguous()
-        # A whole row of pixels at once: three channels at a time take a CPU six times as long.
+        # A whole row of pixels at once: three channels at a time take a CPU five times as long, and more.
         rows, known = pixels.flatten(2), self._row
         if known.shape[1] != rows.shape[2] or known.device != rows.device:
             known = self._row = self._pixel.repeat(1, pixels.shape[2]).to(rows.device)

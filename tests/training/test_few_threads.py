@@ -1,0 +1,23 @@
+"""Does whoever computes after a small head have all threads again?"""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from finetune.training.threads import few_threads
+
+
+@pytest.mark.parametrize("usual", [1, 3])
+def test_the_usual_threads_are_there_again(usual: int) -> None:
+    before = torch.get_num_threads()
+    torch.set_num_threads(usual)
+    try:
+        with few_threads(alone=False):
+            assert torch.get_num_threads() == usual
+        with pytest.raises(ValueError, match="of the step"), few_threads(alone=True):
+            assert torch.get_num_threads() == 1
+            raise ValueError("of the step")
+        assert torch.get_num_threads() == usual
+    finally:
+        torch.set_num_threads(before)
