@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torch import Tensor
 
@@ -58,4 +58,4 @@ class LookedAt:
 
     def look(self, feed: Feed) -> Feed:
         """The same batches, into a pass that is looked at."""
-        return Feed(feed.source, self.debugger.through(feed.forward))
+        return replace(feed, forward=self.debugger.through(feed.forward))
