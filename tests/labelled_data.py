@@ -44,6 +44,9 @@ class MemoryReader:
     def labels(self, index: int) -> tuple[str, ...]:
         return self._records[index][1]
 
+    def clue(self, index: int) -> int:
+        return 0
+
     def read(self, index: int) -> Record:
         content, labels = self._records[index]
         return Record(self.key(index), content, labels)

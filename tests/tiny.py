@@ -101,6 +101,9 @@ class TinyReader:
     def labels(self, index: int) -> tuple[str, ...]:
         return (CLASSES[index % 3],)
 
+    def clue(self, index: int) -> int:
+        return 0
+
     def read(self, index: int) -> Record:
         draw = random.Random(index)
         slope = (index % 3 - 1) * 20

@@ -50,6 +50,9 @@ class _Memory:
     def labels(self, index: int) -> tuple[str, ...]:
         return (_CLASSES[index % 3],)
 
+    def clue(self, index: int) -> int:
+        return 0
+
     def read(self, index: int) -> Record:
         self.read_so_far.append(index)
         content = self._contents[index]

@@ -47,6 +47,9 @@ class Texts:
     def labels(self, index: int) -> tuple[str, ...]:
         return ("ab"[index % 2],)
 
+    def clue(self, index: int) -> int:
+        return 0
+
     def read(self, index: int) -> Record:
         self.read_so_far.append(index)
         if index == UNREADABLE:

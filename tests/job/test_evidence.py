@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import base64
 import io
+from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from finetune.data.channel_files import list_files
+from finetune.data.image_folder import ImageFolderReader, read_image_folder
+from finetune.data.record import Record
 from finetune.evaluation.predict import Predictions
 from finetune.job import evidence
 from finetune.job.evidence import equal_contents, readable, surest_mistakes, thumbnail
 from finetune.job.inputs import Part
 from finetune.job.results import Evaluated
+from labelled_data import write_files
 from tiny import TinyReader, tiny_batches
 
 
@@ -44,6 +49,30 @@ def test_equal_contents_are_found_across_parts() -> None:
     assert found["leaks"] == [{"parts": ["train", "validation"], "records": 1}]
     assert [[one["key"] for one in group["records"]] for group in found["groups"]] == [["0002.png", "0002.png"]]
     assert found["contradictions"] == 0
+
+
+def test_only_what_may_have_an_equal_is_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    contents = {"a/1.jpg": b"same", "a/2.jpg": b"longer", "b/3.jpg": b"four", "b/4.jpg": b"same", "a/5.jpg": b"123"}
+    write_files(tmp_path / "train", contents)
+    write_files(tmp_path / "test", {"a/6.jpg": b"longer", "b/7.jpg": b"the longest"})
+    parts = {
+        name: Part(reader, tuple(range(len(reader))))
+        for name, reader in ((name, read_image_folder(list_files(name, tmp_path / name))) for name in ("train", "test"))
+    }
+    read: list[str] = []
+    as_ever = ImageFolderReader.read
+
+    def noted(self: ImageFolderReader, index: int) -> Record:
+        read.append(self.key(index))
+        return as_ever(self, index)
+
+    monkeypatch.setattr(ImageFolderReader, "read", noted)
+    (tmp_path / "train" / "a" / "5.jpg").unlink()
+    found = cast(dict[str, Any], equal_contents(parts))
+    assert sorted(read) == ["a/1.jpg", "a/2.jpg", "a/6.jpg", "b/3.jpg", "b/4.jpg"]
+    groups = [[one["key"] for one in group["records"]] for group in found["groups"]]
+    assert groups == [["a/2.jpg", "a/6.jpg"], ["a/1.jpg", "b/4.jpg"]]
+    assert (found["contradictions"], found["leaks"]) == (1, [{"parts": ["train", "test"], "records": 1}])
 
 
 def test_a_channel_that_would_take_long_to_read_again_is_not_compared(monkeypatch: pytest.MonkeyPatch) -> None:

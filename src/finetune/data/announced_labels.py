@@ -42,6 +42,10 @@ class AnnouncedReader:
         """Names of the classes of record `index`."""
         return tuple(self._label_map.named(label) or label for label in self._reader.labels(index))
 
+    def clue(self, index: int) -> int:
+        """What the reader itself tells of the content of record `index`."""
+        return self._reader.clue(index)
+
     def read(self, index: int) -> Record:
         """Record `index` with its content and the names of its classes."""
         return Record(self.key(index), self._reader.read(index).content, self.labels(index))

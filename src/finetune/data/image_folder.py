@@ -42,6 +42,13 @@ class ImageFolderReader:
         """Classes of picture `index`."""
         return self._pictures[index][1]
 
+    def clue(self, index: int) -> int:
+        """Bytes of the file of picture `index`; -1 where that cannot be told."""
+        try:
+            return (self._root / self._pictures[index][0]).stat().st_size
+        except OSError:
+            return -1
+
     def read(self, index: int) -> Record:
         """Picture `index` as the bytes of its file.
 

@@ -31,6 +31,11 @@ class KeptRecords:
         """Class names of record `index`."""
         return self._records[index].labels
 
+    def clue(self, index: int) -> int:
+        """Bytes or characters of record `index`."""
+        content = self._records[index].content
+        return len(content) if isinstance(content, bytes) else sum(map(len, content))
+
     def read(self, index: int) -> Record:
         """Record `index` with its content."""
         return self._records[index]

@@ -59,6 +59,10 @@ class Reader(Protocol):
         """Class names of record `index`, without reading its content."""
         ...
 
+    def clue(self, index: int) -> int:
+        """A number that all records of equal content share, told without reading any; 0 where nothing can be told."""
+        ...
+
     def read(self, index: int) -> Record:
         """Record `index` with its content.
 

@@ -55,7 +55,7 @@ def stratified_split(reader: Reader, fraction: float, seed: int) -> Split:
     """
     if fraction <= 0:
         return Split(tuple(range(len(reader))), ())
-    digests = content_digests(reader)
+    digests = content_digests(reader, range(len(reader)))
     strata = _strata(reader, digests)
     chosen = _choose(strata, fraction, seed)
     if not chosen:
@@ -71,9 +71,9 @@ def stratified_split(reader: Reader, fraction: float, seed: int) -> Split:
     return Split(train, validation)
 
 
-def content_digests(reader: Reader) -> list[bytes | None]:
-    """A 32-byte digest of every record's content, in the reader's order; None where a record cannot be read."""
-    chunks = [range(start, min(start + _CHUNK, len(reader))) for start in range(0, len(reader), _CHUNK)]
+def content_digests(reader: Reader, indices: Sequence[int]) -> list[bytes | None]:
+    """A 32-byte digest of the content of each of these records; None where one cannot be read."""
+    chunks = [indices[start : start + _CHUNK] for start in range(0, len(indices), _CHUNK)]
     # Reading waits for the disk and hashing releases the interpreter lock, so more threads than cores pay.
     with ThreadPoolExecutor(max_workers=2 * (os.cpu_count() or 1)) as threads:
         return list(chain.from_iterable(threads.map(lambda chunk: [_digest(reader, at) for at in chunk], chunks)))

@@ -84,6 +84,10 @@ class TextTableReader:
         """Classes of example `index`."""
         return self._examples[index].labels
 
+    def clue(self, index: int) -> int:
+        """Characters of example `index`."""
+        return sum(map(len, self._examples[index].texts))
+
     def read(self, index: int) -> Record:
         """Example `index` with its one or two texts."""
         example = self._examples[index]

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import base64
 import io
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Mapping
+from itertools import chain
 
 import numpy as np
 from numpy.typing import NDArray
@@ -115,16 +116,18 @@ def thumbnail(content: bytes) -> str:
 def equal_contents(parts: Mapping[str, Part]) -> dict[str, object]:
     """Records whose contents are the same bytes, inside a part and across parts.
 
+    Only those are read again that may have an equal, such as files of the same size.
+
     Returns:
         JSON values: `count` of such contents, `groups` with their records, `leaks` between each pair of parts, and
         `contradictions`, the contents that occur with different labels.
     """
     places: dict[bytes, list[tuple[str, str, tuple[str, ...]]]] = defaultdict(list)
-    digests: dict[int, list[bytes | None]] = {}
+    clues = {name: [part.reader.clue(index) for index in part.indices] for name, part in parts.items()}
+    occurrences = Counter(chain.from_iterable(clues.values()))
     for name, part in parts.items():
-        known = digests.setdefault(id(part.reader), content_digests(part.reader))
-        for index in part.indices:
-            digest = known[index]
+        doubtful = [index for index, clue in zip(part.indices, clues[name], strict=True) if occurrences[clue] > 1]
+        for index, digest in zip(doubtful, content_digests(part.reader, doubtful), strict=True):
             if digest is not None:
                 places[digest].append((name, part.reader.key(index), tuple(sorted(part.reader.labels(index)))))
     groups = [found for found in places.values() if len(found) > 1]
