@@ -87,11 +87,18 @@ class Kept:
 def keeping(
     folder: Path | None,
     spec: CheckpointSpec,
-    specification: Specification,
+    specify: Callable[[], Specification],
     state: TrainingState,
     interruption: Interruption,
 ) -> Iterator[Kept]:
     """Take up the newest checkpoint, and write further ones beside training until the context is left.
+
+    Args:
+        folder: of the checkpoints; `None` where nobody would keep them.
+        spec: which are taken up, and how often they are written.
+        specify: tells what the job is, before it has learnt anything.
+        state: what is kept.
+        interruption: that of the job.
 
     Raises:
         UserError: the checkpoint is one of another request, or one is required and there is none.
@@ -103,6 +110,7 @@ def keeping(
             raise UserError("resume=required, but the job has no checkpoint folder: give it a checkpoint_s3_uri.")
         yield Kept(NoCheckpoints(), 0.0, lambda: (0.0, 0.0))
         return
+    specification = specify()
     began = time.monotonic()
     store = open_store(folder, spec, interruption)
     try:

@@ -6,6 +6,7 @@ import logging
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -126,12 +127,13 @@ def train(job: Prepared, folder: Path | None) -> Trained:
     )
     training, state = build_training(job.spec, job.backbone, job.plan, looked_at, job.numerics, companions)
     hook.watch(training.stepper.optimizer)
-    specification = specification_of(job.spec, job.inputs, job.backbone, job.plan, job.numerics)
     teller = LogObserver(pace(training.schedule.steps_per_epoch), book, job.loaders, job.spec.run)
     recorder = Recorder(teller, events, hook)
     observer = watch(job.inputs, job.spec, training, recorder, findings)
     start = StartingPoint(job.backbone, job.plan.ever_trainable)
-    with keeping(folder, job.spec.checkpoint, specification, state, job.interruption) as kept:
+    # Weights are read for it, which only those wait for whose state is kept.
+    specify = partial(specification_of, job.spec, job.inputs, job.backbone, job.plan, job.numerics)
+    with keeping(folder, job.spec.checkpoint, specify, state, job.interruption) as kept:
         timing = training.stepper.timing
         book.begin(state.progress.step, kept.load_seconds, lambda: Meter(timing.so_far(), *kept.seconds()))
         observer.begin()
