@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from finetune.models.backbone import Backbone
-from finetune.models.folding import folded
+from finetune.models.folding import Calls, Example, folded
 from finetune.models.load import load_backbone
 from finetune.models.split_network import with_replaced
 from models.asking import ask, inputs_of
@@ -45,15 +45,17 @@ def seen(channels: int, module: nn.BatchNorm2d | None = None) -> nn.BatchNorm2d:
     return module
 
 
-def on(pixels: Tensor) -> Callable[[nn.Module], Tensor]:
-    """Run a network on these."""
+def on(network: nn.Module, pixels: Tensor) -> Example:
+    """What a network does with these."""
 
     def run(network: nn.Module) -> Tensor:
         with torch.no_grad():
             found: Tensor = network(pixels)
         return found
 
-    return run
+    with Calls(network) as calls:
+        result = run(network)
+    return Example(calls.pairs(), result, run)
 
 
 def normalisations_called(run: Callable[[], object]) -> int:
@@ -89,7 +91,7 @@ def test_every_normalisation_behind_a_convolution_is_folded(backbone: Backbone) 
 
 def test_under_autocast_it_gives_what_autocast_would_make_of_its_weights() -> None:
     network, pixels = nn.Sequential(nn.Conv2d(3, 4, 3), seen(4)).eval(), torch.rand(2, 3, 8, 8)
-    plain, cast = (folded(network, on(pixels), with_replaced, dtype) for dtype in (None, torch.bfloat16))
+    plain, cast = (folded(network, on(network, pixels), with_replaced, dtype) for dtype in (None, torch.bfloat16))
     with torch.autocast("cpu", torch.bfloat16), torch.no_grad():
         assert torch.equal(plain(pixels), cast(pixels))
     assert cast.get_parameter("0.weight").dtype is torch.bfloat16
@@ -132,4 +134,5 @@ class Other(nn.Conv2d):
     "network", [Twice(), Again(), nn.Sequential(Other(3, 4, 3), seen(4)), nn.Sequential(seen(3), nn.Conv2d(3, 4, 3))]
 )
 def test_what_cannot_be_folded_stays(network: nn.Module) -> None:
-    assert folded(network.eval(), on(torch.rand(2, 3, 8, 8)), with_replaced, None) is network
+    network.eval()
+    assert folded(network, on(network, torch.rand(2, 3, 8, 8)), with_replaced, None) is network

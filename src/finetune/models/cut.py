@@ -25,12 +25,13 @@ class PictureCut:
     Attributes:
         normalise: turns `pixels` into what enters the network.
         argument: name of the network's input, or empty for its first.
+        example: one record of it.
     """
 
     split: SplitNetwork
     normalise: Any
     argument: str
-    blank: Tensor
+    example: Tensor
     padding: Mapping[str, float] = field(default_factory=dict)
 
     def front(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -40,14 +41,12 @@ class PictureCut:
 
     def back(self, features: Mapping[str, Tensor]) -> Outputs:
         """Classify activations."""
-        output = self.split.back(lambda network: _run(network, self.blank, self.argument), features[ACTIVATION])
+        output = self.split.back(lambda network: _run(network, self.example, self.argument), features[ACTIVATION])
         return Outputs(output if isinstance(output, Tensor) else output.logits)
 
     def folded(self, dtype: torch.dtype | None) -> PictureCut:
         """Fold normalisations of the front into convolutions."""
-        noise = torch.randint(0, 256, self.blank.shape, generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
-        pixels = self.normalise({"pixels": noise.to(self.blank.device)})
-        return replace(self, split=self.split.folded(lambda network: _run(network, pixels, self.argument), dtype))
+        return replace(self, split=self.split.folded(dtype))
 
 
 def _run(network: Any, pixels: Tensor, argument: str) -> Any:  # noqa: ANN401 - frameworks differ
@@ -59,12 +58,12 @@ def cut_pictures(backbone: Backbone, border: int, normalise: Any, argument: str 
     expects = backbone.expects
     if not isinstance(expects, ImageInput):
         raise TypeError("a text has no pixels")
-    device = next(backbone.module.parameters()).device
-    black = torch.zeros((1, 3, expects.size, expects.size), dtype=torch.uint8, device=device)
-    blank = normalise({"pixels": black})
+    shape, generator = (1, 3, expects.size, expects.size), torch.Generator().manual_seed(0)
+    noise = torch.randint(0, 256, shape, generator=generator, dtype=torch.uint8)
+    example = normalise({"pixels": noise.to(next(backbone.module.parameters()).device)})
     groups = backbone.layer_groups()
-    split = SplitNetwork(backbone.module, groups, border, lambda network: _run(network, blank, argument))
-    return PictureCut(split, normalise, argument, blank)
+    split = SplitNetwork(backbone.module, groups, border, lambda network: _run(network, example, argument))
+    return PictureCut(split, normalise, argument, example)
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +125,7 @@ def cut_texts(backbone: Backbone, border: int, known: tuple[str, ...], *, first_
     example = {_TOKENS: tokens, _MASK: tokens}
     groups = backbone.layer_groups()
     split = SplitNetwork(backbone.module, groups, border, lambda network: network(**example), _EXAMPLE_LENGTH)
-    pooled = split.front(lambda network: network(**example)).dim() == 2
+    pooled = split.activation.dim() == 2
     reads_first = first_token and not pooled and border == len(groups) - 1
     pad = float(backbone.expects.tokenizer.pad_token_id)
     padding = {} if pooled or reads_first else {ACTIVATION: 0.0, _MASK: 0.0, _TOKENS: pad}

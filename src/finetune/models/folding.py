@@ -6,12 +6,13 @@ with other weights. What the front gives is the same up to rounding.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
+from torch.utils.hooks import RemovableHandle
 
 # Of the largest value; a normalisation that is left out, or done twice, changes more where it does anything. On a GPU,
 # convolutions in float32 round their inputs to TF32.
@@ -24,62 +25,94 @@ Replace = Callable[[nn.Module, dict[str, nn.Module]], nn.Module]
 
 
 @dataclass(frozen=True, slots=True)
-class _Pair:
+class Pair:
     """A convolution and the normalisation of its output."""
 
     convolution: nn.Conv2d
     normalisation: nn.BatchNorm2d
 
 
-def folded(network: nn.Module, run: Run, replace: Replace, dtype: torch.dtype | None) -> nn.Module:
+class Calls:
+    """Watches, while it is entered, which convolutions and normalisations of a network are called on what."""
+
+    def __init__(self, network: nn.Module) -> None:
+        """Take a network that is about to run."""
+        # What is derived from these layers may compute something else.
+        self._modules = [module for module in network.modules() if type(module) in (nn.Conv2d, nn.BatchNorm2d)]
+        self._calls: list[tuple[nn.Module, Tensor, Tensor]] = []
+        self._handles: list[RemovableHandle] = []
+
+    def __enter__(self) -> Calls:
+        self._handles = [module.register_forward_hook(self._keep) for module in self._modules]
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.end()
+
+    def end(self) -> None:
+        """What is called from now on does not count."""
+        while self._handles:
+            self._handles.pop().remove()
+
+    def pairs(self) -> list[Pair]:
+        """Convolutions and normalisations that were called once each, one on the other's output."""
+        called = [module for module, _, _ in self._calls]
+        calls = [call for call in self._calls if called.count(call[0]) == 1]
+        made_by = {id(output): module for module, _, output in calls if isinstance(module, nn.Conv2d)}
+        pairs = []
+        for module, given, _ in calls:
+            convolution = made_by.get(id(given))
+            if convolution is not None and isinstance(module, nn.BatchNorm2d) and module.running_mean is not None:
+                pairs.append(Pair(convolution, module))
+        return pairs
+
+    def _keep(self, module: nn.Module, given: tuple[Tensor, ...], output: Tensor) -> None:
+        # Held here, so that no other tensor gets the identity of one that is gone.
+        self._calls.append((module, given[0], output))
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """What a network that stays as it is did with an example.
+
+    Attributes:
+        pairs: found while it ran.
+        result: what it gave.
+        run: gives the same for another network; in float32, without gradients.
+    """
+
+    pairs: Sequence[Pair]
+    result: Tensor
+    run: Run
+
+
+def folded(network: nn.Module, example: Example, replace: Replace, dtype: torch.dtype | None) -> nn.Module:
     """Fold every batch normalisation that directly follows a convolution into it.
 
     Args:
         network: in evaluation mode; stays as it is.
-        run: on an example, in float32, without gradients. A network that then gives something else for it, because
-            the output of a convolution is used elsewhere too, is given back unfolded.
+        example: not a blank one. A network that then gives something else for it, because the output of a convolution
+            is used elsewhere too, is given back unfolded.
         replace: puts other layers in.
         dtype: to which autocast would turn the weights of convolutions at every pass, `None` without autocast.
     """
     paths = {module: path for path, module in network.named_modules()}
-    pairs, expected = _pairs(paths, lambda: run(network))
-    convolutions = {paths[pair.convolution]: _folded(pair) for pair in pairs}
-    without = replace(network, {**convolutions, **{paths[pair.normalisation]: nn.Identity() for pair in pairs}})
-    rounding = _ROUNDING[expected.device.type]
-    if not pairs or (run(without) - expected).abs().max() > rounding * expected.abs().max():
+    convolutions = {paths[pair.convolution]: _folded(pair) for pair in example.pairs}
+    identities = {paths[pair.normalisation]: nn.Identity() for pair in example.pairs}
+    without = replace(network, {**convolutions, **identities})
+    rounding = _ROUNDING[example.result.device.type]
+    if not convolutions or _distance(example.run(without), example.result) > rounding * example.result.abs().max():
         return network
     for convolution in convolutions.values():
         convolution.to(dtype=dtype)
     return without
 
 
-def _pairs(modules: Iterable[nn.Module], run: Callable[[], Tensor]) -> tuple[list[_Pair], Tensor]:
-    """Convolutions and normalisations that are called once each, one on the other's output; and what `run` gives."""
-    calls: list[tuple[nn.Module, Tensor, Tensor]] = []
-
-    def keep(module: nn.Module, given: tuple[Tensor, ...], output: Tensor) -> None:
-        # Held here, so that no other tensor gets the identity of one that is gone.
-        calls.append((module, given[0], output))
-
-    # What is derived from these layers may compute something else.
-    handles = [module.register_forward_hook(keep) for module in modules if type(module) in (nn.Conv2d, nn.BatchNorm2d)]
-    try:
-        result = run()
-    finally:
-        for handle in handles:
-            handle.remove()
-    called = [module for module, _, _ in calls]
-    calls = [call for call in calls if called.count(call[0]) == 1]
-    made_by = {id(output): module for module, _, output in calls if isinstance(module, nn.Conv2d)}
-    pairs = []
-    for module, given, _ in calls:
-        convolution = made_by.get(id(given))
-        if convolution is not None and isinstance(module, nn.BatchNorm2d) and module.running_mean is not None:
-            pairs.append(_Pair(convolution, module))
-    return pairs, result
+def _distance(one: Tensor, other: Tensor) -> Tensor:
+    return (one - other).abs().max()
 
 
-def _folded(pair: _Pair) -> nn.Conv2d:
+def _folded(pair: Pair) -> nn.Conv2d:
     convolution, normalisation = pair.convolution, pair.normalisation
     # Without running statistics it would be no pair.
     mean, variance = (

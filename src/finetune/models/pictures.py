@@ -43,13 +43,15 @@ class PictureBackbone:
     weights: LoadedWeights
     family: TransformersFamily
     _normalise: Normaliser = field(init=False, repr=False)
+    _groups: tuple[LayerGroup, ...] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "_normalise", Normaliser(self.expects))
+        object.__setattr__(self, "_groups", layer_groups(self.module, self.family.anatomy))
 
     def layer_groups(self) -> tuple[LayerGroup, ...]:
         """Give the ordered partition from the first layer to head."""
-        return layer_groups(self.module, self.family.anatomy)
+        return self._groups
 
     def forward(self, inputs: Mapping[str, Tensor]) -> Outputs:
         """Classify `pixels`, uint8 `[batch, 3, size, size]`."""

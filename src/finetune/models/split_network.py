@@ -8,16 +8,17 @@ code between them finds the shapes that it expects, and the first layer behind i
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import copy
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from finetune.models.backbone import LayerGroup
-from finetune.models.folding import folded
+from finetune.models.folding import Calls, Example, Pair, folded
 
 Call = Callable[[nn.Module], Any]
 """Runs a network that it is given on inputs that it knows."""
@@ -32,7 +33,11 @@ class _Stop(nn.Module):
     """Ends the pass with what it is given."""
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - whatever the layer is called with
-        raise _BorderReached(args[0] if args else next(iter(kwargs.values())))
+        raise _BorderReached(_first(args, kwargs))
+
+
+def _first(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:  # noqa: ANN401 - whatever the layer is called with
+    return args[0] if args else next(iter(kwargs.values()))
 
 
 class _Stored:
@@ -105,7 +110,7 @@ class SplitNetwork:
             network: stays as it is.
             groups: its partition, in the order in which data passes it.
             border: number of groups of the front, from 1 to `len(groups) - 1`.
-            example: runs a network on one record.
+            example: runs a network on one record, which is not a blank one.
             length: of that record in tokens, where records vary in length.
         """
         if not 0 < border < len(groups):
@@ -114,9 +119,11 @@ class SplitNetwork:
         before = [module for group in groups[:border] for module in group.modules]
         behind = [module for group in groups[border:] for module in group.modules]
         with _in_evaluation(network):
-            entrance, given = _watch(network, before, behind, example)
+            seen = _watch(network, before, behind, example)
+        entrance, given = seen.entrance, seen.given
         self._stored = _Stored()
         self._front = with_replaced(network, {paths[id(entrance)]: _Stop()})
+        self._example = Example(seen.pairs, seen.activation, lambda front: _until_border(front, example))
         replaced: dict[str, nn.Module] = {
             paths[id(module)]: _StandIn(module, self._stored, given[id(module)], length)
             for module in before
@@ -124,20 +131,24 @@ class SplitNetwork:
         }
         self._back = with_replaced(network, {**replaced, paths[id(entrance)]: _Entrance(entrance, self._stored)})
 
+    @property
+    def activation(self) -> Tensor:
+        """What crosses the border for the example."""
+        return self._example.result
+
     def front(self, call: Call) -> Tensor:
         """What the first layer behind the border is given; no gradients."""
         return _until_border(self._front, call)
 
-    def folded(self, example: Call, dtype: torch.dtype | None) -> SplitNetwork:
+    def folded(self, dtype: torch.dtype | None) -> SplitNetwork:
         """The same halves, without normalisations in the front that can become part of convolutions.
 
         Args:
-            example: runs a network on one record, not a blank one.
             dtype: see `folding.folded`.
         """
         copied = copy(self)
         with _in_evaluation(self._front):
-            copied._front = folded(self._front, lambda network: _until_border(network, example), with_replaced, dtype)
+            copied._front = folded(self._front, self._example, with_replaced, dtype)
         return copied
 
     def back(self, call: Call, activation: Tensor) -> Any:  # noqa: ANN401 - whatever the network gives
@@ -158,25 +169,46 @@ def _until_border(network: nn.Module, call: Call) -> Tensor:
     raise RuntimeError("the border was not reached")
 
 
-def _watch(
-    network: nn.Module, before: Sequence[nn.Module], behind: Sequence[nn.Module], example: Call
-) -> tuple[nn.Module, dict[int, Any]]:
-    """The first layer behind the border that is called, and what each layer before it gives for the example."""
-    entered: list[nn.Module] = []
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """What happened while a network ran on an example.
+
+    Attributes:
+        entrance: the first layer behind the border that was called.
+        activation: what it was given.
+        given: what each layer before it gave, by its identity.
+        pairs: convolutions before it and their normalisations.
+    """
+
+    entrance: nn.Module
+    activation: Tensor
+    given: dict[int, Any]
+    pairs: Sequence[Pair]
+
+
+def _watch(network: nn.Module, before: Sequence[nn.Module], behind: Sequence[nn.Module], example: Call) -> _Seen:
+    entered: list[tuple[nn.Module, Tensor]] = []
     given: dict[int, Any] = {}
+    calls = Calls(network)
 
     def keep(module: nn.Module, _args: object, output: object) -> None:
         given[id(module)] = _detached(output)
 
+    def enter(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        if not entered:
+            calls.end()
+            # A copy, which the layer cannot change.
+            entered.append((module, _first(args, kwargs).clone()))
+
     handles = [module.register_forward_hook(keep) for module in before]
-    handles += [module.register_forward_pre_hook(lambda module, _: entered.append(module)) for module in behind]
+    handles += [module.register_forward_pre_hook(enter, with_kwargs=True) for module in behind]
     try:
-        with torch.no_grad():
+        with torch.no_grad(), calls:
             example(network)
     finally:
         for handle in handles:
             handle.remove()
-    return entered[0], given
+    return _Seen(*entered[0], given, calls.pairs())
 
 
 def _detached(value: Any) -> Any:  # noqa: ANN401 - whatever a layer gives

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -36,10 +36,14 @@ class TextBackbone:
     expects: TextInput
     weights: LoadedWeights
     family: TransformersFamily
+    _groups: tuple[LayerGroup, ...] = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_groups", layer_groups(self.module, self.family.anatomy))
 
     def layer_groups(self) -> tuple[LayerGroup, ...]:
         """Give the ordered partition from embeddings to head."""
-        return layer_groups(self.module, self.family.anatomy)
+        return self._groups
 
     def forward(self, inputs: Mapping[str, Tensor]) -> Outputs:
         """Classify `input_ids` and `attention_mask`, int64 `[batch, length]`, with `token_type_ids` where known."""
