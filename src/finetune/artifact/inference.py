@@ -85,6 +85,8 @@ def model_fn(model_dir: str) -> Model:
     load = _load_torchvision if artifact["framework"] == "torchvision" else _load_transformers
     network, tokenizer = load(folder, artifact)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    # Convolutions want channels last: on a CPU, networks made of them then answer up to twice as fast.
+    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing in torch's annotations
     return Model(network.to(device).eval(), artifact, tokenizer, device)
 
 
