@@ -146,14 +146,26 @@ def test_who_registers_is_found_as_by_a_search() -> None:
     code = """
 import inspect
 from torch.utils import _debug_mode
+from torchvision import _meta_registrations
 told = dict(inspect.modulesbyfile)
 inspect.modulesbyfile.clear()
 inspect._filesbymodname.clear()
-found = inspect.getmodule(compile("", _debug_mode.__file__, "exec"))
-assert found is _debug_mode
-print(*{told[name] for name, module in inspect.modulesbyfile.items() if module == "torch.utils._debug_mode"})
+for asked in (_debug_mode, _meta_registrations):
+    found = inspect.getmodule(compile("", asked.__file__, "exec"))
+    assert found is asked
+    files = [name for name, module in inspect.modulesbyfile.items() if module == asked.__name__]
+    print({told[name] for name in files} == {asked.__name__})
 """
-    assert said(code) == "torch.utils._debug_mode"
+    assert said(code) == "True\nTrue"
+
+
+def test_who_registers_looks_for_no_module() -> None:
+    code = """
+print(len(inspect._filesbymodname))
+"""
+    listening = "import inspect\n" + BEGIN + "import torchvision\n" + code
+    ended = subprocess.run([sys.executable, "-c", listening], capture_output=True, text=True, check=True)
+    assert ended.stdout.strip() == "0"
 
 
 @pytest.mark.parametrize("given", [{}, {"PYDANTIC_DISABLE_PLUGINS": "one", "TORCH_DEVICE_BACKEND_AUTOLOAD": "1"}])
