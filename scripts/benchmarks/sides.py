@@ -55,7 +55,7 @@ def our_job(
         checkpoint_path=None,
     )
     folder = lay_out(root, request)
-    variables = {**os.environ, **_OFFLINE, "PYTHONPATH": str(ROOT), "SAGEMAKER_BASE_DIR": str(folder.root)}
+    variables = {**_variables(), "PYTHONPATH": str(ROOT), "SAGEMAKER_BASE_DIR": str(folder.root)}
     variables |= environment
     watched = watch((sys.executable, str(ROOT / "container" / "train.py")), variables, folder.root)
     first, _ = watched.line(FIRST_STEP)
@@ -115,5 +115,10 @@ def tell(line: str) -> None:
 
 def python(module: str, *arguments: str) -> Watched:
     """Run a module of this folder in a process of its own."""
-    variables = {**os.environ, **_OFFLINE, "PYTHONPATH": f"{ROOT / 'scripts'}:{ROOT / 'src'}"}
+    variables = {**_variables(), "PYTHONPATH": f"{ROOT / 'scripts'}:{ROOT / 'src'}"}
     return watch((sys.executable, "-P", "-m", module, *arguments), variables, ROOT)
+
+
+def _variables() -> dict[str, str]:
+    """Those of this process, but that Python keeps the bytecode of what a side imports, as an image has it."""
+    return {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"} | _OFFLINE
