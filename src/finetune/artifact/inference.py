@@ -32,7 +32,6 @@ FORMAT_VERSION, BATCH_SIZE, THRESHOLD, MAX_PIXELS = 1, 32, 0.5, 100_000_000
 PICTURE_FORMATS = ("BMP", "GIF", "JPEG", "PNG", "TIFF", "WEBP")
 PICTURE_TYPES = ("application/x-image", "image/jpeg", "image/jpg", "image/png", "image/webp", "image/bmp")
 JSON, JSON_LINES, CSV, PLAIN = "application/json", "application/jsonlines", "text/csv", "text/plain"
-
 # What turns a picture of EXIF orientation 2, 3, … upright.
 _UPRIGHT = (
     *(Image.Transpose.FLIP_LEFT_RIGHT, Image.Transpose.ROTATE_180, Image.Transpose.FLIP_TOP_BOTTOM),
@@ -85,8 +84,7 @@ def model_fn(model_dir: str) -> Model:
     load = _load_torchvision if artifact["framework"] == "torchvision" else _load_transformers
     network, tokenizer = load(folder, artifact)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    # Convolutions want channels last: on a CPU, networks made of them then answer up to twice as fast.
-    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing in torch's annotations
+    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # on a CPU up to twice as fast
     return Model(network.to(device).eval(), artifact, tokenizer, device)
 
 

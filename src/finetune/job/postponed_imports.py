@@ -18,20 +18,30 @@ import importlib
 import inspect
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib.machinery import ModuleSpec
 from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar, cast
+
+if TYPE_CHECKING:
+    from importlib.abc import Loader
 
 _COMPILER, _METRICS, _SHELL, _AWS = "torch._dynamo", "sklearn.metrics", "paramiko", "boto3"
 _SHAPES, _PARTS = "torch._meta_registrations", "torch._decomp"
 _DATA_SETS, _EXPORTED = "torchvision.datasets", "torchvision.ops._register_onnx_ops"
+# What torch and torchvision import for whoever uses it, and use nowhere themselves.
+_UNUSED = (
+    *("torch.distributions", "torch.masked", "torch.quantization", "torch.utils.data"),
+    *("torch.nn.intrinsic", "torch.nn.qat", "torch.nn.quantizable", "torch.nn.quantized"),
+    *("torchvision.models.detection", "torchvision.models.optical_flow", "torchvision.models.quantization"),
+    *("torchvision.models.segmentation", "torchvision.models.video"),
+)
 # Whoever registers an operation is asked for its module.
 _REGISTERING = ("torch.utils._debug_mode", "torchvision._meta_registrations")
 # Who asks these for their path looks for a module in them.
-_SEARCHED = frozenset((name, "__path__") for name in (_COMPILER, _SHELL, _AWS, _PARTS, _DATA_SETS))
+_SEARCHED = frozenset((name, "__path__") for name in (_COMPILER, _SHELL, _AWS, _PARTS, _DATA_SETS, *_UNUSED))
 # Both are looked for among all installed packages, whatever those are: 10 ms each.
 _PLUGINS = {"PYDANTIC_DISABLE_PLUGINS": "__all__", "TORCH_DEVICE_BACKEND_AUTOLOAD": "0"}
 # Where the SDK looks for a region beside its own variable.
@@ -50,6 +60,27 @@ class _Postponed(ModuleType):
         return getattr(_real(self.__name__), name)
 
 
+class _AlreadyThere:
+    """Finds modules within a package that became real only when their import asked where the package lies.
+
+    They are loaded by then, and would be a second time.
+    """
+
+    def find_spec(
+        self, fullname: str, _path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        """One that loads nothing, for a module that is there."""
+        within = fullname.startswith(tuple(f"{name}." for name, _ in _SEARCHED))
+        return ModuleSpec(fullname, cast("Loader", self)) if within and fullname in sys.modules and target is None else None
+
+    def create_module(self, spec: ModuleSpec) -> ModuleType:
+        """What is there."""
+        return sys.modules[spec.name]
+
+    def exec_module(self, module: ModuleType) -> None:
+        """It was run."""
+
+
 def look_for_no_plugins() -> None:
     """Let pydantic and torch not look for extensions in other packages, unless the environment says otherwise."""
     for name, nothing in _PLUGINS.items():
@@ -59,13 +90,18 @@ def look_for_no_plugins() -> None:
 def postpone_imports() -> None:
     """Put something in the place of what libraries import and a job does not use, unless it is there already."""
     if "torch" not in sys.modules:
-        for name in (_SHAPES, _PARTS):
+        for name in (_SHAPES, _PARTS, *_unused("torch")):
             _stand_in(name)
     _tell_who_registers()
     import torch
 
+    for name in _unused("torch"):
+        above, _, last = name.rpartition(".")
+        # An import that finds it there does not do so.
+        setattr(sys.modules[above], last, sys.modules[name])
     if "torchvision" not in sys.modules:
-        _stand_in(_DATA_SETS)
+        for name in (_DATA_SETS, *_unused("torchvision")):
+            _stand_in(name)
         _stand_in(_EXPORTED, _register_custom_op=_nothing)
 
     if _COMPILER not in sys.modules:
@@ -107,6 +143,10 @@ class _Session:
         return getattr(vars(_real(f"{_AWS}.session"))["Session"](*self._given, **self._named), name)
 
 
+def _unused(package: str) -> list[str]:
+    return [name for name in _UNUSED if name.partition(".")[0] == package]
+
+
 def _tell_who_registers() -> None:
     """Tell `inspect` which modules register operations while they are imported.
 
@@ -120,6 +160,8 @@ def _tell_who_registers() -> None:
 
 
 def _stand_in(module: str, **known: object) -> ModuleType:
+    if not any(isinstance(finder, _AlreadyThere) for finder in sys.meta_path):
+        sys.meta_path.insert(0, _AlreadyThere())
     sys.modules[module] = _Postponed(module)
     # Who asks whether it is installed looks for this alone.
     vars(sys.modules[module]).update(known, __spec__=ModuleSpec(module, None))
@@ -137,7 +179,7 @@ def _forwarding(module: str, name: str) -> None:
 
 def _real(name: str) -> ModuleType:
     packages: tuple[str, ...] = (name.partition(".")[0],) if name.startswith(_AWS) else (name,)
-    if name.startswith("torch."):
+    if name.startswith("torch.") and name not in _UNUSED:
         # One imports the next, and would find what stands there for it; whoever wants the compiler wants all.
         packages = (_SHAPES, _PARTS, *((_COMPILER,) if name.startswith(_COMPILER) else ()))
     stood = {one: module for one, module in sys.modules.items() if isinstance(module, _Postponed)}
