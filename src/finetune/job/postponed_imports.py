@@ -71,7 +71,11 @@ class _AlreadyThere:
     ) -> ModuleSpec | None:
         """One that loads nothing, for a module that is there."""
         within = fullname.startswith(tuple(f"{name}." for name, _ in _SEARCHED))
-        return ModuleSpec(fullname, cast("Loader", self)) if within and fullname in sys.modules and target is None else None
+        return (
+            ModuleSpec(fullname, cast("Loader", self))
+            if within and fullname in sys.modules and target is None
+            else None
+        )
 
     def create_module(self, spec: ModuleSpec) -> ModuleType:
         """What is there."""
