@@ -80,15 +80,17 @@ def assert_files_teach_the_same(
 def test_pictures_from_pipes_are_learned(tmp_path: Path, form: str) -> None:
     write = IMAGE_STREAMS[form]
     channels = (write(tmp_path / "train", 16, 0), named(write(tmp_path / "validation", 6, 100), "validation"))
-    job = finished(train_from_pipes(tmp_path, channels, {**FROM_SCRATCH, **CLASSES}))
+    # After three epochs, how much was learnt still depends on how a processor rounds.
+    wishes = {**FROM_SCRATCH, **CLASSES, "epochs": "5"}
+    job = finished(train_from_pipes(tmp_path, channels, wishes))
     assert job.artifact()["labels"] == list(COLOURS)
     metrics = job.metrics()
     assert metrics["validation"]["records"] == 18
     assert metrics["validation"]["accuracy"] > 0.8
-    assert metrics["job"]["steps"] == 18
-    assert len(job.accuracies()) == 3
+    assert metrics["job"]["steps"] == 30
+    assert len(job.accuracies()) == 5
     assert f"repeats {PROBE_RECORDS} predictions" in job.log
-    assert_files_teach_the_same(tmp_path / "files", channels, {**FROM_SCRATCH, **CLASSES}, job)
+    assert_files_teach_the_same(tmp_path / "files", channels, wishes, job)
 
 
 @pytest.mark.parametrize("form", TEXT_STREAMS)

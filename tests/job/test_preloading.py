@@ -14,13 +14,12 @@ import torch
 
 from finetune.job.preloading import COMPILED, preload_torch
 from sagemaker_simulator import lay_out
-from whole_jobs import ENVIRONMENT, ROOT, request_of
+from whole_jobs import ENVIRONMENT, request_of
 
 
-def said(code: str, environment: dict[str, str] | None = None) -> str:
-    ended = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=False, env=environment, cwd=ROOT
-    )
+def said(code: str, *folders: Path) -> str:
+    environment = {**ENVIRONMENT, "PYTHONPATH": ":".join([*map(str, folders), ENVIRONMENT["PYTHONPATH"]])}
+    ended = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
     assert ended.returncode == 0, ended.stderr
     return ended.stdout.strip()
 
@@ -56,8 +55,15 @@ def test_where_torch_is_there_already_nothing_is_loaded(monkeypatch: pytest.Monk
     assert preload_torch() is None
 
 
+def test_where_other_libraries_may_come_first_nothing_is_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, "torch")
+    monkeypatch.setenv("LD_LIBRARY_PATH", "/usr/local/cuda/lib64")
+    assert preload_torch() is None
+
+
 def test_where_torch_cannot_be_found_nothing_is_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delitem(sys.modules, "torch")
+    monkeypatch.delenv("LD_LIBRARY_PATH", raising=False)
     monkeypatch.setattr("finetune.job.preloading.find_spec", lambda name: None)
     assert preload_torch() is None
 
@@ -67,8 +73,7 @@ def test_libraries_that_cannot_be_loaded_are_left_to_torch(tmp_path: Path) -> No
     (tmp_path / "torch" / "__init__.py").write_text("told = 'torch itself'", "utf-8")
     (tmp_path / "torch" / "lib" / "libtorch_global_deps.so").write_bytes(b"no library")
     code = LOADED + "import torch; print(torch.told, *loaded())"
-    path = f"{tmp_path}:{ENVIRONMENT['PYTHONPATH']}"
-    assert said(code, {**ENVIRONMENT, "PYTHONPATH": path}) == "torch itself"
+    assert said(code, tmp_path) == "torch itself"
 
 
 def test_a_job_imports_no_other_compiled_module_before_torch(tmp_path: Path, unseen: Path, network: Path) -> None:

@@ -32,11 +32,14 @@ def preload_torch() -> Thread | None:
     """Begin to load what `import torch` will load; how threads wait has to be said before.
 
     Returns:
-        the thread that does so; `None` where torch is there already, or nobody knows how.
+        the thread that does so; `None` where torch is there already, where `LD_LIBRARY_PATH` may name other libraries
+        of CUDA, before which torch loads its own one by one, or where nobody knows how.
     """
     found = find_spec("torch")
     load = getattr(ctypes.CDLL(None), "dlopen", None)
-    if "torch" in sys.modules or found is None or found.origin is None or load is None:
+    if "torch" in sys.modules or "LD_LIBRARY_PATH" in os.environ:
+        return None
+    if found is None or found.origin is None or load is None:
         return None
     for name in COMPILED:
         with suppress(ImportError):
