@@ -5,11 +5,11 @@ the time before the first step. torchvision imports it for one function of detec
 call that does nothing outside a compiled function, transformers for masks and for kernels of other networks.
 What the compiler wants to know of operations (`torch._meta_registrations`, `torch._decomp`) torch imports by itself,
 for a fifth of its own time; networks that are built without memory need none of it. torchvision imports its data sets,
-and torch's exporter to ONNX to tell it of operations of detection networks; both import much for whoever uses it. `sklearn.metrics`, with pandas and much of
-SciPy, takes another second, and transformers imports it for one function of text generation. sagemaker-training imports
-`paramiko`, with cryptography, for MPI over several hosts, and `boto3`, of which it asks at every start for the region
-alone. So something stands in their place that knows what these libraries want of them, and becomes the real module as
-soon as it is asked for anything else, such as by `torch.compile`.
+and torch's exporter to ONNX to tell it of operations of detection networks; both import much for whoever uses it.
+`sklearn.metrics`, with pandas and much of SciPy, takes another second, and transformers imports it for one function of
+text generation. sagemaker-training imports `paramiko`, with cryptography, for MPI over several hosts, and `boto3`, of
+which it asks at every start for the region alone. So something stands in their place that knows what these libraries
+want of them, and becomes the real module as soon as it is asked for anything else, such as by `torch.compile`.
 """
 
 from __future__ import annotations
