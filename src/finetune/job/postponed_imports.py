@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 _COMPILER, _METRICS, _SHELL, _AWS = "torch._dynamo", "sklearn.metrics", "paramiko", "boto3"
 _SHAPES, _PARTS = "torch._meta_registrations", "torch._decomp"
 _DATA_SETS, _EXPORTED = "torchvision.datasets", "torchvision.ops._register_onnx_ops"
-# What torch and torchvision import for whoever uses it, and use nowhere themselves.
+# What torch and torchvision import for whoever uses it, and no job here does.
 _UNUSED = (
     *("torch.distributions", "torch.masked", "torch.quantization", "torch.utils.data"),
     *("torch.nn.intrinsic", "torch.nn.qat", "torch.nn.quantizable", "torch.nn.quantized"),
