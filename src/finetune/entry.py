@@ -17,6 +17,7 @@ from finetune.contract.interruption import Interruption
 from finetune.contract.outcome import Failure, clear_failure, failure_of, write_failure
 from finetune.contract.paths import Paths
 from finetune.errors import UserError
+from finetune.job.preloading import import_meanwhile
 from finetune.job.process import let_threads_spin, no_search_for_garbage
 from finetune.job.request import read_request
 
@@ -67,6 +68,7 @@ def _run() -> Failure | None:
                 with no_search_for_garbage():
                     from finetune.job.postponed_imports import postpone_imports
 
+                    import_meanwhile()
                     postpone_imports()
                     from finetune.job.run import run_job
 

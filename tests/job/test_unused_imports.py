@@ -8,6 +8,7 @@ from job.test_postponed_imports import said
 
 UNUSED = {
     "torch.distributions": "Normal",
+    "torch.export": "ExportedProgram",
     "torch.masked": "masked_tensor",
     "torch.quantization": "QConfig",
     "torch.utils.data": "DataLoader",
@@ -43,6 +44,20 @@ assert found is {name} is {module}.{name} and hasattr({module}, "__file__")
 print(sys.modules["{module}"] is {module})
 """
     assert said(code) == "True"
+
+
+@pytest.mark.slow
+def test_a_network_can_be_exported_and_compiled_afterwards() -> None:
+    code = """
+import torch, torchvision
+network = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.BatchNorm2d(4), torch.nn.Dropout()).eval()
+given = (torch.ones(2, 3, 8, 8),)
+size = torch.export.Dim("batch", min=1, max=8)
+program = torch.export.export(network, given, dynamic_shapes=({0: size},))
+compiled = torch.compile(network, backend="eager")
+print(*(torch.equal(other(*given), network(*given)) for other in (program.module(), compiled)))
+"""
+    assert said(code) == "True True"
 
 
 @pytest.mark.slow

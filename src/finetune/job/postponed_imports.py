@@ -33,7 +33,7 @@ _SHAPES, _PARTS = "torch._meta_registrations", "torch._decomp"
 _DATA_SETS, _EXPORTED = "torchvision.datasets", "torchvision.ops._register_onnx_ops"
 # What torch and torchvision import for whoever uses it, and no job here does.
 _UNUSED = (
-    *("torch.distributions", "torch.masked", "torch.quantization", "torch.utils.data"),
+    *("torch.export", "torch.distributions", "torch.masked", "torch.quantization", "torch.utils.data"),
     *("torch.nn.intrinsic", "torch.nn.qat", "torch.nn.quantizable", "torch.nn.quantized"),
     *("torchvision.models.detection", "torchvision.models.optical_flow", "torchvision.models.quantization"),
     *("torchvision.models.segmentation", "torchvision.models.video"),

@@ -21,9 +21,18 @@ COMPILED = (
     *("_asyncio", "_bisect", "_blake2", "_bz2", "_contextvars", "_csv", "_datetime", "_decimal", "_hashlib", "_heapq"),
     *("_json", "_lzma", "_opcode", "_pickle", "_posixsubprocess", "_random", "_sha512", "_socket", "_ssl", "_struct"),
     *("_typing", "_uuid", "_zoneinfo", "array", "binascii", "fcntl", "grp", "math", "resource", "select", "termios"),
-    *("zlib", "gethostname", "psutil", "pydantic_core"),
+    *("zlib", "gethostname", "psutil", "pydantic_core", "_multiprocessing", "_posixshmem", "_queue", "_statistics", "mmap"),
+    *("unicodedata", "PIL._imaging", "PIL._imagingft"),
 )
 """Compiled modules that a job imports before torch: the loader has a lock, too, for which each would wait."""
+MEANWHILE = (
+    *("html", "http.client", "multiprocessing.connection", "unittest.mock", "urllib.request"),
+    *("PIL.Image", "PIL.ImageDraw", "PIL.ImageFont", "torchgen.model", "tqdm"),
+    *("finetune.data.augmented_manifest", "finetune.data.image_list", "finetune.data.split", "finetune.models.weights"),
+    *("finetune.data.streams.image_records", "finetune.data.streams.named_fields", "finetune.strategies.presets"),
+    *("finetune.observe.plan_text", "finetune.observe.report.page", "finetune.observe.rules.symptoms"),
+)
+"""Modules that a job imports with torch, after it or from within it, and that need neither torch nor the loader."""
 # In torch's own order; the path of each is the one by which torch will ask for it.
 _LIBRARIES = (("libtorch_global_deps.so", os.RTLD_NOW | os.RTLD_GLOBAL), ("libtorch_cuda.so", os.RTLD_NOW))
 
@@ -50,6 +59,13 @@ def preload_torch() -> Thread | None:
     thread = Thread(target=_load, args=(load, [(folder / name, mode) for name, mode in _LIBRARIES]), daemon=True)
     thread.start()
     return thread
+
+
+def import_meanwhile() -> None:
+    """Import what needs no torch, and would be imported after it; for two cores, time that passes anyway."""
+    for name in MEANWHILE:
+        with suppress(ImportError):
+            import_module(name)
 
 
 def _ask_for_randomness() -> None:
