@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import statistics
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -31,10 +32,17 @@ _COLUMNS = (
 
 @dataclass(slots=True)
 class _Turns:
-    """What was measured for one network and one number of epochs, by turns."""
+    """What was measured for one network and one number of epochs.
+
+    Attributes:
+        around: seconds of ours in each turn: the mean of those before and after the bare script.
+        scripts: seconds of the bare script in each turn.
+        passes: of these, seconds of its pass.
+    """
 
     ours: list[Run] = field(default_factory=list)
     theirs: list[Run] = field(default_factory=list)
+    around: list[float] = field(default_factory=list)
     scripts: list[float] = field(default_factory=list)
     passes: list[float] = field(default_factory=list)
 
@@ -54,8 +62,9 @@ def measure(scale: Scale) -> None:
             _tell(work, _take_turns(work, task, scale, with_trainer=False))
     say(
         f"\nPictures of 500 x 375, {size} each; 224 pixels, batches of {BATCH}, random weights, no evaluation during"
-        f" training; {scale.repeats} turns of ours, bare script, Trainer and ours again. The bare script imports torch,"
-        " decodes and makes one pass, nothing else. 'Computed': from the mean epoch of the row above, not run."
+        f" training; {scale.repeats} times {scale.turns} turns of ours, bare script and ours again, then the Trainer."
+        " The bare script imports torch, decodes and makes one pass, nothing else; ours beside it is the median of the"
+        " turns' ratios (least to most). 'Computed': from the mean epoch of the row above, not run."
     )
 
 
@@ -74,19 +83,26 @@ def _network(task: PictureTask, network: str, scale: Scale) -> None:
 
 
 def _take_turns(work: Work, task: PictureTask, scale: Scale, *, with_trainer: bool) -> _Turns:
-    turns, settings = _Turns(), work.theirs
+    turns = _Turns()
     for _ in range(scale.repeats):
-        turns.ours.append(work.run_ours())
-        watched = python(
-            "benchmarks.bare_pass", str(task.train), settings.network, settings.weights, settings.precision
-        )
-        turns.scripts.append(watched.seconds)
-        turns.passes.append(sum(json.loads(watched.line("pass")[1]).values()))
+        for _ in range(scale.turns):
+            _take_turn(turns, work, task, thorough=scale.thorough)
         if with_trainer:
-            turns.theirs.append(trainer_job(settings))
-        if scale.thorough:
-            turns.ours.append(work.run_ours())
+            turns.theirs.append(trainer_job(work.theirs))
     return turns
+
+
+def _take_turn(turns: _Turns, work: Work, task: PictureTask, *, thorough: bool) -> None:
+    """Ours, the bare script, and ours again: a machine that other work slows down does so to both."""
+    settings = work.theirs
+    ours = [work.run_ours()]
+    watched = python("benchmarks.bare_pass", str(task.train), settings.network, settings.weights, settings.precision)
+    if thorough:
+        ours.append(work.run_ours())
+    turns.ours += ours
+    turns.around.append(statistics.fmean(run.seconds for run in ours))
+    turns.scripts.append(watched.seconds)
+    turns.passes.append(sum(json.loads(watched.line("pass")[1]).values()))
 
 
 def _longer(run: Run, epochs: int) -> Run:
@@ -107,10 +123,17 @@ def _tell(work: Work, turns: _Turns, *, computed: bool = False) -> None:
             middle(theirs) + (" (computed)" if computed else "") if theirs else "not run",
             times(theirs, ours) if theirs else "",
             middle(turns.scripts),
-            times(ours, turns.scripts),
+            _spread(turns.around, turns.scripts),
             middle(turns.passes),
-            times(ours, turns.passes),
+            _spread(turns.around, turns.passes),
             ", ".join(f"{work.accuracy(run.artifact):.3f}" for run in scored),
             ", ".join(f"{one:,.0f}" for one in peaks),
         )
     )
+
+
+def _spread(numerators: Sequence[float], denominators: Sequence[float]) -> str:
+    """The median of the turns' ratios; of several, the least and the most."""
+    ratios = sorted(one / other for one, other in zip(numerators, denominators, strict=True))
+    told = f"{statistics.median(ratios):.2f} x"
+    return told if len(ratios) == 1 else f"{told} ({ratios[0]:.2f} to {ratios[-1]:.2f})"

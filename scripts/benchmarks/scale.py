@@ -30,6 +30,7 @@ class Scale:
         seeds: for the accuracy.
         seed_records: to train on for each seed.
         repeats: turns, of which medians are told.
+        turns: of ours and the bare script in feature extraction, for each of the Trainer.
         starts: turns, for the time to the first step.
         precision: of our jobs and of the bare ones.
         trainer_bf16: whether the Trainer is told to compute in bf16; its default is fp32.
@@ -50,6 +51,7 @@ class Scale:
     seeds: int = 5
     seed_records: int = 96
     repeats: int = 1
+    turns: int = 1
     starts: int = 3
     precision: Precision = "auto"
     trainer_bf16: bool = False

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from finetune.job.preloading import COMPILED, preload_torch
+from finetune.job.preloading import COMPILED, import_meanwhile, preload_torch
 from sagemaker_simulator import lay_out
 from whole_jobs import ENVIRONMENT, request_of
 
@@ -96,6 +96,35 @@ def test_a_job_imports_no_other_compiled_module_before_torch(tmp_path: Path, uns
     assert {name for name in others if _is_compiled(name)} <= {"_ctypes"}
     # Whoever loads these libraries reads there how threads wait.
     assert "GOMP_SPINCOUNT = '1000'" in job.stderr
+
+
+def test_what_is_imported_meanwhile_is_there_and_needs_no_torch() -> None:
+    code = """
+import sys
+from finetune.job.preloading import MEANWHILE, import_meanwhile
+import_meanwhile()
+missing = [name for name in MEANWHILE if name not in sys.modules]
+print(missing, [name for name in ("numpy", "torch", "torchvision", "transformers") if name in sys.modules])
+"""
+    assert said(code) == "[] []"
+
+
+def test_what_is_imported_meanwhile_would_be_imported_anyway() -> None:
+    code = """
+import sys
+from finetune.job.postponed_imports import postpone_imports
+from finetune.job.preloading import MEANWHILE
+postpone_imports()
+import finetune.job.run
+print([name for name in MEANWHILE if name not in sys.modules])
+"""
+    assert said(code) == "[]"
+
+
+def test_what_is_not_installed_is_not_imported_meanwhile(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("finetune.job.preloading.MEANWHILE", ("no_such_module", "finetune.observe.metric_lines"))
+    import_meanwhile()
+    assert "finetune.observe.metric_lines" in sys.modules
 
 
 def _is_compiled(name: str) -> bool:

@@ -21,8 +21,8 @@ COMPILED = (
     *("_asyncio", "_bisect", "_blake2", "_bz2", "_contextvars", "_csv", "_datetime", "_decimal", "_hashlib", "_heapq"),
     *("_json", "_lzma", "_opcode", "_pickle", "_posixsubprocess", "_random", "_sha512", "_socket", "_ssl", "_struct"),
     *("_typing", "_uuid", "_zoneinfo", "array", "binascii", "fcntl", "grp", "math", "resource", "select", "termios"),
-    *("zlib", "gethostname", "psutil", "pydantic_core", "_multiprocessing", "_posixshmem", "_queue", "_statistics", "mmap"),
-    *("unicodedata", "PIL._imaging", "PIL._imagingft"),
+    *("zlib", "gethostname", "psutil", "pydantic_core", "_multiprocessing", "_posixshmem", "_queue", "_statistics"),
+    *("mmap", "unicodedata", "PIL._imaging", "PIL._imagingft"),
 )
 """Compiled modules that a job imports before torch: the loader has a lock, too, for which each would wait."""
 MEANWHILE = (
