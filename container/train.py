@@ -45,7 +45,6 @@ def main() -> int:
     """Run the job of this container and return its exit code."""
     # Before anything else: blocked signals wait until they are asked for; others would be lost on a first process.
     signal.pthread_sigmask(signal.SIG_BLOCK, WATCHED)
-    from finetune.contract.outcome import write_failure
     from finetune.contract.paths import Paths
 
     paths = Paths.from_environment()
@@ -57,6 +56,8 @@ def main() -> int:
     failure = failure_of_ending(ending, said_success=success.exists())
     if failure is None:
         return 0
+    from finetune.contract.outcome import write_failure  # not before the job: its start would wait for it
+
     if not paths.failure.exists():
         sys.stderr.write(f"{failure.message}\n")
     write_failure(paths, failure)
