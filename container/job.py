@@ -22,7 +22,7 @@ from finetune.contract.paths import Paths
 from finetune.errors import PlatformError
 from finetune.job.postponed_imports import look_for_no_plugins, postpone_clients
 from finetune.job.preloading import preload_torch
-from finetune.job.process import let_threads_spin
+from finetune.job.process import let_threads_spin, share_one_heap
 
 MODULE = "SAGEMAKER_TRAINING_MODULE"
 OTHER_MODULE = "FINETUNE_OTHER_MODULE"
@@ -46,6 +46,7 @@ def main() -> int:
     os.environ.update(way(files, os.environ))
     if os.environ[MODULE] == OURS:
         let_threads_spin()
+        share_one_heap()
         preload_torch()
         look_for_no_plugins()
         postpone_clients()

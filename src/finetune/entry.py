@@ -18,7 +18,7 @@ from finetune.contract.outcome import Failure, clear_failure, failure_of, write_
 from finetune.contract.paths import Paths
 from finetune.errors import UserError
 from finetune.job.preloading import import_meanwhile
-from finetune.job.process import let_threads_spin, no_search_for_garbage
+from finetune.job.process import let_threads_spin, no_search_for_garbage, share_one_heap
 from finetune.job.request import read_request
 
 logger = logging.getLogger(__name__)
@@ -55,6 +55,7 @@ def main() -> None:
 def _run() -> Failure | None:
     _log_to_stdout()
     let_threads_spin()
+    share_one_heap()
     paths = Paths.from_environment()
     clear_failure(paths)
     try:

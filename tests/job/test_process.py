@@ -24,17 +24,79 @@ bytearray(b"x") * block
 print((resident() - before) / block)
 """
 
+# A thread frees what it was given, and stays; tells how much more the process has once as much is given to this one.
+SHARED = """
+import resource, sys, threading
+from pathlib import Path
+from finetune.job.process import keep_freed_memory, share_one_heap
+if sys.argv[1] == "True":
+    share_one_heap()
+keep_freed_memory(alike=True)
+def resident():
+    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+def fill(count):
+    return [bytearray(b"x") * 2**20 for _ in range(count)]
+freed, end = threading.Event(), threading.Event()
+def work():
+    fill(48)
+    freed.set()
+    end.wait()
+thread = threading.Thread(target=work)
+thread.start()
+freed.wait()
+before = resident()
+mine = fill(48)
+print((resident() - before) / 2**20 / 48)
+end.set()
+thread.join()
+"""
+HANDED_BACK = """
+import resource
+from pathlib import Path
+from finetune.job.process import hand_back_freed_memory, keep_freed_memory
+keep_freed_memory(alike=True)
+def resident():
+    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+before = resident()
+blocks = [bytearray(b"x") * 2**20 for _ in range(64)]
+last = bytearray(b"x") * 2**20
+del blocks
+kept = resident() - before
+hand_back_freed_memory()
+print((resident() - before) / kept)
+"""
+
+
+def told(script: str, *arguments: str, **environment: str) -> float:
+    """The number that a process writes."""
+    command = [sys.executable, "-c", script, *arguments]
+    return float(subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout)
+
 
 def kept(block: int, *, alike: bool, **environment: str) -> float:
     """Share that a process keeps of a block that it freed."""
-    command = [sys.executable, "-c", KEPT, str(block), str(alike)]
-    return float(subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout)
+    return told(KEPT, str(block), str(alike), **environment)
 
 
 @pytest.mark.parametrize(("mib", "alike", "is_kept"), [(64, True, True), (24, False, True), (64, False, False)])
 def test_freed_memory_is_kept_where_it_leaves_no_gaps(mib: int, alike: bool, is_kept: bool) -> None:
     share = kept(mib * MIB, alike=alike)
     assert share > 0.9 if is_kept else share < 0.1
+
+
+@pytest.mark.parametrize(("shared", "more"), [(True, 0.1), (False, 0.9)])
+def test_what_one_thread_frees_serves_another(shared: bool, more: float) -> None:
+    found = told(SHARED, str(shared))
+    assert found < more if shared else found > more
+
+
+def test_what_was_kept_goes_back_when_it_is_told_to() -> None:
+    assert told(HANDED_BACK) < 0.2
+
+
+def test_the_heaps_that_the_user_asks_for_are_left() -> None:
+    assert told(SHARED, "True", MALLOC_ARENA_MAX="8") > 0.9
+    assert told(HANDED_BACK, MALLOC_ARENA_MAX="8") > 0.8
 
 
 @pytest.mark.parametrize("name", ["MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_"])

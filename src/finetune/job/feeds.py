@@ -20,6 +20,7 @@ from finetune.job.decoded_once import DecodedOnce
 from finetune.job.feature_key import Front, feature_key
 from finetune.job.frozen import Frozen
 from finetune.job.loaders import Loaders
+from finetune.job.process import hand_back_freed_memory
 from finetune.job.space import Space
 from finetune.job.warm_features import WarmFeatures
 from finetune.job.warm_pool import WarmPool
@@ -173,6 +174,8 @@ class PhaseFeeds:
             chunk = min(chunk, max(_LEAST_CHUNK, chunk * _USUAL_SIDE**2 // expects.size**2))
         # What is frozen never changes while its features are asked for.
         cut = backbone.cut(self._border).folded(numerics.autocast)
+        # What building the network and looking at it have left free.
+        hand_back_freed_memory()
         at_once = torch.get_num_threads() if numerics.device.type == "cpu" else 1
         return FrontRun(cut, chunk, longest, numerics.device, numerics.context, at_once)
 

@@ -9,15 +9,15 @@ import ctypes
 import gc
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # of malloc.h
+_TRIM_THRESHOLD, _MMAP_THRESHOLD, _ARENA_MAX = -1, -3, -8  # of malloc.h
 _ALIKE, _UNLIKE = 2**30, 2**25
 """Largest block that is kept, by whether batches are all of one size."""
 _KEPT = 2**31 - 1
 _SPINS = "1000"
-_ALLOCATOR = ("GLIBC_TUNABLES", "MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_")
+_ALLOCATOR = ("GLIBC_TUNABLES", "MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_", "MALLOC_ARENA_MAX")
 _WAITING = ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")
 
 
@@ -42,10 +42,40 @@ def keep_freed_memory(*, alike: bool) -> bool:
     Returns:
         whether there was a glibc that took it, and nothing in the environment that says otherwise.
     """
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt is None or any(name in os.environ for name in _ALLOCATOR):
+    mallopt = _glibc("mallopt")
+    if mallopt is None:
         return False
     return bool(mallopt(_MMAP_THRESHOLD, _ALIKE if alike else _UNLIKE)) and bool(mallopt(_TRIM_THRESHOLD, _KEPT))
+
+
+def share_one_heap() -> bool:
+    """Let all threads have their memory from one heap, so that what one frees serves another.
+
+    By default glibc gives a thread a heap of its own, and what threads of a pass have freed there is of no use to the
+    steps that follow. To be called before there are other threads, whose heaps would stay.
+
+    Returns:
+        see `keep_freed_memory`.
+    """
+    mallopt = _glibc("mallopt")
+    return mallopt is not None and bool(mallopt(_ARENA_MAX, 1))
+
+
+def hand_back_freed_memory() -> bool:
+    """Hand back to the kernel what is kept, between parts of a job whose blocks differ; it takes milliseconds.
+
+    Returns:
+        see `keep_freed_memory`.
+    """
+    trim = _glibc("malloc_trim")
+    return trim is not None and bool(trim(0))
+
+
+def _glibc(name: str) -> Callable[..., int] | None:
+    """A function of the allocator, unless there is no glibc, or the environment says what it does."""
+    if any(variable in os.environ for variable in _ALLOCATOR):
+        return None
+    return getattr(ctypes.CDLL(None), name, None)
 
 
 @contextmanager

@@ -23,6 +23,7 @@ from finetune.evaluation.decision import Decision
 from finetune.evaluation.predict import Pass, Predictions, predict
 from finetune.job.loaders import PROBE_RECORDS
 from finetune.job.prepare import Prepared
+from finetune.job.process import hand_back_freed_memory
 from finetune.job.results import Evaluated
 
 logger = logging.getLogger(__name__)
@@ -51,6 +52,8 @@ def export_proven(
     contents = ArtifactContents(job.inputs.task, labels.names, labels.multi_label, metrics, texts, thresholds)
     export(folder, job.backbone, contents)
     if samples:
+        # The handler's network comes beside the job's own.
+        hand_back_freed_memory()
         tolerance = tolerance_on(job.numerics.device.type)
         difference = verify(folder, samples, tolerance)
         logger.info(
