@@ -16,6 +16,7 @@ from contextlib import suppress
 from types import FrameType
 from typing import NoReturn
 
+from container.train import LARGE_PAGES
 from finetune.contract.job_files import HYPERPARAMETERS, INPUT_DATA, RESOURCES, JobFiles, read_job_files
 from finetune.contract.outcome import failure_of, write_failure
 from finetune.contract.paths import Paths
@@ -34,6 +35,9 @@ def main() -> int:
     signal.signal(signal.SIGTERM, _leave)
     # A stop that came while Python started has waited.
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
+    # This process has heeded it; what it starts has the defaults of glibc.
+    if os.environ.get(LARGE_PAGES[0]) == LARGE_PAGES[1]:
+        del os.environ[LARGE_PAGES[0]]
     paths = Paths.from_environment()
     try:
         files = read_job_files(paths)

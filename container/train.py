@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
 WATCHED = frozenset({signal.SIGTERM, signal.SIGINT, signal.SIGCHLD})
 JOB = ("-P", "-m", "container.job")
+LARGE_PAGES = "GLIBC_TUNABLES", "glibc.malloc.hugetlb=1"
+"""A variable, which only a process that starts with it heeds: its memory comes in pages of 2 MiB, where the kernel has
+them for who asks (docs/decisions/process-settings.md)."""
 HINTS: dict[int, str] = {
     signal.SIGKILL: ", most often because memory ran out: use a smaller batch_size or a larger instance",
     signal.SIGTERM: ", which it was not prepared for",
@@ -74,7 +77,8 @@ def run(command: tuple[str, ...]) -> Ending:
         command: absolute path of the program, and its arguments. `WATCHED` must be blocked; SIGTERM stays so in the
             command, until it has a handler for it and unblocks it.
     """
-    child = os.posix_spawn(command[0], command, os.environ, setsid=True, setsigmask={signal.SIGTERM})
+    environment = dict([LARGE_PAGES]) | os.environ
+    child = os.posix_spawn(command[0], command, environment, setsid=True, setsigmask={signal.SIGTERM})
     stopped = False
     while True:
         if signal.sigwait(WATCHED) != signal.SIGCHLD:

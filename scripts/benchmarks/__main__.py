@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 from collections.abc import Callable
 from dataclasses import fields, replace
@@ -45,6 +46,8 @@ def main() -> int:
             command.add_argument(f"--{amount.replace('_', '-')}", type=int)
         command.set_defaults(run=_beside_the_trainer)
     chosen = parser.parse_args()
+    # An orderly end: commands that are stopped, because it is not their turn, would stay for ever.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     chosen.run(chosen)
     return 0
 

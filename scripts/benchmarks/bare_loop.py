@@ -7,11 +7,8 @@ texts of like length, sorted within the same pools as those of our job: what is 
 from __future__ import annotations
 
 import itertools
-import json
 import random
 import statistics
-import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -19,15 +16,15 @@ import torch
 from torch import Tensor, nn
 from torch.amp.grad_scaler import GradScaler
 
-from benchmarks.sides import TrainerSettings, read_settings
-from finetune.training.precision import Numerics, choose_numerics
+from benchmarks.sides import FIRST_STEP, RATE, TRAINED, TrainerSettings, read_settings, tell
+from finetune.training.precision import choose_numerics
 
 _POOL = 50
 Batches = list[tuple[dict[str, Tensor], Tensor]]
 
 
 def main() -> None:
-    """Train for the epochs that are asked for, and tell records per second after the first step."""
+    """Train for the epochs that are asked for, and tell when the first step and all others are done."""
     settings = read_settings()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     numerics = choose_numerics(settings.precision, device)
@@ -49,18 +46,18 @@ def main() -> None:
     network.train()
     timed = [one for _ in range(settings.epochs) for one in batches]
     step(*timed[0])
-    seconds = _timed(step, timed[1:], numerics)
-    rate = sum(len(targets) for _, targets in timed[1:]) / seconds
-    sys.stdout.write(f"\nrate {json.dumps(rate)}\n")
-
-
-def _timed(step: Callable[[dict[str, Tensor], Tensor], None], batches: Batches, numerics: Numerics) -> float:
-    """Seconds of all steps; on a GPU by marks in its own queue, from the median step where all are alike."""
-    if numerics.device.type != "cuda":
-        began = time.perf_counter()
-        for one in batches:
+    tell(FIRST_STEP)
+    records = sum(len(targets) for _, targets in timed[1:])
+    if device.type == "cuda":
+        tell(f"{RATE} {records / _device_seconds(step, timed[1:])}")
+    else:
+        for one in timed[1:]:
             step(*one)
-        return time.perf_counter() - began
+        tell(f"{TRAINED} {records}")
+
+
+def _device_seconds(step: Callable[[dict[str, Tensor], Tensor], None], batches: Batches) -> float:
+    """Seconds of all steps by marks in the device's own queue, from the median step where all are alike."""
     marks = [torch.cuda.Event(enable_timing=True) for _ in range(len(batches) + 1)]  # type: ignore[no-untyped-call]
     marks[0].record()
     for one, mark in zip(batches, marks[1:], strict=True):

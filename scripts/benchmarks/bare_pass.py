@@ -6,9 +6,7 @@ pixels out as that network is fastest with.
 
 from __future__ import annotations
 
-import json
 import sys
-import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import get_args
@@ -16,6 +14,7 @@ from typing import get_args
 import torch
 from torchvision.models import get_model
 
+from benchmarks.sides import PASS_BEGINS, PASS_DONE, tell
 from finetune.data.images import ImageGeometry, decode_image, resize_and_crop
 from finetune.spec.job_spec import Precision
 from finetune.training.precision import choose_numerics
@@ -39,17 +38,15 @@ def main() -> None:
     mean, deviation = (torch.tensor(one, device=device).view(3, 1, 1) * 255 for one in (_MEAN, _DEVIATION))
     geometry = ImageGeometry(224, 256, "bilinear")
     files = sorted(Path(pictures).rglob("*.jpg"))
-    began = time.perf_counter()
+    tell(PASS_BEGINS)
     with ThreadPoolExecutor(torch.get_num_threads()) as pool:
         pixels = list(pool.map(lambda path: resize_and_crop(decode_image(path.read_bytes()), geometry), files))
-    decoded = time.perf_counter()
     with torch.inference_mode(), numerics.context():
         for start in range(0, len(pixels), _BATCH):
             batch = torch.stack(pixels[start : start + _BATCH]).to(device, memory_format=torch.channels_last)
             features = network((batch.float() - mean) / deviation)
     features.sum().item()
-    seconds = {"decode": decoded - began, "forward": time.perf_counter() - decoded}
-    sys.stdout.write(f"\npass {json.dumps(seconds)}\n")
+    tell(PASS_DONE)
 
 
 if __name__ == "__main__":

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import statistics
 import tempfile
-from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from benchmarks.picture_task import PictureTask, file_sizes, write_pictures
 from benchmarks.scale import Scale
-from benchmarks.sides import Run, python, trainer_job
-from benchmarks.table import begin, middle, row, say, times
+from benchmarks.sides import PASS_BEGINS, PASS_DONE, Run, python, trainer_job
+from benchmarks.table import begin, middle, ratio, row, say, times
+from benchmarks.turns import by_turns
 from benchmarks.work import HEAD, Work, picture_work
 
 BATCH = 32
@@ -35,14 +34,12 @@ class _Turns:
     """What was measured for one network and one number of epochs.
 
     Attributes:
-        around: seconds of ours in each turn: the mean of those before and after the bare script.
-        scripts: seconds of the bare script in each turn.
+        scripts: seconds of the bare script that shared the machine with each of ours.
         passes: of these, seconds of its pass.
     """
 
     ours: list[Run] = field(default_factory=list)
     theirs: list[Run] = field(default_factory=list)
-    around: list[float] = field(default_factory=list)
     scripts: list[float] = field(default_factory=list)
     passes: list[float] = field(default_factory=list)
 
@@ -59,12 +56,13 @@ def measure(scale: Scale) -> None:
         with tempfile.TemporaryDirectory(prefix="benchmark-features-") as place:
             task = write_pictures(Path(place), scale.many_pictures)
             work = picture_work(task, scale.networks[0], scale.lesson(HEAD, scale.epochs[0], BATCH))
-            _tell(work, _take_turns(work, task, scale, with_trainer=False))
+            _tell(work, _take_turns(work, scale, with_trainer=False))
     say(
         f"\nPictures of 500 x 375, {size} each; 224 pixels, batches of {BATCH}, random weights, no evaluation during"
-        f" training; {scale.repeats} times {scale.turns} turns of ours, bare script and ours again, then the Trainer."
-        " The bare script imports torch, decodes and makes one pass, nothing else; ours beside it is the median of the"
-        " turns' ratios (least to most). 'Computed': from the mean epoch of the row above, not run."
+        f" training; {scale.repeats} times {scale.turns} of ours and the bare script, which share the machine by turns"
+        " of half a second, then the Trainer. The bare script imports torch, decodes and makes one pass, nothing else;"
+        " ours beside it is the median of the ratios of runs that shared the machine (least to most). 'Computed': from"
+        " the mean epoch of the row above, not run."
     )
 
 
@@ -73,36 +71,30 @@ def _network(task: PictureTask, network: str, scale: Scale) -> None:
     for epochs in scale.epochs:
         work = picture_work(task, network, scale.lesson(HEAD, epochs, BATCH))
         if known is None or scale.long:
-            turns = _take_turns(work, task, scale, with_trainer=True)
+            turns = _take_turns(work, scale, with_trainer=True)
             known = turns.theirs[0]
             _tell(work, turns)
         else:
-            turns = _take_turns(work, task, scale, with_trainer=False)
+            turns = _take_turns(work, scale, with_trainer=False)
             turns.theirs.append(_longer(known, epochs))
             _tell(work, turns, computed=True)
 
 
-def _take_turns(work: Work, task: PictureTask, scale: Scale, *, with_trainer: bool) -> _Turns:
+def _take_turns(work: Work, scale: Scale, *, with_trainer: bool) -> _Turns:
     turns = _Turns()
     for _ in range(scale.repeats):
         for _ in range(scale.turns):
-            _take_turn(turns, work, task, thorough=scale.thorough)
+            by_turns(lambda: turns.ours.append(work.run_ours()), lambda: _bare_script(turns, work))
         if with_trainer:
             turns.theirs.append(trainer_job(work.theirs))
     return turns
 
 
-def _take_turn(turns: _Turns, work: Work, task: PictureTask, *, thorough: bool) -> None:
-    """Ours, the bare script, and ours again: a machine that other work slows down does so to both."""
+def _bare_script(turns: _Turns, work: Work) -> None:
     settings = work.theirs
-    ours = [work.run_ours()]
-    watched = python("benchmarks.bare_pass", str(task.train), settings.network, settings.weights, settings.precision)
-    if thorough:
-        ours.append(work.run_ours())
-    turns.ours += ours
-    turns.around.append(statistics.fmean(run.seconds for run in ours))
+    watched = python("benchmarks.bare_pass", settings.train, settings.network, settings.weights, settings.precision)
     turns.scripts.append(watched.seconds)
-    turns.passes.append(sum(json.loads(watched.line("pass")[1]).values()))
+    turns.passes.append(watched.line(PASS_DONE)[0] - watched.line(PASS_BEGINS)[0])
 
 
 def _longer(run: Run, epochs: int) -> Run:
@@ -123,17 +115,10 @@ def _tell(work: Work, turns: _Turns, *, computed: bool = False) -> None:
             middle(theirs) + (" (computed)" if computed else "") if theirs else "not run",
             times(theirs, ours) if theirs else "",
             middle(turns.scripts),
-            _spread(turns.around, turns.scripts),
+            ratio(ours, turns.scripts),
             middle(turns.passes),
-            _spread(turns.around, turns.passes),
+            ratio(ours, turns.passes),
             ", ".join(f"{work.accuracy(run.artifact):.3f}" for run in scored),
             ", ".join(f"{one:,.0f}" for one in peaks),
         )
     )
-
-
-def _spread(numerators: Sequence[float], denominators: Sequence[float]) -> str:
-    """The median of the turns' ratios; of several, the least and the most."""
-    ratios = sorted(one / other for one, other in zip(numerators, denominators, strict=True))
-    told = f"{statistics.median(ratios):.2f} x"
-    return told if len(ratios) == 1 else f"{told} ({ratios[0]:.2f} to {ratios[-1]:.2f})"

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import statistics
 import tempfile
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from benchmarks.scale import Scale
-from benchmarks.sides import Run, TrainerSettings, python, trainer_job
-from benchmarks.table import begin, middle, row, say, times
+from benchmarks.sides import Run, loop_rate, trainer_job
+from benchmarks.table import begin, middle, ratio, row, say
+from benchmarks.turns import by_turns
 from benchmarks.work import ALL, LAST_LAYERS, Lesson, Work
 
 _COLUMNS = (
@@ -31,7 +32,7 @@ _COLUMNS = (
 
 @dataclass(slots=True)
 class _Turns:
-    """What was measured for one piece of work, by turns, and one epoch of it without a cache; timm knows pictures."""
+    """What was measured for one piece of work, and one epoch of it without a cache; timm knows pictures."""
 
     ours: list[Run] = field(default_factory=list)
     theirs: list[Run] = field(default_factory=list)
@@ -55,31 +56,31 @@ def _measure(title: str, scale: Scale, lesson: Lesson) -> None:
     with tempfile.TemporaryDirectory(prefix="benchmark-learning-") as place:
         for work in scale.both(Path(place), lesson):
             turns = _Turns()
+            # First, because what the last of our jobs leaves is scored.
+            if scale.thorough:
+                turns.small.append(work.run_ours(epochs="1", cache_size_gb="0"))
             for _ in range(scale.repeats):
-                # First, because what the last of our jobs leaves is scored.
-                if scale.thorough:
-                    turns.small.append(work.run_ours(epochs="1", cache_size_gb="0"))
-                turns.ours.append(work.run_ours())
-                turns.theirs.append(trainer_job(work.theirs))
-                if lesson.learns == ALL:
-                    turns.bare_rates.append(_rate("bare_loop", work.theirs))
-                    if work.theirs.kind == "pictures":
-                        turns.timm_rates.append(_rate("timm_loop", work.theirs))
-                if scale.thorough:
-                    turns.ours.append(work.run_ours())
+                by_turns(*_sides(work, lesson, turns))
             _tell(work, lesson, turns)
     say(
         f"\nBatches of {lesson.batch}, the same highest rate for pretrained layers on both sides, otherwise defaults of"
         " each; the Trainer's pictures are cropped and flipped at random as ours are. MiniLM has its pretrained"
         " weights, a ResNet random ones. No evaluation during training; accuracy of what came of it on held-out"
-        f" records. {scale.repeats} turns of ours, Trainer, bare loop and ours again. 'Without cache': one epoch with"
-        " cache_size_gb=0. Records per second are those after the first step."
+        f" records. Medians of {scale.repeats}; sides share the machine by turns of half a second, and ratios are those"
+        " of runs that shared it (least to most). 'Without cache': one epoch with cache_size_gb=0. Records per second"
+        " are those after the first step."
     )
 
 
-def _rate(module: str, settings: TrainerSettings) -> float:
-    rate: float = json.loads(python(f"benchmarks.{module}", json.dumps(asdict(settings))).line("rate")[1])
-    return rate
+def _sides(work: Work, lesson: Lesson, turns: _Turns) -> list[Callable[[], None]]:
+    """What is compared."""
+    settings = work.theirs
+    sides = [lambda: turns.ours.append(work.run_ours()), lambda: turns.theirs.append(trainer_job(settings))]
+    if lesson.learns == ALL:
+        sides.append(lambda: turns.bare_rates.append(loop_rate("bare_loop", settings)))
+        if settings.kind == "pictures":
+            sides.append(lambda: turns.timm_rates.append(loop_rate("timm_loop", settings)))
+    return sides
 
 
 def _tell(work: Work, lesson: Lesson, turns: _Turns) -> None:
@@ -93,13 +94,13 @@ def _tell(work: Work, lesson: Lesson, turns: _Turns) -> None:
             f"{work.name}, {work.records:,}, {lesson.epochs}",
             middle([run.seconds for run in ours]),
             middle([run.seconds for run in theirs]),
-            times([run.seconds for run in theirs], [run.seconds for run in ours]),
+            ratio([run.seconds for run in theirs], [run.seconds for run in ours]),
             ", ".join(f"{one:.3f}" for one in accuracies),
             middle(rates),
             middle(bare) if bare else "not run",
-            f"{statistics.median(rates) / statistics.median(bare):.3f}" if bare else "",
+            ratio(rates, bare) if bare else "",
             middle(timm) if timm else "not run",
-            f"{statistics.median(rates) / statistics.median(timm):.3f}" if timm else "",
+            ratio(rates, timm) if timm else "",
             ", ".join(f"{one:,.0f}" for one in peaks),
             ", ".join(middle([run.first_step for run in runs]) for runs in (ours, theirs)),
         )

@@ -29,12 +29,12 @@ class Scale:
         full_epochs: where all layers learn.
         seeds: for the accuracy.
         seed_records: to train on for each seed.
-        repeats: turns, of which medians are told.
-        turns: of ours and the bare script in feature extraction, for each of the Trainer.
-        starts: turns, for the time to the first step.
+        repeats: of each side, of which medians are told.
+        turns: runs of ours and of the bare script in feature extraction, for each of the Trainer.
+        starts: of each side, for the time to the first step.
         precision: of our jobs and of the bare ones.
         trainer_bf16: whether the Trainer is told to compute in bf16; its default is fp32.
-        thorough: whether ours is run again at the end of each turn, and once more without a cache.
+        thorough: whether ours is run once more without a cache.
     """
 
     pictures: int = 300

@@ -17,6 +17,8 @@ from sagemaker_simulator import Channel, TrainingRequest, lay_out
 
 ROOT = Path(__file__).resolve().parents[2]
 FIRST_STEP, EPOCH_DONE = "first batch trained", "epoch done"
+TRAINED, RATE = "records trained since", "records per second by the device"
+PASS_BEGINS, PASS_DONE = "the pass begins", "the pass is done"
 _OFFLINE = {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
 
 
@@ -100,6 +102,15 @@ def trainer_job(settings: TrainerSettings) -> Run:
     watched = python(f"benchmarks.trainer_{settings.kind}", json.dumps(asdict(settings)))
     epochs = tuple(when for when, text in watched.output if text.startswith(EPOCH_DONE))
     return Run(watched.seconds, watched.line(FIRST_STEP)[0], epochs, watched.peak_mib, output)
+
+
+def loop_rate(module: str, settings: TrainerSettings) -> float:
+    """Run a bare loop in a process of its own; records per second after its first step."""
+    watched = python(f"benchmarks.{module}", json.dumps(asdict(settings)))
+    if any(text.startswith(RATE) for _, text in watched.output):
+        return float(watched.line(RATE)[1].split()[0])
+    done, records = watched.line(TRAINED)
+    return int(records.split()[0]) / (done - watched.line(FIRST_STEP)[0])
 
 
 def read_settings() -> TrainerSettings:

@@ -8,8 +8,9 @@ from pathlib import Path
 
 from benchmarks.scale import Scale
 from benchmarks.sides import trainer_job
-from benchmarks.table import begin, middle, row, say, times
-from benchmarks.work import ALL
+from benchmarks.table import begin, middle, ratio, row, say
+from benchmarks.turns import by_turns
+from benchmarks.work import ALL, Work
 
 # Characters, which nearly all texts have: otherwise the first step of one side is that of the longest texts, because it
 # batches texts of like length, and the start is not what is measured.
@@ -22,12 +23,20 @@ def measure(scale: Scale) -> None:
     two_batches = replace(scale, learning_pictures=2 * scale.batch, texts=2 * scale.batch, longest_text=_TEXT)
     with tempfile.TemporaryDirectory(prefix="benchmark-start-") as place:
         for work in two_batches.both(Path(place), scale.lesson(ALL, 1)):
-            ours, theirs = [], []
-            for _ in range(scale.starts):
-                ours.append(work.run_ours().first_step)
-                theirs.append(trainer_job(work.theirs).first_step)
-            row((work.name, middle(ours), middle(theirs), times(theirs, ours)))
+            row((work.name, *_starts(work, scale.starts)))
     say(
-        f"\nMedians of {scale.starts} starts by turns; two batches of {scale.batch}, texts of at most {_TEXT}"
+        f"\nMedians of {scale.starts} starts, in which both share the machine by turns of half a second; two batches of"
+        f" {scale.batch}, texts of at most {_TEXT}"
         " characters, files in the machine's cache."
     )
+
+
+def _starts(work: Work, count: int) -> tuple[str, str, str]:
+    ours: list[float] = []
+    theirs: list[float] = []
+    for _ in range(count):
+        by_turns(
+            lambda: ours.append(work.run_ours().first_step),
+            lambda: theirs.append(trainer_job(work.theirs).first_step),
+        )
+    return middle(ours), middle(theirs), ratio(theirs, ours)

@@ -32,6 +32,13 @@ def times(theirs: Sequence[float], ours: Sequence[float]) -> str:
     return f"{statistics.median(theirs) / statistics.median(ours):.2f} x"
 
 
+def ratio(numerators: Sequence[float], denominators: Sequence[float]) -> str:
+    """The median of the ratios of runs that shared the machine by turns; of several, the least and the most, too."""
+    ratios = sorted(one / other for one, other in zip(numerators, denominators, strict=True))
+    told = f"{statistics.median(ratios):.2f} x"
+    return told if len(ratios) == 1 else f"{told} ({ratios[0]:.2f} to {ratios[-1]:.2f})"
+
+
 def middle(values: Sequence[float], digits: int = 1) -> str:
     """A median."""
     return f"{statistics.median(values):,.{digits}f}"

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import sys
-import time
 from typing import Any
 
 import torch
@@ -15,12 +12,12 @@ from timm.optim import create_optimizer_v2  # type: ignore[attr-defined]  # publ
 from torch import nn
 from torch.amp.grad_scaler import GradScaler
 
-from benchmarks.sides import read_settings
+from benchmarks.sides import FIRST_STEP, TRAINED, read_settings, tell
 from finetune.training.precision import choose_numerics
 
 
 def main() -> None:
-    """Train for the epochs that are asked for, and tell records per second after the first step."""
+    """Train for the epochs that are asked for, and tell when the first step and all others are done."""
     settings = read_settings()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     numerics = choose_numerics(settings.precision, device)
@@ -39,7 +36,7 @@ def main() -> None:
     network.to(device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]  # not in torch's stub
     optimizer = create_optimizer_v2(network, opt="adamw", lr=settings.rate)
     scaler = GradScaler(device.type, enabled=numerics.scaled)
-    records, began = 0, 0.0
+    records, begun = 0, False
     for _ in range(settings.epochs):
         for pixels, targets in loader:
             laid_out = pixels.to(device).contiguous(memory_format=torch.channels_last)
@@ -49,13 +46,14 @@ def main() -> None:
             scaler.step(optimizer)
             scaler.update()
             optimizer.zero_grad()
-            if began:
+            if begun:
                 records += len(targets)
             else:
                 loss.item()
-                began = time.perf_counter()
+                tell(FIRST_STEP)
+                begun = True
     loss.item()
-    sys.stdout.write(f"\nrate {json.dumps(records / (time.perf_counter() - began))}\n")
+    tell(f"{TRAINED} {records}")
 
 
 if __name__ == "__main__":

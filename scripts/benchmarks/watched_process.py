@@ -1,15 +1,19 @@
-"""How long does a command take, from its start to its exit, and how much memory do its processes take together?"""
+"""How long does a command take, from its start to its exit, and how much memory do its processes take together?
+
+Where it takes turns with others (`benchmarks.turns`), what they had of the machine is not counted.
+"""
 
 from __future__ import annotations
 
 import os
 import subprocess
 import threading
-import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+
+from benchmarks.turns import Turn, taken, tree
 
 _INTERVAL = 0.05
 _MIB = 2**20
@@ -52,31 +56,34 @@ def watch(command: Sequence[str], environment: Mapping[str, str], folder: Path) 
     Raises:
         CommandFailedError: it did not end with 0.
     """
-    began = time.monotonic()
-    process = subprocess.Popen(
-        command, env=environment, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    turn = taken()
+    process = turn.begin(
+        lambda: subprocess.Popen(
+            command, env=environment, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        )
     )
-    sampler = _MemorySampler(process.pid)
+    sampler = _MemorySampler(process.pid, turn)
     with sampler:
         assert process.stdout is not None  # noqa: S101 - it was asked for
-        output = [(time.monotonic() - began, line.rstrip("\n")) for line in process.stdout]
+        output = [(turn.seconds, line.rstrip("\n")) for line in process.stdout]
         _, status, usage = os.wait4(process.pid, 0)
-        seconds = time.monotonic() - began
+        turn.end()
     process.stdout.close()
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
         text = "\n".join(line for _, line in output)
         raise CommandFailedError(f"{' '.join(command[:4])} ended with {process.returncode}:\n{text}")
-    return Watched(seconds, max(sampler.most / _MIB, usage.ru_maxrss / 1024), output)
+    return Watched(turn.seconds, max(sampler.most / _MIB, usage.ru_maxrss / 1024), output)
 
 
 class _MemorySampler(threading.Thread):
     """Looks again and again how much memory a process and its descendants take, while it is entered."""
 
-    def __init__(self, process: int) -> None:
+    def __init__(self, process: int, turn: Turn) -> None:
         super().__init__(daemon=True)
         self.most = 0
         self._process = process
+        self._turn = turn
         self._ended = threading.Event()
 
     def __enter__(self) -> None:
@@ -90,15 +97,11 @@ class _MemorySampler(threading.Thread):
         """Look until it is left."""
         page = os.sysconf("SC_PAGE_SIZE")
         while not self._ended.wait(_INTERVAL):
+            if not self._turn.running:
+                continue
             # Processes come and go meanwhile.
             with suppress(OSError, IndexError, ValueError):
                 pages = sum(
-                    int(Path(f"/proc/{one}/statm").read_text("utf-8").split()[1]) for one in _tree(self._process)
+                    int(Path(f"/proc/{one}/statm").read_text("utf-8").split()[1]) for one in tree(self._process)
                 )
                 self.most = max(self.most, pages * page)
-
-
-def _tree(number: int) -> Iterator[int]:
-    yield number
-    for child in Path(f"/proc/{number}/task/{number}/children").read_text("utf-8").split():
-        yield from _tree(int(child))

@@ -16,6 +16,8 @@ from container.train import Ending, failure_of_ending
 from simulated_jobs import eventually
 
 ROOT = Path(__file__).resolve().parents[2]
+MADVISE = Path("/sys/kernel/mm/transparent_hugepage/enabled")
+NO_LARGE_PAGES = "glibc.malloc.hugetlb=0"
 
 
 @dataclass
@@ -146,6 +148,24 @@ def _blocks_sigterm(pid: int) -> bool:
 def test_the_job_has_no_signal_blocked(machine: Machine) -> None:
     code = "def main():\n    assert not signal.pthread_sigmask(signal.SIG_BLOCK, [])\n"
     code += "    assert os.getsid(0) == os.getpid()"
+    assert machine.run(code) == 0
+
+
+@pytest.mark.skipif(
+    not MADVISE.exists() or "[madvise]" not in MADVISE.read_text("utf-8"),
+    reason="the kernel gives large pages to all processes or to none, whoever asks",
+)
+@pytest.mark.parametrize(("given", "expected"), [(None, (True, None)), (NO_LARGE_PAGES, (False, NO_LARGE_PAGES))])
+def test_the_job_asks_for_large_pages_and_what_it_starts_does_not(
+    machine: Machine, given: str | None, expected: tuple[bool, str | None]
+) -> None:
+    if given is not None:
+        machine.environment["GLIBC_TUNABLES"] = given
+    code = "def main():\n    held = [bytearray(2**16) for _ in range(256)]\n"
+    code += "    lines = pathlib.Path('/proc/self/smaps').read_text().splitlines()\n"
+    code += "    heap = next(number for number, line in enumerate(lines) if line.endswith('[heap]'))\n"
+    code += "    flags = next(line for line in lines[heap:] if line.startswith('VmFlags')).split()\n"
+    code += f"    assert ('hg' in flags, os.environ.get('GLIBC_TUNABLES')) == {expected!r}, flags"
     assert machine.run(code) == 0
 
 
