@@ -1,4 +1,4 @@
-"""What do jobs gain by keeping freed memory and by letting threads spin for a moment, alone and beside other work?
+"""What do jobs gain by how their process uses memory and threads, alone and beside other work?
 
 The same jobs in environments that say otherwise, which a job obeys (`finetune.job.process`).
 """
@@ -10,16 +10,20 @@ import sys
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 from benchmarks.picture_task import write_pictures
 from benchmarks.scale import Scale
-from benchmarks.table import begin, middle, row, say, times
+from benchmarks.table import begin, middle, ratio, row, say
+from benchmarks.turns import by_turns
 from benchmarks.work import ALL, HEAD, Work, picture_work, text_work
 
 _DEFAULTS = {"GLIBC_TUNABLES": "", "GOMP_SPINCOUNT": "300000"}
-_OTHERWISE: Mapping[str, Mapping[str, str]] = {
-    "memory handed back": {"GLIBC_TUNABLES": ""},
+_AS_IT_IS = "as it is"
+_ENVIRONMENTS: Mapping[str, Mapping[str, str]] = {
+    _AS_IT_IS: {},
+    "memory as glibc has it": {"GLIBC_TUNABLES": ""},
     "threads sleep at once": {"OMP_WAIT_POLICY": "PASSIVE"},
     "threads spin for milliseconds": {"GOMP_SPINCOUNT": _DEFAULTS["GOMP_SPINCOUNT"]},
     "the libraries' defaults": _DEFAULTS,
@@ -28,23 +32,28 @@ _OTHERWISE: Mapping[str, Mapping[str, str]] = {
 
 def measure(scale: Scale) -> None:
     """Print a row for each job, alone and beside a process that keeps a core busy."""
-    begin("The process of a job", ("job", "as it is, s", *_OTHERWISE))
+    begin("The process of a job", ("job", f"{_AS_IT_IS}, s", *(name for name in _ENVIRONMENTS if name != _AS_IT_IS)))
     with tempfile.TemporaryDirectory(prefix="benchmark-process-") as place:
         for work in _works(Path(place), scale):
             _measure(work, "alone", scale.repeats)
             with _busy():
                 _measure(work, "beside one busy process", scale.repeats)
-    say(f"\nHow many times as long jobs take where it is otherwise; medians of {scale.repeats} by turns.")
+    say(
+        f"\nHow many times as long jobs take where it is otherwise; medians of {scale.repeats}, by turns of half a"
+        " second."
+    )
 
 
 def _measure(work: Work, company: str, repeats: int) -> None:
-    ours: list[float] = []
-    otherwise: dict[str, list[float]] = {name: [] for name in _OTHERWISE}
+    seconds: dict[str, list[float]] = {name: [] for name in _ENVIRONMENTS}
+
+    def run(name: str) -> None:
+        seconds[name].append(work.elsewhere(name).run_ours(_ENVIRONMENTS[name]).seconds)
+
     for _ in range(repeats):
-        ours.append(work.run_ours().seconds)
-        for name, environment in _OTHERWISE.items():
-            otherwise[name].append(work.run_ours(environment).seconds)
-    ratios = (times(seconds, ours) for seconds in otherwise.values())
+        by_turns(*(partial(run, name) for name in _ENVIRONMENTS))
+    ours = seconds[_AS_IT_IS]
+    ratios = (ratio(otherwise, ours) for name, otherwise in seconds.items() if name != _AS_IT_IS)
     row((f"{work.name}, {work.records:,}, {company}", middle(ours), *ratios))
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from benchmarks.picture_task import PictureTask
@@ -73,6 +73,11 @@ class Work:
             "precision": settings.precision,
         }
         return our_job(Path(settings.output).parent / "ours", self.channels, wishes | more, environment or {})
+
+    def elsewhere(self, name: str) -> Work:
+        """The same with a place of its own, for several of our jobs at a time."""
+        place = Path(self.theirs.output).parent / name
+        return replace(self, theirs=replace(self.theirs, output=str(place / "trainer")))
 
 
 def picture_work(task: PictureTask, network: str, lesson: Lesson) -> Work:
