@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import fcntl
 import subprocess
 import time
 from collections.abc import Iterator
@@ -70,21 +71,31 @@ def registry(program: Path, folder: Path, host: str, password: str) -> Iterator[
     hashed = bcrypt.hashpw(password.encode(), bcrypt.gensalt(4)).decode()
     (folder / "htpasswd").write_text(f"{USER}:{hashed}\n", encoding="utf-8")
     (folder / "configuration.yml").write_text(CONFIGURATION.format(folder=folder), encoding="utf-8")
-    hosts, trusted = HOSTS.read_text(encoding="utf-8"), CERTIFICATES / host
     command, quiet = (str(program), "serve", str(folder / "configuration.yml")), subprocess.DEVNULL
-    with subprocess.Popen(command, stdout=quiet, stderr=quiet) as server:
+    with _hosts_to_itself() as hosts, subprocess.Popen(command, stdout=quiet, stderr=quiet) as server:
+        trusted = CERTIFICATES / host
         try:
             HOSTS.write_text(f"{hosts.rstrip()}\n127.0.0.1 {host}\n", encoding="utf-8")
-            trusted.mkdir(parents=True)
+            # One that was killed has left it.
+            trusted.mkdir(parents=True, exist_ok=True)
             (trusted / "ca.crt").write_bytes(certificate.read_bytes())
             found = Registry(host, password, certificate)
             _wait_for(found, server)
             yield found
         finally:
+            # First: who leaves the block by an error waits for the server all the same.
+            server.kill()
             HOSTS.write_text(hosts, encoding="utf-8")
             (trusted / "ca.crt").unlink(missing_ok=True)
             trusted.rmdir()
-            server.kill()
+
+
+@contextmanager
+def _hosts_to_itself() -> Iterator[str]:
+    """The machine's host names, for one process at a time: tests of a file may run in several."""
+    with HOSTS.open(encoding="utf-8") as names:
+        fcntl.flock(names, fcntl.LOCK_EX)
+        yield names.read()
 
 
 def _wait_for(found: Registry, server: subprocess.Popen[bytes]) -> None:
