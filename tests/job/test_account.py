@@ -92,6 +92,21 @@ def test_the_later_of_two_accounts_counts(tmp_path: Path) -> None:
     assert (book.account.starts, book.account.last_step) == (3, 20)
 
 
+def test_the_account_is_on_disk_as_soon_as_the_first_checkpoint_whoever_makes_the_folder(tmp_path: Path) -> None:
+    clock, folder = Clock(), tmp_path / "not" / "there"
+    book = AccountBook(folder, clock)
+    book.open(anew=False)
+    assert json.loads((folder / "account.json").read_text("utf-8"))["starts"] == 1
+    book.begin(0, 0.0, lambda: Meter({"forward": clock.now}))
+    for step in range(1, 4):
+        # Steps of a fast machine, between two writes by time.
+        clock.now += 0.01
+        book.step_done(step)
+    book.state_dict()
+    written = json.loads((folder / "account.json").read_text("utf-8"))
+    assert (written["last_step"], written["parts"]) == (3, {"forward": 0.02})
+
+
 @pytest.mark.parametrize("content", ["", "[]", "3", '{"starts": "many"}', '{"starts": Infinity}', '{"last_step": []}'])
 def test_an_account_that_cannot_be_read(content: str, tmp_path: Path) -> None:
     (tmp_path / "account.json").write_text(content, "utf-8")

@@ -23,9 +23,10 @@ _IMPORTED = time.monotonic()
 class Account:
     """The whole job's account, over all of its starts.
 
-    It is written once a second, apart from the checkpoints, so that steps which no checkpoint kept are counted too; and
-    with each checkpoint, for places that get nothing but checkpoints. What a killed start did after that, or what is
-    lost with a machine before it was copied away, is not counted: steps and seconds are lower bounds.
+    It is written once a second, apart from the checkpoints, so that steps which no checkpoint kept are counted too, and
+    no later than each checkpoint; each checkpoint also contains it, for places that get nothing but checkpoints. What a
+    killed start did after that, or what is lost with a machine before it was copied away, is not counted: steps and
+    seconds are lower bounds.
 
     Attributes:
         starts: processes that began this job.
@@ -98,8 +99,8 @@ class AccountBook:
         self._write()
 
     def state_dict(self) -> dict[str, Any]:
-        """The account so far."""
-        self._refresh()
+        """The account so far, for a checkpoint; it is written to the folder as well."""
+        self._write()
         return self.account.as_json()
 
     def load_state_dict(self, state: Mapping[str, Any], /) -> None:
@@ -165,8 +166,9 @@ class AccountBook:
         self._refresh()
         if self.folder is None:
             return
-        # A full disk is told by the checkpoints.
+        # The checkpoints report a folder that cannot be written.
         with suppress(OSError):
+            self.folder.mkdir(parents=True, exist_ok=True)
             partial = self.folder / f"{ACCOUNT_FILE}{IGNORED_SUFFIX}"
             partial.write_text(json.dumps(self.account.as_json()), "utf-8")
             partial.replace(self.folder / ACCOUNT_FILE)
