@@ -123,7 +123,7 @@ def test_no_import_cycle() -> None:
 def test_modules_stay_short() -> None:
     files = [path for folder in ("src", "tests", "scripts", "container") for path in (ROOT / folder).rglob("*.py")]
     lengths = {str(path.relative_to(ROOT)): len(path.read_text(encoding="utf-8").splitlines()) for path in files}
-    assert {path: lines for path, lines in lengths.items() if lines > 300} == {}
+    assert {path: lines for path, lines in lengths.items() if lines > 450} == {}
 
 
 @pytest.mark.parametrize(

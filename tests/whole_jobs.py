@@ -33,6 +33,7 @@ ENVIRONMENT = {
 }
 METRIC = re.compile(r"validation:accuracy=([0-9.]+);")
 """As a user would give it to the platform."""
+EPOCH = re.compile(r"^epoch=[0-9]+; .*", re.MULTILINE)
 
 
 @dataclass(frozen=True)
@@ -73,8 +74,8 @@ class Ended:
             return list(csv.DictReader(file))
 
     def accuracies(self) -> list[float]:
-        """Validation accuracy of every epoch, as the platform would read it from the log."""
-        return [float(found) for found in METRIC.findall(self.log)]
+        """Validation accuracy of every epoch, as the platform would read it from the lines of the epochs."""
+        return [float(found) for line in EPOCH.findall(self.log) for found in METRIC.findall(line)]
 
 
 def train(place: Path, channels: Mapping[str, Path], hyperparameters: Mapping[str, str] | None = None) -> Ended:

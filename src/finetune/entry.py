@@ -10,16 +10,25 @@ from __future__ import annotations
 import logging
 import os
 import sys
+import tempfile
+from pathlib import Path
 from typing import NoReturn
 
 from finetune.contract.hosts import follow, leading
 from finetune.contract.interruption import Interruption
-from finetune.contract.outcome import Failure, clear_failure, failure_of, write_failure
+from finetune.contract.outcome import (
+    Failure,
+    clear_failure,
+    failure_of,
+    release_reserve,
+    reserve_failure,
+    write_failure,
+)
 from finetune.contract.paths import Paths
 from finetune.errors import UserError
 from finetune.job.preloading import import_meanwhile
 from finetune.job.process import let_threads_spin, no_search_for_garbage, share_one_heap
-from finetune.job.request import read_request
+from finetune.job.request import Request, read_request
 
 logger = logging.getLogger(__name__)
 
@@ -58,33 +67,48 @@ def _run() -> Failure | None:
     share_one_heap()
     paths = Paths.from_environment()
     clear_failure(paths)
+    reserve_failure(paths)
     try:
         with Interruption() as interruption:
             request = read_request(paths)
             if not request.is_first_host:
                 follow(request.files.resources)
                 return None
-            with leading(request.files.resources):
-                # torch takes seconds to import: not before the request is known to be sound.
-                with no_search_for_garbage():
-                    from finetune.job.postponed_imports import postpone_imports
-
-                    import_meanwhile()
-                    postpone_imports()
-                    from finetune.job.run import run_job
-
-                run_job(request, interruption)
+            with leading(request.files.resources, stopped=interruption.__bool__) as ending:
+                try:
+                    _lead(request, interruption)
+                except BaseException as error:  # noqa: BLE001  # the cause is written before the other hosts hear it
+                    ending.failure = _fail(paths, error)
+                return ending.failure
     except BaseException as error:  # noqa: BLE001  # the one place where every failure becomes an exit code
-        failure = failure_of(error)
-        written = write_failure(paths, failure)
-        logger.error("%s", failure.message)
-        if not written:
-            # sagemaker-training would now fail to write the same file, and exit with 0.
-            logger.error("%s cannot be written.", paths.failure)
-            logging.shutdown()
-            os._exit(failure.exit_code)
-        return failure
-    return None
+        return _fail(paths, error)
+    finally:
+        release_reserve(paths)
+
+
+def _lead(request: Request, interruption: Interruption) -> None:
+    # torch takes seconds to import: not before the request is known to be sound.
+    with no_search_for_garbage():
+        from finetune.job.postponed_imports import postpone_imports
+
+        import_meanwhile()
+        postpone_imports()
+        from finetune.job.run import run_job
+
+    run_job(request, interruption)
+
+
+def _fail(paths: Paths, error: BaseException) -> Failure:
+    """Write and log the cause of a failure."""
+    failure = failure_of(error, (paths.output, paths.model, paths.checkpoints, Path(tempfile.gettempdir())))
+    written = write_failure(paths, failure)
+    logger.error("%s", failure.message)
+    if not written:
+        # sagemaker-training would now fail to write the same file, and exit with 0.
+        logger.error("%s cannot be written.", paths.failure)
+        logging.shutdown()
+        os._exit(failure.exit_code)
+    return failure
 
 
 def raise_for_toolkit(failure: Failure) -> NoReturn:

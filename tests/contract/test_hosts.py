@@ -8,6 +8,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 
 import pytest
 
@@ -22,7 +23,8 @@ from finetune import errors
 from finetune.contract.hosts import leading
 from finetune.contract.job_files import Resources
 
-with leading(Resources("127.0.0.1", ("127.0.0.1", "algo-2", "algo-3")), int(sys.argv[1])):
+resources = Resources("127.0.0.1", ("127.0.0.1", "algo-2", "algo-3"))
+with leading(resources, int(sys.argv[1]), latecomers=float(sys.argv[2])):
     word = sys.stdin.readline().strip()
     if word != "done":
         raise {**vars(errors), "ZeroDivisionError": ZeroDivisionError}[word]("Channel 'train' is empty.")
@@ -46,8 +48,14 @@ def hosts() -> Iterator[ThreadPoolExecutor]:
 
 @pytest.fixture
 def first(port: int) -> Iterator[subprocess.Popen[str]]:
-    """The process of the first host, which ends as it is told on its standard input."""
-    command = (sys.executable, "-c", FIRST_HOST, str(port))
+    """The process of the first host, which ends as it is told on its standard input, and waits for nobody then."""
+    with first_host(port, latecomers=0.0) as process:
+        yield process
+
+
+@contextmanager
+def first_host(port: int, latecomers: float) -> Iterator[subprocess.Popen[str]]:
+    command = (sys.executable, "-c", FIRST_HOST, str(port), str(latecomers))
     with subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as process:
@@ -111,6 +119,31 @@ def test_others_fail_as_the_first_host_failed(
         other.result(timeout=20)
     assert str(caught.value).splitlines()[0] == message
     assert caught.value.exit_code == kind.exit_code
+
+
+def test_hosts_that_start_after_the_first_host_has_failed_hear_its_cause(
+    port: int, hosts: ThreadPoolExecutor, connected: threading.Semaphore
+) -> None:
+    with first_host(port, latecomers=600.0) as process:
+        early = hosts.submit(follow, SECOND, port, linger=0.0)
+        assert connected.acquire(timeout=20)
+        # From here on the first host has failed, and waits for the third, which has not started.
+        tell(process, "DataError")
+        late = hosts.submit(follow, THIRD, port, linger=0.0)
+        for other in (early, late):
+            with pytest.raises(UserError, match=r"Channel 'train' is empty\."):
+                other.result(timeout=60)
+        assert process.wait(timeout=20)
+
+
+def test_a_host_alone_in_the_end_is_not_waited_for_after_the_time_for_latecomers(
+    port: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    with pytest.raises(UserError), leading(FIRST, port, latecomers=0.0):
+        raise UserError("Channel 'train' is empty.")
+    with pytest.raises(UserError), leading(FIRST, port, stopped=lambda: True, latecomers=600.0):
+        raise UserError("Channel 'train' is empty.")
+    assert "not connected" not in caplog.text
 
 
 def test_a_first_host_that_is_killed_fails_the_others(

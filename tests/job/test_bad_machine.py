@@ -63,11 +63,32 @@ def test_an_output_folder_that_cannot_be_written_still_gives_the_exit_code(folde
     assert str(folder.output) in job.log
 
 
-def test_a_full_disk_for_extra_files_is_the_platforms_fault_too(folder: JobFolder) -> None:
+def test_a_volume_that_is_full_while_the_report_is_written_leaves_the_model_and_a_cause(folder: JobFolder) -> None:
     with mounted(folder.output_data, "size=4k"):
         job = run_here(folder)
+        left = [path.name for path in folder.output_data.iterdir()]
+    assert job.exit_code == 0, job.log
+    assert (folder.model / "artifact.json").is_file()
+    assert "repeats 4 predictions" in job.log
+    cause = f"No space left on device ({folder.output_data / 'report.json'})"
+    assert f"WARNING: The report was skipped, the job goes on: {cause}" in job.log
+    # Nothing is cut short, and nothing takes the space of later files.
+    assert set(left) <= {"metrics.json", "validation_predictions.csv"}
+
+
+@pytest.mark.parametrize("full", ["output", "output_data"])
+def test_an_evaluation_whose_results_do_not_fit_fails_with_a_cause_on_a_full_volume(
+    tmp_path: Path, unseen: Path, network: Path, full: str
+) -> None:
+    folder = lay_out(tmp_path / "opt-ml", request_of({"test": unseen, "model": network}, {"strategy": "evaluate"}))
+    place: Path = getattr(folder, full)
+    with mounted(place, "size=20k" if full == "output" else "size=4k"):
+        job = run_here(folder)
+        cause, left = job.failure, [path.name for path in folder.output.iterdir()]
     assert job.exit_code == 2
-    assert job.failure.startswith("The machine failed the job: No space left on device")
+    assert cause.startswith(f"The machine failed the job: No space left on device ({folder.output_data}")
+    assert "Give the job a larger volume" in cause
+    assert sorted(left) == ["data", "failure"]
 
 
 def test_a_bug_of_ours_ends_with_its_traceback(folder: JobFolder, tmp_path: Path) -> None:

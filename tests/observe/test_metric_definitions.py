@@ -49,11 +49,12 @@ def test_every_suggested_range_is_allowed() -> None:
             parse_hyperparameters({name: str(value)})
 
 
-def test_the_final_line_leaves_out_what_is_not_defined_or_told_before() -> None:
+def test_the_final_line_has_every_metric_that_is_defined() -> None:
     part = {"loss": 0.5, "accuracy": 0.75, "auc": None, "macro": {"f1": 0.5, "precision": None, "recall": 1}}
     line = final_line({"validation": part, "test": part})
     assert line == (
-        "final; validation:macro_f1=0.500000; validation:macro_recall=1.000000; test:macro_f1=0.500000;"
-        " test:macro_recall=1.000000; test:loss=0.500000; test:accuracy=0.750000;"
+        "final; validation:loss=0.500000; validation:accuracy=0.750000; validation:macro_f1=0.500000;"
+        " validation:macro_recall=1.000000; test:macro_f1=0.500000; test:macro_recall=1.000000; test:loss=0.500000;"
+        " test:accuracy=0.750000;"
     )
     assert final_line({}) == ""

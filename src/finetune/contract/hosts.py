@@ -12,11 +12,12 @@ import json
 import logging
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
+from dataclasses import dataclass
 
 from finetune.contract.job_files import Resources
-from finetune.contract.outcome import failure_of
+from finetune.contract.outcome import Failure, failure_of
 from finetune.errors import JobError, PlatformError, UserError
 
 logger = logging.getLogger(__name__)
@@ -25,7 +26,10 @@ logger = logging.getLogger(__name__)
 PORT = 7778
 # The platform starts containers of one job within minutes of each other, and names may not resolve at first.
 PATIENCE_SECONDS = 300.0
+# For so long after its own start the first host, if it ends sooner, waits for those that have not connected yet.
+LATECOMER_SECONDS = 120.0
 _RETRY_SECONDS = 1.0
+_ACCEPT_SECONDS = 0.2
 _SECONDS_TO_TELL = 5.0
 # The process of the first host has ended, its container not yet.
 LINGER_SECONDS = 2.0
@@ -35,21 +39,50 @@ _KEEP_ALIVE = ((socket.TCP_KEEPIDLE, 60), (socket.TCP_KEEPINTVL, 10), (socket.TC
 _ERRORS: tuple[type[JobError], ...] = (UserError, PlatformError, JobError)
 
 
+@dataclass(slots=True)
+class Ending:
+    """How the first host's job ended.
+
+    Attributes:
+        failure: `None` where it succeeded.
+    """
+
+    failure: Failure | None = None
+
+
 @contextmanager
-def leading(resources: Resources, port: int = PORT) -> Iterator[None]:
-    """Let the other hosts wait while the block runs, and tell them how it ended; nothing where there are none."""
+def leading(
+    resources: Resources,
+    port: int = PORT,
+    stopped: Callable[[], bool] = lambda: False,
+    latecomers: float = LATECOMER_SECONDS,
+) -> Iterator[Ending]:
+    """Let the other hosts wait while the block runs, then tell each of them how it ended; nothing for one host.
+
+    Args:
+        resources: names the hosts.
+        port: where the other hosts connect.
+        stopped: whether the job was asked to stop, after which hosts that have not connected are not waited for.
+        latecomers: seconds after the beginning of the block for which hosts that have not connected are waited for.
+            Without it a job that fails at once would leave a host that starts later without a cause.
+
+    Yields:
+        The ending, whose failure the block may set; an exception that leaves the block counts as a failure.
+    """
+    ending = Ending()
     if len(resources.hosts) == 1:
-        yield
+        yield ending
         return
     logger.info("%s trains; the other hosts wait for it.", resources.current_host)
+    deadline = time.monotonic() + latecomers
     with closing(_listen(port, backlog=len(resources.hosts))) as listener:
         try:
-            yield
+            yield ending
         except BaseException as error:
-            failure = failure_of(error)
-            _tell_all(listener, {"exit_code": failure.exit_code, "message": failure.message})
+            ending.failure = failure_of(error)
             raise
-        _tell_all(listener, {"exit_code": 0, "message": ""})
+        finally:
+            _tell_all(listener, len(resources.hosts) - 1, ending.failure, lambda: stopped() or _past(deadline))
 
 
 def follow(
@@ -92,16 +125,39 @@ def _listen(port: int, backlog: int) -> socket.socket:
         raise PlatformError(f"Port {port}, where the other hosts wait, cannot be opened: {error}.") from error
 
 
-def _tell_all(listener: socket.socket, word: dict[str, object]) -> None:
-    """Answer every connection in the queue, and leave it to the system to close it; who is gone needs none."""
-    listener.setblocking(False)
-    with suppress(BlockingIOError):
-        while True:
-            connection, _ = listener.accept()
-            with suppress(OSError):
-                connection.settimeout(_SECONDS_TO_TELL)
-                connection.sendall(json.dumps(word).encode() + b"\n")
-            connection.detach()
+def _tell_all(listener: socket.socket, others: int, failure: Failure | None, over: Callable[[], bool]) -> None:
+    """Answer every host that has connected, and those that still connect until it is over.
+
+    The system closes a connection when this process has ended; a host that is gone needs no answer.
+    """
+    word = {"exit_code": 0, "message": ""}
+    if failure is not None:
+        word = {"exit_code": failure.exit_code, "message": failure.message}
+    answer = json.dumps(word).encode() + b"\n"
+    listener.settimeout(_ACCEPT_SECONDS)
+    waiting = False
+    for told in range(others):
+        while (connection := _accept(listener)) is None:
+            if over():
+                return
+            if not waiting:
+                logger.info("%d of %d other hosts have not connected yet: waiting for them.", others - told, others)
+            waiting = True
+        with suppress(OSError):
+            connection.settimeout(_SECONDS_TO_TELL)
+            connection.sendall(answer)
+        connection.detach()
+
+
+def _accept(listener: socket.socket) -> socket.socket | None:
+    try:
+        return listener.accept()[0]
+    except TimeoutError:
+        return None
+
+
+def _past(deadline: float) -> bool:
+    return time.monotonic() > deadline
 
 
 def _connect(host: str, port: int, patience: float) -> socket.socket | None:

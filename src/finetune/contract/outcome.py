@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 import errno
+import os
+import shutil
 import traceback
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 
 from finetune.contract.paths import Paths
+from finetune.contract.whole_files import write_whole
 from finetune.errors import INTERNAL_EXIT_CODE, JobError, PlatformError
 
 SHOWN_CHARACTERS = 1024
+RESERVED_BYTES = 16 * 1024
+"""Space kept for the failure file from the start of the job: a volume that is full later still has room for it."""
+_FULL_BYTES = 1024 * 1024
+_FULL_ERRNOS = frozenset({errno.ENOSPC, errno.EDQUOT})
 _MACHINE_ERRNOS = frozenset(
     {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.EACCES}
 )
@@ -31,13 +40,34 @@ class Failure:
     expected: bool
 
 
-def failure_of(error: BaseException) -> Failure:
-    """Sort an exception by who can mend it, and put its cause into the first line."""
+def cause_of(error: BaseException) -> str:
+    """The cause of an exception in one line, with the type of an unexpected one."""
+    if isinstance(error, JobError):
+        text = str(error)
+    elif isinstance(error, OSError) and error.strerror:
+        text = error.strerror + (f" ({error.filename})" if error.filename else "")
+    else:
+        text = f"{type(error).__name__}: {error}"
+    return next(iter(text.splitlines()), "")
+
+
+def failure_of(error: BaseException, folders: Iterable[Path] = ()) -> Failure:
+    """Sort an exception by who can mend it, and put its cause into the first line.
+
+    Args:
+        error: what ended the job.
+        folders: that the job writes to; those on full volumes are named where the exception names no file.
+    """
     if isinstance(error, JobError):
         return Failure(str(error), error.exit_code, expected=True)
     if isinstance(error, OSError) and error.errno in _MACHINE_ERRNOS:
-        place = f" ({error.filename})" if error.filename else ""
-        return Failure(f"The machine failed the job: {error.strerror}{place}.", PlatformError.exit_code, expected=True)
+        cause = cause_of(error)
+        advice = ""
+        if error.errno in _FULL_ERRNOS:
+            full = [] if error.filename else _full_folders(folders)
+            cause += f" ({', '.join(full)})" if full else ""
+            advice = " Give the job a larger volume (volume_size of the estimator)."
+        return Failure(f"The machine failed the job: {cause}.{advice}", PlatformError.exit_code, expected=True)
     if isinstance(error, MemoryError):
         cause = "The machine ran out of memory: use a smaller batch_size or a larger instance."
         return Failure(cause, PlatformError.exit_code, expected=True)
@@ -46,15 +76,57 @@ def failure_of(error: BaseException) -> Failure:
     return Failure(f"{cause}\nThis is a bug of the image, not of the request.\n{details}", INTERNAL_EXIT_CODE, False)
 
 
+def reserve_failure(paths: Paths) -> None:
+    """Keep space for the failure file, so that `write_failure` works on a volume that is full by then."""
+    with suppress(OSError):
+        paths.output.mkdir(parents=True, exist_ok=True)
+        # Random, since some file systems store no zeros.
+        paths.failure_reserve.write_bytes(os.urandom(RESERVED_BYTES))
+
+
+def release_reserve(paths: Paths) -> None:
+    """Remove what `reserve_failure` has left, where it can be removed."""
+    with suppress(OSError):
+        paths.failure_reserve.unlink(missing_ok=True)
+
+
 def write_failure(paths: Paths, failure: Failure) -> bool:
     """Write `output/failure` unless an earlier cause stands there; return whether a cause stands there now."""
     try:
         paths.output.mkdir(parents=True, exist_ok=True)
-        if not paths.failure.is_file():
-            paths.failure.write_text(failure.message, encoding="utf-8", errors="backslashreplace")
+        if not _holds_a_cause(paths.failure):
+            _write_cause(paths, failure.message or "The job failed without a message.")
     except OSError:
         return False
+    finally:
+        release_reserve(paths)
     return True
+
+
+def _holds_a_cause(path: Path) -> bool:
+    return path.is_file() and path.stat().st_size > 0
+
+
+def _write_cause(paths: Paths, message: str) -> None:
+    try:
+        write_whole(paths.failure, message)
+    except OSError:
+        # The volume is full: write over the blocks that are reserved, as much of the message as fits.
+        content = message.encode("utf-8", errors="backslashreplace")[:RESERVED_BYTES]
+        with paths.failure_reserve.open("r+b") as file:
+            file.write(content.decode("utf-8", errors="ignore").encode())
+            file.truncate()
+        paths.failure_reserve.replace(paths.failure)
+
+
+def _full_folders(folders: Iterable[Path]) -> list[str]:
+    """The folders whose volumes are full."""
+    full = []
+    for folder in folders:
+        with suppress(OSError):
+            if shutil.disk_usage(folder).free < _FULL_BYTES:
+                full.append(str(folder))
+    return full
 
 
 def clear_failure(paths: Paths) -> None:

@@ -76,6 +76,11 @@ class Paths:
         return self.output / "failure"
 
     @property
+    def failure_reserve(self) -> Path:
+        """Keeps space for the failure file while the job runs; removed at its end."""
+        return self.output / ".failure.reserve"
+
+    @property
     def checkpoints(self) -> Path:
         """Synchronised with S3 by the platform, unless `checkpointconfig.json` names another folder."""
         return self.root / "checkpoints"

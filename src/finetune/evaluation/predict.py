@@ -79,13 +79,49 @@ def predict(backbone: Backbone, batches: Source, how: Pass, forward: Forward | N
 
     The mode and the gradient flags of the network are left in evaluation mode: whoever trains sets them again.
     """
+    answers = _answers(backbone, batches, how, forward or backbone.forward)
+    return None if answers is None else _predictions(answers)
+
+
+@dataclass(frozen=True, slots=True)
+class PredictedClasses:
+    """The most probable class of each record, of a network that need not have all classes of the data set.
+
+    Attributes:
+        targets: int64 `[records]`, class numbers of the data set.
+        classes: int64 `[records]`, output numbers of the network.
+    """
+
+    targets: NDArray[np.int64]
+    classes: NDArray[np.int64]
+
+
+def predict_classes(backbone: Backbone, batches: Source, how: Pass) -> PredictedClasses | None:
+    """Run the network in evaluation mode over every record of a single-label data set; `None` when interrupted.
+
+    No loss is computed: the data set may have classes that the network has no output for.
+    """
+    answers = _answers(backbone, batches, how, backbone.forward)
+    if answers is None:
+        return None
+    _, logits, targets = answers
+    if not logits:
+        return PredictedClasses(np.empty(0, np.int64), np.empty(0, np.int64))
+    return PredictedClasses(torch.cat(targets).cpu().numpy(), torch.cat(logits).argmax(dim=1).cpu().numpy())
+
+
+_Answers = tuple[list[int], list[Tensor], list[Tensor]]
+"""Positions, and by batch logits and targets, in the order of the batches."""
+
+
+def _answers(backbone: Backbone, batches: Source, how: Pass, enter: Forward) -> _Answers | None:
     try:
-        return _predict(backbone, batches, how, forward or backbone.forward)
+        return _forward_all(backbone, batches, how, enter)
     except Stopped:
         return None
 
 
-def _predict(backbone: Backbone, batches: Source, how: Pass, enter: Forward) -> Predictions | None:
+def _forward_all(backbone: Backbone, batches: Source, how: Pass, enter: Forward) -> _Answers | None:
     backbone.module.eval()
     positions: list[int] = []
     logits: list[Tensor] = []
@@ -103,10 +139,11 @@ def _predict(backbone: Backbone, batches: Source, how: Pass, enter: Forward) -> 
             positions.extend(batch.positions)
             logits.append(outputs.logits.float())
             targets.append(batch.targets)
-    return _collect(positions, logits, targets)
+    return positions, logits, targets
 
 
-def _collect(positions: list[int], logits: list[Tensor], targets: list[Tensor]) -> Predictions:
+def _predictions(answers: _Answers) -> Predictions:
+    positions, logits, targets = answers
     if not logits:
         return Predictions(np.empty(0, np.int64), np.empty(0, np.int64), np.empty((0, 0), np.float32), float("nan"))
     all_logits, all_targets = torch.cat(logits).cpu(), torch.cat(targets).cpu()

@@ -45,6 +45,7 @@ def describe_plan(
     frozen = Frozen(backbone, plan, spec, numerics)
     lines = [
         *_run_lines(loaders, spec, numerics),
+        *_checkpoint_lines(request, loaders),
         *feature_lines(frozen, len(records), counted=records.get("train") is not None),
         *picture_lines(frozen, inputs),
         *(f"remark    {remark}" for remark in idle_remarks(request, inputs, frozen)),
@@ -96,6 +97,22 @@ def _run_lines(loaders: Loaders, spec: JobSpec, numerics: Numerics) -> list[str]
         *device,
         f"steps     {total}, {batch} records each; {optimisation.optimizer}, {optimisation.lr_schedule} schedule",
     ]
+
+
+def _checkpoint_lines(request: Request, loaders: Loaders) -> list[str]:
+    spec, folder = request.spec.checkpoint, request.checkpoint_folder()
+    if loaders.train is None or request.spec.strategy.name == "evaluate":
+        return []
+    if folder is None:
+        return [
+            "resuming  checkpoints: none, since the job has no folder for them: after an interruption, as of spot"
+            " capacity, it starts from the beginning; give the estimator a checkpoint_s3_uri"
+        ]
+    often = [f"every {spec.interval_steps} steps"] if spec.interval_steps is not None else []
+    often += [f"every {spec.interval_seconds:g} s at most"] if spec.interval_seconds is not None else []
+    copied = f", copied to {spec.s3_uri}" if spec.s3_uri is not None else ""
+    when = ", ".join([*often, "after epochs that are long enough", "on SIGTERM and at the end"])
+    return [f"resuming  checkpoints in {folder}{copied}: {when}; resume={spec.resume}"]
 
 
 class LogObserver:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 
-from finetune.errors import UserError
+from finetune.errors import DataError, UserError
 from finetune.evaluation.decision import Decision, Target, decide, reached
-from finetune.job.inputs import Inputs
+from finetune.job.inputs import Inputs, Part
+from finetune.job.optional import optional
 from finetune.job.results import Evaluated
 from finetune.models.sources import Source
-from finetune.spec.job_spec import ObserveSpec
+from finetune.spec.aliases import OBJECTIVE
+from finetune.spec.job_spec import JobSpec, ObserveSpec
 
 logger = logging.getLogger(__name__)
 
@@ -43,6 +45,20 @@ def check_target(inputs: Inputs, spec: ObserveSpec) -> None:
         )
 
 
+def check_objective_is_defined(spec: JobSpec, inputs: Inputs) -> None:
+    """Make sure that the records of the evaluated part define the metric, where they can be looked at.
+
+    Raises:
+        DataError: they do not, so that it would be left out of the log.
+    """
+    part, _, name = (spec.objective or "").partition(":")
+    records = inputs.parts().get(part)
+    if records is None or name not in _UNDEFINED:
+        return
+    if reason := _UNDEFINED[name](records, inputs):
+        raise DataError(f"{OBJECTIVE}={spec.objective} is not defined by the {part} records: {reason}.")
+
+
 def given_thresholds(source: Source, labels: tuple[str, ...]) -> Decision | None:
     """Thresholds that an earlier job found for the network that is evaluated as it is; `None` where it has none."""
     given = source.artifact.get("thresholds")
@@ -66,9 +82,29 @@ def decide_on(
             target,
             ", ".join(decision.missed[:5]),
         )
-    parts = {
-        name: reached(one.predictions.targets, one.predictions.probabilities, labels, decision)
-        for name, one in evaluated.items()
-    }
+    parts: dict[str, object] = {}
+    for name, one in evaluated.items():
+        with optional(f"What the thresholds reach on {name!r}"):
+            parts[name] = reached(one.predictions.targets, one.predictions.probabilities, labels, decision)
     thresholds = dict(zip(labels, decision.thresholds, strict=True))
     return decision, {"target": str(target), "thresholds": thresholds, "missed": list(decision.missed), **parts}
+
+
+def _one_class_only(records: Part, inputs: Inputs) -> str:
+    labelled = [records.reader.labels(index) for index in records.indices]
+    if inputs.labels.multi_label:
+        mixed = any(0 < sum(name in one for one in labelled) < len(labelled) for name in inputs.labels.names)
+        return "" if mixed else "no class has records with and without it"
+    return "" if len(set(labelled)) > 1 else "all are of one class"
+
+
+def _no_label_at_all(records: Part, inputs: Inputs) -> str:
+    del inputs
+    return "" if any(records.reader.labels(index) for index in records.indices) else "none has a label"
+
+
+_UNDEFINED = {
+    "auc": _one_class_only,
+    **dict.fromkeys(("macro_f1", "macro_precision", "macro_recall"), _no_label_at_all),
+}
+"""Why records do not define a metric, by its name; empty where they do."""

@@ -10,7 +10,7 @@ import numpy as np
 
 from finetune.data.batches import Batches
 from finetune.errors import UserError
-from finetune.evaluation.predict import Pass, Predictions, predict
+from finetune.evaluation.predict import Pass, PredictedClasses, predict_classes
 from finetune.job.results import Evaluated
 from finetune.models.backbone import Backbone
 from finetune.models.load import ModelRequest, Source, classes_of, load_quietly
@@ -33,7 +33,7 @@ class Given:
 
 
 def forgetting(given: Given, adapted: Backbone, one: Evaluated, how: Pass, numerics: Numerics) -> dict[str, object]:
-    """Accuracy of the given network's own head on those of its classes that the records have.
+    """Accuracy of the given network's own head on the records of its classes; records of other classes do not count.
 
     Before: the network as it was given. Afterwards: its head on the adapted layers, or the head itself as it was
     trained further, where the classes are the same.
@@ -60,16 +60,17 @@ def forgetting(given: Given, adapted: Backbone, one: Evaluated, how: Pass, numer
         logger.info("What was forgotten is not known: %s", error)
         return {}
     old.module.to(numerics.device)
-    before = predict(old, one.batches, how)
-    after: Predictions | None = one.predictions
-    columns = names
+    before = predict_classes(old, one.batches, how)
+    targets, own = one.predictions.targets.astype(np.int64), one.predictions.probabilities.argmax(axis=1)
+    after: PredictedClasses | None = PredictedClasses(targets, own)
+    outputs = names
     if not adapted.weights.kept_head:
         _take_over(old, adapted)
-        after, columns = predict(old, one.batches, how), theirs
+        after, outputs = predict_classes(old, one.batches, how), theirs
     if before is None or after is None:
         return {}
     records, share_before = _accuracy(before, names, theirs, shared)
-    _, share_after = _accuracy(after, names, columns, shared)
+    _, share_after = _accuracy(after, names, outputs, shared)
     if not records:
         return {}
     logger.info(
@@ -99,11 +100,11 @@ def _take_over(old: Backbone, adapted: Backbone) -> None:
 
 
 def _accuracy(
-    predictions: Predictions, names: Sequence[str], columns: Sequence[str], shared: Sequence[str]
+    predicted: PredictedClasses, names: Sequence[str], outputs: Sequence[str], shared: Sequence[str]
 ) -> tuple[int, float]:
-    """Records of the shared classes, and the share of them that is right."""
-    truth = np.array(names)[predictions.targets.astype(np.int64)]
-    said = np.array(columns)[predictions.probabilities.argmax(axis=1)]
+    """Number of records of the shared classes, and the share of them that is predicted correctly."""
+    truth = np.array(names)[predicted.targets]
+    said = np.array(outputs)[predicted.classes]
     known = np.isin(truth, list(shared))
     records = int(known.sum())
     return records, float((truth == said)[known].mean()) if records else 0.0

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from finetune.data.channel_files import some_of
 from finetune.data.labels import LabelMap, Origin, check_known, label_map_of
 from finetune.data.open_channel import ChannelSource, open_channel
 from finetune.data.record import Reader
@@ -139,6 +140,26 @@ def _check_texts(readers: Mapping[str, Reader]) -> None:
         raise DataError(
             f"The channels differ in texts to a record: {told}. Give all of them the same columns, or set text_column"
             " and text_pair_column."
+        )
+
+
+def warn_about_empty_classes(inputs: Inputs) -> None:
+    """Log a warning that names the classes without training records, where the records are counted."""
+    stream = inputs.streams.get("train")
+    if inputs.train is not None:
+        counts = class_counts(inputs.train, inputs.labels)
+    elif stream is not None and stream.class_counts is not None:
+        counts = dict(zip(inputs.labels.names, stream.class_counts, strict=True))
+    else:
+        return
+    empty = [name for name, count in counts.items() if not count]
+    if empty:
+        logger.warning(
+            "channel 'train' has no records of %d of %d classes (%s): the model has outputs for them that are never"
+            " trained to be right",
+            len(empty),
+            len(counts),
+            some_of(empty),
         )
 
 

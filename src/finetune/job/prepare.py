@@ -18,12 +18,19 @@ from finetune.evaluation.predict import Pass, Predictions, predict
 from finetune.job.announce import describe_plan
 from finetune.job.classes import announced_classes, as_announced
 from finetune.job.compiling import check_compiler
-from finetune.job.deciding import check_target
+from finetune.job.deciding import check_objective_is_defined, check_target
 from finetune.job.device import choose_device
 from finetune.job.feeds import PhaseFeeds
 from finetune.job.forgetting import Given
 from finetune.job.frozen import Frozen
-from finetune.job.inputs import Beforehand, Inputs, hold_together, open_readers, sources_of
+from finetune.job.inputs import (
+    Beforehand,
+    Inputs,
+    hold_together,
+    open_readers,
+    sources_of,
+    warn_about_empty_classes,
+)
 from finetune.job.loaders import Loaders, build_loaders
 from finetune.job.process import keep_freed_memory
 from finetune.job.request import Request
@@ -99,6 +106,7 @@ def prepare(request: Request, interruption: Interruption, scratch: Path) -> Prep
     known = classes_of(wanted, source) if spec.strategy.name == "evaluate" else None
     inputs = gather(request, readers, task, LabelMap(known, spec.data.multi_label) if known else None, interruption)
     check_target(inputs, spec.observe)
+    check_objective_is_defined(spec, inputs)
     backbone = load_backbone(replace(wanted, labels=inputs.labels.names), source)
     numerics = suited_to(numerics, backbone.module, spec.run.precision, lambda: _sees_only_padding(backbone))
     place(backbone, numerics)
@@ -122,6 +130,11 @@ def gather(
 ) -> Inputs:
     """Everything that the channels hold, from files and from pipes; `known` are the classes of a finished network."""
     spec = request.spec
+    if known is not None and spec.data.num_classes not in (None, len(known)):
+        raise UserError(
+            f"num_classes={spec.data.num_classes}, but the network that strategy='evaluate' measures has {len(known)}"
+            f" classes ({some_of(known.names)}): correct num_classes, or leave it out."
+        )
     origin: Origin = "network" if known is not None else "records"
     named = announced_classes(request)
     renumbered = None
@@ -141,7 +154,10 @@ def gather(
             next(iter(readers.values())), multi_label=spec.data.multi_label, num_classes=spec.data.num_classes
         )
     parts = parts or {purpose: StreamPart(source) for purpose, source in streams.items()}
-    return hold_together(readers, spec, Beforehand(task, labels, origin, parts, splits=splits))
+    inputs = hold_together(readers, spec, Beforehand(task, labels, origin, parts, splits=splits))
+    if spec.strategy.name != "evaluate":
+        warn_about_empty_classes(inputs)
+    return inputs
 
 
 def _refuse_strangers(request: Request, named: LabelMap, known: LabelMap) -> None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from torch import Tensor
 
 from finetune.data.batches import BatchSource
+from finetune.job.optional import Guard
 from finetune.observe.debugger import Debugger
 from finetune.observe.tensorboard import EventFile
 from finetune.strategies.plan import Phase
@@ -22,6 +23,7 @@ class Recorder:
     inner: Observer
     events: EventFile
     debugger: Debugger
+    guard: Guard = field(default_factory=lambda: Guard("Writing events for TensorBoard"))
 
     def epoch_begins(self, state: TrainingState, phase: Phase) -> None:
         """Training begins, or goes on."""
@@ -37,7 +39,7 @@ class Recorder:
         """Write the metrics of the epoch, at the number of epochs done."""
         self.inner.epoch_done(epoch, row, history)
         self.debugger.evaluated(row.get("validation:loss"))
-        self.events.scalars(epoch + 1, row)
+        self.guard(self.events.scalars, epoch + 1, row)
 
 
 @dataclass(frozen=True, slots=True)

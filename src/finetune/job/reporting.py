@@ -11,6 +11,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import finetune
+from finetune.contract.whole_files import write_whole
 from finetune.job.account import Account, process_age
 from finetune.job.announce import expected_input, group_summaries
 from finetune.job.evidence import readable, surest_mistakes
@@ -77,15 +78,15 @@ class Subject:
 
 
 def write_report(folder: Path, subject: Subject, found: Outcome) -> None:
-    """Write `report.json`, and `report.html` drawn from it; a full disk costs the report, not the job."""
+    """Write `report.json`, and `report.html` drawn from it.
+
+    Raises:
+        OSError: the folder cannot be written.
+    """
     report = finite(build_report(subject, found))
-    written = json.dumps(report, indent=1, default=str, allow_nan=False)
-    try:
-        (folder / "report.json").write_text(written + "\n", encoding="utf-8")
-        (folder / "report.html").write_text(page(report), encoding="utf-8")
-    except OSError as error:
-        logger.warning("The report cannot be written to %s: %s", folder, error)
-        return
+    folder.mkdir(parents=True, exist_ok=True)
+    write_whole(folder / "report.json", json.dumps(report, indent=1, default=str, allow_nan=False) + "\n")
+    write_whole(folder / "report.html", page(report))
     logger.info("The report is in %s", folder / "report.html")
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from finetune.contract.job_files import JobFiles, read_job_files
 from finetune.contract.paths import Paths
 from finetune.errors import UserError
+from finetune.job.objective import check_objective
 from finetune.spec.channels import Channels, CheckedChannel, check_channels
 from finetune.spec.job_spec import JobSpec
 from finetune.spec.parse import parse_hyperparameters
@@ -72,6 +73,7 @@ def read_request(paths: Paths) -> Request:
     channels = check_channels(files.channels, spec)
     for note in (*spec.notes, *channels.notes):
         logger.info("%s", note)
+    check_objective(spec, channels.by_purpose)
     request = Request(paths, files, spec, channels)
     _refuse_parts_of_channels(request)
     return request

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from finetune.contract.whole_files import whole_text_file, write_whole
 from finetune.data.batches import BatchSource
 from finetune.data.labels import LabelMap
 from finetune.evaluation.decision import Decision
@@ -63,9 +64,39 @@ def job_summary(
             "steps": state.progress.step,
             "stopped_early": state.progress.stopped_early,
             "best_epoch": state.best.epoch + 1 if state.best.epoch >= 0 else None,
+            **exported_weights(state),
             "history": state.history.rows,
         }
     return summary
+
+
+def exported_weights(state: TrainingState) -> dict[str, object]:
+    """Which weights are exported, as JSON values: `exported_weights` in words, and `exported_epoch`, from 1.
+
+    The epoch is `None` for a job that was stopped within one.
+    """
+    if state.best.weights:
+        return {"exported_weights": "best epoch", "exported_epoch": state.best.epoch + 1}
+    if state.progress.step_in_epoch:
+        return {"exported_weights": "last step", "exported_epoch": None}
+    return {"exported_weights": "last epoch", "exported_epoch": state.progress.epoch}
+
+
+def exported_line(state: TrainingState) -> str:
+    """One line that names the exported weights, and the best epoch where it is another one."""
+    progress, best, rows = state.progress, state.best, state.history.rows
+    if best.weights:
+        return f"Exported weights: epoch {best.epoch + 1} of {progress.epoch}, the best on validation."
+    if progress.step_in_epoch:
+        return f"Exported weights: those of step {progress.step}, within epoch {progress.epoch + 1}; not evaluated."
+    line = f"Exported weights: epoch {progress.epoch} of {progress.epoch}, the last."
+    if best.epoch in (-1, progress.epoch - 1):
+        return line
+    accuracy = rows[-1]["validation:accuracy"]
+    return (
+        f"{line} Its accuracy on validation is {accuracy:.4f}; the best is {best.accuracy:.4f}, of epoch"
+        f" {best.epoch + 1}: early_stopping_patience exports the best epoch."
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,22 +107,45 @@ class Answers:
     decision: Decision | None = None
 
 
-def write_outputs(folder: Path, metrics: Mapping[str, object], answers: Answers, loaders: Loaders) -> None:
-    """Write `metrics.json`, `<part>_predictions.csv`, and `bad_records.json` where records were left out."""
+def write_metrics(folder: Path, metrics: Mapping[str, object]) -> None:
+    """Write `metrics.json`.
+
+    Raises:
+        OSError: the folder cannot be written.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "metrics.json").write_text(json.dumps(metrics, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+    write_whole(folder / "metrics.json", json.dumps(metrics, indent=2, allow_nan=False) + "\n")
+
+
+def write_predictions(folder: Path, answers: Answers) -> None:
+    """Write `<part>_predictions.csv` for every evaluated part.
+
+    Raises:
+        OSError: the folder cannot be written.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
     for name, one in answers.evaluated.items():
         _write_predictions(folder / f"{name}_predictions.csv", one, answers.decision)
+
+
+def write_bad_records(folder: Path, loaders: Loaders) -> None:
+    """Write `bad_records.json` where records were left out.
+
+    Raises:
+        OSError: the folder cannot be written.
+    """
     bad = {channel: listing for channel, ledger in loaders.bad_records.items() if (listing := ledger.listing())}
     if bad:
-        (folder / "bad_records.json").write_text(json.dumps(bad, indent=2, default=str) + "\n", encoding="utf-8")
-        logger.warning("Left out %d bad records, listed in bad_records.json", sum(len(found) for found in bad.values()))
+        count = sum(len(found) for found in bad.values())
+        logger.warning("Left out %d bad records, listed in bad_records.json", count)
+        folder.mkdir(parents=True, exist_ok=True)
+        write_whole(folder / "bad_records.json", json.dumps(bad, indent=2, default=str) + "\n")
 
 
 def _write_predictions(path: Path, one: Evaluated, decision: Decision | None) -> None:
     predictions, labels = one.predictions, one.batches.label_map
     limits = np.array(decision.thresholds if decision else [0.5] * len(labels))
-    with path.open("w", newline="", encoding="utf-8") as file:
+    with whole_text_file(path) as file:
         writer = csv.writer(file)
         writer.writerow(["record", "label", "predicted_label", *(f"probability:{name}" for name in labels.names)])
         rows = zip(predictions.positions, predictions.targets, predictions.probabilities, strict=True)

@@ -5,13 +5,14 @@ from __future__ import annotations
 import logging
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 import torch
 
 from finetune.contract.interruption import Interruption
+from finetune.contract.outcome import cause_of
 from finetune.data.record import Stopped
 from finetune.errors import DivergedError, PlatformError, UserError
 from finetune.evaluation.predict import Pass
@@ -21,12 +22,22 @@ from finetune.job.deciding import decide_on, given_thresholds, target_of
 from finetune.job.drift import StartingPoint
 from finetune.job.forgetting import forgetting
 from finetune.job.learning import Companions, build_training
+from finetune.job.optional import optional
 from finetune.job.prepare import Prepared, prepare
 from finetune.job.proof import export_proven
 from finetune.job.recording import LookedAt, Recorder
 from finetune.job.reporting import Outcome, Subject, write_report
 from finetune.job.request import Request
-from finetune.job.results import Answers, Evaluated, job_summary, metrics_of, write_outputs
+from finetune.job.results import (
+    Answers,
+    Evaluated,
+    exported_line,
+    job_summary,
+    metrics_of,
+    write_bad_records,
+    write_metrics,
+    write_predictions,
+)
 from finetune.job.resume import keeping, specification_of
 from finetune.job.watching import Findings, findings_about_classes, watch
 from finetune.observe.debugger import debugger
@@ -73,7 +84,7 @@ class Trained:
         finished: otherwise it was interrupted.
         account: what interruptions have cost so far.
         findings: of the rules.
-        drift: how far each group of layers moved.
+        start: the weights that training began with.
         schedule: of the rates.
         stopped_by_rule: whether a rule ended it, with `rule_action=stop`.
         failure: what the job fails of, once it has told what it knows.
@@ -83,7 +94,7 @@ class Trained:
     finished: bool
     account: Account
     findings: Findings
-    drift: Mapping[str, float] = field(default_factory=dict)
+    start: StartingPoint | None = None
     schedule: Schedule | None = None
     stopped_by_rule: bool = False
     failure: DivergedError | None = None
@@ -130,7 +141,9 @@ def train(job: Prepared, folder: Path | None) -> Trained:
     teller = LogObserver(pace(training.schedule.steps_per_epoch), book, job.loaders, job.spec.run)
     recorder = Recorder(teller, events, hook)
     observer = watch(job.inputs, job.spec, training, recorder, findings)
-    start = StartingPoint(job.backbone, job.plan.ever_trainable)
+    start: StartingPoint | None = None
+    with optional("The drift of the layers"):
+        start = StartingPoint(job.backbone, job.plan.ever_trainable)
     # Weights are read for it, which only those wait for whose state is kept.
     specify = partial(specification_of, job.spec, job.inputs, job.backbone, job.plan, job.numerics)
     with keeping(folder, job.spec.checkpoint, specify, state, job.interruption) as kept:
@@ -150,19 +163,36 @@ def train(job: Prepared, folder: Path | None) -> Trained:
         timing.settle()
         book.close()
     if finished:
-        job.feeds.leave()
+        with optional("Leaving features for later jobs"):
+            job.feeds.leave()
     restore_best(state)
-    drift = start.drift(job.backbone)
-    return Trained(state, finished, book.account, findings, drift, training.schedule, stopped_by_rule, failure)
+    return Trained(state, finished, book.account, findings, start, training.schedule, stopped_by_rule, failure)
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """The final evaluation of the weights that are exported.
+
+    Attributes:
+        evaluated: predictions by part.
+        metrics: by part, as JSON values.
+        failure: the answers are not finite numbers.
+    """
+
+    evaluated: Mapping[str, Evaluated]
+    metrics: Mapping[str, dict[str, object]]
+    failure: DivergedError | None = None
 
 
 def conclude(job: Prepared, trained: Trained) -> None:
-    """Evaluate, report, export and prove; a stopped job leaves the model as far as it came.
+    """Evaluate, export and prove, then write everything that the model does not depend on.
+
+    A stopped job leaves the model as far as it came.
 
     Raises:
         DivergedError: the network's numbers are not finite; the report is written, and no model.
+        PlatformError: the model folder cannot be written.
     """
-    paths = job.request.paths
     state, finished = trained.state, trained.finished
     if state is not None and not finished and not state.progress.step:
         logger.info("Stopped before the first step: there is no model to export.")
@@ -170,37 +200,67 @@ def conclude(job: Prepared, trained: Trained) -> None:
     if state is not None:
         # A job that was interrupted behind its last step goes the same way as one that was not, to the last bit.
         job.feeds.enter(job.plan.phase(max(0, state.progress.epoch - 1)))
-    failure = trained.failure
-    evaluated = evaluate_parts(job) if finished or trained.stopped_by_rule else {}
-    try:
-        parts = {name: metrics_of(one, job.inputs.labels, job.spec.run.top_k) for name, one in evaluated.items()}
-    except DivergedError as error:
-        evaluated, parts, failure = {}, {}, error
-    metrics: dict[str, object] = dict(parts)
-    if failure is None and state is not None and (lost := _forgotten(job, evaluated)):
-        metrics["forgetting"] = lost
+    evaluation = evaluate(job) if finished or trained.stopped_by_rule else Evaluation({}, {})
+    evaluated, labels = evaluation.evaluated, job.inputs.labels.names
+    failure: Exception | None = trained.failure or evaluation.failure
+    metrics: dict[str, object] = dict(evaluation.metrics)
     metrics["job"] = job_summary(job.backbone, job.plan, job.spec.strategy.name, state, finished=finished)
     metrics["interruptions"] = dict(trained.account.as_json())
-    logger.info("%s", final_line(parts) or "Nothing was evaluated.")
-    decision, told = decide_on(evaluated, job.inputs.labels.names, target_of(job.spec.observe))
+    logger.info("%s", final_line(evaluation.metrics or _known_metrics(state)) or "Nothing was evaluated.")
+    decision, told = decide_on(evaluated, labels, target_of(job.spec.observe))
     if decision is None and job.spec.strategy.name == "evaluate":
-        decision = given_thresholds(job.given.source, job.inputs.labels.names)
+        decision = given_thresholds(job.given.source, labels)
     elif decision is not None:
         metrics["decision"] = told
-    if failure is not None:
-        metrics["failure"] = str(failure)
-    trained.findings.take(findings_about_classes(job.inputs, job.spec, metrics))
+    elif target_of(job.spec.observe) is not None and failure is None:
+        logger.warning("Stopped before validation was evaluated: the model has the usual thresholds of 0.5.")
+    with optional("The rule about classes"):
+        trained.findings.take(findings_about_classes(job.inputs, job.spec, metrics))
     metrics["findings"] = trained.findings.found
-    # Whoever reads JSON reads numbers only; the report says what was none.
-    readable = finite(metrics)
-    write_outputs(paths.output_data, readable, Answers(evaluated, decision), job.loaders)
-    subject = Subject(job.request, job.inputs, job.backbone, job.plan, job.loaders, job.numerics)
-    found = Outcome(metrics, evaluated, trained.account, trained.drift, trained.schedule)
-    write_report(paths.output_data, subject, found)
+    if failure is None:
+        # The model comes before everything that it does not need.
+        try:
+            export_proven(job, finite(metrics), decision, next(iter(evaluated.values()), None))
+            if state is not None:
+                logger.info("%s", exported_line(state))
+        except Stopped:
+            raise
+        except Exception as error:  # noqa: BLE001  # raised below, when what is known is written
+            failure = error
+    if failure is not None:
+        metrics["failure"] = cause_of(failure)
+    write_results(job, trained, metrics, Answers(evaluated, decision))
     if failure is not None:
         raise failure
-    export_proven(job, readable, decision, next(iter(evaluated.values()), None))
     logger.info("Done." if finished else "Stopped in order; the model is exported as far as it came.")
+
+
+def write_results(job: Prepared, trained: Trained, metrics: dict[str, object], answers: Answers) -> None:
+    """Write metrics, predictions and report; each may fail without failing the job.
+
+    Raises:
+        OSError: metrics or predictions of strategy=evaluate, whose results they are, cannot be written.
+    """
+    folder, evaluated = job.request.paths.output_data, answers.evaluated
+    drift: Mapping[str, float] = {}
+    if trained.state is not None and "failure" not in metrics:
+        with optional("The comparison with the given network (forgetting)"):
+            if lost := _forgotten(job, evaluated):
+                metrics["forgetting"] = lost
+    if trained.start is not None:
+        with optional("The drift of the layers"):
+            drift = trained.start.drift(job.backbone)
+    needed = job.spec.strategy.name == "evaluate"
+    with optional("The file metrics.json", needed=needed):
+        # Whoever reads JSON reads numbers only; the report says what was none.
+        write_metrics(folder, finite(metrics))
+    with optional("The list of predictions", needed=needed):
+        write_predictions(folder, answers)
+    with optional("The list of bad records"):
+        write_bad_records(folder, job.loaders)
+    with optional("The report"):
+        subject = Subject(job.request, job.inputs, job.backbone, job.plan, job.loaders, job.numerics)
+        write_report(folder, subject, Outcome(metrics, evaluated, trained.account, drift, trained.schedule))
 
 
 def _forgotten(job: Prepared, evaluated: Mapping[str, Evaluated]) -> dict[str, object]:
@@ -213,17 +273,40 @@ def _forgotten(job: Prepared, evaluated: Mapping[str, Evaluated]) -> dict[str, o
     return {"part": part, **found} if found else {}
 
 
-def evaluate_parts(job: Prepared) -> dict[str, Evaluated]:
-    """Predictions about validation and test, about the training records where there is nothing else to evaluate."""
-    loaders = job.loaders
+def _known_metrics(state: TrainingState | None) -> dict[str, dict[str, object]]:
+    """Metrics of the exported weights from training, where a stopped job exports its best epoch."""
+    if state is None or not state.best.weights:
+        return {}
+    return {"validation": {"loss": state.best.loss, "accuracy": state.best.accuracy}}
+
+
+def evaluate(job: Prepared) -> Evaluation:
+    """Evaluate validation and test, or the training records where there is nothing else to evaluate.
+
+    A part that cannot be evaluated is a warning, unless the model or the request depends on it.
+
+    Raises:
+        DataError: a part that is needed cannot be read.
+    """
+    loaders, evaluates = job.loaders, job.spec.strategy.name == "evaluate"
     named = {"validation": loaders.validation, "test": loaders.test}
-    if job.spec.strategy.name == "evaluate" and not any(named.values()):
+    if evaluates and not any(named.values()):
         named = {"train": loaders.train}
-    evaluated = {}
-    for name, batches in named.items():
-        feed = job.feeds.validation() if name == "validation" else job.feeds.whole(batches)
-        predictions = None if feed is None else job.predict(feed)
-        if batches is not None and predictions is not None:
-            evaluated[name] = Evaluated(batches, predictions)
-            logger.info("%s: loss %.6f, accuracy %.6f", name, predictions.loss, predictions.accuracy)
-    return evaluated
+    objective = (job.spec.objective or "").partition(":")[0]
+    needed = set(named) if evaluates else {objective} | ({"validation"} if target_of(job.spec.observe) else set())
+    evaluated: dict[str, Evaluated] = {}
+    metrics: dict[str, dict[str, object]] = {}
+    try:
+        for name, batches in named.items():
+            feed = job.feeds.validation() if name == "validation" else job.feeds.whole(batches)
+            if batches is None or feed is None:
+                continue
+            with optional(f"The evaluation of {name!r}", needed=name in needed, passing=DivergedError):
+                predictions = job.predict(feed)
+                if predictions is not None:
+                    one = Evaluated(batches, predictions)
+                    metrics[name] = metrics_of(one, job.inputs.labels, job.spec.run.top_k)
+                    evaluated[name] = one
+    except DivergedError as error:
+        return Evaluation({}, {}, error)
+    return Evaluation(evaluated, metrics)

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from finetune.job.account import Account
 from finetune.job.inputs import Inputs, class_counts
+from finetune.job.optional import Guard
 from finetune.observe.rules.curves import Course, judge_balance, judge_classes, judge_curves
 from finetune.observe.rules.finding import Finding, Rules
 from finetune.observe.rules.machine import Sample, judge_machine, judge_steps
@@ -108,6 +109,7 @@ class RuleObserver:
     rules: Rules
     watched: Watched
     findings: Findings
+    guard: Guard = field(default_factory=lambda: Guard("Watching by rules"))
     _step: int = 0
     _next_look: int = 0
     _samples: list[Sample] = field(default_factory=list)
@@ -115,6 +117,9 @@ class RuleObserver:
 
     def begin(self) -> None:
         """What can be said before the first step."""
+        self.guard(self._begin)
+
+    def _begin(self) -> None:
         self.findings.take(judge_balance(self.watched.counts, self.rules, weighed=self.watched.weighed))
 
     def epoch_begins(self, state: TrainingState, phase: Phase) -> None:
@@ -127,6 +132,9 @@ class RuleObserver:
         """Pass it on, and read what the last look at the tensors showed."""
         self.inner.step_done(state, loss)
         self._step = state.progress.step
+        self.guard(self._look_at_step, state, loss)
+
+    def _look_at_step(self, state: TrainingState, loss: Tensor) -> None:
         self.findings.take(self.probe.updated(loss))
         if torch.cuda.is_available() and state.progress.step % _SAMPLE_STEPS == 0:
             self._sample()
@@ -134,6 +142,9 @@ class RuleObserver:
     def epoch_done(self, epoch: int, row: Row, history: list[Row]) -> None:
         """Look at the epochs up to now, and at the machine."""
         self.inner.epoch_done(epoch, row, history)
+        self.guard(self._look_at_epochs, history)
+
+    def _look_at_epochs(self, history: list[Row]) -> None:
         course = self._course(history, self._step)
         self.findings.take(judge_curves(course, self.rules))
         if course.step >= self._next_look:
@@ -147,6 +158,9 @@ class RuleObserver:
 
         After the last checkpoint: a job that goes on from there has not come to its end.
         """
+        self.guard(self._look_at_all, state)
+
+    def _look_at_all(self, state: TrainingState) -> None:
         self.findings.take(self.probe.read())
         counts = self.watched.counts
         guess = max(counts.values(), default=0) / max(1, sum(counts.values()))

@@ -19,7 +19,7 @@ class Metric:
     Attributes:
         name: as it stands in the line, and as the platform shows it.
         direction: in which a tuner may move it; `None` for what is no objective.
-        every_epoch: otherwise it is told once, at the end.
+        every_epoch: whether each epoch has a line with it; at the end all metrics are in one line.
     """
 
     name: str
@@ -69,7 +69,9 @@ def metric_line(epoch: int, metrics: Mapping[str, float]) -> str:
 
 
 def final_line(metrics: Mapping[str, Mapping[str, object]]) -> str:
-    """The line at the end: what is told once, of every evaluated part; empty where nothing was evaluated.
+    """The line at the end: every metric of the exported weights, by part; empty where nothing was evaluated.
+
+    It comes after the lines of the epochs, so that a tuner, which takes the last value, judges the exported model.
 
     Args:
         metrics: by part, as in `metrics.json`; what is not defined is left out.
@@ -78,7 +80,7 @@ def final_line(metrics: Mapping[str, Mapping[str, object]]) -> str:
     for metric in METRICS:
         part, _, name = metric.name.partition(":")
         value = _value(metrics.get(part, {}), name)
-        if not metric.every_epoch and value is not None:
+        if value is not None:
             values[metric.name] = value
     return f"final; {_written(values)}" if values else ""
 

@@ -7,6 +7,7 @@ a masked CRC-32C of that, the message, a masked CRC-32C of it; a message is an `
 from __future__ import annotations
 
 import logging
+import math
 import os
 import socket
 import struct
@@ -42,7 +43,7 @@ class EventFile:
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
         """Add values that belong to a step."""
         summary = b"".join(
-            _text(1, _text(1, name.encode()) + _key(2, 5) + struct.pack("<f", value)) for name, value in values.items()
+            _text(1, _text(1, name.encode()) + _key(2, 5) + _float32(value)) for name, value in values.items()
         )
         self._append(_key(2, 0) + _varint(step) + _text(5, summary))
 
@@ -61,6 +62,14 @@ class EventFile:
     def _give_up(self, error: OSError) -> None:
         logger.warning("Events for TensorBoard cannot be written: %s", error)
         self._path = None
+
+
+def _float32(value: float) -> bytes:
+    try:
+        return struct.pack("<f", value)
+    except OverflowError:
+        # A loss that explodes may leave the range of float32 before it is infinite.
+        return struct.pack("<f", math.copysign(math.inf, value))
 
 
 def _key(field: int, wire: int) -> bytes:

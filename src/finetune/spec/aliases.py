@@ -179,5 +179,8 @@ SYNONYMS: Mapping[tuple[str, str], str] = {
 }
 """Values that others give a knob of the same name, and ours for them."""
 
-PLATFORM_NAMES = ("sagemaker_", "_tuning_objective_metric")
+OBJECTIVE = "_tuning_objective_metric"
+"""Added by the platform to the jobs of a tuner: the name of the metric that the tuner judges them by."""
+
+PLATFORM_NAMES = ("sagemaker_", OBJECTIVE)
 """Beginnings of names that the platform's clients add uninvited."""

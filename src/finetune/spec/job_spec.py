@@ -156,6 +156,7 @@ class JobSpec:
     Attributes:
         notes: one sentence for each hyperparameter that was translated, or ignored and why; for the log.
         given: names of the hyperparameters that the user set, without those that the notes tell to have no effect.
+        objective: the metric that a tuner judges the job by; `None` outside a tuning job.
     """
 
     data: DataSpec
@@ -168,3 +169,4 @@ class JobSpec:
     observe: ObserveSpec
     notes: tuple[str, ...] = ()
     given: frozenset[str] = field(default=frozenset(), compare=False)
+    objective: str | None = None

@@ -54,7 +54,8 @@ def parse_hyperparameters(raw: Mapping[str, str]) -> JobSpec:
         raise UserError(message_of(faults))
     idle = idle_knobs(IDLE, spec, settings.chosen.keys())
     notes = (*settings.notes, *idle_notes(idle))
-    return replace(spec, notes=notes, given=frozenset(settings.chosen.keys() - idle.keys()))
+    given = frozenset(settings.chosen.keys() - idle.keys())
+    return replace(spec, notes=notes, given=given, objective=settings.objective)
 
 
 class _Reader:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from finetune.errors import did_you_mean
 from finetune.spec.alias import ANY, Claim
-from finetune.spec.aliases import ALIASES, PLATFORM_NAMES, SYNONYMS
+from finetune.spec.aliases import ALIASES, OBJECTIVE, PLATFORM_NAMES, SYNONYMS
 from finetune.spec.faults import shown
 from finetune.spec.knobs import all_knobs
 from finetune.spec.values import Form, read_value, unquoted
@@ -41,11 +41,13 @@ class Settings:
         chosen: by knob.
         notes: what was translated or ignored.
         faults: names that are unknown, values that no translation has, names that contradict each other.
+        objective: the metric that a tuner judges the job by.
     """
 
     chosen: dict[str, Setting] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     faults: list[str] = field(default_factory=list)
+    objective: str | None = None
 
 
 def translate(raw: Mapping[str, str]) -> Settings:
@@ -75,7 +77,8 @@ def _understand(name: str, text: str, request: Mapping[str, str], settings: Sett
         return [Setting(name, text, Claim(canonical, value))]
     if canonical in ALIASES:
         return _understand_alias(name, text, request, settings)
-    if canonical == "_tuning_objective_metric":
+    if canonical == OBJECTIVE:
+        settings.objective = unquoted(text)
         settings.notes.append(f"The tuner looks at the metric {shown(text)}.")
     elif not canonical.startswith(PLATFORM_NAMES):
         near = did_you_mean(canonical, [*all_knobs(), *ALIASES])

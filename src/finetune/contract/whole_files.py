@@ -1,0 +1,47 @@
+"""Writes files that appear under their names only when they are complete."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TextIO
+
+
+@contextmanager
+def whole_text_file(path: Path) -> Iterator[TextIO]:
+    """Open a UTF-8 text file for writing, and move it to its name when the block is done.
+
+    What a failed block has written is removed, so that a full volume has its space back.
+
+    Args:
+        path: the file; its folder exists.
+
+    Raises:
+        OSError: the file cannot be written; `filename` is always set.
+    """
+    partial = path.with_name(f".{path.name}.partial")
+    try:
+        with partial.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file:
+            yield file
+            file.flush()
+            # Some file systems report a full volume only here.
+            os.fsync(file.fileno())
+        partial.replace(path)
+    except BaseException as error:
+        with suppress(OSError):
+            partial.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.filename is None:
+            error.filename = str(path)
+        raise
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a UTF-8 text file, or leave what was there before.
+
+    Raises:
+        OSError: the file cannot be written; `filename` is always set.
+    """
+    with whole_text_file(path) as file:
+        file.write(text)

@@ -1,0 +1,58 @@
+"""Refuses a tuner's objective that the job will never print, before anything is paid for."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from finetune.errors import UserError, did_you_mean
+from finetune.observe.metric_lines import METRICS
+from finetune.spec.aliases import OBJECTIVE
+from finetune.spec.faults import shown
+from finetune.spec.job_spec import JobSpec
+
+_NAMING = "A metric definition must have the name that the log has, as in docs/metric_definitions.json."
+
+
+def check_objective(spec: JobSpec, purposes: Collection[str]) -> None:
+    """Make sure that the job will print the metric that a tuner judges it by.
+
+    Args:
+        spec: the checked hyperparameters.
+        purposes: of the channels, such as `train`.
+
+    Raises:
+        UserError: it never prints this metric; the message says why, and which metrics it prints.
+    """
+    if spec.objective is None:
+        return
+    parts = _evaluated_parts(spec, purposes)
+    printed = [metric.name for metric in METRICS if metric.name.partition(":")[0] in parts]
+    if spec.objective in printed:
+        return
+    if spec.objective in {metric.name for metric in METRICS}:
+        why = f"{_why_absent(spec, spec.objective.partition(':')[0])}."
+    else:
+        near = did_you_mean(spec.objective, printed)
+        why = f"no metric has this name{near}. {_NAMING}"
+    raise UserError(
+        f"{OBJECTIVE}={shown(spec.objective)} is never printed, so the tuner would find no objective: {why} This job"
+        f" prints {', '.join(printed) or 'no metrics'}."
+    )
+
+
+def _evaluated_parts(spec: JobSpec, purposes: Collection[str]) -> set[str]:
+    evaluates = spec.strategy.name == "evaluate"
+    parts = {"validation", "test"} & set(purposes)
+    if not evaluates and "train" in purposes:
+        parts |= {"train"} | ({"validation"} if spec.data.validation_fraction > 0 else set())
+    return parts or {"train"}
+
+
+def _why_absent(spec: JobSpec, part: str) -> str:
+    if part == "test":
+        return "there is no channel 'test'"
+    if part == "train":
+        return "strategy='evaluate' trains nothing, and has other records to evaluate"
+    if spec.strategy.name == "evaluate":
+        return "there is no channel 'validation', and strategy='evaluate' holds nothing out"
+    return "nothing is held out: give a channel 'validation', or validation_fraction above 0"
