@@ -120,7 +120,13 @@ def test_more_classes_than_announced_are_refused() -> None:
 
 def test_announced_numbers_without_records_keep_their_place() -> None:
     assert label_map_of(reader_of(("3",), ("1",)), multi_label=False, num_classes=4).names == ("0", "1", "2", "3")
-    assert label_map_of(reader_of(("b",), ("a",)), multi_label=False, num_classes=4).names == ("a", "b")
+
+
+@pytest.mark.parametrize("names", [("a", "b"), ("0", "1", "7"), ("1", "2", "4")])
+def test_fewer_classes_than_num_classes_are_refused(names: tuple[str, ...]) -> None:
+    reader = reader_of(*((name,) for name in names))
+    with pytest.raises(UserError, match=rf"num_classes=4, but channel 'train' has {len(names)} classes"):
+        label_map_of(reader, multi_label=False, num_classes=4)
 
 
 def test_classes_that_training_lacks_are_named_with_records() -> None:

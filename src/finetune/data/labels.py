@@ -100,7 +100,7 @@ def label_map_of(reader: Reader, *, multi_label: bool, num_classes: int | None) 
 
     Raises:
         DataError: the channel has fewer than two classes.
-        UserError: the channel has more than `num_classes`.
+        UserError: the channel has another number of classes than `num_classes`.
     """
     names = _sorted_names({name for index in range(len(reader)) for name in reader.labels(index)})
     if len(names) < 2:
@@ -157,7 +157,11 @@ def _fit(names: tuple[str, ...], num_classes: int, channel: str) -> tuple[str, .
     if set(names) <= set(full):
         return full
     if len(names) < num_classes:
-        _log.warning("channel %r has %d classes; num_classes=%d is ignored", channel, len(names), num_classes)
+        raise UserError(
+            f"num_classes={num_classes}, but channel {channel!r} has {len(names)} classes ({some_of(names)}); only"
+            f" numbers from 0 to {num_classes - 1} can stand for classes without records: correct num_classes, leave it"
+            " out, name all classes in class_names, or add the records that are missing"
+        )
     return names
 
 
