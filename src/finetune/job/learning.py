@@ -11,6 +11,7 @@ from torch.optim import Optimizer
 
 from finetune.data.batches import BatchSource
 from finetune.errors import UserError
+from finetune.job.guarded_probe import GuardedProbe
 from finetune.models.backbone import Backbone
 from finetune.observe.rules.activations import OF_ACTIVATIONS
 from finetune.observe.rules.finding import Rules
@@ -107,7 +108,8 @@ def build_training(
 def _probe(backbone: Backbone, optimizer: Optimizer, source: BatchSource, rules: Rules, *, scaled: bool) -> Probe:
     if not rules:
         return NoProbe()
-    return TensorWatch(backbone.module, optimizer, rules, scaled=scaled, classes=len(source.label_map))
+    watch = TensorWatch(backbone.module, optimizer, rules, scaled=scaled, classes=len(source.label_map))
+    return GuardedProbe(watch)
 
 
 def _visible(rules: Rules, spec: JobSpec) -> Rules:

@@ -156,6 +156,12 @@ class TensorWatch:
             found += self._judge(name, row, look.step, loss, look.rate)
         return self._fresh(found)
 
+    def abandon(self) -> None:
+        """Drop what the present step has shown so far, and look at it no more."""
+        self._step = None
+        self._before, self._gradients = [], []
+        self._activations.close()
+
     def state_dict(self) -> dict[str, Any]:
         """What looks to come depend on, and the look that waits: an interruption must lose neither."""
         return {

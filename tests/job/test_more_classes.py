@@ -1,0 +1,163 @@
+"""Trains an earlier model further with more, fewer, renamed or other classes than it has."""
+
+from __future__ import annotations
+
+import csv
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from coloured_pictures import COLOURS, encoded, picture
+from finetune.job import run as stages
+from models.tiny_transformers import write_folder
+from sagemaker_simulator import lay_out
+from whole_jobs import Ended, finished, request_of, run_here, train_here
+
+SHORT = {"epochs": "1", "batch_size": "6", "augmentation": "none"}
+SEVERAL = {"superset": "amber,blue,green,red,violet", "subset": "green,red", "renamed": "blue,grass,red"}
+SEVERAL |= {"disjoint": "amber,violet", "overlapping": "amber,blue,violet"}
+
+
+def write_classes(folder: Path, names: list[str], per_class: int = 6) -> Path:
+    """A folder per class; classes that are not of the network have pictures of one that is."""
+    shown = list(COLOURS)
+    for place, name in enumerate(names):
+        (folder / name).mkdir(parents=True)
+        for number in range(per_class):
+            colour = name if name in COLOURS else shown[place % 3]
+            image = encoded(picture(colour, 400 + number + 50 * place))
+            (folder / name / f"{number}.png").write_bytes(image)
+    return folder
+
+
+def assert_right(job: Ended, names: list[str], known: list[str]) -> None:
+    """The model has the classes of the data, and what it forgot is judged by those that it knew."""
+    finished(job)
+    assert job.artifact()["labels"] == names
+    assert job.metrics()["job"]["finished"]
+    assert "was skipped" not in job.log
+    found = job.metrics().get("forgetting")
+    if not known:
+        assert found is None
+        return
+    assert found["classes"] == known
+    rows = job.predictions()
+    assert found["records"] == sum(row["label"] in known for row in rows)
+    assert 0 <= found["after"] <= 1
+
+
+@pytest.mark.parametrize("strategy", ["feature_extraction", "partial", "full", "gradual"])
+def test_more_classes_than_the_given_model_has_work_with_every_strategy(
+    tmp_path: Path, network: Path, strategy: str
+) -> None:
+    names = SEVERAL["superset"].split(",")
+    train, test = write_classes(tmp_path / "train", names), write_classes(tmp_path / "validation", names, 3)
+    channels = {"train": train, "validation": test, "model": network}
+    job = train_here(tmp_path / "job", channels, {**SHORT, "strategy": strategy})
+    assert_right(job, names, list(COLOURS))
+    assert job.metrics()["forgetting"]["records"] == 9
+    assert job.metrics()["forgetting"]["before"] > 0.8
+
+
+@pytest.mark.parametrize("kind", ["subset", "renamed", "disjoint", "overlapping"])
+def test_other_classes_than_the_given_model_has_work(tmp_path: Path, network: Path, kind: str) -> None:
+    names = SEVERAL[kind].split(",")
+    channels = {"train": write_classes(tmp_path / "train", names), "model": network}
+    job = train_here(tmp_path / "job", channels, {**SHORT, "strategy": "full"})
+    assert_right(job, names, [name for name in names if name in COLOURS])
+
+
+def test_the_same_classes_in_another_order_keep_their_rows(tmp_path: Path, unseen: Path, network: Path) -> None:
+    wishes = {"strategy": "evaluate", "class_names": "red,blue,green"}
+    plain = finished(train_here(tmp_path / "plain", {"test": unseen, "model": network}, {"strategy": "evaluate"}))
+    other = finished(train_here(tmp_path / "other", {"test": unseen, "model": network}, wishes))
+    assert other.metrics()["test"]["accuracy"] == plain.metrics()["test"]["accuracy"] > 0.9
+    further = {**SHORT, "strategy": "feature_extraction", "class_names": "red,blue,green", "learning_rate": "1e-9"}
+    job = finished(train_here(tmp_path / "further", {"train": unseen, "validation": unseen, "model": network}, further))
+    assert job.artifact()["labels"] == ["red", "blue", "green"]
+    assert job.metrics()["forgetting"]["before"] == job.metrics()["validation"]["accuracy"] > 0.9
+
+
+@pytest.mark.parametrize("strategy", ["feature_extraction", "full"])
+def test_more_classes_than_a_head_without_names_work(tmp_path: Path, network: Path, strategy: str) -> None:
+    folder = tmp_path / "model"
+    folder.mkdir()
+    torch.save(load_file(network / "model.safetensors"), folder / "resnet18.pth")
+    names = SEVERAL["superset"].split(",")
+    wishes = {**SHORT, "strategy": strategy, "image_size": "32"}
+    channels = {"train": write_classes(tmp_path / "train", names), "model": folder}
+    assert_right(train_here(tmp_path / "job", channels, wishes), names, [])
+
+
+def write_texts(folder: Path, labels: list[str], *, several: bool = False) -> Path:
+    folder.mkdir()
+    with (folder / "texts.csv").open("w", encoding="utf-8", newline="") as file:
+        rows = csv.writer(file)
+        rows.writerow(["label", "text"])
+        for number in range(8):
+            for place, label in enumerate(labels):
+                both = f"{label}|{labels[place - 1]}" if several and number % 2 else label
+                rows.writerow([both, f"the cat sat on the mat {label} {number}"])
+    return folder
+
+
+@pytest.mark.parametrize("strategy", ["feature_extraction", "partial", "full"])
+def test_more_classes_than_a_text_model_has_work(tmp_path: Path, strategy: str) -> None:
+    model = write_folder(tmp_path / "bert", "bert", labels=("neg", "pos"))
+    train = write_texts(tmp_path / "train", ["mid", "neg", "pos", "zero"])
+    job = train_here(tmp_path / "job", {"train": train, "model": model}, {**SHORT, "strategy": strategy})
+    assert_right(job, ["mid", "neg", "pos", "zero"], ["neg", "pos"])
+
+
+def test_more_labels_than_a_multi_label_model_has_work(tmp_path: Path) -> None:
+    model = write_folder(tmp_path / "bert", "bert", labels=("neg", "pos"))
+    wishes = {**SHORT, "strategy": "full", "multi_label": "true"}
+    two = write_texts(tmp_path / "two", ["neg", "pos"], several=True)
+    first = finished(train_here(tmp_path / "first", {"train": two, "model": model}, wishes))
+    more = write_texts(tmp_path / "more", ["mid", "neg", "pos"], several=True)
+    job = train_here(tmp_path / "job", {"train": more, "model": first.folder.model}, wishes)
+    assert_right(job, ["mid", "neg", "pos"], [])
+    assert job.artifact()["multi_label"]
+
+
+@pytest.mark.parametrize("place", ["evaluate", "export_proven", "write_results"])
+def test_a_job_with_more_classes_that_is_killed_behind_its_last_step_ends_in_the_same_model(
+    tmp_path: Path, network: Path, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    names = SEVERAL["superset"].split(",")
+    wishes = {**SHORT, "strategy": "full", "checkpoint_interval_steps": "2"}
+    request = request_of({"train": write_classes(tmp_path / "train", names), "model": network}, wishes)
+    whole = finished(run_here(lay_out(tmp_path / "whole", request)))
+    folder = lay_out(tmp_path / "opt-ml", request)
+
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(stages, place, killed)
+        assert run_here(folder).exit_code == 3
+    assert (folder.model / "model.safetensors").is_file() == (place == "write_results")
+    shutil.rmtree(folder.model)
+    job = run_here(folder)
+    assert_right(job, names, list(COLOURS))
+    assert "Resumed from checkpoint" in job.log
+    assert job.weights() == whole.weights()
+    assert job.metrics()["forgetting"] == whole.metrics()["forgetting"]
+
+
+def test_forgetting_counts_only_records_of_classes_that_the_given_head_has(tmp_path: Path, network: Path) -> None:
+    shrunk = shutil.copytree(network, tmp_path / "network")
+    weights = load_file(shrunk / "model.safetensors")
+    # A head that always answers 'red': right for a third of the records of its classes, whatever the others are.
+    weights["fc.weight"] *= 0
+    weights["fc.bias"] = torch.tensor([0.0, 0.0, 9.0])
+    save_file(weights, shrunk / "model.safetensors", metadata={"format": "pt"})
+    names = SEVERAL["superset"].split(",")
+    data = write_classes(tmp_path / "data", names, 4)
+    channels = {"train": data, "validation": data, "model": shrunk}
+    job = finished(train_here(tmp_path / "job", channels, {**SHORT, "strategy": "feature_extraction"}))
+    found = job.metrics()["forgetting"]
+    assert (found["records"], found["before"], found["after"]) == (12, 4 / 12, 4 / 12)

@@ -1,0 +1,153 @@
+"""Parts of a job that the model does not depend on fail with a warning, and never at the cost of the model."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+from coloured_pictures import write_pictures
+from finetune.data.record import Stopped
+from finetune.errors import DivergedError, PlatformError
+from finetune.job import deciding, run, watching
+from finetune.job.drift import StartingPoint
+from finetune.job.optional import Guard, optional
+from finetune.observe.rules import tensors
+from finetune.observe.tensorboard import EventFile
+from whole_jobs import finished, train_here
+
+SHORT = {"strategy": "full", "epochs": "2", "batch_size": "6", "augmentation": "none"}
+FAILURES = [
+    ZeroDivisionError("division by zero"),
+    MemoryError(),
+    torch.OutOfMemoryError("CUDA out of memory."),
+    PlatformError("The disk failed."),
+    OSError(errno.ENOSPC, "No space left on device", "/opt/ml/output/data/report.json"),
+]
+
+
+@pytest.mark.parametrize("error", FAILURES)
+def test_a_failure_of_an_extra_is_a_warning_with_its_name_and_cause(
+    error: Exception, caplog: pytest.LogCaptureFixture
+) -> None:
+    with optional("The report"):
+        raise error
+    (record,) = caplog.records
+    assert record.levelno == logging.WARNING
+    assert record.getMessage().startswith("The report was skipped, the job goes on: ")
+    assert str(error).removeprefix("[Errno 28] ").partition(":")[0] in record.getMessage()
+
+
+@pytest.mark.parametrize("error", [Stopped(), KeyboardInterrupt(), SystemExit(1), DivergedError("Diverged.")])
+def test_an_interruption_is_never_swallowed(error: BaseException) -> None:
+    with pytest.raises(type(error)), optional("The report", passing=DivergedError):
+        raise error
+
+
+def test_a_part_that_the_job_needs_fails_it() -> None:
+    with pytest.raises(ZeroDivisionError), optional("The predictions", needed=True):
+        raise ZeroDivisionError
+
+
+def test_an_extra_that_failed_is_not_called_again(caplog: pytest.LogCaptureFixture) -> None:
+    calls: list[int] = []
+
+    def call(number: int) -> None:
+        calls.append(number)
+        if number == 2:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    guard = Guard("Writing events")
+    for number in range(5):
+        guard(call, number)
+    assert calls == [0, 1, 2]
+    assert [record.getMessage() for record in caplog.records] == [
+        "Writing events was skipped, the job goes on: No space left on device"
+    ]
+
+
+def broken(*_: object, **__: object) -> None:
+    raise ZeroDivisionError("division by zero")
+
+
+def test_a_job_whose_every_extra_fails_leaves_the_same_model(
+    tmp_path: Path, unseen: Path, network: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    channels = {"train": unseen, "model": network}
+    whole = finished(train_here(tmp_path / "whole", channels, SHORT))
+    for name in ("forgetting", "findings_about_classes", "write_metrics", "write_predictions", "write_bad_records"):
+        monkeypatch.setattr(run, name, broken)
+    monkeypatch.setattr(run, "write_report", broken)
+    monkeypatch.setattr(StartingPoint, "drift", broken)
+    monkeypatch.setattr(EventFile, "scalars", broken)
+    monkeypatch.setattr(watching, "judge_curves", broken)
+    monkeypatch.setattr(tensors, "of_gradient", broken)
+    job = finished(train_here(tmp_path / "job", channels, SHORT))
+    assert job.weights() == whole.weights()
+    skipped = [line.partition(" was skipped")[0] for line in job.log.splitlines() if " was skipped" in line]
+    assert [line.removeprefix("WARNING: ") for line in skipped] == [
+        "Watching tensors by rules",
+        "Writing events for TensorBoard",
+        "Watching by rules",
+        "The rule about classes",
+        "The comparison with the given network (forgetting)",
+        "The drift of the layers",
+        "The file metrics.json",
+        "The list of predictions",
+        "The list of bad records",
+        "The report",
+    ]
+    assert job.log.index("repeats 4 predictions") < job.log.index("The report was skipped")
+
+
+@pytest.mark.parametrize("cause", ["unreadable", "broken metrics"])
+def test_a_test_channel_that_cannot_be_evaluated_does_not_cost_the_trained_model(
+    tmp_path: Path, unseen: Path, network: Path, monkeypatch: pytest.MonkeyPatch, cause: str
+) -> None:
+    test = shutil.copytree(unseen, tmp_path / "test")
+    if cause == "unreadable":
+        for file in test.rglob("*.png"):
+            file.write_bytes(b"no image")
+    else:
+        monkeypatch.setattr(run, "metrics_of", broken)
+    channels = {"train": unseen, "test": test, "model": network}
+    job = finished(train_here(tmp_path / "job", channels, SHORT))
+    assert "WARNING: The evaluation of 'test' was skipped, the job goes on: " in job.log
+    assert "The exported artifact repeats" in job.log
+    assert "test" not in job.metrics()
+
+
+def test_a_test_channel_that_a_tuner_judges_by_has_to_be_evaluated(
+    tmp_path: Path, unseen: Path, network: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    test = write_pictures(tmp_path / "test", 1)
+    for file in test.rglob("*.png"):
+        file.write_bytes(b"no image")
+    wishes = {**SHORT, "_tuning_objective_metric": "test:accuracy"}
+    job = train_here(tmp_path / "job", {"train": unseen, "test": test, "model": network}, wishes)
+    assert job.exit_code == 1
+    assert "channel 'test'" in job.failure
+
+
+def test_a_threshold_table_that_fails_leaves_the_thresholds_in_the_model(
+    tmp_path: Path, network: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(deciding, "reached", broken)
+    train = write_pictures(tmp_path / "train", 8, names=("blue", "green"))
+    job = finished(train_here(tmp_path / "job", {"train": train, "model": network}, {**SHORT, "target_recall": "0.9"}))
+    assert sum(job.artifact()["thresholds"]) == 1
+    assert "WARNING: What the thresholds reach on 'validation' was skipped" in job.log
+
+
+def test_a_model_that_cannot_be_proven_fails_the_job_after_its_report(
+    tmp_path: Path, unseen: Path, network: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run, "export_proven", broken)
+    job = train_here(tmp_path / "job", {"train": unseen, "model": network}, SHORT)
+    assert job.exit_code == 3
+    assert job.metrics()["failure"] == "ZeroDivisionError: division by zero"
+    assert (job.folder.output_data / "report.html").is_file()
