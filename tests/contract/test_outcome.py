@@ -7,7 +7,16 @@ from pathlib import Path
 
 import pytest
 
-from finetune.contract.outcome import SHOWN_CHARACTERS, Failure, failure_of, write_failure
+from finetune.contract import outcome
+from finetune.contract.outcome import (
+    RESERVED_BYTES,
+    SHOWN_CHARACTERS,
+    Failure,
+    failure_of,
+    release_reserve,
+    reserve_failure,
+    write_failure,
+)
 from finetune.contract.paths import Paths
 from finetune.errors import DataError, PlatformError, UserError
 
@@ -54,3 +63,42 @@ def test_the_first_cause_stays(tmp_path: Path) -> None:
 def test_a_folder_that_cannot_be_written_is_reported_to_the_caller(tmp_path: Path) -> None:
     (tmp_path / "output").write_text("a file where a folder should be")
     assert not write_failure(Paths(tmp_path), Failure("cause", 1, expected=True))
+
+
+def no_space(*_: object) -> None:
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+@pytest.mark.parametrize("message", ["cause", "ä" * RESERVED_BYTES])
+def test_a_full_volume_has_room_for_the_cause(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, message: str) -> None:
+    paths = Paths(tmp_path)
+    reserve_failure(paths)
+    monkeypatch.setattr(outcome, "write_whole", no_space)
+    assert write_failure(paths, Failure(message, 2, expected=True))
+    assert paths.failure.read_text("utf-8") == message[: RESERVED_BYTES // (2 if len(message) > 5 else 1)]
+    assert list(paths.output.iterdir()) == [paths.failure]
+
+
+def test_a_failure_file_is_never_empty(tmp_path: Path) -> None:
+    paths = Paths(tmp_path)
+    paths.output.mkdir()
+    paths.failure.touch()
+    assert write_failure(paths, Failure("", 2, expected=True))
+    assert paths.failure.read_text("utf-8")
+
+
+def test_the_reserve_is_gone_after_the_job(tmp_path: Path) -> None:
+    reserve_failure(Paths(tmp_path))
+    assert Paths(tmp_path).failure_reserve.stat().st_size == RESERVED_BYTES
+    release_reserve(Paths(tmp_path))
+    assert not list(Paths(tmp_path).output.iterdir())
+
+
+def test_a_full_volume_is_named_where_the_error_names_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    error = OSError(errno.ENOSPC, "No space left on device")
+    monkeypatch.setattr(outcome, "_FULL_BYTES", 2**62)
+    message = failure_of(error, (tmp_path / "absent", tmp_path)).message
+    assert message == (
+        f"The machine failed the job: No space left on device ({tmp_path})."
+        " Give the job a larger volume (volume_size of the estimator)."
+    )

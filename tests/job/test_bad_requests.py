@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import re
 import shutil
+import struct
 from pathlib import Path
 
 import pytest
 
 from coloured_pictures import write_pictures
-from whole_jobs import train, train_here
+from models.tiny_transformers import write_folder
+from piped import piped_request
+from sagemaker_simulator import Channel, PipeSource, feed_pipes, lay_out
+from stream_writers import escaped_recordio
+from whole_jobs import finished, run_here, train, train_here
 
 FAULTS = {"epoch": "3", "batch_size": "0", "learning_rate": "fast", "strategy": "ful"}
 
@@ -50,6 +55,67 @@ def test_a_hyperparameter_that_cannot_be(
     assert job.exit_code == 1
     assert re.match(cause, job.failure), job.failure
     assert len(job.failure) <= 1024
+
+
+@pytest.mark.parametrize("source", ["folders", "lst", "csv", "recordio", "pipe"])
+def test_num_classes_that_contradicts_the_data_is_refused_wherever_labels_come_from(
+    tmp_path: Path, network: Path, source: str
+) -> None:
+    wishes = {"num_classes": "4", "strategy": "feature_extraction", "epochs": "1"}
+    names = {"red": "0", "green": "1", "blue": "7"}
+    data = write_pictures(tmp_path / "pictures", 4)
+    channels = {"train": data, "model": network}
+    if source == "folders":
+        for name, number in names.items():
+            (data / name).rename(data / number)
+    elif source == "lst":
+        lines = [f"{i}\t{names[f.parent.name]}\t{f.parent.name}/{f.name}" for i, f in enumerate(data.rglob("*.png"))]
+        (tmp_path / "lst").mkdir()
+        (tmp_path / "lst" / "train.lst").write_text("\n".join(lines))
+        channels["train_lst"] = tmp_path / "lst"
+    elif source == "csv":
+        (tmp_path / "texts").mkdir()
+        rows = "".join(f"{number},the text {i} of {number}\n" for i in range(4) for number in names.values())
+        (tmp_path / "texts" / "texts.csv").write_text("label,text\n" + rows)
+        channels = {"train": tmp_path / "texts", "model": write_folder(tmp_path / "bert", "bert")}
+    else:
+        records = [
+            escaped_recordio(struct.pack("<IfQQ", 0, float(names[file.parent.name]), i, 0) + file.read_bytes())
+            for i, file in enumerate(data.rglob("*.png"))
+        ]
+        (tmp_path / "records").mkdir()
+        (tmp_path / "records" / "train.rec").write_bytes(b"".join(records))
+        channels["train"] = tmp_path / "records"
+    if source == "pipe":
+        pipe = Channel("train", tmp_path / "records", content_type="application/x-recordio", pipe=PipeSource())
+        request = piped_request((pipe, Channel("model", network)), wishes)
+        folder = lay_out(tmp_path / "job", request)
+        feeders = feed_pipes(folder, request)
+        job = run_here(folder)
+        for feeder in feeders:
+            feeder.cut()
+    else:
+        job = train_here(tmp_path / "job", channels, wishes)
+    assert job.exit_code == 1, job.log
+    assert re.search("num_classes=4, but channel 'train' has 3 classes" if source != "pipe" else "7", job.failure)
+
+
+def test_num_classes_that_contradicts_an_evaluated_network_is_refused(
+    tmp_path: Path, unseen: Path, network: Path
+) -> None:
+    wishes = {"num_classes": "4", "strategy": "evaluate"}
+    job = train_here(tmp_path / "job", {"test": unseen, "model": network}, wishes)
+    assert job.exit_code == 1
+    assert job.failure.startswith("num_classes=4, but the network that strategy='evaluate' measures has 3 classes")
+
+
+def test_classes_that_are_announced_but_have_no_records_are_a_warning(
+    tmp_path: Path, unseen: Path, network: Path
+) -> None:
+    wishes = {"class_names": "blue,green,red,violet", "strategy": "feature_extraction", "epochs": "1"}
+    job = finished(train_here(tmp_path / "job", {"train": unseen, "model": network}, wishes))
+    assert job.artifact()["labels"] == ["blue", "green", "red", "violet"]
+    assert "WARNING: channel 'train' has no records of 1 of 4 classes (violet)" in job.log
 
 
 def test_more_faults_than_are_shown_are_counted(tmp_path: Path, pictures: Path) -> None:

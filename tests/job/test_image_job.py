@@ -109,3 +109,9 @@ def test_an_archive_serves_as_well_as_an_unpacked_model(
     unpacked = finished(train_here(tmp_path / "b", {"train": unseen, "model": network}, wishes))
     assert packed.weights() == unpacked.weights()
     assert "model.tar.gz of the model channel (artifact of an earlier job)" in packed.log
+
+
+def test_the_plan_says_that_no_checkpoints_are_kept_and_what_that_means_on_spot(first_job: Ended) -> None:
+    line = next(line for line in first_job.log.splitlines() if line.startswith("  resuming"))
+    assert line.startswith("  resuming  checkpoints: none, since the job has no folder for them")
+    assert "spot capacity, it starts from the beginning" in line

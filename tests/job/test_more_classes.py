@@ -144,6 +144,7 @@ def test_a_job_with_more_classes_that_is_killed_behind_its_last_step_ends_in_the
     job = run_here(folder)
     assert_right(job, names, list(COLOURS))
     assert "Resumed from checkpoint" in job.log
+    assert f"  resuming  checkpoints in {folder.root / 'checkpoints'}: every 2 steps, every 30 s at most, " in job.log
     assert job.weights() == whole.weights()
     assert job.metrics()["forgetting"] == whole.metrics()["forgetting"]
 

@@ -41,6 +41,13 @@ def test_events_are_those_of_tensorboards_own_writer(tmp_path: Path) -> None:
     assert event == REFERENCE
 
 
+def test_a_value_beyond_float32_is_infinite(tmp_path: Path) -> None:
+    EventFile(tmp_path / "new").scalars(1, {"train:loss": 1e39, "other": -1e300})
+    (path,) = (tmp_path / "new").iterdir()
+    assert struct.pack("<f", float("inf")) in records(path)[1]
+    assert struct.pack("<f", float("-inf")) in records(path)[1]
+
+
 def test_a_folder_that_cannot_be_written_is_one_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     (tmp_path / "file").write_text("")
     with caplog.at_level(logging.WARNING):

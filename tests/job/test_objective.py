@@ -1,0 +1,114 @@
+"""A tuner's objective that the job never prints is refused before anything is read or trained."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from coloured_pictures import write_pictures
+from finetune.contract.paths import Paths
+from finetune.errors import UserError
+from finetune.job.objective import check_objective
+from finetune.job.request import read_request
+from finetune.observe.metric_lines import METRICS
+from finetune.spec.parse import parse_hyperparameters
+from sagemaker_simulator import lay_out
+from whole_jobs import finished, request_of, train_here
+
+
+def check(purposes: str, **hyperparameters: str) -> None:
+    name = hyperparameters.pop("objective")
+    spec = parse_hyperparameters({"_tuning_objective_metric": name, **hyperparameters})
+    check_objective(spec, purposes.split())
+
+
+@pytest.mark.parametrize(
+    ("objective", "purposes", "wishes", "cause"),
+    [
+        ("validation:accuracy", "train", {"validation_fraction": "0"}, "nothing is held out: give a channel"),
+        ("validation:macro_f1", "train test", {"validation_fraction": "0"}, "nothing is held out: give a channel"),
+        ("validation:loss", "test model", {"strategy": "evaluate"}, "there is no channel 'validation', and strategy='"),
+        ("train:loss", "train test", {"strategy": "evaluate"}, "strategy='evaluate' trains nothing"),
+        ("test:accuracy", "train validation", {}, "there is no channel 'test'"),
+        ("validation:acuracy", "train", {}, "no metric has this name (did you mean 'validation:accuracy'?)"),
+        ("accuracy", "train", {}, "no metric has this name (did you mean"),
+        ("eval:accuracy", "train", {}, "no metric has this name"),
+        ("validation:top_5_accuracy", "train", {"top_k": "5"}, "no metric has this name"),
+        ("validation:micro_f1", "train", {"multi_label": "true"}, "no metric has this name"),
+        ("Validation:Accuracy", "train", {}, "no metric has this name"),
+    ],
+)
+def test_an_objective_that_is_never_printed_is_refused_with_the_names_that_are(
+    objective: str, purposes: str, wishes: dict[str, str], cause: str
+) -> None:
+    with pytest.raises(UserError) as caught:
+        check(purposes, objective=objective, **wishes)
+    message = str(caught.value)
+    assert message.startswith(f"_tuning_objective_metric={objective!r} is never printed")
+    assert cause in message
+    assert len(message) <= 1024
+    printed = message.rpartition("This job prints ")[2].rstrip(".").split(", ")
+    assert printed
+    for name in printed:
+        check(purposes, objective=name, **wishes)
+
+
+@pytest.mark.parametrize(
+    ("objective", "purposes", "wishes"),
+    [
+        ("validation:accuracy", "train", {}),
+        ('"validation:accuracy"', "train", {}),
+        ("validation:accuracy", "train validation", {"validation_fraction": "0"}),
+        ("train:loss", "train", {"validation_fraction": "0"}),
+        ("test:macro_f1", "train test", {}),
+        ("test:accuracy", "test model", {"strategy": "evaluate"}),
+    ],
+)
+def test_an_objective_that_is_printed_passes(objective: str, purposes: str, wishes: dict[str, str]) -> None:
+    check(purposes, objective=objective, **wishes)
+
+
+def test_a_job_is_refused_before_its_data_are_read(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    wishes = {"_tuning_objective_metric": "validation:accuracy", "validation_fraction": "0"}
+    folder = lay_out(tmp_path / "opt-ml", request_of({"train": tmp_path / "empty"}, wishes))
+    with pytest.raises(UserError, match="is never printed"):
+        read_request(Paths(folder.root))
+
+
+def test_an_objective_that_the_records_do_not_define_is_refused(tmp_path: Path, unseen: Path, network: Path) -> None:
+    one = write_pictures(tmp_path / "validation", 2, names=("red",))
+    channels = {"train": unseen, "validation": one, "model": network}
+    job = train_here(tmp_path / "job", channels, {"_tuning_objective_metric": "validation:auc"})
+    assert job.exit_code == 1
+    assert job.failure.startswith("_tuning_objective_metric=validation:auc is not defined by the validation records")
+
+
+def test_every_metric_that_is_announced_is_printed(tmp_path: Path, unseen: Path, network: Path) -> None:
+    channels = {"train": unseen, "test": unseen, "model": network}
+    wishes = {"strategy": "feature_extraction", "epochs": "1", "_tuning_objective_metric": "validation:macro_f1"}
+    job = finished(train_here(tmp_path / "job", channels, wishes))
+    for metric in METRICS:
+        assert re.search(metric.regex, job.log), metric.name
+
+
+def test_the_last_values_in_the_log_are_those_of_the_exported_weights(tmp_path: Path, unseen: Path) -> None:
+    # Steps of this length lead away from what the first epoch has found.
+    wishes = {"strategy": "from_scratch", "model_name": "resnet18", "image_size": "32", "batch_size": "6"}
+    wishes |= {"epochs": "5", "early_stopping_patience": "2", "learning_rate": "0.3", "optimizer": "sgd"}
+    job = finished(train_here(tmp_path / "job", {"train": unseen, "validation": unseen}, wishes))
+    metrics = job.metrics()
+    done, best = metrics["job"]["epochs"], metrics["job"]["best_epoch"]
+    row = metrics["job"]["history"][best - 1]
+    for name in ("loss", "accuracy"):
+        values = re.findall(rf"validation:{name}=([0-9]+\.[0-9]{{6}});", job.log)
+        assert len(values) == done + 1
+        assert values[-1] == f"{metrics['validation'][name]:.6f}"
+        assert float(values[-1]) == pytest.approx(row[f"validation:{name}"], rel=1e-4)
+    assert (metrics["job"]["exported_weights"], metrics["job"]["exported_epoch"]) == ("best epoch", best)
+    assert f"Exported weights: epoch {best} of {done}, the best on validation." in job.log
+    exported = json.loads((job.folder.model / "metrics.json").read_text("utf-8"))
+    assert exported["validation"]["loss"] == metrics["validation"]["loss"]
