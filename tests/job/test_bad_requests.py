@@ -42,6 +42,7 @@ def test_train_tells_all_faults_at_once_and_exits_with_1(tmp_path: Path, picture
         ({"reinitialize_top_layer": "false"}, r"reinitialize_top_layer=false, but the weights distinguish 3 classes"),
         ({"task": "text-classification"}, r"task=text-classification, but channel 'train' holds no tables"),
         ({"num_classes": "2"}, r"num_classes=2, but channel 'train' has 4 classes"),
+        ({"num_training_samples": "9"}, r"num_training_samples=9, but channel 'train' has 8 records"),
         ({"resume": "required"}, r"resume=required, but"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, dict) else "",

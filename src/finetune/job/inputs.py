@@ -12,7 +12,7 @@ from finetune.data.labels import LabelMap, Origin, check_known, label_map_of
 from finetune.data.open_channel import ChannelSource, open_channel
 from finetune.data.record import Reader
 from finetune.data.split import stratified_split
-from finetune.errors import DataError
+from finetune.errors import DataError, UserError
 from finetune.job.request import Request
 from finetune.job.streams import StreamPart
 from finetune.spec.job_spec import DataSpec, JobSpec, Task
@@ -99,7 +99,7 @@ def hold_together(readers: Mapping[str, Reader], spec: JobSpec, before: Beforeha
 
     Raises:
         DataError: records or classes do not fit together.
-        UserError: there are more classes than the user says.
+        UserError: there are other numbers of classes or records than the user says.
     """
     data = spec.data
     labels = before.labels or label_map_of(
@@ -108,13 +108,8 @@ def hold_together(readers: Mapping[str, Reader], spec: JobSpec, before: Beforeha
     for reader in readers.values():
         check_known(reader, labels, before.origin)
     _check_texts(readers)
-    expected = spec.data.num_training_samples
-    if expected is not None and "train" in readers and len(readers["train"]) != expected:
-        logger.warning(
-            "num_training_samples is %d, but channel 'train' has %d records; all of them are used.",
-            expected,
-            len(readers["train"]),
-        )
+    if "train" in readers:
+        _check_count(readers["train"], data.num_training_samples)
     parts = {name: Part(reader, tuple(range(len(reader)))) for name, reader in readers.items()}
     trains = "train" in parts and spec.strategy.name != "evaluate"
     splits = trains and "validation" not in {*parts, *before.streams} and spec.data.validation_fraction > 0
@@ -124,6 +119,19 @@ def hold_together(readers: Mapping[str, Reader], spec: JobSpec, before: Beforeha
         parts["validation"] = Part(readers["train"], halves.validation)
     train, validation, test = (parts.get(name) for name in _PURPOSES)
     return Inputs(before.task, labels, train, validation, test, splits or before.splits, before.streams)
+
+
+def _check_count(train: Reader, expected: int | None) -> None:
+    """Make sure that the training channel has as many records as the request says, with or without bad ones.
+
+    Raises:
+        UserError: it has another number, so perhaps not all of them were copied.
+    """
+    if expected is not None and expected not in (len(train), len(train) + len(train.left_out)):
+        raise UserError(
+            f"num_training_samples={expected}, but channel {train.channel!r} has {len(train)} records: add the missing"
+            " ones, correct num_training_samples, or leave it out."
+        )
 
 
 def _check_texts(readers: Mapping[str, Reader]) -> None:

@@ -72,7 +72,7 @@ class DataKnobs(Section):
     num_training_samples: int | None = Field(
         None,
         ge=1,
-        description="Number of records to check `train` against; in Pipe mode it saves a pass that counts them.",
+        description="Number of records that `train` must have; in Pipe mode it saves a pass that counts them.",
     )
     image_column: str | None = Field(
         None, description="Feature, attribute or ending that holds the picture in a stream; by default guessed."
