@@ -123,7 +123,7 @@ def test_more_labels_than_a_multi_label_model_has_work(tmp_path: Path) -> None:
     assert job.artifact()["multi_label"]
 
 
-@pytest.mark.parametrize("place", ["evaluate", "export_proven", "write_results"])
+@pytest.mark.parametrize("place", ["evaluate_parts", "export_proven", "write_results"])
 def test_a_job_with_more_classes_that_is_killed_behind_its_last_step_ends_in_the_same_model(
     tmp_path: Path, network: Path, monkeypatch: pytest.MonkeyPatch, place: str
 ) -> None:

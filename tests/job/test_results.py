@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from finetune.contract.whole_files import whole_text_file, write_whole
-from finetune.job.results import exported_line, exported_weights
+from finetune.job.results import exported_line, exported_weights, known_metrics
+from finetune.observe.metric_lines import final_line
 from training.lesson import Lesson, request
 
 
@@ -36,6 +37,16 @@ def test_the_best_epoch_is_exported_where_it_is_kept() -> None:
     assert lesson.fit()
     best = lesson.state.best.epoch + 1
     assert exported_weights(lesson.state) == {"exported_weights": "best epoch", "exported_epoch": best}
+
+
+def test_a_stopped_job_that_exports_its_best_epoch_prints_the_metrics_of_that_epoch() -> None:
+    lesson = Lesson(request(early_stopping_patience="5"), stop_after=15)
+    assert not lesson.fit()
+    best, rows = lesson.state.best, lesson.state.history.rows
+    line = final_line(known_metrics(lesson.state))
+    assert line.startswith(f"final; validation:loss={best.loss:.6f}; validation:accuracy={best.accuracy:.6f};")
+    assert best.loss == rows[best.epoch]["validation:loss"]
+    assert known_metrics(Lesson(request()).state) == {}
 
 
 def test_a_file_that_does_not_fit_leaves_what_was_there_and_no_space_taken(tmp_path: Path) -> None:

@@ -78,3 +78,12 @@ def test_a_line_of_the_log_is_written_in_place_of_the_bar() -> None:
         for level, expected in ((logging.INFO, "told"), (logging.WARNING, "WARNING: told")):
             record = logging.LogRecord("finetune", level, "", 0, "told", None, None)
             assert lines.format(record) == begin + expected
+
+
+def test_a_terminal_that_was_closed_does_not_end_the_training() -> None:
+    terminal = io.StringIO()
+    bar = Bar(10, terminal)
+    terminal.close()
+    bar.begin(0, 0)
+    bar.tell(1, 8, 0.5)
+    assert bar.seconds() >= 0

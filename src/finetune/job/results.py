@@ -99,6 +99,13 @@ def exported_line(state: TrainingState) -> str:
     )
 
 
+def known_metrics(state: TrainingState | None) -> dict[str, dict[str, object]]:
+    """Metrics of the exported weights that training knows already: of a stopped job that exports its best epoch."""
+    if state is None or not state.best.weights:
+        return {}
+    return {"validation": {"loss": state.best.loss, "accuracy": state.best.accuracy}}
+
+
 @dataclass(frozen=True, slots=True)
 class Answers:
     """Predictions by part, and the thresholds by which they become decisions."""

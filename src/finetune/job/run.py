@@ -33,6 +33,7 @@ from finetune.job.results import (
     Evaluated,
     exported_line,
     job_summary,
+    known_metrics,
     metrics_of,
     write_bad_records,
     write_metrics,
@@ -200,13 +201,13 @@ def conclude(job: Prepared, trained: Trained) -> None:
     if state is not None:
         # A job that was interrupted behind its last step goes the same way as one that was not, to the last bit.
         job.feeds.enter(job.plan.phase(max(0, state.progress.epoch - 1)))
-    evaluation = evaluate(job) if finished or trained.stopped_by_rule else Evaluation({}, {})
+    evaluation = evaluate_parts(job) if finished or trained.stopped_by_rule else Evaluation({}, {})
     evaluated, labels = evaluation.evaluated, job.inputs.labels.names
     failure: Exception | None = trained.failure or evaluation.failure
     metrics: dict[str, object] = dict(evaluation.metrics)
     metrics["job"] = job_summary(job.backbone, job.plan, job.spec.strategy.name, state, finished=finished)
     metrics["interruptions"] = dict(trained.account.as_json())
-    logger.info("%s", final_line(evaluation.metrics or _known_metrics(state)) or "Nothing was evaluated.")
+    logger.info("%s", final_line(evaluation.metrics or known_metrics(state)) or "Nothing was evaluated.")
     decision, told = decide_on(evaluated, labels, target_of(job.spec.observe))
     if decision is None and job.spec.strategy.name == "evaluate":
         decision = given_thresholds(job.given.source, labels)
@@ -273,14 +274,7 @@ def _forgotten(job: Prepared, evaluated: Mapping[str, Evaluated]) -> dict[str, o
     return {"part": part, **found} if found else {}
 
 
-def _known_metrics(state: TrainingState | None) -> dict[str, dict[str, object]]:
-    """Metrics of the exported weights from training, where a stopped job exports its best epoch."""
-    if state is None or not state.best.weights:
-        return {}
-    return {"validation": {"loss": state.best.loss, "accuracy": state.best.accuracy}}
-
-
-def evaluate(job: Prepared) -> Evaluation:
+def evaluate_parts(job: Prepared) -> Evaluation:
     """Evaluate validation and test, or the training records where there is nothing else to evaluate.
 
     A part that cannot be evaluated is a warning, unless the model or the request depends on it.

@@ -6,6 +6,7 @@ import logging
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import TextIO
 
 logger = logging.getLogger(__name__)
@@ -93,14 +94,18 @@ class Bar(Pace):
         bar = "#" * done + "." * (_BAR_WIDTH - done)
         rate = records / max(seconds, 1e-9)
         said = f"epoch {self._epoch + 1} [{bar}] {step}/{self._steps}  loss {loss:.4f}  {rate:.1f} records/s"
-        self._terminal.write(f"\r{_CLEAR}{said}, {duration(left)} left")
-        self._terminal.flush()
+        self._draw(f"{said}, {duration(left)} left")
 
     def seconds(self) -> float:
         """Take the bar away; seconds since the epoch began or was taken up."""
-        self._terminal.write(f"\r{_CLEAR}")
-        self._terminal.flush()
+        self._draw("")
         return super().seconds()
+
+    def _draw(self, text: str) -> None:
+        # A terminal that was closed must not end the training that it shows.
+        with suppress(OSError, ValueError):
+            self._terminal.write(f"\r{_CLEAR}{text}")
+            self._terminal.flush()
 
 
 def pace(steps: int, terminal: TextIO | None = None) -> Pace:
