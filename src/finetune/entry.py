@@ -72,7 +72,7 @@ def _run() -> Failure | None:
         with Interruption() as interruption:
             request = read_request(paths)
             if not request.is_first_host:
-                follow(request.files.resources)
+                follow(request.files.resources, stopped=interruption.__bool__)
                 return None
             with leading(request.files.resources, stopped=interruption.__bool__) as ending:
                 try:

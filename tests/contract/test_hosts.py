@@ -161,6 +161,13 @@ def test_hosts_that_cannot_reach_each_other_do_not_fail_the_job(port: int, caplo
     assert "could not be reached" in caplog.text
 
 
+def test_a_host_that_is_stopped_waits_no_longer_for_one_it_cannot_reach(
+    port: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    follow(SECOND, port, patience=600.0, stopped=lambda: True)
+    assert "could not be reached" not in caplog.text
+
+
 def test_one_host_opens_nothing(port: int) -> None:
     with leading(Resources("algo-1", ("algo-1",)), port), pytest.raises(ConnectionRefusedError):
         socket.create_connection(("127.0.0.1", port), timeout=5).close()

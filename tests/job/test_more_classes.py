@@ -12,6 +12,8 @@ from safetensors.torch import load_file, save_file
 
 from coloured_pictures import COLOURS, encoded, picture
 from finetune.job import run as stages
+from finetune.job.announce import LogObserver
+from finetune.training.state import TrainingState
 from models.tiny_transformers import write_folder
 from sagemaker_simulator import lay_out
 from whole_jobs import Ended, finished, request_of, run_here, train_here
@@ -123,8 +125,8 @@ def test_more_labels_than_a_multi_label_model_has_work(tmp_path: Path) -> None:
     assert job.artifact()["multi_label"]
 
 
-@pytest.mark.parametrize("place", ["evaluate_parts", "export_proven", "write_results"])
-def test_a_job_with_more_classes_that_is_killed_behind_its_last_step_ends_in_the_same_model(
+@pytest.mark.parametrize("place", ["training", "evaluate_parts", "export_proven", "write_results"])
+def test_a_job_with_more_classes_that_is_killed_and_resumed_ends_in_the_same_model(
     tmp_path: Path, network: Path, monkeypatch: pytest.MonkeyPatch, place: str
 ) -> None:
     names = SEVERAL["superset"].split(",")
@@ -136,8 +138,15 @@ def test_a_job_with_more_classes_that_is_killed_behind_its_last_step_ends_in_the
     def killed(*_: object) -> None:
         raise KeyboardInterrupt
 
+    def killed_in_training(observer: LogObserver, state: TrainingState, loss: torch.Tensor) -> None:
+        if state.progress.step == 3:
+            raise KeyboardInterrupt
+
     with monkeypatch.context() as patched:
-        patched.setattr(stages, place, killed)
+        if place == "training":
+            patched.setattr(LogObserver, "step_done", killed_in_training)
+        else:
+            patched.setattr(stages, place, killed)
         assert run_here(folder).exit_code == 3
     assert (folder.model / "model.safetensors").is_file() == (place == "write_results")
     shutil.rmtree(folder.model)

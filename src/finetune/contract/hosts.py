@@ -86,7 +86,11 @@ def leading(
 
 
 def follow(
-    resources: Resources, port: int = PORT, patience: float = PATIENCE_SECONDS, linger: float = LINGER_SECONDS
+    resources: Resources,
+    port: int = PORT,
+    patience: float = PATIENCE_SECONDS,
+    linger: float = LINGER_SECONDS,
+    stopped: Callable[[], bool] = lambda: False,
 ) -> None:
     """Wait until the first host has ended.
 
@@ -96,6 +100,7 @@ def follow(
         patience: seconds for which it may be unreachable at the start. After them this host leaves with a warning:
             on the platform the job waits for the first host by itself.
         linger: seconds by which this host outlives the first one's process.
+        stopped: whether the job was asked to stop, after which an unreachable first host is not waited for.
 
     Raises:
         JobError: the first host failed; of the same kind and with the same message.
@@ -103,7 +108,11 @@ def follow(
     """
     first = resources.hosts[0]
     logger.info("One host trains: %s waits for %s.", resources.current_host, first)
-    connection = _connect(first, port, patience)
+    deadline = time.monotonic() + patience
+    connection = _connect(first, port, lambda: stopped() or _past(deadline))
+    if connection is None and stopped():
+        logger.info("Stopped while %s could not be reached.", first)
+        return
     if connection is None:
         logger.warning("%s could not be reached within %.0f s, so nobody waits for it.", first, patience)
         return
@@ -160,13 +169,12 @@ def _past(deadline: float) -> bool:
     return time.monotonic() > deadline
 
 
-def _connect(host: str, port: int, patience: float) -> socket.socket | None:
-    deadline = time.monotonic() + patience
+def _connect(host: str, port: int, over: Callable[[], bool]) -> socket.socket | None:
     while True:
         try:
             connection = socket.create_connection((host, port), timeout=10.0)
         except OSError:
-            if time.monotonic() > deadline:
+            if over():
                 return None
             time.sleep(_RETRY_SECONDS)
             continue
