@@ -41,7 +41,6 @@ def describe_plan(
         inputs.task + (", several labels per record" if inputs.labels.multi_label else ""), records, classes
     )
     network = f"{backbone.name}, {expected_input(backbone)}"
-    weights = backbone.weights.source + ("" if backbone.weights.kept_head else ", new head")
     frozen = Frozen(backbone, plan, spec, numerics)
     lines = [
         *_run_lines(loaders, spec, numerics),
@@ -50,7 +49,7 @@ def describe_plan(
         *picture_lines(frozen, inputs),
         *(f"remark    {remark}" for remark in idle_remarks(request, inputs, frozen)),
     ]
-    return plan_text(data, group_summaries(backbone, plan), RunSummary(network, weights, lines))
+    return plan_text(data, group_summaries(backbone, plan), RunSummary(network, backbone.weights.words, lines))
 
 
 def _classes(inputs: Inputs) -> dict[str, int]:

@@ -147,7 +147,7 @@ def _facts(subject: Subject) -> dict[str, str]:
     return {
         "task": subject.inputs.task + (", several labels per record" if subject.inputs.labels.multi_label else ""),
         "network": f"{subject.backbone.name}, {expected_input(subject.backbone)}",
-        "weights": weights.source + ("" if weights.kept_head else ", new head"),
+        "weights": weights.words,
         "strategy": spec.strategy.name,
         "optimizer": f"{spec.optimisation.optimizer}, {spec.optimisation.lr_schedule} schedule",
         "batch": f"{spec.optimisation.batch_size} x {spec.optimisation.gradient_accumulation_steps}",

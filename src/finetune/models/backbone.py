@@ -13,6 +13,8 @@ from torch import Tensor, nn
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+_SHOWN_NAMES = 4
+
 Interpolation = Literal["nearest", "bilinear", "bicubic"]
 
 
@@ -87,6 +89,8 @@ class LoadedWeights:
         unused: names in the source that the network has no place for.
         labels: class names that the source's head distinguishes, where it says so.
         kept_head: whether the head is the source's own.
+        initialized: names of `fresh` outside the classifier, such as a pooler's; empty for random weights.
+        warnings: choices that were made among what the source holds, for the log.
     """
 
     source: str
@@ -95,6 +99,16 @@ class LoadedWeights:
     unused: tuple[str, ...] = ()
     labels: tuple[str, ...] | None = None
     kept_head: bool = False
+    initialized: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def words(self) -> str:
+        """The source, a new head, and what else is newly initialized, for people."""
+        new_head = "" if self.kept_head else ", new head"
+        more = "" if len(self.initialized) <= _SHOWN_NAMES else f" and {len(self.initialized) - _SHOWN_NAMES} more"
+        new = f", newly initialized: {', '.join(self.initialized[:_SHOWN_NAMES])}{more}" if self.initialized else ""
+        return f"{self.source}{new_head}{new}"
 
 
 @dataclass(frozen=True, slots=True)

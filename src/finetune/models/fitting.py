@@ -1,4 +1,4 @@
-"""Does a state dict belong to a network? Everything but the head must fit, or nothing is loaded."""
+"""Compares a state dict with a torchvision classifier, and loads what belongs to it."""
 
 from __future__ import annotations
 
@@ -11,10 +11,12 @@ from torchvision.models import get_model
 
 from finetune.errors import UserError
 from finetune.models.anatomy import Anatomy
-from finetune.models.state_dicts import StateDict
+from finetune.models.heads import linear_at
+from finetune.models.loading_report import MISSING, LoadingReport, fault_of, is_harmless, shortened
+from finetune.models.state_dicts import StateDict, without_prefix
 from finetune.models.vision_families import FAMILIES, family_of, vision_names
 
-_SHOWN = 3
+_SHOWN = 6
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,51 +28,34 @@ class Fit:
     unused: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Comparison:
-    """How a state dict and a network differ outside the classifiers.
+def compare(network: nn.Module, anatomy: Anatomy, state: StateDict) -> LoadingReport:
+    """Compare names, shapes and types; the classifier with as many classes as the state dict gives it.
 
-    Attributes:
-        matched: names with equal shapes.
-        missing: names that only the network has.
-        misshapen: names with different shapes.
-        foreign: names that only the source has.
-        tolerated: missing names without which the network is still the same: whole auxiliary heads, counters.
+    Args:
+        network: with any number of classes.
+        anatomy: of the network.
+        state: tensors without prefixes, see `without_prefix`.
     """
-
-    matched: tuple[str, ...]
-    missing: tuple[str, ...]
-    misshapen: tuple[str, ...]
-    foreign: tuple[str, ...]
-    tolerated: tuple[str, ...]
-
-    @property
-    def fits(self) -> bool:
-        """Whether the weights are those of the network."""
-        return bool(self.matched) and not (self.missing or self.misshapen or self.foreign)
-
-
-def compare(network: nn.Module, anatomy: Anatomy, state: StateDict) -> Comparison:
-    """Compare names and shapes of everything but the classifiers."""
     expected = network.state_dict()
-    extras = tuple(f"{extra.root}." for extra in anatomy.auxiliary)
-    whole = tuple(root for root in extras if any(name.startswith(root) for name in state))
-    heads = tuple(f"{path}." for path in anatomy.classifiers(network))
-    body = [name for name in expected if not name.startswith(heads)]
-    absent = [name for name in body if name not in state]
-    tolerated = [
-        name
-        for name in absent
-        if name.endswith("num_batches_tracked") or (name.startswith(extras) and not name.startswith(whole))
-    ]
-    return Comparison(
-        matched=tuple(name for name in body if name in state and state[name].shape == expected[name].shape),
-        missing=tuple(name for name in absent if name not in tolerated),
-        misshapen=tuple(name for name in body if name in state and state[name].shape != expected[name].shape),
-        foreign=tuple(
-            sorted(name for name in state if name not in expected and not name.startswith((*heads, *extras)))
-        ),
-        tolerated=tuple(tolerated),
+    weight = state.get(f"{anatomy.classifier}.weight")
+    if weight is not None and weight.dim() > 0:
+        linear = linear_at(network, anatomy.classifier)
+        expected[f"{anatomy.classifier}.weight"] = torch.empty(len(weight), linear.in_features, device="meta")
+        expected[f"{anatomy.classifier}.bias"] = torch.empty(len(weight), device="meta")
+    # An auxiliary classifier is there as a whole or not at all; its last layer may be any other one's.
+    absent = [f"{extra.root}." for extra in anatomy.auxiliary if not _has_any(state, f"{extra.root}.")]
+    last = [f"{path}." for path in anatomy.classifiers(network)[1:]]
+    unbuilt = tuple(f"{extra.root}." for extra in anatomy.auxiliary if not _has_any(expected, f"{extra.root}."))
+    faults = {name: _fault(state.get(name), tensor) for name, tensor in expected.items()}
+    unused = tuple(sorted(name for name in state if name not in expected))
+    foreign = [name for name in unused if not is_harmless(name) and not name.startswith(unbuilt)]
+    return LoadingReport(
+        expected=tuple(expected),
+        faults={name: fault for name, fault in faults.items() if fault is not None},
+        foreign=dict.fromkeys(foreign, "is unknown"),
+        unused=unused,
+        head=(f"{anatomy.classifier}.",),
+        optional=(*absent, *last),
     )
 
 
@@ -83,27 +68,26 @@ def load_fitting(network: nn.Module, anatomy: Anatomy, state: StateDict, rows: t
         state: weights that fit, see `compare`.
         rows: which rows of the source's classifiers become ours, in this order.
     """
-    chosen: dict[str, Tensor] = {name: state[name] for name in compare(network, anatomy, state).matched}
-    if rows is not None:
-        expected = network.state_dict()
-        for path in anatomy.classifiers(network):
-            for name in (f"{path}.weight", f"{path}.bias"):
-                if name in state and name in expected and state[name].shape == expected[name].shape:
-                    chosen[name] = state[name][list(rows)]
+    expected = network.state_dict()
+    classifiers = tuple(f"{path}." for path in anatomy.classifiers(network))
+    chosen: dict[str, Tensor] = {}
+    for name in compare(network, anatomy, state).loaded:
+        if not name.startswith(classifiers):
+            chosen[name] = state[name]
+        elif rows is not None and state[name].shape == expected[name].shape:
+            chosen[name] = state[name][list(rows)]
     network.load_state_dict(chosen, strict=False)
     return Fit(
         loaded=tuple(chosen),
-        fresh=tuple(name for name in network.state_dict() if name not in chosen),
+        fresh=tuple(name for name in expected if name not in chosen),
         unused=tuple(name for name in state if name not in chosen),
     )
 
 
-def misfit(name: str, words: str, state: StateDict, found: Comparison) -> UserError:
+def misfit(name: str, words: str, state: StateDict, report: LoadingReport) -> UserError:
     """The error for weights of another network, with the network that they fit where one is known."""
-    total = len(found.matched) + len(found.missing) + len(found.misshapen) + len(found.tolerated)
-    first = [f"{key} has another shape" for key in found.misshapen[:_SHOWN]]
-    first += [f"{key} is missing" for key in found.missing[:_SHOWN]]
-    first += [f"{key} is unknown" for key in found.foreign[:_SHOWN]]
+    body = [key for key in report.expected if not key.startswith(report.head)]
+    matched = [key for key in body if key not in report.faults]
     candidates = recognise(state)
     advice = (
         f"They fit {' or '.join(repr(candidate) for candidate in candidates[:3])}: set model_name accordingly."
@@ -111,8 +95,8 @@ def misfit(name: str, words: str, state: StateDict, found: Comparison) -> UserEr
         else f"Give the weights of a {name}, or the model_name that they belong to."
     )
     return UserError(
-        f"The weights from the {words} belong to another network than model_name={name!r}: {len(found.matched)} of"
-        f" {total} tensors match; {'; '.join(first[: 2 * _SHOWN])}. {advice}"
+        f"The weights from the {words} belong to another network than model_name={name!r}: {len(matched)} of"
+        f" {len(body)} tensors match; {shortened(report.body_faults, _SHOWN)}. {advice}"
     )
 
 
@@ -129,11 +113,21 @@ def recognise(state: StateDict, names: Collection[str] | None = None) -> list[st
         extra = {"init_weights": False} if family in {"inception", "googlenet"} else {}
         with torch.device("meta"):
             network: nn.Module = get_model(name, weights=None, **extra)
-        if compare(network, FAMILIES[family], state).fits:
+        own, _ = without_prefix(state, frozenset(network.state_dict()), "weights")
+        if not compare(network, FAMILIES[family], own).body_faults:
             found.append(name)
     return found
 
 
 def _may_fit(family: str, state: StateDict) -> bool:
     """Whether the classifier is where the family has it, so that most networks need not be built to be ruled out."""
-    return f"{FAMILIES[family].classifier}.weight" in state
+    weight = f".{FAMILIES[family].classifier}.weight"
+    return any(f".{name}".endswith(weight) for name in state)
+
+
+def _fault(given: Tensor | None, expected: Tensor) -> str | None:
+    return MISSING if given is None else fault_of(given, expected)
+
+
+def _has_any(names: Collection[str], beginning: str) -> bool:
+    return any(name.startswith(beginning) for name in names)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from finetune.errors import UserError
+from finetune.models.loading_report import shortened as shortened_faults
 from finetune.models.request import ModelRequest
 
 _SHOWN_LABELS = 5
@@ -37,11 +38,13 @@ class SourceHead:
         classes: how many it distinguishes.
         labels: their names in its order, where the source says them.
         multi_label: whether it was trained for several classes per record, where the source says so.
+        faults: tensors of it that are missing or cannot be loaded; it can only be kept where there are none.
     """
 
     classes: int
     labels: tuple[str, ...] | None = None
     multi_label: bool | None = None
+    faults: tuple[str, ...] = ()
 
 
 @contextmanager
@@ -69,7 +72,7 @@ def rows_to_keep(head: SourceHead | None, request: ModelRequest) -> tuple[int, .
 
 
 def _matching_rows(head: SourceHead, request: ModelRequest) -> tuple[int, ...] | None:
-    if head.multi_label not in (None, request.multi_label) or head.classes != len(request.labels):
+    if head.faults or head.multi_label not in (None, request.multi_label) or head.classes != len(request.labels):
         return None
     if head.labels is None:
         return tuple(range(head.classes))
@@ -85,6 +88,11 @@ def _no_head_message(head: SourceHead | None, request: ModelRequest) -> str:
         needs, advice = "reinitialize_top_layer=false", "Choose reinitialize_top_layer=auto or true for a new top layer"
     if head is None:
         return f"{needs}, but the weights have no top layer to keep. {advice}."
+    if head.faults:
+        return (
+            f"{needs}, but the weights have it only in part: {shortened_faults(head.faults)}. {advice}, or give weights"
+            " with the whole top layer."
+        )
     labels = request.labels
     theirs = f"{head.classes} classes" if head.labels is None else shortened(head.labels)
     if head.multi_label not in (None, request.multi_label):
@@ -94,6 +102,16 @@ def _no_head_message(head: SourceHead | None, request: ModelRequest) -> str:
     return (
         f"{needs}, but the weights distinguish {theirs} and the data {shortened(labels)}."
         f" {advice}, or give data with the classes of the weights."
+    )
+
+
+def partial_head_warning(head: SourceHead | None, *, kept: bool) -> tuple[str, ...]:
+    """What to log about a head of the source that is replaced because it is there only in part."""
+    if head is None or kept or not head.faults:
+        return ()
+    return (
+        f"The weights have their top layer only in part, so it is replaced by a new one:"
+        f" {shortened_faults(head.faults)}.",
     )
 
 

@@ -68,4 +68,11 @@ def load_backbone(request: ModelRequest, source: Source | None = None) -> Backbo
         len(weights.unused),
         "the source's own" if weights.kept_head else "a new",
     )
+    for warning in weights.warnings:
+        logger.warning("%s", warning)
+    if weights.initialized:
+        logger.warning(
+            "Newly initialized besides the classifier, because the weights lack them: %s",
+            ", ".join(weights.initialized),
+        )
     return backbone

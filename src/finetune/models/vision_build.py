@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from urllib.error import URLError
 
@@ -14,12 +15,14 @@ from torchvision.models.vision_transformer import interpolate_embeddings
 from finetune.errors import UserError, did_you_mean
 from finetune.models.anatomy import Anatomy
 from finetune.models.backbone import ImageInput, LoadedWeights
-from finetune.models.fitting import Fit, compare, load_fitting, misfit, recognise
-from finetune.models.heads import SourceHead, linear_at, rows_to_keep, seeded, set_head_dropout
+from finetune.models.fitting import compare, load_fitting, misfit, recognise
+from finetune.models.foreign_folders import refuse_foreign_tensors
+from finetune.models.heads import SourceHead, linear_at, partial_head_warning, rows_to_keep, seeded, set_head_dropout
+from finetune.models.loading_report import LoadingReport, refuse_infinite
 from finetune.models.preprocessing import earlier_input, torchvision_input, with_size
 from finetune.models.request import ModelRequest
 from finetune.models.sources import Source
-from finetune.models.state_dicts import StateDict, modern_names, read_state_dict
+from finetune.models.state_dicts import StateDict, StateFile, modern_names, read_state_file, without_prefix
 from finetune.models.undrawn import Undrawn
 from finetune.models.vision import TorchvisionBackbone
 from finetune.models.vision_families import FAMILIES, family_of, vision_names
@@ -36,7 +39,8 @@ def build_vision(request: ModelRequest, source: Source) -> TorchvisionBackbone:
     Raises:
         UserError: the network, its size, its weights or its head cannot be as requested.
     """
-    state = read_state_dict(source.path) if source.path is not None else None
+    file = _read(source)
+    state = None if file is None else modern_names(file.tensors)
     name = _name(request, source, state)
     expects = _expects(name, request, source)
     state, words = _weights(name, request, source, state)
@@ -46,14 +50,18 @@ def build_vision(request: ModelRequest, source: Source) -> TorchvisionBackbone:
     _new_classifiers(network, anatomy, request.seed)
     weights = LoadedWeights("random", fresh=tuple(network.state_dict()))
     if state is not None:
-        head = _source_head(name, state, anatomy, source)
-        rows = rows_to_keep(head, request)
-        fit = _load(network, name, words, state, rows)
-        labels = None if head is None else head.labels
-        weights = LoadedWeights(words, fit.loaded, fit.fresh, fit.unused, labels, rows is not None)
+        weights = _load(network, _Origin(name, words, source, () if file is None else file.warnings), state, request)
     if request.spec.dropout is not None:
         set_head_dropout(network, anatomy.head.split(), anatomy.classifier, request.spec.dropout)
     return TorchvisionBackbone(name, network, expects, weights, anatomy, arguments)
+
+
+def _read(source: Source) -> StateFile | None:
+    if source.path is None:
+        return None
+    file = read_state_file(source.path)
+    refuse_foreign_tensors(file.tensors, source.path, source.place)
+    return file
 
 
 def _name(request: ModelRequest, source: Source, state: StateDict | None) -> str:
@@ -151,12 +159,15 @@ def _new_classifiers(network: nn.Module, anatomy: Anatomy, seed: int) -> None:
             linear_at(network, path).reset_parameters()
 
 
-def _source_head(name: str, state: StateDict, anatomy: Anatomy, source: Source) -> SourceHead | None:
+def _source_head(origin: _Origin, state: StateDict, anatomy: Anatomy, report: LoadingReport) -> SourceHead | None:
     weight = state.get(f"{anatomy.classifier}.weight")
-    if weight is None:
+    # Tensors elsewhere in the classifier's place are a head of another form.
+    faults = tuple(report.head_faults)
+    if weight is None and not report.has_any_of(f"{anatomy.classifier}."):
         return None
-    labels = labels_of_name(name, source)
-    return SourceHead(len(weight), labels if labels and len(labels) == len(weight) else None, source.multi_label)
+    labels = labels_of_name(origin.name, origin.source)
+    classes = 0 if weight is None or weight.dim() == 0 else len(weight)
+    return SourceHead(classes, labels if labels and len(labels) == classes else None, origin.source.multi_label, faults)
 
 
 def labels_of_name(name: str | None, source: Source) -> tuple[str, ...] | None:
@@ -167,13 +178,37 @@ def labels_of_name(name: str | None, source: Source) -> tuple[str, ...] | None:
     return tuple(get_model_weights(name).DEFAULT.meta["categories"])
 
 
-def _load(network: nn.Module, name: str, words: str, state: StateDict, rows: tuple[int, ...] | None) -> Fit:
-    anatomy = FAMILIES[family_of(name)]
+@dataclass(frozen=True, slots=True)
+class _Origin:
+    """A network's name, and where its weights come from: in words, as a source, and what to log about the file."""
+
+    name: str
+    words: str
+    source: Source
+    warnings: tuple[str, ...]
+
+
+def _load(network: nn.Module, origin: _Origin, state: StateDict, request: ModelRequest) -> LoadedWeights:
+    anatomy = FAMILIES[family_of(origin.name)]
+    state, notes = without_prefix(state, frozenset(network.state_dict()), origin.words)
     state = _at_size_of(network, state)
-    found = compare(network, anatomy, state)
-    if not found.fits:
-        raise misfit(name, words, state, found)
-    return load_fitting(network, anatomy, state, rows)
+    report = compare(network, anatomy, state)
+    if report.body_faults:
+        raise misfit(origin.name, origin.words, state, report)
+    head = _source_head(origin, state, anatomy, report)
+    rows = rows_to_keep(head, request)
+    fit = load_fitting(network, anatomy, state, rows)
+    refuse_infinite({name: state[name] for name in fit.loaded}, origin.words)
+    return LoadedWeights(
+        origin.words,
+        fit.loaded,
+        fit.fresh,
+        fit.unused,
+        None if head is None else head.labels,
+        kept_head=rows is not None,
+        initialized=report.initialized(anatomy.classifiers(network)),
+        warnings=(*origin.warnings, *notes, *partial_head_warning(head, kept=rows is not None)),
+    )
 
 
 def _at_size_of(network: nn.Module, state: StateDict) -> StateDict:

@@ -1,0 +1,46 @@
+"""Keeps every name inside a model folder within that folder, whichever file or link says it."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from finetune.errors import UserError
+
+_LONGEST_NAME = 255
+_SHOWN = 100
+
+
+def is_plain_name(name: object) -> bool:
+    """Whether `name` is the name of a file directly inside a folder: no path, no special name, no NUL."""
+    return (
+        isinstance(name, str)
+        and name not in {"", ".", ".."}
+        and not set(name) & {"/", "\\", "\0"}
+        and len(os.fsencode(name.encode("utf-8", "replace"))) <= _LONGEST_NAME
+    )
+
+
+def refuse_links_to_outside(root: Path, place: str) -> None:
+    """Refuse a folder with symbolic links, at any depth, that lead out of it. Links to its own files may stay.
+
+    Raises:
+        UserError: with the first such link.
+    """
+    inside = root.resolve()
+    for folder, folders, files in os.walk(root):
+        for name in sorted([*folders, *files]):
+            path = Path(folder, name)
+            if path.is_symlink() and not _leads_inside(path, inside):
+                link = str(path.relative_to(root))
+                raise UserError(
+                    f"The {place} holds a link that leads out of its folder: {link[:_SHOWN]!r}. Replace it by a copy"
+                    " of the file."
+                )
+
+
+def _leads_inside(link: Path, inside: Path) -> bool:
+    try:
+        return link.resolve().is_relative_to(inside)
+    except (OSError, RuntimeError):  # a loop of links
+        return False
