@@ -18,6 +18,8 @@ __all__ = ["ModelRequest", "Source", "classes_of", "load_backbone", "load_quietl
 
 logger = logging.getLogger(__name__)
 
+_SHOWN = 8
+
 
 def classes_of(request: ModelRequest, source: Source) -> tuple[str, ...] | None:
     """Names of the classes in the order of the network's outputs; None where the source does not say them.
@@ -68,11 +70,17 @@ def load_backbone(request: ModelRequest, source: Source | None = None) -> Backbo
         len(weights.unused),
         "the source's own" if weights.kept_head else "a new",
     )
+    if weights.unused:
+        logger.info("Tensors of the source that the network has no place for: %s", _first(weights.unused))
     for warning in weights.warnings:
         logger.warning("%s", warning)
     if weights.initialized:
         logger.warning(
-            "Newly initialized besides the classifier, because the weights lack them: %s",
-            ", ".join(weights.initialized),
+            "Newly initialized besides the classifier, because the weights lack them: %s", _first(weights.initialized)
         )
     return backbone
+
+
+def _first(names: tuple[str, ...]) -> str:
+    rest = len(names) - _SHOWN
+    return ", ".join(names[:_SHOWN]) + (f" and {rest} more" if rest > 0 else "")

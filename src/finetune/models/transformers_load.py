@@ -1,11 +1,10 @@
-"""How the weights and the head of a transformers network are loaded from a local folder."""
+"""Loads the weights and the head of a transformers network from a local folder."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from pickle import UnpicklingError
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -14,26 +13,60 @@ from torch import nn
 from finetune.errors import UserError
 from finetune.models.anatomy import Children, layer_groups
 from finetune.models.backbone import LoadedWeights
-from finetune.models.heads import SourceHead, linear_at, rows_to_keep, seeded, set_head_dropout
+from finetune.models.folder_weights import FolderWeights, read_folder_weights
+from finetune.models.heads import (
+    SourceHead,
+    linear_at,
+    partial_head_warning,
+    rows_to_keep,
+    seeded,
+    set_head_dropout,
+)
+from finetune.models.loading_report import (
+    MISSING,
+    LoadingReport,
+    is_harmless,
+    not_numbers,
+    other_shape,
+    refuse_infinite,
+    sentences,
+    shortened,
+)
 from finetune.models.request import ModelRequest
-from finetune.models.state_dicts import not_plain_tensors
+from finetune.models.state_dicts import StateDict, raise_if_of_the_machine
 from finetune.models.transformers_families import TransformersFamily
-from finetune.models.transformers_folder import OpenedFolder, first_line, quiet
+from finetune.models.transformers_folder import (
+    CONFIG_ERRORS,
+    OpenedFolder,
+    first_line,
+    quiet,
+    reason_of,
+    unusable_config,
+)
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-_SHOWN = 4
 _GENERIC_LABEL = re.compile(r"LABEL_\d+")
-
-
-@dataclass(frozen=True, slots=True)
-class _Report:
-    """What transformers says of loading; `missing` grows by what is thrown away on purpose."""
-
-    missing: set[str]
-    misshapen: set[str]
-    unexpected: tuple[str, ...]
+# Last components of names that only trained tensors have.
+_TRAINED = frozenset(
+    {
+        "weight",
+        "bias",
+        "gamma",
+        "beta",
+        "q_bias",
+        "v_bias",
+        "running_mean",
+        "running_var",
+        "relative_position_bias_table",
+        "cls_token",
+        "distillation_token",
+        "position_embeddings",
+    }
+)
+# Masks and numbers of positions, of which there may be more than weights.
+_SPARE_ELEMENTS = 64 * 2**20
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,24 +87,59 @@ def load_network(request: ModelRequest, opened: OpenedFolder) -> Loaded:
     Raises:
         UserError: the weights are missing or damaged, or belong to another network.
     """
-    theirs = labels_of(opened)
-    head = SourceHead(int(opened.config.num_labels), theirs, _multi_label(opened))
-    _describe_classes(opened, request)
-    family = opened.family
+    config, family = opened.config, opened.family
+    config.dtype = torch.float32
+    if request.spec.dropout is not None and family.dropout is not None:
+        setattr(config, family.dropout, request.spec.dropout)
     if request.pretrained:
-        network, report = _from_folder(request, opened)
-        _refuse_misfit(network, opened, report)
-        has_head = f"{family.anatomy.classifier}.weight" not in report.missing
-        rows = rows_to_keep(head if has_head else None, request)
-        _keep_rows(network, family, report, rows)
-        weights = _account(network, opened, report, theirs, kept=rows is not None)
+        network, weights = _pretrained(request, opened)
     else:
+        _describe_classes(config, request)
         network = _random(request, opened)
         weights = LoadedWeights("random", fresh=tuple(network.state_dict()))
     _draw_head(network, family, weights.fresh, request.seed)
     if request.spec.dropout is not None and family.dropout is None:
         set_head_dropout(network, family.anatomy.head.split(), family.anatomy.classifier, request.spec.dropout)
     return Loaded(network, weights)
+
+
+def _pretrained(request: ModelRequest, opened: OpenedFolder) -> tuple[PreTrainedModel, LoadedWeights]:
+    """The network as the folder describes it, then with the head that is asked for."""
+    source, config, family = opened.source, opened.config, opened.family
+    base = family.anatomy.stem.partition(".")[0]
+    named = getattr(config, "transformers_weights", None)
+    files = read_folder_weights(opened.folder, source.place, named, base)
+    theirs = labels_of(opened)
+    head: SourceHead | None = SourceHead(int(config.num_labels), theirs, _multi_label(opened))
+    if not _has_rows_of_its_classes(request, opened, files.tensors):
+        _describe_classes(config, request)
+    _refuse_other_numbers(files, source.place)
+    _refuse_claims(opened, files.tensors)
+    network, report = _from_tensors(request, opened, files.tensors)
+    if report.body_faults:
+        raise _misfit(opened, report)
+    root = family.anatomy.classifier.partition(".")[0]
+    head = replace(head, faults=tuple(report.head_faults)) if head and report.has_any_of(f"{root}.") else None
+    rows = rows_to_keep(head, request)
+    _set_classifier(network, family, rows, len(request.labels))
+    _describe_classes(network.config, request)
+    classifier = f"{family.anatomy.classifier}."
+    fresh = {name for name in report.faults if rows is not None or not name.startswith(classifier)}
+    names = tuple(network.state_dict())
+    if rows is None:
+        fresh.update(name for name in names if name.startswith(classifier))
+    state = network.state_dict()
+    refuse_infinite({name: state[name] for name in names if name not in fresh}, source.words)
+    return network, LoadedWeights(
+        source=source.words if source.path is not None else f"hub ({source.name})",
+        loaded=tuple(name for name in names if name not in fresh),
+        fresh=tuple(name for name in names if name in fresh),
+        unused=report.unused,
+        labels=theirs,
+        kept_head=rows is not None,
+        initialized=report.initialized((root,)),
+        warnings=(*files.warnings, *partial_head_warning(head, kept=rows is not None)),
+    )
 
 
 def labels_of(opened: OpenedFolder) -> tuple[str, ...] | None:
@@ -89,14 +157,10 @@ def _multi_label(opened: OpenedFolder) -> bool | None:
     return bool(opened.config.problem_type == "multi_label_classification")
 
 
-def _describe_classes(opened: OpenedFolder, request: ModelRequest) -> None:
-    config = opened.config
+def _describe_classes(config: Any, request: ModelRequest) -> None:  # noqa: ANN401 - its fields differ by family
     config.id2label = dict(enumerate(request.labels))
     config.label2id = {label: index for index, label in enumerate(request.labels)}
     config.problem_type = "multi_label_classification" if request.multi_label else "single_label_classification"
-    config.dtype = torch.float32
-    if request.spec.dropout is not None and opened.family.dropout is not None:
-        setattr(config, opened.family.dropout, request.spec.dropout)
 
 
 def _class_of(opened: OpenedFolder) -> type[PreTrainedModel]:
@@ -112,81 +176,132 @@ def _random(request: ModelRequest, opened: OpenedFolder) -> PreTrainedModel:
     try:
         with quiet(), seeded(request.seed, "network"):
             return _class_of(opened)(opened.config)
-    except (ValueError, RuntimeError, TypeError, LookupError) as error:
+    except CONFIG_ERRORS as error:
+        raise_if_of_the_machine(error)
+        raise unusable_config(opened.source, reason_of(error)) from error
+
+
+def _has_rows_of_its_classes(request: ModelRequest, opened: OpenedFolder, tensors: StateDict) -> bool:
+    """Whether the weights hold a classifier, with as many rows as the configuration has classes.
+
+    Raises:
+        UserError: it has another number of rows, and is not thrown away anyway.
+    """
+    name = f"{opened.family.anatomy.classifier}.weight"
+    weight, classes = tensors.get(name), int(opened.config.num_labels)
+    if weight is None or weight.dim() == 0:
+        return False
+    if len(weight) != classes and request.spec.reinitialize_top_layer != "true":
         raise UserError(
-            f"config.json in the {opened.source.place} describes no network: {first_line(error)}."
-        ) from error
+            f"config.json in the {opened.source.place} names {classes} classes, but {name} has {len(weight)} rows:"
+            " correct id2label and num_labels, or set reinitialize_top_layer=true for a new top layer."
+        )
+    return len(weight) == classes
 
 
-def _from_folder(request: ModelRequest, opened: OpenedFolder) -> tuple[PreTrainedModel, _Report]:
-    from safetensors import SafetensorError
+def _refuse_other_numbers(files: FolderWeights, place: str) -> None:
+    """Refuse tensors whose values would be taken for others, such as integers of quantized weights."""
+    reasons = {name: not_numbers(tensor, floating=True) for name, tensor in files.tensors.items()}
+    wrong = {name: reason for name, reason in reasons.items() if reason is not None and not is_harmless(name)}
+    if wrong:
+        raise UserError(
+            f"The weights in the {place} cannot be loaded: {shortened(sentences(wrong))}. Give weights in float32,"
+            " float16 or bfloat16."
+        )
 
+
+def _refuse_claims(opened: OpenedFolder, tensors: StateDict) -> None:
+    """Refuse a configuration that describes a larger network than the weights fill, before its memory is allocated."""
+    try:
+        with quiet(), torch.device("meta"):
+            network = _class_of(opened)(opened.config)
+    except CONFIG_ERRORS as error:
+        raise unusable_config(opened.source, reason_of(error)) from error
+    classifier = f"{opened.family.anatomy.classifier}."
+    parts = [*network.named_parameters(), *network.named_buffers()]
+    claimed = sum(part.numel() for name, part in parts if not name.startswith(classifier))
+    held = sum(tensor.numel() for tensor in tensors.values())
+    if claimed > 2 * held + _SPARE_ELEMENTS:
+        raise UserError(
+            f"config.json in the {opened.source.place} describes a network of {claimed} numbers, but the weights hold"
+            f" {held}: they do not belong together. Give weights and config.json as save_pretrained() wrote them"
+            " together."
+        )
+
+
+def _from_tensors(
+    request: ModelRequest, opened: OpenedFolder, tensors: StateDict
+) -> tuple[PreTrainedModel, LoadingReport]:
+    """Load the network as transformers does, with its own account of what was loaded."""
     builder: Any = _class_of(opened)
     try:
         with quiet(), seeded(request.seed, "network"):
-            network, report = builder.from_pretrained(
-                opened.folder,
+            network, info = builder.from_pretrained(
+                None,
                 config=opened.config,
+                state_dict=tensors,
                 dtype=torch.float32,
+                # Other shapes are judged below, with all other faults.
                 ignore_mismatched_sizes=True,
                 output_loading_info=True,
                 local_files_only=True,
                 trust_remote_code=False,
             )
-    except UnpicklingError as error:
-        raise not_plain_tensors(f"The file of weights in the {opened.source.place}", error) from error
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+    except CONFIG_ERRORS as error:
+        raise_if_of_the_machine(error)
         raise UserError(f"The weights in the {opened.source.place} cannot be loaded: {first_line(error)}.") from error
-    misshapen = (entry if isinstance(entry, str) else entry[0] for entry in report["mismatched_keys"])
-    return network, _Report(set(report["missing_keys"]), set(misshapen), tuple(sorted(report["unexpected_keys"])))
+    faults = dict.fromkeys(info["missing_keys"], MISSING)
+    faults |= {name: other_shape(given, expected) for name, given, expected in info["mismatched_keys"]}
+    unused = tuple(sorted(info["unexpected_keys"]))
+    groups = layer_groups(network, opened.family.anatomy)
+    root = opened.family.anatomy.classifier.partition(".")[0]
+    foreign = [name for name in unused if name.startswith(f"{root}.") or _is_trained_part(name, opened.family)]
+    report = LoadingReport(
+        expected=tuple(network.state_dict()),
+        faults=faults,
+        foreign=dict.fromkeys(foreign, "has no place"),
+        unused=unused,
+        head=(*groups[-1].parameters, f"{root}."),
+    )
+    return network, report
 
 
-def _refuse_misfit(network: nn.Module, opened: OpenedFolder, report: _Report) -> None:
-    """Refuse weights that do not cover everything but the head, or that have more layers than the configuration."""
-    head = set(layer_groups(network, opened.family.anatomy)[-1].parameters)
-    wrong = [f"{name} is missing" for name in sorted(report.missing - head)]
-    wrong += [f"{name} has another shape" for name in sorted(report.misshapen - head)]
-    wrong += [f"{name} has no place" for name in report.unexpected if _is_layer(name, opened.family)]
-    if wrong:
-        total = len(network.state_dict())
-        raise UserError(
-            f"The weights in the {opened.source.place} belong to another network than its config.json describes:"
-            f" {total - len(report.missing | report.misshapen)} of {total} tensors match;"
-            f" {'; '.join(wrong[:_SHOWN])}. Give weights and config.json as save_pretrained() wrote them together."
-        )
+def _is_trained_part(name: str, family: TransformersFamily) -> bool:
+    """Whether a tensor without a place is a trained one of the layers before the head."""
+    anatomy = family.anatomy
+    containers = [part.container for part in anatomy.body if isinstance(part, Children)]
+    paths = [*containers, *f"{anatomy.stem} {anatomy.with_first} {anatomy.with_last}".replace("?", "").split()]
+    parts = {".".join(path.split(".")[:2]) for path in paths}
+    own = (*(f"{part}." for part in parts), *(f"{part.partition('.')[2]}." for part in parts))
+    return name.startswith(own) and name.rpartition(".")[2] in _TRAINED and not is_harmless(name)
 
 
-def _is_layer(name: str, family: TransformersFamily) -> bool:
-    """Whether a tensor belongs to the body; older files also hold masks there, which are no weights."""
-    containers = [part.container.partition(".")[2] for part in family.anatomy.body if isinstance(part, Children)]
-    return any(re.search(rf"(^|\.){re.escape(container)}\.\d+\..*weight$", name) for container in containers)
+def _misfit(opened: OpenedFolder, report: LoadingReport) -> UserError:
+    return UserError(
+        f"The weights in the {opened.source.place} belong to another network than its config.json describes:"
+        f" {len(report.loaded)} of {len(report.expected)} tensors match; {shortened(report.body_faults)}. Give weights"
+        " and config.json as save_pretrained() wrote them together."
+    )
 
 
-def _keep_rows(network: nn.Module, family: TransformersFamily, report: _Report, rows: tuple[int, ...] | None) -> None:
+def _set_classifier(
+    network: Any,  # noqa: ANN401 - transformers types its attributes as tensors or modules
+    family: TransformersFamily,
+    rows: tuple[int, ...] | None,
+    classes: int,
+) -> None:
+    """Keep `rows` of the last layer, in their order, or replace it by one for `classes`."""
     path = family.anatomy.classifier
     last = linear_at(network, path)
     if rows is None:
-        report.missing.update(f"{path}.{name}" for name, _ in last.named_parameters())
-        return
-    with torch.no_grad():
-        for parameter in last.parameters():
-            parameter.copy_(parameter[list(rows)].clone())
-
-
-def _account(
-    network: nn.Module, opened: OpenedFolder, report: _Report, labels: tuple[str, ...] | None, *, kept: bool
-) -> LoadedWeights:
-    source = opened.source
-    fresh = report.missing | report.misshapen
-    names = tuple(network.state_dict())
-    return LoadedWeights(
-        source=source.words if source.path is not None else f"hub ({source.name})",
-        loaded=tuple(name for name in names if name not in fresh),
-        fresh=tuple(name for name in names if name in fresh),
-        unused=report.unexpected,
-        labels=labels,
-        kept_head=kept,
-    )
+        # Its values are drawn with those of all that is fresh in the head.
+        new = nn.Linear(last.in_features, classes, bias=last.bias is not None, device="meta")
+        network.set_submodule(path, new.to_empty(device="cpu"))
+    else:
+        with torch.no_grad():
+            for parameter in last.parameters():
+                parameter.copy_(parameter[list(rows)].clone())
+    network.num_labels = classes
 
 
 def _draw_head(network: nn.Module, family: TransformersFamily, fresh: Sequence[str], seed: int) -> None:
