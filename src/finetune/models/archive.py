@@ -16,7 +16,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO, cast
 
 from finetune.errors import PlatformError, UserError
-from finetune.models.file_types import COMPRESSED_OR_TAR, WEIGHTS, file_type, wrong_content
+from finetune.models.file_types import ARCHIVES, WEIGHTS, file_type, wrong_content
 
 MAX_MEMBERS = 10_000
 MAX_BYTES = 64 * 2**30
@@ -35,7 +35,7 @@ _ERRNOS_OF_NAMES = frozenset(
 def is_archive(path: Path) -> bool:
     """Whether a file is an archive: by its content, else by its name, so that a damaged one is named as such."""
     kind = file_type(path)
-    return kind in COMPRESSED_OR_TAR or (kind not in WEIGHTS and path.name.endswith(ARCHIVE_SUFFIXES))
+    return kind in ARCHIVES or (kind not in WEIGHTS and path.name.endswith(ARCHIVE_SUFFIXES))
 
 
 def unpack(archive: Path, scratch: Path) -> Path:

@@ -20,7 +20,8 @@ FileType = Literal[
     "HTML or XML page",
     "unknown",
 ]
-COMPRESSED_OR_TAR: frozenset[FileType] = frozenset({"gzip", "bzip2", "xz", "tar"})
+# The last two are named, but not read.
+ARCHIVES: frozenset[FileType] = frozenset({"gzip", "bzip2", "xz", "tar", "ZIP", "Zstandard"})
 WEIGHTS: frozenset[FileType] = frozenset({"safetensors", "torch"})
 
 _HEAD_BYTES = 512

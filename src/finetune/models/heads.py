@@ -56,6 +56,19 @@ def seeded(seed: int, purpose: str) -> Iterator[None]:
         yield
 
 
+def refuse_other_count(labels: tuple[str, ...] | None, rows: int, place: str) -> None:
+    """Refuse an artifact whose list of classes is not that of its head.
+
+    Raises:
+        UserError: with both numbers.
+    """
+    if labels is not None and len(labels) != rows:
+        raise UserError(
+            f"artifact.json in the {place} names {len(labels)} classes, but the classifier has {rows} rows: give the"
+            " model.tar.gz of an earlier job as it is."
+        )
+
+
 def rows_to_keep(head: SourceHead | None, request: ModelRequest) -> tuple[int, ...] | None:
     """Say which rows of the source's head become ours, in our order of labels; None: the head is new.
 

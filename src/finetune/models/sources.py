@@ -77,7 +77,7 @@ def identify(folder: Path, place: str, depth: int = 0) -> Source | None:
     """
     if (folder / ARTIFACT_FILE).is_file():
         return _artifact(folder, place)
-    if (folder / CONFIG_FILE).is_file():
+    if (folder / CONFIG_FILE).is_file() and (depth == 0 or _is_of_a_model(folder / CONFIG_FILE, place)):
         return Source("transformers folder", place, folder)
     entries = [path for path in sorted(folder.iterdir()) if not path.name.startswith(".")]
     states = [path for path in entries if path.is_file() and _is_state_dict(path)]
@@ -89,6 +89,11 @@ def identify(folder: Path, place: str, depth: int = 0) -> Source | None:
     if states:
         return Source("state dict", place, states[0])
     return _in_one_folder(entries, place, depth) if depth < _DEEPEST else None
+
+
+def _is_of_a_model(config: Path, place: str) -> bool:
+    """Whether a config.json is a model's; sentence-transformers writes one for its pooling, too."""
+    return not {"model_type", "architecture"}.isdisjoint(read_json(config, place))
 
 
 def _is_state_dict(path: Path) -> bool:

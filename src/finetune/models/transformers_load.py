@@ -18,6 +18,7 @@ from finetune.models.heads import (
     SourceHead,
     linear_at,
     partial_head_warning,
+    refuse_other_count,
     rows_to_keep,
     seeded,
     set_head_dropout,
@@ -196,6 +197,8 @@ def _has_rows_of_its_classes(request: ModelRequest, opened: OpenedFolder, tensor
             f"config.json in the {opened.source.place} names {classes} classes, but {name} has {len(weight)} rows:"
             " correct id2label and num_labels, or set reinitialize_top_layer=true for a new top layer."
         )
+    if len(weight) == classes:
+        refuse_other_count(opened.source.labels, classes, opened.source.place)
     return len(weight) == classes
 
 

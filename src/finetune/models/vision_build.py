@@ -17,7 +17,15 @@ from finetune.models.anatomy import Anatomy
 from finetune.models.backbone import ImageInput, LoadedWeights
 from finetune.models.fitting import compare, load_fitting, misfit, recognise
 from finetune.models.foreign_folders import refuse_foreign_tensors
-from finetune.models.heads import SourceHead, linear_at, partial_head_warning, rows_to_keep, seeded, set_head_dropout
+from finetune.models.heads import (
+    SourceHead,
+    linear_at,
+    partial_head_warning,
+    refuse_other_count,
+    rows_to_keep,
+    seeded,
+    set_head_dropout,
+)
 from finetune.models.loading_report import LoadingReport, refuse_infinite
 from finetune.models.preprocessing import earlier_input, torchvision_input, with_size
 from finetune.models.request import ModelRequest
@@ -167,6 +175,8 @@ def _source_head(origin: _Origin, state: StateDict, anatomy: Anatomy, report: Lo
         return None
     labels = labels_of_name(origin.name, origin.source)
     classes = 0 if weight is None or weight.dim() == 0 else len(weight)
+    if not faults:
+        refuse_other_count(origin.source.labels, classes, origin.source.place)
     return SourceHead(classes, labels if labels and len(labels) == classes else None, origin.source.multi_label, faults)
 
 
@@ -217,8 +227,11 @@ def _at_size_of(network: nn.Module, state: StateDict) -> StateDict:
     size, patch = getattr(network, "image_size", None), getattr(network, "patch_size", None)
     if positions is None or not isinstance(size, int) or not isinstance(patch, int):
         return state
-    side = round((positions.shape[1] - 1) ** 0.5) if positions.dim() == 3 else 0
-    if side * side + 1 != positions.shape[1]:
+    # Whatever else its shape or type may be is judged with all other tensors.
+    if positions.dim() != 3 or len(positions) != 1 or not positions.is_floating_point():
         return state
-    interpolated: StateDict = interpolate_embeddings(size, patch, dict(state))
+    side = round((positions.shape[1] - 1) ** 0.5)
+    if positions.shape[1] < 2 or side * side + 1 != positions.shape[1]:
+        return state
+    interpolated: StateDict = interpolate_embeddings(size, patch, {**state, _POSITIONS: positions.float()})
     return interpolated

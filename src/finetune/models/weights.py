@@ -55,7 +55,8 @@ def _in_channel(channel: Path, scratch: Path) -> Source:
     refuse_links_to_outside(channel, place)
     source = identify(channel, place)
     entries = [path for path in sorted(channel.iterdir()) if not path.name.startswith(".")]
-    archives = [path for path in entries if path.is_file() and is_archive(path)]
+    files = [path for path in entries if path.is_file() and (source is None or path != source.path)]
+    archives = [path for path in files if is_archive(path)]
     if source is not None and source.kind == "state dict" and source.path is not None and archives:
         raise UserError(
             f"The {place} holds weights ({source.path.name}) and an archive ({archives[0].name}): leave the one to"
