@@ -6,6 +6,7 @@ import gzip
 import io
 import tarfile
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
@@ -118,4 +119,102 @@ def test_a_scratch_that_cannot_be_made(tmp_path: Path) -> None:
     path = write(tmp_path / "model.tar.gz", member("a"))
     (tmp_path / "scratch").write_text("a file")
     with pytest.raises(PlatformError, match=r"model\.tar\.gz cannot be unpacked into"):
+        unpack(path, tmp_path / "scratch")
+
+
+@pytest.mark.parametrize("key", ["path", "comment"])
+@pytest.mark.parametrize("mode", ["w:gz", "w:bz2", "w"])
+def test_a_header_that_claims_much_memory_is_refused_before_it_is_read(
+    mode: Literal["w:gz", "w:bz2", "w"], key: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "model.tar.gz"
+    info = member("a")
+    info.pax_headers = {key: "x" * (archive.MAX_HEADER_BYTES + 1)}
+    with tarfile.open(path, mode, format=tarfile.PAX_FORMAT) as opened:
+        opened.addfile(info)
+    with pytest.raises(UserError, match=r"model\.tar\.gz claims a header of \d+ bytes"):
+        unpack(path, tmp_path / "scratch")
+
+
+def test_a_header_that_claims_gigabytes_is_refused_unread(tmp_path: Path) -> None:
+    path = tmp_path / "model.tar.gz"
+    with gzip.open(path, "wb") as opened:
+        opened.write(member("huge", size=3 * 2**30, type=tarfile.XHDTYPE).tobuf())
+    with pytest.raises(UserError, match="claims a header of 3221225472 bytes"):
+        unpack(path, tmp_path / "scratch")
+
+
+def test_headers_of_many_members_are_bounded_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(archive, "MAX_HEADER_BYTES_IN_ALL", 100_000)
+    path = tmp_path / "model.tar.gz"
+    with tarfile.open(path, "w:gz", format=tarfile.PAX_FORMAT) as opened:
+        for number in range(20):
+            info = member(f"file{number}")
+            info.pax_headers = {"comment": "x" * 9_000}
+            opened.addfile(info)
+    with pytest.raises(UserError, match="are left of the 100000 allowed for all headers"):
+        unpack(path, tmp_path / "scratch")
+
+
+def test_an_endless_map_of_a_sparse_file_is_refused(tmp_path: Path) -> None:
+    info = member("sparse", size=2**24)
+    info.pax_headers = {
+        "GNU.sparse.major": "1",
+        "GNU.sparse.minor": "0",
+        "GNU.sparse.name": "sparse",
+        "GNU.sparse.realsize": "9",
+    }
+    path = tmp_path / "model.tar.gz"
+    with tarfile.open(path, "w:gz", format=tarfile.PAX_FORMAT) as opened:
+        opened.addfile(info, io.BytesIO(b"99999999\n" + b"1\n" * 2**23))
+    with pytest.raises(UserError, match="claims a header of"):
+        unpack(path, tmp_path / "scratch")
+
+
+@pytest.mark.parametrize("name", ["a\0b", "\0"])
+def test_a_name_with_a_null_byte_is_refused_by_name(name: str, tmp_path: Path) -> None:
+    info = member("placeholder", size=1)
+    info.pax_headers = {"path": name}
+    path = tmp_path / "model.tar.gz"
+    with tarfile.open(path, "w:gz", format=tarfile.PAX_FORMAT) as opened:
+        opened.addfile(info, io.BytesIO(b"x"))
+    with pytest.raises(UserError, match=r"whose name is no name of a file: '.*\\x00"):
+        unpack(path, tmp_path / "scratch")
+
+
+@pytest.mark.parametrize(
+    ("names", "reason"),
+    [
+        (("a", "a/b"), "'a/b': (File exists|Not a directory)"),
+        (("a/b", "a"), "'a': Is a directory"),
+        (("x" * 300,), "'x{100}': File name too long"),
+        (("/".join(["deep" * 50] * 30),), "File name too long"),
+    ],
+)
+def test_names_that_cannot_be_written_are_the_archives_fault(
+    names: tuple[str, ...], reason: str, tmp_path: Path
+) -> None:
+    path = write(tmp_path / "model.tar.gz", *(member(name, size=1) for name in names))
+    with pytest.raises(UserError, match=rf"cannot be written under its name, .*{reason}"):
+        unpack(path, tmp_path / "scratch")
+
+
+def test_a_file_without_a_name_is_refused(tmp_path: Path) -> None:
+    path = write(tmp_path / "model.tar.gz", member(".", size=1))
+    with pytest.raises(UserError, match=r"whose name is no name of a file: '\.'"):
+        unpack(path, tmp_path / "scratch")
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n", "is a Git LFS pointer"),
+        (b"<?xml version='1.0'?><Error>AccessDenied</Error>", "is an HTML or XML page"),
+        (b"\x28\xb5\x2f\xfd" + bytes(99), "is a Zstandard archive"),
+    ],
+)
+def test_archives_that_are_something_else_are_named(content: bytes, reason: str, tmp_path: Path) -> None:
+    path = tmp_path / "model.tar.gz"
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=rf"model\.tar\.gz {reason}"):
         unpack(path, tmp_path / "scratch")
