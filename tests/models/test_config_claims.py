@@ -115,6 +115,7 @@ def test_a_larger_network_than_the_weights_fill_is_refused_before_it_takes_memor
     assert "numbers, but the weights hold" in refusal(bert)
 
 
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script.*:DeprecationWarning")
 def test_positions_without_weights_are_refused_before_they_take_memory(tmp_path: Path) -> None:
     folder = write_folder(tmp_path / "deberta", "deberta-v2", labels=CLASSES)
     change(folder, max_position_embeddings=10**11)
@@ -131,13 +132,12 @@ def test_switches_that_change_no_answer_are_no_fault(bert: Path) -> None:
     assert (logits() - whole).abs().max() < 1e-6
 
 
-@pytest.mark.parametrize("file", ["config.json", "artifact.json", "tokenizer_config.json"])
+@pytest.mark.parametrize("file", ["config.json", "artifact.json"])
 @pytest.mark.parametrize("opening", ["[", '{"a":'])
 def test_deeply_nested_files_are_refused_by_name(opening: str, file: str, bert: Path) -> None:
     (bert / file).write_text('{"deep": ' + opening * 100_000)
     message = refusal(bert)
-    assert file in message or "tokenizer" in message
-    assert "cannot be" in message
+    assert message.startswith(f"{file} in the model channel cannot be read: it is nested too deeply")
 
 
 @pytest.mark.parametrize("file", ["config.json", "artifact.json"])

@@ -93,7 +93,7 @@ def test_shards_with_an_index_are_the_same_weights(bert: Path) -> None:
 
 def test_shards_of_torch_under_any_name_are_the_same_weights(bert: Path) -> None:
     whole = logits_of(load_text(bert))
-    state = load_file(bert / WEIGHTS)
+    state = {name: tensor.clone() for name, tensor in load_file(bert / WEIGHTS).items()}
     (bert / WEIGHTS).unlink()
     torch.save(state, bert / "first.part")
     index = {"weight_map": dict.fromkeys(state, "first.part")}
@@ -142,7 +142,8 @@ def test_a_tensor_in_two_shards_is_refused(bert: Path) -> None:
     second = bert / "model-00002-of-00002.safetensors"
     first = load_file(bert / "model-00001-of-00002.safetensors")
     name = min(first)
-    save_file({**load_file(second), name: first[name] + 1}, second)
+    content = {key: tensor.clone() for key, tensor in load_file(second).items()}
+    save_file({**content, name: first[name] + 1}, second)
     assert f"{name} is in two shards" in refusal(bert)
 
 
@@ -266,7 +267,7 @@ def test_a_file_of_torch_beside_safetensors_is_not_read(bert: Path) -> None:
 
 def test_weights_under_the_name_of_the_other_type_are_read(bert: Path) -> None:
     whole = logits_of(load_text(bert))
-    state = load_file(bert / WEIGHTS)
+    state = {name: tensor.clone() for name, tensor in load_file(bert / WEIGHTS).items()}
     torch.save(state, bert / WEIGHTS)
     assert torch.equal(logits_of(load_text(bert)), whole)
     save_file(state, bert / "pytorch_model.bin")

@@ -6,8 +6,10 @@ from collections.abc import Callable
 
 from finetune.errors import UserError, did_you_mean
 from finetune.models.backbone import Backbone
+from finetune.models.foreign_folders import refuse_foreign_tensors
 from finetune.models.request import ModelRequest
 from finetune.models.sources import Source
+from finetune.models.state_dicts import read_state_file
 from finetune.models.transformers_build import build_transformers
 from finetune.models.vision_build import build_vision
 from finetune.models.vision_families import vision_names
@@ -72,6 +74,8 @@ def builder_for(request: ModelRequest, source: Source) -> Builder:
             " or give the weights of that network."
         )
     if builder is build_vision and request.task != "image-classification":
+        if source.kind == "state dict" and source.path is not None:
+            refuse_foreign_tensors(read_state_file(source.path).tensors, source.path, source.place)
         raise UserError(_wrong_task(f"The {source.place} holds a network for image-classification", request.task))
     return builder
 
