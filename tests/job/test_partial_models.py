@@ -1,0 +1,100 @@
+"""Jobs on models that are there only in part: refused by name with exit code 1, never evaluated with random weights."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from safetensors.torch import load_file, save_file
+from torchvision.models import get_model
+
+from coloured_pictures import COLOURS
+from models.tiny_transformers import WORDS, write_folder
+from whole_jobs import finished, train_here
+
+EVALUATE = {"strategy": "evaluate"}
+NAME = "mobilenet_v3_small"
+WEIGHTS = "model.safetensors"
+
+
+@pytest.fixture
+def texts(tmp_path: Path) -> Path:
+    folder = tmp_path / "texts"
+    folder.mkdir()
+    halves = {"neg": WORDS[4:9], "pos": WORDS[9:14]}
+    rows = [f"{label},{word} {other}" for label, words in halves.items() for word in words for other in WORDS[4:7]]
+    (folder / "rows.csv").write_text("\n".join(["label,text", *rows]) + "\n")
+    return folder
+
+
+@pytest.fixture
+def bert(tmp_path: Path) -> Path:
+    return write_folder(tmp_path / "bert", "bert", labels=("neg", "pos"))
+
+
+def refusal(place: Path, channels: dict[str, Path], hyperparameters: dict[str, str]) -> str:
+    job = train_here(place, channels, hyperparameters)
+    assert job.exit_code == 1, job.log
+    assert len(job.failure) <= 1024
+    assert "Traceback" not in job.failure
+    return job.failure
+
+
+@pytest.mark.parametrize(
+    ("missing", "cause"),
+    [
+        ("classifier.bias", "have it only in part: classifier.bias is missing"),
+        ("bert.pooler.dense.weight", "have it only in part: bert.pooler.dense.weight is missing"),
+        ("bert.embeddings.LayerNorm.weight", "bert.embeddings.LayerNorm.weight is missing"),
+    ],
+)
+def test_a_network_for_texts_without_a_tensor_is_not_evaluated(
+    missing: str, cause: str, tmp_path: Path, bert: Path, texts: Path
+) -> None:
+    state = {name: tensor.clone() for name, tensor in load_file(bert / WEIGHTS).items() if name != missing}
+    save_file(state, bert / WEIGHTS, metadata={"format": "pt"})
+    assert cause in refusal(tmp_path / "job", {"test": texts, "model": bert}, EVALUATE)
+
+
+def test_a_configuration_with_other_classes_than_the_head_is_not_evaluated(
+    tmp_path: Path, bert: Path, texts: Path
+) -> None:
+    three = write_folder(tmp_path / "three", "bert", labels=("a", "b", "c"))
+    shutil.copyfile(three / WEIGHTS, bert / WEIGHTS)
+    cause = refusal(tmp_path / "job", {"test": texts, "model": bert}, EVALUATE)
+    assert "config.json in the model channel names 2 classes, but classifier.weight has 3 rows" in cause
+
+
+def test_a_network_for_images_without_the_bias_of_its_head_is_not_evaluated(tmp_path: Path, unseen: Path) -> None:
+    (tmp_path / "model").mkdir()
+    state = get_model(NAME, weights=None, num_classes=len(COLOURS)).state_dict()
+    del state["classifier.3.bias"]
+    save_file(state, tmp_path / "model" / f"{NAME}.safetensors")
+    cause = refusal(tmp_path / "job", {"test": unseen, "model": tmp_path / "model"}, EVALUATE)
+    assert "have it only in part: classifier.3.bias is missing" in cause
+
+
+def test_a_new_head_on_a_new_pooler_is_named_in_plan_and_log(tmp_path: Path, bert: Path, texts: Path) -> None:
+    state = {name: tensor.clone() for name, tensor in load_file(bert / WEIGHTS).items() if "pooler" not in name}
+    save_file(state, bert / WEIGHTS, metadata={"format": "pt"})
+    hyperparameters = {"epochs": "1", "strategy": "feature_extraction"}
+    job = finished(train_here(tmp_path / "job", {"train": texts, "model": bert}, hyperparameters))
+    named = "bert.pooler.dense.bias, bert.pooler.dense.weight"
+    assert f"new head, newly initialized: {named}" in job.log
+    assert f"WARNING: Newly initialized besides the classifier, because the weights lack them: {named}" in job.log
+    assert "WARNING: The weights have their top layer only in part, so it is replaced by a new one" in job.log
+
+
+@pytest.mark.parametrize("absolute", [True, False])
+def test_an_index_does_not_read_files_outside_the_channel(
+    absolute: bool, tmp_path: Path, bert: Path, texts: Path
+) -> None:
+    outside = tmp_path / "outside.safetensors"
+    state = {name: tensor.clone() for name, tensor in load_file(bert / WEIGHTS).items()}
+    (bert / WEIGHTS).rename(outside)
+    name = str(outside) if absolute else "../outside.safetensors"
+    (bert / f"{WEIGHTS}.index.json").write_text(json.dumps({"metadata": {}, "weight_map": dict.fromkeys(state, name)}))
+    cause = refusal(tmp_path / "job", {"test": texts, "model": bert}, EVALUATE)
+    assert f"{WEIGHTS}.index.json in the model channel names a file outside its folder: '{name[:80]}'" in cause
