@@ -9,6 +9,7 @@ import pytest
 from finetune.job import watching
 from finetune.job.watching import Watched
 from finetune.observe.rules.finding import Finding, Rules
+from finetune.observe.rules.setup import Setup
 from finetune.observe.timing import Step
 from finetune.training.state import Row
 from training.lesson import Lesson, request
@@ -17,7 +18,7 @@ from training.lesson import Lesson, request
 def observed(epochs: int, slow: range) -> list[list[dict[str, object]]]:
     """Findings by epoch and in the end: steps take a second, and some every tenth time a minute."""
     lesson = Lesson(request(epochs=str(epochs)))
-    lesson.rules.watched = Watched(100, 0, {}, False)
+    lesson.rules.watched = Watched(100, 0)
     rows: list[Row] = []
     told: list[list[dict[str, object]]] = []
     for epoch in range(epochs):
@@ -48,7 +49,7 @@ def test_the_last_epochs_are_looked_at_in_the_end() -> None:
 def test_looks_are_rarer_the_more_there_is_to_look_at(monkeypatch: pytest.MonkeyPatch) -> None:
     looks: list[int] = []
 
-    def counted(steps: object, rules: Rules, step: int) -> list[Finding]:
+    def counted(steps: object, rules: Rules, step: int, setup: Setup) -> list[Finding]:
         looks.append(step)
         return []
 

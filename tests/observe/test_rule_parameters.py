@@ -13,6 +13,7 @@ from torch.nn import functional
 from finetune.observe.rules.curves import Course, judge_balance, judge_classes, judge_curves
 from finetune.observe.rules.finding import Finding, Rules
 from finetune.observe.rules.machine import Sample, judge_machine, judge_steps
+from finetune.observe.rules.setup import Setup
 from finetune.observe.rules.tensors import TensorWatch
 from finetune.observe.timing import Step
 from finetune.spec.rules import DEFAULTS, REFUSED, rules_of
@@ -69,11 +70,11 @@ def training(
 
 
 def imbalance(rules: Rules) -> list[Finding]:
-    return judge_balance({"a": 1000, "b": 50}, rules, weighed=False)
+    return judge_balance({"a": 1000, "b": 50}, rules, Setup())
 
 
 def mistaken(rules: Rules) -> list[Finding]:
-    return judge_classes({"a": 0.9, "b": 0.1}, {"a": 1000, "b": 200}, rules, weighed=False)
+    return judge_classes({"a": 0.9, "b": 0.1}, {"a": 1000, "b": 200}, rules, Setup())
 
 
 FLAT = course([2.0] * 5, [2.0] * 5, [0.2] * 5)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from finetune.observe.rules.curves import Course, judge_balance, judge_classes, judge_curves
+from finetune.observe.rules.setup import Setup
 from finetune.spec.rules import DEFAULTS
 
 
@@ -68,25 +69,27 @@ def test_epochs_that_bring_nothing_are_told() -> None:
         ({"a": 1000, "b": 50}, False, True),
         ({"a": 1000, "b": 50}, True, False),
         ({"a": 1000, "b": 200}, False, False),
-        ({"a": 100, "b": 1}, False, False),
+        ({"a": 32, "b": 1}, False, True),
+        ({"a": 5, "b": 0}, False, True),
+        ({"a": 10, "b": 1}, False, False),
     ],
 )
 def test_classes_that_are_too_unequal_are_told(counts: dict[str, int], weighed: bool, told: bool) -> None:
-    assert bool(judge_balance(counts, DEFAULTS, weighed=weighed)) == told
+    assert bool(judge_balance(counts, DEFAULTS, Setup(weighs_classes=weighed))) == told
 
 
 def test_a_rare_class_that_is_mostly_mistaken_is_told() -> None:
-    (found,) = judge_classes({"a": 0.9, "b": 0.1}, {"a": 1000, "b": 200}, DEFAULTS, weighed=False)
+    (found,) = judge_classes({"a": 0.9, "b": 0.1}, {"a": 1000, "b": 200}, DEFAULTS, Setup())
     assert "90% of 'b'" in found.seen
-    assert found.advice == "set class_weights=balanced."
-    assert judge_classes({"a": 0.9, "b": 0.6}, {"a": 1000, "b": 200}, DEFAULTS, weighed=False) == []
+    assert found.advice == "set class_weights=balanced, or add records of the rare classes."
+    assert judge_classes({"a": 0.9, "b": 0.6}, {"a": 1000, "b": 200}, DEFAULTS, Setup()) == []
 
 
 def test_what_is_done_already_is_not_advised() -> None:
-    (found,) = judge_classes({"a": 0.9, "b": 0.1}, {"a": 1000, "b": 200}, DEFAULTS, weighed=True)
-    assert found.advice.startswith("give it more records")
+    (found,) = judge_classes({"a": 0.9, "b": 0.1}, {"a": 1000, "b": 200}, DEFAULTS, Setup(weighs_classes=True))
+    assert found.advice == "add records of the rare classes."
 
 
 def test_a_rule_that_was_not_asked_for_is_silent() -> None:
     assert judge_curves(course([2.3] * 9, [2.3] * 9, [0.1] * 9), {}) == []
-    assert judge_balance({"a": 1000, "b": 1}, {}, weighed=False) == []
+    assert judge_balance({"a": 1000, "b": 1}, {}, Setup()) == []

@@ -46,7 +46,7 @@ def test_work_that_goes_up_and_down_is_told() -> None:
     uneven = samples(HEALTHY)
     uneven[::5] = [replace(HEALTHY, gpu=0.0)] * len(uneven[::5])
     (found,) = judge_machine(uneven, DEFAULTS, 1)
-    assert found.advice == "set workers higher."
+    assert found.advice == "choose an instance with more cores."
 
 
 def test_memory_that_grows_is_told() -> None:

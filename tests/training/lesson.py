@@ -83,7 +83,7 @@ class Lesson:
         )
         self.training, self.state = build_training(self.spec, self.backbone, plan, self.feeds, numerics, companions)
         self.recorder = Recorder()
-        stepper, watched = self.training.stepper, Watched(self.training.schedule.steps_per_epoch, 30, {}, False)
+        stepper, watched = self.training.stepper, Watched(self.training.schedule.steps_per_epoch, 30)
         self.rules = RuleObserver(self.recorder, stepper.probe, stepper.timing, rules, watched, self.findings)
 
     def interrupted(self) -> bool:
@@ -95,7 +95,7 @@ class Lesson:
         how = Pass(CPU, self.training.stepper.numerics.context, lambda: False)
         found = predict(self.backbone, feed.source, how, feed.forward)
         assert found is not None
-        return {"validation:loss": found.loss, "validation:accuracy": found.accuracy}
+        return found.validation_row()
 
     def fit(self) -> bool:
         return fit(self.training, self.state, self.rules, NoCheckpoints())

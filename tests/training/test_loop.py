@@ -161,7 +161,7 @@ def test_early_stopping_gives_up_and_restores_the_best_epoch() -> None:
     restore_best(lesson.state)
     found = lesson.evaluate()
     assert found is not None
-    assert found["validation:accuracy"] == best.accuracy == max(r["validation:accuracy"] for r in lesson.recorder.rows)
+    assert found["validation:accuracy"] == best.score == max(r["validation:accuracy"] for r in lesson.recorder.rows)
 
 
 def test_patience_waits_for_accuracy_while_the_best_epoch_follows_the_loss() -> None:

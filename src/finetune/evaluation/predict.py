@@ -15,6 +15,7 @@ from torch.nn import functional
 
 from finetune.data.batches import Batch
 from finetune.data.record import Stopped
+from finetune.evaluation.metrics import micro_f1
 from finetune.models.backbone import Backbone, Outputs
 
 Forward = Callable[[Mapping[str, Tensor]], Outputs]
@@ -44,6 +45,13 @@ class Predictions:
         if self.targets.ndim == 1:
             return float((self.probabilities.argmax(axis=1) == self.targets).mean())
         return float(((self.probabilities > 0.5) == (self.targets > 0.5)).all(axis=1).mean())
+
+    def validation_row(self) -> dict[str, float]:
+        """Metrics of an epoch: `validation:loss`, `validation:accuracy`; of multi-label tasks `validation:micro_f1`."""
+        row = {"validation:loss": self.loss, "validation:accuracy": self.accuracy}
+        if self.targets.ndim == 2:
+            row["validation:micro_f1"] = micro_f1(self.targets > 0.5, self.probabilities > 0.5)
+        return row
 
 
 @dataclass(frozen=True, slots=True)

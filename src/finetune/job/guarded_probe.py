@@ -25,6 +25,11 @@ class GuardedProbe:
         """Whether this step is looked at."""
         return self.inner.looking
 
+    @property
+    def refuted(self) -> frozenset[str]:
+        """Rules that found something before, and nothing in the last look that was read."""
+        return self.inner.refuted
+
     def begin(self, step: int) -> None:
         """A step begins."""
         self._guarded(self.inner.begin, step)

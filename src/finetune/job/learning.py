@@ -15,6 +15,7 @@ from finetune.job.guarded_probe import GuardedProbe
 from finetune.models.backbone import Backbone
 from finetune.observe.rules.activations import OF_ACTIVATIONS
 from finetune.observe.rules.finding import Rules
+from finetune.observe.rules.setup import Setup
 from finetune.observe.rules.tensors import TensorWatch
 from finetune.observe.timing import Timing
 from finetune.spec.job_spec import JobSpec, OptimisationSpec
@@ -44,6 +45,7 @@ class Companions:
     rules: Rules = field(default_factory=dict)
     stream: Stateful = field(default_factory=Nothing)
     findings: Stateful = field(default_factory=Nothing)
+    setup: Setup = field(default_factory=Setup)
 
 
 def build_training(
@@ -70,7 +72,7 @@ def build_training(
         spec.run.seed,
         optimisation.gradient_clip_norm,
         Timing(numerics.device),
-        _probe(backbone, optimizer, source, _visible(companions.rules, spec), scaled=numerics.scaled),
+        _probe(backbone, optimizer, source, companions, spec, scaled=numerics.scaled),
     )
     stopping = EarlyStopping(
         optimisation.early_stopping_patience,
@@ -94,7 +96,7 @@ def build_training(
         weights,
         OptimizerState(optimizer, backbone.module),
         scaler,
-        Totals(numerics.device),
+        Totals(numerics.device, multi_label=source.label_map.multi_label),
         best,
         companions.bad_records,
         account=companions.account,
@@ -105,10 +107,19 @@ def build_training(
     return training, state
 
 
-def _probe(backbone: Backbone, optimizer: Optimizer, source: BatchSource, rules: Rules, *, scaled: bool) -> Probe:
+def _probe(
+    backbone: Backbone,
+    optimizer: Optimizer,
+    source: BatchSource,
+    companions: Companions,
+    spec: JobSpec,
+    *,
+    scaled: bool,
+) -> Probe:
+    rules, classes = _visible(companions.rules, spec), len(source.label_map)
     if not rules:
         return NoProbe()
-    watch = TensorWatch(backbone.module, optimizer, rules, scaled=scaled, classes=len(source.label_map))
+    watch = TensorWatch(backbone.module, optimizer, rules, scaled=scaled, classes=classes, setup=companions.setup)
     return GuardedProbe(watch)
 
 

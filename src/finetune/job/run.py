@@ -40,7 +40,8 @@ from finetune.job.results import (
     write_predictions,
 )
 from finetune.job.resume import keeping, specification_of
-from finetune.job.watching import Findings, findings_about_classes, watch
+from finetune.job.setup import setup_of
+from finetune.job.watching import Findings, findings_about_answers, watch
 from finetune.observe.debugger import debugger
 from finetune.observe.finite import finite
 from finetune.observe.metric_lines import final_line
@@ -114,6 +115,7 @@ def train(job: Prepared, folder: Path | None) -> Trained:
         return Trained(None, True, book.account, findings)
     book.open(anew=job.spec.checkpoint.resume == "never")
 
+    setup = setup_of(job)
     hook = debugger(job.request.files.debug_hook, job.backbone.module)
     looked_at = LookedAt(job.feeds, hook)
     events = EventFile(job.request.files.tensorboard or job.request.paths.tensorboard)
@@ -124,9 +126,7 @@ def train(job: Prepared, folder: Path | None) -> Trained:
         if feed is None:
             return {}
         predictions = job.predict(looked_at.look(feed))
-        if predictions is None:
-            return None
-        return {"validation:loss": predictions.loss, "validation:accuracy": predictions.accuracy}
+        return None if predictions is None else predictions.validation_row()
 
     companions = Companions(
         evaluate,
@@ -136,12 +136,13 @@ def train(job: Prepared, folder: Path | None) -> Trained:
         rules_of(job.spec.observe.rules),
         job.loaders.position(),
         findings,
+        setup,
     )
     training, state = build_training(job.spec, job.backbone, job.plan, looked_at, job.numerics, companions)
     hook.watch(training.stepper.optimizer)
     teller = LogObserver(pace(training.schedule.steps_per_epoch), book, job.loaders, job.spec.run)
     recorder = Recorder(teller, events, hook)
-    observer = watch(job.inputs, job.spec, training, recorder, findings)
+    observer = watch(job, setup, training, recorder, findings)
     start: StartingPoint | None = None
     with optional("The drift of the layers"):
         start = StartingPoint(job.backbone, job.plan.ever_trainable)
@@ -215,8 +216,9 @@ def conclude(job: Prepared, trained: Trained) -> None:
         metrics["decision"] = told
     elif target_of(job.spec.observe) is not None and failure is None:
         logger.warning("Stopped before validation was evaluated: the model has the usual thresholds of 0.5.")
-    with optional("The rule about classes"):
-        trained.findings.take(findings_about_classes(job.inputs, job.spec, metrics))
+    history = state.history.rows if state is not None else []
+    with optional("The rules about the evaluation"):
+        trained.findings.take(findings_about_answers(job, setup_of(job), evaluation.metrics, history))
     metrics["findings"] = trained.findings.found
     if failure is None:
         # The model comes before everything that it does not need.

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,14 +14,23 @@ import torch
 from torch import Tensor
 
 from finetune.job.account import Account
-from finetune.job.inputs import Inputs, class_counts
 from finetune.job.optional import Guard
-from finetune.observe.rules.curves import Course, judge_balance, judge_classes, judge_curves
+from finetune.job.prepare import Prepared
+from finetune.job.setup import guess_of, training_counts
+from finetune.observe.rules.curves import (
+    JUDGED_AGAIN,
+    Course,
+    judge_balance,
+    judge_classes,
+    judge_curves,
+    resolution,
+)
 from finetune.observe.rules.finding import Finding, Rules
 from finetune.observe.rules.machine import Sample, judge_machine, judge_steps
-from finetune.observe.rules.symptoms import symptoms
+from finetune.observe.rules.setup import Setup
+from finetune.observe.rules.symptoms import judge_answers, symptoms
+from finetune.observe.score import score_of
 from finetune.observe.timing import Timing
-from finetune.spec.job_spec import JobSpec
 from finetune.spec.rules import rules_of
 from finetune.strategies.plan import Phase
 from finetune.training.loop import Observer, Training
@@ -29,6 +39,8 @@ from finetune.training.state import Row, TrainingState
 
 logger = logging.getLogger(__name__)
 
+_CLEARLY = 0.25
+"""Share of the way from a guess to perfection from which on training records count as learned."""
 _SAMPLE_STEPS = 10
 _LOOKS = 10
 """Steps are compared again when there are a tenth more."""
@@ -61,6 +73,23 @@ class Findings:
         """Tell what is new of what was found by the clock."""
         self._tell(found, self.account.machine_findings)
 
+    def judge_again(self, rules: Collection[str], holding: Iterable[Finding], reason: str) -> None:
+        """At the end, mark earlier findings of some rules as resolved unless they still hold.
+
+        Args:
+            rules: whose findings are judged again.
+            holding: findings at the end, which replace the earlier ones.
+            reason: why the others no longer hold.
+        """
+        now = {finding.rule: finding for finding in holding}
+        for at, known in enumerate(self.found):
+            rule = str(known["rule"])
+            if rule in now:
+                self.found[at] = now[rule].as_json()
+            elif rule in rules:
+                self.found[at] = known | {"resolved": reason}
+                logger.info("rule %s is resolved: %s", rule, reason)
+
     def _tell(self, found: Iterable[Finding], known: list[dict[str, object]]) -> None:
         for finding in found:
             if all(finding.rule != one["rule"] for one in known):
@@ -89,14 +118,16 @@ class Watched:
     Attributes:
         steps_per_epoch: optimizer steps, 0 where only the stream knows.
         validated: records of validation.
-        counts: training records by class.
-        weighed: whether the loss weighs rare classes more.
+        counts: training records by class; empty where they are unknown.
+        guess: score of the best constant answer on the training records.
+        setup: of the job, for advice that fits it.
     """
 
     steps_per_epoch: int
     validated: int
-    counts: Mapping[str, int]
-    weighed: bool
+    counts: Mapping[str, int] = field(default_factory=dict)
+    guess: float = 0.0
+    setup: Setup = field(default_factory=Setup)
 
 
 @dataclass(slots=True)
@@ -120,7 +151,7 @@ class RuleObserver:
         self.guard(self._begin)
 
     def _begin(self) -> None:
-        self.findings.take(judge_balance(self.watched.counts, self.rules, weighed=self.watched.weighed))
+        self.findings.take(judge_balance(self.watched.counts, self.rules, self.watched.setup))
 
     def epoch_begins(self, state: TrainingState, phase: Phase) -> None:
         """Pass it on."""
@@ -150,11 +181,11 @@ class RuleObserver:
         if course.step >= self._next_look:
             # It takes milliseconds, as short epochs do.
             self._next_look = course.step + course.step // _LOOKS
-            self.findings.take_timed(judge_steps(self.timing.steps, self.rules, course.step))
-        self.findings.take_timed(judge_machine(self._samples, self.rules, course.step))
+            self.findings.take_timed(judge_steps(self.timing.steps, self.rules, course.step, course.setup))
+        self.findings.take_timed(judge_machine(self._samples, self.rules, course.step, course.setup))
 
     def end(self, state: TrainingState) -> None:
-        """Read what still waits, and look at the whole course.
+        """Read what still waits, look at the whole course, and judge findings of the middle again.
 
         After the last checkpoint: a job that goes on from there has not come to its end.
         """
@@ -162,15 +193,29 @@ class RuleObserver:
 
     def _look_at_all(self, state: TrainingState) -> None:
         self.findings.take(self.probe.read())
-        counts = self.watched.counts
-        guess = max(counts.values(), default=0) / max(1, sum(counts.values()))
         course = self._course(state.history.rows, state.progress.step)
-        self.findings.take_timed(judge_steps(self.timing.steps, self.rules, course.step))
-        self.findings.take(symptoms(course, guess) if self.rules else [])
+        self.findings.take_timed(judge_steps(self.timing.steps, self.rules, course.step, course.setup))
+        self.findings.take(symptoms(course, self.watched.guess) if self.rules else [])
+        diverged = course.rows and not math.isfinite(course.rows[-1]["train:loss"])
+        # What a rule has stopped the job for holds.
+        if course.rows and not diverged and not self.findings.stopped:
+            self._judge_again(course, state)
+
+    def _judge_again(self, course: Course, state: TrainingState) -> None:
+        last, best = len(course.rows) - 1, state.best
+        rules, holding = set(JUDGED_AGAIN), judge_curves(course, self.rules)
+        if best.weights and best.epoch < last:
+            # The exported weights are older than the overfitting.
+            rules.remove("Overfit")
+            holding = [one for one in holding if one.rule != "Overfit"]
+            reason = f"the weights of epoch {best.epoch + 1}, the best one, are exported"
+            self.findings.judge_again(["Overfit"], (), reason)
+        self.findings.judge_again(rules, holding, resolution(course))
+        self.findings.judge_again(self.probe.refuted, (), "no longer the case in the last look at the tensors")
 
     def _course(self, rows: list[Row], step: int) -> Course:
         per_epoch = self.watched.steps_per_epoch or max(1, step // max(1, len(rows)))
-        return Course(rows, per_epoch, self.watched.validated)
+        return Course(rows, per_epoch, self.watched.validated, self.watched.setup)
 
     def _sample(self) -> None:
         seconds = self.timing.seconds
@@ -187,28 +232,40 @@ class RuleObserver:
         self._mark = now
 
 
-def watch(inputs: Inputs, spec: JobSpec, training: Training, inner: Observer, findings: Findings) -> RuleObserver:
+def watch(job: Prepared, setup: Setup, training: Training, inner: Observer, findings: Findings) -> RuleObserver:
     """Let the rules that are asked for look at a training."""
-    counts = class_counts(inputs.train, inputs.labels) if inputs.train else {}
+    inputs, counts = job.inputs, training_counts(job.inputs)
     watched = Watched(
         training.schedule.steps_per_epoch,
         len(inputs.validation.indices) if inputs.validation else 0,
         counts,
-        _weighed(spec),
+        guess_of(inputs, counts),
+        setup,
     )
     stepper = training.stepper
-    return RuleObserver(inner, stepper.probe, stepper.timing, rules_of(spec.observe.rules), watched, findings)
+    return RuleObserver(inner, stepper.probe, stepper.timing, rules_of(job.spec.observe.rules), watched, findings)
 
 
-def findings_about_classes(inputs: Inputs, spec: JobSpec, metrics: Mapping[str, object]) -> list[Finding]:
-    """What the final evaluation says about rare classes."""
-    found = next((metrics[name] for name in ("test", "validation") if name in metrics), None)
-    if not isinstance(found, dict) or inputs.train is None:
+def findings_about_answers(
+    job: Prepared, setup: Setup, metrics: Mapping[str, object], history: Sequence[Row]
+) -> list[Finding]:
+    """What the final evaluation says: rare classes that are mistaken, classes never recognized, worse than a guess.
+
+    Args:
+        job: that was evaluated.
+        setup: of it.
+        metrics: by part.
+        history: metrics of every epoch; empty where nothing was trained.
+    """
+    rules = rules_of(job.spec.observe.rules)
+    part = next((name for name in ("test", "validation", "train") if name in metrics), None)
+    found = metrics.get(part or "")
+    if not rules or part is None or not isinstance(found, dict):
         return []
+    counts = training_counts(job.inputs) if setup.trains else {}
     recalls = {row["label"]: row["recall"] for row in found["per_class"] if row["recall"] is not None}
-    rules, weighed = rules_of(spec.observe.rules), _weighed(spec)
-    return judge_classes(recalls, class_counts(inputs.train, inputs.labels), rules, weighed=weighed)
-
-
-def _weighed(spec: JobSpec) -> bool:
-    return spec.optimisation.class_weights == "balanced"
+    learned = None
+    if history:
+        guess = guess_of(job.inputs, counts)
+        learned = score_of(history[-1], "train") > guess + _CLEARLY * (1 - guess)
+    return [*judge_classes(recalls, counts, rules, setup), *judge_answers(part, found, setup, learned=learned)]

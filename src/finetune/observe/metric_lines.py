@@ -20,11 +20,13 @@ class Metric:
         name: as it stands in the line, and as the platform shows it.
         direction: in which a tuner may move it; `None` for what is no objective.
         every_epoch: whether each epoch has a line with it; at the end all metrics are in one line.
+        multi_label: whether only jobs with several labels per record have it.
     """
 
     name: str
     direction: Direction | None = None
     every_epoch: bool = False
+    multi_label: bool = False
 
     @property
     def regex(self) -> str:
@@ -33,6 +35,7 @@ class Metric:
 
 
 _AT_THE_END: tuple[tuple[str, Direction], ...] = (
+    ("average_precision", "Maximize"),
     ("macro_f1", "Maximize"),
     ("macro_precision", "Maximize"),
     ("macro_recall", "Maximize"),
@@ -45,13 +48,20 @@ METRICS: tuple[Metric, ...] = (
     Metric("train:accuracy", every_epoch=True),
     Metric("validation:loss", "Minimize", every_epoch=True),
     Metric("validation:accuracy", "Maximize", every_epoch=True),
+    Metric("train:micro_f1", every_epoch=True, multi_label=True),
+    Metric("validation:micro_f1", "Maximize", every_epoch=True, multi_label=True),
     *(
-        Metric(f"{part}:{name}", direction if part == "validation" else None)
+        Metric(
+            f"{part}:{name}",
+            direction if part == "validation" else None,
+            multi_label=name == "average_precision",
+        )
         for part in ("validation", "test")
         for name, direction in _AT_THE_END
     ),
     Metric("test:loss"),
     Metric("test:accuracy"),
+    Metric("test:micro_f1", multi_label=True),
 )
 """Every metric that a job may tell, in the order of the documentation."""
 
@@ -88,9 +98,9 @@ def final_line(metrics: Mapping[str, Mapping[str, object]]) -> str:
 def _value(metrics: Mapping[str, object], name: str) -> float | None:
     found = metrics.get(name)
     average, _, rest = name.partition("_")
-    if average == "macro":
-        macro = metrics.get("macro")
-        found = macro.get(rest) if isinstance(macro, dict) else None
+    if average in {"macro", "micro"}:
+        averages = metrics.get(average)
+        found = averages.get(rest) if isinstance(averages, dict) else None
     return float(found) if isinstance(found, int | float) else None
 
 

@@ -31,7 +31,7 @@ DEFAULTS: Mapping[str, Parameters] = {
     "WeightUpdateRatio": {"large_threshold": 10.0, "small_threshold": 1e-8, "epsilon": 1e-9},
     "AllZero": {"threshold": 100.0},
     "UnchangedTensor": {"num_steps": 3, "rtol": 1e-5, "atol": 1e-8},
-    "ClassImbalance": {"threshold_imbalance": 10.0, "threshold_misprediction": 0.7, "samples": 500},
+    "ClassImbalance": {"threshold_imbalance": 10.0, "threshold_misprediction": 0.7, "samples": 0},
     "CPUBottleneck": {"threshold": 50.0, "gpu_threshold": 10.0, "cpu_threshold": 90.0, "patience": 1000},
     "GPUMemoryIncrease": {"increase": 5.0, "patience": 1000, "window": 10},
     "LowGPUUtilization": {"threshold_p95": 70.0, "threshold_p5": 10.0, "window": 500, "patience": 1000},

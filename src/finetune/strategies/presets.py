@@ -79,6 +79,19 @@ def make_plan(strategy: StrategySpec, optimisation: OptimisationSpec, network: N
     return Plan(network.groups, phases, {name: rates[name] for name in network.groups if name in learning})
 
 
+def rates_in_effect(
+    strategy: StrategySpec, optimisation: OptimisationSpec, network: Network
+) -> tuple[tuple[str, float], ...]:
+    """The hyperparameters that set the learning rates of a job, with their values, defaults included."""
+    if strategy.name == "evaluate":
+        return ()
+    body, head = _rates(strategy, optimisation, network)
+    own = optimisation.head_learning_rate is not None
+    if strategy.name == "feature_extraction":
+        return (("head_learning_rate" if own else "learning_rate", head),)
+    return (("learning_rate", body), *((("head_learning_rate", head),) if own else ()))
+
+
 def _phases(strategy: StrategySpec, epochs: int, body: tuple[str, ...], head: str) -> tuple[Phase, ...]:
     match strategy.name:
         case "evaluate":

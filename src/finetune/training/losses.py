@@ -50,6 +50,17 @@ def correct(logits: Tensor, targets: Tensor) -> Tensor:
     return ((logits > 0) == (targets > 0.5)).all(dim=1).sum()
 
 
+def label_counts(logits: Tensor, targets: Tensor) -> Tensor:
+    """Labels that are rightly predicted, predicted, and there; int64 `[3]`, on the device of the logits.
+
+    Args:
+        logits: `[records, classes]`, of a task with several labels per record.
+        targets: 0 and 1 `[records, classes]`.
+    """
+    predicted, truth = logits > 0, targets > 0.5
+    return torch.stack([(predicted & truth).sum(), predicted.sum(), truth.sum()])
+
+
 def balanced_weights(targets: Tensor, classes: int) -> Tensor:
     """Weights inversely proportional to class counts, whose mean over the records is 1; float32 `[classes]`.
 

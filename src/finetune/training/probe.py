@@ -33,6 +33,11 @@ class Probe(Protocol):
         """What the last look shows; waits for the device."""
         ...
 
+    @property
+    def refuted(self) -> frozenset[str]:
+        """Rules that found something before, and nothing in the last look that was read."""
+        ...
+
     def state_dict(self) -> dict[str, Any]:
         """What an interruption must not lose."""
         ...
@@ -46,6 +51,7 @@ class NoProbe:
     """Looks at nothing."""
 
     looking = False
+    refuted: frozenset[str] = frozenset()
 
     def begin(self, step: int) -> None:
         """Let it pass."""

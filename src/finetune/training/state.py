@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import ClassVar, Protocol
@@ -11,6 +12,7 @@ from torch import Tensor
 from torch.amp.grad_scaler import GradScaler
 
 from finetune.checkpoint.form import check_count, check_form
+from finetune.observe.score import score_of
 from finetune.training.weights import LearningWeights, OptimizerState, State
 
 Row = dict[str, float]
@@ -62,9 +64,16 @@ class Progress:
 
 
 class Totals:
-    """Sums over the records of the running epoch, kept on the device so that no step waits for them."""
+    """Sums over the records of the running epoch, kept on the device so that no step waits for them.
 
-    def __init__(self, device: torch.device) -> None:
+    Args:
+        device: of the network.
+        multi_label: whether `labels` is counted: labels rightly predicted, predicted, and there.
+    """
+
+    def __init__(self, device: torch.device, *, multi_label: bool = False) -> None:
+        self.multi_label = multi_label
+        self.labels = torch.zeros(3, dtype=torch.int64, device=device)
         self.loss = torch.zeros((), dtype=torch.float64, device=device)
         self.correct = torch.zeros((), dtype=torch.int64, device=device)
         self.records = 0
@@ -79,16 +88,21 @@ class Totals:
         """Begin an epoch."""
         self.loss.zero_()
         self.correct.zero_()
+        self.labels.zero_()
         self.records = 0
 
     def means(self) -> Row:
-        """Mean loss and accuracy so far; waits for the device."""
+        """Mean loss, accuracy, and micro F1 of a multi-label task so far; waits for the device."""
         count = max(1, self.records)
-        return {"loss": float(self.loss) / count, "accuracy": int(self.correct) / count}
+        means = {"loss": float(self.loss) / count, "accuracy": int(self.correct) / count}
+        if self.multi_label:
+            hits, predicted, there = self.labels.tolist()
+            means["micro_f1"] = 2 * hits / max(1, predicted + there)
+        return means
 
     def state_dict(self) -> State:
         """Tensors and a count."""
-        return {"loss": self.loss, "correct": self.correct, "records": self.records}
+        return {"loss": self.loss, "correct": self.correct, "labels": self.labels, "records": self.records}
 
     def load_state_dict(self, state: State, /) -> None:
         """Take up tensors and a count.
@@ -100,38 +114,42 @@ class Totals:
         check_count(state["records"], "records")
         self.loss.copy_(state["loss"])
         self.correct.copy_(state["correct"])
+        self.labels.copy_(state["labels"])
         self.records = state["records"]
 
 
 @dataclass(slots=True)
 class Best:
-    """The best epoch so far by validation accuracy, ties broken by validation loss, with its weights.
+    """The best epoch so far by validation score (`observe.score`), ties broken by validation loss, with its weights.
 
     Attributes:
         keep: whether weights are copied at all; only early stopping restores them.
         epoch: the best one, from 0; -1 before the first.
-        improved: the last one whose accuracy rose by more than `min_delta` over that of the one improved before.
-        reference: accuracy of the epoch `improved`.
+        improved: the last one whose score rose by more than `min_delta` over that of the one improved before; as long
+            as the score is 0, the last one with a lower loss.
+        reference: score of the epoch `improved`.
     """
 
     keep: bool
     epoch: int = -1
-    accuracy: float = float("-inf")
+    score: float = float("-inf")
     loss: float = float("inf")
     improved: int = -1
     reference: float = float("-inf")
     weights: dict[str, Tensor] = field(default_factory=dict)
 
-    _NUMBERS: ClassVar = ("epoch", "accuracy", "loss", "improved", "reference")
+    _NUMBERS: ClassVar = ("epoch", "score", "loss", "improved", "reference")
 
     def offer(self, row: Mapping[str, float], epoch: int, weights: LearningWeights, min_delta: float) -> None:
         """Take an epoch's validation metrics, and its weights where it is the best."""
-        accuracy, loss = row["validation:accuracy"], row["validation:loss"]
-        if accuracy > self.reference + min_delta:
-            self.improved, self.reference = epoch, accuracy
-        if (accuracy, -loss) <= (self.accuracy, -self.loss):
+        score, loss = score_of(row, "validation"), row["validation:loss"]
+        # A loss that is not a number compares with nothing; it is the worst.
+        loss = float("inf") if math.isnan(loss) else loss
+        if score > self.reference + min_delta or (score <= 0 and loss < self.loss):
+            self.improved, self.reference = epoch, score
+        if self.epoch >= 0 and (score, -loss) <= (self.score, -self.loss):
             return
-        self.epoch, self.accuracy, self.loss = epoch, accuracy, loss
+        self.epoch, self.score, self.loss = epoch, score, loss
         if self.keep:
             self.weights = {name: tensor.detach().clone() for name, tensor in weights.state_dict().items()}
 
@@ -172,6 +190,7 @@ class History:
         for number, row in enumerate(rows):
             known = {"train:loss", "train:accuracy"}
             known |= {"validation:loss", "validation:accuracy"} if "validation:loss" in row else set()
+            known |= {"train:micro_f1", "validation:micro_f1"} & row.keys()
             check_form(row, dict.fromkeys(known, 0.0), f"row {number}")
         self.rows = rows
 

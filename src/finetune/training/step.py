@@ -15,7 +15,7 @@ from finetune.data.batches import Batch
 from finetune.models.backbone import Backbone, Outputs
 from finetune.observe.timing import Timing
 from finetune.training.dropout import dropping
-from finetune.training.losses import Loss, correct
+from finetune.training.losses import Loss, correct, label_counts
 from finetune.training.precision import Numerics
 from finetune.training.probe import NoProbe, Probe
 from finetune.training.state import Totals
@@ -100,7 +100,10 @@ class Stepper:
         with self.timing.device("backward"):
             self.scaler.scale(share).backward()  # type: ignore[no-untyped-call]  # untyped in torch
         detached = total.detach()
-        totals.add(detached, correct(outputs.logits.detach(), targets), len(targets))
+        logits = outputs.logits.detach()
+        totals.add(detached, correct(logits, targets), len(targets))
+        if totals.multi_label:
+            totals.labels += label_counts(logits, targets)
         return share.detach()
 
     def _update(self) -> None:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from finetune.observe.rules.finding import Finding, Parameters, Rules
+from finetune.observe.rules.setup import Setup, sentence
 
 FEWEST_PLACES = 1000
 """A unit that is silent at fewer places than this may only be selective."""
@@ -36,9 +37,10 @@ class ActivationWatch:
         suspects: rules and layers that were silent in the last look, which an interruption must not lose.
     """
 
-    def __init__(self, module: nn.Module, rules: Rules) -> None:
+    def __init__(self, module: nn.Module, rules: Rules, setup: Setup | None = None) -> None:
         self._module = module
         self._rules = rules
+        self._setup = setup or Setup()
         self._seen: list[Silence] = []
         self._handles: list[RemovableHandle] = []
         self.suspects: frozenset[tuple[str, str]] = frozenset()
@@ -66,7 +68,7 @@ class ActivationWatch:
             shares[key] = max(shares.get(key, 0.0), 100 * float(silence.share))
         silent = frozenset(key for key, share in shares.items() if share > self._rules[key[0]]["threshold_layer"])
         twice, self.suspects = silent & self.suspects, silent
-        return [_finding(rule, layer, shares[rule, layer], step) for rule, layer in sorted(twice)]
+        return [_finding(rule, layer, shares[rule, layer], step, self._setup) for rule, layer in sorted(twice)]
 
     def _active(self, module: nn.Module) -> tuple[str, Callable[[Tensor, Tensor], Tensor]] | None:
         if isinstance(module, nn.ReLU) and "DeadRelu" in self._rules:
@@ -103,9 +105,11 @@ def _silent_share(active: Tensor, parameters: Parameters) -> Tensor | None:
     return (activity < parameters["threshold_inactivity"]).float().mean()
 
 
-def _finding(rule: str, layer: str, share: float, step: int) -> Finding:
+def _finding(rule: str, layer: str, share: float, step: int, setup: Setup) -> Finding:
+    slower = setup.slower(3)
     if rule == "DeadRelu":
         seen = f"{share:.0f}% of the units are never above zero"
-        return Finding(rule, step, layer, seen, "lower learning_rate to a third: dead units do not come back.")
+        return Finding(rule, step, layer, seen, f"{slower}: dead units do not come back.")
     seen = f"{share:.0f}% of the units are at an end of their range"
-    return Finding(rule, step, layer, seen, "lower learning_rate to a third, or set gradient_clip_norm=1.")
+    clip = ", or set gradient_clip_norm=1" if setup.clip_norm is None or setup.clip_norm > 1 else ""
+    return Finding(rule, step, layer, seen, sentence(slower + clip))

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from finetune.observe.rules.finding import Finding, Rules
+from finetune.observe.rules.setup import Setup, sentence
+from finetune.observe.score import score_name, score_of
 
 Row = Mapping[str, float]
 
+JUDGED_AGAIN = ("LossNotDecreasing", "Overfit", "Overtraining")
+"""Rules about the curve so far, whose findings the rest of the training may refute."""
 _FEWEST_EPOCHS = 3
+_LEAST_PATIENCE = 3
 _STILL_HIGH = 0.5
 """A loss that is below this share of its first mean has decreased, whatever it did lately."""
 
@@ -22,12 +27,14 @@ class Course:
     Attributes:
         rows: metrics of every epoch.
         steps_per_epoch: optimizer steps.
-        validated: records of validation, which decide how certain its accuracy is.
+        validated: records of validation, which decide how certain its score is.
+        setup: of the job, for advice that fits it.
     """
 
     rows: Sequence[Row]
     steps_per_epoch: int
     validated: int
+    setup: Setup = field(default_factory=Setup)
 
     @property
     def step(self) -> int:
@@ -36,7 +43,7 @@ class Course:
 
 
 def judge_curves(course: Course, rules: Rules) -> list[Finding]:
-    """What the epochs up to now show; a rule that holds still says so again, whoever asks keeps the first."""
+    """What the epochs up to now show; a rule that holds still says so again, the caller keeps the first."""
     checks = {
         "LossNotDecreasing": _loss_not_decreasing,
         "Overfit": _overfit,
@@ -44,6 +51,42 @@ def judge_curves(course: Course, rules: Rules) -> list[Finding]:
     }
     found = (check(course, rules) for name, check in checks.items() if name in rules and course.rows)
     return [one for one in found if one is not None]
+
+
+def resolution(course: Course) -> str:
+    """The end of the curve in numbers, for findings that no longer hold there."""
+    last = course.rows[-1]
+    said = f"training loss {last['train:loss']:.4f}"
+    if "validation:loss" in last:
+        what = "F1" if score_name(last, "validation") == "micro_f1" else "accuracy"
+        said += f", validation loss {last['validation:loss']:.4f}, {what} {score_of(last, 'validation'):.1%}"
+    return f"no longer the case after epoch {len(course.rows)}: {said}"
+
+
+def patience_for_best(rows: Sequence[Row]) -> int:
+    """The least `early_stopping_patience`, 3 or more, with which this curve exports its best epoch.
+
+    Args:
+        rows: of epochs with validation; at least one.
+    """
+    longest, last, reference, lowest = 0, -1, -math.inf, math.inf
+    for epoch, row in enumerate(rows[: best_epoch(rows) + 1]):
+        score, loss = score_of(row, "validation"), row["validation:loss"]
+        if score > reference or (score <= 0 and loss < lowest):
+            longest, last, reference = max(longest, epoch - last), epoch, score
+        lowest = min(lowest, loss)
+    # The best epoch itself may be a tie with a lower loss, for which patience does not begin again.
+    return max(_LEAST_PATIENCE, longest, best_epoch(rows) - last)
+
+
+def best_epoch(rows: Sequence[Row]) -> int:
+    """The epoch, from 0, with the highest validation score, of equal ones that with the lowest loss."""
+    return max(range(len(rows)), key=lambda at: (score_of(rows[at], "validation"), -_worst(rows[at])))
+
+
+def _worst(row: Row) -> float:
+    loss = row["validation:loss"]
+    return math.inf if math.isnan(loss) else loss
 
 
 def _loss_not_decreasing(course: Course, rules: Rules) -> Finding | None:
@@ -61,9 +104,13 @@ def _loss_not_decreasing(course: Course, rules: Rules) -> Finding | None:
 
 
 def _flat(course: Course) -> str:
+    setup = course.setup
     if course.rows[-1]["train:loss"] > 1.5 * course.rows[0]["train:loss"]:
-        return "lower learning_rate to a tenth: the steps are too long."
-    return "raise learning_rate threefold; where that changes nothing, train more layers (strategy=full)."
+        return f"{setup.slower(10)}: the steps are too long."
+    faster, more = setup.faster(3), setup.train_more_layers()
+    if faster and more:
+        return f"{faster}; where that changes nothing, {more}."
+    return sentence(faster or more or "check the labels of the training records")
 
 
 def _overfit(course: Course, rules: Rules) -> Finding | None:
@@ -80,18 +127,25 @@ def _overfit(course: Course, rules: Rules) -> Finding | None:
     recent = since[-max(1, int(parameters["patience"])) :]
     gap = all(row["validation:loss"] - row["train:loss"] > ratio * row["train:loss"] for row in recent)
     rising = all(row["validation:loss"] > (1 + ratio) * least for row in recent)
-    accuracy = max(row["validation:accuracy"] for row in rows)
-    lost = accuracy - max(row["validation:accuracy"] for row in recent)
-    if not (gap and rising and lost > _doubt(accuracy, course.validated)):
+    scores = [score_of(row, "validation") for row in rows]
+    highest = max(scores)
+    lost = highest - max(scores[-len(recent) :])
+    if not (gap and rising and lost > _doubt(highest, course.validated)):
         return None
     last = rows[-1]
+    what = "F1" if score_name(last, "validation") == "micro_f1" else "accuracy"
     seen = (
         f"validation loss rose from {least:.4f} to {last['validation:loss']:.4f} while the training loss fell to"
-        f" {last['train:loss']:.4f}, and {lost:.1%} of validation accuracy was lost"
+        f" {last['train:loss']:.4f}, and {lost:.1%} of validation {what} was lost"
     )
-    return Finding(
-        "Overfit", course.step, _epoch(course), seen, "set early_stopping_patience=3, which keeps the best epoch."
-    )
+    return Finding("Overfit", course.step, _epoch(course), seen, _against_overfit(course, rows))
+
+
+def _against_overfit(course: Course, rows: Sequence[Row]) -> str:
+    setup = course.setup
+    if setup.patience is not None:
+        return f"{setup.generalize_better()}; the weights of the best epoch are kept already."
+    return f"set early_stopping_patience={patience_for_best(rows)}, which keeps the best epoch."
 
 
 def _doubt(share: float, records: int) -> float:
@@ -108,12 +162,13 @@ def _overtraining(course: Course, rules: Rules) -> Finding | None:
     }
     if "validation:loss" not in rows[-1]:
         return None
-    accuracies = [row["validation:accuracy"] for row in rows]
-    waited = len(rows) - 1 - accuracies.index(max(accuracies))
+    scores = [score_of(row, "validation") for row in rows]
+    waited = len(rows) - 1 - scores.index(max(scores))
     enough = min(waits["validation"], waited) >= parameters["patience_validation"]
     if not (enough and waits["train"] >= parameters["patience_train"]):
         return None
-    seen = f"for {min(waited, waits['validation'])} epochs neither the losses nor the validation accuracy improved"
+    what = "F1" if score_name(rows[-1], "validation") == "micro_f1" else "accuracy"
+    seen = f"for {min(waited, waits['validation'])} epochs neither the losses nor the validation {what} improved"
     return Finding("Overtraining", course.step, _epoch(course), seen, f"set epochs={len(rows) - waited + 2}.")
 
 
@@ -129,32 +184,37 @@ def _epoch(course: Course) -> str:
     return f"epoch {len(course.rows)}"
 
 
-def judge_balance(counts: Mapping[str, int], rules: Rules, *, weighed: bool) -> list[Finding]:
-    """Whether the classes of the training records are too unequal, unless the loss weighs them."""
+def judge_balance(counts: Mapping[str, int], rules: Rules, setup: Setup) -> list[Finding]:
+    """Whether the classes of the training records are too unequal, unless the loss weighs them.
+
+    Args:
+        counts: training records of every class; empty where they are unknown.
+        rules: by name.
+        setup: of the job.
+    """
     parameters = rules.get("ClassImbalance")
-    if parameters is None or weighed or not counts or sum(counts.values()) < parameters["samples"]:
+    if parameters is None or setup.weighs_classes or not counts or sum(counts.values()) < parameters["samples"]:
         return []
     most, least = max(counts, key=lambda name: counts[name]), min(counts, key=lambda name: counts[name])
-    ratio = counts[most] / max(1, counts[least])
-    if ratio <= parameters["threshold_imbalance"]:
+    if counts[most] <= parameters["threshold_imbalance"] * counts[least]:
         return []
     seen = f"{counts[most]:,} records of {most!r} against {counts[least]:,} of {least!r}"
-    return [Finding("ClassImbalance", None, "train", seen, "set class_weights=balanced.")]
+    # Nothing can be weighed where there is nothing.
+    advice = setup.weigh_classes() if counts[least] else f"add records of {least!r}"
+    return [Finding("ClassImbalance", None, "train", seen, sentence(advice))]
 
 
-def judge_classes(
-    recalls: Mapping[str, float], counts: Mapping[str, int], rules: Rules, *, weighed: bool
-) -> list[Finding]:
+def judge_classes(recalls: Mapping[str, float], counts: Mapping[str, int], rules: Rules, setup: Setup) -> list[Finding]:
     """Whether a class with few training records is mostly mistaken in the evaluation.
 
     Args:
         recalls: of every class that was evaluated.
-        counts: training records of every class.
+        counts: training records of every class; empty where they are unknown.
         rules: by name.
-        weighed: whether the loss weighed rare classes more, so that only more records are left to advise.
+        setup: of the job.
     """
     parameters = rules.get("ClassImbalance")
-    if parameters is None or sum(counts.values()) < parameters["samples"]:
+    if parameters is None or not counts or sum(counts.values()) < parameters["samples"]:
         return []
     usual = sum(counts.values()) / len(counts)
     rare = [
@@ -166,5 +226,4 @@ def judge_classes(
         return []
     worst = min(rare, key=lambda name: recalls[name])
     seen = f"{1 - recalls[worst]:.0%} of {worst!r} are mistaken, which has {counts.get(worst, 0):,} training records"
-    advice = "give it more records, or augmentation=strong." if weighed else "set class_weights=balanced."
-    return [Finding("ClassImbalance", None, "evaluation", seen, advice)]
+    return [Finding("ClassImbalance", None, "evaluation", seen, sentence(setup.weigh_classes()))]

@@ -21,6 +21,7 @@ class Finding:
         seen: with numbers.
         advice: the one thing to do next.
         grave: whether the job is spoilt unless something is changed.
+        resolved: why it no longer holds at the end of the job; `None` while it holds.
     """
 
     rule: str
@@ -29,6 +30,7 @@ class Finding:
     seen: str
     advice: str
     grave: bool = False
+    resolved: str | None = None
 
     def as_json(self) -> dict[str, object]:
         """Plain values."""
@@ -42,13 +44,15 @@ class Finding:
             ValueError: it is no finding.
         """
         texts = ("rule", "where", "seen", "advice")
-        if not isinstance(values, dict) or values.keys() != {*texts, "step", "grave"}:
+        if not isinstance(values, dict) or values.keys() - {"resolved"} != {*texts, "step", "grave"}:
             raise ValueError(f"a finding is {values!r:.80}")
         step, grave = values["step"], values["grave"]
         if any(not isinstance(values[name], str) for name in texts) or not isinstance(grave, bool):
             raise ValueError(f"a finding is {values!r:.80}")
         if step is not None and type(step) is not int:
             raise ValueError(f"a finding is of step {step!r:.80}")
+        if not isinstance(values.get("resolved"), str | None):
+            raise ValueError(f"a finding is {values!r:.80}")
         return cls(**values)
 
     def line(self) -> str:

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from finetune.observe.rules.finding import Finding, Parameters, Rules
+from finetune.observe.rules.setup import Setup, sentence
 from finetune.observe.timing import Step
 
 _UNEVEN_SHARE = 0.02
@@ -34,9 +35,12 @@ class Sample:
     memory: float
 
 
-def judge_machine(samples: Sequence[Sample], rules: Rules, step: int) -> list[Finding]:
+Check = Callable[[Sequence[Sample], Parameters, Setup], tuple[str, str] | None]
+
+
+def judge_machine(samples: Sequence[Sample], rules: Rules, step: int, setup: Setup | None = None) -> list[Finding]:
     """What the samples of a job with a GPU show; nothing is said before each rule's patience is over."""
-    checks: dict[str, Callable[[Sequence[Sample], Parameters], tuple[str, str] | None]] = {
+    checks: dict[str, Check] = {
         "CPUBottleneck": _cpu_bottleneck,
         "IOBottleneck": _io_bottleneck,
         "LowGPUUtilization": _low_utilization,
@@ -48,13 +52,13 @@ def judge_machine(samples: Sequence[Sample], rules: Rules, step: int) -> list[Fi
         parameters = rules.get(name)
         if parameters is None or len(samples) < parameters["patience"]:
             continue
-        said = check(samples, parameters)
+        said = check(samples, parameters, setup or Setup())
         if said is not None:
             found.append(Finding(name, step, "device", *said))
     return found
 
 
-def judge_steps(steps: Sequence[Step], rules: Rules, step: int) -> list[Finding]:
+def judge_steps(steps: Sequence[Step], rules: Rules, step: int, setup: Setup | None = None) -> list[Finding]:
     """Whether many steps take far longer than others of their epoch, in all and for what they hold.
 
     Steps that compute the features of frozen layers are long beside those that read them, and steps on long texts
@@ -70,7 +74,11 @@ def judge_steps(steps: Sequence[Step], rules: Rules, step: int) -> list[Finding]
     if outliers <= max(parameters["n_outliers"], _UNEVEN_SHARE * len(steps)):
         return []
     seen = f"{outliers} of {len(steps)} steps took over {limit:.0f} times as long as the middle one of their epoch"
-    return [Finding("StepOutlier", step, "steps", seen, "set workers higher, so that slow records are read ahead.")]
+    return [
+        Finding(
+            "StepOutlier", step, "steps", seen, f"{(setup or Setup()).more_workers()}: slow records are read ahead."
+        )
+    ]
 
 
 def _times_the_middle(values: NDArray[np.float64], stretches: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -82,7 +90,8 @@ def _times_the_middle(values: NDArray[np.float64], stretches: NDArray[np.float64
     return times
 
 
-def _cpu_bottleneck(samples: Sequence[Sample], parameters: Parameters) -> tuple[str, str] | None:
+def _cpu_bottleneck(samples: Sequence[Sample], parameters: Parameters, setup: Setup) -> tuple[str, str] | None:
+    del setup
     stuck = [one for one in samples if one.gpu < parameters["gpu_threshold"] and one.cpu > parameters["cpu_threshold"]]
     share = 100 * len(stuck) / len(samples)
     if share <= parameters["threshold"]:
@@ -93,7 +102,7 @@ def _cpu_bottleneck(samples: Sequence[Sample], parameters: Parameters) -> tuple[
     )
 
 
-def _io_bottleneck(samples: Sequence[Sample], parameters: Parameters) -> tuple[str, str] | None:
+def _io_bottleneck(samples: Sequence[Sample], parameters: Parameters, setup: Setup) -> tuple[str, str] | None:
     stuck = [
         one for one in samples if one.gpu < parameters["gpu_threshold"] and one.waiting > parameters["io_threshold"]
     ]
@@ -102,40 +111,50 @@ def _io_bottleneck(samples: Sequence[Sample], parameters: Parameters) -> tuple[s
         return None
     return (
         f"in {share:.0f}% of the time the GPU was idle and steps waited for data",
-        "use FastFile or fewer, larger files.",
+        "use larger files." if setup.piped else "use FastFile mode, or fewer, larger files.",
     )
 
 
-def _low_utilization(samples: Sequence[Sample], parameters: Parameters) -> tuple[str, str] | None:
+def _low_utilization(samples: Sequence[Sample], parameters: Parameters, setup: Setup) -> tuple[str, str] | None:
     values = [one.gpu for one in samples[-int(parameters["window"]) :]]
     high, low = _quantile(values, 0.95), _quantile(values, 0.05)
     if high < parameters["threshold_p95"]:
-        return f"the GPU worked {high:.0f}% of the time at best", "double batch_size."
+        return f"the GPU worked {high:.0f}% of the time at best", sentence(
+            setup.larger_batches() or "choose a smaller instance"
+        )
     if low < parameters["threshold_p5"]:
-        return f"the GPU's work goes up and down between {low:.0f}% and {high:.0f}%", "set workers higher."
+        return f"the GPU's work goes up and down between {low:.0f}% and {high:.0f}%", sentence(setup.more_workers())
     return None
 
 
-def _batch_size(samples: Sequence[Sample], parameters: Parameters) -> tuple[str, str] | None:
+def _batch_size(samples: Sequence[Sample], parameters: Parameters, setup: Setup) -> tuple[str, str] | None:
     window = samples[-int(parameters["window"]) :]
     limits = {"cpu": "cpu_threshold_p95", "gpu": "gpu_threshold_p95", "memory": "gpu_memory_threshold_p95"}
     highs = {name: _quantile([getattr(one, name) for one in window], 0.95) for name in limits}
     if any(highs[name] >= parameters[limit] for name, limit in limits.items()):
         return None
     seen = f"cores {highs['cpu']:.0f}%, GPU {highs['gpu']:.0f}% and its memory {highs['memory']:.0f}% busy at best"
-    return seen, "double batch_size, or choose a smaller instance."
+    ways = [way for way in (setup.larger_batches(), "choose a smaller instance") if way]
+    return seen, sentence(", or ".join(ways))
 
 
-def _memory_increase(samples: Sequence[Sample], parameters: Parameters) -> tuple[str, str] | None:
+def _memory_increase(samples: Sequence[Sample], parameters: Parameters, setup: Setup) -> tuple[str, str] | None:
     window = int(parameters["window"])
     first = statistics.fmean(one.memory for one in samples[:window])
     last = statistics.fmean(one.memory for one in samples[-window:])
     if last - first <= parameters["increase"]:
         return None
-    return (
-        f"memory in use rose from {first:.0f}% to {last:.0f}%",
-        "set max_length or image_size, so that batches stay alike.",
-    )
+    return f"memory in use rose from {first:.0f}% to {last:.0f}%", _against_growth(setup)
+
+
+def _against_growth(setup: Setup) -> str:
+    if setup.strategy == "gradual":
+        return "nothing, unless it reaches 100%: more layers were unfrozen."
+    if setup.max_length is not None and setup.max_length >= 8:
+        return f"set a smaller max_length (max_length={setup.max_length // 2}), so that batches differ less."
+    if setup.batch_size > 1:
+        return f"halve batch_size (batch_size={setup.batch_size // 2})."
+    return "choose an instance with more memory."
 
 
 def _quantile(values: Sequence[float], share: float) -> float:

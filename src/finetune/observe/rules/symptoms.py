@@ -1,20 +1,24 @@
-"""Symptoms of a whole course: what the curves say together, each with the one thing to do next."""
+"""Symptoms of a whole job: what the curves and the final evaluation show, each with the one thing to do next."""
 
 from __future__ import annotations
 
 import itertools
 import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from finetune.observe.rules.curves import Course
 from finetune.observe.rules.finding import Finding
+from finetune.observe.rules.setup import Setup, sentence
+from finetune.observe.score import score_name, score_of
 
 _FEWEST_EPOCHS = 5
 _TURNS = 0.6
 """Share of the epochs in which the loss turns round, from which on it swings."""
 _SWING = 0.25
 _LOW, _RISEN = 0.5, 1.5
+_MOST_NAMED = 3
 
 
 def symptoms(course: Course, guess: float) -> list[Finding]:
@@ -22,7 +26,7 @@ def symptoms(course: Course, guess: float) -> list[Finding]:
 
     Args:
         course: of the whole job.
-        guess: accuracy of always naming the commonest class.
+        guess: score of the best constant answer, such as the accuracy of always naming the most frequent class.
     """
     if course.rows and not math.isfinite(course.rows[-1]["train:loss"]):
         return [_diverged(course)]
@@ -36,7 +40,7 @@ def _diverged(course: Course) -> Finding:
     *before, last = [row["train:loss"] for row in course.rows]
     told = f", {before[-1]:.4g} in the epoch before" if before else ""
     seen = f"the training loss is {last} in epoch {len(course.rows)}{told}"
-    return Finding("Diverged", course.step, "curves", seen, "lower learning_rate to a tenth.", grave=True)
+    return Finding("Diverged", course.step, "curves", seen, sentence(course.setup.slower(10)), grave=True)
 
 
 def _oscillating(course: Course) -> Finding | None:
@@ -47,25 +51,28 @@ def _oscillating(course: Course) -> Finding | None:
     if turns < _TURNS or swing < _SWING or losses[-1] < _LOW * losses[0]:
         return None
     seen = f"the training loss turned round in {turns:.0%} of the epochs, by {swing:.0%} of its mean"
-    return Finding("Oscillating", course.step, "curves", seen, "lower learning_rate to a third.")
+    return Finding("Oscillating", course.step, "curves", seen, sentence(course.setup.slower(3)))
 
 
 def _underfit(course: Course, guess: float) -> Finding | None:
     last = course.rows[-1]
-    trained, validated = last["train:accuracy"], last.get("validation:accuracy", last["train:accuracy"])
+    trained = score_of(last, "train")
+    validated = score_of(last, "validation") if "validation:loss" in last else trained
     gained = (max(trained, validated) - guess) / max(1 - guess, 1e-9)
     first = course.rows[0]["train:loss"]
     # A loss that has risen asks for shorter steps, not for longer ones.
     if gained > 0.25 or not _LOW * first <= last["train:loss"] <= _RISEN * first:
         return None
-    seen = f"after {len(course.rows)} epochs {trained:.1%} of train are right, a guess has {guess:.1%}"
-    advice = "train more layers (strategy=full), with learning_rate tripled."
-    return Finding("Underfit", course.step, "curves", seen, advice)
+    reached = f"{trained:.1%} of train are right"
+    if score_name(last, "train") == "micro_f1":
+        reached = f"F1 on train is {trained:.1%}"
+    seen = f"after {len(course.rows)} epochs {reached}, a guess has {guess:.1%}"
+    return Finding("Underfit", course.step, "curves", seen, sentence(course.setup.fit_better()))
 
 
 def _validation_better(course: Course) -> Finding | None:
     recent: Sequence[tuple[float, float]] = [
-        (row["train:accuracy"], row["validation:accuracy"]) for row in course.rows[-3:] if "validation:accuracy" in row
+        (score_of(row, "train"), score_of(row, "validation")) for row in course.rows[-3:] if "validation:loss" in row
     ]
     if not recent:
         return None
@@ -74,6 +81,71 @@ def _validation_better(course: Course) -> Finding | None:
     doubt = 3 * math.sqrt(max(share * (1 - share), 1e-4) / max(1, course.validated))
     if min(gaps) <= max(doubt, 0.05):
         return None
-    seen = f"validation accuracy is {statistics.fmean(gaps):.1%} above that of train in the last {len(gaps)} epochs"
-    advice = "set augmentation=none or a lower dropout; look for leakage where neither is the cause."
-    return Finding("ValidationBetter", course.step, "curves", seen, advice)
+    what = "F1" if score_name(course.rows[-1], "validation") == "micro_f1" else "accuracy"
+    seen = f"validation {what} is {statistics.fmean(gaps):.1%} above that of train in the last {len(gaps)} epochs"
+    return Finding("ValidationBetter", course.step, "curves", seen, _against_better_validation(course.setup))
+
+
+def _against_better_validation(setup: Setup) -> str:
+    ways = [
+        "set augmentation=none" if setup.augmentation != "none" else None,
+        "lower dropout (dropout=0)" if setup.drops else None,
+    ]
+    first = " or ".join(way for way in ways if way)
+    leakage = "look for records of validation that are in train"
+    return f"{first}; {leakage} where neither is the cause." if first else f"{leakage}."
+
+
+def judge_answers(part: str, metrics: Mapping[str, Any], setup: Setup, *, learned: bool | None) -> list[Finding]:
+    """What the final evaluation shows, after any number of epochs: worse than a guess, or classes never recognized.
+
+    Args:
+        part: that was evaluated.
+        metrics: of `classification_metrics`.
+        setup: of the job.
+        learned: whether the training records are predicted clearly better than by a guess; `None` where unknown.
+    """
+    found = []
+    guess = worse_than_guess(metrics)
+    if guess is not None:
+        advice = setup.generalize_better() if learned else setup.fit_better()
+        found.append(Finding("WorseThanGuess", None, part, guess, sentence(advice), grave=True))
+    missed = never_recognized(metrics)
+    if missed:
+        names = ", ".join(repr(name) for name in missed[:_MOST_NAMED]) + (", …" if len(missed) > _MOST_NAMED else "")
+        seen = f"{len(missed)} of {_evaluated_classes(metrics)} classes are never recognized: {names}"
+        advice = setup.weigh_classes() if setup.trains else setup.examine_model()
+        found.append(Finding("ZeroRecall", None, part, seen, sentence(advice)))
+    return found
+
+
+def worse_than_guess(metrics: Mapping[str, Any]) -> str | None:
+    """In words that the score is at or below that of the best constant answer; `None` where it is above.
+
+    Where all records are of one class there is nothing to guess.
+    """
+    if "micro" in metrics:
+        score, guess, answer = metrics["micro"]["f1"], metrics["majority_baseline_micro_f1"], metrics["majority_labels"]
+        reached = f"F1 is {score or 0.0:.1%}"
+    else:
+        score, guess = metrics["accuracy"], metrics["majority_baseline_accuracy"]
+        answer = [] if metrics["majority_class"] is None else [metrics["majority_class"]]
+        reached = f"{score:.1%} of {metrics['records']:,} records are right"
+    if not answer or (score or 0.0) > guess or score == 1.0:
+        return None
+    return f"{reached}, always answering {_quoted(answer)} gives {guess:.1%}"
+
+
+def never_recognized(metrics: Mapping[str, Any]) -> list[str]:
+    """Classes that have records and recall 0, the most frequent first."""
+    rows = [row for row in metrics["per_class"] if row["support"] and not row["recall"]]
+    return [str(row["label"]) for row in sorted(rows, key=lambda row: -int(row["support"]))]
+
+
+def _evaluated_classes(metrics: Mapping[str, Any]) -> int:
+    return sum(row["support"] > 0 for row in metrics["per_class"])
+
+
+def _quoted(answer: Sequence[str]) -> str:
+    shown = ", ".join(answer[:_MOST_NAMED]) + (", …" if len(answer) > _MOST_NAMED else "")
+    return repr(shown)

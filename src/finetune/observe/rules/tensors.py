@@ -15,6 +15,7 @@ from torch.optim import Optimizer
 from finetune.observe.rules.activations import ActivationWatch, Silence
 from finetune.observe.rules.finding import Finding, Rules
 from finetune.observe.rules.measures import IsBad, alike, not_finite, of_gradient, of_weight
+from finetune.observe.rules.setup import Setup, sentence
 
 EVERY_STEPS = 50
 _FIRST_STEPS = (0, 10)
@@ -22,6 +23,9 @@ _LEAST_RATE = 0.1
 """Where the schedule has brought the rate below this share of its peak, small updates are what was asked for."""
 _STILL_HIGH = 0.5
 """Success has small gradients, too: they are told only while the loss is above this share of the first."""
+
+JUDGED_AGAIN = ("VanishingGradient", "AllZero", "DeadRelu", "SaturatedActivation", "UnchangedTensor")
+"""Rules about the state of tensors, whose findings a later look may refute."""
 
 _GRADIENT, _GRADIENT_BAD, _GRADIENT_ZERO, _WEIGHT, _WEIGHT_BAD, _WEIGHT_ZERO, _UPDATE, _EXCESS, _ALIKE = range(9)
 
@@ -68,12 +72,23 @@ class TensorWatch:
         rules: by name.
         scaled: whether gradients are scaled, so that infinite ones are part of the search for the scale.
         classes: how many there are, for the loss of a guess.
+        setup: of the job, for advice that fits it.
     """
 
-    def __init__(self, module: nn.Module, optimizer: Optimizer, rules: Rules, *, scaled: bool, classes: int) -> None:
+    def __init__(
+        self,
+        module: nn.Module,
+        optimizer: Optimizer,
+        rules: Rules,
+        *,
+        scaled: bool,
+        classes: int,
+        setup: Setup | None = None,
+    ) -> None:
         self._module, self._optimizer, self._rules, self._scaled = module, optimizer, rules, scaled
+        self._setup = setup or Setup()
         self._guess = math.log(max(2, classes))
-        self._activations = ActivationWatch(module, rules)
+        self._activations = ActivationWatch(module, rules, self._setup)
         self._watched = frozenset(rules) & {
             "VanishingGradient", "ExplodingTensor", "PoorWeightInitialization", "WeightUpdateRatio", "AllZero",
             "UnchangedTensor", "DeadRelu", "SaturatedActivation",
@@ -88,6 +103,7 @@ class TensorWatch:
         self._unchanged: Counter[str] = Counter()
         self._first_loss: float | None = None
         self._told: set[str] = set()
+        self._holding: set[str] = set()
 
     def begin(self, step: int) -> None:
         """A step begins."""
@@ -154,7 +170,14 @@ class TensorWatch:
         found = self._activations.judge(look.silences, look.step)
         for name, row in zip(look.names, rows, strict=True):
             found += self._judge(name, row, look.step, loss, look.rate)
+        judged = set(JUDGED_AGAIN) - ({"UnchangedTensor"} if look.rate < _LEAST_RATE else set())
+        self._holding = (self._holding - judged) | ({one.rule for one in found} & set(JUDGED_AGAIN))
         return self._fresh(found)
+
+    @property
+    def refuted(self) -> frozenset[str]:
+        """Rules among `JUDGED_AGAIN` that found something before, and nothing in the last look that was read."""
+        return frozenset(self._told & set(JUDGED_AGAIN) - self._holding)
 
     def abandon(self) -> None:
         """Drop what the present step has shown so far, and look at it no more."""
@@ -169,6 +192,7 @@ class TensorWatch:
             "unchanged": dict(self._unchanged),
             "suspects": sorted(list(one) for one in self._activations.suspects),
             "told": sorted(self._told),
+            "holding": sorted(self._holding),
             "waiting": None if self._waiting is None else self._waiting.state_dict(),
         }
 
@@ -185,6 +209,7 @@ class TensorWatch:
         self._unchanged = Counter({str(name): int(count) for name, count in state["unchanged"].items()})
         self._activations.suspects = frozenset((str(rule), str(layer)) for rule, layer in state["suspects"])
         self._told = {str(rule) for rule in state["told"]}
+        self._holding = {str(rule) for rule in state.get("holding", state["told"])}
         self._waiting = None if state["waiting"] is None else _look_of(state["waiting"], self._rules)
 
     def _fresh(self, found: list[Finding]) -> list[Finding]:
@@ -216,18 +241,22 @@ class TensorWatch:
                 fire(
                     "ExplodingTensor",
                     f"{bad:,.0f} values are not {'numbers' if rules['ExplodingTensor']['only_nan'] else 'finite'}",
-                    "lower learning_rate to a tenth.",
+                    self._against_explosion(),
                     grave=True,
                 )
                 return found
         high = self._first_loss is not None and loss > _STILL_HIGH * self._first_loss
         if "VanishingGradient" in rules and high and row[_GRADIENT] < rules["VanishingGradient"]["threshold"]:
             seen = f"the gradients' mean size is {row[_GRADIENT]:.1e} while the loss is still {loss:.3f}"
-            fire("VanishingGradient", seen, "raise learning_rate tenfold, or train fewer layers (strategy=partial).")
+            fire("VanishingGradient", seen, self._against_vanishing())
         if "AllZero" in rules:
             for what, share in (("gradients", row[_GRADIENT_ZERO]), ("weights", row[_WEIGHT_ZERO])):
                 if high and 100 * share >= rules["AllZero"]["threshold"]:
-                    fire("AllZero", f"all {what} are zero", "check that the layer is used, and lower learning_rate.")
+                    fire(
+                        "AllZero",
+                        f"all {what} are zero",
+                        f"check that the layer is used, and {self._setup.slower(10)}.",
+                    )
         if "PoorWeightInitialization" in rules and step == 0:
             self._judge_start(row, loss, fire)
         if not overflow and rate >= _LEAST_RATE:
@@ -236,7 +265,9 @@ class TensorWatch:
 
     def _judge_start(self, row: Sequence[float], loss: float, fire: _Fire) -> None:
         parameters = self._rules["PoorWeightInitialization"]
-        advice = "load pretrained weights (channel model), or use a network with its own initialisation."
+        advice = "check that the weights of the model channel belong to this network, or choose another model_name."
+        if self._setup.strategy == "from_scratch":
+            advice = f"{self._setup.train_fewer_layers()}, or choose another model_name."
         if row[_ALIKE]:
             fire("PoorWeightInitialization", "all units of the layer begin alike, so they learn alike", advice)
         elif loss > parameters["threshold"] * self._guess:
@@ -251,16 +282,25 @@ class TensorWatch:
             if ratio > parameters["large_threshold"]:
                 times = f"{ratio:,.0f}" if ratio >= 10 else f"{ratio:.2g}"
                 seen = f"one step changed the weights by {times} times their size"
-                fire("WeightUpdateRatio", seen, "lower learning_rate to a hundredth.", grave=True)
+                fire("WeightUpdateRatio", seen, sentence(self._setup.slower(100)), grave=True)
             elif ratio < parameters["small_threshold"]:
                 seen = f"one step changed the weights by {ratio:.1e} of their size"
-                fire("WeightUpdateRatio", seen, "raise learning_rate a hundredfold.")
+                fire("WeightUpdateRatio", seen, sentence(self._setup.faster(100) or "check that the layer is used"))
         if "UnchangedTensor" in rules:
             parameters = rules["UnchangedTensor"]
             self._unchanged[name] = self._unchanged[name] + 1 if row[_EXCESS] <= parameters["atol"] else 0
             if self._unchanged[name] >= parameters["num_steps"]:
                 seen = f"the weights did not change in {self._unchanged[name]} looks"
-                fire("UnchangedTensor", seen, "raise learning_rate tenfold, or freeze the layer (strategy).")
+                fire("UnchangedTensor", seen, self._against_vanishing())
+
+    def _against_explosion(self) -> str:
+        precision = ", or set precision=fp32" if self._setup.precision == "fp16" else ""
+        return f"{self._setup.slower(10)}{precision}."
+
+    def _against_vanishing(self) -> str:
+        fewer = self._setup.train_fewer_layers()
+        ways = [way for way in (self._setup.faster(10), fewer) if way]
+        return sentence(", or ".join(ways) or "check that the layer is used")
 
 
 def _look_of(state: Mapping[str, Any], rules: Rules) -> _Look:

@@ -1,0 +1,95 @@
+"""Findings of the middle of a training are judged again at its end."""
+
+from __future__ import annotations
+
+import logging
+
+import pytest
+import torch
+
+from finetune.training.state import Row
+from training.lesson import Lesson, request
+
+# Worse for three epochs, and the best of all at the end.
+RECOVERS = [(2.0, 2.0, 0.5), (1.0, 3.0, 0.1), (0.8, 4.0, 0.1), (0.5, 1.0, 0.6), (0.3, 0.5, 0.9)]
+STAYS = [(2.0, 1.0, 0.9), (1.0, 3.0, 0.1), (0.8, 4.0, 0.1), (0.5, 5.0, 0.2), (0.3, 6.0, 0.2)]
+
+
+def observed(course: list[tuple[float, float, float]], **wishes: str) -> Lesson:
+    """A lesson whose epochs had these training losses, validation losses and accuracies."""
+    lesson = Lesson(request(epochs=str(len(course)), **wishes))
+    lesson.rules.epoch_begins(lesson.state, lesson.training.plan.phases[0])
+    rows: list[Row] = []
+    for epoch, (train, validation, accuracy) in enumerate(course):
+        row = {
+            "train:loss": train, "train:accuracy": 0.5, "validation:loss": validation, "validation:accuracy": accuracy,
+        }  # fmt: skip
+        lesson.state.best.offer(row, epoch, lesson.state.weights, 0.0)
+        rows.append(row)
+        lesson.rules.epoch_done(epoch, row, rows)
+    lesson.state.history.rows[:] = rows
+    return lesson
+
+
+def test_overfitting_that_passed_is_resolved_in_findings_and_log(caplog: pytest.LogCaptureFixture) -> None:
+    lesson = observed(RECOVERS)
+    (middle,) = lesson.findings.found
+    assert (middle["rule"], middle["resolved"]) == ("Overfit", None)
+    saved = lesson.findings.state_dict()
+    with caplog.at_level(logging.INFO):
+        lesson.rules.end(lesson.state)
+    (end,) = lesson.findings.found
+    assert end["resolved"] == (
+        "no longer the case after epoch 5: training loss 0.3000, validation loss 0.5000, accuracy 90.0%"
+    )
+    assert f"rule Overfit is resolved: {end['resolved']}" in caplog.messages
+    # A job that goes on from its last checkpoint has not come to its end.
+    assert saved["found"] == [middle]
+    lesson.findings.load_state_dict({"found": [end], "stopped": False})
+    assert lesson.findings.found == [end]
+
+
+def test_overfitting_that_lasts_is_told_as_it_is_at_the_end() -> None:
+    lesson = observed(STAYS)
+    lesson.rules.end(lesson.state)
+    (end,) = lesson.findings.found
+    assert end["resolved"] is None
+    assert end["where"] == "epoch 5"
+    assert "rose from 1.0000 to 6.0000" in str(end["seen"])
+    assert end["advice"] == "set early_stopping_patience=3, which keeps the best epoch."
+
+
+def test_overfitting_after_the_exported_epoch_is_resolved() -> None:
+    lesson = observed(STAYS, early_stopping_patience="5")
+    lesson.rules.end(lesson.state)
+    (end,) = lesson.findings.found
+    assert end["resolved"] == "the weights of epoch 1, the best one, are exported"
+
+
+def test_a_loss_that_fell_at_last_is_resolved() -> None:
+    lesson = observed([(2.0, 2.0, 0.5)] * 6 + [(0.2, 1.0, 0.9)] * 3)
+    assert [one["rule"] for one in lesson.findings.found] == ["LossNotDecreasing"]
+    lesson.rules.end(lesson.state)
+    assert "training loss 0.2000" in str(lesson.findings.found[0]["resolved"])
+
+
+def test_what_a_rule_has_stopped_the_job_for_is_not_resolved() -> None:
+    lesson = observed(RECOVERS)
+    lesson.findings.stopped = True
+    lesson.rules.end(lesson.state)
+    assert lesson.findings.found[0]["resolved"] is None
+
+
+def test_tensors_that_recovered_in_a_later_look_are_resolved() -> None:
+    lesson = Lesson(request(epochs="9", batch_size="4", rules="VanishingGradient:threshold=1e9"))
+    assert lesson.fit()
+    assert [one["rule"] for one in lesson.findings.found] == ["VanishingGradient"]
+    watch = lesson.training.stepper.probe
+    assert watch.refuted == frozenset()
+    state = watch.state_dict()
+    # The loss has come down, so that small gradients are as they should be.
+    waiting = state["waiting"]
+    assert waiting is not None
+    watch.load_state_dict({**state, "waiting": {**waiting, "loss": torch.tensor(1e-3)}})
+    lesson.rules.end(lesson.state)
+    assert lesson.findings.found[0]["resolved"] == "no longer the case in the last look at the tensors"

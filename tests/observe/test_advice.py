@@ -1,0 +1,253 @@
+"""The advice of every rule for every strategy names hyperparameters that have an effect there, and allowed values."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from finetune.observe.rules.curves import Course, Row, judge_balance, judge_classes, judge_curves, patience_for_best
+from finetune.observe.rules.finding import Finding
+from finetune.observe.rules.machine import Sample, judge_machine, judge_steps
+from finetune.observe.rules.setup import Setup
+from finetune.observe.rules.symptoms import judge_answers, symptoms
+from finetune.observe.rules.tensors import TensorWatch
+from finetune.observe.timing import Step
+from finetune.spec.idle import IDLE, idle_knobs
+from finetune.spec.job_spec import JobSpec
+from finetune.spec.parse import parse_hyperparameters
+from finetune.spec.rules import DEFAULTS
+from finetune.strategies.presets import Network, make_plan, rates_in_effect
+
+STRATEGIES = ("feature_extraction", "partial", "full", "gradual", "from_scratch", "evaluate")
+GROUPS = ("stem", "middle", "head")
+TRAINING_RULES = {*DEFAULTS, "Oscillating", "Underfit", "ValidationBetter", "Diverged", "WorseThanGuess", "ZeroRecall"}
+
+
+@dataclass(frozen=True)
+class Job:
+    """A request, and the setup that advice sees."""
+
+    wishes: dict[str, str]
+    spec: JobSpec
+    setup: Setup
+
+
+def job(strategy: str, **wishes: str) -> Job:
+    spec = parse_hyperparameters({"strategy": strategy, "task": "image-classification", **wishes})
+    images = spec.data.task == "image-classification"
+    network = Network(GROUPS, "image-classification" if images else "text-classification", new_head=True)
+    plan = make_plan(spec.strategy, spec.optimisation, network)
+    rate = spec.optimisation.learning_rate, spec.optimisation.head_learning_rate
+    setup = Setup(
+        strategy=strategy,
+        epochs=spec.optimisation.epochs,
+        rates=rates_in_effect(spec.strategy, spec.optimisation, network),
+        rates_given=rate != (None, None),
+        trains_all=set(plan.phase(spec.optimisation.epochs - 1).trainable) == set(GROUPS),
+        images=images,
+        multi_label=spec.data.multi_label,
+        validates=spec.data.validation_fraction > 0,
+        augmentation=spec.data.augmentation if images and strategy in {"full", "from_scratch"} else "none",
+        drops=True,
+        patience=spec.optimisation.early_stopping_patience,
+        weighs_classes=spec.optimisation.class_weights == "balanced",
+        clip_norm=spec.optimisation.gradient_clip_norm,
+        weight_decay=spec.optimisation.weight_decay,
+        batch_size=spec.optimisation.batch_size,
+        max_length=None if images else 512,
+    )
+    return Job({"strategy": strategy, **wishes}, spec, setup)
+
+
+JOBS = {
+    f"{strategy} {' '.join(f'{name}={value}' for name, value in wishes.items())}".strip(): job(strategy, **wishes)
+    for strategy in STRATEGIES
+    for wishes in (
+        dict[str, str](),
+        {"epochs": "1"},
+        {"validation_fraction": "0"},
+        {"multi_label": "true"},
+        {"task": "text-classification"},
+        {"early_stopping_patience": "2"},
+        {"class_weights": "balanced"},
+        {"learning_rate": "0.001", "head_learning_rate": "0.01"},
+        {"learning_rate": "10", "head_learning_rate": "10", "weight_decay": "1", "batch_size": "65536"},
+        {"augmentation": "strong", "epochs": "100000", "gradient_clip_norm": "0.5"},
+    )
+}
+
+
+def rows(
+    setup: Setup, train: list[float], validation: list[float], score: list[float], trained: float = 0.5
+) -> list[Row]:
+    name = "micro_f1" if setup.multi_label else "accuracy"
+    made: list[Row] = []
+    for a, b, c in zip(train, validation, score, strict=True):
+        row: dict[str, float] = {"train:loss": a, "train:accuracy": 0.0, f"train:{name}": trained}
+        if setup.validates:
+            row |= {"validation:loss": b, "validation:accuracy": 0.0, f"validation:{name}": c}
+        made.append(row)
+    return made
+
+
+def curves(setup: Setup) -> Iterator[Finding]:
+    flat = rows(setup, [2.3] * 6, [2.3] * 6, [0.1] * 6, 0.1)
+    growing = rows(setup, [2.0, 4.0, 8.0, 9.0, 10.0, 12.0], [2.3] * 6, [0.1] * 6)
+    worse = rows(setup, [2, 1, 0.5, 0.1, 0.01], [2, 1.2, 1.1, 1.4, 1.9], [0.4, 0.7, 0.8, 0.72, 0.65])
+    resting = rows(setup, [2, 1, *[0.5] * 12], [2, 1, *[0.9] * 12], [0.3, 0.7, *[0.8] * 12])
+    for course in (flat, growing, worse, resting):
+        yield from judge_curves(Course(course, 20, 500, setup), DEFAULTS)
+    swinging = rows(setup, [2, 1, 2.2, 0.9, 2.1, 1.2], [1.0] * 6, [0.5] * 6)
+    better = rows(setup, [2, 1.8, 1.6, 1.5, 1.4, 1.3], [1.0] * 6, [0.9] * 6)
+    broken = rows(setup, [2, float("nan")], [1.0] * 2, [0.5] * 2)
+    for course in (flat, swinging, better, broken):
+        yield from symptoms(Course(course, 20, 500, setup), 0.1)
+
+
+def answers(setup: Setup) -> Iterator[Finding]:
+    counts = {"a": 1000, "b": 20}
+    yield from judge_balance(counts, DEFAULTS, setup)
+    yield from judge_balance({"a": 5, "b": 0}, DEFAULTS, setup)
+    yield from judge_classes({"a": 0.9, "b": 0.1}, counts, DEFAULTS, setup)
+    per_class = [{"label": "a", "support": 4, "recall": 1.0}, {"label": "b", "support": 2, "recall": 0.0}]
+    metrics: dict[str, Any] = {"records": 6, "accuracy": 0.5, "majority_baseline_accuracy": 0.5, "majority_class": "a"}
+    if setup.multi_label:
+        metrics |= {"micro": {"f1": 0.1}, "majority_baseline_micro_f1": 0.4, "majority_labels": ["a"]}
+    for learned in (True, False, None):
+        yield from judge_answers("test", {**metrics, "per_class": per_class}, setup, learned=learned)
+
+
+def machine(setup: Setup) -> Iterator[Finding]:
+    for gpu, cpu, waiting, memory, grows in (
+        (2, 97, 10, 80, 0), (2, 10, 90, 80, 0), (40, 50, 1, 90, 0), (40, 50, 1, 20, 0), (95, 40, 1, 50, 30),
+    ):  # fmt: skip
+        samples = [Sample(gpu, cpu, waiting, memory + grows * at / 1200) for at in range(1200)]
+        yield from judge_machine(samples, DEFAULTS, 1, setup)
+    uneven = [Sample(95.0 * bool(at % 5), 40, 1, 90) for at in range(1200)]
+    yield from judge_machine(uneven, DEFAULTS, 1, setup)
+    yield from judge_steps([Step(0, seconds, 8) for seconds in [0.1] * 500 + [5.0] * 15], DEFAULTS, 1, setup)
+
+
+def tensors(setup: Setup) -> Iterator[Finding]:
+    """Findings about looks of one tensor: what each column of the numbers means stands in `tensors.py`."""
+    sick = {
+        "VanishingGradient": ([0, 0, 0, 1, 0, 0, 1, 1, 0], 10, 1.0),
+        "AllZero": ([1, 0, 1, 1, 0, 0, 1, 1, 0], 10, 1.0),
+        "ExplodingTensor": ([1, 0, 0, 1, 5, 0, 1, 1, 0], 10, 1.0),
+        "PoorWeightInitialization": ([1, 0, 0, 1, 0, 0, 1, 1, 1], 0, 1.0),
+        "large": ([1, 0, 0, 1, 0, 0, 1000, 1, 0], 10, 1.0),
+        "small": ([1, 0, 0, 1, 0, 0, 1e-12, 1, 0], 10, 1.0),
+        "UnchangedTensor": ([1, 0, 0, 1, 0, 0, 1, 0, 0], 10, 1.0),
+    }
+    for numbers, step, loss in sick.values():
+        watch = TensorWatch(
+            nn.Linear(2, 2), torch.optim.SGD([torch.zeros(1, requires_grad=True)]), DEFAULTS, scaled=False, classes=3,
+            setup=setup,
+        )  # fmt: skip
+        silences = [{"rule": one, "layer": "1", "share": torch.ones(())} for one in ("DeadRelu", "SaturatedActivation")]
+        look = {
+            "step": step, "names": ["0.weight"], "numbers": torch.tensor([numbers], dtype=torch.float32),
+            "loss": torch.tensor(loss), "rate": 1.0, "silences": silences,
+        }  # fmt: skip
+        suspects = [["DeadRelu", "1"], ["SaturatedActivation", "1"]]
+        watch.load_state_dict(
+            {"first_loss": 1.0, "unchanged": {"0.weight": 2}, "suspects": suspects, "told": [], "waiting": look}
+        )
+        yield from watch.read()
+
+
+def everything(setup: Setup) -> list[Finding]:
+    return [one for judge in (curves, answers, machine, tensors) for one in judge(setup)]
+
+
+def advised(text: str) -> list[tuple[str, str]]:
+    """Hyperparameters with values that a text names."""
+    return re.findall(r"\b([a-z_0-9]+)=([\w-]+(?:\.\d+)?(?:e[+-]?\d+)?)", text)
+
+
+def test_every_rule_is_provoked() -> None:
+    assert {one.rule for one in everything(JOBS["full"].setup)} == TRAINING_RULES
+
+
+@pytest.mark.parametrize("one", JOBS.values(), ids=JOBS)
+def test_advice_names_hyperparameters_that_have_an_effect_with_values_that_are_allowed(one: Job) -> None:
+    # Nothing watches the training of a job that trains nothing.
+    found = everything(one.setup) if one.setup.trains else list(answers(one.setup))
+    assert found
+    for finding in found:
+        assert finding.advice.endswith(".")
+        assert "None" not in finding.advice
+        for alternative in re.split(r", or |; | or ", finding.advice):
+            named = dict(advised(alternative))
+            spec = parse_hyperparameters(one.wishes | named)
+            assert idle_knobs(IDLE, spec, named.keys()) == {}, finding
+            assert not named.items() & one.wishes.items(), finding
+
+
+@pytest.mark.parametrize("one", JOBS.values(), ids=JOBS)
+def test_more_layers_are_advised_only_where_some_are_frozen(one: Job) -> None:
+    for finding in everything(one.setup):
+        if one.setup.trains_all or not one.setup.trains:
+            assert "strategy=full" not in finding.advice
+            assert "train more layers" not in finding.advice
+        if one.setup.strategy == "feature_extraction":
+            assert "fewer layers" not in finding.advice
+            assert "strategy=feature_extraction" not in finding.advice
+        if one.setup.weighs_classes:
+            assert "class_weights" not in finding.advice
+
+
+def test_an_underfit_head_gets_more_layers_and_no_rate_of_the_head() -> None:
+    one = job("feature_extraction", learning_rate="0.003")
+    (advice,) = {found.advice for found in curves(one.setup) if found.rule == "Underfit"}
+    assert advice == "train more layers (strategy=full, without learning_rate)."
+
+
+def test_gradual_unfreezing_cut_short_gets_more_epochs() -> None:
+    (advice,) = {found.advice for found in curves(job("gradual", epochs="1").setup) if found.rule == "Underfit"}
+    assert advice == "set epochs=5, so that all layers are unfrozen."
+
+
+def test_rates_are_named_by_the_hyperparameter_that_sets_them() -> None:
+    one = job("feature_extraction", learning_rate="0.001", head_learning_rate="0.03")
+    (advice,) = {found.advice for found in curves(one.setup) if found.rule == "Oscillating"}
+    assert advice == "lower head_learning_rate to a third (head_learning_rate=0.01)."
+
+
+def exported(scores: list[float], losses: list[float], patience: int) -> int:
+    """The epoch whose weights a job with early stopping exports, by the loop's own rule."""
+    best, improved, reference, lowest = -1, -1, float("-inf"), float("inf")
+    for epoch, (score, loss) in enumerate(zip(scores, losses, strict=True)):
+        if score > reference or (score <= 0 and loss < lowest):
+            improved, reference = epoch, score
+        if best < 0 or (score, -loss) > (scores[best], -losses[best]):
+            best, lowest = epoch, loss
+        if epoch - improved >= patience:
+            break
+    return best
+
+
+def test_the_advised_patience_exports_the_best_epoch_of_the_curve() -> None:
+    values = (0.0, 0.25, 0.5)
+    for scores in itertools.product(values, repeat=7):
+        losses = [1.0, 0.9, 0.8, 2.0, 0.7, 0.6, 3.0]
+        made = rows(Setup(), [1.0] * 7, losses, list(scores))
+        patience = patience_for_best(made)
+        best = max(range(7), key=lambda at: (scores[at], -losses[at]))
+        assert exported(list(scores), losses, patience) == best
+        assert patience == 3 or exported(list(scores), losses, patience - 1) != best
+
+
+def test_a_late_recovery_is_not_cut_off_by_the_advised_patience() -> None:
+    losses = [2.0, 6.07, 3.59, 5.0, 5.5, 4.0, 3.0, 2.0, 1.0, 1.5, 1.6]
+    scores = [0.3, 0.4, 0.62, 0.3, 0.3, 0.4, 0.5, 0.6, 0.71, 0.5, 0.4]
+    course = Course(rows(Setup(), [1.0 - 0.09 * at for at in range(11)], losses, scores), 4, 500)
+    (found,) = judge_curves(course, {"Overfit": DEFAULTS["Overfit"]})
+    assert found.advice == "set early_stopping_patience=6, which keeps the best epoch."
