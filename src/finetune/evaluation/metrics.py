@@ -16,6 +16,10 @@ from finetune.errors import DataError, DivergedError
 from finetune.evaluation.calibration import calibration
 
 THRESHOLD = 0.5
+MOST_CLASSES_AS_MATRIX = 200
+"""Number of classes up to which the confusion matrix is dense; beyond it, only the confused pairs are listed."""
+MOST_PAIRS = 10_000
+"""Most pairs of confused classes that are listed."""
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
@@ -40,9 +44,13 @@ def classification_metrics(
         top_k: also count as right where the class is among the k most probable; single-label only.
 
     Returns:
-        JSON values. `per_class` is in the order of `labels`; `confusion_matrix` has a row per true class and a column
-        per predicted one; `confusion_matrices` has `[[true negatives, false positives], [false negatives, true
-        positives]]` per class. Losses are in nats.
+        JSON values. `per_class` is in the order of `labels`. Single-label: `majority_class` is the most frequent class
+        of the records, or `None` if they are all of one class; `confusion_matrix` has a row per true class and a column
+        per predicted one, for at most 200 classes; `confusion_pairs` has `[true class, predicted class, records]` of
+        different classes, the most frequent first, at most 10,000, and `confusion_pairs_count` the number of all.
+        Multi-label: `majority_baseline_micro_f1` is the highest micro F1 of one constant answer, `majority_labels`;
+        `confusion_matrices` has `[[true negatives, false positives], [false negatives, true positives]]` per class.
+        Losses are in nats.
 
     Raises:
         DataError: there is no record.
@@ -51,47 +59,74 @@ def classification_metrics(
     """
     if len(targets) == 0:
         raise DataError("There is nothing to evaluate: none of the records could be read. See the list of bad records.")
-    scores = np.asarray(probabilities, dtype=np.float64)
+    scores = np.asarray(probabilities)
     truth = np.asarray(targets).astype(np.int64)
     wanted = (len(truth), len(labels))
     if scores.shape != wanted or truth.shape != (wanted if multi_label else wanted[:1]):
         raise ValueError(f"targets {truth.shape} and probabilities {scores.shape} do not fit {len(labels)} labels")
-    unusable = int((~np.isfinite(scores)).any(axis=1).sum())
+    unusable = int((~np.isfinite(scores).all(axis=1)).sum())
     if unusable:
         raise DivergedError(
             f"The network's answers to {unusable} of {len(scores)} records are not finite numbers: the training"
             " diverged. Lower learning_rate, or set gradient_clip_norm."
         )
     if multi_label:
-        return _multi_label(truth, scores, labels)
+        return _multi_label(truth, scores.astype(np.float64), labels)
     return _single_label(truth, scores, labels, top_k)
 
 
-def _single_label(truth: Integers, scores: Floats, labels: Sequence[str], top_k: int | None) -> dict[str, object]:
-    classes = np.arange(len(labels))
+def _single_label(
+    truth: Integers, scores: NDArray[np.floating], labels: Sequence[str], top_k: int | None
+) -> dict[str, object]:
+    # Arrays of records by classes are avoided: with thousands of classes each takes hundreds of megabytes.
+    classes = len(labels)
     predicted = scores.argmax(axis=1)
-    one_hot = (truth[:, None] == classes).astype(np.int64)
-    rows = _per_class(one_hot, (predicted[:, None] == classes).astype(np.int64), scores, labels)
-    matrix = np.zeros((len(labels), len(labels)), dtype=np.int64)
-    np.add.at(matrix, (truth, predicted), 1)
+    hits = np.bincount(truth[predicted == truth], minlength=classes)
+    support = np.bincount(truth, minlength=classes)
+    counts = np.stack([hits, np.bincount(predicted, minlength=classes), support], axis=1)
+    aucs = [_auc(truth == at, scores[:, at]) if support[at] else None for at in range(classes)]
+    rows = _per_class(counts, aucs, labels)
+    of_truth = np.take_along_axis(scores, truth[:, None], axis=1)
     metrics: dict[str, object] = {
         "records": len(truth),
         "accuracy": float((predicted == truth).mean()),
-        "majority_baseline_accuracy": float(one_hot.mean(axis=0).max()),
-        "log_loss": _log_loss(np.take_along_axis(scores, truth[:, None], axis=1)),
+        "majority_baseline_accuracy": float(support.max() / len(truth)),
+        "majority_class": labels[int(support.argmax())] if (support > 0).sum() > 1 else None,
+        "log_loss": _log_loss(of_truth.astype(np.float64)),
         "auc": _mean(rows, "auc"),
         **_averages(rows),
-        **calibration(scores.max(axis=1), predicted == truth),
+        **calibration(scores.max(axis=1).astype(np.float64), predicted == truth),
     }
     if top_k is not None:
         best = np.argsort(-scores, axis=1, kind="stable")[:, :top_k]
         metrics[f"top_{top_k}_accuracy"] = float((best == truth[:, None]).any(axis=1).mean())
-    return {**metrics, "labels": list(labels), "per_class": rows, "confusion_matrix": matrix.tolist()}
+    return {**metrics, "labels": list(labels), "per_class": rows, **_confusion(truth, predicted, labels)}
+
+
+def _confusion(truth: Integers, predicted: Integers, labels: Sequence[str]) -> dict[str, object]:
+    """The dense matrix of few classes, and the confused pairs of any number."""
+    classes = len(labels)
+    wrong = truth != predicted
+    pairs, counts = np.unique(truth[wrong] * classes + predicted[wrong], return_counts=True)
+    order = np.argsort(-counts, kind="stable")[:MOST_PAIRS]
+    found: dict[str, object] = {
+        "confusion_pairs": [
+            [labels[pair // classes], labels[pair % classes], count]
+            for pair, count in zip(pairs[order].tolist(), counts[order].tolist(), strict=True)
+        ],
+        "confusion_pairs_count": len(pairs),
+    }
+    if classes <= MOST_CLASSES_AS_MATRIX:
+        matrix = np.bincount(truth * classes + predicted, minlength=classes**2).reshape(classes, classes)
+        found["confusion_matrix"] = matrix.tolist()
+    return found
 
 
 def _multi_label(truth: Integers, scores: Floats, labels: Sequence[str]) -> dict[str, object]:
     predicted = (scores > THRESHOLD).astype(np.int64)
-    rows = _per_class(truth, predicted, scores, labels)
+    counts = np.stack([(truth & predicted).sum(axis=0), predicted.sum(axis=0), truth.sum(axis=0)], axis=1)
+    rows = _per_class(counts, [_auc(truth[:, at] == 1, scores[:, at]) for at in range(len(labels))], labels)
+    constant, answer = constant_answer(truth.sum(axis=0), len(truth))
     for row, positive, column in zip(rows, truth.T, scores.T, strict=True):
         row["average_precision"] = _average_precision(positive, column)
     _, repeats = np.unique(truth, axis=0, return_counts=True)
@@ -99,6 +134,8 @@ def _multi_label(truth: Integers, scores: Floats, labels: Sequence[str]) -> dict
         "records": len(truth),
         "accuracy": float((predicted == truth).all(axis=1).mean()),
         "majority_baseline_accuracy": float(repeats.max() / len(truth)),
+        "majority_baseline_micro_f1": constant,
+        "majority_labels": [labels[at] for at in answer],
         "hamming_loss": float((predicted != truth).mean()),
         "log_loss": _log_loss(np.where(truth == 1, scores, 1.0 - scores)),
         "auc": _mean(rows, "auc"),
@@ -112,16 +149,32 @@ def _multi_label(truth: Integers, scores: Floats, labels: Sequence[str]) -> dict
     }
 
 
-def _per_class(truth: Integers, predicted: Integers, scores: Floats, labels: Sequence[str]) -> list[Row]:
-    counts = np.stack([(truth & predicted).sum(axis=0), predicted.sum(axis=0), truth.sum(axis=0)], axis=1)
+def constant_answer(positives: Integers, records: int) -> tuple[float, list[int]]:
+    """The highest micro F1 of one answer to every record, and its labels: the guess of a multi-label task.
+
+    Args:
+        positives: records that have each label, `[classes]`.
+        records: number of all records.
+    """
+    order = np.argsort(-positives, kind="stable")
+    hits = np.cumsum(positives[order])
+    scores = 2 * hits / np.maximum(1, records * np.arange(1, len(order) + 1) + positives.sum())
+    if not len(scores) or not hits[-1]:
+        return 0.0, []
+    count = int(scores.argmax()) + 1
+    return float(scores[count - 1]), order[:count].tolist()
+
+
+def micro_f1(truth: NDArray[np.bool_], predicted: NDArray[np.bool_]) -> float:
+    """F1 over all labels of all records, bool `[records, classes]`; 0 where there is none."""
+    return 2 * int((truth & predicted).sum()) / max(1, int(truth.sum()) + int(predicted.sum()))
+
+
+def _per_class(counts: Integers, aucs: Sequence[float | None], labels: Sequence[str]) -> list[Row]:
+    """A row per class from what was rightly predicted, what was predicted and what there is, `[classes, 3]`."""
     return [
-        {
-            "label": label,
-            "support": int(support),
-            **_quality(int(hits), int(named), int(support)),
-            "auc": _auc(truth[:, index], scores[:, index]),
-        }
-        for index, (label, (hits, named, support)) in enumerate(zip(labels, counts, strict=True))
+        {"label": label, "support": int(support), **_quality(int(hits), int(named), int(support)), "auc": auc}
+        for label, (hits, named, support), auc in zip(labels, counts, aucs, strict=True)
     ]
 
 
@@ -155,7 +208,7 @@ def _mean(rows: Sequence[Row], name: str, weight: str | None = None) -> float | 
     return float(np.average(values, weights=weights))
 
 
-def _auc(positive: Integers, scores: Floats) -> float | None:
+def _auc(positive: NDArray[np.bool_], scores: NDArray[np.floating]) -> float | None:
     """Share of the pairs of a positive and a negative record that the scores order rightly; equal scores count half.
 
     By ranks (Mann and Whitney, 1947), since importing scikit-learn, with pandas, takes longer than a small evaluation.
@@ -166,7 +219,7 @@ def _auc(positive: Integers, scores: Floats) -> float | None:
         return None
     _, place, counts = np.unique(scores, return_inverse=True, return_counts=True)
     ranks = (counts.cumsum() - (counts - 1) / 2)[place]
-    return float((ranks[positive == 1].sum() - positives * (positives + 1) / 2) / (positives * negatives))
+    return float((ranks[positive].sum() - positives * (positives + 1) / 2) / (positives * negatives))
 
 
 def _average_precision(positive: Integers, scores: Floats) -> float | None:
