@@ -18,7 +18,8 @@ def metrics() -> dict[str, Any]:
     return {
         "records": 12,
         "accuracy": 0.75,
-        "majority_baseline_accuracy": 0.5,
+        "majority_baseline_accuracy": 0.25,
+        "majority_class": "a",
         "log_loss": 0.7,
         "auc": 0.9,
         "macro": quality,
@@ -31,6 +32,8 @@ def metrics() -> dict[str, Any]:
         "labels": list(names),
         "per_class": [{"label": name, "support": 4, **quality, "auc": None} for name in names],
         "confusion_matrix": [[4, 0, 0], [1, 3, 0], [2, 0, 2]],
+        "confusion_pairs": [["c", "a", 2], [HOSTILE, "a", 1]],
+        "confusion_pairs_count": 2,
     }
 
 
@@ -39,7 +42,7 @@ def example() -> dict[str, Any]:
     counts = {"a": 5, HOSTILE: 1, "c": 4}
     return {
         "title": f"tiny on {HOSTILE}",
-        "job": {"epochs": 2, "steps": 20, "best_epoch": 2, "strategy": "full"},
+        "job": {"epochs": 2, "steps": 20, "best_epoch": 2, "exported_epoch": 2, "strategy": "full"},
         "history": [
             {"train:loss": 1.5, "train:accuracy": 0.4, "validation:loss": 1.2, "validation:accuracy": 0.5},
             {"train:loss": 0.5, "train:accuracy": 0.9, "validation:loss": 0.7, "validation:accuracy": 0.75},
@@ -47,7 +50,7 @@ def example() -> dict[str, Any]:
         "asked": {
             "hyperparameters": {"label_column": HOSTILE},
             "notes": [f"{HOSTILE} is ignored."],
-            "effective": {"epochs": 2},
+            "effective": {"epochs": 2, "class_weights": "none", "label_smoothing": 0.0},
         },
         "plan": {
             "facts": {"task": "text-classification", "network": HOSTILE},
@@ -58,6 +61,7 @@ def example() -> dict[str, Any]:
         },
         "records": {"train": 10, "validation": 12},
         "classes": {"train": counts, "validation": counts},
+        "training_counts": counts,
         "parts": {"validation": metrics()},
         "wrong": {
             "part": "validation",

@@ -21,9 +21,10 @@ from finetune.job.loaders import Loaders
 from finetune.job.remarks import idle_remarks
 from finetune.job.request import Request
 from finetune.job.results import Evaluated
+from finetune.job.setup import training_counts
 from finetune.models.backbone import Backbone
 from finetune.observe.finite import finite
-from finetune.observe.report import page
+from finetune.observe.report import page, verdict
 from finetune.spec.job_spec import JobSpec
 from finetune.spec.rules import rules_of
 from finetune.strategies.plan import Plan
@@ -84,6 +85,10 @@ def write_report(folder: Path, subject: Subject, found: Outcome) -> None:
         OSError: the folder cannot be written.
     """
     report = finite(build_report(subject, found))
+    judgement = verdict(report)
+    report["verdict"] = judgement.as_json()
+    said = " ".join((f"{judgement.headline}.", *judgement.reasons))
+    logger.log(logging.INFO if judgement.kind == "good" else logging.WARNING, "Verdict: %s", said)
     folder.mkdir(parents=True, exist_ok=True)
     write_whole(folder / "report.json", json.dumps(report, indent=1, default=str, allow_nan=False) + "\n")
     write_whole(folder / "report.html", page(report))
@@ -111,6 +116,7 @@ def build_report(subject: Subject, found: Outcome) -> dict[str, object]:
         "plan": {"facts": _facts(subject), "groups": _groups(subject, found.drift)},
         "records": {name: len(part.indices) for name, part in parts.items()},
         "classes": {name: class_counts(part, subject.inputs.labels) for name, part in parts.items()},
+        "training_counts": training_counts(subject.inputs) if subject.spec.strategy.name != "evaluate" else {},
         "parts": {name: metrics for name, metrics in found.metrics.items() if name in found.evaluated},
         "wrong": surest_mistakes(judged, found.evaluated[judged]) if judged else wrong,
         "duplicates": readable(parts),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import logging
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +25,14 @@ from finetune.strategies.plan import Plan
 from finetune.training.state import TrainingState
 
 logger = logging.getLogger(__name__)
+
+MOST_PROBABILITIES = 200
+"""Number of classes up to which the table of predictions has the probability of every class."""
+LIKELIEST = 10
+"""Classes whose probabilities stand there beyond it."""
+FORMULA = re.compile(r"'*[=+\-@\t\r\n]")
+"""Beginning of a cell that may be a formula to a spreadsheet."""
+_NUMBER = re.compile(r"[+-]?[0-9]+(\.[0-9]+)?([eE][+-]?[0-9]+)?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,9 +161,13 @@ def write_bad_records(folder: Path, loaders: Loaders) -> None:
 def _write_predictions(path: Path, one: Evaluated, decision: Decision | None) -> None:
     predictions, labels = one.predictions, one.batches.label_map
     limits = np.array(decision.thresholds if decision else [0.5] * len(labels))
+    many = len(labels) > MOST_PROBABILITIES
+    columns = [f"probability:{name}" for name in labels.names]
+    if many:
+        columns = [f"{what}:top_{rank}" for rank in range(1, LIKELIEST + 1) for what in ("label", "probability")]
     with whole_text_file(path) as file:
         writer = csv.writer(file)
-        writer.writerow(["record", "label", "predicted_label", *(f"probability:{name}" for name in labels.names)])
+        writer.writerow(["record", "label", "predicted_label", *columns])
         rows = zip(predictions.positions, predictions.targets, predictions.probabilities, strict=True)
         for position, target, row in rows:
             above = row - limits
@@ -162,8 +175,28 @@ def _write_predictions(path: Path, one: Evaluated, decision: Decision | None) ->
                 truth, chosen = _positive(labels.names, target - 0.5), _positive(labels.names, above)
             else:
                 truth, chosen = [labels.names[int(target)]], [labels.names[int(above.argmax())]]
-            key = one.batches.key(int(position))
-            writer.writerow([key, "|".join(truth), "|".join(chosen), *(f"{value:.6f}" for value in row)])
+            texts = [one.batches.key(int(position)), "|".join(truth), "|".join(chosen)]
+            numbers = _likeliest(labels.names, row) if many else [f"{value:.6f}" for value in row]
+            writer.writerow([*map(plain_cell, texts), *numbers])
+
+
+def _likeliest(names: Sequence[str], row: NDArray[np.floating]) -> list[str]:
+    """Label and probability of the likeliest classes, in turns, the likeliest first."""
+    top = np.argpartition(-row, LIKELIEST)[:LIKELIEST]
+    ordered = top[np.lexsort((top, -row[top]))]
+    return [cell for at in ordered.tolist() for cell in (plain_cell(names[at]), f"{row[at]:.6f}")]
+
+
+def plain_cell(text: str) -> str:
+    """The text, behind an apostrophe where a spreadsheet would take it for a formula.
+
+    That is a text that begins with `=`, `+`, `-`, `@`, a tab or a line end, and is no number; apostrophes before
+    one of these count as part of the beginning. A reader gets the text back by dropping the first character of cells
+    that `FORMULA` matches and that begin with an apostrophe.
+    """
+    if not FORMULA.match(text) or _NUMBER.fullmatch(text):
+        return text
+    return f"'{text}"
 
 
 def _positive(names: Sequence[str], values: NDArray[np.floating]) -> list[str]:

@@ -7,14 +7,16 @@ from importlib.resources import files
 from typing import Any
 
 from finetune.observe.report import quality, records, run
+from finetune.observe.report.confusion import confusion
 from finetune.observe.report.markup import Piece, joined, number, percent, seconds, tag
+from finetune.observe.report.verdict import judged, verdict
 
 # A browser obeys this: no script runs, and no request leaves the file.
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 _SECTIONS = (
     run.findings,
     quality.curves,
-    quality.confusion,
+    confusion,
     quality.classes,
     quality.calibration,
     run.rates,
@@ -53,43 +55,28 @@ def page(report: Mapping[str, Any]) -> str:
         "body",
         tag("div", _head(report), _tiles(report), _navigation(made), class_="top"),
         tag("main", *made),
-        tag("footer", "The same as data: report.json. Every probability: *_predictions.csv."),
+        tag("footer", "The same as data: report.json. Probabilities of every record: *_predictions.csv."),
     )
     return "<!doctype html>\n" + tag("html", head, body, lang="en") + "\n"
 
 
 def _head(report: Mapping[str, Any]) -> Piece:
-    return joined([tag("h1", report["title"]), tag("p", _verdict(report), class_="lead")])
-
-
-def _verdict(report: Mapping[str, Any]) -> str:
-    part, metrics = quality.judged(report)
-    if report.get("failure"):
-        return f"The job failed, and there is no model: {report['failure']}"
-    if metrics is None:
-        return "The job stopped before its evaluation; the model is exported as far as it came."
-    accuracy, guess = metrics["accuracy"], metrics["majority_baseline_accuracy"]
-    said = (
-        f"{percent(accuracy)} of {metrics['records']:,} records of {part} are right;"
-        f" always naming the commonest class would give {percent(guess)}."
+    said = verdict(report)
+    return joined(
+        [
+            tag("p", report["title"], class_="overline"),
+            tag("h1", said.headline, class_=f"verdict {said.kind}"),
+            tag("p", " ".join(said.reasons), class_="lead"),
+        ]
     )
-    graves = [one["rule"] for one in [*report["findings"], *report["machine_findings"]]]
-    if report["duplicates"]["leaks"]:
-        return f"{said} Records of {part} or validation were in train, so the truth is lower."
-    if graves:
-        return f"{said} The rules have {len(graves)} {'remark' if len(graves) == 1 else 'remarks'}."
-    return said
 
 
 def _tiles(report: Mapping[str, Any]) -> Piece:
-    part, metrics = quality.judged(report)
+    part, metrics = judged(report)
     job = report["job"]
     tiles = []
     if metrics is not None:
-        tiles += [
-            (percent(metrics["accuracy"]), f"accuracy on {part}"),
-            (percent(metrics["macro"]["f1"]), "F1, mean of classes"),
-        ]
+        tiles += _scores(part, metrics)
         tiles.append((percent(metrics["expected_calibration_error"]), "calibration error"))
     tiles.append((number(sum(report["records"].values())), "records"))
     if "steps" in job:
@@ -100,6 +87,18 @@ def _tiles(report: Mapping[str, Any]) -> Piece:
         for index, (value, name) in enumerate(tiles)
     )
     return tag("div", *drawn, class_="tiles")
+
+
+def _scores(part: str, metrics: Mapping[str, Any]) -> list[tuple[str, str]]:
+    macro = (percent(metrics["macro"]["f1"]), "F1, mean of classes")
+    if "micro" not in metrics:
+        return [(percent(metrics["accuracy"]), f"accuracy on {part}"), macro]
+    # A record with many labels is rarely right in all of them: the exact match says little.
+    return [
+        (percent(metrics["micro"]["f1"]), f"F1 on {part}, over all labels"),
+        macro,
+        (percent(metrics["average_precision"]), "mean average precision"),
+    ]
 
 
 def _navigation(made: list[Piece]) -> Piece:

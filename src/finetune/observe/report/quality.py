@@ -1,4 +1,4 @@
-"""The sections about how good the model is: curves, classes, confusions, calibration, and where it is surely wrong."""
+"""The sections about how good the model is: curves, classes, calibration, and its most confident mistakes."""
 
 from __future__ import annotations
 
@@ -19,25 +19,51 @@ from finetune.observe.report.markup import (
     table,
     tag,
 )
+from finetune.observe.report.verdict import judged
+from finetune.observe.rules.curves import patience_for_best
+from finetune.observe.score import score_of
 
-MOST_CLASSES_AS_MATRIX = 24
-_MOST_CONFUSIONS = 12
+_MOST_CLASSES = 100
+"""Rows of the table of classes; beyond it, the weakest are shown."""
+_MOST_CHARACTERS = 250
 
 
 def curves(report: Mapping[str, Any]) -> Piece | None:
-    """Loss and accuracy of every epoch."""
+    """Loss and score of every epoch."""
     rows: Sequence[Mapping[str, float]] = report["history"]
     if not rows:
         return None
     epochs = list(range(1, len(rows) + 1))
     charts = []
-    for what, contains in (("loss", (0.0,)), ("accuracy", (1.0,))):
+    several = any("train:micro_f1" in row for row in rows)
+    for what, title, contains in (
+        ("loss", "Loss", (0.0,)),
+        ("micro_f1", "F1 over all labels", (1.0,)) if several else ("accuracy", "Accuracy", (1.0,)),
+    ):
         names = [part for part in ("train", "validation") if any(f"{part}:{what}" in row for row in rows)]
         lines = [Line(part, epochs, [row.get(f"{part}:{what}") for row in rows]) for part in names]
-        charts.append(tag("div", tag("h3", what.capitalize()), line_chart(lines, Axes("epoch", what, contains))))
-    best = report["job"].get("best_epoch")
-    lead = f"Best on validation: epoch {best} of {len(rows)}." if best else None
-    return section("Learning curves", tag("div", *charts, class_="columns"), name="curves", wide=True, lead=lead)
+        axes = Axes("epoch", "F1" if what == "micro_f1" else what, contains)
+        charts.append(tag("div", tag("h3", title), line_chart(lines, axes)))
+    drawn = tag("div", *charts, class_="columns")
+    return section("Learning curves", drawn, name="curves", wide=True, lead=_exported(report["job"], rows))
+
+
+def _exported(job: Mapping[str, Any], rows: Sequence[Mapping[str, float]]) -> str | None:
+    """Which epoch's weights are exported, and which one was the best."""
+    exported, best = job.get("exported_epoch"), job.get("best_epoch")
+    if not exported:
+        return None
+    # An interrupted epoch has no metrics, and no epoch has those of validation where there is none.
+    if not best or exported > len(rows) or any("validation:loss" not in row for row in rows):
+        return f"Exported: the weights at the end, of epoch {exported}."
+    told = {epoch: score_of(rows[epoch - 1], "validation") for epoch in (exported, best)}
+    if exported == best:
+        return f"Exported: epoch {exported} ({percent(told[exported])} on validation), the best one."
+    line = f"Exported: epoch {exported} ({percent(told[exported])}). Best: epoch {best} ({percent(told[best])})"
+    if told[exported] == told[best]:
+        losses = [number(rows[epoch - 1]["validation:loss"]) for epoch in (best, exported)]
+        line += f", by a validation loss of {losses[0]} against {losses[1]}"
+    return f"{line}. early_stopping_patience={patience_for_best(rows)} would have kept it."
 
 
 def classes(report: Mapping[str, Any]) -> Piece | None:
@@ -45,6 +71,7 @@ def classes(report: Mapping[str, Any]) -> Piece | None:
     part, metrics = judged(report)
     if metrics is None:
         return None
+    weakest = sorted(metrics["per_class"], key=lambda row: row["f1"] if row["f1"] is not None else 2.0)
     rows = [
         (
             str(row["label"]),
@@ -52,68 +79,17 @@ def classes(report: Mapping[str, Any]) -> Piece | None:
             *(meter(row[name] or 0.0, percent(row[name])) for name in ("precision", "recall", "f1")),
             number(row["auc"]),
         )
-        for row in sorted(metrics["per_class"], key=lambda row: row["f1"] if row["f1"] is not None else 2.0)
+        for row in weakest[:_MOST_CLASSES]
     ]
     averages = [
         (name, "", *(percent(metrics[kind][quality]) for quality in ("precision", "recall", "f1")), "")
         for kind, name in (("macro", "mean"), ("weighted", "by records"))
     ]
     header = ("class", "records", "precision", "recall", "F1", "AUC")
-    return section(
-        "Classes",
-        table(header, [*rows, *averages], class_="tall"),
-        name="classes",
-        lead=f"On {part}, the weakest class first.",
-    )
-
-
-def confusion(report: Mapping[str, Any]) -> Piece | None:
-    """What is taken for what."""
-    part, metrics = judged(report)
-    if metrics is None or "confusion_matrix" not in metrics:
-        return None
-    labels, matrix = metrics["labels"], metrics["confusion_matrix"]
-    drawn = _matrix(labels, matrix) if len(labels) <= MOST_CLASSES_AS_MATRIX else None
-    return section(
-        "Confusion",
-        drawn,
-        _pairs(labels, matrix),
-        name="confusion",
-        lead=f"On {part}: a row per true class, a column per prediction; colours are shares of the row.",
-    )
-
-
-def _matrix(labels: Sequence[str], matrix: Sequence[Sequence[int]]) -> Piece:
-    rows = []
-    for at, counts in enumerate(matrix):
-        total = sum(counts) or 1
-        cells = []
-        for place, count in enumerate(counts):
-            share = count / total
-            kind = ("right" if at == place else "wrong") + (" zero" if not count else " strong" if share > 0.55 else "")
-            title = f"{labels[at]} taken for {labels[place]}: {count} of {total}"
-            value = f"--v:{share**0.6:.2f}"
-            cells.append(tag("td", str(count), class_=kind, style=value, title=title))
-        rows.append(tag("tr", tag("th", labels[at], scope="row"), *cells))
-    head = tag("tr", tag("td"), *(tag("th", name, scope="col", title=name) for name in labels))
-    return tag("div", tag("table", tag("thead", head), tag("tbody", *rows)), class_="scroll matrix", tabindex="0")
-
-
-def _pairs(labels: Sequence[str], matrix: Sequence[Sequence[int]]) -> Piece | None:
-    pairs = sorted(
-        (
-            (count, at, place)
-            for at, row in enumerate(matrix)
-            for place, count in enumerate(row)
-            if count and at != place
-        ),
-        key=lambda pair: (-pair[0], pair[1], pair[2]),
-    )[:_MOST_CONFUSIONS]
-    if not pairs:
-        return tag("p", "No record is taken for another class.", class_="note")
-    rows = [(labels[at], labels[place], number(count), percent(count / sum(matrix[at]))) for count, at, place in pairs]
-    written = table(("true class", "taken for", "records", "of the class"), rows)
-    return tag("details", tag("summary", "The commonest confusions"), written)
+    lead = f"On {part}, the weakest class first."
+    if len(weakest) > len(rows):
+        lead = f"On {part}, the {len(rows)} weakest of {len(weakest):,} classes; all are in metrics.json."
+    return section("Classes", table(header, [*rows, *averages], class_="tall"), name="classes", lead=lead)
 
 
 def calibration(report: Mapping[str, Any]) -> Piece | None:
@@ -125,11 +101,11 @@ def calibration(report: Mapping[str, Any]) -> Piece | None:
     stated = sum(row["confidence"] * row["answers"] for row in rows) / sum(row["answers"] for row in rows)
     came = sum(row["accuracy"] * row["answers"] for row in rows) / sum(row["answers"] for row in rows)
     if error < 0.05:
-        said = "Probabilities can be taken at their word."
+        said = "The model is well calibrated."
     elif stated > came:
-        said = "The model is surer than it should be: label_smoothing=0.1 lowers that."
+        said = "The model is overconfident" + _advice(report, smoother=True)
     else:
-        said = "The model is less sure than it could be: train longer, or with less label_smoothing."
+        said = "The model is underconfident" + _advice(report, smoother=False)
     return section(
         "Calibration",
         reliability(rows),
@@ -139,6 +115,19 @@ def calibration(report: Mapping[str, Any]) -> Piece | None:
     )
 
 
+def _advice(report: Mapping[str, Any], *, smoother: bool) -> str:
+    """What changes the confidence in this job, after a colon."""
+    effective = report["asked"]["effective"]
+    smoothing = effective.get("label_smoothing", 0.0)
+    if report["job"].get("strategy") == "evaluate":
+        return "."
+    if smoother:
+        return f": label_smoothing={smoothing + 0.1:.2g} lowers that." if smoothing < 0.3 else "."
+    if smoothing > 0:
+        return ": set label_smoothing=0."
+    return f": train longer (epochs={2 * effective['epochs']})." if "epochs" in effective else "."
+
+
 def wrong(report: Mapping[str, Any]) -> Piece | None:
     """The records about which the model is most certainly wrong."""
     found = report["wrong"]
@@ -146,12 +135,12 @@ def wrong(report: Mapping[str, Any]) -> Piece | None:
         return None
     kind = "gallery texts" if any(record.get("text") is not None for record in found["records"]) else "gallery"
     return section(
-        "Most certainly wrong",
+        "Most confident mistakes",
         tag("div", *(_record(record) for record in found["records"]), class_=kind),
         name="wrong",
         wide=True,
         lead=f"{found['count']:,} of {counted(found['of'], 'record')} of {found['part']} {are(found['count'])} wrong."
-        " These are the surest ones: often their labels are wrong, rather than the model.",
+        " These are the most confident mistakes: often the label is wrong, not the model.",
     )
 
 
@@ -159,16 +148,15 @@ def _record(record: Mapping[str, Any]) -> Piece:
     if record.get("image"):
         shown = tag("img", src=record["image"], alt=f"record {record['key']}")
     else:
-        shown = tag("blockquote", record.get("text") or "")
-    said = joined(
-        [tag("strong", record["predicted"]), f" {percent(record['probability'], 0)}", tag("br"), "is ", record["truth"]]
-    )
+        shown = tag("blockquote", _cut(record.get("text") or ""))
+    predicted = tag("span", "predicted ", tag("strong", record["predicted"]), title=record["predicted"], class_="name")
+    labelled = tag("span", "labelled ", record["truth"], title=record["truth"], class_="name")
+    said = joined([predicted, tag("span", percent(record["probability"], 0), class_="sure"), labelled])
     return tag("article", shown, tag("div", said, tag("small", record["key"], title=record["key"])), class_="record")
 
 
-def judged(report: Mapping[str, Any]) -> tuple[str, Mapping[str, Any] | None]:
-    """The part by which the model is judged: test where there is one, else validation."""
-    for part in ("test", "validation", "train"):
-        if part in report["parts"]:
-            return part, report["parts"][part]
-    return "", None
+def _cut(text: str) -> str:
+    """The beginning of a text, cut between words."""
+    if len(text) <= _MOST_CHARACTERS:
+        return text
+    return text[:_MOST_CHARACTERS].rsplit(maxsplit=1)[0] + " …"

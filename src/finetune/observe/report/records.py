@@ -8,6 +8,7 @@ from typing import Any
 from finetune.observe.report.markup import Piece, are, counted, joined, meter, number, section, table, tag
 
 _MOST_ROWS = 50
+_MOST_CLASSES = 100
 
 
 def balance(report: Mapping[str, Any]) -> Piece | None:
@@ -18,24 +19,37 @@ def balance(report: Mapping[str, Any]) -> Piece | None:
     parts = list(counts)
     most = {part: max(counts[part].values(), default=0) or 1 for part in parts}
     names = list(counts[parts[0]])
+    listed = names
+    if len(names) > _MOST_CLASSES:
+        ordered = sorted(names, key=lambda name: counts[parts[0]][name])
+        listed = [*ordered[: _MOST_CLASSES // 2], *ordered[-_MOST_CLASSES // 2 :]]
     rows = [
         (name, *(meter(counts[part].get(name, 0) / most[part], number(counts[part].get(name, 0))) for part in parts))
-        for name in names
+        for name in listed
     ]
     totals = ("all", *(number(report["records"][part]) for part in parts))
     return section(
         "Class balance",
         table(("class", *parts), [*rows, totals], class_="tall"),
         name="balance",
-        lead=_lead(counts[parts[0]]),
+        lead=_lead(counts[parts[0]], report) + (_shown(len(listed), len(names))),
     )
 
 
-def _lead(counts: Mapping[str, int]) -> str:
+def _shown(listed: int, classes: int) -> str:
+    return f" Shown are the {listed} smallest and largest of {classes:,} classes." if listed < classes else ""
+
+
+def _lead(counts: Mapping[str, int], report: Mapping[str, Any]) -> str:
     most, least = max(counts, key=lambda name: counts[name]), min(counts, key=lambda name: counts[name])
     if counts[most] >= 5 * max(1, counts[least]):
         times = counts[most] / max(1, counts[least])
-        return f"{most} has {times:.0f} times the records of {least}: class_weights=balanced weighs them alike."
+        said = f"{most} has {times:.0f} times the records of {least}"
+        if report["job"].get("strategy") == "evaluate" or not counts[least]:
+            return f"{said}."
+        if report["asked"]["effective"].get("class_weights") == "balanced":
+            return f"{said}; class_weights=balanced weighs them alike."
+        return f"{said}: class_weights=balanced would weigh them alike."
     if counts[most] == counts[least]:
         return f"Every class has {counts[most]:,} records."
     return f"From {counts[least]:,} records ({least}) to {counts[most]:,} ({most})."

@@ -23,6 +23,7 @@ from finetune.observe.report.markup import (
     tag,
 )
 from finetune.observe.report.records import notice
+from finetune.observe.report.verdict import verdict
 
 WORDS = {
     "start": "start-up, first step included",
@@ -39,32 +40,36 @@ _MOST_PLACES = 6
 
 
 def findings(report: Mapping[str, Any]) -> Piece:
-    """What the rules saw, each with the one thing to do next."""
+    """What the rules saw, each with the one thing to do next; what no longer held at the end comes last."""
     found: Sequence[Mapping[str, Any]] = [*report["findings"], *report["machine_findings"]]
-    notices = [
-        notice(
-            "bad" if one.get("grave") else "warn",
-            one["rule"] + (f", step {one['step']:,}" if one.get("step") is not None else ""),
-            f"{one['seen']} ({one['where']})" if one.get("where") else one["seen"],
-            one["advice"],
-        )
-        for one in found
-    ]
+    notices = [_finding(one) for one in sorted(found, key=lambda one: bool(one.get("resolved")))]
     if report.get("failure"):
         notices.insert(0, notice("bad", "The job failed", report["failure"], None))
-    if not notices:
-        watched = report["rules"]
-        said = (
-            f"{counted(len(watched), 'rule')} watched, and none had anything to say."
-            if watched
-            else "No rule was asked for."
-        )
-        notices = [notice("good", "Nothing found", said, None)]
+    if all(one.get("resolved") for one in found) and not report.get("failure"):
+        notices.insert(0, _nothing_found(report))
     unusable: Mapping[str, str] = report.get("not_finite", {})
     if unusable:
         places = ", ".join(f"{place} is {what}" for place, what in list(unusable.items())[:_MOST_PLACES])
         notices.append(notice("warn", counted(len(unusable), "number is", "numbers are") + " not finite", places, None))
     return section("What the rules found", *notices, _watched(report["rules"]), name="rules", wide=True)
+
+
+def _finding(one: Mapping[str, Any]) -> Piece:
+    title = one["rule"] + (f", step {one['step']:,}" if one.get("step") is not None else "")
+    seen = f"{one['seen']} ({one['where']})" if one.get("where") else one["seen"]
+    if one.get("resolved"):
+        return notice("quiet", f"{title}: resolved", f"{seen}; {one['resolved']}.", None)
+    return notice("bad" if one.get("grave") else "warn", title, seen, one["advice"])
+
+
+def _nothing_found(report: Mapping[str, Any]) -> Piece:
+    """What is said where no rule has anything to say: as good as the verdict, and no better."""
+    watched = report["rules"]
+    said = f"No issues found by {counted(len(watched), 'rule')}." if watched else "No rule was asked for."
+    whole = verdict(report)
+    if whole.kind == "good":
+        return notice("good", "Nothing found", said, None)
+    return notice(whole.kind, whole.headline, f"{said} {' '.join(whole.reasons)}", None)
 
 
 def _watched(rules: Sequence[str]) -> Piece | None:

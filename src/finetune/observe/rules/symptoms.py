@@ -6,6 +6,7 @@ import itertools
 import math
 import statistics
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from finetune.observe.rules.curves import Course
@@ -108,8 +109,11 @@ def judge_answers(part: str, metrics: Mapping[str, Any], setup: Setup, *, learne
     found = []
     guess = worse_than_guess(metrics)
     if guess is not None:
+        what = "F1 is" if "micro" in metrics else "accuracy is"
+        answer = ", ".join(guess.answer[:_MOST_NAMED]) + (", …" if len(guess.answer) > _MOST_NAMED else "")
+        seen = f"{what} {guess.score:.1%}, always answering {answer!r} gives {guess.baseline:.1%}"
         advice = setup.generalize_better() if learned else setup.fit_better()
-        found.append(Finding("WorseThanGuess", None, part, guess, sentence(advice), grave=True))
+        found.append(Finding("WorseThanGuess", None, part, seen, sentence(advice), grave=True))
     missed = never_recognized(metrics)
     if missed:
         names = ", ".join(repr(name) for name in missed[:_MOST_NAMED]) + (", …" if len(missed) > _MOST_NAMED else "")
@@ -119,21 +123,33 @@ def judge_answers(part: str, metrics: Mapping[str, Any], setup: Setup, *, learne
     return found
 
 
-def worse_than_guess(metrics: Mapping[str, Any]) -> str | None:
-    """In words that the score is at or below that of the best constant answer; `None` where it is above.
+@dataclass(frozen=True, slots=True)
+class Guess:
+    """A constant answer that is as good as the model, or better.
+
+    Attributes:
+        score: of the model: accuracy, or micro F1 of several labels.
+        baseline: that of the constant answer.
+        answer: labels that it names.
+    """
+
+    score: float
+    baseline: float
+    answer: tuple[str, ...]
+
+
+def worse_than_guess(metrics: Mapping[str, Any]) -> Guess | None:
+    """The constant answer whose score the model does not exceed; `None` where it does.
 
     Where all records are of one class there is nothing to guess.
     """
     if "micro" in metrics:
-        score, guess, answer = metrics["micro"]["f1"], metrics["majority_baseline_micro_f1"], metrics["majority_labels"]
-        reached = f"F1 is {score or 0.0:.1%}"
+        score, answer = metrics["micro"]["f1"] or 0.0, tuple(metrics["majority_labels"])
+        baseline = metrics["majority_baseline_micro_f1"]
     else:
-        score, guess = metrics["accuracy"], metrics["majority_baseline_accuracy"]
-        answer = [] if metrics["majority_class"] is None else [metrics["majority_class"]]
-        reached = f"{score:.1%} of {metrics['records']:,} records are right"
-    if not answer or (score or 0.0) > guess or score == 1.0:
-        return None
-    return f"{reached}, always answering {_quoted(answer)} gives {guess:.1%}"
+        score, baseline = metrics["accuracy"], metrics["majority_baseline_accuracy"]
+        answer = () if metrics["majority_class"] is None else (metrics["majority_class"],)
+    return Guess(score, baseline, answer) if answer and score <= baseline and score < 1.0 else None
 
 
 def never_recognized(metrics: Mapping[str, Any]) -> list[str]:
@@ -144,8 +160,3 @@ def never_recognized(metrics: Mapping[str, Any]) -> list[str]:
 
 def _evaluated_classes(metrics: Mapping[str, Any]) -> int:
     return sum(row["support"] > 0 for row in metrics["per_class"])
-
-
-def _quoted(answer: Sequence[str]) -> str:
-    shown = ", ".join(answer[:_MOST_NAMED]) + (", …" if len(answer) > _MOST_NAMED else "")
-    return repr(shown)

@@ -1,0 +1,121 @@
+"""The table of predictions: safe in spreadsheets, faithful to programs, and small with thousands of classes."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import pytest
+
+from finetune.data.labels import LabelMap
+from finetune.evaluation.predict import Predictions
+from finetune.job.loaders import Loaders
+from finetune.job.results import FORMULA, Answers, Evaluated, metrics_of, plain_cell, write_outputs
+from finetune.observe.report import page
+from finetune.observe.report.verdict import verdict
+from reports import example
+
+HOSTILE = (
+    '=HYPERLINK("http://example.com")',
+    "=cmd|' /C calc'!A0",
+    "@SUM(A1)",
+    "+1+cmd",
+    "-2+3",
+    "\t=1",
+    "\r=1",
+    "\n=1",
+)
+PLAIN = ("cat", "-1", "+1", "-1.5e3", "1", "a=b", "'quoted'", "", " = ", "U+00C0", "é")
+
+
+class Batches:
+    """What the table asks of batches."""
+
+    def __init__(self, labels: LabelMap, keys: list[str]) -> None:
+        self.label_map, self.keys = labels, keys
+
+    def key(self, position: int) -> str:
+        return self.keys[position]
+
+
+def evaluated(names: tuple[str, ...], targets: list[int], keys: list[str] | None = None, seed: int = 0) -> Evaluated:
+    rng = np.random.default_rng(seed)
+    scores = rng.random((len(targets), len(names)), dtype=np.float32)
+    probabilities = scores / scores.sum(axis=1, keepdims=True)
+    found = Predictions(np.arange(len(targets)), np.array(targets), probabilities, 1.0)
+    batches = Batches(LabelMap(names, False), keys or [f"{at}.jpg" for at in range(len(targets))])
+    return Evaluated(cast(Any, batches), found)
+
+
+def written(folder: Path, one: Evaluated, metrics: dict[str, object] | None = None) -> list[list[str]]:
+    loaders = cast(Any, type("Loaders", (), {"bad_records": {}}))
+    write_outputs(folder, metrics or {}, Answers({"test": one}), cast(Loaders, loaders))
+    with (folder / "test_predictions.csv").open(newline="", encoding="utf-8") as file:
+        return list(csv.reader(file))
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_a_cell_that_a_spreadsheet_would_compute_begins_with_an_apostrophe(text: str) -> None:
+    assert plain_cell(text) == f"'{text}"
+
+
+@pytest.mark.parametrize("text", PLAIN)
+def test_other_cells_and_numbers_stay_as_they_are(text: str) -> None:
+    assert plain_cell(text) == text
+
+
+@pytest.mark.parametrize("text", [*HOSTILE, *PLAIN, "'=1", "''=1"])
+def test_every_cell_can_be_read_back(text: str) -> None:
+    cell = plain_cell(text)
+    assert (cell[1:] if cell.startswith("'") and FORMULA.match(cell) else cell) == text
+
+
+def test_records_and_labels_of_a_job_are_written_so(tmp_path: Path) -> None:
+    names = ("=1+1", "-1")
+    _, *rows = written(tmp_path, evaluated(names, [0, 1], ["@a.jpg", "b.jpg"]))
+    assert [row[:2] for row in rows] == [["'@a.jpg", "'=1+1"], ["b.jpg", "-1"]]
+    assert {row[2] for row in rows} <= {"'=1+1", "-1"}
+
+
+def test_up_to_200_classes_have_every_probability(tmp_path: Path) -> None:
+    names = tuple(f"class {number}" for number in range(200))
+    header, row = written(tmp_path, evaluated(names, [3]))
+    assert header[3:] == [f"probability:{name}" for name in names]
+    assert sum(map(float, row[3:])) == pytest.approx(1, abs=1e-3)
+
+
+def test_more_classes_have_the_ten_likeliest_as_the_header_says(tmp_path: Path) -> None:
+    names = tuple(f"class {number}" for number in range(201))
+    one = evaluated(names, [3, 5])
+    header, *rows = written(tmp_path, one)
+    assert header[:7] == ["record", "label", "predicted_label", *(
+        f"{what}:top_{rank}" for rank in (1, 2) for what in ("label", "probability")
+    )]  # fmt: skip
+    assert len(header) == 3 + 20
+    for row, probabilities in zip(rows, one.predictions.probabilities, strict=True):
+        order = np.argsort(-probabilities, kind="stable")[:10]
+        assert row[3::2] == [names[at] for at in order]
+        assert row[4::2] == [f"{probabilities[at]:.6f}" for at in order]
+        assert row[2] == row[3]
+
+
+def test_thousands_of_classes_leave_files_of_a_few_megabytes(tmp_path: Path) -> None:
+    names = tuple(f"class {number:04}" for number in range(3000))
+    one = evaluated(names, [at % 3000 for at in range(2000)])
+    metrics = metrics_of(one, one.batches.label_map, None)
+    assert "confusion_matrix" not in metrics
+    pairs = cast(list[list[Any]], metrics["confusion_pairs"])
+    accuracy = cast(float, metrics["accuracy"])
+    assert sum(count for _, _, count in pairs) == 2000 - round(2000 * accuracy)
+    written(tmp_path, one, {"test": metrics})
+    counts = dict.fromkeys(names, 1)
+    report = example() | {"parts": {"test": metrics}, "classes": {"train": counts}, "training_counts": counts}
+    report["records"] = {"train": 3000}
+    assert verdict(report).kind != "good"
+    sizes = {file.name: file.stat().st_size for file in tmp_path.iterdir()}
+    sizes |= {"report.json": len(json.dumps(report, indent=1)), "report.html": len(page(report))}
+    assert sizes.keys() == {"metrics.json", "test_predictions.csv", "report.json", "report.html"}
+    assert max(sizes.values()) < 3_000_000, sizes
