@@ -7,6 +7,7 @@ records but is never predicted is 0, as in scikit-learn. Averages are taken over
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
@@ -60,7 +61,7 @@ def classification_metrics(
     if len(targets) == 0:
         raise DataError("There is nothing to evaluate: none of the records could be read. See the list of bad records.")
     scores = np.asarray(probabilities)
-    truth = np.asarray(targets).astype(np.int64)
+    truth = np.asarray(targets).astype(np.bool_ if multi_label else np.int64)
     wanted = (len(truth), len(labels))
     if scores.shape != wanted or truth.shape != (wanted if multi_label else wanted[:1]):
         raise ValueError(f"targets {truth.shape} and probabilities {scores.shape} do not fit {len(labels)} labels")
@@ -122,27 +123,27 @@ def _confusion(truth: Integers, predicted: Integers, labels: Sequence[str]) -> d
     return found
 
 
-def _multi_label(truth: Integers, scores: Floats, labels: Sequence[str]) -> dict[str, object]:
-    predicted = (scores > THRESHOLD).astype(np.int64)
+def _multi_label(truth: NDArray[np.bool_], scores: Floats, labels: Sequence[str]) -> dict[str, object]:
+    predicted = scores > THRESHOLD
     counts = np.stack([(truth & predicted).sum(axis=0), predicted.sum(axis=0), truth.sum(axis=0)], axis=1)
-    rows = _per_class(counts, [_auc(truth[:, at] == 1, scores[:, at]) for at in range(len(labels))], labels)
+    rows = _per_class(counts, [_auc(truth[:, at], scores[:, at]) for at in range(len(labels))], labels)
     constant, answer = constant_answer(truth.sum(axis=0), len(truth))
     for row, positive, column in zip(rows, truth.T, scores.T, strict=True):
         row["average_precision"] = _average_precision(positive, column)
-    _, repeats = np.unique(truth, axis=0, return_counts=True)
+    repeats = Counter(row.tobytes() for row in np.packbits(truth, axis=1))
     return {
         "records": len(truth),
         "accuracy": float((predicted == truth).all(axis=1).mean()),
-        "majority_baseline_accuracy": float(repeats.max() / len(truth)),
+        "majority_baseline_accuracy": max(repeats.values()) / len(truth),
         "majority_baseline_micro_f1": constant,
         "majority_labels": [labels[at] for at in answer],
         "hamming_loss": float((predicted != truth).mean()),
-        "log_loss": _log_loss(np.where(truth == 1, scores, 1.0 - scores)),
+        "log_loss": _log_loss(np.where(truth, scores, 1.0 - scores)),
         "auc": _mean(rows, "auc"),
         "average_precision": _mean(rows, "average_precision"),
         "micro": _quality(int((truth & predicted).sum()), int(predicted.sum()), int(truth.sum())),
         **_averages(rows),
-        **calibration(scores.ravel(), truth.ravel() == 1),
+        **calibration(scores.ravel(), truth.ravel()),
         "labels": list(labels),
         "per_class": rows,
         "confusion_matrices": _binary_matrices(truth, predicted).tolist(),
@@ -222,10 +223,15 @@ def _auc(positive: NDArray[np.bool_], scores: NDArray[np.floating]) -> float | N
     return float((ranks[positive].sum() - positives * (positives + 1) / 2) / (positives * negatives))
 
 
-def _average_precision(positive: Integers, scores: Floats) -> float | None:
-    from sklearn.metrics import average_precision_score
-
-    return float(average_precision_score(positive, scores)) if positive.any() else None
+def _average_precision(positive: NDArray[np.bool_], scores: Floats) -> float | None:
+    """Mean precision at each positive record, equal scores taken together, as in scikit-learn."""
+    positives = int(positive.sum())
+    if not positives:
+        return None
+    order = np.argsort(-scores, kind="stable")
+    ends = np.flatnonzero(np.append(np.diff(scores[order]) < 0, True))
+    hits = np.cumsum(positive[order])[ends]
+    return float((np.diff(hits, prepend=0) * hits / (ends + 1)).sum() / positives)
 
 
 def _log_loss(probabilities_of_truth: Floats) -> float:
@@ -233,7 +239,7 @@ def _log_loss(probabilities_of_truth: Floats) -> float:
     return float(-np.log(probabilities_of_truth.clip(np.finfo(np.float64).eps, 1.0)).mean())
 
 
-def _binary_matrices(truth: Integers, predicted: Integers) -> Integers:
+def _binary_matrices(truth: NDArray[np.bool_], predicted: NDArray[np.bool_]) -> Integers:
     """`[classes, 2, 2]`: what is true by what is predicted, 0 before 1."""
     cells = [[((truth == t) & (predicted == p)).sum(axis=0) for p in (0, 1)] for t in (0, 1)]
     return np.array(cells, dtype=np.int64).transpose(2, 0, 1)

@@ -200,4 +200,4 @@ def plain_cell(text: str) -> str:
 
 
 def _positive(names: Sequence[str], values: NDArray[np.floating]) -> list[str]:
-    return [name for name, value in zip(names, values, strict=True) if value > 0]
+    return [names[at] for at in np.flatnonzero(values > 0).tolist()]
