@@ -88,8 +88,9 @@ def test_other_formats_of_an_answer_are_refused() -> None:
 
 def test_an_answer_that_is_no_number_is_not_written() -> None:
     record = {"probabilities": [float("nan")], "labels": ["a"], "predicted_label": "a"}
-    with pytest.raises(ValueError, match="not JSON compliant"):
-        output_fn(Answer([record], single=True), "application/json")
+    for accept in ("application/json", "application/jsonlines", "text/csv"):
+        with pytest.raises(ValueError, match=r"answer to record 0 .* is not a finite number"):
+            output_fn(Answer([record], single=True), accept)
 
 
 class Brightness(nn.Module):

@@ -79,10 +79,24 @@ def test_pictures_in_json(image_endpoint: Endpoint, image_job: Ended, photograph
         assert answer["probabilities"] == pytest.approx(probabilities_of(row, image_job), abs=TOLERANCE)
 
 
-def test_what_is_no_picture_is_refused_with_the_reason(image_endpoint: Endpoint) -> None:
-    answer = image_endpoint.invoke(b"no picture", "image/jpeg")
-    assert answer.status_code >= 400
-    assert answer.text.startswith("the picture cannot be decoded")
+@pytest.mark.parametrize(
+    ("body", "content_type", "accept", "status", "beginning"),
+    [
+        (b"no picture", "image/jpeg", "*/*", 400, "the picture cannot be decoded"),
+        (b"{", "application/json", "*/*", 400, "the body is not application/json"),
+        (b"{", "application/json; charset=utf-8", "*/*", 400, "the body is not application/json"),
+        (b'["bm8gcGljdHVyZQ=="]', "application/json", "*/*", 400, "record 0 (counted from 0): the picture cannot be"),
+        (b"", "image/jpeg", "*/*", 400, "the body is empty"),
+        (b"x", "application/x-npy", "*/*", 415, "content type 'application/x-npy' is not supported"),
+        (b"[]", "application/json", "image/png", 406, "accept 'image/png' is not supported"),
+    ],
+)
+def test_a_client_that_does_something_wrong_is_answered_so(
+    image_endpoint: Endpoint, body: bytes, content_type: str, accept: str, status: int, beginning: str
+) -> None:
+    answer = image_endpoint.invoke(body, content_type, accept)
+    assert answer.status_code == status
+    assert answer.text.startswith(beginning)
     assert image_endpoint.ping() == 200
 
 

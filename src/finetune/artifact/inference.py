@@ -3,9 +3,13 @@
 The file is complete in itself: it needs torch, torchvision, pillow and safetensors, transformers where the network is
 one of theirs, and nothing of the package that wrote it. Requests and answers:
 - pictures: their bytes as application/x-image or image/*, or base64 strings as JSON (`{"inputs": "..."}` or a list);
-- texts: JSON (`{"inputs": "..."}`, a list, or `{"inputs": {"text": "...", "text_pair": "..."}}`), JSON Lines, CSV
-  without a header (one column, or two for pairs) or one text as text/plain;
-- answers: JSON, JSON Lines or CSV (no header: predicted label, then probabilities in the order of the labels).
+- texts: JSON (`{"inputs": "..."}`, a list, or `{"inputs": {"text": "...", "text_pair": "..."}}`), JSON Lines, CSV or
+  TSV without a header (one column, or two for pairs) or one text as text/plain;
+- answers: JSON, JSON Lines or CSV (no header: predicted label, then probabilities in the order of the labels; labels
+  are written as they are, also where a spreadsheet would take one for a formula).
+
+What a client does wrong is a `ValueError`; where the toolkit is installed, its own error with status 400 (the body),
+415 (the content type) or 406 (the accepted types), so that clients do not send it again. Everything else is 500.
 """
 
 from __future__ import annotations
@@ -14,11 +18,14 @@ import base64
 import csv
 import io
 import json
+import math
 import struct
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +38,16 @@ from torchvision.transforms.v2 import InterpolationMode, functional
 FORMAT_VERSION, BATCH_SIZE, THRESHOLD, MAX_PIXELS = 1, 32, 0.5, 100_000_000
 PICTURE_FORMATS = ("BMP", "GIF", "JPEG", "PNG", "TIFF", "WEBP")
 PICTURE_TYPES = ("application/x-image", "image/jpeg", "image/jpg", "image/png", "image/webp", "image/bmp")
-JSON, JSON_LINES, CSV, PLAIN = "application/json", "application/jsonlines", "text/csv", "text/plain"
+JSON, JSON_LINES, CSV, TSV, PLAIN = (
+    *("application/json", "application/jsonlines", "text/csv", "text/tab-separated-values"),
+    "text/plain",
+)
+# Other names for the same, as training channels have them.
+SAME_TYPES = {
+    **dict.fromkeys(("application/x-jsonlines", "application/jsonl", "application/x-ndjson"), JSON_LINES),
+    **dict.fromkeys(("application/csv", "csv"), CSV),
+    **dict.fromkeys(("text/tsv", "tsv"), TSV),
+}
 # What turns a picture of EXIF orientation 2, 3, … upright.
 _UPRIGHT = (
     *(Image.Transpose.FLIP_LEFT_RIGHT, Image.Transpose.ROTATE_180, Image.Transpose.FLIP_TOP_BOTTOM),
@@ -44,6 +60,35 @@ _PILLOW_REFUSES = (
 )
 
 Content = bytes | str | tuple[str, ...]
+
+
+class _RefusedError(ValueError):
+    """Something that a client did wrong, with the status that says so."""
+
+    def __init__(self, status: HTTPStatus, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+def _error(status: HTTPStatus, message: str) -> Exception:
+    """The toolkit's error, which it answers with its status; other errors become status 500 and are sent again."""
+    try:
+        from sagemaker_inference.errors import GenericInferenceToolkitError
+    except ImportError:
+        return ValueError(message)
+    error: Exception = GenericInferenceToolkitError(status.value, message, status.phrase)
+    return error
+
+
+@contextmanager
+def _refusing(status: HTTPStatus) -> Iterator[None]:
+    """Turn what a client did wrong, a `ValueError`, into the error with its status."""
+    try:
+        yield
+    except ValueError as error:
+        raise _error(getattr(error, "status", status), str(error)) from None
+
+
 _json = partial(json.dumps, ensure_ascii=False, allow_nan=False)
 
 
@@ -91,31 +136,37 @@ def model_fn(model_dir: str) -> Model:
 def input_fn(body: bytes | str, content_type: str) -> Request:
     """Take the contents out of a request.
 
+    Args:
+        body: of the request.
+        content_type: MIME type in any case of letters; of its parameters, `charset` is obeyed.
+
     Raises:
-        ValueError: the content type is unknown, or the body is not what it says.
+        ValueError: the content type is unknown, or the body is not what it says; see the module.
     """
-    kind = content_type.split(";")[0].strip().lower()
-    if kind in PICTURE_TYPES:
-        return Request([body.encode("latin-1") if isinstance(body, str) else bytes(body)], single=True)
-    if kind not in (JSON, JSON_LINES, CSV, PLAIN):
-        known = (*PICTURE_TYPES, JSON, JSON_LINES, CSV, PLAIN)
-        raise ValueError(f"content type {content_type!r} is not supported; send one of {', '.join(known)}")
-    try:
-        return _parse(body if isinstance(body, str) else bytes(body).decode("utf-8-sig"), kind)
-    except (UnicodeDecodeError, json.JSONDecodeError, csv.Error) as error:
-        raise ValueError(f"the body is not {kind} in UTF-8: {error}") from error
+    with _refusing(HTTPStatus.BAD_REQUEST):
+        kind, *parameters = (part.strip().lower() for part in (content_type or "").split(";"))
+        kind = SAME_TYPES.get(kind, kind)
+        if kind not in (*PICTURE_TYPES, JSON, JSON_LINES, CSV, TSV, PLAIN):
+            known = (*PICTURE_TYPES, JSON, JSON_LINES, CSV, TSV, PLAIN)
+            message = f"content type {content_type!r} is not supported; send one of {', '.join(known)}"
+            raise _RefusedError(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, message)
+        if not body.strip():
+            raise ValueError("the body is empty")
+        if kind in PICTURE_TYPES:
+            return Request([body.encode("latin-1") if isinstance(body, str) else bytes(body)], single=True)
+        return _parse(_decoded(body, kind, parameters), kind)
 
 
 def predict_fn(data: Request, model: Model) -> Answer:
     """Classify the contents, in batches.
 
     Raises:
-        ValueError: a content is not what the model was trained on, or a picture cannot be decoded.
+        ValueError: a content is not what the model was trained on, or an image cannot be decoded; see the module.
     """
-    prepare = _picture_batch if model.tokenizer is None else _text_batch
     records: list[dict[str, Any]] = []
     for start in range(0, len(data.contents), BATCH_SIZE):
-        batch = prepare(data.contents[start : start + BATCH_SIZE], model)
+        with _refusing(HTTPStatus.BAD_REQUEST):
+            batch = _prepared(data, start, model)
         with torch.inference_mode():
             records.extend(_describe(_logits(batch, model), model.artifact))
     return Answer(records, data.single)
@@ -125,16 +176,21 @@ def output_fn(prediction: Answer, accept: str) -> str:
     """Write the answer in the first accepted format that is known.
 
     Raises:
-        ValueError: none of the accepted formats is known.
+        ValueError: none of the accepted formats is known; see the module. An answer is not a finite number.
     """
+    for index, record in enumerate(prediction.records):
+        if not all(map(math.isfinite, record["probabilities"])):
+            raise ValueError(f"the model's answer to {_record(index)} is not a finite number")
     for kind in (part.split(";")[0].strip().lower() for part in (accept or "*/*").split(",")):
-        if kind in (JSON, "*/*", "application/*"):
+        known = SAME_TYPES.get(kind, kind)
+        if known in (JSON, "*/*", "application/*"):
             return _json(prediction.records[0] if prediction.single else prediction.records)
-        if kind == JSON_LINES:
+        if known == JSON_LINES:
             return "".join(_json(record) + "\n" for record in prediction.records)
-        if kind in (CSV, "text/*"):
+        if known in (CSV, "text/*"):
             return _csv(prediction.records)
-    raise ValueError(f"accept {accept!r} is not supported; ask for one of {JSON}, {JSON_LINES}, {CSV}")
+    message = f"accept {accept!r} is not supported; ask for one of {JSON}, {JSON_LINES}, {CSV}"
+    raise _error(HTTPStatus.NOT_ACCEPTABLE, message)
 
 
 def decode_picture(content: bytes, side: int = MAX_PIXELS) -> Tensor:
@@ -198,31 +254,109 @@ def _load_transformers(folder: Path, artifact: Mapping[str, Any]) -> tuple[nn.Mo
     return network, AutoTokenizer.from_pretrained(folder, local_files_only=True) if texts else None
 
 
+def _decoded(body: bytes | str, kind: str, parameters: Iterable[str]) -> str:
+    """The text of a body; the toolkit decodes some bodies itself, and keeps the byte order mark."""
+    if isinstance(body, str):
+        return body.removeprefix("\ufeff")
+    named = (parameter.partition("=") for parameter in parameters)
+    charset = next((value.strip("\"' ") for name, _, value in named if name.strip() == "charset"), "utf-8")
+    try:
+        return bytes(body).decode(charset).removeprefix("\ufeff")
+    except LookupError:
+        raise _RefusedError(
+            HTTPStatus.UNSUPPORTED_MEDIA_TYPE, f"charset {charset!r} is not supported; send UTF-8"
+        ) from None
+    except UnicodeDecodeError as error:
+        raise ValueError(f"the body is not {kind} in {charset.upper()}: {error}") from error
+
+
 def _parse(text: str, kind: str) -> Request:
     if kind == PLAIN:
         return Request([(text,)], single=True)
-    if kind == CSV:
-        return Request([tuple(row) for row in csv.reader(io.StringIO(text, newline="")) if row], single=False)
-    if kind == JSON_LINES:
-        return Request([_content(_inputs(line)) for line in text.split("\n") if line.strip()], single=False)
-    inputs = _inputs(text)
-    values = inputs if isinstance(inputs, list) else [inputs]
-    return Request([_content(value) for value in values], single=values is not inputs)
+    try:
+        if kind == JSON:
+            inputs = _inputs(json.loads(text))
+            values = inputs if isinstance(inputs, list) else [inputs]
+            return Request(_contents(values, single=values is not inputs), single=values is not inputs)
+        if kind == JSON_LINES:
+            return Request(_contents(_json_lines(text), single=False), single=False)
+        return Request([tuple(row) for row in _rows(text, kind) if row], single=False)
+    except (json.JSONDecodeError, csv.Error, RecursionError) as error:
+        raise ValueError(f"the body is not {kind}: {error}") from error
 
 
-def _inputs(text: str) -> object:
-    value = json.loads(text)
-    return value["inputs"] if isinstance(value, dict) and "inputs" in value else value
+def _rows(text: str, kind: str) -> Iterable[list[str]]:
+    """Rows of cells.
+
+    A stray quotation mark is an error, since it would swallow rows; only in lines of equally many tabs it is a
+    character, as in training.
+    """
+    lines = [line for line in text.replace("\r\n", "\n").split("\n") if line]
+    if kind == TSV and len({line.count("\t") for line in lines}) == 1:
+        quoted = (line.split("\t") for line in lines)
+        return [[c[1:-1].replace('""', '"') if c[:1] == c[-1:] == '"' and c[1:] else c for c in row] for row in quoted]
+    return csv.reader(io.StringIO(text, newline=""), delimiter="\t" if kind == TSV else ",", strict=True)
+
+
+def _json_lines(text: str) -> Iterator[object]:
+    for index, line in enumerate(line for line in text.split("\n") if line.strip()):
+        try:
+            value = _inputs(json.loads(line))
+        except (ValueError, RecursionError) as error:
+            raise ValueError(f"{_record(index)}: the body is not {JSON_LINES}: {error}") from error
+        yield value
+
+
+def _inputs(value: object) -> object:
+    if not isinstance(value, dict) or "inputs" not in value:
+        return value
+    # An option that nothing reads would be ignored silently.
+    others = [name for name, given in value.items() if name != "inputs" and given]
+    if others:
+        raise ValueError(f"unknown fields beside 'inputs': {', '.join(map(repr, others))}; leave them out")
+    return value["inputs"]
+
+
+def _contents(values: Iterable[object], *, single: bool) -> list[Content]:
+    contents = []
+    for index, value in enumerate(values):
+        try:
+            contents.append(_content(value))
+        except ValueError as error:
+            raise ValueError(str(error) if single else f"{_record(index)}: {error}") from error
+    return contents
 
 
 def _content(value: object) -> Content:
-    if isinstance(value, str):
-        return value
+    texts = (value,)
     if isinstance(value, dict) and "text" in value:
         texts = tuple(value[key] for key in ("text", "text_pair") if key in value)
-        if all(isinstance(text, str) for text in texts):
-            return texts
-    raise ValueError('each input must be a string or {"text": "...", "text_pair": "..."}')
+    if not all(isinstance(text, str) for text in texts):
+        raise ValueError('each input must be a string or {"text": "...", "text_pair": "..."}')
+    if any("\ud800" <= character <= "\udfff" for text in texts for character in text):
+        raise ValueError("a text holds half a character (a lone surrogate)")
+    return value if isinstance(value, str) else texts
+
+
+def _record(index: int) -> str:
+    return f"record {index} (counted from 0)"
+
+
+def _prepared(data: Request, start: int, model: Model) -> dict[str, Tensor]:
+    """The inputs of the batch from `start` on; what is wrong with a record is told with its index."""
+    prepare = _picture_batch if model.tokenizer is None else _text_batch
+    contents = data.contents[start : start + BATCH_SIZE]
+    try:
+        return prepare(contents, model)
+    except ValueError:
+        if data.single:
+            raise
+        for index, content in enumerate(contents, start):
+            try:
+                prepare([content], model)
+            except ValueError as error:
+                raise ValueError(f"{_record(index)}: {error}") from error
+        raise
 
 
 def _picture_batch(contents: Sequence[Content], model: Model) -> dict[str, Tensor]:
@@ -252,6 +386,8 @@ def _text_batch(contents: Sequence[Content], model: Model) -> dict[str, Tensor]:
     for item in texts:
         if isinstance(item, bytes) or len(item) != count:
             raise ValueError(f"this model expects {count} text(s) per record, as JSON or CSV; quote commas in CSV")
+        if not any(text.strip() for text in item):
+            raise ValueError("the text is empty")
     columns = [[str(text) for text in column] for column in zip(*texts, strict=True)]
     batch = model.tokenizer(*columns, truncation=True, max_length=length, padding=True, return_tensors="pt")
     if not batch["attention_mask"].any(dim=1).all():
