@@ -176,10 +176,12 @@ class OptimisationKnobs(Section):
     early_stopping_patience: int | None = Field(
         None,
         ge=1,
-        description="Epochs without a better validation accuracy after which training ends and the best epoch's "
-        "weights are restored; by default neither.",
+        description="Epochs without a better validation accuracy (micro F1 with multi_label) after which training ends "
+        "and the best epoch's weights are restored; by default neither.",
     )
-    early_stopping_min_delta: float = Field(0.0, ge=0, description="Least gain in accuracy that counts as better.")
+    early_stopping_min_delta: float = Field(
+        0.0, ge=0, description="Least gain in accuracy, or micro F1, that counts as better."
+    )
     early_stopping_min_epochs: int = Field(0, ge=0, description="Epochs that are trained in any case.")
 
 
