@@ -6,14 +6,14 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from finetune.observe.report.markup import Piece, number, percent, section, table, tag
+from finetune.observe.report.names import common_beginning, short_names
 from finetune.observe.report.verdict import judged
 
 MOST_CLASSES_AS_MATRIX = 24
 _WIDE_FROM = 8
 """Number of classes from which on the matrix needs the whole width."""
-_MOST_CONFUSIONS, _MOST_CONFUSIONS_OF_MANY = 12, 30
 _LONGEST_HEADING = 14
-_SHORTEST_BEGINNING = 3
+_MOST_CONFUSIONS, _MOST_CONFUSIONS_OF_MANY = 12, 30
 
 
 def confusion(report: Mapping[str, Any]) -> Piece | None:
@@ -37,41 +37,8 @@ def confusion(report: Mapping[str, Any]) -> Piece | None:
     return section("Confusion", _matrix(labels, matrix), listed, name="confusion", wide=wide, lead=lead)
 
 
-def common_beginning(labels: Sequence[str]) -> str:
-    """What all of several classes begin with, where it is long enough to hide how they differ."""
-    if len(labels) < 2:
-        return ""
-    beginning = _shared_beginning(labels)
-    if len(beginning) < _SHORTEST_BEGINNING or beginning in labels:
-        return ""
-    return beginning
-
-
-def _shared_beginning(names: Sequence[str]) -> str:
-    first, last = min(names), max(names)
-    return first[: next((at for at, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), len(first))]
-
-
-def headings(labels: Sequence[str]) -> list[str]:
-    """Short names of classes, no two alike: without what all begin with, and cut where they do not differ.
-
-    Args:
-        labels: class names, all different.
-    """
-    beginning = len(common_beginning(labels))
-    rests = ["…" + label[beginning:] if beginning else label for label in labels]
-    short = [rest if len(rest) <= _LONGEST_HEADING else rest[: _LONGEST_HEADING - 1] + "…" for rest in rests]
-    for name in {one for one in short if short.count(one) > 1}:
-        alike = [at for at, one in enumerate(short) if one == name]
-        differs = len(_shared_beginning([rests[at] for at in alike]))
-        for at in alike:
-            rest = rests[at][max(0, differs - 1) :]
-            short[at] = "…" + (rest if len(rest) < _LONGEST_HEADING else rest[: _LONGEST_HEADING - 2] + "…")
-    return [one if short.count(one) == 1 else f"{at + 1}: {one}" for at, one in enumerate(short)]
-
-
 def _matrix(labels: Sequence[str], matrix: Sequence[Sequence[int]]) -> Piece:
-    names = headings(labels)
+    names = short_names(labels, _LONGEST_HEADING, without=common_beginning(labels))
     rows = []
     for at, counts in enumerate(matrix):
         total = sum(counts) or 1

@@ -19,6 +19,7 @@ from finetune.observe.report.markup import (
     table,
     tag,
 )
+from finetune.observe.report.names import short_names
 from finetune.observe.report.verdict import judged
 from finetune.observe.rules.curves import patience_for_best
 from finetune.observe.score import score_of
@@ -26,6 +27,7 @@ from finetune.observe.score import score_of
 _MOST_CLASSES = 100
 """Rows of the table of classes; beyond it, the weakest are shown."""
 _MOST_CHARACTERS = 250
+_LONGEST_NAME = 24
 
 
 def curves(report: Mapping[str, Any]) -> Piece | None:
@@ -72,14 +74,15 @@ def classes(report: Mapping[str, Any]) -> Piece | None:
     if metrics is None:
         return None
     weakest = sorted(metrics["per_class"], key=lambda row: row["f1"] if row["f1"] is not None else 2.0)
+    shown = [str(row["label"]) for row in weakest[:_MOST_CLASSES]]
     rows = [
         (
-            str(row["label"]),
+            tag("span", name, title=label),
             number(row["support"]),
             *(meter(row[name] or 0.0, percent(row[name])) for name in ("precision", "recall", "f1")),
             number(row["auc"]),
         )
-        for row in weakest[:_MOST_CLASSES]
+        for name, label, row in zip(short_names(shown, _LONGEST_NAME), shown, weakest, strict=False)
     ]
     averages = [
         (name, "", *(percent(metrics[kind][quality]) for quality in ("precision", "recall", "f1")), "")
