@@ -29,6 +29,7 @@ def metric_definitions() -> str:
         "metric_definitions": [{"Name": metric.name, "Regex": metric.regex} for metric in METRICS],
         "objectives": [
             {"MetricName": metric.name, "Type": metric.direction, "every_epoch": metric.every_epoch}
+            | ({"multi_label": True} if metric.multi_label else {})
             for metric in METRICS
             if metric.direction is not None
         ],
