@@ -144,11 +144,11 @@ JOB = {"strategy": "full"}
             "Exported: epoch 3 (40.0%). Best: epoch 2 (40.0%), by a validation loss of 1.000 against 2.000."
             " early_stopping_patience=3 would have kept it.",
         ),
-        ({"exported_epoch": 4, "best_epoch": 2}, [0.1, 0.4, 0.4], "Exported: the weights at the end, of epoch 4."),
+        ({"exported_epoch": None, "best_epoch": 2}, [0.1, 0.4, 0.4], "Exported: the weights of the last step, within"),
     ],
 )
 def test_the_curves_say_which_epoch_is_exported_and_which_was_best(
-    job: dict[str, int], scores: list[float], said: str
+    job: dict[str, int | None], scores: list[float], said: str
 ) -> None:
     made = report(("a", "b"))
     made["job"] = JOB | job
@@ -163,7 +163,7 @@ def test_the_curves_of_a_job_without_validation_name_the_exported_epoch_alone() 
     made = report(("a", "b"))
     made["job"] = JOB | {"exported_epoch": 1, "best_epoch": None}
     made["history"] = [{"train:loss": 1.0, "train:accuracy": 0.5}]
-    assert "Exported: the weights at the end, of epoch 1." in str(curves(made))
+    assert "Exported: epoch 1, the last one." in str(curves(made))
 
 
 @pytest.mark.parametrize(

@@ -133,12 +133,13 @@ class Best:
     keep: bool
     epoch: int = -1
     score: float = float("-inf")
+    accuracy: float = float("-inf")
     loss: float = float("inf")
     improved: int = -1
     reference: float = float("-inf")
     weights: dict[str, Tensor] = field(default_factory=dict)
 
-    _NUMBERS: ClassVar = ("epoch", "score", "loss", "improved", "reference")
+    _NUMBERS: ClassVar = ("epoch", "score", "accuracy", "loss", "improved", "reference")
 
     def offer(self, row: Mapping[str, float], epoch: int, weights: LearningWeights, min_delta: float) -> None:
         """Take an epoch's validation metrics, and its weights where it is the best."""
@@ -149,7 +150,7 @@ class Best:
             self.improved, self.reference = epoch, score
         if self.epoch >= 0 and (score, -loss) <= (self.score, -self.loss):
             return
-        self.epoch, self.score, self.loss = epoch, score, loss
+        self.epoch, self.score, self.accuracy, self.loss = epoch, score, row["validation:accuracy"], loss
         if self.keep:
             self.weights = {name: tensor.detach().clone() for name, tensor in weights.state_dict().items()}
 

@@ -54,10 +54,9 @@ def _exported(job: Mapping[str, Any], rows: Sequence[Mapping[str, float]]) -> st
     """Which epoch's weights are exported, and which one was the best."""
     exported, best = job.get("exported_epoch"), job.get("best_epoch")
     if not exported:
-        return None
-    # An interrupted epoch has no metrics, and no epoch has those of validation where there is none.
-    if not best or exported > len(rows) or any("validation:loss" not in row for row in rows):
-        return f"Exported: the weights at the end, of epoch {exported}."
+        return "Exported: the weights of the last step, within an epoch."
+    if not best or any("validation:loss" not in row for row in rows):
+        return f"Exported: epoch {exported}, the last one."
     told = {epoch: score_of(rows[epoch - 1], "validation") for epoch in (exported, best)}
     if exported == best:
         return f"Exported: epoch {exported} ({percent(told[exported])} on validation), the best one."
