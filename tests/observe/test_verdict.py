@@ -136,6 +136,22 @@ def test_findings_that_hold_get_no_good_verdict_and_resolved_ones_do() -> None:
 def test_a_failed_job_and_a_job_without_evaluation_say_so() -> None:
     assert kind_of(GOOD, failure="the loss became nan")[0] == "bad"
     assert kind_of(GOOD, parts={}) == ("warn", "Not evaluated")
+    assert "The job stopped before its evaluation" in page(report(GOOD, parts={}))
+
+
+def test_a_finished_job_that_held_nothing_out_did_not_stop() -> None:
+    said = verdict(report(GOOD, parts={}, job={"finished": True, "strategy": "full"}))
+    assert (said.kind, said.headline) == ("warn", "Not evaluated")
+    assert said.reasons == (
+        "No records were held out. Give a channel test or validation, or a validation_fraction above 0.",
+        "Accuracy on the training records is 90.0%, which says little.",
+    )
+
+
+def test_long_names_are_cut_in_the_headline() -> None:
+    names = ("x" * 500, "b")
+    said = verdict(report(metrics([0] * 5 + [1], [1] * 6, names)))
+    assert len(said.headline) < 100
 
 
 def test_names_of_classes_are_shown_and_never_run() -> None:

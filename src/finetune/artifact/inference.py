@@ -328,7 +328,7 @@ def _contents(values: Iterable[object], *, single: bool) -> list[Content]:
 
 
 def _content(value: object) -> Content:
-    texts = (value,)
+    texts: tuple[Any, ...] = (value,)
     if isinstance(value, dict) and "text" in value:
         texts = tuple(value[key] for key in ("text", "text_pair") if key in value)
     if not all(isinstance(text, str) for text in texts):

@@ -61,7 +61,7 @@ def classification_metrics(
     if len(targets) == 0:
         raise DataError("There is nothing to evaluate: none of the records could be read. See the list of bad records.")
     scores = np.asarray(probabilities)
-    truth = np.asarray(targets).astype(np.bool_ if multi_label else np.int64)
+    truth = np.asarray(targets)
     wanted = (len(truth), len(labels))
     if scores.shape != wanted or truth.shape != (wanted if multi_label else wanted[:1]):
         raise ValueError(f"targets {truth.shape} and probabilities {scores.shape} do not fit {len(labels)} labels")
@@ -72,8 +72,8 @@ def classification_metrics(
             " diverged. Lower learning_rate, or set gradient_clip_norm."
         )
     if multi_label:
-        return _multi_label(truth, scores.astype(np.float64), labels)
-    return _single_label(truth, scores, labels, top_k)
+        return _multi_label(truth.astype(np.bool_), scores.astype(np.float64), labels)
+    return _single_label(truth.astype(np.int64), scores, labels, top_k)
 
 
 def _single_label(

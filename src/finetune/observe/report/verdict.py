@@ -9,10 +9,12 @@ from typing import Any, Literal, NamedTuple
 
 from finetune.observe.report.markup import counted, percent
 from finetune.observe.rules.symptoms import never_recognized, worse_than_guess
+from finetune.observe.score import score_name, score_of
 
 _STRONG_IMBALANCE = 10
 """Ratio of training records of two classes above which no verdict is good."""
 _MOST_NAMED = 3
+_LONGEST_NAME = 60
 
 Kind = Literal["good", "warn", "bad"]
 
@@ -61,8 +63,7 @@ def verdict(report: Mapping[str, Any]) -> Verdict:
     if report.get("failure"):
         return Verdict("bad", "The job failed", (f"There is no model: {report['failure']}",))
     if metrics is None:
-        said = "The job stopped before its evaluation; the exported model is the partially trained one."
-        return Verdict("warn", "Not evaluated", (said,))
+        return Verdict("warn", "Not evaluated", _unevaluated(report))
     objections = [*_to_score(metrics), *_to_classes(part, metrics), *_to_data(part, report)]
     findings = [one["rule"] for one in report["findings"] if not one.get("resolved")]
     if findings and not objections:
@@ -73,6 +74,17 @@ def verdict(report: Mapping[str, Any]) -> Verdict:
         return Verdict("good", _headline(part, metrics), (quality,))
     worst = next((one for one in objections if one.kind == "bad"), objections[0])
     return Verdict(worst.kind, worst.headline, (quality, *(one.reason for one in objections if one.reason)))
+
+
+def _unevaluated(report: Mapping[str, Any]) -> tuple[str, ...]:
+    if not report["job"].get("finished", False):
+        return ("The job stopped before its evaluation; the exported model is the partially trained one.",)
+    said = "No records were held out. Give a channel test or validation, or a validation_fraction above 0."
+    if not report["history"]:
+        return (said,)
+    last = report["history"][-1]
+    what = "F1" if score_name(last, "train") == "micro_f1" else "Accuracy"
+    return (said, f"{what} on the training records is {percent(score_of(last, 'train'))}, which says little.")
 
 
 def quality_sentence(part: str, metrics: Mapping[str, Any]) -> str:
@@ -141,7 +153,7 @@ def _to_data(part: str, report: Mapping[str, Any]) -> list[_Objection]:
     if not counts or report["asked"]["effective"].get("class_weights") == "balanced":
         return found
     most, least = max(counts, key=lambda name: counts[name]), min(counts, key=lambda name: counts[name])
-    said = f"There are {counts[most]:,} training records of {most}, and {counts[least]:,} of {least}."
+    said = f"There are {counts[most]:,} training records of {_cut(most)}, and {counts[least]:,} of {_cut(least)}."
     if not counts[least]:
         found.append(_Objection("warn", f"No training record of {_named([least])}", said))
     elif counts[most] > _STRONG_IMBALANCE * counts[least]:
@@ -152,6 +164,10 @@ def _to_data(part: str, report: Mapping[str, Any]) -> list[_Objection]:
 
 def _named(names: Sequence[str]) -> str:
     left, right = "\N{LEFT DOUBLE QUOTATION MARK}", "\N{RIGHT DOUBLE QUOTATION MARK}"
-    shown = ", ".join(f"{left}{name}{right}" for name in names[:_MOST_NAMED])
+    shown = ", ".join(f"{left}{_cut(name)}{right}" for name in names[:_MOST_NAMED])
     rest = len(names) - _MOST_NAMED
     return shown + (f" and {rest:,} more" if rest > 0 else "")
+
+
+def _cut(name: str) -> str:
+    return name if len(name) <= _LONGEST_NAME else name[: _LONGEST_NAME - 1] + "…"
