@@ -37,7 +37,8 @@ def check(purposes: str, **hyperparameters: str) -> None:
         ("accuracy", "train", {}, "no metric has this name (did you mean"),
         ("eval:accuracy", "train", {}, "no metric has this name"),
         ("validation:top_5_accuracy", "train", {"top_k": "5"}, "no metric has this name"),
-        ("validation:micro_f1", "train", {"multi_label": "true"}, "no metric has this name"),
+        ("validation:micro_f1", "train", {}, "only jobs with multi_label=true have it"),
+        ("validation:average_precision", "train", {}, "only jobs with multi_label=true have it"),
         ("Validation:Accuracy", "train", {}, "no metric has this name"),
     ],
 )

@@ -12,8 +12,7 @@ import pytest
 
 from finetune.data.labels import LabelMap
 from finetune.evaluation.predict import Predictions
-from finetune.job.loaders import Loaders
-from finetune.job.results import FORMULA, Answers, Evaluated, metrics_of, plain_cell, write_outputs
+from finetune.job.results import FORMULA, Answers, Evaluated, metrics_of, plain_cell, write_metrics, write_predictions
 from finetune.observe.report import page
 from finetune.observe.report.verdict import verdict
 from reports import example
@@ -51,8 +50,8 @@ def evaluated(names: tuple[str, ...], targets: list[int], keys: list[str] | None
 
 
 def written(folder: Path, one: Evaluated, metrics: dict[str, object] | None = None) -> list[list[str]]:
-    loaders = cast(Any, type("Loaders", (), {"bad_records": {}}))
-    write_outputs(folder, metrics or {}, Answers({"test": one}), cast(Loaders, loaders))
+    write_metrics(folder, metrics or {})
+    write_predictions(folder, Answers({"test": one}))
     with (folder / "test_predictions.csv").open(newline="", encoding="utf-8") as file:
         return list(csv.reader(file))
 

@@ -26,10 +26,17 @@ def check_objective(spec: JobSpec, purposes: Collection[str]) -> None:
     if spec.objective is None:
         return
     parts = _evaluated_parts(spec, purposes)
-    printed = [metric.name for metric in METRICS if metric.name.partition(":")[0] in parts]
+    printed = [
+        metric.name
+        for metric in METRICS
+        if metric.name.partition(":")[0] in parts and (spec.data.multi_label or not metric.multi_label)
+    ]
     if spec.objective in printed:
         return
-    if spec.objective in {metric.name for metric in METRICS}:
+    known = {metric.name: metric for metric in METRICS}
+    if spec.objective in known and known[spec.objective].multi_label and not spec.data.multi_label:
+        why = "only jobs with multi_label=true have it."
+    elif spec.objective in known:
         why = f"{_why_absent(spec, spec.objective.partition(':')[0])}."
     else:
         near = did_you_mean(spec.objective, printed)

@@ -21,6 +21,7 @@ from finetune.evaluation.metrics import classification_metrics
 from finetune.evaluation.predict import Predictions
 from finetune.job.loaders import Loaders
 from finetune.models.backbone import Backbone
+from finetune.observe.score import score_name, score_of
 from finetune.strategies.plan import Plan
 from finetune.training.state import TrainingState
 
@@ -101,10 +102,10 @@ def exported_line(state: TrainingState) -> str:
     line = f"Exported weights: epoch {progress.epoch} of {progress.epoch}, the last."
     if best.epoch in (-1, progress.epoch - 1):
         return line
-    accuracy = rows[-1]["validation:accuracy"]
+    what = "micro F1" if score_name(rows[-1], "validation") == "micro_f1" else "accuracy"
     return (
-        f"{line} Its accuracy on validation is {accuracy:.4f}; the best is {best.accuracy:.4f}, of epoch"
-        f" {best.epoch + 1}: early_stopping_patience exports the best epoch."
+        f"{line} Its {what} on validation is {score_of(rows[-1], 'validation'):.4f}; the best is {best.score:.4f}, of"
+        f" epoch {best.epoch + 1}: early_stopping_patience exports the best epoch."
     )
 
 
@@ -112,7 +113,10 @@ def known_metrics(state: TrainingState | None) -> dict[str, dict[str, object]]:
     """Metrics of the exported weights that training knows already: of a stopped job that exports its best epoch."""
     if state is None or not state.best.weights:
         return {}
-    return {"validation": {"loss": state.best.loss, "accuracy": state.best.accuracy}}
+    known: dict[str, object] = {"loss": state.best.loss, "accuracy": state.best.accuracy}
+    if score_name(state.history.rows[state.best.epoch], "validation") == "micro_f1":
+        known["micro"] = {"f1": state.best.score}
+    return {"validation": known}
 
 
 @dataclass(frozen=True, slots=True)
