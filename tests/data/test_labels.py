@@ -28,7 +28,7 @@ def test_a_whole_number_is_one_class_however_it_is_written(number: int) -> None:
 
 @pytest.mark.parametrize(
     ("value", "name"),
-    [(True, "true"), (False, "false"), (1.5, "1.5"), ("01", "01"), ("-0.0", "0"), (" a b ", "a b"), ("NA", "NA")],
+    [(True, "True"), (False, "False"), (1.5, "1.5"), ("01", "01"), ("-0.0", "0"), (" a b ", "a b"), ("NA", "NA")],
 )
 def test_other_values_keep_their_meaning(value: object, name: str) -> None:
     assert label_name(value) == name

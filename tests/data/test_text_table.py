@@ -86,7 +86,7 @@ def test_keys_name_file_and_line(tmp_path: Path) -> None:
     [
         ([1, 0], ["1", "0"]),
         ([1.0, 2.5], ["1", "2.5"]),
-        ([True, False], ["true", "false"]),
+        ([True, False], ["True", "False"]),
         ([Decimal("1.00"), Decimal("2.50")], ["1", "2.50"]),
         (pa.array(["a", "b"]).dictionary_encode(), ["a", "b"]),
     ],
@@ -113,7 +113,7 @@ def test_a_flag_for_each_class_is_not_taken_for_the_classes(tmp_path: Path, flag
 
 
 @pytest.mark.parametrize(
-    ("labels", "names"), [("[0, 1]", ("0", "1")), ("[1]", ("1",)), ("true", ("true",)), ('["a", "a"]', ("a",))]
+    ("labels", "names"), [("[0, 1]", ("0", "1")), ("[1]", ("1",)), ("true", ("True",)), ('["a", "a"]', ("a",))]
 )
 def test_names_and_numbers_are_classes(tmp_path: Path, labels: str, names: tuple[str, ...]) -> None:
     files = {"a.jsonl": f'{{"label": {labels}, "text": "x"}}\n'.encode()}
@@ -168,9 +168,9 @@ def test_tables_without_rows_are_refused(tmp_path: Path, content: bytes) -> None
         opened(tmp_path, {"a.csv": content})
 
 
-def test_an_array_of_json_is_not_json_lines(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"a\.json:1: it is not a JSON object"):
-        opened(tmp_path, {"a.json": b'[{"label": 1, "text": "x"}]'})
+def test_an_array_of_json_objects_is_read(tmp_path: Path) -> None:
+    reader = opened(tmp_path, {"a.json": b'[{"label": 1, "text": "x"},\n {"label": 2,\n "text": "y"}]'})
+    assert records(reader) == [Record("a.json:1", ("x",), ("1",)), Record("a.json:2", ("y",), ("2",))]
 
 
 @pytest.mark.parametrize("content", [b"no parquet", b"PAR1" + b"\0" * 40 + b"PAR1"])
@@ -226,4 +226,4 @@ def test_files_without_telling_ending_take_the_format_of_the_channel(
     with caplog.at_level(logging.INFO):
         assert [one.labels for one in records(opened(tmp_path, files, "csv"))] == [("b",), ("c",), ("1",), ("a",)]
     assert "passed over what is no table: 1 .zip, 1 without ending" in caplog.text
-    assert "b.txt has columns that their places tell: label from '0', text from '1'" in caplog.text
+    assert "b.txt: label from column '0', text from '1'" in caplog.text

@@ -44,7 +44,7 @@ def test_channels_are_known_by_their_purpose_and_keep_their_names() -> None:
 
 @pytest.mark.parametrize(
     ("given", "bare"),
-    [("text/csv; label_size=0", "text/csv"), ("TEXT/CSV", "text/csv"), ("", None), ("application/octet-stream", None)],
+    [("text/csv; label_size=1", "text/csv"), ("TEXT/CSV", "text/csv"), ("", None), ("application/octet-stream", None)],
 )
 def test_a_content_type_loses_its_parameters(given: str, bare: str | None) -> None:
     checked = check_channels({"train": Request(given)}, parse_hyperparameters({}))

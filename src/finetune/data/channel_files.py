@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import unicodedata
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -95,6 +96,19 @@ def some_of(names: Iterable[str], limit: int = 3) -> str:
     more = f" and {len(listed) - limit} more" if len(listed) > limit else ""
     longest = _SHOWN_CHARACTERS // limit
     return ", ".join(name if len(name) <= longest else name[: longest - 3] + "..." for name in listed[:limit]) + more
+
+
+def spelled_otherwise(name: str, keys: Iterable[str]) -> str:
+    """Name the file that only differs in case or in the Unicode form, for messages; empty where there is none."""
+    for key in keys:
+        there = key.rpartition("/")[2]
+        if there != name and _folded(there) == _folded(name):
+            return f" (but {key!r}, {there!a} instead of {name!a}: another case or Unicode form)"
+    return ""
+
+
+def _folded(name: str) -> str:
+    return unicodedata.normalize("NFC", name).casefold()
 
 
 def _scan(prefix: str, found: _Found) -> list[str]:

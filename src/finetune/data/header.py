@@ -1,70 +1,111 @@
-"""Does a table begin with a row that names its columns?"""
+"""Decides whether the first row of a table names its columns.
+
+As pandas and Hugging Face datasets have it, the first row is a header; here it is unless its cells are like those below
+it. How likely a record would look as the first row does is estimated from the other rows: a short cell above sentences,
+a word above numbers, or a value that no other row has although all others repeat is unlikely for a record.
+"""
 
 from __future__ import annotations
 
-import re
-from collections import Counter
-from collections.abc import Iterable, Sequence
+import math
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 from finetune.data.channel_files import some_of
-from finetune.data.columns import LABEL_COLUMNS, PAIR_COLUMNS, TEXT_COLUMNS, Columns, choose_positions
-from finetune.data.label_names import label_names
+from finetune.data.column_facts import ColumnFacts, facts_of, is_name, is_number
+from finetune.data.columns import LABEL_COLUMNS, PAIR_COLUMNS, TEXT_COLUMNS
 from finetune.errors import UserError
 from finetune.spec.job_spec import DataSpec
 
-_NAME = re.compile(r"[^\W\d]\w*(?:[ ./-]\w+){0,2}")
-_NUMBER = re.compile(r"-?[0-9]+(?:\.[0-9]+)?")
 _TEXTS = frozenset(TEXT_COLUMNS) | {name for pair in PAIR_COLUMNS for name in pair}
-_ENOUGH = 2
-"""Signs that make a header; one could also be a rare class in the first row, which must stay a record."""
-_FEW = 0.05
-"""Share of texts that may be short words though texts are not."""
-_MANY = 10
-"""Rows from which on a class that has but one of them is worth a warning."""
+_CERTAIN = 0.001
+"""Likelihood of a record below which a header needs no warning."""
+_LIKELY = 0.02
+"""Likelihood of a record from which on the user is asked."""
+_USUAL_NAME, _SENTENCE, _UNKNOWN_CLASS = 0.1, 30.0, 0.01
+"""Factors of the likelihood of a record: one usual name, a cell that is no name, a class that class_names lacks."""
 
 
 class Header(NamedTuple):
-    """What the first row of a table is.
+    """The decision on the first row of a table.
 
     Attributes:
         is_there: whether it is a header and no record.
-        chooses: whether its names tell which column is which; otherwise places do, as without a header.
         remark: what the user should know of the decision, to follow the name of the file; empty where it is plain.
     """
 
     is_there: bool
-    chooses: bool = False
     remark: str = ""
 
 
-def find_header(first: Sequence[str], others: Iterable[Sequence[str]], spec: DataSpec) -> Header:
-    """Tell whether the first row of a table names its columns.
+def find_header(first: Sequence[str], others: Sequence[Sequence[str]], spec: DataSpec, where: str) -> Header:
+    """Decide whether the first row of a table names its columns.
 
-    With `header=auto` it does where it holds a column that a hyperparameter names, `label` or `labels`, or both a
-    usual name of a label and one of a text. A hyperparameter that names a column other than by its number takes a
-    header for granted. Other rows of names are told by what follows them: the label must not come again, and two signs
-    must speak for a header.
+    With `header=auto`, a column that a hyperparameter names, `label` or `labels`, or usual names of both a label and a
+    text make a header. Otherwise a number above numbers or a cell that comes again makes a record, and the likelihood
+    of such a record decides.
 
     Args:
         first: cells of the first row, without surrounding blanks.
-        others: the rows behind it; read no further than it takes.
-        spec: what the user says.
+        others: rows after it that have as many cells and are not equal to it.
+        spec: the hyperparameters.
+        where: channel and file, for messages.
+
+    Raises:
+        UserError: the row could be either.
     """
+    shown = f"line 1 ({some_of([repr(cell) for cell in first], 6)})"
     if spec.header != "auto":
-        return Header(spec.header == "true", chooses=True)
-    if _has_usual_names(first, spec):
-        return Header(True, chooses=True)
-    try:
-        columns = choose_positions(len(first), spec, "")
-    except UserError:  # Whoever chooses the columns says what to do.
+        names = spec.header == "false" and has_usual_names(first, replace(spec, label_column=None, text_column=None))
+        return Header(
+            spec.header == "true", f"{shown} looks like a header, but is read as a record as asked" if names else ""
+        )
+    if has_usual_names(first, spec):
+        return Header(True)
+    facts = facts_of(others, len(first), multi_label=spec.multi_label)
+    if not others or _is_record(first, facts, spec):
         return Header(False)
-    if len(set(first)) < len(first) or not all(map(_is_name, first)):
+    likelihood = _likelihood_of_record(first, facts, spec)
+    names_only = all(not cell or is_name(cell) for cell in first)
+    if likelihood < _LIKELY and names_only:
+        remark = f"{shown} is taken as the header; set header=false if it is a record"
+        return Header(True, remark if likelihood >= _CERTAIN else "")
+    if likelihood >= _LIKELY and not names_only:
         return Header(False)
-    return _judge(first, others, spec, columns)
+    raise UserError(
+        f"{where}: is {shown} a header or a record? Its values come in no other row, but it does not differ from the "
+        "other rows as names of columns would. Set header=true if it names the columns, and label_column and "
+        "text_column if their names are not usual ones; set header=false if it is a record"
+    )
 
 
-def _has_usual_names(first: Sequence[str], spec: DataSpec) -> bool:
+def _is_record(first: Sequence[str], facts: Sequence[ColumnFacts], spec: DataSpec) -> bool:
+    """Whether a cell comes twice or again, is a number above numbers, or is announced as a class."""
+    if len(set(first)) < len(first) or set(first) & set(spec.class_names):
+        return True
+    return any(
+        cell and (cell in column.values or (is_number(cell) and column.is_numeric))
+        for cell, column in zip(first, facts, strict=True)
+    )
+
+
+def _likelihood_of_record(first: Sequence[str], facts: Sequence[ColumnFacts], spec: DataSpec) -> float:
+    likelihood = math.prod(_likelihood(cell, column) for cell, column in zip(first, facts, strict=True))
+    if {cell.lower() for cell in first} & {*LABEL_COLUMNS, *_TEXTS}:
+        likelihood *= _USUAL_NAME
+    if spec.class_names and any(column.values <= set(spec.class_names) for column in facts):
+        likelihood *= _UNKNOWN_CLASS
+    if not all(not cell or is_name(cell) for cell in first):
+        likelihood *= _SENTENCE
+    return likelihood
+
+
+def has_usual_names(first: Sequence[str], spec: DataSpec) -> bool:
+    """Whether a row has names that make it a header whatever follows.
+
+    These are a column that a hyperparameter names, `label` or `labels`, or usual names of both a label and a text.
+    """
     named = [name for name in (spec.label_column, spec.text_column, spec.text_pair_column) if name is not None]
     if any(name in first or not name.isdecimal() for name in named):
         return True
@@ -73,47 +114,11 @@ def _has_usual_names(first: Sequence[str], spec: DataSpec) -> bool:
     return bool(certain or (lowered & set(LABEL_COLUMNS) and lowered & set(TEXT_COLUMNS)))
 
 
-def _is_name(cell: str) -> bool:
-    return len(cell) <= 40 and _NAME.fullmatch(cell) is not None
-
-
-def _judge(first: Sequence[str], others: Iterable[Sequence[str]], spec: DataSpec, columns: Columns) -> Header:
-    label_at, text_at = int(columns.label), [int(name) for name in columns.texts]
-    label = first[label_at]
-    classes: Counter[str] = Counter()
-    rows = short = 0
-    for row in others:
-        if len(row) != len(first):
-            continue
-        names = _names(row[label_at], spec)
-        if label in names:
-            return Header(False)
-        classes.update(names)
-        rows += 1
-        short += all(_is_name(row[at].strip()) for at in text_at)
-    signs = {
-        "the other labels are numbers": bool(classes) and all(map(_NUMBER.fullmatch, classes)),
-        "the other texts are no such words": rows > 0 and short <= _FEW * rows,
-        "it has a usual name of a column": label.lower() in LABEL_COLUMNS
-        or any(first[at].lower() in _TEXTS for at in text_at),
-        "class_names lacks it": bool(spec.class_names) and label not in spec.class_names,
-    }
-    seen = [sign for sign, holds in signs.items() if holds]
-    shown = f"the first row ({some_of([repr(cell) for cell in first])})"
-    alone = f"no other row has the label {label!r}"
-    if rows and len(seen) >= _ENOUGH:
-        reasons = ", ".join([alone, *seen])
-        remark = f"{shown} is taken for names of columns: {reasons}. Set header=false if it is a record"
-        return Header(True, remark=remark)
-    if rows and (seen or (rows >= _MANY and min(classes.values(), default=0) > 1)):
-        remark = f"{shown} is taken for a record, though {', '.join([alone, *seen])}"
-        advice = "Set header=true, and label_column to the label's, if it names columns; header=false if it is a record"
-        return Header(False, remark=f"{remark}. {advice}")
-    return Header(False)
-
-
-def _names(cell: str, spec: DataSpec) -> tuple[str, ...]:
-    try:
-        return label_names(cell, multi_label=spec.multi_label)
-    except ValueError:
-        return ()
+def _likelihood(cell: str, column: ColumnFacts) -> float:
+    """How likely a record has such a cell in this column, at most."""
+    if cell and not is_name(cell):
+        return 1.0
+    alike = column.names if cell else column.rows - column.filled
+    likelihood = (alike + 1) / (column.rows + 1)
+    unseen = (column.once + 1) / (column.filled + 1)
+    return min(likelihood, unseen) if cell and column.repeats else likelihood

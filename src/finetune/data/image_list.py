@@ -7,11 +7,11 @@ Several are a 1 or 0 for every class in turn, so the classes are called `0`, `1`
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from finetune.data.channel_files import Listing, count_endings, ending_of, list_files, some_of
+from finetune.data.channel_files import Listing, count_endings, ending_of, list_files, some_of, spelled_otherwise
 from finetune.data.image_folder import ImageFolderReader
 from finetune.data.label_names import label_name, label_names
 from finetune.data.text_lines import text_lines
@@ -29,13 +29,16 @@ class _Entry:
     path: str
 
 
-def read_image_list(listing: Listing, list_folder: Path, *, multi_label: bool) -> ImageFolderReader:
+def read_image_list(
+    listing: Listing, list_folder: Path, *, multi_label: bool, class_names: Collection[str] = ()
+) -> ImageFolderReader:
     """Read every `.lst` file of a channel such as `train_lst`, in the order of their names.
 
     Args:
         listing: the channel with the pictures. Only what it lists can be named, so no line reaches out of its folder.
         list_folder: the channel with the lists.
         multi_label: whether a picture may have any number of classes.
+        class_names: names of classes that the request announces.
 
     Raises:
         DataError: no `.lst` file; a malformed line; a picture that is missing, outside of the channel or named twice.
@@ -53,7 +56,7 @@ def read_image_list(listing: Listing, list_folder: Path, *, multi_label: bool) -
     first_named: dict[str, str] = {}
     pictures = []
     for key in keys:
-        for entry in _entries(channel, lists.root, key, multi_label):
+        for entry in _entries(channel, lists.root, key, multi_label, class_names):
             path = _checked(entry, listing, present)
             if path in first_named:
                 raise DataError(f"{entry.where}: {path!r} was named before, in {first_named[path]}; name it once")
@@ -64,7 +67,7 @@ def read_image_list(listing: Listing, list_folder: Path, *, multi_label: bool) -
     return ImageFolderReader(listing.channel, listing.root, sorted(pictures))
 
 
-def _entries(channel: str, root: Path, key: str, multi_label: bool) -> Iterator[_Entry]:
+def _entries(channel: str, root: Path, key: str, multi_label: bool, class_names: Collection[str]) -> Iterator[_Entry]:
     columns = None
     for line, text in text_lines(channel, root, key):
         if not text.strip():
@@ -79,7 +82,10 @@ def _entries(channel: str, root: Path, key: str, multi_label: bool) -> Iterator[
                 f"{where} has {len(cells) - 2} labels; set multi_label=true for a 1 or 0 per class, or give one label"
             )
         try:
-            labels = _hot(cells[1:-1]) if len(cells) > 3 else label_names(cells[1], multi_label=multi_label)
+            if len(cells) > 3:
+                labels = _hot(cells[1:-1])
+            else:
+                labels = label_names(cells[1], multi_label=multi_label, class_names=class_names)
         except ValueError as error:
             raise DataError(f"{where}: {error}; expected is {_FORM}") from error
         yield _Entry(where, labels, cells[-1].strip())
@@ -103,6 +109,7 @@ def _checked(entry: _Entry, listing: Listing, present: frozenset[str]) -> str:
             f"{entry.where}: the path {shown} leads out of channel {listing.channel!r}; give it relative to that"
         )
     raise DataError(
-        f"{entry.where} names {shown}, but channel {listing.channel!r} has no such file in {listing.root}; "
+        f"{entry.where} names {shown}, but channel {listing.channel!r} has no such file in {listing.root}"
+        f"{spelled_otherwise(path.rpartition('/')[2], present)}; "
         "correct the path or add the picture"
     )

@@ -1,4 +1,4 @@
-"""What is a class called, however its label is written?"""
+"""Names the class that a label stands for, however it is written."""
 
 from __future__ import annotations
 
@@ -6,11 +6,16 @@ import json
 import math
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 from decimal import Decimal
 
 LABEL_SEPARATOR = "|"
 """Between the classes of one record where they share a cell, with `multi_label`."""
+
+MISSING = frozenset(
+    {"nan", "-nan", "na", "n/a", "<na>", "#n/a", "#na", "null", "none", "1.#ind", "-1.#ind", "1.#qnan", "-1.#qnan"}
+)
+"""Words, in lower case, that pandas reads as a missing value."""
 
 _WHOLE_NUMBER = re.compile(r"-?(?:0|[1-9][0-9]{0,17})\.0+")
 
@@ -18,8 +23,8 @@ _WHOLE_NUMBER = re.compile(r"-?(?:0|[1-9][0-9]{0,17})\.0+")
 def label_name(value: object) -> str | None:
     """Name the class that a label stands for, the same in every file format.
 
-    Whole numbers lose their fraction (`1`, `1.0` and `"1.0"` are the class `1`), truth values become `true` and
-    `false`, texts lose surrounding blanks and take the composed Unicode form.
+    Whole numbers lose their fraction (`1`, `1.0` and `"1.0"` are the class `1`), truth values become `True` and
+    `False`, as `str` and pandas write them, texts lose surrounding blanks and take the composed Unicode form.
 
     Returns:
         The name, or None where the label is missing: null, NaN or blank.
@@ -32,7 +37,7 @@ def label_name(value: object) -> str | None:
     if isinstance(value, float | Decimal) and math.isinf(value):
         raise ValueError("the label is an infinite number")
     if isinstance(value, bool):
-        return "true" if value else "false"
+        return str(value)
     if isinstance(value, int | float | Decimal):
         return str(int(value)) if value % 1 == 0 else str(value)
     if not isinstance(value, str):
@@ -45,27 +50,72 @@ def label_name(value: object) -> str | None:
     return name or None
 
 
-def label_names(value: object, *, multi_label: bool) -> tuple[str, ...]:
+class Spellings:
+    """Warns where labels that are written differently become one class."""
+
+    def __init__(self, warn: Callable[[str], None]) -> None:
+        """Start with none.
+
+        Args:
+            warn: called once for each class.
+        """
+        self._warn = warn
+        self._first: dict[str, str] = {}
+        self._warned: set[str] = set()
+
+    def note(self, label: object, name: str | None) -> None:
+        """Note that a label became the class `name`."""
+        if not isinstance(label, str) or name is None:
+            return
+        before = self._first.setdefault(name, label)
+        if before != label and name not in self._warned:
+            self._warned.add(name)
+            self._warn(
+                f"labels {_exact(before)} and {_exact(label)} are one class, {name!r}: surrounding blanks, the Unicode"
+                " form and the fraction of whole numbers do not count"
+            )
+
+
+def label_names(
+    value: object, *, multi_label: bool, class_names: Collection[str] = (), spellings: Spellings | None = None
+) -> tuple[str, ...]:
     """Name the classes of one record.
 
     With `multi_label` the value is a list, a text that holds a JSON list, or names separated by `|`; an empty one says
     that the record belongs to no class. A list with a flag for each class is refused: of two classes, 0 and 1 could be
-    either.
+    either. A word that pandas reads as a missing value, such as `nan`, `NA` or `None`, is one here too, unless it is
+    announced as the name of a class.
+
+    Args:
+        value: the label.
+        multi_label: whether a record may have several classes.
+        class_names: names of classes that the request announces.
+        spellings: told how each label is written.
 
     Raises:
         ValueError: the label is missing or cannot name a class; the message says which.
     """
     if multi_label and value is not None:
-        names = [label_name(part) for part in _parts(value)]
+        parts = _parts(value)
+        names = [label_name(part) for part in parts]
         if None in names:
             raise ValueError("one of its labels is empty")
-        return tuple(sorted({name for name in names if name is not None}))
-    if isinstance(value, list | tuple):
+    elif isinstance(value, list | tuple):
         raise ValueError("the label is a list; set multi_label=true if records have several classes")
-    name = label_name(value)
-    if name is None:
-        raise ValueError("the label is missing")
-    return (name,)
+    else:
+        parts, names = [value], [label_name(value)]
+        if None in names:
+            raise ValueError("the label is missing")
+    for part, name in zip(parts, names, strict=True):
+        if name is not None and name.lower() in MISSING and name not in class_names:
+            raise ValueError(
+                f"the label is missing ({name!r}; if that is the name of a class, name all classes in class_names)"
+            )
+        if spellings is not None:
+            spellings.note(part, name)
+    if not multi_label:
+        return tuple(name for name in names if name is not None)
+    return tuple(sorted({name for name in names if name is not None}))
 
 
 def _parts(value: object) -> list[object]:
@@ -80,7 +130,7 @@ def _parts(value: object) -> list[object]:
             raise ValueError("the label begins with '[' but is no JSON list") from error
         if isinstance(parsed, list):
             return _no_flags(parsed)
-    return list(value.split(LABEL_SEPARATOR)) if value.strip() else []
+    return [part.strip() for part in value.split(LABEL_SEPARATOR)] if value.strip() else []
 
 
 def _no_flags(parts: Sequence[object]) -> list[object]:
@@ -97,3 +147,8 @@ def _kind(value: object) -> str:
     if isinstance(value, dict):
         return "an object"
     return "a list" if isinstance(value, list | tuple) else f"a value of type {type(value).__name__}"
+
+
+def _exact(label: str) -> str:
+    """The label as it is written, with what cannot be seen escaped."""
+    return repr(label) if label.strip() == unicodedata.normalize("NFC", label.strip()) else ascii(label)

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from finetune.data.channel_files import some_of
+from finetune.data.class_names import check_class_names, nearest_name
 from finetune.data.record import Reader
 from finetune.errors import DataError, UserError, did_you_mean
 
@@ -92,19 +93,41 @@ class LabelMap:
             raise DataError(f"unknown class {name!r}{did_you_mean(name, self.names)}") from None
 
 
-def label_map_of(reader: Reader, *, multi_label: bool, num_classes: int | None) -> LabelMap:
+def label_map_of(
+    reader: Reader,
+    *,
+    multi_label: bool,
+    num_classes: int | None,
+    records: int | None = None,
+    has_several: bool | None = None,
+) -> LabelMap:
     """Number the classes of a channel: in numerical order where all are integers, else in the order of their texts.
 
     Where `num_classes` exceeds what is seen and every class is an integer from 0 to `num_classes - 1`, the classes that
     no record has are added, so that the outputs keep the numbers of the data.
 
+    Args:
+        reader: with all labels.
+        multi_label: whether a record may have several classes.
+        num_classes: how many classes there should be.
+        records: of the channel, where these are others than the reader's.
+        has_several: whether any record has several classes, where the reader does not tell.
+
     Raises:
         DataError: the channel has fewer than two classes.
         UserError: the channel has another number of classes than `num_classes`.
     """
-    names = _sorted_names({name for index in range(len(reader)) for name in reader.labels(index)})
+    seen = [reader.labels(index) for index in range(len(reader))]
+    names = _sorted_names({name for labels in seen for name in labels})
     if len(names) < 2:
         raise DataError(_too_few(names, reader))
+    check_class_names(
+        reader.channel,
+        names,
+        records=len(reader) if records is None else records,
+        multi_label=multi_label,
+        has_several=any(len(labels) > 1 for labels in seen) if has_several is None else has_several,
+    )
     if num_classes is not None:
         names = _fit(names, num_classes, reader.channel)
     return LabelMap(names, multi_label)
@@ -131,7 +154,7 @@ def check_known(reader: Reader, label_map: LabelMap, origin: Origin = "records")
                 examples.setdefault(name, reader.key(index))
     if strangers:
         listed = [
-            f"{some_of([repr(name)])}{did_you_mean(name, label_map.names)} in {count} records such as {examples[name]}"
+            f"{some_of([repr(name)])}{nearest_name(name, label_map.names)} in {count} records such as {examples[name]}"
             for name, count in strangers.most_common(3)
         ]
         whose, advice = _ORIGINS[origin]

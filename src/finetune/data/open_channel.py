@@ -32,6 +32,7 @@ TABLE_TYPES: Mapping[str, str] = {
     "text/csv": "csv",
     "application/csv": "csv",
     "csv": "csv",
+    "text/plain": "csv",
     "text/tab-separated-values": "tsv",
     "text/tsv": "tsv",
     "tsv": "tsv",
@@ -59,6 +60,7 @@ class ChannelSource:
         content_type: as the request gives it, such as `text/csv`; None where it gives none.
         class_ids: whether lists of labels hold class numbers, in records.
         scratch: folder for what has to be inflated before it can be read.
+        label_first: whether the content type says that tables have no header and the label comes first.
     """
 
     name: str
@@ -67,6 +69,7 @@ class ChannelSource:
     content_type: str | None = None
     class_ids: bool = False
     scratch: Path | None = None
+    label_first: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +96,7 @@ def open_channel(source: ChannelSource, spec: DataSpec) -> Reader:
     if source.list_folder is not None:
         if spec.task == TEXTS:
             raise UserError(f"task={TEXTS}, but channel '{source.name}_lst' lists pictures; remove one of the two")
-        return read_image_list(listing, source.list_folder, multi_label=spec.multi_label)
+        return read_image_list(listing, source.list_folder, multi_label=spec.multi_label, class_names=spec.class_names)
     if manifests_of(listing):
         return read_augmented_manifest(listing, spec, class_ids=source.class_ids)
     contents = _look(source, listing)
@@ -107,6 +110,8 @@ def open_channel(source: ChannelSource, spec: DataSpec) -> Reader:
     _check_fits(contents, task, source)
     if task == TEXTS:
         check_files(source.name, contents.tables)
+        if source.label_first and spec.header == "auto":
+            spec = replace(spec, header="false")
         return read_text_tables(listing, spec, contents.default_format)
     if spec.multi_label:
         raise UserError(

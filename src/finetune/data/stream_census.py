@@ -23,12 +23,14 @@ class Census:
         classes: of these, records of each class, by label as it came; 0 for a class that is held out only.
         held_out: further records, for validation.
         fault: why the first record that cannot be understood cannot be.
+        has_several: whether any record has several classes.
     """
 
     records: int
     classes: dict[str, int]
     held_out: int = 0
     fault: str = ""
+    has_several: bool = False
 
 
 def take_census(source: RecordSource, split: StreamSplit | None = None) -> Census:
@@ -46,6 +48,7 @@ def take_census(source: RecordSource, split: StreamSplit | None = None) -> Censu
     classes: Counter[str] = Counter()
     records = held_out = 0
     fault = ""
+    has_several = False
     with closing(source.read_next()) as stream:
         for record in stream:
             is_held_out = split is not None and split.holds_out(record)
@@ -56,6 +59,7 @@ def take_census(source: RecordSource, split: StreamSplit | None = None) -> Censu
             except ValueError as error:
                 fault = fault or f"record {records + held_out - 1} (from 0) {error}"
                 continue
+            has_several |= len(labels) > 1
             classes.update(dict.fromkeys(labels, int(not is_held_out)))
     _log.info(
         "channel %r: a first pass of %.1f s counted %d records of %d classes; class_names (or a channel 'labels') and"
@@ -65,4 +69,4 @@ def take_census(source: RecordSource, split: StreamSplit | None = None) -> Censu
         records + held_out,
         len(classes),
     )
-    return Census(records, dict(classes), held_out, fault)
+    return Census(records, dict(classes), held_out, fault, has_several)

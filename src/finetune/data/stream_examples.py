@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from finetune.data.bad_records import BadContent
+from finetune.data.class_names import nearest_name
 from finetune.data.labels import LabelMap
 from finetune.data.record import Content
 from finetune.data.stream_groups import Group
 from finetune.data.stream_source import StreamRecord
-from finetune.errors import DataError, did_you_mean
+from finetune.errors import DataError
 
 _Made = TypeVar("_Made")
 
@@ -100,7 +101,7 @@ def _classes(labels: tuple[str, ...], key: str, channel: str, label_map: LabelMa
         if name is None:
             raise DataError(
                 f"channel {channel!r}: {key} has the class {label!r}, which nobody announced"
-                f"{did_you_mean(label, label_map.names)}; name every class in class_names or in the"
+                f"{nearest_name(label, label_map.names)}; name every class in class_names or in the"
                 " file of a channel 'labels', or announce none to have a first pass look for them"
             )
         known.append(name)

@@ -1,37 +1,39 @@
-"""What are the rows of a table, whichever format its file has?"""
+"""Reads the rows of one table, whichever format its file has."""
 
 from __future__ import annotations
 
-import itertools
-import json
 import logging
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
-from finetune.data.delimited import Rows, read_delimited
-from finetune.data.header import Header
-from finetune.data.text_lines import text_lines
+from finetune.data.columns import Columns, choose_columns
+from finetune.data.delimited import UnclosedQuote
+from finetune.data.delimited_form import DelimitedForm, find_form
+from finetune.data.file_kinds import FIRST_BYTES, foreign_kind, refusal
+from finetune.data.json_objects import choose_keys, json_objects, parse_object
+from finetune.data.streams.beginning import look_ahead
+from finetune.data.streams.lines import line_end, read_lines
+from finetune.data.streams.window import DamagedStream, Window
+from finetune.data.text_lines import file_chunks, not_utf8, utf8_fault
 from finetune.errors import DataError
+from finetune.spec.job_spec import DataSpec
+
+if TYPE_CHECKING:
+    import pyarrow
 
 _log = logging.getLogger(__name__)
 
-_LOOKED_AT = 1000
-"""Lines of JSON Lines that tell the columns: an object may lack some."""
-
-FindHeader = Callable[[Sequence[str], Iterable[Sequence[str]]], Header]
-"""Of the first row, and of those behind it."""
-
 
 class Row(NamedTuple):
-    """The chosen cells of one row, or why it has none.
+    """Label and texts of one row, or why it has none.
 
     Attributes:
         number: line on which the row begins, from 1; in Parquet its number.
-        cells: values of the chosen columns, in their order; None where a value is missing.
-        fault: what is wrong with the row; empty where nothing is.
+        cells: label and one or two texts; None where a value is missing.
+        fault: what is wrong with the row, to follow its name; empty where nothing is.
     """
 
     number: int
@@ -43,17 +45,12 @@ class Table(Protocol):
     """One file of rows."""
 
     @property
-    def columns(self) -> tuple[str, ...]:
-        """Names of the columns; their numbers, from 0, where the file names none."""
+    def columns(self) -> Columns | None:
+        """Columns of label and texts; None where there are no rows that have any."""
         ...
 
-    @property
-    def has_names(self) -> bool:
-        """Whether the file names its columns so that they can be chosen by name."""
-        ...
-
-    def rows(self, chosen: Sequence[str]) -> Iterator[Row]:
-        """Give the cells of some columns, row by row."""
+    def rows(self) -> Iterator[Row]:
+        """Give label and texts, row by row."""
         ...
 
 
@@ -78,75 +75,90 @@ class TableFile:
 
 
 class DelimitedTable:
-    """CSV or TSV."""
+    """CSV, TSV, or lines that begin with `__label__`."""
 
-    def __init__(self, file: TableFile, delimiters: str, find_header: FindHeader) -> None:
-        """Look at the first row, and at others where it takes them to tell whether that is a header."""
+    def __init__(self, file: TableFile, spec: DataSpec, *, tabs: bool, before: DelimitedForm | None = None) -> None:
+        """Look at the first lines.
+
+        Args:
+            file: the table.
+            spec: the hyperparameters.
+            tabs: whether its name or content type say that tabs divide the cells.
+            before: the form of an earlier file of the channel.
+        """
         self._file = file
-        self._delimiters = delimiters
-        with closing(self._read()) as rows:
-            _, first = next(rows, (1, []))
-            stripped = tuple(cell.strip() for cell in first)
-            header = find_header(stripped, (cells for _, cells in rows)) if first else Header(False)
-        if header.remark:
-            _log.warning("%s: %s", file.where, header.remark)
-        self._skips_first = header.is_there
-        self.has_names = header.is_there and header.chooses
-        self.columns = stripped if self.has_names else tuple(str(number) for number in range(len(first)))
+        with closing(_lines(file)) as lines:
+            end = next(lines, b"\n")
+            first, _ = look_ahead(lines)
+        try:
+            self.form = find_form(first, spec, file.where, tabs=tabs, end=end, before=before)
+        except UnicodeDecodeError as error:
+            raise not_utf8(file.channel, file.root, file.key) from error
+        self.columns = None if self.form is None else self.form.columns
+        if self.form is not None and self.form.remark:
+            _log.warning("%s: %s", file.where, self.form.remark)
 
-    def rows(self, chosen: Sequence[str]) -> Iterator[Row]:
+    def rows(self) -> Iterator[Row]:
         """Give the cells as they stand in the file, without the quotation marks around them."""
-        positions = [self.columns.index(name) for name in chosen]
-        rows = self._read()
-        if self._skips_first:
-            next(rows)
-        for line, cells in rows:
-            if len(cells) == len(self.columns):
-                yield Row(line, tuple(cells[at] for at in positions))
-            else:
-                fault = f"it has {len(cells)} columns instead of {len(self.columns)}; quote texts that hold a delimiter"
-                yield Row(line, (), fault)
+        if self.form is None:
+            return
+        with closing(_lines(self._file)) as lines:
+            next(lines, b"")
+            try:
+                for raw in self.form.records(lines, self._warn):
+                    try:
+                        yield Row(raw.line, tuple(self.form.cells(raw.content)))
+                    except UnicodeDecodeError as error:
+                        line = raw.line + raw.content.count(b"\n", 0, error.start)
+                        yield Row(raw.line, (), utf8_fault(self._file.key, error, raw.offset, line))
+                    except ValueError as error:
+                        yield Row(raw.line, (), str(error))
+            except UnclosedQuote as error:
+                raise DataError(f"{self._file.where}, line {error.line} {error}") from error
 
-    def _read(self) -> Rows:
-        return read_delimited(self._file.channel, self._file.root, self._file.key, self._delimiters)
+    def _warn(self, remark: str) -> None:
+        _log.warning("%s: %s", self._file.where, remark)
 
 
 class JsonLinesTable:
-    """An object per line; the first ones name the columns."""
+    """JSON objects: one per line, or in an array."""
 
-    has_names = True
-
-    def __init__(self, file: TableFile) -> None:
-        """Look for the names in the first lines that hold objects."""
+    def __init__(self, file: TableFile, spec: DataSpec) -> None:
+        """Look for the columns in the first objects."""
         self._file = file
-        with closing(self._objects()) as objects:
-            known = (value for _, value in itertools.islice(objects, _LOOKED_AT) if isinstance(value, dict))
-            self.columns = tuple(dict.fromkeys(name for value in known for name in value))
+        with closing(_lines(file)) as lines:
+            next(lines, b"")
+            first, _ = look_ahead(lines)
+        self.columns = choose_keys(first, spec, file.where)
+        if self.columns is None and first and not _is_utf8(first[0]):
+            raise not_utf8(file.channel, file.root, file.key)
 
-    def rows(self, chosen: Sequence[str]) -> Iterator[Row]:
+    def rows(self) -> Iterator[Row]:
         """Give the values as JSON has them; None where an object lacks one."""
-        for line, value in self._objects():
-            if isinstance(value, dict):
-                yield Row(line, tuple(value.get(name) for name in chosen))
-            else:
-                yield Row(line, (), str(value))
-
-    def _objects(self) -> Generator[tuple[int, dict[str, object] | str], None, None]:
-        for line, text in text_lines(self._file.channel, self._file.root, self._file.key):
-            if text.strip():
-                yield line, _parse_object(text)
+        columns = self.columns or Columns("", ())
+        with closing(_lines(self._file)) as lines:
+            next(lines, b"")
+            for number, text in json_objects(lines):
+                try:
+                    value = parse_object(text)
+                    yield Row(number, tuple(value.get(name) for name in (columns.label, *columns.texts)))
+                except UnicodeDecodeError as error:
+                    where = f"byte 0x{error.object[error.start]:02x}"
+                    yield Row(
+                        number, (), f"is not UTF-8: {where}; convert the file to UTF-8, for instance with `iconv`"
+                    )
+                except ValueError as error:
+                    yield Row(number, (), str(error))
 
 
 class ParquetTable:
     """Parquet, read in blocks and by column."""
 
-    has_names = True
-
-    def __init__(self, file: TableFile) -> None:
+    def __init__(self, file: TableFile, spec: DataSpec) -> None:
         """Read the schema.
 
         Raises:
-            DataError: the file is no Parquet.
+            DataError: the file is no Parquet, or holds images.
         """
         import pyarrow
         import pyarrow.parquet
@@ -154,15 +166,26 @@ class ParquetTable:
         self._file = file
         try:
             with pyarrow.parquet.ParquetFile(file.root / file.key) as parquet:
-                self.columns = tuple(str(name) for name in parquet.schema_arrow.names)
+                schema = parquet.schema_arrow
         except (pyarrow.ArrowException, OSError) as error:
             raise DataError(f"{file.where} cannot be read as Parquet: {_first_line(error)}") from error
+        names = tuple(str(name) for name in schema.names)
+        images = [name for name in names if names.count(name) == 1 and _holds_images(schema.field(name).type)]
+        others = tuple(name for name in names if name not in images)
+        if images and (len(others) < 2 or spec.text_column in images):
+            raise DataError(
+                f"{file.where}: column {images[0]!r} holds images, which are not read from Parquet; give them as files"
+                " in a folder per class, in tar shards, RecordIO or TFRecord"
+            )
+        self.columns = choose_columns(others, spec, file.where) if names else None
 
-    def rows(self, chosen: Sequence[str]) -> Iterator[Row]:
+    def rows(self) -> Iterator[Row]:
         """Give the values as Python objects; None where one is null."""
         import pyarrow
         import pyarrow.parquet
 
+        columns = self.columns or Columns("", ())
+        chosen = (columns.label, *columns.texts)
         number = 0
         try:
             with pyarrow.parquet.ParquetFile(self._file.root / self._file.key) as parquet:
@@ -177,15 +200,51 @@ class ParquetTable:
             ) from error
 
 
-def _parse_object(text: str) -> dict[str, object] | str:
-    """Parse a line, or say why it cannot be."""
+def check_kind(file: TableFile, form: str) -> None:
+    """Refuse a file whose first bytes are of no table of its format.
+
+    Raises:
+        DataError: says what it is.
+    """
+    with closing(file_chunks(file.channel, file.root, file.key)) as chunks:
+        first = next(chunks, b"")[:FIRST_BYTES]
+    kind = foreign_kind(first, allowed="Parquet" if form == "parquet" else "")
+    if kind is not None:
+        raise DataError(f"{file.where} {refusal(kind)}")
+
+
+def _holds_images(kind: pyarrow.DataType) -> bool:
+    """Whether values are encoded images as Hugging Face datasets store them: bare bytes, or bytes with a path."""
+    import pyarrow
+
+    if pyarrow.types.is_struct(kind):
+        return {"bytes", "path"} <= {field.name for field in kind}
+    return bool(pyarrow.types.is_binary(kind) or pyarrow.types.is_large_binary(kind))
+
+
+def _lines(file: TableFile) -> Generator[bytes, None, None]:
+    """Give the end of the lines, then the lines without it.
+
+    Raises:
+        DataError: the file cannot be read, or has a line that is too long.
+    """
+    with closing(file_chunks(file.channel, file.root, file.key)) as chunks:
+        window = Window(chunks)
+        end = line_end(window)
+        yield end
+        try:
+            for line in read_lines(window, end):
+                yield bytes(line)
+        except DamagedStream as error:
+            raise DataError(f"{file.where} {error}") from error
+
+
+def _is_utf8(line: bytes) -> bool:
     try:
-        value = json.loads(text)
-    except json.JSONDecodeError as error:
-        return f"it is not JSON ({error.msg} at column {error.colno})"
-    except (ValueError, RecursionError) as error:
-        return f"it is not JSON ({_first_line(error)})"
-    return value if isinstance(value, dict) else "it is not a JSON object"
+        line.decode("utf-8")
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def _first_line(error: BaseException) -> str:

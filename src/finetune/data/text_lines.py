@@ -5,13 +5,15 @@ from __future__ import annotations
 import gzip
 import io
 import zlib
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO, cast
 
 from finetune.errors import DataError
 
 _GZIP = b"\x1f\x8b"
+_CHUNK = 1 << 19
 _UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff")
 
 
@@ -28,10 +30,50 @@ def text_lines(channel: str, root: Path, key: str, newline: str = "\n") -> Itera
         DataError: the file cannot be read, is not UTF-8, or is compressed and damaged.
     """
     try:
-        with io.TextIOWrapper(_open(root / key), encoding="utf-8-sig", newline=newline) as file:
+        with (
+            _readable(channel, key),
+            io.TextIOWrapper(_open(root / key), encoding="utf-8-sig", newline=newline) as file,
+        ):
             yield from enumerate(file, start=1)
     except UnicodeDecodeError as error:
-        raise DataError(f"channel {channel!r}: {_where_not_utf8(root, key)}") from error
+        raise not_utf8(channel, root, key) from error
+
+
+def file_chunks(channel: str, root: Path, key: str) -> Generator[bytes, None, None]:
+    """Give the bytes of a file in chunks, inflated where it is compressed.
+
+    Raises:
+        DataError: the file cannot be read, or is compressed and damaged.
+    """
+    with _readable(channel, key), _open(root / key) as file:
+        while chunk := file.read(_CHUNK):
+            yield chunk
+
+
+def utf8_fault(key: str, error: UnicodeDecodeError, offset: int, line: int) -> str:
+    """Why bytes of a file are not UTF-8, and how to convert it; follows the name of a record.
+
+    Args:
+        key: the file.
+        error: of decoding a part of it.
+        offset: of this part in the file.
+        line: on which the byte stands, from 1.
+    """
+    return (
+        f"is not UTF-8: byte 0x{error.object[error.start]:02x} at offset {offset + error.start}, line {line}; convert "
+        f"the file, for instance with `iconv -f WINDOWS-1252 -t UTF-8 {key} > converted`"
+    )
+
+
+def not_utf8(channel: str, root: Path, key: str) -> DataError:
+    """The error for a file that is not UTF-8; it names the first wrong byte."""
+    return DataError(f"channel {channel!r}: {_where_not_utf8(root, key)}")
+
+
+@contextmanager
+def _readable(channel: str, key: str) -> Iterator[None]:
+    try:
+        yield
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise DataError(f"channel {channel!r}: {key} is compressed and damaged or cut off: {error}") from error
     except OSError as error:

@@ -1,4 +1,4 @@
-"""Which labelled texts do the tables of a channel hold?"""
+"""Reads the labelled texts that the tables of a channel hold."""
 
 from __future__ import annotations
 
@@ -8,12 +8,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from finetune.data.channel_files import Listing, count_endings, ending_of
-from finetune.data.columns import Columns, choose_columns, choose_positions
-from finetune.data.delimited import CSV_DELIMITERS, TSV_DELIMITERS, long_fields
-from finetune.data.header import find_header
-from finetune.data.label_names import label_names
+from finetune.data.columns import Columns
+from finetune.data.delimited_form import DelimitedForm
+from finetune.data.label_names import Spellings, label_names
 from finetune.data.record import Record
-from finetune.data.tables import DelimitedTable, JsonLinesTable, ParquetTable, Row, Table, TableFile
+from finetune.data.tables import (
+    DelimitedTable,
+    JsonLinesTable,
+    ParquetTable,
+    Row,
+    Table,
+    TableFile,
+    check_kind,
+)
 from finetune.errors import DataError
 from finetune.spec.job_spec import DataSpec, Task
 
@@ -31,7 +38,10 @@ TABLE_ENDINGS: Mapping[str, str] = {
 }
 """Format by a file's ending."""
 
-_VAGUE_ENDINGS = frozenset({"", ".txt", ".text", ".dat", ".data", ".out"})
+_VAGUE_ENDINGS = frozenset({"", ".txt", ".text", ".dat", ".data", ".out", ".train", ".valid", ".validation", ".test"})
+_OTHER_TABLES = frozenset(
+    {".xlsx", ".xls", ".xlsm", ".ods", ".zip", ".arrow", ".feather", ".orc", ".avro", ".h5", ".db", ".sqlite", ".pkl"}
+)
 _FAULTS_SHOWN = 4
 
 
@@ -52,8 +62,10 @@ class TextExample:
 
 @dataclass(slots=True)
 class _Found:
+    spellings: Spellings
     examples: list[TextExample] = field(default_factory=list)
     faults: list[tuple[str, str]] = field(default_factory=list)
+    form: DelimitedForm | None = None
 
 
 class TextTableReader:
@@ -113,15 +125,15 @@ def read_text_tables(listing: Listing, spec: DataSpec, default_format: str | Non
     formats = {key: table_format(key, default_format) for key in listing.keys}
     others = [key for key, form in formats.items() if form is None]
     if others:
-        _log.info("channel %r: passed over what is no table: %s", listing.channel, count_endings(others))
-    found = _Found()
+        level = logging.WARNING if any(ending_of(key) in _OTHER_TABLES for key in others) else logging.INFO
+        _log.log(level, "channel %r: passed over what is no table: %s", listing.channel, count_endings(others))
+    found = _Found(Spellings(lambda remark: _log.warning("channel %r: %s", listing.channel, remark)))
     shapes: dict[int, str] = {}
-    with long_fields():
-        for key, form in formats.items():
-            if form is not None:
-                columns = _read_file(TableFile(listing.channel, listing.root, key), form, spec, found)
-                if columns is not None:
-                    shapes.setdefault(len(columns.texts), key)
+    for key, form in formats.items():
+        if form is not None:
+            columns = _read_file(TableFile(listing.channel, listing.root, key), form, spec, found)
+            if columns is not None:
+                shapes.setdefault(len(columns.texts), key)
     if len(shapes) > 1:
         raise DataError(
             f"channel {listing.channel!r}: {shapes[1]} has one text per row but {shapes[2]} has two; "
@@ -145,50 +157,47 @@ def table_format(key: str, default_format: str | None) -> str | None:
     return default_format if ending in _VAGUE_ENDINGS else TABLE_ENDINGS.get(ending)
 
 
-def _open_table(file: TableFile, form: str, spec: DataSpec) -> Table:
+def _open_table(file: TableFile, form: str, spec: DataSpec, found: _Found) -> Table:
+    check_kind(file, form)
     if form == "parquet":
-        return ParquetTable(file)
+        return ParquetTable(file, spec)
     if form == "jsonl":
-        return JsonLinesTable(file)
-    delimiters = CSV_DELIMITERS if form == "csv" else TSV_DELIMITERS
-    return DelimitedTable(file, delimiters, lambda first, others: find_header(first, others, spec))
+        return JsonLinesTable(file, spec)
+    table = DelimitedTable(file, spec, tabs=form == "tsv", before=found.form)
+    found.form = table.form or found.form
+    return table
 
 
 def _read_file(file: TableFile, form: str, spec: DataSpec, found: _Found) -> Columns | None:
     """Add a file's rows to what was found; None where it has none at all."""
-    table = _open_table(file, form, spec)
-    if not table.columns:
-        found.faults.extend((f"{file.key}:{row.number}", row.fault or "it is empty") for row in table.rows(()))
+    table = _open_table(file, form, spec, found)
+    if table.columns is None:
+        found.faults.extend((f"{file.key}:{row.number}", _sentence(row.fault or "is empty")) for row in table.rows())
         return None
-    columns = _choose(table, file, spec)
-    for row in table.rows((columns.label, *columns.texts)):
-        try:
-            found.examples.append(_example(file.key, row, spec))
-        except ValueError as error:
-            found.faults.append((f"{file.key}:{row.number}", str(error)))
-    return columns
-
-
-def _choose(table: Table, file: TableFile, spec: DataSpec) -> Columns:
-    if table.has_names:
-        columns = choose_columns(table.columns, spec, file.where)
-    else:
-        columns = choose_positions(len(table.columns), spec, file.where)
     _log.info(
-        "%s has %s: label from %r, text from %s",
+        "%s: label from column %r, text from %s",
         file.where,
-        "named columns" if table.has_names else "columns that their places tell",
-        columns.label,
-        " and ".join(repr(name) for name in columns.texts),
+        table.columns.label,
+        " and ".join(repr(name) for name in table.columns.texts),
     )
-    return columns
+    for row in table.rows():
+        try:
+            found.examples.append(_example(file.key, row, spec, found.spellings))
+        except ValueError as error:
+            found.faults.append((f"{file.key}:{row.number}", _sentence(str(error))))
+    return table.columns
 
 
-def _example(key: str, row: Row, spec: DataSpec) -> TextExample:
+def _sentence(reason: str) -> str:
+    return f"it {reason}" if reason.startswith(("is ", "has ", "does ", "names ")) else reason
+
+
+def _example(key: str, row: Row, spec: DataSpec, spellings: Spellings) -> TextExample:
     if row.fault:
         raise ValueError(row.fault)
-    labels = label_names(row.cells[0], multi_label=spec.multi_label)
-    return TextExample(key, row.number, texts_of(row.cells[1:]), labels)
+    texts = texts_of(row.cells[1:])
+    labels = label_names(row.cells[0], multi_label=spec.multi_label, class_names=spec.class_names, spellings=spellings)
+    return TextExample(key, row.number, texts, labels)
 
 
 def texts_of(cells: Sequence[object]) -> tuple[str, ...]:
@@ -226,7 +235,7 @@ def _check_faults(channel: str, found: _Found, limit: int) -> None:
         more = f"; and {len(faults) - _FAULTS_SHOWN} more" if len(faults) > _FAULTS_SHOWN else ""
         raise DataError(
             f"channel {channel!r}: {len(faults)} rows cannot be used: {shown}{more}. "
-            f"Mend or remove them, or raise max_bad_records, which is {limit}"
+            f"Correct or remove them, or raise max_bad_records, which is {limit}"
         )
     if faults:
         _log.warning("channel %r: left out %d rows, such as %s: %s", channel, len(faults), *faults[0])

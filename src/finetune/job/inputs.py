@@ -195,6 +195,7 @@ def sources_of(request: Request, scratch: Path) -> dict[str, ChannelSource]:
             list_folder=folders.get(f"{name}_lst"),
             content_type=channels[name].content_type,
             class_ids=channels[name].class_ids,
+            label_first=channels[name].label_size == 1,
             scratch=scratch,
         )
         for name in _PURPOSES

@@ -95,6 +95,10 @@ def prepare(request: Request, interruption: Interruption, scratch: Path) -> Prep
     spec = request.spec
     device = choose_device(request.files.resources.instance_type)
     numerics = choose_numerics(spec.run.precision, device)
+    named = announced_classes(request)
+    if named is not None:  # Readers need them too: a class may be called None or NA.
+        spec = replace(spec, data=replace(spec.data, class_names=named.names))
+        request = replace(request, spec=spec)
     asked = replace(spec.data, task=task_of(request))
     readers = open_readers(sources_of(request, scratch), asked)
     task = next(iter(readers.values())).task if readers else asked.task

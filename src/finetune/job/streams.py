@@ -16,7 +16,7 @@ from finetune.data.streams.codec import StreamLayout
 from finetune.data.streams.named_fields import Wanted
 from finetune.errors import DataError
 from finetune.job.request import Request
-from finetune.spec.job_spec import JobSpec, Task
+from finetune.spec.job_spec import DataSpec, JobSpec, Task
 from finetune.spec.stream_types import TEXT_FORMS
 
 _TEXTS = frozenset(TEXT_FORMS.values())
@@ -71,10 +71,14 @@ def open_streams(
                 shared=request.shares(channel.name),
                 classes=classes,
             ),
-            Wanted(task, spec.data, channel.class_ids),
+            Wanted(task, _without_header(spec.data) if channel.label_size == 1 else spec.data, channel.class_ids),
         )
         for purpose, channel in request.pipes().items()
     }
+
+
+def _without_header(spec: DataSpec) -> DataSpec:
+    return replace(spec, header="false") if spec.header == "auto" else spec
 
 
 def announced(
@@ -151,7 +155,13 @@ def _labels(census: Census, source: StreamSource, spec: JobSpec) -> LabelMap:
         raise DataError(f"channel {source.channel!r}: no record can be understood: {census.fault}")
     seen = [Record(f"a record of class {name}", b"", (name,)) for name in census.classes]
     reader = KeptRecords(source.channel, source.task, seen)
-    return label_map_of(reader, multi_label=spec.data.multi_label, num_classes=spec.data.num_classes)
+    return label_map_of(
+        reader,
+        multi_label=spec.data.multi_label,
+        num_classes=spec.data.num_classes,
+        records=census.records + census.held_out,
+        has_several=census.has_several,
+    )
 
 
 def _class_counts(census: Census | None, labels: LabelMap | None) -> tuple[int, ...] | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from finetune.spec.values import unquoted
+from finetune.spec.values import bare_word
 
 ANY: frozenset[str] = frozenset({"*"})
 
@@ -70,7 +70,7 @@ def chosen(name: str, used_by: str, table: Mapping[str, Translation]) -> Alias:
     """A name with a few values, each of which means something here; `true` and `1` are the same, and so on."""
 
     def translate(text: str, _: Mapping[str, str]) -> Translation:
-        word = unquoted(text).lower()
+        word = bare_word(text)
         word = {"1": "true", "yes": "true", "0": "false", "no": "false"}.get(word, word)
         if word not in table:
             raise ValueError(f"one of {', '.join(table)}")

@@ -9,12 +9,12 @@ from typing import Protocol
 from finetune.errors import UserError, did_you_mean
 from finetune.spec.faults import message_of, shown
 from finetune.spec.job_spec import JobSpec, Task
-from finetune.spec.stream_types import RECORD_TYPES, StreamForm, form_of_type, holds_class_ids
+from finetune.spec.stream_types import RECORD_TYPES, StreamForm, form_of_type, holds_class_ids, label_size
 
 IMAGE_TYPES = frozenset({"application/x-image", "image/jpeg", "image/jpg", "image/png", "image/webp", "image/bmp"})
 TEXT_TYPES = frozenset(
     {
-        *("text/csv", "application/csv", "csv"),
+        *("text/csv", "application/csv", "csv", "text/plain"),
         *("text/tab-separated-values", "text/tsv", "tsv"),
         *("application/jsonlines", "application/x-jsonlines", "application/jsonl", "application/x-ndjson"),
         "application/json",
@@ -75,6 +75,7 @@ class CheckedChannel:
         form: of its stream by the content type; `None` where that says nothing.
         wrapped: whether each object or attribute comes as one RecordIO record.
         class_ids: whether lists of labels hold class numbers.
+        label_size: label columns before the others in a table without header; `None` where the request does not say.
     """
 
     name: str
@@ -83,6 +84,7 @@ class CheckedChannel:
     form: StreamForm | None = None
     wrapped: bool = False
     class_ids: bool = False
+    label_size: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +147,12 @@ def _unknown(name: str) -> str:
 
 def _checked(name: str, request: ChannelRequest, content_type: str | None) -> CheckedChannel:
     if request.input_mode.lower() != "pipe":
-        return CheckedChannel(name, content_type, class_ids=holds_class_ids(request.content_type))
+        return CheckedChannel(
+            name,
+            content_type,
+            class_ids=holds_class_ids(request.content_type),
+            label_size=label_size(request.content_type),
+        )
     return CheckedChannel(
         name,
         content_type,
@@ -153,6 +160,7 @@ def _checked(name: str, request: ChannelRequest, content_type: str | None) -> Ch
         form=form_of_type(content_type),
         wrapped=request.record_wrapper.lower() == "recordio",
         class_ids=holds_class_ids(request.content_type),
+        label_size=label_size(request.content_type),
     )
 
 
@@ -175,6 +183,11 @@ def _faults_of_type(channel: CheckedChannel, purpose: str, task: Task | None) ->
         allowed = IMAGE_TYPES if task == "image-classification" else TEXT_TYPES
     if purpose in _RECORDS:
         allowed |= RECORD_TYPES.keys()
+    if purpose in _RECORDS and channel.label_size not in (None, 1):
+        return [
+            f"Channel {channel.name!r} has label_size={channel.label_size} after its content type, but a record has one"
+            " label: give label_size=1, or leave it out."
+        ]
     if given is None or given in allowed:
         return []
     reason = f" for task {task}" if given in _PURPOSES[purpose] else ""

@@ -20,7 +20,7 @@ RECORD_TYPES: Mapping[str, StreamForm] = {
 """Forms that hold pictures, or texts where `task` says so."""
 
 TEXT_FORMS: Mapping[str, StreamForm] = {
-    **dict.fromkeys(("text/csv", "application/csv", "csv"), "csv"),
+    **dict.fromkeys(("text/csv", "application/csv", "csv", "text/plain"), "csv"),
     **dict.fromkeys(("text/tab-separated-values", "text/tsv", "tsv"), "tsv"),
     **dict.fromkeys(
         (
@@ -44,6 +44,19 @@ def form_of_type(content_type: str | None) -> StreamForm | None:
     """The form that a content type without parameters stands for; `None` where it says nothing."""
     known = {**RECORD_TYPES, **TEXT_FORMS, **PICTURE_FORMS}
     return known.get(content_type) if content_type is not None else None
+
+
+def label_size(content_type: str | None) -> int | None:
+    """The number of label columns that `label_size=1` after a content type gives; `None` where it gives none.
+
+    The platform's built-in algorithms read CSV without a header, its label in the first column: with `label_size` the
+    request says that a table has this form.
+    """
+    for parameter in (content_type or "").lower().replace(" ", "").split(";")[1:]:
+        name, _, value = parameter.partition("=")
+        if name == "label_size" and value.isdecimal():
+            return int(value)
+    return None
 
 
 def holds_class_ids(content_type: str | None) -> bool:

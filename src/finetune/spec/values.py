@@ -6,8 +6,10 @@ read here, and nowhere else.
 
 from __future__ import annotations
 
+import ast
 import json
 import math
+import re
 import types
 import typing
 from collections.abc import Callable
@@ -20,6 +22,9 @@ Value = bool | int | float | str | tuple[int, ...] | tuple[str, ...] | None
 _NOTHING = frozenset({"", "none", "null"})
 _TRUE = frozenset({"true", "1", "yes", "on"})
 _FALSE = frozenset({"false", "0", "no", "off"})
+_WHOLE_FLOAT = re.compile(r"[0-9]+\.0+")
+_JUXTAPOSED = re.compile(r"""['"]\s+['"]""")
+"""As in `['a' 'b']`, which Python would join and NumPy writes for a list."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,8 +84,10 @@ def read_value(text: str, form: Form) -> Value:
 
 
 def unquoted(text: str) -> str:
-    """The text without space around it, and without the quotes of a JSON string."""
+    """The text without space around it, and without the quotes of a JSON or Python string."""
     bare = text.strip()
+    if len(bare) >= 2 and bare[0] == bare[-1] == "'" and "'" not in bare[1:-1]:
+        return bare[1:-1].strip()
     if len(bare) >= 2 and bare[0] == bare[-1] == '"':
         try:
             decoded = json.loads(bare)
@@ -90,13 +97,19 @@ def unquoted(text: str) -> str:
     return bare
 
 
+def bare_word(text: str) -> str:
+    """The text in lower case without quotes, and without the fraction of a whole number: `1.0` is `1`."""
+    word = unquoted(text).lower()
+    return word.partition(".")[0] if _WHOLE_FLOAT.fullmatch(word) else word
+
+
 def read_switch(text: str) -> bool:
-    """Read `true`, `True`, `1`, `yes`, `on` or their opposites.
+    """Read `true`, `True`, `1`, `1.0`, `yes`, `on` or their opposites.
 
     Raises:
         ValueError: the text is none of them.
     """
-    word = unquoted(text).lower()
+    word = bare_word(text)
     if word in _TRUE:
         return True
     if word in _FALSE:
@@ -123,20 +136,43 @@ def _number(text: str) -> float:
 
 
 def _list_of_whole_numbers(text: str) -> tuple[int, ...]:
-    return tuple(_whole_number(part) for part in text.strip("[]()").split(",") if part.strip())
+    parts = _parts(text)
+    if any(isinstance(part, bool) for part in parts):
+        raise ValueError(f"{text!r} is no list of whole numbers")
+    return tuple(_whole_number(str(part)) for part in parts)
 
 
 def _list_of_texts(text: str) -> tuple[str, ...]:
-    if text.startswith("["):
-        parts = json.loads(text)
-        if not all(isinstance(part, str | int) for part in parts):
-            raise ValueError(f"{text!r} is no list of texts")
-        return tuple(str(part).strip() for part in parts)
-    return tuple(part.strip() for part in text.split(",") if part.strip())
+    return tuple(str(part).strip() for part in _parts(text))
+
+
+def _parts(text: str) -> list[bool | int | float | str]:
+    """The members of a list in JSON, as Python's `str` writes it, or with commas between them.
+
+    Raises:
+        ValueError: it is another container, or is nested.
+    """
+    if text[:1] not in ("[", "(", "{", "'", '"'):
+        return [part.strip() for part in text.split(",") if part.strip()]
+    if _JUXTAPOSED.search(text):
+        raise ValueError(f"{text!r} has no commas between its texts")
+    whole = text if text[0] in "[({" else f"[{text}]"
+    try:
+        value: object = json.loads(whole)
+    except ValueError:
+        try:
+            value = ast.literal_eval(whole)
+        except (ValueError, SyntaxError, MemoryError) as error:
+            raise ValueError(f"{text!r} is no list") from error
+    if isinstance(value, bool | int | float | str):
+        value = [value]
+    if not isinstance(value, list | tuple) or not all(isinstance(part, bool | int | float | str) for part in value):
+        raise ValueError(f"{text!r} is no list of single values")
+    return list(value)
 
 
 def _choice(text: str, form: Form) -> str | None:
-    word = text.lower()
+    word = bare_word(text)
     for spelling in (word, word.replace("-", "_"), word.replace("_", "-")):
         if spelling in form.choices:
             return spelling

@@ -145,7 +145,7 @@ def test_csv_with_and_without_a_header() -> None:
     table = 'label,text\npos,"two\nlines, ""quoted"""\nlabel,text\nneg,plain\n'
     expected = [Decoded(('two\nlines, "quoted"',), ("pos",)), Decoded(("plain",), ("neg",))]
     assert decode(table.encode(), TEXT, "csv") == expected
-    assert decode(b"pos;a\nneg;b, c\n", TEXT, "csv") == [Decoded(("a",), ("pos",)), Decoded(("b, c",), ("neg",))]
+    assert decode(b"1;a\n0;b, c\n", TEXT, "csv") == [Decoded(("a",), ("1",)), Decoded(("b, c",), ("0",))]
     assert decode(b'1\tsays "so\n0\t"whole"\n', TEXT, "tsv") == [
         Decoded(('says "so',), ("1",)),
         Decoded(("whole",), ("0",)),
@@ -178,9 +178,14 @@ def test_a_text_may_be_as_long_as_in_files() -> None:
     assert found.labels == ("a",)
 
 
-def test_lines_that_end_otherwise_are_damage_with_its_place() -> None:
-    with pytest.raises(DamagedStream, match="new-line character"):
-        decode(b"label,text\ra,cat\rb,dog\r", TEXT, "csv")
+def test_lines_of_old_macs_are_read() -> None:
+    assert labels(decode(b"label,text\ra,cat\rb,dog\r", TEXT, "csv")) == [("a",), ("b",)]
+
+
+def test_a_mark_that_is_never_closed_is_damage_with_its_place() -> None:
+    with pytest.raises(DamagedStream, match=r"is not closed.*\(line 3\)") as caught:
+        decode(b'label,text\na,cat\nb,"dog\n', TEXT, "csv")
+    assert caught.value.offset == 17
 
 
 def test_an_object_that_is_nested_too_deeply_is_a_bad_record() -> None:

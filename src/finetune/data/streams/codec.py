@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Protocol
@@ -23,6 +24,7 @@ _log = logging.getLogger(__name__)
 
 Sample = tuple[memoryview, ...]
 
+_JSON = re.compile(rb"\{|\[\s*\{")
 _INSTEAD = "send them as an augmented manifest, in RecordIO, TFRecord or tar"
 
 
@@ -127,9 +129,9 @@ def _codec(form: StreamForm, layout: StreamLayout, wanted: Wanted) -> Codec:
         case "tar":
             return TarCodec(wanted)
         case "jsonl":
-            return JsonLinesCodec(wanted, layout.where)
+            return JsonLinesCodec(wanted, layout)
         case "csv" | "tsv":
-            return DelimitedCodec(wanted, layout.where, layout.warn, tabs=form == "tsv")
+            return DelimitedCodec(wanted, layout, tabs=form == "tsv")
         case "pictures":
             raise DamagedStream(f"holds bare pictures without labels; {_INSTEAD}", 0)
         case _:
@@ -151,7 +153,7 @@ def _look(window: Window) -> StreamForm:
         ("recordio", first.startswith(MAGIC_BYTES)),
         ("tfrecord", len(first) >= 12 and masked_checksum(first[:8]) == int.from_bytes(first[8:12], "little")),
         ("tar", _is_tar(first)),
-        ("jsonl", text.startswith(b"{")),
+        ("jsonl", _JSON.match(text) is not None),
         ("pictures", is_picture(first)),
         ("parquet", first.startswith(b"PAR1")),
     )

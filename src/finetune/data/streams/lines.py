@@ -1,6 +1,7 @@
-r"""What are the lines of a stream, and the rows of a table whose quoted fields may hold line ends?
+r"""Cuts a stream into lines.
 
-A line ends at `\n` and nowhere else: other characters that Unicode calls line ends stand inside of texts.
+A line ends at `\n`, or at `\r` where the stream begins with lines that end so (as on old Macs): other characters that
+Unicode calls line ends stand inside of texts.
 """
 
 from __future__ import annotations
@@ -14,9 +15,23 @@ LONGEST_LINE = 1 << 28
 
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
+_LOOKED_AT = 1 << 16
+"""Bytes among which an end of a line has to be."""
 
-def read_lines(window: Window) -> Iterator[memoryview]:
-    r"""Give the lines without their `\n`; the last one need not have any.
+
+def line_end(window: Window) -> bytes:
+    r"""What ends the lines of a stream, by its first bytes: `\n`, or `\r` where these hold it and no `\n`."""
+    window.reach(_LOOKED_AT)
+    first = bytes(window.view[window.at : window.at + _LOOKED_AT])
+    return b"\r" if b"\r" in first and b"\n" not in first else b"\n"
+
+
+def read_lines(window: Window, end: bytes = b"\n") -> Iterator[memoryview]:
+    """Give the lines without their ends; the last one need not have any.
+
+    Args:
+        window: of the stream.
+        end: one byte that ends a line.
 
     Raises:
         DamagedStream: a line is longer than `LONGEST_LINE`.
@@ -26,7 +41,7 @@ def read_lines(window: Window) -> Iterator[memoryview]:
         # One search for each line over the bytes at hand, which lie in one object.
         content = bytes(window.view[window.at :])
         view, start = memoryview(content), 0
-        first = content.find(b"\n")
+        first = content.find(end)
         if tail and first >= 0:
             tail += content[:first]
             start = first + 1
@@ -34,7 +49,7 @@ def read_lines(window: Window) -> Iterator[memoryview]:
             yield memoryview(bytes(tail))
             tail.clear()
         base = window.at - start
-        while (stop := content.find(b"\n", start)) >= 0:
+        while (stop := content.find(end, start)) >= 0:
             window.at = base + stop + 1
             yield view[start:stop]
             start = stop + 1
@@ -44,33 +59,3 @@ def read_lines(window: Window) -> Iterator[memoryview]:
             raise DamagedStream(f"has a line of more than {LONGEST_LINE:,} bytes", window.offset - len(tail))
     if tail:
         yield memoryview(bytes(tail))
-
-
-def read_rows(window: Window) -> Iterator[memoryview]:
-    """Give the rows of CSV: a row goes on over line ends while a quotation mark is open. Blank lines are passed over.
-
-    Raises:
-        DamagedStream: a row is longer than `LONGEST_LINE`, or the stream ends inside a quoted field.
-    """
-    open_row = bytearray()
-    begin = 0
-    for line in read_lines(window):
-        content = bytes(line)
-        odd = content.count(b'"') % 2 == 1
-        if not open_row:
-            begin = window.offset - len(content) - 1
-            if not odd:
-                if content.strip():
-                    yield line
-                continue
-            open_row += content
-            continue
-        open_row += b"\n"
-        open_row += content
-        if odd:
-            yield memoryview(bytes(open_row))
-            open_row.clear()
-        elif len(open_row) > LONGEST_LINE:
-            raise DamagedStream("has a quotation mark that is never closed", begin)
-    if open_row:
-        raise DamagedStream("ends inside a quoted field; a quotation mark is not closed or the stream is cut", begin)

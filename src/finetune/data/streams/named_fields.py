@@ -67,7 +67,7 @@ def decoded_fields(fields: Mapping[str, object], labels: Mapping[str, object], w
     """
     spec = wanted.spec
     name = _choose(labels, spec.label_column, LABEL_FIELDS, "label_column")
-    classes = label_names(_label(labels[name]), multi_label=spec.multi_label)
+    classes = label_names(_label(labels[name]), multi_label=spec.multi_label, class_names=spec.class_names)
     if not wanted.pictures:
         names = [_choose(fields, spec.text_column, TEXT_FIELDS, "text_column")]
         if spec.text_pair_column:

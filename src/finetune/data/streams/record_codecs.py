@@ -84,7 +84,13 @@ class AttributeCodec:
             raise ValueError(f"has a picture where {self._names[self._label]!r} is due; is attribute_names right?")
         metadata = None if self._metadata is None else sample[self._metadata]
         spec = self._wanted.spec
-        classes = attribute_classes(label, metadata, multi_label=spec.multi_label, class_ids=self._wanted.class_ids)
+        classes = attribute_classes(
+            label,
+            metadata,
+            multi_label=spec.multi_label,
+            class_ids=self._wanted.class_ids,
+            class_names=spec.class_names,
+        )
         content = bytes(sample[self._content])
         return Decoded(content if self._wanted.pictures else texts_of([_json_text(content)]), classes)
 

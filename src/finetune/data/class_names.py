@@ -1,0 +1,101 @@
+"""Checks the class names of a channel: names that look alike, and several classes in one name."""
+
+from __future__ import annotations
+
+import logging
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Collection, Iterable, Sequence
+
+from finetune.data.channel_files import some_of
+from finetune.data.label_names import LABEL_SEPARATOR
+from finetune.errors import UserError, did_you_mean
+
+_log = logging.getLogger(__name__)
+
+_SEPARATORS = (LABEL_SEPARATOR, ";", ",", "/", "+")
+_ENOUGH_RECORDS = 10
+_WHOLE_NUMBER = re.compile(r"[+-]?[0-9]+")
+
+
+def check_class_names(
+    channel: str, names: Sequence[str], *, records: int, multi_label: bool, has_several: bool
+) -> None:
+    """Warn of classes that hardly can be meant, and refuse those that cannot.
+
+    Args:
+        channel: for messages.
+        names: of the classes.
+        records: of the channel.
+        multi_label: whether a record may have several classes.
+        has_several: whether any record has.
+
+    Raises:
+        UserError: with `multi_label`, no record has several classes, but names of classes consist of names of others.
+    """
+    for group in look_alikes(names):
+        shown = " and ".join(_exact(name, group) for name in group)
+        _log.warning("channel %r: classes %s look alike; correct the labels if they are one class", channel, shown)
+    if records >= _ENOUGH_RECORDS and 2 * len(names) > records:
+        _log.warning(
+            "channel %r has %d classes in %d records; see whether the label is taken from the right column",
+            channel,
+            len(names),
+            records,
+        )
+    if has_several:
+        return
+    for separator in _SEPARATORS:
+        joint = _joint_names(names, separator)
+        if joint and multi_label and separator != LABEL_SEPARATOR:
+            raise UserError(
+                f"multi_label=true, but no record of channel {channel!r} has several classes, and classes such as"
+                f" {some_of(map(repr, joint))} hold names of others with {separator!r} between them; separate the"
+                f" classes of a record by {LABEL_SEPARATOR!r} or give a JSON list; if these are single classes, name"
+                " all classes in class_names"
+            )
+        if len(joint) > 1 and not multi_label:
+            _log.warning(
+                "channel %r: %d of %d classes, such as %s, consist of names of others with %r between them; set"
+                " multi_label=true (with %r between names) if a record may have several classes",
+                channel,
+                len(joint),
+                len(names),
+                some_of(map(repr, joint)),
+                separator,
+                LABEL_SEPARATOR,
+            )
+
+
+def look_alikes(names: Iterable[str]) -> list[list[str]]:
+    """Groups of names that differ only in case, blanks, Unicode form, or zeros before a whole number."""
+    groups: dict[str, list[str]] = {}
+    for name in names:
+        groups.setdefault(_folded(name), []).append(name)
+    return [group for group in groups.values() if len(group) > 1]
+
+
+def nearest_name(name: str, known: Collection[str]) -> str:
+    """Return ` (did you mean 'x'?)` for the known name that looks alike, or else is spelled nearly so."""
+    folded = _folded(name)
+    alike = next((one for one in known if one != name and _folded(one) == folded), None)
+    return f" (did you mean {_exact(alike, [name, alike])}?)" if alike is not None else did_you_mean(name, known)
+
+
+def _folded(name: str) -> str:
+    folded = " ".join(unicodedata.normalize("NFKC", name).casefold().split())
+    return str(int(folded)) if _WHOLE_NUMBER.fullmatch(folded) and len(folded) < 100 else folded
+
+
+def _exact(name: str, group: Collection[str]) -> str:
+    """The name in quotation marks; escaped where another one looks the same."""
+    same = sum(unicodedata.normalize("NFKC", one) == unicodedata.normalize("NFKC", name) for one in group)
+    return ascii(name) if same > 1 else repr(name)
+
+
+def _joint_names(names: Sequence[str], separator: str) -> list[str]:
+    """Names of which every part is also a name, or a part of another name."""
+    parts = {name: {part.strip() for part in name.split(separator)} - {""} for name in names}
+    counts = Counter(part for one in parts.values() for part in one)
+    return [name for name, one in parts.items() if len(one) > 1 and all(counts[part] > 1 for part in one)]

@@ -1,0 +1,53 @@
+"""Names files by their first bytes that are no table, whatever their names say."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+FIRST_BYTES = 64
+
+_KINDS: Mapping[bytes, str] = {
+    b"PK\x03\x04": "a zip archive or a spreadsheet (xlsx, ods)",
+    b"PK\x05\x06": "an empty zip archive",
+    b"\xd0\xcf\x11\xe0": "a spreadsheet of old Excel (xls)",
+    b"PAR1": "Parquet",
+    b"\x1f\x8b": "a gzip archive",
+    b"BZh": "compressed by bzip2",
+    b"\xfd7zXZ": "compressed by xz",
+    b"\x28\xb5\x2f\xfd": "compressed by Zstandard",
+    b"7z\xbc\xaf": "a 7-Zip archive",
+    b"Rar!": "a RAR archive",
+    b"%PDF": "a PDF document",
+    b"SQLite format 3": "an SQLite database",
+    b"ORC": "ORC",
+    b"Obj\x01": "Avro",
+    b"ARROW1": "Arrow or Feather",
+    b"\xff\xff\xff\xff": "an Arrow stream",
+    b"\x89HDF": "HDF5",
+    b"\x93NUMPY": "a NumPy array",
+    b"{\\rtf": "an RTF document",
+    b"version https://git-lfs": "a Git LFS pointer (fetch the file itself with git lfs pull)",
+}
+_BINARY = frozenset({b"PAR1", b"BZh", b"ORC", b"Rar!", b"ARROW1", b"SQLite format 3"})
+"""Marks that could also begin a text, unless control characters follow."""
+_MARKUP = ("<!doctype html", "<html", "<?xml")
+
+
+def foreign_kind(first: bytes, allowed: str = "") -> str | None:
+    """What a file is by its first bytes, where these are of no text table; else `None`.
+
+    Args:
+        first: `FIRST_BYTES` bytes, or all where there are fewer.
+        allowed: the kind that is read here, such as `Parquet`.
+    """
+    has_controls = any(byte < 9 or 13 < byte < 32 for byte in first)
+    found = (mark for mark in _KINDS if first.startswith(mark) and (has_controls or mark not in _BINARY))
+    kind = _KINDS.get(next(found, b""))
+    if kind is None and first.removeprefix(b"\xef\xbb\xbf").lstrip()[:15].lower().decode("latin-1").startswith(_MARKUP):
+        kind = "an HTML or XML page"
+    return None if kind == allowed else kind
+
+
+def refusal(kind: str) -> str:
+    """Why such a file is not read and what to do; follows its name."""
+    return f"is {kind}, whatever its name says; give CSV, TSV, JSON Lines or Parquet"
