@@ -82,3 +82,55 @@ def test_a_picture_named_twice_and_a_line_that_is_no_json(tmp_path: Path) -> Non
     (tmp_path / "output.manifest").write_text("{not json}\n")
     with pytest.raises(DataError, match="line 1 is not JSON"):
         open_channel(ChannelSource("train", tmp_path), parse_hyperparameters({}).data)
+
+
+FAILED = {"source-ref": "b.png", "class-metadata": {"failure-reason": "ClientError: too large", "job-name": "x"}}
+GOOD: dict[str, object] = {"source-ref": "s3://bucket/deep/a.png", "class": 1, "class-metadata": {"class-name": "dog"}}
+
+
+@pytest.mark.parametrize(
+    "knobs", [{}, {"label_column": "class"}, {"attribute_names": "source-ref,class,class-metadata"}]
+)
+def test_an_object_that_ground_truth_failed_to_label_is_a_bad_record(tmp_path: Path, knobs: dict[str, str]) -> None:
+    with pytest.raises(
+        DataError, match=r"line 2 has no label \(failure-reason: ClientError: too large\).*max_bad_records=0"
+    ):
+        opened(tmp_path, [GOOD, FAILED], **knobs)
+    reader = opened(tmp_path, [GOOD, FAILED], max_bad_records="1", **knobs)
+    assert [reader.labels(at) for at in range(len(reader))] == [("dog",)]
+    ((where, reason),) = reader.left_out
+    assert where == "output.manifest, line 2"
+    assert "failure-reason" in reason
+
+
+def test_failed_objects_among_texts_are_bad_records(tmp_path: Path) -> None:
+    lines: list[dict[str, object]] = [
+        {"source": "one", "class": 1},
+        {"source": "two", "class-metadata": {"failure-reason": "timeout"}},
+    ]
+    reader = opened(tmp_path, lines, max_bad_records="1")
+    assert len(reader) == 1
+    assert len(reader.left_out) == 1
+
+
+def test_missing_objects_and_broken_lines_count_as_bad_records(tmp_path: Path) -> None:
+    gone: dict[str, object] = {"source-ref": "gone.png", "class": 1}
+    reader = opened(tmp_path, [GOOD, gone], max_bad_records="1")
+    assert len(reader) == 1
+    assert "no such file" in reader.left_out[0][1]
+
+
+def test_an_image_in_two_manifests_names_both_places(tmp_path: Path) -> None:
+    (tmp_path / "first.manifest").write_text(json.dumps(GOOD) + "\n")
+    with pytest.raises(
+        DataError, match=r"output\.manifest, line 1: 'deep/a\.png' was named before, in first\.manifest, line 1"
+    ):
+        opened(tmp_path, [GOOD])
+
+
+def test_a_name_in_another_unicode_form_is_explained(tmp_path: Path) -> None:
+    (tmp_path / "a\u0308.png").write_bytes(b"")
+    with pytest.raises(
+        DataError, match=r"but 'a\u0308\.png', 'a\\u0308\.png' instead of '\\xe4\.png': another case or"
+    ):
+        opened(tmp_path, [{"source-ref": "\u00e4.png", "class": 1}])

@@ -227,3 +227,43 @@ def test_files_without_telling_ending_take_the_format_of_the_channel(
         assert [one.labels for one in records(opened(tmp_path, files, "csv"))] == [("b",), ("c",), ("1",), ("a",)]
     assert "passed over what is no table: 1 .zip, 1 without ending" in caplog.text
     assert "b.txt: label from column '0', text from '1'" in caplog.text
+
+
+def test_truth_values_of_every_format_are_one_class(tmp_path: Path) -> None:
+    frame = pd.DataFrame({"label": [True, False], "text": ["x", "y"]})
+    frame.to_parquet(tmp_path / "a.parquet")
+    frame.to_csv(tmp_path / "b.csv", index=False)
+    frame.to_json(tmp_path / "c.jsonl", orient="records", lines=True)
+    assert [one.labels for one in records(opened(tmp_path, {}))] == [("True",), ("False",)] * 3
+
+
+def test_missing_labels_of_every_format_are_bad_records(tmp_path: Path) -> None:
+    frame = pd.DataFrame({"label": [1.0, 0.0, None], "text": ["x", "y", "z"]})
+    frame.to_parquet(tmp_path / "a.parquet")
+    frame.to_csv(tmp_path / "b.csv", index=False, na_rep="nan")
+    frame.to_csv(tmp_path / "c.csv", index=False)
+    frame.to_json(tmp_path / "d.jsonl", orient="records", lines=True)
+    frame.astype(str).to_parquet(tmp_path / "e.parquet")
+    reader = opened(tmp_path, {}, max_bad_records=5)
+    assert [one.labels for one in records(reader)] == [("1",), ("0",)] * 5
+    assert len(reader.left_out) == 5
+    assert dict(reader.left_out)["b.csv:4"] == (
+        "the label is missing ('nan'; if that is the name of a class, name all classes in class_names)"
+    )
+
+
+def test_parts_of_a_table_without_header_take_the_columns_of_the_first(tmp_path: Path) -> None:
+    kinds = (("bad", "neg"), ("fine", "pos"))
+    rows = [f"it was {word} {number},{label}" for number in range(12) for word, label in kinds]
+    files = {
+        "part-0.csv": "\n".join(["words,kind", *rows[:12]]).encode(),
+        "part-1.csv": "\n".join(rows[12:]).encode(),
+    }
+    reader = opened(tmp_path, files)
+    assert [one.labels[0] for one in records(reader)] == ["neg", "pos"] * 12
+
+
+def test_parts_that_repeat_the_header_have_their_own(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    files = {"0.csv": b"label,text\na,x\nb,y\n", "1.csv": b"label,text\na,z\n", "2.csv": b"text,label\nw,b\n"}
+    assert [one.labels[0] for one in records(opened(tmp_path, files))] == ["a", "b", "a", "b"]
+    assert "repeat the header" not in caplog.text

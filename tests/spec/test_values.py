@@ -12,6 +12,7 @@ from finetune.spec.values import Form, Value, form_of, read_value
 
 WHOLE, NUMBER, SWITCH, TEXT = Form("whole number"), Form("number"), Form("true or false"), Form("text")
 LIST = Form("list of whole numbers")
+NAMES = Form("list of texts")
 CHOICE = Form("one of", ("none", "basic"))
 THREE_WAYS = Form("one of", ("auto", "true", "false"))
 
@@ -40,6 +41,24 @@ THREE_WAYS = Form("one of", ("auto", "true", "false"))
         ('"10, 20"', LIST, (10, 20)),
         ("[]", LIST, ()),
         ("None", LIST, ()),
+        ('["10","20"]', LIST, (10, 20)),
+        ("['10', '20']", LIST, (10, 20)),
+        ("[10.0, 20.0]", LIST, (10, 20)),
+        ("(10, 20)", LIST, (10, 20)),
+        ("(10,)", LIST, (10,)),
+        ("ash, birch", NAMES, ("ash", "birch")),
+        ('["ash", "birch"]', NAMES, ("ash", "birch")),
+        ("['ash', 'birch']", NAMES, ("ash", "birch")),
+        ("['ash, oak', \"it's\"]", NAMES, ("ash, oak", "it's")),
+        ("('ash', 'birch')", NAMES, ("ash", "birch")),
+        ("'ash', 'birch'", NAMES, ("ash", "birch")),
+        ('"ash, oak", "birch"', NAMES, ("ash, oak", "birch")),
+        ('"[\\"ash\\", \\"birch\\"]"', NAMES, ("ash", "birch")),
+        ("[0, 1.5]", NAMES, ("0", "1.5")),
+        ("'resnet18'", TEXT, "resnet18"),
+        ("1.0", SWITCH, True),
+        ("0.0", SWITCH, False),
+        ("1.0", THREE_WAYS, "true"),
         ("Basic", CHOICE, "basic"),
         ("None", CHOICE, "none"),
         ("two_words", Form("one of", ("two-words",)), "two-words"),
@@ -73,6 +92,18 @@ def test_nothing_is_a_value_where_the_form_allows_it(text: str) -> None:
         ("0,1", NUMBER),
         ("maybe", SWITCH),
         ("1,two", LIST),
+        ("[1, [2]]", LIST),
+        ("[true]", LIST),
+        ("{1: 2}", LIST),
+        ("[1, 2", LIST),
+        ('{"ash": 0, "birch": 1}', NAMES),
+        ("{'ash': 0, 'birch': 1}", NAMES),
+        ("{'ash', 'birch'}", NAMES),
+        ('["ash", null]', NAMES),
+        ("['ash', None]", NAMES),
+        ("['ash' 'birch']", NAMES),
+        ("[__import__('os')]", NAMES),
+        ("[" * 1000 + "]" * 1000, NAMES),
         ("strong", CHOICE),
         ("1", CHOICE),
     ],
@@ -80,6 +111,16 @@ def test_nothing_is_a_value_where_the_form_allows_it(text: str) -> None:
 def test_other_text_is_refused(text: str, form: Form) -> None:
     with pytest.raises(ValueError, match=r".+"):
         read_value(text, form)
+
+
+@given(
+    st.lists(st.text(st.characters(codec="utf-8"), min_size=1).filter(lambda name: name.strip() == name), min_size=1)
+)
+def test_a_list_of_texts_survives_every_way_in_which_clients_write_it(names: list[str]) -> None:
+    assert read_value(json.dumps(names), NAMES) == tuple(names)
+    assert read_value(json.dumps(json.dumps(names)), NAMES) == tuple(names)
+    if not any(quote in name for name in names for quote in "'\""):
+        assert read_value(str(names), NAMES) == tuple(names)
 
 
 @given(st.integers())
@@ -94,7 +135,7 @@ def test_numbers_survive_both_encodings(number: float) -> None:
 
 @given(st.text())
 def test_any_text_is_read_or_refused_with_a_value_error(text: str) -> None:
-    for form in (WHOLE, NUMBER, SWITCH, TEXT, LIST, CHOICE, THREE_WAYS):
+    for form in (WHOLE, NUMBER, SWITCH, TEXT, LIST, NAMES, CHOICE, THREE_WAYS):
         try:
             read_value(text, form)
         except ValueError:

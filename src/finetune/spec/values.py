@@ -159,10 +159,10 @@ def _parts(text: str) -> list[bool | int | float | str]:
     whole = text if text[0] in "[({" else f"[{text}]"
     try:
         value: object = json.loads(whole)
-    except ValueError:
+    except (ValueError, RecursionError):
         try:
             value = ast.literal_eval(whole)
-        except (ValueError, SyntaxError, MemoryError) as error:
+        except (ValueError, SyntaxError, MemoryError, RecursionError) as error:
             raise ValueError(f"{text!r} is no list") from error
     if isinstance(value, bool | int | float | str):
         value = [value]

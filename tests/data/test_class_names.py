@@ -1,0 +1,90 @@
+"""Class names that look alike or hold several classes are reported or refused."""
+
+from __future__ import annotations
+
+import pytest
+
+from finetune.data.class_names import check_class_names, look_alikes, nearest_name
+from finetune.data.labels import LabelMap, check_known, label_map_of
+from finetune.errors import DataError, UserError
+from labelled_data import MemoryReader
+
+
+def reader_of(*labels: str | tuple[str, ...]) -> MemoryReader:
+    named = [one if isinstance(one, tuple) else (one,) for one in labels]
+    return MemoryReader([((f"text {index}",), one) for index, one in enumerate(named)])
+
+
+def checked(*names: str, multi_label: bool = False, has_several: bool = False, records: int = 1000) -> None:
+    check_class_names("train", sorted(names), records=records, multi_label=multi_label, has_several=has_several)
+
+
+@pytest.mark.parametrize(
+    ("names", "groups"),
+    [
+        (["Pos", "neg", "pos"], [["Pos", "pos"]]),
+        (["01", "1", "2", "02"], [["01", "1"], ["2", "02"]]),
+        (["+1", "1", "-1"], [["+1", "1"]]),
+        (["a b", "a  b", "a_b"], [["a b", "a  b"]]),
+        (["\u00e9", "e\u0301", "e"], [["\u00e9", "e\u0301"]]),
+        (["1", "1.5", "neg", "pos"], []),
+    ],
+)
+def test_names_that_look_alike_are_found(names: list[str], groups: list[list[str]]) -> None:
+    assert look_alikes(names) == groups
+
+
+def test_classes_that_look_alike_are_reported_and_kept(caplog: pytest.LogCaptureFixture) -> None:
+    labels = label_map_of(reader_of("Pos", "pos", "neg", "01", "1"), multi_label=False, num_classes=None)
+    assert labels.names == ("01", "1", "Pos", "neg", "pos")
+    assert "channel 'train': classes 'Pos' and 'pos' look alike" in caplog.text
+    assert "channel 'train': classes '01' and '1' look alike" in caplog.text
+    checked("\u00e9", "e\u0301")
+    assert r"classes 'e\u0301' and '\xe9' look alike" in caplog.text
+
+
+def test_an_unknown_class_is_compared_with_those_that_look_alike() -> None:
+    assert nearest_name("1", ["10", "01", "02"]) == " (did you mean '01'?)"
+    assert nearest_name("POS", ["neg", "pos"]) == " (did you mean 'pos'?)"
+    assert nearest_name("negativ", ["negative", "positive"]) == " (did you mean 'negative'?)"
+    with pytest.raises(DataError, match=r"lacks: '1' \(did you mean '01'\?\) in 1 records"):
+        check_known(reader_of("1"), LabelMap(("01", "10"), multi_label=False))
+
+
+def test_joint_labels_without_multi_label_are_reported(caplog: pytest.LogCaptureFixture) -> None:
+    checked("numpy|long", "numpy|long|params", "numpy", "json|params")
+    assert "3 of 4 classes, such as 'numpy|long', 'numpy|long|params', " not in caplog.text
+    assert "classes, such as 'numpy|long', 'numpy|long|params', consist of names of others" in caplog.text
+    assert "set multi_label=true" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "names", [("sports/football", "sports/tennis", "arts"), ("a, b", "c"), ("rock & roll", "rock"), ("n/a-like", "b")]
+)
+def test_names_with_separators_of_their_own_are_not_reported(
+    names: tuple[str, ...], caplog: pytest.LogCaptureFixture
+) -> None:
+    checked(*names)
+    assert not caplog.text
+
+
+@pytest.mark.parametrize("separator", [", ", ";", "/", "+"])
+def test_multi_label_with_another_separator_is_refused(separator: str) -> None:
+    joint = f"neg{separator}all"
+    with pytest.raises(
+        UserError, match="multi_label=true, but no record of channel 'train' has several classes"
+    ) as error:
+        checked("neg", "all", joint, multi_label=True)
+    assert repr(joint) in str(error.value)
+    checked("neg", "all", joint, multi_label=True, has_several=True)
+    checked("neg", "all", "pos", multi_label=True)
+
+
+def test_more_classes_than_half_of_the_records_are_reported(caplog: pytest.LogCaptureFixture) -> None:
+    checked(*"abcdef", records=12)
+    assert not caplog.text
+    checked(*"abcdefg", records=12)
+    assert (
+        "channel 'train' has 7 classes in 12 records; see whether the label is taken from the right column"
+        in caplog.text
+    )
