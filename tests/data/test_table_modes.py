@@ -113,6 +113,10 @@ CASES: dict[str, Case] = {
     "header twice": Case(table(header="label,text") + table(header="label,text"), rows=64),
     "header twice, quoted otherwise": Case(table(header="label,text") + table(header='"label","text"'), rows=64),
     "header twice, unusual names": Case(table(header="library,docstring") * 2, rows=64),
+    "header after rows without one": Case(table() + table(header="label,text"), rows=64, bad=1),
+    "a header that is said not to be there": Case(table(header="label,text"), bad=1, spec={"header": "false"}),
+    "rows of delimiters alone": Case(table(header="label,text") + b",\n , \n"),
+    "blanks before quotation marks": Case(table(header="label,text") + b'neg, "a, b"\n', bad=1),
     "header twice, in another order": Case(
         table(header="label,text") + table(header="text,label", rows=PAIRS), rows=64, bad=1
     ),
@@ -318,9 +322,9 @@ def test_a_header_taken_on_slight_evidence_is_reported(tmp_path: Path, caplog: p
 def test_a_header_that_is_read_as_a_record_as_asked_is_reported(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    found = from_file(tmp_path, table(header="label,text"), "csv", header="false")
+    found = from_file(tmp_path, table(header="label,words"), "csv", header="false")
     assert found.classes == {"label", "neg", "pos"}
-    assert "line 1 ('label', 'text') looks like a header, but is read as a record as asked" in caplog.text
+    assert "line 1 ('label', 'words') looks like a header, but is read as a record as asked" in caplog.text
 
 
 def test_compressed_tables_are_inflated_before_they_are_looked_at(tmp_path: Path) -> None:

@@ -138,6 +138,7 @@ def test_a_content_type_without_header_keeps_a_first_row_of_short_words(tmp_path
     assert finished(ended).artifact()["labels"] == ["bird", "cat", "dog"]
 
 
-def test_a_header_under_a_content_type_without_header_is_reported(tmp_path: Path, network: Path) -> None:
+def test_a_header_under_a_content_type_without_header_is_refused(tmp_path: Path, network: Path) -> None:
     ended = piped(tmp_path, network, f"label,text\n{CSV}", "text/csv;label_size=1")
-    assert "line 1 ('label', 'text') looks like a header, but is read as a record as asked" in ended.log
+    assert ended.exit_code == 1
+    assert "names columns ('label', 'text') and is no record; remove it" in ended.failure

@@ -7,6 +7,7 @@ import re
 import unicodedata
 from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
+from decimal import Decimal
 
 from finetune.data.channel_files import some_of
 from finetune.data.label_names import LABEL_SEPARATOR
@@ -16,7 +17,9 @@ _log = logging.getLogger(__name__)
 
 _SEPARATORS = (LABEL_SEPARATOR, ";", ",", "/", "+")
 _ENOUGH_RECORDS = 10
-_WHOLE_NUMBER = re.compile(r"[+-]?[0-9]+")
+_NUMBER = re.compile(r"[+-]?[0-9]{1,50}(?:\.[0-9]{1,50})?")
+_AROUND_PARTS = " []'\""
+"""What stands around names where a list was written as text."""
 
 
 def check_class_names(
@@ -69,7 +72,7 @@ def check_class_names(
 
 
 def look_alikes(names: Iterable[str]) -> list[list[str]]:
-    """Groups of names that differ only in case, blanks, Unicode form, or zeros before a whole number."""
+    """Groups of names that differ only in case, blanks, Unicode form, or zeros around a number."""
     groups: dict[str, list[str]] = {}
     for name in names:
         groups.setdefault(_folded(name), []).append(name)
@@ -85,7 +88,7 @@ def nearest_name(name: str, known: Collection[str]) -> str:
 
 def _folded(name: str) -> str:
     folded = " ".join(unicodedata.normalize("NFKC", name).casefold().split())
-    return str(int(folded)) if _WHOLE_NUMBER.fullmatch(folded) and len(folded) < 100 else folded
+    return str(Decimal(folded).normalize()) if _NUMBER.fullmatch(folded) else folded
 
 
 def _exact(name: str, group: Collection[str]) -> str:
@@ -96,6 +99,6 @@ def _exact(name: str, group: Collection[str]) -> str:
 
 def _joint_names(names: Sequence[str], separator: str) -> list[str]:
     """Names of which every part is also a name, or a part of another name."""
-    parts = {name: {part.strip() for part in name.split(separator)} - {""} for name in names}
+    parts = {name: {part.strip(_AROUND_PARTS) for part in name.split(separator)} - {""} for name in names}
     counts = Counter(part for one in parts.values() for part in one)
     return [name for name, one in parts.items() if len(one) > 1 and all(counts[part] > 1 for part in one)]

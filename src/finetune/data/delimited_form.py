@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 from finetune.data.channel_files import some_of
 from finetune.data.column_facts import facts_of
-from finetune.data.columns import Columns, choose_columns, choose_positions
+from finetune.data.columns import LABEL_COLUMNS, Columns, choose_columns, choose_positions
 from finetune.data.delimited import (
     BYTE_ORDER_MARK,
     DELIMITERS,
@@ -21,7 +21,7 @@ from finetune.data.delimited import (
     cells_of,
     cut_rows,
 )
-from finetune.data.header import find_header, has_usual_names
+from finetune.data.header import USUAL_TEXTS, find_header, has_usual_names
 from finetune.errors import DataError, UserError
 from finetune.spec.job_spec import DataSpec
 
@@ -90,7 +90,8 @@ class DelimitedForm:
                     repeats.append(row.line)
                 first = False
                 continue
-            yield row
+            if row.content.strip(b" \t\r" + self.dialect.delimiter.encode()):
+                yield row
         if repeats:
             shown = some_of(map(str, repeats))
             warn(f"passed over {len(repeats)} rows that repeat the header, on lines {shown}: they are no records")
@@ -106,11 +107,20 @@ class DelimitedForm:
         while len(cells) > self.width and cells[-1] == "":
             cells.pop()
         if len(cells) != self.width:
-            hint = "a comment line?" if row.startswith(b"#") else "quote texts that hold a delimiter"
-            raise ValueError(f"has {len(cells)} columns instead of {self.width}; {hint}")
+            raise ValueError(f"has {len(cells)} columns instead of {self.width}; {self._hint(row)}")
         if self.header is not None and cells[0] in self.header and sorted(map(str, cells)) == sorted(self.header):
             raise ValueError("names the columns in another order than the header; give all parts the same order")
-        return [cells[at] for at in self.positions]
+        chosen = [cells[at] for at in self.positions]
+        if self.header is None and _name_columns(chosen):
+            raise ValueError(f"names columns ({some_of(map(repr, cells))}) and is no record; remove it")
+        return chosen
+
+    def _hint(self, row: bytes) -> str:
+        if row.startswith(b"#"):
+            return "remove it if it is a comment"
+        if re.search(re.escape(self.dialect.delimiter.encode()) + b' +"', row):
+            return "leave no blank before a quotation mark"
+        return "quote texts that hold a delimiter"
 
     def _is_header(self, row: bytes) -> bool:
         assert self.header is not None  # noqa: S101 - narrows the type
@@ -268,6 +278,12 @@ def _understand(chosen: _Candidate, spec: DataSpec, where: str, before: Delimite
     return DelimitedForm(
         chosen.dialect, tuple(first) if header.is_there else None, width, columns, positions, header.remark
     )
+
+
+def _name_columns(cells: Sequence[object]) -> bool:
+    """Whether label and text are usual names of their columns."""
+    label, *texts = (str(cell).strip().lower() for cell in cells)
+    return label in LABEL_COLUMNS and all(text in USUAL_TEXTS for text in texts)
 
 
 def _by_number(header: Sequence[str], spec: DataSpec) -> bool:

@@ -18,7 +18,8 @@ from finetune.data.columns import LABEL_COLUMNS, PAIR_COLUMNS, TEXT_COLUMNS
 from finetune.errors import UserError
 from finetune.spec.job_spec import DataSpec
 
-_TEXTS = frozenset(TEXT_COLUMNS) | {name for pair in PAIR_COLUMNS for name in pair}
+USUAL_TEXTS = frozenset(TEXT_COLUMNS) | {name for pair in PAIR_COLUMNS for name in pair}
+"""Usual names of columns of texts."""
 _CERTAIN = 0.001
 """Likelihood of a record below which a header needs no warning."""
 _LIKELY = 0.02
@@ -92,7 +93,7 @@ def _is_record(first: Sequence[str], facts: Sequence[ColumnFacts], spec: DataSpe
 
 def _likelihood_of_record(first: Sequence[str], facts: Sequence[ColumnFacts], spec: DataSpec) -> float:
     likelihood = math.prod(_likelihood(cell, column) for cell, column in zip(first, facts, strict=True))
-    if {cell.lower() for cell in first} & {*LABEL_COLUMNS, *_TEXTS}:
+    if {cell.lower() for cell in first} & {*LABEL_COLUMNS, *USUAL_TEXTS}:
         likelihood *= _USUAL_NAME
     if spec.class_names and any(column.values <= set(spec.class_names) for column in facts):
         likelihood *= _UNKNOWN_CLASS

@@ -25,7 +25,8 @@ _log = logging.getLogger(__name__)
 
 _EXPECTED: Mapping[Task, str] = {
     IMAGES: f"a folder per class with pictures ({', '.join(sorted(PICTURE_ENDINGS))})",
-    TEXTS: f"tables with a label and a text per row ({', '.join(sorted(TABLE_ENDINGS))})",
+    TEXTS: f"tables with a label and a text per row ({', '.join(sorted(TABLE_ENDINGS))}, or .txt and others with a"
+    " content type such as text/csv or text/plain)",
 }
 
 TABLE_TYPES: Mapping[str, str] = {

@@ -110,6 +110,7 @@ class StreamSource:
         self._layout = replace(layout, warn=self._warn_once)
         self._wanted = wanted
         self._warned: set[str] = set()
+        self._tables: Codec | None = None
 
     def stopped(self) -> bool:
         """Whether any wait is to end."""
@@ -142,11 +143,15 @@ class StreamSource:
             tap = _Tap(inflated(chunks))
             window = Window(tap)
             try:
-                codec = choose_codec(self._layout, self._wanted, window)
+                # The columns of the first epoch hold: shuffled objects may begin with a row that tells less.
+                codec = self._tables or choose_codec(self._layout, self._wanted, window)
+                if self._tables is not None:
+                    tap.close()
                 for sample in codec.cut(window):
                     record = _record(number, sample, codec)
                     if not tap.closed and (window.offset > _LONGEST_HEAD or _is_understood(record)):
                         self.head = tap.close()[: window.offset]
+                        self._tables = codec if self.task == "text-classification" else None
                     yield record
                     number += 1
             except DamagedStream as error:

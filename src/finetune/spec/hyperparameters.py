@@ -42,10 +42,16 @@ class DataKnobs(Section):
 
     task: Task | None = Field(None, description="What the records are; by default seen from the data.")
     multi_label: bool = Field(False, description="Whether a record may have several classes, or none.")
-    label_column: str | None = Field(None, description="Column of the label in tables; by default guessed.")
-    text_column: str | None = Field(None, description="Column of the text in tables; by default guessed.")
+    label_column: str | None = Field(
+        None, description="Column of the label in tables; by default seen from names and content."
+    )
+    text_column: str | None = Field(
+        None, description="Column of the text in tables; by default seen from names and content."
+    )
     text_pair_column: str | None = Field(None, description="Column of the second text, for pairs of texts.")
-    header: Literal["auto", "true", "false"] = Field("auto", description="Whether CSV and TSV begin with names.")
+    header: Literal["auto", "true", "false"] = Field(
+        "auto", description="Whether the first row of CSV and TSV names the columns; by default seen from the data."
+    )
     validation_fraction: float = Field(
         0.2,
         ge=0,
