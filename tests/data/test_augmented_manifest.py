@@ -84,7 +84,10 @@ def test_a_picture_named_twice_and_a_line_that_is_no_json(tmp_path: Path) -> Non
         open_channel(ChannelSource("train", tmp_path), parse_hyperparameters({}).data)
 
 
-FAILED = {"source-ref": "b.png", "class-metadata": {"failure-reason": "ClientError: too large", "job-name": "x"}}
+FAILED: dict[str, object] = {
+    "source-ref": "b.png",
+    "class-metadata": {"failure-reason": "ClientError: too large", "job-name": "x"},
+}
 GOOD: dict[str, object] = {"source-ref": "s3://bucket/deep/a.png", "class": 1, "class-metadata": {"class-name": "dog"}}
 
 

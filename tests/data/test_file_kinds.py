@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
 import pyarrow as pa
@@ -43,7 +44,7 @@ def stored(kind: str) -> bytes:
     return content
 
 
-FILES = {
+FILES: dict[str, Callable[[], bytes]] = {
     "a zip archive or a spreadsheet": lambda: zipped("xl/workbook.xml"),
     "a spreadsheet of old Excel": lambda: b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + bytes(500),
     "Parquet": lambda: stored("parquet"),

@@ -6,6 +6,7 @@ import csv
 import gzip
 import io
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,9 @@ TEXTS = {
 PAIRS = [(label, f"{text} {number}") for number in range(4) for label, texts in TEXTS.items() for text in texts]
 
 
-def table(delimiter: str = ",", header: str = "", rows: list[tuple[str, ...]] | None = None, end: str = "\n") -> bytes:
+def table(
+    delimiter: str = ",", header: str = "", rows: Sequence[tuple[str, ...]] | None = None, end: str = "\n"
+) -> bytes:
     file = io.StringIO()
     csv.writer(file, delimiter=delimiter, lineterminator=end).writerows(PAIRS if rows is None else rows)
     return (f"{header}{end}" * bool(header) + file.getvalue()).encode()
@@ -203,6 +206,9 @@ CASES: dict[str, Case] = {
     ),
     "labels and texts the other way round": refused(
         table(header="text,label", rows=PAIRS), "column 'label' would be the label, but it has"
+    ),
+    "several labels in each row, no header": Case(
+        b"neg|pos,so so\npos|neg,this and that\n" * 3, rows=6, spec={"multi_label": True}
     ),
     "several labels": Case(table(header="label,text", rows=[("neg|pos", "so so"), ("", "what"), ("pos", "fine")]),
         rows=3, spec={"multi_label": True}),

@@ -74,7 +74,7 @@ def test_a_header_of_unusual_names_is_no_class(tmp_path: Path, network: Path) ->
     train = write_table(tmp_path / "rows", "rows.csv", "".join(["topic,utterance\n", *rows]).encode())
     job = finished(train_here(tmp_path / "job", {"train": train, "model": network}, QUICK))
     assert job.artifact()["labels"] == ["cat", "dog"]
-    assert "rows.csv: the first row ('topic', 'utterance') is taken for names of columns: no other row" in job.log
+    assert "rows.csv: label from column 'topic', text from 'utterance'" in job.log
 
 
 def test_pairs_of_texts_are_classified(tmp_path: Path, network: Path) -> None:

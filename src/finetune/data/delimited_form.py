@@ -22,6 +22,7 @@ from finetune.data.delimited import (
     cut_rows,
 )
 from finetune.data.header import USUAL_TEXTS, find_header, has_usual_names
+from finetune.data.label_names import LABEL_SEPARATOR
 from finetune.errors import DataError, UserError
 from finetune.spec.job_spec import DataSpec
 
@@ -172,7 +173,11 @@ def find_form(
             raise UserError(f"{where}: header=true, but its lines begin with {LABEL_PREFIX}, so there is no header")
         return DelimitedForm(Dialect(" ", "labels", end), None, 2, Columns("0", ("1",)), (0, 1))
     else:
-        dialects = _dialects(lines, end, tabs=tabs)
+        dialects = [
+            one
+            for one in _dialects(lines, end, tabs=tabs)
+            if not (spec.multi_label and one.delimiter == LABEL_SEPARATOR)
+        ]
     candidates = [found for dialect in dialects if (found := _try(lines, dialect)) is not None]
     form = _understand(_choose(candidates, spec, where), spec, where, before)
     return replace(form, delimiter_line=delimiter_line)

@@ -61,7 +61,7 @@ def utf8_fault(key: str, error: UnicodeDecodeError, offset: int, line: int) -> s
     """
     return (
         f"is not UTF-8: byte 0x{error.object[error.start]:02x} at offset {offset + error.start}, line {line}; convert "
-        f"the file, for instance with `iconv -f WINDOWS-1252 -t UTF-8 {key} > converted`"
+        f"it, for instance with `iconv -f WINDOWS-1252 -t UTF-8 {key} > converted`"
     )
 
 
