@@ -62,7 +62,7 @@ def test_a_header_of_unusual_names_is_recognised_by_what_follows(
 @pytest.mark.parametrize(
     ("first", "labels", "spec"),
     [
-        ("spam,buy our pills now and save", ["a", "b"], {}),
+        ("spam,buy our pills now and save.", ["a", "b"], {}),
         ("spam,hello!", ["a", "b"], {}),
         ("7,hello", ["1", "2"], {}),
         ("a,hello", ["a", "b"], {}),

@@ -89,6 +89,23 @@ CASES: dict[str, Case] = {
         table(header="title,abstract,category", rows=[(f"Title {text}", text, label) for label, text in PAIRS]),
         "set text_column",
     ),
+    "long names": refused(
+        table(header="Product category (main),Customer complaint narrative (free text)"), "a header or a record?"
+    ),
+    "questions as names": refused(
+        table(
+            header="Timestamp,How do you feel?,What did you like most about it?",
+            rows=[(f"2020-01-{at:02d}", label, text) for at, (label, text) in enumerate(PAIRS)],
+        ),
+        "a header or a record?",
+    ),
+    "names with signs": refused(
+        table(
+            header="Quality,#1 ID,#1 String",
+            rows=[(str(at % 2), str(at), text) for at, (_, text) in enumerate(PAIRS)],
+        ),
+        "a header or a record?",
+    ),
     "several categories": refused(
         table(header="genre,year,plot", rows=[(label, str(2000 + len(text) % 3), text) for label, text in PAIRS]),
         "set label_column to one of: 'genre' (2 different values in 32 rows), 'year'",
@@ -156,6 +173,7 @@ CASES: dict[str, Case] = {
     ),
     "delimiters at the ends of lines": Case(b"label,text\n" + b"neg,bad one,\npos,good one,\n" * 4, rows=8),
     "delimiters at the ends of all lines": Case(b"label,text,\n" + b"neg,bad one,\npos,good one,\n" * 4, rows=8),
+    "a table in Markdown": refused(b"| label | text |\n|---|---|\n| a | x |\n| b | y |\n", "is a table in Markdown"),
     "one column": refused(b"just a text\nand another\n", "no delimiter"),
     "a comment line": refused(b"# exported\n" + table(header="label,text"), "line 1 ('# exported') has 1 columns"),
     "a comment line further down": Case(table(header="label,text") + b"# the end, at last, today\n", bad=1),

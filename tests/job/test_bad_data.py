@@ -90,7 +90,7 @@ CASES = {
     ),
     "wrong encoding": Case(
         _table("label,text\na,gr\u00fcn\nb,you\n".encode("latin-1")),
-        r"channel 'train': 1 rows cannot be used: rows\.csv:2: it is not UTF-8: byte 0xfc at offset 15, line 2; convert",
+        r"channel 'train': 1 rows cannot be used: rows\.csv:2: it is not UTF-8: byte 0xfc at offset 15, line 2",
     ),
     "no image": Case(_with_picture(b"hello"), BAD_PICTURE.format("is no image of a known format .*")),
     "cut off": Case(

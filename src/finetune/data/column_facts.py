@@ -16,6 +16,7 @@ _NAME = re.compile(r"[^\W\d]\w*(?:(?:[ ./:#-]|: )\w+){0,2}[?:]?")
 _NUMBER = re.compile(r"[-+]?(?:[0-9]+(?:[.,][0-9]*)?|\.[0-9]+)(?:[eE][-+]?[0-9]+)?%?")
 _LONGEST_NAME = 40
 _LONGEST_LABEL = 60
+_MOST_WORDS = 7
 _NEARLY_ALL = 0.9
 _WORDY = 3
 
@@ -26,8 +27,19 @@ def is_number(cell: str) -> bool:
 
 
 def is_name(cell: str) -> bool:
-    """Whether a cell could be the name of a column: a few words without punctuation of a sentence."""
+    """Whether a cell looks like the name of a column: up to three words."""
     return len(cell) <= _LONGEST_NAME and _NAME.fullmatch(cell) is not None
+
+
+def may_be_name(cell: str) -> bool:
+    """Whether a cell could be a long name of a column: up to seven words, without the end of a sentence."""
+    return is_name(cell) or (
+        len(cell) <= _LONGEST_LABEL
+        and len(cell.split()) <= _MOST_WORDS
+        and not is_number(cell)
+        and cell[-1:] not in (".", "!")
+        and "," not in cell
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +51,8 @@ class ColumnFacts:
         filled: cells that are not blank.
         once: values that only one row has.
         numbers: cells that are numbers.
-        names: cells that could be names of columns.
+        names: cells that look like names of columns.
+        possible_names: cells that could be such names.
         length: mean number of characters of filled cells.
         words: mean number of words of filled cells.
         values: different values of filled cells; single classes where cells hold several.
@@ -50,6 +63,7 @@ class ColumnFacts:
     once: int
     numbers: int
     names: int
+    possible_names: int
     length: float
     words: float
     values: frozenset[str]
@@ -104,6 +118,7 @@ def _facts(cells: Sequence[str], *, multi_label: bool) -> ColumnFacts:
         once=sum(count == 1 for count in counts.values()),
         numbers=sum(map(is_number, filled)),
         names=sum(map(is_name, filled)),
+        possible_names=sum(map(may_be_name, filled)),
         length=sum(map(len, filled)) / max(len(filled), 1),
         words=sum(len(cell.split()) for cell in filled) / max(len(filled), 1),
         values=frozenset(counts),

@@ -27,6 +27,7 @@ from finetune.errors import DataError, UserError
 from finetune.spec.job_spec import DataSpec
 
 _NAMED_DELIMITER = re.compile(rb'"?sep=(.)"?\s*')
+_MARKDOWN_RULE = re.compile(rb"\|?(?:\s*:?-{3,}:?\s*\|)+(?:\s*:?-{3,}:?)?\s*")
 _LABEL_CELL = re.compile(rf"{LABEL_PREFIX}[^\s,;|]+[,;|]")
 _MOST = 0.8
 """Share of rows that must agree on a number of columns before a first row of another number is refused."""
@@ -166,6 +167,8 @@ def find_form(
     lines = [line.removeprefix(BYTE_ORDER_MARK) for line in lines[1 if named else 0 :]]
     if not any(line.strip() for line in lines):
         return None
+    if any(map(_MARKDOWN_RULE.fullmatch, lines[:3])):
+        raise DataError(f"{where} is a table in Markdown; give CSV, TSV, JSON Lines or Parquet")
     if named:
         dialects = [Dialect(named[1].decode("ascii"), end=end)]
     elif _are_label_lines(lines):

@@ -13,7 +13,7 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from finetune.data.channel_files import some_of
-from finetune.data.column_facts import ColumnFacts, facts_of, is_name, is_number
+from finetune.data.column_facts import ColumnFacts, facts_of, is_name, is_number, may_be_name
 from finetune.data.columns import LABEL_COLUMNS, PAIR_COLUMNS, TEXT_COLUMNS
 from finetune.errors import UserError
 from finetune.spec.job_spec import DataSpec
@@ -68,16 +68,15 @@ def find_header(first: Sequence[str], others: Sequence[Sequence[str]], spec: Dat
     if not others or _is_record(first, facts, spec):
         return Header(False)
     likelihood = _likelihood_of_record(first, facts, spec)
-    names_only = all(not cell or is_name(cell) for cell in first)
-    if likelihood < _LIKELY and names_only:
+    if likelihood < _LIKELY and all(not cell or is_name(cell) for cell in first):
         remark = f"{shown} is taken as the header; set header=false if it is a record"
         return Header(True, remark if likelihood >= _CERTAIN else "")
-    if likelihood >= _LIKELY and not names_only:
+    if likelihood >= _LIKELY and not all(not cell or is_name(cell) for cell in first):
         return Header(False)
     raise UserError(
-        f"{where}: is {shown} a header or a record? Its values come in no other row, but it does not differ from the "
-        "other rows as names of columns would. Set header=true if it names the columns, and label_column and "
-        "text_column if their names are not usual ones; set header=false if it is a record"
+        f"{where}: is {shown} a header or a record? Its values come in no other row, as names of columns, but could be "
+        "those of a record. Set header=true if it names the columns, and label_column and text_column if their names "
+        "are not usual ones; set header=false if it is a record"
     )
 
 
@@ -97,7 +96,7 @@ def _likelihood_of_record(first: Sequence[str], facts: Sequence[ColumnFacts], sp
         likelihood *= _USUAL_NAME
     if spec.class_names and any(column.values <= set(spec.class_names) for column in facts):
         likelihood *= _UNKNOWN_CLASS
-    if not all(not cell or is_name(cell) for cell in first):
+    if not all(not cell or may_be_name(cell) for cell in first):
         likelihood *= _SENTENCE
     return likelihood
 
@@ -117,9 +116,12 @@ def has_usual_names(first: Sequence[str], spec: DataSpec) -> bool:
 
 def _likelihood(cell: str, column: ColumnFacts) -> float:
     """How likely a record has such a cell in this column, at most."""
-    if cell and not is_name(cell):
-        return 1.0
-    alike = column.names if cell else column.rows - column.filled
+    if not cell:
+        alike = column.rows - column.filled
+    elif is_name(cell):
+        alike = column.names
+    else:
+        alike = column.possible_names if may_be_name(cell) else column.rows
     likelihood = (alike + 1) / (column.rows + 1)
     unseen = (column.once + 1) / (column.filled + 1)
     return min(likelihood, unseen) if cell and column.repeats else likelihood

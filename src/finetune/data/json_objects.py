@@ -65,6 +65,8 @@ def parse_object(text: bytes) -> dict[str, object]:
         raise
     except ValueError as error:
         raise ValueError(f"is not JSON ({str(error)[:200]})") from error
+    if isinstance(value, list):
+        raise ValueError(f"is not a JSON object but a list of values; {_EXPECTED}")
     if not isinstance(value, dict):
         raise ValueError("is not a JSON object")
     return value
