@@ -267,3 +267,20 @@ def test_parts_that_repeat_the_header_have_their_own(tmp_path: Path, caplog: pyt
     files = {"0.csv": b"label,text\na,x\nb,y\n", "1.csv": b"label,text\na,z\n", "2.csv": b"text,label\nw,b\n"}
     assert [one.labels[0] for one in records(opened(tmp_path, files))] == ["a", "b", "a", "b"]
     assert "repeat the header" not in caplog.text
+
+
+@pytest.mark.parametrize("ending", ["csv", "tsv", "jsonl", "parquet"])
+def test_columns_of_unusual_names_are_found_by_content_in_every_format(tmp_path: Path, ending: str) -> None:
+    rows = [(f"some words about {kind} number {at}", kind) for at in range(20) for kind in ("cats", "dogs")]
+    frame = pd.DataFrame(rows, columns=["docstring", "library"])
+    path = tmp_path / f"a.{ending}"
+    match ending:
+        case "jsonl":
+            frame.to_json(path, orient="records", lines=True)
+        case "parquet":
+            frame.to_parquet(path)
+        case _:
+            frame.to_csv(path, index=False, sep="\t" if ending == "tsv" else ",")
+    assert [(one.content, one.labels) for one in records(opened(tmp_path, {}))] == [
+        ((text,), (kind,)) for text, kind in rows
+    ]

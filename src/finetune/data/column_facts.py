@@ -6,6 +6,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 
 from finetune.data.label_names import LABEL_SEPARATOR
 
@@ -96,6 +97,13 @@ class ColumnFacts:
     def __str__(self) -> str:
         """For messages."""
         return f"{len(self.values)} different values in {self.filled} rows"
+
+
+def text_of(value: object) -> str:
+    """A value of JSON or Parquet as the text of a cell; empty where it is missing or no single value or list."""
+    if isinstance(value, list):
+        return LABEL_SEPARATOR.join(map(str, value))
+    return str(value) if isinstance(value, str | int | float | Decimal) and value == value else ""  # noqa: PLR0124 - NaN
 
 
 def facts_of(rows: Sequence[Sequence[str]], width: int, *, multi_label: bool) -> tuple[ColumnFacts, ...]:

@@ -160,7 +160,7 @@ def _label(columns: Sequence[str], facts: Facts, where: str) -> str | None:
     if found:
         return found[0]
     texts = set(_usual(TEXT_COLUMNS, columns))
-    if facts and len(columns) == 2 and len(texts) == 1 and facts[columns[0]].rows < ENOUGH_ROWS:
+    if len(columns) == 2 and len(texts) == 1 and columns[0] in facts and facts[columns[0]].rows < ENOUGH_ROWS:
         return next(name for name in columns if name not in texts)
     plain = [name for name in columns if name in facts and name not in texts and facts[name].may_be_label]
     if len(plain) > 1:

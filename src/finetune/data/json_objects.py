@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from itertools import islice
 
-from finetune.data.column_facts import facts_of
+from finetune.data.column_facts import facts_of, text_of
 from finetune.data.columns import Columns, choose_columns
 from finetune.errors import DataError
 from finetune.spec.job_spec import DataSpec
@@ -96,7 +96,7 @@ def choose_keys(lines: Sequence[bytes], spec: DataSpec, where: str) -> Columns |
         return None
     if len(objects) == 1 and _holds_all(objects[0]):
         raise DataError(f"{where} is one JSON object that holds all records; {_EXPECTED}")
-    rows = [[_cell(one.get(name)) for name in names] for one in objects]
+    rows = [[text_of(one.get(name)) for name in names] for one in objects]
     facts = facts_of(rows, len(names), multi_label=spec.multi_label)
     return choose_columns(names, spec, where, dict(zip(names, facts, strict=True)))
 
@@ -106,12 +106,6 @@ def _holds_all(value: dict[str, object]) -> bool:
     if any(isinstance(one, list) and one and isinstance(one[0], dict | list) for one in value.values()):
         return True
     return len(value) > 1 and all(isinstance(one, dict | list) for one in value.values())
-
-
-def _cell(value: object) -> str:
-    if isinstance(value, list):
-        return "|".join(map(str, value))
-    return str(value) if isinstance(value, str | int | float) else ""
 
 
 def _chain(first: tuple[int, bytes], rest: Iterator[tuple[int, bytes]]) -> Iterator[tuple[int, bytes]]:

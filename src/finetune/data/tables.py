@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
+from finetune.data.column_facts import ColumnFacts, facts_of, text_of
 from finetune.data.columns import Columns, choose_columns
 from finetune.data.delimited import UnclosedQuote
 from finetune.data.delimited_form import DelimitedForm, find_form
@@ -25,6 +26,9 @@ if TYPE_CHECKING:
     import pyarrow
 
 _log = logging.getLogger(__name__)
+
+
+_LOOKED_AT = 1000
 
 
 class Row(NamedTuple):
@@ -177,7 +181,23 @@ class ParquetTable:
                 f"{file.where}: column {images[0]!r} holds images, which are not read from Parquet; give them as files"
                 " in a folder per class, in tar shards, RecordIO or TFRecord"
             )
-        self.columns = choose_columns(others, spec, file.where) if names else None
+        self.columns = choose_columns(others, spec, file.where, self._facts(others, spec)) if names else None
+
+    def _facts(self, names: Sequence[str], spec: DataSpec) -> dict[str, ColumnFacts]:
+        """Counts over the first rows of each column whose name is unique; none where they cannot be read."""
+        import pyarrow
+        import pyarrow.parquet
+
+        unique = [name for name in names if names.count(name) == 1]
+        try:
+            with pyarrow.parquet.ParquetFile(self._file.root / self._file.key) as parquet:
+                batch = next(parquet.iter_batches(batch_size=_LOOKED_AT, columns=unique), None)
+                columns = [] if batch is None else [batch.column(name).to_pylist() for name in unique]
+        except (pyarrow.ArrowException, ValueError, OverflowError, LookupError, OSError):
+            return {}
+        rows = [[text_of(value) for value in row] for row in zip(*columns, strict=True)]
+        facts = facts_of(rows, len(unique), multi_label=spec.multi_label)
+        return dict(zip(unique, facts, strict=True)) if rows else {}
 
     def rows(self) -> Iterator[Row]:
         """Give the values as Python objects; None where one is null."""
