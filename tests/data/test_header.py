@@ -85,3 +85,24 @@ def test_many_rows_make_a_header_certain() -> None:
     rows = table("library,docstring", ["a", "b"], count=280)
     assert found(rows) == (True, "")
     assert "line 1 ('library', 'docstring') is taken as the header" in found(rows[:13]).remark
+
+
+PLAUSIBLE = (
+    *("label,text", "text,label", "intent,utterance", "emotion,tweet", "language,text", "spam,message"),
+    *("id,text,label", "Unnamed: 0,text,label", "library,docstring", "topic,headline", "genre,plot"),
+    *("product,complaint", "tag,question_text", "rating,review_text", "stars,review_body", "department,ticket"),
+    *("species,notes", "docstring,library", "headline,topic", "text,language", "subject,priority"),
+    *("sentence,polarity", "title,abstract,category"),
+)
+TEXT_FIRST = {"text", "docstring", "headline", "subject", "sentence"}
+
+
+@pytest.mark.parametrize("header", PLAUSIBLE)
+def test_plausible_headers_are_headers(header: str) -> None:
+    names = header.split(",")
+    rows = []
+    for number in range(40):
+        label, text = ("numpy", "json")[number % 2], f"Return the value, number {number}, of what was given."
+        pair = [text, label] if names[0] in TEXT_FIRST or len(names) == 3 else [label, text]
+        rows.append(pair if len(names) == 2 else [str(number), *pair])
+    assert find_header(names, rows, data_spec(), "a.csv").is_there
