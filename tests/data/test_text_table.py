@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from finetune.data.channel_files import list_files
 from finetune.data.record import Record
 from finetune.data.text_table import TextTableReader, read_text_tables
-from finetune.errors import DataError
+from finetune.errors import DataError, UserError
 from labelled_data import data_spec, write_files
 
 
@@ -284,3 +284,15 @@ def test_columns_of_unusual_names_are_found_by_content_in_every_format(tmp_path:
     assert [(one.content, one.labels) for one in records(opened(tmp_path, {}))] == [
         ((text,), (kind,)) for text, kind in rows
     ]
+
+
+def test_a_part_without_header_in_another_order_is_refused(tmp_path: Path) -> None:
+    texts = [f"it was quite fine, number {number}" for number in range(12)]
+    files = {
+        "part-0.csv": "".join(
+            ["label,text\n", *(f'{"ab"[at % 2]},"{text}"\n' for at, text in enumerate(texts))]
+        ).encode(),
+        "part-1.csv": "".join(f'"{text}",{"ab"[at % 2]}\n' for at, text in enumerate(texts)).encode(),
+    }
+    with pytest.raises(UserError, match=r"part-1\.csv: column 'label' would be the label, but it has 12 diff"):
+        opened(tmp_path, files)

@@ -197,3 +197,26 @@ def test_a_wrong_value_under_another_name_is_told_under_that_name() -> None:
     assert message_for(num_train_epochs="ten").startswith(
         "num_train_epochs='ten' is not allowed: give epochs a whole number,"
     )
+
+
+@pytest.mark.parametrize(
+    ("raw", "section", "field", "value"),
+    [
+        ({"num_layers": "50.0"}, "model", "name", "resnet50"),
+        ({"use_pretrained_model": "0.0"}, "strategy", "name", "from_scratch"),
+        ({"use_pretrained_model": '"1.0"'}, "strategy", "name", "full"),
+        ({"lr_scheduler_step": '["10","20"]'}, "optimisation", "lr_step_epochs", (10, 20)),
+        ({"lr_scheduler_step": "[10.0, 20.0]"}, "optimisation", "lr_step_epochs", (10, 20)),
+        ({"class_names": "['ash', 'birch']"}, "data", "class_names", ("ash", "birch")),
+        ({"attribute_names": "('source-ref', 'class')"}, "data", "attribute_names", ("source-ref", "class")),
+        ({"epochs": "5.0", "multi_label": "1.0"}, "data", "multi_label", True),
+    ],
+)
+def test_values_are_read_as_sdks_write_them(raw: dict[str, str], section: str, field: str, value: object) -> None:
+    assert getattr(getattr(parse_hyperparameters(raw), section), field) == value
+
+
+@pytest.mark.parametrize("text", ['{"ash": 0, "birch": 1}', "{'ash': 0, 'birch': 1}", "['ash' 'birch']"])
+def test_other_containers_where_a_list_is_expected_are_refused_by_name(text: str) -> None:
+    with pytest.raises(UserError, match=r"class_names=.* is not allowed: give a list of texts"):
+        parse_hyperparameters({"class_names": text})

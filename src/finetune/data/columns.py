@@ -80,7 +80,7 @@ def choose_columns(columns: Sequence[str], spec: DataSpec, where: str, facts: Fa
             f"{_list([name for name in columns if name != label], facts)}"
         )
     if spec.label_column is None or spec.text_column is None:
-        _check_not_swapped(label, text, facts, where)
+        check_not_swapped(label, text, facts, where)
     return Columns(label, (text,) if pair is None else (text, pair))
 
 
@@ -124,7 +124,7 @@ def _doubt(numbers: Sequence[str], facts: Facts) -> str:
     return ""
 
 
-def _check_not_swapped(label: str, text: str, facts: Facts, where: str) -> None:
+def check_not_swapped(label: str, text: str, facts: Facts, where: str) -> None:
     """Refuse a label that hardly ever repeats and is longer than the text.
 
     Raises:

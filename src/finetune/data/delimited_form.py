@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 from finetune.data.channel_files import some_of
 from finetune.data.column_facts import facts_of
-from finetune.data.columns import LABEL_COLUMNS, Columns, choose_columns, choose_positions
+from finetune.data.columns import LABEL_COLUMNS, Columns, check_not_swapped, choose_columns, choose_positions
 from finetune.data.delimited import (
     BYTE_ORDER_MARK,
     DELIMITERS,
@@ -275,6 +275,9 @@ def _understand(chosen: _Candidate, spec: DataSpec, where: str, before: Delimite
     others = [row for row in rest if row != first]
     header = find_header(first, others, spec, where)
     if not header.is_there and before is not None and before.header is not None and before.width == width:
+        facts = facts_of([first, *rest], width, multi_label=spec.multi_label)
+        known = dict(zip(before.header, facts, strict=True))
+        check_not_swapped(before.columns.label, before.columns.texts[0], known, where)
         return replace(before, dialect=chosen.dialect, remark="")
     facts = facts_of(others if header.is_there else [first, *rest], width, multi_label=spec.multi_label)
     names = first if header.is_there and not _by_number(first, spec) else [str(number) for number in range(width)]
