@@ -173,6 +173,11 @@ CASES: dict[str, Case] = {
     ),
     "delimiters at the ends of lines": Case(b"label,text\n" + b"neg,bad one,\npos,good one,\n" * 4, rows=8),
     "delimiters at the ends of all lines": Case(b"label,text,\n" + b"neg,bad one,\npos,good one,\n" * 4, rows=8),
+    "two delimiters, one with labels": Case(
+        "".join(f"{label},http://x.y/{at}?a=b;c={at}\n" for at, (label, _) in enumerate(PAIRS)).encode()
+    ),
+    "JSON Lines as CSV": refused("".join(json.dumps(one) + "\n" for one in RECORDS).encode(), "holds JSON"),
+    "a JSON array as CSV": refused(json.dumps(RECORDS, indent=1).encode(), "holds JSON"),
     "a table in Markdown": refused(b"| label | text |\n|---|---|\n| a | x |\n| b | y |\n", "is a table in Markdown"),
     "one column": refused(b"just a text\nand another\n", "no delimiter"),
     "a comment line": refused(b"# exported\n" + table(header="label,text"), "line 1 ('# exported') has 1 columns"),

@@ -27,6 +27,7 @@ from finetune.errors import DataError, UserError
 from finetune.spec.job_spec import DataSpec
 
 _NAMED_DELIMITER = re.compile(rb'"?sep=(.)"?\s*')
+_JSON = re.compile(rb'\s*(?:\{\s*(?:"|$)|\[\s*(?:\{|$))')
 _MARKDOWN_RULE = re.compile(rb"\|?(?:\s*:?-{3,}:?\s*\|)+(?:\s*:?-{3,}:?)?\s*")
 _LABEL_CELL = re.compile(rf"{LABEL_PREFIX}[^\s,;|]+[,;|]")
 _MOST = 0.8
@@ -167,6 +168,8 @@ def find_form(
     lines = [line.removeprefix(BYTE_ORDER_MARK) for line in lines[1 if named else 0 :]]
     if not any(line.strip() for line in lines):
         return None
+    if _JSON.match(next(line for line in lines if line.strip())):
+        raise DataError(f"{where} holds JSON; give it the ending .jsonl, or the content type application/jsonlines")
     if any(map(_MARKDOWN_RULE.fullmatch, lines[:3])):
         raise DataError(f"{where} is a table in Markdown; give CSV, TSV, JSON Lines or Parquet")
     if named:
@@ -243,6 +246,8 @@ def _choose(candidates: Sequence[_Candidate], spec: DataSpec, where: str) -> _Ca
     if len({one.dialect.delimiter for one in rivals}) > 1:
         rivals = [one for one in rivals if not _is_punctuation(one)] or rivals
     if len({one.dialect.delimiter for one in rivals}) > 1:
+        rivals = [one for one in rivals if _has_label(one, spec)] or rivals
+    if len({one.dialect.delimiter for one in rivals}) > 1:
         shown = " or ".join(f"{one.dialect.delimiter!r} ({some_of(map(repr, one.rows[0]))})" for one in rivals)
         raise UserError(
             f"{where}: its rows can be divided by {shown}; put texts that hold the other character in quotation marks, "
@@ -258,6 +263,11 @@ def _of_usual_names(candidates: Sequence[_Candidate], spec: DataSpec) -> list[_C
 def _is_punctuation(candidate: _Candidate) -> bool:
     """Whether a blank follows in every row, as it does in sentences and hardly in tables."""
     return all(cell[:1] == " " for row in candidate.rows for cell in row[1:])
+
+
+def _has_label(candidate: _Candidate, spec: DataSpec) -> bool:
+    rows = [row[: candidate.width] for row in candidate.rows if _fits(row, candidate.width)]
+    return any(one.may_be_label for one in facts_of(rows, candidate.width, multi_label=spec.multi_label))
 
 
 def _understand(chosen: _Candidate, spec: DataSpec, where: str, before: DelimitedForm | None) -> DelimitedForm:

@@ -75,8 +75,8 @@ def find_header(first: Sequence[str], others: Sequence[Sequence[str]], spec: Dat
         return Header(False)
     raise UserError(
         f"{where}: is {shown} a header or a record? Its values come in no other row, as names of columns, but could be "
-        f"those of a record, whose class would be {first[0]!r}. Set header=true if it names the columns, and label_column and text_column if their names "
-        "are not usual ones; set header=false if it is a record"
+        f"those of a record of class {some_of([repr(first[0])])}. Set header=true if it names the columns, and "
+        "label_column and text_column if their names are not usual ones; set header=false if it is a record"
     )
 
 
