@@ -22,8 +22,7 @@ from finetune.contract.outcome import failure_of, write_failure
 from finetune.contract.paths import Paths
 from finetune.errors import PlatformError
 from finetune.job.postponed_imports import look_for_no_plugins, postpone_clients
-from finetune.job.preloading import preload_torch
-from finetune.job.process import let_threads_spin, share_one_heap
+from finetune.job.process import set_variables, share_one_heap
 
 MODULE = "SAGEMAKER_TRAINING_MODULE"
 OTHER_MODULE = "FINETUNE_OTHER_MODULE"
@@ -49,9 +48,8 @@ def main() -> int:
         return failure.exit_code
     os.environ.update(way(files, os.environ))
     if os.environ[MODULE] == OURS:
-        let_threads_spin()
+        set_variables()
         share_one_heap()
-        preload_torch()
         look_for_no_plugins()
         postpone_clients()
     from sagemaker_training.cli.train import main as train  # its import creates folders and reads the machine

@@ -26,8 +26,7 @@ from finetune.contract.outcome import (
 )
 from finetune.contract.paths import Paths
 from finetune.errors import UserError
-from finetune.job.preloading import import_meanwhile
-from finetune.job.process import let_threads_spin, no_search_for_garbage, share_one_heap
+from finetune.job.process import no_search_for_garbage, set_variables, share_one_heap
 from finetune.job.request import Request, read_request
 
 logger = logging.getLogger(__name__)
@@ -63,7 +62,7 @@ def main() -> None:
 
 def _run() -> Failure | None:
     _log_to_stdout()
-    let_threads_spin()
+    set_variables()
     share_one_heap()
     paths = Paths.from_environment()
     clear_failure(paths)
@@ -91,7 +90,6 @@ def _lead(request: Request, interruption: Interruption) -> None:
     with no_search_for_garbage():
         from finetune.job.postponed_imports import postpone_imports
 
-        import_meanwhile()
         postpone_imports()
         from finetune.job.run import run_job
 

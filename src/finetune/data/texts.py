@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import os
 import random
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -47,9 +46,6 @@ class TextTransform:
         Raises:
             UserError: the tokenizer has no fast part.
         """
-        # The library would run even a single text through a pool of its own with a thread for each core; the threads
-        # that call are pool enough, and a later fork would draw a warning.
-        os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
         self._backend = _private_backend(tokenizer, max_length)
         self._pads_left = tokenizer.padding_side == "left"
         self._pad_to_multiple_of = pad_to_multiple_of

@@ -19,6 +19,24 @@ _KEPT = 2**31 - 1
 _SPINS = "1000"
 _ALLOCATOR = ("GLIBC_TUNABLES", "MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_", "MALLOC_ARENA_MAX")
 _WAITING = ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")
+_READ_BY_LIBRARIES = {
+    # tokenizers would run even a single text through a thread pool of its own, and the threads that call it are enough.
+    "TOKENIZERS_PARALLELISM": "false",
+    # NumPy sets these for the import of OpenBLAS and removes them afterwards, when OpenBLAS has started its threads.
+    "OPENBLAS_MAIN_FREE": "1",
+    "GOTOBLAS_MAIN_FREE": "1",
+}
+
+
+def set_variables() -> None:
+    """Set the environment variables that libraries read, unless they are set already.
+
+    Must be called before the process has a second thread: writing a variable may move the environment in memory, and a
+    thread that reads it meanwhile, as every library does that is loaded, then reads freed memory.
+    """
+    let_threads_spin()
+    for name, value in _READ_BY_LIBRARIES.items():
+        os.environ.setdefault(name, value)
 
 
 def let_threads_spin() -> None:

@@ -1,0 +1,93 @@
+"""Real starts through `container/train.py`: no thread runs while the environment is written, and no start crashes."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+from coloured_pictures import write_pictures
+from models.tiny_transformers import write_folder
+from sagemaker_simulator import JobFolder, lay_out
+from whole_jobs import ENVIRONMENT, TRAIN, request_of
+
+STARTS = 20
+AUDIT = """
+import os, sys
+
+def hook(event, arguments):
+    if event in ("os.putenv", "os.unsetenv"):
+        with open(os.environ["AUDIT_FILE"], "a") as file:
+            print(arguments[0].decode(), len(os.listdir("/proc/self/task")), file=file)
+
+sys.addaudithook(hook)
+"""
+COUNT_THREADS = """
+import os
+import container.job, sagemaker_training.cli.train, finetune.entry
+print(len(os.listdir("/proc/self/task")))
+"""
+
+
+def start(folder: JobFolder, variables: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
+    # The variables that keep threads away elsewhere are those of the tests, not of the image.
+    environment = {name: value for name, value in ENVIRONMENT.items() if name in {"PYTHONPATH", "HF_HUB_OFFLINE"}}
+    environment |= {"PATH": os.environ["PATH"], "AWS_DEFAULT_REGION": "us-east-1", **variables}
+    environment |= {"SAGEMAKER_BASE_DIR": str(folder.root), "TORCHINDUCTOR_CACHE_DIR": str(folder.root / "inductor")}
+    return subprocess.run(
+        TRAIN,
+        env=environment,
+        cwd=folder.root,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
+
+
+def written_variables(place: Path, channels: Mapping[str, Path], wishes: Mapping[str, str]) -> list[tuple[str, int]]:
+    """Names of the variables that a job writes, and how many threads its process has at that time."""
+    site = place / "site"
+    site.mkdir()
+    (site / "sitecustomize.py").write_text(AUDIT, "utf-8")
+    variables = {"PYTHONPATH": f"{site}:{ENVIRONMENT['PYTHONPATH']}", "AUDIT_FILE": str(place / "audit")}
+    ended = start(lay_out(place / "ml", request_of(channels, wishes)), variables)
+    assert ended.returncode == 0, ended.stdout
+    lines = (place / "audit").read_text("utf-8").splitlines()
+    return [(name, int(threads)) for name, threads in (line.split() for line in lines)]
+
+
+def test_no_other_thread_runs_while_a_job_of_images_writes_the_environment(tmp_path: Path) -> None:
+    channels = {"train": write_pictures(tmp_path / "train", 4)}
+    wishes = {"strategy": "from_scratch", "model_name": "resnet18", "image_size": "32", "epochs": "1"}
+    written = written_variables(tmp_path, channels, wishes)
+    assert {"CURRENT_HOST", "GOMP_SPINCOUNT"} <= {name for name, _ in written}
+    assert [(name, threads) for name, threads in written if threads > 1] == []
+
+
+def test_no_other_thread_runs_while_a_job_of_texts_writes_the_environment(tmp_path: Path) -> None:
+    (tmp_path / "train").mkdir()
+    rows = [json.dumps({"label": label, "text": f"the {label} cat sat {n}"}) for n in range(8) for label in ("a", "b")]
+    (tmp_path / "train" / "rows.jsonl").write_text("\n".join(rows), "utf-8")
+    channels = {"train": tmp_path / "train", "model": write_folder(tmp_path / "bert", "bert")}
+    written = written_variables(tmp_path, channels, {"epochs": "1", "max_length": "16", "strategy": "full"})
+    assert {"CURRENT_HOST", "TOKENIZERS_PARALLELISM"} <= {name for name, _ in written}
+    assert [(name, threads) for name, threads in written if threads > 1] == []
+
+
+def test_importing_what_starts_a_job_starts_no_thread() -> None:
+    environment = {**ENVIRONMENT, "PATH": os.environ["PATH"]}
+    ended = subprocess.run(
+        [sys.executable, "-c", COUNT_THREADS], env=environment, capture_output=True, text=True, check=True
+    )
+    assert ended.stdout.strip() == "1"
+
+
+def test_many_starts_end_by_the_cause_of_their_failure_and_never_by_a_signal(tmp_path: Path) -> None:
+    (tmp_path / "train").mkdir()
+    folder = lay_out(tmp_path / "ml", request_of({"train": tmp_path / "train"}, {"epochs": "many"}))
+    ended = [start(folder, {}) for _ in range(STARTS)]
+    assert [one.returncode for one in ended] == [1] * STARTS, next(one.stdout for one in ended if one.returncode != 1)
