@@ -23,6 +23,7 @@ from finetune.contract.paths import Paths
 from finetune.errors import PlatformError
 from finetune.job.postponed_imports import look_for_no_plugins, postpone_clients
 from finetune.job.process import set_variables, share_one_heap
+from finetune.messages import log_safely
 
 MODULE = "SAGEMAKER_TRAINING_MODULE"
 OTHER_MODULE = "FINETUNE_OTHER_MODULE"
@@ -31,6 +32,7 @@ OURS = "finetune.entry:main"
 
 def main() -> int:
     """Run the job of this container; sagemaker-training ends the process with its exit code."""
+    log_safely()
     signal.signal(signal.SIGTERM, _leave)
     # A stop that came while Python started has waited.
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})

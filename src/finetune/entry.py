@@ -28,6 +28,7 @@ from finetune.contract.paths import Paths
 from finetune.errors import UserError
 from finetune.job.process import no_search_for_garbage, set_variables, share_one_heap
 from finetune.job.request import Request, read_request
+from finetune.messages import OWN_LOGGER, Lines, log_safely
 
 logger = logging.getLogger(__name__)
 
@@ -100,7 +101,7 @@ def _fail(paths: Paths, error: BaseException) -> Failure:
     """Write and log the cause of a failure."""
     failure = failure_of(error, (paths.output, paths.model, paths.checkpoints, Path(tempfile.gettempdir())))
     written = write_failure(paths, failure)
-    logger.error("%s", failure.message)
+    logger.error("%s", Lines(failure.message))
     if not written:
         # sagemaker-training would now fail to write the same file, and exit with 0.
         logger.error("%s cannot be written.", paths.failure)
@@ -125,7 +126,8 @@ def raise_for_toolkit(failure: Failure) -> NoReturn:
 
 def _log_to_stdout() -> None:
     """One handler for our own lines: bare text, which a regular expression reads from its first character."""
-    ours = logging.getLogger("finetune")
+    log_safely()
+    ours = logging.getLogger(OWN_LOGGER)
     if ours.handlers:
         return
     handler = logging.StreamHandler(sys.stdout)

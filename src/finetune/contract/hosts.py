@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from finetune.contract.job_files import Resources
 from finetune.contract.outcome import Failure, failure_of
 from finetune.errors import JobError, PlatformError, UserError
+from finetune.messages import Lines
 
 logger = logging.getLogger(__name__)
 
@@ -123,7 +124,7 @@ def follow(
         raise PlatformError(f"{first} ended without saying how: its own log, or its memory and disk, say why.")
     exit_code, message = word
     if exit_code:
-        raise next((kind for kind in _ERRORS if kind.exit_code == exit_code), JobError)(message)
+        raise next((kind for kind in _ERRORS if kind.exit_code == exit_code), JobError)(Lines(message))
     logger.info("%s is done.", first)
 
 

@@ -14,12 +14,15 @@ from pathlib import Path
 from finetune.contract.paths import Paths
 from finetune.contract.whole_files import write_whole
 from finetune.errors import INTERNAL_EXIT_CODE, JobError, PlatformError
+from finetune.messages import Lines, one_line, several_lines
 
 SHOWN_CHARACTERS = 1024
 RESERVED_BYTES = 16 * 1024
 """Space kept for the failure file from the start of the job: a volume that is full later still has room for it."""
 _FULL_BYTES = 1024 * 1024
 _FULL_ERRNOS = frozenset({errno.ENOSPC, errno.EDQUOT})
+_LONGEST = 12_000
+"""Characters of a failure; they fit into what is reserved."""
 _MACHINE_ERRNOS = frozenset(
     {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.EACCES}
 )
@@ -38,6 +41,13 @@ class Failure:
     message: str
     exit_code: int
     expected: bool
+
+    def __post_init__(self) -> None:
+        """Escape what the message may hold of the user's data, and bound its length."""
+        message = several_lines(self.message)
+        if len(message) > _LONGEST:
+            message = f"{message[: _LONGEST // 2]}\n...\n{message[-_LONGEST // 2 :]}"
+        object.__setattr__(self, "message", message)
 
 
 def cause_of(error: BaseException) -> str:
@@ -59,7 +69,8 @@ def failure_of(error: BaseException, folders: Iterable[Path] = ()) -> Failure:
         folders: that the job writes to; those on full volumes are named where the exception names no file.
     """
     if isinstance(error, JobError):
-        return Failure(str(error), error.exit_code, expected=True)
+        message = next(iter(error.args), "")
+        return Failure(message if isinstance(message, Lines) else one_line(str(error)), error.exit_code, expected=True)
     if isinstance(error, OSError) and error.errno in _MACHINE_ERRNOS:
         cause = cause_of(error)
         advice = ""
@@ -72,7 +83,7 @@ def failure_of(error: BaseException, folders: Iterable[Path] = ()) -> Failure:
         cause = "The machine ran out of memory: use a smaller batch_size or a larger instance."
         return Failure(cause, PlatformError.exit_code, expected=True)
     details = "".join(traceback.format_exception(error))
-    cause = f"Internal error, {type(error).__name__}: {error}"[: SHOWN_CHARACTERS // 2]
+    cause = one_line(f"Internal error, {type(error).__name__}: {error}"[: SHOWN_CHARACTERS // 2])
     return Failure(f"{cause}\nThis is a bug of the image, not of the request.\n{details}", INTERNAL_EXIT_CODE, False)
 
 

@@ -15,6 +15,7 @@ from finetune.job.loaders import Loaders
 from finetune.job.remarks import idle_remarks
 from finetune.job.request import Request
 from finetune.job.savings import feature_lines, picture_lines
+from finetune.messages import Lines
 from finetune.models.backbone import Backbone, ImageInput
 from finetune.observe.metric_lines import metric_line
 from finetune.observe.plan_text import DataSummary, GroupSummary, RunSummary, plan_text
@@ -31,7 +32,7 @@ logger = logging.getLogger(__name__)
 
 def describe_plan(
     inputs: Inputs, backbone: Backbone, plan: Plan, loaders: Loaders, request: Request, numerics: Numerics
-) -> str:
+) -> Lines:
     """The plan before the first step."""
     spec = request.spec
     records: dict[str, int | None] = {name: len(part.indices) for name, part in inputs.parts().items()}

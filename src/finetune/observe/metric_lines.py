@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+from finetune.messages import MetricLine
+
 DECIMALS = 6
 _NUMBER = rf"(-?[0-9]+\.[0-9]{{{DECIMALS}}})"
 
@@ -66,7 +68,7 @@ METRICS: tuple[Metric, ...] = (
 """Every metric that a job may tell, in the order of the documentation."""
 
 
-def metric_line(epoch: int, metrics: Mapping[str, float]) -> str:
+def metric_line(epoch: int, metrics: Mapping[str, float]) -> MetricLine:
     """The line of an epoch, such as `epoch=3; train:loss=0.123456; validation:accuracy=0.912345;`.
 
     The same metrics give the same line, whatever happened to the job meanwhile: times are told elsewhere.
@@ -75,10 +77,10 @@ def metric_line(epoch: int, metrics: Mapping[str, float]) -> str:
         epoch: counted from 0; printed from 1.
         metrics: by name, in the order in which they are printed.
     """
-    return f"epoch={epoch + 1}; {_written(metrics)}"
+    return MetricLine(f"epoch={epoch + 1}; {_written(metrics)}")
 
 
-def final_line(metrics: Mapping[str, Mapping[str, object]]) -> str:
+def final_line(metrics: Mapping[str, Mapping[str, object]]) -> MetricLine:
     """The line at the end: every metric of the exported weights, by part; empty where nothing was evaluated.
 
     It comes after the lines of the epochs, so that a tuner, which takes the last value, judges the exported model.
@@ -92,7 +94,7 @@ def final_line(metrics: Mapping[str, Mapping[str, object]]) -> str:
         value = _value(metrics.get(part, {}), name)
         if value is not None:
             values[metric.name] = value
-    return f"final; {_written(values)}" if values else ""
+    return MetricLine(f"final; {_written(values)}" if values else "")
 
 
 def _value(metrics: Mapping[str, object], name: str) -> float | None:

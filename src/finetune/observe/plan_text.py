@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from finetune.messages import Lines, one_line
+
 _SHOWN_CLASSES = 12
 
 
@@ -42,7 +44,7 @@ class RunSummary:
     lines: Sequence[str]
 
 
-def plan_text(data: DataSummary, groups: Sequence[GroupSummary], run: RunSummary) -> str:
+def plan_text(data: DataSummary, groups: Sequence[GroupSummary], run: RunSummary) -> Lines:
     """The whole plan as lines of text, for the log."""
     learning = sum(group.parameters for group in groups if group.rate is not None)
     total = sum(group.parameters for group in groups)
@@ -56,7 +58,7 @@ def plan_text(data: DataSummary, groups: Sequence[GroupSummary], run: RunSummary
         *_group_lines(groups),
         *run.lines,
     ]
-    return "\n".join(["Plan", *(f"  {line}" for line in lines)])
+    return Lines("\n".join(["Plan", *(f"  {one_line(line)}" for line in lines)]))
 
 
 def _counted(name: str, count: int | None) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from finetune.messages import Lines, one_line
 from finetune.spec.values import unquoted
 
 # The platform shows the first 1,024 characters of the failure file.
@@ -17,11 +18,11 @@ def shown(text: str) -> str:
     return repr(text if len(text) <= _SHOWN_VALUE else text[: _SHOWN_VALUE - 3] + "...")
 
 
-def message_of(faults: Sequence[str]) -> str:
+def message_of(faults: Sequence[str]) -> Lines:
     """One line per fault: the first ones whole, then the count of those for which there is no room."""
     lines: list[str] = []
     room = SHOWN_CHARACTERS
-    for index, fault in enumerate(faults):
+    for index, fault in enumerate(map(one_line, faults)):
         left = len(faults) - index
         rest = f"... and {left} more faults."
         needed = len(fault) + 1 + (len(rest) if left > 1 else 0)
@@ -30,4 +31,4 @@ def message_of(faults: Sequence[str]) -> str:
             break
         lines.append(fault[:SHOWN_CHARACTERS])
         room -= len(fault) + 1
-    return "\n".join(lines)
+    return Lines("\n".join(lines))

@@ -5,6 +5,8 @@ from __future__ import annotations
 import html
 from collections.abc import Iterable, Sequence
 
+from finetune.messages import printable
+
 DASH = "\N{EN DASH}"
 _VOID = frozenset({"br", "img", "meta"})
 
@@ -18,7 +20,7 @@ class Piece(str):
 def tag(name: str, /, *content: str | None, **attributes: str | int | float | None) -> Piece:
     """An element; trailing `_` of an attribute's name is dropped, other `_` become `-`, `None` leaves it out."""
     written = "".join(
-        f' {key.rstrip("_").replace("_", "-")}="{html.escape(str(value))}"'
+        f' {key.rstrip("_").replace("_", "-")}="{_escaped(value)}"'
         for key, value in attributes.items()
         if value is not None
     )
@@ -27,9 +29,12 @@ def tag(name: str, /, *content: str | None, **attributes: str | int | float | No
 
 def joined(content: Iterable[str | None]) -> Piece:
     """Texts and pieces one after the other."""
-    return Piece(
-        "".join(one if isinstance(one, Piece) else html.escape(str(one)) for one in content if one is not None)
-    )
+    return Piece("".join(one if isinstance(one, Piece) else _escaped(one) for one in content if one is not None))
+
+
+def _escaped(value: object) -> str:
+    """Text as HTML; control characters, which may turn the direction of all that follows, are written out."""
+    return html.escape(printable(str(value), "\n\t"))
 
 
 def section(title: str, *content: str | None, name: str, wide: bool = False, lead: str | None = None) -> Piece:

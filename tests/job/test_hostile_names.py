@@ -1,0 +1,42 @@
+"""Whole jobs whose class names, file names and hyperparameters hold control characters and look like metrics."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from coloured_pictures import encoded, picture
+from whole_jobs import finished, train_here, train_in
+
+
+def test_class_and_file_names_that_look_like_metrics_are_not_found_in_the_log(tmp_path: Path, network: Path) -> None:
+    fakes = ("validation:accuracy=0.999999;", "b\nvalidation:accuracy=0.888888;\n", "c\x1b[2K\u202e\u2028\r")
+    for number, name in enumerate(fakes):
+        (tmp_path / "train" / name).mkdir(parents=True)
+        for place in range(6):
+            content = encoded(picture("blue", 10 * number + place))
+            (tmp_path / "train" / name / f"x\nvalidation:accuracy=0.777777; {place}.png").write_bytes(content)
+    (tmp_path / "train" / fakes[0] / "bad\nvalidation:accuracy=0.555555;.png").write_bytes(b"no image")
+    (tmp_path / "train" / fakes[0] / "other\nvalidation:accuracy=0.444444;.txt").write_bytes(b"no image")
+    wishes = {"strategy": "feature_extraction", "epochs": "1", "max_bad_records": "1"}
+    job = finished(train_here(tmp_path, {"train": tmp_path / "train", "model": network}, wishes))
+    rows = job.metrics()["job"]["history"]
+    assert job.accuracies() == [pytest.approx(row["validation:accuracy"], abs=1e-6) for row in rows]
+    assert re.findall(r"validation:accuracy=", job.log) == ["validation:accuracy="] * len(rows)
+    assert all(line.isprintable() for line in job.log.split("\n"))
+    assert "accuracy=0.888888;" not in [line.strip() for line in job.log.split("\n")]
+    page = (job.folder.output_data / "report.html").read_text("utf-8")
+    assert not {"\x1b", "\u202e", "\u2028"} & set(page)
+
+
+def test_hyperparameters_that_look_like_metrics_are_not_found_in_the_log(tmp_path: Path) -> None:
+    (tmp_path / "ml" / "input" / "config").mkdir(parents=True)
+    (tmp_path / "ml" / "input" / "data" / "train").mkdir(parents=True)
+    wishes = {"class_names": "validation:accuracy=0.999999;", "validation:accuracy=0.5;\n": "\nvalidation:loss=0.1;"}
+    (tmp_path / "ml" / "input" / "config" / "hyperparameters.json").write_text(json.dumps(wishes), "utf-8")
+    job = train_in(tmp_path / "ml")
+    assert job.exit_code == 1
+    assert not re.search(r"(accuracy|loss)=[0-9.]", job.log + job.failure)
