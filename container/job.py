@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 import signal
 import sys
 from collections.abc import Mapping
@@ -18,9 +19,9 @@ from typing import NoReturn
 
 from container.train import LARGE_PAGES
 from finetune.contract.job_files import HYPERPARAMETERS, INPUT_DATA, RESOURCES, JobFiles, read_job_files
-from finetune.contract.outcome import failure_of, write_failure
-from finetune.contract.paths import Paths
-from finetune.errors import PlatformError
+from finetune.contract.outcome import Failure, failure_of, is_about_memory, write_failure
+from finetune.contract.paths import Paths, check_writable
+from finetune.errors import PlatformError, UserError
 from finetune.job.postponed_imports import look_for_no_plugins, postpone_clients
 from finetune.job.process import set_variables, share_one_heap
 from finetune.messages import log_safely
@@ -28,6 +29,8 @@ from finetune.messages import log_safely
 MODULE = "SAGEMAKER_TRAINING_MODULE"
 OTHER_MODULE = "FINETUNE_OTHER_MODULE"
 OURS = "finetune.entry:main"
+TOOLKIT_FAILURES = ("Framework Error:", "SMTrainingCompiler Error:")
+"""First words of what sagemaker-training writes about its own failures."""
 
 
 def main() -> int:
@@ -39,30 +42,62 @@ def main() -> int:
     # This process has heeded it; what it starts has the defaults of glibc.
     if os.environ.get(LARGE_PAGES[0]) == LARGE_PAGES[1]:
         del os.environ[LARGE_PAGES[0]]
+    if not os.environ.get("PATH"):
+        os.environ["PATH"] = os.defpath  # sagemaker-training starts programs by their names
     paths = Paths.from_environment()
     try:
         files = read_job_files(paths)
         complete(paths, files)
+        os.environ.update(way(files, os.environ))
+        if os.environ[MODULE] == OURS:
+            set_variables()
+            share_one_heap()
+            look_for_no_plugins()
+            postpone_clients()
+        from sagemaker_training.cli.train import main as train  # its import creates folders and reads the machine
     except Exception as error:  # noqa: BLE001  # sagemaker-training would exit with 0 for any of them
         failure = failure_of(error)
         write_failure(paths, failure)
         sys.stderr.write(f"{failure.message}\n")
         return failure.exit_code
-    os.environ.update(way(files, os.environ))
-    if os.environ[MODULE] == OURS:
-        set_variables()
-        share_one_heap()
-        look_for_no_plugins()
-        postpone_clients()
-    from sagemaker_training.cli.train import main as train  # its import creates folders and reads the machine
 
     try:
         train()
     except SystemExit as end:
-        if os.environ[MODULE] == OURS and isinstance(end.code, int):
-            leave(end.code)
-        raise
+        code = reported(paths, end.code if isinstance(end.code, int) else 1)
+        if os.environ[MODULE] == OURS:
+            leave(code)
+        return code
     return 0
+
+
+def reported(paths: Paths, code: int) -> int:
+    """Put the cause first where sagemaker-training itself failed; its own failure file begins with a traceback.
+
+    Args:
+        paths: of the job.
+        code: exit code of sagemaker-training.
+
+    Returns:
+        The exit code of the job.
+    """
+    try:
+        text = paths.failure.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return code
+    if not code or not text.startswith(TOOLKIT_FAILURES):
+        return code
+    raised = re.findall(r"^[A-Za-z_][\w.]*(?:: .*)?$", text, re.MULTILINE)
+    cause, details = raised[-1] if raised else "it does not say why", text.partition("\n")[2]
+    failure = failure_of(MemoryError()) if is_about_memory(text) else None
+    exit_code = code if code == UserError.exit_code else PlatformError.exit_code
+    failure = failure or Failure(
+        f"sagemaker-training cannot start this job: {cause}\n{details}", exit_code, expected=False
+    )
+    paths.failure.unlink(missing_ok=True)
+    write_failure(paths, failure)
+    sys.stderr.write(f"{failure.message.splitlines()[0]}\n")
+    return failure.exit_code
 
 
 def leave(code: int) -> NoReturn:
@@ -91,9 +126,7 @@ def complete(paths: Paths, files: JobFiles) -> None:
     }
     for folder in (paths.config, paths.model, paths.output_data):
         folder.mkdir(parents=True, exist_ok=True)
-    for folder in (paths.model, paths.output, paths.output_data):
-        if not os.access(folder, os.W_OK):
-            raise PlatformError(f"{folder} cannot be written by user {os.getuid()}: mount it writable for this user.")
+    check_writable(paths.model, paths.output, paths.output_data)
     for name, value in defaults.items():
         if not (paths.config / name).exists():
             # Whole or not at all: a stop may come here, and the next start in this folder reads what is there.

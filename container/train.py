@@ -16,6 +16,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from finetune.contract.outcome import Failure
 
 WATCHED = frozenset({signal.SIGTERM, signal.SIGINT, signal.SIGCHLD})
@@ -56,15 +58,23 @@ def main() -> int:
         with suppress(OSError):
             left_behind.unlink()
     ending = run((sys.executable, *JOB))
-    failure = failure_of_ending(ending, said_success=success.exists())
+    failure = failure_of_ending(ending, said_success=_is_there(success))
     if failure is None:
         return 0
     from finetune.contract.outcome import write_failure  # not before the job: its start would wait for it
 
-    if not paths.failure.exists():
+    if not _is_there(paths.failure):
         sys.stderr.write(f"{failure.message}\n")
     write_failure(paths, failure)
     return failure.exit_code
+
+
+def _is_there(file: Path) -> bool:
+    """Whether a file exists; not where its folder may not be looked into."""
+    try:
+        return file.exists()
+    except OSError:
+        return False
 
 
 def run(command: tuple[str, ...]) -> Ending:

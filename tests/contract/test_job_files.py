@@ -9,7 +9,7 @@ import pytest
 
 from finetune.contract.job_files import ChannelConfig, JobFiles, Resources, read_job_files
 from finetune.contract.paths import Paths
-from finetune.errors import PlatformError
+from finetune.errors import PlatformError, UserError
 
 
 def write(root: Path, name: str, value: object) -> Paths:
@@ -72,6 +72,12 @@ def test_the_platform_may_name_another_checkpoint_folder(tmp_path: Path) -> None
     [
         ("hyperparameters.json", "{", "not JSON"),
         ("hyperparameters.json", "[1]", "list"),
+        ("hyperparameters.json", '{"a": ' + "9" * 5000 + "}", "not JSON"),
+        ("inputdataconfig.json", '{"a":' * 100_000, "nested too deeply"),
+        ("resourceconfig.json", "[" * 100_000, "nested too deeply"),
+        ("resourceconfig.json", {"hosts": ["a\0b"]}, "NUL"),
+        ("resourceconfig.json", {"hosts": ["a\ud800"]}, "surrogate"),
+        ("checkpointconfig.json", {"LocalPath": "/a\0b"}, "NUL"),
         ("inputdataconfig.json", {"train": "File"}, "'train'"),
         ("resourceconfig.json", {"hosts": []}, "hosts"),
         ("resourceconfig.json", {"current_host": "algo-9", "hosts": ["algo-1"]}, "algo-9"),
@@ -82,3 +88,23 @@ def test_a_broken_file_is_named(tmp_path: Path, name: str, value: object, words:
     with pytest.raises(PlatformError, match=words) as caught:
         read_job_files(paths)
     assert name in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["hyperparameters.json", "inputdataconfig.json", "resourceconfig.json"])
+def test_a_file_that_is_not_utf8_is_named(tmp_path: Path, name: str) -> None:
+    path = tmp_path / "input" / "config" / name
+    path.parent.mkdir(parents=True)
+    path.write_bytes(b'{"a": "\xff"}')
+    with pytest.raises(PlatformError, match=name):
+        read_job_files(Paths(tmp_path))
+
+
+def test_hyperparameters_that_are_nested_too_deeply_are_the_users(tmp_path: Path) -> None:
+    paths = write(tmp_path, "hyperparameters.json", '{"a":' * 100_000)
+    with pytest.raises(UserError, match=r"hyperparameters\.json is JSON that is nested too deeply"):
+        read_job_files(paths)
+
+
+def test_brackets_within_a_text_are_not_nesting(tmp_path: Path) -> None:
+    text = json.dumps(["[" * 500, "{" * 500])
+    assert read_job_files(write(tmp_path, "hyperparameters.json", {"class_names": text})).hyperparameters

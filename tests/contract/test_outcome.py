@@ -32,6 +32,11 @@ from finetune.errors import DataError, PlatformError, UserError
         (MemoryError(), 2),
         (OSError("an error without a number"), 3),
         (ZeroDivisionError("division by zero"), 3),
+        (ImportError("libtorch_cpu.so: failed to map segment from shared object"), 2),
+        (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"), 2),
+        (RuntimeError("can't start new thread"), 2),
+        (OSError(errno.ENOMEM, "Cannot allocate memory"), 2),
+        (RuntimeError("shapes do not fit"), 3),
         (SystemExit(0), 3),
     ],
 )
@@ -102,3 +107,26 @@ def test_a_full_volume_is_named_where_the_error_names_no_file(tmp_path: Path, mo
         f"The machine failed the job: No space left on device ({tmp_path})."
         " Give the job a larger volume (volume_size of the estimator)."
     )
+
+
+def test_memory_is_named_with_what_helps() -> None:
+    message = failure_of(RuntimeError("DefaultCPUAllocator: can't allocate memory")).message
+    assert message.startswith("The machine ran out of memory (DefaultCPUAllocator: can't allocate memory)")
+    assert message.endswith("use a smaller batch_size or a larger instance.")
+
+
+@pytest.mark.parametrize("cause", [MemoryError(), RuntimeError("DefaultCPUAllocator: not enough memory")])
+def test_a_fault_of_the_request_that_memory_caused_is_the_machines(cause: BaseException) -> None:
+    error = UserError("the weights cannot be loaded")
+    error.__cause__ = cause
+    assert failure_of(error).exit_code == 2
+    assert failure_of(UserError("class 'failed to map segment' is unknown")).exit_code == 1
+
+
+def test_any_error_of_a_process_that_fills_its_address_space_is_one_of_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    error = RuntimeError("could not create a primitive")
+    assert failure_of(error).exit_code == 3
+    monkeypatch.setattr("resource.getrlimit", lambda _: (2**20, 2**20))
+    assert failure_of(error).exit_code == 2
+    assert "could not create a primitive" in failure_of(error).message
+    assert failure_of(UserError("epochs is -1")).exit_code == 1

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import stat
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from finetune.contract.paths import Paths
-from finetune.errors import PlatformError
+from finetune.errors import JobError, PlatformError, UserError
 
 HYPERPARAMETERS = "hyperparameters.json"
 INPUT_DATA = "inputdataconfig.json"
@@ -21,6 +22,11 @@ RESOURCES = "resourceconfig.json"
 CHECKPOINTS = "checkpointconfig.json"
 TENSORBOARD = "tensorboardoutputconfig.json"
 DEBUG_HOOK = "debughookconfig.json"
+
+_DEEPEST = 100
+_SHOWN = 60
+_BRACKETS = re.compile(r"[\[\]{}]")
+_QUOTED = re.compile(r'"(?:[^"\\]|\\.)*"')
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +83,7 @@ def read_job_files(paths: Paths) -> JobFiles:
 
     Raises:
         PlatformError: a file is no JSON object of the documented form.
+        UserError: a hyperparameter holds what none may hold.
     """
     inputs = _read_object(paths.config / INPUT_DATA)
     channels = _folders_as_channels(paths.data) if inputs is None else _channels(inputs, paths.config / INPUT_DATA)
@@ -93,7 +100,11 @@ def read_job_files(paths: Paths) -> JobFiles:
 
 def _local_path(path: Path) -> Path | None:
     local = (_read_object(path) or {}).get("LocalPath")
-    return Path(local) if isinstance(local, str) and local else None
+    if not isinstance(local, str) or not local:
+        return None
+    if _fault(local):
+        raise PlatformError(f"{path}: LocalPath {_cut(local)} {_fault(local)}.")
+    return Path(local)
 
 
 def _read_object(path: Path) -> dict[str, object] | None:
@@ -105,7 +116,10 @@ def _read_object(path: Path) -> dict[str, object] | None:
         raise PlatformError(f"{path} cannot be read: {error}.") from error
     try:
         value = json.loads(text)
-    except json.JSONDecodeError as error:
+    except RecursionError as error:
+        fault: type[JobError] = UserError if path.name == HYPERPARAMETERS else PlatformError
+        raise fault(f"{path} is JSON that is nested too deeply.") from error
+    except ValueError as error:
         raise PlatformError(f"{path} is not JSON: {error}.") from error
     if not isinstance(value, dict):
         raise PlatformError(f"{path} holds {type(value).__name__}, expected a JSON object.")
@@ -115,7 +129,31 @@ def _read_object(path: Path) -> dict[str, object] | None:
 def _hyperparameters(path: Path) -> dict[str, str]:
     # The platform writes strings only; files made by hand hold numbers and booleans as well.
     values = _read_object(path) or {}
-    return {name: value if isinstance(value, str) else json.dumps(value) for name, value in values.items()}
+    texts = {name: value if isinstance(value, str) else json.dumps(value) for name, value in values.items()}
+    for name, text in texts.items():
+        fault = _fault(name) or _fault(text)
+        if fault:
+            raise UserError(f"Hyperparameter {_cut(name)} {fault}: correct its value, which is {_cut(text)}.")
+    return texts
+
+
+def _fault(text: str) -> str | None:
+    """What is wrong with a text that sagemaker-training, or the environment of a program, would fail on."""
+    if "\0" in text:
+        return "holds the character NUL"
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return "holds half of a surrogate pair"
+    depth = deepest = 0
+    for bracket in _BRACKETS.findall(_QUOTED.sub("", text)):
+        depth += 1 if bracket in "[{" else -1
+        deepest = max(depth, deepest)
+    return "is JSON that is nested too deeply" if deepest > _DEEPEST else None
+
+
+def _cut(text: str) -> str:
+    return repr(text if len(text) <= _SHOWN else text[: _SHOWN - 3] + "...")
 
 
 def _channels(inputs: dict[str, object], path: Path) -> dict[str, ChannelConfig]:
@@ -148,6 +186,9 @@ def _resources(path: Path) -> Resources:
     hosts = values.get("hosts", ["algo-1"])
     if not isinstance(hosts, list) or not hosts or not all(isinstance(host, str) for host in hosts):
         raise PlatformError(f"{path}: hosts is {hosts!r}, expected a list of host names.")
+    faults = [f"host {_cut(host)} {fault}" for host in hosts if (fault := _fault(host)) is not None]
+    if faults:
+        raise PlatformError(f"{path}: {faults[0]}.")
     current = str(values.get("current_host", hosts[0]))
     if current not in hosts:
         raise PlatformError(f"{path}: current_host {current!r} is not among hosts {hosts!r}.")

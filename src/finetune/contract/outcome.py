@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import errno
 import os
+import resource
 import shutil
 import traceback
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,20 @@ _FULL_BYTES = 1024 * 1024
 _FULL_ERRNOS = frozenset({errno.ENOSPC, errno.EDQUOT})
 _LONGEST = 12_000
 """Characters of a failure; they fit into what is reserved."""
+_NEARLY_ALL = 0.9
+_LESS_MEMORY = "use a smaller batch_size or a larger instance."
+# How Python, the dynamic loader, glibc, C++ and PyTorch's allocator say that there is no memory left.
+_NO_MEMORY = (
+    "Cannot allocate memory",
+    "cannot allocate memory",
+    "can't allocate memory",
+    "failed to map segment",
+    "cannot map zero-fill pages",
+    "not enough memory",
+    "bad_alloc",
+    "can't start new thread",
+    "\nMemoryError",
+)
 _MACHINE_ERRNOS = frozenset(
     {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.EACCES}
 )
@@ -68,6 +83,11 @@ def failure_of(error: BaseException, folders: Iterable[Path] = ()) -> Failure:
         error: what ended the job.
         folders: that the job writes to; those on full volumes are named where the exception names no file.
     """
+    short_of_memory = next((one for one in _chain(error) if _says_no_memory(one)), None)
+    if short_of_memory is not None:
+        said = str(short_of_memory).partition("\n")[0].strip()[:200]
+        cause = f"The machine ran out of memory{f' ({said})' if said else ''}: {_LESS_MEMORY}"
+        return Failure(one_line(cause), PlatformError.exit_code, expected=True)
     if isinstance(error, JobError):
         message = next(iter(error.args), "")
         return Failure(message if isinstance(message, Lines) else one_line(str(error)), error.exit_code, expected=True)
@@ -79,8 +99,9 @@ def failure_of(error: BaseException, folders: Iterable[Path] = ()) -> Failure:
             cause += f" ({', '.join(full)})" if full else ""
             advice = " Give the job a larger volume (volume_size of the estimator)."
         return Failure(f"The machine failed the job: {cause}.{advice}", PlatformError.exit_code, expected=True)
-    if isinstance(error, MemoryError):
-        cause = "The machine ran out of memory: use a smaller batch_size or a larger instance."
+    if _fills_its_address_space():
+        cause = f"The machine ran out of memory ({type(error).__name__}: {error})"
+        cause = f"{one_line(cause[: SHOWN_CHARACTERS // 2])}: {_LESS_MEMORY}"
         return Failure(cause, PlatformError.exit_code, expected=True)
     details = "".join(traceback.format_exception(error))
     cause = one_line(f"Internal error, {type(error).__name__}: {error}"[: SHOWN_CHARACTERS // 2])
@@ -99,6 +120,39 @@ def release_reserve(paths: Paths) -> None:
     """Remove what `reserve_failure` has left, where it can be removed."""
     with suppress(OSError):
         paths.failure_reserve.unlink(missing_ok=True)
+
+
+def is_about_memory(message: str) -> bool:
+    """Whether the message of an unexpected error says that the machine has no memory left."""
+    return any(words in message for words in _NO_MEMORY)
+
+
+def _says_no_memory(error: BaseException) -> bool:
+    return isinstance(error, MemoryError) or (not isinstance(error, JobError) and is_about_memory(str(error)))
+
+
+def _fills_its_address_space() -> bool:
+    """Whether the process has nearly all of the address space that it may have.
+
+    Libraries then fail in ways that say nothing of memory.
+    """
+    limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+    if limit == resource.RLIM_INFINITY:
+        return False
+    with suppress(OSError, ValueError):
+        pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0])
+        return pages * resource.getpagesize() > _NEARLY_ALL * limit
+    return False
+
+
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    """An error, and those that it was raised from."""
+    seen: set[int] = set()
+    one: BaseException | None = error
+    while one is not None and id(one) not in seen:
+        seen.add(id(one))
+        yield one
+        one = one.__cause__ or (None if one.__suppress_context__ else one.__context__)
 
 
 def write_failure(paths: Paths, failure: Failure) -> bool:

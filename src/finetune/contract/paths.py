@@ -6,9 +6,12 @@ Source: https://docs.aws.amazon.com/sagemaker/latest/dg/your-algorithms-training
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+
+from finetune.errors import PlatformError
 
 DEFAULT_ROOT = Path("/opt/ml")
 DEFAULT_BAKED_WEIGHTS = Path("/opt/pretrained")
@@ -93,3 +96,35 @@ class Paths:
     def channel(self, name: str) -> Path:
         """Folder of a channel in File and FastFile mode."""
         return self.data / name
+
+
+def check_writable(*folders: Path) -> None:
+    """Write into each folder, or into the nearest one above it that exists, and leave nothing there.
+
+    Raises:
+        PlatformError: one cannot be written.
+    """
+    for folder in folders:
+        try:
+            there = next(one for one in (folder, *folder.parents) if one.exists())
+            with tempfile.TemporaryFile(dir=there):
+                pass
+        except OSError as error:
+            raise PlatformError(
+                f"{folder} cannot be written by user {os.getuid()}: {error.strerror or error}. Mount it writable for"
+                " this user."
+            ) from error
+
+
+def check_temporary_folder() -> None:
+    """Make sure that there is a folder for temporary files.
+
+    Raises:
+        PlatformError: there is none.
+    """
+    try:
+        tempfile.gettempdir()
+    except OSError as error:
+        raise PlatformError(
+            "No folder for temporary files can be written: mount /tmp, or let TMPDIR name another folder."
+        ) from error

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from finetune.contract.job_files import JobFiles, read_job_files
-from finetune.contract.paths import Paths
+from finetune.contract.paths import Paths, check_temporary_folder, check_writable
 from finetune.errors import UserError
 from finetune.job.objective import check_objective
 from finetune.spec.channels import Channels, CheckedChannel, check_channels
@@ -66,7 +66,7 @@ def read_request(paths: Paths) -> Request:
 
     Raises:
         UserError: something is asked for that cannot be; all faults of hyperparameters, or of channels, at once.
-        PlatformError: a file of the platform cannot be read.
+        PlatformError: a file of the platform cannot be read, or a folder that the job fills cannot be written.
     """
     files = read_job_files(paths)
     spec = parse_hyperparameters(files.hyperparameters)
@@ -76,7 +76,21 @@ def read_request(paths: Paths) -> Request:
     check_objective(spec, channels.by_purpose)
     request = Request(paths, files, spec, channels)
     _refuse_parts_of_channels(request)
+    if request.is_first_host:
+        _check_folders(request)
     return request
+
+
+def _check_folders(request: Request) -> None:
+    """Write into the folders that are written at the end or at the first checkpoint.
+
+    Raises:
+        PlatformError: one cannot be written.
+    """
+    checkpoints = request.checkpoint_folder() if request.spec.strategy.name != "evaluate" else None
+    folders = (request.paths.model, request.paths.output_data, *([] if checkpoints is None else [checkpoints]))
+    check_temporary_folder()
+    check_writable(*folders)
 
 
 def _refuse_parts_of_channels(request: Request) -> None:

@@ -77,7 +77,10 @@ def read_value(text: str, form: Form) -> Value:
     if form.kind == "one of":
         return _choice(bare, form)
     if bare.lower() not in _NOTHING:
-        return _READERS[form.kind](bare)
+        try:
+            return _READERS[form.kind](bare)
+        except RecursionError as error:
+            raise ValueError("it is nested too deeply") from error
     if form.optional or form.kind in ("list of whole numbers", "list of texts"):
         return None if form.optional else ()
     raise ValueError("nothing is given")

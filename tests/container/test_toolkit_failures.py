@@ -1,0 +1,75 @@
+"""What sagemaker-training itself fails on is reported by its cause, never as `Framework Error:`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+from container.job import reported
+
+from finetune.contract.paths import Paths
+from whole_jobs import Ended, train_in
+
+NESTED = "[" * 1250 + "]" * 1250
+
+
+def start(root: Path, hyperparameters: Mapping[str, str], variables: Mapping[str, str] | None = None) -> Ended:
+    (root / "input" / "config").mkdir(parents=True)
+    (root / "input" / "data" / "train").mkdir(parents=True)
+    (root / "input" / "config" / "hyperparameters.json").write_text(json.dumps(hyperparameters), "utf-8")
+    return train_in(root, variables)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "fault"),
+    [
+        ("class_names", NESTED, "is JSON that is nested too deeply"),
+        ("anything", '{"a":' * 200 + "1" + "}" * 200, "is JSON that is nested too deeply"),
+        ("model_name", "a\0b", "holds the character NUL"),
+        ("model_name", "a\ud800", "holds half of a surrogate pair"),
+    ],
+)
+def test_a_hyperparameter_that_no_program_can_read_is_named(tmp_path: Path, name: str, value: str, fault: str) -> None:
+    job = start(tmp_path, {name: value})
+    assert job.exit_code == 1
+    assert job.failure.startswith(f"Hyperparameter {name!r} {fault}")
+    assert len(job.failure) < 300
+
+
+def test_without_a_path_for_programs_the_usual_one_is_taken(tmp_path: Path) -> None:
+    job = start(tmp_path, {"epochs": "many"}, {"PATH": ""})
+    assert job.exit_code == 1
+    assert job.failure.startswith("epochs='many' is not allowed")
+
+
+def test_a_program_that_sagemaker_training_misses_is_named(tmp_path: Path) -> None:
+    job = start(tmp_path, {}, {"PATH": str(tmp_path)})
+    assert job.exit_code == 2
+    assert "No such file or directory: 'which'" in job.failure.splitlines()[0]
+
+
+def test_a_value_that_sagemaker_training_cannot_use_is_told_by_its_cause(tmp_path: Path) -> None:
+    job = start(tmp_path, {"sagemaker_container_log_level": "loud"})
+    assert job.exit_code == 1
+    assert "Unknown level: 'loud'" in job.failure.splitlines()[0]
+
+
+@pytest.mark.parametrize("heading", ["Framework Error:", "SMTrainingCompiler Error:"])
+def test_memory_that_sagemaker_training_ran_out_of_is_named(tmp_path: Path, heading: str) -> None:
+    paths = Paths(tmp_path)
+    paths.output.mkdir()
+    paths.failure.write_text(f"{heading} \nTraceback:\n  File\nImportError: a.so: failed to map segment\n\na", "utf-8")
+    assert reported(paths, 1) == 2
+    assert paths.failure.read_text("utf-8").startswith("The machine ran out of memory")
+
+
+@pytest.mark.parametrize("code", [1, 2, 3])
+def test_other_failures_stay_as_they_are(tmp_path: Path, code: int) -> None:
+    paths = Paths(tmp_path)
+    assert reported(paths, code) == code
+    paths.output.mkdir()
+    paths.failure.write_text("the cause", "utf-8")
+    assert reported(paths, code) == code
+    assert paths.failure.read_text("utf-8") == "the cause"
