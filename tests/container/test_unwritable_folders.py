@@ -28,7 +28,7 @@ def folder(tmp_path: Path) -> JobFolder:
 
 def run(folder: JobFolder, locked: Path, mode: int) -> tuple[int, str]:
     before = locked.stat().st_mode
-    command = TRAIN
+    command: tuple[str, ...] = TRAIN
     if os.geteuid() == 0:
         if shutil.which(WITHOUT_PRIVILEGES[0]) is None:
             pytest.skip("needs setpriv, since root may write everywhere")
