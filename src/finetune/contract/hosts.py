@@ -195,6 +195,6 @@ def _hear(connection: socket.socket) -> tuple[int, str] | None:
             connection.settimeout(_SECONDS_TO_END)
             with suppress(OSError):
                 stream.read()
-    except (OSError, ValueError, LookupError, TypeError):
+    except (OSError, ValueError, LookupError, TypeError, RecursionError):
         return None
     return word

@@ -6,11 +6,11 @@ categories of Ground Truth (`{"labels": [{"label": "cat"}, ...]}`). The order, o
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 
 from finetune.data.channel_files import list_files, some_of
+from finetune.data.json_text import parse_json
 from finetune.data.label_names import label_name
 from finetune.data.labels import LabelMap
 from finetune.data.record import Reader, Record
@@ -68,8 +68,8 @@ def read_label_file(channel: str, folder: Path) -> tuple[str, ...]:
     where = f"channel {channel!r}: {key}"
     if "".join(lines).lstrip()[:1] in ("[", "{"):
         try:
-            found = _of_json(json.loads("".join(lines)))
-        except (ValueError, RecursionError) as error:
+            found = _of_json(parse_json("".join(lines)))
+        except ValueError as error:
             raise DataError(f"{where} does not name classes: {error}") from error
     else:
         found = [line for line in lines if line.strip()]

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from finetune.data.bad_records import too_many
 from finetune.data.channel_files import Listing, ending_of, some_of, spelled_otherwise
 from finetune.data.image_folder import ImageFolderReader
+from finetune.data.json_text import parse_json
 from finetune.data.record import Reader
 from finetune.data.streams.attribute_labels import attribute_classes
 from finetune.data.text_lines import text_lines
@@ -145,9 +146,9 @@ def _lines(listing: Listing, key: str) -> Iterator[_Line]:
             continue
         attributes: object = None
         try:
-            attributes = json.loads(text)
+            attributes = parse_json(text)
             fault = "" if isinstance(attributes, dict) else "is not a JSON object"
-        except (ValueError, RecursionError) as error:
+        except ValueError as error:
             fault = f"is not JSON: {str(error)[:100]}"
         yield _Line(key, number, attributes if isinstance(attributes, dict) else {}, fault)
 
@@ -171,9 +172,9 @@ def _path(line: _Line, context: _Context) -> str:
 def _classes(line: _Line, context: _Context) -> tuple[str, ...]:
     name = _label_attribute(line, context)
     label, metadata = line.attributes[name], line.attributes.get(f"{name}{_METADATA}")
-    noted = None if metadata is None else _json(metadata)
     spec = context.spec
     try:
+        noted = None if metadata is None else _json(metadata)
         return attribute_classes(
             _json(label),
             noted,
@@ -181,7 +182,7 @@ def _classes(line: _Line, context: _Context) -> tuple[str, ...]:
             class_ids=context.class_ids,
             class_names=spec.class_names,
         )
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"has a label in {name!r} that cannot be used: {error}") from error
 
 

@@ -11,6 +11,8 @@ from finetune.errors import DataError
 _log = logging.getLogger(__name__)
 
 _LONGEST_REASON = 300
+_TOLD = 20
+"""Records that are logged one by one; then the 100th, the 1,000th and so on. `bad_records.json` lists all."""
 
 
 class BadContent(ValueError):  # noqa: N818 - an adjective would not say whose fault it is
@@ -54,7 +56,10 @@ class BadRecords:
             count = len(self._reasons)
         if count > self._limit:
             raise DataError(too_many(self._channel, (key, reason), count, self._limit))
-        _log.warning("channel %r: %s %s; left out (%d of at most %d)", self._channel, key, reason, count, self._limit)
+        if count <= _TOLD or str(count).strip("0") == "1":
+            _log.warning(
+                "channel %r: %s %s; left out (%d of at most %d)", self._channel, key, reason, count, self._limit
+            )
 
     def listing(self) -> tuple[tuple[str, str], ...]:
         """(key, reason) of every record that was left out, sorted by key."""

@@ -17,8 +17,12 @@ DELIMITERS = ",;\t|"
 LABEL_PREFIX = "__label__"
 """Begins each label in the files of BlazingText and fastText."""
 
-LONGEST_ROW = 1 << 28
+LONGEST_ROW = 1 << 26
 """Bytes. A longer row is taken for a quotation mark that is never closed."""
+MOST_COLUMNS = 100_000
+
+_LINE_BYTES = 100
+"""Memory of a line beside its content."""
 
 _CLOSING = re.compile(rb'(?:[^"]++|"")*+"')
 _QUOTED = re.compile(r'"((?:[^"]++|"")*+)"')
@@ -116,6 +120,8 @@ def cells_of(row: str, dialect: Dialect) -> list[object]:
     """
     if dialect.kind == "labels":
         return _labels_and_text(row)
+    if row.count(dialect.delimiter) > MOST_COLUMNS and (dialect.kind == "plain" or '"' not in row):
+        raise ValueError(f"has more than {MOST_COLUMNS:,} columns")
     if dialect.kind == "plain":
         return [_unquoted(cell) for cell in row.split(dialect.delimiter)]
     return list(_quoted_cells(row, dialect.delimiter))
@@ -142,7 +148,7 @@ def _take_open_lines(taken: list[RawRow], waiting: deque[RawRow], numbered: Iter
         if row is None or size > LONGEST_ROW:
             raise UnclosedQuote(first.line, first.offset)
         taken.append(row)
-        size += len(row.content)
+        size += len(row.content) + _LINE_BYTES
         is_open = _ends_open(row.content, delimiter, is_open=True)
 
 

@@ -15,6 +15,8 @@ from finetune.spec.job_spec import Task
 
 _log = logging.getLogger(__name__)
 
+_TOLD = 3
+
 PICTURE_ENDINGS = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp"})
 
 
@@ -101,6 +103,7 @@ def _check_classes(listing: Listing, pictures: Sequence[str], others: Sequence[s
             f"channel {listing.channel!r}: no pictures in {listing.root} ({count_endings(others) or 'no files'}); "
             f"expected is a folder per class with files ending in {', '.join(sorted(PICTURE_ENDINGS))}"
         )
+    empty = []
     for folder in listing.folders:
         if folder in filled:
             continue
@@ -111,4 +114,8 @@ def _check_classes(listing: Listing, pictures: Sequence[str], others: Sequence[s
                 f"({count_endings(inside)}); convert its files to one of {', '.join(sorted(PICTURE_ENDINGS))}, "
                 "or remove the folder"
             )
+        empty.append(folder)
+    for folder in empty[:_TOLD]:
         _log.warning("channel %r: class folder %r is empty and is left out", listing.channel, folder)
+    if len(empty) > _TOLD:
+        _log.warning("channel %r: so are %d more class folders", listing.channel, len(empty) - _TOLD)

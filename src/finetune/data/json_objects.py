@@ -10,10 +10,11 @@ from itertools import islice
 
 from finetune.data.column_facts import facts_of, text_of
 from finetune.data.columns import Columns, choose_columns
+from finetune.data.json_text import parse_json
 from finetune.errors import DataError
 from finetune.spec.job_spec import DataSpec
 
-LONGEST_OBJECT = 1 << 28
+LONGEST_OBJECT = 1 << 26
 """Bytes. A longer object is taken for damage."""
 
 _MARK = "\ufeff"
@@ -56,15 +57,13 @@ def parse_object(text: bytes) -> dict[str, object]:
         ValueError: it is something else; the message follows the record's name.
     """
     try:
-        value = json.loads(text.decode("utf-8"))
+        value = parse_json(text.decode("utf-8"))
     except json.JSONDecodeError as error:
         raise ValueError(f"is not JSON ({error.msg} at column {error.colno})") from error
-    except RecursionError as error:
-        raise ValueError("is not JSON (nested too deeply)") from error
     except UnicodeDecodeError:
         raise
     except ValueError as error:
-        raise ValueError(f"is not JSON ({str(error)[:200]})") from error
+        raise ValueError(str(error)[:200]) from error
     if isinstance(value, list):
         raise ValueError(f"is not a JSON object but a list of values; {_EXPECTED}")
     if not isinstance(value, dict):

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import math
 import re
 import unicodedata
 from collections.abc import Callable, Collection, Sequence
 from decimal import Decimal
+
+from finetune.data.json_text import parse_json
 
 LABEL_SEPARATOR = "|"
 """Between the classes of one record where they share a cell, with `multi_label`."""
@@ -17,6 +18,8 @@ MISSING = frozenset(
 )
 """Words, in lower case, that pandas reads as a missing value."""
 
+_LONGEST_NAME = 4096
+_MOST_LABELS = 100_000
 _WHOLE_NUMBER = re.compile(r"-?(?:0|[1-9][0-9]{0,17})\.0+")
 
 
@@ -42,6 +45,11 @@ def label_name(value: object) -> str | None:
         return str(int(value)) if value % 1 == 0 else str(value)
     if not isinstance(value, str):
         raise ValueError(f"the label is neither a text nor a number but {_kind(value)}")
+    if len(value) > _LONGEST_NAME:
+        raise ValueError(
+            f"the label is a text of {len(value):,} characters, but a class name has at most {_LONGEST_NAME:,};"
+            " see whether label_column names the right column"
+        )
     name = unicodedata.normalize("NFC", value.strip())
     if any("\ud800" <= character <= "\udfff" for character in name):
         raise ValueError("the label holds half of a surrogate pair")
@@ -123,10 +131,12 @@ def _parts(value: object) -> list[object]:
         return _no_flags(value)
     if not isinstance(value, str):
         return [value]
+    if value.count(LABEL_SEPARATOR) >= _MOST_LABELS:
+        raise ValueError(f"it has more than {_MOST_LABELS:,} labels")
     if value.lstrip().startswith("["):
         try:
-            parsed: object = json.loads(value)
-        except (ValueError, RecursionError) as error:
+            parsed = parse_json(value)
+        except ValueError as error:
             raise ValueError("the label begins with '[' but is no JSON list") from error
         if isinstance(parsed, list):
             return _no_flags(parsed)

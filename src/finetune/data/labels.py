@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import re
 from collections import Counter
@@ -27,6 +28,9 @@ _ORIGINS: Mapping[Origin, tuple[str, str]] = {
     "network": ("network", "Remove or rename them, or train with another strategy"),
     "announced": ("request", "Name them too, in class_names or in the file of the channel 'labels', or remove them"),
 }
+MOST_CLASSES = 100_000
+"""Classes of one job; more are taken for a label that names each record."""
+
 _INTEGER = re.compile(r"-?[0-9]{1,18}")
 
 
@@ -44,7 +48,13 @@ class LabelMap:
     _numbers: dict[str, int] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        """Index the names."""
+        """Index the names.
+
+        Raises:
+            DataError: there are more than `MOST_CLASSES`.
+        """
+        if len(self.names) > MOST_CLASSES:
+            raise DataError(too_many_classes(self.names))
         object.__setattr__(self, "_numbers", {name: number for number, name in enumerate(self.names)})
 
     def __len__(self) -> int:
@@ -186,6 +196,14 @@ def _fit(names: tuple[str, ...], num_classes: int, channel: str) -> tuple[str, .
             " out, name all classes in class_names, or add the records that are missing"
         )
     return names
+
+
+def too_many_classes(names: Collection[str]) -> str:
+    """Say that there are more than `MOST_CLASSES`, and what may be wrong."""
+    return (
+        f"there are {len(names):,} classes or more, such as {some_of(map(repr, itertools.islice(names, 3)))}, but at"
+        f" most {MOST_CLASSES:,} can be told apart: is the label an id of each record? label_column names another one"
+    )
 
 
 def _too_few(names: tuple[str, ...], reader: Reader) -> str:

@@ -8,8 +8,10 @@ from collections import Counter
 from contextlib import closing
 from dataclasses import dataclass
 
+from finetune.data.labels import MOST_CLASSES, too_many_classes
 from finetune.data.stream_source import RecordSource
 from finetune.data.stream_split import StreamSplit
+from finetune.errors import DataError
 
 _log = logging.getLogger(__name__)
 
@@ -41,7 +43,7 @@ def take_census(source: RecordSource, split: StreamSplit | None = None) -> Censu
         split: holds some of them out.
 
     Raises:
-        DataError: the stream is damaged or empty.
+        DataError: the stream is damaged or empty, or there are too many classes.
         Stopped: the job was asked to stop.
     """
     began = time.monotonic()
@@ -61,6 +63,8 @@ def take_census(source: RecordSource, split: StreamSplit | None = None) -> Censu
                 continue
             has_several |= len(labels) > 1
             classes.update(dict.fromkeys(labels, int(not is_held_out)))
+            if len(classes) > MOST_CLASSES:
+                raise DataError(f"channel {source.channel!r}: {too_many_classes(classes)}")
     _log.info(
         "channel %r: a first pass of %.1f s counted %d records of %d classes; class_names (or a channel 'labels') and"
         " num_training_samples would save it",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import closing, suppress
 from dataclasses import dataclass, replace
 from threading import Event
@@ -12,6 +12,7 @@ from typing import Protocol
 import google_crc32c
 
 from finetune.data.pipe import Pipe, PipePlace
+from finetune.data.record import Stopped
 from finetune.data.streams.codec import Codec, Sample, StreamLayout, choose_codec
 from finetune.data.streams.gzip_members import inflated
 from finetune.data.streams.named_fields import Decoded, Wanted
@@ -140,7 +141,7 @@ class StreamSource:
         """
         epoch, number = self._pipe.index, 0
         with closing(self._pipe.read_next()) as chunks:
-            tap = _Tap(inflated(chunks))
+            tap = _Tap(inflated(chunks), self.stopped)
             window = Window(tap)
             try:
                 # The columns of the first epoch hold: shuffled objects may begin with a row that tells less.
@@ -148,6 +149,8 @@ class StreamSource:
                 if self._tables is not None:
                     tap.close()
                 for sample in codec.cut(window):
+                    if self.stopped():  # a chunk may hold a million records
+                        raise Stopped
                     record = _record(number, sample, codec)
                     if not tap.closed and (window.offset > _LONGEST_HEAD or _is_understood(record)):
                         self.head = tap.close()[: window.offset]
@@ -170,13 +173,16 @@ class StreamSource:
 class _Tap:
     """Chunks, of which the first ones are kept until it is closed."""
 
-    def __init__(self, chunks: Iterable[Chunk]) -> None:
+    def __init__(self, chunks: Iterable[Chunk], stopped: Callable[[], bool]) -> None:
         self._chunks = chunks
+        self._stopped = stopped
         self._kept: list[Chunk] = []
         self.closed = False
 
     def __iter__(self) -> Iterator[Chunk]:
         for chunk in self._chunks:
+            if self._stopped():  # what is compressed may become a thousand times as much
+                raise Stopped
             if not self.closed:
                 self._kept.append(chunk)
             yield chunk

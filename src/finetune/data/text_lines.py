@@ -8,8 +8,9 @@ import zlib
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO, cast
+from typing import BinaryIO, TextIO, cast
 
+from finetune.data.streams.lines import LONGEST_LINE
 from finetune.errors import DataError
 
 _GZIP = b"\x1f\x8b"
@@ -34,7 +35,8 @@ def text_lines(channel: str, root: Path, key: str, newline: str = "\n") -> Itera
             _readable(channel, key),
             io.TextIOWrapper(_open(root / key), encoding="utf-8-sig", newline=newline) as file,
         ):
-            yield from enumerate(file, start=1)
+            lines = file if _is_short(root / key) else _bounded(file, f"channel {channel!r}: {key}")
+            yield from enumerate(lines, start=1)
     except UnicodeDecodeError as error:
         raise not_utf8(channel, root, key) from error
 
@@ -78,6 +80,28 @@ def _readable(channel: str, key: str) -> Iterator[None]:
         raise DataError(f"channel {channel!r}: {key} is compressed and damaged or cut off: {error}") from error
     except OSError as error:
         raise DataError(f"channel {channel!r}: {key} cannot be read: {error.strerror}") from error
+
+
+def _is_short(path: Path) -> bool:
+    """Whether no line of a file can be too long."""
+    with path.open("rb") as file:
+        return path.stat().st_size <= LONGEST_LINE and file.read(len(_GZIP)) != _GZIP
+
+
+def _bounded(file: TextIO, where: str) -> Iterator[str]:
+    """Give the lines of a file.
+
+    Raises:
+        DataError: one is longer than `LONGEST_LINE`.
+    """
+    number = 1
+    while line := file.readline(LONGEST_LINE + 1):
+        if len(line) > LONGEST_LINE:
+            raise DataError(
+                f"{where}, line {number} has more than {LONGEST_LINE:,} characters; divide the file into lines"
+            )
+        yield line
+        number += 1
 
 
 def _open(path: Path) -> BinaryIO:

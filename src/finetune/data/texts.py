@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from finetune.data.bad_records import BadContent
+from finetune.data.excerpts import Excerpts
 from finetune.data.record import Content
 from finetune.errors import UserError
 
@@ -46,7 +47,8 @@ class TextTransform:
         Raises:
             UserError: the tokenizer has no fast part.
         """
-        self._backend = _private_backend(tokenizer, max_length)
+        backend = _private_backend(tokenizer, max_length)
+        self._excerpts = Excerpts(backend, max_length, left=tokenizer.truncation_side == "left")
         self._pads_left = tokenizer.padding_side == "left"
         self._pad_to_multiple_of = pad_to_multiple_of
         self._padding = {"input_ids": int(tokenizer.pad_token_id), "attention_mask": 0}
@@ -94,8 +96,7 @@ class TextTransform:
                 text.encode()
         except UnicodeEncodeError as error:
             raise BadContent(f"has half a character at {error.start}: {error.reason}") from error
-        # As a batch of one, because only encoding a batch releases the interpreter's lock.
-        (encoding,) = self._backend.encode_batch_fast([content[0] if len(content) == 1 else content])
+        encoding = self._excerpts.encode(content)
         if not encoding.ids:
             raise BadContent("has no tokens")
         types = np.asarray(encoding.type_ids, np.uint8).tobytes() if "token_type_ids" in self._padding else b""

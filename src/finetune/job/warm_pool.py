@@ -57,7 +57,7 @@ class WarmPool:
         try:
             tensors = self._read(key)
             os.utime(self._entry(key))
-        except (OSError, ValueError, SafetensorError) as error:
+        except (OSError, ValueError, RecursionError, SafetensorError) as error:
             logger.warning("What an earlier job left in %s is not used: %s", self._entry(key), error)
             return None
         return tensors

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Collection, Mapping
 
+from finetune.data.json_text import parse_json
 from finetune.data.label_names import label_name, label_names
 
 _NAMES = ("class-name", "class_name", "class", "label", "name")
@@ -50,7 +51,7 @@ def attribute_classes(
 def _parse(content: memoryview) -> object:
     text = bytes(content).decode("utf-8")
     try:
-        return json.loads(text)
+        return parse_json(text)
     except json.JSONDecodeError:
         return text
 

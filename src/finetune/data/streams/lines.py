@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 from finetune.data.streams.window import DamagedStream, Window
 
-LONGEST_LINE = 1 << 28
+LONGEST_LINE = 1 << 26
 """Bytes. A longer line or row is taken for a quotation mark that is never closed, or for no text at all."""
 
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"

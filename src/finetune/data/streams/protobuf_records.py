@@ -12,7 +12,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from finetune.data.streams.wire import BYTES, DamagedMessage, entry, field, floats, integers, merged, packed, parts
+from finetune.data.streams.wire import (
+    BYTES,
+    DamagedMessage,
+    check_count,
+    entry,
+    field,
+    floats,
+    integers,
+    merged,
+    packed,
+    parts,
+)
 
 _FEATURES, _LABEL = 1 << 3 | BYTES, 2 << 3 | BYTES
 _FLOAT32, _FLOAT64, _INT32, _BYTES = (number << 3 | BYTES for number in (2, 3, 7, 9))
@@ -56,9 +67,11 @@ def read_protobuf_record(payload: memoryview) -> ProtobufRecord:
     """
     record = ProtobufRecord({}, {})
     wanted = {_FEATURES: record.features, _LABEL: record.labels}
-    at, end = 0, len(payload)
+    at, end, count = 0, len(payload), 0
     while at < end:
         tag, begin, at = field(payload, at, end)
+        count += 1
+        check_count(count)
         if tag in wanted:
             name, value = entry(payload, begin, at)
             wanted[tag][name] = _value(*value)
@@ -67,9 +80,11 @@ def read_protobuf_record(payload: memoryview) -> ProtobufRecord:
 
 def _value(content: memoryview, begin: int, end: int) -> Value:
     """One of several kinds: the last one, and all of its messages that no other kind stands between."""
-    kind, found, at = 0, (content, begin, begin), begin
+    kind, found, at, count = 0, (content, begin, begin), begin, 0
     while at < end:
         tag, start, at = field(content, at, end)
+        count += 1
+        check_count(count)
         if tag in _KINDS:
             found = (content, start, at) if tag != kind else merged(found, (content, start, at))
             kind = tag

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 
+from finetune.data.json_text import parse_json
 from finetune.data.label_names import label_name
 from finetune.data.streams.attribute_labels import attribute_classes
 from finetune.data.streams.examples import read_example
@@ -13,7 +13,7 @@ from finetune.data.streams.named_fields import Decoded, Wanted, decoded_fields
 from finetune.data.streams.protobuf_records import Numbers, Value, read_protobuf_record
 from finetune.data.streams.recordio import MAGIC_BYTES, read_recordio
 from finetune.data.streams.tfrecord import read_tfrecords
-from finetune.data.streams.window import DamagedStream, Window
+from finetune.data.streams.window import LONGEST_RECORD, DamagedStream, Window
 from finetune.data.streams.wire import DamagedMessage
 from finetune.data.text_table import texts_of
 
@@ -64,11 +64,15 @@ class AttributeCodec:
         """As many payloads for each sample as there are attributes."""
         count, begin = len(self._names), window.offset
         sample: list[memoryview] = []
+        size = 0
         for payload in read_recordio(window, self._wanted.spec.recordio_parts):
             sample.append(payload)
+            size += len(payload)
+            if size > LONGEST_RECORD:
+                raise DamagedStream(f"holds attributes of more than {LONGEST_RECORD:,} bytes for one record", begin)
             if len(sample) == count:
                 yield tuple(sample)
-                sample, begin = [], window.offset
+                sample, size, begin = [], 0, window.offset
         if sample:
             raise DamagedStream(
                 f"ends after {len(sample)} of {count} attributes ({', '.join(self._names)}); is attribute_names right?",
@@ -148,6 +152,6 @@ def _listed(fields: Mapping[str, Value]) -> Mapping[str, object]:
 def _json_text(content: bytes) -> str:
     text = content.decode("utf-8")
     if text.startswith('"'):
-        value = json.loads(text)
+        value = parse_json(text)
         return value if isinstance(value, str) else text
     return text

@@ -18,7 +18,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from finetune.data.streams.window import DamagedStream, Window
+from finetune.data.streams.window import LONGEST_RECORD, DamagedStream, Window
 
 Parts = Literal["auto", "escaped", "plain"]
 """How the parts of a record were made: by leaving out the magic word between them, or by cutting anywhere."""
@@ -28,6 +28,7 @@ MAGIC_BYTES = struct.pack("<I", MAGIC)
 
 _HEAD = struct.Struct("<II")
 _LENGTH = (1 << 29) - 1
+_MOST_PARTS = 1 << 16
 _MANY = 8
 """Records in one view, from which on looking at them all at once is faster."""
 
@@ -50,7 +51,7 @@ def read_recordio(window: Window, parts: Parts = "auto") -> Iterator[memoryview]
             if magic != MAGIC or word > _LENGTH:
                 break
             needed = (word + 11) & ~3
-            if end - at < needed:
+            if end - at < needed or word > LONGEST_RECORD:
                 break
             count, length = _alike(view[at:], word) if word == length else 1, word
             for stop in range(at + needed, at + count * needed + 1, needed):
@@ -58,6 +59,8 @@ def read_recordio(window: Window, parts: Parts = "auto") -> Iterator[memoryview]
                 start = stop - needed + 8
                 yield view[start : start + word]
             needed = 8
+        if needed > LONGEST_RECORD + 8:
+            raise DamagedStream(f"claims a RecordIO record of {needed - 8:,} bytes", window.offset)
         if reach(needed):
             _, word = unpack(window.view, window.at)
             if word > _LENGTH or window.view[window.at : window.at + 4] != MAGIC_BYTES:
@@ -85,6 +88,10 @@ def _record_in_parts(window: Window, parts: Parts) -> memoryview:
         raise DamagedStream(f"holds a RecordIO part with flag {flag} where a record should begin", begin)
     pieces = [payload]
     while flag != _LAST:
+        if window.offset - begin > LONGEST_RECORD or len(pieces) == _MOST_PARTS:
+            raise DamagedStream(
+                f"holds a RecordIO record of more than {LONGEST_RECORD:,} bytes or {_MOST_PARTS:,} parts", begin
+            )
         flag, payload = _part(window, begin)
         if flag not in (_MIDDLE, _LAST):
             raise DamagedStream(f"holds a RecordIO part with flag {flag} inside a record that is not ended", begin)
@@ -107,6 +114,8 @@ def _part(window: Window, begin: int) -> tuple[int, memoryview]:
     flag, length = word >> 29, word & _LENGTH
     if flag > _LAST:
         raise DamagedStream(f"holds a RecordIO part with the unknown flag {flag}", window.offset)
+    if length > LONGEST_RECORD:
+        raise DamagedStream(f"claims a RecordIO record of {length:,} bytes", begin)
     padded = (length + 11) & ~3
     if not window.reach(padded):
         raise DamagedStream("ends in the middle of a RecordIO record", begin)

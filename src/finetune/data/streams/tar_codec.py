@@ -7,9 +7,9 @@ folder is called.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 
+from finetune.data.json_text import parse_json
 from finetune.data.streams.named_fields import LABEL_FIELDS, Decoded, Wanted, decoded_fields
 from finetune.data.streams.tar_members import read_tar
 from finetune.data.streams.window import Window
@@ -55,7 +55,7 @@ class TarCodec:
             field = path.rpartition("/")[2].partition(".")[2].lower()
             fields[field] = content
             if field == "json":
-                value = json.loads(bytes(content))
+                value = parse_json(bytes(content))
                 fields |= value if isinstance(value, dict) else {}
         given = self._wanted.spec.label_column
         if given is None and folder not in ("", ".") and not any(name in fields for name in LABEL_FIELDS):

@@ -8,8 +8,9 @@ import numpy as np
 
 Chunk = bytes | bytearray | memoryview
 
-LONGEST_RECORD = 1 << 30
-"""Bytes. A length beyond it is taken for damage rather than for memory that has to be found."""
+LONGEST_RECORD = 1 << 28
+"""Bytes of one record, however it is written. A longer one is taken for damage: joining and decoding it would need
+several times as much memory."""
 
 
 class DamagedStream(ValueError):  # noqa: N818 - an adjective would not say whose fault it is

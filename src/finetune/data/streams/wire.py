@@ -19,6 +19,10 @@ VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5
 Span = tuple[memoryview, int, int]
 """Bytes, and where in them a message begins and ends."""
 
+MOST_FIELDS = 1 << 16
+MOST_NUMBERS = 1 << 22
+"""Numbers of one field; each becomes an object of 32 bytes."""
+
 _KEY, _VALUE = 1 << 3 | BYTES, 2 << 3 | BYTES
 
 
@@ -85,8 +89,11 @@ def entries(message: memoryview, wanted: int) -> Iterator[tuple[str, memoryview]
 def entry(content: memoryview, at: int, end: int) -> tuple[str, Span]:
     """Key and value of an entry of such a map."""
     key, value = "", None
+    count = 0
     while at < end:
         tag, begin, at = field(content, at, end)
+        count += 1
+        check_count(count)
         if tag == _KEY:
             key = str(content[begin:at], "utf-8", "replace")
         elif tag == _VALUE:
@@ -114,9 +121,12 @@ def floats(message: memoryview, wanted: int, dtype: DTypeLike = "<f4") -> NDArra
 def packed(content: memoryview, dtype: DTypeLike) -> NDArray[Any]:
     """The numbers that lie side by side, without a copy."""
     try:
-        return np.frombuffer(content, dtype)
+        numbers: NDArray[Any] = np.frombuffer(content, dtype)
     except ValueError as error:
         raise DamagedMessage("ends inside a number") from error
+    if len(numbers) > MOST_NUMBERS:
+        raise DamagedMessage(f"has more than {MOST_NUMBERS:,} numbers in one field")
+    return numbers
 
 
 def integers(message: memoryview, wanted: int, *, bits: int = 64, signed: bool = True) -> list[int]:
@@ -127,6 +137,8 @@ def integers(message: memoryview, wanted: int, *, bits: int = 64, signed: bool =
         while at < len(value):
             one, at = varint(value, at)
             found.append(one & (1 << bits) - 1)
+            if len(found) > MOST_NUMBERS:
+                raise DamagedMessage(f"has more than {MOST_NUMBERS:,} numbers in one field")
     return [one - (1 << bits) if signed and one >> bits - 1 else one for one in found]
 
 
@@ -155,8 +167,20 @@ def varint(content: memoryview, at: int) -> tuple[int, int]:
     raise DamagedMessage("ends inside a number")
 
 
+def check_count(fields: int) -> None:
+    """Refuse a message with more fields than any record has; they would take many times the memory of the message.
+
+    Raises:
+        DamagedMessage: there are more than `MOST_FIELDS`.
+    """
+    if fields > MOST_FIELDS:
+        raise DamagedMessage(f"has more than {MOST_FIELDS:,} fields in one message")
+
+
 def _fields(message: memoryview) -> Iterator[tuple[int, memoryview]]:
-    at, end = 0, len(message)
+    at, end, count = 0, len(message), 0
     while at < end:
         tag, begin, at = field(message, at, end)
+        count += 1
+        check_count(count)
         yield tag, message[begin:at]

