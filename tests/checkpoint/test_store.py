@@ -141,3 +141,52 @@ def test_every_file_bears_the_suffix_that_the_agent_skips_until_it_is_whole(
     assert "manifest.json.sagemaker-ignore" in before_manifest
     assert len([name for name in before_manifest if name.endswith(".sagemaker-ignore")]) == 1
     assert "manifest.json" in synced[-1]
+
+
+@pytest.mark.parametrize("serial", [10**15 - 1, 10**15 - 2, 10**14])
+def test_a_foreign_folder_with_the_last_number_takes_no_number_from_checkpoints(
+    tmp_path: Path, serial: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    foreign = tmp_path / f"step-000000001-{serial}"
+    foreign.mkdir()
+    store = CheckpointStore(tmp_path)
+    assert store.restore() is None
+    assert f"{foreign.name} in the checkpoints folder is passed over" in caplog.text
+    for step in (3, 5, 7):
+        save(store, step)
+    again = CheckpointStore(tmp_path)
+    loaded = again.restore()
+    assert loaded is not None
+    assert is_state_of(loaded.parts, 7)
+    save(again, 9)
+    assert names_in(tmp_path) == [foreign.name, "step-000000007-000003", "step-000000009-000004"]
+
+
+def test_thousands_of_foreign_files_are_one_line_of_the_log(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for number in range(2000):
+        (tmp_path / f"foreign-{number:04d}").touch()
+    assert CheckpointStore(tmp_path).restore() is None
+    (line,) = caplog.messages
+    assert line.startswith(
+        "foreign-0000, foreign-0001, foreign-0002 and 1997 more in the checkpoints folder are passed"
+    )
+
+
+def test_many_empty_checkpoints_are_a_few_lines_of_the_log(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for number in range(1, 301):
+        (tmp_path / f"step-{number:09d}-{number:06d}").mkdir()
+    store = CheckpointStore(tmp_path)
+    assert store.restore() is None
+    save(store, 301)
+    assert len(caplog.messages) == 4
+    assert "so are 297 more checkpoints" in caplog.text
+    assert names_in(tmp_path) == ["step-000000301-000301"]
+
+
+def test_checkpoints_that_cannot_be_removed_are_told_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for number in range(1, 21):
+        (tmp_path / f"step-{number:09d}-{number:06d}" / "folder").mkdir(parents=True)
+    store = CheckpointStore(tmp_path)
+    for step in (21, 22):
+        save(store, step)
+    assert sum("could not be removed" in message for message in caplog.messages) == 3

@@ -6,6 +6,8 @@ import os
 import signal
 import threading
 
+import pytest
+
 from finetune.contract.interruption import Interruption
 
 
@@ -17,6 +19,36 @@ def test_sigterm_is_noted_and_changes_nothing_else() -> None:
         first = interruption.seconds_ago
         os.kill(os.getpid(), signal.SIGTERM)
         assert interruption.seconds_ago >= first
+
+
+class Stop(Exception):  # noqa: N818 - nothing fails
+    pass
+
+
+def test_work_that_never_asks_is_interrupted_and_only_once() -> None:
+    begun = []
+    with Interruption() as interruption:
+        with pytest.raises(Stop), interruption.raising(Stop):
+            begun.append("first")
+            os.kill(os.getpid(), signal.SIGTERM)
+            while True:
+                threading.Event().wait(0.01)
+        os.kill(os.getpid(), signal.SIGTERM)
+        with pytest.raises(Stop), interruption.raising(Stop):
+            begun.append("second")
+        assert begun == ["first"]
+
+
+def test_what_a_library_makes_of_the_interruption_is_no_failure() -> None:
+    with Interruption() as interruption:
+        with pytest.raises(ZeroDivisionError), interruption.raising(Stop):
+            raise ZeroDivisionError
+        with pytest.raises(Stop), interruption.raising(Stop):
+            try:
+                os.kill(os.getpid(), signal.SIGTERM)
+                threading.Event().wait(60)
+            except Exception as error:
+                raise ValueError("the file cannot be read") from error
 
 
 def test_the_handler_before_comes_back() -> None:

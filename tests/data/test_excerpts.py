@@ -60,7 +60,7 @@ def byte_level_with_prefix() -> Tokenizer:
     tokenizer = byte_level()
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
     tokenizer.add_special_tokens(["<s>", "</s>"])
-    ids = [(name, tokenizer.token_to_id(name)) for name in ("<s>", "</s>")]
+    ids = [(name, tokenizer.token_to_id(name) or 0) for name in ("<s>", "</s>")]
     tokenizer.post_processor = processors.RobertaProcessing(ids[1], ids[0])
     return tokenizer
 

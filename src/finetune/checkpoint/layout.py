@@ -28,6 +28,10 @@ IGNORED_SUFFIX = ".sagemaker-ignore"
 UPLOADING_SUFFIX = ".sagemaker-uploading"
 UPLOADED_SUFFIX = ".sagemaker-uploaded"
 
+LAST_SERIAL = 10**12
+"""A greater number counts only where there is a manifest: from any other folder of that name, counting on could leave
+no number for the next checkpoint."""
+
 _NAME = re.compile(r"step-([0-9]{9,15})-([0-9]{6,15})")
 _PART = re.compile(r"[a-z][a-z0-9_]{0,63}")
 _FILE = re.compile(r"([a-z][a-z0-9_]{0,63})\.(?:safetensors|json)")
@@ -75,6 +79,16 @@ def newest_first(names: Iterable[str]) -> list[CheckpointName]:
     return sorted(
         (name for name in parsed if name is not None), key=lambda name: (name.serial, name.step), reverse=True
     )
+
+
+def checkpoints_in(folder: Path) -> list[CheckpointName]:
+    """Names of all that looks like a checkpoint of this program, whole or not, the last written first.
+
+    Raises:
+        OSError: the folder cannot be looked into.
+    """
+    names = newest_first(list_folder(folder))
+    return [name for name in names if name.serial <= LAST_SERIAL or (folder / str(name) / MANIFEST).is_file()]
 
 
 def files_of(checkpoint: Path) -> list[str]:

@@ -15,15 +15,18 @@ from finetune.checkpoint.layout import (
     UPLOADED_SUFFIX,
     UPLOADING_SUFFIX,
     CheckpointName,
+    checkpoints_in,
     files_of,
     is_marker,
     list_folder,
-    newest_first,
 )
 from finetune.checkpoint.manifest import UnusableError
 from finetune.checkpoint.reading import read_manifest
 
 logger = logging.getLogger(__name__)
+
+_SHOWN = 3
+"""Checkpoints that are logged one by one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +67,7 @@ def survey(folder: Path, broken: Collection[CheckpointName]) -> list[Candidate]:
         folder: that of the checkpoints.
         broken: those that are known not to be whole although their files have the right sizes.
     """
-    names = newest_first(list_folder(folder))
+    names = checkpoints_in(folder)
     contents = {name: set(files_of(folder / str(name))) for name in names}
     markers_seen = any(is_marker(file) for files in contents.values() for file in files)
     candidates = []
@@ -80,10 +83,11 @@ def survey(folder: Path, broken: Collection[CheckpointName]) -> list[Candidate]:
     return candidates
 
 
-def remove(folder: Path) -> bool:
+def remove(folder: Path, *, quiet: bool = False) -> bool:
     """Remove a checkpoint's files, the manifest first, then its folder; return whether it is gone.
 
-    Folders inside are not ours and stay. A failure is logged: what is left has no manifest and goes next time.
+    Folders inside are not ours and stay. A failure is logged unless `quiet`: what is left has no manifest and goes
+    next time.
     """
     try:
         (folder / MANIFEST).unlink(missing_ok=True)
@@ -93,25 +97,34 @@ def remove(folder: Path) -> bool:
                 (folder / file).unlink(missing_ok=True)
         folder.rmdir()
     except OSError as error:
-        logger.warning("checkpoint %s could not be removed: %s", folder.name, error)
+        logger.log(
+            logging.DEBUG if quiet else logging.WARNING, "checkpoint %s could not be removed: %s", folder.name, error
+        )
         return False
     return True
 
 
 def remove_temporaries(folder: Path) -> None:
     """Remove what writes that were cut off have left below the checkpoints folder."""
-    for name in newest_first(list_folder(folder)):
+    failed, removed = 0, dict[str, int]()
+    for name in checkpoints_in(folder):
         checkpoint = folder / str(name)
         leftovers = [file for file in files_of(checkpoint) if file.endswith(IGNORED_SUFFIX)]
         try:
             for file in leftovers:
                 (checkpoint / file).unlink()
         except OSError as error:
-            logger.warning("leftover of checkpoint %s could not be removed: %s", name, error)
+            failed += 1
+            if failed <= _SHOWN:
+                logger.warning("leftover of checkpoint %s could not be removed: %s", name, error)
         if leftovers:
             with contextlib.suppress(OSError):
                 checkpoint.rmdir()  # succeeds only where nothing else is in it
-            logger.info("checkpoint %s: %d temporary files of a write that was cut off removed", name, len(leftovers))
+            removed[str(name)] = len(leftovers)
+    for checkpoint_name, count in list(removed.items())[:_SHOWN]:
+        logger.info("checkpoint %s: %d temporary files of a write that was cut off removed", checkpoint_name, count)
+    if len(removed) > _SHOWN:
+        logger.info("the same of %d more checkpoints removed", len(removed) - _SHOWN)
 
 
 def sync_folder(folder: Path) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 from boto3.s3.transfer import TransferConfig
 
 from finetune.checkpoint.assembly import seal, unfinished, whole_or_not_at_all
-from finetune.checkpoint.layout import IGNORED_SUFFIX, MANIFEST, CheckpointName, newest_first
+from finetune.checkpoint.layout import IGNORED_SUFFIX, LAST_SERIAL, MANIFEST, CheckpointName, newest_first
 from finetune.checkpoint.manifest import MAX_MANIFEST_BYTES, About, Manifest, UnusableError, parse_manifest
 from finetune.checkpoint.reading import LoadedCheckpoint, check_hashes, read_manifest
 from finetune.checkpoint.retention import Candidate, expired, remove
@@ -24,6 +24,8 @@ from finetune.errors import PlatformError
 
 logger = logging.getLogger(__name__)
 
+_SHOWN = 3
+"""Checkpoints that are warned about one by one."""
 _PROBE = f"write-check{IGNORED_SUFFIX}"
 _Listing = Mapping[CheckpointName, Mapping[str, int]]
 
@@ -54,6 +56,7 @@ class S3Mirror:
         self._patience = patience or Patience()
         self._asked_to_stop = asked_to_stop
         self._restoring = False
+        self._passed_over = 0
         self._client = connect(self._patience)
         self._client.meta.events.register("before-send.s3", self._refuse_when_late)
         self._manifests: dict[CheckpointName, Manifest | UnusableError] = {}
@@ -67,7 +70,7 @@ class S3Mirror:
             PlatformError: S3 does not answer, or the folder cannot be used.
             TooLateError: the job was asked to stop meanwhile.
         """
-        self._restoring = True
+        self._restoring, self._passed_over = True, 0
         try:
             return self._restored()
         finally:
@@ -134,7 +137,11 @@ class S3Mirror:
                 folder, slash, file = str(item["Key"]).removeprefix(self._location.prefix).partition("/")
                 if slash and file and "/" not in file:
                     found.setdefault(folder, {})[file] = int(item["Size"])
-        return {name: found[str(name)] for name in newest_first(found)}
+        return {
+            name: found[str(name)]
+            for name in newest_first(found)
+            if name.serial <= LAST_SERIAL or MANIFEST in found[str(name)]
+        }
 
     def _upload(self, name: CheckpointName) -> None:
         folder = self._store.folder / str(name)
@@ -164,11 +171,11 @@ class S3Mirror:
                 self._download(folder, manifest)
                 seal(folder, manifest.files, content)
         except UnusableError as error:
-            logger.warning("checkpoint %s in S3 is passed over: %s", name, error)
+            self._pass_over(name, str(error))
             return False
         except S3_FAILURES as error:
             self._refuse_when_late()  # an older one would be taken up, and its successor taken for the newest
-            logger.warning("checkpoint %s in S3 is passed over. %s", name, explain(error, self._location))
+            self._pass_over(name, str(explain(error, self._location)))
             return False
         except OSError as error:
             raise PlatformError(
@@ -176,6 +183,13 @@ class S3Mirror:
                 "Give the job a larger volume."
             ) from error
         return True
+
+    def _pass_over(self, name: CheckpointName, reason: str) -> None:
+        self._passed_over += 1
+        if self._passed_over <= _SHOWN:
+            logger.warning("checkpoint %s in S3 is passed over: %s", name, reason)
+        elif self._passed_over == _SHOWN + 1:
+            logger.warning("further checkpoints in S3 are passed over without a line for each")
 
     def _read_manifest(self, name: CheckpointName, sizes: Mapping[str, int]) -> tuple[Manifest, bytes]:
         """Read a manifest and see that every file is there in its size.

@@ -11,11 +11,10 @@ from finetune.checkpoint.assembly import seal, whole_or_not_at_all, write_parts
 from finetune.checkpoint.layout import (
     ACCOUNT_FILE,
     CheckpointName,
+    checkpoints_in,
     is_marker,
     is_part_name,
     list_folder,
-    newest_first,
-    parse_name,
 )
 from finetune.checkpoint.manifest import About, Manifest, UnusableError
 from finetune.checkpoint.reading import LoadedCheckpoint, load_checkpoint
@@ -24,6 +23,10 @@ from finetune.checkpoint.snapshot import Snapshot
 from finetune.errors import PlatformError
 
 logger = logging.getLogger(__name__)
+
+_SHOWN = 3
+"""Names in a warning about what lies in the folder."""
+_SHOWN_CHARACTERS = 100
 
 
 class TooLateError(Exception):
@@ -49,6 +52,7 @@ class CheckpointStore:
         self.keep = keep
         self._last_serial = 0
         self._broken: set[CheckpointName] = set()
+        self._stuck: set[CheckpointName] = set()
 
     def restore(self) -> LoadedCheckpoint | None:
         """Remove what writes that were cut off have left, then return the newest complete checkpoint. For the start.
@@ -67,17 +71,24 @@ class CheckpointStore:
             PlatformError: the folder cannot be read.
         """
         names = self.names()
-        self._name_foreign()
-        for name in names:
-            try:
-                loaded = load_checkpoint(self.folder / str(name), name)
-            except UnusableError as error:
-                self._broken.add(name)
-                logger.warning("checkpoint %s is passed over: %s", name, error)
-            else:
-                self._broken.discard(name)
-                return loaded
-        return None
+        self._name_foreign(names)
+        passed_over = 0
+        try:
+            for name in names:
+                try:
+                    loaded = load_checkpoint(self.folder / str(name), name)
+                except UnusableError as error:
+                    self._broken.add(name)
+                    passed_over += 1
+                    if passed_over <= _SHOWN:
+                        logger.warning("checkpoint %s is passed over: %s", name, error)
+                else:
+                    self._broken.discard(name)
+                    return loaded
+            return None
+        finally:
+            if passed_over > _SHOWN:
+                logger.warning("so are %d more checkpoints in %s", passed_over - _SHOWN, self.folder)
 
     def write(self, snapshot: Snapshot, about: About) -> CheckpointName:
         """Write a checkpoint and remove those that it makes superfluous.
@@ -114,7 +125,7 @@ class CheckpointStore:
             PlatformError: the folder cannot be read.
         """
         try:
-            names = newest_first(list_folder(self.folder))
+            names = checkpoints_in(self.folder)
         except OSError as error:
             raise PlatformError(
                 f"checkpoints folder {self.folder} cannot be read: {error.strerror}. Give the job a folder that it may "
@@ -139,10 +150,25 @@ class CheckpointStore:
             logger.warning("old checkpoints in %s could not be looked at: %s", self.folder, error)
             return
         for name in names:
-            if remove(self.folder / str(name)):
+            quiet = name in self._stuck or len(self._stuck) >= _SHOWN
+            if not remove(self.folder / str(name), quiet=quiet):
+                self._stuck.add(name)
+            else:
                 logger.debug("checkpoint %s is superseded and was removed", name)
 
-    def _name_foreign(self) -> None:
-        for entry in list_folder(self.folder):
-            if parse_name(entry) is None and not is_marker(entry) and entry != ACCOUNT_FILE:
-                logger.warning("%s in the checkpoints folder is passed over: not a checkpoint of this program", entry)
+    def _name_foreign(self, names: Iterable[CheckpointName]) -> None:
+        ours = set(map(str, names))
+        foreign = [
+            entry
+            for entry in list_folder(self.folder)
+            if entry not in ours and not is_marker(entry) and entry != ACCOUNT_FILE
+        ]
+        if foreign:
+            shown = ", ".join(entry[:_SHOWN_CHARACTERS] for entry in foreign[:_SHOWN])
+            more = f" and {len(foreign) - _SHOWN} more" if len(foreign) > _SHOWN else ""
+            logger.warning(
+                "%s%s in the checkpoints folder %s passed over: not a checkpoint of this program",
+                shown,
+                more,
+                "is" if len(foreign) == 1 else "are",
+            )

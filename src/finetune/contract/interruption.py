@@ -9,6 +9,8 @@ from __future__ import annotations
 import signal
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType, TracebackType
 from typing import Self
 
@@ -23,6 +25,7 @@ class Interruption:
         self._requested_at: float | None = None
         self._previous: object = None
         self._installed = False
+        self._error: type[Exception] | None = None
 
     def __enter__(self) -> Self:
         if threading.current_thread() is threading.main_thread():
@@ -36,6 +39,27 @@ class Interruption:
         if self._installed:
             signal.signal(signal.SIGTERM, self._previous)  # type: ignore[arg-type]  # what signal() itself returned
             self._installed = False
+
+    @contextmanager
+    def raising(self, error: type[Exception]) -> Iterator[None]:
+        """Let a request raise `error` in the main thread as long as the block runs, also one that came before.
+
+        For work of which nothing is worth saving, and which never asks: reading and checking the data.
+
+        Raises:
+            Exception: of the given type, also in the place of another one that the interrupted code made of it.
+        """
+        self._error = error
+        try:
+            if self:
+                raise error
+            yield
+        except Exception as failure:
+            if self and not isinstance(failure, error):
+                raise error from failure
+            raise
+        finally:
+            self._error = None
 
     def __bool__(self) -> bool:
         return self._requested_at is not None
@@ -53,3 +77,6 @@ class Interruption:
     def _note(self, number: int, frame: FrameType | None) -> None:
         del number, frame
         self.request()
+        if self._error is not None:
+            error, self._error = self._error, None
+            raise error

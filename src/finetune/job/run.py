@@ -64,7 +64,8 @@ def run_job(request: Request, interruption: Interruption) -> None:
     """
     with tempfile.TemporaryDirectory(prefix="finetune-") as scratch:
         try:
-            job = prepare(request, interruption, Path(scratch))
+            with interruption.raising(Stopped):
+                job = prepare(request, interruption, Path(scratch))
             conclude(job, train(job, request.checkpoint_folder()))
         except Stopped:
             logger.info("Stopped before the first step: there is no model to export.")
