@@ -137,3 +137,11 @@ def test_a_name_in_another_unicode_form_is_explained(tmp_path: Path) -> None:
         DataError, match=r"but 'a\u0308\.png', 'a\\u0308\.png' instead of '\\xe4\.png': another case or"
     ):
         opened(tmp_path, [{"source-ref": "\u00e4.png", "class": 1}])
+
+
+@pytest.mark.parametrize("line", ["[" * 100_000, '{"source-ref": "b.png", "class": ' + "[" * 100_000])
+def test_a_line_that_is_nested_too_deeply_is_named(tmp_path: Path, line: str) -> None:
+    (tmp_path / "b.png").write_bytes(b"picture")
+    (tmp_path / "output.manifest").write_text(line)
+    with pytest.raises(DataError, match=r"output\.manifest, line 1 is not JSON: is JSON that is nested too deeply"):
+        open_channel(ChannelSource("train", tmp_path), parse_hyperparameters({}).data)

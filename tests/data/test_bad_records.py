@@ -64,3 +64,12 @@ def test_threads_may_note_at_once() -> None:
     for thread in threads:
         thread.join()
     assert [key for key, _ in records.listing()] == [f"{number:03}" for number in range(400)]
+
+
+def test_thousands_of_bad_records_are_a_few_lines_of_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    records = BadRecords("train", 10**6)
+    for number in range(2000):
+        records.note(f"{number}.jpg", "is empty")
+    assert len(records.listing()) == 2000
+    assert len(caplog.messages) == 22
+    assert "(1000 of at most 1000000)" in caplog.messages[-1]

@@ -151,3 +151,14 @@ def test_a_picture_that_disappears_is_named(tmp_path: Path) -> None:
     (tmp_path / "cat" / "a.png").unlink()
     with pytest.raises(DataError, match=r"'train': cat/a\.png cannot be read: No such file"):
         reader.read(0)
+
+
+def test_many_empty_class_folders_are_a_few_lines_of_the_log(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for number in range(200):
+        (tmp_path / f"class-{number}").mkdir()
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "0.png").write_bytes(b"picture")
+    read_image_folder(list_files("train", tmp_path))
+    assert len(caplog.messages) == 4
+    assert caplog.messages[-1].endswith("so are 197 more class folders")

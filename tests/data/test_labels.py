@@ -144,3 +144,10 @@ def test_very_many_and_long_strange_classes_stay_readable() -> None:
     with pytest.raises(DataError, match="has 50 classes that the training data lacks") as caught:
         check_known(reader_of(*((f"{index} {'word ' * 500}",) for index in range(50))), label_map)
     assert len(str(caught.value)) < 1500
+
+
+def test_more_classes_than_can_be_told_apart_are_refused_with_advice(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("finetune.data.labels.MOST_CLASSES", 5)
+    assert len(LabelMap(("a", "b", "c", "d", "e"), multi_label=False)) == 5
+    with pytest.raises(DataError, match="is the label an id of each record"):
+        LabelMap(("a", "b", "c", "d", "e", "f"), multi_label=False)

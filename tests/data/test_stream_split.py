@@ -102,3 +102,10 @@ def test_a_census_counts_each_side_but_knows_every_class() -> None:
     census = take_census(stream, split)
     assert (census.records, census.held_out) == (len(train), len(held_out))
     assert census.classes == {str(number): int(number in train) for number in range(40)}
+
+
+def test_a_stream_whose_label_is_an_id_is_not_read_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("finetune.data.stream_census.MOST_CLASSES", 10)
+    stream = Stream([record(number, b"x", label=number) for number in range(1000)])
+    with pytest.raises(DataError, match=r"channel 'train': there are 11 classes or more, .* is the label an id"):
+        take_census(stream)

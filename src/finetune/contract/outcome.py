@@ -22,8 +22,7 @@ RESERVED_BYTES = 16 * 1024
 """Space kept for the failure file from the start of the job: a volume that is full later still has room for it."""
 _FULL_BYTES = 1024 * 1024
 _FULL_ERRNOS = frozenset({errno.ENOSPC, errno.EDQUOT})
-_LONGEST = 12_000
-"""Characters of a failure; they fit into what is reserved."""
+_LONGEST = 1 << 16
 _NEARLY_ALL = 0.9
 _LESS_MEMORY = "use a smaller batch_size or a larger instance."
 # How Python, the dynamic loader, glibc, C++ and PyTorch's allocator say that there is no memory left.

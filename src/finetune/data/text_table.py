@@ -43,6 +43,8 @@ _OTHER_TABLES = frozenset(
     {".xlsx", ".xls", ".xlsm", ".ods", ".zip", ".arrow", ".feather", ".orc", ".avro", ".h5", ".db", ".sqlite", ".pkl"}
 )
 _FAULTS_SHOWN = 4
+_FILES_TOLD = 20
+"""Files whose columns are logged one by one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +68,7 @@ class _Found:
     examples: list[TextExample] = field(default_factory=list)
     faults: list[tuple[str, str]] = field(default_factory=list)
     form: DelimitedForm | None = None
+    files: int = 0
 
 
 class TextTableReader:
@@ -174,12 +177,14 @@ def _read_file(file: TableFile, form: str, spec: DataSpec, found: _Found) -> Col
     if table.columns is None:
         found.faults.extend((f"{file.key}:{row.number}", _sentence(row.fault or "is empty")) for row in table.rows())
         return None
-    _log.info(
-        "%s: label from column %r, text from %s",
-        file.where,
-        table.columns.label,
-        " and ".join(repr(name) for name in table.columns.texts),
-    )
+    found.files += 1
+    if found.files <= _FILES_TOLD:
+        _log.info(
+            "%s: label from column %r, text from %s",
+            file.where,
+            table.columns.label,
+            " and ".join(repr(name) for name in table.columns.texts),
+        )
     for row in table.rows():
         try:
             found.examples.append(_example(file.key, row, spec, found.spellings))

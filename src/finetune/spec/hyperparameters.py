@@ -73,7 +73,10 @@ class DataKnobs(Section):
         description="Whether texts of like length share a batch, which saves computing padding; batches stay random.",
     )
     num_classes: int | None = Field(
-        None, ge=2, description="Number of classes that the data must have; in Pipe mode they are 0, 1, 2 and so on."
+        None,
+        ge=2,
+        le=100_000,
+        description="Number of classes that the data must have; in Pipe mode they are 0, 1, 2 and so on.",
     )
     num_training_samples: int | None = Field(
         None,
