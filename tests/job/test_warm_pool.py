@@ -121,3 +121,27 @@ def test_a_folder_that_cannot_be_written_is_no_failure(tmp_path: Path, caplog: p
     (tmp_path / FOLDER).write_text("a file in the way")
     assert not WarmPool(tmp_path, ROOM).leave(KEY, TENSORS)
     assert "Nothing is left for a later job" in caplog.text
+
+
+@pytest.mark.parametrize("content", ["[" * 100_000, '{"format":' * 100_000])
+def test_a_manifest_that_is_nested_too_deeply_is_not_used(tmp_path: Path, content: str) -> None:
+    pool = WarmPool(tmp_path, ROOM)
+    assert pool.leave(KEY, TENSORS)
+    (entry(tmp_path) / "manifest.json").write_text(content)
+    assert pool.find(KEY) is None
+
+
+def test_a_folder_that_may_not_be_looked_into_costs_no_job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_: Path) -> bool:
+        raise PermissionError(13, "Permission denied")
+
+    pool = WarmPool(tmp_path, ROOM)
+    assert pool.leave(KEY, TENSORS)
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "is_file", refuse)
+        assert pool.find(KEY) is None
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "is_dir", refuse)
+        assert not pool.is_there
+        assert pool.find(KEY) is None
+        assert not pool.leave(OTHER, TENSORS)

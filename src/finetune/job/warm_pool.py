@@ -44,7 +44,10 @@ class WarmPool:
     @property
     def is_there(self) -> bool:
         """Whether anything can be found or left."""
-        return self.folder is not None and self.most_bytes != 0 and self.folder.is_dir()
+        try:
+            return self.folder is not None and self.most_bytes != 0 and self.folder.is_dir()
+        except OSError:  # it lies where this user may not look
+            return False
 
     def find(self, key: str) -> dict[str, Tensor] | None:
         """The tensors that were left under a key; `None` where there are none, or not those that were left.
@@ -52,9 +55,11 @@ class WarmPool:
         Args:
             key: 64 hexadecimal digits.
         """
-        if not self.is_there or not (self._entry(key) / _MANIFEST).is_file():
+        if not self.is_there:
             return None
         try:
+            if not (self._entry(key) / _MANIFEST).is_file():
+                return None
             tensors = self._read(key)
             os.utime(self._entry(key))
         except (OSError, ValueError, RecursionError, SafetensorError) as error:

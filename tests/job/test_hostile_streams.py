@@ -1,0 +1,67 @@
+"""Whole jobs whose pipes bring what no memory would hold, or what no parser can read: a cause, and never a crash."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+from piped import NAMES, pictures, piped_request
+from sagemaker_simulator import Channel, PipeSource, feed_pipes, lay_out
+from stream_writers import recordio
+from whole_jobs import Ended, run_here
+
+IMAGES = {"model_name": "resnet18", "strategy": "from_scratch", "image_size": "32", "epochs": "1", "batch_size": "8"}
+LIMIT = 1 << 20
+
+
+def run(place: Path, stream: bytes, content_type: str, wishes: Mapping[str, str]) -> Ended:
+    (place / "objects").mkdir()
+    (place / "objects" / "0").write_bytes(stream)
+    channel = Channel("train", place / "objects", content_type=content_type, pipe=PipeSource())
+    request = piped_request((channel,), wishes)
+    folder = lay_out(place / "opt-ml", request)
+    feeders = feed_pipes(folder, request)
+    try:
+        return run_here(folder)
+    finally:
+        for feeder in feeders:
+            feeder.cut()
+
+
+def test_a_recordio_record_of_endless_parts_is_refused_by_record_and_byte(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("finetune.data.streams.recordio.LONGEST_RECORD", LIMIT)
+    good = recordio(b"x" * 100)
+    endless = recordio(b"x" * 65536, 1) + recordio(b"x" * 65536, 2) * 200
+    job = run(tmp_path, good + endless, "application/x-recordio", IMAGES)
+    assert job.exit_code == 1
+    assert "RecordIO record of more than 1,048,576 bytes" in job.failure
+    assert f"in record 1 (from 0), which begins at byte {len(good)}" in job.failure
+
+
+@pytest.mark.parametrize(("allowed", "code"), [("0", 1), ("1", 0)])
+def test_an_attribute_that_is_nested_too_deeply_is_a_bad_record(tmp_path: Path, allowed: str, code: int) -> None:
+    found = pictures(8)
+    labels = [name.encode() for name, _ in found]
+    labels[3] = b"[" * 100_000
+    stream = b"".join(recordio(content) + recordio(label) for (_, content), label in zip(found, labels, strict=True))
+    wishes = {**IMAGES, "attribute_names": "source-ref,class", "max_bad_records": allowed}
+    wishes |= {"class_names": ",".join(NAMES), "num_training_samples": str(len(found)), "validation_fraction": "0"}
+    job = run(tmp_path, stream, "application/x-recordio", wishes)
+    assert job.exit_code == code, job.log
+    assert "nested too deeply" in (job.log if code == 0 else job.failure)
+    assert "Internal error" not in job.log
+
+
+def test_a_label_that_is_an_id_is_refused_with_advice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("finetune.data.stream_census.MOST_CLASSES", 10)
+    (_, content), *_ = pictures(1)
+    stream = b"".join(recordio(struct.pack("<IfQQ", 0, number, number, 0) + content) for number in range(100))
+    job = run(tmp_path, stream, "application/x-recordio", IMAGES)
+    assert job.exit_code == 1
+    assert "channel 'train': there are 11 classes or more" in job.failure
+    assert "is the label an id of each record? label_column names another one" in job.failure
