@@ -257,6 +257,8 @@ def test_missing_auxiliary_classifiers_are_named(tmp_path: Path) -> None:
     backbone = load(tmp_path, "googlenet")
     assert backbone.weights.kept_head
     assert "aux1.fc1.weight" in backbone.weights.initialized
+    save_file({key: value for key, value in whole.items() if key != "aux2.fc2.bias"}, tmp_path / "w.safetensors")
+    assert load(tmp_path, "googlenet").weights.initialized == ("aux2.fc2.bias",)
 
 
 def test_exhausted_memory_is_no_fault_of_the_file(

@@ -209,6 +209,8 @@ def _load(network: nn.Module, origin: _Origin, state: StateDict, request: ModelR
     rows = rows_to_keep(head, request)
     fit = load_fitting(network, anatomy, state, rows)
     refuse_infinite({name: state[name] for name in fit.loaded}, origin.words)
+    # With a new head, the last layers of auxiliary classifiers are new, too.
+    new = anatomy.classifiers(network) if rows is None else (anatomy.classifier,)
     return LoadedWeights(
         origin.words,
         fit.loaded,
@@ -216,7 +218,7 @@ def _load(network: nn.Module, origin: _Origin, state: StateDict, request: ModelR
         fit.unused,
         None if head is None else head.labels,
         kept_head=rows is not None,
-        initialized=report.initialized(anatomy.classifiers(network)),
+        initialized=report.initialized(new),
         warnings=(*origin.warnings, *notes, *partial_head_warning(head, kept=rows is not None)),
     )
 
