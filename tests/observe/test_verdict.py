@@ -112,6 +112,7 @@ def test_multi_label_is_judged_by_f1_and_not_by_exact_matches() -> None:
     said = verdict(report(several(truth, nearly)))
     assert (said.kind, said.headline) == ("good", "F1 76.9% on test")
     assert "25.0% of the records have exactly the right labels" in said.reasons[0]
+    assert "mean average precision" in said.reasons[0]
     drawn = page(report(several(truth, nearly)))
     assert "mean average precision" in drawn
     assert "accuracy on test" not in drawn

@@ -93,7 +93,8 @@ def quality_sentence(part: str, metrics: Mapping[str, Any]) -> str:
     if "micro" in metrics:
         return (
             f"F1 over all labels of {records} of {part} is {percent(metrics['micro']['f1'])}; the best constant answer"
-            f" would give {percent(metrics['majority_baseline_micro_f1'])}."
+            f" would give {percent(metrics['majority_baseline_micro_f1'])}. The mean F1 of the classes is"
+            f" {percent(metrics['macro']['f1'])}, the mean average precision {percent(metrics['average_precision'])}."
             f" {percent(metrics['accuracy'])} of the records have exactly the right labels."
         )
     low, high = wilson(metrics["accuracy"], metrics["records"])
