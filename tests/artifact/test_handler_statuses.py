@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from artifact.pictures import encoded, picture
 from finetune.artifact.inference import Answer, Model, Request, input_fn, output_fn, predict_fn
+from finetune.spec.stream_types import PICTURE_FORMS, TEXT_FORMS
 
 
 class ToolkitError(Exception):
@@ -188,3 +189,16 @@ def test_answers_have_the_same_names(accept: str) -> None:
 def test_fields_of_a_record_beside_its_text_are_passed_over() -> None:
     assert input_fn('[{"text": "x", "label": "a"}]', JSON) == ONE
     assert input_fn('{"inputs": "x", "parameters": {}}', JSON) == Request(["x"], single=True)
+
+
+def test_every_content_type_of_texts_in_channels_is_known_at_the_endpoint() -> None:
+    # Parquet is a file of columns, and no form of a request.
+    bodies = {"jsonl": '{"text": "x"}', "csv": "x", "tsv": "x"}
+    for name, form in TEXT_FORMS.items():
+        if form in bodies:
+            assert input_fn(bodies[form], name).contents == [("x",)], name
+
+
+def test_every_content_type_of_images_in_channels_is_known_at_the_endpoint() -> None:
+    for name in PICTURE_FORMS:
+        assert input_fn(b"x", name).contents == [b"x"]
