@@ -1,0 +1,235 @@
+"""Transformers model folders with one fault each, and what transformers itself makes of them."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import json
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from hypothesis import strategies as st
+from PIL import Image
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from fuzz.oracle import Reference
+from fuzz.running import as_in_production, shared_folder
+from models.tiny_transformers import TEXT_TYPES, write_folder
+
+LABELS = ("pos", "neg")
+"""Class names in the order of the outputs; not sorted, so that a wrong order shows."""
+
+TEXTS = (
+    ("neg", "the cat sat on the mat", "a dog"),
+    ("pos", "dog ran away", "up in the mat"),
+    ("neg", "a", "the the the dog ran"),
+    ("pos", "up the mat in away cat dog on a mat", "cat"),
+)
+SHAPES = ((32, 32), (48, 40), (40, 56), (20, 20))
+WEIGHTS = "model.safetensors"
+
+
+@dataclass
+class Folder:
+    """A model folder that a mutation may change.
+
+    Attributes:
+        path: the folder.
+        model_type: its family.
+        draw: hypothesis' draw.
+        words: added to one of the records.
+        pairs: whether the records have two texts.
+        shapes: sizes of the images, in pixels.
+        forbidden: why no result is right, even one that equals the library's; empty where one is.
+    """
+
+    path: Path
+    model_type: str
+    draw: Callable[[st.SearchStrategy[Any]], Any]
+    word: str = ""
+    pairs: bool = False
+    shapes: Sequence[tuple[int, int]] = ((32, 32),) * 4
+    forbidden: str = ""
+
+    @property
+    def is_text(self) -> bool:
+        """Whether its network classifies texts."""
+        return self.model_type in TEXT_TYPES
+
+    def json(self, name: str) -> dict[str, Any]:
+        """The content of one of its JSON files."""
+        loaded: dict[str, Any] = json.loads((self.path / name).read_text(encoding="utf-8"))
+        return loaded
+
+    def write(self, name: str, content: Mapping[str, Any]) -> None:
+        """Replace one of its JSON files."""
+        (self.path / name).write_text(json.dumps(content, indent=2), encoding="utf-8")
+
+    def change(self, name: str, **fields: object) -> None:
+        """Change fields of one of its JSON files."""
+        self.write(name, {**self.json(name), **fields})
+
+    def remove(self, name: str, *fields: str) -> None:
+        """Remove fields from one of its JSON files."""
+        self.write(name, {key: value for key, value in self.json(name).items() if key not in fields})
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Its weights."""
+        return load_file(self.path / WEIGHTS)
+
+    def save(self, tensors: Mapping[str, Tensor]) -> None:
+        """Replace its weights."""
+        save_file({name: value.contiguous() for name, value in tensors.items()}, self.path / WEIGHTS, {"format": "pt"})
+
+    def one(self, values: Sequence[Any]) -> Any:  # noqa: ANN401 - of whatever the values are
+        """Draw one of some values."""
+        return self.draw(st.sampled_from(list(values)))
+
+
+@functools.cache
+def _base(model_type: str) -> Path:
+    folder = shared_folder() / model_type
+    with as_in_production():
+        write_folder(folder, model_type, labels=LABELS)
+    return folder
+
+
+def fresh(place: Path, model_type: str, draw: Callable[[st.SearchStrategy[Any]], Any]) -> Folder:
+    """An unchanged folder of a family, that is removed with `place`."""
+    return Folder(Path(shutil.copytree(_base(model_type), place / "model")), model_type, draw)
+
+
+# --- Records ---------------------------------------------------------------------------------------------------------
+
+
+def texts_of(folder: Folder) -> list[tuple[str, ...]]:
+    """Label and texts of the records."""
+    word = f" {folder.word}" if folder.word else ""
+    rows = [(label, first + (word if at == 1 else ""), second) for at, (label, first, second) in enumerate(TEXTS)]
+    return [row if folder.pairs else row[:2] for row in rows]
+
+
+def images_of(folder: Folder) -> list[tuple[str, Image.Image]]:
+    """Label and image of the records; every image varies from one side to the other."""
+    found = []
+    for at, (width, height) in enumerate(folder.shapes):
+        noise = np.random.default_rng(at).integers(0, 80, size=(height, width, 3))
+        ramp = np.linspace(0, 170, width)[None, :, None] * np.array([1.0, 0.5, 0.2])
+        found.append((LABELS[at % 2], Image.fromarray((noise + ramp).astype(np.uint8))))
+    return sorted(found, key=lambda pair: pair[0])
+
+
+def write_channel(place: Path, folder: Folder) -> Path:
+    """Write the records as the channel `test`."""
+    place.mkdir()
+    if folder.is_text:
+        names = ("label", "sentence1", "sentence2") if folder.pairs else ("label", "text")
+        (place / "test.csv").write_text("".join(",".join(row) + "\n" for row in (names, *texts_of(folder))))
+        return place
+    for at, (label, image) in enumerate(images_of(folder)):
+        (place / label).mkdir(exist_ok=True)
+        image.save(place / label / f"{at}.png")
+    return place
+
+
+# --- The source library ----------------------------------------------------------------------------------------------
+
+
+class NoReferenceError(Exception):
+    """The source library refuses, or fills in values at random; `names` are those that it gives."""
+
+    def __init__(self, reason: str, names: Sequence[str] = ()) -> None:
+        super().__init__(reason)
+        self.names = tuple(names)
+
+
+def reference(folder: Folder, path: Path | None = None) -> Reference:
+    """What transformers answers with the folder's own tokenizer or image processor."""
+    if folder.forbidden:
+        return Reference((), folder.forbidden)
+    try:
+        with as_in_production():
+            order = label_order(json.loads(((path or folder.path) / "config.json").read_text(encoding="utf-8")))
+            answers = library_answers(folder, path or folder.path)
+    except NoReferenceError as error:
+        return Reference((), str(error), error.names)
+    except Exception as error:  # noqa: BLE001 - whatever the library raises is no reference
+        return Reference((), f"{type(error).__name__}: {error}"[:300])
+    if len(answers[0]) != len(order):
+        return Reference((), f"{len(answers[0])} outputs for {len(order)} names")
+    named = [dict(zip(order, row, strict=True)) for row in answers]
+    if any(value != value for row in answers for value in row):  # noqa: PLR0124 - NaN
+        return Reference((), "the answers are NaN", ("nan", "finite"))
+    return Reference((named,))
+
+
+def label_order(config: Mapping[str, Any]) -> tuple[str, ...]:
+    """Class names in the order of the outputs, as config.json says them; generic ones stand for the data's order."""
+    given, inverse = config.get("id2label") or None, config.get("label2id") or None
+    by_id = None if given is None else [str(given[key]) for key in sorted(given, key=int)]
+    by_name = None if inverse is None else [name for name, _ in sorted(inverse.items(), key=lambda item: int(item[1]))]
+    if given is not None and sorted(map(int, given)) != list(range(len(given))):
+        raise NoReferenceError("numbers of id2label have gaps", ("id2label",))
+    if inverse is not None and sorted(map(int, inverse.values())) != list(range(len(inverse))):
+        raise NoReferenceError("numbers of label2id have gaps or repeat", ("label2id",))
+    if by_id is not None and by_name is not None and by_id != by_name:
+        raise NoReferenceError("id2label and label2id contradict each other", ("id2label", "label2id"))
+    order = by_id or by_name
+    if order is None or all(name.startswith("LABEL_") for name in order):
+        return tuple(sorted(LABELS))
+    if len(set(order)) < len(order):
+        raise NoReferenceError("a class name is there twice", ("id2label", *order))
+    return tuple(order)
+
+
+def library_answers(folder: Folder, path: Path) -> list[list[float]]:
+    """Probabilities `[records][classes]`, record by record, so that no padding enters."""
+    from transformers import AutoModelForImageClassification, AutoModelForSequenceClassification
+
+    family: Any = AutoModelForSequenceClassification if folder.is_text else AutoModelForImageClassification
+    network, report = family.from_pretrained(
+        path, dtype=torch.float32, local_files_only=True, output_loading_info=True, ignore_mismatched_sizes=True
+    )
+    drawn = sorted(report["missing_keys"]) + [
+        key if isinstance(key, str) else key[0] for key in report["mismatched_keys"]
+    ]
+    if drawn:
+        raise NoReferenceError(f"newly initialized: {drawn}", drawn)
+    network.eval()
+    several = network.config.problem_type == "multi_label_classification"
+    answers = []
+    with torch.inference_mode():
+        for inputs in _inputs(folder, path):
+            known = set(inspect.signature(network.forward).parameters)
+            logits = network(**{name: value for name, value in inputs.items() if name in known}).logits[0]
+            answers.append((logits.sigmoid() if several else logits.softmax(-1)).tolist())
+    return answers
+
+
+def _inputs(folder: Folder, path: Path) -> list[Mapping[str, Tensor]]:
+    from transformers import AutoImageProcessor, AutoTokenizer
+
+    if folder.is_text:
+        tokenizer: Any = AutoTokenizer.from_pretrained(path, local_files_only=True)
+        limit = min(512, tokenizer.model_max_length)
+        return [
+            tokenizer(*([text] for text in texts), truncation=True, max_length=limit, return_tensors="pt")
+            for _, *texts in texts_of(folder)
+        ]
+    opener: Any = AutoImageProcessor
+    processor = opener.from_pretrained(path, local_files_only=True)
+    return [processor(image, return_tensors="pt") for _, image in images_of(folder)]
+
+
+def kept_head(folder: Folder, reinitialize: str) -> Reference:
+    """Whether a job that trains may keep the head, which transformers must have loaded whole."""
+    whole = reference(folder)
+    if whole.values:
+        return Reference((True,))
+    return Reference((False,) if reinitialize == "auto" else (), whole.reason, whole.names)

@@ -1,0 +1,153 @@
+"""The oracle of the fuzz suite: equal to the source library, or exit 1 with a cause, or a warning that names it.
+
+Every generator describes a situation and what is right in it; `check` alone decides whether a run of the product is
+acceptable. A run is never acceptable when it ends in an internal error, or when it differs from the reference without
+a warning that names what differs.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+USER_ERROR, INTERNAL_ERROR = 1, 3
+"""Exit codes: the user can fix it, and a bug."""
+
+_NO_CAUSE = ("Internal error", "Traceback", "Framework Error")
+
+
+class FuzzFault(AssertionError):  # noqa: N818 - the name of the finding, not of an error of the suite
+    """A run that the oracle does not accept."""
+
+
+@dataclass(frozen=True, slots=True)
+class Situation:
+    """What a run was given.
+
+    Attributes:
+        text: the smallest description from which a person can rebuild it.
+        names: of which the cause of a failure, or a warning, must mention one (case does not matter).
+        harmless: whether a failure is unacceptable, since nothing is wrong.
+        must_warn: whether a result is unacceptable without a warning, even where it equals the reference, since the
+            reference rests on an assumption.
+        may_inform: whether a line of the log at any level names a choice well enough, where each choice is a reference.
+    """
+
+    text: str
+    names: tuple[str, ...] = ()
+    harmless: bool = False
+    must_warn: bool = False
+    may_inform: bool = False
+
+    def also(self, words: str) -> Situation:
+        """The same with more words in its description."""
+        return replace(self, text=f"{self.text}, {words}")
+
+    @classmethod
+    def of_several(cls, situations: Sequence[Situation]) -> Situation:
+        """Several situations at once: one of them may hide the others."""
+        return cls(
+            "; ".join(situation.text for situation in situations),
+            tuple(name for situation in situations for name in situation.names),
+            harmless=all(situation.harmless for situation in situations),
+            must_warn=any(situation.must_warn for situation in situations),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """What the product did.
+
+    Attributes:
+        exit_code: 0, or as in `finetune.errors`.
+        failure: content of the failure file; empty where there is none.
+        log: all lines.
+        value: the result, in a form that `check` is given a comparison for; `None` where there is none.
+    """
+
+    exit_code: int
+    failure: str
+    log: str
+    value: object = None
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """Lines of the log at level WARNING and above."""
+        return tuple(line for line in self.log.splitlines() if line.startswith(("WARNING: ", "ERROR: ")))
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """What the source library, or the generator's own records, say.
+
+    Attributes:
+        values: acceptable results; empty where there is none, so that the product has to refuse or to warn.
+        reason: why there is none.
+        names: what the library named in its refusal, added to the situation's names.
+    """
+
+    values: tuple[object, ...] = ()
+    reason: str = ""
+    names: tuple[str, ...] = ()
+
+
+def check(situation: Situation, run: Run, reference: Reference, same: Callable[[object, object], bool]) -> None:
+    """Accept a run or raise.
+
+    Raises:
+        FuzzFault: the run is an internal error, a failure without its cause, a failure where nothing is wrong, or a
+            silent difference.
+    """
+    fault = _fault(situation, run, reference, same)
+    if fault:
+        raise FuzzFault(f"{fault}\n  situation: {situation.text}\n  {_summary(run, reference)}")
+
+
+def _fault(situation: Situation, run: Run, reference: Reference, same: Callable[[object, object], bool]) -> str:
+    names = (*situation.names, *reference.names)
+    if run.exit_code == 0:
+        return _fault_of_success(situation, run, reference, same)
+    if run.exit_code != USER_ERROR:
+        kind = "internal error" if run.exit_code == INTERNAL_ERROR else "blames the machine"
+        return f"{kind}: exit code {run.exit_code}"
+    if run.failure.startswith(_NO_CAUSE) or not run.failure.strip():
+        return "failure without a cause"
+    if situation.harmless:
+        return "refused, though nothing is wrong"
+    return "" if _mentions(run.failure, names) else f"the cause names none of {', '.join(map(repr, names))}"
+
+
+def _fault_of_success(
+    situation: Situation, run: Run, reference: Reference, same: Callable[[object, object], bool]
+) -> str:
+    names = (*situation.names, *reference.names)
+    if any(_mentions(line, names) for line in run.warnings):
+        return ""
+    if not any(same(run.value, value) for value in reference.values):
+        return "silent difference"
+    informed = situation.may_inform and _mentions(run.log, names)
+    return "an assumption without a warning" if situation.must_warn and not informed else ""
+
+
+def _mentions(text: str, names: Sequence[str]) -> bool:
+    lowered = text.lower()
+    return any(name.lower() in lowered for name in names if name)
+
+
+def _summary(run: Run, reference: Reference) -> str:
+    right = f"right: {reference.values}"[:600] if reference.values else f"no reference: {reference.reason}"[:600]
+    told = run.failure[:600] or " / ".join(run.warnings)[:600] or "no warning"
+    return f"exit code {run.exit_code}: {told}\n  result: {str(run.value)[:600]}\n  {right}"
+
+
+def close(value: object, expected: object, tolerance: float = 1e-4) -> bool:
+    """Whether nested values are equal, numbers within a tolerance; NaN never is."""
+    if isinstance(value, dict) and isinstance(expected, dict):
+        return value.keys() == expected.keys() and all(close(value[key], expected[key], tolerance) for key in value)
+    if isinstance(value, list | tuple) and isinstance(expected, list | tuple):
+        return len(value) == len(expected) and all(map(lambda a, b: close(a, b, tolerance), value, expected))
+    if isinstance(value, float) or isinstance(expected, float):
+        numbers = isinstance(value, int | float) and isinstance(expected, int | float)
+        return numbers and math.isclose(value, expected, rel_tol=0.0, abs_tol=tolerance)  # type: ignore[arg-type]
+    return value == expected
