@@ -1,27 +1,37 @@
 """How many examples the fuzz suite tries, and whether they are the same each time.
 
 By default examples are derived from the test alone, so that every run of CI tries the same ones. `FINETUNE_FUZZ=20`
-tries 20 times as many, drawn at random.
+tries 20 times as many, drawn at random, and reduces what it finds to the smallest example.
 """
 
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 
-from hypothesis import HealthCheck, Phase, settings
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
 
 FACTOR = int(os.environ.get("FINETUNE_FUZZ", "1"))
 
-_REPEATABLE = settings(
-    derandomize=FACTOR == 1,
-    database=None,
-    deadline=None,
-    print_blob=False,
-    suppress_health_check=list(HealthCheck),
-    phases=(Phase.explicit, Phase.generate, Phase.shrink) if FACTOR > 1 else (Phase.explicit, Phase.generate),
-)
 
+def try_examples(count: int, body: Callable[[st.DataObject], None]) -> None:
+    """Run `body` with at most `count` examples in CI, and `FINETUNE_FUZZ` times as many by hand.
 
-def examples(count: int) -> settings:
-    """Settings for a test with `count` examples in CI, and `FINETUNE_FUZZ` times as many by hand."""
-    return settings(_REPEATABLE, max_examples=count * FACTOR)
+    Where there are fewer different examples, each of them is tried once.
+    """
+    by_hand = FACTOR > 1
+    profile = settings(
+        max_examples=count * FACTOR,
+        derandomize=not by_hand,
+        database=None,
+        deadline=None,
+        print_blob=False,
+        suppress_health_check=list(HealthCheck),
+        phases=(Phase.generate, Phase.shrink) if by_hand else (Phase.generate,),
+    )
+
+    def example(data: st.DataObject) -> None:
+        body(data)
+
+    profile(given(data=st.data())(example))()
