@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -121,6 +123,7 @@ def fill_tensor_with_nan(folder: Folder) -> Situation:
 
 @mutation()
 def prefix_all_tensors(folder: Folder) -> Situation:
+    folder.clean = Path(shutil.copytree(folder.path, folder.path.parent / "clean"))
     prefix = folder.one(("module.", "_orig_mod.", "model.", "_orig_mod.module."))
     folder.save({prefix + name: value for name, value in folder.tensors().items()})
     return Situation(f"{folder.model_type} with {prefix} before every name", (prefix, "model.safetensors", "tensors"))

@@ -46,6 +46,7 @@ class Folder:
         words: added to one of the records.
         pairs: whether the records have two texts.
         shapes: sizes of the images, in pixels.
+        clean: a folder without what the library does not know, but people have; `None` for the folder itself.
         forbidden: why no result is right, even one that equals the library's; empty where one is.
     """
 
@@ -55,6 +56,7 @@ class Folder:
     word: str = ""
     pairs: bool = False
     shapes: Sequence[tuple[int, int]] = ((32, 32),) * 4
+    clean: Path | None = None
     forbidden: str = ""
 
     @property
@@ -149,14 +151,15 @@ class NoReferenceError(Exception):
         self.names = tuple(names)
 
 
-def reference(folder: Folder, path: Path | None = None) -> Reference:
+def reference(folder: Folder) -> Reference:
     """What transformers answers with the folder's own tokenizer or image processor."""
     if folder.forbidden:
         return Reference((), folder.forbidden)
+    path = folder.clean or folder.path
     try:
         with as_in_production():
-            order = label_order(json.loads(((path or folder.path) / "config.json").read_text(encoding="utf-8")))
-            answers = library_answers(folder, path or folder.path)
+            order = label_order(json.loads((path / "config.json").read_text(encoding="utf-8")))
+            answers = library_answers(folder, path)
     except NoReferenceError as error:
         return Reference((), str(error), error.names)
     except Exception as error:  # noqa: BLE001 - whatever the library raises is no reference
@@ -207,7 +210,7 @@ def library_answers(folder: Folder, path: Path) -> list[list[float]]:
     with torch.inference_mode():
         for inputs in _inputs(folder, path):
             known = set(inspect.signature(network.forward).parameters)
-            logits = network(**{name: value for name, value in inputs.items() if name in known}).logits[0]
+            logits = network(**{name: value for name, value in inputs.items() if name in known})[0][0]
             answers.append((logits.sigmoid() if several else logits.softmax(-1)).tolist())
     return answers
 

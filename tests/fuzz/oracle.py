@@ -73,8 +73,12 @@ class Run:
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """Lines of the log at level WARNING and above."""
-        return tuple(line for line in self.log.splitlines() if line.startswith(("WARNING: ", "ERROR: ")))
+        """Lines of the log at level WARNING and above, but for those of rules, which judge what came out."""
+        return tuple(
+            line
+            for line in self.log.splitlines()
+            if line.startswith(("WARNING: ", "ERROR: ")) and not line.startswith("WARNING: rule ")
+        )
 
 
 @dataclass(frozen=True, slots=True)
