@@ -101,6 +101,12 @@ def fresh(place: Path, draw: Callable[[st.SearchStrategy[Any]], Any]) -> File:
     return File(name, state, place / "model", draw, hyperparameters)
 
 
+def write_state(folder: Path, name: str) -> None:
+    """Write the state of a network into a fresh folder."""
+    folder.mkdir()
+    torch.save(_network(name).state_dict(), folder / "model.pth")
+
+
 def images() -> list[tuple[str, Image.Image]]:
     """Label and image of the records."""
     return [
