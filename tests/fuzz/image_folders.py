@@ -512,22 +512,11 @@ def links(images: Images) -> Situation:
     else:
         target = outside / "cedar" if kind == "folder outside" else images.folder / ".store" / "cedar"
         target.mkdir(parents=True)
-        (target / "a.png").write_bytes(png(60))
+        (target / "a.png").write_bytes(png(len(images.records)))
         (images.folder / "cedar").symlink_to(target)
-        images.has_reference = False
-    return Situation(f"a link: {kind}", ("link", "odd", "cedar"))
-
-
-@mutation
-def a_class_that_is_a_link(images: Images) -> Situation:
-    """A class less is another task, of which a warning says too little."""
-    images.fill()
-    target = images.folder.parent / "cedar"
-    target.mkdir()
-    (target / "a.png").write_bytes(png(60))
-    (images.folder / "cedar").symlink_to(target)
-    images.has_reference = False
-    return Situation("a class folder that is a link", ("cedar", "link"))
+        images.records.append(("cedar", len(images.records)))
+        images.has_reference = kind == "folder within"
+    return Situation(f"a link: {kind}", ("link", "odd", "cedar"), must_refuse=kind == "folder outside")
 
 
 @mutation

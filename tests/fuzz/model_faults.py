@@ -761,7 +761,9 @@ def shards(folder: Folder) -> Situation:
     if how in ("outside", "absolute", "link outside"):
         folder.forbidden = "a file outside of the folder"
     named = (second.name, outside.name, f"{WEIGHTS}.index.json", "weight_map", "index", "shard")
-    return Situation(f"{folder.model_type} in shards, {how}", named, harmless=how == "whole")
+    return Situation(
+        f"{folder.model_type} in shards, {how}", named, harmless=how == "whole", must_refuse=bool(folder.forbidden)
+    )
 
 
 @mutation()

@@ -29,6 +29,7 @@ class Situation:
         text: the smallest description from which a person can rebuild it.
         names: of which the cause of a failure, or a warning, must mention one (case does not matter).
         harmless: whether a failure is unacceptable, since nothing is wrong.
+        must_refuse: whether any result is unacceptable, with a warning too.
         must_warn: whether a result is unacceptable without a warning, even where it equals the reference, since the
             reference rests on an assumption.
         may_inform: whether a line of the log at any level names a choice well enough, where each choice is a reference.
@@ -37,6 +38,7 @@ class Situation:
     text: str
     names: tuple[str, ...] = ()
     harmless: bool = False
+    must_refuse: bool = False
     must_warn: bool = False
     may_inform: bool = False
 
@@ -51,6 +53,7 @@ class Situation:
             "; ".join(situation.text for situation in situations),
             tuple(name for situation in situations for name in situation.names),
             harmless=all(situation.harmless for situation in situations),
+            must_refuse=any(situation.must_refuse for situation in situations),
             must_warn=any(situation.must_warn for situation in situations),
         )
 
@@ -126,6 +129,8 @@ def _fault_of_success(
     situation: Situation, run: Run, reference: Reference, same: Callable[[object, object], bool]
 ) -> str:
     names = (*situation.names, *reference.names)
+    if situation.must_refuse:
+        return "not refused"
     if any(_mentions(line, names) for line in run.warnings):
         return ""
     if not any(same(run.value, value) for value in reference.values):

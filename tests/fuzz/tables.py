@@ -59,7 +59,7 @@ class Table:
         draw: hypothesis' draw.
         piped: whether the channel comes in Pipe mode.
         hyperparameters: of the job.
-        alternatives: other readings that are as right.
+        other_readings: records that are as right.
     """
 
     records: list[tuple[Any, ...]]
@@ -69,6 +69,7 @@ class Table:
     hyperparameters: dict[str, str] = field(default_factory=dict)
     content_type: str | None = None
     has_reference: bool = True
+    other_readings: list[list[tuple[Any, ...]]] = field(default_factory=list)
 
     def one(self, values: Sequence[Any]) -> Any:  # noqa: ANN401 - of whatever the values are
         """Draw one of some values."""
@@ -155,11 +156,12 @@ def reference(table: Table) -> Reference:
     """The records that the table was written from."""
     if not table.has_reference:
         return Reference((), "nothing in it can be read")
-    found = []
-    for label, *texts in table.records:
-        labels = sorted(label) if isinstance(label, list | tuple | set) else [label]
-        found.append((labels, list(texts)))
-    return Reference((sorted(found),))
+    readings = [table.records, *table.other_readings]
+    return Reference(tuple(sorted(_record(*record) for record in records) for records in readings))
+
+
+def _record(label: Any, *texts: str) -> tuple[list[str], list[str]]:  # noqa: ANN401 - one label or several
+    return sorted(label) if isinstance(label, list) else [label], list(texts)
 
 
 # --- Dialects of CSV and TSV -----------------------------------------------------------------------------------------
@@ -257,16 +259,7 @@ def a_header_that_is_told(table: Table) -> Situation:
 
 @mutation
 def first_record_looks_like_a_header(table: Table) -> Situation:
-    first = table.one(
-        (
-            ("neg", "bad"),
-            ("class", "dismissed"),
-            ("pos", "text"),
-            ("target", "reached"),
-            ("label", "text"),
-            ("rare", "short"),
-        )
-    )
+    first = table.one((("neg", "bad"), ("pos", "text"), ("rare", "short"), ("A", "message"), ("other", "review")))
     table.records.insert(0, first)
     table.write("a.csv", dialect(table.rows()))
     return Situation(f"no header; the first record is {first}", (*_ASKS, "first row"))
@@ -320,7 +313,7 @@ def line_ends(table: Table) -> Situation:
     name, delimiter = table.one((("a.csv", ","), ("a.tsv", "\t")))
     end = table.one(("\r", "\n\r", "\u2028", "\x85", "\r\r\n", "\n\n"))
     table.write(name, dialect([("label", "text"), *table.rows()], delimiter, end=end))
-    return Situation(f"lines of {name} that end in {end!r}", ("line", "label_column", "column"))
+    return Situation(f"lines of {name} that end in {end!r}", ("line", "label_column", "column", "carriage return"))
 
 
 @mutation
@@ -344,15 +337,17 @@ def lines_before_the_table(table: Table) -> Situation:
     line = table.one(("sep=;", "# exported 2024-01-01", "My survey", "My survey,", "#label,text", ""))
     delimiter = ";" if line == "sep=;" else ","
     table.write("a.csv", f"{line}\n{dialect([('label', 'text'), *table.rows()], delimiter)}")
-    return Situation(f"the line {line!r} before the header", (*_ASKS, line or "line"), harmless=not line)
+    return Situation(
+        f"the line {line!r} before the header", (*_ASKS, line or "line", "names columns"), harmless=not line
+    )
 
 
 @mutation
 def form_of_fasttext(table: Table) -> Situation:
     name = table.one(("a.csv", "a.txt", "train.ft.txt"))
     table.records = [(label.replace(" ", "-"), text) for label, text in table.rows()]
-    between = table.one((" ", " , "))
-    table.write(name, "".join(f"__label__{label}{between}{text}\n" for label, text in table.rows()))
+    table.records = [(label, f"good , {text}") for label, text in table.rows()]
+    table.write(name, "".join(f"__label__{label} {text}\n" for label, text in table.rows()))
     table.content_type = "text/csv"
     return Situation(f"lines of fastText in {name}", ("__label__", "fastText", "BlazingText", name, ".txt"))
 
@@ -379,7 +374,7 @@ def other_files_called_csv(table: Table) -> Situation:
     table.write("a.csv", contents[how])
     return Situation(
         f"{how} in a file called a.csv",
-        ("zip", "spreadsheet", "gzip", "Parquet", "JSON", "HTML", "empty", "NUL", "xlsx", *_ASKS),
+        ("zip", "spreadsheet", "gzip", "Parquet", "JSON", "HTML", "empty", "no rows", "NUL", "xlsx", "{", "<", *_ASKS),
     )
 
 
@@ -478,6 +473,7 @@ def truth_values(table: Table) -> Situation:
     if name == "a.jsonl" and values[0] == "true":
         lines = [json.dumps({"label": label == "true", "text": text}) for label, text in table.rows()]
         table.write(name, "\n".join(lines))
+        table.other_readings = [[(label.title(), text) for label, text in table.rows()]]
     else:
         name = "a.csv"
         table.write(name, dialect([("label", "text"), *table.rows()]))
@@ -599,6 +595,8 @@ def parquet(table: Table) -> Situation:
     table.records = [
         (str(label), text) for label, (_, text) in zip(expected.get(kind, labels), table.rows(), strict=True)
     ]
+    if kind == "bool":
+        table.other_readings = [[(label.title(), text) for label, text in table.rows()]]
     if kind == "nulls":
         del table.records[1]
         table.hyperparameters["max_bad_records"] = "1"
