@@ -243,6 +243,7 @@ def odd_label2id(folder: Folder) -> Situation:
 
 @mutation()
 def num_labels_beside_names(folder: Folder) -> Situation:
+    folder.clean = Path(shutil.copytree(folder.path, folder.path.parent / "clean"))
     count = folder.one((1, 2, 3, 0, -1))
     folder.change("config.json", num_labels=count)
     return Situation(

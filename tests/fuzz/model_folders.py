@@ -220,7 +220,7 @@ def _inputs(folder: Folder, path: Path) -> list[Mapping[str, Tensor]]:
 
     if folder.is_text:
         tokenizer: Any = AutoTokenizer.from_pretrained(path, local_files_only=True)
-        limit = min(512, tokenizer.model_max_length)
+        limit = min(512, int(float(tokenizer.model_max_length)))  # Some write 512.0 or a text.
         return [
             tokenizer(*([text] for text in texts), truncation=True, max_length=limit, return_tensors="pt")
             for _, *texts in texts_of(folder)
