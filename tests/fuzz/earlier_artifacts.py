@@ -203,7 +203,7 @@ def missing_file(artifact: Artifact) -> Situation:
 def drop_tensor(artifact: Artifact) -> Situation:
     path = artifact.folder.path / WEIGHTS
     tensors = load_file(path)
-    name = artifact.one(sorted(tensors))
+    name = artifact.one(sorted(name for name in tensors if not name.endswith("num_batches_tracked")))
     del tensors[name]
     save_file(tensors, path, {"format": "pt"})
     artifact.has_reference = False

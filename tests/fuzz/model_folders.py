@@ -73,7 +73,7 @@ class Folder:
         """Replace one of its JSON files."""
         (self.path / name).write_text(json.dumps(content, indent=2), encoding="utf-8")
 
-    def change(self, name: str, **fields: object) -> None:
+    def change(self, name: str, /, **fields: object) -> None:
         """Change fields of one of its JSON files."""
         self.write(name, {**self.json(name), **fields})
 

@@ -229,7 +229,9 @@ def other_number_type(file: File) -> Situation:
 def whole_numbers(file: File) -> Situation:
     name, dtype = _tensor(file), file.one((torch.int8, torch.bool, torch.int64))
     file.state[name] = file.state[name].to(dtype)
-    return Situation(f"{file.network} with {name} in {dtype}", (name, str(dtype).removeprefix("torch.")))
+    return Situation(
+        f"{file.network} with {name} in {dtype}", (name, "set model_name", str(dtype).removeprefix("torch."))
+    )
 
 
 @mutation
@@ -271,7 +273,10 @@ def prefix_of_some(file: File) -> Situation:
     names = list(file.state)
     some = set(names[:: file.one((2, 3, len(names)))])
     file.content = {("module." if name in some else "") + name: value for name, value in file.state.items()}
-    return Situation(f"{file.network} with module. before {len(some)} of {len(names)} names", ("module.", *names[:1]))
+    return Situation(
+        f"{file.network} with module. before {len(some)} of {len(names)} names",
+        ("module.", "set model_name", *names[:1]),
+    )
 
 
 @mutation
