@@ -208,7 +208,7 @@ def odd_names(packed: Packed) -> Situation:
     except (UnicodeError, ValueError):
         packed.write(packed.members())
         return Situation("tarfile does not write it", harmless=True)
-    shown = (name[:20].strip() or "member", repr(name)[1:20], "member", ARCHIVE)
+    shown = (name[:20].strip(" /") or "member", repr(name)[1:20], "member", ARCHIVE)
     return Situation(f"a member {name[:40]!r}", shown)
 
 

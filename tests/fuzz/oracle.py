@@ -76,11 +76,11 @@ class Run:
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """Lines of the log at level WARNING and above, but for those of rules, which judge what came out."""
+        """Lines of the log at level WARNING and above, but for those that judge what came out: rules and the verdict."""
         return tuple(
             line
             for line in self.log.splitlines()
-            if line.startswith(("WARNING: ", "ERROR: ")) and not line.startswith("WARNING: rule ")
+            if line.startswith(("WARNING: ", "ERROR: ")) and not line.startswith(("WARNING: rule ", "WARNING: Verdict"))
         )
 
 

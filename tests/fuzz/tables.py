@@ -259,7 +259,7 @@ def a_header_that_is_told(table: Table) -> Situation:
 
 @mutation
 def first_record_looks_like_a_header(table: Table) -> Situation:
-    first = table.one((("neg", "bad"), ("pos", "text"), ("rare", "short"), ("A", "message"), ("other", "review")))
+    first = table.one((("neg", "bad"), ("rare", "short")))
     table.records.insert(0, first)
     table.write("a.csv", dialect(table.rows()))
     return Situation(f"no header; the first record is {first}", (*_ASKS, "first row"))
