@@ -76,7 +76,7 @@ class Run:
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """Lines of the log at level WARNING and above, but for those that judge what came out: rules and the verdict."""
+        """Lines of the log at level WARNING, but for those that judge what came out: rules and the verdict."""
         return tuple(
             line
             for line in self.log.splitlines()
