@@ -83,7 +83,7 @@ def test_a_job_whose_every_extra_fails_leaves_the_same_model(
 ) -> None:
     channels = {"train": unseen, "model": network}
     whole = finished(train_here(tmp_path / "whole", channels, SHORT))
-    for name in ("forgetting", "findings_about_classes", "write_metrics", "write_predictions", "write_bad_records"):
+    for name in ("forgetting", "findings_about_answers", "write_metrics", "write_predictions", "write_bad_records"):
         monkeypatch.setattr(run, name, broken)
     monkeypatch.setattr(run, "write_report", broken)
     monkeypatch.setattr(StartingPoint, "drift", broken)
@@ -97,7 +97,7 @@ def test_a_job_whose_every_extra_fails_leaves_the_same_model(
         "Watching tensors by rules",
         "Writing events for TensorBoard",
         "Watching by rules",
-        "The rule about classes",
+        "The rules about the evaluation",
         "The comparison with the given network (forgetting)",
         "The drift of the layers",
         "The file metrics.json",

@@ -16,7 +16,7 @@ from training.lesson import Lesson, request
 def test_the_last_epoch_is_exported_and_a_better_one_is_named() -> None:
     lesson = Lesson(request())
     assert lesson.fit()
-    lesson.state.best.epoch, lesson.state.best.accuracy = 0, 0.75
+    lesson.state.best.epoch, lesson.state.best.score = 0, 0.75
     assert exported_weights(lesson.state) == {"exported_weights": "last epoch", "exported_epoch": 3}
     line = exported_line(lesson.state)
     assert line.startswith("Exported weights: epoch 3 of 3, the last. Its accuracy on validation is ")
