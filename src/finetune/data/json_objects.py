@@ -17,6 +17,8 @@ from finetune.spec.job_spec import DataSpec
 LONGEST_OBJECT = 1 << 26
 """Bytes. A longer object is taken for damage."""
 
+_LINE_BYTES = 50
+"""Memory of a line beside its content."""
 _MARK = "\ufeff"
 _GLUE = b"}{"
 _ARRAY = re.compile(rb"\[\s*(?:\{|\]|$)")
@@ -132,7 +134,7 @@ def _of_document(lines: Iterable[tuple[int, bytes]]) -> Iterator[tuple[int, byte
                 yield number, token[0]
         if depth:
             parts.append(line[start:])
-            size += len(parts[-1])
+            size += len(parts[-1]) + _LINE_BYTES
             if size > LONGEST_OBJECT:
                 raise DataError(f"the JSON object that begins on line {begin} is longer than {LONGEST_OBJECT:,} bytes")
     if depth:

@@ -11,19 +11,23 @@ from collections.abc import Iterable, Iterator
 import pytest
 
 from finetune.data import json_text
+from finetune.data.delimited import Dialect, UnclosedQuote, cells_of, cut_rows
+from finetune.data.json_objects import json_objects
 from finetune.data.json_text import parse_json
 from finetune.data.streams import lines, record_codecs, recordio, tar_members, tfrecord, wire
+from finetune.data.streams.codec import StreamLayout
 from finetune.data.streams.gzip_members import inflated
-from finetune.data.streams.lines import read_lines, read_rows
+from finetune.data.streams.lines import read_lines
 from finetune.data.streams.named_fields import Wanted
 from finetune.data.streams.protobuf_records import read_protobuf_record
 from finetune.data.streams.record_codecs import AttributeCodec
 from finetune.data.streams.recordio import read_recordio
 from finetune.data.streams.tar_members import read_tar
-from finetune.data.streams.text_codecs import DelimitedCodec, JsonLinesCodec, _objects
+from finetune.data.streams.text_codecs import JsonLinesCodec
 from finetune.data.streams.tfrecord import read_tfrecords
 from finetune.data.streams.window import DamagedStream, Window
 from finetune.data.streams.wire import DamagedMessage, integers
+from finetune.errors import DataError
 from labelled_data import data_spec
 from stream_writers import MAGIC, inside, varint
 from stream_writers import recordio as record
@@ -94,11 +98,14 @@ def test_a_line_without_end() -> None:
     assert "has a line of more than" in str(damage(read_lines(Window(endless(b"a\n", then=b"x" * 4096)))))
 
 
-@pytest.mark.parametrize("then", [b"x" * 4096, b"x\n" * 2048, b"\n" * 4096])
-def test_a_quoted_field_without_end(then: bytes) -> None:
-    found = damage(read_rows(Window(endless(b"a,b\n", b'c,"', then=then))))
-    assert "never closed" in str(found) or "has a line of more than" in str(found)
-    assert found.offset == 4
+@pytest.mark.parametrize("line", [b"x" * 4096, b"x", b""])
+def test_a_quoted_field_without_end(line: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("finetune.data.delimited.LONGEST_ROW", LIMIT)
+    lines = endless(b"a,b", b'c,"', then=line)
+    with pytest.raises(UnclosedQuote) as caught:
+        for _ in cut_rows(lines, Dialect(",")):
+            pass
+    assert caught.value.line == 2
 
 
 @pytest.mark.parametrize("text", [b"\0" * 2**24, b"x" * 2**24])
@@ -138,16 +145,16 @@ def test_a_recordio_attribute_that_is_nested_too_deeply_is_a_bad_record(
         texts.decode((memoryview(b"a text"), nested))
 
 
+@pytest.mark.parametrize("line", [b"x" * 4096, b"1,", b""])
+def test_an_object_of_endless_lines(line: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("finetune.data.json_objects.LONGEST_OBJECT", LIMIT)
+    with pytest.raises(DataError, match="object that begins on line 2 is longer than"):
+        list(json_objects(endless(b"[", b'{"a": [', then=line)))
+
+
 def test_objects_of_one_line_are_cut_one_by_one_in_one_pass() -> None:
     count = 200_000
-    line = b"{}" * count
-    assert sum(1 for _ in _objects(line)) == count
-    assert list(_objects(b' {"a": 1}\t{"b": {"c": "}{"}} {oops}{}')) == [
-        b'{"a": 1}',
-        b'{"b": {"c": "}{"}}',
-        b"{oops}{}",
-    ]
-    assert list(_objects("\ufeff{}\ufeff{}".encode())) == [b"{}", b"{}"]
+    assert sum(1 for _ in json_objects([b"{}" * count])) == count
 
 
 def test_messages_of_more_fields_than_a_record_has_are_damaged() -> None:
@@ -160,17 +167,15 @@ def test_messages_of_more_fields_than_a_record_has_are_damaged() -> None:
 
 
 def test_a_row_of_more_columns_than_a_table_has_is_no_row(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("finetune.data.streams.text_codecs._MOST_COLUMNS", 1000)
-    for tabs, row in ((True, b"x\t" * 5000), (False, b"x," * 5000)):
-        codec = DelimitedCodec(Wanted("text-classification", data_spec()), "channel 'train'", print, tabs=tabs)
-        rows = [bytes(one[0]) for one in codec.cut(Window([b"a\tb\n" if tabs else b"a,b\n", row, b"\n"]))]
-        assert rows[-1] == row
+    monkeypatch.setattr("finetune.data.delimited.MOST_COLUMNS", 1000)
+    for dialect in (Dialect("\t", "plain"), Dialect(",")):
         with pytest.raises(ValueError, match="has more than 1,000 columns"):
-            codec.decode((memoryview(row),))
+            cells_of(f"x{dialect.delimiter}" * 5000, dialect)
+    assert cells_of('a,"' + "," * 5000 + '"', Dialect(",")) == ["a", "," * 5000]
 
 
 def test_json_lines_with_too_many_values_are_bad_records() -> None:
-    codec = JsonLinesCodec(Wanted("text-classification", data_spec()), "channel 'train'")
+    codec = JsonLinesCodec(Wanted("text-classification", data_spec()), StreamLayout("channel 'train'", "jsonl"))
     good = b'{"label": "a", "text": "b"}'
     samples = list(codec.cut(Window([good, b"\n", b"[" + b"1," * 5000 + b"1]\n", good])))
     assert [codec.decode(samples[at]).labels for at in (0, 2)] == [("a",), ("a",)]
