@@ -31,13 +31,19 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageChops
 from torch import Tensor, nn
 from torchvision.transforms.v2 import InterpolationMode, functional
 
 FORMAT_VERSION, BATCH_SIZE, THRESHOLD, MAX_PIXELS = 1, 32, 0.5, 100_000_000
-PICTURE_FORMATS = ("BMP", "GIF", "JPEG", "PNG", "TIFF", "WEBP")
-PICTURE_TYPES = ("application/x-image", "image/jpeg", "image/jpg", "image/png", "image/webp", "image/bmp")
+PICTURE_FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
+PICTURE_TYPES = (
+    *("application/x-image", "image/jpeg", "image/jpg", "image/png", "image/webp", "image/bmp", "image/gif"),
+    *("image/tiff", "image/x-portable-pixmap"),
+)
+# Images with more pixels are converted to RGB in bands of so many, which takes less memory.
+BAND_PIXELS = 1 << 22
 JSON, JSON_LINES, CSV, TSV, PLAIN = (
     *("application/json", "application/jsonlines", "text/csv", "text/tab-separated-values"),
     "text/plain",
@@ -193,22 +199,23 @@ def output_fn(prediction: Answer, accept: str) -> str:
     raise _error(HTTPStatus.NOT_ACCEPTABLE, message)
 
 
-def decode_picture(content: bytes, side: int = MAX_PIXELS) -> Tensor:
-    """Decode a picture to uint8 `[3, height, width]`: RGB, on white where transparent, upright by its EXIF data.
+def decode_picture(content: bytes, side: int = MAX_PIXELS, sixteen_bit_depth: int | None = None) -> Tensor:
+    """Decode an image to uint8 `[3, height, width]`: RGB, on white where transparent, upright by its EXIF data.
 
     Raises:
-        ValueError: the bytes are no whole picture of a known format, or claim too many pixels.
+        ValueError: the bytes are no whole image of a known format, claim too many pixels, or hold 16-bit values that
+            do not fit `sixteen_bit_depth` bits.
     """
     try:
         with Image.open(io.BytesIO(content), formats=PICTURE_FORMATS) as image:
             if image.width * image.height > MAX_PIXELS:
                 raise ValueError(f"{image.width} x {image.height} pixels are more than the {MAX_PIXELS:,} allowed")
             image.draft(None, (2 * side, 2 * side))  # JPEG at 1/2, 1/4 or 1/8 where that is enough, as in training
-            picture = _to_rgb(image)
+            pixels = _pixels(image, content, sixteen_bit_depth)
             turn = image.getexif().get(ExifTags.Base.Orientation, 1)
     except _PILLOW_REFUSES as error:
         raise ValueError(f"the picture cannot be decoded: {error}") from error
-    upright = picture.transpose(_UPRIGHT[int(turn) - 2]) if turn in range(2, 9) else picture
+    upright = Image.fromarray(pixels).transpose(_UPRIGHT[int(turn) - 2]) if turn in range(2, 9) else pixels
     return torch.from_numpy(np.array(upright)).permute(2, 0, 1)
 
 
@@ -362,8 +369,9 @@ def _prepared(data: Request, start: int, model: Model) -> dict[str, Tensor]:
 def _picture_batch(contents: Sequence[Content], model: Model) -> dict[str, Tensor]:
     """Pictures as the network was trained on them: float32 `[batch, 3, size, size]`."""
     preprocessing = model.artifact["preprocessing"]
-    side = preprocessing["resize"]
-    pixels = torch.stack([resize_and_crop(decode_picture(_encoded(item), side), preprocessing) for item in contents])
+    side, depth = preprocessing["resize"], preprocessing.get("sixteen_bit_depth")
+    pictures = (decode_picture(_encoded(item), side, depth) for item in contents)
+    pixels = torch.stack([resize_and_crop(picture, preprocessing) for picture in pictures])
     mean, std = (torch.tensor(preprocessing[name], dtype=torch.float32).view(3, 1, 1) for name in ("mean", "std"))
     return {"pixel_values": (pixels.to(torch.float32) / 255 - mean) / std}
 
@@ -402,13 +410,44 @@ def _logits(batch: Mapping[str, Tensor], model: Model) -> Tensor:
     return logits.to(torch.float32)
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
+def _pixels(image: Any, content: bytes, known_depth: int | None) -> NDArray[np.uint8]:  # noqa: ANN401 - plugins add attributes
+    """RGB as uint8 `[height, width, 3]`; of 16-bit grey the highest 8 of as many bits as are used."""
+    # Before version 11, Pillow opened 16-bit PNG with mode I.
+    if image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PNG", "PPM")):
+        values = np.asarray(image)
+        highest, depth = int(values.max()), known_depth or 16
+        if highest >> depth or 0 < highest < 1 << (depth - 8 if known_depth else depth - 4):
+            raise ValueError(
+                f"16-bit values up to {highest}, but the range of this model's images is 0 to {2**depth - 1}"
+            )
+        return np.repeat((values >> (depth - 8)).astype(np.uint8)[:, :, None], 3, axis=2)
     if image.mode in ("I", "F"):
-        raise ValueError("32-bit pixels have no defined range; save it with 8 or 16 bits")
-    if image.mode.startswith("I;16"):
-        return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")
-    if image.format == "JPEG" and image.mode == "CMYK" and "adobe" not in image.info:
-        return ImageChops.invert(image).convert("RGB")  # Pillow takes every one for Adobe's, which are inverted.
+        raise ValueError("32-bit or signed pixels have no defined range; save it with 8 or 16 bits")
+    is_16_bit = content[24:25] == b"\x10" if image.format == "PNG" else False
+    if image.format == "PPM":
+        is_16_bit = any(isinstance(one, int) and one > 255 for one in image.tile[0][3])
+    if image.format == "TIFF":
+        is_16_bit = max(image.tag_v2.get(258, (8,))) == 16
+    if is_16_bit:
+        extrema = image.getextrema() if len(image.getbands()) > 1 else (image.getextrema(),)
+        if max(high for (_, high), name in zip(extrema, image.getbands(), strict=True) if name != "A") < 1 << 4:
+            raise ValueError("16 bits per colour, but hardly a value above 4095; save it with 8 bits per colour")
+    # Pillow takes every CMYK JPEG for Adobe's, which are inverted.
+    inverted = image.format == "JPEG" and image.mode == "CMYK" and "adobe" not in image.info
+    image.load()
+    rows = max(1, BAND_PIXELS // image.width)
+    if rows >= image.height:
+        return np.array(_to_rgb(image, inverted))
+    pixels = np.empty((image.height, image.width, 3), dtype=np.uint8)
+    for top in range(0, image.height, rows):
+        band = image.crop((0, top, image.width, min(top + rows, image.height)))
+        pixels[top : top + rows] = np.asarray(_to_rgb(band, inverted))
+    return pixels
+
+
+def _to_rgb(image: Image.Image, inverted: bool) -> Image.Image:
+    if inverted:
+        return ImageChops.invert(image).convert("RGB")
     if image.has_transparency_data:
         layer = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer).convert("RGB")

@@ -5,8 +5,10 @@ Evaluation, here and in the exported model, is exactly this:
 1. open with Pillow, take one of `FORMATS`, refuse more than `MAX_PIXELS`;
 2. a JPEG of which a half, a quarter or an eighth still has a shorter side of `SPARE` times the one that it is resized
    to is decoded at that scale, which its format offers at a fraction of the time (docs/decisions/reduced-jpeg.md);
-3. first frame as 8-bit RGB by Pillow's `convert`; before, 16-bit grey loses its low byte, transparency is laid on
-   white, and a CMYK JPEG without Adobe's marker is inverted (Pillow takes all of them for Adobe's, which are inverted);
+3. first frame as 8-bit RGB by Pillow's `convert`; before, 16-bit grey is shifted down to its highest 8 of
+   `sixteen_bit_depth` bits (of 16 where that is not known), transparency is laid on white, and a CMYK JPEG without
+   Adobe's marker is inverted (Pillow takes all of them for Adobe's, which are inverted); 16-bit images that would be
+   black are refused;
 4. turn as the EXIF orientation says;
 5. `torchvision.transforms.v2.functional.resize` of the shorter side, on uint8, antialiased;
 6. `center_crop`, which pads with black where the picture is smaller.
@@ -22,12 +24,14 @@ import struct
 import threading
 import warnings
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import Image, ImageChops, ImageFile, UnidentifiedImageError
 from torch import Tensor
 from torchvision.io import ImageReadMode, decode_jpeg
@@ -35,19 +39,35 @@ from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2 import functional as pixel_ops
 
 from finetune.data.bad_records import BadContent
+from finetune.data.image_formats import COMMON_ENDINGS, HEAD_BYTES, describe_content
 
 Interpolation = Literal["nearest", "bilinear", "bicubic"]
 
-FORMATS = ("BMP", "GIF", "JPEG", "PNG", "TIFF", "WEBP")
+FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 """What is read; Pillow knows more, but EPS for one would start another program."""
 
 MAX_PIXELS = 100_000_000
 """More are refused before they are decoded; as RGB these are 300 MB."""
 
+FULL_DEPTH = 16
+"""Bits that 16-bit images use unless the data says otherwise."""
+
 SPARE = 2
 """A picture decoded at a reduced scale has at least so many times the pixels per side that are needed."""
 
 _ORIENTATION = 0x0112
+_BITS_PER_SAMPLE = 258
+
+_DECODING_BYTES = 1 << 30
+"""Memory that large images may take while they are decoded, in all threads together."""
+_BYTES_PER_PIXEL = 8
+"""Memory that decoding takes: 4 bytes in Pillow, 3 as RGB, and the transform's own."""
+_PROGRESSIVE_BYTES_PER_PIXEL = 6
+"""Memory for the coefficients of a progressive JPEG, at whatever scale it is decoded."""
+_SMALL_IMAGE_BYTES = 1 << 25
+"""Images that take less are decoded without asking."""
+_BAND_PIXELS = 1 << 22
+"""Images with more pixels are converted to RGB in bands of so many, to the same values in less memory."""
 
 _TURNS: Mapping[object, Callable[[Tensor], Tensor]] = {
     2: lambda pixels: pixels.flip(-1),
@@ -60,7 +80,7 @@ _TURNS: Mapping[object, Callable[[Tensor], Tensor]] = {
 }
 """By EXIF orientation; 1 and anything that is not defined leave the picture as it is."""
 
-_PILLOW_REFUSES = (
+IMAGE_ERRORS = (
     OSError,
     SyntaxError,
     ValueError,
@@ -87,43 +107,91 @@ class ImageGeometry:
         size: side of the square, in pixels.
         resize: length of the shorter side before the crop, in pixels.
         interpolation: of the resize; always antialiased.
+        sixteen_bit_depth: bits that 16-bit grey images use, see `decode_image`.
     """
 
     size: int
     resize: int
     interpolation: Interpolation
+    sixteen_bit_depth: int | None = None
 
 
-def decode_image(content: bytes, side: int | None = None) -> Tensor:
-    """Decode a picture to uint8 RGB `[3, height, width]`, upright as its EXIF orientation says.
+class _MemoryLimit:
+    """Limits the memory of images that are decoded at the same time; thread-safe."""
+
+    def __init__(self, total: int) -> None:
+        self._total = total
+        self._free = total
+        self._changed = threading.Condition()
+
+    @contextmanager
+    def reserve(self, count: int) -> Iterator[None]:
+        """Wait until `count` bytes are free, or all of them where `count` is more, and hold them."""
+        if count < _SMALL_IMAGE_BYTES:
+            yield
+            return
+        count = min(count, self._total)
+        with self._changed:
+            self._changed.wait_for(lambda: self._free >= count)
+            self._free -= count
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._free += count
+                self._changed.notify_all()
+
+
+DECODING_MEMORY = _MemoryLimit(_DECODING_BYTES)
+"""Memory of the large images that are decoded now."""
+
+
+def decode_image(
+    content: bytes,
+    side: int | None = None,
+    *,
+    sixteen_bit_depth: int | None = None,
+    finish: Callable[[Tensor], Tensor] | None = None,
+) -> Tensor:
+    """Decode an image to uint8 RGB `[3, height, width]`, upright as its EXIF orientation says.
 
     Plain JPEG is decoded by torchvision, which is a fifth faster and gives the same bits; Pillow decides on the rest,
-    and decodes what is reduced, which torchvision cannot.
+    and decodes what is reduced, which torchvision cannot. Several threads may call this; huge images wait until there
+    is memory for them.
 
     Args:
-        content: the encoded picture.
+        content: the encoded image.
         side: what the shorter side will be resized to; a much larger JPEG is decoded at a reduced scale. `None` for all
             pixels that there are.
+        sixteen_bit_depth: bits that 16-bit grey images use: 12 where their values go to 4095. `None` where that is not
+            known: they are taken to use all 16, and images that use less than a sixteenth of that range are refused.
+        finish: applied to the result while the memory of a huge image is still held, such as a resize.
 
     Raises:
-        BadContent: no picture, one that is damaged or truncated, or one with more than `MAX_PIXELS`.
+        BadContent: no image, one that is damaged or truncated, one with more than `MAX_PIXELS`, or one with 16 bits
+            whose values do not fit the depth.
     """
-    _keep_pillow_quiet()
-    try:
-        with Image.open(io.BytesIO(content), formats=FORMATS) as image:
-            _check_size(image.width, image.height)
-            full = image.size
-            if side is not None:
-                image.draft(None, (SPARE * side, SPARE * side))
-            pixels = _jpeg_pixels(content, image) if image.size == full else None
-            if pixels is None:
-                pixels = _pixels(image)
-            orientation = image.getexif().get(_ORIENTATION)
-    except BadContent:
-        raise
-    except _PILLOW_REFUSES as error:
-        raise BadContent(_reason(content, error)) from error
-    return _TURNS[orientation](pixels) if orientation in _TURNS else pixels
+    keep_pillow_quiet()
+    with ExitStack() as held:
+        try:
+            with Image.open(io.BytesIO(content), formats=FORMATS) as image:
+                _check_size(image.width, image.height)
+                full = image.size
+                if side is not None:
+                    image.draft(None, (SPARE * side, SPARE * side))
+                held.enter_context(DECODING_MEMORY.reserve(_bytes_to_decode(image, full)))
+                pixels = _jpeg_pixels(content, image) if image.size == full else None
+                if pixels is None:
+                    pixels = _pixels(image, content, sixteen_bit_depth)
+                orientation = image.getexif().get(_ORIENTATION)
+                image.close()
+        except BadContent:
+            raise
+        except IMAGE_ERRORS as error:
+            raise BadContent(_reason(content, error)) from error
+        if orientation in _TURNS:
+            pixels = _TURNS[orientation](pixels)
+        return pixels if finish is None else finish(pixels)
 
 
 def resize_and_crop(pixels: Tensor, geometry: ImageGeometry) -> Tensor:
@@ -142,7 +210,7 @@ def resize_and_crop(pixels: Tensor, geometry: ImageGeometry) -> Tensor:
     return cropped
 
 
-def _keep_pillow_quiet() -> None:
+def keep_pillow_quiet() -> None:
     """Ignore warnings that Pillow issues about content, such as odd EXIF data.
 
     `warnings.catch_warnings` is no help: it swaps a list of the whole process and is not safe in threads.
@@ -157,6 +225,11 @@ def _check_size(width: int, height: int) -> None:
         raise BadContent(f"has no pixels ({width} x {height})")
     if width * height > MAX_PIXELS:
         raise BadContent(f"claims {width} x {height} pixels, more than the {MAX_PIXELS:,} that are decoded")
+
+
+def _bytes_to_decode(image: ImageFile.ImageFile, full: tuple[int, int]) -> int:
+    coefficients = full[0] * full[1] * _PROGRESSIVE_BYTES_PER_PIXEL if "progressive" in image.info else 0
+    return image.width * image.height * _BYTES_PER_PIXEL + coefficients
 
 
 def _jpeg_pixels(content: bytes, image: ImageFile.ImageFile) -> Tensor | None:
@@ -174,18 +247,76 @@ def _jpeg_pixels(content: bytes, image: ImageFile.ImageFile) -> Tensor | None:
     return pixels
 
 
-def _pixels(image: Image.Image) -> Tensor:
+def _pixels(image: ImageFile.ImageFile, content: bytes, depth: int | None) -> Tensor:
+    if image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PNG", "PPM")):
+        grey = _highest_bits(np.asarray(image), depth)
+        return torch.from_numpy(np.repeat(grey[:, :, None], 3, axis=2)).permute(2, 0, 1)
     if image.mode in ("I", "F"):
-        raise BadContent("has 32-bit pixels, whose range is not defined; save it with 8 or 16 bits")
-    if image.mode.startswith("I;16"):
-        grey = np.asarray(image)
-        image = Image.fromarray((grey >> 8).astype(np.uint8))
-    elif image.format == "JPEG" and image.mode == "CMYK" and "adobe" not in image.info:
+        raise BadContent("has 32-bit or signed pixels, whose range is not defined; save it with 8 or 16 bits")
+    if _is_16_bit_colour(image, content) and _highest_colour(image) < 1 << 4:
+        raise BadContent(
+            "has 16 bits per colour but hardly a value above 4095, so it would be black; save it with 8 bits per colour"
+        )
+    inverted = image.format == "JPEG" and image.mode == "CMYK" and "adobe" not in image.info
+    return torch.from_numpy(_in_bands(image, inverted=inverted)).permute(2, 0, 1)
+
+
+def _highest_bits(values: NDArray[np.integer], known_depth: int | None) -> NDArray[np.uint8]:
+    highest = int(values.max())
+    depth = known_depth or FULL_DEPTH
+    least = 1 << (depth - 8 if known_depth else depth - 4)
+    if highest >> depth:
+        raise BadContent(
+            f"has 16-bit pixels with values up to {highest}, but those of the training images end at {2**depth - 1};"
+            " save it with the same range"
+        )
+    if 0 < highest < least:
+        raise BadContent(
+            f"has 16-bit pixels with values up to {highest} only, which are black in the range 0 to {2**depth - 1};"
+            " save it with 8 bits, or scale its values"
+        )
+    return (values >> (depth - 8)).astype(np.uint8)
+
+
+def _is_16_bit_colour(image: ImageFile.ImageFile, content: bytes) -> bool:
+    """Whether Pillow dropped the low byte of every value, as it does for colour with 16 bits."""
+    if image.format == "PNG":
+        return content[24:25] == b"\x10"
+    if image.format == "PPM":
+        arguments = image.tile[0].args if image.tile else ()
+        return isinstance(arguments, tuple) and any(isinstance(one, int) and one > 255 for one in arguments)
+    tags = getattr(image, "tag_v2", None)
+    return image.format == "TIFF" and tags is not None and max(tags.get(_BITS_PER_SAMPLE, (8,))) == FULL_DEPTH
+
+
+def _highest_colour(image: Image.Image) -> float:
+    """Highest value of the bands other than alpha."""
+    bands = image.split() if len(image.getbands()) > 1 else (image,)
+    extrema = [band.getextrema() for band, name in zip(bands, image.getbands(), strict=True) if name != "A"]
+    return max(float(high) for _, high in extrema if not isinstance(high, tuple))
+
+
+def _in_bands(image: Image.Image, *, inverted: bool) -> NDArray[np.uint8]:
+    """Convert to RGB `[height, width, 3]`, a large image band by band."""
+    image.load()
+    width, height = image.size
+    rows = max(1, _BAND_PIXELS // width)
+    if rows >= height:
+        return np.array(_to_rgb(image, inverted=inverted))
+    pixels = np.empty((height, width, 3), dtype=np.uint8)
+    for top in range(0, height, rows):
+        band = image.crop((0, top, width, min(top + rows, height)))
+        pixels[top : top + rows] = np.asarray(_to_rgb(band, inverted=inverted))
+    return pixels
+
+
+def _to_rgb(image: Image.Image, *, inverted: bool) -> Image.Image:
+    if inverted:
         image = ImageChops.invert(image)
     elif image.has_transparency_data:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-    return torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1)
+    return image.convert("RGB")
 
 
 def _reason(content: bytes, error: BaseException) -> str:
@@ -194,7 +325,9 @@ def _reason(content: bytes, error: BaseException) -> str:
     if isinstance(error, Image.DecompressionBombError):
         return f"claims more than the {MAX_PIXELS:,} pixels that are decoded"
     if isinstance(error, UnidentifiedImageError):
-        return "is no image of a known format (jpg, png, webp, bmp, gif or tiff)"
+        known = ", ".join(ending[1:] for ending in COMMON_ENDINGS)
+        found = describe_content(content[:HEAD_BYTES])
+        return f"is no image of a known format ({known}), " + (f"but {found}" if found else "or of a kind not known")
     if isinstance(error, MemoryError):
         return "needs more memory than there is"
     if "truncated" in str(error) or isinstance(error, EOFError):

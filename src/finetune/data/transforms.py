@@ -71,12 +71,22 @@ class ImageTransform:
         if not isinstance(content, bytes):
             raise TypeError("a picture is bytes")
         geometry = self._geometry
+        side, finish = geometry.resize, resize_and_crop
         if varied and self._augmentation != "none":
-            pixels = before_augmenting(decode_image(content, side_before_augmenting(geometry)), geometry)
-        else:
-            pixels = resize_and_crop(decode_image(content, geometry.resize), geometry)
+            side, finish = side_before_augmenting(geometry), before_augmenting
+        pixels = decode_image(
+            content,
+            side,
+            sixteen_bit_depth=geometry.sixteen_bit_depth,
+            finish=lambda decoded: finish(decoded, geometry),
+        )
         # As it will be kept: how pixels lie in memory may decide by which code they are resized.
         return pixels.permute(1, 2, 0).contiguous().permute(2, 0, 1)
+
+    @property
+    def sixteen_bit_depth(self) -> int | None:
+        """Bits that 16-bit grey images use, where that is known."""
+        return self._geometry.sixteen_bit_depth
 
     @property
     def example_bytes(self) -> int:

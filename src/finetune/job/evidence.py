@@ -18,6 +18,7 @@ from finetune.data.images import decode_image
 from finetune.data.labels import LabelMap
 from finetune.data.record import Content
 from finetune.data.split import content_digests
+from finetune.data.transforms import ImageTransform
 from finetune.errors import DataError
 from finetune.job.inputs import Part
 from finetune.job.results import Evaluated
@@ -81,29 +82,34 @@ def _shown(batches: BatchSource, position: int) -> dict[str, str]:
     if not isinstance(batches, Batches):
         return {"text": "(a record of a stream, which has passed)"}
     dataset = batches.dataset
+    depth = dataset.transform.sixteen_bit_depth if isinstance(dataset.transform, ImageTransform) else None
     try:
-        return _drawn(dataset.reader.read(dataset.indices[position]).content)
+        return _drawn(dataset.reader.read(dataset.indices[position]).content, depth)
     except DataError:
         return {"text": "(the record cannot be read again)"}
 
 
-def _drawn(content: Content) -> dict[str, str]:
+def _drawn(content: Content, sixteen_bit_depth: int | None = None) -> dict[str, str]:
     if not isinstance(content, bytes):
         text = "\n".join(content)
         return {"text": text if len(text) <= _MOST_CHARACTERS else text[: _MOST_CHARACTERS - 1] + "…"}
     try:
-        return {"image": thumbnail(content)}
+        return {"image": thumbnail(content, sixteen_bit_depth)}
     except BadContent:
         return {"text": "(the picture cannot be decoded)"}
 
 
-def thumbnail(content: bytes) -> str:
+def thumbnail(content: bytes, sixteen_bit_depth: int | None = None) -> str:
     """A small JPEG of a picture as a data URI.
+
+    Args:
+        content: the encoded image.
+        sixteen_bit_depth: bits that 16-bit grey images use.
 
     Raises:
         BadContent: it cannot be decoded.
     """
-    image = Image.fromarray(decode_image(content).permute(1, 2, 0).numpy())
+    image = Image.fromarray(decode_image(content, sixteen_bit_depth=sixteen_bit_depth).permute(1, 2, 0).numpy())
     image.thumbnail((_SIDE, _SIDE))
     if max(image.size) < _SIDE // 2:
         factor = _SIDE // max(image.size)

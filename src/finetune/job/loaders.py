@@ -156,6 +156,7 @@ def _transform(backbone: Backbone, spec: JobSpec, kept_bytes: int = 0) -> Transf
     expects = backbone.expects
     if isinstance(expects, ImageInput):
         return ImageTransform(
-            ImageGeometry(expects.size, expects.resize, expects.interpolation), spec.data.augmentation
+            ImageGeometry(expects.size, expects.resize, expects.interpolation, expects.sixteen_bit_depth),
+            spec.data.augmentation,
         )
     return TextTransform(expects.tokenizer, expects.max_length, kept_bytes=kept_bytes)

@@ -11,6 +11,7 @@ import torch
 
 from finetune.contract.interruption import Interruption
 from finetune.data.channel_files import some_of
+from finetune.data.image_survey import survey_images
 from finetune.data.labels import LabelMap, Origin, label_map_of
 from finetune.data.record import Reader
 from finetune.errors import DataError, UserError
@@ -111,7 +112,9 @@ def prepare(request: Request, interruption: Interruption, scratch: Path) -> Prep
     inputs = gather(request, readers, task, LabelMap(known, spec.data.multi_label) if known else None, interruption)
     check_target(inputs, spec.observe)
     check_objective_is_defined(spec, inputs)
-    backbone = load_backbone(replace(wanted, labels=inputs.labels.names), source)
+    depth = _sixteen_bit_depth(inputs)
+    backbone = load_backbone(replace(wanted, labels=inputs.labels.names, sixteen_bit_depth=depth), source)
+    _warn_of_depth(backbone, depth)
     numerics = suited_to(numerics, backbone.module, spec.run.precision, lambda: _sees_only_padding(backbone))
     place(backbone, numerics)
     names = tuple(group.name for group in backbone.layer_groups())
@@ -192,6 +195,22 @@ def locate_network(request: Request, task: Task, scratch: Path) -> tuple[ModelRe
         trained=spec.strategy.name != "evaluate",
     )
     return wanted, locate(wanted)
+
+
+def _sixteen_bit_depth(inputs: Inputs) -> int | None:
+    """Bits that 16-bit grey images of the first channel in files use; `None` where there is none with images."""
+    part = next(iter(inputs.parts().values()), None)
+    return survey_images(part.reader) if part is not None and inputs.task == "image-classification" else None
+
+
+def _warn_of_depth(backbone: Backbone, depth: int | None) -> None:
+    expects = backbone.expects
+    if isinstance(expects, ImageInput) and depth not in (None, expects.sixteen_bit_depth):
+        logger.warning(
+            "The 16-bit images use %s bits, but those that the model was trained on %s: they are darker, or refused.",
+            depth,
+            expects.sixteen_bit_depth,
+        )
 
 
 def _sees_only_padding(backbone: Backbone) -> bool:

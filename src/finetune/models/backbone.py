@@ -28,6 +28,8 @@ class ImageInput:
         interpolation: of the resize; always antialiased.
         mean: per RGB channel, of values in 0..1.
         std: per RGB channel, of values in 0..1.
+        sixteen_bit_depth: bits that 16-bit grey images use, such as 12 where their values end at 4095; None where the
+            network was not trained on such images.
     """
 
     size: int
@@ -35,6 +37,7 @@ class ImageInput:
     interpolation: Interpolation
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
+    sixteen_bit_depth: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ from finetune.errors import UserError
 from finetune.models.anatomy import layer_groups
 from finetune.models.backbone import Cut, Description, ImageInput, Interpolation, LayerGroup, LoadedWeights, Outputs
 from finetune.models.cut import cut_pictures
-from finetune.models.preprocessing import Normaliser, earlier_input, triple, with_size
+from finetune.models.preprocessing import Normaliser, earlier_input, triple, with_depth, with_size
 from finetune.models.request import ModelRequest
 from finetune.models.sources import read_json
 from finetune.models.state_files import separate_tensors
@@ -81,6 +81,7 @@ def build_pictures(request: ModelRequest, opened: OpenedFolder) -> PictureBackbo
     source, config = opened.source, opened.config
     earlier = earlier_input(source.artifact.get("preprocessing")) if source.artifact else None
     expects = with_size(earlier or _read_processor(opened), request.image_size)
+    expects = with_depth(expects, request.sixteen_bit_depth, trained=request.trained)
     _refuse_size(expects.size, opened)
     if not request.pretrained and hasattr(config, "image_size"):
         config.image_size = expects.size

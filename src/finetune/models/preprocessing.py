@@ -34,10 +34,14 @@ def earlier_input(preprocessing: object) -> ImageInput | None:
             "interpolation": str(interpolation),
             "mean": [*mean],
             "std": [*std],
+            **more,
         } if interpolation in get_args(Interpolation) and 0 < size <= resize:
             channels = triple(mean), triple(std)
             if channels[0] and channels[1] and min(channels[1]) > 0:
-                return ImageInput(size, resize, cast("Interpolation", interpolation), channels[0], channels[1])
+                depth = more.get("sixteen_bit_depth")
+                earlier = ImageInput(size, resize, cast("Interpolation", interpolation), channels[0], channels[1])
+                known = isinstance(depth, int) and 8 <= depth <= 16
+                return replace(earlier, sixteen_bit_depth=cast("int", depth) if known else None)
     return None
 
 
@@ -54,6 +58,12 @@ def with_size(expects: ImageInput, size: int | None) -> ImageInput:
     if size is None or size == expects.size:
         return expects
     return replace(expects, size=size, resize=max(size, round(expects.resize * size / expects.size)))
+
+
+def with_depth(expects: ImageInput, depth: int | None, *, trained: bool) -> ImageInput:
+    """The same images, with the depth of 16-bit grey that the data has; without training, only where none is known."""
+    keeps = depth is None or (expects.sixteen_bit_depth is not None and not trained)
+    return expects if keeps else replace(expects, sixteen_bit_depth=depth)
 
 
 class Normaliser:

@@ -25,6 +25,7 @@ class ModelRequest:
         baked_weights: folder of weights that the image brings, where there is one.
         scratch: folder for unpacked archives; created when it is needed.
         trained: False where the network is evaluated as it is, so that a new head would answer at random.
+        sixteen_bit_depth: bits that the 16-bit grey images of the data use; None where there are none.
     """
 
     spec: ModelSpec
@@ -39,3 +40,4 @@ class ModelRequest:
     baked_weights: Path | None
     scratch: Path
     trained: bool = True
+    sixteen_bit_depth: int | None = None

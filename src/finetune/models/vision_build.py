@@ -27,7 +27,7 @@ from finetune.models.heads import (
     set_head_dropout,
 )
 from finetune.models.loading_report import LoadingReport, refuse_infinite
-from finetune.models.preprocessing import earlier_input, torchvision_input, with_size
+from finetune.models.preprocessing import earlier_input, torchvision_input, with_depth, with_size
 from finetune.models.request import ModelRequest
 from finetune.models.sources import Source
 from finetune.models.state_dicts import StateDict, StateFile, modern_names, read_state_file, without_prefix
@@ -104,6 +104,7 @@ def _name_of_state(path: Path | None, state: StateDict) -> str:
 def _expects(name: str, request: ModelRequest, source: Source) -> ImageInput:
     earlier = earlier_input(source.artifact.get("preprocessing")) if source.artifact else None
     expects = with_size(earlier or torchvision_input(name), request.image_size)
+    expects = with_depth(expects, request.sixteen_bit_depth, trained=request.trained)
     if family_of(name) == "vision_transformer":
         patch = int(name.rpartition("_")[2])
         if expects.size % patch:

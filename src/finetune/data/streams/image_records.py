@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import struct
 
+from finetune.data.image_formats import HEAD_BYTES, is_image
+
 _HEADER = struct.Struct("<IfQQ")
 _MOST_LABELS = 1 << 20
-
-PICTURE_BEGINNINGS = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"RIFF", b"BM", b"GIF8", b"II*\0", b"MM\0*")
-"""First bytes of the pictures that are read."""
 
 
 def read_image_record(payload: memoryview) -> tuple[tuple[float, ...], memoryview]:
@@ -34,4 +33,4 @@ def read_image_record(payload: memoryview) -> tuple[tuple[float, ...], memoryvie
 
 def is_picture(content: memoryview | bytes) -> bool:
     """Whether the content begins as pictures do."""
-    return bytes(content[:16]).startswith(PICTURE_BEGINNINGS)
+    return is_image(bytes(content[:HEAD_BYTES]))
