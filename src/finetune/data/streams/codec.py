@@ -127,7 +127,7 @@ def _codec(form: StreamForm, layout: StreamLayout, wanted: Wanted) -> Codec:
         case "tfrecord":
             return ExampleCodec(wanted)
         case "tar":
-            return TarCodec(wanted)
+            return TarCodec(wanted, layout.where)
         case "jsonl":
             return JsonLinesCodec(wanted, layout)
         case "csv" | "tsv":

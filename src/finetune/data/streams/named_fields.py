@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from finetune.data.channel_files import some_of
 from finetune.data.columns import LABEL_COLUMNS, TEXT_COLUMNS
+from finetune.data.image_formats import IMAGE_ENDINGS
 from finetune.data.label_names import label_names
 from finetune.data.record import Content
 from finetune.data.text_table import texts_of
@@ -15,6 +16,7 @@ from finetune.spec.job_spec import DataSpec, Task
 
 PICTURE_FIELDS = (
     *("image/encoded", "image", "image_raw", "picture", "jpg", "jpeg", "png", "webp", "bmp"),
+    *sorted(ending[1:] for ending in IMAGE_ENDINGS - {".jpg", ".jpeg", ".png", ".webp", ".bmp"}),
     *("input.jpg", "input.png", "image_bytes", "values"),
 )
 LABEL_FIELDS = ("image/class/label", "cls", "cls.txt", *LABEL_COLUMNS, "image/class/text", "values")
@@ -54,20 +56,24 @@ class Wanted:
         return self.task == "image-classification"
 
 
-def decoded_fields(fields: Mapping[str, object], labels: Mapping[str, object], wanted: Wanted) -> Decoded:
+def decoded_fields(
+    fields: Mapping[str, object], labels: Mapping[str, object], wanted: Wanted, classes: tuple[str, ...] | None = None
+) -> Decoded:
     """Choose among fields, whose values are bytes, or what a label may be.
 
     Args:
         fields: where picture and texts are looked for.
         labels: where the label is looked for; often the same.
         wanted: what the user says.
+        classes: of the record, where they are known without a field.
 
     Raises:
         ValueError: a field is missing, or does not hold what it should.
     """
     spec = wanted.spec
-    name = _choose(labels, spec.label_column, LABEL_FIELDS, "label_column")
-    classes = label_names(_label(labels[name]), multi_label=spec.multi_label, class_names=spec.class_names)
+    if classes is None:
+        name = _choose(labels, spec.label_column, LABEL_FIELDS, "label_column")
+        classes = label_names(_label(labels[name]), multi_label=spec.multi_label, class_names=spec.class_names)
     if not wanted.pictures:
         names = [_choose(fields, spec.text_column, TEXT_FIELDS, "text_column")]
         if spec.text_pair_column:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import struct
 import tarfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -87,8 +87,12 @@ class _Overrides:
         return header._replace(name=said.get("path") or header.name, size=int(said.get("size") or header.size))
 
 
-def read_tar(window: Window) -> Iterator[tuple[str, memoryview]]:
+def read_tar(window: Window, at_end: Callable[[], None] | None = None) -> Iterator[tuple[str, memoryview]]:
     """Give name and content of every regular file, archive after archive.
+
+    Args:
+        window: the stream.
+        at_end: called after the last file of each archive.
 
     Raises:
         DamagedStream: a header is damaged, a file is sparse, or the stream ends before an archive does.
@@ -99,6 +103,8 @@ def read_tar(window: Window) -> Iterator[tuple[str, memoryview]]:
         block = bytes(window.view[window.at : window.at + _BLOCK])
         if block == _ZEROS:
             window.at += _BLOCK
+            if within and at_end is not None:
+                at_end()
             overrides, within = _Overrides(), False
             continue
         within = True
