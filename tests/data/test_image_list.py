@@ -13,10 +13,13 @@ from finetune.errors import DataError, UserError
 from labelled_data import write_files
 
 
-def opened(tmp_path: Path, lists: dict[str, str], *, multi_label: bool = False) -> ImageFolderReader:
+def opened(
+    tmp_path: Path, lists: dict[str, str], *, multi_label: bool = False, max_bad_records: int = 0
+) -> ImageFolderReader:
     pictures = write_files(tmp_path / "train", {"a.jpg": b"a", "x/b.jpg": b"b", "x/c.JPEG": b"c"})
     folder = write_files(tmp_path / "train_lst", {key: text.encode() for key, text in lists.items()})
-    return read_image_list(list_files("train", pictures), folder, multi_label=multi_label)
+    listing = list_files("train", pictures)
+    return read_image_list(listing, folder, multi_label=multi_label, max_bad_records=max_bad_records)
 
 
 def contents(reader: ImageFolderReader) -> dict[str, tuple[str, ...]]:
@@ -91,3 +94,47 @@ def test_a_channel_without_lists_says_what_belongs_there(tmp_path: Path, lists: 
 def test_empty_lists_are_no_lists(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"'train_lst': its \.lst files are empty"):
         opened(tmp_path, {"all.lst": "\n"})
+
+
+GONE = "0\t0\ta.jpg\n1\t1\tx/b.jpg\n2\t1\tx/gone.jpg\n3\t1\tx/lost.jpg\n"
+
+
+def test_missing_images_of_a_list_count_as_bad_records(tmp_path: Path) -> None:
+    reader = opened(tmp_path, {"all.lst": GONE}, max_bad_records=2)
+    assert contents(reader) == {"a.jpg": ("0",), "x/b.jpg": ("1",)}
+    assert [key for key, _ in reader.left_out] == ["x/gone.jpg", "x/lost.jpg"]
+    assert reader.left_out[0][1].startswith("all.lst, line 3 names 'x/gone.jpg', but channel 'train' has no such file")
+    with pytest.raises(
+        DataError, match=r"line 4 names 'x/lost\.jpg'.*it is number 2, max_bad_records=1.*raise max_bad"
+    ):
+        opened(tmp_path, {"all.lst": GONE}, max_bad_records=1)
+    with pytest.raises(DataError, match=r"line 3 names 'x/gone\.jpg'.*max_bad_records=0 allows none"):
+        opened(tmp_path, {"all.lst": GONE})
+
+
+@pytest.mark.parametrize(
+    ("lines", "what"),
+    [("0\t0\ta.jpg\n1\t1\tgone.jpg\n", "every file of class '1' is missing"), ("1\t1\tgone.jpg\n", "every file of")],
+)
+def test_a_class_of_which_every_listed_image_is_missing_is_refused(tmp_path: Path, lines: str, what: str) -> None:
+    with pytest.raises(DataError, match=what):
+        opened(tmp_path, {"all.lst": lines}, max_bad_records=9)
+
+
+@pytest.mark.parametrize(
+    ("there", "named", "hint"),
+    [
+        ("a\u0308pfel.jpg", "\u00e4pfel.jpg", "looks the same: its name has decomposed Unicode.*in the list composed"),
+        ("\u00e4pfel.jpg", "a\u0308pfel.jpg", "looks the same: its name has composed Unicode.*in the list decomposed"),
+        ("a.JPG", "a.jpg", r"did you mean 'a\.JPG'"),
+        ("x/a.jpg", "a.jpg", r"did you mean 'x/a\.jpg'"),
+        ("a.jpg", "x/a.jpg", r"did you mean 'a\.jpg'"),
+    ],
+)
+def test_a_missing_image_whose_name_looks_like_that_of_a_file_gets_a_hint(
+    tmp_path: Path, there: str, named: str, hint: str
+) -> None:
+    pictures = write_files(tmp_path / "train", {there: b"", "other.jpg": b""})
+    folder = write_files(tmp_path / "train_lst", {"all.lst": f"0\t0\t{named}\n".encode()})
+    with pytest.raises(DataError, match=hint):
+        read_image_list(list_files("train", pictures), folder, multi_label=False)

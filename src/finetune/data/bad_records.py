@@ -92,8 +92,12 @@ def too_many(channel: str, bad: tuple[str, str], count: int, limit: int) -> str:
         limit: `max_bad_records`.
     """
     key, reason = bad
-    allowed = "max_bad_records=0 allows none" if limit == 0 else f"it is number {count}, max_bad_records={limit}"
     return (
-        f"channel {channel!r}: {key} {reason} ({allowed}); "
+        f"channel {channel!r}: {key} {reason} ({allowance(count, limit)}); "
         "repair or remove the file, or raise max_bad_records to leave such records out"
     )
+
+
+def allowance(count: int, limit: int) -> str:
+    """Say which number a bad record has, and how many are allowed."""
+    return "max_bad_records=0 allows none" if limit == 0 else f"it is number {count}, max_bad_records={limit}"

@@ -7,15 +7,20 @@ Several are a 1 or 0 for every class in turn, so the classes are called `0`, `1`
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from finetune.data.channel_files import Listing, count_endings, ending_of, list_files, some_of, spelled_otherwise
+from finetune.data.channel_files import Listing, count_endings, ending_of, list_files, some_of
 from finetune.data.image_folder import ImageFolderReader
+from finetune.data.image_formats import IMAGE_ENDINGS
 from finetune.data.label_names import label_name, label_names
+from finetune.data.named_files import MissingFiles
 from finetune.data.text_lines import text_lines
 from finetune.errors import DataError, UserError
+
+_log = logging.getLogger(__name__)
 
 LIST_ENDING = ".lst"
 
@@ -30,7 +35,12 @@ class _Entry:
 
 
 def read_image_list(
-    listing: Listing, list_folder: Path, *, multi_label: bool, class_names: Collection[str] = ()
+    listing: Listing,
+    list_folder: Path,
+    *,
+    multi_label: bool,
+    max_bad_records: int = 0,
+    class_names: Collection[str] = (),
 ) -> ImageFolderReader:
     """Read every `.lst` file of a channel such as `train_lst`, in the order of their names.
 
@@ -38,10 +48,12 @@ def read_image_list(
         listing: the channel with the pictures. Only what it lists can be named, so no line reaches out of its folder.
         list_folder: the channel with the lists.
         multi_label: whether a picture may have any number of classes.
+        max_bad_records: how many of the pictures may be missing.
         class_names: names of classes that the request announces.
 
     Raises:
-        DataError: no `.lst` file; a malformed line; a picture that is missing, outside of the channel or named twice.
+        DataError: no `.lst` file; a malformed line; a picture that is outside of the channel or named twice; too many
+            pictures that are missing, or all of a class.
         UserError: several label columns without `multi_label`.
     """
     channel = f"{listing.channel}_lst"
@@ -55,16 +67,30 @@ def read_image_list(
     present = frozenset(listing.keys)
     first_named: dict[str, str] = {}
     pictures = []
+    missing = MissingFiles(listing, max_bad_records)
     for key in keys:
         for entry in _entries(channel, lists.root, key, multi_label, class_names):
-            path = _checked(entry, listing, present)
+            path = _checked(entry, listing)
             if path in first_named:
                 raise DataError(f"{entry.where}: {path!r} was named before, in {first_named[path]}; name it once")
             first_named[path] = entry.where
-            pictures.append((path, entry.labels))
-    if not pictures:
+            if path in present:
+                pictures.append((path, entry.labels))
+            else:
+                missing.note(entry.where, path, entry.labels)
+    if not first_named:
         raise DataError(f"channel {channel!r}: its {LIST_ENDING} files are empty; expected is {_FORM}")
-    return ImageFolderReader(listing.channel, listing.root, sorted(pictures))
+    left_out = missing.left_out([labels for _, labels in pictures])
+    unnamed = [key for key in listing.keys if key not in first_named and ending_of(key) in IMAGE_ENDINGS]
+    if unnamed:
+        _log.info(
+            "channel %r: %d images are not named by channel %r and not used, such as %s",
+            listing.channel,
+            len(unnamed),
+            channel,
+            unnamed[0],
+        )
+    return ImageFolderReader(listing.channel, listing.root, sorted(pictures), left_out=left_out)
 
 
 def _entries(channel: str, root: Path, key: str, multi_label: bool, class_names: Collection[str]) -> Iterator[_Entry]:
@@ -99,17 +125,16 @@ def _hot(cells: list[str]) -> tuple[str, ...]:
     return tuple(str(number) for number, name in enumerate(names) if name == "1")
 
 
-def _checked(entry: _Entry, listing: Listing, present: frozenset[str]) -> str:
+def _checked(entry: _Entry, listing: Listing) -> str:
+    """The path of an entry, relative to the channel.
+
+    Raises:
+        DataError: it leads out of the channel.
+    """
     path = entry.path.removeprefix("./")
-    if path in present:
-        return path
-    shown = some_of([repr(path)])
     if path.startswith("/") or ".." in path.split("/"):
         raise DataError(
-            f"{entry.where}: the path {shown} leads out of channel {listing.channel!r}; give it relative to that"
+            f"{entry.where}: the path {some_of([repr(path)])} leads out of channel {listing.channel!r}; give it"
+            " relative to that"
         )
-    raise DataError(
-        f"{entry.where} names {shown}, but channel {listing.channel!r} has no such file in {listing.root}"
-        f"{spelled_otherwise(path.rpartition('/')[2], present)}; "
-        "correct the path or add the picture"
-    )
+    return path
