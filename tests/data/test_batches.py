@@ -248,3 +248,14 @@ def test_an_empty_dataset_has_no_batches() -> None:
     batches = _batches([], replace(_OPTIONS, workers=2))
     assert len(batches) == 0
     assert list(batches.iterate(0)) == []
+
+
+def test_a_class_of_which_no_training_record_can_be_read_is_refused() -> None:
+    contents = _numbers(9, bad=(1, 4, 7))
+    with pytest.raises(
+        DataError, match=r"none of the 3 training records of class 'b' can be read: 00\d\.png is no number"
+    ):
+        list(_batches(contents, limit=9).iterate(0))
+    assert len(list(_batches(contents, replace(_OPTIONS, shuffle=False), limit=9).iterate(0))) == 3
+    some = _batches(_numbers(9, bad=(1, 4)), limit=9)
+    assert [len(list(some.iterate(epoch))) for epoch in range(2)] == [3, 3]

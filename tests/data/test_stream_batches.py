@@ -8,6 +8,7 @@ import struct
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -237,3 +238,13 @@ def test_an_epoch_without_objects_is_short_where_hosts_share_them_and_else_an_er
     fill(tmp_path / "alone", b"")
     with pytest.raises(DataError, match=r"channel 'train', epoch 0: the pipe is empty; see whether the S3 prefix"):
         list(batches(tmp_path / "alone", workers).iterate(0))
+
+
+def test_a_class_of_which_no_streamed_training_record_can_be_read_is_refused(tmp_path: Path) -> None:
+    stream = b"".join(record(number, b"no image" if number % 3 == 1 else None) for number in range(9))
+    fill(tmp_path, stream, epochs=2)
+    found = batches(tmp_path, allowed=9)
+    assert len(list(found.iterate(0))) == 3
+    found._data = replace(found._data, class_counts=(3, 3, 3))
+    with pytest.raises(DataError, match=rf"none of the 3 training records of class {NAMES[1]!r} can be read"):
+        list(found.iterate(1))

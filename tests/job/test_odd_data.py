@@ -52,7 +52,7 @@ def test_a_job_that_can_read_no_record_learns_nothing_and_says_so(tmp_path: Path
 
 
 def test_the_artifact_is_proven_by_the_records_that_can_be_read(tmp_path: Path, network: Path) -> None:
-    pictures = write_pictures(tmp_path / "pictures", 4)
+    pictures = write_pictures(tmp_path / "pictures", PROBE_RECORDS + 2)
     damage(pictures, PROBE_RECORDS + 1)
     job = finished(
         train_here(tmp_path / "job", {"train": pictures, "model": network}, {**HEAD, "max_bad_records": "9"})

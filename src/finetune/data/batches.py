@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Sequence
 from concurrent.futures import Future
 from contextlib import closing
@@ -121,6 +122,7 @@ class _Example:
 class _Bad:
     key: str
     reason: str
+    labels: tuple[str, ...]
 
 
 _Prepared = tuple[Batch, list[_Bad]]
@@ -149,6 +151,7 @@ class Batches:
         self._pins = options.pin_memory and torch.cuda.is_available()
         self.supply = Supply(options.workers, options.most_workers)
         self._made: Examples = MadeAnew(dataset.transform)
+        self._lost: dict[str, dict[str, str]] = {}
         self._by_length: LikeLength | None = None
         if options.length:
             seed = options.seed if options.shuffle else None
@@ -220,7 +223,7 @@ class Batches:
         Closing the generator, or dropping it, ends the threads.
 
         Raises:
-            DataError: more records are bad than `bad_records` allows.
+            DataError: more records are bad than `bad_records` allows, or all of a class are.
         """
         yield from self.prepare(self.positions(epoch, first), epoch)
 
@@ -253,7 +256,27 @@ class Batches:
             for batch, bad in prepared:
                 for record in bad:
                     self._bad_records.note(record.key, record.reason)
+                    for name in record.labels:
+                        self._lost.setdefault(name, {})[record.key] = record.reason
                 yield batch
+        if self._lost and self._options.shuffle:
+            self._check_classes()
+
+    def _check_classes(self) -> None:
+        """Make sure that every class has a training record that can be read; without any class, nothing is learnt.
+
+        Raises:
+            DataError: a class has none.
+        """
+        dataset = self.dataset
+        counts = Counter(name for at in dataset.indices for name in set(dataset.reader.labels(at)))
+        lost = [name for name, bad in self._lost.items() if len(bad) == counts[name]]
+        if lost and len(lost) < len(counts):
+            key, reason = next(iter(self._lost[lost[0]].items()))
+            raise DataError(
+                f"channel {dataset.reader.channel!r}: none of the {counts[lost[0]]} training records of class"
+                f" {lost[0]!r} can be read: {key} {reason}; repair them, or remove the class"
+            )
 
     def _submit(self, epoch: int, crew: Crew, positions: Sequence[int]) -> Future[_Prepared]:
         """Cut a batch into a piece for each worker, so that the first one of an epoch is ready soon."""
@@ -273,9 +296,10 @@ class Batches:
         try:
             inputs = self._made.example(position, lambda: reader.read(index).content, self._randomness(epoch, key))
         except BadContent as error:
-            return _Bad(key, str(error))
+            return _Bad(key, str(error), reader.labels(index))
         except DataError as error:
-            return _Bad(key, str(error).removeprefix(f"channel {self.dataset.reader.channel!r}: {key} "))
+            reason = str(error).removeprefix(f"channel {self.dataset.reader.channel!r}: {key} ")
+            return _Bad(key, reason, reader.labels(index))
         return _Example(position, inputs, reader.labels(index))
 
     def _randomness(self, epoch: int, key: str) -> random.Random | None:

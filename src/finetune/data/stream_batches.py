@@ -12,7 +12,7 @@ import random
 from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Sequence
 from concurrent.futures import Future
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TypeVar
@@ -33,6 +33,7 @@ from finetune.data.stream_groups import Alone, Group, ReadAhead, Sharing
 from finetune.data.stream_order import StreamPosition, grouped, shuffled
 from finetune.data.stream_source import RecordSource, StreamRecord
 from finetune.data.transforms import Transform
+from finetune.errors import DataError
 
 _log = logging.getLogger(__name__)
 
@@ -89,6 +90,7 @@ class StreamBatches:
         self._pins = options.pin_memory and torch.cuda.is_available()
         self._kept: dict[int, Record] = {}
         self._begins = True
+        self._lost: Counter[str] = Counter()
         self.supply = Supply(options.workers, options.most_workers)
 
     @property
@@ -153,6 +155,7 @@ class StreamBatches:
             return
         if not resumed:
             self.position.begin(epoch)
+        self._lost.clear()
         self._data.source.stop.clear()
         self._begins = True
         with closing(self._prepared(epoch, make, resumed=resumed)) as prepared:
@@ -196,6 +199,7 @@ class StreamBatches:
         if self.position.ended:
             return
         self.position.ended = True
+        self._check_classes()
         brought = self.position.used + self._data.source.others
         if self._data.total not in (None, brought):
             _log.warning(
@@ -261,3 +265,27 @@ class StreamBatches:
             copy = self.position.times_used(identity) + met[identity]
             key = f"record {identity:016x}" + (f", copy {copy}," if copy > 1 else "")
             self._bad_records.note(key, f"(number {one.record.number}, from 0) {one.reason}")
+            self._note_classes(one)
+
+    def _note_classes(self, bad: Bad) -> None:
+        """Note the classes of a bad record, where its labels can be read."""
+        with suppress(ValueError):
+            names = {self.label_map.named(label) for label in bad.record.decode().labels}
+            self._lost.update(name for name in names if name is not None)
+
+    def _check_classes(self) -> None:
+        """Make sure that every class had a training record that could be read; without any class, nothing is learnt.
+
+        Raises:
+            DataError: a class had none.
+        """
+        counts = self._data.class_counts
+        if counts is None or not self._options.shuffle:
+            return
+        known = {name: count for name, count in zip(self.label_map.names, counts, strict=True) if count}
+        lost = [name for name, count in known.items() if self._lost[name] == count]
+        if lost and len(lost) < len(known):
+            raise DataError(
+                f"channel {self.channel!r}: none of the {known[lost[0]]} training records of class {lost[0]!r} can be"
+                " read; repair them, or remove the class"
+            )
