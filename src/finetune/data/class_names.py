@@ -86,9 +86,14 @@ def nearest_name(name: str, known: Collection[str]) -> str:
     return f" (did you mean {_exact(alike, [name, alike])}?)" if alike is not None else did_you_mean(name, known)
 
 
+def is_number(name: str) -> bool:
+    """Whether a class is named by a number, such as `1`, `01` or `1.0`."""
+    return _NUMBER.fullmatch(name.strip()) is not None
+
+
 def _folded(name: str) -> str:
     folded = " ".join(unicodedata.normalize("NFKC", name).casefold().split())
-    return str(Decimal(folded).normalize()) if _NUMBER.fullmatch(folded) else folded
+    return str(Decimal(folded).normalize() + 0) if _NUMBER.fullmatch(folded) else folded
 
 
 def _exact(name: str, group: Collection[str]) -> str:

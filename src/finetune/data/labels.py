@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 
 from finetune.data.channel_files import some_of
-from finetune.data.class_names import check_class_names, nearest_name
+from finetune.data.class_names import check_class_names, is_number, nearest_name
 from finetune.data.record import Reader
-from finetune.errors import DataError, UserError, did_you_mean
+from finetune.errors import DataError, UserError
 
 _log = logging.getLogger(__name__)
 
@@ -46,6 +46,7 @@ class LabelMap:
     names: tuple[str, ...]
     multi_label: bool
     _numbers: dict[str, int] = field(init=False, repr=False, compare=False)
+    _has_numbers: bool = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         """Index the names.
@@ -56,6 +57,7 @@ class LabelMap:
         if len(self.names) > MOST_CLASSES:
             raise DataError(too_many_classes(self.names))
         object.__setattr__(self, "_numbers", {name: number for number, name in enumerate(self.names)})
+        object.__setattr__(self, "_has_numbers", any(is_number(name) for name in self.names))
 
     def __len__(self) -> int:
         """Number of classes."""
@@ -65,7 +67,7 @@ class LabelMap:
         """The class that a label names, or numbers where no class is called by a number; `None` for an unknown one."""
         if label in self._numbers:
             return label
-        if label.isdecimal() and int(label) < len(self.names) and not self.names[int(label)].isdecimal():
+        if label.isdecimal() and int(label) < len(self.names) and not self._has_numbers:
             return self.names[int(label)]
         return None
 
@@ -100,7 +102,7 @@ class LabelMap:
         try:
             return self._numbers[name]
         except KeyError:
-            raise DataError(f"unknown class {name!r}{did_you_mean(name, self.names)}") from None
+            raise DataError(f"unknown class {name!r}{nearest_name(name, self.names)}") from None
 
 
 def label_map_of(
@@ -209,7 +211,21 @@ def too_many_classes(names: Collection[str]) -> str:
 def _too_few(names: tuple[str, ...], reader: Reader) -> str:
     seen = f"one class only, {some_of([repr(names[0])])}," if names else "no classes"
     if reader.task == "image-classification":
-        hint = "pictures lie in one folder per class, directly below the channel"
+        hint = "pictures lie in one folder per class, directly below the channel" + _folders_below(reader)
     else:
         hint = "see whether label_column names the right column"
     return f"channel {reader.channel!r} has {seen} but at least two are needed; {hint}"
+
+
+def _folders_below(reader: Reader) -> str:
+    """The folders in the only class folder of a channel, which may be the true classes."""
+    paths = [reader.key(index).split("/") for index in range(len(reader))]
+    depth = next((at for at in range(1, min(map(len, paths), default=0)) if len({path[at] for path in paths}) > 1), 0)
+    inner = sorted({path[depth] for path in paths if len(path) > depth + 1}) if depth else []
+    if len(inner) < 2:
+        return ""
+    place = "/".join(paths[0][:depth])
+    return (
+        f"; folder {place!r} holds the folders {some_of(map(repr, inner))}: if they are the classes, give the channel"
+        f" .../{place}"
+    )
