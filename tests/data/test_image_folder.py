@@ -8,8 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from finetune.data import channel_files
 from finetune.data.channel_files import list_files
 from finetune.data.image_folder import ImageFolderReader, read_image_folder
+from finetune.data.parts import check_class_folders
 from finetune.errors import DataError
 from labelled_data import write_files
 
@@ -40,16 +42,24 @@ def test_order_is_that_of_the_keys_bytes_and_not_of_creation(tmp_path: Path) -> 
     assert keys(opened(tmp_path)) == sorted(names, key=str.encode)
 
 
-def test_hidden_and_foreign_files_are_counted_in_one_line(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_files_that_are_no_images_are_a_warning_with_counts_by_class_and_ending(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     clutter = [".DS_Store", "cat/.hidden.png", "cat/.ipynb_checkpoints/a.png", "__MACOSX/cat/a.png", "cat/Thumbs.db"]
-    foreign = ["cat/b.gif", "cat/c.GIF", "cat/notes.txt", "LICENSE"]
+    clutter += ["cat/._a.png", "dog/.@__thumb/a.png", ".AppleDouble/a.png"]
+    foreign = ["cat/b.heic", "cat/c.HEIC", "cat/notes.txt", "dog/film.mp4", "LICENSE"]
     write_files(tmp_path, dict.fromkeys(["cat/a.png", "dog/a.png", *clutter, *foreign], b""))
     with caplog.at_level(logging.INFO):
         reader = opened(tmp_path)
     assert keys(reader) == ["cat/a.png", "dog/a.png"]
-    assert [record.message for record in caplog.records] == [
-        "channel 'train': passed over what is no picture: 2 .gif, 1 .txt, 1 without ending"
+    assert [(record.levelname, record.message) for record in caplog.records] == [
+        (
+            "WARNING",
+            "channel 'train': left out 5 files that are no images that can be read: 2 .heic, 1 .mp4, 1 .txt,"
+            " 1 without ending; by class: 'cat' 3 of 4 files (2 .heic, 1 .txt), 'dog' 1 of 2 files (1 .mp4)",
+        )
     ]
+    assert reader.other_files == {"": {"without ending": 1}, "cat": {".heic": 2, ".txt": 1}, "dog": {".mp4": 1}}
 
 
 def test_an_empty_class_folder_is_left_out_with_a_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -61,8 +71,8 @@ def test_an_empty_class_folder_is_left_out_with_a_warning(tmp_path: Path, caplog
 
 
 def test_a_class_folder_without_readable_pictures_does_not_vanish(tmp_path: Path) -> None:
-    write_files(tmp_path, {"cat/a.png": b"", "emu/a.tiff": b"", "emu/b.tiff": b""})
-    with pytest.raises(DataError, match=r"'train'.*'emu' holds no picture.*2 \.tiff.*\.png"):
+    write_files(tmp_path, {"cat/a.png": b"", "emu/a.heic": b"", "emu/b.heic": b""})
+    with pytest.raises(DataError, match=r"'train'.*'emu' holds no picture.*2 \.heic.*\.png"):
         opened(tmp_path)
 
 
@@ -85,8 +95,8 @@ def test_the_root_of_a_data_set_is_not_taken_for_two_classes(tmp_path: Path) -> 
 @pytest.mark.parametrize(
     "names",
     [
-        ["train/a.png", "test/b.png"],
-        ["train/deep/a.png", "test/b.png"],
+        ["train/a.png", "test/b.png", "bus/c.png"],
+        ["train/deep/a.png", "test/b.png", "bus/c.png"],
         ["train/deep/a.png", "plane/deep/b.png"],
         ["train/a.png", "bus/b.png", "val/c.png"],
     ],
@@ -99,8 +109,8 @@ def test_classes_may_be_called_like_parts_of_a_data_set(tmp_path: Path, names: l
 
 
 def test_no_pictures_at_all_says_what_is_there(tmp_path: Path) -> None:
-    write_files(tmp_path, {"cat/a.tiff": b"", "b.zip": b""})
-    with pytest.raises(DataError, match=r"no pictures in .*1 \.tiff, 1 \.zip.*folder per class"):
+    write_files(tmp_path, {"cat/a.heic": b"", "b.zip": b""})
+    with pytest.raises(DataError, match=r"no pictures in .*1 \.heic, 1 \.zip.*folder per class"):
         opened(tmp_path)
 
 
@@ -111,13 +121,54 @@ def test_links_may_not_lead_out_of_the_channel(tmp_path: Path, caplog: pytest.Lo
     (root / "cat" / "outside.png").symlink_to(secret / "secret.png")
     (root / "cat" / "dangling.png").symlink_to("nowhere.png")
     (root / "cat" / "loop.png").symlink_to("loop.png")
-    (root / "emu").symlink_to(secret, target_is_directory=True)
+    (root / "cat" / "away").symlink_to(secret, target_is_directory=True)
     (root / "cat" / "up").symlink_to(root, target_is_directory=True)
     reader = opened(root)
     assert keys(reader) == ["cat/a.png", "cat/inside.png", "dog/a.png"]
     assert reader.read(1).content == b"in"
     assert "passed over 5 symbolic links" in caplog.text
     assert "cat/dangling.png" in caplog.text
+    assert reader.other_files == {"cat": {"symbolic link": 5}}
+
+
+@pytest.mark.parametrize("target", ["../elsewhere", "nowhere", "."])
+def test_a_class_that_is_lost_through_a_link_is_refused(tmp_path: Path, target: str) -> None:
+    root = write_files(tmp_path / "train", {"cat/a.png": b"", "dog/a.png": b""})
+    write_files(tmp_path / "elsewhere", {"a.png": b""})
+    (root / "emu").symlink_to(target, target_is_directory=True)
+    with pytest.raises(DataError, match=r"'train': the class 'emu' would be left out, since 'emu' is a symbolic link"):
+        opened(root)
+
+
+def test_a_class_of_which_every_image_is_a_lost_link_is_refused(tmp_path: Path) -> None:
+    root = write_files(tmp_path / "train", {"cat/a.png": b"", "dog/a.png": b""})
+    outside = write_files(tmp_path / "elsewhere", {"a.png": b""})
+    (root / "emu").mkdir()
+    for number in range(3):
+        (root / "emu" / f"{number}.png").symlink_to(outside / "a.png")
+    with pytest.raises(DataError, match=r"the class 'emu' would be left out.*emu/1\.png, emu/2\.png; copy"):
+        opened(root)
+
+
+def test_class_folders_that_are_links_within_the_channel_are_followed(tmp_path: Path) -> None:
+    root = write_files(tmp_path, {".store/1/a.png": b"cat", ".store/2/deep/b.png": b"dog"})
+    (root / "cat").symlink_to(".store/1", target_is_directory=True)
+    (root / "dog").symlink_to(root / ".store" / "2", target_is_directory=True)
+    (root / "dog" / "deep" / "back").symlink_to(root / "dog", target_is_directory=True)
+    reader = opened(root)
+    assert keys(reader) == ["cat/a.png", "dog/deep/b.png"]
+    assert [reader.read(index).content for index in range(2)] == [b"cat", b"dog"]
+    assert [reader.labels(index) for index in range(2)] == [("cat",), ("dog",)]
+
+
+def test_links_that_lead_to_each_other_are_no_endless_channel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, other in (("a", "b"), ("b", "c"), ("c", "a")):
+        write_files(tmp_path, {f"{name}/1.png": b""})
+        (tmp_path / name / "next").symlink_to(f"../{other}", target_is_directory=True)
+    assert len(opened(tmp_path)) == 9
+    monkeypatch.setattr(channel_files, "_MOST_LINKED_FOLDERS", 3)
+    with pytest.raises(DataError, match="symbolic links lead to more than 3 folders"):
+        opened(tmp_path)
 
 
 def test_a_channel_may_itself_be_a_link(tmp_path: Path) -> None:
@@ -132,10 +183,24 @@ def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
     assert keys(opened(tmp_path)) == ["cat/a.png", "dog/a.png"]
 
 
-def test_composed_and_decomposed_names_are_one_class(tmp_path: Path) -> None:
-    write_files(tmp_path, {"caf\u00e9/a.png": b"", "cafe\u0301/b.png": b""})
+@pytest.mark.parametrize(
+    "names",
+    [
+        ["0.5", "1.0", "2.0"],
+        ["01", "1", "1e0"],
+        ["-1.00", "+1"],
+        [" a ", "a"],
+        ["A", "a"],
+        ["cafe\u0301", "caf\u00e9"],
+        ["None", "nan", "true", "a|b", "[1]", "="],
+        ["#", "$", "@", "_"],
+        ["#one", "#two"],
+    ],
+)
+def test_class_names_are_the_names_of_the_folders_never_changed_or_merged(tmp_path: Path, names: list[str]) -> None:
+    write_files(tmp_path, {f"{name}/a.png": b"" for name in names})
     reader = opened(tmp_path)
-    assert [reader.labels(index) for index in range(2)] == [("caf\u00e9",)] * 2
+    assert sorted(reader.labels(index)[0] for index in range(len(reader))) == sorted(names)
 
 
 def test_a_name_that_is_not_utf8_is_shown_and_refused(tmp_path: Path) -> None:
@@ -151,6 +216,105 @@ def test_a_picture_that_disappears_is_named(tmp_path: Path) -> None:
     (tmp_path / "cat" / "a.png").unlink()
     with pytest.raises(DataError, match=r"'train': cat/a\.png cannot be read: No such file"):
         reader.read(0)
+
+
+JPEG, PNG, GIF = b"\xff\xd8\xff\xe0rest", b"\x89PNG\r\n\x1a\nrest", b"GIF89arest"
+
+
+def test_every_format_is_read_under_every_ending(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    by_ending = ["a.tif", "b.TIFF", "c.gif", "d.JFIF", "e.bmp", "f.webp", "g.ppm", "h.pgm", "i.jpe", "j.Gif"]
+    by_content = {
+        "k": JPEG,
+        "l.jpg_large": JPEG,
+        "m.jpg!w200": PNG,
+        "n.txt": GIF,
+        "o.dat": b"P6 2 2 255\n",
+        "p.1": JPEG,
+    }
+    by_content |= {"q.x": b"RIFF\0\0\0\0WEBPVP8 ", "r.x": b"BM" + bytes(12) + b"\x28\0\0\0", "s.x": b"MM\0*\0\0\0\x08"}
+    write_files(tmp_path, {f"cat/{name}": b"" for name in by_ending})
+    write_files(tmp_path, {f"cat/{name}": content for name, content in by_content.items()} | {"dog/a.png": b""})
+    reader = opened(tmp_path)
+    assert keys(reader) == sorted([*(f"cat/{name}" for name in (*by_ending, *by_content)), "dog/a.png"])
+    assert not caplog.records
+    assert not reader.other_files
+
+
+def test_content_that_only_resembles_an_image_is_left_out(tmp_path: Path) -> None:
+    others = {"a.txt": b"BMW sells cars, of many kinds", "b.wav": b"RIFF\0\0\0\0WAVEfmt ", "c.txt": b"P1 is a name"}
+    others |= {"d.nef": b"II*\0\x08\0\0\0", "e.txt": b"", "f.psd": b"8BPS", "g.svg": b"<svg/>", "h.eps": b"%!PS"}
+    write_files(tmp_path, {f"cat/{name}": content for name, content in others.items()})
+    write_files(tmp_path, {"cat/a.png": b"", "dog/a.png": b""})
+    assert keys(opened(tmp_path)) == ["cat/a.png", "dog/a.png"]
+
+
+@pytest.mark.parametrize(
+    ("keys_given", "said"),
+    [
+        (["training_set/cat/1.png", "training_set/dog/1.png", "test_set/cat/2.png", "test_set/dog/2.png"],
+         r"'test_set', 'training_set'.*test=\.\.\./test_set, train=\.\.\./training_set"),
+        (["seg_train/seg_train/cat/1.png", "seg_train/seg_train/dog/1.png", "seg_test/seg_test/cat/2.png",
+          "seg_test/seg_test/dog/2.png", "seg_pred/seg_pred/3.png"],
+         r"test=\.\.\./seg_test/seg_test, train=\.\.\./seg_train/seg_train"),
+        ([f"fold_{fold}/{name}/1.png" for fold in range(1, 6) for name in ("cat", "dog")], r"such as \.\.\./fold_1"),
+        ([f"fold{fold}/1.png" for fold in range(1, 6)], "root of a data set"),
+        (["2019/cat/1.png", "2019/dog/1.png", "2020/cat/1.png", "2020/dog/1.png", "2020/emu/1.png"],
+         r"'2019', '2020' hold folders of the same names \('cat', 'dog'\).*class_names=2019,2020"),
+        (["a/x/cat/1.png", "a/x/dog/1.png", "b/y/cat/1.png", "b/y/dog/1.png"], r"such as \.\.\./a/x"),
+        (["train/cat/1.png", "train/dog/1.png", "test/1.png"], "root of a data set"),
+        (["train/1.png", "test/1.png"], r"root of a data set.*class_names=test,train"),
+        (["train2017/1.png", "val2017/1.png"], "root of a data set"),
+        (["cat/train/1.png", "cat/test/1.png", "dog/train/1.png", "dog/test/1.png"], "rearrange them"),
+        (["A/train/cat/1.png", "A/test/cat/1.png", "B/train/cat/1.png", "B/test/cat/1.png"], "rearrange them"),
+        (["thumbs/1.png", "cat/1.png", "cat/thumbs/1.png", "dog/1.png", "dog/thumbs/1.png"],
+         "folder 'thumbs' lies beside the class folders and in 2 of them"),
+        (["@tmp/1.png", "cat/1.png", "dog/1.png"], "'@tmp' looks like one that a storage device.*class_names=@tmp,cat"),
+        (["#old/cat/1.png", "cat/1.png", "dog/1.png"], "'#old' looks like"),
+        (["$WINDOWS/1.png", "cat/1.png", "dog/1.png"], "'\\$WINDOWS' looks like"),
+    ],
+)  # fmt: skip
+def test_folders_that_are_no_classes_are_refused_by_their_structure(
+    tmp_path: Path, keys_given: list[str], said: str
+) -> None:
+    listing = list_files("train", write_files(tmp_path, dict.fromkeys(keys_given, b"")))
+    with pytest.raises(DataError, match=said):
+        read_image_folder(listing)
+    names = tuple(sorted({key.partition("/")[0] for key in keys_given}))
+    assert len(read_image_folder(listing, names)) == len(keys_given)
+
+
+def test_the_first_folder_is_the_class_of_deeper_images_with_a_warning(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    write_files(tmp_path, dict.fromkeys(["animal/cat/1.png", "animal/dog/1.png", "plant/1.png"], b""))
+    reader = opened(tmp_path)
+    assert [reader.labels(index) for index in range(3)] == [("animal",), ("animal",), ("plant",)]
+    assert "images lie in sub-folders of 1 of 2 class folders; their class is the first folder" in caplog.text
+    assert "'animal' for all of 'animal/cat', 'animal/dog'" in caplog.text
+
+
+def test_folders_of_storage_devices_are_passed_over_with_a_warning(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    left = ["@eaDir/1.png/SYNOPHOTO_THUMB_M.jpg", "cat/@eaDir/1.png/SYNOPHOTO_THUMB_M.jpg", "$RECYCLE.BIN/S-1/1.png"]
+    left += ["lost+found/1.png", "#recycle/cat/1.png", "System Volume Information/1.png"]
+    write_files(tmp_path, dict.fromkeys(["cat/1.png", "dog/1.png", *left], b""))
+    assert keys(opened(tmp_path)) == ["cat/1.png", "dog/1.png"]
+    assert "passed over folders that storage devices and operating systems make: '#recycle' (1)" in caplog.text
+    assert "'@eaDir' (2)" in caplog.text
+
+
+def test_a_class_folder_with_a_leading_underscore_is_named_in_a_warning(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    write_files(tmp_path, dict.fromkeys(["_thumbs/1.png", "cat/1.png", "dog/1.png"], b""))
+    assert len(opened(tmp_path)) == 3
+    assert "folder '_thumbs' is taken for a class" in caplog.text
+
+
+def test_folders_may_be_nested_as_deeply_as_paths_allow() -> None:
+    deep = "/".join(["d"] * 2000)
+    check_class_folders("train", [f"cat/{deep}/1.png", f"cat/{deep}/e/2.png", "cat/3.png", "dog/1.png"])
 
 
 def test_many_empty_class_folders_are_a_few_lines_of_the_log(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

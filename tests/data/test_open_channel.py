@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from finetune.data.labels import label_map_of
 from finetune.data.open_channel import TABLE_TYPES, ChannelSource, open_channel
 from finetune.data.record import Reader
 from finetune.errors import DataError, UserError
@@ -88,3 +89,34 @@ def test_lists_name_pictures_and_allow_several_labels(tmp_path: Path) -> None:
 def test_a_folder_per_class_gives_one_label_only(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"multi_label=true, but channel 'train' has a folder per class.*'train_lst'"):
         opened(tmp_path, PICTURES, multi_label=True)
+
+
+def test_a_channel_that_holds_lost_links_alone_names_them(tmp_path: Path) -> None:
+    root = write_files(tmp_path / "train", {})
+    outside = write_files(tmp_path / "elsewhere", {"cat/1.png": b"", "dog/1.png": b""})
+    for name in ("cat", "dog"):
+        (root / name).symlink_to(outside / name, target_is_directory=True)
+    with pytest.raises(DataError, match=r"holds no files but 2 symbolic links that lead out of it.*: cat, dog; copy"):
+        opened(root, {})
+
+
+def test_class_folders_that_are_all_empty_are_named(tmp_path: Path) -> None:
+    for name in ("cat", "dog"):
+        (tmp_path / "train" / name).mkdir(parents=True)
+    with pytest.raises(DataError, match=r"is empty: no files in .*, only empty folders \('cat', 'dog'\)"):
+        opened(tmp_path / "train", {})
+
+
+@pytest.mark.parametrize("keys", [["images/1.png", "images/2.png"], ["1.png", "2.png"]])
+def test_images_without_class_folders_next_to_a_table_are_refused(tmp_path: Path, keys: list[str]) -> None:
+    files = dict.fromkeys(keys, b"") | {"labels.csv": b"file,label\n1.png,a\n2.png,b\n"}
+    with pytest.raises(DataError, match=r"2 images .* and the table labels\.csv; classes of images are not read from"):
+        opened(tmp_path, files)
+    with pytest.raises(DataError, match=r"outside of class folders|one class only") as refused:
+        reader = opened(tmp_path, files, task="image-classification")
+        label_map_of(reader, multi_label=False, num_classes=None)
+    assert "channel 'train'" in str(refused.value)
+
+
+def test_images_without_an_ending_tell_the_task(tmp_path: Path) -> None:
+    assert len(opened(tmp_path, {"cat/1": b"\xff\xd8\xff\xe0", "dog/1": b"GIF89a", "notes.md": b"no image"})) == 2

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from finetune.data.channel_files import list_files, some_of
+from finetune.data.image_folder import other_files_of
 from finetune.data.json_text import parse_json
 from finetune.data.label_names import label_name
 from finetune.data.labels import LabelMap
@@ -27,6 +28,7 @@ class AnnouncedReader:
         self.channel = reader.channel
         self.task: Task = reader.task
         self.left_out = reader.left_out
+        self.other_files = other_files_of(reader)
         self._reader = reader
         self._label_map = label_map
 

@@ -9,7 +9,8 @@ from pathlib import Path
 
 from finetune.data.augmented_manifest import manifests_of, read_augmented_manifest
 from finetune.data.channel_files import Listing, count_endings, ending_of, list_files, some_of
-from finetune.data.image_folder import PICTURE_ENDINGS, read_image_folder
+from finetune.data.image_folder import find_images, read_image_folder
+from finetune.data.image_formats import COMMON_ENDINGS, IMAGE_ENDINGS
 from finetune.data.image_list import read_image_list
 from finetune.data.parts import check_files
 from finetune.data.record import Reader
@@ -24,7 +25,7 @@ from finetune.spec.stream_types import RECORD_TYPES
 _log = logging.getLogger(__name__)
 
 _EXPECTED: Mapping[Task, str] = {
-    IMAGES: f"a folder per class with pictures ({', '.join(sorted(PICTURE_ENDINGS))})",
+    IMAGES: f"a folder per class with pictures ({', '.join(COMMON_ENDINGS)})",
     TEXTS: f"tables with a label and a text per row ({', '.join(sorted(TABLE_ENDINGS))}, or .txt and others with a"
     " content type such as text/csv or text/plain)",
 }
@@ -93,11 +94,17 @@ def open_channel(source: ChannelSource, spec: DataSpec) -> Reader:
     """
     listing = list_files(source.name, source.folder)
     if not listing.keys:
-        raise DataError(f"channel {source.name!r} is empty: no files in {source.folder}; {_expected(spec.task)}")
+        raise DataError(_explain_empty(listing, source.folder, spec.task))
     if source.list_folder is not None:
         if spec.task == TEXTS:
             raise UserError(f"task={TEXTS}, but channel '{source.name}_lst' lists pictures; remove one of the two")
-        return read_image_list(listing, source.list_folder, multi_label=spec.multi_label, class_names=spec.class_names)
+        return read_image_list(
+            listing,
+            source.list_folder,
+            multi_label=spec.multi_label,
+            max_bad_records=spec.max_bad_records,
+            class_names=spec.class_names,
+        )
     if manifests_of(listing):
         return read_augmented_manifest(listing, spec, class_ids=source.class_ids)
     contents = _look(source, listing)
@@ -119,16 +126,18 @@ def open_channel(source: ChannelSource, spec: DataSpec) -> Reader:
             f"multi_label=true, but channel {source.name!r} has a folder per class, so each picture has one class; "
             f"name the classes in a channel '{source.name}_lst', or remove multi_label"
         )
-    return read_image_folder(listing)
+    return read_image_folder(listing, spec.class_names, contents.pictures)
 
 
 def _look(source: ChannelSource, listing: Listing) -> _Contents:
     default_format = TABLE_TYPES.get(_bare(source.content_type))
-    pictures = tuple(key for key in listing.keys if ending_of(key) in PICTURE_ENDINGS)
-    others = (key for key in listing.keys if ending_of(key) not in PICTURE_ENDINGS)
+    others = (key for key in listing.keys if ending_of(key) not in IMAGE_ENDINGS)
     tables = tuple(key for key in others if table_format(key, default_format) is not None)
     form = RECORD_TYPES.get(_bare(source.content_type))
-    return _Contents(listing, pictures, tables, tuple(record_files(listing.keys, form)), default_format)
+    records = tuple(record_files(listing.keys, form))
+    taken = {*tables, *(file.key for file in records)}
+    pictures = tuple(find_images(listing, [key for key in listing.keys if key not in taken]))
+    return _Contents(listing, pictures, tables, records, default_format)
 
 
 def _holds_records(contents: _Contents, source: ChannelSource) -> bool:
@@ -166,6 +175,7 @@ def _task_of_type(content_type: str | None) -> Task | None:
 
 def _task_of(contents: _Contents, source: ChannelSource) -> Task:
     if contents.pictures and contents.tables:
+        _check_labels_in_table(contents, source)
         raise UserError(
             f"channel {source.name!r} holds {len(contents.pictures)} pictures ({some_of(contents.pictures, 1)}) and "
             f"{len(contents.tables)} tables ({some_of(contents.tables, 1)}); set task={IMAGES} or task={TEXTS}"
@@ -178,6 +188,29 @@ def _task_of(contents: _Contents, source: ChannelSource) -> Task:
         f"channel {source.name!r}: {source.folder} holds neither pictures nor tables "
         f"({count_endings(contents.listing.keys)}); {_expected(None)}"
     )
+
+
+def _check_labels_in_table(contents: _Contents, source: ChannelSource) -> None:
+    """Refuse images without class folders next to a table, which seems to hold their classes."""
+    folders = {key.partition("/")[0] if "/" in key else "" for key in contents.pictures}
+    if len(folders) == 1:
+        where = f"in the one folder {folders.pop()!r}" if "" not in folders else "without class folders"
+        raise DataError(
+            f"channel {source.name!r} holds {len(contents.pictures)} images {where} and the table"
+            f" {some_of(contents.tables, 1)}; classes of images are not read from tables: put the images into a folder"
+            f" per class, or name image and class in a .lst file of a channel '{source.name}_lst' or in an augmented"
+            " manifest"
+        )
+
+
+def _explain_empty(listing: Listing, folder: Path, task: Task | None) -> str:
+    if listing.lost_links:
+        return (
+            f"channel {listing.channel!r} holds no files but {len(listing.lost_links)} symbolic links that lead out of"
+            f" it, in a circle or nowhere: {some_of(listing.lost_links)}; copy what they lead to into the channel"
+        )
+    empty = f", only empty folders ({some_of(map(repr, listing.folders))})" if listing.folders else ""
+    return f"channel {listing.channel!r} is empty: no files in {folder}{empty}; {_expected(task)}"
 
 
 def _check_fits(contents: _Contents, task: Task, source: ChannelSource) -> None:

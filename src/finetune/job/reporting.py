@@ -12,6 +12,7 @@ from pathlib import Path
 
 import finetune
 from finetune.contract.whole_files import write_whole
+from finetune.data.image_folder import other_files_of
 from finetune.job.account import Account, process_age
 from finetune.job.announce import expected_input, group_summaries
 from finetune.job.evidence import readable, surest_mistakes
@@ -122,6 +123,9 @@ def build_report(subject: Subject, found: Outcome) -> dict[str, object]:
         "duplicates": readable(parts),
         "bad_records": {
             name: listing for name, one in subject.loaders.bad_records.items() if (listing := one.listing())
+        },
+        "left_out_files": {
+            part.reader.channel: files for part in parts.values() if (files := other_files_of(part.reader))
         },
         "rates": _rates(subject.plan, found.schedule, job.get("steps", 0)),
         "rules": list(rules_of(subject.spec.observe.rules)),

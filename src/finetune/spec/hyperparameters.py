@@ -93,7 +93,7 @@ class DataKnobs(Section):
     class_names: tuple[str, ...] = Field(
         (),
         description="Names of the classes in the order of their numbers, unless a channel `labels` has them; in Pipe "
-        "mode it saves a pass that looks.",
+        "mode it saves a pass that looks. Confirms image folders that look like parts of a data set.",
     )
     shuffle_buffer: int = Field(
         2048,

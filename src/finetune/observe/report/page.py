@@ -23,6 +23,7 @@ _SECTIONS = (
     quality.wrong,
     records.duplicates,
     records.bad,
+    records.left_out_files,
     records.balance,
     run.layers,
     run.time,

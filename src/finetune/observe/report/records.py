@@ -114,6 +114,34 @@ def bad(report: Mapping[str, Any]) -> Piece:
     return section("Unreadable records", body, name="bad")
 
 
+def left_out_files(report: Mapping[str, Any]) -> Piece | None:
+    """Files of image channels that were left out, by class and ending."""
+    channels: Mapping[str, Mapping[str, Mapping[str, int]]] = report.get("left_out_files", {})
+    rows = [
+        (channel, folder or "(no class folder)", number(sum(counts.values())), _endings(counts))
+        for channel, folders in channels.items()
+        for folder, counts in folders.items()
+    ]
+    if not rows:
+        return None
+    total = sum(sum(counts.values()) for folders in channels.values() for counts in folders.values())
+    return section(
+        "Left-out files",
+        notice(
+            "warn",
+            counted(total, "file was", "files were") + " left out",
+            "They are no images that can be read, so the model has not seen them.",
+            "Convert them to JPEG or PNG if they are images, or remove them.",
+        ),
+        table(("channel", "class", "files", "kinds"), rows[:_MOST_ROWS], class_="tall words"),
+        name="left-out",
+    )
+
+
+def _endings(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{count:,} {ending}" for ending, count in sorted(counts.items(), key=lambda item: -item[1]))
+
+
 def notice(kind: str, title: str, said: str, following: str | None) -> Piece:
     """A remark: `good`, `warn` or `bad`; its title, what was seen, and the one thing to do next."""
     return tag(
