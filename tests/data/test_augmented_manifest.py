@@ -143,5 +143,5 @@ def test_a_name_in_another_unicode_form_is_explained(tmp_path: Path) -> None:
 def test_a_line_that_is_nested_too_deeply_is_named(tmp_path: Path, line: str) -> None:
     (tmp_path / "b.png").write_bytes(b"picture")
     (tmp_path / "output.manifest").write_text(line)
-    with pytest.raises(DataError, match=r"output\.manifest, line 1 is not JSON: is JSON that is nested too deeply"):
+    with pytest.raises(DataError, match=r"output\.manifest, line 1 is not JSON: .*nested too deeply"):
         open_channel(ChannelSource("train", tmp_path), parse_hyperparameters({}).data)

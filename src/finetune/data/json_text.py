@@ -16,11 +16,15 @@ def parse_json(text: str | bytes) -> object:
         ValueError: it is nested too deeply, has more than `MOST_VALUES` values, or is not UTF-8.
     """
     if len(text) > MOST_VALUES and _count(text) > MOST_VALUES:
-        raise ValueError(f"is JSON of more than {MOST_VALUES:,} values")
+        raise ValueError(f"is not JSON that can be read: it has more than {MOST_VALUES:,} values")
     try:
         value: object = json.loads(text)
     except RecursionError as error:
-        raise ValueError("is JSON that is nested too deeply") from error
+        raise ValueError("is not JSON that can be read: it is nested too deeply") from error
+    except (json.JSONDecodeError, UnicodeDecodeError):
+        raise
+    except ValueError as error:  # a number of thousands of digits
+        raise ValueError(f"is not JSON that can be read: {error}") from error
     return value
 
 

@@ -115,9 +115,9 @@ def test_a_gzip_bomb_is_a_line_that_is_too_long(text: bytes) -> None:
 
 def test_json_of_more_values_than_a_record_has_is_no_record() -> None:
     for text in ("[" + "1," * 2000 + "1]", "[" * 2000, "{" * 2000, '[{"a":[]},' * 2000):
-        with pytest.raises(ValueError, match="JSON of more than 1,000 values"):
+        with pytest.raises(ValueError, match="it has more than 1,000 values"):
             parse_json(text)
-        with pytest.raises(ValueError, match="JSON of more than 1,000 values"):
+        with pytest.raises(ValueError, match="it has more than 1,000 values"):
             parse_json(text.encode())
     assert parse_json('"' + "a" * 5000 + '"') == "a" * 5000
 
@@ -179,7 +179,7 @@ def test_json_lines_with_too_many_values_are_bad_records() -> None:
     good = b'{"label": "a", "text": "b"}'
     samples = list(codec.cut(Window([good, b"\n", b"[" + b"1," * 5000 + b"1]\n", good])))
     assert [codec.decode(samples[at]).labels for at in (0, 2)] == [("a",), ("a",)]
-    with pytest.raises(ValueError, match="JSON of more than 1,000 values"):
+    with pytest.raises(ValueError, match="it has more than 1,000 values"):
         codec.decode(samples[1])
 
 
