@@ -16,6 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from finetune.data.channel_files import list_files
+from finetune.data.columns import SharedColumns
 from finetune.data.record import Record
 from finetune.data.text_table import TextTableReader, read_text_tables
 from finetune.errors import DataError, UserError
@@ -296,3 +297,25 @@ def test_a_part_without_header_in_another_order_is_refused(tmp_path: Path) -> No
     }
     with pytest.raises(UserError, match=r"part-1\.csv: column 'label' would be the label, but it has 12 diff"):
         opened(tmp_path, files)
+
+
+@pytest.mark.parametrize("ending", ["csv", "jsonl", "parquet"])
+def test_a_later_channel_has_the_columns_of_the_first(tmp_path: Path, ending: str) -> None:
+    shared = SharedColumns()
+    names = ["kind", "title", "words"]
+    many = [(kind, "untitled", f"some words of number {at}") for at in range(20) for kind in ("a", "b")]
+    few = [("a", f"another title {at}", "the same words again") for at in range(2)]
+    found = []
+    for place, rows in (("train", many), ("test", few)):
+        (tmp_path / place).mkdir()
+        frame, path = pd.DataFrame(rows, columns=names), tmp_path / place / f"rows.{ending}"
+        match ending:
+            case "csv":
+                frame.to_csv(path, index=False)
+            case "jsonl":
+                frame.to_json(path, orient="records", lines=True)
+            case _:
+                frame.to_parquet(path)
+        found.append(records(read_text_tables(list_files(place, tmp_path / place), data_spec(), shared=shared)))
+    assert len(found[0]) == 40
+    assert [(one.content, one.labels) for one in found[1]] == [(("the same words again",), ("a",))] * 2

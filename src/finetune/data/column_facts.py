@@ -87,7 +87,9 @@ class ColumnFacts:
     @property
     def is_text(self) -> bool:
         """Whether the column looks like one of texts: several words, or two at least that differ from row to row."""
-        return not self.is_numeric and (self.is_wordy or (self.words >= 2 and not self.repeats))
+        if self.is_numeric or (len(self.values) == 1 and self.filled > 1):
+            return False
+        return self.is_wordy or (self.words >= 2 and not self.repeats)
 
     @property
     def is_wordy(self) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from finetune.data.channel_files import some_of
 from finetune.data.column_facts import ENOUGH_ROWS, ColumnFacts
@@ -42,6 +42,32 @@ class Columns:
 
     label: str
     texts: tuple[str, ...]
+
+
+class SharedColumns:
+    """The columns of the first table of a job, which are taken in other tables that have columns of these names."""
+
+    def __init__(self) -> None:
+        """Know none."""
+        self._columns: Columns | None = None
+
+    def applied_to(self, spec: DataSpec, names: Sequence[str]) -> DataSpec:
+        """The hyperparameters with the known columns, where a table has them and the user names none."""
+        known = self._columns
+        if known is None or not {known.label, *known.texts} <= set(names):
+            return spec
+        if (spec.label_column, spec.text_column, spec.text_pair_column) != (None, None, None):
+            return spec
+        return replace(
+            spec,
+            label_column=known.label,
+            text_column=known.texts[0],
+            text_pair_column=known.texts[1] if len(known.texts) > 1 else None,
+        )
+
+    def note(self, columns: Columns) -> None:
+        """Note the columns of a table that names them; those of the first one stay."""
+        self._columns = self._columns or columns
 
 
 def choose_columns(columns: Sequence[str], spec: DataSpec, where: str, facts: Facts | None = None) -> Columns:

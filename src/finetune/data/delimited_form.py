@@ -7,10 +7,18 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from finetune.data.channel_files import some_of
 from finetune.data.column_facts import facts_of
-from finetune.data.columns import LABEL_COLUMNS, Columns, check_not_swapped, choose_columns, choose_positions
+from finetune.data.columns import (
+    LABEL_COLUMNS,
+    Columns,
+    SharedColumns,
+    check_not_swapped,
+    choose_columns,
+    choose_positions,
+)
 from finetune.data.delimited import (
     BYTE_ORDER_MARK,
     DELIMITERS,
@@ -135,33 +143,46 @@ class DelimitedForm:
         return False
 
 
+class FirstLines(NamedTuple):
+    """The beginning of a table.
+
+    Attributes:
+        lines: without their ends.
+        end: of lines.
+    """
+
+    lines: Sequence[bytes]
+    end: bytes = b"\n"
+
+
 def find_form(
-    lines: Sequence[bytes],
+    first: FirstLines,
     spec: DataSpec,
     where: str,
     *,
     tabs: bool = False,
-    end: bytes = b"\n",
     before: DelimitedForm | None = None,
+    shared: SharedColumns | None = None,
 ) -> DelimitedForm | None:
     """Find out how a table is to be read.
 
     Args:
-        lines: the first ones, without their ends.
+        first: lines of the table.
         spec: the hyperparameters.
         where: channel and file, for messages.
         tabs: whether name or content type say that tabs divide the cells.
-        end: of lines.
         before: the form of an earlier file of the channel, whose columns hold where this one has no header.
+        shared: columns of other tables of the job.
 
     Returns:
         The form, or `None` where there are no rows.
 
     Raises:
-        DataError: the first rows are not divided alike.
+        DataError: the first rows are not divided alike, or are no table.
         UserError: delimiter, header or columns could be others.
         UnicodeDecodeError: the first row is not UTF-8.
     """
+    lines, end = first
     head = lines[0].removeprefix(BYTE_ORDER_MARK) if lines else b""
     named = _NAMED_DELIMITER.fullmatch(head)
     delimiter_line = head if named else b""
@@ -185,7 +206,12 @@ def find_form(
             if not (spec.multi_label and one.delimiter == LABEL_SEPARATOR)
         ]
     candidates = [found for dialect in dialects if (found := _try(lines, dialect)) is not None]
-    form = _understand(_choose(candidates, spec, where), spec, where, before)
+    chosen = _choose(candidates, spec, where)
+    if shared is not None:
+        spec = shared.applied_to(spec, [cell.strip() for cell in chosen.rows[0]])
+    form = _understand(chosen, spec, where, before)
+    if shared is not None and form.header is not None and form.columns.label in form.header:
+        shared.note(form.columns)
     return replace(form, delimiter_line=delimiter_line)
 
 

@@ -9,7 +9,7 @@ from contextlib import suppress
 from itertools import islice
 
 from finetune.data.column_facts import facts_of, text_of
-from finetune.data.columns import Columns, choose_columns
+from finetune.data.columns import Columns, SharedColumns, choose_columns
 from finetune.data.json_text import parse_json
 from finetune.errors import DataError
 from finetune.spec.job_spec import DataSpec
@@ -73,13 +73,16 @@ def parse_object(text: bytes) -> dict[str, object]:
     return value
 
 
-def choose_keys(lines: Sequence[bytes], spec: DataSpec, where: str) -> Columns | None:
+def choose_keys(
+    lines: Sequence[bytes], spec: DataSpec, where: str, shared: SharedColumns | None = None
+) -> Columns | None:
     """Choose the keys of label and texts by the first objects, since an object may lack some.
 
     Args:
         lines: the first ones.
         spec: the hyperparameters.
         where: channel and file, for messages.
+        shared: columns of other tables of the job.
 
     Returns:
         The keys, or `None` where no line holds an object.
@@ -99,7 +102,10 @@ def choose_keys(lines: Sequence[bytes], spec: DataSpec, where: str) -> Columns |
         raise DataError(f"{where} is one JSON object that holds all records; {_EXPECTED}")
     rows = [[text_of(one.get(name)) for name in names] for one in objects]
     facts = facts_of(rows, len(names), multi_label=spec.multi_label)
-    return choose_columns(names, spec, where, dict(zip(names, facts, strict=True)))
+    shared = shared or SharedColumns()
+    columns = choose_columns(names, shared.applied_to(spec, names), where, dict(zip(names, facts, strict=True)))
+    shared.note(columns)
+    return columns
 
 
 def _holds_all(value: dict[str, object]) -> bool:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from finetune.data.augmented_manifest import manifests_of, read_augmented_manifest
 from finetune.data.channel_files import Listing, count_endings, ending_of, list_files, some_of
+from finetune.data.columns import SharedColumns
 from finetune.data.image_folder import find_images, read_image_folder
 from finetune.data.image_formats import COMMON_ENDINGS, IMAGE_ENDINGS
 from finetune.data.image_list import read_image_list
@@ -83,10 +84,15 @@ class _Contents:
     default_format: str | None
 
 
-def open_channel(source: ChannelSource, spec: DataSpec) -> Reader:
+def open_channel(source: ChannelSource, spec: DataSpec, shared: SharedColumns | None = None) -> Reader:
     """Find out what a channel holds and read it.
 
     Where the request names no task, the content type tells it, or else the files do.
+
+    Args:
+        source: where the channel lies.
+        spec: the hyperparameters.
+        shared: columns of tables in other channels.
 
     Raises:
         DataError: the channel is missing or empty, or its files cannot be used, or are parts of a data set.
@@ -120,7 +126,7 @@ def open_channel(source: ChannelSource, spec: DataSpec) -> Reader:
         check_files(source.name, contents.tables)
         if source.label_first and spec.header == "auto":
             spec = replace(spec, header="false")
-        return read_text_tables(listing, spec, contents.default_format)
+        return read_text_tables(listing, spec, contents.default_format, shared)
     if spec.multi_label:
         raise UserError(
             f"multi_label=true, but channel {source.name!r} has a folder per class, so each picture has one class; "

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from finetune.data.column_facts import ColumnFacts, facts_of, text_of
-from finetune.data.columns import Columns, choose_columns
+from finetune.data.columns import Columns, SharedColumns, choose_columns
 from finetune.data.delimited import UnclosedQuote
-from finetune.data.delimited_form import DelimitedForm, find_form
+from finetune.data.delimited_form import DelimitedForm, FirstLines, find_form
 from finetune.data.file_kinds import FIRST_BYTES, foreign_kind, refusal
 from finetune.data.json_objects import choose_keys, json_objects, parse_object
 from finetune.data.streams.beginning import look_ahead
@@ -81,7 +81,15 @@ class TableFile:
 class DelimitedTable:
     """CSV, TSV, or lines that begin with `__label__`."""
 
-    def __init__(self, file: TableFile, spec: DataSpec, *, tabs: bool, before: DelimitedForm | None = None) -> None:
+    def __init__(
+        self,
+        file: TableFile,
+        spec: DataSpec,
+        *,
+        tabs: bool,
+        before: DelimitedForm | None = None,
+        shared: SharedColumns | None = None,
+    ) -> None:
         """Look at the first lines.
 
         Args:
@@ -89,13 +97,14 @@ class DelimitedTable:
             spec: the hyperparameters.
             tabs: whether its name or content type say that tabs divide the cells.
             before: the form of an earlier file of the channel.
+            shared: columns of other tables of the job.
         """
         self._file = file
         with closing(_lines(file)) as lines:
             end = next(lines, b"\n")
             first, _ = look_ahead(lines)
         try:
-            self.form = find_form(first, spec, file.where, tabs=tabs, end=end, before=before)
+            self.form = find_form(FirstLines(first, end), spec, file.where, tabs=tabs, before=before, shared=shared)
         except UnicodeDecodeError as error:
             raise not_utf8(file.channel, file.root, file.key) from error
         self.columns = None if self.form is None else self.form.columns
@@ -127,13 +136,13 @@ class DelimitedTable:
 class JsonLinesTable:
     """JSON objects: one per line, or in an array."""
 
-    def __init__(self, file: TableFile, spec: DataSpec) -> None:
+    def __init__(self, file: TableFile, spec: DataSpec, shared: SharedColumns) -> None:
         """Look for the columns in the first objects."""
         self._file = file
         with closing(_lines(file)) as lines:
             next(lines, b"")
             first, _ = look_ahead(lines)
-        self.columns = choose_keys(first, spec, file.where)
+        self.columns = choose_keys(first, spec, file.where, shared)
         if self.columns is None and first and not _is_utf8(first[0]):
             raise not_utf8(file.channel, file.root, file.key)
 
@@ -158,7 +167,7 @@ class JsonLinesTable:
 class ParquetTable:
     """Parquet, read in blocks and by column."""
 
-    def __init__(self, file: TableFile, spec: DataSpec) -> None:
+    def __init__(self, file: TableFile, spec: DataSpec, shared: SharedColumns) -> None:
         """Read the schema.
 
         Raises:
@@ -181,7 +190,11 @@ class ParquetTable:
                 f"{file.where}: column {images[0]!r} holds images, which are not read from Parquet; give them as files"
                 " in a folder per class, in tar shards, RecordIO or TFRecord"
             )
-        self.columns = choose_columns(others, spec, file.where, self._facts(others, spec)) if names else None
+        self.columns = None
+        if names:
+            spec = shared.applied_to(spec, others)
+            self.columns = choose_columns(others, spec, file.where, self._facts(others, spec))
+            shared.note(self.columns)
 
     def _facts(self, names: Sequence[str], spec: DataSpec) -> dict[str, ColumnFacts]:
         """Counts over the first rows of each column whose name is unique; none where they cannot be read."""

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from finetune.data.channel_files import Listing, count_endings, ending_of
-from finetune.data.columns import Columns
+from finetune.data.columns import Columns, SharedColumns
 from finetune.data.delimited_form import DelimitedForm
 from finetune.data.label_names import Spellings, label_names
 from finetune.data.record import Record
@@ -65,6 +65,7 @@ class TextExample:
 @dataclass(slots=True)
 class _Found:
     spellings: Spellings
+    shared: SharedColumns
     examples: list[TextExample] = field(default_factory=list)
     faults: list[tuple[str, str]] = field(default_factory=list)
     form: DelimitedForm | None = None
@@ -109,7 +110,9 @@ class TextTableReader:
         return Record(self.key(index), example.texts, example.labels)
 
 
-def read_text_tables(listing: Listing, spec: DataSpec, default_format: str | None = None) -> TextTableReader:
+def read_text_tables(
+    listing: Listing, spec: DataSpec, default_format: str | None = None, shared: SharedColumns | None = None
+) -> TextTableReader:
     """Read all tables of a channel, in the order of their names, as one.
 
     Files may differ in format and in their columns, but not in how many texts an example has. Rows without label or
@@ -120,6 +123,7 @@ def read_text_tables(listing: Listing, spec: DataSpec, default_format: str | Non
         spec: which columns, and how labels are to be understood.
         default_format: `csv`, `tsv`, `jsonl` or `parquet` for files whose ending says nothing, where the channel's
             content type names it; without it they are passed over.
+        shared: columns of tables in other channels.
 
     Raises:
         DataError: no rows; too many rows that cannot be used; a file that is broken or not UTF-8.
@@ -130,7 +134,8 @@ def read_text_tables(listing: Listing, spec: DataSpec, default_format: str | Non
     if others:
         level = logging.WARNING if any(ending_of(key) in _OTHER_TABLES for key in others) else logging.INFO
         _log.log(level, "channel %r: passed over what is no table: %s", listing.channel, count_endings(others))
-    found = _Found(Spellings(lambda remark: _log.warning("channel %r: %s", listing.channel, remark)))
+    spellings = Spellings(lambda remark: _log.warning("channel %r: %s", listing.channel, remark))
+    found = _Found(spellings, shared or SharedColumns())
     shapes: dict[int, str] = {}
     for key, form in formats.items():
         if form is not None:
@@ -163,10 +168,10 @@ def table_format(key: str, default_format: str | None) -> str | None:
 def _open_table(file: TableFile, form: str, spec: DataSpec, found: _Found) -> Table:
     check_kind(file, form)
     if form == "parquet":
-        return ParquetTable(file, spec)
+        return ParquetTable(file, spec, found.shared)
     if form == "jsonl":
-        return JsonLinesTable(file, spec)
-    table = DelimitedTable(file, spec, tabs=form == "tsv", before=found.form)
+        return JsonLinesTable(file, spec, found.shared)
+    table = DelimitedTable(file, spec, tabs=form == "tsv", before=found.form, shared=found.shared)
     found.form = table.form or found.form
     return table
 

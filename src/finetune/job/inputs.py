@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from finetune.data.channel_files import some_of
+from finetune.data.columns import SharedColumns
 from finetune.data.labels import LabelMap, Origin, check_known, label_map_of
 from finetune.data.open_channel import ChannelSource, open_channel
 from finetune.data.record import Reader
@@ -62,9 +63,10 @@ def open_readers(sources: Mapping[str, ChannelSource], spec: DataSpec) -> dict[s
         UserError: the channels do not hold what the request says.
     """
     readers: dict[str, Reader] = {}
+    shared = SharedColumns()
     for name in _PURPOSES:
         if name in sources:
-            readers[name] = open_channel(sources[name], spec)
+            readers[name] = open_channel(sources[name], spec, shared)
             spec = replace(spec, task=readers[name].task)
     return readers
 

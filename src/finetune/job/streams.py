@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
+from finetune.data.columns import SharedColumns
 from finetune.data.kept_records import KeptRecords
 from finetune.data.labels import LabelMap, label_map_of
 from finetune.data.pipe import PipePlace
@@ -60,7 +61,7 @@ def open_streams(
         classes: that the request announces, where they are not those of the network in its order.
         stopped: whether any wait is to end.
     """
-    spec, paths = request.spec, request.paths
+    spec, paths, shared = request.spec, request.paths, SharedColumns()
     return {
         purpose: StreamSource(
             PipePlace(channel.name, paths.data, paths.pipe_state, spec.run.pipe_wait_seconds, stopped),
@@ -71,7 +72,9 @@ def open_streams(
                 shared=request.shares(channel.name),
                 classes=classes,
             ),
-            Wanted(task, _without_header(spec.data) if channel.label_size == 1 else spec.data, channel.class_ids),
+            Wanted(
+                task, _without_header(spec.data) if channel.label_size == 1 else spec.data, channel.class_ids, shared
+            ),
         )
         for purpose, channel in request.pipes().items()
     }

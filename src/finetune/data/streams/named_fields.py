@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from finetune.data.channel_files import some_of
-from finetune.data.columns import LABEL_COLUMNS, TEXT_COLUMNS
+from finetune.data.columns import LABEL_COLUMNS, TEXT_COLUMNS, SharedColumns
 from finetune.data.image_formats import IMAGE_ENDINGS
 from finetune.data.label_names import label_names
 from finetune.data.record import Content
@@ -44,11 +44,13 @@ class Wanted:
         task: what the content is.
         spec: with the names that the user gives.
         class_ids: whether a list as label holds class numbers, for augmented manifests.
+        shared: columns of tables in other channels.
     """
 
     task: Task
     spec: DataSpec
     class_ids: bool = False
+    shared: SharedColumns = field(default_factory=SharedColumns)
 
     @property
     def pictures(self) -> bool:

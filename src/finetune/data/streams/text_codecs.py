@@ -7,7 +7,7 @@ from typing import Protocol
 
 from finetune.data.columns import Columns
 from finetune.data.delimited import UnclosedQuote
-from finetune.data.delimited_form import DelimitedForm, find_form
+from finetune.data.delimited_form import DelimitedForm, FirstLines, find_form
 from finetune.data.file_kinds import FIRST_BYTES, foreign_kind, refusal
 from finetune.data.json_objects import choose_keys, json_objects, parse_object
 from finetune.data.label_names import Spellings, label_names
@@ -55,7 +55,7 @@ class JsonLinesCodec:
         lines: Iterator[bytes] = map(bytes, read_lines(window, line_end(window)))
         if self._columns is None:
             first, lines = look_ahead(lines)
-            self._columns = choose_keys(first, self._wanted.spec, self._where)
+            self._columns = choose_keys(first, self._wanted.spec, self._where, self._wanted.shared)
         for _, text in json_objects(lines):
             yield (memoryview(text),)
 
@@ -100,7 +100,9 @@ class DelimitedCodec:
         if self._form is None:
             first, lines = look_ahead(lines)
             try:
-                self._form = find_form(first, self._wanted.spec, self._where, tabs=self._tabs, end=end)
+                self._form = find_form(
+                    FirstLines(first, end), self._wanted.spec, self._where, tabs=self._tabs, shared=self._wanted.shared
+                )
             except UnicodeDecodeError as error:
                 raise DamagedStream(f"is not UTF-8 ({error.reason})", begin) from error
             if self._form is not None and self._form.remark:
