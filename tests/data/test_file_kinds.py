@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import tarfile
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -31,6 +32,13 @@ def zipped(name: str) -> bytes:
     return target.getvalue()
 
 
+def tarred() -> bytes:
+    target = io.BytesIO()
+    with tarfile.open(fileobj=target, mode="w") as archive:
+        archive.addfile(tarfile.TarInfo("rows.csv"))
+    return target.getvalue()
+
+
 def stored(kind: str) -> bytes:
     target = pa.BufferOutputStream()
     match kind:
@@ -50,6 +58,7 @@ FILES: dict[str, Callable[[], bytes]] = {
     "Parquet": lambda: stored("parquet"),
     "Arrow or Feather": lambda: stored("feather"),
     "ORC": lambda: stored("orc"),
+    "a tar archive": tarred,
     "compressed by xz": lambda: b"\xfd7zXZ\x00" + bytes(50),
     "a PDF document": lambda: b"%PDF-1.7\n",
     "a Git LFS pointer": lambda: b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-FIRST_BYTES = 64
+FIRST_BYTES = 512
 
 _KINDS: Mapping[bytes, str] = {
     b"PK\x03\x04": "a zip archive or a spreadsheet (xlsx, ods)",
@@ -43,6 +43,8 @@ def foreign_kind(first: bytes, allowed: str = "") -> str | None:
     has_controls = any(byte < 9 or 13 < byte < 32 for byte in first)
     found = (mark for mark in _KINDS if first.startswith(mark) and (has_controls or mark not in _BINARY))
     kind = _KINDS.get(next(found, b""))
+    if first[257:262] == b"ustar":
+        kind = "a tar archive"
     if kind is None and first.removeprefix(b"\xef\xbb\xbf").lstrip()[:15].lower().decode("latin-1").startswith(_MARKUP):
         kind = "an HTML or XML page"
     return None if kind == allowed else kind
