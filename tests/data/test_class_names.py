@@ -68,7 +68,7 @@ def test_names_with_separators_of_their_own_are_not_reported(
     assert not caplog.text
 
 
-@pytest.mark.parametrize("separator", [", ", ";", "/", "+"])
+@pytest.mark.parametrize("separator", [", ", ";", "/", "+", " ", "\n"])
 def test_multi_label_with_another_separator_is_refused(separator: str) -> None:
     joint = f"neg{separator}all"
     with pytest.raises(
@@ -78,6 +78,10 @@ def test_multi_label_with_another_separator_is_refused(separator: str) -> None:
     assert repr(joint) in str(error.value)
     checked("neg", "all", joint, multi_label=True, has_several=True)
     checked("neg", "all", "pos", multi_label=True)
+
+
+def test_multi_label_names_of_several_words_are_not_refused() -> None:
+    checked("red car", "red bus", "blue car", multi_label=True)
 
 
 def test_more_classes_than_half_of_the_records_are_reported(caplog: pytest.LogCaptureFixture) -> None:

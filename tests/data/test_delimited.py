@@ -69,6 +69,10 @@ def test_quoted_tabs_and_line_breaks_are_read_where_lines_differ() -> None:
     assert [row for _, row in rows_of(content, Dialect("\t"))] == [["a", "one\ttwo"], ["b", "three\nfour"]]
 
 
+def test_doubled_carriage_returns_end_a_line() -> None:
+    assert rows_of(b"a,one\r\r\nb,two\r\r\n") == [(1, ["a", "one"]), (2, ["b", "two"])]
+
+
 @pytest.mark.parametrize("content", [b'a,"b" c', b'a,"b"" c', b'"a" ,b', b"a,b\rc"])
 def test_misplaced_marks_and_carriage_returns_are_refused(content: bytes) -> None:
     with pytest.raises(ValueError, match=r"has a (quotation mark|carriage return)"):

@@ -81,6 +81,12 @@ def test_a_row_of_short_words_above_short_words_is_asked_about() -> None:
     assert not found(rows, header="false").is_there
 
 
+def test_numbers_of_columns_above_texts_are_a_header() -> None:
+    header = found(table("0,1", ["1", "2", "3"]))
+    assert header.is_there
+    assert "the numbers of the columns; set header=false if it is a record" in header.remark
+
+
 def test_many_rows_make_a_header_certain() -> None:
     rows = table("library,docstring", ["a", "b"], count=280)
     assert found(rows) == (True, "")

@@ -129,6 +129,7 @@ def test_switches_that_change_no_answer_are_no_fault(bert: Path) -> None:
 
     whole = logits()
     change(bert, return_dict=False, chunk_size_feed_forward=3, torchscript=True, output_hidden_states=True)
+    change(bert, output_attentions=True)
     assert (logits() - whole).abs().max() < 1e-6
 
 

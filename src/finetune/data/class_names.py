@@ -16,6 +16,8 @@ from finetune.errors import UserError, did_you_mean
 _log = logging.getLogger(__name__)
 
 _SEPARATORS = (LABEL_SEPARATOR, ";", ",", "/", "+")
+_BLANKS = ("\n", " ")
+"""Separators that names of single classes hold too."""
 _ENOUGH_RECORDS = 10
 _NUMBER = re.compile(r"[+-]?[0-9]{1,50}(?:\.[0-9]{1,50})?")
 _AROUND_PARTS = " []'\""
@@ -49,7 +51,7 @@ def check_class_names(
         )
     if has_several:
         return
-    for separator in _SEPARATORS:
+    for separator in (*_SEPARATORS, *(_BLANKS if multi_label else ())):
         joint = _joint_names(names, separator)
         if joint and multi_label and separator != LABEL_SEPARATOR:
             raise UserError(
@@ -103,7 +105,8 @@ def _exact(name: str, group: Collection[str]) -> str:
 
 
 def _joint_names(names: Sequence[str], separator: str) -> list[str]:
-    """Names of which every part is also a name, or a part of another name."""
+    """Names of which every part is also a name or, unless blanks divide it, a part of another name."""
     parts = {name: {part.strip(_AROUND_PARTS) for part in name.split(separator)} - {""} for name in names}
     counts = Counter(part for one in parts.values() for part in one)
-    return [name for name, one in parts.items() if len(one) > 1 and all(counts[part] > 1 for part in one)]
+    known = set(names) if separator in _BLANKS else {part for part, count in counts.items() if count > 1}
+    return [name for name, one in parts.items() if len(one) > 1 and one <= known]

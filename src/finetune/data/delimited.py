@@ -107,7 +107,7 @@ def cut_rows(lines: Iterable[bytes], dialect: Dialect, delimiter_line: bytes = b
             except _StrayQuoteError:
                 waiting.extendleft(reversed(taken[1:]))
                 taken = [row]
-        content = dialect.end.join(part.content for part in taken).removesuffix(b"\r")
+        content = dialect.end.join(part.content for part in taken).rstrip(b"\r")
         if not dialect.is_blank(content):
             yield RawRow(row.line, row.offset, content)
 

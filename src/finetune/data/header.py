@@ -65,6 +65,10 @@ def find_header(first: Sequence[str], others: Sequence[Sequence[str]], spec: Dat
     if has_usual_names(first, spec):
         return Header(True)
     facts = facts_of(others, len(first), multi_label=spec.multi_label)
+    if _are_numbers_of_columns(first) and not all(column.is_numeric for column in facts):
+        return Header(
+            True, f"{shown} is taken as the header, the numbers of the columns; set header=false if it is a record"
+        )
     if not others or _is_record(first, facts, spec):
         return Header(False)
     likelihood = _likelihood_of_record(first, facts, spec)
@@ -78,6 +82,11 @@ def find_header(first: Sequence[str], others: Sequence[Sequence[str]], spec: Dat
         f"those of a record of class {some_of([repr(first[0])])}. Set header=true if it names the columns, and "
         "label_column and text_column if their names are not usual ones; set header=false if it is a record"
     )
+
+
+def _are_numbers_of_columns(first: Sequence[str]) -> bool:
+    """Whether pandas may have written the row for columns without names."""
+    return len(first) > 1 and list(first) == [str(number) for number in range(len(first))]
 
 
 def _is_record(first: Sequence[str], facts: Sequence[ColumnFacts], spec: DataSpec) -> bool:

@@ -181,8 +181,9 @@ def _config(folder: Path, source: Source) -> Any:  # noqa: ANN401 - its fields d
             config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except (*CONFIG_ERRORS, StrictDataclassError) as error:
         raise unusable_config(source, reason_of(error)) from error
-    # Neither changes what the network computes: one only its output's type, the other only the order of the work.
+    # None of these changes what the network computes, only what it returns besides logits, or the order of the work.
     config.return_dict = True
+    config.output_attentions = config.output_hidden_states = False
     config.chunk_size_feed_forward = 0
     return config
 
