@@ -11,10 +11,10 @@ from torch import Tensor, nn
 
 from finetune.artifact.export import ArtifactContents, export
 from finetune.artifact.verify import Sample
-from finetune.data.images import ImageGeometry
 from finetune.data.record import Content
 from finetune.data.texts import TextTransform
 from finetune.data.transforms import ImageTransform, Transform
+from finetune.job.loaders import geometry_of
 from finetune.models.backbone import Backbone, ImageInput
 from finetune.models.load import ModelRequest, load_backbone
 from finetune.spec.job_spec import ModelSpec, Task
@@ -81,7 +81,7 @@ def transform_of(backbone: Backbone) -> Transform:
     """The evaluation's transform, as a job sets it up."""
     expects = backbone.expects
     if isinstance(expects, ImageInput):
-        return ImageTransform(ImageGeometry(expects.size, expects.resize, expects.interpolation), "none")
+        return ImageTransform(geometry_of(expects), "none")
     return TextTransform(expects.tokenizer, expects.max_length)
 
 

@@ -74,6 +74,8 @@ def test_the_artifact_of_a_torchvision_network(pictures: Backbone, tmp_path: Pat
             "mean": [0.485, 0.456, 0.406],
             "std": [0.229, 0.224, 0.225],
             "sixteen_bit_depth": None,
+            "stretch": False,
+            "floor_crop": False,
         },
         "files": PLAIN_FILES,
     }

@@ -14,6 +14,7 @@ from artifact.pictures import encoded, picture
 from finetune.artifact import inference
 from finetune.data import images
 from finetune.data.bad_records import BadContent
+from finetune.job.loaders import geometry_of
 from finetune.models.backbone import ImageInput
 from finetune.models.preprocessing import Normaliser
 
@@ -77,6 +78,7 @@ INPUTS = {
     "bilinear": ImageInput(24, 28, "bilinear", (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
     "bicubic": ImageInput(31, 31, "bicubic", (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
     "nearest": ImageInput(48, 40, "nearest", (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)),
+    "stretched": ImageInput(24, 31, "bicubic", (0.5, 0.5, 0.5), (0.5, 0.5, 0.5), stretch=True, floor_crop=True),
 }
 
 
@@ -96,7 +98,7 @@ class Watching(nn.Module):
 @pytest.mark.parametrize("expects", INPUTS.values(), ids=INPUTS)
 @pytest.mark.parametrize("name", PICTURES)
 def test_handler_and_evaluation_feed_the_network_the_same_numbers(name: str, expects: ImageInput) -> None:
-    geometry = images.ImageGeometry(expects.size, expects.resize, expects.interpolation)
+    geometry = geometry_of(expects)
     evaluated = images.resize_and_crop(images.decode_image(PICTURES[name]), geometry)
     network = Watching()
     artifact = {

@@ -220,16 +220,20 @@ def decode_picture(content: bytes, side: int = MAX_PIXELS, sixteen_bit_depth: in
 
 
 def resize_and_crop(picture: Tensor, preprocessing: Mapping[str, Any]) -> Tensor:
-    """Resize the shorter side of uint8 `[3, height, width]`, antialiased, and cut the square out of the middle.
+    """Resize the shorter side, or both, of uint8 `[3, height, width]`, antialiased, and cut the square in the middle.
 
     Raises:
         ValueError: the picture is so narrow that resizing it would give too many pixels.
     """
     height, width = picture.shape[-2:]
-    resize, size = preprocessing["resize"], preprocessing["size"]
-    if resize**2 * max(height, width) > MAX_PIXELS * min(height, width):
+    resize, size, stretch = preprocessing["resize"], preprocessing["size"], preprocessing.get("stretch", False)
+    if not stretch and resize**2 * max(height, width) > MAX_PIXELS * min(height, width):
         raise ValueError(f"a picture of {width} x {height} pixels is too narrow to be resized to {resize}")
-    resized = functional.resize(picture, [resize], InterpolationMode(preprocessing["interpolation"]), antialias=True)
+    sides, mode = [resize] * (2 if stretch else 1), InterpolationMode(preprocessing["interpolation"])
+    resized = functional.resize(picture, sides, mode, antialias=True)
+    if preprocessing.get("floor_crop"):  # half of an odd margin is rounded down
+        height, width = (side - max(0, side - size) % 2 for side in resized.shape[-2:])
+        resized = resized[..., :height, :width]
     return functional.center_crop(resized, [size, size])  # type: ignore[no-any-return]  # untyped in torchvision
 
 
@@ -369,7 +373,9 @@ def _prepared(data: Request, start: int, model: Model) -> dict[str, Tensor]:
 def _picture_batch(contents: Sequence[Content], model: Model) -> dict[str, Tensor]:
     """Pictures as the network was trained on them: float32 `[batch, 3, size, size]`."""
     preprocessing = model.artifact["preprocessing"]
-    side, depth = preprocessing["resize"], preprocessing.get("sixteen_bit_depth")
+    # Nearest-neighbour interpolation picks single pixels, so every one has to be decoded.
+    side = MAX_PIXELS if preprocessing["interpolation"].startswith("nearest") else preprocessing["resize"]
+    depth = preprocessing.get("sixteen_bit_depth")
     pictures = (decode_picture(_encoded(item), side, depth) for item in contents)
     pixels = torch.stack([resize_and_crop(picture, preprocessing) for picture in pictures])
     mean, std = (torch.tensor(preprocessing[name], dtype=torch.float32).view(3, 1, 1) for name in ("mean", "std"))

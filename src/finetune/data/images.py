@@ -10,10 +10,11 @@ Evaluation, here and in the exported model, is exactly this:
    Adobe's marker is inverted (Pillow takes all of them for Adobe's, which are inverted); 16-bit images that would be
    black are refused;
 4. turn as the EXIF orientation says;
-5. `torchvision.transforms.v2.functional.resize` of the shorter side, on uint8, antialiased;
+5. `torchvision.transforms.v2.functional.resize` of the shorter side, or of both, on uint8, antialiased;
 6. `center_crop`, which pads with black where the picture is smaller.
 
-Steps 5 and 6 are the geometry of torchvision's `weights.transforms()`.
+Steps 5 and 6 are the geometry of torchvision's `weights.transforms()`, or of the image processor in a transformers
+folder.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ from torchvision.transforms.v2 import functional as pixel_ops
 from finetune.data.bad_records import BadContent
 from finetune.data.image_formats import COMMON_ENDINGS, HEAD_BYTES, describe_content
 
-Interpolation = Literal["nearest", "bilinear", "bicubic"]
+Interpolation = Literal["nearest", "nearest-exact", "bilinear", "bicubic"]
 
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 """What is read; Pillow knows more, but EPS for one would start another program."""
@@ -105,15 +106,28 @@ class ImageGeometry:
 
     Attributes:
         size: side of the square, in pixels.
-        resize: length of the shorter side before the crop, in pixels.
+        resize: length of the shorter side before the crop, in pixels; of both sides with `stretch`.
         interpolation: of the resize; always antialiased.
         sixteen_bit_depth: bits that 16-bit grey images use, see `decode_image`.
+        stretch: whether the image is resized to a square, whatever its aspect ratio.
+        floor_crop: whether half of an odd margin is rounded down, as in transformers, rather than to even, as in
+            torchvision.
     """
 
     size: int
     resize: int
     interpolation: Interpolation
     sixteen_bit_depth: int | None = None
+    stretch: bool = False
+    floor_crop: bool = False
+
+    @property
+    def decoded_side(self) -> int | None:
+        """Side for which a JPEG may be decoded at a reduced scale; `None` where every pixel has to be decoded.
+
+        Nearest-neighbour interpolation picks single pixels, so an average in their place would be another image.
+        """
+        return None if self.interpolation.startswith("nearest") else self.resize
 
 
 class _MemoryLimit:
@@ -201,11 +215,14 @@ def resize_and_crop(pixels: Tensor, geometry: ImageGeometry) -> Tensor:
         BadContent: the picture is so narrow that resizing it would give more than `MAX_PIXELS`.
     """
     height, width = pixels.shape[-2:]
-    if geometry.resize**2 * max(height, width) > MAX_PIXELS * min(height, width):
+    sides = [geometry.resize] * (2 if geometry.stretch else 1)
+    if not geometry.stretch and geometry.resize**2 * max(height, width) > MAX_PIXELS * min(height, width):
         raise BadContent(f"is {width} x {height} pixels, which is too narrow to be resized to {geometry.resize}")
-    resized: Tensor = pixel_ops.resize(
-        pixels, [geometry.resize], InterpolationMode(geometry.interpolation), antialias=True
-    )
+    resized: Tensor = pixel_ops.resize(pixels, sides, InterpolationMode(geometry.interpolation), antialias=True)
+    if geometry.floor_crop:
+        # Without the last row or column of an odd margin, both halves are what rounding down gives.
+        height, width = (side - max(0, side - geometry.size) % 2 for side in resized.shape[-2:])
+        resized = resized[..., :height, :width]
     cropped: Tensor = pixel_ops.center_crop(resized, [geometry.size, geometry.size])
     return cropped
 

@@ -71,7 +71,7 @@ class ImageTransform:
         if not isinstance(content, bytes):
             raise TypeError("a picture is bytes")
         geometry = self._geometry
-        side, finish = geometry.resize, resize_and_crop
+        side, finish = geometry.decoded_side, resize_and_crop
         if varied and self._augmentation != "none":
             side, finish = side_before_augmenting(geometry), before_augmenting
         pixels = decode_image(

@@ -14,7 +14,7 @@ from finetune.data.dataset import Dataset
 from finetune.data.images import ImageGeometry
 from finetune.data.record import Content, Reader
 from finetune.data.stream_batches import StreamBatches, StreamData
-from finetune.data.texts import TextTransform
+from finetune.data.texts import TextTransform, TokenLimits
 from finetune.data.transforms import ImageTransform, Transform
 from finetune.job.inputs import Inputs, Part
 from finetune.models.backbone import Backbone, ImageInput
@@ -155,8 +155,12 @@ def _length(transform: Transform, spec: JobSpec) -> Callable[[Content], int] | N
 def _transform(backbone: Backbone, spec: JobSpec, kept_bytes: int = 0) -> Transform:
     expects = backbone.expects
     if isinstance(expects, ImageInput):
-        return ImageTransform(
-            ImageGeometry(expects.size, expects.resize, expects.interpolation, expects.sixteen_bit_depth),
-            spec.data.augmentation,
-        )
-    return TextTransform(expects.tokenizer, expects.max_length, kept_bytes=kept_bytes)
+        return ImageTransform(geometry_of(expects), spec.data.augmentation)
+    limits = TokenLimits(expects.vocabulary, expects.token_types, expects.borrowed_padding)
+    return TextTransform(expects.tokenizer, expects.max_length, kept_bytes=kept_bytes, limits=limits)
+
+
+def geometry_of(expects: ImageInput) -> ImageGeometry:
+    """The part of a network's input that decoding has to know; normalization happens on the device."""
+    depth, stretch, floor_crop = expects.sixteen_bit_depth, expects.stretch, expects.floor_crop
+    return ImageGeometry(expects.size, expects.resize, expects.interpolation, depth, stretch, floor_crop)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from finetune.data.augmentation import bytes_before_augmenting
-from finetune.data.images import ImageGeometry
 from finetune.job.frozen import Frozen
 from finetune.job.inputs import Inputs
+from finetune.job.loaders import geometry_of
 from finetune.models.backbone import ImageInput
 
 
@@ -50,7 +50,7 @@ def picture_lines(frozen: Frozen, inputs: Inputs) -> list[str]:
     together = passes.plain + passes.varied
     if frozen.spec.features.size_gb == 0:
         return [f"pictures  are decoded in each of {together} passes over them: cache_size_gb is 0"]
-    geometry = ImageGeometry(expects.size, expects.resize, expects.interpolation)
+    geometry = geometry_of(expects)
     plain = 3 * expects.size**2 if passes.plain > 1 else 0
     varied = bytes_before_augmenting(geometry) if passes.varied > 1 else 0
     kept = "resized; augmentation starts from them" if varied else "resized and cropped"

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 _SHOWN_NAMES = 4
 
-Interpolation = Literal["nearest", "bilinear", "bicubic"]
+Interpolation = Literal["nearest", "nearest-exact", "bilinear", "bicubic"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,12 +24,15 @@ class ImageInput:
 
     Attributes:
         size: side of the square crop that enters the network, in pixels.
-        resize: length of the shorter side before the crop, in pixels.
+        resize: length of the shorter side before the crop, in pixels; of both sides with `stretch`.
         interpolation: of the resize; always antialiased.
         mean: per RGB channel, of values in 0..1.
         std: per RGB channel, of values in 0..1.
         sixteen_bit_depth: bits that 16-bit grey images use, such as 12 where their values end at 4095; None where the
             network was not trained on such images.
+        stretch: whether the image is resized to a square, whatever its aspect ratio.
+        floor_crop: whether half of an odd margin is rounded down, as in transformers, rather than to even, as in
+            torchvision.
     """
 
     size: int
@@ -38,6 +41,8 @@ class ImageInput:
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
     sixteen_bit_depth: int | None = None
+    stretch: bool = False
+    floor_crop: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,10 +52,17 @@ class TextInput:
     Attributes:
         tokenizer: the network's own; its padding side and token are set.
         max_length: longest sequence in tokens, special tokens included.
+        vocabulary: number of embedded tokens; a text with a higher token number is refused. `None` for any number.
+        token_types: number of embedded token types; `None` where the network has none.
+        borrowed_padding: whether the network skips padding tokens at the end of a text although its configuration names
+            none, so that a text that ends in one is classified by the token before it.
     """
 
     tokenizer: PreTrainedTokenizerBase
     max_length: int
+    vocabulary: int | None = None
+    token_types: int | None = None
+    borrowed_padding: bool = False
 
 
 @dataclass(frozen=True, slots=True)

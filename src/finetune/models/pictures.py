@@ -13,11 +13,11 @@ from torch import Tensor, nn
 
 from finetune.errors import UserError
 from finetune.models.anatomy import layer_groups
-from finetune.models.backbone import Cut, Description, ImageInput, Interpolation, LayerGroup, LoadedWeights, Outputs
+from finetune.models.backbone import Cut, Description, ImageInput, LayerGroup, LoadedWeights, Outputs
 from finetune.models.cut import cut_pictures
-from finetune.models.preprocessing import Normaliser, earlier_input, triple, with_depth, with_size
+from finetune.models.image_processor import PROCESSOR_FILE, describe_processor, read_image_processor
+from finetune.models.preprocessing import Normaliser, earlier_input, with_depth, with_size
 from finetune.models.request import ModelRequest
-from finetune.models.sources import read_json
 from finetune.models.state_files import separate_tensors
 from finetune.models.transformers_families import TransformersFamily
 from finetune.models.transformers_folder import OpenedFolder, quiet
@@ -26,22 +26,21 @@ from finetune.models.transformers_load import load_network
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-PROCESSOR_FILE = "preprocessor_config.json"
-# Pillow's numbers for ways to resize.
-_RESAMPLING: dict[object, Interpolation] = {0: "nearest", 2: "bilinear", 3: "bicubic"}
-# Below this side, ConvNeXt's processor (which ResNet uses too) resizes to more than it keeps.
-_CROPPED_BELOW = 384
-
 
 @dataclass(frozen=True, slots=True)
 class PictureBackbone:
-    """A transformers picture classifier; see `Backbone` for the meaning of what it offers."""
+    """A transformers picture classifier; see `Backbone` for the meaning of what it offers.
+
+    Attributes:
+        processor: content of `preprocessor_config.json`, which says the same as `expects`.
+    """
 
     name: str
     module: PreTrainedModel
     expects: ImageInput
     weights: LoadedWeights
     family: TransformersFamily
+    processor: Mapping[str, object]
     _normalise: Normaliser = field(init=False, repr=False)
     _groups: tuple[LayerGroup, ...] = field(init=False, repr=False)
 
@@ -69,7 +68,7 @@ class PictureBackbone:
         """Write configuration, weights and picture processor, as `from_pretrained` and `pipeline` read them."""
         with quiet():
             self.module.save_pretrained(folder, state_dict=separate_tensors(self.module))
-        (folder / PROCESSOR_FILE).write_text(json.dumps(_processor(self.expects), indent=2) + "\n", encoding="utf-8")
+        (folder / PROCESSOR_FILE).write_text(json.dumps(self.processor, indent=2) + "\n", encoding="utf-8")
 
 
 def build_pictures(request: ModelRequest, opened: OpenedFolder) -> PictureBackbone:
@@ -79,8 +78,8 @@ def build_pictures(request: ModelRequest, opened: OpenedFolder) -> PictureBackbo
         UserError: preprocessing, size, weights or head cannot be as requested.
     """
     source, config = opened.source, opened.config
-    earlier = earlier_input(source.artifact.get("preprocessing")) if source.artifact else None
-    expects = with_size(earlier or _read_processor(opened), request.image_size)
+    _refuse_network(opened)
+    expects, processor = _preprocessing(request, opened)
     expects = with_depth(expects, request.sixteen_bit_depth, trained=request.trained)
     _refuse_size(expects.size, opened)
     if not request.pretrained and hasattr(config, "image_size"):
@@ -89,54 +88,43 @@ def build_pictures(request: ModelRequest, opened: OpenedFolder) -> PictureBackbo
     if config.model_type == "vit":
         _fit_positions(loaded.network, expects.size)
     name = request.spec.name or source.name or str(config.model_type)
-    return PictureBackbone(name, loaded.network, expects, loaded.weights, opened.family)
+    return PictureBackbone(name, loaded.network, expects, loaded.weights, opened.family, processor)
 
 
-def _read_processor(opened: OpenedFolder) -> ImageInput:
-    place = opened.source.place
-    if not (opened.folder / PROCESSOR_FILE).is_file():
-        raise UserError(f"The {place} has no {PROCESSOR_FILE}, which says how pictures enter the network: add it.")
-    processor = read_json(opened.folder / PROCESSOR_FILE, place)
-    size = _side(processor.get("crop_size")) if processor.get("do_center_crop") else _side(processor.get("size"))
-    resize = _side(processor.get("size"))
-    mean, std = triple(processor.get("image_mean")), triple(processor.get("image_std"))
-    interpolation = _RESAMPLING.get(processor.get("resample", 2))
-    if not size or not resize or mean is None or std is None or min(std) <= 0 or interpolation is None:
+def _preprocessing(request: ModelRequest, opened: OpenedFolder) -> tuple[ImageInput, Mapping[str, object]]:
+    """The input of the network, and the content of `preprocessor_config.json` that describes it."""
+    artifact = opened.source.artifact
+    earlier = earlier_input(artifact.get("preprocessing")) if artifact else None
+    if earlier is not None:
+        expects = with_size(earlier, request.image_size)
+        return expects, describe_processor(expects)
+    folders = read_image_processor(opened)
+    expects = with_size(folders.expects, request.image_size)
+    own = getattr(opened.config, "image_size", None)
+    # Swin pads, and a ResNet takes any size; transformers refuses a ViT's images of another one.
+    if opened.config.model_type == "vit" and request.pretrained and request.image_size is None and expects.size != own:
         raise UserError(
-            f"{PROCESSOR_FILE} in the {place} is not understood: it needs size, image_mean, image_std and a resample"
-            f" of {', '.join(str(number) for number in _RESAMPLING)}, for pictures with three channels."
+            f"{PROCESSOR_FILE} in the {opened.source.place} gives images of {expects.size} x {expects.size}, but its"
+            f" config.json has image_size={own}: set image_size={expects.size} to interpolate the position embeddings,"
+            f" or image_size={own}, or correct the file that is wrong."
         )
-    share = processor.get("crop_pct")
-    if isinstance(share, float) and 0 < share <= 1 and size < _CROPPED_BELOW:
-        resize = int(size / share)
-    return ImageInput(size, max(size, resize), interpolation, mean, std)
+    return expects, folders.content if expects == folders.expects else describe_processor(expects)
 
 
-def _side(size: object) -> int | None:
-    match size:
-        case int(side) | {"shortest_edge": int(side)}:
-            return side if side > 0 else None
-        case {"height": int(height), "width": int(width)} if height == width:
-            return height if height > 0 else None
-    return None
-
-
-def _processor(expects: ImageInput) -> dict[str, object]:
-    """What transformers' plainest processor needs to know to resize, crop and normalise as we do."""
-    return {
-        "image_processor_type": "ViTImageProcessor",
-        "do_resize": True,
-        "size": {"shortest_edge": expects.resize},
-        "resample": next(number for number, name in _RESAMPLING.items() if name == expects.interpolation),
-        "do_center_crop": True,
-        "crop_size": {"height": expects.size, "width": expects.size},
-        "do_rescale": True,
-        "rescale_factor": 1 / 255,
-        "do_normalize": True,
-        "image_mean": list(expects.mean),
-        "image_std": list(expects.std),
-        "do_convert_rgb": True,
-    }
+def _refuse_network(opened: OpenedFolder) -> None:
+    """Refuse networks for anything but square images with three channels."""
+    config, place = opened.config, opened.source.place
+    if config.num_channels != 3:
+        raise UserError(
+            f"config.json in the {place} has num_channels={config.num_channels!r}, but images are read with three"
+            " channels: choose a network for RGB images."
+        )
+    for name in ("image_size", "patch_size"):
+        value = getattr(config, name, 1)
+        if not isinstance(value, int):
+            raise UserError(
+                f"config.json in the {place} has {name}={value!r}, but only squares are supported: give a number."
+            )
 
 
 def _refuse_size(size: int, opened: OpenedFolder) -> None:

@@ -35,13 +35,16 @@ def earlier_input(preprocessing: object) -> ImageInput | None:
             "mean": [*mean],
             "std": [*std],
             **more,
-        } if interpolation in get_args(Interpolation) and 0 < size <= resize:
-            channels = triple(mean), triple(std)
-            if channels[0] and channels[1] and min(channels[1]) > 0:
-                depth = more.get("sixteen_bit_depth")
-                earlier = ImageInput(size, resize, cast("Interpolation", interpolation), channels[0], channels[1])
-                known = isinstance(depth, int) and 8 <= depth <= 16
-                return replace(earlier, sixteen_bit_depth=cast("int", depth) if known else None)
+        } if interpolation in get_args(Interpolation) and size > 0 and resize > 0:
+            center, deviation = triple(mean), triple(std)
+            # Artifacts of earlier versions have none of these.
+            switches = {name: more.get(name, False) for name in ("stretch", "floor_crop")}
+            depth = more.get("sixteen_bit_depth")
+            if center and deviation and min(deviation) > 0 and all(isinstance(s, bool) for s in switches.values()):
+                earlier = ImageInput(size, resize, cast("Interpolation", interpolation), center, deviation)
+                known = depth if isinstance(depth, int) and 8 <= depth <= 16 else None
+                stretch, floor_crop = bool(switches["stretch"]), bool(switches["floor_crop"])
+                return replace(earlier, sixteen_bit_depth=known, stretch=stretch, floor_crop=floor_crop)
     return None
 
 
@@ -57,7 +60,8 @@ def with_size(expects: ImageInput, size: int | None) -> ImageInput:
     """The same pictures at another size, with the margin around the crop in the same proportion."""
     if size is None or size == expects.size:
         return expects
-    return replace(expects, size=size, resize=max(size, round(expects.resize * size / expects.size)))
+    resize = round(expects.resize * size / expects.size)
+    return replace(expects, size=size, resize=max(size, resize) if expects.resize >= expects.size else max(1, resize))
 
 
 def with_depth(expects: ImageInput, depth: int | None, *, trained: bool) -> ImageInput:
