@@ -11,6 +11,8 @@ import torch
 
 WORDS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "the", "a", "cat", "dog", "sat", "on", "mat", "ran", "away", "up", "in")
 TEXT_TYPES = ("bert", "distilbert", "roberta", "deberta", "deberta-v2", "electra", "gpt2")
+TYPED = ("bert", "deberta", "deberta-v2", "electra")
+"""Those whose own tokenizers tell the two texts of a pair apart."""
 PICTURE_TYPES = ("vit", "swin", "resnet")
 
 _ENCODER = {
@@ -66,7 +68,13 @@ _OPTIONS: Mapping[str, Mapping[str, Any]] = {
 
 
 def write_folder(
-    folder: Path, model_type: str, *, labels: tuple[str, ...] | None = None, headless: bool = False, seed: int = 5
+    folder: Path,
+    model_type: str,
+    *,
+    labels: tuple[str, ...] | None = None,
+    headless: bool = False,
+    seed: int = 5,
+    **options: object,
 ) -> Path:
     """Save a network with random weights, with its tokenizer or picture processor; without `labels`, generic ones."""
     from transformers import (
@@ -81,7 +89,7 @@ def write_folder(
         if labels is None
         else {"id2label": dict(enumerate(labels)), "label2id": {label: i for i, label in enumerate(labels)}}
     )
-    config = AutoConfig.for_model(model_type, **_OPTIONS[model_type], **names)
+    config = AutoConfig.for_model(model_type, **{**_OPTIONS[model_type], **names, **options})
     classifier: Any = (
         AutoModelForSequenceClassification if model_type in TEXT_TYPES else AutoModelForImageClassification
     )
@@ -94,13 +102,13 @@ def write_folder(
                 parameter.normal_(0.0, 0.3)
     network.save_pretrained(folder)
     if model_type in TEXT_TYPES:
-        write_tokenizer(folder, padded=model_type != "gpt2")
+        write_tokenizer(folder, padded=model_type != "gpt2", token_types=model_type in TYPED)
     else:
         write_processor(folder)
     return folder
 
 
-def write_tokenizer(folder: Path, *, padded: bool) -> None:
+def write_tokenizer(folder: Path, *, padded: bool, token_types: bool = False, **options: object) -> None:
     from tokenizers import Tokenizer
     from tokenizers.models import WordLevel
     from tokenizers.pre_tokenizers import Whitespace
@@ -115,7 +123,9 @@ def write_tokenizer(folder: Path, *, padded: bool) -> None:
         )
     special = {"pad_token": "[PAD]", "cls_token": "[CLS]", "sep_token": "[SEP]"} if padded else {"eos_token": "[SEP]"}
     builder: Any = PreTrainedTokenizerFast
-    builder(tokenizer_object=tokenizer, unk_token="[UNK]", model_max_length=1000, **special).save_pretrained(folder)
+    names = ["input_ids", "attention_mask", *(["token_type_ids"] if token_types else [])]
+    chosen = {"unk_token": "[UNK]", "model_max_length": 1000, "model_input_names": names, **special, **options}
+    builder(tokenizer_object=tokenizer, **chosen).save_pretrained(folder)
 
 
 def write_processor(folder: Path, **changes: object) -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import copy
+import logging
 import random
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -25,6 +27,24 @@ _OVERHEAD_BYTES = 250
 """Of two Python objects and an entry in a dictionary."""
 
 
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class TokenLimits:
+    """What a network can take of tokens.
+
+    Attributes:
+        vocabulary: number of embedded tokens; `None` where it is not known.
+        token_types: number of embedded token types; `None` where the network has none.
+        borrowed_padding: whether a text that ends in the padding token is classified by the token before it.
+    """
+
+    vocabulary: int | None = None
+    token_types: int | None = None
+    borrowed_padding: bool = False
+
+
 class TextTransform:
     """One or two texts to `input_ids`, `attention_mask` and, where the tokenizer gives them, `token_type_ids`.
 
@@ -34,7 +54,12 @@ class TextTransform:
     """
 
     def __init__(
-        self, tokenizer: PreTrainedTokenizerBase, max_length: int, pad_to_multiple_of: int = 1, kept_bytes: int = 0
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        max_length: int,
+        pad_to_multiple_of: int = 1,
+        kept_bytes: int = 0,
+        limits: TokenLimits | None = None,
     ) -> None:
         """Copy the tokenizer's fast part.
 
@@ -43,17 +68,20 @@ class TextTransform:
             max_length: longest sequence in tokens, special tokens included; of a pair, the longer text is cut first.
             pad_to_multiple_of: the length of a batch is rounded up to it.
             kept_bytes: about how much memory may be taken for texts and their tokens, so that none is tokenised twice.
+            limits: of the network that the tokens are for.
 
         Raises:
             UserError: the tokenizer has no fast part.
         """
-        backend = _private_backend(tokenizer, max_length)
-        self._excerpts = Excerpts(backend, max_length, left=tokenizer.truncation_side == "left")
+        self._backend = _private_backend(tokenizer, max_length)
+        self._excerpts = Excerpts(self._backend, max_length, left=tokenizer.truncation_side == "left")
         self._pads_left = tokenizer.padding_side == "left"
         self._pad_to_multiple_of = pad_to_multiple_of
         self._padding = {"input_ids": int(tokenizer.pad_token_id), "attention_mask": 0}
         if "token_type_ids" in tokenizer.model_input_names:
             self._padding["token_type_ids"] = int(tokenizer.pad_token_type_id)
+        self._limits = limits or TokenLimits()
+        self._warned = False
         self._kept: dict[tuple[str, ...], tuple[bytes, bytes]] = {}
         self._room = kept_bytes
 
@@ -97,10 +125,38 @@ class TextTransform:
         except UnicodeEncodeError as error:
             raise BadContent(f"has half a character at {error.start}: {error.reason}") from error
         encoding = self._excerpts.encode(content)
-        if not encoding.ids:
+        ids, types = encoding.ids, encoding.type_ids
+        if not ids:
             raise BadContent("has no tokens")
-        types = np.asarray(encoding.type_ids, np.uint8).tobytes() if "token_type_ids" in self._padding else b""
-        return np.asarray(encoding.ids, np.int32).tobytes(), types
+        self._check_embedded(ids, types)
+        kept_types = np.asarray(types, np.uint8).tobytes() if "token_type_ids" in self._padding else b""
+        return np.asarray(ids, np.int32).tobytes(), kept_types
+
+    def _check_embedded(self, ids: list[int], types: list[int]) -> None:
+        """Refuse what the network has no embedding for, which would otherwise fail inside a step.
+
+        Raises:
+            BadContent: the text contains a token beyond the embeddings, such as the padding token written out.
+            UserError: the network has fewer token types than this record has texts.
+        """
+        limits = self._limits
+        if limits.vocabulary is not None and max(ids) >= limits.vocabulary:
+            raise BadContent(
+                f"contains the token {self._backend.id_to_token(max(ids))!r} ({max(ids)}), but the model embeds"
+                f" {limits.vocabulary} tokens"
+            )
+        if "token_type_ids" in self._padding and limits.token_types is not None and max(types) >= limits.token_types:
+            raise UserError(
+                f"The tokenizer gives pairs of texts the token types 0 to {max(types)}, but the model embeds"
+                f" {limits.token_types} (type_vocab_size): give one text per record, or a model trained on pairs."
+            )
+        if limits.borrowed_padding and ids[-1] == self._padding["input_ids"] and not self._warned:
+            self._warned = True
+            _log.warning(
+                "A text ends in %r, which also pads: the model classifies such texts by the token before it, since"
+                " config.json has no pad_token_id. Remove it from the texts, or set a pad_token_id.",
+                self._backend.id_to_token(ids[-1]),
+            )
 
     def collate(self, examples: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
         """Pad to the longest example on the tokenizer's side: int64 `[rows, length]` for each input."""
@@ -123,5 +179,6 @@ def _private_backend(tokenizer: PreTrainedTokenizerBase, max_length: int) -> Tok
         )
     backend: Tokenizer = copy.deepcopy(tokenizer.backend_tokenizer)
     backend.no_padding()
+    backend.encode_special_tokens = tokenizer.split_special_tokens
     backend.enable_truncation(max_length, strategy="longest_first", direction=tokenizer.truncation_side)
     return backend

@@ -15,8 +15,9 @@ from finetune.models.backbone import Cut, Description, LayerGroup, LoadedWeights
 from finetune.models.cut import cut_texts
 from finetune.models.request import ModelRequest
 from finetune.models.state_files import separate_tensors
+from finetune.models.tokenizer import open_tokenizer, token_types
 from finetune.models.transformers_families import TransformersFamily
-from finetune.models.transformers_folder import OpenedFolder, first_line, quiet
+from finetune.models.transformers_folder import OpenedFolder, quiet
 from finetune.models.transformers_load import load_network
 
 if TYPE_CHECKING:
@@ -24,7 +25,8 @@ if TYPE_CHECKING:
 
 # Attention costs the square of the length, and few texts to classify say more later on.
 _DEFAULT_MAX_LENGTH = 512
-_TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "vocab.txt", "vocab.json", "*.model")
+# Tokenizers without a limit have a huge number instead.
+_UNLIMITED = 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +52,7 @@ class TextBackbone:
         return Outputs(self.module(**{name: inputs[name] for name in self._known() if name in inputs}).logits)
 
     def _known(self) -> tuple[str, ...]:
-        return ("input_ids", "attention_mask", *(("token_type_ids",) if self.family.token_types else ()))
+        return tuple(self.expects.tokenizer.model_input_names)
 
     def cut(self, border: int) -> Cut:
         """Cut the network in front of `layer_groups()[border]`."""
@@ -73,55 +75,47 @@ def build_text(request: ModelRequest, opened: OpenedFolder) -> TextBackbone:
     Raises:
         UserError: tokenizer, weights, head or length cannot be as requested.
     """
-    tokenizer = _tokenizer(opened)
-    opened.config.pad_token_id = tokenizer.pad_token_id
+    padding = opened.config.pad_token_id
+    tokenizer = open_tokenizer(opened)
     opened.config.use_cache = False
-    expects = TextInput(tokenizer, _max_length(request.max_length, tokenizer, opened))
+    borrowed = not opened.family.first_token and opened.config.pad_token_id != padding
+    expects = TextInput(
+        tokenizer,
+        _max_length(request, tokenizer, opened),
+        vocabulary=int(opened.config.vocab_size),
+        token_types=token_types(opened),
+        borrowed_padding=borrowed,
+    )
     loaded = load_network(request, opened)
     name = request.spec.name or opened.source.name or str(opened.config.model_type)
     return TextBackbone(name, loaded.network, expects, loaded.weights, opened.family)
 
 
-def _tokenizer(opened: OpenedFolder) -> PreTrainedTokenizerBase:
-    from transformers import AutoTokenizer
-
-    place = opened.source.place
-    if not any(found for pattern in _TOKENIZER_FILES for found in opened.folder.glob(pattern)):
-        raise UserError(f"The {place} has no tokenizer ({', '.join(_TOKENIZER_FILES)}): save it beside the weights.")
-    inputs = ["input_ids", "attention_mask", *(["token_type_ids"] if opened.family.token_types else [])]
-    try:
-        with quiet():
-            tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
-                opened.folder, local_files_only=True, trust_remote_code=False, model_input_names=inputs
-            )
-    except (OSError, ValueError, TypeError, KeyError, AttributeError, ImportError) as error:
-        raise UserError(f"The tokenizer in the {place} cannot be used: {first_line(error)}.") from error
-    if tokenizer.pad_token is None:
-        if tokenizer.eos_token is None:
-            raise UserError(
-                f"The tokenizer in the {place} has neither a padding nor an end token: set one and save it."
-            )
-        tokenizer.pad_token = tokenizer.eos_token
-    tokenizer.padding_side = "right"
-    return tokenizer
-
-
-def _max_length(asked: int | None, tokenizer: PreTrainedTokenizerBase, opened: OpenedFolder) -> int:
-    limit = _longest(opened)
+def _max_length(request: ModelRequest, tokenizer: PreTrainedTokenizerBase, opened: OpenedFolder) -> int:
+    asked, limit = request.max_length, _longest(opened)
     earlier = opened.source.artifact.get("preprocessing")
     known = earlier.get("max_length") if isinstance(earlier, Mapping) else None
     if asked is None and isinstance(known, int) and 0 < known <= (limit or known):
         return known
+    own = int(tokenizer.model_max_length)
     if asked is None:
-        return min(_DEFAULT_MAX_LENGTH, tokenizer.model_max_length, limit or _DEFAULT_MAX_LENGTH)
-    if limit is not None and asked > limit:
+        # What is evaluated as it is gets as much of a text as in transformers, whatever that costs.
+        usual = _DEFAULT_MAX_LENGTH if request.trained or min(own, limit or own) >= _UNLIMITED else own
+        asked = min(usual, own, limit or usual)
+    elif limit is not None and asked > limit:
         raise UserError(f"max_length={asked} is more than this network has positions for: choose {limit} or less.")
+    if asked <= (special := tokenizer.num_special_tokens_to_add()):
+        raise UserError(
+            f"max_length={asked} leaves no room for a text beside {special} special tokens: choose more, or correct"
+            f" model_max_length={own} in the tokenizer's configuration."
+        )
     return asked
 
 
 def _longest(opened: OpenedFolder) -> int | None:
     """Tokens that the network has positions for; RoBERTa's begin after its padding token's."""
-    if not opened.family.positions:
+    config = opened.config
+    if not opened.family.positions and not config.position_biased_input:
         return None
-    positions = int(opened.config.max_position_embeddings)
-    return positions - int(opened.config.pad_token_id) - 1 if opened.config.model_type == "roberta" else positions
+    positions = int(config.max_position_embeddings)
+    return positions - int(config.pad_token_id) - 1 if config.model_type == "roberta" else positions

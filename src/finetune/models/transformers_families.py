@@ -16,9 +16,11 @@ class TransformersFamily:
         task: what it classifies.
         anatomy: where its stem, body and head are.
         dropout: the field of its configuration that holds the head's dropout; None where it has none.
-        token_types: whether its inputs distinguish the two texts of a pair.
+        token_types: whether its networks take token types, which mostly distinguish the two texts of a pair.
         first_token: whether the head looks at the first token of a text alone.
         positions: whether a sequence longer than `max_position_embeddings` has no place in it.
+        reads_padding: whether a token equal to `pad_token_id` changes the outputs even under the attention mask, since
+            positions are counted from it or the last other token is classified.
     """
 
     task: Task
@@ -27,6 +29,7 @@ class TransformersFamily:
     token_types: bool = False
     positions: bool = True
     first_token: bool = True
+    reads_padding: bool = False
 
 
 def _encoder(base: str, head: str, classifier: str, more_stem: str = "", with_first: str = "") -> Anatomy:
@@ -72,6 +75,8 @@ TEXT: dict[str, TransformersFamily] = {
         "text-classification",
         _encoder("roberta", "classifier", "classifier.out_proj"),
         dropout="classifier_dropout",
+        token_types=True,
+        reads_padding=True,
     ),
     "deberta": TransformersFamily(
         "text-classification",
@@ -102,7 +107,9 @@ TEXT: dict[str, TransformersFamily] = {
             classifier="score",
             stem_name="embeddings",
         ),
+        token_types=True,
         first_token=False,
+        reads_padding=True,
     ),
 }
 
