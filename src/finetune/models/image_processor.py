@@ -109,17 +109,17 @@ def describe_processor(expects: ImageInput) -> dict[str, object]:
 
 
 def _load(opened: OpenedFolder) -> tuple[Any, Mapping[str, object]]:
-    from transformers import AutoImageProcessor, BaseImageProcessor
+    from transformers import AutoImageProcessor as Untyped
+    from transformers import BaseImageProcessor
 
+    auto: Any = Untyped
     place = opened.source.place
     if not any((opened.folder / name).is_file() for name in (PROCESSOR_FILE, _NESTED_FILE)):
         raise UserError(f"The {place} has no {PROCESSOR_FILE}, which says how images enter the model: add it.")
     try:
         with quiet():
             given, _ = BaseImageProcessor.get_image_processor_dict(opened.folder, local_files_only=True)
-            processor = AutoImageProcessor.from_pretrained(
-                opened.folder, local_files_only=True, trust_remote_code=False
-            )
+            processor = auto.from_pretrained(opened.folder, local_files_only=True, trust_remote_code=False)
     # Values of any type reach constructors that expect others, and are stored as attributes of any name.
     except Exception as error:
         raise UserError(f"{PROCESSOR_FILE} in the {place} cannot be used: {first_line(error)}.") from error
@@ -196,14 +196,12 @@ def _normalization(
         scale *= factor
     # Not by a hair's breadth: the usual factor leaves mean and deviation their bits.
     scale = 1.0 if math.isclose(scale, 1.0, rel_tol=1e-9) else scale
-    mean: tuple[float, float, float] | None = (0.0, 0.0, 0.0)
-    std: tuple[float, float, float] | None = (1.0, 1.0, 1.0)
-    if processor.do_normalize:
-        mean, std = _channels(processor.image_mean), _channels(processor.image_std)
-        if mean is None or not all(map(math.isfinite, mean)):
-            raise _refusal(place, "image_mean", processor.image_mean, "a number for each of three channels")
-        if std is None or not all(0 < value < math.inf for value in std):
-            raise _refusal(place, "image_std", processor.image_std, "a number above 0 for each of three channels")
+    given = (processor.image_mean, processor.image_std) if processor.do_normalize else (0.0, 1.0)
+    mean, std = _channels(given[0]), _channels(given[1])
+    if mean is None or not all(map(math.isfinite, mean)):
+        raise _refusal(place, "image_mean", given[0], "a number for each of three channels")
+    if std is None or not all(0 < value < math.inf for value in std):
+        raise _refusal(place, "image_std", given[1], "a number above 0 for each of three channels")
     return (mean[0] / scale, mean[1] / scale, mean[2] / scale), (std[0] / scale, std[1] / scale, std[2] / scale)
 
 

@@ -154,7 +154,7 @@ def _change_padding(tokenizer: Any, opened: OpenedFolder, number: int) -> None: 
 def _other_padding(tokenizer: Any, place: str, rows: int) -> int:  # noqa: ANN401 - untyped in transformers
     """A special token to pad with, other than the one that ends every text, if there are two."""
     ends = _end_of_template(tokenizer)
-    numbers = [
+    numbers: list[int] = [
         tokenizer.convert_tokens_to_ids(token) for name in _BEFORE_PADDING if (token := getattr(tokenizer, name))
     ]
     numbers = [number for number in numbers if number is not None and number < rows]
