@@ -32,6 +32,7 @@ def ask(
     channel: Path | None = None,
     baked: Path | None = None,
     trained: bool = True,
+    ordered: bool = False,
 ) -> ModelRequest:
     return ModelRequest(
         spec=ModelSpec(name, reinitialize, dropout),
@@ -46,6 +47,7 @@ def ask(
         baked_weights=baked,
         scratch=scratch / "scratch",
         trained=trained,
+        ordered=ordered,
     )
 
 

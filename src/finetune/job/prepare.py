@@ -113,7 +113,9 @@ def prepare(request: Request, interruption: Interruption, scratch: Path) -> Prep
     check_target(inputs, spec.observe)
     check_objective_is_defined(spec, inputs)
     depth = _sixteen_bit_depth(inputs)
-    backbone = load_backbone(replace(wanted, labels=inputs.labels.names, sixteen_bit_depth=depth), source)
+    ordered = known is None and announced_classes(request) is not None
+    wanted_now = replace(wanted, labels=inputs.labels.names, sixteen_bit_depth=depth, ordered=ordered)
+    backbone = load_backbone(wanted_now, source)
     _warn_of_depth(backbone, depth)
     numerics = suited_to(numerics, backbone.module, spec.run.precision, lambda: _sees_only_padding(backbone))
     place(backbone, numerics)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import logging
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,7 +17,11 @@ from finetune.errors import UserError
 from finetune.models.loading_report import shortened as shortened_faults
 from finetune.models.request import ModelRequest
 
+logger = logging.getLogger(__name__)
+
 _SHOWN_LABELS = 5
+# Names in the data that say the number of an output; transformers makes up the second kind.
+_NUMBERED = (re.compile(r"(0|[1-9]\d{0,8})"), re.compile(r"LABEL_(0|[1-9]\d{0,8})"))
 
 
 class DropoutLinear(nn.Linear):
@@ -39,12 +45,14 @@ class SourceHead:
         labels: their names in its order, where the source says them.
         multi_label: whether it was trained for several classes per record, where the source says so.
         faults: tensors of it that are missing or cannot be loaded; it can only be kept where there are none.
+        uncertain: why it cannot be kept whatever the classes of the data are, as a clause; `None` where nothing is wrong.
     """
 
     classes: int
     labels: tuple[str, ...] | None = None
     multi_label: bool | None = None
     faults: tuple[str, ...] = ()
+    uncertain: str | None = None
 
 
 @contextmanager
@@ -78,9 +86,11 @@ def rows_to_keep(head: SourceHead | None, request: ModelRequest) -> tuple[int, .
     wish = request.spec.reinitialize_top_layer
     if wish == "true":
         return None
-    rows = None if head is None else _matching_rows(head, request)
+    rows = None if head is None or head.uncertain else _matching_rows(head, request)
     if rows is None and (wish == "false" or not request.trained):
         raise UserError(_no_head_message(head, request))
+    if head is not None and head.uncertain and head.classes == len(request.labels):
+        logger.warning("A new head is trained, although that of the weights has as many classes: %s.", head.uncertain)
     return rows
 
 
@@ -88,10 +98,31 @@ def _matching_rows(head: SourceHead, request: ModelRequest) -> tuple[int, ...] |
     if head.faults or head.multi_label not in (None, request.multi_label) or head.classes != len(request.labels):
         return None
     if head.labels is None:
-        return tuple(range(head.classes))
+        return _rows_by_number(request.labels) or tuple(range(head.classes))
     if sorted(head.labels) != sorted(request.labels):
         return None
     return tuple(head.labels.index(label) for label in request.labels)
+
+
+def _rows_by_number(labels: tuple[str, ...]) -> tuple[int, ...] | None:
+    """The outputs that the names of the classes number, such as 0, 1 or LABEL_0, LABEL_1; `None` where they do not."""
+    for pattern in _NUMBERED:
+        numbers = [int(found.group(1)) for label in labels if (found := pattern.fullmatch(label))]
+        if sorted(numbers) == list(range(len(labels))):
+            return tuple(numbers)
+    return None
+
+
+def order_is_assumed(request: ModelRequest) -> bool:
+    """Whether only the order of the data's classes says which of them an output without a name stands for."""
+    return not request.ordered and _rows_by_number(request.labels) is None
+
+
+def assumed_order(labels: tuple[str, ...]) -> str:
+    """Say which output is taken for which class, as in `output 0 is taken for 'neg', 1 for 'pos'`."""
+    shown = [f"{number} for {label[:40]!r}" for number, label in enumerate(labels[:_SHOWN_LABELS])]
+    more = f" and so on up to {len(labels) - 1}" if len(labels) > _SHOWN_LABELS else ""
+    return f"output {shown[0].replace(' for', ' is taken for', 1)}{''.join(f', {other}' for other in shown[1:])}{more}"
 
 
 def _no_head_message(head: SourceHead | None, request: ModelRequest) -> str:
@@ -106,6 +137,8 @@ def _no_head_message(head: SourceHead | None, request: ModelRequest) -> str:
             f"{needs}, but the weights have it only in part: {shortened_faults(head.faults)}. {advice}, or give weights"
             " with the whole top layer."
         )
+    if head.uncertain:
+        return f"{needs}, but {head.uncertain}. {advice}, or correct the file."
     labels = request.labels
     theirs = f"{head.classes} classes" if head.labels is None else shortened(head.labels)
     if head.multi_label not in (None, request.multi_label):

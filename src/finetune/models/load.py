@@ -6,11 +6,12 @@ import logging
 
 from finetune.models.backbone import Backbone
 from finetune.models.catalogue import builder_for
+from finetune.models.class_names import head_of
+from finetune.models.heads import assumed_order, order_is_assumed
 from finetune.models.request import ModelRequest
 from finetune.models.sources import Source
 from finetune.models.transformers_build import build_transformers
 from finetune.models.transformers_folder import open_folder
-from finetune.models.transformers_load import labels_of
 from finetune.models.vision_build import labels_of_name
 from finetune.models.weights import locate
 
@@ -34,7 +35,8 @@ def classes_of(request: ModelRequest, source: Source) -> tuple[str, ...] | None:
     if source.labels is not None:
         return source.labels
     if builder_for(request, source) is build_transformers:
-        return labels_of(open_folder(request, source))
+        head = head_of(open_folder(request, source))
+        return None if head.uncertain else head.labels
     return labels_of_name(source.name, source)
 
 
@@ -61,6 +63,12 @@ def load_backbone(request: ModelRequest, source: Source | None = None) -> Backbo
     """
     backbone = load_quietly(request, source or locate(request))
     weights = backbone.weights
+    if weights.kept_head and weights.labels is None and order_is_assumed(request):
+        logger.warning(
+            "The weights do not name their classes: %s. If that is not their order, set class_names to the classes in"
+            " the order of the outputs.",
+            assumed_order(request.labels),
+        )
     logger.info(
         "Network %s, weights: %s (%d tensors loaded, %d new, %d unused), %s head",
         backbone.name,

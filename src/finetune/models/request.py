@@ -26,6 +26,7 @@ class ModelRequest:
         scratch: folder for unpacked archives; created when it is needed.
         trained: False where the network is evaluated as it is, so that a new head would answer at random.
         sixteen_bit_depth: bits that the 16-bit grey images of the data use; None where there are none.
+        ordered: whether the user gave the labels in the order of the outputs, rather than the data in any.
     """
 
     spec: ModelSpec
@@ -41,3 +42,4 @@ class ModelRequest:
     scratch: Path
     trained: bool = True
     sixteen_bit_depth: int | None = None
+    ordered: bool = False

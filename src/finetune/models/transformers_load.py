@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +12,7 @@ from torch import nn
 from finetune.errors import UserError
 from finetune.models.anatomy import Children, layer_groups
 from finetune.models.backbone import LoadedWeights
+from finetune.models.class_names import head_of
 from finetune.models.folder_weights import FolderWeights, read_folder_weights
 from finetune.models.heads import (
     SourceHead,
@@ -48,7 +48,6 @@ from finetune.models.transformers_folder import (
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-_GENERIC_LABEL = re.compile(r"LABEL_\d+")
 # Last components of names that only trained tensors have.
 _TRAINED = frozenset(
     {
@@ -110,8 +109,14 @@ def _pretrained(request: ModelRequest, opened: OpenedFolder) -> tuple[PreTrained
     base = family.anatomy.stem.partition(".")[0]
     named = getattr(config, "transformers_weights", None)
     files = read_folder_weights(opened.folder, source.place, named, base)
-    theirs = labels_of(opened)
-    head: SourceHead | None = SourceHead(int(config.num_labels), theirs, _multi_label(opened))
+    described = head_of(opened)
+    if described.uncertain and (not request.trained or request.spec.reinitialize_top_layer == "false"):
+        rows_to_keep(described, request)
+    head: SourceHead | None = described
+    theirs = described.labels
+    if theirs is not None and source.labels is None:
+        # label2id alone leaves transformers at two classes.
+        config.id2label = dict(enumerate(theirs))
     if not _has_rows_of_its_classes(request, opened, files.tensors):
         _describe_classes(config, request)
     _refuse_other_numbers(files, source.place)
@@ -141,21 +146,6 @@ def _pretrained(request: ModelRequest, opened: OpenedFolder) -> tuple[PreTrained
         initialized=report.initialized((root,)),
         warnings=(*files.warnings, *partial_head_warning(head, kept=rows is not None)),
     )
-
-
-def labels_of(opened: OpenedFolder) -> tuple[str, ...] | None:
-    """Class names in the order of the outputs; None where the folder only numbers them."""
-    if opened.source.labels is not None:
-        return opened.source.labels
-    names: Mapping[int, str] = opened.config.id2label
-    labels = tuple(str(names[index]) for index in sorted(names))
-    return None if all(_GENERIC_LABEL.fullmatch(label) for label in labels) else labels
-
-
-def _multi_label(opened: OpenedFolder) -> bool | None:
-    if opened.source.multi_label is not None or opened.config.problem_type is None:
-        return opened.source.multi_label
-    return bool(opened.config.problem_type == "multi_label_classification")
 
 
 def _describe_classes(config: Any, request: ModelRequest) -> None:  # noqa: ANN401 - its fields differ by family
