@@ -17,6 +17,7 @@ from torch import Tensor
 
 from finetune.artifact import inference
 from finetune.data.images import decode_image, resize_and_crop
+from finetune.data.transforms import ImageTransform
 from finetune.errors import UserError
 from finetune.job.loaders import geometry_of
 from finetune.models.backbone import Backbone, ImageInput
@@ -277,3 +278,34 @@ def test_a_large_jpeg_is_not_reduced_for_nearest_neighbours() -> None:
     content = encoded(image(640, 480), "JPEG")
     geometry = geometry_of(ImageInput(24, 31, "nearest-exact", (0.5,) * 3, (0.25,) * 3))
     assert decode_image(content, geometry.decoded_side).shape == (3, 480, 640)
+
+
+def with_transparency() -> bytes:
+    transparent = image(50, 40).convert("RGBA")
+    transparent.putalpha(image(50, 40, "L"))
+    return encoded(transparent)
+
+
+@pytest.mark.parametrize(
+    ("make", "warning"),
+    [
+        (with_transparency, "Images with transparency are laid on white"),
+        (lambda: encoded(image(50, 40).convert("RGBA")), None),
+        (lambda: encoded(image(50, 40, "CMYK"), "JPEG"), "CMYK JPEGs without Adobe's marker are inverted"),
+        (lambda: encoded(image(50, 40)), None),
+    ],
+)
+def test_decoding_that_differs_from_the_pipeline_is_warned_of_once(
+    make: Callable[[], bytes], warning: str | None, vit: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    content = make()
+    expects = input_of(load_backbone(ask(None, tmp_path, channel=vit)))
+    transform = ImageTransform(geometry_of(expects), "none")
+    with caplog.at_level(logging.WARNING, "finetune"):
+        for _ in range(2):
+            transform(content, None)
+    if warning is None:
+        assert not caplog.records
+        assert_equal(vit, expects, content)
+    else:
+        assert caplog.text.count(warning) == 1

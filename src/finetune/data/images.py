@@ -130,6 +130,17 @@ class ImageGeometry:
         return None if self.interpolation.startswith("nearest") else self.resize
 
 
+Notice = Callable[[str], None]
+"""Takes the name of a way in which an image is decoded other than by `Image.convert("RGB")`, of `UNLIKE_OTHERS`."""
+
+UNLIKE_OTHERS: Mapping[str, str] = {
+    "transparency": "Images with transparency are laid on white, here and in the exported model. Pipelines of"
+    " transformers and loaders of torchvision drop the transparency, which uncovers whatever color is below it.",
+    "CMYK": "CMYK JPEGs without Adobe's marker are inverted, here and in the exported model, since Pillow reads them as"
+    " negatives. Pipelines of transformers and loaders of torchvision leave them so.",
+}
+
+
 class _MemoryLimit:
     """Limits the memory of images that are decoded at the same time; thread-safe."""
 
@@ -166,6 +177,7 @@ def decode_image(
     *,
     sixteen_bit_depth: int | None = None,
     finish: Callable[[Tensor], Tensor] | None = None,
+    notice: Notice | None = None,
 ) -> Tensor:
     """Decode an image to uint8 RGB `[3, height, width]`, upright as its EXIF orientation says.
 
@@ -180,6 +192,7 @@ def decode_image(
         sixteen_bit_depth: bits that 16-bit grey images use: 12 where their values go to 4095. `None` where that is not
             known: they are taken to use all 16, and images that use less than a sixteenth of that range are refused.
         finish: applied to the result while the memory of a huge image is still held, such as a resize.
+        notice: is called where the pixels differ from those that other libraries give.
 
     Raises:
         BadContent: no image, one that is damaged or truncated, one with more than `MAX_PIXELS`, or one with 16 bits
@@ -196,6 +209,8 @@ def decode_image(
                 held.enter_context(DECODING_MEMORY.reserve(_bytes_to_decode(image, full)))
                 pixels = _jpeg_pixels(content, image) if image.size == full else None
                 if pixels is None:
+                    if notice is not None:
+                        _give_notice(image, notice)
                     pixels = _pixels(image, content, sixteen_bit_depth)
                 orientation = image.getexif().get(_ORIENTATION)
                 image.close()
@@ -262,6 +277,14 @@ def _jpeg_pixels(content: bytes, image: ImageFile.ImageFile) -> Tensor | None:
     except RuntimeError:
         return None
     return pixels
+
+
+def _give_notice(image: Image.Image, notice: Notice) -> None:
+    """Say in which way of `UNLIKE_OTHERS` an image is decoded, if in any."""
+    if image.format == "JPEG" and image.mode == "CMYK" and "adobe" not in image.info:
+        notice("CMYK")
+    elif image.has_transparency_data and (image.mode != "RGBA" or image.getchannel("A").getextrema() != (255, 255)):
+        notice("transparency")
 
 
 def _pixels(image: ImageFile.ImageFile, content: bytes, depth: int | None) -> Tensor:
@@ -332,6 +355,8 @@ def _to_rgb(image: Image.Image, *, inverted: bool) -> Image.Image:
         image = ImageChops.invert(image)
     elif image.has_transparency_data:
         image = image.convert("RGBA")
+        if notice is not None and image.getextrema()[3] != (255, 255):
+            notice("transparency")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
     return image.convert("RGB")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import random
 from collections.abc import Sequence
 from typing import Protocol
@@ -10,11 +11,14 @@ import torch
 from torch import Tensor
 
 from finetune.data.augmentation import augment, before_augmenting, side_before_augmenting
-from finetune.data.images import ImageGeometry, decode_image, resize_and_crop
+from finetune.data.images import UNLIKE_OTHERS, ImageGeometry, decode_image, resize_and_crop
 from finetune.data.record import Content
 from finetune.spec.job_spec import Augmentation
 
 __all__ = ["ImageGeometry", "ImageTransform", "Transform"]
+
+
+logger = logging.getLogger(__name__)
 
 
 class Transform(Protocol):
@@ -49,6 +53,13 @@ class ImageTransform:
         """
         self._geometry = geometry
         self._augmentation = augmentation
+        self._noticed: set[str] = set()
+
+    def _notice(self, name: str) -> None:
+        """Warn once of a way of decoding that differs from that of other libraries."""
+        if name not in self._noticed:
+            self._noticed.add(name)
+            logger.warning("%s", UNLIKE_OTHERS[name])
 
     def __call__(self, content: Content, randomness: random.Random | None) -> dict[str, Tensor]:
         """Decode, then augment or else resize and crop.
@@ -79,6 +90,7 @@ class ImageTransform:
             side,
             sixteen_bit_depth=geometry.sixteen_bit_depth,
             finish=lambda decoded: finish(decoded, geometry),
+            notice=self._notice,
         )
         # As it will be kept: how pixels lie in memory may decide by which code they are resized.
         return pixels.permute(1, 2, 0).contiguous().permute(2, 0, 1)
