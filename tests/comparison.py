@@ -107,17 +107,22 @@ def _pipeline(folder: Path, case: Case) -> Any:  # noqa: ANN401 - untyped in tra
 
 def _tiny(family: str, folder: Path) -> Path:
     if family in IMAGES:
-        sides = {"image_size": 64} if family != "resnet" else {}
+        sides: dict[str, Any] = {"image_size": 64} if family != "resnet" else {}
         write_folder(folder, family, labels=LABELS, **sides)
         _write_image_processor(family, folder)
         return folder
     tokenizer = _tokenizer(family)
-    rows = {"vocab_size": len(tokenizer)}
-    positions = {} if family == "distilbert" else {"n_positions" if family == "gpt2" else "max_position_embeddings": 70}
-    special = {"bos_token_id": 0, "eos_token_id": 0} if family == "gpt2" else {"pad_token_id": tokenizer.pad_token_id}
-    # RoBERTa's own pretrained networks know one token type only.
-    types = {"type_vocab_size": 1} if family == "roberta" else {}
-    write_folder(folder, family, labels=LABELS, **rows, **positions, **special, **types)
+    options: dict[str, Any] = {"vocab_size": len(tokenizer)}
+    if family != "distilbert":
+        options["n_positions" if family == "gpt2" else "max_position_embeddings"] = 70
+    if family == "gpt2":
+        options |= {"bos_token_id": 0, "eos_token_id": 0}
+    else:
+        options["pad_token_id"] = tokenizer.pad_token_id
+    if family == "roberta":
+        # Its own pretrained networks know one token type only.
+        options["type_vocab_size"] = 1
+    write_folder(folder, family, labels=LABELS, **options)
     for path in folder.glob("tokenizer*"):
         path.unlink()
     tokenizer.save_pretrained(folder)

@@ -388,6 +388,24 @@ def test_a_template_that_ends_in_the_end_token_does_not_pad_with_it(gpt2: Path) 
     assert torch.allclose(probabilities(load(gpt2), texts), reference(gpt2, texts), atol=2e-6)
 
 
+@pytest.mark.parametrize(
+    "fields",
+    [{"is_decoder": True}, {"output_hidden_states": True}, {"output_attentions": True}, {"hidden_act": "relu"}],
+)
+def test_fields_of_the_configuration_count_as_in_transformers(fields: dict[str, object], bert: Path) -> None:
+    change(bert / "config.json", **fields)
+    assert torch.allclose(probabilities(load(bert), TEXTS[:4]), reference(bert, TEXTS[:4]), atol=2e-6)
+
+
+@pytest.mark.parametrize("model_type", ["bert", "gpt2", "distilbert"])
+@pytest.mark.parametrize("fields", [{"return_dict": False}, {"chunk_size_feed_forward": 4}])
+def test_fields_that_change_no_number_are_ignored(model_type: str, fields: dict[str, object], tmp_path: Path) -> None:
+    folder = write_folder(tmp_path / model_type, model_type, labels=("no", "yes"))
+    expected = reference(folder, TEXTS[:4])
+    change(folder / "config.json", **fields)
+    assert torch.allclose(probabilities(load(folder), TEXTS[:4]), expected, atol=2e-6)
+
+
 def test_positions_of_deberta_v2_limit_the_length_where_it_has_them(tmp_path: Path) -> None:
     folder = write_folder(tmp_path / "deberta-v2", "deberta-v2", labels=("no", "yes"), position_biased_input=True)
     assert input_of(load(folder)).max_length == 32
