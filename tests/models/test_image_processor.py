@@ -159,6 +159,8 @@ def test_preprocessor_fields_are_obeyed_as_transformers_does(
         ({"image_mean": None}, "image_mean"),
         ({"resample": None}, "resample"),
         ({"resample": 1}, "resample"),
+        ({"resample": [2]}, "resample"),
+        ({"device": True}, "device"),
         ({"resample": 4}, "resample"),
         ({"resample": 5}, "resample"),
         ({"input_data_format": "channels_last"}, "input_data_format"),

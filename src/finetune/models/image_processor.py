@@ -65,7 +65,7 @@ def read_image_processor(opened: OpenedFolder) -> FolderProcessor:
     Raises:
         UserError: there is none, or it prepares images in a way that cannot be reproduced; the message names the field.
     """
-    processor, given = _load(opened)
+    processor, given, content = _load(opened)
     place, kind = opened.source.place, type(processor).__name__
     for name in _SWITCHES:
         if getattr(processor, name, None) not in (None, True, False):
@@ -76,15 +76,17 @@ def read_image_processor(opened: OpenedFolder) -> FolderProcessor:
         raise _refusal(place, "do_pad", processor.do_pad, "false")
     if processor.input_data_format not in (None, "channels_first"):
         raise _refusal(place, "input_data_format", processor.input_data_format, "none")
-    resample = _RESAMPLING.get(processor.resample)
+    if not isinstance(processor.device, str | None):
+        raise _refusal(place, "device", processor.device, "none")
+    resample = _RESAMPLING.get(processor.resample) if isinstance(processor.resample, int) else None
     if resample is None:
         known = ", ".join(f"{number} ({name})" for number, name in _RESAMPLING.items())
         raise _refusal(place, "resample", processor.resample, f"one of {known}")
-    _warn_of_ignored(place, kind, set(given) - _BOOKKEEPING - set(processor.valid_kwargs.__annotations__))
+    _warn_of_ignored(place, kind, set(given) - _BOOKKEEPING - set(type(processor).valid_kwargs.__annotations__))
     size, resize, stretch = (_convnext_sides if kind == _CONVNEXT else _plain_sides)(processor, place)
     mean, std = _normalization(processor, place)
     expects = ImageInput(size, resize, resample, mean, std, stretch=stretch, floor_crop=True)
-    return FolderProcessor(expects, json.loads(processor.to_json_string()))
+    return FolderProcessor(expects, content)
 
 
 def describe_processor(expects: ImageInput) -> dict[str, object]:
@@ -108,7 +110,8 @@ def describe_processor(expects: ImageInput) -> dict[str, object]:
     }
 
 
-def _load(opened: OpenedFolder) -> tuple[Any, Mapping[str, object]]:
+def _load(opened: OpenedFolder) -> tuple[Any, Mapping[str, object], Mapping[str, object]]:
+    """The image processor, the fields that its file gives it, and those that it would be saved with."""
     from transformers import AutoImageProcessor as Untyped
     from transformers import BaseImageProcessor
 
@@ -120,13 +123,14 @@ def _load(opened: OpenedFolder) -> tuple[Any, Mapping[str, object]]:
         with quiet():
             given, _ = BaseImageProcessor.get_image_processor_dict(opened.folder, local_files_only=True)
             processor = auto.from_pretrained(opened.folder, local_files_only=True, trust_remote_code=False)
+            content = json.loads(processor.to_json_string())
     # Values of any type reach constructors that expect others, and are stored as attributes of any name.
     except Exception as error:
         raise UserError(f"{PROCESSOR_FILE} in the {place} cannot be used: {first_line(error)}.") from error
     kind = type(processor).__name__
     if kind not in (*_PLAIN, _CONVNEXT):
         raise _refusal(place, "image_processor_type", kind, f"one of {', '.join((*_PLAIN, _CONVNEXT))}")
-    return processor, given
+    return processor, given, content
 
 
 def _warn_of_ignored(place: str, kind: str, names: set[str]) -> None:

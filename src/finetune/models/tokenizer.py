@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from typing import TYPE_CHECKING, Any
 
 from finetune.errors import UserError
@@ -35,6 +36,7 @@ def open_tokenizer(opened: OpenedFolder) -> PreTrainedTokenizerBase:
     """
     place, rows = opened.source.place, int(opened.config.vocab_size)
     tokenizer = _load(opened)
+    _check_attributes(tokenizer, place)
     types = opened.family.token_types and "token_type_ids" in tokenizer.model_input_names
     _set_and_save(
         tokenizer, "model_input_names", ["input_ids", "attention_mask", *(["token_type_ids"] if types else [])]
@@ -54,6 +56,22 @@ def token_types(opened: OpenedFolder) -> int | None:
     # GPT-2 looks them up among its tokens.
     count = int(getattr(opened.config, "type_vocab_size", opened.config.vocab_size))
     return count or None
+
+
+def _check_attributes(tokenizer: Any, place: str) -> None:  # noqa: ANN401 - untyped in transformers
+    """Refuse values in the tokenizer's configuration that transformers stores without looking at them."""
+    names = tokenizer.model_input_names
+    fits = {
+        "model_max_length": isinstance(tokenizer.model_max_length, int | float)
+        and tokenizer.model_max_length < math.inf,
+        "model_input_names": isinstance(names, list | tuple) and all(isinstance(name, str) for name in names),
+        "pad_token_type_id": isinstance(tokenizer.pad_token_type_id, int),
+        "split_special_tokens": isinstance(tokenizer.split_special_tokens, bool),
+        "truncation_side": tokenizer.truncation_side in ("left", "right"),
+    }
+    wrong = [f"{field}={getattr(tokenizer, field)!r}"[:100] for field, fit in fits.items() if not fit]
+    if wrong:
+        raise UserError(f"The tokenizer in the {place} cannot be used: tokenizer_config.json has {', '.join(wrong)}.")
 
 
 def _set_and_save(tokenizer: Any, name: str, value: object) -> None:  # noqa: ANN401 - untyped in transformers
