@@ -122,11 +122,14 @@ def test_contradictory_labels_are_refused_where_the_head_is_needed(
     assert message.startswith("strategy=evaluate needs the top layer of the weights, but config.json ")
     assert reason in message
     assert reason in refusal(bert, trained=True, reinitialize="false")
+    if "classes in" in reason or fields.get("num_labels") == 1:
+        # The tensors are of another number of classes, so that nothing can be trained either.
+        assert "classes" in refusal(bert, trained=True)
+        return
     with caplog.at_level(logging.WARNING, "finetune"):
         backbone = load(bert, trained=True)
     assert not backbone.weights.kept_head
-    as_many = "id2label" in fields and "num_labels" not in fields
-    assert (reason in caplog.text) or not as_many
+    assert reason in caplog.text
     request = ask(None, bert.parent, task="text-classification", channel=bert)
     assert classes_of(request, locate(request)) is None
 

@@ -34,7 +34,8 @@ def head_of(opened: OpenedFolder) -> SourceHead:
     several = None if config.problem_type is None else config.problem_type == "multi_label_classification"
     names = _names(raw)
     count = len(names.labels) if names.labels else int(config.num_labels)
-    return SourceHead(count, names.labels, several, _not_classes(config) or names.fault)
+    uncertain = _not_classes(config) or names.fault
+    return SourceHead(count, names.labels, several, uncertain=uncertain)
 
 
 def _not_classes(config: Any) -> str | None:  # noqa: ANN401 - untyped in transformers

@@ -45,7 +45,7 @@ class SourceHead:
         labels: their names in its order, where the source says them.
         multi_label: whether it was trained for several classes per record, where the source says so.
         faults: tensors of it that are missing or cannot be loaded; it can only be kept where there are none.
-        uncertain: why it cannot be kept whatever the classes of the data are, as a clause; `None` where nothing is wrong.
+        uncertain: why nobody can say what its outputs stand for, as a clause; such a head cannot be kept.
     """
 
     classes: int
