@@ -266,7 +266,7 @@ def oriented(turn: int) -> Image.Exif:
 @pytest.mark.parametrize("stretch", [True, False])
 @pytest.mark.parametrize("floor_crop", [True, False])
 def test_the_handler_in_the_artifact_gives_the_same_pixels(stretch: bool, floor_crop: bool) -> None:
-    expects = ImageInput(24, 31, "nearest-exact", (0.5,) * 3, (0.25,) * 3, stretch, floor_crop)
+    expects = ImageInput(24, 31, "nearest-exact", (0.5,) * 3, (0.25,) * 3, stretch=stretch, floor_crop=floor_crop)
     preprocessing = {"size": 24, "resize": 31, "interpolation": "nearest-exact"}
     preprocessing |= {"stretch": stretch, "floor_crop": floor_crop}
     for width, height in SIZES:

@@ -355,8 +355,6 @@ def _to_rgb(image: Image.Image, *, inverted: bool) -> Image.Image:
         image = ImageChops.invert(image)
     elif image.has_transparency_data:
         image = image.convert("RGBA")
-        if notice is not None and image.getchannel("A").getextrema() != (255, 255):
-            notice("transparency")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
     return image.convert("RGB")
 
