@@ -113,33 +113,67 @@ def leave_no_image() -> None:
         subprocess.run(["docker", "image", "rm", *ours], stdout=subprocess.DEVNULL, check=True)
 
 
+@dataclass(frozen=True)
+class Published:
+    """A successful build.
+
+    Attributes:
+        revision: the commit that was built.
+        report: JUnit report of the tests in the image.
+    """
+
+    build: Build
+    revision: str
+    report: ElementTree.Element
+
+
+@pytest.fixture(scope="module")
+def published(site: Site, tmp_path_factory: pytest.TempPathFactory) -> Published:
+    """An image that passes its tests and its scan, and is pushed."""
+    build = site.build(tmp_path_factory.mktemp("published") / "log", TESTS=SUITE)
+    assert build.succeeded, build.log
+    return Published(build, git(site.source, "rev-parse", "HEAD").strip(), read_report(site))
+
+
+def read_report(site: Site) -> ElementTree.Element:
+    """The JUnit report of the latest build's tests."""
+    return ElementTree.parse(site.source / "build" / "reports" / "image.xml").getroot()[0]
+
+
+def pushed_tags(site: Site) -> set[str]:
+    """Tags in the registry; tests run in any order, so an earlier one may have pushed an image."""
+    return site.registry.tags(REPOSITORY) if site.registry.repositories() else set()
+
+
 def test_nothing_is_pushed_when_a_test_fails(site: Site, tmp_path: Path) -> None:
+    before = pushed_tags(site)
     failing = site.source / "tests" / "contract" / "test_that_fails.py"
     failing.write_text("def test_that_fails() -> None:\n    assert False\n", encoding="utf-8")
-    commit(site.source)
+    revision = commit(site.source)
     build = site.build(tmp_path / "log", TESTS="tests/contract/test_that_fails.py")
     failing.unlink()
     commit(site.source)
     assert "1 failed" in build.log
     assert build.failed["build"].startswith("scripts/test-image")
     assert build.failed["post_build"] == 'test "$CODEBUILD_BUILD_SUCCEEDING" = 1'
-    report = ElementTree.parse(site.source / "build" / "reports" / "image.xml").getroot()[0]
+    report = read_report(site)
     assert (report.get("tests"), report.get("failures")) == ("1", "1")
-    assert (site.repositories(), site.registry.repositories(), build.artifacts) == ([], [], {})
+    assert (pushed_tags(site), build.artifacts) == (before - {revision}, {})
 
 
 def test_nothing_is_pushed_with_a_vulnerability_that_nobody_accepted(site: Site, tmp_path: Path) -> None:
+    before = pushed_tags(site)
+    git(site.source, "commit", "--quiet", "--allow-empty", "--message", "a build with a vulnerability")
+    revision = git(site.source, "rev-parse", "HEAD").strip()
     with vulnerability_feed({"pillow": advisory("GHSA-aaaa-bbbb-cccc", "pillow", "99.0")}) as feed:
         build = site.build(tmp_path / "log", TESTS=SUITE, VULNERABILITY_SERVICE=feed)
     assert "NOT ACCEPTED: pillow" in build.log
     assert build.failed["build"].startswith("scripts/scan")
-    assert (site.repositories(), site.registry.repositories(), build.artifacts) == ([], [], {})
+    assert (pushed_tags(site), build.artifacts) == (before - {revision}, {})
 
 
-def test_a_good_image_is_pushed_with_its_papers(site: Site, tmp_path: Path) -> None:
-    build = site.build(tmp_path / "log", TESTS=SUITE)
-    assert build.succeeded, build.log
-    revision = git(site.source, "rev-parse", "HEAD").strip()
+def test_a_good_image_is_pushed_with_its_papers(site: Site, published: Published) -> None:
+    build, revision, report = published.build, published.revision, published.report
     version = re.findall(r'__version__ = "(.*)"', (site.source / "src/finetune/__init__.py").read_text("utf-8"))[0]
     assert site.repositories() == [REPOSITORY]
     assert site.registry.tags(REPOSITORY) == {version, revision}
@@ -154,17 +188,18 @@ def test_a_good_image_is_pushed_with_its_papers(site: Site, tmp_path: Path) -> N
     parts = {one["name"].replace("_", "-") for one in bom["components"]}
     assert {"torch", "transformers", "sagemaker-training", "libc6", "python3.11"} <= parts
     assert bom["metadata"]["component"]["version"] == revision
-    report = ElementTree.parse(site.source / "build" / "reports" / "image.xml").getroot()[0]
     assert int(report.get("tests", "0")) > 20
     assert (report.get("failures"), report.get("errors")) == ("0", "0")
 
 
+@pytest.mark.usefixtures("published")
 def test_the_repository_scans_what_is_pushed(site: Site) -> None:
     ecr = boto3.client("ecr", region_name=REGION, endpoint_url=site.aws.url, **site.aws.credentials)
     (repository,) = ecr.describe_repositories()["repositories"]
     assert repository["imageScanningConfiguration"] == {"scanOnPush": True}
 
 
+@pytest.mark.usefixtures("published")
 def test_the_password_stays_nowhere(site: Site) -> None:
     kept = Path(site.variables["HOME"]) / ".docker" / "config.json"
     assert HOST not in kept.read_text(encoding="utf-8")
