@@ -24,7 +24,7 @@ from finetune.data.stream_source import StreamRecord, StreamSource
 from finetune.data.streams.codec import StreamLayout
 from finetune.data.streams.named_fields import Wanted
 from finetune.errors import PlatformError
-from finetune.spec.job_spec import Task
+from finetune.spec.hyperparameters import Task
 from finetune.spec.parse import parse_hyperparameters
 from finetune.spec.stream_types import StreamForm
 from whole_jobs import ENVIRONMENT, ROOT

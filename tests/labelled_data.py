@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
 from finetune.data.record import Content, Record
-from finetune.spec.job_spec import DataSpec, Task
-from finetune.spec.parse import parse_hyperparameters
+from finetune.spec.hyperparameters import DataSpec, Task
 
 
 def data_spec(**changes: object) -> DataSpec:
     """What a request without hyperparameters asks of the data, with some fields changed."""
-    return dataclasses.replace(parse_hyperparameters({}).data, **changes)  # type: ignore[arg-type]  # names vary
+    return DataSpec().model_copy(update=changes)
 
 
 def write_files(root: Path, files: dict[str, bytes]) -> Path:

@@ -12,7 +12,7 @@ from finetune.data.streams.named_fields import Wanted
 from finetune.data.streams.window import DamagedStream, Window
 from finetune.data.text_table import read_text_tables
 from finetune.errors import UserError
-from finetune.spec.job_spec import DataSpec
+from finetune.spec.hyperparameters import DataSpec
 from finetune.spec.stream_types import StreamForm
 from labelled_data import data_spec, write_files
 from stream_writers import cut

@@ -22,7 +22,7 @@ from finetune.data.record import Record
 from finetune.data.transforms import ImageTransform
 from finetune.models.backbone import Cut, Description, ImageInput, LayerGroup, LoadedWeights, Outputs
 from finetune.models.cut import cut_pictures
-from finetune.spec.job_spec import Task
+from finetune.spec.hyperparameters import Task
 
 SIDE = 8
 CLASSES = ("down", "level", "up")

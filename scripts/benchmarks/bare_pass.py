@@ -16,7 +16,7 @@ from torchvision.models import get_model
 
 from benchmarks.sides import PASS_BEGINS, PASS_DONE, tell
 from finetune.data.images import ImageGeometry, decode_image, resize_and_crop
-from finetune.spec.job_spec import Precision
+from finetune.spec.hyperparameters import Precision
 from finetune.training.precision import choose_numerics
 
 _BATCH = 32

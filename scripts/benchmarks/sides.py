@@ -12,7 +12,7 @@ from pathlib import Path
 
 from benchmarks.watched_process import Watched, watch
 from finetune.job.account import process_age
-from finetune.spec.job_spec import Precision
+from finetune.spec.hyperparameters import Precision
 from sagemaker_simulator import Channel, TrainingRequest, lay_out
 
 ROOT = Path(__file__).resolve().parents[2]

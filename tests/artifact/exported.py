@@ -17,7 +17,7 @@ from finetune.data.transforms import ImageTransform, Transform
 from finetune.job.loaders import geometry_of
 from finetune.models.backbone import Backbone, ImageInput
 from finetune.models.load import ModelRequest, load_backbone
-from finetune.spec.job_spec import ModelSpec, Task
+from finetune.spec.hyperparameters import ModelSpec, Task
 
 LABELS = ("cat", "dog", "émeu")
 
@@ -37,7 +37,7 @@ class Wanted:
     def build(self, scratch: Path) -> Backbone:
         """The network, with a head wide enough for answers that differ from record to record."""
         request = ModelRequest(
-            spec=ModelSpec(self.name, "auto", None),
+            spec=ModelSpec(name=self.name),
             task=self.task,
             labels=self.labels,
             multi_label=self.multi_label,

@@ -14,7 +14,7 @@ from torch import Tensor
 from finetune.data.augmentation import _OPERATIONS, augment
 from finetune.data.images import ImageGeometry, resize_and_crop
 from finetune.data.transforms import ImageTransform
-from finetune.spec.job_spec import Augmentation
+from finetune.spec.hyperparameters import Augmentation
 
 _GEOMETRY = ImageGeometry(64, 72, "bilinear")
 

@@ -24,7 +24,7 @@ from finetune.data.order import epoch_order
 from finetune.data.record import Content, Record
 from finetune.data.transforms import ImageTransform
 from finetune.errors import DataError
-from finetune.spec.job_spec import Task
+from finetune.spec.hyperparameters import Task
 
 _CLASSES = ("a", "b", "c")
 _OPTIONS = BatchOptions(batch_size=4, seed=5, shuffle=True, augment=True, workers=0, pin_memory=False)

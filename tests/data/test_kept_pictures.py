@@ -22,7 +22,7 @@ from finetune.data.labels import LabelMap
 from finetune.data.record import Record
 from finetune.data.room import Room
 from finetune.data.transforms import ImageTransform
-from finetune.spec.job_spec import Augmentation, Task
+from finetune.spec.hyperparameters import Augmentation, Task
 
 GEOMETRY = ImageGeometry(24, 28, "bilinear")
 COUNT = 13

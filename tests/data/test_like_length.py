@@ -21,7 +21,7 @@ from finetune.data.like_length import arranged, pools_of
 from finetune.data.order import batch_bounds
 from finetune.data.record import Content, Record
 from finetune.errors import DataError
-from finetune.spec.job_spec import Task
+from finetune.spec.hyperparameters import Task
 
 OPTIONS = BatchOptions(4, seed=3, shuffle=True, augment=False, workers=0, pin_memory=False, length=len)
 COUNT = 403

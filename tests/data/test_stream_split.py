@@ -15,7 +15,7 @@ from finetune.data.streams.codec import Codec
 from finetune.data.streams.named_fields import Wanted
 from finetune.data.streams.record_codecs import ImageRecordCodec
 from finetune.errors import DataError
-from finetune.spec.job_spec import Task
+from finetune.spec.hyperparameters import Task
 from labelled_data import data_spec
 
 CODEC = ImageRecordCodec(Wanted("image-classification", data_spec()))

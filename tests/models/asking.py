@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from finetune.models.backbone import Backbone, ImageInput
 from finetune.models.request import ModelRequest
-from finetune.spec.job_spec import ModelSpec, Task
+from finetune.spec.hyperparameters import ModelSpec, Task
 
 LABELS = ("bird", "cat", "dog")
 
@@ -35,7 +35,7 @@ def ask(
     ordered: bool = False,
 ) -> ModelRequest:
     return ModelRequest(
-        spec=ModelSpec(name, reinitialize, dropout),
+        spec=ModelSpec(name=name, reinitialize_top_layer=reinitialize, dropout=dropout),
         task=task,
         labels=labels,
         multi_label=multi_label,

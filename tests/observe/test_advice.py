@@ -19,8 +19,8 @@ from finetune.observe.rules.setup import Setup
 from finetune.observe.rules.symptoms import judge_answers, symptoms
 from finetune.observe.rules.tensors import TensorWatch
 from finetune.observe.timing import Step
+from finetune.spec.hyperparameters import JobSpec
 from finetune.spec.idle import IDLE, idle_knobs
-from finetune.spec.job_spec import JobSpec
 from finetune.spec.parse import parse_hyperparameters
 from finetune.spec.rules import DEFAULTS
 from finetune.strategies.presets import Network, make_plan, rates_in_effect

@@ -6,7 +6,7 @@ import pytest
 
 from finetune.errors import UserError
 from finetune.spec.aliases import ALIASES, SYNONYMS
-from finetune.spec.job_spec import JobSpec
+from finetune.spec.hyperparameters import JobSpec
 from finetune.spec.knobs import all_knobs
 from finetune.spec.parse import parse_hyperparameters
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from finetune.errors import UserError
-from finetune.spec.job_spec import JobSpec
+from finetune.spec.hyperparameters import JobSpec
 from finetune.spec.parse import parse_hyperparameters
 from finetune.strategies.plan import Phase, Plan
 from finetune.strategies.presets import Network, default_rates, make_plan

@@ -20,7 +20,7 @@ from finetune.job.learning import Companions, build_training
 from finetune.job.loaders import Ledgers, Loaders
 from finetune.job.warm_pool import WarmPool
 from finetune.job.watching import Findings, RuleObserver, Watched
-from finetune.spec.job_spec import JobSpec
+from finetune.spec.hyperparameters import JobSpec
 from finetune.spec.parse import parse_hyperparameters
 from finetune.spec.rules import rules_of
 from finetune.strategies.plan import Phase

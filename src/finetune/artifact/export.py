@@ -15,7 +15,7 @@ import finetune
 from finetune.artifact.inference import FORMAT_VERSION
 from finetune.errors import PlatformError
 from finetune.models.backbone import Backbone, ImageInput, TextInput
-from finetune.spec.job_spec import Task
+from finetune.spec.hyperparameters import Task
 
 ARTIFACT_FILE = "artifact.json"
 METRICS_FILE = "metrics.json"

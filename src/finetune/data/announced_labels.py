@@ -17,7 +17,7 @@ from finetune.data.labels import LabelMap
 from finetune.data.record import Reader, Record
 from finetune.data.text_lines import text_lines
 from finetune.errors import DataError
-from finetune.spec.job_spec import Task
+from finetune.spec.hyperparameters import Task
 
 
 class AnnouncedReader:

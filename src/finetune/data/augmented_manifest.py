@@ -21,7 +21,7 @@ from finetune.data.streams.attribute_labels import attribute_classes
 from finetune.data.text_lines import text_lines
 from finetune.data.text_table import TextExample, TextTableReader, texts_of
 from finetune.errors import DataError, UserError, did_you_mean
-from finetune.spec.job_spec import DataSpec
+from finetune.spec.hyperparameters import DataSpec
 
 _log = logging.getLogger(__name__)
 

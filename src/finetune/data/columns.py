@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from finetune.data.channel_files import some_of
 from finetune.data.column_facts import ENOUGH_ROWS, ColumnFacts
 from finetune.errors import UserError, did_you_mean
-from finetune.spec.job_spec import DataSpec
+from finetune.spec.hyperparameters import DataSpec
 
 LABEL_COLUMNS = ("label", "labels", "class", "category", "target", "intent", "sentiment", "y")
 PAIR_COLUMNS = (

@@ -32,7 +32,7 @@ from finetune.data.delimited import (
 from finetune.data.header import USUAL_TEXTS, find_header, has_usual_names
 from finetune.data.label_names import LABEL_SEPARATOR
 from finetune.errors import DataError, UserError
-from finetune.spec.job_spec import DataSpec
+from finetune.spec.hyperparameters import DataSpec
 
 _NAMED_DELIMITER = re.compile(rb'"?sep=(.)"?\s*')
 _JSON = re.compile(rb'\s*(?:\{\s*(?:"|$)|\[\s*(?:\{|$))')

@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import NamedTuple
 
 from finetune.data.channel_files import some_of
 from finetune.data.column_facts import ColumnFacts, facts_of, is_name, is_number, may_be_name
 from finetune.data.columns import LABEL_COLUMNS, PAIR_COLUMNS, TEXT_COLUMNS
 from finetune.errors import UserError
-from finetune.spec.job_spec import DataSpec
+from finetune.spec.hyperparameters import DataSpec
 
 USUAL_TEXTS = frozenset(TEXT_COLUMNS) | {name for pair in PAIR_COLUMNS for name in pair}
 """Usual names of columns of texts."""
@@ -58,7 +57,9 @@ def find_header(first: Sequence[str], others: Sequence[Sequence[str]], spec: Dat
     """
     shown = f"line 1 ({some_of([repr(cell) for cell in first], 6)})"
     if spec.header != "auto":
-        names = spec.header == "false" and has_usual_names(first, replace(spec, label_column=None, text_column=None))
+        names = spec.header == "false" and has_usual_names(
+            first, spec.model_copy(update={"label_column": None, "text_column": None})
+        )
         return Header(
             spec.header == "true", f"{shown} looks like a header, but is read as a record as asked" if names else ""
         )

@@ -14,7 +14,7 @@ from finetune.data.image_formats import COMMON_ENDINGS, HEAD_BYTES, IMAGE_ENDING
 from finetune.data.parts import check_class_folders
 from finetune.data.record import Reader, Record
 from finetune.errors import DataError
-from finetune.spec.job_spec import Task
+from finetune.spec.hyperparameters import Task
 
 _log = logging.getLogger(__name__)
 

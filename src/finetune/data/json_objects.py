@@ -12,7 +12,7 @@ from finetune.data.column_facts import facts_of, text_of
 from finetune.data.columns import Columns, SharedColumns, choose_columns
 from finetune.data.json_text import parse_json
 from finetune.errors import DataError
-from finetune.spec.job_spec import DataSpec
+from finetune.spec.hyperparameters import DataSpec
 
 LONGEST_OBJECT = 1 << 26
 """Bytes. A longer object is taken for damage."""

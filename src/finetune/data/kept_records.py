@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from finetune.data.record import Record
-from finetune.spec.job_spec import Task
+from finetune.spec.hyperparameters import Task
 
 
 class KeptRecords:

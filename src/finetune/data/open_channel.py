@@ -20,7 +20,7 @@ from finetune.data.record_files import IMAGES, TEXTS, read_record_files, task_of
 from finetune.data.streams.named_fields import Wanted
 from finetune.data.text_table import TABLE_ENDINGS, read_text_tables, table_format
 from finetune.errors import DataError, UserError
-from finetune.spec.job_spec import DataSpec, Task
+from finetune.spec.hyperparameters import DataSpec, Task
 from finetune.spec.stream_types import RECORD_TYPES
 
 _log = logging.getLogger(__name__)
@@ -125,7 +125,7 @@ def open_channel(source: ChannelSource, spec: DataSpec, shared: SharedColumns | 
     if task == TEXTS:
         check_files(source.name, contents.tables)
         if source.label_first and spec.header == "auto":
-            spec = replace(spec, header="false")
+            spec = spec.model_copy(update={"header": "false"})
         return read_text_tables(listing, spec, contents.default_format, shared)
     if spec.multi_label:
         raise UserError(

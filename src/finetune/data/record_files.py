@@ -29,7 +29,7 @@ from finetune.data.streams.named_fields import Wanted
 from finetune.data.streams.tar_codec import TarCodec
 from finetune.data.streams.window import DamagedStream, Window
 from finetune.errors import DataError, PlatformError
-from finetune.spec.job_spec import Task
+from finetune.spec.hyperparameters import Task
 
 _log = logging.getLogger(__name__)
 
@@ -184,7 +184,7 @@ def read_record_files(
 def _add(listing: Listing, file: RecordFile, wanted: Wanted, scratch: Path | None, index: _Index) -> None:
     where = f"channel {listing.channel!r}: {file.key}"
     if file.form != "recordio":
-        wanted = replace(wanted, spec=replace(wanted.spec, attribute_names=()))
+        wanted = replace(wanted, spec=wanted.spec.model_copy(update={"attribute_names": ()}))
     number, begin = 0, 0
     try:
         path = _plain(listing.root / file.key, scratch)

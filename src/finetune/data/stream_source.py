@@ -18,7 +18,7 @@ from finetune.data.streams.gzip_members import inflated
 from finetune.data.streams.named_fields import Decoded, Wanted
 from finetune.data.streams.window import Chunk, DamagedStream, Window
 from finetune.errors import DataError
-from finetune.spec.job_spec import Task
+from finetune.spec.hyperparameters import Task
 
 _log = logging.getLogger(__name__)
 

@@ -16,7 +16,7 @@ from finetune.data.order import record_seed
 from finetune.data.stream_source import RecordSource, StreamRecord, identity_of
 from finetune.data.streams.codec import Codec
 from finetune.errors import DataError
-from finetune.spec.job_spec import Task
+from finetune.spec.hyperparameters import Task
 
 _ALL = 1 << 64
 _UNLIKELY = 1e-3

@@ -20,7 +20,7 @@ from finetune.data.streams.lines import line_end, read_lines
 from finetune.data.streams.window import DamagedStream, Window
 from finetune.data.text_lines import file_chunks, not_utf8, utf8_fault
 from finetune.errors import DataError
-from finetune.spec.job_spec import DataSpec
+from finetune.spec.hyperparameters import DataSpec
 
 if TYPE_CHECKING:
     import pyarrow

@@ -22,7 +22,7 @@ from finetune.data.tables import (
     check_kind,
 )
 from finetune.errors import DataError
-from finetune.spec.job_spec import DataSpec, Task
+from finetune.spec.hyperparameters import DataSpec, Task
 
 _log = logging.getLogger(__name__)
 

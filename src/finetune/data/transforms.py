@@ -13,7 +13,7 @@ from torch import Tensor
 from finetune.data.augmentation import augment, before_augmenting, side_before_augmenting
 from finetune.data.images import UNLIKE_OTHERS, ImageGeometry, decode_image, resize_and_crop
 from finetune.data.record import Content
-from finetune.spec.job_spec import Augmentation
+from finetune.spec.hyperparameters import Augmentation
 
 __all__ = ["ImageGeometry", "ImageTransform", "Transform"]
 

@@ -21,7 +21,7 @@ from finetune.observe.metric_lines import metric_line
 from finetune.observe.plan_text import DataSummary, GroupSummary, RunSummary, plan_text
 from finetune.observe.progress import Pace, duration
 from finetune.observe.waiting import Waiting, waiting_line
-from finetune.spec.job_spec import JobSpec, RunSpec
+from finetune.spec.hyperparameters import JobSpec, RunSpec
 from finetune.strategies.plan import Phase, Plan
 from finetune.training.loop import steps_per_epoch
 from finetune.training.precision import Numerics

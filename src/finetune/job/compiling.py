@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from finetune.errors import UserError
-from finetune.spec.job_spec import JobSpec, Task
+from finetune.spec.hyperparameters import JobSpec, Task
 from finetune.training.step import Forward
 
 _MOST_SHAPES = 64

@@ -12,7 +12,7 @@ from finetune.job.optional import optional
 from finetune.job.results import Evaluated
 from finetune.models.sources import Source
 from finetune.spec.aliases import OBJECTIVE
-from finetune.spec.job_spec import JobSpec, ObserveSpec
+from finetune.spec.hyperparameters import JobSpec, ObserveSpec
 
 logger = logging.getLogger(__name__)
 

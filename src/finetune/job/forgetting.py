@@ -83,7 +83,7 @@ def forgetting(given: Given, adapted: Backbone, one: Evaluated, how: Pass, numer
 
 
 def _asking_for_its_head(request: ModelRequest, labels: tuple[str, ...]) -> ModelRequest:
-    spec = replace(request.spec, reinitialize_top_layer="auto")
+    spec = request.spec.model_copy(update={"reinitialize_top_layer": "auto"})
     return replace(request, spec=spec, labels=labels, trained=False)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from finetune.models.backbone import Backbone, ImageInput
-from finetune.spec.job_spec import JobSpec
+from finetune.spec.hyperparameters import JobSpec
 from finetune.strategies.plan import Phase, Plan
 from finetune.training.feeds import border_of
 from finetune.training.precision import Numerics

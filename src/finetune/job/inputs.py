@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from finetune.data.channel_files import some_of
@@ -16,7 +16,7 @@ from finetune.data.split import stratified_split
 from finetune.errors import DataError, UserError
 from finetune.job.request import Request
 from finetune.job.streams import StreamPart
-from finetune.spec.job_spec import DataSpec, JobSpec, Task
+from finetune.spec.hyperparameters import DataSpec, JobSpec, Task
 
 logger = logging.getLogger(__name__)
 
@@ -67,7 +67,7 @@ def open_readers(sources: Mapping[str, ChannelSource], spec: DataSpec) -> dict[s
     for name in _PURPOSES:
         if name in sources:
             readers[name] = open_channel(sources[name], spec, shared)
-            spec = replace(spec, task=readers[name].task)
+            spec = spec.model_copy(update={"task": readers[name].task})
     return readers
 
 

@@ -18,7 +18,7 @@ from finetune.observe.rules.finding import Rules
 from finetune.observe.rules.setup import Setup
 from finetune.observe.rules.tensors import TensorWatch
 from finetune.observe.timing import Timing
-from finetune.spec.job_spec import JobSpec, OptimisationSpec
+from finetune.spec.hyperparameters import JobSpec, OptimisationSpec
 from finetune.strategies.freezing import apply_trainable
 from finetune.strategies.param_groups import parameter_groups
 from finetune.strategies.plan import Plan

@@ -18,7 +18,7 @@ from finetune.data.texts import TextTransform, TokenLimits
 from finetune.data.transforms import ImageTransform, Transform
 from finetune.job.inputs import Inputs, Part
 from finetune.models.backbone import Backbone, ImageInput
-from finetune.spec.job_spec import JobSpec
+from finetune.spec.hyperparameters import JobSpec
 from finetune.training.state import Nothing, Stateful
 from finetune.training.weights import State
 

@@ -8,7 +8,7 @@ from finetune.errors import UserError, did_you_mean
 from finetune.observe.metric_lines import METRICS
 from finetune.spec.aliases import OBJECTIVE
 from finetune.spec.faults import shown
-from finetune.spec.job_spec import JobSpec
+from finetune.spec.hyperparameters import JobSpec
 
 _NAMING = "A metric definition must have the name that the log has, as in docs/metric_definitions.json."
 

@@ -39,7 +39,7 @@ from finetune.job.streams import StreamPart, announced, open_streams, task_of
 from finetune.job.warm_pool import WarmPool
 from finetune.models.backbone import Backbone, ImageInput
 from finetune.models.load import ModelRequest, Source, classes_of, load_backbone, locate
-from finetune.spec.job_spec import JobSpec, Task
+from finetune.spec.hyperparameters import JobSpec, Task
 from finetune.strategies.plan import Plan
 from finetune.strategies.presets import Network, make_plan
 from finetune.training.feeds import Feed
@@ -98,9 +98,9 @@ def prepare(request: Request, interruption: Interruption, scratch: Path) -> Prep
     numerics = choose_numerics(spec.run.precision, device)
     named = announced_classes(request)
     if named is not None:  # Readers need them too: a class may be called None or NA.
-        spec = replace(spec, data=replace(spec.data, class_names=named.names))
+        spec = replace(spec, data=spec.data.model_copy(update={"class_names": named.names}))
         request = replace(request, spec=spec)
-    asked = replace(spec.data, task=task_of(request))
+    asked = spec.data.model_copy(update={"task": task_of(request)})
     readers = open_readers(sources_of(request, scratch), asked)
     task = next(iter(readers.values())).task if readers else asked.task
     if task is None:

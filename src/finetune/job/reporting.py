@@ -26,7 +26,7 @@ from finetune.job.setup import training_counts
 from finetune.models.backbone import Backbone
 from finetune.observe.finite import finite
 from finetune.observe.report import page, verdict
-from finetune.spec.job_spec import JobSpec
+from finetune.spec.hyperparameters import JobSpec
 from finetune.spec.rules import rules_of
 from finetune.strategies.plan import Plan
 from finetune.training.precision import Numerics
@@ -149,7 +149,7 @@ def _effective(spec: JobSpec) -> dict[str, object]:
         spec.features,
         spec.observe,
     )
-    return {name: value for section in sections for name, value in asdict(section).items()}
+    return {name: value for section in sections for name, value in section.model_dump().items()}
 
 
 def _facts(subject: Subject) -> dict[str, str]:

@@ -11,7 +11,7 @@ from finetune.contract.paths import Paths, check_temporary_folder, check_writabl
 from finetune.errors import UserError
 from finetune.job.objective import check_objective
 from finetune.spec.channels import Channels, CheckedChannel, check_channels
-from finetune.spec.job_spec import JobSpec
+from finetune.spec.hyperparameters import JobSpec
 from finetune.spec.parse import parse_hyperparameters
 
 logger = logging.getLogger(__name__)

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from collections.abc import Set as AbstractSet
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
@@ -23,7 +23,7 @@ from finetune.data.record import Stopped
 from finetune.errors import UserError
 from finetune.job.inputs import Inputs, Part
 from finetune.models.backbone import Backbone
-from finetune.spec.job_spec import CheckpointSpec, JobSpec, Task
+from finetune.spec.hyperparameters import CheckpointSpec, JobSpec, Task
 from finetune.strategies.plan import Plan
 from finetune.training.checkpointing import Cadence, Checkpointing
 from finetune.training.loop import Checkpoints, NoCheckpoints
@@ -132,7 +132,7 @@ def specification_of(
     fields: dict[str, object] = {}
     frozen = frozen_names(backbone, plan.ever_trainable)
     for section in (spec.data, spec.optimisation, spec.run):
-        fields |= asdict(section)
+        fields |= section.model_dump()
     fields |= {
         "strategy": spec.strategy.name,
         "unfrozen_groups": spec.strategy.unfrozen_groups,

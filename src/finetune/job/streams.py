@@ -17,7 +17,7 @@ from finetune.data.streams.codec import StreamLayout
 from finetune.data.streams.named_fields import Wanted
 from finetune.errors import DataError
 from finetune.job.request import Request
-from finetune.spec.job_spec import DataSpec, JobSpec, Task
+from finetune.spec.hyperparameters import DataSpec, JobSpec, Task
 from finetune.spec.stream_types import TEXT_FORMS
 
 _TEXTS = frozenset(TEXT_FORMS.values())
@@ -81,7 +81,7 @@ def open_streams(
 
 
 def _without_header(spec: DataSpec) -> DataSpec:
-    return replace(spec, header="false") if spec.header == "auto" else spec
+    return spec.model_copy(update={"header": "false"}) if spec.header == "auto" else spec
 
 
 def announced(

@@ -13,7 +13,7 @@ from finetune.models.state_dicts import read_state_file
 from finetune.models.transformers_build import build_transformers
 from finetune.models.vision_build import build_vision
 from finetune.models.vision_families import vision_names
-from finetune.spec.job_spec import Task
+from finetune.spec.hyperparameters import Task
 
 Builder = Callable[[ModelRequest, Source], Backbone]
 

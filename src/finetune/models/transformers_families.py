@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from finetune.models.anatomy import Anatomy, Children
-from finetune.spec.job_spec import Task
+from finetune.spec.hyperparameters import Task
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from typing import Protocol
 
 from finetune.errors import UserError, did_you_mean
 from finetune.spec.faults import message_of, shown
-from finetune.spec.job_spec import JobSpec, Task
+from finetune.spec.hyperparameters import JobSpec, Task
 from finetune.spec.stream_types import RECORD_TYPES, StreamForm, form_of_type, holds_class_ids, label_size
 
 IMAGE_TYPES = frozenset({"application/x-image", "image/jpeg", "image/jpg", "image/png", "image/webp", "image/bmp"})

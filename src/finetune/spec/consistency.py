@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Set
 from dataclasses import dataclass
 
-from finetune.spec.job_spec import JobSpec
+from finetune.spec.hyperparameters import JobSpec
 from finetune.spec.rules import rules_of
 
 

@@ -1,32 +1,33 @@
-"""What may a user set? Every knob once: name, type, range, default and one line of help, in sections.
+"""Every hyperparameter: name, type, range, default and one line of help, in one section per stage of the job.
 
-A section has the fields of its counterpart in `job_spec`; where the user's name differs, it is the field's alias.
+A checked section is the object that its stage receives. A field whose hyperparameter has another name has that name as
+its alias.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
-from finetune.spec.job_spec import (
-    Augmentation,
-    OptimizerName,
-    Precision,
-    RecordParts,
-    Resume,
-    RuleAction,
-    ScheduleName,
-    StrategyName,
-    Task,
-)
 from finetune.spec.values import form_of, read_value
+
+Task = Literal["image-classification", "text-classification"]
+StrategyName = Literal["feature_extraction", "partial", "full", "gradual", "from_scratch", "evaluate"]
+OptimizerName = Literal["adamw", "adam", "sgd", "rmsprop", "nag"]
+ScheduleName = Literal["constant", "step", "exponential", "cosine", "linear"]
+Augmentation = Literal["none", "basic", "strong"]
+Precision = Literal["auto", "fp32", "bf16", "fp16"]
+RecordParts = Literal["auto", "escaped", "plain"]
+Resume = Literal["auto", "never", "required"]
+RuleAction = Literal["log", "stop"]
 
 
 class Section(BaseModel):
-    """Knobs that one stage of the job reads; values arrive as text."""
+    """Hyperparameters of one stage of the job; values may be given as text."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, populate_by_name=True)
 
     @field_validator("*", mode="before")
     @classmethod
@@ -37,7 +38,7 @@ class Section(BaseModel):
         return read_value(value, form_of(cls.model_fields[str(info.field_name)].annotation))
 
 
-class DataKnobs(Section):
+class DataSpec(Section):
     """Data: which records, and how they become examples."""
 
     task: Task | None = Field(None, description="What the records are; by default seen from the data.")
@@ -106,7 +107,7 @@ class DataKnobs(Section):
     )
 
 
-class ModelKnobs(Section):
+class ModelSpec(Section):
     """Model: which network, and what becomes of its head."""
 
     name: str | None = Field(
@@ -123,7 +124,7 @@ class ModelKnobs(Section):
     )
 
 
-class StrategyKnobs(Section):
+class StrategySpec(Section):
     """Strategy: what learns, and how fast the layers learn relative to each other."""
 
     name: StrategyName = Field(
@@ -141,7 +142,7 @@ class StrategyKnobs(Section):
     )
 
 
-class OptimisationKnobs(Section):
+class OptimisationSpec(Section):
     """Optimisation: how the layers learn."""
 
     epochs: int = Field(10, ge=1, le=100_000, description="Passes over the training data.")
@@ -194,7 +195,7 @@ class OptimisationKnobs(Section):
     early_stopping_min_epochs: int = Field(0, ge=0, description="Epochs that are trained in any case.")
 
 
-class RunKnobs(Section):
+class RunSpec(Section):
     """Run: how the job runs, and what it reports."""
 
     seed: int = Field(0, ge=0, lt=2**32, description="What all randomness is derived from.")
@@ -221,7 +222,7 @@ class RunKnobs(Section):
     )
 
 
-class CheckpointKnobs(Section):
+class CheckpointSpec(Section):
     """Checkpoints: when the state of the job is kept, and whether it is taken up again."""
 
     resume: Resume = Field("auto", description="Whether a checkpoint is taken up: if there is one, never, or must be.")
@@ -243,7 +244,7 @@ class CheckpointKnobs(Section):
     )
 
 
-class FeatureKnobs(Section):
+class FeatureSpec(Section):
     """Features: what frozen layers make of the records, computed once instead of in every epoch."""
 
     cache: Literal["auto", "off"] = Field(
@@ -272,7 +273,7 @@ class FeatureKnobs(Section):
     )
 
 
-class ObserveKnobs(Section):
+class ObserveSpec(Section):
     """Observation: what the job watches and reports; nothing of it changes a weight."""
 
     rules: str | None = Field(
@@ -294,12 +295,35 @@ class ObserveKnobs(Section):
 
 
 SECTIONS: tuple[type[Section], ...] = (
-    DataKnobs,
-    ModelKnobs,
-    StrategyKnobs,
-    OptimisationKnobs,
-    RunKnobs,
-    CheckpointKnobs,
-    FeatureKnobs,
-    ObserveKnobs,
+    DataSpec,
+    ModelSpec,
+    StrategySpec,
+    OptimisationSpec,
+    RunSpec,
+    CheckpointSpec,
+    FeatureSpec,
+    ObserveSpec,
 )
+
+
+@dataclass(frozen=True, slots=True)
+class JobSpec:
+    """The whole request.
+
+    Attributes:
+        notes: one sentence for each hyperparameter that was translated, or ignored and why; for the log.
+        given: names of the hyperparameters that the user set, without those that the notes tell to have no effect.
+        objective: the metric that a tuner judges the job by; `None` outside a tuning job.
+    """
+
+    data: DataSpec
+    model: ModelSpec
+    strategy: StrategySpec
+    optimisation: OptimisationSpec
+    run: RunSpec
+    checkpoint: CheckpointSpec
+    features: FeatureSpec
+    observe: ObserveSpec
+    notes: tuple[str, ...] = ()
+    given: frozenset[str] = field(default=frozenset(), compare=False)
+    objective: str | None = None

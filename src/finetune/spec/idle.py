@@ -6,8 +6,7 @@ from collections.abc import Callable, Iterable, Set
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from finetune.spec.hyperparameters import CheckpointKnobs, FeatureKnobs, OptimisationKnobs, Section
-from finetune.spec.job_spec import JobSpec, Task
+from finetune.spec.hyperparameters import CheckpointSpec, FeatureSpec, JobSpec, OptimisationSpec, Section, Task
 from finetune.spec.rules import rules_of
 
 Known = TypeVar("Known")
@@ -77,10 +76,10 @@ _NO_TEXTS = "it belongs to texts, and the task is image-classification"
 IDLE: tuple[Idle[JobSpec], ...] = (
     Idle(
         (
-            *_names(OptimisationKnobs, "batch_size"),
+            *_names(OptimisationSpec, "batch_size"),
             *("dropout", "unfrozen_groups", "layer_decay", "augmentation", "validation_fraction", "shuffle_buffer"),
-            *_names(FeatureKnobs),
-            *_names(CheckpointKnobs),
+            *_names(FeatureSpec),
+            *_names(CheckpointSpec),
             "rule_action",
         ),
         lambda spec: spec.strategy.name == "evaluate",
@@ -140,7 +139,7 @@ IDLE_IN_JOB: tuple[Idle[JobFacts], ...] = (
         lambda job: not job.freezes and (job.task == "text-classification" or job.channels == job.piped),
         "no layers are frozen from the input on, and there are no pictures in files, so nothing is kept",
     ),
-    Idle(_names(CheckpointKnobs), lambda job: not job.keeps_checkpoints, "the job has no checkpoint folder"),
+    Idle(_names(CheckpointSpec), lambda job: not job.keeps_checkpoints, "the job has no checkpoint folder"),
 )
 """What only the job tells: its channels, its task, its plan."""
 

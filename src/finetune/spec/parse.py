@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
+from typing import TypeVar
 
 from pydantic import ValidationError
 
 from finetune.errors import UserError
-from finetune.spec import hyperparameters as knobs
 from finetune.spec.consistency import contradictions
 from finetune.spec.faults import message_of
-from finetune.spec.idle import IDLE, idle_knobs, idle_notes
-from finetune.spec.job_spec import (
+from finetune.spec.hyperparameters import (
     CheckpointSpec,
     DataSpec,
     FeatureSpec,
@@ -22,10 +20,14 @@ from finetune.spec.job_spec import (
     ObserveSpec,
     OptimisationSpec,
     RunSpec,
+    Section,
     StrategySpec,
 )
+from finetune.spec.idle import IDLE, idle_knobs, idle_notes
 from finetune.spec.knobs import all_knobs
 from finetune.spec.translate import Setting, translate
+
+SectionType = TypeVar("SectionType", bound=Section)
 
 
 def parse_hyperparameters(raw: Mapping[str, str]) -> JobSpec:
@@ -40,14 +42,14 @@ def parse_hyperparameters(raw: Mapping[str, str]) -> JobSpec:
     settings = translate(raw)
     reader = _Reader(settings.chosen)
     spec = JobSpec(
-        data=DataSpec(**reader.section(knobs.DataKnobs)),
-        model=ModelSpec(**reader.section(knobs.ModelKnobs)),
-        strategy=StrategySpec(**reader.section(knobs.StrategyKnobs)),
-        optimisation=OptimisationSpec(**reader.section(knobs.OptimisationKnobs)),
-        run=RunSpec(**reader.section(knobs.RunKnobs)),
-        checkpoint=CheckpointSpec(**reader.section(knobs.CheckpointKnobs)),
-        features=FeatureSpec(**reader.section(knobs.FeatureKnobs)),
-        observe=ObserveSpec(**reader.section(knobs.ObserveKnobs)),
+        data=reader.section(DataSpec),
+        model=reader.section(ModelSpec),
+        strategy=reader.section(StrategySpec),
+        optimisation=reader.section(OptimisationSpec),
+        run=reader.section(RunSpec),
+        checkpoint=reader.section(CheckpointSpec),
+        features=reader.section(FeatureSpec),
+        observe=reader.section(ObserveSpec),
     )
     faults = [*settings.faults, *reader.faults.values(), *contradictions(spec, reader.faults.keys())]
     if faults:
@@ -69,16 +71,16 @@ class _Reader:
         self._chosen = chosen
         self.faults: dict[str, str] = {}
 
-    def section(self, section: type[knobs.Section]) -> dict[str, Any]:
-        """Values by field; the default for whatever cannot be read, so that the other sections are checked too."""
+    def section(self, section: type[SectionType]) -> SectionType:
+        """Read one section; a value that cannot be read becomes the default, so that the other sections are checked."""
         names = [info.alias or field for field, info in section.model_fields.items()]
         texts = {name: self._chosen[name].claim.value for name in names if name in self._chosen}
         try:
-            return section.model_validate(texts).model_dump()
+            return section.model_validate(texts)
         except ValidationError as error:
             wrong = {str(fault["loc"][0]) for fault in error.errors()}
         self.faults |= {name: self._fault(name) for name in names if name in wrong}
-        return section.model_validate({name: texts[name] for name in texts.keys() - wrong}).model_dump()
+        return section.model_validate({name: texts[name] for name in texts.keys() - wrong})
 
     def _fault(self, name: str) -> str:
         setting, knob = self._chosen[name], all_knobs()[name]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 
 from finetune.errors import UserError
-from finetune.spec.job_spec import OptimisationSpec, StrategySpec, Task
+from finetune.spec.hyperparameters import OptimisationSpec, StrategySpec, Task
 from finetune.strategies.plan import Phase, Plan
 
 

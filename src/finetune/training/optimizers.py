@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
-from finetune.spec.job_spec import OptimisationSpec
+from finetune.spec.hyperparameters import OptimisationSpec
 from finetune.strategies.param_groups import ParameterGroup
 
 DEFAULT_MOMENTUM = 0.9

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from finetune.errors import UserError
-from finetune.spec.job_spec import Precision
+from finetune.spec.hyperparameters import Precision
 
 _ONLY_FLOAT32 = frozenset({"deberta"})
 """Transformers' `model_type`s that mask scores of the autocast type with the least number of float32, an overflow."""

@@ -12,7 +12,7 @@ from finetune.data.streams.codec import StreamLayout, choose_codec
 from finetune.data.streams.named_fields import Decoded, Wanted
 from finetune.data.streams.window import DamagedStream, Window
 from finetune.errors import UserError
-from finetune.spec.job_spec import Task
+from finetune.spec.hyperparameters import Task
 from finetune.spec.parse import parse_hyperparameters
 from finetune.spec.stream_types import StreamForm
 from stream_writers import cut, example, recordio, tfrecord

@@ -12,7 +12,7 @@ from finetune.data.label_names import label_names
 from finetune.data.record import Content
 from finetune.data.text_table import texts_of
 from finetune.errors import did_you_mean
-from finetune.spec.job_spec import DataSpec, Task
+from finetune.spec.hyperparameters import DataSpec, Task
 
 PICTURE_FIELDS = (
     *("image/encoded", "image", "image_raw", "picture", "jpg", "jpeg", "png", "webp", "bmp"),
