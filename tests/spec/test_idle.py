@@ -30,10 +30,10 @@ def test_every_rule_speaks_of_declared_knobs() -> None:
     ("raw", "note"),
     [
         ({"unfrozen_groups": "2"}, "unfrozen_groups has no effect: only strategy='partial' reads it."),
-        ({"momentum": "0.9"}, "momentum has no effect: adamw and adam have beta_1 instead."),
+        ({"momentum": "0.9"}, "momentum has no effect: only sgd, rmsprop and nag use it."),
         (
             {"optimizer": "sgd", "beta_1": "0.8", "beta_2": "0.9"},
-            "beta_1, beta_2 have no effect: only adamw and adam read it.",
+            "beta_1, beta_2 have no effect: only adamw and adam use it.",
         ),
         ({"lr_factor": "0.5"}, "lr_factor has no effect: lr_schedule is neither 'step' nor 'exponential'."),
         ({"lr_step_epochs": "3"}, "lr_step_epochs has no effect: lr_schedule is not 'step'."),

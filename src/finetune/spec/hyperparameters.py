@@ -11,11 +11,11 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
+from finetune.spec.optimizers import OPTIMIZERS, OptimizerName, in_words, optimizers_with
 from finetune.spec.values import form_of, read_value
 
 Task = Literal["image-classification", "text-classification"]
 StrategyName = Literal["feature_extraction", "partial", "full", "gradual", "from_scratch", "evaluate"]
-OptimizerName = Literal["adamw", "adam", "sgd", "rmsprop", "nag"]
 ScheduleName = Literal["constant", "step", "exponential", "cosine", "linear"]
 Augmentation = Literal["none", "basic", "strong"]
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
@@ -142,6 +142,16 @@ class StrategySpec(Section):
     )
 
 
+def _users_of(option: str) -> str:
+    return in_words(optimizers_with(option))
+
+
+def _default_momentum() -> str:
+    return ", ".join(
+        f"{OPTIMIZERS[name].momentum:g} for {name}" for name in OPTIMIZERS if "momentum" in OPTIMIZERS[name].uses
+    )
+
+
 class OptimisationSpec(Section):
     """Optimisation: how the layers learn."""
 
@@ -157,13 +167,20 @@ class OptimisationSpec(Section):
         description="Highest learning rate of the head; by default what suits the strategy, and 10 times learning_rate "
         "for a new head on layers that learn too.",
     )
-    optimizer: OptimizerName = Field("adamw", description="Rule by which gradients become steps.")
-    momentum: float | None = Field(
-        None, ge=0, lt=1, description="For sgd, nag (0.9 by default) and rmsprop (0 by default)."
+    optimizer: OptimizerName = Field("adamw", description="Optimizer.")
+    momentum: float | None = Field(None, ge=0, lt=1, description=f"Momentum; by default {_default_momentum()}.")
+    beta_1: float = Field(
+        0.9, ge=0, lt=1, description=f"Decay rate of the gradient's moving average, for {_users_of('beta_1')}."
     )
-    beta_1: float = Field(0.9, ge=0, lt=1, description="For adamw and adam: decay of the mean of gradients.")
-    beta_2: float = Field(0.999, ge=0, lt=1, description="For adamw and adam: decay of the mean of their squares.")
-    eps: float = Field(1e-8, gt=0, le=1, description="For adamw, adam and rmsprop: keeps the divisor from zero.")
+    beta_2: float = Field(
+        0.999,
+        ge=0,
+        lt=1,
+        description=f"Decay rate of the squared gradient's moving average, for {_users_of('beta_2')}.",
+    )
+    eps: float = Field(
+        1e-8, gt=0, le=1, description=f"Added to the denominator for numerical stability, for {_users_of('eps')}."
+    )
     weight_decay: float = Field(0.01, ge=0, le=1, description="Pull towards zero; none on biases and normalisation.")
     lr_schedule: ScheduleName = Field("cosine", description="Course of the learning rate after the warm-up.")
     lr_step_epochs: tuple[int, ...] = Field(

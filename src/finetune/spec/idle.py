@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Set
 from dataclasses import dataclass
+from functools import partial
 from typing import Generic, TypeVar
 
 from finetune.spec.hyperparameters import CheckpointSpec, FeatureSpec, JobSpec, OptimisationSpec, Section, Task
+from finetune.spec.optimizers import OPTIMIZERS, in_words, optimizers_with
 from finetune.spec.rules import rules_of
 
 Known = TypeVar("Known")
@@ -56,8 +58,8 @@ def _names(section: type[Section], *others: str) -> tuple[str, ...]:
     return tuple(name for name in names if name not in others)
 
 
-def _adaptive(spec: JobSpec) -> bool:
-    return spec.optimisation.optimizer in {"adamw", "adam"}
+def _optimizer_ignores(option: str, spec: JobSpec) -> bool:
+    return option not in OPTIMIZERS[spec.optimisation.optimizer].uses
 
 
 def _steps_too_late(spec: JobSpec) -> bool:
@@ -95,9 +97,10 @@ IDLE: tuple[Idle[JobSpec], ...] = (
         lambda spec: spec.optimisation.lr_schedule not in {"step", "exponential"},
         "lr_schedule is neither 'step' nor 'exponential'",
     ),
-    Idle(("momentum",), _adaptive, "adamw and adam have beta_1 instead"),
-    Idle(("beta_1", "beta_2"), lambda spec: not _adaptive(spec), "only adamw and adam read it"),
-    Idle(("eps",), lambda spec: spec.optimisation.optimizer in {"sgd", "nag"}, "sgd and nag divide by nothing"),
+    *(
+        Idle((option,), partial(_optimizer_ignores, option), f"only {in_words(optimizers_with(option))} use it")
+        for option in ("momentum", "beta_1", "beta_2", "eps")
+    ),
     Idle(
         ("early_stopping_min_delta", "early_stopping_min_epochs"),
         lambda spec: spec.optimisation.early_stopping_patience is None,

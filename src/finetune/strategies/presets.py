@@ -8,6 +8,7 @@ from types import MappingProxyType
 
 from finetune.errors import UserError
 from finetune.spec.hyperparameters import OptimisationSpec, StrategySpec, Task
+from finetune.spec.optimizers import OPTIMIZERS, LearningRateFamily
 from finetune.strategies.plan import Phase, Plan
 
 
@@ -26,16 +27,16 @@ class DefaultRates:
     scratch: float
 
 
-_ADAPTIVE: Mapping[Task, DefaultRates] = MappingProxyType(
+_DEFAULT_RATES: Mapping[LearningRateFamily, Mapping[Task, DefaultRates]] = MappingProxyType(
     {
-        "image-classification": DefaultRates(head=3e-3, pretrained=2e-4, scratch=1e-3),
-        "text-classification": DefaultRates(head=2e-3, pretrained=5e-5, scratch=5e-4),
-    }
-)
-_MOMENTUM: Mapping[Task, DefaultRates] = MappingProxyType(
-    {
-        "image-classification": DefaultRates(head=5e-2, pretrained=5e-3, scratch=5e-2),
-        "text-classification": DefaultRates(head=5e-2, pretrained=2e-3, scratch=2e-2),
+        "adaptive": {
+            "image-classification": DefaultRates(head=3e-3, pretrained=2e-4, scratch=1e-3),
+            "text-classification": DefaultRates(head=2e-3, pretrained=5e-5, scratch=5e-4),
+        },
+        "momentum": {
+            "image-classification": DefaultRates(head=5e-2, pretrained=5e-3, scratch=5e-2),
+            "text-classification": DefaultRates(head=5e-2, pretrained=2e-3, scratch=2e-2),
+        },
     }
 )
 HEAD_FACTOR = 10.0
@@ -44,8 +45,7 @@ HEAD_FACTOR = 10.0
 
 def default_rates(task: Task, optimisation: OptimisationSpec) -> DefaultRates:
     """The default rates for a task and a family of optimizers."""
-    table = _MOMENTUM if optimisation.optimizer in {"sgd", "nag"} else _ADAPTIVE
-    return table[task]
+    return _DEFAULT_RATES[OPTIMIZERS[optimisation.optimizer].learning_rates][task]
 
 
 @dataclass(frozen=True, slots=True)

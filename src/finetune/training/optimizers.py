@@ -9,9 +9,8 @@ from torch import nn
 from torch.optim import Optimizer
 
 from finetune.spec.hyperparameters import OptimisationSpec
+from finetune.spec.optimizers import OPTIMIZERS
 from finetune.strategies.param_groups import ParameterGroup
-
-DEFAULT_MOMENTUM = 0.9
 
 
 def build_optimizer(module: nn.Module, groups: Sequence[ParameterGroup], spec: OptimisationSpec) -> Optimizer:
@@ -33,7 +32,7 @@ def build_optimizer(module: nn.Module, groups: Sequence[ParameterGroup], spec: O
         for group in groups
     ]
     betas = (spec.beta_1, spec.beta_2)
-    momentum = DEFAULT_MOMENTUM if spec.momentum is None else spec.momentum
+    momentum = OPTIMIZERS[spec.optimizer].momentum if spec.momentum is None else spec.momentum
     match spec.optimizer:
         case "adamw":
             return torch.optim.AdamW(dictionaries, betas=betas, eps=spec.eps, fused=True)
@@ -44,7 +43,7 @@ def build_optimizer(module: nn.Module, groups: Sequence[ParameterGroup], spec: O
         case "nag":
             return torch.optim.SGD(dictionaries, momentum=momentum, nesterov=True)
         case "rmsprop":
-            return torch.optim.RMSprop(dictionaries, momentum=spec.momentum or 0.0, eps=spec.eps)
+            return torch.optim.RMSprop(dictionaries, momentum=momentum, eps=spec.eps)
 
 
 def set_rates(optimizer: Optimizer, factor: float) -> None:

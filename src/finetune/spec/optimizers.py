@@ -1,0 +1,47 @@
+"""Optimizers: names, the hyperparameters that each one uses, and the family of its default learning rates."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+OptimizerName = Literal["adamw", "adam", "sgd", "rmsprop", "nag"]
+LearningRateFamily = Literal["adaptive", "momentum"]
+
+
+@dataclass(frozen=True, slots=True)
+class OptimizerInfo:
+    """Properties of an optimizer.
+
+    Attributes:
+        learning_rates: family of the default learning rates. Adaptive optimizers divide by the size of the gradients.
+        uses: hyperparameters that this optimizer uses, of `momentum`, `beta_1`, `beta_2` and `eps`.
+        momentum: default of `momentum`.
+    """
+
+    learning_rates: LearningRateFamily
+    uses: tuple[str, ...]
+    momentum: float = 0.0
+
+
+_ADAM = OptimizerInfo("adaptive", ("beta_1", "beta_2", "eps"))
+_SGD = OptimizerInfo("momentum", ("momentum",), momentum=0.9)
+
+OPTIMIZERS: Mapping[OptimizerName, OptimizerInfo] = {
+    "adamw": _ADAM,
+    "adam": _ADAM,
+    "sgd": _SGD,
+    "rmsprop": OptimizerInfo("adaptive", ("momentum", "eps")),
+    "nag": _SGD,
+}
+
+
+def optimizers_with(option: str) -> list[str]:
+    """Names of the optimizers that use a hyperparameter."""
+    return [name for name, info in OPTIMIZERS.items() if option in info.uses]
+
+
+def in_words(names: list[str]) -> str:
+    """Names as a phrase, such as `sgd, rmsprop and nag`."""
+    return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
