@@ -9,18 +9,18 @@ from typing import Protocol
 from finetune.errors import UserError, did_you_mean
 from finetune.spec.faults import message_of, shown
 from finetune.spec.hyperparameters import JobSpec, Task
-from finetune.spec.stream_types import RECORD_TYPES, StreamForm, form_of_type, holds_class_ids, label_size
-
-IMAGE_TYPES = frozenset({"application/x-image", "image/jpeg", "image/jpg", "image/png", "image/webp", "image/bmp"})
-TEXT_TYPES = frozenset(
-    {
-        *("text/csv", "application/csv", "csv", "text/plain"),
-        *("text/tab-separated-values", "text/tsv", "tsv"),
-        *("application/jsonlines", "application/x-jsonlines", "application/jsonl", "application/x-ndjson"),
-        "application/json",
-        *("application/x-parquet", "application/parquet", "application/vnd.apache.parquet", "parquet"),
-    }
+from finetune.spec.stream_types import (
+    PICTURE_FORMS,
+    RECORD_TYPES,
+    TEXT_FORMS,
+    StreamForm,
+    form_of_type,
+    holds_class_ids,
+    label_size,
 )
+
+IMAGE_TYPES = frozenset(PICTURE_FORMS)
+TEXT_TYPES = frozenset(TEXT_FORMS)
 MODEL_TYPES = frozenset(
     {"application/x-sagemaker-model", "application/x-tar", "application/gzip", "application/x-gzip"}
 )
