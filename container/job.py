@@ -22,7 +22,6 @@ from finetune.contract.job_files import HYPERPARAMETERS, INPUT_DATA, RESOURCES, 
 from finetune.contract.outcome import Failure, failure_of, is_about_memory, write_failure
 from finetune.contract.paths import Paths, check_writable
 from finetune.errors import PlatformError, UserError
-from finetune.job.postponed_imports import look_for_no_plugins, postpone_clients
 from finetune.job.process import set_variables, share_one_heap
 from finetune.messages import log_safely
 
@@ -52,8 +51,6 @@ def main() -> int:
         if os.environ[MODULE] == OURS:
             set_variables()
             share_one_heap()
-            look_for_no_plugins()
-            postpone_clients()
         from sagemaker_training.cli.train import main as train  # its import creates folders and reads the machine
     except Exception as error:  # noqa: BLE001  # sagemaker-training would exit with 0 for any of them
         failure = failure_of(error)

@@ -89,9 +89,6 @@ def _run() -> Failure | None:
 def _lead(request: Request, interruption: Interruption) -> None:
     # torch takes seconds to import: not before the request is known to be sound.
     with no_search_for_garbage():
-        from finetune.job.postponed_imports import postpone_imports
-
-        postpone_imports()
         from finetune.job.run import run_job
 
     run_job(request, interruption)

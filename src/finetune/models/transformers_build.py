@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from finetune.models.lazy_sklearn import import_text_generation
 from finetune.models.pictures import PictureBackbone, build_pictures
 from finetune.models.request import ModelRequest
 from finetune.models.sources import Source
@@ -15,6 +16,7 @@ def build_transformers(request: ModelRequest, source: Source) -> TextBackbone | 
     Raises:
         UserError: the network, its weights or its head cannot be as requested.
     """
+    import_text_generation()
     opened = open_folder(request, source)
     return (
         build_text(request, opened) if opened.family.task == "text-classification" else build_pictures(request, opened)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.error import URLError
@@ -31,7 +30,6 @@ from finetune.models.preprocessing import earlier_input, torchvision_input, with
 from finetune.models.request import ModelRequest
 from finetune.models.sources import Source
 from finetune.models.state_dicts import StateDict, StateFile, modern_names, read_state_file, without_prefix
-from finetune.models.undrawn import Undrawn
 from finetune.models.vision import TorchvisionBackbone
 from finetune.models.vision_families import FAMILIES, family_of, vision_names
 from finetune.models.weights import BAKED, no_weights
@@ -154,11 +152,11 @@ def _arguments(name: str, size: int, classes: int) -> dict[str, object]:
 
 
 def _random_network(name: str, arguments: Mapping[str, object], seed: int, *, overwritten: bool) -> nn.Module:
-    # These have auxiliary classifiers, of which a state dict may have none, and leave out only what is slow.
-    own_way = "init_weights" in arguments
-    changed = {"init_weights": not overwritten} if own_way else {}
-    with seeded(seed, "network"), Undrawn() if overwritten and not own_way else nullcontext():
-        network: nn.Module = get_model(name, weights=None, **{**arguments, **changed})
+    # GoogLeNet and Inception take seconds to initialize, which loaded weights replace.
+    if "init_weights" in arguments:
+        arguments = {**arguments, "init_weights": not overwritten}
+    with seeded(seed, "network"):
+        network: nn.Module = get_model(name, weights=None, **arguments)
     return network
 
 
