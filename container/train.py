@@ -24,7 +24,7 @@ WATCHED = frozenset({signal.SIGTERM, signal.SIGINT, signal.SIGCHLD})
 JOB = ("-P", "-m", "container.job")
 LARGE_PAGES = "GLIBC_TUNABLES", "glibc.malloc.hugetlb=1"
 """A variable, which only a process that starts with it heeds: its memory comes in pages of 2 MiB, where the kernel has
-them for who asks (docs/decisions/process-settings.md)."""
+them for who asks (docs/decisions/performance.md)."""
 HINTS: dict[int, str] = {
     signal.SIGKILL: ", most often because memory ran out: use a smaller batch_size or a larger instance",
     signal.SIGTERM: ", which it was not prepared for",
