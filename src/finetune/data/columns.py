@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from finetune.data.channel_files import some_of
 from finetune.data.column_facts import ENOUGH_ROWS, ColumnFacts
@@ -58,11 +58,12 @@ class SharedColumns:
             return spec
         if (spec.label_column, spec.text_column, spec.text_pair_column) != (None, None, None):
             return spec
-        return replace(
-            spec,
-            label_column=known.label,
-            text_column=known.texts[0],
-            text_pair_column=known.texts[1] if len(known.texts) > 1 else None,
+        return spec.model_copy(
+            update={
+                "label_column": known.label,
+                "text_column": known.texts[0],
+                "text_pair_column": known.texts[1] if len(known.texts) > 1 else None,
+            }
         )
 
     def note(self, columns: Columns) -> None:
