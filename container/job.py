@@ -18,12 +18,12 @@ from types import FrameType
 from typing import NoReturn
 
 from container.train import LARGE_PAGES
-from finetune.contract.job_files import HYPERPARAMETERS, INPUT_DATA, RESOURCES, JobFiles, read_job_files
-from finetune.contract.outcome import Failure, failure_of, is_about_memory, write_failure
-from finetune.contract.paths import Paths, check_writable
 from finetune.errors import PlatformError, UserError
-from finetune.job.process import set_variables, share_one_heap
 from finetune.messages import log_safely
+from finetune.runtime.memory import set_variables, share_one_heap
+from finetune.sagemaker.config_files import HYPERPARAMETERS, INPUT_DATA, RESOURCES, JobFiles, read_job_files
+from finetune.sagemaker.failure import Failure, failure_of, is_about_memory, write_failure
+from finetune.sagemaker.paths import Paths, check_writable
 
 MODULE = "SAGEMAKER_TRAINING_MODULE"
 OTHER_MODULE = "FINETUNE_OTHER_MODULE"

@@ -11,10 +11,10 @@ import signal
 import traceback
 
 from container.job import OTHER_MODULE
-from finetune.contract.outcome import Failure, write_failure
-from finetune.contract.paths import Paths
 from finetune.entry import raise_for_toolkit
 from finetune.errors import UserError
+from finetune.sagemaker.failure import Failure, write_failure
+from finetune.sagemaker.paths import Paths
 
 
 def main() -> None:

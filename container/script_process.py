@@ -11,8 +11,8 @@ from contextlib import suppress
 from pathlib import Path
 from types import FrameType
 
-from finetune.contract.outcome import Failure
 from finetune.errors import UserError
+from finetune.sagemaker.failure import Failure
 
 ORDERLY_END_SECONDS = 90.0
 """How long what a stopped script has started may outlive it; the platform ends everything 120 s after SIGTERM."""

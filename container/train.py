@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from finetune.contract.outcome import Failure
+    from finetune.sagemaker.failure import Failure
 
 WATCHED = frozenset({signal.SIGTERM, signal.SIGINT, signal.SIGCHLD})
 JOB = ("-P", "-m", "container.job")
@@ -50,7 +50,7 @@ def main() -> int:
     """Run the job of this container and return its exit code."""
     # Before anything else: blocked signals wait until they are asked for; others would be lost on a first process.
     signal.pthread_sigmask(signal.SIG_BLOCK, WATCHED)
-    from finetune.contract.paths import Paths
+    from finetune.sagemaker.paths import Paths
 
     paths = Paths.from_environment()
     success = paths.output / "success"
@@ -61,7 +61,7 @@ def main() -> int:
     failure = failure_of_ending(ending, said_success=_is_there(success))
     if failure is None:
         return 0
-    from finetune.contract.outcome import write_failure  # not before the job: its start would wait for it
+    from finetune.sagemaker.failure import write_failure  # not before the job: its start would wait for it
 
     if not _is_there(paths.failure):
         sys.stderr.write(f"{failure.message}\n")
@@ -121,8 +121,8 @@ def failure_of_ending(ending: Ending, *, said_success: bool) -> Failure | None:
         ending: of the job's process.
         said_success: whether sagemaker-training wrote `output/success`. It also ends with 0 after some failures.
     """
-    from finetune.contract.outcome import Failure
     from finetune.errors import INTERNAL_EXIT_CODE
+    from finetune.sagemaker.failure import Failure
 
     if ending.signal == signal.SIGTERM and ending.stopped and said_success:
         return None  # the stop came after the job had put its handler down, when all was done

@@ -17,10 +17,10 @@ from pathlib import Path
 from typing import Protocol
 
 from container.script_process import run_script
-from finetune.contract.outcome import failure_of, write_failure
-from finetune.contract.paths import Paths
 from finetune.entry import raise_for_toolkit
 from finetune.errors import PlatformError, UserError
+from finetune.sagemaker.failure import failure_of, write_failure
+from finetune.sagemaker.paths import Paths
 
 NAMES_SECONDS = 900.0
 _MASTER_PORT = 7777

@@ -21,8 +21,8 @@ import torch
 from PIL import Image
 
 from documentation_texts import documentation_texts
-from finetune.models.transformers_families import IMAGES, TEXT
-from finetune.models.transformers_folder import quiet
+from finetune.models.transformers.families import IMAGES, TEXT
+from finetune.models.transformers.folder import quiet
 from models.tiny_transformers import write_folder
 from whole_jobs import finished, train_here
 

@@ -14,19 +14,19 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from finetune.data.pipe import PipePlace
+from finetune.config.content_types import StreamForm
+from finetune.config.hyperparameters import Task
+from finetune.config.parse import parse_hyperparameters
+from finetune.data.formats.codec import StreamLayout
+from finetune.data.formats.named_fields import Wanted
+from finetune.data.pipe.agreement import OwnChannel
+from finetune.data.pipe.fifo import PipePlace
+from finetune.data.pipe.groups import Sharing
+from finetune.data.pipe.sharing import Dealer, Receiver, Table
+from finetune.data.pipe.shuffle import StreamPosition, grouped, shuffled
+from finetune.data.pipe.source import StreamRecord, StreamSource
 from finetune.data.record import Stopped
-from finetune.data.stream_agreement import OwnChannel
-from finetune.data.stream_dealing import Dealer, Receiver, Table
-from finetune.data.stream_groups import Sharing
-from finetune.data.stream_order import StreamPosition, grouped, shuffled
-from finetune.data.stream_source import StreamRecord, StreamSource
-from finetune.data.streams.codec import StreamLayout
-from finetune.data.streams.named_fields import Wanted
 from finetune.errors import PlatformError
-from finetune.spec.hyperparameters import Task
-from finetune.spec.parse import parse_hyperparameters
-from finetune.spec.stream_types import StreamForm
 from whole_jobs import ENVIRONMENT, ROOT
 
 BATCH = 4

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from finetune.config.hyperparameters import DataSpec, Task
 from finetune.data.record import Content, Record
-from finetune.spec.hyperparameters import DataSpec, Task
 
 
 def data_spec(**changes: object) -> DataSpec:

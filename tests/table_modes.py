@@ -5,15 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from finetune.data.channel_files import list_files
+from finetune.config.content_types import StreamForm
+from finetune.config.hyperparameters import DataSpec
+from finetune.data.formats.codec import StreamLayout, choose_codec
+from finetune.data.formats.named_fields import Wanted
+from finetune.data.framing.window import DamagedStream, Window
+from finetune.data.readers.channel_files import list_files
 from finetune.data.record import Content
-from finetune.data.streams.codec import StreamLayout, choose_codec
-from finetune.data.streams.named_fields import Wanted
-from finetune.data.streams.window import DamagedStream, Window
-from finetune.data.text_table import read_text_tables
+from finetune.data.tables.reader import read_text_tables
 from finetune.errors import UserError
-from finetune.spec.hyperparameters import DataSpec
-from finetune.spec.stream_types import StreamForm
 from labelled_data import data_spec, write_files
 from stream_writers import cut
 

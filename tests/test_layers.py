@@ -99,7 +99,7 @@ def test_platform_and_container_do_not_know_each_other(name: str) -> None:
 
 
 def test_the_handler_in_the_artifact_needs_none_of_our_code() -> None:
-    name = "finetune.artifact.inference"
+    name = "finetune.export.inference"
     assert [found for found in imported(name, parse(name)) if found.startswith("finetune")] == []
 
 

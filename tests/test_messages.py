@@ -7,11 +7,11 @@ import re
 
 import pytest
 
-from finetune.contract.outcome import Failure, failure_of
 from finetune.errors import UserError
 from finetune.messages import Lines, MetricLine, SafeRecord, one_line, printable, several_lines
-from finetune.observe.metric_lines import METRICS, final_line, metric_line
-from finetune.observe.report.markup import tag
+from finetune.monitoring.metric_lines import METRICS, final_line, metric_line
+from finetune.monitoring.report.markup import tag
+from finetune.sagemaker.failure import Failure, failure_of
 
 CONTROLS = "\x1b\x07\x00\r\u2028\u2029\u202e\u2066\x9b\x7f\ud800\ufeff"
 
@@ -46,7 +46,7 @@ def test_no_documented_expression_finds_a_metric_in_escaped_text(metric: object)
 
 def test_lines_of_metrics_are_logged_as_they_are() -> None:
     line = metric_line(0, {"validation:accuracy": 0.5})
-    assert logged("finetune.job.announce", "%s", line) == line
+    assert logged("finetune.job.plan_summary", "%s", line) == line
     assert logged("finetune.job.run", "%s", final_line({"test": {"loss": 1.0}})) == "final; test:loss=1.000000;"
     assert isinstance(line, MetricLine)
 

@@ -13,16 +13,16 @@ from PIL import Image
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from finetune.config.hyperparameters import Task
 from finetune.data.bad_records import BadRecords
-from finetune.data.batches import Batches, BatchOptions
-from finetune.data.dataset import Dataset
-from finetune.data.images import ImageGeometry
 from finetune.data.labels import LabelMap
+from finetune.data.loading.batches import Batches, BatchOptions
+from finetune.data.loading.dataset import Dataset
 from finetune.data.record import Record
-from finetune.data.transforms import ImageTransform
+from finetune.data.transforms.base import ImageTransform
+from finetune.data.transforms.image import ImageGeometry
 from finetune.models.backbone import Cut, Description, ImageInput, LayerGroup, LoadedWeights, Outputs
-from finetune.models.cut import cut_pictures
-from finetune.spec.hyperparameters import Task
+from finetune.models.splitting.split_model import cut_pictures
 
 SIDE = 8
 CLASSES = ("down", "level", "up")

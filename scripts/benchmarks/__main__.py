@@ -12,7 +12,7 @@ from typing import get_args
 from benchmarks import dropped, frozen, learning, machine, observe, process, resume, seeds, start
 from benchmarks.pipe import run as pipe
 from benchmarks.scale import Scale, scale_of
-from finetune.spec.hyperparameters import Precision
+from finetune.config.hyperparameters import Precision
 
 SCALED: dict[str, tuple[Callable[[Scale], None], str]] = {
     "features": (frozen.measure, "what frozen layers cost over several epochs, beside the Trainer and one bare pass"),

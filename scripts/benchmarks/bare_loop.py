@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.amp.grad_scaler import GradScaler
 
 from benchmarks.sides import FIRST_STEP, RATE, TRAINED, TrainerSettings, read_settings, tell
-from finetune.training.precision import choose_numerics
+from finetune.runtime.precision import choose_numerics
 
 _POOL = 50
 Batches = list[tuple[dict[str, Tensor], Tensor]]

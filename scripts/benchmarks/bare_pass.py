@@ -15,9 +15,9 @@ import torch
 from torchvision.models import get_model
 
 from benchmarks.sides import PASS_BEGINS, PASS_DONE, tell
-from finetune.data.images import ImageGeometry, decode_image, resize_and_crop
-from finetune.spec.hyperparameters import Precision
-from finetune.training.precision import choose_numerics
+from finetune.config.hyperparameters import Precision
+from finetune.data.transforms.image import ImageGeometry, decode_image, resize_and_crop
+from finetune.runtime.precision import choose_numerics
 
 _BATCH = 32
 _MEAN, _DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)

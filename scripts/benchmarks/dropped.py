@@ -13,8 +13,8 @@ from torch import nn
 from benchmarks.scale import Scale
 from benchmarks.table import begin, middle, row, say, times
 from benchmarks.text_files import write_texts
-from finetune.training.dropout import dropping
-from finetune.training.precision import choose_numerics
+from finetune.runtime.precision import choose_numerics
+from finetune.training.cpu_attention import dropping
 
 _LENGTHS = (32, 128, 512)
 _STEPS = 3

@@ -16,13 +16,13 @@ from torch import Tensor, nn
 from torchvision.models import get_model
 
 from benchmarks.table import begin, row
+from finetune.config.rules import DEFAULTS
 from finetune.evaluation.metrics import classification_metrics
-from finetune.observe.debugger import Debugger, NoDebugger, debugger
-from finetune.observe.metric_lines import metric_line
-from finetune.observe.rules.tensors import EVERY_STEPS, TensorWatch
-from finetune.observe.tensorboard import EventFile
-from finetune.observe.timing import Timing
-from finetune.spec.rules import DEFAULTS
+from finetune.monitoring.debugger import Debugger, NoDebugger, debugger
+from finetune.monitoring.metric_lines import metric_line
+from finetune.monitoring.rules.tensors import EVERY_STEPS, TensorWatch
+from finetune.monitoring.tensorboard import EventFile
+from finetune.monitoring.timing import Timing
 
 _CALLS = 200
 _LOSSES_EVERY, _GRADIENTS_EVERY = 50, 500

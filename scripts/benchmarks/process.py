@@ -1,6 +1,6 @@
 """What do jobs gain by how their process uses memory and threads, alone and beside other work?
 
-The same jobs in environments that say otherwise, which a job obeys (`finetune.job.process`).
+The same jobs in environments that say otherwise, which a job obeys (`finetune.runtime.memory`).
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ from pathlib import Path
 from benchmarks.machine import on_gpu
 from benchmarks.picture_task import write_pictures
 from benchmarks.work import Lesson, Work, picture_work, text_work
-from finetune.spec.hyperparameters import Precision
+from finetune.config.hyperparameters import Precision
 
 
 @dataclass(frozen=True, slots=True)

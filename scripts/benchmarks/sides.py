@@ -11,8 +11,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from benchmarks.watched_process import Watched, watch
-from finetune.job.account import process_age
-from finetune.spec.hyperparameters import Precision
+from finetune.config.hyperparameters import Precision
+from finetune.training.run_history import process_age
 from sagemaker_simulator import Channel, TrainingRequest, lay_out
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -13,7 +13,7 @@ from torch import nn
 from torch.amp.grad_scaler import GradScaler
 
 from benchmarks.sides import FIRST_STEP, TRAINED, read_settings, tell
-from finetune.training.precision import choose_numerics
+from finetune.runtime.precision import choose_numerics
 
 
 def main() -> None:

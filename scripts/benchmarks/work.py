@@ -10,7 +10,7 @@ from benchmarks.picture_task import PictureTask
 from benchmarks.scoring import picture_accuracy, text_accuracy
 from benchmarks.sides import Run, TrainerSettings, our_job
 from benchmarks.text_files import write_texts
-from finetune.spec.hyperparameters import Precision
+from finetune.config.hyperparameters import Precision
 
 HEAD, LAST_LAYERS, ALL = "head", "last layers", "all"
 _RATES = {"pictures": 2e-4, "texts": 5e-5}

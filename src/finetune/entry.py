@@ -14,9 +14,11 @@ import tempfile
 from pathlib import Path
 from typing import NoReturn
 
-from finetune.contract.hosts import follow, leading
-from finetune.contract.interruption import Interruption
-from finetune.contract.outcome import (
+from finetune.errors import UserError
+from finetune.job.request import Request, read_request
+from finetune.messages import OWN_LOGGER, Lines, log_safely
+from finetune.runtime.memory import no_search_for_garbage, set_variables, share_one_heap
+from finetune.sagemaker.failure import (
     Failure,
     clear_failure,
     failure_of,
@@ -24,11 +26,9 @@ from finetune.contract.outcome import (
     reserve_failure,
     write_failure,
 )
-from finetune.contract.paths import Paths
-from finetune.errors import UserError
-from finetune.job.process import no_search_for_garbage, set_variables, share_one_heap
-from finetune.job.request import Request, read_request
-from finetune.messages import OWN_LOGGER, Lines, log_safely
+from finetune.sagemaker.hosts import follow, leading
+from finetune.sagemaker.interruption import Interruption
+from finetune.sagemaker.paths import Paths
 
 logger = logging.getLogger(__name__)
 

@@ -9,15 +9,15 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from finetune.artifact.export import ArtifactContents, export
-from finetune.artifact.verify import Sample
+from finetune.config.hyperparameters import ModelSpec, Task
 from finetune.data.record import Content
-from finetune.data.texts import TextTransform
-from finetune.data.transforms import ImageTransform, Transform
+from finetune.data.transforms.base import ImageTransform, Transform
+from finetune.data.transforms.text import TextTransform
+from finetune.export.export import ArtifactContents, export
+from finetune.export.verify import Sample
 from finetune.job.loaders import geometry_of
 from finetune.models.backbone import Backbone, ImageInput
 from finetune.models.load import ModelRequest, load_backbone
-from finetune.spec.hyperparameters import ModelSpec, Task
 
 LABELS = ("cat", "dog", "émeu")
 

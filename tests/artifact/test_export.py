@@ -18,8 +18,8 @@ import pytest
 from artifact.exported import LABELS, Wanted, evaluate
 from artifact.folders import bert_folder
 from artifact.pictures import encoded, picture
-from finetune.artifact.verify import tolerance_on, verify
 from finetune.errors import PlatformError
+from finetune.export.verify import tolerance_on, verify
 from finetune.models.backbone import Backbone, TextInput
 
 PLAIN_FILES = ["artifact.json", "code/inference.py", "code/requirements.txt", "metrics.json", "model.safetensors"]

@@ -16,8 +16,8 @@ import pytest
 from artifact.exported import LABELS, Wanted, evaluate
 from artifact.folders import bert_folder
 from artifact.pictures import encoded, picture
-from finetune.artifact import inference
-from finetune.artifact.export import HANDLER_FILE
+from finetune.export import inference
+from finetune.export.export import HANDLER_FILE
 
 # Starts as the toolkit does: the folder of the handler on the path, the handler by name, the request's body as bytes.
 SERVE = """

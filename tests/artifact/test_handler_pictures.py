@@ -11,9 +11,9 @@ from PIL import Image
 from torch import Tensor, nn
 
 from artifact.pictures import encoded, picture
-from finetune.artifact import inference
-from finetune.data import images
 from finetune.data.bad_records import BadContent
+from finetune.data.transforms import image as images
+from finetune.export import inference
 from finetune.job.loaders import geometry_of
 from finetune.models.backbone import ImageInput
 from finetune.models.preprocessing import Normaliser

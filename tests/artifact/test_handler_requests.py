@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from artifact.pictures import encoded, picture
-from finetune.artifact.inference import Answer, Model, Request, input_fn, model_fn, output_fn, predict_fn
+from finetune.export.inference import Answer, Model, Request, input_fn, model_fn, output_fn, predict_fn
 
 ONE, TWO = (
     {"probabilities": [0.75, 0.25], "labels": ["a", "b, c"]},

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from artifact.pictures import encoded, picture
-from finetune.artifact.inference import Answer, Model, Request, input_fn, output_fn, predict_fn
-from finetune.spec.stream_types import PICTURE_FORMS, TEXT_FORMS
+from finetune.config.content_types import PICTURE_FORMS, TEXT_FORMS
+from finetune.export.inference import Answer, Model, Request, input_fn, output_fn, predict_fn
 
 
 class ToolkitError(Exception):

@@ -15,8 +15,8 @@ from safetensors.torch import load_file, save_file
 from artifact.exported import LABELS, Wanted, evaluate
 from artifact.folders import bert_folder, distilbert_folder, gpt2_folder, vit_folder
 from artifact.pictures import encoded, picture
-from finetune.artifact.verify import ArtifactMismatch, Sample, load_handler, tolerance_on, verify
 from finetune.data.record import Content
+from finetune.export.verify import ArtifactMismatch, Sample, load_handler, tolerance_on, verify
 from finetune.models.backbone import Backbone
 
 CPU = tolerance_on("cpu")

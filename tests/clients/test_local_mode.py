@@ -16,7 +16,7 @@ import pytest
 from clients.local_mode import LocalJob, LocalMode
 from clients.recording_aws import REGION, recording_aws
 from coloured_pictures import write_pictures
-from finetune.artifact import inference
+from finetune.export import inference
 
 pytestmark = [pytest.mark.image, pytest.mark.slow, pytest.mark.timeout(1800)]
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from container.job import reported
 
-from finetune.contract.paths import Paths
+from finetune.sagemaker.paths import Paths
 from whole_jobs import Ended, train_in
 
 NESTED = "[" * 1250 + "]" * 1250

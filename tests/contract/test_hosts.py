@@ -12,16 +12,16 @@ from contextlib import contextmanager
 
 import pytest
 
-from finetune.contract.hosts import follow, leading
-from finetune.contract.job_files import Resources
 from finetune.errors import JobError, PlatformError, UserError
+from finetune.sagemaker.config_files import Resources
+from finetune.sagemaker.hosts import follow, leading
 
 HOSTS = ("127.0.0.1", "algo-2", "algo-3")
 FIRST_HOST = """
 import sys
 from finetune import errors
-from finetune.contract.hosts import leading
-from finetune.contract.job_files import Resources
+from finetune.sagemaker.hosts import leading
+from finetune.sagemaker.config_files import Resources
 
 resources = Resources("127.0.0.1", ("127.0.0.1", "algo-2", "algo-3"))
 with leading(resources, int(sys.argv[1]), latecomers=float(sys.argv[2])):

@@ -8,7 +8,7 @@ import threading
 
 import pytest
 
-from finetune.contract.interruption import Interruption
+from finetune.sagemaker.interruption import Interruption
 
 
 def test_sigterm_is_noted_and_changes_nothing_else() -> None:

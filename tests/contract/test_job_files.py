@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from finetune.contract.job_files import ChannelConfig, JobFiles, Resources, read_job_files
-from finetune.contract.paths import Paths
 from finetune.errors import PlatformError, UserError
+from finetune.sagemaker.config_files import ChannelConfig, JobFiles, Resources, read_job_files
+from finetune.sagemaker.paths import Paths
 
 
 def write(root: Path, name: str, value: object) -> Paths:

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from finetune.contract import outcome
-from finetune.contract.outcome import (
+from finetune.errors import DataError, PlatformError, UserError
+from finetune.sagemaker import failure as outcome
+from finetune.sagemaker.failure import (
     RESERVED_BYTES,
     SHOWN_CHARACTERS,
     Failure,
@@ -17,8 +18,7 @@ from finetune.contract.outcome import (
     reserve_failure,
     write_failure,
 )
-from finetune.contract.paths import Paths
-from finetune.errors import DataError, PlatformError, UserError
+from finetune.sagemaker.paths import Paths
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from finetune.contract.paths import Paths
+from finetune.sagemaker.paths import Paths
 
 
 def test_the_default_is_the_contract_s() -> None:

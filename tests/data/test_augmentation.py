@@ -11,10 +11,10 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from finetune.data.augmentation import _OPERATIONS, augment
-from finetune.data.images import ImageGeometry, resize_and_crop
-from finetune.data.transforms import ImageTransform
-from finetune.spec.hyperparameters import Augmentation
+from finetune.config.hyperparameters import Augmentation
+from finetune.data.transforms.augmentation import _OPERATIONS, augment
+from finetune.data.transforms.base import ImageTransform
+from finetune.data.transforms.image import ImageGeometry, resize_and_crop
 
 _GEOMETRY = ImageGeometry(64, 72, "bilinear")
 

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from finetune.data.open_channel import ChannelSource, open_channel
+from finetune.config.parse import parse_hyperparameters
+from finetune.data.readers.open_channel import ChannelSource, open_channel
 from finetune.data.record import Reader
 from finetune.errors import DataError, UserError
-from finetune.spec.parse import parse_hyperparameters
 
 
 def opened(folder: Path, lines: list[dict[str, object]], **knobs: str) -> Reader:

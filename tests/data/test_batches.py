@@ -15,16 +15,16 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from finetune.config.hyperparameters import Task
 from finetune.data.bad_records import BadContent, BadRecords
-from finetune.data.batches import Batch, Batches, BatchOptions
-from finetune.data.dataset import Dataset
-from finetune.data.images import ImageGeometry
 from finetune.data.labels import LabelMap
-from finetune.data.order import epoch_order
+from finetune.data.loading.batches import Batch, Batches, BatchOptions
+from finetune.data.loading.dataset import Dataset
+from finetune.data.loading.order import epoch_order
 from finetune.data.record import Content, Record
-from finetune.data.transforms import ImageTransform
+from finetune.data.transforms.base import ImageTransform
+from finetune.data.transforms.image import ImageGeometry
 from finetune.errors import DataError
-from finetune.spec.hyperparameters import Task
 
 _CLASSES = ("a", "b", "c")
 _OPTIONS = BatchOptions(batch_size=4, seed=5, shuffle=True, augment=True, workers=0, pin_memory=False)

@@ -6,14 +6,14 @@ from pathlib import Path
 
 import pytest
 
+from finetune.config.parse import parse_hyperparameters
 from finetune.data.announced_labels import AnnouncedReader
-from finetune.data.channel_files import list_files
-from finetune.data.image_folder import read_image_folder
-from finetune.data.kept_records import KeptRecords
+from finetune.data.in_memory import KeptRecords
 from finetune.data.labels import LabelMap
+from finetune.data.readers.channel_files import list_files
+from finetune.data.readers.image_folder import read_image_folder
 from finetune.data.record import Content, Reader, Record
-from finetune.data.text_table import read_text_tables
-from finetune.spec.parse import parse_hyperparameters
+from finetune.data.tables.reader import read_text_tables
 from labelled_data import write_files
 
 

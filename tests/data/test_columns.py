@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from finetune.data.columns import Columns, choose_columns, choose_positions
+from finetune.data.tables.columns import Columns, choose_columns, choose_positions
 from finetune.errors import UserError
 from labelled_data import data_spec
 

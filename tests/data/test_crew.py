@@ -11,7 +11,7 @@ from contextlib import closing
 import pytest
 import torch
 
-from finetune.data.crew import Crew
+from finetune.runtime.worker_pool import Crew
 
 
 def test_results_and_errors_come_to_whoever_asks() -> None:
@@ -81,7 +81,7 @@ def test_a_worker_may_be_the_one_that_closes() -> None:
 def test_threads_do_not_keep_the_interpreter_from_exiting() -> None:
     code = """
 import threading, time, torch
-from finetune.data import crew
+from finetune.runtime import worker_pool as crew
 crew._PATIENCE = 0.2
 busy, stuck = crew.Crew(2), crew.Crew(1)
 stuck.submit(threading.Event().wait)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from finetune.data.bad_records import BadContent
-from finetune.data.images import MAX_PIXELS, ImageGeometry, decode_image, resize_and_crop
+from finetune.data.transforms.image import MAX_PIXELS, ImageGeometry, decode_image, resize_and_crop
 
 
 def _encoded(kind: str, size: tuple[int, int] = (61, 47), **options: object) -> bytes:

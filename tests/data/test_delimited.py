@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from finetune.data.channel_files import list_files
-from finetune.data.delimited import Dialect, UnclosedQuote, cells_of, cut_rows
-from finetune.data.text_table import read_text_tables
+from finetune.data.readers.channel_files import list_files
+from finetune.data.tables.delimited import Dialect, UnclosedQuote, cells_of, cut_rows
+from finetune.data.tables.reader import read_text_tables
 from finetune.errors import DataError
 from labelled_data import data_spec, write_files
 

@@ -10,9 +10,9 @@ from importlib.resources import files
 import pytest
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 
-from finetune.data import excerpts
 from finetune.data.bad_records import BadContent
-from finetune.data.excerpts import Excerpts
+from finetune.data.transforms import text_excerpts as excerpts
+from finetune.data.transforms.text_excerpts import Excerpts
 
 LENGTHS = (8, 33)
 WORDS = (

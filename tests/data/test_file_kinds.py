@@ -14,10 +14,10 @@ import pyarrow.orc
 import pyarrow.parquet as pq
 import pytest
 
-from finetune.data.channel_files import list_files
-from finetune.data.file_kinds import foreign_kind
-from finetune.data.open_channel import ChannelSource, open_channel
-from finetune.data.text_table import read_text_tables
+from finetune.data.readers.channel_files import list_files
+from finetune.data.readers.file_kinds import foreign_kind
+from finetune.data.readers.open_channel import ChannelSource, open_channel
+from finetune.data.tables.reader import read_text_tables
 from finetune.errors import DataError
 from labelled_data import data_spec, write_files
 from table_modes import from_stream

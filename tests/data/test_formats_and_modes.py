@@ -14,13 +14,13 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from finetune.data.open_channel import ChannelSource, open_channel
-from finetune.data.streams.codec import StreamLayout, choose_codec
-from finetune.data.streams.gzip_members import inflated
-from finetune.data.streams.named_fields import Wanted
-from finetune.data.streams.window import DamagedStream, Window
+from finetune.config.content_types import form_of_type
+from finetune.data.formats.codec import StreamLayout, choose_codec
+from finetune.data.formats.named_fields import Wanted
+from finetune.data.framing.gzip_members import inflated
+from finetune.data.framing.window import DamagedStream, Window
+from finetune.data.readers.open_channel import ChannelSource, open_channel
 from finetune.errors import JobError
-from finetune.spec.stream_types import form_of_type
 from labelled_data import data_spec, write_files
 from stream_writers import example, protobuf_record, recordio, tfrecord
 

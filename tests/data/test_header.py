@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from finetune.data.header import Header, find_header
+from finetune.data.tables.header import Header, find_header
 from finetune.errors import UserError
 from labelled_data import data_spec
 

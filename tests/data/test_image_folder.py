@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from finetune.data import channel_files
-from finetune.data.channel_files import list_files
-from finetune.data.image_folder import ImageFolderReader, read_image_folder
-from finetune.data.parts import check_class_folders
+from finetune.data.readers import channel_files
+from finetune.data.readers.channel_files import list_files
+from finetune.data.readers.dataset_root import check_class_folders
+from finetune.data.readers.image_folder import ImageFolderReader, read_image_folder
 from finetune.errors import DataError
 from labelled_data import write_files
 

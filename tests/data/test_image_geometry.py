@@ -10,8 +10,8 @@ import torch
 from PIL import Image
 from torchvision.models import EfficientNet_B0_Weights, ResNet18_Weights, ViT_B_16_Weights
 
-from finetune.data.images import ImageGeometry, Interpolation, decode_image, resize_and_crop
-from finetune.data.transforms import ImageTransform
+from finetune.data.transforms.base import ImageTransform
+from finetune.data.transforms.image import ImageGeometry, Interpolation, decode_image, resize_and_crop
 
 _SIZES = [(375, 500), (500, 333), (224, 224), (256, 257), (31, 57), (301, 100), (640, 427), (1, 7)]
 

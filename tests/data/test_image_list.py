@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from finetune.data.channel_files import list_files
-from finetune.data.image_folder import ImageFolderReader
-from finetune.data.image_list import read_image_list
+from finetune.data.readers.channel_files import list_files
+from finetune.data.readers.image_folder import ImageFolderReader
+from finetune.data.readers.image_list import read_image_list
 from finetune.errors import DataError, UserError
 from labelled_data import write_files
 

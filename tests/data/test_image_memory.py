@@ -11,10 +11,10 @@ import pytest
 import torch
 from PIL import Image
 
-from finetune.artifact import inference
-from finetune.data import images
 from finetune.data.bad_records import BadContent
-from finetune.data.images import decode_image
+from finetune.data.transforms import image as images
+from finetune.data.transforms.image import decode_image
+from finetune.export import inference
 
 
 def encoded(mode: str, kind: str = "PNG", **options: object) -> bytes:

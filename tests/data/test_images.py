@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageChops, ImageOps
 from torch import Tensor
 
-from finetune.data.images import decode_image
+from finetune.data.transforms.image import decode_image
 
 _HEIGHT, _WIDTH = 37, 52
 

@@ -12,17 +12,17 @@ import pytest
 import torch
 from PIL import Image
 
-from finetune.data.augmentation import before_augmenting, bytes_before_augmenting
+from finetune.config.hyperparameters import Augmentation, Task
 from finetune.data.bad_records import BadRecords
-from finetune.data.batches import Batch, Batches, BatchOptions
-from finetune.data.dataset import Dataset
-from finetune.data.images import ImageGeometry
-from finetune.data.kept_pictures import KeptPictures
 from finetune.data.labels import LabelMap
+from finetune.data.loading.batches import Batch, Batches, BatchOptions
+from finetune.data.loading.byte_arena import Room
+from finetune.data.loading.dataset import Dataset
+from finetune.data.loading.image_cache import KeptPictures
 from finetune.data.record import Record
-from finetune.data.room import Room
-from finetune.data.transforms import ImageTransform
-from finetune.spec.hyperparameters import Augmentation, Task
+from finetune.data.transforms.augmentation import before_augmenting, bytes_before_augmenting
+from finetune.data.transforms.base import ImageTransform
+from finetune.data.transforms.image import ImageGeometry
 
 GEOMETRY = ImageGeometry(24, 28, "bilinear")
 COUNT = 13

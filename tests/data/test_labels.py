@@ -10,7 +10,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from finetune.data.label_names import label_name, label_names
+from finetune.data.label_parsing import label_name, label_names
 from finetune.data.labels import LabelMap, check_known, label_map_of
 from finetune.errors import DataError, UserError
 from labelled_data import MemoryReader

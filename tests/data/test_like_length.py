@@ -13,15 +13,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
+from finetune.config.hyperparameters import Task
 from finetune.data.bad_records import BadRecords
-from finetune.data.batches import Batches, BatchOptions
-from finetune.data.dataset import Dataset
 from finetune.data.labels import LabelMap
-from finetune.data.like_length import arranged, pools_of
-from finetune.data.order import batch_bounds
+from finetune.data.loading.batches import Batches, BatchOptions
+from finetune.data.loading.dataset import Dataset
+from finetune.data.loading.length_grouping import arranged, pools_of
+from finetune.data.loading.order import batch_bounds
 from finetune.data.record import Content, Record
 from finetune.errors import DataError
-from finetune.spec.hyperparameters import Task
 
 OPTIONS = BatchOptions(4, seed=3, shuffle=True, augment=False, workers=0, pin_memory=False, length=len)
 COUNT = 403

@@ -7,8 +7,8 @@ from concurrent.futures import Future
 
 import pytest
 
-from finetune.data.crew import Crew
-from finetune.data.look_ahead import Supply
+from finetune.data.loading.prefetch import Supply
+from finetune.runtime.worker_pool import Crew
 
 
 class Late(Future[int]):

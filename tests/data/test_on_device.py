@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from finetune.data.batches import Batch, Batches
-from finetune.data.on_device import OnDevice, SideStream
+from finetune.data.loading.batches import Batch, Batches
+from finetune.data.loading.device_prefetch import OnDevice, SideStream
 from tiny import TinyReader, tiny_batches
 
 CPU = torch.device("cpu")

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from finetune.config.channels import IMAGE_TYPES, TEXT_TYPES
 from finetune.data.labels import label_map_of
-from finetune.data.open_channel import TABLE_TYPES, ChannelSource, open_channel
+from finetune.data.readers.open_channel import TABLE_TYPES, ChannelSource, open_channel
 from finetune.data.record import Reader
 from finetune.errors import DataError, UserError
-from finetune.spec.channels import IMAGE_TYPES, TEXT_TYPES
 from labelled_data import data_spec, write_files
 
 PICTURES = {"cat/a.png": b"", "dog/b.png": b""}

@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from finetune.data.order import batch_bounds, epoch_order, record_seed
+from finetune.data.loading.order import batch_bounds, epoch_order, record_seed
 
 _SEEDS = st.integers(min_value=0, max_value=2**64)
 _EPOCHS = st.integers(min_value=0, max_value=10_000)

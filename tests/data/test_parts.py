@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from finetune.data.open_channel import ChannelSource, open_channel
-from finetune.data.parts import check_files
+from finetune.config.parse import parse_hyperparameters
+from finetune.data.readers.dataset_root import check_files
+from finetune.data.readers.open_channel import ChannelSource, open_channel
 from finetune.errors import DataError
-from finetune.spec.parse import parse_hyperparameters
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from finetune.data.pipe import PIPE_BYTES, Pipe, PipePlace
+from finetune.data.pipe.fifo import PIPE_BYTES, Pipe, PipePlace
 from finetune.data.record import Stopped
 from finetune.errors import PlatformError
 
@@ -110,7 +110,7 @@ def test_a_pipe_that_must_not_be_enlarged_is_read_as_it_is(tmp_path: Path, monke
     def refuse(descriptor: int, command: int, size: int) -> int:
         raise PermissionError(errno.EPERM, f"pipe {descriptor} cannot get {size} bytes by {command}")
 
-    monkeypatch.setattr("finetune.data.pipe.fcntl", SimpleNamespace(**vars(fcntl) | {"fcntl": refuse}))
+    monkeypatch.setattr("finetune.data.pipe.fifo.fcntl", SimpleNamespace(**vars(fcntl) | {"fcntl": refuse}))
     assert size_while_read(tmp_path, os.urandom(3 << 20)) == size_of_another()
 
 

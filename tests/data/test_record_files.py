@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from finetune.data.open_channel import ChannelSource, open_channel
+from finetune.data.loading.split import stratified_split
+from finetune.data.readers.open_channel import ChannelSource, open_channel
 from finetune.data.record import Reader
-from finetune.data.split import stratified_split
 from finetune.errors import DataError, UserError
 from labelled_data import data_spec, write_files
 from stream_writers import MAGIC, escaped_recordio, example, recordio, tfrecord

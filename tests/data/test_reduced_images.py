@@ -10,12 +10,12 @@ import pytest
 import torch
 from PIL import Image
 
-from finetune.artifact import inference
-from finetune.data import images
-from finetune.data.augmentation import before_augmenting, side_before_augmenting
 from finetune.data.bad_records import BadContent
-from finetune.data.images import ImageGeometry, decode_image, resize_and_crop
-from finetune.data.transforms import ImageTransform
+from finetune.data.transforms import image as images
+from finetune.data.transforms.augmentation import before_augmenting, side_before_augmenting
+from finetune.data.transforms.base import ImageTransform
+from finetune.data.transforms.image import ImageGeometry, decode_image, resize_and_crop
+from finetune.export import inference
 from finetune.models.backbone import ImageInput
 
 GEOMETRY = ImageGeometry(24, 28, "bilinear")

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from torch import Tensor
 
-from finetune.data import room as module
-from finetune.data.room import Room
+from finetune.data.loading import byte_arena as module
+from finetune.data.loading.byte_arena import Room
 
 
 def fill(room: Room, size: int) -> int:

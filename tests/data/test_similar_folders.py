@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from finetune.data.channel_files import list_files
-from finetune.data.image_folder import ImageFolderReader, read_image_folder
 from finetune.data.labels import LabelMap, check_known, label_map_of
+from finetune.data.readers.channel_files import list_files
+from finetune.data.readers.image_folder import ImageFolderReader, read_image_folder
 from finetune.errors import DataError
 from labelled_data import write_files
 

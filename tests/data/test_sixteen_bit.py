@@ -16,14 +16,14 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from finetune.artifact import inference
-from finetune.data import image_survey
 from finetune.data.bad_records import BadContent
-from finetune.data.channel_files import list_files
-from finetune.data.image_folder import read_image_folder
-from finetune.data.image_survey import survey_images
-from finetune.data.images import ImageGeometry, decode_image
-from finetune.data.transforms import ImageTransform
+from finetune.data.readers import image_survey
+from finetune.data.readers.channel_files import list_files
+from finetune.data.readers.image_folder import read_image_folder
+from finetune.data.readers.image_survey import survey_images
+from finetune.data.transforms.base import ImageTransform
+from finetune.data.transforms.image import ImageGeometry, decode_image
+from finetune.export import inference
 from finetune.models.backbone import ImageInput
 from finetune.models.preprocessing import earlier_input, with_depth
 from labelled_data import MemoryReader, write_files

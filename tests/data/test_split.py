@@ -10,10 +10,10 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from finetune.data.channel_files import list_files
-from finetune.data.image_folder import read_image_folder
+from finetune.data.loading.split import Split, content_digests, stratified_split
+from finetune.data.readers.channel_files import list_files
+from finetune.data.readers.image_folder import read_image_folder
 from finetune.data.record import Content, Record
-from finetune.data.split import Split, content_digests, stratified_split
 from finetune.errors import DataError
 from labelled_data import MemoryReader, write_files
 

@@ -15,21 +15,21 @@ import pytest
 from torch import Tensor
 
 from coloured_pictures import COLOURS, encoded, picture
+from finetune.config.parse import parse_hyperparameters
 from finetune.data.bad_records import BadRecords
-from finetune.data.batches import Batch, BatchOptions
-from finetune.data.images import ImageGeometry
+from finetune.data.formats.codec import StreamLayout
+from finetune.data.formats.named_fields import Decoded, Wanted
 from finetune.data.labels import LabelMap
-from finetune.data.pipe import PipePlace
+from finetune.data.loading.batches import Batch, BatchOptions
+from finetune.data.pipe.batches import StreamBatches, StreamData
+from finetune.data.pipe.fifo import PipePlace
+from finetune.data.pipe.groups import Sharing
+from finetune.data.pipe.sharing import Dealer, Receiver, Table
+from finetune.data.pipe.source import StreamRecord, StreamSource
 from finetune.data.record import Content, Stopped
-from finetune.data.stream_batches import StreamBatches, StreamData
-from finetune.data.stream_dealing import Dealer, Receiver, Table
-from finetune.data.stream_groups import Sharing
-from finetune.data.stream_source import StreamRecord, StreamSource
-from finetune.data.streams.codec import StreamLayout
-from finetune.data.streams.named_fields import Decoded, Wanted
-from finetune.data.transforms import ImageTransform
+from finetune.data.transforms.base import ImageTransform
+from finetune.data.transforms.image import ImageGeometry
 from finetune.errors import DataError
-from finetune.spec.parse import parse_hyperparameters
 from stream_writers import fill, recordio
 
 NAMES = tuple(COLOURS)

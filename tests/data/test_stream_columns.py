@@ -6,10 +6,10 @@ import os
 import threading
 from pathlib import Path
 
-from finetune.data.pipe import PipePlace
-from finetune.data.stream_source import StreamSource
-from finetune.data.streams.codec import StreamLayout
-from finetune.data.streams.named_fields import Wanted
+from finetune.data.formats.codec import StreamLayout
+from finetune.data.formats.named_fields import Wanted
+from finetune.data.pipe.fifo import PipePlace
+from finetune.data.pipe.source import StreamSource
 from labelled_data import data_spec
 
 HEADED = b"library,docstring\n" + b"".join(

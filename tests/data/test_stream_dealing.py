@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from dealing import BATCH, feed, processes, source_of, take_part
-from finetune.data.stream_dealing import Table
-from finetune.data.stream_groups import Alone
+from finetune.data.pipe.groups import Alone
+from finetune.data.pipe.sharing import Table
 from stream_writers import recordio
 
 IMAGES = b"".join(recordio(struct.pack("<IfQQ", 0, n % 3, n, 0) + b"\xff\xd8" + bytes(n * 7)) for n in range(21))

@@ -9,12 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from finetune.data.order import batch_bounds
-from finetune.data.stream_order import StreamPosition, grouped, shuffled
-from finetune.data.stream_source import StreamRecord, identity_of
-from finetune.data.streams.named_fields import Wanted
-from finetune.data.streams.record_codecs import ExampleCodec
-from finetune.spec.parse import parse_hyperparameters
+from finetune.config.parse import parse_hyperparameters
+from finetune.data.formats.named_fields import Wanted
+from finetune.data.formats.record_codecs import ExampleCodec
+from finetune.data.loading.order import batch_bounds
+from finetune.data.pipe.shuffle import StreamPosition, grouped, shuffled
+from finetune.data.pipe.source import StreamRecord, identity_of
 
 CODEC = ExampleCodec(Wanted("image-classification", parse_hyperparameters({}).data))
 
@@ -68,7 +68,7 @@ def test_the_first_record_does_not_wait_for_a_full_buffer() -> None:
 
 
 def test_the_buffer_is_bounded_in_bytes_as_well(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("finetune.data.stream_order.MOST_BUFFERED", 4)
+    monkeypatch.setattr("finetune.data.pipe.shuffle.MOST_BUFFERED", 4)
     order = [record.number for record in shuffled(records([b"ab"] * 30), 1000, 0, 0)]
     assert all(place >= number - 2 for place, number in enumerate(order))
 

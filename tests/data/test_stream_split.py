@@ -8,14 +8,14 @@ from threading import Event
 
 import pytest
 
-from finetune.data.stream_census import take_census
-from finetune.data.stream_source import StreamRecord, identity_of
-from finetune.data.stream_split import StreamShare, StreamSplit
-from finetune.data.streams.codec import Codec
-from finetune.data.streams.named_fields import Wanted
-from finetune.data.streams.record_codecs import ImageRecordCodec
+from finetune.config.hyperparameters import Task
+from finetune.data.formats.codec import Codec
+from finetune.data.formats.named_fields import Wanted
+from finetune.data.formats.record_codecs import ImageRecordCodec
+from finetune.data.pipe.first_pass import take_census
+from finetune.data.pipe.source import StreamRecord, identity_of
+from finetune.data.pipe.split import StreamShare, StreamSplit
 from finetune.errors import DataError
-from finetune.spec.hyperparameters import Task
 from labelled_data import data_spec
 
 CODEC = ImageRecordCodec(Wanted("image-classification", data_spec()))
@@ -105,7 +105,7 @@ def test_a_census_counts_each_side_but_knows_every_class() -> None:
 
 
 def test_a_stream_whose_label_is_an_id_is_not_read_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("finetune.data.stream_census.MOST_CLASSES", 10)
+    monkeypatch.setattr("finetune.data.pipe.first_pass.MOST_CLASSES", 10)
     stream = Stream([record(number, b"x", label=number) for number in range(1000)])
     with pytest.raises(DataError, match=r"channel 'train': there are 11 classes or more, .* is the label an id"):
         take_census(stream)

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from finetune.data.pipe import PipePlace
+from finetune.data.formats.codec import StreamLayout
+from finetune.data.formats.named_fields import Wanted
+from finetune.data.pipe.fifo import PipePlace
+from finetune.data.pipe.source import StreamSource
 from finetune.data.record import Stopped
-from finetune.data.stream_source import StreamSource
-from finetune.data.streams.codec import StreamLayout
-from finetune.data.streams.named_fields import Wanted
 from labelled_data import data_spec
 from stream_writers import fill
 

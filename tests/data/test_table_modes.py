@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from finetune.spec.stream_types import StreamForm
+from finetune.config.content_types import StreamForm
 from table_modes import Outcome, from_file, from_stream
 
 TEXTS = {

@@ -15,10 +15,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from finetune.data.channel_files import list_files
-from finetune.data.columns import SharedColumns
+from finetune.data.readers.channel_files import list_files
 from finetune.data.record import Record
-from finetune.data.text_table import TextTableReader, read_text_tables
+from finetune.data.tables.columns import SharedColumns
+from finetune.data.tables.reader import TextTableReader, read_text_tables
 from finetune.errors import DataError, UserError
 from labelled_data import data_spec, write_files
 

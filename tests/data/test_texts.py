@@ -12,7 +12,7 @@ import torch
 
 from finetune.data.bad_records import BadContent
 from finetune.data.record import Content
-from finetune.data.texts import TextTransform
+from finetune.data.transforms.text import TextTransform
 from finetune.errors import UserError
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from finetune.evaluation.decision import Target, decide, reached, threshold
+from finetune.evaluation.thresholds import Target, decide, reached, threshold
 
 SCORES = np.array([0.9, 0.8, 0.7, 0.6, 0.3])
 POSITIVE = np.array([True, True, False, True, False])

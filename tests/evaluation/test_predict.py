@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import pytest
 import torch
 
-from finetune.data.batches import Batch
+from finetune.data.loading.batches import Batch
 from finetune.evaluation.predict import Pass, predict
 from tiny import SIDE, TinyBackbone
 

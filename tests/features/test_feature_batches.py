@@ -14,14 +14,14 @@ import torch
 from torch import Tensor
 
 from finetune.data.bad_records import BadRecords
-from finetune.data.batches import Batches, BatchOptions
-from finetune.data.dataset import Dataset
 from finetune.data.labels import LabelMap
-from finetune.data.texts import TextTransform
+from finetune.data.loading.batches import Batches, BatchOptions
+from finetune.data.loading.dataset import Dataset
+from finetune.data.transforms.text import TextTransform
 from finetune.errors import DataError
 from finetune.features.batches import FeatureBatches
-from finetune.features.front import FrontRun, rows_of
-from finetune.features.storage import Place
+from finetune.features.extractor import FrontRun, rows_of
+from finetune.features.store import Place
 from finetune.models.backbone import Backbone, Cut, TextInput
 from finetune.models.load import load_backbone
 from labelled_data import MemoryReader

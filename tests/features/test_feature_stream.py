@@ -14,21 +14,21 @@ import torch
 from torch import Tensor
 
 from coloured_pictures import COLOURS, encoded, picture
+from finetune.config.parse import parse_hyperparameters
 from finetune.data.bad_records import BadRecords
-from finetune.data.batches import Batch, BatchOptions
-from finetune.data.images import ImageGeometry
+from finetune.data.formats.codec import StreamLayout
+from finetune.data.formats.named_fields import Wanted
 from finetune.data.labels import LabelMap
-from finetune.data.pipe import PipePlace
-from finetune.data.stream_batches import StreamBatches, StreamData
-from finetune.data.stream_source import StreamSource
-from finetune.data.streams.codec import StreamLayout
-from finetune.data.streams.named_fields import Wanted
-from finetune.data.transforms import ImageTransform
-from finetune.features.front import FrontRun
-from finetune.features.storage import Place
+from finetune.data.loading.batches import Batch, BatchOptions
+from finetune.data.pipe.batches import StreamBatches, StreamData
+from finetune.data.pipe.fifo import PipePlace
+from finetune.data.pipe.source import StreamSource
+from finetune.data.transforms.base import ImageTransform
+from finetune.data.transforms.image import ImageGeometry
+from finetune.features.extractor import FrontRun
+from finetune.features.store import Place
 from finetune.features.stream import FeatureStream
 from finetune.models.backbone import Cut, Outputs
-from finetune.spec.parse import parse_hyperparameters
 from stream_writers import fill, recordio
 from tiny import SIDE, TinyBackbone
 

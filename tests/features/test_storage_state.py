@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from finetune.features.storage import BAD, UNKNOWN, Place, Storage
+from finetune.features.store import BAD, UNKNOWN, Place, Storage
 
 ROOM = Place(10**6)
 PADDING = {"activation": 0.0, "attention_mask": 0.0}

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image
 
-from finetune.data.kept_records import KeptRecords
+from finetune.data.in_memory import KeptRecords
 from finetune.data.record import Record
 from finetune.job.prepare import Prepared
 from fuzz.oracle import Reference, Run, Situation

@@ -14,13 +14,13 @@ from pathlib import Path
 from unittest import mock
 
 from finetune import entry
-from finetune.contract.interruption import Interruption
-from finetune.contract.outcome import failure_of
-from finetune.contract.paths import Paths
-from finetune.data.stream_source import RecordSource
-from finetune.data.streams.named_fields import Decoded
+from finetune.data.formats.named_fields import Decoded
+from finetune.data.pipe.source import RecordSource
 from finetune.job.prepare import Prepared, prepare
 from finetune.job.request import read_request
+from finetune.sagemaker.failure import failure_of
+from finetune.sagemaker.interruption import Interruption
+from finetune.sagemaker.paths import Paths
 from fuzz.oracle import Run
 from sagemaker_simulator import Channel, JobFolder, PipeSource, TrainingRequest, lay_out
 from sagemaker_simulator.object_stream import epoch_bytes

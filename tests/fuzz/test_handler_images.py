@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from hypothesis import strategies as st
 
-from finetune.artifact.verify import load_handler
+from finetune.export.verify import load_handler
 from fuzz.image_folders import MUTATIONS, Images, fresh
 from fuzz.oracle import Reference, Run, Situation, check, close
 from fuzz.profile import try_examples

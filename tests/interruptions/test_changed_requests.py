@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from finetune.training.precision import choose_numerics
+from finetune.runtime.precision import choose_numerics
 from interruptions.jobs import text_job, vision_job
 from interruptions.moments import after_uploads
 from interruptions.results import account_in, assert_same_bits, left_in

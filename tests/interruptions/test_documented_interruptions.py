@@ -6,9 +6,9 @@ import re
 from dataclasses import fields
 from pathlib import Path
 
-from finetune.job.account import Account
+from finetune.config.descriptions import all_knobs
 from finetune.job.resume import CHANGEABLE
-from finetune.spec.knobs import all_knobs
+from finetune.training.run_history import Account
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "interruptions.md").read_text("utf-8")
 

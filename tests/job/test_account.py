@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from finetune.job.account import AccountBook, Meter, process_age
+from finetune.training.run_history import AccountBook, Meter, process_age
 
 
 class Clock:

@@ -8,7 +8,7 @@ import pytest
 
 import comparison
 from comparison import CASES, Case, compare
-from finetune.models.transformers_families import FAMILIES
+from finetune.models.transformers.families import FAMILIES
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.*torch.jit.script.*:DeprecationWarning"),

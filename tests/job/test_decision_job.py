@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 from coloured_pictures import COLOURS, write_pictures
-from finetune.artifact.verify import load_handler
+from finetune.export.verify import load_handler
 from whole_jobs import finished, train_here
 
 

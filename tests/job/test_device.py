@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from finetune.errors import PlatformError
-from finetune.job.device import Gpu, choose_device, device_lines, expected_because, gpu_lines, judge, look_for_gpu
+from finetune.runtime.device import Gpu, choose_device, device_lines, expected_because, gpu_lines, judge, look_for_gpu
 
 GOOD = Gpu("", (13, 0), (13, 0), "NVIDIA A10G", (8, 6), (7, 5))
 NO_DRIVER = Gpu("the container has no NVIDIA driver", None, (13, 0))

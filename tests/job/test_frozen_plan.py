@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 import torch
 
-from finetune.job.frozen import Frozen, Passes
+from finetune.config.parse import parse_hyperparameters
+from finetune.features.plan import Frozen, Passes
 from finetune.job.savings import feature_lines
-from finetune.spec.parse import parse_hyperparameters
+from finetune.runtime.precision import choose_numerics
 from finetune.strategies.presets import Network, make_plan
-from finetune.training.precision import choose_numerics
 from tiny import TinyBackbone
 
 

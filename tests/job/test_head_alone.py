@@ -6,14 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from finetune.job.feeds import PhaseFeeds
-from finetune.job.frozen import Frozen
+from finetune.features.phase_inputs import PhaseFeeds
+from finetune.features.plan import Frozen
+from finetune.features.warm_pool import WarmPool
 from finetune.job.loaders import Ledgers, Loaders
-from finetune.job.warm_pool import WarmPool
 from finetune.models.load import load_backbone
+from finetune.runtime.precision import choose_numerics
 from finetune.strategies.presets import Network, make_plan
-from finetune.training.feeds import Feed
-from finetune.training.precision import choose_numerics
+from finetune.training.inputs import Feed
 from models.asking import ask
 from tiny import TinyReader, tiny_batches
 from training.lesson import CPU, request

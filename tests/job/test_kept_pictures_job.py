@@ -9,7 +9,7 @@ import pytest
 from torch import Tensor
 
 from finetune.data.record import Content
-from finetune.data.transforms import ImageTransform
+from finetune.data.transforms.base import ImageTransform
 from whole_jobs import Ended, finished, train_here
 
 FULL = {"strategy": "full", "augmentation": "strong"}

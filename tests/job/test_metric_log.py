@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from finetune.observe.metric_lines import METRICS
+from finetune.monitoring.metric_lines import METRICS
 from whole_jobs import Ended
 
 DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "metric_definitions.json"

@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 
 from coloured_pictures import COLOURS, encoded, picture
 from finetune.job import run as stages
-from finetune.job.announce import LogObserver
+from finetune.job.plan_summary import LogObserver
 from finetune.training.state import TrainingState
 from models.tiny_transformers import write_folder
 from sagemaker_simulator import lay_out

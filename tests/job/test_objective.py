@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 
 from coloured_pictures import write_pictures
-from finetune.contract.paths import Paths
+from finetune.config.parse import parse_hyperparameters
 from finetune.errors import UserError
 from finetune.job.objective import check_objective
 from finetune.job.request import read_request
-from finetune.observe.metric_lines import METRICS
-from finetune.spec.parse import parse_hyperparameters
+from finetune.monitoring.metric_lines import METRICS
+from finetune.sagemaker.paths import Paths
 from sagemaker_simulator import lay_out
 from whole_jobs import finished, request_of, train_here
 

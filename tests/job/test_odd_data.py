@@ -11,10 +11,10 @@ import pytest
 
 from coloured_pictures import COLOURS, write_pictures
 from finetune.evaluation.predict import Pass, Predictions, predict
-from finetune.job import proof
+from finetune.job import export_check as proof
 from finetune.job.loaders import PROBE_RECORDS
 from finetune.models.backbone import Backbone
-from finetune.training.feeds import Source
+from finetune.training.inputs import Source
 from models.tiny_transformers import write_folder
 from whole_jobs import Ended, finished, train_here
 

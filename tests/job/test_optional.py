@@ -13,11 +13,13 @@ import torch
 from coloured_pictures import write_pictures
 from finetune.data.record import Stopped
 from finetune.errors import DivergedError, PlatformError
-from finetune.job import deciding, run, watching
-from finetune.job.drift import StartingPoint
-from finetune.job.optional import Guard, optional
-from finetune.observe.rules import tensors
-from finetune.observe.tensorboard import EventFile
+from finetune.evaluation.drift import StartingPoint
+from finetune.job import run
+from finetune.job import thresholds as deciding
+from finetune.monitoring.rules import tensors
+from finetune.monitoring.tensorboard import EventFile
+from finetune.runtime.optional import Guard, optional
+from finetune.training.observers import rules as watching
 from whole_jobs import finished, train_here
 
 SHORT = {"strategy": "full", "epochs": "2", "batch_size": "6", "augmentation": "none"}

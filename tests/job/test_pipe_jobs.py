@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 
 from coloured_pictures import COLOURS
-from finetune.job.account import process_age
 from finetune.job.loaders import PROBE_RECORDS
+from finetune.training.run_history import process_age
 from models.tiny_transformers import write_folder
 from piped import (
     IMAGE_STREAMS,

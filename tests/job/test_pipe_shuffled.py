@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 from torch import Tensor
 
-from finetune.data.stream_batches import StreamBatches
-from finetune.job.announce import LogObserver
+from finetune.data.pipe.batches import StreamBatches
+from finetune.job.plan_summary import LogObserver
 from finetune.training.state import TrainingState
 from models.tiny_transformers import write_folder
 from piped import piped_request, texts

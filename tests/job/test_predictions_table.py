@@ -12,9 +12,9 @@ import pytest
 
 from finetune.data.labels import LabelMap
 from finetune.evaluation.predict import Predictions
-from finetune.job.results import FORMULA, Answers, Evaluated, metrics_of, plain_cell, write_metrics, write_predictions
-from finetune.observe.report import page
-from finetune.observe.report.verdict import verdict
+from finetune.job.outputs import FORMULA, Answers, Evaluated, metrics_of, plain_cell, write_metrics, write_predictions
+from finetune.monitoring.report import page
+from finetune.monitoring.report.verdict import verdict
 from reports import example
 
 HOSTILE = (

@@ -7,14 +7,14 @@ import sys
 
 import pytest
 
-from finetune.job.process import let_threads_spin
+from finetune.runtime.memory import let_threads_spin
 
 MIB = 2**20
 # Asked for, filled and freed; tells how much of it the process still has.
 KEPT = """
 import resource, sys
 from pathlib import Path
-from finetune.job.process import keep_freed_memory
+from finetune.runtime.memory import keep_freed_memory
 block, alike = int(sys.argv[1]), sys.argv[2] == "True"
 keep_freed_memory(alike=alike)
 def resident():
@@ -28,7 +28,7 @@ print((resident() - before) / block)
 SHARED = """
 import resource, sys, threading
 from pathlib import Path
-from finetune.job.process import keep_freed_memory, share_one_heap
+from finetune.runtime.memory import keep_freed_memory, share_one_heap
 if sys.argv[1] == "True":
     share_one_heap()
 keep_freed_memory(alike=True)
@@ -53,7 +53,7 @@ thread.join()
 HANDED_BACK = """
 import resource
 from pathlib import Path
-from finetune.job.process import hand_back_freed_memory, keep_freed_memory
+from finetune.runtime.memory import hand_back_freed_memory, keep_freed_memory
 keep_freed_memory(alike=True)
 def resident():
     return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
@@ -112,6 +112,6 @@ def test_threads_spin_for_a_while_unless_the_user_says_how_they_wait(
     given: dict[str, str], spins: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     environment = dict(given)
-    monkeypatch.setattr("finetune.job.process.os.environ", environment)
+    monkeypatch.setattr("finetune.runtime.memory.os.environ", environment)
     let_threads_spin()
     assert environment.get("GOMP_SPINCOUNT") == spins

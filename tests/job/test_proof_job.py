@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file, save_file
 
-from finetune.job import proof
+from finetune.job import export_check as proof
 from finetune.job.loaders import PROBE_RECORDS
 from whole_jobs import finished, train_here
 

@@ -8,12 +8,12 @@ from dataclasses import dataclass, replace
 import pytest
 from torch import Tensor
 
-from finetune.data.batches import Batches
-from finetune.job.recording import LookedAt
+from finetune.data.loading.batches import Batches
 from finetune.models.backbone import Outputs
-from finetune.observe.debugger import NoDebugger
+from finetune.monitoring.debugger import NoDebugger
 from finetune.strategies.plan import Phase
-from finetune.training.feeds import Feed
+from finetune.training.inputs import Feed
+from finetune.training.observers.tracking import LookedAt
 from tiny import TinyReader, tiny_batches
 
 

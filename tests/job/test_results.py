@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from finetune.contract.whole_files import whole_text_file, write_whole
-from finetune.job.results import exported_line, exported_weights, known_metrics
-from finetune.observe.metric_lines import final_line
+from finetune.job.outputs import exported_line, exported_weights, known_metrics
+from finetune.monitoring.metric_lines import final_line
+from finetune.runtime.atomic_files import whole_text_file, write_whole
 from training.lesson import Lesson, request
 
 

@@ -6,11 +6,11 @@ from itertools import pairwise
 
 import pytest
 
-from finetune.job import watching
-from finetune.job.watching import Watched
-from finetune.observe.rules.finding import Finding, Rules
-from finetune.observe.rules.setup import Setup
-from finetune.observe.timing import Step
+from finetune.monitoring.rules.finding import Finding, Rules
+from finetune.monitoring.rules.setup import Setup
+from finetune.monitoring.timing import Step
+from finetune.training.observers import rules as watching
+from finetune.training.observers.rules import Watched
 from finetune.training.state import Row
 from training.lesson import Lesson, request
 

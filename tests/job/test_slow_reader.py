@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from finetune.data.image_folder import ImageFolderReader
+from finetune.data.readers.image_folder import ImageFolderReader
 from finetune.data.record import Record
 from whole_jobs import train_here
 

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from finetune.data.room import Room
-from finetune.job import space as module
-from finetune.job.space import Space, available_memory
+from finetune.data.loading.byte_arena import Room
+from finetune.features import budget as module
+from finetune.features.budget import Space, available_memory
 
 CPU = torch.device("cpu")
 MB = 10**6

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from coloured_pictures import encoded, picture, write_pictures
-from finetune.observe.metric_lines import METRICS
+from finetune.monitoring.metric_lines import METRICS
 from whole_jobs import Ended, finished, train_here
 
 # Nothing is learned at such a rate.

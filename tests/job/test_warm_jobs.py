@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from finetune.contract.paths import WARM_POOL
-from finetune.job.warm_pool import FOLDER
+from finetune.features.warm_pool import FOLDER
+from finetune.sagemaker.paths import WARM_POOL
 from whole_jobs import Ended, finished, train_here
 
 FOUND = re.compile(r"Of (\d+) features of (\w+), (\d+) were left by an earlier job")

@@ -9,9 +9,9 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from finetune.config.hyperparameters import ModelSpec, Task
 from finetune.models.backbone import Backbone, ImageInput
 from finetune.models.request import ModelRequest
-from finetune.spec.hyperparameters import ModelSpec, Task
 
 LABELS = ("bird", "cat", "dog")
 

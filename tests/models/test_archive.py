@@ -11,8 +11,8 @@ from typing import Literal
 import pytest
 
 from finetune.errors import PlatformError, UserError
-from finetune.models import archive
-from finetune.models.archive import unpack
+from finetune.models.weights import archive
+from finetune.models.weights.archive import unpack
 
 
 def member(name: str, **attributes: object) -> tarfile.TarInfo:

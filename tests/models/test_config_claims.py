@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from finetune.errors import UserError
-from finetune.models import sources
 from finetune.models.load import load_backbone
+from finetune.models.weights import sources
 from models.asking import ask, logits_of
 from models.tiny_transformers import write_folder
 

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from finetune.models.backbone import Backbone
-from finetune.models.folding import Calls, Example, folded
 from finetune.models.load import load_backbone
-from finetune.models.split_network import with_replaced
+from finetune.models.splitting.batchnorm_folding import Calls, Example, folded
+from finetune.models.splitting.split_module import with_replaced
 from models.asking import ask, inputs_of
 from models.test_vision_families import SMALLEST
 from models.tiny_transformers import PICTURE_TYPES, write_folder

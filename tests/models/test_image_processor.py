@@ -15,10 +15,10 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from finetune.artifact import inference
-from finetune.data.images import decode_image, resize_and_crop
-from finetune.data.transforms import ImageTransform
+from finetune.data.transforms.base import ImageTransform
+from finetune.data.transforms.image import decode_image, resize_and_crop
 from finetune.errors import UserError
+from finetune.export import inference
 from finetune.job.loaders import geometry_of
 from finetune.models.backbone import Backbone, ImageInput
 from finetune.models.load import load_backbone

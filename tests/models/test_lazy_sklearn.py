@@ -7,7 +7,7 @@ import sys
 
 BEGIN = """
 import sys
-from finetune.models.lazy_sklearn import import_text_generation
+from finetune.models.transformers.lazy_sklearn import import_text_generation
 import_text_generation()
 from transformers.models.bert.modeling_bert import BertForSequenceClassification
 from transformers.generation import candidate_generator

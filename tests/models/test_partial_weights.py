@@ -16,7 +16,7 @@ from torchvision.models import get_model
 from finetune.errors import UserError
 from finetune.models.backbone import Backbone
 from finetune.models.load import load_backbone
-from finetune.models.transformers_families import FAMILIES
+from finetune.models.transformers.families import FAMILIES
 from models.asking import ask, logits_of
 from models.tiny_transformers import PICTURE_TYPES, TEXT_TYPES, write_folder
 

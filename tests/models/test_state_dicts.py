@@ -16,7 +16,7 @@ from torchvision.models import get_model
 from finetune.errors import UserError
 from finetune.models.backbone import Backbone
 from finetune.models.load import load_backbone
-from finetune.models.state_dicts import read_state_file, without_prefix
+from finetune.models.weights.state_dict import read_state_file, without_prefix
 from models.asking import LABELS, ask
 
 NAME = "resnet18"
@@ -274,7 +274,7 @@ def test_exhausted_memory_is_no_fault_of_the_file(
     def refuse(_path: Path) -> None:
         raise RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory")
 
-    monkeypatch.setattr("finetune.models.state_dicts.load_file", refuse)
+    monkeypatch.setattr("finetune.models.weights.state_dict.load_file", refuse)
     with pytest.raises(MemoryError):
         read_state_file(tmp_path / "w.safetensors")
 

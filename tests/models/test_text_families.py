@@ -10,7 +10,7 @@ import torch
 
 from finetune.models.backbone import Backbone, TextInput
 from finetune.models.load import load_backbone
-from finetune.models.transformers_families import TEXT
+from finetune.models.transformers.families import TEXT
 from models.asking import LABELS, ask, assert_is_partition, groups_in_order_of_calls, inputs_of, logits_of
 from models.tiny_transformers import TEXT_TYPES, TYPED, write_folder
 

@@ -13,7 +13,7 @@ from torchvision.models import get_model, get_model_weights
 from finetune.models.backbone import Backbone, ImageInput
 from finetune.models.load import load_backbone
 from finetune.models.preprocessing import torchvision_input
-from finetune.models.vision_families import FAMILIES, family_of, vision_names
+from finetune.models.torchvision.families import FAMILIES, family_of, vision_names
 from models.asking import LABELS, ask, assert_is_partition, groups_in_order_of_calls, inputs_of, logits_of
 
 # The smallest member of each family (two where the family has two builds), the picture size, and its groups.

@@ -14,8 +14,8 @@ from torch import Tensor
 from torchvision.models import get_model, get_model_weights
 
 from finetune.models.backbone import Backbone
-from finetune.models.fitting import recognise
 from finetune.models.load import classes_of, load_backbone, locate
+from finetune.models.weights.matching import recognise
 from models.asking import LABELS, ask, logits_of
 
 NAME = "mobilenet_v3_small"

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from finetune.data.texts import TextTransform, TokenLimits
+from finetune.data.transforms.text import TextTransform, TokenLimits
 from finetune.errors import UserError
 from finetune.models.backbone import Backbone, TextInput
 from finetune.models.load import load_backbone

@@ -12,17 +12,17 @@ import pytest
 import torch
 from torch import nn
 
-from finetune.observe.rules.curves import Course, Row, judge_balance, judge_classes, judge_curves, patience_for_best
-from finetune.observe.rules.finding import Finding
-from finetune.observe.rules.machine import Sample, judge_machine, judge_steps
-from finetune.observe.rules.setup import Setup
-from finetune.observe.rules.symptoms import judge_answers, symptoms
-from finetune.observe.rules.tensors import TensorWatch
-from finetune.observe.timing import Step
-from finetune.spec.hyperparameters import JobSpec
-from finetune.spec.idle import IDLE, idle_knobs
-from finetune.spec.parse import parse_hyperparameters
-from finetune.spec.rules import DEFAULTS
+from finetune.config.hyperparameters import JobSpec
+from finetune.config.parse import parse_hyperparameters
+from finetune.config.rules import DEFAULTS
+from finetune.config.unused import IDLE, idle_knobs
+from finetune.monitoring.rules.curves import Course, Row, judge_balance, judge_classes, judge_curves, patience_for_best
+from finetune.monitoring.rules.finding import Finding
+from finetune.monitoring.rules.machine import Sample, judge_machine, judge_steps
+from finetune.monitoring.rules.setup import Setup
+from finetune.monitoring.rules.symptoms import judge_answers, symptoms
+from finetune.monitoring.rules.tensors import TensorWatch
+from finetune.monitoring.timing import Step
 from finetune.strategies.presets import Network, make_plan, rates_in_effect
 
 STRATEGIES = ("feature_extraction", "partial", "full", "gradual", "from_scratch", "evaluate")

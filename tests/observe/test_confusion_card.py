@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from finetune.evaluation.metrics import classification_metrics
-from finetune.observe.report.confusion import confusion
-from finetune.observe.report.names import common_beginning, short_names
-from finetune.observe.report.quality import calibration, classes, curves, wrong
-from finetune.observe.report.records import balance
+from finetune.monitoring.report.confusion import confusion
+from finetune.monitoring.report.names import common_beginning, short_names
+from finetune.monitoring.report.quality import calibration, classes, curves, wrong
+from finetune.monitoring.report.records import balance
 from reports import example
 
 

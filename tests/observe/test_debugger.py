@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import nn
 
-from finetune.observe.debugger import NoDebugger, debugger
+from finetune.monitoring.debugger import NoDebugger, debugger
 
 # Each start in a process of its own, as the library keeps one hook for a whole process; and all of them forked from one
 # that has made no hook, as importing torch and the library takes longer than all else.
@@ -21,7 +21,7 @@ import json, os, sys, torch
 import smdebug.pytorch
 from pathlib import Path
 from torch import nn
-from finetune.observe.debugger import debugger
+from finetune.monitoring.debugger import debugger
 configuration = sys.argv[1]
 for start in sys.argv[2:]:
     child = os.fork()
@@ -132,7 +132,7 @@ def test_a_broken_configuration_is_one_warning(tmp_path: Path, caplog: pytest.Lo
     with caplog.at_level(logging.WARNING):
         found = debugger(tmp_path / "broken.json", nn.Linear(2, 2))
     assert isinstance(found, NoDebugger)
-    assert [record.name for record in caplog.records].count("finetune.observe.debugger") == 1
+    assert [record.name for record in caplog.records].count("finetune.monitoring.debugger") == 1
     found.training(0, 0)
     found.step_done(torch.zeros(()))
     found.evaluating()

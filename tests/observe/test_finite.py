@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 
-from finetune.observe.finite import finite
+from finetune.monitoring.json_numbers import finite
 
 
 def test_finite_documents_stay_as_they_are() -> None:

@@ -6,10 +6,10 @@ import json
 import re
 from pathlib import Path
 
-from finetune.observe.metric_definitions import RANGES, metric_definitions
-from finetune.observe.metric_lines import METRICS, final_line, metric_line
-from finetune.spec.knobs import all_knobs
-from finetune.spec.parse import parse_hyperparameters
+from finetune.config.descriptions import all_knobs
+from finetune.config.parse import parse_hyperparameters
+from finetune.monitoring.metric_definitions import RANGES, metric_definitions
+from finetune.monitoring.metric_lines import METRICS, final_line, metric_line
 
 DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "metric_definitions.json"
 

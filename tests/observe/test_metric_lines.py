@@ -7,7 +7,7 @@ import re
 from hypothesis import given
 from hypothesis import strategies as st
 
-from finetune.observe.metric_lines import metric_line
+from finetune.monitoring.metric_lines import metric_line
 
 
 def test_the_line_of_an_epoch() -> None:

@@ -8,7 +8,7 @@ import logging
 import pytest
 
 from finetune.entry import _Lines
-from finetune.observe.progress import Bar, Pace, duration, pace
+from finetune.monitoring.progress import Bar, Pace, duration, pace
 
 
 class Clock:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from finetune.observe.report import page
+from finetune.monitoring.report import page
 from reports import HOSTILE, SECTIONS, example
 
 BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")

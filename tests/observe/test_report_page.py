@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from finetune.observe.report import page
-from finetune.observe.report.charts import Axes, Line, line_chart, nice_ticks
-from finetune.observe.report.page import POLICY
+from finetune.monitoring.report import page
+from finetune.monitoring.report.charts import Axes, Line, line_chart, nice_ticks
+from finetune.monitoring.report.page import POLICY
 from reports import HOSTILE, SECTIONS, example
 
 VOID = {"meta", "img", "br"}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from finetune.observe.report import page
+from finetune.monitoring.report import page
 from reports import HOSTILE, example
 
 

@@ -10,13 +10,13 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from finetune.observe.rules.curves import Course, judge_balance, judge_classes, judge_curves
-from finetune.observe.rules.finding import Finding, Rules
-from finetune.observe.rules.machine import Sample, judge_machine, judge_steps
-from finetune.observe.rules.setup import Setup
-from finetune.observe.rules.tensors import TensorWatch
-from finetune.observe.timing import Step
-from finetune.spec.rules import DEFAULTS, REFUSED, rules_of
+from finetune.config.rules import DEFAULTS, REFUSED, rules_of
+from finetune.monitoring.rules.curves import Course, judge_balance, judge_classes, judge_curves
+from finetune.monitoring.rules.finding import Finding, Rules
+from finetune.monitoring.rules.machine import Sample, judge_machine, judge_steps
+from finetune.monitoring.rules.setup import Setup
+from finetune.monitoring.rules.tensors import TensorWatch
+from finetune.monitoring.timing import Step
 
 Situation = Callable[[Rules], list[Finding]]
 

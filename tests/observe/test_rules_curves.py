@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from finetune.observe.rules.curves import Course, judge_balance, judge_classes, judge_curves
-from finetune.observe.rules.setup import Setup
-from finetune.spec.rules import DEFAULTS
+from finetune.config.rules import DEFAULTS
+from finetune.monitoring.rules.curves import Course, judge_balance, judge_classes, judge_curves
+from finetune.monitoring.rules.setup import Setup
 
 
 def course(train: list[float], validation: list[float], accuracy: list[float]) -> Course:

@@ -8,9 +8,9 @@ from dataclasses import replace
 
 import pytest
 
-from finetune.observe.rules.machine import Sample, judge_machine, judge_steps
-from finetune.observe.timing import Step
-from finetune.spec.rules import DEFAULTS
+from finetune.config.rules import DEFAULTS
+from finetune.monitoring.rules.machine import Sample, judge_machine, judge_steps
+from finetune.monitoring.timing import Step
 
 HEALTHY = Sample(gpu=92, cpu=40, waiting=2, memory=75)
 

@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from finetune.checkpoint import flatten_state, unflatten_state
-from finetune.observe.rules.finding import Finding
-from finetune.observe.rules.tensors import TensorWatch
-from finetune.spec.rules import rules_of
+from finetune.config.rules import rules_of
+from finetune.monitoring.rules.finding import Finding
+from finetune.monitoring.rules.tensors import TensorWatch
 
 STEPS = 125
 TOUCHY = "UnchangedTensor:num_steps=3:atol=1e9,DeadRelu,VanishingGradient:threshold=1e9,WeightUpdateRatio"

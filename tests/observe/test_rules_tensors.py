@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from finetune.observe.rules.finding import Finding
-from finetune.observe.rules.tensors import TensorWatch
-from finetune.spec.rules import DEFAULTS
+from finetune.config.rules import DEFAULTS
+from finetune.monitoring.rules.finding import Finding
+from finetune.monitoring.rules.tensors import TensorWatch
 
 CLASSES = 3
 Change = Callable[[nn.Sequential], None]

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from finetune.observe.rules.curves import Course
-from finetune.observe.rules.symptoms import symptoms
+from finetune.monitoring.rules.curves import Course
+from finetune.monitoring.rules.symptoms import symptoms
 
 GUESS = 0.1
 

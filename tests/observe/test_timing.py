@@ -6,7 +6,7 @@ import time
 
 import torch
 
-from finetune.observe.timing import PARTS, Timing
+from finetune.monitoring.timing import PARTS, Timing
 
 
 def test_waiting_for_items_is_counted_and_work_on_them_is_not() -> None:

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from finetune.evaluation.metrics import classification_metrics
-from finetune.observe.report import page, verdict
-from finetune.observe.report.verdict import wilson
+from finetune.monitoring.report import page, verdict
+from finetune.monitoring.report.verdict import wilson
 from reports import HOSTILE, example
 
 NAMES = ("circle", "star", "triangle")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from finetune.observe.waiting import Waiting, waiting_line
+from finetune.monitoring.waiting import Waiting, waiting_line
 
 
 def test_share_seconds_threads_and_cores_are_told() -> None:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
+from finetune.config.compat.aliases import ALIASES, SYNONYMS
+from finetune.config.descriptions import all_knobs
+from finetune.config.hyperparameters import JobSpec
+from finetune.config.parse import parse_hyperparameters
 from finetune.errors import UserError
-from finetune.spec.aliases import ALIASES, SYNONYMS
-from finetune.spec.hyperparameters import JobSpec
-from finetune.spec.knobs import all_knobs
-from finetune.spec.parse import parse_hyperparameters
 
 # What the documentation of each algorithm gives as defaults, all at once, as its clients send them.
 MXNET_DEFAULTS = {

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 import pytest
 
+from finetune.config.channels import CheckedChannel, check_channels
+from finetune.config.parse import parse_hyperparameters
 from finetune.errors import UserError
-from finetune.spec.channels import CheckedChannel, check_channels
-from finetune.spec.parse import parse_hyperparameters
 
 
 @dataclass(frozen=True)

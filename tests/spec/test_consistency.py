@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from finetune.config.descriptions import all_knobs
+from finetune.config.parse import parse_hyperparameters
+from finetune.config.validation import CONTRADICTIONS
 from finetune.errors import UserError
-from finetune.spec.consistency import CONTRADICTIONS
-from finetune.spec.knobs import all_knobs
-from finetune.spec.parse import parse_hyperparameters
 
 
 def test_every_rule_speaks_of_declared_knobs() -> None:

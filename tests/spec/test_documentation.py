@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from finetune.spec.aliases import ALIASES
-from finetune.spec.documentation import BEGIN, END, hyperparameters_page, readme_table, with_table
-from finetune.spec.knobs import all_knobs
+from finetune.config.compat.aliases import ALIASES
+from finetune.config.descriptions import all_knobs
+from finetune.config.documentation import BEGIN, END, hyperparameters_page, readme_table, with_table
 
 ROOT = Path(__file__).resolve().parents[2]
 

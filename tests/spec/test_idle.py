@@ -6,9 +6,9 @@ import dataclasses
 
 import pytest
 
-from finetune.spec.idle import IDLE, IDLE_IN_JOB, JobFacts, idle_knobs, idle_notes
-from finetune.spec.knobs import all_knobs
-from finetune.spec.parse import parse_hyperparameters
+from finetune.config.descriptions import all_knobs
+from finetune.config.parse import parse_hyperparameters
+from finetune.config.unused import IDLE, IDLE_IN_JOB, JobFacts, idle_knobs, idle_notes
 
 PICTURES = JobFacts(
     parse_hyperparameters({}),

@@ -7,10 +7,10 @@ import typing
 
 import pytest
 
+from finetune.config.descriptions import all_knobs
+from finetune.config.hyperparameters import SECTIONS, JobSpec
+from finetune.config.parse import parse_hyperparameters
 from finetune.errors import UserError
-from finetune.spec.hyperparameters import SECTIONS, JobSpec
-from finetune.spec.knobs import all_knobs
-from finetune.spec.parse import parse_hyperparameters
 
 
 def message_for(**raw: str) -> str:

@@ -6,7 +6,7 @@ import pkgutil
 import subprocess
 import sys
 
-import finetune.spec
+import finetune.config
 
 PROGRAM = """
 import importlib, sys
@@ -17,8 +17,8 @@ sys.exit(" ".join(sorted({heavy!r} & sys.modules.keys())) or None)
 
 
 def test_no_module_of_the_specification_loads_torch_or_transformers() -> None:
-    names = [f"finetune.spec.{module.name}" for module in pkgutil.iter_modules(finetune.spec.__path__)]
-    assert "finetune.spec.parse" in names
+    names = [f"finetune.config.{module.name}" for module in pkgutil.iter_modules(finetune.config.__path__)]
+    assert "finetune.config.parse" in names
     program = PROGRAM.format(names=names, heavy={"torch", "torchvision", "transformers", "numpy", "pandas"})
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from finetune.spec.values import Form, Value, form_of, read_value
+from finetune.config.values import Form, Value, form_of, read_value
 
 WHOLE, NUMBER, SWITCH, TEXT = Form("whole number"), Form("number"), Form("true or false"), Form("text")
 LIST = Form("list of whole numbers")

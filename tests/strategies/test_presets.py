@@ -6,9 +6,9 @@ from dataclasses import replace
 
 import pytest
 
+from finetune.config.hyperparameters import JobSpec
+from finetune.config.parse import parse_hyperparameters
 from finetune.errors import UserError
-from finetune.spec.hyperparameters import JobSpec
-from finetune.spec.parse import parse_hyperparameters
 from finetune.strategies.plan import Phase, Plan
 from finetune.strategies.presets import Network, default_rates, make_plan
 

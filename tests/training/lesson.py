@@ -10,25 +10,25 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from finetune.config.hyperparameters import JobSpec
+from finetune.config.parse import parse_hyperparameters
+from finetune.config.rules import rules_of
 from finetune.data.bad_records import BadRecords
-from finetune.data.stream_order import StreamPosition
+from finetune.data.pipe.shuffle import StreamPosition
 from finetune.evaluation.predict import Pass, predict
-from finetune.job.account import AccountBook
-from finetune.job.feeds import PhaseFeeds
-from finetune.job.frozen import Frozen
-from finetune.job.learning import Companions, build_training
+from finetune.features.phase_inputs import PhaseFeeds
+from finetune.features.plan import Frozen
+from finetune.features.warm_pool import WarmPool
 from finetune.job.loaders import Ledgers, Loaders
-from finetune.job.warm_pool import WarmPool
-from finetune.job.watching import Findings, RuleObserver, Watched
-from finetune.spec.hyperparameters import JobSpec
-from finetune.spec.parse import parse_hyperparameters
-from finetune.spec.rules import rules_of
+from finetune.runtime.precision import choose_numerics
 from finetune.strategies.plan import Phase
 from finetune.strategies.presets import Network, make_plan
-from finetune.training.loop import NoCheckpoints, fit
-from finetune.training.precision import choose_numerics
+from finetune.training.build import Companions, build_training
+from finetune.training.observers.rules import Findings, RuleObserver, Watched
+from finetune.training.run_history import AccountBook
 from finetune.training.state import Row, TrainingState
-from finetune.training.weights import State
+from finetune.training.trainable_state import State
+from finetune.training.trainer import NoCheckpoints, fit
 from tiny import TinyBackbone, TinyReader, tiny_batches
 
 CPU = torch.device("cpu")

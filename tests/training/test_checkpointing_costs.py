@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from finetune.checkpoint import About, BackgroundWriter, Snapshot, Specification
-from finetune.spec.knobs import all_knobs
+from finetune.config.descriptions import all_knobs
 from finetune.training.checkpointing import MOST_COST, Cadence, Checkpointing
 from finetune.training.state import Progress, Stateful, TrainingState
 

@@ -9,9 +9,9 @@ import sys
 import pytest
 import torch
 
+from finetune.config.parse import parse_hyperparameters
 from finetune.errors import UserError
-from finetune.job.compiling import check_compiler
-from finetune.spec.parse import parse_hyperparameters
+from finetune.training.compile import check_compiler
 from tiny import TinyBackbone
 from training.lesson import CPU, Lesson, request
 
@@ -51,7 +51,7 @@ def test_texts_are_not_compiled() -> None:
 def test_without_a_compiler_the_job_says_so() -> None:
     """In a process of its own, where nothing is compiled yet."""
     call = (
-        "from finetune.job.compiling import check_compiler; from finetune.spec.parse import parse_hyperparameters;"
+        "from finetune.training.compile import check_compiler; from finetune.config.parse import parse_hyperparameters;"
         "import torch; check_compiler(parse_hyperparameters({'compile': 'true'}), 'image-classification',"
         " torch.device('cpu'))"
     )

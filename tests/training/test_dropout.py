@@ -12,8 +12,8 @@ from torch import Tensor
 from torch.nn import functional
 from transformers import BertConfig, BertForSequenceClassification
 
-import finetune.training.dropout as module
-from finetune.training.dropout import attention, dropout, dropping
+import finetune.training.cpu_attention as module
+from finetune.training.cpu_attention import attention, dropout, dropping
 
 HOST = torch.device("cpu")
 LARGE = (64, 1024)

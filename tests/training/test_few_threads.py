@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from finetune.training.threads import few_threads
+from finetune.runtime.threads import few_threads
 
 
 @pytest.mark.parametrize("usual", [1, 3])

@@ -10,11 +10,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from finetune.data.batches import Batches
+from finetune.data.loading.batches import Batches
 from finetune.errors import UserError
-from finetune.training.loop import NoCheckpoints, Training, fit, restore_best
 from finetune.training.state import Best
 from finetune.training.step import step_seed
+from finetune.training.trainer import NoCheckpoints, Training, fit, restore_best
 from tiny import TinyReader, tiny_batches
 from training.lesson import Lesson, request
 

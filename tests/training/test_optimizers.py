@@ -9,10 +9,10 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
-from finetune.spec.parse import parse_hyperparameters
+from finetune.config.parse import parse_hyperparameters
 from finetune.strategies.param_groups import ParameterGroup
 from finetune.training.optimizers import build_optimizer
-from finetune.training.weights import OptimizerState, State
+from finetune.training.trainable_state import OptimizerState, State
 
 
 def network() -> nn.Module:

@@ -10,7 +10,7 @@ from torch import nn
 from torchvision.models import resnet18
 
 from finetune.errors import UserError
-from finetune.training.precision import choose_numerics, has_unseeing_columns, suited_to
+from finetune.runtime.precision import choose_numerics, has_unseeing_columns, suited_to
 
 CPU = torch.device("cpu")
 

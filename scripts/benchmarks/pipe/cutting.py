@@ -19,10 +19,10 @@ from pathlib import Path
 
 from benchmarks.pipe.comparing import Row, Scale, Seconds, by_turns, rate, times_as_fast
 from benchmarks.pipe.streams import Read, chunks_of, fed, through_fifo, write_recordio, write_tar, write_tfrecord
-from finetune.data.streams.recordio import read_recordio
-from finetune.data.streams.tar_members import read_tar
-from finetune.data.streams.tfrecord import read_tfrecords
-from finetune.data.streams.window import Window
+from finetune.data.framing.recordio import read_recordio
+from finetune.data.framing.tar_members import read_tar
+from finetune.data.framing.tfrecord import read_tfrecords
+from finetune.data.framing.window import Window
 
 _ROOT = Path(__file__).resolve().parents[3]
 _SMALL, _LARGE = 4 << 10, 100 << 10

@@ -17,13 +17,13 @@ from pathlib import Path
 
 from benchmarks.pipe.comparing import Row, Scale, by_turns, rate, times_as_fast
 from benchmarks.pipe.streams import fed, jpegs, place_of, write_pictures
-from finetune.data.stream_dealing import Dealer, Receiver, Table
-from finetune.data.stream_groups import Alone, Sharing
-from finetune.data.stream_order import grouped
-from finetune.data.stream_source import StreamRecord, StreamSource
-from finetune.data.streams.codec import StreamLayout
-from finetune.data.streams.named_fields import Wanted
-from finetune.spec.parse import parse_hyperparameters
+from finetune.config.parse import parse_hyperparameters
+from finetune.data.formats.codec import StreamLayout
+from finetune.data.formats.named_fields import Wanted
+from finetune.data.pipe.groups import Alone, Sharing
+from finetune.data.pipe.sharing import Dealer, Receiver, Table
+from finetune.data.pipe.shuffle import grouped
+from finetune.data.pipe.source import StreamRecord, StreamSource
 
 _BATCH = 64
 

@@ -8,10 +8,10 @@ from pathlib import Path
 import torch
 
 from benchmarks.pipe.decoding import GEOMETRY
-from finetune.data.streams.image_records import read_image_record
-from finetune.data.streams.recordio import read_recordio
-from finetune.data.streams.window import Window
-from finetune.data.transforms import ImageTransform
+from finetune.data.formats.image_records import read_image_record
+from finetune.data.framing.recordio import read_recordio
+from finetune.data.framing.window import Window
+from finetune.data.transforms.base import ImageTransform
 
 
 def main() -> None:

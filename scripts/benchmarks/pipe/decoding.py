@@ -18,8 +18,8 @@ from PIL import Image
 
 from benchmarks.pipe.comparing import Row, Scale, by_turns, rate, times_as_fast
 from benchmarks.pipe.streams import jpegs
-from finetune.data.images import ImageGeometry, decode_image, resize_and_crop
-from finetune.data.streams.protobuf_records import Numbers, read_protobuf_record
+from finetune.data.formats.protobuf_records import Numbers, read_protobuf_record
+from finetune.data.transforms.image import ImageGeometry, decode_image, resize_and_crop
 
 GEOMETRY = ImageGeometry(224, 256, "bilinear")
 _VALUES = 784

@@ -17,18 +17,18 @@ import numpy as np
 from benchmarks.pipe.comparing import Row, Scale, by_turns, rate, times_as_fast
 from benchmarks.pipe.decoding import GEOMETRY
 from benchmarks.pipe.streams import fed, jpegs, place_of, write_pictures
+from finetune.config.parse import parse_hyperparameters
 from finetune.data.bad_records import BadRecords
-from finetune.data.batches import Batches, BatchOptions
-from finetune.data.channel_files import list_files
-from finetune.data.dataset import Dataset
-from finetune.data.image_folder import read_image_folder
+from finetune.data.formats.codec import StreamLayout
+from finetune.data.formats.named_fields import Wanted
 from finetune.data.labels import LabelMap
-from finetune.data.stream_batches import StreamBatches, StreamData
-from finetune.data.stream_source import StreamSource
-from finetune.data.streams.codec import StreamLayout
-from finetune.data.streams.named_fields import Wanted
-from finetune.data.transforms import ImageTransform
-from finetune.spec.parse import parse_hyperparameters
+from finetune.data.loading.batches import Batches, BatchOptions
+from finetune.data.loading.dataset import Dataset
+from finetune.data.pipe.batches import StreamBatches, StreamData
+from finetune.data.pipe.source import StreamSource
+from finetune.data.readers.channel_files import list_files
+from finetune.data.readers.image_folder import read_image_folder
+from finetune.data.transforms.base import ImageTransform
 from sagemaker_simulator import PipeManners, PipeSource
 from sagemaker_simulator.feeder import PipeFeeder
 

@@ -17,8 +17,8 @@ import google_crc32c
 import numpy as np
 from PIL import Image
 
-from finetune.data.pipe import Pipe, PipePlace
-from finetune.data.streams.recordio import MAGIC_BYTES
+from finetune.data.framing.recordio import MAGIC_BYTES
+from finetune.data.pipe.fifo import Pipe, PipePlace
 
 Read = Callable[[Path], int]
 """Takes the folder of a FIFO, and gives the number of records."""

@@ -9,15 +9,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from finetune.data.channel_files import list_files, some_of
-from finetune.data.image_folder import other_files_of
+from finetune.config.hyperparameters import Task
 from finetune.data.json_text import parse_json
-from finetune.data.label_names import label_name
+from finetune.data.label_parsing import label_name
 from finetune.data.labels import LabelMap
+from finetune.data.readers.channel_files import list_files, some_of
+from finetune.data.readers.image_folder import other_files_of
 from finetune.data.record import Reader, Record
-from finetune.data.text_lines import text_lines
+from finetune.data.tables.text_lines import text_lines
 from finetune.errors import DataError
-from finetune.spec.hyperparameters import Task
 
 
 class AnnouncedReader:

@@ -9,8 +9,8 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 from decimal import Decimal
 
-from finetune.data.channel_files import some_of
-from finetune.data.label_names import LABEL_SEPARATOR
+from finetune.data.label_parsing import LABEL_SEPARATOR
+from finetune.data.readers.channel_files import some_of
 from finetune.errors import UserError, did_you_mean
 
 _log = logging.getLogger(__name__)

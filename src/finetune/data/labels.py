@@ -13,8 +13,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from finetune.data.channel_files import some_of
 from finetune.data.class_names import check_class_names, is_number, nearest_name
+from finetune.data.readers.channel_files import some_of
 from finetune.data.record import Reader
 from finetune.errors import DataError, UserError
 

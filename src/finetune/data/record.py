@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
-from finetune.spec.hyperparameters import Task
+from finetune.config.hyperparameters import Task
 
 Content = bytes | tuple[str, ...]
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from finetune.data.batches import Batch
+from finetune.data.loading.batches import Batch
 from finetune.data.record import Stopped
 from finetune.evaluation.metrics import micro_f1
 from finetune.models.backbone import Backbone, Outputs

@@ -10,10 +10,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from finetune.data.batches import Batch, Batches
-from finetune.data.dataset import Dataset
-from finetune.features.front import Computed, FrontRun, compute
-from finetune.features.storage import BAD, UNKNOWN, Place, Storage, joined, moved
+from finetune.data.loading.batches import Batch, Batches
+from finetune.data.loading.dataset import Dataset
+from finetune.features.extractor import Computed, FrontRun, compute
+from finetune.features.store import BAD, UNKNOWN, Place, Storage, joined, moved
 
 
 class FeatureBatches:

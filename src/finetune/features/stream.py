@@ -14,13 +14,13 @@ from contextlib import closing
 import numpy as np
 from torch import Tensor
 
-from finetune.data.batches import Batch
+from finetune.data.loading.batches import Batch
+from finetune.data.pipe.batches import StreamBatches
+from finetune.data.pipe.examples import Example, Prepared
+from finetune.data.pipe.source import StreamRecord
 from finetune.data.record import Content
-from finetune.data.stream_batches import StreamBatches
-from finetune.data.stream_examples import Example, Prepared
-from finetune.data.stream_source import StreamRecord
-from finetune.features.front import FrontRun, rows_of
-from finetune.features.storage import Place, Storage, joined, moved
+from finetune.features.extractor import FrontRun, rows_of
+from finetune.features.store import Place, Storage, joined, moved
 
 _CHUNKS_AHEAD = 16
 """Of texts, which go through the front with others of their length; the more, the fewer rows are copies."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from finetune.data.announced_labels import AnnouncedReader, read_label_file
-from finetune.data.channel_files import some_of
 from finetune.data.labels import LabelMap
+from finetune.data.readers.channel_files import some_of
 from finetune.data.record import Reader
 from finetune.errors import UserError
 from finetune.job.request import Request

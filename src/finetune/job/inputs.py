@@ -7,16 +7,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from finetune.data.channel_files import some_of
-from finetune.data.columns import SharedColumns
+from finetune.config.hyperparameters import DataSpec, JobSpec, Task
 from finetune.data.labels import LabelMap, Origin, check_known, label_map_of
-from finetune.data.open_channel import ChannelSource, open_channel
+from finetune.data.loading.split import stratified_split
+from finetune.data.readers.channel_files import some_of
+from finetune.data.readers.open_channel import ChannelSource, open_channel
 from finetune.data.record import Reader
-from finetune.data.split import stratified_split
+from finetune.data.tables.columns import SharedColumns
 from finetune.errors import DataError, UserError
 from finetune.job.request import Request
 from finetune.job.streams import StreamPart
-from finetune.spec.hyperparameters import DataSpec, JobSpec, Task
 
 logger = logging.getLogger(__name__)
 

@@ -8,19 +8,19 @@ from dataclasses import dataclass
 
 import torch
 
+from finetune.config.hyperparameters import JobSpec
 from finetune.data.bad_records import BadRecords
-from finetune.data.batches import Batches, BatchOptions, BatchSource
-from finetune.data.dataset import Dataset
-from finetune.data.images import ImageGeometry
+from finetune.data.loading.batches import Batches, BatchOptions, BatchSource
+from finetune.data.loading.dataset import Dataset
+from finetune.data.pipe.batches import StreamBatches, StreamData
 from finetune.data.record import Content, Reader
-from finetune.data.stream_batches import StreamBatches, StreamData
-from finetune.data.texts import TextTransform, TokenLimits
-from finetune.data.transforms import ImageTransform, Transform
+from finetune.data.transforms.base import ImageTransform, Transform
+from finetune.data.transforms.image import ImageGeometry
+from finetune.data.transforms.text import TextTransform, TokenLimits
 from finetune.job.inputs import Inputs, Part
 from finetune.models.backbone import Backbone, ImageInput
-from finetune.spec.hyperparameters import JobSpec
 from finetune.training.state import Nothing, Stateful
-from finetune.training.weights import State
+from finetune.training.trainable_state import State
 
 PROBE_RECORDS = 4
 _MOST_WORKERS = 16

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
+from finetune.config.compat.aliases import OBJECTIVE
+from finetune.config.faults import shown
+from finetune.config.hyperparameters import JobSpec
 from finetune.errors import UserError, did_you_mean
-from finetune.observe.metric_lines import METRICS
-from finetune.spec.aliases import OBJECTIVE
-from finetune.spec.faults import shown
-from finetune.spec.hyperparameters import JobSpec
+from finetune.monitoring.metric_lines import METRICS
 
 _NAMING = "A metric definition must have the name that the log has, as in docs/metric_definitions.json."
 

@@ -9,21 +9,18 @@ from pathlib import Path
 
 import torch
 
-from finetune.contract.interruption import Interruption
-from finetune.data.channel_files import some_of
-from finetune.data.image_survey import survey_images
+from finetune.config.hyperparameters import JobSpec, Task
 from finetune.data.labels import LabelMap, Origin, label_map_of
+from finetune.data.readers.channel_files import some_of
+from finetune.data.readers.image_survey import survey_images
 from finetune.data.record import Reader
 from finetune.errors import DataError, UserError
+from finetune.evaluation.forgetting import Given
 from finetune.evaluation.predict import Pass, Predictions, predict
-from finetune.job.announce import describe_plan
+from finetune.features.phase_inputs import PhaseFeeds
+from finetune.features.plan import Frozen
+from finetune.features.warm_pool import WarmPool
 from finetune.job.classes import announced_classes, as_announced
-from finetune.job.compiling import check_compiler
-from finetune.job.deciding import check_objective_is_defined, check_target
-from finetune.job.device import choose_device
-from finetune.job.feeds import PhaseFeeds
-from finetune.job.forgetting import Given
-from finetune.job.frozen import Frozen
 from finetune.job.inputs import (
     Beforehand,
     Inputs,
@@ -33,18 +30,21 @@ from finetune.job.inputs import (
     warn_about_empty_classes,
 )
 from finetune.job.loaders import Loaders, build_loaders
-from finetune.job.process import keep_freed_memory
+from finetune.job.plan_summary import describe_plan
 from finetune.job.request import Request
 from finetune.job.streams import StreamPart, announced, open_streams, task_of
-from finetune.job.warm_pool import WarmPool
+from finetune.job.thresholds import check_objective_is_defined, check_target
 from finetune.models.backbone import Backbone, ImageInput
 from finetune.models.load import ModelRequest, Source, classes_of, load_backbone, locate
-from finetune.spec.hyperparameters import JobSpec, Task
+from finetune.runtime.device import choose_device
+from finetune.runtime.memory import keep_freed_memory
+from finetune.runtime.precision import Numerics, choose_numerics, has_unseeing_columns, suited_to
+from finetune.runtime.threads import few_threads
+from finetune.sagemaker.interruption import Interruption
 from finetune.strategies.plan import Plan
 from finetune.strategies.presets import Network, make_plan
-from finetune.training.feeds import Feed
-from finetune.training.precision import Numerics, choose_numerics, has_unseeing_columns, suited_to
-from finetune.training.threads import few_threads
+from finetune.training.compile import check_compiler
+from finetune.training.inputs import Feed
 
 logger = logging.getLogger(__name__)
 

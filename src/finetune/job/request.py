@@ -6,13 +6,13 @@ import logging
 from dataclasses import dataclass
 from pathlib import Path
 
-from finetune.contract.job_files import JobFiles, read_job_files
-from finetune.contract.paths import Paths, check_temporary_folder, check_writable
+from finetune.config.channels import Channels, CheckedChannel, check_channels
+from finetune.config.hyperparameters import JobSpec
+from finetune.config.parse import parse_hyperparameters
 from finetune.errors import UserError
 from finetune.job.objective import check_objective
-from finetune.spec.channels import Channels, CheckedChannel, check_channels
-from finetune.spec.hyperparameters import JobSpec
-from finetune.spec.parse import parse_hyperparameters
+from finetune.sagemaker.config_files import JobFiles, read_job_files
+from finetune.sagemaker.paths import Paths, check_temporary_folder, check_writable
 
 logger = logging.getLogger(__name__)
 

@@ -18,18 +18,18 @@ from finetune.checkpoint.reading import LoadedCheckpoint
 from finetune.checkpoint.snapshot import Snapshot
 from finetune.checkpoint.store import CheckpointStore, TooLateError
 from finetune.checkpoint.writer import BackgroundWriter
-from finetune.contract.interruption import Interruption
+from finetune.config.hyperparameters import CheckpointSpec, JobSpec, Task
 from finetune.data.record import Stopped
 from finetune.errors import UserError
 from finetune.job.inputs import Inputs, Part
 from finetune.models.backbone import Backbone
-from finetune.spec.hyperparameters import CheckpointSpec, JobSpec, Task
+from finetune.runtime.precision import Numerics
+from finetune.sagemaker.interruption import Interruption
 from finetune.strategies.plan import Plan
 from finetune.training.checkpointing import Cadence, Checkpointing
-from finetune.training.loop import Checkpoints, NoCheckpoints
-from finetune.training.precision import Numerics
 from finetune.training.state import TrainingState
-from finetune.training.weights import frozen_names
+from finetune.training.trainable_state import frozen_names
+from finetune.training.trainer import Checkpoints, NoCheckpoints
 
 logger = logging.getLogger(__name__)
 

@@ -11,24 +11,14 @@ from pathlib import Path
 
 import torch
 
-from finetune.contract.interruption import Interruption
-from finetune.contract.outcome import cause_of
+from finetune.config.rules import rules_of
 from finetune.data.record import Stopped
 from finetune.errors import DivergedError, PlatformError, UserError
+from finetune.evaluation.drift import StartingPoint
+from finetune.evaluation.forgetting import forgetting
 from finetune.evaluation.predict import Pass
-from finetune.job.account import Account, AccountBook, Meter
-from finetune.job.announce import LogObserver
-from finetune.job.deciding import decide_on, given_thresholds, target_of
-from finetune.job.drift import StartingPoint
-from finetune.job.forgetting import forgetting
-from finetune.job.learning import Companions, build_training
-from finetune.job.optional import optional
-from finetune.job.prepare import Prepared, prepare
-from finetune.job.proof import export_proven
-from finetune.job.recording import LookedAt, Recorder
-from finetune.job.reporting import Outcome, Subject, write_report
-from finetune.job.request import Request
-from finetune.job.results import (
+from finetune.job.export_check import export_proven
+from finetune.job.outputs import (
     Answers,
     Evaluated,
     exported_line,
@@ -39,18 +29,28 @@ from finetune.job.results import (
     write_metrics,
     write_predictions,
 )
+from finetune.job.plan_summary import LogObserver
+from finetune.job.prepare import Prepared, prepare
+from finetune.job.report import Outcome, Subject, write_report
+from finetune.job.request import Request
 from finetune.job.resume import keeping, specification_of
-from finetune.job.setup import setup_of
-from finetune.job.watching import Findings, findings_about_answers, watch
-from finetune.observe.debugger import debugger
-from finetune.observe.finite import finite
-from finetune.observe.metric_lines import final_line
-from finetune.observe.progress import pace
-from finetune.observe.tensorboard import EventFile
-from finetune.spec.rules import rules_of
-from finetune.training.loop import fit, restore_best
+from finetune.job.rules import setup_of
+from finetune.job.thresholds import decide_on, given_thresholds, target_of
+from finetune.monitoring.debugger import debugger
+from finetune.monitoring.json_numbers import finite
+from finetune.monitoring.metric_lines import final_line
+from finetune.monitoring.progress import pace
+from finetune.monitoring.tensorboard import EventFile
+from finetune.runtime.optional import optional
+from finetune.sagemaker.failure import cause_of
+from finetune.sagemaker.interruption import Interruption
+from finetune.training.build import Companions, build_training
+from finetune.training.observers.rules import Findings, findings_about_answers, watch
+from finetune.training.observers.tracking import LookedAt, Recorder
+from finetune.training.run_history import Account, AccountBook, Meter
 from finetune.training.schedule import Schedule
 from finetune.training.state import Row, TrainingState
+from finetune.training.trainer import fit, restore_best
 
 logger = logging.getLogger(__name__)
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from finetune.data.augmentation import bytes_before_augmenting
-from finetune.job.frozen import Frozen
+from finetune.data.transforms.augmentation import bytes_before_augmenting
+from finetune.features.plan import Frozen
 from finetune.job.inputs import Inputs
 from finetune.job.loaders import geometry_of
 from finetune.models.backbone import ImageInput

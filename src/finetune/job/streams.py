@@ -5,20 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
-from finetune.data.columns import SharedColumns
-from finetune.data.kept_records import KeptRecords
+from finetune.config.content_types import TEXT_FORMS
+from finetune.config.hyperparameters import DataSpec, JobSpec, Task
+from finetune.data.formats.codec import StreamLayout
+from finetune.data.formats.named_fields import Wanted
+from finetune.data.in_memory import KeptRecords
 from finetune.data.labels import LabelMap, label_map_of
-from finetune.data.pipe import PipePlace
+from finetune.data.pipe.fifo import PipePlace
+from finetune.data.pipe.first_pass import Census, take_census
+from finetune.data.pipe.source import RecordSource, StreamSource
+from finetune.data.pipe.split import StreamShare, StreamSplit
 from finetune.data.record import Record
-from finetune.data.stream_census import Census, take_census
-from finetune.data.stream_source import RecordSource, StreamSource
-from finetune.data.stream_split import StreamShare, StreamSplit
-from finetune.data.streams.codec import StreamLayout
-from finetune.data.streams.named_fields import Wanted
+from finetune.data.tables.columns import SharedColumns
 from finetune.errors import DataError
 from finetune.job.request import Request
-from finetune.spec.hyperparameters import DataSpec, JobSpec, Task
-from finetune.spec.stream_types import TEXT_FORMS
 
 _TEXTS = frozenset(TEXT_FORMS.values())
 

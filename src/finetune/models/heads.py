@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from finetune.errors import UserError
-from finetune.models.loading_report import shortened as shortened_faults
 from finetune.models.request import ModelRequest
+from finetune.models.weights.loading_report import shortened as shortened_faults
 
 logger = logging.getLogger(__name__)
 

@@ -5,15 +5,15 @@ from __future__ import annotations
 import logging
 
 from finetune.models.backbone import Backbone
-from finetune.models.catalogue import builder_for
-from finetune.models.class_names import head_of
 from finetune.models.heads import assumed_order, order_is_assumed
+from finetune.models.registry import builder_for
 from finetune.models.request import ModelRequest
-from finetune.models.sources import Source
-from finetune.models.transformers_build import build_transformers
-from finetune.models.transformers_folder import open_folder
-from finetune.models.vision_build import labels_of_name
-from finetune.models.weights import locate
+from finetune.models.torchvision.build import labels_of_name
+from finetune.models.transformers.build import build_transformers
+from finetune.models.transformers.class_names import head_of
+from finetune.models.transformers.folder import open_folder
+from finetune.models.weights.locate import locate
+from finetune.models.weights.sources import Source
 
 __all__ = ["ModelRequest", "Source", "classes_of", "load_backbone", "load_quietly", "locate"]
 

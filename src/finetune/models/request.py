@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from finetune.spec.hyperparameters import ModelSpec, Task
+from finetune.config.hyperparameters import ModelSpec, Task
 
 
 @dataclass(frozen=True, slots=True)

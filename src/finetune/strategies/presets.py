@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
+from finetune.config.hyperparameters import OptimisationSpec, StrategySpec, Task
+from finetune.config.optimizers import OPTIMIZERS, LearningRateFamily
 from finetune.errors import UserError
-from finetune.spec.hyperparameters import OptimisationSpec, StrategySpec, Task
-from finetune.spec.optimizers import OPTIMIZERS, LearningRateFamily
 from finetune.strategies.plan import Phase, Plan
 
 

@@ -8,8 +8,8 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
-from finetune.spec.hyperparameters import OptimisationSpec
-from finetune.spec.optimizers import OPTIMIZERS
+from finetune.config.hyperparameters import OptimisationSpec
+from finetune.config.optimizers import OPTIMIZERS
 from finetune.strategies.param_groups import ParameterGroup
 
 

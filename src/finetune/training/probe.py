@@ -6,7 +6,7 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
-from finetune.observe.rules.finding import Finding
+from finetune.monitoring.rules.finding import Finding
 
 
 class Probe(Protocol):

@@ -6,7 +6,7 @@ import math
 from bisect import bisect_right
 from dataclasses import dataclass
 
-from finetune.spec.hyperparameters import ScheduleName
+from finetune.config.hyperparameters import ScheduleName
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,8 +12,8 @@ from torch import Tensor
 from torch.amp.grad_scaler import GradScaler
 
 from finetune.checkpoint.form import check_count, check_form
-from finetune.observe.score import score_of
-from finetune.training.weights import LearningWeights, OptimizerState, State
+from finetune.monitoring.score import score_of
+from finetune.training.trainable_state import LearningWeights, OptimizerState, State
 
 Row = dict[str, float]
 

@@ -11,12 +11,12 @@ from torch import Tensor, nn
 from torch.amp.grad_scaler import GradScaler
 from torch.optim import Optimizer
 
-from finetune.data.batches import Batch
+from finetune.data.loading.batches import Batch
 from finetune.models.backbone import Backbone, Outputs
-from finetune.observe.timing import Timing
-from finetune.training.dropout import dropping
+from finetune.monitoring.timing import Timing
+from finetune.runtime.precision import Numerics
+from finetune.training.cpu_attention import dropping
 from finetune.training.losses import Loss, correct, label_counts
-from finetune.training.precision import Numerics
 from finetune.training.probe import NoProbe, Probe
 from finetune.training.state import Totals
 

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from finetune.data.streams.beginning import BYTES, ROWS, look_ahead
-from finetune.data.streams.window import DamagedStream
+from finetune.data.framing.lookahead import BYTES, ROWS, look_ahead
+from finetune.data.framing.window import DamagedStream
 
 
 @pytest.mark.parametrize(("size", "seen"), [(1, ROWS), (BYTES // 4, 4), (2 * BYTES, 1)])

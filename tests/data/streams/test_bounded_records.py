@@ -11,22 +11,24 @@ from collections.abc import Iterable, Iterator
 import pytest
 
 from finetune.data import json_text
-from finetune.data.delimited import Dialect, UnclosedQuote, cells_of, cut_rows
-from finetune.data.json_objects import json_objects
+from finetune.data.formats import protobuf_wire as wire
+from finetune.data.formats import record_codecs
+from finetune.data.formats.codec import StreamLayout
+from finetune.data.formats.named_fields import Wanted
+from finetune.data.formats.protobuf_records import read_protobuf_record
+from finetune.data.formats.protobuf_wire import DamagedMessage, integers
+from finetune.data.formats.record_codecs import AttributeCodec
+from finetune.data.formats.text_codecs import JsonLinesCodec
+from finetune.data.framing import lines, recordio, tar_members, tfrecord
+from finetune.data.framing.gzip_members import inflated
+from finetune.data.framing.lines import read_lines
+from finetune.data.framing.recordio import read_recordio
+from finetune.data.framing.tar_members import read_tar
+from finetune.data.framing.tfrecord import read_tfrecords
+from finetune.data.framing.window import DamagedStream, Window
 from finetune.data.json_text import parse_json
-from finetune.data.streams import lines, record_codecs, recordio, tar_members, tfrecord, wire
-from finetune.data.streams.codec import StreamLayout
-from finetune.data.streams.gzip_members import inflated
-from finetune.data.streams.lines import read_lines
-from finetune.data.streams.named_fields import Wanted
-from finetune.data.streams.protobuf_records import read_protobuf_record
-from finetune.data.streams.record_codecs import AttributeCodec
-from finetune.data.streams.recordio import read_recordio
-from finetune.data.streams.tar_members import read_tar
-from finetune.data.streams.text_codecs import JsonLinesCodec
-from finetune.data.streams.tfrecord import read_tfrecords
-from finetune.data.streams.window import DamagedStream, Window
-from finetune.data.streams.wire import DamagedMessage, integers
+from finetune.data.tables.delimited import Dialect, UnclosedQuote, cells_of, cut_rows
+from finetune.data.tables.json_objects import json_objects
 from finetune.errors import DataError
 from labelled_data import data_spec
 from stream_writers import MAGIC, inside, varint
@@ -100,7 +102,7 @@ def test_a_line_without_end() -> None:
 
 @pytest.mark.parametrize("line", [b"x" * 4096, b"x", b""])
 def test_a_quoted_field_without_end(line: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("finetune.data.delimited.LONGEST_ROW", LIMIT)
+    monkeypatch.setattr("finetune.data.tables.delimited.LONGEST_ROW", LIMIT)
     lines = endless(b"a,b", b'c,"', then=line)
     with pytest.raises(UnclosedQuote) as caught:
         for _ in cut_rows(lines, Dialect(",")):
@@ -147,7 +149,7 @@ def test_a_recordio_attribute_that_is_nested_too_deeply_is_a_bad_record(
 
 @pytest.mark.parametrize("line", [b"x" * 4096, b"1,", b""])
 def test_an_object_of_endless_lines(line: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("finetune.data.json_objects.LONGEST_OBJECT", LIMIT)
+    monkeypatch.setattr("finetune.data.tables.json_objects.LONGEST_OBJECT", LIMIT)
     with pytest.raises(DataError, match="object that begins on line 2 is longer than"):
         list(json_objects(endless(b"[", b'{"a": [', then=line)))
 
@@ -167,7 +169,7 @@ def test_messages_of_more_fields_than_a_record_has_are_damaged() -> None:
 
 
 def test_a_row_of_more_columns_than_a_table_has_is_no_row(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("finetune.data.delimited.MOST_COLUMNS", 1000)
+    monkeypatch.setattr("finetune.data.tables.delimited.MOST_COLUMNS", 1000)
     for dialect in (Dialect("\t", "plain"), Dialect(",")):
         with pytest.raises(ValueError, match="has more than 1,000 columns"):
             cells_of(f"x{dialect.delimiter}" * 5000, dialect)

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from finetune.data.streams.codec import StreamLayout, choose_codec
-from finetune.data.streams.named_fields import Decoded, Wanted
-from finetune.data.streams.window import DamagedStream, Window
+from finetune.config.content_types import StreamForm
+from finetune.config.hyperparameters import Task
+from finetune.config.parse import parse_hyperparameters
+from finetune.data.formats.codec import StreamLayout, choose_codec
+from finetune.data.formats.named_fields import Decoded, Wanted
+from finetune.data.framing.window import DamagedStream, Window
 from finetune.errors import UserError
-from finetune.spec.hyperparameters import Task
-from finetune.spec.parse import parse_hyperparameters
-from finetune.spec.stream_types import StreamForm
 from stream_writers import cut, example, recordio, tfrecord
 
 FIXTURES = Path(__file__).parent / "fixtures"

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from finetune.data.streams.gzip_members import inflated
-from finetune.data.streams.window import DamagedStream
+from finetune.data.framing.gzip_members import inflated
+from finetune.data.framing.window import DamagedStream
 from stream_writers import cut
 
 CHUNKS = st.lists(st.integers(1, 40), min_size=1, max_size=5)

@@ -7,13 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from finetune.data.streams.examples import read_example
-from finetune.data.streams.image_records import read_image_record
-from finetune.data.streams.protobuf_records import Numbers, read_protobuf_record
-from finetune.data.streams.recordio import read_recordio
-from finetune.data.streams.tar_members import read_tar
-from finetune.data.streams.tfrecord import read_tfrecords
-from finetune.data.streams.window import Window
+from finetune.data.formats.image_records import read_image_record
+from finetune.data.formats.protobuf_records import Numbers, read_protobuf_record
+from finetune.data.formats.tf_example import read_example
+from finetune.data.framing.recordio import read_recordio
+from finetune.data.framing.tar_members import read_tar
+from finetune.data.framing.tfrecord import read_tfrecords
+from finetune.data.framing.window import Window
 from stream_writers import MAGIC, cut
 
 FIXTURES = Path(__file__).parent / "fixtures"

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from finetune.data.streams.lines import line_end, read_lines
-from finetune.data.streams.window import Window
+from finetune.data.framing.lines import line_end, read_lines
+from finetune.data.framing.window import Window
 from stream_writers import cut
 
 CHUNKS = st.lists(st.integers(1, 20), min_size=1, max_size=5)

@@ -10,8 +10,8 @@ from google.protobuf.message import DecodeError
 from hypothesis import given
 from hypothesis import strategies as st
 
-from finetune.data.streams.protobuf_records import Numbers, Value, read_protobuf_record
-from finetune.data.streams.wire import DamagedMessage
+from finetune.data.formats.protobuf_records import Numbers, Value, read_protobuf_record
+from finetune.data.formats.protobuf_wire import DamagedMessage
 from platform_records import RECORDS, record_class
 from stream_writers import inside
 

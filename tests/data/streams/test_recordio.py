@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from finetune.data.streams.recordio import Parts, read_recordio
-from finetune.data.streams.window import DamagedStream, Window
+from finetune.data.framing.recordio import Parts, read_recordio
+from finetune.data.framing.window import DamagedStream, Window
 from stream_writers import MAGIC, beside, cut, escaped_recordio, in_parts, recordio
 
 PIECES = st.lists(st.one_of(st.binary(max_size=9), st.just(MAGIC)), max_size=6).map(b"".join)

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from finetune.data.open_channel import ChannelSource, open_channel
-from finetune.data.streams import tar_codec
-from finetune.data.streams.codec import StreamLayout, choose_codec
-from finetune.data.streams.named_fields import Wanted
-from finetune.data.streams.window import Window
+from finetune.data.formats import tar_codec
+from finetune.data.formats.codec import StreamLayout, choose_codec
+from finetune.data.formats.named_fields import Wanted
+from finetune.data.framing.window import Window
+from finetune.data.readers.open_channel import ChannelSource, open_channel
 from finetune.errors import DataError, JobError
 from labelled_data import data_spec, write_files
 from stream_writers import cut

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from finetune.data.streams.tar_members import read_header, read_tar
-from finetune.data.streams.window import DamagedStream, Window
+from finetune.data.framing.tar_members import read_header, read_tar
+from finetune.data.framing.window import DamagedStream, Window
 from stream_writers import cut
 
 Form = Literal[0, 1, 2]

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from finetune.data.streams.tfrecord import masked_checksum, read_tfrecords
-from finetune.data.streams.window import DamagedStream, Window
+from finetune.data.framing.tfrecord import masked_checksum, read_tfrecords
+from finetune.data.framing.window import DamagedStream, Window
 from stream_writers import cut, tfrecord
 
 PAYLOADS = st.lists(st.binary(max_size=60), min_size=1, max_size=6)

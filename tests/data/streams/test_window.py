@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from finetune.data.streams.window import Window
+from finetune.data.framing.window import Window
 from stream_writers import beside, cut
 
 STREAM = bytes(range(256)) * 4

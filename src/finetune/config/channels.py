@@ -1,0 +1,228 @@
+"""Which channel may a job have, with which content type and input mode?"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+from finetune.config.content_types import (
+    PICTURE_FORMS,
+    RECORD_TYPES,
+    TEXT_FORMS,
+    StreamForm,
+    form_of_type,
+    holds_class_ids,
+    label_size,
+)
+from finetune.config.faults import message_of, shown
+from finetune.config.hyperparameters import JobSpec, Task
+from finetune.errors import UserError, did_you_mean
+
+IMAGE_TYPES = frozenset(PICTURE_FORMS)
+TEXT_TYPES = frozenset(TEXT_FORMS)
+MODEL_TYPES = frozenset(
+    {"application/x-sagemaker-model", "application/x-tar", "application/gzip", "application/x-gzip"}
+)
+LABEL_TYPES = frozenset({"text/plain", "application/json"})
+LIST_TYPES = frozenset({"application/x-image", "text/plain", "text/tab-separated-values"})
+# What clients write where they know nothing better: then the content is looked at.
+_NO_TYPE = frozenset({"", "application/octet-stream", "binary/octet-stream", "application/x-directory"})
+
+_PURPOSES: Mapping[str, frozenset[str]] = {
+    "train": IMAGE_TYPES | TEXT_TYPES,
+    "validation": IMAGE_TYPES | TEXT_TYPES,
+    "test": IMAGE_TYPES | TEXT_TYPES,
+    "model": MODEL_TYPES,
+    "train_lst": LIST_TYPES,
+    "validation_lst": LIST_TYPES,
+    "test_lst": LIST_TYPES,
+    "labels": LABEL_TYPES,
+}
+_OTHER_NAMES: Mapping[str, str] = {"training": "train", "valid": "validation"}
+# Clients add these for code that runs in framework images; an algorithm image has nothing to do with them.
+_OF_CLIENTS = frozenset({"code", "sm_drivers"})
+_RECORDS = ("train", "validation", "test")
+
+
+class ChannelRequest(Protocol):
+    """What the platform says of a channel."""
+
+    @property
+    def input_mode(self) -> str:
+        """`File` (FastFile is announced as File) or `Pipe`, in any case of letters."""
+        ...
+
+    @property
+    def content_type(self) -> str | None:
+        """MIME type as the user gave it."""
+        ...
+
+    @property
+    def record_wrapper(self) -> str:
+        """`recordio` or `none`."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class CheckedChannel:
+    """A channel that the job reads.
+
+    Attributes:
+        name: as the user gave it, which is also its folder's.
+        content_type: in lower case and without parameters; `None` where it is to be seen from the content.
+        piped: whether it comes in Pipe mode.
+        form: of its stream by the content type; `None` where that says nothing.
+        wrapped: whether each object or attribute comes as one RecordIO record.
+        class_ids: whether lists of labels hold class numbers.
+        label_size: label columns before the others in a table without header; `None` where the request does not say.
+    """
+
+    name: str
+    content_type: str | None
+    piped: bool = False
+    form: StreamForm | None = None
+    wrapped: bool = False
+    class_ids: bool = False
+    label_size: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Channels:
+    """The channels of a job.
+
+    Attributes:
+        by_purpose: keys among `train`, `validation`, `test`, `model`, `train_lst`, `validation_lst`,
+            `test_lst`, `labels`.
+        notes: one sentence for each channel that is ignored, and why; for the log.
+    """
+
+    by_purpose: Mapping[str, CheckedChannel]
+    notes: tuple[str, ...] = ()
+
+
+def check_channels(requested: Mapping[str, ChannelRequest], spec: JobSpec) -> Channels:
+    """Check names, content types and input modes before anything is read.
+
+    Args:
+        requested: channels by name.
+        spec: the checked hyperparameters, whose task and strategy say what is needed.
+
+    Raises:
+        UserError: all faults at once, one per line.
+    """
+    names = {name: _OTHER_NAMES.get(name, name) for name in requested if name not in _OF_CLIENTS}
+    by_purpose: dict[str, CheckedChannel] = {}
+    faults: list[str] = []
+    for name, purpose in names.items():
+        content_type = _bare_type(requested[name].content_type)
+        if purpose not in _PURPOSES:
+            faults.append(_unknown(name))
+            continue
+        if purpose in by_purpose:
+            faults.append(f"Channels {by_purpose[purpose].name!r} and {name!r} mean the same: give one of them.")
+        by_purpose[purpose] = _checked(name, requested[name], content_type)
+        faults += _faults_of_mode(by_purpose[purpose], purpose, requested[name].input_mode)
+        faults += _faults_of_type(by_purpose[purpose], purpose, spec.data.task)
+    faults += _missing(by_purpose, spec)
+    if faults:
+        raise UserError(message_of(faults))
+    notes = (
+        f"Channel {name!r} is ignored: the job of this image runs no code of a user."
+        for name in requested
+        if name not in names
+    )
+    return Channels(by_purpose, tuple(notes))
+
+
+def _bare_type(content_type: str | None) -> str | None:
+    bare = (content_type or "").partition(";")[0].strip().lower()
+    return None if bare in _NO_TYPE else bare
+
+
+def _unknown(name: str) -> str:
+    known = [*_PURPOSES, *_OTHER_NAMES]
+    return f"Unknown channel {shown(name)}{did_you_mean(name, known)}: channels are {', '.join(known)}."
+
+
+def _checked(name: str, request: ChannelRequest, content_type: str | None) -> CheckedChannel:
+    if request.input_mode.lower() != "pipe":
+        return CheckedChannel(
+            name,
+            content_type,
+            class_ids=holds_class_ids(request.content_type),
+            label_size=label_size(request.content_type),
+        )
+    return CheckedChannel(
+        name,
+        content_type,
+        piped=True,
+        form=form_of_type(content_type),
+        wrapped=request.record_wrapper.lower() == "recordio",
+        class_ids=holds_class_ids(request.content_type),
+        label_size=label_size(request.content_type),
+    )
+
+
+def _faults_of_mode(channel: CheckedChannel, purpose: str, mode: str) -> list[str]:
+    if mode.lower() not in {"file", "fastfile", "pipe"}:
+        return [f"Channel {channel.name!r} comes in {mode} mode, which is not read: give it File, FastFile or Pipe."]
+    if channel.piped and purpose not in _RECORDS:
+        return [f"Channel {channel.name!r} cannot come in Pipe mode: give it input mode File or FastFile."]
+    if channel.form == "parquet":
+        return [
+            f"Channel {channel.name!r} holds Parquet, which needs jumps that a pipe cannot make: give it input mode"
+            " File or FastFile."
+        ]
+    return []
+
+
+def _faults_of_type(channel: CheckedChannel, purpose: str, task: Task | None) -> list[str]:
+    given, allowed = channel.content_type, _PURPOSES[purpose]
+    if purpose in _RECORDS and task is not None:
+        allowed = IMAGE_TYPES if task == "image-classification" else TEXT_TYPES
+    if purpose in _RECORDS:
+        allowed |= RECORD_TYPES.keys()
+    if purpose in _RECORDS and channel.label_size not in (None, 1):
+        return [
+            f"Channel {channel.name!r} has label_size={channel.label_size} after its content type, but a record has one"
+            " label: give label_size=1, or leave it out."
+        ]
+    if given is None or given in allowed:
+        return []
+    reason = f" for task {task}" if given in _PURPOSES[purpose] else ""
+    return [
+        f"Channel {channel.name!r} has content type {shown(given)}, which is not read{reason}:"
+        f" give one of {', '.join(sorted(allowed))}, or none."
+    ]
+
+
+def _missing(channels: Mapping[str, CheckedChannel], spec: JobSpec) -> list[str]:
+    given = set(channels)
+    faults = []
+    if spec.strategy.name == "evaluate":
+        if not given & set(_RECORDS):
+            faults.append("There is nothing to evaluate: give a channel 'test' or 'validation'.")
+    elif "train" not in given:
+        faults.append("There is no channel 'train': give one, or strategy=evaluate with a channel 'test'.")
+    for listed in _RECORDS:
+        if f"{listed}_lst" in given and listed not in given:
+            faults.append(f"Channel '{listed}_lst' lists files of a channel '{listed}', which is not there: give both.")
+        elif f"{listed}_lst" in given and channels[listed].piped:
+            faults.append(
+                f"Channel '{listed}_lst' lists files of a channel '{listed}', which comes in Pipe mode: give that input"
+                " mode File or FastFile."
+            )
+        if f"{listed}_lst" in given and spec.data.task == "text-classification":
+            faults.append(f"Channel '{listed}_lst' lists images, but the task is text-classification: leave one out.")
+    if _stops_early_on_nothing(channels, spec):
+        faults.append(
+            "early_stopping_patience needs validation records: give a channel 'validation', or a validation_fraction"
+            " above 0, which takes them from the training channel."
+        )
+    return faults
+
+
+def _stops_early_on_nothing(channels: Mapping[str, CheckedChannel], spec: JobSpec) -> bool:
+    held_out = "validation" in channels or spec.data.validation_fraction > 0
+    return spec.optimisation.early_stopping_patience is not None and spec.strategy.name != "evaluate" and not held_out

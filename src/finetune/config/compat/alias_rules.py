@@ -1,0 +1,137 @@
+"""Which names of other tools need more than a table to be understood?"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from finetune.config.compat.alias import ANY, Alias, Claim, Translation
+from finetune.config.values import Form, read_switch, read_value, unquoted
+
+# What the image and text classification of the platform take where patience is not given.
+DEFAULT_PATIENCE = "5"
+# More epochs than any job waits: the best weights are restored, and training never ends early.
+ENDLESS_PATIENCE = "100000"
+# The decay that rmsprop has here, PyTorch's own default.
+RMSPROP_DECAY = 0.99
+
+
+def _image_shape(text: str, _: Mapping[str, str]) -> Translation:
+    allowed = "channels, height and width of a square picture with 3 channels, such as 3,224,224"
+    try:
+        sides = read_value(text, Form("list of whole numbers"))
+    except ValueError:
+        raise ValueError(allowed) from None
+    if not isinstance(sides, tuple) or len(sides) != 3 or sides[0] != 3 or sides[1] != sides[2]:
+        raise ValueError(allowed)
+    return Translation((Claim("image_size", str(sides[1])),))
+
+
+def _lr_scheduler_step(text: str, _: Mapping[str, str]) -> Translation:
+    if not unquoted(text):
+        return Translation()
+    return Translation((Claim("lr_step_epochs", text), Claim("lr_schedule", "step")))
+
+
+def _switch(text: str) -> bool:
+    try:
+        return read_switch(text)
+    except ValueError:
+        raise ValueError("true or false") from None
+
+
+def _load_best_model_at_end(text: str, _: Mapping[str, str]) -> Translation:
+    if not _switch(text):
+        return Translation()
+    return Translation((Claim("early_stopping_patience", ENDLESS_PATIENCE, also=ANY),))
+
+
+def _early_stopping(text: str, request: Mapping[str, str]) -> Translation:
+    if _switch(text):
+        return Translation((Claim("early_stopping_patience", DEFAULT_PATIENCE, also=ANY),))
+    given = {"early_stopping_patience", "patience"} & request.keys()
+    return Translation((Claim("early_stopping_patience", "None", overrides=True),) if given else ())
+
+
+def _decay_of_squares(text: str, request: Mapping[str, str]) -> Translation:
+    if unquoted(request.get("optimizer", "adamw")).lower() != "rmsprop":
+        return Translation(ignored_because="it belongs to rmsprop, which is not the optimizer")
+    try:
+        decay = float(unquoted(text))
+    except ValueError:
+        decay = -1.0
+    if decay != RMSPROP_DECAY:
+        raise ValueError(f"{RMSPROP_DECAY} for optimizer=rmsprop, so leave it out")
+    return Translation()
+
+
+def _warmup_steps(text: str, _: Mapping[str, str]) -> Translation:
+    if _number(text) != 0:
+        raise ValueError("0, for the warm-up is given as a share of all steps: warmup_fraction")
+    return Translation()
+
+
+def _max_steps(text: str, _: Mapping[str, str]) -> Translation:
+    if _number(text) >= 0:
+        raise ValueError("-1, for the length of training is given by epochs")
+    return Translation()
+
+
+def _number(text: str) -> float:
+    try:
+        return float(unquoted(text))
+    except ValueError:
+        raise ValueError("a whole number") from None
+
+
+def _random_seed(text: str, request: Mapping[str, str]) -> Translation:
+    if "seed" in request:
+        return Translation(ignored_because="all randomness is derived from seed")
+    return Translation((Claim("seed", text),))
+
+
+RULES = (
+    Alias(
+        "image_shape",
+        "image classification (MXNet)",
+        "`3,224,224`: `image_size=224`; other channels or sides that differ are refused",
+        _image_shape,
+    ),
+    Alias(
+        "lr_scheduler_step",
+        "image classification (MXNet)",
+        "`10,20`: `lr_step_epochs=10,20` and `lr_schedule=step`",
+        _lr_scheduler_step,
+    ),
+    Alias(
+        "early_stopping",
+        "image classification (MXNet), image and text classification (TensorFlow), BlazingText",
+        f"`true`: `early_stopping_patience={DEFAULT_PATIENCE}` unless it is given; `false`: none, even if it is given",
+        _early_stopping,
+    ),
+    *(
+        Alias(
+            name,
+            used_by,
+            f"ignored, except that another decay than {RMSPROP_DECAY} for `optimizer=rmsprop` is refused",
+            _decay_of_squares,
+        )
+        for name, used_by in (
+            ("gamma", "image classification (MXNet)"),
+            ("rho", "image and text classification (TensorFlow)"),
+        )
+    ),
+    Alias(
+        "load_best_model_at_end",
+        "Hugging Face Trainer",
+        f"`true`: `early_stopping_patience={ENDLESS_PATIENCE}` unless it is given; `false`: nothing to change",
+        _load_best_model_at_end,
+    ),
+    Alias(
+        "warmup_steps",
+        "Hugging Face Trainer",
+        "`0`: nothing to change; else refused, see `warmup_fraction`",
+        _warmup_steps,
+    ),
+    Alias("max_steps", "Hugging Face Trainer", "`-1`: nothing to change; else refused, see `epochs`", _max_steps),
+    Alias("random_seed", "JumpStart", "`seed`, unless that is given too", _random_seed),
+)

@@ -1,0 +1,96 @@
+"""How is a knob described to people, in messages and in the documentation?"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+
+from pydantic.fields import FieldInfo
+
+from finetune.config.hyperparameters import SECTIONS, Section
+from finetune.config.values import Form, form_of
+
+
+@dataclass(frozen=True, slots=True)
+class Knob:
+    """One hyperparameter.
+
+    Attributes:
+        name: as the user writes it.
+        section: title of its section.
+        form: how its text is read.
+        limits: of its values, such as `at least 1`; empty where there are none.
+        default: as the user would write it, `None` where nothing is the default.
+        help: what it does.
+    """
+
+    name: str
+    section: str
+    form: Form
+    limits: str
+    default: str
+    help: str
+
+    @property
+    def allowed(self) -> str:
+        """Its values in words, such as `a whole number, at least 1, or None`."""
+        match self.form.kind:
+            case "one of":
+                words = f"one of {', '.join(self.form.choices)}"
+            case "true or false" | "text":
+                words = self.form.kind
+            case kind:
+                words = f"a {kind}"
+        return words + (f", {self.limits}" if self.limits else "") + (", or None" if self.form.optional else "")
+
+
+@cache
+def all_knobs() -> dict[str, Knob]:
+    """Every knob by name, in the order of the sections."""
+    return {
+        knob.name: knob
+        for section in SECTIONS
+        for field, info in section.model_fields.items()
+        for knob in [_knob(section, field, info)]
+    }
+
+
+def heading(section: type[Section]) -> tuple[str, str]:
+    """Title and sentence of a section, which its docstring has with a colon between them."""
+    title, _, sentence = str(section.__doc__).partition(": ")
+    return title, sentence[:1].upper() + sentence[1:]
+
+
+def _knob(section: type[Section], field: str, info: FieldInfo) -> Knob:
+    form = form_of(info.annotation)
+    return Knob(
+        name=info.alias or field,
+        section=heading(section)[0],
+        form=form,
+        limits="with commas between them" if form.kind.startswith("list of") else _limits(info),
+        default=_written(info.default),
+        help=str(info.description),
+    )
+
+
+def _written(value: object) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, tuple):
+        return ",".join(str(part) for part in value) or "None"
+    return str(value)
+
+
+_BOUNDS = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below"}
+
+
+def _limits(info: FieldInfo) -> str:
+    bounds = [
+        f"{words} {bound}"
+        for part in info.metadata
+        for attribute, words in _BOUNDS.items()
+        if (bound := getattr(part, attribute, None)) is not None
+    ]
+    if any(getattr(part, "pattern", None) for part in info.metadata):
+        bounds.append("of the form s3://bucket/prefix")
+    return " and ".join(bounds)

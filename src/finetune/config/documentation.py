@@ -1,0 +1,85 @@
+"""How do the declared hyperparameters read as documentation? Pure text; `scripts/generate-docs` writes it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from finetune.config.compat.aliases import ALIASES, SYNONYMS
+from finetune.config.descriptions import Knob, all_knobs, heading
+from finetune.config.hyperparameters import SECTIONS
+
+BEGIN, END = "<!-- hyperparameters:begin -->", "<!-- hyperparameters:end -->"
+
+_INTRODUCTION = """\
+# Hyperparameters
+
+<!-- Written by scripts/generate-docs from src/finetune/spec: change it there. -->
+
+Every value arrives as text. Accepted are `0.001` and `1e-3`, `10` and `10.0`, `true`, `True` and `1`, `10,20` and
+`[10, 20]`, `None` where a value may be absent, and any of these in JSON quotes. Names may have `-` for `_`. All faults
+of a request are reported at once, before any data is read; what was translated or has no effect is said at the
+beginning of the log, and in the plan where only channels and network tell it. `sagemaker_*` and
+`_tuning_objective_metric`, which clients of the platform add, pass.
+"""
+_OTHER_NAMES = """\
+## Other names for the same
+
+Names of the platform's built-in algorithms, of JumpStart and of the Hugging Face Trainer. Where two names ask one
+hyperparameter for different values, the job fails and names both.
+"""
+_IGNORED = """\
+## Accepted and ignored
+
+These have no counterpart here, and the log says so.
+"""
+_SAME_NAME = "others, for this name"
+
+
+def hyperparameters_page() -> str:
+    """The whole of `docs/hyperparameters.md`."""
+    parts = [_INTRODUCTION]
+    for section in SECTIONS:
+        title, sentence = heading(section)
+        rows = [_row(knob) for knob in all_knobs().values() if knob.section == title]
+        table = _table(("name", "type", "allowed", "default", "meaning"), rows)
+        parts.append(f"## {title}\n\n{sentence}\n\n{table}")
+    others = [(alias.name, alias.used_by, alias.becomes) for alias in ALIASES.values() if not alias.ignored]
+    others += [(f"{knob}={value}", _SAME_NAME, f"`{knob}={ours}`") for (knob, value), ours in SYNONYMS.items()]
+    parts.append(f"{_OTHER_NAMES}\n{_table(('name', 'used by', 'becomes'), _by_name(others))}")
+    idle = [(alias.name, alias.used_by, alias.becomes) for alias in ALIASES.values() if alias.ignored]
+    parts.append(f"{_IGNORED}\n{_table(('name', 'used by', 'because'), _by_name(idle))}")
+    return "\n".join(parts)
+
+
+def readme_table() -> str:
+    """The table of the README: names, defaults and meanings."""
+    rows = [(f"`{knob.name}`", f"`{knob.default}`", knob.help) for knob in all_knobs().values()]
+    return _table(("name", "default", "meaning"), rows)
+
+
+def with_table(readme: str) -> str:
+    """The README with what is between its markers replaced by the table.
+
+    Raises:
+        ValueError: there is not exactly one pair of markers.
+    """
+    if readme.count(BEGIN) != 1 or readme.count(END) != 1 or readme.index(BEGIN) > readme.index(END):
+        raise ValueError(f"README.md must contain {BEGIN} and, after it, {END}, once each")
+    before, _, rest = readme.partition(BEGIN)
+    after = rest.partition(END)[2]
+    return f"{before}{BEGIN}\n\n{readme_table()}\n{END}{after}"
+
+
+def _row(knob: Knob) -> tuple[str, ...]:
+    allowed = ", ".join(f"`{choice}`" for choice in knob.form.choices) or knob.limits or "any"
+    optional = ", or `None`" if knob.form.optional else ""
+    return f"`{knob.name}`", knob.form.kind, allowed + optional, f"`{knob.default}`", knob.help
+
+
+def _by_name(rows: Iterable[tuple[str, str, str]]) -> list[tuple[str, str, str]]:
+    return [(f"`{name}`", used_by, becomes) for name, used_by, becomes in sorted(rows)]
+
+
+def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = [header, ["---"] * len(header), *rows]
+    return "".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |\n" for line in lines)

@@ -1,0 +1,168 @@
+"""Which hyperparameters that the user gave have no effect, beside the others or in the job that came of them?"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Set
+from dataclasses import dataclass
+from functools import partial
+from typing import Generic, TypeVar
+
+from finetune.config.hyperparameters import CheckpointSpec, FeatureSpec, JobSpec, OptimisationSpec, Section, Task
+from finetune.config.optimizers import OPTIMIZERS, in_words, optimizers_with
+from finetune.config.rules import rules_of
+
+Known = TypeVar("Known")
+
+
+@dataclass(frozen=True, slots=True)
+class JobFacts:
+    """What a job turned out to be, once its channels are open and its plan is made.
+
+    Attributes:
+        spec: what it was asked for.
+        task: what its records are.
+        channels: that hold records, among `train`, `validation` and `test`.
+        piped: those of them that come in Pipe mode.
+        freezes: whether layers are frozen from the input on, in some phase at least.
+        varies: whether pictures are augmented in some phase.
+        keeps_checkpoints: whether there is a folder for them.
+    """
+
+    spec: JobSpec
+    task: Task
+    channels: frozenset[str]
+    piped: frozenset[str]
+    freezes: bool
+    varies: bool
+    keeps_checkpoints: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Idle(Generic[Known]):
+    """Knobs that nothing reads under a condition.
+
+    Attributes:
+        knobs: that have no effect.
+        holds: the condition.
+        because: the reason, for the log.
+    """
+
+    knobs: tuple[str, ...]
+    holds: Callable[[Known], bool]
+    because: str
+
+
+def _names(section: type[Section], *others: str) -> tuple[str, ...]:
+    """The knobs of a section without some others."""
+    names = (info.alias or field for field, info in section.model_fields.items())
+    return tuple(name for name in names if name not in others)
+
+
+def _optimizer_ignores(option: str, spec: JobSpec) -> bool:
+    return option not in OPTIMIZERS[spec.optimisation.optimizer].uses
+
+
+def _steps_too_late(spec: JobSpec) -> bool:
+    return spec.optimisation.lr_step_epochs[:1] >= (spec.optimisation.epochs,)
+
+
+def _head_rate_is_given(spec: JobSpec) -> bool:
+    return spec.strategy.name == "feature_extraction" and spec.optimisation.head_learning_rate is not None
+
+
+_OF_PICTURES = ("image_size", "augmentation", "augmentation_views", "image_column")
+_OF_TEXTS = ("max_length", "group_by_length", "text_column", "text_pair_column", "header")
+_NO_PICTURES = "it belongs to images, and the task is text-classification"
+_NO_TEXTS = "it belongs to texts, and the task is image-classification"
+
+IDLE: tuple[Idle[JobSpec], ...] = (
+    Idle(
+        (
+            *_names(OptimisationSpec, "batch_size"),
+            *("dropout", "unfrozen_groups", "layer_decay", "augmentation", "validation_fraction", "shuffle_buffer"),
+            *_names(FeatureSpec),
+            *_names(CheckpointSpec),
+            "rule_action",
+        ),
+        lambda spec: spec.strategy.name == "evaluate",
+        "strategy='evaluate' trains nothing",
+    ),
+    Idle(("unfrozen_groups",), lambda spec: spec.strategy.name != "partial", "only strategy='partial' reads it"),
+    Idle(("layer_decay",), lambda spec: spec.strategy.name == "feature_extraction", "only the head learns"),
+    Idle(("learning_rate",), _head_rate_is_given, "only the head learns, and head_learning_rate is set"),
+    Idle(("lr_step_epochs",), lambda spec: spec.optimisation.lr_schedule != "step", "lr_schedule is not 'step'"),
+    Idle(("lr_step_epochs",), _steps_too_late, "the job has no more epochs than the first of them"),
+    Idle(
+        ("lr_factor",),
+        lambda spec: spec.optimisation.lr_schedule not in {"step", "exponential"},
+        "lr_schedule is neither 'step' nor 'exponential'",
+    ),
+    *(
+        Idle((option,), partial(_optimizer_ignores, option), f"only {in_words(optimizers_with(option))} use it")
+        for option in ("momentum", "beta_1", "beta_2", "eps")
+    ),
+    Idle(
+        ("early_stopping_min_delta", "early_stopping_min_epochs"),
+        lambda spec: spec.optimisation.early_stopping_patience is None,
+        "early_stopping_patience is not set",
+    ),
+    Idle(_OF_PICTURES, lambda spec: spec.data.task == "text-classification", _NO_PICTURES),
+    Idle(_OF_TEXTS, lambda spec: spec.data.task == "image-classification", _NO_TEXTS),
+    Idle(("augmentation_views",), lambda spec: spec.data.augmentation == "none", "augmentation='none' varies nothing"),
+    Idle(
+        ("augmentation_views",),
+        lambda spec: spec.features.cache == "off",
+        "with feature_cache='off' every epoch varies pictures anew",
+    ),
+    Idle(("top_k",), lambda spec: spec.data.multi_label, "with multi_label there is no one right class"),
+    Idle(("rule_action",), lambda spec: not rules_of(spec.observe.rules), "rules names none"),
+)
+"""What hyperparameters alone tell."""
+
+IDLE_IN_JOB: tuple[Idle[JobFacts], ...] = (
+    Idle(_OF_PICTURES, lambda job: job.task == "text-classification", _NO_PICTURES),
+    Idle(_OF_TEXTS, lambda job: job.task == "image-classification", _NO_TEXTS),
+    Idle(("validation_fraction",), lambda job: "validation" in job.channels, "there is a channel 'validation'"),
+    Idle(("num_training_samples",), lambda job: "train" not in job.channels, "there is no channel 'train'"),
+    Idle(("pipe_wait_seconds",), lambda job: not job.piped, "no channel comes in Pipe mode"),
+    Idle(("shuffle_buffer",), lambda job: "train" not in job.piped, "the channel 'train' does not come in Pipe mode"),
+    Idle(("group_by_length",), lambda job: job.channels == job.piped, "records of a pipe are taken as they come"),
+    Idle(
+        ("feature_cache", "augmentation_views"),
+        lambda job: not job.freezes,
+        "no layers are frozen from the input on, so there is nothing to keep of them",
+    ),
+    Idle(
+        ("augmentation",),
+        lambda job: not job.varies and job.spec.data.augmentation != "none",
+        "what frozen layers make of pictures is kept, so these stay as they are; see augmentation_views",
+    ),
+    Idle(
+        ("cache_size_gb",),
+        lambda job: not job.freezes and (job.task == "text-classification" or job.channels == job.piped),
+        "no layers are frozen from the input on, and there are no pictures in files, so nothing is kept",
+    ),
+    Idle(_names(CheckpointSpec), lambda job: not job.keeps_checkpoints, "the job has no checkpoint folder"),
+)
+"""What only the job tells: its channels, its task, its plan."""
+
+
+def idle_knobs(table: Iterable[Idle[Known]], known: Known, given: Set[str]) -> dict[str, str]:
+    """Why knobs that the user gave have no effect, by knob: the first reason for each."""
+    reasons: dict[str, str] = {}
+    for rule in table:
+        knobs = [name for name in rule.knobs if name in given and name not in reasons]
+        if knobs and rule.holds(known):
+            reasons |= dict.fromkeys(knobs, rule.because)
+    return reasons
+
+
+def idle_notes(reasons: dict[str, str]) -> list[str]:
+    """One sentence for each reason."""
+    knobs: dict[str, list[str]] = {}
+    for name, because in reasons.items():
+        knobs.setdefault(because, []).append(name)
+    return [
+        f"{', '.join(names)} {'has' if len(names) == 1 else 'have'} no effect: {because}."
+        for because, names in knobs.items()
+    ]

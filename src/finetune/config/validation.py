@@ -1,0 +1,82 @@
+"""Which hyperparameters of a request contradict each other?"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Set
+from dataclasses import dataclass
+
+from finetune.config.hyperparameters import JobSpec
+from finetune.config.rules import rules_of
+
+
+@dataclass(frozen=True, slots=True)
+class Contradiction:
+    """A combination that no job can fulfil.
+
+    Attributes:
+        knobs: that take part in it.
+        holds: whether a request contains it.
+        message: what is wrong and what to change.
+    """
+
+    knobs: frozenset[str]
+    holds: Callable[[JobSpec], bool]
+    message: str
+
+
+def _ascending(epochs: tuple[int, ...]) -> bool:
+    return all(before < after for before, after in zip((0, *epochs), epochs, strict=False))
+
+
+def _distinct(*names: str | None) -> bool:
+    given = [name for name in names if name is not None]
+    return len(set(given)) == len(given)
+
+
+CONTRADICTIONS = (
+    Contradiction(
+        frozenset({"lr_schedule", "lr_step_epochs"}),
+        lambda spec: spec.optimisation.lr_schedule == "step" and not spec.optimisation.lr_step_epochs,
+        "lr_schedule='step' needs lr_step_epochs, the epochs after which the rate falls, such as 10,20.",
+    ),
+    Contradiction(
+        frozenset({"lr_step_epochs"}),
+        lambda spec: not _ascending(spec.optimisation.lr_step_epochs),
+        "lr_step_epochs must be above 0 and ascending, such as 10,20.",
+    ),
+    Contradiction(
+        frozenset({"strategy", "reinitialize_top_layer"}),
+        lambda spec: spec.strategy.name == "from_scratch" and spec.model.reinitialize_top_layer == "false",
+        "strategy='from_scratch' begins with a new head: leave out reinitialize_top_layer='false'.",
+    ),
+    Contradiction(
+        frozenset({"strategy", "reinitialize_top_layer"}),
+        lambda spec: spec.strategy.name == "evaluate" and spec.model.reinitialize_top_layer == "true",
+        "strategy='evaluate' trains nothing, so a new head could only guess: leave out reinitialize_top_layer='true'.",
+    ),
+    Contradiction(
+        frozenset({"label_column", "text_column", "text_pair_column"}),
+        lambda spec: not _distinct(spec.data.label_column, spec.data.text_column, spec.data.text_pair_column),
+        "label_column, text_column and text_pair_column must name different columns.",
+    ),
+    Contradiction(
+        frozenset({"target_precision", "target_recall"}),
+        lambda spec: spec.observe.target_precision is not None and spec.observe.target_recall is not None,
+        "target_precision and target_recall contradict each other: one threshold cannot promise both; give one.",
+    ),
+)
+
+
+def rule_faults(spec: JobSpec) -> list[str]:
+    """What is wrong with `rules`, if anything."""
+    try:
+        rules_of(spec.observe.rules)
+    except ValueError as error:
+        return [f"rules: {error}."]
+    return []
+
+
+def contradictions(spec: JobSpec, unreadable: Set[str]) -> list[str]:
+    """Messages of all contradictions, except those about knobs whose value could not be read."""
+    messages = [rule.message for rule in CONTRADICTIONS if not rule.knobs & unreadable and rule.holds(spec)]
+    return messages + rule_faults(spec)

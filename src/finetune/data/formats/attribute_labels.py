@@ -1,0 +1,72 @@
+"""Which classes does the label of an augmented manifest name?
+
+Forms: "Use Augmented Manifest Files" and the label category pages of Ground Truth in the developer guide.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Mapping
+
+from finetune.data.json_text import parse_json
+from finetune.data.label_parsing import label_name, label_names
+
+_NAMES = ("class-name", "class_name", "class", "label", "name")
+
+
+def attribute_classes(
+    label: memoryview,
+    metadata: memoryview | None,
+    *,
+    multi_label: bool,
+    class_ids: bool,
+    class_names: Collection[str] = (),
+) -> tuple[str, ...]:
+    """Name the classes of a record.
+
+    Args:
+        label: JSON: a number, a text, a list, or an object that says a class name; or bare text.
+        metadata: JSON that Ground Truth writes beside the label, whose class names win over numbers.
+        multi_label: whether a list is one of classes.
+        class_ids: whether a list holds class numbers even where it could be a row of 0 and 1.
+        class_names: names of classes that the request announces.
+
+    Raises:
+        ValueError: the label is missing, or is of another form.
+    """
+    named = _named(_parse(metadata), class_names, multi_label=multi_label) if metadata is not None else None
+    if named:
+        return named
+    value = _parse(label)
+    if isinstance(value, dict):
+        found = _named(value, class_names, multi_label=multi_label)
+        if not found:
+            raise ValueError("has an object as its label, in which no class name is found")
+        return found
+    if multi_label and not class_ids and isinstance(value, list) and _are_flags(value):
+        return tuple(str(number) for number, flag in enumerate(value) if flag)
+    return label_names(value, multi_label=multi_label, class_names=class_names)
+
+
+def _parse(content: memoryview) -> object:
+    text = bytes(content).decode("utf-8")
+    try:
+        return parse_json(text)
+    except json.JSONDecodeError:
+        return text
+
+
+def _named(value: object, class_names: Collection[str], *, multi_label: bool) -> tuple[str, ...] | None:
+    if not isinstance(value, Mapping):
+        return None
+    classes = value.get("class-map")
+    if isinstance(classes, Mapping) and multi_label:
+        return tuple(sorted(name for one in classes.values() if (name := label_name(one)) is not None))
+    for key in _NAMES:
+        if key in value:
+            return label_names(value[key], multi_label=multi_label, class_names=class_names)
+    return None
+
+
+def _are_flags(values: list[object]) -> bool:
+    return len(values) > 1 and all(value in (0, 1) for value in values)

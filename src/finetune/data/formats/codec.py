@@ -1,0 +1,167 @@
+"""Which records does a stream hold, by what the request says of its channel and by its first bytes?"""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+from finetune.config.content_types import StreamForm
+from finetune.data.formats.image_records import is_picture
+from finetune.data.formats.named_fields import Decoded, Wanted
+from finetune.data.formats.record_codecs import AttributeCodec, ExampleCodec, ImageRecordCodec, ProtobufCodec
+from finetune.data.formats.tar_codec import TarCodec
+from finetune.data.formats.text_codecs import DelimitedCodec, JsonLinesCodec
+from finetune.data.framing.recordio import MAGIC_BYTES, read_recordio
+from finetune.data.framing.tar_members import read_header
+from finetune.data.framing.tfrecord import masked_checksum
+from finetune.data.framing.window import DamagedStream, Window
+from finetune.data.labels import LabelMap
+
+_log = logging.getLogger(__name__)
+
+Sample = tuple[memoryview, ...]
+
+_JSON = re.compile(rb"\{|\[\s*\{")
+_INSTEAD = "send them as an augmented manifest, in RecordIO, TFRecord or tar"
+
+
+class Codec(Protocol):
+    """Cuts a stream into samples in one thread, and decodes them in any."""
+
+    def cut(self, window: Window) -> Iterator[Sample]:
+        """Give the samples, views into the stream.
+
+        Raises:
+            DamagedStream: the stream cannot be cut any further.
+            UserError: the request does not say what is needed.
+        """
+        ...
+
+    def decode(self, sample: Sample) -> Decoded:
+        """Understand one sample; its picture stays encoded.
+
+        Raises:
+            ValueError: it does not hold what it should; the message follows the record's name.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class StreamLayout:
+    """What the request says of a stream.
+
+    Attributes:
+        where: the channel, for messages.
+        form: of the stream by its content type; `None` where it says nothing.
+        wrapped: whether each object, or each attribute, is one RecordIO record.
+        shared: whether hosts share the objects, so that this one may get none in some epoch.
+        classes: that the records may number; `None` where their labels are taken as they come.
+        warn: told what the user should know of how the stream is understood, in every epoch anew.
+    """
+
+    where: str
+    form: StreamForm | None
+    wrapped: bool = False
+    shared: bool = False
+    classes: LabelMap | None = None
+    warn: Callable[[str], None] = _log.warning
+
+
+class WrappedCodec:
+    """Objects of which each became one RecordIO record."""
+
+    def __init__(self, inner: Codec, wanted: Wanted) -> None:
+        self._inner = inner
+        self._wanted = wanted
+        self.decode = inner.decode
+
+    def cut(self, window: Window) -> Iterator[Sample]:
+        """The samples of every object in turn."""
+        for payload in read_recordio(window, self._wanted.spec.recordio_parts):
+            yield from self._inner.cut(Window([payload]))
+
+
+class NumberedCodec:
+    """Records whose labels may be the numbers of announced classes, as `AnnouncedReader` has them in files."""
+
+    def __init__(self, inner: Codec, classes: LabelMap) -> None:
+        self._inner = inner
+        self._classes = classes
+        self.cut = inner.cut
+
+    def decode(self, sample: Sample) -> Decoded:
+        """The record with the names of its classes; a label that means none of them stays as it is."""
+        found = self._inner.decode(sample)
+        return Decoded(found.content, tuple(self._classes.named(label) or label for label in found.labels))
+
+
+def choose_codec(layout: StreamLayout, wanted: Wanted, window: Window) -> Codec:
+    """Choose by attribute names, content type and wrapping, else by the first bytes, which stay in the window.
+
+    Raises:
+        DamagedStream: the bytes are of no form that is read.
+    """
+    codec = _by_form(layout, wanted, window)
+    return codec if layout.classes is None else NumberedCodec(codec, layout.classes)
+
+
+def _by_form(layout: StreamLayout, wanted: Wanted, window: Window) -> Codec:
+    if wanted.spec.attribute_names:
+        return AttributeCodec(wanted)
+    if layout.wrapped and layout.form in (None, "recordio", "pictures"):
+        return AttributeCodec(wanted)
+    form = layout.form if layout.form not in (None, "pictures") else _look(window)
+    if form == "recordio":
+        return _recordio_codec(window, wanted)
+    codec = _codec(form, layout, wanted)
+    return WrappedCodec(codec, wanted) if layout.wrapped and form != "protobuf" else codec
+
+
+def _codec(form: StreamForm, layout: StreamLayout, wanted: Wanted) -> Codec:
+    match form:
+        case "protobuf":
+            return ProtobufCodec(wanted)
+        case "tfrecord":
+            return ExampleCodec(wanted)
+        case "tar":
+            return TarCodec(wanted, layout.where)
+        case "jsonl":
+            return JsonLinesCodec(wanted, layout)
+        case "csv" | "tsv":
+            return DelimitedCodec(wanted, layout, tabs=form == "tsv")
+        case "pictures":
+            raise DamagedStream(f"holds bare pictures without labels; {_INSTEAD}", 0)
+        case _:
+            raise DamagedStream("holds Parquet, which cannot be read from a stream; use input mode File or FastFile", 0)
+
+
+def _recordio_codec(window: Window, wanted: Wanted) -> Codec:
+    """Image records have a header before the picture; the attributes of a manifest have none."""
+    window.reach(64)
+    first = window.view[window.at : window.at + 64]
+    return AttributeCodec(wanted) if is_picture(first[8:]) or not wanted.pictures else ImageRecordCodec(wanted)
+
+
+def _look(window: Window) -> StreamForm:
+    window.reach(512)
+    first = bytes(window.view[window.at : window.at + 512])
+    text = first.removeprefix(b"\xef\xbb\xbf").lstrip()
+    seen: tuple[tuple[StreamForm, bool], ...] = (
+        ("recordio", first.startswith(MAGIC_BYTES)),
+        ("tfrecord", len(first) >= 12 and masked_checksum(first[:8]) == int.from_bytes(first[8:12], "little")),
+        ("tar", _is_tar(first)),
+        ("jsonl", _JSON.match(text) is not None),
+        ("pictures", is_picture(first)),
+        ("parquet", first.startswith(b"PAR1")),
+    )
+    return next((form for form, fits in seen if fits), "csv")
+
+
+def _is_tar(block: bytes) -> bool:
+    try:
+        return len(block) == 512 and bool(read_header(block).name)
+    except ValueError:
+        return False

@@ -1,0 +1,125 @@
+"""Which of a record's named fields are its picture or texts, and its label?"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from finetune.config.hyperparameters import DataSpec, Task
+from finetune.data.label_parsing import label_names
+from finetune.data.readers.channel_files import some_of
+from finetune.data.record import Content
+from finetune.data.tables.columns import LABEL_COLUMNS, TEXT_COLUMNS, SharedColumns
+from finetune.data.tables.reader import texts_of
+from finetune.data.transforms.image_formats import IMAGE_ENDINGS
+from finetune.errors import did_you_mean
+
+PICTURE_FIELDS = (
+    *("image/encoded", "image", "image_raw", "picture", "jpg", "jpeg", "png", "webp", "bmp"),
+    *sorted(ending[1:] for ending in IMAGE_ENDINGS - {".jpg", ".jpeg", ".png", ".webp", ".bmp"}),
+    *("input.jpg", "input.png", "image_bytes", "values"),
+)
+LABEL_FIELDS = ("image/class/label", "cls", "cls.txt", *LABEL_COLUMNS, "image/class/text", "values")
+TEXT_FIELDS = ("txt", *TEXT_COLUMNS)
+
+
+@dataclass(frozen=True, slots=True)
+class Decoded:
+    """A record of a stream, its content still encoded.
+
+    Attributes:
+        content: an encoded picture, or one or two texts.
+        labels: names, or numbers as text, of its classes.
+    """
+
+    content: Content
+    labels: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What is looked for in the records of a channel.
+
+    Attributes:
+        task: what the content is.
+        spec: with the names that the user gives.
+        class_ids: whether a list as label holds class numbers, for augmented manifests.
+        shared: columns of tables in other channels.
+    """
+
+    task: Task
+    spec: DataSpec
+    class_ids: bool = False
+    shared: SharedColumns = field(default_factory=SharedColumns)
+
+    @property
+    def pictures(self) -> bool:
+        """Whether the content is a picture."""
+        return self.task == "image-classification"
+
+
+def decoded_fields(
+    fields: Mapping[str, object], labels: Mapping[str, object], wanted: Wanted, classes: tuple[str, ...] | None = None
+) -> Decoded:
+    """Choose among fields, whose values are bytes, or what a label may be.
+
+    Args:
+        fields: where picture and texts are looked for.
+        labels: where the label is looked for; often the same.
+        wanted: what the user says.
+        classes: of the record, where they are known without a field.
+
+    Raises:
+        ValueError: a field is missing, or does not hold what it should.
+    """
+    spec = wanted.spec
+    if classes is None:
+        name = _choose(labels, spec.label_column, LABEL_FIELDS, "label_column")
+        classes = label_names(_label(labels[name]), multi_label=spec.multi_label, class_names=spec.class_names)
+    if not wanted.pictures:
+        names = [_choose(fields, spec.text_column, TEXT_FIELDS, "text_column")]
+        if spec.text_pair_column:
+            names.append(_choose(fields, spec.text_pair_column, (), "text_pair_column"))
+        return Decoded(texts_of([_text(fields[one]) for one in names]), classes)
+    text = next((one for one in TEXT_FIELDS if one in fields), None)
+    if text is not None and spec.image_column is None and not any(one in fields for one in PICTURE_FIELDS):
+        raise ValueError(f"has no picture, but a text in {text!r}; set task=text-classification, or image_column")
+    content = fields[_choose(fields, spec.image_column, PICTURE_FIELDS, "image_column")]
+    if isinstance(content, tuple) and len(content) == 1:
+        content = content[0]
+    if not isinstance(content, bytes | memoryview):
+        raise ValueError("holds numbers where an encoded picture is expected")
+    return Decoded(bytes(content), classes)
+
+
+def _choose(fields: Mapping[str, object], given: str | None, usual: Sequence[str], knob: str) -> str:
+    if given is not None:
+        if given not in fields:
+            raise ValueError(
+                f"has no field {given!r}{did_you_mean(given, fields)}, which {knob} names, only {_list(fields)}"
+            )
+        return given
+    found = next((name for name in usual if name in fields), None)
+    if found is None:
+        raise ValueError(f"has no field with a usual name, only {_list(fields)}; set {knob} to one of them")
+    return found
+
+
+def _list(fields: Mapping[str, object]) -> str:
+    return some_of([repr(name) for name in fields], 8) or "none at all"
+
+
+def _text(value: object) -> object:
+    if isinstance(value, tuple) and len(value) == 1:
+        value = value[0]
+    return bytes(value).decode("utf-8") if isinstance(value, bytes | memoryview) else value
+
+
+def _label(value: object) -> object:
+    if isinstance(value, tuple | list):
+        texts = [_text(one) for one in value]
+        return texts[0] if len(texts) == 1 else texts
+    return _text(value)
+
+
+Decode = Callable[[tuple[memoryview, ...]], Decoded]

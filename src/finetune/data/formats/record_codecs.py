@@ -1,0 +1,157 @@
+"""How are records that lie in RecordIO or TFRecord cut out of a stream and understood?"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from finetune.data.formats.attribute_labels import attribute_classes
+from finetune.data.formats.image_records import is_picture, read_image_record
+from finetune.data.formats.named_fields import Decoded, Wanted, decoded_fields
+from finetune.data.formats.protobuf_records import Numbers, Value, read_protobuf_record
+from finetune.data.formats.protobuf_wire import DamagedMessage
+from finetune.data.formats.tf_example import read_example
+from finetune.data.framing.recordio import MAGIC_BYTES, read_recordio
+from finetune.data.framing.tfrecord import read_tfrecords
+from finetune.data.framing.window import LONGEST_RECORD, DamagedStream, Window
+from finetune.data.json_text import parse_json
+from finetune.data.label_parsing import label_name
+from finetune.data.tables.reader import texts_of
+
+Sample = tuple[memoryview, ...]
+
+
+class ImageRecordCodec:
+    """MXNet's image records."""
+
+    def __init__(self, wanted: Wanted) -> None:
+        self._wanted = wanted
+
+    def cut(self, window: Window) -> Iterator[Sample]:
+        """One payload for each sample."""
+        for payload in read_recordio(window, self._wanted.spec.recordio_parts):
+            yield (payload,)
+
+    def decode(self, sample: Sample) -> Decoded:
+        """Labels are numbers; with several of them a row of flags, or class numbers where they are none."""
+        numbers, picture = read_image_record(sample[0])
+        multi_label = self._wanted.spec.multi_label
+        if not multi_label and len(numbers) != 1:
+            raise ValueError(f"has {len(numbers)} labels; set multi_label=true if records have several classes")
+        if multi_label and len(numbers) > 1 and set(numbers) <= {0.0, 1.0} and not self._wanted.class_ids:
+            return Decoded(bytes(picture), tuple(str(at) for at, flag in enumerate(numbers) if flag))
+        names = [label_name(number) for number in numbers]
+        if None in names:
+            raise ValueError("has a label that is no number")
+        return Decoded(bytes(picture), tuple(name for name in names if name is not None))
+
+
+class AttributeCodec:
+    """An augmented manifest: each attribute of a line is a record of its own, in the order of their names."""
+
+    def __init__(self, wanted: Wanted) -> None:
+        """Find out which attribute is what; without names they are a picture or text, and a label."""
+        self._wanted = wanted
+        names = wanted.spec.attribute_names or ("source-ref" if wanted.pictures else "source", "label")
+        self._names = names
+        self._metadata = next((at for at, name in enumerate(names) if name.endswith("-metadata")), None)
+        content = wanted.spec.image_column if wanted.pictures else wanted.spec.text_column
+        self._content = names.index(content) if content in names else 0
+        others = [at for at in range(len(names)) if at not in (self._content, self._metadata)]
+        label = wanted.spec.label_column
+        self._label = names.index(label) if label in names else (others[0] if others else None)
+
+    def cut(self, window: Window) -> Iterator[Sample]:
+        """As many payloads for each sample as there are attributes."""
+        count, begin = len(self._names), window.offset
+        sample: list[memoryview] = []
+        size = 0
+        for payload in read_recordio(window, self._wanted.spec.recordio_parts):
+            sample.append(payload)
+            size += len(payload)
+            if size > LONGEST_RECORD:
+                raise DamagedStream(f"holds attributes of more than {LONGEST_RECORD:,} bytes for one record", begin)
+            if len(sample) == count:
+                yield tuple(sample)
+                sample, size, begin = [], 0, window.offset
+        if sample:
+            raise DamagedStream(
+                f"ends after {len(sample)} of {count} attributes ({', '.join(self._names)}); is attribute_names right?",
+                begin,
+            )
+
+    def decode(self, sample: Sample) -> Decoded:
+        """The picture as it is, or the text, and the label as JSON has it."""
+        if self._label is None:
+            raise ValueError(f"has no label among its attributes {', '.join(self._names)}; set attribute_names")
+        label = sample[self._label]
+        if is_picture(label):
+            raise ValueError(f"has a picture where {self._names[self._label]!r} is due; is attribute_names right?")
+        metadata = None if self._metadata is None else sample[self._metadata]
+        spec = self._wanted.spec
+        classes = attribute_classes(
+            label,
+            metadata,
+            multi_label=spec.multi_label,
+            class_ids=self._wanted.class_ids,
+            class_names=spec.class_names,
+        )
+        content = bytes(sample[self._content])
+        return Decoded(content if self._wanted.pictures else texts_of([_json_text(content)]), classes)
+
+
+class ExampleCodec:
+    """TFRecords of `tf.train.Example`."""
+
+    def __init__(self, wanted: Wanted) -> None:
+        self._wanted = wanted
+
+    def cut(self, window: Window) -> Iterator[Sample]:
+        """One payload for each sample."""
+        for payload in read_tfrecords(window):
+            yield (payload,)
+
+    def decode(self, sample: Sample) -> Decoded:
+        """Features by the names that the user gives, or the usual ones."""
+        features = read_example(sample[0])
+        return decoded_fields(features, features, self._wanted)
+
+
+class ProtobufCodec:
+    """The platform's protocol buffers in RecordIO."""
+
+    def __init__(self, wanted: Wanted) -> None:
+        self._wanted = wanted
+
+    def cut(self, window: Window) -> Iterator[Sample]:
+        """One payload for each sample."""
+        for payload in read_recordio(window, self._wanted.spec.recordio_parts):
+            yield (payload,)
+
+    def decode(self, sample: Sample) -> Decoded:
+        """A feature that holds bytes is the picture or the text.
+
+        The platform's own readers join the parts of a record without the magic word: where a record that has it does
+        not parse, it is tried without.
+        """
+        try:
+            record = read_protobuf_record(sample[0])
+        except DamagedMessage:
+            payload = bytes(sample[0])
+            if MAGIC_BYTES not in payload:
+                raise
+            record = read_protobuf_record(memoryview(payload.replace(MAGIC_BYTES, b"")))
+        # Numbers among the features of a picture are looked at by nobody.
+        features = record.features if self._wanted.pictures else _listed(record.features)
+        return decoded_fields(features, _listed(record.labels), self._wanted)
+
+
+def _listed(fields: Mapping[str, Value]) -> Mapping[str, object]:
+    return {name: value.values.tolist() if isinstance(value, Numbers) else value for name, value in fields.items()}
+
+
+def _json_text(content: bytes) -> str:
+    text = content.decode("utf-8")
+    if text.startswith('"'):
+        value = parse_json(text)
+        return value if isinstance(value, str) else text
+    return text

@@ -1,0 +1,198 @@
+"""Cuts tar shards into samples, and decodes these.
+
+Files that follow each other with the same path up to the first dot of their name are one sample, and what follows that
+dot names a field, as WebDataset has it: `0001.jpg` and `0001.cls`. Images alone are a sample each, whatever dots their
+names have: `cat.0.jpg` and `cat.1.jpg`. An image without a label has the class that its folder is called.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from finetune.data.formats.named_fields import (
+    LABEL_FIELDS,
+    PICTURE_FIELDS,
+    TEXT_FIELDS,
+    Decoded,
+    Wanted,
+    decoded_fields,
+)
+from finetune.data.framing.tar_members import read_tar
+from finetune.data.framing.window import Window
+from finetune.data.json_text import parse_json
+from finetune.data.readers.channel_files import ending_of, is_leftover, some_of
+from finetune.data.transforms.image_formats import HEAD_BYTES, IMAGE_ENDINGS, is_image
+from finetune.errors import DataError
+
+Sample = tuple[memoryview, ...]
+
+_MOST_FILES = 256
+_MOST_BYTES = 1 << 28
+"""Of a sample with several files; beyond either it is no sample but a whole archive with dots in its names."""
+_USUAL = frozenset({*PICTURE_FIELDS, *LABEL_FIELDS, *TEXT_FIELDS, "json"})
+_CONVENTION = (
+    "names are cut at the first dot, as WebDataset does: of 'photo.1.png' the sample is 'photo' and the field '1.png';"
+    " rename the files so that only the field follows a dot, such as 'photo-1.png'"
+)
+
+
+@dataclass(slots=True)
+class _Group:
+    """The files of a sample so far.
+
+    Attributes:
+        stem: what their paths have in common, up to the first dot of the name.
+        parts: names and contents by turns.
+        size: of the contents, in bytes.
+        is_numbered_image: whether it is one image with an unusual field, such as `cat.0.jpg`.
+        is_split: whether images with the same stem are samples of their own.
+        archive: number of the archive that the first file lies in.
+    """
+
+    stem: str = ""
+    parts: list[memoryview] = field(default_factory=list)
+    size: int = 0
+    is_numbered_image: bool = False
+    is_split: bool = False
+    archive: int = 0
+
+
+@dataclass(slots=True)
+class _ClassFolders:
+    """Where the class folders of an archive lie.
+
+    Attributes:
+        archive: number of the archive.
+        parents: by archive, the folder with the class folders of images without labels.
+    """
+
+    archive: int = 0
+    parents: dict[int, str] = field(default_factory=dict)
+
+    def end_archive(self) -> None:
+        """Go on to the next archive."""
+        self.archive += 1
+
+
+class TarCodec:
+    """Tar shards, however many in a stream. A sample is names and contents by turns."""
+
+    def __init__(self, wanted: Wanted, where: str = "the stream") -> None:
+        """Take what is looked for in the samples, and the channel and file for messages."""
+        self._wanted = wanted
+        self._where = where
+        spec = wanted.spec
+        self._names_are_given = any((spec.image_column, spec.text_column, spec.label_column))
+
+    def cut(self, window: Window) -> Iterator[Sample]:
+        """Names and contents of the files that belong together.
+
+        Raises:
+            DataError: a sample is too large; the class folders do not lie side by side.
+        """
+        for sample, _ in self.cut_with_ends(window):
+            yield sample
+
+    def cut_with_ends(self, window: Window) -> Iterator[tuple[Sample, int]]:
+        """Samples, and the place in the stream behind the last file of each."""
+        group, end, folders = _Group(), 0, _ClassFolders()
+        for path, content in read_tar(window, folders.end_archive):
+            if any(is_leftover(name) for name in path.split("/") if name not in (".", "..")):
+                continue
+            name = path.rpartition("/")[2]
+            stem = path[: len(path) - len(name)] + name.partition(".")[0]
+            picture = _is_picture(name, content)
+            numbered = picture and not self._names_are_given and self._is_unusual(name)
+            splits = group.stem == stem and picture and (group.is_split or (group.is_numbered_image and numbered))
+            if group.parts and (group.stem != stem or splits):
+                yield self._finished(group, folders), end
+                group = _Group(is_split=splits)
+            group.is_numbered_image = numbered and not group.parts
+            group.archive = group.archive if group.parts else folders.archive
+            group.stem, end = stem, window.offset
+            group.parts += [memoryview(path.encode("utf-8", "surrogateescape")), content]
+            group.size += len(content)
+            self._check_size(group, path)
+        if group.parts:
+            yield self._finished(group, folders), end
+
+    def decode(self, sample: Sample) -> Decoded:
+        """Fields by their ending; an object in `.json` adds its own names.
+
+        Raises:
+            ValueError: it does not hold what it should; the message follows the record's name.
+        """
+        fields: dict[str, object] = {}
+        path = ""
+        for name, content in zip(sample[::2], sample[1::2], strict=True):
+            path = bytes(name).decode("utf-8", "replace")
+            field_name = path.rpartition("/")[2].partition(".")[2].lower()
+            fields[field_name] = content
+            if field_name == "json":
+                value = parse_json(bytes(content))
+                fields |= value if isinstance(value, dict) else {}
+        folder = _folders(path)[-1:]
+        is_labelled = any(name in fields for name in LABEL_FIELDS) or self._wanted.spec.label_column is not None
+        if len(sample) == 2 and not self._names_are_given and _is_picture(path, sample[1]):
+            fields = {"image": sample[1]}
+            if not folder:
+                raise ValueError(
+                    f"is the image {path!r} without a label: it lies in no folder, and no file such as"
+                    f" {path.rpartition('.')[0] + '.cls'!r} belongs to it; {_CONVENTION}"
+                )
+        images = [name for name in fields if f".{name}" in IMAGE_ENDINGS]
+        if folder and not is_labelled and self._wanted.spec.image_column is None and len(images) > 1:
+            raise ValueError(
+                f"holds {len(images)} images with the same name ({some_of(map(repr, images))}) and no label; give them"
+                " different names, or set image_column to one of these fields"
+            )
+        classes = tuple(folder) if folder and not is_labelled else None
+        try:
+            return decoded_fields(fields, fields, self._wanted, classes)
+        except ValueError as error:
+            if self._names_are_given or not any("." in name for name in fields):
+                raise
+            raise ValueError(f"{error}; {_CONVENTION}") from error
+
+    def _is_unusual(self, name: str) -> bool:
+        """Whether a name has dots before its ending, and is no usual field after the first one."""
+        field_name = name.partition(".")[2].lower()
+        return "." in field_name and field_name not in _USUAL
+
+    def _check_size(self, group: _Group, path: str) -> None:
+        count = len(group.parts) // 2
+        if count > 1 and (count > _MOST_FILES or group.size > _MOST_BYTES):
+            raise DataError(
+                f"{self._where}: more than {_MOST_FILES} files, or {_MOST_BYTES >> 20} MB, have the same name up to the"
+                f" first dot, such as {path!r}; {_CONVENTION}"
+            )
+
+    def _finished(self, group: _Group, class_folders: _ClassFolders) -> Sample:
+        """The sample, whose class folder lies beside those before it where it has no label.
+
+        Raises:
+            DataError: it does not.
+        """
+        paths = [bytes(name).decode("utf-8", "replace") for name in group.parts[::2]]
+        fields = {path.rpartition("/")[2].partition(".")[2].lower() for path in paths}
+        is_labelled = self._wanted.spec.label_column is not None or not fields.isdisjoint({*LABEL_FIELDS, "json"})
+        folders = _folders(paths[-1])
+        if folders and not is_labelled and self._wanted.pictures:
+            parent = "/".join(folders[:-1])
+            first = class_folders.parents.setdefault(group.archive, parent)
+            if first != parent:
+                raise DataError(
+                    f"{self._where}: images without labels lie in folders below {first or '.'!r} and"
+                    f" {parent or '.'!r}, such as {paths[-1]!r}, so it is not known which folders are the classes; pack"
+                    " one part of the data set with its class folders side by side, or give each image a label"
+                )
+        return tuple(group.parts)
+
+
+def _folders(path: str) -> list[str]:
+    return [name for name in path.split("/")[:-1] if name not in ("", ".")]
+
+
+def _is_picture(name: str, content: memoryview) -> bool:
+    return ending_of(name) in IMAGE_ENDINGS or is_image(bytes(content[:HEAD_BYTES]))

@@ -1,0 +1,1 @@
+"""Datasets, splits, order of records, batches, prefetching and the image cache."""

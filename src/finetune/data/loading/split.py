@@ -1,0 +1,150 @@
+"""Which records of the training channel are kept for validation, where there is no channel for it?"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from hashlib import blake2b
+from itertools import chain
+
+from finetune.data.readers.channel_files import some_of
+from finetune.data.record import Content, Reader
+from finetune.errors import DataError
+
+_log = logging.getLogger(__name__)
+
+_CHUNK = 256
+
+Labels = tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Split:
+    """Two halves of a channel; every record is in exactly one.
+
+    Attributes:
+        train: indices of the reader, ascending.
+        validation: indices of the reader, ascending.
+    """
+
+    train: tuple[int, ...]
+    validation: tuple[int, ...]
+
+
+def stratified_split(reader: Reader, fraction: float, seed: int) -> Split:
+    """Keep a share of every class for validation, as a function of what the records are and of the seed alone.
+
+    Names and order of files do not matter, so the same data splits alike wherever and however it is stored. Contents
+    are ranked by a hash of seed and content; of every class the first ones are taken: `fraction` of its different
+    contents, rounded, but at least one, and at least one stays. Records of equal content stay together. What stays in
+    training: the only content of a class, contents that occur with different labels, records that cannot be read. Where
+    records have several classes, a combination counts as the class; combinations too rare for a share of their own are
+    drawn together, as long as each class keeps a content in training.
+
+    Args:
+        reader: the training channel; every record is read once, by several threads.
+        fraction: from 0 to less than 1; 0 keeps nothing for validation.
+        seed: any integer.
+
+    Raises:
+        DataError: no class has two different contents of its own.
+    """
+    if fraction <= 0:
+        return Split(tuple(range(len(reader))), ())
+    digests = content_digests(reader, range(len(reader)))
+    strata = _strata(reader, digests)
+    chosen = _choose(strata, fraction, seed)
+    if not chosen:
+        raise DataError(
+            f"channel {reader.channel!r}: nothing can be kept for validation, since no class has two different "
+            "records that belong to it alone; add records, give a channel 'validation', or set validation_fraction=0"
+        )
+    alone = sorted("+".join(labels) for labels, contents in strata.items() if len(contents) == 1 and len(labels) == 1)
+    if alone:
+        _log.info("channel %r: not validated, with one record each: %s", reader.channel, some_of(alone))
+    train = tuple(index for index, digest in enumerate(digests) if digest not in chosen)
+    validation = tuple(index for index, digest in enumerate(digests) if digest in chosen)
+    return Split(train, validation)
+
+
+def content_digests(reader: Reader, indices: Sequence[int]) -> list[bytes | None]:
+    """A 32-byte digest of the content of each of these records; None where one cannot be read."""
+    chunks = [indices[start : start + _CHUNK] for start in range(0, len(indices), _CHUNK)]
+    # Reading waits for the disk and hashing releases the interpreter lock, so more threads than cores pay.
+    with ThreadPoolExecutor(max_workers=2 * (os.cpu_count() or 1)) as threads:
+        return list(chain.from_iterable(threads.map(lambda chunk: [_digest(reader, at) for at in chunk], chunks)))
+
+
+def _digest(reader: Reader, index: int) -> bytes | None:
+    try:
+        content = reader.read(index).content
+    except DataError:
+        return None
+    return blake2b(_serialised(content), digest_size=32).digest()
+
+
+def _serialised(content: Content) -> bytes:
+    if isinstance(content, bytes):
+        return content
+    encoded = [text.encode() for text in content]
+    return b"".join(len(text).to_bytes(8, "big") + text for text in encoded)
+
+
+def _strata(reader: Reader, digests: Sequence[bytes | None]) -> Mapping[Labels, set[bytes]]:
+    """The different contents of every combination of classes, without those whose labels contradict each other."""
+    labels_of: dict[bytes, set[Labels]] = defaultdict(set)
+    for index, digest in enumerate(digests):
+        if digest is not None:
+            labels_of[digest].add(tuple(sorted(reader.labels(index))))
+    strata: dict[Labels, set[bytes]] = defaultdict(set)
+    contradictions = 0
+    for digest, labels in labels_of.items():
+        if len(labels) == 1:
+            strata[next(iter(labels))].add(digest)
+        else:
+            contradictions += 1
+    if contradictions:
+        _log.warning(
+            "channel %r: %d contents occur with different labels; they stay in training", reader.channel, contradictions
+        )
+    return strata
+
+
+def _choose(strata: Mapping[Labels, set[bytes]], fraction: float, seed: int) -> set[bytes]:
+    """Take a share of every stratum; of combinations too rare for a share, one of all of them together."""
+    chosen: set[bytes] = set()
+    rare: set[bytes] = set()
+    for labels, contents in strata.items():
+        if len(labels) != 1 and len(contents) * fraction < 1:
+            rare.update(contents)
+        elif len(contents) >= 2:
+            chosen.update(_ranked(contents, seed)[: _share(len(contents), fraction)])
+    if len(rare) >= 2:
+        labels_of = {digest: labels for labels, contents in strata.items() for digest in contents - chosen}
+        chosen.update(_draw_together(_ranked(rare, seed), labels_of, _share(len(rare), fraction)))
+    return chosen
+
+
+def _draw_together(ranked: Sequence[bytes], labels_of: Mapping[bytes, Labels], wanted: int) -> list[bytes]:
+    """Take contents in their order, but none that would leave one of its classes without a content in training."""
+    staying = Counter(label for labels in labels_of.values() for label in labels)
+    drawn: list[bytes] = []
+    for digest in ranked:
+        labels = labels_of[digest]
+        if len(drawn) < wanted and all(staying[label] >= 2 for label in labels):
+            drawn.append(digest)
+            staying.subtract(labels)
+    return drawn
+
+
+def _share(count: int, fraction: float) -> int:
+    return min(max(int(count * fraction + 0.5), 1), count - 1)
+
+
+def _ranked(contents: set[bytes], seed: int) -> list[bytes]:
+    prefix = f"{seed}:".encode()
+    return sorted(contents, key=lambda digest: blake2b(prefix + digest).digest())

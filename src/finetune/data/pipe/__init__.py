@@ -1,0 +1,1 @@
+"""Pipe mode: FIFOs, shuffling, splitting and batches of streams."""

@@ -1,0 +1,1 @@
+"""Readers: the records of a channel's folder."""

@@ -1,0 +1,229 @@
+"""Reads the images or texts that an augmented manifest in a channel's folder names, with their classes.
+
+JSON Lines as Ground Truth writes them: `source-ref` names the object, or `source` holds the text; further attributes
+hold the label and, with `-metadata` at the end of their name, what is known about it. Source: "Input and output data"
+in the developer guide.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from finetune.config.hyperparameters import DataSpec
+from finetune.data.bad_records import too_many
+from finetune.data.formats.attribute_labels import attribute_classes
+from finetune.data.json_text import parse_json
+from finetune.data.readers.channel_files import Listing, ending_of, some_of, spelled_otherwise
+from finetune.data.readers.image_folder import ImageFolderReader
+from finetune.data.record import Reader
+from finetune.data.tables.reader import TextExample, TextTableReader, texts_of
+from finetune.data.tables.text_lines import text_lines
+from finetune.errors import DataError, UserError, did_you_mean
+
+_log = logging.getLogger(__name__)
+
+MANIFEST_ENDING = ".manifest"
+
+_SOURCE, _TEXT, _METADATA = "source-ref", "source", "-metadata"
+
+
+@dataclass(frozen=True, slots=True)
+class _Line:
+    key: str
+    number: int
+    attributes: Mapping[str, object]
+    fault: str
+
+    @property
+    def where(self) -> str:
+        """Manifest and line, for messages."""
+        return f"{self.key}, line {self.number}"
+
+
+@dataclass(frozen=True, slots=True)
+class _Context:
+    """What all lines share: the channel's files, and the attributes that any line has."""
+
+    listing: Listing
+    spec: DataSpec
+    class_ids: bool
+    present: frozenset[str]
+    attributes: frozenset[str]
+
+
+def manifests_of(listing: Listing) -> list[str]:
+    """The files of a channel that are augmented manifests by their ending."""
+    return [key for key in listing.keys if ending_of(key) == MANIFEST_ENDING]
+
+
+def read_augmented_manifest(listing: Listing, spec: DataSpec, *, class_ids: bool) -> Reader:
+    """Read every manifest of a channel, in the order of their names.
+
+    An object is looked for in the channel by the end of its address: of `s3://bucket/a/b/c.png` first as `a/b/c.png`,
+    then as `b/c.png`, then as `c.png`. So nothing outside of the channel is read.
+
+    Args:
+        listing: the channel's files.
+        spec: which attributes, and the task; without one, `source` in the first line says that they are texts.
+        class_ids: whether a list as label holds class numbers even where it could be a row of 0 and 1.
+
+    Lines that cannot be used, such as those of objects that Ground Truth failed to label, are left out where they are
+    no more than `max_bad_records`.
+
+    Raises:
+        DataError: too many lines cannot be used, or one names an image that was named before.
+        UserError: the label's attribute cannot be told.
+    """
+    lines = [line for key in manifests_of(listing) for line in _lines(listing, key)]
+    if not lines:
+        raise DataError(f"channel {listing.channel!r}: its manifests are empty; expected is a JSON object per line")
+    usable = [line for line in lines if not line.fault]
+    context = _Context(
+        listing, spec, class_ids, frozenset(listing.keys), frozenset(name for one in usable for name in one.attributes)
+    )
+    holds_text = spec.task == "text-classification" or (spec.task is None and bool(usable) and _holds_text(usable[0]))
+    examples: list[TextExample] = []
+    images: dict[str, tuple[str, ...]] = {}
+    named: dict[str, str] = {}
+    left_out: list[tuple[str, str]] = []
+    for line in lines:
+        try:
+            if line.fault:
+                raise ValueError(line.fault)
+            if holds_text:
+                examples.append(TextExample(line.key, line.number, _texts(line, context), _classes(line, context)))
+                continue
+            path = _path(line, context)
+            if path in images:
+                raise DataError(
+                    f"channel {listing.channel!r}: {line.where}: {path!r} was named before, in {named[path]};"
+                    " name it once"
+                )
+            images[path] = _classes(line, context)
+            named[path] = line.where
+        except ValueError as error:
+            left_out.append((line.where, str(error)))
+            if len(left_out) > spec.max_bad_records:
+                raise DataError(too_many(listing.channel, left_out[-1], len(left_out), spec.max_bad_records)) from error
+    if left_out:
+        _log.warning(
+            "channel %r: left out %d lines, such as %s, which %s", listing.channel, len(left_out), *left_out[0]
+        )
+    if not examples and not images:
+        raise DataError(f"channel {listing.channel!r}: no line of its manifests can be used: {' '.join(left_out[0])}")
+    if holds_text:
+        return TextTableReader(listing.channel, examples, left_out)
+    reader = ImageFolderReader(listing.channel, listing.root, sorted(images.items()))
+    reader.left_out = tuple(left_out)
+    return reader
+
+
+def _holds_text(line: _Line) -> bool:
+    return isinstance(line.attributes.get(_TEXT), str) and _SOURCE not in line.attributes
+
+
+def _texts(line: _Line, context: _Context) -> tuple[str, ...]:
+    """The text that a line holds, or that of the object that it names.
+
+    Raises:
+        ValueError: there is none.
+    """
+    if isinstance(line.attributes.get(_TEXT), str):
+        return texts_of([line.attributes[_TEXT]])
+    path = _path(line, context)
+    try:
+        return texts_of([(context.listing.root / path).read_text(encoding="utf-8-sig")])
+    except OSError as error:
+        raise ValueError(f"names a text that cannot be read: {error.strerror}") from error
+
+
+def _lines(listing: Listing, key: str) -> Iterator[_Line]:
+    for number, text in text_lines(listing.channel, listing.root, key):
+        if not text.strip():
+            continue
+        attributes: object = None
+        try:
+            attributes = parse_json(text)
+            fault = "" if isinstance(attributes, dict) else "is not a JSON object"
+        except ValueError as error:
+            fault = f"is not JSON: {str(error)[:100]}"
+        yield _Line(key, number, attributes if isinstance(attributes, dict) else {}, fault)
+
+
+def _path(line: _Line, context: _Context) -> str:
+    source = line.attributes.get(_SOURCE)
+    if not isinstance(source, str):
+        raise ValueError(f"has no {_SOURCE!r} that names an object, only {_list(line.attributes)}")
+    parts = source.partition("://")[2].split("/")[1:] if "://" in source else source.split("/")
+    for start in range(len(parts)):
+        path = "/".join(parts[start:])
+        if path in context.present:
+            return path
+    channel = context.listing.channel
+    raise ValueError(
+        f"names {some_of([repr(source)])}, but channel {channel!r} has no such file in {context.listing.root}"
+        f"{spelled_otherwise(parts[-1], context.present)}; correct the address or add the object"
+    )
+
+
+def _classes(line: _Line, context: _Context) -> tuple[str, ...]:
+    name = _label_attribute(line, context)
+    label, metadata = line.attributes[name], line.attributes.get(f"{name}{_METADATA}")
+    spec = context.spec
+    try:
+        noted = None if metadata is None else _json(metadata)
+        return attribute_classes(
+            _json(label),
+            noted,
+            multi_label=spec.multi_label,
+            class_ids=context.class_ids,
+            class_names=spec.class_names,
+        )
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"has a label in {name!r} that cannot be used: {error}") from error
+
+
+def _label_attribute(line: _Line, context: _Context) -> str:
+    """The attribute that holds the label.
+
+    Raises:
+        UserError: no line has the one that is asked for, or it is not plain which one it is.
+        ValueError: this line has none.
+    """
+    attributes, spec = line.attributes, context.spec
+    where = f"channel {context.listing.channel!r}: {line.where}"
+    given = spec.label_column or next((one for one in spec.attribute_names if _may_be_label(one)), None)
+    if given is not None and given not in context.attributes and f"{given}{_METADATA}" not in context.attributes:
+        raise UserError(
+            f"{where} has no attribute {given!r}{did_you_mean(given, attributes)}, which label_column or"
+            f" attribute_names gives, only {_list(attributes)}"
+        )
+    candidates = [name for name in attributes if _may_be_label(name) and given in (None, name)]
+    if not candidates:
+        raise ValueError(f"has no label{_failure(attributes)}, only {_list(attributes)}")
+    if len(candidates) > 1:
+        raise UserError(f"{where}: which attribute is the label? Set label_column to one of {_list(attributes)}")
+    return candidates[0]
+
+
+def _failure(attributes: Mapping[str, object]) -> str:
+    """Why Ground Truth gave an object no label, if it says so."""
+    for value in attributes.values():
+        if isinstance(value, Mapping) and "failure-reason" in value:
+            return f" (failure-reason: {str(value['failure-reason'])[:200]})"
+    return ""
+
+
+def _may_be_label(name: str) -> bool:
+    return name != _TEXT and not name.endswith(("-ref", _METADATA))
+
+
+def _json(value: object) -> memoryview:
+    return memoryview(json.dumps(value).encode())
+
+
+def _list(attributes: Mapping[str, object]) -> str:
+    return some_of([repr(name) for name in attributes], 8) or "nothing"

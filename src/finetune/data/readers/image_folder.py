@@ -1,0 +1,245 @@
+"""Reads images that lie in a folder per class."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from finetune.config.hyperparameters import Task
+from finetune.data.readers.channel_files import Listing, count_endings, ending_of, some_of
+from finetune.data.readers.dataset_root import check_class_folders
+from finetune.data.record import Reader, Record
+from finetune.data.transforms.image_formats import COMMON_ENDINGS, HEAD_BYTES, IMAGE_ENDINGS, is_image, is_raw_photo
+from finetune.errors import DataError
+
+_log = logging.getLogger(__name__)
+
+_MOST_THREADS = 16
+_MOST_CLASSES = 4
+_LINK = "symbolic link"
+_TOLD = 3
+
+
+class ImageFolderReader:
+    """Labelled pictures below one folder; a `Reader`.
+
+    Attributes:
+        left_out: key of each record that cannot be used, and why; never more than `max_bad_records`.
+        other_files: number of files that are no images that can be read, by class folder (empty for files outside of
+            one) and ending.
+    """
+
+    task: Task = "image-classification"
+
+    def __init__(
+        self,
+        channel: str,
+        root: Path,
+        pictures: Sequence[tuple[str, tuple[str, ...]]],
+        *,
+        left_out: Sequence[tuple[str, str]] = (),
+        other_files: Mapping[str, Mapping[str, int]] | None = None,
+    ) -> None:
+        """Hold the images of a channel.
+
+        Args:
+            channel: name of the channel.
+            root: its folder.
+            pictures: path relative to `root` and classes of each image.
+            left_out: key and reason of each record that cannot be used.
+            other_files: number of files that are no images, by class folder and ending.
+        """
+        self.channel = channel
+        self.left_out = tuple(left_out)
+        self.other_files = other_files or {}
+        self._root = root
+        self._pictures = tuple(pictures)
+
+    def __len__(self) -> int:
+        """Number of pictures."""
+        return len(self._pictures)
+
+    def key(self, index: int) -> str:
+        """Path of picture `index` relative to the channel."""
+        return self._pictures[index][0]
+
+    def labels(self, index: int) -> tuple[str, ...]:
+        """Classes of picture `index`."""
+        return self._pictures[index][1]
+
+    def clue(self, index: int) -> int:
+        """Bytes of the file of picture `index`; -1 where that cannot be told."""
+        try:
+            return (self._root / self._pictures[index][0]).stat().st_size
+        except OSError:
+            return -1
+
+    def read(self, index: int) -> Record:
+        """Picture `index` as the bytes of its file.
+
+        Raises:
+            DataError: the file cannot be read.
+        """
+        key, labels = self._pictures[index]
+        try:
+            return Record(key, (self._root / key).read_bytes(), labels)
+        except OSError as error:
+            raise DataError(f"channel {self.channel!r}: {key} cannot be read: {error.strerror}") from error
+
+
+def read_image_folder(
+    listing: Listing, class_names: Sequence[str] = (), pictures: Sequence[str] | None = None
+) -> ImageFolderReader:
+    """Take the name of the first folder on an image's path as its class; folders may be nested below it.
+
+    An empty class folder is passed over with a warning, since object stores keep such folders only by accident. One
+    that holds files but no image is an error: a class that somebody filled must not vanish.
+
+    Args:
+        listing: the channel's files.
+        class_names: classes that the user announces.
+        pictures: keys of the images, where they are known already.
+
+    Raises:
+        DataError: an image lies outside every class folder; a class folder holds other files, or lost links, only; no
+            image at all; the folders are parts of a data set, with the class folders in them.
+    """
+    channel = listing.channel
+    if pictures is None:
+        pictures = find_images(listing, listing.keys)
+    known = frozenset(pictures)
+    others = [key for key in listing.keys if key not in known]
+    _check_layout(listing, pictures)
+    if pictures:
+        check_class_folders(channel, pictures, class_names)
+    _check_classes(listing, pictures, others)
+    other_files = _count_others(others, listing.lost_links)
+    if others:
+        _warn_of_others(channel, pictures, others, other_files)
+    labelled = [(key, (key.partition("/")[0],)) for key in pictures]
+    return ImageFolderReader(channel, listing.root, labelled, other_files=other_files)
+
+
+def other_files_of(reader: Reader) -> Mapping[str, Mapping[str, int]]:
+    """Number of files of a channel that are no images that can be read, by class folder and ending."""
+    found: Mapping[str, Mapping[str, int]] = getattr(reader, "other_files", {})
+    return found
+
+
+def find_images(listing: Listing, keys: Sequence[str]) -> list[str]:
+    """Those of the files that are images: by their ending, and without one of an image by their first bytes.
+
+    Args:
+        listing: the channel's files.
+        keys: those to look at.
+    """
+    doubtful = [key for key in keys if ending_of(key) not in IMAGE_ENDINGS and not is_raw_photo(ending_of(key))]
+    # Each look is a request where the channel is mounted from S3.
+    with ThreadPoolExecutor(min(_MOST_THREADS, 2 * len(os.sched_getaffinity(0)))) as threads:
+        found = threads.map(lambda key: _begins_as_image(listing.root / key), doubtful)
+        by_content = {key for key, is_one in zip(doubtful, found, strict=True) if is_one}
+    return [key for key in keys if ending_of(key) in IMAGE_ENDINGS or key in by_content]
+
+
+def _begins_as_image(path: Path) -> bool:
+    try:
+        with path.open("rb", buffering=0) as file:
+            return is_image(file.read(HEAD_BYTES) or b"")
+    except OSError:
+        return False
+
+
+def _check_layout(listing: Listing, pictures: Sequence[str]) -> None:
+    loose = [key for key in pictures if "/" not in key]
+    if loose:
+        raise DataError(
+            f"channel {listing.channel!r}: {len(loose)} pictures lie outside of class folders ({some_of(loose)}), so "
+            f"their class is not known; expected is {listing.channel}/<class>/<picture>, a folder per class, or a "
+            f"channel {listing.channel + '_lst'!r} whose .lst files name the classes"
+        )
+
+
+def _check_classes(listing: Listing, pictures: Sequence[str], others: Sequence[str]) -> None:
+    filled = {key.partition("/")[0] for key in pictures}
+    if not filled:
+        raise DataError(
+            f"channel {listing.channel!r}: no pictures in {listing.root} ({count_endings(others) or 'no files'}"
+            f"{_mention_links(listing.lost_links)}); expected is a folder per class with files ending in"
+            f" {', '.join(COMMON_ENDINGS)}"
+        )
+    _check_links(listing, filled)
+    empty = []
+    for folder in listing.folders:
+        if folder in filled:
+            continue
+        inside = [key for key in others if key.startswith(f"{folder}/")]
+        if inside:
+            raise DataError(
+                f"channel {listing.channel!r}: class folder {folder!r} holds no picture that can be read "
+                f"({count_endings(inside)}); convert its files to one of {', '.join(COMMON_ENDINGS)}, "
+                "or remove the folder"
+            )
+        empty.append(folder)
+    for folder in empty[:_TOLD]:
+        _log.warning("channel %r: class folder %r is empty and is left out", listing.channel, folder)
+    if len(empty) > _TOLD:
+        _log.warning("channel %r: so are %d more class folders", listing.channel, len(empty) - _TOLD)
+
+
+def _check_links(listing: Listing, filled: set[str]) -> None:
+    """Refuse symbolic links that are not followed where a class is lost with them."""
+    for link in listing.lost_links:
+        folder = link.partition("/")[0]
+        is_file = (listing.root / link).is_file() or ending_of(link) in IMAGE_ENDINGS
+        if folder not in filled and ("/" in link or not is_file):
+            raise DataError(
+                f"channel {listing.channel!r}: the class {folder!r} would be left out, since {link!r} is a symbolic"
+                f" link that leads out of the channel, in a circle or nowhere"
+                f"{_mention_links([other for other in listing.lost_links if other != link])}; copy what it leads to"
+                " into the channel, or remove the link"
+            )
+
+
+def _mention_links(links: Sequence[str]) -> str:
+    if not links:
+        return ""
+    return f"; {len(links)} symbolic links lead out of the channel, in a circle or nowhere: {some_of(links)}"
+
+
+def _count_others(others: Sequence[str], links: Sequence[str]) -> dict[str, dict[str, int]]:
+    """Number of files that are left out, by class folder and ending."""
+    counts: defaultdict[str, Counter[str]] = defaultdict(Counter)
+    for key in others:
+        counts[_folder_of(key)][ending_of(key) or "without ending"] += 1
+    for key in links:
+        counts[_folder_of(key)][_LINK] += 1
+    return {folder: dict(sorted(counts[folder].items())) for folder in sorted(counts)}
+
+
+def _folder_of(key: str) -> str:
+    return key.partition("/")[0] if "/" in key else ""
+
+
+def _warn_of_others(
+    channel: str, pictures: Sequence[str], others: Sequence[str], counts: Mapping[str, Mapping[str, int]]
+) -> None:
+    read = Counter(_folder_of(key) for key in pictures)
+    lost = Counter(_folder_of(key) for key in others)
+    folders = sorted((folder for folder in lost if folder), key=lambda folder: (-lost[folder] / read[folder], folder))
+    listed = [
+        f"{folder!r} {lost[folder]} of {lost[folder] + read[folder]} files"
+        f" ({', '.join(f'{count} {ending}' for ending, count in counts[folder].items() if ending != _LINK)})"
+        for folder in folders
+    ]
+    by_class = f"; by class: {some_of(listed, _MOST_CLASSES)}" if listed else ""
+    _log.warning(
+        "channel %r: left out %d files that are no images that can be read: %s%s",
+        channel,
+        len(others),
+        count_endings(others),
+        by_class,
+    )

@@ -1,0 +1,140 @@
+"""Which pictures do `.lst` files name, with which classes?
+
+The format of the platform's built-in image classification: a line per picture with an index, one or several labels and
+the picture's path relative to the image channel, separated by tabs. One label is the name or number of the class.
+Several are a 1 or 0 for every class in turn, so the classes are called `0`, `1`, and so on.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from finetune.data.label_parsing import label_name, label_names
+from finetune.data.readers.channel_files import Listing, count_endings, ending_of, list_files, some_of
+from finetune.data.readers.image_folder import ImageFolderReader
+from finetune.data.readers.named_files import MissingFiles
+from finetune.data.tables.text_lines import text_lines
+from finetune.data.transforms.image_formats import IMAGE_ENDINGS
+from finetune.errors import DataError, UserError
+
+_log = logging.getLogger(__name__)
+
+LIST_ENDING = ".lst"
+
+_FORM = "index, label, relative path, separated by tabs"
+
+
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    where: str
+    labels: tuple[str, ...]
+    path: str
+
+
+def read_image_list(
+    listing: Listing,
+    list_folder: Path,
+    *,
+    multi_label: bool,
+    max_bad_records: int = 0,
+    class_names: Collection[str] = (),
+) -> ImageFolderReader:
+    """Read every `.lst` file of a channel such as `train_lst`, in the order of their names.
+
+    Args:
+        listing: the channel with the pictures. Only what it lists can be named, so no line reaches out of its folder.
+        list_folder: the channel with the lists.
+        multi_label: whether a picture may have any number of classes.
+        max_bad_records: how many of the pictures may be missing.
+        class_names: names of classes that the request announces.
+
+    Raises:
+        DataError: no `.lst` file; a malformed line; a picture that is outside of the channel or named twice; too many
+            pictures that are missing, or all of a class.
+        UserError: several label columns without `multi_label`.
+    """
+    channel = f"{listing.channel}_lst"
+    lists = list_files(channel, list_folder)
+    keys = [key for key in lists.keys if ending_of(key) == LIST_ENDING]
+    if not keys:
+        raise DataError(
+            f"channel {channel!r}: no {LIST_ENDING} file in {list_folder} ({count_endings(lists.keys) or 'no files'}); "
+            f"expected is a line per picture: {_FORM}"
+        )
+    present = frozenset(listing.keys)
+    first_named: dict[str, str] = {}
+    pictures = []
+    missing = MissingFiles(listing, max_bad_records)
+    for key in keys:
+        for entry in _entries(channel, lists.root, key, multi_label, class_names):
+            path = _checked(entry, listing)
+            if path in first_named:
+                raise DataError(f"{entry.where}: {path!r} was named before, in {first_named[path]}; name it once")
+            first_named[path] = entry.where
+            if path in present:
+                pictures.append((path, entry.labels))
+            else:
+                missing.note(entry.where, path, entry.labels)
+    if not first_named:
+        raise DataError(f"channel {channel!r}: its {LIST_ENDING} files are empty; expected is {_FORM}")
+    left_out = missing.left_out([labels for _, labels in pictures])
+    unnamed = [key for key in listing.keys if key not in first_named and ending_of(key) in IMAGE_ENDINGS]
+    if unnamed:
+        _log.info(
+            "channel %r: %d images are not named by channel %r and not used, such as %s",
+            listing.channel,
+            len(unnamed),
+            channel,
+            unnamed[0],
+        )
+    return ImageFolderReader(listing.channel, listing.root, sorted(pictures), left_out=left_out)
+
+
+def _entries(channel: str, root: Path, key: str, multi_label: bool, class_names: Collection[str]) -> Iterator[_Entry]:
+    columns = None
+    for line, text in text_lines(channel, root, key):
+        if not text.strip():
+            continue
+        where = f"channel {channel!r}: {key}, line {line}"
+        cells = text.rstrip("\r\n").split("\t")
+        columns = columns or len(cells)
+        if len(cells) < 3 or len(cells) != columns:
+            raise DataError(f"{where} has {len(cells)} columns instead of {max(columns, 3)}; expected is {_FORM}")
+        if len(cells) > 3 and not multi_label:
+            raise UserError(
+                f"{where} has {len(cells) - 2} labels; set multi_label=true for a 1 or 0 per class, or give one label"
+            )
+        try:
+            if len(cells) > 3:
+                labels = _hot(cells[1:-1])
+            else:
+                labels = label_names(cells[1], multi_label=multi_label, class_names=class_names)
+        except ValueError as error:
+            raise DataError(f"{where}: {error}; expected is {_FORM}") from error
+        yield _Entry(where, labels, cells[-1].strip())
+
+
+def _hot(cells: list[str]) -> tuple[str, ...]:
+    names = [label_name(cell) for cell in cells]
+    for name in names:
+        if name not in {"0", "1"}:
+            raise ValueError(f"a label is {name!r}, but of several labels each is 1 or 0")
+    return tuple(str(number) for number, name in enumerate(names) if name == "1")
+
+
+def _checked(entry: _Entry, listing: Listing) -> str:
+    """The path of an entry, relative to the channel.
+
+    Raises:
+        DataError: it leads out of the channel.
+    """
+    path = entry.path.removeprefix("./")
+    if path.startswith("/") or ".." in path.split("/"):
+        raise DataError(
+            f"{entry.where}: the path {some_of([repr(path)])} leads out of channel {listing.channel!r}; give it"
+            " relative to that"
+        )
+    return path

@@ -1,0 +1,143 @@
+"""Looks at the images of a channel before training: the range of 16-bit images, and files with several pages."""
+
+from __future__ import annotations
+
+import io
+import logging
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image
+
+from finetune.data.bad_records import BadContent
+from finetune.data.readers.channel_files import ending_of, some_of
+from finetune.data.record import Reader
+from finetune.data.transforms.image import (
+    DECODING_MEMORY,
+    FORMATS,
+    FULL_DEPTH,
+    IMAGE_ERRORS,
+    MAX_PIXELS,
+    keep_pillow_quiet,
+)
+from finetune.errors import DataError
+
+_log = logging.getLogger(__name__)
+
+_SAMPLE = 256
+_DEPTHS = (8, 10, 12, 14)
+"""Depths below 16 bits that cameras, scanners and converters write into 16-bit files."""
+_JPEG_ENDINGS = frozenset({".jpg", ".jpeg", ".jpe", ".jfif", ".jif"})
+_MOST_THREADS = 16
+_BYTES_PER_PIXEL = 4
+
+
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """What one image holds.
+
+    Attributes:
+        highest: value of a 16-bit grey image; `None` for any other image.
+        pages: of a TIFF; 1 for other formats.
+    """
+
+    key: str
+    highest: int | None
+    pages: int
+
+
+def survey_images(reader: Reader) -> int | None:
+    """Find the depth of a channel's 16-bit grey images, and warn of what decoding leaves out.
+
+    Up to 256 images spread over the channel are opened, JPEG apart. Where their 16-bit images use 8, 10, 12 or 14 bits,
+    every image is, since a single higher value decides on the depth. The result depends on the records alone.
+
+    Args:
+        reader: of a channel with images.
+
+    Returns:
+        bits that 16-bit grey images use: 8, 10, 12, 14 or 16; `None` where none of them were seen.
+    """
+    doubtful = [index for index in range(len(reader)) if ending_of(reader.key(index)) not in _JPEG_ENDINGS]
+    step = max(1, len(doubtful) // _SAMPLE)
+    sample = doubtful[::step]
+    seen = _look_at(reader, sample)
+    depth = _depth(seen)
+    if depth < FULL_DEPTH and len(sample) < len(doubtful):
+        seen = _look_at(reader, doubtful)
+        depth = _depth(seen)
+    _warn(reader.channel, seen, depth, sampled=len(seen) < len(doubtful))
+    return depth if any(one.highest is not None for one in seen) else None
+
+
+def _look_at(reader: Reader, indices: Sequence[int]) -> list[_Seen]:
+    keep_pillow_quiet()
+    with ThreadPoolExecutor(min(_MOST_THREADS, 2 * len(os.sched_getaffinity(0)))) as threads:
+        return [seen for seen in threads.map(lambda index: _look(reader, index), indices) if seen is not None]
+
+
+def _look(reader: Reader, index: int) -> _Seen | None:
+    """What an image holds; `None` for one that cannot be read, which is reported where it is decoded."""
+    try:
+        content = reader.read(index).content
+        if not isinstance(content, bytes):
+            return None
+        with Image.open(io.BytesIO(content), formats=FORMATS) as image:
+            if image.width * image.height > MAX_PIXELS:
+                return None
+            highest = None
+            if image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PNG", "PPM")):
+                with DECODING_MEMORY.reserve(image.width * image.height * _BYTES_PER_PIXEL):
+                    highest = int(np.asarray(image).max())
+                    image.close()
+            pages = 1
+            if image.format == "TIFF":
+                with suppress(*IMAGE_ERRORS):
+                    pages = getattr(image, "n_frames", 1)
+            return _Seen(reader.key(index), highest, pages)
+    except (BadContent, DataError, *IMAGE_ERRORS):
+        return None
+
+
+def _depth(seen: Sequence[_Seen]) -> int:
+    highest = max((one.highest for one in seen if one.highest is not None), default=0)
+    return next((depth for depth in _DEPTHS if 0 < highest < 1 << depth), FULL_DEPTH)
+
+
+def _warn(channel: str, seen: Sequence[_Seen], depth: int, *, sampled: bool) -> None:
+    of = f"{len(seen)} sampled images" if sampled else f"{len(seen)} images that are no JPEG"
+    deep = [one for one in seen if one.highest is not None]
+    if depth < FULL_DEPTH:
+        _log.warning(
+            "channel %r: its %d 16-bit images have values up to %d only, so they are read as %d-bit images, in training"
+            " and by the exported handler alike",
+            channel,
+            len(deep),
+            max(one.highest or 0 for one in deep),
+            depth,
+        )
+    dark = [one for one in deep if one.highest is not None and one.highest < 1 << (depth - 4)]
+    if dark:
+        _log.warning(
+            "channel %r: %d of %s use less than a sixteenth of the range 0 to %d of 16-bit images, so they are almost"
+            " black, such as %s (up to %s); scale their values, or save them with 8 bits",
+            channel,
+            len(dark),
+            of,
+            2**depth - 1,
+            dark[0].key,
+            dark[0].highest,
+        )
+    paged = [one for one in seen if one.pages > 1]
+    if paged:
+        _log.warning(
+            "channel %r: %d of %s have several pages, of which only the first is read: %s",
+            channel,
+            len(paged),
+            of,
+            some_of(f"{one.key} ({one.pages} pages)" for one in paged),
+        )

@@ -1,0 +1,95 @@
+"""Finds the files of a channel that a list or manifest names, and explains those that are missing."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Collection
+
+from finetune.data.bad_records import allowance
+from finetune.data.readers.channel_files import Listing, some_of
+from finetune.errors import DataError
+
+
+class MissingFiles:
+    """Files that are named but are not in the channel: bad records, up to `max_bad_records`."""
+
+    def __init__(self, listing: Listing, limit: int) -> None:
+        """Start with none.
+
+        Args:
+            listing: the channel's files.
+            limit: how many may be missing.
+        """
+        self._listing = listing
+        self._limit = limit
+        self._missing: dict[str, tuple[str, tuple[str, ...]]] = {}
+
+    def note(self, where: str, path: str, labels: tuple[str, ...]) -> None:
+        """Note a file that is missing.
+
+        Args:
+            where: the channel, file and line that name it, for messages.
+            path: as it is named there.
+            labels: its classes.
+
+        Raises:
+            DataError: with this one there are more than allowed.
+        """
+        listing = self._listing
+        reason = (
+            f"names {some_of([repr(path)])}, but channel {listing.channel!r} has no such file in {listing.root}"
+            f"{_hint(path, listing)}"
+        )
+        self._missing[path] = (f"{where.partition(': ')[2]} {reason}", labels)
+        if len(self._missing) > self._limit:
+            raise DataError(
+                f"{where} {reason} ({allowance(len(self._missing), self._limit)}); correct the path or add the file, or"
+                " raise max_bad_records to leave such records out"
+            )
+
+    def left_out(self, labels: Collection[tuple[str, ...]]) -> tuple[tuple[str, str], ...]:
+        """Key and reason of every missing file.
+
+        Args:
+            labels: classes of every file that is there.
+
+        Raises:
+            DataError: no file is there, or all files of a class are missing.
+        """
+        known = {name for names in labels for name in names}
+        for path, (reason, names) in self._missing.items():
+            lost = [name for name in names if name not in known]
+            if lost or not labels:
+                what = f"every file of class {lost[0]!r}" if lost else "every file that is named"
+                raise DataError(
+                    f"channel {self._listing.channel!r}: {what} is missing, such as {path!r}: {reason}; add the files,"
+                    " or remove the lines that name them"
+                )
+        return tuple((path, reason) for path, (reason, _) in self._missing.items())
+
+
+def _hint(path: str, listing: Listing) -> str:
+    """What else the user may have meant, in parentheses; empty where nothing is near."""
+    if path in listing.lost_links:
+        return " (it is a symbolic link that leads out of the channel, in a circle or nowhere)"
+    composed = unicodedata.normalize("NFC", path)
+    for key in listing.keys:
+        if _ends_with(composed, unicodedata.normalize("NFC", key)) and not _ends_with(path, key):
+            form, other = (
+                "composed" if unicodedata.is_normalized("NFC", name) else "decomposed" for name in (path, key)
+            )
+            return (
+                f" (but {key!r}, which looks the same: its name has {other} Unicode characters, that in the list {form}"
+                " ones; write both alike)"
+            )
+    folded = composed.casefold()
+    for key in listing.keys:
+        alike = unicodedata.normalize("NFC", key).casefold()
+        if _ends_with(folded, alike) or _ends_with(alike, folded):
+            return f" (did you mean {key!r}?)"
+    return ""
+
+
+def _ends_with(path: str, end: str) -> bool:
+    """Whether a path ends with another one, at the border of a folder."""
+    return path == end or path.endswith(f"/{end}")

@@ -1,0 +1,240 @@
+"""What does a channel hold, and who reads it?"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from finetune.config.content_types import RECORD_TYPES
+from finetune.config.hyperparameters import DataSpec, Task
+from finetune.data.formats.named_fields import Wanted
+from finetune.data.readers.augmented_manifest import manifests_of, read_augmented_manifest
+from finetune.data.readers.channel_files import Listing, count_endings, ending_of, list_files, some_of
+from finetune.data.readers.dataset_root import check_files
+from finetune.data.readers.image_folder import find_images, read_image_folder
+from finetune.data.readers.image_list import read_image_list
+from finetune.data.readers.record_file_names import RECORD_ENDINGS, RecordFile, record_files
+from finetune.data.readers.record_files import IMAGES, TEXTS, read_record_files, task_of_records
+from finetune.data.record import Reader
+from finetune.data.tables.columns import SharedColumns
+from finetune.data.tables.reader import TABLE_ENDINGS, read_text_tables, table_format
+from finetune.data.transforms.image_formats import COMMON_ENDINGS, IMAGE_ENDINGS
+from finetune.errors import DataError, UserError
+
+_log = logging.getLogger(__name__)
+
+_EXPECTED: Mapping[Task, str] = {
+    IMAGES: f"a folder per class with pictures ({', '.join(COMMON_ENDINGS)})",
+    TEXTS: f"tables with a label and a text per row ({', '.join(sorted(TABLE_ENDINGS))}, or .txt and others with a"
+    " content type such as text/csv or text/plain)",
+}
+
+TABLE_TYPES: Mapping[str, str] = {
+    "text/csv": "csv",
+    "application/csv": "csv",
+    "csv": "csv",
+    "text/plain": "csv",
+    "text/tab-separated-values": "tsv",
+    "text/tsv": "tsv",
+    "tsv": "tsv",
+    "application/jsonlines": "jsonl",
+    "application/jsonl": "jsonl",
+    "application/x-jsonlines": "jsonl",
+    "application/x-ndjson": "jsonl",
+    "application/json": "jsonl",
+    "application/x-parquet": "parquet",
+    "application/parquet": "parquet",
+    "application/vnd.apache.parquet": "parquet",
+    "parquet": "parquet",
+}
+"""Format of the tables by content type."""
+
+
+@dataclass(frozen=True, slots=True)
+class ChannelSource:
+    """Where a channel lies.
+
+    Attributes:
+        name: such as `train`.
+        folder: with its files.
+        list_folder: with `.lst` files that name pictures in `folder`; of channel `train_lst`.
+        content_type: as the request gives it, such as `text/csv`; None where it gives none.
+        class_ids: whether lists of labels hold class numbers, in records.
+        scratch: folder for what has to be inflated before it can be read.
+        label_first: whether the content type says that tables have no header and the label comes first.
+    """
+
+    name: str
+    folder: Path
+    list_folder: Path | None = None
+    content_type: str | None = None
+    class_ids: bool = False
+    scratch: Path | None = None
+    label_first: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class _Contents:
+    listing: Listing
+    pictures: tuple[str, ...]
+    tables: tuple[str, ...]
+    records: tuple[RecordFile, ...]
+    default_format: str | None
+
+
+def open_channel(source: ChannelSource, spec: DataSpec, shared: SharedColumns | None = None) -> Reader:
+    """Find out what a channel holds and read it.
+
+    Where the request names no task, the content type tells it, or else the files do.
+
+    Args:
+        source: where the channel lies.
+        spec: the hyperparameters.
+        shared: columns of tables in other channels.
+
+    Raises:
+        DataError: the channel is missing or empty, or its files cannot be used, or are parts of a data set.
+        UserError: it holds pictures and tables and no task says which count, or the files do not fit the task.
+    """
+    listing = list_files(source.name, source.folder)
+    if not listing.keys:
+        raise DataError(_explain_empty(listing, source.folder, spec.task))
+    if source.list_folder is not None:
+        if spec.task == TEXTS:
+            raise UserError(f"task={TEXTS}, but channel '{source.name}_lst' lists pictures; remove one of the two")
+        return read_image_list(
+            listing,
+            source.list_folder,
+            multi_label=spec.multi_label,
+            max_bad_records=spec.max_bad_records,
+            class_names=spec.class_names,
+        )
+    if manifests_of(listing):
+        return read_augmented_manifest(listing, spec, class_ids=source.class_ids)
+    contents = _look(source, listing)
+    if _holds_records(contents, source):
+        check_files(source.name, [file.key for file in contents.records])
+        wanted = Wanted(spec.task or IMAGES, spec, source.class_ids)
+        if spec.task is None:
+            wanted = replace(wanted, task=task_of_records(listing, contents.records[0], wanted))
+        return read_record_files(listing, contents.records, wanted, source.scratch)
+    task = spec.task or _task_of_type(source.content_type) or _task_of(contents, source)
+    _check_fits(contents, task, source)
+    if task == TEXTS:
+        check_files(source.name, contents.tables)
+        if source.label_first and spec.header == "auto":
+            spec = spec.model_copy(update={"header": "false"})
+        return read_text_tables(listing, spec, contents.default_format, shared)
+    if spec.multi_label:
+        raise UserError(
+            f"multi_label=true, but channel {source.name!r} has a folder per class, so each picture has one class; "
+            f"name the classes in a channel '{source.name}_lst', or remove multi_label"
+        )
+    return read_image_folder(listing, spec.class_names, contents.pictures)
+
+
+def _look(source: ChannelSource, listing: Listing) -> _Contents:
+    default_format = TABLE_TYPES.get(_bare(source.content_type))
+    others = (key for key in listing.keys if ending_of(key) not in IMAGE_ENDINGS)
+    tables = tuple(key for key in others if table_format(key, default_format) is not None)
+    form = RECORD_TYPES.get(_bare(source.content_type))
+    records = tuple(record_files(listing.keys, form))
+    taken = {*tables, *(file.key for file in records)}
+    pictures = tuple(find_images(listing, [key for key in listing.keys if key not in taken]))
+    return _Contents(listing, pictures, tables, records, default_format)
+
+
+def _holds_records(contents: _Contents, source: ChannelSource) -> bool:
+    """Whether the channel is one of records: by its content type, or since nothing else is there."""
+    bare, records = _bare(source.content_type), contents.records
+    if bare in RECORD_TYPES and not records:
+        raise DataError(
+            f"channel {source.name!r} has content type {bare}, but {source.folder} holds no files of records "
+            f"({count_endings(contents.listing.keys)}); expected are names ending in {', '.join(RECORD_ENDINGS)}"
+        )
+    if bare in RECORD_TYPES or not records:
+        return bool(records)
+    others = contents.pictures or contents.tables
+    if others and _task_of_type(source.content_type) is None:
+        raise UserError(
+            f"channel {source.name!r} holds files of records ({some_of([file.key for file in records], 1)}) and others "
+            f"({some_of(others, 1)}); say by its content type which are meant, such as application/x-recordio, "
+            "application/x-image or text/csv"
+        )
+    return not others
+
+
+def _bare(content_type: str | None) -> str:
+    return (content_type or "").partition(";")[0].strip().lower()
+
+
+def _task_of_type(content_type: str | None) -> Task | None:
+    bare = _bare(content_type)
+    if bare in TABLE_TYPES:
+        return TEXTS
+    if bare == "application/x-image" or bare.startswith("image/"):
+        return IMAGES
+    return None
+
+
+def _task_of(contents: _Contents, source: ChannelSource) -> Task:
+    if contents.pictures and contents.tables:
+        _check_labels_in_table(contents, source)
+        raise UserError(
+            f"channel {source.name!r} holds {len(contents.pictures)} pictures ({some_of(contents.pictures, 1)}) and "
+            f"{len(contents.tables)} tables ({some_of(contents.tables, 1)}); set task={IMAGES} or task={TEXTS}"
+        )
+    if contents.pictures:
+        return IMAGES
+    if contents.tables:
+        return TEXTS
+    raise DataError(
+        f"channel {source.name!r}: {source.folder} holds neither pictures nor tables "
+        f"({count_endings(contents.listing.keys)}); {_expected(None)}"
+    )
+
+
+def _check_labels_in_table(contents: _Contents, source: ChannelSource) -> None:
+    """Refuse images without class folders next to a table, which seems to hold their classes."""
+    folders = {key.partition("/")[0] if "/" in key else "" for key in contents.pictures}
+    if len(folders) == 1:
+        where = f"in the one folder {folders.pop()!r}" if "" not in folders else "without class folders"
+        raise DataError(
+            f"channel {source.name!r} holds {len(contents.pictures)} images {where} and the table"
+            f" {some_of(contents.tables, 1)}; classes of images are not read from tables: put the images into a folder"
+            f" per class, or name image and class in a .lst file of a channel '{source.name}_lst' or in an augmented"
+            " manifest"
+        )
+
+
+def _explain_empty(listing: Listing, folder: Path, task: Task | None) -> str:
+    if listing.lost_links:
+        return (
+            f"channel {listing.channel!r} holds no files but {len(listing.lost_links)} symbolic links that lead out of"
+            f" it, in a circle or nowhere: {some_of(listing.lost_links)}; copy what they lead to into the channel"
+        )
+    empty = f", only empty folders ({some_of(map(repr, listing.folders))})" if listing.folders else ""
+    return f"channel {listing.channel!r} is empty: no files in {folder}{empty}; {_expected(task)}"
+
+
+def _check_fits(contents: _Contents, task: Task, source: ChannelSource) -> None:
+    wanted, there = (contents.pictures, contents.tables) if task == IMAGES else (contents.tables, contents.pictures)
+    if wanted:
+        return
+    if there:
+        kinds = ("pictures", "tables") if task == IMAGES else ("tables", "pictures")
+        raise UserError(
+            f"task={task}, but channel {source.name!r} holds no {kinds[0]}, only {kinds[1]} ({some_of(there)}); change "
+            "the task, the channel or its content type"
+        )
+    raise DataError(
+        f"channel {source.name!r}: {source.folder} holds nothing that can be read "
+        f"({count_endings(contents.listing.keys)}); {_expected(task)}"
+    )
+
+
+def _expected(task: Task | None) -> str:
+    kinds = _EXPECTED.values() if task is None else (_EXPECTED[task],)
+    return "expected is " + ", or ".join(kinds)

@@ -1,0 +1,258 @@
+"""Which records lie in the RecordIO, TFRecord and tar files of a channel?
+
+Each file is read once, by the parsers that cut streams, which verify it; kept is where each record lies, in 36 bytes.
+Afterwards any record is read by itself, so order, split and workers are those of every other reader. Files that are
+compressed are inflated into a scratch folder first, since nobody can jump inside of gzip.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import tempfile
+import time
+from array import array
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from finetune.config.hyperparameters import Task
+from finetune.data.bad_records import too_many
+from finetune.data.formats.codec import Codec, Sample, StreamLayout, choose_codec
+from finetune.data.formats.image_records import is_picture
+from finetune.data.formats.named_fields import Wanted
+from finetune.data.formats.tar_codec import TarCodec
+from finetune.data.framing.gzip_members import MAGIC as GZIP
+from finetune.data.framing.gzip_members import inflated
+from finetune.data.framing.window import DamagedStream, Window
+from finetune.data.readers.channel_files import Listing, count_endings
+from finetune.data.readers.record_file_names import RecordFile
+from finetune.data.record import Record
+from finetune.errors import DataError, PlatformError
+
+_log = logging.getLogger(__name__)
+
+IMAGES: Task = "image-classification"
+TEXTS: Task = "text-classification"
+
+_CHUNK = 1 << 20
+_END_OF_TAR = bytes(1024)
+
+
+@dataclass(frozen=True, slots=True)
+class _Opened:
+    """A file and who understands it.
+
+    Attributes:
+        path: of the file, or of what it was inflated to.
+        tail: follows a record where it is read by itself.
+    """
+
+    key: str
+    path: Path
+    codec: Codec
+    tail: bytes
+
+
+@dataclass(slots=True)
+class _Index:
+    """Where each record lies, and what it is.
+
+    Attributes:
+        files: of each record, a place in `opened`.
+        numbers: of each record in its file.
+        offsets: of each record's first byte.
+        lengths: of each record, in bytes.
+        labels: classes of each record.
+        seen: each combination of classes once, so that a million records share a few.
+        left_out: key of each record that cannot be used, and why.
+    """
+
+    opened: list[_Opened] = field(default_factory=list)
+    files: array[int] = field(default_factory=lambda: array("i"))
+    numbers: array[int] = field(default_factory=lambda: array("q"))
+    offsets: array[int] = field(default_factory=lambda: array("q"))
+    lengths: array[int] = field(default_factory=lambda: array("q"))
+    labels: list[tuple[str, ...]] = field(default_factory=list)
+    seen: dict[tuple[str, ...], tuple[str, ...]] = field(default_factory=dict)
+    left_out: list[tuple[str, str]] = field(default_factory=list)
+
+
+class RecordFilesReader:
+    """Labelled pictures or texts in files of records; a `Reader`.
+
+    Attributes:
+        channel: name of the channel.
+        task: what the records hold.
+        left_out: key of each record that cannot be understood, and why; never more than `max_bad_records`.
+    """
+
+    def __init__(self, channel: str, task: Task, index: _Index) -> None:
+        """Hold what `read_record_files` found."""
+        self.channel = channel
+        self.task: Task = task
+        self.left_out = tuple(index.left_out)
+        self._index = index
+
+    def __len__(self) -> int:
+        """Number of records."""
+        return len(self._index.labels)
+
+    def key(self, index: int) -> str:
+        """File of record `index`, and its number in it, from 0."""
+        return f"{self._index.opened[self._index.files[index]].key}:{self._index.numbers[index]}"
+
+    def labels(self, index: int) -> tuple[str, ...]:
+        """Classes of record `index`."""
+        return self._index.labels[index]
+
+    def clue(self, _index: int) -> int:
+        """Nothing: how long a record is depends on its labels, too."""
+        return 0
+
+    def read(self, index: int) -> Record:
+        """Record `index` with its content.
+
+        Raises:
+            DataError: the file cannot be read any more, or was changed.
+        """
+        opened = self._index.opened[self._index.files[index]]
+        key, offset, length = self.key(index), self._index.offsets[index], self._index.lengths[index]
+        try:
+            with opened.path.open("rb", buffering=0) as file:
+                content = os.pread(file.fileno(), length, offset)
+            sample = next(opened.codec.cut(Window([content, opened.tail])))
+            return Record(key, opened.codec.decode(sample).content, self.labels(index))
+        except OSError as error:
+            raise DataError(f"channel {self.channel!r}: {key} cannot be read: {error.strerror}") from error
+        except (ValueError, StopIteration) as error:
+            raise DataError(f"channel {self.channel!r}: {key} is not what it was at the start: {error}") from error
+
+
+def task_of_records(listing: Listing, file: RecordFile, wanted: Wanted) -> Task:
+    """What the records of a channel hold by the first one: texts where it is one, else pictures.
+
+    Args:
+        listing: the channel's files.
+        file: one of them.
+        wanted: what is looked for, whatever the task.
+    """
+    form = StreamLayout(f"channel {listing.channel!r}: {file.key}", file.form)
+    for task in (IMAGES, TEXTS):
+        try:
+            window = Window(inflated(_chunks(listing.root / file.key)))
+            codec = choose_codec(form, replace(wanted, task=task), window)
+            content = codec.decode(next(codec.cut(window))).content
+        except (ValueError, StopIteration, OSError):
+            continue
+        if not isinstance(content, bytes) or is_picture(content):
+            return task
+    return IMAGES
+
+
+def read_record_files(
+    listing: Listing, files: Sequence[RecordFile], wanted: Wanted, scratch: Path | None
+) -> RecordFilesReader:
+    """Find every record of a channel, in the order of the files' names.
+
+    Args:
+        listing: the channel's files.
+        files: those with records.
+        wanted: what is looked for in them.
+        scratch: folder for what has to be inflated.
+
+    Raises:
+        DataError: a file is damaged, too many records cannot be used, or there are none.
+    """
+    others = set(listing.keys) - {file.key for file in files}
+    if others:
+        _log.info("channel %r: passed over what holds no records: %s", listing.channel, count_endings(others))
+    began = time.monotonic()
+    index = _Index()
+    for file in files:
+        _add(listing, file, wanted, scratch, index)
+    if not index.labels:
+        raise DataError(f"channel {listing.channel!r}: its {len(files)} files hold no records that can be used")
+    seconds = time.monotonic() - began
+    _log.info(
+        "channel %r: %d records in %d files, found in %.1f s", listing.channel, len(index.labels), len(files), seconds
+    )
+    return RecordFilesReader(listing.channel, wanted.task, index)
+
+
+def _add(listing: Listing, file: RecordFile, wanted: Wanted, scratch: Path | None, index: _Index) -> None:
+    where = f"channel {listing.channel!r}: {file.key}"
+    if file.form != "recordio":
+        wanted = replace(wanted, spec=wanted.spec.model_copy(update={"attribute_names": ()}))
+    number, begin = 0, 0
+    try:
+        path = _plain(listing.root / file.key, scratch)
+        if not path.stat().st_size:
+            return
+        window = Window(_chunks(path))
+        codec = choose_codec(StreamLayout(where, file.form), wanted, window)
+        index.opened.append(_Opened(file.key, path, codec, _END_OF_TAR if file.form == "tar" else b""))
+        for sample, end in _samples(codec, window):
+            _note(index, (number, begin, end - begin), sample, wanted.spec.max_bad_records, listing.channel)
+            number, begin = number + 1, end
+    except DamagedStream as error:
+        raise DataError(
+            f"{where} {error}, in record {number} (from 0), which begins at byte {error.offset:,}; see whether the file"
+            " is whole and of the form that its name or content type says"
+        ) from error
+    except OSError as error:
+        raise DataError(f"{where} cannot be read: {error.strerror}") from error
+
+
+def _samples(codec: Codec, window: Window) -> Iterator[tuple[Sample, int]]:
+    """Samples, and where in the file each ends."""
+    if isinstance(codec, TarCodec):
+        yield from codec.cut_with_ends(window)
+        return
+    for sample in codec.cut(window):
+        yield sample, window.offset
+
+
+def _note(index: _Index, place: tuple[int, int, int], sample: Sample, limit: int, channel: str) -> None:
+    opened = index.opened[-1]
+    number, offset, length = place
+    try:
+        labels = opened.codec.decode(sample).labels
+    except ValueError as error:
+        key = f"{opened.key}:{number}"
+        index.left_out.append((key, str(error)))
+        if len(index.left_out) > limit:
+            raise DataError(too_many(channel, index.left_out[-1], len(index.left_out), limit)) from error
+        return
+    index.files.append(len(index.opened) - 1)
+    index.numbers.append(number)
+    index.offsets.append(offset)
+    index.lengths.append(length)
+    index.labels.append(index.seen.setdefault(labels, labels))
+
+
+def _chunks(path: Path) -> Iterator[bytes]:
+    with path.open("rb", buffering=0) as file:
+        while chunk := file.read(_CHUNK):
+            yield chunk
+
+
+def _plain(path: Path, scratch: Path | None) -> Path:
+    """The file, or what it holds where it is compressed."""
+    with path.open("rb") as file:
+        if file.read(len(GZIP)) != GZIP:
+            return path
+    if scratch is None:
+        raise RuntimeError("compressed files need a scratch folder")
+    with tempfile.NamedTemporaryFile(dir=scratch, prefix="inflated-", delete=False) as target:
+        try:
+            for chunk in inflated(_chunks(path)):
+                target.write(chunk)
+        except OSError as error:
+            free = shutil.disk_usage(scratch).free
+            raise PlatformError(
+                f"{path.name} cannot be inflated: {error.strerror}, {free:,} bytes are free; give the job a larger"
+                " volume, or uncompressed files."
+            ) from error
+    return Path(target.name)

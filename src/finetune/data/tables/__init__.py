@@ -1,0 +1,1 @@
+"""Readers of texts in tables: CSV, TSV, JSON Lines and Parquet."""

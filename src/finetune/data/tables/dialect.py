@@ -1,0 +1,339 @@
+"""Finds delimiter, header and columns of a delimited table from its first lines, the same for files and for streams."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+from finetune.config.hyperparameters import DataSpec
+from finetune.data.label_parsing import LABEL_SEPARATOR
+from finetune.data.readers.channel_files import some_of
+from finetune.data.tables.column_facts import facts_of
+from finetune.data.tables.columns import (
+    LABEL_COLUMNS,
+    Columns,
+    SharedColumns,
+    check_not_swapped,
+    choose_columns,
+    choose_positions,
+)
+from finetune.data.tables.delimited import (
+    BYTE_ORDER_MARK,
+    DELIMITERS,
+    LABEL_PREFIX,
+    Dialect,
+    RawRow,
+    UnclosedQuote,
+    cells_of,
+    cut_rows,
+)
+from finetune.data.tables.header import USUAL_TEXTS, find_header, has_usual_names
+from finetune.errors import DataError, UserError
+
+_NAMED_DELIMITER = re.compile(rb'"?sep=(.)"?\s*')
+_JSON = re.compile(rb'\s*(?:\{\s*(?:"|$)|\[\s*(?:\{|$))')
+_MARKDOWN_RULE = re.compile(rb"\|?(?:\s*:?-{3,}:?\s*\|)+(?:\s*:?-{3,}:?)?\s*")
+_LABEL_CELL = re.compile(rf"{LABEL_PREFIX}[^\s,;|]+[,;|]")
+_MOST = 0.8
+"""Share of rows that must agree on a number of columns before a first row of another number is refused."""
+_CLOSE = 0.2
+"""Difference of the shares of rows that two delimiters fit, below which neither is chosen."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Candidate:
+    """Rows as one dialect divides them.
+
+    Attributes:
+        dialect: of rows and cells.
+        rows: cells as they stand in the table.
+        width: number of columns that the first row has, or that most rows have.
+        fit: share of the rows that have as many.
+    """
+
+    dialect: Dialect
+    rows: list[list[str]]
+    width: int
+    fit: float
+
+
+@dataclass(frozen=True, slots=True)
+class DelimitedForm:
+    """How the rows of one table are understood.
+
+    Attributes:
+        dialect: of rows and cells.
+        header: cells of the first row where it names the columns, else `None`.
+        width: number of columns.
+        columns: of label and texts, by name or by number.
+        positions: of label and texts.
+        remark: what the user should know of the header; empty where it is plain.
+        delimiter_line: first line where it only names the delimiter, as `sep=;`.
+    """
+
+    dialect: Dialect
+    header: tuple[str, ...] | None
+    width: int
+    columns: Columns
+    positions: tuple[int, ...]
+    remark: str = ""
+    delimiter_line: bytes = b""
+
+    def records(self, lines: Iterable[bytes], warn: Callable[[str], None]) -> Iterator[RawRow]:
+        """The rows that are records.
+
+        Args:
+            lines: of the whole table, without their ends.
+            warn: called at the end with what was passed over.
+
+        Raises:
+            UnclosedQuote: a quoted field does not end.
+        """
+        repeats: list[int] = []
+        first = self.header is not None
+        for row in cut_rows(lines, self.dialect, self.delimiter_line):
+            if self.header is not None and self._is_header(row.content):
+                if not first:
+                    repeats.append(row.line)
+                first = False
+                continue
+            if row.content.strip(b" \t\r" + self.dialect.delimiter.encode()):
+                yield row
+        if repeats:
+            shown = some_of(map(str, repeats))
+            warn(f"passed over {len(repeats)} rows that repeat the header, on lines {shown}: they are no records")
+
+    def cells(self, row: bytes) -> list[object]:
+        """Label and texts of a row.
+
+        Raises:
+            UnicodeDecodeError: it is not UTF-8.
+            ValueError: it has another number of columns, or misplaced quotation marks.
+        """
+        cells = cells_of(row.decode("utf-8"), self.dialect)
+        while len(cells) > self.width and cells[-1] == "":
+            cells.pop()
+        if len(cells) != self.width:
+            raise ValueError(f"has {len(cells)} columns instead of {self.width}; {self._hint(row)}")
+        if self.header is not None and cells[0] in self.header and sorted(map(str, cells)) == sorted(self.header):
+            raise ValueError("names the columns in another order than the header; give all parts the same order")
+        chosen = [cells[at] for at in self.positions]
+        if self.header is None and _name_columns(chosen):
+            raise ValueError(f"names columns ({some_of(map(repr, cells))}) and is no record; remove it")
+        return chosen
+
+    def _hint(self, row: bytes) -> str:
+        if row.startswith(b"#"):
+            return "remove it if it is a comment"
+        if re.search(re.escape(self.dialect.delimiter.encode()) + b' +"', row):
+            return "leave no blank before a quotation mark"
+        return "quote texts that hold a delimiter"
+
+    def _is_header(self, row: bytes) -> bool:
+        assert self.header is not None  # noqa: S101 - narrows the type
+        if len(row) > 4 * sum(len(name) + 3 for name in self.header) + 16:
+            return False
+        with suppress(ValueError):
+            cells = [str(cell).strip() for cell in cells_of(row.decode("utf-8"), self.dialect)]
+            return _fits(cells, self.width) and tuple(cells[: self.width]) == self.header
+        return False
+
+
+class FirstLines(NamedTuple):
+    """The beginning of a table.
+
+    Attributes:
+        lines: without their ends.
+        end: of lines.
+    """
+
+    lines: Sequence[bytes]
+    end: bytes = b"\n"
+
+
+def find_form(
+    first: FirstLines,
+    spec: DataSpec,
+    where: str,
+    *,
+    tabs: bool = False,
+    before: DelimitedForm | None = None,
+    shared: SharedColumns | None = None,
+) -> DelimitedForm | None:
+    """Find out how a table is to be read.
+
+    Args:
+        first: lines of the table.
+        spec: the hyperparameters.
+        where: channel and file, for messages.
+        tabs: whether name or content type say that tabs divide the cells.
+        before: the form of an earlier file of the channel, whose columns hold where this one has no header.
+        shared: columns of other tables of the job.
+
+    Returns:
+        The form, or `None` where there are no rows.
+
+    Raises:
+        DataError: the first rows are not divided alike, or are no table.
+        UserError: delimiter, header or columns could be others.
+        UnicodeDecodeError: the first row is not UTF-8.
+    """
+    lines, end = first
+    head = lines[0].removeprefix(BYTE_ORDER_MARK) if lines else b""
+    named = _NAMED_DELIMITER.fullmatch(head)
+    delimiter_line = head if named else b""
+    lines = [line.removeprefix(BYTE_ORDER_MARK) for line in lines[1 if named else 0 :]]
+    if not any(line.strip() for line in lines):
+        return None
+    if _JSON.match(next(line for line in lines if line.strip())):
+        raise DataError(f"{where} holds JSON; give it the ending .jsonl, or the content type application/jsonlines")
+    if any(map(_MARKDOWN_RULE.fullmatch, lines[:3])):
+        raise DataError(f"{where} is a table in Markdown; give CSV, TSV, JSON Lines or Parquet")
+    if named:
+        dialects = [Dialect(named[1].decode("ascii"), end=end)]
+    elif _are_label_lines(lines):
+        if spec.header == "true":
+            raise UserError(f"{where}: header=true, but its lines begin with {LABEL_PREFIX}, so there is no header")
+        return DelimitedForm(Dialect(" ", "labels", end), None, 2, Columns("0", ("1",)), (0, 1))
+    else:
+        dialects = [
+            one
+            for one in _dialects(lines, end, tabs=tabs)
+            if not (spec.multi_label and one.delimiter == LABEL_SEPARATOR)
+        ]
+    candidates = [found for dialect in dialects if (found := _try(lines, dialect)) is not None]
+    chosen = _choose(candidates, spec, where)
+    if shared is not None:
+        spec = shared.applied_to(spec, [cell.strip() for cell in chosen.rows[0]])
+    form = _understand(chosen, spec, where, before)
+    if shared is not None and form.header is not None and form.columns.label in form.header:
+        shared.note(form.columns)
+    return replace(form, delimiter_line=delimiter_line)
+
+
+def _dialects(lines: Sequence[bytes], end: bytes, *, tabs: bool) -> list[Dialect]:
+    """Where tabs divide every line alike, marks are mostly characters: such files are written without any quoting."""
+    plain = Dialect("\t", "plain", end)
+    if tabs and any(b"\t" in line for line in lines):
+        return [plain, Dialect("\t", end=end)]
+    others = [Dialect(one, end=end) for one in DELIMITERS]
+    return [*others[:2], plain, *others[2:]]
+
+
+def _are_label_lines(lines: Sequence[bytes]) -> bool:
+    filled = [text for line in lines if (text := line.decode("utf-8", "replace").strip())]
+    begin = [text for text in filled if text.startswith(LABEL_PREFIX)]
+    as_cells = sum(_LABEL_CELL.match(text) is not None for text in begin)
+    return 2 * len(begin) > len(filled) and filled[0].startswith(LABEL_PREFIX) and 2 * as_cells < len(begin)
+
+
+def _try(lines: Sequence[bytes], dialect: Dialect) -> _Candidate | None:
+    """The rows as a dialect divides them, or `None` where it divides hardly any."""
+    rows: list[list[str]] = []
+    faults = 0
+    with suppress(UnclosedQuote):  # The last row may go on beyond the first lines; others are refused when read.
+        for raw in cut_rows(lines, dialect):
+            try:
+                rows.append([str(cell) for cell in cells_of(raw.content.decode("utf-8"), dialect)])
+            except UnicodeDecodeError:
+                if not rows:
+                    raise
+                faults += 1
+            except ValueError:
+                faults += 1
+    if not rows:
+        return None
+    most, _ = Counter(map(len, rows)).most_common(1)[0]
+    fits = {width: sum(_fits(row, width) for row in rows) / (len(rows) + faults) for width in (len(rows[0]), most)}
+    width = max(fits, key=lambda one: fits[one])
+    fit = fits[width]
+    while width > 2 and not any(row[width - 1].strip() for row in rows if len(row) >= width):
+        width -= 1
+    return _Candidate(dialect, rows, width, fit) if width > 1 else None
+
+
+def _fits(row: Sequence[str], width: int) -> bool:
+    return len(row) >= width and not any(row[width:])
+
+
+def _choose(candidates: Sequence[_Candidate], spec: DataSpec, where: str) -> _Candidate:
+    if not candidates:
+        raise UserError(
+            f"{where} has 1 column and no header: no delimiter (comma, semicolon, tab or |) divides its rows; expected "
+            f"are a label and a text in each, or lines that begin with {LABEL_PREFIX}"
+        )
+    best = max(one.fit for one in candidates)
+    rivals = [one for one in candidates if one.fit == best or (best < 1 and one.fit >= best - _CLOSE)]
+    rivals = _of_usual_names(rivals, spec) or rivals
+    if len({one.dialect.delimiter for one in rivals}) > 1:
+        rivals = [one for one in rivals if not _is_punctuation(one)] or rivals
+    if len({one.dialect.delimiter for one in rivals}) > 1:
+        rivals = [one for one in rivals if _has_label(one, spec)] or rivals
+    if len({one.dialect.delimiter for one in rivals}) > 1:
+        shown = " or ".join(f"{one.dialect.delimiter!r} ({some_of(map(repr, one.rows[0]))})" for one in rivals)
+        raise UserError(
+            f"{where}: its rows can be divided by {shown}; put texts that hold the other character in quotation marks, "
+            f"or name the delimiter in a first line such as sep={rivals[0].dialect.delimiter}"
+        )
+    return max(rivals, key=lambda one: one.fit)
+
+
+def _of_usual_names(candidates: Sequence[_Candidate], spec: DataSpec) -> list[_Candidate]:
+    return [one for one in candidates if has_usual_names([cell.strip() for cell in one.rows[0]], spec)]
+
+
+def _is_punctuation(candidate: _Candidate) -> bool:
+    """Whether a blank follows in every row, as it does in sentences and hardly in tables."""
+    return all(cell[:1] == " " for row in candidate.rows for cell in row[1:])
+
+
+def _has_label(candidate: _Candidate, spec: DataSpec) -> bool:
+    rows = [row[: candidate.width] for row in candidate.rows if _fits(row, candidate.width)]
+    return any(one.may_be_label for one in facts_of(rows, candidate.width, multi_label=spec.multi_label))
+
+
+def _understand(chosen: _Candidate, spec: DataSpec, where: str, before: DelimitedForm | None) -> DelimitedForm:
+    rows = [[cell.strip() for cell in row] for row in chosen.rows]
+    first, width = rows[0], chosen.width
+    if not _fits(first, width):
+        if chosen.fit >= _MOST and not (len(first) > 1 and has_usual_names(first, spec)):
+            raise DataError(
+                f"{where}: line 1 ({some_of(map(repr, first))}) has {len(first)} columns, but most rows after it have "
+                f"{width}; remove it if it is a title or a comment, else give all rows the same columns"
+            )
+        width = max(len(first), 2)
+    first = [*first[:width], *[""] * (width - len(first))]
+    rest = [row[:width] for row in rows[1:] if _fits(row, width)]
+    others = [row for row in rest if row != first]
+    header = find_header(first, others, spec, where)
+    if not header.is_there and before is not None and before.header is not None and before.width == width:
+        facts = facts_of([first, *rest], width, multi_label=spec.multi_label)
+        known = dict(zip(before.header, facts, strict=True))
+        check_not_swapped(before.columns.label, before.columns.texts[0], known, where)
+        return replace(before, dialect=chosen.dialect, remark="")
+    facts = facts_of(others if header.is_there else [first, *rest], width, multi_label=spec.multi_label)
+    names = first if header.is_there and not _by_number(first, spec) else [str(number) for number in range(width)]
+    known = {name: one for name, one in zip(names, facts, strict=True) if names.count(name) == 1}
+    columns = (
+        choose_columns(names, spec, where, known) if names is first else choose_positions(width, spec, where, known)
+    )
+    positions = tuple(names.index(name) for name in (columns.label, *columns.texts))
+    return DelimitedForm(
+        chosen.dialect, tuple(first) if header.is_there else None, width, columns, positions, header.remark
+    )
+
+
+def _name_columns(cells: Sequence[object]) -> bool:
+    """Whether label and text are usual names of their columns."""
+    label, *texts = (str(cell).strip().lower() for cell in cells)
+    return label in LABEL_COLUMNS and all(text in USUAL_TEXTS for text in texts)
+
+
+def _by_number(header: Sequence[str], spec: DataSpec) -> bool:
+    """Whether the columns are given by their numbers although they have names."""
+    given = [name for name in (spec.label_column, spec.text_column, spec.text_pair_column) if name is not None]
+    return bool(given) and all(name.isdecimal() and name not in header for name in given)

@@ -1,0 +1,284 @@
+"""Reads the rows of one table, whichever format its file has."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple, Protocol
+
+from finetune.config.hyperparameters import DataSpec
+from finetune.data.framing.lines import line_end, read_lines
+from finetune.data.framing.lookahead import look_ahead
+from finetune.data.framing.window import DamagedStream, Window
+from finetune.data.readers.file_kinds import FIRST_BYTES, foreign_kind, refusal
+from finetune.data.tables.column_facts import ColumnFacts, facts_of, text_of
+from finetune.data.tables.columns import Columns, SharedColumns, choose_columns
+from finetune.data.tables.delimited import UnclosedQuote
+from finetune.data.tables.dialect import DelimitedForm, FirstLines, find_form
+from finetune.data.tables.json_objects import choose_keys, json_objects, parse_object
+from finetune.data.tables.text_lines import file_chunks, not_utf8, utf8_fault
+from finetune.errors import DataError
+
+if TYPE_CHECKING:
+    import pyarrow
+
+_log = logging.getLogger(__name__)
+
+
+_LOOKED_AT = 1000
+
+
+class Row(NamedTuple):
+    """Label and texts of one row, or why it has none.
+
+    Attributes:
+        number: line on which the row begins, from 1; in Parquet its number.
+        cells: label and one or two texts; None where a value is missing.
+        fault: what is wrong with the row, to follow its name; empty where nothing is.
+    """
+
+    number: int
+    cells: tuple[object, ...]
+    fault: str = ""
+
+
+class Table(Protocol):
+    """One file of rows."""
+
+    @property
+    def columns(self) -> Columns | None:
+        """Columns of label and texts; None where there are no rows that have any."""
+        ...
+
+    def rows(self) -> Iterator[Row]:
+        """Give label and texts, row by row."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class TableFile:
+    """Where a table lies.
+
+    Attributes:
+        channel: for messages.
+        root: the channel's folder.
+        key: the file, relative to it.
+    """
+
+    channel: str
+    root: Path
+    key: str
+
+    @property
+    def where(self) -> str:
+        """Channel and file, for messages."""
+        return f"channel {self.channel!r}, {self.key}"
+
+
+class DelimitedTable:
+    """CSV, TSV, or lines that begin with `__label__`."""
+
+    def __init__(
+        self,
+        file: TableFile,
+        spec: DataSpec,
+        *,
+        tabs: bool,
+        before: DelimitedForm | None = None,
+        shared: SharedColumns | None = None,
+    ) -> None:
+        """Look at the first lines.
+
+        Args:
+            file: the table.
+            spec: the hyperparameters.
+            tabs: whether its name or content type say that tabs divide the cells.
+            before: the form of an earlier file of the channel.
+            shared: columns of other tables of the job.
+        """
+        self._file = file
+        with closing(_lines(file)) as lines:
+            end = next(lines, b"\n")
+            first, _ = look_ahead(lines)
+        try:
+            self.form = find_form(FirstLines(first, end), spec, file.where, tabs=tabs, before=before, shared=shared)
+        except UnicodeDecodeError as error:
+            raise not_utf8(file.channel, file.root, file.key) from error
+        self.columns = None if self.form is None else self.form.columns
+        if self.form is not None and self.form.remark:
+            _log.warning("%s: %s", file.where, self.form.remark)
+
+    def rows(self) -> Iterator[Row]:
+        """Give the cells as they stand in the file, without the quotation marks around them."""
+        if self.form is None:
+            return
+        with closing(_lines(self._file)) as lines:
+            next(lines, b"")
+            try:
+                for raw in self.form.records(lines, self._warn):
+                    try:
+                        yield Row(raw.line, tuple(self.form.cells(raw.content)))
+                    except UnicodeDecodeError as error:
+                        line = raw.line + raw.content.count(b"\n", 0, error.start)
+                        yield Row(raw.line, (), utf8_fault(self._file.key, error, raw.offset, line))
+                    except ValueError as error:
+                        yield Row(raw.line, (), str(error))
+            except UnclosedQuote as error:
+                raise DataError(f"{self._file.where}, line {error.line} {error}") from error
+
+    def _warn(self, remark: str) -> None:
+        _log.warning("%s: %s", self._file.where, remark)
+
+
+class JsonLinesTable:
+    """JSON objects: one per line, or in an array."""
+
+    def __init__(self, file: TableFile, spec: DataSpec, shared: SharedColumns) -> None:
+        """Look for the columns in the first objects."""
+        self._file = file
+        with closing(_lines(file)) as lines:
+            next(lines, b"")
+            first, _ = look_ahead(lines)
+        self.columns = choose_keys(first, spec, file.where, shared)
+        if self.columns is None and first and not _is_utf8(first[0]):
+            raise not_utf8(file.channel, file.root, file.key)
+
+    def rows(self) -> Iterator[Row]:
+        """Give the values as JSON has them; None where an object lacks one."""
+        columns = self.columns or Columns("", ())
+        with closing(_lines(self._file)) as lines:
+            next(lines, b"")
+            for number, text in json_objects(lines):
+                try:
+                    value = parse_object(text)
+                    yield Row(number, tuple(value.get(name) for name in (columns.label, *columns.texts)))
+                except UnicodeDecodeError as error:
+                    where = f"byte 0x{error.object[error.start]:02x}"
+                    yield Row(
+                        number, (), f"is not UTF-8: {where}; convert the file to UTF-8, for instance with `iconv`"
+                    )
+                except ValueError as error:
+                    yield Row(number, (), str(error))
+
+
+class ParquetTable:
+    """Parquet, read in blocks and by column."""
+
+    def __init__(self, file: TableFile, spec: DataSpec, shared: SharedColumns) -> None:
+        """Read the schema.
+
+        Raises:
+            DataError: the file is no Parquet, or holds images.
+        """
+        import pyarrow
+        import pyarrow.parquet
+
+        self._file = file
+        try:
+            with pyarrow.parquet.ParquetFile(file.root / file.key) as parquet:
+                schema = parquet.schema_arrow
+        except (pyarrow.ArrowException, OSError) as error:
+            raise DataError(f"{file.where} cannot be read as Parquet: {_first_line(error)}") from error
+        names = tuple(str(name) for name in schema.names)
+        images = [name for name in names if names.count(name) == 1 and _holds_images(schema.field(name).type)]
+        others = tuple(name for name in names if name not in images)
+        if images and (len(others) < 2 or spec.text_column in images):
+            raise DataError(
+                f"{file.where}: column {images[0]!r} holds images, which are not read from Parquet; give them as files"
+                " in a folder per class, in tar shards, RecordIO or TFRecord"
+            )
+        self.columns = None
+        if names:
+            spec = shared.applied_to(spec, others)
+            self.columns = choose_columns(others, spec, file.where, self._facts(others, spec))
+            shared.note(self.columns)
+
+    def _facts(self, names: Sequence[str], spec: DataSpec) -> dict[str, ColumnFacts]:
+        """Counts over the first rows of each column whose name is unique; none where they cannot be read."""
+        import pyarrow
+        import pyarrow.parquet
+
+        unique = [name for name in names if names.count(name) == 1]
+        try:
+            with pyarrow.parquet.ParquetFile(self._file.root / self._file.key) as parquet:
+                batch = next(parquet.iter_batches(batch_size=_LOOKED_AT, columns=unique), None)
+                columns = [] if batch is None else [batch.column(name).to_pylist() for name in unique]
+        except (pyarrow.ArrowException, ValueError, OverflowError, LookupError, OSError):
+            return {}
+        rows = [[text_of(value) for value in row] for row in zip(*columns, strict=True)]
+        facts = facts_of(rows, len(unique), multi_label=spec.multi_label)
+        return dict(zip(unique, facts, strict=True)) if rows else {}
+
+    def rows(self) -> Iterator[Row]:
+        """Give the values as Python objects; None where one is null."""
+        import pyarrow
+        import pyarrow.parquet
+
+        columns = self.columns or Columns("", ())
+        chosen = (columns.label, *columns.texts)
+        number = 0
+        try:
+            with pyarrow.parquet.ParquetFile(self._file.root / self._file.key) as parquet:
+                for batch in parquet.iter_batches(batch_size=4096, columns=list(dict.fromkeys(chosen))):
+                    values = [batch.column(name).to_pylist() for name in chosen]
+                    for cells in zip(*values, strict=True):
+                        number += 1
+                        yield Row(number, cells)
+        except (pyarrow.ArrowException, ValueError, OverflowError, LookupError, OSError) as error:
+            raise DataError(
+                f"{self._file.where} cannot be read as Parquet beyond row {number}: {_first_line(error)}"
+            ) from error
+
+
+def check_kind(file: TableFile, form: str) -> None:
+    """Refuse a file whose first bytes are of no table of its format.
+
+    Raises:
+        DataError: says what it is.
+    """
+    with closing(file_chunks(file.channel, file.root, file.key)) as chunks:
+        first = next(chunks, b"")[:FIRST_BYTES]
+    kind = foreign_kind(first, allowed="Parquet" if form == "parquet" else "")
+    if kind is not None:
+        raise DataError(f"{file.where} {refusal(kind)}")
+
+
+def _holds_images(kind: pyarrow.DataType) -> bool:
+    """Whether values are encoded images as Hugging Face datasets store them: bare bytes, or bytes with a path."""
+    import pyarrow
+
+    if pyarrow.types.is_struct(kind):
+        return {"bytes", "path"} <= {field.name for field in kind}
+    return bool(pyarrow.types.is_binary(kind) or pyarrow.types.is_large_binary(kind))
+
+
+def _lines(file: TableFile) -> Generator[bytes, None, None]:
+    """Give the end of the lines, then the lines without it.
+
+    Raises:
+        DataError: the file cannot be read, or has a line that is too long.
+    """
+    with closing(file_chunks(file.channel, file.root, file.key)) as chunks:
+        window = Window(chunks)
+        end = line_end(window)
+        yield end
+        try:
+            for line in read_lines(window, end):
+                yield bytes(line)
+        except DamagedStream as error:
+            raise DataError(f"{file.where} {error}") from error
+
+
+def _is_utf8(line: bytes) -> bool:
+    try:
+        line.decode("utf-8")
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).partition("\n")[0][:200]

@@ -1,0 +1,173 @@
+"""Cuts JSON Lines and arrays of JSON objects into objects, the same for files and for streams."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
+from itertools import islice
+
+from finetune.config.hyperparameters import DataSpec
+from finetune.data.json_text import parse_json
+from finetune.data.tables.column_facts import facts_of, text_of
+from finetune.data.tables.columns import Columns, SharedColumns, choose_columns
+from finetune.errors import DataError
+
+LONGEST_OBJECT = 1 << 26
+"""Bytes. A longer object is taken for damage."""
+
+_LINE_BYTES = 50
+"""Memory of a line beside its content."""
+_MARK = "\ufeff"
+_GLUE = b"}{"
+_ARRAY = re.compile(rb"\[\s*(?:\{|\]|$)")
+_TOKEN = re.compile(rb'"(?:[^"\\]++|\\.)*+"?|[{}]|[^\s"{}\[\],:]++')
+_DECODER = json.JSONDecoder()
+_LOOKED_AT = 1000
+_EXPECTED = 'expected is an object per record, as pandas writes them with to_json(orient="records", lines=True)'
+
+
+def json_objects(lines: Iterable[bytes]) -> Iterator[tuple[int, bytes]]:
+    """Give the text of each object with the line on which it begins, from 1.
+
+    A first line that begins an array of objects, or that is an opening brace alone, means JSON that may extend over
+    lines; otherwise each line holds an object, or several where the last line of a file had no end. What is no object
+    is given too, for `parse_object` to refuse.
+
+    Args:
+        lines: without their ends.
+    """
+    numbered = ((number, line.strip(b" \t\r").removeprefix(_MARK.encode())) for number, line in enumerate(lines, 1))
+    first = next(((number, line) for number, line in numbered if line), None)
+    if first is None:
+        return
+    again = _chain(first, numbered)
+    if first[1] == b"{" or _ARRAY.match(first[1]):
+        yield from _of_document(again)
+        return
+    for number, line in again:
+        for text in _of_line(line):
+            yield number, text
+
+
+def parse_object(text: bytes) -> dict[str, object]:
+    """Parse the text of an object.
+
+    Raises:
+        UnicodeDecodeError: it is not UTF-8.
+        ValueError: it is something else; the message follows the record's name.
+    """
+    try:
+        value = parse_json(text.decode("utf-8"))
+    except json.JSONDecodeError as error:
+        raise ValueError(f"is not JSON ({error.msg} at column {error.colno})") from error
+    except UnicodeDecodeError:
+        raise
+    except ValueError as error:
+        raise ValueError(str(error)[:200]) from error
+    if isinstance(value, list):
+        raise ValueError(f"is not a JSON object but a list of values; {_EXPECTED}")
+    if not isinstance(value, dict):
+        raise ValueError("is not a JSON object")
+    return value
+
+
+def choose_keys(
+    lines: Sequence[bytes], spec: DataSpec, where: str, shared: SharedColumns | None = None
+) -> Columns | None:
+    """Choose the keys of label and texts by the first objects, since an object may lack some.
+
+    Args:
+        lines: the first ones.
+        spec: the hyperparameters.
+        where: channel and file, for messages.
+        shared: columns of other tables of the job.
+
+    Returns:
+        The keys, or `None` where no line holds an object.
+
+    Raises:
+        DataError: there is one object that holds all records.
+        UserError: it is not plain which key holds what.
+    """
+    objects: list[dict[str, object]] = []
+    for _, text in islice(json_objects(lines), _LOOKED_AT):
+        with suppress(ValueError):  # Refused with its place when it is read as a record.
+            objects.append(parse_object(text))
+    names = tuple(dict.fromkeys(name for one in objects for name in one))
+    if not names:
+        return None
+    if len(objects) == 1 and _holds_all(objects[0]):
+        raise DataError(f"{where} is one JSON object that holds all records; {_EXPECTED}")
+    rows = [[text_of(one.get(name)) for name in names] for one in objects]
+    facts = facts_of(rows, len(names), multi_label=spec.multi_label)
+    shared = shared or SharedColumns()
+    columns = choose_columns(names, shared.applied_to(spec, names), where, dict(zip(names, facts, strict=True)))
+    shared.note(columns)
+    return columns
+
+
+def _holds_all(value: dict[str, object]) -> bool:
+    """Whether an object has a list or an object of values for each column, or a list of records."""
+    if any(isinstance(one, list) and one and isinstance(one[0], dict | list) for one in value.values()):
+        return True
+    return len(value) > 1 and all(isinstance(one, dict | list) for one in value.values())
+
+
+def _chain(first: tuple[int, bytes], rest: Iterator[tuple[int, bytes]]) -> Iterator[tuple[int, bytes]]:
+    yield first
+    yield from rest
+
+
+def _of_document(lines: Iterable[tuple[int, bytes]]) -> Iterator[tuple[int, bytes]]:
+    """Objects by their braces, whatever array or line they stand in; other values one by one."""
+    parts: list[bytes] = []
+    depth = begin = size = 0
+    for number, line in lines:
+        start = 0
+        for token in _TOKEN.finditer(line):
+            if token[0] == b"{":
+                if depth == 0:
+                    begin, start = number, token.start()
+                depth += 1
+            elif token[0] == b"}" and depth:
+                depth -= 1
+                if depth == 0:
+                    yield begin, b"\n".join([*parts, line[start : token.end()]])
+                    parts, size = [], 0
+            elif depth == 0:
+                yield number, token[0]
+        if depth:
+            parts.append(line[start:])
+            size += len(parts[-1]) + _LINE_BYTES
+            if size > LONGEST_OBJECT:
+                raise DataError(f"the JSON object that begins on line {begin} is longer than {LONGEST_OBJECT:,} bytes")
+    if depth:
+        yield begin, b"\n".join(parts)
+
+
+def _of_line(line: bytes) -> Iterator[bytes]:
+    if _GLUE not in line and _MARK.encode() not in line:
+        if line:
+            yield line
+        return
+    try:
+        text = line.decode("utf-8")
+    except UnicodeDecodeError:
+        yield line
+        return
+    at = 0
+    while (at := _skip_blanks(text, at)) < len(text):
+        try:
+            _, end = _DECODER.raw_decode(text, at)
+        except (ValueError, RecursionError):
+            end = len(text)
+        yield text[at:end].encode()
+        at = end
+
+
+def _skip_blanks(text: str, at: int) -> int:
+    while at < len(text) and text[at] in f" \t\r{_MARK}":
+        at += 1
+    return at

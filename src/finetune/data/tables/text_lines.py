@@ -1,0 +1,129 @@
+"""What are the lines of a text file, if it is in UTF-8? Compressed with gzip it may be."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import zlib
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO, TextIO, cast
+
+from finetune.data.framing.lines import LONGEST_LINE
+from finetune.errors import DataError
+
+_GZIP = b"\x1f\x8b"
+_CHUNK = 1 << 19
+_UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff")
+
+
+def text_lines(channel: str, root: Path, key: str, newline: str = "\n") -> Iterator[tuple[int, str]]:
+    r"""Give the lines of a file with their numbers, from 1, and their ends; a byte order mark at the start is dropped.
+
+    Args:
+        channel: for messages.
+        root: the channel's folder.
+        key: the file, relative to it.
+        newline: as of `open`: `"\n"` ends lines there only, `""` at `"\r"` and `"\r\n"` too.
+
+    Raises:
+        DataError: the file cannot be read, is not UTF-8, or is compressed and damaged.
+    """
+    try:
+        with (
+            _readable(channel, key),
+            io.TextIOWrapper(_open(root / key), encoding="utf-8-sig", newline=newline) as file,
+        ):
+            lines = file if _is_short(root / key) else _bounded(file, f"channel {channel!r}: {key}")
+            yield from enumerate(lines, start=1)
+    except UnicodeDecodeError as error:
+        raise not_utf8(channel, root, key) from error
+
+
+def file_chunks(channel: str, root: Path, key: str) -> Generator[bytes, None, None]:
+    """Give the bytes of a file in chunks, inflated where it is compressed.
+
+    Raises:
+        DataError: the file cannot be read, or is compressed and damaged.
+    """
+    with _readable(channel, key), _open(root / key) as file:
+        while chunk := file.read(_CHUNK):
+            yield chunk
+
+
+def utf8_fault(key: str, error: UnicodeDecodeError, offset: int, line: int) -> str:
+    """Why bytes of a file are not UTF-8, and how to convert it; follows the name of a record.
+
+    Args:
+        key: the file.
+        error: of decoding a part of it.
+        offset: of this part in the file.
+        line: on which the byte stands, from 1.
+    """
+    return (
+        f"is not UTF-8: byte 0x{error.object[error.start]:02x} at offset {offset + error.start}, line {line}; convert "
+        f"it, for instance with `iconv -f WINDOWS-1252 -t UTF-8 {key} > converted`"
+    )
+
+
+def not_utf8(channel: str, root: Path, key: str) -> DataError:
+    """The error for a file that is not UTF-8; it names the first wrong byte."""
+    return DataError(f"channel {channel!r}: {_where_not_utf8(root, key)}")
+
+
+@contextmanager
+def _readable(channel: str, key: str) -> Iterator[None]:
+    try:
+        yield
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise DataError(f"channel {channel!r}: {key} is compressed and damaged or cut off: {error}") from error
+    except OSError as error:
+        raise DataError(f"channel {channel!r}: {key} cannot be read: {error.strerror}") from error
+
+
+def _is_short(path: Path) -> bool:
+    """Whether no line of a file can be too long."""
+    with path.open("rb") as file:
+        return path.stat().st_size <= LONGEST_LINE and file.read(len(_GZIP)) != _GZIP
+
+
+def _bounded(file: TextIO, where: str) -> Iterator[str]:
+    """Give the lines of a file.
+
+    Raises:
+        DataError: one is longer than `LONGEST_LINE`.
+    """
+    number = 1
+    while line := file.readline(LONGEST_LINE + 1):
+        if len(line) > LONGEST_LINE:
+            raise DataError(
+                f"{where}, line {number} has more than {LONGEST_LINE:,} characters; divide the file into lines"
+            )
+        yield line
+        number += 1
+
+
+def _open(path: Path) -> BinaryIO:
+    file = path.open("rb")
+    if file.peek(len(_GZIP))[: len(_GZIP)] != _GZIP:
+        return file
+    file.close()
+    return cast(BinaryIO, gzip.open(path, "rb"))
+
+
+def _where_not_utf8(root: Path, key: str) -> str:
+    """Say where the first wrong byte is; decoding in blocks does not tell, so the file is read again."""
+    offset = 0
+    with _open(root / key) as file:
+        for line, content in enumerate(file, start=1):
+            try:
+                content.decode()
+            except UnicodeDecodeError as error:
+                encoding = "UTF-16" if line == 1 and content.startswith(_UTF16_MARKS) else "WINDOWS-1252"
+                return (
+                    f"{key} is not UTF-8: byte 0x{content[error.start]:02x} at offset {offset + error.start}, "
+                    f"line {line}; convert it, for instance with `iconv -f {encoding} -t UTF-8 {key} > converted`"
+                )
+            offset += len(content)
+    return f"{key} is not UTF-8"

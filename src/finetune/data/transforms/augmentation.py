@@ -1,0 +1,155 @@
+"""How is a picture varied, so that the network does not learn it by heart?
+
+Every number is drawn from the `random.Random` that is passed in, and every operation gives the same bits with any
+number of threads: where a mean is needed, it is taken of integers.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Callable
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torchvision.transforms.v2 import InterpolationMode
+from torchvision.transforms.v2 import functional as pixel_ops
+
+from finetune.data.transforms.image import ImageGeometry
+
+_AREA = (0.35, 1.0)
+_RATIO = (3 / 4, 4 / 3)
+_ERASED_AREA = (0.02, 0.2)
+_ERASED_RATIO = (0.3, 3.3)
+_ERASING_PROBABILITY = 0.5
+
+
+def before_augmenting(pixels: Tensor, geometry: ImageGeometry) -> Tensor:
+    """Make a large picture as small as augmentation allows, alike in every epoch: uint8 `[3, height, width]`.
+
+    The smallest part that `augment` takes out then still has as many pixels as the network is given. A picture that is
+    not larger stays as it is. Bicubic, because what is resized twice loses sharpness: 5 % of it so, 19 % bilinearly
+    (docs/decisions/kept-pictures.md).
+    """
+    side = side_before_augmenting(geometry)
+    if min(pixels.shape[-2:]) <= side:
+        return pixels
+    resized: Tensor = pixel_ops.resize(pixels, [side], InterpolationMode.BICUBIC, antialias=True)
+    return resized
+
+
+def bytes_before_augmenting(geometry: ImageGeometry) -> int:
+    """What a large picture of the usual ratio takes before it is augmented."""
+    side = side_before_augmenting(geometry)
+    return 3 * side * round(side * 4 / 3)
+
+
+def side_before_augmenting(geometry: ImageGeometry) -> int:
+    """Longest shorter side of a picture that is to be augmented."""
+    return math.ceil(geometry.size / math.sqrt(_AREA[0]))
+
+
+def augment(
+    pixels: Tensor, geometry: ImageGeometry, strength: Literal["basic", "strong"], randomness: random.Random
+) -> Tensor:
+    """Vary a picture, uint8 `[3, height, width]` to uint8 `[3, size, size]`: a pure function of its arguments.
+
+    Args:
+        pixels: what `before_augmenting` gave.
+        geometry: gives the size of the result and the interpolation.
+        strength: `basic` resizes a random part (35 to 100 % of the area, ratio 3:4 to 4:3) and flips half of the
+            pictures; `strong` also applies one or two operations on colour or shape, and in half of the pictures
+            erases a rectangle.
+        randomness: where all numbers are drawn.
+    """
+    top, left, height, width = _random_part(pixels.shape[-2], pixels.shape[-1], randomness)
+    square = [geometry.size, geometry.size]
+    result: Tensor = pixel_ops.resized_crop(
+        pixels, top, left, height, width, square, InterpolationMode(geometry.interpolation), antialias=True
+    )
+    if randomness.random() < 0.5:
+        result = result.flip(-1)
+    if strength == "strong":
+        for operation in randomness.sample(_OPERATIONS, randomness.randint(1, 2)):
+            result = operation(result, randomness.uniform(-1, 1))
+        if randomness.random() < _ERASING_PROBABILITY:
+            result = _erase(result, randomness)
+    return result
+
+
+def _random_part(height: int, width: int, randomness: random.Random) -> tuple[int, int, int, int]:
+    """Draw (top, left, height, width); where ten draws do not fit, it is the largest middle part with such a ratio."""
+    for _ in range(10):
+        area = height * width * randomness.uniform(*_AREA)
+        ratio = _random_ratio(_RATIO, randomness)
+        part_height, part_width = round(math.sqrt(area / ratio)), round(math.sqrt(area * ratio))
+        if 0 < part_height <= height and 0 < part_width <= width:
+            top = randomness.randint(0, height - part_height)
+            return top, randomness.randint(0, width - part_width), part_height, part_width
+    part_height = min(height, max(1, round(width / _RATIO[0])))
+    part_width = min(width, max(1, round(height * _RATIO[1])))
+    return (height - part_height) // 2, (width - part_width) // 2, part_height, part_width
+
+
+def _random_ratio(bounds: tuple[float, float], randomness: random.Random) -> float:
+    """Draw width / height so that a ratio is as likely as its inverse."""
+    return math.exp(randomness.uniform(math.log(bounds[0]), math.log(bounds[1])))
+
+
+def _erase(pixels: Tensor, randomness: random.Random) -> Tensor:
+    size = pixels.shape[-1]
+    area = size * size * randomness.uniform(*_ERASED_AREA)
+    ratio = _random_ratio(_ERASED_RATIO, randomness)
+    height, width = min(size, round(math.sqrt(area / ratio))), min(size, round(math.sqrt(area * ratio)))
+    top, left = randomness.randint(0, size - height), randomness.randint(0, size - width)
+    erased = pixels.clone()
+    erased[:, top : top + height, left : left + width] = torch.tensor(_mean_colour(pixels), dtype=torch.uint8)[
+        :, None, None
+    ]
+    return erased
+
+
+def _mean_colour(pixels: Tensor) -> list[int]:
+    count = pixels.shape[-1] * pixels.shape[-2]
+    return [total // count for total in pixels.sum((-2, -1), dtype=torch.int64).tolist()]
+
+
+def _contrast(pixels: Tensor, factor: float) -> Tensor:
+    mean = sum(_mean_colour(pixels)) / 3
+    return ((pixels.float() - mean) * factor + mean).round().clamp(0, 255).to(torch.uint8)
+
+
+def _affine(
+    pixels: Tensor, angle: float = 0.0, shift: tuple[float, float] = (0.0, 0.0), shear: tuple[float, float] = (0.0, 0.0)
+) -> Tensor:
+    """Turn (degrees), shift (share of the side) and shear (degrees); what comes into view has the mean colour."""
+    moved: Tensor = pixel_ops.affine(
+        pixels,
+        angle=angle,
+        translate=[shift[0] * pixels.shape[-1], shift[1] * pixels.shape[-2]],
+        scale=1.0,
+        shear=list(shear),
+        interpolation=InterpolationMode.BILINEAR,
+        fill=[float(value) for value in _mean_colour(pixels)],
+    )
+    return moved
+
+
+_OPERATIONS: tuple[Callable[[Tensor, float], Tensor], ...] = (
+    lambda pixels, magnitude: pixel_ops.adjust_brightness(pixels, 1 + 0.6 * magnitude),
+    lambda pixels, magnitude: pixel_ops.adjust_saturation(pixels, 1 + 0.9 * magnitude),
+    lambda pixels, magnitude: pixel_ops.adjust_sharpness(pixels, 1 + 0.9 * magnitude),
+    lambda pixels, magnitude: pixel_ops.adjust_hue(pixels, 0.08 * magnitude),
+    lambda pixels, magnitude: pixel_ops.posterize(pixels, 7 - round(4 * abs(magnitude))),
+    lambda pixels, magnitude: pixel_ops.solarize(pixels, 255 - 155 * abs(magnitude)),
+    lambda pixels, _: pixel_ops.autocontrast(pixels),
+    lambda pixels, _: pixel_ops.equalize(pixels),
+    lambda pixels, magnitude: _contrast(pixels, 1 + 0.6 * magnitude),
+    lambda pixels, magnitude: _affine(pixels, angle=30 * magnitude),
+    lambda pixels, magnitude: _affine(pixels, shear=(17 * magnitude, 0.0)),
+    lambda pixels, magnitude: _affine(pixels, shear=(0.0, 17 * magnitude)),
+    lambda pixels, magnitude: _affine(pixels, shift=(0.25 * magnitude, 0.0)),
+    lambda pixels, magnitude: _affine(pixels, shift=(0.0, 0.25 * magnitude)),
+)
+"""Of uint8 `[3, height, width]` and a magnitude in -1..1; the result has the same shape."""

@@ -1,0 +1,166 @@
+"""What the records themselves show: surest mistakes with their content, equal contents, leakage."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections import Counter, defaultdict
+from collections.abc import Mapping
+from itertools import chain
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from finetune.data.bad_records import BadContent
+from finetune.data.labels import LabelMap
+from finetune.data.loading.batches import Batches, BatchSource
+from finetune.data.loading.split import content_digests
+from finetune.data.record import Content
+from finetune.data.transforms.base import ImageTransform
+from finetune.data.transforms.image import decode_image
+from finetune.errors import DataError
+from finetune.job.inputs import Part
+from finetune.job.outputs import Evaluated
+
+MOST_WRONG = 24
+MOST_COMPARED = 200_000
+"""Records beyond which contents are not read once more to be compared."""
+_MOST_GROUPS = 500
+_SIDE = 128
+_MOST_CHARACTERS = 400
+
+
+def surest_mistakes(name: str, one: Evaluated) -> dict[str, object]:
+    """The records with the most probable wrong answer, with what they look like.
+
+    Returns:
+        JSON values: `part`, `of`, `count`, and `records`, the surest first.
+    """
+    predictions, labels = one.predictions, one.batches.label_map
+    surest, classes = _certainty(predictions.probabilities, predictions.targets)
+    mistaken = np.flatnonzero(surest > 0)
+    order = mistaken[np.argsort(-surest[mistaken], kind="stable")][:MOST_WRONG]
+    records = []
+    for row in order:
+        position = int(predictions.positions[row])
+        truth = _names(labels, predictions.targets[row])
+        chosen = labels.names[int(classes[row])]
+        told = chosen if not labels.multi_label or chosen not in truth else f"not {chosen}"
+        records.append(
+            {
+                "key": one.batches.key(position),
+                "truth": ", ".join(truth) or "none of them",
+                "predicted": told,
+                "probability": round(float(surest[row]), 4),
+                **_shown(one.batches, position),
+            }
+        )
+    return {"part": name, "of": len(surest), "count": len(mistaken), "records": records}
+
+
+def _certainty(
+    probabilities: NDArray[np.float32], targets: NDArray[np.int64] | NDArray[np.float32]
+) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """Certainty of each record's worst answer, 0 where it is right, and the class that it is about."""
+    if targets.ndim == 1:
+        classes = probabilities.argmax(axis=1)
+        return np.where(classes != targets, probabilities.max(axis=1), 0.0), classes
+    truth = targets > 0.5
+    said = probabilities > 0.5
+    wrong = np.where(said != truth, np.where(said, probabilities, 1 - probabilities), 0.0)
+    return wrong.max(axis=1), wrong.argmax(axis=1)
+
+
+def _names(labels: LabelMap, target: NDArray[np.generic]) -> tuple[str, ...]:
+    if not labels.multi_label:
+        return (labels.names[int(target)],)
+    return tuple(name for name, value in zip(labels.names, target.tolist(), strict=True) if value > 0.5)
+
+
+def _shown(batches: BatchSource, position: int) -> dict[str, str]:
+    if not isinstance(batches, Batches):
+        return {"text": "(a record of a stream, which has passed)"}
+    dataset = batches.dataset
+    depth = dataset.transform.sixteen_bit_depth if isinstance(dataset.transform, ImageTransform) else None
+    try:
+        return _drawn(dataset.reader.read(dataset.indices[position]).content, depth)
+    except DataError:
+        return {"text": "(the record cannot be read again)"}
+
+
+def _drawn(content: Content, sixteen_bit_depth: int | None = None) -> dict[str, str]:
+    if not isinstance(content, bytes):
+        text = "\n".join(content)
+        return {"text": text if len(text) <= _MOST_CHARACTERS else text[: _MOST_CHARACTERS - 1] + "…"}
+    try:
+        return {"image": thumbnail(content, sixteen_bit_depth)}
+    except BadContent:
+        return {"text": "(the picture cannot be decoded)"}
+
+
+def thumbnail(content: bytes, sixteen_bit_depth: int | None = None) -> str:
+    """A small JPEG of a picture as a data URI.
+
+    Args:
+        content: the encoded image.
+        sixteen_bit_depth: bits that 16-bit grey images use.
+
+    Raises:
+        BadContent: it cannot be decoded.
+    """
+    image = Image.fromarray(decode_image(content, sixteen_bit_depth=sixteen_bit_depth).permute(1, 2, 0).numpy())
+    image.thumbnail((_SIDE, _SIDE))
+    if max(image.size) < _SIDE // 2:
+        factor = _SIDE // max(image.size)
+        image = image.resize((image.width * factor, image.height * factor), Image.Resampling.NEAREST)
+    file = io.BytesIO()
+    image.save(file, "JPEG", quality=80)
+    return "data:image/jpeg;base64," + base64.b64encode(file.getvalue()).decode("ascii")
+
+
+def equal_contents(parts: Mapping[str, Part]) -> dict[str, object]:
+    """Records whose contents are the same bytes, inside a part and across parts.
+
+    Only those are read again that may have an equal, such as files of the same size.
+
+    Returns:
+        JSON values: `count` of such contents, `groups` with their records, `leaks` between each pair of parts, and
+        `contradictions`, the contents that occur with different labels.
+    """
+    places: dict[bytes, list[tuple[str, str, tuple[str, ...]]]] = defaultdict(list)
+    clues = {name: [part.reader.clue(index) for index in part.indices] for name, part in parts.items()}
+    occurrences = Counter(chain.from_iterable(clues.values()))
+    for name, part in parts.items():
+        doubtful = [index for index, clue in zip(part.indices, clues[name], strict=True) if occurrences[clue] > 1]
+        for index, digest in zip(doubtful, content_digests(part.reader, doubtful), strict=True):
+            if digest is not None:
+                places[digest].append((name, part.reader.key(index), tuple(sorted(part.reader.labels(index)))))
+    groups = [found for found in places.values() if len(found) > 1]
+    groups.sort(key=lambda found: (-len({part for part, _, _ in found}), found[0][1]))
+    leaks: dict[tuple[str, str], int] = defaultdict(int)
+    for found in groups:
+        inside = [name for name in parts if any(part == name for part, _, _ in found)]
+        for first_at, first in enumerate(inside):
+            for second in inside[first_at + 1 :]:
+                leaks[first, second] += sum(part == second for part, _, _ in found)
+    return {
+        "count": len(groups),
+        "contradictions": sum(len({labels for _, _, labels in found}) > 1 for found in groups),
+        "leaks": [{"parts": list(pair), "records": count} for pair, count in leaks.items()],
+        "groups": [
+            {"records": [{"part": part, "key": key, "labels": list(labels)} for part, key, labels in found]}
+            for found in groups[:_MOST_GROUPS]
+        ],
+    }
+
+
+def readable(parts: Mapping[str, Part]) -> dict[str, object]:
+    """`equal_contents`, or why it is unknown: a channel can no longer be read, or reading it again would take long."""
+    nothing: dict[str, object] = {"count": 0, "contradictions": 0, "leaks": [], "groups": []}
+    if sum(len(part.indices) for part in parts.values()) > MOST_COMPARED:
+        return nothing | {"unknown": f"there are more than {MOST_COMPARED:,} records"}
+    try:
+        return equal_contents(parts)
+    except (DataError, OSError) as error:
+        return nothing | {"unknown": str(error)}

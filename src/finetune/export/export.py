@@ -1,0 +1,195 @@
+"""What the job leaves in `model/`: written whole beside an earlier artifact, then put in its place."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path, PurePosixPath
+
+import finetune
+from finetune.config.hyperparameters import Task
+from finetune.errors import PlatformError
+from finetune.export.inference import FORMAT_VERSION
+from finetune.models.backbone import Backbone, ImageInput, TextInput
+
+ARTIFACT_FILE = "artifact.json"
+METRICS_FILE = "metrics.json"
+HANDLER_FILE = "code/inference.py"
+# The platform's PyTorch inference images install it at start; they bring torch, torchvision and Pillow themselves.
+REQUIREMENTS_FILE = "code/requirements.txt"
+# Inside `model/` rather than beside it: the folder may be a mount of its own, and a rename cannot leave a mount.
+_STAGING = ".artifact.partial"
+_REPLACED = "replaced.json"
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class ArtifactContents:
+    """What the artifact says beside the network.
+
+    Attributes:
+        task: what the network classifies.
+        labels: class names in the order of the network's outputs.
+        multi_label: whether a record may have several of the classes, or none.
+        metrics: JSON values for `metrics.json`, without NaN.
+        texts_per_record: 1, or 2 for text pairs; the handler refuses another number.
+        thresholds: by class, the probability above which it is said to hold; `None` for the usual ones.
+    """
+
+    task: Task
+    labels: tuple[str, ...]
+    multi_label: bool
+    metrics: Mapping[str, object]
+    texts_per_record: int = 1
+    thresholds: tuple[float, ...] | None = None
+
+
+def export(folder: Path, backbone: Backbone, contents: ArtifactContents) -> None:
+    """Write the artifact into `folder`, in the place of an earlier one; files of others stay.
+
+    While files are put in their place, `artifact.json` is absent: no handler opens a mixture of two artifacts.
+
+    Args:
+        folder: `model/`; created where it is missing.
+        backbone: the network, in the precision in which it is to be saved.
+        contents: what the artifact says beside the network.
+
+    Raises:
+        PlatformError: the folder cannot be written, or its disk is full.
+    """
+    staging = folder / _STAGING
+    try:
+        earlier = _files_of_earlier(folder)
+        _stage(staging, backbone, contents)
+        _put_in_place(staging, folder, earlier)
+    except Exception as error:
+        if not _is_about_storage(error):
+            raise
+        raise PlatformError(_explain(folder, error)) from error
+    logger.info("Exported %s to %s", backbone.name, folder)
+
+
+def _stage(staging: Path, backbone: Backbone, contents: ArtifactContents) -> None:
+    """Write the whole artifact into a fresh folder, or leave none."""
+    shutil.rmtree(staging, ignore_errors=True)
+    staging.mkdir(parents=True)
+    try:
+        _fill(staging, backbone, contents)
+    except BaseException:
+        shutil.rmtree(staging, ignore_errors=True)
+        raise
+
+
+def _fill(staging: Path, backbone: Backbone, contents: ArtifactContents) -> None:
+    backbone.save(staging)
+    handler = staging / HANDLER_FILE
+    handler.parent.mkdir()
+    shutil.copyfile(Path(__file__).with_name("inference.py"), handler)
+    (staging / REQUIREMENTS_FILE).write_text(_requirements(backbone), encoding="utf-8")
+    _write_json(staging / METRICS_FILE, dict(contents.metrics))
+    files = [*_files_in(staging), ARTIFACT_FILE]
+    _write_json(staging / ARTIFACT_FILE, {**_description(backbone, contents), "files": sorted(files)})
+
+
+def _requirements(backbone: Backbone) -> str:
+    """What the handler imports beyond what those images bring, in the versions that the artifact was written with."""
+    names = ["safetensors"] + (["transformers"] if backbone.describe().framework == "transformers" else [])
+    return "".join(f"{name}=={version(name)}\n" for name in names)
+
+
+def _description(backbone: Backbone, contents: ArtifactContents) -> dict[str, object]:
+    description = backbone.describe()
+    libraries = ["torch", "safetensors", description.framework]
+    if description.framework == "transformers" or contents.task == "text-classification":
+        libraries.append("tokenizers")
+    thresholds = {"thresholds": list(contents.thresholds)} if contents.thresholds else {}
+    return thresholds | {
+        "format_version": FORMAT_VERSION,
+        "name": backbone.name,
+        "framework": description.framework,
+        "architecture": description.architecture,
+        "arguments": dict(description.arguments),
+        "task": contents.task,
+        "multi_label": contents.multi_label,
+        "labels": list(contents.labels),
+        "preprocessing": _preprocessing(backbone.expects, contents.texts_per_record),
+        "versions": {"finetune": finetune.__version__, **{name: version(name) for name in libraries}},
+    }
+
+
+def _preprocessing(expects: ImageInput | TextInput, texts_per_record: int) -> dict[str, object]:
+    if isinstance(expects, ImageInput):
+        return asdict(expects)
+    return {"max_length": expects.max_length, "texts_per_record": texts_per_record}
+
+
+def _put_in_place(staging: Path, folder: Path, earlier: set[str]) -> None:
+    new = _files_in(staging)
+    if (folder / ARTIFACT_FILE).is_file():
+        (folder / ARTIFACT_FILE).replace(staging / _REPLACED)
+    for name in sorted(earlier - new):
+        (folder / name).unlink(missing_ok=True)
+        _remove_if_empty((folder / name).parent, folder)
+    for name in new:
+        # safetensors lets nobody but the owner read; who serves the model is often another user.
+        (staging / name).chmod(0o644)
+    for name in sorted(new - {ARTIFACT_FILE}):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (staging / name).replace(folder / name)
+    (staging / ARTIFACT_FILE).replace(folder / ARTIFACT_FILE)
+    shutil.rmtree(staging)
+
+
+def _files_of_earlier(folder: Path) -> set[str]:
+    """Names of the files of the artifact in `folder`, also of one whose replacement was cut short."""
+    lists = (folder / ARTIFACT_FILE, folder / _STAGING / ARTIFACT_FILE, folder / _STAGING / _REPLACED)
+    return {name for path in lists if path.is_file() for name in _listed_files(path)}
+
+
+def _listed_files(path: Path) -> list[str]:
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError:
+        return []
+    names = value.get("files") if isinstance(value, dict) else None
+    return [name for name in names if isinstance(name, str) and _stays_inside(name)] if isinstance(names, list) else []
+
+
+def _stays_inside(name: str) -> bool:
+    path = PurePosixPath(name)
+    return bool(path.parts) and not path.is_absolute() and ".." not in path.parts
+
+
+def _files_in(folder: Path) -> set[str]:
+    return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+
+
+def _remove_if_empty(child: Path, folder: Path) -> None:
+    if child != folder and child.is_dir() and not any(child.iterdir()):
+        child.rmdir()
+
+
+def _write_json(path: Path, value: Mapping[str, object]) -> None:
+    path.write_text(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
+
+
+def _is_about_storage(error: Exception) -> bool:
+    """Tell a failing disk from a bug: the writers of weights and tokenizers are in Rust and raise no OSError."""
+    return (isinstance(error, OSError) and error.errno is not None) or "(os error " in str(error)
+
+
+def _explain(folder: Path, error: Exception) -> str:
+    cause = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else str(error)
+    try:
+        room = f"; {shutil.disk_usage(folder).free / 1e6:.0f} MB are free there"
+    except OSError:
+        room = ""
+    return (
+        f"The artifact cannot be written to {folder}: {cause}{room}. Give the job a larger volume or a writable folder."
+    )

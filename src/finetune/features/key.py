@@ -1,0 +1,112 @@
+"""What decides the bits of features? A name for all of it, which is another as soon as anything differs."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+
+import torch
+
+import finetune
+from finetune.data.bad_records import BadContent
+from finetune.data.loading.batches import Batches
+from finetune.errors import DataError
+from finetune.features.extractor import FrontRun
+from finetune.job.resume import digest_of_frozen
+from finetune.models.backbone import Backbone, ImageInput
+
+_LIBRARIES = ("torch", "torchvision", "pillow", "transformers", "tokenizers")
+_NOT_THE_FRONT = frozenset({"num_classes", "num_labels", "id2label", "label2id", "problem_type", "_name_or_path"})
+_AT_ONCE = 256
+_MOST_THREADS = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Front:
+    """The first layers of a network, up to a border, and how they run; `precision` as its numerics are called."""
+
+    backbone: Backbone
+    border: int
+    run: FrontRun
+    precision: str
+
+
+def feature_key(front: Front, batches: Batches, variation: Sequence[object]) -> str:
+    """Name what decides on the features of some records, 64 hexadecimal digits. Reads every record once.
+
+    Args:
+        front: what computes them.
+        batches: of the records.
+        variation: what decides on how they are varied, JSON values; empty where they are not.
+    """
+    backbone, border, run = front.backbone, front.border, front.run
+    told = {
+        "network": _structure(backbone, border),
+        "weights": digest_of_frozen(backbone, [group.name for group in backbone.layer_groups()[border:]]),
+        "input": asdict(backbone.expects) if isinstance(backbone.expects, ImageInput) else backbone.expects.max_length,
+        "variation": list(variation),
+        "run": [
+            "folded",
+            "masks apart",
+            front.precision,
+            run.chunk,
+            run.longest,
+            str(run.device.type),
+            *_machine(run.device),
+        ],
+        "versions": [finetune.__version__, *(f"{name} {version(name)}" for name in _LIBRARIES)],
+        "records": _digest_of_contents(batches, named=bool(variation)),
+    }
+    return hashlib.sha256(json.dumps(told, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def _structure(backbone: Backbone, border: int) -> list[object]:
+    """What a network computes up to a border, apart from its weights; nothing of classes, nor of where it lies."""
+    description, config = backbone.describe(), getattr(backbone.module, "config", None)
+    layers = [repr(module) for group in backbone.layer_groups()[:border] for module in group.modules]
+    known = {**description.arguments, **(config.to_dict() if config else {})}
+    known = {name: value for name, value in known.items() if name not in _NOT_THE_FRONT}
+    return [description.framework, description.architecture, border, layers, known]
+
+
+def _machine(device: torch.device) -> list[object]:
+    """What the last bits depend on, as far as it can be told."""
+    if device.type == "cuda":
+        cudnn = torch.backends.cudnn.version()  # type: ignore[no-untyped-call]  # in torch
+        return [torch.cuda.get_device_name(device), torch.version.cuda, cudnn]
+    return [platform.machine(), torch.backends.cpu.get_cpu_capability(), "one thread"]
+
+
+def _digest_of_contents(batches: Batches, *, named: bool) -> str:
+    """Of the records' content in the order of the data set; with their names where variation depends on those."""
+    digest = hashlib.sha256()
+    count = len(batches.dataset)
+    with ThreadPoolExecutor(min(_MOST_THREADS, len(os.sched_getaffinity(0)))) as threads:
+        for start in range(0, count, _AT_ONCE):
+            positions = range(start, min(start + _AT_ONCE, count))
+            digests = threads.map(lambda at: _digest_of(batches, at), positions)
+            for position, one in zip(positions, digests, strict=True):
+                digest.update(one + (batches.dataset.key(position).encode() + b"\0" if named else b""))
+    return digest.hexdigest()
+
+
+def _digest_of(batches: Batches, position: int) -> bytes:
+    """Of a picture's bytes, or of a text's tokens, which stand for its tokenizer too."""
+    dataset, digest = batches.dataset, hashlib.sha256()
+    try:
+        content = dataset.reader.read(dataset.indices[position]).content
+        if isinstance(content, bytes):
+            digest.update(content)
+        else:
+            for name, tokens in sorted(dataset.transform(content, None).items()):
+                digest.update(name.encode() + tokens.numpy().tobytes())
+    except (BadContent, DataError):
+        # It has no features, now or later.
+        digest.update(b"bad")
+    return digest.digest()

@@ -1,0 +1,187 @@
+"""Which layers of each phase are frozen from the input on, and where are their outputs kept?"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+
+from finetune.data.loading.batches import Batches, BatchSource
+from finetune.data.loading.device_prefetch import OnDevice, SideStream
+from finetune.data.pipe.batches import StreamBatches
+from finetune.features.batches import FeatureBatches
+from finetune.features.budget import Space
+from finetune.features.extractor import FrontRun
+from finetune.features.image_cache_policy import DecodedOnce
+from finetune.features.key import Front, feature_key
+from finetune.features.plan import Frozen
+from finetune.features.store import Place
+from finetune.features.stream import FeatureStream
+from finetune.features.warm_features import WarmFeatures
+from finetune.features.warm_pool import WarmPool
+from finetune.job.loaders import Loaders
+from finetune.models.backbone import ImageInput
+from finetune.runtime.memory import hand_back_freed_memory
+from finetune.strategies.plan import Phase
+from finetune.training.compile import compiled
+from finetune.training.inputs import Feed
+
+logger = logging.getLogger(__name__)
+
+_CHUNK = {("cpu", True): 16, ("cpu", False): 8, ("cuda", True): 64, ("cuda", False): 32}
+"""Rows that go through the front together, by device and by whether they are pictures; results depend on it."""
+_LEAST_CHUNK, _USUAL_SIDE = 4, 224
+
+_ALONE = 1 << 23
+"""Products, for a batch, up to which two and four cores of a CPU are slower than one."""
+
+_MORE = 8
+"""There is room for one eighth more records than a stream is thought to have."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Kept:
+    """What is to be kept: views of so many records, in a share of the room."""
+
+    views: int
+    count: int
+    share: float
+
+
+class PhaseFeeds:
+    """Batches of each phase: features where layers are frozen from the input on, else records.
+
+    The frozen layers always run apart from the others, kept or not, so that keeping changes no bit.
+    """
+
+    def __init__(self, frozen: Frozen, loaders: Loaders, folder: Path, warm_pool: WarmPool) -> None:
+        """Compute nothing yet.
+
+        Args:
+            frozen: what decides on frozen layers.
+            loaders: batches of records.
+            folder: on the fastest local disk.
+            warm_pool: what earlier jobs left, and later ones will find.
+        """
+        self._warm = WarmFeatures(warm_pool)
+        self._frozen = frozen
+        self._loaders = loaders
+        self._space = Space(folder, frozen.numerics.device, frozen.spec.features.size_gb)
+        if frozen.keeps_both:
+            self._space = self._space.half()
+        self._decoded_once = DecodedOnce(frozen, self._space)
+        self._border = 0
+        self._training: Feed | None = None
+        self._validation: Feed | None = None
+
+    @property
+    def records(self) -> BatchSource:
+        """The training records themselves, in the same batches."""
+        if self._loaders.train is None:
+            raise RuntimeError("nothing is to be trained")
+        return self._loaders.train
+
+    def training(self, phase: Phase) -> Feed:
+        """What a phase trains on."""
+        self.enter(phase)
+        return self._training or Feed(self.records, self._frozen.backbone.forward)
+
+    def validation(self) -> Feed | None:
+        """What is validated on in the phase that was entered last; `None` where there are no records for it."""
+        return self._validation or self.whole(self._loaders.validation)
+
+    def whole(self, batches: BatchSource | None) -> Feed | None:
+        """Records for the whole network."""
+        forward, device = self._frozen.backbone.forward, self._frozen.numerics.device
+        if batches is None or device.type != "cuda":
+            return None if batches is None else Feed(batches, forward)
+        return Feed(OnDevice(batches, device, SideStream(device)), forward)
+
+    def enter(self, phase: Phase) -> None:
+        """Let training and validation go the way of a phase."""
+        if self._training is not None and self._frozen.border(phase) == self._border:
+            return
+        self._border = self._frozen.border(phase)
+        self._warm.leave()
+        # What the phase before kept gives its room back.
+        self._training = self._validation = None
+        train, validation = self._loaders.train, self._loaders.validation
+        # What comes through a pipe cannot be looked up by its number: of pictures nothing is kept, features by content.
+        if isinstance(validation, Batches):
+            validation = self._decoded_once.validation(validation)
+        if isinstance(train, Batches | StreamBatches) and self._border and self._frozen.views == 1:
+            train = train.without_augmentation()
+        if isinstance(train, Batches):
+            train = self._decoded_once.training(train)
+        self._training, self._validation = self.whole(train), self.whole(validation)
+        if self._border and train is not None:
+            self._cut(phase, train, validation)
+        if self._training is not None and self._frozen.spec.run.compile:
+            self._training = replace(self._training, forward=compiled(self._training.forward))
+
+    def _cut(self, phase: Phase, train: BatchSource, validation: BatchSource | None) -> None:
+        frozen, run = self._frozen, self._run()
+        views = min(frozen.views, frozen.spec.optimisation.epochs)
+        # A pipe for validation alone is not counted beforehand: there is room for as many records as in training.
+        many = _count(train)
+        few = 0 if validation is None else _count(validation) or many
+        share = many * views / max(1, many * views + few)
+        self._training = self._features(run, train, _Kept(views, many, share if frozen.keeps(phase) else 0))
+        if validation is not None:
+            room = 1 - share if frozen.spec.features.cache == "auto" else 0
+            self._validation = self._features(run, validation, _Kept(1, few, room))
+
+    def _features(self, run: FrontRun, batches: BatchSource, kept: _Kept) -> Feed:
+        place = self._space.place(kept.share) if kept.share else Place(0, device=run.device)
+        if isinstance(batches, StreamBatches):
+            # The count may be an estimate.
+            count = kept.count + kept.count // _MORE
+            return Feed(FeatureStream(batches, run, kept.views, place, count), run.cut.back, self._alone())
+        if not isinstance(batches, Batches):
+            raise TypeError(f"there are no features of {type(batches).__name__}")
+        features = FeatureBatches(batches, run, kept.views, place)
+        if kept.share:
+            spec = self._frozen.spec
+            varied = [spec.data.augmentation, spec.run.seed, kept.views] if batches.varies else []
+            front = Front(self._frozen.backbone, self._border, run, self._frozen.numerics.name)
+            self._warm.take_up(features, lambda: feature_key(front, batches, varied))
+        return Feed(features, run.cut.back, self._alone())
+
+    def _alone(self) -> bool:
+        """Whether the head, a few matrices, is all that lies behind the border, and multiplies little for a batch."""
+        backbone, spec = self._frozen.backbone, self._frozen.spec
+        groups = backbone.layer_groups()
+        if self._frozen.numerics.device.type != "cpu" or self._border < len(groups) - 1:
+            return False
+        parameters = dict(backbone.module.named_parameters())
+        weights = sum(parameters[name].numel() for name in groups[-1].parameters)
+        return weights * spec.optimisation.batch_size <= _ALONE
+
+    def leave(self) -> None:
+        """Leave what was kept for later jobs on this machine."""
+        self._warm.leave()
+
+    def _run(self) -> FrontRun:
+        backbone, numerics = self._frozen.backbone, self._frozen.numerics
+        expects = backbone.expects
+        pictures = isinstance(expects, ImageInput)
+        longest = 1 if isinstance(expects, ImageInput) else expects.max_length
+        chunk = _CHUNK[numerics.device.type, pictures]
+        if isinstance(expects, ImageInput):
+            # Large pictures take as much memory as so many usual ones: a function of the request, as results are.
+            chunk = min(chunk, max(_LEAST_CHUNK, chunk * _USUAL_SIDE**2 // expects.size**2))
+        # What is frozen never changes while its features are asked for.
+        cut = backbone.cut(self._border).folded(numerics.autocast)
+        # What building the network and looking at it have left free.
+        hand_back_freed_memory()
+        at_once = torch.get_num_threads() if numerics.device.type == "cpu" else 1
+        return FrontRun(cut, chunk, longest, numerics.device, numerics.context, at_once)
+
+
+def _count(batches: BatchSource) -> int:
+    """Records of an epoch, 0 where nobody knows."""
+    if isinstance(batches, Batches):
+        return len(batches.dataset)
+    return (batches.count or 0) if isinstance(batches, StreamBatches) else 0

@@ -1,0 +1,64 @@
+"""Features that outlive a job: taken up before the first is computed, and left when all are known."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from finetune.features.batches import FeatureBatches
+from finetune.features.warm_pool import WarmPool
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class _Kept:
+    features: FeatureBatches
+    key: str
+    found: int
+
+
+@dataclass(slots=True)
+class WarmFeatures:
+    """The features of a phase, and what a warm pool has of them."""
+
+    pool: WarmPool
+    _kept: list[_Kept] = field(default_factory=list)
+
+    def take_up(self, features: FeatureBatches, name: Callable[[], str]) -> None:
+        """Keep what an earlier job left of some features, as far as there is room.
+
+        Args:
+            features: of which nothing is computed yet.
+            name: names what decides their bits; takes as long as reading every record, so it is asked only where there
+                is a warm pool.
+        """
+        if not self.pool.is_there:
+            return
+        began = time.monotonic()
+        key = name()
+        tensors = self.pool.find(key)
+        found = 0
+        if tensors is not None:
+            try:
+                found = features.storage.take_up(tensors)
+            except ValueError as error:
+                logger.warning("What an earlier job left under %s is not used: %s", key, error)
+        self._kept.append(_Kept(features, key, found))
+        logger.info(
+            "Of %d features of %s, %d were left by an earlier job on this machine (%.1f s to look).",
+            len(features.storage.lengths),
+            features.channel,
+            found,
+            time.monotonic() - began,
+        )
+
+    def leave(self) -> None:
+        """Leave what was computed for later jobs, and forget it."""
+        for one in self._kept:
+            kept = int((one.features.storage.lengths >= 0).sum())
+            if kept > one.found and self.pool.leave(one.key, one.features.storage.state()):
+                logger.info("%d features of %s are left for later jobs on this machine.", kept, one.features.channel)
+        self._kept.clear()

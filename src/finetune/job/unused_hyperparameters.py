@@ -1,0 +1,25 @@
+"""Which hyperparameters have no effect in this job, as its channels and its plan turned out?"""
+
+from __future__ import annotations
+
+from finetune.config.unused import IDLE_IN_JOB, JobFacts, idle_knobs, idle_notes
+from finetune.features.plan import Frozen
+from finetune.job.inputs import Inputs
+from finetune.job.request import Request
+
+
+def idle_remarks(request: Request, inputs: Inputs, frozen: Frozen) -> list[str]:
+    """One sentence for each reason why something that the user set has no effect."""
+    spec, phases = frozen.spec, [phase for phase in frozen.plan.phases if phase.trainable]
+    named = {"train": inputs.train, "validation": inputs.validation, "test": inputs.test}
+    there = {name for name, part in named.items() if part is not None} | inputs.streams.keys()
+    facts = JobFacts(
+        spec,
+        inputs.task,
+        channels=frozenset(there - ({"validation"} if inputs.split else set())),
+        piped=frozenset(inputs.streams.keys() - ({"validation"} if inputs.split else set())),
+        freezes=any(map(frozen.border, phases)),
+        varies=any(map(frozen.varies, phases)),
+        keeps_checkpoints=request.checkpoint_folder() is not None,
+    )
+    return idle_notes(idle_knobs(IDLE_IN_JOB, facts, spec.given))

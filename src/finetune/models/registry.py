@@ -1,0 +1,100 @@
+"""Which names are known, and who builds the networks behind them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from finetune.config.hyperparameters import Task
+from finetune.errors import UserError, did_you_mean
+from finetune.models.backbone import Backbone
+from finetune.models.request import ModelRequest
+from finetune.models.torchvision.build import build_vision
+from finetune.models.torchvision.families import vision_names
+from finetune.models.transformers.build import build_transformers
+from finetune.models.weights.foreign_folders import refuse_foreign_tensors
+from finetune.models.weights.sources import Source
+from finetune.models.weights.state_dict import read_state_file
+
+Builder = Callable[[ModelRequest, Source], Backbone]
+
+# Names on the hub that are known, for help with a misspelt one; any `owner/name` is accepted beside them.
+HUB_NAMES: dict[str, Task] = {
+    "bert-base-cased": "text-classification",
+    "bert-base-multilingual-cased": "text-classification",
+    "bert-base-uncased": "text-classification",
+    "bert-large-uncased": "text-classification",
+    "distilbert-base-cased": "text-classification",
+    "distilbert-base-multilingual-cased": "text-classification",
+    "distilbert-base-uncased": "text-classification",
+    "distilgpt2": "text-classification",
+    "distilroberta-base": "text-classification",
+    "gpt2": "text-classification",
+    "gpt2-medium": "text-classification",
+    "roberta-base": "text-classification",
+    "roberta-large": "text-classification",
+    "google/electra-base-discriminator": "text-classification",
+    "google/electra-small-discriminator": "text-classification",
+    "microsoft/deberta-base": "text-classification",
+    "microsoft/deberta-v3-base": "text-classification",
+    "microsoft/deberta-v3-small": "text-classification",
+    "sentence-transformers/all-MiniLM-L6-v2": "text-classification",
+    "google/vit-base-patch16-224": "image-classification",
+    "google/vit-base-patch16-224-in21k": "image-classification",
+    "microsoft/resnet-50": "image-classification",
+    "microsoft/swin-tiny-patch4-window7-224": "image-classification",
+}
+_BY_KIND: dict[str, Builder] = {
+    "torchvision artifact": build_vision,
+    "state dict": build_vision,
+    "transformers folder": build_transformers,
+}
+
+
+def catalogue() -> dict[str, tuple[Task, Builder]]:
+    """Every known name with its task and its builder."""
+    table: dict[str, tuple[Task, Builder]] = {}
+    table.update(dict.fromkeys(vision_names(), ("image-classification", build_vision)))
+    table.update({name: (task, build_transformers) for name, task in HUB_NAMES.items()})
+    return table
+
+
+def builder_for(request: ModelRequest, source: Source) -> Builder:
+    """Say who builds the network that `source` holds or names.
+
+    Raises:
+        UserError: the name is unknown or contradicts the source, or the network is not for the task.
+    """
+    builder = _BY_KIND.get(source.kind)
+    if builder is None:
+        return _by_name(source.name or "", request.task)
+    known = catalogue().get(request.spec.name or "")
+    if known is not None and known[1] is not builder:
+        raise UserError(
+            f"model_name={request.spec.name!r}, but the {source.place} holds a {source.kind}: leave model_name away,"
+            " or give the weights of that network."
+        )
+    if builder is build_vision and request.task != "image-classification":
+        if source.kind == "state dict" and source.path is not None:
+            refuse_foreign_tensors(read_state_file(source.path).tensors, source.path, source.place)
+        raise UserError(_wrong_task(f"The {source.place} holds a network for image-classification", request.task))
+    return builder
+
+
+def _by_name(name: str, task: Task) -> Builder:
+    known = catalogue()
+    if name in known:
+        network_task, builder = known[name]
+        if network_task != task:
+            raise UserError(_wrong_task(f"model_name={name!r} is a network for {network_task}", task))
+        return builder
+    if name.count("/") == 1:
+        return build_transformers
+    raise UserError(
+        f"model_name={name!r} is unknown{did_you_mean(name, known)}. Known are torchvision's classifiers of the"
+        " families ResNet, VGG, Inception, GoogLeNet, MobileNet, EfficientNet, DenseNet, ConvNeXt, ViT, Swin and"
+        " RegNet; distilbert-base-uncased, roberta-base, gpt2 and others of the hub; and any 'owner/name' there."
+    )
+
+
+def _wrong_task(fact: str, task: Task) -> str:
+    return f"{fact}, but the task is {task}: choose another network, or check the data and `task`."

@@ -1,0 +1,1 @@
+"""Splits a model into a frozen prefix and a trainable suffix."""

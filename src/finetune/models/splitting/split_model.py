@@ -1,0 +1,132 @@
+"""What is kept between a frozen front and a learning back: a picture's activation, or a text's with its mask."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from finetune.models.backbone import Backbone, ImageInput, Outputs
+from finetune.models.splitting.split_module import SplitNetwork
+
+_EXAMPLE_LENGTH = 5
+ACTIVATION = "activation"
+_MASK = "attention_mask"
+_TOKENS = "input_ids"
+
+
+@dataclass(frozen=True, slots=True)
+class PictureCut:
+    """Cuts a network of pictures; a feature is the one tensor that crosses the border. See `Cut`.
+
+    Attributes:
+        normalise: turns `pixels` into what enters the network.
+        argument: name of the network's input, or empty for its first.
+        example: one record of it.
+    """
+
+    split: SplitNetwork
+    normalise: Any
+    argument: str
+    example: Tensor
+    padding: Mapping[str, float] = field(default_factory=dict)
+
+    def front(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Give the activation, a row for each picture."""
+        pixels = self.normalise(inputs)
+        return {ACTIVATION: self.split.front(lambda network: _run(network, pixels, self.argument))}
+
+    def back(self, features: Mapping[str, Tensor]) -> Outputs:
+        """Classify activations."""
+        output = self.split.back(lambda network: _run(network, self.example, self.argument), features[ACTIVATION])
+        return Outputs(output if isinstance(output, Tensor) else output.logits)
+
+    def folded(self, dtype: torch.dtype | None) -> PictureCut:
+        """Fold normalisations of the front into convolutions."""
+        return replace(self, split=self.split.folded(dtype))
+
+
+def _run(network: Any, pixels: Tensor, argument: str) -> Any:  # noqa: ANN401 - frameworks differ
+    return network(**{argument: pixels}) if argument else network(pixels)
+
+
+def cut_pictures(backbone: Backbone, border: int, normalise: Any, argument: str = "") -> PictureCut:  # noqa: ANN401 - any callable
+    """Cut a network whose input is `pixels`."""
+    expects = backbone.expects
+    if not isinstance(expects, ImageInput):
+        raise TypeError("a text has no pixels")
+    shape, generator = (1, 3, expects.size, expects.size), torch.Generator().manual_seed(0)
+    noise = torch.randint(0, 256, shape, generator=generator, dtype=torch.uint8)
+    example = normalise({"pixels": noise.to(next(backbone.module.parameters()).device)})
+    groups = backbone.layer_groups()
+    split = SplitNetwork(backbone.module, groups, border, lambda network: _run(network, example, argument))
+    return PictureCut(split, normalise, argument, example)
+
+
+@dataclass(frozen=True, slots=True)
+class TextCut:
+    """Cuts a network of texts; a feature is a text's hidden states with mask and tokens. See `Cut`.
+
+    Attributes:
+        known: inputs that the network takes.
+        reads_first: whether what lies behind the border looks at the first token alone, which is then all that is kept.
+        pooled: whether a single vector per text crosses the border anyway.
+        padding: what fills up shorter texts.
+    """
+
+    split: SplitNetwork
+    known: tuple[str, ...]
+    reads_first: bool
+    pooled: bool
+    padding: Mapping[str, float]
+
+    def front(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Give hidden states `[batch, length, width]` with mask and tokens, or only `[batch, width]`."""
+        given = {name: inputs[name] for name in self.known if name in inputs}
+        activation = self.split.front(lambda network: network(**given))
+        if self.pooled:
+            return {ACTIVATION: activation}
+        if self.reads_first:
+            return {ACTIVATION: activation[:, 0].contiguous()}
+        return {ACTIVATION: activation, _MASK: inputs[_MASK], _TOKENS: inputs[_TOKENS]}
+
+    def back(self, features: Mapping[str, Tensor]) -> Outputs:
+        """Classify hidden states."""
+        activation = features[ACTIVATION]
+        if self.reads_first:
+            activation = activation.unsqueeze(1)
+        shape = activation.shape[:2] if _MASK in features or self.reads_first else (len(activation), _EXAMPLE_LENGTH)
+        ones = torch.ones(shape, dtype=torch.int64, device=activation.device)
+        given = {_TOKENS: features.get(_TOKENS, ones), _MASK: features.get(_MASK, ones)}
+        return Outputs(self.split.back(lambda network: network(**given), activation).logits)
+
+    def folded(self, dtype: torch.dtype | None) -> TextCut:
+        """Itself: networks of texts normalise what they have just computed, which is no constant."""
+        del dtype
+        return self
+
+
+def cut_texts(backbone: Backbone, border: int, known: tuple[str, ...], *, first_token: bool) -> TextCut:
+    """Cut a network whose inputs are tokens.
+
+    Args:
+        backbone: the network.
+        border: see `Backbone.cut`.
+        known: names of the inputs that the network takes.
+        first_token: whether the head looks at the first token alone.
+    """
+    if isinstance(backbone.expects, ImageInput):
+        raise TypeError("a picture has no tokens")
+    device = next(backbone.module.parameters()).device
+    tokens = torch.ones((1, _EXAMPLE_LENGTH), dtype=torch.int64, device=device)
+    example = {_TOKENS: tokens, _MASK: tokens}
+    groups = backbone.layer_groups()
+    split = SplitNetwork(backbone.module, groups, border, lambda network: network(**example), _EXAMPLE_LENGTH)
+    pooled = split.activation.dim() == 2
+    reads_first = first_token and not pooled and border == len(groups) - 1
+    pad = float(backbone.expects.tokenizer.pad_token_id)
+    padding = {} if pooled or reads_first else {ACTIVATION: 0.0, _MASK: 0.0, _TOKENS: pad}
+    return TextCut(split, known, reads_first, pooled, padding)

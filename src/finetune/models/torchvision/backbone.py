@@ -1,0 +1,63 @@
+"""A torchvision classifier as a Backbone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from finetune.models.backbone import Cut, Description, ImageInput, LayerGroup, LoadedWeights, Outputs
+from finetune.models.layer_groups import Anatomy, layer_groups
+from finetune.models.preprocessing import Normaliser
+from finetune.models.splitting.split_model import cut_pictures
+from finetune.models.weights.state_files import write_weights
+
+
+@dataclass(frozen=True, slots=True)
+class TorchvisionBackbone:
+    """A torchvision classifier; see `Backbone` for the meaning of what it offers.
+
+    Attributes:
+        anatomy: where its stem, body and head are.
+        arguments: with which `torchvision.models.get_model(name, **arguments)` builds the same network.
+    """
+
+    name: str
+    module: nn.Module
+    expects: ImageInput
+    weights: LoadedWeights
+    anatomy: Anatomy
+    arguments: Mapping[str, object]
+    _normalise: Normaliser = field(init=False, repr=False)
+    _groups: tuple[LayerGroup, ...] = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_normalise", Normaliser(self.expects))
+        object.__setattr__(self, "_groups", layer_groups(self.module, self.anatomy))
+
+    def layer_groups(self) -> tuple[LayerGroup, ...]:
+        """Give the ordered partition from input to head."""
+        return self._groups
+
+    def forward(self, inputs: Mapping[str, Tensor]) -> Outputs:
+        """Classify `pixels`, uint8 `[batch, 3, size, size]`; auxiliary logits in training mode only."""
+        output: Any = self.module(self._normalise(inputs))
+        if isinstance(output, Tensor):
+            return Outputs(output)
+        extras = ((extra.weight, getattr(output, extra.field)) for extra in self.anatomy.auxiliary)
+        return Outputs(output.logits, tuple((weight, logits) for weight, logits in extras if logits is not None))
+
+    def cut(self, border: int) -> Cut:
+        """Cut the network in front of `layer_groups()[border]`."""
+        return cut_pictures(self, border, self._normalise)
+
+    def describe(self) -> Description:
+        """Say how torchvision builds the network."""
+        return Description("torchvision", self.name, dict(self.arguments))
+
+    def save(self, folder: Path) -> None:
+        """Write `model.safetensors` with torchvision's names."""
+        write_weights(self.module, folder / "model.safetensors")

@@ -1,0 +1,23 @@
+"""Who builds the network in a transformers folder: it says so itself."""
+
+from __future__ import annotations
+
+from finetune.models.request import ModelRequest
+from finetune.models.transformers.folder import open_folder
+from finetune.models.transformers.image import PictureBackbone, build_pictures
+from finetune.models.transformers.lazy_sklearn import import_text_generation
+from finetune.models.transformers.text import TextBackbone, build_text
+from finetune.models.weights.sources import Source
+
+
+def build_transformers(request: ModelRequest, source: Source) -> TextBackbone | PictureBackbone:
+    """Build a classifier of transformers, for texts or for pictures.
+
+    Raises:
+        UserError: the network, its weights or its head cannot be as requested.
+    """
+    import_text_generation()
+    opened = open_folder(request, source)
+    return (
+        build_text(request, opened) if opened.family.task == "text-classification" else build_pictures(request, opened)
+    )

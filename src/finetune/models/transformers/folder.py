@@ -1,0 +1,198 @@
+"""Where a transformers network lies on this disk, and whether it may be opened: no code of its own, no chatter."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from finetune.errors import UserError
+from finetune.models.request import ModelRequest
+from finetune.models.torchvision.families import vision_names
+from finetune.models.transformers.families import FAMILIES, TransformersFamily
+from finetune.models.transformers.folder_weights import refuse_pointers
+from finetune.models.weights.foreign_folders import refuse_adapter, timm_folder
+from finetune.models.weights.locate import no_weights
+from finetune.models.weights.sources import CONFIG_FILE, Source, read_json
+
+_SMALL_FILES = ("*.json", "*.txt", "*.model")
+_WEIGHTS = ("model.safetensors", "model-*.safetensors")
+_OLD_WEIGHTS = ("pytorch_model.bin", "pytorch_model-*.bin")
+# What a configuration may claim before anything of that size is built; networks that exist have far fewer.
+MAX_CLASSES = 100_000
+MAX_LAYERS = 1_000
+_FIELDS_OF_LAYERS = ("num_hidden_layers", "n_layers", "n_layer", "num_layers", "depths")
+_ATTENTION = ("eager", "sdpa")
+# What transformers raises for values that it cannot build a network from.
+CONFIG_ERRORS = (
+    OSError,
+    ValueError,
+    TypeError,
+    LookupError,
+    AttributeError,
+    ImportError,
+    ArithmeticError,
+    AssertionError,
+    RuntimeError,
+)
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Keep transformers and the hub from writing progress bars and load reports, then leave them as they were."""
+    from huggingface_hub.utils.tqdm import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
+    from transformers.utils import logging as untyped
+
+    logging: Any = untyped
+    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    hub_bars = not are_progress_bars_disabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    disable_progress_bars()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+        if bars:
+            logging.enable_progress_bar()
+        if hub_bars:
+            enable_progress_bars()
+
+
+@dataclass(frozen=True, slots=True)
+class OpenedFolder:
+    """A folder whose network may be opened.
+
+    Attributes:
+        source: where it comes from.
+        folder: configuration, weights, and tokenizer or picture processor.
+        family: of the network.
+        config: transformers' configuration, as the folder has it; its fields differ by family.
+    """
+
+    source: Source
+    folder: Path
+    family: TransformersFamily
+    config: Any
+
+
+def open_folder(request: ModelRequest, source: Source) -> OpenedFolder:
+    """Open the folder of `source`; nothing in it is run.
+
+    Raises:
+        UserError: it cannot be had, its network would need code of its own, is unknown, or is not for the task.
+    """
+    folder = _local_folder(request, source)
+    refuse_pointers(folder, source.place, _SMALL_FILES)
+    refuse_adapter(folder, source.place)
+    family = _family(folder, source, request)
+    return OpenedFolder(source, folder, family, _config(folder, source))
+
+
+def _local_folder(request: ModelRequest, source: Source) -> Path:
+    """The folder of `source`, downloaded first where it lies on the hub."""
+    if source.path is not None:
+        return source.path
+    from httpx import HTTPError
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+
+    name = source.name or ""
+    try:
+        with quiet():
+            folder = Path(
+                snapshot_download(name, allow_patterns=[*_SMALL_FILES, *(_WEIGHTS if request.pretrained else ())])
+            )
+            if request.pretrained and not any(folder.glob("model*.safetensors")):
+                snapshot_download(name, allow_patterns=[*_OLD_WEIGHTS])
+    except (OSError, HfHubHTTPError, HFValidationError, HTTPError) as error:
+        raise no_weights(request, name, first_line(error)) from error
+    return folder
+
+
+def _family(folder: Path, source: Source, request: ModelRequest) -> TransformersFamily:
+    """The family of the network in `folder`, read from its configuration before any code of transformers sees it."""
+    if not (folder / CONFIG_FILE).is_file():
+        raise UserError(f"The {source.place} has no {CONFIG_FILE}: give a folder as save_pretrained() writes it.")
+    config = read_json(folder / CONFIG_FILE, source.place)
+    model_type = config.get("model_type")
+    family = FAMILIES.get(model_type) if isinstance(model_type, str) else None
+    if family is None:
+        timm = timm_folder(config, folder, source.place, vision_names())
+        if timm is not None:
+            raise timm
+        code = " brings code of its own, which is never run, and" if "auto_map" in config else ""
+        raise UserError(
+            f"The network in the {source.place}{code} has model_type={model_type!r}, which is not supported:"
+            f" use one of {', '.join(FAMILIES)}."
+        )
+    if family.task != request.task:
+        raise UserError(
+            f"The {source.place} holds a network for {family.task} ({model_type}), but the task is {request.task}:"
+            " choose another network, or check the data and `task`."
+        )
+    reason = _unusable(config)
+    if reason is not None:
+        raise unusable_config(source, reason)
+    return family
+
+
+def unusable_config(source: Source, reason: str) -> UserError:
+    """The error for a configuration of which no network can be built."""
+    return UserError(f"{CONFIG_FILE} in the {source.place} cannot be used: {reason}.")
+
+
+def _unusable(config: Mapping[str, object]) -> str | None:
+    """The reason why no network is built of a configuration; None where one can be."""
+    quantized = config.get("quantization_config")
+    if quantized:
+        method = quantized.get("quant_method") if isinstance(quantized, Mapping) else quantized
+        return (
+            f"quantization_config (quant_method={str(method)[:60]!r}) belongs to quantized weights, which are not read;"
+            " give the folder of the original model, or dequantize it and save it again"
+        )
+    for field in ("attn_implementation", "_attn_implementation"):
+        if config.get(field) not in (None, *_ATTENTION):
+            return (
+                f"{field}={str(config[field])[:60]!r} is not available; remove the field, or set it to"
+                f" {' or '.join(_ATTENTION)}"
+            )
+    names, count = config.get("id2label"), config.get("num_labels")
+    if count is not None and (not isinstance(count, int) or not 0 < count <= MAX_CLASSES):
+        return f"num_labels={str(count)[:60]} is not allowed; it is a number of classes from 1 to {MAX_CLASSES}"
+    if isinstance(names, Mapping) and len(names) != (len(names) if count is None else count):
+        return f"it names {count} classes in num_labels, but {len(names)} in id2label; save it again with one of them"
+    for field in _FIELDS_OF_LAYERS:
+        value = config.get(field)
+        parts = value if isinstance(value, list) else [value]
+        if sum(part for part in parts if isinstance(part, int | float)) > MAX_LAYERS:
+            return f"{field}={str(value)[:60]} is more than the {MAX_LAYERS} layers allowed"
+    return None
+
+
+def _config(folder: Path, source: Source) -> Any:  # noqa: ANN401 - its fields differ by family
+    from huggingface_hub.errors import StrictDataclassError
+    from transformers import AutoConfig
+
+    try:
+        with quiet():
+            config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    except (*CONFIG_ERRORS, StrictDataclassError) as error:
+        raise unusable_config(source, reason_of(error)) from error
+    # None of these changes what the network computes, only what it returns besides logits, or the order of the work.
+    config.return_dict = True
+    config.output_attentions = config.output_hidden_states = False
+    config.chunk_size_feed_forward = 0
+    return config
+
+
+def reason_of(error: Exception) -> str:
+    """What a library's error says, with its type where the message alone says nothing."""
+    return f"{type(error).__name__}: {first_line(error)}" if isinstance(error, LookupError) else first_line(error)
+
+
+def first_line(error: Exception) -> str:
+    """What an error says, on one line and short enough to quote."""
+    return " ".join(str(error).split())[:300]

@@ -1,0 +1,161 @@
+"""Finds and reads the weights of a transformers folder, in one file or in shards with an index."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import Tensor
+
+from finetune.errors import UserError
+from finetune.models.weights.containment import is_plain_name
+from finetune.models.weights.file_types import wrong_content
+from finetune.models.weights.foreign_folders import INDEX_SUFFIX, SHARD, other_format
+from finetune.models.weights.sources import CONFIG_FILE, read_json
+from finetune.models.weights.state_dict import StateDict, StateFile, read_state_file
+
+# In the order in which transformers looks for them.
+_SINGLE = ("model.safetensors", "pytorch_model.bin")
+_CANDIDATES = tuple(name for single in _SINGLE for name in (single, f"{single}{INDEX_SUFFIX}"))
+# Names that transformers' own loading takes for the same tensor.
+_SAME = ((re.compile(r"LayerNorm\.gamma"), "LayerNorm.weight"), (re.compile(r"LayerNorm\.beta"), "LayerNorm.bias"))
+_SHOWN = 3
+
+
+@dataclass(frozen=True, slots=True)
+class FolderWeights:
+    """The weights of a folder.
+
+    Attributes:
+        file: the file, or the index of the shards.
+        tensors: by name, without the prefix of a wrapper such as DistributedDataParallel.
+        warnings: choices that were made, for the log.
+    """
+
+    file: Path
+    tensors: StateDict
+    warnings: tuple[str, ...]
+
+
+def read_folder_weights(folder: Path, place: str, named: object, base_prefix: str) -> FolderWeights:
+    """Read the file that transformers would read; every name in an index must stay in the folder.
+
+    Args:
+        folder: of `save_pretrained()`.
+        place: of the folder, for messages.
+        named: `transformers_weights` of its configuration, which names a file; None for the usual names.
+        base_prefix: of the model's body in the names of tensors, which belongs to them.
+
+    Raises:
+        UserError: weights that are missing, damaged, incomplete, or outside the folder.
+    """
+    if named is not None and not is_plain_name(named):
+        raise UserError(
+            f"{CONFIG_FILE} in the {place} names weights outside its folder: transformers_weights={str(named)[:80]!r}."
+            " Give the name of a file beside it, or leave the field away."
+        )
+    names = (str(named),) if named is not None else _CANDIDATES
+    file = next((folder / name for name in names if (folder / name).is_file()), None)
+    if file is None:
+        raise _no_weights(folder, place, names)
+    read = _read_shards(file, place) if file.name.endswith(INDEX_SUFFIX) else read_state_file(file)
+    tensors, prefixes = _without_common_prefixes(read.tensors, base_prefix)
+    notes = [f"{file.name} in the {place}: read the tensors without the prefix {prefixes!r}."] if prefixes else []
+    _refuse_two_names_of_one(tensors, file, place, base_prefix)
+    return FolderWeights(file, tensors, (*read.warnings, *notes))
+
+
+def _read_shards(index: Path, place: str) -> StateFile:
+    weight_map = read_json(index, place).get("weight_map")
+    if not isinstance(weight_map, Mapping) or not weight_map:
+        raise UserError(f"{index.name} in the {place} has no weight_map: give it as save_pretrained() wrote it.")
+    outside = next((name for name in weight_map.values() if not is_plain_name(name)), None)
+    if outside is not None:
+        raise UserError(
+            f"{index.name} in the {place} names a file outside its folder: {str(outside)[:80]!r}. Give the shards"
+            " beside it, as save_pretrained() writes them."
+        )
+    shards = sorted(set(weight_map.values()))
+    absent = [shard for shard in shards if not (index.parent / shard).is_file()]
+    if absent:
+        raise UserError(
+            f"{index.name} in the {place} names {len(absent)} of {len(shards)} shards that are missing:"
+            f" {', '.join(absent[:_SHOWN])}. Give all files of the folder."
+        )
+    tensors: StateDict = {}
+    holders: dict[str, str] = {}
+    for shard in shards:
+        for name, tensor in read_state_file(index.parent / shard).tensors.items():
+            if name in holders:
+                raise UserError(
+                    f"{name} is in two shards in the {place}, {holders[name]} and {shard}: give the shards of one"
+                    " save_pretrained() only."
+                )
+            holders[name] = shard
+            tensors[name] = tensor
+    moved = sorted(str(name) for name, shard in weight_map.items() if holders.get(name) != shard)
+    if moved:
+        raise UserError(
+            f"{index.name} in the {place} does not describe its shards: {len(moved)} tensors are not where it says,"
+            f" such as {moved[0]} in {weight_map[moved[0]]}. Give the index and the shards of one save_pretrained()."
+        )
+    return StateFile(tensors)
+
+
+def _without_common_prefixes(tensors: StateDict, base_prefix: str) -> tuple[StateDict, str]:
+    """Strip what all names begin with, except for the model's own prefix."""
+    prefixes = ""
+    while tensors:
+        first = {name.partition(".")[0] if "." in name else "" for name in tensors if name != "n_averaged"}
+        (prefix, *others) = first or {""}
+        if others or prefix in {"", base_prefix}:
+            break
+        tensors = {name.removeprefix(f"{prefix}."): tensor for name, tensor in tensors.items()}
+        prefixes += f"{prefix}."
+    return tensors, prefixes
+
+
+def _refuse_two_names_of_one(tensors: Mapping[str, Tensor], file: Path, place: str, base_prefix: str) -> None:
+    """Refuse tensors of which transformers would load either one, and ignore the other."""
+    seen: dict[str, str] = {}
+    for name in tensors:
+        same = name.removeprefix(f"{base_prefix}.")
+        for pattern, new in _SAME:
+            same = pattern.sub(new, same)
+        if same in seen:
+            raise UserError(
+                f"{file.name} in the {place} holds two tensors for the same place, {seen[same]} and {name}: leave the"
+                " one that was trained."
+            )
+        seen[same] = name
+
+
+def _no_weights(folder: Path, place: str, names: Sequence[str]) -> UserError:
+    files = sorted(path.name for path in folder.iterdir() if path.is_file())
+    shards = [name for name in files if SHARD.fullmatch(name)]
+    variant = next(
+        (name for name in files if re.fullmatch(r"(model|pytorch_model)\.\w+\.(safetensors|bin)", name)), None
+    )
+    if shards:
+        usual = "model.safetensors" if shards[0].endswith(".safetensors") else "pytorch_model.bin"
+        reason = f"{usual}{INDEX_SUFFIX} is missing beside its shards ({', '.join(shards[:_SHOWN])}): add it"
+    elif variant is not None:
+        reason = f"it holds only the variant {variant}: rename it to {variant.split('.')[0]}.{variant.split('.')[-1]}"
+    else:
+        words = other_format(folder)
+        reason = words or f"it has {CONFIG_FILE}, but neither {' nor '.join(names)}; it holds {', '.join(files[:5])}"
+    return UserError(f"The weights in the {place} cannot be loaded: {reason}.")
+
+
+def refuse_pointers(folder: Path, place: str, patterns: Sequence[str]) -> None:
+    """Refuse a clone whose small files were not fetched from Git LFS, before a library stumbles over one.
+
+    Raises:
+        UserError: with the first such file.
+    """
+    for path in sorted(path for pattern in patterns for path in folder.glob(pattern)):
+        reason = wrong_content(path) if path.is_file() else None
+        if reason is not None and "LFS" in reason:
+            raise UserError(f"The {place} is not complete: {reason}")

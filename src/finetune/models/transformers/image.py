@@ -1,0 +1,152 @@
+"""A transformers picture classifier as a Backbone, with the preprocessing that it was trained with."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from finetune.errors import UserError
+from finetune.models.backbone import Cut, Description, ImageInput, LayerGroup, LoadedWeights, Outputs
+from finetune.models.layer_groups import layer_groups
+from finetune.models.preprocessing import Normaliser, earlier_input, with_depth, with_size
+from finetune.models.request import ModelRequest
+from finetune.models.splitting.split_model import cut_pictures
+from finetune.models.transformers.families import TransformersFamily
+from finetune.models.transformers.folder import OpenedFolder, quiet
+from finetune.models.transformers.image_processor import PROCESSOR_FILE, describe_processor, read_image_processor
+from finetune.models.transformers.load import load_network
+from finetune.models.weights.state_files import separate_tensors
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+
+@dataclass(frozen=True, slots=True)
+class PictureBackbone:
+    """A transformers picture classifier; see `Backbone` for the meaning of what it offers.
+
+    Attributes:
+        processor: content of `preprocessor_config.json`, which says the same as `expects`.
+    """
+
+    name: str
+    module: PreTrainedModel
+    expects: ImageInput
+    weights: LoadedWeights
+    family: TransformersFamily
+    processor: Mapping[str, object]
+    _normalise: Normaliser = field(init=False, repr=False)
+    _groups: tuple[LayerGroup, ...] = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_normalise", Normaliser(self.expects))
+        object.__setattr__(self, "_groups", layer_groups(self.module, self.family.anatomy))
+
+    def layer_groups(self) -> tuple[LayerGroup, ...]:
+        """Give the ordered partition from the first layer to head."""
+        return self._groups
+
+    def forward(self, inputs: Mapping[str, Tensor]) -> Outputs:
+        """Classify `pixels`, uint8 `[batch, 3, size, size]`."""
+        return Outputs(self.module(pixel_values=self._normalise(inputs)).logits)
+
+    def cut(self, border: int) -> Cut:
+        """Cut the network in front of `layer_groups()[border]`."""
+        return cut_pictures(self, border, self._normalise, "pixel_values")
+
+    def describe(self) -> Description:
+        """Say which class of transformers opens the folder."""
+        return Description("transformers", type(self.module).__name__)
+
+    def save(self, folder: Path) -> None:
+        """Write configuration, weights and picture processor, as `from_pretrained` and `pipeline` read them."""
+        with quiet():
+            self.module.save_pretrained(folder, state_dict=separate_tensors(self.module))
+        (folder / PROCESSOR_FILE).write_text(json.dumps(self.processor, indent=2) + "\n", encoding="utf-8")
+
+
+def build_pictures(request: ModelRequest, opened: OpenedFolder) -> PictureBackbone:
+    """Build a picture classifier.
+
+    Raises:
+        UserError: preprocessing, size, weights or head cannot be as requested.
+    """
+    source, config = opened.source, opened.config
+    _refuse_network(opened)
+    expects, processor = _preprocessing(request, opened)
+    expects = with_depth(expects, request.sixteen_bit_depth, trained=request.trained)
+    _refuse_size(expects.size, opened)
+    if not request.pretrained and hasattr(config, "image_size"):
+        config.image_size = expects.size
+    loaded = load_network(request, opened)
+    if config.model_type == "vit":
+        _fit_positions(loaded.network, expects.size)
+    name = request.spec.name or source.name or str(config.model_type)
+    return PictureBackbone(name, loaded.network, expects, loaded.weights, opened.family, processor)
+
+
+def _preprocessing(request: ModelRequest, opened: OpenedFolder) -> tuple[ImageInput, Mapping[str, object]]:
+    """The input of the network, and the content of `preprocessor_config.json` that describes it."""
+    artifact = opened.source.artifact
+    earlier = earlier_input(artifact.get("preprocessing")) if artifact else None
+    if earlier is not None:
+        expects = with_size(earlier, request.image_size)
+        return expects, describe_processor(expects)
+    folders = read_image_processor(opened)
+    expects = with_size(folders.expects, request.image_size)
+    own = getattr(opened.config, "image_size", None)
+    # Swin pads, and a ResNet takes any size; transformers refuses a ViT's images of another one.
+    if opened.config.model_type == "vit" and request.pretrained and request.image_size is None and expects.size != own:
+        raise UserError(
+            f"{PROCESSOR_FILE} in the {opened.source.place} gives images of {expects.size} x {expects.size}, but its"
+            f" config.json has image_size={own}: set image_size={expects.size} to interpolate the position embeddings,"
+            f" or image_size={own}, or correct the file that is wrong."
+        )
+    return expects, folders.content if expects == folders.expects else describe_processor(expects)
+
+
+def _refuse_network(opened: OpenedFolder) -> None:
+    """Refuse networks for anything but square images with three channels."""
+    config, place = opened.config, opened.source.place
+    if config.num_channels != 3:
+        raise UserError(
+            f"config.json in the {place} has num_channels={config.num_channels!r}, but images are read with three"
+            " channels: choose a network for RGB images."
+        )
+    for name in ("image_size", "patch_size"):
+        value = getattr(config, name, 1)
+        if not isinstance(value, int):
+            raise UserError(
+                f"config.json in the {place} has {name}={value!r}, but only squares are supported: give a number."
+            )
+
+
+def _refuse_size(size: int, opened: OpenedFolder) -> None:
+    config = opened.config
+    patch = getattr(config, "patch_size", None)
+    if config.model_type == "vit" and size % cast("int", patch):
+        raise UserError(f"image_size={size} does not suit patches of {patch} pixels: choose a multiple of {patch}.")
+    if config.model_type == "swin":
+        smallest = int(config.patch_size * 2 ** (len(config.depths) - 1) * config.window_size)
+        if size < min(smallest, int(config.image_size)):
+            raise UserError(f"image_size={size} is too small for this Swin's windows: choose {smallest} or more.")
+
+
+def _fit_positions(network: Any, size: int) -> None:  # noqa: ANN401 - transformers types its layers as tensors or modules
+    """Interpolate the position embeddings of a vision transformer for another picture size, as its authors do."""
+    config, embeddings = network.config, network.vit.embeddings
+    if size == config.image_size:
+        return
+    side = size // config.patch_size
+    with torch.no_grad():
+        positions = embeddings.interpolate_pos_encoding(torch.empty(1, side * side + 1, config.hidden_size), size, size)
+    embeddings.position_embeddings = nn.Parameter(positions)
+    embeddings.patch_embeddings.num_patches = side * side
+    embeddings.image_size = embeddings.patch_embeddings.image_size = (size, size)
+    config.image_size = size

@@ -1,0 +1,121 @@
+"""A transformers sequence classifier as a Backbone, with its tokenizer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from torch import Tensor
+
+from finetune.errors import UserError
+from finetune.models.backbone import Cut, Description, LayerGroup, LoadedWeights, Outputs, TextInput
+from finetune.models.layer_groups import layer_groups
+from finetune.models.request import ModelRequest
+from finetune.models.splitting.split_model import cut_texts
+from finetune.models.transformers.families import TransformersFamily
+from finetune.models.transformers.folder import OpenedFolder, quiet
+from finetune.models.transformers.load import load_network
+from finetune.models.transformers.tokenizer import open_tokenizer, token_types
+from finetune.models.weights.state_files import separate_tensors
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+# Attention costs the square of the length, and few texts to classify say more later on.
+_DEFAULT_MAX_LENGTH = 512
+# Tokenizers without a limit have a huge number instead.
+_UNLIMITED = 1_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class TextBackbone:
+    """A transformers sequence classifier; see `Backbone` for the meaning of what it offers."""
+
+    name: str
+    module: PreTrainedModel
+    expects: TextInput
+    weights: LoadedWeights
+    family: TransformersFamily
+    _groups: tuple[LayerGroup, ...] = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_groups", layer_groups(self.module, self.family.anatomy))
+
+    def layer_groups(self) -> tuple[LayerGroup, ...]:
+        """Give the ordered partition from embeddings to head."""
+        return self._groups
+
+    def forward(self, inputs: Mapping[str, Tensor]) -> Outputs:
+        """Classify `input_ids` and `attention_mask`, int64 `[batch, length]`, with `token_type_ids` where known."""
+        return Outputs(self.module(**{name: inputs[name] for name in self._known() if name in inputs}).logits)
+
+    def _known(self) -> tuple[str, ...]:
+        return tuple(self.expects.tokenizer.model_input_names)
+
+    def cut(self, border: int) -> Cut:
+        """Cut the network in front of `layer_groups()[border]`."""
+        return cut_texts(self, border, self._known(), first_token=self.family.first_token)
+
+    def describe(self) -> Description:
+        """Say which class of transformers opens the folder."""
+        return Description("transformers", type(self.module).__name__)
+
+    def save(self, folder: Path) -> None:
+        """Write configuration, weights and tokenizer, as `from_pretrained` and `pipeline` read them."""
+        with quiet():
+            self.module.save_pretrained(folder, state_dict=separate_tensors(self.module))
+            self.expects.tokenizer.save_pretrained(folder)
+
+
+def build_text(request: ModelRequest, opened: OpenedFolder) -> TextBackbone:
+    """Build a sequence classifier.
+
+    Raises:
+        UserError: tokenizer, weights, head or length cannot be as requested.
+    """
+    padding = opened.config.pad_token_id
+    tokenizer = open_tokenizer(opened)
+    opened.config.use_cache = False
+    borrowed = not opened.family.first_token and opened.config.pad_token_id != padding
+    expects = TextInput(
+        tokenizer,
+        _max_length(request, tokenizer, opened),
+        vocabulary=int(opened.config.vocab_size),
+        token_types=token_types(opened),
+        borrowed_padding=borrowed,
+    )
+    loaded = load_network(request, opened)
+    name = request.spec.name or opened.source.name or str(opened.config.model_type)
+    return TextBackbone(name, loaded.network, expects, loaded.weights, opened.family)
+
+
+def _max_length(request: ModelRequest, tokenizer: PreTrainedTokenizerBase, opened: OpenedFolder) -> int:
+    asked, limit = request.max_length, _longest(opened)
+    earlier = opened.source.artifact.get("preprocessing")
+    known = earlier.get("max_length") if isinstance(earlier, Mapping) else None
+    if asked is None and isinstance(known, int) and 0 < known <= (limit or known):
+        return known
+    own = int(tokenizer.model_max_length)
+    if asked is None:
+        # What is evaluated as it is gets as much of a text as in transformers, whatever that costs.
+        usual = _DEFAULT_MAX_LENGTH if request.trained or min(own, limit or own) >= _UNLIMITED else own
+        asked = min(usual, own, limit or usual)
+    elif limit is not None and asked > limit:
+        raise UserError(f"max_length={asked} is more than this network has positions for: choose {limit} or less.")
+    if asked <= (special := tokenizer.num_special_tokens_to_add()):
+        raise UserError(
+            f"max_length={asked} leaves no room for a text beside {special} special tokens: choose more, or correct"
+            f" model_max_length={own} in the tokenizer's configuration."
+        )
+    return asked
+
+
+def _longest(opened: OpenedFolder) -> int | None:
+    """Tokens that the network has positions for; RoBERTa's begin after its padding token's."""
+    config = opened.config
+    if not opened.family.positions and not config.position_biased_input:
+        return None
+    positions = int(config.max_position_embeddings)
+    return positions - int(config.pad_token_id) - 1 if config.model_type == "roberta" else positions

@@ -1,0 +1,201 @@
+"""Unpacks an archive from a channel into a folder of its own, with bounded memory and names that stay inside."""
+
+from __future__ import annotations
+
+import bz2
+import errno
+import gzip
+import lzma
+import shutil
+import tarfile
+import tempfile
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path, PurePosixPath
+from typing import IO, cast
+
+from finetune.errors import PlatformError, UserError
+from finetune.models.weights.file_types import ARCHIVES, WEIGHTS, file_type, wrong_content
+
+MAX_MEMBERS = 10_000
+MAX_BYTES = 64 * 2**30
+# tarfile reads a header whole, at the size that it claims, and keeps those of all members.
+MAX_HEADER_BYTES = 2**20
+MAX_HEADER_BYTES_IN_ALL = 2**24
+_BLOCK = 2**20
+_SHOWN = 100
+ARCHIVE_SUFFIXES = (".tar.gz", ".tgz", ".tar")
+# What a file system says of names, and of two members that cannot both be there: the sender can change it.
+_ERRNOS_OF_NAMES = frozenset(
+    {errno.EEXIST, errno.EISDIR, errno.ENOTDIR, errno.ENAMETOOLONG, errno.EINVAL, errno.EILSEQ}
+)
+
+
+def is_archive(path: Path) -> bool:
+    """Whether a file is an archive: by its content, else by its name, so that a damaged one is named as such."""
+    kind = file_type(path)
+    return kind in ARCHIVES or (kind not in WEIGHTS and path.name.endswith(ARCHIVE_SUFFIXES))
+
+
+def unpack(archive: Path, scratch: Path) -> Path:
+    """Unpack `archive` into a new folder below `scratch`, in one pass.
+
+    Returns:
+        the new folder.
+
+    Raises:
+        UserError: it is no archive, is cut short, is too large, or a member would leave the folder.
+        PlatformError: the disk does not take its contents.
+    """
+    try:
+        scratch.mkdir(parents=True, exist_ok=True)
+        folder = Path(tempfile.mkdtemp(prefix="model-", dir=scratch))
+        if (reason := wrong_content(archive)) is not None:
+            raise UserError(reason)
+        with _decompressed(archive) as stream:
+            reader = _BoundedReader(stream, archive)
+            with tarfile.open(fileobj=cast("IO[bytes]", reader), mode="r:") as opened:
+                _unpack_members(opened, reader, archive, folder)
+    except (tarfile.TarError, zlib.error, lzma.LZMAError, EOFError) as error:
+        raise UserError(_no_archive(archive, error)) from error
+    except OSError as error:
+        if error.errno is None:
+            raise UserError(_no_archive(archive, error)) from error
+        raise PlatformError(f"{archive.name} cannot be unpacked into {scratch}: {error.strerror}.") from error
+    return folder
+
+
+def _decompressed(path: Path) -> IO[bytes]:
+    kind = file_type(path)
+    if kind == "gzip":
+        return cast("IO[bytes]", gzip.GzipFile(path))
+    if kind == "bzip2":
+        return cast("IO[bytes]", bz2.BZ2File(path))
+    return cast("IO[bytes]", lzma.LZMAFile(path)) if kind == "xz" else path.open("rb")
+
+
+class _BoundedReader:
+    """A stream from which no more is read than the contents of members and a bounded number of bytes of headers."""
+
+    def __init__(self, stream: IO[bytes], archive: Path) -> None:
+        self._stream = stream
+        self._archive = archive
+        self._headers = MAX_HEADER_BYTES_IN_ALL
+        self._contents: int | None = None
+
+    @contextmanager
+    def contents(self, size: int) -> Iterator[None]:
+        """Within this context, up to `size` bytes of a member's contents are read, and no headers."""
+        self._contents = size
+        try:
+            yield
+        finally:
+            self._contents = None
+
+    def read(self, size: int = -1) -> bytes:
+        """Read `size` bytes, or fewer at the end.
+
+        Raises:
+            UserError: an archive that claims larger headers than are allowed.
+        """
+        allowed = min(MAX_HEADER_BYTES, self._headers) if self._contents is None else self._contents
+        if not 0 <= size <= allowed:
+            raise UserError(
+                f"{self._archive.name} claims a header of {size} bytes, but {allowed} are left of the"
+                f" {MAX_HEADER_BYTES_IN_ALL} allowed for all headers ({MAX_HEADER_BYTES} for each). Pack the model"
+                " again, as `tar -czf model.tar.gz -C <folder> .` does."
+            )
+        if self._contents is None:
+            self._headers -= size
+        else:
+            self._contents -= size
+        return self._stream.read(size)
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        """Move to `offset`."""
+        return self._stream.seek(offset, whence)
+
+    def tell(self) -> int:
+        """The position in the uncompressed archive, in bytes."""
+        return self._stream.tell()
+
+
+def _unpack_members(opened: tarfile.TarFile, reader: _BoundedReader, archive: Path, folder: Path) -> None:
+    total = 0
+    for count, member in enumerate(opened, start=1):
+        total += member.size
+        _check_member(member, archive)
+        if count > MAX_MEMBERS or total > MAX_BYTES:
+            raise UserError(
+                f"{archive.name} is too large: more than {MAX_MEMBERS} members or {MAX_BYTES >> 30} GiB at"
+                f" {_shown(member)}. Pack only the model."
+            )
+        if member.size > shutil.disk_usage(folder).free:
+            raise PlatformError(
+                f"{archive.name} cannot be unpacked: {_shown(member)} has {member.size} bytes, more than the disk has"
+                " room for. Ask for a larger volume."
+            )
+        try:
+            with reader.contents(member.size):
+                _write(opened, member, folder)
+        except OSError as error:
+            if error.errno in _ERRNOS_OF_NAMES:
+                raise UserError(
+                    f"{archive.name} holds a member that cannot be written under its name, {_shown(member)}:"
+                    f" {error.strerror}. Pack the model again, with short names and no name twice."
+                ) from error
+            raise
+    _read_to_the_end(reader)
+
+
+def _write(opened: tarfile.TarFile, member: tarfile.TarInfo, folder: Path) -> None:
+    """Write one checked member. Python 3.11 has no filters for `extract` before 3.11.4, and Debian 12 has 3.11.2."""
+    target = folder / member.name
+    if member.isdir():
+        target.mkdir(parents=True, exist_ok=True)
+        return
+    target.parent.mkdir(parents=True, exist_ok=True)
+    content = opened.extractfile(member)
+    if content is not None:
+        with content, target.open("wb") as file:
+            shutil.copyfileobj(content, file, _BLOCK)
+
+
+def _read_to_the_end(reader: _BoundedReader) -> None:
+    """Read what follows the last member, because gzip's checksum of everything comes at the very end."""
+    with reader.contents(MAX_BYTES):
+        for _ in range(MAX_BYTES // _BLOCK):
+            if not reader.read(_BLOCK):
+                return
+
+
+def _check_member(member: tarfile.TarInfo, archive: Path) -> None:
+    path = PurePosixPath(member.name)
+    if "\0" in member.name or (not path.parts and not member.isdir()):
+        raise UserError(
+            f"{archive.name} holds a member whose name is no name of a file: {_shown(member)}. Pack the model again."
+        )
+    if path.is_absolute() or ".." in path.parts:
+        raise UserError(
+            f"{archive.name} tries to write outside its folder: member {_shown(member)}."
+            " Pack the model again, with paths relative to its folder."
+        )
+    if not (member.isreg() or member.isdir()):
+        raise UserError(
+            f"{archive.name} holds a member that is neither file nor folder: {_shown(member)}."
+            " Pack the model again, with links followed (tar --dereference)."
+        )
+
+
+def _shown(member: tarfile.TarInfo) -> str:
+    return repr(member.name[:_SHOWN])
+
+
+def _no_archive(archive: Path, error: Exception) -> str:
+    # What follows the first line is the list of compressions that were tried.
+    reason = str(error).partition("\n")[0].rstrip(":")
+    return (
+        f"{archive.name} is no archive, or it is cut short: {reason}. Give a tar file, as `tar -czf model.tar.gz -C"
+        " <folder> .` writes it."
+    )

@@ -1,0 +1,126 @@
+"""Names model folders and files of other kinds for what they are, each with its remedy."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterable, Mapping
+from pathlib import Path
+
+from finetune.errors import UserError
+from finetune.models.transformers.families import FAMILIES
+
+ADAPTER_FILE = "adapter_config.json"
+SHARD = re.compile(r".+-\d{5}-of-\d{5}\.(safetensors|bin)")
+INDEX_SUFFIX = ".index.json"
+_TOKENIZER_AND_PROCESSOR = ("tokenizer.json", "tokenizer_config.json", "preprocessor_config.json")
+_ADAPTER_TENSOR = re.compile(r"(^|\.)(lora_[AB]|lora_embedding_[AB]|base_model\.model)\.")
+# Formats of other frameworks: pattern of the file's name, name of the format.
+_FORMATS = (
+    ("tf_model*.h5", "TensorFlow weights"),
+    ("*.h5", "Keras or TensorFlow weights"),
+    ("*.keras", "a Keras model"),
+    ("saved_model.pb", "a TensorFlow SavedModel"),
+    ("*.ckpt.index", "a TensorFlow checkpoint"),
+    ("*.msgpack", "Flax weights"),
+    ("rust_model.ot", "weights for Rust"),
+    ("*.onnx", "an ONNX graph"),
+    ("*.gguf", "a GGUF file for llama.cpp"),
+    ("*.mlmodel", "a Core ML model"),
+    ("*.tflite", "a TensorFlow Lite model"),
+    ("openvino_model.*", "an OpenVINO model"),
+    ("model_index.json", "a pipeline of diffusers"),
+    ("*.joblib", "a pickled object"),
+    ("*.pkl", "a pickled object"),
+)
+
+
+def refuse_adapter(folder: Path, place: str) -> None:
+    """Refuse a folder with an adapter, also where the weights of its base model are there too.
+
+    Raises:
+        UserError: adapters are not read.
+    """
+    if (folder / ADAPTER_FILE).is_file():
+        raise _adapter(f"{ADAPTER_FILE} in the {place}")
+
+
+def refuse_foreign_tensors(names: Collection[str], file: Path, place: str) -> None:
+    """Refuse a state dict of torchvision's place whose tensors are those of an adapter or of a transformers model.
+
+    Raises:
+        UserError: with the remedy.
+    """
+    if any(_ADAPTER_TENSOR.search(name) for name in names):
+        raise _adapter(f"{file.name} in the {place}")
+    stem = _transformers_stem(names)
+    if stem is not None:
+        raise _no_config(file.name, place, f", whose tensors are those of a transformers model ({stem})")
+
+
+def refuse_parts_of_a_folder(folder: Path, weights: Iterable[Path], place: str) -> None:
+    """Refuse weights of a transformers folder without its config.json, as far as the names of files show it.
+
+    Raises:
+        UserError: the folder is a part of a transformers folder.
+    """
+    shard = next((path.name for path in weights if SHARD.fullmatch(path.name)), None)
+    index = next((path.name for path in sorted(folder.glob(f"*{INDEX_SUFFIX}"))), None)
+    weight = shard or next((path.name for path in weights), None)
+    beside = next((name for name in _TOKENIZER_AND_PROCESSOR if (folder / name).is_file()), None)
+    if weight is not None and (shard or index or beside):
+        raise _no_config(weight, place, f", which also has {index or beside}" if index or beside else "")
+
+
+def other_format(folder: Path) -> str | None:
+    """Which format of another framework `folder` holds, with the remedy; None where there is none."""
+    for pattern, words in _FORMATS:
+        found = next((path for path in sorted(folder.glob(pattern)) if path.is_file()), None)
+        if found is not None:
+            remedy = (
+                "load it with a version 4 of transformers (from_tf=True or from_flax=True) and save_pretrained()"
+                if words in {"TensorFlow weights", "Flax weights"}
+                else "give the PyTorch weights"
+            )
+            return f"{found.name} holds {words}, which this container does not read: {remedy}"
+    return None
+
+
+def timm_folder(config: Mapping[str, object], folder: Path, place: str, known: Collection[str]) -> UserError | None:
+    """The error for a folder of timm on the hub, whose config.json is timm's own; None for other folders."""
+    architecture = config.get("architecture")
+    if "model_type" in config or not isinstance(architecture, str) or "pretrained_cfg" not in config:
+        return None
+    weights = next((name for name in ("model.safetensors", "pytorch_model.bin") if (folder / name).is_file()), None)
+    remedy = (
+        f"its tensors may have torchvision's names: give {weights or 'model.safetensors'} alone, without config.json,"
+        f" with model_name={architecture}"
+        if architecture in known
+        else "give a classifier of torchvision or transformers"
+    )
+    return UserError(
+        f"config.json in the {place} is timm's (architecture {architecture[:60]!r}), whose models are not read:"
+        f" {remedy}."
+    )
+
+
+def _adapter(where: str) -> UserError:
+    return UserError(
+        f"{where} is an adapter (PEFT, LoRA), which is not read: merge it into its base model, with"
+        " model.merge_and_unload().save_pretrained(folder), and give that folder without the adapter's files."
+    )
+
+
+def _no_config(weights: str, place: str, evidence: str) -> UserError:
+    return UserError(
+        f"config.json is missing beside {weights} in the {place}{evidence}: give the whole folder as save_pretrained()"
+        " writes it, with config.json and the tokenizer or the preprocessor_config.json."
+    )
+
+
+def _transformers_stem(names: Collection[str]) -> str | None:
+    """The path of the first layers of a transformers model, where some names begin with it; torchvision has none."""
+    stems = [family.anatomy.stem.split()[0] for family in FAMILIES.values()]
+    for stem in [*stems, *dict.fromkeys(stem.partition(".")[2] for stem in stems)]:
+        if any(f".{stem}." in f".{name}" for name in names):
+            return stem
+    return None

@@ -1,0 +1,133 @@
+"""Compares a state dict with a torchvision classifier, and loads what belongs to it."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torchvision.models import get_model
+
+from finetune.errors import UserError
+from finetune.models.heads import linear_at
+from finetune.models.layer_groups import Anatomy
+from finetune.models.torchvision.families import FAMILIES, family_of, vision_names
+from finetune.models.weights.loading_report import MISSING, LoadingReport, fault_of, is_harmless, shortened
+from finetune.models.weights.state_dict import StateDict, without_prefix
+
+_SHOWN = 6
+
+
+@dataclass(frozen=True, slots=True)
+class Fit:
+    """What loading covered: names in the network that were loaded, that were not, and names of the source left over."""
+
+    loaded: tuple[str, ...]
+    fresh: tuple[str, ...]
+    unused: tuple[str, ...]
+
+
+def compare(network: nn.Module, anatomy: Anatomy, state: StateDict) -> LoadingReport:
+    """Compare names, shapes and types; the classifier with as many classes as the state dict gives it.
+
+    Args:
+        network: with any number of classes.
+        anatomy: of the network.
+        state: tensors without prefixes, see `without_prefix`.
+    """
+    expected = network.state_dict()
+    weight = state.get(f"{anatomy.classifier}.weight")
+    if weight is not None and weight.dim() > 0:
+        linear = linear_at(network, anatomy.classifier)
+        expected[f"{anatomy.classifier}.weight"] = torch.empty(len(weight), linear.in_features, device="meta")
+        expected[f"{anatomy.classifier}.bias"] = torch.empty(len(weight), device="meta")
+    # An auxiliary classifier is there as a whole or not at all; its last layer may be any other one's.
+    absent = [f"{extra.root}." for extra in anatomy.auxiliary if not _has_any(state, f"{extra.root}.")]
+    last = [f"{path}." for path in anatomy.classifiers(network)[1:]]
+    unbuilt = tuple(f"{extra.root}." for extra in anatomy.auxiliary if not _has_any(expected, f"{extra.root}."))
+    faults = {name: _fault(state.get(name), tensor) for name, tensor in expected.items()}
+    unused = tuple(sorted(name for name in state if name not in expected))
+    foreign = [name for name in unused if not is_harmless(name) and not name.startswith(unbuilt)]
+    return LoadingReport(
+        expected=tuple(expected),
+        faults={name: fault for name, fault in faults.items() if fault is not None},
+        foreign=dict.fromkeys(foreign, "is unknown"),
+        unused=unused,
+        head=(f"{anatomy.classifier}.",),
+        optional=(*absent, *last),
+    )
+
+
+def load_fitting(network: nn.Module, anatomy: Anatomy, state: StateDict, rows: tuple[int, ...] | None) -> Fit:
+    """Load everything that fits; `rows` of the source's classifiers, or none of them.
+
+    Args:
+        network: changed in place; its classifiers are already the ones that stay where `rows` is None.
+        anatomy: of the network.
+        state: weights that fit, see `compare`.
+        rows: which rows of the source's classifiers become ours, in this order.
+    """
+    expected = network.state_dict()
+    classifiers = tuple(f"{path}." for path in anatomy.classifiers(network))
+    chosen: dict[str, Tensor] = {}
+    for name in compare(network, anatomy, state).loaded:
+        if not name.startswith(classifiers):
+            chosen[name] = state[name]
+        elif rows is not None and state[name].shape == expected[name].shape:
+            chosen[name] = state[name][list(rows)]
+    network.load_state_dict(chosen, strict=False)
+    return Fit(
+        loaded=tuple(chosen),
+        fresh=tuple(name for name in expected if name not in chosen),
+        unused=tuple(name for name in state if name not in chosen),
+    )
+
+
+def misfit(name: str, words: str, state: StateDict, report: LoadingReport) -> UserError:
+    """The error for weights of another network, with the network that they fit where one is known."""
+    body = [key for key in report.expected if not key.startswith(report.head)]
+    matched = [key for key in body if key not in report.faults]
+    candidates = recognise(state)
+    advice = (
+        f"They fit {' or '.join(repr(candidate) for candidate in candidates[:3])}: set model_name accordingly."
+        if candidates
+        else f"Give the weights of a {name}, or the model_name that they belong to."
+    )
+    return UserError(
+        f"The weights from the {words} belong to another network than model_name={name!r}: {len(matched)} of"
+        f" {len(body)} tensors match; {shortened(report.body_faults, _SHOWN)}. {advice}"
+    )
+
+
+def recognise(state: StateDict, names: Collection[str] | None = None) -> list[str]:
+    """Names of the torchvision classifiers whose weights these are, by names and shapes of the tensors.
+
+    RegNets are left out: torchvision cannot build them without allocating them.
+    """
+    found = []
+    for name in vision_names() if names is None else names:
+        family = family_of(name)
+        if family == "regnet" or not _may_fit(family, state):
+            continue
+        extra = {"init_weights": False} if family in {"inception", "googlenet"} else {}
+        with torch.device("meta"):
+            network: nn.Module = get_model(name, weights=None, **extra)
+        own, _ = without_prefix(state, frozenset(network.state_dict()), "weights")
+        if not compare(network, FAMILIES[family], own).body_faults:
+            found.append(name)
+    return found
+
+
+def _may_fit(family: str, state: StateDict) -> bool:
+    """Whether the classifier is where the family has it, so that most networks need not be built to be ruled out."""
+    weight = f".{FAMILIES[family].classifier}.weight"
+    return any(f".{name}".endswith(weight) for name in state)
+
+
+def _fault(given: Tensor | None, expected: Tensor) -> str | None:
+    return MISSING if given is None else fault_of(given, expected)
+
+
+def _has_any(names: Collection[str], beginning: str) -> bool:
+    return any(name.startswith(beginning) for name in names)

@@ -1,0 +1,156 @@
+"""What kinds of weights a folder may hold: an artifact of ours, a transformers folder, or a state dict."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from finetune.errors import UserError
+from finetune.models.weights.file_types import WEIGHTS, file_type, wrong_content
+from finetune.models.weights.foreign_folders import refuse_adapter, refuse_parts_of_a_folder
+
+Kind = Literal["torchvision artifact", "transformers folder", "state dict", "hub"]
+STATE_DICT_SUFFIXES = (".safetensors", ".pth", ".pt")
+ARTIFACT_FILE = "artifact.json"
+CONFIG_FILE = "config.json"
+# An index of 1,000 shards and a configuration with 100,000 class names are smaller.
+MAX_JSON_BYTES = 32 * 2**20
+_DEEPEST = 3
+# A folder with more folders holds data, not a model.
+_MOST_FOLDERS = 50
+# What a Trainer writes beside the weights to continue training.
+_TRAINING_STATE = re.compile(r"(optimizer|scheduler|scaler|training_args|rng_state(_\d+)?)\.(pt|pth|bin)")
+# The folder of an archive for SageMaker's inference containers that holds the script.
+_CODE_FOLDER = "code"
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Where a network comes from.
+
+    Attributes:
+        kind: what lies there.
+        place: for people, such as `model channel`.
+        path: the folder, or the file of a state dict; None for the hub.
+        name: the network's name, where the source says it.
+        artifact: content of `artifact.json`; empty where there is none.
+    """
+
+    kind: Kind
+    place: str
+    path: Path | None = None
+    name: str | None = None
+    artifact: Mapping[str, object] = field(default_factory=dict)
+
+    @property
+    def words(self) -> str:
+        """For people, such as `model channel (artifact of an earlier job)`."""
+        if self.path is None:
+            return self.place
+        return f"{self.place} ({'artifact of an earlier job' if self.artifact else self._content()})"
+
+    def _content(self) -> str:
+        return f"state dict {self.path.name}" if self.kind == "state dict" and self.path else self.kind
+
+    @property
+    def labels(self) -> tuple[str, ...] | None:
+        """Class names in the order of the outputs, where the artifact says them."""
+        labels = self.artifact.get("labels")
+        return tuple(str(label) for label in labels) if isinstance(labels, list) and labels else None
+
+    @property
+    def multi_label(self) -> bool | None:
+        """Whether the network was trained for several classes per record, where the artifact says so."""
+        value = self.artifact.get("multi_label")
+        return value if isinstance(value, bool) else None
+
+
+def identify(folder: Path, place: str, depth: int = 0) -> Source | None:
+    """Say what `folder` holds: itself, else in one of its folders, `code/` left out; None: nothing known.
+
+    Raises:
+        UserError: an artifact or configuration that is damaged, a part of a model, or more than one model.
+    """
+    if (folder / ARTIFACT_FILE).is_file():
+        return _artifact(folder, place)
+    if (folder / CONFIG_FILE).is_file() and (depth == 0 or _is_of_a_model(folder / CONFIG_FILE, place)):
+        return Source("transformers folder", place, folder)
+    entries = [path for path in sorted(folder.iterdir()) if not path.name.startswith(".")]
+    states = [path for path in entries if path.is_file() and _is_state_dict(path)]
+    refuse_adapter(folder, place)
+    refuse_parts_of_a_folder(folder, states, place)
+    if len(states) > 1:
+        names = ", ".join(path.name for path in states[:5])
+        raise UserError(f"The {place} holds several files of weights ({names}): leave the one to start from.")
+    if states:
+        return Source("state dict", place, states[0])
+    return _in_one_folder(entries, place, depth) if depth < _DEEPEST else None
+
+
+def _is_of_a_model(config: Path, place: str) -> bool:
+    """Whether a config.json is a model's; sentence-transformers writes one for its pooling, too."""
+    return not {"model_type", "architecture"}.isdisjoint(read_json(config, place))
+
+
+def _is_state_dict(path: Path) -> bool:
+    """Whether a file is one of weights by its name or by its content."""
+    if _TRAINING_STATE.fullmatch(path.name):
+        return False
+    return path.suffix in STATE_DICT_SUFFIXES or file_type(path) in WEIGHTS
+
+
+def _in_one_folder(entries: list[Path], place: str, depth: int) -> Source | None:
+    folders = [path for path in entries if path.is_dir() and path.name != _CODE_FOLDER]
+    if len(folders) > _MOST_FOLDERS:
+        return None
+    found = {path.name: source for path in folders if (source := identify(path, place, depth + 1)) is not None}
+    if len(found) > 1:
+        names = ", ".join(list(found)[:5])
+        raise UserError(f"The {place} holds several models, in the folders {names}: give the one to start from.")
+    return next(iter(found.values()), None)
+
+
+def _artifact(folder: Path, place: str) -> Source:
+    artifact = read_json(folder / ARTIFACT_FILE, place)
+    match artifact:
+        case {"framework": "transformers"}:
+            return Source("transformers folder", place, folder, _text(artifact.get("name")), artifact)
+        case {"framework": "torchvision", "architecture": str(name)}:
+            return Source("torchvision artifact", place, folder / "model.safetensors", name, artifact)
+    raise UserError(
+        f"{ARTIFACT_FILE} in the {place} names no framework and architecture that are known: it was not written by"
+        " this container. Give the model.tar.gz of an earlier job as it is."
+    )
+
+
+def read_json(path: Path, place: str) -> dict[str, object]:
+    """The object in a JSON file of at most `MAX_JSON_BYTES`.
+
+    Raises:
+        UserError: it is too large, nested too deeply, or no JSON object.
+    """
+    try:
+        size = path.stat().st_size
+        if size > MAX_JSON_BYTES:
+            raise UserError(
+                f"{path.name} in the {place} has {size} bytes, more than the {MAX_JSON_BYTES} allowed: give the file as"
+                " save_pretrained() or an earlier job wrote it."
+            )
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        if file_type(path) == "Git LFS pointer":
+            raise UserError(str(wrong_content(path))) from error
+        raise UserError(f"{path.name} in the {place} cannot be read: {error}.") from error
+    except RecursionError as error:
+        raise UserError(f"{path.name} in the {place} cannot be read: it is nested too deeply.") from error
+    if not isinstance(value, dict):
+        raise UserError(f"{path.name} in the {place} is no JSON object.")
+    return value
+
+
+def _text(value: object) -> str | None:
+    return value if isinstance(value, str) and value else None

@@ -1,0 +1,38 @@
+"""What an estimator and a tuner are given: the metrics' expressions, possible objectives, and ranges to search."""
+
+from __future__ import annotations
+
+import json
+
+from finetune.monitoring.metric_lines import METRICS
+
+RANGES: dict[str, dict[str, object]] = {
+    "learning_rate": {"type": "Continuous", "min": 1e-5, "max": 1e-2, "scaling": "Logarithmic"},
+    "head_learning_rate": {"type": "Continuous", "min": 1e-4, "max": 1e-1, "scaling": "Logarithmic"},
+    "weight_decay": {"type": "Continuous", "min": 1e-4, "max": 1e-1, "scaling": "Logarithmic"},
+    "layer_decay": {"type": "Continuous", "min": 0.5, "max": 1.0, "scaling": "Linear"},
+    "label_smoothing": {"type": "Continuous", "min": 0.0, "max": 0.2, "scaling": "Linear"},
+    "dropout": {"type": "Continuous", "min": 0.0, "max": 0.5, "scaling": "Linear"},
+    "warmup_fraction": {"type": "Continuous", "min": 0.0, "max": 0.2, "scaling": "Linear"},
+    "batch_size": {"type": "Integer", "min": 8, "max": 128, "scaling": "Logarithmic"},
+    "epochs": {"type": "Integer", "min": 3, "max": 30, "scaling": "Logarithmic"},
+    "strategy": {"type": "Categorical", "values": ["feature_extraction", "partial", "full", "gradual"]},
+    "augmentation": {"type": "Categorical", "values": ["none", "basic", "strong"]},
+    "optimizer": {"type": "Categorical", "values": ["adamw", "sgd"]},
+}
+"""Suggested ranges; a tuner needs two or three of them, `learning_rate` first."""
+
+
+def metric_definitions() -> str:
+    """The whole of `docs/metric_definitions.json`."""
+    document = {
+        "metric_definitions": [{"Name": metric.name, "Regex": metric.regex} for metric in METRICS],
+        "objectives": [
+            {"MetricName": metric.name, "Type": metric.direction, "every_epoch": metric.every_epoch}
+            | ({"multi_label": True} if metric.multi_label else {})
+            for metric in METRICS
+            if metric.direction is not None
+        ],
+        "tuning_ranges": RANGES,
+    }
+    return json.dumps(document, indent=2) + "\n"

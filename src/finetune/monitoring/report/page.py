@@ -1,0 +1,111 @@
+"""The page as a whole: a verdict first, then sections; no script, and nothing that is not in the file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib.resources import files
+from typing import Any
+
+from finetune.monitoring.report import quality, records, run
+from finetune.monitoring.report.confusion import confusion
+from finetune.monitoring.report.markup import Piece, joined, number, percent, seconds, tag
+from finetune.monitoring.report.verdict import judged, verdict
+
+# A browser obeys this: no script runs, and no request leaves the file.
+POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
+_SECTIONS = (
+    run.findings,
+    quality.curves,
+    confusion,
+    quality.classes,
+    quality.calibration,
+    run.rates,
+    quality.wrong,
+    records.duplicates,
+    records.bad,
+    records.left_out_files,
+    records.balance,
+    run.layers,
+    run.time,
+    run.interruptions,
+    run.request,
+)
+
+
+def page(report: Mapping[str, Any]) -> str:
+    """Draw the page.
+
+    Args:
+        report: what `report.json` holds.
+
+    Returns:
+        HTML, complete in itself.
+    """
+    made = [one for one in (make(report) for make in _SECTIONS) if one is not None]
+    style = files(__package__ or "").joinpath("report.css").read_text("utf-8")
+    head = tag(
+        "head",
+        tag("meta", charset="utf-8"),
+        tag("meta", http_equiv="Content-Security-Policy", content=POLICY),
+        tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
+        tag("meta", name="color-scheme", content="light dark"),
+        tag("title", report["title"]),
+        tag("style", Piece(style)),
+    )
+    body = tag(
+        "body",
+        tag("div", _head(report), _tiles(report), _navigation(made), class_="top"),
+        tag("main", *made),
+        tag("footer", "The same as data: report.json. Probabilities of every record: *_predictions.csv."),
+    )
+    return "<!doctype html>\n" + tag("html", head, body, lang="en") + "\n"
+
+
+def _head(report: Mapping[str, Any]) -> Piece:
+    said = verdict(report)
+    return joined(
+        [
+            tag("p", report["title"], class_="overline"),
+            tag("h1", said.headline, class_=f"verdict {said.kind}"),
+            tag("p", " ".join(said.reasons), class_="lead"),
+        ]
+    )
+
+
+def _tiles(report: Mapping[str, Any]) -> Piece:
+    part, metrics = judged(report)
+    job = report["job"]
+    tiles = []
+    if metrics is not None:
+        tiles += _scores(part, metrics)
+        tiles.append((percent(metrics["expected_calibration_error"]), "calibration error"))
+    tiles.append((number(sum(report["records"].values())), "records"))
+    if "steps" in job:
+        tiles.append((f"{job['epochs']:,}", f"epochs, {job['steps']:,} steps"))
+    tiles.append((seconds(report["cost"]["seconds"]), "in the container"))
+    drawn = (
+        tag("div", tag("b", value), tag("span", name), class_="tile first" if index == 0 else "tile")
+        for index, (value, name) in enumerate(tiles)
+    )
+    return tag("div", *drawn, class_="tiles")
+
+
+def _scores(part: str, metrics: Mapping[str, Any]) -> list[tuple[str, str]]:
+    macro = (percent(metrics["macro"]["f1"]), "F1, mean of classes")
+    if "micro" not in metrics:
+        return [(percent(metrics["accuracy"]), f"accuracy on {part}"), macro]
+    # A record with many labels is rarely right in all of them: the exact match says little.
+    return [
+        (percent(metrics["micro"]["f1"]), f"F1 on {part}, over all labels"),
+        macro,
+        (percent(metrics["average_precision"]), "mean average precision"),
+    ]
+
+
+def _navigation(made: list[Piece]) -> Piece:
+    links = []
+    for one in made:
+        name = one.split('id="', 1)[1].split('"', 1)[0]
+        title = one.split("<h2>", 1)[1].split("</h2>", 1)[0]
+        links.append(tag("a", Piece(title), href=f"#{name}"))
+    return tag("nav", *links, aria_label="sections")

@@ -1,0 +1,164 @@
+"""The sections about how good the model is: curves, classes, calibration, and its most confident mistakes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from finetune.monitoring.report.charts import Axes, Line, line_chart, reliability
+from finetune.monitoring.report.markup import (
+    Piece,
+    are,
+    counted,
+    facts,
+    joined,
+    meter,
+    number,
+    percent,
+    section,
+    table,
+    tag,
+)
+from finetune.monitoring.report.names import short_names
+from finetune.monitoring.report.verdict import judged
+from finetune.monitoring.rules.curves import patience_for_best
+from finetune.monitoring.score import score_of
+
+_MOST_CLASSES = 100
+"""Rows of the table of classes; beyond it, the weakest are shown."""
+_MOST_CHARACTERS = 250
+_LONGEST_NAME = 24
+
+
+def curves(report: Mapping[str, Any]) -> Piece | None:
+    """Loss and score of every epoch."""
+    rows: Sequence[Mapping[str, float]] = report["history"]
+    if not rows:
+        return None
+    epochs = list(range(1, len(rows) + 1))
+    charts = []
+    several = any("train:micro_f1" in row for row in rows)
+    for what, title, contains in (
+        ("loss", "Loss", (0.0,)),
+        ("micro_f1", "F1 over all labels", (1.0,)) if several else ("accuracy", "Accuracy", (1.0,)),
+    ):
+        names = [part for part in ("train", "validation") if any(f"{part}:{what}" in row for row in rows)]
+        lines = [Line(part, epochs, [row.get(f"{part}:{what}") for row in rows]) for part in names]
+        axes = Axes("epoch", "F1" if what == "micro_f1" else what, contains)
+        charts.append(tag("div", tag("h3", title), line_chart(lines, axes)))
+    drawn = tag("div", *charts, class_="columns")
+    return section("Learning curves", drawn, name="curves", wide=True, lead=_exported(report["job"], rows))
+
+
+def _exported(job: Mapping[str, Any], rows: Sequence[Mapping[str, float]]) -> str | None:
+    """Which epoch's weights are exported, and which one was the best."""
+    exported, best = job.get("exported_epoch"), job.get("best_epoch")
+    if not exported:
+        return "Exported: the weights of the last step, within an epoch."
+    if not best or any("validation:loss" not in row for row in rows):
+        return f"Exported: epoch {exported}, the last one."
+    told = {epoch: score_of(rows[epoch - 1], "validation") for epoch in (exported, best)}
+    if exported == best:
+        return f"Exported: epoch {exported} ({percent(told[exported])} on validation), the best one."
+    line = f"Exported: epoch {exported} ({percent(told[exported])}). Best: epoch {best} ({percent(told[best])})"
+    if told[exported] == told[best]:
+        losses = [number(rows[epoch - 1]["validation:loss"]) for epoch in (best, exported)]
+        line += f", by a validation loss of {losses[0]} against {losses[1]}"
+    return f"{line}. early_stopping_patience={patience_for_best(rows)} would have kept it."
+
+
+def classes(report: Mapping[str, Any]) -> Piece | None:
+    """Precision, recall and F1 of every class."""
+    part, metrics = judged(report)
+    if metrics is None:
+        return None
+    weakest = sorted(metrics["per_class"], key=lambda row: row["f1"] if row["f1"] is not None else 2.0)
+    shown = [str(row["label"]) for row in weakest[:_MOST_CLASSES]]
+    rows = [
+        (
+            tag("span", name, title=label),
+            number(row["support"]),
+            *(meter(row[name] or 0.0, percent(row[name])) for name in ("precision", "recall", "f1")),
+            number(row["auc"]),
+        )
+        for name, label, row in zip(short_names(shown, _LONGEST_NAME), shown, weakest, strict=False)
+    ]
+    averages = [
+        (name, "", *(percent(metrics[kind][quality]) for quality in ("precision", "recall", "f1")), "")
+        for kind, name in (("macro", "mean"), ("weighted", "by records"))
+    ]
+    header = ("class", "records", "precision", "recall", "F1", "AUC")
+    lead = f"On {part}, the weakest class first."
+    if len(weakest) > len(rows):
+        lead = f"On {part}, the {len(rows)} weakest of {len(weakest):,} classes; all are in metrics.json."
+    return section("Classes", table(header, [*rows, *averages], class_="tall"), name="classes", lead=lead)
+
+
+def calibration(report: Mapping[str, Any]) -> Piece | None:
+    """Whether stated probabilities come true."""
+    part, metrics = judged(report)
+    if metrics is None or not metrics.get("calibration"):
+        return None
+    rows, error = metrics["calibration"], metrics["expected_calibration_error"]
+    stated = sum(row["confidence"] * row["answers"] for row in rows) / sum(row["answers"] for row in rows)
+    came = sum(row["accuracy"] * row["answers"] for row in rows) / sum(row["answers"] for row in rows)
+    if error < 0.05:
+        said = "The model is well calibrated."
+    elif stated > came:
+        said = "The model is overconfident" + _advice(report, smoother=True)
+    else:
+        said = "The model is underconfident" + _advice(report, smoother=False)
+    return section(
+        "Calibration",
+        reliability(rows),
+        facts([("expected calibration error", percent(error)), ("log loss", number(metrics["log_loss"]))]),
+        name="calibration",
+        lead=f"On {part}: of the answers with a stated probability, how many came true. {said}",
+    )
+
+
+def _advice(report: Mapping[str, Any], *, smoother: bool) -> str:
+    """What changes the confidence in this job, after a colon."""
+    effective = report["asked"]["effective"]
+    smoothing = effective.get("label_smoothing", 0.0)
+    if report["job"].get("strategy") == "evaluate":
+        return "."
+    if smoother:
+        return f": label_smoothing={smoothing + 0.1:.2g} lowers that." if smoothing < 0.3 else "."
+    if smoothing > 0:
+        return ": set label_smoothing=0."
+    return f": train longer (epochs={2 * effective['epochs']})." if "epochs" in effective else "."
+
+
+def wrong(report: Mapping[str, Any]) -> Piece | None:
+    """The records about which the model is most certainly wrong."""
+    found = report["wrong"]
+    if not found["records"]:
+        return None
+    kind = "gallery texts" if any(record.get("text") is not None for record in found["records"]) else "gallery"
+    return section(
+        "Most confident mistakes",
+        tag("div", *(_record(record) for record in found["records"]), class_=kind),
+        name="wrong",
+        wide=True,
+        lead=f"{found['count']:,} of {counted(found['of'], 'record')} of {found['part']} {are(found['count'])} wrong."
+        " These are the most confident mistakes: often the label is wrong, not the model.",
+    )
+
+
+def _record(record: Mapping[str, Any]) -> Piece:
+    if record.get("image"):
+        shown = tag("img", src=record["image"], alt=f"record {record['key']}")
+    else:
+        shown = tag("blockquote", _cut(record.get("text") or ""))
+    predicted = tag("span", "predicted ", tag("strong", record["predicted"]), title=record["predicted"], class_="name")
+    labelled = tag("span", "labelled ", record["truth"], title=record["truth"], class_="name")
+    said = joined([predicted, tag("span", percent(record["probability"], 0), class_="sure"), labelled])
+    return tag("article", shown, tag("div", said, tag("small", record["key"], title=record["key"])), class_="record")
+
+
+def _cut(text: str) -> str:
+    """The beginning of a text, cut between words."""
+    if len(text) <= _MOST_CHARACTERS:
+        return text
+    return text[:_MOST_CHARACTERS].rsplit(maxsplit=1)[0] + " …"

@@ -1,0 +1,1 @@
+"""The process and its device: precision, memory, threads. Nothing here knows about jobs."""

@@ -1,0 +1,56 @@
+"""Keeps failures of optional parts of a job, such as the report, from failing the job."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from finetune.data.record import Stopped
+from finetune.sagemaker.failure import cause_of
+
+logger = logging.getLogger(__name__)
+
+
+@contextmanager
+def optional(extra: str, *, needed: bool = False, passing: type[Exception] = Stopped) -> Iterator[None]:
+    """Run a part of the job that the model does not depend on: its failure is logged as a warning.
+
+    Interruptions pass: `Stopped`, `KeyboardInterrupt`, `SystemExit`.
+
+    Args:
+        extra: name of the part, which begins the warning.
+        needed: whether this job depends on the part after all, so that every failure passes.
+        passing: a further kind of exception that passes.
+    """
+    try:
+        yield
+    except (Stopped, passing):
+        raise
+    except Exception as error:
+        if needed:
+            raise
+        logger.warning("%s was skipped, the job goes on: %s", extra, cause_of(error))
+
+
+@dataclass(slots=True)
+class Guard:
+    """Calls functions of one optional part of the job until the first failure, which is logged once.
+
+    Attributes:
+        extra: name of the part.
+        failed: whether a call failed; later calls do nothing.
+    """
+
+    extra: str
+    failed: bool = False
+
+    def __call__(self, call: Callable[..., object], *arguments: object) -> None:
+        """Call the function, unless an earlier call failed."""
+        if self.failed:
+            return
+        self.failed = True
+        with optional(self.extra):
+            call(*arguments)
+            self.failed = False

@@ -1,0 +1,160 @@
+"""The plan becomes optimizer groups, a schedule and a state: training as a whole, at its very beginning."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import torch
+from torch.amp.grad_scaler import GradScaler
+from torch.optim import Optimizer
+
+from finetune.config.hyperparameters import JobSpec, OptimisationSpec
+from finetune.data.loading.batches import BatchSource
+from finetune.errors import UserError
+from finetune.models.backbone import Backbone
+from finetune.monitoring.rules.activations import OF_ACTIVATIONS
+from finetune.monitoring.rules.finding import Rules
+from finetune.monitoring.rules.setup import Setup
+from finetune.monitoring.rules.tensors import TensorWatch
+from finetune.monitoring.timing import Timing
+from finetune.runtime.precision import Numerics
+from finetune.strategies.freezing import apply_trainable
+from finetune.strategies.param_groups import parameter_groups
+from finetune.strategies.plan import Plan
+from finetune.training.guarded_probe import GuardedProbe
+from finetune.training.inputs import Feeds
+from finetune.training.losses import Loss, balanced_weights
+from finetune.training.optimizers import build_optimizer
+from finetune.training.probe import NoProbe, Probe
+from finetune.training.schedule import Schedule
+from finetune.training.state import Best, Nothing, Row, Stateful, Totals, TrainingState
+from finetune.training.step import Stepper, learns_batch_statistics
+from finetune.training.trainable_state import LearningWeights, OptimizerState
+from finetune.training.trainer import EarlyStopping, Training, steps_per_epoch
+
+
+@dataclass(frozen=True, slots=True)
+class Companions:
+    """What training is given by the job around it."""
+
+    evaluate: Callable[[], Row | None]
+    interrupted: Callable[[], bool]
+    bad_records: Stateful
+    account: Stateful = field(default_factory=Nothing)
+    rules: Rules = field(default_factory=dict)
+    stream: Stateful = field(default_factory=Nothing)
+    findings: Stateful = field(default_factory=Nothing)
+    setup: Setup = field(default_factory=Setup)
+
+
+def build_training(
+    spec: JobSpec, backbone: Backbone, plan: Plan, feeds: Feeds, numerics: Numerics, companions: Companions
+) -> tuple[Training, TrainingState]:
+    """The training as a whole, at its very beginning.
+
+    Raises:
+        UserError: single-record batches for a network that learns batch statistics.
+    """
+    optimisation = spec.optimisation
+    source = feeds.records
+    _refuse_single_records(optimisation, backbone, plan)
+    groups = parameter_groups(backbone, plan, optimisation.weight_decay)
+    optimizer = build_optimizer(backbone.module, groups, optimisation)
+    scaler = GradScaler(numerics.device.type, enabled=numerics.scaled)
+    loss = Loss(source.label_map.multi_label, optimisation.label_smoothing, _weights(spec, source, numerics))
+    stepper = Stepper(
+        backbone,
+        optimizer,
+        scaler,
+        loss,
+        numerics,
+        spec.run.seed,
+        optimisation.gradient_clip_norm,
+        Timing(numerics.device),
+        _probe(backbone, optimizer, source, companions, spec, scaled=numerics.scaled),
+    )
+    stopping = EarlyStopping(
+        optimisation.early_stopping_patience,
+        optimisation.early_stopping_min_delta,
+        optimisation.early_stopping_min_epochs,
+    )
+    training = Training(
+        stepper,
+        plan,
+        build_schedule(optimisation, source.expected or 0),
+        feeds,
+        optimisation.epochs,
+        optimisation.gradient_accumulation_steps,
+        stopping,
+        companions.evaluate,
+        companions.interrupted,
+    )
+    weights = LearningWeights(backbone, plan)
+    best = Best(keep=stopping.patience is not None)
+    state = TrainingState(
+        weights,
+        OptimizerState(optimizer, backbone.module),
+        scaler,
+        Totals(numerics.device, multi_label=source.label_map.multi_label),
+        best,
+        companions.bad_records,
+        account=companions.account,
+        stream=companions.stream,
+        findings=companions.findings,
+        probe=stepper.probe,
+    )
+    return training, state
+
+
+def _probe(
+    backbone: Backbone,
+    optimizer: Optimizer,
+    source: BatchSource,
+    companions: Companions,
+    spec: JobSpec,
+    *,
+    scaled: bool,
+) -> Probe:
+    rules, classes = _visible(companions.rules, spec), len(source.label_map)
+    if not rules:
+        return NoProbe()
+    watch = TensorWatch(backbone.module, optimizer, rules, scaled=scaled, classes=classes, setup=companions.setup)
+    return GuardedProbe(watch)
+
+
+def _visible(rules: Rules, spec: JobSpec) -> Rules:
+    """Rules that can look: activations have no place of their own in compiled layers."""
+    return {name: rule for name, rule in rules.items() if name not in OF_ACTIVATIONS or not spec.run.compile}
+
+
+def build_schedule(optimisation: OptimisationSpec, batches: int) -> Schedule:
+    """The rate as a function of the step, for epochs of so many batches."""
+    per_epoch = steps_per_epoch(batches, optimisation.gradient_accumulation_steps)
+    total = optimisation.epochs * per_epoch
+    return Schedule(
+        name=optimisation.lr_schedule,
+        total_steps=total,
+        steps_per_epoch=per_epoch,
+        warmup_steps=round(optimisation.warmup_fraction * total),
+        borders=optimisation.lr_step_epochs,
+        factor=optimisation.lr_factor,
+    )
+
+
+def _weights(spec: JobSpec, batches: BatchSource, numerics: Numerics) -> torch.Tensor | None:
+    if spec.optimisation.class_weights == "none":
+        return None
+    targets = batches.targets()
+    return None if targets is None else balanced_weights(targets, len(batches.label_map)).to(numerics.device)
+
+
+def _refuse_single_records(optimisation: OptimisationSpec, backbone: Backbone, plan: Plan) -> None:
+    if optimisation.batch_size > 1:
+        return
+    apply_trainable(backbone, plan.phases[-1].trainable)
+    if learns_batch_statistics(backbone.module):
+        raise UserError(
+            f"batch_size is 1, but {backbone.name} learns batch normalisation, which needs at least two records:"
+            " choose batch_size=2 or more, or strategy=feature_extraction."
+        )

@@ -1,0 +1,1 @@
+"""Observers of training: rules and trackers."""

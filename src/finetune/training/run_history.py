@@ -1,0 +1,183 @@
+"""What interruptions cost: starts, steps repeated, seconds; kept beside the checkpoints, where it survives them."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from finetune.checkpoint.layout import ACCOUNT_FILE, IGNORED_SUFFIX
+from finetune.monitoring.rules.finding import Finding
+
+_INTERVAL_SECONDS = 1.0
+_IMPORTED = time.monotonic()
+
+
+@dataclass(slots=True)
+class Account:
+    """The whole job's account, over all of its starts.
+
+    It is written once a second, apart from the checkpoints, so that steps which no checkpoint kept are counted too, and
+    no later than each checkpoint; each checkpoint also contains it, for places that get nothing but checkpoints. What a
+    killed start did after that, or what is lost with a machine before it was copied away, is not counted: steps and
+    seconds are lower bounds.
+
+    Attributes:
+        starts: processes that began this job.
+        last_step: furthest step that any of them is known to have done.
+        steps_repeated: steps that were done again after an interruption.
+        start_seconds: from the beginning of each process to the end of its first step.
+        load_seconds: spent on reading checkpoints, a part of `start_seconds`.
+        stall_seconds: for which steps waited for copies of the state.
+        save_seconds: spent on writing checkpoints, beside training.
+        run_seconds: from the beginning of each process to what was last known of it.
+        parts: seconds of training by part of the work after each start's first step, see `observe.timing`.
+        machine_findings: what the rules that go by the clock have found, as JSON values.
+    """
+
+    starts: int = 0
+    last_step: int = 0
+    steps_repeated: int = 0
+    start_seconds: float = 0.0
+    load_seconds: float = 0.0
+    stall_seconds: float = 0.0
+    save_seconds: float = 0.0
+    run_seconds: float = 0.0
+    parts: dict[str, float] = field(default_factory=dict)
+    machine_findings: list[dict[str, object]] = field(default_factory=list)
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain values, seconds with three decimals."""
+        plain = {name: round(value, 3) if isinstance(value, float) else value for name, value in asdict(self).items()}
+        return plain | {"parts": {name: round(value, 3) for name, value in self.parts.items()}}
+
+
+@dataclass(frozen=True, slots=True)
+class Meter:
+    """Seconds that one start has spent on its training so far; see `Account`."""
+
+    parts: Mapping[str, float]
+    stall_seconds: float = 0.0
+    save_seconds: float = 0.0
+
+
+_METERED = ("run_seconds", "start_seconds", "stall_seconds", "save_seconds")
+
+
+@dataclass(slots=True)
+class AccountBook:
+    """Keeps the account while the job runs.
+
+    Attributes:
+        folder: of the checkpoints, or `None` where nothing survives anyway.
+        clock: seconds, increasing.
+    """
+
+    folder: Path | None
+    clock: Callable[[], float] = time.monotonic
+    account: Account = field(default_factory=Account)
+    _earlier: Account = field(default_factory=Account)
+    _first: dict[str, float] = field(default_factory=dict)
+    _meter: Callable[[], Meter] | None = None
+    _told: float = float("-inf")
+    _started: bool = False
+
+    def open(self, *, anew: bool) -> None:
+        """Count this start, after those that lie in the folder unless the job begins anew."""
+        self.account.starts = 1
+        if self.folder is not None and not anew:
+            # Whatever lies there: an account is worth no failure.
+            with suppress(OSError, ValueError, TypeError, AttributeError, OverflowError, RecursionError):
+                known = json.loads((self.folder / ACCOUNT_FILE).read_text("utf-8"))
+                self.load_state_dict(known if isinstance(known, dict) else {})
+        self._write()
+
+    def state_dict(self) -> dict[str, Any]:
+        """The account so far, for a checkpoint; it is written to the folder as well."""
+        self._write()
+        return self.account.as_json()
+
+    def load_state_dict(self, state: Mapping[str, Any], /) -> None:
+        """Go on from what an earlier start told, here or with its checkpoint: of two accounts the later one counts.
+
+        Raises:
+            ValueError: it is not of this form.
+        """
+        numbers = {name: value for name, value in asdict(self.account).items() if isinstance(value, int | float)}
+        earlier = {name: type(value)(state.get(name, 0)) for name, value in numbers.items()}
+        parts = {str(name): float(value) for name, value in dict(state.get("parts", {})).items()}
+        findings = [Finding.of_json(one).as_json() for one in state.get("machine_findings", ())]
+        if not all(math.isfinite(value) and value >= 0 for value in (*earlier.values(), *parts.values())):
+            raise ValueError("an account has numbers that nothing can be counted by")
+        earlier["starts"] += 1  # this one
+        for name, value in earlier.items():
+            setattr(self.account, name, max(value, getattr(self.account, name)))
+        for name in _METERED:
+            setattr(self._earlier, name, max(earlier[name], getattr(self._earlier, name)))
+        self._earlier.parts = max(self._earlier.parts, parts, key=lambda one: sum(one.values()))
+        self.account.machine_findings = max(self.account.machine_findings, findings, key=len)
+
+    def begin(self, step: int, load_seconds: float, meter: Callable[[], Meter] | None = None) -> None:
+        """Training begins at a step that was taken up, or at 0; the meter is read whenever the account is written."""
+        self._meter = meter
+        self.account.steps_repeated += max(0, self.account.last_step - step)
+        self.account.last_step = step
+        self.account.load_seconds += load_seconds
+
+    def step_done(self, step: int) -> None:
+        """A step is done."""
+        if not self._started:
+            self._refresh()
+            self._first = dict(self._meter().parts) if self._meter is not None else {}
+            self._started = True
+        self.account.last_step = max(step, self.account.last_step)
+        if self.clock() - self._told >= _INTERVAL_SECONDS:
+            self._write()
+
+    def close(self) -> None:
+        """Training ended in order."""
+        self._write()
+
+    def _refresh(self) -> None:
+        """What this start has spent so far, on top of the earlier ones."""
+        account, earlier = self.account, self._earlier
+        account.run_seconds = earlier.run_seconds + process_age()
+        if not self._started:
+            account.start_seconds = account.run_seconds - earlier.run_seconds + earlier.start_seconds
+        if self._meter is not None:
+            spent = self._meter()
+            account.stall_seconds = earlier.stall_seconds + spent.stall_seconds
+            account.save_seconds = earlier.save_seconds + spent.save_seconds
+            # The first step belongs to the start, which lasts until it is done.
+            first = self._first if self._started else spent.parts
+            account.parts = {
+                name: earlier.parts.get(name, 0.0) + max(0.0, value - first.get(name, 0.0))
+                for name, value in spent.parts.items()
+            }
+
+    def _write(self) -> None:
+        self._told = self.clock()
+        self._refresh()
+        if self.folder is None:
+            return
+        # The checkpoints report a folder that cannot be written.
+        with suppress(OSError):
+            self.folder.mkdir(parents=True, exist_ok=True)
+            partial = self.folder / f"{ACCOUNT_FILE}{IGNORED_SUFFIX}"
+            partial.write_text(json.dumps(self.account.as_json()), "utf-8")
+            partial.replace(self.folder / ACCOUNT_FILE)
+
+
+def process_age() -> float:
+    """Seconds since this process began, imports included; since this module was imported where there is no `/proc`."""
+    try:
+        began = int(Path("/proc/self/stat").read_text("utf-8").rpartition(")")[2].split()[19])
+        return time.clock_gettime(time.CLOCK_BOOTTIME) - began / os.sysconf("SC_CLK_TCK")
+    except (OSError, AttributeError):
+        return time.monotonic() - _IMPORTED
