@@ -25,8 +25,7 @@ from finetune.data.pipe.groups import Sharing
 from finetune.data.pipe.sharing import Dealer, Receiver, Table
 from finetune.data.pipe.shuffle import StreamPosition, grouped, shuffled
 from finetune.data.pipe.source import StreamRecord, StreamSource
-from finetune.data.record import Stopped
-from finetune.errors import PlatformError
+from finetune.errors import JobStopped, PlatformError
 from whole_jobs import ENVIRONMENT, ROOT
 
 BATCH = 4
@@ -125,7 +124,7 @@ def main() -> None:
     used = json.loads(Path(how[1]).read_text())[int(rank)] if len(how) > 1 else ()
     try:
         print(json.dumps(take_part(source, sharing, int(epochs), used)))  # noqa: T201
-    except Stopped:
+    except JobStopped:
         print("stopped")  # noqa: T201
     except PlatformError as error:
         print(f"failed: {error}")  # noqa: T201

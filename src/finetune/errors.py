@@ -49,6 +49,10 @@ class PlatformError(JobError):
     exit_code: ClassVar[int] = 2
 
 
+class JobStopped(Exception):  # noqa: N818 - nothing failed
+    """The job was asked to stop, by SIGTERM or Ctrl-C, outside the training loop."""
+
+
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """Return ` (did you mean 'x'?)` for the nearest known name, or an empty string where none is near."""
     near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)

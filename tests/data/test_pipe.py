@@ -16,8 +16,7 @@ from types import SimpleNamespace
 import pytest
 
 from finetune.data.pipe.fifo import PIPE_BYTES, Pipe, PipePlace
-from finetune.data.record import Stopped
-from finetune.errors import PlatformError
+from finetune.errors import JobStopped, PlatformError
 
 
 def place(folder: Path, patience: float = 10.0, stopped: Callable[[], bool] = lambda: False) -> PipePlace:
@@ -146,7 +145,7 @@ def test_a_stop_ends_any_wait(tmp_path: Path, made: bool) -> None:
         os.mkfifo(tmp_path / "train_0")
     stop = threading.Event()
     threading.Timer(0.1, stop.set).start()
-    with pytest.raises(Stopped):
+    with pytest.raises(JobStopped):
         list(Pipe(place(tmp_path, stopped=stop.is_set)).read_next())
 
 
@@ -157,7 +156,7 @@ def test_an_end_that_comes_with_a_stop_is_not_taken_for_that_of_the_epoch(tmp_pa
     assert next(chunks)
     writer.join()
     stop.set()
-    with pytest.raises(Stopped):
+    with pytest.raises(JobStopped):
         list(chunks)
 
 

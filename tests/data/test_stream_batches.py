@@ -26,10 +26,10 @@ from finetune.data.pipe.fifo import PipePlace
 from finetune.data.pipe.groups import Sharing
 from finetune.data.pipe.sharing import Dealer, Receiver, Table
 from finetune.data.pipe.source import StreamRecord, StreamSource
-from finetune.data.record import Content, Stopped
+from finetune.data.record import Content
 from finetune.data.transforms.base import ImageTransform
 from finetune.data.transforms.image import ImageGeometry
-from finetune.errors import DataError
+from finetune.errors import DataError, JobStopped
 from stream_writers import fill, recordio
 
 NAMES = tuple(COLOURS)
@@ -215,7 +215,7 @@ def test_a_stop_reaches_whoever_waits_for_a_batch(tmp_path: Path) -> None:
     stop = threading.Event()
     threading.Timer(0.2, stop.set).start()
 
-    with pytest.raises(Stopped):
+    with pytest.raises(JobStopped):
         next(batches(tmp_path, stop=stop).iterate(0))
 
 

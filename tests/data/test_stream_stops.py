@@ -12,7 +12,7 @@ from finetune.data.formats.codec import StreamLayout
 from finetune.data.formats.named_fields import Wanted
 from finetune.data.pipe.fifo import PipePlace
 from finetune.data.pipe.source import StreamSource
-from finetune.data.record import Stopped
+from finetune.errors import JobStopped
 from labelled_data import data_spec
 from stream_writers import fill
 
@@ -26,7 +26,7 @@ def test_a_stop_ends_a_line_of_a_million_objects(tmp_path: Path) -> None:
     asked: list[bool] = []
     fill(tmp_path, b"{}" * 300_000 + b"\n")
     found = 0
-    with pytest.raises(Stopped):
+    with pytest.raises(JobStopped):
         for _ in source(tmp_path, asked).read_next():
             found += 1
             if found == 1000:
@@ -41,6 +41,6 @@ def test_a_stop_ends_what_a_compressed_object_becomes(tmp_path: Path) -> None:
     asked = itertools.count()
     place = PipePlace("train", tmp_path, tmp_path / "state", stopped=lambda: next(asked) >= 2)
     wanted = Wanted("text-classification", data_spec())
-    with pytest.raises(Stopped):
+    with pytest.raises(JobStopped):
         list(StreamSource(place, StreamLayout("channel 'train'", "jsonl"), wanted).read_next())
     assert next(asked) < 10

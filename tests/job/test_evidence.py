@@ -11,14 +11,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from finetune.data.loading.dataset import Part
 from finetune.data.readers.channel_files import list_files
 from finetune.data.readers.image_folder import ImageFolderReader, read_image_folder
 from finetune.data.record import Record
 from finetune.evaluation import data_checks as evidence
 from finetune.evaluation.data_checks import equal_contents, readable, surest_mistakes, thumbnail
-from finetune.evaluation.predict import Predictions
-from finetune.job.inputs import Part
-from finetune.job.outputs import Evaluated
+from finetune.evaluation.predict import Evaluated, Predictions
 from labelled_data import write_files
 from tiny import TinyReader, tiny_batches
 

@@ -11,8 +11,7 @@ import pytest
 import torch
 
 from coloured_pictures import write_pictures
-from finetune.data.record import Stopped
-from finetune.errors import DivergedError, PlatformError
+from finetune.errors import DivergedError, JobStopped, PlatformError
 from finetune.evaluation.drift import StartingPoint
 from finetune.job import run
 from finetune.job import thresholds as deciding
@@ -48,7 +47,7 @@ def test_a_failure_of_an_extra_is_a_warning_with_its_name_and_cause(
     assert str(error).removeprefix("[Errno 28] ").partition(":")[0] in record.getMessage()
 
 
-@pytest.mark.parametrize("error", [Stopped(), KeyboardInterrupt(), SystemExit(1), DivergedError("Diverged.")])
+@pytest.mark.parametrize("error", [JobStopped(), KeyboardInterrupt(), SystemExit(1), DivergedError("Diverged.")])
 def test_an_interruption_is_never_swallowed(error: BaseException) -> None:
     with pytest.raises(type(error)), optional("The report", passing=DivergedError):
         raise error

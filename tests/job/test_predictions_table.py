@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from finetune.data.labels import LabelMap
-from finetune.evaluation.predict import Predictions
-from finetune.job.outputs import FORMULA, Answers, Evaluated, metrics_of, plain_cell, write_metrics, write_predictions
+from finetune.evaluation.predict import Evaluated, Predictions
+from finetune.job.outputs import FORMULA, Answers, metrics_of, plain_cell, write_metrics, write_predictions
 from finetune.monitoring.report import page
 from finetune.monitoring.report.verdict import verdict
 from reports import example

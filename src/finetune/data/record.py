@@ -10,10 +10,6 @@ from finetune.config.hyperparameters import Task
 Content = bytes | tuple[str, ...]
 
 
-class Stopped(Exception):  # noqa: N818 - nothing failed
-    """The job was asked to stop while it waited for records."""
-
-
 @dataclass(frozen=True, slots=True)
 class Record:
     """One labelled thing, still encoded.

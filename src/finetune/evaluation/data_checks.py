@@ -15,13 +15,13 @@ from PIL import Image
 from finetune.data.bad_records import BadContent
 from finetune.data.labels import LabelMap
 from finetune.data.loading.batches import Batches, BatchSource
+from finetune.data.loading.dataset import Part
 from finetune.data.loading.split import content_digests
 from finetune.data.record import Content
 from finetune.data.transforms.base import ImageTransform
 from finetune.data.transforms.image import decode_image
 from finetune.errors import DataError
-from finetune.job.inputs import Part
-from finetune.job.outputs import Evaluated
+from finetune.evaluation.predict import Evaluated
 
 MOST_WRONG = 24
 MOST_COMPARED = 200_000

@@ -10,8 +10,7 @@ import numpy as np
 
 from finetune.data.loading.batches import Batches
 from finetune.errors import UserError
-from finetune.evaluation.predict import Pass, PredictedClasses, predict_classes
-from finetune.job.outputs import Evaluated
+from finetune.evaluation.predict import Evaluated, Pass, PredictedClasses, predict_classes
 from finetune.models.backbone import Backbone
 from finetune.models.load import ModelRequest, Source, classes_of, load_quietly
 from finetune.runtime.precision import Numerics

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from finetune.data.loading.batches import Batch
-from finetune.data.record import Stopped
+from finetune.data.loading.batches import Batch, BatchSource
+from finetune.errors import JobStopped
 from finetune.evaluation.metrics import micro_f1
 from finetune.models.backbone import Backbone, Outputs
 
@@ -52,6 +52,14 @@ class Predictions:
         if self.targets.ndim == 2:
             row["validation:micro_f1"] = micro_f1(self.targets > 0.5, self.probabilities > 0.5)
         return row
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluated:
+    """Predictions about one part of the data, with the batches that they came from."""
+
+    batches: BatchSource
+    predictions: Predictions
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +133,7 @@ _Answers = tuple[list[int], list[Tensor], list[Tensor]]
 def _answers(backbone: Backbone, batches: Source, how: Pass, enter: Forward) -> _Answers | None:
     try:
         return _forward_all(backbone, batches, how, enter)
-    except Stopped:
+    except JobStopped:
         return None
 
 

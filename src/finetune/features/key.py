@@ -18,8 +18,8 @@ from finetune.data.bad_records import BadContent
 from finetune.data.loading.batches import Batches
 from finetune.errors import DataError
 from finetune.features.extractor import FrontRun
-from finetune.job.resume import digest_of_frozen
 from finetune.models.backbone import Backbone, ImageInput
+from finetune.models.fingerprint import digest_of_frozen
 
 _LIBRARIES = ("torch", "torchvision", "pillow", "transformers", "tokenizers")
 _NOT_THE_FRONT = frozenset({"num_classes", "num_labels", "id2label", "label2id", "problem_type", "_name_or_path"})

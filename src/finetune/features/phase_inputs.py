@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Protocol
 
 import torch
 
@@ -21,7 +22,6 @@ from finetune.features.store import Place
 from finetune.features.stream import FeatureStream
 from finetune.features.warm_features import WarmFeatures
 from finetune.features.warm_pool import WarmPool
-from finetune.job.loaders import Loaders
 from finetune.models.backbone import ImageInput
 from finetune.runtime.memory import hand_back_freed_memory
 from finetune.strategies.plan import Phase
@@ -50,24 +50,38 @@ class _Kept:
     share: float
 
 
+class Sources(Protocol):
+    """Batches of records; `None` for a purpose without records."""
+
+    @property
+    def train(self) -> BatchSource | None:
+        """For training."""
+        ...
+
+    @property
+    def validation(self) -> BatchSource | None:
+        """For validation."""
+        ...
+
+
 class PhaseFeeds:
     """Batches of each phase: features where layers are frozen from the input on, else records.
 
     The frozen layers always run apart from the others, kept or not, so that keeping changes no bit.
     """
 
-    def __init__(self, frozen: Frozen, loaders: Loaders, folder: Path, warm_pool: WarmPool) -> None:
+    def __init__(self, frozen: Frozen, sources: Sources, folder: Path, warm_pool: WarmPool) -> None:
         """Compute nothing yet.
 
         Args:
             frozen: what decides on frozen layers.
-            loaders: batches of records.
+            sources: batches of records for training and validation.
             folder: on the fastest local disk.
             warm_pool: what earlier jobs left, and later ones will find.
         """
         self._warm = WarmFeatures(warm_pool)
         self._frozen = frozen
-        self._loaders = loaders
+        self._sources = sources
         self._space = Space(folder, frozen.numerics.device, frozen.spec.features.size_gb)
         if frozen.keeps_both:
             self._space = self._space.half()
@@ -79,9 +93,9 @@ class PhaseFeeds:
     @property
     def records(self) -> BatchSource:
         """The training records themselves, in the same batches."""
-        if self._loaders.train is None:
+        if self._sources.train is None:
             raise RuntimeError("nothing is to be trained")
-        return self._loaders.train
+        return self._sources.train
 
     def training(self, phase: Phase) -> Feed:
         """What a phase trains on."""
@@ -90,7 +104,7 @@ class PhaseFeeds:
 
     def validation(self) -> Feed | None:
         """What is validated on in the phase that was entered last; `None` where there are no records for it."""
-        return self._validation or self.whole(self._loaders.validation)
+        return self._validation or self.whole(self._sources.validation)
 
     def whole(self, batches: BatchSource | None) -> Feed | None:
         """Records for the whole network."""
@@ -107,7 +121,7 @@ class PhaseFeeds:
         self._warm.leave()
         # What the phase before kept gives its room back.
         self._training = self._validation = None
-        train, validation = self._loaders.train, self._loaders.validation
+        train, validation = self._sources.train, self._sources.validation
         # What comes through a pipe cannot be looked up by its number: of pictures nothing is kept, features by content.
         if isinstance(validation, Batches):
             validation = self._decoded_once.validation(validation)

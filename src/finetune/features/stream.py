@@ -68,7 +68,7 @@ class FeatureStream:
 
         Raises:
             DataError: the stream is damaged or empty, more records are bad than allowed, or a class is unknown.
-            Stopped: the job was asked to stop.
+            JobStopped: the job was asked to stop.
         """
         view = epoch % self._views
 

@@ -17,12 +17,11 @@ from finetune.data.in_memory import KeptRecords
 from finetune.data.loading.batches import Batch, Batches
 from finetune.data.record import Record
 from finetune.errors import DivergedError
-from finetune.evaluation.predict import Pass, Predictions, predict
+from finetune.evaluation.predict import Evaluated, Pass, Predictions, predict
 from finetune.evaluation.thresholds import Decision
 from finetune.export.export import ArtifactContents, export
 from finetune.export.verify import Sample, tolerance_on, verify
 from finetune.job.loaders import PROBE_RECORDS
-from finetune.job.outputs import Evaluated
 from finetune.job.prepare import Prepared
 from finetune.runtime.memory import hand_back_freed_memory
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from finetune.config.hyperparameters import DataSpec, JobSpec, Task
 from finetune.data.labels import LabelMap, Origin, check_known, label_map_of
+from finetune.data.loading.dataset import Part
 from finetune.data.loading.split import stratified_split
 from finetune.data.readers.channel_files import some_of
 from finetune.data.readers.open_channel import ChannelSource, open_channel
@@ -21,14 +22,6 @@ from finetune.job.streams import StreamPart
 logger = logging.getLogger(__name__)
 
 _PURPOSES = ("train", "validation", "test")
-
-
-@dataclass(frozen=True, slots=True)
-class Part:
-    """Records of a reader that serve one purpose."""
-
-    reader: Reader
-    indices: tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,13 +11,13 @@ import torch
 from finetune.config.hyperparameters import JobSpec
 from finetune.data.bad_records import BadRecords
 from finetune.data.loading.batches import Batches, BatchOptions, BatchSource
-from finetune.data.loading.dataset import Dataset
+from finetune.data.loading.dataset import Dataset, Part
 from finetune.data.pipe.batches import StreamBatches, StreamData
 from finetune.data.record import Content, Reader
 from finetune.data.transforms.base import ImageTransform, Transform
 from finetune.data.transforms.image import ImageGeometry
 from finetune.data.transforms.text import TextTransform, TokenLimits
-from finetune.job.inputs import Inputs, Part
+from finetune.job.inputs import Inputs
 from finetune.models.backbone import Backbone, ImageInput
 from finetune.training.state import Nothing, Stateful
 from finetune.training.trainable_state import State

@@ -14,9 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from finetune.data.labels import LabelMap
-from finetune.data.loading.batches import BatchSource
 from finetune.evaluation.metrics import classification_metrics
-from finetune.evaluation.predict import Predictions
+from finetune.evaluation.predict import Evaluated
 from finetune.evaluation.thresholds import Decision
 from finetune.job.loaders import Loaders
 from finetune.models.backbone import Backbone
@@ -34,14 +33,6 @@ LIKELIEST = 10
 FORMULA = re.compile(r"'*[=+\-@\t\r\n]")
 """Beginning of a cell that may be a formula to a spreadsheet."""
 _NUMBER = re.compile(r"[+-]?[0-9]+(\.[0-9]+)?([eE][+-]?[0-9]+)?")
-
-
-@dataclass(frozen=True, slots=True)
-class Evaluated:
-    """Predictions about one part of the data, with the batches that they came from."""
-
-    batches: BatchSource
-    predictions: Predictions
 
 
 def metrics_of(evaluated: Evaluated, labels: LabelMap, top_k: int | None) -> dict[str, object]:

@@ -15,10 +15,10 @@ from finetune.config.hyperparameters import JobSpec
 from finetune.config.rules import rules_of
 from finetune.data.readers.image_folder import other_files_of
 from finetune.evaluation.data_checks import readable, surest_mistakes
+from finetune.evaluation.predict import Evaluated
 from finetune.features.plan import Frozen
 from finetune.job.inputs import Inputs, class_counts
 from finetune.job.loaders import Loaders
-from finetune.job.outputs import Evaluated
 from finetune.job.plan_summary import expected_input, group_summaries
 from finetune.job.request import Request
 from finetune.job.rules import training_counts

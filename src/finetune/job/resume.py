@@ -5,8 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import time
-from collections.abc import Callable, Iterable, Iterator
-from collections.abc import Set as AbstractSet
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,16 +18,16 @@ from finetune.checkpoint.snapshot import Snapshot
 from finetune.checkpoint.store import CheckpointStore, TooLateError
 from finetune.checkpoint.writer import BackgroundWriter
 from finetune.config.hyperparameters import CheckpointSpec, JobSpec, Task
-from finetune.data.record import Stopped
-from finetune.errors import UserError
-from finetune.job.inputs import Inputs, Part
+from finetune.data.loading.dataset import Part
+from finetune.errors import JobStopped, UserError
+from finetune.job.inputs import Inputs
 from finetune.models.backbone import Backbone
+from finetune.models.fingerprint import digest_of_weights, frozen_names
 from finetune.runtime.precision import Numerics
 from finetune.sagemaker.interruption import Interruption
 from finetune.strategies.plan import Plan
 from finetune.training.checkpointing import Cadence, Checkpointing
 from finetune.training.state import TrainingState
-from finetune.training.trainable_state import frozen_names
 from finetune.training.trainer import Checkpoints, NoCheckpoints
 
 logger = logging.getLogger(__name__)
@@ -103,7 +102,7 @@ def keeping(
     Raises:
         UserError: the checkpoint is one of another request, or one is required and there is none.
         PlatformError: the folder cannot be read.
-        Stopped: the job was asked to stop while it waited for a checkpoint.
+        JobStopped: the job was asked to stop while it waited for a checkpoint.
     """
     if folder is None:
         if spec.resume == "required":
@@ -116,7 +115,7 @@ def keeping(
     try:
         resumed = take_up(store, spec, specification, state)
     except TooLateError as error:
-        raise Stopped from error
+        raise JobStopped from error
     load_seconds = time.monotonic() - began
     with BackgroundWriter(store) as writer:
         checkpoints = Checkpointing(writer, specification, Cadence(spec.interval_steps, spec.interval_seconds))
@@ -148,9 +147,9 @@ def specification_of(
         "streams": {name: part.count for name, part in inputs.streams.items()},
         "network": backbone.name,
         "precision": numerics.name,  # what `auto` came to
-        "frozen weights": _digest_of_weights(backbone, frozen),
+        "frozen weights": digest_of_weights(backbone, frozen),
         # What these became is in the checkpoint, and yet another network is another request.
-        "given weights": _digest_of_weights(backbone, backbone.module.state_dict().keys() - frozen),
+        "given weights": digest_of_weights(backbone, backbone.module.state_dict().keys() - frozen),
     }
     return Specification.of(fields)
 
@@ -161,20 +160,6 @@ def _digest_of_records(part: Part, task: Task) -> str:
     for index in part.indices:
         content = part.reader.read(index).content if task == "text-classification" else ""
         digest.update(repr((part.reader.key(index), part.reader.labels(index), content)).encode())
-    return digest.hexdigest()
-
-
-def digest_of_frozen(backbone: Backbone, learning: Iterable[str]) -> str:
-    """Of all weights and statistics that belong only to groups outside `learning`."""
-    return _digest_of_weights(backbone, frozen_names(backbone, learning))
-
-
-def _digest_of_weights(backbone: Backbone, names: AbstractSet[str]) -> str:
-    tensors = backbone.module.state_dict()
-    digest = hashlib.blake2b(digest_size=16)
-    for name in sorted(tensors.keys() & names):
-        digest.update(name.encode())
-        digest.update(tensors[name].detach().cpu().contiguous().view(-1).numpy())
     return digest.hexdigest()
 
 

@@ -1,18 +1,31 @@
-"""What the advice of the rules needs to know of a job."""
+"""The rules of a job: their setup, their observer, and findings about the final evaluation."""
 
 from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from torch import nn
 
+from finetune.config.rules import rules_of
 from finetune.evaluation.metrics import constant_answer
 from finetune.features.plan import Frozen
 from finetune.job.inputs import Inputs, class_counts
 from finetune.job.prepare import Prepared
 from finetune.models.backbone import ImageInput
 from finetune.models.heads import DropoutLinear
+from finetune.monitoring.rules.curves import judge_classes
+from finetune.monitoring.rules.finding import Finding
 from finetune.monitoring.rules.setup import Setup
+from finetune.monitoring.rules.symptoms import judge_answers
+from finetune.monitoring.score import score_of
 from finetune.strategies.presets import Network, rates_in_effect
+from finetune.training.observers.rules import Findings, RuleObserver, Watched
+from finetune.training.state import Row
+from finetune.training.trainer import Observer, Training
+
+_CLEARLY = 0.25
+"""Share of the way from a guess to perfection from which on training records count as learned."""
 
 
 def setup_of(job: Prepared) -> Setup:
@@ -68,3 +81,42 @@ def guess_of(inputs: Inputs, counts: dict[str, int]) -> float:
 def _has_dropout(module: nn.Module) -> bool:
     layers = [one for one in module.modules() if isinstance(one, nn.Dropout | DropoutLinear)]
     return any(layer.p > 0 for layer in layers)
+
+
+def watch(job: Prepared, setup: Setup, training: Training, inner: Observer, findings: Findings) -> RuleObserver:
+    """Let the rules that are asked for look at a training."""
+    inputs, counts = job.inputs, training_counts(job.inputs)
+    watched = Watched(
+        training.schedule.steps_per_epoch,
+        len(inputs.validation.indices) if inputs.validation else 0,
+        counts,
+        guess_of(inputs, counts),
+        setup,
+    )
+    stepper = training.stepper
+    return RuleObserver(inner, stepper.probe, stepper.timing, rules_of(job.spec.observe.rules), watched, findings)
+
+
+def findings_about_answers(
+    job: Prepared, setup: Setup, metrics: Mapping[str, object], history: Sequence[Row]
+) -> list[Finding]:
+    """What the final evaluation says: rare classes that are mistaken, classes never recognized, worse than a guess.
+
+    Args:
+        job: that was evaluated.
+        setup: of it.
+        metrics: by part.
+        history: metrics of every epoch; empty where nothing was trained.
+    """
+    rules = rules_of(job.spec.observe.rules)
+    part = next((name for name in ("test", "validation", "train") if name in metrics), None)
+    found = metrics.get(part or "")
+    if not rules or part is None or not isinstance(found, dict):
+        return []
+    counts = training_counts(job.inputs) if setup.trains else {}
+    recalls = {row["label"]: row["recall"] for row in found["per_class"] if row["recall"] is not None}
+    learned = None
+    if history:
+        guess = guess_of(job.inputs, counts)
+        learned = score_of(history[-1], "train") > guess + _CLEARLY * (1 - guess)
+    return [*judge_classes(recalls, counts, rules, setup), *judge_answers(part, found, setup, learned=learned)]

@@ -12,15 +12,13 @@ from pathlib import Path
 import torch
 
 from finetune.config.rules import rules_of
-from finetune.data.record import Stopped
-from finetune.errors import DivergedError, PlatformError, UserError
+from finetune.errors import DivergedError, JobStopped, PlatformError, UserError
 from finetune.evaluation.drift import StartingPoint
 from finetune.evaluation.forgetting import forgetting
-from finetune.evaluation.predict import Pass
+from finetune.evaluation.predict import Evaluated, Pass
 from finetune.job.export_check import export_proven
 from finetune.job.outputs import (
     Answers,
-    Evaluated,
     exported_line,
     job_summary,
     known_metrics,
@@ -34,7 +32,7 @@ from finetune.job.prepare import Prepared, prepare
 from finetune.job.report import Outcome, Subject, write_report
 from finetune.job.request import Request
 from finetune.job.resume import keeping, specification_of
-from finetune.job.rules import setup_of
+from finetune.job.rules import findings_about_answers, setup_of, watch
 from finetune.job.thresholds import decide_on, given_thresholds, target_of
 from finetune.monitoring.debugger import debugger
 from finetune.monitoring.json_numbers import finite
@@ -45,7 +43,7 @@ from finetune.runtime.optional import optional
 from finetune.sagemaker.failure import cause_of
 from finetune.sagemaker.interruption import Interruption
 from finetune.training.build import Companions, build_training
-from finetune.training.observers.rules import Findings, findings_about_answers, watch
+from finetune.training.observers.rules import Findings
 from finetune.training.observers.tracking import LookedAt, Recorder
 from finetune.training.run_history import Account, AccountBook, Meter
 from finetune.training.schedule import Schedule
@@ -64,10 +62,10 @@ def run_job(request: Request, interruption: Interruption) -> None:
     """
     with tempfile.TemporaryDirectory(prefix="finetune-") as scratch:
         try:
-            with interruption.raising(Stopped):
+            with interruption.raising(JobStopped):
                 job = prepare(request, interruption, Path(scratch))
             conclude(job, train(job, request.checkpoint_folder()))
-        except Stopped:
+        except JobStopped:
             logger.info("Stopped before the first step: there is no model to export.")
         except torch.OutOfMemoryError as error:
             raise UserError(
@@ -227,7 +225,7 @@ def conclude(job: Prepared, trained: Trained) -> None:
             export_proven(job, finite(metrics), decision, next(iter(evaluated.values()), None))
             if state is not None:
                 logger.info("%s", exported_line(state))
-        except Stopped:
+        except JobStopped:
             raise
         except Exception as error:  # noqa: BLE001  # raised below, when what is known is written
             failure = error

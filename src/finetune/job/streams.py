@@ -103,7 +103,7 @@ def announced(
     Raises:
         DataError: the stream cannot be read, or has too few classes, or too few records to hold some out.
         UserError: there are more classes than the user says.
-        Stopped: the job was asked to stop.
+        JobStopped: the job was asked to stop.
     """
     parts = {purpose: StreamPart(source) for purpose, source in streams.items()}
     labels = known or _numbered(spec)

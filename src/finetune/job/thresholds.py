@@ -7,10 +7,11 @@ from collections.abc import Mapping
 
 from finetune.config.compat.aliases import OBJECTIVE
 from finetune.config.hyperparameters import JobSpec, ObserveSpec
+from finetune.data.loading.dataset import Part
 from finetune.errors import DataError, UserError
+from finetune.evaluation.predict import Evaluated
 from finetune.evaluation.thresholds import Decision, Target, decide, reached
-from finetune.job.inputs import Inputs, Part
-from finetune.job.outputs import Evaluated
+from finetune.job.inputs import Inputs
 from finetune.models.weights.sources import Source
 from finetune.runtime.optional import optional
 

@@ -7,17 +7,17 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from finetune.data.record import Stopped
+from finetune.errors import JobStopped
 from finetune.sagemaker.failure import cause_of
 
 logger = logging.getLogger(__name__)
 
 
 @contextmanager
-def optional(extra: str, *, needed: bool = False, passing: type[Exception] = Stopped) -> Iterator[None]:
+def optional(extra: str, *, needed: bool = False, passing: type[Exception] = JobStopped) -> Iterator[None]:
     """Run a part of the job that the model does not depend on: its failure is logged as a warning.
 
-    Interruptions pass: `Stopped`, `KeyboardInterrupt`, `SystemExit`.
+    Interruptions pass: `JobStopped`, `KeyboardInterrupt`, `SystemExit`.
 
     Args:
         extra: name of the part, which begins the warning.
@@ -26,7 +26,7 @@ def optional(extra: str, *, needed: bool = False, passing: type[Exception] = Sto
     """
     try:
         yield
-    except (Stopped, passing):
+    except (JobStopped, passing):
         raise
     except Exception as error:
         if needed:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 from collections import defaultdict
-from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -13,6 +12,7 @@ from torch.optim import Optimizer
 
 from finetune.checkpoint.form import check_form
 from finetune.models.backbone import Backbone
+from finetune.models.fingerprint import frozen_names
 from finetune.strategies.plan import Plan
 
 State = dict[str, Any]
@@ -45,21 +45,6 @@ class LearningWeights:
         check_form(state, tensors, "weights")
         for name, tensor in tensors.items():
             tensor.copy_(state[name])
-
-
-def frozen_names(backbone: Backbone, learning: Iterable[str]) -> frozenset[str]:
-    """Keys of the module's state dict that belong only to groups outside `learning`."""
-    learns = frozenset(learning)
-    prefixes = {id(module): name for name, module in backbone.module.named_modules()}
-    names: set[str] = set()
-    for group in backbone.layer_groups():
-        if group.name in learns:
-            continue
-        names.update(group.parameters)
-        for root in group.modules:
-            prefix = prefixes[id(root)]
-            names.update(f"{prefix}.{name}" if prefix else name for name, _ in root.named_buffers())
-    return frozenset(names)
 
 
 class OptimizerState:

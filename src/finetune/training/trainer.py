@@ -12,8 +12,7 @@ from typing import Protocol
 from torch import Tensor
 
 from finetune.data.loading.batches import Batch
-from finetune.data.record import Stopped
-from finetune.errors import DataError, DivergedError
+from finetune.errors import DataError, DivergedError, JobStopped
 from finetune.runtime.threads import few_threads
 from finetune.strategies.freezing import apply_trainable
 from finetune.strategies.plan import Phase, Plan
@@ -153,7 +152,7 @@ def _train_epoch(training: Training, state: TrainingState, observer: Observer, c
     batches = feed.source.iterate(progress.epoch, progress.step_in_epoch * training.accumulation)
     timing = training.stepper.timing
     timing.pause()
-    with few_threads(alone=feed.alone), closing(batches), suppress(Stopped):
+    with few_threads(alone=feed.alone), closing(batches), suppress(JobStopped):
         for group in timing.waited(_grouped(batches, training.accumulation)):
             set_rates(training.stepper.optimizer, training.schedule(progress.step))
             loss = training.stepper.take(group, progress.step, state.totals, feed.forward)

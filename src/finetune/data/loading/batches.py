@@ -69,7 +69,7 @@ class BatchSource(Protocol):
         """Yield the batches of an epoch from number `first` on.
 
         Raises:
-            Stopped: the job was asked to stop while it waited for records.
+            JobStopped: the job was asked to stop while it waited for records.
         """
         ...
 

@@ -10,6 +10,14 @@ from finetune.data.transforms.base import Transform
 
 
 @dataclass(frozen=True, slots=True)
+class Part:
+    """Records of a reader that serve one purpose."""
+
+    reader: Reader
+    indices: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Dataset:
     """Some records of a channel, and what makes examples of them.
 

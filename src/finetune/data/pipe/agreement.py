@@ -21,8 +21,7 @@ from finetune.data.pipe.fifo import Waiting
 from finetune.data.pipe.groups import Group, Read
 from finetune.data.pipe.sharing import Table, gone
 from finetune.data.pipe.source import RecordSource
-from finetune.data.record import Stopped
-from finetune.errors import PlatformError
+from finetune.errors import JobStopped, PlatformError
 
 _log = logging.getLogger(__name__)
 
@@ -44,7 +43,7 @@ class OwnChannel:
 
         Raises:
             PlatformError: another process has not come, or has ended.
-            Stopped: the job was asked to stop.
+            JobStopped: the job was asked to stop.
         """
         if not self._others:
             self._others = list(self._meet(source))
@@ -83,7 +82,7 @@ class OwnChannel:
         poll.register(other, select.POLLIN)
         while not poll.poll(_SLICE_SECONDS * 1000):
             if source.stopped():
-                raise Stopped
+                raise JobStopped
         try:
             said = other.recv(1)
         except OSError as error:

@@ -134,7 +134,7 @@ class StreamBatches:
 
         Raises:
             DataError: the stream is damaged or empty, more records are bad than allowed, or a class is unknown.
-            Stopped: the job was asked to stop.
+            JobStopped: the job was asked to stop.
         """
         with closing(self.prepare(epoch, first, partial(self.example, epoch))) as prepared:
             for one in prepared:
@@ -148,7 +148,7 @@ class StreamBatches:
 
         Raises:
             DataError: the stream is damaged or empty, or a class is unknown.
-            Stopped: the job was asked to stop.
+            JobStopped: the job was asked to stop.
         """
         resumed = first > 0 and self.position.epoch == epoch
         if resumed and self.position.ended:

@@ -20,8 +20,7 @@ from pathlib import Path
 
 import numpy as np
 
-from finetune.data.record import Stopped
-from finetune.errors import PlatformError
+from finetune.errors import JobStopped, PlatformError
 
 _log = logging.getLogger(__name__)
 
@@ -81,7 +80,7 @@ class Pipe:
         The FIFO counts as read from the moment on in which it is open.
 
         Raises:
-            Stopped: the job was asked to stop meanwhile.
+            JobStopped: the job was asked to stop meanwhile.
             PlatformError: nothing came for too long, something else lies there, or another process reads the channel.
         """
         with self._alone():
@@ -128,7 +127,7 @@ class Pipe:
                 continue
             # Also at the end: whoever writes may be ended together with the job, and what came is then no whole epoch.
             if self._place.stopped():
-                raise Stopped
+                raise JobStopped
             if not count:
                 return
             chunk, room = room[:count], room[count:]
@@ -169,9 +168,9 @@ class Waiting:
         self._told = self._since
 
     def look(self) -> None:
-        """Raise `Stopped` or `PlatformError` where there is no more waiting."""
+        """Raise `JobStopped` or `PlatformError` where there is no more waiting."""
         if self._place.stopped():
-            raise Stopped
+            raise JobStopped
         now = time.monotonic()
         waited = now - self._since
         if waited > self._patience:

@@ -44,7 +44,7 @@ def take_census(source: RecordSource, split: StreamSplit | None = None) -> Censu
 
     Raises:
         DataError: the stream is damaged or empty, or there are too many classes.
-        Stopped: the job was asked to stop.
+        JobStopped: the job was asked to stop.
     """
     began = time.monotonic()
     classes: Counter[str] = Counter()

@@ -40,7 +40,7 @@ class Sharing(Protocol):
 
         Raises:
             PlatformError: another process has ended.
-            Stopped: the job was asked to stop.
+            JobStopped: the job was asked to stop.
         """
         ...
 

@@ -31,8 +31,7 @@ from finetune.data.framing.window import DamagedStream, Window
 from finetune.data.pipe.fifo import PIPE_BYTES, Pipe, PipePlace, Waiting
 from finetune.data.pipe.groups import Group, Read
 from finetune.data.pipe.source import RecordSource, StreamRecord
-from finetune.data.record import Stopped
-from finetune.errors import PlatformError
+from finetune.errors import JobStopped, PlatformError
 
 _LENGTH = struct.Struct("<I")
 _MOST_BUFFERS = 512
@@ -69,14 +68,14 @@ def gone(source: RecordSource, message: str) -> PlatformError:
     """The error that another process has ended, unless it was asked to stop, as this one then is in a moment.
 
     Raises:
-        Stopped: this process was asked to stop, too.
+        JobStopped: this process was asked to stop, too.
     """
     deadline = time.monotonic() + _STOP_SECONDS
     while not source.stopped():
         if time.monotonic() > deadline:
             return PlatformError(message)
         time.sleep(_SLICE_SECONDS)
-    raise Stopped
+    raise JobStopped
 
 
 class Dealer:
@@ -93,7 +92,7 @@ class Dealer:
 
         Raises:
             PlatformError: another process has not come, or has ended.
-            Stopped: the job was asked to stop.
+            JobStopped: the job was asked to stop.
         """
         table, told, ended = self._table, False, False
         try:
@@ -156,7 +155,7 @@ class Dealer:
                     poll.unregister(descriptor)
                     del left[descriptor]
             if source.stopped():
-                raise Stopped
+                raise JobStopped
 
     def _write(self, source: RecordSource, descriptor: int, left: list[bytes | memoryview]) -> None:
         """Write as much as goes; `left` ends with what comes next."""
@@ -188,7 +187,7 @@ class Receiver:
 
         Raises:
             PlatformError: the process that reads has not come, or has ended.
-            Stopped: the job was asked to stop.
+            JobStopped: the job was asked to stop.
         """
         del read
         if self._chunks is None:

@@ -17,8 +17,7 @@ from finetune.data.formats.named_fields import Decoded, Wanted
 from finetune.data.framing.gzip_members import inflated
 from finetune.data.framing.window import Chunk, DamagedStream, Window
 from finetune.data.pipe.fifo import Pipe, PipePlace
-from finetune.data.record import Stopped
-from finetune.errors import DataError
+from finetune.errors import DataError, JobStopped
 
 _log = logging.getLogger(__name__)
 
@@ -137,7 +136,7 @@ class StreamSource:
         Raises:
             DataError: the stream is damaged; names channel, epoch, record and byte. Or it is empty, and not since
                 hosts share the objects and there are fewer of these.
-            Stopped: the job was asked to stop, or `stop` was set.
+            JobStopped: the job was asked to stop, or `stop` was set.
         """
         epoch, number = self._pipe.index, 0
         with closing(self._pipe.read_next()) as chunks:
@@ -150,7 +149,7 @@ class StreamSource:
                     tap.close()
                 for sample in codec.cut(window):
                     if self.stopped():  # a chunk may hold a million records
-                        raise Stopped
+                        raise JobStopped
                     record = _record(number, sample, codec)
                     if not tap.closed and (window.offset > _LONGEST_HEAD or _is_understood(record)):
                         self.head = tap.close()[: window.offset]
@@ -182,7 +181,7 @@ class _Tap:
     def __iter__(self) -> Iterator[Chunk]:
         for chunk in self._chunks:
             if self._stopped():  # what is compressed may become a thousand times as much
-                raise Stopped
+                raise JobStopped
             if not self.closed:
                 self._kept.append(chunk)
             yield chunk

@@ -110,7 +110,7 @@ class StreamShare:
 
         Raises:
             DataError: the stream is damaged or empty, or this side is.
-            Stopped: the job was asked to stop, or `stop` was set.
+            JobStopped: the job was asked to stop, or `stop` was set.
         """
         self.others = found = 0
         with closing(self._source.read_next()) as records:

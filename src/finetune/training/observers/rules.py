@@ -6,41 +6,34 @@ import logging
 import math
 import os
 import time
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from finetune.config.rules import rules_of
-from finetune.job.prepare import Prepared
-from finetune.job.rules import guess_of, training_counts
 from finetune.monitoring.rules.curves import (
     JUDGED_AGAIN,
     Course,
     judge_balance,
-    judge_classes,
     judge_curves,
     resolution,
 )
 from finetune.monitoring.rules.finding import Finding, Rules
 from finetune.monitoring.rules.machine import Sample, judge_machine, judge_steps
 from finetune.monitoring.rules.setup import Setup
-from finetune.monitoring.rules.symptoms import judge_answers, symptoms
-from finetune.monitoring.score import score_of
+from finetune.monitoring.rules.symptoms import symptoms
 from finetune.monitoring.timing import Timing
 from finetune.runtime.optional import Guard
 from finetune.strategies.plan import Phase
 from finetune.training.probe import Probe
 from finetune.training.run_history import Account
 from finetune.training.state import Row, TrainingState
-from finetune.training.trainer import Observer, Training
+from finetune.training.trainer import Observer
 
 logger = logging.getLogger(__name__)
 
-_CLEARLY = 0.25
-"""Share of the way from a guess to perfection from which on training records count as learned."""
 _SAMPLE_STEPS = 10
 _LOOKS = 10
 """Steps are compared again when there are a tenth more."""
@@ -230,42 +223,3 @@ class RuleObserver:
             )
             self._samples.append(sample)
         self._mark = now
-
-
-def watch(job: Prepared, setup: Setup, training: Training, inner: Observer, findings: Findings) -> RuleObserver:
-    """Let the rules that are asked for look at a training."""
-    inputs, counts = job.inputs, training_counts(job.inputs)
-    watched = Watched(
-        training.schedule.steps_per_epoch,
-        len(inputs.validation.indices) if inputs.validation else 0,
-        counts,
-        guess_of(inputs, counts),
-        setup,
-    )
-    stepper = training.stepper
-    return RuleObserver(inner, stepper.probe, stepper.timing, rules_of(job.spec.observe.rules), watched, findings)
-
-
-def findings_about_answers(
-    job: Prepared, setup: Setup, metrics: Mapping[str, object], history: Sequence[Row]
-) -> list[Finding]:
-    """What the final evaluation says: rare classes that are mistaken, classes never recognized, worse than a guess.
-
-    Args:
-        job: that was evaluated.
-        setup: of it.
-        metrics: by part.
-        history: metrics of every epoch; empty where nothing was trained.
-    """
-    rules = rules_of(job.spec.observe.rules)
-    part = next((name for name in ("test", "validation", "train") if name in metrics), None)
-    found = metrics.get(part or "")
-    if not rules or part is None or not isinstance(found, dict):
-        return []
-    counts = training_counts(job.inputs) if setup.trains else {}
-    recalls = {row["label"]: row["recall"] for row in found["per_class"] if row["recall"] is not None}
-    learned = None
-    if history:
-        guess = guess_of(job.inputs, counts)
-        learned = score_of(history[-1], "train") > guess + _CLEARLY * (1 - guess)
-    return [*judge_classes(recalls, counts, rules, setup), *judge_answers(part, found, setup, learned=learned)]
