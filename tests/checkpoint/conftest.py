@@ -12,10 +12,10 @@ import boto3
 import pytest
 from moto.server import ThreadedMotoServer
 
-from checkpoint.flaky_server import FlakyServer
 from finetune.checkpoint import CheckpointStore
 from finetune.checkpoint.s3 import S3Mirror
 from finetune.checkpoint.s3_access import Patience, S3Location
+from tests.checkpoint.flaky_server import FlakyServer
 
 
 @dataclass

@@ -13,8 +13,8 @@ import pytest
 from hypothesis import event, given, settings
 from hypothesis import strategies as st
 
-from checkpoint.states import about, is_state_of, parts_at
 from finetune.checkpoint import CheckpointStore, take_snapshot
+from tests.checkpoint.states import about, is_state_of, parts_at
 
 STEPS = (1, 2, 3)
 FILES = (

@@ -15,9 +15,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from checkpoint.states import Holder, about, is_state_of, parts_at
 from finetune.checkpoint import BackgroundWriter, CheckpointStore, take_snapshot
 from finetune.errors import PlatformError
+from tests.checkpoint.states import Holder, about, is_state_of, parts_at
 
 
 @pytest.fixture

@@ -9,9 +9,9 @@ import time
 from multiprocessing.connection import Connection
 from pathlib import Path
 
-from checkpoint.states import same
-from checkpoint.victim import parts_of, write_until_killed
 from finetune.checkpoint import CheckpointStore
+from tests.checkpoint.states import same
+from tests.checkpoint.victim import parts_of, write_until_killed
 
 logger = logging.getLogger(__name__)
 

@@ -12,9 +12,9 @@ import torch
 from hypothesis import event, given
 from hypothesis import strategies as st
 
-from checkpoint.odd_values import ODDITIES, Oddity, write_oddly
-from checkpoint.states import about, is_state_of, parts_at
 from finetune.checkpoint import CheckpointStore, FlatState, take_snapshot, unflatten_state
+from tests.checkpoint.odd_values import ODDITIES, Oddity, write_oddly
+from tests.checkpoint.states import about, is_state_of, parts_at
 
 FILES = ("manifest.json", "model.json", "optimizer.json", "progress.json")
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from checkpoint.states import about, parts_at
 from finetune.checkpoint import CheckpointStore, take_snapshot
+from tests.checkpoint.states import about, parts_at
 
 
 def save(store: CheckpointStore, step: int, *, best: bool = False) -> Path:

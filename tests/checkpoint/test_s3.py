@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from checkpoint.conftest import S3
-from checkpoint.states import Holder, about, is_state_of, parts_at, same
 from finetune.checkpoint import BackgroundWriter, LoadedCheckpoint, take_snapshot
 from finetune.checkpoint.s3 import S3Mirror
+from tests.checkpoint.conftest import S3
+from tests.checkpoint.states import Holder, about, is_state_of, parts_at, same
 
 
 def save(mirror: S3Mirror, step: int, *, best: bool = False) -> str:

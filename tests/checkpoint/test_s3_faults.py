@@ -10,13 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from checkpoint.conftest import S3
-from checkpoint.flaky_server import Decision, Fault, no_fault
-from checkpoint.states import about, is_state_of, parts_at
 from finetune.checkpoint import BackgroundWriter, CheckpointStore, take_snapshot
 from finetune.checkpoint.s3 import S3Mirror
 from finetune.checkpoint.s3_access import Patience, S3Location
 from finetune.errors import JobError, PlatformError, UserError
+from tests.checkpoint.conftest import S3
+from tests.checkpoint.flaky_server import Decision, Fault, no_fault
+from tests.checkpoint.states import about, is_state_of, parts_at
 
 
 def every_other(fault: Fault) -> Decision:

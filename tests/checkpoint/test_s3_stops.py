@@ -11,13 +11,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from checkpoint.conftest import S3
-from checkpoint.flaky_server import Fault
-from checkpoint.states import Holder, about, parts_at
 from finetune.checkpoint import BackgroundWriter, CheckpointStore, take_snapshot
 from finetune.checkpoint.s3 import S3Mirror
 from finetune.checkpoint.s3_access import Patience, S3Location
 from finetune.checkpoint.store import TooLateError
+from tests.checkpoint.conftest import S3
+from tests.checkpoint.flaky_server import Fault
+from tests.checkpoint.states import Holder, about, parts_at
 
 SHORT = Patience(attempts=4, connect_seconds=5.0, read_seconds=1.0, stop_seconds=30.0)
 

@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import nn
 
-from checkpoint.states import Holder, about, same
 from finetune.checkpoint import CheckpointStore, Snapshot, SnapshotBuffers, take_snapshot, unflatten_state
+from tests.checkpoint.states import Holder, about, same
 
 
 def addresses(snapshot: Snapshot) -> list[int]:

@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.amp.grad_scaler import GradScaler
 
-from checkpoint.states import same
 from finetune.checkpoint import FlatState, flatten_state, unflatten_state
+from tests.checkpoint.states import same
 
 _SCALARS = (
     st.none()

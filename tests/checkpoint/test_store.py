@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from checkpoint.states import Holder, about, is_state_of, parts_at, same
 from finetune.checkpoint import CheckpointStore, take_snapshot
 from finetune.errors import PlatformError
+from tests.checkpoint.states import Holder, about, is_state_of, parts_at, same
 
 
 def save(store: CheckpointStore, step: int, *, best: bool = False) -> Path:

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from checkpoint.states import about, is_state_of, parts_at
 from finetune.checkpoint import BackgroundWriter, CheckpointStore, SnapshotBuffers
 from sagemaker_simulator import SyncAgent, SyncOptions, restore
+from tests.checkpoint.states import about, is_state_of, parts_at
 
 logger = logging.getLogger(__name__)
 

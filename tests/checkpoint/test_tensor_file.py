@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file
 from torch import Tensor
 
-from checkpoint.states import bits
 from finetune.checkpoint.tensor_file import read_tensors, write_tensors
+from tests.checkpoint.states import bits
 
 DTYPES = (
     *(torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.float8_e4m3fn, torch.float8_e5m2),

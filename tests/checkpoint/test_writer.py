@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from checkpoint.states import about, is_state_of, parts_at
 from finetune.checkpoint import (
     About,
     BackgroundWriter,
@@ -18,6 +17,7 @@ from finetune.checkpoint import (
     take_snapshot,
 )
 from finetune.errors import PlatformError
+from tests.checkpoint.states import about, is_state_of, parts_at
 
 
 class Gate:

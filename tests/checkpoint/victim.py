@@ -7,8 +7,8 @@ from pathlib import Path
 
 import torch
 
-from checkpoint.states import Holder, about, parts_at
 from finetune.checkpoint import BackgroundWriter, CheckpointStore, HasState, SnapshotBuffers
+from tests.checkpoint.states import Holder, about, parts_at
 
 
 def parts_of(step: int) -> dict[str, HasState]:

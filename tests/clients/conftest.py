@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 # The image is built once for all tests that need it.
-from image.conftest import image as image
+from tests.image.conftest import image as image
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import boto3
 import pytest
 
-from clients.recording_aws import ACCOUNT, REGION, TRUST, recording_aws
+from tests.clients.recording_aws import ACCOUNT, REGION, TRUST, recording_aws
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = (ROOT / "docs" / "clients.md").read_text(encoding="utf-8")

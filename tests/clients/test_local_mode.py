@@ -13,10 +13,10 @@ from pathlib import Path
 import boto3
 import pytest
 
-from clients.local_mode import LocalJob, LocalMode
-from clients.recording_aws import REGION, recording_aws
-from coloured_pictures import write_pictures
 from finetune.export import inference
+from tests.clients.local_mode import LocalJob, LocalMode
+from tests.clients.recording_aws import REGION, recording_aws
+from tests.support.coloured_images import write_pictures
 
 pytestmark = [pytest.mark.image, pytest.mark.slow, pytest.mark.timeout(1800)]
 

@@ -14,7 +14,7 @@ from typing import Any
 import boto3
 import pytest
 
-from clients.recording_aws import ACCOUNT, REGION, TRUST, RecordingAws, recording_aws
+from tests.clients.recording_aws import ACCOUNT, REGION, TRUST, RecordingAws, recording_aws
 
 ROOT = Path(__file__).resolve().parents[2]
 BUCKET = "finetune-examples"

@@ -17,8 +17,8 @@ import torch
 from torchvision.models import get_model, get_model_weights
 
 from finetune.models.load import load_backbone
-from models.asking import ask
-from models.tiny_transformers import write_folder
+from tests.support.model_requests import ask
+from tests.support.tiny_transformers import write_folder
 
 ROOT = Path(__file__).resolve().parents[2]
 NAME = "tiny-distilbert"

@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
-from container.train import Ending, failure_of_ending
 
-from simulated_jobs import eventually
+from container.train import Ending, failure_of_ending
+from tests.support.simulated_jobs import eventually
 
 ROOT = Path(__file__).resolve().parents[2]
 MADVISE = Path("/sys/kernel/mm/transparent_hugepage/enabled")

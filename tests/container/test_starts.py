@@ -9,10 +9,10 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from coloured_pictures import write_pictures
-from models.tiny_transformers import write_folder
 from sagemaker_simulator import JobFolder, lay_out
-from whole_jobs import ENVIRONMENT, TRAIN, request_of
+from tests.support.coloured_images import write_pictures
+from tests.support.tiny_transformers import write_folder
+from tests.support.whole_jobs import ENVIRONMENT, TRAIN, request_of
 
 STARTS = 20
 AUDIT = """

@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
-from container.job import reported
 
+from container.job import reported
 from finetune.sagemaker.paths import Paths
-from whole_jobs import Ended, train_in
+from tests.support.whole_jobs import Ended, train_in
 
 NESTED = "[" * 1250 + "]" * 1250
 

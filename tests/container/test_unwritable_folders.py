@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from sagemaker_simulator import JobFolder, lay_out
-from whole_jobs import ENVIRONMENT, TRAIN, request_of
+from tests.support.whole_jobs import ENVIRONMENT, TRAIN, request_of
 
 WITHOUT_PRIVILEGES = ("setpriv", "--bounding-set=-dac_override,-dac_read_search", "--inh-caps=-all")
 """Root may write everywhere, unless it gives these up."""

@@ -12,10 +12,10 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
-from container.user_script import wait_for_names
 
+from container.user_script import wait_for_names
 from finetune.errors import PlatformError
-from simulated_jobs import eventually
+from tests.support.simulated_jobs import eventually
 
 ROOT = Path(__file__).resolve().parents[2]
 PRINT_ARGUMENTS = "import json, sys; open('arguments', 'w').write(json.dumps(sys.argv[1:]))"

@@ -9,7 +9,7 @@ import pytest
 from finetune.data.announced_labels import AnnouncedReader, read_label_file
 from finetune.data.labels import LabelMap
 from finetune.errors import DataError
-from labelled_data import MemoryReader, write_files
+from tests.support.labelled_data import MemoryReader, write_files
 
 
 @pytest.mark.parametrize(

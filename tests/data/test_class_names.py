@@ -7,7 +7,7 @@ import pytest
 from finetune.data.class_names import check_class_names, look_alikes, nearest_name
 from finetune.data.labels import LabelMap, check_known, label_map_of
 from finetune.errors import DataError, UserError
-from labelled_data import MemoryReader
+from tests.support.labelled_data import MemoryReader
 
 
 def reader_of(*labels: str | tuple[str, ...]) -> MemoryReader:

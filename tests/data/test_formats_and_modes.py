@@ -21,8 +21,8 @@ from finetune.data.framing.gzip_members import inflated
 from finetune.data.framing.window import DamagedStream, Window
 from finetune.data.readers.open_channel import ChannelSource, open_channel
 from finetune.errors import JobError
-from labelled_data import data_spec, write_files
-from stream_writers import example, protobuf_record, recordio, tfrecord
+from tests.support.labelled_data import data_spec, write_files
+from tests.support.stream_writers import example, protobuf_record, recordio, tfrecord
 
 ROOT = Path(__file__).resolve().parents[2]
 PNG = b"\x89PNG\r\n\x1a\n"

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from finetune.data.label_parsing import label_name, label_names
 from finetune.data.labels import LabelMap, check_known, label_map_of
 from finetune.errors import DataError, UserError
-from labelled_data import MemoryReader
+from tests.support.labelled_data import MemoryReader
 
 
 def reader_of(*labels: tuple[str, ...]) -> MemoryReader:

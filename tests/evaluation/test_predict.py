@@ -11,7 +11,7 @@ import torch
 
 from finetune.data.loading.batches import Batch
 from finetune.evaluation.predict import Pass, predict
-from tiny import SIDE, TinyBackbone
+from tests.support.tiny import SIDE, TinyBackbone
 
 HOW = Pass(torch.device("cpu"), nullcontext, lambda: False)
 

@@ -24,10 +24,10 @@ from finetune.features.extractor import FrontRun, rows_of
 from finetune.features.store import Place
 from finetune.models.backbone import Backbone, Cut, TextInput
 from finetune.models.load import load_backbone
-from labelled_data import MemoryReader
-from models.asking import ask
-from models.tiny_transformers import WORDS, write_folder
-from tiny import TinyBackbone, TinyReader, tiny_batches
+from tests.support.labelled_data import MemoryReader
+from tests.support.model_requests import ask
+from tests.support.tiny import TinyBackbone, TinyReader, tiny_batches
+from tests.support.tiny_transformers import WORDS, write_folder
 
 # DeBERTa's modules still use torch.jit.script when they are imported.
 pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit.script.*:DeprecationWarning")

@@ -13,7 +13,6 @@ import pytest
 import torch
 from torch import Tensor
 
-from coloured_pictures import COLOURS, encoded, picture
 from finetune.config.parse import parse_hyperparameters
 from finetune.data.bad_records import BadRecords
 from finetune.data.formats.codec import StreamLayout
@@ -29,8 +28,9 @@ from finetune.features.extractor import FrontRun
 from finetune.features.store import Place
 from finetune.features.stream import FeatureStream
 from finetune.models.backbone import Cut, Outputs
-from stream_writers import fill, recordio
-from tiny import SIDE, TinyBackbone
+from tests.support.coloured_images import COLOURS, encoded, picture
+from tests.support.stream_writers import fill, recordio
+from tests.support.tiny import SIDE, TinyBackbone
 
 NAMES = tuple(COLOURS)
 CPU = torch.device("cpu")

@@ -15,8 +15,8 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from fuzz.model_folders import Folder
-from fuzz.oracle import Situation
+from tests.fuzz.model_folders import Folder
+from tests.fuzz.oracle import Situation
 
 ARCHIVE = "model.tar.gz"
 

@@ -12,11 +12,11 @@ from typing import Any
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
-from fuzz import model_folders, state_dicts
-from fuzz.model_folders import LABELS, WEIGHTS, Folder
-from fuzz.oracle import Reference, Situation
-from fuzz.running import Answers, answers_of, shared_folder, whole_job
-from models.tiny_transformers import PICTURE_TYPES, TEXT_TYPES
+from tests.fuzz import model_folders, state_dicts
+from tests.fuzz.model_folders import LABELS, WEIGHTS, Folder
+from tests.fuzz.oracle import Reference, Situation
+from tests.fuzz.running import Answers, answers_of, shared_folder, whole_job
+from tests.support.tiny_transformers import PICTURE_TYPES, TEXT_TYPES
 
 ARTIFACT = "artifact.json"
 _KINDS = ("bert", "vit", "mobilenet_v3_small")

@@ -18,10 +18,10 @@ from PIL import Image
 from finetune.data.in_memory import KeptRecords
 from finetune.data.record import Record
 from finetune.job.prepare import Prepared
-from fuzz.oracle import Reference, Run, Situation
-from fuzz.running import as_in_production, decoded_records, read_records, shared_folder
-from models.tiny_transformers import write_folder
 from sagemaker_simulator import Channel, PipeSource
+from tests.fuzz.oracle import Reference, Run, Situation
+from tests.fuzz.running import as_in_production, decoded_records, read_records, shared_folder
+from tests.support.tiny_transformers import write_folder
 
 SIDE = 32
 _NEAR = 12.0

@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 from torch import Tensor
 
-from fuzz.model_folders import LABELS, SHAPES, WEIGHTS, Folder
-from fuzz.oracle import Situation
-from fuzz.running import as_in_production
-from models.tiny_transformers import PICTURE_TYPES, TEXT_TYPES, WORDS
+from tests.fuzz.model_folders import LABELS, SHAPES, WEIGHTS, Folder
+from tests.fuzz.oracle import Situation
+from tests.fuzz.running import as_in_production
+from tests.support.tiny_transformers import PICTURE_TYPES, TEXT_TYPES, WORDS
 
 Mutation = Callable[[Folder], Situation]
 MUTATIONS: dict[str, tuple[tuple[str, ...], Mutation]] = {}

@@ -18,9 +18,9 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from fuzz.oracle import Reference
-from fuzz.running import as_in_production, shared_folder
-from models.tiny_transformers import TEXT_TYPES, write_folder
+from tests.fuzz.oracle import Reference
+from tests.fuzz.running import as_in_production, shared_folder
+from tests.support.tiny_transformers import TEXT_TYPES, write_folder
 
 LABELS = ("pos", "neg")
 """Class names in the order of the outputs; not sorted, so that a wrong order shows."""

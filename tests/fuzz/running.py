@@ -21,10 +21,10 @@ from finetune.job.request import read_request
 from finetune.sagemaker.failure import failure_of
 from finetune.sagemaker.interruption import Interruption
 from finetune.sagemaker.paths import Paths
-from fuzz.oracle import Run
 from sagemaker_simulator import Channel, JobFolder, PipeSource, TrainingRequest, lay_out
 from sagemaker_simulator.object_stream import epoch_bytes
-from whole_jobs import Ended, request_of, run_here
+from tests.fuzz.oracle import Run
+from tests.support.whole_jobs import Ended, request_of, run_here
 
 Answers = list[dict[str, float]]
 """Probability by class name, of each record in the order of the channel."""

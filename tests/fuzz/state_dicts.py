@@ -18,9 +18,9 @@ from safetensors.torch import save_file
 from torch import Tensor
 from torchvision.models import get_model, get_model_weights
 
-from coloured_pictures import picture
-from fuzz.oracle import Reference, Situation
-from fuzz.running import as_in_production
+from tests.fuzz.oracle import Reference, Situation
+from tests.fuzz.running import as_in_production
+from tests.support.coloured_images import picture
 
 LABELS = ("neg", "pos")
 NETWORKS = ("mobilenet_v3_small", "mobilenet_v2", "resnet18", "regnet_y_400mf", "densenet121")

@@ -16,10 +16,10 @@ from typing import Any
 from hypothesis import strategies as st
 
 from finetune.job.prepare import Prepared
-from fuzz.oracle import Reference, Run, Situation
-from fuzz.running import as_in_production, decoded_records, read_records, shared_folder
-from models.tiny_transformers import write_folder
 from sagemaker_simulator import Channel, PipeSource
+from tests.fuzz.oracle import Reference, Run, Situation
+from tests.fuzz.running import as_in_production, decoded_records, read_records, shared_folder
+from tests.support.tiny_transformers import write_folder
 
 Record = tuple[str, str]
 """Label and text."""

@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 from hypothesis import strategies as st
 
-from fuzz.archives import MUTATIONS, Packed
-from fuzz.model_folders import fresh, reference, write_channel
-from fuzz.oracle import check, close
-from fuzz.profile import try_examples
-from fuzz.running import evaluate, folder_for_an_example
+from tests.fuzz.archives import MUTATIONS, Packed
+from tests.fuzz.model_folders import fresh, reference, write_channel
+from tests.fuzz.oracle import check, close
+from tests.fuzz.profile import try_examples
+from tests.fuzz.running import evaluate, folder_for_an_example
 
 EXAMPLES = {"odd_names": 50, "damaged_archive": 20}
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 from hypothesis import strategies as st
 
-from fuzz.earlier_artifacts import MUTATIONS, fresh, reference
-from fuzz.model_folders import write_channel
-from fuzz.oracle import check, close
-from fuzz.profile import try_examples
-from fuzz.running import evaluate, folder_for_an_example
+from tests.fuzz.earlier_artifacts import MUTATIONS, fresh, reference
+from tests.fuzz.model_folders import write_channel
+from tests.fuzz.oracle import check, close
+from tests.fuzz.profile import try_examples
+from tests.fuzz.running import evaluate, folder_for_an_example
 
 EXAMPLES = {"odd_field": 40, "remove_field": 22, "other_preprocessing": 20, "damaged_file": 20}
 

@@ -9,11 +9,11 @@ import pytest
 from hypothesis import strategies as st
 
 from finetune.export.verify import load_handler
-from fuzz.image_folders import MUTATIONS, Images, fresh
-from fuzz.oracle import Reference, Run, Situation, check, close
-from fuzz.profile import try_examples
-from fuzz.running import as_in_production, folder_for_an_example, shared_folder, whole_job
-from models.tiny_transformers import write_folder
+from tests.fuzz.image_folders import MUTATIONS, Images, fresh
+from tests.fuzz.oracle import Reference, Run, Situation, check, close
+from tests.fuzz.profile import try_examples
+from tests.fuzz.running import as_in_production, folder_for_an_example, shared_folder, whole_job
+from tests.support.tiny_transformers import write_folder
 
 FORMS = ("formats_and_endings", "modes", "sixteen_bits", "transparent", "turned_by_exif", "several_frames")
 

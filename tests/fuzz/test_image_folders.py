@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 from hypothesis import strategies as st
 
-from fuzz.image_folders import MUTATIONS, fresh, read, reference
-from fuzz.oracle import check, close
-from fuzz.profile import try_examples
-from fuzz.running import folder_for_an_example
+from tests.fuzz.image_folders import MUTATIONS, fresh, read, reference
+from tests.fuzz.oracle import check, close
+from tests.fuzz.profile import try_examples
+from tests.fuzz.running import folder_for_an_example
 
 EXAMPLES = {"formats_and_endings": 60, "droppings": 40, "other_files_in_a_class": 20, "tar_of_class_folders": 20}
 

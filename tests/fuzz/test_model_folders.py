@@ -8,12 +8,12 @@ import pytest
 from hypothesis import reject
 from hypothesis import strategies as st
 
-from fuzz.model_faults import HEAD_MUTATIONS, MUTATIONS
-from fuzz.model_folders import Folder, fresh, kept_head, reference, write_channel
-from fuzz.oracle import Situation, check, close
-from fuzz.profile import try_examples
-from fuzz.running import evaluate, folder_for_an_example, read_records
 from sagemaker_simulator import Channel
+from tests.fuzz.model_faults import HEAD_MUTATIONS, MUTATIONS
+from tests.fuzz.model_folders import Folder, fresh, kept_head, reference, write_channel
+from tests.fuzz.oracle import Situation, check, close
+from tests.fuzz.profile import try_examples
+from tests.fuzz.running import evaluate, folder_for_an_example, read_records
 
 EXAMPLES = {
     "unchanged": 10,

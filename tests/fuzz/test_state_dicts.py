@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 from hypothesis import strategies as st
 
-from fuzz.oracle import check, close
-from fuzz.profile import try_examples
-from fuzz.running import evaluate, folder_for_an_example
-from fuzz.state_dicts import MUTATIONS, fresh, reference, write_channel
+from tests.fuzz.oracle import check, close
+from tests.fuzz.profile import try_examples
+from tests.fuzz.running import evaluate, folder_for_an_example
+from tests.fuzz.state_dicts import MUTATIONS, fresh, reference, write_channel
 
 EXAMPLES = {
     "drop_tensor": 8,

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 from hypothesis import strategies as st
 
-from fuzz.oracle import check, close
-from fuzz.profile import try_examples
-from fuzz.running import folder_for_an_example
-from fuzz.tables import MUTATIONS, fresh, read, reference
+from tests.fuzz.oracle import check, close
+from tests.fuzz.profile import try_examples
+from tests.fuzz.running import folder_for_an_example
+from tests.fuzz.tables import MUTATIONS, fresh, read, reference
 
 
 @pytest.mark.parametrize("name", MUTATIONS)

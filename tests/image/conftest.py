@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from coloured_pictures import write_pictures
-from image.containers import Harbour
+from tests.image.containers import Harbour
+from tests.support.coloured_images import write_pictures
 
 ROOT = Path(__file__).resolve().parents[2]
 IMAGE = "finetune:test"

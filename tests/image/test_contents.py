@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 import finetune
-from image.containers import docker
+from tests.image.containers import docker
 
 ROOT = Path(__file__).resolve().parents[2]
 MOST_BYTES = 5_500_000_000

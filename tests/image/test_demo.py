@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from image.containers import AS_NOBODY, Harbour
 from letters_to_digits.__main__ import LETTERS, STRATEGIES, Options, adapt, run
 from letters_to_digits.channels import write_digits, write_letters
 from letters_to_digits.jobs import JobFailedError, Outcome, read_metrics
-from whole_jobs import request_of
+from tests.image.containers import AS_NOBODY, Harbour
+from tests.support.whole_jobs import request_of
 
 
 class Quay:

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from image.containers import AS_NOBODY, ML, Container, Harbour, Manner
 from sagemaker_simulator import JobFolder, Resources, TrainingRequest, lay_out
-from whole_jobs import request_of
+from tests.image.containers import AS_NOBODY, ML, Container, Harbour, Manner
+from tests.support.whole_jobs import request_of
 
 SCRATCH = {"strategy": "from_scratch", "model_name": "resnet18", "image_size": "32", "epochs": "1", "batch_size": "8"}
 MODULE = "SAGEMAKER_TRAINING_MODULE"

@@ -9,10 +9,10 @@ import torch
 from safetensors.torch import load, save_file
 from torchvision.models import get_model
 
-from image.containers import AS_NOBODY, Harbour, Manner
-from models.tiny_transformers import write_folder
 from sagemaker_simulator import TrainingRequest
-from whole_jobs import request_of
+from tests.image.containers import AS_NOBODY, Harbour, Manner
+from tests.support.tiny_transformers import write_folder
+from tests.support.whole_jobs import request_of
 
 SCRATCH = {"strategy": "from_scratch", "model_name": "resnet18", "image_size": "32", "epochs": "2", "batch_size": "8"}
 

@@ -7,8 +7,8 @@ import subprocess
 import tarfile
 from pathlib import Path
 
-from image.containers import docker
-from simulated_jobs import eventually
+from tests.image.containers import docker
+from tests.support.simulated_jobs import eventually
 
 RUN_LOCAL = Path(__file__).resolve().parents[2] / "scripts" / "run-local"
 SCRATCH = ("strategy=from_scratch", "model_name=resnet18", "image_size=32", "epochs=2", "batch_size=8")

@@ -7,8 +7,8 @@ import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 
-from image.containers import AS_NOBODY, ML, Container, Harbour, Manner
 from sagemaker_simulator import Resources, TrainingRequest, lay_out
+from tests.image.containers import AS_NOBODY, ML, Container, Harbour, Manner
 
 ORPHANS = """
 import os, time

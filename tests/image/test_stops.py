@@ -15,9 +15,9 @@ from pathlib import Path
 
 import pytest
 
-from coloured_pictures import write_pictures
-from image.containers import ML, Container, Harbour
 from sagemaker_simulator import Channel, TrainingRequest, lay_out
+from tests.image.containers import ML, Container, Harbour
+from tests.support.coloured_images import write_pictures
 
 GRACE_SECONDS = 120
 ATTEMPTS = 5

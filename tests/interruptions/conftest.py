@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from interruptions.starts import Zygote
+from tests.interruptions.starts import Zygote
 
 
 @pytest.fixture(scope="session")

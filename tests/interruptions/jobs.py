@@ -12,8 +12,8 @@ from PIL import Image
 from safetensors.torch import save_file
 from torchvision.models import get_model
 
-from models.tiny_transformers import WORDS, write_folder
 from sagemaker_simulator import Channel, Storage, SyncOptions, TrainingJob, TrainingRequest, toolkit_command
+from tests.support.tiny_transformers import WORDS, write_folder
 
 STRATEGIES: Mapping[str, Mapping[str, str]] = {
     "feature_extraction": {"optimizer": "sgd"},

@@ -7,10 +7,10 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-from interruptions.moments import draw_late_moment, draw_moment
-from interruptions.results import assert_same_bits, left_in
-from interruptions.starts import Ended, Zygote, start, with_changes
 from sagemaker_simulator import Storage, TrainingJob
+from tests.interruptions.moments import draw_late_moment, draw_moment
+from tests.interruptions.results import assert_same_bits, left_in
+from tests.interruptions.starts import Ended, Zygote, start, with_changes
 
 WORKERS = (0, 1, 3)
 MOST_UNDISTURBED = 30

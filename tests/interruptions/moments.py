@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 
-from interruptions.starts import Disturbance
+from tests.interruptions.starts import Disturbance
 
 UNFINISHED = "*.sagemaker-ignore"
 UPLOADING = "*.sagemaker-uploading"

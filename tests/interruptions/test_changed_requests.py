@@ -10,11 +10,11 @@ import pytest
 import torch
 
 from finetune.runtime.precision import choose_numerics
-from interruptions.jobs import text_job, vision_job
-from interruptions.moments import after_uploads
-from interruptions.results import account_in, assert_same_bits, left_in
-from interruptions.starts import Ended, Zygote, start, with_changes
 from sagemaker_simulator import Storage, TrainingJob
+from tests.interruptions.jobs import text_job, vision_job
+from tests.interruptions.moments import after_uploads
+from tests.interruptions.results import account_in, assert_same_bits, left_in
+from tests.interruptions.starts import Ended, Zygote, start, with_changes
 
 CONSTANT = {"lr_schedule": "constant", "warmup_fraction": "0"}
 
@@ -135,7 +135,7 @@ def test_another_network_is_refused_where_all_of_it_learns(zygote: Zygote, tmp_p
 
 
 def write_other_network(folder: Path) -> None:
-    from models.tiny_transformers import write_folder
+    from tests.support.tiny_transformers import write_folder
 
     write_folder(folder, "bert", seed=6)
 

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from interruptions.jobs import text_job
-from interruptions.moments import after_uploads
-from interruptions.results import Left, assert_same_bits, left_in
-from interruptions.starts import Zygote, start
 from sagemaker_simulator import Storage, TrainingJob
+from tests.interruptions.jobs import text_job
+from tests.interruptions.moments import after_uploads
+from tests.interruptions.results import Left, assert_same_bits, left_in
+from tests.interruptions.starts import Zygote, start
 
 
 def truncate(path: Path, draw: random.Random) -> None:

@@ -13,11 +13,11 @@ from pathlib import Path
 import pytest
 
 from finetune.checkpoint import CheckpointStore
-from interruptions.jobs import vision_job
-from interruptions.moments import after_line
-from interruptions.results import assert_same_bits, left_in
-from interruptions.starts import Zygote, follow, start
 from sagemaker_simulator import JobFolder, Storage, TrainingJob, lay_out
+from tests.interruptions.jobs import vision_job
+from tests.interruptions.moments import after_line
+from tests.interruptions.results import assert_same_bits, left_in
+from tests.interruptions.starts import Zygote, follow, start
 
 ROOM = 40 << 20
 """Of the disk: the network's checkpoints have 18 MB, so two are too many beside what else lies there."""

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from interruptions.jobs import STRATEGIES, text_job, vision_job
-from interruptions.kills import assert_kills_change_nothing
-from interruptions.moments import draw_moment
-from interruptions.starts import Zygote
 from sagemaker_simulator import TrainingJob
+from tests.interruptions.jobs import STRATEGIES, text_job, vision_job
+from tests.interruptions.kills import assert_kills_change_nothing
+from tests.interruptions.moments import draw_moment
+from tests.interruptions.starts import Zygote
 
 
 @pytest.mark.slow

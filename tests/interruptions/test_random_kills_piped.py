@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from interruptions.jobs import job_of
-from interruptions.kills import assert_kills_change_nothing
-from interruptions.starts import Zygote
-from models.tiny_transformers import write_folder
-from piped import IMAGE_STREAMS, NAMES, TEXT_STREAMS, named
 from sagemaker_simulator import Channel, TrainingJob
+from tests.interruptions.jobs import job_of
+from tests.interruptions.kills import assert_kills_change_nothing
+from tests.interruptions.starts import Zygote
+from tests.support.pipes import IMAGE_STREAMS, NAMES, TEXT_STREAMS, named
+from tests.support.tiny_transformers import write_folder
 
 ANNOUNCED = {"num_training_samples": "60", "shuffle_buffer": "13"}
 PICTURES = {

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from interruptions.jobs import text_job
-from interruptions.moments import after_line, after_uploads
-from interruptions.results import assert_same_bits, left_in
-from interruptions.starts import Disturbance, Zygote, start, with_changes
 from sagemaker_simulator import Storage, TrainingJob
+from tests.interruptions.jobs import text_job
+from tests.interruptions.moments import after_line, after_uploads
+from tests.interruptions.results import assert_same_bits, left_in
+from tests.interruptions.starts import Disturbance, Zygote, start, with_changes
 
 FOUND = "WARNING: rule UnchangedTensor at step 50"
 """Told at step 100, when the look at step 50 is read."""

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from interruptions.jobs import text_job, vision_job, write_texts
-from interruptions.moments import UNFINISHED, after_line, at_artifact, at_file, at_once
-from interruptions.results import Left, account_in, assert_same_bits, left_in
-from interruptions.starts import Disturbance, Ended, Zygote, start, with_changes
 from sagemaker_simulator import Channel, Interruption, Moment, Storage, TrainingJob, run_job, run_with_interruptions
+from tests.interruptions.jobs import text_job, vision_job, write_texts
+from tests.interruptions.moments import UNFINISHED, after_line, at_artifact, at_file, at_once
+from tests.interruptions.results import Left, account_in, assert_same_bits, left_in
+from tests.interruptions.starts import Disturbance, Ended, Zygote, start, with_changes
 
 PATIENCE_SECONDS = 60.0
 """Half of what the platform allows; the jobs take a fraction of a second on a machine with nothing else to do."""

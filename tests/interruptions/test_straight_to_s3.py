@@ -14,16 +14,16 @@ import boto3
 import pytest
 from moto.server import ThreadedMotoServer
 
-from checkpoint.flaky_server import Fault, FlakyServer
 from finetune.checkpoint import s3
 from finetune.checkpoint.layout import MANIFEST
 from finetune.checkpoint.s3_access import Patience
-from interruptions.jobs import text_job
-from interruptions.moments import after_line
-from interruptions.results import account_in, assert_same_bits, left_in
-from interruptions.starts import Disturbance, Ended, Zygote, start
 from sagemaker_simulator import Storage, TrainingJob, lay_out
-from whole_jobs import run_here
+from tests.checkpoint.flaky_server import Fault, FlakyServer
+from tests.interruptions.jobs import text_job
+from tests.interruptions.moments import after_line
+from tests.interruptions.results import account_in, assert_same_bits, left_in
+from tests.interruptions.starts import Disturbance, Ended, Zygote, start
+from tests.support.whole_jobs import run_here
 
 BUCKET = "kept-by-the-job"
 CREDENTIALS = {"AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "b", "AWS_DEFAULT_REGION": "us-east-1"}

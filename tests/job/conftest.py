@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from coloured_pictures import write_pictures
 from sagemaker_simulator import JobFolder
-from whole_jobs import Ended, train
+from tests.support.coloured_images import write_pictures
+from tests.support.whole_jobs import Ended, train
 
 Share = Callable[[str, Callable[[Path], None]], Path]
 

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from coloured_pictures import encoded, picture, write_pictures
-from whole_jobs import train, train_here
+from tests.support.coloured_images import encoded, picture, write_pictures
+from tests.support.whole_jobs import train, train_here
 
 Make = Callable[[Path, Path], Mapping[str, Path]]
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from sagemaker_simulator import JobFolder, lay_out
-from whole_jobs import ROOT, request_of, run_here, train_in
+from tests.support.whole_jobs import ROOT, request_of, run_here, train_in
 
 QUICK = {"strategy": "feature_extraction", "epochs": "1"}
 

@@ -13,7 +13,7 @@ import pytest
 import torch
 from torchvision.models import resnet34
 
-from whole_jobs import train_here
+from tests.support.whole_jobs import train_here
 
 
 class Malice:

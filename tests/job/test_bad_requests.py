@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from coloured_pictures import write_pictures
-from models.tiny_transformers import write_folder
-from piped import piped_request
 from sagemaker_simulator import Channel, PipeSource, feed_pipes, lay_out
-from stream_writers import escaped_recordio
-from whole_jobs import finished, run_here, train, train_here
+from tests.support.coloured_images import write_pictures
+from tests.support.pipes import piped_request
+from tests.support.stream_writers import escaped_recordio
+from tests.support.tiny_transformers import write_folder
+from tests.support.whole_jobs import finished, run_here, train, train_here
 
 FAULTS = {"epoch": "3", "batch_size": "0", "learning_rate": "fast", "strategy": "ful"}
 

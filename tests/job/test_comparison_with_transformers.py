@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-import comparison
-from comparison import CASES, Case, compare
 from finetune.models.transformers.families import FAMILIES
+from tests.support import comparison
+from tests.support.comparison import CASES, Case, compare
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.*torch.jit.script.*:DeprecationWarning"),

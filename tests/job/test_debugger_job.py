@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from sagemaker_simulator import JobFolder, lay_out
-from whole_jobs import ENVIRONMENT, ROOT, Ended, finished, request_of, run_here
+from tests.support.whole_jobs import ENVIRONMENT, ROOT, Ended, finished, request_of, run_here
 
 EPOCHS, STEPS_PER_EPOCH = 4, 6
 PARTIAL = {"strategy": "partial"}

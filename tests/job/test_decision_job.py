@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from coloured_pictures import COLOURS, write_pictures
 from finetune.export.verify import load_handler
-from whole_jobs import finished, train_here
+from tests.support.coloured_images import COLOURS, write_pictures
+from tests.support.whole_jobs import finished, train_here
 
 
 def test_the_handler_decides_by_the_threshold_of_validation(tmp_path: Path, network: Path) -> None:

@@ -8,7 +8,7 @@ from typing import Any, NoReturn
 
 import pytest
 
-from whole_jobs import Ended, train_here
+from tests.support.whole_jobs import Ended, train_here
 
 # With weight decay inside the gradient, each step multiplies every weight by nine: far beyond float32 after forty.
 HOPELESS = {

@@ -8,8 +8,8 @@ import pytest
 import torch
 from torchvision.models import ResNet18_Weights, resnet18
 
-from coloured_pictures import COLOURS, write_pictures
-from whole_jobs import finished, train_here
+from tests.support.coloured_images import COLOURS, write_pictures
+from tests.support.whole_jobs import finished, train_here
 
 EVALUATE = {"strategy": "evaluate"}
 

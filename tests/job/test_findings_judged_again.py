@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from finetune.training.state import Row
-from training.lesson import Lesson, request
+from tests.support.training_setup import Lesson, request
 
 # Worse for three epochs, and the best of all at the end.
 RECOVERS = [(2.0, 2.0, 0.5), (1.0, 3.0, 0.1), (0.8, 4.0, 0.1), (0.5, 1.0, 0.6), (0.3, 0.5, 0.9)]

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from coloured_pictures import write_pictures
-from whole_jobs import finished, train_here
+from tests.support.coloured_images import write_pictures
+from tests.support.whole_jobs import finished, train_here
 
 SHORT = {"epochs": "2", "batch_size": "6", "augmentation": "none"}
 

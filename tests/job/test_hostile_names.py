@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from coloured_pictures import encoded, picture
-from whole_jobs import finished, train_here, train_in
+from tests.support.coloured_images import encoded, picture
+from tests.support.whole_jobs import finished, train_here, train_in
 
 
 def test_class_and_file_names_that_look_like_metrics_are_not_found_in_the_log(tmp_path: Path, network: Path) -> None:

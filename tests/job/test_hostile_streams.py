@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from piped import NAMES, pictures, piped_request
 from sagemaker_simulator import Channel, PipeSource, feed_pipes, lay_out
-from stream_writers import recordio
-from whole_jobs import Ended, run_here
+from tests.support.pipes import NAMES, pictures, piped_request
+from tests.support.stream_writers import recordio
+from tests.support.whole_jobs import Ended, run_here
 
 IMAGES = {"model_name": "resnet18", "strategy": "from_scratch", "image_size": "32", "epochs": "1", "batch_size": "8"}
 LIMIT = 1 << 20

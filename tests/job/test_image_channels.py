@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from coloured_pictures import COLOURS, encoded, picture, write_pictures
-from whole_jobs import finished, train_here, train_in
+from tests.support.coloured_images import COLOURS, encoded, picture, write_pictures
+from tests.support.whole_jobs import finished, train_here, train_in
 
 QUICK = {"strategy": "feature_extraction", "epochs": "1"}
 

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from coloured_pictures import COLOURS, encoded, picture, write_pictures
-from whole_jobs import finished, train_here
+from tests.support.coloured_images import COLOURS, encoded, picture, write_pictures
+from tests.support.whole_jobs import finished, train_here
 
 QUICK = {"strategy": "feature_extraction", "epochs": "1"}
 

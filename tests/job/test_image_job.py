@@ -10,8 +10,8 @@ import pytest
 import torch
 from safetensors.torch import load
 
-from coloured_pictures import COLOURS, write_pictures
-from whole_jobs import Ended, finished, train_here
+from tests.support.coloured_images import COLOURS, write_pictures
+from tests.support.whole_jobs import Ended, finished, train_here
 
 CLASSES = list(COLOURS)
 

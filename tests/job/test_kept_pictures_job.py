@@ -10,7 +10,7 @@ from torch import Tensor
 
 from finetune.data.record import Content
 from finetune.data.transforms.base import ImageTransform
-from whole_jobs import Ended, finished, train_here
+from tests.support.whole_jobs import Ended, finished, train_here
 
 FULL = {"strategy": "full", "augmentation": "strong"}
 FROZEN = {"strategy": "partial", "feature_cache": "off"}

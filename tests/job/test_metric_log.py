@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from finetune.monitoring.metric_lines import METRICS
-from whole_jobs import Ended
+from tests.support.whole_jobs import Ended
 
 DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "metric_definitions.json"
 

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 import torch
 
-from comparison import BOUND, Case, compare
-from models.tiny_transformers import write_folder
-from whole_jobs import Ended, finished, train_here
+from tests.support.comparison import BOUND, Case, compare
+from tests.support.tiny_transformers import write_folder
+from tests.support.whole_jobs import Ended, finished, train_here
 
 EVALUATE = {"strategy": "evaluate", "precision": "fp32"}
 TEXTS = ("the cat sat", "a dog ran away", "the mat", "up", "in the dog", "a cat on a mat ran up")

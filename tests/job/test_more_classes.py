@@ -10,13 +10,13 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from coloured_pictures import COLOURS, encoded, picture
 from finetune.job import run as stages
 from finetune.job.plan_summary import LogObserver
 from finetune.training.state import TrainingState
-from models.tiny_transformers import write_folder
 from sagemaker_simulator import lay_out
-from whole_jobs import Ended, finished, request_of, run_here, train_here
+from tests.support.coloured_images import COLOURS, encoded, picture
+from tests.support.tiny_transformers import write_folder
+from tests.support.whole_jobs import Ended, finished, request_of, run_here, train_here
 
 SHORT = {"epochs": "1", "batch_size": "6", "augmentation": "none"}
 SEVERAL = {"superset": "amber,blue,green,red,violet", "subset": "green,red", "renamed": "blue,grass,red"}

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from coloured_pictures import write_pictures
 from finetune.config.parse import parse_hyperparameters
 from finetune.errors import UserError
 from finetune.job.objective import check_objective
@@ -16,7 +15,8 @@ from finetune.job.request import read_request
 from finetune.monitoring.metric_lines import METRICS
 from finetune.sagemaker.paths import Paths
 from sagemaker_simulator import lay_out
-from whole_jobs import finished, request_of, train_here
+from tests.support.coloured_images import write_pictures
+from tests.support.whole_jobs import finished, request_of, train_here
 
 
 def check(purposes: str, **hyperparameters: str) -> None:

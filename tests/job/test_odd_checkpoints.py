@@ -12,11 +12,11 @@ import torch
 from hypothesis import event, given, settings
 from hypothesis import strategies as st
 
-from checkpoint.odd_values import ODDITIES, Oddity, write_oddly
 from finetune.checkpoint import About, CheckpointStore, Specification, take_snapshot
 from finetune.errors import UserError
 from finetune.job.resume import take_up
-from training.lesson import Lesson, request
+from tests.checkpoint.odd_values import ODDITIES, Oddity, write_oddly
+from tests.support.training_setup import Lesson, request
 
 SPEC = request(early_stopping_patience="9", optimizer="adamw", strategy="full", epochs="3")
 OURS = Specification.of({"epochs": 3, "learning_rate": 0.1})

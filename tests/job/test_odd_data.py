@@ -9,14 +9,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from coloured_pictures import COLOURS, write_pictures
 from finetune.evaluation.predict import Pass, Predictions, predict
 from finetune.job import export_check as proof
 from finetune.job.loaders import PROBE_RECORDS
 from finetune.models.backbone import Backbone
 from finetune.training.inputs import Source
-from models.tiny_transformers import write_folder
-from whole_jobs import Ended, finished, train_here
+from tests.support.coloured_images import COLOURS, write_pictures
+from tests.support.tiny_transformers import write_folder
+from tests.support.whole_jobs import Ended, finished, train_here
 
 HEAD = {"strategy": "feature_extraction", "epochs": "1", "validation_fraction": "0"}
 TEXTS = {"strategy": "feature_extraction", "epochs": "1", "batch_size": "4", "max_length": "16"}

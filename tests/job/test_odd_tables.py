@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from models.tiny_transformers import write_folder
-from piped import piped_request
 from sagemaker_simulator import Channel, PipeSource, feed_pipes, lay_out
-from whole_jobs import Ended, finished, run_here, train_here
+from tests.support.pipes import piped_request
+from tests.support.tiny_transformers import write_folder
+from tests.support.whole_jobs import Ended, finished, run_here, train_here
 
 ROWS = [
     (animal, f"the {animal} {doing} {place} the mat, {number}")

@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 import torch
 
-from coloured_pictures import write_pictures
 from finetune.errors import DivergedError, JobStopped, PlatformError
 from finetune.evaluation.drift import StartingPoint
 from finetune.job import run
@@ -19,7 +18,8 @@ from finetune.monitoring.rules import tensors
 from finetune.monitoring.tensorboard import EventFile
 from finetune.runtime.optional import Guard, optional
 from finetune.training.observers import rules as watching
-from whole_jobs import finished, train_here
+from tests.support.coloured_images import write_pictures
+from tests.support.whole_jobs import finished, train_here
 
 SHORT = {"strategy": "full", "epochs": "2", "batch_size": "6", "augmentation": "none"}
 FAILURES = [

@@ -10,9 +10,9 @@ import pytest
 from safetensors.torch import load_file, save_file
 from torchvision.models import get_model
 
-from coloured_pictures import COLOURS
-from models.tiny_transformers import WORDS, write_folder
-from whole_jobs import finished, train_here
+from tests.support.coloured_images import COLOURS
+from tests.support.tiny_transformers import WORDS, write_folder
+from tests.support.whole_jobs import finished, train_here
 
 EVALUATE = {"strategy": "evaluate"}
 NAME = "mobilenet_v3_small"

@@ -9,8 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from models.tiny_transformers import write_folder
-from piped import NAMES, augmented_manifest, json_lines, named, piped_request
 from sagemaker_simulator import (
     Channel,
     Interruption,
@@ -21,7 +19,9 @@ from sagemaker_simulator import (
     run_job,
     run_with_interruptions,
 )
-from whole_jobs import TRAIN
+from tests.support.pipes import NAMES, augmented_manifest, json_lines, named, piped_request
+from tests.support.tiny_transformers import write_folder
+from tests.support.whole_jobs import TRAIN
 
 STEPS = {"epochs": "3", "batch_size": "4", "shuffle_buffer": "7", "checkpoint_interval_steps": "1"}
 PICTURES = {

@@ -13,11 +13,11 @@ from pathlib import Path
 
 import pytest
 
-from coloured_pictures import COLOURS
 from finetune.job.loaders import PROBE_RECORDS
 from finetune.training.run_history import process_age
-from models.tiny_transformers import write_folder
-from piped import (
+from sagemaker_simulator import Channel, PipeSource, feed_pipes, lay_out
+from tests.support.coloured_images import COLOURS
+from tests.support.pipes import (
     IMAGE_STREAMS,
     NAMES,
     TEXT_STREAMS,
@@ -30,9 +30,9 @@ from piped import (
     piped_request,
     shards,
 )
-from sagemaker_simulator import Channel, PipeSource, feed_pipes, lay_out
-from stream_writers import escaped_recordio
-from whole_jobs import Ended, finished, run_here
+from tests.support.stream_writers import escaped_recordio
+from tests.support.tiny_transformers import write_folder
+from tests.support.whole_jobs import Ended, finished, run_here
 
 FROM_SCRATCH = {
     "model_name": "resnet18",

@@ -15,10 +15,10 @@ from torch import Tensor
 from finetune.data.pipe.batches import StreamBatches
 from finetune.job.plan_summary import LogObserver
 from finetune.training.state import TrainingState
-from models.tiny_transformers import write_folder
-from piped import piped_request, texts
 from sagemaker_simulator import Channel, PipeSource, feed_pipes, lay_out
-from whole_jobs import Ended, finished, run_here
+from tests.support.pipes import piped_request, texts
+from tests.support.tiny_transformers import write_folder
+from tests.support.whole_jobs import Ended, finished, run_here
 
 WISHES = {
     "epochs": "3",

@@ -15,7 +15,7 @@ from finetune.evaluation.predict import Evaluated, Predictions
 from finetune.job.outputs import FORMULA, Answers, metrics_of, plain_cell, write_metrics, write_predictions
 from finetune.monitoring.report import page
 from finetune.monitoring.report.verdict import verdict
-from reports import example
+from tests.support.reports import example
 
 HOSTILE = (
     '=HYPERLINK("http://example.com")',

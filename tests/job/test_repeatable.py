@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from whole_jobs import Ended, finished, train_here
+from tests.support.whole_jobs import Ended, finished, train_here
 
 WISHES = {"strategy": "full", "epochs": "2", "batch_size": "6", "augmentation": "strong", "dropout": "0.2"}
 

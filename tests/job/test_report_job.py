@@ -6,8 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from coloured_pictures import COLOURS
-from whole_jobs import Ended, finished, train_here
+from tests.support.coloured_images import COLOURS
+from tests.support.whole_jobs import Ended, finished, train_here
 
 
 def report_of(job: Ended) -> dict[str, Any]:

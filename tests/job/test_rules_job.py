@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from whole_jobs import finished, train_here
+from tests.support.whole_jobs import finished, train_here
 
 WISHES = {"strategy": "full", "epochs": "3", "batch_size": "6"}
 HOPELESS = {**WISHES, "epochs": "6", "learning_rate": "10", "head_learning_rate": "10", "optimizer": "sgd"}

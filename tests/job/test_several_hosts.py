@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from sagemaker_simulator import JobFolder, lay_out
-from whole_jobs import ENVIRONMENT, TRAIN, request_of, train_in
+from tests.support.whole_jobs import ENVIRONMENT, TRAIN, request_of, train_in
 
 HOSTS = ["localhost", "127.0.0.2"]
 

@@ -9,7 +9,7 @@ import pytest
 
 from finetune.data.readers.image_folder import ImageFolderReader
 from finetune.data.record import Record
-from whole_jobs import train_here
+from tests.support.whole_jobs import train_here
 
 WISHES = {"strategy": "full", "epochs": "2", "batch_size": "4"}
 

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 from sagemaker_simulator import JobFolder, lay_out
-from whole_jobs import ENVIRONMENT, request_of
+from tests.support.whole_jobs import ENVIRONMENT, request_of
 
 HEAVY = {"torch", "torchvision", "transformers", "sklearn", "scipy", "pandas", "pyarrow", "matplotlib", "boto3"}
 CODE = "import json, sys; from finetune.entry import run; code = run(); print(json.dumps([code, sorted(sys.modules)]))"

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from documentation_texts import MODULES, documentation_texts
-from whole_jobs import Ended, finished, train_here
+from tests.support.documentation_texts import MODULES, documentation_texts
+from tests.support.whole_jobs import Ended, finished, train_here
 
 WISHES = {"label_column": "module", "max_length": "32", "batch_size": "16", "epochs": "2"}
 MARGIN = 0.5

@@ -11,8 +11,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from models.tiny_transformers import write_folder
-from whole_jobs import finished, train_here
+from tests.support.tiny_transformers import write_folder
+from tests.support.whole_jobs import finished, train_here
 
 QUICK = {"strategy": "full", "epochs": "2", "batch_size": "8"}
 ROWS = [

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from coloured_pictures import encoded, picture, write_pictures
 from finetune.monitoring.metric_lines import METRICS
-from whole_jobs import Ended, finished, train_here
+from tests.support.coloured_images import encoded, picture, write_pictures
+from tests.support.whole_jobs import Ended, finished, train_here
 
 # Nothing is learned at such a rate.
 STILL = {"strategy": "full", "epochs": "1", "batch_size": "8", "learning_rate": "1e-9", "head_learning_rate": "1e-9"}

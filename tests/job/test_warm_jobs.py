@@ -11,7 +11,7 @@ import pytest
 
 from finetune.features.warm_pool import FOLDER
 from finetune.sagemaker.paths import WARM_POOL
-from whole_jobs import Ended, finished, train_here
+from tests.support.whole_jobs import Ended, finished, train_here
 
 FOUND = re.compile(r"Of (\d+) features of (\w+), (\d+) were left by an earlier job")
 HEAD = {"strategy": "feature_extraction", "epochs": "2", "batch_size": "6"}

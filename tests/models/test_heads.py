@@ -13,7 +13,7 @@ from torchvision.models import get_model
 from finetune.errors import UserError
 from finetune.models.heads import DropoutLinear, SourceHead, rows_to_keep, seeded, shortened
 from finetune.models.load import load_backbone
-from models.asking import LABELS, ask
+from tests.support.model_requests import LABELS, ask
 
 NAME = "mobilenet_v3_small"
 SAME = SourceHead(3, LABELS)

@@ -13,8 +13,8 @@ import torch
 
 from finetune.errors import UserError
 from finetune.models.load import load_backbone
-from models.asking import ask, logits_of
-from models.tiny_transformers import write_folder
+from tests.support.model_requests import ask, logits_of
+from tests.support.tiny_transformers import write_folder
 
 NAME = "someone/some-bert"
 

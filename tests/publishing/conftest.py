@@ -2,4 +2,4 @@
 
 from __future__ import annotations
 
-from image.conftest import image as image
+from tests.image.conftest import image as image

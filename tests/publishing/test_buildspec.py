@@ -16,15 +16,15 @@ from xml.etree import ElementTree
 import boto3
 import pytest
 
-from clients.recording_aws import ACCOUNT, REGION, RecordingAws, recording_aws
-from publishing.buildspec import Build, run_build
-from publishing.registry import Registry, registry
-from publishing.vulnerability_feed import advisory, vulnerability_feed
+from tests.clients.recording_aws import ACCOUNT, REGION, RecordingAws, recording_aws
+from tests.publishing.buildspec import Build, run_build
+from tests.publishing.registry import Registry, registry
+from tests.publishing.vulnerability_feed import advisory, vulnerability_feed
 
 ROOT = Path(__file__).resolve().parents[2]
 HOST = f"{ACCOUNT}.dkr.ecr.{REGION}.amazonaws.com"
 REPOSITORY = "finetune"
-SUITE = "tests/contract -q"
+SUITE = "tests/sagemaker -q"
 # Known, and accepted by the project's own list.
 KNOWN = {"protobuf": advisory("GHSA-8qvm-5x2c-j2w7", "protobuf", "4.25.8", "CVE-2025-4565")}
 MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
@@ -147,10 +147,10 @@ def pushed_tags(site: Site) -> set[str]:
 
 def test_nothing_is_pushed_when_a_test_fails(site: Site, tmp_path: Path) -> None:
     before = pushed_tags(site)
-    failing = site.source / "tests" / "contract" / "test_that_fails.py"
+    failing = site.source / "tests" / "sagemaker" / "test_that_fails.py"
     failing.write_text("def test_that_fails() -> None:\n    assert False\n", encoding="utf-8")
     revision = commit(site.source)
-    build = site.build(tmp_path / "log", TESTS="tests/contract/test_that_fails.py")
+    build = site.build(tmp_path / "log", TESTS="tests/sagemaker/test_that_fails.py")
     failing.unlink()
     commit(site.source)
     assert "1 failed" in build.log

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from publishing.vulnerability_feed import advisory, vulnerability_feed
+from tests.publishing.vulnerability_feed import advisory, vulnerability_feed
 
 ROOT = Path(__file__).resolve().parents[2]
 KNOWN = {"werkzeug": advisory("GHSA-aaaa-bbbb-cccc", "werkzeug", "9.0", "CVE-2026-1")}

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from sagemaker_simulator import PipeFeeder, PipeManners, PipeSource
 from sagemaker_simulator.object_stream import epoch_bytes
-from simulated_jobs import eventually
+from tests.support.simulated_jobs import eventually
 
 RECORD = b"\x0a\x23\xd7\xce"
 

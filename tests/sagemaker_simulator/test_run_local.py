@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from sagemaker_simulator.cli import USAGE_EXIT_CODE, main
-from simulated_jobs import eventually
+from tests.support.simulated_jobs import eventually
 
 RUN_LOCAL = Path(__file__).parents[2] / "scripts" / "run-local"
 

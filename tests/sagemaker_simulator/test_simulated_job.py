@@ -18,7 +18,7 @@ from sagemaker_simulator import (
     run_job,
     toolkit_command,
 )
-from simulated_jobs import eventually, python_job
+from tests.support.simulated_jobs import eventually, python_job
 
 STEPS = "for step in range(2000): print('step', step); time.sleep(0.005)\n"
 AT_STEP_5 = Moment(0.0, r"^step", occurrence=5)

@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from sagemaker_simulator import Interruption, Moment, Schedule, StopButton, draw_interruptions, run_with_interruptions
-from simulated_jobs import python_job
+from tests.support.simulated_jobs import python_job
 
 COUNT_STARTS = """
 assert not list((base / 'model').iterdir()), 'not a fresh machine'

@@ -11,7 +11,7 @@ import pytest
 
 from sagemaker_simulator import SyncAgent, SyncOptions, restore
 from sagemaker_simulator.sync_agent import upload_order
-from simulated_jobs import eventually
+from tests.support.simulated_jobs import eventually
 
 MARKERS = (".sagemaker-uploading", ".sagemaker-uploaded")
 UNTIL_THE_FINISH = SyncOptions(scan_seconds=0.001, chunk_bytes=1, bytes_per_second=0.01)

@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from coloured_pictures import COLOURS, encoded, picture
-from documentation_texts import documentation_texts
-from serving.endpoints import Endpoint, served
-from whole_jobs import Ended, finished, train_here
+from tests.serving.endpoints import Endpoint, served
+from tests.support.coloured_images import COLOURS, encoded, picture
+from tests.support.documentation_texts import documentation_texts
+from tests.support.whole_jobs import Ended, finished, train_here
 
 pytestmark = pytest.mark.slow
 

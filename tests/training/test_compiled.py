@@ -12,8 +12,8 @@ import torch
 from finetune.config.parse import parse_hyperparameters
 from finetune.errors import UserError
 from finetune.training.compile import check_compiler
-from tiny import TinyBackbone
-from training.lesson import CPU, Lesson, request
+from tests.support.tiny import TinyBackbone
+from tests.support.training_setup import CPU, Lesson, request
 
 COMPILED = parse_hyperparameters({"compile": "true"})
 

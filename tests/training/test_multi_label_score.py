@@ -11,7 +11,7 @@ import torch
 from finetune.evaluation.predict import Predictions
 from finetune.training.losses import label_counts
 from finetune.training.state import Best, History, Totals
-from training.lesson import Lesson, request
+from tests.support.training_setup import Lesson, request
 
 CPU = torch.device("cpu")
 

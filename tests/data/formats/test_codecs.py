@@ -1,0 +1,194 @@
+"""Does every form of stream become pictures or texts with their labels?"""
+
+from __future__ import annotations
+
+import json
+import struct
+from pathlib import Path
+
+import pytest
+
+from finetune.config.content_types import StreamForm
+from finetune.config.hyperparameters import Task
+from finetune.config.parse import parse_hyperparameters
+from finetune.data.formats.codec import StreamLayout, choose_codec
+from finetune.data.formats.named_fields import Decoded, Wanted
+from finetune.data.framing.window import DamagedStream, Window
+from finetune.errors import UserError
+from tests.support.stream_writers import cut, example, recordio, tfrecord
+
+FIXTURES = Path(__file__).parent / "fixtures"
+PNG = b"\x89PNG\r\n\x1a\n"
+TEXT: Task = "text-classification"
+IMAGE: Task = "image-classification"
+
+
+def decode(
+    stream: bytes,
+    task: Task = IMAGE,
+    form: StreamForm | None = None,
+    wrapped: bool = False,
+    class_ids: bool = False,
+    **knobs: str,
+) -> list[Decoded]:
+    spec = parse_hyperparameters(knobs).data
+    window = Window(cut(stream, [37]))
+    codec = choose_codec(StreamLayout("channel 'train'", form, wrapped), Wanted(task, spec, class_ids), window)
+    return [codec.decode(sample) for sample in codec.cut(window)]
+
+
+def labels(found: list[Decoded]) -> list[tuple[str, ...]]:
+    return [one.labels for one in found]
+
+
+def manifest(*lines: tuple[bytes, ...]) -> bytes:
+    return b"".join(recordio(attribute) for line in lines for attribute in line)
+
+
+def test_image_records_are_told_from_attributes_by_their_header() -> None:
+    header = struct.pack("<IfQQ", 0, 7.0, 1, 0)
+    assert decode(recordio(header + PNG)) == [Decoded(PNG, ("7",))]
+    assert decode(manifest((PNG, b"7")), form="recordio") == [Decoded(PNG, ("7",))]
+
+
+def test_several_labels_of_an_image_record() -> None:
+    flags = struct.pack("<IfQQ3f", 3, 0, 1, 0, 1, 0, 1) + PNG
+    numbers = struct.pack("<IfQQ2f", 2, 0, 1, 0, 4, 2) + PNG
+    assert labels(decode(recordio(flags) + recordio(numbers), multi_label="true")) == [("0", "2"), ("4", "2")]
+    with pytest.raises(ValueError, match="has 3 labels; set multi_label=true"):
+        decode(recordio(flags))
+
+
+@pytest.mark.parametrize(
+    ("label", "kind", "expected"),
+    [
+        (b"1", "one", ("1",)),
+        (b'"1"', "one", ("1",)),
+        (b"cat", "one", ("cat",)),
+        (b'"cat"', "one", ("cat",)),
+        (b'{"class-name": "cat", "confidence": 0.9}', "one", ("cat",)),
+        (b"[1,0,1]", "several", ("0", "2")),
+        (b"[0,1]", "ids", ("0", "1")),
+        (b"[0,2]", "several", ("0", "2")),
+        (b'["cat","dog"]', "several", ("cat", "dog")),
+    ],
+)
+def test_labels_of_an_augmented_manifest(label: bytes, kind: str, expected: tuple[str, ...]) -> None:
+    multi_label = "false" if kind == "one" else "true"
+    found = decode(manifest((PNG, label)), wrapped=True, class_ids=kind == "ids", multi_label=multi_label)
+    assert found == [Decoded(PNG, expected)]
+
+
+def test_attributes_by_name() -> None:
+    metadata = json.dumps({"class-name": "cat", "type": "groundtruth/image-classification"}).encode()
+    stream = manifest((b"0", metadata, PNG), (b"0", metadata, PNG))
+    found = decode(stream, attribute_names="class,class-metadata,source-ref", image_column="source-ref")
+    assert found == [Decoded(PNG, ("cat",))] * 2
+
+
+def test_attributes_with_text() -> None:
+    stream = manifest((b'"a \\"quoted\\" text"', b"1"), (b"plain text", b"0"))
+    found = decode(stream, TEXT, attribute_names="source,label")
+    assert found == [Decoded(('a "quoted" text',), ("1",)), Decoded(("plain text",), ("0",))]
+
+
+def test_a_wrong_number_of_attributes_is_seen() -> None:
+    with pytest.raises(DamagedStream, match="ends after 2 of 3 attributes"):
+        decode(manifest((PNG, b"1")), attribute_names="source-ref,class,other")
+    with pytest.raises(ValueError, match="has a picture where 'b' is due; is attribute_names right"):
+        decode(manifest((PNG, PNG)), attribute_names="a,b")
+
+
+def test_examples_by_usual_and_by_given_names() -> None:
+    stream = (FIXTURES / "tfrecord_example.tfrecord").read_bytes()
+    assert labels(decode(stream)) == [("0",), ("1",), ("2",)]
+    assert labels(decode(stream, label_column="image/class/text")) == [("cat",), ("dog",), ("cow",)]
+    with pytest.raises(ValueError, match=r"has no field 'image/clas'.*did you mean"):
+        decode(stream, label_column="image/clas")
+
+
+def test_samples_of_tar_shards() -> None:
+    webdataset = (FIXTURES / "webdataset.tar").read_bytes()
+    found = decode(webdataset + (FIXTURES / "webdataset.tar").read_bytes())
+    assert labels(found) == [("0",), ("1",), ("2",)] * 2
+    texts = decode((FIXTURES / "bsdtar_unpadded.tar").read_bytes(), IMAGE, image_column="txt")
+    assert labels(texts) == [("3",)]
+
+
+def test_numbers_are_no_picture() -> None:
+    with pytest.raises(ValueError, match="holds numbers where an encoded picture is expected"):
+        decode((FIXTURES / "sdk_dense_float32.pbr").read_bytes(), form="protobuf")
+
+
+def test_json_lines_glued_and_with_marks() -> None:
+    first = '{"label": "a", "text": "}{ stays\u2028whole"}'
+    stream = (f'\ufeff{first}\n{first}\ufeff{{"label": "b", "text": "glued"}}\r\n\n' + first).encode()
+    expected = Decoded(("}{ stays\u2028whole",), ("a",))
+    assert decode(stream, TEXT) == [expected, expected, Decoded(("glued",), ("b",)), expected]
+
+
+def test_an_object_may_lack_what_others_have() -> None:
+    """As in files: the second text, or even the label, may come first in a later object."""
+    rows = [
+        {"text": "no label"},
+        [1],
+        {"label": "a", "premise": "p"},
+        {"label": "b", "premise": "q", "hypothesis": "h"},
+    ]
+    stream = "\n".join(map(json.dumps, rows[2:])).encode()
+    assert decode(stream, TEXT) == [Decoded(("p", ""), ("a",)), Decoded(("q", "h"), ("b",))]
+    with pytest.raises(ValueError, match="the label is missing"):
+        decode("\n".join(map(json.dumps, rows)).encode(), TEXT, "jsonl", text_column="text")
+
+
+def test_csv_with_and_without_a_header() -> None:
+    table = 'label,text\npos,"two\nlines, ""quoted"""\nlabel,text\nneg,plain\n'
+    expected = [Decoded(('two\nlines, "quoted"',), ("pos",)), Decoded(("plain",), ("neg",))]
+    assert decode(table.encode(), TEXT, "csv") == expected
+    assert decode(b"1;a\n0;b, c\n", TEXT, "csv") == [Decoded(("a",), ("1",)), Decoded(("b, c",), ("0",))]
+    assert decode(b'1\tsays "so\n0\t"whole"\n', TEXT, "tsv") == [
+        Decoded(('says "so',), ("1",)),
+        Decoded(("whole",), ("0",)),
+    ]
+
+
+def test_objects_that_were_wrapped_one_by_one() -> None:
+    stream = recordio(b"1,good\n0,bad") + recordio(b"1,fine")
+    assert labels(decode(stream, TEXT, "csv", wrapped=True)) == [("1",), ("0",), ("1",)]
+
+
+@pytest.mark.parametrize(("stream", "reason"), [(PNG, "bare pictures without labels"), (b"PAR1", "holds Parquet")])
+def test_what_cannot_be_read_from_a_stream(stream: bytes, reason: str) -> None:
+    with pytest.raises(DamagedStream, match=reason):
+        decode(stream)
+
+
+def test_a_table_whose_columns_cannot_be_told() -> None:
+    with pytest.raises(UserError, match="channel 'train' has 4 columns and no header"):
+        decode(b"1,2,3,4\n", TEXT, "csv")
+
+
+def test_a_text_where_a_picture_is_due_asks_for_the_task() -> None:
+    with pytest.raises(ValueError, match="has no picture, but a text in 'text'; set task=text-classification"):
+        decode(tfrecord(example({"text": b"one", "label": 0})), form="tfrecord")
+
+
+def test_a_text_may_be_as_long_as_in_files() -> None:
+    (found,) = decode(b'a,"' + b"cat " * 50_000 + b'"\n', TEXT, "csv")
+    assert found.labels == ("a",)
+
+
+def test_lines_of_old_macs_are_read() -> None:
+    assert labels(decode(b"label,text\ra,cat\rb,dog\r", TEXT, "csv")) == [("a",), ("b",)]
+
+
+def test_a_mark_that_is_never_closed_is_damage_with_its_place() -> None:
+    with pytest.raises(DamagedStream, match=r"is not closed.*\(line 3\)") as caught:
+        decode(b'label,text\na,cat\nb,"dog\n', TEXT, "csv")
+    assert caught.value.offset == 17
+
+
+def test_an_object_that_is_nested_too_deeply_is_a_bad_record() -> None:
+    rows = b'{"label": "a", "text": "cat"}\n' + b'{"label": "a", "text": ' + b"[" * 200_000 + b"\n"
+    with pytest.raises(ValueError, match="nested too deeply"):
+        decode(rows, TEXT, "jsonl")

@@ -1,0 +1,99 @@
+"""Are RecordIO streams read exactly, whatever is in them and however they arrive?"""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from finetune.data.framing.recordio import Parts, read_recordio
+from finetune.data.framing.window import DamagedStream, Window
+from tests.support.stream_writers import MAGIC, beside, cut, escaped_recordio, in_parts, recordio
+
+PIECES = st.lists(st.one_of(st.binary(max_size=9), st.just(MAGIC)), max_size=6).map(b"".join)
+PAYLOADS = st.lists(PIECES, max_size=8)
+CHUNKS = st.lists(st.integers(1, 40), min_size=1, max_size=5)
+RUNS = st.lists(st.tuples(PIECES, st.integers(1, 30)), max_size=6)
+LARGE_CHUNKS = st.lists(st.integers(1, 2000), min_size=1, max_size=5)
+
+
+def read(stream: bytes, sizes: list[int], parts: Parts = "auto") -> list[bytes]:
+    return [bytes(payload) for payload in read_recordio(Window(cut(stream, sizes)), parts)]
+
+
+@given(PAYLOADS, CHUNKS)
+def test_records_as_mxnet_writes_them_come_back(payloads: list[bytes], sizes: list[int]) -> None:
+    assert read(b"".join(map(escaped_recordio, payloads)), sizes, "escaped") == payloads
+    assert read(b"".join(map(escaped_recordio, payloads)), sizes) == payloads
+
+
+@given(PAYLOADS, CHUNKS)
+def test_records_that_nobody_escaped_come_back(payloads: list[bytes], sizes: list[int]) -> None:
+    assert read(b"".join(map(recordio, payloads)), sizes) == payloads
+
+
+@given(RUNS, LARGE_CHUNKS)
+def test_runs_of_records_of_one_length_come_back(runs: list[tuple[bytes, int]], sizes: list[int]) -> None:
+    payloads = [payload for payload, count in runs for _ in range(count)]
+    for write in (recordio, escaped_recordio):
+        stream = b"".join(map(write, payloads))
+        assert read(stream, sizes) == payloads
+        assert [bytes(payload) for payload in read_recordio(Window(beside(stream, sizes)))] == payloads
+
+
+@given(st.integers(20, 60), st.integers(0, 3), LARGE_CHUNKS, st.data())
+def test_damage_inside_a_run_is_told_with_its_place(count: int, at: int, sizes: list[int], data: st.DataObject) -> None:
+    number = data.draw(st.integers(0, count - 1))
+    stream = bytearray(recordio(b"abcdefgh") * count)
+    stream[16 * number + at] ^= 0xFF
+    with pytest.raises(DamagedStream) as caught:
+        read(bytes(stream), sizes)
+    assert caught.value.offset == 16 * number
+
+
+@given(st.lists(st.binary(max_size=9), min_size=2, max_size=5), CHUNKS)
+def test_parts_cut_anywhere_are_joined_as_they_are(parts: list[bytes], sizes: list[int]) -> None:
+    assert read(in_parts(parts), sizes, "plain") == [b"".join(parts)]
+    between = b"" if any(len(part) % 4 for part in parts[:-1]) else MAGIC
+    assert read(in_parts(parts), sizes) == [between.join(parts)]
+
+
+@given(PAYLOADS.filter(bool), CHUNKS, st.data())
+def test_a_stream_cut_inside_a_record_is_an_error(payloads: list[bytes], sizes: list[int], data: st.DataObject) -> None:
+    records = list(map(escaped_recordio, payloads))
+    stream = b"".join(records)
+    ends = {sum(map(len, records[:count])): count for count in range(len(records) + 1)}
+    length = data.draw(st.integers(0, len(stream)))
+    if length in ends:
+        assert read(stream[:length], sizes) == payloads[: ends[length]]
+    else:
+        with pytest.raises(DamagedStream, match="ends in the middle"):
+            read(stream[:length], sizes)
+
+
+def test_damage_is_told_with_its_place() -> None:
+    stream = recordio(b"good") + b"\0" * 8
+    with pytest.raises(DamagedStream, match=r"has 0x00000000 where RecordIO's magic word 0xced7230a is due") as caught:
+        read(stream, [5])
+    assert caught.value.offset == 12
+
+
+@pytest.mark.parametrize(
+    ("stream", "reason"),
+    [
+        (recordio(b"abcd", 3), "flag 3 where a record should begin"),
+        (recordio(b"abcd", 1) + recordio(b"efgh", 0), "flag 0 inside a record"),
+        (recordio(b"abcd", 1) + recordio(b"efgh", 1), "flag 1 inside a record"),
+        (recordio(b"abcd", 5), "unknown flag 5"),
+        (recordio(b"abcd", 1), "ends in the middle"),
+    ],
+)
+def test_parts_out_of_order_are_damage(stream: bytes, reason: str) -> None:
+    with pytest.raises(DamagedStream, match=reason):
+        read(stream, [64])
+
+
+def test_what_was_given_away_stays_valid() -> None:
+    payloads = [bytes([number]) * 50 for number in range(40)]
+    views = list(read_recordio(Window(cut(b"".join(map(recordio, payloads)), [64]))))
+    assert [bytes(view) for view in views] == payloads

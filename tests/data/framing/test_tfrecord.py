@@ -1,0 +1,50 @@
+"""Are TFRecord streams read exactly, and is damage found by both checksums?"""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from finetune.data.framing.tfrecord import masked_checksum, read_tfrecords
+from finetune.data.framing.window import DamagedStream, Window
+from tests.support.stream_writers import cut, tfrecord
+
+PAYLOADS = st.lists(st.binary(max_size=60), min_size=1, max_size=6)
+CHUNKS = st.lists(st.integers(1, 40), min_size=1, max_size=5)
+
+
+def read(stream: bytes, sizes: list[int]) -> list[bytes]:
+    return [bytes(payload) for payload in read_tfrecords(Window(cut(stream, sizes)))]
+
+
+@given(PAYLOADS, CHUNKS)
+def test_records_come_back(payloads: list[bytes], sizes: list[int]) -> None:
+    assert read(b"".join(map(tfrecord, payloads)), sizes) == payloads
+
+
+@given(PAYLOADS, CHUNKS, st.data())
+def test_a_stream_cut_inside_a_record_is_an_error(payloads: list[bytes], sizes: list[int], data: st.DataObject) -> None:
+    records = list(map(tfrecord, payloads))
+    stream = b"".join(records)
+    length = data.draw(st.integers(0, len(stream)))
+    ends = [sum(map(len, records[:count])) for count in range(len(records) + 1)]
+    if length in ends:
+        assert read(stream[:length], sizes) == payloads[: ends.index(length)]
+    else:
+        with pytest.raises(DamagedStream, match="ends in the middle"):
+            read(stream[:length], sizes)
+
+
+@given(PAYLOADS, st.data())
+def test_every_flipped_bit_is_found(payloads: list[bytes], data: st.DataObject) -> None:
+    stream = bytearray(b"".join(map(tfrecord, payloads)))
+    at = data.draw(st.integers(0, len(stream) - 1))
+    stream[at] ^= 1 << data.draw(st.integers(0, 7))
+    with pytest.raises(DamagedStream, match="checksum is wrong"):
+        read(bytes(stream), [32])
+
+
+def test_the_checksum_is_that_of_the_published_example() -> None:
+    # CRC-32C of "123456789" is 0xe3069283 (RFC 3720, B.4), masked as the format says.
+    assert masked_checksum(b"123456789") == ((0xE3069283 >> 15 | 0xE3069283 << 17 & 0xFFFFFFFF) + 0xA282EAD8) % 2**32

@@ -1,0 +1,250 @@
+"""Are the batches of a stream the same bits however they are prepared, and is every fault told?"""
+
+from __future__ import annotations
+
+import os
+import random
+import struct
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from torch import Tensor
+
+from finetune.config.parse import parse_hyperparameters
+from finetune.data.bad_records import BadRecords
+from finetune.data.formats.codec import StreamLayout
+from finetune.data.formats.named_fields import Decoded, Wanted
+from finetune.data.labels import LabelMap
+from finetune.data.loading.batches import Batch, BatchOptions
+from finetune.data.pipe.batches import StreamBatches, StreamData
+from finetune.data.pipe.fifo import PipePlace
+from finetune.data.pipe.groups import Sharing
+from finetune.data.pipe.sharing import Dealer, Receiver, Table
+from finetune.data.pipe.source import StreamRecord, StreamSource
+from finetune.data.record import Content
+from finetune.data.transforms.base import ImageTransform
+from finetune.data.transforms.image import ImageGeometry
+from finetune.errors import DataError, JobStopped
+from tests.support.coloured_images import COLOURS, encoded, picture
+from tests.support.stream_writers import fill, recordio
+
+NAMES = tuple(COLOURS)
+
+
+def record(number: int, content: bytes | None = None) -> bytes:
+    content = encoded(picture(NAMES[number % 3], number)) if content is None else content
+    return recordio(struct.pack("<IfQQ", 0, number % 3, number, 0) + content)
+
+
+def batches(
+    folder: Path,
+    workers: int = 0,
+    allowed: int = 0,
+    stop: threading.Event | None = None,
+    sharing: Sharing | None = None,
+    *,
+    shared: bool = False,
+) -> StreamBatches:
+    spec = parse_hyperparameters({}).data
+    place = PipePlace("train", folder, folder / "state", 10.0, stop.is_set if stop else lambda: False)
+    source = StreamSource(place, StreamLayout("train", "recordio", shared=shared), Wanted("image-classification", spec))
+    transform = ImageTransform(ImageGeometry(16, 16, "bilinear"), "basic")
+    data = StreamData(source, LabelMap(NAMES, multi_label=False), transform, None, None, buffer=5)
+    options = BatchOptions(4, seed=3, shuffle=True, augment=True, workers=workers, pin_memory=False)
+    return StreamBatches(data, options, BadRecords("train", allowed), sharing)
+
+
+def bits(found: list[Batch]) -> list[tuple[bytes, list[int], tuple[int, ...]]]:
+    return [(one.inputs["pixels"].numpy().tobytes(), one.targets.tolist(), one.positions) for one in found]
+
+
+def test_the_number_of_workers_changes_nothing(tmp_path: Path) -> None:
+    stream = b"".join(record(number) for number in range(21))
+    results = []
+    for workers in (0, 1, 3):
+        folder = tmp_path / str(workers)
+        folder.mkdir()
+        fill(folder, stream)
+        results.append(bits(list(batches(folder, workers).iterate(0))))
+    assert results[0] == results[1] == results[2]
+    assert [len(targets) for _, targets, _ in results[0]] == [4, 4, 4, 4, 3, 2]
+    assert sorted(number for *_, positions in results[0] for number in positions) == list(range(21))
+
+
+@pytest.mark.parametrize("used", [1, 3, 4])
+def test_the_rest_after_a_restart_is_the_same_bits(tmp_path: Path, used: int) -> None:
+    stream = b"".join(record(number) for number in range(18))
+    fill(tmp_path, stream, epochs=2)
+    whole = batches(tmp_path)
+    before, states = [], []
+    for batch in whole.iterate(0):
+        before.append(batch)
+        states.append(whole.position.state_dict() | {"identities": whole.position.state_dict()["identities"].clone()})
+    again = batches(tmp_path)
+    again.position.load_state_dict(states[used - 1])
+    assert bits(list(again.iterate(0, used))) == bits(before[used:])
+
+
+def test_what_is_passed_over_is_not_decoded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """But for the first record, which tells how the stream is understood; no picture of them is."""
+    fill(tmp_path, b"".join(record(number) for number in range(18)), epochs=2)
+    whole = batches(tmp_path)
+    with closing(whole.iterate(0)) as iterator:
+        state = [(next(iterator), whole.position.state_dict())[1] for _ in range(3)][-1]
+        rest = [number for batch in iterator for number in batch.positions]
+    understood, pictures = list[int](), list[Content]()
+    decode, transform = StreamRecord.decode, ImageTransform.__call__
+
+    def noted(one: StreamRecord) -> Decoded:
+        understood.append(one.number)
+        return decode(one)
+
+    def seen(one: ImageTransform, content: Content, randomness: random.Random | None) -> dict[str, Tensor]:
+        pictures.append(content)
+        return transform(one, content, randomness)
+
+    monkeypatch.setattr(StreamRecord, "decode", noted)
+    monkeypatch.setattr(ImageTransform, "__call__", seen)
+    again = batches(tmp_path)
+    again.position.load_state_dict(state)
+    assert [number for batch in again.iterate(0, 3) for number in batch.positions] == rest
+    assert len(rest) == len(pictures) == 6
+    assert sorted(understood) == sorted([0, *rest])
+
+
+def test_records_that_are_kept_are_those_of_the_last_pass(tmp_path: Path) -> None:
+    """The artifact is proven with them, and in another pass the same number may be that of another record."""
+    contents = [encoded(picture(NAMES[number % 3], number)) for number in range(20)]
+    orders = list(range(20)), list(range(19, -1, -1))
+    for epoch in range(2):
+        os.mkfifo(tmp_path / f"train_{epoch}")
+
+    def work() -> None:
+        for epoch, order in enumerate(orders):
+            (tmp_path / f"train_{epoch}").write_bytes(b"".join(record(number, contents[number]) for number in order))
+
+    threading.Thread(target=work, daemon=True).start()
+    loader = batches(tmp_path)
+    for epoch, order in enumerate(orders):
+        assert len(list(loader.iterate(epoch))) == 5
+        samples = loader.samples(range(20), 8)
+        assert [one.content for _, one in samples] == [contents[order[row]] for row, _ in samples]
+
+
+def test_two_who_share_a_stream_go_on_together_after_a_restart(tmp_path: Path) -> None:
+    stream = b"".join(record(number) for number in range(19))
+    fill(tmp_path, stream, epochs=2)
+    whole = batches(tmp_path)
+    with closing(whole.iterate(0)) as iterator:
+        before = [next(iterator) for _ in range(2)]
+        state = whole.position.state_dict()
+        expected = bits(list(iterator))
+    table = Table(tmp_path / "table", ranks=2)
+    both = [
+        batches(tmp_path, workers, sharing=sharing)
+        for workers, sharing in ((0, Dealer(table)), (2, Receiver(table, 1)))
+    ]
+    for one in both:
+        one.position.load_state_dict(state)
+    with ThreadPoolExecutor(2) as pool:
+        found = [bits(batch) for batch in pool.map(lambda one: list(one.iterate(0, len(before))), both)]
+    assert (
+        both[0].position.state_dict()["hash"]
+        == both[1].position.state_dict()["hash"]
+        == whole.position.state_dict()["hash"]
+    )
+    joined = [tuple(one + two for one, two in zip(*pair, strict=True)) for pair in zip(*found, strict=True)]
+    assert joined == expected
+
+
+def test_bad_records_are_left_out_and_counted(tmp_path: Path) -> None:
+    stream = b"".join(record(number, b"\x89PNG\r\n\x1a\nno" if number == 5 else None) for number in range(12))
+    fill(tmp_path, stream, epochs=2)
+    found = list(batches(tmp_path, allowed=1).iterate(0))
+    assert sum(len(batch.targets) for batch in found) == 11
+    with pytest.raises(
+        DataError, match=r"channel 'train': record [0-9a-f]{16} \(number 5, from 0\) is .*max_bad_records=0"
+    ):
+        list(batches(tmp_path).iterate(0))
+
+
+def test_a_bad_record_counts_once_in_whatever_order_it_comes_and_its_copies_apart(tmp_path: Path) -> None:
+    """Also where a restart takes the ledger up, and the stream in the middle of an epoch."""
+    empty = b"\x89PNG\r\n\x1a\nno"
+    stream = [record(0, empty), *map(record, range(1, 15)), record(0, empty), record(1, empty)]
+    for epoch in range(4):
+        os.mkfifo(tmp_path / f"train_{epoch}")
+
+    def work() -> None:
+        for epoch, order in enumerate((stream, stream[::-1], stream[8:] + stream[:8], stream)):
+            (tmp_path / f"train_{epoch}").write_bytes(b"".join(order))
+
+    threading.Thread(target=work, daemon=True).start()
+    loader = batches(tmp_path, allowed=3)
+    for epoch in range(2):
+        assert sum(len(batch.targets) for batch in loader.iterate(epoch)) == 14
+        assert len(loader._bad_records) == 3
+    with closing(loader.iterate(2)) as iterator:
+        next(iterator), next(iterator)
+        position, ledger = loader.position.state_dict(), loader._bad_records.state_dict()
+    again = batches(tmp_path, allowed=3)
+    again.position.load_state_dict(position)
+    again._bad_records.load_state_dict(ledger)
+    list(again.iterate(2, 2))
+    names = [key for key, _ in again._bad_records.listing()]
+    assert len(names) == 3
+    assert len({name[: len("record ") + 16] for name in names}) == 2
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_leaving_early_closes_the_pipe_and_ends_the_threads(tmp_path: Path, workers: int) -> None:
+    fill(tmp_path, b"".join(record(number) for number in range(300)), epochs=2)
+    before = threading.active_count()
+    loader = batches(tmp_path, workers)
+    with closing(loader.iterate(0)) as iterator:
+        assert len(next(iterator).targets) == 4
+    # The thread that fills the pipes goes on.
+    assert threading.active_count() <= before
+
+
+def test_a_stop_reaches_whoever_waits_for_a_batch(tmp_path: Path) -> None:
+    stop = threading.Event()
+    threading.Timer(0.2, stop.set).start()
+
+    with pytest.raises(JobStopped):
+        next(batches(tmp_path, stop=stop).iterate(0))
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_an_epoch_without_objects_is_short_where_hosts_share_them_and_else_an_error(
+    tmp_path: Path, workers: int
+) -> None:
+    """A pipe that is opened and closed at once, between two that bring something."""
+    for epoch in range(3):
+        os.mkfifo(tmp_path / f"train_{epoch}")
+
+    def work() -> None:
+        for epoch, count in enumerate((5, 0, 6)):
+            (tmp_path / f"train_{epoch}").write_bytes(b"".join(map(record, range(count))))
+
+    threading.Thread(target=work, daemon=True).start()
+    loader = batches(tmp_path, workers, shared=True)
+    assert [sum(len(batch.targets) for batch in loader.iterate(epoch)) for epoch in range(3)] == [5, 0, 6]
+    (tmp_path / "alone").mkdir()
+    fill(tmp_path / "alone", b"")
+    with pytest.raises(DataError, match=r"channel 'train', epoch 0: the pipe is empty; see whether the S3 prefix"):
+        list(batches(tmp_path / "alone", workers).iterate(0))
+
+
+def test_a_class_of_which_no_streamed_training_record_can_be_read_is_refused(tmp_path: Path) -> None:
+    stream = b"".join(record(number, b"no image" if number % 3 == 1 else None) for number in range(9))
+    fill(tmp_path, stream, epochs=2)
+    found = batches(tmp_path, allowed=9)
+    assert len(list(found.iterate(0))) == 3
+    found._data = replace(found._data, class_counts=(3, 3, 3))
+    with pytest.raises(DataError, match=rf"none of the 3 training records of class {NAMES[1]!r} can be read"):
+        list(found.iterate(1))

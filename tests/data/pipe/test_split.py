@@ -1,0 +1,111 @@
+"""Are the same records held out of a stream whatever its order, and is every record on exactly one side?"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Generator, Sequence
+from threading import Event
+
+import pytest
+
+from finetune.config.hyperparameters import Task
+from finetune.data.formats.codec import Codec
+from finetune.data.formats.named_fields import Wanted
+from finetune.data.formats.record_codecs import ImageRecordCodec
+from finetune.data.pipe.first_pass import take_census
+from finetune.data.pipe.source import StreamRecord, identity_of
+from finetune.data.pipe.split import StreamShare, StreamSplit
+from finetune.errors import DataError
+from tests.support.labelled_data import data_spec
+
+CODEC = ImageRecordCodec(Wanted("image-classification", data_spec()))
+
+
+def record(number: int, content: bytes, label: int = 0, flag: int = 0) -> StreamRecord:
+    parts = (struct.pack("<IfQQ", flag, label, number, 0) + content,)
+    return StreamRecord(number, parts, identity_of(parts), CODEC)
+
+
+class Stream:
+    """The same records in every epoch, each time turned by one."""
+
+    channel = "train"
+    task: Task = "image-classification"
+    others = 0
+    head = b""
+
+    def __init__(self, records: Sequence[StreamRecord]) -> None:
+        self.stop = Event()
+        self.epochs = 0
+        self._records = list(records)
+
+    def stopped(self) -> bool:
+        return self.stop.is_set()
+
+    def codec_of(self, head: bytes) -> Codec:
+        return CODEC
+
+    def read_next(self) -> Generator[StreamRecord, None, None]:
+        self.epochs += 1
+        self._records.append(self._records.pop(0))
+        yield from self._records
+
+
+def sides(stream: Stream, split: StreamSplit) -> tuple[set[int], set[int]]:
+    shares = [StreamShare(stream, split, held_out=side) for side in (False, True)]
+    train, held_out = ({one.number for one in share.read_next()} for share in shares)
+    assert [share.others for share in shares] == [len(held_out), len(train)]
+    return train, held_out
+
+
+def test_every_record_is_on_one_side_which_never_changes() -> None:
+    stream = Stream([record(number, bytes([number % 256, number // 256])) for number in range(1000)])
+    split = StreamSplit(0.2, seed=3)
+    train, held_out = sides(stream, split)
+    assert train | held_out == set(range(1000))
+    assert not train & held_out
+    assert 150 < len(held_out) < 250
+    assert sides(stream, split) == (train, held_out)
+    assert sides(stream, StreamSplit(0.2, seed=4)) != (train, held_out)
+    assert stream.epochs == 6
+
+
+def test_equal_pictures_stay_together_whatever_else_a_record_says() -> None:
+    stream = Stream([record(number, bytes([number % 20]), label=number % 2) for number in range(200)])
+    train, held_out = sides(stream, StreamSplit(0.5, seed=0))
+    assert not {number % 20 for number in train} & {number % 20 for number in held_out}
+
+
+def test_what_cannot_be_understood_is_told_of_by_training() -> None:
+    stream = Stream([record(number, b"", flag=9) for number in range(50)] + [record(50, b"a")])
+    train = StreamShare(stream, StreamSplit(0.9, seed=1), held_out=False)
+    assert {one.number for one in train.read_next()} >= set(range(50))
+
+
+def test_a_side_without_records_is_an_error() -> None:
+    stream = Stream([record(0, b"a")])
+    with pytest.raises(DataError, match=r"none of its 1 records falls to validation with validation_fraction=1e-09"):
+        list(StreamShare(stream, StreamSplit(1e-9, seed=0), held_out=True).read_next())
+
+
+@pytest.mark.parametrize(
+    ("fraction", "count", "few"), [(0.2, 4, True), (0.2, 40, False), (0.9, 40, True), (0.5, 10, False)]
+)
+def test_how_many_records_are_too_few_to_be_sure(fraction: float, count: int, few: bool) -> None:
+    assert StreamSplit(fraction, seed=0).may_miss_a_side(count) is few
+
+
+def test_a_census_counts_each_side_but_knows_every_class() -> None:
+    stream = Stream([record(number, bytes([number]), label=number) for number in range(40)])
+    split = StreamSplit(0.3, seed=2)
+    train, held_out = sides(stream, split)
+    census = take_census(stream, split)
+    assert (census.records, census.held_out) == (len(train), len(held_out))
+    assert census.classes == {str(number): int(number in train) for number in range(40)}
+
+
+def test_a_stream_whose_label_is_an_id_is_not_read_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("finetune.data.pipe.first_pass.MOST_CLASSES", 10)
+    stream = Stream([record(number, b"x", label=number) for number in range(1000)])
+    with pytest.raises(DataError, match=r"channel 'train': there are 11 classes or more, .* is the label an id"):
+        take_census(stream)

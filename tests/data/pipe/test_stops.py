@@ -1,0 +1,46 @@
+"""A stop ends the reading of a stream between two records, whatever is in them."""
+
+from __future__ import annotations
+
+import gzip
+import itertools
+from pathlib import Path
+
+import pytest
+
+from finetune.data.formats.codec import StreamLayout
+from finetune.data.formats.named_fields import Wanted
+from finetune.data.pipe.fifo import PipePlace
+from finetune.data.pipe.source import StreamSource
+from finetune.errors import JobStopped
+from tests.support.labelled_data import data_spec
+from tests.support.stream_writers import fill
+
+
+def source(folder: Path, asked: list[bool]) -> StreamSource:
+    place = PipePlace("train", folder, folder / "state", stopped=lambda: bool(asked))
+    return StreamSource(place, StreamLayout("channel 'train'", "jsonl"), Wanted("text-classification", data_spec()))
+
+
+def test_a_stop_ends_a_line_of_a_million_objects(tmp_path: Path) -> None:
+    asked: list[bool] = []
+    fill(tmp_path, b"{}" * 300_000 + b"\n")
+    found = 0
+    with pytest.raises(JobStopped):
+        for _ in source(tmp_path, asked).read_next():
+            found += 1
+            if found == 1000:
+                asked.append(True)
+    assert found == 1000
+
+
+def test_a_stop_ends_what_a_compressed_object_becomes(tmp_path: Path) -> None:
+    content = gzip.compress(b"\n" * (64 << 20))
+    assert len(content) < 1 << 19  # one chunk of the pipe
+    fill(tmp_path, content)
+    asked = itertools.count()
+    place = PipePlace("train", tmp_path, tmp_path / "state", stopped=lambda: next(asked) >= 2)
+    wanted = Wanted("text-classification", data_spec())
+    with pytest.raises(JobStopped):
+        list(StreamSource(place, StreamLayout("channel 'train'", "jsonl"), wanted).read_next())
+    assert next(asked) < 10

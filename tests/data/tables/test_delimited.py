@@ -1,0 +1,113 @@
+"""CSV and TSV: what other writers wrote is read back, and a stray quotation mark costs one row."""
+
+from __future__ import annotations
+
+import csv
+import io
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from finetune.data.readers.channel_files import list_files
+from finetune.data.tables.delimited import Dialect, UnclosedQuote, cells_of, cut_rows
+from finetune.data.tables.reader import read_text_tables
+from finetune.errors import DataError
+from tests.support.labelled_data import data_spec, write_files
+
+Rows = list[tuple[int, list[str]]]
+
+# Without carriage returns: most writers leave them bare, although readers end a line there.
+cells = st.text(st.characters(codec="utf-8", exclude_characters="\r"), max_size=8)
+tables = st.integers(2, 4).flatmap(lambda width: st.lists(st.lists(cells, min_size=width, max_size=width), min_size=1))
+
+
+def rows_of(content: bytes, dialect: Dialect = Dialect(",")) -> Rows:  # noqa: B008 - frozen
+    return [
+        (row.line, [str(cell) for cell in cells_of(row.content.decode(), dialect)])
+        for row in cut_rows(content.removesuffix(b"\n").split(b"\n"), dialect)
+    ]
+
+
+@given(tables, st.sampled_from([csv.QUOTE_MINIMAL, csv.QUOTE_ALL]), st.sampled_from(["\n", "\r\n"]))
+def test_what_the_standard_library_writes_is_read_back(table: list[list[str]], quoting: int, end: str) -> None:
+    file = io.StringIO(newline="")
+    writer = csv.writer(file, quoting=quoting, lineterminator=end)  # type: ignore[arg-type]  # a constant of csv
+    writer.writerows(table)
+    assert [row for _, row in rows_of(file.getvalue().encode())] == table
+
+
+@given(tables, st.sampled_from([",", "\t", ";", "|"]), st.sampled_from(["utf-8", "utf-8-sig"]))
+def test_what_pandas_writes_is_read_back(table: list[list[str]], delimiter: str, encoding: str) -> None:
+    text = pd.DataFrame(table, dtype=object).to_csv(sep=delimiter, index=False, header=False)
+    assert [row for _, row in rows_of(text.encode(encoding), Dialect(delimiter))] == table
+
+
+def test_quoted_carriage_returns_are_kept() -> None:
+    assert rows_of(b'a,"one\rtwo\r\nthree"\r\nb,c\r\n') == [(1, ["a", "one\rtwo\r\nthree"]), (3, ["b", "c"])]
+
+
+def test_a_row_has_the_number_of_the_line_on_which_it_begins() -> None:
+    content = b'label,text\n\na,"two\nlines"\n   \nb,"three\r\nmore\r\nlines"\r\nc,one\n'
+    assert [number for number, _ in rows_of(content)] == [1, 3, 6, 9]
+
+
+def test_a_bare_mark_in_plain_tabs_is_a_character() -> None:
+    content = b'a\t"Quote that never ends\nb\tends here"\nc\t"quoted ""whole"""\nd\t5" disk\n'
+    assert [row for _, row in rows_of(content, Dialect("\t", "plain"))] == [
+        ["a", '"Quote that never ends'],
+        ["b", 'ends here"'],
+        ["c", 'quoted "whole"'],
+        ["d", '5" disk'],
+    ]
+
+
+def test_quoted_tabs_and_line_breaks_are_read_where_lines_differ() -> None:
+    content = b'a\t"one\ttwo"\nb\t"three\nfour"\n'
+    assert [row for _, row in rows_of(content, Dialect("\t"))] == [["a", "one\ttwo"], ["b", "three\nfour"]]
+
+
+def test_doubled_carriage_returns_end_a_line() -> None:
+    assert rows_of(b"a,one\r\r\nb,two\r\r\n") == [(1, ["a", "one"]), (2, ["b", "two"])]
+
+
+@pytest.mark.parametrize("content", [b'a,"b" c', b'a,"b"" c', b'"a" ,b', b"a,b\rc"])
+def test_misplaced_marks_and_carriage_returns_are_refused(content: bytes) -> None:
+    with pytest.raises(ValueError, match=r"has a (quotation mark|carriage return)"):
+        cells_of(content.decode(), Dialect(","))
+
+
+def test_a_stray_mark_costs_one_row() -> None:
+    content = b'a,"opens here\nb,fine\nc,"closes"\nd,"ends" early\ne,5" disk'
+    rows = list(cut_rows(content.split(b"\n"), Dialect(",")))
+    assert [(row.line, row.content) for row in rows] == list(enumerate(content.split(b"\n"), start=1))
+
+
+def test_a_mark_that_is_never_closed_is_named_with_its_line(tmp_path: Path) -> None:
+    with pytest.raises(UnclosedQuote) as caught:
+        rows_of(b'a,b\nc,"never\nends\n')
+    assert (caught.value.line, caught.value.offset) == (2, 4)
+    write_files(tmp_path, {"a.csv": b'label,text\na,b\nc,"never\nends\n'})
+    with pytest.raises(DataError, match=r"'train', a\.csv, line 3 has a quotation mark that is not closed"):
+        read_text_tables(list_files("train", tmp_path), data_spec())
+
+
+def test_very_long_fields_are_read() -> None:
+    text = "long " * 60_000
+    assert rows_of(f'a,"{text}"\n'.encode()) == [(1, ["a", text])]
+
+
+@pytest.mark.parametrize(
+    ("content", "fault"),
+    [
+        ("label,text\n1,café\n".encode("latin-1"), r"byte 0xe9 at offset 16, line 2; .*iconv -f WINDOWS-1252 -t UTF-8"),
+        ("label,text\n".encode("utf-16"), r"byte 0xff at offset 0, line 1; .*iconv -f UTF-16 -t UTF-8"),
+        (b"label,text\n" + b"0,some text\n" * 100_000 + b"1,\xe2\x82", r"byte 0xe2 at offset 1200013, line 100002"),
+    ],
+)
+def test_another_encoding_is_named_with_its_place_and_the_way_out(content: bytes, fault: str, tmp_path: Path) -> None:
+    write_files(tmp_path, {"a.csv": content})
+    with pytest.raises(DataError, match=rf"'train'.* is not UTF-8: {fault}"):
+        read_text_tables(list_files("train", tmp_path), data_spec())

@@ -1,0 +1,114 @@
+"""Headers are recognised by their names, or by what follows them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pytest
+
+from finetune.data.tables.header import Header, find_header
+from finetune.errors import UserError
+from tests.support.labelled_data import data_spec
+
+SENTENCES = ("it was a fine evening", "nothing of it works, sadly", "would buy it again", "the worst of all")
+
+
+@pytest.mark.parametrize(
+    ("row", "spec", "expected"),
+    [
+        ("label,text", {}, True),
+        ("Label,whatever", {}, True),
+        ("intent,utterance", {}, True),
+        ("0,some text", {}, False),
+        ("question,where is it?", {}, False),
+        ("y,yes", {}, False),
+        ("stars,words", {"label_column": "stars"}, True),
+        ("stars,words", {"label_column": "star"}, True),
+        ("5,words", {"label_column": "0", "text_column": "1"}, False),
+        ("label,text", {"header": "false"}, False),
+        ("0,words", {"header": "true"}, True),
+    ],
+)
+def test_a_header_is_seen(row: str, spec: dict[str, object], expected: bool) -> None:
+    assert find_header(row.split(","), [], data_spec(**spec), "a.csv").is_there is expected
+
+
+def table(first: str, labels: Sequence[str], texts: Sequence[str] = SENTENCES, count: int = 12) -> list[list[str]]:
+    rows = [[labels[at % len(labels)], texts[at % len(texts)]] for at in range(count)]
+    return [first.split(","), *rows]
+
+
+def found(rows: list[list[str]], **spec: object) -> Header:
+    return find_header(rows[0], rows[1:], data_spec(**spec), "a.csv")
+
+
+@pytest.mark.parametrize(
+    ("first", "labels", "texts", "spec"),
+    [
+        ("stars,words", ["1", "5", "3"], SENTENCES, {}),
+        ("stars,words", ["1", "5", "3"], ("fine", "well", "poor"), {}),
+        ("topic,utterance", ["a", "b"], SENTENCES, {}),
+        ("category,Words used", ["a", "b"], SENTENCES, {}),
+        ("spam,hello", ["a", "b"], SENTENCES, {}),
+        ("kind,words", ["a", "b"], SENTENCES, {"class_names": ("a", "b")}),
+    ],
+)
+def test_a_header_of_unusual_names_is_recognised_by_what_follows(
+    first: str, labels: list[str], texts: tuple[str, ...], spec: dict[str, object]
+) -> None:
+    assert found(table(first, labels, texts), **spec).is_there
+
+
+@pytest.mark.parametrize(
+    ("first", "labels", "spec"),
+    [
+        ("spam,buy our pills now and save.", ["a", "b"], {}),
+        ("spam,hello!", ["a", "b"], {}),
+        ("7,hello", ["1", "2"], {}),
+        ("a,hello", ["a", "b"], {}),
+        ("c,hello", ["a", "b"], {"class_names": ("a", "b", "c")}),
+    ],
+)
+def test_a_first_row_like_the_others_is_a_record(first: str, labels: list[str], spec: dict[str, object]) -> None:
+    assert found(table(first, labels), **spec) == (False, "")
+
+
+def test_a_row_of_short_words_above_short_words_is_asked_about() -> None:
+    rows = [["spam", "hello"], *([label, f"word{number}{label}"] for number in range(12) for label in ("a", "b"))][:13]
+    with pytest.raises(UserError, match=r"a\.csv: is line 1 \('spam', 'hello'\) a header or a record\?.*header=false"):
+        found(rows)
+    assert found(rows, header="true").is_there
+    assert not found(rows, header="false").is_there
+
+
+def test_numbers_of_columns_above_texts_are_a_header() -> None:
+    header = found(table("0,1", ["1", "2", "3"]))
+    assert header.is_there
+    assert "the numbers of the columns; set header=false if it is a record" in header.remark
+
+
+def test_many_rows_make_a_header_certain() -> None:
+    rows = table("library,docstring", ["a", "b"], count=280)
+    assert found(rows) == (True, "")
+    assert "line 1 ('library', 'docstring') is taken as the header" in found(rows[:13]).remark
+
+
+PLAUSIBLE = (
+    *("label,text", "text,label", "intent,utterance", "emotion,tweet", "language,text", "spam,message"),
+    *("id,text,label", "Unnamed: 0,text,label", "library,docstring", "topic,headline", "genre,plot"),
+    *("product,complaint", "tag,question_text", "rating,review_text", "stars,review_body", "department,ticket"),
+    *("species,notes", "docstring,library", "headline,topic", "text,language", "subject,priority"),
+    *("sentence,polarity", "title,abstract,category"),
+)
+TEXT_FIRST = {"text", "docstring", "headline", "subject", "sentence"}
+
+
+@pytest.mark.parametrize("header", PLAUSIBLE)
+def test_plausible_headers_are_headers(header: str) -> None:
+    names = header.split(",")
+    rows = []
+    for number in range(40):
+        label, text = ("numpy", "json")[number % 2], f"Return the value, number {number}, of what was given."
+        pair = [text, label] if names[0] in TEXT_FIRST or len(names) == 3 else [label, text]
+        rows.append(pair if len(names) == 2 else [str(number), *pair])
+    assert find_header(names, rows, data_spec(), "a.csv").is_there

@@ -1,0 +1,361 @@
+"""Every kind of table gives the same records, bad rows and refusals in File and in Pipe mode."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import io
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from finetune.config.content_types import StreamForm
+from tests.support.table_modes import Outcome, from_file, from_stream
+
+TEXTS = {
+    "neg": ("it was bad, really", "nothing of it works", "the worst of all", "never again, I fear"),
+    "pos": ("it was a fine evening", "works very well", "the best of all", "would buy it again, gladly"),
+}
+PAIRS = [(label, f"{text} {number}") for number in range(4) for label, texts in TEXTS.items() for text in texts]
+
+
+def table(
+    delimiter: str = ",", header: str = "", rows: Sequence[tuple[str, ...]] | None = None, end: str = "\n"
+) -> bytes:
+    file = io.StringIO()
+    csv.writer(file, delimiter=delimiter, lineterminator=end).writerows(PAIRS if rows is None else rows)
+    return (f"{header}{end}" * bool(header) + file.getvalue()).encode()
+
+
+def swapped() -> list[tuple[str, ...]]:
+    return [(text, label) for label, text in PAIRS]
+
+
+def labelled(names: list[str]) -> list[tuple[str, ...]]:
+    """Labels in turn, each with a text of its own."""
+    return [(names[number % len(names)], f"some words of text {number}") for number in range(12)]
+
+
+RECORDS = [{"label": label, "text": text} for label, text in PAIRS]
+
+
+@dataclass(frozen=True)
+class Case:
+    """A table and what both modes have to make of it.
+
+    Attributes:
+        content: bytes of the file, or of the stream.
+        form: by its ending or content type.
+        classes: of the records; empty where the table is refused.
+        rows: number of records.
+        bad: rows that cannot be used.
+        refusal: part of the message where the table is refused.
+        spec: hyperparameters.
+    """
+
+    content: bytes
+    form: StreamForm = "csv"
+    classes: tuple[str, ...] = ("neg", "pos")
+    rows: int = len(PAIRS)
+    bad: int = 0
+    refusal: str = ""
+    spec: dict[str, object] = field(default_factory=dict)
+
+
+def refused(content: bytes, refusal: str, form: StreamForm = "csv", **spec: object) -> Case:
+    return Case(content, form, (), 0, 0, refusal, spec)
+
+
+CASES: dict[str, Case] = {
+    # Headers
+    "usual names": Case(table(header="label,text")),
+    "usual names in another order": Case(table(header="text,label", rows=swapped())),
+    "unusual names above sentences": Case(table(header="library,docstring")),
+    "unusual names, text first": Case(table(header="docstring,library", rows=swapped())),
+    "names with blanks and capitals": Case(table(header="Product Name, Customer complaint")),
+    "index of pandas without a name": Case(
+        table(header=",text,label", rows=[(str(at), text, label) for at, (label, text) in enumerate(PAIRS)])
+    ),
+    "index of pandas with a name": Case(
+        table(header="Unnamed: 0,text,label", rows=[(str(at), text, label) for at, (label, text) in enumerate(PAIRS)])
+    ),
+    "usual label among unusual texts": refused(
+        table(header="title,abstract,category", rows=[(f"Title {text}", text, label) for label, text in PAIRS]),
+        "set text_column",
+    ),
+    "long names": refused(
+        table(header="Product category (main),Customer complaint narrative (free text)"), "a header or a record?"
+    ),
+    "questions as names": refused(
+        table(
+            header="Timestamp,How do you feel?,What did you like most about it?",
+            rows=[(f"2020-01-{at:02d}", label, text) for at, (label, text) in enumerate(PAIRS)],
+        ),
+        "a header or a record?",
+    ),
+    "names with signs": refused(
+        table(
+            header="Quality,#1 ID,#1 String",
+            rows=[(str(at % 2), str(at), text) for at, (_, text) in enumerate(PAIRS)],
+        ),
+        "a header or a record?",
+    ),
+    "several categories": refused(
+        table(header="genre,year,plot", rows=[(label, str(2000 + len(text) % 3), text) for label, text in PAIRS]),
+        "set label_column to one of: 'genre' (2 different values in 32 rows), 'year'",
+    ),
+    "two usual labels": refused(
+        table(header="category,sentiment,text", rows=[(label, label, text) for label, text in PAIRS]),
+        "more than one column could be the label",
+    ),
+    "short words that could be either": refused(
+        table(header="spam,hello", rows=[*labelled(["a", "b"])[:3], ("b", "fine"), ("a", "poor"), ("b", "well")]),
+        "is line 1 ('spam', 'hello') a header or a record?",
+    ),
+    "a header that is asked for": Case(
+        table(header="spam,hello", rows=labelled(["neg", "pos"])[:3]),
+        rows=3,
+        spec={"header": "true", "label_column": "spam", "text_column": "hello"},
+    ),
+    "a record that is asked for": Case(
+        table(header="spam,hello", rows=labelled(["neg", "pos"])[:3]),
+        classes=("neg", "pos", "spam"),
+        rows=4,
+        spec={"header": "false"},
+    ),
+    "a class that names a text column": Case(table(rows=[*PAIRS, ("neg", "text")]), rows=33),
+    "header twice": Case(table(header="label,text") + table(header="label,text"), rows=64),
+    "header twice, quoted otherwise": Case(table(header="label,text") + table(header='"label","text"'), rows=64),
+    "header twice, unusual names": Case(table(header="library,docstring") * 2, rows=64),
+    "header after rows without one": Case(table() + table(header="label,text"), rows=64, bad=1),
+    "a header that is said not to be there": Case(table(header="label,text"), bad=1, spec={"header": "false"}),
+    "rows of delimiters alone": Case(table(header="label,text") + b",\n , \n"),
+    "blanks before quotation marks": Case(table(header="label,text") + b'neg, "a, b"\n', bad=1),
+    "header twice, in another order": Case(
+        table(header="label,text") + table(header="text,label", rows=PAIRS), rows=64, bad=1
+    ),
+    # No header
+    "no header": Case(table()),
+    "no header, number as label": Case(
+        table(rows=[(str(int(label == "pos")), text) for label, text in PAIRS]), classes=("0", "1")
+    ),
+    "no header, text first": refused(table(rows=swapped()), "column 0 has 32 different values in 32 rows"),
+    "no header, index first": refused(
+        table(rows=[(str(at), label, text) for at, (label, text) in enumerate(PAIRS)]),
+        "set label_column and text_column",
+    ),
+    "no header, columns by number": Case(
+        table(rows=swapped()), spec={"label_column": "1", "text_column": "0"}
+    ),
+    "no header, four columns": refused(b"1,2,3,4\n2,2,3,4\n", "has 4 columns and no header"),
+    "columns of a header by number": Case(
+        table(header="docstring,library", rows=swapped()), spec={"label_column": "1", "text_column": "0"}
+    ),
+    # Delimiters
+    "semicolons": Case(table(";", "label;text")),
+    "semicolons, a comma in each text": Case("".join(f"{label};so, {text}\n" for label, text in PAIRS).encode()),
+    "bars": Case(table("|", "label|text")),
+    "tabs in CSV": Case(table("\t", "label\ttext")),
+    "tabs": Case(table("\t", "label\ttext"), "tsv"),
+    "commas in TSV": Case(table(header="label,text"), "tsv"),
+    "tabs and marks that are never closed": Case(b'label\ttext\nneg\t5" disk\npos\t"so\n' * 1, "tsv", rows=2),
+    "tabs and quoted line ends": Case(b'label\ttext\nneg\t"one\ttwo"\npos\t"three\nfour"\n', "tsv", rows=2),
+    "two delimiters": refused("".join(f"{label};x{at},{text[:5]}\n" for at, (label, text) in enumerate(PAIRS)).encode(),
+        "can be divided by ','"),
+    "a first line that names the delimiter": Case(
+        b"sep=;\r\n" + "".join(f"{label};x,{text}\r\n" for label, text in PAIRS).encode()
+    ),
+    "delimiters at the ends of lines": Case(b"label,text\n" + b"neg,bad one,\npos,good one,\n" * 4, rows=8),
+    "delimiters at the ends of all lines": Case(b"label,text,\n" + b"neg,bad one,\npos,good one,\n" * 4, rows=8),
+    "two delimiters, one with labels": Case(
+        "".join(f"{label},http://x.y/{at}?a=b;c={at}\n" for at, (label, _) in enumerate(PAIRS)).encode()
+    ),
+    "JSON Lines as CSV": refused("".join(json.dumps(one) + "\n" for one in RECORDS).encode(), "holds JSON"),
+    "a JSON array as CSV": refused(json.dumps(RECORDS, indent=1).encode(), "holds JSON"),
+    "a table in Markdown": refused(b"| label | text |\n|---|---|\n| a | x |\n| b | y |\n", "is a table in Markdown"),
+    "one column": refused(b"just a text\nand another\n", "no delimiter"),
+    "a comment line": refused(b"# exported\n" + table(header="label,text"), "line 1 ('# exported') has 1 columns"),
+    "a comment line further down": Case(table(header="label,text") + b"# the end, at last, today\n", bad=1),
+    "ragged rows": Case(table(header="label,text") + b"neg,one,two\nneg\n", bad=2),
+    # Quotation, line ends, encodings
+    "quoted delimiters, marks and line ends": Case(b'label,text\nneg,"a, ""b""\nc"\npos,"d\r\ne"\n', rows=2),
+    "a stray mark": Case(table(header="label,text") + b'neg,"ends" early\npos,fine\n', rows=33, bad=1),
+    "a mark that opens two rows early": Case(table(header="label,text") + b'neg,"a\npos,b\nneg,"c"\n', rows=34, bad=1),
+    "a mark inside a field": Case(table(header="label,text") + b'neg,5" disk\npos,7" disk\n', rows=34),
+    "a mark that is never closed": refused(table(header="label,text") + b'neg,"never\npos,ends\n', "is not closed"),
+    "blank lines": Case(b"\n\nlabel,text\n\n" + table() + b"\n  \n"),
+    "line ends of Windows": Case(table(header="label,text", end="\r\n")),
+    "line ends of old Macs": Case(table(header="label,text", end="\r")),
+    "line ends of old Macs, tabs": Case(table("\t", header="label\ttext", end="\r"), "tsv"),
+    "a bare carriage return": Case(table(header="label,text") + b"neg,one\rtwo\n", bad=1),
+    "byte order mark": Case(b"\xef\xbb\xbf" + table(header="label,text")),
+    "byte order marks of two parts": Case((b"\xef\xbb\xbf" + table(header="label,text")) * 2, rows=64),
+    "UTF-16": refused(table(header="label,text").decode().encode("utf-16"), "is not UTF-8"),
+    "gzip": refused(b"PK\x03\x04" + bytes(60), "is a zip archive or a spreadsheet"),
+    "HTML": refused(b"<!DOCTYPE html><html>", "is an HTML or XML page"),
+    # Label lines
+    "label lines": Case("".join(f"__label__{label} {text}\n" for label, text in PAIRS).encode()),
+    "label lines with tabs": Case("".join(f"__label__{label}\t{text}\n" for label, text in PAIRS).encode(), "tsv"),
+    "label lines without label": Case(
+        "".join(f"__label__{label} {text}\n" for label, text in PAIRS).encode() + b"no label\n", bad=1
+    ),
+    "label lines with two labels": Case(
+        b"__label__neg __label__pos so so\n__label__pos good , nice\n", classes=("pos",), rows=1, bad=1
+    ),
+    "label lines with two labels, multi_label": Case(
+        b"__label__neg __label__pos so so\n__label__pos good , nice\n", rows=2, spec={"multi_label": True}
+    ),
+    # Labels
+    "missing labels among numbers": Case(
+        table(header="label,text", rows=[*labelled(["0.0", "1.0"]), ("nan", "x y"), ("", "z z")]), classes=("0", "1"),
+        rows=12, bad=2,
+    ),
+    "words for missing labels": Case(
+        table(header="label,text", rows=[*PAIRS, *((word, "x y") for word in ("NA", "None", "NULL", "NaN", "n/a"))]),
+        bad=5,
+    ),
+    "a class that is called NA": Case(
+        table(header="label,text", rows=labelled(["NA", "EU"])), classes=("EU", "NA"), rows=12,
+        spec={"class_names": ("EU", "NA")},
+    ),
+    "truth values": Case(
+        table(header="label,text", rows=labelled(["True", "False"])), classes=("False", "True"), rows=12
+    ),
+    "labels and texts the other way round": refused(
+        table(header="text,label", rows=PAIRS), "column 'label' would be the label, but it has"
+    ),
+    "several labels in each row, no header": Case(
+        b"neg|pos,so so\npos|neg,this and that\n" * 3, rows=6, spec={"multi_label": True}
+    ),
+    "several labels": Case(table(header="label,text", rows=[("neg|pos", "so so"), ("", "what"), ("pos", "fine")]),
+        rows=3, spec={"multi_label": True}),
+    # JSON
+    "JSON Lines": Case("".join(json.dumps(one) + "\n" for one in RECORDS).encode(), "jsonl"),
+    "JSON Lines that are glued": Case("".join(map(json.dumps, RECORDS)).encode(), "jsonl"),
+    "a JSON array": Case(json.dumps(RECORDS).encode(), "jsonl"),
+    "a JSON array on several lines": Case(json.dumps(RECORDS, indent=2).encode(), "jsonl"),
+    "a JSON array, an object per line": Case(
+        ("[" + ",\n".join(map(json.dumps, RECORDS)) + "]\n").encode(), "jsonl"
+    ),
+    "two JSON arrays": Case(json.dumps(RECORDS, indent=1).encode() * 2, "jsonl", rows=64),
+    "JSON objects on several lines": Case("\n".join(json.dumps(one, indent=2) for one in RECORDS).encode(), "jsonl"),
+    "a JSON array with other values": Case(json.dumps([*RECORDS, 7, "x"]).encode(), "jsonl", bad=2),
+    "a JSON array that is cut": Case(json.dumps(RECORDS, indent=1).encode()[:-20], "jsonl", rows=31, bad=1),
+    "a JSON object of columns": refused(
+        json.dumps({"label": {"0": "a"}, "text": {"0": "x"}}).encode(), "one JSON object that holds all", "jsonl"
+    ),
+    "a JSON object with a list": refused(
+        json.dumps({"version": 1, "data": RECORDS}, indent=1).encode(), "one JSON object that holds all", "jsonl"
+    ),
+    "JSON labels by null, NaN and words": Case(
+        "".join(
+            json.dumps({"label": one, "text": "x y"}) + "\n" for one in ("a", "b", None, float("nan"), "nan")
+        ).encode(),
+        "jsonl", classes=("a", "b"), rows=2, bad=3,
+    ),
+    "JSON keys by content": Case(
+        "".join(json.dumps({"kind": label, "words": text}) + "\n" for label, text in PAIRS).encode(), "jsonl"
+    ),
+    "JSON of truth values": Case(
+        "".join(json.dumps({"label": at % 2 == 0, "text": "x y"}) + "\n" for at in range(4)).encode(), "jsonl",
+        classes=("False", "True"), rows=4,
+    ),
+    "no JSON": Case(b'{"label": "neg", "text": "x"}\n{"label"\n[1]\n', "jsonl", classes=("neg",), rows=1, bad=2),
+}  # fmt: skip
+
+
+def both(place: Path, case: Case) -> tuple[Outcome, Outcome]:
+    return from_file(place, case.content, case.form, **case.spec), from_stream(case.content, case.form, **case.spec)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_file_and_pipe_mode_read_a_table_alike(tmp_path: Path, name: str) -> None:
+    case = CASES[name]
+    for found in both(tmp_path, case):
+        if case.refusal:
+            assert case.refusal in found.refusal
+        else:
+            assert not found.refusal
+            assert (sorted(found.classes), len(found.records), found.bad) == (list(case.classes), case.rows, case.bad)
+    file, stream = both(tmp_path, case)
+    assert file.records == stream.records
+
+
+LABELS = st.sampled_from(["a", "b", "nan", "", "1", "1.0"])
+ROWS = st.lists(st.tuples(LABELS, st.text(st.sampled_from("ab ,;|\t\"'\r\n#é"), max_size=8)), max_size=20)
+
+
+WRITERS = st.fixed_dictionaries(
+    {
+        "delimiter": st.sampled_from([",", ";", "\t", "|"]),
+        "lineterminator": st.sampled_from(["\n", "\r\n", "\r"]),
+        "quoting": st.sampled_from([csv.QUOTE_MINIMAL, csv.QUOTE_ALL]),
+    }
+)
+
+
+@settings(max_examples=200)
+@given(ROWS, WRITERS, st.sampled_from(["", "label,text", "a,b"]), st.binary(max_size=6))
+def test_any_table_is_read_alike_in_both_modes(
+    tmp_path_factory: pytest.TempPathFactory,
+    rows: list[tuple[str, str]],
+    writer: dict[str, Any],
+    header: str,
+    tail: bytes,
+) -> None:
+    file = io.StringIO(newline="")
+    csv.writer(file, **writer).writerows([tuple(header.split(",")), *rows] if header else rows)
+    content = file.getvalue().encode() + tail
+    place = tmp_path_factory.mktemp("table")
+    forms: tuple[StreamForm, ...] = ("csv", "tsv")
+    for form in forms:
+        found, streamed = from_file(place / form, content, form), from_stream(content, form)
+        assert bool(found.refusal) == bool(streamed.refusal) or not streamed.records
+        if not found.refusal:
+            assert (found.records, found.bad) == (streamed.records, streamed.bad)
+
+
+def test_a_header_that_comes_again_is_no_record_and_is_reported(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    content = table(header="label,text") * 3
+    expected = "passed over 2 rows that repeat the header, on lines 34, 67: they are no records"
+    assert len(from_file(tmp_path, content, "csv").records) == 96
+    assert f"channel 'train', table.csv: {expected}" in caplog.text
+    assert from_stream(content, "csv").warnings == (f"channel 'train': {expected}",)
+
+
+def test_labels_written_differently_that_become_one_class_are_reported(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    content = table(header="label,text", rows=labelled(["e\u0301", "\u00e9", " b", "b"]))
+    assert from_file(tmp_path, content, "csv").classes == {"\u00e9", "b"}
+    assert "labels 'e\\u0301' and '\u00e9' are one class" in caplog.text
+    assert "labels ' b' and 'b' are one class" in caplog.text
+    assert sum("are one class" in warning for warning in from_stream(content, "csv").warnings) == 2
+
+
+def test_a_header_taken_on_slight_evidence_is_reported(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    content = table(header="kind,words", rows=labelled(["a", "b"]))
+    assert len(from_file(tmp_path, content, "csv").records) == 12
+    assert "line 1 ('kind', 'words') is taken as the header; set header=false if it is a record" in caplog.text
+    assert len(from_stream(content, "csv").warnings) == 1
+
+
+def test_a_header_that_is_read_as_a_record_as_asked_is_reported(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    found = from_file(tmp_path, table(header="label,words"), "csv", header="false")
+    assert found.classes == {"label", "neg", "pos"}
+    assert "line 1 ('label', 'words') looks like a header, but is read as a record as asked" in caplog.text
+
+
+def test_compressed_tables_are_inflated_before_they_are_looked_at(tmp_path: Path) -> None:
+    found = from_file(tmp_path, gzip.compress(table(header="label,text")), "csv")
+    assert len(found.records) == len(PAIRS)

@@ -1,0 +1,211 @@
+"""16-bit images keep their range, in training and in the exported handler alike."""
+
+from __future__ import annotations
+
+import io
+import logging
+import struct
+import zlib
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+
+from finetune.data.bad_records import BadContent
+from finetune.data.readers import image_survey
+from finetune.data.readers.channel_files import list_files
+from finetune.data.readers.image_folder import read_image_folder
+from finetune.data.readers.image_survey import survey_images
+from finetune.data.transforms.base import ImageTransform
+from finetune.data.transforms.image import ImageGeometry, decode_image
+from finetune.export import inference
+from finetune.models.backbone import ImageInput
+from finetune.models.preprocessing import earlier_input, with_depth
+from tests.support.labelled_data import MemoryReader, write_files
+
+
+def grey(highest: int, kind: str = "PNG") -> bytes:
+    """A ramp from 0 to `highest`, with 16 bits."""
+    values = np.linspace(0, highest, 20 * 30).astype(np.uint16).reshape(20, 30)
+    file = io.BytesIO()
+    Image.fromarray(values).save(file, kind)
+    return file.getvalue()
+
+
+def big_endian_tiff(highest: int) -> bytes:
+    values = np.linspace(0, highest, 20 * 30).astype(">u2").reshape(20, 30)
+    tags = [(256, 4, 30), (257, 4, 20), (258, 3, 16), (259, 3, 1), (262, 3, 1), (273, 4, 8), (277, 3, 1)]
+    tags += [(278, 4, 20), (279, 4, values.nbytes)]
+    entries = b"".join(
+        struct.pack(">HHI", tag, kind, 1) + (struct.pack(">I", value) if kind == 4 else struct.pack(">HH", value, 0))
+        for tag, kind, value in tags
+    )
+    directory = struct.pack(">H", len(tags)) + entries + bytes(4)
+    return b"MM\0*" + struct.pack(">I", 8 + values.nbytes) + values.tobytes() + directory
+
+
+def colour_png(values: NDArray[np.uint16]) -> bytes:
+    """A PNG with 16 bits per colour, or per colour and alpha, which Pillow cannot write."""
+    height, width, bands = values.shape
+
+    def chunk(name: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+
+    kind = {3: 2, 4: 6}[bands]
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in values)
+    header = struct.pack(">IIBBBBB", width, height, 16, kind, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+
+
+def ramp(highest: int) -> torch.Tensor:
+    values = np.linspace(0, highest, 20 * 30).astype(np.uint16).reshape(20, 30)
+    return torch.from_numpy(values.astype(np.int64))
+
+
+ENCODERS: dict[str, Callable[[int], bytes]] = {
+    "PNG": grey,
+    "TIFF": lambda highest: grey(highest, "TIFF"),
+    "big-endian TIFF": big_endian_tiff,
+    "PGM": lambda highest: grey(highest, "PPM"),
+}
+
+
+@pytest.mark.parametrize("kind", ENCODERS)
+@pytest.mark.parametrize(("depth", "highest"), [(8, 255), (10, 1000), (12, 4095), (14, 9000), (16, 65535)])
+def test_sixteen_bit_grey_keeps_the_highest_bits_of_its_depth_on_both_sides(
+    kind: str, depth: int, highest: int
+) -> None:
+    content = ENCODERS[kind](highest)
+    pixels = decode_image(content, sixteen_bit_depth=depth)
+    assert torch.equal(pixels[0].long(), ramp(highest) >> (depth - 8))
+    assert pixels.max() > 100
+    assert torch.equal(inference.decode_picture(content, sixteen_bit_depth=depth), pixels)
+
+
+@pytest.mark.parametrize("kind", ENCODERS)
+def test_sixteen_bit_grey_that_would_be_black_is_refused(kind: str) -> None:
+    content = ENCODERS[kind](255)
+    with pytest.raises(BadContent, match="values up to 255 only, which are black in the range 0 to 65535; save it"):
+        decode_image(content)
+    with pytest.raises(ValueError, match="16-bit values up to 255"):
+        inference.decode_picture(content)
+
+
+def test_dark_images_are_refused_only_where_the_depth_is_not_known() -> None:
+    content = grey(4095)
+    with pytest.raises(BadContent, match="values up to 4095 only"):
+        decode_image(content)
+    with pytest.raises(ValueError, match="values up to 4095"):
+        inference.decode_picture(content)
+    assert decode_image(content, sixteen_bit_depth=16).max() == 15
+    assert torch.equal(decode_image(grey(4096)), inference.decode_picture(grey(4096)))
+
+
+def test_a_sixteen_bit_image_of_a_larger_range_than_the_training_images_is_refused() -> None:
+    content = grey(5000)
+    with pytest.raises(BadContent, match="values up to 5000, but those of the training images end at 4095"):
+        decode_image(content, sixteen_bit_depth=12)
+    with pytest.raises(ValueError, match="values up to 5000"):
+        inference.decode_picture(content, sixteen_bit_depth=12)
+
+
+def test_an_image_that_is_black_stays_black() -> None:
+    assert not decode_image(grey(0)).any()
+
+
+@pytest.mark.parametrize("bands", [3, 4])
+@pytest.mark.parametrize("highest", [255, 4095])
+def test_sixteen_bit_colour_that_would_be_black_is_refused(bands: int, highest: int) -> None:
+    values = np.full((6, 5, bands), highest, dtype=np.uint16)
+    values[..., 3:] = 65535
+    with pytest.raises(BadContent, match="16 bits per colour but hardly a value above 4095"):
+        decode_image(colour_png(values))
+    with pytest.raises(ValueError, match="16 bits per colour"):
+        inference.decode_picture(colour_png(values))
+    values[0, 0, 0] = 65535
+    assert torch.equal(decode_image(colour_png(values)), inference.decode_picture(colour_png(values)))
+
+
+def test_a_colour_ppm_with_sixteen_bits_that_would_be_black_is_refused() -> None:
+    low = b"P6 4 4 65535\n" + b"\x00\xff" * 48
+    with pytest.raises(BadContent, match="16 bits per colour"):
+        decode_image(low)
+    with pytest.raises(ValueError, match="16 bits per colour"):
+        inference.decode_picture(low)
+    for sound in (b"P6 4 4 65535\n" + b"\xff\x00" * 48, b"P6 4 4 255\n" + b"\x03" * 48, b"P4 8 2\n\xaa\x00"):
+        assert torch.equal(decode_image(sound), inference.decode_picture(sound))
+
+
+@pytest.mark.parametrize("mode", ["I", "F"])
+def test_values_without_a_range_are_refused_on_both_sides(mode: str) -> None:
+    file = io.BytesIO()
+    Image.new(mode, (8, 8), 1).save(file, "TIFF")
+    with pytest.raises(BadContent, match="32-bit or signed pixels, whose range is not defined"):
+        decode_image(file.getvalue())
+    with pytest.raises(ValueError, match="no defined range"):
+        inference.decode_picture(file.getvalue())
+
+
+@pytest.mark.parametrize(
+    ("highest", "depth"), [(1, 8), (255, 8), (256, 10), (1024, 12), (4095, 12), (16383, 14), (16384, 16), (65535, 16)]
+)
+def test_the_depth_is_that_of_the_highest_value_in_the_channel(highest: int, depth: int) -> None:
+    reader = MemoryReader([(grey(value), ("a",)) for value in (1, highest, 1)], "image-classification")
+    assert survey_images(reader) == depth
+
+
+def test_one_high_value_outside_of_the_sample_decides_on_the_depth() -> None:
+    low = grey(200)
+    records: list[tuple[bytes, tuple[str, ...]]] = [(low, ("a",))] * 600
+    records[601 // 2 + 1] = (grey(4000), ("b",))
+    assert survey_images(MemoryReader(records, "image-classification")) == 12
+
+
+def test_a_channel_without_sixteen_bit_images_has_no_depth(tmp_path: Path) -> None:
+    file = io.BytesIO()
+    Image.new("L", (4, 4)).save(file, "PNG")
+    write_files(tmp_path, {"a/1.png": file.getvalue(), "b/1.png": b"broken"})
+    assert survey_images(read_image_folder(list_files("train", tmp_path))) is None
+
+
+def test_a_decompression_bomb_is_not_decoded_to_look_at_its_range(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(image_survey, "MAX_PIXELS", 100)
+    assert survey_images(MemoryReader([(grey(255), ("a",))], "image-classification")) is None
+
+
+def test_low_values_and_several_pages_are_warned_of(caplog: pytest.LogCaptureFixture) -> None:
+    pages = io.BytesIO()
+    Image.new("L", (4, 4)).save(pages, "TIFF", save_all=True, append_images=[Image.new("L", (4, 4), 9)])
+    contents = [grey(65535), grey(255), pages.getvalue()]
+    with caplog.at_level(logging.WARNING):
+        depth = survey_images(MemoryReader([(content, ("a",)) for content in contents], "image-classification"))
+    assert depth == 16
+    assert "1 of 3 images that are no JPEG use less than a sixteenth of the range 0 to 65535" in caplog.text
+    assert "record-1 (up to 255)" in caplog.text
+    assert "1 of 3 images that are no JPEG have several pages, of which only the first is read: record-2" in caplog.text
+    caplog.clear()
+    survey_images(MemoryReader([(grey(255), ("a",))] * 2, "image-classification"))
+    assert "its 2 16-bit images have values up to 255 only, so they are read as 8-bit images" in caplog.text
+
+
+def test_the_depth_is_kept_in_the_artifact_and_reaches_the_transform() -> None:
+    expects = ImageInput(16, 16, "bilinear", (0.5,) * 3, (0.5,) * 3, sixteen_bit_depth=12)
+    assert earlier_input(asdict(expects)) == expects
+    without = {name: value for name, value in asdict(expects).items() if name != "sixteen_bit_depth"}
+    earlier = earlier_input(without)
+    assert earlier is not None
+    assert earlier.sixteen_bit_depth is None
+    assert with_depth(expects, 16, trained=False) == expects
+    assert with_depth(expects, 16, trained=True).sixteen_bit_depth == 16
+    assert with_depth(earlier, 10, trained=False).sixteen_bit_depth == 10
+    assert with_depth(expects, None, trained=True) == expects
+    transform = ImageTransform(ImageGeometry(16, 16, "bilinear", 12), "none")
+    pixels = transform(grey(4095), None)["pixels"]
+    handled = inference.resize_and_crop(inference.decode_picture(grey(4095), 16, 12), asdict(expects))
+    assert pixels.max() > 240
+    assert torch.equal(pixels, handled)

@@ -1,0 +1,225 @@
+"""What lies in `model/` after an export, and what becomes of what lay there before?"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import shutil
+import stat
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from finetune.errors import PlatformError
+from finetune.export.verify import tolerance_on, verify
+from finetune.models.backbone import Backbone, TextInput
+from tests.support.artifact_folders import bert_folder
+from tests.support.artifact_images import encoded, picture
+from tests.support.exported_models import LABELS, Wanted, evaluate
+
+PLAIN_FILES = ["artifact.json", "code/inference.py", "code/requirements.txt", "metrics.json", "model.safetensors"]
+NOBODY = 65534
+
+
+def files_of(folder: Path) -> list[str]:
+    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Backbone:
+    return Wanted("mobilenet_v3_small").build(tmp_path_factory.mktemp("pictures"))
+
+
+@pytest.fixture(scope="module")
+def texts(tmp_path_factory: pytest.TempPathFactory) -> Backbone:
+    scratch = tmp_path_factory.mktemp("texts")
+    return Wanted(None, bert_folder(scratch / "source"), task="text-classification").build(scratch)
+
+
+PICTURES = Wanted("mobilenet_v3_small")
+TEXTS = Wanted(None, task="text-classification")
+
+
+def answers(folder: Path, backbone: Backbone) -> bool:
+    tolerance = tolerance_on("cpu")
+    return verify(folder, evaluate(backbone, [encoded(picture(1))]), tolerance) <= tolerance
+
+
+def test_the_artifact_of_a_torchvision_network(pictures: Backbone, tmp_path: Path) -> None:
+    PICTURES.export(tmp_path / "deep" / "model", pictures)
+    folder = tmp_path / "deep" / "model"
+    assert files_of(folder) == PLAIN_FILES
+    assert json.loads((folder / "metrics.json").read_text(encoding="utf-8")) == PICTURES.metrics
+    description = json.loads((folder / "artifact.json").read_text(encoding="utf-8"))
+    versions = description.pop("versions")
+    assert set(versions) == {"finetune", "torch", "torchvision", "safetensors"}
+    assert description.pop("arguments")["num_classes"] == 3
+    assert description == {
+        "format_version": 1,
+        "name": "mobilenet_v3_small",
+        "framework": "torchvision",
+        "architecture": "mobilenet_v3_small",
+        "task": "image-classification",
+        "multi_label": False,
+        "labels": list(LABELS),
+        "preprocessing": {
+            "size": 32,
+            "resize": 37,
+            "interpolation": "bilinear",
+            "mean": [0.485, 0.456, 0.406],
+            "std": [0.229, 0.224, 0.225],
+            "sixteen_bit_depth": None,
+            "stretch": False,
+            "floor_crop": False,
+        },
+        "files": PLAIN_FILES,
+    }
+
+
+def test_the_artifact_of_a_text_network(texts: Backbone, tmp_path: Path) -> None:
+    TEXTS.export(tmp_path, texts, texts_per_record=2)
+    assert {*PLAIN_FILES, "config.json", "tokenizer.json", "tokenizer_config.json"} == set(files_of(tmp_path))
+    description = json.loads((tmp_path / "artifact.json").read_text(encoding="utf-8"))
+    assert description["files"] == files_of(tmp_path)
+    assert description["architecture"] == "BertForSequenceClassification"
+    assert description["preprocessing"] == {"max_length": 16, "texts_per_record": 2}
+    assert {"transformers", "tokenizers"} <= set(description["versions"])
+    assert json.loads((tmp_path / "config.json").read_text(encoding="utf-8"))["id2label"]["2"] == LABELS[2]
+
+
+def test_every_user_may_read_the_artifact(texts: Backbone, pictures: Backbone, tmp_path: Path) -> None:
+    PICTURES.export(tmp_path / "pictures", pictures)
+    TEXTS.export(tmp_path / "texts", texts)
+    modes = {stat.S_IMODE(path.stat().st_mode) for path in tmp_path.rglob("*") if path.is_file()}
+    assert modes == {0o644}
+
+
+def test_the_same_network_gives_the_same_bytes(pictures: Backbone, tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        PICTURES.export(tmp_path / name, pictures)
+    for name in PLAIN_FILES:
+        assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
+
+
+def test_an_earlier_artifact_goes_and_foreign_files_stay(texts: Backbone, pictures: Backbone, tmp_path: Path) -> None:
+    TEXTS.export(tmp_path, texts)
+    (tmp_path / "notes.txt").write_text("mine", encoding="utf-8")
+    (tmp_path / "code" / "notes.txt").write_text("mine", encoding="utf-8")
+    PICTURES.export(tmp_path, pictures)
+    assert files_of(tmp_path) == sorted([*PLAIN_FILES, "code/notes.txt", "notes.txt"])
+    assert answers(tmp_path, pictures)
+
+
+def test_a_replacement_that_was_cut_short_is_completed(texts: Backbone, pictures: Backbone, tmp_path: Path) -> None:
+    TEXTS.export(tmp_path, texts)
+    staging = tmp_path / ".artifact.partial"
+    staging.mkdir()
+    (tmp_path / "artifact.json").rename(staging / "replaced.json")
+    (tmp_path / "code" / "inference.py").unlink()
+    PICTURES.export(tmp_path, pictures)
+    assert files_of(tmp_path) == PLAIN_FILES
+
+
+@pytest.mark.parametrize("listed", [["../outside", "/etc/hostname", "", ".", 5, None], "outside", None])
+def test_an_earlier_list_of_files_is_not_trusted(listed: object, pictures: Backbone, tmp_path: Path) -> None:
+    (tmp_path / "outside").write_text("mine", encoding="utf-8")
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "artifact.json").write_text(json.dumps({"files": listed}), encoding="utf-8")
+    PICTURES.export(tmp_path / "model", pictures)
+    assert (tmp_path / "outside").exists()
+    assert files_of(tmp_path / "model") == PLAIN_FILES
+
+
+def test_a_damaged_earlier_artifact_is_replaced(pictures: Backbone, tmp_path: Path) -> None:
+    (tmp_path / "artifact.json").write_bytes(b"\xff{")
+    PICTURES.export(tmp_path, pictures)
+    assert answers(tmp_path, pictures)
+
+
+def test_a_mixture_of_two_artifacts_is_never_opened(pictures: Backbone, tmp_path: Path) -> None:
+    PICTURES.export(tmp_path, pictures)
+    (tmp_path / "metrics.json").unlink()
+    (tmp_path / "metrics.json").mkdir()
+    with pytest.raises(PlatformError, match="Is a directory"):
+        PICTURES.export(tmp_path, pictures)
+    with pytest.raises(ValueError, match="holds no artifact"):
+        answers(tmp_path, pictures)
+
+
+@contextmanager
+def largest_file(limit: int) -> Iterator[None]:
+    """Let no file grow past `limit` bytes; unlike permissions and quotas, this holds for root too."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+@pytest.mark.parametrize("limit", [0, 100, 200_000])
+def test_a_full_disk_is_the_platforms_fault(limit: int, pictures: Backbone, tmp_path: Path) -> None:
+    with largest_file(limit), pytest.raises(PlatformError, match=rf"to {tmp_path}: .*File too large.* MB are free"):
+        PICTURES.export(tmp_path, pictures)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("limit", [0, 1_000, 10_000, 100_000])
+def test_a_disk_that_fills_up_leaves_the_earlier_artifact(
+    limit: int, texts: Backbone, pictures: Backbone, tmp_path: Path
+) -> None:
+    PICTURES.export(tmp_path, pictures)
+    assert isinstance(texts.expects, TextInput)
+    # Now tokenizer.json is the largest file: its writer raises a bare `Exception`.
+    texts.expects.tokenizer.add_tokens([f"word{number}" for number in range(1000)])
+    with largest_file(limit), pytest.raises(PlatformError, match="File too large"):
+        TEXTS.export(tmp_path, texts)
+    assert files_of(tmp_path) == PLAIN_FILES
+    assert answers(tmp_path, pictures)
+
+
+@pytest.fixture
+def public_folder() -> Iterator[Path]:
+    """A folder that every user of this machine can enter, unlike `tmp_path`."""
+    folder = Path(tempfile.mkdtemp())
+    folder.chmod(0o755)
+    yield folder
+    shutil.rmtree(folder)
+
+
+@contextmanager
+def without_privileges() -> Iterator[None]:
+    """Be a user to whom permissions apply."""
+    if os.geteuid() != 0:
+        yield
+        return
+    os.seteuid(NOBODY)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+
+
+def test_a_folder_that_may_not_be_written_is_the_platforms_fault(pictures: Backbone, public_folder: Path) -> None:
+    folder = public_folder / "model"
+    folder.mkdir(mode=0o555)
+    with without_privileges(), pytest.raises(PlatformError, match=rf"written to {folder}: Permission denied.*writable"):
+        PICTURES.export(folder, pictures)
+    assert files_of(folder) == []
+
+
+def test_a_file_in_the_place_of_the_folder_is_the_platforms_fault(pictures: Backbone, tmp_path: Path) -> None:
+    (tmp_path / "model").write_text("", encoding="utf-8")
+    with pytest.raises(PlatformError, match=r"model: Not a directory"):
+        PICTURES.export(tmp_path / "model", pictures)
+
+
+def test_a_fault_of_ours_is_not_blamed_on_the_platform(pictures: Backbone, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        replace(PICTURES, metrics={"auc": float("nan")}).export(tmp_path, pictures)
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,131 @@
+"""Does the handler in the artifact see a picture exactly as the evaluation does?"""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from finetune.data.bad_records import BadContent
+from finetune.data.transforms import image as images
+from finetune.export import inference
+from finetune.job.loaders import geometry_of
+from finetune.models.backbone import ImageInput
+from finetune.models.preprocessing import Normaliser
+from tests.support.artifact_images import encoded, picture
+
+
+def with_transparent_palette() -> bytes:
+    return encoded(picture(1, "RGB").quantize(8), transparency=3)
+
+
+def with_transparent_colour() -> bytes:
+    image = picture(1)
+    return encoded(image, transparency=image.getpixel((4, 4)))
+
+
+def without_adobes_marker() -> bytes:
+    content = encoded(picture(3, "CMYK"), "JPEG")
+    start = content.index(b"\xff\xee")
+    return content[:start] + content[start + 16 :]
+
+
+def sixteen_bits() -> bytes:
+    levels = np.arange(45 * 37, dtype=np.uint16).reshape(37, 45) * 39
+    return encoded(Image.fromarray(levels))
+
+
+def upright_by(orientation: int, kind: str = "JPEG") -> bytes:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    return encoded(picture(orientation), kind, exif=exif)
+
+
+PICTURES = {
+    "baseline JPEG": encoded(picture(0), "JPEG"),
+    "progressive JPEG": encoded(picture(1), "JPEG", progressive=True, quality=60),
+    "4:4:4 JPEG": encoded(picture(2), "JPEG", subsampling=0, quality=95),
+    "4:2:2 JPEG of odd sides": encoded(picture(2, size=(51, 33)), "JPEG", subsampling=1),
+    "grey JPEG": encoded(picture(3, "L"), "JPEG"),
+    "CMYK JPEG": encoded(picture(3, "CMYK"), "JPEG"),
+    "CMYK JPEG without Adobe's marker": without_adobes_marker(),
+    "bilevel PNG": encoded(picture(4, "1")),
+    "grey PNG": encoded(picture(4, "L")),
+    "grey PNG with alpha": encoded(picture(4, "LA")),
+    "palette PNG": encoded(picture(4, "P")),
+    "palette PNG with transparency": with_transparent_palette(),
+    "RGB PNG with a transparent colour": with_transparent_colour(),
+    "RGBA PNG": encoded(Image.merge("RGBA", (*picture(4).split(), picture(5, "L")))),
+    "16-bit PNG": sixteen_bits(),
+    "BMP": encoded(picture(5), "BMP"),
+    "palette BMP": encoded(picture(5, "P"), "BMP"),
+    "WebP": encoded(picture(6), "WEBP"),
+    "WebP with alpha": encoded(Image.merge("RGBA", (*picture(4).split(), picture(5, "L"))), "WEBP", lossless=True),
+    "TIFF": encoded(picture(6, "LAB"), "TIFF"),
+    "CMYK TIFF": encoded(picture(6, "CMYK"), "TIFF"),
+    "smaller than the crop": encoded(picture(7, size=(9, 5))),
+    "a single pixel": encoded(picture(7, size=(1, 1))),
+    "tall": encoded(picture(8, size=(8, 300)), "JPEG"),
+    **{f"JPEG of orientation {n}": upright_by(n) for n in range(10)},
+    **{f"PNG of orientation {n}": upright_by(n, "PNG") for n in (5, 6)},
+    "WebP of orientation 8": upright_by(8, "WEBP"),
+}
+INPUTS = {
+    "bilinear": ImageInput(24, 28, "bilinear", (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+    "bicubic": ImageInput(31, 31, "bicubic", (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
+    "nearest": ImageInput(48, 40, "nearest", (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)),
+    "stretched": ImageInput(24, 31, "bicubic", (0.5, 0.5, 0.5), (0.5, 0.5, 0.5), stretch=True, floor_crop=True),
+}
+
+
+@pytest.mark.parametrize("name", PICTURES)
+def test_handler_and_evaluation_decode_the_same_pixels(name: str) -> None:
+    assert torch.equal(inference.decode_picture(PICTURES[name]), images.decode_image(PICTURES[name]))
+
+
+class Watching(nn.Module):
+    """Keeps what it is given."""
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        self.seen = pixels
+        return torch.zeros(len(pixels), 2)
+
+
+@pytest.mark.parametrize("expects", INPUTS.values(), ids=INPUTS)
+@pytest.mark.parametrize("name", PICTURES)
+def test_handler_and_evaluation_feed_the_network_the_same_numbers(name: str, expects: ImageInput) -> None:
+    geometry = geometry_of(expects)
+    evaluated = images.resize_and_crop(images.decode_image(PICTURES[name]), geometry)
+    network = Watching()
+    artifact = {
+        "framework": "torchvision",
+        "preprocessing": asdict(expects),
+        "labels": ["a", "b"],
+        "multi_label": False,
+    }
+    request = inference.input_fn(PICTURES[name], "application/x-image")
+    inference.predict_fn(request, inference.Model(network, artifact, None, torch.device("cpu")))
+    assert torch.equal(network.seen, Normaliser(expects)({"pixels": evaluated.unsqueeze(0)}))
+
+
+BROKEN = {
+    "empty": b"",
+    "text": b"not a picture",
+    "cut off": encoded(picture(1), "JPEG")[:600],
+    "PNG cut off": encoded(picture(1))[:400],
+    "damaged PNG": encoded(picture(1))[:60] + b"\xff" * 40 + encoded(picture(1))[100:],
+    "PDF": encoded(picture(1), "PDF"),
+    "32-bit pixels": encoded(picture(1, "F"), "TIFF"),
+}
+
+
+@pytest.mark.parametrize("content", BROKEN.values(), ids=BROKEN)
+def test_what_the_job_refuses_the_handler_refuses(content: bytes) -> None:
+    with pytest.raises(BadContent):
+        images.decode_image(content)
+    with pytest.raises(ValueError, match="cannot be decoded"):
+        inference.decode_picture(content)

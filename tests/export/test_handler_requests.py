@@ -1,0 +1,156 @@
+"""What does the handler make of a request, and how does it answer or refuse?"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from finetune.export.inference import Answer, Model, Request, input_fn, model_fn, output_fn, predict_fn
+from tests.support.artifact_images import encoded, picture
+
+ONE, TWO = (
+    {"probabilities": [0.75, 0.25], "labels": ["a", "b, c"]},
+    {"probabilities": [0.125, 0.875], "labels": ["a", "b, c"]},
+)
+RECORDS = [{**ONE, "predicted_label": "a"}, {**TWO, "predicted_label": "b, c"}]
+
+UNDERSTOOD = {
+    "a string": ('{"inputs": "é"}', "application/json", Request(["é"], single=True)),
+    "a bare string": ('"é"', "application/json", Request(["é"], single=True)),
+    "a list": ('{"inputs": ["x", "y"]}', "application/json", Request(["x", "y"], single=False)),
+    "a list of one": ('["x"]', "application/json", Request(["x"], single=False)),
+    "an empty list": ("[]", "application/json", Request([], single=False)),
+    "a text": ('{"inputs": {"text": "x"}}', "application/json", Request([("x",)], single=True)),
+    "a pair": ('{"inputs": {"text": "x", "text_pair": "y"}}', "application/json", Request([("x", "y")], single=True)),
+    "a bare pair": ('{"text": "x", "text_pair": "y"}', "application/json", Request([("x", "y")], single=True)),
+    "pairs": ('[{"text": "x", "text_pair": "y"}]', "application/json", Request([("x", "y")], single=False)),
+    "lines": ('{"inputs": "x"}\n\n"y\\u2028z"\r\n', "application/jsonlines", Request(["x", "y\u2028z"], single=False)),
+    "rows": ('"x ""1"", 2"\n\ny\n', "text/csv", Request([('x "1", 2',), ("y",)], single=False)),
+    "rows of pairs": ("x,y\r\n", "Text/CSV; header=absent", Request([("x", "y")], single=False)),
+    "plain text": ("x, y\nz", "text/plain", Request([("x, y\nz",)], single=True)),
+}
+REFUSED = {
+    "another type": ("x", "application/x-npy", "content type 'application/x-npy' is not supported; send one of appl"),
+    "no JSON": ("{", "application/json", "the body is not application/json"),
+    "a number": ('{"inputs": [1]}', "application/json", "each input must be a string or"),
+    "null": ("null", "application/json", "each input must be a string or"),
+    "no text": ('{"inputs": {"label": "x"}}', "application/json", "each input must be a string or"),
+    "half a pair": ('{"inputs": {"text_pair": "x"}}', "application/json", "each input must be a string or"),
+    "no CSV": ('"' + "x" * 200_000 + '"', "text/csv", "the body is not text/csv"),
+    "a list in a line": ('["x"]\n', "application/jsonlines", "each input must be a string or"),
+}
+
+
+@pytest.mark.parametrize(("body", "content_type", "expected"), UNDERSTOOD.values(), ids=UNDERSTOOD)
+@pytest.mark.parametrize("as_bytes", [True, False])
+def test_requests_are_understood(body: str, content_type: str, expected: Request, *, as_bytes: bool) -> None:
+    assert input_fn(body.encode() if as_bytes else body, content_type) == expected
+
+
+def test_a_byte_order_mark_is_no_part_of_the_text() -> None:
+    assert input_fn(b"\xef\xbb\xbfx\n", "text/csv") == Request([("x",)], single=False)
+
+
+@pytest.mark.parametrize(("body", "content_type", "message"), REFUSED.values(), ids=REFUSED)
+def test_requests_that_mean_nothing_are_refused(body: str, content_type: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        input_fn(body.encode(), content_type)
+
+
+def test_a_body_that_is_not_utf8_is_refused() -> None:
+    with pytest.raises(ValueError, match="not text/plain in UTF-8"):
+        input_fn("é".encode("latin-1"), "text/plain")
+
+
+@pytest.mark.parametrize("accept", ["application/json", "*/*", "", "text/html, application/json;q=0.9"])
+def test_answers_are_json(accept: str) -> None:
+    assert json.loads(output_fn(Answer(RECORDS[:1], single=True), accept)) == RECORDS[0]
+    assert json.loads(output_fn(Answer(RECORDS, single=False), accept)) == RECORDS
+    assert json.loads(output_fn(Answer(RECORDS[:1], single=False), accept)) == RECORDS[:1]
+
+
+def test_answers_are_lines_or_rows() -> None:
+    lines = output_fn(Answer(RECORDS, single=False), "application/jsonlines")
+    assert [json.loads(line) for line in lines.splitlines()] == RECORDS
+    assert output_fn(Answer(RECORDS, single=False), "text/csv") == 'a,0.75,0.25\n"b, c",0.125,0.875\n'
+    several = {**ONE, "predicted_labels": ["a"]}
+    assert output_fn(Answer([several], single=True), "text/csv") == '"[""a""]",0.75,0.25\n'
+
+
+def test_other_formats_of_an_answer_are_refused() -> None:
+    with pytest.raises(ValueError, match="accept 'image/png' is not supported; ask for one of application/json"):
+        output_fn(Answer(RECORDS, single=False), "image/png")
+
+
+def test_an_answer_that_is_no_number_is_not_written() -> None:
+    record = {"probabilities": [float("nan")], "labels": ["a"], "predicted_label": "a"}
+    for accept in ("application/json", "application/jsonlines", "text/csv"):
+        with pytest.raises(ValueError, match=r"answer to record 0 .* is not a finite number"):
+            output_fn(Answer([record], single=True), accept)
+
+
+class Brightness(nn.Module):
+    """Two classes by mean brightness; notes how many pictures come at once."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.batches: list[int] = []
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        self.batches.append(len(pixels))
+        mean = pixels.mean(dim=(1, 2, 3))
+        return torch.stack([mean, -mean], dim=1)
+
+
+def picture_model() -> tuple[Model, Brightness]:
+    network = Brightness()
+    plain = {"size": 8, "resize": 8, "interpolation": "bilinear", "mean": [0.5] * 3, "std": [0.25] * 3}
+    artifact = {"framework": "torchvision", "preprocessing": plain, "labels": ["light", "dark"], "multi_label": False}
+    return Model(network, artifact, None, torch.device("cpu")), network
+
+
+def test_many_pictures_are_answered_in_batches_and_in_order() -> None:
+    model, network = picture_model()
+    shades = [(37 * i) % 256 for i in range(70)]
+    contents = [encoded(picture(0, "L").point(lambda _, shade=shade: shade)) for shade in shades]
+    answer = predict_fn(Request(contents, single=False), model)
+    assert network.batches == [32, 32, 6]
+    assert [record["predicted_label"] for record in answer.records] == ["light" if s > 127 else "dark" for s in shades]
+
+
+@pytest.mark.parametrize(
+    ("body", "content_type", "message"),
+    [
+        (b"no picture", "image/png", "the picture cannot be decoded"),
+        (b'{"inputs": "no base64!"}', "application/json", "must be a base64 string"),
+        (b'{"inputs": "bm8gcGljdHVyZQ=="}', "application/json", "the picture cannot be decoded"),
+        (b"a text", "text/plain", "this model classifies pictures"),
+    ],
+)
+def test_what_is_no_picture_is_refused(body: bytes, content_type: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        predict_fn(input_fn(body, content_type), picture_model()[0])
+
+
+def test_a_picture_that_would_become_huge_is_refused() -> None:
+    model = picture_model()[0]
+    preprocessing = {**model.artifact["preprocessing"], "resize": 2000, "size": 2000}
+    huge = Model(model.network, {**model.artifact, "preprocessing": preprocessing}, None, model.device)
+    narrow = encoded(picture(0, "L", (3, 1000)))
+    with pytest.raises(ValueError, match="3 x 1000 pixels is too narrow"):
+        predict_fn(input_fn(narrow, "image/png"), huge)
+
+
+def test_a_folder_without_an_artifact_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=rf"{tmp_path} holds no artifact"):
+        model_fn(str(tmp_path))
+
+
+def test_an_unknown_format_version_is_named(tmp_path: Path) -> None:
+    (tmp_path / "artifact.json").write_text('{"format_version": 7}', encoding="utf-8")
+    with pytest.raises(ValueError, match="format 7, this handler knows 1"):
+        model_fn(str(tmp_path))

@@ -1,0 +1,59 @@
+"""The job says which weights it exports, and outputs appear whole or not at all."""
+
+from __future__ import annotations
+
+import errno
+from pathlib import Path
+
+import pytest
+
+from finetune.job.outputs import exported_line, exported_weights, known_metrics
+from finetune.monitoring.metric_lines import final_line
+from finetune.runtime.atomic_files import whole_text_file, write_whole
+from tests.support.training_setup import Lesson, request
+
+
+def test_the_last_epoch_is_exported_and_a_better_one_is_named() -> None:
+    lesson = Lesson(request())
+    assert lesson.fit()
+    lesson.state.best.epoch, lesson.state.best.score = 0, 0.75
+    assert exported_weights(lesson.state) == {"exported_weights": "last epoch", "exported_epoch": 3}
+    line = exported_line(lesson.state)
+    assert line.startswith("Exported weights: epoch 3 of 3, the last. Its accuracy on validation is ")
+    assert line.endswith("the best is 0.7500, of epoch 1: early_stopping_patience exports the best epoch.")
+    lesson.state.best.epoch = 2
+    assert exported_line(lesson.state) == "Exported weights: epoch 3 of 3, the last."
+
+
+def test_a_job_that_is_stopped_within_an_epoch_exports_its_last_step() -> None:
+    lesson = Lesson(request(), stop_after=8)
+    assert not lesson.fit()
+    assert exported_weights(lesson.state) == {"exported_weights": "last step", "exported_epoch": None}
+    assert exported_line(lesson.state) == "Exported weights: those of step 8, within epoch 2; not evaluated."
+
+
+def test_the_best_epoch_is_exported_where_it_is_kept() -> None:
+    lesson = Lesson(request(early_stopping_patience="5"))
+    assert lesson.fit()
+    best = lesson.state.best.epoch + 1
+    assert exported_weights(lesson.state) == {"exported_weights": "best epoch", "exported_epoch": best}
+
+
+def test_a_stopped_job_that_exports_its_best_epoch_prints_the_metrics_of_that_epoch() -> None:
+    lesson = Lesson(request(early_stopping_patience="5"), stop_after=15)
+    assert not lesson.fit()
+    best, rows = lesson.state.best, lesson.state.history.rows
+    line = final_line(known_metrics(lesson.state))
+    assert line.startswith(f"final; validation:loss={best.loss:.6f}; validation:accuracy={best.accuracy:.6f};")
+    assert best.loss == rows[best.epoch]["validation:loss"]
+    assert known_metrics(Lesson(request()).state) == {}
+
+
+def test_a_file_that_does_not_fit_leaves_what_was_there_and_no_space_taken(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.json"
+    write_whole(path, "before")
+    with pytest.raises(OSError, match="No space left") as caught, whole_text_file(path) as file:
+        file.write("half of it")
+        raise OSError(errno.ENOSPC, "No space left on device")
+    assert caught.value.filename == str(path)
+    assert [(one.name, one.read_text("utf-8")) for one in tmp_path.iterdir()] == [("metrics.json", "before")]

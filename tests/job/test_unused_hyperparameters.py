@@ -1,0 +1,34 @@
+"""Does the plan, and the report, tell what was given and has no effect in this very job?"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from tests.support.whole_jobs import finished, train_here
+
+
+def test_the_plan_tells_what_has_no_effect_in_the_job(
+    tmp_path: Path, pictures: Path, unseen: Path, network: Path
+) -> None:
+    channels = {"train": pictures, "validation": unseen, "model": network}
+    wishes = {"epochs": "1", "validation_fraction": "0.1", "augmentation_views": "4", "image_size": "32"}
+    wishes |= {
+        "strategy": "full",
+        "text_column": "words",
+        "cache_size_gb": "1",
+        "checkpoint_keep": "3",
+        "momentum": "0.9",
+    }
+    job = finished(train_here(tmp_path, channels, wishes))
+    told = [line.strip() for line in job.log.splitlines() if line.startswith("  remark ")]
+    assert told == [
+        "remark    text_column has no effect: it belongs to texts, and the task is image-classification.",
+        "remark    validation_fraction has no effect: there is a channel 'validation'.",
+        "remark    augmentation_views has no effect: no layers are frozen from the input on, so there is nothing to"
+        " keep of them.",
+        "remark    checkpoint_keep has no effect: the job has no checkpoint folder.",
+    ]
+    notes = json.loads((job.folder.output_data / "report.json").read_text("utf-8"))["asked"]["notes"]
+    assert [line.removeprefix("remark").strip() for line in told] == notes[1:]
+    assert notes[0] == "momentum has no effect: adamw and adam have beta_1 instead."

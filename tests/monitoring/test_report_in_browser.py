@@ -1,0 +1,104 @@
+"""What does a real browser make of the page? Left out, loudly, where there is no Chromium."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+from finetune.monitoring.report import page
+from tests.support.reports import HOSTILE, SECTIONS, example
+
+BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+FLAGS = (
+    *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--hide-scrollbars"),
+    *("--disable-background-networking", "--disable-component-update", "--disable-sync", "--enable-logging=stderr"),
+    *("--disable-dev-shm-usage", "--v=0"),
+)
+# No window is as narrow as a phone, but a frame is; the page outside may run a script and look into it.
+FRAME = """<!doctype html><title>empty</title><iframe src="/report.html" style="width:{0}px;height:800px;border:0"
+onload="document.title = contentDocument.documentElement.scrollWidth + ' of {0}'"></iframe>"""
+pytestmark = pytest.mark.skipif(BROWSER is None, reason="there is no Chromium: .ci/run installs it on Debian")
+
+
+def browse(address: str, profile: Path, *flags: str) -> subprocess.CompletedProcess[str]:
+    """Open an address, and end."""
+    command = [str(BROWSER), *FLAGS, f"--user-data-dir={profile}", *flags, address]
+    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=240)
+
+
+def console(done: subprocess.CompletedProcess[str]) -> list[str]:
+    """Lines of the page's console."""
+    return [line for line in done.stderr.splitlines() if ":CONSOLE" in line]
+
+
+@pytest.fixture
+def requests() -> Iterator[tuple[str, list[str]]]:
+    """A server that has the page, and remembers what it was asked for."""
+    asked: list[str] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            asked.append(self.path)
+            self.send_response(200)
+            self.send_header("Content-Type", "text/html; charset=utf-8")
+            self.end_headers()
+            framed = re.fullmatch(r"/framed/(\d+)", self.path)
+            self.wfile.write((FRAME.format(framed[1]) if framed else page(example())).encode())
+
+        def log_message(self, *arguments: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}/report.html", asked
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def test_every_section_is_drawn_without_a_word_in_the_console(tmp_path: Path) -> None:
+    file = tmp_path / "report.html"
+    file.write_text(page(example()), encoding="utf-8")
+    done = browse(file.as_uri(), tmp_path / "profile", "--dump-dom")
+    assert tuple(re.findall(r'<section id="([a-z]+)"', done.stdout)) == SECTIONS
+    assert console(done) == []
+
+
+def test_a_script_in_a_text_is_shown_and_not_run(tmp_path: Path) -> None:
+    file = tmp_path / "report.html"
+    file.write_text(page(example()), encoding="utf-8")
+    title = re.search(r"<title>(.*?)</title>", browse(file.as_uri(), tmp_path / "profile", "--dump-dom").stdout)
+    assert title is not None
+    # Had it run, the title would be `run`.
+    assert title[1] == f"tiny on {HOSTILE}".replace("<", "&lt;").replace(">", "&gt;")
+
+
+def test_the_browser_would_tell_of_a_script(tmp_path: Path) -> None:
+    file = tmp_path / "report.html"
+    file.write_text(page(example()).replace("<main>", "<main><script>1</script><img src='https://example.com/x'>"))
+    done = browse(file.as_uri(), tmp_path / "profile", "--dump-dom")
+    assert len(console(done)) >= 2, done.stderr
+
+
+def test_no_request_leaves_the_page(tmp_path: Path, requests: tuple[str, list[str]]) -> None:
+    address, asked = requests
+    browse(address, tmp_path / "profile", "--dump-dom")
+    # A browser asks for an icon by itself.
+    assert set(asked) <= {"/report.html", "/favicon.ico"}
+    assert "/report.html" in asked
+
+
+@pytest.mark.parametrize("width", [1280, 820, 390])
+def test_nothing_is_wider_than_the_window(tmp_path: Path, requests: tuple[str, list[str]], width: int) -> None:
+    address, _ = requests
+    framed = address.replace("report.html", f"framed/{width}")
+    dom = browse(framed, tmp_path / "profile", "--window-size=1400,900", "--dump-dom").stdout
+    assert f"<title>{width} of {width}</title>" in dom

@@ -1,0 +1,126 @@
+"""The same pictures and texts as other jobs have in folders, as objects that come through pipes."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import random
+import struct
+import tarfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from sagemaker_simulator import Channel, PipeSource, TrainingRequest
+from tests.support.coloured_images import COLOURS, encoded, picture
+from tests.support.stream_writers import escaped_recordio
+from tests.support.whole_jobs import ENVIRONMENT, ROOT
+
+NAMES = tuple(COLOURS)
+OWN_TREE = {**ENVIRONMENT, "PYTHONPATH": f"{ROOT / 'src'}:{ENVIRONMENT['PYTHONPATH']}"}
+
+
+def pictures(per_class: int, first: int = 0) -> list[tuple[str, bytes]]:
+    """Class and content of pictures, well mixed."""
+    found = [(name, encoded(picture(name, number))) for number in range(first, first + per_class) for name in NAMES]
+    random.Random(first).shuffle(found)
+    return found
+
+
+def image_records(place: Path, per_class: int, first: int = 0) -> Channel:
+    """MXNet's image records in two objects, whose labels are numbers."""
+    records = [
+        escaped_recordio(struct.pack("<IfQQ", 0, NAMES.index(name), number, 0) + content)
+        for number, (name, content) in enumerate(pictures(per_class, first))
+    ]
+    place.mkdir(parents=True)
+    (place / "part-0.rec").write_bytes(b"".join(records[::2]))
+    (place / "part-1.rec").write_bytes(b"".join(records[1::2]))
+    return Channel("train", place, content_type="application/x-recordio", pipe=PipeSource())
+
+
+def augmented_manifest(place: Path, per_class: int, first: int = 0) -> Channel:
+    """A manifest with a picture and a class name in each line."""
+    place.mkdir(parents=True)
+    lines = []
+    for number, (name, content) in enumerate(pictures(per_class, first)):
+        (place / f"{number}.png").write_bytes(content)
+        lines.append(json.dumps({"source-ref": f"s3://bucket/{number}.png", "class": name}))
+    (place / "train.manifest").write_text("\n".join(lines))
+    source = PipeSource("AugmentedManifestFile", ("source-ref", "class"), wrapped=True)
+    return Channel("train", place / "train.manifest", content_type="application/x-recordio", pipe=source)
+
+
+def shards(place: Path, per_class: int, first: int = 0) -> Channel:
+    """Two tar shards with a picture and a class in each sample."""
+    place.mkdir(parents=True)
+    found = pictures(per_class, first)
+    for shard in range(2):
+        with tarfile.open(place / f"{shard:03d}.tar", "w") as tar:
+            for number, (name, content) in enumerate(found[shard::2]):
+                for ending, what in (("png", content), ("cls", name.encode())):
+                    info = tarfile.TarInfo(f"{number:04d}.{ending}")
+                    info.size = len(what)
+                    tar.addfile(info, io.BytesIO(what))
+    return Channel("train", place, content_type="application/x-tar", pipe=PipeSource())
+
+
+def named(channel: Channel, name: str) -> Channel:
+    """The same channel under another name."""
+    return Channel(name, channel.source, "link", channel.content_type, pipe=channel.pipe, manners=channel.manners)
+
+
+def as_files(channel: Channel) -> Channel:
+    """The same records in File mode; a manifest lies beside its pictures."""
+    manifest = channel.pipe is not None and channel.pipe.data_type == "AugmentedManifestFile"
+    source, content_type = (channel.source.parent, None) if manifest else (channel.source, channel.content_type)
+    return Channel(channel.name, source, "link", content_type)
+
+
+def texts(count: int, first: int = 0) -> list[tuple[str, str]]:
+    """Label and text of simple sentences."""
+    words = {"good": ("cat", "sat", "mat"), "bad": ("dog", "ran", "away")}
+    found = []
+    for number in range(first, first + count):
+        draw = random.Random(number)
+        label = ("good", "bad")[number % 2]
+        found.append((label, f'the {draw.choice(words[label])},\n"{draw.choice(words[label])}" up'))
+    return found
+
+
+def json_lines(place: Path, count: int, first: int = 0) -> Channel:
+    """JSON Lines in two objects, the first without its last line end."""
+    place.mkdir(parents=True)
+    lines = [json.dumps({"label": label, "text": text}) for label, text in texts(count, first)]
+    (place / "0.jsonl").write_text("\n".join(lines[::2]))
+    (place / "1.jsonl").write_text("\n".join(lines[1::2]) + "\n")
+    return Channel("train", place, content_type="application/jsonlines", pipe=PipeSource())
+
+
+def tables(place: Path, count: int, first: int = 0) -> Channel:
+    """CSV without a header, label first, with line ends inside quotation marks."""
+    place.mkdir(parents=True)
+    with (place / "0.csv").open("w", newline="") as file:
+        csv.writer(file).writerows(texts(count, first))
+    return Channel("train", place, content_type="text/csv", pipe=PipeSource())
+
+
+Writer = Callable[[Path, int, int], Channel]
+IMAGE_STREAMS: Mapping[str, Writer] = {
+    "image records": image_records,
+    "augmented manifest": augmented_manifest,
+    "tar shards": shards,
+}
+TEXT_STREAMS: Mapping[str, Writer] = {"JSON Lines": json_lines, "CSV": tables}
+
+
+def piped_request(
+    channels: tuple[Channel, ...], hyperparameters: Mapping[str, str], *, checkpoints: bool = False
+) -> TrainingRequest:
+    """A request for a job with channels in Pipe mode."""
+    request = TrainingRequest(channels=channels, hyperparameters=hyperparameters, environment=OWN_TREE)
+    if checkpoints:
+        return request
+    return TrainingRequest(
+        channels=channels, hyperparameters=hyperparameters, environment=OWN_TREE, checkpoint_path=None
+    )

@@ -1,0 +1,130 @@
+"""A process among several that share a stream, run by the tests of dealing: prints what it got, and how it ended."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Generator, Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from finetune.config.content_types import StreamForm
+from finetune.config.hyperparameters import Task
+from finetune.config.parse import parse_hyperparameters
+from finetune.data.formats.codec import StreamLayout
+from finetune.data.formats.named_fields import Wanted
+from finetune.data.pipe.agreement import OwnChannel
+from finetune.data.pipe.fifo import PipePlace
+from finetune.data.pipe.groups import Sharing
+from finetune.data.pipe.sharing import Dealer, Receiver, Table
+from finetune.data.pipe.shuffle import StreamPosition, grouped, shuffled
+from finetune.data.pipe.source import StreamRecord, StreamSource
+from finetune.errors import JobStopped, PlatformError
+from tests.support.whole_jobs import ENVIRONMENT, ROOT
+
+BATCH = 4
+PATIENCE_SECONDS = 100.0
+"""Of one for the others, which may be imported later by as much on a busy machine."""
+
+
+def feed(folder: Path, stream: bytes, epochs: int, pause: threading.Event | None = None) -> None:
+    """Fill pipes in turn; with `pause`, half of each, and the rest when it is set."""
+    for epoch in range(epochs):
+        os.mkfifo(folder / f"train_{epoch}")
+
+    def work() -> None:
+        for epoch in range(epochs):
+            with contextlib.suppress(BrokenPipeError), (folder / f"train_{epoch}").open("wb", 0) as pipe:
+                pipe.write(stream[: len(stream) // 2])
+                if pause is not None:
+                    pause.wait()
+                pipe.write(stream[len(stream) // 2 :])
+
+    threading.Thread(target=work, daemon=True).start()
+
+
+@contextlib.contextmanager
+def processes(
+    pipes: Path, table: Path, form: str, ranks: int, epochs: int, *how: str
+) -> Iterator[list[subprocess.Popen[str]]]:
+    """Start them, as one group, which can be sent a signal at once."""
+    environment = {**os.environ, **ENVIRONMENT, "PYTHONPATH": f"{ROOT / 'src'}:{ROOT}"}
+    started: list[subprocess.Popen[str]] = []
+    try:
+        for rank in range(ranks):
+            arguments = [str(pipes), str(table), form, str(ranks), str(rank), str(epochs), *how]
+            process = subprocess.Popen(
+                [sys.executable, "-c", "from dealing import main; main()", *arguments],
+                env=environment,
+                stdout=subprocess.PIPE,
+                text=True,
+                process_group=started[0].pid if started else 0,
+            )
+            started.append(process)
+        yield started
+    finally:
+        for process in started:
+            process.kill()
+            process.communicate()
+
+
+def source_of(folder: Path, form: StreamForm, stop: threading.Event) -> StreamSource:
+    """The channel `train` with pipes in a folder."""
+    task: Task = "text-classification" if form == "csv" else "image-classification"
+    place = PipePlace("train", folder, folder / "state", PATIENCE_SECONDS, stop.is_set)
+    return StreamSource(place, StreamLayout("train", form), Wanted(task, parse_hyperparameters({}).data))
+
+
+def take_part(source: StreamSource, sharing: Sharing, epochs: int, used: Sequence[int] = ()) -> list[list[Any]]:
+    """What is got of each epoch: numbers and labels of the share of each batch, all identities, and the position.
+
+    The records with the identities `used` were used of the first epoch before a restart.
+    """
+    found = []
+    for epoch in range(epochs):
+        position = StreamPosition()
+        position.begin(epoch)
+        position.use(used if not epoch else ())
+        batches: list[Any] = []
+        read = partial(_groups, source, position, epoch)
+        for group in sharing.groups(source, read):
+            position.use(group.identities)
+            share = [[record.number, *record.decode().labels] for record in group.records]
+            batches.append({"share": share, "identities": group.identities})
+            if epochs > 90:
+                print("batch", flush=True)  # noqa: T201 - a process of a test
+        found.append([batches, position.state_dict()["hash"]])
+    return found
+
+
+def _groups(source: StreamSource, position: StreamPosition, epoch: int) -> Generator[list[StreamRecord], None, None]:
+    ordered = shuffled(source.read_next(), 5, 1, epoch)
+    yield from grouped(position.unused(ordered, source.channel), BATCH)
+
+
+def main() -> None:
+    """Arguments: folder of the pipes, of the table, form, processes, rank, epochs, perhaps how and what was used.
+
+    How: `own` where each has its channel. What was used: a file with the identities for each process.
+    """
+    folder, table_folder, form, ranks, rank, epochs, *how = sys.argv[1:]
+    stop = threading.Event()
+    signal.signal(signal.SIGTERM, lambda *_: stop.set())
+    table = Table(Path(table_folder), int(ranks), PATIENCE_SECONDS)
+    sharing: Sharing = Receiver(table, int(rank)) if int(rank) else Dealer(table)
+    if how[:1] == ["own"]:
+        sharing, folder = OwnChannel(table, int(rank)), f"{folder}/{rank}"
+    source = source_of(Path(folder), "csv" if form == "csv" else "recordio", stop)
+    used = json.loads(Path(how[1]).read_text())[int(rank)] if len(how) > 1 else ()
+    try:
+        print(json.dumps(take_part(source, sharing, int(epochs), used)))  # noqa: T201
+    except JobStopped:
+        print("stopped")  # noqa: T201
+    except PlatformError as error:
+        print(f"failed: {error}")  # noqa: T201

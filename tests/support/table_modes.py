@@ -1,0 +1,75 @@
+"""Reads a table as a file and as a stream, to compare what both make of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from finetune.config.content_types import StreamForm
+from finetune.config.hyperparameters import DataSpec
+from finetune.data.formats.codec import StreamLayout, choose_codec
+from finetune.data.formats.named_fields import Wanted
+from finetune.data.framing.window import DamagedStream, Window
+from finetune.data.readers.channel_files import list_files
+from finetune.data.record import Content
+from finetune.data.tables.reader import read_text_tables
+from finetune.errors import UserError
+from tests.support.labelled_data import data_spec, write_files
+from tests.support.stream_writers import cut
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Records in their order, the number of rows that cannot be used, or why nothing is read.
+
+    Attributes:
+        records: content and labels.
+        bad: rows that cannot be used.
+        refusal: message; empty where the table is read.
+        warnings: that the user sees.
+    """
+
+    records: tuple[tuple[Content, tuple[str, ...]], ...] = ()
+    bad: int = 0
+    refusal: str = ""
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def classes(self) -> set[str]:
+        return {label for _, labels in self.records for label in labels}
+
+
+FORMS: dict[StreamForm, str] = {"csv": "table.csv", "tsv": "table.tsv", "jsonl": "table.json"}
+
+
+def from_file(place: Path, content: bytes, form: StreamForm, **spec: object) -> Outcome:
+    """What File mode makes of a table."""
+    wanted = data_spec(**{"max_bad_records": 1000, **spec})
+    try:
+        reader = read_text_tables(list_files("train", write_files(place, {FORMS[form]: content})), wanted)
+    except UserError as error:
+        return Outcome(refusal=str(error))
+    found = [reader.read(index) for index in range(len(reader))]
+    return Outcome(tuple((one.content, one.labels) for one in found), len(reader.left_out))
+
+
+def from_stream(content: bytes, form: StreamForm, **spec: object) -> Outcome:
+    """What Pipe mode makes of it."""
+    wanted: DataSpec = data_spec(**{"max_bad_records": 1000, **spec})
+    window = Window(cut(content, [1000, 37]))
+    warnings: list[str] = []
+    records, bad = [], 0
+    try:
+        codec = choose_codec(
+            StreamLayout("channel 'train'", form, warn=warnings.append), Wanted("text-classification", wanted), window
+        )
+        for sample in codec.cut(window):
+            try:
+                decoded = codec.decode(sample)
+            except ValueError:
+                bad += 1
+                continue
+            records.append((decoded.content, decoded.labels))
+    except (UserError, DamagedStream) as error:
+        return Outcome(refusal=str(error))
+    return Outcome(tuple(records), bad, warnings=tuple(warnings))

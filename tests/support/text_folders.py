@@ -1,0 +1,91 @@
+"""Model folders for texts: loaded here, and by transformers with the folder's own tokenizer."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from finetune.data.transforms.text import TextTransform, TokenLimits
+from finetune.errors import UserError
+from finetune.models.backbone import Backbone, TextInput
+from finetune.models.load import load_backbone
+from tests.support.model_requests import ask
+
+TEXTS = (
+    ("the cat sat on the mat",),
+    ("a dog",),
+    ("The CAT, ran; away!",),
+    ("the [PAD] cat [SEP] [UNK]",),
+    ("qzx \u4e2d\U0001f9ff caf\u00e9",),
+    ("the " * 60,),
+    ("the cat", "a dog ran away"),
+    ("the " * 40, "a dog " * 30),
+)
+
+
+def load(folder: Path, **wishes: Any) -> Backbone:  # noqa: ANN401 - those of `ask`
+    wishes = {"labels": ("no", "yes"), "channel": folder, **wishes}
+    return load_backbone(ask(None, folder.parent, task="text-classification", **wishes))
+
+
+def refusal(folder: Path, **wishes: Any) -> str:  # noqa: ANN401 - those of `ask`
+    with pytest.raises(UserError) as caught:
+        load(folder, **wishes)
+    return str(caught.value)
+
+
+def input_of(backbone: Backbone) -> TextInput:
+    assert isinstance(backbone.expects, TextInput)
+    return backbone.expects
+
+
+def transform_of(backbone: Backbone) -> TextTransform:
+    expects = input_of(backbone)
+    limits = TokenLimits(expects.vocabulary, expects.token_types, expects.borrowed_padding)
+    return TextTransform(expects.tokenizer, expects.max_length, limits=limits)
+
+
+def probabilities(backbone: Backbone, texts: Sequence[tuple[str, ...]]) -> Tensor:
+    """All texts in one batch, padded."""
+    transform = transform_of(backbone)
+    with torch.inference_mode():
+        logits: Tensor = backbone.forward(transform.collate([transform(text, None) for text in texts])).logits
+    return logits.softmax(1)
+
+
+def reference(folder: Path, texts: Sequence[tuple[str, ...]], **options: Any) -> Tensor:  # noqa: ANN401 - the tokenizer's
+    """Every text alone, by transformers with the folder's own tokenizer and what it gives."""
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+    tokenizer: Any = AutoTokenizer.from_pretrained(folder)
+    network: Any = AutoModelForSequenceClassification.from_pretrained(folder, dtype=torch.float32).eval()
+    rows = []
+    for text in texts:
+        batch = tokenizer(*[[part] for part in text], truncation=True, return_tensors="pt", **options)
+        with torch.inference_mode():
+            rows.append(network(**batch).logits.softmax(1)[0])
+    return torch.stack(rows)
+
+
+def change(path: Path, **changes: object) -> None:
+    content = json.loads(path.read_text()) if path.exists() else {}
+    content = {name: value for name, value in {**content, **changes}.items() if value is not KeyError}
+    path.write_text(json.dumps(content))
+
+
+def add_token(folder: Path, token: str, **special: object) -> None:
+    """Add a token, as people do who forget the embeddings."""
+    from transformers import AutoTokenizer
+
+    tokenizer: Any = AutoTokenizer.from_pretrained(folder)
+    if special:
+        tokenizer.add_special_tokens({**special, next(iter(special)): token})
+    else:
+        tokenizer.add_tokens([token])
+    tokenizer.save_pretrained(folder)

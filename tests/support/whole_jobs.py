@@ -1,0 +1,131 @@
+"""Whole jobs under an `/opt/ml` in a temporary folder: as the image runs them, or within the test's own process.
+
+A process of its own costs seconds for importing torch, so only what depends on it starts one.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import logging
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Mapping
+from contextlib import redirect_stdout
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+from finetune import entry
+from sagemaker_simulator import Channel, JobFolder, Storage, TrainingJob, TrainingRequest, lay_out, run_job
+
+ROOT = Path(__file__).resolve().parents[2]
+TRAIN = (sys.executable, str(ROOT / "container" / "train.py"))
+ENVIRONMENT = {
+    "PYTHONPATH": str(ROOT),
+    "OMP_NUM_THREADS": "1",
+    "HF_HUB_OFFLINE": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+}
+METRIC = re.compile(r"validation:accuracy=([0-9.]+);")
+"""As a user would give it to the platform."""
+EPOCH = re.compile(r"^epoch=[0-9]+; .*", re.MULTILINE)
+
+
+@dataclass(frozen=True)
+class Ended:
+    """A job at its end.
+
+    Attributes:
+        archive: its `model.tar.gz`, of a job in a process of its own.
+    """
+
+    exit_code: int
+    log: str
+    folder: JobFolder
+    archive: Path | None = None
+
+    @property
+    def failure(self) -> str:
+        """The failure file's content; empty where there is none."""
+        return self.folder.failure.read_text("utf-8") if self.folder.failure.exists() else ""
+
+    def metrics(self) -> dict[str, Any]:
+        """What the job says of itself; the values differ too much in kind to be typed."""
+        loaded: dict[str, Any] = json.loads((self.folder.output_data / "metrics.json").read_text("utf-8"))
+        return loaded
+
+    def artifact(self) -> dict[str, Any]:
+        """What the artifact says of itself."""
+        loaded: dict[str, Any] = json.loads((self.folder.model / "artifact.json").read_text("utf-8"))
+        return loaded
+
+    def weights(self) -> bytes:
+        """Every bit of the weights."""
+        return (self.folder.model / "model.safetensors").read_bytes()
+
+    def predictions(self, part: str = "validation") -> list[dict[str, str]]:
+        """The predictions about one part, a row per record."""
+        with (self.folder.output_data / f"{part}_predictions.csv").open(encoding="utf-8", newline="") as file:
+            return list(csv.DictReader(file))
+
+    def accuracies(self) -> list[float]:
+        """Validation accuracy of every epoch, as the platform would read it from the lines of the epochs."""
+        return [float(found) for line in EPOCH.findall(self.log) for found in METRIC.findall(line)]
+
+
+def train(place: Path, channels: Mapping[str, Path], hyperparameters: Mapping[str, str] | None = None) -> Ended:
+    """Run the image's `train` to its end, in a process of its own."""
+    job = TrainingJob(request_of(channels, hyperparameters), TRAIN, Storage(place / "s3"))
+    result = run_job(job, place / "opt-ml")
+    return Ended(result.exit_code, result.log_text(), result.folder, result.model)
+
+
+def train_here(place: Path, channels: Mapping[str, Path], hyperparameters: Mapping[str, str] | None = None) -> Ended:
+    """Run a job to its end within this process, from the request's files to the exit code."""
+    folder = lay_out(place / "opt-ml", request_of(channels, hyperparameters))
+    return run_here(folder)
+
+
+def run_here(folder: JobFolder) -> Ended:
+    """Run the job that is laid out in a folder, within this process."""
+    ours = logging.getLogger("finetune")
+    before = (list(ours.handlers), ours.level, ours.propagate)
+    log = io.StringIO()
+    ours.handlers.clear()
+    variables = {"SAGEMAKER_BASE_DIR": str(folder.root)}
+    try:
+        with redirect_stdout(log), mock.patch.dict("os.environ", variables):
+            exit_code = entry.run()
+    finally:
+        ours.handlers[:], ours.propagate = before[0], before[2]
+        ours.setLevel(before[1])
+    return Ended(exit_code, log.getvalue(), folder)
+
+
+def train_in(folder: Path, environment: Mapping[str, str] | None = None) -> Ended:
+    """Run the image's `train` on what lies in a folder, in a process of its own."""
+    variables = {"PATH": os.environ["PATH"], "SAGEMAKER_BASE_DIR": str(folder), **ENVIRONMENT, **(environment or {})}
+    ended = subprocess.run(TRAIN, env=variables, capture_output=True, text=True, check=False, cwd=folder)
+    return Ended(ended.returncode, ended.stdout + ended.stderr, JobFolder(folder))
+
+
+def finished(job: Ended) -> Ended:
+    """The same job, which must have succeeded."""
+    assert job.exit_code == 0, job.log
+    assert not job.failure
+    return job
+
+
+def request_of(channels: Mapping[str, Path], hyperparameters: Mapping[str, str] | None = None) -> TrainingRequest:
+    """A request for a job without checkpoints, which nobody would take up."""
+    return TrainingRequest(
+        channels=tuple(Channel(name, source) for name, source in channels.items()),
+        hyperparameters=hyperparameters or {},
+        environment=ENVIRONMENT,
+        checkpoint_path=None,
+    )

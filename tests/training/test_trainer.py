@@ -1,0 +1,201 @@
+"""The loop computes what a plain loop computes, and an interruption changes nothing."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from finetune.data.loading.batches import Batches
+from finetune.errors import UserError
+from finetune.training.state import Best
+from finetune.training.step import step_seed
+from finetune.training.trainer import NoCheckpoints, Training, fit, restore_best
+from tests.support.tiny import TinyReader, tiny_batches
+from tests.support.training_setup import Lesson, request
+
+TOUCHY = "UnchangedTensor:num_steps=2:atol=1e9,VanishingGradient:threshold=1e9,LossNotDecreasing:diff_percent=99"
+
+
+def weights_of(lesson: Lesson) -> dict[str, Tensor]:
+    return {name: tensor.clone() for name, tensor in lesson.backbone.module.state_dict().items()}
+
+
+def assert_same_bits(found: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
+    assert found.keys() == expected.keys()
+    assert [name for name in found if not torch.equal(found[name], expected[name])] == []
+
+
+def reference_losses(lesson: Lesson, optimizer: torch.optim.Optimizer, accumulation: int) -> list[Tensor]:
+    """The same training in plain PyTorch, over the same batches."""
+    module, losses = lesson.backbone.module, []
+    module.train()
+    steps = itertools.count()
+    for epoch in range(lesson.training.epochs):
+        batches = lesson.batches.iterate(epoch)
+        while group := list(itertools.islice(batches, accumulation)):
+            step = next(steps)
+            for settings in optimizer.param_groups:
+                settings["lr"] = settings["peak_lr"] * lesson.training.schedule(step)
+            torch.manual_seed(step_seed(7, step))
+            count = sum(len(batch.targets) for batch in group)
+            mean = torch.zeros(())
+            for batch in group:
+                logits = module((batch.inputs["pixels"].float() / 255 - 0.5) / 0.25)
+                loss = functional.cross_entropy(logits, batch.targets, reduction="sum") / count
+                loss.backward()  # type: ignore[no-untyped-call]  # untyped in torch
+                mean += loss.detach()
+            nn.utils.clip_grad_norm_(list(module.parameters()), 0.5)
+            optimizer.step()
+            optimizer.zero_grad()
+            losses.append(mean)
+    return losses
+
+
+@pytest.mark.parametrize("accumulation", [1, 3])
+def test_losses_equal_those_of_a_plain_loop_step_by_step(accumulation: int) -> None:
+    spec = request(gradient_clip_norm="0.5", gradient_accumulation_steps=str(accumulation), weight_decay="0.1")
+    lesson, plain = Lesson(spec), Lesson(spec)
+    assert lesson.fit()
+    module = plain.backbone.module
+    rates = plain.training.plan.rates
+    optimizer = torch.optim.AdamW(
+        [
+            {
+                "params": [p],
+                "lr": 0.0,
+                "peak_lr": rates[name.split(".")[0]],
+                "weight_decay": 0.1 if p.dim() > 1 else 0.0,
+            }
+            for name, p in module.named_parameters()
+        ],
+        # Biases before a normalisation have gradients of rounding errors alone, which Adam makes as large as any.
+        fused=True,
+    )
+    expected = reference_losses(plain, optimizer, accumulation)
+    assert len(expected) == lesson.state.progress.step > 0
+    torch.testing.assert_close(torch.stack(lesson.recorder.losses), torch.stack(expected), rtol=1e-6, atol=1e-7)
+    torch.testing.assert_close(dict(weights_of(lesson)), dict(weights_of(plain)), rtol=1e-5, atol=1e-6)
+
+
+CACHES: tuple[dict[str, str], ...] = ({}, {"cache_size_gb": "0"}, {"cache_size_gb": "0.00001"})
+"""Room for all features, for none, and for some."""
+
+
+@pytest.mark.parametrize("strategy", ["feature_extraction", "partial", "full", "gradual", "from_scratch"])
+@pytest.mark.parametrize("optimizer", ["adamw", "nag"])
+def test_an_interruption_after_any_step_changes_no_bit_with_any_cache(strategy: str, optimizer: str) -> None:
+    wish = {"strategy": strategy, "optimizer": optimizer, "early_stopping_patience": "9", "augmentation_views": "2"}
+    wish["rules"] = TOUCHY
+    spec = request(gradient_accumulation_steps="2", **wish)
+    whole = Lesson(spec)
+    assert whole.fit()
+    total = whole.state.progress.step
+    whole.rules.end(whole.state)
+    found = list(whole.findings.found)
+    assert found
+    for stop_after in range(1, total):
+        first = Lesson(spec, stop_after=stop_after)
+        assert not first.fit()
+        assert first.state.progress.step == stop_after
+        second = Lesson(request(gradient_accumulation_steps="2", **wish, **CACHES[stop_after % 3]), workers=2)
+        second.load(first.saved())
+        assert second.fit()
+        assert_same_bits(weights_of(second), weights_of(whole))
+        assert second.state.history.rows == whole.state.history.rows
+        second.rules.end(second.state)
+        assert second.findings.found == found
+        restore_best(second.state)
+        assert second.state.best.epoch == whole.state.best.epoch
+
+
+@pytest.mark.parametrize("strategy", ["feature_extraction", "partial", "gradual"])
+@pytest.mark.parametrize("augmentation", [{"augmentation": "none"}, {"augmentation_views": "3"}])
+def test_a_cache_changes_no_bit(strategy: str, augmentation: dict[str, str]) -> None:
+    lessons = [Lesson(request(strategy=strategy, epochs="7", **augmentation, **cache)) for cache in CACHES]
+    if "augmentation" in augmentation:
+        lessons.append(Lesson(request(strategy=strategy, epochs="7", feature_cache="off", **augmentation)))
+    for lesson in lessons:
+        assert lesson.fit()
+        assert_same_bits(weights_of(lesson), weights_of(lessons[0]))
+        assert lesson.state.history.rows == lessons[0].state.history.rows
+
+
+def test_frozen_layers_run_once_for_each_record_and_view() -> None:
+    lesson = Lesson(request(strategy="feature_extraction", epochs="8", augmentation_views="2"))
+    passes: list[int] = []
+    lesson.backbone.module.stem.register_forward_hook(lambda _module, given, _output: passes.append(len(given[0])))
+    lesson.fit()
+    training, validation = 3, 2
+    # Before, one record shows which shapes cross the border, and that folded layers give the same.
+    assert passes == [1, 1] + [16] * (2 * training + validation)
+
+
+def test_frozen_layers_do_not_change_at_all() -> None:
+    lesson = Lesson(request(strategy="feature_extraction"))
+    before = weights_of(lesson)
+    lesson.fit()
+    after = weights_of(lesson)
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    assert changed == {"head.weight", "head.bias"}
+
+
+def test_what_learns_changes_with_the_phase() -> None:
+    lesson = Lesson(request(strategy="gradual", epochs="4"))
+    lesson.fit()
+    assert [phase.trainable for phase in lesson.recorder.phases] == [
+        ("head",), ("middle", "head"), ("stem", "middle", "head"), ("stem", "middle", "head"),
+    ]  # fmt: skip
+
+
+def test_early_stopping_gives_up_and_restores_the_best_epoch() -> None:
+    lesson = Lesson(request(epochs="50", early_stopping_patience="2", learning_rate="0.05", strategy="from_scratch"))
+    lesson.fit()
+    progress, best = lesson.state.progress, lesson.state.best
+    assert progress.stopped_early
+    assert progress.epoch == best.improved + 3 < 50
+    restore_best(lesson.state)
+    found = lesson.evaluate()
+    assert found is not None
+    assert found["validation:accuracy"] == best.score == max(r["validation:accuracy"] for r in lesson.recorder.rows)
+
+
+def test_patience_waits_for_accuracy_while_the_best_epoch_follows_the_loss() -> None:
+    lesson, best = Lesson(request()), Best(keep=True)
+    for epoch, (accuracy, loss) in enumerate([(0.5, 1.0), (0.5, 0.8), (0.505, 0.9), (0.5, 0.1), (0.6, 2.0)]):
+        row = {"validation:accuracy": accuracy, "validation:loss": loss}
+        best.offer(row, epoch, lesson.state.weights, min_delta=0.01)
+        assert (best.epoch, best.improved) == [(0, 0), (1, 0), (2, 0), (2, 0), (4, 4)][epoch]
+
+
+def test_a_loss_that_is_no_number_ends_the_job_with_advice() -> None:
+    lesson = Lesson(request(strategy="from_scratch", optimizer="sgd"))
+    bad: Training = replace(lesson.training, schedule=replace(lesson.training.schedule, warmup_steps=0))
+    with torch.no_grad():
+        lesson.backbone.module.head.bias.fill_(float("nan"))
+    with pytest.raises(UserError, match=r"nan in epoch 1.*learning_rate"):
+        fit(bad, lesson.state, lesson.recorder, NoCheckpoints())
+
+
+def test_accumulated_batches_give_the_step_of_one_large_batch() -> None:
+    wish = {"strategy": "feature_extraction"}
+    small = Lesson(request(batch_size="4", gradient_accumulation_steps="4", **wish), records=48, dropout=0.0)
+    large = Lesson(request(batch_size="16", **wish), records=48, dropout=0.0)
+    small.fit()
+    large.fit()
+    torch.testing.assert_close(torch.stack(small.recorder.losses), torch.stack(large.recorder.losses))
+
+
+def test_batches_of_one_record_are_refused_where_they_break_normalisation() -> None:
+    with pytest.raises(UserError, match="batch_size is 1"):
+        Lesson(request(batch_size="1", strategy="full"))
+    assert Lesson(request(batch_size="1", strategy="feature_extraction")).fit()
+
+
+def test_batches_tell_their_number() -> None:
+    batches: Batches = tiny_batches(TinyReader(45), training=True, batch_size=8)
+    assert len(batches) == 6
