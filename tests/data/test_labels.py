@@ -151,3 +151,10 @@ def test_more_classes_than_can_be_told_apart_are_refused_with_advice(monkeypatch
     assert len(LabelMap(("a", "b", "c", "d", "e"), multi_label=False)) == 5
     with pytest.raises(DataError, match="is the label an id of each record"):
         LabelMap(("a", "b", "c", "d", "e", "f"), multi_label=False)
+
+
+def test_a_class_whose_records_cannot_be_used_is_explained() -> None:
+    reader = MemoryReader([(("a text",), ("neg",))])
+    reader.left_out = (("a.csv:3", "it has 3 columns instead of 2"),)
+    with pytest.raises(DataError, match=r"cannot be used are not counted, such as a\.csv:3: it has 3 columns"):
+        label_map_of(reader, multi_label=False, num_classes=None)

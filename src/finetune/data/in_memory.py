@@ -11,11 +11,12 @@ from finetune.data.record import Record
 class KeptRecords:
     """A few records; a `Reader`."""
 
-    left_out: tuple[tuple[str, str], ...] = ()
-
-    def __init__(self, channel: str, task: Task, records: Sequence[Record]) -> None:
-        """Hold them."""
+    def __init__(
+        self, channel: str, task: Task, records: Sequence[Record], left_out: Sequence[tuple[str, str]] = ()
+    ) -> None:
+        """Hold records, and the keys and reasons of those that cannot be used."""
         self.channel = channel
+        self.left_out = tuple(left_out)
         self.task: Task = task
         self._records = tuple(records)
 

@@ -214,6 +214,9 @@ def _too_few(names: tuple[str, ...], reader: Reader) -> str:
         hint = "pictures lie in one folder per class, directly below the channel" + _folders_below(reader)
     else:
         hint = "see whether label_column names the right column"
+    if reader.left_out:
+        key, reason = reader.left_out[0]
+        hint += f". Records that cannot be used are not counted, such as {key}{': ' if reason else ''}{reason}"
     return f"channel {reader.channel!r} has {seen} but at least two are needed; {hint}"
 
 

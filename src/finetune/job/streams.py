@@ -157,7 +157,7 @@ def _labels(census: Census, source: StreamSource, spec: JobSpec) -> LabelMap:
     if not census.classes and census.fault:
         raise DataError(f"channel {source.channel!r}: no record can be understood: {census.fault}")
     seen = [Record(f"a record of class {name}", b"", (name,)) for name in census.classes]
-    reader = KeptRecords(source.channel, source.task, seen)
+    reader = KeptRecords(source.channel, source.task, seen, [(census.fault, "")] if census.fault else ())
     return label_map_of(
         reader,
         multi_label=spec.data.multi_label,
