@@ -99,7 +99,7 @@ def untouched(artifact: Artifact) -> Situation:
 def remove_field(artifact: Artifact) -> Situation:
     name = artifact.one(sorted(artifact.folder.json(ARTIFACT)))
     artifact.folder.remove(ARTIFACT, name)
-    return Situation(f"artifact of {artifact.folder.model_type} without {name}", (name, ARTIFACT))
+    return Situation(f"artifact of {artifact.folder.model_type} without {name}", (name, ARTIFACT, "name their classes"))
 
 
 @mutation
@@ -108,7 +108,8 @@ def odd_field(artifact: Artifact) -> Situation:
     value = artifact.one((None, "x", -1, 0, 2, True, [], [1], {}, {"a": 1}, ""))
     artifact.folder.change(ARTIFACT, **{name: value})
     return Situation(
-        f"artifact of {artifact.folder.model_type} with {name}={value!r}", (name, ARTIFACT, "several classes")
+        f"artifact of {artifact.folder.model_type} with {name}={value!r}",
+        (name, ARTIFACT, "several classes", "name their classes"),
     )
 
 
@@ -151,7 +152,6 @@ def other_preprocessing(artifact: Artifact) -> Situation:
             ("mean", "x"),
             ("std", [0, 0, 0]),
             ("interpolation", "lanczos"),
-            ("resize", 8),
             ("resize", None),
             ("resize", 10**9),
         )

@@ -54,7 +54,7 @@ class Situation:
             tuple(name for situation in situations for name in situation.names),
             harmless=all(situation.harmless for situation in situations),
             must_refuse=any(situation.must_refuse for situation in situations),
-            must_warn=any(situation.must_warn for situation in situations),
+            must_warn=all(situation.must_warn for situation in situations),
         )
 
 

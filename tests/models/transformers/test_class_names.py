@@ -194,3 +194,12 @@ def test_one_class_of_several_is_no_regression(tmp_path: Path) -> None:
     folder = write_folder(tmp_path / "bert", "bert", labels=("rain",))
     configure(folder, id2label={"0": "rain"}, problem_type="multi_label_classification")
     assert load(folder, labels=("rain",), multi_label=True).weights.kept_head
+
+
+def test_an_artifact_whose_configuration_names_other_classes_is_refused(bert: Path) -> None:
+    artifact = {"framework": "transformers", "name": "bert", "labels": list(reversed(CLASSES))}
+    (bert / "artifact.json").write_text(json.dumps(artifact))
+    message = refusal(bert)
+    assert "artifact.json has labels=pos, neg, but config.json has id2label=neg, pos" in message
+    configure(bert, id2label=MADE_UP)
+    assert rows_of(load(bert), bert) == [1, 0]

@@ -8,7 +8,7 @@ from typing import Any
 
 from finetune.models.heads import SourceHead
 from finetune.models.transformers.folder import OpenedFolder
-from finetune.models.weights.sources import CONFIG_FILE, read_json
+from finetune.models.weights.sources import ARTIFACT_FILE, CONFIG_FILE, read_json
 
 _SHOWN = 3
 
@@ -28,14 +28,25 @@ def head_of(opened: OpenedFolder) -> SourceHead:
     certain, or that has none, cannot be kept: `uncertain` says why.
     """
     source, config = opened.source, opened.config
-    if source.labels is not None:
-        return SourceHead(len(source.labels), source.labels, source.multi_label)
     raw = read_json(opened.folder / CONFIG_FILE, source.place)
+    if source.labels is not None:
+        uncertain = _other_names(source.labels, _names(raw).labels)
+        return SourceHead(len(source.labels), source.labels, source.multi_label, uncertain=uncertain)
     several = None if config.problem_type is None else config.problem_type == "multi_label_classification"
     names = _names(raw)
     count = len(names.labels) if names.labels else int(config.num_labels)
     uncertain = _not_classes(config) or names.fault
     return SourceHead(count, names.labels, several, uncertain=uncertain)
+
+
+def _other_names(labels: tuple[str, ...], theirs: tuple[str, ...] | None) -> str | None:
+    """Where an artifact and its configuration name the classes in different orders, or name different ones."""
+    if theirs is None or theirs == labels:
+        return None
+    return (
+        f"{ARTIFACT_FILE} has labels={_some(list(labels))}, but {CONFIG_FILE} has id2label={_some(list(theirs))}: save"
+        " the same names in both"
+    )
 
 
 def _not_classes(config: Any) -> str | None:  # noqa: ANN401 - untyped in transformers
