@@ -18,6 +18,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from finetune.models.transformers.folder import quiet
 from tests.fuzz.oracle import Reference
 from tests.fuzz.running import as_in_production, shared_folder
 from tests.support.tiny_transformers import TEXT_TYPES, write_folder
@@ -157,7 +158,7 @@ def reference(folder: Folder) -> Reference:
         return Reference((), folder.forbidden)
     path = folder.clean or folder.path
     try:
-        with as_in_production():
+        with as_in_production(), quiet():
             order = label_order(json.loads((path / "config.json").read_text(encoding="utf-8")))
             answers = library_answers(folder, path)
     except NoReferenceError as error:
@@ -173,19 +174,18 @@ def reference(folder: Folder) -> Reference:
 
 
 def label_order(config: Mapping[str, Any]) -> tuple[str, ...]:
-    """Class names in the order of the outputs, as config.json says them; generic ones stand for the data's order."""
-    given, inverse = config.get("id2label") or None, config.get("label2id") or None
-    by_id = None if given is None else [str(given[key]) for key in sorted(given, key=int)]
-    by_name = None if inverse is None else [name for name, _ in sorted(inverse.items(), key=lambda item: int(item[1]))]
-    if given is not None and sorted(map(int, given)) != list(range(len(given))):
+    """Class names in the order of the outputs, as config.json says them; without names, those of the data, sorted."""
+    given, inverse = config.get("id2label") or {}, config.get("label2id") or {}
+    by_id = [str(given[key]) for key in sorted(given, key=int)]
+    by_name = [name for name, _ in sorted(inverse.items(), key=lambda item: int(item[1]))]
+    if sorted(map(int, given)) != list(range(len(given))):
         raise NoReferenceError("numbers of id2label have gaps", ("id2label",))
-    if inverse is not None and sorted(map(int, inverse.values())) != list(range(len(inverse))):
+    if sorted(map(int, inverse.values())) != list(range(len(inverse))):
         raise NoReferenceError("numbers of label2id have gaps or repeat", ("label2id",))
-    if by_id is not None and by_name is not None and by_id != by_name:
+    orders = [order for order in (by_id, by_name) if not all(name.startswith("LABEL_") for name in order)]
+    if len(orders) == 2 and by_id != by_name:
         raise NoReferenceError("id2label and label2id contradict each other", ("id2label", "label2id"))
-    order = by_id or by_name
-    if order is None or all(name.startswith("LABEL_") for name in order):
-        return tuple(sorted(LABELS))
+    order = orders[0] if orders else sorted(LABELS)
     if len(set(order)) < len(order):
         raise NoReferenceError("a class name is there twice", ("id2label", *order))
     return tuple(order)
