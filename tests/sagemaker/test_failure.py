@@ -55,7 +55,7 @@ def test_a_bug_shows_its_cause_within_what_the_platform_shows_and_then_its_trace
         message = failure_of(error).message
     assert message.startswith("Internal error, KeyError")
     assert "bug of the image" in message[:SHOWN_CHARACTERS]
-    assert "test_outcome.py" in message
+    assert "test_failure.py" in message
 
 
 def test_the_first_cause_stays(tmp_path: Path) -> None:

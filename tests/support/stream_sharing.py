@@ -60,7 +60,7 @@ def processes(
         for rank in range(ranks):
             arguments = [str(pipes), str(table), form, str(ranks), str(rank), str(epochs), *how]
             process = subprocess.Popen(
-                [sys.executable, "-c", "from dealing import main; main()", *arguments],
+                [sys.executable, "-c", "from tests.support.stream_sharing import main; main()", *arguments],
                 env=environment,
                 stdout=subprocess.PIPE,
                 text=True,
