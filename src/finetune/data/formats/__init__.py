@@ -1,1 +1,1 @@
-"""Records that come one after another in a stream of bytes, whether through a pipe or from files."""
+"""Record formats of byte streams, read from pipes or from files."""

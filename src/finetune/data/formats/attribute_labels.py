@@ -1,6 +1,6 @@
-"""Which classes does the label of an augmented manifest name?
+"""Parses the label attributes of augmented manifests into class names.
 
-Forms: "Use Augmented Manifest Files" and the label category pages of Ground Truth in the developer guide.
+Source: "Use Augmented Manifest Files" and the label category pages of Ground Truth in the developer guide.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ def attribute_classes(
     class_ids: bool,
     class_names: Collection[str] = (),
 ) -> tuple[str, ...]:
-    """Name the classes of a record.
+    """Return the class names of a record.
 
     Args:
-        label: JSON: a number, a text, a list, or an object that says a class name; or bare text.
-        metadata: JSON that Ground Truth writes beside the label, whose class names win over numbers.
-        multi_label: whether a list is one of classes.
-        class_ids: whether a list holds class numbers even where it could be a row of 0 and 1.
-        class_names: names of classes that the request announces.
+        label: JSON (a number, a string, a list, or an object with a class name) or plain text.
+        metadata: JSON metadata that Ground Truth writes next to the label; its class names override numbers.
+        multi_label: whether a list contains several classes.
+        class_ids: whether a list contains class numbers even if it could be a row of 0/1 flags.
+        class_names: class names declared in the request.
 
     Raises:
-        ValueError: the label is missing, or is of another form.
+        ValueError: if the label is missing or malformed.
     """
     named = _named(_parse(metadata), class_names, multi_label=multi_label) if metadata is not None else None
     if named:

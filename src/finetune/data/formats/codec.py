@@ -1,4 +1,4 @@
-"""Which records does a stream hold, by what the request says of its channel and by its first bytes?"""
+"""Selects the codec of a record stream from the channel settings and the first bytes."""
 
 from __future__ import annotations
 
@@ -29,37 +29,37 @@ _INSTEAD = "send them as an augmented manifest, in RecordIO, TFRecord or tar"
 
 
 class Codec(Protocol):
-    """Cuts a stream into samples in one thread, and decodes them in any."""
+    """Splits a stream into samples in a single thread and decodes samples in any thread."""
 
     def cut(self, window: Window) -> Iterator[Sample]:
-        """Give the samples, views into the stream.
+        """Yield samples as views into the stream.
 
         Raises:
-            DamagedStream: the stream cannot be cut any further.
-            UserError: the request does not say what is needed.
+            DamagedStream: if the rest of the stream cannot be split.
+            UserError: if the request lacks a required setting.
         """
         ...
 
     def decode(self, sample: Sample) -> Decoded:
-        """Understand one sample; its picture stays encoded.
+        """Decode one sample; images stay encoded.
 
         Raises:
-            ValueError: it does not hold what it should; the message follows the record's name.
+            ValueError: if the sample is malformed; the message follows the record's name.
         """
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class StreamLayout:
-    """What the request says of a stream.
+    """Settings of a stream from the request.
 
     Attributes:
-        where: the channel, for messages.
-        form: of the stream by its content type; `None` where it says nothing.
+        where: channel name, for messages.
+        form: stream format according to the content type, `None` if unspecified.
         wrapped: whether each object, or each attribute, is one RecordIO record.
-        shared: whether hosts share the objects, so that this one may get none in some epoch.
-        classes: that the records may number; `None` where their labels are taken as they come.
-        warn: told what the user should know of how the stream is understood, in every epoch anew.
+        shared: whether the objects are sharded across hosts, so that this host may receive none in some epochs.
+        classes: label map for records with numeric labels; `None` to use labels unchanged.
+        warn: callback for warnings about how the stream is interpreted; called again in every epoch.
     """
 
     where: str
@@ -71,7 +71,7 @@ class StreamLayout:
 
 
 class WrappedCodec:
-    """Objects of which each became one RecordIO record."""
+    """Codec for objects that are each wrapped in one RecordIO record."""
 
     def __init__(self, inner: Codec, wanted: Wanted) -> None:
         self._inner = inner
@@ -79,13 +79,13 @@ class WrappedCodec:
         self.decode = inner.decode
 
     def cut(self, window: Window) -> Iterator[Sample]:
-        """The samples of every object in turn."""
+        """Yield the samples of each object in order."""
         for payload in read_recordio(window, self._wanted.spec.recordio_parts):
             yield from self._inner.cut(Window([payload]))
 
 
 class NumberedCodec:
-    """Records whose labels may be the numbers of announced classes, as `AnnouncedReader` has them in files."""
+    """Codec that maps numeric labels to declared class names, as `AnnouncedReader` does for files."""
 
     def __init__(self, inner: Codec, classes: LabelMap) -> None:
         self._inner = inner
@@ -93,16 +93,16 @@ class NumberedCodec:
         self.cut = inner.cut
 
     def decode(self, sample: Sample) -> Decoded:
-        """The record with the names of its classes; a label that means none of them stays as it is."""
+        """Decode a sample and map its labels to class names; labels without a match are left unchanged."""
         found = self._inner.decode(sample)
         return Decoded(found.content, tuple(self._classes.named(label) or label for label in found.labels))
 
 
 def choose_codec(layout: StreamLayout, wanted: Wanted, window: Window) -> Codec:
-    """Choose by attribute names, content type and wrapping, else by the first bytes, which stay in the window.
+    """Choose the codec by attribute names, content type and wrapping, or else by the first bytes (not consumed).
 
     Raises:
-        DamagedStream: the bytes are of no form that is read.
+        DamagedStream: if the format is not supported.
     """
     codec = _by_form(layout, wanted, window)
     return codec if layout.classes is None else NumberedCodec(codec, layout.classes)
@@ -139,7 +139,7 @@ def _codec(form: StreamForm, layout: StreamLayout, wanted: Wanted) -> Codec:
 
 
 def _recordio_codec(window: Window, wanted: Wanted) -> Codec:
-    """Image records have a header before the picture; the attributes of a manifest have none."""
+    """Image records have a header before the image; the attributes of a manifest have none."""
     window.reach(64)
     first = window.view[window.at : window.at + 64]
     return AttributeCodec(wanted) if is_picture(first[8:]) or not wanted.pictures else ImageRecordCodec(wanted)

@@ -1,6 +1,6 @@
-"""What does an image record of MXNet hold: which label, and which picture?
+"""Reads MXNet image records: labels and an encoded image.
 
-A header of flag, label and two ids comes first; a flag above 0 is the number of labels that follow the header instead.
+The header consists of a flag, a label and two ids. A flag above 0 is the number of labels that follow the header.
 Format: `IRHeader` in https://mxnet.apache.org/versions/1.9.1/api/python/docs/api/mxnet/recordio
 """
 
@@ -15,10 +15,10 @@ _MOST_LABELS = 1 << 20
 
 
 def read_image_record(payload: memoryview) -> tuple[tuple[float, ...], memoryview]:
-    """Give the labels and the encoded picture.
+    """Return the labels and the encoded image.
 
     Raises:
-        ValueError: the payload is too short for what its header says.
+        ValueError: if the payload is shorter than its header requires.
     """
     if len(payload) < _HEADER.size:
         raise ValueError("is too short for an image record")
@@ -32,5 +32,5 @@ def read_image_record(payload: memoryview) -> tuple[tuple[float, ...], memoryvie
 
 
 def is_picture(content: memoryview | bytes) -> bool:
-    """Whether the content begins as pictures do."""
+    """Return whether the content starts with the signature of an image format."""
     return is_image(bytes(content[:HEAD_BYTES]))

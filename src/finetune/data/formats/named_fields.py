@@ -1,4 +1,4 @@
-"""Which of a record's named fields are its picture or texts, and its label?"""
+"""Selects the image or text fields and the label field of a record by name."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ TEXT_FIELDS = ("txt", *TEXT_COLUMNS)
 
 @dataclass(frozen=True, slots=True)
 class Decoded:
-    """A record of a stream, its content still encoded.
+    """A record of a stream with its content still encoded.
 
     Attributes:
-        content: an encoded picture, or one or two texts.
-        labels: names, or numbers as text, of its classes.
+        content: an encoded image, or one or two texts.
+        labels: class names, or class numbers as text.
     """
 
     content: Content
@@ -38,13 +38,13 @@ class Decoded:
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """What is looked for in the records of a channel.
+    """Fields to extract from the records of a channel.
 
     Attributes:
-        task: what the content is.
-        spec: with the names that the user gives.
-        class_ids: whether a list as label holds class numbers, for augmented manifests.
-        shared: columns of tables in other channels.
+        task: determines whether the content is an image or text.
+        spec: data hyperparameters, including the field names set by the user.
+        class_ids: whether a list label contains class numbers, for augmented manifests.
+        shared: table columns of other channels.
     """
 
     task: Task
@@ -54,23 +54,23 @@ class Wanted:
 
     @property
     def pictures(self) -> bool:
-        """Whether the content is a picture."""
+        """Whether the content is an image."""
         return self.task == "image-classification"
 
 
 def decoded_fields(
     fields: Mapping[str, object], labels: Mapping[str, object], wanted: Wanted, classes: tuple[str, ...] | None = None
 ) -> Decoded:
-    """Choose among fields, whose values are bytes, or what a label may be.
+    """Select content and labels from fields whose values are bytes or valid labels.
 
     Args:
-        fields: where picture and texts are looked for.
-        labels: where the label is looked for; often the same.
-        wanted: what the user says.
-        classes: of the record, where they are known without a field.
+        fields: fields to search for the image or the texts.
+        labels: fields to search for the label; often the same mapping.
+        wanted: settings of the user.
+        classes: class names of the record, if known without a label field.
 
     Raises:
-        ValueError: a field is missing, or does not hold what it should.
+        ValueError: if a field is missing or malformed.
     """
     spec = wanted.spec
     if classes is None:

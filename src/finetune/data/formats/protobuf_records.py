@@ -1,6 +1,6 @@
-"""What does a record of `application/x-recordio-protobuf` hold?
+"""Decodes records of content type `application/x-recordio-protobuf`.
 
-Schema: `sagemaker.amazon.record.proto` of the platform's SDK, described in "Common Data Formats for Training".
+Schema: `sagemaker.amazon.record.proto` of the SageMaker SDK, described in "Common Data Formats for Training".
 """
 
 from __future__ import annotations
@@ -32,15 +32,15 @@ _DTYPES: Mapping[int, np.dtype[Any]] = {_FLOAT32: np.dtype("<f4"), _FLOAT64: np.
 _KINDS = frozenset({_FLOAT32, _FLOAT64, _INT32, _BYTES})
 
 
-# These are not frozen: there are several to a record, and to freeze them takes longer than to read it.
+# Not frozen: a record has several of these, and constructing frozen ones takes longer than parsing the record.
 @dataclass(slots=True)
 class Numbers:
     """A dense or sparse tensor.
 
     Attributes:
-        values: `[count]`, of the record's own type; floats may lie in the record's memory.
-        keys: where the values stand, for a sparse tensor; else empty.
-        shape: of the tensor, where the record says it.
+        values: `[count]`, in the record's dtype; floats may share the record's memory.
+        keys: positions of the values of a sparse tensor, else empty.
+        shape: shape of the tensor, if the record specifies it.
     """
 
     values: NDArray[Any]
@@ -53,17 +53,17 @@ Value = Numbers | tuple[memoryview, ...]
 
 @dataclass(slots=True)
 class ProtobufRecord:
-    """Named features and named labels."""
+    """Features and labels of a record by name."""
 
     features: dict[str, Value]
     labels: dict[str, Value]
 
 
 def read_protobuf_record(payload: memoryview) -> ProtobufRecord:
-    """Decode a record; what is in it may lie in the payload's memory.
+    """Decode a record; its contents may share the payload's memory.
 
     Raises:
-        DamagedMessage: it is none.
+        DamagedMessage: if the payload is not a valid record.
     """
     record = ProtobufRecord({}, {})
     wanted = {_FEATURES: record.features, _LABEL: record.labels}
@@ -79,7 +79,7 @@ def read_protobuf_record(payload: memoryview) -> ProtobufRecord:
 
 
 def _value(content: memoryview, begin: int, end: int) -> Value:
-    """One of several kinds: the last one, and all of its messages that no other kind stands between."""
+    """Decode a oneof value: the last kind wins, and its adjacent messages are merged."""
     kind, found, at, count = 0, (content, begin, begin), begin, 0
     while at < end:
         tag, start, at = field(content, at, end)

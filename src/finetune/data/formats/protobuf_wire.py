@@ -1,8 +1,8 @@
-"""Which fields does a protocol buffer message have?
+"""Minimal parser for the protocol buffer wire format.
 
-The library that the image's other packages allow decodes in plain Python here, field by field and number by number. A
-record needs a few fields only, and its numbers lie packed, as NumPy reads them. Messages lie in one another, and are
-looked at where they are: a view, or a generator, for each would take most of the time.
+The protobuf version compatible with the other packages of the image decodes in pure Python here, one field and one
+number at a time. Records need only a few fields, and their packed numbers can be read by NumPy directly. Nested
+messages are parsed in place, since a view or a generator per message would dominate the run time.
 Format: https://protobuf.dev/programming-guides/encoding/
 """
 
@@ -17,34 +17,34 @@ from numpy.typing import DTypeLike, NDArray
 VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5
 
 Span = tuple[memoryview, int, int]
-"""Bytes, and where in them a message begins and ends."""
+"""A buffer with the start and end offsets of a message."""
 
 MOST_FIELDS = 1 << 16
 MOST_NUMBERS = 1 << 22
-"""Numbers of one field; each becomes an object of 32 bytes."""
+"""Maximum count of numbers in one field; each becomes a 32-byte object."""
 
 _KEY, _VALUE = 1 << 3 | BYTES, 2 << 3 | BYTES
 
 
 class DamagedMessage(ValueError):  # noqa: N818 - an adjective would not say whose fault it is
-    """The bytes are no message of the format."""
+    """The bytes are not a valid protocol buffer message."""
 
 
 def field(content: memoryview, at: int, end: int) -> tuple[int, int, int]:
-    """Find the field that begins at a place.
+    """Parse the field that starts at an offset.
 
     Args:
-        content: holds the message.
-        at: where the field begins, before `end`.
-        end: of the message.
+        content: buffer that contains the message.
+        at: offset of the field, less than `end`.
+        end: end offset of the message.
 
     Returns:
-        Its tag, which is eight times its number and its wire type, and where its value begins and ends.
+        The tag (8 * field number + wire type) and the start and end offsets of the value.
 
     Raises:
-        DamagedMessage: the message ends inside the field, or the field is of an unknown kind or has no number.
+        DamagedMessage: if the message ends inside the field, or the field has an unknown wire type or no number.
     """
-    # Most tags have one byte and most lengths one or two; calls for them would take half of the time.
+    # Inlined, since most tags take one byte and most lengths one or two: calls to `varint` would take half of the time.
     tag = content[at]
     at += 1
     if tag >= 0x80:
@@ -73,21 +73,21 @@ def field(content: memoryview, at: int, end: int) -> tuple[int, int, int]:
 
 
 def parts(message: memoryview, wanted: int) -> Iterator[memoryview]:
-    """Give the values of a field that holds bytes, texts or messages."""
+    """Yield the values of a length-delimited field (bytes, strings or messages)."""
     for tag, value in _fields(message):
         if tag == wanted << 3 | BYTES:
             yield value
 
 
 def entries(message: memoryview, wanted: int) -> Iterator[tuple[str, memoryview]]:
-    """Give keys and values of a field that is a map from texts to messages."""
+    """Yield the keys and values of a map field from strings to messages."""
     for part in parts(message, wanted):
         key, (content, begin, end) = entry(part, 0, len(part))
         yield key, content[begin:end]
 
 
 def entry(content: memoryview, at: int, end: int) -> tuple[str, Span]:
-    """Key and value of an entry of such a map."""
+    """Return the key and value of a map entry."""
     key, value = "", None
     count = 0
     while at < end:
@@ -102,16 +102,16 @@ def entry(content: memoryview, at: int, end: int) -> tuple[str, Span]:
 
 
 def merged(*spans: Span) -> Span:
-    """One message out of several that stand for the same field: they mean what they mean joined."""
+    """Merge several messages of the same field; by the format, this is their concatenation."""
     joined = b"".join(content[begin:end] for content, begin, end in spans)
     return memoryview(joined), 0, len(joined)
 
 
 def floats(message: memoryview, wanted: int, dtype: DTypeLike = "<f4") -> NDArray[Any]:
-    """The numbers of a repeated field of floats (`<f4`) or doubles (`<f8`), packed or one by one.
+    """Return the numbers of a repeated float (`<f4`) or double (`<f8`) field, packed or unpacked.
 
     Returns:
-        `[count]`, in the memory of the message where it can be.
+        `[count]`, sharing the message's memory if possible.
     """
     single = FIXED32 if np.dtype(dtype).itemsize == 4 else FIXED64
     found = [value for tag, value in _fields(message) if tag in (wanted << 3 | BYTES, wanted << 3 | single)]
@@ -119,7 +119,7 @@ def floats(message: memoryview, wanted: int, dtype: DTypeLike = "<f4") -> NDArra
 
 
 def packed(content: memoryview, dtype: DTypeLike) -> NDArray[Any]:
-    """The numbers that lie side by side, without a copy."""
+    """Return packed numbers without copying them."""
     try:
         numbers: NDArray[Any] = np.frombuffer(content, dtype)
     except ValueError as error:
@@ -130,7 +130,7 @@ def packed(content: memoryview, dtype: DTypeLike) -> NDArray[Any]:
 
 
 def integers(message: memoryview, wanted: int, *, bits: int = 64, signed: bool = True) -> list[int]:
-    """The numbers of a repeated field of integers of so many bits, packed or one by one."""
+    """Return the numbers of a repeated integer field of the given bit width, packed or unpacked."""
     found: list[int] = []
     for tag, value in _fields(message):
         at = 0 if tag in (wanted << 3 | BYTES, wanted << 3 | VARINT) else len(value)
@@ -143,14 +143,14 @@ def integers(message: memoryview, wanted: int, *, bits: int = 64, signed: bool =
 
 
 def varint(content: memoryview, at: int) -> tuple[int, int]:
-    """The integer at a place, and the place after it.
+    """Return the varint at an offset and the offset after it.
 
     Raises:
-        DamagedMessage: the bytes end inside it, or it is longer than 10 bytes.
+        DamagedMessage: if the buffer ends inside the varint, or it is longer than 10 bytes.
     """
     value, end = 0, len(content)
     if end - at >= 2:
-        # Nearly all have one or two bytes.
+        # Fast path: nearly all varints have one or two bytes.
         low, high = content[at], content[at + 1]
         if low < 0x80:
             return low, at + 1
@@ -168,10 +168,10 @@ def varint(content: memoryview, at: int) -> tuple[int, int]:
 
 
 def check_count(fields: int) -> None:
-    """Refuse a message with more fields than any record has; they would take many times the memory of the message.
+    """Refuse messages with more fields than any record has; they would take many times the memory of the message.
 
     Raises:
-        DamagedMessage: there are more than `MOST_FIELDS`.
+        DamagedMessage: if there are more than `MOST_FIELDS` fields.
     """
     if fields > MOST_FIELDS:
         raise DamagedMessage(f"has more than {MOST_FIELDS:,} fields in one message")

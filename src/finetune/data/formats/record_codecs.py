@@ -1,4 +1,4 @@
-"""How are records that lie in RecordIO or TFRecord cut out of a stream and understood?"""
+"""Codecs for records in RecordIO and TFRecord streams."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ Sample = tuple[memoryview, ...]
 
 
 class ImageRecordCodec:
-    """MXNet's image records."""
+    """Codec for MXNet image records."""
 
     def __init__(self, wanted: Wanted) -> None:
         self._wanted = wanted
 
     def cut(self, window: Window) -> Iterator[Sample]:
-        """One payload for each sample."""
+        """Yield one payload per sample."""
         for payload in read_recordio(window, self._wanted.spec.recordio_parts):
             yield (payload,)
 
     def decode(self, sample: Sample) -> Decoded:
-        """Labels are numbers; with several of them a row of flags, or class numbers where they are none."""
+        """Decode numeric labels; several labels are a row of 0/1 flags, or else class numbers."""
         numbers, picture = read_image_record(sample[0])
         multi_label = self._wanted.spec.multi_label
         if not multi_label and len(numbers) != 1:
@@ -46,10 +46,10 @@ class ImageRecordCodec:
 
 
 class AttributeCodec:
-    """An augmented manifest: each attribute of a line is a record of its own, in the order of their names."""
+    """Codec for augmented manifests: each attribute of a line is a separate record, in the order of the names."""
 
     def __init__(self, wanted: Wanted) -> None:
-        """Find out which attribute is what; without names they are a picture or text, and a label."""
+        """Assign roles to the attributes; without attribute names, expect an image or text, then a label."""
         self._wanted = wanted
         names = wanted.spec.attribute_names or ("source-ref" if wanted.pictures else "source", "label")
         self._names = names
@@ -61,7 +61,7 @@ class AttributeCodec:
         self._label = names.index(label) if label in names else (others[0] if others else None)
 
     def cut(self, window: Window) -> Iterator[Sample]:
-        """As many payloads for each sample as there are attributes."""
+        """Yield one payload per attribute for each sample."""
         count, begin = len(self._names), window.offset
         sample: list[memoryview] = []
         size = 0
@@ -80,7 +80,7 @@ class AttributeCodec:
             )
 
     def decode(self, sample: Sample) -> Decoded:
-        """The picture as it is, or the text, and the label as JSON has it."""
+        """Return the encoded image or the text, and the classes from the JSON label."""
         if self._label is None:
             raise ValueError(f"has no label among its attributes {', '.join(self._names)}; set attribute_names")
         label = sample[self._label]
@@ -100,38 +100,38 @@ class AttributeCodec:
 
 
 class ExampleCodec:
-    """TFRecords of `tf.train.Example`."""
+    """Codec for TFRecords of `tf.train.Example`."""
 
     def __init__(self, wanted: Wanted) -> None:
         self._wanted = wanted
 
     def cut(self, window: Window) -> Iterator[Sample]:
-        """One payload for each sample."""
+        """Yield one payload per sample."""
         for payload in read_tfrecords(window):
             yield (payload,)
 
     def decode(self, sample: Sample) -> Decoded:
-        """Features by the names that the user gives, or the usual ones."""
+        """Select the features by the names that the user sets, or else by the usual names."""
         features = read_example(sample[0])
         return decoded_fields(features, features, self._wanted)
 
 
 class ProtobufCodec:
-    """The platform's protocol buffers in RecordIO."""
+    """Codec for SageMaker's protocol buffer records in RecordIO."""
 
     def __init__(self, wanted: Wanted) -> None:
         self._wanted = wanted
 
     def cut(self, window: Window) -> Iterator[Sample]:
-        """One payload for each sample."""
+        """Yield one payload per sample."""
         for payload in read_recordio(window, self._wanted.spec.recordio_parts):
             yield (payload,)
 
     def decode(self, sample: Sample) -> Decoded:
-        """A feature that holds bytes is the picture or the text.
+        """Use a bytes feature as the image or the text.
 
-        The platform's own readers join the parts of a record without the magic word: where a record that has it does
-        not parse, it is tried without.
+        SageMaker's own readers join the parts of a record without the magic word. If a record that contains the magic
+        word cannot be parsed, it is parsed again without it.
         """
         try:
             record = read_protobuf_record(sample[0])
@@ -140,7 +140,7 @@ class ProtobufCodec:
             if MAGIC_BYTES not in payload:
                 raise
             record = read_protobuf_record(memoryview(payload.replace(MAGIC_BYTES, b"")))
-        # Numbers among the features of a picture are looked at by nobody.
+        # Numeric features of image records are not used.
         features = record.features if self._wanted.pictures else _listed(record.features)
         return decoded_fields(features, _listed(record.labels), self._wanted)
 

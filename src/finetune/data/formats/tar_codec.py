@@ -1,8 +1,8 @@
-"""Cuts tar shards into samples, and decodes these.
+"""Splits tar shards into samples and decodes the samples.
 
-Files that follow each other with the same path up to the first dot of their name are one sample, and what follows that
-dot names a field, as WebDataset has it: `0001.jpg` and `0001.cls`. Images alone are a sample each, whatever dots their
-names have: `cat.0.jpg` and `cat.1.jpg`. An image without a label has the class that its folder is called.
+As in WebDataset, consecutive files with the same path up to the first dot of the file name form one sample, and the
+part after that dot names the field: `0001.jpg` and `0001.cls`. Images without other fields are separate samples even
+if their names contain dots: `cat.0.jpg` and `cat.1.jpg`. The class of an image without a label is its folder name.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ Sample = tuple[memoryview, ...]
 
 _MOST_FILES = 256
 _MOST_BYTES = 1 << 28
-"""Of a sample with several files; beyond either it is no sample but a whole archive with dots in its names."""
+"""Maximum size of a sample with several files. Beyond either limit, it is a whole archive of names with dots."""
 _USUAL = frozenset({*PICTURE_FIELDS, *LABEL_FIELDS, *TEXT_FIELDS, "json"})
 _CONVENTION = (
     "names are cut at the first dot, as WebDataset does: of 'photo.1.png' the sample is 'photo' and the field '1.png';"
@@ -39,15 +39,15 @@ _CONVENTION = (
 
 @dataclass(slots=True)
 class _Group:
-    """The files of a sample so far.
+    """Files collected for the current sample.
 
     Attributes:
-        stem: what their paths have in common, up to the first dot of the name.
-        parts: names and contents by turns.
-        size: of the contents, in bytes.
-        is_numbered_image: whether it is one image with an unusual field, such as `cat.0.jpg`.
-        is_split: whether images with the same stem are samples of their own.
-        archive: number of the archive that the first file lies in.
+        stem: common path up to the first dot of the file name.
+        parts: alternating names and contents.
+        size: total size of the contents in bytes.
+        is_numbered_image: whether the sample is one image with an unusual field name, such as `cat.0.jpg`.
+        is_split: whether images with the same stem are separate samples.
+        archive: index of the archive with the first file.
     """
 
     stem: str = ""
@@ -60,42 +60,42 @@ class _Group:
 
 @dataclass(slots=True)
 class _ClassFolders:
-    """Where the class folders of an archive lie.
+    """Parent folders of the class folders, per archive.
 
     Attributes:
-        archive: number of the archive.
-        parents: by archive, the folder with the class folders of images without labels.
+        archive: index of the current archive.
+        parents: parent folder of the class folders of unlabeled images, by archive index.
     """
 
     archive: int = 0
     parents: dict[int, str] = field(default_factory=dict)
 
     def end_archive(self) -> None:
-        """Go on to the next archive."""
+        """Advance to the next archive."""
         self.archive += 1
 
 
 class TarCodec:
-    """Tar shards, however many in a stream. A sample is names and contents by turns."""
+    """Codec for any number of tar shards in a stream. A sample alternates names and contents."""
 
     def __init__(self, wanted: Wanted, where: str = "the stream") -> None:
-        """Take what is looked for in the samples, and the channel and file for messages."""
+        """Set the fields to extract, and the channel and file for messages."""
         self._wanted = wanted
         self._where = where
         spec = wanted.spec
         self._names_are_given = any((spec.image_column, spec.text_column, spec.label_column))
 
     def cut(self, window: Window) -> Iterator[Sample]:
-        """Names and contents of the files that belong together.
+        """Yield the names and contents of the files of each sample.
 
         Raises:
-            DataError: a sample is too large; the class folders do not lie side by side.
+            DataError: if a sample is too large, or the class folders have different parent folders.
         """
         for sample, _ in self.cut_with_ends(window):
             yield sample
 
     def cut_with_ends(self, window: Window) -> Iterator[tuple[Sample, int]]:
-        """Samples, and the place in the stream behind the last file of each."""
+        """Yield samples, each with the stream offset after its last file."""
         group, end, folders = _Group(), 0, _ClassFolders()
         for path, content in read_tar(window, folders.end_archive):
             if any(is_leftover(name) for name in path.split("/") if name not in (".", "..")):
@@ -118,10 +118,10 @@ class TarCodec:
             yield self._finished(group, folders), end
 
     def decode(self, sample: Sample) -> Decoded:
-        """Fields by their ending; an object in `.json` adds its own names.
+        """Decode the fields by file ending; a `.json` object adds fields by its keys.
 
         Raises:
-            ValueError: it does not hold what it should; the message follows the record's name.
+            ValueError: if the sample is malformed; the message follows the record's name.
         """
         fields: dict[str, object] = {}
         path = ""
@@ -156,7 +156,7 @@ class TarCodec:
             raise ValueError(f"{error}; {_CONVENTION}") from error
 
     def _is_unusual(self, name: str) -> bool:
-        """Whether a name has dots before its ending, and is no usual field after the first one."""
+        """Return whether a name has dots before its ending and no usual field name after the first dot."""
         field_name = name.partition(".")[2].lower()
         return "." in field_name and field_name not in _USUAL
 
@@ -169,10 +169,10 @@ class TarCodec:
             )
 
     def _finished(self, group: _Group, class_folders: _ClassFolders) -> Sample:
-        """The sample, whose class folder lies beside those before it where it has no label.
+        """Return the sample after checking that unlabeled images share the parent of their class folders.
 
         Raises:
-            DataError: it does not.
+            DataError: if the parent folders differ.
         """
         paths = [bytes(name).decode("utf-8", "replace") for name in group.parts[::2]]
         fields = {path.rpartition("/")[2].partition(".")[2].lower() for path in paths}

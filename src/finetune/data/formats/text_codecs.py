@@ -1,4 +1,4 @@
-"""Cuts JSON and delimited text out of a stream and decodes their records, as files are read."""
+"""Codecs for JSON and delimited text streams, with the same parsing as for files."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Sample = tuple[memoryview, ...]
 
 
 class _Layout(Protocol):
-    """What a codec needs of `StreamLayout`, which names this module's codecs and cannot be imported."""
+    """The part of `StreamLayout` that codecs use; its module imports this one, so it cannot be imported here."""
 
     @property
     def where(self) -> str: ...
@@ -30,14 +30,14 @@ class _Layout(Protocol):
 
 
 class JsonLinesCodec:
-    """JSON objects: one per line, glued where the last line of an object of S3 had no end, or in arrays."""
+    """Codec for JSON objects: one per line, concatenated where an S3 object lacks a final newline, or in arrays."""
 
     def __init__(self, wanted: Wanted, layout: _Layout) -> None:
-        """Look at nothing yet.
+        """Create the codec without reading any input.
 
         Args:
-            wanted: with the columns that the user names.
-            layout: name of the channel, and who is told what the user should know.
+            wanted: fields to extract, with the column names set by the user.
+            layout: channel name and callback for warnings.
         """
         self._wanted = wanted
         self._where = layout.where
@@ -45,11 +45,11 @@ class JsonLinesCodec:
         self._columns: Columns | None = None
 
     def cut(self, window: Window) -> Iterator[Sample]:
-        """One object for each sample; the first ones tell the columns, since an object may lack some.
+        """Yield one object per sample; columns are chosen from the first objects, since an object may lack some keys.
 
         Raises:
-            DataError: one object holds all records.
-            UserError: it is not plain which key holds what.
+            DataError: if a single object contains all records.
+            UserError: if the keys of the label and the texts are ambiguous.
         """
         _check_kind(window)
         lines: Iterator[bytes] = map(bytes, read_lines(window, line_end(window)))
@@ -60,7 +60,7 @@ class JsonLinesCodec:
             yield (memoryview(text),)
 
     def decode(self, sample: Sample) -> Decoded:
-        """Label and texts."""
+        """Return the label and the texts."""
         value = parse_object(bytes(sample[0]))
         if self._columns is None:
             raise ValueError("is not a JSON object")
@@ -69,15 +69,15 @@ class JsonLinesCodec:
 
 
 class DelimitedCodec:
-    """CSV, TSV or `__label__` lines; the first rows tell delimiter, header and columns."""
+    """Codec for CSV, TSV or `__label__` lines; delimiter, header and columns are inferred from the first rows."""
 
     def __init__(self, wanted: Wanted, layout: _Layout, *, tabs: bool) -> None:
-        """Look at nothing yet.
+        """Create the codec without reading any input.
 
         Args:
-            wanted: with the columns that the user names.
-            layout: name of the channel, and who is told what the user should know.
-            tabs: whether the content type says that tabs divide the cells.
+            wanted: fields to extract, with the column names set by the user.
+            layout: channel name and callback for warnings.
+            tabs: whether the content type specifies tab-separated cells.
         """
         self._wanted = wanted
         self._where = layout.where
@@ -87,12 +87,12 @@ class DelimitedCodec:
         self._form: DelimitedForm | None = None
 
     def cut(self, window: Window) -> Iterator[Sample]:
-        """One row for each sample; rows that repeat the header are passed over, as objects of S3 have one each.
+        """Yield one row per sample; repeated headers are skipped, since each S3 object has one.
 
         Raises:
-            DamagedStream: the first row is not UTF-8, or a quoted field does not end.
-            DataError: the first rows are not divided alike.
-            UserError: delimiter, header or columns could be others.
+            DamagedStream: if the first row is not UTF-8, or a quoted field is not closed.
+            DataError: if the first rows have inconsistent columns.
+            UserError: if the delimiter, header or columns are ambiguous.
         """
         _check_kind(window)
         begin, end = window.offset, line_end(window)
@@ -116,7 +116,7 @@ class DelimitedCodec:
             raise DamagedStream(f"{error} (line {error.line})", begin + error.offset) from error
 
     def decode(self, sample: Sample) -> Decoded:
-        """Label and texts."""
+        """Return the label and the texts."""
         if self._form is None:
             raise ValueError("belongs to a table of which no row was seen")
         label, *texts = self._form.cells(bytes(sample[0]))

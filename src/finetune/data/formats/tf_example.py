@@ -1,4 +1,4 @@
-"""What does a `tf.train.Example` hold?
+"""Decodes `tf.train.Example` messages.
 
 Schema: tensorflow/core/example/example.proto and feature.proto.
 """
@@ -17,10 +17,10 @@ Feature = tuple[bytes, ...] | tuple[float, ...] | tuple[int, ...]
 
 
 def read_example(payload: memoryview) -> Mapping[str, Feature]:
-    """Decode the features by name.
+    """Return the features by name.
 
     Raises:
-        DamagedMessage: the payload is no Example.
+        DamagedMessage: if the payload is not a valid `Example`.
     """
     return {
         name: _feature(value) for features in parts(payload, _FEATURES) for name, value in entries(features, _FEATURE)

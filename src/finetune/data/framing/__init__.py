@@ -1,1 +1,1 @@
-"""Framing: from a stream of bytes to payloads (RecordIO, TFRecord, tar, lines, gzip)."""
+"""Framing of byte streams into payloads: RecordIO, TFRecord, tar, lines and gzip."""

@@ -1,7 +1,7 @@
-"""Is a stream compressed, and what is in it?
+"""Detects and decompresses gzip streams.
 
-The platform inflates what it was told is compressed. Where the request does not say so, gzip members arrive one after
-another.
+SageMaker decompresses streams that the request declares as compressed. Without that declaration, the gzip members
+arrive one after another.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ _MOST_AT_ONCE = 1 << 20
 
 
 def inflated(chunks: Iterable[Chunk]) -> Iterator[Chunk]:
-    """Give the chunks as they are, or, where the first bytes say gzip, what all members hold.
+    """Yield the chunks unchanged, or decompress all members if the first bytes are gzip.
 
-    Offsets of what is read from here on count inflated bytes.
+    Offsets in the resulting stream count decompressed bytes.
 
     Raises:
-        DamagedStream: a member is damaged or cut off, or something else follows a member.
+        DamagedStream: if a member is damaged or truncated, or is followed by other data.
     """
     iterator = iter(chunks)
     first = b""
@@ -52,7 +52,7 @@ def _members(chunks: Iterable[Chunk]) -> Iterator[bytes]:
     for chunk in chunks:
         pending, full = bytes(chunk), False
         while pending or full:
-            # Some writers fill up the last member with zeros.
+            # Some writers pad the last member with zeros.
             pending = pending if begun else pending.lstrip(b"\0")
             if not pending and not begun:
                 break

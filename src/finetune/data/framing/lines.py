@@ -1,7 +1,7 @@
-r"""Cuts a stream into lines.
+r"""Splits a stream into lines.
 
-A line ends at `\n`, or at `\r` where the stream begins with lines that end so (as on old Macs): other characters that
-Unicode calls line ends stand inside of texts.
+Lines end at `\n`, or at `\r` if the first lines of the stream do (classic Mac OS). Other Unicode line separators may
+occur inside texts, so they do not end a line.
 """
 
 from __future__ import annotations
@@ -11,34 +11,34 @@ from collections.abc import Iterator
 from finetune.data.framing.window import DamagedStream, Window
 
 LONGEST_LINE = 1 << 26
-"""Bytes. A longer line or row is taken for a quotation mark that is never closed, or for no text at all."""
+"""Maximum line length in bytes. A longer line or row indicates an unclosed quotation mark or binary data."""
 
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 _LOOKED_AT = 1 << 16
-"""Bytes among which an end of a line has to be."""
+"""Number of leading bytes to search for a line end."""
 
 
 def line_end(window: Window) -> bytes:
-    r"""What ends the lines of a stream, by its first bytes: `\n`, or `\r` where these hold it and no `\n`."""
+    r"""Infer the line end from the first bytes: `\r` if they contain `\r` and no `\n`, else `\n`."""
     window.reach(_LOOKED_AT)
     first = bytes(window.view[window.at : window.at + _LOOKED_AT])
     return b"\r" if b"\r" in first and b"\n" not in first else b"\n"
 
 
 def read_lines(window: Window, end: bytes = b"\n") -> Iterator[memoryview]:
-    """Give the lines without their ends; the last one need not have any.
+    """Yield the lines without their line ends; the last line may lack one.
 
     Args:
-        window: of the stream.
-        end: one byte that ends a line.
+        window: the stream.
+        end: line end, one byte.
 
     Raises:
-        DamagedStream: a line is longer than `LONGEST_LINE`.
+        DamagedStream: if a line is longer than `LONGEST_LINE`.
     """
     tail = bytearray()
     while window.reach(1):
-        # One search for each line over the bytes at hand, which lie in one object.
+        # One copy of the available bytes, so that each line needs only one search.
         content = bytes(window.view[window.at :])
         view, start = memoryview(content), 0
         first = content.find(end)

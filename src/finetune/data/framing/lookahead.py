@@ -1,4 +1,4 @@
-"""What do the first rows of a stream hold, before any of them is given away?"""
+"""Inspects the first rows of a stream without consuming them."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from typing import TypeVar
 from finetune.data.framing.window import DamagedStream
 
 ROWS, BYTES = 1000, 1 << 18
-"""Most that is waited for before the first row is given: a slow pipe must not keep the first batch for long."""
+"""Maximum number of rows and bytes to buffer: a slow pipe must not delay the first batch for long."""
 
 Row = TypeVar("Row", bound=Sized)
 
 
 def look_ahead(rows: Iterator[Row]) -> tuple[list[Row], Iterator[Row]]:
-    """Give the first rows, and all rows as if nobody had looked: damage among the first ones comes when it is due."""
+    """Return the first rows, and an iterator over all rows; damage in the first rows is raised at its position."""
     seen: list[Row] = []
     room, damage = BYTES, None
     try:

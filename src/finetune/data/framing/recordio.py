@@ -1,12 +1,12 @@
-"""What are the records of a RecordIO stream?
+"""Reads RecordIO streams.
 
-Each is the magic word, a word with a flag in its upper 3 bits and a length in the others, the payload, and zeros up to
-the next multiple of 4. Flags 1, 2 and 3 mark the first, middle and last part of a record that was written in several.
+A record consists of the magic word, a word with a flag in its upper 3 bits and the length in the others, the payload,
+and zero padding to a multiple of 4. Flags 1, 2 and 3 mark the first, middle and last part of a split record.
 Format: https://mxnet.apache.org/versions/1.9.1/api/architecture/note_data_loading
 
-Two kinds of writers make such parts, and the streams look alike. Those of MXNet split a payload where the magic word
-stands in it at a multiple of 4 and leave it out; whoever reads them has to put it back. Others split anywhere and leave
-nothing out. With `auto` a part before the last whose length is no multiple of 4 tells that it is of the second kind.
+Two kinds of writers split records, with the same framing. MXNet splits a payload wherever it contains the magic word at
+a multiple of 4 and drops the word, so readers have to restore it. Other writers split at any position and drop nothing.
+With `auto`, a part before the last whose length is not a multiple of 4 indicates the second kind.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from finetune.data.framing.window import LONGEST_RECORD, DamagedStream, Window
 
 Parts = Literal["auto", "escaped", "plain"]
-"""How the parts of a record were made: by leaving out the magic word between them, or by cutting anywhere."""
+"""How records were split: by dropping the magic word between the parts, or at arbitrary positions."""
 
 MAGIC = 0xCED7230A
 MAGIC_BYTES = struct.pack("<I", MAGIC)
@@ -30,16 +30,16 @@ _HEAD = struct.Struct("<II")
 _LENGTH = (1 << 29) - 1
 _MOST_PARTS = 1 << 16
 _MANY = 8
-"""Records in one view, from which on looking at them all at once is faster."""
+"""Minimum number of records in a view for vectorized header checks to be faster."""
 
 _WHOLE, _FIRST, _MIDDLE, _LAST = 0, 1, 2, 3
 
 
 def read_recordio(window: Window, parts: Parts = "auto") -> Iterator[memoryview]:
-    """Give the payloads; those of whole records are views into the stream.
+    """Yield the payloads; payloads of unsplit records are views into the stream.
 
     Raises:
-        DamagedStream: the stream breaks the format, or ends inside a record.
+        DamagedStream: if the stream violates the format or ends inside a record.
     """
     unpack, reach = _HEAD.unpack_from, window.reach
     length = 0
@@ -72,7 +72,7 @@ def read_recordio(window: Window, parts: Parts = "auto") -> Iterator[memoryview]
 
 
 def _alike(view: memoryview, length: int) -> int:
-    """How many whole records of a length come next: the headers of short ones are looked at all at once."""
+    """Count the complete records of the same length that follow; headers of short records are checked in one pass."""
     stride = (length + 11) & ~3
     if len(view) < _MANY * stride:
         return 1
@@ -100,7 +100,7 @@ def _record_in_parts(window: Window, parts: Parts) -> memoryview:
 
 
 def joined(pieces: list[memoryview], parts: Parts) -> bytes:
-    """Make one payload of the parts of a record."""
+    """Join the parts of a record into one payload."""
     plain = parts == "plain" or (parts == "auto" and any(len(piece) % 4 for piece in pieces[:-1]))
     return (b"" if plain else MAGIC_BYTES).join(pieces)
 

@@ -1,7 +1,7 @@
-"""Which files are in a stream of tar archives?
+"""Reads files from a stream of tar archives.
 
-The standard library is no help: from a stream it ends with the first of several archives, or skips damaged headers
-without a word, and with small files it is many times slower.
+`tarfile` is not suitable: on a stream it stops after the first of several archives or silently skips damaged headers,
+and it is many times slower for small files.
 Formats: https://pubs.opengroup.org/onlinepubs/9799919799/utilities/pax.html and GNU tar's manual, "Basic Tar Format".
 """
 
@@ -31,12 +31,12 @@ _KEPT_IN_PAX = frozenset({"path", "size"})
 
 
 class Header(NamedTuple):
-    """What a header block says of a member by itself.
+    """Fields of a header block, before extended headers are applied.
 
     Attributes:
-        name: path, cut at 100 or 255 bytes where an extended header has it whole.
-        size: of the content, in bytes.
-        type: one byte, as `tarfile` names them.
+        name: path, truncated to 100 or 255 bytes if an extended header contains the full path.
+        size: content size in bytes.
+        type: one byte, as in `tarfile`.
     """
 
     name: str
@@ -45,17 +45,17 @@ class Header(NamedTuple):
 
 
 def read_header(block: bytes) -> Header:
-    """Read a header block and verify its checksum.
+    """Parse a header block and verify its checksum.
 
     Raises:
-        ValueError: the block is no header.
+        ValueError: if the block is not a header.
     """
     name, size, checksum, kind, magic, prefix = _FIELDS.unpack(block)
-    # Adler's lower half is the sum of the bytes by modulo 65,521, which 512 bytes below 128 do not reach.
+    # The lower half of Adler-32 is 1 plus the sum of the bytes modulo 65,521, which 512 ASCII bytes cannot reach.
     total = (zlib.adler32(block) & 0xFFFF) - 1 if block.isascii() else sum(block)
     total += 8 * ord(" ") - sum(checksum)
     stored = _number(checksum)
-    # Some old writers took bytes for signed.
+    # Some old writers sum signed bytes.
     signed = total - 256 * sum(byte > 127 for byte in block[:148] + block[156:]) if total != stored else total
     if stored not in (total, signed):
         raise ValueError("bad checksum")
@@ -73,7 +73,7 @@ def _number(field: bytes) -> int:
 
 @dataclass(slots=True)
 class _Overrides:
-    """What extended headers say of the member after them."""
+    """Values from extended headers that apply to the next member."""
 
     of_archive: dict[str, str] = field(default_factory=dict)
     of_member: dict[str, str] = field(default_factory=dict)
@@ -88,14 +88,14 @@ class _Overrides:
 
 
 def read_tar(window: Window, at_end: Callable[[], None] | None = None) -> Iterator[tuple[str, memoryview]]:
-    """Give name and content of every regular file, archive after archive.
+    """Yield the name and content of every regular file of all archives.
 
     Args:
         window: the stream.
         at_end: called after the last file of each archive.
 
     Raises:
-        DamagedStream: a header is damaged, a file is sparse, or the stream ends before an archive does.
+        DamagedStream: if a header is damaged, a file is sparse, or the stream ends inside an archive.
     """
     overrides, within = _Overrides(), False
     while window.reach(_BLOCK):
@@ -150,7 +150,7 @@ def _extend(overrides: _Overrides, kind: bytes, content: bytes, offset: int) -> 
 
 
 def _pax_records(content: bytes, offset: int) -> dict[str, str]:
-    """Read lines of the form `length key=value`, where the length counts the whole line."""
+    """Parse lines of the form `length key=value`, with the length of the whole line."""
     found = {}
     at = 0
     while at < len(content) and content[at]:

@@ -1,6 +1,7 @@
-"""What are the records of a TFRecord stream?
+"""Reads TFRecord streams.
 
-Each is its length in 8 bytes, a checksum of these, the payload, and a checksum of that: CRC-32C, rotated and added to.
+A record consists of its length (8 bytes), the checksum of the length, the payload and the checksum of the payload.
+Checksums are masked CRC-32C: rotated, plus a constant.
 Format: https://www.tensorflow.org/tutorials/load_data/tfrecord#tfrecords_format_details
 """
 
@@ -22,17 +23,17 @@ _LONG = 1 << 14
 
 
 def masked_checksum(content: memoryview | bytes) -> int:
-    """The checksum as the format writes it."""
-    # The library takes bytes and arrays, but no views; making an array takes as long as copying a few thousand bytes.
+    """Return the masked CRC-32C of the format."""
+    # The library accepts bytes and arrays, not views; creating an array takes as long as copying a few thousand bytes.
     crc: int = google_crc32c.value(bytes(content) if len(content) < _LONG else np.frombuffer(content, np.uint8))
     return (((crc >> 15) | (crc << 17)) + _MASK) & 0xFFFFFFFF
 
 
 def read_tfrecords(window: Window) -> Iterator[memoryview]:
-    """Give the payloads; both checksums of each are verified.
+    """Yield the payloads after verifying both checksums of each record.
 
     Raises:
-        DamagedStream: a checksum is wrong, or the stream ends inside a record.
+        DamagedStream: if a checksum is wrong, or the stream ends inside a record.
     """
     while window.reach(_HEAD.size):
         view, at = window.view, window.at

@@ -1,4 +1,4 @@
-"""Where in a stream is a parser, and which bytes lie ahead of it without a copy?"""
+"""A position in a chunked byte stream, with zero-copy access to the bytes ahead."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ import numpy as np
 Chunk = bytes | bytearray | memoryview
 
 LONGEST_RECORD = 1 << 28
-"""Bytes of one record, however it is written. A longer one is taken for damage: joining and decoding it would need
-several times as much memory."""
+"""Maximum size of a record in bytes, in any format. A longer record is considered damaged: joining and decoding it
+would need several times as much memory."""
 
 
 class DamagedStream(ValueError):  # noqa: N818 - an adjective would not say whose fault it is
-    """The stream cannot be cut into records any further; the message says why, in words that follow the place.
+    """The rest of the stream cannot be split into records; the message gives the reason, to follow the location.
 
     Attributes:
-        offset: of the byte, counted from the stream's beginning, at which the record that failed begins.
+        offset: stream offset of the record that failed, in bytes.
     """
 
     def __init__(self, reason: str, offset: int) -> None:
@@ -26,16 +26,16 @@ class DamagedStream(ValueError):  # noqa: N818 - an adjective would not say whos
 
 
 class Window:
-    """The bytes from a parser's place on: views into the chunks as they came.
+    """The bytes from the parser's position onward, as views into the original chunks.
 
-    A copy is made only where a record spans two chunks that do not lie beside each other in the same memory.
+    Bytes are copied only if a record spans two chunks that are not adjacent in memory.
 
-    A parser works on `view` from `at` on, as far as it reaches, puts its place back into `at` before it gives anything
-    away, and calls `reach` when there is too little. What it gave away stays valid: no chunk is used again.
+    A parser reads `view` from `at` to its end, updates `at` before it yields a result, and calls `reach` when it needs
+    more bytes. Yielded views stay valid, since chunks are never reused.
 
     Attributes:
-        view: bytes at hand.
-        at: place in `view`.
+        view: available bytes.
+        at: position in `view`.
     """
 
     def __init__(self, chunks: Iterable[Chunk]) -> None:
@@ -47,11 +47,11 @@ class Window:
 
     @property
     def offset(self) -> int:
-        """The parser's place, counted from the stream's beginning."""
+        """Position of the parser in bytes from the start of the stream."""
         return self._before + self.at
 
     def reach(self, count: int) -> bool:
-        """Have at least `count` bytes from the place on in `view`; whether the stream has so many."""
+        """Make at least `count` bytes available in `view` from `at` on; return whether the stream has that many."""
         left = len(self.view) - self.at
         if left >= count:
             return True
@@ -63,14 +63,14 @@ class Window:
         return self._join(count)
 
     def ended(self) -> bool:
-        """Whether the stream ends exactly here."""
+        """Return whether the stream ends at this position."""
         return not self.reach(1)
 
     def take(self, count: int, what: str) -> memoryview:
-        """Give `count` bytes away and move on.
+        """Return the next `count` bytes and advance.
 
         Raises:
-            DamagedStream: the stream ends before.
+            DamagedStream: if the stream ends first.
         """
         if not self.reach(count):
             raise DamagedStream(f"ends in the middle of {what}", self.offset)
@@ -79,7 +79,7 @@ class Window:
         return self.view[start : self.at]
 
     def _advance(self) -> bool:
-        """Have bytes in `_rest`; whether there are any."""
+        """Fill `_rest` with the next bytes; return whether there are any."""
         while not self._rest:
             chunk = next(self._chunks, None)
             if chunk is None:
@@ -88,11 +88,11 @@ class Window:
         return True
 
     def _follows(self) -> bool:
-        """Whether the rest lies directly behind `view` in the same object."""
+        """Return whether `_rest` directly follows `view` in the same object."""
         return self._rest.obj is self.view.obj and _address(self._rest) == _address(self.view) + len(self.view)
 
     def _take_rest(self, left: int) -> None:
-        """Make `view` of the rest, and of the bytes that are left before it."""
+        """Set `view` to the last `left` bytes of `view` followed by `_rest`."""
         self._before += self.at
         if left:
             whole = memoryview(self._rest.obj)
@@ -103,7 +103,7 @@ class Window:
         self.at, self._rest = 0, memoryview(b"")
 
     def _join(self, count: int) -> bool:
-        """Make `view` of what is left and of as much of the following chunks as `count` asks for."""
+        """Set `view` to a copy of the remaining bytes and as much of the next chunks as `count` requires."""
         pieces = [self.view[self.at :]]
         missing = count - len(pieces[0])
         while missing > 0 and self._advance():
