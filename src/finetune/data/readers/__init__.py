@@ -1,1 +1,1 @@
-"""Readers: the records of a channel's folder."""
+"""Readers for the records in a channel's folder."""

@@ -1,7 +1,7 @@
-"""Reads the images or texts that an augmented manifest in a channel's folder names, with their classes.
+"""Reads the images or texts listed in augmented manifests of a channel, with their classes.
 
-JSON Lines as Ground Truth writes them: `source-ref` names the object, or `source` holds the text; further attributes
-hold the label and, with `-metadata` at the end of their name, what is known about it. Source: "Input and output data"
+Manifests are JSON Lines as written by Ground Truth: `source-ref` is the address of an object, or `source` contains the
+text. Other attributes contain the label and, with the suffix `-metadata`, its metadata. Source: "Input and output data"
 in the developer guide.
 """
 
@@ -39,13 +39,13 @@ class _Line:
 
     @property
     def where(self) -> str:
-        """Manifest and line, for messages."""
+        """Manifest and line number, for messages."""
         return f"{self.key}, line {self.number}"
 
 
 @dataclass(frozen=True, slots=True)
 class _Context:
-    """What all lines share: the channel's files, and the attributes that any line has."""
+    """Data shared by all lines: the channel's files and the attributes that occur in any line."""
 
     listing: Listing
     spec: DataSpec
@@ -55,27 +55,27 @@ class _Context:
 
 
 def manifests_of(listing: Listing) -> list[str]:
-    """The files of a channel that are augmented manifests by their ending."""
+    """Return the augmented manifests of a channel, recognized by their file ending."""
     return [key for key in listing.keys if ending_of(key) == MANIFEST_ENDING]
 
 
 def read_augmented_manifest(listing: Listing, spec: DataSpec, *, class_ids: bool) -> Reader:
-    """Read every manifest of a channel, in the order of their names.
+    """Read all manifests of a channel in name order.
 
-    An object is looked for in the channel by the end of its address: of `s3://bucket/a/b/c.png` first as `a/b/c.png`,
-    then as `b/c.png`, then as `c.png`. So nothing outside of the channel is read.
+    Objects are located in the channel by the end of their address: `s3://bucket/a/b/c.png` is looked up as `a/b/c.png`,
+    then `b/c.png`, then `c.png`. Thus no file outside the channel is read.
+
+    Lines that cannot be used, such as objects that Ground Truth failed to label, are skipped if there are at most
+    `max_bad_records` of them.
 
     Args:
         listing: the channel's files.
-        spec: which attributes, and the task; without one, `source` in the first line says that they are texts.
-        class_ids: whether a list as label holds class numbers even where it could be a row of 0 and 1.
-
-    Lines that cannot be used, such as those of objects that Ground Truth failed to label, are left out where they are
-    no more than `max_bad_records`.
+        spec: attribute names and task; without a task, `source` in the first line indicates texts.
+        class_ids: whether a list label contains class numbers even if it could be a row of 0/1 flags.
 
     Raises:
-        DataError: too many lines cannot be used, or one names an image that was named before.
-        UserError: the label's attribute cannot be told.
+        DataError: if too many lines cannot be used, or an image is listed twice.
+        UserError: if the label attribute cannot be determined.
     """
     lines = [line for key in manifests_of(listing) for line in _lines(listing, key)]
     if not lines:
@@ -126,10 +126,10 @@ def _holds_text(line: _Line) -> bool:
 
 
 def _texts(line: _Line, context: _Context) -> tuple[str, ...]:
-    """The text that a line holds, or that of the object that it names.
+    """Return the text in a line, or the content of the text file it refers to.
 
     Raises:
-        ValueError: there is none.
+        ValueError: if there is no readable text.
     """
     if isinstance(line.attributes.get(_TEXT), str):
         return texts_of([line.attributes[_TEXT]])
@@ -187,11 +187,11 @@ def _classes(line: _Line, context: _Context) -> tuple[str, ...]:
 
 
 def _label_attribute(line: _Line, context: _Context) -> str:
-    """The attribute that holds the label.
+    """Return the name of the label attribute.
 
     Raises:
-        UserError: no line has the one that is asked for, or it is not plain which one it is.
-        ValueError: this line has none.
+        UserError: if no line has the requested attribute, or several attributes could be the label.
+        ValueError: if the line has no label.
     """
     attributes, spec = line.attributes, context.spec
     where = f"channel {context.listing.channel!r}: {line.where}"
@@ -210,7 +210,7 @@ def _label_attribute(line: _Line, context: _Context) -> str:
 
 
 def _failure(attributes: Mapping[str, object]) -> str:
-    """Why Ground Truth gave an object no label, if it says so."""
+    """Return Ground Truth's reason for a missing label, if the metadata contains one."""
     for value in attributes.values():
         if isinstance(value, Mapping) and "failure-reason" in value:
             return f" (failure-reason: {str(value['failure-reason'])[:200]})"

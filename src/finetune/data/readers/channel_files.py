@@ -1,4 +1,4 @@
-"""Which files does a channel's folder hold?"""
+"""Lists the files in a channel's folder."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from finetune.errors import DataError
 
 _log = logging.getLogger(__name__)
 
-# Of a list of names; the platform shows the first 1,024 characters of a message.
+# Limit for a list of names; SageMaker shows only the first 1,024 characters of a message.
 _SHOWN_CHARACTERS = 400
 _LEFT_BY_DESKTOPS = frozenset({"__macosx", "thumbs.db", "ehthumbs.db", "desktop.ini"})
 _LEFT_BY_STORAGE = frozenset(
@@ -33,9 +33,9 @@ class Listing:
     Attributes:
         channel: name of the channel, for messages.
         root: the folder, absolute and without symbolic links.
-        keys: path of every regular file relative to `root`, with `/`, in the order of their UTF-8 bytes.
+        keys: paths of all regular files relative to `root`, separated by `/`, sorted by their UTF-8 bytes.
         folders: names of the folders directly in `root`, in the same order.
-        lost_links: symbolic links that are not followed, since they lead out of `root`, in a circle or nowhere.
+        lost_links: symbolic links that are not followed, since they are broken, circular or leave `root`.
     """
 
     channel: str
@@ -56,15 +56,15 @@ class _Found:
 
 
 def list_files(channel: str, folder: Path) -> Listing:
-    """List what a channel brings, the same on every file system.
+    """List the files of a channel, in an order that does not depend on the file system.
 
-    Hidden files and folders (`.ipynb_checkpoints` among them) and what desktops leave behind (`__MACOSX`, `Thumbs.db`)
-    are passed over, and with a warning the folders of storage devices (`@eaDir`, `lost+found`). A symbolic link counts
-    as the file or folder that it leads to; one that leads out of the channel, in a circle or nowhere is passed over
-    with a warning, since it would read what the channel was not given.
+    Hidden files and folders (including `.ipynb_checkpoints`) and desktop metadata (`__MACOSX`, `Thumbs.db`) are
+    skipped. Folders created by storage devices (`@eaDir`, `lost+found`) are skipped with a warning. Symbolic links are
+    followed, except that broken links, circular links and links out of the channel are skipped with a warning:
+    following the last would read data that is not part of the channel.
 
     Raises:
-        DataError: the folder is missing, is none, or cannot be listed; a name is not UTF-8; links make it endless.
+        DataError: if the folder is missing, not a folder or unreadable, a name is not UTF-8, or links expand endlessly.
     """
     if not folder.is_dir():
         fault = "is not a folder" if folder.exists() else "does not exist"
@@ -96,32 +96,32 @@ def list_files(channel: str, folder: Path) -> Listing:
             channel,
             some_of([f"{name!r} ({count})" for name, count in listed], 8),
         )
-    # Code points and UTF-8 bytes sort alike, so no key function slows down 100,000 names.
+    # Code points sort in the same order as UTF-8 bytes, so 100,000 names can be sorted without a key function.
     keys, folders, links = (tuple(sorted(names)) for names in (found.keys, found.folders, found.links))
     return Listing(channel, Path(found.root), keys, folders, links)
 
 
 def is_leftover(name: str) -> bool:
-    """Whether a file or folder is hidden, or made by an operating system or a storage device, by its name."""
+    """Return whether a file or folder is hidden or system metadata, judging by its name."""
     return name.startswith(".") or name.lower() in _LEFT_BY_DESKTOPS | _LEFT_BY_STORAGE
 
 
 def ending_of(key: str) -> str:
-    """The ending of a file's name in lower case with its dot, such as `.jpg`; empty where it has none."""
+    """Return the lower-case file ending with its dot, such as `.jpg`, or an empty string."""
     name = key.rpartition("/")[2]
     stem, dot, ending = name.rpartition(".")
     return f".{ending.lower()}" if dot and stem else ""
 
 
 def count_endings(keys: Iterable[str]) -> str:
-    """Say how many files there are of each ending, such as `12 .gif, 1 without ending`."""
+    """Format the number of files per ending, such as `12 .gif, 1 without ending`."""
     counts = Counter(ending_of(key) or "without ending" for key in keys)
     listed = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
     return some_of([f"{count} {ending}" for ending, count in listed], limit=8)
 
 
 def some_of(names: Iterable[str], limit: int = 3) -> str:
-    """The first few of many names, cut where they are long, and how many more there are."""
+    """Format the first few names, truncated if long, and the number of remaining names."""
     listed = list(names)
     more = f" and {len(listed) - limit} more" if len(listed) > limit else ""
     longest = _SHOWN_CHARACTERS // limit
@@ -129,7 +129,7 @@ def some_of(names: Iterable[str], limit: int = 3) -> str:
 
 
 def spelled_otherwise(name: str, keys: Iterable[str]) -> str:
-    """Name the file that only differs in case or in the Unicode form, for messages; empty where there is none."""
+    """Format a hint at a file whose name differs only in case or Unicode form; empty if there is none."""
     for key in keys:
         there = key.rpartition("/")[2]
         if there != name and _folded(there) == _folded(name):
@@ -143,12 +143,12 @@ def _folded(name: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class _Folder:
-    """A folder to list.
+    """A folder to scan.
 
     Attributes:
-        prefix: of its files' keys, ending in `/`.
-        path: of the folder itself, without links.
-        above: the folders on the way to it, without links, and itself.
+        prefix: prefix of the keys of its files, ending in `/`.
+        path: resolved path of the folder.
+        above: resolved paths of the folder and its ancestors.
     """
 
     prefix: str
@@ -182,7 +182,7 @@ def _scan(folder: _Folder, found: _Found) -> list[_Folder]:
 
 
 def _may_follow(target: str, folder: _Folder, found: _Found) -> bool:
-    """Whether a link in `folder` leads to a file or folder of the channel that is not on the way to it."""
+    """Return whether a link in `folder` points to a file or folder of the channel other than its own ancestors."""
     if not target.startswith(found.root.rstrip("/") + "/"):
         return False
     is_around = target in folder.above or f"{folder.path}/".startswith(f"{target}/")

@@ -1,4 +1,4 @@
-"""Recognises channels that are roots of data sets, with parts for training, validation and test in them."""
+"""Detects channels that point to a dataset root with training, validation and test splits."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _PARTS = {
     "test": "test",
     "testing": "test",
 }
-"""Channel for each name that parts of a data set usually have."""
+"""Channel by usual name of a dataset split."""
 _FURTHER_PARTS = {
     "trainset": "train",
     "trainingset": "train",
@@ -41,22 +41,22 @@ _FURTHER_PARTS = {
     "unlabeled": "",
     "unlabelled": "",
 }
-"""Further words in the names of parts; an empty channel says that none is meant for them."""
+"""Further words in split names; an empty string means that no channel corresponds to the split."""
 _BEGINNING = re.compile(r"[^\W\d_]+")
 _MOST_COMPARED = 200
 _STORAGE_MARKS = ("@", "$", "#", "~")
-"""Storage devices and operating systems begin the names of their folders with these."""
+"""First characters of folder names created by storage devices and operating systems."""
 
 
 @dataclass(slots=True)
 class _Node:
-    """A folder: its sub-folders, and how many images lie directly in it."""
+    """A folder with its sub-folders and the number of images directly in it."""
 
     images: int = 0
     children: dict[str, _Node] = field(default_factory=dict)
 
     def innermost(self) -> tuple[str, _Node]:
-        """The first folder below that holds images or several folders, with its path from here."""
+        """Return the first descendant with images or several folders, and its path relative to this folder."""
         node, path = self, ""
         while not node.images and len(node.children) == 1:
             name, node = next(iter(node.children.items()))
@@ -64,24 +64,25 @@ class _Node:
         return path, node
 
     def has_nested_images(self) -> bool:
-        """Whether images lie in several places at or below the folder."""
+        """Return whether images are spread over several folders at or below this one."""
         node = self.innermost()[1]
         return bool(node.children)
 
 
 def check_class_folders(channel: str, pictures: Sequence[str], class_names: Sequence[str] = ()) -> None:
-    """Refuse folders that are no classes: parts of a data set, which would hide the true classes, and leftovers.
+    """Refuse folders that are not classes: dataset splits, which would hide the true classes, and system metadata.
 
-    Parts are recognised by their structure, since they hold folders of the same names, or by names that all say so.
-    Folders that `class_names` announces are classes in any case. Warns where images lie deeper than their class folder.
+    Splits are detected by structure (their sub-folders have the same names) or by name (all folders are named as
+    splits). Folders listed in `class_names` always count as classes. Logs a warning if images are nested below their
+    class folder.
 
     Args:
         channel: name of the channel.
-        pictures: keys of the images, none of them outside of a folder.
-        class_names: classes that the user announces.
+        pictures: keys of the images, each of them in a folder.
+        class_names: class names declared by the user.
 
     Raises:
-        DataError: the folders are parts of a data set, or one is a leftover of a storage device.
+        DataError: if the folders are dataset splits, or one was created by a storage device.
     """
     folders = _tree(pictures)
     if not set(folders) <= set(class_names):
@@ -114,7 +115,7 @@ def _tree(keys: Sequence[str]) -> dict[str, _Node]:
 
 
 def _check_names(channel: str, folders: Mapping[str, _Node]) -> None:
-    """Refuse folders that are all named as parts of a data set are."""
+    """Refuse folders that all have names of dataset splits."""
     parts = {name: _part_named(name) for name in folders}
     named = {name: part for name, part in parts.items() if part is not None}
     if not named or len(named) < len(folders):
@@ -133,7 +134,7 @@ def _check_names(channel: str, folders: Mapping[str, _Node]) -> None:
 
 
 def _check_structure(channel: str, folders: Mapping[str, _Node]) -> None:
-    """Refuse folders of which at least two, and half of all, hold folders of the same names."""
+    """Refuse the folders if at least two, and half of all, have sub-folders of the same names."""
     inner = {name: set(node.innermost()[1].children) for name, node in folders.items()}
     alike: set[str] = set()
     shared: set[str] = set()
@@ -165,13 +166,13 @@ def _announce(folders: Mapping[str, _Node]) -> str:
 
 
 def _pairs(names: Mapping[str, set[str]]) -> Iterator[tuple[str, str]]:
-    """Pairs of folders that hold several folders; of very many folders, neighbours alone."""
+    """Yield pairs of folders with several sub-folders; only adjacent pairs if there are very many folders."""
     several = [name for name, inner in names.items() if len(inner) >= 2]
     yield from combinations(several, 2) if len(several) <= _MOST_COMPARED else pairwise(several)
 
 
 def _check_leftovers(channel: str, folders: Mapping[str, _Node], class_names: Sequence[str]) -> None:
-    """Refuse a class folder that a storage device or a program seems to have made."""
+    """Refuse a class folder that appears to be created by a storage device or a program."""
     marked = [name for name in folders if len(name) > 1 and name.startswith(_STORAGE_MARKS) and name not in class_names]
     if marked and 2 * len(marked) < len(folders):
         raise DataError(
@@ -202,14 +203,14 @@ def _names_below(node: _Node) -> set[str]:
 
 
 def _part_named(name: str) -> str | None:
-    """The channel that a folder's name stands for, empty for a part without channel; `None` for any other name."""
+    """Return the channel of a split name, an empty string for a split without a channel, `None` for other names."""
     known = _PARTS | _FURTHER_PARTS
     words = [word.lower() for word in _BEGINNING.findall(name)]
     return next((known[word] for word in words if word in known), None)
 
 
 def _places(folders: Mapping[str, _Node]) -> dict[str, str]:
-    """Channel by the path of the folder with the classes, for the parts that have a channel."""
+    """Return the channel of each split, by the path of the folder that contains the class folders."""
     places = {}
     for name, node in folders.items():
         part = _part_named(name)
@@ -219,10 +220,10 @@ def _places(folders: Mapping[str, _Node]) -> dict[str, str]:
 
 
 def check_files(channel: str, keys: Sequence[str]) -> None:
-    """Refuse files of several parts: all records would be learnt from, also those that are to be held out.
+    """Refuse files of several splits: the model would be trained on all records, including held-out ones.
 
     Raises:
-        DataError: the files, or the folders that they are in, are named after different parts.
+        DataError: if the files or their folders are named after different splits.
     """
     parts = _parts(keys, _part_of)
     if len(set(parts.values())) > 1:
@@ -233,20 +234,20 @@ def check_files(channel: str, keys: Sequence[str]) -> None:
 
 
 def _part_of(key: str) -> str:
-    """The first word of the first folder or file on a path that is named after a part, or of the first of all."""
+    """Return the first word of the first path component named after a split, else of the first component."""
     words = [found[0] if (found := _BEGINNING.match(name)) else "" for name in key.split("/")]
     return next((word for word in words if word.lower() in _PARTS), words[0])
 
 
 def _parts(keys: Sequence[str], name_of: Callable[[str], str]) -> dict[str, str]:
-    """Channel of each name, where all names are parts; otherwise none."""
+    """Return the channel of each name if all names are splits, else an empty mapping."""
     names = {name_of(key): "" for key in sorted(keys)}
     parts = {name: _PARTS[name.lower()] for name in names if name.lower() in _PARTS}
     return parts if len(parts) == len(names) else {}
 
 
 def _advice(parts: Mapping[str, str]) -> str:
-    """What to do with the parts, given the channel of each; without one for any, the first is an example."""
+    """Return advice on the splits, given their channels; if none has a channel, the first serves as an example."""
     named = {place: part for place, part in parts.items() if part}
     if not named:
         return f"give the channel the folder that holds the classes, such as .../{next(iter(parts))}"

@@ -1,4 +1,4 @@
-"""Names files by their first bytes that are no table, whatever their names say."""
+"""Identifies non-table files by their first bytes, regardless of the file name."""
 
 from __future__ import annotations
 
@@ -29,16 +29,16 @@ _KINDS: Mapping[bytes, str] = {
     b"version https://git-lfs": "a Git LFS pointer (fetch the file itself with git lfs pull)",
 }
 _BINARY = frozenset({b"PAR1", b"BZh", b"ORC", b"Rar!", b"ARROW1", b"SQLite format 3"})
-"""Marks that could also begin a text, unless control characters follow."""
+"""Signatures that could also be the start of a text, unless control characters follow."""
 _MARKUP = ("<!doctype html", "<html", "<?xml")
 
 
 def foreign_kind(first: bytes, allowed: str = "") -> str | None:
-    """What a file is by its first bytes, where these are of no text table; else `None`.
+    """Return the kind of a file whose first bytes rule out a text table, else `None`.
 
     Args:
-        first: `FIRST_BYTES` bytes, or all where there are fewer.
-        allowed: the kind that is read here, such as `Parquet`.
+        first: the first `FIRST_BYTES` bytes, or the whole file if shorter.
+        allowed: kind to accept, such as `Parquet`.
     """
     has_controls = any(byte < 9 or 13 < byte < 32 for byte in first)
     found = (mark for mark in _KINDS if first.startswith(mark) and (has_controls or mark not in _BINARY))
@@ -51,5 +51,5 @@ def foreign_kind(first: bytes, allowed: str = "") -> str | None:
 
 
 def refusal(kind: str) -> str:
-    """Why such a file is not read and what to do; follows its name."""
+    """Return the reason for refusing a file of this kind, with the remedy; follows the file name."""
     return f"is {kind}, whatever its name says; give CSV, TSV, JSON Lines or Parquet"

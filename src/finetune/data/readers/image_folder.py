@@ -1,4 +1,4 @@
-"""Reads images that lie in a folder per class."""
+"""Reads images from one folder per class."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ _TOLD = 3
 
 
 class ImageFolderReader:
-    """Labelled pictures below one folder; a `Reader`.
+    """Labeled images below one folder; a `Reader`.
 
     Attributes:
-        left_out: key of each record that cannot be used, and why; never more than `max_bad_records`.
-        other_files: number of files that are no images that can be read, by class folder (empty for files outside of
-            one) and ending.
+        left_out: key and reason of each record that cannot be used; at most `max_bad_records`.
+        other_files: number of files that are not readable images, by class folder (empty for files outside class
+            folders) and ending.
     """
 
     task: Task = "image-classification"
@@ -44,14 +44,14 @@ class ImageFolderReader:
         left_out: Sequence[tuple[str, str]] = (),
         other_files: Mapping[str, Mapping[str, int]] | None = None,
     ) -> None:
-        """Hold the images of a channel.
+        """Initialize the reader.
 
         Args:
             channel: name of the channel.
-            root: its folder.
+            root: folder of the channel.
             pictures: path relative to `root` and classes of each image.
             left_out: key and reason of each record that cannot be used.
-            other_files: number of files that are no images, by class folder and ending.
+            other_files: number of non-image files by class folder and ending.
         """
         self.channel = channel
         self.left_out = tuple(left_out)
@@ -60,29 +60,29 @@ class ImageFolderReader:
         self._pictures = tuple(pictures)
 
     def __len__(self) -> int:
-        """Number of pictures."""
+        """Number of images."""
         return len(self._pictures)
 
     def key(self, index: int) -> str:
-        """Path of picture `index` relative to the channel."""
+        """Path of image `index` relative to the channel."""
         return self._pictures[index][0]
 
     def labels(self, index: int) -> tuple[str, ...]:
-        """Classes of picture `index`."""
+        """Classes of image `index`."""
         return self._pictures[index][1]
 
     def clue(self, index: int) -> int:
-        """Bytes of the file of picture `index`; -1 where that cannot be told."""
+        """File size of image `index` in bytes; -1 if unknown."""
         try:
             return (self._root / self._pictures[index][0]).stat().st_size
         except OSError:
             return -1
 
     def read(self, index: int) -> Record:
-        """Picture `index` as the bytes of its file.
+        """Return image `index` as the bytes of its file.
 
         Raises:
-            DataError: the file cannot be read.
+            DataError: if the file cannot be read.
         """
         key, labels = self._pictures[index]
         try:
@@ -94,19 +94,19 @@ class ImageFolderReader:
 def read_image_folder(
     listing: Listing, class_names: Sequence[str] = (), pictures: Sequence[str] | None = None
 ) -> ImageFolderReader:
-    """Take the name of the first folder on an image's path as its class; folders may be nested below it.
+    """Read labeled images whose class is the first folder on the path; sub-folders are allowed.
 
-    An empty class folder is passed over with a warning, since object stores keep such folders only by accident. One
-    that holds files but no image is an error: a class that somebody filled must not vanish.
+    Empty class folders are skipped with a warning, since object stores keep them only by accident. A class folder with
+    files but no images is an error, since a class with data must not be dropped silently.
 
     Args:
         listing: the channel's files.
-        class_names: classes that the user announces.
-        pictures: keys of the images, where they are known already.
+        class_names: class names declared by the user.
+        pictures: keys of the images, if already known.
 
     Raises:
-        DataError: an image lies outside every class folder; a class folder holds other files, or lost links, only; no
-            image at all; the folders are parts of a data set, with the class folders in them.
+        DataError: if an image is outside the class folders, a class folder contains only other files or skipped links,
+            there are no images, or the folders are dataset splits that contain the class folders.
     """
     channel = listing.channel
     if pictures is None:
@@ -125,20 +125,20 @@ def read_image_folder(
 
 
 def other_files_of(reader: Reader) -> Mapping[str, Mapping[str, int]]:
-    """Number of files of a channel that are no images that can be read, by class folder and ending."""
+    """Return the number of files that are not readable images, by class folder and ending."""
     found: Mapping[str, Mapping[str, int]] = getattr(reader, "other_files", {})
     return found
 
 
 def find_images(listing: Listing, keys: Sequence[str]) -> list[str]:
-    """Those of the files that are images: by their ending, and without one of an image by their first bytes.
+    """Return the image files, recognized by ending or, for other endings, by their first bytes.
 
     Args:
         listing: the channel's files.
-        keys: those to look at.
+        keys: files to check.
     """
     doubtful = [key for key in keys if ending_of(key) not in IMAGE_ENDINGS and not is_raw_photo(ending_of(key))]
-    # Each look is a request where the channel is mounted from S3.
+    # Each check is a request if the channel is mounted from S3.
     with ThreadPoolExecutor(min(_MOST_THREADS, 2 * len(os.sched_getaffinity(0)))) as threads:
         found = threads.map(lambda key: _begins_as_image(listing.root / key), doubtful)
         by_content = {key for key, is_one in zip(doubtful, found, strict=True) if is_one}
@@ -191,7 +191,7 @@ def _check_classes(listing: Listing, pictures: Sequence[str], others: Sequence[s
 
 
 def _check_links(listing: Listing, filled: set[str]) -> None:
-    """Refuse symbolic links that are not followed where a class is lost with them."""
+    """Refuse skipped symbolic links if a class would be lost."""
     for link in listing.lost_links:
         folder = link.partition("/")[0]
         is_file = (listing.root / link).is_file() or ending_of(link) in IMAGE_ENDINGS
@@ -211,7 +211,7 @@ def _mention_links(links: Sequence[str]) -> str:
 
 
 def _count_others(others: Sequence[str], links: Sequence[str]) -> dict[str, dict[str, int]]:
-    """Number of files that are left out, by class folder and ending."""
+    """Count the skipped files by class folder and ending."""
     counts: defaultdict[str, Counter[str]] = defaultdict(Counter)
     for key in others:
         counts[_folder_of(key)][ending_of(key) or "without ending"] += 1

@@ -1,8 +1,8 @@
-"""Which pictures do `.lst` files name, with which classes?
+"""Reads images and classes listed in `.lst` files.
 
-The format of the platform's built-in image classification: a line per picture with an index, one or several labels and
-the picture's path relative to the image channel, separated by tabs. One label is the name or number of the class.
-Several are a 1 or 0 for every class in turn, so the classes are called `0`, `1`, and so on.
+The format is that of SageMaker's built-in image classification: one line per image with an index, one or several labels
+and the path relative to the image channel, separated by tabs. A single label is a class name or number. Several labels
+are a 1 or 0 per class, so the classes are named `0`, `1`, and so on.
 """
 
 from __future__ import annotations
@@ -42,19 +42,19 @@ def read_image_list(
     max_bad_records: int = 0,
     class_names: Collection[str] = (),
 ) -> ImageFolderReader:
-    """Read every `.lst` file of a channel such as `train_lst`, in the order of their names.
+    """Read all `.lst` files of a channel such as `train_lst`, in name order.
 
     Args:
-        listing: the channel with the pictures. Only what it lists can be named, so no line reaches out of its folder.
-        list_folder: the channel with the lists.
-        multi_label: whether a picture may have any number of classes.
-        max_bad_records: how many of the pictures may be missing.
-        class_names: names of classes that the request announces.
+        listing: files of the image channel. Only these can be referenced, so no line can access files outside it.
+        list_folder: folder of the channel with the lists.
+        multi_label: whether an image may have any number of classes.
+        max_bad_records: maximum number of missing images.
+        class_names: class names declared in the request.
 
     Raises:
-        DataError: no `.lst` file; a malformed line; a picture that is outside of the channel or named twice; too many
-            pictures that are missing, or all of a class.
-        UserError: several label columns without `multi_label`.
+        DataError: if there is no `.lst` file, a line is malformed, an image is outside the channel or listed twice, or
+            too many images, or all images of a class, are missing.
+        UserError: if there are several label columns without `multi_label`.
     """
     channel = f"{listing.channel}_lst"
     lists = list_files(channel, list_folder)
@@ -126,10 +126,10 @@ def _hot(cells: list[str]) -> tuple[str, ...]:
 
 
 def _checked(entry: _Entry, listing: Listing) -> str:
-    """The path of an entry, relative to the channel.
+    """Return the path of an entry relative to the channel.
 
     Raises:
-        DataError: it leads out of the channel.
+        DataError: if the path points outside the channel.
     """
     path = entry.path.removeprefix("./")
     if path.startswith("/") or ".." in path.split("/"):

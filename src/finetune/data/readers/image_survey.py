@@ -1,4 +1,4 @@
-"""Looks at the images of a channel before training: the range of 16-bit images, and files with several pages."""
+"""Inspects the images of a channel before training: value range of 16-bit images and multi-page files."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _log = logging.getLogger(__name__)
 
 _SAMPLE = 256
 _DEPTHS = (8, 10, 12, 14)
-"""Depths below 16 bits that cameras, scanners and converters write into 16-bit files."""
+"""Bit depths below 16 that cameras, scanners and converters store in 16-bit files."""
 _JPEG_ENDINGS = frozenset({".jpg", ".jpeg", ".jpe", ".jfif", ".jif"})
 _MOST_THREADS = 16
 _BYTES_PER_PIXEL = 4
@@ -38,11 +38,11 @@ _BYTES_PER_PIXEL = 4
 
 @dataclass(frozen=True, slots=True)
 class _Seen:
-    """What one image holds.
+    """Properties of one image.
 
     Attributes:
-        highest: value of a 16-bit grey image; `None` for any other image.
-        pages: of a TIFF; 1 for other formats.
+        highest: maximum value of a 16-bit grayscale image; `None` for other images.
+        pages: number of pages of a TIFF; 1 for other formats.
     """
 
     key: str
@@ -51,16 +51,17 @@ class _Seen:
 
 
 def survey_images(reader: Reader) -> int | None:
-    """Find the depth of a channel's 16-bit grey images, and warn of what decoding leaves out.
+    """Determine the bit depth of 16-bit grayscale images, and warn about content that decoding ignores.
 
-    Up to 256 images spread over the channel are opened, JPEG apart. Where their 16-bit images use 8, 10, 12 or 14 bits,
-    every image is, since a single higher value decides on the depth. The result depends on the records alone.
+    Opens a sample of 256 to 511 images spread over the channel (all if there are fewer), excluding JPEG. If the 16-bit
+    images in the sample use only 8, 10, 12 or 14 bits, all images are opened, since a single higher value changes the
+    depth. The result depends only on the records.
 
     Args:
-        reader: of a channel with images.
+        reader: reader of an image channel.
 
     Returns:
-        bits that 16-bit grey images use: 8, 10, 12, 14 or 16; `None` where none of them were seen.
+        Bits used by 16-bit grayscale images: 8, 10, 12, 14 or 16; `None` if there are no such images.
     """
     doubtful = [index for index in range(len(reader)) if ending_of(reader.key(index)) not in _JPEG_ENDINGS]
     step = max(1, len(doubtful) // _SAMPLE)
@@ -81,7 +82,7 @@ def _look_at(reader: Reader, indices: Sequence[int]) -> list[_Seen]:
 
 
 def _look(reader: Reader, index: int) -> _Seen | None:
-    """What an image holds; `None` for one that cannot be read, which is reported where it is decoded."""
+    """Inspect an image; return `None` if it cannot be read, which is reported when it is decoded."""
     try:
         content = reader.read(index).content
         if not isinstance(content, bytes):

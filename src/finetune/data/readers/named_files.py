@@ -1,4 +1,4 @@
-"""Finds the files of a channel that a list or manifest names, and explains those that are missing."""
+"""Tracks files that a list or manifest names but that are missing from the channel, with hints at the cause."""
 
 from __future__ import annotations
 
@@ -11,29 +11,29 @@ from finetune.errors import DataError
 
 
 class MissingFiles:
-    """Files that are named but are not in the channel: bad records, up to `max_bad_records`."""
+    """Named files that are missing from the channel; they count as bad records, up to `max_bad_records`."""
 
     def __init__(self, listing: Listing, limit: int) -> None:
-        """Start with none.
+        """Initialize without missing files.
 
         Args:
             listing: the channel's files.
-            limit: how many may be missing.
+            limit: maximum number of missing files.
         """
         self._listing = listing
         self._limit = limit
         self._missing: dict[str, tuple[str, tuple[str, ...]]] = {}
 
     def note(self, where: str, path: str, labels: tuple[str, ...]) -> None:
-        """Note a file that is missing.
+        """Record a missing file.
 
         Args:
-            where: the channel, file and line that name it, for messages.
-            path: as it is named there.
-            labels: its classes.
+            where: channel, file and line that name the missing file, for messages.
+            path: path as written in the line.
+            labels: classes of the file.
 
         Raises:
-            DataError: with this one there are more than allowed.
+            DataError: if the limit is exceeded.
         """
         listing = self._listing
         reason = (
@@ -48,13 +48,13 @@ class MissingFiles:
             )
 
     def left_out(self, labels: Collection[tuple[str, ...]]) -> tuple[tuple[str, str], ...]:
-        """Key and reason of every missing file.
+        """Return the key and reason of every missing file.
 
         Args:
-            labels: classes of every file that is there.
+            labels: classes of each file that exists.
 
         Raises:
-            DataError: no file is there, or all files of a class are missing.
+            DataError: if all files, or all files of a class, are missing.
         """
         known = {name for names in labels for name in names}
         for path, (reason, names) in self._missing.items():
@@ -69,7 +69,7 @@ class MissingFiles:
 
 
 def _hint(path: str, listing: Listing) -> str:
-    """What else the user may have meant, in parentheses; empty where nothing is near."""
+    """Return a hint in parentheses at a similar file in the channel; empty if there is none."""
     if path in listing.lost_links:
         return " (it is a symbolic link that leads out of the channel, in a circle or nowhere)"
     composed = unicodedata.normalize("NFC", path)
@@ -91,5 +91,5 @@ def _hint(path: str, listing: Listing) -> str:
 
 
 def _ends_with(path: str, end: str) -> bool:
-    """Whether a path ends with another one, at the border of a folder."""
+    """Return whether a path ends with another path, at a folder boundary."""
     return path == end or path.endswith(f"/{end}")

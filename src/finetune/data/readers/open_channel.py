@@ -1,4 +1,4 @@
-"""What does a channel hold, and who reads it?"""
+"""Detects the format of a channel and opens the matching reader."""
 
 from __future__ import annotations
 
@@ -49,21 +49,21 @@ TABLE_TYPES: Mapping[str, str] = {
     "application/vnd.apache.parquet": "parquet",
     "parquet": "parquet",
 }
-"""Format of the tables by content type."""
+"""Table format by content type."""
 
 
 @dataclass(frozen=True, slots=True)
 class ChannelSource:
-    """Where a channel lies.
+    """Location and settings of a channel.
 
     Attributes:
-        name: such as `train`.
-        folder: with its files.
-        list_folder: with `.lst` files that name pictures in `folder`; of channel `train_lst`.
-        content_type: as the request gives it, such as `text/csv`; None where it gives none.
-        class_ids: whether lists of labels hold class numbers, in records.
-        scratch: folder for what has to be inflated before it can be read.
-        label_first: whether the content type says that tables have no header and the label comes first.
+        name: channel name, such as `train`.
+        folder: folder with the channel's files.
+        list_folder: folder of channel `train_lst`, whose `.lst` files name images in `folder`.
+        content_type: content type from the request, such as `text/csv`; `None` if unspecified.
+        class_ids: whether label lists in records contain class numbers.
+        scratch: folder for decompressed files.
+        label_first: whether the content type implies tables without a header whose first column is the label.
     """
 
     name: str
@@ -85,18 +85,18 @@ class _Contents:
 
 
 def open_channel(source: ChannelSource, spec: DataSpec, shared: SharedColumns | None = None) -> Reader:
-    """Find out what a channel holds and read it.
+    """Detect the format of a channel and open its reader.
 
-    Where the request names no task, the content type tells it, or else the files do.
+    If the request sets no task, it is inferred from the content type, or else from the files.
 
     Args:
-        source: where the channel lies.
-        spec: the hyperparameters.
-        shared: columns of tables in other channels.
+        source: location of the channel.
+        spec: data hyperparameters.
+        shared: table columns of other channels.
 
     Raises:
-        DataError: the channel is missing or empty, or its files cannot be used, or are parts of a data set.
-        UserError: it holds pictures and tables and no task says which count, or the files do not fit the task.
+        DataError: if the channel is missing or empty, its files cannot be used, or they are dataset splits.
+        UserError: if the channel contains both images and tables and no task is set, or the files do not fit the task.
     """
     listing = list_files(source.name, source.folder)
     if not listing.keys:
@@ -147,7 +147,7 @@ def _look(source: ChannelSource, listing: Listing) -> _Contents:
 
 
 def _holds_records(contents: _Contents, source: ChannelSource) -> bool:
-    """Whether the channel is one of records: by its content type, or since nothing else is there."""
+    """Return whether the channel consists of record files, by its content type or because it has no other files."""
     bare, records = _bare(source.content_type), contents.records
     if bare in RECORD_TYPES and not records:
         raise DataError(
@@ -197,7 +197,7 @@ def _task_of(contents: _Contents, source: ChannelSource) -> Task:
 
 
 def _check_labels_in_table(contents: _Contents, source: ChannelSource) -> None:
-    """Refuse images without class folders next to a table, which seems to hold their classes."""
+    """Refuse images without class folders next to a table that appears to contain their classes."""
     folders = {key.partition("/")[0] if "/" in key else "" for key in contents.pictures}
     if len(folders) == 1:
         where = f"in the one folder {folders.pop()!r}" if "" not in folders else "without class folders"

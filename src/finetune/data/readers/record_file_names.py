@@ -1,4 +1,4 @@
-"""Which files of a channel hold records, by their names?"""
+"""Recognizes record files by their names."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ _FORMS: Mapping[str, StreamForm] = {
     "tgz": "tar",
 }
 RECORD_ENDINGS = tuple(f".{ending}" for ending in _FORMS)
-"""Of the files that are read, perhaps followed by `-00000-of-00010`, `.gz` or both."""
+"""Endings of record files, optionally followed by `-00000-of-00010`, `.gz` or both."""
 
 _VAGUE_ENDINGS = frozenset({"", ".gz", ".bin", ".dat", ".data", ".protobuf", ".pb"})
 
 
 @dataclass(frozen=True, slots=True)
 class RecordFile:
-    """A file that holds records.
+    """A file that contains records.
 
     Attributes:
-        key: relative to the channel's folder.
-        form: of its content.
+        key: path relative to the channel's folder.
+        form: format of the records.
     """
 
     key: str
@@ -39,11 +39,11 @@ class RecordFile:
 
 
 def record_files(keys: Sequence[str], default: StreamForm | None) -> list[RecordFile]:
-    """The files that hold records, by their names; where a content type gives the form, also those without an ending.
+    """Return the files with record endings and, if the content type sets the format, files without a specific ending.
 
     Args:
-        keys: names of files.
-        default: form by the channel's content type, which also tells protocol buffers from other RecordIO.
+        keys: file names.
+        default: format from the content type, which also distinguishes protocol buffers from other RecordIO.
     """
     found = []
     for key in keys:

@@ -1,8 +1,8 @@
-"""Which records lie in the RecordIO, TFRecord and tar files of a channel?
+"""Random access to records in RecordIO, TFRecord and tar files.
 
-Each file is read once, by the parsers that cut streams, which verify it; kept is where each record lies, in 36 bytes.
-Afterwards any record is read by itself, so order, split and workers are those of every other reader. Files that are
-compressed are inflated into a scratch folder first, since nobody can jump inside of gzip.
+Each file is read once by the stream parsers, which verify it, and the position of each record is indexed in 36 bytes.
+After that, records can be read individually, so ordering, splitting and workers are the same as for any other reader.
+Compressed files are first decompressed into a scratch folder, since gzip does not support random access.
 """
 
 from __future__ import annotations
@@ -42,11 +42,11 @@ _END_OF_TAR = bytes(1024)
 
 @dataclass(frozen=True, slots=True)
 class _Opened:
-    """A file and who understands it.
+    """A file and its codec.
 
     Attributes:
-        path: of the file, or of what it was inflated to.
-        tail: follows a record where it is read by itself.
+        path: path of the file, or of its decompressed copy.
+        tail: bytes to append to a record when it is read individually.
     """
 
     key: str
@@ -57,16 +57,16 @@ class _Opened:
 
 @dataclass(slots=True)
 class _Index:
-    """Where each record lies, and what it is.
+    """Positions and labels of all records.
 
     Attributes:
-        files: of each record, a place in `opened`.
-        numbers: of each record in its file.
-        offsets: of each record's first byte.
-        lengths: of each record, in bytes.
-        labels: classes of each record.
-        seen: each combination of classes once, so that a million records share a few.
-        left_out: key of each record that cannot be used, and why.
+        files: index into `opened`, per record.
+        numbers: index within the file, per record.
+        offsets: offset of the first byte, per record.
+        lengths: length in bytes, per record.
+        labels: classes, per record.
+        seen: interned class combinations, so that a million records share a few tuples.
+        left_out: key and reason of each record that cannot be used.
     """
 
     opened: list[_Opened] = field(default_factory=list)
@@ -80,16 +80,16 @@ class _Index:
 
 
 class RecordFilesReader:
-    """Labelled pictures or texts in files of records; a `Reader`.
+    """Labeled images or texts in record files; a `Reader`.
 
     Attributes:
         channel: name of the channel.
-        task: what the records hold.
-        left_out: key of each record that cannot be understood, and why; never more than `max_bad_records`.
+        task: whether the records contain images or texts.
+        left_out: key and reason of each record that cannot be decoded; at most `max_bad_records`.
     """
 
     def __init__(self, channel: str, task: Task, index: _Index) -> None:
-        """Hold what `read_record_files` found."""
+        """Initialize from the index built by `read_record_files`."""
         self.channel = channel
         self.task: Task = task
         self.left_out = tuple(index.left_out)
@@ -100,7 +100,7 @@ class RecordFilesReader:
         return len(self._index.labels)
 
     def key(self, index: int) -> str:
-        """File of record `index`, and its number in it, from 0."""
+        """File of record `index` and its zero-based position in the file."""
         return f"{self._index.opened[self._index.files[index]].key}:{self._index.numbers[index]}"
 
     def labels(self, index: int) -> tuple[str, ...]:
@@ -108,14 +108,14 @@ class RecordFilesReader:
         return self._index.labels[index]
 
     def clue(self, _index: int) -> int:
-        """Nothing: how long a record is depends on its labels, too."""
+        """Always 0: the length of a record also depends on its labels, so it does not identify equal content."""
         return 0
 
     def read(self, index: int) -> Record:
-        """Record `index` with its content.
+        """Return record `index` with its content.
 
         Raises:
-            DataError: the file cannot be read any more, or was changed.
+            DataError: if the file is no longer readable, or has changed.
         """
         opened = self._index.opened[self._index.files[index]]
         key, offset, length = self.key(index), self._index.offsets[index], self._index.lengths[index]
@@ -131,12 +131,12 @@ class RecordFilesReader:
 
 
 def task_of_records(listing: Listing, file: RecordFile, wanted: Wanted) -> Task:
-    """What the records of a channel hold by the first one: texts where it is one, else pictures.
+    """Infer the task from the first record: text classification if it is a text, else image classification.
 
     Args:
         listing: the channel's files.
-        file: one of them.
-        wanted: what is looked for, whatever the task.
+        file: one of the files.
+        wanted: fields to extract; its task is ignored.
     """
     form = StreamLayout(f"channel {listing.channel!r}: {file.key}", file.form)
     for task in (IMAGES, TEXTS):
@@ -154,16 +154,16 @@ def task_of_records(listing: Listing, file: RecordFile, wanted: Wanted) -> Task:
 def read_record_files(
     listing: Listing, files: Sequence[RecordFile], wanted: Wanted, scratch: Path | None
 ) -> RecordFilesReader:
-    """Find every record of a channel, in the order of the files' names.
+    """Index every record of a channel, in the order of the file names.
 
     Args:
         listing: the channel's files.
-        files: those with records.
-        wanted: what is looked for in them.
-        scratch: folder for what has to be inflated.
+        files: files that contain records.
+        wanted: fields to extract.
+        scratch: folder for decompressed files.
 
     Raises:
-        DataError: a file is damaged, too many records cannot be used, or there are none.
+        DataError: if a file is damaged, too many records cannot be used, or there are none.
     """
     others = set(listing.keys) - {file.key for file in files}
     if others:
@@ -206,7 +206,7 @@ def _add(listing: Listing, file: RecordFile, wanted: Wanted, scratch: Path | Non
 
 
 def _samples(codec: Codec, window: Window) -> Iterator[tuple[Sample, int]]:
-    """Samples, and where in the file each ends."""
+    """Yield samples, each with its end offset in the file."""
     if isinstance(codec, TarCodec):
         yield from codec.cut_with_ends(window)
         return
@@ -239,7 +239,7 @@ def _chunks(path: Path) -> Iterator[bytes]:
 
 
 def _plain(path: Path, scratch: Path | None) -> Path:
-    """The file, or what it holds where it is compressed."""
+    """Return the file, or a decompressed copy if it is compressed."""
     with path.open("rb") as file:
         if file.read(len(GZIP)) != GZIP:
             return path

@@ -1,1 +1,1 @@
-"""Readers of texts in tables: CSV, TSV, JSON Lines and Parquet."""
+"""Readers for texts in tables: CSV, TSV, JSON Lines and Parquet."""

@@ -1,4 +1,4 @@
-"""Counts that tell labels, texts, numbers and names apart in the first rows of a table."""
+"""Column statistics that distinguish labels, texts, numbers and names in the first rows of a table."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from decimal import Decimal
 from finetune.data.label_parsing import LABEL_SEPARATOR
 
 ENOUGH_ROWS = 10
-"""Rows from which on a column without repeated values is no likely label."""
+"""Minimum number of rows for rejecting a column without repeated values as a label."""
 
 _NAME = re.compile(r"[^\W\d]\w*(?:(?:[ ./:#-]|: )\w+){0,2}[?:]?")
 _NUMBER = re.compile(r"[-+]?(?:[0-9]+(?:[.,][0-9]*)?|\.[0-9]+)(?:[eE][-+]?[0-9]+)?%?")
@@ -23,17 +23,17 @@ _WORDY = 3
 
 
 def is_number(cell: str) -> bool:
-    """Whether a cell is a number."""
+    """Return whether a cell is a number."""
     return _NUMBER.fullmatch(cell) is not None
 
 
 def is_name(cell: str) -> bool:
-    """Whether a cell looks like the name of a column: up to three words."""
+    """Return whether a cell looks like a column name: up to three words."""
     return len(cell) <= _LONGEST_NAME and _NAME.fullmatch(cell) is not None
 
 
 def may_be_name(cell: str) -> bool:
-    """Whether a cell could be a long name of a column: up to seven words, without the end of a sentence."""
+    """Return whether a cell could be a long column name: up to seven words, without end-of-sentence punctuation."""
     return is_name(cell) or (
         len(cell) <= _LONGEST_LABEL
         and len(cell.split()) <= _MOST_WORDS
@@ -45,18 +45,18 @@ def may_be_name(cell: str) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class ColumnFacts:
-    """Counts over the cells of one column.
+    """Statistics of the cells of one column.
 
     Attributes:
-        rows: cells, blank ones included.
-        filled: cells that are not blank.
-        once: values that only one row has.
-        numbers: cells that are numbers.
-        names: cells that look like names of columns.
-        possible_names: cells that could be such names.
-        length: mean number of characters of filled cells.
-        words: mean number of words of filled cells.
-        values: different values of filled cells; single classes where cells hold several.
+        rows: number of cells, including blank ones.
+        filled: number of non-blank cells.
+        once: number of values that occur exactly once.
+        numbers: number of numeric cells.
+        names: number of cells that look like column names.
+        possible_names: number of cells that could be column names.
+        length: mean length of non-blank cells in characters.
+        words: mean number of words in non-blank cells.
+        values: distinct values of non-blank cells; individual classes if cells contain several.
     """
 
     rows: int
@@ -71,50 +71,50 @@ class ColumnFacts:
 
     @property
     def repeats(self) -> bool:
-        """Whether values come again and again, as labels do."""
+        """Whether values repeat, as in a label column: on average each occurs at least twice."""
         return 2 * len(self.values) <= self.filled
 
     @property
     def may_be_label(self) -> bool:
-        """Whether the column looks like one of labels: two or more short values that repeat."""
+        """Whether the column looks like a label: two or more short values that repeat."""
         return len(self.values) > 1 and self.repeats and self.length <= _LONGEST_LABEL
 
     @property
     def is_numeric(self) -> bool:
-        """Whether nearly all cells are numbers."""
+        """Whether nearly all cells are numeric."""
         return self.filled > 0 and self.numbers >= _NEARLY_ALL * self.filled
 
     @property
     def is_text(self) -> bool:
-        """Whether the column looks like one of texts: several words, or two at least that differ from row to row."""
+        """Whether the column looks like text: several words, or at least two that differ between rows."""
         if self.is_numeric or (len(self.values) == 1 and self.filled > 1):
             return False
         return self.is_wordy or (self.words >= 2 and not self.repeats)
 
     @property
     def is_wordy(self) -> bool:
-        """Whether cells have more words than labels mostly have."""
+        """Whether cells have more words than typical labels."""
         return self.words >= _WORDY
 
     def __str__(self) -> str:
-        """For messages."""
+        """Describe the column, for messages."""
         return f"{len(self.values)} different values in {self.filled} rows"
 
 
 def text_of(value: object) -> str:
-    """A value of JSON or Parquet as the text of a cell; empty where it is missing or no single value or list."""
+    """Convert a JSON or Parquet value to the text of a cell; empty if missing or neither a scalar nor a list."""
     if isinstance(value, list):
         return LABEL_SEPARATOR.join(map(str, value))
     return str(value) if isinstance(value, str | int | float | Decimal) and value == value else ""  # noqa: PLR0124 - NaN
 
 
 def facts_of(rows: Sequence[Sequence[str]], width: int, *, multi_label: bool) -> tuple[ColumnFacts, ...]:
-    """Count over the cells of each column.
+    """Compute the statistics of each column.
 
     Args:
-        rows: with `width` cells each.
+        rows: rows with `width` cells each.
         width: number of columns.
-        multi_label: whether cells may hold several classes with `|` between them.
+        multi_label: whether cells may contain several classes separated by `|`.
     """
     return tuple(_facts([row[at].strip() for row in rows], multi_label=multi_label) for at in range(width))
 

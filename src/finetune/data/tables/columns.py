@@ -1,4 +1,4 @@
-"""Chooses the columns of a table that hold the label and the texts."""
+"""Chooses the label and text columns of a table."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ class Columns:
     """Names of the chosen columns.
 
     Attributes:
-        label: of the class.
-        texts: of the one or two texts.
+        label: label column.
+        texts: one or two text columns.
     """
 
     label: str
@@ -45,14 +45,14 @@ class Columns:
 
 
 class SharedColumns:
-    """The columns of the first table of a job, which are taken in other tables that have columns of these names."""
+    """Columns of the first table of a job, reused for other tables with columns of the same names."""
 
     def __init__(self) -> None:
-        """Know none."""
+        """Initialize without columns."""
         self._columns: Columns | None = None
 
     def applied_to(self, spec: DataSpec, names: Sequence[str]) -> DataSpec:
-        """The hyperparameters with the known columns, where a table has them and the user names none."""
+        """Return the hyperparameters with the shared columns, if the table has them and the user sets no columns."""
         known = self._columns
         if known is None or not {known.label, *known.texts} <= set(names):
             return spec
@@ -67,23 +67,23 @@ class SharedColumns:
         )
 
     def note(self, columns: Columns) -> None:
-        """Note the columns of a table that names them; those of the first one stay."""
+        """Store the columns of a table with column names, unless columns are already stored."""
         self._columns = self._columns or columns
 
 
 def choose_columns(columns: Sequence[str], spec: DataSpec, where: str, facts: Facts | None = None) -> Columns:
-    """Take the columns that hyperparameters name, else those with usual names, else those whose content is plain.
+    """Choose the columns set by hyperparameters, else by usual names, else by content.
 
-    Content decides where one column alone has few different short values (the label), or one alone has texts.
+    Content decides only if exactly one column has few distinct short values (the label) or contains texts.
 
     Args:
         columns: names of all columns.
-        spec: with `label_column`, `text_column` and `text_pair_column`.
+        spec: hyperparameters, with `label_column`, `text_column` and `text_pair_column`.
         where: channel and file, for messages.
-        facts: of columns by name, where the first rows are known.
+        facts: statistics by column name, if the first rows are known.
 
     Raises:
-        UserError: a named column is not there or is there twice, or it is not plain which column holds what.
+        UserError: if a named column is missing or duplicated, or the choice is ambiguous.
     """
     facts = facts or {}
     texts = {spec.text_column, spec.text_pair_column}
@@ -112,11 +112,11 @@ def choose_columns(columns: Sequence[str], spec: DataSpec, where: str, facts: Fa
 
 
 def choose_positions(count: int, spec: DataSpec, where: str, facts: Facts | None = None) -> Columns:
-    """Take columns of a table without header: the label first, then one or two texts; or by number, from 0.
+    """Choose columns of a table without a header: the label first, then one or two texts, or by zero-based number.
 
     Raises:
-        UserError: the number of columns does not say which holds what, or their content speaks against this order, and
-            no hyperparameter decides.
+        UserError: if the number of columns leaves the roles open, or their content contradicts this order, and no
+            hyperparameter decides.
     """
     facts = facts or {}
     numbers = tuple(str(number) for number in range(count))
@@ -140,7 +140,7 @@ def choose_positions(count: int, spec: DataSpec, where: str, facts: Facts | None
 
 
 def _doubt(numbers: Sequence[str], facts: Facts) -> str:
-    """What speaks against a label in the first column and texts in the others; empty where nothing does."""
+    """Return evidence against the label being first and texts following; empty if there is none."""
     if not facts or facts["0"].rows < ENOUGH_ROWS:
         return ""
     if not facts["0"].repeats:
@@ -152,10 +152,10 @@ def _doubt(numbers: Sequence[str], facts: Facts) -> str:
 
 
 def check_not_swapped(label: str, text: str, facts: Facts, where: str) -> None:
-    """Refuse a label that hardly ever repeats and is longer than the text.
+    """Refuse a label column that rarely repeats and is longer than the text.
 
     Raises:
-        UserError: the columns are most likely the other way round.
+        UserError: if the columns are probably swapped.
     """
     if label not in facts or text not in facts or facts[label].filled < ENOUGH_ROWS:
         return
@@ -217,7 +217,7 @@ def _texts(columns: Sequence[str], facts: Facts, where: str) -> tuple[str | None
 
 
 def _usual(names: Sequence[str], columns: Sequence[str]) -> list[str]:
-    """The columns that have one of some names, in the order of these; of those that differ in case only, the first."""
+    """Return the columns with the given names, in the order of the names; the first if names differ only in case."""
     by_name = {column.lower(): column for column in reversed(columns)}
     return [by_name[name] for name in names if name in by_name]
 

@@ -1,7 +1,7 @@
-"""Splits delimited text (CSV, TSV, `__label__` lines) into rows and cells, the same for files and for streams.
+"""Splits delimited text (CSV, TSV, `__label__` lines) into rows and cells, for both files and streams.
 
-Quotation marks follow RFC 4180: a field that begins with one ends with one and may hold delimiters, line ends and
-doubled marks. A mark inside an unquoted field is a character.
+Quoting follows RFC 4180: a field that begins with a quotation mark ends with one and may contain delimiters, line ends
+and doubled marks. A quotation mark inside an unquoted field is an ordinary character.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from typing import Literal, NamedTuple
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 DELIMITERS = ",;\t|"
 LABEL_PREFIX = "__label__"
-"""Begins each label in the files of BlazingText and fastText."""
+"""Label prefix in BlazingText and fastText files."""
 
 LONGEST_ROW = 1 << 26
-"""Bytes. A longer row is taken for a quotation mark that is never closed."""
+"""Maximum row length in bytes. A longer row indicates an unclosed quotation mark."""
 MOST_COLUMNS = 100_000
 
 _LINE_BYTES = 100
-"""Memory of a line beside its content."""
+"""Memory overhead of a line in bytes."""
 
 _CLOSING = re.compile(rb'(?:[^"]++|"")*+"')
 _QUOTED = re.compile(r'"((?:[^"]++|"")*+)"')
@@ -35,11 +35,11 @@ _CARRIAGE_RETURN = "has a carriage return outside of quotation marks"
 
 
 class UnclosedQuote(ValueError):  # noqa: N818 - names the fault
-    """A quoted field does not end before the table does.
+    """A quoted field is not closed before the end of the table.
 
     Attributes:
-        line: on which the row begins, from 1.
-        offset: of the row, in bytes from the first line.
+        line: line on which the row begins, from 1.
+        offset: offset of the row in bytes from the first line.
     """
 
     def __init__(self, line: int, offset: int) -> None:
@@ -52,9 +52,9 @@ class RawRow(NamedTuple):
     """One row before it is split into cells.
 
     Attributes:
-        line: on which it begins, from 1.
-        offset: of its first byte, counted from the first line.
-        content: without the line end.
+        line: line on which the row begins, from 1.
+        offset: offset of its first byte from the first line.
+        content: bytes of the row without the line end.
     """
 
     line: int
@@ -64,13 +64,13 @@ class RawRow(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Dialect:
-    """How rows and cells are divided.
+    """Format of rows and cells.
 
     Attributes:
         delimiter: one character between cells; a space for `labels`.
-        kind: `quoted` as RFC 4180 has it; `plain` where every line is a row and marks are characters unless they
-            surround a whole cell; `labels` for lines that begin with `__label__`.
-        end: of a line.
+        kind: `quoted` for RFC 4180; `plain` if every line is a row and quotation marks are ordinary characters unless
+            they enclose a whole cell; `labels` for lines that begin with `__label__`.
+        end: line end.
     """
 
     delimiter: str
@@ -78,23 +78,23 @@ class Dialect:
     end: bytes = b"\n"
 
     def is_blank(self, row: bytes) -> bool:
-        """Whether a row holds nothing."""
+        """Return whether a row is empty."""
         return not row.strip() and self.delimiter.encode() not in row
 
 
 def cut_rows(lines: Iterable[bytes], dialect: Dialect, delimiter_line: bytes = b"") -> Iterator[RawRow]:
-    """Join the lines of quoted fields; blank rows and byte order marks are left out.
+    """Join the lines of quoted fields into rows; blank rows and byte order marks are skipped.
 
-    A row whose quotation marks are misplaced is given as its first line, which `cells_of` refuses; the next row begins
-    with the line after it, so that a stray mark costs one row.
+    A row with misplaced quotation marks is yielded as its first line, which `cells_of` refuses. The next row begins on
+    the following line, so that a stray mark affects only one row.
 
     Args:
-        lines: without their ends.
-        dialect: of the table.
-        delimiter_line: line that names the delimiter and is no row.
+        lines: lines without their line ends.
+        dialect: format of the table.
+        delimiter_line: line that declares the delimiter and is not a row.
 
     Raises:
-        UnclosedQuote: a quoted field does not end, or is longer than `LONGEST_ROW`.
+        UnclosedQuote: if a quoted field is not closed, or is longer than `LONGEST_ROW`.
     """
     delimiter = dialect.delimiter.encode()
     numbered = _numbered(lines, delimiter_line)
@@ -116,7 +116,7 @@ def cells_of(row: str, dialect: Dialect) -> list[object]:
     """Split a row into cells: texts, or for `labels` the labels and the text.
 
     Raises:
-        ValueError: its quotation marks are misplaced, or it has no label where lines have to begin with one.
+        ValueError: if quotation marks are misplaced, or a `labels` row has no label.
     """
     if dialect.kind == "labels":
         return _labels_and_text(row)
@@ -153,7 +153,7 @@ def _take_open_lines(taken: list[RawRow], waiting: deque[RawRow], numbered: Iter
 
 
 def _ends_open(line: bytes, delimiter: bytes, *, is_open: bool) -> bool:
-    """Whether a quoted field goes on in the next line."""
+    """Return whether a quoted field continues on the next line."""
     at = 0
     while True:
         if not is_open and line[at : at + 1] != b'"':

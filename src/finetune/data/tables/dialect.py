@@ -1,4 +1,4 @@
-"""Finds delimiter, header and columns of a delimited table from its first lines, the same for files and for streams."""
+"""Infers delimiter, header and columns of a delimited table from its first lines, for both files and streams."""
 
 from __future__ import annotations
 
@@ -39,20 +39,20 @@ _JSON = re.compile(rb'\s*(?:\{\s*(?:"|$)|\[\s*(?:\{|$))')
 _MARKDOWN_RULE = re.compile(rb"\|?(?:\s*:?-{3,}:?\s*\|)+(?:\s*:?-{3,}:?)?\s*")
 _LABEL_CELL = re.compile(rf"{LABEL_PREFIX}[^\s,;|]+[,;|]")
 _MOST = 0.8
-"""Share of rows that must agree on a number of columns before a first row of another number is refused."""
+"""Minimum share of rows with the same number of columns for refusing a first row with a different number."""
 _CLOSE = 0.2
-"""Difference of the shares of rows that two delimiters fit, below which neither is chosen."""
+"""Delimiters whose shares of matching rows differ by at most this are ambiguous."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Candidate:
-    """Rows as one dialect divides them.
+    """Rows as split by one dialect.
 
     Attributes:
-        dialect: of rows and cells.
-        rows: cells as they stand in the table.
-        width: number of columns that the first row has, or that most rows have.
-        fit: share of the rows that have as many.
+        dialect: format of rows and cells.
+        rows: cells as written in the table.
+        width: number of columns of the first row or of most rows, whichever matches more rows.
+        fit: share of rows with this number of columns.
     """
 
     dialect: Dialect
@@ -63,16 +63,16 @@ class _Candidate:
 
 @dataclass(frozen=True, slots=True)
 class DelimitedForm:
-    """How the rows of one table are understood.
+    """Inferred format of a table.
 
     Attributes:
-        dialect: of rows and cells.
-        header: cells of the first row where it names the columns, else `None`.
+        dialect: format of rows and cells.
+        header: cells of the header row, or `None`.
         width: number of columns.
-        columns: of label and texts, by name or by number.
-        positions: of label and texts.
-        remark: what the user should know of the header; empty where it is plain.
-        delimiter_line: first line where it only names the delimiter, as `sep=;`.
+        columns: label and text columns, by name or number.
+        positions: indices of the label and text columns.
+        remark: warning about the header for the user; empty if the header is unambiguous.
+        delimiter_line: first line if it only declares the delimiter, such as `sep=;`.
     """
 
     dialect: Dialect
@@ -84,14 +84,14 @@ class DelimitedForm:
     delimiter_line: bytes = b""
 
     def records(self, lines: Iterable[bytes], warn: Callable[[str], None]) -> Iterator[RawRow]:
-        """The rows that are records.
+        """Yield the rows that are records.
 
         Args:
-            lines: of the whole table, without their ends.
-            warn: called at the end with what was passed over.
+            lines: lines of the whole table without their line ends.
+            warn: called at the end with a message about skipped rows.
 
         Raises:
-            UnclosedQuote: a quoted field does not end.
+            UnclosedQuote: if a quoted field is not closed.
         """
         repeats: list[int] = []
         first = self.header is not None
@@ -108,11 +108,11 @@ class DelimitedForm:
             warn(f"passed over {len(repeats)} rows that repeat the header, on lines {shown}: they are no records")
 
     def cells(self, row: bytes) -> list[object]:
-        """Label and texts of a row.
+        """Return the label and texts of a row.
 
         Raises:
-            UnicodeDecodeError: it is not UTF-8.
-            ValueError: it has another number of columns, or misplaced quotation marks.
+            UnicodeDecodeError: if the row is not UTF-8.
+            ValueError: if the number of columns differs, quotation marks are misplaced, or the row names columns.
         """
         cells = cells_of(row.decode("utf-8"), self.dialect)
         while len(cells) > self.width and cells[-1] == "":
@@ -147,8 +147,8 @@ class FirstLines(NamedTuple):
     """The beginning of a table.
 
     Attributes:
-        lines: without their ends.
-        end: of lines.
+        lines: lines without their line ends.
+        end: line end.
     """
 
     lines: Sequence[bytes]
@@ -164,23 +164,23 @@ def find_form(
     before: DelimitedForm | None = None,
     shared: SharedColumns | None = None,
 ) -> DelimitedForm | None:
-    """Find out how a table is to be read.
+    """Infer the format of a table.
 
     Args:
-        first: lines of the table.
-        spec: the hyperparameters.
+        first: first lines of the table.
+        spec: data hyperparameters.
         where: channel and file, for messages.
-        tabs: whether name or content type say that tabs divide the cells.
-        before: the form of an earlier file of the channel, whose columns hold where this one has no header.
+        tabs: whether the file name or content type specifies tab-separated cells.
+        before: format of an earlier file of the channel; its columns are used if this table has no header.
         shared: columns of other tables of the job.
 
     Returns:
-        The form, or `None` where there are no rows.
+        The format, or `None` if there are no rows.
 
     Raises:
-        DataError: the first rows are not divided alike, or are no table.
-        UserError: delimiter, header or columns could be others.
-        UnicodeDecodeError: the first row is not UTF-8.
+        DataError: if the first rows have inconsistent columns, or the content is not a table.
+        UserError: if the delimiter, header or columns are ambiguous.
+        UnicodeDecodeError: if the first row is not UTF-8.
     """
     lines, end = first
     head = lines[0].removeprefix(BYTE_ORDER_MARK) if lines else b""
@@ -216,7 +216,7 @@ def find_form(
 
 
 def _dialects(lines: Sequence[bytes], end: bytes, *, tabs: bool) -> list[Dialect]:
-    """Where tabs divide every line alike, marks are mostly characters: such files are written without any quoting."""
+    """Return the dialects to try; plain tabs precede quoted tabs, since most such files are written without quoting."""
     plain = Dialect("\t", "plain", end)
     if tabs and any(b"\t" in line for line in lines):
         return [plain, Dialect("\t", end=end)]
@@ -232,10 +232,10 @@ def _are_label_lines(lines: Sequence[bytes]) -> bool:
 
 
 def _try(lines: Sequence[bytes], dialect: Dialect) -> _Candidate | None:
-    """The rows as a dialect divides them, or `None` where it divides hardly any."""
+    """Split the rows by a dialect; return `None` if this yields no rows or only one column."""
     rows: list[list[str]] = []
     faults = 0
-    with suppress(UnclosedQuote):  # The last row may go on beyond the first lines; others are refused when read.
+    with suppress(UnclosedQuote):  # The last row may extend past the first lines; others are refused when read.
         for raw in cut_rows(lines, dialect):
             try:
                 rows.append([str(cell) for cell in cells_of(raw.content.decode("utf-8"), dialect)])
@@ -287,7 +287,7 @@ def _of_usual_names(candidates: Sequence[_Candidate], spec: DataSpec) -> list[_C
 
 
 def _is_punctuation(candidate: _Candidate) -> bool:
-    """Whether a blank follows in every row, as it does in sentences and hardly in tables."""
+    """Return whether every delimiter is followed by a space, which is common in sentences and rare in tables."""
     return all(cell[:1] == " " for row in candidate.rows for cell in row[1:])
 
 
@@ -328,12 +328,12 @@ def _understand(chosen: _Candidate, spec: DataSpec, where: str, before: Delimite
 
 
 def _name_columns(cells: Sequence[object]) -> bool:
-    """Whether label and text are usual names of their columns."""
+    """Return whether the label and texts are usual names of such columns."""
     label, *texts = (str(cell).strip().lower() for cell in cells)
     return label in LABEL_COLUMNS and all(text in USUAL_TEXTS for text in texts)
 
 
 def _by_number(header: Sequence[str], spec: DataSpec) -> bool:
-    """Whether the columns are given by their numbers although they have names."""
+    """Return whether the user sets the columns by number although they have names."""
     given = [name for name in (spec.label_column, spec.text_column, spec.text_pair_column) if name is not None]
     return bool(given) and all(name.isdecimal() and name not in header for name in given)

@@ -1,4 +1,4 @@
-"""Reads the rows of one table, whichever format its file has."""
+"""Reads the rows of a table in any supported file format."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ _LOOKED_AT = 1000
 
 
 class Row(NamedTuple):
-    """Label and texts of one row, or why it has none.
+    """Label and texts of one row, or the reason why they are missing.
 
     Attributes:
-        number: line on which the row begins, from 1; in Parquet its number.
-        cells: label and one or two texts; None where a value is missing.
-        fault: what is wrong with the row, to follow its name; empty where nothing is.
+        number: line on which the row begins, from 1; the row number in Parquet.
+        cells: label and one or two texts; `None` for missing values.
+        fault: problem with the row, to follow its name; empty if there is none.
     """
 
     number: int
@@ -50,22 +50,22 @@ class Table(Protocol):
 
     @property
     def columns(self) -> Columns | None:
-        """Columns of label and texts; None where there are no rows that have any."""
+        """Label and text columns; `None` if no rows have any."""
         ...
 
     def rows(self) -> Iterator[Row]:
-        """Give label and texts, row by row."""
+        """Yield the label and texts of each row."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class TableFile:
-    """Where a table lies.
+    """Location of a table.
 
     Attributes:
-        channel: for messages.
-        root: the channel's folder.
-        key: the file, relative to it.
+        channel: channel name, for messages.
+        root: folder of the channel.
+        key: path of the file relative to `root`.
     """
 
     channel: str
@@ -90,13 +90,13 @@ class DelimitedTable:
         before: DelimitedForm | None = None,
         shared: SharedColumns | None = None,
     ) -> None:
-        """Look at the first lines.
+        """Infer the format from the first lines.
 
         Args:
             file: the table.
-            spec: the hyperparameters.
-            tabs: whether its name or content type say that tabs divide the cells.
-            before: the form of an earlier file of the channel.
+            spec: data hyperparameters.
+            tabs: whether the file name or content type specifies tab-separated cells.
+            before: format of an earlier file of the channel.
             shared: columns of other tables of the job.
         """
         self._file = file
@@ -112,7 +112,7 @@ class DelimitedTable:
             _log.warning("%s: %s", file.where, self.form.remark)
 
     def rows(self) -> Iterator[Row]:
-        """Give the cells as they stand in the file, without the quotation marks around them."""
+        """Yield the cells as written in the file, without enclosing quotation marks."""
         if self.form is None:
             return
         with closing(_lines(self._file)) as lines:
@@ -137,7 +137,7 @@ class JsonLinesTable:
     """JSON objects: one per line, or in an array."""
 
     def __init__(self, file: TableFile, spec: DataSpec, shared: SharedColumns) -> None:
-        """Look for the columns in the first objects."""
+        """Choose the columns from the first objects."""
         self._file = file
         with closing(_lines(file)) as lines:
             next(lines, b"")
@@ -147,7 +147,7 @@ class JsonLinesTable:
             raise not_utf8(file.channel, file.root, file.key)
 
     def rows(self) -> Iterator[Row]:
-        """Give the values as JSON has them; None where an object lacks one."""
+        """Yield the parsed JSON values; `None` for missing keys."""
         columns = self.columns or Columns("", ())
         with closing(_lines(self._file)) as lines:
             next(lines, b"")
@@ -165,13 +165,13 @@ class JsonLinesTable:
 
 
 class ParquetTable:
-    """Parquet, read in blocks and by column."""
+    """Parquet, read in row blocks with only the needed columns."""
 
     def __init__(self, file: TableFile, spec: DataSpec, shared: SharedColumns) -> None:
-        """Read the schema.
+        """Read the schema and choose the columns.
 
         Raises:
-            DataError: the file is no Parquet, or holds images.
+            DataError: if the file is not Parquet, or contains images.
         """
         import pyarrow
         import pyarrow.parquet
@@ -197,7 +197,7 @@ class ParquetTable:
             shared.note(self.columns)
 
     def _facts(self, names: Sequence[str], spec: DataSpec) -> dict[str, ColumnFacts]:
-        """Counts over the first rows of each column whose name is unique; none where they cannot be read."""
+        """Compute statistics of uniquely named columns from the first rows; empty if they cannot be read."""
         import pyarrow
         import pyarrow.parquet
 
@@ -213,7 +213,7 @@ class ParquetTable:
         return dict(zip(unique, facts, strict=True)) if rows else {}
 
     def rows(self) -> Iterator[Row]:
-        """Give the values as Python objects; None where one is null."""
+        """Yield the values as Python objects; `None` for nulls."""
         import pyarrow
         import pyarrow.parquet
 
@@ -234,10 +234,10 @@ class ParquetTable:
 
 
 def check_kind(file: TableFile, form: str) -> None:
-    """Refuse a file whose first bytes are of no table of its format.
+    """Refuse a file whose first bytes do not match its format.
 
     Raises:
-        DataError: says what it is.
+        DataError: if they do not match; the message names the actual kind.
     """
     with closing(file_chunks(file.channel, file.root, file.key)) as chunks:
         first = next(chunks, b"")[:FIRST_BYTES]
@@ -247,7 +247,7 @@ def check_kind(file: TableFile, form: str) -> None:
 
 
 def _holds_images(kind: pyarrow.DataType) -> bool:
-    """Whether values are encoded images as Hugging Face datasets store them: bare bytes, or bytes with a path."""
+    """Return whether values are encoded images in the style of Hugging Face datasets: bytes, or bytes with a path."""
     import pyarrow
 
     if pyarrow.types.is_struct(kind):
@@ -256,10 +256,10 @@ def _holds_images(kind: pyarrow.DataType) -> bool:
 
 
 def _lines(file: TableFile) -> Generator[bytes, None, None]:
-    """Give the end of the lines, then the lines without it.
+    """Yield the line end, then the lines without it.
 
     Raises:
-        DataError: the file cannot be read, or has a line that is too long.
+        DataError: if the file cannot be read, or a line is too long.
     """
     with closing(file_chunks(file.channel, file.root, file.key)) as chunks:
         window = Window(chunks)

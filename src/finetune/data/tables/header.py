@@ -1,8 +1,8 @@
-"""Decides whether the first row of a table names its columns.
+"""Decides whether the first row of a table is a header.
 
-As pandas and Hugging Face datasets have it, the first row is a header; here it is unless its cells are like those below
-it. How likely a record would look as the first row does is estimated from the other rows: a short cell above sentences,
-a word above numbers, or a value that no other row has although all others repeat is unlikely for a record.
+pandas and Hugging Face datasets treat the first row as a header; this module does so unless its cells resemble those of
+the other rows. The likelihood that a record would look like the first row is estimated from the other rows. A short
+cell above sentences, a word above numbers, or a unique value in a column of repeated values is unlikely for a record.
 """
 
 from __future__ import annotations
@@ -18,21 +18,21 @@ from finetune.data.tables.columns import LABEL_COLUMNS, PAIR_COLUMNS, TEXT_COLUM
 from finetune.errors import UserError
 
 USUAL_TEXTS = frozenset(TEXT_COLUMNS) | {name for pair in PAIR_COLUMNS for name in pair}
-"""Usual names of columns of texts."""
+"""Usual names of text columns."""
 _CERTAIN = 0.001
 """Likelihood of a record below which a header needs no warning."""
 _LIKELY = 0.02
-"""Likelihood of a record from which on the user is asked."""
+"""Likelihood of a record at or above which the user has to decide."""
 _USUAL_NAME, _SENTENCE, _UNKNOWN_CLASS = 0.1, 30.0, 0.01
-"""Factors of the likelihood of a record: one usual name, a cell that is no name, a class that class_names lacks."""
+"""Factors of the likelihood of a record: a usual column name, a cell that is no name, a class not in class_names."""
 
 
 class Header(NamedTuple):
-    """The decision on the first row of a table.
+    """Decision on the first row of a table.
 
     Attributes:
-        is_there: whether it is a header and no record.
-        remark: what the user should know of the decision, to follow the name of the file; empty where it is plain.
+        is_there: whether the row is a header rather than a record.
+        remark: warning about the decision, to follow the file name; empty if it is unambiguous.
     """
 
     is_there: bool
@@ -40,20 +40,20 @@ class Header(NamedTuple):
 
 
 def find_header(first: Sequence[str], others: Sequence[Sequence[str]], spec: DataSpec, where: str) -> Header:
-    """Decide whether the first row of a table names its columns.
+    """Decide whether the first row of a table is a header.
 
-    With `header=auto`, a column that a hyperparameter names, `label` or `labels`, or usual names of both a label and a
-    text make a header. Otherwise a number above numbers or a cell that comes again makes a record, and the likelihood
-    of such a record decides.
+    With `header=auto`, the row is a header if it contains a column set by a hyperparameter, `label` or `labels`, or
+    usual names of both a label and a text. Otherwise it is a record if it has a number above numbers or a repeated
+    value; if neither applies, the likelihood of such a record decides.
 
     Args:
-        first: cells of the first row, without surrounding blanks.
-        others: rows after it that have as many cells and are not equal to it.
-        spec: the hyperparameters.
+        first: cells of the first row without surrounding blanks.
+        others: subsequent rows with the same number of cells, except copies of the first row.
+        spec: data hyperparameters.
         where: channel and file, for messages.
 
     Raises:
-        UserError: the row could be either.
+        UserError: if the decision is ambiguous.
     """
     shown = f"line 1 ({some_of([repr(cell) for cell in first], 6)})"
     if spec.header != "auto":
@@ -86,12 +86,12 @@ def find_header(first: Sequence[str], others: Sequence[Sequence[str]], spec: Dat
 
 
 def _are_numbers_of_columns(first: Sequence[str]) -> bool:
-    """Whether pandas may have written the row for columns without names."""
+    """Return whether the row may be pandas' header for unnamed columns (0, 1, ...)."""
     return len(first) > 1 and list(first) == [str(number) for number in range(len(first))]
 
 
 def _is_record(first: Sequence[str], facts: Sequence[ColumnFacts], spec: DataSpec) -> bool:
-    """Whether a cell comes twice or again, is a number above numbers, or is announced as a class."""
+    """Return whether a cell is repeated, is a number above numbers, or is a declared class name."""
     if len(set(first)) < len(first) or set(first) & set(spec.class_names):
         return True
     return any(
@@ -112,9 +112,9 @@ def _likelihood_of_record(first: Sequence[str], facts: Sequence[ColumnFacts], sp
 
 
 def has_usual_names(first: Sequence[str], spec: DataSpec) -> bool:
-    """Whether a row has names that make it a header whatever follows.
+    """Return whether the names in a row make it a header regardless of the other rows.
 
-    These are a column that a hyperparameter names, `label` or `labels`, or usual names of both a label and a text.
+    These are a column set by a hyperparameter, `label` or `labels`, or usual names of both a label and a text.
     """
     named = [name for name in (spec.label_column, spec.text_column, spec.text_pair_column) if name is not None]
     if any(name in first or not name.isdecimal() for name in named):
@@ -125,7 +125,7 @@ def has_usual_names(first: Sequence[str], spec: DataSpec) -> bool:
 
 
 def _likelihood(cell: str, column: ColumnFacts) -> float:
-    """How likely a record has such a cell in this column, at most."""
+    """Return an upper bound on the likelihood that a record has such a cell in this column."""
     if not cell:
         alike = column.rows - column.filled
     elif is_name(cell):

@@ -1,4 +1,4 @@
-"""Cuts JSON Lines and arrays of JSON objects into objects, the same for files and for streams."""
+"""Splits JSON Lines and arrays of JSON objects into objects, for both files and streams."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from finetune.data.tables.columns import Columns, SharedColumns, choose_columns
 from finetune.errors import DataError
 
 LONGEST_OBJECT = 1 << 26
-"""Bytes. A longer object is taken for damage."""
+"""Maximum object size in bytes. A longer object is considered damaged."""
 
 _LINE_BYTES = 50
-"""Memory of a line beside its content."""
+"""Memory overhead of a line in bytes."""
 _MARK = "\ufeff"
 _GLUE = b"}{"
 _ARRAY = re.compile(rb"\[\s*(?:\{|\]|$)")
@@ -29,14 +29,14 @@ _EXPECTED = 'expected is an object per record, as pandas writes them with to_jso
 
 
 def json_objects(lines: Iterable[bytes]) -> Iterator[tuple[int, bytes]]:
-    """Give the text of each object with the line on which it begins, from 1.
+    """Yield the text of each object with the line on which it begins, from 1.
 
-    A first line that begins an array of objects, or that is an opening brace alone, means JSON that may extend over
-    lines; otherwise each line holds an object, or several where the last line of a file had no end. What is no object
-    is given too, for `parse_object` to refuse.
+    If the first line starts an array of objects, or is only an opening brace, objects may span several lines.
+    Otherwise, each line contains one object, or several if the last line of a file lacked a newline. Other values are
+    yielded too; `parse_object` refuses them.
 
     Args:
-        lines: without their ends.
+        lines: lines without their line ends.
     """
     numbered = ((number, line.strip(b" \t\r").removeprefix(_MARK.encode())) for number, line in enumerate(lines, 1))
     first = next(((number, line) for number, line in numbered if line), None)
@@ -55,8 +55,8 @@ def parse_object(text: bytes) -> dict[str, object]:
     """Parse the text of an object.
 
     Raises:
-        UnicodeDecodeError: it is not UTF-8.
-        ValueError: it is something else; the message follows the record's name.
+        UnicodeDecodeError: if the text is not UTF-8.
+        ValueError: if the text is not a JSON object; the message follows the record's name.
     """
     try:
         value = parse_json(text.decode("utf-8"))
@@ -76,24 +76,24 @@ def parse_object(text: bytes) -> dict[str, object]:
 def choose_keys(
     lines: Sequence[bytes], spec: DataSpec, where: str, shared: SharedColumns | None = None
 ) -> Columns | None:
-    """Choose the keys of label and texts by the first objects, since an object may lack some.
+    """Choose the keys of label and texts from the first objects, since a single object may lack some keys.
 
     Args:
-        lines: the first ones.
-        spec: the hyperparameters.
+        lines: the first lines.
+        spec: data hyperparameters.
         where: channel and file, for messages.
         shared: columns of other tables of the job.
 
     Returns:
-        The keys, or `None` where no line holds an object.
+        The keys, or `None` if no line contains an object.
 
     Raises:
-        DataError: there is one object that holds all records.
-        UserError: it is not plain which key holds what.
+        DataError: if a single object contains all records.
+        UserError: if the choice of keys is ambiguous.
     """
     objects: list[dict[str, object]] = []
     for _, text in islice(json_objects(lines), _LOOKED_AT):
-        with suppress(ValueError):  # Refused with its place when it is read as a record.
+        with suppress(ValueError):  # Reported with its line when it is read as a record.
             objects.append(parse_object(text))
     names = tuple(dict.fromkeys(name for one in objects for name in one))
     if not names:
@@ -109,7 +109,7 @@ def choose_keys(
 
 
 def _holds_all(value: dict[str, object]) -> bool:
-    """Whether an object has a list or an object of values for each column, or a list of records."""
+    """Return whether an object contains a list or an object of values per column, or a list of records."""
     if any(isinstance(one, list) and one and isinstance(one[0], dict | list) for one in value.values()):
         return True
     return len(value) > 1 and all(isinstance(one, dict | list) for one in value.values())
@@ -121,7 +121,7 @@ def _chain(first: tuple[int, bytes], rest: Iterator[tuple[int, bytes]]) -> Itera
 
 
 def _of_document(lines: Iterable[tuple[int, bytes]]) -> Iterator[tuple[int, bytes]]:
-    """Objects by their braces, whatever array or line they stand in; other values one by one."""
+    """Yield objects delimited by their braces, regardless of arrays and lines, and other values one by one."""
     parts: list[bytes] = []
     depth = begin = size = 0
     for number, line in lines:

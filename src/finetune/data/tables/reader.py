@@ -1,4 +1,4 @@
-"""Reads the labelled texts that the tables of a channel hold."""
+"""Reads labeled texts from the tables of a channel."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ TABLE_ENDINGS: Mapping[str, str] = {
     ".parquet": "parquet",
     ".pq": "parquet",
 }
-"""Format by a file's ending."""
+"""Table format by file ending."""
 
 _VAGUE_ENDINGS = frozenset({"", ".txt", ".text", ".dat", ".data", ".out", ".train", ".valid", ".validation", ".test"})
 _OTHER_TABLES = frozenset(
@@ -44,16 +44,16 @@ _OTHER_TABLES = frozenset(
 )
 _FAULTS_SHOWN = 4
 _FILES_TOLD = 20
-"""Files whose columns are logged one by one."""
+"""Maximum number of files whose columns are logged individually."""
 
 
 @dataclass(frozen=True, slots=True)
 class TextExample:
-    """One or two texts with their classes, and where they stand.
+    """One or two texts with their classes and location.
 
     Attributes:
-        file: relative to the channel's folder.
-        line: on which it begins, from 1.
+        file: path relative to the channel's folder.
+        line: line on which the example begins, from 1.
     """
 
     file: str
@@ -73,17 +73,17 @@ class _Found:
 
 
 class TextTableReader:
-    """Labelled texts, held in memory; a `Reader`.
+    """Labeled texts held in memory; a `Reader`.
 
     Attributes:
         channel: name of the channel.
-        left_out: key of each row that cannot be used, and why; never more than `max_bad_records`.
+        left_out: key and reason of each row that cannot be used; at most `max_bad_records`.
     """
 
     task: Task = "text-classification"
 
     def __init__(self, channel: str, examples: Sequence[TextExample], left_out: Sequence[tuple[str, str]]) -> None:
-        """Hold what `read_text_tables` found."""
+        """Initialize from the result of `read_text_tables`."""
         self.channel = channel
         self.left_out = tuple(left_out)
         self._examples = tuple(examples)
@@ -93,7 +93,7 @@ class TextTableReader:
         return len(self._examples)
 
     def key(self, index: int) -> str:
-        """File and line on which example `index` begins."""
+        """File and first line of example `index`."""
         return f"{self._examples[index].file}:{self._examples[index].line}"
 
     def labels(self, index: int) -> tuple[str, ...]:
@@ -101,11 +101,11 @@ class TextTableReader:
         return self._examples[index].labels
 
     def clue(self, index: int) -> int:
-        """Characters of example `index`."""
+        """Number of characters of example `index`."""
         return sum(map(len, self._examples[index].texts))
 
     def read(self, index: int) -> Record:
-        """Example `index` with its one or two texts."""
+        """Return example `index` with its one or two texts."""
         example = self._examples[index]
         return Record(self.key(index), example.texts, example.labels)
 
@@ -113,21 +113,21 @@ class TextTableReader:
 def read_text_tables(
     listing: Listing, spec: DataSpec, default_format: str | None = None, shared: SharedColumns | None = None
 ) -> TextTableReader:
-    """Read all tables of a channel, in the order of their names, as one.
+    """Read and concatenate all tables of a channel, in name order.
 
-    Files may differ in format and in their columns, but not in how many texts an example has. Rows without label or
-    text, or that do not parse, are left out where they are no more than `max_bad_records`.
+    Files may differ in format and columns, but not in the number of texts per example. Rows without a label or text, or
+    with syntax errors, are skipped if there are at most `max_bad_records` of them.
 
     Args:
         listing: the channel's files.
-        spec: which columns, and how labels are to be understood.
-        default_format: `csv`, `tsv`, `jsonl` or `parquet` for files whose ending says nothing, where the channel's
-            content type names it; without it they are passed over.
-        shared: columns of tables in other channels.
+        spec: columns and label format.
+        default_format: `csv`, `tsv`, `jsonl` or `parquet` for files with generic endings, from the channel's content
+            type; without it such files are skipped.
+        shared: table columns of other channels.
 
     Raises:
-        DataError: no rows; too many rows that cannot be used; a file that is broken or not UTF-8.
-        UserError: the columns of the label or of the texts cannot be told.
+        DataError: if there are no rows, too many rows cannot be used, or a file is damaged or not UTF-8.
+        UserError: if the label or text columns cannot be determined.
     """
     formats = {key: table_format(key, default_format) for key in listing.keys}
     others = [key for key, form in formats.items() if form is None]
@@ -152,9 +152,9 @@ def read_text_tables(
 
 
 def table_format(key: str, default_format: str | None) -> str | None:
-    """The format of a file by its ending, or the default where that says nothing; None for what is no table.
+    """Return the format of a file by its ending, or the default for generic endings; `None` if it is not a table.
 
-    Names that begin with an underscore, such as Spark's `_SUCCESS`, are none.
+    Files whose names begin with an underscore, such as Spark's `_SUCCESS`, are not tables.
     """
     ending = ending_of(key)
     if ending == ".gz":
@@ -177,7 +177,7 @@ def _open_table(file: TableFile, form: str, spec: DataSpec, found: _Found) -> Ta
 
 
 def _read_file(file: TableFile, form: str, spec: DataSpec, found: _Found) -> Columns | None:
-    """Add a file's rows to what was found; None where it has none at all."""
+    """Add the rows of a file to `found`; return its columns, or `None` if it has none."""
     table = _open_table(file, form, spec, found)
     if table.columns is None:
         found.faults.extend((f"{file.key}:{row.number}", _sentence(row.fault or "is empty")) for row in table.rows())
@@ -211,10 +211,10 @@ def _example(key: str, row: Row, spec: DataSpec, spellings: Spellings) -> TextEx
 
 
 def texts_of(cells: Sequence[object]) -> tuple[str, ...]:
-    """The texts of an example.
+    """Return the texts of an example.
 
     Raises:
-        ValueError: there is none, or a cell holds something else.
+        ValueError: if all texts are empty, or a cell has another type.
     """
     texts = tuple(_text(cell) for cell in cells)
     if not any(text.strip() for text in texts):

@@ -1,4 +1,4 @@
-"""What are the lines of a text file, if it is in UTF-8? Compressed with gzip it may be."""
+"""Reads the lines of UTF-8 text files, optionally compressed with gzip."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ _UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff")
 
 
 def text_lines(channel: str, root: Path, key: str, newline: str = "\n") -> Iterator[tuple[int, str]]:
-    r"""Give the lines of a file with their numbers, from 1, and their ends; a byte order mark at the start is dropped.
+    r"""Yield the lines of a file, including line ends, with their numbers from 1; a leading byte order mark is dropped.
 
     Args:
-        channel: for messages.
-        root: the channel's folder.
-        key: the file, relative to it.
-        newline: as of `open`: `"\n"` ends lines there only, `""` at `"\r"` and `"\r\n"` too.
+        channel: channel name, for messages.
+        root: folder of the channel.
+        key: path of the file relative to `root`.
+        newline: as in `open`: `"\n"` splits at `"\n"` only, `""` also at `"\r"` and `"\r\n"`.
 
     Raises:
-        DataError: the file cannot be read, is not UTF-8, or is compressed and damaged.
+        DataError: if the file cannot be read, is not UTF-8, or is compressed and damaged.
     """
     try:
         with (
@@ -42,10 +42,10 @@ def text_lines(channel: str, root: Path, key: str, newline: str = "\n") -> Itera
 
 
 def file_chunks(channel: str, root: Path, key: str) -> Generator[bytes, None, None]:
-    """Give the bytes of a file in chunks, inflated where it is compressed.
+    """Yield the bytes of a file in chunks, decompressed if necessary.
 
     Raises:
-        DataError: the file cannot be read, or is compressed and damaged.
+        DataError: if the file cannot be read, or is compressed and damaged.
     """
     with _readable(channel, key), _open(root / key) as file:
         while chunk := file.read(_CHUNK):
@@ -53,13 +53,13 @@ def file_chunks(channel: str, root: Path, key: str) -> Generator[bytes, None, No
 
 
 def utf8_fault(key: str, error: UnicodeDecodeError, offset: int, line: int) -> str:
-    """Why bytes of a file are not UTF-8, and how to convert it; follows the name of a record.
+    """Return why bytes of a file are not UTF-8 and how to convert it; follows the name of a record.
 
     Args:
         key: the file.
-        error: of decoding a part of it.
-        offset: of this part in the file.
-        line: on which the byte stands, from 1.
+        error: error from decoding a part of the file.
+        offset: offset of this part in the file.
+        line: line of the invalid byte, from 1.
     """
     return (
         f"is not UTF-8: byte 0x{error.object[error.start]:02x} at offset {offset + error.start}, line {line}; convert "
@@ -68,7 +68,7 @@ def utf8_fault(key: str, error: UnicodeDecodeError, offset: int, line: int) -> s
 
 
 def not_utf8(channel: str, root: Path, key: str) -> DataError:
-    """The error for a file that is not UTF-8; it names the first wrong byte."""
+    """Return the error for a file that is not UTF-8, with the location of the first invalid byte."""
     return DataError(f"channel {channel!r}: {_where_not_utf8(root, key)}")
 
 
@@ -83,16 +83,16 @@ def _readable(channel: str, key: str) -> Iterator[None]:
 
 
 def _is_short(path: Path) -> bool:
-    """Whether no line of a file can be too long."""
+    """Return whether the file is too small to contain a line that is too long."""
     with path.open("rb") as file:
         return path.stat().st_size <= LONGEST_LINE and file.read(len(_GZIP)) != _GZIP
 
 
 def _bounded(file: TextIO, where: str) -> Iterator[str]:
-    """Give the lines of a file.
+    """Yield the lines of a file.
 
     Raises:
-        DataError: one is longer than `LONGEST_LINE`.
+        DataError: if a line is longer than `LONGEST_LINE`.
     """
     number = 1
     while line := file.readline(LONGEST_LINE + 1):
@@ -113,7 +113,7 @@ def _open(path: Path) -> BinaryIO:
 
 
 def _where_not_utf8(root: Path, key: str) -> str:
-    """Say where the first wrong byte is; decoding in blocks does not tell, so the file is read again."""
+    """Locate the first invalid byte; the file is read again, since block-wise decoding does not give its position."""
     offset = 0
     with _open(root / key) as file:
         for line, content in enumerate(file, start=1):
