@@ -139,7 +139,7 @@ def _codec(form: StreamForm, layout: StreamLayout, wanted: Wanted) -> Codec:
 
 
 def _recordio_codec(window: Window, wanted: Wanted) -> Codec:
-    """Image records have a header before the image; the attributes of a manifest have none."""
+    """Distinguish image records, which have a header before the image, from manifest attributes without one."""
     window.reach(64)
     first = window.view[window.at : window.at + 64]
     return AttributeCodec(wanted) if is_picture(first[8:]) or not wanted.pictures else ImageRecordCodec(wanted)

@@ -102,7 +102,7 @@ class ColumnFacts:
 
 
 def text_of(value: object) -> str:
-    """Convert a JSON or Parquet value to the text of a cell; empty if missing or neither a scalar nor a list."""
+    """Convert a JSON or Parquet value to the text of a cell; empty if missing, or not a scalar or list."""
     if isinstance(value, list):
         return LABEL_SEPARATOR.join(map(str, value))
     return str(value) if isinstance(value, str | int | float | Decimal) and value == value else ""  # noqa: PLR0124 - NaN
