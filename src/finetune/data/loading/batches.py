@@ -1,4 +1,4 @@
-"""Which batches does an epoch have, and how do they get ready in time?"""
+"""Builds the batches of each epoch of an indexed dataset and prepares them ahead of time."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ class Batch:
     """Examples that are processed together.
 
     Attributes:
-        inputs: what the network takes, a row for each example.
+        inputs: model inputs by name, one row per example.
         targets: int64 `[rows]`, or float32 `[rows, classes]` for multi-label tasks.
-        positions: of the rows' records in the dataset. Bad records have no row, so there may be none at all.
+        positions: dataset position of each row. Bad records have no row, so a batch can be empty.
     """
 
     inputs: dict[str, Tensor]
@@ -43,7 +43,7 @@ class Batch:
 
 
 class BatchSource(Protocol):
-    """The batches of each epoch, wherever the records come from."""
+    """Interface of a source of batches, independent of where the records come from."""
 
     @property
     def channel(self) -> str:
@@ -52,12 +52,12 @@ class BatchSource(Protocol):
 
     @property
     def label_map(self) -> LabelMap:
-        """Numbers the classes."""
+        """Maps class names to class indices."""
         ...
 
     @property
     def expected(self) -> int | None:
-        """Batches of an epoch, where that is known beforehand."""
+        """Number of batches per epoch, or `None` if it is unknown in advance."""
         ...
 
     @property
@@ -66,39 +66,39 @@ class BatchSource(Protocol):
         ...
 
     def iterate(self, epoch: int, first: int = 0) -> Generator[Batch, None, None]:
-        """Yield the batches of an epoch from number `first` on.
+        """Yield the batches of an epoch, starting at batch `first`.
 
         Raises:
-            JobStopped: the job was asked to stop while it waited for records.
+            JobStopped: the job was stopped while waiting for records.
         """
         ...
 
     def targets(self) -> Tensor | None:
-        """Targets of all records in any order, where they are known beforehand."""
+        """Return the targets of all records in any order, or `None` if they are unknown in advance."""
         ...
 
     def key(self, position: int) -> str:
-        """Identity of the record at a position."""
+        """Return the key of the record at a position."""
         ...
 
     def samples(self, positions: Sequence[int], most: int) -> list[tuple[int, Record]]:
-        """Some records with their content, each with its place in `positions`."""
+        """Return at most `most` records with their content, each with its index in `positions`."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class BatchOptions:
-    """How batches are made of a dataset.
+    """Options for building the batches of a dataset.
 
     Attributes:
-        batch_size: records of a batch; the last two may have fewer (see `batch_bounds`).
-        seed: of order and augmentation.
-        shuffle: another order in each epoch, or always that of the dataset.
-        augment: vary the examples.
-        workers: threads that prepare batches; with 0 the caller does. The batches are the same bits.
-        pin_memory: put batches where a GPU can fetch them by itself; nothing where there is no GPU.
-        most_workers: threads that may prepare where batches are late.
-        length: tells how long an example of a content is, where batches of like length are wanted; 0 if it is bad.
+        batch_size: records per batch; the last two batches may be smaller (see `batch_bounds`).
+        seed: seed of order and augmentation.
+        shuffle: use a different order in each epoch instead of the dataset's order.
+        augment: apply random augmentation to the examples.
+        workers: threads that prepare batches; with 0, the calling thread does. Results are bit-identical.
+        pin_memory: put batches in pinned memory; no effect without a GPU.
+        most_workers: maximum number of threads when batches are late.
+        length: returns the length of an example given its content (0 if it is bad), to group batches by length.
     """
 
     batch_size: int
@@ -132,17 +132,17 @@ class Batches:
     """The batches of each epoch, a pure function of dataset, options and epoch.
 
     Attributes:
-        dataset: what the batches are made of.
-        supply: prepares them.
+        dataset: source of the records.
+        supply: prefetcher that prepares the batches.
     """
 
     def __init__(self, dataset: Dataset, options: BatchOptions, bad_records: BadRecords) -> None:
-        """Prepare nothing yet.
+        """Initialize without preparing any batch.
 
         Args:
-            dataset: what the batches are made of.
-            options: how.
-            bad_records: where records that cannot be read or decoded are noted, in the order of the batches.
+            dataset: source of the records.
+            options: how batches are built.
+            bad_records: collects records that cannot be read or decoded, in batch order.
         """
         self.dataset = dataset
         self._options = options
@@ -165,21 +165,21 @@ class Batches:
 
     @property
     def varies(self) -> bool:
-        """Whether examples are varied."""
+        """Whether examples are augmented."""
         return self._options.augment
 
     def without_augmentation(self) -> Batches:
-        """The same batches of examples that are not varied."""
+        """Return the same batches without augmentation."""
         if not self._options.augment:
             return self
         return self._like(replace(self._options, augment=False), MadeAnew(self.dataset.transform))
 
     def of_any_length(self) -> Batches:
-        """Batches of the same sizes in which long examples meet short ones."""
+        """Return batches of the same sizes, without grouping by length."""
         return self._like(replace(self._options, length=None), self._made)
 
     def keeping(self, examples: Examples) -> Batches:
-        """The same batches of examples that somebody else makes, and may keep."""
+        """Return the same batches with examples built by `examples`, which may cache them."""
         return self._like(self._options, examples)
 
     def _like(self, options: BatchOptions, examples: Examples) -> Batches:
@@ -194,7 +194,7 @@ class Batches:
 
     @property
     def label_map(self) -> LabelMap:
-        """Numbers the classes."""
+        """Maps class names to class indices."""
         return self.dataset.label_map
 
     @property
@@ -203,32 +203,32 @@ class Batches:
         return len(self)
 
     def targets(self) -> Tensor:
-        """Targets of all records, in the order of the dataset."""
+        """Return the targets of all records, in dataset order."""
         dataset = self.dataset
         return dataset.label_map.targets([dataset.reader.labels(index) for index in dataset.indices])
 
     def key(self, position: int) -> str:
-        """Identity of the record at a position."""
+        """Return the key of the record at a position."""
         return self.dataset.key(position)
 
     def samples(self, positions: Sequence[int], most: int) -> list[tuple[int, Record]]:
-        """Records spread over the positions, each with its place among them."""
+        """Return records spread evenly over `positions`, each with its index in `positions`."""
         count = len(positions)
         rows = sorted({round(at * (count - 1) / max(1, most - 1)) for at in range(min(count, most))})
         return [(row, self.dataset.reader.read(self.dataset.indices[int(positions[row])])) for row in rows]
 
     def iterate(self, epoch: int, first: int = 0) -> Generator[Batch, None, None]:
-        """Yield the batches of an epoch from number `first` on; earlier ones are not touched.
+        """Yield the batches of an epoch, starting at batch `first`; earlier batches are not read.
 
-        Closing the generator, or dropping it, ends the threads.
+        Closing or dropping the generator stops the threads.
 
         Raises:
-            DataError: more records are bad than `bad_records` allows, or all of a class are.
+            DataError: more records are bad than `bad_records` allows, or all records of a class are.
         """
         yield from self.prepare(self.positions(epoch, first), epoch)
 
     def positions(self, epoch: int, first: int = 0) -> Generator[list[int], None, None]:
-        """Yield the positions of the records of each batch of an epoch, from batch number `first` on."""
+        """Yield the record positions of each batch of an epoch, starting at batch `first`."""
         count = len(self.dataset)
         order = epoch_order(count, self._options.seed, epoch) if self._options.shuffle else np.arange(count)
         if self._by_length is None:
@@ -241,7 +241,7 @@ class Batches:
                 yield positions.tolist()
 
     def prepare(self, lists: Iterable[Sequence[int]], epoch: int) -> Generator[Batch, None, None]:
-        """Yield a batch for each list of positions, augmented as in `epoch`.
+        """Yield one batch per list of positions, augmented as in `epoch`.
 
         Raises:
             DataError: more records are bad than `bad_records` allows.
@@ -263,10 +263,10 @@ class Batches:
             self._check_classes()
 
     def _check_classes(self) -> None:
-        """Make sure that every class has a training record that can be read; without any class, nothing is learnt.
+        """Check that every class has a readable training record, unless no class has one (then nothing is learned).
 
         Raises:
-            DataError: a class has none.
+            DataError: a class has no readable record.
         """
         dataset = self.dataset
         counts = Counter(name for at in dataset.indices for name in set(dataset.reader.labels(at)))
@@ -279,13 +279,13 @@ class Batches:
             )
 
     def _submit(self, epoch: int, crew: Crew, positions: Sequence[int]) -> Future[_Prepared]:
-        """Cut a batch into a piece for each worker, so that the first one of an epoch is ready soon."""
+        """Split a batch into one piece per worker, so that the first batch of an epoch is ready sooner."""
         size = -(-len(positions) // crew.size)
         pieces = [
             crew.submit(partial(self._examples, positions[start : start + size], epoch, crew.stopping.is_set))
             for start in range(0, len(positions), size)
         ]
-        # Calls begin in order: when this one does, its pieces are done or at work in other threads.
+        # Calls start in order: once this one runs, its pieces are finished or running in other threads.
         return crew.submit(lambda: self._assemble([example for piece in pieces for example in piece.result()]))
 
     def _examples(self, positions: Sequence[int], epoch: int, stopped: Callable[[], bool]) -> list[_Example | _Bad]:
@@ -305,7 +305,7 @@ class Batches:
     def _randomness(self, epoch: int, key: str) -> random.Random | None:
         if not self._options.augment:
             return None
-        return random.Random(record_seed(self._options.seed, epoch, key))  # noqa: S311 - nothing secret
+        return random.Random(record_seed(self._options.seed, epoch, key))  # noqa: S311 - not cryptographic
 
     def _assemble(self, examples: Sequence[_Example | _Bad]) -> _Prepared:
         good = [example for example in examples if isinstance(example, _Example)]

@@ -1,4 +1,4 @@
-"""Where do bytes lie that are kept for later epochs: in memory, and behind that in a file that is mapped into it?"""
+"""Fixed-budget byte arena for cached data: host memory first, then an unnamed memory-mapped file."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from torch import Tensor
 logger = logging.getLogger(__name__)
 
 _SEGMENT = 64 * 2**20
-"""Bytes that are asked for together: little is left over at the end of each, and nothing is moved when more come."""
+"""Bytes allocated at a time: wastes little at the end of each segment, and growing moves no data."""
 
 
 class Room:
-    """Gives out pieces of memory until a limit is reached. Safe to use from several threads.
+    """Allocates byte buffers up to a fixed limit. Thread-safe.
 
-    The file has no name, so that nothing stays behind, whatever ends the process.
+    The file is unlinked at once, so it does not outlive the process, even after a crash.
     """
 
     def __init__(self, memory_bytes: int, file_bytes: int = 0, folder: Path | None = None) -> None:
-        """Reserve nothing yet.
+        """Initialize without allocating memory.
 
         Args:
-            memory_bytes: that may be taken of the host's memory, first.
-            file_bytes: that may be taken in `folder`, then.
-            folder: on the fastest local disk.
+            memory_bytes: limit for host memory, which is used first.
+            file_bytes: limit for memory-mapped files in `folder`, used after that.
+            folder: folder on the fastest local disk.
         """
         self._memory, self._file, self._folder = memory_bytes, file_bytes if folder else 0, folder
         self._segment = torch.empty(0, dtype=torch.uint8)
@@ -36,7 +36,7 @@ class Room:
         self._lock = threading.Lock()
 
     def take(self, count: int) -> Tensor | None:
-        """Give a piece, uint8 `[count]`; `None` where there is no room for it."""
+        """Allocate a uint8 tensor `[count]`; return `None` if the budget is exhausted."""
         with self._lock:
             if len(self._segment) - self._next < count and not self._open(count):
                 return None
@@ -44,7 +44,7 @@ class Room:
             return self._segment[self._next - count : self._next]
 
     def _open(self, count: int) -> bool:
-        """Begin a segment that `count` bytes fit into."""
+        """Start a segment of at least `count` bytes."""
         size = min(_SEGMENT, self._memory)
         if size >= count:
             self._memory -= size
@@ -59,8 +59,8 @@ class Room:
         return True
 
     def _mapped(self, size: int) -> Tensor | None:
-        """A part of an unnamed file; none where the disk has no room for it."""
-        assert self._folder is not None  # noqa: S101  # there are no bytes without it
+        """Map a segment of an unnamed file; return `None` if the disk is full."""
+        assert self._folder is not None  # noqa: S101  # the file budget is 0 without a folder
         path = self._folder / f"kept-{os.getpid()}-{id(self)}"
         try:
             with path.open("wb") as file:

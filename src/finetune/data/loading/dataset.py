@@ -1,4 +1,4 @@
-"""Which records of a channel make up a part of the data, and what makes examples of them?"""
+"""Datasets: selected records of a channel, with the transform that turns them into examples."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class Dataset:
-    """Some records of a channel, and what makes examples of them.
+    """Selected records of a channel, with the transform that turns them into examples.
 
     Attributes:
-        reader: of the channel.
-        indices: which of the reader's records; a *position* counts in this tuple.
-        label_map: numbers the classes.
+        reader: reader of the channel.
+        indices: reader indices of the selected records; a *position* is an index into this tuple.
+        label_map: maps class names to class indices.
         transform: makes examples and batches.
     """
 
@@ -38,5 +38,5 @@ class Dataset:
         return len(self.indices)
 
     def key(self, position: int) -> str:
-        """Identity of the record at `position`."""
+        """Return the key of the record at `position`."""
         return self.reader.key(self.indices[position])

@@ -1,4 +1,4 @@
-"""How do batches get to the device while it still works on the one before?"""
+"""Copies batches to the device while it is still computing on the previous batch."""
 
 from __future__ import annotations
 
@@ -13,56 +13,56 @@ from finetune.data.loading.batches import Batch, BatchSource
 
 
 class Beside(Protocol):
-    """Work that a device does beside what is in its main queue."""
+    """A secondary device queue whose work overlaps with the main queue."""
 
     def queue(self) -> AbstractContextManager[object]:
-        """Whatever is asked of the device meanwhile goes into a queue of its own."""
+        """Return a context in which device operations are enqueued on the secondary queue."""
         ...
 
     def join(self, tensors: Iterable[Tensor]) -> None:
-        """Let the main queue, and nobody else, wait for all of that; it will use these tensors."""
+        """Make the main queue, but not the host, wait for the secondary queue; it will use these tensors."""
         ...
 
 
 class SideStream:
-    """A second stream of a GPU.
+    """A secondary CUDA stream.
 
-    A copy from pinned memory is done by an engine of its own, so it runs while the main stream computes.
+    Copies from pinned memory run on a dedicated copy engine, so they overlap with computation on the main stream.
     """
 
     def __init__(self, device: torch.device) -> None:
-        """Open the stream."""
+        """Create the stream."""
         self._device = device
         self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]  # in torch
 
     def queue(self) -> AbstractContextManager[object]:
-        """Make it the current stream."""
+        """Return a context in which this is the current stream."""
         return torch.cuda.stream(self._stream)
 
     def join(self, tensors: Iterable[Tensor]) -> None:
-        """Have the current stream wait for what is in this one now."""
+        """Make the current stream wait for the work enqueued on this stream so far."""
         current = torch.cuda.current_stream(self._device)
         current.wait_event(self._stream.record_event())
         for tensor in tensors:
-            # Allocated on this stream, so its memory could be given out again here while the other still reads it.
+            # Allocated on this stream: without this, its memory could be reused here while the other stream reads it.
             tensor.record_stream(current)
 
 
 class OnDevice:
-    """The same batches, already on the device.
+    """The batches of a `BatchSource`, copied to the device.
 
-    Nothing is asked for before its turn: the position of a stream, and what is noted of bad records, stay those of the
-    step that is taken. That is early enough, because a GPU is behind the loop that fills its queue: while a batch is
-    copied it works on the one before. Whole numbers travel, pixels as bytes; the network makes floats of them.
+    No batch is requested early, so the stream position and the noted bad records are those of the current step. That is
+    early enough: the loop that fills a GPU's queue runs ahead of the GPU, which computes on the previous batch during
+    the copy. Integers are transferred (pixels as uint8); the model converts them to floats.
     """
 
     def __init__(self, batches: BatchSource, device: torch.device, beside: Beside) -> None:
-        """Move nothing yet.
+        """Initialize without copying any batch.
 
         Args:
-            batches: on the host, in pinned memory where copies are to run beside computing.
-            device: where they are wanted.
-            beside: where copies are queued.
+            batches: batches on the host, in pinned memory if copies should overlap with computation.
+            device: target device.
+            beside: secondary queue for the copies.
         """
         self._batches = batches
         self._device = device
@@ -74,7 +74,7 @@ class OnDevice:
         return self._batches.channel
 
     def iterate(self, epoch: int, first: int = 0) -> Generator[Batch, None, None]:
-        """Yield the batches of an epoch from number `first` on."""
+        """Yield the batches of an epoch, starting at batch `first`."""
         with closing(self._batches.iterate(epoch, first)) as batches:
             for batch in batches:
                 yield self._moved(batch)

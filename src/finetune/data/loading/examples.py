@@ -1,4 +1,4 @@
-"""Who makes an example of a record: anew each time, or from what was kept of it?"""
+"""Example factories: the interface, and the implementation without a cache."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ from finetune.data.transforms.base import Transform
 
 
 class Examples(Protocol):
-    """Who makes an example of the record at a position, and may keep what is the same in every epoch."""
+    """Makes the example of the record at a position, and may cache the part that is the same in every epoch."""
 
     def example(
         self, position: int, read: Callable[[], Content], randomness: random.Random | None
     ) -> dict[str, Tensor]:
-        """Make an example, as a `Transform` does; `read` gives the record's content where it is needed."""
+        """Make an example as a `Transform` does; `read` returns the record's content and is called only if needed."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class MadeAnew:
-    """Examples of which nothing is kept."""
+    """Uncached examples: every example is made from the record's content."""
 
     transform: Transform
 
     def example(
         self, position: int, read: Callable[[], Content], randomness: random.Random | None
     ) -> dict[str, Tensor]:
-        """Make it of the content."""
+        """Make the example from the content."""
         del position
         return self.transform(read(), randomness)

@@ -1,4 +1,4 @@
-"""Pictures that are decoded once: what of them is kept for later epochs?"""
+"""Caches decoded images for later epochs."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ logger = logging.getLogger(__name__)
 
 
 class KeptPictures:
-    """Examples of pictures, each decoded and resized when it is first asked for, and kept where there is room.
+    """Image examples with a cache: images are decoded and resized on first use, and cached while the budget lasts.
 
-    What is kept is what a transform makes of a picture before anything random happens to it. An example is made of it
-    in the same way whether it was kept or is decoded again, so keeping changes no bit. Several threads may use it.
+    The cache holds the transform's output before any random operation. Examples are made from cached and from newly
+    decoded images in the same way, so caching does not change a bit. Thread-safe.
     """
 
     def __init__(self, transform: ImageTransform, room: Room, purpose: str) -> None:
-        """Keep nothing yet.
+        """Initialize with an empty cache.
 
         Args:
             transform: makes examples.
-            room: for what is kept.
-            purpose: what the pictures are for, for the log.
+            room: allocates the cached images.
+            purpose: use of the images, for log messages.
         """
         self._transform = transform
         self._room = room
@@ -40,17 +40,17 @@ class KeptPictures:
         self._is_full = False
 
     def __len__(self) -> int:
-        """Number of pictures that are kept."""
+        """Number of cached images."""
         return len(self._pictures)
 
     def example(
         self, position: int, read: Callable[[], Content], randomness: random.Random | None
     ) -> dict[str, Tensor]:
-        """Make an example of the picture at a position; `read` gives its bytes where they are needed.
+        """Make the example of the image at a position; `read` returns its bytes and is called only if needed.
 
         Raises:
-            BadContent: the picture cannot be decoded.
-            DataError: it cannot be read.
+            BadContent: the image cannot be decoded.
+            DataError: the image cannot be read.
         """
         picture = self._pictures.get(position)
         if picture is None:

@@ -1,8 +1,8 @@
-"""Which texts share a batch, so that little padding is computed?
+"""Groups texts of similar length into batches, to reduce padding.
 
-Batches of texts drawn wholly at random are padded to the longest of each: of documentation of Python packages, batches
-of 32 computed 3.1 times their tokens so, and 1.03 times when put together here. Order stays random: texts are sorted
-only within pools of some fifty batches, and the batches of a pool come in random order.
+Batches of randomly drawn texts are padded to the longest text of each: on the documentation of Python packages, batches
+of 32 computed 3.1 times their number of tokens, and 1.03 times with this grouping. The order remains random: texts are
+sorted only within pools of about fifty batches, and the batches of a pool are shuffled.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ Bounds = Sequence[tuple[int, int]]
 
 _MOST_BATCHES = 50
 _FEWEST_POOLS = 4
-"""With fewer, the same texts would meet in every epoch."""
+"""With fewer pools, batches would contain the same texts in every epoch."""
 
 
 def pools_of(bounds: Bounds) -> list[Bounds]:
-    """Cut the batches of an epoch into pools of consecutive ones."""
+    """Split the batches of an epoch into pools of consecutive batches."""
     size = max(1, min(_MOST_BATCHES, len(bounds) // _FEWEST_POOLS))
     return [bounds[start : start + size] for start in range(0, len(bounds), size)]
 
@@ -38,13 +38,13 @@ def pools_of(bounds: Bounds) -> list[Bounds]:
 def arranged(
     pool: NDArray[np.int64], lengths: NDArray[np.int32], sizes: Sequence[int], places: NDArray[np.int64]
 ) -> list[NDArray[np.int64]]:
-    """Cut the positions of a pool into batches of like length.
+    """Split the positions of a pool into batches of similar length.
 
     Args:
-        pool: positions in the order of the epoch, which decides among texts of one length.
-        lengths: of each of them.
-        sizes: of the batches, from the shortest texts to the longest.
-        places: order in which the batches come.
+        pool: positions in epoch order, which breaks ties between texts of equal length.
+        lengths: length at each position.
+        sizes: batch sizes, from the shortest texts to the longest.
+        places: order of the batches.
     """
     batches = np.split(pool[np.argsort(lengths, kind="stable")], np.cumsum(sizes)[:-1])
     return [batches[place] for place in places]
@@ -52,12 +52,12 @@ def arranged(
 
 @dataclass(frozen=True, slots=True)
 class Measure:
-    """How long the examples of records are.
+    """Computes the lengths of examples.
 
     Attributes:
-        reader: of the channel.
-        indices: of the records, by position.
-        length: of a content.
+        reader: reader of the channel.
+        indices: reader index of each position.
+        length: returns the length of a content.
     """
 
     reader: Reader
@@ -65,7 +65,7 @@ class Measure:
     length: Callable[[Content], int]
 
     def __call__(self, positions: NDArray[np.int64]) -> list[int]:
-        """The length at each position; 0 where the record cannot be read."""
+        """Return the length at each position; 0 if the record cannot be read."""
         return [self._one(self.indices[int(position)]) for position in positions]
 
     def _one(self, index: int) -> int:
@@ -76,15 +76,15 @@ class Measure:
 
 
 class LikeLength:
-    """Arranges the batches of epochs; a function of order, lengths, seed and epoch, however lengths become known."""
+    """Length-grouped batches; a function of order, lengths, seed and epoch, however lengths are measured."""
 
     def __init__(self, measure: Measure, seed: int | None, workers: int) -> None:
-        """Measure nothing yet.
+        """Initialize without measuring any record.
 
         Args:
-            measure: is asked once about each record.
-            seed: of the order of the batches in their pool; `None` leaves them sorted.
-            workers: threads that measure, a pool ahead; with 0 the caller does.
+            measure: computes lengths; called once per record.
+            seed: seed of the batch order within a pool; `None` keeps batches sorted by length.
+            workers: threads that measure one pool ahead; with 0, the calling thread does.
         """
         self._lengths: NDArray[np.int32] = np.full(len(measure.indices), -1, np.int32)
         self._measure = measure
@@ -94,13 +94,13 @@ class LikeLength:
     def batches(
         self, order: NDArray[np.int64], bounds: Bounds, epoch: int, first: int
     ) -> Generator[NDArray[np.int64], None, None]:
-        """Yield the positions of each batch, from number `first` on.
+        """Yield the positions of each batch, starting at batch `first`.
 
         Args:
-            order: of the epoch.
-            bounds: start and stop of as many batches as there will be.
-            epoch: of the training.
-            first: batches that are not wanted.
+            order: positions in epoch order.
+            bounds: start and stop of each batch.
+            epoch: epoch number.
+            first: number of batches to skip.
         """
         pools = pools_of(bounds)
         begin = first // len(pools[0]) if pools else 0
@@ -117,7 +117,7 @@ class LikeLength:
         return np.arange(batches) if self._seed is None else pool_order(batches, self._seed, epoch, pool)
 
     def _measured(self, pools: Sequence[NDArray[np.int64]]) -> Generator[NDArray[np.int64], None, None]:
-        """Yield each pool when its lengths are known."""
+        """Yield each pool once its lengths are known."""
         unknown = [pool[self._lengths[pool] < 0] for pool in pools]
         if not self._workers or not any(map(len, unknown)):
             for pool, missing in zip(pools, unknown, strict=True):

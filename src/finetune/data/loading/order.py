@@ -1,4 +1,4 @@
-"""Which record comes when, and with which randomness? Pure functions of seed, epoch, position and key."""
+"""Record order, batch bounds and per-record seeds: pure functions of seed, epoch, position and key."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from numpy.typing import NDArray
 def epoch_order(count: int, seed: int, epoch: int) -> NDArray[np.int64]:
     """Return the order of an epoch: a permutation of `0..count-1`, int64 `[count]`.
 
-    It sorts positions by the raw 64-bit output of PCG64 that is seeded with (seed, epoch). NumPy promises that raw
-    output and seeding stay the same on every platform and in every release, which it does not promise of
-    `Generator.permutation` (NEP 19); a job may be resumed in a newer image. Equal outputs keep their order.
+    Sorts positions by the raw 64-bit output of PCG64 seeded with (seed, epoch); ties keep their order. NumPy guarantees
+    that raw output and seeding are stable across platforms and releases, but gives no such guarantee for
+    `Generator.permutation` (NEP 19); a job may be resumed with a newer container image.
 
     Args:
         count: number of records.
-        seed: not negative.
-        epoch: not negative.
+        seed: non-negative seed.
+        epoch: non-negative epoch number.
     """
     seeds = np.random.SeedSequence(seed, spawn_key=(epoch,))
     raw = np.random.PCG64(seeds).random_raw(count)
@@ -26,26 +26,27 @@ def epoch_order(count: int, seed: int, epoch: int) -> NDArray[np.int64]:
 
 
 def pool_order(count: int, seed: int, epoch: int, pool: int) -> NDArray[np.int64]:
-    """Return the order of the `count` batches of a pool, a permutation like that of an epoch; int64 `[count]`."""
+    """Return the order of the `count` batches of a pool: a permutation as in `epoch_order`, int64 `[count]`."""
     seeds = np.random.SeedSequence(seed, spawn_key=(epoch, 2, pool))
     return np.argsort(np.random.PCG64(seeds).random_raw(count), kind="stable").astype(np.int64, copy=False)
 
 
 def record_seed(seed: int, epoch: int, key: str) -> int:
-    """Return the seed of what happens to one record in one epoch, in `0..2**64-1`.
+    """Return the seed for the randomness of one record in one epoch, in `0..2**64-1`.
 
-    It depends on the record's key rather than its position, so it stays the same however the data is split or ordered.
+    It depends on the record's key, not on its position, so it does not change with the split or the order.
     """
     identity = f"{seed}:{epoch}:{key}".encode()
     return int.from_bytes(hashlib.blake2b(identity, digest_size=8).digest(), "little")
 
 
 def batch_bounds(count: int, batch_size: int) -> list[tuple[int, int]]:
-    """Cut `count` positions into batches: (start, stop) of each, without gaps.
+    """Split `count` positions into consecutive batches: (start, stop) of each.
 
-    All have `batch_size` records but the last two, which share what is left: batch normalisation learns badly from a
-    few records, and not at all from one (docs/decisions/last-batches.md). So none has less than half of `batch_size`,
-    unless there is only one. With a `batch_size` of 2, three records at the end stay together.
+    All batches have `batch_size` records except the last two, which share the remainder: batch normalization learns
+    poorly from few records and fails with a single one (docs/decisions/last-batches.md). So every batch has at least
+    half of `batch_size` records, unless it is the only one. With a `batch_size` of 2, the last three records form one
+    batch.
     """
     bounds = [(start, min(start + batch_size, count)) for start in range(0, count, batch_size)]
     if batch_size > 1 and len(bounds) > 1:

@@ -1,7 +1,7 @@
-"""Who works ahead of the training loop?
+"""Prefetches items in a thread pool that grows while the consumer has to wait.
 
-Threads rather than processes: decoding, resizing and tokenising release the interpreter's lock, a thread starts in a
-tenth of a millisecond, and nothing has to be forked, pickled or passed through shared memory.
+Uses threads rather than processes: decoding, resizing and tokenization release the GIL, a thread starts in 0.1 ms, and
+nothing has to be forked, pickled or passed through shared memory.
 """
 
 from __future__ import annotations
@@ -19,27 +19,27 @@ _I = TypeVar("_I")
 _T = TypeVar("_T")
 
 _MOST_AHEAD = 4
-"""Items prepared before they are asked for: enough to even out slow records; each costs memory."""
+"""Maximum number of prefetched items: enough to absorb slow records; each one costs memory."""
 
 
 class Supply:
-    """Prepares items ahead of whoever takes them, with as many threads as that turns out to need.
+    """Prefetches items with as many threads as turn out to be needed.
 
-    It begins with a few threads. Whenever an item is not ready when its turn has come, the one who takes it is idle,
-    and one more thread prepares, up to a limit. What is learnt is kept from one run to the next.
+    Starts with a few threads. Whenever an item is not ready when the consumer requests it, one more thread is added, up
+    to a limit. The number of threads persists between runs.
 
     Attributes:
-        size: threads that prepare; with 0, whoever takes items prepares them.
-        waited: seconds for which items were waited for, over all runs.
+        size: number of threads; with 0, the consumer prepares the items.
+        waited: total seconds spent waiting for items.
     """
 
     def __init__(self, size: int, most: int, clock: Callable[[], float] = time.perf_counter) -> None:
-        """Start nothing yet.
+        """Initialize without starting a thread.
 
         Args:
-            size: threads to begin with.
-            most: threads to grow to; not more than `size` where the number is fixed.
-            clock: seconds, increasing.
+            size: initial number of threads.
+            most: maximum number of threads; at most `size` for a fixed number.
+            clock: monotonic clock, in seconds.
         """
         self.size = size
         self.waited = 0.0
@@ -47,7 +47,7 @@ class Supply:
         self._clock = clock
 
     def alone(self, items: Iterable[_I], make: Callable[[_I], _T]) -> Generator[_T, None, None]:
-        """Yield what becomes of each item, without threads."""
+        """Yield the result of `make` for each item, without threads."""
         for item in self._asked(items):
             began = self._clock()
             made = make(item)
@@ -55,7 +55,10 @@ class Supply:
             yield made
 
     def ahead(self, items: Iterable[_I], begin: Callable[[Crew, _I], Future[_T]]) -> Generator[_T, None, None]:
-        """Yield what becomes of each item in order; `begin` has a crew work on one. Raises what that raises."""
+        """Yield the result for each item in order; `begin` submits an item to the worker pool.
+
+        Re-raises the exceptions of `begin` and of its futures.
+        """
         waiting: deque[Future[_T]] = deque()
         taken = 0
         with closing(Crew(self.size)) as crew:
@@ -68,7 +71,7 @@ class Supply:
                 yield self._take(waiting.popleft(), crew, may_grow=False)
 
     def _asked(self, items: Iterable[_I]) -> Generator[_I, None, None]:
-        """The items themselves may have to be waited for, where they come through a pipe."""
+        """Yield the items and count the time until they arrive: items from a pipe may be late."""
         iterator = iter(items)
         while True:
             began = self._clock()
@@ -81,7 +84,7 @@ class Supply:
             yield item
 
     def _take(self, future: Future[_T], crew: Crew, *, may_grow: bool) -> _T:
-        """Wait for an item; the first ones of a run are late with any number of threads, and prove nothing."""
+        """Wait for an item; the first items of a run are late with any number of threads and do not trigger growth."""
         if may_grow and self.size < self._most and not future.done():
             self.size += 1
             crew.grow(self.size)

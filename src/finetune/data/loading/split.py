@@ -1,4 +1,4 @@
-"""Which records of the training channel are kept for validation, where there is no channel for it?"""
+"""Splits the training channel into training and validation records if there is no validation channel."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ Labels = tuple[str, ...]
 
 @dataclass(frozen=True, slots=True)
 class Split:
-    """Two halves of a channel; every record is in exactly one.
+    """Partition of a channel into training and validation records.
 
     Attributes:
-        train: indices of the reader, ascending.
-        validation: indices of the reader, ascending.
+        train: reader indices, ascending.
+        validation: reader indices, ascending.
     """
 
     train: tuple[int, ...]
@@ -36,22 +36,22 @@ class Split:
 
 
 def stratified_split(reader: Reader, fraction: float, seed: int) -> Split:
-    """Keep a share of every class for validation, as a function of what the records are and of the seed alone.
+    """Hold out a fraction of each class for validation, depending only on contents, labels and seed.
 
-    Names and order of files do not matter, so the same data splits alike wherever and however it is stored. Contents
-    are ranked by a hash of seed and content; of every class the first ones are taken: `fraction` of its different
-    contents, rounded, but at least one, and at least one stays. Records of equal content stay together. What stays in
-    training: the only content of a class, contents that occur with different labels, records that cannot be read. Where
-    records have several classes, a combination counts as the class; combinations too rare for a share of their own are
-    drawn together, as long as each class keeps a content in training.
+    File names and order do not matter, so the same data is split identically however it is stored. Contents are ranked
+    by a hash of seed and content; of each class, the first `fraction` of its distinct contents are held out (rounded,
+    at least one, leaving at least one). Records of equal content stay together. The following stay in training: the
+    only content of a class, contents that occur with different labels, and unreadable records. For multi-label records,
+    each label combination counts as a class; combinations too rare for a share of their own are sampled jointly, as
+    long as each class keeps a content in training.
 
     Args:
-        reader: the training channel; every record is read once, by several threads.
-        fraction: from 0 to less than 1; 0 keeps nothing for validation.
+        reader: reader of the training channel; every record is read once, by several threads.
+        fraction: fraction to hold out, in [0, 1); 0 holds out nothing.
         seed: any integer.
 
     Raises:
-        DataError: no class has two different contents of its own.
+        DataError: no class has two distinct contents of its own.
     """
     if fraction <= 0:
         return Split(tuple(range(len(reader))), ())
@@ -72,9 +72,9 @@ def stratified_split(reader: Reader, fraction: float, seed: int) -> Split:
 
 
 def content_digests(reader: Reader, indices: Sequence[int]) -> list[bytes | None]:
-    """A 32-byte digest of the content of each of these records; None where one cannot be read."""
+    """Return a 32-byte digest of the content of each record; `None` if it cannot be read."""
     chunks = [indices[start : start + _CHUNK] for start in range(0, len(indices), _CHUNK)]
-    # Reading waits for the disk and hashing releases the interpreter lock, so more threads than cores pay.
+    # Reading is I/O-bound and hashing releases the GIL, so more threads than cores are faster.
     with ThreadPoolExecutor(max_workers=2 * (os.cpu_count() or 1)) as threads:
         return list(chain.from_iterable(threads.map(lambda chunk: [_digest(reader, at) for at in chunk], chunks)))
 
@@ -95,7 +95,7 @@ def _serialised(content: Content) -> bytes:
 
 
 def _strata(reader: Reader, digests: Sequence[bytes | None]) -> Mapping[Labels, set[bytes]]:
-    """The different contents of every combination of classes, without those whose labels contradict each other."""
+    """Group distinct contents by label combination, without contents whose labels conflict."""
     labels_of: dict[bytes, set[Labels]] = defaultdict(set)
     for index, digest in enumerate(digests):
         if digest is not None:
@@ -115,7 +115,7 @@ def _strata(reader: Reader, digests: Sequence[bytes | None]) -> Mapping[Labels, 
 
 
 def _choose(strata: Mapping[Labels, set[bytes]], fraction: float, seed: int) -> set[bytes]:
-    """Take a share of every stratum; of combinations too rare for a share, one of all of them together."""
+    """Select a fraction of every stratum; combinations too rare for a share of their own are sampled jointly."""
     chosen: set[bytes] = set()
     rare: set[bytes] = set()
     for labels, contents in strata.items():
@@ -130,7 +130,7 @@ def _choose(strata: Mapping[Labels, set[bytes]], fraction: float, seed: int) -> 
 
 
 def _draw_together(ranked: Sequence[bytes], labels_of: Mapping[bytes, Labels], wanted: int) -> list[bytes]:
-    """Take contents in their order, but none that would leave one of its classes without a content in training."""
+    """Select up to `wanted` contents in order, skipping those that would leave a class without training content."""
     staying = Counter(label for labels in labels_of.values() for label in labels)
     drawn: list[bytes] = []
     for digest in ranked:
