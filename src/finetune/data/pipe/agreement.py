@@ -1,8 +1,8 @@
-"""Where do processes of a host end an epoch, if each reads a channel of its own?
+"""Synchronizes the end of an epoch between processes of a host that read separate channels.
 
-Their channels may hold different numbers of batches, but a step needs all of them. So before each batch all ask each
-other whether they have one, and the epoch ends for all where it ends for the first. What the others have left is not
-used in that epoch.
+Their channels may hold different numbers of batches, but every step needs a batch from each process. So before each
+batch, all processes exchange whether they have one, and the epoch ends for all as soon as one channel ends. The
+remaining batches of the other channels are not used in that epoch.
 """
 
 from __future__ import annotations
@@ -30,20 +30,20 @@ _YES, _NO = b"\1", b"\0"
 
 
 class OwnChannel:
-    """A process among several that reads its own channel: a `Sharing`. A batch is its part of the global one."""
+    """A `Sharing` for processes that each read their own channel; a batch is one part of the global batch."""
 
     def __init__(self, table: Table, rank: int) -> None:
-        """Wait for nobody yet."""
+        """Initialize without connecting to other processes."""
         self._table = table
         self._rank = rank
         self._others: list[socket.socket] = []
 
     def groups(self, source: RecordSource, read: Read) -> Generator[Group, None, None]:
-        """Give the batches of this process as long as all have one.
+        """Yield the batches of this process as long as every process has one.
 
         Raises:
-            PlatformError: another process has not come, or has ended.
-            JobStopped: the job was asked to stop.
+            PlatformError: another process did not connect in time, or has ended.
+            JobStopped: the job was stopped.
         """
         if not self._others:
             self._others = list(self._meet(source))
@@ -56,12 +56,12 @@ class OwnChannel:
             self._all_have_one(source, mine=False)
 
     def close(self) -> None:
-        """Leave; the others notice."""
+        """Disconnect from the other processes, which notice it."""
         for other in self._others:
             other.close()
 
     def _all_have_one(self, source: RecordSource, *, mine: bool) -> bool:
-        """Rank 0 hears all, and tells them what they have in common."""
+        """Return whether all processes have a batch: rank 0 collects the answers and broadcasts the result."""
         if not self._rank:
             said = [self._hear(other, source) for other in self._others]
             answer = _YES if mine and all(one == _YES for one in said) else _NO
@@ -135,7 +135,7 @@ def _accepted(listener: socket.socket, waiting: Waiting) -> socket.socket:
 
 @contextlib.contextmanager
 def _short(folder: Path) -> Iterator[str]:
-    """A path of the meeting point that is short enough for a socket, wherever the folder lies."""
+    """Yield a socket path within the length limit of Unix sockets, however long the path of `folder` is."""
     folder.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(folder, os.O_PATH | os.O_CLOEXEC)
     try:

@@ -1,7 +1,7 @@
-"""Which batches come out of a stream, and how do they get ready in time?
+"""Builds the batches of a record stream and prepares them ahead of time.
 
-One thread reads, cuts, passes over and shuffles; others decode, in order. Nothing is kept but the shuffle buffer, what
-waits to be decoded, and a few records of which the artifact is proven.
+One thread reads, splits into records, skips and shuffles; others decode, in order. Only the shuffle buffer, the records
+waiting to be decoded, and a few records for verifying the artifact are kept in memory.
 """
 
 from __future__ import annotations
@@ -40,21 +40,21 @@ _log = logging.getLogger(__name__)
 _KEPT = 16
 _Made = TypeVar("_Made")
 Make = Callable[[StreamRecord, Content], _Made]
-"""Makes something of a record, of its content; called by several threads."""
+"""Builds an object from a record and its content; called by several threads."""
 
 
 @dataclass(frozen=True, slots=True)
 class StreamData:
-    """The records of a stream, and what makes examples of them.
+    """The records of a stream, with the label map and transform that turn them into examples.
 
     Attributes:
-        source: of the channel.
-        label_map: numbers the classes.
+        source: record source of the channel.
+        label_map: maps class names to class indices.
         transform: makes examples and batches.
-        count: records of an epoch, perhaps as an estimate; `None` where nobody knows.
-        total: the same with those that are held out, exactly.
-        class_counts: records of each class in the order of the labels; `None` where nobody knows.
-        buffer: records among which the next one is drawn, where the order is shuffled.
+        count: records per epoch, possibly an estimate; `None` if unknown.
+        class_counts: records of each class, in label map order; `None` if unknown.
+        buffer: size of the shuffle buffer, in records.
+        total: exact number of records per epoch including held-out records.
     """
 
     source: RecordSource
@@ -67,19 +67,19 @@ class StreamData:
 
 
 class StreamBatches:
-    """The batches of each epoch of a stream: a function of options, epoch, and the order in which the records come.
+    """The batches of each epoch of a stream: a function of options, epoch and the order of the records in the stream.
 
     Attributes:
         channel: name of the channel.
-        label_map: numbers the classes.
-        position: what a restarted job needs to know of the epoch that runs.
-        supply: prepares them.
+        label_map: maps class names to class indices.
+        position: progress in the current epoch, for resuming a job.
+        supply: prefetcher that prepares the batches.
     """
 
     def __init__(
         self, data: StreamData, options: BatchOptions, bad_records: BadRecords, sharing: Sharing | None = None
     ) -> None:
-        """Open nothing yet; this process is alone where nobody says how several share the stream."""
+        """Initialize without opening the stream; without `sharing`, this process reads the stream alone."""
         self.channel = data.source.channel
         self.label_map = data.label_map
         self.position = StreamPosition()
@@ -95,21 +95,21 @@ class StreamBatches:
 
     @property
     def batch_size(self) -> int:
-        """Records of a batch."""
+        """Records per batch."""
         return self._options.batch_size
 
     @property
     def count(self) -> int | None:
-        """Records of an epoch, perhaps as an estimate; `None` where nobody knows."""
+        """Records per epoch, possibly an estimate; `None` if unknown."""
         return self._data.count
 
     @property
     def expected(self) -> int | None:
-        """Batches of an epoch, where its records are counted."""
+        """Number of batches per epoch; `None` if the number of records is unknown."""
         return None if self._data.count is None else len(batch_bounds(self._data.count, self._options.batch_size))
 
     def targets(self) -> Tensor | None:
-        """Targets of an epoch in any order, where the classes were counted."""
+        """Return the targets of an epoch in any order; `None` if the class counts are unknown."""
         counts = self._data.class_counts
         if counts is None:
             return None
@@ -117,24 +117,24 @@ class StreamBatches:
         return classes.repeat_interleave(torch.tensor(counts), dim=0)
 
     def key(self, position: int) -> str:
-        """What the record at a position is called."""
+        """Return the display name of the record at a position."""
         return f"record {position}"
 
     def samples(self, positions: Sequence[int], most: int) -> list[tuple[int, Record]]:
-        """Some records that are still there, each with its place in `positions`."""
+        """Return at most `most` of the retained records, each with its index in `positions`."""
         found = [(row, self._kept[position]) for row, position in enumerate(positions) if position in self._kept]
         return found[:most]
 
     def kept(self) -> KeptRecords:
-        """The few records that are kept."""
+        """Return a reader of the few retained records."""
         return KeptRecords(self.channel, self._data.source.task, tuple(self._kept.values()))
 
     def iterate(self, epoch: int, first: int = 0) -> Generator[Batch, None, None]:
-        """Yield the batches of the next pipe; with `first`, after those that `position` counts as used.
+        """Yield the batches of the next pipe; with `first`, those after the batches that `position` counts as used.
 
         Raises:
             DataError: the stream is damaged or empty, more records are bad than allowed, or a class is unknown.
-            JobStopped: the job was asked to stop.
+            JobStopped: the job was stopped.
         """
         with closing(self.prepare(epoch, first, partial(self.example, epoch))) as prepared:
             for one in prepared:
@@ -142,13 +142,13 @@ class StreamBatches:
         self.finish(epoch)
 
     def prepare(self, epoch: int, first: int, make: Make[_Made]) -> Generator[Prepared[_Made], None, None]:
-        """Yield what is made of the batches of `iterate`, for whoever looks ahead.
+        """Yield the prepared batches of `iterate`, for consumers that read ahead.
 
-        A batch counts when it is used, and an epoch has ended when `finish` is told so after its last batch.
+        A batch counts as used once it is passed to `use`; call `finish` after the last batch of an epoch.
 
         Raises:
             DataError: the stream is damaged or empty, or a class is unknown.
-            JobStopped: the job was asked to stop.
+            JobStopped: the job was stopped.
         """
         resumed = first > 0 and self.position.epoch == epoch
         if resumed and self.position.ended:
@@ -162,18 +162,18 @@ class StreamBatches:
             yield from prepared
 
     def use(self, prepared: Prepared[_Made], inputs: dict[str, Tensor]) -> Batch:
-        """The batch, which counts as used from now on.
+        """Return the batch and count it as used.
 
         Args:
-            prepared: the next one.
-            inputs: a row for each of its examples that are good.
+            prepared: the next prepared batch.
+            inputs: model inputs, one row per good example.
 
         Raises:
             DataError: more records are bad than allowed.
         """
         self._note(one for one in prepared.examples if isinstance(one, Bad))
         if self._begins:
-            # In another pass, the same numbers may be those of other records.
+            # Record numbers may refer to different records in another pass.
             self._kept.clear()
             self._begins = False
         for one in prepared.good:
@@ -186,16 +186,16 @@ class StreamBatches:
         return Batch(inputs, targets, tuple(one.number for one in prepared.good))
 
     def example(self, epoch: int, record: StreamRecord, content: Content) -> dict[str, Tensor]:
-        """What the network takes of a record, varied as in `epoch`."""
+        """Return the model inputs of a record, augmented as in `epoch`."""
         return self._data.transform(content, self._randomness(epoch, record))
 
     def collate(self, examples: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
-        """Examples as rows of one batch, where a GPU can fetch them by itself."""
+        """Collate examples into a batch, in pinned memory if enabled."""
         inputs = self._data.transform.collate(examples)
         return {name: tensor.pin_memory() for name, tensor in inputs.items()} if self._pins else inputs
 
     def finish(self, epoch: int) -> None:
-        """All batches of the epoch were used."""
+        """Mark the epoch as finished, after all of its batches were used."""
         if self.position.ended:
             return
         self.position.ended = True
@@ -226,21 +226,21 @@ class StreamBatches:
             yield from grouped(rest, self._options.batch_size)
 
     def _submit(self, make: Make[_Made], crew: Crew, group: Group) -> Future[Prepared[_Made]]:
-        """Cut a batch into a piece for each thread, so that the first one of an epoch is ready soon."""
+        """Split a batch into one piece per thread, so that the first batch of an epoch is ready sooner."""
         records = group.records
         size = max(1, -(-len(records) // crew.size))
         pieces = [
             crew.submit(partial(self._examples, make, records[start : start + size]))
             for start in range(0, len(records), size)
         ]
-        # Calls begin in order: when this one does, its pieces are done or at work in other threads.
+        # Calls start in order: once this one runs, its pieces are finished or running in other threads.
         return crew.submit(lambda: Prepared(group, [example for piece in pieces for example in piece.result()]))
 
     def _examples(self, make: Make[_Made], records: Sequence[StreamRecord]) -> list[Example[_Made] | Bad]:
         return [understood(record, self.key(record.number), self.channel, self.label_map, make) for record in records]
 
     def without_augmentation(self) -> StreamBatches:
-        """The same stream, at the same place, of examples that are not varied."""
+        """Return the same stream, at the same position, without augmentation."""
         if not self._options.augment:
             return self
         other = copy.copy(self)
@@ -250,10 +250,10 @@ class StreamBatches:
     def _randomness(self, epoch: int, record: StreamRecord) -> random.Random | None:
         if not self._options.augment:
             return None
-        return random.Random(record_seed(self._options.seed, epoch, str(record.identity)))  # noqa: S311 - nothing secret
+        return random.Random(record_seed(self._options.seed, epoch, str(record.identity)))  # noqa: S311 - not cryptographic
 
     def _note(self, bad: Iterable[Bad]) -> None:
-        """Note records by their content, since their numbers change where the order does; equal ones count apart.
+        """Note bad records by their content, since record numbers depend on the order; equal records count separately.
 
         Raises:
             DataError: more records are bad than allowed.
@@ -268,16 +268,16 @@ class StreamBatches:
             self._note_classes(one)
 
     def _note_classes(self, bad: Bad) -> None:
-        """Note the classes of a bad record, where its labels can be read."""
+        """Count the classes of a bad record if its labels can be read."""
         with suppress(ValueError):
             names = {self.label_map.named(label) for label in bad.record.decode().labels}
             self._lost.update(name for name in names if name is not None)
 
     def _check_classes(self) -> None:
-        """Make sure that every class had a training record that could be read; without any class, nothing is learnt.
+        """Check that every class had a readable training record, unless no class had one (then nothing is learned).
 
         Raises:
-            DataError: a class had none.
+            DataError: a class had no readable record.
         """
         counts = self._data.class_counts
         if counts is None or not self._options.shuffle:

@@ -1,4 +1,4 @@
-"""What becomes of a record of a stream before its batch is used: an example, or why it is none."""
+"""Decodes the records of a stream into examples, or into bad records with a reason."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ _Made = TypeVar("_Made")
 
 @dataclass(frozen=True, slots=True)
 class Example(Generic[_Made]):
-    """A record that was understood.
+    """A record that was decoded successfully.
 
     Attributes:
-        number: in its epoch, from 0.
-        made: of it, by whoever asked for it.
-        content: of the record.
-        labels: names of its classes.
+        number: number of the record in its epoch, from 0.
+        made: result of the caller's `make` function.
+        content: content of the record.
+        labels: class names.
     """
 
     number: int
@@ -37,7 +37,7 @@ class Example(Generic[_Made]):
 
 @dataclass(frozen=True, slots=True)
 class Bad:
-    """A record that was not."""
+    """A record that could not be decoded, with the reason."""
 
     record: StreamRecord
     reason: str
@@ -45,14 +45,14 @@ class Bad:
 
 @dataclass(frozen=True, slots=True)
 class Prepared(Generic[_Made]):
-    """A batch that is ready and not used yet."""
+    """A batch that is prepared but not used yet."""
 
     group: Group
     examples: list[Example[_Made] | Bad]
 
     @property
     def good(self) -> list[Example[_Made]]:
-        """Those that were understood."""
+        """Examples that were decoded successfully."""
         return [one for one in self.examples if isinstance(one, Example)]
 
 
@@ -63,17 +63,17 @@ def understood(
     label_map: LabelMap,
     make: Callable[[StreamRecord, Content], _Made],
 ) -> Example[_Made] | Bad:
-    """Decode a record, and make something of it.
+    """Decode a record and build an example from it.
 
     Args:
-        record: as it came.
-        key: what it is called.
-        channel: where it came.
-        label_map: knows the classes.
-        make: of the record and its content.
+        record: encoded record.
+        key: name of the record for messages.
+        channel: name of the channel.
+        label_map: map of the known classes.
+        make: builds an object from the record and its content.
 
     Raises:
-        DataError: a label names no class.
+        DataError: a label does not name a known class.
     """
     try:
         decoded = record.decode()
@@ -90,10 +90,10 @@ def understood(
 
 
 def _classes(labels: tuple[str, ...], key: str, channel: str, label_map: LabelMap) -> tuple[str, ...]:
-    """The names of the classes.
+    """Return the class names of the labels.
 
     Raises:
-        DataError: a label names none.
+        DataError: a label does not name a known class.
     """
     known = []
     for label in labels:

@@ -1,7 +1,8 @@
-"""What comes through the pipes of a channel, a FIFO for each pass over its data?
+"""Reads the FIFOs of a Pipe mode channel, one for each pass over its data.
 
-The platform makes `<channel>_0`, `<channel>_1` and so on, each perhaps only when the one before was read or closed.
-Until its writer has opened a FIFO, a read looks as if the data had ended: only `poll` tells "nobody yet" from "over".
+The platform creates `<channel>_0`, `<channel>_1` and so on, possibly each one only after the previous one was read or
+closed. Until a writer has opened the FIFO, a read looks like end of file: only `poll` distinguishes "no writer yet"
+from "end of data".
 """
 
 from __future__ import annotations
@@ -25,10 +26,10 @@ from finetune.errors import JobStopped, PlatformError
 _log = logging.getLogger(__name__)
 
 PIPE_BYTES = 1 << 20
-"""Bytes of the pipe, where the kernel grants it. Its own 64 KiB cost up to four fifths of speed."""
+"""Requested pipe capacity. The kernel's default of 64 KiB costs up to four fifths of the throughput."""
 
 _ROOM = 1 << 19
-"""Bytes that are taken at a time for what is read: two of them fit into a core's cache."""
+"""Bytes per read buffer: two of them fit into a core's cache."""
 
 _LEAST_ROOM = 1 << 16
 
@@ -39,15 +40,15 @@ _TELL_SECONDS = 30.0
 
 @dataclass(frozen=True, slots=True)
 class PipePlace:
-    """Where the FIFOs of a channel are, and how they are waited for.
+    """Location of the FIFOs of a channel, and how long to wait for them.
 
     Attributes:
-        channel: its name, as in `inputdataconfig.json`.
-        folder: that holds the FIFOs.
-        state: folder of this container in which the number of the next FIFO outlives the process.
-        patience: seconds without anything happening after which the platform is given up.
-        stopped: asked while waiting.
-        silence: the same as patience, once the first bytes have come.
+        channel: channel name, as in `inputdataconfig.json`.
+        folder: folder that holds the FIFOs.
+        state: folder in this container that stores the number of the next FIFO across processes.
+        patience: timeout in seconds without progress.
+        stopped: returns whether to stop; polled while waiting.
+        silence: timeout in seconds after the first bytes have arrived; defaults to `patience`.
     """
 
     channel: str
@@ -59,29 +60,28 @@ class PipePlace:
 
 
 class Pipe:
-    """The FIFOs of one channel, one after another. Exactly one thread of one process reads them."""
+    """The FIFOs of one channel, in sequence. Must be read by exactly one thread of one process."""
 
     def __init__(self, place: PipePlace) -> None:
-        """Find out which FIFO is next; opens nothing."""
+        """Read the number of the next FIFO; opens nothing."""
         self._place = place
         self._number = place.state / f"{place.channel}.next"
         self.index = self._read_number()
 
     @property
     def path(self) -> Path:
-        """The FIFO that comes next."""
+        """Path of the next FIFO."""
         return self._place.folder / f"{self._place.channel}_{self.index}"
 
     def read_next(self) -> Generator[memoryview, None, None]:
-        """Give the bytes of the next FIFO in chunks until its writer is done; closing the generator closes it early.
+        """Yield the bytes of the next FIFO in chunks until its writer closes it; closing the generator closes it early.
 
-        Chunks lie behind each other in memory as far as there is room, and no memory is used again.
-
-        The FIFO counts as read from the moment on in which it is open.
+        Chunks are contiguous in memory as far as the buffer allows, and no memory is reused. The FIFO counts as read
+        once it is open.
 
         Raises:
-            JobStopped: the job was asked to stop meanwhile.
-            PlatformError: nothing came for too long, something else lies there, or another process reads the channel.
+            JobStopped: the job was stopped while waiting.
+            PlatformError: the wait timed out, the path is not a FIFO, or another process reads the channel.
         """
         with self._alone():
             descriptor = self._open()
@@ -119,13 +119,13 @@ class Pipe:
                 waiting.look()
                 continue
             if len(room) < _LEAST_ROOM:
-                # Not a bytearray, which would be filled with zeros first.
+                # Not a bytearray, which would be zero-filled first.
                 room = np.empty(_ROOM, np.uint8).data
             try:
                 count = os.readv(descriptor, (room,))
             except BlockingIOError:
                 continue
-            # Also at the end: whoever writes may be ended together with the job, and what came is then no whole epoch.
+            # Also at end of file: the writer may be stopped together with the job, and then the epoch is incomplete.
             if self._place.stopped():
                 raise JobStopped
             if not count:
@@ -144,7 +144,7 @@ class Pipe:
 
     @contextlib.contextmanager
     def _alone(self) -> Generator[None, None, None]:
-        """Hold a lock: two readers would tear the stream into pieces."""
+        """Hold an exclusive lock: with two readers, each would get only fragments of the stream."""
         self._number.parent.mkdir(parents=True, exist_ok=True)
         with self._number.open("a", encoding="ascii") as file:
             try:
@@ -157,10 +157,10 @@ class Pipe:
 
 
 class Waiting:
-    """How long nothing has happened, told now and then, and ended when it is too long."""
+    """Tracks the time without progress: logs it periodically and raises after a timeout."""
 
     def __init__(self, place: PipePlace, what: str, patience: float | None = None) -> None:
-        """Begin; `patience` is that of the place where it is `None`."""
+        """Start the timer; `patience` defaults to that of `place`."""
         self._patience = place.patience if patience is None else patience
         self._place = place
         self._what = what
@@ -168,7 +168,7 @@ class Waiting:
         self._told = self._since
 
     def look(self) -> None:
-        """Raise `JobStopped` or `PlatformError` where there is no more waiting."""
+        """Raise `JobStopped` if the job was stopped, or `PlatformError` on timeout."""
         if self._place.stopped():
             raise JobStopped
         now = time.monotonic()

@@ -1,4 +1,4 @@
-"""Which classes does a stream have, and how many records? A pass over one of its pipes tells where nobody else does."""
+"""First-pass scan of a stream: counts records and classes if they are not given in advance."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Census:
-    """What a pass over a stream found.
+    """Result of a first-pass scan.
 
     Attributes:
-        records: in one epoch, for training.
-        classes: of these, records of each class, by label as it came; 0 for a class that is held out only.
-        held_out: further records, for validation.
-        fault: why the first record that cannot be understood cannot be.
+        records: training records per epoch.
+        classes: training records of each class, by label as it occurs; 0 for a class that is only held out.
+        held_out: additional records, held out for validation.
+        fault: reason why the first bad record could not be decoded.
         has_several: whether any record has several classes.
     """
 
@@ -36,15 +36,15 @@ class Census:
 
 
 def take_census(source: RecordSource, split: StreamSplit | None = None) -> Census:
-    """Read one epoch without decoding pictures; records that cannot be understood are left to who decodes them.
+    """Scan one epoch without decoding images; records that cannot be decoded are left for the decoding stage to report.
 
     Args:
-        source: of all records.
-        split: holds some of them out.
+        source: source of all records.
+        split: selects the held-out records.
 
     Raises:
-        DataError: the stream is damaged or empty, or there are too many classes.
-        JobStopped: the job was asked to stop.
+        DataError: the stream is damaged or empty, or has too many classes.
+        JobStopped: the job was stopped.
     """
     began = time.monotonic()
     classes: Counter[str] = Counter()

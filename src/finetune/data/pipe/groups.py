@@ -1,4 +1,4 @@
-"""What does one process see of a batch, and how is it read ahead of whoever decodes it?"""
+"""Per-process shares of global batches, and reading them ahead in a thread."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ _SLICE_SECONDS = 0.05
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """A global batch as one process sees it.
+    """The share of one process in a global batch.
 
     Attributes:
-        records: its own share; all of them where it is alone.
-        identities: of all records, in their order, so that every process knows how far the stream was used.
+        records: records of this process; all records if it is the only one.
+        identities: identities of all records in order, so that every process knows how much of the stream was used.
     """
 
     records: list[StreamRecord]
@@ -33,23 +33,23 @@ Read = Callable[[], Generator[list[StreamRecord], None, None]]
 
 
 class Sharing(Protocol):
-    """How the processes of a host come to their shares of a stream."""
+    """How the processes of a host get their shares of a stream."""
 
     def groups(self, source: RecordSource, read: Read) -> Generator[Group, None, None]:
-        """Give this process its share of every global batch of the next epoch.
+        """Yield the share of this process in every global batch of the next epoch.
 
         Raises:
             PlatformError: another process has ended.
-            JobStopped: the job was asked to stop.
+            JobStopped: the job was stopped.
         """
         ...
 
 
 class Alone:
-    """One process, which takes all."""
+    """A `Sharing` for a single process, which gets all records."""
 
     def groups(self, source: RecordSource, read: Read) -> Generator[Group, None, None]:
-        """Give every batch whole."""
+        """Yield every batch in full."""
         del source
         with closing(read()) as groups:
             for records in groups:
@@ -57,10 +57,10 @@ class Alone:
 
 
 class ReadAhead:
-    """Groups that a thread of its own reads, a few ahead of whoever takes them."""
+    """Reads groups in a background thread, a few ahead of the consumer."""
 
     def __init__(self, groups: Callable[[], Generator[Group, None, None]], stop: threading.Event) -> None:
-        """Start the thread; `stop` ends its waits."""
+        """Start the thread; setting `stop` interrupts its waits."""
         self._groups = groups
         self._stop = stop
         self._ready: queue.Queue[Group | BaseException | None] = queue.Queue(_MOST_READ)
@@ -74,7 +74,7 @@ class ReadAhead:
             yield item
 
     def close(self) -> None:
-        """Have the thread close what it reads from, and wait for it."""
+        """Stop the thread, which closes its source, and wait for it."""
         self._stop.set()
         self._thread.join()
 
@@ -85,7 +85,7 @@ class ReadAhead:
                 for group in groups:
                     if not self._put(group):
                         return
-        except BaseException as error:  # noqa: BLE001 - it is the consumer's, who raises it where its turn has come
+        except BaseException as error:  # noqa: BLE001 - re-raised in order in the consumer's thread
             end = error
         self._put(end)
 

@@ -1,11 +1,11 @@
-"""How do several processes of a host share a stream that only one of them may read?
+"""Shares a stream between processes of a host when only one process can read it.
 
-The first one reads, passes over and shuffles, and deals the records of every global batch, still encoded, to the
-others, each through a FIFO of its own; all decode their own shares. Who gets which record is a function of its place in
-the batch. Each hears the identities of the whole batch and where the epoch ends, so all agree on both.
+Rank 0 reads, skips and shuffles, and sends the still encoded records of every global batch to the other processes, each
+through its own FIFO; every process decodes its own share. The assignment of records depends only on their index in the
+batch. Every process receives the identities of the whole batch and the end of the epoch, so all agree on both.
 
-A FIFO lasts as long as the job, so that its end tells one process that the other has ended. For the same reason nobody
-may leave an epoch before its end and go on with the next one.
+A FIFO stays open for the whole job, so that end of file means that the other process has ended. For the same reason, no
+process may leave an epoch before its end and continue with the next one.
 """
 
 from __future__ import annotations
@@ -37,17 +37,17 @@ _LENGTH = struct.Struct("<I")
 _MOST_BUFFERS = 512
 _SLICE_SECONDS = 0.05
 _STOP_SECONDS = 5.0
-"""Most time between two processes of a host that are both asked to stop."""
+"""Maximum time between the stop requests of two processes of a host."""
 
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """Where the processes of a host meet.
+    """Meeting point of the processes of a host.
 
     Attributes:
-        folder: of this run of the job, on a local disk, which all of them know; empty at first.
-        ranks: processes on this host. The one with rank 0 reads.
-        patience: seconds to wait for the others to come.
+        folder: folder of this run on a local disk, known to all processes; initially empty.
+        ranks: number of processes on this host. Rank 0 reads the stream.
+        patience: timeout in seconds for the other processes to connect.
     """
 
     folder: Path
@@ -55,20 +55,25 @@ class Table:
     patience: float = 600.0
 
     def share(self, count: int, rank: int) -> slice:
-        """Which records of a batch a process gets: as many as others, or one more."""
+        """Return the slice of a batch for a process; the shares differ by at most one record."""
         return slice(count * rank // self.ranks, count * (rank + 1) // self.ranks)
 
     def place(self, source: RecordSource, rank: int) -> PipePlace:
-        """Where a process finds its FIFO; once it is open, nothing but its end says that the reader is gone."""
+        """Return the location of a process's FIFO.
+
+        Reading it has no timeout once it is open: only end of file means that the reader is gone.
+        """
         folder = self.folder / str(rank)
         return PipePlace(source.channel, folder, folder / "state", self.patience, source.stopped, silence=math.inf)
 
 
 def gone(source: RecordSource, message: str) -> PlatformError:
-    """The error that another process has ended, unless it was asked to stop, as this one then is in a moment.
+    """Return the error for another process that has ended, unless the job is stopping.
+
+    If the other process was stopped, this one is stopped shortly after, so wait for that first.
 
     Raises:
-        JobStopped: this process was asked to stop, too.
+        JobStopped: this process was stopped, too.
     """
     deadline = time.monotonic() + _STOP_SECONDS
     while not source.stopped():
@@ -79,20 +84,20 @@ def gone(source: RecordSource, message: str) -> PlatformError:
 
 
 class Dealer:
-    """The process that reads: a `Sharing`."""
+    """A `Sharing` for the process that reads the stream."""
 
     def __init__(self, table: Table) -> None:
-        """Wait for nobody yet."""
+        """Initialize without connecting to other processes."""
         self._table = table
         self._met = False
         self._others: dict[int, int] = {}
 
     def groups(self, source: RecordSource, read: Read) -> Generator[Group, None, None]:
-        """Give this process its share of each batch when the others have been sent theirs.
+        """Yield the share of this process in each batch, after the others have been sent theirs.
 
         Raises:
-            PlatformError: another process has not come, or has ended.
-            JobStopped: the job was asked to stop.
+            PlatformError: another process did not connect in time, or has ended.
+            JobStopped: the job was stopped.
         """
         table, told, ended = self._table, False, False
         try:
@@ -117,7 +122,7 @@ class Dealer:
                 self.close()
 
     def close(self) -> None:
-        """Leave the table; the others notice."""
+        """Close the FIFOs; the other processes notice it."""
         for descriptor in self._others.values():
             os.close(descriptor)
         self._others.clear()
@@ -142,7 +147,7 @@ class Dealer:
         self._send(source, {descriptor: list(frame) for descriptor in self._others.values()})
 
     def _send(self, source: RecordSource, frames: Mapping[int, list[bytes]]) -> None:
-        """Write to whoever takes something, until all have theirs, however long that is."""
+        """Write all frames, to whichever process is ready, without a timeout."""
         poll = select.poll()
         left: dict[int, list[bytes | memoryview]] = {}
         for descriptor, frame in frames.items():
@@ -158,7 +163,7 @@ class Dealer:
                 raise JobStopped
 
     def _write(self, source: RecordSource, descriptor: int, left: list[bytes | memoryview]) -> None:
-        """Write as much as goes; `left` ends with what comes next."""
+        """Write as much as possible without blocking; `left` holds the remaining parts in reverse order."""
         try:
             written = os.writev(descriptor, list(islice(reversed(left), _MOST_BUFFERS)))
         except BlockingIOError:
@@ -173,21 +178,21 @@ class Dealer:
 
 
 class Receiver:
-    """A process that is dealt its share: a `Sharing`."""
+    """A `Sharing` for a process that receives its share from rank 0."""
 
     def __init__(self, table: Table, rank: int) -> None:
-        """Wait for nothing yet."""
+        """Initialize without opening the FIFO."""
         self._table = table
         self._rank = rank
         self._chunks: Generator[memoryview, None, None] | None = None
         self._window = Window(())
 
     def groups(self, source: RecordSource, read: Read) -> Generator[Group, None, None]:
-        """Give the shares as they come; reads nothing itself.
+        """Yield the shares as they arrive; does not call `read`.
 
         Raises:
-            PlatformError: the process that reads has not come, or has ended.
-            JobStopped: the job was asked to stop.
+            PlatformError: the reading process did not connect in time, or has ended.
+            JobStopped: the job was stopped.
         """
         del read
         if self._chunks is None:
@@ -207,7 +212,7 @@ class Receiver:
                 self.close()
 
     def close(self) -> None:
-        """Leave the table; who reads notices."""
+        """Close the FIFO; the reading process notices it."""
         if self._chunks is not None:
             self._chunks.close()
 

@@ -1,4 +1,4 @@
-"""In which order are the records of a stream used, where do its batches end, and what is left after a restart?"""
+"""Shuffles the records of a stream, groups them into batches, and tracks the position for resuming."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from finetune.data.pipe.source import StreamRecord
 _log = logging.getLogger(__name__)
 
 MOST_BUFFERED = 256 << 20
-"""Bytes of encoded records that the shuffle buffer holds, however many records it may hold."""
+"""Maximum bytes of encoded records in the shuffle buffer, regardless of its size in records."""
 
 MOST_IDENTITIES = 4_000_000
-"""Records of one epoch whose identities are kept, 8 bytes each; beyond it, only how many were used."""
+"""Maximum number of identities kept per epoch, 8 bytes each; beyond it, records are only counted."""
 
 _FIRST_ROOM = 128
 """Records in the shuffle buffer when the first one is drawn."""
@@ -29,10 +29,11 @@ _DRAWS = 4096
 
 
 def shuffled(records: Iterable[StreamRecord], size: int, seed: int, epoch: int) -> Iterator[StreamRecord]:
-    """Give the records in an order that is a function of their own order, size, seed and epoch.
+    """Yield the records in an order that is a function of their input order, size, seed and epoch.
 
-    Records are drawn from a buffer, which begins small, so that the first batch need not wait for a slow source to fill
-    it: two records come for each that is drawn, until the buffer has its size. With a size of 1 the order is kept.
+    Records are drawn from a shuffle buffer that starts small, so that the first batch does not wait for a slow source
+    to fill it: two records are added for each one drawn, until the buffer has its full size. A size of 1 keeps the
+    order.
     """
     draws = _draws(seed, epoch)
     buffer: list[StreamRecord] = []
@@ -49,7 +50,7 @@ def shuffled(records: Iterable[StreamRecord], size: int, seed: int, epoch: int) 
 
 
 def grouped(records: Iterable[StreamRecord], size: int) -> Iterator[list[StreamRecord]]:
-    """Cut into batches as `batch_bounds` does, which takes reading a batch ahead; also what is left of an epoch."""
+    """Group records into batches as `batch_bounds` does, including the remainder; reads one batch ahead."""
     waiting: list[StreamRecord] = []
     for record in records:
         waiting.append(record)
@@ -61,16 +62,16 @@ def grouped(records: Iterable[StreamRecord], size: int) -> Iterator[list[StreamR
 
 
 class StreamPosition:
-    """How much of an epoch's stream was used: what a restarted job needs, since pipes begin anew.
+    """Number of records used in an epoch, for resuming a job, since pipes restart from the beginning.
 
     Attributes:
-        epoch: of the training.
-        used: records.
-        ended: whether the epoch has no more.
+        epoch: epoch number.
+        used: number of records used.
+        ended: whether the epoch has ended.
     """
 
     def __init__(self) -> None:
-        """Stand before the first epoch."""
+        """Start before the first epoch."""
         self.epoch = 0
         self.used = 0
         self.ended = False
@@ -78,11 +79,11 @@ class StreamPosition:
         self._identities = np.empty(0, np.int64)
 
     def begin(self, epoch: int) -> None:
-        """Stand before the first record of an epoch."""
+        """Reset to the start of an epoch."""
         self.epoch, self.used, self.ended, self._hash = epoch, 0, False, 0
 
     def use(self, identities: Iterable[int]) -> None:
-        """Count records as used, in their order."""
+        """Count records as used, in order."""
         for identity in identities:
             if self.used < MOST_IDENTITIES:
                 if self.used == len(self._identities):
@@ -92,13 +93,13 @@ class StreamPosition:
             self.used += 1
 
     def times_used(self, identity: int) -> int:
-        """How many of the records that were used in this epoch have this identity, as far as these are kept."""
+        """Return how many records used in this epoch have this identity, among the identities kept."""
         return int(np.count_nonzero(self._identities[: min(self.used, MOST_IDENTITIES)] == identity))
 
     def unused(self, records: Iterable[StreamRecord], channel: str) -> Generator[StreamRecord, None, None]:
-        """Pass over the records that were used; verify that they are those, in their order.
+        """Skip the records that were used, and verify that they are the same records in the same order.
 
-        Where the order is another one, each record that was used is passed over wherever it comes.
+        If the order has changed, each used record is skipped where it occurs.
         """
         left = Counter(self._identities[: min(self.used, MOST_IDENTITIES)].tolist())
         only_counted = self.used > MOST_IDENTITIES
@@ -125,22 +126,22 @@ class StreamPosition:
             _log.warning("channel %r: %d records used before did not come again", channel, self.used - passed)
 
     def state_dict(self) -> dict[str, Any]:
-        """Numbers, and a tensor int64 `[used]`."""
+        """Return the state: numbers, and an int64 tensor `[used]`, or shorter if not all identities are kept."""
         kept = self._identities[: min(self.used, MOST_IDENTITIES)]
         return {
             "epoch": self.epoch,
             "used": self.used,
             "ended": self.ended,
             "hash": self._hash,
-            # An empty array becomes a tensor whose stride is 0, which cannot be written.
+            # An empty array becomes a tensor with stride 0, which cannot be saved.
             "identities": torch.from_numpy(kept) if len(kept) else torch.empty(0, dtype=torch.int64),
         }
 
     def load_state_dict(self, state: dict[str, Any], /) -> None:
-        """Take up what `state_dict` gave.
+        """Restore the state returned by `state_dict`.
 
         Raises:
-            ValueError: it is not of this form.
+            ValueError: the state has an invalid format.
         """
         epoch, used, rolled, kept = (state[name] for name in ("epoch", "used", "hash", "identities"))
         if any(type(one) is not int or one < 0 for one in (epoch, used, rolled)) or rolled >> 32:
@@ -156,7 +157,7 @@ class StreamPosition:
 
 
 def _draws(seed: int, epoch: int) -> Iterator[int]:
-    """Raw output of PCG64, which NumPy promises to stay the same (NEP 19)."""
+    """Yield raw output of PCG64, which NumPy guarantees to be stable (NEP 19)."""
     generator = np.random.PCG64(np.random.SeedSequence(seed, spawn_key=(epoch, 1)))
     while True:
         yield from generator.random_raw(_DRAWS).tolist()

@@ -1,4 +1,4 @@
-"""Which records come through the pipe of a channel in one epoch, still encoded?"""
+"""Reads the encoded records of a Pipe mode channel, epoch by epoch."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ _LONGEST_HEAD = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class StreamRecord:
-    """A record as it came.
+    """An encoded record of a stream.
 
     Attributes:
-        number: in its epoch, from 0.
-        parts: of the sample, copied out of the stream, whose chunks would otherwise stay in memory with it.
-        identity: checksum and length of the parts, 63 bits: the same wherever in an epoch the record comes.
-        codec: that understands it.
+        number: number of the record in its epoch, from 0.
+        parts: parts of the sample, copied from the stream so that its chunks can be freed.
+        identity: checksum and length of the parts, 63 bits: independent of the record's position in the epoch.
+        codec: codec that decodes the record.
     """
 
     number: int
@@ -42,27 +42,27 @@ class StreamRecord:
 
     @property
     def size(self) -> int:
-        """Bytes."""
+        """Size in bytes."""
         return sum(map(len, self.parts))
 
     def decode(self) -> Decoded:
-        """Understand it.
+        """Decode the record.
 
         Raises:
-            ValueError: it does not hold what it should.
+            ValueError: the record has invalid content.
         """
         return self.codec.decode(tuple(map(memoryview, self.parts)))
 
 
 class RecordSource(Protocol):
-    """The records of a channel, or of a share of it, epoch by epoch.
+    """Interface of a source of the records of a channel, or of a share of them, epoch by epoch.
 
     Attributes:
-        channel: its name.
-        task: what its records hold.
-        stop: set by whoever reads, to end a wait for data.
-        others: records of the epoch that was read last which belong to another share.
-        head: the first bytes of that epoch, from which `codec_of` makes a codec in another process.
+        channel: channel name.
+        task: task of the records.
+        stop: event set by the consumer to interrupt a wait for data.
+        others: number of records in the last epoch read that belong to another share.
+        head: first bytes of that epoch, from which `codec_of` makes a codec in another process.
     """
 
     channel: str
@@ -74,15 +74,15 @@ class RecordSource(Protocol):
     def head(self) -> bytes: ...  # noqa: D102 - an attribute
 
     def stopped(self) -> bool:
-        """Whether any wait is to end."""
+        """Return whether to stop waiting."""
         ...
 
     def codec_of(self, head: bytes) -> Codec:
-        """The codec of a stream that another process reads, by its `head`."""
+        """Return the codec of a stream that another process reads, given its `head`."""
         ...
 
     def read_next(self) -> Generator[StreamRecord, None, None]:
-        """The records of the next epoch."""
+        """Yield the records of the next epoch."""
         ...
 
 
@@ -90,17 +90,17 @@ class StreamSource:
     """The records of one channel, epoch by epoch.
 
     Attributes:
-        channel: its name.
-        task: what its records hold.
-        stop: set by whoever reads, to end a wait for data.
-        others: 0, since there is no other share.
-        head: the first bytes of the epoch that was begun last, as far as they tell how its records are understood.
+        channel: channel name.
+        task: task of the records.
+        stop: event set by the consumer to interrupt a wait for data.
+        others: always 0, since there is no other share.
+        head: first bytes of the current epoch, as many as are needed to choose the codec.
     """
 
     others = 0
 
     def __init__(self, place: PipePlace, layout: StreamLayout, wanted: Wanted) -> None:
-        """Open nothing yet."""
+        """Initialize without opening the pipe."""
         self.channel = place.channel
         self.task: Task = wanted.task
         self.stop = Event()
@@ -113,7 +113,7 @@ class StreamSource:
         self._tables: Codec | None = None
 
     def stopped(self) -> bool:
-        """Whether any wait is to end."""
+        """Return whether to stop waiting."""
         return self._asked() or self.stop.is_set()
 
     def _warn_once(self, warning: str) -> None:
@@ -122,7 +122,7 @@ class StreamSource:
             _log.warning("%s", warning)
 
     def codec_of(self, head: bytes) -> Codec:
-        """The codec of a stream that another process reads, by its `head`."""
+        """Return the codec of a stream that another process reads, given its `head`."""
         window = Window([head])
         codec = choose_codec(self._layout, self._wanted, window)
         with suppress(DamagedStream):
@@ -131,19 +131,20 @@ class StreamSource:
         return codec
 
     def read_next(self) -> Generator[StreamRecord, None, None]:
-        """Give the records of the next epoch; closing the generator closes the pipe.
+        """Yield the records of the next epoch; closing the generator closes the pipe.
 
         Raises:
-            DataError: the stream is damaged; names channel, epoch, record and byte. Or it is empty, and not since
-                hosts share the objects and there are fewer of these.
-            JobStopped: the job was asked to stop, or `stop` was set.
+            DataError: the stream is damaged (with channel, epoch, record and byte), or it is empty although hosts do
+                not
+                share its objects; with shared objects, there may be fewer objects than hosts.
+            JobStopped: the job was stopped, or `stop` was set.
         """
         epoch, number = self._pipe.index, 0
         with closing(self._pipe.read_next()) as chunks:
             tap = _Tap(inflated(chunks), self.stopped)
             window = Window(tap)
             try:
-                # The columns of the first epoch hold: shuffled objects may begin with a row that tells less.
+                # Keep the columns of the first epoch: shuffled objects may start with a less informative row.
                 codec = self._tables or choose_codec(self._layout, self._wanted, window)
                 if self._tables is not None:
                     tap.close()
@@ -170,7 +171,7 @@ class StreamSource:
 
 
 class _Tap:
-    """Chunks, of which the first ones are kept until it is closed."""
+    """Passes chunks through and keeps a copy of the first ones until it is closed."""
 
     def __init__(self, chunks: Iterable[Chunk], stopped: Callable[[], bool]) -> None:
         self._chunks = chunks
@@ -180,14 +181,14 @@ class _Tap:
 
     def __iter__(self) -> Iterator[Chunk]:
         for chunk in self._chunks:
-            if self._stopped():  # what is compressed may become a thousand times as much
+            if self._stopped():  # a compressed chunk may expand a thousandfold
                 raise JobStopped
             if not self.closed:
                 self._kept.append(chunk)
             yield chunk
 
     def close(self) -> bytes:
-        """What was kept."""
+        """Stop keeping chunks and return the kept bytes."""
         self.closed, kept, self._kept = True, self._kept, []
         return b"".join(kept)
 
@@ -206,7 +207,7 @@ def _record(number: int, sample: Sample, codec: Codec) -> StreamRecord:
 
 
 def identity_of(parts: Iterable[bytes]) -> int:
-    """Checksum and length of the parts of a record, in 63 bits."""
+    """Return checksum and length of the parts of a record, in 63 bits."""
     checksum, length = 0, 0
     for part in parts:
         checksum = google_crc32c.extend(checksum, part)

@@ -1,8 +1,8 @@
-"""Which records of a training stream are held out for validation, where there is no channel for it?
+"""Holds out records of a training stream for validation if there is no validation channel.
 
-A function of seed and content alone, so they are the same ones in every epoch and at every start, in whichever order
-the stream comes, and equal contents stay together. Nothing is kept: training passes over what is held out, and each
-validation reads one more pipe of the channel and passes over the rest.
+The selection depends only on seed and content, so it is the same in every epoch and after every restart, regardless of
+the stream's order, and equal contents stay together. No records are stored: training skips the held-out records, and
+each validation reads another pipe of the channel and skips the others.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ _UNLIKELY = 1e-3
 
 @dataclass(frozen=True, slots=True)
 class StreamSplit:
-    """Which records are held out.
+    """Selects the held-out records of a stream.
 
     Attributes:
-        fraction: of the different contents, as many as chance makes it.
+        fraction: expected fraction of the distinct contents to hold out.
         seed: any integer.
     """
 
@@ -35,7 +35,7 @@ class StreamSplit:
     seed: int
 
     def holds_out(self, record: StreamRecord) -> bool:
-        """Whether a record is for validation; one that cannot be understood is not, and training tells of it."""
+        """Return whether a record is held out; undecodable records are not, so that training reports them."""
         try:
             content = record.decode().content
         except ValueError:
@@ -44,18 +44,18 @@ class StreamSplit:
         return record_seed(self.seed, 0, f"held out:{identity_of(parts)}") < self.fraction * _ALL
 
     def remaining(self, count: int) -> int:
-        """About how many of so many records are left for training."""
+        """Estimate how many of `count` records remain for training."""
         return max(1, count - round(count * self.fraction))
 
     def may_miss_a_side(self, count: int) -> bool:
-        """Whether so many records are so few that chance could leave one side without any."""
+        """Return whether `count` records are so few that one side could be empty by chance."""
         return max(self.fraction, 1 - self.fraction) ** count > _UNLIKELY
 
     def check_sides(self, channel: str, training: int, held_out: int) -> None:
-        """Make sure that both sides have records.
+        """Check that both sides have records.
 
         Raises:
-            DataError: one of them has none.
+            DataError: one side has none.
         """
         if training and held_out:
             return
@@ -70,19 +70,19 @@ class StreamShare:
     """One side of a split stream; a `RecordSource`.
 
     Attributes:
-        channel: its name.
-        task: what its records hold.
-        stop: set by whoever reads, to end a wait for data.
-        others: records of the other side in the epoch that was read last.
+        channel: channel name.
+        task: task of the records.
+        stop: event set by the consumer to interrupt a wait for data.
+        others: number of records of the other side in the last epoch read.
     """
 
     def __init__(self, source: RecordSource, split: StreamSplit, *, held_out: bool) -> None:
-        """Open nothing yet.
+        """Initialize without opening the pipe.
 
         Args:
-            source: of both sides.
-            split: divides them.
-            held_out: whether this is the side of validation.
+            source: source of the records of both sides.
+            split: selects the held-out records.
+            held_out: whether this is the validation side.
         """
         self.channel = source.channel
         self.task: Task = source.task
@@ -94,23 +94,23 @@ class StreamShare:
 
     @property
     def head(self) -> bytes:
-        """The first bytes of the epoch."""
+        """First bytes of the epoch."""
         return self._source.head
 
     def stopped(self) -> bool:
-        """Whether any wait is to end."""
+        """Return whether to stop waiting."""
         return self._source.stopped()
 
     def codec_of(self, head: bytes) -> Codec:
-        """The codec of a stream that another process reads, by its `head`."""
+        """Return the codec of a stream that another process reads, given its `head`."""
         return self._source.codec_of(head)
 
     def read_next(self) -> Generator[StreamRecord, None, None]:
-        """Give the records of this side in the next pipe.
+        """Yield the records of this side in the next pipe.
 
         Raises:
-            DataError: the stream is damaged or empty, or this side is.
-            JobStopped: the job was asked to stop, or `stop` was set.
+            DataError: the stream is damaged or empty, or this side is empty.
+            JobStopped: the job was stopped, or `stop` was set.
         """
         self.others = found = 0
         with closing(self._source.read_next()) as records:
