@@ -1,1 +1,1 @@
-"""From a channel's bytes to records, examples and batches."""
+"""Data pipeline: from the bytes of a channel to records, examples and batches."""

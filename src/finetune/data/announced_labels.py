@@ -1,7 +1,8 @@
-"""Which classes does a label file announce, and which of them does a record mean?
+"""Reads label files, and maps the labels of records to the announced classes.
 
-One name to a line, or JSON: a list of names, an object from names to numbers or from numbers to names, or the label
-categories of Ground Truth (`{"labels": [{"label": "cat"}, ...]}`). The order, or the numbers, are those of the classes.
+A label file has one name per line, or is JSON: a list of names, an object from names to numbers or from numbers to
+names, or Ground Truth label categories (`{"labels": [{"label": "cat"}, ...]}`). The order, or the numbers, are the
+class indices.
 """
 
 from __future__ import annotations
@@ -21,10 +22,10 @@ from finetune.errors import DataError
 
 
 class AnnouncedReader:
-    """A reader whose labels may be the numbers of announced classes; a `Reader`."""
+    """A `Reader` whose labels may be the indices of announced classes."""
 
     def __init__(self, reader: Reader, label_map: LabelMap) -> None:
-        """Take the classes that are announced; a label that means none of them stays as it is."""
+        """Wrap `reader`; labels that match no announced class are left unchanged."""
         self.channel = reader.channel
         self.task: Task = reader.task
         self.left_out = reader.left_out
@@ -37,27 +38,27 @@ class AnnouncedReader:
         return len(self._reader)
 
     def key(self, index: int) -> str:
-        """Identity of record `index`."""
+        """Return the key of record `index`."""
         return self._reader.key(index)
 
     def labels(self, index: int) -> tuple[str, ...]:
-        """Names of the classes of record `index`."""
+        """Return the class names of record `index`."""
         return tuple(self._label_map.named(label) or label for label in self._reader.labels(index))
 
     def clue(self, index: int) -> int:
-        """What the reader itself tells of the content of record `index`."""
+        """Return the wrapped reader's content clue for record `index`."""
         return self._reader.clue(index)
 
     def read(self, index: int) -> Record:
-        """Record `index` with its content and the names of its classes."""
+        """Return record `index` with its content and class names."""
         return Record(self.key(index), self._reader.read(index).content, self.labels(index))
 
 
 def read_label_file(channel: str, folder: Path) -> tuple[str, ...]:
-    """Read the one file of a channel that names the classes in the order of their numbers.
+    """Read the single file of a channel that lists the class names in index order.
 
     Raises:
-        DataError: there is no file or more than one, it is not of a form that is read, or numbers are missing.
+        DataError: there is not exactly one file, its format is not supported, or indices are missing.
     """
     listing = list_files(channel, folder)
     if len(listing.keys) != 1:
@@ -85,7 +86,7 @@ def read_label_file(channel: str, folder: Path) -> tuple[str, ...]:
 
 
 def _of_json(value: object) -> list[object]:
-    """The names in the order of their numbers."""
+    """Return the names in index order."""
     if isinstance(value, Mapping) and isinstance(value.get("labels"), list):
         value = value["labels"]
     if isinstance(value, list):

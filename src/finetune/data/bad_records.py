@@ -1,4 +1,4 @@
-"""Which records could not be used, why, and how many of them are too many?"""
+"""Tracks bad records of a channel with their reasons, and enforces the limit on their number."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ _log = logging.getLogger(__name__)
 
 _LONGEST_REASON = 300
 _TOLD = 20
-"""Records that are logged one by one; then the 100th, the 1,000th and so on. `bad_records.json` lists all."""
+"""Number of records logged one by one; after that, the 100th, the 1,000th etc. `bad_records.json` lists all."""
 
 
-class BadContent(ValueError):  # noqa: N818 - an adjective would not say whose fault it is
-    """The content of a record cannot be decoded; the message says why, in words that follow the record's name."""
+class BadContent(ValueError):  # noqa: N818 - names the fault
+    """The content of a record cannot be decoded; the message gives the reason, worded to follow the record's key."""
 
 
 class BadRecords:
-    """Records of one channel that are left out, each counted once however often it is met. Thread-safe."""
+    """Skipped records of one channel, each counted once even if encountered repeatedly. Thread-safe."""
 
     def __init__(self, channel: str, limit: int) -> None:
-        """Start with none.
+        """Initialize without records.
 
         Args:
             channel: name of the channel, for messages.
-            limit: how many records may be left out; the hyperparameter `max_bad_records`.
+            limit: maximum number of skipped records; the hyperparameter `max_bad_records`.
         """
         self._channel = channel
         self._limit = limit
@@ -35,18 +35,18 @@ class BadRecords:
         self._lock = threading.Lock()
 
     def __len__(self) -> int:
-        """Number of different records noted so far."""
+        """Number of distinct bad records so far."""
         return len(self._reasons)
 
     def note(self, key: str, reason: str) -> None:
-        """Note that a record is left out.
+        """Note that a record is skipped.
 
         Args:
-            key: identity of the record in its channel.
-            reason: why, as it reads after the record's name (`is no image`).
+            key: key of the record in its channel.
+            reason: reason, worded to follow the record's key (`is no image`).
 
         Raises:
-            DataError: with this record there are more than `limit`.
+            DataError: this record exceeds the `limit`.
         """
         reason = reason if len(reason) <= _LONGEST_REASON else reason[: _LONGEST_REASON - 1] + "…"
         with self._lock:
@@ -62,19 +62,19 @@ class BadRecords:
             )
 
     def listing(self) -> tuple[tuple[str, str], ...]:
-        """(key, reason) of every record that was left out, sorted by key."""
+        """Return (key, reason) of every skipped record, sorted by key."""
         with self._lock:
             return tuple(sorted(self._reasons.items()))
 
     def state_dict(self) -> dict[str, str]:
-        """Reasons by key: what an interruption must not lose, as JSON values."""
+        """Return the reasons by key, as JSON values, for checkpoints."""
         return dict(self.listing())
 
     def load_state_dict(self, state: Mapping[str, str]) -> None:
-        """Go on from what `state_dict` returned; the limit is the present one.
+        """Restore the state returned by `state_dict`; the limit is unchanged.
 
         Raises:
-            ValueError: it is not of this form.
+            ValueError: the state has an invalid format.
         """
         if not all(isinstance(text, str) for item in state.items() for text in item):
             raise ValueError(f"bad records of channel {self._channel!r} are not told by key and reason")
@@ -83,12 +83,12 @@ class BadRecords:
 
 
 def too_many(channel: str, bad: tuple[str, str], count: int, limit: int) -> str:
-    """Say that a record is one too many.
+    """Return the message for a record that exceeds the limit.
 
     Args:
         channel: name of the channel.
-        bad: key of the record, and why it cannot be used.
-        count: bad records so far, this one included.
+        bad: key of the record and the reason why it is bad.
+        count: number of bad records so far, including this one.
         limit: `max_bad_records`.
     """
     key, reason = bad
@@ -99,5 +99,5 @@ def too_many(channel: str, bad: tuple[str, str], count: int, limit: int) -> str:
 
 
 def allowance(count: int, limit: int) -> str:
-    """Say which number a bad record has, and how many are allowed."""
+    """Return the number of a bad record and the allowed number, for messages."""
     return "max_bad_records=0 allows none" if limit == 0 else f"it is number {count}, max_bad_records={limit}"

@@ -17,27 +17,27 @@ _log = logging.getLogger(__name__)
 
 _SEPARATORS = (LABEL_SEPARATOR, ";", ",", "/", "+")
 _BLANKS = ("\n", " ")
-"""Separators that names of single classes hold too."""
+"""Separators that also occur within names of single classes."""
 _ENOUGH_RECORDS = 10
 _NUMBER = re.compile(r"[+-]?[0-9]{1,50}(?:\.[0-9]{1,50})?")
 _AROUND_PARTS = " []'\""
-"""What stands around names where a list was written as text."""
+"""Characters around names in a list that was written as text."""
 
 
 def check_class_names(
     channel: str, names: Sequence[str], *, records: int, multi_label: bool, has_several: bool
 ) -> None:
-    """Warn of classes that hardly can be meant, and refuse those that cannot.
+    """Warn about class names that are probably mistakes, and refuse invalid ones.
 
     Args:
-        channel: for messages.
-        names: of the classes.
-        records: of the channel.
+        channel: name of the channel, for messages.
+        names: class names.
+        records: number of records of the channel.
         multi_label: whether a record may have several classes.
-        has_several: whether any record has.
+        has_several: whether any record has several classes.
 
     Raises:
-        UserError: with `multi_label`, no record has several classes, but names of classes consist of names of others.
+        UserError: with `multi_label`, no record has several classes, but class names are composed of other class names.
     """
     for group in look_alikes(names):
         shown = " and ".join(_exact(name, group) for name in group)
@@ -74,7 +74,7 @@ def check_class_names(
 
 
 def look_alikes(names: Iterable[str]) -> list[list[str]]:
-    """Groups of names that differ only in case, blanks, Unicode form, or zeros around a number."""
+    """Return groups of names that differ only in case, whitespace, Unicode form, or zeros around a number."""
     groups: dict[str, list[str]] = {}
     for name in names:
         groups.setdefault(_folded(name), []).append(name)
@@ -82,14 +82,14 @@ def look_alikes(names: Iterable[str]) -> list[list[str]]:
 
 
 def nearest_name(name: str, known: Collection[str]) -> str:
-    """Return ` (did you mean 'x'?)` for the known name that looks alike, or else is spelled nearly so."""
+    """Return ` (did you mean 'x'?)` for the known name that looks alike or has the most similar spelling."""
     folded = _folded(name)
     alike = next((one for one in known if one != name and _folded(one) == folded), None)
     return f" (did you mean {_exact(alike, [name, alike])}?)" if alike is not None else did_you_mean(name, known)
 
 
 def is_number(name: str) -> bool:
-    """Whether a class is named by a number, such as `1`, `01` or `1.0`."""
+    """Return whether a class name is a number, such as `1`, `01` or `1.0`."""
     return _NUMBER.fullmatch(name.strip()) is not None
 
 
@@ -99,13 +99,13 @@ def _folded(name: str) -> str:
 
 
 def _exact(name: str, group: Collection[str]) -> str:
-    """The name in quotation marks; escaped where another one looks the same."""
+    """Return the quoted name, escaped if another name of the group looks the same."""
     same = sum(unicodedata.normalize("NFKC", one) == unicodedata.normalize("NFKC", name) for one in group)
     return ascii(name) if same > 1 else repr(name)
 
 
 def _joint_names(names: Sequence[str], separator: str) -> list[str]:
-    """Names of which every part is also a name or, unless blanks divide it, a part of another name."""
+    """Return names whose parts are all names themselves or, unless split at whitespace, parts of other names."""
     parts = {name: {part.strip(_AROUND_PARTS) for part in name.split(separator)} - {""} for name in names}
     counts = Counter(part for one in parts.values() for part in one)
     known = set(names) if separator in _BLANKS else {part for part, count in counts.items() if count > 1}

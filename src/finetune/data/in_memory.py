@@ -1,4 +1,4 @@
-"""Records that are held in memory, for whoever needs to read them again after their stream is gone."""
+"""In-memory reader for records that must be read again after their stream has ended."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from finetune.data.record import Record
 
 
 class KeptRecords:
-    """A few records; a `Reader`."""
+    """A `Reader` of a few records in memory."""
 
     def __init__(
         self, channel: str, task: Task, records: Sequence[Record], left_out: Sequence[tuple[str, str]] = ()
     ) -> None:
-        """Hold records, and the keys and reasons of those that cannot be used."""
+        """Store records, and the keys and reasons of bad records."""
         self.channel = channel
         self.left_out = tuple(left_out)
         self.task: Task = task
@@ -25,18 +25,18 @@ class KeptRecords:
         return len(self._records)
 
     def key(self, index: int) -> str:
-        """Identity of record `index`."""
+        """Return the key of record `index`."""
         return self._records[index].key
 
     def labels(self, index: int) -> tuple[str, ...]:
-        """Class names of record `index`."""
+        """Return the class names of record `index`."""
         return self._records[index].labels
 
     def clue(self, index: int) -> int:
-        """Bytes or characters of record `index`."""
+        """Return the number of bytes or characters of record `index`."""
         content = self._records[index].content
         return len(content) if isinstance(content, bytes) else sum(map(len, content))
 
     def read(self, index: int) -> Record:
-        """Record `index` with its content."""
+        """Return record `index` with its content."""
         return self._records[index]

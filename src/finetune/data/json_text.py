@@ -1,11 +1,11 @@
-"""Parses JSON from users' data within bounded memory; whatever cannot be parsed is a `ValueError`."""
+"""Parses JSON from user data within bounded memory; all parse errors are `ValueError`."""
 
 from __future__ import annotations
 
 import json
 
 MOST_VALUES = 4_000_000
-"""Values of one text, each of which takes about 100 bytes of memory."""
+"""Maximum number of values in one text; each takes about 100 bytes of memory."""
 
 
 def parse_json(text: str | bytes) -> object:
@@ -23,13 +23,13 @@ def parse_json(text: str | bytes) -> object:
         raise ValueError("is not JSON that can be read: it is nested too deeply") from error
     except (json.JSONDecodeError, UnicodeDecodeError):
         raise
-    except ValueError as error:  # a number of thousands of digits
+    except ValueError as error:  # a number with thousands of digits
         raise ValueError(f"is not JSON that can be read: {error}") from error
     return value
 
 
 def _count(text: str | bytes) -> int:
-    """No fewer than the values of a text: behind each but the last stands one of these, or before it."""
+    """Return at least the number of values minus one: every value but the first follows one of these characters."""
     if isinstance(text, str):
         return sum(map(text.count, ("{", "[", ",")))
     return sum(map(text.count, (b"{", b"[", b",")))

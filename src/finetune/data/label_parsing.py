@@ -1,4 +1,4 @@
-"""Names the class that a label stands for, however it is written."""
+"""Normalizes labels to class names, independent of how they are written."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from decimal import Decimal
 from finetune.data.json_text import parse_json
 
 LABEL_SEPARATOR = "|"
-"""Between the classes of one record where they share a cell, with `multi_label`."""
+"""Separator between the classes of one record in a cell, with `multi_label`."""
 
 MISSING = frozenset(
     {"nan", "-nan", "na", "n/a", "<na>", "#n/a", "#na", "null", "none", "1.#ind", "-1.#ind", "1.#qnan", "-1.#qnan"}
@@ -24,16 +24,16 @@ _WHOLE_NUMBER = re.compile(r"-?(?:0|[1-9][0-9]{0,17})\.0+")
 
 
 def label_name(value: object) -> str | None:
-    """Name the class that a label stands for, the same in every file format.
+    """Return the class name of a label, the same for every file format.
 
-    Whole numbers lose their fraction (`1`, `1.0` and `"1.0"` are the class `1`), truth values become `True` and
-    `False`, as `str` and pandas write them, texts lose surrounding blanks and take the composed Unicode form.
+    Whole numbers lose their fraction (`1`, `1.0` and `"1.0"` are the class `1`), booleans become `True` and `False`, as
+    written by `str` and pandas, and texts are stripped and normalized to the composed Unicode form (NFC).
 
     Returns:
-        The name, or None where the label is missing: null, NaN or blank.
+        The name, or `None` if the label is missing: null, NaN or blank.
 
     Raises:
-        ValueError: the value cannot name a class; the message says why.
+        ValueError: the value cannot be a class name; the message gives the reason.
     """
     if value is None or (isinstance(value, float | Decimal) and math.isnan(value)):
         return None
@@ -59,20 +59,20 @@ def label_name(value: object) -> str | None:
 
 
 class Spellings:
-    """Warns where labels that are written differently become one class."""
+    """Warns if labels with different spellings become one class."""
 
     def __init__(self, warn: Callable[[str], None]) -> None:
-        """Start with none.
+        """Initialize without labels.
 
         Args:
-            warn: called once for each class.
+            warn: called at most once per class.
         """
         self._warn = warn
         self._first: dict[str, str] = {}
         self._warned: set[str] = set()
 
     def note(self, label: object, name: str | None) -> None:
-        """Note that a label became the class `name`."""
+        """Note that a label was mapped to the class `name`."""
         if not isinstance(label, str) or name is None:
             return
         before = self._first.setdefault(name, label)
@@ -87,21 +87,21 @@ class Spellings:
 def label_names(
     value: object, *, multi_label: bool, class_names: Collection[str] = (), spellings: Spellings | None = None
 ) -> tuple[str, ...]:
-    """Name the classes of one record.
+    """Return the class names of one record.
 
-    With `multi_label` the value is a list, a text that holds a JSON list, or names separated by `|`; an empty one says
-    that the record belongs to no class. A list with a flag for each class is refused: of two classes, 0 and 1 could be
-    either. A word that pandas reads as a missing value, such as `nan`, `NA` or `None`, is one here too, unless it is
-    announced as the name of a class.
+    With `multi_label`, the value is a list, a text that holds a JSON list, or names separated by `|`; an empty value
+    means that the record belongs to no class. A list with one flag per class is refused: with two classes, 0 and 1
+    could be flags or class indices. A word that pandas reads as a missing value, such as `nan`, `NA` or `None`, counts
+    as missing, unless it is announced as a class name.
 
     Args:
         value: the label.
         multi_label: whether a record may have several classes.
-        class_names: names of classes that the request announces.
-        spellings: told how each label is written.
+        class_names: class names announced in the request.
+        spellings: collects the spelling of each label.
 
     Raises:
-        ValueError: the label is missing or cannot name a class; the message says which.
+        ValueError: the label is missing or cannot be a class name; the message gives the reason.
     """
     if multi_label and value is not None:
         parts = _parts(value)
@@ -144,7 +144,7 @@ def _parts(value: object) -> list[object]:
 
 
 def _no_flags(parts: Sequence[object]) -> list[object]:
-    """The parts of a list, if they are not a row of flags, one for each class, taken for the classes themselves."""
+    """Return the parts of a list, after checking that they are not flags (one per class) mistaken for classes."""
     numbers = [part for part in parts if isinstance(part, int | float) and part in (0, 1)]
     if any(isinstance(part, bool) for part in parts) or len(set(numbers)) < len(numbers) == len(parts):
         raise ValueError(
@@ -160,5 +160,5 @@ def _kind(value: object) -> str:
 
 
 def _exact(label: str) -> str:
-    """The label as it is written, with what cannot be seen escaped."""
+    """Return the quoted label, with invisible characters escaped."""
     return repr(label) if label.strip() == unicodedata.normalize("NFC", label.strip()) else ascii(label)

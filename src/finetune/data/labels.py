@@ -1,4 +1,4 @@
-"""Which classes are there, and which number has each?"""
+"""Label map: the classes and their indices."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from finetune.errors import DataError, UserError
 _log = logging.getLogger(__name__)
 
 Origin = Literal["records", "network", "announced"]
-"""Who says which classes there are: training records, a network that is evaluated as it is, or the request."""
+"""Source of the list of classes: training records, the model (if evaluated unchanged), or the request."""
 
 _ORIGINS: Mapping[Origin, tuple[str, str]] = {
     "records": ("training data", "Add training records of them, or remove or rename them here"),
@@ -29,18 +29,18 @@ _ORIGINS: Mapping[Origin, tuple[str, str]] = {
     "announced": ("request", "Name them too, in class_names or in the file of the channel 'labels', or remove them"),
 }
 MOST_CLASSES = 100_000
-"""Classes of one job; more are taken for a label that names each record."""
+"""Maximum number of classes; if there are more, the label is assumed to be an ID of each record."""
 
 _INTEGER = re.compile(r"-?[0-9]{1,18}")
 
 
 @dataclass(frozen=True, slots=True)
 class LabelMap:
-    """The classes in the order of the network's outputs.
+    """The classes, in the order of the model outputs.
 
     Attributes:
-        names: unique names; the position is the class's number.
-        multi_label: whether a record may belong to any number of classes, none included.
+        names: unique class names; the position is the class index.
+        multi_label: whether a record may belong to any number of classes, including none.
     """
 
     names: tuple[str, ...]
@@ -64,7 +64,7 @@ class LabelMap:
         return len(self.names)
 
     def named(self, label: str) -> str | None:
-        """The class that a label names, or numbers where no class is called by a number; `None` for an unknown one."""
+        """Return the class with this name, or with this index if no class name is a number; `None` if unknown."""
         if label in self._numbers:
             return label
         if label.isdecimal() and int(label) < len(self.names) and not self._has_numbers:
@@ -72,10 +72,10 @@ class LabelMap:
         return None
 
     def target(self, labels: tuple[str, ...]) -> int | list[int]:
-        """The number of the one class, or, with `multi_label`, a 0 or 1 for every class.
+        """Return the class index, or with `multi_label` a multi-hot list with a 0 or 1 for every class.
 
         Raises:
-            DataError: a class is unknown, or there is not exactly one where there has to be.
+            DataError: a class is unknown, or a single-label record does not have exactly one class.
         """
         numbers = [self._number(name) for name in labels]
         if not self.multi_label:
@@ -88,10 +88,10 @@ class LabelMap:
         return hot
 
     def targets(self, labels: Sequence[tuple[str, ...]]) -> Tensor:
-        """Targets of several records: int64 `[records]`, or float32 `[records, classes]` with `multi_label`.
+        """Return the targets of several records: int64 `[records]`, or float32 `[records, classes]` with `multi_label`.
 
         Raises:
-            DataError: as `target` does.
+            DataError: as in `target`.
         """
         values = [self.target(one) for one in labels]
         if self.multi_label:
@@ -113,21 +113,21 @@ def label_map_of(
     records: int | None = None,
     has_several: bool | None = None,
 ) -> LabelMap:
-    """Number the classes of a channel: in numerical order where all are integers, else in the order of their texts.
+    """Build the label map of a channel: in numerical order if all classes are integers, else in lexicographic order.
 
-    Where `num_classes` exceeds what is seen and every class is an integer from 0 to `num_classes - 1`, the classes that
-    no record has are added, so that the outputs keep the numbers of the data.
+    If `num_classes` exceeds the number of classes found and every class is an integer from 0 to `num_classes - 1`, the
+    classes without records are added, so that the outputs keep the numbers of the data.
 
     Args:
-        reader: with all labels.
+        reader: reader with all labels.
         multi_label: whether a record may have several classes.
-        num_classes: how many classes there should be.
-        records: of the channel, where these are others than the reader's.
-        has_several: whether any record has several classes, where the reader does not tell.
+        num_classes: expected number of classes.
+        records: number of records of the channel, if different from the reader's.
+        has_several: whether any record has several classes, if not known from the reader.
 
     Raises:
         DataError: the channel has fewer than two classes.
-        UserError: the channel has another number of classes than `num_classes`.
+        UserError: the number of classes of the channel differs from `num_classes`.
     """
     seen = [reader.labels(index) for index in range(len(reader))]
     names = _sorted_names({name for labels in seen for name in labels})
@@ -146,15 +146,15 @@ def label_map_of(
 
 
 def check_known(reader: Reader, label_map: LabelMap, origin: Origin = "records") -> None:
-    """Make sure that the network can answer every class of a channel.
+    """Check that the label map contains every class of a channel.
 
     Args:
-        reader: the channel.
-        label_map: the classes that there are.
-        origin: who says that there are these.
+        reader: reader of the channel.
+        label_map: the known classes.
+        origin: source of the known classes.
 
     Raises:
-        DataError: the channel has classes that the label map lacks; names them and some of their records.
+        DataError: the channel has unknown classes; the message names them and some of their records.
     """
     known = frozenset(label_map.names)
     strangers: Counter[str] = Counter()
@@ -201,7 +201,7 @@ def _fit(names: tuple[str, ...], num_classes: int, channel: str) -> tuple[str, .
 
 
 def too_many_classes(names: Collection[str]) -> str:
-    """Say that there are more than `MOST_CLASSES`, and what may be wrong."""
+    """Return the message for more than `MOST_CLASSES` classes, with a probable cause."""
     return (
         f"there are {len(names):,} classes or more, such as {some_of(map(repr, itertools.islice(names, 3)))}, but at"
         f" most {MOST_CLASSES:,} can be told apart: is the label an id of each record? label_column names another one"
@@ -221,7 +221,7 @@ def _too_few(names: tuple[str, ...], reader: Reader) -> str:
 
 
 def _folders_below(reader: Reader) -> str:
-    """The folders in the only class folder of a channel, which may be the true classes."""
+    """Describe the folders in the only class folder of a channel, which may be the true classes."""
     paths = [reader.key(index).split("/") for index in range(len(reader))]
     depth = next((at for at in range(1, min(map(len, paths), default=0)) if len({path[at] for path in paths}) > 1), 0)
     inner = sorted({path[depth] for path in paths if len(path) > depth + 1}) if depth else []

@@ -1,4 +1,4 @@
-"""A record of a channel before it is decoded, and what every source of records can do."""
+"""Encoded records of a channel, and the reader interface."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ Content = bytes | tuple[str, ...]
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """One labelled thing, still encoded.
+    """A labeled record, still encoded.
 
     Attributes:
-        key: identity inside the channel (relative path, or `file:line`), the same wherever the channel is mounted.
-        content: an encoded picture, or the one or two texts of an example.
-        labels: names of its classes: exactly one, unless the task is multi-label.
+        key: key within the channel (relative path, or `file:line`), independent of where the channel is mounted.
+        content: an encoded image, or the one or two texts of an example.
+        labels: class names: exactly one, unless the task is multi-label.
     """
 
     key: str
@@ -26,7 +26,7 @@ class Record:
 
 
 class Reader(Protocol):
-    """Records of one channel, addressable by index. Safe to call from several threads."""
+    """Records of one channel, addressable by index. Thread-safe."""
 
     @property
     def channel(self) -> str:
@@ -35,12 +35,12 @@ class Reader(Protocol):
 
     @property
     def task(self) -> Task:
-        """What kind of content the records have."""
+        """Task of the records, which determines the type of their content."""
         ...
 
     @property
     def left_out(self) -> tuple[tuple[str, str], ...]:
-        """Key of each record that is not among them since it cannot be understood, and why."""
+        """Key and reason of each record that is excluded because it cannot be decoded."""
         ...
 
     def __len__(self) -> int:
@@ -48,19 +48,19 @@ class Reader(Protocol):
         ...
 
     def key(self, index: int) -> str:
-        """Identity of record `index`, without reading its content."""
+        """Return the key of record `index`, without reading its content."""
         ...
 
     def labels(self, index: int) -> tuple[str, ...]:
-        """Class names of record `index`, without reading its content."""
+        """Return the class names of record `index`, without reading its content."""
         ...
 
     def clue(self, index: int) -> int:
-        """A number that all records of equal content share, told without reading any; 0 where nothing can be told."""
+        """Return a number shared by all records of equal content, without reading any; 0 if none is available."""
         ...
 
     def read(self, index: int) -> Record:
-        """Record `index` with its content.
+        """Return record `index` with its content.
 
         Raises:
             DataError: the record cannot be read.

@@ -1,1 +1,1 @@
-"""Transforms: from the content of a record to an example, and to a batch."""
+"""Transforms from record content to examples and batches."""

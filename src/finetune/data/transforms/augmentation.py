@@ -1,7 +1,7 @@
-"""How is a picture varied, so that the network does not learn it by heart?
+"""Random image augmentation.
 
-Every number is drawn from the `random.Random` that is passed in, and every operation gives the same bits with any
-number of threads: where a mean is needed, it is taken of integers.
+All random numbers are drawn from the given `random.Random`, and every operation is bit-identical for any number of
+threads: means are computed from integers.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ _ERASING_PROBABILITY = 0.5
 
 
 def before_augmenting(pixels: Tensor, geometry: ImageGeometry) -> Tensor:
-    """Make a large picture as small as augmentation allows, alike in every epoch: uint8 `[3, height, width]`.
+    """Downscale a large image as far as augmentation allows, identically in every epoch: uint8 `[3, height, width]`.
 
-    The smallest part that `augment` takes out then still has as many pixels as the network is given. A picture that is
-    not larger stays as it is. Bicubic, because what is resized twice loses sharpness: 5 % of it so, 19 % bilinearly
+    The smallest crop taken by `augment` then still has as many pixels as the model input. Smaller images are returned
+    unchanged. Uses bicubic interpolation, because resizing twice loses sharpness: 5 % with bicubic, 19 % with bilinear
     (docs/decisions/kept-pictures.md).
     """
     side = side_before_augmenting(geometry)
@@ -40,28 +40,29 @@ def before_augmenting(pixels: Tensor, geometry: ImageGeometry) -> Tensor:
 
 
 def bytes_before_augmenting(geometry: ImageGeometry) -> int:
-    """What a large picture of the usual ratio takes before it is augmented."""
+    """Return the size in bytes of a large image with the usual aspect ratio before augmentation."""
     side = side_before_augmenting(geometry)
     return 3 * side * round(side * 4 / 3)
 
 
 def side_before_augmenting(geometry: ImageGeometry) -> int:
-    """Longest shorter side of a picture that is to be augmented."""
+    """Return the maximum length of the shorter side of an image before augmentation."""
     return math.ceil(geometry.size / math.sqrt(_AREA[0]))
 
 
 def augment(
     pixels: Tensor, geometry: ImageGeometry, strength: Literal["basic", "strong"], randomness: random.Random
 ) -> Tensor:
-    """Vary a picture, uint8 `[3, height, width]` to uint8 `[3, size, size]`: a pure function of its arguments.
+    """Augment an image, uint8 `[3, height, width]` to uint8 `[3, size, size]`: a pure function of its arguments.
 
     Args:
-        pixels: what `before_augmenting` gave.
-        geometry: gives the size of the result and the interpolation.
-        strength: `basic` resizes a random part (35 to 100 % of the area, ratio 3:4 to 4:3) and flips half of the
-            pictures; `strong` also applies one or two operations on colour or shape, and in half of the pictures
-            erases a rectangle.
-        randomness: where all numbers are drawn.
+        pixels: output of `before_augmenting`.
+        geometry: output size and interpolation.
+        strength: `basic` applies a random resized crop (35 to 100 % of the area, aspect ratio 3:4 to 4:3) and a
+            horizontal
+            flip with probability 0.5; `strong` also applies one or two color or geometric operations, and erases a
+            rectangle with probability 0.5.
+        randomness: source of all random numbers.
     """
     top, left, height, width = _random_part(pixels.shape[-2], pixels.shape[-1], randomness)
     square = [geometry.size, geometry.size]
@@ -79,7 +80,7 @@ def augment(
 
 
 def _random_part(height: int, width: int, randomness: random.Random) -> tuple[int, int, int, int]:
-    """Draw (top, left, height, width); where ten draws do not fit, it is the largest middle part with such a ratio."""
+    """Draw (top, left, height, width) of a crop; after ten draws that do not fit, use a large center crop."""
     for _ in range(10):
         area = height * width * randomness.uniform(*_AREA)
         ratio = _random_ratio(_RATIO, randomness)
@@ -93,7 +94,7 @@ def _random_part(height: int, width: int, randomness: random.Random) -> tuple[in
 
 
 def _random_ratio(bounds: tuple[float, float], randomness: random.Random) -> float:
-    """Draw width / height so that a ratio is as likely as its inverse."""
+    """Draw width / height, log-uniformly, so that a ratio is as likely as its inverse."""
     return math.exp(randomness.uniform(math.log(bounds[0]), math.log(bounds[1])))
 
 
@@ -123,7 +124,7 @@ def _contrast(pixels: Tensor, factor: float) -> Tensor:
 def _affine(
     pixels: Tensor, angle: float = 0.0, shift: tuple[float, float] = (0.0, 0.0), shear: tuple[float, float] = (0.0, 0.0)
 ) -> Tensor:
-    """Turn (degrees), shift (share of the side) and shear (degrees); what comes into view has the mean colour."""
+    """Rotate (degrees), translate (fraction of the side) and shear (degrees); fill with the mean color."""
     moved: Tensor = pixel_ops.affine(
         pixels,
         angle=angle,
@@ -152,4 +153,4 @@ _OPERATIONS: tuple[Callable[[Tensor, float], Tensor], ...] = (
     lambda pixels, magnitude: _affine(pixels, shift=(0.25 * magnitude, 0.0)),
     lambda pixels, magnitude: _affine(pixels, shift=(0.0, 0.25 * magnitude)),
 )
-"""Of uint8 `[3, height, width]` and a magnitude in -1..1; the result has the same shape."""
+"""Each maps uint8 `[3, height, width]` and a magnitude in [-1, 1] to a tensor of the same shape."""

@@ -1,4 +1,4 @@
-"""What makes an example of a record's content, and a batch of examples?"""
+"""Transforms from the content of a record to an example, and from examples to a batch."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ logger = logging.getLogger(__name__)
 
 
 class Transform(Protocol):
-    """Makes examples and batches. Safe to call from several threads."""
+    """Makes examples and batches. Thread-safe."""
 
     def __call__(self, content: Content, randomness: random.Random | None) -> dict[str, Tensor]:
-        """Make an example; the result depends on nothing but the arguments.
+        """Make an example; the result depends only on the arguments.
 
         Args:
-            content: of a record of the task that the transform is for.
-            randomness: where augmentation draws its numbers; `None` means no augmentation.
+            content: content of a record of the transform's task.
+            randomness: source of random numbers for augmentation; `None` disables augmentation.
 
         Raises:
             BadContent: the content cannot be decoded.
@@ -37,47 +37,47 @@ class Transform(Protocol):
         ...
 
     def collate(self, examples: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
-        """Make a batch with one row for each example; of no examples, one with no rows."""
+        """Make a batch with one row per example; without examples, a batch with no rows."""
         ...
 
 
 class ImageTransform:
-    """Encoded picture to `pixels`, uint8 `[3, size, size]`; the network normalises them on its device."""
+    """Encoded image to `pixels`, uint8 `[3, size, size]`; the model normalizes them on its device."""
 
     def __init__(self, geometry: ImageGeometry, augmentation: Augmentation) -> None:
-        """Fix what every picture goes through.
+        """Initialize the transform.
 
         Args:
-            geometry: what the network expects.
-            augmentation: what is done to a picture where there is randomness.
+            geometry: input geometry of the model.
+            augmentation: augmentation to apply when randomness is given.
         """
         self._geometry = geometry
         self._augmentation = augmentation
         self._noticed: set[str] = set()
 
     def _notice(self, name: str) -> None:
-        """Warn once of a way of decoding that differs from that of other libraries."""
+        """Warn once if decoding differs from other libraries."""
         if name not in self._noticed:
             self._noticed.add(name)
             logger.warning("%s", UNLIKE_OTHERS[name])
 
     def __call__(self, content: Content, randomness: random.Random | None) -> dict[str, Tensor]:
-        """Decode, then augment or else resize and crop.
+        """Decode the image, then augment it, or resize and crop it.
 
         Raises:
-            BadContent: the picture cannot be decoded.
+            BadContent: the image cannot be decoded.
         """
         return self.finished(self.decoded(content, varied=randomness is not None), randomness)
 
     def decoded(self, content: Content, *, varied: bool) -> Tensor:
-        """Do what is the same in every epoch: uint8 `[3, height, width]`, in memory channels last.
+        """Apply the part that is the same in every epoch: uint8 `[3, height, width]`, in channels-last memory format.
 
         Args:
-            content: an encoded picture.
-            varied: whether it will be augmented.
+            content: an encoded image.
+            varied: whether the image will be augmented.
 
         Raises:
-            BadContent: the picture cannot be decoded.
+            BadContent: the image cannot be decoded.
         """
         if not isinstance(content, bytes):
             raise TypeError("a picture is bytes")
@@ -92,30 +92,30 @@ class ImageTransform:
             finish=lambda decoded: finish(decoded, geometry),
             notice=self._notice,
         )
-        # As it will be kept: how pixels lie in memory may decide by which code they are resized.
+        # Same memory format as in the cache, because the format may select a different resize kernel.
         return pixels.permute(1, 2, 0).contiguous().permute(2, 0, 1)
 
     @property
     def sixteen_bit_depth(self) -> int | None:
-        """Bits that 16-bit grey images use, where that is known."""
+        """Number of bits that 16-bit grayscale images use, if known."""
         return self._geometry.sixteen_bit_depth
 
     @property
     def example_bytes(self) -> int:
-        """What an example takes."""
+        """Size of an example in bytes."""
         return 3 * self._geometry.size**2
 
     def finished(self, pixels: Tensor, randomness: random.Random | None) -> dict[str, Tensor]:
-        """Make an example of what `decoded` gave; leaves that as it is."""
+        """Make an example from the output of `decoded`, without modifying it."""
         if randomness is None or self._augmentation == "none":
             return {"pixels": pixels}
         return {"pixels": augment(pixels, self._geometry, self._augmentation, randomness)}
 
     def collate(self, examples: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
-        """Stack to `pixels` uint8 `[rows, 3, size, size]`, in memory channels last.
+        """Stack to `pixels` uint8 `[rows, 3, size, size]`, in channels-last memory format.
 
-        Decoders and resizing give pictures with channels last, and so are they fastest for convolutions; copying them
-        as they lie takes a quarter of the time of turning them.
+        Decoders and resizing return images with channels last, which is also fastest for convolutions; copying them in
+        this format takes a quarter of the time of converting them.
         """
         if not examples:
             return {"pixels": torch.empty((0, 3, self._geometry.size, self._geometry.size), dtype=torch.uint8)}

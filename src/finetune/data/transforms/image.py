@@ -1,20 +1,19 @@
-"""From the bytes of a picture to the square of pixels that a network expects.
+"""Decodes encoded images into the square pixel tensors that a model expects.
 
-Evaluation, here and in the exported model, is exactly this:
+Evaluation, here and in the exported model, consists of exactly these steps:
 
-1. open with Pillow, take one of `FORMATS`, refuse more than `MAX_PIXELS`;
-2. a JPEG of which a half, a quarter or an eighth still has a shorter side of `SPARE` times the one that it is resized
-   to is decoded at that scale, which its format offers at a fraction of the time (docs/decisions/reduced-jpeg.md);
-3. first frame as 8-bit RGB by Pillow's `convert`; before, 16-bit grey is shifted down to its highest 8 of
-   `sixteen_bit_depth` bits (of 16 where that is not known), transparency is laid on white, and a CMYK JPEG without
-   Adobe's marker is inverted (Pillow takes all of them for Adobe's, which are inverted); 16-bit images that would be
-   black are refused;
-4. turn as the EXIF orientation says;
-5. `torchvision.transforms.v2.functional.resize` of the shorter side, or of both, on uint8, antialiased;
-6. `center_crop`, which pads with black where the picture is smaller.
+1. open with Pillow, accept only `FORMATS`, refuse more than `MAX_PIXELS`;
+2. decode a JPEG at half, a quarter or an eighth of its size if its shorter side then still has `SPARE` times the length
+   that it is resized to; the format supports this at a fraction of the time (docs/decisions/reduced-jpeg.md);
+3. convert the first frame to 8-bit RGB with Pillow's `convert`; before that, shift 16-bit grayscale down to the highest
+   8 of `sixteen_bit_depth` bits (of 16 if unknown), composite transparency on white, and invert a CMYK JPEG without
+   Adobe's marker (Pillow assumes that all are Adobe's, which are inverted); refuse 16-bit images that would be black;
+4. rotate or flip according to the EXIF orientation;
+5. `torchvision.transforms.v2.functional.resize` of the shorter side, or of both sides, on uint8, antialiased;
+6. `center_crop`, which pads smaller images with black.
 
-Steps 5 and 6 are the geometry of torchvision's `weights.transforms()`, or of the image processor in a transformers
-folder.
+Steps 5 and 6 follow the geometry of torchvision's `weights.transforms()`, or of the image processor of a transformers
+model.
 """
 
 from __future__ import annotations
@@ -45,30 +44,30 @@ from finetune.data.transforms.image_formats import COMMON_ENDINGS, HEAD_BYTES, d
 Interpolation = Literal["nearest", "nearest-exact", "bilinear", "bicubic"]
 
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
-"""What is read; Pillow knows more, but EPS for one would start another program."""
+"""Accepted formats. Pillow supports more, but EPS, for example, would start another program."""
 
 MAX_PIXELS = 100_000_000
-"""More are refused before they are decoded; as RGB these are 300 MB."""
+"""Larger images are refused before decoding; as RGB, this many pixels take 300 MB."""
 
 FULL_DEPTH = 16
-"""Bits that 16-bit images use unless the data says otherwise."""
+"""Number of bits that 16-bit images use by default."""
 
 SPARE = 2
-"""A picture decoded at a reduced scale has at least so many times the pixels per side that are needed."""
+"""Minimum ratio of pixels to needed pixels per side of an image decoded at a reduced scale."""
 
 _ORIENTATION = 0x0112
 _BITS_PER_SAMPLE = 258
 
 _DECODING_BYTES = 1 << 30
-"""Memory that large images may take while they are decoded, in all threads together."""
+"""Memory limit for large images being decoded, in all threads together."""
 _BYTES_PER_PIXEL = 8
-"""Memory that decoding takes: 4 bytes in Pillow, 3 as RGB, and the transform's own."""
+"""Memory for decoding: 4 bytes in Pillow, 3 as RGB, and the transform's own."""
 _PROGRESSIVE_BYTES_PER_PIXEL = 6
-"""Memory for the coefficients of a progressive JPEG, at whatever scale it is decoded."""
+"""Memory for the coefficients of a progressive JPEG, at any decoding scale."""
 _SMALL_IMAGE_BYTES = 1 << 25
-"""Images that take less are decoded without asking."""
+"""Images that need less memory are decoded without a reservation."""
 _BAND_PIXELS = 1 << 22
-"""Images with more pixels are converted to RGB in bands of so many, to the same values in less memory."""
+"""Images with more pixels are converted to RGB in bands of this size: the same values in less memory."""
 
 _TURNS: Mapping[object, Callable[[Tensor], Tensor]] = {
     2: lambda pixels: pixels.flip(-1),
@@ -79,7 +78,7 @@ _TURNS: Mapping[object, Callable[[Tensor], Tensor]] = {
     7: lambda pixels: pixels.mT.flip(-1, -2),
     8: lambda pixels: pixels.mT.flip(-2),
 }
-"""By EXIF orientation; 1 and anything that is not defined leave the picture as it is."""
+"""Operations by EXIF orientation; 1 and undefined values leave the image unchanged."""
 
 IMAGE_ERRORS = (
     OSError,
@@ -94,7 +93,7 @@ IMAGE_ERRORS = (
     zlib.error,
     Image.DecompressionBombError,
 )
-"""What Pillow's parsers raise at content that is damaged or malicious."""
+"""Exceptions that Pillow's parsers raise for damaged or malicious content."""
 
 _QUIET = re.compile(r"PIL\.")
 _QUIET_LOCK = threading.Lock()
@@ -102,16 +101,17 @@ _QUIET_LOCK = threading.Lock()
 
 @dataclass(frozen=True, slots=True)
 class ImageGeometry:
-    """How a picture becomes a square.
+    """How an image is resized and cropped to a square.
 
     Attributes:
         size: side of the square, in pixels.
         resize: length of the shorter side before the crop, in pixels; of both sides with `stretch`.
-        interpolation: of the resize; always antialiased.
-        sixteen_bit_depth: bits that 16-bit grey images use, see `decode_image`.
-        stretch: whether the image is resized to a square, whatever its aspect ratio.
-        floor_crop: whether half of an odd margin is rounded down, as in transformers, rather than to even, as in
-            torchvision.
+        interpolation: interpolation of the resize; always antialiased.
+        sixteen_bit_depth: number of bits that 16-bit grayscale images use, see `decode_image`.
+        stretch: whether to resize to a square, ignoring the aspect ratio.
+        floor_crop: whether to round half of an odd margin down, as transformers does, rather than to even, as
+            torchvision
+            does.
     """
 
     size: int
@@ -123,15 +123,15 @@ class ImageGeometry:
 
     @property
     def decoded_side(self) -> int | None:
-        """Side for which a JPEG may be decoded at a reduced scale; `None` where every pixel has to be decoded.
+        """Side for which a JPEG may be decoded at a reduced scale; `None` if it must be decoded at full size.
 
-        Nearest-neighbour interpolation picks single pixels, so an average in their place would be another image.
+        Nearest-neighbor interpolation picks single pixels, so averaged pixels would give a different image.
         """
         return None if self.interpolation.startswith("nearest") else self.resize
 
 
 Notice = Callable[[str], None]
-"""Takes the name of a way in which an image is decoded other than by `Image.convert("RGB")`, of `UNLIKE_OTHERS`."""
+"""Called with a key of `UNLIKE_OTHERS` if an image is not decoded as by `Image.convert("RGB")`."""
 
 UNLIKE_OTHERS: Mapping[str, str] = {
     "transparency": "Images with transparency are laid on white, here and in the exported model. Pipelines of"
@@ -142,7 +142,7 @@ UNLIKE_OTHERS: Mapping[str, str] = {
 
 
 class _MemoryLimit:
-    """Limits the memory of images that are decoded at the same time; thread-safe."""
+    """Limits the memory of images that are decoded concurrently; thread-safe."""
 
     def __init__(self, total: int) -> None:
         self._total = total
@@ -151,7 +151,7 @@ class _MemoryLimit:
 
     @contextmanager
     def reserve(self, count: int) -> Iterator[None]:
-        """Wait until `count` bytes are free, or all of them where `count` is more, and hold them."""
+        """Wait until `count` bytes (at most the total) are free, and reserve them."""
         if count < _SMALL_IMAGE_BYTES:
             yield
             return
@@ -168,7 +168,7 @@ class _MemoryLimit:
 
 
 DECODING_MEMORY = _MemoryLimit(_DECODING_BYTES)
-"""Memory of the large images that are decoded now."""
+"""Memory reserved for the large images currently being decoded."""
 
 
 def decode_image(
@@ -179,24 +179,25 @@ def decode_image(
     finish: Callable[[Tensor], Tensor] | None = None,
     notice: Notice | None = None,
 ) -> Tensor:
-    """Decode an image to uint8 RGB `[3, height, width]`, upright as its EXIF orientation says.
+    """Decode an image to uint8 RGB `[3, height, width]`, rotated upright according to its EXIF orientation.
 
-    Plain JPEG is decoded by torchvision, which is a fifth faster and gives the same bits; Pillow decides on the rest,
-    and decodes what is reduced, which torchvision cannot. Several threads may call this; huge images wait until there
-    is memory for them.
+    Non-progressive RGB and grayscale JPEG is decoded by torchvision, which is a fifth faster and bit-identical; Pillow
+    decodes everything else, including JPEGs at a reduced scale, which torchvision does not support. Thread-safe; huge
+    images wait until there is memory for them.
 
     Args:
         content: the encoded image.
-        side: what the shorter side will be resized to; a much larger JPEG is decoded at a reduced scale. `None` for all
-            pixels that there are.
-        sixteen_bit_depth: bits that 16-bit grey images use: 12 where their values go to 4095. `None` where that is not
-            known: they are taken to use all 16, and images that use less than a sixteenth of that range are refused.
-        finish: applied to the result while the memory of a huge image is still held, such as a resize.
-        notice: is called where the pixels differ from those that other libraries give.
+        side: length that the shorter side will be resized to; a much larger JPEG is decoded at a reduced scale. `None`
+            decodes all pixels.
+        sixteen_bit_depth: number of bits that 16-bit grayscale images use, such as 12 for values up to 4095. `None` if
+            unknown: all 16 are assumed, and images that use less than a sixteenth of that range are refused.
+        finish: applied to the result while the memory of a huge image is still reserved, such as a resize.
+        notice: called if the pixels differ from those of other libraries.
 
     Raises:
-        BadContent: no image, one that is damaged or truncated, one with more than `MAX_PIXELS`, or one with 16 bits
-            whose values do not fit the depth.
+        BadContent: the content is not an image, is damaged or truncated, has more than `MAX_PIXELS`, or has 16-bit
+            values
+            that do not fit the depth.
     """
     keep_pillow_quiet()
     with ExitStack() as held:
@@ -224,10 +225,10 @@ def decode_image(
 
 
 def resize_and_crop(pixels: Tensor, geometry: ImageGeometry) -> Tensor:
-    """Resize the shorter side, then cut out the middle: uint8 `[3, height, width]` to `[3, size, size]`.
+    """Resize the shorter side, then take a center crop: uint8 `[3, height, width]` to `[3, size, size]`.
 
     Raises:
-        BadContent: the picture is so narrow that resizing it would give more than `MAX_PIXELS`.
+        BadContent: the image is so narrow that it would be resized to more than `MAX_PIXELS`.
     """
     height, width = pixels.shape[-2:]
     sides = [geometry.resize] * (2 if geometry.stretch else 1)
@@ -235,7 +236,7 @@ def resize_and_crop(pixels: Tensor, geometry: ImageGeometry) -> Tensor:
         raise BadContent(f"is {width} x {height} pixels, which is too narrow to be resized to {geometry.resize}")
     resized: Tensor = pixel_ops.resize(pixels, sides, InterpolationMode(geometry.interpolation), antialias=True)
     if geometry.floor_crop:
-        # Without the last row or column of an odd margin, both halves are what rounding down gives.
+        # Dropping the last row or column of an odd margin gives the same crop as rounding down.
         height, width = (side - max(0, side - geometry.size) % 2 for side in resized.shape[-2:])
         resized = resized[..., :height, :width]
     cropped: Tensor = pixel_ops.center_crop(resized, [geometry.size, geometry.size])
@@ -243,9 +244,9 @@ def resize_and_crop(pixels: Tensor, geometry: ImageGeometry) -> Tensor:
 
 
 def keep_pillow_quiet() -> None:
-    """Ignore warnings that Pillow issues about content, such as odd EXIF data.
+    """Ignore Pillow's warnings about image content, such as invalid EXIF data.
 
-    `warnings.catch_warnings` is no help: it swaps a list of the whole process and is not safe in threads.
+    `warnings.catch_warnings` does not work here: it replaces a process-wide list and is not thread-safe.
     """
     if not any(entry[3] == _QUIET for entry in warnings.filters):
         with _QUIET_LOCK:
@@ -265,14 +266,14 @@ def _bytes_to_decode(image: ImageFile.ImageFile, full: tuple[int, int]) -> int:
 
 
 def _jpeg_pixels(content: bytes, image: ImageFile.ImageFile) -> Tensor | None:
-    """Decode plain JPEG; `None` where it is none, or damaged: then Pillow has the last word.
+    """Decode non-progressive JPEG; return `None` for other or damaged content, which is left to Pillow.
 
-    Also where it is progressive: of one that ends early the two libraries make other pixels, without a word.
+    Progressive JPEG is left to Pillow too: for truncated files, the two libraries silently produce different pixels.
     """
     if image.format not in ("JPEG", "MPO") or image.mode not in ("RGB", "L") or "progressive" in image.info:
         return None
     try:
-        # bytearray: torch warns of a buffer that it could not write to.
+        # A bytearray, because torch warns about read-only buffers.
         pixels: Tensor = decode_jpeg(torch.frombuffer(bytearray(content), dtype=torch.uint8), ImageReadMode.RGB)
     except RuntimeError:
         return None
@@ -280,7 +281,7 @@ def _jpeg_pixels(content: bytes, image: ImageFile.ImageFile) -> Tensor | None:
 
 
 def _give_notice(image: Image.Image, notice: Notice) -> None:
-    """Say in which way of `UNLIKE_OTHERS` an image is decoded, if in any."""
+    """Call `notice` if the image is decoded in a way listed in `UNLIKE_OTHERS`."""
     if image.format == "JPEG" and image.mode == "CMYK" and "adobe" not in image.info:
         notice("CMYK")
     elif image.has_transparency_data and (image.mode != "RGBA" or image.getchannel("A").getextrema() != (255, 255)):
@@ -319,7 +320,7 @@ def _highest_bits(values: NDArray[np.integer], known_depth: int | None) -> NDArr
 
 
 def _is_16_bit_colour(image: ImageFile.ImageFile, content: bytes) -> bool:
-    """Whether Pillow dropped the low byte of every value, as it does for colour with 16 bits."""
+    """Return whether Pillow dropped the low byte of every value, as it does for 16-bit color."""
     if image.format == "PNG":
         return content[24:25] == b"\x10"
     if image.format == "PPM":
@@ -330,14 +331,14 @@ def _is_16_bit_colour(image: ImageFile.ImageFile, content: bytes) -> bool:
 
 
 def _highest_colour(image: Image.Image) -> float:
-    """Highest value of the bands other than alpha."""
+    """Return the highest value of the bands other than alpha."""
     bands = image.split() if len(image.getbands()) > 1 else (image,)
     extrema = [band.getextrema() for band, name in zip(bands, image.getbands(), strict=True) if name != "A"]
     return max(float(high) for _, high in extrema if not isinstance(high, tuple))
 
 
 def _in_bands(image: Image.Image, *, inverted: bool) -> NDArray[np.uint8]:
-    """Convert to RGB `[height, width, 3]`, a large image band by band."""
+    """Convert to RGB `[height, width, 3]`; large images are converted in bands."""
     image.load()
     width, height = image.size
     rows = max(1, _BAND_PIXELS // width)

@@ -1,4 +1,4 @@
-"""The image formats that are read: names of files, first bytes, and names for content that is something else."""
+"""Accepted image formats: file extensions and signatures, and names of other well-known content."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ IMAGE_ENDINGS = frozenset(
         *(".ppm", ".pgm", ".pbm", ".pnm", ".mpo"),
     }
 )
-"""Endings of files that are taken for images without a look at their content."""
+"""Extensions of files that are treated as images without reading their content."""
 
 COMMON_ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm")
-"""The endings that messages name."""
+"""Extensions listed in messages."""
 
 HEAD_BYTES = 32
-"""How many of the first bytes `is_image` and `describe_content` look at."""
+"""Number of leading bytes that `is_image` and `describe_content` inspect."""
 
 _BEGINNINGS = (
     *(b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF87a", b"GIF89a"),
@@ -27,7 +27,7 @@ _NETPBM = re.compile(rb"P[1-6](?:\s+\d|\s*#)|P[fF]\s+\d")
 _RAW_PHOTOS = frozenset(
     {".arw", ".cr2", ".cr3", ".dng", ".erf", ".kdc", ".nef", ".nrw", ".orf", ".pef", ".rw2", ".srw"}
 )
-"""Camera formats that are TIFF by their first bytes, of which Pillow would read the small preview."""
+"""Camera formats with a TIFF signature, of which Pillow would read only the small preview."""
 
 _OTHERS: tuple[tuple[re.Pattern[bytes], str], ...] = (
     (re.compile(rb"....ftyp(?:hei|hev|mif1|msf1)", re.DOTALL), "a HEIC image"),
@@ -44,7 +44,7 @@ _OTHERS: tuple[tuple[re.Pattern[bytes], str], ...] = (
 
 
 def is_image(head: bytes) -> bool:
-    """Whether content begins as one of the formats that are read.
+    """Return whether content has the signature of an accepted format.
 
     Args:
         head: at least the first `HEAD_BYTES` of the content, or all of it.
@@ -59,10 +59,10 @@ def is_image(head: bytes) -> bool:
 
 
 def is_raw_photo(ending: str) -> bool:
-    """Whether an ending, in lower case with its dot, is that of a camera format whose content begins as TIFF."""
+    """Return whether an extension (lower case, with dot) is that of a camera format with a TIFF signature."""
     return ending in _RAW_PHOTOS
 
 
 def describe_content(head: bytes) -> str | None:
-    """Name well-known content that is no image that can be read, such as `a HEIC image`; `None` for anything else."""
+    """Name well-known content that is not an accepted image, such as `a HEIC image`; `None` for anything else."""
     return next((name for pattern, name in _OTHERS if pattern.match(head)), None)

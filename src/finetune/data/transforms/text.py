@@ -1,4 +1,4 @@
-"""From texts to the tokens that a network expects."""
+"""Transforms texts into the tokens that a model expects."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 _OVERHEAD_BYTES = 250
-"""Of two Python objects and an entry in a dictionary."""
+"""Size of two Python objects and a dictionary entry."""
 
 
 _log = logging.getLogger(__name__)
@@ -32,11 +32,11 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class TokenLimits:
-    """What a network can take of tokens.
+    """Limits of a model on its input tokens.
 
     Attributes:
-        vocabulary: number of embedded tokens; `None` where it is not known.
-        token_types: number of embedded token types; `None` where the network has none.
+        vocabulary: number of token embeddings; `None` if unknown.
+        token_types: number of token type embeddings; `None` if the model has none.
         borrowed_padding: whether a text that ends in the padding token is classified by the token before it.
     """
 
@@ -46,11 +46,11 @@ class TokenLimits:
 
 
 class TextTransform:
-    """One or two texts to `input_ids`, `attention_mask` and, where the tokenizer gives them, `token_type_ids`.
+    """One or two texts to `input_ids`, `attention_mask` and, if the tokenizer returns them, `token_type_ids`.
 
-    The result equals that of `tokenizer([text], [pair], truncation=True, max_length=max_length)`; without the lists the
-    tokenizer takes an empty second text for none. That call sets the truncation of the shared Rust object each time,
-    which is not safe in threads; here a private copy of it is set once and only read afterwards.
+    The result equals `tokenizer([text], [pair], truncation=True, max_length=max_length)`; without the lists, the
+    tokenizer treats an empty second text as none. That call sets the truncation of the shared Rust object each time,
+    which is not thread-safe; here it is set once on a private copy, which is only read afterwards.
     """
 
     def __init__(
@@ -61,17 +61,19 @@ class TextTransform:
         kept_bytes: int = 0,
         limits: TokenLimits | None = None,
     ) -> None:
-        """Copy the tokenizer's fast part.
+        """Copy the backend of a fast tokenizer.
 
         Args:
-            tokenizer: with padding side and token set.
-            max_length: longest sequence in tokens, special tokens included; of a pair, the longer text is cut first.
-            pad_to_multiple_of: the length of a batch is rounded up to it.
-            kept_bytes: about how much memory may be taken for texts and their tokens, so that none is tokenised twice.
-            limits: of the network that the tokens are for.
+            tokenizer: tokenizer with padding side and padding token set.
+            max_length: maximum sequence length in tokens, including special tokens; in a pair, the longer text is
+                truncated
+                first.
+            pad_to_multiple_of: the length of a batch is rounded up to a multiple of this.
+            kept_bytes: approximate size of the cache of texts and their tokens, which avoids repeated tokenization.
+            limits: limits of the model that receives the tokens.
 
         Raises:
-            UserError: the tokenizer has no fast part.
+            UserError: the tokenizer is not a fast tokenizer.
         """
         self._backend = _private_backend(tokenizer, max_length)
         self._excerpts = Excerpts(self._backend, max_length, left=tokenizer.truncation_side == "left")
@@ -86,10 +88,10 @@ class TextTransform:
         self._room = kept_bytes
 
     def __call__(self, content: Content, randomness: random.Random | None) -> dict[str, Tensor]:  # noqa: ARG002 - texts are not augmented
-        """Tokenise: int64 `[length]` for each input.
+        """Tokenize the content: int64 `[length]` for each input.
 
         Raises:
-            BadContent: a text contains half of a surrogate pair, or there are no tokens.
+            BadContent: a text contains an unpaired surrogate, or has no tokens.
         """
         tokens, types = self._encoded(content)
         ids = torch.from_numpy(np.frombuffer(tokens, np.int32).astype(np.int64))
@@ -99,14 +101,14 @@ class TextTransform:
         return values
 
     def length(self, content: Content) -> int:
-        """Number of tokens; 0 where the text cannot be tokenised."""
+        """Return the number of tokens; 0 if the text cannot be tokenized."""
         try:
             return len(self._encoded(content)[0]) // 4
         except BadContent:
             return 0
 
     def _encoded(self, content: Content) -> tuple[bytes, bytes]:
-        """Tokens as int32 and types as uint8, from memory where they are kept."""
+        """Return tokens as int32 and token types as uint8, from the cache if present."""
         if isinstance(content, bytes):
             raise TypeError("a text is str")
         kept = self._kept.get(content)
@@ -133,11 +135,11 @@ class TextTransform:
         return np.asarray(ids, np.int32).tobytes(), kept_types
 
     def _check_embedded(self, ids: list[int], types: list[int]) -> None:
-        """Refuse what the network has no embedding for, which would otherwise fail inside a step.
+        """Refuse tokens without an embedding, which would otherwise fail inside a training step.
 
         Raises:
-            BadContent: the text contains a token beyond the embeddings, such as the padding token written out.
-            UserError: the network has fewer token types than this record has texts.
+            BadContent: the text contains a token beyond the embeddings, such as a literal padding token.
+            UserError: the model has fewer token types than this record has texts.
         """
         limits = self._limits
         if limits.vocabulary is not None and max(ids) >= limits.vocabulary:
@@ -159,7 +161,7 @@ class TextTransform:
             )
 
     def collate(self, examples: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
-        """Pad to the longest example on the tokenizer's side: int64 `[rows, length]` for each input."""
+        """Pad to the longest example on the tokenizer's padding side: int64 `[rows, length]` for each input."""
         longest = max((len(example["input_ids"]) for example in examples), default=0)
         length = -(-longest // self._pad_to_multiple_of) * self._pad_to_multiple_of
         batch = {}

@@ -1,8 +1,8 @@
-"""Tokenizes no more of a long text than its first or last tokens need.
+"""Tokenizes only as much of a long text as its first or last tokens need.
 
-A tokenizer takes about 200 bytes of memory for each byte of a text, and then drops all tokens beyond the longest
-length. So a long text is cut at a blank before it is tokenized. Tokenizers that divide a text into words at blanks give
-the same tokens for what is kept; the excerpt has some more than that, so that the cut has no part in them.
+A tokenizer takes about 200 bytes of memory per byte of text, and then drops all tokens beyond the maximum length. So a
+long text is cut at a space before it is tokenized. Tokenizers that split a text into words at spaces produce the same
+tokens for the kept part; the excerpt has a few extra tokens, so that the cut does not affect the result.
 """
 
 from __future__ import annotations
@@ -17,21 +17,21 @@ if TYPE_CHECKING:
     from tokenizers import Encoding, Tokenizer
 
 MOST_CHARACTERS = 1 << 20
-"""Of a text that is tokenized as a whole, or of an excerpt."""
+"""Maximum length of a text that is tokenized as a whole, or of an excerpt."""
 
 _MARGIN = 16
-"""Tokens of an excerpt beyond those that are needed."""
+"""Extra tokens of an excerpt beyond those needed."""
 
 
 class Excerpts:
-    """Encodes one or two texts by a tokenizer that truncates, as if they were given to it whole. Thread-safe."""
+    """Encodes one or two texts with a truncating tokenizer, as if given in full. Thread-safe."""
 
     def __init__(self, backend: Tokenizer, max_length: int, *, left: bool) -> None:
-        """Find out whether the tokenizer divides texts at blanks.
+        """Check whether the tokenizer splits texts at spaces.
 
         Args:
-            backend: truncates to `max_length`; is only read.
-            max_length: tokens, special ones included.
+            backend: tokenizer that truncates to `max_length`; not modified.
+            max_length: maximum number of tokens, including special tokens.
             left: whether truncation drops the first tokens rather than the last.
         """
         self._backend = backend
@@ -39,20 +39,20 @@ class Excerpts:
         self._left = left
         self._short = max(10_000, 32 * max_length)
         self._divides = _divides_at_blanks(backend)
-        self._whole: Tokenizer | None = None  # a copy that does not truncate, which only long texts need
+        self._whole: Tokenizer | None = None  # a copy without truncation, created for long texts only
         self._lock = threading.Lock()
 
     def encode(self, content: tuple[str, ...]) -> Encoding:
-        """Tokenize.
+        """Tokenize the texts.
 
         Raises:
-            BadContent: a text is too long to be tokenized whole, and cannot be cut.
+            BadContent: a text is too long to be tokenized as a whole and cannot be cut.
         """
         long = [at for at, text in enumerate(content) if len(text) > self._short]
         if not long:
             return self._encode(content)
         if len(long) == 1 and self._divides:
-            # Of two texts the longer one loses tokens first, so an excerpt must stay the longer one.
+            # The longer text of a pair is truncated first, so the excerpt must remain the longer one.
             others = sum(self._count(text) for at, text in enumerate(content) if at != long[0])
             excerpt = self._excerpt(content[long[0]], max(self._max_length, others) + _MARGIN)
             if excerpt is not None:
@@ -66,7 +66,7 @@ class Excerpts:
         return self._encode(content)
 
     def _excerpt(self, text: str, needed: int) -> str | None:
-        """The beginning or the end of a text with at least so many tokens; `None` where it has no short one."""
+        """Return the beginning or end of a text with at least `needed` tokens, or `None` if no short excerpt does."""
         size = self._short
         while size < min(len(text), MOST_CHARACTERS):
             if self._left:
@@ -81,7 +81,7 @@ class Excerpts:
         return None
 
     def _count(self, text: str) -> int:
-        """Tokens of a text by itself, without special ones."""
+        """Return the number of tokens of a single text, without special tokens."""
         with self._lock:
             if self._whole is None:
                 self._whole = copy.deepcopy(self._backend)
@@ -90,13 +90,13 @@ class Excerpts:
         return len(encoding)
 
     def _encode(self, content: tuple[str, ...]) -> Encoding:
-        # As a batch of one, because only encoding a batch releases the interpreter's lock.
+        # As a batch of one, because only batch encoding releases the GIL.
         (encoding,) = self._backend.encode_batch_fast([content[0] if len(content) == 1 else content])
         return encoding
 
 
 def _divides_at_blanks(backend: Tokenizer) -> bool:
-    """Whether the words of a text are tokenized one by one."""
+    """Return whether the words of a text are tokenized separately."""
     if backend.pre_tokenizer is None:
         return False
     words = "ab cd"
