@@ -29,7 +29,7 @@ def parse_json(text: str | bytes) -> object:
 
 
 def _count(text: str | bytes) -> int:
-    """Return at least the number of values minus one: every value but the first follows one of these characters."""
+    """Return at least the number of values minus one: each further value adds one of these characters."""
     if isinstance(text, str):
         return sum(map(text.count, ("{", "[", ",")))
     return sum(map(text.count, (b"{", b"[", b",")))

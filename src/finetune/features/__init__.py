@@ -1,1 +1,1 @@
-"""What frozen layers give for each record: computed once, kept, and handed out in batches."""
+"""Outputs of frozen layers (features): computed once per record, cached, and served in batches."""

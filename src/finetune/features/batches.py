@@ -1,4 +1,4 @@
-"""Which batches of features does an epoch have? Those of the records, with the front's outputs in place of inputs."""
+"""Feature batches of a dataset: the record batches with the frozen prefix's outputs as inputs."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ from finetune.features.store import BAD, UNKNOWN, Place, Storage, joined, moved
 
 
 class FeatureBatches:
-    """The batches of each epoch as features on the device, the same records in the same order as `Batches`.
+    """The batches of each epoch as features on the device, with the same records in the same order as `Batches`.
 
-    A feature that is kept is gathered; one that is not is computed when its batch is due, and kept where there is room.
-    So nothing has to be complete before training begins or goes on, and a cache changes no bit.
+    Cached features are gathered; others are computed when their batch is due, and cached if there is space. So training
+    can start or resume with an incomplete cache, and caching does not change a bit.
     """
 
     def __init__(self, batches: Batches, run: FrontRun, views: int, place: Place) -> None:
-        """Compute nothing yet.
+        """Initialize without computing any feature.
 
         Args:
-            batches: of the records.
-            run: how the front runs.
-            views: augmentations that are kept; epochs take turns with them.
-            place: where features may lie.
+            batches: batches of the records.
+            run: configuration of the frozen prefix's forward pass.
+            views: number of cached augmented views; epochs cycle through them.
+            place: limits of the feature store.
         """
-        # Where each record has one vector there is no padding to save, and chance is better.
+        # With one vector per record there is no padding to save, so a fully random order is better.
         self._batches = batches if run.cut.padding else batches.of_any_length()
         self._run = run
         self._views = views
@@ -45,7 +45,7 @@ class FeatureBatches:
 
     @property
     def dataset(self) -> Dataset:
-        """What the batches are made of."""
+        """Dataset of the batches."""
         return self._batches.dataset
 
     @property
@@ -55,7 +55,7 @@ class FeatureBatches:
 
     @property
     def storage(self) -> Storage:
-        """What is kept."""
+        """Store of the cached features."""
         return self._storage
 
     def __len__(self) -> int:
@@ -63,7 +63,7 @@ class FeatureBatches:
         return len(self._batches)
 
     def iterate(self, epoch: int, first: int = 0) -> Generator[Batch, None, None]:
-        """Yield the batches of an epoch from number `first` on.
+        """Yield the batches of an epoch, starting at batch `first`.
 
         Raises:
             DataError: more records are bad than `max_bad_records` allows.
@@ -88,7 +88,7 @@ class FeatureBatches:
         return all(int(entry) in self._passing for entry in unknown)
 
     def _take(self, computed: Computed, view: int) -> None:
-        """Keep what fits, and hold the rest until its batch is due."""
+        """Cache the features that fit, and hold the rest until their batch is due."""
         offset = view * self._count
         self._storage.lengths[computed.bad + offset] = BAD
         entries = computed.positions + offset
@@ -106,7 +106,7 @@ class FeatureBatches:
         return Batch(features, self._targets.index_select(0, index), tuple(positions.tolist()))
 
     def _mixed(self, entries: NDArray[np.int64], kept: NDArray[np.bool_]) -> dict[str, Tensor]:
-        """Features of which some are not kept, in the form that gathering gives them."""
+        """Return features that are only partly cached, in the format of `gather`."""
         rows = (
             self._storage.gather(entries[row : row + 1]) if is_kept else self._passing.pop(int(entry))
             for row, (entry, is_kept) in enumerate(zip(entries, kept, strict=True))

@@ -1,4 +1,4 @@
-"""How much may be kept, on the device, in memory and on the disk?"""
+"""Cache budget: free space on the device, in host memory and on disk."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ _MEMORY_SHARE, _DISK_SHARE, _DEVICE_SHARE = 0.5, 0.5, 0.25
 
 @dataclass(frozen=True, slots=True)
 class Space:
-    """What is free, as far as a job takes it for what it keeps.
+    """Free space, as far as a job uses it for caches.
 
     Attributes:
-        folder: on the fastest local disk.
-        device: of the network.
-        size_gb: most gigabytes, where the user says so.
+        folder: folder on the fastest local disk.
+        device: device of the model.
+        size_gb: limit in gigabytes set by the user, if any.
     """
 
     folder: Path
@@ -30,24 +30,24 @@ class Space:
     size_gb: float | None
 
     def place(self, share: float) -> Place:
-        """For a share of all features."""
+        """Return the store limits for a share of all features."""
         memory, disk = int(self.memory() * share), int(self._disk() * share)
         on_device = int(self._on_device() * share)
         return Place(memory, disk, self.folder, self.device, on_device)
 
     def room(self, memory_bytes: int, beside: int = 0) -> Room:
-        """For so many bytes in memory, and behind that on the disk; `beside` them others were given already."""
+        """Return an arena of `memory_bytes` in memory, then disk; `beside` bytes of the limit are already in use."""
         memory_bytes, behind = max(0, memory_bytes), self._disk()
         if self.size_gb is not None:
             behind = min(behind, max(0, int(self.size_gb * _GB) - memory_bytes - beside))
         return Room(memory_bytes, behind, self.folder)
 
     def half(self) -> Space:
-        """Of what the user allows, where two kinds of things are kept."""
+        """Return the budget with half of the user's limit, for jobs with two kinds of caches."""
         return self if self.size_gb is None else replace(self, size_gb=self.size_gb / 2)
 
     def memory(self) -> int:
-        """Bytes of the host's memory."""
+        """Available bytes of host memory."""
         return self._limited(int(available_memory() * _MEMORY_SHARE))
 
     def _disk(self) -> int:
@@ -56,7 +56,7 @@ class Space:
     def _on_device(self) -> int:
         if self.device.type != "cuda":
             return 0
-        # What PyTorch holds and has given to nobody, such as the features of the phase before, is free for us.
+        # Memory reserved but not allocated by PyTorch, such as features of the previous phase, is available too.
         held = torch.cuda.memory_reserved() - torch.cuda.memory_allocated()
         return self._limited(int((torch.cuda.mem_get_info()[0] + held) * _DEVICE_SHARE))
 
@@ -65,7 +65,7 @@ class Space:
 
 
 def available_memory() -> int:
-    """Bytes of memory that this process may still take, on this host and in its container."""
+    """Return the bytes of memory still available to this process, on this host and in its container."""
     lines = Path("/proc/meminfo").read_text("utf-8").splitlines()
     free = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
     try:

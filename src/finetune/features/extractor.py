@@ -1,10 +1,10 @@
-"""How are features computed so that they are the same bits in whatever company a record comes?
+"""Batch-invariant feature extraction: fixed batch shapes make features independent of the other records in a batch.
 
-The last bits of a product of matrices depend on the shapes of the matrices, but not on what the other rows hold. So
-the front always runs on batches of one size, filled up with copies, and texts are padded to a length that follows from
-the text alone. Whether a feature was kept, or is computed again with other records, then makes no difference.
+The last bits of a matrix product depend on the shapes of the matrices, but not on the values of other rows. So the
+frozen prefix always runs on batches of one size, padded with copies, and texts are padded to a length that depends only
+on the text. It makes no difference whether a feature was cached or is recomputed together with other records.
 
-On a CPU every core has a batch of its own: cores that share one wait for each other after every operation.
+On a CPU, every core processes its own batch: cores that share a batch wait for each other after every operation.
 """
 
 from __future__ import annotations
@@ -30,25 +30,25 @@ _I = TypeVar("_I")
 _T = TypeVar("_T")
 
 LENGTH_STEP = 16
-"""Texts are padded to a multiple of so many tokens."""
+"""Texts are padded to a multiple of this number of tokens."""
 _TEXTS_AT_ONCE, _TOKENS_AT_ONCE = 4096, {"cpu": 1 << 21, "cuda": 1 << 18}
-"""Most texts, and places for their tokens, that are read together; the more, the fewer rows are copies.
+"""Maximum number of texts, and of their padded tokens, read at a time; the larger, the fewer padding rows.
 
-Features that are not kept wait on the device until their batch is due: on a GPU 0.8 GB of hidden states 768 wide.
+Uncached features wait on the device until their batch is due: on a GPU, 0.8 GB of hidden states of size 768.
 """
 
 
 @dataclass(frozen=True, slots=True)
 class FrontRun:
-    """How the front runs.
+    """Configuration of the frozen prefix's forward pass.
 
     Attributes:
-        cut: the network in two halves.
-        chunk: rows of every batch that goes through the front.
-        longest: most tokens of a text, 1 for pictures.
-        device: of the network.
-        context: autocast or nothing, entered around each pass.
-        at_once: batches that go through the front at the same time; of several, each in one thread of the host.
+        cut: the split model.
+        chunk: rows in every batch of the frozen prefix.
+        longest: maximum number of tokens of a text; 1 for images.
+        device: device of the model.
+        context: autocast or a null context, entered around each forward pass.
+        at_once: number of batches processed concurrently; if several, each in its own host thread.
     """
 
     cut: Cut
@@ -61,7 +61,7 @@ class FrontRun:
 
 @dataclass(frozen=True, slots=True)
 class Computed:
-    """Features of some records, a row for each of `positions`; `bad` ones could not be decoded."""
+    """Features of records, one row for each of `positions`; the records at `bad` could not be decoded."""
 
     positions: NDArray[np.int64]
     features: dict[str, Tensor]
@@ -70,20 +70,20 @@ class Computed:
 
 @dataclass(frozen=True, slots=True)
 class _Chunk:
-    """What goes through the front together: the numbers of some rows, int64, and their inputs."""
+    """One batch of the frozen prefix: row numbers, int64, and their inputs."""
 
     rows: Tensor
     inputs: dict[str, Tensor]
 
 
 def compute(run: FrontRun, batches: Batches, positions: Sequence[int], view: int) -> Generator[Computed, None, None]:
-    """Read records, and give their features chunk by chunk; near the order in which they are asked for.
+    """Read records and yield their features in chunks, approximately in the requested order.
 
     Args:
-        run: how the front runs.
-        batches: reads and transforms, ahead of what is computed.
-        positions: of the records in the data set.
-        view: number of the augmentation.
+        run: configuration of the frozen prefix's forward pass.
+        batches: reads and transforms records, ahead of the computation.
+        positions: dataset positions of the records.
+        view: number of the augmented view.
     """
     texts = max(run.chunk, min(_TEXTS_AT_ONCE, _TOKENS_AT_ONCE[run.device.type] // run.longest))
     size = run.chunk if run.longest == 1 else texts
@@ -97,13 +97,13 @@ def compute(run: FrontRun, batches: Batches, positions: Sequence[int], view: int
 def rows_of(
     run: FrontRun, inputs: dict[str, Tensor], count: int
 ) -> Generator[tuple[Tensor, dict[str, Tensor]], None, None]:
-    """Give features of so many rows chunk by chunk: the numbers of some rows, int64, and a row of features for each."""
+    """Yield the features of `count` rows in chunks: row numbers, int64, and one row of features for each."""
     with closing(_each(run, _chunks(run, inputs, count), lambda chunk: (chunk.rows, _front(run, chunk)))) as given:
         yield from given
 
 
 def _each(run: FrontRun, items: Iterable[_I], make: Callable[[_I], _T]) -> Generator[_T, None, None]:
-    """Give what becomes of each item in order; on a CPU each on a core of its own."""
+    """Yield the result for each item in order; on a CPU, each item is processed on its own core."""
     if run.at_once == 1:
         yield from map(make, items)
         return
@@ -118,7 +118,7 @@ def _each(run: FrontRun, items: Iterable[_I], make: Callable[[_I], _T]) -> Gener
 
 
 def _parts(run: FrontRun, asked: Sequence[int], batch: Batch) -> Iterator[tuple[NDArray[np.int64], _Chunk | None]]:
-    """Positions of records with what goes through the front, and of those that cannot be decoded with nothing."""
+    """Yield positions of records with their chunk, and positions of undecodable records with `None`."""
     found = np.asarray(batch.positions, np.int64)
     bad = np.setdiff1d(np.asarray(asked, np.int64), found)
     if len(bad):
@@ -141,8 +141,8 @@ def _chunks(run: FrontRun, inputs: dict[str, Tensor], count: int) -> Iterator[_C
         return
     lengths = inputs["attention_mask"].sum(dim=1)
     padded = (-(-lengths // LENGTH_STEP) * LENGTH_STEP).clamp(max=run.longest)
-    # transformers leaves out the mask where no row of a batch has padding, and a GPU then computes by other kernels. So
-    # texts that fill their length never meet those that do not.
+    # transformers omits the mask if no row of a batch has padding, and a GPU then uses different kernels. So texts
+    # without padding never share a batch with padded texts.
     kinds = 2 * padded + (lengths == padded)
     for kind in sorted(set(kinds.tolist())):
         for rows in torch.split(torch.nonzero(kinds == kind).flatten(), run.chunk):
@@ -150,7 +150,7 @@ def _chunks(run: FrontRun, inputs: dict[str, Tensor], count: int) -> Iterator[_C
 
 
 def _of_length(values: Tensor, length: int) -> Tensor:
-    """Cut or fill up with zeros, which the mask hides."""
+    """Truncate, or pad with zeros, which the mask hides."""
     missing = length - values.shape[1]
     return torch.nn.functional.pad(values, (0, missing)) if missing > 0 else values[:, :length]
 
@@ -164,7 +164,7 @@ def _front(run: FrontRun, chunk: _Chunk) -> dict[str, Tensor]:
 
 
 def _filled(values: Tensor, rows: int) -> Tensor:
-    """The same values with copies of the first row behind them, lying in memory as before."""
+    """Pad to `rows` with copies of the first row, keeping the memory format."""
     if len(values) == rows:
         return values
     index = torch.cat([torch.arange(len(values)), torch.zeros(rows - len(values), dtype=torch.int64)])

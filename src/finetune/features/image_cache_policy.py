@@ -1,4 +1,4 @@
-"""Which pictures are decoded once for the whole job, and where do they lie?"""
+"""Decides which decoded images are cached for the whole job, and how much space they get."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from finetune.features.plan import Frozen
 
 
 class DecodedOnce:
-    """Keeps decoded pictures over the phases of a job, where several passes look at them."""
+    """Caches decoded images across the phases of a job that reads them more than once."""
 
     def __init__(self, frozen: Frozen, space: Space) -> None:
-        """Keep nothing yet.
+        """Initialize without caching any image.
 
         Args:
-            frozen: knows how often pictures are looked at.
-            space: what is free.
+            frozen: cache plan, which counts the passes over the images.
+            space: budget of the caches.
         """
         self._frozen = frozen
         self._space = space
@@ -29,7 +29,7 @@ class DecodedOnce:
         self._varied = False
 
     def validation(self, batches: Batches) -> Batches:
-        """The same batches, of kept pictures: they are small, and have their room reserved first."""
+        """Return the batches with an image cache; validation images are small, so their space is reserved first."""
         transform = batches.dataset.transform
         if self._passes.validation < 2 or not isinstance(transform, ImageTransform):
             return batches
@@ -39,18 +39,18 @@ class DecodedOnce:
         return batches.keeping(self._validation)
 
     def training(self, batches: Batches) -> Batches:
-        """The same batches, of kept pictures."""
+        """Return the batches with an image cache."""
         transform, varied = batches.dataset.transform, batches.varies
         passes = self._passes.varied if varied else self._passes.plain
         if passes < 2 or not isinstance(transform, ImageTransform):
             return batches
         if self._training is None or self._varied != varied:
-            # Those to be augmented are larger, and come when the others are asked for no more.
+            # Images to be augmented are larger, and are needed only after the others are no longer used.
             self._training, self._varied = None, varied
             room = self._space.room(self._memory() - self._reserved, beside=self._reserved)
             self._training = KeptPictures(transform, room, "training")
         return batches.keeping(self._training)
 
     def _memory(self) -> int:
-        """Bytes of memory for pictures: none where features need it, which are asked for more often."""
+        """Return the memory for images in bytes: 0 if features need it, because they are read more often."""
         return 0 if self._frozen.keeps_features else self._space.memory()

@@ -1,4 +1,4 @@
-"""What decides the bits of features? A name for all of it, which is another as soon as anything differs."""
+"""Cache key of features: a hash of everything that determines their bits."""
 
 from __future__ import annotations
 
@@ -29,7 +29,10 @@ _MOST_THREADS = 16
 
 @dataclass(frozen=True, slots=True)
 class Front:
-    """The first layers of a network, up to a border, and how they run; `precision` as its numerics are called."""
+    """The frozen prefix of a model and the configuration of its forward pass.
+
+    `border` is the split index, and `precision` the name of the numerics.
+    """
 
     backbone: Backbone
     border: int
@@ -38,12 +41,12 @@ class Front:
 
 
 def feature_key(front: Front, batches: Batches, variation: Sequence[object]) -> str:
-    """Name what decides on the features of some records, 64 hexadecimal digits. Reads every record once.
+    """Return the cache key of the features of some records, 64 hexadecimal digits. Reads every record once.
 
     Args:
-        front: what computes them.
-        batches: of the records.
-        variation: what decides on how they are varied, JSON values; empty where they are not.
+        front: frozen prefix that computes the features.
+        batches: batches of the records.
+        variation: JSON values that determine the augmentation; empty without augmentation.
     """
     backbone, border, run = front.backbone, front.border, front.run
     told = {
@@ -67,7 +70,7 @@ def feature_key(front: Front, batches: Batches, variation: Sequence[object]) -> 
 
 
 def _structure(backbone: Backbone, border: int) -> list[object]:
-    """What a network computes up to a border, apart from its weights; nothing of classes, nor of where it lies."""
+    """Describe the computation of the frozen prefix without its weights, class names and file location."""
     description, config = backbone.describe(), getattr(backbone.module, "config", None)
     layers = [repr(module) for group in backbone.layer_groups()[:border] for module in group.modules]
     known = {**description.arguments, **(config.to_dict() if config else {})}
@@ -76,7 +79,7 @@ def _structure(backbone: Backbone, border: int) -> list[object]:
 
 
 def _machine(device: torch.device) -> list[object]:
-    """What the last bits depend on, as far as it can be told."""
+    """Describe the hardware and libraries that the last bits depend on, as far as they are known."""
     if device.type == "cuda":
         cudnn = torch.backends.cudnn.version()  # type: ignore[no-untyped-call]  # in torch
         return [torch.cuda.get_device_name(device), torch.version.cuda, cudnn]
@@ -84,7 +87,7 @@ def _machine(device: torch.device) -> list[object]:
 
 
 def _digest_of_contents(batches: Batches, *, named: bool) -> str:
-    """Of the records' content in the order of the data set; with their names where variation depends on those."""
+    """Hash the contents of the records in dataset order, with their keys if augmentation depends on those."""
     digest = hashlib.sha256()
     count = len(batches.dataset)
     with ThreadPoolExecutor(min(_MOST_THREADS, len(os.sched_getaffinity(0)))) as threads:
@@ -97,7 +100,7 @@ def _digest_of_contents(batches: Batches, *, named: bool) -> str:
 
 
 def _digest_of(batches: Batches, position: int) -> bytes:
-    """Of a picture's bytes, or of a text's tokens, which stand for its tokenizer too."""
+    """Hash the bytes of an image, or the tokens of a text, which also represent its tokenizer."""
     dataset, digest = batches.dataset, hashlib.sha256()
     try:
         content = dataset.reader.read(dataset.indices[position]).content
@@ -107,6 +110,6 @@ def _digest_of(batches: Batches, position: int) -> bytes:
             for name, tokens in sorted(dataset.transform(content, None).items()):
                 digest.update(name.encode() + tokens.numpy().tobytes())
     except (BadContent, DataError):
-        # It has no features, now or later.
+        # A bad record never has features.
         digest.update(b"bad")
     return digest.digest()

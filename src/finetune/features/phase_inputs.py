@@ -1,4 +1,4 @@
-"""Which layers of each phase are frozen from the input on, and where are their outputs kept?"""
+"""Selects the inputs of each phase: records, or cached outputs of the frozen prefix."""
 
 from __future__ import annotations
 
@@ -31,19 +31,19 @@ from finetune.training.inputs import Feed
 logger = logging.getLogger(__name__)
 
 _CHUNK = {("cpu", True): 16, ("cpu", False): 8, ("cuda", True): 64, ("cuda", False): 32}
-"""Rows that go through the front together, by device and by whether they are pictures; results depend on it."""
+"""Batch size of the frozen prefix, by device and by whether inputs are images; results depend on it."""
 _LEAST_CHUNK, _USUAL_SIDE = 4, 224
 
 _ALONE = 1 << 23
-"""Products, for a batch, up to which two and four cores of a CPU are slower than one."""
+"""Multiply-adds per batch up to which a single CPU thread is faster than two or four."""
 
 _MORE = 8
-"""There is room for one eighth more records than a stream is thought to have."""
+"""Space is reserved for one eighth more records than the estimated length of a stream."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Kept:
-    """What is to be kept: views of so many records, in a share of the room."""
+    """Features to cache: `views` of `count` records, in a share of the space."""
 
     views: int
     count: int
@@ -51,33 +51,33 @@ class _Kept:
 
 
 class Sources(Protocol):
-    """Batches of records; `None` for a purpose without records."""
+    """Batches of records by purpose; `None` for a purpose without records."""
 
     @property
     def train(self) -> BatchSource | None:
-        """For training."""
+        """Training batches."""
         ...
 
     @property
     def validation(self) -> BatchSource | None:
-        """For validation."""
+        """Validation batches."""
         ...
 
 
 class PhaseFeeds:
-    """Batches of each phase: features where layers are frozen from the input on, else records.
+    """The batches of each phase: features if a prefix of the model is frozen, else records.
 
-    The frozen layers always run apart from the others, kept or not, so that keeping changes no bit.
+    The frozen prefix always runs separately from the other layers, cached or not, so caching does not change a bit.
     """
 
     def __init__(self, frozen: Frozen, sources: Sources, folder: Path, warm_pool: WarmPool) -> None:
-        """Compute nothing yet.
+        """Initialize without computing any feature.
 
         Args:
-            frozen: what decides on frozen layers.
+            frozen: cache plan of the frozen layers.
             sources: batches of records for training and validation.
-            folder: on the fastest local disk.
-            warm_pool: what earlier jobs left, and later ones will find.
+            folder: folder on the fastest local disk.
+            warm_pool: feature cache shared with earlier and later jobs.
         """
         self._warm = WarmFeatures(warm_pool)
         self._frozen = frozen
@@ -92,37 +92,37 @@ class PhaseFeeds:
 
     @property
     def records(self) -> BatchSource:
-        """The training records themselves, in the same batches."""
+        """Batches of the training records themselves."""
         if self._sources.train is None:
             raise RuntimeError("nothing is to be trained")
         return self._sources.train
 
     def training(self, phase: Phase) -> Feed:
-        """What a phase trains on."""
+        """Enter a phase and return its training input."""
         self.enter(phase)
         return self._training or Feed(self.records, self._frozen.backbone.forward)
 
     def validation(self) -> Feed | None:
-        """What is validated on in the phase that was entered last; `None` where there are no records for it."""
+        """Return the validation input of the current phase; `None` without validation records."""
         return self._validation or self.whole(self._sources.validation)
 
     def whole(self, batches: BatchSource | None) -> Feed | None:
-        """Records for the whole network."""
+        """Return the input for the whole model, from records."""
         forward, device = self._frozen.backbone.forward, self._frozen.numerics.device
         if batches is None or device.type != "cuda":
             return None if batches is None else Feed(batches, forward)
         return Feed(OnDevice(batches, device, SideStream(device)), forward)
 
     def enter(self, phase: Phase) -> None:
-        """Let training and validation go the way of a phase."""
+        """Switch training and validation to the inputs of a phase."""
         if self._training is not None and self._frozen.border(phase) == self._border:
             return
         self._border = self._frozen.border(phase)
         self._warm.leave()
-        # What the phase before kept gives its room back.
+        # Free the features of the previous phase.
         self._training = self._validation = None
         train, validation = self._sources.train, self._sources.validation
-        # What comes through a pipe cannot be looked up by its number: of pictures nothing is kept, features by content.
+        # Streamed records have no stable index: their images are not cached, and their features are keyed by content.
         if isinstance(validation, Batches):
             validation = self._decoded_once.validation(validation)
         if isinstance(train, Batches | StreamBatches) and self._border and self._frozen.views == 1:
@@ -138,7 +138,7 @@ class PhaseFeeds:
     def _cut(self, phase: Phase, train: BatchSource, validation: BatchSource | None) -> None:
         frozen, run = self._frozen, self._run()
         views = min(frozen.views, frozen.spec.optimisation.epochs)
-        # A pipe for validation alone is not counted beforehand: there is room for as many records as in training.
+        # The records of a validation pipe are not counted in advance: assume as many as for training.
         many = _count(train)
         few = 0 if validation is None else _count(validation) or many
         share = many * views / max(1, many * views + few)
@@ -150,7 +150,7 @@ class PhaseFeeds:
     def _features(self, run: FrontRun, batches: BatchSource, kept: _Kept) -> Feed:
         place = self._space.place(kept.share) if kept.share else Place(0, device=run.device)
         if isinstance(batches, StreamBatches):
-            # The count may be an estimate.
+            # The count may be an estimate, so reserve more.
             count = kept.count + kept.count // _MORE
             return Feed(FeatureStream(batches, run, kept.views, place, count), run.cut.back, self._alone())
         if not isinstance(batches, Batches):
@@ -164,7 +164,7 @@ class PhaseFeeds:
         return Feed(features, run.cut.back, self._alone())
 
     def _alone(self) -> bool:
-        """Whether the head, a few matrices, is all that lies behind the border, and multiplies little for a batch."""
+        """Return whether only the head follows the split, and is small enough per batch for a single CPU thread."""
         backbone, spec = self._frozen.backbone, self._frozen.spec
         groups = backbone.layer_groups()
         if self._frozen.numerics.device.type != "cpu" or self._border < len(groups) - 1:
@@ -174,7 +174,7 @@ class PhaseFeeds:
         return weights * spec.optimisation.batch_size <= _ALONE
 
     def leave(self) -> None:
-        """Leave what was kept for later jobs on this machine."""
+        """Save the cached features for later jobs on this machine."""
         self._warm.leave()
 
     def _run(self) -> FrontRun:
@@ -184,18 +184,18 @@ class PhaseFeeds:
         longest = 1 if isinstance(expects, ImageInput) else expects.max_length
         chunk = _CHUNK[numerics.device.type, pictures]
         if isinstance(expects, ImageInput):
-            # Large pictures take as much memory as so many usual ones: a function of the request, as results are.
+            # Fewer images per batch if they are large, to limit memory. Depends only on the request, as the results do.
             chunk = min(chunk, max(_LEAST_CHUNK, chunk * _USUAL_SIDE**2 // expects.size**2))
-        # What is frozen never changes while its features are asked for.
+        # Folding is safe because frozen weights do not change while their features are in use.
         cut = backbone.cut(self._border).folded(numerics.autocast)
-        # What building the network and looking at it have left free.
+        # Return memory freed after building and inspecting the model.
         hand_back_freed_memory()
         at_once = torch.get_num_threads() if numerics.device.type == "cpu" else 1
         return FrontRun(cut, chunk, longest, numerics.device, numerics.context, at_once)
 
 
 def _count(batches: BatchSource) -> int:
-    """Records of an epoch, 0 where nobody knows."""
+    """Return the number of records per epoch; 0 if unknown."""
     if isinstance(batches, Batches):
         return len(batches.dataset)
     return (batches.count or 0) if isinstance(batches, StreamBatches) else 0

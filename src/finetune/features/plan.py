@@ -1,4 +1,4 @@
-"""What follows from frozen layers: where are they cut off, and how often does a job look at its pictures?"""
+"""Cache plan of the frozen layers: split index, cached views, and number of passes over the images."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from finetune.training.inputs import border_of
 
 @dataclass(frozen=True, slots=True)
 class Passes:
-    """How often a job looks at its pictures.
+    """Number of passes of a job over its images.
 
     Attributes:
-        plain: at those for training, as they are.
-        varied: at those for training, to augment them.
-        validation: at those for validation.
+        plain: passes over the training images without augmentation.
+        varied: passes over the training images with augmentation.
+        validation: passes over the validation images.
     """
 
     plain: int
@@ -27,13 +27,13 @@ class Passes:
 
     @property
     def most(self) -> int:
-        """At those that are looked at most often."""
+        """The largest of the three numbers."""
         return max(self.plain, self.varied, self.validation)
 
 
 @dataclass(frozen=True, slots=True)
 class Frozen:
-    """What decides on frozen layers."""
+    """Cache plan, derived from the frozen layers of each phase."""
 
     backbone: Backbone
     plan: Plan
@@ -41,13 +41,13 @@ class Frozen:
     numerics: Numerics
 
     def border(self, phase: Phase) -> int:
-        """Number of groups whose outputs are features in a phase; 0 where the first ones learn."""
+        """Return the number of layer groups in the frozen prefix of a phase; 0 if the first group is trainable."""
         border = border_of(self.plan, phase)
         return border if phase.trainable else 0
 
     @property
     def views(self) -> int:
-        """Variations of a picture that epochs take turns with."""
+        """Number of augmented views per image that epochs cycle through."""
         spec = self.spec
         if spec.data.augmentation == "none" or not isinstance(self.backbone.expects, ImageInput):
             return 1
@@ -56,38 +56,38 @@ class Frozen:
         return spec.features.views or 1
 
     def epochs(self, phase: Phase) -> int:
-        """How long a phase lasts."""
+        """Return the number of epochs of a phase."""
         ends = [later.first_epoch for later in self.plan.phases if later.first_epoch > phase.first_epoch]
         return min(ends, default=self.spec.optimisation.epochs) - phase.first_epoch
 
     def keeps(self, phase: Phase) -> bool:
-        """Whether features of training records are asked for again within the phase."""
+        """Return whether features of training records are used more than once within the phase."""
         return self.spec.features.cache == "auto" and self.epochs(phase) > self.views
 
     @property
     def keeps_features(self) -> bool:
-        """Whether some phase keeps features of training records."""
+        """Whether any phase caches features of training records."""
         return any(self.border(phase) and self.keeps(phase) for phase in self.plan.phases)
 
     @property
     def keeps_both(self) -> bool:
-        """Whether features, be it only those for validation, and decoded pictures are kept in the same job."""
+        """Whether the job caches both features (possibly only for validation) and decoded images."""
         features = self.spec.features.cache == "auto" and any(map(self.border, self.plan.phases))
         return features and self.passes.most > 1
 
     def passes_of(self, phase: Phase) -> int:
-        """How often a phase looks at the training pictures, or runs texts through the frozen layers."""
+        """Return the number of passes of a phase over the training images, or of texts through the frozen layers."""
         epochs = self.epochs(phase)
         kept = self.border(phase) and self.spec.features.cache == "auto"
         return min(self.views, epochs) if kept else epochs
 
     def varies(self, phase: Phase) -> bool:
-        """Whether a phase augments what it looks at."""
+        """Return whether a phase augments its images."""
         return self.views > 1 if self.border(phase) else self.spec.data.augmentation != "none"
 
     @property
     def passes(self) -> Passes:
-        """How often the whole job looks at pictures."""
+        """Number of passes of the whole job over its images."""
         if not isinstance(self.backbone.expects, ImageInput):
             return Passes(0, 0, 0)
         trained = [phase for phase in self.plan.phases if phase.trainable]

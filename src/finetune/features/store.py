@@ -1,4 +1,4 @@
-"""Where are kept features, and how do a batch's rows come together at the speed of memory?"""
+"""Feature store with fast gathering of batches: on the device, in host memory or in memory-mapped files."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ from torch import Tensor
 logger = logging.getLogger(__name__)
 
 UNKNOWN, BAD = -1, -2
-"""Lengths of records that are not kept, and of those that cannot be decoded."""
+"""Lengths of records that are not cached, and of records that cannot be decoded."""
 _USUAL_SHARE = 4
 _LENGTHS, _BEGINS, _ROWS, _TURNED = "lengths", "begins", "rows/", "turned/"
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where features may lie.
+    """Limits and locations of a feature store.
 
     Attributes:
-        memory_bytes: that may be taken of the host's memory.
-        file_bytes: that may be taken in `folder`, where memory does not suffice.
-        folder: for a file that is mapped into memory; it has no name there, so that nothing stays behind.
-        device: where gathered features are to be.
-        device_bytes: that may be taken there, where it is no host.
+        memory_bytes: limit for host memory.
+        file_bytes: limit for files in `folder`, used if memory does not suffice.
+        folder: folder of the memory-mapped files, which are unlinked at once, so that no file remains.
+        device: device of the gathered features.
+        device_bytes: limit for device memory, if the device is not the host.
     """
 
     memory_bytes: int
@@ -43,21 +43,21 @@ class Place:
 
 
 class Storage:
-    """Features of numbered entries: one row each, or where texts vary in length a row for each token.
+    """Features of numbered entries: one row each, or one row per token for texts of variable length.
 
     Attributes:
-        lengths: `[entries]` rows of each entry, `UNKNOWN` or `BAD`.
-        begins: `[entries]` first row of each entry that is kept.
+        lengths: `[entries]` number of rows of each entry, `UNKNOWN` or `BAD`.
+        begins: `[entries]` first row of each cached entry.
     """
 
     def __init__(self, entries: int, place: Place, padding: Mapping[str, float], longest: int = 1) -> None:
-        """Reserve nothing yet.
+        """Initialize without allocating memory.
 
         Args:
-            entries: how many there are.
-            place: where features may lie.
-            padding: what fills up shorter entries, by name of the feature; empty where each entry has one row.
-            longest: most rows of an entry.
+            entries: number of entries.
+            place: limits and locations of the store.
+            padding: padding value by feature name, for shorter entries; empty if each entry has one row.
+            longest: maximum number of rows per entry.
         """
         self.lengths: NDArray[np.int64] = np.full(entries, UNKNOWN, np.int64)
         self.begins: NDArray[np.int64] = np.zeros(entries, np.int64)
@@ -70,19 +70,19 @@ class Storage:
         self._next = 0
 
     def kept(self, entries: NDArray[np.int64]) -> NDArray[np.bool_]:
-        """Which entries can be gathered."""
+        """Return which entries are cached."""
         return self.lengths[entries] >= 0
 
     @property
     def used_bytes(self) -> int:
-        """What the kept features take."""
+        """Bytes used by the cached features."""
         return sum(rows[0].numel() * rows.element_size() * self._next for rows in self._rows.values() if len(rows))
 
     def put(self, entries: NDArray[np.int64], features: Mapping[str, Tensor]) -> int:
-        """Keep the first so many rows of features as fit; returns how many entries that is."""
+        """Cache as many of the first rows of features as fit; return the number of cached entries."""
         lengths = self._lengths_of(features)
         if not self._rows:
-            # Bits of a convolution may depend on how its input lies in memory, so it is kept as it lies.
+            # Results of a convolution may depend on the memory format of its input, so the format is preserved.
             self._turned = {
                 name: value.dim() == 4 and value.is_contiguous(memory_format=torch.channels_last)
                 for name, value in features.items()
@@ -101,7 +101,7 @@ class Storage:
         return count
 
     def state(self) -> dict[str, Tensor]:
-        """Everything that is kept, on the host, for `take_up`."""
+        """Return all cached features, on the host, for `take_up`."""
         rows = {
             f"{_TURNED if self._turned[name] else _ROWS}{name}": one[: self._next].cpu()
             for name, one in self._rows.items()
@@ -109,10 +109,10 @@ class Storage:
         return {**rows, _LENGTHS: torch.from_numpy(self.lengths), _BEGINS: torch.from_numpy(self.begins)}
 
     def take_up(self, state: Mapping[str, Tensor]) -> int:
-        """Keep what another storage for the same entries kept, as far as it fits; returns how many entries that is.
+        """Load the state of another store of the same entries, as far as it fits; return the number of cached entries.
 
         Raises:
-            ValueError: it is the state of another kind of storage.
+            ValueError: the state does not match these entries.
         """
         given = {name.removeprefix(_ROWS).removeprefix(_TURNED): one for name, one in state.items() if "/" in name}
         lengths, begins = (state[name].numpy() if name in state else np.empty(0) for name in (_LENGTHS, _BEGINS))
@@ -124,7 +124,7 @@ class Storage:
         self._turned = {name: f"{_TURNED}{name}" in state for name in given}
         self._reserve({name: one[:1] for name, one in given.items()})
         count = min(self._capacity, *(len(one) for one in given.values()))
-        # Whoever cannot be decoded is asked for again, and noted by whoever asks.
+        # Bad records are not restored: they are read again, so that this job notes them too.
         kept = (lengths >= 0) & (begins >= 0) & (begins + lengths <= count)
         self.lengths[:] = np.where(kept, lengths, UNKNOWN)
         self.begins[:] = np.where(kept, begins, 0)
@@ -134,7 +134,7 @@ class Storage:
         return int(kept.sum())
 
     def gather(self, entries: NDArray[np.int64]) -> dict[str, Tensor]:
-        """Features of kept entries, a row for each, on the place's device."""
+        """Return the features of cached entries, one row each, on the target device."""
         begins = torch.from_numpy(self.begins[entries])
         if not self._padding:
             return {name: self._as_given(name, self._select(rows, begins)) for name, rows in self._rows.items()}
@@ -172,9 +172,9 @@ class Storage:
         return rows.permute(0, 3, 1, 2) if self._turned[name] else rows
 
     def _reserve(self, examples: Mapping[str, Tensor]) -> None:
-        """Find room for all rows, or for as many as there is room for: in memory, else in a file."""
+        """Allocate all rows, or as many as fit: on the device, else in memory, else in a file."""
         bytes_per_row = sum(one[0].numel() * one.element_size() for one in examples.values())
-        # Few texts are as long as the longest.
+        # Few texts have the maximum length.
         wanted = self._most * bytes_per_row // (_USUAL_SHARE if self._padding else 1)
         on_device = self._place.device.type != "cpu" and wanted <= self._place.device_bytes
         if not on_device and wanted > self._place.memory_bytes and self._place.file_bytes > self._place.memory_bytes:
@@ -192,7 +192,7 @@ class Storage:
             logger.info("Features of %d of %d records fit into the cache.", self._capacity, self._most)
 
     def _mapped(self, examples: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Room in unnamed files; none where the disk has none."""
+        """Allocate memory-mapped unnamed files; return no rows if the disk is full."""
         folder = self._place.folder
         if folder is None:
             return {}
@@ -214,7 +214,7 @@ class Storage:
 
 
 def moved(values: Tensor, device: torch.device) -> Tensor:
-    """The same on the device; from the host to a GPU through pinned memory, so that nobody waits for it."""
+    """Copy to the device; from the host to a GPU through pinned memory, so that the copy is asynchronous."""
     if device.type == "cuda" and values.device.type == "cpu":
         values = values.pin_memory()
     return values.to(device, non_blocking=True)
@@ -223,7 +223,7 @@ def moved(values: Tensor, device: torch.device) -> Tensor:
 def joined(
     rows: Iterable[Mapping[str, Tensor]], count: int, device: torch.device, padding: Mapping[str, float], longest: int
 ) -> dict[str, Tensor]:
-    """Features of so many entries, each in a batch of one, in the form that gathering them from one storage gives."""
+    """Merge features of `count` entries, each in a batch of one, into the format that `Storage.gather` returns."""
     together = Storage(count, Place(sys.maxsize, device=device, device_bytes=sys.maxsize), padding, longest)
     for row, features in enumerate(rows):
         together.put(np.asarray([row]), features)

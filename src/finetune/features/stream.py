@@ -1,7 +1,7 @@
-"""Which batches of features does an epoch of a stream have? Those of its records, as `FeatureBatches` of a data set.
+"""Feature batches of a stream, the counterpart of `FeatureBatches` for datasets.
 
-Every epoch is read from its own pipe, since nobody knows beforehand what comes. But a record whose features are kept is
-neither decoded nor sent through the front again; it is known by its content.
+Every epoch is read from its own pipe, since its records are not known in advance. But a record with cached features is
+neither decoded nor passed through the frozen prefix again; it is identified by its content.
 """
 
 from __future__ import annotations
@@ -23,32 +23,32 @@ from finetune.features.extractor import FrontRun, rows_of
 from finetune.features.store import Place, Storage, joined, moved
 
 _CHUNKS_AHEAD = 16
-"""Of texts, which go through the front with others of their length; the more, the fewer rows are copies."""
+"""Chunks of texts read ahead, to batch texts of equal length; the larger, the fewer padding rows."""
 
 Key = bytes
-"""Of a record's content, as it is varied in one of the views."""
+"""Hash of a record's content and the number of its view."""
 Made = tuple[Key, dict[str, Tensor] | None]
-"""The key of a record, and what enters the front; `None` where its features are kept."""
+"""The key of a record, and the inputs of the frozen prefix; `None` if its features are cached."""
 Rows = dict[Key, dict[str, Tensor]]
-"""Features, each in a batch of one."""
+"""Features by key, each in a batch of one."""
 
 
 class FeatureStream:
-    """The batches of each epoch as features on the device, the same records in the same order as `StreamBatches`.
+    """The batches of each epoch as features on the device, with the same records in the same order as `StreamBatches`.
 
-    A feature that is kept is gathered, another one is computed, and kept where there is room; which of them changes no
-    bit. Nothing is kept where nobody knows how many records there are.
+    Cached features are gathered; others are computed, and cached if there is space; caching does not change a bit.
+    Nothing is cached if the number of records is unknown.
     """
 
     def __init__(self, stream: StreamBatches, run: FrontRun, views: int, place: Place, count: int) -> None:
-        """Compute nothing yet.
+        """Initialize without computing any feature.
 
         Args:
-            stream: of the records.
-            run: how the front runs.
-            views: augmentations that are kept; epochs take turns with them.
-            place: where features may lie.
-            count: records for which there is to be room, as far as the place has it.
+            stream: batches of the records.
+            run: configuration of the frozen prefix's forward pass.
+            views: number of cached augmented views; epochs cycle through them.
+            place: limits of the feature store.
+            count: number of records to reserve space for, as far as the limits allow.
         """
         self._stream = stream
         self._run = run
@@ -64,11 +64,11 @@ class FeatureStream:
         return self._stream.channel
 
     def iterate(self, epoch: int, first: int = 0) -> Generator[Batch, None, None]:
-        """Yield the batches of the next pipe; with `first`, after those that the stream's position counts as used.
+        """Yield the batches of the next pipe; with `first`, those after the batches counted in the stream's position.
 
         Raises:
             DataError: the stream is damaged or empty, more records are bad than allowed, or a class is unknown.
-            JobStopped: the job was asked to stop.
+            JobStopped: the job was stopped.
         """
         view = epoch % self._views
 
@@ -87,7 +87,7 @@ class FeatureStream:
         self._stream.finish(epoch)
 
     def _compute(self, examples: Iterable[Example[Made]]) -> Rows:
-        """Send through the front what is new, keep what fits, and give the rest."""
+        """Compute the features of new records, cache those that fit, and return the rest."""
         new: dict[Key, dict[str, Tensor]] = {}
         for example in examples:
             key, inputs = example.made
@@ -105,7 +105,7 @@ class FeatureStream:
         return passing
 
     def _keep(self, keys: Sequence[Key], features: dict[str, Tensor]) -> int:
-        """Keep the first so many as fit."""
+        """Cache as many of the first rows as fit; return their number."""
         begin = len(self._entries)
         entries = np.arange(begin, min(begin + len(keys), len(self._storage.lengths)))
         if not len(entries):

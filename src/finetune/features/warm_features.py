@@ -1,4 +1,4 @@
-"""Features that outlive a job: taken up before the first is computed, and left when all are known."""
+"""Reuses features across jobs: loads them from the warm pool before computing, and saves them afterwards."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ class _Kept:
 
 @dataclass(slots=True)
 class WarmFeatures:
-    """The features of a phase, and what a warm pool has of them."""
+    """The features of a phase that are exchanged with a warm pool."""
 
     pool: WarmPool
     _kept: list[_Kept] = field(default_factory=list)
 
     def take_up(self, features: FeatureBatches, name: Callable[[], str]) -> None:
-        """Keep what an earlier job left of some features, as far as there is room.
+        """Load features that an earlier job saved, as far as there is space.
 
         Args:
-            features: of which nothing is computed yet.
-            name: names what decides their bits; takes as long as reading every record, so it is asked only where there
-                is a warm pool.
+            features: feature batches before any computation.
+            name: returns the cache key of the features; it reads every record, so it is called only if there is a warm
+                pool.
         """
         if not self.pool.is_there:
             return
@@ -56,7 +56,7 @@ class WarmFeatures:
         )
 
     def leave(self) -> None:
-        """Leave what was computed for later jobs, and forget it."""
+        """Save the computed features for later jobs, and release them."""
         for one in self._kept:
             kept = int((one.features.storage.lengths >= 0).sum())
             if kept > one.found and self.pool.leave(one.key, one.features.storage.state()):

@@ -1,7 +1,8 @@
-"""What does a job find that an earlier one computed on the same machine, and what does it leave for a later one?
+"""Feature cache shared by the jobs of a managed warm pool.
 
-The platform keeps a folder over the jobs of a managed warm pool. Nothing in it is trusted: an entry is a safetensors
-file and a manifest with its size and hash, under a name that says all that decides its bits. See docs/warm-pools.md.
+The platform keeps a folder across the jobs of a warm pool. Its contents are not trusted: an entry consists of a
+safetensors file and a manifest with its size and hash, and its key covers everything that determines its bits. See
+docs/warm-pools.md.
 """
 
 from __future__ import annotations
@@ -31,11 +32,11 @@ _FORMAT = 1
 
 @dataclass(frozen=True, slots=True)
 class WarmPool:
-    """Entries by key, the least recently used ones of which give way to new ones.
+    """Cache entries by key; the least recently used entries are evicted.
 
     Attributes:
-        folder: that the platform keeps; `None` where it keeps none, and then nothing is found or left.
-        most_bytes: that all entries may take together, where the user says so; by default half of what is free.
+        folder: folder kept by the platform; `None` disables the cache.
+        most_bytes: size limit of all entries together, if set by the user; defaults to half of the free space.
     """
 
     folder: Path | None
@@ -43,14 +44,14 @@ class WarmPool:
 
     @property
     def is_there(self) -> bool:
-        """Whether anything can be found or left."""
+        """Whether the cache is available."""
         try:
             return self.folder is not None and self.most_bytes != 0 and self.folder.is_dir()
-        except OSError:  # it lies where this user may not look
+        except OSError:  # no permission to access the folder
             return False
 
     def find(self, key: str) -> dict[str, Tensor] | None:
-        """The tensors that were left under a key; `None` where there are none, or not those that were left.
+        """Return the tensors saved under a key; `None` if there are none or they are damaged.
 
         Args:
             key: 64 hexadecimal digits.
@@ -68,7 +69,7 @@ class WarmPool:
         return tensors
 
     def leave(self, key: str, tensors: Mapping[str, Tensor]) -> bool:
-        """Leave tensors for a later job, in the place of earlier ones, whole or not at all; returns whether."""
+        """Save tensors for later jobs, atomically, evicting older entries; return whether they were saved."""
         needed = sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
         if not self.is_there:
             return False
@@ -91,18 +92,18 @@ class WarmPool:
 
     @property
     def _home(self) -> Path:
-        assert self.folder is not None  # noqa: S101  # asked for only where there is one
+        assert self.folder is not None  # noqa: S101  # used only if there is a folder
         return self.folder / FOLDER
 
     def _entry(self, key: str) -> Path:
         return self._home / key
 
     def _read(self, key: str) -> dict[str, Tensor]:
-        """The tensors of an entry.
+        """Read the tensors of an entry.
 
         Raises:
-            ValueError: it is damaged, or one of somebody else.
-            OSError: it cannot be read.
+            ValueError: the entry is damaged or has an unexpected manifest.
+            OSError: the entry cannot be read.
         """
         manifest = json.loads((self._entry(key) / _MANIFEST).read_text(encoding="utf-8"))
         if not isinstance(manifest, dict) or (manifest.get("format"), manifest.get("key")) != (_FORMAT, key):
@@ -113,7 +114,7 @@ class WarmPool:
         return read_tensors(path)
 
     def _make_room(self, key: str, needed: int) -> bool:
-        """Remove what was cut short, and the least recently used entries until `needed` bytes fit; returns whether."""
+        """Remove partial and the least recently used entries until `needed` bytes fit; return whether they fit."""
         for child in self._home.iterdir():
             if _PARTIAL.fullmatch(child.name):
                 shutil.rmtree(child, ignore_errors=True)
