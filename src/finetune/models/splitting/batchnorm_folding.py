@@ -1,7 +1,7 @@
-"""How does a front that stays as it is run without its normalisations?
+"""Folds batch normalizations of a frozen prefix into the convolutions before them.
 
-In evaluation mode a batch normalisation multiplies by constants and adds some, which the convolution before it can do
-with other weights. What the front gives is the same up to rounding.
+In evaluation mode a batch normalization is a constant scale and shift, which the preceding convolution can apply
+through its weights. The output of the prefix is unchanged up to rounding.
 """
 
 from __future__ import annotations
@@ -14,30 +14,30 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 from torch.utils.hooks import RemovableHandle
 
-# Of the largest value; a normalisation that is left out, or done twice, changes more where it does anything. On a GPU,
-# convolutions in float32 round their inputs to TF32.
+# Tolerance relative to the largest value; a normalization that is skipped or applied twice causes a larger difference
+# unless it has no effect. On a GPU, float32 convolutions round their inputs to TF32.
 _ROUNDING = {"cpu": 1e-3, "cuda": 5e-2}
 
 Run = Callable[[nn.Module], Tensor]
-"""Gives what a network makes of an example."""
+"""Returns the output of a module for an example."""
 Replace = Callable[[nn.Module, dict[str, nn.Module]], nn.Module]
-"""Gives the same network with other modules at some paths."""
+"""Returns a copy of a module with the submodules at some paths replaced."""
 
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """A convolution and the normalisation of its output."""
+    """A convolution and the batch normalization of its output."""
 
     convolution: nn.Conv2d
     normalisation: nn.BatchNorm2d
 
 
 class Calls:
-    """Watches, while it is entered, which convolutions and normalisations of a network are called on what."""
+    """Context manager that records the calls of a model's convolutions and batch normalizations."""
 
     def __init__(self, network: nn.Module) -> None:
-        """Take a network that is about to run."""
-        # What is derived from these layers may compute something else.
+        """Store the layers of `network` to record."""
+        # Exact types only: subclasses may compute something else.
         self._modules = [module for module in network.modules() if type(module) in (nn.Conv2d, nn.BatchNorm2d)]
         self._calls: list[tuple[nn.Module, Tensor, Tensor]] = []
         self._handles: list[RemovableHandle] = []
@@ -50,12 +50,12 @@ class Calls:
         self.end()
 
     def end(self) -> None:
-        """What is called from now on does not count."""
+        """Stop recording."""
         while self._handles:
             self._handles.pop().remove()
 
     def pairs(self) -> list[Pair]:
-        """Convolutions and normalisations that were called once each, one on the other's output."""
+        """Return the pairs of layers that were called once each, the normalization on the convolution's output."""
         called = [module for module, _, _ in self._calls]
         calls = [call for call in self._calls if called.count(call[0]) == 1]
         made_by = {id(output): module for module, _, output in calls if isinstance(module, nn.Conv2d)}
@@ -67,18 +67,18 @@ class Calls:
         return pairs
 
     def _keep(self, module: nn.Module, given: tuple[Tensor, ...], output: Tensor) -> None:
-        # Held here, so that no other tensor gets the identity of one that is gone.
+        # Keep a reference, so that the `id` of a freed tensor is not reused.
         self._calls.append((module, given[0], output))
 
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """What a network that stays as it is did with an example.
+    """Recorded run of a frozen model on an example.
 
     Attributes:
-        pairs: found while it ran.
-        result: what it gave.
-        run: gives the same for another network; in float32, without gradients.
+        pairs: convolutions and normalizations called during the run.
+        result: output.
+        run: computes the same output for another model, in float32 and without gradients.
     """
 
     pairs: Sequence[Pair]
@@ -90,11 +90,14 @@ def folded(network: nn.Module, example: Example, replace: Replace, dtype: torch.
     """Fold every batch normalisation that directly follows a convolution into it.
 
     Args:
-        network: in evaluation mode; stays as it is.
-        example: not a blank one. A network that then gives something else for it, because the output of a convolution
-            is used elsewhere too, is given back unfolded.
-        replace: puts other layers in.
-        dtype: to which autocast would turn the weights of convolutions at every pass, `None` without autocast.
+        network: model in evaluation mode; it is not modified.
+        example: run on a non-constant input. If folding changes its result, because the output of a convolution is
+            also used elsewhere, `network` is returned unfolded.
+        replace: replaces submodules.
+        dtype: dtype to which autocast would convert the convolution weights in every pass; `None` without autocast.
+
+    Returns:
+        The folded copy, or `network` if there is nothing to fold.
     """
     paths = {module: path for path, module in network.named_modules()}
     convolutions = {paths[pair.convolution]: _folded(pair) for pair in example.pairs}
@@ -114,7 +117,7 @@ def _distance(one: Tensor, other: Tensor) -> Tensor:
 
 def _folded(pair: Pair) -> nn.Conv2d:
     convolution, normalisation = pair.convolution, pair.normalisation
-    # Without running statistics it would be no pair.
+    # A pair always has running statistics; the check is for the type checker.
     mean, variance = (
         one.detach() for one in (normalisation.running_mean, normalisation.running_var) if one is not None
     )

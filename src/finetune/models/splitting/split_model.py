@@ -1,4 +1,4 @@
-"""What is kept between a frozen front and a learning back: a picture's activation, or a text's with its mask."""
+"""Splits image and text models; features are an image's activation, or a text's activation with its mask."""
 
 from __future__ import annotations
 
@@ -20,12 +20,14 @@ _TOKENS = "input_ids"
 
 @dataclass(frozen=True, slots=True)
 class PictureCut:
-    """Cuts a network of pictures; a feature is the one tensor that crosses the border. See `Cut`.
+    """Split of an image model; the feature is the single activation at the split. See `Cut`.
 
     Attributes:
-        normalise: turns `pixels` into what enters the network.
-        argument: name of the network's input, or empty for its first.
-        example: one record of it.
+        split: frozen prefix and trainable suffix.
+        normalise: converts `pixels` to the input of the model.
+        argument: keyword of the model's input, or empty for its first positional argument.
+        example: model input of one record.
+        padding: empty, since all activations have the same shape.
     """
 
     split: SplitNetwork
@@ -35,17 +37,17 @@ class PictureCut:
     padding: Mapping[str, float] = field(default_factory=dict)
 
     def front(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Give the activation, a row for each picture."""
+        """Compute the activations, one row per image."""
         pixels = self.normalise(inputs)
         return {ACTIVATION: self.split.front(lambda network: _run(network, pixels, self.argument))}
 
     def back(self, features: Mapping[str, Tensor]) -> Outputs:
-        """Classify activations."""
+        """Compute the outputs from activations."""
         output = self.split.back(lambda network: _run(network, self.example, self.argument), features[ACTIVATION])
         return Outputs(output if isinstance(output, Tensor) else output.logits)
 
     def folded(self, dtype: torch.dtype | None) -> PictureCut:
-        """Fold normalisations of the front into convolutions."""
+        """Return a copy with the prefix's batch normalizations folded into convolutions."""
         return replace(self, split=self.split.folded(dtype))
 
 
@@ -54,7 +56,7 @@ def _run(network: Any, pixels: Tensor, argument: str) -> Any:  # noqa: ANN401 - 
 
 
 def cut_pictures(backbone: Backbone, border: int, normalise: Any, argument: str = "") -> PictureCut:  # noqa: ANN401 - any callable
-    """Cut a network whose input is `pixels`."""
+    """Split a model whose input is `pixels`; `border` is the split index."""
     expects = backbone.expects
     if not isinstance(expects, ImageInput):
         raise TypeError("a text has no pixels")
@@ -68,13 +70,14 @@ def cut_pictures(backbone: Backbone, border: int, normalise: Any, argument: str 
 
 @dataclass(frozen=True, slots=True)
 class TextCut:
-    """Cuts a network of texts; a feature is a text's hidden states with mask and tokens. See `Cut`.
+    """Split of a text model; the features are a text's hidden states with mask and token ids. See `Cut`.
 
     Attributes:
-        known: inputs that the network takes.
-        reads_first: whether what lies behind the border looks at the first token alone, which is then all that is kept.
-        pooled: whether a single vector per text crosses the border anyway.
-        padding: what fills up shorter texts.
+        split: frozen prefix and trainable suffix.
+        known: names of the inputs that the model accepts.
+        reads_first: whether the suffix reads only the first token, so that only its hidden state is cached.
+        pooled: whether the activation at the split is a single vector per text.
+        padding: padding value of each feature for shorter texts.
     """
 
     split: SplitNetwork
@@ -84,7 +87,7 @@ class TextCut:
     padding: Mapping[str, float]
 
     def front(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Give hidden states `[batch, length, width]` with mask and tokens, or only `[batch, width]`."""
+        """Compute hidden states `[batch, length, width]` with mask and token ids, or only `[batch, width]`."""
         given = {name: inputs[name] for name in self.known if name in inputs}
         activation = self.split.front(lambda network: network(**given))
         if self.pooled:
@@ -94,7 +97,7 @@ class TextCut:
         return {ACTIVATION: activation, _MASK: inputs[_MASK], _TOKENS: inputs[_TOKENS]}
 
     def back(self, features: Mapping[str, Tensor]) -> Outputs:
-        """Classify hidden states."""
+        """Compute the outputs from hidden states."""
         activation = features[ACTIVATION]
         if self.reads_first:
             activation = activation.unsqueeze(1)
@@ -104,19 +107,19 @@ class TextCut:
         return Outputs(self.split.back(lambda network: network(**given), activation).logits)
 
     def folded(self, dtype: torch.dtype | None) -> TextCut:
-        """Itself: networks of texts normalise what they have just computed, which is no constant."""
+        """Return `self`: text models use layer normalization, whose statistics depend on the input."""
         del dtype
         return self
 
 
 def cut_texts(backbone: Backbone, border: int, known: tuple[str, ...], *, first_token: bool) -> TextCut:
-    """Cut a network whose inputs are tokens.
+    """Split a model whose inputs are token ids.
 
     Args:
-        backbone: the network.
-        border: see `Backbone.cut`.
-        known: names of the inputs that the network takes.
-        first_token: whether the head looks at the first token alone.
+        backbone: text model.
+        border: split index, see `Backbone.cut`.
+        known: names of the inputs that the model accepts.
+        first_token: whether the head reads only the first token.
     """
     if isinstance(backbone.expects, ImageInput):
         raise TypeError("a picture has no tokens")

@@ -1,9 +1,9 @@
-"""How does a network run only up to a border between two layer groups, or only from there on?
+"""Splits a module at a layer-group boundary into a frozen prefix and a trainable suffix.
 
-Both halves are the framework's own network, run by its own code: copies of the containers around the border hold the
-very same layers, except for stand-ins. In the front, the first layer behind the border stops the pass and hands out
-what it was given. In the back, the layers before the border give at once what they gave for an example, so that the
-code between them finds the shapes that it expects, and the first layer behind it gets the stored activation instead.
+Both parts run the framework's own code: copies of the containers around the split hold the same layers, except for
+stand-ins. In the prefix, the first layer after the split stops the forward pass and returns its input. In the suffix,
+the layers before the split return their outputs for an example at once, so that the code between them sees the expected
+shapes, and the first layer after the split receives the stored activation instead.
 """
 
 from __future__ import annotations
@@ -21,52 +21,53 @@ from finetune.models.backbone import LayerGroup
 from finetune.models.splitting.batchnorm_folding import Calls, Example, Pair, folded
 
 Call = Callable[[nn.Module], Any]
-"""Runs a network that it is given on inputs that it knows."""
+"""Runs a given module on fixed inputs."""
 
 
-class _BorderReached(Exception):  # noqa: N818 - it is no error
+class _BorderReached(Exception):  # noqa: N818 - control flow, not an error
     def __init__(self, activation: Tensor) -> None:
         self.activation = activation
 
 
 class _Stop(nn.Module):
-    """Ends the pass with what it is given."""
+    """Stops the forward pass and returns its input through an exception."""
 
-    def forward(self, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - whatever the layer is called with
+    def forward(self, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - depends on the layer
         raise _BorderReached(_first(args, kwargs))
 
 
-def _first(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:  # noqa: ANN401 - whatever the layer is called with
+def _first(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:  # noqa: ANN401 - depends on the layer
     return args[0] if args else next(iter(kwargs.values()))
 
 
 class _Stored:
-    """What the layers of one pass through the back share."""
+    """Activation shared by the layers of the suffix during one forward pass."""
 
     activation: Tensor = torch.empty(0)
 
 
 class _InPlaceOf(nn.Module):
-    """Stands where a layer was, and has the attributes that the code around it looks at."""
+    """Replaces a layer and forwards attribute access to it, for code that reads them."""
 
     def __init__(self, layer: nn.Module, stored: _Stored) -> None:
         super().__init__()
-        # As a child it would appear among the modules of the other half.
+        # In a tuple: as a child module, the layer would be listed among the modules of the other part.
         self._around = (layer,)
         self._stored = stored
 
-    def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - whatever the layer has
+    def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - depends on the layer
         return getattr(self.__dict__["_around"][0], name)
 
 
 class _StandIn(_InPlaceOf):
-    """Gives what a layer before the border gave for the example.
+    """Returns the output of a layer before the split for the example.
 
-    Where texts vary in length, tensors `[1, length, width]` of the example stand for `[batch, length, width]`; one as
-    wide as the activation is the activation, because what enters the first layer may be used again behind it.
+    For texts of varying length, the example's tensors `[1, length, width]` are expanded to `[batch, length, width]`; a
+    tensor of the activation's width is replaced by the activation, because later code may reuse the input of the first
+    layer.
     """
 
-    def __init__(self, layer: nn.Module, stored: _Stored, example: Any, length: int | None) -> None:  # noqa: ANN401 - whatever a layer gives
+    def __init__(self, layer: nn.Module, stored: _Stored, example: Any, length: int | None) -> None:  # noqa: ANN401 - depends on the layer
         super().__init__(layer, stored)
         self._example, self._length = example, length
 
@@ -85,9 +86,9 @@ class _StandIn(_InPlaceOf):
 
 
 class _Entrance(_InPlaceOf):
-    """The first layer behind the border, which gets the stored activation."""
+    """Runs the first layer after the split on the stored activation."""
 
-    def forward(self, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - whatever the layer is called with
+    def forward(self, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - depends on the layer
         (layer,) = self._around
         if args:
             return layer(self._stored.activation, *args[1:], **kwargs)
@@ -95,23 +96,26 @@ class _Entrance(_InPlaceOf):
 
 
 class SplitNetwork:
-    """A network in two halves that share its layers.
+    """A model as frozen prefix and trainable suffix, which share its layers.
 
-    What the halves compute follows the layers' own modes; the containers around the border are in evaluation mode,
-    which leaves auxiliary classifiers out.
+    The layers keep their own train or eval mode; the containers around the split are in evaluation mode, which disables
+    auxiliary classifiers.
     """
 
     def __init__(
         self, network: nn.Module, groups: Sequence[LayerGroup], border: int, example: Call, length: int | None = None
     ) -> None:
-        """Cut in front of `groups[border]`.
+        """Split before `groups[border]`.
 
         Args:
-            network: stays as it is.
-            groups: its partition, in the order in which data passes it.
-            border: number of groups of the front, from 1 to `len(groups) - 1`.
-            example: runs a network on one record, which is not a blank one.
-            length: of that record in tokens, where records vary in length.
+            network: model; it is not modified.
+            groups: partition of its layers, in execution order.
+            border: split index, the number of groups in the prefix, from 1 to `len(groups) - 1`.
+            example: runs a module on one record with non-constant values.
+            length: number of tokens of that record, if records vary in length.
+
+        Raises:
+            ValueError: `border` is out of range.
         """
         if not 0 < border < len(groups):
             raise ValueError(f"a network of {len(groups)} groups has no border {border}")
@@ -133,26 +137,26 @@ class SplitNetwork:
 
     @property
     def activation(self) -> Tensor:
-        """What crosses the border for the example."""
+        """Activation at the split for the example."""
         return self._example.result
 
     def front(self, call: Call) -> Tensor:
-        """What the first layer behind the border is given; no gradients."""
+        """Run the prefix and return the input of the first layer after the split, without gradients."""
         return _until_border(self._front, call)
 
     def folded(self, dtype: torch.dtype | None) -> SplitNetwork:
-        """The same halves, without normalisations in the front that can become part of convolutions.
+        """Return a copy whose prefix has its batch normalizations folded into convolutions where possible.
 
         Args:
-            dtype: see `folding.folded`.
+            dtype: see `batchnorm_folding.folded`.
         """
         copied = copy(self)
         with _in_evaluation(self._front):
             copied._front = folded(self._front, self._example, with_replaced, dtype)
         return copied
 
-    def back(self, call: Call, activation: Tensor) -> Any:  # noqa: ANN401 - whatever the network gives
-        """What the network gives where `activation` reaches the border; the call's own inputs matter no more."""
+    def back(self, call: Call, activation: Tensor) -> Any:  # noqa: ANN401 - depends on the model
+        """Run the suffix on `activation` and return the model's output; the inputs of `call` have no effect."""
         self._stored.activation = activation
         try:
             return call(self._back)
@@ -171,13 +175,13 @@ def _until_border(network: nn.Module, call: Call) -> Tensor:
 
 @dataclass(frozen=True, slots=True)
 class _Seen:
-    """What happened while a network ran on an example.
+    """Recorded run of a model on an example.
 
     Attributes:
-        entrance: the first layer behind the border that was called.
-        activation: what it was given.
-        given: what each layer before it gave, by its identity.
-        pairs: convolutions before it and their normalisations.
+        entrance: first layer after the split that was called.
+        activation: its input.
+        given: output of each layer before the split, by `id` of the layer, with tensors zeroed.
+        pairs: convolutions before the split with their batch normalizations.
     """
 
     entrance: nn.Module
@@ -197,7 +201,7 @@ def _watch(network: nn.Module, before: Sequence[nn.Module], behind: Sequence[nn.
     def enter(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         if not entered:
             calls.end()
-            # A copy, which the layer cannot change.
+            # Cloned, since the layer may modify its input in place.
             entered.append((module, _first(args, kwargs).clone()))
 
     handles = [module.register_forward_hook(keep) for module in before]
@@ -211,7 +215,7 @@ def _watch(network: nn.Module, before: Sequence[nn.Module], behind: Sequence[nn.
     return _Seen(*entered[0], given, calls.pairs())
 
 
-def _detached(value: Any) -> Any:  # noqa: ANN401 - whatever a layer gives
+def _detached(value: Any) -> Any:  # noqa: ANN401 - depends on the layer
     if isinstance(value, Tensor):
         return torch.zeros_like(value)
     return type(value)(_detached(one) for one in value) if isinstance(value, tuple | list) else value
@@ -221,14 +225,14 @@ def _per_token(value: object, length: int | None) -> bool:
     return isinstance(value, Tensor) and length is not None and value.dim() == 3 and value.shape[1] == length
 
 
-def _tells_of_tokens(value: Any, length: int) -> bool:  # noqa: ANN401 - whatever a layer gives
-    """Whether a layer's output belongs to the tokens; what all layers share, such as distances, does not."""
+def _tells_of_tokens(value: Any, length: int) -> bool:  # noqa: ANN401 - depends on the layer
+    """Return whether a layer's output is per token; outputs shared by all layers, such as distances, are not."""
     parts = value if isinstance(value, tuple | list) else (value,)
     return any(_per_token(part, length) for part in parts)
 
 
 def with_replaced(network: nn.Module, replacements: dict[str, nn.Module]) -> nn.Module:
-    """The same network with other modules at some paths; only the containers on the way there are copied."""
+    """Return the model with the submodules at some paths replaced; only the containers along the paths are copied."""
     copied = _shallow(network)
     for path, replacement in replacements.items():
         *ways, last = path.split(".")
@@ -243,7 +247,7 @@ def with_replaced(network: nn.Module, replacements: dict[str, nn.Module]) -> nn.
 
 
 def _shallow(module: nn.Module) -> nn.Module:
-    """A copy that shares parameters, buffers and children, in evaluation mode on its own."""
+    """Return a copy that shares parameters, buffers and children; only the copy itself is in evaluation mode."""
     copied = module.__new__(type(module))
     copied.__dict__ = module.__dict__.copy()
     copied._modules = module._modules.copy()
