@@ -1,4 +1,4 @@
-"""Who builds the network in a transformers folder: it says so itself."""
+"""Builds the model in a transformers folder, selected by the `model_type` of its configuration."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from finetune.models.weights.sources import Source
 
 
 def build_transformers(request: ModelRequest, source: Source) -> TextBackbone | PictureBackbone:
-    """Build a classifier of transformers, for texts or for pictures.
+    """Build a transformers classifier for text or images.
 
     Raises:
-        UserError: the network, its weights or its head cannot be as requested.
+        UserError: the model, its weights or its head do not match the request.
     """
     import_text_generation()
     opened = open_folder(request, source)

@@ -1,4 +1,4 @@
-"""Which transformers networks are known, and how each is built: one row per `model_type`."""
+"""Table of the supported transformers families and their layer layouts, by `model_type`."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ class TransformersFamily:
     """A family of transformers classifiers.
 
     Attributes:
-        task: what it classifies.
-        anatomy: where its stem, body and head are.
-        dropout: the field of its configuration that holds the head's dropout; None where it has none.
-        token_types: whether its networks take token types, which mostly distinguish the two texts of a pair.
-        first_token: whether the head looks at the first token of a text alone.
-        positions: whether a sequence longer than `max_position_embeddings` has no place in it.
-        reads_padding: whether a token equal to `pad_token_id` changes the outputs even under the attention mask, since
+        task: classification task.
+        anatomy: paths of its stem, body and head.
+        dropout: configuration field of the head's dropout; None if there is none.
+        token_types: whether its models accept token types, which mostly distinguish the two texts of a pair.
+        positions: whether `max_position_embeddings` limits the sequence length.
+        first_token: whether the head reads only the first token of a text.
+        reads_padding: whether a token equal to `pad_token_id` changes the outputs despite the attention mask, since
             positions are counted from it or the last other token is classified.
     """
 
@@ -43,8 +43,8 @@ def _encoder(base: str, head: str, classifier: str, more_stem: str = "", with_fi
     )
 
 
-# What all layers of DeBERTa share enters them beside the sequence, like an embedding; a convolution, where there is
-# one, joins what enters the first layer with what leaves it.
+# The relative embeddings shared by all layers of DeBERTa are a second input of each layer, so they belong to the stem.
+# The optional convolution combines the input and the output of the first layer.
 _DEBERTA = _encoder(
     "deberta",
     "pooler dropout classifier",

@@ -1,4 +1,4 @@
-"""Where a transformers network lies on this disk, and whether it may be opened: no code of its own, no chatter."""
+"""Locates or downloads a transformers folder and checks that its model is supported; runs no code from it."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from finetune.models.weights.sources import CONFIG_FILE, Source, read_json
 _SMALL_FILES = ("*.json", "*.txt", "*.model")
 _WEIGHTS = ("model.safetensors", "model-*.safetensors")
 _OLD_WEIGHTS = ("pytorch_model.bin", "pytorch_model-*.bin")
-# What a configuration may claim before anything of that size is built; networks that exist have far fewer.
+# Limits on a configuration, checked before anything of that size is allocated; existing models are far below.
 MAX_CLASSES = 100_000
 MAX_LAYERS = 1_000
 _FIELDS_OF_LAYERS = ("num_hidden_layers", "n_layers", "n_layer", "num_layers", "depths")
 _ATTENTION = ("eager", "sdpa")
-# What transformers raises for values that it cannot build a network from.
+# Errors that transformers raises for invalid configuration values.
 CONFIG_ERRORS = (
     OSError,
     ValueError,
@@ -41,7 +41,7 @@ CONFIG_ERRORS = (
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Keep transformers and the hub from writing progress bars and load reports, then leave them as they were."""
+    """Silence progress bars and load reports of transformers and the hub, and restore their settings on exit."""
     from huggingface_hub.utils.tqdm import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
     from transformers.utils import logging as untyped
 
@@ -63,13 +63,13 @@ def quiet() -> Iterator[None]:
 
 @dataclass(frozen=True, slots=True)
 class OpenedFolder:
-    """A folder whose network may be opened.
+    """A transformers folder with a supported configuration.
 
     Attributes:
-        source: where it comes from.
-        folder: configuration, weights, and tokenizer or picture processor.
-        family: of the network.
-        config: transformers' configuration, as the folder has it; its fields differ by family.
+        source: origin of the model.
+        folder: local path with configuration, weights, and tokenizer or image processor.
+        family: family of the model.
+        config: transformers' configuration object; its fields differ by family.
     """
 
     source: Source
@@ -79,10 +79,11 @@ class OpenedFolder:
 
 
 def open_folder(request: ModelRequest, source: Source) -> OpenedFolder:
-    """Open the folder of `source`; nothing in it is run.
+    """Open the folder of `source` without running any code from it.
 
     Raises:
-        UserError: it cannot be had, its network would need code of its own, is unknown, or is not for the task.
+        UserError: the folder cannot be downloaded, or its model needs custom code, is unsupported, or is for another
+            task.
     """
     folder = _local_folder(request, source)
     refuse_pointers(folder, source.place, _SMALL_FILES)
@@ -92,7 +93,7 @@ def open_folder(request: ModelRequest, source: Source) -> OpenedFolder:
 
 
 def _local_folder(request: ModelRequest, source: Source) -> Path:
-    """The folder of `source`, downloaded first where it lies on the hub."""
+    """Return the local folder of `source`, after downloading it if it is on the hub."""
     if source.path is not None:
         return source.path
     from httpx import HTTPError
@@ -113,7 +114,7 @@ def _local_folder(request: ModelRequest, source: Source) -> Path:
 
 
 def _family(folder: Path, source: Source, request: ModelRequest) -> TransformersFamily:
-    """The family of the network in `folder`, read from its configuration before any code of transformers sees it."""
+    """Read the model's family from the configuration, before transformers parses it."""
     if not (folder / CONFIG_FILE).is_file():
         raise UserError(f"The {source.place} has no {CONFIG_FILE}: give a folder as save_pretrained() writes it.")
     config = read_json(folder / CONFIG_FILE, source.place)
@@ -140,12 +141,12 @@ def _family(folder: Path, source: Source, request: ModelRequest) -> Transformers
 
 
 def unusable_config(source: Source, reason: str) -> UserError:
-    """The error for a configuration of which no network can be built."""
+    """Create the error for a configuration from which no model can be built."""
     return UserError(f"{CONFIG_FILE} in the {source.place} cannot be used: {reason}.")
 
 
 def _unusable(config: Mapping[str, object]) -> str | None:
-    """The reason why no network is built of a configuration; None where one can be."""
+    """Return the reason why a configuration is not supported, or None if it is."""
     quantized = config.get("quantization_config")
     if quantized:
         method = quantized.get("quant_method") if isinstance(quantized, Mapping) else quantized
@@ -181,7 +182,7 @@ def _config(folder: Path, source: Source) -> Any:  # noqa: ANN401 - its fields d
             config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except (*CONFIG_ERRORS, StrictDataclassError) as error:
         raise unusable_config(source, reason_of(error)) from error
-    # None of these changes what the network computes, only what it returns besides logits, or the order of the work.
+    # None of these changes the logits, only the additional outputs or the order of computation.
     config.return_dict = True
     config.output_attentions = config.output_hidden_states = False
     config.chunk_size_feed_forward = 0
@@ -189,10 +190,10 @@ def _config(folder: Path, source: Source) -> Any:  # noqa: ANN401 - its fields d
 
 
 def reason_of(error: Exception) -> str:
-    """What a library's error says, with its type where the message alone says nothing."""
+    """Return the message of a library's error, with its type if the message alone is not informative."""
     return f"{type(error).__name__}: {first_line(error)}" if isinstance(error, LookupError) else first_line(error)
 
 
 def first_line(error: Exception) -> str:
-    """What an error says, on one line and short enough to quote."""
+    """Return an error's message on one line, truncated to 300 characters."""
     return " ".join(str(error).split())[:300]

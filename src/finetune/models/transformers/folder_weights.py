@@ -16,10 +16,10 @@ from finetune.models.weights.foreign_folders import INDEX_SUFFIX, SHARD, other_f
 from finetune.models.weights.sources import CONFIG_FILE, read_json
 from finetune.models.weights.state_dict import StateDict, StateFile, read_state_file
 
-# In the order in which transformers looks for them.
+# In the lookup order of transformers.
 _SINGLE = ("model.safetensors", "pytorch_model.bin")
 _CANDIDATES = tuple(name for single in _SINGLE for name in (single, f"{single}{INDEX_SUFFIX}"))
-# Names that transformers' own loading takes for the same tensor.
+# Names that transformers maps to the same tensor when loading.
 _SAME = ((re.compile(r"LayerNorm\.gamma"), "LayerNorm.weight"), (re.compile(r"LayerNorm\.beta"), "LayerNorm.bias"))
 _SHOWN = 3
 
@@ -31,7 +31,7 @@ class FolderWeights:
     Attributes:
         file: the file, or the index of the shards.
         tensors: by name, without the prefix of a wrapper such as DistributedDataParallel.
-        warnings: choices that were made, for the log.
+        warnings: log messages about how the file was interpreted.
     """
 
     file: Path
@@ -40,16 +40,16 @@ class FolderWeights:
 
 
 def read_folder_weights(folder: Path, place: str, named: object, base_prefix: str) -> FolderWeights:
-    """Read the file that transformers would read; every name in an index must stay in the folder.
+    """Read the file that transformers would read; all files named in an index must be in the folder.
 
     Args:
-        folder: of `save_pretrained()`.
-        place: of the folder, for messages.
-        named: `transformers_weights` of its configuration, which names a file; None for the usual names.
-        base_prefix: of the model's body in the names of tensors, which belongs to them.
+        folder: folder written by `save_pretrained()`.
+        place: description of the folder for messages.
+        named: value of `transformers_weights` in its configuration, a file name; None for the default names.
+        base_prefix: prefix of the model's body in tensor names, which is kept.
 
     Raises:
-        UserError: weights that are missing, damaged, incomplete, or outside the folder.
+        UserError: the weights are missing, damaged, incomplete, or outside the folder.
     """
     if named is not None and not is_plain_name(named):
         raise UserError(
@@ -105,7 +105,7 @@ def _read_shards(index: Path, place: str) -> StateFile:
 
 
 def _without_common_prefixes(tensors: StateDict, base_prefix: str) -> tuple[StateDict, str]:
-    """Strip what all names begin with, except for the model's own prefix."""
+    """Strip prefixes shared by all names, except for the model's own prefix."""
     prefixes = ""
     while tensors:
         first = {name.partition(".")[0] if "." in name else "" for name in tensors if name != "n_averaged"}
@@ -118,7 +118,7 @@ def _without_common_prefixes(tensors: StateDict, base_prefix: str) -> tuple[Stat
 
 
 def _refuse_two_names_of_one(tensors: Mapping[str, Tensor], file: Path, place: str, base_prefix: str) -> None:
-    """Refuse tensors of which transformers would load either one, and ignore the other."""
+    """Refuse two names of the same tensor, of which transformers would load one and ignore the other."""
     seen: dict[str, str] = {}
     for name in tensors:
         same = name.removeprefix(f"{base_prefix}.")
@@ -150,10 +150,10 @@ def _no_weights(folder: Path, place: str, names: Sequence[str]) -> UserError:
 
 
 def refuse_pointers(folder: Path, place: str, patterns: Sequence[str]) -> None:
-    """Refuse a clone whose small files were not fetched from Git LFS, before a library stumbles over one.
+    """Refuse a clone whose small files are Git LFS pointers, before a library fails to parse one.
 
     Raises:
-        UserError: with the first such file.
+        UserError: names the first such file.
     """
     for path in sorted(path for pattern in patterns for path in folder.glob(pattern)):
         reason = wrong_content(path) if path.is_file() else None

@@ -1,4 +1,4 @@
-"""A transformers picture classifier as a Backbone, with the preprocessing that it was trained with."""
+"""`Backbone` for transformers image classifiers, with the preprocessing of their training."""
 
 from __future__ import annotations
 
@@ -29,10 +29,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class PictureBackbone:
-    """A transformers picture classifier; see `Backbone` for the meaning of what it offers.
+    """A transformers image classifier; implements `Backbone`.
 
     Attributes:
-        processor: content of `preprocessor_config.json`, which says the same as `expects`.
+        family: entry of the model's family in the table of families.
+        processor: content of `preprocessor_config.json`, equivalent to `expects`.
     """
 
     name: str
@@ -49,33 +50,33 @@ class PictureBackbone:
         object.__setattr__(self, "_groups", layer_groups(self.module, self.family.anatomy))
 
     def layer_groups(self) -> tuple[LayerGroup, ...]:
-        """Give the ordered partition from the first layer to head."""
+        """Return the ordered partition from the first layer to the head."""
         return self._groups
 
     def forward(self, inputs: Mapping[str, Tensor]) -> Outputs:
-        """Classify `pixels`, uint8 `[batch, 3, size, size]`."""
+        """Compute logits for `pixels`, uint8 `[batch, 3, size, size]`."""
         return Outputs(self.module(pixel_values=self._normalise(inputs)).logits)
 
     def cut(self, border: int) -> Cut:
-        """Cut the network in front of `layer_groups()[border]`."""
+        """Split the model before `layer_groups()[border]`."""
         return cut_pictures(self, border, self._normalise, "pixel_values")
 
     def describe(self) -> Description:
-        """Say which class of transformers opens the folder."""
+        """Return the transformers class that loads the saved folder."""
         return Description("transformers", type(self.module).__name__)
 
     def save(self, folder: Path) -> None:
-        """Write configuration, weights and picture processor, as `from_pretrained` and `pipeline` read them."""
+        """Write configuration, weights and image processor for `from_pretrained` and `pipeline`."""
         with quiet():
             self.module.save_pretrained(folder, state_dict=separate_tensors(self.module))
         (folder / PROCESSOR_FILE).write_text(json.dumps(self.processor, indent=2) + "\n", encoding="utf-8")
 
 
 def build_pictures(request: ModelRequest, opened: OpenedFolder) -> PictureBackbone:
-    """Build a picture classifier.
+    """Build an image classifier.
 
     Raises:
-        UserError: preprocessing, size, weights or head cannot be as requested.
+        UserError: preprocessing, size, weights or head do not match the request.
     """
     source, config = opened.source, opened.config
     _refuse_network(opened)
@@ -92,7 +93,7 @@ def build_pictures(request: ModelRequest, opened: OpenedFolder) -> PictureBackbo
 
 
 def _preprocessing(request: ModelRequest, opened: OpenedFolder) -> tuple[ImageInput, Mapping[str, object]]:
-    """The input of the network, and the content of `preprocessor_config.json` that describes it."""
+    """Return the model's input and the content of `preprocessor_config.json` that describes it."""
     artifact = opened.source.artifact
     earlier = earlier_input(artifact.get("preprocessing")) if artifact else None
     if earlier is not None:
@@ -101,7 +102,7 @@ def _preprocessing(request: ModelRequest, opened: OpenedFolder) -> tuple[ImageIn
     folders = read_image_processor(opened)
     expects = with_size(folders.expects, request.image_size)
     own = getattr(opened.config, "image_size", None)
-    # Swin pads, and a ResNet takes any size; transformers refuses a ViT's images of another one.
+    # Swin pads and ResNet accepts any size, but transformers rejects images of another size for a ViT.
     if opened.config.model_type == "vit" and request.pretrained and request.image_size is None and expects.size != own:
         raise UserError(
             f"{PROCESSOR_FILE} in the {opened.source.place} gives images of {expects.size} x {expects.size}, but its"
@@ -112,7 +113,7 @@ def _preprocessing(request: ModelRequest, opened: OpenedFolder) -> tuple[ImageIn
 
 
 def _refuse_network(opened: OpenedFolder) -> None:
-    """Refuse networks for anything but square images with three channels."""
+    """Refuse models whose input is not square images with three channels."""
     config, place = opened.config, opened.source.place
     if config.num_channels != 3:
         raise UserError(
@@ -139,7 +140,7 @@ def _refuse_size(size: int, opened: OpenedFolder) -> None:
 
 
 def _fit_positions(network: Any, size: int) -> None:  # noqa: ANN401 - transformers types its layers as tensors or modules
-    """Interpolate the position embeddings of a vision transformer for another picture size, as its authors do."""
+    """Interpolate the position embeddings of a vision transformer for another image size, as its authors do."""
     config, embeddings = network.config, network.vit.embeddings
     if size == config.image_size:
         return

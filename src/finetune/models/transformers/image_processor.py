@@ -1,4 +1,4 @@
-"""Reads the image processor of a transformers folder: which pixels the model gets, exactly as transformers would."""
+"""Reads the image processor of a transformers folder and converts it to an equivalent `ImageInput`."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from finetune.models.transformers.folder import OpenedFolder, first_line, quiet
 
 PROCESSOR_FILE = "preprocessor_config.json"
 _NESTED_FILE = "processor_config.json"
-# By Pillow's numbers. transformers maps 0 to nearest-exact; it cannot resize tensors by 1 (Lanczos, for which it falls
-# back to bicubic), 4 (box) and 5 (Hamming).
+# Keys are Pillow's constants. transformers maps 0 to nearest-exact; it cannot resize tensors with 1 (Lanczos, for which
+# it falls back to bicubic), 4 (box) and 5 (Hamming).
 _RESAMPLING: Mapping[int, Interpolation] = {0: "nearest-exact", 2: "bilinear", 3: "bicubic"}
-# Classes that resize, crop, rescale and normalize as their common base class does. ConvNext has its own resize.
+# Classes that inherit resize, crop, rescale and normalize from their common base class. ConvNext has its own resize.
 _PLAIN = (
     "ViTImageProcessor",
     "DeiTImageProcessor",
@@ -32,7 +32,8 @@ _PLAIN = (
     "MobileNetV1ImageProcessor",
 )
 _CONVNEXT = "ConvNextImageProcessor"
-# Below this side, ConvNext's processor (which ResNet uses too) resizes to more than it keeps; from it on it stretches.
+# Below this side length, ConvNext's processor (also used by ResNet) resizes to a larger size and crops; from this
+# length on it stretches.
 _CROPPED_BELOW = 384
 _SWITCHES = ("do_resize", "do_center_crop", "do_rescale", "do_normalize", "do_pad")
 _BOOKKEEPING = {
@@ -49,8 +50,8 @@ class FolderProcessor:
     """The image processor of a transformers folder.
 
     Attributes:
-        expects: the input that it prepares.
-        content: the JSON object that describes it, with transformers' defaults filled in.
+        expects: equivalent input description.
+        content: its JSON object, with transformers' defaults filled in.
     """
 
     expects: ImageInput
@@ -60,10 +61,10 @@ class FolderProcessor:
 def read_image_processor(opened: OpenedFolder) -> FolderProcessor:
     """Read the image processor of a folder.
 
-    Absent fields have the default of their processor class, and null is no value, as in transformers.
+    As in transformers, absent fields have the default of their processor class, and null counts as unset.
 
     Raises:
-        UserError: there is none, or it prepares images in a way that cannot be reproduced; the message names the field.
+        UserError: it is missing, or prepares images in a way that cannot be reproduced; the message names the field.
     """
     processor, given, content = _load(opened)
     place, kind = opened.source.place, type(processor).__name__
@@ -90,7 +91,7 @@ def read_image_processor(opened: OpenedFolder) -> FolderProcessor:
 
 
 def describe_processor(expects: ImageInput) -> dict[str, object]:
-    """The content of `preprocessor_config.json` for an input, for the plainest processor class of transformers."""
+    """Return the content of `preprocessor_config.json` for an input, using transformers' `ViTImageProcessor`."""
     sides = (
         {"height": expects.resize, "width": expects.resize} if expects.stretch else {"shortest_edge": expects.resize}
     )
@@ -111,7 +112,7 @@ def describe_processor(expects: ImageInput) -> dict[str, object]:
 
 
 def _load(opened: OpenedFolder) -> tuple[Any, Mapping[str, object], Mapping[str, object]]:
-    """The image processor, the fields that its file gives it, and those that it would be saved with."""
+    """Return the image processor, the fields set in its file, and the fields that it would be saved with."""
     from transformers import AutoImageProcessor as Untyped
     from transformers import BaseImageProcessor
 
@@ -124,7 +125,7 @@ def _load(opened: OpenedFolder) -> tuple[Any, Mapping[str, object], Mapping[str,
             given, _ = BaseImageProcessor.get_image_processor_dict(opened.folder, local_files_only=True)
             processor = auto.from_pretrained(opened.folder, local_files_only=True, trust_remote_code=False)
             content = json.loads(processor.to_json_string())
-    # Values of any type reach constructors that expect others, and are stored as attributes of any name.
+    # Constructors receive unchecked values of any type and store them as arbitrary attributes.
     except Exception as error:
         raise UserError(f"{PROCESSOR_FILE} in the {place} cannot be used: {first_line(error)}.") from error
     kind = type(processor).__name__
@@ -145,7 +146,7 @@ def _warn_of_ignored(place: str, kind: str, names: set[str]) -> None:
 
 
 def _plain_sides(processor: Any, place: str) -> tuple[int, int, bool]:  # noqa: ANN401 - its attributes differ by class
-    """Size, resize and stretch of a processor with the common base class's resize and crop."""
+    """Return size, resize and stretch of a processor with the base class's resize and crop."""
     match _sides(processor.size):
         case {"height": int(height), "width": int(width), **rest} if height == width > 0 and not rest:
             resize, stretch = height, True
@@ -159,7 +160,7 @@ def _plain_sides(processor: Any, place: str) -> tuple[int, int, bool]:  # noqa: 
 
 
 def _convnext_sides(processor: Any, place: str) -> tuple[int, int, bool]:  # noqa: ANN401 - its attributes differ by class
-    """Size, resize and stretch of ConvNext's processor, which crops a part of a small image by itself."""
+    """Return size, resize and stretch of ConvNext's processor, which crops small images by itself."""
     match _sides(processor.size):
         case {"shortest_edge": int(edge), **rest} if edge > 0 and not rest:
             pass
@@ -191,14 +192,14 @@ def _normalization(
     processor: Any,  # noqa: ANN401 - its attributes differ by class
     place: str,
 ) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
-    """Mean and deviation of values in 0..1 that give what the processor makes of values in 0..255."""
+    """Return mean and standard deviation for values in 0..1, equivalent to the processor's for values in 0..255."""
     scale = 255.0
     if processor.do_rescale:
         factor = processor.rescale_factor
         if isinstance(factor, bool) or not isinstance(factor, int | float) or not 0 < factor < math.inf:
             raise _refusal(place, "rescale_factor", factor, "a number above 0")
         scale *= factor
-    # Not by a hair's breadth: the usual factor leaves mean and deviation their bits.
+    # The usual factor 1/255 gives a scale of exactly 1, so that mean and deviation keep their exact bits.
     scale = 1.0 if math.isclose(scale, 1.0, rel_tol=1e-9) else scale
     given = (processor.image_mean, processor.image_std) if processor.do_normalize else (0.0, 1.0)
     mean, std = _channels(given[0]), _channels(given[1])
@@ -210,7 +211,7 @@ def _normalization(
 
 
 def _channels(value: object) -> tuple[float, float, float] | None:
-    """Three numbers; a single one counts for all channels, as in transformers."""
+    """Return three numbers; a single number applies to all channels, as in transformers."""
     if isinstance(value, bool):
         return None
     match value:

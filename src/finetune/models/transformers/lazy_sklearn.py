@@ -1,7 +1,7 @@
-"""Imports transformers' text generation, which every model imports, without `sklearn.metrics`.
+"""Imports transformers' text generation, a dependency of every model, without `sklearn.metrics`.
 
-transformers uses one function of scikit-learn, for assisted generation. Its import, with pandas and much of SciPy,
-takes 0.8 s of a CPU core at every start of a job.
+transformers uses a single function of scikit-learn, for assisted generation. Importing it, with pandas and much of
+SciPy, takes 0.8 s of CPU time at every start of a job.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ _GENERATION = "transformers.generation.candidate_generator"
 
 
 def import_text_generation() -> None:
-    """Import it while a stand-in for `sklearn.metrics` provides `roc_curve`, which imports scikit-learn when called."""
+    """Import text generation with a stand-in for `sklearn.metrics`, which imports scikit-learn on the first call."""
     if _METRICS in sys.modules or _GENERATION in sys.modules:
         return
     stand_in = ModuleType(_METRICS)

@@ -1,4 +1,4 @@
-"""Loads the weights and the head of a transformers network from a local folder."""
+"""Loads the weights and the head of a transformers model from a local folder."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ from finetune.models.weights.state_dict import StateDict, raise_if_of_the_machin
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-# Last components of names that only trained tensors have.
+# Last name components that only trained tensors have.
 _TRAINED = frozenset(
     {
         "weight",
@@ -65,27 +65,27 @@ _TRAINED = frozenset(
         "position_embeddings",
     }
 )
-# Masks and numbers of positions, of which there may be more than weights.
+# Allowance for masks and position ids, which may exceed the weights in number.
 _SPARE_ELEMENTS = 64 * 2**20
 
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """A network with its head, and where its weights came from."""
+    """A model with its head, and the origin of its weights."""
 
     network: PreTrainedModel
     weights: LoadedWeights
 
 
 def load_network(request: ModelRequest, opened: OpenedFolder) -> Loaded:
-    """Build the network in a folder, with its weights or random ones, and give it its head.
+    """Build the model in a folder, with its weights or random ones, and set its head.
 
     Args:
-        request: what is asked for.
-        opened: the folder; its configuration becomes that of the new classifier.
+        request: requested model.
+        opened: folder; its configuration is updated to that of the new classifier.
 
     Raises:
-        UserError: the weights are missing or damaged, or belong to another network.
+        UserError: the weights are missing, damaged, or belong to another model.
     """
     config, family = opened.config, opened.family
     config.dtype = torch.float32
@@ -104,7 +104,7 @@ def load_network(request: ModelRequest, opened: OpenedFolder) -> Loaded:
 
 
 def _pretrained(request: ModelRequest, opened: OpenedFolder) -> tuple[PreTrainedModel, LoadedWeights]:
-    """The network as the folder describes it, then with the head that is asked for."""
+    """Load the model as the folder describes it, then set the requested head."""
     source, config, family = opened.source, opened.config, opened.family
     base = family.anatomy.stem.partition(".")[0]
     named = getattr(config, "transformers_weights", None)
@@ -115,7 +115,7 @@ def _pretrained(request: ModelRequest, opened: OpenedFolder) -> tuple[PreTrained
     head: SourceHead | None = described
     theirs = described.labels
     if theirs is not None and source.labels is None:
-        # label2id alone leaves transformers at two classes.
+        # With label2id alone, transformers assumes two classes.
         config.id2label = dict(enumerate(theirs))
     if not _has_rows_of_its_classes(request, opened, files.tensors):
         _describe_classes(config, request)
@@ -173,10 +173,10 @@ def _random(request: ModelRequest, opened: OpenedFolder) -> PreTrainedModel:
 
 
 def _has_rows_of_its_classes(request: ModelRequest, opened: OpenedFolder, tensors: StateDict) -> bool:
-    """Whether the weights hold a classifier, with as many rows as the configuration has classes.
+    """Return whether the weights contain a classifier with one row per class of the configuration.
 
     Raises:
-        UserError: it has another number of rows, and is not thrown away anyway.
+        UserError: the number of rows differs, and the classifier would not be replaced anyway.
     """
     name = f"{opened.family.anatomy.classifier}.weight"
     weight, classes = tensors.get(name), int(opened.config.num_labels)
@@ -193,7 +193,7 @@ def _has_rows_of_its_classes(request: ModelRequest, opened: OpenedFolder, tensor
 
 
 def _refuse_other_numbers(files: FolderWeights, place: str) -> None:
-    """Refuse tensors whose values would be taken for others, such as integers of quantized weights."""
+    """Refuse tensors whose values would be misread, such as integers of quantized weights."""
     reasons = {name: not_numbers(tensor, floating=True) for name, tensor in files.tensors.items()}
     wrong = {name: reason for name, reason in reasons.items() if reason is not None and not is_harmless(name)}
     if wrong:
@@ -204,7 +204,7 @@ def _refuse_other_numbers(files: FolderWeights, place: str) -> None:
 
 
 def _refuse_claims(opened: OpenedFolder, tensors: StateDict) -> None:
-    """Refuse a configuration that describes a larger network than the weights fill, before its memory is allocated."""
+    """Refuse a configuration that describes a larger model than the weights fill, before allocating its memory."""
     try:
         with quiet(), torch.device("meta"):
             network = _class_of(opened)(opened.config)
@@ -225,7 +225,7 @@ def _refuse_claims(opened: OpenedFolder, tensors: StateDict) -> None:
 def _from_tensors(
     request: ModelRequest, opened: OpenedFolder, tensors: StateDict
 ) -> tuple[PreTrainedModel, LoadingReport]:
-    """Load the network as transformers does, with its own account of what was loaded."""
+    """Load the model with `from_pretrained` and convert its loading info to a report."""
     builder: Any = _class_of(opened)
     try:
         with quiet(), seeded(request.seed, "network"):
@@ -234,7 +234,7 @@ def _from_tensors(
                 config=opened.config,
                 state_dict=tensors,
                 dtype=torch.float32,
-                # Other shapes are judged below, with all other faults.
+                # Shape mismatches are checked below, with all other faults.
                 ignore_mismatched_sizes=True,
                 output_loading_info=True,
                 local_files_only=True,
@@ -260,7 +260,7 @@ def _from_tensors(
 
 
 def _is_trained_part(name: str, family: TransformersFamily) -> bool:
-    """Whether a tensor without a place is a trained one of the layers before the head."""
+    """Return whether an unexpected tensor is a trained one of the layers before the head."""
     anatomy = family.anatomy
     containers = [part.container for part in anatomy.body if isinstance(part, Children)]
     paths = [*containers, *f"{anatomy.stem} {anatomy.with_first} {anatomy.with_last}".replace("?", "").split()]
@@ -283,11 +283,11 @@ def _set_classifier(
     rows: tuple[int, ...] | None,
     classes: int,
 ) -> None:
-    """Keep `rows` of the last layer, in their order, or replace it by one for `classes`."""
+    """Keep `rows` of the last layer, in their order, or replace the layer by one for `classes`."""
     path = family.anatomy.classifier
     last = linear_at(network, path)
     if rows is None:
-        # Its values are drawn with those of all that is fresh in the head.
+        # `_draw_head` initializes its values with all other new parameters of the head.
         new = nn.Linear(last.in_features, classes, bias=last.bias is not None, device="meta")
         network.set_submodule(path, new.to_empty(device="cpu"))
     else:
@@ -298,7 +298,7 @@ def _set_classifier(
 
 
 def _draw_head(network: nn.Module, family: TransformersFamily, fresh: Sequence[str], seed: int) -> None:
-    """Draw what is fresh in the head anew, each tensor as a function of seed and name only."""
+    """Initialize the new parameters of the head, each as a function of seed and name only."""
     deviation = float(getattr(network.config, "initializer_range", 0.02))
     for name in set(fresh).intersection(layer_groups(network, family.anatomy)[-1].parameters):
         parameter = network.get_parameter(name)

@@ -1,4 +1,4 @@
-"""A transformers sequence classifier as a Backbone, with its tokenizer."""
+"""`Backbone` for transformers sequence classifiers, with their tokenizer."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ from finetune.models.weights.state_files import separate_tensors
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-# Attention costs the square of the length, and few texts to classify say more later on.
+# The cost of attention is quadratic in the length, and longer texts rarely contain more information about the class.
 _DEFAULT_MAX_LENGTH = 512
-# Tokenizers without a limit have a huge number instead.
+# Tokenizers without a limit have a very large number instead.
 _UNLIMITED = 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
 class TextBackbone:
-    """A transformers sequence classifier; see `Backbone` for the meaning of what it offers."""
+    """A transformers sequence classifier; implements `Backbone`."""
 
     name: str
     module: PreTrainedModel
@@ -44,26 +44,26 @@ class TextBackbone:
         object.__setattr__(self, "_groups", layer_groups(self.module, self.family.anatomy))
 
     def layer_groups(self) -> tuple[LayerGroup, ...]:
-        """Give the ordered partition from embeddings to head."""
+        """Return the ordered partition from the embeddings to the head."""
         return self._groups
 
     def forward(self, inputs: Mapping[str, Tensor]) -> Outputs:
-        """Classify `input_ids` and `attention_mask`, int64 `[batch, length]`, with `token_type_ids` where known."""
+        """Compute logits for `input_ids`, `attention_mask` and optional `token_type_ids`, int64 `[batch, length]`."""
         return Outputs(self.module(**{name: inputs[name] for name in self._known() if name in inputs}).logits)
 
     def _known(self) -> tuple[str, ...]:
         return tuple(self.expects.tokenizer.model_input_names)
 
     def cut(self, border: int) -> Cut:
-        """Cut the network in front of `layer_groups()[border]`."""
+        """Split the model before `layer_groups()[border]`."""
         return cut_texts(self, border, self._known(), first_token=self.family.first_token)
 
     def describe(self) -> Description:
-        """Say which class of transformers opens the folder."""
+        """Return the transformers class that loads the saved folder."""
         return Description("transformers", type(self.module).__name__)
 
     def save(self, folder: Path) -> None:
-        """Write configuration, weights and tokenizer, as `from_pretrained` and `pipeline` read them."""
+        """Write configuration, weights and tokenizer for `from_pretrained` and `pipeline`."""
         with quiet():
             self.module.save_pretrained(folder, state_dict=separate_tensors(self.module))
             self.expects.tokenizer.save_pretrained(folder)
@@ -73,7 +73,7 @@ def build_text(request: ModelRequest, opened: OpenedFolder) -> TextBackbone:
     """Build a sequence classifier.
 
     Raises:
-        UserError: tokenizer, weights, head or length cannot be as requested.
+        UserError: tokenizer, weights, head or length do not match the request.
     """
     padding = opened.config.pad_token_id
     tokenizer = open_tokenizer(opened)
@@ -99,7 +99,7 @@ def _max_length(request: ModelRequest, tokenizer: PreTrainedTokenizerBase, opene
         return known
     own = int(tokenizer.model_max_length)
     if asked is None:
-        # What is evaluated as it is gets as much of a text as in transformers, whatever that costs.
+        # Evaluation without training uses the same maximum length as transformers, regardless of the cost.
         usual = _DEFAULT_MAX_LENGTH if request.trained or min(own, limit or own) >= _UNLIMITED else own
         asked = min(usual, own, limit or usual)
     elif limit is not None and asked > limit:
@@ -113,7 +113,7 @@ def _max_length(request: ModelRequest, tokenizer: PreTrainedTokenizerBase, opene
 
 
 def _longest(opened: OpenedFolder) -> int | None:
-    """Tokens that the network has positions for; RoBERTa's begin after its padding token's."""
+    """Return the number of tokens that the model has positions for; RoBERTa's start after the padding token's."""
     config = opened.config
     if not opened.family.positions and not config.position_biased_input:
         return None

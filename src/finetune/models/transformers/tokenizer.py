@@ -1,4 +1,4 @@
-"""Opens the tokenizer of a transformers folder, and checks it against the network before anything is computed."""
+"""Opens the tokenizer of a transformers folder and checks it against the model before any computation."""
 
 from __future__ import annotations
 
@@ -14,25 +14,25 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-# With less, transformers builds a tokenizer that knows nothing but its special tokens.
+# Without one of these, transformers builds a tokenizer that has only its special tokens.
 _VOCABULARIES = (("tokenizer.json",), ("vocab.txt",), ("vocab.json", "merges.txt"), ("*.model",))
 _BEFORE_PADDING = ("eos_token", "unk_token", "sep_token", "cls_token", "bos_token")
-# Characters that no vocabulary has as a whole.
+# A sequence of characters that is no single token in any vocabulary.
 _UNKNOWN = "qzx \u4e2d\U0001f9ff\u0e3f"
 
 
 def open_tokenizer(opened: OpenedFolder) -> PreTrainedTokenizerBase:
-    """Open the tokenizer of a folder, settle how it pads, and check its numbers against the network's embeddings.
+    """Open the tokenizer of a folder, set its padding, and check its token ids against the model's embeddings.
 
-    Its inputs are those that it has in transformers, as far as the network takes them. Padding is on the right and by a
-    token that the network embeds, so that it changes no output: of a text alone, transformers gives the same.
+    Its inputs are those of transformers that the model accepts. It pads on the right with a token that the model
+    embeds, so that padding changes no output: transformers gives the same outputs for a single text.
 
     Args:
-        opened: the folder; `pad_token_id` of its configuration becomes the number of the padding token where the
-            network reads it.
+        opened: folder; `pad_token_id` of its configuration is set to the id of the padding token if the model reads
+            it.
 
     Raises:
-        UserError: there is no tokenizer, it cannot be used, or it belongs to another network.
+        UserError: the tokenizer is missing, cannot be used, or belongs to another model.
     """
     place, rows = opened.source.place, int(opened.config.vocab_size)
     tokenizer = _load(opened)
@@ -50,16 +50,16 @@ def open_tokenizer(opened: OpenedFolder) -> PreTrainedTokenizerBase:
 
 
 def token_types(opened: OpenedFolder) -> int | None:
-    """Number of embedded token types; `None` where the network has none."""
+    """Return the number of embedded token types; `None` if the model has none."""
     if not opened.family.token_types:
         return None
-    # GPT-2 looks them up among its tokens.
+    # GPT-2 embeds token types with its token embeddings.
     count = int(getattr(opened.config, "type_vocab_size", opened.config.vocab_size))
     return count or None
 
 
 def _check_attributes(tokenizer: Any, place: str) -> None:  # noqa: ANN401 - untyped in transformers
-    """Refuse values in the tokenizer's configuration that transformers stores without looking at them."""
+    """Refuse values in the tokenizer's configuration that transformers stores without validation."""
     names = tokenizer.model_input_names
     fits = {
         "model_max_length": isinstance(tokenizer.model_max_length, int | float)
@@ -75,7 +75,7 @@ def _check_attributes(tokenizer: Any, place: str) -> None:  # noqa: ANN401 - unt
 
 
 def _set_and_save(tokenizer: Any, name: str, value: object) -> None:  # noqa: ANN401 - untyped in transformers
-    """Set an attribute; `save_pretrained` writes only those that the tokenizer was initialized with."""
+    """Set an attribute and its initial value, since `save_pretrained` writes only the latter."""
     setattr(tokenizer, name, value)
     tokenizer.init_kwargs[name] = value
 
@@ -96,7 +96,7 @@ def _load(opened: OpenedFolder) -> PreTrainedTokenizerBase:
                 folder, local_files_only=True, trust_remote_code=False
             )
             known_tokens = set(tokenizer.get_vocab()) - set(tokenizer.all_special_tokens)
-    # The library's parser raises plain exceptions, and values of any type reach constructors that expect others.
+    # The library's parser raises bare exceptions, and constructors receive unchecked values of any type.
     except Exception as error:
         advice = ""
         if any(folder.glob("*.model")) and not (folder / "tokenizer.json").is_file():
@@ -116,7 +116,7 @@ def _load(opened: OpenedFolder) -> PreTrainedTokenizerBase:
 
 
 def _settle_padding(tokenizer: Any, opened: OpenedFolder, rows: int) -> None:  # noqa: ANN401 - untyped in transformers
-    """Make the tokenizer pad with a token that the network embeds and, where it reads the number, takes for padding."""
+    """Set a padding token that the model embeds and, if it reads `pad_token_id`, treats as padding."""
     config, place = opened.config, opened.source.place
     given, own = config.pad_token_id, tokenizer.pad_token_id
     counts_positions = opened.config.model_type == "roberta"
@@ -145,7 +145,7 @@ def _settle_padding(tokenizer: Any, opened: OpenedFolder, rows: int) -> None:  #
 def _change_padding(tokenizer: Any, opened: OpenedFolder, number: int) -> None:  # noqa: ANN401 - untyped in transformers
     own, token = tokenizer.pad_token_id, tokenizer.convert_ids_to_tokens(number)
     place, given = opened.source.place, opened.config.pad_token_id
-    # A token of ordinary words would be cut out of longer ones once it is declared to be special.
+    # Once declared special, an ordinary token would be matched inside longer words.
     if token not in tokenizer.all_special_tokens:
         raise UserError(
             f"config.json in the {place} has pad_token_id={number}, but the tokenizer pads with {tokenizer.pad_token!r}"
@@ -170,7 +170,7 @@ def _change_padding(tokenizer: Any, opened: OpenedFolder, number: int) -> None: 
 
 
 def _other_padding(tokenizer: Any, place: str, rows: int) -> int:  # noqa: ANN401 - untyped in transformers
-    """A special token to pad with, other than the one that ends every text, if there are two."""
+    """Return the id of a special token to pad with, preferably not the one that ends every text."""
     ends = _end_of_template(tokenizer)
     numbers: list[int] = [
         tokenizer.convert_tokens_to_ids(token) for name in _BEFORE_PADDING if (token := getattr(tokenizer, name))
@@ -185,17 +185,17 @@ def _other_padding(tokenizer: Any, place: str, rows: int) -> int:  # noqa: ANN40
 
 
 def _end_of_template(tokenizer: Any) -> int | None:  # noqa: ANN401 - untyped in transformers
-    """The token that is put behind every text, if there is one."""
+    """Return the id of the token that is appended to every text, if there is one."""
     try:
         bare = tokenizer.backend_tokenizer.encode("a", add_special_tokens=False).ids
         whole = tokenizer.backend_tokenizer.encode("a").ids
-    except Exception:  # noqa: BLE001 - it raises nothing more special, and _try_out says what is wrong
+    except Exception:  # noqa: BLE001 - it raises no specific type, and _try_out reports the error
         return None
     return whole[-1] if whole and whole[-1:] != bare[-1:] else None
 
 
 def _check_tokens(tokenizer: Any, place: str, rows: int, padding: str | None) -> None:  # noqa: ANN401 - untyped
-    """Refuse tokens beyond the embeddings, other than the former padding token, in whose place another one pads."""
+    """Refuse token ids beyond the embeddings, except that of the replaced padding token."""
     vocabulary: dict[str, int] = tokenizer.get_vocab()
     beyond = sorted((number, token) for token, number in vocabulary.items() if number >= rows and token != padding)
     if beyond:
@@ -214,7 +214,7 @@ def _check_tokens(tokenizer: Any, place: str, rows: int, padding: str | None) ->
 
 
 def _try_out(tokenizer: Any, opened: OpenedFolder, rows: int) -> None:  # noqa: ANN401 - untyped in transformers
-    """Tokenize some texts, of unknown characters too: the template around a text has numbers of its own."""
+    """Tokenize sample texts, including unknown characters, since the template around a text has its own token ids."""
     place, backend = opened.source.place, tokenizer.backend_tokenizer
     limit = token_types(opened)
     try:
