@@ -1,1 +1,1 @@
-"""Files of weights: where they are, what they hold, and whether they match a model."""
+"""Locates and reads weight files and matches them to a model."""

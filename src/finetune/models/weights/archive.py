@@ -1,4 +1,4 @@
-"""Unpacks an archive from a channel into a folder of its own, with bounded memory and names that stay inside."""
+"""Unpacks an archive from a channel into a new folder, with bounded memory and without paths outside that folder."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ from finetune.models.weights.file_types import ARCHIVES, WEIGHTS, file_type, wro
 
 MAX_MEMBERS = 10_000
 MAX_BYTES = 64 * 2**30
-# tarfile reads a header whole, at the size that it claims, and keeps those of all members.
+# tarfile reads a header of any claimed size at once and keeps the headers of all members in memory.
 MAX_HEADER_BYTES = 2**20
 MAX_HEADER_BYTES_IN_ALL = 2**24
 _BLOCK = 2**20
 _SHOWN = 100
 ARCHIVE_SUFFIXES = (".tar.gz", ".tgz", ".tar")
-# What a file system says of names, and of two members that cannot both be there: the sender can change it.
+# Errors about invalid or conflicting member names, which the user can fix.
 _ERRNOS_OF_NAMES = frozenset(
     {errno.EEXIST, errno.EISDIR, errno.ENOTDIR, errno.ENAMETOOLONG, errno.EINVAL, errno.EILSEQ}
 )
 
 
 def is_archive(path: Path) -> bool:
-    """Whether a file is an archive: by its content, else by its name, so that a damaged one is named as such."""
+    """Return whether a file is an archive by content or, so that a damaged one is reported as an archive, by name."""
     kind = file_type(path)
     return kind in ARCHIVES or (kind not in WEIGHTS and path.name.endswith(ARCHIVE_SUFFIXES))
 
@@ -42,11 +42,11 @@ def unpack(archive: Path, scratch: Path) -> Path:
     """Unpack `archive` into a new folder below `scratch`, in one pass.
 
     Returns:
-        the new folder.
+        The new folder.
 
     Raises:
-        UserError: it is no archive, is cut short, is too large, or a member would leave the folder.
-        PlatformError: the disk does not take its contents.
+        UserError: the file is not an archive, is truncated or too large, or a member's path leads out of the folder.
+        PlatformError: the contents cannot be written to the disk.
     """
     try:
         scratch.mkdir(parents=True, exist_ok=True)
@@ -76,7 +76,7 @@ def _decompressed(path: Path) -> IO[bytes]:
 
 
 class _BoundedReader:
-    """A stream from which no more is read than the contents of members and a bounded number of bytes of headers."""
+    """A stream that limits reads to the contents of members and a bounded number of header bytes."""
 
     def __init__(self, stream: IO[bytes], archive: Path) -> None:
         self._stream = stream
@@ -86,7 +86,7 @@ class _BoundedReader:
 
     @contextmanager
     def contents(self, size: int) -> Iterator[None]:
-        """Within this context, up to `size` bytes of a member's contents are read, and no headers."""
+        """Allow reading up to `size` bytes of a member's contents, and no headers, within this context."""
         self._contents = size
         try:
             yield
@@ -97,7 +97,7 @@ class _BoundedReader:
         """Read `size` bytes, or fewer at the end.
 
         Raises:
-            UserError: an archive that claims larger headers than are allowed.
+            UserError: the archive claims larger headers than allowed.
         """
         allowed = min(MAX_HEADER_BYTES, self._headers) if self._contents is None else self._contents
         if not 0 <= size <= allowed:
@@ -117,7 +117,7 @@ class _BoundedReader:
         return self._stream.seek(offset, whence)
 
     def tell(self) -> int:
-        """The position in the uncompressed archive, in bytes."""
+        """Return the position in the uncompressed archive, in bytes."""
         return self._stream.tell()
 
 
@@ -150,7 +150,7 @@ def _unpack_members(opened: tarfile.TarFile, reader: _BoundedReader, archive: Pa
 
 
 def _write(opened: tarfile.TarFile, member: tarfile.TarInfo, folder: Path) -> None:
-    """Write one checked member. Python 3.11 has no filters for `extract` before 3.11.4, and Debian 12 has 3.11.2."""
+    """Write one checked member; `extract` has filters only from Python 3.11.4 on, and Debian 12 has 3.11.2."""
     target = folder / member.name
     if member.isdir():
         target.mkdir(parents=True, exist_ok=True)
@@ -163,7 +163,7 @@ def _write(opened: tarfile.TarFile, member: tarfile.TarInfo, folder: Path) -> No
 
 
 def _read_to_the_end(reader: _BoundedReader) -> None:
-    """Read what follows the last member, because gzip's checksum of everything comes at the very end."""
+    """Read the rest of the stream after the last member, so that gzip verifies its checksum at the end."""
     with reader.contents(MAX_BYTES):
         for _ in range(MAX_BYTES // _BLOCK):
             if not reader.read(_BLOCK):
@@ -193,7 +193,7 @@ def _shown(member: tarfile.TarInfo) -> str:
 
 
 def _no_archive(archive: Path, error: Exception) -> str:
-    # What follows the first line is the list of compressions that were tried.
+    # The lines after the first list the compressions that were tried.
     reason = str(error).partition("\n")[0].rstrip(":")
     return (
         f"{archive.name} is no archive, or it is cut short: {reason}. Give a tar file, as `tar -czf model.tar.gz -C"

@@ -1,4 +1,4 @@
-"""Keeps every name inside a model folder within that folder, whichever file or link says it."""
+"""Refuses file names and links in a model folder that lead out of it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _SHOWN = 100
 
 
 def is_plain_name(name: object) -> bool:
-    """Whether `name` is the name of a file directly inside a folder: no path, no special name, no NUL."""
+    """Return whether `name` can name a file directly inside a folder: no path, no special name, no NUL."""
     return (
         isinstance(name, str)
         and name not in {"", ".", ".."}
@@ -22,10 +22,10 @@ def is_plain_name(name: object) -> bool:
 
 
 def refuse_links_to_outside(root: Path, place: str) -> None:
-    """Refuse a folder with symbolic links, at any depth, that lead out of it. Links to its own files may stay.
+    """Refuse a folder with symbolic links, at any depth, that lead out of it; links to its own files are allowed.
 
     Raises:
-        UserError: with the first such link.
+        UserError: names the first such link.
     """
     inside = root.resolve()
     for folder, folders, files in os.walk(root):
@@ -42,5 +42,5 @@ def refuse_links_to_outside(root: Path, place: str) -> None:
 def _leads_inside(link: Path, inside: Path) -> bool:
     try:
         return link.resolve().is_relative_to(inside)
-    except (OSError, RuntimeError):  # a loop of links
+    except (OSError, RuntimeError):  # a cycle of links
         return False

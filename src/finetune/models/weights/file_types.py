@@ -1,4 +1,4 @@
-"""Recognizes files of a model folder by their first bytes, whatever their names are."""
+"""Detects the types of files in a model folder from their first bytes, independent of their names."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ FileType = Literal[
     "HTML or XML page",
     "unknown",
 ]
-# The last two are named, but not read.
+# ZIP and Zstandard are recognized for error messages, but not read.
 ARCHIVES: frozenset[FileType] = frozenset({"gzip", "bzip2", "xz", "tar", "ZIP", "Zstandard"})
 WEIGHTS: frozenset[FileType] = frozenset({"safetensors", "torch"})
 
 _HEAD_BYTES = 512
-# Pickle protocol 2 with the magic number that begins every torch file before the ZIP format.
+# Pickle protocol 2 with the magic number of torch files older than the ZIP format.
 _OLD_TORCH = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
 _MAGIC: tuple[tuple[bytes, FileType], ...] = (
     (_OLD_TORCH, "torch"),
@@ -41,7 +41,7 @@ _PAGES = (b"<!doctype html", b"<html", b"<?xml")
 
 
 def file_type(path: Path) -> FileType:
-    """The type of a regular file, from its first 512 bytes.
+    """Return the type of a regular file, from its first 512 bytes.
 
     Raises:
         OSError: the file cannot be read.
@@ -65,7 +65,7 @@ def file_type(path: Path) -> FileType:
 
 
 def wrong_content(path: Path) -> str | None:
-    """The reason why a file holds no weights at all although its name says so, with the remedy; None for weights."""
+    """Return why a file named like weights contains none, with the remedy; None if there is no such reason."""
     match file_type(path):
         case "Git LFS pointer":
             return (
@@ -84,5 +84,5 @@ def wrong_content(path: Path) -> str | None:
 
 
 def _first_member(head: bytes) -> bytes:
-    """Name of the first member of a ZIP file; torch writes `<name>/data.pkl` first."""
+    """Return the name of the first member of a ZIP file; torch writes `<name>/data.pkl` first."""
     return head[30 : 30 + int.from_bytes(head[26:28], "little")]

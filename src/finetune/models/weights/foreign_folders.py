@@ -1,4 +1,4 @@
-"""Names model folders and files of other kinds for what they are, each with its remedy."""
+"""Detects unsupported model formats, adapters and incomplete folders, and describes each with its remedy."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ SHARD = re.compile(r".+-\d{5}-of-\d{5}\.(safetensors|bin)")
 INDEX_SUFFIX = ".index.json"
 _TOKENIZER_AND_PROCESSOR = ("tokenizer.json", "tokenizer_config.json", "preprocessor_config.json")
 _ADAPTER_TENSOR = re.compile(r"(^|\.)(lora_[AB]|lora_embedding_[AB]|base_model\.model)\.")
-# Formats of other frameworks: pattern of the file's name, name of the format.
+# Formats of other frameworks: file name pattern and name of the format.
 _FORMATS = (
     ("tf_model*.h5", "TensorFlow weights"),
     ("*.h5", "Keras or TensorFlow weights"),
@@ -35,20 +35,20 @@ _FORMATS = (
 
 
 def refuse_adapter(folder: Path, place: str) -> None:
-    """Refuse a folder with an adapter, also where the weights of its base model are there too.
+    """Refuse a folder with an adapter, even if it also contains the weights of its base model.
 
     Raises:
-        UserError: adapters are not read.
+        UserError: adapters are not supported.
     """
     if (folder / ADAPTER_FILE).is_file():
         raise _adapter(f"{ADAPTER_FILE} in the {place}")
 
 
 def refuse_foreign_tensors(names: Collection[str], file: Path, place: str) -> None:
-    """Refuse a state dict of torchvision's place whose tensors are those of an adapter or of a transformers model.
+    """Refuse a state dict, expected to be torchvision's, with tensors of an adapter or of a transformers model.
 
     Raises:
-        UserError: with the remedy.
+        UserError: names the remedy.
     """
     if any(_ADAPTER_TENSOR.search(name) for name in names):
         raise _adapter(f"{file.name} in the {place}")
@@ -58,10 +58,10 @@ def refuse_foreign_tensors(names: Collection[str], file: Path, place: str) -> No
 
 
 def refuse_parts_of_a_folder(folder: Path, weights: Iterable[Path], place: str) -> None:
-    """Refuse weights of a transformers folder without its config.json, as far as the names of files show it.
+    """Refuse weights of a transformers folder without its config.json, detected by file names.
 
     Raises:
-        UserError: the folder is a part of a transformers folder.
+        UserError: the folder is an incomplete transformers folder.
     """
     shard = next((path.name for path in weights if SHARD.fullmatch(path.name)), None)
     index = next((path.name for path in sorted(folder.glob(f"*{INDEX_SUFFIX}"))), None)
@@ -72,7 +72,7 @@ def refuse_parts_of_a_folder(folder: Path, weights: Iterable[Path], place: str) 
 
 
 def other_format(folder: Path) -> str | None:
-    """Which format of another framework `folder` holds, with the remedy; None where there is none."""
+    """Describe the first file of another framework in `folder`, with the remedy; None if there is none."""
     for pattern, words in _FORMATS:
         found = next((path for path in sorted(folder.glob(pattern)) if path.is_file()), None)
         if found is not None:
@@ -86,7 +86,7 @@ def other_format(folder: Path) -> str | None:
 
 
 def timm_folder(config: Mapping[str, object], folder: Path, place: str, known: Collection[str]) -> UserError | None:
-    """The error for a folder of timm on the hub, whose config.json is timm's own; None for other folders."""
+    """Return the error for a timm folder from the hub, whose config.json is timm's own; None for other folders."""
     architecture = config.get("architecture")
     if "model_type" in config or not isinstance(architecture, str) or "pretrained_cfg" not in config:
         return None
@@ -118,7 +118,7 @@ def _no_config(weights: str, place: str, evidence: str) -> UserError:
 
 
 def _transformers_stem(names: Collection[str]) -> str | None:
-    """The path of the first layers of a transformers model, where some names begin with it; torchvision has none."""
+    """Return the path of a transformers model's first layers that occurs in `names`; torchvision names have none."""
     stems = [family.anatomy.stem.split()[0] for family in FAMILIES.values()]
     for stem in [*stems, *dict.fromkeys(stem.partition(".")[2] for stem in stems)]:
         if any(f".{stem}." in f".{name}" for name in names):

@@ -1,8 +1,8 @@
-"""Judges how the tensors of a checkpoint cover a model: one rule for torchvision and transformers.
+"""Reports how the tensors of a checkpoint match a model, with the same rules for torchvision and transformers.
 
-Everything but the head must be there, each tensor with the model's shape and type of number. A head is kept only
-whole. Tensors without a place are ignored where they cannot change what the model computes (`is_harmless`), or belong
-to the head of another task; any other one shows that the weights are another model's.
+All tensors except the head's are required, each with the model's shape and number type. A head is kept only if it is
+complete. Unexpected tensors are ignored if they cannot change the outputs (`is_harmless`) or belong to the head of
+another task; any other one means that the weights belong to another model.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from finetune.errors import UserError
 
 MISSING = "is missing"
 _SHOWN = 4
-# Buffers that count, mask or number, and what profilers and averaged models leave among the tensors.
+# Counters, masks and index buffers, and tensors added by profilers and averaged models.
 _HARMLESS = frozenset(
     {
         "num_batches_tracked",
@@ -37,15 +37,15 @@ _HARMLESS = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class LoadingReport:
-    """How a checkpoint covers a model, by the model's names.
+    """Match between a checkpoint and a model, by the model's tensor names.
 
     Attributes:
         expected: all parameters and persistent buffers of the model.
         faults: tensors that are missing or cannot be loaded, with the reason, such as `is missing`.
-        foreign: tensors without a place that show another model, with the reason.
-        unused: all tensors without a place.
-        head: names of the head's tensors, or their beginnings ending in a dot.
-        optional: the same, of parts without which the model gives the same answers, such as auxiliary classifiers.
+        foreign: unexpected tensors that indicate another model, with the reason.
+        unused: all unexpected tensors.
+        head: names of the head's tensors, or name prefixes ending in a dot.
+        optional: the same for parts that do not affect the predictions, such as auxiliary classifiers.
     """
 
     expected: tuple[str, ...]
@@ -62,7 +62,7 @@ class LoadingReport:
 
     @property
     def body_faults(self) -> list[str]:
-        """Reasons why the weights are not the model's; empty where they are."""
+        """Reasons why the weights do not match the model; empty if they do."""
         elsewhere = (*self.head, *self.optional)
         faults = {
             name: reason
@@ -74,24 +74,24 @@ class LoadingReport:
 
     @property
     def head_faults(self) -> list[str]:
-        """Reasons why the head cannot be kept; empty where it is whole."""
+        """Reasons why the head cannot be kept; empty if it is complete."""
         everything = {**self.faults, **self.foreign}
         return sentences({name: reason for name, reason in everything.items() if _is_among(name, self.head)})
 
     def has_any_of(self, beginning: str) -> bool:
-        """Whether the checkpoint has any tensor whose name has that beginning."""
+        """Return whether the checkpoint has a tensor with that name prefix."""
         return any(name.startswith(beginning) for name in (*self.unused, *self.loaded)) or any(
             name.startswith(beginning) and reason != MISSING for name, reason in self.faults.items()
         )
 
     def initialized(self, classifiers: Sequence[str]) -> tuple[str, ...]:
-        """Names of the tensors outside `classifiers` (beginnings of names) that are newly initialized."""
+        """Return the names of newly initialized tensors outside the modules at the paths `classifiers`."""
         own = tuple(f"{path}." for path in classifiers)
         return tuple(name for name in sorted(self.faults) if not name.startswith(own) and not is_harmless(name))
 
 
 def is_harmless(name: str) -> bool:
-    """Whether a tensor of that name changes nothing that a classifier computes, there or not."""
+    """Return whether the presence of a tensor of that name has no effect on the outputs of a classifier."""
     return name.rpartition(".")[2] in _HARMLESS or name.endswith((".attn.bias", "crossattention.bias"))
 
 
@@ -100,30 +100,30 @@ def _is_among(name: str, paths: Sequence[str]) -> bool:
 
 
 def sentences(reasons: Mapping[str, str]) -> list[str]:
-    """The reasons as `name reason`, sorted by name."""
+    """Return the reasons as `name reason`, sorted by name."""
     return [f"{name} {reason}" for name, reason in sorted(reasons.items())]
 
 
 def shortened(faults: Sequence[str], shown: int = _SHOWN) -> str:
-    """The first few reasons, and how many more there are."""
+    """Join the first few reasons and the number of the others."""
     rest = len(faults) - shown
     return "; ".join(faults[:shown]) + (f"; and {rest} more" if rest > 0 else "")
 
 
 def fault_of(given: Tensor, expected: Tensor) -> str | None:
-    """The reason why a tensor cannot be loaded into a place of the model, None where it can."""
+    """Return the reason why a tensor cannot be loaded into the model's `expected` tensor, or None if it can."""
     if given.shape != expected.shape:
         return other_shape(given.shape, expected.shape)
     return not_numbers(given, floating=expected.is_floating_point())
 
 
 def other_shape(given: Iterable[int], expected: Iterable[int]) -> str:
-    """The reason for a tensor of shape `given` where one of shape `expected` belongs."""
+    """Return the reason for a shape mismatch."""
     return f"has another shape: {list(given)} instead of {list(expected)}"
 
 
 def not_numbers(given: Tensor, *, floating: bool) -> str | None:
-    """The reason why the values of a tensor cannot be taken over as they are; None where they can."""
+    """Return the reason why the values of a tensor cannot be copied unchanged, or None if they can."""
     if given.is_meta or given.layout != torch.strided:
         return "holds no plain values"
     quantized = given.is_quantized or given.is_complex() or (given.is_floating_point() and given.element_size() < 2)
@@ -134,10 +134,10 @@ def not_numbers(given: Tensor, *, floating: bool) -> str | None:
 
 
 def refuse_infinite(tensors: Mapping[str, Tensor], words: str) -> None:
-    """Refuse weights with NaN or infinite values, from which every answer would be NaN.
+    """Refuse weights with NaN or infinite values, which would make every output NaN.
 
     Raises:
-        UserError: with the names of the tensors.
+        UserError: names the tensors.
     """
     wrong = [
         name for name, tensor in tensors.items() if tensor.is_floating_point() and not bool(tensor.isfinite().all())

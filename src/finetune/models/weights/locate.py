@@ -1,4 +1,4 @@
-"""Where the weights of a network come from: the model channel, then the image, then the hub."""
+"""Locates the weights of a model: in the model channel, then in the container image, then on the hub."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ DEFAULT_NAMES = {"image-classification": "resnet50", "text-classification": "dis
 
 
 def locate(request: ModelRequest) -> Source:
-    """Find the first place that holds the network: model channel, folder named by the user, image, hub.
+    """Return the first source of the model: model channel, folder named by the user, container image, hub.
 
     Raises:
-        UserError: the model channel holds nothing that is known, or an archive that cannot be trusted.
-        PlatformError: there is no room for what the archive holds.
+        UserError: the model channel contains no known model, or an unsafe archive.
+        PlatformError: there is not enough disk space for the contents of the archive.
     """
     if request.model_channel is not None:
         return _in_channel(request.model_channel, request.scratch)
@@ -36,7 +36,7 @@ def locate(request: ModelRequest) -> Source:
 
 
 def no_weights(request: ModelRequest, name: str, cause: str) -> UserError:
-    """The error for a network that is nowhere, with the three ways to give it."""
+    """Create the error for a model that is not found, with the three ways to provide it."""
     what, otherwise = "There are no weights", " Or train with random weights: strategy=from_scratch."
     if not request.pretrained:
         what, otherwise = "There is no configuration", ""
@@ -64,7 +64,7 @@ def _in_channel(channel: Path, scratch: Path) -> Source:
         )
     if source is not None:
         return source
-    # The output folder of an earlier job, given as it is, holds its output.tar.gz too.
+    # The output folder of an earlier job also contains its output.tar.gz.
     archives = [path for path in archives if path.name == _OF_A_JOB] or archives
     holder = f"The {place}"
     folder = channel
@@ -78,7 +78,7 @@ def _in_channel(channel: Path, scratch: Path) -> Source:
 
 
 def _nothing_known(folder: Path, holder: str) -> UserError:
-    """The error for a folder without a model, with what it holds instead."""
+    """Create the error for a folder without a model, which lists its contents."""
     entries = [path for path in sorted(folder.iterdir()) if not path.name.startswith(".")]
     shown = ", ".join(f"{path.name}/" if path.is_dir() else path.name for path in entries[:5]) or "nothing"
     foreign = next((words for path in (folder, *filter(Path.is_dir, entries)) if (words := other_format(path))), None)
@@ -90,7 +90,7 @@ def _nothing_known(folder: Path, holder: str) -> UserError:
 
 
 def _refuse_what_is_no_name(name: str) -> None:
-    """Refuse a name that no file system and no hub can have.
+    """Refuse a name that is valid for no file system and no hub.
 
     Raises:
         UserError: the name is too long, or has control characters.
@@ -108,7 +108,7 @@ def _in_folder(folder: Path) -> Source:
     source = identify(folder, place) if folder.is_dir() and folder != Path(folder.anchor) else None
     if source is not None and source.path is not None:
         root = source.path if source.path.is_dir() else source.path.parent
-        # A snapshot in the hub's cache consists of links to the blobs beside it.
+        # A snapshot in the hub's cache consists of links to the neighboring blobs folder.
         refuse_links_to_outside(root.parents[1] if root.parent.name == "snapshots" else root, place)
     if source is None:
         raise UserError(f"model_name={str(folder)!r} is no folder with a model: give a name, or use the model channel.")

@@ -1,4 +1,4 @@
-"""Compares a state dict with a torchvision classifier, and loads what belongs to it."""
+"""Compares a state dict with a torchvision classifier and loads the matching tensors."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _SHOWN = 6
 
 @dataclass(frozen=True, slots=True)
 class Fit:
-    """What loading covered: names in the network that were loaded, that were not, and names of the source left over."""
+    """Result of loading: names in the model that were loaded or not, and unused names of the source."""
 
     loaded: tuple[str, ...]
     fresh: tuple[str, ...]
@@ -29,11 +29,11 @@ class Fit:
 
 
 def compare(network: nn.Module, anatomy: Anatomy, state: StateDict) -> LoadingReport:
-    """Compare names, shapes and types; the classifier with as many classes as the state dict gives it.
+    """Compare names, shapes and types, with the number of classes of the state dict.
 
     Args:
-        network: with any number of classes.
-        anatomy: of the network.
+        network: model with any number of classes.
+        anatomy: layer layout of the model.
         state: tensors without prefixes, see `without_prefix`.
     """
     expected = network.state_dict()
@@ -42,7 +42,7 @@ def compare(network: nn.Module, anatomy: Anatomy, state: StateDict) -> LoadingRe
         linear = linear_at(network, anatomy.classifier)
         expected[f"{anatomy.classifier}.weight"] = torch.empty(len(weight), linear.in_features, device="meta")
         expected[f"{anatomy.classifier}.bias"] = torch.empty(len(weight), device="meta")
-    # An auxiliary classifier is there as a whole or not at all; its last layer may be any other one's.
+    # An auxiliary classifier must be complete or absent; its last layer may be for other classes.
     absent = [f"{extra.root}." for extra in anatomy.auxiliary if not _has_any(state, f"{extra.root}.")]
     last = [f"{path}." for path in anatomy.classifiers(network)[1:]]
     unbuilt = tuple(f"{extra.root}." for extra in anatomy.auxiliary if not _has_any(expected, f"{extra.root}."))
@@ -60,13 +60,13 @@ def compare(network: nn.Module, anatomy: Anatomy, state: StateDict) -> LoadingRe
 
 
 def load_fitting(network: nn.Module, anatomy: Anatomy, state: StateDict, rows: tuple[int, ...] | None) -> Fit:
-    """Load everything that fits; `rows` of the source's classifiers, or none of them.
+    """Load all matching tensors, and of the source's classifiers the given rows, or none.
 
     Args:
-        network: changed in place; its classifiers are already the ones that stay where `rows` is None.
-        anatomy: of the network.
-        state: weights that fit, see `compare`.
-        rows: which rows of the source's classifiers become ours, in this order.
+        network: model, modified in place; its own classifiers are kept if `rows` is None.
+        anatomy: layer layout of the model.
+        state: matching weights, see `compare`.
+        rows: rows of the source's classifiers to load, in this order.
     """
     expected = network.state_dict()
     classifiers = tuple(f"{path}." for path in anatomy.classifiers(network))
@@ -85,7 +85,7 @@ def load_fitting(network: nn.Module, anatomy: Anatomy, state: StateDict, rows: t
 
 
 def misfit(name: str, words: str, state: StateDict, report: LoadingReport) -> UserError:
-    """The error for weights of another network, with the network that they fit where one is known."""
+    """Create the error for weights of another model, with the names of the models that they match, if any."""
     body = [key for key in report.expected if not key.startswith(report.head)]
     matched = [key for key in body if key not in report.faults]
     candidates = recognise(state)
@@ -101,9 +101,9 @@ def misfit(name: str, words: str, state: StateDict, report: LoadingReport) -> Us
 
 
 def recognise(state: StateDict, names: Collection[str] | None = None) -> list[str]:
-    """Names of the torchvision classifiers whose weights these are, by names and shapes of the tensors.
+    """Return the names of the torchvision classifiers that match the names and shapes of the tensors.
 
-    RegNets are left out: torchvision cannot build them without allocating them.
+    RegNets are excluded: torchvision cannot build them on the meta device.
     """
     found = []
     for name in vision_names() if names is None else names:
@@ -120,7 +120,7 @@ def recognise(state: StateDict, names: Collection[str] | None = None) -> list[st
 
 
 def _may_fit(family: str, state: StateDict) -> bool:
-    """Whether the classifier is where the family has it, so that most networks need not be built to be ruled out."""
+    """Return whether the state dict has the family's classifier, which excludes most models without building them."""
     weight = f".{FAMILIES[family].classifier}.weight"
     return any(f".{name}".endswith(weight) for name in state)
 

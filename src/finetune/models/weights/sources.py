@@ -1,4 +1,4 @@
-"""What kinds of weights a folder may hold: an artifact of ours, a transformers folder, or a state dict."""
+"""Identifies the weights in a folder: an artifact of this package, a transformers folder, or a state dict."""
 
 from __future__ import annotations
 
@@ -17,27 +17,27 @@ Kind = Literal["torchvision artifact", "transformers folder", "state dict", "hub
 STATE_DICT_SUFFIXES = (".safetensors", ".pth", ".pt")
 ARTIFACT_FILE = "artifact.json"
 CONFIG_FILE = "config.json"
-# An index of 1,000 shards and a configuration with 100,000 class names are smaller.
+# Larger than an index of 1,000 shards or a configuration with 100,000 class names.
 MAX_JSON_BYTES = 32 * 2**20
 _DEEPEST = 3
-# A folder with more folders holds data, not a model.
+# A folder with more subfolders contains data, not a model.
 _MOST_FOLDERS = 50
-# What a Trainer writes beside the weights to continue training.
+# Files that transformers' Trainer writes to resume training.
 _TRAINING_STATE = re.compile(r"(optimizer|scheduler|scaler|training_args|rng_state(_\d+)?)\.(pt|pth|bin)")
-# The folder of an archive for SageMaker's inference containers that holds the script.
+# Script folder in an archive for SageMaker's inference containers.
 _CODE_FOLDER = "code"
 
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """Where a network comes from.
+    """Origin of a model.
 
     Attributes:
-        kind: what lies there.
-        place: for people, such as `model channel`.
-        path: the folder, or the file of a state dict; None for the hub.
-        name: the network's name, where the source says it.
-        artifact: content of `artifact.json`; empty where there is none.
+        kind: format of the source.
+        place: description for messages, such as `model channel`.
+        path: folder, or file of a state dict; None for the hub.
+        name: name of the model, if the source states it.
+        artifact: content of `artifact.json`; empty if there is none.
     """
 
     kind: Kind
@@ -48,7 +48,7 @@ class Source:
 
     @property
     def words(self) -> str:
-        """For people, such as `model channel (artifact of an earlier job)`."""
+        """Description for messages, such as `model channel (artifact of an earlier job)`."""
         if self.path is None:
             return self.place
         return f"{self.place} ({'artifact of an earlier job' if self.artifact else self._content()})"
@@ -58,22 +58,22 @@ class Source:
 
     @property
     def labels(self) -> tuple[str, ...] | None:
-        """Class names in the order of the outputs, where the artifact says them."""
+        """Class names in the order of the outputs, if the artifact states them."""
         labels = self.artifact.get("labels")
         return tuple(str(label) for label in labels) if isinstance(labels, list) and labels else None
 
     @property
     def multi_label(self) -> bool | None:
-        """Whether the network was trained for several classes per record, where the artifact says so."""
+        """Whether the model was trained for several classes per record, if the artifact states it."""
         value = self.artifact.get("multi_label")
         return value if isinstance(value, bool) else None
 
 
 def identify(folder: Path, place: str, depth: int = 0) -> Source | None:
-    """Say what `folder` holds: itself, else in one of its folders, `code/` left out; None: nothing known.
+    """Identify the model in `folder`, or else in one of its subfolders except `code/`; None if there is none.
 
     Raises:
-        UserError: an artifact or configuration that is damaged, a part of a model, or more than one model.
+        UserError: an artifact or configuration is damaged, or the folder contains part of a model or several models.
     """
     if (folder / ARTIFACT_FILE).is_file():
         return _artifact(folder, place)
@@ -92,12 +92,12 @@ def identify(folder: Path, place: str, depth: int = 0) -> Source | None:
 
 
 def _is_of_a_model(config: Path, place: str) -> bool:
-    """Whether a config.json is a model's; sentence-transformers writes one for its pooling, too."""
+    """Return whether a config.json describes a model; sentence-transformers also writes one for its pooling."""
     return not {"model_type", "architecture"}.isdisjoint(read_json(config, place))
 
 
 def _is_state_dict(path: Path) -> bool:
-    """Whether a file is one of weights by its name or by its content."""
+    """Return whether a file contains weights, by its name or its content."""
     if _TRAINING_STATE.fullmatch(path.name):
         return False
     return path.suffix in STATE_DICT_SUFFIXES or file_type(path) in WEIGHTS
@@ -128,10 +128,10 @@ def _artifact(folder: Path, place: str) -> Source:
 
 
 def read_json(path: Path, place: str) -> dict[str, object]:
-    """The object in a JSON file of at most `MAX_JSON_BYTES`.
+    """Read the object in a JSON file of at most `MAX_JSON_BYTES`.
 
     Raises:
-        UserError: it is too large, nested too deeply, or no JSON object.
+        UserError: the file is unreadable, too large, nested too deeply, or not a JSON object.
     """
     try:
         size = path.stat().st_size

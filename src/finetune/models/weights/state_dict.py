@@ -1,4 +1,4 @@
-"""Reads state dicts of unknown origin: plain tensors only, whatever file type and wrapper they come in."""
+"""Reads state dicts of unknown origin, as plain tensors only, from various file types and wrappers."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ from finetune.errors import UserError
 from finetune.models.weights.file_types import file_type, wrong_content
 
 StateDict = dict[str, Tensor]
-# Under these keys training scripts store the model; the first one counts where several are there.
+# Keys under which training scripts store the model, in order of precedence.
 _WRAPPERS = ("state_dict", "model", "model_state_dict", "network", "net", "module", "weights", "params")
 _DEEPEST_WRAPPER = 3
-# Other parts of a training script's checkpoint, which may hold tensors, too.
+# Other parts of a training script's checkpoint, which may also contain tensors.
 _TRAINING_STATE = re.compile(
     r"(^|_)(optim\w*|(lr_?)?sched\w*|(grad_?)?scaler|amp|callbacks|loops|hparams|hyper_parameters|rng\w*|args|config)(_|$)"
 )
 _AVERAGED = re.compile(r"(^|[._])(ema|averaged?|swa)([._]|$)")
-# Modules that torch.compile, FSDP and activation checkpointing put around others, at any depth.
+# Wrapper modules of torch.compile, FSDP and activation checkpointing, at any depth.
 _WRAPPER_MODULES = frozenset({"_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"})
 _SHOWN = 3
-# What torch's reader raises for files that are damaged, or that are no plain tensors.
+# Errors that torch.load raises for files that are damaged or contain more than plain tensors.
 _UNREADABLE = (
     UnpicklingError,
     RuntimeError,
@@ -42,7 +42,7 @@ _UNREADABLE = (
     ValueError,
 )
 _CALLED = re.compile(r"GLOBAL (\S+)")
-# Names in torchvision's own older files, which its loaders still rename.
+# Names in torchvision's older files, which its loaders still rename.
 _OLD_NAMES = (
     (re.compile(r"(denselayer\d+\.(?:norm|relu|conv))\.([12]\.)"), r"\1\2"),
     (re.compile(r"(\.mlp\.)linear_1\."), r"\g<1>0."),
@@ -52,11 +52,11 @@ _OLD_NAMES = (
 
 @dataclass(frozen=True, slots=True)
 class StateFile:
-    """The tensors of a file of weights.
+    """The tensors of a weight file.
 
     Attributes:
-        tensors: by name, on the CPU, memory-mapped where the file type allows it.
-        warnings: choices that were made among its contents, for the log.
+        tensors: by name, on the CPU, memory-mapped if the file type allows it.
+        warnings: log messages about choices made among its contents.
     """
 
     tensors: StateDict
@@ -64,11 +64,11 @@ class StateFile:
 
 
 def read_state_file(path: Path) -> StateFile:
-    """Read a file of safetensors or of torch, recognized by its content; nothing is unpickled.
+    """Read a safetensors or torch file, detected by its content, without unpickling arbitrary objects.
 
     Raises:
-        UserError: the file is missing, damaged or ambiguous, or holds anything but tensors.
-        MemoryError: there is no room for it.
+        UserError: the file is missing, damaged or ambiguous, or contains anything other than tensors.
+        MemoryError: there is not enough memory for it.
     """
     if not path.is_file():
         raise UserError(f"The file of weights {path.name} is missing: give the model as it was saved, unchanged.")
@@ -81,25 +81,25 @@ def read_state_file(path: Path) -> StateFile:
 
 
 def modern_names(state: Mapping[str, Tensor]) -> StateDict:
-    """The same tensors under torchvision's present names."""
+    """Rename tensors from torchvision's older names to its current ones."""
     return {_modern(name): tensor for name, tensor in state.items()}
 
 
 def without_prefix(state: StateDict, names: Collection[str], words: str) -> tuple[StateDict, tuple[str, ...]]:
-    """The tensors of a model, without the prefix that its attribute in a larger module gives their names.
+    """Strip the prefix of a model that is an attribute of a larger module.
 
-    The prefix is the one under which most of the model's names are found; tensors outside it are left out.
+    The prefix is the one with most of the model's names; tensors without it are dropped.
 
     Args:
         state: all tensors.
-        names: the model's own.
-        words: the source of the tensors, for messages.
+        names: tensor names of the model.
+        words: description of the source for messages.
 
     Returns:
-        the tensors, and what to log about the prefix.
+        The tensors, and log messages about the prefix.
 
     Raises:
-        UserError: two complete sets of the model's tensors, neither of which is an average.
+        UserError: there are several sets of the model's tensors, and not exactly one of them is an average.
     """
     counts: dict[str, int] = {}
     for name in state:
@@ -110,7 +110,7 @@ def without_prefix(state: StateDict, names: Collection[str], words: str) -> tupl
                 counts[prefix] = counts.get(prefix, 0) + 1
     most = max(counts.values(), default=0)
     if 2 * most <= len(names):
-        return state, ()  # another network's, some of whose names end alike
+        return state, ()  # another model's tensors, some of whose names have the same suffix
     prefixes = [prefix for prefix, count in counts.items() if count == most]
     averaged = [prefix for prefix in prefixes if _AVERAGED.search(prefix)]
     chosen = averaged if len(averaged) == 1 else prefixes
@@ -167,7 +167,7 @@ def _read_torch(path: Path) -> object:
 
 
 def raise_if_of_the_machine(error: Exception) -> None:
-    """Raise errors on which the file has no influence: memory that is exhausted, a disk that fails.
+    """Raise errors that the file did not cause: out of memory or a disk failure.
 
     Raises:
         MemoryError: no memory could be allocated.
@@ -180,7 +180,7 @@ def raise_if_of_the_machine(error: Exception) -> None:
 
 
 def not_plain_tensors(name: str, error: Exception) -> UserError:
-    """The error for a file of torch that would need unpickling; torch's own advice is to unpickle it."""
+    """Create the error for a torch file that needs unpickling, without torch's own advice to unpickle it."""
     called = _CALLED.search(str(error))
     reason = str(error).strip().partition("\n")[0][:200] or type(error).__name__
     if called is not None:
@@ -194,7 +194,7 @@ def not_plain_tensors(name: str, error: Exception) -> UserError:
 
 
 def _unwrap(content: object, path: Path) -> tuple[StateDict, list[str]]:
-    """The state dict inside a checkpoint of a training script, and what to log about the choice."""
+    """Return the state dict inside a training script's checkpoint, and log messages about the choice."""
     found = dict(_state_dicts(content)) if isinstance(content, Mapping) else {}
     if not found:
         raise UserError(
@@ -211,7 +211,7 @@ def _unwrap(content: object, path: Path) -> tuple[StateDict, list[str]]:
 
 
 def _state_dicts(content: Mapping[object, object], path: str = "", depth: int = 0) -> Iterator[tuple[str, StateDict]]:
-    """State dicts inside `content` with the keys that lead to them; `content` itself where nothing in it is one."""
+    """Yield the state dicts inside `content` with their key paths, or `content` itself if it contains none."""
     inside = {
         str(key): value
         for key, value in content.items()
@@ -233,9 +233,9 @@ def _state_dicts(content: Mapping[object, object], path: str = "", depth: int = 
 
 
 def _choose(found: Mapping[str, StateDict], path: Path) -> str:
-    """The averaged weights where they are complete, else the model's usual key, else the only one.
+    """Choose the averaged weights if they are complete, else the model's usual key, else the only one.
 
-    Averaged weights are what timm and torchvision evaluate when a checkpoint holds both.
+    If a checkpoint has both, timm and torchvision evaluate the averaged weights.
     """
     averaged = [key for key in found if _AVERAGED.search(key)]
     others = [key for key in found if key not in averaged]

@@ -1,4 +1,4 @@
-"""How weights are written: safetensors, every tensor whole and on its own."""
+"""Writes weights to safetensors files, without tensors that share storage."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 
 def separate_tensors(module: nn.Module) -> dict[str, Tensor]:
-    """The state of `module` on the CPU, contiguous; a tensor under two names becomes two, as safetensors wants it."""
+    """Return the state dict of `module` as contiguous CPU tensors, cloning shared ones as safetensors requires."""
     state: dict[str, Tensor] = {}
     seen: set[int] = set()
     for name, tensor in module.state_dict().items():
@@ -21,9 +21,10 @@ def separate_tensors(module: nn.Module) -> dict[str, Tensor]:
 
 
 def write_weights(module: nn.Module, path: Path) -> None:
-    """Write the state of `module` to a safetensors file.
+    """Write the state dict of `module` to a safetensors file.
 
     Raises:
-        OSError: the file cannot be written. SafetensorError: the same, from its writer.
+        OSError: the file cannot be written.
+        SafetensorError: the same error, raised by the safetensors writer.
     """
     save_file(separate_tensors(module), path, metadata={"format": "pt"})
