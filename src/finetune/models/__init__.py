@@ -1,1 +1,1 @@
-"""Pretrained networks with a new head, each as one `Backbone`."""
+"""Pretrained models with a new head, implementing the common interface `Backbone`."""

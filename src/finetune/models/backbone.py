@@ -1,4 +1,4 @@
-"""A pretrained network with its head, as everything else in the job sees it."""
+"""Defines `Backbone`, the interface of a pretrained model with its head, and the types that it uses."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ Interpolation = Literal["nearest", "nearest-exact", "bilinear", "bicubic"]
 
 @dataclass(frozen=True, slots=True)
 class ImageInput:
-    """The pictures that a network was trained on: resized, centre-cropped, scaled to 0..1, normalised.
+    """Image preprocessing of a model: resize, center crop, scale to 0..1, normalize.
 
     Attributes:
-        size: side of the square crop that enters the network, in pixels.
+        size: side of the square crop, the input size of the model, in pixels.
         resize: length of the shorter side before the crop, in pixels; of both sides with `stretch`.
-        interpolation: of the resize; always antialiased.
-        mean: per RGB channel, of values in 0..1.
-        std: per RGB channel, of values in 0..1.
-        sixteen_bit_depth: bits that 16-bit grey images use, such as 12 where their values end at 4095; None where the
-            network was not trained on such images.
-        stretch: whether the image is resized to a square, whatever its aspect ratio.
+        interpolation: interpolation of the resize; always antialiased.
+        mean: mean per RGB channel, of values in 0..1.
+        std: standard deviation per RGB channel, of values in 0..1.
+        sixteen_bit_depth: bits used by 16-bit grayscale images, such as 12 for values up to 4095; None if the model was
+            not trained on such images.
+        stretch: whether the image is resized to a square regardless of its aspect ratio.
         floor_crop: whether half of an odd margin is rounded down, as in transformers, rather than to even, as in
             torchvision.
     """
@@ -47,15 +47,15 @@ class ImageInput:
 
 @dataclass(frozen=True, slots=True)
 class TextInput:
-    """The tokens that a network was trained on.
+    """Text preprocessing of a model.
 
     Attributes:
-        tokenizer: the network's own; its padding side and token are set.
-        max_length: longest sequence in tokens, special tokens included.
-        vocabulary: number of embedded tokens; a text with a higher token number is refused. `None` for any number.
-        token_types: number of embedded token types; `None` where the network has none.
-        borrowed_padding: whether the network skips padding tokens at the end of a text although its configuration names
-            none, so that a text that ends in one is classified by the token before it.
+        tokenizer: tokenizer of the model, with padding side and token set.
+        max_length: maximum sequence length in tokens, including special tokens.
+        vocabulary: number of embedded tokens; texts with a higher token id are refused. `None` for no limit.
+        token_types: number of embedded token types; `None` if the model has none.
+        borrowed_padding: whether the model skips trailing padding tokens although its configuration names none, so that
+            a text ending in that token is classified by the token before it.
     """
 
     tokenizer: PreTrainedTokenizerBase
@@ -67,12 +67,12 @@ class TextInput:
 
 @dataclass(frozen=True, slots=True)
 class LayerGroup:
-    """Consecutive layers of a network that are frozen, unfrozen and rated together.
+    """Consecutive layers of a model that are frozen and unfrozen together and share a learning rate.
 
     Attributes:
-        name: unique inside the network, such as `layer4` or `head`.
-        modules: roots of disjoint subtrees, in the order in which data passes them.
-        parameters: names in `Backbone.module.named_parameters()` of exactly what this group owns.
+        name: unique name in the model, such as `layer4` or `head`.
+        modules: roots of disjoint subtrees, in execution order.
+        parameters: names of the group's own parameters in `Backbone.module.named_parameters()`.
     """
 
     name: str
@@ -82,11 +82,11 @@ class LayerGroup:
 
 @dataclass(frozen=True, slots=True)
 class Outputs:
-    """What a forward pass gives.
+    """Outputs of a forward pass.
 
     Attributes:
         logits: `[batch, classes]`.
-        auxiliary: while training only: (weight in the loss, logits `[batch, classes]`) of each auxiliary classifier.
+        auxiliary: in training mode only, (loss weight, logits `[batch, classes]`) of each auxiliary classifier.
     """
 
     logits: Tensor
@@ -95,17 +95,17 @@ class Outputs:
 
 @dataclass(frozen=True, slots=True)
 class LoadedWeights:
-    """Where weights came from, and what of the network they covered.
+    """Origin of a model's weights, and the tensors that were loaded.
 
     Attributes:
-        source: for people, such as `model channel (artifact of an earlier job)` or `random`.
-        loaded: names of parameters and buffers that were loaded.
-        fresh: names that were newly initialised, the head's among them.
-        unused: names in the source that the network has no place for.
-        labels: class names that the source's head distinguishes, where it says so.
-        kept_head: whether the head is the source's own.
+        source: description for messages, such as `model channel (artifact of an earlier job)` or `random`.
+        loaded: names of the loaded parameters and buffers.
+        fresh: names of the newly initialized parameters and buffers, including the head's.
+        unused: names of tensors in the source that the model does not have.
+        labels: class names of the source's head, if it states them.
+        kept_head: whether the source's head was kept.
         initialized: names of `fresh` outside the classifier, such as a pooler's; empty for random weights.
-        warnings: choices that were made among what the source holds, for the log.
+        warnings: log messages about choices made when reading the source.
     """
 
     source: str
@@ -119,7 +119,7 @@ class LoadedWeights:
 
     @property
     def words(self) -> str:
-        """The source, a new head, and what else is newly initialized, for people."""
+        """Summary for messages: the source, whether the head is new, and other newly initialized tensors."""
         new_head = "" if self.kept_head else ", new head"
         more = "" if len(self.initialized) <= _SHOWN_NAMES else f" and {len(self.initialized) - _SHOWN_NAMES} more"
         new = f", newly initialized: {', '.join(self.initialized[:_SHOWN_NAMES])}{more}" if self.initialized else ""
@@ -128,11 +128,11 @@ class LoadedWeights:
 
 @dataclass(frozen=True, slots=True)
 class Description:
-    """What the artifact must know to rebuild a network without our code.
+    """Information that the artifact needs to rebuild a model without this package.
 
     Attributes:
         framework: `torchvision` or `transformers`.
-        architecture: torchvision's name for `get_model`, or transformers' class name.
+        architecture: name for torchvision's `get_model`, or class name in transformers.
         arguments: keyword arguments of the builder, JSON values only.
     """
 
@@ -142,87 +142,87 @@ class Description:
 
 
 class Cut(Protocol):
-    """A network in two halves: a front that stays as it is, whose outputs may be kept, and a back that may learn.
+    """A model split into a frozen prefix (`front`), whose outputs can be cached, and a trainable suffix (`back`).
 
-    In evaluation mode `back(front(inputs))` gives the logits of `forward(inputs)`, bit for bit. Auxiliary classifiers
-    look at layers of the front, so the back gives none.
+    In evaluation mode `back(front(inputs))` equals the logits of `forward(inputs)` bit for bit. The suffix returns no
+    auxiliary logits, since auxiliary classifiers read layers of the prefix.
     """
 
     @property
     def padding(self) -> Mapping[str, float]:
-        """Where features have a row per token: what is put behind a shorter record's rows, by name; else empty."""
+        """Padding value by feature name, for features with one row per token; else empty."""
         ...
 
     def front(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Features of records, without gradients: tensors with a row for each record.
+        """Compute features without gradients: tensors with one row per record.
 
-        The layers of the front must be in evaluation mode.
+        The layers of the prefix must be in evaluation mode.
         """
         ...
 
     def back(self, features: Mapping[str, Tensor]) -> Outputs:
-        """What the network makes of features."""
+        """Compute the model's outputs from features."""
         ...
 
     def folded(self, dtype: torch.dtype | None) -> Cut:
-        """The same halves with a faster front, whose batch normalisations are folded into convolutions.
+        """Return a copy with a faster prefix, whose batch normalizations are folded into convolutions.
 
-        Features are the same up to rounding. The front has weights of its own, those of its layers now.
+        Features are unchanged up to rounding. The folded prefix has a copy of the current weights of its layers.
 
         Args:
-            dtype: of autocast, within which the front will always run; `None` without.
+            dtype: autocast dtype in which the prefix always runs; `None` without autocast.
         """
         ...
 
 
 class Backbone(Protocol):
-    """A network of any family. Inputs are those of `data.batches.Batch.inputs`, already on the module's device."""
+    """A model of any family. Inputs are those of `data.batches.Batch.inputs`, already on the module's device."""
 
     @property
     def name(self) -> str:
-        """What the user calls the network, such as `resnet50`."""
+        """Name of the model as the user gives it, such as `resnet50`."""
         ...
 
     @property
     def module(self) -> nn.Module:
-        """The whole network, head included, with its framework's own parameter names."""
+        """The whole model, including the head, with the parameter names of its framework."""
         ...
 
     @property
     def expects(self) -> ImageInput | TextInput:
-        """The input that belongs to the weights."""
+        """Preprocessing that the weights were trained with."""
         ...
 
     @property
     def weights(self) -> LoadedWeights:
-        """Where the weights came from."""
+        """Origin of the weights."""
         ...
 
     def layer_groups(self) -> tuple[LayerGroup, ...]:
-        """The ordered partition of the network from input to head; the last group is named `head`."""
+        """Return the ordered partition of the model from input to head; the last group is named `head`."""
         ...
 
     def forward(self, inputs: Mapping[str, Tensor]) -> Outputs:
-        """Run the network.
+        """Run the model.
 
         Args:
-            inputs: `pixels` uint8 `[batch, 3, size, size]` (normalised here, on the device), or `input_ids` and
-                `attention_mask` int64 `[batch, length]` and, where the network has them, `token_type_ids`.
+            inputs: `pixels` uint8 `[batch, 3, size, size]` (normalized here, on the device), or `input_ids` and
+                `attention_mask` int64 `[batch, length]` and, if the model has them, `token_type_ids`.
         """
         ...
 
     def cut(self, border: int) -> Cut:
-        """Cut the network in front of `layer_groups()[border]`; both halves share its layers.
+        """Split the model before `layer_groups()[border]`; both parts share its layers.
 
         Args:
-            border: number of groups in the front, from 1 to `len(layer_groups()) - 1`.
+            border: split index, the number of groups in the prefix, from 1 to `len(layer_groups()) - 1`.
         """
         ...
 
     def describe(self) -> Description:
-        """What the artifact must know to rebuild the network."""
+        """Return the information that the artifact needs to rebuild the model."""
         ...
 
     def save(self, folder: Path) -> None:
-        """Write weights (safetensors) and whatever the framework needs beside them into an existing folder."""
+        """Write weights (safetensors) and all other files that the framework needs into an existing folder."""
         ...

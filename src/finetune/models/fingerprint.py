@@ -10,7 +10,7 @@ from finetune.models.backbone import Backbone
 
 
 def frozen_names(backbone: Backbone, learning: Iterable[str]) -> frozenset[str]:
-    """Keys of the module's state dict that belong only to groups outside `learning`."""
+    """Return the state dict keys that belong only to frozen groups, those not in `learning`."""
     learns = frozenset(learning)
     prefixes = {id(module): name for name, module in backbone.module.named_modules()}
     names: set[str] = set()
@@ -25,12 +25,12 @@ def frozen_names(backbone: Backbone, learning: Iterable[str]) -> frozenset[str]:
 
 
 def digest_of_frozen(backbone: Backbone, learning: Iterable[str]) -> str:
-    """Of all weights and statistics that belong only to groups outside `learning`."""
+    """Return the digest of all weights and statistics that belong only to groups not in `learning`."""
     return digest_of_weights(backbone, frozen_names(backbone, learning))
 
 
 def digest_of_weights(backbone: Backbone, names: AbstractSet[str]) -> str:
-    """Digest of the named entries of the state dict."""
+    """Return the BLAKE2b digest of the named entries of the state dict."""
     tensors = backbone.module.state_dict()
     digest = hashlib.blake2b(digest_size=16)
     for name in sorted(tensors.keys() & names):

@@ -1,4 +1,4 @@
-"""Where a network has its stem, its body and its head, and the ordered partition that follows from it."""
+"""Describes the layer layout of a model family and partitions a model into ordered layer groups."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from finetune.models.backbone import LayerGroup
 
 @dataclass(frozen=True, slots=True)
 class Children:
-    """The children of one container, cut into groups where `starts(previous, child)` says that a group begins."""
+    """The children of a container; a new group begins at each child for which `starts(previous, child)` is true."""
 
     container: str
     starts: Callable[[nn.Module, nn.Module], bool] = lambda _previous, _child: True
@@ -20,7 +20,7 @@ class Children:
 
 @dataclass(frozen=True, slots=True)
 class Auxiliary:
-    """A classifier beside the main one: its root, its last layer, its weight in the loss, its field in the output."""
+    """An auxiliary classifier: path of its root, path of its last layer, loss weight, field of the model's output."""
 
     root: str
     classifier: str
@@ -30,19 +30,19 @@ class Auxiliary:
 
 @dataclass(frozen=True, slots=True)
 class Anatomy:
-    """A family of networks, told in paths of modules or parameters; `?` after a path: it may be missing.
+    """Layer layout of a model family, as paths of modules or parameters; a trailing `?` marks an optional path.
 
-    At every border between two groups a single tensor flows. Pooling belongs to the last group of the body, where it
-    makes that tensor small; a dropout belongs to the group whose input it thins out.
+    A single tensor crosses each boundary between two groups. Pooling belongs to the last group of the body, so that
+    this tensor is small; a dropout belongs to the group whose input it drops.
 
     Attributes:
-        body: groups in order; a text with several paths is one group.
+        body: groups in order; a string with several paths is one group.
         head: paths of the last group, without auxiliary classifiers.
-        classifier: path of the linear layer that gives the logits.
-        stem: paths of the first group; empty where the body begins with the input.
-        with_first: paths that join the first group of the body.
-        with_last: paths that join the last group of the body.
-        auxiliary: classifiers beside the main one; they belong to the head.
+        classifier: path of the linear layer that computes the logits.
+        stem: paths of the first group; empty if the body starts at the input.
+        with_first: paths that belong to the first group of the body.
+        with_last: paths that belong to the last group of the body.
+        auxiliary: auxiliary classifiers, which belong to the head.
         stem_name: name of the first group.
     """
 
@@ -56,7 +56,7 @@ class Anatomy:
     stem_name: str = "stem"
 
     def classifiers(self, network: nn.Module) -> tuple[str, ...]:
-        """Paths of the last layers of all classifiers that `network` has, the main one first."""
+        """Return the paths of the last layers of all classifiers of `network`, the main one first."""
         return (self.classifier, *(extra.classifier for extra in self.auxiliary if _has(network, extra.root)))
 
 
@@ -64,10 +64,10 @@ def layer_groups(network: nn.Module, anatomy: Anatomy) -> tuple[LayerGroup, ...]
     """Partition `network` from input to head.
 
     Returns:
-        groups named `stem`, `layer1`, `layer2`, ..., `head`, which own each parameter exactly once.
+        Groups named `stem`, `layer1`, `layer2`, ..., `head`, which own each parameter exactly once.
 
     Raises:
-        RuntimeError: the anatomy does not describe this network; a bug of ours.
+        RuntimeError: the layout does not match this model (internal error).
     """
     body = [list(_split(paths)) for paths in _body(network, anatomy)]
     body[0] += _split(anatomy.with_first)

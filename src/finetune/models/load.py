@@ -1,4 +1,4 @@
-"""Which network does the job adapt? The one that was asked for, with its weights and its head."""
+"""Loads the requested model with its weights and its head."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ _SHOWN = 8
 
 
 def classes_of(request: ModelRequest, source: Source) -> tuple[str, ...] | None:
-    """Names of the classes in the order of the network's outputs; None where the source does not say them.
+    """Return the class names in the order of the model's outputs, or None if the source does not state them.
 
     Args:
-        request: what is asked for; its labels do not count.
-        source: where the network comes from.
+        request: requested model; its labels are ignored.
+        source: origin of the model.
 
     Raises:
-        UserError: the network cannot be had, or is not for the task.
+        UserError: the model is not available, or is not for the task.
     """
     if source.labels is not None:
         return source.labels
@@ -41,25 +41,25 @@ def classes_of(request: ModelRequest, source: Source) -> tuple[str, ...] | None:
 
 
 def load_quietly(request: ModelRequest, source: Source) -> Backbone:
-    """The same as `load_backbone`, for a network of which the job has told already."""
+    """Same as `load_backbone`, without logging, for a model that the job has already reported."""
     backbone = builder_for(request, source)(request, source)
     backbone.module.eval()
     return backbone
 
 
 def load_backbone(request: ModelRequest, source: Source | None = None) -> Backbone:
-    """Build the network and give it its weights and its head.
+    """Build the model, load its weights and set its head.
 
     Args:
-        request: what is asked for.
-        source: where the network comes from; `None` to find it first.
+        request: requested model.
+        source: origin of the model; `None` to locate it first.
 
     Returns:
-        the network in float32 on the CPU, in evaluation mode.
+        The model in float32 on the CPU, in evaluation mode.
 
     Raises:
-        UserError: name, weights or head cannot be as requested.
-        PlatformError: there is no room to unpack the model channel.
+        UserError: name, weights or head do not match the request.
+        PlatformError: there is not enough disk space to unpack the model channel.
     """
     backbone = load_quietly(request, source or locate(request))
     weights = backbone.weights

@@ -1,4 +1,4 @@
-"""Which pictures belong to which weights, and how their pixels become the numbers that enter a network."""
+"""Determines the image preprocessing of pretrained weights, and normalizes pixels on the device."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from finetune.models.backbone import ImageInput, Interpolation
 
 
 def torchvision_input(name: str) -> ImageInput:
-    """The pictures that torchvision's default weights of `name` were trained on; nothing is downloaded."""
+    """Return the preprocessing of torchvision's default weights of `name`, without a download."""
     preset = get_model_weights(name).DEFAULT.transforms()
     return ImageInput(
         size=preset.crop_size[0],
@@ -26,7 +26,7 @@ def torchvision_input(name: str) -> ImageInput:
 
 
 def earlier_input(preprocessing: object) -> ImageInput | None:
-    """The input that an artifact of ours describes, or None where the description is not whole."""
+    """Return the input described by an artifact of this package, or None if the description is incomplete."""
     match preprocessing:
         case {
             "size": int(size),
@@ -37,7 +37,7 @@ def earlier_input(preprocessing: object) -> ImageInput | None:
             **more,
         } if interpolation in get_args(Interpolation) and size > 0 and resize > 0:
             center, deviation = triple(mean), triple(std)
-            # Artifacts of earlier versions have none of these.
+            # Absent in artifacts of earlier versions.
             switches = {name: more.get(name, False) for name in ("stretch", "floor_crop")}
             depth = more.get("sixteen_bit_depth")
             if center and deviation and min(deviation) > 0 and all(isinstance(s, bool) for s in switches.values()):
@@ -49,7 +49,7 @@ def earlier_input(preprocessing: object) -> ImageInput | None:
 
 
 def triple(values: object) -> tuple[float, float, float] | None:
-    """Three numbers, one per channel, or None where `values` is something else."""
+    """Return three numbers, one per channel, or None if `values` is anything else."""
     match values:
         case [int() | float() as red, int() | float() as green, int() | float() as blue]:
             return float(red), float(green), float(blue)
@@ -57,7 +57,7 @@ def triple(values: object) -> tuple[float, float, float] | None:
 
 
 def with_size(expects: ImageInput, size: int | None) -> ImageInput:
-    """The same pictures at another size, with the margin around the crop in the same proportion."""
+    """Return the input at another image size, with the margin around the crop scaled in proportion."""
     if size is None or size == expects.size:
         return expects
     resize = round(expects.resize * size / expects.size)
@@ -65,22 +65,22 @@ def with_size(expects: ImageInput, size: int | None) -> ImageInput:
 
 
 def with_depth(expects: ImageInput, depth: int | None, *, trained: bool) -> ImageInput:
-    """The same images, with the depth of 16-bit grey that the data has; without training, only where none is known."""
+    """Return the input with the data's 16-bit grayscale depth; without training, only if none is set."""
     keeps = depth is None or (expects.sixteen_bit_depth is not None and not trained)
     return expects if keeps else replace(expects, sixteen_bit_depth=depth)
 
 
 class Normaliser:
-    """Turns pixels into what a network was trained on, on the device where they are. Not part of its state."""
+    """Normalizes pixels on their device, as in the training of the model. Not part of the model's state dict."""
 
     def __init__(self, expects: ImageInput) -> None:
         self._pixel = torch.tensor([expects.mean, expects.std], dtype=torch.float32)
         self._row = self._pixel
 
     def __call__(self, inputs: Mapping[str, Tensor]) -> Tensor:
-        """Give float32 `[batch, 3, size, size]` for `pixels` uint8, channels last, as convolutions are fastest."""
+        """Normalize uint8 `pixels` to float32 `[batch, 3, size, size]`, channels last for fast convolutions."""
         pixels = inputs["pixels"].permute(0, 2, 3, 1).contiguous()
-        # A whole row of pixels at once: three channels at a time take a CPU five times as long, and more.
+        # Normalize whole rows of pixels: broadcasting over three channels is at least five times slower on a CPU.
         rows, known = pixels.flatten(2), self._row
         if known.shape[1] != rows.shape[2] or known.device != rows.device:
             known = self._row = self._pixel.repeat(1, pixels.shape[2]).to(rows.device)

@@ -1,4 +1,4 @@
-"""Which names are known, and who builds the networks behind them."""
+"""Registry of the known model names and their builders."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from finetune.models.weights.state_dict import read_state_file
 
 Builder = Callable[[ModelRequest, Source], Backbone]
 
-# Names on the hub that are known, for help with a misspelt one; any `owner/name` is accepted beside them.
+# Known hub names, for suggestions on misspelled ones; any other `owner/name` is accepted too.
 HUB_NAMES: dict[str, Task] = {
     "bert-base-cased": "text-classification",
     "bert-base-multilingual-cased": "text-classification",
@@ -51,7 +51,7 @@ _BY_KIND: dict[str, Builder] = {
 
 
 def catalogue() -> dict[str, tuple[Task, Builder]]:
-    """Every known name with its task and its builder."""
+    """Return every known name with its task and its builder."""
     table: dict[str, tuple[Task, Builder]] = {}
     table.update(dict.fromkeys(vision_names(), ("image-classification", build_vision)))
     table.update({name: (task, build_transformers) for name, task in HUB_NAMES.items()})
@@ -59,10 +59,10 @@ def catalogue() -> dict[str, tuple[Task, Builder]]:
 
 
 def builder_for(request: ModelRequest, source: Source) -> Builder:
-    """Say who builds the network that `source` holds or names.
+    """Return the builder for the model that `source` contains or names.
 
     Raises:
-        UserError: the name is unknown or contradicts the source, or the network is not for the task.
+        UserError: the name is unknown or contradicts the source, or the model is not for the task.
     """
     builder = _BY_KIND.get(source.kind)
     if builder is None:

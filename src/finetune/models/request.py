@@ -1,4 +1,4 @@
-"""What a network is asked for: the user's wishes, the classes, and the places where its weights may lie."""
+"""Defines `ModelRequest`: hyperparameters, classes and weight locations of the requested model."""
 
 from __future__ import annotations
 
@@ -10,23 +10,24 @@ from finetune.config.hyperparameters import ModelSpec, Task
 
 @dataclass(frozen=True, slots=True)
 class ModelRequest:
-    """Everything that decides which network is built and from which weights.
+    """Inputs that determine the model to build and its weights.
 
     Attributes:
-        spec: name, head and dropout as the user gave them.
-        task: what the records are.
+        spec: name, head and dropout as given by the user.
+        task: classification task.
         labels: class names in the order of the logits.
         multi_label: whether a record may have several classes.
-        pretrained: False builds the same network with random weights.
-        image_size: side of the square input in pixels; None takes the one that belongs to the weights.
-        max_length: longest sequence in tokens; None takes the one that belongs to the network.
-        seed: decides every random weight.
-        model_channel: folder of the `model` channel, where there is one.
-        baked_weights: folder of weights that the image brings, where there is one.
-        scratch: folder for unpacked archives; created when it is needed.
-        trained: False where the network is evaluated as it is, so that a new head would answer at random.
-        sixteen_bit_depth: bits that the 16-bit grey images of the data use; None where there are none.
-        ordered: whether the user gave the labels in the order of the outputs, rather than the data in any.
+        pretrained: False builds the same model with random weights.
+        image_size: side of the square input in pixels; None for the default of the weights.
+        max_length: maximum sequence length in tokens; None for the default of the model.
+        seed: seed of all random weights.
+        model_channel: folder of the `model` channel, if there is one.
+        baked_weights: folder of weights in the container image, if there is one.
+        scratch: folder for unpacked archives; created when needed.
+        trained: False if the model is evaluated without training, so that a new head would predict at random.
+        sixteen_bit_depth: bits used by the 16-bit grayscale images of the data; None if there are none.
+        ordered: whether the user gave the labels in the order of the outputs; else they come from the data, in any
+            order.
     """
 
     spec: ModelSpec

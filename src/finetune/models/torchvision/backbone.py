@@ -1,4 +1,4 @@
-"""A torchvision classifier as a Backbone."""
+"""`Backbone` for torchvision classifiers."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from finetune.models.weights.state_files import write_weights
 
 @dataclass(frozen=True, slots=True)
 class TorchvisionBackbone:
-    """A torchvision classifier; see `Backbone` for the meaning of what it offers.
+    """A torchvision classifier; implements `Backbone`.
 
     Attributes:
-        anatomy: where its stem, body and head are.
-        arguments: with which `torchvision.models.get_model(name, **arguments)` builds the same network.
+        anatomy: paths of its stem, body and head.
+        arguments: keyword arguments with which `torchvision.models.get_model(name, **arguments)` builds the same model.
     """
 
     name: str
@@ -39,11 +39,11 @@ class TorchvisionBackbone:
         object.__setattr__(self, "_groups", layer_groups(self.module, self.anatomy))
 
     def layer_groups(self) -> tuple[LayerGroup, ...]:
-        """Give the ordered partition from input to head."""
+        """Return the ordered partition from input to head."""
         return self._groups
 
     def forward(self, inputs: Mapping[str, Tensor]) -> Outputs:
-        """Classify `pixels`, uint8 `[batch, 3, size, size]`; auxiliary logits in training mode only."""
+        """Compute logits for `pixels`, uint8 `[batch, 3, size, size]`; auxiliary logits in training mode only."""
         output: Any = self.module(self._normalise(inputs))
         if isinstance(output, Tensor):
             return Outputs(output)
@@ -51,13 +51,13 @@ class TorchvisionBackbone:
         return Outputs(output.logits, tuple((weight, logits) for weight, logits in extras if logits is not None))
 
     def cut(self, border: int) -> Cut:
-        """Cut the network in front of `layer_groups()[border]`."""
+        """Split the model before `layer_groups()[border]`."""
         return cut_pictures(self, border, self._normalise)
 
     def describe(self) -> Description:
-        """Say how torchvision builds the network."""
+        """Return torchvision's name and arguments of the model."""
         return Description("torchvision", self.name, dict(self.arguments))
 
     def save(self, folder: Path) -> None:
-        """Write `model.safetensors` with torchvision's names."""
+        """Write `model.safetensors` with torchvision's parameter names."""
         write_weights(self.module, folder / "model.safetensors")

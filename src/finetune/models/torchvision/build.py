@@ -1,4 +1,4 @@
-"""How a torchvision classifier is built: which network, which weights, which head."""
+"""Builds a torchvision classifier: selects the architecture, loads the weights and sets the head."""
 
 from __future__ import annotations
 
@@ -34,16 +34,16 @@ from finetune.models.weights.matching import compare, load_fitting, misfit, reco
 from finetune.models.weights.sources import Source
 from finetune.models.weights.state_dict import StateDict, StateFile, modern_names, read_state_file, without_prefix
 
-# The auxiliary classifier of Inception sees a map that is too small for it below this.
+# Below this image size, the feature map is too small for the auxiliary classifier of Inception.
 _INCEPTION_AUXILIARY_SIZE = 299
 _POSITIONS = "encoder.pos_embedding"
 
 
 def build_vision(request: ModelRequest, source: Source) -> TorchvisionBackbone:
-    """Build a torchvision classifier with the weights of `source`, or random ones where none are asked for.
+    """Build a torchvision classifier with the weights of `source`, or random ones if none are requested.
 
     Raises:
-        UserError: the network, its size, its weights or its head cannot be as requested.
+        UserError: the model, its size, its weights or its head do not match the request.
     """
     file = _read(source)
     state = None if file is None else modern_names(file.tensors)
@@ -88,7 +88,7 @@ def _name(request: ModelRequest, source: Source, state: StateDict | None) -> str
 
 
 def _name_of_state(path: Path | None, state: StateDict) -> str:
-    """Name the network by its file, as in `resnet18-f37072fd.pth`, or by its tensors."""
+    """Infer the model name from the file name, such as `resnet18-f37072fd.pth`, or from the tensors."""
     stem = "" if path is None else path.stem.partition("-")[0]
     if stem in vision_names():
         return stem
@@ -118,7 +118,7 @@ def _expects(name: str, request: ModelRequest, source: Source) -> ImageInput:
 
 
 def _smallest(name: str) -> int:
-    """Side of the smallest picture in pixels. What torchvision says of its transformers is not a limit."""
+    """Return the minimum image size in pixels; torchvision's `min_size` is no limit for its transformers."""
     if family_of(name) == "vision_transformer":
         return 1
     if family_of(name) == "swin_transformer":
@@ -146,13 +146,13 @@ def _arguments(name: str, size: int, classes: int) -> dict[str, object]:
         arguments["image_size"] = size
     if family in {"inception", "googlenet"}:
         auxiliary = family == "googlenet" or size >= _INCEPTION_AUXILIARY_SIZE
-        # Their weights were trained elsewhere with another normalisation, which torchvision restores on the way in.
+        # Their weights were trained with another normalization, which torchvision applies with `transform_input`.
         arguments |= {"aux_logits": auxiliary, "transform_input": True, "init_weights": False}
     return arguments
 
 
 def _random_network(name: str, arguments: Mapping[str, object], seed: int, *, overwritten: bool) -> nn.Module:
-    # GoogLeNet and Inception take seconds to initialize, which loaded weights replace.
+    # Initializing GoogLeNet and Inception takes seconds, which is wasted if the weights are loaded afterwards.
     if "init_weights" in arguments:
         arguments = {**arguments, "init_weights": not overwritten}
     with seeded(seed, "network"):
@@ -168,7 +168,7 @@ def _new_classifiers(network: nn.Module, anatomy: Anatomy, seed: int) -> None:
 
 def _source_head(origin: _Origin, state: StateDict, anatomy: Anatomy, report: LoadingReport) -> SourceHead | None:
     weight = state.get(f"{anatomy.classifier}.weight")
-    # Tensors elsewhere in the classifier's place are a head of another form.
+    # Other tensors under the classifier's path belong to a head of another structure.
     faults = tuple(report.head_faults)
     if weight is None and not report.has_any_of(f"{anatomy.classifier}."):
         return None
@@ -180,7 +180,7 @@ def _source_head(origin: _Origin, state: StateDict, anatomy: Anatomy, report: Lo
 
 
 def labels_of_name(name: str | None, source: Source) -> tuple[str, ...] | None:
-    """Class names in the order of the outputs: the source's own, or those of torchvision's weights of that name."""
+    """Return the class names in the order of the outputs, from the source or else from torchvision's weights."""
     torchvisions = name in vision_names() and (source.kind == "hub" or source.place == BAKED)
     if source.labels is not None or not torchvisions:
         return source.labels
@@ -189,7 +189,7 @@ def labels_of_name(name: str | None, source: Source) -> tuple[str, ...] | None:
 
 @dataclass(frozen=True, slots=True)
 class _Origin:
-    """A network's name, and where its weights come from: in words, as a source, and what to log about the file."""
+    """A model's name and the origin of its weights: description, source, and log messages about the file."""
 
     name: str
     words: str
@@ -208,7 +208,7 @@ def _load(network: nn.Module, origin: _Origin, state: StateDict, request: ModelR
     rows = rows_to_keep(head, request)
     fit = load_fitting(network, anatomy, state, rows)
     refuse_infinite({name: state[name] for name in fit.loaded}, origin.words)
-    # With a new head, the last layers of auxiliary classifiers are new, too.
+    # With a new head, the last layers of auxiliary classifiers are newly initialized too.
     new = anatomy.classifiers(network) if rows is None else (anatomy.classifier,)
     return LoadedWeights(
         origin.words,
@@ -223,12 +223,12 @@ def _load(network: nn.Module, origin: _Origin, state: StateDict, request: ModelR
 
 
 def _at_size_of(network: nn.Module, state: StateDict) -> StateDict:
-    """Position embeddings of a vision transformer for the network's picture size."""
+    """Interpolate the position embeddings of a vision transformer to the model's image size."""
     positions = state.get(_POSITIONS)
     size, patch = getattr(network, "image_size", None), getattr(network, "patch_size", None)
     if positions is None or not isinstance(size, int) or not isinstance(patch, int):
         return state
-    # Whatever else its shape or type may be is judged with all other tensors.
+    # Any other shape or type is reported later with all other tensors.
     if positions.dim() != 3 or len(positions) != 1 or not positions.is_floating_point():
         return state
     side = round((positions.shape[1] - 1) ** 0.5)

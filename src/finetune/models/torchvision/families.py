@@ -1,4 +1,4 @@
-"""Which torchvision classifiers are known, and how each family is built: one row per family."""
+"""Table of the supported torchvision families and their layer layouts."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def _follows_pooling(previous: nn.Module, _child: nn.Module) -> bool:
 
 _PAIRS = ("features.1", "features.2 features.3", "features.4 features.5", "features.6 features.7")
 
-# By the module of torchvision in which a family lies.
+# Keyed by the name of the family's module in torchvision.
 FAMILIES: dict[str, Anatomy] = {
     "resnet": Anatomy(
         stem="conv1 bn1 relu maxpool",
@@ -114,12 +114,12 @@ FAMILIES: dict[str, Anatomy] = {
 
 
 def family_of(name: str) -> str:
-    """The family of a torchvision classifier, such as `resnet` for `wide_resnet50_2`."""
+    """Return the family of a torchvision classifier, such as `resnet` for `wide_resnet50_2`."""
     return str(get_model_builder(name).__module__).rpartition(".")[2]
 
 
 def vision_names() -> tuple[str, ...]:
-    """Names of all torchvision classifiers whose family is known, sorted."""
+    """Return the sorted names of all torchvision classifiers of supported families."""
     import torchvision.models
 
     return tuple(sorted(name for name in list_models(module=torchvision.models) if family_of(name) in FAMILIES))
