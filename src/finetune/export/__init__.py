@@ -1,1 +1,1 @@
-"""The model that the job leaves behind, and the proof that it answers as the network did."""
+"""Exports the trained model and verifies that the exported artifact reproduces its predictions."""

@@ -1,4 +1,4 @@
-"""What the job leaves in `model/`: written whole beside an earlier artifact, then put in its place."""
+"""Writes the model artifact to `model/`: into a staging folder first, then in place of an earlier artifact."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from finetune.models.backbone import Backbone, ImageInput, TextInput
 ARTIFACT_FILE = "artifact.json"
 METRICS_FILE = "metrics.json"
 HANDLER_FILE = "code/inference.py"
-# The platform's PyTorch inference images install it at start; they bring torch, torchvision and Pillow themselves.
+# SageMaker's PyTorch inference images install these at startup; torch, torchvision and Pillow are preinstalled.
 REQUIREMENTS_FILE = "code/requirements.txt"
-# Inside `model/` rather than beside it: the folder may be a mount of its own, and a rename cannot leave a mount.
+# Inside `model/`, since the folder may be a separate mount and a rename cannot cross mounts.
 _STAGING = ".artifact.partial"
 _REPLACED = "replaced.json"
 
@@ -31,15 +31,15 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class ArtifactContents:
-    """What the artifact says beside the network.
+    """Contents of the artifact other than the model.
 
     Attributes:
-        task: what the network classifies.
-        labels: class names in the order of the network's outputs.
-        multi_label: whether a record may have several of the classes, or none.
+        task: classification task.
+        labels: class names in the order of the model's outputs.
+        multi_label: whether a record may have several classes, or none.
         metrics: JSON values for `metrics.json`, without NaN.
-        texts_per_record: 1, or 2 for text pairs; the handler refuses another number.
-        thresholds: by class, the probability above which it is said to hold; `None` for the usual ones.
+        texts_per_record: 1, or 2 for text pairs; the handler rejects any other number.
+        thresholds: probability per class above which it is predicted; `None` for the defaults.
     """
 
     task: Task
@@ -51,14 +51,14 @@ class ArtifactContents:
 
 
 def export(folder: Path, backbone: Backbone, contents: ArtifactContents) -> None:
-    """Write the artifact into `folder`, in the place of an earlier one; files of others stay.
+    """Write the artifact into `folder`, replacing an earlier one; unrelated files are kept.
 
-    While files are put in their place, `artifact.json` is absent: no handler opens a mixture of two artifacts.
+    While files are moved into place, `artifact.json` is absent, so that no handler loads a mixture of two artifacts.
 
     Args:
-        folder: `model/`; created where it is missing.
-        backbone: the network, in the precision in which it is to be saved.
-        contents: what the artifact says beside the network.
+        folder: `model/`; created if missing.
+        backbone: model, in the precision in which to save it.
+        contents: contents other than the model.
 
     Raises:
         PlatformError: the folder cannot be written, or its disk is full.
@@ -76,7 +76,7 @@ def export(folder: Path, backbone: Backbone, contents: ArtifactContents) -> None
 
 
 def _stage(staging: Path, backbone: Backbone, contents: ArtifactContents) -> None:
-    """Write the whole artifact into a fresh folder, or leave none."""
+    """Write the whole artifact into a new folder, and remove the folder on failure."""
     shutil.rmtree(staging, ignore_errors=True)
     staging.mkdir(parents=True)
     try:
@@ -98,7 +98,7 @@ def _fill(staging: Path, backbone: Backbone, contents: ArtifactContents) -> None
 
 
 def _requirements(backbone: Backbone) -> str:
-    """What the handler imports beyond what those images bring, in the versions that the artifact was written with."""
+    """Return the handler's requirements that are not in those images, pinned to the installed versions."""
     names = ["safetensors"] + (["transformers"] if backbone.describe().framework == "transformers" else [])
     return "".join(f"{name}=={version(name)}\n" for name in names)
 
@@ -137,7 +137,7 @@ def _put_in_place(staging: Path, folder: Path, earlier: set[str]) -> None:
         (folder / name).unlink(missing_ok=True)
         _remove_if_empty((folder / name).parent, folder)
     for name in new:
-        # safetensors lets nobody but the owner read; who serves the model is often another user.
+        # safetensors makes files readable only by their owner, but the model server often runs as another user.
         (staging / name).chmod(0o644)
     for name in sorted(new - {ARTIFACT_FILE}):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
@@ -147,7 +147,7 @@ def _put_in_place(staging: Path, folder: Path, earlier: set[str]) -> None:
 
 
 def _files_of_earlier(folder: Path) -> set[str]:
-    """Names of the files of the artifact in `folder`, also of one whose replacement was cut short."""
+    """Return the file names of the artifact in `folder`, including one whose replacement was interrupted."""
     lists = (folder / ARTIFACT_FILE, folder / _STAGING / ARTIFACT_FILE, folder / _STAGING / _REPLACED)
     return {name for path in lists if path.is_file() for name in _listed_files(path)}
 
@@ -180,7 +180,7 @@ def _write_json(path: Path, value: Mapping[str, object]) -> None:
 
 
 def _is_about_storage(error: Exception) -> bool:
-    """Tell a failing disk from a bug: the writers of weights and tokenizers are in Rust and raise no OSError."""
+    """Return whether the disk failed; the Rust writers of weights and tokenizers do not raise OSError."""
     return (isinstance(error, OSError) and error.errno is not None) or "(os error " in str(error)
 
 

@@ -1,15 +1,15 @@
-"""Answers requests with the model around this file, for the PyTorch inference toolkit of Amazon SageMaker.
+"""Inference handler for the SageMaker PyTorch inference toolkit, serving the model in the folder above this file.
 
-The file is complete in itself: it needs torch, torchvision, pillow and safetensors, transformers where the network is
-one of theirs, and nothing of the package that wrote it. Requests and answers:
-- pictures: their bytes as application/x-image or image/*, or base64 strings as JSON (`{"inputs": "..."}` or a list);
-- texts: JSON (`{"inputs": "..."}`, a list, or `{"inputs": {"text": "...", "text_pair": "..."}}`), JSON Lines, CSV or
-  TSV without a header (one column, or two for pairs) or one text as text/plain;
-- answers: JSON, JSON Lines or CSV (no header: predicted label, then probabilities in the order of the labels; labels
-  are written as they are, also where a spreadsheet would take one for a formula).
+The file is self-contained: it needs torch, torchvision, pillow and safetensors, plus transformers for transformers
+models, and nothing of the package that wrote it. Request and response formats:
+- images: encoded bytes as application/x-image or image/*, or base64 strings as JSON (`{"inputs": "..."}` or a list);
+- text: JSON (`{"inputs": "..."}`, a list, or `{"inputs": {"text": "...", "text_pair": "..."}}`), JSON Lines, CSV or
+  TSV without a header (one column, or two for pairs), or a single text as text/plain;
+- responses: JSON, JSON Lines or CSV (no header: predicted label, then probabilities in the order of the labels; labels
+  are written unchanged, even if a spreadsheet would interpret one as a formula).
 
-What a client does wrong is a `ValueError`; where the toolkit is installed, its own error with status 400 (the body),
-415 (the content type) or 406 (the accepted types), so that clients do not send it again. Everything else is 500.
+Client errors are a `ValueError`, or the toolkit's own error if it is installed, with status 400 (body), 415 (content
+type) or 406 (accepted types), so that clients do not retry. All other errors have status 500.
 """
 
 from __future__ import annotations
@@ -42,24 +42,24 @@ PICTURE_TYPES = (
     *("application/x-image", "image/jpeg", "image/jpg", "image/png", "image/webp", "image/bmp", "image/gif"),
     *("image/tiff", "image/x-portable-pixmap"),
 )
-# Images with more pixels are converted to RGB in bands of so many, which takes less memory.
+# Images with more pixels are converted to RGB in bands of this many pixels, to save memory.
 BAND_PIXELS = 1 << 22
 JSON, JSON_LINES, CSV, TSV, PLAIN = (
     *("application/json", "application/jsonlines", "text/csv", "text/tab-separated-values"),
     "text/plain",
 )
-# Other names for the same, as training channels have them.
+# Aliases of content types, as used by training channels.
 SAME_TYPES = {
     **dict.fromkeys(("application/x-jsonlines", "application/jsonl", "application/x-ndjson"), JSON_LINES),
     **dict.fromkeys(("application/csv", "csv"), CSV),
     **dict.fromkeys(("text/tsv", "tsv"), TSV),
 }
-# What turns a picture of EXIF orientation 2, 3, … upright.
+# Transposes that turn images of EXIF orientation 2, 3, … upright.
 _UPRIGHT = (
     *(Image.Transpose.FLIP_LEFT_RIGHT, Image.Transpose.ROTATE_180, Image.Transpose.FLIP_TOP_BOTTOM),
     *(Image.Transpose.TRANSPOSE, Image.Transpose.ROTATE_270, Image.Transpose.TRANSVERSE, Image.Transpose.ROTATE_90),
 )
-# What Pillow's parsers raise at content that is damaged.
+# Errors that Pillow's parsers raise for damaged content.
 _PILLOW_REFUSES = (
     *(OSError, SyntaxError, ValueError, ArithmeticError, LookupError, TypeError, AttributeError, AssertionError),
     *(EOFError, RuntimeError, MemoryError, struct.error, zlib.error, Image.DecompressionBombError),
@@ -69,7 +69,7 @@ Content = bytes | str | tuple[str, ...]
 
 
 class _RefusedError(ValueError):
-    """Something that a client did wrong, with the status that says so."""
+    """Client error with its HTTP status."""
 
     def __init__(self, status: HTTPStatus, message: str) -> None:
         super().__init__(message)
@@ -77,7 +77,7 @@ class _RefusedError(ValueError):
 
 
 def _error(status: HTTPStatus, message: str) -> Exception:
-    """The toolkit's error, which it answers with its status; other errors become status 500 and are sent again."""
+    """Create the toolkit's error, which keeps its status; others become status 500 and clients retry."""
     try:
         from sagemaker_inference.errors import GenericInferenceToolkitError
     except ImportError:
@@ -88,7 +88,7 @@ def _error(status: HTTPStatus, message: str) -> Exception:
 
 @contextmanager
 def _refusing(status: HTTPStatus) -> Iterator[None]:
-    """Turn what a client did wrong, a `ValueError`, into the error with its status."""
+    """Convert a `ValueError`, a client error, to the toolkit's error with its status."""
     try:
         yield
     except ValueError as error:
@@ -100,7 +100,7 @@ _json = partial(json.dumps, ensure_ascii=False, allow_nan=False)
 
 @dataclass(frozen=True)
 class Model:
-    """The network, what `artifact.json` says about it, and its tokenizer where it reads texts."""
+    """The model, the content of `artifact.json`, the tokenizer of a text model, and the device."""
 
     network: nn.Module
     artifact: Mapping[str, Any]
@@ -110,7 +110,7 @@ class Model:
 
 @dataclass(frozen=True)
 class Request:
-    """Contents to classify; `single` where the answer is one object rather than a list."""
+    """Contents to classify; `single` if the response is one object rather than a list."""
 
     contents: Sequence[Content]
     single: bool
@@ -118,17 +118,17 @@ class Request:
 
 @dataclass(frozen=True)
 class Answer:
-    """One JSON object per content of the request, in its order."""
+    """One JSON object per content of the request, in the same order."""
 
     records: list[dict[str, Any]]
     single: bool
 
 
 def model_fn(model_dir: str) -> Model:
-    """Load the artifact in `model_dir`, onto the GPU where there is one.
+    """Load the artifact in `model_dir`, onto the GPU if there is one.
 
     Raises:
-        ValueError: the folder holds no artifact, or one of a format that this file does not know.
+        ValueError: the folder contains no artifact, or one of an unsupported format.
     """
     folder = Path(model_dir)
     artifact = _read_artifact(folder)
@@ -140,14 +140,14 @@ def model_fn(model_dir: str) -> Model:
 
 
 def input_fn(body: bytes | str, content_type: str) -> Request:
-    """Take the contents out of a request.
+    """Parse the contents of a request.
 
     Args:
-        body: of the request.
-        content_type: MIME type in any case of letters; of its parameters, `charset` is obeyed.
+        body: request body.
+        content_type: case-insensitive MIME type; `charset` is its only supported parameter.
 
     Raises:
-        ValueError: the content type is unknown, or the body is not what it says; see the module.
+        ValueError: the content type is unknown, or the body does not match it; see the module docstring.
     """
     with _refusing(HTTPStatus.BAD_REQUEST):
         kind, *parameters = (part.strip().lower() for part in (content_type or "").split(";"))
@@ -167,7 +167,8 @@ def predict_fn(data: Request, model: Model) -> Answer:
     """Classify the contents, in batches.
 
     Raises:
-        ValueError: a content is not what the model was trained on, or an image cannot be decoded; see the module.
+        ValueError: a content is of the wrong type for the model, or an image cannot be decoded; see the module
+            docstring.
     """
     records: list[dict[str, Any]] = []
     for start in range(0, len(data.contents), BATCH_SIZE):
@@ -179,10 +180,10 @@ def predict_fn(data: Request, model: Model) -> Answer:
 
 
 def output_fn(prediction: Answer, accept: str) -> str:
-    """Write the answer in the first accepted format that is known.
+    """Serialize the predictions in the first supported format of `accept`.
 
     Raises:
-        ValueError: none of the accepted formats is known; see the module. An answer is not a finite number.
+        ValueError: no accepted format is supported (see the module docstring), or a probability is not finite.
     """
     for index, record in enumerate(prediction.records):
         if not all(map(math.isfinite, record["probabilities"])):
@@ -200,17 +201,17 @@ def output_fn(prediction: Answer, accept: str) -> str:
 
 
 def decode_picture(content: bytes, side: int = MAX_PIXELS, sixteen_bit_depth: int | None = None) -> Tensor:
-    """Decode an image to uint8 `[3, height, width]`: RGB, on white where transparent, upright by its EXIF data.
+    """Decode an image to RGB uint8 `[3, height, width]`, on white if transparent, upright according to its EXIF data.
 
     Raises:
-        ValueError: the bytes are no whole image of a known format, claim too many pixels, or hold 16-bit values that
-            do not fit `sixteen_bit_depth` bits.
+        ValueError: the bytes are not a complete image of a known format, claim too many pixels, or contain 16-bit
+            values that do not fit `sixteen_bit_depth` bits.
     """
     try:
         with Image.open(io.BytesIO(content), formats=PICTURE_FORMATS) as image:
             if image.width * image.height > MAX_PIXELS:
                 raise ValueError(f"{image.width} x {image.height} pixels are more than the {MAX_PIXELS:,} allowed")
-            image.draft(None, (2 * side, 2 * side))  # JPEG at 1/2, 1/4 or 1/8 where that is enough, as in training
+            image.draft(None, (2 * side, 2 * side))  # decode JPEG at 1/2, 1/4 or 1/8 if sufficient, as in training
             pixels = _pixels(image, content, sixteen_bit_depth)
             turn = image.getexif().get(ExifTags.Base.Orientation, 1)
     except _PILLOW_REFUSES as error:
@@ -220,10 +221,10 @@ def decode_picture(content: bytes, side: int = MAX_PIXELS, sixteen_bit_depth: in
 
 
 def resize_and_crop(picture: Tensor, preprocessing: Mapping[str, Any]) -> Tensor:
-    """Resize the shorter side, or both, of uint8 `[3, height, width]`, antialiased, and cut the square in the middle.
+    """Resize the shorter side, or both, of uint8 `[3, height, width]`, antialiased, and crop the center square.
 
     Raises:
-        ValueError: the picture is so narrow that resizing it would give too many pixels.
+        ValueError: the image is so narrow that resizing it would result in too many pixels.
     """
     height, width = picture.shape[-2:]
     resize, size, stretch = preprocessing["resize"], preprocessing["size"], preprocessing.get("stretch", False)
@@ -266,7 +267,7 @@ def _load_transformers(folder: Path, artifact: Mapping[str, Any]) -> tuple[nn.Mo
 
 
 def _decoded(body: bytes | str, kind: str, parameters: Iterable[str]) -> str:
-    """The text of a body; the toolkit decodes some bodies itself, and keeps the byte order mark."""
+    """Decode a body; the toolkit decodes some bodies itself and keeps the byte order mark."""
     if isinstance(body, str):
         return body.removeprefix("\ufeff")
     named = (parameter.partition("=") for parameter in parameters)
@@ -297,10 +298,10 @@ def _parse(text: str, kind: str) -> Request:
 
 
 def _rows(text: str, kind: str) -> Iterable[list[str]]:
-    """Rows of cells.
+    """Return rows of cells.
 
-    A stray quotation mark is an error, since it would swallow rows; only in lines of equally many tabs it is a
-    character, as in training.
+    A stray quotation mark is an error, since it would merge rows; only in lines with equal numbers of tabs is it a
+    literal character, as in training.
     """
     lines = [line for line in text.replace("\r\n", "\n").split("\n") if line]
     if kind == TSV and len({line.count("\t") for line in lines}) == 1:
@@ -321,7 +322,7 @@ def _json_lines(text: str) -> Iterator[object]:
 def _inputs(value: object) -> object:
     if not isinstance(value, dict) or "inputs" not in value:
         return value
-    # An option that nothing reads would be ignored silently.
+    # Reject unsupported options instead of ignoring them silently.
     others = [name for name, given in value.items() if name != "inputs" and given]
     if others:
         raise ValueError(f"unknown fields beside 'inputs': {', '.join(map(repr, others))}; leave them out")
@@ -354,7 +355,7 @@ def _record(index: int) -> str:
 
 
 def _prepared(data: Request, start: int, model: Model) -> dict[str, Tensor]:
-    """The inputs of the batch from `start` on; what is wrong with a record is told with its index."""
+    """Return the inputs of the batch from `start` on; errors name the index of the record."""
     prepare = _picture_batch if model.tokenizer is None else _text_batch
     contents = data.contents[start : start + BATCH_SIZE]
     try:
@@ -371,9 +372,9 @@ def _prepared(data: Request, start: int, model: Model) -> dict[str, Tensor]:
 
 
 def _picture_batch(contents: Sequence[Content], model: Model) -> dict[str, Tensor]:
-    """Pictures as the network was trained on them: float32 `[batch, 3, size, size]`."""
+    """Preprocess images as in training: float32 `[batch, 3, size, size]`."""
     preprocessing = model.artifact["preprocessing"]
-    # Nearest-neighbour interpolation picks single pixels, so every one has to be decoded.
+    # Nearest-neighbor interpolation picks single pixels, so the image must be decoded at full size.
     side = MAX_PIXELS if preprocessing["interpolation"].startswith("nearest") else preprocessing["resize"]
     depth = preprocessing.get("sixteen_bit_depth")
     pictures = (decode_picture(_encoded(item), side, depth) for item in contents)
@@ -394,7 +395,7 @@ def _encoded(content: Content) -> bytes:
 
 
 def _text_batch(contents: Sequence[Content], model: Model) -> dict[str, Tensor]:
-    """Token numbers and masks, int64 `[batch, length]`, padded to the longest text of the batch."""
+    """Tokenize to ids and masks, int64 `[batch, length]`, padded to the longest text of the batch."""
     count, length = (model.artifact["preprocessing"][name] for name in ("texts_per_record", "max_length"))
     texts = [(content,) if isinstance(content, str) else content for content in contents]
     for item in texts:
@@ -417,7 +418,7 @@ def _logits(batch: Mapping[str, Tensor], model: Model) -> Tensor:
 
 
 def _pixels(image: Any, content: bytes, known_depth: int | None) -> NDArray[np.uint8]:  # noqa: ANN401 - plugins add attributes
-    """RGB as uint8 `[height, width, 3]`; of 16-bit grey the highest 8 of as many bits as are used."""
+    """Return RGB pixels, uint8 `[height, width, 3]`; for 16-bit grayscale, the highest 8 of the used bits."""
     # Before version 11, Pillow opened 16-bit PNG with mode I.
     if image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PNG", "PPM")):
         values = np.asarray(image)
@@ -438,7 +439,7 @@ def _pixels(image: Any, content: bytes, known_depth: int | None) -> NDArray[np.u
         extrema = image.getextrema() if len(image.getbands()) > 1 else (image.getextrema(),)
         if max(high for (_, high), name in zip(extrema, image.getbands(), strict=True) if name != "A") < 1 << 4:
             raise ValueError("16 bits per colour, but hardly a value above 4095; save it with 8 bits per colour")
-    # Pillow takes every CMYK JPEG for Adobe's, which are inverted.
+    # Pillow treats every CMYK JPEG as Adobe's, which are inverted.
     inverted = image.format == "JPEG" and image.mode == "CMYK" and "adobe" not in image.info
     image.load()
     rows = max(1, BAND_PIXELS // image.width)

@@ -1,4 +1,4 @@
-"""Whether the exported artifact, opened by its own handler, answers as the network did."""
+"""Verifies that the exported artifact, loaded by its own handler, reproduces the model's predictions."""
 
 from __future__ import annotations
 
@@ -21,24 +21,25 @@ from finetune.models.transformers.folder import quiet
 
 Content = bytes | tuple[str, ...]
 
-# Largest difference of a probability that arithmetic alone explains, both sides in float32. Measured on a CPU for five
-# networks (ResNet-50 the worst), 24 pictures each: 4e-6 in another batch. This is 20 times that: a job must not fail by
-# bad luck, while another resize, label order or weight moves probabilities by more in some of the samples. On a GPU,
-# convolutions in float32 round their inputs to TF32, which has the mantissa of fp16 (8e-3 for these networks).
+# Largest probability difference due to rounding, with both sides in float32. Measured on a CPU for five models
+# (ResNet-50 the worst), 24 images each: 4e-6 for another batch composition. The tolerance is over 20 times that, so
+# that no job fails by chance, while a different resize, label order or weight causes larger differences in some
+# samples. On a GPU, float32 convolutions round their inputs to TF32, which has the mantissa of fp16 (8e-3 for these
+# models).
 _TOLERANCES = {"cpu": 1e-4, "cuda": 3e-2}
 
 
-class ArtifactMismatch(RuntimeError):  # noqa: N818 - it says what is wrong, as the names of data's refusals do
-    """The artifact answers otherwise than the network did: a bug of this package, not of its user."""
+class ArtifactMismatch(RuntimeError):  # noqa: N818 - named after the problem, like the exceptions for data
+    """The artifact's predictions differ from the model's: an internal error, not the user's."""
 
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One record and what the network made of it.
+    """A record and the model's prediction for it.
 
     Attributes:
         key: identity of the record, for messages.
-        content: the encoded picture, or the one or two texts, as read from the channel.
+        content: encoded image, or one or two texts, as read from the channel.
         probabilities: one per class, in the order of the labels.
     """
 
@@ -48,20 +49,20 @@ class Sample:
 
 
 def tolerance_on(device: str) -> float:
-    """Return the difference of a probability that the network, in float32 on that type of device, may show."""
+    """Return the tolerance for probabilities computed by the model in float32 on that type of device."""
     return _TOLERANCES[device]
 
 
 def verify(folder: Path, samples: Sequence[Sample], tolerance: float) -> float:
-    """Send samples through the handler that lies in the artifact, and compare its answers with the network's.
+    """Run samples through the handler in the artifact and compare its predictions with the model's.
 
     Args:
-        folder: the artifact.
+        folder: folder of the artifact.
         samples: at least one record; a few are enough.
-        tolerance: largest difference of a probability, see `tolerance_on`.
+        tolerance: largest allowed difference of a probability, see `tolerance_on`.
 
     Returns:
-        the largest difference seen.
+        The largest difference.
 
     Raises:
         ArtifactMismatch: a probability or a predicted label differs by more.
@@ -76,10 +77,10 @@ def verify(folder: Path, samples: Sequence[Sample], tolerance: float) -> float:
 
 
 def load_handler(folder: Path) -> ModuleType:
-    """Import `code/inference.py` of an artifact from its path, without leaving bytecode beside it.
+    """Import `code/inference.py` of an artifact from its path, without writing bytecode into the artifact.
 
     Raises:
-        ArtifactMismatch: there is no such file.
+        ArtifactMismatch: the file is missing.
     """
     name, path = "artifact_inference", folder / HANDLER_FILE
     loader = _WithoutBytecode(name, str(path))
@@ -87,7 +88,7 @@ def load_handler(folder: Path) -> ModuleType:
     if spec is None or not path.is_file():
         raise ArtifactMismatch(f"The exported artifact has no handler: {path} is missing.")
     module = importlib.util.module_from_spec(spec)
-    # Dataclasses look their module up while it is being executed.
+    # Dataclasses look up their module in `sys.modules` while it is executed.
     sys.modules[name] = module
     try:
         loader.exec_module(module)
@@ -97,7 +98,7 @@ def load_handler(folder: Path) -> ModuleType:
 
 
 class _WithoutBytecode(importlib.machinery.SourceFileLoader):
-    """Reads and writes no `__pycache__`, which would become a part of the artifact."""
+    """Source loader that neither reads nor writes `__pycache__`, which would become part of the artifact."""
 
     def path_stats(self, path: str) -> Mapping[str, Any]:
         raise OSError(f"bytecode of {path} is not kept")
@@ -115,7 +116,7 @@ def _answer(handler: ModuleType, model: object, content: Content) -> dict[str, A
 
 @dataclass(frozen=True, slots=True)
 class _Expecting:
-    """What the answers are held against: class names, thresholds `[classes]`, largest difference."""
+    """Reference for the handler's predictions: class names, thresholds `[classes]`, largest allowed difference."""
 
     labels: Sequence[str]
     limits: Tensor
@@ -128,10 +129,10 @@ def _difference(sample: Sample, answer: Mapping[str, Any], expecting: _Expecting
     answered = torch.tensor(answer["probabilities"], dtype=torch.float64)
     if expected.shape != answered.shape or list(answer["labels"]) != list(labels):
         raise ArtifactMismatch(_message(sample, answer, "the classes differ"))
-    # A network that diverged answers nothing; that its artifact does the same is no fault of the artifact.
+    # A diverged model predicts NaN, and its artifact must do the same.
     both_nan = expected.isnan() & answered.isnan()
     difference = float((expected - answered).abs().masked_fill(both_nan, 0.0).max())
-    # Written so that a difference which is not a number is one.
+    # The negated comparison also catches NaN.
     if not difference <= tolerance:
         raise ArtifactMismatch(_message(sample, answer, f"difference {difference:.2g}, allowed {tolerance:.2g}"))
     certain, possible = _predictable(expected, expecting, multi_label="predicted_labels" in answer)
@@ -142,7 +143,7 @@ def _difference(sample: Sample, answer: Mapping[str, Any], expecting: _Expecting
 
 
 def _predictable(expected: Tensor, expecting: _Expecting, *, multi_label: bool) -> tuple[set[str], set[str]]:
-    """Labels that an answer within the tolerance must predict, and those that it may."""
+    """Return the labels that a prediction within the tolerance must contain, and those that it may contain."""
     labels, doubt = expecting.labels, 2 * expecting.tolerance
     over = expected - expecting.limits
     threshold = 0.0 if multi_label else float(over.max())
