@@ -1,1 +1,1 @@
-"""What learns, when, and how fast."""
+"""Fine-tuning strategies: trainable layer groups and learning rates per phase."""

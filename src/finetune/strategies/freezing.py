@@ -1,4 +1,4 @@
-"""Applying a phase to a network: a frozen layer is frozen wholly, so that its output is a function of its input."""
+"""Applies a phase to a model; a frozen layer is deterministic, so that its output depends only on its input."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from finetune.models.backbone import Backbone
 
 
 def apply_trainable(backbone: Backbone, trainable: Collection[str]) -> None:
-    """Let the named groups learn and freeze the others: no gradient, stored normalisation statistics, no dropout.
+    """Make the named groups trainable and freeze the others: no gradient, fixed normalization statistics, no dropout.
 
-    Modules that belong to no group follow the layers below them: a container is in training mode as soon as one of
-    its groups is, and a leaf without parameters outside every group (a dropout before the classifier) follows the head.
+    Modules outside all groups follow their submodules: a container is in training mode if any of its groups is, and a
+    leaf without parameters (a dropout before the classifier) follows the head.
 
     Args:
-        backbone: network to set; nothing else of it changes.
-        trainable: names of layer groups.
+        backbone: model to modify; only train modes, `requires_grad` and gradients change.
+        trainable: names of the trainable layer groups.
     """
     groups = backbone.layer_groups()
     learning = {

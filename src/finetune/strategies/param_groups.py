@@ -1,4 +1,4 @@
-"""The parameters that ever learn, in named groups of one rate and one weight decay, each parameter exactly once."""
+"""Groups the trainable parameters by learning rate and weight decay for the optimizer."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from finetune.strategies.plan import Plan
 
 @dataclass(frozen=True, slots=True)
 class ParameterGroup:
-    """Parameters that an optimizer treats alike.
+    """Parameters with the same optimizer settings.
 
     Attributes:
         name: layer group and kind, such as `layer4/decay`.
         parameters: names in `backbone.module.named_parameters()`.
         rate: peak learning rate.
-        weight_decay: 0 for norms and biases.
+        weight_decay: weight decay; 0 for normalization parameters and biases.
     """
 
     name: str
@@ -26,9 +26,10 @@ class ParameterGroup:
 
 
 def parameter_groups(backbone: Backbone, plan: Plan, weight_decay: float) -> tuple[ParameterGroup, ...]:
-    """Groups for everything that the plan will ever train, so that the optimizer's structure never changes.
+    """Create groups for all parameters trained in any phase, so that the optimizer's structure never changes.
 
-    Norms and biases, the parameters of at most one dimension, are not decayed.
+    Each parameter is in exactly one group. Weight decay is not applied to normalization parameters and biases, which
+    are the parameters with at most one dimension.
     """
     shapes = {name: parameter.dim() for name, parameter in backbone.module.named_parameters()}
     found = []

@@ -1,4 +1,4 @@
-"""What learns, from which epoch on, and how fast: pure data, printable and testable without a network."""
+"""Defines the training plan: trainable groups by epoch and their learning rates, as plain data without a model."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Phase:
-    """A stretch of epochs with the same layers learning.
+    """Consecutive epochs with the same trainable layers.
 
     Attributes:
-        first_epoch: epoch, counted from 0, at which the phase begins; it lasts until the next one begins.
-        trainable: names of the layer groups that learn, in network order.
+        first_epoch: first epoch, counted from 0; the phase lasts until the next one begins.
+        trainable: names of the trainable layer groups, from input to head.
     """
 
     first_epoch: int
@@ -21,12 +21,12 @@ class Phase:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """Every phase of a job.
+    """All phases of a job.
 
     Attributes:
         groups: names of all layer groups, from input to head.
-        phases: in order; the first begins with epoch 0.
-        rates: peak learning rate of every group that ever learns.
+        phases: phases in order; the first begins at epoch 0.
+        rates: peak learning rate of every group that is trainable in some phase.
     """
 
     groups: tuple[str, ...]
@@ -42,11 +42,11 @@ class Plan:
             raise ValueError(f"groups and rates do not fit together: {sorted(missing)}")
 
     def phase(self, epoch: int) -> Phase:
-        """The phase that epoch `epoch`, counted from 0, belongs to."""
+        """Return the phase of epoch `epoch`, counted from 0."""
         return next(phase for phase in reversed(self.phases) if phase.first_epoch <= epoch)
 
     @property
     def ever_trainable(self) -> tuple[str, ...]:
-        """Names of the groups that learn in some phase, in network order."""
+        """Names of the groups that are trainable in some phase, from input to head."""
         names = {name for phase in self.phases for name in phase.trainable}
         return tuple(name for name in self.groups if name in names)

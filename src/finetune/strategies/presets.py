@@ -1,4 +1,4 @@
-"""A named strategy becomes a plan: which groups learn, from when on, and at what rate."""
+"""Converts a named strategy to a plan of trainable groups, phases and learning rates."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from finetune.strategies.plan import Phase, Plan
 
 @dataclass(frozen=True, slots=True)
 class DefaultRates:
-    """Peak learning rates where the user names none.
+    """Default peak learning rates.
 
     Attributes:
-        head: of a new head.
-        pretrained: of layers that bring weights along, 10 to 100 times lower.
-        scratch: of a network without pretrained weights.
+        head: learning rate of a new head.
+        pretrained: learning rate of pretrained layers, 10 to 100 times lower.
+        scratch: learning rate of a model without pretrained weights.
     """
 
     head: float
@@ -40,22 +40,22 @@ _DEFAULT_RATES: Mapping[LearningRateFamily, Mapping[Task, DefaultRates]] = Mappi
     }
 )
 HEAD_FACTOR = 10.0
-"""How much faster than the pretrained layers a new head learns where the user gives only `learning_rate`."""
+"""Ratio of a new head's learning rate to `learning_rate`, if `head_learning_rate` is not set."""
 
 
 def default_rates(task: Task, optimisation: OptimisationSpec) -> DefaultRates:
-    """The default rates for a task and a family of optimizers."""
+    """Return the default learning rates for a task and the family of the optimizer."""
     return _DEFAULT_RATES[OPTIMIZERS[optimisation.optimizer].learning_rates][task]
 
 
 @dataclass(frozen=True, slots=True)
 class Network:
-    """What a plan needs to know of a network.
+    """Properties of a model that determine its plan.
 
     Attributes:
         groups: names of its layer groups from input to head; the last is the head.
-        task: which default rates apply.
-        new_head: whether the head begins with random weights.
+        task: task, which selects the default learning rates.
+        new_head: whether the head is newly initialized.
     """
 
     groups: tuple[str, ...]
@@ -64,10 +64,10 @@ class Network:
 
 
 def make_plan(strategy: StrategySpec, optimisation: OptimisationSpec, network: Network) -> Plan:
-    """Turn a strategy into phases and rates for the groups of a network.
+    """Convert a strategy to phases and learning rates for the layer groups of a model.
 
     Raises:
-        UserError: `unfrozen_groups` exceeds the groups that the network has below its head.
+        UserError: `unfrozen_groups` exceeds the number of groups below the head.
     """
     *body, head = network.groups
     phases = _phases(strategy, optimisation.epochs, tuple(body), head)
@@ -82,7 +82,7 @@ def make_plan(strategy: StrategySpec, optimisation: OptimisationSpec, network: N
 def rates_in_effect(
     strategy: StrategySpec, optimisation: OptimisationSpec, network: Network
 ) -> tuple[tuple[str, float], ...]:
-    """The hyperparameters that set the learning rates of a job, with their values, defaults included."""
+    """Return the hyperparameters that determine the learning rates, with their values, including defaults."""
     if strategy.name == "evaluate":
         return ()
     body, head = _rates(strategy, optimisation, network)
@@ -112,7 +112,7 @@ def _phases(strategy: StrategySpec, epochs: int, body: tuple[str, ...], head: st
 
 
 def _gradual_phases(epochs: int, body: tuple[str, ...], head: str) -> tuple[Phase, ...]:
-    """The head alone for an epoch, then from the top down, everything by half of the epochs (ULMFiT, section 3.3)."""
+    """Train the head for one epoch, then unfreeze top-down, all groups by half of the epochs (ULMFiT, section 3.3)."""
     span = max(1, epochs // 2)
     unfrozen_at = [1 + index * span // max(1, len(body)) for index in range(len(body))]
     phases = [Phase(0, (head,))]
@@ -123,7 +123,7 @@ def _gradual_phases(epochs: int, body: tuple[str, ...], head: str) -> tuple[Phas
 
 
 def _rates(strategy: StrategySpec, optimisation: OptimisationSpec, network: Network) -> tuple[float, float]:
-    """Rates of the layers below the head, before layer decay, and of the head."""
+    """Return the learning rate of the layers below the head, before layer decay, and that of the head."""
     defaults = default_rates(network.task, optimisation)
     given = optimisation.learning_rate
     if strategy.name == "from_scratch":
