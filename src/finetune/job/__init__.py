@@ -1,1 +1,1 @@
-"""The whole job from top to bottom; the only package that knows every stage."""
+"""The whole job, from reading the request to writing the report; the only package that uses every stage."""

@@ -1,4 +1,4 @@
-"""Which classes does the request announce, before any record is read?"""
+"""Class names that the request gives before any record is read."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from finetune.errors import UserError
 from finetune.job.request import Request
 
 LABELS = "labels"
-"""The channel whose file names the classes."""
+"""Name of the channel with the file of class names."""
 
 
 def announced_classes(request: Request) -> LabelMap | None:
-    """The classes of `class_names`, or of the file in the channel `labels`; `None` where there is neither.
+    """The classes of `class_names` or of the file in the channel `labels`; `None` if neither is given.
 
     Raises:
         DataError: the file cannot be used.
@@ -42,5 +42,5 @@ def announced_classes(request: Request) -> LabelMap | None:
 
 
 def as_announced(readers: Mapping[str, Reader], classes: LabelMap | None) -> dict[str, Reader]:
-    """The readers, whose labels may be numbers of announced classes."""
+    """Wrap the readers so that labels may be indices into the announced classes."""
     return {name: reader if classes is None else AnnouncedReader(reader, classes) for name, reader in readers.items()}

@@ -1,7 +1,7 @@
-"""Does the exported artifact answer as the network that was trained and evaluated?
+"""Checks that the exported artifact predicts the same as the model that was trained and evaluated.
 
-The handler in the artifact computes in float32. Where the job computes in another precision, the network answers once
-more in float32 for the few records of the proof: rounding to bf16 may move a probability further than a fault would.
+The handler in the artifact computes in float32. If the job computes in another precision, the model predicts the few
+checked records again in float32: rounding to bf16 may change a probability by more than a fault would.
 """
 
 from __future__ import annotations
@@ -33,17 +33,17 @@ _WORTH_A_WARNING = 0.1
 def export_proven(
     job: Prepared, metrics: Mapping[str, object], decision: Decision | None, evaluated: Evaluated | None
 ) -> None:
-    """Write the artifact, and have its own handler repeat what the network says of a few records.
+    """Export the artifact and compare its handler's predictions for a few records with the model's.
 
     Args:
-        job: what was trained.
+        job: the prepared job.
         metrics: JSON values for the artifact, without NaN.
-        decision: thresholds for the artifact's handler; `None` for the usual ones.
-        evaluated: the evaluation, some of whose predictions are repeated; without one, of whatever records are there.
+        decision: thresholds for the artifact's handler; `None` for the default of 0.5.
+        evaluated: the evaluation to take the compared predictions from; without one, any available records are used.
 
     Raises:
         PlatformError: the folder cannot be written.
-        ArtifactMismatch: the artifact answers otherwise.
+        ArtifactMismatch: the artifact's predictions differ.
     """
     samples = _of_evaluation(job, evaluated) if evaluated else _of_probe(job)
     texts = max((len(sample.content) for sample in samples if isinstance(sample.content, tuple)), default=1)
@@ -51,7 +51,7 @@ def export_proven(
     contents = ArtifactContents(job.inputs.task, labels.names, labels.multi_label, metrics, texts, thresholds)
     export(folder, job.backbone, contents)
     if samples:
-        # The handler's network comes beside the job's own.
+        # The handler loads a second model while the job's own is still in memory.
         hand_back_freed_memory()
         tolerance = tolerance_on(job.numerics.device.type)
         difference = verify(folder, samples, tolerance)
@@ -66,7 +66,7 @@ def export_proven(
 
 
 def _of_evaluation(job: Prepared, evaluated: Evaluated) -> list[Sample]:
-    """Records spread over the part, with what the evaluation said of them, or the network says in float32."""
+    """Samples spread over the evaluated part, with the evaluation's predictions, or float32 ones under autocast."""
     batches, predictions = evaluated.batches, evaluated.predictions
     found = batches.samples(predictions.positions.tolist(), PROBE_RECORDS)
     said = [_sample(record, predictions, row) for row, record in found]
@@ -81,7 +81,7 @@ def _of_evaluation(job: Prepared, evaluated: Evaluated) -> list[Sample]:
 
 
 def _of_probe(job: Prepared) -> list[Sample]:
-    """A few records, where no evaluation is at hand, with what the network says of them in float32."""
+    """A few records with float32 predictions, for jobs without a finished evaluation."""
     batches = job.loaders.probe or job.loaders.kept()
     if batches is None or not len(batches):
         return []
@@ -96,12 +96,12 @@ def _sample(record: Record, predictions: Predictions, row: int) -> Sample:
 
 @dataclass(frozen=True, slots=True)
 class _OneByOne:
-    """Records in batches of one, as the handler gets them: the last bits depend on the size of a batch."""
+    """Batches of one record, as in the handler: the last bits of a prediction depend on the batch size."""
 
     batches: Batches
 
     def iterate(self, epoch: int, first: int = 0) -> Generator[Batch, None, None]:
-        """Yield a batch for each record from number `first` on, until there are enough that can be decoded."""
+        """Yield one batch per record from index `first` on, until `PROBE_RECORDS` records could be decoded."""
         good, count = 0, len(self.batches.dataset)
         for start in range(first, count, PROBE_RECORDS):
             for batch in self.batches.prepare([[at] for at in range(start, min(start + PROBE_RECORDS, count))], epoch):
@@ -124,7 +124,7 @@ def _in_float32(job: Prepared, batches: Batches) -> Predictions:
 
 
 def _tell_difference(precision: str, said: Sequence[Sample], exact: Sequence[Sample]) -> None:
-    """Evaluation and artifact are not the same to the last digit."""
+    """Log the largest difference between the evaluation's probabilities and the artifact's."""
     difference = max(
         (
             abs(one - other)

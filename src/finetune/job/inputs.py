@@ -1,4 +1,4 @@
-"""From channels to labelled data sets: opened, held against each other, split where nothing is kept for validation."""
+"""Labelled data sets from the channels: opened, checked against each other, and split for validation if necessary."""
 
 from __future__ import annotations
 
@@ -26,12 +26,16 @@ _PURPOSES = ("train", "validation", "test")
 
 @dataclass(frozen=True, slots=True)
 class Inputs:
-    """What the channels hold.
+    """Records of all channels.
 
     Attributes:
-        train: empty where nothing is trained.
-        split: whether validation records were taken out of the training channel.
-        streams: what comes through pipes, by purpose.
+        task: task of the records.
+        labels: label map shared by all parts.
+        train: training records; empty if nothing is trained.
+        validation: validation records.
+        test: test records.
+        split: whether validation records were split off the training channel.
+        streams: channels in Pipe mode, by purpose.
     """
 
     task: Task
@@ -43,17 +47,17 @@ class Inputs:
     streams: Mapping[str, StreamPart] = field(default_factory=dict)
 
     def parts(self) -> dict[str, Part]:
-        """The parts that are there, by name."""
+        """Non-empty parts by name."""
         named = {"train": self.train, "validation": self.validation, "test": self.test}
         return {name: part for name, part in named.items() if part is not None and part.indices}
 
 
 def open_readers(sources: Mapping[str, ChannelSource], spec: DataSpec) -> dict[str, Reader]:
-    """Open `train`, `validation` and `test`, whichever are there; what the first one holds, all have to hold.
+    """Open `train`, `validation` and `test` if present; the task of the first channel is required of the others.
 
     Raises:
         DataError: a channel is missing or empty, or its files cannot be used.
-        UserError: the channels do not hold what the request says.
+        UserError: the content of the channels contradicts the request.
     """
     readers: dict[str, Reader] = {}
     shared = SharedColumns()
@@ -66,15 +70,15 @@ def open_readers(sources: Mapping[str, ChannelSource], spec: DataSpec) -> dict[s
 
 @dataclass(frozen=True, slots=True)
 class Beforehand:
-    """What is known before files are looked at.
+    """Facts known before the files are read.
 
     Attributes:
-        task: what the records are.
-        labels: the classes of a network that is evaluated as it is, those that the request announces, or those of a
-            stream; otherwise the first channel tells.
-        origin: who says that there are these.
-        streams: what comes through pipes, by purpose.
-        splits: whether validation records are taken out of the training stream.
+        task: task of the records.
+        labels: classes of a model that is evaluated as it is, announced classes, or those of a stream; `None` to derive
+            them from the first channel.
+        origin: source of `labels`, for error messages.
+        streams: channels in Pipe mode, by purpose.
+        splits: whether validation records are split off the training stream.
     """
 
     task: Task
@@ -85,16 +89,16 @@ class Beforehand:
 
 
 def hold_together(readers: Mapping[str, Reader], spec: JobSpec, before: Beforehand) -> Inputs:
-    """Find the classes, hold every channel against them, and keep records for validation where none are given.
+    """Determine the label map, check every channel against it, and split off validation records if none are given.
 
     Args:
         readers: by purpose, in the order of `open_readers`.
         spec: the checked hyperparameters.
-        before: what is known already.
+        before: facts known before the files are read.
 
     Raises:
-        DataError: records or classes do not fit together.
-        UserError: there are other numbers of classes or records than the user says.
+        DataError: records or classes are inconsistent.
+        UserError: the number of classes or records differs from the request.
     """
     data = spec.data
     labels = before.labels or label_map_of(
@@ -117,10 +121,10 @@ def hold_together(readers: Mapping[str, Reader], spec: JobSpec, before: Beforeha
 
 
 def _check_count(train: Reader, expected: int | None) -> None:
-    """Make sure that the training channel has as many records as the request says, with or without bad ones.
+    """Check the size of the training channel against the request, with or without bad records.
 
     Raises:
-        UserError: it has another number, so perhaps not all of them were copied.
+        UserError: the numbers differ, so the channel may have been copied incompletely.
     """
     if expected is not None and expected not in (len(train), len(train) + len(train.left_out)):
         raise UserError(
@@ -130,10 +134,10 @@ def _check_count(train: Reader, expected: int | None) -> None:
 
 
 def _check_texts(readers: Mapping[str, Reader]) -> None:
-    """Make sure that all channels have one text to a record, or all two.
+    """Check that the records of all channels have the same number of texts, one or two.
 
     Raises:
-        DataError: they differ.
+        DataError: the channels differ.
     """
     counts = {
         name: len(reader.read(0).content) for name, reader in readers.items() if reader.task == "text-classification"
@@ -147,7 +151,7 @@ def _check_texts(readers: Mapping[str, Reader]) -> None:
 
 
 def warn_about_empty_classes(inputs: Inputs) -> None:
-    """Log a warning that names the classes without training records, where the records are counted."""
+    """Log a warning that names the classes without training records, if the records have been counted."""
     stream = inputs.streams.get("train")
     if inputs.train is not None:
         counts = class_counts(inputs.train, inputs.labels)
@@ -167,7 +171,7 @@ def warn_about_empty_classes(inputs: Inputs) -> None:
 
 
 def class_counts(part: Part, labels: LabelMap) -> dict[str, int]:
-    """Records of every class, in the order of the labels."""
+    """Number of records of every class, in the order of the labels."""
     counts = dict.fromkeys(labels.names, 0)
     for index in part.indices:
         for name in part.reader.labels(index):
@@ -176,11 +180,11 @@ def class_counts(part: Part, labels: LabelMap) -> dict[str, int]:
 
 
 def sources_of(request: Request, scratch: Path) -> dict[str, ChannelSource]:
-    """Channels with records in files by their purpose, each with the channel that lists its pictures, if there is one.
+    """File-mode channels with records by purpose, each with the channel that lists its images, if any.
 
     Args:
-        request: with folders and content types.
-        scratch: folder for what has to be inflated.
+        request: the request, with folders and content types.
+        scratch: folder for decompressed files.
     """
     folders, channels = request.folders(), request.channels.by_purpose
     return {

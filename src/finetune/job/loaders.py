@@ -1,4 +1,4 @@
-"""Where data and models meet: what a network expects becomes the transform of every batch."""
+"""Builds the batches of every part, transformed to the input format of the model."""
 
 from __future__ import annotations
 
@@ -25,34 +25,37 @@ from finetune.training.trainable_state import State
 PROBE_RECORDS = 4
 _MOST_WORKERS = 16
 _FIRST_WORKERS = 2
-"""Threads with which a CPU that also trains begins."""
+"""Initial number of worker threads if the CPU also trains."""
 _KEPT_BYTES = 1 << 30
-"""For tokens of texts, which are as much again as the texts themselves."""
+"""Cache budget for token ids, which take about as much memory as the texts themselves."""
 _EVALUATION_FACTOR = 2
-"""An evaluation keeps no activations for a backward pass, so its batches may be larger."""
+"""Factor by which evaluation batches are larger: no activations are kept for a backward pass."""
 
 
 class Ledgers(dict[str, BadRecords]):
-    """Bad records by the channel that they lie in; two parts of one channel share a ledger."""
+    """Bad records by channel; two parts of one channel share a ledger."""
 
     def state_dict(self) -> State:
         """Reasons by record, by channel."""
         return {channel: ledger.state_dict() for channel, ledger in self.items()}
 
     def load_state_dict(self, state: State, /) -> None:
-        """Take up what is known of the channels that are there."""
+        """Restore the bad records of the channels of this job."""
         for channel, ledger in self.items():
             ledger.load_state_dict(state.get(channel, {}))
 
 
 @dataclass(frozen=True, slots=True)
 class Loaders:
-    """Batches by purpose; `None` where there are no records for it.
+    """Batches by purpose; `None` if there are no records for it.
 
     Attributes:
-        probe: records to prove an artifact by that no evaluation was finished for.
-        bad_records: what had to be left out of which channel.
-        rebatch: makes batches for evaluation of other records of the same kind.
+        train: training batches.
+        validation: validation batches.
+        test: test batches.
+        probe: records for the export check if no evaluation was finished.
+        bad_records: records left out, by channel.
+        rebatch: makes evaluation batches of other records of the same kind.
     """
 
     train: BatchSource | None
@@ -63,27 +66,27 @@ class Loaders:
     rebatch: Callable[[Reader], Batches] | None = None
 
     def position(self) -> Stateful:
-        """What a restarted job needs to know of the training stream, where there is one."""
+        """Resumable position in the training stream; a null object without a stream."""
         return self.train.position if isinstance(self.train, StreamBatches) else Nothing()
 
     def waited(self) -> float:
-        """Seconds for which batches of training and validation were waited for, since the start."""
+        """Seconds spent waiting for training and validation batches since the start."""
         return sum(batches.supply.waited for batches in (self.train, self.validation) if batches is not None)
 
     def kept(self) -> Batches | None:
-        """The few records of the training stream that are still there."""
+        """Batches of the few training stream records that are still in memory."""
         if self.rebatch is None or not isinstance(self.train, StreamBatches):
             return None
         return self.rebatch(self.train.kept())
 
 
 def threads(asked: int | None, device: torch.device, cores: int) -> tuple[int, int]:
-    """Threads that prepare batches, and how many that may become where batches are late.
+    """Initial and maximum number of threads that prepare batches; threads are added when batches are late.
 
     Args:
-        asked: the user's number, which is kept to.
-        device: beside a GPU all cores but one prepare from the start; a CPU that trains has better to do at first.
-        cores: that this process may use.
+        asked: number set by the user, which is used for both.
+        device: on a GPU job, all cores but one prepare batches from the start; on a CPU job, training needs them.
+        cores: number of cores available to this process.
     """
     if asked is not None:
         return asked, asked
@@ -92,7 +95,7 @@ def threads(asked: int | None, device: torch.device, cores: int) -> tuple[int, i
 
 
 def build_loaders(inputs: Inputs, backbone: Backbone, spec: JobSpec, device: torch.device) -> Loaders:
-    """Batches of every part, transformed to what the network expects; only training records are augmented."""
+    """Build the batches of every part in the model's input format; only training records are augmented."""
     channels = {part.reader.channel for part in inputs.parts().values()}
     channels |= {part.source.channel for part in inputs.streams.values()}
     bad = Ledgers((name, BadRecords(name, spec.data.max_bad_records)) for name in sorted(channels))
@@ -148,7 +151,7 @@ def build_loaders(inputs: Inputs, backbone: Backbone, spec: JobSpec, device: tor
 
 
 def _length(transform: Transform, spec: JobSpec) -> Callable[[Content], int] | None:
-    """What tells how long an example is, where batches of like length are wanted."""
+    """The function that measures an example's length, if batches are grouped by length."""
     return transform.length if isinstance(transform, TextTransform) and spec.data.group_by_length else None
 
 
@@ -161,6 +164,6 @@ def _transform(backbone: Backbone, spec: JobSpec, kept_bytes: int = 0) -> Transf
 
 
 def geometry_of(expects: ImageInput) -> ImageGeometry:
-    """The part of a network's input that decoding has to know; normalization happens on the device."""
+    """The image geometry needed for decoding; normalization happens on the device."""
     depth, stretch, floor_crop = expects.sixteen_bit_depth, expects.stretch, expects.floor_crop
     return ImageGeometry(expects.size, expects.resize, expects.interpolation, depth, stretch, floor_crop)

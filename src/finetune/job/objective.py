@@ -1,4 +1,4 @@
-"""Refuses a tuner's objective that the job will never print, before anything is paid for."""
+"""Refuses a tuning objective that the job never logs, before any data is read."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ _NAMING = "A metric definition must have the name that the log has, as in docs/m
 
 
 def check_objective(spec: JobSpec, purposes: Collection[str]) -> None:
-    """Make sure that the job will print the metric that a tuner judges it by.
+    """Check that the job logs the objective metric of the tuner.
 
     Args:
         spec: the checked hyperparameters.
-        purposes: of the channels, such as `train`.
+        purposes: purposes of the channels, such as `train`.
 
     Raises:
-        UserError: it never prints this metric; the message says why, and which metrics it prints.
+        UserError: the job never logs this metric; the message gives the reason and the metrics it does log.
     """
     if spec.objective is None:
         return

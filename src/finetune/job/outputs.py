@@ -1,4 +1,4 @@
-"""What a job leaves behind beside its artifact: metrics, predictions, the list of bad records."""
+"""Output files other than the model: metrics, predictions, and the list of bad records."""
 
 from __future__ import annotations
 
@@ -27,16 +27,16 @@ from finetune.training.state import TrainingState
 logger = logging.getLogger(__name__)
 
 MOST_PROBABILITIES = 200
-"""Number of classes up to which the table of predictions has the probability of every class."""
+"""Maximum number of classes for which the table of predictions has a column per class."""
 LIKELIEST = 10
-"""Classes whose probabilities stand there beyond it."""
+"""Number of most likely classes listed if there are more classes than that."""
 FORMULA = re.compile(r"'*[=+\-@\t\r\n]")
-"""Beginning of a cell that may be a formula to a spreadsheet."""
+"""Start of a cell that a spreadsheet may read as a formula."""
 _NUMBER = re.compile(r"[+-]?[0-9]+(\.[0-9]+)?([eE][+-]?[0-9]+)?")
 
 
 def metrics_of(evaluated: Evaluated, labels: LabelMap, top_k: int | None) -> dict[str, object]:
-    """Every metric of one part, as JSON values."""
+    """All metrics of one part, as JSON values."""
     predictions = evaluated.predictions
     metrics = classification_metrics(
         predictions.targets, predictions.probabilities, labels.names, multi_label=labels.multi_label, top_k=top_k
@@ -47,7 +47,7 @@ def metrics_of(evaluated: Evaluated, labels: LabelMap, top_k: int | None) -> dic
 def job_summary(
     backbone: Backbone, plan: Plan, strategy: str, state: TrainingState | None, *, finished: bool
 ) -> dict[str, object]:
-    """What was done, as JSON values: parameters, epochs, steps, and the metrics of every epoch."""
+    """Summary of the job as JSON values: parameters, epochs, steps, and the metrics of every epoch."""
     sizes = {name: parameter.numel() for name, parameter in backbone.module.named_parameters()}
     learning = sum(sizes[n] for group in backbone.layer_groups() if group.name in plan.rates for n in group.parameters)
     summary: dict[str, object] = {
@@ -72,9 +72,9 @@ def job_summary(
 
 
 def exported_weights(state: TrainingState) -> dict[str, object]:
-    """Which weights are exported, as JSON values: `exported_weights` in words, and `exported_epoch`, from 1.
+    """Origin of the exported weights as JSON values: `exported_weights` in words, and `exported_epoch`, counted from 1.
 
-    The epoch is `None` for a job that was stopped within one.
+    The epoch is `None` if the job was stopped within one.
     """
     if state.best.weights:
         return {"exported_weights": "best epoch", "exported_epoch": state.best.epoch + 1}
@@ -84,7 +84,7 @@ def exported_weights(state: TrainingState) -> dict[str, object]:
 
 
 def exported_line(state: TrainingState) -> str:
-    """One line that names the exported weights, and the best epoch where it is another one."""
+    """One log line about the exported weights, with the best epoch if it is a different one."""
     progress, best, rows = state.progress, state.best, state.history.rows
     if best.weights:
         return f"Exported weights: epoch {best.epoch + 1} of {progress.epoch}, the best on validation."
@@ -101,7 +101,7 @@ def exported_line(state: TrainingState) -> str:
 
 
 def known_metrics(state: TrainingState | None) -> dict[str, dict[str, object]]:
-    """Metrics of the exported weights that training knows already: of a stopped job that exports its best epoch."""
+    """Metrics of the exported weights already computed in training: for a stopped job that exports its best epoch."""
     if state is None or not state.best.weights:
         return {}
     known: dict[str, object] = {"loss": state.best.loss, "accuracy": state.best.accuracy}
@@ -112,7 +112,7 @@ def known_metrics(state: TrainingState | None) -> dict[str, dict[str, object]]:
 
 @dataclass(frozen=True, slots=True)
 class Answers:
-    """Predictions by part, and the thresholds by which they become decisions."""
+    """Predictions by part, and the decision thresholds, if any."""
 
     evaluated: Mapping[str, Evaluated]
     decision: Decision | None = None
@@ -140,7 +140,7 @@ def write_predictions(folder: Path, answers: Answers) -> None:
 
 
 def write_bad_records(folder: Path, loaders: Loaders) -> None:
-    """Write `bad_records.json` where records were left out.
+    """Write `bad_records.json` if records were left out.
 
     Raises:
         OSError: the folder cannot be written.
@@ -176,18 +176,18 @@ def _write_predictions(path: Path, one: Evaluated, decision: Decision | None) ->
 
 
 def _likeliest(names: Sequence[str], row: NDArray[np.floating]) -> list[str]:
-    """Label and probability of the likeliest classes, in turns, the likeliest first."""
+    """Labels and probabilities of the most likely classes, alternating, the most likely first."""
     top = np.argpartition(-row, LIKELIEST)[:LIKELIEST]
     ordered = top[np.lexsort((top, -row[top]))]
     return [cell for at in ordered.tolist() for cell in (plain_cell(names[at]), f"{row[at]:.6f}")]
 
 
 def plain_cell(text: str) -> str:
-    """The text, behind an apostrophe where a spreadsheet would take it for a formula.
+    """Prefix the text with an apostrophe if a spreadsheet would read it as a formula.
 
-    That is a text that begins with `=`, `+`, `-`, `@`, a tab or a line end, and is no number; apostrophes before
-    one of these count as part of the beginning. A reader gets the text back by dropping the first character of cells
-    that `FORMULA` matches and that begin with an apostrophe.
+    This applies to texts that start with `=`, `+`, `-`, `@`, a tab or a line end and are not numbers; apostrophes in
+    front of these count as part of the start. To recover the text, drop the first character of cells that match
+    `FORMULA` and start with an apostrophe.
     """
     if not FORMULA.match(text) or _NUMBER.fullmatch(text):
         return text

@@ -1,4 +1,4 @@
-"""The plan in words and numbers, gathered from every stage, and the lines while training runs."""
+"""Plan summary gathered from all stages, and log lines during training."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ logger = logging.getLogger(__name__)
 def describe_plan(
     inputs: Inputs, backbone: Backbone, plan: Plan, loaders: Loaders, request: Request, numerics: Numerics
 ) -> Lines:
-    """The plan before the first step."""
+    """Describe the plan before the first step."""
     spec = request.spec
     records: dict[str, int | None] = {name: len(part.indices) for name, part in inputs.parts().items()}
     records |= {name: part.count for name, part in inputs.streams.items()}
@@ -54,7 +54,7 @@ def describe_plan(
 
 
 def _classes(inputs: Inputs) -> dict[str, int]:
-    """Records of every class; 0 for each where nobody counted them."""
+    """Number of records of every class; all 0 if they were not counted."""
     stream = inputs.streams.get("train")
     if stream is not None:
         return dict(zip(inputs.labels.names, stream.class_counts or (0,) * len(inputs.labels), strict=True))
@@ -63,7 +63,7 @@ def _classes(inputs: Inputs) -> dict[str, int]:
 
 
 def expected_input(backbone: Backbone) -> str:
-    """What a network takes, in words."""
+    """Description of the model's input."""
     expects = backbone.expects
     if isinstance(expects, ImageInput):
         return f"pictures of {expects.size} x {expects.size}"
@@ -71,7 +71,7 @@ def expected_input(backbone: Backbone) -> str:
 
 
 def group_summaries(backbone: Backbone, plan: Plan) -> list[GroupSummary]:
-    """Size, rate and first epoch of every group of layers."""
+    """Size, learning rate and first epoch of every layer group."""
     sizes = {name: parameter.numel() for name, parameter in backbone.module.named_parameters()}
     first = {name: phase.first_epoch for phase in reversed(plan.phases) for name in phase.trainable}
     return [
@@ -116,7 +116,7 @@ def _checkpoint_lines(request: Request, loaders: Loaders) -> list[str]:
 
 
 class LogObserver:
-    """Tells the log how training goes, a line per epoch and lines within long ones, and the account every step."""
+    """Logs a line per epoch and progress within long ones, and updates the run history after every step."""
 
     def __init__(self, pace: Pace, book: AccountBook, loaders: Loaders, spec: RunSpec) -> None:
         self._pace = pace
@@ -128,7 +128,7 @@ class LogObserver:
         self._is_first = True
 
     def epoch_begins(self, state: TrainingState, phase: Phase) -> None:
-        """Say what learns where that changes."""
+        """Log the trainable groups when they change."""
         epoch = state.progress.epoch
         if phase.first_epoch == epoch and epoch > 0:
             logger.info("epoch %d: now learning: %s", epoch + 1, ", ".join(phase.trainable))
@@ -137,7 +137,7 @@ class LogObserver:
         self._waited_before = self._loaders.waited()
 
     def step_done(self, state: TrainingState, loss: Tensor) -> None:
-        """Say how far the epoch is, when it is time."""
+        """Log the progress within the epoch when it is due."""
         del loss
         self._book.step_done(state.progress.step)
         if self._is_first:
@@ -148,7 +148,7 @@ class LogObserver:
             self._pace.tell(state.progress.step_in_epoch, done, state.totals.means()["loss"])
 
     def epoch_done(self, epoch: int, row: Row, history: list[Row]) -> None:
-        """The line of an epoch, and how long it took."""
+        """Log the metrics of an epoch, its duration, and time lost waiting for batches."""
         del history
         logger.info("%s", metric_line(epoch, row))
         seconds = self._pace.seconds()

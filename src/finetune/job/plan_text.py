@@ -1,4 +1,4 @@
-"""The plan before the first paid step: data, classes, network, what learns at what rate, how many steps."""
+"""Formats the plan for the log: data, classes, model, learning rate of each layer group, and number of steps."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ _SHOWN_CLASSES = 12
 
 @dataclass(frozen=True, slots=True)
 class DataSummary:
-    """What the job found in the channels.
+    """Summary of the data in the channels.
 
     Attributes:
-        records: number of records by what they are used for, such as `train`.
-        classes: training records of every class, in the order of the labels.
-        task: task and where it came from.
+        task: task and its source.
+        records: number of records by purpose, such as `train`.
+        classes: number of training records of every class, in the order of the labels.
     """
 
     task: str
@@ -27,7 +27,7 @@ class DataSummary:
 
 @dataclass(frozen=True, slots=True)
 class GroupSummary:
-    """A layer group for the table: parameters, peak learning rate, first epoch (from 0) at which it learns."""
+    """Row of the layer group table: parameters, peak learning rate, and first epoch (from 0) in which it is trained."""
 
     name: str
     parameters: int
@@ -37,7 +37,7 @@ class GroupSummary:
 
 @dataclass(frozen=True, slots=True)
 class RunSummary:
-    """How the job will run; one line each, already in words."""
+    """Formatted lines about how the job will run."""
 
     network: str
     weights: str

@@ -1,4 +1,4 @@
-"""Everything before the first step: read the request's data, load the network, plan, and print the plan."""
+"""Prepares a job up to the first step: opens the data, loads the model, makes the plan, and logs it."""
 
 from __future__ import annotations
 
@@ -49,12 +49,12 @@ from finetune.training.inputs import Feed
 logger = logging.getLogger(__name__)
 
 _SMALL = 64
-"""Sides of pictures, in pixels, up to which maps may be one pixel wide before the last stride."""
+"""Maximum image size, in pixels, at which feature maps may be one pixel wide before the last stride."""
 
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """A job that is ready to train: everything is read, checked and loaded."""
+    """A job that is ready to train, with all data and weights checked and loaded."""
 
     request: Request
     inputs: Inputs
@@ -72,7 +72,7 @@ class Prepared:
         return self.request.spec
 
     def predict(self, feed: Feed) -> Predictions | None:
-        """What the network says now; `None` when asked to stop meanwhile.
+        """Predict with the current weights; `None` if the job was stopped before the end.
 
         Raises:
             DataError: none of the records can be read.
@@ -92,12 +92,12 @@ class Prepared:
 
 
 def prepare(request: Request, interruption: Interruption, scratch: Path) -> Prepared:
-    """Read, check and load everything, and print the plan."""
+    """Read, check and load everything, and log the plan."""
     spec = request.spec
     device = choose_device(request.files.resources.instance_type)
     numerics = choose_numerics(spec.run.precision, device)
     named = announced_classes(request)
-    if named is not None:  # Readers need them too: a class may be called None or NA.
+    if named is not None:  # Readers need the names too: a class may be called None or NA.
         spec = replace(spec, data=spec.data.model_copy(update={"class_names": named.names}))
         request = replace(request, spec=spec)
     asked = spec.data.model_copy(update={"task": task_of(request)})
@@ -129,7 +129,7 @@ def prepare(request: Request, interruption: Interruption, scratch: Path) -> Prep
 
 
 def warm_pool_of(request: Request) -> WarmPool:
-    """What earlier jobs left on this machine, within the limit that the user gives for all that is kept."""
+    """Features cached by earlier jobs on this machine, within the user's size limit for all caches."""
     size_gb = request.spec.features.size_gb
     return WarmPool(request.paths.warm_pool, None if size_gb is None else int(size_gb * 10**9))
 
@@ -137,7 +137,7 @@ def warm_pool_of(request: Request) -> WarmPool:
 def gather(
     request: Request, readers: Mapping[str, Reader], task: Task, known: LabelMap | None, interruption: Interruption
 ) -> Inputs:
-    """Everything that the channels hold, from files and from pipes; `known` are the classes of a finished network."""
+    """Gather records from files and pipes; `known` are the classes of a model that is only evaluated."""
     spec = request.spec
     if known is not None and spec.data.num_classes not in (None, len(known)):
         raise UserError(
@@ -170,7 +170,7 @@ def gather(
 
 
 def _refuse_strangers(request: Request, named: LabelMap, known: LabelMap) -> None:
-    # Of files, only what the records have counts; records of a pipe are not looked at beforehand.
+    # For files, the labels that occur in records are checked; records of a pipe cannot be read in advance.
     strangers = sorted(set(named.names) - set(known.names))
     if strangers and request.pipes():
         raise UserError(
@@ -180,7 +180,7 @@ def _refuse_strangers(request: Request, named: LabelMap, known: LabelMap) -> Non
 
 
 def locate_network(request: Request, task: Task, scratch: Path) -> tuple[ModelRequest, Source]:
-    """What is asked of the network, as far as it is known before the classes are, and where it comes from."""
+    """The model request without the labels, which are not known yet, and the source of the weights."""
     spec = request.spec
     wanted = ModelRequest(
         spec=spec.model,
@@ -200,7 +200,7 @@ def locate_network(request: Request, task: Task, scratch: Path) -> tuple[ModelRe
 
 
 def _sixteen_bit_depth(inputs: Inputs) -> int | None:
-    """Bits that 16-bit grey images of the first channel in files use; `None` where there is none with images."""
+    """Bits used by 16-bit grey images of the first File-mode channel; `None` if there are none."""
     part = next(iter(inputs.parts().values()), None)
     return survey_images(part.reader) if part is not None and inputs.task == "image-classification" else None
 
@@ -224,7 +224,7 @@ def _sees_only_padding(backbone: Backbone) -> bool:
 
 
 def place(backbone: Backbone, numerics: Numerics) -> None:
-    """Put the network on its device, in the memory format that convolutions gain from there."""
+    """Move the model to its device, with channels-last memory format if it has convolutions."""
     pictures = any(parameter.dim() == 4 for parameter in backbone.module.parameters())
     layout = torch.channels_last if pictures else torch.preserve_format
     backbone.module.to(numerics.device, memory_format=layout)  # type: ignore[call-overload]  # not in torch's stub

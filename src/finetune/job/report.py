@@ -1,4 +1,4 @@
-"""Gathers what the whole job knows into `report.json`, and draws `report.html` from it."""
+"""Collects the results of the job in `report.json`, and renders `report.html` from it."""
 
 from __future__ import annotations
 
@@ -40,14 +40,14 @@ _LIBRARIES = ("torch", "torchvision", "transformers", "numpy", "pillow")
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What the report tells, beside what the job was asked for.
+    """Results shown in the report.
 
     Attributes:
-        metrics: what `metrics.json` holds.
+        metrics: content of `metrics.json`.
         evaluated: predictions by part.
-        account: of all starts.
-        drift: by group of layers.
-        schedule: of the rates, `None` where nothing was trained.
+        account: run history over all starts of the job.
+        drift: relative change of the weights, by layer group.
+        schedule: learning rate schedule; `None` if nothing was trained.
     """
 
     metrics: Mapping[str, object]
@@ -59,7 +59,7 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """What the job is about: the request and everything that was made of it."""
+    """The request and the objects built from it."""
 
     request: Request
     inputs: Inputs
@@ -75,12 +75,12 @@ class Subject:
 
     @property
     def frozen(self) -> Frozen:
-        """What decides on frozen layers."""
+        """Caching decisions for frozen layers."""
         return Frozen(self.backbone, self.plan, self.spec, self.numerics)
 
 
 def write_report(folder: Path, subject: Subject, found: Outcome) -> None:
-    """Write `report.json`, and `report.html` drawn from it.
+    """Write `report.json`, and `report.html` rendered from it.
 
     Raises:
         OSError: the folder cannot be written.
@@ -97,7 +97,7 @@ def write_report(folder: Path, subject: Subject, found: Outcome) -> None:
 
 
 def build_report(subject: Subject, found: Outcome) -> dict[str, object]:
-    """Everything that the report tells, as JSON values."""
+    """Content of the report, as JSON values."""
     parts = subject.inputs.parts()
     job = found.metrics["job"]
     assert isinstance(job, dict)  # noqa: S101  # made by `job_summary`
@@ -191,7 +191,7 @@ def _rates(plan: Plan, schedule: Schedule | None, steps: object) -> dict[str, ob
 def _time(account: Account, subject: Subject, job: Mapping[str, object]) -> dict[str, object]:
     training = dict(account.parts)
     total = max(account.run_seconds, process_age())
-    # Reading checkpoints is a part of the start.
+    # Reading checkpoints counts as part of the start.
     parts = {"start": account.start_seconds, **training}
     parts["rest"] = max(0.0, total - sum(parts.values()))
     busy = sum(value for name, value in training.items() if name not in {"evaluate", "save"})

@@ -1,4 +1,4 @@
-"""What the job is asked for: read and checked within a second, before anything heavy is imported."""
+"""Reads and checks the request within a second, before any expensive import."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """A checked request, and where its files lie."""
+    """A checked request and the paths of its files."""
 
     paths: Paths
     files: JobFiles
@@ -28,11 +28,11 @@ class Request:
 
     @property
     def is_first_host(self) -> bool:
-        """Whether this host is the one that writes checkpoints and the model."""
+        """Whether this host writes checkpoints and the model."""
         return self.files.resources.current_host == self.files.resources.hosts[0]
 
     def folders(self) -> dict[str, Path]:
-        """Folder of every channel in File mode, by its purpose."""
+        """Folder of every channel in File mode, by purpose."""
         return {
             purpose: self.paths.channel(channel.name)
             for purpose, channel in self.channels.by_purpose.items()
@@ -40,15 +40,15 @@ class Request:
         }
 
     def pipes(self) -> dict[str, CheckedChannel]:
-        """Every channel in Pipe mode, by its purpose; the training channel comes first."""
+        """Every channel in Pipe mode, by purpose; the training channel comes first."""
         purposes = ("train", "validation", "test")
         channels = {name: self.channels.by_purpose[name] for name in purposes if name in self.channels.by_purpose}
         return {purpose: channel for purpose, channel in channels.items() if channel.piped}
 
     def checkpoint_folder(self) -> Path | None:
-        """Where checkpoints belong: the folder that the platform synchronises, or one that the user asks to be kept.
+        """Folder for checkpoints: the one that the platform synchronizes, or the default if the user configures them.
 
-        Without either, nobody would keep what is written there, and nothing is.
+        `None` without either, since no checkpoint would outlive the job.
         """
         folder = self.files.checkpoints or self.paths.checkpoints
         asked = self.spec.checkpoint.s3_uri is not None or self.spec.checkpoint.interval_steps is not None
@@ -56,17 +56,17 @@ class Request:
         return folder if wanted else None
 
     def shares(self, channel: str) -> bool:
-        """Whether each host gets objects of its own of a channel, perhaps none."""
+        """Whether the objects of a channel are sharded over several hosts; the shard of a host may be empty."""
         files = self.files
         return files.channels[channel].distribution == "shardedbys3key" and len(files.resources.hosts) > 1
 
 
 def read_request(paths: Paths) -> Request:
-    """Read the files of the platform, check hyperparameters and channels, and log what is translated or ignored.
+    """Read the platform's files, check hyperparameters and channels, and log translated or ignored settings.
 
     Raises:
-        UserError: something is asked for that cannot be; all faults of hyperparameters, or of channels, at once.
-        PlatformError: a file of the platform cannot be read, or a folder that the job fills cannot be written.
+        UserError: the request is invalid; lists all faults of hyperparameters, or of channels, at once.
+        PlatformError: a file of the platform cannot be read, or an output folder cannot be written.
     """
     files = read_job_files(paths)
     spec = parse_hyperparameters(files.hyperparameters)
@@ -82,10 +82,10 @@ def read_request(paths: Paths) -> Request:
 
 
 def _check_folders(request: Request) -> None:
-    """Write into the folders that are written at the end or at the first checkpoint.
+    """Check by writing that the folders for the model, outputs and checkpoints are writable.
 
     Raises:
-        PlatformError: one cannot be written.
+        PlatformError: a folder cannot be written.
     """
     checkpoints = request.checkpoint_folder() if request.spec.strategy.name != "evaluate" else None
     folders = (request.paths.model, request.paths.output_data, *([] if checkpoints is None else [checkpoints]))
@@ -94,7 +94,7 @@ def _check_folders(request: Request) -> None:
 
 
 def _refuse_parts_of_channels(request: Request) -> None:
-    # The first host alone trains, and would see its own part only.
+    # Only the first host trains, and it would see only its own shard.
     sharded = [name for name in request.files.channels if request.shares(name)]
     if sharded:
         raise UserError(

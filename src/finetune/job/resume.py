@@ -1,4 +1,4 @@
-"""Whether a checkpoint is one of this very request, and what may differ when it is taken up."""
+"""Checks that a checkpoint belongs to this request, resumes from it, and saves further ones."""
 
 from __future__ import annotations
 
@@ -36,33 +36,33 @@ CHANGEABLE = (
     *("epochs", "workers", "max_bad_records", "top_k", "num_classes", "num_training_samples"),
     "pipe_wait_seconds",
 )
-"""Hyperparameters that may differ from those of the checkpoint; `epochs` may only grow. See docs/interruptions.md."""
+"""Hyperparameters that may change on resume; `epochs` may only increase. See docs/interruptions.md."""
 
 _SHOWN_DIFFERENCES = 6
 
 
 class Store(Protocol):
-    """Where checkpoints come from and go to."""
+    """Reads and writes checkpoints."""
 
     def restore(self) -> LoadedCheckpoint | None:
-        """The newest complete one."""
+        """Load the newest complete checkpoint, if any."""
         ...
 
     def write(self, snapshot: Snapshot, about: About) -> CheckpointName:
-        """Write one, whole or not at all."""
+        """Write a checkpoint atomically."""
         ...
 
 
 def open_store(folder: Path, spec: CheckpointSpec, interruption: Interruption) -> Store:
-    """The checkpoints below `folder`, copied to S3 where the user names a place there.
+    """Open the checkpoints in `folder`, mirrored to S3 if the user gives an `s3_uri`.
 
     Raises:
-        UserError: the place is none, or may not be used.
+        UserError: the S3 location is invalid or not accessible.
     """
     store = CheckpointStore(folder, spec.keep)
     if spec.s3_uri is None:
         return store
-    from finetune.checkpoint.s3 import S3Mirror  # with boto3, which most jobs need not wait for
+    from finetune.checkpoint.s3 import S3Mirror  # imports boto3, which most jobs do not need
     from finetune.checkpoint.s3_access import S3Location
 
     return S3Mirror(store, S3Location.parse(spec.s3_uri), asked_to_stop=lambda: interruption.seconds_ago)
@@ -70,11 +70,12 @@ def open_store(folder: Path, spec: CheckpointSpec, interruption: Interruption) -
 
 @dataclass(frozen=True, slots=True)
 class Kept:
-    """The keeping of a state while it is trained.
+    """Checkpointing during training.
 
     Attributes:
-        load_seconds: spent on taking up a checkpoint.
-        seconds: seconds that steps waited for copies, and that writing took beside them.
+        checkpoints: saves the state during training.
+        load_seconds: time spent on loading a checkpoint.
+        seconds: returns the seconds that steps waited for copies, and the seconds of writing in the background.
     """
 
     checkpoints: Checkpoints
@@ -90,19 +91,19 @@ def keeping(
     state: TrainingState,
     interruption: Interruption,
 ) -> Iterator[Kept]:
-    """Take up the newest checkpoint, and write further ones beside training until the context is left.
+    """Resume from the newest checkpoint, and write further ones in the background until the context exits.
 
     Args:
-        folder: of the checkpoints; `None` where nobody would keep them.
-        spec: which are taken up, and how often they are written.
-        specify: tells what the job is, before it has learnt anything.
-        state: what is kept.
-        interruption: that of the job.
+        folder: of the checkpoints; `None` if they would not outlive the job.
+        spec: whether to resume, and how often to save.
+        specify: returns the specification of the job, computed from the weights before training.
+        state: the state to restore and save.
+        interruption: stop request of the job.
 
     Raises:
-        UserError: the checkpoint is one of another request, or one is required and there is none.
+        UserError: the checkpoint belongs to another request, or one is required and there is none.
         PlatformError: the folder cannot be read.
-        JobStopped: the job was asked to stop while it waited for a checkpoint.
+        JobStopped: the job was stopped while it waited for a checkpoint.
     """
     if folder is None:
         if spec.resume == "required":
@@ -127,7 +128,7 @@ def keeping(
 def specification_of(
     spec: JobSpec, inputs: Inputs, backbone: Backbone, plan: Plan, numerics: Numerics
 ) -> Specification:
-    """Everything that decides the bits of the result but the hardware: request, records, network, weights."""
+    """Everything that determines the bits of the result, except hardware: request, records, model, weights."""
     fields: dict[str, object] = {}
     frozen = frozen_names(backbone, plan.ever_trainable)
     for section in (spec.data, spec.optimisation, spec.run):
@@ -146,16 +147,16 @@ def specification_of(
         },
         "streams": {name: part.count for name, part in inputs.streams.items()},
         "network": backbone.name,
-        "precision": numerics.name,  # what `auto` came to
+        "precision": numerics.name,  # resolved, if `auto`
         "frozen weights": digest_of_weights(backbone, frozen),
-        # What these became is in the checkpoint, and yet another network is another request.
+        # Their trained values are in the checkpoint, but other initial weights make it another request.
         "given weights": digest_of_weights(backbone, backbone.module.state_dict().keys() - frozen),
     }
     return Specification.of(fields)
 
 
 def _digest_of_records(part: Part, task: Task) -> str:
-    """Of the keys and labels of a part's records, and of texts, which are in memory; pictures are known by name."""
+    """Digest of keys and labels, and of texts, which are in memory; images are identified by name only."""
     digest = hashlib.blake2b(digest_size=16)
     for index in part.indices:
         content = part.reader.read(index).content if task == "text-classification" else ""
@@ -164,13 +165,13 @@ def _digest_of_records(part: Part, task: Task) -> str:
 
 
 def take_up(store: Store, spec: CheckpointSpec, ours: Specification, state: TrainingState) -> bool:
-    """Take up the newest complete checkpoint, if there is one and the user allows it.
+    """Restore the newest complete checkpoint, if there is one and `resume` allows it.
 
     Returns:
-        Whether the state is now that of a checkpoint.
+        Whether the state was restored.
 
     Raises:
-        UserError: the checkpoint is one of another request or of another version, or one is required and there is none.
+        UserError: the checkpoint belongs to another request or version, or one is required and there is none.
     """
     found = store.restore()
     if spec.resume == "never":

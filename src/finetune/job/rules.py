@@ -1,4 +1,4 @@
-"""The rules of a job: their setup, their observer, and findings about the final evaluation."""
+"""Debugger rules of a job: their setup, their observer, and findings about the final evaluation."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ from finetune.training.state import Row
 from finetune.training.trainer import Observer, Training
 
 _CLEARLY = 0.25
-"""Share of the way from a guess to perfection from which on training records count as learned."""
+"""Share of the distance from chance level to a perfect score above which training records count as learned."""
 
 
 def setup_of(job: Prepared) -> Setup:
-    """The hyperparameters in effect, and what the job is."""
+    """The hyperparameters in effect and properties of the job, as input of the rules."""
     spec, inputs, expects = job.spec, job.inputs, job.backbone.expects
     optimisation, images = spec.optimisation, isinstance(expects, ImageInput)
     network = Network(job.plan.groups, inputs.task, new_head=not job.backbone.weights.kept_head)
@@ -60,7 +60,7 @@ def setup_of(job: Prepared) -> Setup:
 
 
 def training_counts(inputs: Inputs) -> dict[str, int]:
-    """Training records of every class; empty where they are unknown, as of a stream that was not counted."""
+    """Number of training records of every class; empty if unknown, as for an uncounted stream."""
     stream = inputs.streams.get("train")
     if stream is not None:
         return dict(zip(inputs.labels.names, stream.class_counts or (), strict=False))
@@ -68,7 +68,7 @@ def training_counts(inputs: Inputs) -> dict[str, int]:
 
 
 def guess_of(inputs: Inputs, counts: dict[str, int]) -> float:
-    """Score of the best constant answer on the training records, as far as their classes are counted."""
+    """Score of the best constant prediction on the training records, as far as their classes are counted."""
     if not any(counts.values()):
         return 1 / max(1, len(inputs.labels))
     if not inputs.labels.multi_label:
@@ -84,7 +84,7 @@ def _has_dropout(module: nn.Module) -> bool:
 
 
 def watch(job: Prepared, setup: Setup, training: Training, inner: Observer, findings: Findings) -> RuleObserver:
-    """Let the rules that are asked for look at a training."""
+    """Wrap the observer with one that applies the selected rules to the training."""
     inputs, counts = job.inputs, training_counts(job.inputs)
     watched = Watched(
         training.schedule.steps_per_epoch,
@@ -100,13 +100,13 @@ def watch(job: Prepared, setup: Setup, training: Training, inner: Observer, find
 def findings_about_answers(
     job: Prepared, setup: Setup, metrics: Mapping[str, object], history: Sequence[Row]
 ) -> list[Finding]:
-    """What the final evaluation says: rare classes that are mistaken, classes never recognized, worse than a guess.
+    """Findings about the final evaluation: rare classes misclassified, classes never predicted, worse than a guess.
 
     Args:
-        job: that was evaluated.
-        setup: of it.
+        job: the evaluated job.
+        setup: setup of the job.
         metrics: by part.
-        history: metrics of every epoch; empty where nothing was trained.
+        history: metrics of every epoch; empty if nothing was trained.
     """
     rules = rules_of(job.spec.observe.rules)
     part = next((name for name in ("test", "validation", "train") if name in metrics), None)

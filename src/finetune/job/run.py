@@ -1,4 +1,4 @@
-"""The job as a story: read the request, open the data, load the network, plan, train, evaluate, export, prove."""
+"""The job from start to end: read the request, open the data, load the model, plan, train, evaluate, export, check."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ logger = logging.getLogger(__name__)
 
 
 def run_job(request: Request, interruption: Interruption) -> None:
-    """Run a job until it is done or asked to stop.
+    """Run a job until it finishes or is stopped.
 
     Raises:
         UserError: the request or the data cannot be used as they are.
@@ -78,17 +78,17 @@ def run_job(request: Request, interruption: Interruption) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Trained:
-    """What training came to.
+    """Result of training.
 
     Attributes:
-        state: `None` where nothing was to be trained.
-        finished: otherwise it was interrupted.
-        account: what interruptions have cost so far.
-        findings: of the rules.
-        start: the weights that training began with.
-        schedule: of the rates.
-        stopped_by_rule: whether a rule ended it, with `rule_action=stop`.
-        failure: what the job fails of, once it has told what it knows.
+        state: final training state; `None` if nothing was trained.
+        finished: `False` if training was interrupted.
+        account: run history, including the cost of interruptions so far.
+        findings: findings of the rules.
+        start: the initial weights.
+        schedule: learning rate schedule.
+        stopped_by_rule: whether a rule ended training, with `rule_action=stop`.
+        failure: error that the job raises after it has written its results.
     """
 
     state: TrainingState | None
@@ -102,11 +102,11 @@ class Trained:
 
 
 def train(job: Prepared, folder: Path | None) -> Trained:
-    """Train as planned, from the newest checkpoint on where there is one.
+    """Train as planned, resuming from the newest checkpoint if there is one.
 
     Args:
-        job: what to train.
-        folder: of the checkpoints; `None` where nobody would keep them.
+        job: the prepared job.
+        folder: of the checkpoints; `None` if they would not outlive the job.
     """
     book = AccountBook(folder)
     findings = Findings(book.account, job.spec.observe.rule_action == "stop")
@@ -145,7 +145,7 @@ def train(job: Prepared, folder: Path | None) -> Trained:
     start: StartingPoint | None = None
     with optional("The drift of the layers"):
         start = StartingPoint(job.backbone, job.plan.ever_trainable)
-    # Weights are read for it, which only those wait for whose state is kept.
+    # The specification hashes all weights: compute it only for jobs that save checkpoints.
     specify = partial(specification_of, job.spec, job.inputs, job.backbone, job.plan, job.numerics)
     with keeping(folder, job.spec.checkpoint, specify, state, job.interruption) as kept:
         timing = training.stepper.timing
@@ -172,12 +172,12 @@ def train(job: Prepared, folder: Path | None) -> Trained:
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """The final evaluation of the weights that are exported.
+    """The final evaluation of the exported weights.
 
     Attributes:
         evaluated: predictions by part.
         metrics: by part, as JSON values.
-        failure: the answers are not finite numbers.
+        failure: set if the predictions are not finite.
     """
 
     evaluated: Mapping[str, Evaluated]
@@ -186,12 +186,12 @@ class Evaluation:
 
 
 def conclude(job: Prepared, trained: Trained) -> None:
-    """Evaluate, export and prove, then write everything that the model does not depend on.
+    """Evaluate, export and check the model, then write the other outputs.
 
-    A stopped job leaves the model as far as it came.
+    A stopped job exports the partially trained model.
 
     Raises:
-        DivergedError: the network's numbers are not finite; the report is written, and no model.
+        DivergedError: weights or predictions are not finite; the report is written, but no model.
         PlatformError: the model folder cannot be written.
     """
     state, finished = trained.state, trained.finished
@@ -199,7 +199,7 @@ def conclude(job: Prepared, trained: Trained) -> None:
         logger.info("Stopped before the first step: there is no model to export.")
         return
     if state is not None:
-        # A job that was interrupted behind its last step goes the same way as one that was not, to the last bit.
+        # A job interrupted after its last step gives the same result as an uninterrupted one, bit for bit.
         job.feeds.enter(job.plan.phase(max(0, state.progress.epoch - 1)))
     evaluation = evaluate_parts(job) if finished or trained.stopped_by_rule else Evaluation({}, {})
     evaluated, labels = evaluation.evaluated, job.inputs.labels.names
@@ -220,14 +220,14 @@ def conclude(job: Prepared, trained: Trained) -> None:
         trained.findings.take(findings_about_answers(job, setup_of(job), evaluation.metrics, history))
     metrics["findings"] = trained.findings.found
     if failure is None:
-        # The model comes before everything that it does not need.
+        # Export first: the model does not depend on the other outputs.
         try:
             export_proven(job, finite(metrics), decision, next(iter(evaluated.values()), None))
             if state is not None:
                 logger.info("%s", exported_line(state))
         except JobStopped:
             raise
-        except Exception as error:  # noqa: BLE001  # raised below, when what is known is written
+        except Exception as error:  # noqa: BLE001  # raised below, after the results are written
             failure = error
     if failure is not None:
         metrics["failure"] = cause_of(failure)
@@ -238,10 +238,10 @@ def conclude(job: Prepared, trained: Trained) -> None:
 
 
 def write_results(job: Prepared, trained: Trained, metrics: dict[str, object], answers: Answers) -> None:
-    """Write metrics, predictions and report; each may fail without failing the job.
+    """Write metrics, predictions and report; a failure of one does not fail the job.
 
     Raises:
-        OSError: metrics or predictions of strategy=evaluate, whose results they are, cannot be written.
+        OSError: with strategy=evaluate, metrics or predictions, which are its results, cannot be written.
     """
     folder, evaluated = job.request.paths.output_data, answers.evaluated
     drift: Mapping[str, float] = {}
@@ -254,7 +254,7 @@ def write_results(job: Prepared, trained: Trained, metrics: dict[str, object], a
             drift = trained.start.drift(job.backbone)
     needed = job.spec.strategy.name == "evaluate"
     with optional("The file metrics.json", needed=needed):
-        # Whoever reads JSON reads numbers only; the report says what was none.
+        # JSON has no NaN or infinity; the report shows which values were not finite.
         write_metrics(folder, finite(metrics))
     with optional("The list of predictions", needed=needed):
         write_predictions(folder, answers)
@@ -266,7 +266,7 @@ def write_results(job: Prepared, trained: Trained, metrics: dict[str, object], a
 
 
 def _forgotten(job: Prepared, evaluated: Mapping[str, Evaluated]) -> dict[str, object]:
-    """What the given network knew before, and what is left of it; empty where that cannot be said."""
+    """Forgetting of the given model's classes; empty if it cannot be measured."""
     part = next((name for name in ("test", "validation") if name in evaluated), None)
     if part is None or job.spec.strategy.name == "from_scratch":
         return {}
@@ -276,12 +276,12 @@ def _forgotten(job: Prepared, evaluated: Mapping[str, Evaluated]) -> dict[str, o
 
 
 def evaluate_parts(job: Prepared) -> Evaluation:
-    """Evaluate validation and test, or the training records where there is nothing else to evaluate.
+    """Evaluate validation and test, or the training records if strategy=evaluate has no other.
 
-    A part that cannot be evaluated is a warning, unless the model or the request depends on it.
+    A part that cannot be evaluated causes a warning, unless the model or the request depends on it.
 
     Raises:
-        DataError: a part that is needed cannot be read.
+        DataError: a required part cannot be read.
     """
     loaders, evaluates = job.loaders, job.spec.strategy.name == "evaluate"
     named = {"validation": loaders.validation, "test": loaders.test}

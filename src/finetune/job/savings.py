@@ -1,4 +1,4 @@
-"""What the plan says about work that is done once: what is kept, what that saves, and what it gives up."""
+"""Plan lines about caching: what is cached, the passes it saves, and the augmentation it replaces."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from finetune.models.backbone import ImageInput
 
 
 def feature_lines(frozen: Frozen, parts: int, *, counted: bool) -> list[str]:
-    """What is done with the outputs of frozen layers, what it saves and what it gives up.
+    """Describe the caching of frozen layer outputs: passes saved and augmentation lost.
 
     Args:
-        frozen: what decides on them.
-        parts: how many there are of train, validation and test.
-        counted: whether somebody knows how many records train has.
+        frozen: caching decisions.
+        parts: number of parts among train, validation and test.
+        counted: whether the number of training records is known.
     """
     phases = [phase for phase in frozen.plan.phases if frozen.border(phase)]
     if not phases or not parts:
@@ -43,7 +43,7 @@ def feature_lines(frozen: Frozen, parts: int, *, counted: bool) -> list[str]:
 
 
 def picture_lines(frozen: Frozen, inputs: Inputs) -> list[str]:
-    """What is done with pictures that are looked at in several passes."""
+    """Describe the caching of decoded images that are used in several passes."""
     expects, train, passes = frozen.backbone.expects, inputs.train, frozen.passes
     if max(passes.plain, passes.varied) < 2 or not isinstance(expects, ImageInput) or train is None:
         return []

@@ -1,4 +1,4 @@
-"""From channels in Pipe mode to streams of records, whose classes and number are announced or found out."""
+"""Record streams of channels in Pipe mode, with their classes and sizes from the request or a first-pass scan."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ _TEXTS = frozenset(TEXT_FORMS.values())
 
 @dataclass(frozen=True, slots=True)
 class StreamPart:
-    """A stream that serves one purpose.
+    """A stream used for one purpose.
 
     Attributes:
-        source: of its records.
-        count: records of an epoch, where that is known; about, where a split was not counted.
-        class_counts: records of each class in the order of the labels, where that is known.
-        total: records of an epoch with those that are held out, where that is known.
+        source: source of its records.
+        count: records per epoch, if known; an estimate for a split that was not counted.
+        class_counts: records of each class in the order of the labels, if known.
+        total: records per epoch including held-out ones, if known.
     """
 
     source: RecordSource
@@ -41,7 +41,7 @@ class StreamPart:
 
 
 def task_of(request: Request) -> Task | None:
-    """The task as the request tells it: by hyperparameter, or by the content type of a channel in Pipe mode."""
+    """The task given by hyperparameter, or implied by the content type of a channel in Pipe mode."""
     if request.spec.data.task is not None:
         return request.spec.data.task
     forms = [channel.form for channel in request.pipes().values()]
@@ -53,13 +53,13 @@ def task_of(request: Request) -> Task | None:
 def open_streams(
     request: Request, task: Task, classes: LabelMap | None, stopped: Callable[[], bool]
 ) -> dict[str, StreamSource]:
-    """The channels in Pipe mode by their purpose; opens no pipe.
+    """Create the streams of channels in Pipe mode, by purpose, without opening a pipe.
 
     Args:
-        request: with the channels.
-        task: what the records are.
-        classes: that the request announces, where they are not those of the network in its order.
-        stopped: whether any wait is to end.
+        request: the request, with the channels.
+        task: task of the records.
+        classes: announced classes, if they are not those of the model in the same order.
+        stopped: whether to end any wait.
     """
     spec, paths, shared = request.spec, request.paths, SharedColumns()
     return {
@@ -87,23 +87,23 @@ def _without_header(spec: DataSpec) -> DataSpec:
 def announced(
     streams: Mapping[str, StreamSource], spec: JobSpec, known: LabelMap | None, *, splits: bool
 ) -> tuple[LabelMap | None, dict[str, StreamPart]]:
-    """Find classes and number of records, by a pass over the training stream where the request does not say them.
+    """Determine classes and record counts, with a pass over the training stream if the request does not give them.
 
-    So few records that none could fall to validation are counted in any case, before an epoch is paid for.
+    If there are so few records that validation might get none, they are counted in any case, before the first epoch.
 
     Args:
         streams: by purpose.
         spec: the checked hyperparameters.
-        known: the classes, where a network, the request or another channel tells them.
+        known: the classes, if known from a model, the request or another channel.
         splits: whether records of the training stream are held out for validation.
 
     Returns:
-        The classes, `None` where another channel has to tell them; and the streams with what is known of them.
+        The classes, `None` if another channel has to define them; and the streams with their known counts.
 
     Raises:
         DataError: the stream cannot be read, or has too few classes, or too few records to hold some out.
-        UserError: there are more classes than the user says.
-        JobStopped: the job was asked to stop.
+        UserError: there are more classes than `num_classes`.
+        JobStopped: the job was stopped.
     """
     parts = {purpose: StreamPart(source) for purpose, source in streams.items()}
     labels = known or _numbered(spec)
@@ -128,7 +128,7 @@ def announced(
 def _shares(
     source: StreamSource, split: StreamSplit | None, given: int | None, census: Census | None
 ) -> dict[str, StreamPart]:
-    """The training stream, and what of it is held out; the number that is `given` counts both."""
+    """The training stream and its held-out share; `given` counts the records of both."""
     total = given or (None if census is None else census.records + census.held_out)
     if split is None:
         return {"train": StreamPart(source, total, total=total)}
@@ -147,7 +147,7 @@ def _numbered(spec: JobSpec) -> LabelMap | None:
 
 
 def _counts(spec: JobSpec) -> bool:
-    """Whether the number of records, or of those of each class, decides anything and is not given."""
+    """Whether the job depends on the number of records, or of records per class, and it is not given."""
     optimisation = spec.optimisation
     by_total = optimisation.lr_schedule != "constant" or optimisation.warmup_fraction > 0
     return optimisation.class_weights == "balanced" or (by_total and spec.data.num_training_samples is None)

@@ -1,4 +1,4 @@
-"""Where a precision or a recall is promised: thresholds from validation, told with what they reach on every part."""
+"""Decision thresholds for a target precision or recall, chosen on validation and measured on every part."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ logger = logging.getLogger(__name__)
 
 
 def target_of(spec: ObserveSpec) -> Target | None:
-    """What is promised, if anything."""
+    """The target precision or recall, if one is set."""
     if spec.target_precision is None and spec.target_recall is None:
         return None
     return Target(spec.target_precision, spec.target_recall)
 
 
 def check_target(inputs: Inputs, spec: ObserveSpec) -> None:
-    """Refuse a promise that no threshold could keep.
+    """Refuse a target that thresholds cannot reach.
 
     Raises:
-        UserError: there are more than two classes of which one holds, or no validation records.
+        UserError: the task has more than two exclusive classes, or there are no validation records.
     """
     target = target_of(spec)
     if target is None:
@@ -47,10 +47,10 @@ def check_target(inputs: Inputs, spec: ObserveSpec) -> None:
 
 
 def check_objective_is_defined(spec: JobSpec, inputs: Inputs) -> None:
-    """Make sure that the records of the evaluated part define the metric, where they can be looked at.
+    """Check that the records of the evaluated part define the objective metric, if they are in files.
 
     Raises:
-        DataError: they do not, so that it would be left out of the log.
+        DataError: the metric is undefined for them and would be missing from the log.
     """
     part, _, name = (spec.objective or "").partition(":")
     records = inputs.parts().get(part)
@@ -61,7 +61,7 @@ def check_objective_is_defined(spec: JobSpec, inputs: Inputs) -> None:
 
 
 def given_thresholds(source: Source, labels: tuple[str, ...]) -> Decision | None:
-    """Thresholds that an earlier job found for the network that is evaluated as it is; `None` where it has none."""
+    """Thresholds that an earlier job stored with the model that is evaluated; `None` if it has none."""
     given = source.artifact.get("thresholds")
     if not isinstance(given, list) or len(given) != len(labels) or source.artifact.get("labels") != list(labels):
         return None
@@ -72,7 +72,7 @@ def given_thresholds(source: Source, labels: tuple[str, ...]) -> Decision | None
 def decide_on(
     evaluated: Mapping[str, Evaluated], labels: tuple[str, ...], target: Target | None
 ) -> tuple[Decision | None, dict[str, object]]:
-    """Thresholds from validation, and JSON values about what they reach."""
+    """Choose thresholds on validation, and report the precision and recall they reach as JSON values."""
     if target is None or "validation" not in evaluated:
         return None, {}
     predictions = evaluated["validation"].predictions
@@ -108,4 +108,4 @@ _UNDEFINED = {
     "auc": _one_class_only,
     **dict.fromkeys(("macro_f1", "macro_precision", "macro_recall"), _no_label_at_all),
 }
-"""Why records do not define a metric, by its name; empty where they do."""
+"""Functions by metric that return the reason why records do not define it; empty if they do."""

@@ -1,4 +1,4 @@
-"""Which hyperparameters have no effect in this job, as its channels and its plan turned out?"""
+"""Finds hyperparameters without effect in this job, given its channels and its plan."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from finetune.job.request import Request
 
 
 def idle_remarks(request: Request, inputs: Inputs, frozen: Frozen) -> list[str]:
-    """One sentence for each reason why something that the user set has no effect."""
+    """One sentence for each reason why a hyperparameter set by the user has no effect."""
     spec, phases = frozen.spec, [phase for phase in frozen.plan.phases if phase.trainable]
     named = {"train": inputs.train, "validation": inputs.validation, "test": inputs.test}
     there = {name for name, part in named.items() if part is not None} | inputs.streams.keys()
