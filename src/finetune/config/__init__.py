@@ -1,1 +1,1 @@
-"""What a job may ask for; everything is checked here, before any data is read."""
+"""Hyperparameters and channels of a job, all checked before any data is read."""

@@ -1,4 +1,4 @@
-"""Which channel may a job have, with which content type and input mode?"""
+"""Checks the channels of a job: names, content types and input modes."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ MODEL_TYPES = frozenset(
 )
 LABEL_TYPES = frozenset({"text/plain", "application/json"})
 LIST_TYPES = frozenset({"application/x-image", "text/plain", "text/tab-separated-values"})
-# What clients write where they know nothing better: then the content is looked at.
+# Generic types written by clients: the format is detected from the content.
 _NO_TYPE = frozenset({"", "application/octet-stream", "binary/octet-stream", "application/x-directory"})
 
 _PURPOSES: Mapping[str, frozenset[str]] = {
@@ -40,13 +40,13 @@ _PURPOSES: Mapping[str, frozenset[str]] = {
     "labels": LABEL_TYPES,
 }
 _OTHER_NAMES: Mapping[str, str] = {"training": "train", "valid": "validation"}
-# Clients add these for code that runs in framework images; an algorithm image has nothing to do with them.
+# Clients add these for code that runs in framework images; an algorithm image ignores them.
 _OF_CLIENTS = frozenset({"code", "sm_drivers"})
 _RECORDS = ("train", "validation", "test")
 
 
 class ChannelRequest(Protocol):
-    """What the platform says of a channel."""
+    """The platform's configuration of a channel."""
 
     @property
     def input_mode(self) -> str:
@@ -69,13 +69,13 @@ class CheckedChannel:
     """A channel that the job reads.
 
     Attributes:
-        name: as the user gave it, which is also its folder's.
-        content_type: in lower case and without parameters; `None` where it is to be seen from the content.
+        name: as the user gave it, which is also the name of its folder.
+        content_type: in lower case and without parameters; `None` to detect the format from the content.
         piped: whether it comes in Pipe mode.
-        form: of its stream by the content type; `None` where that says nothing.
+        form: stream format implied by the content type; `None` if it implies none.
         wrapped: whether each object or attribute comes as one RecordIO record.
-        class_ids: whether lists of labels hold class numbers.
-        label_size: label columns before the others in a table without header; `None` where the request does not say.
+        class_ids: whether label lists contain class indices.
+        label_size: label columns before the others in a table without header; `None` if not given in the request.
     """
 
     name: str
@@ -106,7 +106,7 @@ def check_channels(requested: Mapping[str, ChannelRequest], spec: JobSpec) -> Ch
 
     Args:
         requested: channels by name.
-        spec: the checked hyperparameters, whose task and strategy say what is needed.
+        spec: the checked hyperparameters, whose task and strategy determine the required channels.
 
     Raises:
         UserError: all faults at once, one per line.

@@ -1,4 +1,4 @@
-"""Which content types stand for a stream of records, and what may be said after them?"""
+"""Content types of record streams, and their parameters."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ RECORD_TYPES: Mapping[str, StreamForm] = {
     "application/tar": "tar",
     "application/x-webdataset": "tar",
 }
-"""Forms that hold pictures, or texts where `task` says so."""
+"""Formats that contain images, or texts if `task` is text-classification."""
 
 TEXT_FORMS: Mapping[str, StreamForm] = {
     **dict.fromkeys(("text/csv", "application/csv", "csv", "text/plain"), "csv"),
@@ -33,7 +33,7 @@ TEXT_FORMS: Mapping[str, StreamForm] = {
         ("application/x-parquet", "application/parquet", "application/vnd.apache.parquet", "parquet"), "parquet"
     ),
 }
-"""Forms that hold texts."""
+"""Formats that contain texts."""
 
 PICTURE_FORMS: Mapping[str, StreamForm] = dict.fromkeys(
     ("application/x-image", "image/jpeg", "image/jpg", "image/png", "image/webp", "image/bmp"), "pictures"
@@ -41,16 +41,16 @@ PICTURE_FORMS: Mapping[str, StreamForm] = dict.fromkeys(
 
 
 def form_of_type(content_type: str | None) -> StreamForm | None:
-    """The form that a content type without parameters stands for; `None` where it says nothing."""
+    """The stream format of a content type without parameters; `None` if it implies none."""
     known = {**RECORD_TYPES, **TEXT_FORMS, **PICTURE_FORMS}
     return known.get(content_type) if content_type is not None else None
 
 
 def label_size(content_type: str | None) -> int | None:
-    """The number of label columns that `label_size=1` after a content type gives; `None` where it gives none.
+    """The number of label columns given by the content type parameter `label_size`; `None` without it.
 
-    The platform's built-in algorithms read CSV without a header, its label in the first column: with `label_size` the
-    request says that a table has this form.
+    The platform's built-in algorithms read CSV without a header and with the label in the first column; `label_size=1`
+    declares this format.
     """
     for parameter in (content_type or "").lower().replace(" ", "").split(";")[1:]:
         name, _, value = parameter.partition("=")
@@ -60,6 +60,6 @@ def label_size(content_type: str | None) -> int | None:
 
 
 def holds_class_ids(content_type: str | None) -> bool:
-    """Whether a content type says that lists of labels hold class numbers (`label-format=class-id`)."""
+    """Whether the content type declares that label lists contain class indices (`label-format=class-id`)."""
     parameters = (content_type or "").lower().replace(" ", "").split(";")[1:]
     return "label-format=class-id" in parameters

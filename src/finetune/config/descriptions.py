@@ -1,4 +1,4 @@
-"""How is a knob described to people, in messages and in the documentation?"""
+"""Descriptions of hyperparameters for messages and the documentation."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ class Knob:
     Attributes:
         name: as the user writes it.
         section: title of its section.
-        form: how its text is read.
-        limits: of its values, such as `at least 1`; empty where there are none.
-        default: as the user would write it, `None` where nothing is the default.
-        help: what it does.
+        form: format of its text.
+        limits: of its values, such as `at least 1`; empty if there are none.
+        default: as the user would write it.
+        help: one-line description.
     """
 
     name: str
@@ -33,7 +33,7 @@ class Knob:
 
     @property
     def allowed(self) -> str:
-        """Its values in words, such as `a whole number, at least 1, or None`."""
+        """Allowed values in words, such as `a whole number, at least 1, or None`."""
         match self.form.kind:
             case "one of":
                 words = f"one of {', '.join(self.form.choices)}"
@@ -46,7 +46,7 @@ class Knob:
 
 @cache
 def all_knobs() -> dict[str, Knob]:
-    """Every knob by name, in the order of the sections."""
+    """All hyperparameters by name, in the order of the sections."""
     return {
         knob.name: knob
         for section in SECTIONS
@@ -56,7 +56,7 @@ def all_knobs() -> dict[str, Knob]:
 
 
 def heading(section: type[Section]) -> tuple[str, str]:
-    """Title and sentence of a section, which its docstring has with a colon between them."""
+    """Title and sentence of a section, separated by a colon in its docstring."""
     title, _, sentence = str(section.__doc__).partition(": ")
     return title, sentence[:1].upper() + sentence[1:]
 

@@ -1,4 +1,4 @@
-"""How do the declared hyperparameters read as documentation? Pure text; `scripts/generate-docs` writes it."""
+"""Renders the hyperparameter documentation as Markdown; `scripts/generate-docs` writes the files."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _SAME_NAME = "others, for this name"
 
 
 def hyperparameters_page() -> str:
-    """The whole of `docs/hyperparameters.md`."""
+    """The content of `docs/hyperparameters.md`."""
     parts = [_INTRODUCTION]
     for section in SECTIONS:
         title, sentence = heading(section)
@@ -58,7 +58,7 @@ def readme_table() -> str:
 
 
 def with_table(readme: str) -> str:
-    """The README with what is between its markers replaced by the table.
+    """The README with the text between its markers replaced by the table.
 
     Raises:
         ValueError: there is not exactly one pair of markers.

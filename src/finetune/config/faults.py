@@ -1,4 +1,4 @@
-"""How are all faults of a request told within what the platform shows?"""
+"""Formats the faults of a request within the message length shown by the platform."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ _SHOWN_VALUE = 60
 
 
 def shown(text: str) -> str:
-    """A value in quotes of ours instead of JSON's, cut where it is long."""
+    """A value in Python instead of JSON quotes, truncated to 60 characters."""
     text = unquoted(text)
     return repr(text if len(text) <= _SHOWN_VALUE else text[: _SHOWN_VALUE - 3] + "...")
 
 
 def message_of(faults: Sequence[str]) -> Lines:
-    """One line per fault: the first ones whole, then the count of those for which there is no room."""
+    """One line per fault, as many as fit, followed by the number of omitted ones."""
     lines: list[str] = []
     room = SHOWN_CHARACTERS
     for index, fault in enumerate(map(one_line, faults)):

@@ -1,7 +1,7 @@
-"""Every hyperparameter: name, type, range, default and one line of help, in one section per stage of the job.
+"""All hyperparameters: name, type, range, default and one line of help, in one section per stage of the job.
 
-A checked section is the object that its stage receives. A field whose hyperparameter has another name has that name as
-its alias.
+Each stage receives its checked section. If a field and its hyperparameter have different names, the alias is the name
+of the hyperparameter.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class Section(BaseModel):
     @field_validator("*", mode="before")
     @classmethod
     def read(cls, value: object, info: ValidationInfo) -> object:
-        """Turn text into the field's type, so that only ranges are left to check."""
+        """Convert text to the field's type, so that only ranges remain to be checked."""
         if not isinstance(value, str):
             return value
         return read_value(value, form_of(cls.model_fields[str(info.field_name)].annotation))
@@ -325,12 +325,20 @@ SECTIONS: tuple[type[Section], ...] = (
 
 @dataclass(frozen=True, slots=True)
 class JobSpec:
-    """The whole request.
+    """All checked hyperparameters of a request.
 
     Attributes:
-        notes: one sentence for each hyperparameter that was translated, or ignored and why; for the log.
-        given: names of the hyperparameters that the user set, without those that the notes tell to have no effect.
-        objective: the metric that a tuner judges the job by; `None` outside a tuning job.
+        data: which records are used, and how they are preprocessed.
+        model: pretrained model and its head.
+        strategy: trainable layers and their relative learning rates.
+        optimisation: optimizer, learning rates and schedule.
+        run: execution and reported metrics.
+        checkpoint: saving and resuming.
+        features: caching of frozen layer outputs.
+        observe: monitoring and reporting.
+        notes: one sentence for each hyperparameter that was translated or ignored, with the reason; for the log.
+        given: names of the hyperparameters that the user set, without those that have no effect according to the notes.
+        objective: objective metric of a tuner; `None` outside a tuning job.
     """
 
     data: DataSpec

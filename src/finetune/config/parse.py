@@ -1,4 +1,4 @@
-"""How does a map of strings become a checked request?"""
+"""Parses the platform's string map into a checked `JobSpec`."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def parse_hyperparameters(raw: Mapping[str, str]) -> JobSpec:
         raw: names (with `_` or `-`) and values as text, possibly encoded as JSON.
 
     Raises:
-        UserError: all faults of the request, one per line, within what the platform shows.
+        UserError: all faults of the request, one per line, within the length shown by the platform.
     """
     settings = translate(raw)
     reader = _Reader(settings.chosen)
@@ -61,10 +61,10 @@ def parse_hyperparameters(raw: Mapping[str, str]) -> JobSpec:
 
 
 class _Reader:
-    """Reads section by section, and remembers what could not be read.
+    """Reads section by section and collects the values that could not be read.
 
     Attributes:
-        faults: by knob.
+        faults: message by hyperparameter.
     """
 
     def __init__(self, chosen: Mapping[str, Setting]) -> None:
@@ -72,7 +72,7 @@ class _Reader:
         self.faults: dict[str, str] = {}
 
     def section(self, section: type[SectionType]) -> SectionType:
-        """Read one section; a value that cannot be read becomes the default, so that the other sections are checked."""
+        """Read one section; unreadable values are replaced by defaults, so that the other sections are checked."""
         names = [info.alias or field for field, info in section.model_fields.items()]
         texts = {name: self._chosen[name].claim.value for name in names if name in self._chosen}
         try:

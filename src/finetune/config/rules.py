@@ -1,6 +1,6 @@
-"""Which rules may watch a job, with which parameters? Names and defaults are those of the service's built-in rules.
+"""Debugger rules and their parameters, with the names and defaults of the service's built-in rules.
 
-Source: https://docs.aws.amazon.com/sagemaker/latest/dg/debugger-built-in-rules.html and the profiler's page beside it.
+Source: https://docs.aws.amazon.com/sagemaker/latest/dg/debugger-built-in-rules.html and the profiler's page next to it.
 """
 
 from __future__ import annotations
@@ -59,17 +59,17 @@ REFUSED: Mapping[str, str] = {
     "WeightUpdateRatio:num_steps": "is the length of an update, and here it is that of one step",
     "LossNotDecreasing:increase_threshold_percent": "is for a rising loss, which never passes diff_percent anyway",
 }
-"""Parameters of the service's rules, by name or by rule and name, that would change nothing here, and why."""
+"""Service parameters that would have no effect here, by name or by rule and name, with the reason."""
 
 _TRUTHS = {"true": 1.0, "false": 0.0}
 _MAY_BE_NEGATIVE = frozenset(f"threshold_{kind}_{end}" for kind in ("tanh", "sigmoid") for end in ("min", "max"))
 
 
 def rules_of(text: str | None) -> dict[str, Parameters]:
-    """Rules by name, with their parameters, from `all`, `None`, or `Name:parameter=value,Name`.
+    """Parse rules and their parameters from `all`, `None`, or `Name:parameter=value,Name`.
 
     Raises:
-        ValueError: a rule or a parameter is unknown, or a value is no number; the message says what is allowed.
+        ValueError: a rule or a parameter is unknown, or a value is not a number; the message lists the allowed ones.
     """
     if text is None:
         return {}

@@ -1,4 +1,4 @@
-"""Which hyperparameters that the user gave have no effect, beside the others or in the job that came of them?"""
+"""Finds hyperparameters set by the user that have no effect, given the other ones or the actual job."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ Known = TypeVar("Known")
 
 @dataclass(frozen=True, slots=True)
 class JobFacts:
-    """What a job turned out to be, once its channels are open and its plan is made.
+    """Facts about a job, known once its channels are open and its plan is made.
 
     Attributes:
-        spec: what it was asked for.
-        task: what its records are.
-        channels: that hold records, among `train`, `validation` and `test`.
-        piped: those of them that come in Pipe mode.
-        freezes: whether layers are frozen from the input on, in some phase at least.
-        varies: whether pictures are augmented in some phase.
-        keeps_checkpoints: whether there is a folder for them.
+        spec: the checked hyperparameters.
+        task: task of its records.
+        channels: channels with records, among `train`, `validation` and `test`.
+        piped: those of them in Pipe mode.
+        freezes: whether a prefix of the layers is frozen in at least one phase.
+        varies: whether images are augmented in some phase.
+        keeps_checkpoints: whether there is a checkpoint folder.
     """
 
     spec: JobSpec
@@ -39,10 +39,10 @@ class JobFacts:
 
 @dataclass(frozen=True, slots=True)
 class Idle(Generic[Known]):
-    """Knobs that nothing reads under a condition.
+    """Hyperparameters that are unused under a condition.
 
     Attributes:
-        knobs: that have no effect.
+        knobs: names of the hyperparameters.
         holds: the condition.
         because: the reason, for the log.
     """
@@ -53,7 +53,7 @@ class Idle(Generic[Known]):
 
 
 def _names(section: type[Section], *others: str) -> tuple[str, ...]:
-    """The knobs of a section without some others."""
+    """The hyperparameters of a section except some."""
     names = (info.alias or field for field, info in section.model_fields.items())
     return tuple(name for name in names if name not in others)
 
@@ -117,7 +117,7 @@ IDLE: tuple[Idle[JobSpec], ...] = (
     Idle(("top_k",), lambda spec: spec.data.multi_label, "with multi_label there is no one right class"),
     Idle(("rule_action",), lambda spec: not rules_of(spec.observe.rules), "rules names none"),
 )
-"""What hyperparameters alone tell."""
+"""Conditions that depend on the hyperparameters only."""
 
 IDLE_IN_JOB: tuple[Idle[JobFacts], ...] = (
     Idle(_OF_PICTURES, lambda job: job.task == "text-classification", _NO_PICTURES),
@@ -144,11 +144,11 @@ IDLE_IN_JOB: tuple[Idle[JobFacts], ...] = (
     ),
     Idle(_names(CheckpointSpec), lambda job: not job.keeps_checkpoints, "the job has no checkpoint folder"),
 )
-"""What only the job tells: its channels, its task, its plan."""
+"""Conditions that depend on the job: its channels, its task, its plan."""
 
 
 def idle_knobs(table: Iterable[Idle[Known]], known: Known, given: Set[str]) -> dict[str, str]:
-    """Why knobs that the user gave have no effect, by knob: the first reason for each."""
+    """The first reason, by hyperparameter, why it has no effect although the user set it."""
     reasons: dict[str, str] = {}
     for rule in table:
         knobs = [name for name in rule.knobs if name in given and name not in reasons]

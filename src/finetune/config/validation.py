@@ -1,4 +1,4 @@
-"""Which hyperparameters of a request contradict each other?"""
+"""Contradictory combinations of hyperparameters."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from finetune.config.rules import rules_of
 
 @dataclass(frozen=True, slots=True)
 class Contradiction:
-    """A combination that no job can fulfil.
+    """A combination of values that no job can satisfy.
 
     Attributes:
-        knobs: that take part in it.
-        holds: whether a request contains it.
-        message: what is wrong and what to change.
+        knobs: hyperparameters involved.
+        holds: whether a request contains the combination.
+        message: the fault and its remedy.
     """
 
     knobs: frozenset[str]
@@ -68,7 +68,7 @@ CONTRADICTIONS = (
 
 
 def rule_faults(spec: JobSpec) -> list[str]:
-    """What is wrong with `rules`, if anything."""
+    """Faults of the hyperparameter `rules`."""
     try:
         rules_of(spec.observe.rules)
     except ValueError as error:
@@ -77,6 +77,6 @@ def rule_faults(spec: JobSpec) -> list[str]:
 
 
 def contradictions(spec: JobSpec, unreadable: Set[str]) -> list[str]:
-    """Messages of all contradictions, except those about knobs whose value could not be read."""
+    """Messages of all contradictions, except those about hyperparameters with unreadable values."""
     messages = [rule.message for rule in CONTRADICTIONS if not rule.knobs & unreadable and rule.holds(spec)]
     return messages + rule_faults(spec)

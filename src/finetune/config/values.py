@@ -1,7 +1,7 @@
-"""How is the text of a hyperparameter read as a value?
+"""Parses the text of hyperparameters into typed values.
 
-Clients of the platform write the same value in several ways: `str(value)`, JSON, or JSON of a string. All of them are
-read here, and nowhere else.
+Clients of the platform write the same value in several ways: `str(value)`, JSON, or JSON of a string. This module
+accepts all of them.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ _TRUE = frozenset({"true", "1", "yes", "on"})
 _FALSE = frozenset({"false", "0", "no", "off"})
 _WHOLE_FLOAT = re.compile(r"[0-9]+\.0+")
 _JUXTAPOSED = re.compile(r"""['"]\s+['"]""")
-"""As in `['a' 'b']`, which Python would join and NumPy writes for a list."""
+"""Adjacent strings as in `['a' 'b']`, NumPy's notation for a list, which Python would concatenate."""
 
 
 @dataclass(frozen=True, slots=True)
 class Form:
-    """What a knob's annotation says about its text.
+    """Format of a hyperparameter's text, derived from its annotation.
 
     Attributes:
-        kind: of value.
+        kind: kind of value.
         choices: for `one of`.
         optional: whether `None` is a value.
     """
@@ -43,10 +43,10 @@ class Form:
 
 
 def form_of(annotation: object) -> Form:
-    """The form that belongs to a type such as `int | None` or `Literal["a", "b"]`.
+    """The format for a type such as `int | None` or `Literal["a", "b"]`.
 
     Raises:
-        TypeError: no text is read as this type.
+        TypeError: the type is not supported.
     """
     if isinstance(annotation, types.UnionType) or typing.get_origin(annotation) is typing.Union:
         inner = [part for part in typing.get_args(annotation) if part is not types.NoneType]
@@ -68,10 +68,10 @@ def form_of(annotation: object) -> Form:
 
 
 def read_value(text: str, form: Form) -> Value:
-    """Read a value; ranges are checked elsewhere.
+    """Parse a value; ranges are checked elsewhere.
 
     Raises:
-        ValueError: the text has another form.
+        ValueError: the text does not have this format.
     """
     bare = unquoted(text)
     if form.kind == "one of":
@@ -87,7 +87,7 @@ def read_value(text: str, form: Form) -> Value:
 
 
 def unquoted(text: str) -> str:
-    """The text without space around it, and without the quotes of a JSON or Python string."""
+    """The text without surrounding whitespace and without the quotes of a JSON or Python string."""
     bare = text.strip()
     if len(bare) >= 2 and bare[0] == bare[-1] == "'" and "'" not in bare[1:-1]:
         return bare[1:-1].strip()
@@ -101,13 +101,13 @@ def unquoted(text: str) -> str:
 
 
 def bare_word(text: str) -> str:
-    """The text in lower case without quotes, and without the fraction of a whole number: `1.0` is `1`."""
+    """The text in lower case without quotes, and without the zero fraction of a whole number: `1.0` becomes `1`."""
     word = unquoted(text).lower()
     return word.partition(".")[0] if _WHOLE_FLOAT.fullmatch(word) else word
 
 
 def read_switch(text: str) -> bool:
-    """Read `true`, `True`, `1`, `1.0`, `yes`, `on` or their opposites.
+    """Parse `true`, `True`, `1`, `1.0`, `yes`, `on` or their opposites.
 
     Raises:
         ValueError: the text is none of them.
@@ -124,7 +124,7 @@ def _whole_number(text: str) -> int:
     try:
         return int(text)
     except ValueError:
-        # A tuner writes whole numbers as 10.0, and people write 1e3.
+        # A tuner writes whole numbers as 10.0, and users write 1e3.
         number = _number(text)
         if not number.is_integer():
             raise ValueError(f"{text!r} is no whole number") from None
@@ -150,10 +150,10 @@ def _list_of_texts(text: str) -> tuple[str, ...]:
 
 
 def _parts(text: str) -> list[bool | int | float | str]:
-    """The members of a list in JSON, as Python's `str` writes it, or with commas between them.
+    """The members of a list in JSON, in Python's `str` notation, or separated by commas.
 
     Raises:
-        ValueError: it is another container, or is nested.
+        ValueError: the text is another container, or nested.
     """
     if text[:1] not in ("[", "(", "{", "'", '"'):
         return [part.strip() for part in text.split(",") if part.strip()]

@@ -1,4 +1,4 @@
-"""What is another name for a knob, and how is its value carried over?"""
+"""Aliases: other tools' names for hyperparameters, and the translation of their values."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ ANY: frozenset[str] = frozenset({"*"})
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """What a name and its value ask of a knob.
+    """The value that a name requests for a hyperparameter.
 
     Attributes:
-        knob: name of ours.
-        value: as text, read like the user's own.
-        also: other values that fulfil the claim if somebody else asks for them; `ANY` for all.
-        overrides: whether what others ask of the knob is dropped, with a note.
-        remark: what is a little different here, for the log.
+        knob: name of the hyperparameter in this project.
+        value: as text, read like a value given by the user.
+        also: other values that are compatible with the claim if another name requests them; `ANY` for all.
+        overrides: whether other claims on the hyperparameter are dropped, with a note.
+        remark: difference in meaning, for the log.
     """
 
     knob: str
@@ -31,26 +31,26 @@ class Claim:
 
 @dataclass(frozen=True, slots=True)
 class Translation:
-    """What a name and its value mean here: claims, or the reason why they mean nothing."""
+    """Translation of a name and its value: claims, or the reason why they are ignored."""
 
     claims: tuple[Claim, ...] = ()
     ignored_because: str | None = None
 
 
 Translate = Callable[[str, Mapping[str, str]], Translation]
-"""From the text of a value, and the other names of the request with theirs; `ValueError` says what is allowed."""
+"""Translates the text of a value, given all names and values of the request; `ValueError` lists the allowed values."""
 
 
 @dataclass(frozen=True, slots=True)
 class Alias:
-    """A name that other tools use.
+    """A hyperparameter name of other tools.
 
     Attributes:
         name: with underscores.
-        used_by: which tools.
-        becomes: for the documentation: what of ours, or why it is ignored.
-        translate: carries a value over.
-        ignored: whether no value of it has an effect.
+        used_by: the tools that use it.
+        becomes: for the documentation: the equivalent here, or why it is ignored.
+        translate: translates a value.
+        ignored: whether the name is ignored, whatever its value.
     """
 
     name: str
@@ -61,13 +61,13 @@ class Alias:
 
 
 def renamed(name: str, used_by: str, knob: str, remark: str = "") -> Alias:
-    """Another name for a knob, with the same values."""
+    """An alias with the same values as the hyperparameter."""
     becomes = f"`{knob}`" + (f", {remark}" if remark else "")
     return Alias(name, used_by, becomes, lambda text, _: Translation((Claim(knob, text, remark=remark),)))
 
 
 def chosen(name: str, used_by: str, table: Mapping[str, Translation]) -> Alias:
-    """A name with a few values, each of which means something here; `true` and `1` are the same, and so on."""
+    """An alias with a few values, each with its own translation; `1` is read as `true`, `0` as `false`."""
 
     def translate(text: str, _: Mapping[str, str]) -> Translation:
         word = bare_word(text)
@@ -80,12 +80,12 @@ def chosen(name: str, used_by: str, table: Mapping[str, Translation]) -> Alias:
 
 
 def ignored(name: str, used_by: str, reason: str) -> Alias:
-    """A name that has no meaning here, whatever its value."""
+    """An alias that is ignored, whatever its value."""
     return Alias(name, used_by, reason, lambda _text, _: Translation(ignored_because=reason), ignored=True)
 
 
 def setting(knob: str, value: str, *also: str) -> Translation:
-    """A translation into one value of one knob."""
+    """A translation into one value of one hyperparameter."""
     return Translation((Claim(knob, value, also=frozenset(also)),))
 
 

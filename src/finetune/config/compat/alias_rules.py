@@ -1,4 +1,4 @@
-"""Which names of other tools need more than a table to be understood?"""
+"""Aliases whose translation needs a function instead of a table."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from collections.abc import Mapping
 from finetune.config.compat.alias import ANY, Alias, Claim, Translation
 from finetune.config.values import Form, read_switch, read_value, unquoted
 
-# What the image and text classification of the platform take where patience is not given.
+# Default of the platform's image and text classification if patience is not given.
 DEFAULT_PATIENCE = "5"
-# More epochs than any job waits: the best weights are restored, and training never ends early.
+# More epochs than any job has: the best weights are restored, and training never ends early.
 ENDLESS_PATIENCE = "100000"
-# The decay that rmsprop has here, PyTorch's own default.
+# Fixed decay of rmsprop in this project, the default of PyTorch.
 RMSPROP_DECAY = 0.99
 
 

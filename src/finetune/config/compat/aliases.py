@@ -1,4 +1,4 @@
-"""Which names of other tools are understood, and what do they become here?
+"""Table of the supported names of other tools and their translations.
 
 Sources: the platform's developer guide, pages "Image Classification Hyperparameters", "Image Classification -
 TensorFlow Hyperparameters", "Text Classification - TensorFlow Hyperparameters" and "BlazingText Hyperparameters";
@@ -177,10 +177,10 @@ SYNONYMS: Mapping[tuple[str, str], str] = {
     ("precision", "bfloat16"): "bf16",
     ("lr_schedule", "constant_with_warmup"): "constant",
 }
-"""Values that others give a knob of the same name, and ours for them."""
+"""Values that other tools use for a hyperparameter of the same name, with their equivalents here."""
 
 OBJECTIVE = "_tuning_objective_metric"
-"""Added by the platform to the jobs of a tuner: the name of the metric that the tuner judges them by."""
+"""Name of the objective metric, added by the platform to tuning jobs."""
 
 PLATFORM_NAMES = ("sagemaker_", OBJECTIVE)
-"""Beginnings of names that the platform's clients add uninvited."""
+"""Prefixes of names that the platform's clients add by themselves."""

@@ -1,4 +1,4 @@
-"""Which knob gets which text, once every name of the request is understood?"""
+"""Translates a request into the names of this project, and resolves conflicts between its names."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from finetune.errors import did_you_mean
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """A claim, and who makes it.
+    """A claim with its origin in the request.
 
     Attributes:
         name: as the user wrote it.
         text: the value as the user wrote it.
-        claim: what it asks of which knob.
+        claim: the translated claim.
     """
 
     name: str
@@ -29,19 +29,19 @@ class Setting:
 
     @property
     def said(self) -> str:
-        """What the user wrote, for messages."""
+        """The setting as the user wrote it, for messages."""
         return f"{self.name}={shown(self.text)}"
 
 
 @dataclass(slots=True)
 class Settings:
-    """The request in our own names.
+    """The request translated to the names of this project.
 
     Attributes:
-        chosen: by knob.
-        notes: what was translated or ignored.
-        faults: names that are unknown, values that no translation has, names that contradict each other.
-        objective: the metric that a tuner judges the job by.
+        chosen: setting by hyperparameter.
+        notes: translated or ignored settings.
+        faults: unknown names, values without a translation, and names that contradict each other.
+        objective: objective metric of a tuner.
     """
 
     chosen: dict[str, Setting] = field(default_factory=dict)
@@ -51,7 +51,7 @@ class Settings:
 
 
 def translate(raw: Mapping[str, str]) -> Settings:
-    """Translate the names of other tools, and settle what several names ask of one knob."""
+    """Translate the names of other tools, and resolve multiple claims on one hyperparameter."""
     settings = Settings()
     request = {_canonical(name): text for name, text in raw.items()}
     found: list[Setting] = []
@@ -98,7 +98,7 @@ def _understand_alias(name: str, text: str, request: Mapping[str, str], settings
 
 
 def _settle(knob: str, rivals: list[Setting], settings: Settings) -> None:
-    """Choose the first claim that fulfils all others, the user's own word for the knob before translations."""
+    """Choose the first claim compatible with all others, preferring the hyperparameter's own name over aliases."""
     form = all_knobs()[knob].form
     overriding = [setting for setting in rivals if setting.claim.overrides]
     if overriding:
@@ -127,7 +127,7 @@ def _same(one: str, other: str, form: Form) -> bool:
 
 
 def _translations(found: list[Setting], settings: Settings) -> list[str]:
-    """What each name of another tool became, where its own value was taken."""
+    """Describe the translation of each alias whose value was chosen."""
     meanings: dict[tuple[str, str], list[str]] = {}
     for setting in found:
         claim = setting.claim
