@@ -1,1 +1,1 @@
-"""SageMaker's side of the bargain: folders, configuration files, failure file, exit code, SIGTERM."""
+"""The SageMaker training contract: folders, configuration files, failure file, exit code, SIGTERM."""

@@ -1,4 +1,4 @@
-"""The JSON files of `input/config` as plain typed values; every one of them may be absent.
+"""The JSON files of `input/config` as typed values; each of them is optional.
 
 Source: https://docs.aws.amazon.com/sagemaker/latest/dg/your-algorithms-training-algo-running-container.html
 """
@@ -34,8 +34,8 @@ class ChannelConfig:
     """One entry of `inputdataconfig.json`.
 
     Attributes:
-        input_mode: `file` or `pipe`, in lower case; FastFile is announced as File.
-        content_type: MIME type as the user gave it, without which the content is looked at.
+        input_mode: `file` or `pipe`, in lower case; FastFile is reported as File.
+        content_type: MIME type as the user gave it; without one the format is detected from the content.
         record_wrapper: `none` or `recordio`, in lower case.
         distribution: `fullyreplicated` or `shardedbys3key`, in lower case.
     """
@@ -58,14 +58,15 @@ class Resources:
 
 @dataclass(frozen=True, slots=True)
 class JobFiles:
-    """Everything that the platform tells a job in files.
+    """Content of all configuration files of the platform.
 
     Attributes:
-        hyperparameters: as they came, all strings.
-        channels: by name, in order of their names.
-        checkpoints: folder that the platform synchronises, where it names one.
-        tensorboard: folder for TensorBoard's events, where the platform names one.
-        debug_hook: the configuration of SageMaker Debugger's hook, where there is one.
+        hyperparameters: as delivered, all strings.
+        channels: by name, sorted.
+        resources: hosts and instance type.
+        checkpoints: folder that the platform synchronizes, if it names one.
+        tensorboard: folder for TensorBoard events, if the platform names one.
+        debug_hook: the configuration file of SageMaker Debugger's hook, if there is one.
     """
 
     hyperparameters: Mapping[str, str] = field(default_factory=dict)
@@ -77,13 +78,13 @@ class JobFiles:
 
 
 def read_job_files(paths: Paths) -> JobFiles:
-    """Read what is there.
+    """Read the existing files.
 
-    Without `inputdataconfig.json` every folder under `input/data` is taken for a channel in File mode.
+    Without `inputdataconfig.json` every folder under `input/data` is treated as a channel in File mode.
 
     Raises:
-        PlatformError: a file is no JSON object of the documented form.
-        UserError: a hyperparameter holds what none may hold.
+        PlatformError: a file is not a JSON object of the documented form.
+        UserError: a hyperparameter contains a value that no job can use.
     """
     inputs = _read_object(paths.config / INPUT_DATA)
     channels = _folders_as_channels(paths.data) if inputs is None else _channels(inputs, paths.config / INPUT_DATA)
@@ -127,7 +128,7 @@ def _read_object(path: Path) -> dict[str, object] | None:
 
 
 def _hyperparameters(path: Path) -> dict[str, str]:
-    # The platform writes strings only; files made by hand hold numbers and booleans as well.
+    # The platform writes strings only; handwritten files may contain numbers and booleans.
     values = _read_object(path) or {}
     texts = {name: value if isinstance(value, str) else json.dumps(value) for name, value in values.items()}
     for name, text in texts.items():
@@ -138,7 +139,7 @@ def _hyperparameters(path: Path) -> dict[str, str]:
 
 
 def _fault(text: str) -> str | None:
-    """What is wrong with a text that sagemaker-training, or the environment of a program, would fail on."""
+    """The fault of a text that would make sagemaker-training or a program's environment fail."""
     if "\0" in text:
         return "holds the character NUL"
     try:

@@ -1,4 +1,4 @@
-"""How a job ends: the failure file, whose beginning the platform shows, and the exit code."""
+"""Failures of a job: classification, exit code, and the failure file, whose start the platform shows."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from finetune.sagemaker.paths import Paths
 
 SHOWN_CHARACTERS = 1024
 RESERVED_BYTES = 16 * 1024
-"""Space kept for the failure file from the start of the job: a volume that is full later still has room for it."""
+"""Disk space reserved for the failure file at the start of the job, in case the volume is full later."""
 _FULL_BYTES = 1024 * 1024
 _FULL_ERRNOS = frozenset({errno.ENOSPC, errno.EDQUOT})
 _LONGEST = 1 << 16
 _NEARLY_ALL = 0.9
 _LESS_MEMORY = "use a smaller batch_size or a larger instance."
-# How Python, the dynamic loader, glibc, C++ and PyTorch's allocator say that there is no memory left.
+# Out-of-memory messages of Python, the dynamic loader, glibc, C++ and PyTorch's allocator.
 _NO_MEMORY = (
     "Cannot allocate memory",
     "cannot allocate memory",
@@ -44,11 +44,11 @@ _MACHINE_ERRNOS = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """What ended a job.
+    """The failure that ended a job.
 
     Attributes:
-        message: the cause first, within what the platform shows; details may follow.
-        exit_code: by who can mend it (see `finetune.errors`).
+        message: the cause first, within the length that the platform shows; details may follow.
+        exit_code: depends on who has to fix the failure (see `finetune.errors`).
         expected: whether the cause is known; otherwise the message ends with a traceback.
     """
 
@@ -57,7 +57,7 @@ class Failure:
     expected: bool
 
     def __post_init__(self) -> None:
-        """Escape what the message may hold of the user's data, and bound its length."""
+        """Escape user data in the message, and limit its length."""
         message = several_lines(self.message)
         if len(message) > _LONGEST:
             message = f"{message[: _LONGEST // 2]}\n...\n{message[-_LONGEST // 2 :]}"
@@ -76,11 +76,11 @@ def cause_of(error: BaseException) -> str:
 
 
 def failure_of(error: BaseException, folders: Iterable[Path] = ()) -> Failure:
-    """Sort an exception by who can mend it, and put its cause into the first line.
+    """Classify an exception by who has to fix it, and put its cause into the first line.
 
     Args:
-        error: what ended the job.
-        folders: that the job writes to; those on full volumes are named where the exception names no file.
+        error: the exception that ended the job.
+        folders: output folders of the job; those on full volumes are named if the exception names no file.
     """
     short_of_memory = next((one for one in _chain(error) if _says_no_memory(one)), None)
     if short_of_memory is not None:
@@ -108,21 +108,21 @@ def failure_of(error: BaseException, folders: Iterable[Path] = ()) -> Failure:
 
 
 def reserve_failure(paths: Paths) -> None:
-    """Keep space for the failure file, so that `write_failure` works on a volume that is full by then."""
+    """Reserve space for the failure file, so that `write_failure` works on a full volume."""
     with suppress(OSError):
         paths.output.mkdir(parents=True, exist_ok=True)
-        # Random, since some file systems store no zeros.
+        # Random bytes, since some file systems do not allocate blocks of zeros.
         paths.failure_reserve.write_bytes(os.urandom(RESERVED_BYTES))
 
 
 def release_reserve(paths: Paths) -> None:
-    """Remove what `reserve_failure` has left, where it can be removed."""
+    """Remove the file of `reserve_failure`, if possible."""
     with suppress(OSError):
         paths.failure_reserve.unlink(missing_ok=True)
 
 
 def is_about_memory(message: str) -> bool:
-    """Whether the message of an unexpected error says that the machine has no memory left."""
+    """Whether the message of an unexpected error means that the machine ran out of memory."""
     return any(words in message for words in _NO_MEMORY)
 
 
@@ -131,9 +131,9 @@ def _says_no_memory(error: BaseException) -> bool:
 
 
 def _fills_its_address_space() -> bool:
-    """Whether the process has nearly all of the address space that it may have.
+    """Whether the process uses more than 90% of its address space limit.
 
-    Libraries then fail in ways that say nothing of memory.
+    Libraries then fail with errors that do not mention memory.
     """
     limit, _ = resource.getrlimit(resource.RLIMIT_AS)
     if limit == resource.RLIM_INFINITY:
@@ -145,7 +145,7 @@ def _fills_its_address_space() -> bool:
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:
-    """An error, and those that it was raised from."""
+    """An error, followed by those it was raised from."""
     seen: set[int] = set()
     one: BaseException | None = error
     while one is not None and id(one) not in seen:
@@ -155,7 +155,7 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
 
 
 def write_failure(paths: Paths, failure: Failure) -> bool:
-    """Write `output/failure` unless an earlier cause stands there; return whether a cause stands there now."""
+    """Write `output/failure` unless it already contains a cause; return whether it contains one now."""
     try:
         paths.output.mkdir(parents=True, exist_ok=True)
         if not _holds_a_cause(paths.failure):
@@ -175,7 +175,7 @@ def _write_cause(paths: Paths, message: str) -> None:
     try:
         write_whole(paths.failure, message)
     except OSError:
-        # The volume is full: write over the blocks that are reserved, as much of the message as fits.
+        # The volume is full: overwrite the reserved blocks with as much of the message as fits.
         content = message.encode("utf-8", errors="backslashreplace")[:RESERVED_BYTES]
         with paths.failure_reserve.open("r+b") as file:
             file.write(content.decode("utf-8", errors="ignore").encode())
@@ -184,7 +184,7 @@ def _write_cause(paths: Paths, message: str) -> None:
 
 
 def _full_folders(folders: Iterable[Path]) -> list[str]:
-    """The folders whose volumes are full."""
+    """The folders on full volumes."""
     full = []
     for folder in folders:
         with suppress(OSError):
@@ -194,6 +194,6 @@ def _full_folders(folders: Iterable[Path]) -> list[str]:
 
 
 def clear_failure(paths: Paths) -> None:
-    """Remove the cause that an earlier job left in the same folder, where it can be removed."""
+    """Remove the failure file of an earlier job in the same folder, if possible."""
     with suppress(OSError):
         paths.failure.unlink(missing_ok=True)

@@ -1,9 +1,9 @@
-"""How the hosts of one job wait for the first of them, which alone trains and writes the model.
+"""Synchronizes the hosts of a job: the first host trains and writes the model, the others wait for it.
 
-In local mode the first container that exits ends the job and decides its result, so no host may leave while the first
-one works. The first host holds a port open while it works; the others connect to it, and hear in one line how it
-ended. Nobody has to answer meanwhile: a connection waits in the system's queue. It is closed by the system, when the
-first host's process has ended, and only then the others leave.
+In local mode the first container that exits ends the job and decides its result, so no host may exit while the first
+one works. The first host listens on a port while it works; the others connect to it, and receive one line with the
+result. The first host need not accept connections while it works: they wait in the system's backlog. The system closes
+them when the first host's process has ended, and only then do the others exit.
 """
 
 from __future__ import annotations
@@ -23,29 +23,29 @@ from finetune.sagemaker.failure import Failure, failure_of
 
 logger = logging.getLogger(__name__)
 
-# Beside 7777, on which sagemaker-training lets the hosts of distributed programs meet.
+# Next to 7777, the rendezvous port of sagemaker-training for distributed programs.
 PORT = 7778
 # The platform starts containers of one job within minutes of each other, and names may not resolve at first.
 PATIENCE_SECONDS = 300.0
-# For so long after its own start the first host, if it ends sooner, waits for those that have not connected yet.
+# If the first host ends sooner than this after its start, it waits for hosts that have not connected yet.
 LATECOMER_SECONDS = 120.0
 _RETRY_SECONDS = 1.0
 _ACCEPT_SECONDS = 0.2
 _SECONDS_TO_TELL = 5.0
-# The process of the first host has ended, its container not yet.
+# The container of the first host ends a little later than its process.
 LINGER_SECONDS = 2.0
 _SECONDS_TO_END = 60.0
-# A first host that vanished without a word is noticed after two minutes.
+# Keep-alive detects within two minutes that the first host vanished.
 _KEEP_ALIVE = ((socket.TCP_KEEPIDLE, 60), (socket.TCP_KEEPINTVL, 10), (socket.TCP_KEEPCNT, 6))
 _ERRORS: tuple[type[JobError], ...] = (UserError, PlatformError, JobError)
 
 
 @dataclass(slots=True)
 class Ending:
-    """How the first host's job ended.
+    """Result of the first host's job.
 
     Attributes:
-        failure: `None` where it succeeded.
+        failure: `None` if it succeeded.
     """
 
     failure: Failure | None = None
@@ -58,14 +58,14 @@ def leading(
     stopped: Callable[[], bool] = lambda: False,
     latecomers: float = LATECOMER_SECONDS,
 ) -> Iterator[Ending]:
-    """Let the other hosts wait while the block runs, then tell each of them how it ended; nothing for one host.
+    """Let the other hosts wait while the block runs, then send each of them the result; does nothing for one host.
 
     Args:
-        resources: names the hosts.
+        resources: names of the hosts.
         port: where the other hosts connect.
-        stopped: whether the job was asked to stop, after which hosts that have not connected are not waited for.
-        latecomers: seconds after the beginning of the block for which hosts that have not connected are waited for.
-            Without it a job that fails at once would leave a host that starts later without a cause.
+        stopped: whether the job was stopped; hosts that have not connected by then are not waited for.
+        latecomers: seconds after the start of the block during which to wait for hosts that have not connected.
+            Without this, a host that starts after the job has failed would not learn the cause.
 
     Yields:
         The ending, whose failure the block may set; an exception that leaves the block counts as a failure.
@@ -96,16 +96,16 @@ def follow(
     """Wait until the first host has ended.
 
     Args:
-        resources: names the first host.
-        port: where it listens.
-        patience: seconds for which it may be unreachable at the start. After them this host leaves with a warning:
-            on the platform the job waits for the first host by itself.
-        linger: seconds by which this host outlives the first one's process.
-        stopped: whether the job was asked to stop, after which an unreachable first host is not waited for.
+        resources: names of the hosts.
+        port: where the first host listens.
+        patience: seconds during which the first host may be unreachable at the start. After that, this host exits with
+            a warning: on the platform the job waits for the first host anyway.
+        linger: seconds by which this host outlives the process of the first one.
+        stopped: whether the job was stopped; an unreachable first host is then not waited for.
 
     Raises:
         JobError: the first host failed; of the same kind and with the same message.
-        PlatformError: it ended without saying how.
+        PlatformError: the first host ended without sending a result.
     """
     first = resources.hosts[0]
     logger.info("One host trains: %s waits for %s.", resources.current_host, first)
@@ -136,9 +136,9 @@ def _listen(port: int, backlog: int) -> socket.socket:
 
 
 def _tell_all(listener: socket.socket, others: int, failure: Failure | None, over: Callable[[], bool]) -> None:
-    """Answer every host that has connected, and those that still connect until it is over.
+    """Send the result to every connected host, and to those that still connect until `over` returns true.
 
-    The system closes a connection when this process has ended; a host that is gone needs no answer.
+    The system closes a connection when this process has ended; errors of hosts that are gone are ignored.
     """
     word = {"exit_code": 0, "message": ""}
     if failure is not None:
@@ -187,7 +187,7 @@ def _connect(host: str, port: int, over: Callable[[], bool]) -> socket.socket | 
 
 
 def _hear(connection: socket.socket) -> tuple[int, str] | None:
-    """What the first host says, once its process has ended."""
+    """The result sent by the first host, once its process has ended."""
     try:
         with connection.makefile("rb") as stream:
             said = json.loads(stream.readline())

@@ -1,7 +1,7 @@
-"""SIGTERM as a question that the loop can ask.
+"""Turns SIGTERM into a flag that the training loop checks.
 
 SageMaker sends SIGTERM when a job is stopped or its spot capacity is reclaimed, and SIGKILL 120 seconds later. The
-handler only notes that it came: the step in flight is finished, the state is saved, and the process ends in order.
+handler only sets the flag: the current step is finished, the state is saved, and the process exits cleanly.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from typing import Self
 
 
 class Interruption:
-    """Whether the job was asked to stop; a context manager that owns SIGTERM while it is open.
+    """Whether the job was asked to stop; a context manager that handles SIGTERM while it is open.
 
-    A second SIGTERM changes nothing. Outside the main thread, where Python allows no handlers, nobody asks.
+    A second SIGTERM changes nothing. Outside the main thread, where Python allows no signal handlers, it does nothing.
     """
 
     def __init__(self) -> None:
@@ -37,17 +37,17 @@ class Interruption:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self._installed:
-            signal.signal(signal.SIGTERM, self._previous)  # type: ignore[arg-type]  # what signal() itself returned
+            signal.signal(signal.SIGTERM, self._previous)  # type: ignore[arg-type]  # the value that signal() returned
             self._installed = False
 
     @contextmanager
     def raising(self, error: type[Exception]) -> Iterator[None]:
-        """Let a request raise `error` in the main thread as long as the block runs, also one that came before.
+        """Raise `error` in the main thread on a request while the block runs, including an earlier request.
 
-        For work of which nothing is worth saving, and which never asks: reading and checking the data.
+        For work with nothing worth saving that never checks the flag: reading and checking the data.
 
         Raises:
-            Exception: of the given type, also in the place of another one that the interrupted code made of it.
+            Exception: of the given type, also in place of another one that the interrupted code raised because of it.
         """
         self._error = error
         try:
@@ -65,13 +65,13 @@ class Interruption:
         return self._requested_at is not None
 
     def request(self) -> None:
-        """Ask the job to stop, as SIGTERM does."""
+        """Request the job to stop, as SIGTERM does."""
         if self._requested_at is None:
             self._requested_at = time.monotonic()
 
     @property
     def seconds_ago(self) -> float:
-        """Seconds since the request, 0 where there is none."""
+        """Seconds since the request, 0 without one."""
         return 0.0 if self._requested_at is None else time.monotonic() - self._requested_at
 
     def _note(self, number: int, frame: FrameType | None) -> None:

@@ -1,4 +1,4 @@
-"""Where things lie under `/opt/ml`, for any root; creates nothing.
+"""Paths of the training contract under `/opt/ml` or another root; creates nothing.
 
 Source: https://docs.aws.amazon.com/sagemaker/latest/dg/your-algorithms-training-algo.html and its sibling pages.
 """
@@ -25,8 +25,8 @@ class Paths:
 
     Attributes:
         root: `/opt/ml` in a container, any folder elsewhere.
-        baked_weights: folder of pretrained networks that the image itself brings; need not exist.
-        warm_pool: folder that the platform keeps for later jobs on the same machine; `None` where it keeps none.
+        baked_weights: folder of pretrained models included in the image; need not exist.
+        warm_pool: folder that the platform keeps for later jobs on the same machine; `None` if it keeps none.
     """
 
     root: Path = DEFAULT_ROOT
@@ -35,7 +35,7 @@ class Paths:
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] = os.environ) -> Paths:
-        """The root that sagemaker-training uses too, `SAGEMAKER_BASE_DIR` or `/opt/ml`; and `FINETUNE_PRETRAINED`."""
+        """Paths from `SAGEMAKER_BASE_DIR`, as in sagemaker-training (default `/opt/ml`), and `FINETUNE_PRETRAINED`."""
         warm_pool = environment.get(WARM_POOL)
         return cls(
             Path(environment.get("SAGEMAKER_BASE_DIR") or DEFAULT_ROOT),
@@ -50,12 +50,12 @@ class Paths:
 
     @property
     def data(self) -> Path:
-        """Folder that holds a folder per channel in File and FastFile mode, or FIFOs in Pipe mode."""
+        """Folder with one folder per channel in File and FastFile mode, or FIFOs in Pipe mode."""
         return self.root / "input" / "data"
 
     @property
     def model(self) -> Path:
-        """What lies here when the job ends becomes `model.tar.gz`, also of a stopped job."""
+        """Folder packed into `model.tar.gz` when the job ends, including when it is stopped."""
         return self.root / "model"
 
     @property
@@ -65,32 +65,32 @@ class Paths:
 
     @property
     def output_data(self) -> Path:
-        """What lies here when the job ends becomes `output.tar.gz`."""
+        """Folder packed into `output.tar.gz` when the job ends."""
         return self.output / "data"
 
     @property
     def tensorboard(self) -> Path:
-        """Events for TensorBoard, unless `tensorboardoutputconfig.json` names another folder."""
+        """Folder for TensorBoard events, unless `tensorboardoutputconfig.json` names another one."""
         return self.output / "tensorboard"
 
     @property
     def failure(self) -> Path:
-        """Its first 1,024 characters become the job's `FailureReason`."""
+        """Failure file; its first 1,024 characters become the job's `FailureReason`."""
         return self.output / "failure"
 
     @property
     def failure_reserve(self) -> Path:
-        """Keeps space for the failure file while the job runs; removed at its end."""
+        """File that reserves space for the failure file while the job runs; removed at its end."""
         return self.output / ".failure.reserve"
 
     @property
     def checkpoints(self) -> Path:
-        """Synchronised with S3 by the platform, unless `checkpointconfig.json` names another folder."""
+        """Folder synchronized with S3 by the platform, unless `checkpointconfig.json` names another one."""
         return self.root / "checkpoints"
 
     @property
     def pipe_state(self) -> Path:
-        """Where a process of this container tells the next one which pipes were read; goes with the container."""
+        """Record of the pipes already read, for later processes of this container; lost with the container."""
         return self.root / "pipe_state"
 
     def channel(self, name: str) -> Path:
@@ -99,10 +99,10 @@ class Paths:
 
 
 def check_writable(*folders: Path) -> None:
-    """Write into each folder, or into the nearest one above it that exists, and leave nothing there.
+    """Write into each folder, or into its nearest existing parent, and leave no file there.
 
     Raises:
-        PlatformError: one cannot be written.
+        PlatformError: a folder cannot be written.
     """
     for folder in folders:
         try:
@@ -117,7 +117,7 @@ def check_writable(*folders: Path) -> None:
 
 
 def check_temporary_folder() -> None:
-    """Make sure that there is a folder for temporary files.
+    """Check that there is a folder for temporary files.
 
     Raises:
         PlatformError: there is none.
