@@ -1,1 +1,1 @@
-"""The process and its device: precision, memory, threads. Nothing here knows about jobs."""
+"""The process and its device: precision, memory, threads. Independent of the job's other packages."""

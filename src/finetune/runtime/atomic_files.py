@@ -1,4 +1,4 @@
-"""Writes files that appear under their names only when they are complete."""
+"""Atomic file writes: a file appears under its name only when it is complete."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from typing import TextIO
 
 @contextmanager
 def whole_text_file(path: Path) -> Iterator[TextIO]:
-    """Open a UTF-8 text file for writing, and move it to its name when the block is done.
+    """Open a UTF-8 text file for writing, and rename it to `path` when the block is done.
 
-    What a failed block has written is removed, so that a full volume has its space back.
+    The partial file of a failed block is removed, which frees space on a full volume.
 
     Args:
         path: the file; its folder exists.
@@ -38,7 +38,7 @@ def whole_text_file(path: Path) -> Iterator[TextIO]:
 
 
 def write_whole(path: Path, text: str) -> None:
-    """Write a UTF-8 text file, or leave what was there before.
+    """Write a UTF-8 text file, or leave the previous content unchanged on failure.
 
     Raises:
         OSError: the file cannot be written; `filename` is always set.

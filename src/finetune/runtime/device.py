@@ -1,4 +1,4 @@
-"""On which device the job computes; and where that should be a GPU and is none, why, before anything is paid for."""
+"""Selects the device of the job, and reports early if an expected GPU cannot be used."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ _NONE = {"none", "void"}
 
 @dataclass(frozen=True, slots=True)
 class Gpu:
-    """What this process sees of NVIDIA's hardware and software.
+    """NVIDIA hardware and software visible to this process.
 
     Attributes:
-        trouble: why PyTorch cannot use a GPU; empty where it can.
-        driver: newest CUDA that the host's driver knows; `None` without a driver.
-        built_for: CUDA that PyTorch is built for; `None` for a build without.
-        name: of the first GPU.
-        capability: of the first GPU.
-        oldest: capability from which on PyTorch has code.
+        trouble: why PyTorch cannot use a GPU; empty if it can.
+        driver: newest CUDA version supported by the host's driver; `None` without a driver.
+        built_for: CUDA version of the PyTorch build; `None` for a CPU build.
+        name: name of the first GPU.
+        capability: compute capability of the first GPU.
+        oldest: lowest compute capability supported by the PyTorch build.
     """
 
     trouble: str = ""
@@ -42,16 +42,16 @@ class Gpu:
 
 
 def choose_device(instance_type: str | None, environment: Mapping[str, str] = os.environ) -> torch.device:
-    """The GPU where there is one that PyTorch can use, and the CPU where none is to be expected.
+    """Choose the GPU if PyTorch can use one, and the CPU if no GPU is expected.
 
-    `CUDA_VISIBLE_DEVICES` with nothing in it, CUDA's own way to hide all GPUs, asks for the CPU.
+    An empty `CUDA_VISIBLE_DEVICES`, CUDA's own way to hide all GPUs, selects the CPU.
 
     Args:
         instance_type: of the machine, as the platform names it.
-        environment: may hide GPUs, or say which ones the container was given.
+        environment: variables that may hide GPUs, or name the ones assigned to the container.
 
     Raises:
-        PlatformError: a GPU is there, or was to be expected, and cannot be used.
+        PlatformError: a GPU is present or expected, but cannot be used.
     """
     if environment.get("CUDA_VISIBLE_DEVICES", "0").strip() in {"", "-1"}:
         return torch.device("cpu")
@@ -59,7 +59,7 @@ def choose_device(instance_type: str | None, environment: Mapping[str, str] = os
 
 
 def expected_because(instance_type: str | None, environment: Mapping[str, str]) -> str | None:
-    """What says that this container has a GPU; `None` where nothing does. The image itself asks for `all` there are."""
+    """The setting that implies a GPU in this container, if any. The image itself always requests `all` GPUs."""
     visible = environment.get("NVIDIA_VISIBLE_DEVICES", "")
     if visible in _NONE:
         return None
@@ -69,7 +69,7 @@ def expected_because(instance_type: str | None, environment: Mapping[str, str]) 
 
 
 def judge(gpu: Gpu, expected: str | None) -> torch.device:
-    """Decide by what is seen and what was to be expected.
+    """Choose the device from the detected GPU and the expectation.
 
     Raises:
         PlatformError: the driver or the GPU is too old, or the GPU is missing or broken.
@@ -96,7 +96,7 @@ def judge(gpu: Gpu, expected: str | None) -> torch.device:
 
 
 def device_lines(device: torch.device, arithmetic: str) -> list[str]:
-    """On what the job computes and in which arithmetic, for its plan; and which GPUs it leaves idle."""
+    """Plan lines about the device and its arithmetic, and about unused GPUs."""
     if device.type != "cuda":
         return [f"device    {device}, {arithmetic}"]
     properties = torch.cuda.get_device_properties(device)
@@ -104,7 +104,7 @@ def device_lines(device: torch.device, arithmetic: str) -> list[str]:
 
 
 def gpu_lines(name: str, memory: int, count: int, arithmetic: str) -> list[str]:
-    """The same for a GPU of so many bytes, one of so many."""
+    """Plan lines for `count` GPUs with `memory` bytes each."""
     lines = [f"device    cuda ({name}, {memory / 2**30:.0f} GiB), {arithmetic}"]
     if count > 1:
         lines.append(
@@ -114,7 +114,7 @@ def gpu_lines(name: str, memory: int, count: int, arithmetic: str) -> list[str]:
 
 
 def look_for_gpu() -> Gpu:
-    """Ask the driver, where there is one, and PyTorch."""
+    """Query the driver, if there is one, and PyTorch."""
     built_for = _version(torch.version.cuda)
     driver = _driver()
     with warnings.catch_warnings():
@@ -154,7 +154,7 @@ def _version(text: str | None) -> Version | None:
 
 
 def _capability(architecture: str) -> Version:
-    """`sm_75` and `compute_120` as (7, 5) and (12, 0)."""
+    """Parse `sm_75` and `compute_120` to (7, 5) and (12, 0)."""
     digits = re.sub(r"\D", "", architecture)
     return int(digits[:-1]), int(digits[-1])
 

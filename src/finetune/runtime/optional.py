@@ -17,12 +17,12 @@ logger = logging.getLogger(__name__)
 def optional(extra: str, *, needed: bool = False, passing: type[Exception] = JobStopped) -> Iterator[None]:
     """Run a part of the job that the model does not depend on: its failure is logged as a warning.
 
-    Interruptions pass: `JobStopped`, `KeyboardInterrupt`, `SystemExit`.
+    Interruptions are re-raised: `JobStopped`, `KeyboardInterrupt`, `SystemExit`.
 
     Args:
-        extra: name of the part, which begins the warning.
-        needed: whether this job depends on the part after all, so that every failure passes.
-        passing: a further kind of exception that passes.
+        extra: name of the part, used at the start of the warning.
+        needed: whether this job depends on the part after all, so that every failure is re-raised.
+        passing: another exception type to re-raise.
     """
     try:
         yield

@@ -1,4 +1,4 @@
-"""In which floating-point type the network runs, by request and by hardware."""
+"""Selects the floating-point type of the model, by request and by hardware."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from finetune.config.hyperparameters import Precision
 from finetune.errors import UserError
 
 _ONLY_FLOAT32 = frozenset({"deberta"})
-"""Transformers' `model_type`s that mask scores of the autocast type with the least number of float32, an overflow."""
-# What PyTorch calls the instructions that multiply bf16 and add in float32.
+"""`model_type`s of transformers that overflow: they mask scores of the autocast type with the float32 minimum."""
+# PyTorch's names of the CPU instructions that multiply bf16 and accumulate in float32.
 _BF16_PRODUCTS = ("avx512_bf16", "amx_bf16")
 
 
 @dataclass(frozen=True, slots=True)
 class Numerics:
-    """Types of a job's arithmetic; weights and optimizer stay in float32.
+    """Floating-point types of a job; weights and optimizer state stay in float32.
 
     Attributes:
-        device: where the network lives.
+        device: device of the model.
         autocast: type of matrix products and convolutions, `None` for float32 throughout.
-        scaled: whether losses are scaled so that float16 gradients do not vanish.
+        scaled: whether the loss is scaled so that float16 gradients do not underflow.
     """
 
     device: torch.device
@@ -35,25 +35,25 @@ class Numerics:
 
     @property
     def name(self) -> Literal["fp32", "bf16", "fp16"]:
-        """The name that a user gives it."""
+        """The corresponding value of `precision`."""
         if self.autocast is None:
             return "fp32"
         return "fp16" if self.autocast is torch.float16 else "bf16"
 
     def context(self) -> AbstractContextManager[object]:
-        """The context in which forward passes run."""
+        """The context manager for forward passes."""
         if self.autocast is None:
             return nullcontext()
         return torch.autocast(self.device.type, dtype=self.autocast)
 
 
 def choose_numerics(precision: Precision, device: torch.device) -> Numerics:
-    """Resolve `auto`: bf16 where a GPU or the CPU multiplies in it, fp16 on older GPUs, fp32 elsewhere.
+    """Resolve `auto`: bf16 if the GPU or CPU multiplies in it, fp16 on older GPUs, fp32 elsewhere.
 
-    With fp32 on a GPU, convolutions may compute in TF32 and products of matrices may not: PyTorch's defaults.
+    With fp32 on a GPU, PyTorch's defaults apply: TF32 for convolutions, but not for matrix products.
 
     Raises:
-        UserError: fp16 without a GPU, where its products are slower and its gradients vanish.
+        UserError: fp16 without a GPU, where products are slower and gradients underflow.
     """
     on_gpu = device.type == "cuda"
     if precision == "fp16" and not on_gpu:
@@ -67,10 +67,10 @@ def choose_numerics(precision: Precision, device: torch.device) -> Numerics:
 def suited_to(
     numerics: Numerics, module: nn.Module, asked: Precision, sees_only_padding: Callable[[], bool]
 ) -> Numerics:
-    """The same arithmetic, or float32 where the network cannot run in less.
+    """The same types, or float32 if the model does not support less.
 
     Raises:
-        UserError: the user asks for less.
+        UserError: the user requests less.
     """
     if numerics.autocast is None:
         return numerics
@@ -90,10 +90,9 @@ def suited_to(
 
 
 def has_unseeing_columns(module: nn.Module, run: Callable[[], object]) -> bool:
-    """Whether a strided convolution gets a map narrower than its stride, when `run` runs it in evaluation mode.
+    """Whether a strided convolution gets a feature map narrower than its stride when `run` runs it in evaluation mode.
 
-    There columns of its kernel meet nothing but padding, and oneDNN 3.10 gives whatever lay in memory as their
-    gradient in bf16.
+    Some kernel columns then see only padding, and in bf16 oneDNN 3.10 returns uninitialized memory as their gradient.
     """
     found: list[bool] = []
 
@@ -120,6 +119,6 @@ def _fastest_on_gpu() -> Literal["bf16", "fp16"]:
 
 
 def _fastest_on_cpu() -> Literal["bf16", "fp32"]:
-    """Without such instructions bf16 would have to be emulated."""
+    """bf16 if the CPU has instructions for it; otherwise it would be emulated."""
     found = torch.cpu.get_capabilities()
     return "bf16" if any(found.get(name, False) for name in _BF16_PRODUCTS) else "fp32"

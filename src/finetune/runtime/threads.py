@@ -1,4 +1,4 @@
-"""How many threads compute a step on a CPU?"""
+"""Number of threads that compute a step on a CPU."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ import torch
 
 @contextmanager
 def few_threads(*, alone: bool) -> Iterator[None]:
-    """Compute in this thread alone, or in as many as usual.
+    """Compute in a single thread if `alone`, otherwise in the usual number.
 
-    Threads that share an operation wait for each other behind it. Where it takes microseconds, as the head of a network
-    does whose features are kept, that is most of its time.
+    Threads that share an operation synchronize at its end. If the operation takes microseconds, as in a head on cached
+    features, this is most of its time.
     """
     usual = torch.get_num_threads()
     if alone:

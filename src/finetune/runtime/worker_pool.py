@@ -1,4 +1,4 @@
-"""How do several threads compute beside each other, each with a core of its own?"""
+"""Worker pool whose threads each compute on a single core."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ import torch
 _T = TypeVar("_T")
 
 _PATIENCE = 5.0
-"""Seconds that closing waits; a thread that hangs in a read is left behind, and does not keep the process alive."""
+"""Seconds that closing waits; a thread blocked in a read is abandoned, and does not keep the process alive."""
 
 
 class Crew:
-    """Threads that carry out calls in the order in which they were submitted, until closed.
+    """Worker pool that runs calls in the order of submission, until closed.
 
-    Each computes with its own thread only. Otherwise every one of them would open an OpenMP pool with a thread for each
-    core, against the training loop's: three of them on four cores varied 547 pictures per second so, and 828 with one
+    Each worker uses a single torch thread. Otherwise each would open an OpenMP pool with a thread per core, competing
+    with the training loop: three workers on four cores augmented 547 images per second this way, and 828 with one
     thread each.
     """
 
     def __init__(self, size: int, name: str = "data") -> None:
-        """Start `size` threads, called `name`."""
+        """Start `size` threads with names that begin with `name`."""
         self._name = name
         self.stopping = threading.Event()
         self._calls: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
@@ -49,29 +49,29 @@ class Crew:
             self._threads.append(thread)
             thread.start()
             self._ready.acquire()
-        # The number is kept for each thread, but also as the one that later threads begin with.
+        # Setting the number in a worker also changes the default for new threads: restore it.
         torch.set_num_threads(own)
 
     def submit(self, call: Callable[[], _T]) -> Future[_T]:
-        """Have a call carried out; what it raises, the future's `result()` raises."""
+        """Submit a call; `result()` of the future raises its exception."""
         future: Future[_T] = Future()
         self._calls.put(lambda: _carry_out(call, future, self.stopping))
         return future
 
     def close(self) -> None:
-        """Drop what is not begun, and wait for the rest; long calls look at `stopping` themselves."""
+        """Cancel pending calls and wait for running ones; long calls check `stopping` themselves."""
         self.stopping.set()
         for _ in self._threads:
             self._calls.put(None)
         deadline = time.monotonic() + _PATIENCE
         for thread in self._threads:
-            # The garbage collector may end an abandoned iteration from any thread, one of these included.
+            # The garbage collector may close an abandoned iterator in any thread, including these.
             if thread is not threading.current_thread():
                 thread.join(max(0.0, deadline - time.monotonic()))
         atexit.unregister(self.close)
 
     def _work(self) -> None:
-        # The first look makes torch set the number to its default; a later first look would undo the 1.
+        # The first query makes torch set the number to its default; a later first query would undo the 1.
         torch.get_num_threads()
         torch.set_num_threads(1)
         self._ready.release()
@@ -85,7 +85,7 @@ def _carry_out(call: Callable[[], _T], future: Future[_T], stopping: threading.E
         return
     try:
         result = call()
-    except BaseException as error:  # noqa: BLE001 - it is the consumer's, who raises it where its turn has come
+    except BaseException as error:  # noqa: BLE001 - re-raised in the consumer by `result()`
         future.set_exception(error)
     else:
         future.set_result(result)
