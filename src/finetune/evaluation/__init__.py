@@ -1,1 +1,1 @@
-"""One pass over a channel: predictions and metrics."""
+"""Evaluation of a model on one part of the data: predictions and metrics."""

@@ -1,4 +1,4 @@
-"""Does a probability of 0.8 come true in 80 of 100 cases?"""
+"""Calibration of predicted probabilities: confidence compared with accuracy."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ Floats = NDArray[np.float64]
 
 
 def calibration(confidences: Floats, hits: NDArray[np.bool_]) -> dict[str, object]:
-    """Compare stated probabilities with how often they came true.
+    """Compare predicted probabilities with the observed accuracy.
 
     Args:
-        confidences: probabilities that were stated, `[answers]`, 0..1.
-        hits: whether each came true.
+        confidences: predicted probabilities, `[answers]`, 0..1.
+        hits: whether each prediction is correct.
 
     Returns:
-        JSON values: `expected_calibration_error`, the mean distance of both, weighted by the answers of each of ten
-        bins of equal width; and `calibration`, a row per bin that has answers.
+        JSON values: `expected_calibration_error`, the mean absolute difference of both over ten bins of equal width,
+        weighted by the predictions per bin; and `calibration`, a row per non-empty bin.
     """
     places = np.minimum((confidences * BINS).astype(np.int64), BINS - 1)
     rows: list[dict[str, float | int]] = []

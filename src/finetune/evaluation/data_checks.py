@@ -1,4 +1,4 @@
-"""What the records themselves show: surest mistakes with their content, equal contents, leakage."""
+"""Data checks: most confident mistakes with their content, duplicates, and leakage between parts."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ from finetune.evaluation.predict import Evaluated
 
 MOST_WRONG = 24
 MOST_COMPARED = 200_000
-"""Records beyond which contents are not read once more to be compared."""
+"""Maximum number of records whose contents are read again for comparison."""
 _MOST_GROUPS = 500
 _SIDE = 128
 _MOST_CHARACTERS = 400
 
 
 def surest_mistakes(name: str, one: Evaluated) -> dict[str, object]:
-    """The records with the most probable wrong answer, with what they look like.
+    """The most confident mistakes with their content.
 
     Returns:
-        JSON values: `part`, `of`, `count`, and `records`, the surest first.
+        JSON values: `part`, `of`, `count`, and `records`, the most confident first.
     """
     predictions, labels = one.predictions, one.batches.label_map
     surest, classes = _certainty(predictions.probabilities, predictions.targets)
@@ -62,7 +62,7 @@ def surest_mistakes(name: str, one: Evaluated) -> dict[str, object]:
 def _certainty(
     probabilities: NDArray[np.float32], targets: NDArray[np.int64] | NDArray[np.float32]
 ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-    """Certainty of each record's worst answer, 0 where it is right, and the class that it is about."""
+    """Confidence of each record's worst mistake, 0 if it is predicted correctly, and the class concerned."""
     if targets.ndim == 1:
         classes = probabilities.argmax(axis=1)
         return np.where(classes != targets, probabilities.max(axis=1), 0.0), classes
@@ -100,14 +100,14 @@ def _drawn(content: Content, sixteen_bit_depth: int | None = None) -> dict[str, 
 
 
 def thumbnail(content: bytes, sixteen_bit_depth: int | None = None) -> str:
-    """A small JPEG of a picture as a data URI.
+    """A small JPEG of an image as a data URI.
 
     Args:
         content: the encoded image.
-        sixteen_bit_depth: bits that 16-bit grey images use.
+        sixteen_bit_depth: bits used by 16-bit grey images.
 
     Raises:
-        BadContent: it cannot be decoded.
+        BadContent: the image cannot be decoded.
     """
     image = Image.fromarray(decode_image(content, sixteen_bit_depth=sixteen_bit_depth).permute(1, 2, 0).numpy())
     image.thumbnail((_SIDE, _SIDE))
@@ -120,13 +120,13 @@ def thumbnail(content: bytes, sixteen_bit_depth: int | None = None) -> str:
 
 
 def equal_contents(parts: Mapping[str, Part]) -> dict[str, object]:
-    """Records whose contents are the same bytes, inside a part and across parts.
+    """Find records with identical bytes, within a part and across parts.
 
-    Only those are read again that may have an equal, such as files of the same size.
+    Only possible duplicates, such as files of the same size, are read again.
 
     Returns:
-        JSON values: `count` of such contents, `groups` with their records, `leaks` between each pair of parts, and
-        `contradictions`, the contents that occur with different labels.
+        JSON values: `count` of repeated contents, `groups` with their records, `leaks` between each pair of parts, and
+        `contradictions`, the number of contents that occur with different labels.
     """
     places: dict[bytes, list[tuple[str, str, tuple[str, ...]]]] = defaultdict(list)
     clues = {name: [part.reader.clue(index) for index in part.indices] for name, part in parts.items()}
@@ -156,7 +156,10 @@ def equal_contents(parts: Mapping[str, Part]) -> dict[str, object]:
 
 
 def readable(parts: Mapping[str, Part]) -> dict[str, object]:
-    """`equal_contents`, or why it is unknown: a channel can no longer be read, or reading it again would take long."""
+    """`equal_contents`, or the reason why it was skipped.
+
+    It is skipped if a channel cannot be read again, or if there are so many records that reading them would take long.
+    """
     nothing: dict[str, object] = {"count": 0, "contradictions": 0, "leaks": [], "groups": []}
     if sum(len(part.indices) for part in parts.values()) > MOST_COMPARED:
         return nothing | {"unknown": f"there are more than {MOST_COMPARED:,} records"}

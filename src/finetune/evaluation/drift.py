@@ -1,4 +1,4 @@
-"""How far did each group of layers move from where it began?"""
+"""Drift of each layer group: relative change of its weights in training."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from finetune.models.backbone import Backbone
 
 
 class StartingPoint:
-    """The weights that training begins with, on the host, of the groups that learn."""
+    """CPU copy of the initial weights of the trainable groups."""
 
     def __init__(self, backbone: Backbone, learning: Collection[str]) -> None:
         parameters = dict(backbone.module.named_parameters())
@@ -22,7 +22,7 @@ class StartingPoint:
         }
 
     def drift(self, backbone: Backbone) -> dict[str, float]:
-        """Length of the way of each group, as a share of the length of its weights at the start."""
+        """Relative L2 distance of each layer group from its initial weights."""
         parameters = dict(backbone.module.named_parameters())
         return {
             group: _norm([parameters[name].detach().cpu() - first for name, first in tensors.items()])

@@ -1,4 +1,4 @@
-"""What does training cost the classes that the given network knew? Its own head, before and afterwards."""
+"""Forgetting: accuracy of the given model's own head on its classes, before and after training."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Given:
-    """The network as it was given, which can be loaded once more.
+    """The pretrained model as it was given, so that it can be loaded again.
 
     Attributes:
-        request: what was asked of it, without labels.
-        source: where it came from.
+        request: the model request, without labels.
+        source: source of the weights.
     """
 
     request: ModelRequest
@@ -32,21 +32,21 @@ class Given:
 
 
 def forgetting(given: Given, adapted: Backbone, one: Evaluated, how: Pass, numerics: Numerics) -> dict[str, object]:
-    """Accuracy of the given network's own head on the records of its classes; records of other classes do not count.
+    """Measure the accuracy of the given model's own head on records of its classes; other records are ignored.
 
-    Before: the network as it was given. Afterwards: its head on the adapted layers, or the head itself as it was
-    trained further, where the classes are the same.
+    Before: the model as it was given. After: its head on the adapted layers, or the further trained head itself if the
+    classes are the same.
 
     Args:
-        given: the network.
-        adapted: what training made of it.
-        one: its predictions about the records.
-        how: how a pass runs.
-        numerics: of the device.
+        given: the given model.
+        adapted: the trained model.
+        one: predictions of the trained model.
+        how: device and context of a pass.
+        numerics: device and precision.
 
     Returns:
-        JSON values: `classes` that both have, `records` of them, `before` and `after`, shares from 0 to 1; empty
-        where the two have no class in common, nobody says what the head's classes are, or records cannot be read again.
+        JSON values: `classes` that both have, `records` of them, `before` and `after`, shares from 0 to 1; empty if the
+        two have no class in common, the classes of the given head are unknown, or records cannot be read again.
     """
     theirs, names = classes_of(given.request, given.source), one.batches.label_map.names
     shared = [name for name in names if name in (theirs or ())]
@@ -87,7 +87,7 @@ def _asking_for_its_head(request: ModelRequest, labels: tuple[str, ...]) -> Mode
 
 
 def _take_over(old: Backbone, adapted: Backbone) -> None:
-    """Give the old network the adapted layers, all but the head."""
+    """Copy the adapted layers except the head into the given model."""
     head = set(adapted.layer_groups()[-1].parameters)
     own = old.module.state_dict()
     learned = {

@@ -1,7 +1,7 @@
-"""How good are predictions? One JSON-ready dictionary, for single-label and for multi-label tasks.
+"""Classification metrics as a JSON-ready dictionary, for single-label and multi-label tasks.
 
-A quantity that the records do not define is `None`: recall and F1 of a class without records, its precision where it
-is never predicted either, the AUC of a class without both positives and negatives. The precision of a class that has
+A quantity that the records do not define is `None`: recall and F1 of a class without records, its precision if it is
+never predicted either, the AUC of a class without both positives and negatives. The precision of a class that has
 records but is never predicted is 0, as in scikit-learn. Averages are taken over the classes that have records.
 """
 
@@ -18,9 +18,9 @@ from finetune.evaluation.calibration import calibration
 
 THRESHOLD = 0.5
 MOST_CLASSES_AS_MATRIX = 200
-"""Number of classes up to which the confusion matrix is dense; beyond it, only the confused pairs are listed."""
+"""Maximum number of classes for a dense confusion matrix; beyond it, only the confused pairs are listed."""
 MOST_PAIRS = 10_000
-"""Most pairs of confused classes that are listed."""
+"""Maximum number of listed pairs of confused classes."""
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
@@ -35,28 +35,28 @@ def classification_metrics(
     multi_label: bool,
     top_k: int | None = None,
 ) -> dict[str, object]:
-    """Compare predictions with the truth.
+    """Compute classification metrics.
 
     Args:
-        targets: class numbers `[records]`, or 0 and 1 `[records, classes]` when multi-label.
+        targets: class indices `[records]`, or 0 and 1 `[records, classes]` when multi-label.
         probabilities: `[records, classes]`.
         labels: class names, in the order of the columns.
-        multi_label: whether each class is predicted for itself, above a probability of 0.5.
-        top_k: also count as right where the class is among the k most probable; single-label only.
+        multi_label: whether each class is predicted independently, above a probability of 0.5.
+        top_k: also report how often the class is among the k most probable; single-label only.
 
     Returns:
         JSON values. `per_class` is in the order of `labels`. Single-label: `majority_class` is the most frequent class
         of the records, or `None` if they are all of one class; `confusion_matrix` has a row per true class and a column
         per predicted one, for at most 200 classes; `confusion_pairs` has `[true class, predicted class, records]` of
         different classes, the most frequent first, at most 10,000, and `confusion_pairs_count` the number of all.
-        Multi-label: `majority_baseline_micro_f1` is the highest micro F1 of one constant answer, `majority_labels`;
+        Multi-label: `majority_baseline_micro_f1` is the highest micro F1 of a constant prediction, `majority_labels`;
         `confusion_matrices` has `[[true negatives, false positives], [false negatives, true positives]]` per class.
         Losses are in nats.
 
     Raises:
         DataError: there is no record.
-        DivergedError: a probability is not a finite number.
-        ValueError: the shapes do not fit together.
+        DivergedError: a probability is not finite.
+        ValueError: the shapes do not match.
     """
     if len(targets) == 0:
         raise DataError("There is nothing to evaluate: none of the records could be read. See the list of bad records.")
@@ -79,7 +79,7 @@ def classification_metrics(
 def _single_label(
     truth: Integers, scores: NDArray[np.floating], labels: Sequence[str], top_k: int | None
 ) -> dict[str, object]:
-    # Arrays of records by classes are avoided: with thousands of classes each takes hundreds of megabytes.
+    # Avoid arrays of records by classes: with thousands of classes, each takes hundreds of megabytes.
     classes = len(labels)
     predicted = scores.argmax(axis=1)
     hits = np.bincount(truth[predicted == truth], minlength=classes)
@@ -105,7 +105,7 @@ def _single_label(
 
 
 def _confusion(truth: Integers, predicted: Integers, labels: Sequence[str]) -> dict[str, object]:
-    """The dense matrix of few classes, and the confused pairs of any number."""
+    """The dense matrix if there are few classes, and the most frequent confused pairs."""
     classes = len(labels)
     wrong = truth != predicted
     pairs, counts = np.unique(truth[wrong] * classes + predicted[wrong], return_counts=True)
@@ -151,7 +151,7 @@ def _multi_label(truth: NDArray[np.bool_], scores: Floats, labels: Sequence[str]
 
 
 def constant_answer(positives: Integers, records: int) -> tuple[float, list[int]]:
-    """The highest micro F1 of one answer to every record, and its labels: the guess of a multi-label task.
+    """The highest micro F1 of a constant prediction, and its labels: the chance level of a multi-label task.
 
     Args:
         positives: records that have each label, `[classes]`.
@@ -172,7 +172,7 @@ def micro_f1(truth: NDArray[np.bool_], predicted: NDArray[np.bool_]) -> float:
 
 
 def _per_class(counts: Integers, aucs: Sequence[float | None], labels: Sequence[str]) -> list[Row]:
-    """A row per class from what was rightly predicted, what was predicted and what there is, `[classes, 3]`."""
+    """A row per class from the counts of correct predictions, predictions and records, `[classes, 3]`."""
     return [
         {"label": label, "support": int(support), **_quality(int(hits), int(named), int(support)), "auc": auc}
         for label, (hits, named, support), auc in zip(labels, counts, aucs, strict=True)
@@ -180,7 +180,7 @@ def _per_class(counts: Integers, aucs: Sequence[float | None], labels: Sequence[
 
 
 def _quality(hits: int, named: int, support: int) -> dict[str, float | None]:
-    """Precision, recall and F1 from what was rightly predicted, what was predicted, and what there is."""
+    """Precision, recall and F1 from the counts of correct predictions, predictions and records."""
     unnamed = 0.0 if support else None
     return {
         "precision": hits / named if named else unnamed,
@@ -190,7 +190,7 @@ def _quality(hits: int, named: int, support: int) -> dict[str, float | None]:
 
 
 def _averages(rows: Sequence[Row]) -> dict[str, object]:
-    """Plain averages over the classes that have records, and averages weighted by their number."""
+    """Macro averages over the classes with records, and averages weighted by the number of records."""
     occurring = [row for row in rows if row["support"]]
     names = ("precision", "recall", "f1")
     return {
@@ -200,7 +200,7 @@ def _averages(rows: Sequence[Row]) -> dict[str, object]:
 
 
 def _mean(rows: Sequence[Row], name: str, weight: str | None = None) -> float | None:
-    """Mean of what is defined."""
+    """Mean of the defined values; `None` if there are none."""
     defined = [row for row in rows if row[name] is not None]
     if not defined:
         return None
@@ -210,9 +210,10 @@ def _mean(rows: Sequence[Row], name: str, weight: str | None = None) -> float | 
 
 
 def _auc(positive: NDArray[np.bool_], scores: NDArray[np.floating]) -> float | None:
-    """Share of the pairs of a positive and a negative record that the scores order rightly; equal scores count half.
+    """Share of pairs of a positive and a negative record that the scores order correctly; ties count half.
 
-    By ranks (Mann and Whitney, 1947), since importing scikit-learn, with pandas, takes longer than a small evaluation.
+    Computed from ranks (Mann and Whitney, 1947), since importing scikit-learn, with pandas, takes longer than a small
+    evaluation.
     """
     positives = int(positive.sum())
     negatives = len(positive) - positives
@@ -224,7 +225,7 @@ def _auc(positive: NDArray[np.bool_], scores: NDArray[np.floating]) -> float | N
 
 
 def _average_precision(positive: NDArray[np.bool_], scores: Floats) -> float | None:
-    """Mean precision at each positive record, equal scores taken together, as in scikit-learn."""
+    """Mean precision at each positive record, with ties grouped, as in scikit-learn."""
     positives = int(positive.sum())
     if not positives:
         return None
@@ -235,11 +236,11 @@ def _average_precision(positive: NDArray[np.bool_], scores: Floats) -> float | N
 
 
 def _log_loss(probabilities_of_truth: Floats) -> float:
-    """Mean over all entries, each bounded where float64 ends, as in scikit-learn."""
+    """Mean negative log-likelihood of all entries, with probabilities clipped at float64 epsilon as in scikit-learn."""
     return float(-np.log(probabilities_of_truth.clip(np.finfo(np.float64).eps, 1.0)).mean())
 
 
 def _binary_matrices(truth: NDArray[np.bool_], predicted: NDArray[np.bool_]) -> Integers:
-    """`[classes, 2, 2]`: what is true by what is predicted, 0 before 1."""
+    """Binary confusion matrices `[classes, 2, 2]`: true by predicted, 0 before 1."""
     cells = [[((truth == t) & (predicted == p)).sum(axis=0) for p in (0, 1)] for t in (0, 1)]
     return np.array(cells, dtype=np.int64).transpose(2, 0, 1)

@@ -1,4 +1,4 @@
-"""One pass of the network over records: probabilities, and the loss that belongs to them."""
+"""Runs a model over records, and returns probabilities and loss."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ Forward = Callable[[Mapping[str, Tensor]], Outputs]
 
 @dataclass(frozen=True, slots=True)
 class Predictions:
-    """What the network says about the records of a data set.
+    """Predictions of a model for the records of a data set.
 
     Attributes:
-        positions: `[records]`, in the data set; records that could not be decoded are missing.
-        targets: `[records]` class numbers, or `[records, classes]` of 0 and 1 where several labels may hold.
+        positions: `[records]`, indices in the data set; records that could not be decoded are missing.
+        targets: `[records]` class indices, or `[records, classes]` of 0 and 1 for multi-label tasks.
         probabilities: float32 `[records, classes]`.
         loss: mean cross-entropy, without smoothing or class weights.
     """
@@ -39,7 +39,7 @@ class Predictions:
 
     @property
     def accuracy(self) -> float:
-        """Share of records whose prediction is wholly right; 0 without records."""
+        """Share of records with an exactly correct prediction; 0 without records."""
         if not len(self.targets):
             return 0.0
         if self.targets.ndim == 1:
@@ -47,7 +47,7 @@ class Predictions:
         return float(((self.probabilities > 0.5) == (self.targets > 0.5)).all(axis=1).mean())
 
     def validation_row(self) -> dict[str, float]:
-        """Metrics of an epoch: `validation:loss`, `validation:accuracy`; of multi-label tasks `validation:micro_f1`."""
+        """Metrics of an epoch: `validation:loss`, `validation:accuracy`; for multi-label `validation:micro_f1`."""
         row = {"validation:loss": self.loss, "validation:accuracy": self.accuracy}
         if self.targets.ndim == 2:
             row["validation:micro_f1"] = micro_f1(self.targets > 0.5, self.probabilities > 0.5)
@@ -56,7 +56,7 @@ class Predictions:
 
 @dataclass(frozen=True, slots=True)
 class Evaluated:
-    """Predictions about one part of the data, with the batches that they came from."""
+    """Predictions for one part of the data, with the batches that were evaluated."""
 
     batches: BatchSource
     predictions: Predictions
@@ -64,11 +64,12 @@ class Evaluated:
 
 @dataclass(frozen=True, slots=True)
 class Pass:
-    """How a pass runs.
+    """Settings of an evaluation pass.
 
     Attributes:
-        context: autocast or nothing, entered around each forward pass.
-        interrupted: asked before each batch.
+        device: device of the model.
+        context: autocast or a null context, entered for each forward pass.
+        interrupted: called before each batch.
     """
 
     device: torch.device
@@ -80,20 +81,20 @@ class Source(Protocol):
     """Batches in the order of the data set."""
 
     def iterate(self, epoch: int, first: int = 0) -> Generator[Batch, None, None]:
-        """Yield the batches of an epoch from number `first` on."""
+        """Yield the batches of an epoch, starting at index `first`."""
         ...
 
 
 def predict(backbone: Backbone, batches: Source, how: Pass, forward: Forward | None = None) -> Predictions | None:
-    """Run the network in evaluation mode over every record; `None` when interrupted.
+    """Run the model in evaluation mode over every record; `None` when interrupted.
+
+    The model is left in evaluation mode: a training caller sets the mode and the gradient flags again.
 
     Args:
-        backbone: the network.
+        backbone: the model.
         batches: of the records.
         how: device and context.
-        forward: the part of the network that the batches enter; `None` for all of it.
-
-    The mode and the gradient flags of the network are left in evaluation mode: whoever trains sets them again.
+        forward: the part of the model that takes the batches as input; `None` for the whole model.
     """
     answers = _answers(backbone, batches, how, forward or backbone.forward)
     return None if answers is None else _predictions(answers)
@@ -101,11 +102,11 @@ def predict(backbone: Backbone, batches: Source, how: Pass, forward: Forward | N
 
 @dataclass(frozen=True, slots=True)
 class PredictedClasses:
-    """The most probable class of each record, of a network that need not have all classes of the data set.
+    """The most probable class of each record, for a model that may lack classes of the data set.
 
     Attributes:
-        targets: int64 `[records]`, class numbers of the data set.
-        classes: int64 `[records]`, output numbers of the network.
+        targets: int64 `[records]`, class indices of the data set.
+        classes: int64 `[records]`, output indices of the model.
     """
 
     targets: NDArray[np.int64]
@@ -113,9 +114,9 @@ class PredictedClasses:
 
 
 def predict_classes(backbone: Backbone, batches: Source, how: Pass) -> PredictedClasses | None:
-    """Run the network in evaluation mode over every record of a single-label data set; `None` when interrupted.
+    """Run the model in evaluation mode over every record of a single-label data set; `None` when interrupted.
 
-    No loss is computed: the data set may have classes that the network has no output for.
+    No loss is computed: the data set may have classes for which the model has no output.
     """
     answers = _answers(backbone, batches, how, backbone.forward)
     if answers is None:
@@ -163,7 +164,7 @@ def _predictions(answers: _Answers) -> Predictions:
     if not logits:
         return Predictions(np.empty(0, np.int64), np.empty(0, np.int64), np.empty((0, 0), np.float32), float("nan"))
     all_logits, all_targets = torch.cat(logits).cpu(), torch.cat(targets).cpu()
-    # Texts come by length.
+    # Length-grouped batches are not in the order of the data set.
     order = np.argsort(np.asarray(positions, np.int64), kind="stable")
     if (np.diff(order) != 1).any():
         rows = torch.from_numpy(order)

@@ -1,4 +1,4 @@
-"""From which probability on is it said that a record belongs to a class? Where a precision or a recall is promised."""
+"""Decision thresholds that reach a target precision or recall."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """What decisions must reach on validation; one of both."""
+    """Target on validation; exactly one of both is set."""
 
     precision: float | None = None
     recall: float | None = None
 
     def __str__(self) -> str:
-        """In words, for messages."""
+        """The target in words, for messages."""
         return f"precision {self.precision:g}" if self.precision is not None else f"recall {self.recall or 0:g}"
 
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """Thresholds that were found.
+    """Selected thresholds.
 
     Attributes:
-        thresholds: by class; a record is said to belong to one whose probability is above it. For two classes of which
-            one holds, both follow from the second one's.
+        thresholds: by class; a class is predicted if its probability is above its threshold. For two exclusive classes,
+            both follow from the threshold of the second one.
         missed: classes for which no threshold reaches the target; theirs are 0.5.
     """
 
@@ -40,13 +40,13 @@ class Decision:
 def decide(
     targets: NDArray[np.generic], probabilities: NDArray[np.floating], labels: Sequence[str], target: Target
 ) -> Decision:
-    """Find the thresholds that reach a target and give away as little as possible of the other quantity.
+    """Find the thresholds that reach the target at the least cost to the other quantity.
 
     Args:
-        targets: 0 and 1 `[records, classes]`, or class numbers `[records]` of two classes.
+        targets: 0 and 1 `[records, classes]`, or class indices `[records]` of two classes.
         probabilities: `[records, classes]`.
         labels: class names.
-        target: what to reach.
+        target: precision or recall to reach.
     """
     scores = np.asarray(probabilities, dtype=np.float64)
     if targets.ndim == 1:
@@ -59,9 +59,9 @@ def decide(
 
 
 def threshold(positive: NDArray[np.bool_], scores: Floats, target: Target) -> float | None:
-    """The lowest threshold with the precision, or the highest with the recall; `None` where none reaches it.
+    """The lowest threshold with the target precision, or the highest with the target recall; `None` if there is none.
 
-    It lies half-way between two scores, so that rounding decides nothing.
+    The threshold is the midpoint of two scores, so that rounding does not change decisions.
     """
     if not positive.any():
         return None
@@ -86,7 +86,7 @@ def threshold(positive: NDArray[np.bool_], scores: Floats, target: Target) -> fl
 def reached(
     targets: NDArray[np.generic], probabilities: NDArray[np.floating], labels: Sequence[str], decision: Decision
 ) -> dict[str, dict[str, float | None]]:
-    """Precision and recall with the thresholds, by class; of two classes only the second one."""
+    """Precision and recall at the thresholds, by class; of two exclusive classes only the second one."""
     truth = np.asarray(targets)
     positive = truth > 0.5 if truth.ndim == 2 else np.stack([truth == 0, truth == 1], axis=1)
     said = np.asarray(probabilities, dtype=np.float64) > np.array(decision.thresholds)
