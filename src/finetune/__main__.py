@@ -1,4 +1,4 @@
-"""`python -m finetune`: the job without sagemaker-training around it."""
+"""`python -m finetune`: runs the job without sagemaker-training."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""What `train` calls: run the job; turn its outcome into failure file and exit code.
+"""Entry point of `train`: runs the job and translates its result into the failure file and the exit code.
 
-sagemaker-training imports this module and calls `main` in its own process. Several kinds of exception it reports as
-success (`SystemExit`, `KeyboardInterrupt`, an `OSError` without errno), so nothing leaves `main` but two kinds of
-exception that it turns into the exit codes of `finetune.errors`.
+sagemaker-training imports this module and calls `main` in its own process. It reports several kinds of exceptions as
+success (`SystemExit`, `KeyboardInterrupt`, an `OSError` without errno), so `main` raises only two kinds, which it
+maps to the exit codes of `finetune.errors`.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ CLEAR_LINE = "\r\x1b[K"
 
 
 class JobFailedError(RuntimeError):
-    """Tells sagemaker-training, which exits with `errno`, which kind of failure it was."""
+    """Passes the kind of failure to sagemaker-training, which exits with `errno`."""
 
     def __init__(self, failure: Failure) -> None:
         super().__init__(failure.message)
@@ -44,7 +44,7 @@ class JobFailedError(RuntimeError):
 
 
 def run() -> int:
-    """Run the job of this container to its end and return its exit code; failures are written and logged."""
+    """Run the job of this container and return its exit code; failures are written and logged."""
     failure = _run()
     return 0 if failure is None else failure.exit_code
 
@@ -53,8 +53,8 @@ def main() -> None:
     """Run the job as sagemaker-training's framework module (`SAGEMAKER_TRAINING_MODULE=finetune.entry:main`).
 
     Raises:
-        ClientError: the user's fault, without a traceback in the log; exit code 1.
-        JobFailedError: any other; its `errno` becomes the exit code.
+        ClientError: user error, without a traceback in the log; exit code 1.
+        JobFailedError: any other failure; its `errno` becomes the exit code.
     """
     failure = _run()
     if failure is not None:
@@ -77,17 +77,17 @@ def _run() -> Failure | None:
             with leading(request.files.resources, stopped=interruption.__bool__) as ending:
                 try:
                     _lead(request, interruption)
-                except BaseException as error:  # noqa: BLE001  # the cause is written before the other hosts hear it
+                except BaseException as error:  # noqa: BLE001  # write the cause before it is sent to the other hosts
                     ending.failure = _fail(paths, error)
                 return ending.failure
-    except BaseException as error:  # noqa: BLE001  # the one place where every failure becomes an exit code
+    except BaseException as error:  # noqa: BLE001  # the single place that maps failures to exit codes
         return _fail(paths, error)
     finally:
         release_reserve(paths)
 
 
 def _lead(request: Request, interruption: Interruption) -> None:
-    # torch takes seconds to import: not before the request is known to be sound.
+    # Importing torch takes seconds: do it only after the request has been checked.
     with no_search_for_garbage():
         from finetune.job.run import run_job
 
@@ -100,7 +100,7 @@ def _fail(paths: Paths, error: BaseException) -> Failure:
     written = write_failure(paths, failure)
     logger.error("%s", Lines(failure.message))
     if not written:
-        # sagemaker-training would now fail to write the same file, and exit with 0.
+        # Exit here: sagemaker-training would also fail to write the file, and exit with 0.
         logger.error("%s cannot be written.", paths.failure)
         logging.shutdown()
         os._exit(failure.exit_code)
@@ -108,21 +108,21 @@ def _fail(paths: Paths, error: BaseException) -> Failure:
 
 
 def raise_for_toolkit(failure: Failure) -> NoReturn:
-    """Raise what makes sagemaker-training end with the failure's exit code; the failure file is written before.
+    """Raise the exception that makes sagemaker-training exit with the failure's exit code, after the file is written.
 
     Raises:
-        ClientError: the user's fault, without a traceback in the log.
-        JobFailedError: any other.
+        ClientError: user error, without a traceback in the log.
+        JobFailedError: any other failure.
     """
     if failure.exit_code == UserError.exit_code and "sagemaker_training" in sys.modules:
-        from sagemaker_training.errors import ClientError  # its import reads the machine
+        from sagemaker_training.errors import ClientError  # import inspects the machine
 
         raise ClientError(failure.message)
     raise JobFailedError(failure)
 
 
 def _log_to_stdout() -> None:
-    """One handler for our own lines: bare text, which a regular expression reads from its first character."""
+    """Add a handler for the package's own lines: bare text, so that metric patterns match from the first character."""
     log_safely()
     ours = logging.getLogger(OWN_LOGGER)
     if ours.handlers:
@@ -135,10 +135,10 @@ def _log_to_stdout() -> None:
 
 
 class _Lines(logging.Formatter):
-    """The bare message, with its level in front from WARNING on.
+    """Formats the bare message, prefixed with its level from WARNING on.
 
     Args:
-        over_a_bar: whether a line may begin where a bar of progress stands, in whose place it is written then.
+        over_a_bar: whether to clear the current terminal line first, which may show a progress bar.
     """
 
     def __init__(self, *, over_a_bar: bool) -> None:

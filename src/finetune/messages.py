@@ -1,9 +1,9 @@
-r"""Makes text that may come from users' data safe for the log, the failure file and the report.
+r"""Makes text from users' data safe for the log, the failure file and the report.
 
-Names of files, classes and hyperparameters reach messages as they are. They may hold control characters, which move the
-cursor of a terminal or begin a new line, and text such as `validation:accuracy=0.99;`, which the platform would take
-for a metric. Both are escaped here and nowhere else: characters as Python writes them (`\n`, `\x1b`, `\u2028`), and the
-equals sign of a look-alike as `\x3d`. Metric lines alone may hold `name=number;`.
+Messages include names of files, classes and hyperparameters unchanged. They may contain control characters, which move
+the cursor of a terminal or start a new line, and text such as `validation:accuracy=0.99;`, which the platform would
+read as a metric. Only this module escapes them: characters in Python notation (`\n`, `\x1b`, `\u2028`), and the equals
+sign of a metric look-alike as `\x3d`. Only metric lines may contain `name=number;`.
 """
 
 from __future__ import annotations
@@ -15,45 +15,45 @@ OWN_LOGGER = "finetune"
 
 _METRIC = re.compile(r"((?:train|validation|test)\s*:[\w.@-]*\s*)=(?=\s*[-+.\d])")
 _NUMBER = re.compile(r"(=\s*[-+.\d][-+.\w]*);")
-# Printable for scripts and emoji that need them, although `str.isprintable` says otherwise.
+# Needed by some scripts and emoji, although `str.isprintable` returns False.
 _JOINERS = "\N{ZERO WIDTH JOINER}\N{ZERO WIDTH NON-JOINER}\N{NO-BREAK SPACE}"
 _SHORT = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
 
 
 class Lines(str):
-    """Text of several lines whose parts from elsewhere are escaped already; its line ends stay."""
+    """Text of several lines with external parts already escaped; its line ends are kept."""
 
     __slots__ = ()
 
 
 class MetricLine(str):
-    """A line of metrics, made of names of our own and numbers; logged as it is."""
+    """A line of metrics, made of fixed names and numbers; logged unchanged."""
 
     __slots__ = ()
 
 
 def printable(text: str, keep: str = "") -> str:
-    """Escape characters that are not printable, but for those of `keep`."""
+    """Escape characters that are not printable, except those in `keep`."""
     if text.isprintable():
         return text
     return "".join(one if one.isprintable() or one in keep or one in _JOINERS else _escape(one) for one in text)
 
 
 def one_line(text: str) -> str:
-    """Escape what is not printable, line ends included, and look-alikes of metrics."""
+    """Escape unprintable characters, including line ends, and metric look-alikes."""
     return _without_metrics(printable(text))
 
 
 def several_lines(text: str) -> str:
-    """Escape what is not printable, but for line ends and tabs, and look-alikes of metrics."""
+    """Escape unprintable characters, except line ends and tabs, and metric look-alikes."""
     return _without_metrics(printable(text, "\n\t"))
 
 
 class SafeRecord(logging.LogRecord):
-    """A log record whose message is safe, whichever library logs it; see `logging.setLogRecordFactory`."""
+    """A log record with a safe message, whichever library logs it; see `logging.setLogRecordFactory`."""
 
-    def getMessage(self) -> str:  # noqa: N802 - the name of the standard library
-        """The message; of our own ones, only the templates and `Lines` may hold line ends."""
+    def getMessage(self) -> str:  # noqa: N802 - name from the standard library
+        """The escaped message; in those of this package, only templates and `Lines` may contain line ends."""
         args = self.args
         if isinstance(args, tuple) and len(args) == 1 and isinstance(args[0], MetricLine):
             return super().getMessage()
@@ -63,12 +63,12 @@ class SafeRecord(logging.LogRecord):
 
 
 def log_safely() -> None:
-    """Let every record that is logged in this process from now on be a `SafeRecord`."""
+    """Make `SafeRecord` the record class of all logging in this process."""
     logging.setLogRecordFactory(SafeRecord)
 
 
 class _Argument:
-    """An argument of a log message, escaped when it is formatted by `%s`."""
+    """A log message argument that is escaped when formatted by `%s`."""
 
     __slots__ = ("_value",)
 
@@ -83,7 +83,7 @@ class _Argument:
 
 
 def _safe(value: object) -> object:
-    is_number = hasattr(value, "__float__") or hasattr(value, "__index__")  # which `%d` must be given as it is
+    is_number = hasattr(value, "__float__") or hasattr(value, "__index__")  # `%d` needs the number itself
     return value if is_number or isinstance(value, Lines | MetricLine) else _Argument(value)
 
 
