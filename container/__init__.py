@@ -1,1 +1,1 @@
-"""What exists only in the image: its first process, the ways in which it runs a job, and the test of its build."""
+"""Code that exists only in the image: its first process, the ways of running a job, and the build check."""

@@ -1,7 +1,7 @@
-"""Fetches pretrained networks when the image is built, so that jobs need no network: fetch_pretrained FOLDER NAME...
+"""Downloads pretrained models at image build time, so that jobs need no network: fetch_pretrained FOLDER NAME...
 
-A name is one of torchvision's classifiers, whose default weights become `NAME.safetensors`, or one of the hub's, whose
-folder becomes `NAME/`. These are the places where a job looks first.
+A name is a torchvision classifier, whose default weights are saved as `NAME.safetensors`, or a Hugging Face Hub model,
+whose folder is saved as `NAME/`. Jobs look there first.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ OLD_WEIGHTS = ("pytorch_model.bin", "pytorch_model-*.bin")
 
 
 def fetch(name: str, folder: Path) -> None:
-    """Fetch one network; fails where it cannot be had whole."""
+    """Download one model; fails if it is incomplete."""
     from torchvision.models import list_models
 
     if name in list_models():
@@ -25,7 +25,7 @@ def fetch(name: str, folder: Path) -> None:
 
 
 def fetch_torchvision(name: str, folder: Path) -> None:
-    """The default weights of a classifier, whose digest torchvision checks."""
+    """Download the default weights of a classifier; torchvision checks their digest."""
     from safetensors.torch import save_file
     from torchvision.models import get_model_weights
 
@@ -34,7 +34,7 @@ def fetch_torchvision(name: str, folder: Path) -> None:
 
 
 def fetch_hub(name: str, folder: Path) -> None:
-    """Configuration, tokenizer and weights, in the old format only where there is no other; no code."""
+    """Download configuration, tokenizer and weights, no code; weights in the old format only if there are no others."""
     from huggingface_hub import snapshot_download
 
     place = folder / name
@@ -46,7 +46,7 @@ def fetch_hub(name: str, folder: Path) -> None:
 
 
 def main(arguments: list[str]) -> None:
-    """Fetch all that is named."""
+    """Download all named models."""
     folder = Path(arguments[0])
     for name in arguments[1:]:
         fetch(name, folder)

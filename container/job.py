@@ -1,7 +1,7 @@
-"""The job's process: completes `/opt/ml`, finds out what is to be run, and lets sagemaker-training's `train` run it.
+"""The job's process: completes `/opt/ml`, selects the module to run, and runs it with sagemaker-training's `train`.
 
-sagemaker-training calls the function that `SAGEMAKER_TRAINING_MODULE` names. That is one of three: the image's own job,
-a user's script (`container.user_script`), or another module, which a derived image may name (`container.other_module`).
+sagemaker-training calls the function named by `SAGEMAKER_TRAINING_MODULE`. It is one of three: the image's own job, a
+user's script (`container.user_script`), or another module named by a derived image (`container.other_module`).
 """
 
 from __future__ import annotations
@@ -29,20 +29,20 @@ MODULE = "SAGEMAKER_TRAINING_MODULE"
 OTHER_MODULE = "FINETUNE_OTHER_MODULE"
 OURS = "finetune.entry:main"
 TOOLKIT_FAILURES = ("Framework Error:", "SMTrainingCompiler Error:")
-"""First words of what sagemaker-training writes about its own failures."""
+"""Prefixes of sagemaker-training's messages about its own failures."""
 
 
 def main() -> int:
     """Run the job of this container; sagemaker-training ends the process with its exit code."""
     log_safely()
     signal.signal(signal.SIGTERM, _leave)
-    # A stop that came while Python started has waited.
+    # Deliver a SIGTERM that arrived while Python started.
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
-    # This process has heeded it; what it starts has the defaults of glibc.
+    # The setting has taken effect in this process; child processes get the defaults of glibc.
     if os.environ.get(LARGE_PAGES[0]) == LARGE_PAGES[1]:
         del os.environ[LARGE_PAGES[0]]
     if not os.environ.get("PATH"):
-        os.environ["PATH"] = os.defpath  # sagemaker-training starts programs by their names
+        os.environ["PATH"] = os.defpath  # sagemaker-training starts programs by name
     paths = Paths.from_environment()
     try:
         files = read_job_files(paths)
@@ -51,7 +51,7 @@ def main() -> int:
         if os.environ[MODULE] == OURS:
             set_variables()
             share_one_heap()
-        from sagemaker_training.cli.train import main as train  # its import creates folders and reads the machine
+        from sagemaker_training.cli.train import main as train  # import creates folders and inspects the machine
     except Exception as error:  # noqa: BLE001  # sagemaker-training would exit with 0 for any of them
         failure = failure_of(error)
         write_failure(paths, failure)
@@ -69,7 +69,7 @@ def main() -> int:
 
 
 def reported(paths: Paths, code: int) -> int:
-    """Put the cause first where sagemaker-training itself failed; its own failure file begins with a traceback.
+    """Rewrite the failure file of an error in sagemaker-training itself, which starts with a traceback, cause first.
 
     Args:
         paths: of the job.
@@ -98,7 +98,7 @@ def reported(paths: Paths, code: int) -> int:
 
 
 def leave(code: int) -> NoReturn:
-    """End the process after our own job, all of whose files are closed; taking torch apart needs 0.1 s."""
+    """End the process after the image's own job, whose files are all closed; unloading torch would take 0.1 s."""
     logging.shutdown()
     with suppress(OSError):
         sys.stdout.flush()
@@ -107,13 +107,13 @@ def leave(code: int) -> NoReturn:
 
 
 def complete(paths: Paths, files: JobFiles) -> None:
-    """Write the configuration files and make the folders that a client left out; what is there stays as it is.
+    """Write missing configuration files and create missing folders; existing ones are unchanged.
 
-    sagemaker-training exits with 0, and says nothing, where one of its three files is missing and it cannot write into
-    `output/` either.
+    sagemaker-training silently exits with 0 if one of its three files is missing and it cannot write into `output/`
+    either.
 
     Raises:
-        OSError: a folder cannot be made.
+        OSError: a folder cannot be created.
         PlatformError: a folder cannot be written.
     """
     defaults: dict[str, object] = {
@@ -126,16 +126,16 @@ def complete(paths: Paths, files: JobFiles) -> None:
     check_writable(paths.model, paths.output, paths.output_data)
     for name, value in defaults.items():
         if not (paths.config / name).exists():
-            # Whole or not at all: a stop may come here, and the next start in this folder reads what is there.
+            # Write atomically: the process may be stopped here, and the next start in this folder reads the files.
             partial = paths.config / f".{name}.partial"
             partial.write_text(json.dumps(value), encoding="utf-8")
             partial.replace(paths.config / name)
 
 
 def way(files: JobFiles, environment: Mapping[str, str]) -> dict[str, str]:
-    """The variables that tell sagemaker-training what to run.
+    """Environment variables that select the module that sagemaker-training runs.
 
-    A module that was named stands before a script, as in sagemaker-training itself.
+    A named module takes precedence over a script, as in sagemaker-training itself.
     """
     named = environment.get(MODULE)
     if named and named != OURS:
@@ -146,7 +146,7 @@ def way(files: JobFiles, environment: Mapping[str, str]) -> dict[str, str]:
 
 
 def _leave(number: int, frame: FrameType | None) -> None:
-    """End at once: whoever has something to save owns SIGTERM at that time."""
+    """Exit immediately: any code with state to save has its own SIGTERM handler."""
     del number, frame
     os.write(2, b"Stopped while no training was running.\n")
     os._exit(0)

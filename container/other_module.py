@@ -1,4 +1,4 @@
-"""A module that a derived image names in `SAGEMAKER_TRAINING_MODULE`: no failure of it may look like success.
+"""Runs a module named by a derived image in `SAGEMAKER_TRAINING_MODULE`, so that no failure looks like success.
 
 sagemaker-training exits with 0 after `sys.exit`, `KeyboardInterrupt` and every exception whose `errno` is `None`.
 """
@@ -18,17 +18,17 @@ from finetune.sagemaker.paths import Paths
 
 
 def main() -> None:
-    """Call the function that is named as `module:function`.
+    """Call the function named as `module:function`.
 
     Raises:
-        ClientError: it did not return; the failure file says why.
+        ClientError: the function did not return; the failure file contains the cause.
     """
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     named = os.environ[OTHER_MODULE]
     module, _, function = named.partition(":")
     try:
         getattr(importlib.import_module(module), function)()
-    except BaseException as error:  # noqa: BLE001  # whatever ends it, it did not return
+    except BaseException as error:  # noqa: BLE001  # any exception means that it did not return
         if isinstance(error, SystemExit) and error.code in (None, 0):
             return
         cause = f"{named} ended with {type(error).__name__}: {error}"

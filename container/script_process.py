@@ -1,4 +1,4 @@
-"""A user's script as a process: the wish to stop reaches all that it starts, and how it ended is told as it was."""
+"""Runs a user's script as a process group: forwards SIGTERM to all its processes, and reports its exit status."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from finetune.errors import UserError
 from finetune.sagemaker.failure import Failure
 
 ORDERLY_END_SECONDS = 90.0
-"""How long what a stopped script has started may outlive it; the platform ends everything 120 s after SIGTERM."""
+"""Seconds that children of a stopped script may outlive it; the platform kills all processes 120 s after SIGTERM."""
 
 
 def run_script(command: Sequence[str], code: Path) -> Failure | None:
-    """Run a script to its end, and pass SIGTERM on to it and to all that it starts.
+    """Run a script to its end, and forward SIGTERM to it and all its child processes.
 
     Args:
         command: program and arguments.
-        code: where it runs.
+        code: working directory.
 
     Returns:
-        What was wrong, or `None`: it ended with exit code 0.
+        The failure, or `None` if it ended with exit code 0.
 
     Raises:
-        OSError: there is no such program.
+        OSError: the program does not exist.
     """
     script = _Script()
     before = signal.signal(signal.SIGTERM, script.stop)
@@ -66,7 +66,7 @@ class _Script:
                 os.killpg(self._group, signal.SIGTERM)
 
     def _wait_for_the_rest(self) -> None:
-        """A shell dies of SIGTERM at once, while the program that it ran may still be saving."""
+        """Wait for the process group: a shell ends on SIGTERM at once, while the program it ran may still be saving."""
         deadline = time.monotonic() + ORDERLY_END_SECONDS
         with suppress(ProcessLookupError):
             while self._group is not None and time.monotonic() < deadline:
@@ -78,7 +78,7 @@ def _failure(exit_code: int, command: Sequence[str]) -> Failure | None:
     if not exit_code:
         return None
     shown = " ".join(command)
-    # A shell says of a program that a signal ended what the system says of the shell: 128 and the signal's number.
+    # A shell reports a program killed by a signal as exit code 128 plus the signal number.
     number = -exit_code if exit_code < 0 else exit_code - 128
     if 0 < number < signal.NSIG and number in set(signal.Signals):
         name = signal.Signals(number).name

@@ -1,4 +1,4 @@
-"""Is the image whole, and free of what does not belong in it? Run when it is built; it fails the build.
+"""Checks at build time that the image is complete and free of unwanted files; a fault fails the build.
 
 python -m container.smoke LOCK
 """
@@ -26,11 +26,11 @@ FORBIDDEN = ("*.a", "tests/test_*.py", "test/test_*.py", "include", "id_rsa*", "
 
 
 def faults(lock: Path) -> Iterator[str]:
-    """Everything that is wrong, in words."""
+    """Yield a message for each fault."""
     for name in IMPORTED:
         try:
             importlib.import_module(name)
-        except Exception as error:  # noqa: BLE001  # an import may fail in any way
+        except Exception as error:  # noqa: BLE001  # an import may raise anything
             yield f"{name} cannot be imported: {error!r}"
     yield from _faults_of_torch()
     yield from _faults_of_versions(lock)
@@ -55,7 +55,7 @@ def _faults_of_torch() -> Iterator[str]:
         try:
             ctypes.CDLL(str(library))
         except OSError as error:
-            if "libcuda.so" in str(error):  # the driver's, which the host lends
+            if "libcuda.so" in str(error):  # part of the driver, provided by the host
                 continue
             yield f"{library.name} cannot be loaded: {error}"
 

@@ -1,9 +1,9 @@
 #!/opt/venv/bin/python -I
-"""The image's `train`, the container's first process: passes the wish to stop on to the job, and tells its true end.
+"""The image's `train`, the container's first process: forwards stop signals to the job, and reports its result.
 
-A first process has duties that sagemaker-training does not fulfil: signals that it has no handler for are lost, nobody
-else reaps what orphans leave behind, and its exit code is all that the platform asks about success. So the job runs in
-a process of its own (`container.job`), and this one only waits.
+A first process has duties that sagemaker-training does not fulfil: signals without a handler are lost, orphaned
+processes are reaped by no other process, and the platform judges success by its exit code alone. So the job runs in
+its own process (`container.job`), and this one only waits.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 WATCHED = frozenset({signal.SIGTERM, signal.SIGINT, signal.SIGCHLD})
 JOB = ("-P", "-m", "container.job")
 LARGE_PAGES = "GLIBC_TUNABLES", "glibc.malloc.hugetlb=1"
-"""A variable, which only a process that starts with it heeds: its memory comes in pages of 2 MiB, where the kernel has
-them for who asks (docs/decisions/performance.md)."""
+"""Environment variable for memory in pages of 2 MiB, if the kernel provides them on request. It is read only at the
+start of a process (docs/decisions/performance.md)."""
 HINTS: dict[int, str] = {
     signal.SIGKILL: ", most often because memory ran out: use a smaller batch_size or a larger instance",
     signal.SIGTERM: ", which it was not prepared for",
@@ -33,11 +33,11 @@ HINTS: dict[int, str] = {
 
 @dataclass(frozen=True, slots=True)
 class Ending:
-    """How the job's process ended.
+    """Exit status of the job's process.
 
     Attributes:
-        exit_code: 128 and the number of the signal where one ended it.
-        signal: that number, or 0.
+        exit_code: 128 plus the signal number if a signal ended it.
+        signal: signal number, or 0.
         stopped: whether it had been asked to stop.
     """
 
@@ -48,7 +48,7 @@ class Ending:
 
 def main() -> int:
     """Run the job of this container and return its exit code."""
-    # Before anything else: blocked signals wait until they are asked for; others would be lost on a first process.
+    # Before anything else: blocked signals stay pending for sigwait; a first process would lose unblocked ones.
     signal.pthread_sigmask(signal.SIG_BLOCK, WATCHED)
     from finetune.sagemaker.paths import Paths
 
@@ -61,7 +61,7 @@ def main() -> int:
     failure = failure_of_ending(ending, said_success=_is_there(success))
     if failure is None:
         return 0
-    from finetune.sagemaker.failure import write_failure  # not before the job: its start would wait for it
+    from finetune.sagemaker.failure import write_failure  # a late import does not delay the start of the job
 
     if not _is_there(paths.failure):
         sys.stderr.write(f"{failure.message}\n")
@@ -70,7 +70,7 @@ def main() -> int:
 
 
 def _is_there(file: Path) -> bool:
-    """Whether a file exists; not where its folder may not be looked into."""
+    """Whether a file exists; `False` if its folder is not accessible."""
     try:
         return file.exists()
     except OSError:
@@ -78,14 +78,14 @@ def _is_there(file: Path) -> bool:
 
 
 def run(command: tuple[str, ...]) -> Ending:
-    """Run a command until it ends; ask it to stop by SIGTERM whenever this process is asked to.
+    """Run a command until it ends; send it SIGTERM whenever this process is asked to stop.
 
-    The command gets a session of its own, so that an interrupt from a terminal reaches it once, from here, and as the
-    signal that it knows from the platform. All other children that end meanwhile are reaped.
+    The command gets its own session, so that an interrupt from a terminal reaches it only once, forwarded by this
+    process as SIGTERM, the platform's signal. All other children that end in the meantime are reaped.
 
     Args:
-        command: absolute path of the program, and its arguments. `WATCHED` must be blocked; SIGTERM stays so in the
-            command, until it has a handler for it and unblocks it.
+        command: absolute path of the program, and its arguments. `WATCHED` must be blocked; SIGTERM stays blocked in
+            the command, until it has installed a handler and unblocks it.
     """
     environment = dict([LARGE_PAGES]) | os.environ
     child = os.posix_spawn(command[0], command, environment, setsid=True, setsigmask={signal.SIGTERM})
@@ -102,7 +102,7 @@ def run(command: tuple[str, ...]) -> Ending:
 
 
 def _reap(child: int) -> int | None:
-    """Reap all children that have ended; the wait status of `child` if it is among them."""
+    """Reap all children that have ended; return the wait status of `child` if it is among them."""
     found = None
     with suppress(ChildProcessError):
         while True:
@@ -115,17 +115,17 @@ def _reap(child: int) -> int | None:
 
 
 def failure_of_ending(ending: Ending, *, said_success: bool) -> Failure | None:
-    """What is wrong about how the job ended, in words for where it did not say so itself; `None` for a good end.
+    """The failure implied by the exit status, for jobs that did not report one; `None` on success.
 
     Args:
         ending: of the job's process.
-        said_success: whether sagemaker-training wrote `output/success`. It also ends with 0 after some failures.
+        said_success: whether sagemaker-training wrote `output/success`. It also exits with 0 after some failures.
     """
     from finetune.errors import INTERNAL_EXIT_CODE
     from finetune.sagemaker.failure import Failure
 
     if ending.signal == signal.SIGTERM and ending.stopped and said_success:
-        return None  # the stop came after the job had put its handler down, when all was done
+        return None  # the signal came after the finished job had removed its handler
     if ending.signal:
         name = signal.Signals(ending.signal).name
         return Failure(f"The job's process was ended by {name}{HINTS.get(ending.signal, '')}.", ending.exit_code, True)

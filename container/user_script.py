@@ -1,7 +1,8 @@
-"""A user's own script in this image: which command it is, and everything that it finds when it starts.
+"""Prepares a user's own script: its command, its environment and its dependencies.
 
-Downloading, `requirements.txt`, arguments and `SM_*` variables are sagemaker-training's. Its way of running a script is
-not used: it keeps SIGTERM from the script, and hands hyperparameters to a shell where the script is one.
+sagemaker-training does the download, `requirements.txt`, arguments and `SM_*` variables. Its way of running a script is
+not used: it does not forward SIGTERM to the script, and passes hyperparameters through a shell if the script is a
+shell script.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ _MASTER_PORT = 7777
 
 
 class Job(Protocol):
-    """What is asked of `sagemaker_training.environment.Environment`."""
+    """Interface used of `sagemaker_training.environment.Environment`."""
 
     user_entry_point: str
     module_dir: str
@@ -42,12 +43,12 @@ class Job(Protocol):
         ...
 
     def to_env_vars(self) -> dict[str, str]:
-        """The variables `SM_*`."""
+        """The `SM_*` variables."""
         ...
 
 
 def main() -> None:
-    """Run the script that the hyperparameter `sagemaker_program` or the variable `SAGEMAKER_PROGRAM` names.
+    """Run the script named by the hyperparameter `sagemaker_program` or the variable `SAGEMAKER_PROGRAM`.
 
     Raises:
         ClientError: the script failed, or cannot be run.
@@ -68,17 +69,17 @@ def main() -> None:
 
 
 def prepare(job: Job, code: Path) -> tuple[str, ...]:
-    """Fetch the code, install what it needs, and set the variables that it may read.
+    """Download the code, install its requirements, and set its environment variables.
 
     Args:
-        job: what sagemaker-training knows of it.
-        code: folder of the code, which is filled where it is empty.
+        job: sagemaker-training's environment of the job.
+        code: folder of the code, filled if it is empty.
 
     Returns:
         The program to run, and its arguments.
 
     Raises:
-        UserError: the script is not there, or wants to be run in a way that the image does not have.
+        UserError: the script is missing, or needs a launcher that is not in the image.
         ClientError: its requirements cannot be installed.
     """
     from sagemaker_training import entry_point, environment, files
@@ -97,7 +98,7 @@ def prepare(job: Job, code: Path) -> tuple[str, ...]:
 
 
 def make_room_for_packages(packages: Path) -> None:
-    """Let pip install into a temporary folder where the image's own cannot be written: by this user, or at all."""
+    """Let pip install into a temporary folder if the image's own is not writable."""
     if os.access(packages, os.W_OK):
         return
     prefix = Path(tempfile.mkdtemp(prefix="packages-"))
@@ -108,10 +109,10 @@ def make_room_for_packages(packages: Path) -> None:
 
 
 def command_of(job: Job, code: Path) -> tuple[str, ...]:
-    """The program that runs the script; no shell reads the arguments that will follow it.
+    """The command that runs the script, without a shell that would interpret its arguments.
 
     Raises:
-        UserError: the way is not in this image.
+        UserError: the launcher is not in this image.
     """
     name, wishes = job.user_entry_point, job.additional_framework_parameters
     if wishes.get("sagemaker_mpi_enabled"):
@@ -128,23 +129,23 @@ def command_of(job: Job, code: Path) -> tuple[str, ...]:
 
 
 def _torchrun(job: Job) -> tuple[str, ...]:
-    """One process per GPU, or one; the first host leads."""
+    """The torchrun command with one process per GPU, or one process without GPUs; the first host is the master."""
     interface = job.network_interface_name
-    # Local mode of SDK 3 names an interface that does not exist, and NCCL would find none.
+    # Local mode of SDK 3 names an interface that does not exist, and NCCL would fail.
     if Path("/sys/class/net", interface).exists():
         os.environ["NCCL_SOCKET_IFNAME"] = os.environ["GLOO_SOCKET_IFNAME"] = interface
     hosts, processes = list(job.hosts), job.num_gpus or 1
     run = (sys.executable, "-m", "torch.distributed.run", f"--nnodes={len(hosts)}", f"--nproc_per_node={processes}")
-    # One host alone needs no name, which may not be known without a network.
+    # A single host uses an address, since its name may not resolve without a network.
     leader, rank = (hosts[0], hosts.index(job.current_host)) if len(hosts) > 1 else ("127.0.0.1", 0)
     return (*run, f"--node_rank={rank}", f"--master_addr={leader}", f"--master_port={_MASTER_PORT}")
 
 
 def wait_for_names(hosts: Sequence[str], seconds: float = NAMES_SECONDS) -> None:
-    """Wait until every host's name means an address, which takes a while when a cluster starts.
+    """Wait until the names of all hosts resolve, which takes a while when a cluster starts.
 
     Raises:
-        PlatformError: one still does not.
+        PlatformError: a name still does not resolve.
     """
     deadline = time.monotonic() + seconds
     for host in hosts:
