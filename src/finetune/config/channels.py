@@ -50,7 +50,7 @@ class ChannelRequest(Protocol):
 
     @property
     def input_mode(self) -> str:
-        """`File` (FastFile is announced as File) or `Pipe`, in any case of letters."""
+        """`File` (also reported for FastFile) or `Pipe`, case-insensitive."""
         ...
 
     @property

@@ -158,7 +158,7 @@ def idle_knobs(table: Iterable[Idle[Known]], known: Known, given: Set[str]) -> d
 
 
 def idle_notes(reasons: dict[str, str]) -> list[str]:
-    """One sentence for each reason."""
+    """One sentence per reason, naming the hyperparameters without effect."""
     knobs: dict[str, list[str]] = {}
     for name, because in reasons.items():
         knobs.setdefault(because, []).append(name)

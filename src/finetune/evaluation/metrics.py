@@ -167,7 +167,7 @@ def constant_answer(positives: Integers, records: int) -> tuple[float, list[int]
 
 
 def micro_f1(truth: NDArray[np.bool_], predicted: NDArray[np.bool_]) -> float:
-    """F1 over all labels of all records, bool `[records, classes]`; 0 where there is none."""
+    """F1 over all labels of all records, bool `[records, classes]`; 0 if no label is present or predicted."""
     return 2 * int((truth & predicted).sum()) / max(1, int(truth.sum()) + int(predicted.sum()))
 
 
