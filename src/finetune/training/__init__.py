@@ -1,1 +1,1 @@
-"""The loop, and the state that an interruption must not lose."""
+"""Training loop, training step and resumable training state."""

@@ -1,4 +1,4 @@
-"""The plan becomes optimizer groups, a schedule and a state: training as a whole, at its very beginning."""
+"""Builds the training setup and its initial state from a job's hyperparameters and plan."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ from finetune.training.trainer import EarlyStopping, Training, steps_per_epoch
 
 @dataclass(frozen=True, slots=True)
 class Companions:
-    """What training is given by the job around it."""
+    """Callbacks, state and settings that the surrounding job passes to training."""
 
     evaluate: Callable[[], Row | None]
     interrupted: Callable[[], bool]
@@ -51,10 +51,10 @@ class Companions:
 def build_training(
     spec: JobSpec, backbone: Backbone, plan: Plan, feeds: Feeds, numerics: Numerics, companions: Companions
 ) -> tuple[Training, TrainingState]:
-    """The training as a whole, at its very beginning.
+    """Build the training setup and its initial state.
 
     Raises:
-        UserError: single-record batches for a network that learns batch statistics.
+        UserError: The batch size is 1 but the model trains batch normalization.
     """
     optimisation = spec.optimisation
     source = feeds.records
@@ -124,12 +124,12 @@ def _probe(
 
 
 def _visible(rules: Rules, spec: JobSpec) -> Rules:
-    """Rules that can look: activations have no place of their own in compiled layers."""
+    """Return the applicable rules; activations cannot be observed inside compiled layers."""
     return {name: rule for name, rule in rules.items() if name not in OF_ACTIVATIONS or not spec.run.compile}
 
 
 def build_schedule(optimisation: OptimisationSpec, batches: int) -> Schedule:
-    """The rate as a function of the step, for epochs of so many batches."""
+    """Build the learning rate schedule for epochs of `batches` batches."""
     per_epoch = steps_per_epoch(batches, optimisation.gradient_accumulation_steps)
     total = optimisation.epochs * per_epoch
     return Schedule(

@@ -1,4 +1,4 @@
-"""When the state is written down: often enough that an interruption costs little, seldom enough that saving does."""
+"""Decides when to save checkpoints, limiting both the work lost by an interruption and the cost of saving."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from finetune.training.state import TrainingState
 logger = logging.getLogger(__name__)
 
 MOST_COST = 0.01
-"""Largest share of a job's time that checkpoints may take, those apart that are asked for every so many steps."""
+"""Maximum share of a job's time spent on checkpoints; those saved every `steps` optimizer steps are exempt."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,8 +27,8 @@ class Cadence:
     """When a checkpoint is due.
 
     Attributes:
-        steps: optimizer steps between two, or `None`; kept whatever it costs.
-        seconds: least seconds between two by time, or `None`; more where `MOST_COST` demands it.
+        steps: Optimizer steps between checkpoints, or `None`; applies regardless of the cost.
+        seconds: Minimum seconds between time-based checkpoints, or `None`; extended if `MOST_COST` requires it.
     """
 
     steps: int | None
@@ -36,13 +36,13 @@ class Cadence:
 
 
 class Checkpointing:
-    """Saves the state beside training: a step waits for a copy in memory, never for the disk.
+    """Saves the state in the background: a step waits for a copy in memory, but never for the disk.
 
-    A write that fails is told once and costs nothing but itself: earlier checkpoints are intact, and training goes on.
+    A failed write is reported once and is not fatal: earlier checkpoints stay intact, and training continues.
 
     Attributes:
-        stalled: seconds that training waited for copies.
-        saved: checkpoints that were begun.
+        stalled: Seconds that training waited for copies.
+        saved: Number of checkpoints started.
     """
 
     def __init__(
@@ -53,14 +53,14 @@ class Checkpointing:
         clock: Callable[[], float] = time.monotonic,
         cores: int | None = None,
     ) -> None:
-        """Nothing is saved yet.
+        """Initialize without a saved checkpoint.
 
         Args:
-            writer: who writes beside training.
-            specification: of the job.
-            cadence: when to save.
-            clock: seconds, increasing.
-            cores: that training shares with the writing; those that the process may use where it is not said.
+            writer: Background writer.
+            specification: Specification of the job.
+            cadence: When to save.
+            clock: Monotonic clock in seconds.
+            cores: CPU cores shared by training and writing; defaults to the cores usable by this process.
         """
         self._writer = writer
         self._specification = specification
@@ -77,22 +77,22 @@ class Checkpointing:
         self.saved = 0
 
     def resumed(self, state: TrainingState) -> None:
-        """Count from the state that was taken up, which need not be written again."""
+        """Count from the resumed state, which does not have to be saved again."""
         self._note(state)
 
     def step_done(self, state: TrainingState) -> None:
-        """Save where it is due; while an earlier one is still being written, at a later step."""
-        # In this order: what a write has cost is known when it is done.
+        """Save if a checkpoint is due; postponed to a later step while the previous one is being written."""
+        # Check `busy` first: the cost of a write is only known once it is finished.
         if not self._writer.busy and self._due(state.progress.step):
             self._save(state, "periodic")
 
     def epoch_done(self, state: TrainingState) -> None:
-        """Save after an epoch; epochs too short to pay for that are saved now and then."""
+        """Save after an epoch, unless the time since the last checkpoint is too short for its cost."""
         if not self._writer.busy and self._pays():
             self._save(state, "epoch")
 
     def save_now(self, state: TrainingState, kind: str) -> None:
-        """Return when this state is written; save it unless it is."""
+        """Save this state unless already saved, and return once it is written."""
         self._wait()
         if self._last_saved != (state.progress.epoch, state.progress.step):
             self._save(state, kind)
@@ -104,17 +104,19 @@ class Checkpointing:
         return by_steps or (by_time and self._pays())
 
     def _pays(self) -> bool:
-        """Whether the last checkpoint's cost is by now a small part of the time since.
+        """Whether the last checkpoint's cost is a small enough share of the time since then.
 
-        Training waited for its copy, and lost a core to its writing, which no more than slows the others down. A wait
-        for the disk costs nothing; while it lasts, no other checkpoint is begun.
+        The cost is the time that training waited for the copy, plus the CPU time of the writer divided by the number of
+        cores, because writing at most slows down the other cores. Waiting for the disk costs nothing; no other
+        checkpoint is started during it.
         """
         worked = self._writer.cpu_seconds - self._worked_before
         return self._clock() - self._last_time >= (self._last_stall + worked / self._cores) / MOST_COST
 
     def _save(self, state: TrainingState, kind: str) -> None:
         if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]  # untyped in torch
-            # Steps that are still queued are no cost of the copy, by which the next checkpoint's time is chosen.
+            # Exclude steps still queued on the GPU from the measured cost, which determines the time of the next
+            # checkpoint.
             torch.cuda.current_stream().synchronize()
         began = self._clock()
         snapshot = self._buffers.take(state.parts())
@@ -144,5 +146,5 @@ class Checkpointing:
 
 
 def usable_cores() -> int:
-    """Cores that this process may use."""
+    """Number of CPU cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,4 +1,4 @@
-"""Are the layers that learn compiled, and can they be compiled here?"""
+"""Compilation of the trainable layers with `torch.compile`."""
 
 from __future__ import annotations
 
@@ -9,14 +9,15 @@ from finetune.errors import UserError
 from finetune.training.step import Forward
 
 _MOST_SHAPES = 64
-"""Of batches, each of which is compiled by itself; beyond it PyTorch would go on without, and change last bits."""
+"""Maximum number of batch shapes, each compiled separately; beyond it PyTorch would fall back to eager execution, which
+changes the last bits of results."""
 
 
 def check_compiler(spec: JobSpec, task: Task, device: torch.device) -> None:
-    """Compile something small, where the job is to compile.
+    """Check that `torch.compile` works here by compiling a small function, if the job uses it.
 
     Raises:
-        UserError: it cannot.
+        UserError: Compilation is not supported for the task or fails on this machine.
     """
     if not spec.run.compile:
         return
@@ -36,10 +37,10 @@ def check_compiler(spec: JobSpec, task: Task, device: torch.device) -> None:
 
 
 def compiled(forward: Forward) -> Forward:
-    """The same function, compiled for each shape of its inputs when that first comes.
+    """Compile the function separately for each input shape, on its first occurrence.
 
-    For each shape by itself, because a kernel for all of them would depend on which came first, and so a resumed job's
-    last bits on where it was interrupted.
+    A single kernel for all shapes would depend on the shape that came first, so the last bits of a resumed job would
+    depend on the point of interruption.
     """
     torch._dynamo.config.recompile_limit = _MOST_SHAPES
     return torch.compile(forward, dynamic=False)

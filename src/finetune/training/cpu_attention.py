@@ -1,11 +1,12 @@
-"""How does a CPU drop at random without waiting for its random numbers?
+"""Fast dropout and blockwise attention with dropout for CPUs.
 
-PyTorch draws them one after the other for each element, and on a CPU it has no attention that drops in blocks: it
-keeps every weight of every head of every text until the backward pass, several times over. That is two thirds of a
-step of a BERT on texts of 512 tokens. Here bits are drawn four elements at a time, and attention goes block by block
-and computes its weights again in the backward pass, as FlashAttention does (Dao et al., 2022, arXiv:2205.14135).
+PyTorch draws a random number for each element in sequence, and its CPU attention with dropout is not blockwise: it
+stores all attention weights of every head and text until the backward pass, several times over. That takes two thirds
+of a training step of BERT on texts of 512 tokens. Here random bits are drawn for four elements at a time, and attention
+is computed block by block and recomputes its weights in the backward pass, as FlashAttention does (Dao et al., 2022,
+arXiv:2205.14135).
 
-What is dropped is a function of PyTorch's own generator, so it follows a step's seed.
+The dropout mask is seeded from PyTorch's generator, so it is determined by the seed of the step.
 """
 
 from __future__ import annotations
@@ -23,20 +24,20 @@ from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
 _SMALL = 4096
-"""Elements up to which PyTorch has drawn its numbers before ours are set up."""
+"""Number of elements up to which PyTorch's own dropout is faster, because of the set-up cost of ours."""
 _AT_ONCE = 1 << 22
-"""Weights of attention in a block: few enough to stay in a CPU's cache, enough to keep its cores busy."""
+"""Attention weights per block: few enough to fit in the CPU's cache, enough to use all of its cores."""
 _STEPS = 1 << 16
 _AS_INTEGERS = {2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
 def dropping(device: torch.device) -> AbstractContextManager[object]:
-    """The context in which layers that learn run on a device."""
+    """Return the context manager in which trainable layers run on a device."""
     return _OnHost() if device.type == "cpu" else nullcontext()
 
 
 class _OnHost(TorchFunctionMode):
-    """Puts ours in the place of PyTorch's dropout and attention, where they drop; layers stay as they are."""
+    """Replaces PyTorch's dropout and attention functions on the CPU; the layers stay unchanged."""
 
     def __torch_function__(
         self,
@@ -44,7 +45,7 @@ class _OnHost(TorchFunctionMode):
         types: object,
         args: tuple[Any, ...] = (),
         kwargs: Mapping[str, Any] | None = None,
-    ) -> Any:  # noqa: ANN401 - whatever the function gives
+    ) -> Any:  # noqa: ANN401 - result of any torch function
         kwargs = kwargs or {}
         if func in _OURS and not torch.compiler.is_compiling():
             return _OURS[func](*args, **kwargs)
@@ -52,7 +53,7 @@ class _OnHost(TorchFunctionMode):
 
 
 def dropout(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:  # noqa: A002 - PyTorch's own
-    """`torch.nn.functional.dropout`; `p` is rounded to a multiple of 1/65536."""
+    """Drop-in for `torch.nn.functional.dropout`; `p` is rounded to a multiple of 1/65536."""
     threshold = round(p * _STEPS)
     if not training or inplace or not 0 < threshold < _STEPS or input.numel() <= _SMALL or not _floating(input):
         return functional.dropout(input, p, training, inplace)
@@ -69,17 +70,17 @@ def attention(
     is_causal: bool = False,
     **others: Any,  # noqa: ANN401
 ) -> Tensor:
-    """`torch.nn.functional.scaled_dot_product_attention`; `dropout_p` is rounded to a multiple of 1/65536.
+    """Drop-in for `scaled_dot_product_attention`; `dropout_p` is rounded to a multiple of 1/65536.
 
     Args:
         query: `[batch, heads, length, width]`.
         key: `[batch, heads, others, width]`.
         value: `[batch, heads, others, width]`.
-        attn_mask: true where a weight counts, or what is added to scores; broadcasts to `[batch, heads, length,
-            others]`.
-        dropout_p: share of weights that are dropped.
-        is_causal: whether a token sees no later ones.
-        others: `scale` of scores, by default one over the square root of the width, and `enable_gqa`.
+        attn_mask: Boolean mask, true for positions to attend to, or float values to add to the scores; broadcasts to
+            `[batch, heads, length, others]`.
+        dropout_p: Dropout probability of the attention weights.
+        is_causal: Whether to mask later tokens.
+        others: `scale` of the scores (default: one over the square root of the width), and `enable_gqa`.
     """
     threshold = round(dropout_p * _STEPS)
     learnt = attn_mask is not None and attn_mask.requires_grad
@@ -112,16 +113,16 @@ def _draw_seed() -> int:
 
 
 class _Draws:
-    """Which elements are kept, as a sequence that begins anew from the same seed; numpy's PCG64DXSM draws."""
+    """Sequence of dropout masks that is reproducible from its seed; drawn by numpy's PCG64DXSM."""
 
     def __init__(self, seed: int, threshold: int) -> None:
         self._bits = np.random.PCG64DXSM(seed)
         self._least = threshold - _STEPS // 2
 
     def kept(self, shape: torch.Size, dtype: torch.dtype) -> Tensor:
-        """1 or 0 for every element, as integers as wide as `dtype`.
+        """Return the mask as 1 (keep) or 0 (drop) in an integer dtype of the same width as `dtype`.
 
-        Products of integers as wide as the numbers are a few times as fast as those of numbers and booleans.
+        Multiplying integers of the same width is several times faster than multiplying floats by booleans.
         """
         count = shape.numel()
         drawn = torch.from_numpy(self._bits.random_raw(-(-count // 4)).view(np.int16)[:count]).view(shape)
@@ -129,19 +130,22 @@ class _Draws:
 
 
 def _keep(weights: Tensor, kept: Tensor) -> Tensor:
-    """Put zeros in the place of the others: the bits of a number times one are its own, times none those of zero."""
+    """Zero the dropped elements in place.
+
+    Works on the bit patterns as integers: times 1 leaves a number unchanged, times 0 gives the bits of zero.
+    """
     weights.view(kept.dtype).mul_(kept)
     return weights
 
 
 @dataclass(frozen=True, slots=True)
 class _How:
-    """What attention is told beside its tensors; see `attention`.
+    """Non-tensor arguments of `attention`.
 
     Attributes:
-        mask: with four dimensions.
-        threshold: share of weights that are dropped, in 1/65536.
-        seed: of what is dropped.
+        mask: Attention mask with four dimensions.
+        threshold: Dropout probability in units of 1/65536.
+        seed: Seed of the dropout mask.
     """
 
     mask: Tensor | None
@@ -151,19 +155,19 @@ class _How:
 
     @property
     def larger(self) -> float:
-        """What the kept weights are multiplied by."""
+        """Scale factor of the remaining weights."""
         return _STEPS / (_STEPS - self.threshold)
 
     def draws(self) -> _Draws:
-        """The sequence that tells what is kept, from its beginning."""
+        """Return the sequence of dropout masks from its start."""
         return _Draws(self.seed, self.threshold)
 
 
 class _Attention(torch.autograd.Function):
-    """Attention that keeps its inputs alone; weights are computed again, and dropped again, in the backward pass."""
+    """Attention that saves only its inputs; the backward pass recomputes the weights and dropout masks."""
 
     @staticmethod
-    def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, how: _How) -> Tensor:  # noqa: ANN401 - keeps anything
+    def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, how: _How) -> Tensor:  # noqa: ANN401 - autograd
         batch, heads, length, _ = query.shape
         result = query.new_empty((batch, length, heads, value.shape[-1])).transpose(1, 2)
         draws = how.draws()
@@ -178,7 +182,7 @@ class _Attention(torch.autograd.Function):
         return result
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:  # noqa: ANN401 - what `forward` keeps
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:  # noqa: ANN401 - autograd context
         (query, key, value), how = ctx.saved_tensors, ctx.how
         of_query, of_key, of_value = (torch.empty_like(one) for one in (query, key, value))
         draws = how.draws()
@@ -198,7 +202,7 @@ class _Attention(torch.autograd.Function):
 
 
 def _parts(query: Tensor, key: Tensor) -> Iterator[tuple[slice, slice]]:
-    """Rows and heads of each block: several rows where texts are short, some of a row's heads where they are long."""
+    """Yield the rows and heads of each block: several rows for short texts, part of a row's heads for long ones."""
     batch, heads, length, _ = query.shape
     weights = max(1, length * key.shape[2])
     rows = max(1, _AT_ONCE // (heads * weights))
@@ -209,7 +213,7 @@ def _parts(query: Tensor, key: Tensor) -> Iterator[tuple[slice, slice]]:
 
 
 def _of(mask: Tensor | None, part: tuple[slice, slice]) -> Tensor | None:
-    """What is added to the scores of a block; one for all heads, or for all tokens that look, stays one."""
+    """Return the part of the mask to add to a block's scores; dimensions of size 1 are kept for broadcasting."""
     if mask is None:
         return None
     rows, heads = (at if size > 1 else slice(None) for at, size in zip(part, mask.shape, strict=False))
@@ -218,12 +222,12 @@ def _of(mask: Tensor | None, part: tuple[slice, slice]) -> Tensor | None:
         mask = mask[..., :1, :]
     if mask.dtype is not torch.bool:
         return mask
-    # The least number instead of none: a row that sees nothing would become NaN.
+    # The lowest finite number instead of -inf: a fully masked row would become NaN.
     return torch.zeros(mask.shape).masked_fill_(~mask, torch.finfo(torch.float32).min)
 
 
 def _weights(query: Tensor, key: Tensor, added: Tensor | None, scale: float) -> Tensor:
-    """Softmax of the scores, which are computed in float32 at least, in the type of the inputs."""
+    """Softmax of the scores, computed in at least float32 and returned in the dtype of the inputs."""
     wide = torch.promote_types(query.dtype, torch.float32)
     scores = torch.matmul(query.to(wide) * scale, key.to(wide).transpose(-1, -2))
     if added is not None:

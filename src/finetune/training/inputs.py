@@ -1,4 +1,4 @@
-"""Where do the batches of a phase come from, and which part of the network do they enter?"""
+"""Interfaces that provide the batches of a training phase and the part of the model that they enter."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from finetune.strategies.plan import Phase, Plan
 
 
 class Source(Protocol):
-    """Batches of records, or of what frozen layers make of them."""
+    """Batches of records, or of the features that frozen layers compute from them."""
 
     @property
     def channel(self) -> str:
@@ -22,16 +22,16 @@ class Source(Protocol):
         ...
 
     def iterate(self, epoch: int, first: int = 0) -> Generator[Batch, None, None]:
-        """Yield the batches of an epoch from number `first` on."""
+        """Yield the batches of an epoch, starting with batch number `first`."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class Feed:
-    """Batches, and the part of the network that they enter.
+    """Batches and the part of the model that they enter.
 
     Attributes:
-        alone: whether that part computes so little that a CPU is fastest with a single thread.
+        alone: Whether that part is so small that a single CPU thread is fastest.
     """
 
     source: Source
@@ -40,20 +40,20 @@ class Feed:
 
 
 class Feeds(Protocol):
-    """Who knows where the batches of a phase come from."""
+    """Provides the inputs of each phase."""
 
     @property
     def records(self) -> BatchSource:
-        """The training records themselves, in the same batches."""
+        """The training records in the same batches."""
         ...
 
     def training(self, phase: Phase) -> Feed:
-        """What the phase trains on."""
+        """Return the inputs of a phase."""
         ...
 
 
 def border_of(plan: Plan, phase: Phase) -> int:
-    """Number of layer groups, from the input on, that do not learn in the phase and did not learn before it."""
+    """Return the split index of a phase: the number of leading layer groups never trained up to and including it."""
     learned = {
         name for earlier in plan.phases if earlier.first_epoch <= phase.first_epoch for name in earlier.trainable
     }

@@ -1,4 +1,4 @@
-"""What is minimised: cross-entropy over classes, or over each label on its own where several may hold."""
+"""Losses and counts: cross-entropy over classes, or binary cross-entropy per label for multi-label tasks."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from finetune.models.backbone import Outputs
 
 @dataclass(frozen=True, slots=True)
 class Loss:
-    """Sum of the losses of a batch; the caller divides by the records of the whole step.
+    """Sum of the losses of a batch; the caller divides it by the number of records in the whole step.
 
     Attributes:
-        multi_label: targets are float `[batch, classes]` of 0 and 1, instead of int64 `[batch]`.
-        label_smoothing: share of the target that is spread over all classes.
-        class_weights: float `[classes]` on the network's device, or `None`.
+        multi_label: Whether targets are float `[batch, classes]` of 0 and 1, instead of int64 `[batch]`.
+        label_smoothing: Share of the target that is spread over all classes.
+        class_weights: float `[classes]` on the model's device, or `None`.
     """
 
     multi_label: bool = False
@@ -26,7 +26,7 @@ class Loss:
     class_weights: Tensor | None = None
 
     def __call__(self, outputs: Outputs, targets: Tensor) -> Tensor:
-        """Sum over the batch, auxiliary classifiers included at their weights; float32, 0-d."""
+        """Return the loss summed over the batch, with weighted auxiliary classifiers; float32, 0-d."""
         total = self._one(outputs.logits, targets)
         for weight, logits in outputs.auxiliary:
             total = total + weight * self._one(logits, targets)
@@ -44,29 +44,29 @@ class Loss:
 
 
 def correct(logits: Tensor, targets: Tensor) -> Tensor:
-    """Number of records whose prediction is wholly right; int64, 0-d, on the device of the logits."""
+    """Count records predicted correctly (all labels, if several); int64, 0-d, on the device of the logits."""
     if targets.dim() == 1:
         return (logits.argmax(dim=1) == targets).sum()
     return ((logits > 0) == (targets > 0.5)).all(dim=1).sum()
 
 
 def label_counts(logits: Tensor, targets: Tensor) -> Tensor:
-    """Labels that are rightly predicted, predicted, and there; int64 `[3]`, on the device of the logits.
+    """Count true positive, predicted and true labels; int64 `[3]`, on the device of the logits.
 
     Args:
-        logits: `[records, classes]`, of a task with several labels per record.
-        targets: 0 and 1 `[records, classes]`.
+        logits: `[records, classes]` of a multi-label task.
+        targets: `[records, classes]` of 0 and 1.
     """
     predicted, truth = logits > 0, targets > 0.5
     return torch.stack([(predicted & truth).sum(), predicted.sum(), truth.sum()])
 
 
 def balanced_weights(targets: Tensor, classes: int) -> Tensor:
-    """Weights inversely proportional to class counts, whose mean over the records is 1; float32 `[classes]`.
+    """Class weights inversely proportional to class counts, averaging 1 over the records; float32 `[classes]`.
 
     Args:
-        targets: int64 `[records]`, or float `[records, classes]` where several labels may hold.
-        classes: number of classes; one without records gets weight 0.
+        targets: int64 `[records]`, or float `[records, classes]` for multi-label tasks.
+        classes: Number of classes; a class without records gets weight 0.
     """
     counts = torch.bincount(targets, minlength=classes).double() if targets.dim() == 1 else targets.double().sum(0)
     present = counts > 0

@@ -1,4 +1,4 @@
-"""Optimizers by name, over named groups."""
+"""Builds optimizers by name over named parameter groups."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from finetune.strategies.param_groups import ParameterGroup
 
 
 def build_optimizer(module: nn.Module, groups: Sequence[ParameterGroup], spec: OptimisationSpec) -> Optimizer:
-    """An optimizer whose groups carry their name and, as `peak_lr`, the rate that the schedule scales.
+    """Build an optimizer whose groups carry their name and, as `peak_lr`, the learning rate to be scheduled.
 
-    Adam's update is one kernel, a third of the time of one operation after the other on a CPU too. SGD's one kernel
-    (PyTorch 2.11) takes all momentum of a group to begin in the same step, and begins it with whatever lies in memory
-    where float16 gradients overflow in the first step; so it is not used.
+    Adam uses the fused kernel, which takes a third of the time of separate operations on a CPU too. The fused SGD
+    kernel (PyTorch 2.11) is not used: it assumes that the momentum of all parameters of a group starts in the same
+    step, and starts from uninitialized memory if float16 gradients overflow in the first step.
     """
     parameters = dict(module.named_parameters())
     dictionaries = [
@@ -47,6 +47,6 @@ def build_optimizer(module: nn.Module, groups: Sequence[ParameterGroup], spec: O
 
 
 def set_rates(optimizer: Optimizer, factor: float) -> None:
-    """Scale every group's peak rate by the schedule's factor."""
+    """Set every group's learning rate to its peak times the schedule's factor."""
     for group in optimizer.param_groups:
         group["lr"] = group["peak_lr"] * factor

@@ -1,4 +1,4 @@
-"""Somebody who looks at a step from inside, and changes nothing."""
+"""Read-only hooks into the training step."""
 
 from __future__ import annotations
 
@@ -10,67 +10,67 @@ from finetune.monitoring.rules.finding import Finding
 
 
 class Probe(Protocol):
-    """Looks at some of the steps."""
+    """Inspects a sample of the steps."""
 
     @property
     def looking(self) -> bool:
-        """Whether this step is looked at."""
+        """Whether this step is sampled."""
         ...
 
     def begin(self, step: int) -> None:
-        """A step begins."""
+        """Start a step."""
         ...
 
     def graded(self) -> None:
-        """The gradients are there, unscaled; the weights are still those of before."""
+        """Inspect the unscaled gradients before the optimizer step."""
         ...
 
     def updated(self, loss: Tensor) -> list[Finding]:
-        """The weights are new; what an earlier look showed, so that nothing waits for this one."""
+        """Inspect the updated weights; return the findings of an earlier sample, to avoid a device sync."""
         ...
 
     def read(self) -> list[Finding]:
-        """What the last look shows; waits for the device."""
+        """Return the findings of the most recent sample; synchronizes with the device."""
         ...
 
     @property
     def refuted(self) -> frozenset[str]:
-        """Rules that found something before, and nothing in the last look that was read."""
+        """Rules with earlier findings that the most recent sample no longer confirms."""
         ...
 
     def state_dict(self) -> dict[str, Any]:
-        """What an interruption must not lose."""
+        """Return the state to checkpoint."""
         ...
 
     def load_state_dict(self, state: dict[str, Any], /) -> None:
-        """Take up what `state_dict` gave, of whichever probe."""
+        """Restore the state of any kind of probe."""
         ...
 
 
 class NoProbe:
-    """Looks at nothing."""
+    """Probe that samples no step."""
 
     looking = False
     refuted: frozenset[str] = frozenset()
 
     def begin(self, step: int) -> None:
-        """Let it pass."""
+        """Do nothing."""
 
     def graded(self) -> None:
-        """Let it pass."""
+        """Do nothing."""
 
     def updated(self, loss: Tensor) -> list[Finding]:
-        """Nothing."""
+        """Return no findings."""
         del loss
         return []
 
     def read(self) -> list[Finding]:
-        """Nothing."""
+        """Return no findings."""
         return []
 
     def state_dict(self) -> dict[str, Any]:
-        """Empty."""
+        """Return an empty state."""
         return {}
 
     def load_state_dict(self, state: dict[str, Any], /) -> None:
-        """Let it pass."""
+        """Do nothing."""

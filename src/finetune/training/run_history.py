@@ -1,4 +1,4 @@
-"""What interruptions cost: starts, steps repeated, seconds; kept beside the checkpoints, where it survives them."""
+"""History of a job's starts and the cost of interruptions, stored alongside the checkpoints."""
 
 from __future__ import annotations
 
@@ -21,24 +21,24 @@ _IMPORTED = time.monotonic()
 
 @dataclass(slots=True)
 class Account:
-    """The whole job's account, over all of its starts.
+    """Run history of the whole job, over all of its starts.
 
-    It is written once a second, apart from the checkpoints, so that steps which no checkpoint kept are counted too, and
-    no later than each checkpoint; each checkpoint also contains it, for places that get nothing but checkpoints. What a
-    killed start did after that, or what is lost with a machine before it was copied away, is not counted: steps and
-    seconds are lower bounds.
+    Written once a second and at each checkpoint, separately from the checkpoints, so that steps lost with no checkpoint
+    are counted too. Each checkpoint also contains a copy, for storage that receives only checkpoints. Work of a killed
+    start after the last write, or lost with a machine before it was uploaded, is not counted: steps and seconds are
+    lower bounds.
 
     Attributes:
-        starts: processes that began this job.
-        last_step: furthest step that any of them is known to have done.
-        steps_repeated: steps that were done again after an interruption.
-        start_seconds: from the beginning of each process to the end of its first step.
-        load_seconds: spent on reading checkpoints, a part of `start_seconds`.
-        stall_seconds: for which steps waited for copies of the state.
-        save_seconds: spent on writing checkpoints, beside training.
-        run_seconds: from the beginning of each process to what was last known of it.
-        parts: seconds of training by part of the work after each start's first step, see `observe.timing`.
-        machine_findings: what the rules that go by the clock have found, as JSON values.
+        starts: Number of processes that have started this job.
+        last_step: Last step known to have been finished by any of them.
+        steps_repeated: Steps repeated after an interruption.
+        start_seconds: Seconds from each process start to the end of its first step.
+        load_seconds: Seconds spent reading checkpoints; part of `start_seconds`.
+        stall_seconds: Seconds that steps waited for copies of the state.
+        save_seconds: Seconds spent writing checkpoints in the background.
+        run_seconds: Seconds from each process start to its last record.
+        parts: Training seconds by part after each start's first step; see `finetune.monitoring.timing`.
+        machine_findings: Wall-clock-based findings of the rules, as JSON values.
     """
 
     starts: int = 0
@@ -53,14 +53,14 @@ class Account:
     machine_findings: list[dict[str, object]] = field(default_factory=list)
 
     def as_json(self) -> dict[str, Any]:
-        """Plain values, seconds with three decimals."""
+        """Return plain values, with seconds rounded to three decimals."""
         plain = {name: round(value, 3) if isinstance(value, float) else value for name, value in asdict(self).items()}
         return plain | {"parts": {name: round(value, 3) for name, value in self.parts.items()}}
 
 
 @dataclass(frozen=True, slots=True)
 class Meter:
-    """Seconds that one start has spent on its training so far; see `Account`."""
+    """Seconds spent on training so far by one start; see `Account`."""
 
     parts: Mapping[str, float]
     stall_seconds: float = 0.0
@@ -72,11 +72,11 @@ _METERED = ("run_seconds", "start_seconds", "stall_seconds", "save_seconds")
 
 @dataclass(slots=True)
 class AccountBook:
-    """Keeps the account while the job runs.
+    """Maintains and writes the account while the job runs.
 
     Attributes:
-        folder: of the checkpoints, or `None` where nothing survives anyway.
-        clock: seconds, increasing.
+        folder: Checkpoint folder, or `None` if nothing is persisted.
+        clock: Monotonic clock in seconds.
     """
 
     folder: Path | None
@@ -89,25 +89,25 @@ class AccountBook:
     _started: bool = False
 
     def open(self, *, anew: bool) -> None:
-        """Count this start, after those that lie in the folder unless the job begins anew."""
+        """Count this start, in addition to earlier ones recorded in the folder unless `anew` is set."""
         self.account.starts = 1
         if self.folder is not None and not anew:
-            # Whatever lies there: an account is worth no failure.
+            # Ignore an invalid file: the run history is not worth failing the job.
             with suppress(OSError, ValueError, TypeError, AttributeError, OverflowError, RecursionError):
                 known = json.loads((self.folder / ACCOUNT_FILE).read_text("utf-8"))
                 self.load_state_dict(known if isinstance(known, dict) else {})
         self._write()
 
     def state_dict(self) -> dict[str, Any]:
-        """The account so far, for a checkpoint; it is written to the folder as well."""
+        """Return the account so far for a checkpoint, and write it to the folder as well."""
         self._write()
         return self.account.as_json()
 
     def load_state_dict(self, state: Mapping[str, Any], /) -> None:
-        """Go on from what an earlier start told, here or with its checkpoint: of two accounts the later one counts.
+        """Merge the account of an earlier start, from the folder or a checkpoint; the higher counts win.
 
         Raises:
-            ValueError: it is not of this form.
+            ValueError: The account does not have the expected form.
         """
         numbers = {name: value for name, value in asdict(self.account).items() if isinstance(value, int | float)}
         earlier = {name: type(value)(state.get(name, 0)) for name, value in numbers.items()}
@@ -115,7 +115,7 @@ class AccountBook:
         findings = [Finding.of_json(one).as_json() for one in state.get("machine_findings", ())]
         if not all(math.isfinite(value) and value >= 0 for value in (*earlier.values(), *parts.values())):
             raise ValueError("an account has numbers that nothing can be counted by")
-        earlier["starts"] += 1  # this one
+        earlier["starts"] += 1  # this start
         for name, value in earlier.items():
             setattr(self.account, name, max(value, getattr(self.account, name)))
         for name in _METERED:
@@ -124,14 +124,14 @@ class AccountBook:
         self.account.machine_findings = max(self.account.machine_findings, findings, key=len)
 
     def begin(self, step: int, load_seconds: float, meter: Callable[[], Meter] | None = None) -> None:
-        """Training begins at a step that was taken up, or at 0; the meter is read whenever the account is written."""
+        """Start training at the resumed step, or at 0; the meter is read on every write."""
         self._meter = meter
         self.account.steps_repeated += max(0, self.account.last_step - step)
         self.account.last_step = step
         self.account.load_seconds += load_seconds
 
     def step_done(self, step: int) -> None:
-        """A step is done."""
+        """Record a finished step."""
         if not self._started:
             self._refresh()
             self._first = dict(self._meter().parts) if self._meter is not None else {}
@@ -141,11 +141,11 @@ class AccountBook:
             self._write()
 
     def close(self) -> None:
-        """Training ended in order."""
+        """Write the account at the end of training."""
         self._write()
 
     def _refresh(self) -> None:
-        """What this start has spent so far, on top of the earlier ones."""
+        """Add the time spent by this start so far to that of the earlier ones."""
         account, earlier = self.account, self._earlier
         account.run_seconds = earlier.run_seconds + process_age()
         if not self._started:
@@ -154,7 +154,7 @@ class AccountBook:
             spent = self._meter()
             account.stall_seconds = earlier.stall_seconds + spent.stall_seconds
             account.save_seconds = earlier.save_seconds + spent.save_seconds
-            # The first step belongs to the start, which lasts until it is done.
+            # The first step counts as start-up time.
             first = self._first if self._started else spent.parts
             account.parts = {
                 name: earlier.parts.get(name, 0.0) + max(0.0, value - first.get(name, 0.0))
@@ -166,7 +166,7 @@ class AccountBook:
         self._refresh()
         if self.folder is None:
             return
-        # The checkpoints report a folder that cannot be written.
+        # Saving checkpoints reports a folder that is not writable.
         with suppress(OSError):
             self.folder.mkdir(parents=True, exist_ok=True)
             partial = self.folder / f"{ACCOUNT_FILE}{IGNORED_SUFFIX}"
@@ -175,7 +175,7 @@ class AccountBook:
 
 
 def process_age() -> float:
-    """Seconds since this process began, imports included; since this module was imported where there is no `/proc`."""
+    """Seconds since this process started, including imports; without `/proc`, since the import of this module."""
     try:
         began = int(Path("/proc/self/stat").read_text("utf-8").rpartition(")")[2].split()[19])
         return time.clock_gettime(time.CLOCK_BOOTTIME) - began / os.sysconf("SC_CLK_TCK")

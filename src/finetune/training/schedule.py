@@ -1,4 +1,4 @@
-"""The learning rate as a function of the step: nothing to save, nothing to replay."""
+"""Learning rate schedule as a pure function of the step, without state to save or replay."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from finetune.config.hyperparameters import ScheduleName
 
 @dataclass(frozen=True, slots=True)
 class Schedule:
-    """A factor for every peak rate.
+    """Factor by which peak learning rates are multiplied.
 
     Attributes:
-        name: form of the decay after warm-up.
-        total_steps: optimizer steps of the whole job.
-        steps_per_epoch: for `step`, whose borders are epochs.
-        warmup_steps: steps over which the factor rises linearly to 1.
-        borders: epochs after which `step` multiplies by `factor`.
-        factor: of each border for `step`; reached at the end of the job for `exponential`.
+        name: Shape of the decay after warm-up.
+        total_steps: Optimizer steps of the whole job.
+        steps_per_epoch: Optimizer steps per epoch, for `step`, whose borders are epochs.
+        warmup_steps: Steps over which the factor rises linearly to 1.
+        borders: Epochs after which `step` multiplies by `factor`.
+        factor: Factor per border for `step`; final factor of the job for `exponential`.
     """
 
     name: ScheduleName
@@ -30,7 +30,7 @@ class Schedule:
     factor: float = 0.1
 
     def __call__(self, step: int) -> float:
-        """Factor in 0..1 for optimizer step `step`, counted from 0."""
+        """Return the factor in [0, 1] for optimizer step `step`, counted from 0."""
         if step < self.warmup_steps:
             return (step + 1) / (self.warmup_steps + 1)
         done = min(1.0, (step - self.warmup_steps) / max(1, self.total_steps - self.warmup_steps))

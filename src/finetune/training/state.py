@@ -1,4 +1,4 @@
-"""What an interruption must not lose: a few named things with state, and nothing that is a function of the step."""
+"""Training state to checkpoint: named stateful parts, without anything that is a function of the step."""
 
 from __future__ import annotations
 
@@ -19,26 +19,26 @@ Row = dict[str, float]
 
 
 class Stateful(Protocol):
-    """Anything that can be written down and taken up again."""
+    """Object whose state can be saved and restored."""
 
     def state_dict(self) -> State:
-        """Tensors and plain values, nested at will."""
+        """Return tensors and plain values, arbitrarily nested."""
         ...
 
     def load_state_dict(self, state: State, /) -> object:
-        """Take up what `state_dict` gave."""
+        """Restore the result of `state_dict`."""
         ...
 
 
 @dataclass(slots=True)
 class Progress:
-    """Where the job stands.
+    """Progress of the job.
 
     Attributes:
-        epoch: epochs wholly done, their evaluation included.
-        step: optimizer steps done in the whole job.
-        step_in_epoch: optimizer steps done in the epoch that is running.
-        stopped_early: the validation metric ceased to improve, nothing more is trained.
+        epoch: Finished epochs, including their evaluation.
+        step: Optimizer steps done in the whole job.
+        step_in_epoch: Optimizer steps done in the current epoch.
+        stopped_early: Whether training ended because the validation metric stopped improving.
     """
 
     epoch: int = 0
@@ -47,14 +47,14 @@ class Progress:
     stopped_early: bool = False
 
     def state_dict(self) -> State:
-        """Plain values."""
+        """Return plain values."""
         return asdict(self)
 
     def load_state_dict(self, state: State, /) -> None:
-        """Take up plain values.
+        """Restore plain values.
 
         Raises:
-            ValueError: they are not of this form.
+            ValueError: The values do not have the expected form.
         """
         check_form(state, asdict(self), "progress")
         for name in ("epoch", "step", "step_in_epoch"):
@@ -64,11 +64,11 @@ class Progress:
 
 
 class Totals:
-    """Sums over the records of the running epoch, kept on the device so that no step waits for them.
+    """Sums over the records of the current epoch, kept on the device to avoid synchronizing in each step.
 
     Args:
-        device: of the network.
-        multi_label: whether `labels` is counted: labels rightly predicted, predicted, and there.
+        device: Device of the model.
+        multi_label: Whether to count `labels`: true positive, predicted and true labels.
     """
 
     def __init__(self, device: torch.device, *, multi_label: bool = False) -> None:
@@ -79,20 +79,20 @@ class Totals:
         self.records = 0
 
     def add(self, loss: Tensor, correct: Tensor, records: int) -> None:
-        """Add a batch: sum of its losses, number of right predictions, number of records."""
+        """Add a batch: sum of its losses, number of correct predictions, number of records."""
         self.loss += loss
         self.correct += correct
         self.records += records
 
     def clear(self) -> None:
-        """Begin an epoch."""
+        """Reset for a new epoch."""
         self.loss.zero_()
         self.correct.zero_()
         self.labels.zero_()
         self.records = 0
 
     def means(self) -> Row:
-        """Mean loss, accuracy, and micro F1 of a multi-label task so far; waits for the device."""
+        """Return mean loss, accuracy and, if multi-label, micro F1 so far; synchronizes with the device."""
         count = max(1, self.records)
         means = {"loss": float(self.loss) / count, "accuracy": int(self.correct) / count}
         if self.multi_label:
@@ -101,14 +101,14 @@ class Totals:
         return means
 
     def state_dict(self) -> State:
-        """Tensors and a count."""
+        """Return tensors and a count."""
         return {"loss": self.loss, "correct": self.correct, "labels": self.labels, "records": self.records}
 
     def load_state_dict(self, state: State, /) -> None:
-        """Take up tensors and a count.
+        """Restore tensors and a count.
 
         Raises:
-            ValueError: they are not of this form.
+            ValueError: The values do not have the expected form.
         """
         check_form(state, self.state_dict(), "totals")
         check_count(state["records"], "records")
@@ -120,14 +120,14 @@ class Totals:
 
 @dataclass(slots=True)
 class Best:
-    """The best epoch so far by validation score (`observe.score`), ties broken by validation loss, with its weights.
+    """Best epoch so far by validation score (`monitoring.score`), then validation loss, with its weights.
 
     Attributes:
-        keep: whether weights are copied at all; only early stopping restores them.
-        epoch: the best one, from 0; -1 before the first.
-        improved: the last one whose score rose by more than `min_delta` over that of the one improved before; as long
-            as the score is 0, the last one with a lower loss.
-        reference: score of the epoch `improved`.
+        keep: Whether to copy the weights; only early stopping restores them.
+        epoch: Best epoch, from 0; -1 before the first.
+        improved: Last epoch whose score exceeded that of the previously improved epoch by more than `min_delta`; as
+            long as the score is 0, the last epoch with a lower loss.
+        reference: Score of the epoch `improved`.
     """
 
     keep: bool
@@ -142,9 +142,9 @@ class Best:
     _NUMBERS: ClassVar = ("epoch", "score", "accuracy", "loss", "improved", "reference")
 
     def offer(self, row: Mapping[str, float], epoch: int, weights: LearningWeights, min_delta: float) -> None:
-        """Take an epoch's validation metrics, and its weights where it is the best."""
+        """Update with an epoch's validation metrics; copy its weights if it is the best."""
         score, loss = score_of(row, "validation"), row["validation:loss"]
-        # A loss that is not a number compares with nothing; it is the worst.
+        # NaN does not compare; treat it as the worst loss.
         loss = float("inf") if math.isnan(loss) else loss
         if score > self.reference + min_delta or (score <= 0 and loss < self.loss):
             self.improved, self.reference = epoch, score
@@ -155,15 +155,15 @@ class Best:
             self.weights = {name: tensor.detach().clone() for name, tensor in weights.state_dict().items()}
 
     def state_dict(self) -> State:
-        """Tensors by name and plain values."""
+        """Return tensors by name and plain values."""
         numbers = {name: getattr(self, name) for name in self._NUMBERS}
         return {**numbers, "weights": dict(self.weights)}
 
     def load_state_dict(self, state: State, /) -> None:
-        """Take up tensors and plain values.
+        """Restore tensors and plain values.
 
         Raises:
-            ValueError: they are not of this form.
+            ValueError: The values do not have the expected form.
         """
         check_form({**state, "weights": {}}, {**self.state_dict(), "weights": {}}, "best")
         for name in self._NUMBERS:
@@ -173,19 +173,19 @@ class Best:
 
 @dataclass(slots=True)
 class History:
-    """The metrics of every epoch that is done."""
+    """Metrics of all finished epochs."""
 
     rows: list[Row] = field(default_factory=list)
 
     def state_dict(self) -> State:
-        """Plain values."""
+        """Return plain values."""
         return {"rows": [dict(row) for row in self.rows]}
 
     def load_state_dict(self, state: State, /) -> None:
-        """Take up plain values.
+        """Restore plain values.
 
         Raises:
-            ValueError: they are not of this form.
+            ValueError: The values do not have the expected form.
         """
         rows = [dict(row) for row in state["rows"]]
         for number, row in enumerate(rows):
@@ -198,26 +198,26 @@ class History:
 
 @dataclass(frozen=True, slots=True)
 class Nothing:
-    """The state of what is not there."""
+    """Null object for an absent stateful component."""
 
     def state_dict(self) -> State:
-        """Empty."""
+        """Return an empty state."""
         return {}
 
     def load_state_dict(self, state: State, /) -> None:
-        """Let it pass."""
+        """Do nothing."""
 
 
 @dataclass(slots=True)
 class TrainingState:
-    """Everything that a resumed job takes up.
+    """Complete state of a resumable job.
 
     Attributes:
-        bad_records: which records were left out, so that each is counted once in the whole job.
-        account: what interruptions have cost.
-        stream: which records of a stream were used in the running epoch.
-        findings: what the rules have found.
-        probe: what their next looks depend on.
+        bad_records: Skipped records, so that each is counted once in the whole job.
+        account: Run history with the cost of interruptions.
+        stream: Records of a stream used in the current epoch.
+        findings: Findings of the rules.
+        probe: State of the probe that the next samples depend on.
     """
 
     weights: LearningWeights
@@ -234,7 +234,7 @@ class TrainingState:
     probe: Stateful = field(default_factory=Nothing)
 
     def parts(self) -> dict[str, Stateful]:
-        """The named things with state, in the order in which they are written."""
+        """Return the stateful parts by name, in the order in which they are written."""
         return {
             "weights": self.weights,
             "optimizer": self.optimizer,
@@ -251,10 +251,10 @@ class TrainingState:
         }
 
     def take_up(self, states: Mapping[str, State]) -> None:
-        """Take up what the parts of a state like this one have given.
+        """Restore the states of all parts.
 
         Raises:
-            ValueError: it is no such state; the message says where it differs. This one must no longer be used.
+            ValueError: The states do not match; the message says where. This object must not be used afterwards.
         """
         parts = self.parts()
         if states.keys() != parts.keys():

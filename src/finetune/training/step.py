@@ -1,4 +1,4 @@
-"""One optimizer step: some batches forward and backward, then one update."""
+"""Optimizer step: forward and backward passes over accumulated batches, then one update."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ from finetune.training.probe import NoProbe, Probe
 from finetune.training.state import Totals
 
 Forward = Callable[[Mapping[str, Tensor]], Outputs]
-"""The part of a network that a batch's inputs enter."""
+"""The part of the model that a batch's inputs enter."""
 
 
 def step_seed(seed: int, step: int) -> int:
-    """Seed of everything random inside optimizer step `step`, dropout above all; 63 bits."""
+    """Return the seed of all randomness in optimizer step `step`, mainly dropout; 63 bits."""
     digest = hashlib.blake2b(f"{seed}/{step}".encode(), digest_size=8, person=b"step").digest()
     return int.from_bytes(digest, "big") >> 1
 
 
 def seed_generators(seed: int, device: torch.device) -> None:
-    """Seed what draws on the host and on the device of a network.
+    """Seed the random number generators of the host and of the model's device.
 
-    `torch.manual_seed` does so for devices that are not there, too, and notes the stack for each: 0.1 ms per step.
+    `torch.manual_seed` also handles absent devices and records a stack trace for each, which costs 0.1 ms per step.
     """
     torch.default_generator.manual_seed(seed)
     if device.type == "cuda":
@@ -42,12 +42,12 @@ def seed_generators(seed: int, device: torch.device) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Stepper:
-    """Everything that a step needs and that no step changes the identity of.
+    """Objects shared by all training steps.
 
     Attributes:
-        clip_norm: largest norm of all gradients together, or `None`.
-        timing: where the time goes.
-        probe: looks at some of the steps from inside.
+        clip_norm: Maximum norm of all gradients together, or `None`.
+        timing: Time spent by part of the step.
+        probe: Inspects a sample of the steps.
     """
 
     backbone: Backbone
@@ -61,19 +61,19 @@ class Stepper:
     probe: Probe = field(default_factory=NoProbe)
 
     def take(self, batches: Sequence[Batch], step: int, totals: Totals, forward: Forward) -> Tensor:
-        """Update the network once by the mean loss over all records of the batches.
+        """Update the model once by the mean loss over all records of the batches.
 
         Args:
-            batches: of the step.
-            step: its number in the job.
-            totals: of the epoch.
-            forward: the part of the network that the batches enter.
+            batches: Batches of the step.
+            step: Number of the step in the job.
+            totals: Totals of the epoch.
+            forward: The part of the model that the batches enter.
 
-        A batch of one record is left out where batch normalisation learns, which is undefined for it; batches lose
-        records only when these cannot be decoded.
+        A batch of one record is skipped if batch normalization is trained, which is undefined for it; batches lose
+        records only if these cannot be decoded.
 
         Returns:
-            The mean loss, float32, 0-d, on the device; nothing waits for it. NaN where no record was left.
+            The mean loss, float32, 0-d, on the device, without synchronizing. NaN if no record was left.
         """
         batches = [batch for batch in batches if len(batch.targets)]
         if any(len(batch.targets) == 1 for batch in batches) and learns_batch_statistics(self.backbone.module):
@@ -107,7 +107,7 @@ class Stepper:
         return share.detach()
 
     def _update(self) -> None:
-        # A fused optimizer would get them scaled, and so would whoever looks from outside, as smdebug's hook does.
+        # Otherwise fused optimizers and external observers such as smdebug's hook would see scaled gradients.
         self.scaler.unscale_(self.optimizer)
         if self.probe.looking:
             self.probe.graded()
@@ -120,11 +120,11 @@ class Stepper:
 
 
 def learns_batch_statistics(module: nn.Module) -> bool:
-    """Whether a batch normalisation in training mode is somewhere in the network; a single record breaks it."""
+    """Whether the model has batch normalization in training mode, which fails for a single record."""
     return any(isinstance(one, nn.modules.batchnorm._BatchNorm) and one.training for one in module.modules())
 
 
 def to_device(batch: Batch, device: torch.device) -> tuple[dict[str, Tensor], Tensor]:
-    """Inputs and targets on the device; from pinned memory without waiting."""
+    """Copy inputs and targets to the device, asynchronously from pinned memory."""
     inputs = {name: tensor.to(device, non_blocking=True) for name, tensor in batch.inputs.items()}
     return inputs, batch.targets.to(device, non_blocking=True)

@@ -1,4 +1,4 @@
-"""What of the network and of its optimizer must survive an interruption?"""
+"""Checkpoint state of the trainable weights and of the optimizer."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ State = dict[str, Any]
 
 
 class LearningWeights:
-    """The weights and normalisation statistics that the plan ever changes; the frozen ones come from where they came.
+    """Weights and normalization statistics trained in any phase; frozen ones are reloaded from the original.
 
     Attributes:
-        names: keys of `module.state_dict()` that belong to groups which learn in some phase.
+        names: Keys of `module.state_dict()` in groups that are trainable in some phase.
     """
 
     def __init__(self, backbone: Backbone, plan: Plan) -> None:
@@ -31,15 +31,15 @@ class LearningWeights:
         self.names = tuple(name for name in self._module.state_dict() if name not in frozen)
 
     def state_dict(self) -> State:
-        """The live tensors by name."""
+        """Return the live tensors by name."""
         tensors = self._module.state_dict()
         return {name: tensors[name] for name in self.names}
 
     def load_state_dict(self, state: State, /) -> None:
-        """Copy tensors of the same names, shapes and types into the network.
+        """Copy tensors of the same names, shapes and dtypes into the model.
 
         Raises:
-            ValueError: they are not of this form.
+            ValueError: Names, shapes or dtypes do not match.
         """
         tensors = self.state_dict()
         check_form(state, tensors, "weights")
@@ -48,7 +48,7 @@ class LearningWeights:
 
 
 class OptimizerState:
-    """An optimizer's moments by parameter name, so that a file of them can be read by a person and checked by name."""
+    """Optimizer state keyed by parameter name, so that saved files are readable and can be checked by name."""
 
     def __init__(self, optimizer: Optimizer, module: nn.Module) -> None:
         self._optimizer = optimizer
@@ -56,15 +56,15 @@ class OptimizerState:
         self._parameters = {names[id(p)]: p for group in optimizer.param_groups for p in group["params"]}
 
     def state_dict(self) -> State:
-        """Moments by parameter name; rates and decays are functions of the request and are not kept."""
+        """Return moments by parameter name; learning rates and decays follow from the request and are not saved."""
         state = self._optimizer.state_dict()["state"]
         return {name: dict(state[index]) for index, name in enumerate(self._parameters) if index in state}
 
     def load_state_dict(self, state: State, /) -> None:
-        """Take up moments by parameter name.
+        """Restore moments by parameter name.
 
         Raises:
-            ValueError: they are not those that this optimizer keeps of these parameters.
+            ValueError: The moments do not match this optimizer and these parameters.
         """
         strangers = state.keys() - self._parameters.keys()
         if strangers:
@@ -85,12 +85,12 @@ class OptimizerState:
 
 
 def _laid_out(moment: Tensor, parameter: Tensor) -> Tensor:
-    """A moment as its parameter lies in memory, since one kernel updates both in that order; counts as they are."""
+    """Return a moment in its parameter's memory layout, as fused kernels require; counts are unchanged."""
     return torch.empty_like(parameter).copy_(moment) if moment.shape == parameter.shape else moment
 
 
 def kept_of_two_numbers(optimizer: Optimizer) -> dict[str, Tensor]:
-    """What an optimizer keeps of a parameter with two numbers after a step: moments float32 `[2]`, counts 0-d."""
+    """Return an optimizer's state for a parameter of two elements: moments float32 `[2]`, counts 0-d."""
     parameter = nn.Parameter(torch.zeros(2))
     parameter.grad = torch.zeros(2)
     twin = copy.copy(optimizer)

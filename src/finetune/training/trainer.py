@@ -1,4 +1,4 @@
-"""The loop: epochs of steps, an evaluation after each, and a question after every step whether to go on."""
+"""Training loop: epochs of steps with evaluation after each epoch, interruptible after every step."""
 
 from __future__ import annotations
 
@@ -24,58 +24,58 @@ from finetune.training.step import Stepper
 
 
 class Observer(Protocol):
-    """Somebody who is told how training goes, and changes nothing."""
+    """Read-only observer of training events."""
 
     def epoch_begins(self, state: TrainingState, phase: Phase) -> None:
-        """The epoch of `state.progress` begins, or is taken up again."""
+        """Called when the epoch of `state.progress` begins or is resumed."""
         ...
 
     def step_done(self, state: TrainingState, loss: Tensor) -> None:
-        """A step is done; `loss` is its mean loss, on the device."""
+        """Called after each step; `loss` is its mean loss, on the device."""
         ...
 
     def epoch_done(self, epoch: int, row: Row, history: list[Row]) -> None:
-        """Epoch `epoch` is trained and evaluated, with these metrics; `history` has those of every epoch."""
+        """Called after training and evaluating an epoch; `row` has its metrics, `history` those of all epochs."""
         ...
 
 
 class Checkpoints(Protocol):
-    """Somebody who writes the state down."""
+    """Saves the training state."""
 
     def step_done(self, state: TrainingState) -> None:
-        """A step is done: a good moment to save, if it is time."""
+        """Save after a step, if due."""
         ...
 
     def epoch_done(self, state: TrainingState) -> None:
-        """An epoch is done, its evaluation included."""
+        """Save after an epoch and its evaluation, if due."""
         ...
 
     def save_now(self, state: TrainingState, kind: str) -> None:
-        """Training ended or was interrupted: return when the state is safe."""
+        """Save at the end or on interruption; return once the state is written."""
         ...
 
 
 class NoCheckpoints:
-    """Writes nothing down."""
+    """Null implementation that saves nothing."""
 
     def step_done(self, state: TrainingState) -> None:
-        """Let it pass."""
+        """Do nothing."""
 
     def epoch_done(self, state: TrainingState) -> None:
-        """Let it pass."""
+        """Do nothing."""
 
     def save_now(self, state: TrainingState, kind: str) -> None:
-        """Let it pass."""
+        """Do nothing."""
 
 
 @dataclass(frozen=True, slots=True)
 class EarlyStopping:
-    """When to give up.
+    """Early stopping criteria.
 
     Attributes:
-        patience: epochs without improvement, or `None` for never.
-        min_delta: gain in accuracy that counts as an improvement.
-        min_epochs: epochs that are trained in any case.
+        patience: Epochs without improvement, or `None` to disable.
+        min_delta: Minimum gain in accuracy that counts as an improvement.
+        min_epochs: Minimum number of epochs to train.
     """
 
     patience: int | None = None
@@ -85,13 +85,13 @@ class EarlyStopping:
 
 @dataclass(frozen=True, slots=True)
 class Training:
-    """What is trained, on what, by which plan.
+    """Configuration of a training: the step, plan, inputs and callbacks.
 
     Attributes:
-        feeds: where the batches of a phase come from.
-        accumulation: batches per optimizer step.
-        evaluate: metrics of the network as it is, on the validation records; `None` when interrupted meanwhile.
-        interrupted: whether the job was asked to stop.
+        feeds: Provides the batches of each phase.
+        accumulation: Batches per optimizer step.
+        evaluate: Returns the current model's validation metrics, or `None` if interrupted.
+        interrupted: Returns whether the job should stop.
     """
 
     stepper: Stepper
@@ -106,19 +106,19 @@ class Training:
 
 
 def steps_per_epoch(batches: int, accumulation: int) -> int:
-    """Optimizer steps of an epoch; the last one takes the batches that are left."""
+    """Return the optimizer steps per epoch; the last one takes the remaining batches."""
     return math.ceil(batches / accumulation)
 
 
 def fit(training: Training, state: TrainingState, observer: Observer, checkpoints: Checkpoints) -> bool:
-    """Train from wherever the state stands.
+    """Train from the current state to the end.
 
     Returns:
-        Whether the training is finished; otherwise it was interrupted, between two steps or in an evaluation, and
-        the state can be taken up from there.
+        Whether training is finished; otherwise it was interrupted between two steps or during evaluation, and can be
+        resumed from the state.
 
     Raises:
-        DivergedError: the loss is no longer a number; the history's last row says so, too.
+        DivergedError: The loss is not finite; the last row of the history contains it.
     """
     progress = state.progress
     while not progress.stopped_early and progress.epoch < training.epochs:
@@ -135,9 +135,9 @@ def fit(training: Training, state: TrainingState, observer: Observer, checkpoint
 
 
 def restore_best(state: TrainingState) -> None:
-    """Put the best epoch's weights into the network, where they were kept.
+    """Load the best epoch's weights into the model, if they were kept.
 
-    Apart from `fit`, so that the state of a finished job is that of its last step, and more epochs may follow it.
+    Separate from `fit`, so that a finished job's state is that of its last step and training can be extended.
     """
     if state.best.weights:
         state.weights.load_state_dict(state.best.weights)

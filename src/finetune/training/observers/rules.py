@@ -1,4 +1,4 @@
-"""Lets the rules look at a job: gathers what they need, tells what they find, and stops the job where that is asked."""
+"""Evaluates the rules during a job: collects their inputs, reports findings and stops the job if configured."""
 
 from __future__ import annotations
 
@@ -36,21 +36,22 @@ logger = logging.getLogger(__name__)
 
 _SAMPLE_STEPS = 10
 _LOOKS = 10
-"""Steps are compared again when there are a tenth more."""
+"""Step times are compared again each time their number has grown by a tenth."""
 
 
 @dataclass(slots=True)
 class Findings:
-    """What was found, each rule once in the whole job, whatever interrupted it.
+    """Findings of the rules, at most one per rule in the whole job, across interruptions.
 
-    Findings about tensors, curves and classes are functions of the step: a part of the checkpoint, the same in a job
-    that was interrupted. Those by the clock tell of machines, each of which is another one: they are in the account.
+    Findings about tensors, curves and classes are functions of the step: they are part of the checkpoint and the same
+    in an interrupted job. Wall-clock-based findings depend on the machine, which changes between starts, so they are
+    kept in the account.
 
     Attributes:
-        account: of all starts.
-        stops: whether a finding asks the job to stop.
-        stopped: whether one did.
-        found: all but those by the clock, as JSON values.
+        account: Run history over all starts.
+        stops: Whether a finding stops the job.
+        stopped: Whether a finding has stopped it.
+        found: All findings except wall-clock-based ones, as JSON values.
     """
 
     account: Account
@@ -59,20 +60,20 @@ class Findings:
     found: list[dict[str, object]] = field(default_factory=list)
 
     def take(self, found: Iterable[Finding]) -> None:
-        """Tell what is new of what follows from the step."""
+        """Report new step-based findings."""
         self._tell(found, self.found)
 
     def take_timed(self, found: Iterable[Finding]) -> None:
-        """Tell what is new of what was found by the clock."""
+        """Report new wall-clock-based findings."""
         self._tell(found, self.account.machine_findings)
 
     def judge_again(self, rules: Collection[str], holding: Iterable[Finding], reason: str) -> None:
-        """At the end, mark earlier findings of some rules as resolved unless they still hold.
+        """At the end, mark earlier findings of the given rules as resolved unless they still hold.
 
         Args:
-            rules: whose findings are judged again.
-            holding: findings at the end, which replace the earlier ones.
-            reason: why the others no longer hold.
+            rules: Rules to evaluate again.
+            holding: Findings at the end, which replace the earlier ones.
+            reason: Why the others no longer hold.
         """
         now = {finding.rule: finding for finding in holding}
         for at, known in enumerate(self.found):
@@ -91,14 +92,14 @@ class Findings:
                 self.stopped = self.stopped or self.stops
 
     def state_dict(self) -> dict[str, Any]:
-        """Plain values."""
+        """Return plain values."""
         return {"found": [dict(one) for one in self.found], "stopped": self.stopped}
 
     def load_state_dict(self, state: Mapping[str, Any], /) -> None:
-        """Take up plain values; a job that a rule has stopped stays so, unless rules may no longer stop it.
+        """Restore plain values; a job stopped by a rule stays stopped, unless rules may no longer stop it.
 
         Raises:
-            ValueError: they are not of this form.
+            ValueError: The values do not have the expected form.
         """
         self.found = [Finding.of_json(one).as_json() for one in state["found"]]
         self.stopped = self.stops and bool(state["stopped"])
@@ -106,14 +107,14 @@ class Findings:
 
 @dataclass(frozen=True, slots=True)
 class Watched:
-    """What the rules look at, beside tensors.
+    """Inputs of the rules other than tensors.
 
     Attributes:
-        steps_per_epoch: optimizer steps, 0 where only the stream knows.
-        validated: records of validation.
-        counts: training records by class; empty where they are unknown.
-        guess: score of the best constant answer on the training records.
-        setup: of the job, for advice that fits it.
+        steps_per_epoch: Optimizer steps per epoch; 0 if unknown because the data is streamed.
+        validated: Number of validation records.
+        counts: Training records by class; empty if unknown.
+        guess: Score of the best constant prediction on the training records.
+        setup: Setup of the job, to tailor the advice.
     """
 
     steps_per_epoch: int
@@ -125,7 +126,7 @@ class Watched:
 
 @dataclass(slots=True)
 class RuleObserver:
-    """An observer that passes everything on, and lets the rules look at it."""
+    """Observer that forwards all events to `inner` and evaluates the rules on them."""
 
     inner: Observer
     probe: Probe
@@ -140,20 +141,20 @@ class RuleObserver:
     _mark: tuple[float, float, float, float] | None = None
 
     def begin(self) -> None:
-        """What can be said before the first step."""
+        """Evaluate the rules that apply before the first step."""
         self.guard(self._begin)
 
     def _begin(self) -> None:
         self.findings.take(judge_balance(self.watched.counts, self.rules, self.watched.setup))
 
     def epoch_begins(self, state: TrainingState, phase: Phase) -> None:
-        """Pass it on."""
+        """Forward the event."""
         self._mark = None
         self._step = state.progress.step
         self.inner.epoch_begins(state, phase)
 
     def step_done(self, state: TrainingState, loss: Tensor) -> None:
-        """Pass it on, and read what the last look at the tensors showed."""
+        """Forward the event, and take the findings of the latest tensor sample."""
         self.inner.step_done(state, loss)
         self._step = state.progress.step
         self.guard(self._look_at_step, state, loss)
@@ -164,7 +165,7 @@ class RuleObserver:
             self._sample()
 
     def epoch_done(self, epoch: int, row: Row, history: list[Row]) -> None:
-        """Look at the epochs up to now, and at the machine."""
+        """Evaluate the rules on the metrics so far and on the machine's utilization."""
         self.inner.epoch_done(epoch, row, history)
         self.guard(self._look_at_epochs, history)
 
@@ -172,15 +173,15 @@ class RuleObserver:
         course = self._course(history, self._step)
         self.findings.take(judge_curves(course, self.rules))
         if course.step >= self._next_look:
-            # It takes milliseconds, as short epochs do.
+            # Takes milliseconds, which is significant for short epochs.
             self._next_look = course.step + course.step // _LOOKS
             self.findings.take_timed(judge_steps(self.timing.steps, self.rules, course.step, course.setup))
         self.findings.take_timed(judge_machine(self._samples, self.rules, course.step, course.setup))
 
     def end(self, state: TrainingState) -> None:
-        """Read what still waits, look at the whole course, and judge findings of the middle again.
+        """Take pending findings, evaluate the whole run, and evaluate earlier findings again.
 
-        After the last checkpoint: a job that goes on from there has not come to its end.
+        Call this after the last checkpoint: a job resumed from there has not ended yet.
         """
         self.guard(self._look_at_all, state)
 
@@ -190,7 +191,7 @@ class RuleObserver:
         self.findings.take_timed(judge_steps(self.timing.steps, self.rules, course.step, course.setup))
         self.findings.take(symptoms(course, self.watched.guess) if self.rules else [])
         diverged = course.rows and not math.isfinite(course.rows[-1]["train:loss"])
-        # What a rule has stopped the job for holds.
+        # A finding that stopped the job stays valid.
         if course.rows and not diverged and not self.findings.stopped:
             self._judge_again(course, state)
 
@@ -198,7 +199,7 @@ class RuleObserver:
         last, best = len(course.rows) - 1, state.best
         rules, holding = set(JUDGED_AGAIN), judge_curves(course, self.rules)
         if best.weights and best.epoch < last:
-            # The exported weights are older than the overfitting.
+            # The exported weights are from before the overfitting.
             rules.remove("Overfit")
             holding = [one for one in holding if one.rule != "Overfit"]
             reason = f"the weights of epoch {best.epoch + 1}, the best one, are exported"

@@ -1,4 +1,4 @@
-"""Passes training on to those who write it down for others: TensorBoard, and SageMaker Debugger's library."""
+"""Observers that record training for TensorBoard and SageMaker Debugger."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from finetune.training.trainer import Observer
 
 @dataclass(frozen=True, slots=True)
 class Recorder:
-    """An observer that passes everything on and writes it down."""
+    """Observer that forwards all events to `inner` and records them."""
 
     inner: Observer
     events: EventFile
@@ -26,17 +26,17 @@ class Recorder:
     guard: Guard = field(default_factory=lambda: Guard("Writing events for TensorBoard"))
 
     def epoch_begins(self, state: TrainingState, phase: Phase) -> None:
-        """Training begins, or goes on."""
+        """Forward the event and start the training mode of the debugger."""
         self.inner.epoch_begins(state, phase)
         self.debugger.training(state.progress.step, state.progress.epoch)
 
     def step_done(self, state: TrainingState, loss: Tensor) -> None:
-        """Save the loss."""
+        """Record the loss."""
         self.inner.step_done(state, loss)
         self.debugger.step_done(loss)
 
     def epoch_done(self, epoch: int, row: Row, history: list[Row]) -> None:
-        """Write the metrics of the epoch, at the number of epochs done."""
+        """Write the metrics of the epoch, indexed by the number of finished epochs."""
         self.inner.epoch_done(epoch, row, history)
         self.debugger.evaluated(row.get("validation:loss"))
         self.guard(self.events.scalars, epoch + 1, row)
@@ -44,20 +44,20 @@ class Recorder:
 
 @dataclass(frozen=True, slots=True)
 class LookedAt:
-    """Feeds whose passes the debugger looks at: through all of the network, or through what learns of it."""
+    """Inputs whose forward passes are observed by the debugger, through all or the trainable part of the model."""
 
     inner: Feeds
     debugger: Debugger
 
     @property
     def records(self) -> BatchSource:
-        """The training records themselves."""
+        """The training records."""
         return self.inner.records
 
     def training(self, phase: Phase) -> Feed:
-        """What a phase trains on."""
+        """Return the observed inputs of a phase."""
         return self.look(self.inner.training(phase))
 
     def look(self, feed: Feed) -> Feed:
-        """The same batches, into a pass that is looked at."""
+        """Return the same batches with an observed forward pass."""
         return replace(feed, forward=self.debugger.through(feed.forward))
