@@ -1,4 +1,4 @@
-"""Named things with state, written whole or not at all, and read without trust."""
+"""Atomic checkpoints of named stateful parts, validated when read."""
 
 from finetune.checkpoint.layout import CheckpointName
 from finetune.checkpoint.manifest import About, Manifest, Specification

@@ -1,4 +1,4 @@
-"""How do files become a checkpoint, so that none is seen before all are whole?"""
+"""Assembles files into a checkpoint atomically: none is visible before all are complete."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from finetune.checkpoint.tensor_file import FileEntry, HashedFile, write_tensors
 
 
 def unfinished(folder: Path, file: str) -> Path:
-    """Where a file is written until the checkpoint is sealed: under a name that the sync agent skips."""
+    """Return the temporary path of a file until the checkpoint is sealed; the sync agent skips this name."""
     return folder / (file + IGNORED_SUFFIX)
 
 
 @contextmanager
 def whole_or_not_at_all(folder: Path) -> Iterator[None]:
-    """Make a checkpoint's folder, and take everything in it away again if the block fails."""
+    """Create a checkpoint's folder, and remove it with all its content if the block fails."""
     folder.mkdir(parents=True)
     try:
         yield
@@ -30,7 +30,7 @@ def whole_or_not_at_all(folder: Path) -> Iterator[None]:
 
 
 def write_parts(folder: Path, parts: Mapping[str, FlatState]) -> dict[str, FileEntry]:
-    """Write every part under unfinished names and flush it to the disk; return what the files must be."""
+    """Write every part under temporary names and flush it to the disk; return the entries of the files."""
     files: dict[str, FileEntry] = {}
     for part, state in parts.items():
         if state.tensors:
@@ -43,7 +43,7 @@ def write_parts(folder: Path, parts: Mapping[str, FlatState]) -> dict[str, FileE
 
 
 def seal(folder: Path, files: Mapping[str, FileEntry], manifest: bytes) -> None:
-    """Give finished files their names, then write the manifest, which makes them a checkpoint."""
+    """Rename the finished files, then write the manifest, which completes the checkpoint."""
     with HashedFile(unfinished(folder, MANIFEST)) as file:
         file.write(manifest)
     for name in files:

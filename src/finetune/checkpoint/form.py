@@ -1,4 +1,4 @@
-"""Has a state that was read the form of the one that takes it up?"""
+"""Validates the form of a state before it is restored."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from torch import Tensor
 
 
 def check_form(found: object, like: object, name: str) -> None:
-    """Compare types, keys, shapes and kinds of number of a nested state with those of another.
+    """Compare types, keys, shapes and dtypes of a nested state with those of a reference.
 
     Args:
-        found: what was read.
-        like: what it is to replace; of lists and tuples only the type is looked at.
-        name: of it, for the message.
+        found: State read from a checkpoint.
+        like: Reference state to be replaced; for lists and tuples only the type is compared.
+        name: Name of the state, for the error message.
 
     Raises:
-        ValueError: they differ; the message says where.
+        ValueError: The states differ; the message says where.
     """
     if isinstance(like, Tensor):
         if not isinstance(found, Tensor) or found.shape != like.shape or found.dtype != like.dtype:
@@ -33,10 +33,10 @@ def check_form(found: object, like: object, name: str) -> None:
 
 
 def check_count(found: object, name: str) -> None:
-    """See that something is a whole number from 0 on.
+    """Check that a value is a non-negative integer.
 
     Raises:
-        ValueError: it is none.
+        ValueError: It is not.
     """
     if type(found) is not int or found < 0:
         raise ValueError(f"{name} is {_told(found)}, expected a number from 0 on")

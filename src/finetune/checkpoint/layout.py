@@ -1,15 +1,15 @@
-"""What is called how below the checkpoints folder?
+"""File and folder names in the checkpoints folder.
 
 ```
-step-000000123-000007/        step, then a serial number that grows with every checkpoint of the folder
+step-000000123-000007/        step, then a serial number that increases with every checkpoint of the folder
 ├── model.safetensors         tensors of the part `model`
-├── model.json                everything else of that part
-└── manifest.json             size and hash of every file; its presence says that the rest is there
+├── model.json                all other values of that part
+└── manifest.json             size and hash of every file; its presence means that the rest is complete
 ```
 
-The serial number makes every name new: a job that repeats a step after an interruption never writes into a folder that
-the sync agent may be copying. It also says which checkpoint is the newest where a job was begun anew beside an older
-one that had come further.
+The serial number makes every name unique: a job that repeats a step after an interruption never writes into a folder
+that the sync agent may be copying. It also identifies the newest checkpoint if a job was restarted from scratch in the
+folder of an older one that had run for more steps.
 """
 
 from __future__ import annotations
@@ -21,15 +21,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 MANIFEST = "manifest.json"
-# What the job keeps beside its checkpoints, and the store leaves alone.
+# Written by the job alongside its checkpoints and ignored by the store.
 ACCOUNT_FILE = "account.json"
-# The agent skips files, by their name; what it does with a folder of that name is not documented. So every file has it.
+# The agent skips files with this suffix. Its treatment of folders is not documented, so every file gets the suffix.
 IGNORED_SUFFIX = ".sagemaker-ignore"
 UPLOADING_SUFFIX = ".sagemaker-uploading"
 UPLOADED_SUFFIX = ".sagemaker-uploaded"
 
 LAST_SERIAL = 10**12
-"""A greater number counts only where there is a manifest: from any other folder of that name, counting on could leave
+"""Larger serial numbers are only accepted for folders with a manifest: continuing from that of any other folder could
+leave
 no number for the next checkpoint."""
 
 _NAME = re.compile(r"step-([0-9]{9,15})-([0-9]{6,15})")
@@ -39,7 +40,7 @@ _FILE = re.compile(r"([a-z][a-z0-9_]{0,63})\.(?:safetensors|json)")
 
 @dataclass(frozen=True, slots=True)
 class CheckpointName:
-    """A checkpoint's folder name, taken apart."""
+    """Parsed folder name of a checkpoint."""
 
     step: int
     serial: int
@@ -49,7 +50,7 @@ class CheckpointName:
 
 
 def parse_name(text: str) -> CheckpointName | None:
-    """Return the name's parts, or None where it is not a checkpoint's."""
+    """Parse a folder name; return None if it is not that of a checkpoint."""
     match = _NAME.fullmatch(text)
     if match is None:
         return None
@@ -58,23 +59,23 @@ def parse_name(text: str) -> CheckpointName | None:
 
 
 def is_part_name(text: str) -> bool:
-    """Whether a part may be called so: what is safe as a file name everywhere, and not the manifest's."""
+    """Whether a part name is valid: safe as a file name on all systems, and not that of the manifest."""
     return _PART.fullmatch(text) is not None and f"{text}.json" != MANIFEST
 
 
 def part_of(file: str) -> str | None:
-    """Return the part that a file belongs to, or None where no part has a file of this name."""
+    """Return the part that a file belongs to, or None if the name belongs to no part."""
     match = _FILE.fullmatch(file)
     return match[1] if match is not None and is_part_name(match[1]) else None
 
 
 def is_marker(file: str) -> bool:
-    """Whether a file is one that the sync agent leaves beside what it copies."""
+    """Whether a file is a marker that the sync agent creates next to the files it copies."""
     return file.endswith((UPLOADING_SUFFIX, UPLOADED_SUFFIX))
 
 
 def newest_first(names: Iterable[str]) -> list[CheckpointName]:
-    """Return those that are names of checkpoints, the last written first."""
+    """Return the names that are those of checkpoints, newest first."""
     parsed = (parse_name(name) for name in names)
     return sorted(
         (name for name in parsed if name is not None), key=lambda name: (name.serial, name.step), reverse=True
@@ -82,17 +83,17 @@ def newest_first(names: Iterable[str]) -> list[CheckpointName]:
 
 
 def checkpoints_in(folder: Path) -> list[CheckpointName]:
-    """Names of all that looks like a checkpoint of this program, whole or not, the last written first.
+    """Return the names of all checkpoints of this program, complete or not, newest first.
 
     Raises:
-        OSError: the folder cannot be looked into.
+        OSError: The folder cannot be listed.
     """
     names = newest_first(list_folder(folder))
     return [name for name in names if name.serial <= LAST_SERIAL or (folder / str(name) / MANIFEST).is_file()]
 
 
 def files_of(checkpoint: Path) -> list[str]:
-    """Names in a checkpoint's folder, sorted; none where it cannot be looked into."""
+    """Return the sorted names in a checkpoint's folder; empty if it cannot be listed."""
     try:
         return list_folder(checkpoint)
     except OSError:
@@ -100,10 +101,10 @@ def files_of(checkpoint: Path) -> list[str]:
 
 
 def list_folder(folder: Path) -> list[str]:
-    """Names in a folder, sorted; none where it does not exist.
+    """Return the sorted names in a folder; empty if it does not exist.
 
     Raises:
-        OSError: it cannot be looked into.
+        OSError: The folder cannot be listed.
     """
     try:
         return sorted(os.listdir(folder))  # noqa: PTH208 - names, not paths

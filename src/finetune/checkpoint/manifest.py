@@ -1,7 +1,7 @@
-"""What is a checkpoint a checkpoint of, and which files make it whole?
+"""Checkpoint manifest: describes the job and lists the files of a checkpoint.
 
 The manifest is a JSON object with the entries `body` and `sha256`, the hash of the body written with sorted keys and
-without spaces. Format and version are looked at first, so that a later version may change everything else.
+without spaces. Format and version are checked first, so that a later version may change everything else.
 """
 
 from __future__ import annotations
@@ -25,10 +25,11 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 class UnusableError(Exception):
-    """A folder is no checkpoint that can be resumed from; the message says why.
+    """The folder is not a checkpoint that can be resumed from; the message says why.
 
     Attributes:
-        alien: another program's or a later version's: not to be touched. The others are what is left of our own.
+        alien: Whether it belongs to another program or a later version and must not be touched; otherwise it is an
+            incomplete checkpoint of this program.
     """
 
     def __init__(self, reason: str, *, alien: bool = False) -> None:
@@ -38,11 +39,11 @@ class UnusableError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Specification:
-    """What was asked of the job that wrote a checkpoint.
+    """Specification of the job that wrote a checkpoint.
 
     Attributes:
-        digest: equal for two requests that compute the same.
-        fields: name -> plain value of all that matters, so that a difference can be named.
+        digest: Equal for requests with the same result.
+        fields: Name -> plain value of all relevant settings, to report differences.
     """
 
     digest: str
@@ -50,11 +51,11 @@ class Specification:
 
     @classmethod
     def of(cls, fields: Mapping[str, object]) -> Self:
-        """Return a specification whose digest is that of its fields, in whatever order they come."""
+        """Return a specification with the digest of its fields, independent of their order."""
         return cls(hashlib.sha256(_canonical(_plain(fields))).hexdigest(), fields)
 
     def differing_fields(self, other: Specification) -> tuple[str, ...]:
-        """Names of the fields that only one of the two has or that have another value, sorted."""
+        """Return the sorted names of fields that differ or that only one of the two has."""
         mine, theirs = ({name: _plain(value) for name, value in spec.fields.items()} for spec in (self, other))
         names = mine.keys() | theirs.keys()
         return tuple(
@@ -68,13 +69,13 @@ class Specification:
 
 @dataclass(frozen=True, slots=True)
 class About:
-    """What the caller says of a checkpoint.
+    """Description of a checkpoint by the caller.
 
     Attributes:
-        step: steps done when it was taken.
-        kind: why it was taken, such as `periodic`, `epoch`, `interruption`, `final`.
-        specification: of the job.
-        best: whether the network was then the best so far; the last such checkpoint outlives newer ones.
+        step: Steps done when it was taken.
+        kind: Reason for taking it: `periodic`, `epoch`, `interruption` or `final`, for example.
+        specification: Specification of the job.
+        best: Whether the model was the best so far; the last such checkpoint is kept longer than newer ones.
     """
 
     step: int
@@ -85,13 +86,13 @@ class About:
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """A checkpoint's list of contents.
+    """Description and list of files of a checkpoint.
 
     Attributes:
-        name: of the checkpoint's folder.
-        about: what the caller said of it.
-        created: seconds since 1970, by the clock of the machine that wrote it.
-        files: file name -> what it must be.
+        name: Name of the checkpoint's folder.
+        about: Description by the caller.
+        created: Unix time in seconds, by the clock of the machine that wrote it.
+        files: File name -> expected size and hash.
     """
 
     name: CheckpointName
@@ -100,7 +101,7 @@ class Manifest:
     files: Mapping[str, FileEntry]
 
     def encode(self) -> bytes:
-        """Return the content of the manifest's file."""
+        """Return the content of the manifest file."""
         body: dict[str, Json] = {
             "format": FORMAT,
             "version": VERSION,
@@ -119,10 +120,10 @@ class Manifest:
 
 
 def parse_manifest(content: bytes, name: CheckpointName) -> Manifest:
-    """Read a manifest that was found in the folder `name`.
+    """Parse a manifest found in the folder `name`.
 
     Raises:
-        UnusableError: it is damaged, foreign, of another version, or of another checkpoint.
+        UnusableError: The manifest is damaged, of another program or version, or of another checkpoint.
     """
     body = _checked_body(content)
     try:
@@ -146,7 +147,7 @@ def _checked_body(content: bytes) -> dict[str, Any]:
         raise UnusableError(f"written in version {body.get('version')!r} of the format, not {VERSION}", alien=True)
     try:
         found = hashlib.sha256(_canonical(body)).hexdigest()
-    except (ValueError, RecursionError) as error:  # JSON as Python reads it, but never writes it here
+    except (ValueError, RecursionError) as error:  # JSON that Python reads, but this program never writes
         raise UnusableError("manifest holds what no manifest does") from error
     if document.get("sha256") != found:
         raise UnusableError("manifest does not match its own hash")

@@ -1,4 +1,4 @@
-"""Is what lies in a folder a whole checkpoint, and what does it hold?"""
+"""Reads checkpoints and verifies that they are complete and unmodified."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ _READING_THREADS = 4
 
 @dataclass(frozen=True, slots=True)
 class LoadedCheckpoint:
-    """A checkpoint whose every byte was found to be what was written.
+    """Checkpoint whose files were all verified by their hashes.
 
     Attributes:
-        manifest: what it is.
-        parts: name -> nested state, as the part's `state_dict()` gave it, tensors on the CPU in memory of their own.
+        manifest: Manifest of the checkpoint.
+        parts: Name -> nested state as returned by the part's `state_dict()`, with newly allocated CPU tensors.
     """
 
     manifest: Manifest
@@ -36,10 +36,10 @@ class LoadedCheckpoint:
 
 
 def read_manifest(folder: Path, name: CheckpointName) -> Manifest:
-    """Read a checkpoint's manifest and see that every file is there in its size; contents are not looked at.
+    """Read a checkpoint's manifest and check that all files exist with their sizes, without reading them.
 
     Raises:
-        UnusableError: it is not there, not ours, damaged, or a file is missing or has another size.
+        UnusableError: The manifest is missing, damaged or of another program, or a file is missing or has another size.
     """
     if folder.is_symlink() or not folder.is_dir():
         raise UnusableError("not a folder", alien=True)
@@ -58,10 +58,10 @@ def read_manifest(folder: Path, name: CheckpointName) -> Manifest:
 
 
 def load_checkpoint(folder: Path, name: CheckpointName) -> LoadedCheckpoint:
-    """Read a checkpoint wholly, after comparing every file with its hash.
+    """Read a complete checkpoint after verifying the hash of every file.
 
     Raises:
-        UnusableError: it is not whole.
+        UnusableError: The checkpoint is incomplete or damaged.
     """
     manifest = read_manifest(folder, name)
     try:
@@ -75,11 +75,11 @@ def load_checkpoint(folder: Path, name: CheckpointName) -> LoadedCheckpoint:
 
 
 def check_hashes(files: Mapping[Path, FileEntry]) -> None:
-    """Compare files with their hashes, several at a time.
+    """Verify the hashes of files, several at a time.
 
     Raises:
-        UnusableError: one has another content.
-        OSError: one cannot be read.
+        UnusableError: A file has other content.
+        OSError: A file cannot be read.
     """
     with ThreadPoolExecutor(_READING_THREADS) as threads:
         for path, found in zip(files, threads.map(hash_file, files), strict=True):
@@ -107,7 +107,7 @@ def _reason(error: OSError) -> str:
 
 
 def _size_of(path: Path) -> int:
-    """Size of a regular file: a pipe of that name would block whoever opens it, a link may lead anywhere."""
+    """Return the size of a regular file; refuse pipes, which block on opening, and links, which may lead anywhere."""
     status = os.lstat(path)
     if not stat.S_ISREG(status.st_mode):
         raise UnusableError(f"{path.name} is not a file")

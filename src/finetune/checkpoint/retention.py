@@ -1,4 +1,4 @@
-"""Which checkpoints are no longer needed, and how is one removed so that it is never taken for whole?"""
+"""Selects superseded checkpoints, and removes them so that the remains are never mistaken for complete."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from finetune.checkpoint.reading import read_manifest
 logger = logging.getLogger(__name__)
 
 _SHOWN = 3
-"""Checkpoints that are logged one by one."""
+"""Maximum number of checkpoints logged individually."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,10 +34,10 @@ class Candidate:
     """A checkpoint that may be kept or removed.
 
     Attributes:
-        name: of its folder.
-        complete: whether it is whole, as far as can be seen without reading it.
-        best: whether it was the best so far when it was written.
-        safe: whether it is also where a restart would find it, so that older ones may go.
+        name: Name of its folder.
+        complete: Whether it is complete, as far as known without reading it.
+        best: Whether it was the best so far when it was written.
+        safe: Whether it is also where a restart would find it, so that older ones may be removed.
     """
 
     name: CheckpointName
@@ -47,10 +47,11 @@ class Candidate:
 
 
 def expired(candidates: Collection[Candidate], keep: int) -> list[CheckpointName]:
-    """Return what may be removed, oldest first.
+    """Return the checkpoints that may be removed, oldest first.
 
-    The newest `keep` complete ones stay, and the newest that was the best; of the others, and of what is left of broken
-    ones, only what is older than a complete one that is safe may go.
+    The newest `keep` complete checkpoints are kept, and the newest one marked best. Of the others, including incomplete
+    ones,
+    only those older than a safe complete checkpoint may be removed.
     """
     ordered = sorted(candidates, key=lambda candidate: candidate.name.serial, reverse=True)
     complete = [candidate for candidate in ordered if candidate.complete]
@@ -61,11 +62,11 @@ def expired(candidates: Collection[Candidate], keep: int) -> list[CheckpointName
 
 
 def survey(folder: Path, broken: Collection[CheckpointName]) -> list[Candidate]:
-    """Look at every checkpoint below a folder, without reading its tensors; leaves out what is not ours to remove.
+    """List the removable checkpoints of a folder without reading tensors; those of other programs are left out.
 
     Args:
-        folder: that of the checkpoints.
-        broken: those that are known not to be whole although their files have the right sizes.
+        folder: Checkpoints folder.
+        broken: Checkpoints known to be damaged although their files have the right sizes.
     """
     names = checkpoints_in(folder)
     contents = {name: set(files_of(folder / str(name))) for name in names}
@@ -84,10 +85,10 @@ def survey(folder: Path, broken: Collection[CheckpointName]) -> list[Candidate]:
 
 
 def remove(folder: Path, *, quiet: bool = False) -> bool:
-    """Remove a checkpoint's files, the manifest first, then its folder; return whether it is gone.
+    """Remove a checkpoint's files, the manifest first, then its folder; return whether it was removed.
 
-    Folders inside are not ours and stay. A failure is logged unless `quiet`: what is left has no manifest and goes
-    next time.
+    Subfolders are from other programs and are kept. A failure is logged unless `quiet`: the remains have no manifest
+    and are removed next time.
     """
     try:
         (folder / MANIFEST).unlink(missing_ok=True)
@@ -105,7 +106,7 @@ def remove(folder: Path, *, quiet: bool = False) -> bool:
 
 
 def remove_temporaries(folder: Path) -> None:
-    """Remove what writes that were cut off have left below the checkpoints folder."""
+    """Remove temporary files of interrupted writes from the checkpoints folder."""
     failed, removed = 0, dict[str, int]()
     for name in checkpoints_in(folder):
         checkpoint = folder / str(name)
@@ -119,7 +120,7 @@ def remove_temporaries(folder: Path) -> None:
                 logger.warning("leftover of checkpoint %s could not be removed: %s", name, error)
         if leftovers:
             with contextlib.suppress(OSError):
-                checkpoint.rmdir()  # succeeds only where nothing else is in it
+                checkpoint.rmdir()  # succeeds only if the folder is empty
             removed[str(name)] = len(leftovers)
     for checkpoint_name, count in list(removed.items())[:_SHOWN]:
         logger.info("checkpoint %s: %d temporary files of a write that was cut off removed", checkpoint_name, count)
@@ -128,7 +129,7 @@ def remove_temporaries(folder: Path) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Wait until a folder's entries are on the disk."""
+    """Flush a folder's entries to the disk."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)

@@ -1,7 +1,7 @@
-"""How do checkpoints reach S3 and come back, where no platform synchronises the folder?
+"""Mirrors checkpoints to S3 if no platform synchronizes the folder.
 
-The same files under the same names, the manifest last. S3 replaces single objects as a whole, but a checkpoint is
-several: so what comes back is trusted as little as what lies in a folder.
+Uses the same files and names, with the manifest uploaded last. S3 replaces single objects atomically, but a checkpoint
+consists of several, so downloads are verified in the same way as folders.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ from finetune.errors import PlatformError
 logger = logging.getLogger(__name__)
 
 _SHOWN = 3
-"""Checkpoints that are warned about one by one."""
+"""Maximum number of checkpoints with a warning of their own."""
 _PROBE = f"write-check{IGNORED_SUFFIX}"
 _Listing = Mapping[CheckpointName, Mapping[str, int]]
 
 
 class S3Mirror:
-    """A store whose checkpoints are also in S3; to be used in the store's place."""
+    """Drop-in replacement for a store that also copies its checkpoints to S3."""
 
     def __init__(
         self,
@@ -40,16 +40,16 @@ class S3Mirror:
         patience: Patience | None = None,
         asked_to_stop: Callable[[], float] = lambda: 0.0,
     ) -> None:
-        """Make a client; nothing is sent yet.
+        """Create a client, without sending a request.
 
         Args:
-            store: where checkpoints are written first; its `keep` holds in S3 too.
-            location: of the checkpoints' folders in S3.
-            patience: how long S3 is waited for.
-            asked_to_stop: seconds since the job was asked to stop, 0 where it was not.
+            store: Local store written first; its `keep` applies to S3 too.
+            location: Location of the checkpoints in S3.
+            patience: Timeouts and retries for S3.
+            asked_to_stop: Returns the seconds since the job was told to stop, or 0.
 
         Raises:
-            UserError: the environment does not allow a client.
+            UserError: The environment does not allow creating a client.
         """
         self._store = store
         self._location = location
@@ -63,12 +63,12 @@ class S3Mirror:
         self._transfer = TransferConfig(multipart_chunksize=32 << 20, max_concurrency=4)
 
     def restore(self) -> LoadedCheckpoint | None:
-        """Return the newest complete checkpoint of folder and S3 together. For the start.
+        """Return the newest complete checkpoint of folder and S3; call once at the start.
 
         Raises:
-            UserError: bucket, permissions or credentials are wrong.
+            UserError: Bucket, permissions or credentials are wrong.
             PlatformError: S3 does not answer, or the folder cannot be used.
-            TooLateError: the job was asked to stop meanwhile.
+            TooLateError: The job was stopped during the restore.
         """
         self._restoring, self._passed_over = True, 0
         try:
@@ -93,10 +93,10 @@ class S3Mirror:
         return local
 
     def write(self, snapshot: Snapshot, about: About) -> CheckpointName:
-        """Write a checkpoint into the folder, then copy it. A copy that fails is logged, and the job goes on.
+        """Write a checkpoint to the folder, then upload it; a failed upload is logged and the job continues.
 
         Raises:
-            PlatformError: it could not be written into the folder.
+            PlatformError: The checkpoint could not be written to the folder.
         """
         name = self._store.write(snapshot, about)
         try:
@@ -109,7 +109,7 @@ class S3Mirror:
         return name
 
     def _refuse_when_late(self, *_: object, **__: object) -> None:
-        """Asked before every request, and while bytes are sent: a start that is stopped has nothing to wait for."""
+        """Abort requests and transfers if the job was stopped; during a restore, immediately."""
         limit = 0.0 if self._restoring else self._patience.stop_seconds
         if self._asked_to_stop() > limit:
             raise TooLateError(f"S3 did not take part within {limit:.0f} s after the job was asked to stop.")
@@ -118,7 +118,7 @@ class S3Mirror:
         logger.warning("checkpoint %s is in its folder, but its copy to S3 failed; the job goes on. %s", name, reason)
 
     def _check_writing(self) -> None:
-        """Find out now, not at the first checkpoint, whether the job may write."""
+        """Check early, not at the first checkpoint, that the job has permission to write."""
         key = self._location.prefix + _PROBE
         self._client.put_object(Bucket=self._location.bucket, Key=key, Body=b"")
         try:
@@ -127,7 +127,7 @@ class S3Mirror:
             logger.warning("old checkpoints will stay in S3. %s", explain(error, self._location))
 
     def _list(self) -> _Listing:
-        """Every checkpoint in S3: file name -> size in bytes."""
+        """Return all checkpoints in S3 with their files: file name -> size in bytes."""
         pages = self._client.get_paginator("list_objects_v2").paginate(
             Bucket=self._location.bucket, Prefix=f"{self._location.prefix}step-"
         )
@@ -161,12 +161,12 @@ class S3Mirror:
         self._manifests[name] = manifest
 
     def _fetched(self, name: CheckpointName, sizes: Mapping[str, int]) -> bool:
-        """Bring a checkpoint into the folder if it is whole in S3; otherwise say what is wrong with it."""
+        """Download a checkpoint if it is complete in S3; otherwise log the problem and return False."""
         folder = self._store.folder / str(name)
         try:
             manifest, content = self._read_manifest(name, sizes)
             if folder.is_dir():
-                remove(folder)  # what is there was passed over as broken
+                remove(folder)  # it was skipped as broken
             with whole_or_not_at_all(folder):
                 self._download(folder, manifest)
                 seal(folder, manifest.files, content)
@@ -174,7 +174,7 @@ class S3Mirror:
             self._pass_over(name, str(error))
             return False
         except S3_FAILURES as error:
-            self._refuse_when_late()  # an older one would be taken up, and its successor taken for the newest
+            self._refuse_when_late()  # else an older one would be resumed, and its successor mistaken for the newest
             self._pass_over(name, str(explain(error, self._location)))
             return False
         except OSError as error:
@@ -192,10 +192,10 @@ class S3Mirror:
             logger.warning("further checkpoints in S3 are passed over without a line for each")
 
     def _read_manifest(self, name: CheckpointName, sizes: Mapping[str, int]) -> tuple[Manifest, bytes]:
-        """Read a manifest and see that every file is there in its size.
+        """Read a manifest and check that every file exists with its size.
 
         Raises:
-            UnusableError: it is not whole.
+            UnusableError: The checkpoint is incomplete.
         """
         if sizes.get(MANIFEST, MAX_MANIFEST_BYTES + 1) > MAX_MANIFEST_BYTES:
             raise UnusableError("no manifest", alien=MANIFEST in sizes)

@@ -1,4 +1,4 @@
-"""Which place in S3 is meant, how is it reached, and what does it mean when it cannot be?"""
+"""S3 locations, clients and error messages."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from botocore.exceptions import (
 
 from finetune.errors import JobError, PlatformError, UserError
 
-# All that a request to S3 raises when S3, the network or the permissions are at fault.
+# All exceptions of a request that fails because of S3, the network or permissions.
 S3_FAILURES = (ClientError, BotoCoreError, Boto3Error)
 
 _URI = re.compile(r"s3://([a-z0-9][a-z0-9.-]{1,61}[a-z0-9])(?:/(.*))?")
@@ -30,14 +30,14 @@ _CREDENTIALS = (NoCredentialsError, PartialCredentialsError, CredentialRetrieval
 
 @dataclass(frozen=True, slots=True)
 class Patience:
-    """How long S3 is waited for.
+    """Timeouts and retries for S3.
 
     Attributes:
-        attempts: how often each request is tried before it counts as failed; the pauses between them double, to 20 s.
-        connect_seconds: for a connection.
-        read_seconds: for the next bytes of an answer.
-        stop_seconds: after which a job that was asked to stop sends no further request. What is on its way then is
-            given up within `read_seconds`, so a job ends within the 120 s of the platform whatever S3 does.
+        attempts: Attempts per request before it fails; the pauses between them double, up to 20 s.
+        connect_seconds: Timeout for connecting.
+        read_seconds: Timeout for the next bytes of a response.
+        stop_seconds: Seconds after which a stopped job sends no further request. Requests in flight time out within
+            `read_seconds`, so the job ends within the platform's 120 s in any case.
     """
 
     attempts: int = 5
@@ -48,17 +48,17 @@ class Patience:
 
 @dataclass(frozen=True, slots=True)
 class S3Location:
-    """A bucket and the beginning of every key in it: empty, or with a slash at its end."""
+    """Bucket and key prefix; the prefix is empty or ends with a slash."""
 
     bucket: str
     prefix: str
 
     @classmethod
     def parse(cls, uri: str) -> Self:
-        """Read `s3://bucket/prefix`.
+        """Parse `s3://bucket/prefix`.
 
         Raises:
-            UserError: it is none.
+            UserError: It is not an S3 URI.
         """
         match = _URI.fullmatch(uri.strip())
         if match is None:
@@ -73,11 +73,11 @@ class S3Location:
         return f"s3://{self.bucket}/{self.prefix}"
 
 
-def connect(patience: Patience) -> Any:  # noqa: ANN401 - boto3 makes its clients' types at run time
-    """Return an S3 client; endpoint, region and credentials come from the environment, as everywhere with boto3.
+def connect(patience: Patience) -> Any:  # noqa: ANN401 - boto3 creates its client types at run time
+    """Return an S3 client; endpoint, region and credentials come from the environment, as usual with boto3.
 
     Raises:
-        UserError: the environment names an endpoint or a profile that cannot be.
+        UserError: The environment has an invalid endpoint or profile.
     """
     config = Config(
         retries={"mode": "standard", "total_max_attempts": patience.attempts},
@@ -94,7 +94,7 @@ def connect(patience: Patience) -> Any:  # noqa: ANN401 - boto3 makes its client
 
 
 def explain(error: Exception, location: S3Location) -> JobError:
-    """Return the failure of a request in terms of who can mend it."""
+    """Convert a failed request into an error of the party that has to fix it."""
     place = f"checkpoint_s3_uri={str(location)!r}"
     if isinstance(error, _CREDENTIALS):
         return UserError(f"{place} cannot be used: {error}. Give the container AWS credentials, or a role.")
@@ -114,7 +114,7 @@ def explain(error: Exception, location: S3Location) -> JobError:
 
 
 def _code_of(error: Exception) -> tuple[str, int]:
-    """S3's error code and the HTTP status, or an empty text and 0 where there was no answer."""
+    """Return S3's error code and the HTTP status, or an empty string and 0 without a response."""
     if not isinstance(error, ClientError):
         return "", 0
     code = str(error.response.get("Error", {}).get("Code", ""))

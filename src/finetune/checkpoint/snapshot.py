@@ -1,4 +1,4 @@
-"""How does training hand over its state while it waits only for a copy in memory?"""
+"""Snapshots of the training state: training waits only for a copy in memory."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from finetune.checkpoint.state import FlatState, copied_stride, flatten_state
 
 
 class HasState(Protocol):
-    """Anything whose state is a nested mapping of tensors and plain values, such as a module or an optimizer."""
+    """Object with a state of nested tensors and plain values, such as a module or an optimizer."""
 
     def state_dict(self) -> Mapping[str, Any]:
-        """Return the state; what it refers to may be live."""
+        """Return the state; it may refer to live tensors."""
         ...
 
 
 class _Buffers:
-    """CPU memory for one snapshot, kept from one to the next."""
+    """Reusable CPU memory for one snapshot."""
 
     def __init__(self) -> None:
         self.in_use = False
@@ -50,10 +50,10 @@ class _Buffers:
 
 @dataclass(slots=True)
 class Snapshot:
-    """Named states at one moment, in memory that training does not touch.
+    """Named states at one point in time, in memory that training does not modify.
 
     Attributes:
-        parts: name -> state, its tensors on the CPU.
+        parts: Name -> state with CPU tensors.
     """
 
     parts: Mapping[str, FlatState]
@@ -61,27 +61,27 @@ class Snapshot:
     _released: bool = False
 
     def release(self) -> None:
-        """Give the memory back for a later snapshot; this one must not be read any more. Harmless when repeated."""
+        """Return the memory for a later snapshot; this one must not be read afterwards. Idempotent."""
         if not self._released:
             self._released = True
             self._buffers.in_use = False
 
 
 class SnapshotBuffers:
-    """Takes snapshots, each into memory of an earlier one that was released, so that steady saving allocates nothing.
+    """Takes snapshots into reused memory of released ones, so that regular saving allocates nothing.
 
-    While a snapshot is being written, a further one needs a second set of buffers. Whoever takes one only when the
-    writer is not busy never has more than one set. `take` is for one thread; `release` may come from another.
+    While a snapshot is being written, another one needs a second set of buffers. A caller that waits until the writer
+    is not busy never has more than one set. Call `take` from a single thread; `release` may be called from another one.
     """
 
     def __init__(self) -> None:
         self._sets: list[_Buffers] = []
 
     def take(self, parts: Mapping[str, HasState]) -> Snapshot:
-        """Copy the state of every part to the CPU (from a GPU through pinned memory) and return when it is there.
+        """Copy the state of every part to the CPU (from a GPU through pinned memory); returns when done.
 
         Raises:
-            TypeError: a state holds something else than tensors and plain values.
+            TypeError: A state contains anything other than tensors and plain values.
         """
         states = {name: flatten_state(part.state_dict()) for name, part in parts.items()}
         buffers = next((candidate for candidate in self._sets if not candidate.in_use), None)
@@ -94,15 +94,15 @@ class SnapshotBuffers:
 
 
 def take_snapshot(parts: Mapping[str, HasState]) -> Snapshot:
-    """Take a single snapshot in memory of its own; see `SnapshotBuffers.take`."""
+    """Take a single snapshot into newly allocated memory; see `SnapshotBuffers.take`."""
     return SnapshotBuffers().take(parts)
 
 
 def _copy(buffer: Tensor, tensor: Tensor) -> None:
-    """Copy, from a GPU without waiting for the end.
+    """Copy a tensor; asynchronous from a GPU.
 
-    On the CPU torch would share the work of every tensor among threads. Memory is no faster for it, and where cores are
-    contended each of hundreds of tensors waits for the slowest thread: 1 to 5 s for 1 GB where one thread takes 0.1 s.
+    On the CPU torch would split each copy among threads. Memory is not faster with them, and with contended cores each
+    of hundreds of tensors waits for the slowest thread: 1 to 5 s for 1 GB, compared to 0.1 s with one thread.
     """
     if tensor.is_cuda or tensor.stride() != buffer.stride():
         buffer.copy_(tensor, non_blocking=tensor.is_cuda)
@@ -111,13 +111,13 @@ def _copy(buffer: Tensor, tensor: Tensor) -> None:
 
 
 def _bytes(tensor: Tensor) -> npt.NDArray[np.uint8]:
-    """The memory of a CPU tensor without gaps, in its own order."""
+    """View the memory of a dense CPU tensor as bytes, in its memory order."""
     flat = torch.as_strided(tensor, (tensor.numel(),), (1,), tensor.storage_offset())
     return cast("npt.NDArray[np.uint8]", flat.view(torch.uint8).numpy())
 
 
 def _fitting(buffer: Tensor | None, tensor: Tensor) -> Tensor:
-    """Return the buffer if a tensor fits into it in shape, type and memory layout, or else a new one."""
+    """Return the buffer if it matches the tensor's shape, dtype and memory layout, otherwise a new one."""
     if (
         buffer is not None
         and buffer.shape == tensor.shape

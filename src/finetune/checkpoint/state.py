@@ -1,13 +1,13 @@
-"""How is a nested state taken apart into named tensors and JSON, and put together again without a bit changed?
+"""Flattens nested state into named tensors and JSON, and restores it bit for bit.
 
-JSON knows neither tuples, nor keys that are not text, nor NaN, nor tensors. What it lacks is written as an object with
-the key `!`, whose value says what it stands for; everything else is written as it is:
+JSON has no tuples, non-string keys, NaN or tensors. These are written as an object with the key `!`, whose value is the
+type; everything else is written unchanged:
 
 | value | JSON |
 |---|---|
-| tensor | `{"!": "tensor", "name": "state.0.exp_avg"}`, and `"stride"` where it is not contiguous |
+| tensor | `{"!": "tensor", "name": "state.0.exp_avg"}`, and `"stride"` if it is not contiguous |
 | tuple | `{"!": "tuple", "items": [...]}` |
-| mapping with a key that is not text, or with the key `!` | `{"!": "mapping", "items": [[key, value], ...]}` |
+| mapping with a non-string key, or with the key `!` | `{"!": "mapping", "items": [[key, value], ...]}` |
 | NaN, infinity | `{"!": "float", "bits": "7ff8000000000000"}`, the IEEE 754 double |
 """
 
@@ -25,16 +25,16 @@ from torch import Tensor
 Json = None | bool | int | float | str | list["Json"] | dict[str, "Json"]
 
 _TAG = "!"
-_RESERVED_NAMES = frozenset({"", "__metadata__"})  # the second is safetensors' own header entry
+_RESERVED_NAMES = frozenset({"", "__metadata__"})  # the second is a header entry of safetensors
 
 
 @dataclass(frozen=True, slots=True)
 class FlatState:
-    """A nested state taken apart.
+    """Flattened form of a nested state.
 
     Attributes:
-        tensors: every tensor of the state under a unique name: its path, joined by dots.
-        values: everything else, with references to the tensors.
+        tensors: All tensors of the state under unique names: their paths, joined by dots.
+        values: Everything else, with references to the tensors.
     """
 
     tensors: Mapping[str, Tensor]
@@ -42,31 +42,31 @@ class FlatState:
 
 
 def flatten_state(state: object) -> FlatState:
-    """Take a nested state apart; tensors are referred to, not copied.
+    """Flatten a nested state; tensors are referenced, not copied.
 
     Args:
-        state: mappings, lists and tuples, nested, of tensors, None, bool, int, float and str. Mappings become dicts.
+        state: Nested mappings, lists and tuples of tensors, None, bool, int, float and str. Mappings become dicts.
 
     Raises:
-        TypeError: something else is in it; the message names its path.
+        TypeError: The state contains another type; the message has its path.
     """
     flattening = _Flattening()
     values = flattening.encode(state, "")
     return FlatState(flattening.tensors, values)
 
 
-def unflatten_state(flat: FlatState) -> Any:  # noqa: ANN401 - the inverse of a function that takes any nested state
-    """Put a state together again: equal in structure, order, bits, and in memory layout of its tensors.
+def unflatten_state(flat: FlatState) -> Any:  # noqa: ANN401 - inverse of a function that takes any nested state
+    """Restore a state with equal structure, order, bits and memory layout of its tensors.
 
     Raises:
-        ValueError: the values refer to a tensor that is not there, or are not of this form.
+        ValueError: The values refer to a missing tensor or do not have the expected form.
     """
     return _decode(flat.values, flat.tensors)
 
 
 @dataclass(slots=True)
 class _Flattening:
-    """The tensors met so far while a state is walked."""
+    """Collects tensors while traversing a state."""
 
     tensors: dict[str, Tensor] = field(default_factory=dict)
 
@@ -112,10 +112,10 @@ class _Flattening:
 
 
 def copied_stride(tensor: Tensor) -> tuple[int, ...]:
-    """Return the stride of a copy of a tensor, which has its order of dimensions in memory but no gaps.
+    """Return the stride of a dense copy of a tensor with the same order of dimensions in memory.
 
-    The order in which a kernel walks memory may decide its last bit (channels-last or not, even where a dimension has
-    the size 1), so a resumed tensor must lie as it lay before.
+    The order in which a kernel traverses memory may affect the last bit of its result (channels-last or not, even where
+    a dimension has size 1), so a restored tensor must have the same memory layout as before.
     """
     stride = tensor.stride()
     if stride == _contiguous_stride(tensor.shape):
@@ -170,7 +170,7 @@ def _decode_tagged(value: dict[str, Any], tensors: Mapping[str, Tensor]) -> Any:
 def _laid_out(tensor: Tensor, stride: list[int] | None) -> Tensor:
     if stride is None or list(tensor.stride()) == stride:
         return tensor
-    # A copy has neither gaps nor overlaps: each dimension goes on where those with smaller strides end.
+    # A copy has no gaps or overlaps: the stride of each dimension is the extent of those with smaller strides.
     extent = 1
     for step, size in sorted(zip(stride, tensor.shape, strict=True)):
         if step != extent and size > 1 and tensor.numel():

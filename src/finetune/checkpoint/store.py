@@ -1,4 +1,4 @@
-"""How does a checkpoint appear in a folder whole or not at all, and which one does a job go on from?"""
+"""Checkpoint store: writes checkpoints to a folder atomically and finds the one to resume from."""
 
 from __future__ import annotations
 
@@ -25,26 +25,26 @@ from finetune.errors import PlatformError
 logger = logging.getLogger(__name__)
 
 _SHOWN = 3
-"""Names in a warning about what lies in the folder."""
+"""Maximum number of names in a warning about the folder's content."""
 _SHOWN_CHARACTERS = 100
 
 
 class TooLateError(Exception):
-    """The job was asked to stop, and there is no time left for this; the message says for what."""
+    """The job was stopped and has no time left for an operation, which the message names."""
 
 
 class CheckpointStore:
-    """The checkpoints of one job in a folder, which the platform may be copying at the same time.
+    """Checkpoints of one job in a folder that the platform may be copying at the same time.
 
-    One process writes; another may only read. `write` may run in another thread than the rest, one call at a time.
+    Only one process may write; others may read. `write` may run in a separate thread, one call at a time.
     """
 
     def __init__(self, folder: Path, keep: int = 2) -> None:
-        """Look at nothing yet.
+        """Initialize without accessing the folder.
 
         Args:
-            folder: where checkpoints lie; it is made when the first one is written.
-            keep: how many of the newest complete ones stay; at least 1.
+            folder: Checkpoints folder; created with the first checkpoint.
+            keep: Number of newest complete checkpoints to keep; at least 1.
         """
         if keep < 1:
             raise ValueError(f"at least one checkpoint must be kept, not {keep}")
@@ -55,20 +55,20 @@ class CheckpointStore:
         self._stuck: set[CheckpointName] = set()
 
     def restore(self) -> LoadedCheckpoint | None:
-        """Remove what writes that were cut off have left, then return the newest complete checkpoint. For the start.
+        """Remove remains of interrupted writes and return the newest complete checkpoint; call once at the start.
 
         Raises:
-            PlatformError: the folder cannot be read.
+            PlatformError: The folder cannot be read.
         """
-        self.names()  # so that the number of what is now removed is not given again
+        self.names()  # so that serial numbers removed now are not reused
         remove_temporaries(self.folder)
         return self.newest_complete()
 
     def newest_complete(self) -> LoadedCheckpoint | None:
-        """Return the newest checkpoint whose every file is as it was written, or None; say what is passed over.
+        """Return the newest checkpoint with all files unmodified, or None; log the skipped ones.
 
         Raises:
-            PlatformError: the folder cannot be read.
+            PlatformError: The folder cannot be read.
         """
         names = self.names()
         self._name_foreign(names)
@@ -91,12 +91,12 @@ class CheckpointStore:
                 logger.warning("so are %d more checkpoints in %s", passed_over - _SHOWN, self.folder)
 
     def write(self, snapshot: Snapshot, about: About) -> CheckpointName:
-        """Write a checkpoint and remove those that it makes superfluous.
+        """Write a checkpoint and remove those that it supersedes.
 
         Raises:
-            PlatformError: the disk is full or broken; nothing is left of this checkpoint, earlier ones are intact.
-            TypeError: a tensor has a type that cannot be written.
-            ValueError: a part's name or the step cannot be part of a file's name.
+            PlatformError: The disk is full or broken; this checkpoint is removed, earlier ones are intact.
+            TypeError: A tensor has a dtype that cannot be written.
+            ValueError: A part's name or the step is invalid in a file name.
         """
         wrong = [part for part in snapshot.parts if not is_part_name(part)]
         if wrong or about.step < 0:
@@ -119,10 +119,10 @@ class CheckpointStore:
         return name
 
     def names(self) -> list[CheckpointName]:
-        """Names of all that looks like a checkpoint, whole or not, the last written first.
+        """Return the names of all checkpoints, complete or not, newest first.
 
         Raises:
-            PlatformError: the folder cannot be read.
+            PlatformError: The folder cannot be read.
         """
         try:
             names = checkpoints_in(self.folder)
@@ -135,7 +135,7 @@ class CheckpointStore:
         return names
 
     def skip_serials(self, names: Iterable[CheckpointName]) -> None:
-        """Give no later checkpoint the serial number of one of these, which exist here or elsewhere."""
+        """Never reuse the serial numbers of these checkpoints, which exist here or elsewhere."""
         self._last_serial = max([self._last_serial, *(name.serial for name in names)])
 
     def _next_serial(self) -> int:

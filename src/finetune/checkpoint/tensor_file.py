@@ -1,8 +1,8 @@
-"""How are tensors written to a safetensors file under a name of our choice, hashed on the way, and read back?
+"""Writes safetensors files under a given name, hashed while writing, and reads them.
 
-The safetensors library writes first to a hidden file of its own beside the target, which the platform's sync agent
-would take for data, and reports a full disk without an error number. The format is a length, a JSON header and the
-bytes; so writing is done here, and reading is left to the library.
+The safetensors library first writes to a hidden file next to the target, which the platform's sync agent would copy as
+data, and reports a full disk without an error number. The format consists of a length, a JSON header and the bytes, so
+writing is implemented here; reading uses the library.
 """
 
 from __future__ import annotations
@@ -43,14 +43,14 @@ _CHUNK_BYTES = 4 << 20
 
 @dataclass(frozen=True, slots=True)
 class FileEntry:
-    """What a file must be: its size in bytes and the SHA-256 of its content in hexadecimal digits."""
+    """Expected size of a file in bytes and SHA-256 of its content in hexadecimal."""
 
     size: int
     sha256: str
 
 
 class HashedFile:
-    """A new file that is on the disk, not only in its cache, when the `with` block ends well."""
+    """New file that is flushed to the disk when the `with` block ends without an error."""
 
     def __init__(self, path: Path) -> None:
         self._file = path.open("xb")
@@ -74,7 +74,7 @@ class HashedFile:
         self._size += view.nbytes
 
     def entry(self) -> FileEntry:
-        """Size and hash of what was written so far."""
+        """Return size and hash of the content so far."""
         return FileEntry(self._size, self._hash.hexdigest())
 
 
@@ -82,8 +82,8 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> FileEntry:
     """Write CPU tensors to a new safetensors file and flush it to the disk.
 
     Raises:
-        TypeError: the format has no name for a tensor's type.
-        OSError: the disk is full, or worse.
+        TypeError: The format does not support a tensor's dtype.
+        OSError: The disk is full or fails.
     """
     ordered = sorted(tensors.items(), key=lambda item: (-item[1].element_size(), item[0]))
     with HashedFile(path) as file:
@@ -95,24 +95,24 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> FileEntry:
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
-    """Read every tensor of a safetensors file into memory of its own.
+    """Read every tensor of a safetensors file into newly allocated memory.
 
     Raises:
-        safetensors.SafetensorError: it is not such a file.
-        OSError: it cannot be read.
+        safetensors.SafetensorError: The file is not valid.
+        OSError: The file cannot be read.
     """
     with safe_open(path, framework="pt", backend="pread") as file:
-        return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is not a mapping
+        return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
 
 
 def hash_file(path: Path) -> str:
-    """SHA-256 of a file's content in hexadecimal digits."""
+    """Return the SHA-256 of a file's content in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _header(tensors: list[tuple[str, Tensor]]) -> bytes:
-    """Length and JSON, padded so that the largest types, which come first, are aligned to their size."""
+    """Return length and JSON, padded so that the largest dtypes, which come first, are aligned to their size."""
     entries: dict[str, object] = {"__metadata__": {"format": "pt"}}
     start = 0
     for name, tensor in tensors:
@@ -131,7 +131,7 @@ def _header(tensors: list[tuple[str, Tensor]]) -> bytes:
 
 
 def _chunks(tensor: Tensor) -> Iterator[memoryview]:
-    """The bytes of a tensor in row-major order, in pieces that stay in the processor's cache between hash and write."""
+    """Yield a tensor's bytes in row-major order, in chunks that stay in the CPU cache between hash and write."""
     content = tensor.detach().contiguous().reshape(-1).view(torch.uint8).numpy()
     for start in range(0, len(content), _CHUNK_BYTES):
         yield content[start : start + _CHUNK_BYTES].data

@@ -1,8 +1,9 @@
-"""How are checkpoints written beside training, and who hears of it when one fails?
+"""Writes checkpoints in a background thread.
 
-One thread, one write at a time, none in line behind it. A caller that comes while a write is in flight waits in
-`submit`; one that need not save at just this step asks `busy` first and saves at a later step instead, with a fresher
-state. A line of waiting snapshots would cost their memory and hold older states, and gain nothing.
+There is one thread and no queue. `submit` waits for a write in flight; a caller that does not have to save at this
+exact
+step checks `busy` first and saves a more recent state at a later step instead. A queue of snapshots would take memory
+for older states without a benefit.
 """
 
 from __future__ import annotations
@@ -18,19 +19,19 @@ from finetune.checkpoint.snapshot import Snapshot
 
 
 class CheckpointTarget(Protocol):
-    """Where checkpoints are written to, such as a `CheckpointStore`."""
+    """Destination of checkpoints, such as a `CheckpointStore`."""
 
     def write(self, snapshot: Snapshot, about: About) -> CheckpointName:
-        """Write one, whole or not at all."""
+        """Write a checkpoint atomically."""
         ...
 
 
 class BackgroundWriter:
-    """Writes snapshots in a thread of its own. For one calling thread.
+    """Writes snapshots in a background thread; to be used from a single thread.
 
-    What a write raised is raised by the next call of `submit`, `wait` or `close`, once. It does not end anything: the
-    checkpoints before it are intact, a snapshot given to a `submit` that raises is being written all the same, and a
-    caller may go on.
+    An error of a write is raised once, by the next call of `submit`, `wait` or `close`. It is not fatal: earlier
+    checkpoints are intact, the snapshot passed to a `submit` that raises is still being written, and the caller may
+    continue.
     """
 
     def __init__(self, target: CheckpointTarget) -> None:
@@ -42,24 +43,24 @@ class BackgroundWriter:
 
     @property
     def busy(self) -> bool:
-        """Whether a write is in flight, so that `submit` would wait."""
+        """Whether a write is in flight, so that `submit` would block."""
         return self._in_flight is not None and not self._in_flight.done()
 
     @property
     def seconds(self) -> float:
-        """Seconds spent writing so far, beside training."""
+        """Seconds spent writing so far in the background."""
         return self._seconds
 
     @property
     def cpu_seconds(self) -> float:
-        """Seconds of them in which a core was at work rather than waiting for the disk."""
+        """CPU time of the writes so far in seconds, without waiting for the disk."""
         return self._cpu_seconds
 
     def submit(self, snapshot: Snapshot, about: About) -> None:
-        """Wait for the write in flight, if any, and begin this one. The snapshot is released when it is written.
+        """Wait for any write in flight, then start this one; the snapshot is released once written.
 
         Raises:
-            PlatformError: an earlier write failed; this one was begun.
+            PlatformError: An earlier write failed; this one was started.
         """
         earlier = self._finished()
         self._in_flight = self._thread.submit(self._write, snapshot, about)
@@ -67,20 +68,20 @@ class BackgroundWriter:
             raise earlier
 
     def wait(self) -> None:
-        """Return when nothing is in flight: what was submitted is on the disk.
+        """Wait until all submitted snapshots are on the disk.
 
         Raises:
-            PlatformError: the last write failed, and nobody was told yet.
+            PlatformError: The last write failed and the error has not been raised yet.
         """
         error = self._finished()
         if error is not None:
             raise error
 
     def close(self) -> None:
-        """Wait, and end the thread.
+        """Wait for the writes and stop the thread.
 
         Raises:
-            PlatformError: as `wait`.
+            PlatformError: See `wait`.
         """
         self._thread.shutdown()
         self.wait()
