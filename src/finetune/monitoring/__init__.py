@@ -1,1 +1,1 @@
-"""What the job tells while it runs: the plan before, a line per epoch, progress within."""
+"""Monitoring of a job: progress, metrics, timing, rules, debugger hooks and the report."""

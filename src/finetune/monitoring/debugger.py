@@ -1,4 +1,4 @@
-"""The hook of SageMaker Debugger's library, where a job is configured for it; absent or broken it is one warning."""
+"""Hook of the SageMaker Debugger library, if the job configures it; a missing or broken library is one warning."""
 
 from __future__ import annotations
 
@@ -14,91 +14,91 @@ from torch.utils.hooks import RemovableHandle
 logger = logging.getLogger(__name__)
 
 LOSS = "CrossEntropyLoss"
-"""The library's collection of losses has what is named so; it saves it as `CrossEntropyLoss_output_0`."""
+"""Name matched by the library's collection of losses; saved as `CrossEntropyLoss_output_0`."""
 
 _Result = TypeVar("_Result")
 Pass = Callable[[Mapping[str, Tensor]], _Result]
-"""A forward pass through whichever part of the network runs."""
+"""A forward pass through the part of the model that is run."""
 
 
 class Debugger(Protocol):
-    """Somebody who saves tensors as the network runs."""
+    """Saves tensors while the model runs."""
 
     def watch(self, optimizer: Optimizer) -> None:
-        """Gradients are those that this optimizer uses."""
+        """Observe the gradients used by this optimizer."""
         ...
 
     def through(self, forward: Pass[_Result]) -> Pass[_Result]:
-        """The same pass, looked at."""
+        """Wrap a forward pass to observe it."""
         ...
 
     def training(self, step: int, epoch: int) -> None:
-        """The next pass is of this step."""
+        """Assign the next forward pass to this training step."""
         ...
 
     def step_done(self, loss: Tensor) -> None:
-        """The step is done, and had this mean loss."""
+        """Finish the step with its mean loss."""
         ...
 
     def evaluating(self) -> None:
-        """The next pass is of the evaluation of the epoch."""
+        """Assign the next forward pass to the evaluation of the epoch."""
         ...
 
     def evaluated(self, loss: float | None) -> None:
-        """The evaluation is done, and had this loss."""
+        """Finish the evaluation with its loss."""
         ...
 
     def close(self, *, finished: bool) -> None:
-        """Training ended, or was interrupted."""
+        """Close at the end or interruption of training."""
         ...
 
 
 class NoDebugger:
-    """Saves nothing."""
+    """Null implementation that saves nothing."""
 
     def watch(self, optimizer: Optimizer) -> None:
-        """Let it pass."""
+        """Do nothing."""
 
     def through(self, forward: Pass[_Result]) -> Pass[_Result]:
-        """The pass itself."""
+        """Return the pass unchanged."""
         return forward
 
     def training(self, step: int, epoch: int) -> None:
-        """Let it pass."""
+        """Do nothing."""
 
     def step_done(self, loss: Tensor) -> None:
-        """Let it pass."""
+        """Do nothing."""
 
     def evaluating(self) -> None:
-        """Let it pass."""
+        """Do nothing."""
 
     def evaluated(self, loss: float | None) -> None:
-        """Let it pass."""
+        """Do nothing."""
 
     def close(self, *, finished: bool) -> None:
-        """Let it pass."""
+        """Do nothing."""
 
 
 class _NoState:
-    """In place of the library's own memory of steps, for which it would write into the folder of our checkpoints."""
+    """Replaces the library's own step state, which it would write into the job's checkpoint folder."""
 
     def is_checkpoint_updated(self) -> bool:
-        """Never: steps are told to the library, start by start."""
+        """Always False: steps are passed to the library explicitly at each start."""
         return False
 
 
 class SmdebugHook:
-    """`smdebug`'s hook, told what a step is: an optimizer step, and for evaluation an epoch.
+    """Drives `smdebug`'s hook with explicit steps: optimizer steps in training, epochs in evaluation.
 
-    Left to itself the library counts forward passes, so that accumulation, kept features and restarts would shift its
-    steps. Here a step of training has its own number, an evaluation that of its epoch, and the library's number over
-    both is a function of the two: a start that repeats steps writes the same files again. Layer outputs are those of
-    a step's first batch; gradients are those that the optimizer uses; every file of a step is complete with the step.
+    By default the library counts forward passes, so gradient accumulation, cached features and restarts would shift its
+    steps. Here a training step has its own number, an evaluation that of its epoch, and the library's global step is a
+    function of both: a start that repeats steps writes the same files again. Layer outputs are those of a step's first
+    batch, gradients are those used by the optimizer, and all files of a step are complete at its end.
 
     Args:
-        hook: the library's.
-        modes: the library's names of training and evaluation.
-        module: the network.
+        hook: The library's hook.
+        modes: The library's enumeration of training and evaluation modes.
+        module: The model.
     """
 
     def __init__(self, hook: Any, modes: Any, module: nn.Module) -> None:  # noqa: ANN401  # the library has no types
@@ -109,17 +109,17 @@ class SmdebugHook:
         self._handles: list[RemovableHandle] = []
         hook.state_store = _NoState()
         to_array = hook._make_numpy_array
-        # NumPy has no bfloat16, in which layers of a job with precision=bf16 answer; float32 has all of its values.
+        # NumPy has no bfloat16, the output dtype of layers with precision=bf16; float32 represents all its values.
         hook._make_numpy_array = lambda value: to_array(_widened(value))
         hook.register_module(module)
         self._take_over()
 
     def watch(self, optimizer: Optimizer) -> None:
-        """Save the gradients that this optimizer uses: of the whole step, unscaled, clipped."""
+        """Save the gradients used by this optimizer: of the whole step, unscaled and clipped."""
         self._handles.append(optimizer.register_step_pre_hook(lambda *_: self._safely(self._save_gradients)))
 
     def through(self, forward: Pass[_Result]) -> Pass[_Result]:
-        """The same pass, of which the first one of a step is saved where the step is."""
+        """Wrap a forward pass; the first pass of each saved step is recorded."""
 
         def passed(inputs: Mapping[str, Tensor]) -> _Result:
             self._safely(self._begin)
@@ -131,26 +131,26 @@ class SmdebugHook:
         return passed
 
     def training(self, step: int, epoch: int) -> None:
-        """The next pass is of this step."""
+        """Assign the next forward pass to this training step."""
         self._step, self._epoch = step, epoch
         self._next = (self._modes.TRAIN, step, step + epoch)
 
     def step_done(self, loss: Tensor) -> None:
-        """Save the loss where this step is saved, and close its files."""
+        """Save the loss if this step is saved, and close its files."""
         self._safely(lambda: self._finish(loss))
         self.training(self._step + 1, self._epoch)
 
     def evaluating(self) -> None:
-        """The next pass is of the evaluation of the epoch, between its last step and the next one's first."""
+        """Assign the next pass to the evaluation between the epoch's last step and the next epoch's first."""
         self._next = (self._modes.EVAL, self._epoch, self._step + self._epoch)
 
     def evaluated(self, loss: float | None) -> None:
-        """Save the loss where this evaluation is saved, and say which tensors there are."""
+        """Save the loss if this evaluation is saved, and export the list of tensors."""
         self._safely(lambda: self._finish(None if loss is None else Tensor([loss])))
         self._safely(self._export)
 
     def close(self, *, finished: bool) -> None:
-        """Write what waits; only a finished job marks the end, after which no start could go on."""
+        """Flush pending data; only a finished job writes the end marker, since no start could continue after it."""
         self._safely(self._export)
         self._safely(self._hook.close if finished else self._hook._close_writers)
         for handle in self._handles:
@@ -158,7 +158,7 @@ class SmdebugHook:
         self._broken = True
 
     def _take_over(self) -> None:
-        """Put hooks in place of the library's, which say when they are to look."""
+        """Replace the library's module hooks by hooks that only record saved passes."""
         for one in self._module.modules():
             for hooks in (one._forward_hooks, one._forward_pre_hooks):
                 for key, function in list(hooks.items()):
@@ -172,7 +172,7 @@ class SmdebugHook:
                     del hooks[key]
 
     def _looking_at(self, module: nn.Module) -> Callable[[nn.Module, tuple[object, ...], object], None]:
-        # A part of the network runs as copies of its outer modules, which share these hooks.
+        # Parts of the model run as copies of its outer modules, which share these hooks.
         def look(_: nn.Module, inputs: tuple[object, ...], outputs: object) -> None:
             if self._inside:
                 self._safely(lambda: self._hook.forward_hook(module, inputs, outputs))
@@ -208,7 +208,7 @@ class SmdebugHook:
             self._hook.export_collections()
 
     def _safely(self, call: Callable[[], object]) -> None:
-        """The library's faults are many kinds, and none is worth a job."""
+        """Call into the library; on any exception, disable the hook instead of failing the job."""
         if self._broken:
             return
         try:
@@ -223,11 +223,11 @@ def _widened(value: object) -> object:
 
 
 def debugger(configuration: Path | None, module: nn.Module) -> Debugger:
-    """The hook that a configuration asks for, on a network.
+    """Create the hook for a configuration and register it on a model.
 
     Args:
-        configuration: `debughookconfig.json`, or `None` where there is none.
-        module: the network, before any part of it is cut out.
+        configuration: Path of `debughookconfig.json`, or `None` if there is none.
+        module: The complete model, before it is split.
     """
     if configuration is None:
         return NoDebugger()
@@ -237,13 +237,13 @@ def debugger(configuration: Path | None, module: nn.Module) -> Debugger:
         from smdebug.core.utils import remove_claim_file
 
         hook = smd.Hook.create_from_json_file(str(configuration))
-        # An earlier start that was interrupted left its claim, with which the library would save nothing.
+        # An interrupted earlier start left its claim file, with which the library would save nothing.
         remove_claim_file(hook.out_dir)
         found = SmdebugHook(hook, smd.modes, module)
     except Exception as error:  # noqa: BLE001  # as in `SmdebugHook`
         logger.warning("SageMaker Debugger's hook cannot be used, and nothing is saved for it: %r", error)
         return NoDebugger()
-    # The library keeps handles that the end of the process would otherwise close as the end of the job.
+    # Otherwise the library's atexit handler would mark every end of the process as the end of the job.
     import atexit
 
     atexit.unregister(hook._cleanup)
@@ -252,5 +252,5 @@ def debugger(configuration: Path | None, module: nn.Module) -> Debugger:
 
 
 def _worth_reading(record: logging.LogRecord) -> bool:
-    """The library tells a line for every parameter."""
+    """Filter out the library's info messages, one per parameter."""
     return record.levelno >= logging.WARNING

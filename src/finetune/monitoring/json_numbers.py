@@ -1,4 +1,4 @@
-"""JSON has no number for what is not finite: which values are `null` instead, and why?"""
+"""Replaces NaN and infinities by `null` for standard JSON, and records the reasons."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ import math
 from collections.abc import Mapping, Sequence
 
 REASONS = "not_finite"
-"""The entry that says, by place such as `history.0.validation:loss`, what stands behind a `null`."""
+"""Entry with the original value of each `null`, by path such as `history.0.validation:loss`."""
 
 
 def finite(document: Mapping[str, object]) -> dict[str, object]:
-    """The same values, with `None` in place of NaN and infinities, and a reason for each under `not_finite`.
+    """Replace NaN and infinities by `None`, with a reason for each under `not_finite`.
 
     Args:
-        document: JSON values, numbers that are not finite among them.
+        document: JSON values, possibly with non-finite numbers.
 
     Returns:
-        what every reader of JSON accepts; `not_finite` is there only where something was replaced.
+        Standard JSON values; `not_finite` is only present if a value was replaced.
     """
     reasons: dict[str, str] = {}
     values = {name: _finite(value, name, reasons) for name, value in document.items()}

@@ -1,4 +1,4 @@
-"""What an estimator and a tuner are given: the metrics' expressions, possible objectives, and ranges to search."""
+"""Metric definitions, objectives and suggested search ranges for SageMaker estimators and tuners."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ RANGES: dict[str, dict[str, object]] = {
     "augmentation": {"type": "Categorical", "values": ["none", "basic", "strong"]},
     "optimizer": {"type": "Categorical", "values": ["adamw", "sgd"]},
 }
-"""Suggested ranges; a tuner needs two or three of them, `learning_rate` first."""
+"""Suggested search ranges; two or three are enough for a tuner, starting with `learning_rate`."""
 
 
 def metric_definitions() -> str:
-    """The whole of `docs/metric_definitions.json`."""
+    """Return the content of `docs/metric_definitions.json`."""
     document = {
         "metric_definitions": [{"Name": metric.name, "Regex": metric.regex} for metric in METRICS],
         "objectives": [

@@ -1,4 +1,4 @@
-"""Lines that a regular expression can read, and what every metric in them means to a tuner: declared once."""
+"""Metric log lines for regular expressions, and the definitions of all metrics for tuners."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ Direction = Literal["Maximize", "Minimize"]
 
 @dataclass(frozen=True, slots=True)
 class Metric:
-    """A number that the log tells.
+    """A metric in the log.
 
     Attributes:
-        name: as it stands in the line, and as the platform shows it.
-        direction: in which a tuner may move it; `None` for what is no objective.
-        every_epoch: whether each epoch has a line with it; at the end all metrics are in one line.
-        multi_label: whether only jobs with several labels per record have it.
+        name: Name in the log line and on the platform.
+        direction: Direction of optimization for a tuner; `None` if it is not an objective.
+        every_epoch: Whether it is logged in each epoch; the final line contains all metrics.
+        multi_label: Whether only multi-label jobs have it.
     """
 
     name: str
@@ -32,7 +32,7 @@ class Metric:
 
     @property
     def regex(self) -> str:
-        """Finds its value, and no other metric's."""
+        """Regular expression that matches only the value of this metric."""
         return f"{self.name}={_NUMBER};"
 
 
@@ -65,28 +65,28 @@ METRICS: tuple[Metric, ...] = (
     Metric("test:accuracy"),
     Metric("test:micro_f1", multi_label=True),
 )
-"""Every metric that a job may tell, in the order of the documentation."""
+"""All metrics that a job may log, in the order of the documentation."""
 
 
 def metric_line(epoch: int, metrics: Mapping[str, float]) -> MetricLine:
-    """The line of an epoch, such as `epoch=3; train:loss=0.123456; validation:accuracy=0.912345;`.
+    """Return the line of an epoch, such as `epoch=3; train:loss=0.123456; validation:accuracy=0.912345;`.
 
-    The same metrics give the same line, whatever happened to the job meanwhile: times are told elsewhere.
+    The line depends only on the metrics, not on interruptions; times are logged separately.
 
     Args:
-        epoch: counted from 0; printed from 1.
-        metrics: by name, in the order in which they are printed.
+        epoch: Epoch from 0; printed from 1.
+        metrics: Values by name, in printing order.
     """
     return MetricLine(f"epoch={epoch + 1}; {_written(metrics)}")
 
 
 def final_line(metrics: Mapping[str, Mapping[str, object]]) -> MetricLine:
-    """The line at the end: every metric of the exported weights, by part; empty where nothing was evaluated.
+    """Return the final line with all metrics of the exported weights; empty without an evaluation.
 
-    It comes after the lines of the epochs, so that a tuner, which takes the last value, judges the exported model.
+    It follows the lines of the epochs, because a tuner takes the last value, which must be that of the exported model.
 
     Args:
-        metrics: by part, as in `metrics.json`; what is not defined is left out.
+        metrics: Metrics by part, as in `metrics.json`; undefined ones are left out.
     """
     values: dict[str, float] = {}
     for metric in METRICS:

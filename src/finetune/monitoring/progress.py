@@ -1,4 +1,4 @@
-"""How fast a long epoch goes, and when it will end."""
+"""Progress of long epochs: throughput and estimated remaining time."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ _CLEAR = "\x1b[K"
 
 
 class Pace:
-    """Tells now and then how far an epoch has come; an epoch shorter than the interval stays silent.
+    """Logs the progress of an epoch at intervals; epochs shorter than the interval log nothing.
 
     Args:
-        steps: steps of a whole epoch.
-        interval: seconds between two lines.
-        clock: seconds, increasing.
+        steps: Steps per epoch.
+        interval: Seconds between two lines.
+        clock: Monotonic clock in seconds.
     """
 
     def __init__(
@@ -37,21 +37,21 @@ class Pace:
         self._began = self._told = clock()
 
     def begin(self, epoch: int, step: int) -> None:
-        """An epoch begins, or is taken up again at `step`."""
+        """Start an epoch, or resume it at `step`."""
         self._epoch, self._first_step = epoch, step
         self._began = self._told = self._clock()
 
     def due(self) -> bool:
-        """Whether it is time for a line."""
+        """Whether a line is due."""
         return self._clock() - self._told >= self._interval
 
     def tell(self, step: int, records: int, loss: float) -> None:
-        """Write a line.
+        """Log a line.
 
         Args:
-            step: steps of this epoch that are done.
-            records: records that went through the network since the epoch began or was taken up.
-            loss: mean training loss of the epoch so far.
+            step: Steps of this epoch done so far.
+            records: Records processed since the epoch started or was resumed.
+            loss: Mean training loss of the epoch so far.
         """
         self._told = self._clock()
         seconds = self._told - self._began
@@ -68,17 +68,17 @@ class Pace:
         )
 
     def seconds(self) -> float:
-        """Seconds since the epoch began or was taken up."""
+        """Return the seconds since the epoch started or was resumed."""
         return self._clock() - self._began
 
 
 class Bar(Pace):
-    """The same for a person at a terminal: one line that grows, and is gone when the epoch is done.
+    """Progress bar for a terminal, removed at the end of the epoch.
 
     Args:
-        steps: steps of a whole epoch.
-        terminal: where it is drawn.
-        clock: seconds, increasing.
+        steps: Steps per epoch.
+        terminal: Output stream of the bar.
+        clock: Monotonic clock in seconds.
     """
 
     def __init__(self, steps: int, terminal: TextIO, clock: Callable[[], float] = time.monotonic) -> None:
@@ -97,25 +97,25 @@ class Bar(Pace):
         self._draw(f"{said}, {duration(left)} left")
 
     def seconds(self) -> float:
-        """Take the bar away; seconds since the epoch began or was taken up."""
+        """Remove the bar and return the seconds since the epoch started or was resumed."""
         self._draw("")
         return super().seconds()
 
     def _draw(self, text: str) -> None:
-        # A terminal that was closed must not end the training that it shows.
+        # A closed terminal must not end the training.
         with suppress(OSError, ValueError):
             self._terminal.write(f"\r{_CLEAR}{text}")
             self._terminal.flush()
 
 
 def pace(steps: int, terminal: TextIO | None = None) -> Pace:
-    """A bar where the log goes to a terminal, otherwise quiet lines without a carriage return."""
+    """Return a progress bar if the log goes to a terminal, otherwise a logger of plain lines."""
     terminal = sys.stdout if terminal is None else terminal
     return Bar(steps, terminal) if terminal.isatty() else Pace(steps)
 
 
 def duration(seconds: float) -> str:
-    """Seconds for people: `0.02 s`, `3.4 s`, `12 s`, `3 min 20 s`, `2 h 05 min`."""
+    """Format seconds: `0.02 s`, `3.4 s`, `12 s`, `3 min 20 s`, `2 h 05 min`."""
     if seconds < 9.95:
         return f"{seconds:.{1 if seconds >= 0.095 else 2}f} s"
     whole = round(seconds)

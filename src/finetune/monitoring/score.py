@@ -1,4 +1,4 @@
-"""The score of an epoch: the one metric by which epochs are compared."""
+"""Score used to compare epochs."""
 
 from __future__ import annotations
 
@@ -6,19 +6,19 @@ from collections.abc import Mapping
 
 
 def score_name(row: Mapping[str, float], part: str) -> str:
-    """Micro F1 in multi-label tasks, where a record of many labels is rarely right in all of them, else accuracy.
+    """Return the metric name: micro F1 if multi-label (all labels are rarely correct), otherwise accuracy.
 
     Args:
-        row: metrics of an epoch, such as `train:loss`.
+        row: Metrics of an epoch, such as `train:loss`.
         part: `train` or `validation`.
     """
     return "micro_f1" if f"{part}:micro_f1" in row else "accuracy"
 
 
 def score_of(row: Mapping[str, float], part: str) -> float:
-    """The score of `train` or `validation`, 0..1.
+    """Return the score of `train` or `validation`, in [0, 1].
 
     Raises:
-        KeyError: the part was not evaluated.
+        KeyError: The part was not evaluated.
     """
     return row[f"{part}:{score_name(row, part)}"]

@@ -1,7 +1,7 @@
-"""Scalars for TensorBoard: its file of events, which is a row of framed messages, written without its package.
+"""Writes scalars to TensorBoard event files without the TensorBoard package.
 
-The package would bring a protobuf that the debugger's does not accept. The format: each record is its length (uint64),
-a masked CRC-32C of that, the message, a masked CRC-32C of it; a message is an `Event` of TensorFlow's `event.proto`.
+The package would require a protobuf version incompatible with the debugger's. A file is a sequence of records: length
+(uint64), its masked CRC-32C, the message and its masked CRC-32C; a message is an `Event` of TensorFlow's `event.proto`.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ _POLYNOMIAL = 0x82F63B78
 
 
 class EventFile:
-    """A new file of events in a folder; a resumed job adds another, which TensorBoard shows as one course.
+    """A new event file in a folder; a resumed job adds another file, which TensorBoard shows as the same run.
 
-    Observation is worth no failure: where the folder cannot be written, one warning is logged and nothing is written.
+    If the folder is not writable, one warning is logged and nothing is written; the job does not fail.
 
     Args:
-        folder: created where it is missing.
-        clock: seconds since 1970.
+        folder: Folder of the event files; created if missing.
+        clock: Unix time in seconds.
     """
 
     def __init__(self, folder: Path, clock: Callable[[], float] = time.time) -> None:
@@ -41,7 +41,7 @@ class EventFile:
         self._append(_text(3, b"brain.Event:2"))
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
-        """Add values that belong to a step."""
+        """Add values of a step."""
         summary = b"".join(
             _text(1, _text(1, name.encode()) + _key(2, 5) + _float32(value)) for name, value in values.items()
         )
@@ -68,7 +68,7 @@ def _float32(value: float) -> bytes:
     try:
         return struct.pack("<f", value)
     except OverflowError:
-        # A loss that explodes may leave the range of float32 before it is infinite.
+        # A diverging loss may exceed the range of float32 before it is infinite.
         return struct.pack("<f", math.copysign(math.inf, value))
 
 
@@ -101,7 +101,7 @@ _TABLE = _table()
 
 
 def masked_crc(content: bytes) -> int:
-    """CRC-32C, turned and shifted as TensorFlow does it."""
+    """Return the CRC-32C, rotated and offset as in TensorFlow."""
     crc = 0xFFFFFFFF
     for byte in content:
         crc = crc >> 8 ^ _TABLE[(crc ^ byte) & 0xFF]

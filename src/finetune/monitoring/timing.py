@@ -1,4 +1,4 @@
-"""Where does the time go? Clocks that no step waits for."""
+"""Time measurement by part of training, without synchronizing steps."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ import torch
 _T = TypeVar("_T")
 
 PARTS = ("data", "forward", "backward", "update", "save", "evaluate")
-"""What the time of training is divided into; the rest is start-up, export and what lies between them."""
+"""Parts of the training time; the rest is start-up, export and the time in between."""
 
 _MOST_WAITING = 4096
 
 
 class Step(NamedTuple):
-    """How long a step took by the clock of the host, from the wait for its data to the next one's.
+    """Duration of a step by the host's clock, from waiting for its data to waiting for the next.
 
     Attributes:
-        stretch: number of the stretch of steps without a pause, such as an epoch.
-        size: numbers that went into it, to compare it by with others of its stretch.
+        stretch: Number of the sequence of steps without a pause, such as an epoch.
+        size: Number of input values, to compare it with other steps of its stretch.
     """
 
     stretch: int
@@ -32,14 +32,14 @@ class Step(NamedTuple):
 
 
 class Timing:
-    """Seconds by part of the work.
+    """Measures seconds by part of the work.
 
-    Work on a GPU is measured between two marks in its own queue, which are read when the GPU has long passed them:
-    nothing waits for it. Everything else is measured by the clock of the host.
+    GPU work is measured between two CUDA events, which are read after the GPU has passed them, without
+    synchronizing. Everything else is measured by the host's clock.
 
     Attributes:
-        seconds: by part, as far as it is known; `settle` completes it.
-        steps: the last ones, but for the first of each stretch.
+        seconds: Seconds by part, as far as known; `settle` completes them.
+        steps: The most recent steps, except the first of each stretch.
     """
 
     def __init__(self, device: torch.device | None = None) -> None:
@@ -52,7 +52,7 @@ class Timing:
 
     @contextmanager
     def host(self, part: str) -> Iterator[None]:
-        """Measure what the host does, or waits for."""
+        """Measure work or waiting time of the host."""
         began = time.perf_counter()
         try:
             yield
@@ -61,7 +61,7 @@ class Timing:
 
     @contextmanager
     def device(self, part: str) -> Iterator[None]:
-        """Measure what the device does; on a GPU without waiting for it."""
+        """Measure work of the device, without synchronizing with a GPU."""
         if not self._on_gpu:
             with self.host(part):
                 yield
@@ -74,7 +74,7 @@ class Timing:
         self._read(wait=len(self._waiting) > _MOST_WAITING)
 
     def waited(self, items: Iterable[_T], part: str = "data") -> Iterator[_T]:
-        """Pass items on, and count the time for which each was waited for."""
+        """Yield the items, measuring the time spent waiting for each."""
         iterator = iter(items)
         while True:
             began = time.perf_counter()
@@ -87,24 +87,24 @@ class Timing:
             yield item
 
     def step_done(self, size: int) -> None:
-        """A step on so many numbers is done: the next one begins."""
+        """Finish a step with `size` input values, and start the next."""
         now = time.perf_counter()
         if self._step_began is not None:
             self.steps.append(Step(self._stretch, now - self._step_began, size))
         self._step_began = now
 
     def pause(self) -> None:
-        """What comes now belongs to no step, such as an evaluation."""
+        """Pause for work outside of steps, such as an evaluation."""
         self._step_began = None
         self._stretch += 1
 
     def settle(self) -> dict[str, float]:
-        """Seconds of every part; waits for the GPU."""
+        """Return the seconds of every part; synchronizes with the GPU."""
         self._read(wait=True)
         return self.so_far()
 
     def so_far(self) -> dict[str, float]:
-        """Seconds of every part, as far as the GPU has told; waits for nothing."""
+        """Return the seconds of every part known so far, without synchronizing."""
         return {part: self.seconds.get(part, 0.0) for part in PARTS}
 
     def _read(self, *, wait: bool) -> None:

@@ -1,4 +1,4 @@
-"""Does the device wait for data, and what would change that?"""
+"""Warns if the device waits for data, with advice."""
 
 from __future__ import annotations
 
@@ -6,19 +6,19 @@ from dataclasses import dataclass
 
 _SHARE = 0.1
 _SECONDS = 1.0
-"""Less is told to nobody."""
+"""Shorter waiting times are not reported."""
 
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """How an epoch went.
+    """Data waiting time of an epoch.
 
     Attributes:
-        seconds: for which its batches were waited for.
-        whole: seconds of the epoch, evaluation included.
-        threads: that prepared batches at its end.
-        cores: that the process may use.
-        asked: whether the user gave the number of threads.
+        seconds: Seconds spent waiting for batches.
+        whole: Seconds of the epoch, including evaluation.
+        threads: Worker threads at the end of the epoch.
+        cores: CPU cores usable by the process.
+        asked: Whether the user set the number of threads.
     """
 
     seconds: float
@@ -29,11 +29,11 @@ class Waiting:
 
 
 def waiting_line(epoch: int, waiting: Waiting) -> str | None:
-    """A line for the log where more than a tenth of an epoch was spent on waiting, and it is worth a word.
+    """Return a log line if over a tenth of an epoch, and a significant time, was spent waiting.
 
     Args:
-        epoch: from 0.
-        waiting: how it went.
+        epoch: Epoch from 0.
+        waiting: Data waiting time of the epoch.
     """
     share = waiting.seconds / max(waiting.whole, 1e-9)
     if share <= _SHARE or waiting.seconds < _SECONDS:

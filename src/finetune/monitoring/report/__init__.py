@@ -1,4 +1,4 @@
-"""The report: a page that is drawn from `report.json` alone, complete in one file."""
+"""Self-contained HTML report, rendered from `report.json` alone."""
 
 from finetune.monitoring.report.page import page
 from finetune.monitoring.report.verdict import verdict

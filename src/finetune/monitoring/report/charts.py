@@ -1,4 +1,4 @@
-"""Charts as SVG, in the colours of the page, readable at the width of a phone."""
+"""SVG charts in the page's colors, readable at the width of a phone."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _MOST_POINTS_WITH_DOTS = 40
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """A curve: name, places and heights; a height that is `None` leaves a gap."""
+    """A curve with name, x and y values; a y value of `None` leaves a gap."""
 
     name: str
     places: Sequence[float]
@@ -24,7 +24,7 @@ class Line:
 
 @dataclass(frozen=True, slots=True)
 class Axes:
-    """What the axes say, what the height must contain, and the ticks of the places where they are not chosen."""
+    """Axis labels, the minimum range of y, and optional x ticks."""
 
     across: str
     up: str
@@ -34,7 +34,7 @@ class Axes:
 
 @dataclass(frozen=True, slots=True)
 class _Frame:
-    """From values to the plane of the chart."""
+    """Maps values to chart coordinates."""
 
     x: tuple[float, float]
     y: tuple[float, float]
@@ -49,7 +49,7 @@ class _Frame:
 
 
 def line_chart(lines: Sequence[Line], axes: Axes) -> Piece:
-    """Curves over a common axis, with a legend; empty without a point."""
+    """Draw curves over a common axis, with a legend; empty without points."""
     heights = [y for line in lines for y in line.heights if y is not None and math.isfinite(y)]
     places = [x for line in lines for x in line.places]
     if not heights:
@@ -63,7 +63,7 @@ def line_chart(lines: Sequence[Line], axes: Axes) -> Piece:
 
 
 def reliability(rows: Sequence[Mapping[str, float]]) -> Piece:
-    """How often a stated probability came true, by bins; the diagonal is what a perfect forecaster would show."""
+    """Draw a reliability diagram: accuracy by confidence bin; the diagonal is perfect calibration."""
     frame = _Frame((0.0, 1.0), (0.0, 1.0))
     ticks = [0.0, 0.25, 0.5, 0.75, 1.0]
     most = max((row["answers"] for row in rows), default=1)
@@ -89,7 +89,7 @@ def reliability(rows: Sequence[Mapping[str, float]]) -> Piece:
 
 
 def stacked(parts: Mapping[str, float]) -> Piece:
-    """Shares of a whole as one bar; the legend is the table beside it."""
+    """Draw shares of a whole as a stacked bar; the adjacent table is its legend."""
     total = sum(parts.values()) or 1.0
     pieces = [
         tag("span", style=f"flex-grow:{value / total:.4f}", class_=f"c{index % 8}", title=f"{name} {value / total:.1%}")
@@ -100,13 +100,13 @@ def stacked(parts: Mapping[str, float]) -> Piece:
 
 
 def legend(names: Sequence[str]) -> Piece:
-    """Names with the colours of their curves."""
+    """Draw a legend of names with the colors of their curves."""
     items = (tag("li", tag("i", class_=f"c{index % 8}"), name) for index, name in enumerate(names))
     return tag("ul", *items, class_="legend")
 
 
 def nice_ticks(low: float, high: float, count: int = 5) -> list[float]:
-    """Round numbers that contain the range."""
+    """Return round tick values that span the range."""
     if high - low < 1e-12:
         spread = abs(high) * 0.1 or 1.0
         low, high = low - spread, high + spread

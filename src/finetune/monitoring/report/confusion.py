@@ -1,4 +1,4 @@
-"""The section about confusions: a matrix of few classes, the most confused pairs of many."""
+"""Report section on confusions: a matrix for few classes, the most confused pairs for many."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from finetune.monitoring.report.verdict import judged
 
 MOST_CLASSES_AS_MATRIX = 24
 _WIDE_FROM = 8
-"""Number of classes from which on the matrix needs the whole width."""
+"""Number of classes above which the matrix takes the whole width."""
 _LONGEST_HEADING = 14
 _MOST_CONFUSIONS, _MOST_CONFUSIONS_OF_MANY = 12, 30
 
 
 def confusion(report: Mapping[str, Any]) -> Piece | None:
-    """What is taken for what."""
+    """Render which classes are confused with each other."""
     part, metrics = judged(report)
     if metrics is None or "confusion_pairs" not in metrics:
         return None

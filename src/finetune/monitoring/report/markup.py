@@ -1,4 +1,4 @@
-"""HTML of small pieces, in which every text is escaped unless it is a piece itself."""
+"""HTML building blocks; all text is escaped unless it is a `Piece`."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ _VOID = frozenset({"br", "img", "meta"})
 
 
 class Piece(str):
-    """HTML that is ready; any other text is escaped when it becomes part of a piece."""
+    """Safe HTML; other text is escaped when it becomes part of a piece."""
 
     __slots__ = ()
 
 
 def tag(name: str, /, *content: str | None, **attributes: str | int | float | None) -> Piece:
-    """An element; trailing `_` of an attribute's name is dropped, other `_` become `-`, `None` leaves it out."""
+    """Build an element; in attribute names a trailing `_` is dropped and other `_` become `-`; `None` is omitted."""
     written = "".join(
         f' {key.rstrip("_").replace("_", "-")}="{_escaped(value)}"'
         for key, value in attributes.items()
@@ -28,23 +28,23 @@ def tag(name: str, /, *content: str | None, **attributes: str | int | float | No
 
 
 def joined(content: Iterable[str | None]) -> Piece:
-    """Texts and pieces one after the other."""
+    """Concatenate texts and pieces."""
     return Piece("".join(one if isinstance(one, Piece) else _escaped(one) for one in content if one is not None))
 
 
 def _escaped(value: object) -> str:
-    """Text as HTML; control characters, which may turn the direction of all that follows, are written out."""
+    """Escape text as HTML; control characters, which may reverse the text direction, are made visible."""
     return html.escape(printable(str(value), "\n\t"))
 
 
 def section(title: str, *content: str | None, name: str, wide: bool = False, lead: str | None = None) -> Piece:
-    """A card of the page; `name` is its anchor."""
+    """Build a card of the page; `name` is its anchor."""
     head = tag("header", tag("h2", title), tag("p", lead) if lead else None)
     return tag("section", head, *content, id=name, class_="card wide" if wide else "card")
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[str]], *, class_: str = "") -> Piece:
-    """A table whose first column names the rows; it scrolls by itself where it is too wide."""
+    """Build a table with row headers in the first column; it scrolls if too wide."""
     head = tag("tr", *(tag("th", cell, scope="col") for cell in header))
     body = [tag("tr", tag("th", row[0], scope="row"), *(tag("td", cell) for cell in row[1:])) for row in rows]
     written = tag("table", tag("thead", head), tag("tbody", *body))
@@ -52,41 +52,41 @@ def table(header: Sequence[str], rows: Iterable[Sequence[str]], *, class_: str =
 
 
 def facts(pairs: Iterable[tuple[str, str]], *, small: bool = False) -> Piece:
-    """Names with values; `small` where values are short."""
+    """Build a list of names and values; `small` for short values."""
     kind = "facts small" if small else "facts"
     return tag("dl", *(tag("div", tag("dt", name), tag("dd", value)) for name, value in pairs), class_=kind)
 
 
 def meter(share: float, text: str) -> Piece:
-    """A number with a bar behind it; the share is 0..1."""
+    """Build a number with a bar in the background; the share is in [0, 1]."""
     width = max(0.0, min(1.0, share)) * 100
     return tag("span", tag("span", text), class_="meter", style=f"--w:{width:.1f}%")
 
 
 def percent(value: object, digits: int = 1) -> str:
-    """A share in percent; a dash where it is not defined."""
+    """Format a share in percent; a dash if undefined."""
     return f"{value * 100:.{digits}f}%" if isinstance(value, int | float) else DASH
 
 
 def number(value: object, digits: int = 3) -> str:
-    """A number for people; a dash where it is not defined."""
+    """Format a number; a dash if undefined."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return DASH
     return f"{value:,}" if isinstance(value, int) else f"{value:.{digits}f}"
 
 
 def counted(count: int, one: str, many: str | None = None) -> str:
-    """A number of things: `1 record`, `2,000 records`."""
+    """Format a count with a noun: `1 record`, `2,000 records`."""
     return f"{count:,} {one if count == 1 else many or one + 's'}"
 
 
 def are(count: int) -> str:
-    """The verb for a number of things."""
+    """Return `is` or `are` for a count."""
     return "is" if count == 1 else "are"
 
 
 def short(value: int) -> str:
-    """A large number in three digits, such as `8.39 M`."""
+    """Format a large number with three digits, such as `8.39 M`."""
     for unit, name in ((10**9, "G"), (10**6, "M"), (10**3, "k")):
         if value >= unit:
             return f"{value / unit:.3g} {name}"
@@ -94,7 +94,7 @@ def short(value: int) -> str:
 
 
 def small(value: float) -> str:
-    """A rate or another number that may be tiny, without trailing zeros: `0.003`, `2.5e-4`."""
+    """Format a learning rate or other small number without trailing zeros: `0.003`, `2.5e-4`."""
     if value == 0 or abs(value) >= 0.001:
         return f"{value:.3g}"
     mantissa, exponent = f"{value:.2e}".split("e")
@@ -102,7 +102,7 @@ def small(value: float) -> str:
 
 
 def seconds(value: float) -> str:
-    """Seconds for people: `0.4 s`, `12 s`, `3 min 20 s`, `2 h 05 min`."""
+    """Format seconds: `0.4 s`, `12 s`, `3 min 20 s`, `2 h 05 min`."""
     if value < 10:
         return f"{value:.1f} s"
     whole = round(value)

@@ -1,4 +1,4 @@
-"""Names of classes that fit into a heading and still differ."""
+"""Shortens class names for headings while keeping them distinct."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ _SHORTEST_BEGINNING = 3
 
 
 def common_beginning(labels: Sequence[str]) -> str:
-    """What all of several classes begin with, where it is long enough to hide how they differ."""
+    """Return the common prefix of class names if long enough to obscure their differences."""
     if len(labels) < 2:
         return ""
     beginning = _shared_beginning(labels)
@@ -23,12 +23,12 @@ def _shared_beginning(names: Sequence[str]) -> str:
 
 
 def short_names(labels: Sequence[str], longest: int, *, without: str = "") -> list[str]:
-    """Names of classes of about `longest` characters at most, no two alike: cut where they do not differ.
+    """Shorten class names to about `longest` characters, all distinct: cut where they do not differ.
 
     Args:
-        labels: class names, all different.
-        longest: number of characters.
-        without: what all of them begin with, to be left out.
+        labels: Class names, all different.
+        longest: Maximum number of characters.
+        without: Common prefix to be left out.
     """
     rests = ["…" + label[len(without) :] if without else label for label in labels]
     short = [rest if len(rest) <= longest else rest[: longest - 1] + "…" for rest in rests]

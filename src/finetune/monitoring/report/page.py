@@ -1,4 +1,4 @@
-"""The page as a whole: a verdict first, then sections; no script, and nothing that is not in the file."""
+"""Renders the page: the verdict first, then sections; without scripts or external resources."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from finetune.monitoring.report.confusion import confusion
 from finetune.monitoring.report.markup import Piece, joined, number, percent, seconds, tag
 from finetune.monitoring.report.verdict import judged, verdict
 
-# A browser obeys this: no script runs, and no request leaves the file.
+# Content security policy: no scripts and no external requests.
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 _SECTIONS = (
     run.findings,
@@ -33,13 +33,13 @@ _SECTIONS = (
 
 
 def page(report: Mapping[str, Any]) -> str:
-    """Draw the page.
+    """Render the page.
 
     Args:
-        report: what `report.json` holds.
+        report: Content of `report.json`.
 
     Returns:
-        HTML, complete in itself.
+        Self-contained HTML.
     """
     made = [one for one in (make(report) for make in _SECTIONS) if one is not None]
     style = files(__package__ or "").joinpath("report.css").read_text("utf-8")
@@ -94,7 +94,7 @@ def _scores(part: str, metrics: Mapping[str, Any]) -> list[tuple[str, str]]:
     macro = (percent(metrics["macro"]["f1"]), "F1, mean of classes")
     if "micro" not in metrics:
         return [(percent(metrics["accuracy"]), f"accuracy on {part}"), macro]
-    # A record with many labels is rarely right in all of them: the exact match says little.
+    # Exact match says little for multi-label records, whose labels are rarely all correct.
     return [
         (percent(metrics["micro"]["f1"]), f"F1 on {part}, over all labels"),
         macro,

@@ -1,4 +1,4 @@
-"""The sections about how good the model is: curves, classes, calibration, and its most confident mistakes."""
+"""Report sections on model quality: curves, classes, calibration and the most confident mistakes."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ from finetune.monitoring.rules.curves import patience_for_best
 from finetune.monitoring.score import score_of
 
 _MOST_CLASSES = 100
-"""Rows of the table of classes; beyond it, the weakest are shown."""
+"""Maximum rows of the table of classes; beyond it, only the weakest are shown."""
 _MOST_CHARACTERS = 250
 _LONGEST_NAME = 24
 
 
 def curves(report: Mapping[str, Any]) -> Piece | None:
-    """Loss and score of every epoch."""
+    """Render loss and score by epoch."""
     rows: Sequence[Mapping[str, float]] = report["history"]
     if not rows:
         return None
@@ -51,7 +51,7 @@ def curves(report: Mapping[str, Any]) -> Piece | None:
 
 
 def _exported(job: Mapping[str, Any], rows: Sequence[Mapping[str, float]]) -> str | None:
-    """Which epoch's weights are exported, and which one was the best."""
+    """Describe which epoch's weights are exported and which epoch was the best."""
     exported, best = job.get("exported_epoch"), job.get("best_epoch")
     if not exported:
         return "Exported: the weights of the last step, within an epoch."
@@ -68,7 +68,7 @@ def _exported(job: Mapping[str, Any], rows: Sequence[Mapping[str, float]]) -> st
 
 
 def classes(report: Mapping[str, Any]) -> Piece | None:
-    """Precision, recall and F1 of every class."""
+    """Render precision, recall and F1 of every class."""
     part, metrics = judged(report)
     if metrics is None:
         return None
@@ -95,7 +95,7 @@ def classes(report: Mapping[str, Any]) -> Piece | None:
 
 
 def calibration(report: Mapping[str, Any]) -> Piece | None:
-    """Whether stated probabilities come true."""
+    """Render the calibration of predicted probabilities."""
     part, metrics = judged(report)
     if metrics is None or not metrics.get("calibration"):
         return None
@@ -118,7 +118,7 @@ def calibration(report: Mapping[str, Any]) -> Piece | None:
 
 
 def _advice(report: Mapping[str, Any], *, smoother: bool) -> str:
-    """What changes the confidence in this job, after a colon."""
+    """Return advice to improve calibration in this job, to follow a colon."""
     effective = report["asked"]["effective"]
     smoothing = effective.get("label_smoothing", 0.0)
     if report["job"].get("strategy") == "evaluate":
@@ -131,7 +131,7 @@ def _advice(report: Mapping[str, Any], *, smoother: bool) -> str:
 
 
 def wrong(report: Mapping[str, Any]) -> Piece | None:
-    """The records about which the model is most certainly wrong."""
+    """Render the most confident mistakes."""
     found = report["wrong"]
     if not found["records"]:
         return None
@@ -158,7 +158,7 @@ def _record(record: Mapping[str, Any]) -> Piece:
 
 
 def _cut(text: str) -> str:
-    """The beginning of a text, cut between words."""
+    """Truncate a text between words."""
     if len(text) <= _MOST_CHARACTERS:
         return text
     return text[:_MOST_CHARACTERS].rsplit(maxsplit=1)[0] + " …"

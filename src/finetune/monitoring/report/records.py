@@ -1,4 +1,4 @@
-"""The sections about the records: balance of classes, duplicates and leakage, records that could not be read."""
+"""Report sections on the data: class balance, duplicates and leakage, unreadable records."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _MOST_CLASSES = 100
 
 
 def balance(report: Mapping[str, Any]) -> Piece | None:
-    """How many records every class has in every part."""
+    """Render the number of records by class and part."""
     counts: Mapping[str, Mapping[str, int]] = report["classes"]
     if not counts:
         return None
@@ -56,7 +56,7 @@ def _lead(counts: Mapping[str, int], report: Mapping[str, Any]) -> str:
 
 
 def duplicates(report: Mapping[str, Any]) -> Piece:
-    """Equal contents: inside a part, and across parts, where they are leakage."""
+    """Render duplicates within a part and across parts, where they are leakage."""
     found = report["duplicates"]
     notices = []
     for leak in found["leaks"]:
@@ -94,7 +94,7 @@ def duplicates(report: Mapping[str, Any]) -> Piece:
 
 
 def bad(report: Mapping[str, Any]) -> Piece:
-    """What could not be read, and why."""
+    """Render unreadable records with the reasons."""
     rows = [(key, channel, reason) for channel, listing in report["bad_records"].items() for key, reason in listing]
     if not rows:
         body = notice("good", "Every record could be read", "None was left out.", None)
@@ -115,7 +115,7 @@ def bad(report: Mapping[str, Any]) -> Piece:
 
 
 def left_out_files(report: Mapping[str, Any]) -> Piece | None:
-    """Files of image channels that were left out, by class and ending."""
+    """Render ignored files of image channels by class and extension."""
     channels: Mapping[str, Mapping[str, Mapping[str, int]]] = report.get("left_out_files", {})
     rows = [
         (channel, folder or "(no class folder)", number(sum(counts.values())), _endings(counts))
@@ -143,7 +143,7 @@ def _endings(counts: Mapping[str, int]) -> str:
 
 
 def notice(kind: str, title: str, said: str, following: str | None) -> Piece:
-    """A remark: `good`, `warn` or `bad`; its title, what was seen, and the one thing to do next."""
+    """Build a notice of kind `good`, `warn` or `bad`, with a title, an observation and a next step."""
     return tag(
         "div",
         tag("b", title),

@@ -1,4 +1,4 @@
-"""The sections about the run: where the time went, what the rules found, interruptions, layers, and the request."""
+"""Report sections on the run: time, findings of the rules, interruptions, layers, and the request."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ _MOST_PLACES = 6
 
 
 def findings(report: Mapping[str, Any]) -> Piece:
-    """What the rules saw, each with the one thing to do next; what no longer held at the end comes last."""
+    """Render the findings of the rules, each with a next step; resolved ones come last."""
     found: Sequence[Mapping[str, Any]] = [*report["findings"], *report["machine_findings"]]
     notices = [_finding(one) for one in sorted(found, key=lambda one: bool(one.get("resolved")))]
     if report.get("failure"):
@@ -63,7 +63,7 @@ def _finding(one: Mapping[str, Any]) -> Piece:
 
 
 def _nothing_found(report: Mapping[str, Any]) -> Piece:
-    """What is said where no rule has anything to say: as good as the verdict, and no better."""
+    """Render the notice for a job without findings, consistent with the verdict."""
     watched = report["rules"]
     said = f"No issues found by {counted(len(watched), 'rule')}." if watched else "No rule was asked for."
     whole = verdict(report)
@@ -80,7 +80,7 @@ def _watched(rules: Sequence[str]) -> Piece | None:
 
 
 def time(report: Mapping[str, Any]) -> Piece:
-    """Where the time went."""
+    """Render the time by part."""
     parts: Mapping[str, float] = report["time"]["parts"]
     total = sum(parts.values()) or 1.0
     rows = [
@@ -96,7 +96,7 @@ def time(report: Mapping[str, Any]) -> Piece:
 
 
 def layers(report: Mapping[str, Any]) -> Piece | None:
-    """What learnt, how fast, and how far each group of layers moved from where it began."""
+    """Render trainable groups, their learning rates, and each group's relative change from its initial weights."""
     groups: Sequence[Mapping[str, Any]] = report["plan"]["groups"]
     if not groups:
         return None
@@ -137,7 +137,7 @@ def _forgetting(found: Mapping[str, Any] | None) -> Piece | None:
 
 
 def rates(report: Mapping[str, Any]) -> Piece | None:
-    """The learning rate of every group, step by step."""
+    """Render the learning rate of every group by step."""
     curves: Mapping[str, Sequence[float | None]] = report["rates"]["groups"]
     if not curves:
         return None
@@ -155,7 +155,7 @@ def _spread(names: list[str]) -> list[str]:
 
 
 def interruptions(report: Mapping[str, Any]) -> Piece:
-    """What interruptions cost, and what the job did."""
+    """Render the cost of interruptions and how the job recovered."""
     account = report["interruptions"]
     starts = account.get("starts", 0)
     cost = report["cost"]
@@ -180,7 +180,7 @@ def interruptions(report: Mapping[str, Any]) -> Piece:
 
 
 def request(report: Mapping[str, Any]) -> Piece:
-    """What was asked, what became of it, and with what."""
+    """Render the request, its effective settings and the versions used."""
     asked = report["asked"]
     given = [(name, tag("code", str(value))) for name, value in asked["hyperparameters"].items()]
     notes = tag("ul", *(tag("li", note) for note in asked["notes"])) if asked["notes"] else None

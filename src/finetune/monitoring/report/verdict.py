@@ -1,4 +1,4 @@
-"""The verdict of the report: how good the model is, and what speaks against it, from `report.json` alone."""
+"""Verdict of the report on the model's quality with objections, from `report.json` alone."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from finetune.monitoring.rules.symptoms import never_recognized, worse_than_gues
 from finetune.monitoring.score import score_name, score_of
 
 _STRONG_IMBALANCE = 10
-"""Ratio of training records of two classes above which no verdict is good."""
+"""Ratio of training records of two classes above which the verdict is never good."""
 _MOST_NAMED = 3
 _LONGEST_NAME = 60
 
@@ -21,12 +21,12 @@ Kind = Literal["good", "warn", "bad"]
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What the report says first.
+    """Summary at the top of the report.
 
     Attributes:
-        kind: `good` only where nothing speaks against the model.
-        headline: one short statement.
-        reasons: sentences with numbers.
+        kind: `good` only without any objection.
+        headline: One short statement.
+        reasons: Sentences with numbers.
     """
 
     kind: Kind
@@ -34,12 +34,12 @@ class Verdict:
     reasons: tuple[str, ...]
 
     def as_json(self) -> dict[str, object]:
-        """Plain values."""
+        """Return plain values."""
         return {"kind": self.kind, "headline": self.headline, "reasons": list(self.reasons)}
 
 
 class _Objection(NamedTuple):
-    """Something that speaks against the model."""
+    """An objection to the model."""
 
     kind: Kind
     headline: str
@@ -47,7 +47,7 @@ class _Objection(NamedTuple):
 
 
 def judged(report: Mapping[str, Any]) -> tuple[str, Mapping[str, Any] | None]:
-    """The part by which the model is judged: test where there is one, else validation."""
+    """Return the part used to judge the model: test if available, otherwise validation."""
     for part in ("test", "validation", "train"):
         if part in report["parts"]:
             return part, report["parts"][part]
@@ -55,9 +55,9 @@ def judged(report: Mapping[str, Any]) -> tuple[str, Mapping[str, Any] | None]:
 
 
 def verdict(report: Mapping[str, Any]) -> Verdict:
-    """Judge the model by its evaluation, the balance of its training records, leakage, and what the rules found.
+    """Judge the model by its evaluation, class balance of the training records, leakage and rule findings.
 
-    It does not depend on which rules were asked for.
+    The verdict does not depend on the enabled rules.
     """
     part, metrics = judged(report)
     if report.get("failure"):
@@ -88,7 +88,7 @@ def _unevaluated(report: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def quality_sentence(part: str, metrics: Mapping[str, Any]) -> str:
-    """The score in a sentence, with its uncertainty and the guess."""
+    """Return a sentence with the score, its uncertainty and the constant baseline."""
     records = counted(metrics["records"], "record")
     if "micro" in metrics:
         return (
@@ -106,7 +106,7 @@ def quality_sentence(part: str, metrics: Mapping[str, Any]) -> str:
 
 
 def wilson(share: float, records: int) -> tuple[float, float]:
-    """The 95% interval of a share (Wilson, 1927), which stays within 0..1 for few records."""
+    """Return the 95% Wilson score interval (1927), which stays within [0, 1] for few records."""
     z, n = 1.96, max(1, records)
     middle = (share + z * z / (2 * n)) / (1 + z * z / n)
     half = z * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n)) / (1 + z * z / n)

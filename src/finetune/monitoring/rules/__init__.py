@@ -1,1 +1,1 @@
-"""Rules that watch a job: each looks at cheap numbers, says what it saw, where, and the one thing to do next."""
+"""Rules that monitor a job: each checks inexpensive numbers and reports an observation, a place and a next step."""

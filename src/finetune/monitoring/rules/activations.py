@@ -1,4 +1,4 @@
-"""DeadRelu and SaturatedActivation: which units of a layer hardly ever do anything?"""
+"""Rules DeadRelu and SaturatedActivation: units of a layer that are rarely active."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from finetune.monitoring.rules.finding import Finding, Parameters, Rules
 from finetune.monitoring.rules.setup import Setup, sentence
 
 FEWEST_PLACES = 1000
-"""A unit that is silent at fewer places than this may only be selective."""
+"""Minimum number of positions: a unit inactive at fewer may just be selective."""
 
 OF_ACTIVATIONS = frozenset({"DeadRelu", "SaturatedActivation"})
-"""The rules that look at layers from outside."""
+"""Rules that observe layers through hooks."""
 
 
 @dataclass(frozen=True, slots=True)
 class Silence:
-    """Share of the silent units of a layer, on the device."""
+    """Share of inactive units of a layer, on the device."""
 
     rule: str
     layer: str
@@ -29,12 +29,12 @@ class Silence:
 
 
 class ActivationWatch:
-    """Looks at the activations of one step at a time, and at none in between.
+    """Observes the activations of sampled steps only.
 
-    Functions that are no modules of their own, as in most transformers, are not seen.
+    Activation functions that are not modules, as in most transformers, are not observed.
 
     Attributes:
-        suspects: rules and layers that were silent in the last look, which an interruption must not lose.
+        suspects: Rules and layers with inactive units in the last sample; part of the checkpoint.
     """
 
     def __init__(self, module: nn.Module, rules: Rules, setup: Setup | None = None) -> None:
@@ -46,14 +46,14 @@ class ActivationWatch:
         self.suspects: frozenset[tuple[str, str]] = frozenset()
 
     def open(self) -> None:
-        """Look at the forward passes that come."""
+        """Start observing forward passes."""
         for name, module in self._module.named_modules():
             active = self._active(module)
             if active is not None and module.training:
                 self._handles.append(module.register_forward_hook(self._hook(name, *active)))
 
     def close(self) -> list[Silence]:
-        """Look no more; what was seen, without waiting for the device."""
+        """Stop observing; return the results without synchronizing with the device."""
         for handle in self._handles:
             handle.remove()
         self._handles.clear()
@@ -61,7 +61,7 @@ class ActivationWatch:
         return seen
 
     def judge(self, silences: Iterable[Silence], step: int) -> list[Finding]:
-        """Find layers that were silent in two looks in a row."""
+        """Find layers with inactive units in two consecutive samples."""
         shares: dict[tuple[str, str], float] = {}
         for silence in silences:
             key = (silence.rule, silence.layer)
@@ -95,7 +95,7 @@ class ActivationWatch:
 
 
 def _silent_share(active: Tensor, parameters: Parameters) -> Tensor | None:
-    """Share of units that are active at fewer places than they should; `None` where there are too few places."""
+    """Return the share of units active less often than required; `None` with too few positions."""
     units = 1 if active.dim() == 4 else active.dim() - 1
     places = active.numel() // max(1, active.shape[units])
     if places < FEWEST_PLACES:

@@ -1,4 +1,4 @@
-"""The rules about losses and classes: LossNotDecreasing, Overfit, Overtraining, ClassImbalance."""
+"""Rules on losses and classes: LossNotDecreasing, Overfit, Overtraining, ClassImbalance."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from finetune.monitoring.score import score_name, score_of
 Row = Mapping[str, float]
 
 JUDGED_AGAIN = ("LossNotDecreasing", "Overfit", "Overtraining")
-"""Rules about the curve so far, whose findings the rest of the training may refute."""
+"""Rules on the curve so far, whose findings later epochs may refute."""
 _FEWEST_EPOCHS = 3
 _LEAST_PATIENCE = 3
 _STILL_HIGH = 0.5
-"""A loss that is below this share of its first mean has decreased, whatever it did lately."""
+"""A loss below this share of its first mean counts as decreased, regardless of its recent course."""
 
 
 @dataclass(frozen=True, slots=True)
 class Course:
-    """What the job came to so far.
+    """Metrics of a job so far.
 
     Attributes:
-        rows: metrics of every epoch.
-        steps_per_epoch: optimizer steps.
-        validated: records of validation, which decide how certain its score is.
-        setup: of the job, for advice that fits it.
+        rows: Metrics of every epoch.
+        steps_per_epoch: Optimizer steps per epoch.
+        validated: Number of validation records, which determines the uncertainty of the score.
+        setup: Setup of the job, to tailor the advice.
     """
 
     rows: Sequence[Row]
@@ -38,12 +38,12 @@ class Course:
 
     @property
     def step(self) -> int:
-        """Steps that were done."""
+        """Number of steps done."""
         return len(self.rows) * self.steps_per_epoch
 
 
 def judge_curves(course: Course, rules: Rules) -> list[Finding]:
-    """What the epochs up to now show; a rule that holds still says so again, the caller keeps the first."""
+    """Evaluate the epochs so far; rules that still hold report again, and the caller keeps the first finding."""
     checks = {
         "LossNotDecreasing": _loss_not_decreasing,
         "Overfit": _overfit,
@@ -54,7 +54,7 @@ def judge_curves(course: Course, rules: Rules) -> list[Finding]:
 
 
 def resolution(course: Course) -> str:
-    """The end of the curve in numbers, for findings that no longer hold there."""
+    """Describe the end of the curve in numbers, for resolved findings."""
     last = course.rows[-1]
     said = f"training loss {last['train:loss']:.4f}"
     if "validation:loss" in last:
@@ -64,10 +64,10 @@ def resolution(course: Course) -> str:
 
 
 def patience_for_best(rows: Sequence[Row]) -> int:
-    """The least `early_stopping_patience`, 3 or more, with which this curve exports its best epoch.
+    """Return the smallest `early_stopping_patience` (at least 3) for which this curve exports its best epoch.
 
     Args:
-        rows: of epochs with validation; at least one.
+        rows: Metrics of epochs with validation; at least one.
     """
     longest, last, reference, lowest = 0, -1, -math.inf, math.inf
     for epoch, row in enumerate(rows[: best_epoch(rows) + 1]):
@@ -75,12 +75,12 @@ def patience_for_best(rows: Sequence[Row]) -> int:
         if score > reference or (score <= 0 and loss < lowest):
             longest, last, reference = max(longest, epoch - last), epoch, score
         lowest = min(lowest, loss)
-    # The best epoch itself may be a tie with a lower loss, for which patience does not begin again.
+    # The best epoch may be a tie with a lower loss, which does not reset the patience.
     return max(_LEAST_PATIENCE, longest, best_epoch(rows) - last)
 
 
 def best_epoch(rows: Sequence[Row]) -> int:
-    """The epoch, from 0, with the highest validation score, of equal ones that with the lowest loss."""
+    """Return the epoch (from 0) with the highest validation score; ties are broken by the lowest loss."""
     return max(range(len(rows)), key=lambda at: (score_of(rows[at], "validation"), -_worst(rows[at])))
 
 
@@ -91,7 +91,7 @@ def _worst(row: Row) -> float:
 
 def _loss_not_decreasing(course: Course, rules: Rules) -> Finding | None:
     parameters = rules["LossNotDecreasing"]
-    # The loss of a single step says more about its batch: epochs are compared, as many as span the asked steps.
+    # The loss of a single step depends mostly on its batch, so compare epochs that span the configured steps.
     span = max(_FEWEST_EPOCHS, math.ceil(parameters["num_steps"] / course.steps_per_epoch))
     losses = [row["train:loss"] for row in course.rows]
     if len(losses) <= span or losses[-1] < _STILL_HIGH * losses[0]:
@@ -114,7 +114,7 @@ def _flat(course: Course) -> str:
 
 
 def _overfit(course: Course, rules: Rules) -> Finding | None:
-    """The service compares both losses; here validation must also be getting worse, by more than chance explains."""
+    """Unlike the service, which compares both losses, also require a significant decline in validation."""
     parameters = rules["Overfit"]
     rows = [row for row in course.rows if "validation:loss" in row]
     if len(rows) < 2 or course.step < parameters["start_step"]:
@@ -149,7 +149,7 @@ def _against_overfit(course: Course, rows: Sequence[Row]) -> str:
 
 
 def _doubt(share: float, records: int) -> float:
-    """Two standard errors of a share."""
+    """Return two standard errors of a share."""
     return 2 * math.sqrt(max(share * (1 - share), 1e-4) / max(1, records))
 
 
@@ -185,12 +185,12 @@ def _epoch(course: Course) -> str:
 
 
 def judge_balance(counts: Mapping[str, int], rules: Rules, setup: Setup) -> list[Finding]:
-    """Whether the classes of the training records are too unequal, unless the loss weighs them.
+    """Check whether the training classes are too imbalanced, unless the loss weights them.
 
     Args:
-        counts: training records of every class; empty where they are unknown.
-        rules: by name.
-        setup: of the job.
+        counts: Training records by class; empty if unknown.
+        rules: Rules by name.
+        setup: Setup of the job.
     """
     parameters = rules.get("ClassImbalance")
     if parameters is None or setup.weighs_classes or not counts or sum(counts.values()) < parameters["samples"]:
@@ -199,19 +199,19 @@ def judge_balance(counts: Mapping[str, int], rules: Rules, setup: Setup) -> list
     if counts[most] <= parameters["threshold_imbalance"] * counts[least]:
         return []
     seen = f"{counts[most]:,} records of {most!r} against {counts[least]:,} of {least!r}"
-    # Nothing can be weighed where there is nothing.
+    # Weighting cannot help a class without records.
     advice = setup.weigh_classes() if counts[least] else f"add records of {least!r}"
     return [Finding("ClassImbalance", None, "train", seen, sentence(advice))]
 
 
 def judge_classes(recalls: Mapping[str, float], counts: Mapping[str, int], rules: Rules, setup: Setup) -> list[Finding]:
-    """Whether a class with few training records is mostly mistaken in the evaluation.
+    """Check whether a class with few training records is mostly misclassified in the evaluation.
 
     Args:
-        recalls: of every class that was evaluated.
-        counts: training records of every class; empty where they are unknown.
-        rules: by name.
-        setup: of the job.
+        recalls: Recall of every evaluated class.
+        counts: Training records by class; empty if unknown.
+        rules: Rules by name.
+        setup: Setup of the job.
     """
     parameters = rules.get("ClassImbalance")
     if parameters is None or not counts or sum(counts.values()) < parameters["samples"]:

@@ -1,4 +1,4 @@
-"""What a rule says when it finds something."""
+"""Findings of rules."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ Rules = Mapping[str, Parameters]
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One firing.
+    """Finding of a rule.
 
     Attributes:
-        rule: its name.
-        step: optimizer steps that were done, or `None` where it is about no step.
-        where: tensor, layer, class or epoch.
-        seen: with numbers.
-        advice: the one thing to do next.
-        grave: whether the job is spoilt unless something is changed.
-        resolved: why it no longer holds at the end of the job; `None` while it holds.
+        rule: Name of the rule.
+        step: Optimizer steps done, or `None` if not related to a step.
+        where: Tensor, layer, class or epoch.
+        seen: Observation with numbers.
+        advice: Recommended next step.
+        grave: Whether the job will fail to train without a change.
+        resolved: Reason why it no longer holds at the end of the job; `None` while it holds.
     """
 
     rule: str
@@ -33,15 +33,15 @@ class Finding:
     resolved: str | None = None
 
     def as_json(self) -> dict[str, object]:
-        """Plain values."""
+        """Return plain values."""
         return asdict(self)
 
     @classmethod
     def of_json(cls, values: object) -> Self:
-        """What `as_json` gave, read from a file.
+        """Restore a finding from the result of `as_json`.
 
         Raises:
-            ValueError: it is no finding.
+            ValueError: The values are not a finding.
         """
         texts = ("rule", "where", "seen", "advice")
         if not isinstance(values, dict) or values.keys() - {"resolved"} != {*texts, "step", "grave"}:
@@ -56,6 +56,6 @@ class Finding:
         return cls(**values)
 
     def line(self) -> str:
-        """For the log."""
+        """Format the finding for the log."""
         at = f" at step {self.step}" if self.step is not None else ""
         return f"rule {self.rule}{at}: {self.seen} ({self.where}). Next: {self.advice}"

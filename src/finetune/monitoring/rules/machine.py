@@ -1,4 +1,4 @@
-"""The rules about the machine: is the device idle, what is it waiting for, does memory grow, are steps uneven?"""
+"""Rules on the machine: GPU utilization, CPU and I/O bottlenecks, memory growth and uneven steps."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from finetune.monitoring.timing import Step
 
 _UNEVEN_SHARE = 0.02
 _LONG = 3.0
-"""A step is told as an outlier only where it takes this many times the middle one of its epoch, too."""
+"""A step is an outlier only if it also takes this many times the median of its epoch."""
 
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """A few steps in a row, in percent.
+    """Utilization over a few consecutive steps, in percent.
 
     Attributes:
-        gpu: time in which the device worked.
-        cpu: time of the process over all its cores.
-        waiting: time for which steps waited for data.
-        memory: memory of the device in use.
+        gpu: Share of time with the device busy.
+        cpu: CPU time of the process over all its cores.
+        waiting: Share of time that steps waited for data.
+        memory: Device memory in use.
     """
 
     gpu: float
@@ -39,7 +39,7 @@ Check = Callable[[Sequence[Sample], Parameters, Setup], tuple[str, str] | None]
 
 
 def judge_machine(samples: Sequence[Sample], rules: Rules, step: int, setup: Setup | None = None) -> list[Finding]:
-    """What the samples of a job with a GPU show; nothing is said before each rule's patience is over."""
+    """Evaluate the samples of a job with a GPU; each rule reports only after its patience."""
     checks: dict[str, Check] = {
         "CPUBottleneck": _cpu_bottleneck,
         "IOBottleneck": _io_bottleneck,
@@ -59,10 +59,10 @@ def judge_machine(samples: Sequence[Sample], rules: Rules, step: int, setup: Set
 
 
 def judge_steps(steps: Sequence[Step], rules: Rules, step: int, setup: Setup | None = None) -> list[Finding]:
-    """Whether many steps take far longer than others of their epoch, in all and for what they hold.
+    """Check for many steps much slower than others of their epoch, both in total and per input size.
 
-    Steps that compute the features of frozen layers are long beside those that read them, and steps on long texts
-    beside those on short ones: neither is an outlier.
+    Steps that compute the features of frozen layers are slower than those that read cached ones, and steps on long
+    texts slower than those on short ones; neither is an outlier.
     """
     parameters = rules.get("StepOutlier")
     if parameters is None or len(steps) < 100:
@@ -82,7 +82,7 @@ def judge_steps(steps: Sequence[Step], rules: Rules, step: int, setup: Setup | N
 
 
 def _times_the_middle(values: NDArray[np.float64], stretches: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Each value as a multiple of the middle one of its stretch."""
+    """Return each value as a multiple of the median of its stretch."""
     _, member, counts = np.unique(stretches, return_inverse=True, return_counts=True)
     in_order = values[np.lexsort((values, stretches))]
     middles = in_order[np.cumsum(counts) - counts + counts // 2]

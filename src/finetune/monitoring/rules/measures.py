@@ -1,4 +1,4 @@
-"""A few numbers that stand for a tensor; computed where the tensor is, so that no step waits for them."""
+"""Summary statistics of tensors, computed on the tensor's device without synchronizing."""
 
 from __future__ import annotations
 
@@ -8,25 +8,25 @@ import torch
 from torch import Tensor
 
 IsBad = Callable[[Tensor], Tensor]
-"""Which values of a tensor are no longer usable."""
+"""Function that returns the mask of unusable values of a tensor."""
 
 
 def not_finite(values: Tensor) -> Tensor:
-    """Where values are infinite, or no numbers."""
+    """Return the mask of infinite and NaN values."""
     return ~values.isfinite()
 
 
 def of_gradient(gradient: Tensor, is_bad: IsBad) -> list[Tensor]:
-    """Mean size of what is not zero, number of bad values, share of zeros."""
+    """Return mean magnitude of non-zero values, number of bad values, share of zeros."""
     size = gradient.abs().float()
     zero = size == 0
-    # Most rows of an embedding see no record of a batch: the mean is that of what was touched.
+    # A batch does not touch most rows of an embedding, so average over the non-zero values only.
     mean = size.sum() / (zero.numel() - zero.sum()).clamp(min=1)
     return [mean, is_bad(size).sum().float(), zero.float().mean()]
 
 
 def of_weight(before: Tensor, after: Tensor, rtol: float, is_bad: IsBad) -> list[Tensor]:
-    """Norm, number of bad values and share of zeros, norm of the change, and its largest excess over `rtol`."""
+    """Return norm, number of bad values, share of zeros, norm of the change, and its maximum excess over `rtol`."""
     change = (after - before).abs()
     return [
         before.norm().float(),
@@ -38,7 +38,7 @@ def of_weight(before: Tensor, after: Tensor, rtol: float, is_bad: IsBad) -> list
 
 
 def alike(weights: Tensor, step: int) -> Tensor:
-    """1 where all units of a layer begin alike; a last layer may begin with zeros: its classes tell its units apart."""
+    """Return 1 if all units of a layer are identical; a zero-initialized last layer is fine, as classes differ."""
     if step > 0 or weights.shape[0] < 2:
         return torch.zeros((), device=weights.device)
     flat = weights.flatten(1)

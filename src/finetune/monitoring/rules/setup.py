@@ -1,4 +1,4 @@
-"""What the advice of the rules depends on: the hyperparameters in effect, and what the job is."""
+"""Job setup that the advice of the rules depends on: effective hyperparameters and job properties."""
 
 from __future__ import annotations
 
@@ -8,33 +8,33 @@ from dataclasses import dataclass
 MOST_RATE = 10.0
 MOST_EPOCHS = 100_000
 MOST_BATCH = 65_536
-"""Highest values that the hyperparameters allow."""
+"""Maximum values of the hyperparameters."""
 
 
 @dataclass(frozen=True, slots=True)
 class Setup:
-    """A job as advice sees it. Advice names hyperparameters that have an effect in it, with values that are allowed.
+    """Setup of a job for advice, which names only hyperparameters effective in it, with allowed values.
 
     Attributes:
-        strategy: its name.
-        epochs: that were asked for.
-        rates: learning rates in effect by the hyperparameter that sets them.
-        rates_given: whether the user set one of them.
-        trains_all: whether every layer group is trainable at the end of the plan.
-        images: whether the records are images.
-        multi_label: whether a record may have several labels.
-        validates: whether there are validation records.
-        piped: whether training records come in Pipe mode.
-        augmentation: kind that is applied, `none` where it has no effect.
-        drops: whether a dropout above 0 is active while training.
-        patience: early stopping, or `None`.
-        weighs_classes: whether the loss weighs rare classes more.
-        clip_norm: of gradients, or `None`.
-        weight_decay: in effect.
-        batch_size: in effect.
-        workers: that the user asked for, or `None`.
+        strategy: Name of the strategy.
+        epochs: Requested epochs.
+        rates: Effective learning rates by the hyperparameter that sets them.
+        rates_given: Whether the user set one of them.
+        trains_all: Whether every layer group is trainable at the end of the plan.
+        images: Whether the records are images.
+        multi_label: Whether a record may have several labels.
+        validates: Whether there are validation records.
+        piped: Whether training records come in Pipe mode.
+        augmentation: Effective augmentation, `none` if it has no effect.
+        drops: Whether a dropout above 0 is active in training.
+        patience: Early stopping patience, or `None`.
+        weighs_classes: Whether the loss weights rare classes more.
+        clip_norm: Gradient clipping norm, or `None`.
+        weight_decay: Effective weight decay.
+        batch_size: Effective batch size.
+        workers: Requested number of workers, or `None`.
         precision: `fp32`, `bf16` or `fp16`.
-        max_length: of texts in tokens, or `None` for images.
+        max_length: Maximum length of texts in tokens, or `None` for images.
     """
 
     strategy: str = "full"
@@ -63,29 +63,29 @@ class Setup:
         return self.strategy != "evaluate"
 
     def slower(self, factor: int) -> str:
-        """Lower learning rates, such as `lower learning_rate to a tenth (learning_rate=2e-05)`."""
+        """Advise lower learning rates, such as `lower learning_rate to a tenth (learning_rate=2e-05)`."""
         names = {3: "a third", 10: "a tenth", 100: "a hundredth"}
         return f"lower {self._rate_names()} to {names[factor]}{self._rate_values(1 / factor)}"
 
     def faster(self, factor: int) -> str | None:
-        """Higher learning rates; `None` where a rate is at its highest."""
+        """Advise higher learning rates; `None` if one is at its maximum."""
         if any(rate >= MOST_RATE for _, rate in self.rates):
             return None
         names = {3: "threefold", 10: "tenfold", 100: "a hundredfold"}
         return f"raise {self._rate_names()} {names[factor]}{self._rate_values(factor)}"
 
     def train_more_layers(self) -> str | None:
-        """A way to train layers that are frozen to the end; `None` where there are none."""
+        """Advise training layers that stay frozen; `None` if there are none."""
         if self.trains_all or not self.trains:
             return None
         if self.strategy == "gradual":
             return f"set epochs={max(5, self.epochs + 1)}, so that all layers are unfrozen"
-        # A rate that was chosen for the head would be far too high for pretrained layers.
+        # A learning rate chosen for the head would be far too high for pretrained layers.
         rates = f", without {self._rate_names()}" if self.rates_given else ""
         return f"train more layers (strategy=full{rates})"
 
     def train_fewer_layers(self) -> str | None:
-        """A way to keep more of the pretrained layers as they are; `None` where no strategy does."""
+        """Advise keeping more pretrained layers frozen; `None` if no strategy does."""
         if self.strategy == "from_scratch":
             return "start from pretrained weights (strategy=feature_extraction)"
         if self.strategy in {"full", "partial", "gradual"}:
@@ -94,12 +94,12 @@ class Setup:
         return None
 
     def train_longer(self) -> str | None:
-        """Twice the epochs; `None` where there cannot be more."""
+        """Advise twice the epochs; `None` at the maximum."""
         epochs = min(MOST_EPOCHS, max(5, 2 * self.epochs))
         return f"train longer (epochs={epochs})" if epochs > self.epochs else None
 
     def fit_better(self) -> str:
-        """What a model needs that has not learned its training records."""
+        """Advise on underfitting."""
         if not self.trains:
             return self.examine_model()
         more = self.train_more_layers()
@@ -110,7 +110,7 @@ class Setup:
         return _either([_both(longer, faster), self._from_pretrained()]) or "check the labels of the training records"
 
     def generalize_better(self) -> str:
-        """What a model needs that has learned its training records, and not what they have in common with others."""
+        """Advise on overfitting."""
         if not self.trains:
             return self.examine_model()
         ways = [
@@ -121,26 +121,26 @@ class Setup:
         return _either([next((way for way in ways if way), None), "add training records"]) or ""
 
     def weigh_classes(self) -> str:
-        """What helps classes with few records."""
+        """Advise on classes with few records."""
         if self.trains and not self.weighs_classes:
             return "set class_weights=balanced, or add records of the rare classes"
         return "add records of the rare classes"
 
     def examine_model(self) -> str:
-        """What to look at where a model is evaluated as it is."""
+        """Advise on a model that is evaluated without training."""
         return (
             "check that the order of the classes is that of the model (class_names), or train it on these records"
             " (strategy=feature_extraction)"
         )
 
     def more_workers(self) -> str:
-        """A way to prepare batches earlier."""
+        """Advise preparing batches earlier."""
         if self.workers is not None:
             return "leave workers out, so that there are as many as it takes"
         return "choose an instance with more cores"
 
     def larger_batches(self) -> str | None:
-        """Twice the batch size; `None` where there cannot be more."""
+        """Advise twice the batch size; `None` at the maximum."""
         return f"double batch_size (batch_size={2 * self.batch_size})" if 2 * self.batch_size <= MOST_BATCH else None
 
     def _from_pretrained(self) -> str | None:
@@ -157,7 +157,7 @@ class Setup:
 
 
 def sentence(text: str) -> str:
-    """The text with a full stop."""
+    """Return the text with a full stop."""
     return text if text.endswith(".") else text + "."
 
 

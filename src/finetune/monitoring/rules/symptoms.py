@@ -1,4 +1,4 @@
-"""Symptoms of a whole job: what the curves and the final evaluation show, each with the one thing to do next."""
+"""Symptoms of a whole job in its curves and final evaluation, each with a next step."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from finetune.monitoring.score import score_name, score_of
 
 _FEWEST_EPOCHS = 5
 _TURNS = 0.6
-"""Share of the epochs in which the loss turns round, from which on it swings."""
+"""Share of epochs with a reversal of the loss from which on it counts as oscillating."""
 _SWING = 0.25
 _LOW, _RISEN = 0.5, 1.5
 _MOST_NAMED = 3
 
 
 def symptoms(course: Course, guess: float) -> list[Finding]:
-    """What a course that is over shows.
+    """Evaluate the metrics of a finished job.
 
     Args:
-        course: of the whole job.
-        guess: score of the best constant answer, such as the accuracy of always naming the most frequent class.
+        course: Metrics of the whole job.
+        guess: Score of the best constant prediction, such as the accuracy of always predicting the most frequent class.
     """
     if course.rows and not math.isfinite(course.rows[-1]["train:loss"]):
         return [_diverged(course)]
@@ -61,7 +61,7 @@ def _underfit(course: Course, guess: float) -> Finding | None:
     validated = score_of(last, "validation") if "validation:loss" in last else trained
     gained = (max(trained, validated) - guess) / max(1 - guess, 1e-9)
     first = course.rows[0]["train:loss"]
-    # A loss that has risen asks for shorter steps, not for longer ones.
+    # An increased loss calls for a lower learning rate, not a higher one.
     if gained > 0.25 or not _LOW * first <= last["train:loss"] <= _RISEN * first:
         return None
     reached = f"{trained:.1%} of train are right"
@@ -98,13 +98,13 @@ def _against_better_validation(setup: Setup) -> str:
 
 
 def judge_answers(part: str, metrics: Mapping[str, Any], setup: Setup, *, learned: bool | None) -> list[Finding]:
-    """What the final evaluation shows, after any number of epochs: worse than a guess, or classes never recognized.
+    """Evaluate the final metrics, after any number of epochs: worse than a guess, or unrecognized classes.
 
     Args:
-        part: that was evaluated.
-        metrics: of `classification_metrics`.
-        setup: of the job.
-        learned: whether the training records are predicted clearly better than by a guess; `None` where unknown.
+        part: Evaluated part.
+        metrics: Result of `classification_metrics`.
+        setup: Setup of the job.
+        learned: Whether training records are predicted clearly better than by guessing; `None` if unknown.
     """
     found = []
     guess = worse_than_guess(metrics)
@@ -125,12 +125,12 @@ def judge_answers(part: str, metrics: Mapping[str, Any], setup: Setup, *, learne
 
 @dataclass(frozen=True, slots=True)
 class Guess:
-    """A constant answer that is as good as the model, or better.
+    """Constant prediction that is at least as good as the model.
 
     Attributes:
-        score: of the model: accuracy, or micro F1 of several labels.
-        baseline: that of the constant answer.
-        answer: labels that it names.
+        score: Score of the model: accuracy, or micro F1 if multi-label.
+        baseline: Score of the constant prediction.
+        answer: Labels of the constant prediction.
     """
 
     score: float
@@ -139,9 +139,9 @@ class Guess:
 
 
 def worse_than_guess(metrics: Mapping[str, Any]) -> Guess | None:
-    """The constant answer whose score the model does not exceed; `None` where it does.
+    """Return the constant prediction that the model does not outperform, if any.
 
-    Where all records are of one class there is nothing to guess.
+    If all records are of one class, there is no baseline.
     """
     if "micro" in metrics:
         score, answer = metrics["micro"]["f1"] or 0.0, tuple(metrics["majority_labels"])
@@ -153,7 +153,7 @@ def worse_than_guess(metrics: Mapping[str, Any]) -> Guess | None:
 
 
 def never_recognized(metrics: Mapping[str, Any]) -> list[str]:
-    """Classes that have records and recall 0, the most frequent first."""
+    """Return classes with records but recall 0, the most frequent first."""
     rows = [row for row in metrics["per_class"] if row["support"] and not row["recall"]]
     return [str(row["label"]) for row in sorted(rows, key=lambda row: -int(row["support"]))]
 

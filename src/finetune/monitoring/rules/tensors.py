@@ -1,4 +1,4 @@
-"""The rules about gradients, weights and their updates, from a few numbers per tensor that stay on the device."""
+"""Rules on gradients, weights and updates, from a few statistics per tensor kept on the device."""
 
 from __future__ import annotations
 
@@ -20,25 +20,25 @@ from finetune.monitoring.rules.setup import Setup, sentence
 EVERY_STEPS = 50
 _FIRST_STEPS = (0, 10)
 _LEAST_RATE = 0.1
-"""Where the schedule has brought the rate below this share of its peak, small updates are what was asked for."""
+"""Below this share of the peak learning rate, small updates are expected from the schedule."""
 _STILL_HIGH = 0.5
-"""Success has small gradients, too: they are told only while the loss is above this share of the first."""
+"""Small gradients are only reported while the loss is above this share of the first: converged models have them too."""
 
 JUDGED_AGAIN = ("VanishingGradient", "AllZero", "DeadRelu", "SaturatedActivation", "UnchangedTensor")
-"""Rules about the state of tensors, whose findings a later look may refute."""
+"""Rules on the state of tensors, whose findings a later sample may refute."""
 
 _GRADIENT, _GRADIENT_BAD, _GRADIENT_ZERO, _WEIGHT, _WEIGHT_BAD, _WEIGHT_ZERO, _UPDATE, _EXCESS, _ALIKE = range(9)
 
 
 class _Fire(Protocol):
-    """How a rule speaks."""
+    """Callback to report a finding."""
 
     def __call__(self, rule: str, seen: str, advice: str, *, grave: bool = False) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
 class _Look:
-    """One step's numbers: a row per tensor, on the device."""
+    """Statistics of one sampled step: a row per tensor, on the device."""
 
     step: int
     names: tuple[str, ...]
@@ -48,7 +48,7 @@ class _Look:
     silences: tuple[Silence, ...]
 
     def state_dict(self) -> dict[str, Any]:
-        """Tensors and plain values."""
+        """Return tensors and plain values."""
         return {
             "step": self.step,
             "names": list(self.names),
@@ -60,19 +60,18 @@ class _Look:
 
 
 class TensorWatch:
-    """Looks at the tensors that learn, at steps 0 and 10 and then every fifty; reads each look at the next one.
+    """Samples trainable tensors at steps 0 and 10, then every 50; each sample is read at the next one.
 
-    Nothing is changed: values are only read, and the copy of the weights for the length of an update is dropped at
-    once. What is judged are tensors with two dimensions or more: biases and normalisation may be zero or hardly move
-    in good health.
+    Tensors are only read, and the copy of the weights exists only during an update. Only tensors with two or more
+    dimensions are judged: biases and normalization parameters may legitimately be zero or barely change.
 
     Args:
-        module: the network.
-        optimizer: for the present share of the peak rate.
-        rules: by name.
-        scaled: whether gradients are scaled, so that infinite ones are part of the search for the scale.
-        classes: how many there are, for the loss of a guess.
-        setup: of the job, for advice that fits it.
+        module: The model.
+        optimizer: Optimizer, for the current share of the peak learning rate.
+        rules: Rules by name.
+        scaled: Whether gradients are scaled, so that infinite ones are part of the search for the scale.
+        classes: Number of classes, for the loss of a guess.
+        setup: Setup of the job, to tailor the advice.
     """
 
     def __init__(
@@ -106,7 +105,7 @@ class TensorWatch:
         self._holding: set[str] = set()
 
     def begin(self, step: int) -> None:
-        """A step begins."""
+        """Start a step."""
         looks = bool(self._watched) and (step in _FIRST_STEPS or step % EVERY_STEPS == 0)
         self._step = step if looks else None
         if looks:
@@ -114,12 +113,12 @@ class TensorWatch:
 
     @property
     def looking(self) -> bool:
-        """Whether this step is looked at."""
+        """Whether this step is sampled."""
         return self._step is not None
 
     @torch.no_grad()
     def graded(self) -> None:
-        """The gradients are there, and the weights are still those of before."""
+        """Inspect the gradients before the optimizer step."""
         self._tensors = {
             name: parameter
             for name, parameter in self._module.named_parameters()
@@ -130,10 +129,10 @@ class TensorWatch:
 
     @torch.no_grad()
     def updated(self, loss: Tensor) -> list[Finding]:
-        """The step is done.
+        """Inspect the weights after the optimizer step.
 
         Returns:
-            what the look before this one shows.
+            Findings of the previous sample.
         """
         if self._step is None:
             return []
@@ -159,7 +158,7 @@ class TensorWatch:
         return found
 
     def read(self) -> list[Finding]:
-        """What the look that waits shows; waits for the device where it is not done."""
+        """Return the findings of the pending sample; synchronizes with the device."""
         look, self._waiting = self._waiting, None
         if look is None:
             return []
@@ -176,17 +175,17 @@ class TensorWatch:
 
     @property
     def refuted(self) -> frozenset[str]:
-        """Rules among `JUDGED_AGAIN` that found something before, and nothing in the last look that was read."""
+        """Rules in `JUDGED_AGAIN` with earlier findings that the most recent sample no longer confirms."""
         return frozenset(self._told & set(JUDGED_AGAIN) - self._holding)
 
     def abandon(self) -> None:
-        """Drop what the present step has shown so far, and look at it no more."""
+        """Discard the sample of the current step."""
         self._step = None
         self._before, self._gradients = [], []
         self._activations.close()
 
     def state_dict(self) -> dict[str, Any]:
-        """What looks to come depend on, and the look that waits: an interruption must lose neither."""
+        """Return the pending sample and the state that later samples depend on."""
         return {
             "first_loss": self._first_loss,
             "unchanged": dict(self._unchanged),
@@ -197,10 +196,10 @@ class TensorWatch:
         }
 
     def load_state_dict(self, state: Mapping[str, Any], /) -> None:
-        """Go on from what `state_dict` gave, under the present rules; empty where nobody watched before.
+        """Restore the state under the current rules; empty if tensors were not watched before.
 
         Raises:
-            ValueError: it is not of this form.
+            ValueError: The state does not have the expected form.
         """
         if not state:
             return
@@ -213,7 +212,7 @@ class TensorWatch:
         self._waiting = None if state["waiting"] is None else _look_of(state["waiting"], self._rules)
 
     def _fresh(self, found: list[Finding]) -> list[Finding]:
-        """Each rule speaks once, about the first place, and says in how many others it is so."""
+        """Keep each rule's first finding, with the number of other affected places."""
         fresh = []
         for rule in dict.fromkeys(one.rule for one in found):
             places = [one for one in found if one.rule == rule]
