@@ -1,11 +1,11 @@
-"""The platform's side of a SageMaker training job, in a folder: for tests, and for jobs on a laptop.
+"""Simulates the platform side of SageMaker training jobs in a local folder, for tests and jobs on a laptop.
 
     request = TrainingRequest(channels=(Channel("train", Path("data")),), hyperparameters={"epochs": "3"})
     job = TrainingJob(request, toolkit_command(), Storage(Path("job/s3")))
     schedule = Schedule(earliest_seconds=1.0, latest_seconds=30.0, kinds=("kill", "reclaim"))
     results = run_with_interruptions(job, Path("job/opt-ml"), draw_interruptions(schedule, count=5, seed=1))
 
-`run_job` is one start on one machine; `lay_out` alone makes an `/opt/ml` for a test that needs no process.
+`run_job` runs a single start on one machine; `lay_out` only creates an `/opt/ml`, for tests without a process.
 """
 
 from sagemaker_simulator.configuration import Channel, RequestError, Resources, TrainingRequest

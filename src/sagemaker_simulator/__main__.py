@@ -1,4 +1,4 @@
-"""`python -m sagemaker_simulator`: run a training job on this machine."""
+"""Entry point of `python -m sagemaker_simulator`: runs a training job on this machine."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""The command line, read into a job and what is to happen to it."""
+"""Parses the command line into a job and its interruptions."""
 
 from __future__ import annotations
 
@@ -41,14 +41,14 @@ examples:
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """What the command line asks for.
+    """Parsed command line.
 
     Attributes:
-        job: the job.
-        machine: folder that becomes its `/opt/ml`.
-        interruptions: what happens to its starts.
-        grace_seconds: between SIGTERM and SIGKILL.
-        seed: of all that is drawn.
+        job: The job.
+        machine: Folder used as its `/opt/ml`.
+        interruptions: Interruptions of its starts.
+        grace_seconds: Seconds between SIGTERM and SIGKILL.
+        seed: Seed of all random choices.
     """
 
     job: TrainingJob
@@ -59,11 +59,11 @@ class Order:
 
 
 def read_order(arguments: Sequence[str]) -> Order:
-    """Read the command line.
+    """Parse the command line.
 
     Raises:
-        RequestError: something is asked for that cannot be done.
-        SystemExit: `--help`, or a command line that argparse refuses.
+        RequestError: The request is not supported.
+        SystemExit: `--help`, or arguments rejected by argparse.
     """
     options = _parser().parse_args(arguments)
     now = datetime.now(tz=UTC)

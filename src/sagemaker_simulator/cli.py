@@ -1,4 +1,4 @@
-"""Running a job from the command line, and saying how it went and where things are."""
+"""Command line: runs a job and prints its result and the locations of its files."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from sagemaker_simulator.result import JobResult
 from sagemaker_simulator.spot import run_with_interruptions
 
 USAGE_EXIT_CODE = 64
-"""For a request that never became a job (`EX_USAGE` of BSD's sysexits), apart from every exit code of a job."""
+"""Exit code of an invalid request (`EX_USAGE` of BSD's sysexits), distinct from all exit codes of a job."""
 
 KILLED_EXIT_CODE = 130
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the job that the command line describes.
+    """Run the job described by the command line.
 
     Args:
-        arguments: without the program's name; `None` for the process's own.
+        arguments: Arguments without the program name; `None` for those of the process.
 
     Returns:
         0 for a completed or stopped job, the job's exit code for a failed one.

@@ -1,4 +1,4 @@
-"""What a job is asked to do, and the configuration files in which the platform tells the container.
+"""Training requests, and the configuration files that the platform derives from them for the container.
 
 The files follow "How Amazon SageMaker AI Provides Training Information" of the developer guide; the fields of
 `resourceconfig.json` that the guide does not name are those seen in the logs of jobs on the platform.
@@ -27,7 +27,7 @@ _CHANNEL_NAME = re.compile(r"[A-Za-z0-9.\-_]{1,64}")
 
 
 class RequestError(ValueError):
-    """The platform would refuse this request, or the simulator cannot play it."""
+    """The platform would reject this request, or the simulator does not support it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,14 +35,14 @@ class Channel:
     """One input channel.
 
     Attributes:
-        name: as in `InputDataConfig`.
-        source: a folder, or a single file, which then lies alone in the channel's folder.
-        placement: `link` costs nothing, `copy` protects the source from a job that writes into its input.
-        content_type: MIME type, or `None` where the request names none.
-        distribution: `FullyReplicated` or `ShardedByS3Key`; told to the container, the data of a channel in File mode
-            stay whole.
-        pipe: what is sent through pipes; `None` for a channel in File mode.
-        manners: how the pipes are fed.
+        name: Name in `InputDataConfig`.
+        source: A folder, or a single file, which becomes the only file in the channel's folder.
+        placement: `link` takes no time or space; `copy` protects the source from a job that writes to its input.
+        content_type: MIME type, or `None` if the request has none.
+        distribution: `FullyReplicated` or `ShardedByS3Key`; passed to the container, but File mode channels are not
+            actually sharded.
+        pipe: Content sent through pipes; `None` for a channel in File mode.
+        manners: Behavior of the pipe feeder.
     """
 
     name: str
@@ -63,7 +63,7 @@ class Channel:
             raise RequestError(f"channel {self.name!r}: {fault}")
 
     def configuration(self) -> dict[str, str]:
-        """The channel's entry in `inputdataconfig.json`."""
+        """Return the channel's entry in `inputdataconfig.json`."""
         entry = {} if self.content_type is None else {"ContentType": self.content_type}
         return entry | {
             "TrainingInputMode": "File" if self.pipe is None else "Pipe",
@@ -74,7 +74,7 @@ class Channel:
 
 @dataclass(frozen=True, slots=True)
 class Resources:
-    """The machines of a job, as one of them sees them."""
+    """The machines of a job from the view of one of them."""
 
     hosts: tuple[str, ...] = ("algo-1",)
     current_host: str = "algo-1"
@@ -87,7 +87,7 @@ class Resources:
             raise RequestError(f"current host {self.current_host!r} is not among the hosts {', '.join(self.hosts)}")
 
     def configuration(self) -> dict[str, object]:
-        """The content of `resourceconfig.json`."""
+        """Return the content of `resourceconfig.json`."""
         hosts = sorted(self.hosts)
         group = {"instance_group_name": self.instance_group, "instance_type": self.instance_type, "hosts": hosts}
         return {
@@ -102,18 +102,18 @@ class Resources:
 
 @dataclass(frozen=True, slots=True)
 class TrainingRequest:
-    """The part of `CreateTrainingJob` that the container gets to see.
+    """The part of `CreateTrainingJob` that is visible to the container.
 
     Attributes:
-        name: of the job.
-        channels: in any order; names are unique.
-        hyperparameters: text to text, as in the request.
-        environment: variables that the request adds to the container's.
-        resources: the machines.
+        name: Name of the job.
+        channels: Input channels in any order, with unique names.
+        hyperparameters: Strings by name, as in the request.
+        environment: Environment variables that the request adds to those of the container.
+        resources: The machines.
         region: AWS region, such as `us-east-1`.
-        checkpoint_path: `LocalPath` of `CheckpointConfig`, somewhere under `/opt/ml`; `None` for a job without
-            checkpoint configuration.
-        debug_hook: content of `debughookconfig.json`, which is written only where this is given.
+        checkpoint_path: `LocalPath` of `CheckpointConfig`, below `/opt/ml`; `None` without checkpoint
+            configuration.
+        debug_hook: Content of `debughookconfig.json`, which is only written if this is set.
     """
 
     name: str = "local-job"
@@ -143,7 +143,7 @@ class TrainingRequest:
 
     @property
     def arn(self) -> str:
-        """A name of the form that the platform gives, in the account of the guide's examples."""
+        """Return an ARN in the platform's format, with the account of the guide's examples."""
         return f"arn:aws:sagemaker:{self.region}:111122223333:training-job/{self.name}"
 
 
@@ -151,9 +151,9 @@ def write_configuration(request: TrainingRequest, folder: Path, checkpoints: Pat
     """Write the JSON files of `input/config` into an existing folder.
 
     Args:
-        request: what the job is asked for.
-        folder: the job's `input/config`.
-        checkpoints: where `/opt/ml/checkpoints` really lies, or `None` for a job without checkpoints.
+        request: The training request.
+        folder: The job's `input/config`.
+        checkpoints: Actual location of `/opt/ml/checkpoints`, or `None` for a job without checkpoints.
     """
     files: dict[str, object] = {
         "hyperparameters": dict(request.hyperparameters),

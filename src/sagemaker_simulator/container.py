@@ -1,4 +1,4 @@
-"""A job in a container of the real image: what `docker run` is told, so that it sees what it sees on the platform."""
+"""Runs a job in a container of the real image, with the `docker run` options that match the platform."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ _OF_THE_MACHINE = ("PATH", "PYTHONPATH", "HOME", "TMPDIR", "LD_LIBRARY_PATH", BA
 
 @dataclass(frozen=True, slots=True)
 class Container:
-    """How jobs run in containers.
+    """Container settings for jobs.
 
     Attributes:
-        image: its name.
-        network: Docker's name of a network; `none` shows that a job needs nothing but its channels.
-        shared_memory: size of `/dev/shm`, of which Docker gives 64 MB otherwise.
-        options: further ones of `docker run`.
+        image: Name of the image.
+        network: Docker network; `none` verifies that a job needs nothing but its channels.
+        shared_memory: Size of `/dev/shm`; Docker's default is 64 MB.
+        options: Additional options of `docker run`.
     """
 
     image: str
@@ -37,15 +37,15 @@ class Container:
     options: tuple[str, ...] = ()
 
     def program(self, request: TrainingRequest, folder: JobFolder, command: tuple[str, ...]) -> Program:
-        """The Docker client in the role of the job's process; it passes SIGTERM on to the container.
+        """Return the Docker client as the job's process; it forwards SIGTERM to the container.
 
-        The data of channels are mounted where the links in `folder` point to, so nothing is copied. What the job writes
-        belongs to the user who started it.
+        Channel data is mounted at the targets of the links in `folder`, so nothing is copied. Files written by the job
+        belong to the user who started it.
 
         Args:
-            request: what the job is asked for.
-            folder: becomes `/opt/ml`.
-            command: `train`, unless the request names another.
+            request: The training request.
+            folder: Folder used as `/opt/ml`.
+            command: `train`, unless the request has another command.
         """
         name = f"{request.name}-{secrets.token_hex(4)}"
         given = job_environment(request, folder).items()
@@ -65,10 +65,10 @@ class Container:
 
 
 def gpu_options(environment: Mapping[str, str] = os.environ) -> tuple[str, ...]:
-    """`--gpus all` where this machine has a GPU that Docker can lend, else nothing."""
+    """Return `--gpus all` if Docker can use a GPU of this machine, otherwise nothing."""
     docker = shutil.which("docker")
     if docker is None or "CUDA_VISIBLE_DEVICES" in environment or not Path("/dev/nvidiactl").exists():
         return ()
     ask = (docker, "info", "--format", "{{json .Runtimes}}")
-    runtimes = subprocess.run(ask, capture_output=True, text=True, check=False)  # noqa: S603 - found by name just now
+    runtimes = subprocess.run(ask, capture_output=True, text=True, check=False)  # noqa: S603 - path just found by name
     return ("--gpus", "all") if "nvidia" in runtimes.stdout else ()

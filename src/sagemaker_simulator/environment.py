@@ -1,4 +1,4 @@
-"""Which variables a job finds in its environment: the platform's, the request's, and little else."""
+"""Environment variables of a job: the platform's, the request's and a few of the image's."""
 
 from __future__ import annotations
 
@@ -28,17 +28,17 @@ _OF_THE_IMAGE = (
 
 
 def image_path() -> str:
-    """The search path of the image that this machine plays: the running Python's own commands come first."""
+    """Return the search path of the simulated image: the running Python's commands come first."""
     return os.pathsep.join((str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)))
 
 
 def job_environment(request: TrainingRequest, folder: JobFolder) -> dict[str, str]:
-    """Compose the environment of the job's process.
+    """Build the environment of the job's process.
 
-    An image sets variables such as `PATH`; the machine that plays the image lends its own. `PYTHONPATH` stands for what
-    is installed in the image. `TRAINING_JOB_NAME`, `TRAINING_JOB_ARN` and the request's own variables are those that
-    the developer guide lists, `AWS_REGION` is set as well; `SAGEMAKER_BASE_DIR` is sagemaker-training's way to move
-    `/opt/ml`. Everything else that the caller has in its environment stays outside.
+    Variables that an image sets, such as `PATH`, are taken from this machine; `PYTHONPATH` represents the packages
+    installed in the image. `TRAINING_JOB_NAME`, `TRAINING_JOB_ARN` and the request's variables are listed in the
+    developer guide, and `AWS_REGION` is set as well. `SAGEMAKER_BASE_DIR` makes sagemaker-training use a different
+    `/opt/ml`. No other variables of the caller are passed on.
     """
     environment = {name: os.environ[name] for name in _OF_THE_IMAGE if name in os.environ}
     if os.environ.get("PYTHONPATH"):

@@ -1,6 +1,6 @@
-"""Who makes the FIFOs of a channel in Pipe mode, and writes into them?
+"""Creates and feeds the FIFOs of a channel in Pipe mode.
 
-A process of its own for each channel, which is killed with its machine. It goes on to the next epoch when all is
+Each channel has a separate process, which is killed with its machine. It continues with the next epoch when all data is
 written, or when the reader closes early.
 """
 
@@ -22,13 +22,13 @@ _PROGRAM = "from sagemaker_simulator.feeder import main; main()"
 
 @dataclass(frozen=True, slots=True)
 class PipeManners:
-    """How a feeder behaves.
+    """Behavior of a feeder.
 
     Attributes:
-        late_seconds: before each FIFO is made.
-        bytes_per_second: on average; `None` for as fast as can be.
-        burst_bytes: what is written at once.
-        ahead: FIFOs that are made before the one in use is done.
+        late_seconds: Delay before each FIFO is created.
+        bytes_per_second: Average rate; `None` for no limit.
+        burst_bytes: Bytes written at once.
+        ahead: Number of FIFOs created in advance of the one in use.
     """
 
     late_seconds: float = 0.0
@@ -38,10 +38,10 @@ class PipeManners:
 
 
 class PipeFeeder:
-    """The process that feeds one channel."""
+    """Process that feeds one channel."""
 
     def __init__(self, channel: str, folder: Path, source: Path, options: PipeSource, manners: PipeManners) -> None:
-        """Start it."""
+        """Start the process."""
         plan = {
             "channel": channel,
             "folder": str(folder),
@@ -57,13 +57,13 @@ class PipeFeeder:
         )
 
     def cut(self) -> None:
-        """End it in the middle of whatever it does."""
+        """Kill the process immediately."""
         self._process.kill()
         self._process.wait()
 
 
 def feed(channel: str, folder: Path, source: Path, options: PipeSource, manners: PipeManners) -> None:
-    """Feed one epoch after another, without end."""
+    """Feed epochs endlessly."""
     made = 0
     epoch = 0
     while True:
@@ -101,7 +101,7 @@ def _bursts(piece: bytes, size: int) -> Iterator[memoryview]:
 
 
 def main() -> None:
-    """Feed as the one argument says, until killed."""
+    """Feed as specified by the single argument, until killed."""
     plan = json.loads(sys.argv[1])
     options = plan["options"]
     feed(

@@ -1,4 +1,4 @@
-"""When and how a job is disturbed, drawn from a seed."""
+"""Interruptions of a job, drawn reproducibly from a seed."""
 
 from __future__ import annotations
 
@@ -8,25 +8,25 @@ from dataclasses import dataclass
 from typing import Literal
 
 Kind = Literal["kill", "reclaim", "reclaim_twice", "stop"]
-"""What happens to the job.
+"""Kind of interruption.
 
-`kill`: the machine is gone without a word. `reclaim`: SIGTERM, and the machine is gone after the grace time.
-`reclaim_twice`: the same with a second SIGTERM soon after the first. `stop`: the user's StopTrainingJob, which sends
-SIGTERM and SIGKILL too, but is an orderly end: everything is uploaded, and the job is not started again.
+`kill`: the machine is lost without notice. `reclaim`: SIGTERM, and the machine is lost after the grace period.
+`reclaim_twice`: the same, with a second SIGTERM soon after the first. `stop`: the user's StopTrainingJob, which also
+sends SIGTERM and SIGKILL, but ends the job in an orderly way: everything is uploaded, and the job is not restarted.
 """
 
 GRACE_SECONDS = 120.0
-"""Between SIGTERM and SIGKILL on the platform."""
+"""Seconds between SIGTERM and SIGKILL on the platform."""
 
 
 @dataclass(frozen=True, slots=True)
 class Moment:
-    """A point in a job's life.
+    """Point in time of a job's run.
 
     Attributes:
-        seconds: after the start, or after the line of the log.
-        pattern: a regular expression that is searched in each line of the log; `None` counts from the start.
-        occurrence: the how many-th line that matches, from 1.
+        seconds: Seconds after the start, or after the log line.
+        pattern: Regular expression searched in each line of the log; `None` counts from the start.
+        occurrence: Number of the matching line, from 1.
     """
 
     seconds: float
@@ -39,19 +39,19 @@ class Moment:
 
     @property
     def watch(self) -> tuple[str, int] | None:
-        """Pattern and occurrence, where there is a pattern."""
+        """Return pattern and occurrence, if there is a pattern."""
         return None if self.pattern is None else (self.pattern, self.occurrence)
 
 
 @dataclass(frozen=True, slots=True)
 class Interruption:
-    """One disturbance of one start of a job.
+    """Interruption of one start of a job.
 
     Attributes:
-        moment: when it begins.
-        kind: how it goes on.
-        grace_seconds: between the first SIGTERM and the end of the machine.
-        again_seconds: between the two SIGTERM of `reclaim_twice`.
+        moment: Time at which it begins.
+        kind: Kind of the interruption.
+        grace_seconds: Seconds between the first SIGTERM and the end of the machine.
+        again_seconds: Seconds between the two SIGTERM of `reclaim_twice`.
     """
 
     moment: Moment
@@ -62,15 +62,15 @@ class Interruption:
 
 @dataclass(frozen=True, slots=True)
 class Schedule:
-    """From what interruptions are drawn.
+    """Distribution from which interruptions are drawn.
 
     Attributes:
-        earliest_seconds: after the start, or after the line of the log.
-        latest_seconds: likewise.
-        kinds: each is as likely as the others.
-        patterns: lines of the log from which to count; each is as likely as the others; none counts from the start.
-        last_occurrence: the occurrence of a pattern is drawn from 1 to this.
-        grace_seconds: of every interruption.
+        earliest_seconds: Minimum seconds after the start, or after the log line.
+        latest_seconds: Maximum of the same.
+        kinds: Equally likely kinds.
+        patterns: Equally likely log lines from which to count; if empty, count from the start.
+        last_occurrence: Maximum occurrence of a pattern; drawn from 1.
+        grace_seconds: Grace period of every interruption.
     """
 
     earliest_seconds: float
@@ -82,7 +82,7 @@ class Schedule:
 
 
 def draw_interruptions(schedule: Schedule, count: int, seed: int) -> tuple[Interruption, ...]:
-    """Draw `count` interruptions: a function of its arguments, and the first ones do not depend on `count`."""
+    """Draw `count` interruptions deterministically; the first ones do not depend on `count`."""
     return tuple(_draw(schedule, random.Random(f"{seed}/{number}")) for number in range(count))  # noqa: S311 - a schedule
 
 

@@ -1,4 +1,4 @@
-"""One start of a job, from a fresh `/opt/ml` to what the platform says about its end."""
+"""Runs a single start of a job, from a new `/opt/ml` to the result reported by the platform."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from sagemaker_simulator.storage import Storage, upload_artifacts
 def run_job(
     job: TrainingJob, root: Path, interruption: Interruption | None = None, stop: StopButton | None = None
 ) -> JobResult:
-    """Start a job on a fresh machine and follow it to its end.
+    """Run a job on a new machine to its end.
 
     Args:
-        job: the job.
-        root: folder that becomes its `/opt/ml`; it does not exist yet or is empty.
-        interruption: what happens to it, if it is still running then.
-        stop: lets the caller stop it.
+        job: The job.
+        root: Folder used as its `/opt/ml`; nonexistent or empty.
+        interruption: Interruption to apply, if the job is still running then.
+        stop: Allows the caller to stop it.
 
     Raises:
         RequestError: `root` is not empty.
-        FileNotFoundError: the command's program does not exist.
+        FileNotFoundError: The command's program does not exist.
     """
     machine = Machine(job, root, interruption.moment.watch if interruption else None)
     try:
@@ -40,7 +40,7 @@ def run_job(
 
 def _conclude(machine: Machine, happened: Interruption | None, storage: Storage) -> JobResult:
     exit_code = machine.process.exit_code
-    assert exit_code is not None  # noqa: S101 - the machine is gone, so its process has ended
+    assert exit_code is not None  # noqa: S101 - the machine has ended, and so has its process
     ended = machine.process.ended
     status = status_of(exit_code, happened)
     failure = failure_text(machine.folder)

@@ -1,4 +1,4 @@
-"""Where things lie under `/opt/ml`, and how a fresh one is laid out in a folder."""
+"""Layout of `/opt/ml`, and its creation in a local folder."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from sagemaker_simulator.feeder import PipeFeeder
 
 @dataclass(frozen=True, slots=True)
 class JobFolder:
-    """The folder that stands for `/opt/ml` of one machine.
+    """Folder used as the `/opt/ml` of one machine.
 
     Attributes:
-        root: what the job knows as `/opt/ml`.
-        checkpoint_path: the job's checkpoint folder as the platform names it.
+        root: Folder that the job knows as `/opt/ml`.
+        checkpoint_path: Path of the job's checkpoint folder on the platform.
     """
 
     root: Path
@@ -31,55 +31,55 @@ class JobFolder:
 
     @property
     def config(self) -> Path:
-        """The JSON files."""
+        """Folder of the JSON files."""
         return self.root / "input" / "config"
 
     @property
     def data(self) -> Path:
-        """A folder for each channel."""
+        """Folder with a subfolder for each channel."""
         return self.root / "input" / "data"
 
     @property
     def model(self) -> Path:
-        """What becomes `model.tar.gz`."""
+        """Folder packed as `model.tar.gz`."""
         return self.root / "model"
 
     @property
     def output(self) -> Path:
-        """The failure file and `data/`."""
+        """Folder of the failure file and `data/`."""
         return self.root / "output"
 
     @property
     def output_data(self) -> Path:
-        """What becomes `output.tar.gz`."""
+        """Folder packed as `output.tar.gz`."""
         return self.output / "data"
 
     @property
     def failure(self) -> Path:
-        """The file in which a container says why it failed."""
+        """File in which a container reports the reason of its failure."""
         return self.output / "failure"
 
     @property
     def success(self) -> Path:
-        """The file that sagemaker-training writes at a good end; the platform itself does not ask for it."""
+        """File that sagemaker-training writes on success; not required by the platform."""
         return self.output / "success"
 
     @property
     def checkpoints(self) -> Path:
-        """The folder that is kept in step with S3."""
+        """Folder synchronized with S3."""
         return self.root / self.checkpoint_path.relative_to(PLATFORM_ROOT)
 
 
 def lay_out(root: Path, request: TrainingRequest, seen_as: Path | None = None) -> JobFolder:
-    """Make a fresh `/opt/ml` with folders, configuration files and channels.
+    """Create a new `/opt/ml` with folders, configuration files and channels.
 
     Args:
-        root: does not exist yet, or is an empty folder: the remains of another job would become part of this one.
-        request: what the job is asked for.
-        seen_as: where the job sees it, such as `/opt/ml` in a container; `None` for a job that sees `root` itself.
+        root: Nonexistent or empty folder: remains of another job would become part of this one.
+        request: The training request.
+        seen_as: Path visible to the job, such as `/opt/ml` in a container; `None` if the job sees `root` itself.
 
     Raises:
-        RequestError: the folder is not empty.
+        RequestError: The folder is not empty.
     """
     if root.exists() and any(root.iterdir()):
         raise RequestError(f"{root} is not empty: a job starts on a fresh machine")
@@ -98,7 +98,7 @@ def lay_out(root: Path, request: TrainingRequest, seen_as: Path | None = None) -
 
 
 def feed_pipes(folder: JobFolder, request: TrainingRequest) -> list[PipeFeeder]:
-    """Start a feeder for every channel in Pipe mode; the caller ends them."""
+    """Start a feeder for every channel in Pipe mode; the caller has to end them."""
     return [
         PipeFeeder(channel.name, folder.data, channel.source, channel.pipe, channel.manners)
         for channel in request.channels
@@ -119,7 +119,7 @@ def _place(channel: Channel, target: Path) -> None:
 
 
 def _linked(source: Path, target: Path) -> bool:
-    """Whether a hard link could be made. A symbolic one would lead out of the channel, where a job need not look."""
+    """Try to create a hard link. A symbolic link would point outside of the channel, which a job may ignore."""
     try:
         target.hardlink_to(source.resolve())
     except OSError:

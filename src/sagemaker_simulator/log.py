@@ -1,4 +1,4 @@
-"""What a job writes to its standard output and error: kept in a file, shown on request, watched for a line."""
+"""Captures a job's standard output and error: writes a file, echoes on request, and watches for a line."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from typing import TextIO
 
 @dataclass(frozen=True, slots=True)
 class LogOptions:
-    """Where a job's log goes.
+    """Destination of a job's log.
 
     Attributes:
-        path: the file; it is created, or emptied.
-        echo: a stream that gets the same lines while the job runs.
+        path: Log file; created or truncated.
+        echo: Stream that receives the same lines while the job runs.
     """
 
     path: Path
@@ -24,7 +24,7 @@ class LogOptions:
 
 
 class LogCapture:
-    """Copies lines from a pipe to a file in a thread, and says when a pattern was seen for the n-th time."""
+    """Copies lines from a pipe to a file in a thread, and signals the n-th match of a pattern."""
 
     def __init__(self, pipe: Iterable[bytes], options: LogOptions, watch: tuple[str, int] | None) -> None:
         self._pipe = pipe
@@ -37,7 +37,7 @@ class LogCapture:
         self._thread.start()
 
     def close(self, timeout: float) -> None:
-        """Wait until the pipe has ended, at most `timeout` seconds."""
+        """Wait until the pipe is closed, at most `timeout` seconds."""
         self._thread.join(timeout)
 
     def _copy(self) -> None:
@@ -55,7 +55,7 @@ class LogCapture:
             self._echo.write(text)
             self._echo.flush()
         except (OSError, ValueError):
-            # Nobody reads any more; a pipe that is no longer emptied would halt the job.
+            # The reader is gone; keep draining the pipe, otherwise the job would block.
             self._echo = None
 
     def _look(self, text: str) -> None:

@@ -1,4 +1,4 @@
-"""A machine: the job's process and the sync agent, which live and end together."""
+"""Simulated machine: the job's process and the sync agent, with a common lifetime."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ _LOOK_SECONDS = 0.005
 
 
 class Machine:
-    """A fresh `/opt/ml` with the job running on it.
+    """A new `/opt/ml` with the job running on it.
 
     Attributes:
-        folder: its `/opt/ml`.
-        log: file with what the job writes.
-        process: the job.
-        signalled: when the first SIGTERM was sent, on the monotonic clock.
+        folder: Its `/opt/ml`.
+        log: File with the job's output.
+        process: The job's process.
+        signalled: Time of the first SIGTERM, on the monotonic clock.
     """
 
     def __init__(self, job: TrainingJob, root: Path, watch: tuple[str, int] | None) -> None:
-        """Lay out `root`, bring the checkpoints back and start the job."""
+        """Lay out `root`, restore the checkpoints and start the job."""
         self.folder = lay_out(root, job.request, None if job.container is None else SEEN_AS)
         self.log = job.storage.next_log()
         self.signalled: float | None = None
@@ -49,7 +49,7 @@ class Machine:
             raise
 
     def wait(self, interruption: Interruption | None, stop: StopButton | None) -> Interruption | None:
-        """Wait until the job ends by itself, or what disturbs it is due, which is returned."""
+        """Wait until the job ends by itself, or until an interruption is due, which is returned."""
         due = None
         while not self.process.wait(_LOOK_SECONDS):
             if stop is not None and stop.pressed:
@@ -64,13 +64,13 @@ class Machine:
         return None
 
     def end(self) -> None:
-        """The job has ended by itself: nothing of it goes on, and all that it wrote is uploaded."""
+        """Finish after the job has ended by itself: end remaining processes and upload all files."""
         self.process.destroy()
         if self._agent is not None:
             self._agent.finish()
 
     def disturb(self, interruption: Interruption) -> None:
-        """Let the interruption take its course."""
+        """Apply the interruption."""
         if interruption.kind == "kill":
             self.lose()
             return
@@ -88,12 +88,12 @@ class Machine:
         self.lose()
 
     def lose(self) -> None:
-        """The machine is gone: agent and job end in the middle of what they do."""
+        """Lose the machine: kill agent and job immediately."""
         self._cut_agent()
         self.process.destroy()
 
     def _reaches(self, due: float) -> bool:
-        """Whether it is `due` with the job still running; waits for the rest of the time where that is short."""
+        """Wait until `due` if it is close; return whether it is reached with the job still running."""
         left = due - time.monotonic()
         return left <= _LOOK_SECONDS and not self.process.wait(max(0.0, left))
 

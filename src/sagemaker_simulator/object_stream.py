@@ -1,6 +1,6 @@
-"""Which bytes does the platform send through a pipe in one epoch?
+"""Produces the bytes that the platform sends through a pipe in one epoch.
 
-Objects come in the order of their keys, or of a manifest, with nothing between them: neither names nor sizes nor ends.
+Objects are sent in the order of their keys or of a manifest, without separators, names or sizes.
 Sources: "How Amazon SageMaker AI Provides Training Information" and "Augmented Manifest Files for Training Jobs" in the
 developer guide; `S3DataSource` and `ShuffleConfig` in the API reference.
 """
@@ -26,15 +26,15 @@ _T = TypeVar("_T")
 
 @dataclass(frozen=True, slots=True)
 class PipeSource:
-    """What a channel in Pipe mode is asked to send.
+    """Content that a channel in Pipe mode sends.
 
     Attributes:
         data_type: `S3DataType` of the request.
-        attributes: `AttributeNames`, of an augmented manifest.
-        wrapped: whether `RecordWrapperType` is `RecordIO`.
-        inflated: whether `CompressionType` is `Gzip`.
-        shuffle_seed: of `ShuffleConfig`; `None` keeps the order.
-        shard: this host's number and the number of hosts, for `ShardedByS3Key`.
+        attributes: `AttributeNames` of an augmented manifest.
+        wrapped: Whether `RecordWrapperType` is `RecordIO`.
+        inflated: Whether `CompressionType` is `Gzip`.
+        shuffle_seed: Seed of `ShuffleConfig`; `None` keeps the order.
+        shard: This host's number and the number of hosts, for `ShardedByS3Key`.
     """
 
     data_type: DataType = "S3Prefix"
@@ -46,12 +46,12 @@ class PipeSource:
 
 
 def epoch_bytes(source: Path, options: PipeSource, epoch: int) -> Iterator[bytes]:
-    """Give the bytes of one epoch in pieces.
+    """Yield the bytes of one epoch in chunks.
 
     Args:
-        source: a folder that stands for an S3 prefix, or a file: the one object, or the manifest.
-        options: what is asked for.
-        epoch: from 0.
+        source: A folder representing an S3 prefix, or a file: the only object or the manifest.
+        options: Content to send.
+        epoch: Epoch from 0.
     """
     if options.data_type == "AugmentedManifestFile":
         lines = [line for line in source.read_text(encoding="utf-8").split("\n") if line.strip()]
@@ -63,7 +63,7 @@ def epoch_bytes(source: Path, options: PipeSource, epoch: int) -> Iterator[bytes
 
 
 def objects(source: Path, options: PipeSource) -> list[Path]:
-    """The objects of a prefix or of a manifest, in their order."""
+    """Return the objects of a prefix or of a manifest, in order."""
     if options.data_type == "ManifestFile":
         first, *names = json.loads(source.read_text(encoding="utf-8"))
         return [object_at(first["prefix"] + name, source.parent) for name in names]
@@ -74,7 +74,7 @@ def objects(source: Path, options: PipeSource) -> list[Path]:
 
 
 def _arranged(things: Sequence[_T], options: PipeSource, epoch: int) -> list[_T]:
-    """Those of this host, in the order of this epoch; with both, things move from host to host."""
+    """Return this host's items in the order of this epoch; shuffling also moves items between hosts."""
     arranged = list(things)
     if options.shuffle_seed is not None:
         random.Random(f"{options.shuffle_seed}/{epoch}").shuffle(arranged)  # noqa: S311 - an order, not a secret
@@ -106,7 +106,7 @@ def _attributes(line: dict[str, object], folder: Path, options: PipeSource) -> I
 
 
 def object_at(uri: str, folder: Path) -> Path:
-    """The file in `folder` that stands for an object: its key without the bucket, or a path as it is."""
+    """Return the file in `folder` that represents an object: its key without the bucket, or an unchanged path."""
     key = uri.partition("://")[2].partition("/")[2] if "://" in uri else uri
     return folder / key
 

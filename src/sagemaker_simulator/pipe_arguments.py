@@ -1,4 +1,4 @@
-"""The part of the command line that says which channels come through pipes, and what is sent through them."""
+"""Command line options of channels in Pipe mode and of their content."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ _FLAGS = ("record_wrapper", "gzip")
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """How one channel comes.
+    """Delivery of one channel.
 
     Attributes:
-        pipe: what is sent through pipes; `None` for a channel in File mode.
-        manners: how the pipes are fed.
+        pipe: Content sent through pipes; `None` for a channel in File mode.
+        manners: Behavior of the pipe feeder.
         distribution: `S3DistributionType`.
-        shard: this host's number and the number of hosts.
+        shard: This host's number and the number of hosts.
     """
 
     pipe: PipeSource | None = None
@@ -35,7 +35,7 @@ class Delivery:
 
 
 def add_pipe_options(parser: argparse.ArgumentParser) -> None:
-    """Add the options; all but the flags hold for every channel in Pipe mode, or, as CHANNEL=VALUE, for one."""
+    """Add the options; except flags, they apply to all channels in Pipe mode or, as CHANNEL=VALUE, to one."""
     group = parser.add_argument_group(
         "input modes", "A value holds for all channels in Pipe mode, or, as CHANNEL=VALUE, for one (repeatable)."
     )
@@ -59,10 +59,10 @@ def add_pipe_options(parser: argparse.ArgumentParser) -> None:
 
 
 def deliveries(options: argparse.Namespace, channels: Collection[str]) -> dict[str, Delivery]:
-    """How each channel comes.
+    """Return the delivery of each channel.
 
     Raises:
-        RequestError: an option is not of its form, names no channel, or none that comes in Pipe mode.
+        RequestError: An option is invalid, or names an unknown channel or one not in Pipe mode.
     """
     modes = _of_channels(options.input_mode, "--input-mode", channels)
     for name, mode in modes.items():
@@ -88,7 +88,7 @@ def _mode(name: str, modes: Mapping[str, str]) -> str:
 
 
 def _of_channels(given: Iterable[str], option: str, channels: Collection[str]) -> dict[str, str]:
-    """Values by channel; that for all of them under an empty name."""
+    """Return values by channel; the value for all channels has an empty name."""
     values: dict[str, str] = {}
     for text in given:
         name, equals, value = text.partition("=")

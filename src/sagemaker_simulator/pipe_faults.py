@@ -1,4 +1,4 @@
-"""What would keep the platform from sending what a channel in Pipe mode is asked for?"""
+"""Validates that the platform could send the requested content of a channel in Pipe mode."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ _GZIP = b"\x1f\x8b"
 
 
 def fault_of(source: Path, options: PipeSource) -> str:
-    """The first fault, with its place and what to change; empty where everything can be sent.
+    """Return the first fault, with its place and a remedy; empty if everything can be sent.
 
     Args:
-        source: a folder that stands for an S3 prefix, or a file: the one object, or the manifest.
-        options: what is asked for.
+        source: A folder representing an S3 prefix, or a file: the only object or the manifest.
+        options: Content to send.
     """
     if options.data_type != "S3Prefix" and not source.is_file():
         return f"{source} is no file, but --data-type {options.data_type} needs one, the manifest"

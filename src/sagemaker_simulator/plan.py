@@ -1,4 +1,4 @@
-"""Everything that a job needs to be started, once or many times."""
+"""Description of a job that can be started once or repeatedly."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from sagemaker_simulator.sync_agent import SyncOptions
 
 @dataclass(frozen=True, slots=True)
 class TrainingJob:
-    """A job that can be started, also more than once.
+    """A job that can be started repeatedly.
 
     Attributes:
-        request: what it is asked for.
-        command: what the container runs; `toolkit_command()` for an image whose command is `train`.
-        storage: what outlives its machines.
-        sync: how the checkpoint agent behaves.
-        echo: a stream that gets the job's log while it runs.
-        working_folder: where the command runs; `None` for the job's `/opt/ml`.
-        container: runs the command in a container; `None` for a process of this machine.
+        request: The training request.
+        command: Command of the container; `toolkit_command()` for an image whose command is `train`.
+        storage: Storage that persists across its machines.
+        sync: Behavior of the checkpoint sync agent.
+        echo: Stream that receives the job's log while it runs.
+        working_folder: Working directory of the command; `None` for the job's `/opt/ml`.
+        container: Container that runs the command; `None` for a local process.
     """
 
     request: TrainingRequest
@@ -38,7 +38,7 @@ class TrainingJob:
 
 
 class StopButton:
-    """How a user's wish to stop reaches a running job; pressed from a signal handler or another thread."""
+    """Requests a running job to stop, from a signal handler or another thread."""
 
     def __init__(self, grace_seconds: float = GRACE_SECONDS) -> None:
         self._pressed = threading.Event()
@@ -46,13 +46,13 @@ class StopButton:
 
     @property
     def pressed(self) -> bool:
-        """Whether the user wants the job to stop."""
+        """Whether a stop was requested."""
         return self._pressed.is_set()
 
     def press(self) -> None:
-        """Ask for a StopTrainingJob."""
+        """Request a StopTrainingJob."""
         self._pressed.set()
 
     def interruption(self) -> Interruption:
-        """The stop that was asked for."""
+        """Return the requested stop as an interruption."""
         return Interruption(Moment(0.0), "stop", self._grace_seconds)

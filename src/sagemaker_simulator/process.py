@@ -1,4 +1,4 @@
-"""The job's process: started like a container's first process, asked to stop, or gone with its whole machine."""
+"""The job's process: started like a container's first process, stopped, or killed with its machine."""
 
 from __future__ import annotations
 
@@ -16,25 +16,25 @@ from pathlib import Path
 from sagemaker_simulator.log import LogCapture, LogOptions
 
 MACHINE_VARIABLE = "SAGEMAKER_SIMULATOR_MACHINE"
-"""Marks every process of one simulated machine, so that all of them can be found when it is taken away."""
+"""Environment variable that marks every process of a simulated machine, to find all of them when it is lost."""
 
 _PATIENCE_SECONDS = 10.0
 
 
 def toolkit_command() -> tuple[str, ...]:
-    """The command `train` of sagemaker-training, in the Python that runs the simulator."""
+    """Return the `train` command of sagemaker-training in the Python that runs the simulator."""
     return (sys.executable, "-m", "sagemaker_training.cli.train")
 
 
 @dataclass(frozen=True, slots=True)
 class Program:
-    """What a process is started from.
+    """Program to start as a process.
 
     Attributes:
-        command: program and arguments.
-        environment: the whole environment.
-        folder: working directory.
-        end: a command that ends what the process may have left running elsewhere, such as a container.
+        command: Program and arguments.
+        environment: The complete environment.
+        folder: Working directory.
+        end: Command that ends anything the process may have left running elsewhere, such as a container.
     """
 
     command: Sequence[str]
@@ -44,24 +44,24 @@ class Program:
 
 
 class JobProcess:
-    """A command that runs as a job, with every process that it starts."""
+    """A command run as a job, with all of its child processes."""
 
     def __init__(self, program: Program, log: LogOptions, watch: tuple[str, int] | None = None) -> None:
         """Start the command.
 
         Args:
-            program: what to start.
-            log: where its output goes.
-            watch: a regular expression, and the how many-th line that it matches sets `log.seen`.
+            program: Program to start.
+            log: Destination of its output.
+            watch: A regular expression, and the number of the matching line that sets `log.seen`.
 
         Raises:
-            FileNotFoundError: there is no such program, or no such working directory.
+            FileNotFoundError: The program or the working directory does not exist.
         """
         self._machine = secrets.token_hex(16)
         self._end = tuple(program.end)
         self.started = time.monotonic()
         self._ended: float | None = None
-        self._process = subprocess.Popen(  # noqa: S603 - running the caller's command is what this class is for
+        self._process = subprocess.Popen(  # noqa: S603 - this class runs the caller's command
             list(program.command),
             env={**program.environment, MACHINE_VARIABLE: self._machine},
             cwd=program.folder,
@@ -70,12 +70,12 @@ class JobProcess:
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
-        assert self._process.stdout is not None  # noqa: S101 - a fact of stdout=PIPE that the type does not carry
+        assert self._process.stdout is not None  # noqa: S101 - implied by stdout=PIPE, but not by the type
         self._pipe = self._process.stdout
         self.log = LogCapture(self._pipe, log, watch)
 
     def wait(self, timeout: float) -> bool:
-        """Wait up to `timeout` seconds; whether the first process has ended."""
+        """Wait up to `timeout` seconds; return whether the first process has ended."""
         try:
             self._process.wait(timeout)
         except subprocess.TimeoutExpired:
@@ -85,32 +85,32 @@ class JobProcess:
 
     @property
     def ended(self) -> float:
-        """When the first process was seen to have ended, on the monotonic clock; now, while it runs."""
+        """Time at which the first process was seen to have ended, on the monotonic clock; now, while it runs."""
         return self._ended or time.monotonic()
 
     @property
     def exit_code(self) -> int | None:
-        """As Docker reports it: 128 and the signal's number for a process that a signal ended; `None` while it runs."""
+        """Exit code as in Docker: 128 plus the signal number if ended by a signal; `None` while running."""
         code = self._process.poll()
         return 128 - code if code is not None and code < 0 else code
 
     def terminate(self) -> None:
-        """Send SIGTERM to the first process and to no other, as stopping a container does."""
+        """Send SIGTERM to the first process only, as when stopping a container."""
         if self._process.poll() is None:
             self._process.send_signal(signal.SIGTERM)
 
     def destroy(self) -> None:
-        """End every process of the job at once, wherever it went; what they wrote to the log is kept.
+        """Kill all processes of the job immediately, including detached ones; their log output is kept.
 
-        A container's processes end with its first one, so this is also what follows an orderly end.
+        A container's processes end with its first one, so this also follows a normal end.
 
         Raises:
-            TimeoutError: a process does not go away.
+            TimeoutError: A process does not end.
         """
         if self._process.poll() is None:
             os.killpg(self._process.pid, signal.SIGKILL)
         if self._end:
-            subprocess.run(self._end, capture_output=True, check=False)  # noqa: S603 - the program's own end
+            subprocess.run(self._end, capture_output=True, check=False)  # noqa: S603 - the program's own end command
             self._end = ()
         deadline = time.monotonic() + _PATIENCE_SECONDS
         while remaining := _processes_of(self._machine):
@@ -126,7 +126,7 @@ class JobProcess:
 
 
 def _processes_of(machine: str) -> list[int]:
-    """Living processes that inherited the machine's mark, also those in sessions of their own; Linux only."""
+    """Return running processes that inherited the machine's mark, including those in new sessions; Linux only."""
     mark = f"{MACHINE_VARIABLE}={machine}".encode()
     found = []
     for entry in Path("/proc").glob("[0-9]*"):

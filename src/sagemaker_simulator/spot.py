@@ -1,4 +1,4 @@
-"""A managed spot job: interrupted, and started again on a fresh machine with its checkpoints, until it is done."""
+"""Managed spot training: restarts an interrupted job on new machines with its checkpoints until it is done."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ def run_with_interruptions(
     interruptions: Iterable[Interruption],
     stop: StopButton | None = None,
 ) -> tuple[JobResult, ...]:
-    """Start the job, disturb each start by the next interruption, and start it again while the platform would.
+    """Run the job, apply the next interruption to each start, and restart as the platform would.
 
-    Every start gets the same path as its `/opt/ml`, as on the platform, and finds there nothing of the start before but
-    the checkpoints that reached S3. The seed of the sync agent goes up by one. After the last interruption the job runs
-    undisturbed.
+    Every start has the same path as its `/opt/ml`, as on the platform, and finds only the checkpoints that reached S3
+    from earlier starts. The seed of the sync agent is incremented with each start. After the last interruption the job
+    runs to its end.
 
     Args:
-        job: the job; its storage connects the starts.
-        root: folder that becomes each machine's `/opt/ml` in turn; an interrupted machine's is deleted.
-        interruptions: one for each start; one whose moment never comes is used up all the same.
-        stop: lets the caller stop it.
+        job: The job; its storage is shared by the starts.
+        root: Folder used as each machine's `/opt/ml`; deleted after an interruption.
+        interruptions: One per start; consumed even if its moment is never reached.
+        stop: Allows the caller to stop it.
 
     Returns:
-        One result for each start; only the last one is other than `Interrupted`.
+        One result per start; all but the last are `Interrupted`.
     """
     results: list[JobResult] = []
     pending = iter(interruptions)

@@ -1,4 +1,4 @@
-"""What outlives a job's machine: the folders that stand for S3, and the logs."""
+"""Storage that persists across a job's machines: folders representing S3, and the logs."""
 
 from __future__ import annotations
 
@@ -11,33 +11,33 @@ from sagemaker_simulator.layout import JobFolder
 
 @dataclass(frozen=True, slots=True)
 class Storage:
-    """Folders outside of every machine.
+    """Folders outside of the machines.
 
     Attributes:
-        root: a job's own, kept from start to start.
+        root: Folder of a single job, kept across its starts.
     """
 
     root: Path
 
     @property
     def checkpoints(self) -> Path:
-        """What `checkpoint_s3_uri` names."""
+        """Folder representing `checkpoint_s3_uri`."""
         return self.root / "checkpoints"
 
     @property
     def output(self) -> Path:
-        """Where `model.tar.gz` and `output.tar.gz` arrive."""
+        """Folder of `model.tar.gz` and `output.tar.gz`."""
         return self.root / "output"
 
     def next_log(self) -> Path:
-        """A file for the log of the next start, `logs/000.log` and so on; its folder is created."""
+        """Return the log file of the next start (`logs/000.log` and so on) and create its folder."""
         folder = self.root / "logs"
         folder.mkdir(parents=True, exist_ok=True)
         return folder / f"{len(list(folder.glob('*.log'))):03d}.log"
 
 
 def upload_artifacts(folder: JobFolder, storage: Storage) -> tuple[Path, Path]:
-    """Pack `model/` and `output/data/` as the platform does at the end of a job, also of a stopped or failed one.
+    """Pack `model/` and `output/data/` as the platform does at the end of a job, even if stopped or failed.
 
     Returns:
         `model.tar.gz` and `output.tar.gz`, each with the folder's entries at the top level.

@@ -1,13 +1,14 @@
-"""The platform's agent that keeps the checkpoint folder and S3 in step, with everything that makes it awkward.
+"""Simulates the platform's agent that synchronizes the checkpoint folder with S3, including its difficult behavior.
 
-What is known: a file that is being uploaded has a `<file>.sagemaker-uploading` beside it, an uploaded one a
-`<file>.sagemaker-uploaded`; names that end in `.sagemaker-ignore` are left alone (AWS's XGBoost container and smdebug
-rely on all three, smdebug also on an ignored folder). Nothing is promised about the order of files, about several
-files belonging together, or about a file that is still being written. An object appears in S3 whole. What is in S3
-before the start is brought back into the folder; what others add later is not.
+Known behavior: a file being uploaded has a `<file>.sagemaker-uploading` next to it, an uploaded one a
+`<file>.sagemaker-uploaded`; names ending in `.sagemaker-ignore` are skipped (AWS's XGBoost container and smdebug rely
+on all three, smdebug also on an ignored folder). There are no guarantees about the order of files, about consistency
+across files, or about a file still being written. An object appears in S3 atomically. Objects in S3 before the start
+are restored to the folder; those added later by others are not.
 
-Where nothing is known, the agent does what is harder for the container: it takes a file as soon as it sees it, leaves
-markers of deleted files behind, marks nothing as uploaded that it has brought back, and follows no symbolic link.
+Where the behavior is unknown, the agent chooses the more difficult one for the container: it uploads a file as soon as
+it sees it, keeps the markers of deleted files, does not mark restored files as uploaded, and does not follow symbolic
+links.
 """
 
 from __future__ import annotations
@@ -31,16 +32,16 @@ Signature = tuple[int, int, int]
 
 @dataclass(frozen=True, slots=True)
 class SyncOptions:
-    """How the agent behaves.
+    """Behavior of the agent.
 
     Attributes:
-        seed: of the order of files and of the delays.
-        scan_seconds: pause between two looks at the folder.
-        delay_seconds: shortest and longest wait before each upload.
-        bytes_per_second: speed of an upload; `None` for as fast as the disk.
-        chunk_bytes: how much is read at once; between two reads the job may change the file.
-        mirror_deletions: remove an object when its file goes. Reports differ here (the developer guide says that the
-            platform does, others did not see it), so a container should be tested both ways.
+        seed: Seed of the order of files and of the delays.
+        scan_seconds: Pause between two scans of the folder.
+        delay_seconds: Minimum and maximum delay before each upload.
+        bytes_per_second: Upload rate; `None` for the speed of the disk.
+        chunk_bytes: Bytes read at once; between two reads the job may change the file.
+        mirror_deletions: Whether to delete the object of a deleted file. Reports differ (the developer guide says that
+            the platform does, others did not observe it), so a container should be tested both ways.
     """
 
     seed: int = 0
@@ -52,7 +53,7 @@ class SyncOptions:
 
 
 def restore(remote: Path, local: Path) -> None:
-    """Bring every object of the "S3" folder into the checkpoint folder, as before a start."""
+    """Copy every object of the "S3" folder to the checkpoint folder, as before a start."""
     for path in remote.rglob("*"):
         if path.is_file():
             target = local / path.relative_to(remote)
@@ -61,22 +62,22 @@ def restore(remote: Path, local: Path) -> None:
 
 
 def upload_order(names: list[str], seed: int, scan: int) -> list[str]:
-    """In which order one look at the folder uploads what is new: a function of its arguments."""
+    """Return the upload order of one scan's new files, as a pure function of the arguments."""
     order = sorted(names)
     random.Random(f"{seed}/{scan}").shuffle(order)  # noqa: S311 - a schedule, not a secret
     return order
 
 
 class SyncAgent:
-    """Uploads from a thread until it is told to finish, or until the machine is gone."""
+    """Uploads files in a thread until it is finished or the machine is lost."""
 
     def __init__(self, local: Path, remote: Path, options: SyncOptions) -> None:
-        """Take what lies in `local` for known and start to watch it.
+        """Start to watch `local`, treating its current files as known.
 
         Args:
-            local: the checkpoint folder; it exists, and was just restored.
-            remote: the folder that stands for the S3 prefix; created.
-            options: how to behave.
+            local: The existing checkpoint folder, just restored.
+            remote: Folder representing the S3 prefix; created if missing.
+            options: Behavior of the agent.
         """
         self._local = local
         self._remote = remote
@@ -92,10 +93,10 @@ class SyncAgent:
         self._thread.start()
 
     def finish(self, timeout: float | None = None) -> None:
-        """Upload all that is new without further delay, then end; after `timeout` seconds the machine is gone.
+        """Upload all new files without delay, then end; after `timeout` seconds the machine is lost.
 
         Raises:
-            OSError: an upload failed, and not because the job took the file away.
+            OSError: An upload failed for a reason other than the job removing the file.
         """
         self._finishing.set()
         self._thread.join(timeout)
@@ -104,7 +105,7 @@ class SyncAgent:
             raise self._error
 
     def cut(self) -> None:
-        """End in the middle of whatever is being done: the machine is gone."""
+        """End immediately because the machine is lost."""
         self._cut.set()
         self._finishing.set()
         self._thread.join()
@@ -166,12 +167,12 @@ class SyncAgent:
             uploading.unlink(missing_ok=True)
             uploaded.touch()
         except (FileNotFoundError, NotADirectoryError):
-            # The job removed or renamed the file, or its folder, while the agent was at it.
+            # The job removed or renamed the file or its folder during the upload.
             with contextlib.suppress(OSError):
                 uploading.unlink(missing_ok=True)
 
     def _copy(self, file: FileIO, part: Path) -> bool:
-        """Copy piece by piece; whether the machine lived to the end of it."""
+        """Copy in chunks; return whether the copy was completed before the machine was lost."""
         with part.open("wb") as target:
             while chunk := file.read(self._options.chunk_bytes):
                 target.write(chunk)

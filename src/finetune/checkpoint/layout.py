@@ -29,9 +29,8 @@ UPLOADING_SUFFIX = ".sagemaker-uploading"
 UPLOADED_SUFFIX = ".sagemaker-uploaded"
 
 LAST_SERIAL = 10**12
-"""Larger serial numbers are only accepted for folders with a manifest: continuing from that of any other folder could
-leave
-no number for the next checkpoint."""
+"""Larger serial numbers are only accepted for folders with a manifest: continuing from another folder could leave no
+number for the next checkpoint."""
 
 _NAME = re.compile(r"step-([0-9]{9,15})-([0-9]{6,15})")
 _PART = re.compile(r"[a-z][a-z0-9_]{0,63}")

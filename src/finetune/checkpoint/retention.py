@@ -50,8 +50,7 @@ def expired(candidates: Collection[Candidate], keep: int) -> list[CheckpointName
     """Return the checkpoints that may be removed, oldest first.
 
     The newest `keep` complete checkpoints are kept, and the newest one marked best. Of the others, including incomplete
-    ones,
-    only those older than a safe complete checkpoint may be removed.
+    ones, only those older than a safe complete checkpoint may be removed.
     """
     ordered = sorted(candidates, key=lambda candidate: candidate.name.serial, reverse=True)
     complete = [candidate for candidate in ordered if candidate.complete]

@@ -109,7 +109,7 @@ class S3Mirror:
         return name
 
     def _refuse_when_late(self, *_: object, **__: object) -> None:
-        """Abort requests and transfers if the job was stopped; during a restore, immediately."""
+        """Raise if a stopped job's time limit is over (0 in a restore); called before requests and in transfers."""
         limit = 0.0 if self._restoring else self._patience.stop_seconds
         if self._asked_to_stop() > limit:
             raise TooLateError(f"S3 did not take part within {limit:.0f} s after the job was asked to stop.")

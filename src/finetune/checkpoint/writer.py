@@ -1,9 +1,8 @@
 """Writes checkpoints in a background thread.
 
 There is one thread and no queue. `submit` waits for a write in flight; a caller that does not have to save at this
-exact
-step checks `busy` first and saves a more recent state at a later step instead. A queue of snapshots would take memory
-for older states without a benefit.
+exact step checks `busy` first and saves a more recent state at a later step instead. A queue of snapshots would take
+memory for older states without a benefit.
 """
 
 from __future__ import annotations

@@ -101,7 +101,7 @@ class SmdebugHook:
         module: The model.
     """
 
-    def __init__(self, hook: Any, modes: Any, module: nn.Module) -> None:  # noqa: ANN401  # the library has no types
+    def __init__(self, hook: Any, modes: Any, module: nn.Module) -> None:  # noqa: ANN401  # untyped library
         self._hook, self._modes, self._module = hook, modes, module
         self._step = self._epoch = 0
         self._next: tuple[object, int, int] | None = None

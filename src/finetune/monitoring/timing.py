@@ -34,8 +34,8 @@ class Step(NamedTuple):
 class Timing:
     """Measures seconds by part of the work.
 
-    GPU work is measured between two CUDA events, which are read after the GPU has passed them, without
-    synchronizing. Everything else is measured by the host's clock.
+    GPU work is measured between two CUDA events, which are read after the GPU has passed them, without synchronizing.
+    Everything else is measured by the host's clock.
 
     Attributes:
         seconds: Seconds by part, as far as known; `settle` completes them.

@@ -155,7 +155,7 @@ def _spread(names: list[str]) -> list[str]:
 
 
 def interruptions(report: Mapping[str, Any]) -> Piece:
-    """Render the cost of interruptions and how the job recovered."""
+    """Render the number of starts, the cost of interruptions and the price of the job."""
     account = report["interruptions"]
     starts = account.get("starts", 0)
     cost = report["cost"]
