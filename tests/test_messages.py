@@ -29,7 +29,19 @@ def test_control_characters_are_written_out(character: str) -> None:
         assert shown.isprintable()
 
 
-@pytest.mark.parametrize("text", ["learning_rate=0.01", "straße", "日本語", "a b", "👩\u200d💻", "x=y;", "max=3, then"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "learning_rate=0.01",
+        "straße",
+        "日本語",
+        "a b",
+        "👩\u200d💻",
+        "x=y;",
+        "max=3, then",
+        "validation_fraction=0.01; change it",
+    ],
+)
 def test_what_is_printable_and_no_metric_stays_as_it_is(text: str) -> None:
     assert one_line(text) == several_lines(text) == text
 

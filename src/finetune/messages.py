@@ -3,7 +3,7 @@ r"""Makes text from users' data safe for the log, the failure file and the repor
 Messages include names of files, classes and hyperparameters unchanged. They may contain control characters, which move
 the cursor of a terminal or start a new line, and text such as `validation:accuracy=0.99;`, which the platform would
 read as a metric. Only this module escapes them: characters in Python notation (`\n`, `\x1b`, `\u2028`), and the equals
-sign of a metric look-alike as `\x3d`. Only metric lines may contain `name=number;`.
+sign of a metric look-alike as `\x3d`. Only metric lines may contain a metric such as `loss=0.1;`.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ import re
 OWN_LOGGER = "finetune"
 
 _METRIC = re.compile(r"((?:train|validation|test)\s*:[\w.@-]*\s*)=(?=\s*[-+.\d])")
-_NUMBER = re.compile(r"(=\s*[-+.\d][-+.\w]*);")
+# Regular expressions of other tools leave out the part before the colon; other names, as in advice, stay readable.
+_NUMBER = re.compile(r"((?:loss|accuracy|f1|precision|recall|auc|error)\s*=\s*[-+.\d][-+.\w]*);")
 # Needed by some scripts and emoji, although `str.isprintable` returns False.
 _JOINERS = "\N{ZERO WIDTH JOINER}\N{ZERO WIDTH NON-JOINER}\N{NO-BREAK SPACE}"
 _SHORT = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}

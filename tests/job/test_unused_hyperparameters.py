@@ -31,4 +31,4 @@ def test_the_plan_tells_what_has_no_effect_in_the_job(
     ]
     notes = json.loads((job.folder.output_data / "report.json").read_text("utf-8"))["asked"]["notes"]
     assert [line.removeprefix("remark").strip() for line in told] == notes[1:]
-    assert notes[0] == "momentum has no effect: adamw and adam have beta_1 instead."
+    assert notes[0] == "momentum has no effect: only sgd, rmsprop and nag use it."

@@ -57,7 +57,7 @@ def refusal(folder: Path, **wishes: Any) -> str:  # noqa: ANN401 - the wishes th
         ({"_attn_implementation": "flash_attention_2"}, "_attn_implementation='flash_attention_2' is not available"),
         ({"attn_implementation": "owner/kernel"}, "attn_implementation='owner/kernel' is not available"),
         ({"hidden_dropout_prob": 7}, "dropout probability has to be between 0 and 1"),
-        ({"vocab_size": -1}, "negative dimension"),
+        ({"vocab_size": -1}, "vocab_size=-1 is not allowed"),
         ({"num_attention_heads": 0}, "by zero"),
         ({"dtype": "float13"}, "float13"),
         ({"layer_norm_eps": "tiny"}, "layer_norm_eps"),

@@ -165,6 +165,9 @@ def _unusable(config: Mapping[str, object]) -> str | None:
         return f"num_labels={str(count)[:60]} is not allowed; it is a number of classes from 1 to {MAX_CLASSES}"
     if isinstance(names, Mapping) and len(names) != (len(names) if count is None else count):
         return f"it names {count} classes in num_labels, but {len(names)} in id2label; save it again with one of them"
+    tokens = config.get("vocab_size")
+    if isinstance(tokens, int) and tokens < 1:
+        return f"vocab_size={tokens} is not allowed; it is the number of rows of the embeddings"
     for field in _FIELDS_OF_LAYERS:
         value = config.get(field)
         parts = value if isinstance(value, list) else [value]
