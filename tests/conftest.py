@@ -1,4 +1,4 @@
-"""What holds for every test: no network, one thread, no display; and an account of what was left out."""
+"""Settings for every test: no network, one thread, no display; and a summary of the skipped tests."""
 
 from __future__ import annotations
 

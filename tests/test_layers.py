@@ -1,4 +1,4 @@
-"""Does the code keep to the plan of who may import whom, and does importing it do no work?"""
+"""The code follows the plan of allowed imports, and importing it has no side effects."""
 
 from __future__ import annotations
 

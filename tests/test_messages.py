@@ -1,4 +1,4 @@
-"""Names from users' data can neither move the cursor, begin a line of their own, nor look like a metric."""
+"""Names from users' data cannot move the cursor, start a new line, or look like a metric."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""An S3 on this machine: moto's server, and in front of it one that fails as a test tells it to."""
+"""Fixtures for an S3 on this machine: moto's server, with a proxy in front that injects faults."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""An HTTP server in front of another, which fails as it is told to."""
+"""An HTTP proxy that injects faults."""
 
 from __future__ import annotations
 

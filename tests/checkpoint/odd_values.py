@@ -1,4 +1,4 @@
-"""JSON with something else in one place: what a hash cannot tell, since it is made of whatever was written."""
+"""Replaces single values in checkpoint JSON files, with hashes recomputed so that they still match."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the tests of checkpoints save: small states with every awkward value, and how two of them are compared."""
+"""Small checkpoint states with every awkward value, and their bitwise comparison."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""Whatever happened to the files, what is restored is exactly one of the checkpoints written, and the newest whole one.
+"""Restores from damaged checkpoint folders: the result is always the newest intact checkpoint, bit for bit.
 
-Every kind of damage is dealt to every kind of file, several at a time, at places that hypothesis chooses.
+Hypothesis applies every kind of damage to every kind of file, several at a time, at random positions.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A disk that is full in the middle of a write costs that checkpoint and no other, and training may go on."""
+"""A disk that fills up during a write costs only that checkpoint; training can go on."""
 
 from __future__ import annotations
 

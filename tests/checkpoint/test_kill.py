@@ -1,4 +1,4 @@
-"""A process that is killed while it writes loses nothing that it said was written, and half of it is never read."""
+"""A process killed during a write keeps every checkpoint it reported, and partial ones are never read."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A manifest says truly what a checkpoint is, and one that cannot be trusted is refused with a reason."""
+"""Manifests describe their checkpoint exactly; untrustworthy ones are rejected with a reason."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A checkpoint that holds odd things under hashes that are right is read as it is, or passed over: never a crash."""
+"""Checkpoints with odd contents under valid hashes are read as they are or skipped, without a crash."""
 
 from __future__ import annotations
 

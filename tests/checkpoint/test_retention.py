@@ -1,4 +1,4 @@
-"""Old checkpoints go, but none before a newer one is where a restart would find it."""
+"""Old checkpoints are deleted only after a newer one is where a restart would find it."""
 
 from __future__ import annotations
 

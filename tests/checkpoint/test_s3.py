@@ -1,4 +1,4 @@
-"""What is in S3 is what is in the folder, and a fresh container finds it again."""
+"""S3 mirrors the checkpoint folder, and a new container restores from it."""
 
 from __future__ import annotations
 

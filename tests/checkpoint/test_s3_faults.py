@@ -1,4 +1,4 @@
-"""An S3 that cannot be used is said at the start; one that fails in between costs no step of training."""
+"""An unusable S3 is reported at the start; later S3 failures cost no training step."""
 
 from __future__ import annotations
 

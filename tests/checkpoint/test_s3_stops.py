@@ -1,4 +1,4 @@
-"""A job that is asked to stop does not wait for an S3 that takes connections and never answers."""
+"""A stopped job does not wait for an S3 server that accepts connections and never answers."""
 
 from __future__ import annotations
 

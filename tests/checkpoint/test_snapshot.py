@@ -1,4 +1,4 @@
-"""A snapshot is what the state was at that moment, and the next one costs no new memory."""
+"""Snapshots copy the state at one moment, and reuse their memory."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A state that is taken apart and put together again is the same in every bit."""
+"""States survive flattening and rebuilding bit for bit."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Checkpoints are found again exactly, the newest first, and nothing else is taken for one."""
+"""The store finds its checkpoints exactly, newest first, and ignores everything else."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""With the platform's agent copying in any order, and cut off at any moment, a restart finds something whole."""
+"""With a sync agent that copies in any order and stops at any time, a restart finds a complete checkpoint."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A file of tensors is what the safetensors library reads, and says truly what it holds."""
+"""Tensor files are readable by the safetensors library, and their headers match their contents."""
 
 from __future__ import annotations
 

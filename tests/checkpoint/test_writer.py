@@ -1,4 +1,4 @@
-"""Writing beside training: one at a time, in order, and every failure is heard of once."""
+"""Background checkpoint writing: one at a time, in order, with every failure reported once."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the tests of the clients share: environments with the SDKs, and variables for them."""
+"""Fixtures of the client tests: environments with the SDKs, and their variables."""
 
 from __future__ import annotations
 

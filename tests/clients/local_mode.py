@@ -1,4 +1,4 @@
-"""Jobs in the clients' local mode, and all that they leave on this machine's Docker engine."""
+"""Jobs in the clients' local mode, and the removal of everything they leave on this machine's Docker engine."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Runs several examples in one process: their SDK takes longer to import than a request to build.
+"""Run several examples in one process, because their SDK takes longer to import than a request to build.
 
 run_examples.py SDK BUCKET IMAGE ROLE NAME...
 """

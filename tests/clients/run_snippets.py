@@ -1,4 +1,4 @@
-"""Runs a page's pieces of Python one after another, as a reader with a role and a bucket would; waits for no job.
+"""Run a page's Python snippets in order, as a reader with a role and a bucket would, without waiting for jobs.
 
 run_snippets.py SDK IMAGE ROLE BUCKET < JSON list of pieces
 """

@@ -1,4 +1,4 @@
-"""Do the pages name every example and every script, and none that is not there? Does what they show run?"""
+"""The pages name every existing example and script and no others, and their snippets run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Do the SDKs' local modes run the image: one host and two, channels from folders and from S3, failures as failures?"""
+"""The SDKs' local modes run the image: one and two hosts, channels from folders and S3, failures as failures."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Do the examples ask the platform for what they promise? Each runs with its real SDK, and its request is read."""
+"""The examples send the requests they promise; each runs with its real SDK."""
 
 from __future__ import annotations
 

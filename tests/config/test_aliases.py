@@ -1,4 +1,4 @@
-"""Do the names of other tools become what they mean there, and does the log say so?"""
+"""Hyperparameter names of other tools are translated, and the log says so."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Are channels refused that the job could not read, before anything is read?"""
+"""Channels that the job cannot read are rejected before any data is read."""
 
 from __future__ import annotations
 

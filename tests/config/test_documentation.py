@@ -1,4 +1,4 @@
-"""Do the committed documents say what is declared?"""
+"""The committed documents match the declarations."""
 
 from __future__ import annotations
 

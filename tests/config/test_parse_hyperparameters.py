@@ -1,4 +1,4 @@
-"""Does a map of strings become the request that was meant, or a message that says what to change?"""
+"""Parsing of hyperparameter strings into a request, or into an error that says how to fix it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Is a request checked without loading what only the job needs?"""
+"""Validating a request imports nothing that only the job needs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Are hyperparameters without effect told, rather than refused, and those with one left alone?"""
+"""Hyperparameters without effect are reported but not rejected; those with an effect are not reported."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Are contradictions refused?"""
+"""Contradictory hyperparameters are rejected."""
 
 from __future__ import annotations
 

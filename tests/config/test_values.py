@@ -1,4 +1,4 @@
-"""Is every way in which clients write a value read as the same value, and nothing else?"""
+"""Every client's way of writing a value is read as the same value; other spellings are rejected."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Do networks that were fetched at build time lie where a job looks for them?"""
+"""Models fetched at build time are where a job looks for them."""
 
 from __future__ import annotations
 

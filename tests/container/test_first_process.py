@@ -1,4 +1,4 @@
-"""Does the first process pass on the wish to stop, reap what is left behind, and tell the true end?"""
+"""The first process forwards stop signals, reaps orphans, and reports the true exit status."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Real starts through `container/train.py`: no thread runs while the environment is written, and no start crashes."""
+"""Real starts of `container/train.py`: no thread runs while the environment is written, and no start crashes."""
 
 from __future__ import annotations
 

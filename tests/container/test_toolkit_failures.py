@@ -1,4 +1,4 @@
-"""What sagemaker-training itself fails on is reported by its cause, never as `Framework Error:`."""
+"""Failures of sagemaker-training itself are reported by their cause, never as `Framework Error:`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Folders that the job's user cannot write are named before anything is trained, by exit code 2."""
+"""Folders that the job's user cannot write are named before training, with exit code 2."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Does a user's own script find what it may expect, hear SIGTERM, and never meet a shell that reads its arguments?"""
+"""User scripts get the expected environment, receive SIGTERM, and no shell interprets their arguments."""
 
 from __future__ import annotations
 

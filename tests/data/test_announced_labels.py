@@ -1,4 +1,4 @@
-"""Are the classes of a label file read in every usual form, and do numbers then mean them?"""
+"""Label files are read in every common format, and numeric labels then refer to their classes."""
 
 from __future__ import annotations
 

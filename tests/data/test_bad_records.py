@@ -1,4 +1,4 @@
-"""Bad records: counted once each, listed, and refused past the limit."""
+"""Bad records are counted once each, listed, and rejected above the limit."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Class names that look alike or hold several classes are reported or refused."""
+"""Class names that look alike or contain several classes are reported or rejected."""
 
 from __future__ import annotations
 

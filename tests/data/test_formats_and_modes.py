@@ -1,4 +1,4 @@
-"""Is the README's table of formats and input modes true, cell by cell?"""
+"""Every cell of the README's table of formats and input modes is true."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Classes: their names, their order, their numbers."""
+"""Classes: names, order and numbers."""
 
 from __future__ import annotations
 

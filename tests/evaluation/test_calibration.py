@@ -1,4 +1,4 @@
-"""Calibration by hand: how far are stated probabilities from what came true?"""
+"""Calibration error, compared with values computed by hand."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Are the surest mistakes, and equal contents, found?"""
+"""The most confident mistakes and duplicate contents are found."""
 
 from __future__ import annotations
 

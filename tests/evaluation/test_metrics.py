@@ -1,4 +1,4 @@
-"""Metrics are compared with values computed by hand, and with scikit-learn where everything is defined."""
+"""Metrics, compared with values computed by hand and with scikit-learn where it defines them."""
 
 from __future__ import annotations
 

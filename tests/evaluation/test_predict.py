@@ -1,4 +1,4 @@
-"""Predictions are in the order of the data set, whatever the order of the batches."""
+"""Predictions are in dataset order, whatever the order of the batches."""
 
 from __future__ import annotations
 

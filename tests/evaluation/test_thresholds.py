@@ -1,4 +1,4 @@
-"""Do thresholds keep what they promise, and give away no more than they have to?"""
+"""Thresholds meet the promised precision without losing more recall than necessary."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What lies in `model/` after an export, and what becomes of what lay there before?"""
+"""Contents of `model/` after an export, and the handling of earlier contents."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Does the artifact's handler answer where nothing of ours can be imported?"""
+"""The artifact's handler works where none of this project's modules can be imported."""
 
 from __future__ import annotations
 

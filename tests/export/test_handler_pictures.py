@@ -1,4 +1,4 @@
-"""Does the handler in the artifact see a picture exactly as the evaluation does?"""
+"""The artifact's handler preprocesses images exactly as the evaluation does."""
 
 from __future__ import annotations
 

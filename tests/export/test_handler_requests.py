@@ -1,4 +1,4 @@
-"""What does the handler make of a request, and how does it answer or refuse?"""
+"""The handler's parsing of requests, its answers and its errors."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a client does wrong has a status below 500 and names the record; what the model does wrong has 500."""
+"""Client errors have a status below 500 and name the record; model errors have status 500."""
 
 from __future__ import annotations
 

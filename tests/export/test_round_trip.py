@@ -1,4 +1,4 @@
-"""Does the exported artifact, opened by its own handler, answer as the network was evaluated?"""
+"""The exported artifact, opened by its own handler, reproduces the model's evaluation."""
 
 from __future__ import annotations
 

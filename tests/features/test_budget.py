@@ -1,4 +1,4 @@
-"""Does everything that is kept stay within the limit that the user gives?"""
+"""All caches together stay within the user's limit."""
 
 from __future__ import annotations
 

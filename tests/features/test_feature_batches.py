@@ -1,4 +1,4 @@
-"""Are kept features those that would be computed, in whatever company a record comes and wherever they lie?"""
+"""Cached features equal computed ones, whatever the batch composition and wherever they are stored."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Are features of a stream the same bits whatever is kept, computed once where there is room, and used in order?"""
+"""Features of a stream are bitwise identical with any cache, computed once if there is room, and used in order."""
 
 from __future__ import annotations
 

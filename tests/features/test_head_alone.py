@@ -1,4 +1,4 @@
-"""Which parts of a network are computed in one thread?"""
+"""Selection of the model parts that run in a single thread."""
 
 from __future__ import annotations
 

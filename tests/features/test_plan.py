@@ -1,4 +1,4 @@
-"""Does the job say what becomes of the outputs of frozen layers?"""
+"""The job reports how it caches the outputs of frozen layers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Does a storage that takes up another's state give what that one gave, as far as it has room?"""
+"""A store that loads another's state returns the same features, as far as it has room."""
 
 from __future__ import annotations
 

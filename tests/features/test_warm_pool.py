@@ -1,4 +1,4 @@
-"""Is what one job leaves found by the next whole and unchanged, or not at all?"""
+"""Features saved by one job are found complete and unchanged by the next, or not at all."""
 
 from __future__ import annotations
 

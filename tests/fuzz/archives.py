@@ -1,4 +1,4 @@
-"""Archives of a model, as people and attackers pack them."""
+"""Model archives, as users and attackers pack them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Artifacts of earlier jobs that somebody changed, and what the untouched ones answer."""
+"""Modified artifacts of earlier jobs, and the answers of the unmodified ones."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Folders of known images, in every format and layout that people have, with one oddity each."""
+"""Folders of known images in all common formats and layouts, with one oddity each."""
 
 from __future__ import annotations
 

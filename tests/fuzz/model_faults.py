@@ -1,4 +1,4 @@
-"""One fault each that a model folder can have."""
+"""Single faults of a model folder."""
 
 from __future__ import annotations
 

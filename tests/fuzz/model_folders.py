@@ -1,4 +1,4 @@
-"""Transformers model folders with one fault each, and what transformers itself makes of them."""
+"""Transformers model folders with one fault each, and the reference answers of transformers."""
 
 from __future__ import annotations
 

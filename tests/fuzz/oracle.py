@@ -1,8 +1,8 @@
 """The oracle of the fuzz suite: equal to the source library, or exit 1 with a cause, or a warning that names it.
 
-Every generator describes a situation and what is right in it; `check` alone decides whether a run of the product is
-acceptable. A run is never acceptable when it ends in an internal error, or when it differs from the reference without
-a warning that names what differs.
+Every generator describes a situation and the right result; only `check` decides whether a run is acceptable. A run is
+never acceptable if it ends in an internal error, or differs from the reference without a warning that names the
+difference.
 """
 
 from __future__ import annotations

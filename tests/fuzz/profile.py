@@ -1,7 +1,7 @@
-"""How many examples the fuzz suite tries, and whether they are the same each time.
+"""Number and reproducibility of the fuzz suite's examples.
 
-By default examples are derived from the test alone, so that every run of CI tries the same ones. `FINETUNE_FUZZ=20`
-tries 20 times as many, drawn at random, and reduces what it finds to the smallest example.
+By default examples are derived from the test alone, so that every CI run tries the same ones. `FINETUNE_FUZZ=20`
+tries 20 times as many random examples, and shrinks failures to the smallest example.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Runs of the product for the fuzz suite: whole evaluation jobs, and jobs up to the first step with their records."""
+"""Runs the job for the fuzz suite: whole evaluation jobs, and jobs up to the first step with their records."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Files with the state of a torchvision classifier, each with one fault, and what torchvision makes of them."""
+"""State dict files of torchvision classifiers with one fault each, and the reference answers of torchvision."""
 
 from __future__ import annotations
 

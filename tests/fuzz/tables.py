@@ -1,4 +1,4 @@
-"""Tables written from known records, in every dialect that people export, and one oddity each."""
+"""Tables written from known records in all common dialects, with one oddity each."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Is the evaluation of an archive that of what was packed, or is the difference named?"""
+"""Evaluating an archive gives the packed model's results, or the difference is named."""
 
 from __future__ import annotations
 

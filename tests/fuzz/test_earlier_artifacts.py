@@ -1,4 +1,4 @@
-"""Is the evaluation of an artifact that somebody changed that of the artifact, or is the difference named?"""
+"""Evaluating a modified artifact gives the artifact's results, or the difference is named."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Does the handler of the exported model answer as the job evaluated, whatever the form of an image?"""
+"""The exported model's handler answers as the job evaluated, for every form of image."""
 
 from __future__ import annotations
 

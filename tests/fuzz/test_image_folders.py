@@ -1,4 +1,4 @@
-"""Are the images and classes of a channel those that were written, or is the difference named?"""
+"""The images and classes read from a channel are those written, or the difference is named."""
 
 from __future__ import annotations
 

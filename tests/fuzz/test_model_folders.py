@@ -1,4 +1,4 @@
-"""Is the evaluation of a transformers folder that of transformers, or is the difference named?"""
+"""Evaluating a transformers folder gives the results of transformers, or the difference is named."""
 
 from __future__ import annotations
 

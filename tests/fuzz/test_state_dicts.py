@@ -1,4 +1,4 @@
-"""Is the evaluation of a file of weights that of torchvision, or is the difference named?"""
+"""Evaluating a weights file gives the results of torchvision, or the difference is named."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Are the records of a table those that it was written from, or is the difference named?"""
+"""The records read from a table are those it was written from, or the difference is named."""
 
 from __future__ import annotations
 

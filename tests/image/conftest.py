@@ -1,4 +1,4 @@
-"""The image under test, built once from the unchanged Dockerfile; without a Docker engine its tests are left out."""
+"""The image under test, built once from the unchanged Dockerfile; its tests are skipped without a Docker engine."""
 
 from __future__ import annotations
 

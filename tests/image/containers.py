@@ -1,4 +1,4 @@
-"""Containers as the platform runs them: `docker run IMAGE train` on a hand-made `/opt/ml`, without a network."""
+"""Containers as the platform runs them: `docker run IMAGE train` on a prepared `/opt/ml`, without a network."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is in the image, how large is it, and what does it say about itself?"""
+"""Contents, size and labels of the image."""
 
 from __future__ import annotations
 

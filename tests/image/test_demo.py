@@ -1,4 +1,4 @@
-"""Do the demonstration's own jobs run in the image, as any user, without a network, on a root that is read-only?"""
+"""The demo's jobs run in the image, as any user, without a network, on a read-only root."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Does an engine that was started for a command leave nothing behind?"""
+"""A Docker engine started for a command leaves nothing running or on disk."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What does the platform see of each kind of failure: exit code, and the first line of the failure file?"""
+"""Exit code and first line of the failure file for each kind of failure."""
 
 from __future__ import annotations
 

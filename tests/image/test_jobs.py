@@ -1,4 +1,4 @@
-"""Do jobs run in the image in every manner that a client may choose, and come to the same?"""
+"""Jobs run in the image in every way a client can choose, with the same result."""
 
 from __future__ import annotations
 

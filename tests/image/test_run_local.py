@@ -1,4 +1,4 @@
-"""Does `scripts/run-local --image` run a job in a container, stop it, take its machine away and start it again?"""
+"""`scripts/run-local --image` runs a job in a container, stops it, kills it and starts it again."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Does a user's own script run in the image, with all that it may expect, and hear `docker stop`?"""
+"""User scripts run in the image with the expected environment and receive the signal of `docker stop`."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Is a job that `docker stop` ends ended in order, soon, wherever it stands, and resumed to the same bits?
+"""A job ended by `docker stop` at any point ends cleanly and soon, and resumes to the same bits.
 
-A stop takes its time to arrive, more on a busy machine. One that misses its moment is repeated; all the rest must hold
-whenever it comes.
+A stop takes time to arrive, longer on a busy machine. A stop that misses its moment is repeated; everything else must
+hold whenever it arrives.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The process that jobs are forked from, and the seed of everything that is drawn."""
+"""Fixtures: the process that jobs are forked from, and the random seed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Jobs that have everything that is hard to repeat: batch normalisation, dropout, augmentation, moments, borders."""
+"""Jobs with all that is hard to reproduce: batch normalization, dropout, augmentation, optimizer moments, phases."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A job that is killed again and again, and what it has to leave behind in the end."""
+"""Kills a job repeatedly and checks its final output."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Random moments of a job's life at which its machine is taken away."""
+"""Random moments at which a job's machine is taken away."""
 
 from __future__ import annotations
 

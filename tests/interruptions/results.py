@@ -1,4 +1,4 @@
-"""What a job left behind, compared bit for bit."""
+"""Bitwise comparison of job outputs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Starts of a job on fresh machines, killed or asked to stop at moments that tests choose, with a sync agent beside."""
+"""Starts of a job on new machines, killed or stopped at chosen moments, with a sync agent running alongside."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What may change between two starts, what may not, and what a job does that was finished already."""
+"""Allowed and rejected changes between two starts, and restarts of finished jobs."""
 
 from __future__ import annotations
 

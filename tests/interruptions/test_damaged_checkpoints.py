@@ -1,4 +1,4 @@
-"""Checkpoints that are damaged between two starts cost the steps since the one before, and no bit of the result."""
+"""Damaging a checkpoint between two starts costs the steps since the previous one and does not change the result."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Does docs/interruptions.md say what the code does?"""
+"""docs/interruptions.md matches the code."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A disk without room for checkpoints costs checkpoints, not the job; what was written before stays whole."""
+"""A disk without room for checkpoints costs checkpoints, not the job; earlier ones stay intact."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A job that is killed at random moments, again and again, leaves the same bits as one that is not."""
+"""A job killed repeatedly at random moments gives the same bits as an uninterrupted one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A job that reads from pipes is killed at random moments, also in the middle of an epoch, and leaves the same bits."""
+"""A Pipe mode job killed at random moments, also within an epoch, gives the same bits."""
 
 from __future__ import annotations
 

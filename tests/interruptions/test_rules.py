@@ -1,4 +1,4 @@
-"""What rules find, and where they stop a job, is the same after an interruption."""
+"""The findings of rules, and the step at which they stop a job, are the same after an interruption."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A job that is asked to stop finishes its step, saves, exports what it has learnt, and exits with 0 in good time."""
+"""A stopped job finishes its step, saves, exports the partially trained model, and exits with 0 in time."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A container outside the platform: nobody copies its folder, so it sends its checkpoints to S3 itself."""
+"""Containers outside the platform, without a sync agent, upload their checkpoints to S3 themselves."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""A process that has imported everything, and forks itself into a job for each line that it reads.
+"""A process that has imported everything, and forks itself into a job for each input line.
 
-Importing takes six seconds and is no part of what an interruption can change; a forked start takes a tenth of one. So
-hundreds of starts can be killed in the time of a few.
+Importing takes six seconds and is unaffected by interruptions; a forked start takes a tenth of a second. So hundreds
+of starts can be killed in the time of a few.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Pictures, and a network trained on them once, from which the other jobs of these tests start."""
+"""Fixtures: images, and a model trained on them once, from which the other jobs of these tests start."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What does a user get whose records cannot be used? The channel, the file, and what to change."""
+"""Errors for unusable records name the channel, the file and the fix."""
 
 from __future__ import annotations
 

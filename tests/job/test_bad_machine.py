@@ -1,4 +1,4 @@
-"""Is a job that the machine fails, or a bug of ours, told from a fault of the request?"""
+"""Machine failures and internal errors are distinguished from errors in the request."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What does a user get whose model channel cannot be used, or must not be trusted?"""
+"""Errors for model channels that are unusable or untrusted."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What does a user get whose hyperparameters or channels cannot be used, and how soon?"""
+"""Errors for unusable hyperparameters or channels, and how soon they come."""
 
 from __future__ import annotations
 

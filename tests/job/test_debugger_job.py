@@ -1,4 +1,4 @@
-"""Whole jobs with SageMaker Debugger's hook: killed twice, taken up again, and read with the library's own reader."""
+"""Whole jobs with SageMaker Debugger's hook: killed twice, resumed, and read with the library's own reader."""
 
 from __future__ import annotations
 

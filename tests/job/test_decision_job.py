@@ -1,4 +1,4 @@
-"""A promised precision becomes a threshold that the artifact's own handler obeys."""
+"""A promised precision becomes a threshold that the artifact's handler applies."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A job whose numbers become infinite: it fails, says why, and every file it leaves is still valid JSON."""
+"""A job with infinite values fails, says why, and leaves only valid JSON files."""
 
 from __future__ import annotations
 

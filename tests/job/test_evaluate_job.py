@@ -1,4 +1,4 @@
-"""Is a network evaluated as it is, with its own classes, and never with a head that nothing has trained?"""
+"""Models are evaluated unchanged, with their own classes, and never with an untrained head."""
 
 from __future__ import annotations
 

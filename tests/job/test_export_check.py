@@ -1,4 +1,4 @@
-"""Is the artifact held against the network in float32, whatever the job computes in, and is the difference told?"""
+"""The artifact is compared with the model in float32, whatever the job's precision, and the difference is reported."""
 
 from __future__ import annotations
 

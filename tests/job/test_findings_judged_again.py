@@ -1,4 +1,4 @@
-"""Findings of the middle of a training are judged again at its end."""
+"""Findings made during training are re-evaluated at its end."""
 
 from __future__ import annotations
 

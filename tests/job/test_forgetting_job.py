@@ -1,4 +1,4 @@
-"""What is told of the classes that a given network knew, before training and after, where the records have them."""
+"""The forgetting metric: accuracy on the given model's classes before and after training, where records have them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whole jobs whose class names, file names and hyperparameters hold control characters and look like metrics."""
+"""Whole jobs whose class names, file names and hyperparameters contain control characters and look like metrics."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whole jobs whose pipes bring what no memory would hold, or what no parser can read: a cause, and never a crash."""
+"""Whole jobs whose pipes send records too large for memory or unparsable: an error with a cause, never a crash."""
 
 from __future__ import annotations
 

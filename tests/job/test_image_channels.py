@@ -1,4 +1,4 @@
-"""Are channels read in every form in which a user may give pictures?"""
+"""Image channels are read in every supported format."""
 
 from __future__ import annotations
 

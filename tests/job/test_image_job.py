@@ -1,4 +1,4 @@
-"""What does a whole job with pictures leave behind, and what does it say meanwhile?"""
+"""Outputs and log of a whole image job."""
 
 from __future__ import annotations
 

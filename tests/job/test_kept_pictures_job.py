@@ -1,4 +1,4 @@
-"""Does keeping decoded pictures change a bit of a whole job?"""
+"""Caching decoded images does not change a bit of a whole job."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Are the metrics found in real logs, also after sagemaker-training has handled the output line by line?"""
+"""Metrics are found in real logs, also after sagemaker-training has processed the output line by line."""
 
 from __future__ import annotations
 

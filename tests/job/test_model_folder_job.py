@@ -1,4 +1,4 @@
-"""Jobs with model folders that are inconsistent: the answers of transformers, a warning, or a failure that says why."""
+"""Jobs with inconsistent model folders: the answers of transformers, a warning, or an error that says why."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Trains an earlier model further with more, fewer, renamed or other classes than it has."""
+"""Training an earlier model further with more, fewer, renamed or other classes."""
 
 from __future__ import annotations
 

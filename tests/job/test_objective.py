@@ -1,4 +1,4 @@
-"""A tuner's objective that the job never prints is refused before anything is read or trained."""
+"""A tuning objective that the job never prints is rejected before any reading or training."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A whole checkpoint whose state is not what this version writes is a user error that says so, or harmless."""
+"""Checkpoints with an unexpected state under valid hashes are harmless, or a user error that says so."""
 
 from __future__ import annotations
 

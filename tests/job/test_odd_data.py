@@ -1,4 +1,4 @@
-"""Does odd but ordinary data end as a user would expect: learnt from, or refused with the cause, never as our bug?"""
+"""Odd but ordinary data is either learned from or rejected with the cause, never an internal error."""
 
 from __future__ import annotations
 

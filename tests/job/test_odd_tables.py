@@ -1,4 +1,4 @@
-"""Tables that are easily misread end in the right classes, a warning, or exit code 1 with what decides."""
+"""Tables that are easily misread give the right classes, a warning, or exit code 1 with the deciding setting."""
 
 from __future__ import annotations
 

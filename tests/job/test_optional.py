@@ -1,4 +1,4 @@
-"""Parts of a job that the model does not depend on fail with a warning, and never at the cost of the model."""
+"""Optional parts of a job fail with a warning and never affect the model."""
 
 from __future__ import annotations
 

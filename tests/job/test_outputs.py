@@ -1,4 +1,4 @@
-"""The job says which weights it exports, and outputs appear whole or not at all."""
+"""The job reports the exported weights, and outputs appear completely or not at all."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Jobs on models that are there only in part: refused by name with exit code 1, never evaluated with random weights."""
+"""Incomplete models are rejected by name with exit code 1, never evaluated with random weights."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Is a job that reads from pipes the same bits when it is interrupted in the middle of an epoch?"""
+"""Pipe mode jobs interrupted within an epoch give the same bits."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Do whole jobs learn from pipes what they learn from files?"""
+"""Whole jobs learn the same from pipes as from files."""
 
 from __future__ import annotations
 

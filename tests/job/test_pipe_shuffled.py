@@ -1,4 +1,4 @@
-"""Does a job whose objects come in another order in each epoch go on after an interruption, each record used once?"""
+"""Jobs with reshuffled objects in each epoch resume after an interruption and use each record once."""
 
 from __future__ import annotations
 

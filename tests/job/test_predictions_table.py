@@ -1,4 +1,4 @@
-"""The table of predictions: safe in spreadsheets, faithful to programs, and small with thousands of classes."""
+"""The predictions table: safe in spreadsheets, exact for programs, and small with thousands of classes."""
 
 from __future__ import annotations
 

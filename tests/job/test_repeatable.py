@@ -1,4 +1,4 @@
-"""Does the same request give the same bits, whatever the machine's number of threads?"""
+"""The same request gives the same bits for any number of threads."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What does the report of a whole job say?"""
+"""Contents of the report of a whole job."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Rules in whole jobs: they change no bit, stay silent in good health, and stop a job in order where that is asked."""
+"""Rules in whole jobs: no effect on results, silent on healthy training, and a clean stop where configured."""
 
 from __future__ import annotations
 

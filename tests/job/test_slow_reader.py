@@ -1,4 +1,4 @@
-"""Does a job say that it waits for its data, where reading is slow?"""
+"""The job reports that it waits for data if reading is slow."""
 
 from __future__ import annotations
 

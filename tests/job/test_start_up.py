@@ -1,4 +1,4 @@
-"""Does a job import only what it needs? Imports are most of the time before its first step."""
+"""A job imports only the modules it needs, because imports take most of the time before its first step."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Does a real pretrained network learn real texts: which module of Python does a documentation string belong to?"""
+"""A real pretrained model learns real texts: classifying docstrings by their Python module."""
 
 from __future__ import annotations
 

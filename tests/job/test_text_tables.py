@@ -1,4 +1,4 @@
-"""Is a table read alike in every format, and are pairs of texts classified?"""
+"""Tables are read identically in every format, and text pairs are classified."""
 
 from __future__ import annotations
 

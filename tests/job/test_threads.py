@@ -1,4 +1,4 @@
-"""How many threads prepare batches at first, and how many at most?"""
+"""Initial and maximum number of threads that prepare batches."""
 
 from __future__ import annotations
 

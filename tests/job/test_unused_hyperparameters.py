@@ -1,4 +1,4 @@
-"""Does the plan, and the report, tell what was given and has no effect in this very job?"""
+"""The plan and the report list hyperparameters that have no effect in the current job."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a user reads in log and report of jobs whose model is of little use, and of multi-label jobs."""
+"""Log and report of jobs with poor models, and of multi-label jobs."""
 
 from __future__ import annotations
 

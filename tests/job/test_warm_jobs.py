@@ -1,4 +1,4 @@
-"""Does a job give the same bits after one that left features, after one that left others, and after none?"""
+"""A job gives the same bits with matching, other or no saved features of an earlier job."""
 
 from __future__ import annotations
 

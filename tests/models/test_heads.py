@@ -1,4 +1,4 @@
-"""Which head does a network get, and is a new one a function of the seed?"""
+"""Selection of a model's head; a newly initialized one is a function of the seed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Are transformers networks found in the image and on the hub, and is nobody asked about a local folder?"""
+"""Transformers models are found in the image and on the hub; local folders need no network access."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The advice of every rule for every strategy names hyperparameters that have an effect there, and allowed values."""
+"""The advice of every rule names hyperparameters that have an effect with the strategy, and allowed values."""
 
 from __future__ import annotations
 

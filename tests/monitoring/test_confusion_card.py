@@ -1,4 +1,4 @@
-"""The cards about quality: confusions, classes, curves and mistakes, with many classes and long names too."""
+"""Report cards about quality: confusions, classes, curves and mistakes, also with many classes and long names."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Does the library's own reader find what its hook saved, over two starts of a job? And is a broken one one warning?"""
+"""The library's reader finds the hook's data over two starts of a job; a broken hook is a single warning."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Is every document valid JSON, whatever became of the numbers in it?"""
+"""Every document is valid JSON, also with non-finite numbers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Does every expression find its metric, and no other, in lines as they are written?"""
+"""Every metric expression matches its own metric, and no other, in real log lines."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A metric line can be read by a regular expression, whatever the size of the number."""
+"""Metric lines can be parsed by a regular expression, whatever the size of the number."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Long epochs tell their pace now and then, short ones are silent."""
+"""Long epochs log their speed from time to time; short ones do not."""
 
 from __future__ import annotations
 

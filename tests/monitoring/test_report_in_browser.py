@@ -1,4 +1,4 @@
-"""What does a real browser make of the page? Left out, loudly, where there is no Chromium."""
+"""The report page in a real browser; skipped with a notice if there is no Chromium."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Is the page complete, well-formed, and unable to run or fetch anything?"""
+"""The report page is complete, well-formed, and cannot run or fetch anything."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The sections of the report about the records."""
+"""Report sections about records."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Does every parameter of every rule decide something? What it says by default, it does not say with another value."""
+"""Every parameter of every rule has an effect: a finding at its default disappears with another value."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Each rule about losses and classes: a course that provokes it, and a healthy one that does not."""
+"""Rules about losses and classes: a curve that triggers each one, and a healthy one that does not."""
 
 from __future__ import annotations
 

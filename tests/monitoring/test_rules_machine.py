@@ -1,4 +1,4 @@
-"""Each rule about the machine: samples that provoke it, and healthy ones that do not."""
+"""Rules about the machine: samples that trigger each one, and healthy ones that do not."""
 
 from __future__ import annotations
 

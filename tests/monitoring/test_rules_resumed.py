@@ -1,4 +1,4 @@
-"""What rules find is the same wherever a training was cut and taken up again."""
+"""The findings of rules do not depend on where training was interrupted and resumed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Each rule about tensors: something that provokes it, and something healthy that does not."""
+"""Rules about tensors: values that trigger each one, and healthy ones that do not."""
 
 from __future__ import annotations
 

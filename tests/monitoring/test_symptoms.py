@@ -1,4 +1,4 @@
-"""Is each symptom recognised from its numbers, and health from its own?"""
+"""Symptoms and healthy states are recognized from their numbers."""
 
 from __future__ import annotations
 

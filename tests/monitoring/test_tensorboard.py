@@ -1,4 +1,4 @@
-"""Is the file of events what TensorBoard reads? Decoded by its own definition, byte for byte."""
+"""Event files match TensorBoard's format, byte for byte."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Does every second land in its part, and does none of the clocks change what passes by?"""
+"""Every second is attributed to its part, and the clocks do not change the data passing through."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The verdict of the report is good only where nothing speaks against the model."""
+"""The report's verdict is good only without evidence against the model."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Waiting for data is told where it costs something, with what to change."""
+"""Waiting for data is reported where it matters, with the setting to change."""
 
 from __future__ import annotations
 

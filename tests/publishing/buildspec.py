@@ -1,8 +1,8 @@
 """Runs a buildspec phase by phase, as CodeBuild documents it.
 
-All commands share one shell. The first command that fails ends its phase. After a failed install or pre_build the build
-ends; after a failed build, post_build runs all the same, with CODEBUILD_BUILD_SUCCEEDING=0. Artifacts are collected
-from builds that succeeded.
+All commands share one shell. The first failing command ends its phase. After a failed install or pre_build the build
+ends; after a failed build, post_build still runs, with CODEBUILD_BUILD_SUCCEEDING=0. Artifacts are collected only from
+successful builds.
 
 Source: https://docs.aws.amazon.com/codebuild/latest/userguide/build-spec-ref.html and view-build-details-phases.html.
 """

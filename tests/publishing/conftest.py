@@ -1,4 +1,4 @@
-"""The image that is published is the one that all tests share."""
+"""Makes the image under test available to the publishing tests."""
 
 from __future__ import annotations
 

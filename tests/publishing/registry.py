@@ -1,4 +1,4 @@
-"""A registry under Amazon ECR's own name on the loopback interface: TLS, a password, and nothing in it."""
+"""An empty registry under Amazon ECR's host name on the loopback interface, with TLS and a password."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Does buildspec.yml publish a good image, and nothing after a failure? Run phase by phase against ECR's stand-ins."""
+"""buildspec.yml publishes a good image, and nothing after a failure; run phase by phase against ECR stand-ins."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Does `scripts/push-image` say what is missing, before it pushes anything?"""
+"""`scripts/push-image` reports missing prerequisites before pushing."""
 
 from __future__ import annotations
 

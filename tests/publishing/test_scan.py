@@ -1,4 +1,4 @@
-"""Is a known vulnerability refused, an accepted one let through, and silence never taken for good news?"""
+"""Known vulnerabilities are rejected, accepted ones pass, and a missing scan result is not a pass."""
 
 from __future__ import annotations
 

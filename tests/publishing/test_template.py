@@ -1,4 +1,4 @@
-"""Is the CloudFormation template sound, and the role in it no stronger than the build?"""
+"""The CloudFormation template is valid, and its role has no more permissions than the build needs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Is a GPU taken where there is one, and missed where there should be one?"""
+"""A GPU is used if there is one, and its absence is reported where one is expected."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Does a job keep the memory that it frees, and how do its threads wait, unless its environment says otherwise?"""
+"""Retention of freed memory and thread wait policy, and their override by the environment."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which type does `precision=auto` come to, and what is refused?"""
+"""Resolution of `precision=auto`, and rejected precisions."""
 
 from __future__ import annotations
 

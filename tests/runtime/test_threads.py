@@ -1,4 +1,4 @@
-"""Does whoever computes after a small head have all threads again?"""
+"""Computations after a small head use all threads again."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A crew of threads works in order, computes with one thread each, and is gone when it is closed."""
+"""A worker pool works in order, computes with one thread per worker, and ends when closed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the platform's JSON files become, and what happens when they are absent or broken."""
+"""Parsing of the platform's JSON files, including absent and broken ones."""
 
 from __future__ import annotations
 

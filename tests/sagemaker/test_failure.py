@@ -1,4 +1,4 @@
-"""Every failure gets the code of whoever can mend it, and a file that begins with the cause."""
+"""Every failure gets the exit code of the party that can fix it, and a failure file that begins with the cause."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Do the other hosts of a job stay until the first one is done, and end as it ended?"""
+"""The other hosts of a job wait for the first one and end with its status."""
 
 from __future__ import annotations
 

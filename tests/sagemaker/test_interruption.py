@@ -1,4 +1,4 @@
-"""SIGTERM becomes a question, however often it comes."""
+"""SIGTERM sets a flag, however often it arrives."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where things lie, for any root."""
+"""The paths below any root."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Do the simulated pipes send what the platform would send, and bear what readers do?"""
+"""Simulated pipes send the data of the platform and tolerate all reader behavior."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The command line: what it runs, what it prints, and what it says to a wrong request."""
+"""The command line: its runs, output and errors."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One start of a job: exit codes, failure reasons, artifacts, signals, and machines that go away."""
+"""A single start of a job: exit codes, failure reasons, artifacts, signals, and lost machines."""
 
 from __future__ import annotations
 

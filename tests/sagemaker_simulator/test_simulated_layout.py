@@ -1,4 +1,4 @@
-"""What a container finds under `/opt/ml` and in its environment."""
+"""The contents of `/opt/ml` and the environment of a container."""
 
 from __future__ import annotations
 

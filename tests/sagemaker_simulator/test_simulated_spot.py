@@ -1,4 +1,4 @@
-"""Schedules of interruptions, and jobs that live through them."""
+"""Interruption schedules, and jobs that survive them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The agent's promises, and the ones that it does not make."""
+"""Guarantees of the sync agent, and the ones it does not give."""
 
 from __future__ import annotations
 

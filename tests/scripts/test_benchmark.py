@@ -1,4 +1,4 @@
-"""Does the benchmark still run, and tell what its table promises?"""
+"""The benchmark runs and reports every column of its table."""
 
 from __future__ import annotations
 

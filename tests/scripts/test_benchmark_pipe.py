@@ -1,4 +1,4 @@
-"""Does the measurement of Pipe mode run, and print every row of its table?"""
+"""The Pipe mode benchmark runs and prints every row of its table."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Do commands share the machine by turns, each with a clock that stands while others run?"""
+"""Interleaved commands share the machine, each with a clock that pauses while others run."""
 
 from __future__ import annotations
 

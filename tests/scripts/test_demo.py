@@ -1,4 +1,4 @@
-"""Does the demonstration tell what its jobs did, and fail when they do?"""
+"""The demo reports the results of its jobs, and fails if they fail."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Do `scripts/environment` and `scripts/example` say what there is, when they are asked for something else?"""
+"""`scripts/environment` and `scripts/example` list the valid names if given an unknown one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Are the demonstration's pictures what it says, and always the same?"""
+"""The demo's images match their description and are reproducible."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Do the locks agree with each other, and name nothing of the machine that wrote them?"""
+"""The lock files agree with each other and contain nothing specific to the machine that wrote them."""
 
 from __future__ import annotations
 

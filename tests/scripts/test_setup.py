@@ -1,4 +1,4 @@
-"""Does `scripts/setup` say what is missing, and return at once when nothing is to be done?"""
+"""`scripts/setup` reports missing prerequisites, and returns at once if there is nothing to do."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""An artifact that is served by AWS's toolkit in a process of its own."""
+"""Serves an artifact with AWS's toolkit in a separate process."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""Serves an artifact as AWS's inference images do: their toolkit's handler service behind HTTP.
+"""Serves an artifact as AWS's inference images do: their toolkit's handler service over HTTP.
 
 model_server.py MODEL_DIR LIBRARIES
 
-AWS's own front is a server in Java that hands each request to this handler service in the same form: headers as the
+AWS's own front end is a Java server that passes each request to this handler service in the same form: headers as the
 request's properties, the body as bytes. LIBRARIES is the folder of torch and the like. The port is written to standard
 output.
 """

@@ -1,4 +1,4 @@
-"""Does a deployed artifact answer over HTTP what the job's evaluation said about the same records?"""
+"""A deployed artifact answers over HTTP as the job evaluated the same records."""
 
 from __future__ import annotations
 

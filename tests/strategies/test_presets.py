@@ -1,4 +1,4 @@
-"""Strategies become phases and rates, without a network."""
+"""Strategies are resolved to phases and learning rates, without a model."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tiny transformers networks with random weights, as folders that `save_pretrained` writes."""
+"""Tiny transformers models with random weights, saved by `save_pretrained`."""
 
 from __future__ import annotations
 

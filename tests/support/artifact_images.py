@@ -1,4 +1,4 @@
-"""Pictures for the tests of the artifact."""
+"""Images for the artifact tests."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Pictures that a small network learns to tell apart within seconds: a colour per class under much noise."""
+"""Images that a small model learns to classify within seconds: one color per class, with strong noise."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Real texts with real labels: Python's own documentation strings, and the module that each belongs to."""
+"""Real texts with real labels: Python's docstrings and the modules they belong to."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tiny networks, exported: what the tests of the artifact open."""
+"""Tiny exported models for the artifact tests."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Small labelled data that tests invent: records in memory, and the data section of a request."""
+"""Small labeled data: records in memory, and the data section of a request."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Requests for networks, and the questions that every network is asked."""
+"""Requests for models, and checks that apply to every model."""
 
 from __future__ import annotations
 

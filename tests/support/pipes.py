@@ -1,4 +1,4 @@
-"""The same pictures and texts as other jobs have in folders, as objects that come through pipes."""
+"""The images and texts of the File mode jobs, as objects for pipes."""
 
 from __future__ import annotations
 

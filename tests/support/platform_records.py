@@ -1,4 +1,4 @@
-"""Records of the platform's protocol buffers: the library's class for them, and all the ways to write one."""
+"""The platform's protobuf records: the library's class for them, and all valid encodings."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A report as a job writes it, small, with everything that a page can show."""
+"""A small job report with everything that a page can show."""
 
 from __future__ import annotations
 

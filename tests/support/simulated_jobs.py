@@ -1,4 +1,4 @@
-"""What the simulator's tests share: jobs of a few lines, and patience."""
+"""Helpers of the simulator tests: jobs of a few lines, and waiting with a timeout."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A process among several that share a stream, run by the tests of dealing: prints what it got, and how it ended."""
+"""One of several processes that share a stream, run by the sharing tests; prints its records and how it ended."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Writers of the formats that a stream may have, written from the formats' descriptions and not from the readers."""
+"""Writers of the stream formats, written from the specifications and independently of the readers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Reads a table as a file and as a stream, to compare what both make of it."""
+"""Reads a table as a file and as a stream, for comparison."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Model folders for texts: loaded here, and by transformers with the folder's own tokenizer."""
+"""Text model folders, loaded by this project and by transformers with the folder's tokenizer."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A network and a channel small enough to train in a test, with everything that makes training hard to repeat."""
+"""A model and a channel small enough to train in a test, with everything that is hard to reproduce."""
 
 from __future__ import annotations
 

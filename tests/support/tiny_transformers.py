@@ -1,4 +1,4 @@
-"""Tiny transformers networks in folders, as a user would bring them."""
+"""Folders of tiny transformers models, as a user would provide them."""
 
 from __future__ import annotations
 

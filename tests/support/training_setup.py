@@ -1,4 +1,4 @@
-"""A training of the tiny network, small enough for every step of it to be interrupted."""
+"""A training run of the tiny model, small enough to interrupt at every step."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Whole jobs under an `/opt/ml` in a temporary folder: as the image runs them, or within the test's own process.
 
-A process of its own costs seconds for importing torch, so only what depends on it starts one.
+A separate process takes seconds to import torch, so only the tests that need one start it.
 """
 
 from __future__ import annotations

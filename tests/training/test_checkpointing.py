@@ -1,4 +1,4 @@
-"""Checkpoints are written when they are due, and those that nobody asked for by steps only while they pay."""
+"""Checkpoints are written when due; those at automatic step intervals only if they are worth their cost."""
 
 from __future__ import annotations
 

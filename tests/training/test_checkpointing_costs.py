@@ -1,4 +1,4 @@
-"""How much may an interruption cost, and how much do checkpoints, whatever state, cores and disk are like?"""
+"""Bounds on the cost of an interruption and of checkpoints, for any state, number of cores and disk."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Compiled layers learn what others learn, and the same bits after an interruption."""
+"""Compiled layers train like uncompiled ones, and give the same bits after an interruption."""
 
 from __future__ import annotations
 

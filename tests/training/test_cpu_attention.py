@@ -1,4 +1,4 @@
-"""Does a CPU drop what it should, by the seed, and are attention and its gradients those of the definition?"""
+"""CPU attention: dropout is determined by the seed; outputs and gradients match the definition."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Losses are sums over records, so that batches of a step may differ in size."""
+"""Losses are sums over records, so that the batches of a step may differ in size."""
 
 from __future__ import annotations
 

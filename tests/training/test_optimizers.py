@@ -1,4 +1,4 @@
-"""One kernel per update: the numbers of the plain rule, and the same bits after moments were written and read."""
+"""Fused optimizer updates match the plain formula, and give the same bits after their state is saved and loaded."""
 
 from __future__ import annotations
 

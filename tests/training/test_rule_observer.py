@@ -1,4 +1,4 @@
-"""Are steps compared often enough to tell of uneven ones, and seldom enough to cost nothing in short epochs?"""
+"""Steps are sampled often enough to detect uneven ones, and rarely enough to be free in short epochs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Steps that were done again are counted, and an account that cannot be read or written costs nothing."""
+"""Repeated steps are counted, and an unreadable or unwritable history file is harmless."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The rate is a function of the step."""
+"""The learning rate is a function of the step."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Are feeds that the debugger looks at otherwise as they were?"""
+"""Inputs watched by the debugger are otherwise unchanged."""
 
 from __future__ import annotations
 

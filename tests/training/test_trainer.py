@@ -1,4 +1,4 @@
-"""The loop computes what a plain loop computes, and an interruption changes nothing."""
+"""The trainer matches a plain training loop, and interruptions change nothing."""
 
 from __future__ import annotations
 

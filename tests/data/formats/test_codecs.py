@@ -1,4 +1,4 @@
-"""Does every form of stream become pictures or texts with their labels?"""
+"""Every stream format is decoded into images or texts with their labels."""
 
 from __future__ import annotations
 

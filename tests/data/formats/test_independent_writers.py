@@ -1,4 +1,4 @@
-"""Is what other software wrote read exactly? See fixtures/README.md for how the files came about."""
+"""Files written by other software are read exactly; fixtures/README.md says how they were made."""
 
 from __future__ import annotations
 

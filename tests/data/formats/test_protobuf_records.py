@@ -1,4 +1,4 @@
-"""Are the platform's protocol buffers read as the protobuf library reads them, in whatever way they are written?"""
+"""The platform's protobuf records are parsed as by the protobuf library, in every valid encoding."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The samples of tar shards: one record per image, with its class, alike from files and from streams."""
+"""Samples of tar shards: one record per image, with its class, identical from files and streams."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""No record of a stream takes unbounded memory: each format refuses what is longer than a record, or has more parts."""
+"""Records of a stream have bounded memory: each format rejects records that are too long or have too many parts."""
 
 from __future__ import annotations
 

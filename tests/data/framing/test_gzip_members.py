@@ -1,4 +1,4 @@
-"""Is compression seen, and are all members read to their checksums?"""
+"""Gzip detection, and reading of all members up to their checksums."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Lines are cut where they end, and nowhere else."""
+"""Lines are split exactly at their line ends."""
 
 from __future__ import annotations
 

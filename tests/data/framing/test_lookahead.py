@@ -1,4 +1,4 @@
-"""Looking at the first rows changes nothing of what comes, damage in its place included."""
+"""Peeking at the first rows changes nothing about the stream, including the position of damage."""
 
 from __future__ import annotations
 

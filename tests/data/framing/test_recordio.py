@@ -1,4 +1,4 @@
-"""Are RecordIO streams read exactly, whatever is in them and however they arrive?"""
+"""RecordIO streams are read exactly, for any content and any chunking."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Is every file of every archive found, and damage never skipped?"""
+"""All files of all archives are found, and damage is never skipped."""
 
 from __future__ import annotations
 

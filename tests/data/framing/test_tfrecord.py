@@ -1,4 +1,4 @@
-"""Are TFRecord streams read exactly, and is damage found by both checksums?"""
+"""TFRecord streams are read exactly, and both checksums detect damage."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Does a parser see the bytes of a stream as they are, without copies where none are needed?"""
+"""The stream window gives a parser the exact bytes, without unneeded copies."""
 
 from __future__ import annotations
 

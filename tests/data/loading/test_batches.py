@@ -1,4 +1,4 @@
-"""Batches are a pure function of dataset, options and epoch, whoever prepares them."""
+"""Batches are a pure function of dataset, options and epoch, for any number of threads."""
 
 from __future__ import annotations
 

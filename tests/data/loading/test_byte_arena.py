@@ -1,4 +1,4 @@
-"""Memory is given out first, then a file without a name, and no more than was allowed."""
+"""The byte arena allocates memory first, then an anonymous file, within its limit."""
 
 from __future__ import annotations
 

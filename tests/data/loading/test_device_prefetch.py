@@ -1,4 +1,4 @@
-"""Do batches reach the device unchanged, one at a time, and is nobody made to wait but the device itself?"""
+"""Batches reach the device unchanged and one at a time, and only the device waits for copies."""
 
 from __future__ import annotations
 

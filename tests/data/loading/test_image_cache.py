@@ -1,4 +1,4 @@
-"""Is a kept picture the one that would be decoded again, and is it decoded once?"""
+"""Cached images equal freshly decoded ones, and each is decoded once."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Batches of like length: little padding, every record once, and the same bits from any start with any threads."""
+"""Length-grouped batches: little padding, every record once, and identical for any start and number of threads."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Order: values that never change, and every record exactly once."""
+"""Shuffling: fixed reference values, and every record exactly once."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Are batches prepared ahead by as many threads as it takes, and in order?"""
+"""Batches are prefetched in order by as many threads as needed."""
 
 from __future__ import annotations
 

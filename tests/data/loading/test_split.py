@@ -1,4 +1,4 @@
-"""The split: a function of content and seed, fair to every class, with equal contents on one side."""
+"""The validation split: a function of content and seed, stratified by class, with equal contents on one side."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Do processes with a channel each end an epoch together, and does none of them wait for one that is gone?"""
+"""Processes with a channel each end an epoch together, and none waits for one that has exited."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Are the batches of a stream the same bits however they are prepared, and is every fault told?"""
+"""Batches of a stream are bitwise identical however they are prepared, and every fault is reported."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Is a FIFO read to its true end, awaited, closed early, and counted over restarts?"""
+"""FIFOs are awaited, read to their true end, closed early, and counted across restarts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Do several processes of a host go on in the middle of an epoch after a restart, with what the simulator sends?"""
+"""Several processes of a host resume in the middle of an epoch with the streams that the simulator sends."""
 
 from __future__ import annotations
 

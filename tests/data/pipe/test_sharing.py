@@ -1,4 +1,4 @@
-"""Do processes that share a stream get what one process gets, and does none of them wait for one that is gone?"""
+"""Processes that share a stream get the records of a single process, and none waits for one that has exited."""
 
 from __future__ import annotations
 

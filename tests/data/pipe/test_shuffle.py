@@ -1,4 +1,4 @@
-"""Is the order of a stream a function of seed and epoch, and is it known after a restart what is left?"""
+"""The order of a stream is a function of seed and epoch, and a restart knows the remaining records."""
 
 from __future__ import annotations
 

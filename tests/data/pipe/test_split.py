@@ -1,4 +1,4 @@
-"""Are the same records held out of a stream whatever its order, and is every record on exactly one side?"""
+"""The records held out of a stream do not depend on its order; every record is on exactly one side."""
 
 from __future__ import annotations
 

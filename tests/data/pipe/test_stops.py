@@ -1,4 +1,4 @@
-"""A stop ends the reading of a stream between two records, whatever is in them."""
+"""A stop request ends reading between two records of a stream, for any content."""
 
 from __future__ import annotations
 

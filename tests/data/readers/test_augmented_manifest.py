@@ -1,4 +1,4 @@
-"""Are the pictures and classes of an augmented manifest found beside it?"""
+"""Images and classes of an augmented manifest are found next to it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Do records of equal content have equal clues, in whatever reader?"""
+"""Records with equal content have equal clues in every reader."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which channels are roots of data sets?"""
+"""Detection of channels that are dataset roots."""
 
 from __future__ import annotations
 

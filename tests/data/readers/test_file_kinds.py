@@ -1,4 +1,4 @@
-"""Files that are no tables are named for what they are, whatever their names say."""
+"""Files that are not tables are identified by their content, whatever their extension."""
 
 from __future__ import annotations
 

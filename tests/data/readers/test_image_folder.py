@@ -1,4 +1,4 @@
-"""Picture folders: what counts, in which order, and what is refused."""
+"""Image folders: the files that count, their order, and the rejected layouts."""
 
 from __future__ import annotations
 

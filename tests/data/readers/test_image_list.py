@@ -1,4 +1,4 @@
-"""Lists of pictures: built-in image classification's format, and what is wrong with a line."""
+"""Image lists in the format of built-in image classification, and errors in their lines."""
 
 from __future__ import annotations
 

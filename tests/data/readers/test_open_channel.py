@@ -1,4 +1,4 @@
-"""Opening a channel: the task is seen, and what does not fit is refused."""
+"""Opening a channel detects the task and rejects unsuitable contents."""
 
 from __future__ import annotations
 

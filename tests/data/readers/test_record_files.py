@@ -1,4 +1,4 @@
-"""Are records in files found, read by themselves in any order, and refused where they are damaged?"""
+"""Records in files are indexed, read individually in any order, and rejected where damaged."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Class folders whose names look alike stay classes of their own, with a warning."""
+"""Class folders with similar names stay separate classes, with a warning."""
 
 from __future__ import annotations
 

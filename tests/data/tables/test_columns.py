@@ -1,4 +1,4 @@
-"""Columns: named, guessed, or by position."""
+"""Table columns: by name, guessed, or by position."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""CSV and TSV: what other writers wrote is read back, and a stray quotation mark costs one row."""
+"""CSV and TSV round trips with other writers; a stray quotation mark costs one row."""
 
 from __future__ import annotations
 

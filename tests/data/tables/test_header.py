@@ -1,4 +1,4 @@
-"""Headers are recognised by their names, or by what follows them."""
+"""Headers are recognized by their names, or by the rows that follow."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The columns of a stream are those of its first epoch, whatever order later epochs come in."""
+"""The columns of a stream are those of its first epoch, in whatever order later epochs arrive."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every kind of table gives the same records, bad rows and refusals in File and in Pipe mode."""
+"""Every kind of table gives the same records, bad rows and errors in File and Pipe mode."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tables of texts in every format: the same records, and rows that cannot be used."""
+"""Text tables in every format give the same records; unusable rows are handled."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Augmentation varies pictures, and is a pure function of picture and randomness."""
+"""Augmentation varies images, and is a pure function of image and random state."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Content that is no sound picture is refused, in words, before it can do harm."""
+"""Content that is not a valid image is rejected with a message before it causes harm."""
 
 from __future__ import annotations
 

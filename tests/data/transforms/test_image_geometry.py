@@ -1,4 +1,4 @@
-"""Resize and crop have the geometry of torchvision's own presets."""
+"""Resize and crop have the geometry of torchvision's presets."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The memory that decoding huge images takes is bounded, and their pixels are those of any other image."""
+"""Decoding huge images takes bounded memory and gives correct pixels."""
 
 from __future__ import annotations
 

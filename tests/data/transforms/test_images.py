@@ -1,4 +1,4 @@
-"""Pictures of every format and mode are read right; the truth is made with Pillow, in the test."""
+"""Images of every format and mode are decoded as by Pillow."""
 
 from __future__ import annotations
 

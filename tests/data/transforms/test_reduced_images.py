@@ -1,4 +1,4 @@
-"""Are large JPEGs decoded at a reduced scale, by a rule that training and the handler in the artifact share?"""
+"""Large JPEGs are decoded at a reduced scale, by one rule for training and the exported handler."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""16-bit images keep their range, in training and in the exported handler alike."""
+"""16-bit images keep their range in training and in the exported handler."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A long text gives the same tokens whether it is cut before it is tokenized or afterwards."""
+"""Truncating a long text before or after tokenization gives the same tokens."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Texts become the tokens that the tokenizer itself would give, from any number of threads."""
+"""Texts are tokenized as by the tokenizer itself, from any number of threads."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Does a front with normalisations folded into convolutions give what it gave, and is only folded what can be?"""
+"""Folding batch normalization into convolutions preserves the frozen prefix's outputs and skips unsafe cases."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Do the halves of a network, put together, give what the whole network gives, at every border of every family?"""
+"""Frozen prefix and trainable suffix together equal the whole model, for every split of every family."""
 
 from __future__ import annotations
 

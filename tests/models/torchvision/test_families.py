@@ -1,4 +1,4 @@
-"""Is every torchvision family a whole Backbone: forward, an ordered partition, and an artifact that rebuilds it?"""
+"""Every torchvision family is a complete Backbone: forward pass, ordered partition, and rebuildable artifact."""
 
 from __future__ import annotations
 

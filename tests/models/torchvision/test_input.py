@@ -1,4 +1,4 @@
-"""Do pictures of other sizes enter a torchvision network as they should, and do auxiliary classifiers take part?"""
+"""Torchvision models accept images of other sizes, and use their auxiliary classifiers."""
 
 from __future__ import annotations
 

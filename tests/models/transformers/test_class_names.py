@@ -1,4 +1,4 @@
-"""The outputs of a kept head stand for the classes that its folder says, or a warning names the assumed order."""
+"""The outputs of a kept head map to its folder's class names, or a warning states the assumed order."""
 
 from __future__ import annotations
 

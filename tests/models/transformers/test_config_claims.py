@@ -1,4 +1,4 @@
-"""What configurations and artifacts claim is checked before anything of that size is built."""
+"""Sizes in configurations and artifacts are checked before anything of that size is built."""
 
 from __future__ import annotations
 

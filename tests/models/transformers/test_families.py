@@ -1,4 +1,4 @@
-"""Is every family of sequence classifiers a whole Backbone, and does transformers open what it saves?"""
+"""Every sequence classification family is a complete Backbone, and transformers loads its saved models."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What becomes of a transformers folder that a user brings: its head, its length, its faults?"""
+"""Transformers folders of users: their head, maximum length and faults."""
 
 from __future__ import annotations
 

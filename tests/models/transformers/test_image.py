@@ -1,4 +1,4 @@
-"""Is every family of transformers' picture classifiers a whole Backbone, with the preprocessing of its folder?"""
+"""Every image classification family of transformers is a complete Backbone with its folder's preprocessing."""
 
 from __future__ import annotations
 

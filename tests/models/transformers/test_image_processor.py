@@ -1,4 +1,4 @@
-"""The pixels that a model gets equal those of its folder's own image processor, or the folder is refused by name."""
+"""A model's pixel inputs equal those of its folder's image processor, or the folder is rejected by name."""
 
 from __future__ import annotations
 

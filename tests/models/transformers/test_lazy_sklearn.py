@@ -1,4 +1,4 @@
-"""scikit-learn is not imported with transformers, in processes that have not imported it before."""
+"""Importing transformers does not import scikit-learn."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Model folders of every kind: read, or named for what they are with the remedy; nothing outside them is read."""
+"""Model folders of every kind are read, or identified with a remedy; nothing outside them is read."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Texts are padded with a token that the model embeds and that changes no answer, or the folder is refused."""
+"""The padding token is embedded by the model and does not change outputs, or the folder is rejected."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The tokens that a model gets equal those of its folder's own tokenizer, and fit its embeddings, or it is refused."""
+"""A model's tokens equal those of its folder's tokenizer and fit its embeddings, or the folder is rejected."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Can an archive write anywhere but into its own folder?"""
+"""Archives cannot write outside their own folder."""
 
 from __future__ import annotations
 

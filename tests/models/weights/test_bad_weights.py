@@ -1,4 +1,4 @@
-"""What does a user read whose weights cannot be used?"""
+"""Error messages for unusable weights."""
 
 from __future__ import annotations
 

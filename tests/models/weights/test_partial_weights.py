@@ -1,4 +1,4 @@
-"""Weights that cover a network only in part: for every architecture, equal to transformers or refused by name."""
+"""Weights that cover a model only partly: for every architecture, equal to transformers or rejected by name."""
 
 from __future__ import annotations
 

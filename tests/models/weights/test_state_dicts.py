@@ -1,4 +1,4 @@
-"""State dicts in the wrappers, under the prefixes and in the file types that training scripts write."""
+"""State dicts in the wrappers, prefixes and file types that training scripts write."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Are weights found wherever they may lie, in the documented order, and is what was loaded said?"""
+"""Weights are found in every supported location, in the documented order, and the loaded source is logged."""
 
 from __future__ import annotations
 
