@@ -20,14 +20,14 @@ from tests.checkpoint.flaky_server import FlakyServer
 
 @dataclass
 class S3:
-    """A bucket, and the server through which the code under test sees it."""
+    """A bucket, and the proxy through which the code under test accesses it."""
 
     bucket: str
     front: FlakyServer
     client: Any
 
     def mirror(self, folder: Path, keep: int = 2, attempts: int = 2) -> S3Mirror:
-        """A job's mirror, as a container with this folder would make it."""
+        """A job's mirror, as a container with this folder would create it."""
         location = S3Location.parse(f"s3://{self.bucket}/jobs/one")
         return S3Mirror(CheckpointStore(folder, keep), location, Patience(attempts))
 
@@ -36,7 +36,7 @@ class S3:
         return sorted(item["Key"] for item in listing.get("Contents", ()))
 
     def checkpoints(self) -> list[str]:
-        """Folders of checkpoints, by name."""
+        """Checkpoint folders, by name."""
         return sorted({key.split("/")[2] for key in self.listed() if key.startswith("jobs/one/step-")})
 
 
@@ -51,7 +51,7 @@ def moto_port() -> Iterator[int]:
 
 @pytest.fixture
 def aws(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> pytest.MonkeyPatch:
-    """An environment with credentials and nothing else of the machine's own."""
+    """An environment with credentials and without any of the machine's own settings."""
     for name in ("AWS_PROFILE", "AWS_SESSION_TOKEN", "AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "absent"))

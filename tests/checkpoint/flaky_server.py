@@ -22,11 +22,11 @@ def no_fault(method: str, path: str) -> Fault:
 
 @dataclass
 class FlakyServer:
-    """Passes requests on to `port` of this machine.
+    """A proxy to `port` of this machine.
 
     Attributes:
-        port: of the server behind.
-        decide: method, path -> what happens to this request.
+        port: of the upstream server.
+        decide: method, path -> the fault for this request.
         seen: method and path of every request, in order.
     """
 

@@ -30,12 +30,12 @@ VALUES = st.recursive(
 
 @dataclass(frozen=True)
 class Oddity:
-    """What is done at one place of a document.
+    """A change at one place of a document.
 
     Attributes:
-        path: a number for every level, by which an entry is chosen; where it ends, the change is made.
+        path: one number per level that selects an entry; the change is made at its end.
         kind: of the change.
-        value: that is put there.
+        value: inserted value.
     """
 
     path: tuple[int, ...]
@@ -72,7 +72,7 @@ ODDITIES = st.builds(
 
 
 def write_oddly(checkpoint: Path, file: str, oddity: Oddity) -> None:
-    """Change a JSON file of a checkpoint, and let the manifest hold as if it had been written so."""
+    """Change a JSON file of a checkpoint, and update the manifest's hashes to match."""
     path = checkpoint / file
     manifest = json.loads((checkpoint / MANIFEST).read_text("utf-8"))
     body = manifest["body"]

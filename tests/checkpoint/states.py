@@ -17,7 +17,7 @@ SPECIFICATION = Specification.of({"epochs": 3, "learning_rate": 1e-3})
 
 @dataclass
 class Holder:
-    """Something with state that the tests set."""
+    """A stateful object whose state the tests set."""
 
     state: dict[Any, Any]
 
@@ -30,7 +30,7 @@ def about(step: int, *, best: bool = False, kind: str = "periodic") -> About:
 
 
 def parts_at(step: int) -> dict[str, Holder]:
-    """A job's state that differs in every file from that of every other step."""
+    """A job's state in which every file differs between steps."""
     generator = torch.Generator().manual_seed(step)
     weight = torch.randn(7, 3, generator=generator)
     moments = {

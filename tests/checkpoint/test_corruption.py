@@ -33,7 +33,7 @@ Written = dict[str, dict[str, bytes]]
 
 @dataclass(frozen=True)
 class Damage:
-    """One thing that happens to one file; `place` says where in it, or which other checkpoint is taken from."""
+    """Damage to one file; `place` is the offset in it, or selects the other checkpoint to copy from."""
 
     kind: str
     step: int
@@ -107,7 +107,7 @@ def deal(damage: Damage, written: Written, folder: Path) -> None:
 
 
 def newest_intact(written: Written, folder: Path) -> int:
-    """The step of the newest checkpoint whose every file is as it was written, or -1."""
+    """The step of the newest checkpoint with all files intact, or -1."""
     for name, step in sorted(zip(sorted(written), STEPS, strict=True), reverse=True):
         paths = {file: folder / name / file for file in written[name]}
         if all(path.is_file() and path.read_bytes() == written[name][file] for file, path in paths.items()):
@@ -123,7 +123,7 @@ def assert_right(written: Written, folder: Path) -> int:
         return -1
     step = loaded.manifest.about.step
     assert step in STEPS
-    assert step >= expected  # later only where a damage left no trace in what a file says
+    assert step >= expected  # later only if the damage left a file's content unchanged
     assert is_state_of(loaded.parts, step)
     return step
 

@@ -35,7 +35,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 @contextmanager
 def largest_file(size: int) -> Iterator[None]:
-    """Let no file grow beyond `size` bytes, in this process."""
+    """Limit the size of all files written by this process to `size` bytes."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
     try:
@@ -76,7 +76,7 @@ def test_a_disk_that_others_have_filled(small_disk: Path) -> None:
     assert_newest(store, 4)
 
 
-@given(st.floats(0, 0.9))  # the next manifest may be some digits shorter
+@given(st.floats(0, 0.9))  # the next manifest may be a few digits shorter
 def test_at_whatever_byte_the_disk_is_full(tmp_path_factory: pytest.TempPathFactory, part: float) -> None:
     store = CheckpointStore(tmp_path_factory.mktemp("full"))
     store.write(take_snapshot(parts_at(1)), about(1))

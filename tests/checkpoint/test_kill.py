@@ -19,7 +19,7 @@ KILLS = 40
 
 
 def last_said(steps: Connection) -> int:
-    """What the process last said was on the disk; to be asked when it is dead."""
+    """The last step reported as written; called after the process is dead."""
     last = -1
     while steps.poll():
         try:
@@ -44,7 +44,7 @@ def test_killed_at_random_moments(tmp_path: Path) -> None:
         theirs.close()
         resumed = ours.recv()
         assert resumed == reached
-        # Some of them after a whole write, however long that takes.
+        # Some of them after a complete write, however long it takes.
         said = ours.recv() if moments.random() < 0.5 else resumed
         time.sleep(moments.uniform(0, 0.1))
         process.kill()

@@ -26,7 +26,7 @@ MANIFEST = Manifest(
 
 
 def resealed(**changes: Any) -> bytes:  # noqa: ANN401 - any JSON value
-    """A manifest with other entries, whose own hash holds again."""
+    """A manifest with modified entries and a matching hash of its own."""
     body = json.loads(MANIFEST.encode())["body"] | changes
     text = json.dumps(body, sort_keys=True, separators=(",", ":"))
     return json.dumps({"body": body, "sha256": hashlib.sha256(text.encode()).hexdigest()}).encode()

@@ -81,7 +81,7 @@ def test_a_damaged_one_is_named_and_the_one_before_is_taken(
         assert step_of(second.restore()) == 1
     assert any(newest in record.getMessage() for record in caplog.records)
     assert not (tmp_path / "second" / newest).exists()
-    assert save(second, 2) > newest  # a name that was never used, so nothing is overwritten in place
+    assert save(second, 2) > newest  # a new name, so nothing is overwritten in place
 
 
 def test_what_the_folder_has_is_not_fetched_again(s3: S3, tmp_path: Path) -> None:

@@ -188,7 +188,7 @@ def test_a_job_that_may_not_delete_is_told_so_and_runs(
 
 
 def switch_checks_on_after(requests: int, port: int) -> None:
-    """Let moto look at credentials after so many requests."""
+    """Make moto check credentials after `requests` requests."""
     request = urllib.request.Request(
         f"http://127.0.0.1:{port}/moto-api/reset-auth",
         data=str(requests).encode(),

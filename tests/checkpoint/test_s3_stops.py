@@ -24,7 +24,7 @@ SHORT = Patience(attempts=4, connect_seconds=5.0, read_seconds=1.0, stop_seconds
 
 @dataclass
 class Asked:
-    """How long ago the job was asked to stop; 0 for not at all."""
+    """How long ago the job was requested to stop; 0 if it was not."""
 
     seconds: float = 0.0
 
@@ -32,7 +32,7 @@ class Asked:
         return self.seconds
 
     def when(self, seconds: float, method: str, end: str, fault: Fault = "silent") -> Callable[[str, str], Fault]:
-        """Be asked, so long ago, by the first request of this kind; this and all others get no answer."""
+        """Set the stop request at the first request of this kind; it and all later requests get `fault`."""
 
         def decide(asked_method: str, path: str) -> Fault:
             if asked_method == method and path.partition("?")[0].endswith(end):
@@ -65,7 +65,7 @@ def test_a_request_that_gets_no_answer_is_not_repeated(
 
 
 def test_nothing_is_sent_when_time_is_over(s3: S3, tmp_path: Path) -> None:
-    """Neither what is in flight nor the last state after it."""
+    """Neither uploads in flight nor the final state after them."""
     asked = Asked()
     s3.front.decide = asked.when(31.0, "PUT", "model.safetensors")
     with BackgroundWriter(mirror(s3, tmp_path, asked)) as writer:
@@ -82,7 +82,7 @@ def test_a_large_file_is_given_up_within(s3: S3, tmp_path: Path, caplog: pytest.
     state = {"weight": torch.zeros(100 << 20, dtype=torch.uint8)}
     mirror(s3, tmp_path, asked).write(take_snapshot({"model": Holder(state)}), about(1))
     assert "Not sent: model.safetensors, model.json, manifest.json" in caplog.text
-    gc.collect()  # what was given up leaves a file open, which warns when it is collected
+    gc.collect()  # an abandoned request leaves a file open, which warns when it is collected
 
 
 def test_while_there_is_time_a_request_is_repeated(s3: S3, tmp_path: Path) -> None:

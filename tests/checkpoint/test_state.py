@@ -101,7 +101,7 @@ def test_a_restored_optimizer_goes_on_with_the_same_bits(name: str) -> None:
 
 def test_a_gradient_scaler_comes_back() -> None:
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # without a GPU it switches itself off, and says so
+        warnings.simplefilter("ignore", UserWarning)  # without a GPU it disables itself with a warning
         state = GradScaler("cpu").state_dict()
     assert state
     assert same(through_json(state), state)

@@ -59,7 +59,7 @@ def test_what_the_agent_has_not_copied_stays_until_it_has(tmp_path: Path) -> Non
 
 
 def write_for(seconds: float, store: CheckpointStore, step: int, least: int = 1) -> None:
-    """Write checkpoints of the steps after `step`: one after the other for so long, and so many at least."""
+    """Write checkpoints of the steps after `step`, for `seconds` and at least `least` of them."""
     buffers, end, enough = SnapshotBuffers(), time.monotonic() + seconds, step + least
     with BackgroundWriter(store) as writer:
         while step < enough or time.monotonic() < end:

@@ -24,7 +24,7 @@ DTYPES = (
 
 @st.composite
 def tensors(draw: st.DrawFn) -> Tensor:
-    """A tensor of any type whose bytes are arbitrary: every NaN among them."""
+    """A tensor of any dtype with arbitrary bytes, including every NaN."""
     dtype = draw(st.sampled_from(DTYPES))
     shape = draw(st.lists(st.integers(0, 4), max_size=3))
     size = torch.Size(shape).numel() * dtype.itemsize

@@ -21,7 +21,7 @@ from tests.checkpoint.states import about, is_state_of, parts_at
 
 
 class Gate:
-    """A target that writes when it is let to, and fails when it is told to."""
+    """A target that blocks until released, and fails on request."""
 
     def __init__(self, store: CheckpointStore) -> None:
         self.store = store

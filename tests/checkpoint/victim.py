@@ -12,13 +12,13 @@ from tests.checkpoint.states import Holder, about, parts_at
 
 
 def parts_of(step: int) -> dict[str, HasState]:
-    """Large enough that a kill often falls into a write."""
+    """Large enough that a kill often interrupts a write."""
     ballast = torch.randn(1 << 18, generator=torch.Generator().manual_seed(step))
     return {**parts_at(step), "ballast": Holder({"values": ballast})}
 
 
 def write_until_killed(folder: Path, steps: Connection) -> None:
-    """Resume, then write a checkpoint per step, and tell each step that is said to be on the disk."""
+    """Resume, then write one checkpoint per step, and report each step that is reported as written."""
     torch.set_num_threads(1)
     store, buffers = CheckpointStore(folder), SnapshotBuffers()
     loaded = store.restore()

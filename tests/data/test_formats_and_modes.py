@@ -30,11 +30,11 @@ PNG = b"\x89PNG\r\n\x1a\n"
 
 @dataclass(frozen=True)
 class Sample:
-    """Two records of classes 0 and 1, as they lie in files and as they come through a pipe.
+    """Two records of classes 0 and 1, as files and as sent through a pipe.
 
     Attributes:
-        files: by name; compressed, every one that is not a list.
-        stream: what the platform sends of them.
+        files: by name; all except lists may be compressed.
+        stream: the bytes that the platform sends for them.
         content_type: of the channel in Pipe mode.
         listed: files of the channel with lists.
     """
@@ -103,7 +103,7 @@ SAMPLES: Mapping[str, Callable[[], Sample]] = {
 
 
 def promised() -> dict[str, tuple[str, ...]]:
-    """File, Pipe and gzip of each format, as the README has it."""
+    """File, Pipe and gzip support of each format, as stated in the README."""
     lines = (ROOT / "README.md").read_text("utf-8").partition("| format | File, FastFile | Pipe | gzip |\n")[2]
     rows = lines.partition("\n\n")[0].splitlines()[1:]
     return {
@@ -112,7 +112,7 @@ def promised() -> dict[str, tuple[str, ...]]:
 
 
 def from_files(place: Path, sample: Sample, *, compressed: bool = False) -> bool:
-    """Whether the records are found in files with their classes."""
+    """Whether the records are read from files with their classes."""
     files = {f"{key}.gz": gzip.compress(it) for key, it in sample.files.items()} if compressed else sample.files
     lists = None if sample.listed is None else write_files(place / "lists", dict(sample.listed))
     source = ChannelSource("train", write_files(place / "files", dict(files)), lists, scratch=place)
@@ -125,7 +125,7 @@ def from_files(place: Path, sample: Sample, *, compressed: bool = False) -> bool
 
 
 def from_pipe(sample: Sample, *, compressed: bool = False) -> bool:
-    """Whether the records are found in a stream with their classes."""
+    """Whether the records are read from a stream with their classes."""
     content = gzip.compress(sample.stream) if compressed else sample.stream
     form = form_of_type(sample.content_type)
     texts = form in ("jsonl", "csv")

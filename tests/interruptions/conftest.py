@@ -20,7 +20,7 @@ def zygote() -> Iterator[Zygote]:
 
 @pytest.fixture
 def seed() -> str:
-    """Another one in every run, unless `INTERRUPTIONS_SEED` names it; printed, so that a failure can be repeated."""
+    """A new seed in every run, unless `INTERRUPTIONS_SEED` sets it; printed, so that a failure can be reproduced."""
     chosen = os.environ.get("INTERRUPTIONS_SEED") or str(secrets.randbelow(10**6))
     sys.stdout.write(f"INTERRUPTIONS_SEED={chosen}\n")
     return chosen
@@ -28,5 +28,5 @@ def seed() -> str:
 
 @pytest.fixture(scope="session")
 def kills() -> int:
-    """How often each job is killed: a few times, or as often as `INTERRUPTIONS_KILLS` says."""
+    """How often each job is killed: a few times, or `INTERRUPTIONS_KILLS` times."""
     return int(os.environ.get("INTERRUPTIONS_KILLS", "5"))

@@ -50,7 +50,7 @@ _BASE = {
 
 
 def write_pictures(folder: Path, per_class: int = 20) -> Path:
-    """Small noisy pictures of three colours."""
+    """Small noisy images of three colors."""
     draw = random.Random(4)
     for number, name in enumerate(("blue", "green", "red")):
         (folder / name).mkdir(parents=True)
@@ -63,7 +63,7 @@ def write_pictures(folder: Path, per_class: int = 20) -> Path:
 
 
 def write_texts(folder: Path, count: int = 60) -> Path:
-    """Sentences of the tiny networks' words; which words tells the class."""
+    """Sentences of the tiny models' words; the words determine the class."""
     draw = random.Random(5)
     folder.mkdir(parents=True)
     with (folder / "texts.csv").open("w", newline="", encoding="utf-8") as file:
@@ -77,7 +77,7 @@ def write_texts(folder: Path, count: int = 60) -> Path:
 
 
 def vision_job(place: Path, strategy: str, **changes: str) -> TrainingJob:
-    """A small network for pictures, with pretrained weights of its own unless they are not wanted."""
+    """A small image model, with its own pretrained weights unless disabled."""
     place.mkdir(parents=True, exist_ok=True)
     channels = [Channel("train", write_pictures(place / "pictures"))]
     asked = {"image_size": "32", "augmentation": "strong", "dropout": "0.3", "learning_rate": "0.005"}

@@ -17,13 +17,13 @@ MOST_UNDISTURBED = 30
 
 
 def assert_kills_change_nothing(zygote: Zygote, job: TrainingJob, place: Path, draw: random.Random, kills: int) -> None:
-    """Run a job once without a kill, and once with so many; both leave the same bits and tell the same lines."""
+    """Run a job once uninterrupted and once with `kills` kills; both give the same bits and log the same lines."""
     uninterrupted = start(zygote, replace(job, storage=Storage(place / "reference")), place / "whole")
     assert uninterrupted.exit_code == 0, uninterrupted.log
     expected = uninterrupted.epoch_lines()
     assert len(expected) == int(job.request.hyperparameters["epochs"])
     left = left_in(uninterrupted.folder)
-    assert len(left.metrics["findings"]) >= 2  # rules that say nothing would prove nothing
+    assert len(left.metrics["findings"]) >= 2  # rules without findings would prove nothing
 
     printed = set()
     for one in killed(zygote, job, place / "opt-ml", draw, kills):
@@ -36,7 +36,7 @@ def assert_kills_change_nothing(zygote: Zygote, job: TrainingJob, place: Path, d
 
 
 def killed(zygote: Zygote, job: TrainingJob, root: Path, draw: random.Random, kills: int) -> list[Ended]:
-    """Start the job until it was killed so often; where it is done too early, kill starts that find it done."""
+    """Start the job until it was killed `kills` times; if it finishes too early, kill starts that find it finished."""
     ends: list[Ended] = []
     done = 0
     while sum(one.disturbed for one in ends) < kills:
@@ -52,13 +52,13 @@ def killed(zygote: Zygote, job: TrainingJob, root: Path, draw: random.Random, ki
 
 
 def reached(one: Ended) -> str:
-    """How far a start came, in a few words."""
+    """A short description of how far a start got."""
     told = [line for line in one.log.splitlines() if line.startswith(("Resumed", "epoch=", "Exported", "Done"))]
     return ", ".join(line.partition(";")[0].partition(" to ")[0] for line in told) or "nothing yet"
 
 
 def changed(job: TrainingJob, draw: random.Random, number: int) -> TrainingJob:
-    """The job with other delays of the sync agent, and with another number of threads that prepare batches."""
+    """The job with other sync agent delays, and another number of batch worker threads."""
     delay = draw.choice((0.0, 0.01, 0.1))
     sync = replace(job.sync, seed=number, delay_seconds=(0.0, delay), mirror_deletions=draw.random() < 0.3)
     return with_changes(replace(job, sync=sync), workers=draw.choice(WORKERS))

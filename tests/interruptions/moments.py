@@ -11,10 +11,10 @@ UPLOADING = "*.sagemaker-uploading"
 
 
 def draw_moment(draw: random.Random) -> Disturbance:
-    """Any time of a start: from its begin, its first step or an epoch's line, or while a checkpoint is under way."""
+    """Any moment of a start: after its begin, its first step or an epoch line, or during a checkpoint write."""
     kind = draw.choice(("time", "training", "training", "epoch", "writing", "uploading"))
     seconds = draw.uniform(0.0, 1.0)
-    if kind == "training":  # a start that is killed earlier, as on a busy machine it often is, has changed nothing
+    if kind == "training":  # a start that is killed earlier, which is common on a busy machine, has changed nothing
         return after_line("first batch trained", seconds)
     if kind == "epoch":
         return after_line(r"epoch=", draw.uniform(0.0, 0.3), draw.randint(1, 2))
@@ -26,9 +26,9 @@ def draw_moment(draw: random.Random) -> Disturbance:
 
 
 def draw_late_moment(draw: random.Random, too_late: int) -> Disturbance:
-    """After the last step: while the artifact is written, proven or reported, or in a start that finds all done.
+    """A moment after the last step: during export, export check or report, or in a start of a finished job.
 
-    Sooner, the more often one was too late already: machines differ in how soon they are done with all that.
+    The more often the moment came too late, the earlier it is: machines differ in how long this takes.
     """
     kind, share = draw.choice(("export", "exported", "time")), 0.8**too_late
     if kind == "export":
@@ -39,24 +39,24 @@ def draw_late_moment(draw: random.Random, too_late: int) -> Disturbance:
 
 
 def after(seconds: float) -> Disturbance:
-    """So long after the start."""
+    """`seconds` after the start."""
     return Disturbance(f"{seconds:.3f} s after the start", lambda glimpse: glimpse.seconds >= seconds)
 
 
 def after_line(line: str, seconds: float, occurrence: int = 1) -> Disturbance:
-    """So long after the n-th line of the log that begins so."""
+    """`seconds` after the n-th log line that starts with `line`."""
     name = f"{seconds:.3f} s after line {line!r} number {occurrence}"
     return Disturbance(name, lambda glimpse: f"\n{glimpse.text()}".count(f"\n{line}") >= occurrence, seconds)
 
 
 def at_file(pattern: str, earliest: float, seconds: float) -> Disturbance:
-    """When a file of this name lies in a checkpoint's folder."""
+    """When a matching file exists in a checkpoint folder."""
     name = f"{seconds:.3f} s after a {pattern} that is seen after {earliest:.3f} s"
     return Disturbance(name, lambda g: g.seconds >= earliest and g.checkpoints(pattern) > 0, seconds)
 
 
 def at_once() -> Disturbance:
-    """As soon as the job hears of SIGTERM, while it reads its request."""
+    """As soon as the job handles SIGTERM, while it reads its request."""
     return Disturbance("as soon as it is heard", lambda glimpse: glimpse.hears_sigterm())
 
 
@@ -66,5 +66,5 @@ def at_artifact(seconds: float) -> Disturbance:
 
 
 def after_uploads(count: int) -> Disturbance:
-    """When so many checkpoints of this start lie in S3 wholly."""
+    """When `count` checkpoints of this start are completely uploaded to S3."""
     return Disturbance(f"{count} checkpoints are uploaded", lambda glimpse: glimpse.uploaded() >= count)

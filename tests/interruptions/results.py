@@ -19,13 +19,13 @@ MAY_DIFFER = {*CHANGEABLE, "resume", "s3_uri", "checkpoint_s3_uri"}
 
 @dataclass(frozen=True)
 class Left:
-    """What an uninterrupted and an interrupted job must have in common.
+    """The outputs that an uninterrupted and an interrupted job must have in common.
 
     Attributes:
-        metrics: without the account of interruptions.
-        of_the_artifact: the same, of the metrics beside the weights.
-        report: without that account, what was found by the clock, times, and what a restart may ask for otherwise.
-        files: other files of the artifact and of the output, by name; the report's page shows its times.
+        metrics: without the interruption history.
+        of_the_artifact: the same, from the metrics file next to the weights.
+        report: without the interruption history, wall-clock findings, times, and settings that a restart may change.
+        files: other files of the artifact and of the output, by name; not the report page, which shows times.
     """
 
     tensors: dict[str, Tensor]
@@ -62,13 +62,13 @@ def _report_in(folder: JobFolder) -> dict[str, Any]:
 
 
 def account_in(folder: JobFolder) -> dict[str, float]:
-    """The account of interruptions in the job's metrics."""
+    """The interruption history in the job's metrics."""
     account: dict[str, float] = json.loads((folder.output_data / "metrics.json").read_text("utf-8"))["interruptions"]
     return account
 
 
 def assert_same_bits(found: Left, expected: Left) -> None:
-    """Nothing differs, not in a single bit."""
+    """Assert that both are bitwise identical."""
     assert found.tensors.keys() == expected.tensors.keys()
     for name, tensor in expected.tensors.items():
         other = found.tensors[name]

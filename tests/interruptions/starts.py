@@ -24,7 +24,7 @@ LONGEST_SECONDS = 120.0
 
 @dataclass(frozen=True)
 class Glimpse:
-    """What is seen of a running job from outside.
+    """A snapshot of a running job, seen from outside.
 
     Attributes:
         pid: of its process.
@@ -40,7 +40,7 @@ class Glimpse:
         return self.log.read_text("utf-8", errors="replace") if self.log.exists() else ""
 
     def hears_sigterm(self) -> bool:
-        """Whether it has a handler already."""
+        """Whether its SIGTERM handler is installed."""
         try:
             status = Path(f"/proc/{self.pid}/status").read_text("utf-8")
         except (FileNotFoundError, ProcessLookupError):
@@ -49,11 +49,11 @@ class Glimpse:
         return bool(int(caught.split()[1], 16) >> (signal.SIGTERM - 1) & 1)
 
     def checkpoints(self, pattern: str) -> int:
-        """Files of that name in the checkpoints' folders."""
+        """Files with a matching name in the checkpoint folders."""
         return len(self._files(pattern))
 
     def uploaded(self) -> int:
-        """Checkpoints of which the agent has marked every file."""
+        """The number of checkpoints of which the agent has uploaded every file."""
         unmarked = {Path(file).parent for file in self._files("*") if not self._marked(file)}
         return len({Path(file).parent for file in self._files("manifest.json.sagemaker-uploaded")} - unmarked)
 
@@ -67,14 +67,14 @@ class Glimpse:
 
 @dataclass(frozen=True)
 class Disturbance:
-    """What happens to a start.
+    """A disturbance of a start.
 
     Attributes:
         name: for the report of a failed test.
-        when: asked every millisecond.
-        seconds: pause after that.
-        signals: sent one after the other; after SIGKILL the machine is gone.
-        again_seconds: between two signals.
+        when: condition, polled every millisecond.
+        seconds: delay after that.
+        signals: sent in sequence; after SIGKILL the machine is gone.
+        again_seconds: delay between two signals.
     """
 
     name: str
@@ -86,7 +86,7 @@ class Disturbance:
 
 @dataclass(frozen=True)
 class Ended:
-    """One start that is over.
+    """A finished start.
 
     Attributes:
         exit_code: negative after a signal.
@@ -112,7 +112,7 @@ class Zygote:
 
     def __enter__(self) -> Self:
         command = [sys.executable, str(Path(__file__).with_name("zygote.py"))]
-        # One thread: what is read at import holds for every fork, and threads do not survive it.
+        # One thread: settings read at import apply to every fork, and threads do not survive a fork.
         environment = os.environ | {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
         pipe = subprocess.PIPE
         self.process = subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True, env=environment)
@@ -138,7 +138,7 @@ class Zygote:
 
 
 def ended(pid: int) -> bool:
-    """Whether a process is over: gone, or a zombie that its parent is about to ask for."""
+    """Whether a process has ended: it is gone, or a zombie that its parent is about to reap."""
     try:
         return Path(f"/proc/{pid}/stat").read_text("utf-8").rpartition(")")[2].split()[0] in "ZX"
     except (FileNotFoundError, ProcessLookupError):
@@ -164,7 +164,7 @@ def start(zygote: Zygote, job: TrainingJob, root: Path, disturbance: Disturbance
 def follow(
     zygote: Zygote, job: TrainingJob, folder: JobFolder, agent: SyncAgent | None, disturbance: Disturbance | None
 ) -> Ended:
-    """Start a job in a folder that is laid out already."""
+    """Start a job in a prepared folder."""
     scratch = folder.root.with_name(f"{folder.root.name}-tmp")
     shutil.rmtree(scratch, ignore_errors=True)
     scratch.mkdir()
@@ -195,7 +195,7 @@ def follow(
 
 
 def _comes(disturbance: Disturbance, pid: int, folder: JobFolder, log: Path) -> bool:
-    """Wait for the moment; whether it came while the job ran."""
+    """Wait for the moment; return whether it came while the job ran."""
     began = time.monotonic()
     while not disturbance.when(Glimpse(pid, folder, log, time.monotonic() - began)):
         if ended(pid):
@@ -216,7 +216,7 @@ def _send(disturbance: Disturbance, pid: int, agent: SyncAgent | None) -> None:
 
 
 def with_changes(job: TrainingJob, **hyperparameters: object) -> TrainingJob:
-    """The same job with other hyperparameters; `None` takes one away."""
+    """The same job with other hyperparameters; `None` removes one."""
     asked = dict(job.request.hyperparameters) | {name: str(value) for name, value in hyperparameters.items()}
     asked = {name: value for name, value in asked.items() if hyperparameters.get(name, "") is not None}
     return replace(job, request=replace(job.request, hyperparameters=asked))

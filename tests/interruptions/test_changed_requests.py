@@ -20,7 +20,7 @@ CONSTANT = {"lr_schedule": "constant", "warmup_fraction": "0"}
 
 
 def apart(job: TrainingJob, place: Path, **hyperparameters: object) -> TrainingJob:
-    """The same request with a storage of its own."""
+    """The same request with its own storage."""
     return with_changes(replace(job, storage=Storage(place)), **hyperparameters)
 
 
@@ -64,7 +64,7 @@ def test_more_epochs_under_a_constant_rate(
 
 
 def test_more_epochs_under_a_falling_rate_are_another_course(zygote: Zygote, tmp_path: Path) -> None:
-    """The rate is a function of all steps: what was done at the rates of three epochs stays done."""
+    """The learning rate is a function of all steps: the steps of the first three epochs keep their learning rates."""
     short = text_job(tmp_path / "job", "full", epochs="3")
     finished(zygote, short, tmp_path / "one")
     longer = finished(zygote, with_changes(short, epochs=5), tmp_path / "two")
@@ -150,7 +150,7 @@ def test_resume_never_begins_anew(zygote: Zygote, tmp_path: Path) -> None:
     assert_same_bits(left_in(anew.folder), left_in(expected.folder))
     assert account_in(anew.folder)["starts"] == 1
     assert account_in(anew.folder)["steps_repeated"] == 0
-    # What it wrote is the newest now, although the earlier job had come as far.
+    # Its checkpoint is now the newest, although the earlier job had come as far.
     goes_on = finished(zygote, with_changes(changed, resume="auto"), tmp_path / "four")
     assert goes_on.epoch_lines() == []
     assert_same_bits(left_in(goes_on.folder), left_in(expected.folder))

@@ -36,7 +36,7 @@ def empty(path: Path, draw: random.Random) -> None:
 
 @pytest.fixture(scope="module")
 def whole(zygote: Zygote, tmp_path_factory: pytest.TempPathFactory) -> tuple[TrainingJob, Left]:
-    """A job, and what it leaves where nothing is damaged."""
+    """A job, and its output without damage."""
     place = tmp_path_factory.mktemp("whole")
     job = text_job(place / "job", "gradual", epochs="30")
     job = replace(job, sync=replace(job.sync, delay_seconds=(0.0, 0.0)))

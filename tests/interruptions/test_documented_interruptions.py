@@ -14,7 +14,7 @@ PAGE = (Path(__file__).resolve().parents[2] / "docs" / "interruptions.md").read_
 
 
 def rows_after(words: str) -> list[str]:
-    """First cells of the first table after some words."""
+    """First cells of the first table after `words`."""
     table = re.search(r"\n\|---.*\n((?:\|.*\n)+)", PAGE[PAGE.index(words) :])
     assert table is not None
     return [row.split("|")[1].strip().strip("`") for row in table[1].splitlines()]

@@ -25,7 +25,7 @@ ROOM = 40 << 20
 
 @pytest.fixture
 def machine(tmp_path: Path) -> Iterator[tuple[TrainingJob, JobFolder]]:
-    """A job laid out with a small disk of its own for the checkpoints."""
+    """A prepared job with a small separate disk for the checkpoints."""
     job = vision_job(tmp_path / "job", "full")
     folder = lay_out(tmp_path / "opt-ml", job.request)
     mount = shutil.which("mount")

@@ -21,7 +21,7 @@ from tests.interruptions.starts import Zygote
 def test_the_same_bits(
     make: Callable[..., TrainingJob], strategy: str, zygote: Zygote, seed: str, kills: int, tmp_path: Path
 ) -> None:
-    # Long enough that most kills find it at work; the steps of the texts take a fraction of the pictures'.
+    # Long enough for most kills to hit it during training; text steps take a fraction of the time of image steps.
     epochs = 4 + kills * (4 if make is text_job else 1)
     job = make(tmp_path / "job", strategy, epochs=str(epochs))
     draw = random.Random(f"{seed}/{make.__name__}/{strategy}")

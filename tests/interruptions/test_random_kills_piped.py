@@ -31,7 +31,7 @@ SPLIT = {"JSON Lines"}
 
 
 def piped_job(place: Path, form: str, strategy: str = "", **changes: str) -> TrainingJob:
-    """A small job of which all records come through pipes."""
+    """A small job with all channels in Pipe mode."""
     write, asked = (IMAGE_STREAMS[form], PICTURES) if form in IMAGE_STREAMS else (TEXT_STREAMS[form], TEXTS)
     count = 20 if form in IMAGE_STREAMS else 60
     channels = [write(place / "train", count, 0)]
@@ -48,7 +48,7 @@ def piped_job(place: Path, form: str, strategy: str = "", **changes: str) -> Tra
 @pytest.mark.slow
 @pytest.mark.parametrize("form", [*IMAGE_STREAMS, *TEXT_STREAMS])
 def test_the_same_bits(form: str, zygote: Zygote, seed: str, kills: int, tmp_path: Path) -> None:
-    # Texts take a fraction of the pictures' time, and most kills should find the job at work.
+    # Text steps take a fraction of the time of image steps, and most kills should hit the job during training.
     epochs = 4 + kills * (4 if form in TEXT_STREAMS else 1)
     job = piped_job(tmp_path / "job", form, epochs=str(epochs))
     assert_kills_change_nothing(zygote, job, tmp_path, random.Random(f"{seed}/{form}"), kills)
@@ -57,6 +57,6 @@ def test_the_same_bits(form: str, zygote: Zygote, seed: str, kills: int, tmp_pat
 @pytest.mark.slow
 @pytest.mark.parametrize("form", TEXT_STREAMS)
 def test_the_same_bits_with_kept_features(form: str, zygote: Zygote, seed: str, kills: int, tmp_path: Path) -> None:
-    """Which a start that takes up the epoch has to compute again."""
+    """A start that resumes the epoch has to recompute them."""
     job = piped_job(tmp_path / "job", form, "partial", epochs=str(4 + 4 * kills))
     assert_kills_change_nothing(zygote, job, tmp_path, random.Random(f"{seed}/{form}/partial"), kills)

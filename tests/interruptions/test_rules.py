@@ -38,7 +38,7 @@ def test_a_rule_stops_a_job_at_the_same_step(
     assert left.metrics["job"]["steps"] == 101
     assert left.metrics["findings"][0]["rule"] == "UnchangedTensor"
     start(zygote, job, tmp_path / "opt-ml", moment)
-    for _ in range(2):  # the second finds that a rule has stopped it, and trains no more
+    for _ in range(2):  # the second start finds that a rule has stopped the job, and does not train
         again = start(zygote, job, tmp_path / "opt-ml")
         assert again.exit_code == 0, again.log
         assert_same_bits(left_in(again.folder), left)

@@ -32,7 +32,7 @@ def in_order(ended: Ended) -> Ended:
 
 
 def stopped_at(moment: Disturbance, zygote: Zygote, job: TrainingJob, place: Path) -> tuple[TrainingJob, Ended]:
-    """Stop a job; where it ended before the moment was seen, stop another. The one that was stopped, and its end."""
+    """Stop a job, or another one if it ended before the moment; return the stopped job and its end."""
     for attempt in range(ATTEMPTS):
         one = replace(job, storage=Storage(place / f"s3-{attempt}"))
         ended = in_order(start(zygote, one, place / "opt-ml", moment))
@@ -47,7 +47,7 @@ def uninterrupted(zygote: Zygote, job: TrainingJob, place: Path) -> Left:
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[TrainingJob, Left]]:
-    """A job, and what it leaves in a process of its own: whatever is forked is compared with that."""
+    """A job and its output in a separate process, for comparison with all forked ones."""
     place = tmp_path_factory.mktemp("whole")
     job = vision_job(place / "job", "gradual")
     ended = run_job(replace(job, storage=Storage(place / "reference")), place / "whole")
@@ -90,7 +90,7 @@ def test_it_ends_in_order_and_goes_on_as_if_nothing_had_been(
 @pytest.mark.slow
 @pytest.mark.parametrize("times", [1, 2])
 def test_an_evaluation_is_cut_short_and_made_again(times: int, zygote: Zygote, tmp_path: Path) -> None:
-    """Of 2,000 texts after every six steps, so that SIGTERM hardly ever finds it at anything else."""
+    """An evaluation of 2,000 texts after every six steps, so that SIGTERM almost always arrives during one."""
     job = text_job(tmp_path / "job", "full", gradient_accumulation_steps="1")
     validation = Channel("validation", write_texts(tmp_path / "validation", 2000))
     job = replace(job, request=replace(job.request, channels=(*job.request.channels, validation)))
@@ -104,7 +104,7 @@ def test_an_evaluation_is_cut_short_and_made_again(times: int, zygote: Zygote, t
         found = re.search(r"Resumed from checkpoint .*: epoch (\d+), step (\d+)\.", again.log)
         assert found is not None, again.log
         epoch, step = int(found[1]), int(found[2])
-        # All steps of the epoch are done, and its line was not told.
+        # All steps of the epoch are done, but its line was not logged.
         if step == 8 * epoch and len(stopped.epoch_lines()) == epoch - 1:
             return
     raise AssertionError("SIGTERM never came in an evaluation")
@@ -135,7 +135,7 @@ def test_nothing_is_exported_where_nothing_was_learnt(zygote: Zygote, tmp_path: 
 def test_whole_processes_under_the_platforms_own_train(zygote: Zygote, tmp_path: Path) -> None:
     """As in the image: start-up takes seconds, and SIGTERM also comes while torch is being imported.
 
-    They are compared with one that is forked and goes through, so that the other tests' forks are as good as these.
+    They are compared with an uninterrupted fork, so that the forks of the other tests are equally valid.
     """
     job = text_job(tmp_path / "job", "partial", epochs="40")
     interruptions = (
@@ -147,7 +147,7 @@ def test_whole_processes_under_the_platforms_own_train(zygote: Zygote, tmp_path:
     results = run_with_interruptions(job, tmp_path / "opt-ml", interruptions)
     for one in results[:-1]:
         killed = one.interruption is not None and one.interruption.kind == "kill"
-        # The toolkit listens no more when the job has had its last word; in the image the first process does.
+        # The toolkit ignores signals after the job has finished; in the image the first process handles them.
         spoken = any(word in one.log_text() for word in ("Stopped", "Done."))
         assert one.exit_code in ({137} if killed else {0, 143} if spoken else {0}), one.log_text()
         assert (one.seconds_after_sigterm or 0.0) < PATIENCE_SECONDS

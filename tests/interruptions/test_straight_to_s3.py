@@ -31,7 +31,7 @@ CREDENTIALS = {"AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "b", "AWS_DEFA
 
 @dataclass
 class Place:
-    """An S3 on this machine behind a server that can fail, and a job that writes to it."""
+    """An S3 on this machine, a server that can fail in front of it, and a job that writes to it."""
 
     front: FlakyServer
     client: Any
@@ -39,7 +39,7 @@ class Place:
     whole: Ended
 
     def manifests(self) -> int:
-        """Checkpoints that are wholly there."""
+        """The number of complete checkpoints."""
         found = self.client.list_objects_v2(Bucket=BUCKET).get("Contents", ())
         return sum(item["Key"].endswith(f"/{MANIFEST}") for item in found)
 
@@ -47,7 +47,7 @@ class Place:
         self.front.decide = lambda method, path: fault
 
     def when_sent(self, count: int, seconds: float = 0.0) -> Disturbance:
-        """A kill when so many manifests have been asked to be stored."""
+        """A kill after `count` manifests have been requested to be stored."""
         seen = len(self.front.seen)
 
         def sent() -> int:
@@ -67,7 +67,7 @@ def port() -> Iterator[int]:
 
 @pytest.fixture(scope="module")
 def uninterrupted(zygote: Zygote, tmp_path_factory: pytest.TempPathFactory) -> tuple[TrainingJob, Ended]:
-    """A job, and how it ends where nothing happens to it."""
+    """A job and its end without an interruption."""
     place = tmp_path_factory.mktemp("uninterrupted")
     job = text_job(place / "job", "gradual", epochs="30")
     whole = start(zygote, replace(job, storage=Storage(place / "reference")), place / "whole")
@@ -91,7 +91,7 @@ def place(port: int, uninterrupted: tuple[TrainingJob, Ended], tmp_path: Path) -
         asked = {**job.request.hyperparameters, "checkpoint_s3_uri": f"s3://{BUCKET}/{os.urandom(4).hex()}"}
         request = replace(
             job.request, hyperparameters=asked, environment=environment, checkpoint_path=None
-        )  # no platform: nothing is copied, nothing comes back
+        )  # no platform: nothing is synced in either direction
         yield Place(front, client, replace(job, request=request), whole)
     for item in client.list_objects_v2(Bucket=BUCKET).get("Contents", ()):
         client.delete_object(Bucket=BUCKET, Key=item["Key"])
@@ -110,13 +110,13 @@ def test_killed_and_started_on_an_empty_machine(place: Place, zygote: Zygote, tm
     assert set(rest.epoch_lines()) <= set(place.whole.epoch_lines())
     assert_same_bits(left_in(rest.folder), left_in(place.whole.folder))
     assert account_in(rest.folder)["starts"] >= 2
-    assert place.manifests() in (2, 3)  # the newest two, and the best where it is an older one
+    assert place.manifests() in (2, 3)  # the newest two, and the best one if it is older
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("fault", ["unavailable", "cut off", "denied"])
 def test_a_server_that_goes_away_meanwhile(fault: Fault, place: Place, zygote: Zygote, tmp_path: Path) -> None:
-    """Training goes on; a restart finds what was sent before; when the server is back, so are the checkpoints."""
+    """Training continues; a restart finds the checkpoints sent before; when the server is back, uploads continue."""
     first = start(zygote, place.job, tmp_path / "opt-ml", place.when_sent(1, 0.05))
     assert first.disturbed, first.log
 
@@ -145,7 +145,7 @@ def test_a_server_that_is_not_there_at_the_start(place: Place, zygote: Zygote, t
 def test_a_server_that_takes_requests_and_never_answers_does_not_keep_a_stopped_job(
     place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """In this process, where waiting can be made short: requests are given up after a second, not after 20."""
+    """In this process, where timeouts can be shortened: requests fail after one second instead of 20."""
     monkeypatch.setattr(s3, "Patience", lambda: Patience(read_seconds=1.0, stop_seconds=1.0))
     for name, value in place.job.request.environment.items():
         monkeypatch.setenv(name, value)
@@ -163,7 +163,7 @@ def test_a_server_that_takes_requests_and_never_answers_does_not_keep_a_stopped_
     assert stopped.exit_code == 0, stopped.log
     assert "within 1 s after the job was asked to stop. Not sent: " in stopped.log
     assert "Stopped in order; the model is exported as far as it came." in stopped.log
-    # Nothing of what was learnt is lost where the folder is still there.
+    # No training progress is lost if the folder still exists.
     place.fail("none")
     rest = run_here(folder)
     assert rest.exit_code == 0, rest.log

@@ -20,7 +20,7 @@ MODULES = ("finetune.entry", "finetune.job.run", "torchvision", "transformers.mo
 
 
 def main() -> None:
-    """For each order: fork, tell the process id, wait for the end, tell the exit code (negative after a signal)."""
+    """For each request: fork, report the process id, wait, report the exit code (negative after a signal)."""
     for name in MODULES:
         importlib.import_module(name)
     _tell("ready")
@@ -44,7 +44,8 @@ def _become_job(order: dict[str, object]) -> NoReturn:
     os.environ.update(environment)
     os.chdir(Path(str(environment["SAGEMAKER_BASE_DIR"])))
     tempfile.tempdir = None
-    # Of one that comes when the job listens no more. In the image its end is a good one then, too (`container.train`).
+    # For a signal that arrives after the job stops handling it. In the image its end is a success, too
+    # (`container.train`).
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     code = 99
     try:

@@ -18,7 +18,7 @@ Share = Callable[[str, Callable[[Path], None]], Path]
 
 @pytest.fixture(scope="session")
 def share(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Share:
-    """Make a folder once for all processes that run tests."""
+    """Create a folder once for all test processes."""
     base = tmp_path_factory.getbasetemp()
     base = base if worker_id == "master" else base.parent
 
@@ -37,19 +37,19 @@ def share(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Share:
 
 @pytest.fixture(scope="session")
 def pictures(share: Share) -> Path:
-    """24 pictures of each of three colours."""
+    """24 images of each of three colors."""
     return share("pictures", lambda folder: _write(folder / "train", 24, 0)) / "train"
 
 
 @pytest.fixture(scope="session")
 def unseen(share: Share) -> Path:
-    """8 further pictures of each colour."""
+    """8 further images of each color."""
     return share("unseen", lambda folder: _write(folder / "validation", 8, 100)) / "validation"
 
 
 @pytest.fixture(scope="session")
 def first_job(share: Share, pictures: Path, unseen: Path) -> Ended:
-    """The image's `train` on pictures, from random weights; `archive` holds its network."""
+    """The image's `train` on images, from random weights; `archive` contains the model."""
 
     def make(folder: Path) -> None:
         job = train(

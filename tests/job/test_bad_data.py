@@ -20,7 +20,7 @@ Make = Callable[[Path, Path], Mapping[str, Path]]
 
 @dataclass(frozen=True)
 class Case:
-    """Channels made from an empty folder and good pictures, and the first line that they deserve."""
+    """Channels made from an empty folder and valid images, and the expected first line of the error."""
 
     make: Make
     cause: str
@@ -62,7 +62,7 @@ def _with_picture(content: bytes) -> Make:
 
 
 def bomb() -> bytes:
-    """A PNG file of a few hundred bytes that claims 7.5 GB of pixels."""
+    """A PNG file of a few hundred bytes that declares 7.5 GB of pixels."""
 
     def chunk(kind: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))

@@ -18,7 +18,7 @@ QUICK = {"strategy": "feature_extraction", "epochs": "1"}
 
 @contextmanager
 def mounted(folder: Path, options: str) -> Iterator[None]:
-    """A small file system in memory in the place of a folder."""
+    """Mount a small in-memory file system on a folder."""
     if os.geteuid() != 0:
         pytest.skip("needs root, to mount a file system that is full or read-only")
     command = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(folder)]
@@ -72,7 +72,7 @@ def test_a_volume_that_is_full_while_the_report_is_written_leaves_the_model_and_
     assert "repeats 4 predictions" in job.log
     cause = f"No space left on device ({folder.output_data / 'report.json'})"
     assert f"WARNING: The report was skipped, the job goes on: {cause}" in job.log
-    # Nothing is cut short, and nothing takes the space of later files.
+    # No file is truncated, and no partial file takes the space of later ones.
     assert set(left) <= {"metrics.json", "validation_predictions.csv"}
 
 

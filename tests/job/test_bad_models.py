@@ -17,7 +17,7 @@ from tests.support.whole_jobs import train_here
 
 
 class Malice:
-    """Makes a folder where it is unpickled."""
+    """Creates a folder when unpickled."""
 
     def __init__(self, place: Path) -> None:
         self.place = place

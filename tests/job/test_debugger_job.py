@@ -18,8 +18,8 @@ from tests.support.whole_jobs import ENVIRONMENT, ROOT, Ended, finished, request
 
 EPOCHS, STEPS_PER_EPOCH = 4, 6
 PARTIAL = {"strategy": "partial"}
-# A job that writes down what its loop does, and is killed within a step, before anybody could tidy up: from the last
-# step on, as soon as the account tells where the time went, which the first milliseconds of a fast machine do not.
+# A job that logs the calls of its training loop, and is killed within a step, before any cleanup: from step `last` on,
+# as soon as the timing is recorded, which does not happen in the first milliseconds on a fast machine.
 JOB = """
 import json, os, signal, sys
 from finetune.entry import run
@@ -93,14 +93,14 @@ ASKED: list[dict[str, Any]] = [
 def laid_out(
     place: Path, channels: Mapping[str, Path], wishes: Mapping[str, str], collections: list[dict[str, Any]] = ASKED
 ) -> JobFolder:
-    """A job of four epochs of six steps, with a checkpoint after every third."""
+    """A job of four epochs of six steps, with a checkpoint after every third step."""
     course = {"epochs": str(EPOCHS), "batch_size": "4", "augmentation": "none", "checkpoint_interval_steps": "3"}
     request = request_of(channels, {**wishes, **course, "workers": "1"})
     return lay_out(place / "opt-ml", replace(request, debug_hook=hook_configuration(place, collections)))
 
 
 def start(place: Path, folder: JobFolder, last_step: int = -1) -> Ended:
-    """One start of the job, killed within a step where one is named."""
+    """One start of the job, killed within step `last_step` if given."""
     done = subprocess.run(
         [sys.executable, "-c", JOB, str(place / "record.jsonl"), str(last_step)],
         env={**ENVIRONMENT, "PATH": "", "SAGEMAKER_BASE_DIR": str(folder.root)},
@@ -110,7 +110,7 @@ def start(place: Path, folder: JobFolder, last_step: int = -1) -> Ended:
 
 
 def read(place: Path) -> dict[str, Any]:
-    """What the library's reader finds."""
+    """The data as found by the library's reader."""
     command = [sys.executable, "-c", READER, str(place / "tensors")]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
@@ -131,19 +131,19 @@ def test_the_librarys_reader_finds_every_step_of_a_job_that_was_killed_twice(
         assert job.exit_code == (0 if last_step < 0 else -9), job.log
         assert "hook failed" not in job.log
         account = json.loads((folder.root / "checkpoints" / "account.json").read_text("utf-8"))
-        # A start that was killed has told where its time went.
+        # A killed start has reported its timing.
         assert min(account["parts"][name] for name in ("forward", "backward", "update")) > 0
         assert sum(account["parts"].values()) + account["start_seconds"] <= account["run_seconds"] + 0.1
     lines = [json.loads(line) for line in (tmp_path / "record.jsonl").read_text("utf-8").splitlines()]
     steps = EPOCHS * STEPS_PER_EPOCH
-    # The steps after the last checkpoint were done twice, and came to the same.
+    # The steps after the last checkpoint ran twice, with the same result.
     assert len(lines) > steps
     loop = {step: (loss, gradient) for step, loss, gradient in lines}
     assert {step: loop[step][0] for step, _, _ in lines} == {step: loss for step, loss, _ in lines}
     found = read(tmp_path)
     assert found["train"] == list(range(0, steps, 2))
     assert found["eval"] == list(range(EPOCHS))
-    # One list over both, without a number that occurs twice: an evaluation lies between two epochs.
+    # A single list over both starts without duplicate numbers: an evaluation separates two epochs.
     assert found["steps"] == sorted({step + step // STEPS_PER_EPOCH for step in range(0, steps, 2)}
                                     | {(epoch + 1) * STEPS_PER_EPOCH + epoch for epoch in range(EPOCHS)})  # fmt: skip
     assert found["losses"] == {str(step): loop[step][0] for step in range(0, steps, 2)}
@@ -163,7 +163,7 @@ def test_the_librarys_reader_finds_every_step_of_a_job_that_was_killed_twice(
 
 @pytest.mark.slow
 def test_a_hook_that_fails_within_the_job_is_one_warning(tmp_path: Path, unseen: Path, network: Path) -> None:
-    # A collection of one's own without an expression is refused by the library only when the first batch comes.
+    # The library rejects a custom collection without an expression only at the first batch.
     folder = laid_out(tmp_path, {"train": unseen, "model": network}, PARTIAL, [{"CollectionName": "mine"}])
     job = start(tmp_path, folder)
     assert job.exit_code == 0, job.log

@@ -10,7 +10,7 @@ import pytest
 
 from tests.support.whole_jobs import Ended, train_here
 
-# With weight decay inside the gradient, each step multiplies every weight by nine: far beyond float32 after forty.
+# With L2 weight decay in the gradient, each step multiplies every weight by nine: overflow in float32 within 40 steps.
 HOPELESS = {
     "strategy": "full",
     "epochs": "8",
@@ -33,7 +33,7 @@ def strictly(path: Path) -> dict[str, Any]:
 
 
 def explained(job: Ended) -> dict[str, Any]:
-    """The report of a job that failed and left no model."""
+    """The report of a job that failed without a model."""
     assert job.exit_code == 1
     assert not (job.folder.model / "artifact.json").exists()
     report = strictly(job.folder.output_data / "report.json")
@@ -49,7 +49,7 @@ def explained(job: Ended) -> dict[str, Any]:
 def test_a_job_whose_loss_becomes_nan_leaves_a_report_that_says_so(
     tmp_path: Path, pictures: Path, network: Path, action: str
 ) -> None:
-    # Batches of four make 15 steps of an epoch, fewer than until the weights are infinite.
+    # Batches of four give 15 steps per epoch, fewer than it takes until the weights are infinite.
     wishes = {**HOPELESS, "rules": "ExplodingTensor", "rule_action": action, "checkpoint_interval_steps": "5"}
     report = explained(train_here(tmp_path, {"train": pictures, "model": network}, wishes))
     assert [one["rule"] for one in report["findings"] if one["grave"]] in (["Diverged"], ["ExplodingTensor"])
@@ -65,7 +65,7 @@ def test_a_loss_that_is_no_number_is_null_with_a_reason(tmp_path: Path, pictures
 
 
 def test_a_rule_that_stops_such_a_job_exports_nothing(tmp_path: Path, pictures: Path, network: Path) -> None:
-    # The updates are told of before the weights are infinite, but the network's answers are.
+    # The updates are reported before the weights are infinite, but the model's outputs are infinite.
     wishes = {**HOPELESS, "rules": "WeightUpdateRatio:large_threshold=5", "rule_action": "stop"}
     report = explained(train_here(tmp_path, {"train": pictures, "model": network}, wishes))
     assert report["parts"] == {}

@@ -51,7 +51,7 @@ def test_a_class_that_the_network_does_not_know_is_refused(tmp_path: Path, netwo
 
 @pytest.fixture
 def headless(tmp_path: Path) -> Path:
-    """A state dict that lacks its last layer."""
+    """A state dict without its last layer."""
     folder = tmp_path / "headless"
     folder.mkdir()
     state = {name: tensor for name, tensor in resnet18().state_dict().items() if not name.startswith("fc.")}

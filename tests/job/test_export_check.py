@@ -19,7 +19,7 @@ ROUNDED = re.compile(r"Evaluated in bf16, a probability of these records differs
 
 @pytest.fixture
 def unsure(network: Path, tmp_path: Path) -> Path:
-    """A network whose probabilities are not so near to 0 and 1 that no rounding shows."""
+    """A model with probabilities far enough from 0 and 1 for rounding errors to show."""
     folder = shutil.copytree(network, tmp_path / "unsure")
     weights = load_file(folder / "model.safetensors")
     weights["fc.weight"] *= 0.3

@@ -10,13 +10,13 @@ import torch
 from finetune.training.state import Row
 from tests.support.training_setup import Lesson, request
 
-# Worse for three epochs, and the best of all at the end.
+# Worse for three epochs, and best at the end.
 RECOVERS = [(2.0, 2.0, 0.5), (1.0, 3.0, 0.1), (0.8, 4.0, 0.1), (0.5, 1.0, 0.6), (0.3, 0.5, 0.9)]
 STAYS = [(2.0, 1.0, 0.9), (1.0, 3.0, 0.1), (0.8, 4.0, 0.1), (0.5, 5.0, 0.2), (0.3, 6.0, 0.2)]
 
 
 def observed(course: list[tuple[float, float, float]], **wishes: str) -> Lesson:
-    """A lesson whose epochs had these training losses, validation losses and accuracies."""
+    """A training run with these training losses, validation losses and accuracies."""
     lesson = Lesson(request(epochs=str(len(course)), **wishes))
     lesson.rules.epoch_begins(lesson.state, lesson.training.plan.phases[0])
     rows: list[Row] = []
@@ -43,7 +43,7 @@ def test_overfitting_that_passed_is_resolved_in_findings_and_log(caplog: pytest.
         "no longer the case after epoch 5: training loss 0.3000, validation loss 0.5000, accuracy 90.0%"
     )
     assert f"rule Overfit is resolved: {end['resolved']}" in caplog.messages
-    # A job that goes on from its last checkpoint has not come to its end.
+    # A job that resumes from its last checkpoint has not reached its end.
     assert saved["found"] == [middle]
     lesson.findings.load_state_dict({"found": [end], "stopped": False})
     assert lesson.findings.found == [end]
@@ -87,7 +87,7 @@ def test_tensors_that_recovered_in_a_later_look_are_resolved() -> None:
     watch = lesson.training.stepper.probe
     assert watch.refuted == frozenset()
     state = watch.state_dict()
-    # The loss has come down, so that small gradients are as they should be.
+    # The loss has decreased, so small gradients are expected.
     waiting = state["waiting"]
     assert waiting is not None
     watch.load_state_dict({**state, "waiting": {**waiting, "loss": torch.tensor(1e-3)}})

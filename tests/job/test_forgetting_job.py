@@ -16,7 +16,7 @@ SHORT = {"epochs": "2", "batch_size": "6", "augmentation": "none"}
 
 @pytest.fixture(scope="module")
 def two_colours(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two of the three classes that the network knows."""
+    """Two of the three classes of the given model."""
     return write_pictures(tmp_path_factory.mktemp("two"), 8, 200, ("blue", "green"))
 
 
@@ -49,7 +49,7 @@ def test_with_some_of_the_classes_its_own_head_is_asked_again(
     assert found["classes"] == ["blue", "green"]
     assert found["records"] == 16
     assert found["before"] > 0.4
-    # Frozen layers forget nothing; layers that steps of this length go through do.
+    # Frozen layers forget nothing; layers trained with steps of this size do.
     assert (found["after"] == found["before"]) == (strategy == "feature_extraction")
 
 

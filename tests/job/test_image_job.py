@@ -104,7 +104,7 @@ def test_an_archive_serves_as_well_as_an_unpacked_model(
 ) -> None:
     assert first_job.archive is not None
     wishes = {"strategy": "feature_extraction", "epochs": "1"}
-    # The whole output folder of a job, as it lies on S3: model.tar.gz beside output.tar.gz.
+    # The whole output folder of a job as on S3: model.tar.gz next to output.tar.gz.
     packed = finished(train_here(tmp_path / "a", {"train": unseen, "model": first_job.archive.parent}, wishes))
     unpacked = finished(train_here(tmp_path / "b", {"train": unseen, "model": network}, wishes))
     assert packed.weights() == unpacked.weights()

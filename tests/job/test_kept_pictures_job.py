@@ -50,7 +50,7 @@ def test_pictures_are_decoded_once_for_all_phases_and_kept_features_beside_them(
     wishes = {"strategy": "gradual", "epochs": "14", "validation_fraction": "0"}
     kept = job(tmp_path / "kept", unseen, network, wishes)
     pictures = sum(1 for one in unseen.rglob("*") if one.is_file())
-    # The proof of the artifact decodes some by itself.
+    # The export check decodes some images itself.
     proof = int(kept.log.partition("artifact repeats ")[2].partition(" ")[0])
     assert decoded == {False: pictures + proof, True: pictures}
     assert "are decoded twice instead of in each of" in kept.log

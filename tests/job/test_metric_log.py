@@ -46,7 +46,8 @@ def test_every_expression_finds_its_metric(
             continue
         epochs = [round(row[metric.name], 6) for row in history] if metric.every_epoch else []
         assert found[: len(epochs)] == epochs
-        # The exported weights' own, in the end: of training nothing is evaluated again, and there is no test channel.
+        # The final metrics are those of the exported weights: training data is not re-evaluated, and there is no test
+        # channel.
         assert len(found) - len(epochs) == (1 if metric.name.startswith("validation") else 0)
     for name in ("loss", "accuracy"):
         assert re.findall(rf"validation:{name}=(\S+);", log)[-1] == f"{metrics['validation'][name]:.6f}"

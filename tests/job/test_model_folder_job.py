@@ -43,7 +43,7 @@ def evaluate(place: Path, folder: Path, labels: tuple[str, ...], **wishes: str) 
 
 
 def logits_of(folder: Path) -> torch.Tensor:
-    """Of every text, by transformers."""
+    """Logits of every text, by transformers."""
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
     tokenizer: Any = AutoTokenizer.from_pretrained(folder)
@@ -66,7 +66,7 @@ def test_switches_of_the_image_processor_count_as_in_the_pipeline(fields: dict[s
     def switch(folder: Path) -> None:
         change(folder / "preprocessor_config.json", **fields)
 
-    # Pixels of 0 to 255 make logits larger, and with them the last digits.
+    # Pixels of 0 to 255 give larger logits, with larger rounding errors.
     bound = BOUND if fields.get("do_rescale", True) else 1e-4
     assert compare(Case("vit", "images"), tmp_path, switch).difference <= bound
     given, exported = (

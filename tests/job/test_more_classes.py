@@ -24,7 +24,7 @@ SEVERAL |= {"disjoint": "amber,violet", "overlapping": "amber,blue,violet"}
 
 
 def write_classes(folder: Path, names: list[str], per_class: int = 6) -> Path:
-    """A folder per class; classes that are not of the network have pictures of one that is."""
+    """Write one folder per class; classes that the model does not know reuse images of a known one."""
     shown = list(COLOURS)
     for place, name in enumerate(names):
         (folder / name).mkdir(parents=True)
@@ -36,7 +36,7 @@ def write_classes(folder: Path, names: list[str], per_class: int = 6) -> Path:
 
 
 def assert_right(job: Ended, names: list[str], known: list[str]) -> None:
-    """The model has the classes of the data, and what it forgot is judged by those that it knew."""
+    """The model has the classes of the data, and forgetting is measured on the classes that it knew."""
     finished(job)
     assert job.artifact()["labels"] == names
     assert job.metrics()["job"]["finished"]
@@ -161,7 +161,7 @@ def test_a_job_with_more_classes_that_is_killed_and_resumed_ends_in_the_same_mod
 def test_forgetting_counts_only_records_of_classes_that_the_given_head_has(tmp_path: Path, network: Path) -> None:
     shrunk = shutil.copytree(network, tmp_path / "network")
     weights = load_file(shrunk / "model.safetensors")
-    # A head that always answers 'red': right for a third of the records of its classes, whatever the others are.
+    # A head that always predicts 'red': correct for a third of its classes' records, whatever the others are.
     weights["fc.weight"] *= 0
     weights["fc.bias"] = torch.tensor([0.0, 0.0, 9.0])
     save_file(weights, shrunk / "model.safetensors", metadata={"format": "pt"})

@@ -93,12 +93,12 @@ def test_every_metric_that_is_announced_is_printed(tmp_path: Path, unseen: Path,
     wishes = {"strategy": "feature_extraction", "epochs": "1", "_tuning_objective_metric": "validation:macro_f1"}
     job = finished(train_here(tmp_path / "job", channels, wishes))
     for metric in METRICS:
-        # tests/job/test_verdict_job.py has those of multi-label jobs.
+        # Multi-label jobs are covered by tests/job/test_verdict_job.py.
         assert bool(re.search(metric.regex, job.log)) != metric.multi_label, metric.name
 
 
 def test_the_last_values_in_the_log_are_those_of_the_exported_weights(tmp_path: Path, unseen: Path) -> None:
-    # Steps of this length lead away from what the first epoch has found.
+    # With steps of this size, the model gets worse after the first epoch.
     wishes = {"strategy": "from_scratch", "model_name": "resnet18", "image_size": "32", "batch_size": "6"}
     wishes |= {"epochs": "5", "early_stopping_patience": "2", "learning_rate": "0.3", "optimizer": "sgd"}
     job = finished(train_here(tmp_path / "job", {"train": unseen, "validation": unseen}, wishes))

@@ -28,7 +28,7 @@ PARTS = (
 
 @pytest.fixture(scope="module")
 def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """After an epoch and a half, with a look that waits to be read."""
+    """A checkpoint after one and a half epochs, with a pending sample of the rules."""
     lesson = Lesson(SPEC, stop_after=9)
     assert not lesson.fit()
     folder = tmp_path_factory.mktemp("written")

@@ -38,7 +38,7 @@ def texts(place: Path, channels: dict[str, Path], **wishes: str) -> Ended:
 
 
 def damage(folder: Path, count: int) -> None:
-    """Make the first pictures unreadable, in the order in which a channel has them."""
+    """Make the first `count` images unreadable, in channel order."""
     for path in sorted(folder.rglob("*.png"))[:count]:
         path.write_bytes(b"no picture")
 

@@ -44,7 +44,7 @@ def run(place: Path, channels: tuple[Channel, ...], wishes: dict[str, str], *int
 
 
 def drawn(kinds: int) -> list[Interruption]:
-    """Interruptions at random moments of training, another choice in each run; the seed is printed."""
+    """Interruptions at random moments of training, different in each run; the seed is printed."""
     seed = secrets.randbelow(1 << 32)
     sys.stdout.write(f"interruptions drawn with seed {seed}\n")
     draw = random.Random(seed)
@@ -56,7 +56,7 @@ def drawn(kinds: int) -> list[Interruption]:
 
 @pytest.mark.slow
 def test_whole_processes_that_are_killed_or_reclaimed(tmp_path: Path) -> None:
-    """As in the image; `tests/interruptions` kills jobs of every form, more often."""
+    """As in the image; `tests/interruptions` kills jobs of every format more often."""
     channels = (
         json_lines(tmp_path / "train", 36, 0),
         named(json_lines(tmp_path / "validation", 6, 100), "validation"),

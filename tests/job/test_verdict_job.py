@@ -13,7 +13,7 @@ from finetune.monitoring.metric_lines import METRICS
 from tests.support.coloured_images import encoded, picture, write_pictures
 from tests.support.whole_jobs import Ended, finished, train_here
 
-# Nothing is learned at such a rate.
+# Too small a learning rate to learn anything.
 STILL = {"strategy": "full", "epochs": "1", "batch_size": "8", "learning_rate": "1e-9", "head_learning_rate": "1e-9"}
 STILL |= {"model_name": "resnet18", "image_size": "32", "strategy": "from_scratch"}
 LABELS = "labels,text"

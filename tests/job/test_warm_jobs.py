@@ -20,7 +20,7 @@ GRADUAL = {"strategy": "gradual", "epochs": "12", "batch_size": "6", "augmentati
 
 
 def found(job: Ended) -> list[tuple[int, int]]:
-    """Features that were left, and all of them, by part."""
+    """Cached features loaded from an earlier job and total features, by split."""
     return [(int(left), int(of)) for of, _, left in FOUND.findall(job.log)]
 
 

@@ -26,7 +26,7 @@ def folder(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def cached(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A cache of the hub that holds the network."""
+    """A hub cache that contains the model."""
     cache = tmp_path / "cache"
     repository = cache / f"models--{NAME.replace('/', '--')}"
     revision = "0" * 40
@@ -39,7 +39,7 @@ def cached(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pat
 
 @pytest.fixture
 def no_network(monkeypatch: pytest.MonkeyPatch) -> list[object]:
-    """The hub is not told to stay offline, yet every call into the network is refused and noted."""
+    """Every network call is refused and recorded, although the hub is not set to offline mode."""
     calls: list[object] = []
 
     def refuse(*arguments: object, **_: object) -> Never:

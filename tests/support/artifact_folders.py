@@ -15,7 +15,7 @@ WORDS = ("a", "good", "bad", "film", "book", "very", "not", "long", "short", ","
 
 
 def bert_folder(folder: Path) -> Path:
-    """A BERT of two layers that tells apart the texts of a pair."""
+    """A two-layer BERT that distinguishes the two texts of a pair."""
     from transformers import BertConfig
 
     config = BertConfig(
@@ -30,7 +30,7 @@ def bert_folder(folder: Path) -> Path:
 
 
 def distilbert_folder(folder: Path) -> Path:
-    """A DistilBERT, which has no token types, with a tokenizer that would give them."""
+    """A DistilBERT, which has no token types, with a tokenizer that returns them."""
     from transformers import DistilBertConfig
 
     config = DistilBertConfig(
@@ -45,7 +45,7 @@ def distilbert_folder(folder: Path) -> Path:
 
 
 def gpt2_folder(folder: Path) -> Path:
-    """A GPT-2, whose tokenizer knows no padding."""
+    """A GPT-2, whose tokenizer has no padding token."""
     from transformers import GPT2Config
 
     size = _save_tokenizer(folder, ("[UNK]", "[END]"), {"unk_token": "[UNK]", "eos_token": "[END]"})
@@ -53,7 +53,7 @@ def gpt2_folder(folder: Path) -> Path:
 
 
 def vit_folder(folder: Path) -> Path:
-    """A vision transformer for pictures of 16 x 16."""
+    """A vision transformer for 16 x 16 images."""
     from transformers import ViTConfig
 
     config = ViTConfig(
@@ -81,7 +81,7 @@ def _save_bert_tokenizer(folder: Path) -> int:
 
 
 def _save_tokenizer(folder: Path, special: tuple[str, ...], names: dict[str, str]) -> int:
-    """Save a tokenizer of whole words; the number of its tokens."""
+    """Save a word-level tokenizer and return its vocabulary size."""
     from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
     numbers = {word: number for number, word in enumerate((*special, *WORDS))}

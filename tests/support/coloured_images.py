@@ -14,20 +14,20 @@ COLOURS: Mapping[str, tuple[int, int, int]] = {"blue": (60, 60, 150), "green": (
 
 
 def picture(name: str, number: int) -> Image.Image:
-    """The picture of a class with a number; no two are equal."""
+    """The image of a class with a number; all images are different."""
     noise = np.random.default_rng([number, *name.encode()]).integers(-60, 61, size=(SIDE, SIDE, 3))
     return Image.fromarray((np.array(COLOURS[name]) + noise).clip(0, 255).astype(np.uint8))
 
 
 def encoded(image: Image.Image, form: str = "PNG") -> bytes:
-    """The picture as a file's content."""
+    """The image encoded as a file."""
     file = io.BytesIO()
     image.save(file, form)
     return file.getvalue()
 
 
 def write_pictures(folder: Path, per_class: int, first: int = 0, names: tuple[str, ...] = tuple(COLOURS)) -> Path:
-    """Write a folder per class, and return their folder."""
+    """Write one folder per class and return the parent folder."""
     for name in names:
         (folder / name).mkdir(parents=True)
         for number in range(first, first + per_class):

@@ -40,14 +40,14 @@ REAL = "all-MiniLM-L6-v2"
 
 @dataclass(frozen=True)
 class Case:
-    """A model folder and the records to evaluate: `texts`, `pairs`, `images` or `large JPEGs`."""
+    """A model folder and the kind of records to evaluate: `texts`, `pairs`, `images` or `large JPEGs`."""
 
     family: str
     records: str
 
     @property
     def bound(self) -> float:
-        """The largest difference of a probability that is allowed."""
+        """The largest allowed difference in probability."""
         return BOUND_OF_REDUCED if self.records == "large JPEGs" else BOUND
 
 
@@ -61,7 +61,7 @@ CASES = (
 
 @dataclass(frozen=True)
 class Compared:
-    """What came of a case: its records, and the largest difference of a probability."""
+    """Result of a case: its records, and the largest difference in probability."""
 
     case: Case
     prepared_by: str
@@ -73,7 +73,7 @@ def compare(case: Case, scratch: Path, change: Callable[[Path], None] | None = N
     """Evaluate a tiny model of a family by a job and by transformers' pipeline.
 
     Args:
-        case: what to compare.
+        case: case to compare.
         scratch: an empty folder.
         change: changes the model folder beforehand.
     """
@@ -120,7 +120,7 @@ def _tiny(family: str, folder: Path) -> Path:
     else:
         options["pad_token_id"] = tokenizer.pad_token_id
     if family == "roberta":
-        # Its own pretrained networks know one token type only.
+        # The family's own pretrained models have only one token type.
         options["type_vocab_size"] = 1
     write_folder(folder, family, labels=LABELS, **options)
     for path in folder.glob("tokenizer*"):
@@ -140,7 +140,7 @@ def _write_image_processor(family: str, folder: Path) -> None:
 
 
 def _tokenizer(family: str) -> Any:  # noqa: ANN401 - untyped in transformers
-    """A tokenizer of the class that the family's published models have, with a vocabulary of real texts."""
+    """A tokenizer of the class used by the family's published models, with a vocabulary from real texts."""
     import transformers
     from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
@@ -188,7 +188,7 @@ def _in_order(pieces: Any) -> list[str]:  # noqa: ANN401 - untyped in tokenizers
 
 
 def _real(folder: Path) -> Path:
-    """A MiniLM with its authors' weights and tokenizer, and a head that is drawn."""
+    """A MiniLM with its authors' weights and tokenizer, and a randomly initialized head."""
     from transformers import AutoModelForSequenceClassification
 
     auto: Any = AutoModelForSequenceClassification
@@ -209,7 +209,7 @@ def _real(folder: Path) -> Path:
 
 
 def _write_texts(channel: Path, case: Case) -> dict[str, Any]:
-    """Real texts of a few to several hundred words, with other scripts, emoji, and special tokens written out."""
+    """Real texts of a few to several hundred words, also with other scripts, emoji, and literal special tokens."""
     odd = [
         "Caf\u00e9 na\u00efve \u2014 \u4e2d\u6587 \U0001f600",
         "[CLS] a [SEP] </s> <pad>",
@@ -217,7 +217,7 @@ def _write_texts(channel: Path, case: Case) -> dict[str, Any]:
         "A" * 300,
         "tab\there\u00a0and",
     ]
-    # A record of several lines is named by its first one, which would have to be counted.
+    # A record of several lines is identified by its first line, which would have to be counted.
     texts = [*odd, *(" ".join(text.split()) for _, text in documentation_texts(per_module=4))]
     pairs = case.records == "pairs"
     with (channel / "test.csv").open("w", encoding="utf-8", newline="") as file:
@@ -230,7 +230,7 @@ def _write_texts(channel: Path, case: Case) -> dict[str, Any]:
 
 
 def _write_images(channel: Path, case: Case) -> dict[str, Any]:
-    """Images of many shapes and modes, in the formats of the web, upright and turned."""
+    """Images of many sizes and modes, in the common web formats, with and without EXIF rotation."""
     inputs = {}
     pictures = _large_jpegs() if case.records == "large JPEGs" else _images()
     for number, (name, content) in enumerate(pictures):
@@ -265,7 +265,7 @@ def _large_jpegs() -> Iterator[tuple[str, bytes]]:
 
 
 def natural(width: int, height: int) -> Image.Image:
-    """An image with more energy at larger scales, as photographs have it, drawn from its size."""
+    """An image with more energy at larger scales, like photographs, seeded by its size."""
     draw = np.random.Generator(np.random.PCG64(width * 10_000 + height))
     pixels = np.full((height, width, 3), 128.0)
     for side in (4, 8, 16, 32, 64, 128, 256):
@@ -291,7 +291,7 @@ def table(results: list[Compared]) -> str:
 
 
 def main() -> None:
-    """Compare all families, print the table, and write it into docs/model-folders.md."""
+    """Compare all families, print the table, and write it to docs/model-folders.md."""
     results = []
     for case in CASES:
         scratch = Path(tempfile.mkdtemp())

@@ -15,7 +15,7 @@ _SHORTEST = 40
 
 
 def documentation_texts(per_module: int) -> list[tuple[str, str]]:
-    """(module, text) of so many different texts of each module, shuffled, the same each time."""
+    """(module, text) pairs with `per_module` different texts of each module, in a fixed shuffled order."""
     found: list[tuple[str, str]] = []
     owners: dict[str, str] = {}
     for name in MODULES:
@@ -31,7 +31,7 @@ def _with_submodules(name: str) -> Iterator[ModuleType]:
     module = importlib.import_module(name)
     yield module
     for entry in pkgutil.iter_modules(getattr(module, "__path__", ())):
-        # Some modules are for one operating system only, or are on their way out.
+        # Some modules exist on a single operating system only, or are deprecated.
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)
             if not entry.name.startswith(("_", "windows")):
@@ -39,7 +39,7 @@ def _with_submodules(name: str) -> Iterator[ModuleType]:
 
 
 def _texts_of(owner: ModuleType | type, name: str) -> Iterator[str]:
-    """Documentation of functions and classes that the module itself defines, and of what is in those classes."""
+    """Docstrings of the functions and classes that the module defines, and of the members of those classes."""
     for member in vars(owner).values():
         if isinstance(owner, ModuleType):
             defined_in = getattr(member, "__module__", None) or ""

@@ -24,7 +24,7 @@ LABELS = ("cat", "dog", "émeu")
 
 @dataclass(frozen=True)
 class Wanted:
-    """A network to build: its name, or the folder of a `model` channel."""
+    """The model to build: its name, or the folder of a `model` channel."""
 
     name: str | None
     folder: Path | None = None
@@ -35,7 +35,7 @@ class Wanted:
     metrics: dict[str, object] = field(default_factory=lambda: {"accuracy": 0.75})
 
     def build(self, scratch: Path) -> Backbone:
-        """The network, with a head wide enough for answers that differ from record to record."""
+        """The model, with a head wide enough for outputs that differ between records."""
         request = ModelRequest(
             spec=ModelSpec(name=self.name),
             task=self.task,
@@ -60,13 +60,13 @@ class Wanted:
         return backbone
 
     def export(self, folder: Path, backbone: Backbone, texts_per_record: int = 1) -> None:
-        """Leave the network in `folder`."""
+        """Export the model to `folder`."""
         contents = ArtifactContents(self.task, self.labels, self.multi_label, self.metrics, texts_per_record)
         export(folder, backbone, contents)
 
 
 def evaluate(backbone: Backbone, contents: Sequence[Content], *, multi_label: bool = False) -> list[Sample]:
-    """What the evaluation of a job says about `contents`, all in one batch."""
+    """Predictions of the job's evaluation for `contents`, in a single batch."""
     transform = transform_of(backbone)
     with torch.inference_mode():
         batch = transform.collate([transform(content, None) for content in contents])
@@ -78,7 +78,7 @@ def evaluate(backbone: Backbone, contents: Sequence[Content], *, multi_label: bo
 
 
 def transform_of(backbone: Backbone) -> Transform:
-    """The evaluation's transform, as a job sets it up."""
+    """The evaluation transform, as a job sets it up."""
     expects = backbone.expects
     if isinstance(expects, ImageInput):
         return ImageTransform(geometry_of(expects), "none")
@@ -86,7 +86,7 @@ def transform_of(backbone: Backbone) -> Transform:
 
 
 def _settle_normalisation(backbone: Backbone, size: int) -> None:
-    """Let batch normalisation see some noise: with random weights, its first statistics fit no layer."""
+    """Run noise through batch normalization: with random weights, its initial statistics fit no layer."""
     noise = torch.randint(0, 256, (8, 3, size, size), generator=torch.Generator().manual_seed(5), dtype=torch.uint8)
     for module in backbone.module.modules():
         if isinstance(module, nn.BatchNorm2d):

@@ -10,12 +10,12 @@ from finetune.data.record import Content, Record
 
 
 def data_spec(**changes: object) -> DataSpec:
-    """What a request without hyperparameters asks of the data, with some fields changed."""
+    """The data section of a request without hyperparameters, with some fields replaced."""
     return DataSpec().model_copy(update=changes)
 
 
 def write_files(root: Path, files: dict[str, bytes]) -> Path:
-    """Write files by their relative path, and return the folder."""
+    """Write files by relative path and return the folder."""
     root.mkdir(parents=True, exist_ok=True)
     for key, content in files.items():
         (root / key).parent.mkdir(parents=True, exist_ok=True)

@@ -52,7 +52,7 @@ def ask(
 
 
 def inputs_of(backbone: Backbone, batch: int = 2) -> dict[str, Tensor]:
-    """Random pixels, or token ids of which the second text is shorter."""
+    """Random pixels, or token ids with a shorter second text."""
     generator = torch.Generator().manual_seed(3)
     if isinstance(backbone.expects, ImageInput):
         size = backbone.expects.size
@@ -70,7 +70,7 @@ def logits_of(backbone: Backbone) -> Tensor:
 
 
 def assert_is_partition(backbone: Backbone) -> None:
-    """Every parameter, and every module without children, belongs to exactly one group."""
+    """Assert that every parameter and every leaf module belongs to exactly one group."""
     groups = backbone.layer_groups()
     owned = [name for group in groups for name in group.parameters]
     assert sorted(owned) == sorted(name for name, _ in backbone.module.named_parameters())
@@ -83,7 +83,7 @@ def assert_is_partition(backbone: Backbone) -> None:
 
 
 def groups_in_order_of_calls(backbone: Backbone) -> list[str]:
-    """Names of groups as their modules without children are called; a group that is entered twice appears twice."""
+    """Group names in the order in which their leaf modules are called; a group entered twice appears twice."""
     calls: list[str] = []
 
     def note(name: str) -> Callable[..., None]:

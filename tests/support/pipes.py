@@ -21,14 +21,14 @@ OWN_TREE = {**ENVIRONMENT, "PYTHONPATH": f"{ROOT / 'src'}:{ENVIRONMENT['PYTHONPA
 
 
 def pictures(per_class: int, first: int = 0) -> list[tuple[str, bytes]]:
-    """Class and content of pictures, well mixed."""
+    """Classes and contents of images, interleaved."""
     found = [(name, encoded(picture(name, number))) for number in range(first, first + per_class) for name in NAMES]
     random.Random(first).shuffle(found)
     return found
 
 
 def image_records(place: Path, per_class: int, first: int = 0) -> Channel:
-    """MXNet's image records in two objects, whose labels are numbers."""
+    """MXNet image records in two objects, with numeric labels."""
     records = [
         escaped_recordio(struct.pack("<IfQQ", 0, NAMES.index(name), number, 0) + content)
         for number, (name, content) in enumerate(pictures(per_class, first))
@@ -40,7 +40,7 @@ def image_records(place: Path, per_class: int, first: int = 0) -> Channel:
 
 
 def augmented_manifest(place: Path, per_class: int, first: int = 0) -> Channel:
-    """A manifest with a picture and a class name in each line."""
+    """A manifest with an image and a class name in each line."""
     place.mkdir(parents=True)
     lines = []
     for number, (name, content) in enumerate(pictures(per_class, first)):
@@ -52,7 +52,7 @@ def augmented_manifest(place: Path, per_class: int, first: int = 0) -> Channel:
 
 
 def shards(place: Path, per_class: int, first: int = 0) -> Channel:
-    """Two tar shards with a picture and a class in each sample."""
+    """Two tar shards with an image and a class in each sample."""
     place.mkdir(parents=True)
     found = pictures(per_class, first)
     for shard in range(2):
@@ -71,14 +71,14 @@ def named(channel: Channel, name: str) -> Channel:
 
 
 def as_files(channel: Channel) -> Channel:
-    """The same records in File mode; a manifest lies beside its pictures."""
+    """The same records in File mode; a manifest is stored next to its images."""
     manifest = channel.pipe is not None and channel.pipe.data_type == "AugmentedManifestFile"
     source, content_type = (channel.source.parent, None) if manifest else (channel.source, channel.content_type)
     return Channel(channel.name, source, "link", content_type)
 
 
 def texts(count: int, first: int = 0) -> list[tuple[str, str]]:
-    """Label and text of simple sentences."""
+    """Labels and texts of simple sentences."""
     words = {"good": ("cat", "sat", "mat"), "bad": ("dog", "ran", "away")}
     found = []
     for number in range(first, first + count):
@@ -89,7 +89,7 @@ def texts(count: int, first: int = 0) -> list[tuple[str, str]]:
 
 
 def json_lines(place: Path, count: int, first: int = 0) -> Channel:
-    """JSON Lines in two objects, the first without its last line end."""
+    """JSON Lines in two objects, the first without a final newline."""
     place.mkdir(parents=True)
     lines = [json.dumps({"label": label, "text": text}) for label, text in texts(count, first)]
     (place / "0.jsonl").write_text("\n".join(lines[::2]))
@@ -98,7 +98,7 @@ def json_lines(place: Path, count: int, first: int = 0) -> Channel:
 
 
 def tables(place: Path, count: int, first: int = 0) -> Channel:
-    """CSV without a header, label first, with line ends inside quotation marks."""
+    """CSV without a header, label first, with line breaks inside quotation marks."""
     place.mkdir(parents=True)
     with (place / "0.csv").open("w", newline="") as file:
         csv.writer(file).writerows(texts(count, first))

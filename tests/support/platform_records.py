@@ -15,7 +15,7 @@ _TENSORS = {"float32_tensor": (2, 2), "float64_tensor": (3, 1), "int32_tensor": 
 
 
 def record_class() -> Any:  # noqa: ANN401 - made at run time
-    """`Record` of `sagemaker.amazon.record.proto`."""
+    """The `Record` class of `sagemaker.amazon.record.proto`."""
     file = descriptor_pb2.FileDescriptorProto(name="all_of_record.proto", package="aialgs.data", syntax="proto2")
     value, content = file.message_type.add(name="Value"), file.message_type.add(name="Bytes")
     value.oneof_decl.add(name="value")
@@ -42,12 +42,12 @@ def record_class() -> Any:  # noqa: ANN401 - made at run time
 
 
 def mixed(*parts: st.SearchStrategy[bytes], most: int = 3) -> st.SearchStrategy[bytes]:
-    """Some of the parts in any order, any of them several times."""
+    """Some of the parts in any order, possibly repeated."""
     return st.lists(st.one_of(*parts), max_size=most).map(b"".join)
 
 
 def repeated(number: int, one: st.SearchStrategy[bytes], kind: int) -> st.SearchStrategy[bytes]:
-    """Numbers of a repeated field, packed or one by one."""
+    """The numbers of a repeated field, packed or unpacked."""
     together = st.lists(one, max_size=9).map(lambda found: inside(number, b"".join(found)))
     return together | one.map(lambda found: varint(number << 3 | kind) + found)
 
@@ -70,7 +70,7 @@ VALUES = st.one_of(
 )
 NAMES = st.sampled_from(["values", "label", "", "größe"]).map(str.encode).map(partial(inside, 1))
 USUAL = st.tuples(NAMES, VALUES.map(partial(inside, 2))).map(b"".join)
-# Something known is in every value, or ours refuses it.
+# Every value contains a known part, otherwise our parser rejects it.
 VALUE = st.tuples(mixed(UNKNOWN), VALUES, mixed(VALUES, UNKNOWN)).map(b"".join)
 ENTRIES = USUAL | mixed(NAMES, VALUE.map(partial(inside, 2)), UNKNOWN, most=4)
 RECORDS = mixed(ENTRIES.map(partial(inside, 1)), ENTRIES.map(partial(inside, 2)), UNKNOWN, most=4)

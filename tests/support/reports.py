@@ -12,7 +12,7 @@ SECTIONS = (
 
 
 def metrics() -> dict[str, Any]:
-    """Metrics of one part, three classes."""
+    """Metrics of one split with three classes."""
     names = ("a", HOSTILE, "c")
     quality = {"precision": 0.75, "recall": 0.5, "f1": 0.6}
     return {
@@ -38,7 +38,7 @@ def metrics() -> dict[str, Any]:
 
 
 def example() -> dict[str, Any]:
-    """The report of a job with texts, interrupted once, with leakage and findings."""
+    """The report of a text job, interrupted once, with leakage and findings."""
     counts = {"a": 5, HOSTILE: 1, "c": 4}
     return {
         "title": f"tiny on {HOSTILE}",

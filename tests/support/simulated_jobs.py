@@ -13,12 +13,12 @@ PREAMBLE = "import os, sys, time, signal, pathlib; base = pathlib.Path(os.enviro
 
 
 def python_job(code: str, place: Path) -> TrainingJob:
-    """A job that runs a piece of Python, in which `base` is `/opt/ml`; its storage is `place/s3`."""
+    """A job that runs Python code in which `base` is `/opt/ml`; its storage is `place/s3`."""
     return TrainingJob(TrainingRequest(), (sys.executable, "-u", "-c", PREAMBLE + code), Storage(place / "s3"))
 
 
 def eventually(condition: Callable[[], bool]) -> None:
-    """Wait until a condition holds; fail where it never does, and not where a busy machine is slow."""
+    """Wait until a condition holds, and fail after a timeout long enough for a busy machine."""
     deadline = time.monotonic() + 60.0
     while not condition():
         assert time.monotonic() < deadline, "the condition never held"

@@ -34,7 +34,7 @@ PATIENCE_SECONDS = 100.0
 
 
 def feed(folder: Path, stream: bytes, epochs: int, pause: threading.Event | None = None) -> None:
-    """Fill pipes in turn; with `pause`, half of each, and the rest when it is set."""
+    """Fill the pipes in turn; with `pause`, half of each, and the rest once it is set."""
     for epoch in range(epochs):
         os.mkfifo(folder / f"train_{epoch}")
 
@@ -53,7 +53,7 @@ def feed(folder: Path, stream: bytes, epochs: int, pause: threading.Event | None
 def processes(
     pipes: Path, table: Path, form: str, ranks: int, epochs: int, *how: str
 ) -> Iterator[list[subprocess.Popen[str]]]:
-    """Start them, as one group, which can be sent a signal at once."""
+    """Start the processes in one process group, so that all can be signaled at once."""
     environment = {**os.environ, **ENVIRONMENT, "PYTHONPATH": f"{ROOT / 'src'}:{ROOT}"}
     started: list[subprocess.Popen[str]] = []
     try:
@@ -75,16 +75,16 @@ def processes(
 
 
 def source_of(folder: Path, form: StreamForm, stop: threading.Event) -> StreamSource:
-    """The channel `train` with pipes in a folder."""
+    """The channel `train` with its pipes in a folder."""
     task: Task = "text-classification" if form == "csv" else "image-classification"
     place = PipePlace("train", folder, folder / "state", PATIENCE_SECONDS, stop.is_set)
     return StreamSource(place, StreamLayout("train", form), Wanted(task, parse_hyperparameters({}).data))
 
 
 def take_part(source: StreamSource, sharing: Sharing, epochs: int, used: Sequence[int] = ()) -> list[list[Any]]:
-    """What is got of each epoch: numbers and labels of the share of each batch, all identities, and the position.
+    """The results of each epoch: numbers and labels of the share of each batch, all identities, and the position.
 
-    The records with the identities `used` were used of the first epoch before a restart.
+    The records with the identities `used` were used in the first epoch before a restart.
     """
     found = []
     for epoch in range(epochs):
@@ -109,9 +109,9 @@ def _groups(source: StreamSource, position: StreamPosition, epoch: int) -> Gener
 
 
 def main() -> None:
-    """Arguments: folder of the pipes, of the table, form, processes, rank, epochs, perhaps how and what was used.
+    """Arguments: folder of the pipes, of the table, form, processes, rank, epochs, optionally mode and used records.
 
-    How: `own` where each has its channel. What was used: a file with the identities for each process.
+    Mode: `own` if each process has its own channel. Used records: a file with the identities for each process.
     """
     folder, table_folder, form, ranks, rank, epochs, *how = sys.argv[1:]
     stop = threading.Event()

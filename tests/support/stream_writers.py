@@ -26,7 +26,7 @@ def in_parts(parts: Sequence[bytes]) -> bytes:
 
 
 def escaped_recordio(payload: bytes) -> bytes:
-    """One record as MXNet writes it: split where the magic stands at a multiple of 4, which is left out."""
+    """One record as MXNet writes it: split at magic words at multiples of 4, which are omitted."""
     parts, begin = [], 0
     for at in range(0, len(payload) - 3, 4):
         if payload[at : at + 4] == MAGIC:
@@ -48,7 +48,7 @@ def _masked(content: bytes) -> bytes:
 
 
 def cut(content: bytes, sizes: Sequence[int]) -> Iterator[bytearray]:
-    """The same bytes in chunks whose sizes go round and round."""
+    """The same bytes in chunks whose sizes cycle through `sizes`."""
     at, turn = 0, 0
     while at < len(content):
         size = max(1, sizes[turn % len(sizes)]) if sizes else len(content)
@@ -57,7 +57,7 @@ def cut(content: bytes, sizes: Sequence[int]) -> Iterator[bytearray]:
 
 
 def example(features: Mapping[str, bytes | int]) -> bytes:
-    """A `tf.train.Example` with a value of bytes, or a whole number, for each feature."""
+    """A `tf.train.Example` with a bytes or integer value for each feature."""
     return inside(
         1, b"".join(inside(1, inside(1, name.encode()) + inside(2, _value(features[name]))) for name in features)
     )
@@ -68,12 +68,12 @@ def _value(value: bytes | int) -> bytes:
 
 
 def inside(number: int, content: bytes) -> bytes:
-    """A field of a protocol buffer that holds bytes, a text or a message."""
+    """A length-delimited protobuf field: bytes, string or message."""
     return varint(number << 3 | 2) + varint(len(content)) + content
 
 
 def varint(value: int) -> bytes:
-    """A number of a protocol buffer."""
+    """A protobuf varint."""
     digits = bytearray()
     while value > 127:
         digits.append(value & 127 | 128)
@@ -82,7 +82,7 @@ def varint(value: int) -> bytes:
 
 
 def beside(content: bytes, sizes: Sequence[int]) -> Iterator[memoryview]:
-    """The same bytes in chunks that lie behind each other in memory, but for a gap in the middle."""
+    """The same bytes in chunks that are contiguous in memory, except for a gap in the middle."""
     half = len(content) // 2
     for part in (content[:half], content[half:]):
         view, at = memoryview(part), 0
@@ -92,7 +92,7 @@ def beside(content: bytes, sizes: Sequence[int]) -> Iterator[memoryview]:
 
 
 def protobuf_record(features: Mapping[str, bytes], labels: Mapping[str, bytes]) -> bytes:
-    """A record of the platform whose features and labels hold bytes."""
+    """A platform record whose features and labels hold bytes."""
     return b"".join(
         inside(number, inside(1, name.encode()) + inside(2, inside(9, inside(1, content))))
         for number, values in ((1, features), (2, labels))
@@ -101,7 +101,7 @@ def protobuf_record(features: Mapping[str, bytes], labels: Mapping[str, bytes]) 
 
 
 def fill(folder: Path, stream: bytes, epochs: int = 1) -> None:
-    """Make pipes, and write the same stream into each in turn."""
+    """Create the pipes, and write the same stream into each in turn."""
     for epoch in range(epochs):
         os.mkfifo(folder / f"train_{epoch}")
 

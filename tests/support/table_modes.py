@@ -20,13 +20,13 @@ from tests.support.stream_writers import cut
 
 @dataclass(frozen=True)
 class Outcome:
-    """Records in their order, the number of rows that cannot be used, or why nothing is read.
+    """Records in order and the number of unusable rows, or the reason why nothing is read.
 
     Attributes:
         records: content and labels.
-        bad: rows that cannot be used.
-        refusal: message; empty where the table is read.
-        warnings: that the user sees.
+        bad: number of unusable rows.
+        refusal: error message; empty if the table is read.
+        warnings: warnings shown to the user.
     """
 
     records: tuple[tuple[Content, tuple[str, ...]], ...] = ()
@@ -43,7 +43,7 @@ FORMS: dict[StreamForm, str] = {"csv": "table.csv", "tsv": "table.tsv", "jsonl":
 
 
 def from_file(place: Path, content: bytes, form: StreamForm, **spec: object) -> Outcome:
-    """What File mode makes of a table."""
+    """The outcome of reading a table in File mode."""
     wanted = data_spec(**{"max_bad_records": 1000, **spec})
     try:
         reader = read_text_tables(list_files("train", write_files(place, {FORMS[form]: content})), wanted)
@@ -54,7 +54,7 @@ def from_file(place: Path, content: bytes, form: StreamForm, **spec: object) -> 
 
 
 def from_stream(content: bytes, form: StreamForm, **spec: object) -> Outcome:
-    """What Pipe mode makes of it."""
+    """The outcome of reading a table in Pipe mode."""
     wanted: DataSpec = data_spec(**{"max_bad_records": 1000, **spec})
     window = Window(cut(content, [1000, 37]))
     warnings: list[str] = []

@@ -52,7 +52,7 @@ def transform_of(backbone: Backbone) -> TextTransform:
 
 
 def probabilities(backbone: Backbone, texts: Sequence[tuple[str, ...]]) -> Tensor:
-    """All texts in one batch, padded."""
+    """Probabilities for all texts in one padded batch."""
     transform = transform_of(backbone)
     with torch.inference_mode():
         logits: Tensor = backbone.forward(transform.collate([transform(text, None) for text in texts])).logits
@@ -60,7 +60,7 @@ def probabilities(backbone: Backbone, texts: Sequence[tuple[str, ...]]) -> Tenso
 
 
 def reference(folder: Path, texts: Sequence[tuple[str, ...]], **options: Any) -> Tensor:  # noqa: ANN401 - the tokenizer's
-    """Every text alone, by transformers with the folder's own tokenizer and what it gives."""
+    """Probabilities for each text alone, by transformers with all outputs of the folder's own tokenizer."""
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
     tokenizer: Any = AutoTokenizer.from_pretrained(folder)
@@ -80,7 +80,7 @@ def change(path: Path, **changes: object) -> None:
 
 
 def add_token(folder: Path, token: str, **special: object) -> None:
-    """Add a token, as people do who forget the embeddings."""
+    """Add a token without resizing the embeddings, a common mistake."""
     from transformers import AutoTokenizer
 
     tokenizer: Any = AutoTokenizer.from_pretrained(folder)

@@ -29,7 +29,7 @@ CLASSES = ("down", "level", "up")
 
 
 class TinyNetwork(nn.Module):
-    """Convolutions with batch normalisation, dropout, and a linear head."""
+    """Convolutions with batch normalization, dropout, and a linear head."""
 
     def __init__(self, seed: int, dropout: float) -> None:
         super().__init__()
@@ -47,7 +47,7 @@ class TinyNetwork(nn.Module):
 
 @dataclass
 class TinyBackbone:
-    """`TinyNetwork` as the job sees a network."""
+    """`TinyNetwork` as a `Backbone`."""
 
     seed: int = 0
     dropout: float = 0.25
@@ -85,7 +85,7 @@ class TinyBackbone:
 
 @dataclass(frozen=True)
 class TinyReader:
-    """Pictures whose brightness goes up, down or nowhere, made from their index alone."""
+    """Images whose brightness rises, falls or stays constant, generated from their index alone."""
 
     count: int
     channel: str = "train"
@@ -118,7 +118,7 @@ class TinyReader:
 def tiny_batches(
     reader: TinyReader, *, training: bool, batch_size: int = 8, seed: int = 0, workers: int = 0
 ) -> Batches:
-    """Batches of a whole reader; the training ones are shuffled and augmented."""
+    """Batches of a whole reader; the training batches are shuffled and augmented."""
     transform = ImageTransform(ImageGeometry(SIDE, SIDE, "bilinear"), "basic")
     dataset = Dataset(reader, tuple(range(len(reader))), LabelMap(CLASSES, multi_label=False), transform)
     options = BatchOptions(batch_size, seed, shuffle=training, augment=training, workers=workers, pin_memory=False)

@@ -76,7 +76,7 @@ def write_folder(
     seed: int = 5,
     **options: object,
 ) -> Path:
-    """Save a network with random weights, with its tokenizer or picture processor; without `labels`, generic ones."""
+    """Save a model with random weights and its tokenizer or image processor; without `labels`, with generic names."""
     from transformers import (
         AutoConfig,
         AutoModel,

@@ -36,7 +36,7 @@ CPU = torch.device("cpu")
 
 @dataclass
 class Recorder:
-    """Keeps every loss and every row."""
+    """Records every loss and every row."""
 
     losses: list[Tensor] = field(default_factory=list)
     rows: list[Row] = field(default_factory=list)
@@ -54,7 +54,7 @@ class Recorder:
 
 @dataclass
 class Lesson:
-    """A training of the tiny network with everything that belongs to it."""
+    """A training run of the tiny model with all its objects."""
 
     spec: JobSpec
     stop_after: int | None = None

@@ -38,10 +38,10 @@ EPOCH = re.compile(r"^epoch=[0-9]+; .*", re.MULTILINE)
 
 @dataclass(frozen=True)
 class Ended:
-    """A job at its end.
+    """A finished job.
 
     Attributes:
-        archive: its `model.tar.gz`, of a job in a process of its own.
+        archive: its `model.tar.gz`, if the job ran in its own process.
     """
 
     exit_code: int
@@ -51,48 +51,48 @@ class Ended:
 
     @property
     def failure(self) -> str:
-        """The failure file's content; empty where there is none."""
+        """Content of the failure file; empty if there is none."""
         return self.folder.failure.read_text("utf-8") if self.folder.failure.exists() else ""
 
     def metrics(self) -> dict[str, Any]:
-        """What the job says of itself; the values differ too much in kind to be typed."""
+        """The job's metrics; untyped, because the values differ too much in kind."""
         loaded: dict[str, Any] = json.loads((self.folder.output_data / "metrics.json").read_text("utf-8"))
         return loaded
 
     def artifact(self) -> dict[str, Any]:
-        """What the artifact says of itself."""
+        """The artifact's metadata."""
         loaded: dict[str, Any] = json.loads((self.folder.model / "artifact.json").read_text("utf-8"))
         return loaded
 
     def weights(self) -> bytes:
-        """Every bit of the weights."""
+        """All bits of the weights."""
         return (self.folder.model / "model.safetensors").read_bytes()
 
     def predictions(self, part: str = "validation") -> list[dict[str, str]]:
-        """The predictions about one part, a row per record."""
+        """The predictions for one split, one row per record."""
         with (self.folder.output_data / f"{part}_predictions.csv").open(encoding="utf-8", newline="") as file:
             return list(csv.DictReader(file))
 
     def accuracies(self) -> list[float]:
-        """Validation accuracy of every epoch, as the platform would read it from the lines of the epochs."""
+        """Validation accuracy of every epoch, parsed from the epoch lines as by the platform."""
         return [float(found) for line in EPOCH.findall(self.log) for found in METRIC.findall(line)]
 
 
 def train(place: Path, channels: Mapping[str, Path], hyperparameters: Mapping[str, str] | None = None) -> Ended:
-    """Run the image's `train` to its end, in a process of its own."""
+    """Run the image's `train` to its end in a separate process."""
     job = TrainingJob(request_of(channels, hyperparameters), TRAIN, Storage(place / "s3"))
     result = run_job(job, place / "opt-ml")
     return Ended(result.exit_code, result.log_text(), result.folder, result.model)
 
 
 def train_here(place: Path, channels: Mapping[str, Path], hyperparameters: Mapping[str, str] | None = None) -> Ended:
-    """Run a job to its end within this process, from the request's files to the exit code."""
+    """Run a job to its end within this process, from the request files to the exit code."""
     folder = lay_out(place / "opt-ml", request_of(channels, hyperparameters))
     return run_here(folder)
 
 
 def run_here(folder: JobFolder) -> Ended:
-    """Run the job that is laid out in a folder, within this process."""
+    """Run the job prepared in a folder within this process."""
     ours = logging.getLogger("finetune")
     before = (list(ours.handlers), ours.level, ours.propagate)
     log = io.StringIO()
@@ -108,21 +108,21 @@ def run_here(folder: JobFolder) -> Ended:
 
 
 def train_in(folder: Path, environment: Mapping[str, str] | None = None) -> Ended:
-    """Run the image's `train` on what lies in a folder, in a process of its own."""
+    """Run the image's `train` on a prepared folder, in a separate process."""
     variables = {"PATH": os.environ["PATH"], "SAGEMAKER_BASE_DIR": str(folder), **ENVIRONMENT, **(environment or {})}
     ended = subprocess.run(TRAIN, env=variables, capture_output=True, text=True, check=False, cwd=folder)
     return Ended(ended.returncode, ended.stdout + ended.stderr, JobFolder(folder))
 
 
 def finished(job: Ended) -> Ended:
-    """The same job, which must have succeeded."""
+    """The same job, after asserting that it succeeded."""
     assert job.exit_code == 0, job.log
     assert not job.failure
     return job
 
 
 def request_of(channels: Mapping[str, Path], hyperparameters: Mapping[str, str] | None = None) -> TrainingRequest:
-    """A request for a job without checkpoints, which nobody would take up."""
+    """A request for a job without checkpoints, since none of these jobs is resumed."""
     return TrainingRequest(
         channels=tuple(Channel(name, source) for name, source in channels.items()),
         hyperparameters=hyperparameters or {},

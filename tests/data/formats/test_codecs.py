@@ -128,7 +128,7 @@ def test_json_lines_glued_and_with_marks() -> None:
 
 
 def test_an_object_may_lack_what_others_have() -> None:
-    """As in files: the second text, or even the label, may come first in a later object."""
+    """As in files: a later object may start with the second text column, or even the label."""
     rows = [
         {"text": "no label"},
         [1],

@@ -71,7 +71,7 @@ def test_records_that_are_cut_are_errors_where_they_are_to_the_library(payload: 
 def test_what_both_read_of_a_damaged_record_is_the_same(payload: bytes, data: st.DataObject) -> None:
     at, byte = data.draw(st.integers(0, len(payload) - 1)), data.draw(st.binary(min_size=1, max_size=1))
     damaged = payload[:at] + byte + payload[at + 1 :]
-    # Either may see a fault that the other passes over, in a name or in a value that a later one replaces.
+    # Each parser may detect faults that the other ignores, in a name or in a value that a later one overrides.
     with suppress(DamagedMessage, DecodeError, UnicodeDecodeError):
         assert ours(damaged) == theirs(damaged)
 

@@ -25,7 +25,7 @@ Found = list[tuple[bytes, tuple[str, ...]]]
 
 
 def tar(*files: Mapping[str, bytes]) -> bytes:
-    """Archives with these files, one after another."""
+    """Concatenated archives with these files."""
     whole = b""
     for one in files:
         target = io.BytesIO()
@@ -61,7 +61,7 @@ def read(place: Path, stream: bytes, **spec: object) -> Found:
 
 
 def refused(place: Path, stream: bytes, **spec: object) -> str:
-    """The message with which both a file and a stream are refused."""
+    """The error message, which is the same for a file and for a stream."""
     with pytest.raises(JobError) as in_file:
         from_files(place / "files", stream, **spec)
     with pytest.raises((JobError, ValueError)) as in_stream:

@@ -49,7 +49,7 @@ def _small_limits(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def endless(*first: bytes, then: bytes) -> Iterator[bytes]:
-    """A stream that never ends; whoever reads it to the end fails the test."""
+    """An endless stream; reading it to the end fails the test."""
     yield from first
     for _ in range(100 * LIMIT // max(1, len(then))):
         yield then

@@ -60,7 +60,7 @@ def test_a_cut_archive_never_looks_whole(form: tuple[Form, bool], data: st.DataO
 @given(st.integers(0, 511), st.integers(0, 7))
 def test_a_damaged_header_is_not_skipped(at: int, bit: int) -> None:
     stream = bytearray(archive(FILES))
-    # After the folder's header, that of a.jpg and its two blocks.
+    # After the headers of the folder and of a.jpg, and its two blocks.
     stream[4 * 512 + at] ^= 1 << bit
     try:
         found = read(bytes(stream), [700])

@@ -46,5 +46,5 @@ def test_every_flipped_bit_is_found(payloads: list[bytes], data: st.DataObject) 
 
 
 def test_the_checksum_is_that_of_the_published_example() -> None:
-    # CRC-32C of "123456789" is 0xe3069283 (RFC 3720, B.4), masked as the format says.
+    # CRC-32C of "123456789" is 0xe3069283 (RFC 3720, B.4), masked as the format specifies.
     assert masked_checksum(b"123456789") == ((0xE3069283 >> 15 | 0xE3069283 << 17 & 0xFFFFFFFF) + 0xA282EAD8) % 2**32

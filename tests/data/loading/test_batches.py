@@ -31,7 +31,7 @@ _OPTIONS = BatchOptions(batch_size=4, seed=5, shuffle=True, augment=True, worker
 
 
 class _Memory:
-    """A channel in memory that remembers which records were read."""
+    """An in-memory channel that records which records were read."""
 
     channel = "train"
     task: Task = "image-classification"
@@ -62,7 +62,7 @@ class _Memory:
 
 
 class _Numbers:
-    """Content to a number and a random one; what is no number is bad, and 13 is a bug."""
+    """Maps content to its number and a random number; non-numbers are bad records, and 13 raises a bug."""
 
     def __call__(self, content: Content, randomness: random.Random | None) -> dict[str, Tensor]:
         assert isinstance(content, bytes)
@@ -77,7 +77,7 @@ class _Numbers:
 
 
 def _numbers(count: int, bad: Iterable[int] = ()) -> list[bytes | DataError]:
-    """Contents of which no one is 13."""
+    """Contents without the number 13."""
     bad = set(bad)
     return [b"oops" if index in bad else str(index if index < 13 else index + 1).encode() for index in range(count)]
 

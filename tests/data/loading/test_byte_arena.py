@@ -12,7 +12,7 @@ from finetune.data.loading.byte_arena import Room
 
 
 def fill(room: Room, size: int) -> int:
-    """Write into every piece, and hold it against all others."""
+    """Write into every allocation, and check that none overlap."""
     pieces: list[Tensor] = []
     while (piece := room.take(size)) is not None:
         pieces.append(piece.fill_(len(pieces) % 251))

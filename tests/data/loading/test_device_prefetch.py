@@ -17,7 +17,7 @@ CPU = torch.device("cpu")
 
 
 class Told:
-    """Plays the device's second queue, and writes down what is asked of it."""
+    """A fake side stream of the device that records the calls to it."""
 
     def __init__(self) -> None:
         self.events: list[str] = []
@@ -63,7 +63,7 @@ def test_each_is_copied_in_the_other_queue_and_joined_before_it_is_handed_out() 
 
 
 class Asked(Batches):
-    """Counts what was asked of it, and whether it was closed."""
+    """Counts the requested batches, and records whether it was closed."""
 
     asked = 0
     closed = False

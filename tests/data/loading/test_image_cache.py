@@ -38,7 +38,7 @@ def encoded(number: int) -> bytes:
 
 @dataclass
 class Pictures:
-    """Counts how often each one is read; the one before the last is damaged."""
+    """Counts the reads of each image; the second to last is damaged."""
 
     channel: str = "train"
     task: Task = "image-classification"

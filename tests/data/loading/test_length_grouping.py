@@ -29,7 +29,7 @@ UNREADABLE = 7
 
 
 class Texts:
-    """A channel of bytes, of which one cannot be read; it remembers which were asked for."""
+    """A channel of byte strings with one unreadable record; it logs the requested records."""
 
     channel = "train"
     task: Task = "text-classification"
@@ -58,7 +58,7 @@ class Texts:
 
 
 class Lengths:
-    """A batch is as wide as its longest content."""
+    """Batches are as wide as their longest content."""
 
     def __call__(self, content: Content, randomness: random.Random | None) -> dict[str, Tensor]:
         return {"x": torch.ones(len(content))}
@@ -73,7 +73,7 @@ def batches(options: BatchOptions = OPTIONS) -> Batches:
 
 
 def padding(options: BatchOptions) -> float:
-    """What is computed, as a multiple of what is there."""
+    """The ratio of computed to actual content length."""
     found = [batch.inputs["x"] for batch in batches(options).iterate(0)]
     return sum(x.numel() for x in found) / float(sum(x.sum() for x in found))
 

@@ -12,7 +12,7 @@ from finetune.runtime.worker_pool import Crew
 
 
 class Late(Future[int]):
-    """Not ready before somebody waits for it."""
+    """Not ready until its result is awaited."""
 
     def __init__(self, crew: Crew, number: int) -> None:
         super().__init__()

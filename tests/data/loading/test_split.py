@@ -92,7 +92,7 @@ def test_no_class_is_missing_from_training(records: list[Pair], fraction: float,
 
 
 def test_the_split_is_the_same_for_ever() -> None:
-    """Checkpoints name records by their place in the split, so a changed split would break resuming."""
+    """Checkpoints refer to records by their position in the split, so a changed split would break resuming."""
     records: list[Pair] = [((f"text {index}",), (str(index % 2),)) for index in range(20)]
     assert stratified_split(MemoryReader(records), 0.2, 7).validation == (0, 1, 14, 15)
 

@@ -19,7 +19,7 @@ def pictures(count: int) -> bytes:
 
 
 def fed(tmp_path: Path, counts: tuple[int, ...], epochs: int, pause: threading.Event | None = None) -> Path:
-    """A folder with the channels of so many processes, with so many records each."""
+    """A folder with one channel per process, with `counts` records each."""
     for rank, count in enumerate(counts):
         (tmp_path / str(rank)).mkdir()
         feed(tmp_path / str(rank), pictures(count), epochs, pause)

@@ -90,7 +90,7 @@ def test_the_rest_after_a_restart_is_the_same_bits(tmp_path: Path, used: int) ->
 
 
 def test_what_is_passed_over_is_not_decoded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """But for the first record, which tells how the stream is understood; no picture of them is."""
+    """Only the first record is decoded, to detect the stream's format; no skipped image is."""
     fill(tmp_path, b"".join(record(number) for number in range(18)), epochs=2)
     whole = batches(tmp_path)
     with closing(whole.iterate(0)) as iterator:
@@ -117,7 +117,7 @@ def test_what_is_passed_over_is_not_decoded(tmp_path: Path, monkeypatch: pytest.
 
 
 def test_records_that_are_kept_are_those_of_the_last_pass(tmp_path: Path) -> None:
-    """The artifact is proven with them, and in another pass the same number may be that of another record."""
+    """The export check uses them, and in another pass the same number may refer to another record."""
     contents = [encoded(picture(NAMES[number % 3], number)) for number in range(20)]
     orders = list(range(20)), list(range(19, -1, -1))
     for epoch in range(2):
@@ -173,7 +173,7 @@ def test_bad_records_are_left_out_and_counted(tmp_path: Path) -> None:
 
 
 def test_a_bad_record_counts_once_in_whatever_order_it_comes_and_its_copies_apart(tmp_path: Path) -> None:
-    """Also where a restart takes the ledger up, and the stream in the middle of an epoch."""
+    """Also when a restart restores the ledger, and the stream in the middle of an epoch."""
     empty = b"\x89PNG\r\n\x1a\nno"
     stream = [record(0, empty), *map(record, range(1, 15)), record(0, empty), record(1, empty)]
     for epoch in range(4):
@@ -207,7 +207,7 @@ def test_leaving_early_closes_the_pipe_and_ends_the_threads(tmp_path: Path, work
     loader = batches(tmp_path, workers)
     with closing(loader.iterate(0)) as iterator:
         assert len(next(iterator).targets) == 4
-    # The thread that fills the pipes goes on.
+    # The thread that fills the pipes is still running.
     assert threading.active_count() <= before
 
 
@@ -223,7 +223,7 @@ def test_a_stop_reaches_whoever_waits_for_a_batch(tmp_path: Path) -> None:
 def test_an_epoch_without_objects_is_short_where_hosts_share_them_and_else_an_error(
     tmp_path: Path, workers: int
 ) -> None:
-    """A pipe that is opened and closed at once, between two that bring something."""
+    """A pipe that is opened and closed at once, between two that bring records."""
     for epoch in range(3):
         os.mkfifo(tmp_path / f"train_{epoch}")
 

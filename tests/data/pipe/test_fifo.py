@@ -30,7 +30,7 @@ def in_thread(work: Callable[[], object]) -> threading.Thread:
 
 
 def write(path: Path, content: bytes, *, delay: float = 0.0, pause: float = 0.0) -> threading.Thread:
-    """Make a FIFO, perhaps late, and write into it, perhaps with a pause after the first byte."""
+    """Create a FIFO, optionally late, and write into it, optionally with a pause after the first byte."""
 
     def work() -> None:
         time.sleep(delay)
@@ -69,7 +69,7 @@ def test_the_number_goes_up_and_outlives_the_reader(tmp_path: Path) -> None:
 
 
 def size_while_read(folder: Path, content: bytes) -> int:
-    """Bytes of a pipe through which `content` comes, and arrives whole."""
+    """Capacity of a pipe through which `content` arrives completely."""
     path, arrived, sizes = folder / "train_0", threading.Event(), list[int]()
     os.mkfifo(path)
 
@@ -89,7 +89,7 @@ def size_while_read(folder: Path, content: bytes) -> int:
 
 
 def size_of_another(wanted: int | None = None) -> int:
-    """Bytes of a pipe as the kernel makes it, or as far as it lets it be enlarged."""
+    """Capacity of a new pipe: the kernel's default, or as far as the kernel allows it to be enlarged."""
     ends = os.pipe()
     try:
         if wanted is not None:

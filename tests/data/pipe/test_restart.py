@@ -19,7 +19,7 @@ LENGTHS = (9 * BATCH + 1, 6 * BATCH + 3)
 
 
 def run(place: Path, objects: list[Path], how: str, used: list[list[int]]) -> list[Any]:
-    """What two processes get of two epochs, each from its own channel, or the second from the first."""
+    """The records of two processes in two epochs, each from its own channel, or the second from the first."""
     place.mkdir()
     (place / "used").write_text(json.dumps(used))
     with ExitStack() as stack:

@@ -17,14 +17,14 @@ from tests.support.stream_sharing import BATCH, feed, processes, source_of, take
 from tests.support.stream_writers import recordio
 
 IMAGES = b"".join(recordio(struct.pack("<IfQQ", 0, n % 3, n, 0) + b"\xff\xd8" + bytes(n * 7)) for n in range(21))
-# The first row tells the columns and is none of the records; the last batch has fewer records than there are processes.
+# The first row is the header and not a record; the last batch has fewer records than there are processes.
 TEXTS = b"class,text\n" + b"".join(b'%d,"a ""text"", number %d"\n' % (n % 2, n) for n in range(22))
 STREAMS = {"recordio": IMAGES, "csv": TEXTS}
 
 
 @pytest.fixture
 def folders(tmp_path: Path) -> tuple[Path, Path, Path]:
-    """Pipes for one process, pipes for several, and where these meet."""
+    """Pipes for one process, pipes for several, and their rendezvous folder."""
     made = tmp_path / "alone", tmp_path / "shared", tmp_path / "table"
     for folder in made:
         folder.mkdir()
@@ -82,7 +82,7 @@ def test_a_stop_ends_every_wait(folders: tuple[Path, Path, Path], first: int) ->
     feed(shared, IMAGES * 40, 99, threading.Event())
     with processes(shared, table, "recordio", 2, 99) as started:
         assert [process.stdout.readline() for process in started if process.stdout] == ["batch\n"] * 2
-        # One after the other: who is asked first may be gone before the other is asked.
+        # In sequence, since the process that is asked first may have exited before the other is asked.
         for process in (started[first], started[1 - first]):
             process.terminate()
             time.sleep(0.3)

@@ -27,7 +27,7 @@ def record(number: int, content: bytes, label: int = 0, flag: int = 0) -> Stream
 
 
 class Stream:
-    """The same records in every epoch, each time turned by one."""
+    """The same records in every epoch, rotated by one each time."""
 
     channel = "train"
     task: Task = "image-classification"

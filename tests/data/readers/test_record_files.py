@@ -24,7 +24,7 @@ FIXTURES = Path(__file__).parents[1] / "formats" / "fixtures"
 
 
 def pictures(count: int) -> list[tuple[str, bytes]]:
-    """Class numbers and what could be pictures, some with the magic word inside."""
+    """Class numbers and pseudo images, some of which contain the magic word."""
     return [(str(number % 3), PNG + MAGIC * (number % 2) + bytes([number]) * number) for number in range(count)]
 
 
@@ -71,7 +71,7 @@ def opened(root: Path, files: dict[str, bytes], content_type: str | None = None,
 
 
 def contents(reader: Reader) -> list[tuple[str, object]]:
-    """In an order that is not that of the file."""
+    """All contents, read in another order than that of the file."""
     found = {at: reader.read(at) for at in reversed(range(len(reader)))}
     assert [found[at].labels for at in range(len(reader))] == [reader.labels(at) for at in range(len(reader))]
     return [(found[at].labels[0], found[at].content) for at in range(len(reader))]

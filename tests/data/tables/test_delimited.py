@@ -19,7 +19,7 @@ from tests.support.labelled_data import data_spec, write_files
 
 Rows = list[tuple[int, list[str]]]
 
-# Without carriage returns: most writers leave them bare, although readers end a line there.
+# Without carriage returns: most writers do not quote them, although readers treat them as line ends.
 cells = st.text(st.characters(codec="utf-8", exclude_characters="\r"), max_size=8)
 tables = st.integers(2, 4).flatmap(lambda width: st.lists(st.lists(cells, min_size=width, max_size=width), min_size=1))
 

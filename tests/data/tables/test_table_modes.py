@@ -38,7 +38,7 @@ def swapped() -> list[tuple[str, ...]]:
 
 
 def labelled(names: list[str]) -> list[tuple[str, ...]]:
-    """Labels in turn, each with a text of its own."""
+    """Cycling labels, each with a different text."""
     return [(names[number % len(names)], f"some words of text {number}") for number in range(12)]
 
 
@@ -47,15 +47,15 @@ RECORDS = [{"label": label, "text": text} for label, text in PAIRS]
 
 @dataclass(frozen=True)
 class Case:
-    """A table and what both modes have to make of it.
+    """A table and the expected result in both modes.
 
     Attributes:
-        content: bytes of the file, or of the stream.
-        form: by its ending or content type.
-        classes: of the records; empty where the table is refused.
+        content: bytes of the file or stream.
+        form: file extension or content type.
+        classes: of the records; empty if the table is rejected.
         rows: number of records.
-        bad: rows that cannot be used.
-        refusal: part of the message where the table is refused.
+        bad: number of unusable rows.
+        refusal: part of the error message if the table is rejected.
         spec: hyperparameters.
     """
 

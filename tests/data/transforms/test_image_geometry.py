@@ -39,7 +39,7 @@ def test_the_result_is_that_of_the_preset(
     normalised = preset(pixels)
     mean, std = torch.tensor(preset.mean)[:, None, None], torch.tensor(preset.std)[:, None, None]
     truth = (normalised * std + mean) * 255
-    # The preset computes in float32, the transform in integers, which round twice; displaced pixels differ by more.
+    # The preset computes in float32, the transform in integers with two roundings; displaced pixels differ by more.
     assert (resize_and_crop(pixels, geometry).float() - truth).abs().max() < 2.5
 
 

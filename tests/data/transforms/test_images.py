@@ -75,7 +75,7 @@ def test_jpeg_that_stores_rgb_is_not_taken_for_ycc() -> None:
 
 
 def test_cmyk_jpeg_is_not_inverted() -> None:
-    # Pillow writes CMYK as Adobe does, inverted and marked so.
+    # Pillow writes CMYK like Adobe: inverted, with Adobe's marker.
     content = _encoded(_picture("CMYK"), "JPEG", quality=100, subsampling=0)
     assert Image.open(io.BytesIO(content)).info["adobe"]
     assert (decode_image(content).int() - _chw(_picture()).int()).abs().float().mean() < 2

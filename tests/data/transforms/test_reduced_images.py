@@ -78,7 +78,7 @@ def test_the_picture_stays_the_same_to_the_eye(name: str) -> None:
     reduced = resize_and_crop(decode_image(content, GEOMETRY.resize), GEOMETRY)
     full = resize_and_crop(decode_image(content), GEOMETRY)
     difference = (reduced.int() - full.int()).abs().float().mean()
-    # At these small sizes, rounding the reduced size up alone moves the far edge by a third of a pixel.
+    # At these small sizes, rounding up the reduced size alone shifts the far edge by a third of a pixel.
     assert difference < 5
     assert difference < (full.int() - full.roll(1, -1).int()).abs().float().mean() / 3
 

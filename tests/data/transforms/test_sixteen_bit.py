@@ -30,7 +30,7 @@ from tests.support.labelled_data import MemoryReader, write_files
 
 
 def grey(highest: int, kind: str = "PNG") -> bytes:
-    """A ramp from 0 to `highest`, with 16 bits."""
+    """A 16-bit ramp from 0 to `highest`."""
     values = np.linspace(0, highest, 20 * 30).astype(np.uint16).reshape(20, 30)
     file = io.BytesIO()
     Image.fromarray(values).save(file, kind)
@@ -50,7 +50,7 @@ def big_endian_tiff(highest: int) -> bytes:
 
 
 def colour_png(values: NDArray[np.uint16]) -> bytes:
-    """A PNG with 16 bits per colour, or per colour and alpha, which Pillow cannot write."""
+    """A PNG with 16 bits per color channel, optionally with alpha, which Pillow cannot write."""
     height, width, bands = values.shape
 
     def chunk(name: bytes, data: bytes) -> bytes:

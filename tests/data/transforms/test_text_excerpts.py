@@ -75,7 +75,7 @@ def unigram() -> Tokenizer:
 
 
 def undivided() -> Tokenizer:
-    """One word for a whole text: nobody knows which tokens a part of it has."""
+    """A tokenizer with a single token for a whole text, so that the tokens of a part are unknown."""
     tokenizer = byte_level()
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     return tokenizer

@@ -106,7 +106,7 @@ def test_threads_with_different_lengths_do_not_disturb_each_other() -> None:
 
 
 class _Counting(TextTransform):
-    """Counts how often it tokenises."""
+    """Counts its calls."""
 
     encoded = 0
 

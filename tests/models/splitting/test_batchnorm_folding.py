@@ -16,13 +16,13 @@ from tests.models.torchvision.test_families import SMALLEST
 from tests.support.model_requests import ask, inputs_of
 from tests.support.tiny_transformers import PICTURE_TYPES, write_folder
 
-# DenseNet normalises in front of convolutions as well; it has 121 normalisations.
+# DenseNet also normalizes before convolutions; it has 121 batch normalizations.
 LEFT = {"densenet121": 62}
 
 
 @pytest.fixture(scope="module", params=[*SMALLEST, *PICTURE_TYPES])
 def backbone(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Backbone:
-    """A network whose normalisations have seen something."""
+    """A model with non-trivial batch statistics."""
     scratch = tmp_path_factory.mktemp("scratch")
     if request.param in SMALLEST:
         asked = ask(request.param, scratch, pretrained=False, image_size=SMALLEST[request.param][0])
@@ -37,7 +37,7 @@ def backbone(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
 
 
 def seen(channels: int, module: nn.BatchNorm2d | None = None) -> nn.BatchNorm2d:
-    """A normalisation that does something in evaluation mode."""
+    """A batch normalization with an effect in evaluation mode."""
     module, generator = module or nn.BatchNorm2d(channels), torch.Generator().manual_seed(1)
     for values, low in ((module.running_mean, -0.5), (module.running_var, 0.5), (module.weight, 0.5)):
         assert values is not None
@@ -46,7 +46,7 @@ def seen(channels: int, module: nn.BatchNorm2d | None = None) -> nn.BatchNorm2d:
 
 
 def on(network: nn.Module, pixels: Tensor) -> Example:
-    """What a network does with these."""
+    """The model's output for these pixels."""
 
     def run(network: nn.Module) -> Tensor:
         with torch.no_grad():
@@ -59,7 +59,7 @@ def on(network: nn.Module, pixels: Tensor) -> Example:
 
 
 def normalisations_called(run: Callable[[], object]) -> int:
-    """How many batch normalisations run."""
+    """The number of batch normalizations that run."""
     called: list[nn.Module] = []
     handle = torch.nn.modules.module.register_module_forward_hook(
         lambda module, *_: called.append(module) if isinstance(module, nn.BatchNorm2d) else None
@@ -99,7 +99,7 @@ def test_under_autocast_it_gives_what_autocast_would_make_of_its_weights() -> No
 
 
 class Twice(nn.Module):
-    """Uses what a convolution gives beside the normalisation of it, too."""
+    """Uses the output of a convolution both with and without normalization."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -112,7 +112,7 @@ class Twice(nn.Module):
 
 
 class Again(nn.Module):
-    """Calls a convolution twice, and normalises what it gave once."""
+    """Calls a convolution twice, and normalizes one of its outputs."""
 
     def __init__(self) -> None:
         super().__init__()

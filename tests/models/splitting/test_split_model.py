@@ -13,7 +13,7 @@ from tests.models.torchvision.test_families import SMALLEST
 from tests.support.model_requests import ask, inputs_of, logits_of
 from tests.support.tiny_transformers import PICTURE_TYPES, TEXT_TYPES, write_folder
 
-# DeBERTa's modules still use torch.jit.script when they are imported.
+# DeBERTa's modules still use torch.jit.script at import.
 pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit.script.*:DeprecationWarning")
 
 

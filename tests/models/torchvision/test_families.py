@@ -23,7 +23,7 @@ from tests.support.model_requests import (
     logits_of,
 )
 
-# The smallest member of each family (two where the family has two builds), the picture size, and its groups.
+# The smallest member of each family (two if the family has two builders), the image size, and its groups.
 SMALLEST = {
     "resnet18": (32, "stem layer1 layer2 layer3 layer4 head"),
     "vgg11": (32, "layer1 layer2 layer3 layer4 layer5 layer6 layer7 head"),

@@ -24,7 +24,7 @@ NORMAL = ImageInput(8, 10, "bilinear", (0.1, 0.5, 0.9), (0.2, 0.3, 0.4))
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
 def test_pixels_are_normalised_as_torchvision_does(layout: torch.memory_format) -> None:
     normaliser = Normaliser(NORMAL)
-    # One normaliser, several widths: a batch of another size may come next.
+    # One normalizer for several widths: the next batch may have another size.
     for height, width in ((8, 8), (8, 5), (3, 7), (8, 8)):
         pixels = torch.randint(0, 256, (2, 3, height, width), dtype=torch.uint8).contiguous(memory_format=layout)
         before = pixels.clone()

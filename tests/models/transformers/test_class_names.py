@@ -26,7 +26,7 @@ def bert(tmp_path: Path) -> Path:
 
 
 def configure(folder: Path, **fields: object) -> Path:
-    """Write the fields about classes as they are; those that are not given are absent."""
+    """Write the class fields unchanged; fields that are not given are removed."""
     path = folder / "config.json"
     about = {"id2label", "label2id", "num_labels", "problem_type"}
     config = {name: value for name, value in json.loads(path.read_text()).items() if name not in about}
@@ -46,7 +46,7 @@ def refusal(folder: Path, **wishes: Any) -> str:  # noqa: ANN401 - those of `ask
 
 
 def rows_of(backbone: Backbone, folder: Path) -> list[int]:
-    """Which outputs of the folder's head became those of the network."""
+    """For each output of the model, the index of the folder's head output that it was loaded from."""
     given, own = load_file(folder / "model.safetensors")["classifier.weight"], backbone.module.state_dict()
     return [
         next(number for number, row in enumerate(given) if torch.equal(row, mine)) for mine in own["classifier.weight"]
@@ -122,7 +122,7 @@ def test_contradictory_labels_are_refused_where_the_head_is_needed(
     assert reason in message
     assert reason in refusal(bert, trained=True, reinitialize="false")
     if "num_labels" in fields:
-        # The tensors are of another number of classes, so that nothing can be trained either.
+        # The tensors have a different number of classes, so training is impossible too.
         assert "classes" in refusal(bert, trained=True)
         return
     with caplog.at_level(logging.WARNING, "finetune"):

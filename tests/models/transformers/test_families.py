@@ -21,7 +21,7 @@ from tests.support.model_requests import (
 )
 from tests.support.tiny_transformers import TEXT_TYPES, TYPED, write_folder
 
-# DeBERTa's modules still use torch.jit.script when they are imported.
+# DeBERTa's modules still use torch.jit.script at import.
 pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit.script.*:DeprecationWarning")
 
 

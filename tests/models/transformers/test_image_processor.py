@@ -28,7 +28,7 @@ from tests.support.tiny_transformers import write_folder, write_processor
 
 SIZES = ((50, 40), (40, 53), (31, 90), (32, 32), (5, 9), (1, 1), (120, 33), (300, 8), (47, 40), (43, 41))
 """Width and height of images: odd and even margins, upscaling, extreme ratios, a single pixel."""
-# Resizing by bytes rounds to whole levels in another order where memory is laid out in another way.
+# Resizing uint8 images rounds to integers in an order that depends on the memory layout.
 ONE_LEVEL = 1.0
 
 
@@ -44,7 +44,7 @@ def encoded(picture: Image.Image, kind: str = "PNG", **options: Any) -> bytes:  
 
 
 def reference(folder: Path, content: bytes) -> Tensor:
-    """What transformers' own pipeline gives its model."""
+    """The inputs that transformers' own pipeline gives its model."""
     from transformers import AutoImageProcessor as Untyped
     from transformers.image_utils import load_image
 

@@ -69,7 +69,7 @@ def refusal(folder: Path, *, images: bool = False, **wishes: Any) -> str:  # noq
 
 
 def split(folder: Path, *, changes: Mapping[str, str] | None = None) -> None:
-    """Write the weights as two shards with an index, of which `changes` replaces entries."""
+    """Write the weights as two shards with an index, with the index entries in `changes` replaced."""
     state = load_file(folder / WEIGHTS)
     names = sorted(state)
     (folder / WEIGHTS).unlink()

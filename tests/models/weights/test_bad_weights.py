@@ -75,7 +75,7 @@ def test_two_files_of_weights(tmp_path: Path) -> None:
 
 
 class Payload:
-    """What a hostile file would run."""
+    """Code that a malicious file would run."""
 
     def __init__(self, victim: Path) -> None:
         self.victim = victim

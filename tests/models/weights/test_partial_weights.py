@@ -20,12 +20,12 @@ from finetune.models.transformers.families import FAMILIES
 from tests.support.model_requests import ask, logits_of
 from tests.support.tiny_transformers import PICTURE_TYPES, TEXT_TYPES, write_folder
 
-# DeBERTa's modules still use torch.jit.script when they are imported.
+# DeBERTa's modules still use torch.jit.script at import.
 pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit.script.*:DeprecationWarning")
 
 CLASSES = ("bird", "cat", "dog")
 State = dict[str, Tensor]
-# The last layer of each family, and a tensor of its body, by the names in saved files.
+# The last layer of each family and a tensor of its body, by their names in saved files.
 BODY = {
     "bert": "bert.encoder.layer.1.output.dense.weight",
     "distilbert": "distilbert.transformer.layer.1.ffn.lin2.weight",
@@ -63,7 +63,7 @@ def whole(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 
 
 def changed(whole: Path, folder: Path, change: Callable[[State], None]) -> Path:
-    """A copy of a folder with other tensors."""
+    """A copy of a folder with modified tensors."""
     folder.mkdir()
     for file in whole.iterdir():
         (folder / file.name).write_bytes(file.read_bytes())

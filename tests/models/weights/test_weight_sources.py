@@ -41,7 +41,7 @@ def holds(backbone: Backbone, state: State, name: str = BODY) -> bool:
 
 
 def write_artifact(folder: Path, backbone: Backbone, labels: tuple[str, ...] = LABELS) -> None:
-    """What an earlier job leaves in `model/`, as far as the next one reads it."""
+    """Write the parts of an earlier job's `model/` that the next job reads."""
     folder.mkdir(parents=True)
     backbone.save(folder)
     description = backbone.describe()
