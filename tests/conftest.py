@@ -8,21 +8,21 @@ from collections import defaultdict
 import pytest
 from hypothesis import settings
 
-# Read by torch, transformers and matplotlib when they are first imported, so no test pays for importing them here; the
-# jobs that tests start inherit them.
+# torch, transformers and matplotlib read these when they are first imported, so that no test pays for importing them
+# here; jobs started by tests inherit them.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 os.environ["MPLBACKEND"] = "Agg"
 
-# How long an example takes says more about the machine than about the code.
+# The duration of an example depends more on the machine than on the code.
 settings.register_profile("untimed", deadline=None)
 settings.load_profile("untimed")
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Say loudly which tests did not run, and why."""
+    """List the skipped tests and the reasons."""
     reasons: dict[str, list[str]] = defaultdict(list)
     for report in terminalreporter.stats.get("skipped", []):
         where, why = report.nodeid, report.longrepr

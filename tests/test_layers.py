@@ -39,7 +39,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "entry": {"job", "sagemaker", "runtime"},
     "__main__": {"entry"},
 }
-# Layer: what it may import from outside the standard library; layers that are not named may import anything.
+# Layer: its allowed imports outside the standard library; layers that are not listed may import anything.
 MAY_DEPEND_ON: dict[str, set[str]] = {"errors": set(), "messages": set(), "sagemaker": set(), "config": {"pydantic"}}
 
 
@@ -53,7 +53,7 @@ OURS = {name: path for name, path in MODULES.items() if name.startswith("finetun
 
 
 def imported(name: str, tree: ast.AST) -> Iterator[str]:
-    """Absolute names of the modules that a syntax tree imports anywhere, in functions and for types alike."""
+    """Absolute names of the modules imported anywhere in a syntax tree, including in functions and for types."""
     package = name if MODULES[name].name == "__init__.py" else name.rpartition(".")[0]
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
@@ -123,9 +123,9 @@ def test_modules_stay_short() -> None:
 
 
 def longest(path: str) -> int:
-    """Lines that a module may have."""
+    """Maximum number of lines of a module."""
     if path == "src/finetune/export/inference.py":
-        return 500  # the artifact holds the handler as one file
+        return 500  # the artifact contains the handler as a single file
     return 850 if path.startswith("tests/fuzz/") else 450  # tables of cases
 
 

@@ -107,7 +107,7 @@ def _texts(settings: TrainerSettings, device: torch.device) -> tuple[nn.Module, 
 def _by_length(lengths: list[int], batch: int) -> list[int]:
     """A random order, sorted within pools of 50 batches, or of a quarter of all where there are fewer than 200."""
     order = list(range(len(lengths)))
-    random.Random(0).shuffle(order)  # noqa: S311 - an order, nothing secret
+    random.Random(0).shuffle(order)  # noqa: S311 - shuffling, not security
     pool = batch * max(1, min(_POOL, len(order) // batch // 4))
     pools = [order[start : start + pool] for start in range(0, len(order), pool)]
     return [index for one in pools for index in sorted(one, key=lengths.__getitem__)]

@@ -70,7 +70,7 @@ def _rows(count: int) -> Sequence[Row]:
     for folder, names in (("stdlib", LIBRARY), ("purelib", PACKAGES)):
         for name in names:
             texts = sorted(set(_texts(Path(sysconfig.get_path(folder)) / name)))
-            random.Random(name).shuffle(texts)  # noqa: S311 - an order, nothing secret
+            random.Random(name).shuffle(texts)  # noqa: S311 - shuffling, not security
             found += [(name, text) for text in texts[: max(1, 2 * count // (len(LIBRARY) + len(PACKAGES)))]]
     random.Random(0).shuffle(found)  # noqa: S311
     if len(found) < count:

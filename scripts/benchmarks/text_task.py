@@ -38,7 +38,7 @@ def write_task(place: Path, records: int, batch_size: int) -> TextTask:
     """Write table and network into a folder."""
     task = TextTask(place / "train" / "texts.csv", place / "network", records, batch_size)
     task.table.parent.mkdir(parents=True)
-    draw = random.Random(1)  # noqa: S311 - words, nothing secret
+    draw = random.Random(1)  # noqa: S311 - test data, not security
     with task.table.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(["text", "label"])

@@ -51,7 +51,7 @@ class StopAfter(TrainerCallback):
         self.left = steps
         self.seconds = 0.0
 
-    def on_step_end(self, args: Any, state: Any, control: Any, **rest: Any) -> None:  # noqa: ANN401 - theirs
+    def on_step_end(self, args: Any, state: Any, control: Any, **rest: Any) -> None:  # noqa: ANN401 - types of the Trainer
         """Count."""
         del args, state, rest
         self.seconds = self.seconds or process_age()

@@ -15,20 +15,20 @@ class Clock(TrainerCallback):
 
     stepped = False
 
-    def on_step_end(self, args: Any, state: Any, control: Any, **rest: Any) -> None:  # noqa: ANN401 - theirs
+    def on_step_end(self, args: Any, state: Any, control: Any, **rest: Any) -> None:  # noqa: ANN401 - types of the Trainer
         """Tell it once."""
         del args, state, control, rest
         if not self.stepped:
             self.stepped = True
             tell(FIRST_STEP)
 
-    def on_epoch_end(self, args: Any, state: Any, control: Any, **rest: Any) -> None:  # noqa: ANN401 - theirs
+    def on_epoch_end(self, args: Any, state: Any, control: Any, **rest: Any) -> None:  # noqa: ANN401 - types of the Trainer
         """Tell it."""
         del args, state, control, rest
         tell(EPOCH_DONE)
 
 
-def arguments_of(settings: TrainerSettings, **more: Any) -> TrainingArguments:  # noqa: ANN401 - theirs
+def arguments_of(settings: TrainerSettings, **more: Any) -> TrainingArguments:  # noqa: ANN401 - types of the Trainer
     """Defaults, apart from what a comparison needs to be the same on both sides."""
     return TrainingArguments(
         output_dir=settings.output,

@@ -148,7 +148,7 @@ class _Side(threading.Thread):
         _TAKEN.set(self.turn)
         try:
             self._call()
-        except BaseException as error:  # noqa: BLE001 - raised where the turns are given
+        except BaseException as error:  # noqa: BLE001 - re-raised by `by_turns`
             self._error = error
         finally:
             self._ended.set()

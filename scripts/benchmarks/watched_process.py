@@ -64,7 +64,7 @@ def watch(command: Sequence[str], environment: Mapping[str, str], folder: Path) 
     )
     sampler = _MemorySampler(process.pid, turn)
     with sampler:
-        assert process.stdout is not None  # noqa: S101 - it was asked for
+        assert process.stdout is not None  # noqa: S101 - stdout is a pipe
         output = [(turn.seconds, line.rstrip("\n")) for line in process.stdout]
         _, status, usage = os.wait4(process.pid, 0)
         turn.end()

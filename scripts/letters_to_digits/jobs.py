@@ -100,7 +100,7 @@ def outcome_of(result: JobResult) -> Outcome:
         raise JobFailedError(f"{reason}\n    Its log: {result.log}")
     with tarfile.open(result.model) as archive:
         member = archive.extractfile("metrics.json")
-        assert member is not None  # noqa: S101 - only a folder of that name would give None
+        assert member is not None  # noqa: S101 - None only for a directory of that name
         metrics = json.load(member)
     return read_metrics(metrics, result.seconds, result.model)
 

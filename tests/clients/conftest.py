@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 @pytest.fixture(scope="session")
 def environment_of() -> Callable[[str], Path]:
-    """Gives the folder of an environment of `scripts/environments`, and makes it where it is missing."""
+    """Returns the folder of an environment of `scripts/environments`, and creates it if missing."""
 
     def folder(name: str) -> Path:
         made = subprocess.run([ROOT / "scripts" / "environment", name], stdout=subprocess.PIPE, text=True, check=True)
@@ -28,7 +28,7 @@ def environment_of() -> Callable[[str], Path]:
 
 @pytest.fixture(scope="session")
 def quiet(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """Variables for the SDKs: nothing of this machine's own settings, and no word to their makers."""
+    """Variables for the SDKs: none of this machine's own settings, and no telemetry."""
     place = tmp_path_factory.mktemp("sdk")
     settings = place / "config.yaml"
     settings.write_text(
@@ -45,11 +45,11 @@ def quiet(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 
 @pytest.fixture(scope="session")
 def compose(image: str) -> str:
-    """The folder of docker-compose; the engine is known to answer."""
+    """The folder of docker-compose, once the engine has answered."""
     return program("docker-compose")
 
 
 def program(name: str) -> str:
-    """The folder of a program that comes with none of Docker's packages."""
+    """The folder of a program that is not part of Docker's packages."""
     command = (str(ROOT / "scripts" / "docker" / "program"), name)
     return subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout.strip()

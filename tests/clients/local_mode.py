@@ -19,7 +19,7 @@ WORKING_FOLDER = "com.docker.compose.project.working_dir"
 
 @dataclass(frozen=True)
 class LocalJob:
-    """A job that has ended.
+    """A finished job.
 
     Attributes:
         exit_code: of the example.
@@ -39,25 +39,25 @@ class LocalJob:
             return {member.name: stream.read() for member in members if (stream := tar.extractfile(member))}
 
     def unpacked(self, folder: Path) -> Path:
-        """The artifact, unpacked."""
+        """Unpack the artifact into `folder`."""
         for name, content in self.files(self.model).items():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             (folder / name).write_bytes(content)
         return folder
 
     def metrics(self) -> dict[str, Any]:
-        """What the artifact says about the job."""
+        """The artifact's metrics of the job."""
         loaded: dict[str, Any] = json.loads(self.files(self.model)["metrics.json"])
         return loaded
 
 
 @dataclass(frozen=True)
 class LocalMode:
-    """Runs examples in local mode, one at a time: all their containers share one network.
+    """Runs examples in local mode, one at a time, because all their containers share a network.
 
     Attributes:
-        lock: file that all processes of the tests share.
-        variables: of the examples' environment.
+        lock: file shared by all test processes.
+        variables: environment variables of the examples.
     """
 
     image: str
@@ -66,7 +66,7 @@ class LocalMode:
     variables: Mapping[str, str]
 
     def run(self, example: str, channels: Mapping[str, str], *more: str, values: Sequence[str] = ()) -> LocalJob:
-        """Run an example to its end, in a folder of its own."""
+        """Run an example to its end in its own folder."""
         sdk = example.split("/")[0]
         folder = self.place / f"{sdk}-{len(list(self.place.iterdir()))}"
         (folder / "temporary").mkdir(parents=True)
@@ -92,7 +92,7 @@ class LocalMode:
 
 @contextmanager
 def swept(folder: Path) -> Iterator[None]:
-    """Remove the containers and the network of jobs that were composed below a folder, which the clients leave."""
+    """Remove the containers and the network that the clients leave of jobs composed below a folder."""
     try:
         yield
     finally:

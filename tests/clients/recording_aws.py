@@ -19,7 +19,7 @@ StartResponse = Callable[..., object]
 
 REGION = "eu-west-1"
 ACCOUNT = "123456789012"
-# Without it SDK 3 refuses a role before it asks for a job.
+# Without it SDK 3 refuses a role before it creates a job.
 TRUST = {
     "Version": "2012-10-17",
     "Statement": [
@@ -33,29 +33,29 @@ class RecordingAws:
     """moto's server.
 
     Attributes:
-        port: where it listens.
-        requests: of SageMaker's API: the operation's name, and its request.
+        port: port it listens on.
+        requests: to SageMaker's API: name of the operation, and its request.
     """
 
     port: int = 0
     requests: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
 
     def sent(self, operation: str) -> list[dict[str, Any]]:
-        """The requests for one operation, in their order."""
+        """The requests for one operation, in order."""
         return [request for name, request in self.requests if name == operation]
 
     @property
     def url(self) -> str:
-        """Where processes of this machine reach it."""
+        """The address for processes of this machine."""
         return f"http://127.0.0.1:{self.port}"
 
     @property
     def credentials(self) -> dict[str, str]:
-        """For boto3; any would do."""
+        """Credentials for boto3; any values work."""
         return {"aws_access_key_id": "testing", "aws_secret_access_key": "testing"}
 
     def environment(self) -> dict[str, str]:
-        """Variables by which any AWS client of this machine finds it."""
+        """Variables that point AWS clients on this machine to the server."""
         return {
             "AWS_ENDPOINT_URL": self.url,
             **{name.upper(): value for name, value in self.credentials.items()},
@@ -65,7 +65,7 @@ class RecordingAws:
         }
 
     def record(self, target: str, body: bytes) -> None:
-        """Keep a request, where it is one for SageMaker."""
+        """Record a request if it is one for SageMaker."""
         service, _, operation = target.partition(".")
         if service == "SageMaker":
             self.requests.append((operation, json.loads(body or b"{}")))
@@ -79,7 +79,7 @@ def recording_aws(host: str = "127.0.0.1") -> Iterator[RecordingAws]:
     def application(environment: Environment, start_response: StartResponse) -> Iterable[bytes]:
         target = environment.get("HTTP_X_AMZ_TARGET", "")
         answer: Iterable[bytes]
-        # The bodies of uploads stay a stream.
+        # The bodies of uploads remain a stream.
         if target or environment.get("CONTENT_TYPE", "").startswith("application/x-www-form-urlencoded"):
             body = environment["wsgi.input"].read(int(environment.get("CONTENT_LENGTH") or 0))
             environment["wsgi.input"] = io.BytesIO(body)
@@ -94,7 +94,7 @@ def recording_aws(host: str = "127.0.0.1") -> Iterator[RecordingAws]:
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
     try:
-        # All of moto's servers in a process share what they keep.
+        # All moto servers in a process share their state.
         requests.post(f"{aws.url}/moto-api/reset", timeout=60).raise_for_status()
         yield aws
     finally:
@@ -104,7 +104,7 @@ def recording_aws(host: str = "127.0.0.1") -> Iterator[RecordingAws]:
 
 
 def _access_denied(start_response: StartResponse) -> Iterable[bytes]:
-    """What AWS answers who may not look into roles; moto knows nothing of the question."""
+    """AWS's answer to callers that may not read roles; moto does not implement this check."""
     start_response("403 Forbidden", [("Content-Type", "text/xml")])
     error = "<Error><Type>Sender</Type><Code>AccessDenied</Code><Message>not authorized</Message></Error>"
     return [f"<ErrorResponse>{error}<RequestId>0</RequestId></ErrorResponse>".encode()]

@@ -51,7 +51,7 @@ def local_mode(
 
 @pytest.fixture(scope="module")
 def s3(pictures: Path) -> Iterator[Mapping[str, str]]:
-    """Variables by which a stand-in for S3 is found, which holds the pictures under `s3://pictures/train`."""
+    """Variables for a stand-in for S3 with the images under `s3://pictures/train`."""
     with recording_aws() as aws:
         client = boto3.client("s3", region_name=REGION, endpoint_url=aws.url, **aws.credentials)
         client.create_bucket(Bucket=BUCKET, CreateBucketConfiguration={"LocationConstraint": REGION})
@@ -62,7 +62,7 @@ def s3(pictures: Path) -> Iterator[Mapping[str, str]]:
 
 @pytest.fixture(scope="module")
 def one_host(local_mode: LocalMode, pictures: Path) -> Callable[[str], LocalJob]:
-    """The plain job of each SDK, which is run once."""
+    """The plain job of each SDK, run once."""
     done: dict[str, LocalJob] = {}
 
     def job(sdk: str) -> LocalJob:

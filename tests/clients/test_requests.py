@@ -33,7 +33,7 @@ METRICS = [
     {"Name": "validation:loss", "Regex": "validation:loss=([0-9.]+);"},
     {"Name": "validation:accuracy", "Regex": "validation:accuracy=([0-9.]+);"},
 ]
-# What the SDKs add of their own, and the platform takes for granted.
+# Fields that the SDKs add themselves, with the platform's defaults.
 CONVENTIONS: Mapping[str, Request] = {
     "sdk_v2": {"ProfilerConfig": {"DisableProfiler": True}, "StoppingCondition": {"MaxRuntimeInSeconds": 86400}},
     "sdk_v3": {"StoppingCondition": {"MaxRuntimeInSeconds": 3600}},
@@ -46,7 +46,7 @@ def channel(name: str, uri: str, **more: str) -> Request:
 
 
 def plain_request(sdk: str, example: str) -> Request:
-    """What the plain job is asked for with, without its name."""
+    """The expected request of the plain job, without its name."""
     return {
         "AlgorithmSpecification": {"TrainingImage": IMAGE, "TrainingInputMode": "File", "MetricDefinitions": METRICS},
         "RoleArn": ROLE,
@@ -62,9 +62,9 @@ def plain_request(sdk: str, example: str) -> Request:
 
 
 def normalised(request: Request) -> Request:
-    """Without the name, and with the platform's defaults, which one SDK leaves out and the other spells out.
+    """Without the name, and with the platform's defaults, which one SDK omits and the other states explicitly.
 
-    The Debugger's collections come in alphabetical order: the SDK keeps them in a set.
+    The Debugger's collections are sorted by name, because the SDK keeps them in a set.
     """
     request = copy.deepcopy(request)
     assert TIMESTAMP.fullmatch(request.pop("TrainingJobName"))
@@ -86,7 +86,7 @@ def examples_of(sdk: str) -> list[str]:
 
 @pytest.fixture(scope="module")
 def sent(environment_of: Callable[[str], Path], quiet: dict[str, str]) -> Sent:
-    """For each SDK, what AWS was sent after all examples have run."""
+    """For each SDK, the requests sent to AWS by all examples."""
     return {sdk: run_all(sdk, environment_of(sdk.replace("_", "-")), quiet) for sdk in SDKS}
 
 
@@ -104,7 +104,7 @@ def run_all(sdk: str, environment: Path, quiet: Mapping[str, str]) -> RecordingA
 
 
 def request_of(sent: Sent, sdk: str, example: str) -> Request:
-    """The one request for a job by one example."""
+    """The only request for a job by one example."""
     output = f"s3://{BUCKET}/{example}"
     requests = sent[sdk].sent("CreateTrainingJob")
     (found,) = (request for request in requests if request["OutputDataConfig"]["S3OutputPath"] == output)

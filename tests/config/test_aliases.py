@@ -10,7 +10,7 @@ from finetune.config.hyperparameters import JobSpec
 from finetune.config.parse import parse_hyperparameters
 from finetune.errors import UserError
 
-# What the documentation of each algorithm gives as defaults, all at once, as its clients send them.
+# The defaults in the documentation of each algorithm, all at once, as its clients send them.
 MXNET_DEFAULTS = {
     "num_classes": "10", "num_training_samples": "1000", "augmentation_type": "crop_color_transform",
     "beta_1": "0.9", "beta_2": "0.999", "checkpoint_frequency": "1", "early_stopping": "False",

@@ -63,7 +63,7 @@ def test_what_clients_add_for_code_is_ignored_and_told() -> None:
         ({}, "There is no channel 'train'"),
         ({"test": Request()}, "There is no channel 'train'"),
         ({"train": Request(), "training": Request()}, "Channels 'train' and 'training' mean the same"),
-        # Its folder would lie where the first FIFO of `train` does.
+        # Its folder would have the path of the first FIFO of `train`.
         (
             {"train": Request(input_mode="Pipe"), "train_0": Request()},
             "Unknown channel 'train_0' (did you mean 'train'",

@@ -26,7 +26,7 @@ REVISION = "0" * 40
 
 
 class Hub(BaseHTTPRequestHandler):
-    """As much of the hub as a download of one network asks for."""
+    """The part of the hub that downloading one model requires."""
 
     def __init__(self, folder: Path, *arguments: object) -> None:
         self._folder = folder

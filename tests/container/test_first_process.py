@@ -22,7 +22,7 @@ NO_LARGE_PAGES = "glibc.malloc.hugetlb=0"
 
 @dataclass
 class Machine:
-    """An `/opt/ml` in a folder, on which `train` runs another module of the test's instead of the image's own."""
+    """An `/opt/ml` in a folder, on which `train` runs the test's own module instead of the image's."""
 
     base: Path
     environment: dict[str, str] = field(default_factory=dict)
@@ -126,7 +126,7 @@ def test_a_stop_that_the_job_does_not_prepare_for_is_told(machine: Machine) -> N
 
 
 def test_a_stop_at_the_start_is_not_lost(machine: Machine) -> None:
-    """Whenever it comes: what follows is an end in order within seconds, by itself."""
+    """At any moment: the process ends cleanly by itself within seconds."""
     for milliseconds in (0.1, 5, 20, 60, 150, 400):
         with machine.start(
             "def main():\n    signal.signal(signal.SIGTERM, lambda *_: os._exit(0))\n    time.sleep(60)"

@@ -33,7 +33,7 @@ print(len(os.listdir("/proc/self/task")))
 
 
 def start(folder: JobFolder, variables: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
-    # The variables that keep threads away elsewhere are those of the tests, not of the image.
+    # The variables that prevent threads in the other tests are set by the tests, not by the image.
     environment = {name: value for name, value in ENVIRONMENT.items() if name in {"PYTHONPATH", "HF_HUB_OFFLINE"}}
     environment |= {"PATH": os.environ["PATH"], "AWS_DEFAULT_REGION": "us-east-1", **variables}
     environment |= {"SAGEMAKER_BASE_DIR": str(folder.root), "TORCHINDUCTOR_CACHE_DIR": str(folder.root / "inductor")}
@@ -49,7 +49,7 @@ def start(folder: JobFolder, variables: Mapping[str, str]) -> subprocess.Complet
 
 
 def written_variables(place: Path, channels: Mapping[str, Path], wishes: Mapping[str, str]) -> list[tuple[str, int]]:
-    """Names of the variables that a job writes, and how many threads its process has at that time."""
+    """Names of the variables that a job sets, and the number of threads of its process at that time."""
     site = place / "site"
     site.mkdir()
     (site / "sitecustomize.py").write_text(AUDIT, "utf-8")

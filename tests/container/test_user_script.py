@@ -23,7 +23,7 @@ HOSTILE = """two words; touch /tmp/x $(touch y) `touch z` "quoted" 'single' \\""
 
 
 def start(base: Path, files: Mapping[str, str], hyperparameters: Mapping[str, str]) -> subprocess.Popen[str]:
-    """Start `train` with files in the folder of the code."""
+    """Start `train` with these files in the code folder."""
     for folder in ("input/config", "code"):
         (base / folder).mkdir(parents=True, exist_ok=True)
     for name, text in files.items():
@@ -137,7 +137,7 @@ def test_sigterm_reaches_the_script(tmp_path: Path, through_a_shell: bool) -> No
         process.terminate()
         log, _ = process.communicate(timeout=60)
     assert (tmp_path / "code" / "saved").exists(), log
-    # The shell itself dies of SIGTERM; what it had started was allowed to save.
+    # The shell itself is killed by SIGTERM; its child process was able to save.
     assert process.returncode == (128 + signal.SIGTERM if through_a_shell else 0), log
 
 

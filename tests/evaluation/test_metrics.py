@@ -20,12 +20,12 @@ LABELS = ("a", "b", "c")
 TARGETS = np.array([0, 0, 0, 1, 1, 2])
 PROBABILITIES = np.array(
     [
-        [0.7, 0.2, 0.1],  # a, right
-        [0.5, 0.4, 0.1],  # a, right
-        [0.2, 0.5, 0.3],  # a, called b; a comes third
-        [0.1, 0.8, 0.1],  # b, right
-        [0.6, 0.3, 0.1],  # b, called a; b comes second
-        [0.1, 0.3, 0.6],  # c, right
+        [0.7, 0.2, 0.1],  # a, correct
+        [0.5, 0.4, 0.1],  # a, correct
+        [0.2, 0.5, 0.3],  # a, predicted as b; a ranks third
+        [0.1, 0.8, 0.1],  # b, correct
+        [0.6, 0.3, 0.1],  # b, predicted as a; b ranks second
+        [0.1, 0.3, 0.6],  # c, correct
     ],
     dtype=np.float32,
 )
@@ -49,8 +49,8 @@ def test_single_label_by_hand() -> None:
     assert result["log_loss"] == close(-sum(map(math.log, (0.7, 0.5, 0.2, 0.8, 0.3, 0.6))) / 6)
     assert result["confusion_matrix"] == [[2, 1, 0], [1, 1, 0], [0, 0, 1]]
     assert result["labels"] == list(LABELS)
-    # Of a's 3 x 3 pairs with others, 7 are in order: 0.5 is below 0.6, 0.2 too. Of b's 2 x 4, 0.3 beats 0.2 only, and
-    # ties with 0.3.
+    # Of a's 3 x 3 pairs with other classes, 7 are in order: 0.5 is below 0.6, and so is 0.2. Of b's 2 x 4, 0.3 ranks
+    # above 0.2 only, and ties with 0.3.
     auc = (7 / 9, (4 + 1 + 0.5) / 8, 1.0)
     assert result["per_class"] == [
         {
@@ -131,7 +131,7 @@ def test_multi_label_by_hand() -> None:
     assert result["log_loss"] == close(-sum(map(math.log, right)) / 12)
     assert result["micro"] == {"precision": close(4 / 6), "recall": close(4 / 6), "f1": close(4 / 6)}
     rows: Any = result["per_class"]
-    # a: 0.9, 0.8 before the negative's 0.6, then 0.3.
+    # a: 0.9 and 0.8 rank above the negative's 0.6, then 0.3.
     assert rows[0] == {
         "label": "a", "support": 3, "precision": close(2 / 3), "recall": close(2 / 3), "f1": close(2 / 3),
         "auc": close(2 / 3), "average_precision": close((1 + 1 + 3 / 4) / 3),

@@ -18,7 +18,7 @@ HOW = Pass(torch.device("cpu"), nullcontext, lambda: False)
 
 @dataclass
 class Given:
-    """Pictures in batches of three, in a given order; a picture's class is told by its position."""
+    """Images in batches of three, in a given order; the position of an image determines its class."""
 
     order: tuple[int, ...]
 

@@ -153,7 +153,7 @@ def test_a_mixture_of_two_artifacts_is_never_opened(pictures: Backbone, tmp_path
 
 @contextmanager
 def largest_file(limit: int) -> Iterator[None]:
-    """Let no file grow past `limit` bytes; unlike permissions and quotas, this holds for root too."""
+    """Limit files to `limit` bytes; unlike permissions and quotas, this applies to root too."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
     try:
@@ -175,7 +175,7 @@ def test_a_disk_that_fills_up_leaves_the_earlier_artifact(
 ) -> None:
     PICTURES.export(tmp_path, pictures)
     assert isinstance(texts.expects, TextInput)
-    # Now tokenizer.json is the largest file: its writer raises a bare `Exception`.
+    # Now tokenizer.json is the largest file; its writer raises a bare `Exception`.
     texts.expects.tokenizer.add_tokens([f"word{number}" for number in range(1000)])
     with largest_file(limit), pytest.raises(PlatformError, match="File too large"):
         TEXTS.export(tmp_path, texts)
@@ -194,7 +194,7 @@ def public_folder() -> Iterator[Path]:
 
 @contextmanager
 def without_privileges() -> Iterator[None]:
-    """Be a user to whom permissions apply."""
+    """Run as a user to whom permissions apply."""
     if os.geteuid() != 0:
         yield
         return

@@ -19,7 +19,7 @@ from tests.support.artifact_folders import bert_folder
 from tests.support.artifact_images import encoded, picture
 from tests.support.exported_models import LABELS, Wanted, evaluate
 
-# Starts as the toolkit does: the folder of the handler on the path, the handler by name, the request's body as bytes.
+# Starts like the toolkit: the handler's folder on the path, the handler by name, the request's body as bytes.
 SERVE = """
 import importlib.abc, json, sys
 
@@ -42,7 +42,7 @@ print(json.dumps(" ".join(name for name in sys.modules if name.split(".")[0] in 
 
 
 def served(folder: Path, requests: Sequence[tuple[bytes, str, str]]) -> list[str]:
-    """The answers to some requests, then the names of imported modules of ours and of transformers."""
+    """The answers to some requests, and the names of imported modules of this project and of transformers."""
     listed = json.dumps([(body.hex(), content_type, accept) for body, content_type, accept in requests])
     command = [sys.executable, "-I", "-B", "-c", SERVE, str(folder), listed]
     environment = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}

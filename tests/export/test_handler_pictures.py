@@ -88,7 +88,7 @@ def test_handler_and_evaluation_decode_the_same_pixels(name: str) -> None:
 
 
 class Watching(nn.Module):
-    """Keeps what it is given."""
+    """Records its inputs."""
 
     def forward(self, pixels: Tensor) -> Tensor:
         self.seen = pixels

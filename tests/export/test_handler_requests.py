@@ -94,7 +94,7 @@ def test_an_answer_that_is_no_number_is_not_written() -> None:
 
 
 class Brightness(nn.Module):
-    """Two classes by mean brightness; notes how many pictures come at once."""
+    """Two classes by mean brightness; records the batch sizes."""
 
     def __init__(self) -> None:
         super().__init__()

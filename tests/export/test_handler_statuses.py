@@ -17,7 +17,7 @@ from tests.support.artifact_images import encoded, picture
 
 
 class ToolkitError(Exception):
-    """As in sagemaker_inference.errors: no ValueError."""
+    """As in sagemaker_inference.errors, where it is no ValueError."""
 
     def __init__(self, status_code: int, message: str | None = None, phrase: str | None = None) -> None:
         super().__init__(status_code, message, phrase)
@@ -26,7 +26,7 @@ class ToolkitError(Exception):
 
 @pytest.fixture
 def toolkit(monkeypatch: pytest.MonkeyPatch) -> None:
-    """AWS's toolkit, as far as a handler sees it; tests/serving has the real one."""
+    """The part of AWS's toolkit that a handler sees; tests/serving uses the real one."""
     package, errors = ModuleType("sagemaker_inference"), ModuleType("sagemaker_inference.errors")
     errors.GenericInferenceToolkitError = ToolkitError  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "sagemaker_inference", package)
@@ -42,7 +42,7 @@ class Network(nn.Module):
 
 
 class Tokenizer:
-    """A token for each word."""
+    """A tokenizer with one token per word."""
 
     def __call__(self, *columns: list[str], **options: object) -> dict[str, Tensor]:
         return {"attention_mask": torch.tensor([[len(text.split()) + 1] for text in columns[0]])}
@@ -114,7 +114,7 @@ def test_bad_requests_have_a_client_status_and_name_the_record(
     assert caught.value.message is not None
     assert message in caught.value.message
     assert caught.value.phrase in {"Bad Request", "Unsupported Media Type"}
-    # The toolkit sends the traceback to the client: it is short.
+    # The toolkit sends the traceback to the client, so it must be short.
     assert caught.value.__suppress_context__
 
 
@@ -192,7 +192,7 @@ def test_fields_of_a_record_beside_its_text_are_passed_over() -> None:
 
 
 def test_every_content_type_of_texts_in_channels_is_known_at_the_endpoint() -> None:
-    # Parquet is a file of columns, and no form of a request.
+    # Parquet is a columnar file format, and not a request format.
     bodies = {"jsonl": '{"text": "x"}', "csv": "x", "tsv": "x"}
     for name, form in TEXT_FORMS.items():
         if form in bodies:

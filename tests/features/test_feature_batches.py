@@ -29,7 +29,7 @@ from tests.support.model_requests import ask
 from tests.support.tiny import TinyBackbone, TinyReader, tiny_batches
 from tests.support.tiny_transformers import WORDS, write_folder
 
-# DeBERTa's modules still use torch.jit.script when they are imported.
+# DeBERTa's modules still use torch.jit.script at import.
 pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit.script.*:DeprecationWarning")
 
 CPU = torch.device("cpu")
@@ -101,7 +101,7 @@ def test_each_core_has_a_chunk_of_its_own_and_what_fails_there_is_raised() -> No
     seen: set[str] = set()
 
     def front(inputs: Row) -> Row:
-        # Broken, and so an error, unless three are here at once.
+        # Raises an error unless three records are in the batch.
         together.wait(30)
         seen.add(threading.current_thread().name)
         assert torch.get_num_threads() == 1
@@ -156,7 +156,7 @@ def test_features_of_texts_give_the_logits_of_the_texts(texts: Backbone) -> None
 
 
 def test_texts_that_fill_their_length_never_meet_others() -> None:
-    """transformers computes by other kernels where no text of a batch has padding."""
+    """transformers uses other kernels if no text of a batch is padded."""
     lengths = torch.tensor([16, 15, 16, 3, 30, 29, 30, 17, 16])
     mask = (torch.arange(30) < lengths.unsqueeze(1)).long()
     widths: list[tuple[int, bool]] = []
@@ -174,7 +174,7 @@ def test_texts_that_fill_their_length_never_meet_others() -> None:
 
 
 class PartlyDamaged(TinyReader):
-    """Every fifth record cannot be read."""
+    """Every fifth record is unreadable."""
 
     def read(self, index: int) -> object:  # type: ignore[override]
         if index % 5 == 0:

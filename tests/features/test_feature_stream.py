@@ -39,7 +39,7 @@ ROOM = Place(10**9)
 
 
 def stream_of(*, damaged: frozenset[int] = frozenset(), alike: int = 0) -> bytes:
-    """Records of pictures; the first `alike` have one and the same content, those that are damaged hold none."""
+    """Image records; the first `alike` have the same content, and the damaged ones none."""
     records = []
     for number in range(COUNT):
         content = (
@@ -62,7 +62,7 @@ def batches(folder: Path, stream: bytes, epochs: int, *, augment: bool, allowed:
 
 
 class Counted:
-    """A cut that counts which pictures go through its front; copies that fill up a chunk are no others."""
+    """A split that records the images that pass through its prefix, without the copies that fill up a chunk."""
 
     padding: Mapping[str, float]
 
@@ -153,7 +153,7 @@ def test_the_features_are_those_of_the_records(tmp_path: Path) -> None:
 
 
 def test_a_batch_counts_when_its_turn_has_come(tmp_path: Path) -> None:
-    """However many were read ahead for the front, so that a checkpoint says what was trained."""
+    """However many batches were prefetched for the frozen prefix, so that a checkpoint has the trained position."""
     source, stream, _ = features(tmp_path / "pipes", ROOM)
     used = []
     with closing(source.iterate(0)) as iterator:

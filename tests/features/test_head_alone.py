@@ -20,7 +20,7 @@ from tests.support.training_setup import CPU, request
 
 
 def feeds(folder: Path, name: str, **hyperparameters: str) -> tuple[Feed, Feed]:
-    """What the first phase trains and validates on."""
+    """The training and validation inputs of the first phase."""
     backbone = load_backbone(ask(name, folder, pretrained=False))
     spec = request(**hyperparameters)
     names = tuple(group.name for group in backbone.layer_groups())
@@ -45,7 +45,7 @@ def feeds(folder: Path, name: str, **hyperparameters: str) -> tuple[Feed, Feed]:
         ("resnet18", {"strategy": "feature_extraction", "batch_size": "6000"}, False),
         ("resnet18", {"strategy": "partial"}, False),
         ("resnet18", {"strategy": "full"}, False),
-        # Of its three matrices only the last is the head.
+        # Only the last of its three matrices belongs to the head.
         ("vgg11", {"strategy": "feature_extraction"}, True),
     ],
 )

@@ -64,7 +64,7 @@ def test_nothing_is_said_where_all_layers_learn() -> None:
         ({"strategy": "partial", "feature_cache": "off", "augmentation": "none"}, Passes(6, 0, 6)),
         ({"strategy": "full"}, Passes(0, 6, 6)),
         ({"strategy": "full", "augmentation": "none"}, Passes(6, 0, 6)),
-        # The head for an epoch, `middle` for another, then everything.
+        # The head for one epoch, `middle` for another, then everything.
         ({"strategy": "gradual"}, Passes(2, 4, 6)),
         ({"strategy": "gradual", "augmentation": "none"}, Passes(6, 0, 6)),
         ({"strategy": "gradual", "epochs": "12"}, Passes(2, 8, 10)),

@@ -23,10 +23,10 @@ ARCHIVE = "model.tar.gz"
 
 @dataclass
 class Packed:
-    """A model folder that becomes an archive in the model channel.
+    """A model folder to be packed into an archive in the model channel.
 
     Attributes:
-        folder: what is packed; its reference is that of the archive.
+        folder: folder to pack; its reference is that of the archive.
         channel: the model channel.
         draw: hypothesis' draw.
     """
@@ -35,7 +35,7 @@ class Packed:
     channel: Path
     draw: Callable[[st.SearchStrategy[Any]], Any]
 
-    def one(self, values: Sequence[Any]) -> Any:  # noqa: ANN401 - of whatever the values are
+    def one(self, values: Sequence[Any]) -> Any:  # noqa: ANN401 - any type
         """Draw one of some values."""
         return self.draw(st.sampled_from(list(values)))
 
@@ -44,7 +44,7 @@ class Packed:
         return [member(prefix + path.name, path.read_bytes()) for path in sorted(self.folder.path.iterdir())]
 
     def write(self, members: Sequence[tuple[tarfile.TarInfo, bytes]], form: int = tarfile.GNU_FORMAT) -> bytes:
-        """Write the archive, and give the bytes of its tar file."""
+        """Write the archive, and return the bytes of its tar file."""
         content = io.BytesIO()
         with tarfile.open(fileobj=content, mode="w", format=form) as archive:
             for info, body in members:
@@ -72,7 +72,7 @@ MUTATIONS: dict[str, Mutation] = {}
 
 
 def mutation(function: Mutation) -> Mutation:
-    """Register a way to pack."""
+    """Register a packing mutation."""
     MUTATIONS[function.__name__] = function
     return function
 
@@ -214,7 +214,7 @@ def odd_names(packed: Packed) -> Situation:
 
 @mutation
 def two_members_of_one_name(packed: Packed) -> Situation:
-    """The later one counts, as for tar; a folder and a file of one name are a mistake."""
+    """The later one wins, as in tar; a folder and a file of the same name are an error."""
     kind = packed.one(("file and folder", "folder and file", "file and inner file", "twice"))
     members = packed.members()
     if kind == "file and folder":

@@ -24,14 +24,14 @@ _KINDS = ("bert", "vit", "mobilenet_v3_small")
 
 @dataclass
 class Artifact:
-    """An artifact on its way into the model channel.
+    """An artifact to be placed into the model channel.
 
     Attributes:
         folder: the artifact, as a model folder.
-        answers: of the untouched one.
+        answers: of the unmodified artifact.
         draw: hypothesis' draw.
-        has_reference: whether the answers are still right.
-        names: what the source library names instead.
+        has_reference: whether the answers still apply.
+        names: names that the source library would report instead.
     """
 
     folder: Folder
@@ -42,10 +42,10 @@ class Artifact:
 
     @property
     def is_torchvision(self) -> bool:
-        """Whether torchvision builds the network."""
+        """Whether torchvision builds the model."""
         return self.folder.model_type not in (*TEXT_TYPES, *PICTURE_TYPES)
 
-    def one(self, values: Sequence[Any]) -> Any:  # noqa: ANN401 - of whatever the values are
+    def one(self, values: Sequence[Any]) -> Any:  # noqa: ANN401 - any type
         """Draw one of some values."""
         return self.draw(st.sampled_from(list(values)))
 
@@ -55,14 +55,14 @@ MUTATIONS: dict[str, Mutation] = {}
 
 
 def mutation(function: Mutation) -> Mutation:
-    """Register a change."""
+    """Register a mutation."""
     MUTATIONS[function.__name__] = function
     return function
 
 
 @functools.cache
 def _base(model_type: str) -> tuple[Path, Answers]:
-    """An artifact that a job with `strategy=evaluate` exported, and its answers."""
+    """An artifact exported by a job with `strategy=evaluate`, and its answers."""
     place = shared_folder()
     if model_type in (*TEXT_TYPES, *PICTURE_TYPES):
         folder = model_folders.fresh(place, model_type, lambda _: None)
@@ -76,7 +76,7 @@ def _base(model_type: str) -> tuple[Path, Answers]:
 
 
 def fresh(place: Path, draw: Callable[[st.SearchStrategy[Any]], Any]) -> Artifact:
-    """An untouched artifact, of transformers for texts or images, or of torchvision."""
+    """An unmodified artifact, of transformers for texts or images, or of torchvision."""
     model_type = draw(st.sampled_from(_KINDS))
     path, answers = _base(model_type)
     folder = Folder(Path(shutil.copytree(path, place / "model")), model_type, draw)
@@ -84,7 +84,7 @@ def fresh(place: Path, draw: Callable[[st.SearchStrategy[Any]], Any]) -> Artifac
 
 
 def reference(artifact: Artifact) -> Reference:
-    """The answers of the untouched artifact."""
+    """The answers of the unmodified artifact."""
     if artifact.has_reference:
         return Reference((artifact.answers,))
     return Reference((), "the artifact contradicts itself", artifact.names)
@@ -119,7 +119,7 @@ def other_labels(artifact: Artifact) -> Situation:
         (("pos",), ("pos", "neg", "mid"), ("pos", "pos"), (0, 1), ("neg", "pos"), (["pos"], ["neg"]), ("pos", None))
     )
     if artifact.is_torchvision and labels == tuple(reversed(LABELS)):
-        return Situation("nothing changed", harmless=True)  # Nothing else tells the order.
+        return Situation("nothing changed", harmless=True)  # Only this field gives the order.
     artifact.has_reference = False
     artifact.folder.change(ARTIFACT, labels=labels)
     return Situation(
@@ -207,7 +207,7 @@ def drop_tensor(artifact: Artifact) -> Situation:
     del tensors[name]
     save_file(tensors, path, {"format": "pt"})
     artifact.has_reference = False
-    if not artifact.is_torchvision:  # Files have other names for some tensors than networks.
+    if not artifact.is_torchvision:  # Some tensors have different names in files and in models.
         artifact.names = model_folders.reference(artifact.folder).names
     return Situation(f"artifact of {artifact.folder.model_type} without {name}", (name, "top layer"))
 

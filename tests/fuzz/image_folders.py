@@ -32,13 +32,13 @@ Pixels = NDArray[np.uint8]
 
 @dataclass
 class Images:
-    """Labelled images on their way into the channel `train`.
+    """Labeled images to be written into the channel `train`.
 
     Attributes:
-        labels: that a reader should find, with the number of the image.
+        labels: labels that a reader should find, with the number of the image.
         folder: the channel.
         draw: hypothesis' draw.
-        piped: whether the channel comes in Pipe mode.
+        piped: whether the channel is in Pipe mode.
     """
 
     folder: Path
@@ -50,7 +50,7 @@ class Images:
     has_reference: bool = True
     grey: bool = False
 
-    def one(self, values: Sequence[Any]) -> Any:  # noqa: ANN401 - of whatever the values are
+    def one(self, values: Sequence[Any]) -> Any:  # noqa: ANN401 - any type
         """Draw one of some values."""
         return self.draw(st.sampled_from(list(values)))
 
@@ -61,7 +61,7 @@ class Images:
         path.write_bytes(content)
 
     def add(self, key: str, content: bytes | None = None, label: str | None = None) -> int:
-        """Write the next image as a PNG file, or as `content`; its class is its first folder."""
+        """Write the next image as a PNG file, or as `content`; its class is its top folder."""
         number = len(self.records)
         self.put(key, png(number) if content is None else content)
         self.records.append((label or key.partition("/")[0], number))
@@ -76,7 +76,7 @@ class Images:
 
 @functools.cache
 def pixels_of(number: int, *, grey: bool = False) -> Pixels:
-    """The known image of a number: coloured blocks, `[height, width, 3]`."""
+    """The known image of a number: colored blocks, `[height, width, 3]`."""
     blocks = np.random.default_rng(number).integers(0, 256, size=(4, 4, 1 if grey else 3)).repeat(3 if grey else 1, 2)
     blocks[0, :2] = [[0], [255]]
     found: Pixels = blocks.astype(np.uint8).repeat(SIDE // 4, 0).repeat(SIDE // 4, 1)
@@ -84,12 +84,12 @@ def pixels_of(number: int, *, grey: bool = False) -> Pixels:
 
 
 def image_of(number: int, *, grey: bool = False) -> Image.Image:
-    """The same as an image."""
+    """The same as a Pillow image."""
     return Image.fromarray(pixels_of(number, grey=grey))
 
 
 def encoded(image: Image.Image, form: str, **options: Any) -> bytes:  # noqa: ANN401 - Pillow's options
-    """The content of a file."""
+    """The image encoded as a file."""
     file = io.BytesIO()
     image.save(file, form, **options)
     return file.getvalue()
@@ -102,7 +102,7 @@ def png(number: int) -> bytes:
 
 @functools.cache
 def model() -> Path:
-    """A small network for images of 32 by 32 pixels."""
+    """A small model for images of 32 by 32 pixels."""
     folder = shared_folder() / "vit"
     with as_in_production():
         return write_folder(folder, "vit", headless=True)
@@ -128,7 +128,7 @@ def read(images: Images, place: Path) -> Run:
 
 
 def _records(job: Prepared, known: Sequence[NDArray[np.float64]]) -> object:
-    """Every record as evaluation sees it."""
+    """Every record as seen by the evaluation."""
     part, rebatch, stream = job.inputs.train, job.loaders.rebatch, job.inputs.streams.get("train")
     if rebatch is None:
         raise TypeError("nothing makes batches")
@@ -154,7 +154,7 @@ def _recognized(pixels: Pixels, known: Sequence[NDArray[np.float64]]) -> int | s
 
 
 def reference(images: Images) -> Reference:
-    """The images that were written."""
+    """The written images."""
     if not images.has_reference:
         return Reference((), "nothing is right")
     return Reference((sorted(images.records, key=str),))
@@ -322,7 +322,7 @@ def numbers_with_a_point(images: Images) -> Situation:
 
 @mutation
 def transparent(images: Images) -> Situation:
-    """Transparent pixels are white, whatever colour lies below."""
+    """Transparent pixels become white, whatever their hidden color."""
     images.fill()
     number = len(images.records)
     pixels = pixels_of(number)
@@ -390,7 +390,7 @@ def damaged(images: Images) -> Situation:
     return Situation(f"one {ending} that is {how}", ("odd",))
 
 
-# --- What lies between -----------------------------------------------------------------------------------------------
+# --- Other files in the channel --------------------------------------------------------------------------------------
 
 
 @mutation
@@ -426,7 +426,7 @@ def droppings(images: Images) -> Situation:
         key, png(60) if name.endswith((".png", ".jpg")) and "/._" not in name and not name.startswith("._") else b"x"
     )
     first = name.partition("/")[0]
-    if first == "thumbs":  # As good a name for a class, or for a part of one, as any.
+    if first == "thumbs":  # A valid name for a class, or for a part of one.
         images.records.append(("ash" if inside else "thumbs", len(images.records)))
         images.put(key, png(len(images.records) - 1))
     return Situation(f"{key} between the images", (first, name, "ending"))

@@ -39,14 +39,14 @@ HEAD_MUTATIONS = ("drop_tensor", "rename_tensor", "reshape_tensor", "other_numbe
 
 
 def _tensor(folder: Folder) -> tuple[dict[str, Tensor], str]:
-    """All tensors, and the name of one: as often of the head as of all."""
+    """All tensors, and the name of one: with equal probability of the head or of any layer."""
     tensors = folder.tensors()
     head = [name for name in tensors if name.startswith(("classifier", "score", "pre_classifier")) or "pooler" in name]
     return tensors, folder.one(sorted(head if folder.draw(st.booleans()) and head else tensors))
 
 
 def _tail(name: str) -> tuple[str, ...]:
-    """What a message may call a tensor: its name, also without the name of the base model."""
+    """The names a message may use for a tensor: its name, with or without the base model's prefix."""
     return name, name.partition(".")[2] or name
 
 
@@ -270,7 +270,7 @@ _LEFT_ALONE = {"id2label", "label2id", "num_labels", "problem_type", "transforme
 
 
 def _called(name: str) -> tuple[str, ...]:
-    """What a message may call a field: `num_attention_heads` is a number of attention heads."""
+    """The names a message may use for a field, such as "attention heads" for `num_attention_heads`."""
     return name, name.removeprefix("num_").replace("_", " ")
 
 

@@ -38,7 +38,7 @@ WEIGHTS = "model.safetensors"
 
 @dataclass
 class Folder:
-    """A model folder that a mutation may change.
+    """A model folder to be changed by mutations.
 
     Attributes:
         path: the folder.
@@ -47,8 +47,8 @@ class Folder:
         words: added to one of the records.
         pairs: whether the records have two texts.
         shapes: sizes of the images, in pixels.
-        clean: a folder without what the library does not know, but people have; `None` for the folder itself.
-        forbidden: why no result is right, even one that equals the library's; empty where one is.
+        clean: a folder without common additions unknown to the library; `None` for the folder itself.
+        forbidden: why no result is right, even one equal to the library's; empty if one is.
     """
 
     path: Path
@@ -62,7 +62,7 @@ class Folder:
 
     @property
     def is_text(self) -> bool:
-        """Whether its network classifies texts."""
+        """Whether its model classifies texts."""
         return self.model_type in TEXT_TYPES
 
     def json(self, name: str) -> dict[str, Any]:
@@ -90,7 +90,7 @@ class Folder:
         """Replace its weights."""
         save_file({name: value.contiguous() for name, value in tensors.items()}, self.path / WEIGHTS, {"format": "pt"})
 
-    def one(self, values: Sequence[Any]) -> Any:  # noqa: ANN401 - of whatever the values are
+    def one(self, values: Sequence[Any]) -> Any:  # noqa: ANN401 - any type
         """Draw one of some values."""
         return self.draw(st.sampled_from(list(values)))
 
@@ -104,7 +104,7 @@ def _base(model_type: str) -> Path:
 
 
 def fresh(place: Path, model_type: str, draw: Callable[[st.SearchStrategy[Any]], Any]) -> Folder:
-    """An unchanged folder of a family, that is removed with `place`."""
+    """An unchanged folder of a family, removed together with `place`."""
     return Folder(Path(shutil.copytree(_base(model_type), place / "model")), model_type, draw)
 
 
@@ -112,14 +112,14 @@ def fresh(place: Path, model_type: str, draw: Callable[[st.SearchStrategy[Any]],
 
 
 def texts_of(folder: Folder) -> list[tuple[str, ...]]:
-    """Label and texts of the records."""
+    """Labels and texts of the records."""
     word = f" {folder.word}" if folder.word else ""
     rows = [(label, first + (word if at == 1 else ""), second) for at, (label, first, second) in enumerate(TEXTS)]
     return [row if folder.pairs else row[:2] for row in rows]
 
 
 def images_of(folder: Folder) -> list[tuple[str, Image.Image]]:
-    """Label and image of the records; every image varies from one side to the other."""
+    """Labels and images of the records; every image varies from one side to the other."""
     found = []
     for at, (width, height) in enumerate(folder.shapes):
         noise = np.random.default_rng(at).integers(0, 80, size=(height, width, 3))
@@ -145,7 +145,7 @@ def write_channel(place: Path, folder: Folder) -> Path:
 
 
 class NoReferenceError(Exception):
-    """The source library refuses, or fills in values at random; `names` are those that it gives."""
+    """The source library refuses, or initializes values at random; `names` are those that it reports."""
 
     def __init__(self, reason: str, names: Sequence[str] = ()) -> None:
         super().__init__(reason)
@@ -153,7 +153,7 @@ class NoReferenceError(Exception):
 
 
 def reference(folder: Folder) -> Reference:
-    """What transformers answers with the folder's own tokenizer or image processor."""
+    """The answers of transformers with the folder's own tokenizer or image processor."""
     if folder.forbidden:
         return Reference((), folder.forbidden)
     path = folder.clean or folder.path
@@ -163,7 +163,7 @@ def reference(folder: Folder) -> Reference:
             answers = library_answers(folder, path)
     except NoReferenceError as error:
         return Reference((), str(error), error.names)
-    except Exception as error:  # noqa: BLE001 - whatever the library raises is no reference
+    except Exception as error:  # noqa: BLE001 - any error of the library means no reference
         return Reference((), f"{type(error).__name__}: {error}"[:300])
     if len(answers[0]) != len(order):
         return Reference((), f"{len(answers[0])} outputs for {len(order)} names")
@@ -174,7 +174,7 @@ def reference(folder: Folder) -> Reference:
 
 
 def label_order(config: Mapping[str, Any]) -> tuple[str, ...]:
-    """Class names in the order of the outputs, as config.json says them; without names, those of the data, sorted."""
+    """Class names in the order of the outputs, from config.json; without names, those of the data, sorted."""
     given, inverse = config.get("id2label") or {}, config.get("label2id") or {}
     by_id = [str(given[key]) for key in sorted(given, key=int)]
     by_name = [name for name, _ in sorted(inverse.items(), key=lambda item: int(item[1]))]
@@ -192,7 +192,7 @@ def label_order(config: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def library_answers(folder: Folder, path: Path) -> list[list[float]]:
-    """Probabilities `[records][classes]`, record by record, so that no padding enters."""
+    """Probabilities `[records][classes]`, computed one record at a time, so that there is no padding."""
     from transformers import AutoModelForImageClassification, AutoModelForSequenceClassification
 
     family: Any = AutoModelForSequenceClassification if folder.is_text else AutoModelForImageClassification
@@ -220,7 +220,7 @@ def _inputs(folder: Folder, path: Path) -> list[Mapping[str, Tensor]]:
 
     if folder.is_text:
         tokenizer: Any = AutoTokenizer.from_pretrained(path, local_files_only=True)
-        limit = min(512, int(float(tokenizer.model_max_length)))  # Some write 512.0 or a text.
+        limit = min(512, int(float(tokenizer.model_max_length)))  # Some folders contain 512.0 or a string.
         return [
             tokenizer(*([text] for text in texts), truncation=True, max_length=limit, return_tensors="pt")
             for _, *texts in texts_of(folder)
@@ -231,7 +231,7 @@ def _inputs(folder: Folder, path: Path) -> list[Mapping[str, Tensor]]:
 
 
 def kept_head(folder: Folder, reinitialize: str) -> Reference:
-    """Whether a job that trains may keep the head, which transformers must have loaded whole."""
+    """Whether a training job may keep the head, which transformers must have loaded completely."""
     whole = reference(folder)
     if whole.values:
         return Reference((True,))

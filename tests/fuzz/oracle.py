@@ -17,22 +17,22 @@ USER_ERROR, INTERNAL_ERROR = 1, 3
 _NO_CAUSE = ("Internal error", "Traceback", "Framework Error")
 
 
-class FuzzFault(AssertionError):  # noqa: N818 - the name of the finding, not of an error of the suite
+class FuzzFault(AssertionError):  # noqa: N818 - a finding, not an error of the suite
     """A run that the oracle does not accept."""
 
 
 @dataclass(frozen=True, slots=True)
 class Situation:
-    """What a run was given.
+    """The situation of a run.
 
     Attributes:
-        text: the smallest description from which a person can rebuild it.
-        names: of which the cause of a failure, or a warning, must mention one (case does not matter).
+        text: the shortest description from which a person can reproduce it.
+        names: the cause of a failure, or a warning, must mention one of these (case-insensitive).
         harmless: whether a failure is unacceptable, since nothing is wrong.
-        must_refuse: whether any result is unacceptable, with a warning too.
-        must_warn: whether a result is unacceptable without a warning, even where it equals the reference, since the
+        must_refuse: whether any result is unacceptable, even with a warning.
+        must_warn: whether a result is unacceptable without a warning, even if it equals the reference, since the
             reference rests on an assumption.
-        may_inform: whether a line of the log at any level names a choice well enough, where each choice is a reference.
+        may_inform: whether a log line at any level is enough to name a choice, if each choice is a reference.
     """
 
     text: str
@@ -48,7 +48,7 @@ class Situation:
 
     @classmethod
     def of_several(cls, situations: Sequence[Situation]) -> Situation:
-        """Several situations at once: one of them may hide the others."""
+        """Several situations at once; one of them may hide the others."""
         return cls(
             "; ".join(situation.text for situation in situations),
             tuple(name for situation in situations for name in situation.names),
@@ -60,13 +60,13 @@ class Situation:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """What the product did.
+    """Outcome of a run of the product.
 
     Attributes:
         exit_code: 0, or as in `finetune.errors`.
-        failure: content of the failure file; empty where there is none.
+        failure: content of the failure file; empty if there is none.
         log: all lines.
-        value: the result, in a form that `check` is given a comparison for; `None` where there is none.
+        value: the result, in a form that `check` can compare; `None` if there is none.
     """
 
     exit_code: int
@@ -76,7 +76,7 @@ class Run:
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """Lines of the log at level WARNING, but for those that judge what came out: rules and the verdict."""
+        """Log lines at level WARNING, except those that rate the result: rules and the verdict."""
         return tuple(
             line
             for line in self.log.splitlines()
@@ -86,12 +86,12 @@ class Run:
 
 @dataclass(frozen=True, slots=True)
 class Reference:
-    """What the source library, or the generator's own records, say.
+    """The answer of the source library, or of the generator's own records.
 
     Attributes:
-        values: acceptable results; empty where there is none, so that the product has to refuse or to warn.
+        values: acceptable results; empty if there is none, so that the product has to fail or to warn.
         reason: why there is none.
-        names: what the library named in its refusal, added to the situation's names.
+        names: named by the library in its error, added to the situation's names.
     """
 
     values: tuple[object, ...] = ()
@@ -103,7 +103,7 @@ def check(situation: Situation, run: Run, reference: Reference, same: Callable[[
     """Accept a run or raise.
 
     Raises:
-        FuzzFault: the run is an internal error, a failure without its cause, a failure where nothing is wrong, or a
+        FuzzFault: the run is an internal error, a failure without its cause, a failure although nothing is wrong, or a
             silent difference.
     """
     fault = _fault(situation, run, reference, same)
@@ -151,7 +151,7 @@ def _summary(run: Run, reference: Reference) -> str:
 
 
 def close(value: object, expected: object, tolerance: float = 1e-4) -> bool:
-    """Whether nested values are equal, numbers within a tolerance; NaN never is."""
+    """Whether nested values are equal, with a tolerance for numbers; NaN never equals anything."""
     if isinstance(value, dict) and isinstance(expected, dict):
         return value.keys() == expected.keys() and all(close(value[key], expected[key], tolerance) for key in value)
     if isinstance(value, list | tuple) and isinstance(expected, list | tuple):

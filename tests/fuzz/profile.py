@@ -18,7 +18,7 @@ FACTOR = int(os.environ.get("FINETUNE_FUZZ", "1"))
 def try_examples(count: int, body: Callable[[st.DataObject], None]) -> None:
     """Run `body` with at most `count` examples in CI, and `FINETUNE_FUZZ` times as many by hand.
 
-    Where there are fewer different examples, each of them is tried once.
+    If there are fewer distinct examples, each of them is tried once.
     """
     by_hand = FACTOR > 1
     profile = settings(

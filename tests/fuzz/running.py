@@ -36,20 +36,20 @@ _EPOCHS = 3
 
 @contextlib.contextmanager
 def folder_for_an_example() -> Iterator[Path]:
-    """A folder that is gone afterwards."""
+    """A temporary folder that is removed afterwards."""
     with tempfile.TemporaryDirectory(prefix="fuzz-") as name:
         yield Path(name)
 
 
 def shared_folder() -> Path:
-    """A folder that is gone when the process ends, for what several examples start from."""
+    """A folder for data shared by several examples, removed when the process ends."""
     _SHARED.append(tempfile.TemporaryDirectory(prefix="fuzz-base-"))
     return Path(_SHARED[-1].name)
 
 
 @contextlib.contextmanager
 def as_in_production() -> Iterator[None]:
-    """Python's own warnings go to stderr there; in tests they would become errors, and bugs where there are none."""
+    """Send Python's warnings to stderr as in production; in tests they would become errors, and false bugs."""
     with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):
         warnings.simplefilter("ignore")
         yield
@@ -69,7 +69,7 @@ def whole_job(place: Path, channels: Mapping[str, Path], hyperparameters: Mappin
 
 
 def answers_of(ended: Ended) -> Answers:
-    """The probabilities in the file of predictions."""
+    """The probabilities in the predictions file."""
     prefix = "probability:"
     return [
         {name.removeprefix(prefix): float(value) for name, value in row.items() if name.startswith(prefix)}
@@ -80,9 +80,9 @@ def answers_of(ended: Ended) -> Answers:
 def read_records(
     place: Path, channels: Sequence[Channel], hyperparameters: Mapping[str, str], look: Callable[[Prepared], object]
 ) -> Run:
-    """Run a job up to its first step; its value is what `look` makes of the prepared job.
+    """Run a job up to its first step; its value is the result of `look` on the prepared job.
 
-    Channels in Pipe mode are fed meanwhile, each epoch the same.
+    Channels in Pipe mode are fed in the background, with the same data in each epoch.
     """
     request = TrainingRequest(
         channels=tuple(channels), hyperparameters={"workers": "0", **hyperparameters}, checkpoint_path=None
@@ -95,7 +95,7 @@ def read_records(
 
 
 def decoded_records(job: Prepared, source: RecordSource) -> list[Decoded]:
-    """The records of the next epoch of a channel in Pipe mode; those that cannot be understood count as bad ones."""
+    """The records of the next epoch of a channel in Pipe mode; undecodable ones count as bad records."""
     found = []
     for record in source.read_next():
         try:
@@ -127,7 +127,7 @@ def _fed(folder: JobFolder, channels: Sequence[Channel]) -> Iterator[None]:
 
 
 def _release(feeders: Sequence[threading.Thread], pipes: Sequence[str]) -> None:
-    """Open and close what was not read, so that no thread waits for its reader for ever."""
+    """Open and close unread pipes, so that no feeder thread waits for a reader forever."""
     while any(feeder.is_alive() for feeder in feeders):
         for pipe in pipes:
             os.close(os.open(pipe, os.O_RDONLY | os.O_NONBLOCK))

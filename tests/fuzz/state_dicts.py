@@ -31,19 +31,19 @@ State = dict[str, Tensor]
 
 @dataclass
 class File:
-    """A state dict on its way into the model channel.
+    """A state dict to be saved into the model channel.
 
     Attributes:
-        network: torchvision's name of the network that it belongs to.
-        state: under torchvision's own names; what the reference loads strictly.
+        network: torchvision's name of its model.
+        state: with torchvision's own names; loaded strictly by the reference.
         folder: the model channel.
         draw: hypothesis' draw.
         hyperparameters: of the job.
-        content: what is saved; by default the state.
+        content: object to save; by default the state.
         name: of the file.
-        save: how it is written.
+        save: function that writes it.
         has_reference: whether any result is right.
-        choices: states that may be taken instead.
+        choices: states that may be used instead.
     """
 
     network: str
@@ -57,7 +57,7 @@ class File:
     has_reference: bool = True
     choices: Sequence[State] = ()
 
-    def one(self, values: Sequence[Any]) -> Any:  # noqa: ANN401 - of whatever the values are
+    def one(self, values: Sequence[Any]) -> Any:  # noqa: ANN401 - any type
         """Draw one of some values."""
         return self.draw(st.sampled_from(list(values)))
 
@@ -91,7 +91,7 @@ def _network(name: str) -> torch.nn.Module:
 
 
 def fresh(place: Path, draw: Callable[[st.SearchStrategy[Any]], Any]) -> File:
-    """The unchanged state of a network; its name is a hyperparameter in half of the cases."""
+    """The unchanged state of a model, whose name is a hyperparameter in half of the cases."""
     name = draw(st.sampled_from(NETWORKS))
     state = {key: value.clone() for key, value in _network(name).state_dict().items()}
     hyperparameters = {"class_names": ",".join(LABELS)}
@@ -102,13 +102,13 @@ def fresh(place: Path, draw: Callable[[st.SearchStrategy[Any]], Any]) -> File:
 
 
 def write_state(folder: Path, name: str) -> None:
-    """Write the state of a network into a fresh folder."""
+    """Write the state of a model into a new folder."""
     folder.mkdir()
     torch.save(_network(name).state_dict(), folder / "model.pth")
 
 
 def images() -> list[tuple[str, Image.Image]]:
-    """Label and image of the records."""
+    """Labels and images of the records."""
     return [
         (label, picture(colour, at)) for label, colour in zip(LABELS, ("blue", "red"), strict=True) for at in range(2)
     ]
@@ -123,7 +123,7 @@ def write_channel(place: Path) -> Path:
 
 
 def reference(file: File) -> Reference:
-    """What torchvision answers after loading the state strictly, with the transforms of its own weights."""
+    """The answers of torchvision after strict loading of the state, with the transforms of its own weights."""
     if not file.has_reference:
         return Reference((), "no state to load")
     try:
@@ -305,7 +305,7 @@ def nested_wrapper(file: File) -> Situation:
 
 @mutation
 def averaged_beside_raw(file: File) -> Situation:
-    """Either may be taken, where the choice is named."""
+    """Either may be used if the choice is named."""
     raw = {name: value * 0.5 if value.is_floating_point() else value for name, value in file.state.items()}
     names = file.one((("model", "model_ema"), ("state_dict", "state_dict_ema"), ("model", "ema"), ("net", "ema_net")))
     file.content, file.choices = {names[0]: raw, names[1]: file.state}, (raw,)

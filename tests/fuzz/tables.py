@@ -51,15 +51,15 @@ TYPES = {
 
 @dataclass
 class Table:
-    """Records on their way into the channel `train`.
+    """Records to be written into the channel `train`.
 
     Attributes:
-        records: that a reader should find; a label is what it calls the class.
+        records: records that a reader should find, with the table's labels as class names.
         folder: the channel.
         draw: hypothesis' draw.
-        piped: whether the channel comes in Pipe mode.
+        piped: whether the channel is in Pipe mode.
         hyperparameters: of the job.
-        other_readings: records that are as right.
+        other_readings: records that are equally right.
     """
 
     records: list[tuple[Any, ...]]
@@ -71,16 +71,16 @@ class Table:
     has_reference: bool = True
     other_readings: list[list[tuple[Any, ...]]] = field(default_factory=list)
 
-    def one(self, values: Sequence[Any]) -> Any:  # noqa: ANN401 - of whatever the values are
+    def one(self, values: Sequence[Any]) -> Any:  # noqa: ANN401 - any type
         """Draw one of some values."""
         return self.draw(st.sampled_from(list(values)))
 
     def rows(self) -> list[tuple[str, str]]:
-        """Label and text."""
+        """Labels and texts."""
         return [(label, text) for label, text in self.records]
 
     def write(self, name: str, content: str | bytes) -> None:
-        """Write a file of the channel; its ending gives the content type in Pipe mode."""
+        """Write a file of the channel; its extension determines the content type in Pipe mode."""
         self.folder.mkdir(exist_ok=True)
         (self.folder / name).write_bytes(content.encode() if isinstance(content, str) else content)
         if self.content_type is None:
@@ -91,7 +91,7 @@ class Table:
 def dialect(
     rows: Sequence[Sequence[str]], delimiter: str = ",", quoting: int = csv.QUOTE_MINIMAL, end: str = "\n"
 ) -> str:
-    """Rows as the standard library writes them."""
+    """Rows as written by the standard library."""
     text = io.StringIO(newline="")
     csv.writer(text, delimiter=delimiter, quoting=quoting, lineterminator=end).writerows(rows)  # type: ignore[arg-type]
     return text.getvalue()
@@ -109,14 +109,14 @@ def mutation(function: Mutation) -> Mutation:
 
 @functools.cache
 def model() -> Path:
-    """A small network that reads the texts."""
+    """A small text model."""
     folder = shared_folder() / "bert"
     with as_in_production():
         return write_folder(folder, "bert", headless=True)
 
 
 def fresh(place: Path, draw: Callable[[st.SearchStrategy[Any]], Any]) -> Table:
-    """Records with one of several sets of labels, for File or Pipe mode."""
+    """Records with one of several label sets, for File or Pipe mode."""
     labels = draw(st.sampled_from(LABEL_SETS))
     count = draw(st.integers(6, 14)) * len(labels)
     pieces = draw(st.lists(st.sampled_from(_PIECES), min_size=count, max_size=count))
@@ -260,7 +260,7 @@ def a_header_that_is_told(table: Table) -> Situation:
 @mutation
 def first_record_looks_like_a_header(table: Table) -> Situation:
     first = table.one((("neg", "bad"), ("rare", "short")))
-    table.other_readings = [list(table.records)]  # pandas, too, takes the first row as a header.
+    table.other_readings = [list(table.records)]  # pandas treats the first row as a header, too.
     table.records.insert(0, first)
     table.write("a.csv", dialect(table.rows()))
     return Situation(f"no header; the first record is {first}", (*_ASKS, "first row"))
@@ -413,7 +413,7 @@ def _labelled(table: Table, values: Sequence[Any]) -> None:
 
 @mutation
 def whole_numbers_with_fraction(table: Table) -> Situation:
-    """A frame with a missing value makes floats of all whole numbers."""
+    """A data frame converts all integers to floats if a value is missing."""
     _labelled(table, ("0.0", "1.0", "2.0"))
     table.write("a.csv", dialect([("label", "text"), *table.rows()]))
     _labelled(table, ("0", "1", "2"))

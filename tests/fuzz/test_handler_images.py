@@ -39,7 +39,7 @@ def test_handler_answers_as_the_job(name: str) -> None:
 def judge(place: Path, images: Images, situation: Situation) -> None:
     ended = whole_job(place, {"model": model(), "test": images.folder}, {"strategy": "evaluate"})
     if ended.exit_code == 1:
-        return  # What may be refused is judged with the channel.
+        return  # Rejected images are tested with the channel.
     said = {}
     answered: dict[str, object] = {}
     if ended.exit_code == 0:

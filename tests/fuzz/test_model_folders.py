@@ -79,7 +79,7 @@ def test_two_faults() -> None:
                 try:
                     situations.append(MUTATIONS[name][1](folder))
                 except (OSError, LookupError, ValueError, TypeError, StopIteration, RuntimeError):
-                    reject()  # The first one left nothing that the second could change.
+                    reject()  # The first mutation left nothing for the second to change.
             judge(place, folder, channel, Situation.of_several(situations))
 
     try_examples(60, example)
@@ -88,7 +88,7 @@ def test_two_faults() -> None:
 @pytest.mark.parametrize("name", HEAD_MUTATIONS)
 @pytest.mark.parametrize("reinitialize", ["auto", "false"])
 def test_head_that_is_trained_on(name: str, reinitialize: str) -> None:
-    """A head that is there only in part is a new one, and none that can be kept."""
+    """A partial head is newly initialized, and cannot be kept."""
     types, mutate = MUTATIONS[name]
 
     def example(data: st.DataObject) -> None:

@@ -19,7 +19,7 @@ REQUIRED = "FINETUNE_REQUIRE_ENGINE"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """All tests of this folder need an engine."""
+    """Mark all tests of this folder as requiring an engine."""
     for item in items:
         if Path(__file__).parent in item.path.parents:
             item.add_marker(pytest.mark.image)
@@ -27,7 +27,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def image(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> str:
-    """The name of the image; `FINETUNE_TEST_IMAGE` names one that is built already."""
+    """The name of the image; `FINETUNE_TEST_IMAGE` names an already built one."""
     engine = subprocess.run(["docker", "info"], capture_output=True, check=False) if _has_docker() else None
     if engine is None or engine.returncode:
         reason = "the image is not tested, for no Docker engine answers: scripts/docker/engine start"
@@ -51,7 +51,7 @@ def _has_docker() -> bool:
 
 @pytest.fixture
 def harbour(image: str) -> Iterator[Harbour]:
-    """Starts containers, and leaves none behind."""
+    """Starts containers, and removes them all."""
     harbour = Harbour(image)
     yield harbour
     harbour.clear()
@@ -59,11 +59,11 @@ def harbour(image: str) -> Iterator[Harbour]:
 
 @pytest.fixture(scope="session")
 def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """24 pictures of each of three colours."""
+    """24 images of each of three colors."""
     return write_pictures(tmp_path_factory.mktemp("pictures") / "train", 24)
 
 
 @pytest.fixture(scope="session")
 def unseen(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """8 further pictures of each colour."""
+    """8 further images of each color."""
     return write_pictures(tmp_path_factory.mktemp("unseen") / "validation", 8, 100)

@@ -23,7 +23,7 @@ READ_ONLY = ("--read-only", "--tmpfs", "/tmp")
 
 
 def docker(*arguments: str) -> str:
-    """What a docker command says on standard output; it must succeed."""
+    """Standard output of a docker command, which must succeed."""
     ended = subprocess.run(["docker", *arguments], capture_output=True, text=True, check=False)
     assert ended.returncode == 0, ended.stderr
     return ended.stdout
@@ -31,13 +31,13 @@ def docker(*arguments: str) -> str:
 
 @dataclass(frozen=True)
 class Manner:
-    """How a container is run.
+    """The way a container is run.
 
     Attributes:
         user: number of the user and group.
-        options: further ones of `docker run`.
+        options: additional options of `docker run`.
         environment: variables of the request.
-        command: `train`, as the platform says; empty where a client leaves it to the image.
+        command: `train`, as on the platform; empty if a client leaves it to the image.
     """
 
     user: int = 0
@@ -51,14 +51,14 @@ AS_NOBODY = Manner(NOBODY, READ_ONLY)
 
 @dataclass
 class Container:
-    """A container that was started, and its `/opt/ml`."""
+    """A started container and its `/opt/ml`."""
 
     name: str
     folder: JobFolder
     seconds_to_stop: float = 0.0
 
     def log(self) -> str:
-        """All that it wrote so far."""
+        """Its output so far."""
         ended = subprocess.run(
             ["docker", "logs", self.name], stdout=-1, stderr=subprocess.STDOUT, text=True, check=True
         )
@@ -69,7 +69,7 @@ class Container:
         self.wait_until(lambda: re.search(pattern, self.log()) is not None, pattern)
 
     def wait_until(self, holds: Callable[[], bool], what: str) -> None:
-        """Wait until something holds, which is asked often, and once more after an end."""
+        """Wait until a condition holds, polling often, and once more after the container has ended."""
         deadline = time.monotonic() + PATIENCE_SECONDS
         while self.is_running():
             look_again = time.monotonic() + 1.0
@@ -81,9 +81,9 @@ class Container:
         assert holds(), f"it ended before {what!r}:\n{self.log()}"
 
     def has_checkpoint(self, pattern: str) -> bool:
-        """Whether its checkpoints folder holds something of such a name."""
+        """Whether its checkpoints folder has a matching file."""
         folder = glob.escape(str(self.folder.checkpoints))
-        return bool(glob.glob(f"{folder}/{pattern}"))  # noqa: PTH207 - Path.glob fails where a folder goes meanwhile
+        return bool(glob.glob(f"{folder}/{pattern}"))  # noqa: PTH207 - Path.glob raises if a folder disappears
 
     def has_loaded(self, library: str) -> bool:
         """Whether one of its processes has mapped a shared library."""
@@ -91,49 +91,49 @@ class Container:
         return subprocess.run(["docker", "exec", self.name, *search], capture_output=True, check=False).returncode == 0
 
     def is_running(self) -> bool:
-        """Whether its first process lives."""
+        """Whether its first process is running."""
         return docker("inspect", "--format", "{{.State.Running}}", self.name).strip() == "true"
 
     def stop(self, grace: int = 120) -> None:
-        """Stop it as the platform does: SIGTERM, and SIGKILL after the grace time."""
+        """Stop it as the platform does: SIGTERM, and SIGKILL after the grace period."""
         began = time.monotonic()
         docker("stop", "--time", str(grace), self.name)
         self.seconds_to_stop = time.monotonic() - began
 
     def wait(self) -> int:
-        """Wait until it ends; its exit code."""
+        """Wait until it ends; return its exit code."""
         command = ["docker", "wait", self.name]
         return int(subprocess.run(command, capture_output=True, timeout=PATIENCE_SECONDS, check=True).stdout)
 
     @property
     def failure(self) -> str:
-        """Its failure file; empty where there is none."""
+        """Its failure file; empty if there is none."""
         return self.folder.failure.read_text("utf-8") if self.folder.failure.exists() else ""
 
     def weights(self) -> bytes:
-        """Every bit of the model's weights."""
+        """All bits of the model's weights."""
         return (self.folder.model / "model.safetensors").read_bytes()
 
     def metrics(self) -> dict[str, Any]:
-        """What the job says of itself."""
+        """The job's metrics."""
         loaded: dict[str, Any] = json.loads((self.folder.output_data / "metrics.json").read_text("utf-8"))
         return loaded
 
 
 @dataclass
 class Harbour:
-    """Starts containers of one image, and removes them all in the end."""
+    """Starts containers of one image, and removes them all at the end."""
 
     image: str
     started: list[str] = field(default_factory=list)
 
     def start(self, root: Path, request: TrainingRequest, manner: Manner = AS_NOBODY) -> Container:
-        """Start a job on a fresh `/opt/ml`; the data of its channels are mounted where their links point to."""
+        """Start a job on a new `/opt/ml`; the data of its channels is mounted at its link targets."""
         folder = lay_out(root, request, Path(ML))
         return self.start_in(folder, manner, tuple(str(channel.source) for channel in request.channels))
 
     def start_in(self, folder: JobFolder, manner: Manner = AS_NOBODY, data: Sequence[str] = ()) -> Container:
-        """Start a job on an `/opt/ml` that is laid out already."""
+        """Start a job on a prepared `/opt/ml`."""
         give_to(folder.root, manner.user)
         name = f"finetune-test-{secrets.token_hex(6)}"
         options = ["--user", f"{manner.user}:{manner.user}", "--network", "none", "--volume", f"{folder.root}:{ML}"]
@@ -156,7 +156,7 @@ class Harbour:
 
 
 def give_to(folder: Path, user: int) -> None:
-    """Make a folder and all in it a user's own."""
+    """Change the owner of a folder and its contents to `user`."""
     for place, folders, files in os.walk(folder):
         for name in (".", *folders, *files):
             os.chown(Path(place) / name, user, user, follow_symlinks=False)

@@ -15,14 +15,14 @@ from tests.support.whole_jobs import request_of
 
 
 class Quay:
-    """Runs the demonstration's jobs in containers on a hand-made `/opt/ml`."""
+    """Runs the demo's jobs in containers on a prepared `/opt/ml`."""
 
     def __init__(self, harbour: Harbour, folder: Path) -> None:
         self.harbour = harbour
         self.folder = folder
 
     def run(self, name: str, channels: Mapping[str, Path], hyperparameters: Mapping[str, str]) -> Outcome:
-        """Run a job; the model is what lies in `/opt/ml/model`."""
+        """Run a job; the model is the content of `/opt/ml/model`."""
         code, container = self.harbour.run(self.folder / name, request_of(channels, hyperparameters), AS_NOBODY)
         if code:
             raise JobFailedError(container.log())

@@ -12,7 +12,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 NEEDED = ("unshare", "dockerd", "iptables")
 
-# In a network and a file system of its own, so that an engine of the machine's stays as it is.
+# In its own network and file system, so that an existing engine of the machine is not affected.
 APART = """
 mount -t tmpfs none /run
 ip link set lo up

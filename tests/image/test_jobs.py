@@ -65,7 +65,7 @@ def test_without_the_network_the_ways_to_give_weights_are_named(
 
 
 def test_texts(harbour: Harbour, tmp_path: Path) -> None:
-    """transformers works without what the image leaves out of PyTorch."""
+    """transformers works without the parts of PyTorch that the image omits."""
     write_folder(tmp_path / "network", "distilbert")
     for file in (tmp_path / "network").iterdir():
         file.chmod(0o644)

@@ -20,7 +20,7 @@ def order(image: str, pictures: Path, output: Path, *options: str) -> list[str]:
 
 
 def test_a_job_that_is_killed_and_started_again(image: str, pictures: Path, tmp_path: Path) -> None:
-    """Sooner where it was too late: machines differ in how soon they are done."""
+    """The kill comes earlier after one that was too late: machines differ in how soon they are done."""
     name = f"killed-{tmp_path.name.replace('_', '-')}"
     for seconds in ("4", "3", "2", "1"):
         output = tmp_path / f"killed-at-{seconds}"

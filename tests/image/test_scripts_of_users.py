@@ -47,7 +47,7 @@ def start(
     (place / "code").mkdir()
     for name, text in files.items():
         (place / "code" / name).write_text(text, encoding="utf-8")
-    # As SDK 3 does, with an interface that is not there.
+    # As SDK 3 does, with a network interface that does not exist.
     resources = Resources(network_interface="ethwe")
     request = TrainingRequest(hyperparameters=hyperparameters, resources=resources, checkpoint_path=None)
     folder = lay_out(place / "ml", request, Path(ML))
@@ -56,7 +56,7 @@ def start(
 
 
 def wheel(folder: Path) -> str:
-    """Write a package that needs nothing; its file's name."""
+    """Write a package without dependencies; return its file name."""
     folder.mkdir(parents=True, exist_ok=True)
     name, info = "needed-1.0-py3-none-any.whl", "needed-1.0.dist-info"
     files = {
@@ -72,7 +72,7 @@ def wheel(folder: Path) -> str:
 
 
 def test_a_script_with_requirements_arguments_and_variables(harbour: Harbour, tmp_path: Path) -> None:
-    """As any user under a read-only root, where pip cannot write into the image."""
+    """As any user on a read-only root, where pip cannot write into the image."""
     hostile = "two words; touch /opt/ml/model/ran $(touch /opt/ml/model/ran)"
     seen = "[needed.VALUE, os.environ['SM_HP_NOTE'], sys.argv[1:]]"
     text = f"import json, needed, os, sys; print('SEEN', json.dumps({seen}))"

@@ -35,7 +35,7 @@ Moment = Callable[[Container], None]
 
 @pytest.fixture(scope="module")
 def request_for_pictures(tmp_path_factory: pytest.TempPathFactory) -> TrainingRequest:
-    """Epochs whose steps take about as long as the evaluation after them, and each many times as long as a stop."""
+    """Epochs whose steps take about as long as the evaluation after them, each much longer than a stop."""
     place = tmp_path_factory.mktemp("learnt-and-others")
     learnt, others = write_pictures(place / "train", 8 * STEPS // 3), write_pictures(place / "validation", 80, 100)
     return TrainingRequest(
@@ -47,7 +47,7 @@ def request_for_pictures(tmp_path_factory: pytest.TempPathFactory) -> TrainingRe
 def undisturbed(
     image: str, request_for_pictures: TrainingRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Container]:
-    """The same job, which nobody stops."""
+    """The same job without a stop."""
     harbour = Harbour(image)
     try:
         code, container = harbour.run(tmp_path_factory.mktemp("undisturbed") / "ml", request_for_pictures)
@@ -63,22 +63,22 @@ def at_the_start(container: Container) -> None:
 
 
 def in_a_step(container: Container) -> None:
-    """After the first one."""
+    """After the first step."""
     container.wait_for("first batch trained")
 
 
 def in_an_evaluation(container: Container) -> None:
-    """The first checkpoint is that of the epoch's last step; while it is written, the evaluation goes on."""
+    """The first checkpoint is that of the epoch's last step; the evaluation runs while it is written."""
     container.wait_until(lambda: container.has_checkpoint(f"step-{STEPS:09d}-*"), "checkpoint of the last step")
 
 
 def in_a_save(container: Container) -> None:
-    """With a checkpoint after every step a save is nearly always under way: here, after one that is complete."""
+    """With a checkpoint after every step, a save is almost always in progress: here, after a complete one."""
     container.wait_until(lambda: container.has_checkpoint("step-*/manifest.json"), "complete checkpoint")
     container.wait_until(lambda: container.has_checkpoint("step-*/*.sagemaker-ignore"), "unfinished checkpoint")
 
 
-# What is done with the container, with which changes of the request, and where the next start goes on.
+# The action on the container, the changes to the request, and the step at which the next start resumes.
 MOMENTS: dict[str, tuple[Moment, dict[str, str], str]] = {
     "in a step": (in_a_step, {}, rf"epoch 1, step [1-{STEPS - 1}]\."),
     "in an evaluation": (in_an_evaluation, {"checkpoint_interval_steps": f"{STEPS}"}, rf"epoch 1, step {STEPS}\."),

@@ -62,7 +62,7 @@ class Glimpse:
 
     def _files(self, pattern: str) -> list[str]:
         folder = glob.escape(str(self.folder.checkpoints))
-        return glob.glob(f"{folder}/step-*/{pattern}")  # noqa: PTH207 - Path.glob fails where a folder goes meanwhile
+        return glob.glob(f"{folder}/step-*/{pattern}")  # noqa: PTH207 - Path.glob raises if a folder disappears
 
 
 @dataclass(frozen=True)

@@ -32,7 +32,7 @@ TRAINING_RULES = {*DEFAULTS, "Oscillating", "Underfit", "ValidationBetter", "Div
 
 @dataclass(frozen=True)
 class Job:
-    """A request, and the setup that advice sees."""
+    """A request, and the setup that the advice is based on."""
 
     wishes: dict[str, str]
     spec: JobSpec
@@ -136,7 +136,7 @@ def machine(setup: Setup) -> Iterator[Finding]:
 
 
 def tensors(setup: Setup) -> Iterator[Finding]:
-    """Findings about looks of one tensor: what each column of the numbers means stands in `tensors.py`."""
+    """Findings about samples of one tensor; `tensors.py` documents the columns of the numbers."""
     sick = {
         "VanishingGradient": ([0, 0, 0, 1, 0, 0, 1, 1, 0], 10, 1.0),
         "AllZero": ([1, 0, 1, 1, 0, 0, 1, 1, 0], 10, 1.0),
@@ -168,7 +168,7 @@ def everything(setup: Setup) -> list[Finding]:
 
 
 def advised(text: str) -> list[tuple[str, str]]:
-    """Hyperparameters with values that a text names."""
+    """Hyperparameters and values named in a text."""
     return re.findall(r"\b([a-z_0-9]+)=([\w-]+(?:\.\d+)?(?:e[+-]?\d+)?)", text)
 
 
@@ -178,7 +178,7 @@ def test_every_rule_is_provoked() -> None:
 
 @pytest.mark.parametrize("one", JOBS.values(), ids=JOBS)
 def test_advice_names_hyperparameters_that_have_an_effect_with_values_that_are_allowed(one: Job) -> None:
-    # Nothing watches the training of a job that trains nothing.
+    # Training rules do not apply to a job without training.
     found = everything(one.setup) if one.setup.trains else list(answers(one.setup))
     assert found
     for finding in found:
@@ -222,7 +222,7 @@ def test_rates_are_named_by_the_hyperparameter_that_sets_them() -> None:
 
 
 def exported(scores: list[float], losses: list[float], patience: int) -> int:
-    """The epoch whose weights a job with early stopping exports, by the loop's own rule."""
+    """The epoch whose weights a job with early stopping exports, by the training loop's own rule."""
     best, improved, reference, lowest = -1, -1, float("-inf"), float("inf")
     for epoch, (score, loss) in enumerate(zip(scores, losses, strict=True)):
         if score > reference or (score <= 0 and loss < lowest):

@@ -118,7 +118,7 @@ def test_mistakes_say_what_is_predicted_and_what_is_labelled() -> None:
     drawn = wrong(made)
     assert drawn is not None
     assert re.search(r'predicted <strong>a</strong></span><span class="sure">81%</span>.*labelled b', drawn)
-    # A long text ends with a whole word.
+    # A long text is truncated at a word boundary.
     assert re.search(r"(one|two|three) …</blockquote>", drawn)
 
 

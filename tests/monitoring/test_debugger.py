@@ -14,8 +14,8 @@ from torch import nn
 
 from finetune.monitoring.debugger import NoDebugger, debugger
 
-# Each start in a process of its own, as the library keeps one hook for a whole process; and all of them forked from one
-# that has made no hook, as importing torch and the library takes longer than all else.
+# Each start runs in its own process, because the library keeps one hook per process; all are forked from one process
+# without a hook, because importing torch and the library takes longer than everything else.
 STARTS = """
 import json, os, sys, torch
 import smdebug.pytorch
@@ -115,7 +115,7 @@ def test_the_librarys_reader_finds_the_values_of_the_loop_over_three_starts(
     (found,) = run(READER, str(tmp_path / "tensors"))
     steps, values, gradients, looked = json.loads(found)
     assert values == pytest.approx({str(step): losses[str(step)] for step in range(0, 12, 2)})
-    # An evaluation lies between the steps of two epochs; every second one is saved.
+    # An evaluation separates the steps of two epochs; every second one is saved.
     assert steps == [0, 2, 4, 5, 7, 10, 12, 14]
     assert len(gradients) == 4
     assert looked == steps

@@ -21,14 +21,14 @@ FLAGS = (
     *("--disable-background-networking", "--disable-component-update", "--disable-sync", "--enable-logging=stderr"),
     *("--disable-dev-shm-usage", "--v=0"),
 )
-# No window is as narrow as a phone, but a frame is; the page outside may run a script and look into it.
+# No browser window is as narrow as a phone, but a frame can be; the outer page may run a script and inspect it.
 FRAME = """<!doctype html><title>empty</title><iframe src="/report.html" style="width:{0}px;height:800px;border:0"
 onload="document.title = contentDocument.documentElement.scrollWidth + ' of {0}'"></iframe>"""
 pytestmark = pytest.mark.skipif(BROWSER is None, reason="there is no Chromium: .ci/run installs it on Debian")
 
 
 def browse(address: str, profile: Path, *flags: str) -> subprocess.CompletedProcess[str]:
-    """Open an address, and end."""
+    """Open an address, and exit."""
     command = [str(BROWSER), *FLAGS, f"--user-data-dir={profile}", *flags, address]
     return subprocess.run(command, capture_output=True, text=True, check=True, timeout=240)
 
@@ -40,7 +40,7 @@ def console(done: subprocess.CompletedProcess[str]) -> list[str]:
 
 @pytest.fixture
 def requests() -> Iterator[tuple[str, list[str]]]:
-    """A server that has the page, and remembers what it was asked for."""
+    """A server that serves the page and records the requests."""
     asked: list[str] = []
 
     class Handler(BaseHTTPRequestHandler):
@@ -77,7 +77,7 @@ def test_a_script_in_a_text_is_shown_and_not_run(tmp_path: Path) -> None:
     file.write_text(page(example()), encoding="utf-8")
     title = re.search(r"<title>(.*?)</title>", browse(file.as_uri(), tmp_path / "profile", "--dump-dom").stdout)
     assert title is not None
-    # Had it run, the title would be `run`.
+    # If the script had run, the title would be `run`.
     assert title[1] == f"tiny on {HOSTILE}".replace("<", "&lt;").replace(">", "&gt;")
 
 
@@ -91,7 +91,7 @@ def test_the_browser_would_tell_of_a_script(tmp_path: Path) -> None:
 def test_no_request_leaves_the_page(tmp_path: Path, requests: tuple[str, list[str]]) -> None:
     address, asked = requests
     browse(address, tmp_path / "profile", "--dump-dom")
-    # A browser asks for an icon by itself.
+    # A browser requests an icon by itself.
     assert set(asked) <= {"/report.html", "/favicon.ico"}
     assert "/report.html" in asked
 

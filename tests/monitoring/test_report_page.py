@@ -17,7 +17,7 @@ VOID = {"meta", "img", "br"}
 
 
 class Reader(HTMLParser):
-    """Remembers elements, and fails where they do not nest."""
+    """Records elements, and fails if they are not nested correctly."""
 
     def __init__(self, text: str) -> None:
         super().__init__()

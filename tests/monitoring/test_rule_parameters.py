@@ -38,7 +38,7 @@ def machine(gpu: float, cpu: float, waiting: float, memory: float, *, grows: flo
 def training(
     rate: float = 0.003, steps: int = 160, activation: type[nn.Module] = nn.ReLU, **changes: float
 ) -> Situation:
-    """A small network whose weights or biases were filled, such as `weight0=0`, or scaled, such as `times2=1e-9`."""
+    """A small model with weights or biases that were filled, such as `weight0=0`, or scaled, such as `times2=1e-9`."""
 
     def train(rules: Rules) -> list[Finding]:
         torch.manual_seed(0)
@@ -89,7 +89,7 @@ CPU, IO, LOW = machine(2, 97, 10, 80), machine(2, 10, 90, 80), machine(40, 50, 1
 UNEVEN, SMALL = machine(95, 40, 1, 90), machine(40, 50, 1, 20)
 STEPS = [Step(0, seconds, 8) for seconds in [0.1] * 500 + [5.0] * 15]
 BUSY_AT_LAST = [Sample(40, 50, 1, 20)] * 1180 + [Sample(95, 50, 1, 20)] * 20
-# Rule and parameter: what makes the rule speak, and a value with which the same is in order.
+# Rule and parameter: the input that triggers the rule, and a parameter value that does not.
 DECISIVE: Mapping[tuple[str, str], tuple[Situation, float]] = {
     ("VanishingGradient", "threshold"): (training(times2=1e-9), 1e-30),
     ("ExplodingTensor", "only_nan"): (training(rate=3e38, steps=1, times4=1e3), 1),
@@ -143,7 +143,7 @@ DECISIVE: Mapping[tuple[str, str], tuple[Situation, float]] = {
     ("BatchSize", "patience"): (SMALL, 5000),
     ("BatchSize", "window"): (lambda rules: judge_machine(BUSY_AT_LAST, rules, 1), 20),
 }
-# What these parameters do shows beside another value than the default of their neighbour.
+# The effect of these parameters shows only with a non-default value of a related parameter.
 BESIDE: Mapping[tuple[str, str], Mapping[str, float]] = {
     ("UnchangedTensor", "rtol"): {"rtol": 1000.0, "atol": 0.0},
     ("UnchangedTensor", "atol"): {"rtol": 0.0, "atol": 1e-4},

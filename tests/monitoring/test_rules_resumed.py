@@ -24,7 +24,7 @@ def watched(module: nn.Module, optimizer: torch.optim.Optimizer, rules: str = TO
 
 
 def train(cuts: frozenset[int], rules: Callable[[int], str] = lambda step: TOUCHY) -> list[tuple[int, Finding]]:
-    """Findings with the step at which they were told; at each of the cuts a new watch takes up what the old left."""
+    """Findings with the step of their report; at each cut a new watcher restores the previous one's state."""
     torch.manual_seed(0)
     module = nn.Sequential(nn.Linear(6, 32), nn.ReLU(), nn.Linear(32, 3))
     with torch.no_grad():

@@ -103,7 +103,7 @@ def test_steps_that_are_far_too_long_are_told() -> None:
 @pytest.mark.parametrize("rule", ["WeightUpdateRatio", "UnchangedTensor"])
 def test_steps_that_change_nothing_are_told(rule: str) -> None:
     module = network()
-    # What learns nothing although its rate is that of the plan: its gradients are zero.
+    # A tensor that does not learn although the plan trains it: its gradients are zero.
     with torch.no_grad():
         module[2].weight.zero_()  # type: ignore[operator]
         module[4].weight.zero_()  # type: ignore[operator]

@@ -10,7 +10,7 @@ import pytest
 
 from finetune.monitoring.tensorboard import EventFile, masked_crc
 
-# Written by tensorboard 2.20 (EventFileWriter) and read from its file: validation:loss=0.25 at step 300, time 1.0.
+# Written by tensorboard 2.20 (EventFileWriter) and copied from its file: validation:loss=0.25 at step 300, time 1.0.
 REFERENCE = bytes.fromhex("09000000000000f03f10ac022a180a160a0f76616c69646174696f6e3a6c6f7373150000803e")
 
 

@@ -27,7 +27,7 @@ def several(truth: list[list[int]], told: list[list[int]]) -> dict[str, Any]:
 
 
 def report(found: dict[str, Any], **changes: object) -> dict[str, Any]:
-    """A job without findings and without anything wrong with its data."""
+    """The report of a job without findings or data problems."""
     made = example() | {
         "findings": [], "machine_findings": [], "parts": {"test": found},
         "training_counts": dict.fromkeys(NAMES, 20), "rules": ["Overfit"],

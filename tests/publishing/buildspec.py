@@ -23,12 +23,12 @@ PHASES = ("install", "pre_build", "build", "post_build")
 
 @dataclass
 class Build:
-    """A build that has ended.
+    """A finished build.
 
     Attributes:
-        ran: commands by phase, as far as each phase came.
-        failed: the command that failed in a phase.
-        artifacts: files that are kept, by their path in the source folder.
+        ran: commands by phase, up to the last one that ran.
+        failed: the failed command of each phase.
+        artifacts: collected files, by their path in the source folder.
     """
 
     log: str = ""
@@ -43,7 +43,7 @@ class Build:
 
 
 class Shell:
-    """One shell that runs command after command, and the log that they share."""
+    """One shell that runs commands in sequence, and their common log."""
 
     def __init__(self, folder: Path, variables: Mapping[str, str], log: Path) -> None:
         read, write = os.pipe()
@@ -64,7 +64,7 @@ class Shell:
         self._script = log.with_suffix(".command")
 
     def run(self, command: str) -> bool:
-        """Run a command; whether it succeeded. Once one has ended the shell itself, all others fail."""
+        """Run a command; return whether it succeeded. If a command ends the shell itself, all later ones fail."""
         assert self._process.stdin is not None
         self._script.write_text(command + "\n", encoding="utf-8")
         try:
@@ -81,12 +81,12 @@ class Shell:
 
 
 def run_build(source: Path, variables: Mapping[str, str], log: Path) -> Build:
-    """Run `buildspec.yml` of a folder.
+    """Run the `buildspec.yml` of a folder.
 
     Args:
         source: the folder, which is CODEBUILD_SRC_DIR; a Git repository.
-        variables: of the environment; they stand before the buildspec's own, as those of a build's start do.
-        log: file that gets what the commands write.
+        variables: environment variables; like those of a build's start, they override the buildspec's own.
+        log: file for the output of the commands.
     """
     specification = yaml.safe_load((source / "buildspec.yml").read_text(encoding="utf-8"))
     assert str(specification["version"]) == "0.2"

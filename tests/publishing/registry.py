@@ -31,14 +31,14 @@ auth: {{htpasswd: {{realm: ecr, path: {folder}/htpasswd}}}}
 
 @dataclass(frozen=True)
 class Registry:
-    """Where it answers, and how it is asked."""
+    """A running registry: its address and credentials."""
 
     host: str
     password: str
     certificate: Path
 
     def get(self, path: str, accept: str = "*/*") -> requests.Response:
-        """Ask it, as one who may."""
+        """Send an authorized request."""
         return requests.get(
             f"https://{self.host}/v2/{path}",
             auth=(USER, self.password),
@@ -48,7 +48,7 @@ class Registry:
         )
 
     def repositories(self) -> list[str]:
-        """Names of the repositories that hold anything."""
+        """Names of the repositories with content."""
         names: list[str] = self.get("_catalog").json()["repositories"]
         return names
 
@@ -59,12 +59,12 @@ class Registry:
 
 @contextmanager
 def registry(program: Path, folder: Path, host: str, password: str) -> Iterator[Registry]:
-    """Serve while the block runs; root only. The machine's host names and trusted certificates are put back after it.
+    """Serve while the block runs; root only. The machine's host names and trusted certificates are restored afterwards.
 
     Args:
         program: `docker-registry`.
-        folder: for all that it keeps.
-        host: its name, which this machine takes for itself.
+        folder: for all its data.
+        host: its name, which resolves to this machine while it runs.
         password: of the user `AWS`.
     """
     certificate = _write_certificate(folder, host)
@@ -76,14 +76,14 @@ def registry(program: Path, folder: Path, host: str, password: str) -> Iterator[
         trusted = CERTIFICATES / host
         try:
             HOSTS.write_text(f"{hosts.rstrip()}\n127.0.0.1 {host}\n", encoding="utf-8")
-            # One that was killed has left it.
+            # Left by a killed run.
             trusted.mkdir(parents=True, exist_ok=True)
             (trusted / "ca.crt").write_bytes(certificate.read_bytes())
             found = Registry(host, password, certificate)
             _wait_for(found, server)
             yield found
         finally:
-            # First: who leaves the block by an error waits for the server all the same.
+            # First, so that the server is awaited even if the block raises.
             server.kill()
             HOSTS.write_text(hosts, encoding="utf-8")
             (trusted / "ca.crt").unlink(missing_ok=True)
@@ -92,7 +92,7 @@ def registry(program: Path, folder: Path, host: str, password: str) -> Iterator[
 
 @contextmanager
 def _hosts_to_itself() -> Iterator[str]:
-    """The machine's host names, for one process at a time: tests of a file may run in several."""
+    """Lock the machine's host names for one process at a time: tests of a file may run in several."""
     with HOSTS.open(encoding="utf-8") as names:
         fcntl.flock(names, fcntl.LOCK_EX)
         yield names.read()
@@ -112,7 +112,7 @@ def _wait_for(found: Registry, server: subprocess.Popen[bytes]) -> None:
 
 
 def _write_certificate(folder: Path, host: str) -> Path:
-    """A certificate for a host that signs itself, good for a day, and its key beside it."""
+    """Write a self-signed certificate for a host, valid for a day, and its key next to it."""
     key, now = ec.generate_private_key(ec.SECP256R1()), datetime.datetime.now(tz=datetime.UTC)
     name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "registry")])
     builder = x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())

@@ -39,10 +39,10 @@ pytestmark = [
 
 @dataclass(frozen=True)
 class Site:
-    """A checkout, and what stands for AWS.
+    """A checkout, and the stand-ins for AWS.
 
     Attributes:
-        variables: of every build's environment.
+        variables: environment variables of every build.
     """
 
     source: Path
@@ -55,14 +55,14 @@ class Site:
         return run_build(self.source, {**self.variables, **variables}, log)
 
     def repositories(self) -> list[str]:
-        """Names of the repositories that ECR knows."""
+        """Names of the repositories in ECR."""
         ecr = boto3.client("ecr", region_name=REGION, endpoint_url=self.aws.url, **self.aws.credentials)
         return [one["repositoryName"] for one in ecr.describe_repositories()["repositories"]]
 
 
 @pytest.fixture(scope="module")
 def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A checkout of the working tree as it is, in a commit of its own."""
+    """A checkout of the current working tree in its own commit."""
     folder = tmp_path_factory.mktemp("source")
     listed = git(ROOT, "ls-files", "-z", "--cached", "--others", "--exclude-standard").split("\0")
     for name in filter(None, listed):
@@ -87,7 +87,7 @@ def commit(folder: Path) -> str:
 
 @pytest.fixture(scope="module")
 def site(image: str, source: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    """The image is built already, so building it again takes seconds."""
+    """The image is already built, so building it again takes seconds."""
     folder = tmp_path_factory.mktemp("registry")
     found = subprocess.run(
         (str(ROOT / "scripts" / "docker" / "program"), "docker-registry"), stdout=subprocess.PIPE, text=True, check=True
@@ -129,7 +129,7 @@ class Published:
 
 @pytest.fixture(scope="module")
 def published(site: Site, tmp_path_factory: pytest.TempPathFactory) -> Published:
-    """An image that passes its tests and its scan, and is pushed."""
+    """An image that passed its tests and its scan, and was pushed."""
     build = site.build(tmp_path_factory.mktemp("published") / "log", TESTS=SUITE)
     assert build.succeeded, build.log
     return Published(build, git(site.source, "rev-parse", "HEAD").strip(), read_report(site))

@@ -10,7 +10,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
-# An engine that knows one image, and cannot push.
+# An engine that has one image, and cannot push.
 DOCKER = """
 case "$1 $2" in
 "info ") exit ${ENGINE:-0} ;;

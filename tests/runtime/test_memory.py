@@ -10,7 +10,7 @@ import pytest
 from finetune.runtime.memory import let_threads_spin
 
 MIB = 2**20
-# Asked for, filled and freed; tells how much of it the process still has.
+# Allocates, fills and frees memory; prints how much of it the process still holds.
 KEPT = """
 import resource, sys
 from pathlib import Path
@@ -24,7 +24,7 @@ bytearray(b"x") * block
 print((resident() - before) / block)
 """
 
-# A thread frees what it was given, and stays; tells how much more the process has once as much is given to this one.
+# A thread frees its memory, and stays alive; prints how much the process grows when this thread allocates as much.
 SHARED = """
 import resource, sys, threading
 from pathlib import Path
@@ -68,13 +68,13 @@ print((resident() - before) / kept)
 
 
 def told(script: str, *arguments: str, **environment: str) -> float:
-    """The number that a process writes."""
+    """The number printed by a process."""
     command = [sys.executable, "-c", script, *arguments]
     return float(subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout)
 
 
 def kept(block: int, *, alike: bool, **environment: str) -> float:
-    """Share that a process keeps of a block that it freed."""
+    """The share of a freed block that a process still holds."""
     return told(KEPT, str(block), str(alike), **environment)
 
 

@@ -48,7 +48,7 @@ def hosts() -> Iterator[ThreadPoolExecutor]:
 
 @pytest.fixture
 def first(port: int) -> Iterator[subprocess.Popen[str]]:
-    """The process of the first host, which ends as it is told on its standard input, and waits for nobody then."""
+    """The process of the first host, which ends as requested on its standard input, without waiting for other hosts."""
     with first_host(port, latecomers=0.0) as process:
         yield process
 

@@ -21,7 +21,7 @@ def test_sigterm_is_noted_and_changes_nothing_else() -> None:
         assert interruption.seconds_ago >= first
 
 
-class Stop(Exception):  # noqa: N818 - nothing fails
+class Stop(Exception):  # noqa: N818 - control flow, not an error
     pass
 
 

@@ -22,7 +22,7 @@ from tests.support.simulated_jobs import eventually, python_job
 
 STEPS = "for step in range(2000): print('step', step); time.sleep(0.005)\n"
 AT_STEP_5 = Moment(0.0, r"^step", occurrence=5)
-# A handler that prints may find the interrupted code in the middle of printing, which Python refuses.
+# A handler that prints may interrupt a print, and Python refuses reentrant calls.
 STOP_IN_ORDER = "signal.signal(signal.SIGTERM, lambda *_: (os.write(1, b'asked to stop\\n'), sys.exit(0)))\n"
 IGNORE_SIGTERM = "signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
 
@@ -104,7 +104,7 @@ def test_a_reclaimed_machine_leaves_no_artifacts(tmp_path: Path) -> None:
 
 
 def test_sigterm_may_come_twice(tmp_path: Path) -> None:
-    """The second one when the first was heard: two that come before a busy machine lets the job hear them are one."""
+    """The second comes after the first is handled, because two pending signals are merged on a busy machine."""
     code = "heard = []\ndef hear(*_):\n    heard.append(os.write(1, b'SIGTERM'))\n    if heard[1:]: os._exit(5)\n"
     code += "signal.signal(signal.SIGTERM, hear)\n" + STEPS
     interruption = Interruption(AT_STEP_5, "reclaim_twice", again_seconds=0.5)

@@ -103,7 +103,7 @@ def test_a_single_file_lies_alone_in_its_channel(tmp_path: Path, source: Path, p
     folder = lay_out(tmp_path / "ml", TrainingRequest(channels=(channel,)))
     assert [path.name for path in (folder.data / "train").iterdir()] == ["1.txt"]
     there = folder.data / "train" / "1.txt"
-    assert not there.is_symlink()  # it would lead out of the channel
+    assert not there.is_symlink()  # it would point outside the channel
     assert there.samefile(channel.source) == (placement == "link")
 
 

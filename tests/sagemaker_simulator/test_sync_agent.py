@@ -40,7 +40,7 @@ def agent(local: Path, remote: Path, options: SyncOptions | None = None) -> Iter
 
 
 def put(path: Path, text: str) -> None:
-    """Write a file that the agent sees whole or not at all."""
+    """Write a file atomically."""
     temporary = path.with_name(path.name + ".sagemaker-ignore")
     temporary.write_text(text)
     temporary.rename(path)
@@ -130,7 +130,7 @@ def test_a_naive_writer_is_torn_across_its_files(local: Path, remote: Path) -> N
 
 
 def test_a_file_that_is_rewritten_in_place_is_torn_within(local: Path, remote: Path) -> None:
-    """Sooner or later: each upload that was overtaken by a change is followed by another."""
+    """Eventually: each upload that was overtaken by a change is followed by another."""
     path, versions = local / "file", itertools.cycle((b"1", b"2"))
     path.write_bytes(next(versions) * 300)
     options = SyncOptions(scan_seconds=0.001, chunk_bytes=10, bytes_per_second=1000)

@@ -17,7 +17,7 @@ NUMBER = re.compile(r"\d+\.\d")
 
 
 def rows_of(measurement: str) -> list[dict[str, str]]:
-    """The table of a quick run: cells by the names of their columns."""
+    """The table of a quick run: cells by column name."""
     variables = {**os.environ, "PYTHONPATH": f"{ROOT / 'scripts'}:{ROOT / 'src'}"}
     command = [sys.executable, "-P", "-m", "benchmarks", measurement, "--quick"]
     ended = subprocess.run(command, env=variables, cwd=ROOT, capture_output=True, text=True, check=False)
@@ -62,7 +62,7 @@ def test_memory_is_that_of_all_processes_together(tmp_path: Path) -> None:
 
 
 def test_a_line_has_the_time_at_which_it_came(tmp_path: Path) -> None:
-    """Much later than the one before, however late a busy machine looks at that."""
+    """Much later than the line before, however late a busy machine reads it."""
     code = "import time; print('first', flush=True); time.sleep(0.6); print('last 7')"
     watched = watch([sys.executable, "-c", code], os.environ, tmp_path)
     assert watched.line("last")[1] == "7"

@@ -22,7 +22,7 @@ BEGINNINGS = {
 
 @pytest.mark.slow
 def test_every_part_prints_its_rows() -> None:
-    """In one process, as what a part imports takes longer than its quick form."""
+    """In one process, because importing a part's dependencies takes longer than its quick run."""
     named = [word for part in reversed(ROWS) for word in ("--part", part)]
     command = (str(ROOT / "scripts" / "benchmark"), "pipe", "--quick", *named)
     printed = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout

@@ -13,7 +13,7 @@ import pytest
 from benchmarks.turns import by_turns
 from benchmarks.watched_process import CommandFailedError, Watched, watch
 
-# A process whose child works: both have to be stopped. The child notes when it works, five milliseconds at a time.
+# A process whose child works: both have to be paused. The child logs when it works, five milliseconds at a time.
 WORK = """
 import time
 for _ in range(400):
@@ -42,7 +42,7 @@ def test_one_command_at_a_time_runs(tmp_path: Path) -> None:
     assert len(moments(one[0])) == len(moments(other[0])) == 400
     merged = sorted([(when, "one") for when in moments(one[0])] + [(when, "other") for when in moments(other[0])])
     changes = sum(before[1] != after[1] for before, after in itertools.pairwise(merged))
-    # 1.6 seconds of work each, in pieces of half a second; side by side they would alternate hundreds of times.
+    # 1.6 seconds of work each, in slices of half a second; in parallel they would alternate hundreds of times.
     assert 3 <= changes <= 100
     assert one[0].seconds + other[0].seconds <= passed
     assert one[0].seconds >= 1.6

@@ -64,6 +64,6 @@ def test_pretrained_weights_beat_random_ones_where_the_same_layers_learn(tmp_pat
     accuracy = {words[0]: float(words[3]) for words in map(str.split, lines)}
     assert list(accuracy) == ["feature_extraction", "partial", "full", "from_scratch"]
     assert min(accuracy[name] for name in accuracy if name != "from_scratch") > accuracy["from_scratch"]
-    # Healthy jobs, all five of them: no rule has anything to say.
+    # All five jobs are healthy, so that no rule has findings.
     reports = [json.loads(path.read_text("utf-8")) for path in (tmp_path / "demo").glob("jobs/*/**/report.json")]
     assert [one["findings"] for one in reports] == [[]] * 5

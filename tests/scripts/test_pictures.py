@@ -10,7 +10,7 @@ from letters_to_digits.pictures import CELL, SIDE, Pictures, contact_sheet, hold
 
 
 def three_of_each(*labels: str) -> Pictures:
-    """Pictures that are told apart by their brightness."""
+    """Images that differ by their brightness."""
     names = tuple(label for label in labels for _ in range(3))
     levels = np.arange(len(names), dtype=np.uint8)[:, None, None]
     return Pictures(np.broadcast_to(levels, (len(names), SIDE, SIDE)).copy(), names)

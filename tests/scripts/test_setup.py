@@ -16,7 +16,7 @@ TOOLS = ("bash", "cat", "cut", "dirname", "sha256sum")
 
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
-    """A copy of what the script reads, and an almost empty machine in `bin`."""
+    """A copy of the files that the script reads, and an almost empty machine in `bin`."""
     for name in ("scripts/setup", "scripts/uv.txt", "requirements-dev.txt"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         shutil.copy(ROOT / name, tmp_path / name)

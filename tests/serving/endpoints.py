@@ -18,7 +18,7 @@ SERVER = Path(__file__).with_name("model_server.py")
 
 @dataclass(frozen=True)
 class Endpoint:
-    """Where the model answers."""
+    """Address of a served model."""
 
     url: str
 
@@ -27,7 +27,7 @@ class Endpoint:
         return requests.get(f"{self.url}/ping", timeout=60).status_code
 
     def invoke(self, body: bytes, content_type: str, accept: str = "application/json") -> requests.Response:
-        """The answer to one request."""
+        """The response to one request."""
         headers = {"Content-Type": content_type, "Accept": accept}
         return requests.post(f"{self.url}/invocations", data=body, headers=headers, timeout=60)
 
@@ -37,7 +37,7 @@ def served(model_dir: Path) -> Iterator[Endpoint]:
     """Serve an artifact while the block runs."""
     made = subprocess.run([ROOT / "scripts" / "environment", "serving"], stdout=subprocess.PIPE, text=True, check=True)
     python = f"{made.stdout.strip()}/bin/python"
-    # As AWS's toolkit sets it before it starts its model server, and as `scripts/examples/sdk_v2/deploy.py` asks for.
+    # As set by AWS's toolkit before it starts its model server, and requested by `scripts/examples/sdk_v2/deploy.py`.
     kept = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
     variables = {
         **kept,

@@ -18,7 +18,7 @@ CONTENT_TYPE = "Content-Type"
 
 
 class Context:
-    """What the model server tells a handler of a request, and learns of the answer."""
+    """The model server's context: the request's properties, and those of the response set by the handler."""
 
     def __init__(self, model_dir: str, headers: Mapping[str, str]) -> None:
         self.system_properties = {"model_dir": model_dir}
@@ -68,7 +68,8 @@ def front_of(service: Any, model_dir: str) -> type[BaseHTTPRequestHandler]:  # n
 
 
 def main(model_dir: str, libraries: str) -> None:
-    # Last, so that the toolkit's own versions are found first. Not as a site folder, by which the project were found.
+    # Last, so that the toolkit's own versions are found first. Not a site folder, which would make the project
+    # importable.
     sys.path.append(libraries)
     from sagemaker_inference.default_handler_service import DefaultHandlerService
 

@@ -19,7 +19,7 @@ from tests.support.whole_jobs import Ended, finished, train_here
 
 pytestmark = pytest.mark.slow
 
-# Probabilities are written with six decimals; batches of another size round otherwise. The handler computes in fp32.
+# Probabilities are written with six decimals; other batch sizes round differently. The handler computes in fp32.
 TOLERANCE = 2e-5
 QUICK = {
     "model_name": "resnet18", "strategy": "from_scratch", "image_size": "32", "epochs": "2", "batch_size": "8",
@@ -32,7 +32,7 @@ TEXTS = {
 
 @pytest.fixture(scope="module")
 def photographs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """JPEG files, a folder per class."""
+    """JPEG files, one folder per class."""
     root = tmp_path_factory.mktemp("photographs")
     for name in COLOURS:
         (root / name).mkdir()
@@ -102,7 +102,7 @@ def test_a_client_that_does_something_wrong_is_answered_so(
 
 @pytest.fixture(scope="module")
 def documentation(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A table of texts and the module that each belongs to."""
+    """A table of texts and their modules."""
     path = tmp_path_factory.mktemp("documentation") / "documentation.csv"
     with path.open("w", encoding="utf-8", newline="") as file:
         rows = csv.writer(file)
@@ -129,7 +129,7 @@ def text_endpoint(text_job: Ended) -> Iterator[Endpoint]:
 
 @pytest.fixture(scope="module")
 def texts(text_job: Ended, documentation: Path) -> list[str]:
-    """The texts of the evaluation, in the order of its predictions; keys end with the line on which a record begins."""
+    """The texts of the evaluation, in the order of its predictions; keys end with a record's first line number."""
     beginning, by_line = 1, {}
     with documentation.open(encoding="utf-8", newline="") as file:
         reader = csv.reader(file)

@@ -300,7 +300,7 @@ def main() -> None:
         finally:
             shutil.rmtree(scratch)
         one = results[-1]
-        print(f"{case.family}, {one.records} {case.records}: {one.difference:.1e}", flush=True)  # noqa: T201 - its purpose
+        print(f"{case.family}, {one.records} {case.records}: {one.difference:.1e}", flush=True)  # noqa: T201 - progress output
     page = PAGE.read_text(encoding="utf-8")
     head, tail = page.partition(BEGIN)[0], page.partition(END)[2]
     PAGE.write_text(f"{head}{BEGIN}\n\n{table(results)}\n\n{END}{tail}", encoding="utf-8")

@@ -14,7 +14,7 @@ _STRING, _BYTES, _MESSAGE, _UINT64 = 9, 12, 11, 4
 _TENSORS = {"float32_tensor": (2, 2), "float64_tensor": (3, 1), "int32_tensor": (7, 5)}
 
 
-def record_class() -> Any:  # noqa: ANN401 - made at run time
+def record_class() -> Any:  # noqa: ANN401 - created at run time
     """The `Record` class of `sagemaker.amazon.record.proto`."""
     file = descriptor_pb2.FileDescriptorProto(name="all_of_record.proto", package="aialgs.data", syntax="proto2")
     value, content = file.message_type.add(name="Value"), file.message_type.add(name="Bytes")

@@ -29,12 +29,12 @@ TEXTS = (
 )
 
 
-def load(folder: Path, **wishes: Any) -> Backbone:  # noqa: ANN401 - those of `ask`
+def load(folder: Path, **wishes: Any) -> Backbone:  # noqa: ANN401 - arguments of `ask`
     wishes = {"labels": ("no", "yes"), "channel": folder, **wishes}
     return load_backbone(ask(None, folder.parent, task="text-classification", **wishes))
 
 
-def refusal(folder: Path, **wishes: Any) -> str:  # noqa: ANN401 - those of `ask`
+def refusal(folder: Path, **wishes: Any) -> str:  # noqa: ANN401 - arguments of `ask`
     with pytest.raises(UserError) as caught:
         load(folder, **wishes)
     return str(caught.value)
@@ -59,7 +59,7 @@ def probabilities(backbone: Backbone, texts: Sequence[tuple[str, ...]]) -> Tenso
     return logits.softmax(1)
 
 
-def reference(folder: Path, texts: Sequence[tuple[str, ...]], **options: Any) -> Tensor:  # noqa: ANN401 - the tokenizer's
+def reference(folder: Path, texts: Sequence[tuple[str, ...]], **options: Any) -> Tensor:  # noqa: ANN401 - options of the tokenizer
     """Probabilities for each text alone, by transformers with all outputs of the folder's own tokenizer."""
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
 

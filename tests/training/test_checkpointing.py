@@ -17,7 +17,7 @@ from finetune.training.state import Progress, Stateful, TrainingState
 
 @dataclass
 class Target:
-    """Notes what is written; one kind fails."""
+    """Records the written checkpoints; one kind fails."""
 
     failing: str = ""
     written: list[tuple[int, str]] = field(default_factory=list)
@@ -31,7 +31,7 @@ class Target:
 
 @dataclass
 class Copying:
-    """Something with a state whose copy takes time by the clock."""
+    """A stateful object whose copy takes time on the clock."""
 
     now: float = 0.0
     copy_seconds: float = 0.0
@@ -49,7 +49,7 @@ class Copying:
 
 @dataclass
 class State:
-    """As much of a training state as checkpointing looks at."""
+    """The part of a training state that checkpointing reads."""
 
     clock: Copying
     progress: Progress = field(default_factory=Progress)
@@ -60,7 +60,7 @@ class State:
 
 
 def train(cadence: Cadence, clock: Copying, target: Target, steps: int, *, epoch: int = 0) -> list[tuple[int, str]]:
-    """One step per second, an epoch every so many, then the end."""
+    """Run one step per second, with an epoch end every `epoch` steps, then the final checkpoint."""
     state = State(clock)
     as_training_state = cast("TrainingState", state)
     with BackgroundWriter(target) as writer:
@@ -79,7 +79,7 @@ def train(cadence: Cadence, clock: Copying, target: Target, steps: int, *, epoch
 
 
 def wait(writer: BackgroundWriter) -> None:
-    """Until nothing is in flight, without hearing of failures."""
+    """Wait until nothing is in flight, ignoring failures."""
     while writer.busy:
         pass
 

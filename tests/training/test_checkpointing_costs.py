@@ -22,14 +22,14 @@ HOURS = 3600.0
 
 @dataclass
 class Machine:
-    """A job's state whose copy takes time, and a writer beside it; both go by this clock.
+    """A job's state whose copy takes time, and a background writer; both use this clock.
 
     Attributes:
-        copy: seconds of a copy.
-        work: seconds of a core for each write.
-        disk: seconds from the begin of a write to its end, the work included.
+        copy: seconds per copy.
+        work: CPU seconds per write.
+        disk: seconds from the start to the end of a write, including the work.
         copied: when each checkpoint was taken.
-        written: when each was complete; the last one may not be yet.
+        written: when each was complete; the last one may be pending.
     """
 
     copy: float
@@ -70,7 +70,7 @@ class Machine:
 
 
 def train(machine: Machine, cores: int, step: float, epoch: int) -> Machine:
-    """An hour of steps, with the default interval and an epoch's end every so many steps."""
+    """An hour of steps, with the default interval and an epoch end every `epoch` steps."""
     writer, state = cast("BackgroundWriter", machine), cast("TrainingState", machine)
     checkpoints = Checkpointing(writer, Specification.of({}), Cadence(None, INTERVAL), machine, cores)
     for number in itertools.count(1):
@@ -86,7 +86,7 @@ def train(machine: Machine, cores: int, step: float, epoch: int) -> Machine:
 
 
 def lost_at_most(machine: Machine) -> float:
-    """Seconds of training since the newest complete checkpoint, just before the next one is complete."""
+    """Maximum seconds of training since the newest complete checkpoint, just before the next one is complete."""
     taken = [0.0, *machine.copied]
     return max(done - before for before, done in zip(taken, machine.written, strict=False))
 
@@ -95,7 +95,7 @@ def lost_at_most(machine: Machine) -> float:
 def test_about_a_minute_is_lost_where_a_state_is_copied_and_written_in_time(
     copy: float, share: float, disk: float, cores: int, epoch: int
 ) -> None:
-    """Copy and work of a core together within 0.3 s, and the disk done before the next checkpoint is due."""
+    """If copy and work together take at most 0.3 s, and the disk is done before the next checkpoint is due."""
     machine = train(Machine(copy * (1 - share / 0.3), min(disk, copy * share / 0.3 * cores), disk), cores, 2.0, epoch)
     assert lost_at_most(machine) <= INTERVAL + 29.0 + 3.0
 
@@ -104,7 +104,7 @@ def test_about_a_minute_is_lost_where_a_state_is_copied_and_written_in_time(
 def test_checkpoints_cost_a_hundredth_whatever_they_are_like(
     copy: float, work: float, disk: float, cores: int, epoch: int
 ) -> None:
-    """Of the time up to the last one, which has its own still to earn."""
+    """Of the time up to the last checkpoint, which has yet to earn its own cost."""
     machine = train(Machine(copy, work, disk), cores, 2.0, epoch)
     paid = len(machine.copied) - 1
     assert paid >= 0

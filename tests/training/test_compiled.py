@@ -19,7 +19,7 @@ COMPILED = parse_hyperparameters({"compile": "true"})
 
 
 @pytest.mark.slow
-@pytest.mark.filterwarnings("ignore::DeprecationWarning:torch")  # of PyTorch's compiler about PyTorch
+@pytest.mark.filterwarnings("ignore::DeprecationWarning:torch")  # raised by PyTorch's compiler about PyTorch
 @pytest.mark.parametrize(("strategy", "dropout"), [("full", 0.25), ("partial", 0.0)])
 def test_an_interruption_changes_no_bit(strategy: str, dropout: float) -> None:
     wish = {"strategy": strategy, "epochs": "2", "augmentation_views": "1"}
@@ -49,7 +49,7 @@ def test_texts_are_not_compiled() -> None:
 
 
 def test_without_a_compiler_the_job_says_so() -> None:
-    """In a process of its own, where nothing is compiled yet."""
+    """In its own process, where nothing is compiled yet."""
     call = (
         "from finetune.training.compile import check_compiler; from finetune.config.parse import parse_hyperparameters;"
         "import torch; check_compiler(parse_hyperparameters({'compile': 'true'}), 'image-classification',"

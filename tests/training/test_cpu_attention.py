@@ -106,7 +106,7 @@ def test_weights_are_those_of_the_definition_but_for_the_dropped(
     rows, heads, length, others = 4, 3, 32, 40
     query, key, _ = _given(rows, heads, length, others)
     mask = MASKS[kind](rows, length, others)
-    # A value that is one for one token alone gives that token's weight.
+    # A value of one for a single token and zero elsewhere gives that token's weight.
     each = torch.eye(others, dtype=torch.float64).expand(rows, heads, others, others)
     torch.manual_seed(5)
     found = attention(query, key, each, mask, 0.25)
@@ -206,7 +206,7 @@ def test_layers_as_they_are_drop_by_it(monkeypatch: pytest.MonkeyPatch, autocast
         network.eval()
         finished = network(tokens).logits
     weights = torch.bfloat16 if autocast else torch.float32
-    # What the embeddings give, weights of attention, and what both halves of the layer give.
+    # The embeddings' output, attention weights, and the outputs of both halves of the layer.
     assert called == [(torch.float32, 3), (weights, 4), (weights, 3), (weights, 3)] * 2
     assert not torch.equal(first, second)
     with torch.autocast("cpu", torch.bfloat16, enabled=autocast):

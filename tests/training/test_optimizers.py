@@ -37,7 +37,7 @@ def learn(module: nn.Module, optimizer: Optimizer, steps: range) -> None:
 
 
 def written(state: State) -> State:
-    """As a file has it: every tensor in the order of its indices."""
+    """As stored in a file: every tensor in contiguous order."""
     return {
         name: {key: copy.deepcopy(value).contiguous() for key, value in moments.items()}
         for name, moments in state.items()

@@ -16,7 +16,7 @@ from tests.support.training_setup import Lesson, request
 
 
 def observed(epochs: int, slow: range) -> list[list[dict[str, object]]]:
-    """Findings by epoch and in the end: steps take a second, and some every tenth time a minute."""
+    """Findings by epoch and at the end: steps take a second; in `slow` epochs, every tenth takes a minute."""
     lesson = Lesson(request(epochs=str(epochs)))
     lesson.rules.watched = Watched(100, 0)
     rows: list[Row] = []
@@ -41,7 +41,7 @@ def test_the_first_epochs_are_looked_at_when_they_end() -> None:
 
 
 def test_the_last_epochs_are_looked_at_in_the_end() -> None:
-    # The last look before that is behind the thirty-third, when they are too few.
+    # The last sample before that comes after the thirty-third step, when there are too few.
     told = observed(36, slow=range(28, 36))
     assert [len(one) for one in told[-3:]] == [0, 0, 1]
 

@@ -50,7 +50,7 @@ def test_the_time_of_killed_starts_is_counted_up_to_their_last_word(tmp_path: Pa
             spent["forward"] += 10.0
             book.step_done(step + 1)
     account = book.account
-    # Of two steps in each start, the first belongs to the start.
+    # Of two steps per start, the first counts as start-up.
     assert account.parts == {"data": 0.0, "forward": 30.0}
     assert (account.stall_seconds, account.save_seconds) == (0.75, 2.25)
     assert 0 < account.start_seconds <= account.run_seconds
@@ -99,7 +99,7 @@ def test_the_account_is_on_disk_as_soon_as_the_first_checkpoint_whoever_makes_th
     assert json.loads((folder / "account.json").read_text("utf-8"))["starts"] == 1
     book.begin(0, 0.0, lambda: Meter({"forward": clock.now}))
     for step in range(1, 4):
-        # Steps of a fast machine, between two writes by time.
+        # Steps of a fast machine, between two timed writes.
         clock.now += 0.01
         book.step_done(step)
     book.state_dict()

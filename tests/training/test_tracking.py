@@ -23,7 +23,7 @@ def forward(inputs: Mapping[str, Tensor]) -> Outputs:
 
 @dataclass(frozen=True)
 class One:
-    """The same feed in every phase."""
+    """The same inputs in every phase."""
 
     feed: Feed
     records: Batches

@@ -73,7 +73,7 @@ def test_losses_equal_those_of_a_plain_loop_step_by_step(accumulation: int) -> N
             }
             for name, p in module.named_parameters()
         ],
-        # Biases before a normalisation have gradients of rounding errors alone, which Adam makes as large as any.
+        # Biases before a normalization have gradients of rounding errors only, which Adam scales up to normal size.
         fused=True,
     )
     expected = reference_losses(plain, optimizer, accumulation)
@@ -131,7 +131,7 @@ def test_frozen_layers_run_once_for_each_record_and_view() -> None:
     lesson.backbone.module.stem.register_forward_hook(lambda _module, given, _output: passes.append(len(given[0])))
     lesson.fit()
     training, validation = 3, 2
-    # Before, one record shows which shapes cross the border, and that folded layers give the same.
+    # Before that, one record is run to find the shapes at the split, and to check that folded layers give the same.
     assert passes == [1, 1] + [16] * (2 * training + validation)
 
 

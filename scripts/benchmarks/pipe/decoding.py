@@ -66,7 +66,7 @@ def _protobuf(scale: Scale) -> Row:
     )
 
 
-def _record_class() -> Any:  # noqa: ANN401 - made at run time
+def _record_class() -> Any:  # noqa: ANN401 - created at run time
     """The part of the platform's schema that holds dense numbers."""
     file = descriptor_pb2.FileDescriptorProto(name="record.proto", package="aialgs.data", syntax="proto2")
     tensor = file.message_type.add(name="Float32Tensor")

@@ -18,7 +18,7 @@ def main() -> None:
     print(version("sagemaker"), file=answers, flush=True)
     for line in sys.stdin:
         began = time.perf_counter()
-        with open(line.strip(), "rb") as file:  # noqa: PTH123 - as its users open it
+        with open(line.strip(), "rb") as file:  # noqa: PTH123 - as its users do
             found = sum(1 for _ in read_recordio(file))
         print(time.perf_counter() - began, found, file=answers, flush=True)
 

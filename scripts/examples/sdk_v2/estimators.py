@@ -13,7 +13,7 @@ from examples.settings import METRICS, Settings
 METRIC_DEFINITIONS = [{"Name": name, "Regex": regex} for name, regex in METRICS.items()]
 
 
-def estimator_for(settings: Settings, **more: Any) -> Estimator:  # noqa: ANN401 - handed on as it is
+def estimator_for(settings: Settings, **more: Any) -> Estimator:  # noqa: ANN401 - passed through
     """An estimator of the image; `more` are further arguments of `Estimator`."""
     # Left out, the client would ask for a Debugger hook and a profiler that watches framework containers.
     more = {"debugger_hook_config": False, "disable_profiler": True, **more}

@@ -34,12 +34,12 @@ def configure(folder: Path, **fields: object) -> Path:
     return folder
 
 
-def load(folder: Path, **wishes: Any) -> Backbone:  # noqa: ANN401 - those of `ask`
+def load(folder: Path, **wishes: Any) -> Backbone:  # noqa: ANN401 - arguments of `ask`
     wishes = {"labels": CLASSES, "channel": folder, "trained": False, **wishes}
     return load_backbone(ask(None, folder.parent, task="text-classification", **wishes))
 
 
-def refusal(folder: Path, **wishes: Any) -> str:  # noqa: ANN401 - those of `ask`
+def refusal(folder: Path, **wishes: Any) -> str:  # noqa: ANN401 - arguments of `ask`
     with pytest.raises(UserError) as caught:
         load(folder, **wishes)
     return str(caught.value)

@@ -28,7 +28,7 @@ def change(folder: Path, **changes: object) -> None:
     path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
 
 
-def refusal(folder: Path, **wishes: Any) -> str:  # noqa: ANN401 - the wishes that `ask` takes
+def refusal(folder: Path, **wishes: Any) -> str:  # noqa: ANN401 - arguments of `ask`
     request = ask(
         **{
             "name": None,

@@ -27,7 +27,7 @@ def bert(tmp_path: Path) -> Path:
     return write_folder(tmp_path / "bert", "bert", labels=("no", "yes"))
 
 
-def text(folder: Path | None, scratch: Path, **wishes: Any) -> ModelRequest:  # noqa: ANN401 - the wishes that `ask` takes
+def text(folder: Path | None, scratch: Path, **wishes: Any) -> ModelRequest:  # noqa: ANN401 - arguments of `ask`
     return ask(**{"name": None, "scratch": scratch, "task": "text-classification", "channel": folder, **wishes})
 
 

@@ -42,7 +42,7 @@ def mobilenet(tmp_path: Path) -> Path:
     return folder
 
 
-def load_text(folder: Path | None, **wishes: Any) -> Backbone:  # noqa: ANN401 - the wishes that `ask` takes
+def load_text(folder: Path | None, **wishes: Any) -> Backbone:  # noqa: ANN401 - arguments of `ask`
     scratch = (folder or Path("/tmp")).parent
     return load_backbone(
         ask(
@@ -58,7 +58,7 @@ def load_text(folder: Path | None, **wishes: Any) -> Backbone:  # noqa: ANN401 -
     )
 
 
-def refusal(folder: Path, *, images: bool = False, **wishes: Any) -> str:  # noqa: ANN401 - the wishes that `ask` takes
+def refusal(folder: Path, *, images: bool = False, **wishes: Any) -> str:  # noqa: ANN401 - arguments of `ask`
     with pytest.raises(UserError) as caught:
         if images:
             load_backbone(ask(wishes.pop("name", None), folder.parent, channel=folder, **wishes))

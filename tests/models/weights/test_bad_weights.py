@@ -19,7 +19,7 @@ from tests.support.model_requests import LABELS, ask
 NAME = "mobilenet_v3_small"
 
 
-def refusal(tmp_path: Path, name: str | None = NAME, **wishes: Any) -> str:  # noqa: ANN401 - the wishes that `ask` takes
+def refusal(tmp_path: Path, name: str | None = NAME, **wishes: Any) -> str:  # noqa: ANN401 - arguments of `ask`
     with pytest.raises(UserError) as caught:
         load_backbone(ask(name, tmp_path, **{"channel": tmp_path, **wishes}))
     assert len(str(caught.value)) < 1000

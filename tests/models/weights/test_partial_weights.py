@@ -87,7 +87,7 @@ def evaluated(folder: Path, model_type: str, scratch: Path) -> Backbone:
     )
 
 
-def trained(folder: Path, model_type: str, scratch: Path, **wishes: Any) -> Backbone:  # noqa: ANN401 - as `ask` takes
+def trained(folder: Path, model_type: str, scratch: Path, **wishes: Any) -> Backbone:  # noqa: ANN401 - arguments of `ask`
     return load_backbone(ask(None, scratch, task=task_of(model_type), labels=CLASSES, channel=folder, **wishes))
 
 

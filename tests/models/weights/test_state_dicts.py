@@ -35,7 +35,7 @@ def state() -> State:
     return network().state_dict()
 
 
-def load(folder: Path, name: str | None = NAME, **wishes: Any) -> Backbone:  # noqa: ANN401 - the wishes that `ask` takes
+def load(folder: Path, name: str | None = NAME, **wishes: Any) -> Backbone:  # noqa: ANN401 - arguments of `ask`
     return load_backbone(ask(name, folder, channel=folder, trained=False, **wishes))
 
 
