@@ -1,1 +1,1 @@
-"""Measurements that docs/benchmarks.md reports, each a subcommand of `scripts/benchmark`."""
+"""Benchmarks reported in docs/benchmarks.md, each a subcommand of `scripts/benchmark`."""

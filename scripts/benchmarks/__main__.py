@@ -1,4 +1,4 @@
-"""Which measurement is asked for?"""
+"""Runs the benchmarks of docs/benchmarks.md."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _AMOUNTS = [one.name for one in fields(Scale) if type(one.default) is int]
 
 
 def main() -> int:
-    """Run one measurement, or all whose amounts can be changed."""
+    """Run one benchmark, or all whose size can be changed."""
     parser = argparse.ArgumentParser(prog="benchmark", description=__doc__)
     commands = parser.add_subparsers(dest="measurement", required=True)
     _add_others(commands)
@@ -46,7 +46,7 @@ def main() -> int:
             command.add_argument(f"--{amount.replace('_', '-')}", type=int)
         command.set_defaults(run=_beside_the_trainer)
     chosen = parser.parse_args()
-    # An orderly end: commands that are stopped, because it is not their turn, would stay for ever.
+    # Exit cleanly: commands paused between their turns would otherwise stay paused forever.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     chosen.run(chosen)
     return 0

@@ -1,7 +1,7 @@
-"""A training loop on tensors that lie ready on the device: how fast could any job go?
+"""Training loop on tensors already on the device, as an upper bound on the speed of any job.
 
-Same network, precision, optimizer and batch size as our job. Pictures are normalised and channels-last; a batch has
-texts of like length, sorted within the same pools as those of our job: what is compared is the loop, not the padding.
+Same model, precision, optimizer and batch size as our job. Images are normalized and channels-last; text batches are
+grouped by length within the same pools as those of our job, so that the loop is compared and not the padding.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ Batches = list[tuple[dict[str, Tensor], Tensor]]
 
 
 def main() -> None:
-    """Train for the epochs that are asked for, and tell when the first step and all others are done."""
+    """Train for the requested epochs, and report the times of the first step and of the end."""
     settings = read_settings()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     numerics = choose_numerics(settings.precision, device)
@@ -57,7 +57,7 @@ def main() -> None:
 
 
 def _device_seconds(step: Callable[[dict[str, Tensor], Tensor], None], batches: Batches) -> float:
-    """Seconds of all steps by marks in the device's own queue, from the median step where all are alike."""
+    """Seconds of all steps by device events; the median step times their number where all steps are alike."""
     marks = [torch.cuda.Event(enable_timing=True) for _ in range(len(batches) + 1)]  # type: ignore[no-untyped-call]
     marks[0].record()
     for one, mark in zip(batches, marks[1:], strict=True):
@@ -65,7 +65,7 @@ def _device_seconds(step: Callable[[dict[str, Tensor], Tensor], None], batches: 
         mark.record()
     torch.cuda.synchronize()
     steps = [before.elapsed_time(after) / 1000 for before, after in itertools.pairwise(marks)]
-    # Steps of texts differ by their lengths.
+    # Text steps differ in length.
     alike = len({tuple(value.shape for value in inputs.values()) for inputs, _ in batches}) == 1
     return float(statistics.median(steps)) * len(steps) if alike else sum(steps)
 
@@ -105,7 +105,7 @@ def _texts(settings: TrainerSettings, device: torch.device) -> tuple[nn.Module, 
 
 
 def _by_length(lengths: list[int], batch: int) -> list[int]:
-    """A random order, sorted within pools of 50 batches, or of a quarter of all where there are fewer than 200."""
+    """A random order, sorted within pools of 50 batches, or of a quarter of all if there are fewer than 200."""
     order = list(range(len(lengths)))
     random.Random(0).shuffle(order)  # noqa: S311 - shuffling, not security
     pool = batch * max(1, min(_POOL, len(order) // batch // 4))

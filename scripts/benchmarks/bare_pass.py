@@ -1,7 +1,7 @@
-"""A script that does nothing but decode pictures and send them through a network once: what features cost at the least.
+"""Decodes images and runs them through a model once, as a lower bound on the cost of features.
 
-It decodes by our own function, which is the fastest known here, in as many threads as the network has, and lays the
-pixels out as that network is fastest with.
+It uses our own decoder, the fastest known here, with as many threads as the model, and the memory layout that is
+fastest for the model.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def _precision(name: str) -> Precision:
 
 
 def main() -> None:
-    """Arguments: pictures, network, its weights, precision."""
+    """Arguments: images, model, its weights, precision."""
     pictures, name, weights, precision = sys.argv[1:]
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     numerics = choose_numerics(_precision(precision), device)

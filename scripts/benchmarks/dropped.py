@@ -1,4 +1,4 @@
-"""What does a step of a text network cost on a CPU with PyTorch's dropout, and with that of our jobs?"""
+"""Cost of a text model's training step on a CPU with PyTorch's dropout and with our jobs' dropout."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _STEPS = 3
 
 
 def measure(scale: Scale) -> None:
-    """Print a row for each length: steps of MiniLM, all of whose layers learn, by turns."""
+    """Print one row per length: steps of MiniLM with all layers trainable, interleaved."""
     from transformers import AutoModelForSequenceClassification
 
     cpu = torch.device("cpu")

@@ -1,4 +1,4 @@
-"""What does feature extraction cost over several epochs, beside the Trainer and beside one bare pass?"""
+"""Cost of feature extraction over several epochs, compared with the Trainer and with a single bare pass."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ _COLUMNS = (
 
 @dataclass(slots=True)
 class _Turns:
-    """What was measured for one network and one number of epochs.
+    """Measurements for one model and one number of epochs.
 
     Attributes:
-        scripts: seconds of the bare script that shared the machine with each of ours.
-        passes: of these, seconds of its pass.
+        scripts: seconds of the bare script that shared the machine with each of our runs.
+        passes: the part of these spent in its pass.
     """
 
     ours: list[Run] = field(default_factory=list)
@@ -45,7 +45,7 @@ class _Turns:
 
 
 def measure(scale: Scale) -> None:
-    """Print a row for each network and number of epochs, and one with many pictures, without the Trainer."""
+    """Print a row for each model and number of epochs, and one with many images, without the Trainer."""
     begin(f"Feature extraction, {scale.arithmetic}", _COLUMNS)
     with tempfile.TemporaryDirectory(prefix="benchmark-features-") as place:
         task = write_pictures(Path(place), scale.pictures)
@@ -105,7 +105,7 @@ def _longer(run: Run, epochs: int) -> Run:
 
 def _tell(work: Work, turns: _Turns, *, computed: bool = False) -> None:
     ours, theirs = ([run.seconds for run in runs] for runs in (turns.ours, turns.theirs))
-    # A computed run has the artifact of the shorter one.
+    # An extrapolated run has the artifact of the shorter one.
     scored = [turns.ours[-1], *(turns.theirs[-1:] if not computed else ())]
     peaks = [statistics.median(run.peak_mib for run in runs) for runs in (turns.ours, turns.theirs) if runs]
     row(

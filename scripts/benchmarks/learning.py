@@ -1,4 +1,4 @@
-"""What does training cost where layers of the network learn, beside the Trainer and beside a bare loop?"""
+"""Cost of training with trainable layers, compared with the Trainer and with a bare loop."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _COLUMNS = (
 
 @dataclass(slots=True)
 class _Turns:
-    """What was measured for one piece of work, and one epoch of it without a cache; timm knows pictures."""
+    """Measurements for one workload, and one epoch of it without a cache; timm supports images only."""
 
     ours: list[Run] = field(default_factory=list)
     theirs: list[Run] = field(default_factory=list)
@@ -42,12 +42,12 @@ class _Turns:
 
 
 def measure_partial(scale: Scale) -> None:
-    """The last layers learn."""
+    """Benchmark training of the last layers."""
     _measure("Partial", scale, scale.lesson(LAST_LAYERS, scale.partial_epochs))
 
 
 def measure_full(scale: Scale) -> None:
-    """All layers learn."""
+    """Benchmark training of all layers."""
     _measure("Full", scale, scale.lesson(ALL, scale.full_epochs))
 
 
@@ -56,7 +56,7 @@ def _measure(title: str, scale: Scale, lesson: Lesson) -> None:
     with tempfile.TemporaryDirectory(prefix="benchmark-learning-") as place:
         for work in scale.both(Path(place), lesson):
             turns = _Turns()
-            # First, because what the last of our jobs leaves is scored.
+            # First, because the artifact of our last job is scored.
             if scale.thorough:
                 turns.small.append(work.run_ours(epochs="1", cache_size_gb="0"))
             for _ in range(scale.repeats):
@@ -73,7 +73,7 @@ def _measure(title: str, scale: Scale, lesson: Lesson) -> None:
 
 
 def _sides(work: Work, lesson: Lesson, turns: _Turns) -> list[Callable[[], None]]:
-    """What is compared."""
+    """The sides of the comparison."""
     settings = work.theirs
     sides = [lambda: turns.ours.append(work.run_ours()), lambda: turns.theirs.append(trainer_job(settings))]
     if lesson.learns == ALL:

@@ -1,4 +1,4 @@
-"""On what is measured, and with which versions?"""
+"""The machine and versions of a benchmark."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ _LIBRARIES = ("torch", "torchvision", "transformers", "accelerate", "timm")
 
 
 def keep_to_cores(count: int | None = None) -> None:
-    """Let this process, and whatever it starts, have so many cores and as many threads."""
+    """Limit this process and its children to `count` cores and as many threads."""
     count = count or (os.cpu_count() if on_gpu() else None) or CORES
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:count])
     torch.set_num_threads(min(torch.get_num_threads(), len(os.sched_getaffinity(0))))
 
 
 def on_gpu() -> bool:
-    """Whether jobs will take a GPU."""
+    """Whether jobs will use a GPU."""
     return torch.cuda.is_available()
 
 

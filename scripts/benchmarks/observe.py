@@ -1,4 +1,4 @@
-"""What does it cost that rules look at steps, a hook saves tensors, clocks run and metrics are written?"""
+"""Cost of sampling steps for rules, saving tensors in a hook, timing and writing metrics."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _ROW = {"train:loss": 0.5, "train:accuracy": 0.5, "validation:loss": 0.5, "valid
 
 @dataclass(frozen=True, slots=True)
 class Amount:
-    """How much is measured."""
+    """Amount of work to measure."""
 
     network: str = "resnet50"
     side: int = 128
@@ -44,7 +44,7 @@ QUICK = Amount("resnet18", 32, 2, 1, 100)
 
 
 class Lesson:
-    """A network that learns noise, looked at or not."""
+    """A model trained on noise, with or without observation."""
 
     def __init__(self, amount: Amount, hook_configuration: Path | None = None) -> None:
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -61,7 +61,7 @@ class Lesson:
         self.forward = self.hook.through(self._forward)
 
     def step(self, number: int, *, looked_at: bool = False) -> float:
-        """Seconds of one step, which the hook takes for that number."""
+        """Seconds of one step, with `number` as its step number for the hook."""
         began = time.perf_counter()
         self.hook.training(number, 0)
         self.watch.begin(0 if looked_at else 1)
@@ -92,7 +92,7 @@ def main(*, quick: bool = False) -> None:
 
 def _print_steps(amount: Amount, folder: Path) -> None:
     plain, hooked = Lesson(amount), Lesson(amount, _configuration(folder))
-    # Steps of the hook: one at which nothing is saved, one with the loss, one with the gradients too.
+    # Steps of the hook: one that saves nothing, one that saves the loss, one that also saves the gradients.
     kinds: dict[str, Callable[[], float]] = {
         "plain": lambda: plain.step(1),
         "looked at": lambda: plain.step(1, looked_at=True),
@@ -102,7 +102,7 @@ def _print_steps(amount: Amount, folder: Path) -> None:
     }
     for call in kinds.values():
         call()
-    # By turns, so that a busy machine slows all of them.
+    # Interleaved, so that a busy machine slows all of them.
     rounds = [{name: call() for name, call in kinds.items()} for _ in range(amount.rounds)]
     hooked.hook.close(finished=True)
     base = statistics.median(one["plain"] for one in rounds)
@@ -159,7 +159,7 @@ def clocks() -> float:
 
 
 def each(call: Callable[[], object]) -> float:
-    """Mean seconds of a call."""
+    """Mean seconds per call."""
     began = time.perf_counter()
     for _ in range(_CALLS):
         call()

@@ -1,4 +1,4 @@
-"""Our job: started, stopped after its first new step, and started again at another position."""
+"""Our job: started, stopped after its first new step, and restarted at another position."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ from sagemaker_simulator import (
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """A state that is already there."""
+    """A stateful object with a given state."""
 
     state: Mapping[str, Any]
 
     def state_dict(self) -> Mapping[str, Any]:
-        """The state."""
+        """Return the state."""
         return self.state
 
 
@@ -41,7 +41,7 @@ class OurJob:
     """The job, its storage, and how long it took to stop.
 
     Attributes:
-        stop_seconds: from SIGTERM to the exit of each start, its last checkpoint and the export included.
+        stop_seconds: from SIGTERM to the exit of each start, including its last checkpoint and the export.
     """
 
     task: TextTask
@@ -49,11 +49,11 @@ class OurJob:
     stop_seconds: list[float] = field(default_factory=list)
 
     def first_start(self) -> float:
-        """Train to step 10 and stop; seconds to the first step."""
+        """Train to step 10 and stop; return the seconds to the first step."""
         return self._start(10)
 
     def resume_at(self, position: int) -> float:
-        """Go on from a checkpoint of that step; seconds to the first new one."""
+        """Resume from a checkpoint of that step; return the seconds to the first new step."""
         self._move_to(position)
         return self._start(position + 1)
 
@@ -84,7 +84,7 @@ class OurJob:
         return found
 
     def _move_to(self, position: int) -> None:
-        """Write the newest checkpoint again with another position in it."""
+        """Rewrite the newest checkpoint with another position."""
         store = CheckpointStore(self.place / "s3" / "checkpoints")
         loaded = store.restore()
         if loaded is None:
@@ -110,6 +110,6 @@ def _press_when(button: StopButton, account: Path, step: int) -> None:
 
 
 def _start_seconds(result: JobResult) -> float:
-    """Of all starts so far, by the job's own account."""
+    """Start-up seconds of all starts so far, from the job's own history."""
     metrics = json.loads((result.folder.output_data / "metrics.json").read_text("utf-8"))
     return float(metrics["interruptions"]["start_seconds"])

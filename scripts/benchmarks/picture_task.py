@@ -1,4 +1,4 @@
-"""Which pictures do all sides learn from? Files of 500 x 375 in folders by class, with the bytes of photographs."""
+"""Synthetic training images for all sides: 500 x 375 files in class folders, with file sizes like photographs."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ _TINT, _STRIPES, _GRAIN = 18.0, 14.0, 14.0
 
 @dataclass(frozen=True, slots=True)
 class PictureTask:
-    """Where pictures and networks lie.
+    """The paths of images and models.
 
     Attributes:
-        place: folder of everything.
-        count: pictures to train on; as many are held out, a hundred at most.
+        place: root folder.
+        count: number of training images; as many are held out, at most one hundred.
     """
 
     place: Path
@@ -39,18 +39,18 @@ class PictureTask:
 
     @property
     def train(self) -> Path:
-        """Pictures to train on, a folder per class."""
+        """Training images, one folder per class."""
         return self.place / "train"
 
     @property
     def held_out(self) -> Path:
-        """Pictures that no job is given."""
+        """Images that are never given to a job."""
         return self.place / "held-out"
 
     def weights(self, network: str) -> Path:
-        """State dict of a torchvision network, random but the same each time: random weights cost as much as others.
+        """State dict of a torchvision model, random but reproducible: random weights cost as much as trained ones.
 
-        Its normalisation has seen pictures, without which frozen layers would let nothing through that can be learnt.
+        Its batch normalization has seen images; otherwise the outputs of frozen layers would be useless.
         """
         path = self.place / network / f"{network}.pth"
         if not path.exists():
@@ -63,7 +63,7 @@ class PictureTask:
 
 
 def _see_pictures(module: nn.Module) -> None:
-    """Set the statistics of normalisation to those of pictures that no side learns from."""
+    """Set the batch normalization statistics to those of images that no side trains on."""
     for one in module.modules():
         if isinstance(one, nn.BatchNorm2d):
             one.momentum = None
@@ -74,7 +74,7 @@ def _see_pictures(module: nn.Module) -> None:
 
 
 def write_pictures(place: Path, count: int) -> PictureTask:
-    """Write pictures to train on and held-out ones, the same each time."""
+    """Write training and held-out images, the same each time."""
     task = PictureTask(place, count)
     for folder, numbers in (
         (task.train, range(count)),
@@ -93,7 +93,7 @@ def _write(folder: Path, number: int) -> None:
 
 
 def picture(number: int) -> NDArray[np.uint8]:
-    """Smooth patches of colour under grain, as a photograph has; a class has its stripes and a faint tint."""
+    """Smooth color patches with grain, like a photograph; each class has its own stripes and a faint tint."""
     draw = np.random.default_rng(number)
     small = Image.fromarray(draw.integers(40, 216, (8, 11, 3), dtype=np.uint8))
     smooth = np.asarray(small.resize((_WIDTH, _HEIGHT), Image.Resampling.BICUBIC), np.float32)

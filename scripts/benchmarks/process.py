@@ -1,6 +1,6 @@
-"""What do jobs gain by how their process uses memory and threads, alone and beside other work?
+"""Gains of jobs from their memory and thread settings, alone and next to other work.
 
-The same jobs in environments that say otherwise, which a job obeys (`finetune.runtime.memory`).
+The same jobs run in environments that override these settings (`finetune.runtime.memory`).
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _ENVIRONMENTS: Mapping[str, Mapping[str, str]] = {
 
 
 def measure(scale: Scale) -> None:
-    """Print a row for each job, alone and beside a process that keeps a core busy."""
+    """Print a row for each job, alone and next to a process that keeps a core busy."""
     begin("The process of a job", ("job", f"{_AS_IT_IS}, s", *(name for name in _ENVIRONMENTS if name != _AS_IT_IS)))
     with tempfile.TemporaryDirectory(prefix="benchmark-process-") as place:
         for work in _works(Path(place), scale):

@@ -1,4 +1,4 @@
-"""What do a restart, a checkpoint and a SIGTERM cost?"""
+"""Cost of a restart, a checkpoint and a SIGTERM."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ BATCH_SIZE = 1
 
 @dataclass(frozen=True, slots=True)
 class Sides:
-    """The two that are compared, and where they keep what they need.
+    """The two sides of the comparison, and their folders.
 
     Attributes:
-        positions: number of steps done -> seconds of ours and of theirs, pair by pair.
+        positions: number of steps done -> seconds of ours and of theirs, in pairs.
     """
 
     task: TextTask
@@ -39,7 +39,7 @@ class Sides:
     positions: dict[int, list[tuple[float, float]]] = field(default_factory=dict)
 
     def measure(self, position: int, ours: OurJob) -> None:
-        """Start both at a position, one after the other, so that both see the same machine."""
+        """Start both at a position, one after the other, so that both run under the same machine load."""
         theirs = self.place / "theirs"
         if position == FRESH:
             pair = ours.first_start(), trainer(self.task, theirs, "-")
@@ -69,7 +69,7 @@ def main(*, quick: bool) -> None:
 
 
 def trainer(task: TextTask, output: Path, checkpoint: str) -> float:
-    """Start the Trainer's job in a process of its own."""
+    """Start the Trainer's job in a separate process."""
     command = [sys.executable, "-m", "benchmarks.trainer_job", str(task.table), str(task.network)]
     finished = subprocess.run(
         [*command, str(output), str(task.batch_size), checkpoint], check=True, stdout=subprocess.PIPE, text=True
@@ -79,7 +79,7 @@ def trainer(task: TextTask, output: Path, checkpoint: str) -> float:
 
 
 def trainer_at(position: int, task: TextTask, output: Path) -> Path:
-    """Its checkpoint of step 10, with another number of the step in it: training for 100,000 would take an hour."""
+    """Its checkpoint of step 10 with another step number: training for 100,000 steps would take an hour."""
     first, checkpoint = output / "checkpoint-10", output / f"checkpoint-{position}"
     if not checkpoint.exists():
         shutil.copytree(first, checkpoint)
@@ -90,7 +90,7 @@ def trainer_at(position: int, task: TextTask, output: Path) -> Path:
 
 
 def name_of(position: int) -> str:
-    """In words."""
+    """Description of a position."""
     return "fresh start" if position == FRESH else f"step {position:,}"
 
 

@@ -1,4 +1,4 @@
-"""What does a checkpoint take from the steps beside it?"""
+"""Cost of a checkpoint for the training steps that run during it."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ class SaveCost:
     """Medians, in seconds.
 
     Attributes:
-        step: of a step beside which nothing is written.
-        step_meanwhile: of one beside a write.
+        step: of a step without a write.
+        step_meanwhile: of a step during a write.
         stall: for which a step waits for the copy.
         write: from the copy to a complete checkpoint.
-        worked: of a core, during that.
+        worked: CPU time during that.
     """
 
     megabytes: float
@@ -39,13 +39,13 @@ class SaveCost:
     worked: float
 
     def share(self, interval: float) -> float:
-        """Share of the time that one checkpoint per interval takes from training: the stall, and slower steps."""
+        """Share of the training time taken by one checkpoint per interval: the stall, and slower steps."""
         slower = max(0.0, 1 - self.step / self.step_meanwhile) * self.write
         return (self.stall + slower) / interval
 
 
 class Lesson:
-    """A ResNet-50 that learns noise."""
+    """A ResNet-50 trained on noise."""
 
     def __init__(self) -> None:
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -65,12 +65,12 @@ class Lesson:
         return time.monotonic() - began
 
     def parts(self) -> Mapping[str, Any]:
-        """What is saved."""
+        """The state to save."""
         return {"weights": self.network, "optimizer": self.optimizer}
 
 
 def measure_save_cost(folder: Path) -> SaveCost:
-    """Train a while, and save beside it again and again."""
+    """Train for a while, saving repeatedly in the background."""
     lesson = Lesson()
     lesson.step()
     alone = [lesson.step() for _ in range(STEPS)]
@@ -91,5 +91,5 @@ def measure_save_cost(folder: Path) -> SaveCost:
     newest = store.folder / str(store.names()[0])
     size = sum(entry.stat().st_size for entry in os.scandir(newest)) / 1e6
     median = statistics.median
-    # The first copy also makes the buffers for the later ones.
+    # The first copy also allocates the buffers for the later ones.
     return SaveCost(size, median(alone), median(beside), median(stalls[1:]), median(writes), median(worked))

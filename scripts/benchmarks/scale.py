@@ -1,4 +1,4 @@
-"""How much is measured?"""
+"""Amounts of work to measure."""
 
 from __future__ import annotations
 
@@ -13,28 +13,28 @@ from finetune.config.hyperparameters import Precision
 
 @dataclass(frozen=True, slots=True)
 class Scale:
-    """Amounts of work, by default what fits into an hour on two cores.
+    """Amounts of work, by default an hour's worth on two cores.
 
     Attributes:
-        pictures: from which features are extracted, beside the Trainer.
+        pictures: number of images for feature extraction, also with the Trainer.
         many_pictures: the same without the Trainer; 0 for none.
-        networks: for feature extraction; where layers of the network learn, the last of them.
+        networks: models for feature extraction; the last one is also used with trainable layers.
         epochs: for feature extraction.
-        long: whether the Trainer's time of more epochs is measured, instead of computed from fewer.
-        learning_pictures: to train on where layers of the network learn.
-        texts: to train on.
-        longest_text: characters after which a text is cut off; 0 for none.
-        batch: records per step where layers of the network learn; 8 is the Trainer's default.
-        partial_epochs: where the last layers learn.
-        full_epochs: where all layers learn.
+        long: whether to measure the Trainer's time for more epochs, instead of extrapolating it.
+        learning_pictures: number of training images with trainable layers.
+        texts: number of training texts.
+        longest_text: number of characters at which texts are truncated; 0 for no limit.
+        batch: records per step with trainable layers; 8 is the Trainer's default.
+        partial_epochs: for training the last layers.
+        full_epochs: for training all layers.
         seeds: for the accuracy.
-        seed_records: to train on for each seed.
-        repeats: of each side, of which medians are told.
+        seed_records: number of training records for each seed.
+        repeats: runs of each side; medians are reported.
         turns: runs of ours and of the bare script in feature extraction, for each of the Trainer.
         starts: of each side, for the time to the first step.
-        precision: of our jobs and of the bare ones.
-        trainer_bf16: whether the Trainer is told to compute in bf16; its default is fp32.
-        thorough: whether ours is run once more without a cache.
+        precision: of our jobs and of the bare loops.
+        trainer_bf16: whether the Trainer uses bf16; its default is fp32.
+        thorough: whether to run ours once more without a cache.
     """
 
     pictures: int = 300
@@ -58,7 +58,7 @@ class Scale:
     thorough: bool = True
 
     def lesson(self, learns: str, epochs: int, batch: int | None = None) -> Lesson:
-        """How is learnt, in this arithmetic; in batches of `batch`, by default those of layers that learn."""
+        """The training settings in this precision; `batch` defaults to that of trainable layers."""
         return Lesson(learns, epochs, batch or self.batch, self.precision, self.trainer_bf16)
 
     def both(self, place: Path, lesson: Lesson) -> tuple[Work, Work]:
@@ -69,7 +69,7 @@ class Scale:
 
     @property
     def arithmetic(self) -> str:
-        """For a title."""
+        """Precision of both sides, for a title."""
         return f"precision {self.precision}, the Trainer in {'bf16' if self.trainer_bf16 else 'its default, fp32'}"
 
 
@@ -100,7 +100,7 @@ _ON_GPU = Scale(
 
 
 def scale_of(*, quick: bool) -> Scale:
-    """How much is usual on this machine; quick is enough to see that everything runs, and its figures mean nothing."""
+    """The default scale for this machine; the quick one only checks that everything runs, with meaningless results."""
     if quick:
         return _QUICK
     return _ON_GPU if on_gpu() else Scale()

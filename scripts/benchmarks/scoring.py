@@ -1,4 +1,4 @@
-"""How often are weights right about held-out records? Asked after the measuring, by the same code for every side."""
+"""Accuracy of weights on held-out records, computed after the benchmark by the same code for every side."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _BATCH = 16
 
 
 def picture_accuracy(artifact: Path, network: str, pictures: Path) -> float:
-    """Accuracy of a torchvision network's weights, our artifact's or those that the Trainer's script saved."""
+    """Accuracy of a torchvision model's weights, from our artifact or saved by the Trainer's script."""
     from safetensors.torch import load_file
     from torchvision.datasets import ImageFolder
     from torchvision.models import get_model, get_model_weights
@@ -32,7 +32,7 @@ def picture_accuracy(artifact: Path, network: str, pictures: Path) -> float:
 
 
 def text_accuracy(artifact: Path, texts: Path) -> float:
-    """Accuracy of a folder that `from_pretrained` opens."""
+    """Accuracy of a folder that `from_pretrained` loads."""
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
     labels, contents = read_texts(texts)

@@ -1,4 +1,4 @@
-"""Does keeping features cost accuracy? The same job over several seeds, with the cache and without it."""
+"""Effect of cached features on accuracy: the same job over several seeds, with and without the cache."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _TOKENS = "64"
 
 
 def measure(scale: Scale) -> None:
-    """Print a row for each piece of work."""
+    """Print a row for each workload."""
     columns = ("network, what learns, records", "kept", "feature_cache=off", "difference of means", "standard error")
     begin("Accuracy with and without kept features", columns)
     with tempfile.TemporaryDirectory(prefix="benchmark-seeds-") as place:

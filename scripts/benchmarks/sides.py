@@ -1,4 +1,4 @@
-"""The sides of a comparison, each a process of its own: our job under the image's `train`, the Trainer, bare loops."""
+"""The sides of a comparison, each in a separate process: our job under the image's `train`, the Trainer, bare loops."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ _OFFLINE = {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """A training that ended well.
+    """A successful training run.
 
     Attributes:
         seconds: from starting the process to its exit.
         first_step: seconds from starting it to the end of the first step.
         epochs: seconds from starting it to the end of each epoch.
         peak_mib: memory of all its processes.
-        artifact: folder of the weights that came of it.
+        artifact: folder of the resulting weights.
     """
 
     seconds: float
@@ -48,7 +48,7 @@ class Run:
 def our_job(
     place: Path, channels: Mapping[str, Path], hyperparameters: Mapping[str, str], environment: Mapping[str, str]
 ) -> Run:
-    """Run the image's `train` on a fresh `/opt/ml`; its platform makes no archive and copies nothing meanwhile."""
+    """Run the image's `train` on a new `/opt/ml`, without archiving the model or syncing checkpoints."""
     root = place / "opt-ml"
     shutil.rmtree(root, ignore_errors=True)
     request = TrainingRequest(
@@ -67,18 +67,18 @@ def our_job(
 
 @dataclass(frozen=True, slots=True)
 class TrainerSettings:
-    """What a script with the Trainer is told.
+    """Settings of a script with the Trainer.
 
     Attributes:
         kind: `pictures` or `texts`.
-        train: folder of pictures, or a CSV.
-        network: torchvision's name, or a folder of transformers.
-        weights: state dict of a torchvision network.
-        learns: `head`, `last layers` or `all`.
-        rate: highest learning rate.
+        train: folder of images, or a CSV.
+        network: torchvision's name, or a transformers folder.
+        weights: state dict of a torchvision model.
+        learns: trainable layers: `head`, `last layers` or `all`.
+        rate: maximum learning rate.
         output: folder for the weights.
         precision: of the other sides.
-        bf16: whether the Trainer computes in bf16 instead of its default, fp32.
+        bf16: whether the Trainer uses bf16 instead of its default, fp32.
     """
 
     kind: str
@@ -95,7 +95,7 @@ class TrainerSettings:
 
 
 def trainer_job(settings: TrainerSettings) -> Run:
-    """Run a script with the Trainer in a process of its own."""
+    """Run a script with the Trainer in a separate process."""
     output = Path(settings.output)
     shutil.rmtree(output, ignore_errors=True)
     output.mkdir(parents=True)
@@ -105,7 +105,7 @@ def trainer_job(settings: TrainerSettings) -> Run:
 
 
 def loop_rate(module: str, settings: TrainerSettings) -> float:
-    """Run a bare loop in a process of its own; records per second after its first step."""
+    """Run a bare loop in a separate process; return records per second after its first step."""
     watched = python(f"benchmarks.{module}", json.dumps(asdict(settings)))
     if any(text.startswith(RATE) for _, text in watched.output):
         return float(watched.line(RATE)[1].split()[0])
@@ -114,22 +114,22 @@ def loop_rate(module: str, settings: TrainerSettings) -> float:
 
 
 def read_settings() -> TrainerSettings:
-    """What the script was told, in the script."""
+    """Read the settings, within the script."""
     return TrainerSettings(**json.loads(sys.argv[1]))
 
 
 def tell(line: str) -> None:
-    """Write a line at once, for whoever looks at the clock; in the script."""
+    """Print a line immediately, so that the reader can time it; used within the script."""
     sys.stdout.write(f"{line} ({process_age():.1f} s)\n")
     sys.stdout.flush()
 
 
 def python(module: str, *arguments: str) -> Watched:
-    """Run a module of this folder in a process of its own."""
+    """Run a module of this folder in a separate process."""
     variables = {**_variables(), "PYTHONPATH": f"{ROOT / 'scripts'}:{ROOT / 'src'}"}
     return watch((sys.executable, "-P", "-m", module, *arguments), variables, ROOT)
 
 
 def _variables() -> dict[str, str]:
-    """Those of this process, but that Python keeps the bytecode of what a side imports, as an image has it."""
+    """The variables of this process, with bytecode caching enabled, as in an image."""
     return {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"} | _OFFLINE

@@ -1,4 +1,4 @@
-"""How long does it take from the start of the process to the end of the first step, beside the Trainer?"""
+"""Time from the start of the process to the end of the first step, compared with the Trainer."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from benchmarks.table import begin, middle, ratio, row, say
 from benchmarks.turns import by_turns
 from benchmarks.work import ALL, Work
 
-# Characters, which nearly all texts have: otherwise the first step of one side is that of the longest texts, because it
-# batches texts of like length, and the start is not what is measured.
+# A number of characters that nearly all texts have: otherwise the first step of the side that groups texts by length
+# would have the longest texts, and the result would not be the start-up time.
 _TEXT = 60
 
 
 def measure(scale: Scale) -> None:
-    """Print a row for pictures and one for texts."""
+    """Print a row for images and one for texts."""
     begin("Start to the first step", ("network, what learns", "ours, s", "Trainer, s", "Trainer / ours"))
     two_batches = replace(scale, learning_pictures=2 * scale.batch, texts=2 * scale.batch, longest_text=_TEXT)
     with tempfile.TemporaryDirectory(prefix="benchmark-start-") as place:

@@ -1,4 +1,4 @@
-"""Which texts do all sides learn from? Documentation strings of Python and of packages, as long as they are."""
+"""Training texts for all sides: docstrings of Python and of packages, in their full length."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ Row = tuple[str, str]
 
 @dataclass(frozen=True, slots=True)
 class TextFiles:
-    """Where the files lie.
+    """Paths of the files.
 
     Attributes:
         train: CSV with the columns `label` and `text`.
-        held_out: the same, which no job is given.
-        network: a folder that `from_pretrained` opens.
+        held_out: the same, never given to a job.
+        network: a folder that `from_pretrained` loads.
     """
 
     train: Path
@@ -35,12 +35,12 @@ class TextFiles:
 
 
 def write_texts(place: Path, count: int, longest: int = 0) -> TextFiles:
-    """Write texts to train on and held-out ones; the label is the package that a text is from.
+    """Write training and held-out texts; the label is the package of a text.
 
     Args:
-        place: folder of everything.
-        count: texts to train on; as many are held out, a hundred at most.
-        longest: characters after which a text is cut off; 0 for none.
+        place: root folder.
+        count: number of training texts; as many are held out, at most one hundred.
+        longest: number of characters at which texts are truncated; 0 for no limit.
     """
     rows = [(label, text[: longest or None]) for label, text in _rows(count + min(count, HELD_OUT))]
     task = TextFiles(place / "train" / "texts.csv", place / "held-out" / "texts.csv", place / "network")
@@ -65,7 +65,7 @@ def read_texts(path: Path) -> tuple[list[str], list[str]]:
 
 
 def _rows(count: int) -> Sequence[Row]:
-    """So many (label, text), as many as there are of each package, shuffled, the same each time."""
+    """`count` pairs (label, text), balanced over the packages, in a fixed shuffled order."""
     found = []
     for folder, names in (("stdlib", LIBRARY), ("purelib", PACKAGES)):
         for name in names:
@@ -79,7 +79,7 @@ def _rows(count: int) -> Sequence[Row]:
 
 
 def _texts(package: Path) -> Iterator[str]:
-    """Documentation of every module, class and function in a folder of sources, which are read, not imported."""
+    """Docstrings of all modules, classes and functions in a source folder, parsed without importing."""
     for path in sorted(package.rglob("*.py")):
         if any(part.startswith(("test", "_vendor")) for part in path.relative_to(package).parts):
             continue

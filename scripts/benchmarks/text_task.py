@@ -1,4 +1,4 @@
-"""One job for both: a BERT of five million parameters and sentences of made-up words, in files that both read."""
+"""One job for both sides: a BERT of five million parameters and sentences of made-up words, in files that both read."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ WORDS = 8000
 
 @dataclass(frozen=True, slots=True)
 class TextTask:
-    """Where the files of the task lie.
+    """Paths and sizes of the task.
 
     Attributes:
         table: CSV with the columns `text` and `label`.
-        network: a folder that `from_pretrained` opens.
+        network: a folder that `from_pretrained` loads.
         records: rows of the table.
         batch_size: records per step.
     """
@@ -30,12 +30,12 @@ class TextTask:
 
     @property
     def steps_per_epoch(self) -> int:
-        """Steps over all records."""
+        """Steps per epoch."""
         return self.records // self.batch_size
 
 
 def write_task(place: Path, records: int, batch_size: int) -> TextTask:
-    """Write table and network into a folder."""
+    """Write table and model into a folder."""
     task = TextTask(place / "train" / "texts.csv", place / "network", records, batch_size)
     task.table.parent.mkdir(parents=True)
     draw = random.Random(1)  # noqa: S311 - test data, not security

@@ -1,4 +1,4 @@
-"""timm's own way to train on a folder of pictures: its loader, augmentation, network and optimizer; our precision."""
+"""timm's own training setup for an image folder: its loader, augmentation, model and optimizer, with our precision."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from finetune.runtime.precision import choose_numerics
 
 
 def main() -> None:
-    """Train for the epochs that are asked for, and tell when the first step and all others are done."""
+    """Train for the requested epochs, and report the times of the first step and of the end."""
     settings = read_settings()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     numerics = choose_numerics(settings.precision, device)

@@ -1,4 +1,4 @@
-"""The same job with transformers' `Trainer`: resume, make one step, say when it was done; or train to a checkpoint."""
+"""The same job with transformers' `Trainer`: resume, run one step and report its time; or train to a checkpoint."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ FIRST_STEPS = 10
 
 @dataclass
 class Texts(torch.utils.data.Dataset[dict[str, Any]]):
-    """Rows of the table, made into tokens when they are asked for."""
+    """Rows of the table, tokenized on access."""
 
     rows: list[dict[str, str]]
     classes: list[str]
@@ -45,14 +45,14 @@ class Texts(torch.utils.data.Dataset[dict[str, Any]]):
 
 
 class StopAfter(TrainerCallback):
-    """Ends the training after so many steps of this process, the first of which is timed."""
+    """Stops training after `steps` steps of this process, and times the first one."""
 
     def __init__(self, steps: int) -> None:
         self.left = steps
         self.seconds = 0.0
 
     def on_step_end(self, args: Any, state: Any, control: Any, **rest: Any) -> None:  # noqa: ANN401 - types of the Trainer
-        """Count."""
+        """Count the step."""
         del args, state, rest
         self.seconds = self.seconds or process_age()
         self.left -= 1
@@ -61,7 +61,7 @@ class StopAfter(TrainerCallback):
 
 
 def main() -> None:
-    """Arguments: table, network, output folder, batch size, checkpoint to resume from or `-` for none."""
+    """Arguments: table, model, output folder, batch size, checkpoint to resume from or `-` for none."""
     table, network, output, batch_size, checkpoint = sys.argv[1:]
     with Path(table).open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))

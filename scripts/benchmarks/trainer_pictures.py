@@ -1,7 +1,7 @@
-"""transformers' `Trainer` on a folder of pictures, with a torchvision network of which some layers learn.
+"""transformers' `Trainer` on an image folder, with a torchvision model of which some layers are trainable.
 
-As its users write it: pictures are decoded by Pillow and transformed by torchvision when they are asked for, and
-whatever is not said here is the Trainer's default, such as data that are loaded in the training process itself.
+Written as by its users: images are decoded by Pillow and transformed by torchvision on access, and everything else is
+the Trainer's default, such as loading data in the training process itself.
 """
 
 from __future__ import annotations
@@ -24,20 +24,20 @@ _LEARNING: Mapping[str, tuple[str, ...]] = {"head": (), "last layers": ("layer4"
 
 
 class Classifier(nn.Module):
-    """A network in the form that the Trainer expects: a loss with the logits, where there are labels."""
+    """A model in the form that the Trainer expects: with the loss next to the logits if there are labels."""
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
         self.network = network
 
     def forward(self, pixel_values: Tensor, labels: Tensor) -> dict[str, Tensor]:
-        """Loss and logits."""
+        """Compute loss and logits."""
         logits = self.network(pixel_values)
         return {"loss": functional.cross_entropy(logits, labels), "logits": logits}
 
 
 def collate(examples: list[tuple[Tensor, int]]) -> dict[str, Tensor]:
-    """A batch of pictures and class numbers."""
+    """A batch of images and class numbers."""
     return {
         "pixel_values": torch.stack([pixels for pixels, _ in examples]),
         "labels": torch.tensor([label for _, label in examples]),

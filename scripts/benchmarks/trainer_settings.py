@@ -1,4 +1,4 @@
-"""What the scripts with the Trainer have in common."""
+"""Shared code of the scripts with the Trainer."""
 
 from __future__ import annotations
 
@@ -11,25 +11,25 @@ from benchmarks.sides import EPOCH_DONE, FIRST_STEP, TrainerSettings, tell
 
 
 class Clock(TrainerCallback):
-    """Tells when the first step and when each epoch is done."""
+    """Reports the end of the first step and of each epoch."""
 
     stepped = False
 
     def on_step_end(self, args: Any, state: Any, control: Any, **rest: Any) -> None:  # noqa: ANN401 - types of the Trainer
-        """Tell it once."""
+        """Report the first step once."""
         del args, state, control, rest
         if not self.stepped:
             self.stepped = True
             tell(FIRST_STEP)
 
     def on_epoch_end(self, args: Any, state: Any, control: Any, **rest: Any) -> None:  # noqa: ANN401 - types of the Trainer
-        """Tell it."""
+        """Report the end of the epoch."""
         del args, state, control, rest
         tell(EPOCH_DONE)
 
 
 def arguments_of(settings: TrainerSettings, **more: Any) -> TrainingArguments:  # noqa: ANN401 - types of the Trainer
-    """Defaults, apart from what a comparison needs to be the same on both sides."""
+    """The Trainer's defaults, except for the settings that both sides must share."""
     return TrainingArguments(
         output_dir=settings.output,
         per_device_train_batch_size=settings.batch,

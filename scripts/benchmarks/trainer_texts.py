@@ -1,7 +1,7 @@
-"""transformers' `Trainer` on texts, with a network of which some layers learn.
+"""transformers' `Trainer` on texts, with a model of which some layers are trainable.
 
-As its users write it: texts are tokenised once before training, a batch is padded to its longest text, and whatever is
-not said here is the Trainer's default.
+Written as by its users: texts are tokenized once before training, batches are padded to their longest text, and
+everything else is the Trainer's default.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _LAST = ("encoder.layer.4.", "encoder.layer.5.")
 
 
 class Texts(torch.utils.data.Dataset[dict[str, object]]):
-    """Token numbers and class numbers."""
+    """Token ids and class numbers."""
 
     def __init__(self, tokens: list[list[int]], labels: list[int]) -> None:
         self.tokens = tokens

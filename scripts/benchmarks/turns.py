@@ -1,6 +1,6 @@
-"""How do several commands share a machine whose speed changes from minute to minute, so that all of them meet the same?
+"""Interleaves several commands on a machine whose speed changes from minute to minute, so that all see the same speed.
 
-Only one of them runs at a time, the others are stopped (SIGSTOP), and so are their clocks.
+Only one of them runs at a time; the others are stopped (SIGSTOP), and so are their clocks.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _TURN = 0.5
 
 
 class Turn:
-    """What one command has had of the machine: all the time, as long as nobody pauses it."""
+    """The machine time of one command: all the time, unless it is paused."""
 
     def __init__(self) -> None:
         self.begun = threading.Event()
@@ -38,7 +38,7 @@ class Turn:
 
     @property
     def seconds(self) -> float:
-        """How long the command has run, pauses not counted."""
+        """Seconds that the command has run, without pauses."""
         with self._lock:
             return self._before + (time.monotonic() - self._since if self._since is not None else 0.0)
 
@@ -51,25 +51,25 @@ class Turn:
         return process
 
     def end(self) -> None:
-        """The command has ended."""
+        """Mark the command as ended."""
         self._process = 0
         self._halt()
 
     def pause(self) -> None:
-        """Stop all processes of the command, and its clock."""
+        """Pause all processes of the command, and its clock."""
         self._send(signal.SIGSTOP)
         self._halt()
 
     def resume(self) -> None:
-        """Let them go on."""
+        """Resume them."""
         if self._process:
             self._go()
             self._send(signal.SIGCONT)
 
     def kill(self) -> None:
-        """End all processes of the command."""
+        """Kill all processes of the command."""
         self._send(signal.SIGSTOP)
-        # All at once: who has lost its parent is found no more.
+        # All at once: orphaned processes can no longer be found.
         self._send(signal.SIGKILL, tuple(tree(self._process)))
 
     def _go(self) -> None:
@@ -83,7 +83,7 @@ class Turn:
             self._since = None
 
     def _send(self, number: signal.Signals, processes: Iterable[int] | None = None) -> None:
-        # From the first process on: one that is stopped starts no others meanwhile.
+        # From the first process on: a stopped one starts no others in the meantime.
         for process in tree(self._process) if processes is None else processes:
             with suppress(ProcessLookupError):
                 os.kill(process, number)
@@ -93,17 +93,17 @@ _TAKEN: ContextVar[Turn | None] = ContextVar("_TAKEN", default=None)
 
 
 def taken() -> Turn:
-    """Whose turn it is for a command that is started here: that of `by_turns`, or one that nobody pauses."""
+    """The turn for a command started here: that of `by_turns`, or one that is never paused."""
     return _TAKEN.get() or Turn()
 
 
 def by_turns(*sides: Callable[[], None]) -> None:
-    """Carry out calls each of which watches one command; the commands run by turns of half a second.
+    """Run calls that each watch one command; the commands alternate every half second.
 
-    One after the other where there is a GPU, which would go on computing for a process that is stopped.
+    They run in sequence if there is a GPU, which would continue to compute for a stopped process.
 
     Raises:
-        Exception: the first that a call raised; the others' commands are ended.
+        Exception: the first one raised by a call; the commands of the others are killed.
     """
     if on_gpu():
         for call in sides:
@@ -119,7 +119,7 @@ def by_turns(*sides: Callable[[], None]) -> None:
 
 
 class _Side(threading.Thread):
-    """One of the calls; its command begins when its first turn has come."""
+    """One of the calls; its command starts with its first turn."""
 
     def __init__(self, call: Callable[[], None]) -> None:
         super().__init__(daemon=True)
@@ -129,7 +129,7 @@ class _Side(threading.Thread):
         self._error: BaseException | None = None
 
     def go_on(self, seconds: float) -> bool:
-        """Let it run for so long, or to its end, and tell whether that was reached."""
+        """Run for `seconds`, or to its end; return whether it has ended."""
         if self.ident is None:
             self.start()
             while not self.turn.begun.wait(seconds) and not self._ended.is_set():
@@ -144,7 +144,7 @@ class _Side(threading.Thread):
         return True
 
     def run(self) -> None:
-        """Carry out the call."""
+        """Run the call."""
         _TAKEN.set(self.turn)
         try:
             self._call()
@@ -155,7 +155,7 @@ class _Side(threading.Thread):
 
 
 def tree(process: int) -> Iterator[int]:
-    """A process and all its descendants, as long as they are there; none where there is no process, 0."""
+    """A process and all its live descendants; nothing for process 0, which means no process."""
     if not process:
         return
     yield process

@@ -1,6 +1,6 @@
-"""How long does a command take, from its start to its exit, and how much memory do its processes take together?
+"""Measures the time of a command, from its start to its exit, and the total memory of its processes.
 
-Where it takes turns with others (`benchmarks.turns`), what they had of the machine is not counted.
+If it is interleaved with others (`benchmarks.turns`), their share of the time is not counted.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ _MIB = 2**20
 
 
 class CommandFailedError(RuntimeError):
-    """A command that was to be measured ended with an error; the text is what it wrote."""
+    """A measured command failed; the message is its output."""
 
 
 @dataclass(frozen=True, slots=True)
 class Watched:
-    """A command that ended well.
+    """A command that succeeded.
 
     Attributes:
         seconds: from starting it to its exit.
-        peak_mib: most memory of its processes together, looked at twenty times a second, and no less than the kernel's
-            own peak of the largest of them.
-        output: its lines, each with the seconds from starting it to when the line came.
+        peak_mib: peak memory of all its processes, sampled twenty times a second, and at least the kernel's own
+            peak of the largest of them.
+        output: its lines, each with the seconds from starting it to the arrival of the line.
     """
 
     seconds: float
@@ -39,7 +39,7 @@ class Watched:
     output: Sequence[tuple[float, str]]
 
     def line(self, beginning: str) -> tuple[float, str]:
-        """When the first line that begins so came, and the rest of it.
+        """Time of the first line with this beginning, and the rest of it.
 
         Raises:
             CommandFailedError: there is none.
@@ -54,7 +54,7 @@ def watch(command: Sequence[str], environment: Mapping[str, str], folder: Path) 
     """Run a command to its end.
 
     Raises:
-        CommandFailedError: it did not end with 0.
+        CommandFailedError: it did not exit with 0.
     """
     turn = taken()
     process = turn.begin(
@@ -77,7 +77,7 @@ def watch(command: Sequence[str], environment: Mapping[str, str], folder: Path) 
 
 
 class _MemorySampler(threading.Thread):
-    """Looks again and again how much memory a process and its descendants take, while it is entered."""
+    """Context manager that samples the memory of a process and its descendants."""
 
     def __init__(self, process: int, turn: Turn) -> None:
         super().__init__(daemon=True)
@@ -94,12 +94,12 @@ class _MemorySampler(threading.Thread):
         self.join()
 
     def run(self) -> None:
-        """Look until it is left."""
+        """Sample until the context is left."""
         page = os.sysconf("SC_PAGE_SIZE")
         while not self._ended.wait(_INTERVAL):
             if not self._turn.running:
                 continue
-            # Processes come and go meanwhile.
+            # Processes start and end in the meantime.
             with suppress(OSError, IndexError, ValueError):
                 pages = sum(
                     int(Path(f"/proc/{one}/statm").read_text("utf-8").split()[1]) for one in tree(self._process)

@@ -1,4 +1,4 @@
-"""A piece of work for our job and for the Trainer alike: which records, which network, which layers learn?"""
+"""Workloads for our job and for the Trainer: records, model, and trainable layers."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ _HEAD_RATE = 3e-3
 
 @dataclass(frozen=True, slots=True)
 class Lesson:
-    """How is learnt?
+    """Training settings.
 
     Attributes:
-        learns: `HEAD`, `LAST_LAYERS` (one group of a ResNet, two of MiniLM) or `ALL`.
+        learns: trainable layers: `HEAD`, `LAST_LAYERS` (one group of a ResNet, two of MiniLM) or `ALL`.
         epochs: passes over the records.
         batch: records per step.
         precision: of our job and of the bare loop.
-        trainer_bf16: whether the Trainer is told to compute in bf16; its default is fp32.
+        trainer_bf16: whether the Trainer uses bf16; its default is fp32.
     """
 
     learns: str
@@ -36,7 +36,7 @@ class Lesson:
     trainer_bf16: bool = False
 
     def strategy(self, groups: int) -> dict[str, str]:
-        """The same in our hyperparameters."""
+        """The same settings as our hyperparameters."""
         if self.learns == LAST_LAYERS:
             return {"strategy": "partial", "unfrozen_groups": str(groups)}
         return {"strategy": "full" if self.learns == ALL else "feature_extraction"}
@@ -48,10 +48,10 @@ class Work:
 
     Attributes:
         ours: hyperparameters beyond those that follow from `theirs`.
-        theirs: how the Trainer does it.
+        theirs: settings of the Trainer.
         channels: of our job.
-        accuracy: of an artifact, on records that no job is given.
-        records: to train on.
+        accuracy: function from an artifact to its accuracy on held-out records.
+        records: number of training records.
     """
 
     name: str
@@ -62,7 +62,7 @@ class Work:
     records: int
 
     def run_ours(self, environment: Mapping[str, str] | None = None, /, **more: str) -> Run:
-        """Our job, without evaluation while it trains, as the Trainer's; with more variables and hyperparameters."""
+        """Run our job, like the Trainer's without evaluation in training, with extra variables and hyperparameters."""
         settings = self.theirs
         wishes = {
             **self.ours,
@@ -75,13 +75,13 @@ class Work:
         return our_job(Path(settings.output).parent / "ours", self.channels, wishes | more, environment or {})
 
     def elsewhere(self, name: str) -> Work:
-        """The same with a place of its own, for several of our jobs at a time."""
+        """The same with its own folder, for several of our jobs at a time."""
         place = Path(self.theirs.output).parent / name
         return replace(self, theirs=replace(self.theirs, output=str(place / "trainer")))
 
 
 def picture_work(task: PictureTask, network: str, lesson: Lesson) -> Work:
-    """A torchvision network with random weights learns pictures."""
+    """A torchvision model with random weights, trained on images."""
     weights = task.weights(network)
     rate = _HEAD_RATE if lesson.learns == HEAD else _RATES["pictures"]
     output = task.place / "trainer"
@@ -108,7 +108,7 @@ def picture_work(task: PictureTask, network: str, lesson: Lesson) -> Work:
 
 
 def text_work(place: Path, count: int, lesson: Lesson, longest: int = 0) -> Work:
-    """A pretrained MiniLM learns which package a documentation string is from, of so many characters at most."""
+    """A pretrained MiniLM, trained to classify docstrings by package, with at most `longest` characters each."""
     files = write_texts(place, count, longest)
     rate, output = _RATES["texts"], place / "trainer"
     return Work(

@@ -1,1 +1,1 @@
-"""Jobs as users ask for them, with each of the two SageMaker Python SDKs."""
+"""Example jobs, with each of the two SageMaker Python SDKs."""

@@ -1,4 +1,4 @@
-"""What every example is told on its command line."""
+"""Command-line settings of all examples."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ METRICS = {
 }
 """What the platform reads from the log: a metric's name, and the expression that finds its value."""
 
-# Given, so that no client asks IAM for one.
+# Set explicitly, so that no client queries IAM for it.
 _NO_ROLE = "arn:aws:iam::000000000000:role/local-mode"
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """Where a job runs, on what, and what becomes of it.
+    """Settings of an example: where the job runs, its inputs and its outputs.
 
     Attributes:
         channels: URI of every channel by its name, `s3://` or, in local mode, `file://` as well.
-        output: URI under which the artifacts are put.
-        model: URI of an earlier job's `model.tar.gz`, for the examples that begin with one.
-        local: on this machine's Docker engine, in the client's local mode.
+        output: URI for the artifacts.
+        model: URI of an earlier job's `model.tar.gz`, for the examples that start from one.
+        local: whether to use this machine's Docker engine, in the client's local mode.
     """
 
     image: str
@@ -46,7 +46,7 @@ def read_settings(description: str | None, *, begins_with_model: bool = False, h
     Args:
         description: the example's docstring.
         begins_with_model: whether it needs the artifact of an earlier job.
-        has_local_form: whether local mode can do what it shows.
+        has_local_form: whether it works in local mode.
     """
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--image", required=True, help="URI of the image, in ECR or, in local mode, on this machine")

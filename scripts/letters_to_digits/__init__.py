@@ -1,1 +1,1 @@
-"""The demonstration: a network that knows printed letters learns handwritten digits from a few pictures of each."""
+"""The demo: a model trained on printed letters learns handwritten digits from a few images of each."""

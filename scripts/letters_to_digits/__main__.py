@@ -15,8 +15,8 @@ from sagemaker_simulator import Container
 
 STRATEGIES = ("feature_extraction", "partial", "full", BASELINE)
 
-# Letters and digits are not the same when mirrored, and the letters are bent already. In fp32 the table is nearly the
-# same on every CPU; by default those that multiply in bf16 would do so.
+# Mirrored letters and digits are different characters, and the letters are already distorted. In fp32 the table is
+# nearly the same on every CPU; by default, CPUs with bf16 multiplication would use it.
 PICTURES = {"image_size": "32", "augmentation": "none", "precision": "fp32"}
 LETTERS = PICTURES | {
     "model_name": "resnet18",
@@ -25,16 +25,16 @@ LETTERS = PICTURES | {
     "batch_size": "64",
     "label_smoothing": "0.1",
 }
-# In the image a job needs no network, and writes nowhere but in its own folders.
+# In the image a job needs no network, and writes only to its own folders.
 READ_ONLY = ("--read-only", "--tmpfs", "/tmp")  # noqa: S108 - the container's own
 
-# Few pictures need small batches: of three for each of ten classes, ten make three steps an epoch.
+# Few images need small batches: with three images of each of ten classes, batches of ten give three steps per epoch.
 DIGITS = PICTURES | {"batch_size": "10"}
 
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What the command line asks for."""
+    """Command-line options."""
 
     folder: Path
     per_class: int
@@ -46,7 +46,7 @@ class Options:
 
 
 def main() -> int:
-    """Run the demonstration; the exit code is 1 where a job failed."""
+    """Run the demo; the exit code is 1 if a job failed."""
     options = read_options()
     container = Container(options.image, options=READ_ONLY) if options.image else None
     workshop = Workshop(options.folder / "jobs", sys.stdout if options.show_logs else None, container)
@@ -68,7 +68,7 @@ def main() -> int:
 
 
 def adapt(workshop: Runner, digits: Channels, base: Outcome, options: Options) -> dict[str, Outcome]:
-    """Run a job per strategy; those that failed are missing in the result."""
+    """Run one job per strategy; failed ones are missing in the result."""
     outcomes = {}
     for strategy in STRATEGIES:
         hyperparameters = DIGITS | {"strategy": strategy, "epochs": str(options.epochs), "seed": str(options.seed)}
@@ -83,7 +83,7 @@ def adapt(workshop: Runner, digits: Channels, base: Outcome, options: Options) -
 
 
 def run(workshop: Runner, name: str, channels: Channels, hyperparameters: dict[str, str]) -> Outcome | None:
-    """Run a job and say in a line how it went."""
+    """Run a job and print its result in one line."""
     print(f"  {name}: ", end="", flush=True)
     try:
         outcome = workshop.run(name, channels, hyperparameters)
@@ -96,7 +96,7 @@ def run(workshop: Runner, name: str, channels: Channels, hyperparameters: dict[s
 
 
 def report(outcomes: dict[str, Outcome], epochs: int) -> None:
-    """Print the table, and where everything is."""
+    """Print the table, and the paths of all files."""
     if not outcomes:
         return
     some = next(iter(outcomes.values()))

@@ -1,4 +1,4 @@
-"""Which pictures each job gets, in which channel."""
+"""Selects the images of each job and writes them into its channels."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ Channels = dict[str, Path]
 
 
 def write_letters(folder: Path, variants: int, seed: int) -> Channels:
-    """Draw the letters into the channels `train` and `validation`; about a tenth of each class is kept for the latter.
+    """Draw the letters into the channels `train` and `validation`, with about a tenth of each class in the latter.
 
     Args:
-        folder: gets a folder per channel, and `letters.png` to look at.
-        variants: pictures of each letter in each font.
-        seed: decides how they are bent, and which are kept.
+        folder: root of a folder per channel, and of the overview image `letters.png`.
+        variants: number of images of each letter in each font.
+        seed: determines the distortions and the split.
     """
     letters = draw_letters(variants, seed)
     validation, train = hold_out(letters, per_class=len(FONTS) * variants // 10, seed=seed)
@@ -32,9 +32,9 @@ def write_digits(folder: Path, per_class: int, seed: int) -> Channels:
     """Write digits into `train` and `validation`, `per_class` of each in either, and all others into `test`.
 
     Args:
-        folder: gets a folder per channel, and `digits.png` with all that is learnt from.
-        per_class: pictures of each digit to learn from.
-        seed: decides which they are.
+        folder: root of a folder per channel, and of `digits.png`, which shows all training images.
+        per_class: number of training images of each digit.
+        seed: determines the selection.
     """
     train, others = hold_out(read_digits(), per_class, seed)
     validation, test = hold_out(others, per_class, seed)

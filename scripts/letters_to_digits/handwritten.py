@@ -1,4 +1,4 @@
-"""Handwritten digits, real ones, as scikit-learn brings them."""
+"""Real handwritten digits, as bundled with scikit-learn."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ MARGIN = 3
 def read_digits() -> Pictures:
     """Read the 1,797 digits of the test part of "Optical Recognition of Handwritten Digits" (UCI, 43 writers).
 
-    Each is 8 x 8 values of 0..16, the ink in 4 x 4 blocks of a scan; they are smoothly enlarged.
+    Each has 8 x 8 values of 0..16, the ink in 4 x 4 blocks of a scan; they are smoothly enlarged.
     """
     digits = load_digits()
     pixels = np.stack([enlarged(values) for values in digits.images])
@@ -24,9 +24,9 @@ def read_digits() -> Pictures:
 
 
 def enlarged(values: npt.NDArray[np.float64]) -> Grey:
-    """Enlarge `[8, 8]` values of 0..16 to 0..255 in the middle of `[SIDE, SIDE]`, without steps between the blocks.
+    """Enlarge `[8, 8]` values of 0..16 to 0..255 in the center of `[SIDE, SIDE]`, without steps between the blocks.
 
-    The strokes reach the edges of what is given. Networks see the middle of a picture, so there is a margin to lose.
+    The strokes reach the edges of the input. Since models use the center crop of an image, a margin is added.
     """
     image = Image.fromarray((values / INK * 255).astype(np.float32))
     inner = SIDE - 2 * MARGIN

@@ -1,4 +1,4 @@
-"""Runs training jobs just as the image does, and reads from their artifacts how they went."""
+"""Runs training jobs as the image does, and reads their results from the artifacts."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ MODULE = {"SAGEMAKER_TRAINING_MODULE": "finetune.entry:main"}
 
 
 class JobFailedError(Exception):
-    """A job ended without a model; the message says why, and where its log lies."""
+    """A job ended without a model; the message gives the reason and the path of its log."""
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What a job reached, by its own account.
+    """Results of a job, from its own metrics.
 
     Attributes:
-        trainable_parameters: how many numbers were learnt.
-        seconds: from start to end, start-up and evaluation included.
+        trainable_parameters: number of trainable parameters.
+        seconds: from start to end, including start-up and evaluation.
         accuracy: by channel.
         records: by channel.
         model: its `model.tar.gz`.
@@ -47,13 +47,13 @@ class Outcome:
 
 
 class Runner(Protocol):
-    """Something that runs jobs."""
+    """Protocol of a job runner."""
 
     def run(self, name: str, channels: Mapping[str, Path], hyperparameters: Mapping[str, str]) -> Outcome:
         """Run a job to its end.
 
         Raises:
-            JobFailedError: it ended otherwise than completed.
+            JobFailedError: it did not complete.
         """
 
 
@@ -62,8 +62,8 @@ class Workshop:
     """Runs jobs on this machine, in containers or as processes.
 
     Attributes:
-        folder: gets a folder per job, with its `/opt/ml`, its log and its artifacts.
-        echo: a stream that gets the jobs' logs, or `None`.
+        folder: root of a folder per job, with its `/opt/ml`, its log and its artifacts.
+        echo: a stream for the jobs' logs, or `None`.
         container: how jobs run in an image, or `None`.
     """
 
@@ -75,7 +75,7 @@ class Workshop:
         """Run a job to its end.
 
         Raises:
-            JobFailedError: it ended otherwise than completed.
+            JobFailedError: it did not complete.
         """
         request = TrainingRequest(
             name=name,
@@ -90,7 +90,7 @@ class Workshop:
 
 
 def outcome_of(result: JobResult) -> Outcome:
-    """Read what a job says about itself in the `metrics.json` of its `model.tar.gz`.
+    """Read the results of a job from the `metrics.json` of its `model.tar.gz`.
 
     Raises:
         JobFailedError: the job failed.
@@ -106,12 +106,12 @@ def outcome_of(result: JobResult) -> Outcome:
 
 
 def read_metrics(metrics: Mapping[str, Any], seconds: float, model: Path) -> Outcome:
-    """What the `metrics.json` of a model says.
+    """Parse the `metrics.json` of a model.
 
     Args:
         metrics: its content.
-        seconds: that the job took.
-        model: where the artifact lies.
+        seconds: duration of the job.
+        model: path of the artifact.
     """
     evaluated = {channel: found for channel, found in metrics.items() if "accuracy" in found}
     return Outcome(

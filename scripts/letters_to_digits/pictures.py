@@ -1,4 +1,4 @@
-"""Small grey pictures with their classes, and how they become the files of a channel."""
+"""Small grayscale images with their classes, and their conversion to the files of a channel."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ Grey = npt.NDArray[np.uint8]
 
 @dataclass(frozen=True, slots=True)
 class Pictures:
-    """Bright strokes on a dark ground.
+    """Bright strokes on a dark background.
 
     Attributes:
         pixels: uint8 `[count, SIDE, SIDE]`.
-        labels: the class name of each picture.
+        labels: the class name of each image.
     """
 
     pixels: Grey
@@ -35,13 +35,13 @@ class Pictures:
 
 
 def hold_out(pictures: Pictures, per_class: int, seed: int) -> tuple[Pictures, Pictures]:
-    """Draw `per_class` pictures of each class at random.
+    """Select `per_class` images of each class at random.
 
     Returns:
-        The pictures drawn, and all others.
+        The selected images, and all others.
 
     Raises:
-        ValueError: a class has no more than `per_class` pictures.
+        ValueError: a class has no more than `per_class` images.
     """
     names = np.array(pictures.labels)
     drawn: list[npt.NDArray[np.int64]] = []
@@ -55,7 +55,7 @@ def hold_out(pictures: Pictures, per_class: int, seed: int) -> tuple[Pictures, P
 
 
 def write_folders(pictures: Pictures, folder: Path) -> None:
-    """Write each picture as a PNG file, in one folder per class."""
+    """Write each image as a PNG file, in one folder per class."""
     for name in set(pictures.labels):
         (folder / name).mkdir(parents=True)
     for index, (pixels, name) in enumerate(zip(pictures.pixels, pictures.labels, strict=True)):
@@ -63,7 +63,7 @@ def write_folders(pictures: Pictures, folder: Path) -> None:
 
 
 def contact_sheet(pictures: Pictures, path: Path, columns: int = 10) -> None:
-    """Write one picture that shows up to `columns` pictures of each class, a class per row."""
+    """Write one image that shows up to `columns` images of each class, one class per row."""
     names = np.array(pictures.labels)
     classes = sorted(set(pictures.labels))
     sheet = np.full((len(classes) * CELL, columns * CELL), 80, np.uint8)

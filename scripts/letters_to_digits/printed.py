@@ -1,4 +1,4 @@
-"""Printed letters, drawn with the fonts that matplotlib brings, then bent, turned and blurred."""
+"""Printed letters, drawn with matplotlib's bundled fonts, then distorted, rotated and blurred."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ Plane = npt.NDArray[np.float64]
 
 
 def letter_classes() -> dict[str, str]:
-    """Name of each class, and the letters that belong to it: two where only size tells the cases apart.
+    """The name of each class and its letters: two if upper and lower case differ only in size.
 
-    The names differ in more than case, because some file systems do not see case.
+    The names differ in more than case, because some file systems ignore case.
     """
     both = {f"both_{letter}": letter + letter.lower() for letter in SAME_IN_BOTH_CASES}
     upper = {f"upper_{letter}": letter for letter in string.ascii_uppercase if letter not in SAME_IN_BOTH_CASES}
@@ -41,11 +41,11 @@ def draw_letters(variants: int, seed: int) -> Pictures:
     """Draw every letter in every font.
 
     Args:
-        variants: pictures of each letter in each font, each bent in its own way.
-        seed: with the class, the font and the variant it decides all that is random about a picture.
+        variants: number of images of each letter in each font, each distorted differently.
+        seed: together with class, font and variant, determines everything that is random about an image.
 
     Returns:
-        41 classes x 22 fonts x `variants` pictures.
+        41 classes x 22 fonts x `variants` images.
     """
     planes: list[Grey] = []
     labels: list[str] = []
@@ -59,7 +59,7 @@ def draw_letters(variants: int, seed: int) -> Pictures:
 
 
 def glyph(letter: str, font: str) -> Plane:
-    """Draw one letter, 0..1, as large as fits into the middle of a `[CANVAS, CANVAS]` plane."""
+    """Draw one letter, 0..1, as large as possible in the center of a `[CANVAS, CANVAS]` plane."""
     folder = Path(matplotlib.get_data_path()) / "fonts" / "ttf"
     face = ImageFont.truetype(folder / f"{font}.ttf", size=CANVAS)
     left, top, right, bottom = face.getbbox(letter)
@@ -73,7 +73,7 @@ def glyph(letter: str, font: str) -> Plane:
 
 
 def handwriting_like(plane: Plane, rng: np.random.Generator) -> Grey:
-    """Bend, turn, slant, scale and blur a glyph, and bring it to `[SIDE, SIDE]`."""
+    """Distort, rotate, shear, scale and blur a glyph, and resize it to `[SIDE, SIDE]`."""
     bent = ndimage.map_coordinates(plane, bend(rng), order=1, mode="constant")
     block = CANVAS // SIDE
     blurred = ndimage.gaussian_filter(bent, sigma=block * rng.uniform(0.8, 1.8))
@@ -83,7 +83,7 @@ def handwriting_like(plane: Plane, rng: np.random.Generator) -> Grey:
 
 
 def bend(rng: np.random.Generator) -> Plane:
-    """Where each pixel of the bent glyph is taken from: `[2, CANVAS, CANVAS]`, in pixels of the straight one."""
+    """Source coordinates of each pixel of the distorted glyph: `[2, CANVAS, CANVAS]`, in pixels of the original one."""
     middle = (CANVAS - 1) / 2
     rows, columns = np.mgrid[:CANVAS, :CANVAS] - middle
     angle, slant = np.deg2rad(rng.uniform(-15, 15)), rng.uniform(-0.25, 0.25)
@@ -95,6 +95,6 @@ def bend(rng: np.random.Generator) -> Plane:
 
 
 def wave(rng: np.random.Generator) -> Plane:
-    """A smooth random surface `[CANVAS, CANVAS]` around 0, with a few hills and valleys."""
+    """A smooth random surface `[CANVAS, CANVAS]` around 0, with a few maxima and minima."""
     coarse = Image.fromarray(rng.standard_normal((5, 5)).astype(np.float32))
     return np.asarray(coarse.resize((CANVAS, CANVAS), Image.Resampling.BICUBIC), dtype=np.float64)

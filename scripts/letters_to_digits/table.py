@@ -1,4 +1,4 @@
-"""The table at the end: what each strategy cost and reached."""
+"""The final table: cost and accuracy of each strategy."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _ROW = "{:<20}{:>22}{:>10}{:>12}{:>20}"
 
 
 def comparison(outcomes: Mapping[str, Outcome]) -> str:
-    """Lay out one line per strategy.
+    """Format one line per strategy.
 
     Args:
         outcomes: by strategy; each was evaluated on a channel `test`.

@@ -1,1 +1,1 @@
-"""What is said about an image before it is published: its parts, and which of them have known vulnerabilities."""
+"""Checks of an image before it is published: its software bill of materials, and known vulnerabilities."""

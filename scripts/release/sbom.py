@@ -1,7 +1,7 @@
-"""Writes the list of an image's parts in CycloneDX form: `scripts/sbom IMAGE FILE`.
+"""Writes the software bill of materials (SBOM) of an image in CycloneDX format: `scripts/sbom IMAGE FILE`.
 
-Python's packages are read by cyclonedx-py from their own metadata, which is taken out of the image; the packages of the
-operating system are what its package manager says. Nothing that a lock merely promises is listed.
+Python packages are read by cyclonedx-py from their own metadata, which is extracted from the image; the packages of
+the operating system come from its package manager. Packages that appear only in a lock file are not listed.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from urllib.parse import quote
 from cyclonedx.schema import SchemaVersion
 from cyclonedx.validation.json import JsonStrictValidator
 
-# RECORD lists every file of a package, which is of no use here and long.
+# RECORD lists every file of a package, which is long and not needed here.
 TAKE_METADATA = """
 cd "$(python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')"
 find . -maxdepth 2 -path '*.dist-info/*' -type f ! -name RECORD -print0 | tar --null --create --files-from -
@@ -32,14 +32,14 @@ echo "$VERSION_CODENAME"
 
 
 class SbomError(Exception):
-    """The list cannot be written; the message says why."""
+    """The SBOM cannot be written; the message gives the reason."""
 
 
 def sbom_of(image: str) -> dict[str, Any]:
-    """The parts of an image.
+    """The SBOM of an image.
 
     Raises:
-        SbomError: the image cannot be run, or the list would not fulfil its own standard.
+        SbomError: the image cannot be run, or the SBOM would violate the CycloneDX schema.
     """
     identity = json.loads(_run(["docker", "image", "inspect", image]))[0]
     with tempfile.TemporaryDirectory() as folder:
@@ -64,7 +64,7 @@ def sbom_of(image: str) -> dict[str, Any]:
 
 
 def _python_packages(folder: Path) -> dict[str, Any]:
-    # Without site packages of its own, this interpreter finds what lies in the folder, and nothing else.
+    # Without its own site packages, this interpreter finds only the packages in the folder.
     command = [sys.executable, "-m", "cyclonedx_py", "environment", "-S", "--output-reproducible", "--of", "JSON"]
     program = folder / "python"
     program.write_text(f'#!/bin/sh\nPYTHONPATH={folder} exec {sys.executable} "$@"\n', encoding="utf-8")
@@ -104,7 +104,7 @@ def _run(command: list[str]) -> bytes:
 
 
 def main() -> int:
-    """Write the list, and say how long it is."""
+    """Write the SBOM, and print its length."""
     if len(sys.argv) != 3:
         sys.stderr.write("sbom: give an image and a file\n")
         return 2

@@ -1,8 +1,8 @@
-"""Asks which Python packages of an SBOM have known vulnerabilities: `scripts/scan SBOM [ACCEPTED]`.
+"""Checks the Python packages of an SBOM for known vulnerabilities: `scripts/scan SBOM [ACCEPTED]`.
 
-pip-audit asks a service that speaks OSV's language, `VULNERABILITY_SERVICE` or OSV itself. What is found must stand in
-the list of what is accepted, with a reason and a last day. A package that was not looked at counts as a failure: no
-answer is no good news. Exit code 1: something was found; 2: the list is faulty; 3: not everything could be asked.
+pip-audit queries a service with OSV's API, `VULNERABILITY_SERVICE` or OSV itself. Every vulnerability found must be in
+the list of accepted ones, with a reason and an expiry date. A package that was not checked counts as a failure. Exit
+code 1: vulnerabilities found; 2: the list is invalid; 3: not every package could be checked.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ ACCEPTED = Path(__file__).with_name("accepted-vulnerabilities.toml")
 
 
 class ScanError(Exception):
-    """The scan has no result; the message says why."""
+    """The scan has no result; the message gives the reason."""
 
     def __init__(self, message: str, exit_code: int) -> None:
         super().__init__(message)
@@ -32,7 +32,7 @@ class ScanError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """A vulnerability of a package, under all its names."""
+    """A vulnerability of a package, with all its names."""
 
     package: str
     version: str
@@ -45,7 +45,7 @@ class Finding:
 
 
 def read_accepted(path: Path, today: date) -> dict[tuple[str, str], str]:
-    """What is accepted today: the reason by package and vulnerability.
+    """The vulnerabilities accepted today: the reason by package and vulnerability.
 
     Raises:
         ScanError: an entry lacks a field, or its reason is empty.
@@ -71,7 +71,7 @@ def packages_of(sbom: Path) -> dict[str, str]:
     """Version by name of the Python packages in an SBOM.
 
     Raises:
-        ScanError: it cannot be read, or names none.
+        ScanError: it cannot be read, or lists none.
     """
     try:
         components = json.loads(sbom.read_text(encoding="utf-8")).get("components", [])
@@ -84,10 +84,10 @@ def packages_of(sbom: Path) -> dict[str, str]:
 
 
 def audit(packages: Mapping[str, str], service: str) -> list[Finding]:
-    """Ask a service about every package.
+    """Query a service for every package.
 
     Raises:
-        ScanError: it cannot be reached, or has not answered about every package.
+        ScanError: it cannot be reached, or has not answered for every package.
     """
     # Local versions such as 2.11.0+cu130 are unknown to the service.
     wanted = {name.lower(): version.partition("+")[0] for name, version in packages.items()}
@@ -115,7 +115,7 @@ def audit(packages: Mapping[str, str], service: str) -> list[Finding]:
 
 
 def scan(sbom: Path, accepted: Path, service: str, today: date) -> int:
-    """Scan, tell the result, and return the exit code.
+    """Scan, print the result, and return the exit code.
 
     Raises:
         ScanError: there is no result.

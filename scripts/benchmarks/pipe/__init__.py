@@ -1,1 +1,1 @@
-"""What Pipe mode costs, row by row of the table in docs/benchmarks.md."""
+"""Cost of Pipe mode, for each row of the table in docs/benchmarks.md."""

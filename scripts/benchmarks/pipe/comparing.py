@@ -1,4 +1,4 @@
-"""How do two ways of doing the same compare on a machine whose speed varies?"""
+"""Compares two implementations on a machine whose speed varies."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ Seconds = Mapping[str, Sequence[float]]
 
 @dataclass(frozen=True, slots=True)
 class Scale:
-    """How much is measured.
+    """Amounts to measure.
 
     Attributes:
-        rounds: in which every design has its turn.
-        stream: bytes of a stream that is cut into records.
-        pictures: that are decoded in a turn.
+        rounds: number of rounds, each running every implementation once.
+        stream: bytes of a stream to be split into records.
+        pictures: number of images decoded per run.
         source: bytes of the throttled source.
         rate: of that source, in bytes per second.
         long: bytes of the long stream.
@@ -36,14 +36,14 @@ QUICK = Scale(rounds=1, stream=2 << 20, pictures=16, source=4 * 10**6, rate=2e7,
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A line of the table.
+    """A row of the table.
 
     Attributes:
-        what: is measured.
-        ours: in words.
-        theirs: what it is measured against, in words.
+        what: description of the measured task.
+        ours: our result.
+        theirs: result of the implementation it is compared with.
         ratios: of each round.
-        goal: in words.
+        goal: description of the goal.
     """
 
     what: str
@@ -53,7 +53,7 @@ class Row:
     goal: str
 
     def __str__(self) -> str:
-        """In Markdown."""
+        """Format as Markdown."""
         low, middle, high = min(self.ratios), statistics.median(self.ratios), max(self.ratios)
         spread = f" ({_number(low)} to {_number(high)})" if len(self.ratios) > 1 else ""
         return f"| {self.what} | {self.ours} | {self.theirs} | {_number(middle)}{spread} | {self.goal} |"
@@ -63,7 +63,7 @@ HEAD = "| what | ours | against | ratio: median (least to most) | goal |\n|---|-
 
 
 def by_turns(designs: Mapping[str, Callable[[], float]], rounds: int) -> dict[str, list[float]]:
-    """Seconds of each design in each round, after one round that does not count where there are several."""
+    """Seconds of each implementation in each round, after a warm-up round if there are several."""
     if rounds > 1:
         for design in designs.values():
             design()
@@ -72,12 +72,12 @@ def by_turns(designs: Mapping[str, Callable[[], float]], rounds: int) -> dict[st
 
 
 def times_as_fast(seconds: Seconds, ours: str, theirs: str) -> list[float]:
-    """How many times as fast ours was in each round."""
+    """Speed ratio of ours to theirs in each round."""
     return [other / own for own, other in zip(seconds[ours], seconds[theirs], strict=True)]
 
 
 def rate(amount: float, seconds: Sequence[float], unit: str) -> str:
-    """The amount per second in a middling round."""
+    """The amount per second in the median round."""
     return f"{_number(amount / statistics.median(seconds))} {unit}"
 
 

@@ -1,7 +1,7 @@
-"""How close to the speed of the pipe itself are records cut out of it?
+"""Speed of splitting a pipe into records, compared with reading the pipe alone.
 
-Each design reads the same file through a FIFO that `cat` fills. "Raw" is `readv` into one buffer, with a pipe of 1 MiB
-as ours has; the SDK's reader and `tarfile` have theirs as they open it.
+Each implementation reads the same file through a FIFO filled by `cat`. "Raw" is `readv` into one buffer, with a pipe
+of 1 MiB like ours; the SDK's reader and `tarfile` use their own pipe size.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def measure(scale: Scale) -> Iterator[Row]:
         count = write_tar(stream, _LARGE, scale.stream)
         case = _Case("tar, 100 KiB", stream, by_turns(_beside_raw(stream, _tar, count), scale.rounds))
         yield case.row("raw", "raw `readv`", "≥ 0.85")
-        # A quarter of it: `tarfile` takes its time.
+        # A quarter of the stream, because `tarfile` is slow.
         count = write_tar(stream, _SMALL, scale.stream // 4)
         turns = by_turns(
             {"ours": _piped(stream, _tar, count), "tarfile": _piped(stream, _tarfile, count)}, scale.rounds
@@ -63,7 +63,7 @@ class _Case:
     seconds: Seconds
 
     def row(self, other: str, name: str, goal: str) -> Row:
-        """Ours beside another one."""
+        """Our reader compared with another one."""
         gigabytes = self.stream.stat().st_size / 1e9
         own, theirs = (rate(gigabytes, self.seconds[design], "GB/s") for design in ("ours", other))
         return Row(self.what, own, f"{name}, {theirs}", times_as_fast(self.seconds, "ours", other), goal)
@@ -78,7 +78,7 @@ def _piped(stream: Path, read: Read, records: int | None = None) -> Callable[[],
 
 
 def raw(folder: Path) -> int:
-    """Read to the end, and look at nothing."""
+    """Read to the end without parsing."""
     descriptor = os.open(folder / "train_0", os.O_RDONLY)
     fcntl.fcntl(descriptor, fcntl.F_SETPIPE_SZ, _BUFFER)
     buffer = [bytearray(_BUFFER)]

@@ -1,7 +1,7 @@
-"""What does it cost that one process reads for several?
+"""Cost of one process reading a stream for several.
 
-Compared are groups of records as `StreamBatches` takes them, copied out of the stream and with their identities: by a
-process alone, and by one that deals shares to others, which take them as fast as they can.
+Compares groups of records as `StreamBatches` takes them, copied from the stream and with their identities: read by a
+single process, and by a process that shares them with others, which receive them as fast as they can.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _BATCH = 64
 
 
 def measure(scale: Scale) -> Iterator[Row]:
-    """Compare two processes, of which one reads, and three."""
+    """Compare two processes, one of which reads, and three."""
     with tempfile.TemporaryDirectory(prefix="benchmark-") as scratch:
         stream = Path(scratch) / "pictures"
         write_pictures(stream, jpegs(min(256, scale.pictures)))
@@ -61,7 +61,7 @@ def _epoch(stream: Path, times: int, sharing: Sharing) -> float:
 
 @contextmanager
 def _dealer(folder: Path, ranks: int) -> Iterator[Dealer]:
-    """One that deals to processes which wait for it."""
+    """Start a process that reads and serves waiting processes."""
     processes = [
         subprocess.Popen((sys.executable, "-m", "benchmarks.pipe.dealing", folder, str(ranks), str(rank)))
         for rank in range(1, ranks)
@@ -77,7 +77,7 @@ def _dealer(folder: Path, ranks: int) -> Iterator[Dealer]:
 
 
 def main() -> None:
-    """Take shares until killed; arguments: the table's folder, number of processes, and which of them this is."""
+    """Receive shares until killed; arguments: the table's folder, number of processes, and rank of this one."""
     folder, ranks, rank = sys.argv[1:]
     receiver, source = Receiver(Table(Path(folder), int(ranks)), int(rank)), source_of(Path(folder))
     while True:

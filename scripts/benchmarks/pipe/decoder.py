@@ -1,4 +1,4 @@
-"""A process that has pictures in memory and decodes them whenever it is told to: what two cores can do at most."""
+"""Holds images in memory and decodes them on request, as an upper bound on the speed of two cores."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How fast are records understood: protocol buffers beside the library, pictures beside Pillow?"""
+"""Decoding speed: protobuf records compared with the protobuf library, images compared with Pillow."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def _protobuf(scale: Scale) -> Row:
         found = read_protobuf_record(memoryview(payload)).features["values"]
         if not isinstance(found, Numbers):
             raise TypeError("numbers were written")
-        return found.values.copy()  # they lie in the payload, and theirs do not
+        return found.values.copy()  # ours are views of the payload, theirs are not
 
     if any((theirs(payload) != ours(payload)).any() for payload in payloads[:8]):
         raise RuntimeError("protobuf reads other numbers")
@@ -67,7 +67,7 @@ def _protobuf(scale: Scale) -> Row:
 
 
 def _record_class() -> Any:  # noqa: ANN401 - created at run time
-    """The part of the platform's schema that holds dense numbers."""
+    """The part of the platform's schema for dense numbers."""
     file = descriptor_pb2.FileDescriptorProto(name="record.proto", package="aialgs.data", syntax="proto2")
     tensor = file.message_type.add(name="Float32Tensor")
     values = tensor.field.add(name="values", number=1, type=2, label=3)
@@ -99,12 +99,12 @@ def _pictures(scale: Scale) -> Row:
 
 
 def by_us(content: bytes) -> torch.Tensor:
-    """Pixels as jobs have them in evaluation."""
+    """Pixels as preprocessed by jobs in evaluation."""
     return resize_and_crop(decode_image(content), GEOMETRY)
 
 
 def by_pillow(content: bytes) -> torch.Tensor:
-    """The same by Pillow alone."""
+    """The same with Pillow only."""
     with Image.open(io.BytesIO(content)) as image:
         side, size = GEOMETRY.resize, GEOMETRY.size
         width, height = image.size

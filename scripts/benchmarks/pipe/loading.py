@@ -1,4 +1,4 @@
-"""Does the loader keep two cores busy with decoding, when does its first batch come, and what memory does it take?"""
+"""The loader's use of two cores for decoding, time to the first batch, and memory."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def measure(scale: Scale) -> Iterator[Row]:
 
 
 def loader(folder: Path) -> StreamBatches:
-    """What jobs read pictures with, shuffled by the default buffer, without augmentation."""
+    """The loader that jobs use for images, shuffled with the default buffer, without augmentation."""
     spec = parse_hyperparameters({}).data
     source = StreamSource(place_of(folder), StreamLayout("train", "recordio"), Wanted("image-classification", spec))
     data = StreamData(source, _LABELS, ImageTransform(GEOMETRY, "none"), None, None, spec.shuffle_buffer)
@@ -80,7 +80,7 @@ def _epoch(stream: Path, times: int) -> float:
 
 @contextmanager
 def _decoders(stream: Path, times: int) -> Iterator[partial[float]]:
-    """Processes that have the records in memory, and decode their share of them when they are told to."""
+    """Processes that hold the records in memory, and decode their share on request."""
     command = (sys.executable, "-m", "benchmarks.pipe.decoder", stream, str(times / CORES))
     processes = [
         subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1)
@@ -122,7 +122,7 @@ def _first_batch(scale: Scale, scratch: Path) -> Row:
         "ours": partial(_first_through_pipe, objects, scale.rate),
         "theirs": partial(_first_from_files, pictures, scale),
     }
-    # No round that does not count: it would take as long, and nothing here gets warm.
+    # No warm-up round: it would take as long, and there is nothing to warm up.
     turns = [{name: design() for name, design in designs.items()} for _ in range(min(5, scale.rounds))]
     ratios = [turn["ours"] / turn["theirs"] for turn in turns]
     own, other = (f"{np.median([turn[name] for turn in turns]):.2f} s" for name in designs)
@@ -144,7 +144,7 @@ def _first_through_pipe(objects: Path, speed: float) -> float:
 
 
 def _first_from_files(pictures: list[bytes], scale: Scale) -> float:
-    """Write the files no faster than the source is, then read the first batch."""
+    """Write the files at the speed of the source, then read the first batch."""
     with tempfile.TemporaryDirectory(prefix="files-") as place:
         began = time.perf_counter()
         written = number = 0
@@ -177,7 +177,7 @@ def _memory(scale: Scale, scratch: Path) -> Row:
 
 
 def _memory_of(stream: Path, times: int) -> list[float]:
-    """MiB before the first record, and at most, of a process that loads a stream several times over."""
+    """MiB before the first record and peak MiB of a process that loads a stream `times` times."""
     with fed(stream, times) as folder:
         command = (sys.executable, "-m", "benchmarks.pipe.long_stream", folder)
         told = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
@@ -185,5 +185,5 @@ def _memory_of(stream: Path, times: int) -> list[float]:
 
 
 def use_two_cores() -> None:
-    """Let this process and those that it starts have two cores."""
+    """Limit this process and its children to two cores."""
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:CORES])

@@ -1,7 +1,7 @@
-"""A process that loads all pictures of a stream, and prints what memory it took before it began, and the most ever.
+"""Loads all images of a stream, and prints the memory used at the start and the peak.
 
-Both in KiB, as the kernel tells them of this program alone: `ru_maxrss` would begin with the most that the process had
-which started it.
+Both in KiB, from the kernel's statistics of this program alone: `ru_maxrss` would start with the peak of the parent
+process.
 """
 
 from __future__ import annotations

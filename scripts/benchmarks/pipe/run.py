@@ -1,4 +1,4 @@
-"""Which rows are measured, on which cores?"""
+"""Selects the rows of the Pipe mode benchmark and runs them on two cores."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ def main(parts: list[str] | None = None, *, quick: bool = False) -> None:
     """Measure on two cores, and print a table in Markdown.
 
     Args:
-        parts: names of `PARTS`; all of them where it is empty.
-        quick: measure as little as shows that the script works.
+        parts: names of `PARTS`; all of them if empty.
+        quick: use minimal amounts, just to check that the script works.
     """
     loading.use_two_cores()
     scale = QUICK if quick else FULL

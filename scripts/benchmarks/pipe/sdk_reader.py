@@ -1,4 +1,4 @@
-"""The SDK's own reader of RecordIO, run by the Python of the environment `sdk-v2`: a FIFO's path on each line.
+"""The SDK's own RecordIO reader, run by the Python of the environment `sdk-v2`: one FIFO path per input line.
 
 Prints the SDK's version, then seconds and number of records for each FIFO.
 """
@@ -11,8 +11,8 @@ from importlib.metadata import version
 
 
 def main() -> None:
-    """Read what is named, until there is no more."""
-    answers, sys.stdout = sys.stdout, sys.stderr  # The SDK talks while it is imported.
+    """Read the given FIFOs until the end of the input."""
+    answers, sys.stdout = sys.stdout, sys.stderr  # The SDK prints messages when it is imported.
     from sagemaker.amazon.common import read_recordio
 
     print(version("sagemaker"), file=answers, flush=True)

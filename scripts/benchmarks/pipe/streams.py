@@ -1,4 +1,4 @@
-"""The streams that are measured, and the FIFOs that they come through."""
+"""The benchmark streams and their FIFOs."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ Read = Callable[[Path], int]
 
 
 def through_fifo(stream: Path, read: Read, records: int | None = None, times: int = 1) -> float:
-    """Seconds in which a FIFO that `cat` fills with a file, several times over, is read to its end.
+    """Seconds to read a FIFO to its end, with `cat` writing a file into it `times` times.
 
     Raises:
-        RuntimeError: another number of records was found.
+        RuntimeError: the number of records is wrong.
     """
     with fed(stream, times) as folder:
         began = time.perf_counter()
@@ -41,7 +41,7 @@ def through_fifo(stream: Path, read: Read, records: int | None = None, times: in
 
 @contextmanager
 def fed(stream: Path, times: int = 1) -> Iterator[Path]:
-    """A folder with the FIFO `train_0`, which `cat` fills."""
+    """A folder with the FIFO `train_0`, filled by `cat`."""
     with tempfile.TemporaryDirectory(prefix="pipe-") as folder:
         fifo = Path(folder) / "train_0"
         os.mkfifo(fifo)
@@ -57,18 +57,18 @@ def place_of(folder: Path) -> PipePlace:
 
 
 def chunks_of(folder: Path) -> Generator[memoryview, None, None]:
-    """The chunks of the FIFO in a folder, as jobs read them."""
+    """The chunks of the FIFO in a folder, as read by jobs."""
     with closing(Pipe(place_of(folder)).read_next()) as chunks:
         yield from chunks
 
 
 def recordio(payload: bytes) -> bytes:
-    """A record of RecordIO."""
+    """A RecordIO record."""
     return MAGIC_BYTES + struct.pack("<I", len(payload)) + payload + bytes(-len(payload) % 4)
 
 
 def write_recordio(path: Path, size: int, total: int) -> int:
-    """Write records of a size, some bytes of them in all; how many they are."""
+    """Write records of `size` bytes, about `total` bytes in all; return their number."""
     return _repeat(path, recordio(os.urandom(size)), total)
 
 
@@ -89,14 +89,14 @@ def write_tar(path: Path, size: int, total: int) -> int:
 
 
 def write_pictures(path: Path, pictures: list[bytes]) -> None:
-    """Write pictures as MXNet's image records, of two classes."""
+    """Write images as MXNet image records, of two classes."""
     with path.open("wb") as file:
         for number, picture in enumerate(pictures):
             file.write(recordio(struct.pack("<IfQQ", 0, number % 2, number, 0) + picture))
 
 
 def jpegs(count: int, *, noise: float = 0.0, quality: int = 75) -> list[bytes]:
-    """Different pictures of 500 x 375: 40 kB each, and with `noise=6, quality=95` 122 kB."""
+    """Different images of 500 x 375: 40 kB each, and 122 kB with `noise=6, quality=95`."""
     found = []
     for number in range(count):
         draw = np.random.default_rng(number)

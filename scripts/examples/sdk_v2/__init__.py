@@ -1,1 +1,1 @@
-"""With `Estimator`, of the SageMaker Python SDK 2."""
+"""Examples with `Estimator` of the SageMaker Python SDK 2."""

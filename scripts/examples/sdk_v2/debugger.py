@@ -1,8 +1,8 @@
-"""Asks for tensors by a Debugger configuration, which the platform hands to the container.
+"""Saves tensors with a Debugger configuration, which the platform passes to the container.
 
     scripts/example sdk_v2/debugger --image IMAGE --role ROLE --channel train=s3://bucket/train --output s3://bucket/jobs
 
-Debugger's own rules run outside the container and are closed to new customers, so none is asked for. Local mode writes
+Debugger's own rules run outside the container and are closed to new customers, so none is requested. Local mode writes
 no Debugger configuration.
 """
 
@@ -15,7 +15,7 @@ from examples.settings import Settings, read_settings
 
 
 def main(settings: Settings) -> None:
-    """Train, and have losses saved every 50 steps and gradients every 500."""
+    """Train, and save losses every 50 steps and gradients every 500."""
     hook = DebuggerHookConfig(
         s3_output_path=f"{settings.output}/tensors",
         collection_configs=[

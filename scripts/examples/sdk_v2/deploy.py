@@ -1,9 +1,9 @@
-r"""Puts a model behind an endpoint, in AWS's own PyTorch inference image: the artifact brings its handler with it.
+r"""Deploys a model to an endpoint, in AWS's own PyTorch inference image: the artifact contains its handler.
 
     scripts/example sdk_v2/deploy --image IMAGE --role ROLE --model s3://bucket/jobs/JOB/output/model.tar.gz \
         --instance-type ml.c5.large --output s3://bucket/jobs
 
-The training image serves nothing, and local mode would need AWS's image from AWS's registry.
+The training image cannot serve models, and local mode would need AWS's image from AWS's registry.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from sagemaker.utils import name_from_base
 from examples.sdk_v2.estimators import session_for
 from examples.settings import Settings, read_settings
 
-# Where the artifact keeps its handler, once the platform has unpacked it.
+# Path of the handler in the unpacked artifact.
 HANDLER = {"SAGEMAKER_PROGRAM": "inference.py", "SAGEMAKER_SUBMIT_DIRECTORY": "/opt/ml/model/code"}
 
 
@@ -26,7 +26,7 @@ def main(settings: Settings) -> Predictor:
     """Deploy; the endpoint costs money until `predictor.delete_endpoint()`.
 
     Returns:
-        What classifies pictures: `predictor.predict(Path("picture.jpg").read_bytes())`.
+        A predictor for images: `predictor.predict(Path("picture.jpg").read_bytes())`.
     """
     session = session_for(settings)
     image = image_uris.retrieve(

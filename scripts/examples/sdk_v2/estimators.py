@@ -1,4 +1,4 @@
-"""The `Estimator` with which all examples of SDK 2 begin."""
+"""The base `Estimator` of all examples of SDK 2."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ METRIC_DEFINITIONS = [{"Name": name, "Regex": regex} for name, regex in METRICS.
 
 
 def estimator_for(settings: Settings, **more: Any) -> Estimator:  # noqa: ANN401 - passed through
-    """An estimator of the image; `more` are further arguments of `Estimator`."""
-    # Left out, the client would ask for a Debugger hook and a profiler that watches framework containers.
+    """An estimator of the image; `more` are additional arguments of `Estimator`."""
+    # By default, the client would request a Debugger hook and a profiler for framework containers.
     more = {"debugger_hook_config": False, "disable_profiler": True, **more}
     return Estimator(
         image_uri=settings.image,

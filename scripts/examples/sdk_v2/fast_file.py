@@ -2,7 +2,7 @@
 
     scripts/example sdk_v2/fast_file --image IMAGE --role ROLE --channel train=s3://bucket/train --output s3://bucket/jobs
 
-For the image it is the same as File mode. Local mode has no FastFile mode: it copies all files first, and says nothing.
+The image does not distinguish it from File mode. Local mode has no FastFile mode and silently copies all files first.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from examples.settings import Settings, read_settings
 
 
 def main(settings: Settings) -> None:
-    """Train on channels that are read as they are needed."""
+    """Train on channels that are read on demand."""
     channels = {name: TrainingInput(uri, input_mode="FastFile") for name, uri in settings.channels.items()}
     estimator_for(settings).fit(channels, wait=settings.wait)
 

@@ -5,7 +5,7 @@ r"""Trains an earlier job's model further, on the same classes or others: its ar
     scripts/example sdk_v2/incremental --image IMAGE --local --model file:///tmp/job/model.tar.gz \
         --channel train=file:///data/new --output file:///tmp/next-job
 
-The head is kept where the classes are the same (`reinitialize_top_layer`).
+The head is kept if the classes are the same (`reinitialize_top_layer`).
 """
 
 from __future__ import annotations

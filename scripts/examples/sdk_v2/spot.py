@@ -1,10 +1,10 @@
-"""Trains on spot capacity: cheaper, and reclaimed at any moment, which changes nothing but the time it takes.
+"""Trains on spot capacity: cheaper, but may be reclaimed at any moment, which affects only the duration.
 
     scripts/example sdk_v2/spot --image IMAGE --role ROLE --channel train=s3://bucket/train --output s3://bucket/jobs
 
-The platform keeps /opt/ml/checkpoints in step with `checkpoint_s3_uri`. The job saves there while it trains and goes on
-from there after an interruption, to the same weights as without it. A folder belongs to one job. Local mode refuses
-spot: `scripts/run-local --interrupt-at 20` shows the same on this machine.
+The platform syncs /opt/ml/checkpoints with `checkpoint_s3_uri`. The job saves its checkpoints there and resumes from
+them after an interruption, with the same final weights as without it. A folder belongs to one job. Local mode rejects
+spot: `scripts/run-local --interrupt-at 20` simulates it on this machine.
 """
 
 from __future__ import annotations

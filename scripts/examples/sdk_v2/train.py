@@ -3,7 +3,7 @@
     scripts/example sdk_v2/train --image IMAGE --role ROLE --channel train=s3://bucket/train --output s3://bucket/jobs
     scripts/example sdk_v2/train --image IMAGE --local --channel train=file:///data/train --output file:///tmp/job
 
-The metric definitions make loss and accuracy of every epoch visible beside the job, and to tuning jobs.
+The metric definitions make the loss and accuracy of every epoch visible in the console and to tuning jobs.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from examples.settings import Settings, read_settings
 
 
 def main(settings: Settings) -> None:
-    """Train; in the end the artifact lies at `model_data`."""
+    """Train; the artifact is then at `model_data`."""
     estimator = estimator_for(settings)
     estimator.fit(dict(settings.channels), wait=settings.wait)
     if settings.wait:

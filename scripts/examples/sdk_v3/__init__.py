@@ -1,1 +1,1 @@
-"""With `ModelTrainer`, of the SageMaker Python SDK 3."""
+"""Examples with `ModelTrainer` of the SageMaker Python SDK 3."""

@@ -1,11 +1,11 @@
-"""Trains on what Ground Truth labelled: an augmented manifest, whose pictures the platform streams with their labels.
+"""Trains on labels from Ground Truth: an augmented manifest, whose images the platform streams with their labels.
 
     scripts/example sdk_v3/augmented_manifest --image IMAGE --role ROLE --output s3://bucket/jobs --channel train=URI
 
-`URI` is that of the manifest, such as `s3://bucket/labelled/output.manifest`, whose labels are taken to stand in the
-attribute `class`. The platform does not tell the container which attributes it streams, so the job is told by a
-hyperparameter of the same name. Shuffled, because manifests are often sorted: on spot capacity leave that out, and an
-interruption changes no bit.
+`URI` is that of the manifest, such as `s3://bucket/labelled/output.manifest`, with the labels in the attribute `class`.
+The platform does not pass the streamed attributes to the container, so a hyperparameter of the same name repeats them.
+The channel is shuffled, because manifests are often sorted: leave that out on spot capacity, so that an interruption
+changes no bit of the result.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ ATTRIBUTES = ["source-ref", "class"]
 
 
 def main(settings: Settings) -> None:
-    """Train on the lines of manifests, `train` in another order in every epoch."""
+    """Train on the lines of manifests, with `train` reshuffled in every epoch."""
     told = {**settings.hyperparameters, "attribute_names": ",".join(ATTRIBUTES)}
     trainer = trainer_for(replace(settings, hyperparameters=told))
     channels = []

@@ -2,7 +2,7 @@
 
     scripts/example sdk_v3/fast_file --image IMAGE --role ROLE --channel train=s3://bucket/train --output s3://bucket/jobs
 
-For the image it is the same as File mode. Local mode has no FastFile mode: it copies all files first, and says nothing.
+The image does not distinguish it from File mode. Local mode has no FastFile mode and silently copies all files first.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from examples.settings import Settings, read_settings
 
 
 def main(settings: Settings) -> None:
-    """Train on channels that are read as they are needed."""
+    """Train on channels that are read on demand."""
     trainer = trainer_for(settings)
     channels = [trainer.create_input_data_channel(one.channel_name, one.data_source) for one in inputs_of(settings)]
     for channel in channels:

@@ -1,12 +1,12 @@
-"""Trains in Pipe mode: objects stream from S3 as they are read, so training begins at once and no disk fills.
+"""Trains in Pipe mode: objects are streamed from S3, so training starts at once and needs no disk space.
 
     scripts/example sdk_v3/pipe --image IMAGE --role ROLE --channel train=s3://bucket/shards/ --output s3://bucket/jobs
 
-The objects under the prefix may be tar shards, RecordIO, TFRecord, JSON Lines or CSV; the job sees which from their
-first bytes, and takes records for pictures: texts need `--hyperparameter task=text-classification`. Classes and
-number of records are found out by a first pass, which `--hyperparameter class_names=cat,dog` and `--hyperparameter
-num_training_samples=100000` save. Local mode has no Pipe mode: it copies all files first, and says nothing;
-`scripts/run-local --input-mode Pipe` has.
+The objects under the prefix may be tar shards, RecordIO, TFRecord, JSON Lines or CSV; the job detects the format from
+their first bytes, and expects images: texts need `--hyperparameter task=text-classification`. Classes and number of
+records are determined in a first pass, unless given by `--hyperparameter class_names=cat,dog` and `--hyperparameter
+num_training_samples=100000`. Local mode has no Pipe mode and silently copies all files first; use
+`scripts/run-local --input-mode Pipe` instead.
 """
 
 from __future__ import annotations

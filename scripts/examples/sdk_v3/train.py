@@ -3,7 +3,7 @@
 scripts/example sdk_v3/train --image IMAGE --role ROLE --channel train=s3://bucket/train --output s3://bucket/jobs
 scripts/example sdk_v3/train --image IMAGE --local --channel train=file:///data/train --output file:///tmp/jobs
 
-The metric definitions make loss and accuracy of every epoch visible beside the job, and to tuning jobs.
+The metric definitions make the loss and accuracy of every epoch visible in the console and to tuning jobs.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from examples.settings import Settings, read_settings
 
 
 def main(settings: Settings) -> None:
-    """Train; in local mode the artifact lies in a folder of its own below `--output`."""
+    """Train; in local mode the artifact is in its own folder below `--output`."""
     trainer = trainer_for(settings)
     trainer.train(input_data_config=inputs_of(settings), wait=settings.wait)
     if settings.local:

@@ -1,4 +1,4 @@
-"""The `ModelTrainer` with which all examples of SDK 3 begin."""
+"""The base `ModelTrainer` of all examples of SDK 3."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ METRIC_DEFINITIONS = [MetricDefinition(name=name, regex=regex) for name, regex i
 
 
 def trainer_for(settings: Settings, *, spot: bool | None = None, **more: Any) -> ModelTrainer:  # noqa: ANN401
-    """A trainer of the image; `more` are further arguments of `ModelTrainer`."""
+    """A trainer of the image; `more` are additional arguments of `ModelTrainer`."""
     if settings.local:
-        # What an earlier job left in the folder would get into this one's artifacts: each has its own.
+        # Each job has its own folder, since files of an earlier job would end up in this one's artifacts.
         more |= {
             "training_mode": Mode.LOCAL_CONTAINER,
             "local_container_root": tempfile.mkdtemp(prefix="finetune-", dir=settings.output.removeprefix("file://")),
@@ -39,7 +39,7 @@ def trainer_for(settings: Settings, *, spot: bool | None = None, **more: Any) ->
 
 
 def inputs_of(settings: Settings) -> list[InputData]:
-    """Every channel: an `s3://` URI, or in local mode a folder of this machine."""
+    """Every channel: an `s3://` URI, or a folder of this machine in local mode."""
     return [
         InputData(channel_name=name, data_source=uri.removeprefix("file://")) for name, uri in settings.channels.items()
     ]

@@ -1,8 +1,8 @@
-"""Lets the platform look for good hyperparameters: 12 jobs, 3 at a time, by their best accuracy on `validation`.
+"""Runs a hyperparameter tuning job: 12 jobs, 3 at a time, compared by their best accuracy on `validation`.
 
     scripts/example sdk_v3/tune --image IMAGE --role ROLE --channel train=s3://bucket/train --output s3://bucket/jobs
 
-Give it a channel `validation`, so that all jobs are measured by the same records. Local mode has no tuning jobs.
+Add a channel `validation`, so that all jobs are evaluated on the same records. Local mode has no tuning jobs.
 """
 
 from __future__ import annotations
