@@ -57,7 +57,7 @@ def main() -> None:
 
 
 def _device_seconds(step: Callable[[dict[str, Tensor], Tensor], None], batches: Batches) -> float:
-    """Seconds of all steps by device events; the median step times their number where all steps are alike."""
+    """Seconds of all steps by device events; the median step times their number if all steps are alike."""
     marks = [torch.cuda.Event(enable_timing=True) for _ in range(len(batches) + 1)]  # type: ignore[no-untyped-call]
     marks[0].record()
     for one, mark in zip(batches, marks[1:], strict=True):

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 CORES = 2
-"""Of every side, where there is no GPU; a GPU wants all that there are."""
+"""Cores of every side without a GPU; with a GPU, all cores are used."""
 _LIBRARIES = ("torch", "torchvision", "transformers", "accelerate", "timm")
 
 

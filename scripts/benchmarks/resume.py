@@ -21,7 +21,7 @@ FRESH = 0
 POSITIONS = (FRESH, 10, 1_000, 100_000)
 MOST_ROUNDS = 5
 LONGEST_SECONDS = 300.0
-"""After which no further round is begun; what is begun is ended, and saving is measured: two minutes more."""
+"""No new round starts after this; finishing the current one and measuring saves takes two more minutes."""
 RECORDS = 110_000
 BATCH_SIZE = 1
 

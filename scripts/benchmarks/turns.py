@@ -18,7 +18,7 @@ from pathlib import Path
 from benchmarks.machine import on_gpu
 
 _TURN = 0.5
-"""Seconds; short beside the seconds for which a host is slow, long beside filling a processor's caches again."""
+"""Seconds; short compared with slow periods of a host, long compared with refilling the processor's caches."""
 
 
 class Turn:
@@ -33,7 +33,7 @@ class Turn:
 
     @property
     def running(self) -> bool:
-        """Whether the command is neither stopped nor ended."""
+        """Whether the command is running, that is, not stopped and not ended."""
         return self._since is not None
 
     @property

@@ -11,7 +11,7 @@ METRICS = {
     "validation:loss": r"validation:loss=([0-9.]+);",
     "validation:accuracy": r"validation:accuracy=([0-9.]+);",
 }
-"""What the platform reads from the log: a metric's name, and the expression that finds its value."""
+"""Metric definitions for the platform: name, and regular expression of the value in the log."""
 
 # Set explicitly, so that no client queries IAM for it.
 _NO_ROLE = "arn:aws:iam::000000000000:role/local-mode"

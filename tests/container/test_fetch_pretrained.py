@@ -30,7 +30,7 @@ class Hub(BaseHTTPRequestHandler):
 
     def __init__(self, folder: Path, *arguments: object) -> None:
         self._folder = folder
-        super().__init__(*arguments)  # type: ignore[arg-type]  # whatever the server gives
+        super().__init__(*arguments)  # type: ignore[arg-type]  # from the server
 
     def do_HEAD(self) -> None:
         self._answer(body=False)

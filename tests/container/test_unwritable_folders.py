@@ -13,7 +13,7 @@ from sagemaker_simulator import JobFolder, lay_out
 from tests.support.whole_jobs import ENVIRONMENT, TRAIN, request_of
 
 WITHOUT_PRIVILEGES = ("setpriv", "--bounding-set=-dac_override,-dac_read_search", "--inh-caps=-all")
-"""Root may write everywhere, unless it gives these up."""
+"""Drops the capabilities that let root write everywhere."""
 
 
 @pytest.fixture

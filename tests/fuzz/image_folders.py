@@ -25,7 +25,7 @@ from tests.support.tiny_transformers import write_folder
 
 SIDE = 32
 _NEAR = 12.0
-"""Mean difference of pixels below which an image is a known one; any two known ones differ by much more."""
+"""Mean pixel difference below which an image counts as a known one; any two known ones differ by much more."""
 
 Pixels = NDArray[np.uint8]
 

@@ -19,7 +19,7 @@ from tests.support.tiny_transformers import PICTURE_TYPES, TEXT_TYPES, WORDS
 
 Mutation = Callable[[Folder], Situation]
 MUTATIONS: dict[str, tuple[tuple[str, ...], Mutation]] = {}
-"""By name: the families to which a mutation applies, and the mutation."""
+"""Mutations by name, with the model families that they apply to."""
 
 
 def mutation(types: Sequence[str] = (*TEXT_TYPES, *PICTURE_TYPES)) -> Callable[[Mutation], Mutation]:

@@ -24,7 +24,7 @@ from tests.fuzz.running import as_in_production, shared_folder
 from tests.support.tiny_transformers import TEXT_TYPES, write_folder
 
 LABELS = ("pos", "neg")
-"""Class names in the order of the outputs; not sorted, so that a wrong order shows."""
+"""Class names in the order of the outputs; not sorted, so that a wrong order is detected."""
 
 TEXTS = (
     ("neg", "the cat sat on the mat", "a dog"),

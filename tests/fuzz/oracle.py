@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 USER_ERROR, INTERNAL_ERROR = 1, 3
-"""Exit codes: the user can fix it, and a bug."""
+"""Exit codes of user errors and of internal errors."""
 
 _NO_CAUSE = ("Internal error", "Traceback", "Framework Error")
 

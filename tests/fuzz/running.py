@@ -27,11 +27,11 @@ from tests.fuzz.oracle import Run
 from tests.support.whole_jobs import Ended, request_of, run_here
 
 Answers = list[dict[str, float]]
-"""Probability by class name, of each record in the order of the channel."""
+"""Probability by class name for each record, in channel order."""
 
 _SHARED: list[tempfile.TemporaryDirectory[str]] = []
 _EPOCHS = 3
-"""Passes over a channel in Pipe mode: one to count its records, one to read them, and one to spare."""
+"""Passes over a channel in Pipe mode: one to count its records, one to read them, and one spare."""
 
 
 @contextlib.contextmanager

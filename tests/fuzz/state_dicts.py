@@ -24,7 +24,7 @@ from tests.support.coloured_images import picture
 
 LABELS = ("neg", "pos")
 NETWORKS = ("mobilenet_v3_small", "mobilenet_v2", "resnet18", "regnet_y_400mf", "densenet121")
-"""The smallest of several families."""
+"""The smallest models of several families."""
 
 State = dict[str, Tensor]
 

@@ -22,7 +22,7 @@ from tests.fuzz.running import as_in_production, decoded_records, read_records, 
 from tests.support.tiny_transformers import write_folder
 
 Record = tuple[str, str]
-"""Label and text."""
+"""A label and a text."""
 
 LABEL_SETS = (("neg", "pos"), ("bad", "good", "so so"), ("0", "1"), ("1", "2", "3"), ("B", "A", "C"))
 _PIECES = (

@@ -44,7 +44,7 @@ EXAMPLES = {
     "linked_file": 16,
     "adapter": 20,
 }
-"""Most examples of a mutation; where it has fewer different ones, each is tried."""
+"""Maximum number of examples per mutation; if there are fewer distinct ones, each is tried."""
 
 
 def judge(place: Path, folder: Folder, channel: Path, situation: Situation) -> None:

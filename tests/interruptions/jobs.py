@@ -37,7 +37,7 @@ TOUCHY_RULES = {
     "ClassImbalance": "samples=1:threshold_imbalance=0.5",
     "StepOutlier": "stddev=0",
 }
-"""Rules that find something in healthy jobs: at once, after several looks, after epochs, and by the clock."""
+"""Rules with findings in healthy jobs: at once, after several samples, after epochs, and by wall-clock time."""
 _BASE = {
     "rules": ",".join(f"{name}:{parameters}" for name, parameters in TOUCHY_RULES.items()),
     "epochs": "4",

@@ -20,7 +20,7 @@ from tests.interruptions.results import assert_same_bits, left_in
 from tests.interruptions.starts import Zygote, follow, start
 
 ROOM = 40 << 20
-"""Of the disk: the network's checkpoints have 18 MB, so two are too many beside what else lies there."""
+"""Size of the disk: the model's checkpoints have 18 MB, so two do not fit next to the other files."""
 
 
 @pytest.fixture

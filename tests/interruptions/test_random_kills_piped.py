@@ -25,9 +25,9 @@ PICTURES = {
 }
 TEXTS = {**ANNOUNCED, "learning_rate": "0.002", "max_length": "16", "class_names": "bad,good"}
 UNANNOUNCED = {"CSV"}
-"""Of these, every start looks for classes and number of records by a first pass, which takes a pipe of its own."""
+"""Formats for which every start finds classes and number of records in a first pass, with its own pipe."""
 SPLIT = {"JSON Lines"}
-"""Of these, records are held out of the training stream, and each evaluation takes one of its pipes."""
+"""Formats with records held out of the training stream, so that each evaluation uses one of its pipes."""
 
 
 def piped_job(place: Path, form: str, strategy: str = "", **changes: str) -> TrainingJob:

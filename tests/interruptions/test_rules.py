@@ -14,7 +14,7 @@ from tests.interruptions.results import assert_same_bits, left_in
 from tests.interruptions.starts import Disturbance, Zygote, start, with_changes
 
 FOUND = "WARNING: rule UnchangedTensor at step 50"
-"""Told at step 100, when the look at step 50 is read."""
+"""Reported at step 100, when the sample of step 50 is read."""
 
 
 def stopping_job(place: Path) -> TrainingJob:

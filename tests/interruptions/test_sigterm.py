@@ -17,7 +17,7 @@ from tests.interruptions.results import Left, account_in, assert_same_bits, left
 from tests.interruptions.starts import Disturbance, Ended, Zygote, start, with_changes
 
 PATIENCE_SECONDS = 60.0
-"""Half of what the platform allows; the jobs take a fraction of a second on a machine with nothing else to do."""
+"""Half of the platform's limit; on an idle machine the jobs take a fraction of a second."""
 ATTEMPTS = 5
 
 

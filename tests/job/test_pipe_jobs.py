@@ -44,7 +44,7 @@ FROM_SCRATCH = {
     "workers": "2",
 }
 MARGIN = 0.15
-"""Of accuracy: two of the pictures' eighteen records may differ."""
+"""Accuracy tolerance: two of the eighteen image records may differ."""
 
 CLASSES = {"class_names": ",".join(NAMES), "num_training_samples": "48"}
 

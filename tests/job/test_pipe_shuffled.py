@@ -33,7 +33,7 @@ WISHES = {
     "validation_fraction": "0",
 }
 STEPS = 9
-"""Of an epoch."""
+"""Steps per epoch."""
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from tests.support.simulated_jobs import eventually
 
 MARKERS = (".sagemaker-uploading", ".sagemaker-uploaded")
 UNTIL_THE_FINISH = SyncOptions(scan_seconds=0.001, chunk_bytes=1, bytes_per_second=0.01)
-"""Uploads that are under way until the agent is told to finish."""
+"""Options with which uploads stay in progress until the agent is stopped."""
 
 
 @pytest.fixture

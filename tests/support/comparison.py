@@ -29,12 +29,12 @@ from tests.support.whole_jobs import finished, train_here
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "model-folders.md"
 BEGIN, END = "<!-- comparison:begin -->", "<!-- comparison:end -->"
 LABELS = ("pos", "neg", "mid")
-"""In the order of the outputs, which is not that of the alphabet."""
+"""Class names in the order of the outputs, which is not alphabetical."""
 WISHES = {"strategy": "evaluate", "precision": "fp32"}
 BOUND = 2e-6
-"""Largest difference of a probability: predictions are written with six digits, and batches round otherwise."""
+"""Largest allowed difference in probability: predictions have six digits, and batches round differently."""
 BOUND_OF_REDUCED = 0.002
-"""The same where a large JPEG is decoded at a reduced scale."""
+"""The same for large JPEGs decoded at a reduced scale."""
 REAL = "all-MiniLM-L6-v2"
 
 

@@ -30,7 +30,7 @@ from tests.support.whole_jobs import ENVIRONMENT, ROOT
 
 BATCH = 4
 PATIENCE_SECONDS = 100.0
-"""Of one for the others, which may be imported later by as much on a busy machine."""
+"""Timeout for the other processes, whose imports may take this long on a busy machine."""
 
 
 def feed(folder: Path, stream: bytes, epochs: int, pause: threading.Event | None = None) -> None:

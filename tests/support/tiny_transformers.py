@@ -12,7 +12,7 @@ import torch
 WORDS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "the", "a", "cat", "dog", "sat", "on", "mat", "ran", "away", "up", "in")
 TEXT_TYPES = ("bert", "distilbert", "roberta", "deberta", "deberta-v2", "electra", "gpt2")
 TYPED = ("bert", "deberta", "deberta-v2", "electra")
-"""Those whose own tokenizers tell the two texts of a pair apart."""
+"""Families whose tokenizers distinguish the two texts of a pair."""
 PICTURE_TYPES = ("vit", "swin", "resnet")
 
 _ENCODER = {

@@ -32,7 +32,7 @@ ENVIRONMENT = {
     "TOKENIZERS_PARALLELISM": "false",
 }
 METRIC = re.compile(r"validation:accuracy=([0-9.]+);")
-"""As a user would give it to the platform."""
+"""Metric definition, as a user would pass it to the platform."""
 EPOCH = re.compile(r"^epoch=[0-9]+; .*", re.MULTILINE)
 
 

@@ -83,7 +83,7 @@ def test_losses_equal_those_of_a_plain_loop_step_by_step(accumulation: int) -> N
 
 
 CACHES: tuple[dict[str, str], ...] = ({}, {"cache_size_gb": "0"}, {"cache_size_gb": "0.00001"})
-"""Room for all features, for none, and for some."""
+"""Cache sizes for all features, for none, and for some."""
 
 
 @pytest.mark.parametrize("strategy", ["feature_extraction", "partial", "full", "gradual", "from_scratch"])

@@ -21,7 +21,7 @@ from finetune.data.framing.recordio import MAGIC_BYTES
 from finetune.data.pipe.fifo import Pipe, PipePlace
 
 Read = Callable[[Path], int]
-"""Takes the folder of a FIFO, and gives the number of records."""
+"""A function from the folder of a FIFO to the number of records read."""
 
 
 def through_fifo(stream: Path, read: Read, records: int | None = None, times: int = 1) -> float:

@@ -223,7 +223,7 @@ def test_a_stop_reaches_whoever_waits_for_a_batch(tmp_path: Path) -> None:
 def test_an_epoch_without_objects_is_short_where_hosts_share_them_and_else_an_error(
     tmp_path: Path, workers: int
 ) -> None:
-    """A pipe that is opened and closed at once, between two that bring records."""
+    """A pipe that is opened and closed at once, between two with records."""
     for epoch in range(3):
         os.mkfifo(tmp_path / f"train_{epoch}")
 

@@ -82,7 +82,7 @@ def test_a_stop_ends_every_wait(folders: tuple[Path, Path, Path], first: int) ->
     feed(shared, IMAGES * 40, 99, threading.Event())
     with processes(shared, table, "recordio", 2, 99) as started:
         assert [process.stdout.readline() for process in started if process.stdout] == ["batch\n"] * 2
-        # In sequence, since the process that is asked first may have exited before the other is asked.
+        # In sequence, since the first process may have exited before the other is signaled.
         for process in (started[first], started[1 - first]):
             process.terminate()
             time.sleep(0.3)

@@ -117,7 +117,7 @@ def test_what_other_software_wrote(tmp_path: Path) -> None:
     files = {"a.rec": (FIXTURES / "mxnet_images.rec").read_bytes()}
     reader = opened(tmp_path / "in", files, multi_label=True)
     assert [reader.labels(at) for at in range(3)] == [("0",), ("1",), ("0",)]
-    assert all(bytes(reader.read(at).content[:4]) == PNG[:4] for at in range(5))  # type: ignore[arg-type]  # pictures
+    assert all(bytes(reader.read(at).content[:4]) == PNG[:4] for at in range(5))  # type: ignore[arg-type]  # images
 
 
 TEXTS: Mapping[str, bytes] = {

@@ -27,7 +27,7 @@ from tests.support.model_requests import LABELS, ask
 from tests.support.tiny_transformers import write_folder, write_processor
 
 SIZES = ((50, 40), (40, 53), (31, 90), (32, 32), (5, 9), (1, 1), (120, 33), (300, 8), (47, 40), (43, 41))
-"""Width and height of images: odd and even margins, upscaling, extreme ratios, a single pixel."""
+"""Width and height of images: odd and even margins, upscaling, extreme aspect ratios, a single pixel."""
 # Resizing uint8 images rounds to integers in an order that depends on the memory layout.
 ONE_LEVEL = 1.0
 
