@@ -165,6 +165,11 @@ def _unusable(config: Mapping[str, object]) -> str | None:
         return f"num_labels={str(count)[:60]} is not allowed; it is a number of classes from 1 to {MAX_CLASSES}"
     if isinstance(names, Mapping) and len(names) != (len(names) if count is None else count):
         return f"it names {count} classes in num_labels, but {len(names)} in id2label; save it again with one of them"
+    return _unusable_size(config)
+
+
+def _unusable_size(config: Mapping[str, object]) -> str | None:
+    """Return the reason why a size in a configuration is not allowed, or None if all are."""
     tokens = config.get("vocab_size")
     if isinstance(tokens, int) and tokens < 1:
         return f"vocab_size={tokens} is not allowed; it is the number of rows of the embeddings"
