@@ -78,7 +78,7 @@ def _is_there(file: Path) -> bool:
 
 
 def run(command: tuple[str, ...]) -> Ending:
-    """Run a command until it ends; send it SIGTERM whenever this process is asked to stop.
+    """Run a command until it ends; send it SIGTERM when this process receives SIGTERM.
 
     The command gets its own session, so that an interrupt from a terminal reaches it only once, forwarded by this
     process as SIGTERM, the platform's signal. All other children that end in the meantime are reaped.

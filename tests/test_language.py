@@ -1,0 +1,44 @@
+"""Docstrings are statements in standard terms: no questions, and hardly any pronouns or archaic words."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+FOLDERS = ("src", "tests", "scripts", "container")
+DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+PRONOUNS = re.compile(r"\b(what|who|whoever|whatever|somebody|nobody|everybody|anybody)\b", re.IGNORECASE)
+ARCHAIC = re.compile(
+    r"\b(told|tells?|anew|wholly|behind|beside|meanwhile|mend|grave|hardly|thereof|likewise|nor|lies?|lay"
+    r"|taken up|takes? up|given up|gives? up|strangers?|remarks?|wishes?|(?:is|are) asked)\b",
+    re.IGNORECASE,
+)
+
+
+def parsed(folder: str) -> Iterator[tuple[Path, ast.Module]]:
+    for path in sorted((ROOT / folder).rglob("*.py")):
+        yield path.relative_to(ROOT), ast.parse(path.read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_no_module_docstring_is_a_question(folder: str) -> None:
+    firsts = {path: (ast.get_docstring(tree) or "").partition("\n\n")[0] for path, tree in parsed(folder)}
+    assert [str(path) for path, first in firsts.items() if "?" in first] == []
+
+
+@pytest.mark.parametrize("folder", FOLDERS)
+@pytest.mark.parametrize(("words", "per_thousand"), [(PRONOUNS, 2.0), (ARCHAIC, 1.0)], ids=["pronouns", "archaic"])
+def test_docstrings_use_standard_terms(folder: str, words: re.Pattern[str], per_thousand: float) -> None:
+    docstrings = [
+        ast.get_docstring(node) or ""
+        for _, tree in parsed(folder)
+        for node in ast.walk(tree)
+        if isinstance(node, DOCUMENTED)
+    ]
+    text = "\n".join(docstrings)
+    assert len(words.findall(text)) <= per_thousand * len(re.findall(r"[A-Za-z']+", text)) / 1000
