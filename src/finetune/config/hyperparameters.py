@@ -39,106 +39,112 @@ class Section(BaseModel):
 
 
 class DataSpec(Section):
-    """Data: which records, and how they become examples."""
+    """Data: records and their conversion to examples."""
 
-    task: Task | None = Field(None, description="What the records are; by default seen from the data.")
-    multi_label: bool = Field(False, description="Whether a record may have several classes, or none.")
+    task: Task | None = Field(None, description="Task; detected from the data by default.")
+    multi_label: bool = Field(False, description="Whether a record may have several labels, or none.")
     label_column: str | None = Field(
-        None, description="Column of the label in tables; by default seen from names and content."
+        None, description="Label column of tables; detected from names and content by default."
     )
     text_column: str | None = Field(
-        None, description="Column of the text in tables; by default seen from names and content."
+        None, description="Text column of tables; detected from names and content by default."
     )
-    text_pair_column: str | None = Field(None, description="Column of the second text, for pairs of texts.")
+    text_pair_column: str | None = Field(None, description="Column of the second text, for text pairs.")
     header: Literal["auto", "true", "false"] = Field(
-        "auto", description="Whether the first row of CSV and TSV names the columns; by default seen from the data."
+        "auto", description="Whether CSV and TSV files begin with a header row; detected from the data by default."
     )
     validation_fraction: float = Field(
         0.2,
         ge=0,
         le=0.9,
-        description="Share of `train` that is held out without a `validation`: class by class, in Pipe mode by chance.",
+        description="Fraction of `train` held out for validation if there is no `validation` channel: stratified by "
+        "class, random in Pipe mode.",
     )
-    max_bad_records: int = Field(0, ge=0, description="Records that may be unreadable before the job fails.")
+    max_bad_records: int = Field(0, ge=0, description="Number of unreadable records to tolerate before the job fails.")
     augmentation: Augmentation = Field(
-        "basic", description="Random changes to training images: crop and flip (basic), also colour and shape (strong)."
+        "basic", description="Augmentation of training images: crop and flip (basic), plus color and geometry (strong)."
     )
     image_size: int | None = Field(
-        None, ge=8, le=4096, description="Side of the image that enters the network, in pixels; by default its own."
+        None, ge=8, le=4096, description="Input image size in pixels; by default that of the model."
     )
     max_length: int | None = Field(
-        None, ge=4, le=1_048_576, description="Longest text in tokens; by default what the network can take."
+        None, ge=4, le=1_048_576, description="Maximum text length in tokens; by default the limit of the model."
     )
     group_by_length: bool = Field(
         True,
-        description="Whether texts of like length share a batch, which saves computing padding; batches stay random.",
+        description="Whether to batch texts of similar length, which reduces padding; the order of batches stays "
+        "random.",
     )
     num_classes: int | None = Field(
         None,
         ge=2,
         le=100_000,
-        description="Number of classes that the data must have; in Pipe mode they are 0, 1, 2 and so on.",
+        description="Expected number of classes, checked against the data; in Pipe mode they are 0, 1, 2 and so on.",
     )
     num_training_samples: int | None = Field(
         None,
         ge=1,
-        description="Number of records that `train` must have; in Pipe mode it saves a pass that counts them.",
+        description="Expected number of records in `train`; in Pipe mode it avoids a pass that counts them.",
     )
     image_column: str | None = Field(
-        None, description="Feature, attribute or ending that holds the picture in a stream; by default guessed."
+        None, description="Feature, attribute or file extension of the image in a stream; detected by default."
     )
     attribute_names: tuple[str, ...] = Field(
         (),
-        description="AttributeNames of an augmented manifest, as `source-ref,class`; the platform does not tell them.",
+        description="AttributeNames of an augmented manifest, such as `source-ref,class`; the platform does not pass "
+        "them to the job.",
     )
     class_names: tuple[str, ...] = Field(
         (),
-        description="Names of the classes in the order of their numbers, unless a channel `labels` has them; in Pipe "
-        "mode it saves a pass that looks. Confirms image folders that look like parts of a data set.",
+        description="Class names in the order of their indices, unless the `labels` channel has them; in Pipe mode "
+        "they avoid a pass that collects them. Also confirms image folders that look like splits of a dataset.",
     )
     shuffle_buffer: int = Field(
         2048,
         ge=1,
         le=1_000_000,
-        description="Records of a stream among which the next one is drawn; 1 keeps the order.",
+        description="Size of the shuffle buffer of a stream, in records; 1 keeps the order.",
     )
     recordio_parts: RecordParts = Field(
-        "auto", description="Whether writers of RecordIO left the magic word out (escaped) or not (plain)."
+        "auto",
+        description="Whether the RecordIO writer split payloads at magic words (escaped) or kept them (plain).",
     )
 
 
 class ModelSpec(Section):
-    """Model: which network, and what becomes of its head."""
+    """Model: the pretrained model and its head."""
 
     name: str | None = Field(
         None,
         alias="model_name",
-        description="Network, such as resnet50 or distilbert-base-uncased; by default that of the `model` channel, "
-        "else one for the task.",
+        description="Model, such as resnet50 or distilbert-base-uncased; by default the one in the `model` channel, "
+        "otherwise a default for the task.",
     )
     reinitialize_top_layer: Literal["auto", "true", "false"] = Field(
-        "auto", description="Whether the head is new; auto keeps one of the same classes, or of as many without names."
+        "auto",
+        description="Whether to initialize a new head; auto keeps a head with the same classes, or with as many "
+        "unnamed ones.",
     )
     dropout: float | None = Field(
-        None, ge=0, lt=1, description="Dropout before the head while it learns; by default the network's own."
+        None, ge=0, lt=1, description="Dropout before the head during training; by default that of the model."
     )
 
 
 class StrategySpec(Section):
-    """Strategy: what learns, and how fast the layers learn relative to each other."""
+    """Strategy: the trainable layers and their relative learning rates."""
 
     name: StrategyName = Field(
         "full",
         alias="strategy",
-        description="What learns: all layers (full), the head alone (feature_extraction, cheapest and often best with "
-        "a few records per class), the last groups too (partial), group after group (gradual), random weights "
-        "(from_scratch), nothing (evaluate). `full`, since that is what the platform's built-ins do.",
+        description="Trainable layers: all (full), the head only (feature_extraction, cheapest and often best with "
+        "few records per class), the last layer groups as well (partial), one more group at a time (gradual), all "
+        "from random weights (from_scratch), none (evaluate). The default is that of the built-in algorithms.",
     )
     unfrozen_groups: int = Field(
-        1, ge=1, le=1000, description="For `partial`: how many groups of layers below the head learn with it."
+        1, ge=1, le=1000, description="For `partial`: number of trainable layer groups below the head."
     )
     layer_decay: float = Field(
-        1.0, gt=0, le=1, description="Factor of the rate from each group of layers to the one below it."
+        1.0, gt=0, le=1, description="Learning rate factor from each layer group to the one below it."
     )
 
 
@@ -153,19 +159,19 @@ def _default_momentum() -> str:
 
 
 class OptimisationSpec(Section):
-    """Optimisation: how the layers learn."""
+    """Optimization: epochs, batches, optimizer and learning rate schedule."""
 
-    epochs: int = Field(10, ge=1, le=100_000, description="Passes over the training data.")
-    batch_size: int = Field(32, ge=1, le=65_536, description="Records per batch.")
+    epochs: int = Field(10, ge=1, le=100_000, description="Number of epochs.")
+    batch_size: int = Field(32, ge=1, le=65_536, description="Batch size.")
     learning_rate: float | None = Field(
-        None, gt=0, le=10, description="Highest learning rate; by default what suits strategy and optimizer."
+        None, gt=0, le=10, description="Peak learning rate; the default depends on strategy, task and optimizer."
     )
     head_learning_rate: float | None = Field(
         None,
         gt=0,
         le=10,
-        description="Highest learning rate of the head; by default what suits the strategy, and 10 times learning_rate "
-        "for a new head on layers that learn too.",
+        description="Peak learning rate of the head; the default depends on the strategy, and is 10 times "
+        "learning_rate for a new head on trainable layers.",
     )
     optimizer: OptimizerName = Field("adamw", description="Optimizer.")
     momentum: float | None = Field(None, ge=0, lt=1, description=f"Momentum; by default {_default_momentum()}.")
@@ -181,30 +187,40 @@ class OptimisationSpec(Section):
     eps: float = Field(
         1e-8, gt=0, le=1, description=f"Added to the denominator for numerical stability, for {_users_of('eps')}."
     )
-    weight_decay: float = Field(0.01, ge=0, le=1, description="Pull towards zero; none on biases and normalisation.")
-    lr_schedule: ScheduleName = Field("cosine", description="Course of the learning rate after the warm-up.")
+    weight_decay: float = Field(
+        0.01, ge=0, le=1, description="Weight decay (not applied to biases and normalization layers)."
+    )
+    lr_schedule: ScheduleName = Field("cosine", description="Learning rate schedule after warm-up.")
     lr_step_epochs: tuple[int, ...] = Field(
-        (), description="For lr_schedule=step: epochs after which the rate is multiplied by lr_factor, as `10,20`."
+        (),
+        description="For lr_schedule=step: epochs after which the learning rate is multiplied by lr_factor, such as "
+        "`10,20`.",
     )
     lr_factor: float = Field(
-        0.1, gt=0, le=1, description="For step: factor at each of lr_step_epochs; for exponential: reached at the end."
+        0.1,
+        gt=0,
+        le=1,
+        description="For step: factor at each of lr_step_epochs; for exponential: factor at the end of training.",
     )
-    warmup_fraction: float = Field(0.05, ge=0, lt=1, description="Share of all steps in which the rate rises.")
+    warmup_fraction: float = Field(
+        0.05, ge=0, lt=1, description="Fraction of all steps used for learning rate warm-up."
+    )
     gradient_clip_norm: float | None = Field(
-        None, gt=0, description="Longest gradient over all parameters; longer ones are shortened to it."
+        None, gt=0, description="Maximum gradient norm over all parameters; larger gradients are clipped."
     )
     gradient_accumulation_steps: int = Field(
-        1, ge=1, le=10_000, description="Batches whose gradients make one step of the optimizer."
+        1, ge=1, le=10_000, description="Number of batches to accumulate gradients over per optimizer step."
     )
-    label_smoothing: float = Field(0.0, ge=0, lt=1, description="Share of each target that is spread over classes.")
+    label_smoothing: float = Field(0.0, ge=0, lt=1, description="Label smoothing.")
     class_weights: Literal["none", "balanced"] = Field(
-        "none", description="Weight of a class in the loss; balanced gives rare classes as much as frequent ones."
+        "none",
+        description="Class weights in the loss; balanced weights are inversely proportional to class frequencies.",
     )
     early_stopping_patience: int | None = Field(
         None,
         ge=1,
-        description="Epochs without a better validation accuracy (micro F1 with multi_label) after which training ends "
-        "and the best epoch's weights are restored; by default neither.",
+        description="Epochs without a better validation accuracy (micro F1 with multi_label) after which training "
+        "ends and the best epoch's weights are restored; by default neither.",
     )
     early_stopping_min_delta: float = Field(
         0.0, ge=0, description="Least gain in accuracy, or micro F1, that counts as better."
@@ -213,102 +229,107 @@ class OptimisationSpec(Section):
 
 
 class RunSpec(Section):
-    """Run: how the job runs, and what it reports."""
+    """Run: seed, precision and data loading."""
 
-    seed: int = Field(0, ge=0, lt=2**32, description="What all randomness is derived from.")
+    seed: int = Field(0, ge=0, lt=2**32, description="Random seed.")
     precision: Precision = Field(
         "auto",
-        description="Arithmetic of the network: auto takes bf16 where GPU or CPU multiply in it, fp16 on older "
-        "GPUs, else fp32.",
+        description="Precision: auto is bf16 on GPUs and CPUs with bf16 instructions, fp16 on older GPUs, otherwise "
+        "fp32.",
     )
     workers: int | None = Field(
         None,
         ge=0,
         le=1024,
-        description="Threads that prepare batches; by default as many as it takes for no batch to be late, up to the "
-        "number of cores, 16 at most. Changes no result.",
+        description="Number of data loading threads; by default as many as needed to keep the device busy, up to the "
+        "number of cores, at most 16. Does not change the result.",
     )
     compile: bool = Field(
         False,
-        description="Whether the layers that learn are compiled, for pictures; pays in jobs of hours, and needs a "
-        "compiler, which the image leaves out.",
+        description="Whether to compile the trainable layers (images only); worthwhile for jobs of hours, and needs "
+        "a C++ compiler, which is not part of the image.",
     )
-    top_k: int | None = Field(None, ge=2, description="Also report how often the class is among the k likeliest.")
+    top_k: int | None = Field(None, ge=2, description="Also report top-k accuracy.")
     pipe_wait_seconds: float = Field(
-        600.0, gt=0, description="Seconds without data after which a channel in Pipe mode is given up."
+        600.0, gt=0, description="Seconds without data after which a channel in Pipe mode fails."
     )
 
 
 class CheckpointSpec(Section):
-    """Checkpoints: when the state of the job is kept, and whether it is taken up again."""
+    """Checkpoints: saving and resuming the state of the job."""
 
-    resume: Resume = Field("auto", description="Whether a checkpoint is taken up: if there is one, never, or must be.")
+    resume: Resume = Field(
+        "auto", description="Whether to resume: from a checkpoint if there is one (auto), never, or required."
+    )
     interval_steps: int | None = Field(
         None,
         ge=1,
         alias="checkpoint_interval_steps",
-        description="Steps between checkpoints; by default none by steps.",
+        description="Steps between checkpoints; by default checkpoints are by time only.",
     )
     interval_seconds: float | None = Field(
-        30.0, gt=0, alias="checkpoint_interval_seconds", description="Least seconds between checkpoints by time."
+        30.0, gt=0, alias="checkpoint_interval_seconds", description="Minimum seconds between checkpoints by time."
     )
-    keep: int = Field(2, ge=1, le=1000, alias="checkpoint_keep", description="Newest checkpoints that are kept.")
+    keep: int = Field(
+        2, ge=1, le=1000, alias="checkpoint_keep", description="Number of most recent checkpoints to keep."
+    )
     s3_uri: str | None = Field(
         None,
         alias="checkpoint_s3_uri",
         pattern=r"^s3://[a-z0-9][a-z0-9.\-]{1,61}[a-z0-9](/.*)?$",
-        description="Where checkpoints go as well, for a container outside the platform, which synchronises its own.",
+        description="Additional S3 location of checkpoints, for containers outside the platform, which syncs its own.",
     )
 
 
 class FeatureSpec(Section):
-    """Features: what frozen layers make of the records, computed once instead of in every epoch."""
+    """Features: outputs of frozen layers, computed once instead of in every epoch."""
 
     cache: Literal["auto", "off"] = Field(
         "auto",
         alias="feature_cache",
-        description="Whether outputs of frozen layers are kept; with off, every epoch varies pictures anew and "
-        "computes them again.",
+        description="Whether to cache outputs of frozen layers; with off, every epoch augments the images and "
+        "computes the outputs again.",
     )
     views: int | None = Field(
         None,
         ge=1,
         le=1000,
         alias="augmentation_views",
-        description="With frozen layers: variations of each picture, with which epochs take turns, so many passes "
-        "through those layers; 1 is the picture as it is, the default; where "
-        "variations help, 8 were as good as a new one in each epoch.",
+        description="Number of cached augmented views per image when layers are frozen; epochs cycle through them. "
+        "The default 1 is the image without augmentation; where augmentation helps, 8 views were as good as a new "
+        "one in each epoch.",
     )
     size_gb: float | None = Field(
         None,
         ge=0,
         le=1_000_000,
         alias="cache_size_gb",
-        description="Most gigabytes of features, or of decoded pictures, that are kept; the rest is computed or "
-        "decoded again. By default as much as fits into half of the free memory, then of the free disk. Changes no "
-        "result.",
+        description="Maximum size of cached features or decoded images in GB; the rest is computed or decoded again. "
+        "By default half of the free memory, then half of the free disk. Does not change the result.",
     )
 
 
 class ObserveSpec(Section):
-    """Observation: what the job watches and reports; nothing of it changes a weight."""
+    """Monitoring: rules, thresholds and cost; none of it changes the weights."""
 
     rules: str | None = Field(
         "all",
-        description="Rules that watch the job: all, None, or names with `,` between them, each with parameters if "
-        "wanted, as `Overfit:patience=3:ratio_threshold=0.2`. See docs/rules.md.",
+        description="Rules that monitor the job: all, None, or comma-separated names with optional parameters, such "
+        "as `Overfit:patience=3:ratio_threshold=0.2`. See docs/rules.md.",
     )
     rule_action: RuleAction = Field(
-        "log", description="What a rule that finds something does: say so, or also stop the job, saved and exported."
+        "log", description="Action of a rule with a finding: log it, or also stop the job and export the model."
     )
     target_precision: float | None = Field(
-        None, gt=0, lt=1, description="For two classes or multi_label: least precision that decisions must reach on "
-        "validation, of the second of two classes or of each label, from which their thresholds follow."
+        None, gt=0, lt=1, description="For two classes or multi_label: minimum precision on validation, of the "
+        "second class or of each label, by which decision thresholds are chosen."
     )  # fmt: skip
     target_recall: float | None = Field(
-        None, gt=0, lt=1, description="For two classes or multi_label: least recall likewise, instead of a precision."
+        None, gt=0, lt=1, description="For two classes or multi_label: minimum recall instead of a precision."
     )
-    price_per_hour: float | None = Field(None, ge=0, description="Price of the instance, for the report's cost line.")
+    price_per_hour: float | None = Field(
+        None, ge=0, description="Hourly price of the instance, for the cost in the report."
+    )
 
 
 SECTIONS: tuple[type[Section], ...] = (
