@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import resource
@@ -194,15 +195,20 @@ def public_folder() -> Iterator[Path]:
 
 @contextmanager
 def without_privileges() -> Iterator[None]:
-    """Run as a user to whom permissions apply."""
+    """Run as a user to whom permissions apply.
+
+    Only this thread changes its user. `os.seteuid` changes it for all threads, and threads of other tests that wait in
+    a system call then repeat the call as the other user.
+    """
     if os.geteuid() != 0:
         yield
         return
-    os.seteuid(NOBODY)
+    libc = ctypes.CDLL(None)
+    libc.setfsuid(NOBODY)
     try:
         yield
     finally:
-        os.seteuid(0)
+        libc.setfsuid(0)
 
 
 def test_a_folder_that_may_not_be_written_is_the_platforms_fault(pictures: Backbone, public_folder: Path) -> None:
