@@ -14,7 +14,7 @@ from benchmarks.scale import Scale
 from benchmarks.table import begin, middle, row, say, times
 from benchmarks.text_files import write_texts
 from finetune.runtime.precision import choose_numerics
-from finetune.training.cpu_attention import dropping
+from finetune.training.cpu_attention import cpu_attention_kernels
 
 _LENGTHS = (32, 128, 512)
 _STEPS = 3
@@ -46,7 +46,7 @@ def measure(scale: Scale) -> None:
     for length in _LENGTHS:
         ours, theirs = [], []
         for turn in range(1 + _STEPS * scale.repeats):
-            pair = step(length, dropping(cpu)), step(length, nullcontext())
+            pair = step(length, cpu_attention_kernels(cpu)), step(length, nullcontext())
             if turn:
                 ours.append(pair[0])
                 theirs.append(pair[1])

@@ -20,7 +20,7 @@ from finetune.config.rules import DEFAULTS
 from finetune.evaluation.metrics import classification_metrics
 from finetune.monitoring.debugger import Debugger, NoDebugger, debugger
 from finetune.monitoring.metric_lines import metric_line
-from finetune.monitoring.rules.tensors import EVERY_STEPS, TensorWatch
+from finetune.monitoring.rules.tensors import CHECK_INTERVAL_STEPS, TensorWatch
 from finetune.monitoring.tensorboard import EventFile
 from finetune.monitoring.timing import Timing
 
@@ -67,11 +67,11 @@ class Lesson:
         self.watch.begin(0 if looked_at else 1)
         loss = nn.functional.cross_entropy(self.forward({"pixels": self.pixels}), self.targets)
         loss.backward()  # type: ignore[no-untyped-call]  # untyped in torch
-        if self.watch.looking:
-            self.watch.graded()
+        if self.watch.is_sampling:
+            self.watch.after_backward()
         self.optimizer.step()
         self.optimizer.zero_grad()
-        self.watch.updated(loss)
+        self.watch.after_step(loss)
         self.hook.step_done(loss.detach())
         if self.device.type == "cuda":
             torch.cuda.synchronize()
@@ -113,7 +113,9 @@ def _print_steps(amount: Amount, folder: Path) -> None:
         spread = f"{ratios[0]:.3f} to {ratios[-1]:.3f}"
         row((f"a step, {name}", f"{statistics.median(ratios):.3f} x ({spread} in {len(ratios)} rounds)"))
     more = {name: statistics.median(one[name] - one["plain"] for one in rounds) / base for name in kinds}
-    row((f"rules: every {EVERY_STEPS}th step is looked at", f"{more['looked at'] / EVERY_STEPS:+.2%}"))
+    row(
+        (f"rules: every {CHECK_INTERVAL_STEPS}th step is looked at", f"{more['looked at'] / CHECK_INTERVAL_STEPS:+.2%}")
+    )
     losses = more["hooked"] + (more["loss saved"] - more["hooked"]) / _LOSSES_EVERY
     row((f"hook: losses every {_LOSSES_EVERY} steps", f"{losses:+.2%}"))
     both = losses + (more["gradients saved"] - more["loss saved"]) / _GRADIENTS_EVERY

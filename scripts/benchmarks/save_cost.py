@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torchvision.models import resnet50
 
-from finetune.checkpoint import About, BackgroundWriter, CheckpointStore, SnapshotBuffers, Specification
+from finetune.checkpoint import BackgroundWriter, CheckpointInfo, CheckpointStore, SnapshotBuffers, Specification
 
 STEPS = 6
 SAVES = 4
@@ -81,7 +81,7 @@ def measure_save_cost(folder: Path) -> SaveCost:
             began, seconds, cpu_seconds = time.monotonic(), writer.seconds, writer.cpu_seconds
             snapshot = buffers.take(lesson.parts())
             stalls.append(time.monotonic() - began)
-            writer.submit(snapshot, About(number, "periodic", Specification.of({})))
+            writer.submit(snapshot, CheckpointInfo(number, "periodic", Specification.of({})))
             while writer.busy:
                 beside.append(lesson.step())
             writer.wait()

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from finetune.checkpoint import About, Specification
+from finetune.checkpoint import CheckpointInfo, Specification
 
 SPECIFICATION = Specification.of({"epochs": 3, "learning_rate": 1e-3})
 
@@ -25,8 +25,8 @@ class Holder:
         return self.state
 
 
-def about(step: int, *, best: bool = False, kind: str = "periodic") -> About:
-    return About(step, kind, SPECIFICATION, best=best)
+def about(step: int, *, best: bool = False, kind: str = "periodic") -> CheckpointInfo:
+    return CheckpointInfo(step, kind, SPECIFICATION, best=best)
 
 
 def parts_at(step: int) -> dict[str, Holder]:

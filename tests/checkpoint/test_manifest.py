@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from finetune.checkpoint import About, CheckpointName, Manifest, Specification
+from finetune.checkpoint import CheckpointInfo, CheckpointName, Manifest, Specification
 from finetune.checkpoint.manifest import UnusableError, parse_manifest
 from finetune.checkpoint.tensor_file import FileEntry
 
@@ -19,7 +19,7 @@ NAME = CheckpointName(12, 3)
 FILES = {"model.safetensors": FileEntry(10, "0" * 64), "model.json": FileEntry(2, "f" * 64)}
 MANIFEST = Manifest(
     NAME,
-    About(12, "epoch", Specification("abc", {"rate": 0.1, "size": (3, 4), "none": None}), best=True),
+    CheckpointInfo(12, "epoch", Specification("abc", {"rate": 0.1, "size": (3, 4), "none": None}), best=True),
     1.5,
     FILES,
 )

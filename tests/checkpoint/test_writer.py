@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from finetune.checkpoint import (
-    About,
     BackgroundWriter,
+    CheckpointInfo,
     CheckpointName,
     CheckpointStore,
     Snapshot,
@@ -29,7 +29,7 @@ class Gate:
         self.fails: set[int] = set()
         self.threads: set[str] = set()
 
-    def write(self, snapshot: Snapshot, about: About) -> CheckpointName:
+    def write(self, snapshot: Snapshot, about: CheckpointInfo) -> CheckpointName:
         self.threads.add(threading.current_thread().name)
         assert self.open.wait(60)
         if about.step in self.fails:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from finetune.config.compat.aliases import ALIASES, SYNONYMS
-from finetune.config.descriptions import all_knobs
+from finetune.config.descriptions import all_hyperparameters
 from finetune.config.hyperparameters import JobSpec
 from finetune.config.parse import parse_hyperparameters
 from finetune.errors import UserError
@@ -64,13 +64,13 @@ def test_a_request_made_for_another_algorithm_is_accepted(defaults: dict[str, st
 
 
 def test_no_name_is_both_a_knob_and_an_alias() -> None:
-    assert not ALIASES.keys() & all_knobs().keys()
+    assert not ALIASES.keys() & all_hyperparameters().keys()
 
 
 def test_every_synonym_is_a_value_that_its_knob_takes() -> None:
     for (name, word), ours in SYNONYMS.items():
-        assert ours in all_knobs()[name].form.choices
-        assert word not in all_knobs()[name].form.choices
+        assert ours in all_hyperparameters()[name].form.choices
+        assert word not in all_hyperparameters()[name].form.choices
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from finetune.config.compat.aliases import ALIASES
-from finetune.config.descriptions import all_knobs
+from finetune.config.descriptions import all_hyperparameters
 from finetune.config.documentation import BEGIN, END, hyperparameters_page, readme_table, with_table
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -25,12 +25,12 @@ def test_the_table_of_the_readme_is_the_generated_one() -> None:
 
 def test_every_knob_and_alias_is_documented() -> None:
     page = hyperparameters_page()
-    assert all(f"\n| `{name}` | " in page for name in (*all_knobs(), *ALIASES))
-    assert all(f"\n| `{name}` | " in readme_table() for name in list(all_knobs())[1:])
+    assert all(f"\n| `{name}` | " in page for name in (*all_hyperparameters(), *ALIASES))
+    assert all(f"\n| `{name}` | " in readme_table() for name in list(all_hyperparameters())[1:])
 
 
 def test_a_knob_has_one_line_of_help() -> None:
-    for knob in all_knobs().values():
+    for knob in all_hyperparameters().values():
         assert knob.help.endswith(".")
         assert "\n" not in knob.help
 

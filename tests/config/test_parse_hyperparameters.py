@@ -7,7 +7,7 @@ import typing
 
 import pytest
 
-from finetune.config.descriptions import all_knobs
+from finetune.config.descriptions import all_hyperparameters
 from finetune.config.hyperparameters import SECTIONS, JobSpec
 from finetune.config.parse import parse_hyperparameters
 from finetune.errors import UserError
@@ -24,12 +24,12 @@ def test_every_section_is_declared() -> None:
 
 
 def test_every_default_is_accepted_as_a_user_would_write_it() -> None:
-    written = {knob.name: knob.default for knob in all_knobs().values()}
+    written = {knob.name: knob.default for knob in all_hyperparameters().values()}
     assert dataclasses.replace(parse_hyperparameters(written), notes=()) == parse_hyperparameters({})
 
 
 def test_every_knob_reaches_the_request() -> None:
-    for knob in all_knobs().values():
+    for knob in all_hyperparameters().values():
         other = other_value(knob.name)
         extra = {"lr_step_epochs": "1"} if other == "step" else {}
         changed = parse_hyperparameters({knob.name: other, **extra})
@@ -37,7 +37,7 @@ def test_every_knob_reaches_the_request() -> None:
 
 
 def other_value(name: str) -> str:
-    knob = all_knobs()[name]
+    knob = all_hyperparameters()[name]
     if knob.form.kind == "one of":
         return next(choice for choice in knob.form.choices if choice != knob.default)
     if name == "rules":
@@ -113,11 +113,13 @@ def test_a_fault_hides_no_other_but_those_that_follow_from_it() -> None:
 
 def test_many_faults_fit_into_what_the_platform_shows() -> None:
     readable = {"text", "list of texts"}
-    message = message_for(**{knob.name: "?" * 5000 for knob in all_knobs().values() if knob.form.kind not in readable})
+    message = message_for(
+        **{knob.name: "?" * 5000 for knob in all_hyperparameters().values() if knob.form.kind not in readable}
+    )
     lines = message.splitlines()
     assert len(message) <= 1024
     assert all(line.endswith((".", "faults.")) for line in lines)
-    wrong = sum(knob.form.kind not in readable for knob in all_knobs().values())
+    wrong = sum(knob.form.kind not in readable for knob in all_hyperparameters().values())
     assert lines[-1] == f"... and {wrong - (len(lines) - 1)} more faults."
 
 

@@ -6,9 +6,9 @@ import dataclasses
 
 import pytest
 
-from finetune.config.descriptions import all_knobs
+from finetune.config.descriptions import all_hyperparameters
 from finetune.config.parse import parse_hyperparameters
-from finetune.config.unused import IDLE, IDLE_IN_JOB, JobFacts, idle_knobs, idle_notes
+from finetune.config.unused import IDLE, UNUSED_IN_JOB, JobFacts, unused_hyperparameter_notes, unused_hyperparameters
 
 PICTURES = JobFacts(
     parse_hyperparameters({}),
@@ -22,8 +22,8 @@ PICTURES = JobFacts(
 
 
 def test_every_rule_speaks_of_declared_knobs() -> None:
-    named = {name for rule in IDLE for name in rule.knobs} | {name for rule in IDLE_IN_JOB for name in rule.knobs}
-    assert named <= all_knobs().keys()
+    named = {name for rule in IDLE for name in rule.knobs} | {name for rule in UNUSED_IN_JOB for name in rule.knobs}
+    assert named <= all_hyperparameters().keys()
 
 
 @pytest.mark.parametrize(
@@ -78,7 +78,7 @@ def test_a_knob_that_is_read_is_not_called_idle(raw: dict[str, str]) -> None:
 def remarks(raw: dict[str, str], **facts: object) -> list[str]:
     spec = parse_hyperparameters(raw)
     known = dataclasses.replace(PICTURES, spec=spec, **facts)  # type: ignore[arg-type]  # names vary
-    return idle_notes(idle_knobs(IDLE_IN_JOB, known, spec.given))
+    return unused_hyperparameter_notes(unused_hyperparameters(UNUSED_IN_JOB, known, spec.given))
 
 
 TRAIN = frozenset({"train"})

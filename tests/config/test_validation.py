@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from finetune.config.descriptions import all_knobs
+from finetune.config.descriptions import all_hyperparameters
 from finetune.config.parse import parse_hyperparameters
 from finetune.config.validation import CONTRADICTIONS
 from finetune.errors import UserError
 
 
 def test_every_rule_speaks_of_declared_knobs() -> None:
-    assert {name for rule in CONTRADICTIONS for name in rule.knobs} <= all_knobs().keys()
+    assert {name for rule in CONTRADICTIONS for name in rule.knobs} <= all_hyperparameters().keys()
 
 
 @pytest.mark.parametrize(

@@ -14,9 +14,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from finetune.config.content_types import form_of_type
+from finetune.config.content_types import stream_format_of
 from finetune.data.formats.codec import StreamLayout, choose_codec
-from finetune.data.formats.named_fields import Wanted
+from finetune.data.formats.named_fields import DecodeOptions
 from finetune.data.framing.gzip_members import inflated
 from finetune.data.framing.window import DamagedStream, Window
 from finetune.data.readers.open_channel import ChannelSource, open_channel
@@ -127,9 +127,9 @@ def from_files(place: Path, sample: Sample, *, compressed: bool = False) -> bool
 def from_pipe(sample: Sample, *, compressed: bool = False) -> bool:
     """Whether the records are read from a stream with their classes."""
     content = gzip.compress(sample.stream) if compressed else sample.stream
-    form = form_of_type(sample.content_type)
+    form = stream_format_of(sample.content_type)
     texts = form in ("jsonl", "csv")
-    wanted = Wanted("text-classification" if texts else "image-classification", data_spec())
+    wanted = DecodeOptions("text-classification" if texts else "image-classification", data_spec())
     window = Window(inflated([content]))
     try:
         codec = choose_codec(StreamLayout("train", form), wanted, window)

@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from finetune.data.loading.dataset import Part
+from finetune.data.loading.dataset import Subset
 from finetune.data.readers.channel_files import list_files
 from finetune.data.readers.image_folder import ImageFolderReader, read_image_folder
 from finetune.data.record import Record
 from finetune.evaluation import data_checks as evidence
-from finetune.evaluation.data_checks import equal_contents, readable, surest_mistakes, thumbnail
-from finetune.evaluation.predict import Evaluated, Predictions
+from finetune.evaluation.data_checks import equal_contents, most_confident_mistakes, readable, thumbnail
+from finetune.evaluation.predict import EvaluationResult, Predictions
 from tests.support.labelled_data import write_files
 from tests.support.tiny import TinyReader, tiny_batches
 
@@ -26,7 +26,7 @@ def test_the_surest_mistake_comes_first_with_its_picture() -> None:
     batches = tiny_batches(TinyReader(4), training=False)
     probabilities = np.array([[0.9, 0.1, 0], [0.6, 0.4, 0], [0.99, 0.01, 0], [0.3, 0.7, 0]], np.float32)
     predictions = Predictions(np.arange(4), np.array([0, 1, 2, 0]), probabilities, 1.0)
-    found = cast(dict[str, Any], surest_mistakes("test", Evaluated(batches, predictions)))
+    found = cast(dict[str, Any], most_confident_mistakes("test", EvaluationResult(batches, predictions)))
     assert (found["of"], found["count"]) == (4, 3)
     assert [record["key"] for record in found["records"]] == ["0002.png", "0003.png", "0001.png"]
     first = found["records"][0]
@@ -43,7 +43,7 @@ def test_a_thumbnail_is_small_and_keeps_its_shape() -> None:
 
 def test_equal_contents_are_found_across_parts() -> None:
     reader, other = TinyReader(6), TinyReader(8, "validation")
-    parts = {"train": Part(reader, (0, 1, 2)), "validation": Part(other, (2, 7))}
+    parts = {"train": Subset(reader, (0, 1, 2)), "validation": Subset(other, (2, 7))}
     found = cast(dict[str, Any], equal_contents(parts))
     assert found["leaks"] == [{"parts": ["train", "validation"], "records": 1}]
     assert [[one["key"] for one in group["records"]] for group in found["groups"]] == [["0002.png", "0002.png"]]
@@ -55,7 +55,7 @@ def test_only_what_may_have_an_equal_is_read_again(tmp_path: Path, monkeypatch: 
     write_files(tmp_path / "train", contents)
     write_files(tmp_path / "test", {"a/6.jpg": b"longer", "b/7.jpg": b"the longest"})
     parts = {
-        name: Part(reader, tuple(range(len(reader))))
+        name: Subset(reader, tuple(range(len(reader))))
         for name, reader in ((name, read_image_folder(list_files(name, tmp_path / name))) for name in ("train", "test"))
     }
     read: list[str] = []
@@ -76,11 +76,11 @@ def test_only_what_may_have_an_equal_is_read_again(tmp_path: Path, monkeypatch: 
 
 def test_a_channel_that_would_take_long_to_read_again_is_not_compared(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(evidence, "MOST_COMPARED", 2)
-    found = readable({"train": Part(TinyReader(6), (0, 1, 2))})
+    found = readable({"train": Subset(TinyReader(6), (0, 1, 2))})
     assert found["unknown"] == "there are more than 2 records"
 
 
 def test_parts_of_one_reader_leak_nothing_by_themselves() -> None:
     reader = TinyReader(9)
-    parts = {"train": Part(reader, (0, 1, 2)), "validation": Part(reader, (3, 4))}
+    parts = {"train": Subset(reader, (0, 1, 2)), "validation": Subset(reader, (3, 4))}
     assert equal_contents(parts)["count"] == 0

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from finetune.evaluation.thresholds import Target, decide, reached, threshold
+from finetune.evaluation.thresholds import ThresholdTarget, choose_thresholds, reached, threshold
 
 SCORES = np.array([0.9, 0.8, 0.7, 0.6, 0.3])
 POSITIVE = np.array([True, True, False, True, False])
@@ -16,30 +16,30 @@ POSITIVE = np.array([True, True, False, True, False])
 @pytest.mark.parametrize(
     ("target", "expected"),
     [
-        (Target(precision=0.9), 0.75),
-        (Target(precision=0.75), 0.45),
-        (Target(recall=0.6), 0.75),
-        (Target(recall=0.9), 0.45),
+        (ThresholdTarget(precision=0.9), 0.75),
+        (ThresholdTarget(precision=0.75), 0.45),
+        (ThresholdTarget(recall=0.6), 0.75),
+        (ThresholdTarget(recall=0.9), 0.45),
     ],
 )
-def test_thresholds_by_hand(target: Target, expected: float) -> None:
+def test_thresholds_by_hand(target: ThresholdTarget, expected: float) -> None:
     assert threshold(POSITIVE, SCORES, target) == pytest.approx(expected)
 
 
 def test_a_precision_that_nothing_reaches_is_missed() -> None:
-    assert threshold(np.array([False, True]), np.array([0.9, 0.1]), Target(precision=0.9)) is None
-    assert threshold(np.array([False, False]), np.array([0.9, 0.1]), Target(recall=0.5)) is None
+    assert threshold(np.array([False, True]), np.array([0.9, 0.1]), ThresholdTarget(precision=0.9)) is None
+    assert threshold(np.array([False, False]), np.array([0.9, 0.1]), ThresholdTarget(recall=0.5)) is None
 
 
-@pytest.mark.parametrize("target", [Target(precision=0.5), Target(recall=0.5)])
-def test_a_score_of_zero_is_above_no_threshold(target: Target) -> None:
+@pytest.mark.parametrize("target", [ThresholdTarget(precision=0.5), ThresholdTarget(recall=0.5)])
+def test_a_score_of_zero_is_above_no_threshold(target: ThresholdTarget) -> None:
     assert threshold(np.array([False, True]), np.array([0.05, 0.0]), target) is None
 
 
 @given(st.lists(st.tuples(st.booleans(), st.integers(0, 20)), min_size=1, max_size=60), st.floats(0.05, 0.95))
 def test_what_is_promised_is_reached(records: list[tuple[bool, int]], wanted: float) -> None:
     positive, scores = np.array([one for one, _ in records]), np.array([score / 20 for _, score in records])
-    for target in (Target(precision=wanted), Target(recall=wanted)):
+    for target in (ThresholdTarget(precision=wanted), ThresholdTarget(recall=wanted)):
         found = threshold(positive, scores, target)
         if found is None:
             continue
@@ -52,7 +52,9 @@ def test_what_is_promised_is_reached(records: list[tuple[bool, int]], wanted: fl
 
 def test_of_two_classes_the_second_one_is_decided() -> None:
     probabilities = np.stack([1 - SCORES, SCORES], axis=1)
-    decision = decide(POSITIVE.astype(np.int64), probabilities, ("no", "yes"), Target(precision=0.9))
+    decision = choose_thresholds(
+        POSITIVE.astype(np.int64), probabilities, ("no", "yes"), ThresholdTarget(precision=0.9)
+    )
     assert decision.thresholds == pytest.approx((0.25, 0.75))
     rows = reached(POSITIVE.astype(np.int64), probabilities, ("no", "yes"), decision)
     assert rows == {"yes": {"precision": 1.0, "recall": pytest.approx(2 / 3)}}
@@ -60,6 +62,6 @@ def test_of_two_classes_the_second_one_is_decided() -> None:
 
 def test_each_of_several_labels_has_its_own() -> None:
     truth = np.stack([POSITIVE, ~POSITIVE], axis=1).astype(np.float32)
-    decision = decide(truth, np.stack([SCORES, SCORES], axis=1), ("a", "b"), Target(precision=0.9))
+    decision = choose_thresholds(truth, np.stack([SCORES, SCORES], axis=1), ("a", "b"), ThresholdTarget(precision=0.9))
     assert decision.thresholds == pytest.approx((0.75, 0.5))
     assert decision.missed == ("b",)

@@ -10,10 +10,10 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from finetune.data.bad_records import BadContent
+from finetune.data.bad_records import BadRecordError
 from finetune.data.transforms import image as images
 from finetune.export import inference
-from finetune.job.loaders import geometry_of
+from finetune.job.loaders import image_geometry
 from finetune.models.backbone import ImageInput
 from finetune.models.preprocessing import Normaliser
 from tests.support.artifact_images import encoded, picture
@@ -98,7 +98,7 @@ class Watching(nn.Module):
 @pytest.mark.parametrize("expects", INPUTS.values(), ids=INPUTS)
 @pytest.mark.parametrize("name", PICTURES)
 def test_handler_and_evaluation_feed_the_network_the_same_numbers(name: str, expects: ImageInput) -> None:
-    geometry = geometry_of(expects)
+    geometry = image_geometry(expects)
     evaluated = images.resize_and_crop(images.decode_image(PICTURES[name]), geometry)
     network = Watching()
     artifact = {
@@ -125,7 +125,7 @@ BROKEN = {
 
 @pytest.mark.parametrize("content", BROKEN.values(), ids=BROKEN)
 def test_what_the_job_refuses_the_handler_refuses(content: bytes) -> None:
-    with pytest.raises(BadContent):
+    with pytest.raises(BadRecordError):
         images.decode_image(content)
     with pytest.raises(ValueError, match="cannot be decoded"):
         inference.decode_picture(content)

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from finetune.config.content_types import PICTURE_FORMS, TEXT_FORMS
+from finetune.config.content_types import IMAGE_FORMATS, TEXT_FORMATS
 from finetune.export.inference import Answer, Model, Request, input_fn, output_fn, predict_fn
 from tests.support.artifact_images import encoded, picture
 
@@ -194,11 +194,11 @@ def test_fields_of_a_record_beside_its_text_are_passed_over() -> None:
 def test_every_content_type_of_texts_in_channels_is_known_at_the_endpoint() -> None:
     # Parquet is a columnar file format, and not a request format.
     bodies = {"jsonl": '{"text": "x"}', "csv": "x", "tsv": "x"}
-    for name, form in TEXT_FORMS.items():
+    for name, form in TEXT_FORMATS.items():
         if form in bodies:
             assert input_fn(bodies[form], name).contents == [("x",)], name
 
 
 def test_every_content_type_of_images_in_channels_is_known_at_the_endpoint() -> None:
-    for name in PICTURE_FORMS:
+    for name in IMAGE_FORMATS:
         assert input_fn(b"x", name).contents == [b"x"]

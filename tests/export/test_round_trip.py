@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from finetune.data.record import Content
-from finetune.export.verify import ArtifactMismatch, Sample, load_handler, tolerance_on, verify
+from finetune.export.verify import ArtifactMismatch, VerificationSample, load_handler, tolerance_on, verify
 from finetune.models.backbone import Backbone
 from tests.support.artifact_folders import bert_folder, distilbert_folder, gpt2_folder, vit_folder
 from tests.support.artifact_images import encoded, picture
@@ -104,12 +104,12 @@ def test_the_pipeline_of_transformers_sees_pictures_nearly_as_the_network_did(tm
 
 
 @pytest.fixture(scope="module")
-def resnet(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Sample]]:
+def resnet(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[VerificationSample]]:
     folder, backbone = exported(Wanted("resnet18"), tmp_path_factory.mktemp("resnet"))
     return folder, evaluate(backbone, PICTURES)
 
 
-def test_another_weight_is_noticed(resnet: tuple[Path, list[Sample]], tmp_path: Path) -> None:
+def test_another_weight_is_noticed(resnet: tuple[Path, list[VerificationSample]], tmp_path: Path) -> None:
     folder, backbone = exported(Wanted("resnet18"), tmp_path)
     samples = evaluate(backbone, PICTURES)
     weights = load_file(folder / "model.safetensors")
@@ -132,20 +132,20 @@ def test_other_preprocessing_is_noticed(key: str, value: object, tmp_path: Path)
         verify(folder, samples, CPU)
 
 
-def test_a_missing_class_is_noticed(resnet: tuple[Path, list[Sample]]) -> None:
+def test_a_missing_class_is_noticed(resnet: tuple[Path, list[VerificationSample]]) -> None:
     folder, samples = resnet
     with pytest.raises(ArtifactMismatch, match="the classes differ"):
         verify(folder, [replace(samples[0], probabilities=samples[0].probabilities[:2])], CPU)
 
 
-def test_the_largest_difference_is_told(resnet: tuple[Path, list[Sample]]) -> None:
+def test_the_largest_difference_is_told(resnet: tuple[Path, list[VerificationSample]]) -> None:
     folder, samples = resnet
     first, *others = samples[1].probabilities
     shifted = replace(samples[1], probabilities=(first + 0.004, *others))
     assert verify(folder, [samples[0], shifted], 5e-3) == pytest.approx(0.004, abs=1e-5)
 
 
-def test_proving_leaves_nothing_behind(resnet: tuple[Path, list[Sample]]) -> None:
+def test_proving_leaves_nothing_behind(resnet: tuple[Path, list[VerificationSample]]) -> None:
     folder, samples = resnet
     before, modules = sorted(folder.rglob("*")), set(sys.modules)
     verify(folder, samples, CPU)

@@ -10,7 +10,7 @@ import torch
 
 from finetune.data.loading.byte_arena import Room
 from finetune.features import budget as module
-from finetune.features.budget import Space, available_memory
+from finetune.features.budget import CacheBudget, available_memory
 
 CPU = torch.device("cpu")
 MB = 10**6
@@ -41,19 +41,19 @@ class _Usage:
 def test_memory_comes_first_and_the_disk_behind_it(
     size_gb: float | None, memory: int, room: int, tmp_path: Path
 ) -> None:
-    space = Space(tmp_path, CPU, size_gb)
+    space = CacheBudget(tmp_path, CPU, size_gb)
     assert space.memory() == memory
     assert taken(space.room(space.memory())) == room
     assert taken(space.room(memory // 2, beside=memory - memory // 2)) == room - (memory - memory // 2)
 
 
 def test_two_kinds_share_what_the_user_allows(tmp_path: Path) -> None:
-    assert Space(tmp_path, CPU, 0.002).half().memory() == MB
-    assert Space(tmp_path, CPU, None).half().memory() == 5 * MB
+    assert CacheBudget(tmp_path, CPU, 0.002).half().memory() == MB
+    assert CacheBudget(tmp_path, CPU, None).half().memory() == 5 * MB
 
 
 def test_features_share_what_there_is(tmp_path: Path) -> None:
-    place = Space(tmp_path, CPU, None).place(0.5)
+    place = CacheBudget(tmp_path, CPU, None).place(0.5)
     assert (place.memory_bytes, place.file_bytes, place.device_bytes) == (2.5 * MB, 5 * MB, 0)
 
 

@@ -20,9 +20,9 @@ from finetune.data.loading.dataset import Dataset
 from finetune.data.transforms.text import TextTransform
 from finetune.errors import DataError
 from finetune.features.batches import FeatureBatches
-from finetune.features.extractor import FrontRun, rows_of
-from finetune.features.store import Place
-from finetune.models.backbone import Backbone, Cut, TextInput
+from finetune.features.extractor import FeatureExtractor, rows_of
+from finetune.features.store import StoreLimits
+from finetune.models.backbone import Backbone, SplitModel, TextInput
 from finetune.models.load import load_backbone
 from tests.support.labelled_data import MemoryReader
 from tests.support.model_requests import ask
@@ -33,14 +33,16 @@ from tests.support.tiny_transformers import WORDS, write_folder
 pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit.script.*:DeprecationWarning")
 
 CPU = torch.device("cpu")
-ROOM = Place(10**9)
+ROOM = StoreLimits(10**9)
 Row = dict[str, Tensor]
 
 
-def pictures(place: Place, *, border: int = 1, views: int = 2, workers: int = 0, at_once: int = 1) -> FeatureBatches:
+def pictures(
+    place: StoreLimits, *, border: int = 1, views: int = 2, workers: int = 0, at_once: int = 1
+) -> FeatureBatches:
     backbone = TinyBackbone()
     backbone.module.eval()
-    run = FrontRun(backbone.cut(border), 4, 1, CPU, contextlib.nullcontext, at_once)
+    run = FeatureExtractor(backbone.split(border), 4, 1, CPU, contextlib.nullcontext, at_once)
     return FeatureBatches(tiny_batches(TinyReader(23), training=True, batch_size=5, workers=workers), run, views, place)
 
 
@@ -50,14 +52,14 @@ def texts(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     return load_backbone(ask(None, folder, task="text-classification", channel=folder))
 
 
-def text_features(backbone: Backbone, place: Place, border: int, at_once: int = 1) -> FeatureBatches:
+def text_features(backbone: Backbone, place: StoreLimits, border: int, at_once: int = 1) -> FeatureBatches:
     expects = backbone.expects
     assert isinstance(expects, TextInput)
     reader = MemoryReader([((" ".join(WORDS[4 : 5 + n % 9] * (1 + n % 3)),), ("yes",)) for n in range(23)])
     transform = TextTransform(expects.tokenizer, 30)
     dataset = Dataset(reader, tuple(range(23)), LabelMap(("no", "yes"), multi_label=False), transform)
     options = BatchOptions(5, 0, shuffle=True, augment=False, workers=0, pin_memory=False)
-    run = FrontRun(backbone.cut(border), 4, 30, CPU, contextlib.nullcontext, at_once)
+    run = FeatureExtractor(backbone.split(border), 4, 30, CPU, contextlib.nullcontext, at_once)
     return FeatureBatches(Batches(dataset, options, BadRecords("train", 0)), run, 1, place)
 
 
@@ -76,13 +78,13 @@ def assert_same(found: list[tuple[tuple[int, ...], Row]], expected: list[tuple[t
 
 
 @pytest.mark.parametrize("border", [1, 2])
-@pytest.mark.parametrize("place", [Place(0), Place(7000), Place(100)])
-def test_room_changes_no_bit_of_pictures(border: int, place: Place) -> None:
+@pytest.mark.parametrize("place", [StoreLimits(0), StoreLimits(7000), StoreLimits(100)])
+def test_room_changes_no_bit_of_pictures(border: int, place: StoreLimits) -> None:
     assert_same(epochs(pictures(place, border=border, workers=2)), epochs(pictures(ROOM, border=border)))
 
 
 def test_a_file_changes_no_bit_and_leaves_nothing_behind(tmp_path: Path) -> None:
-    assert_same(epochs(pictures(Place(0, 10**6, tmp_path))), epochs(pictures(ROOM)))
+    assert_same(epochs(pictures(StoreLimits(0, 10**6, tmp_path))), epochs(pictures(ROOM)))
     assert list(tmp_path.iterdir()) == []
 
 
@@ -91,8 +93,8 @@ def test_where_an_epoch_is_taken_up_changes_no_bit() -> None:
 
 
 @pytest.mark.parametrize("at_once", [2, 3])
-@pytest.mark.parametrize("place", [ROOM, Place(0), Place(7000)])
-def test_how_many_cores_compute_changes_no_bit(place: Place, at_once: int) -> None:
+@pytest.mark.parametrize("place", [ROOM, StoreLimits(0), StoreLimits(7000)])
+def test_how_many_cores_compute_changes_no_bit(place: StoreLimits, at_once: int) -> None:
     assert_same(epochs(pictures(place, at_once=at_once, workers=2)), epochs(pictures(ROOM)))
 
 
@@ -109,7 +111,7 @@ def test_each_core_has_a_chunk_of_its_own_and_what_fails_there_is_raised() -> No
             raise RuntimeError("out of memory")
         return inputs
 
-    run = FrontRun(cast("Cut", SimpleNamespace(front=front)), 2, 1, CPU, contextlib.nullcontext, 3)
+    run = FeatureExtractor(cast("SplitModel", SimpleNamespace(prefix=front)), 2, 1, CPU, contextlib.nullcontext, 3)
     pixels = torch.arange(12).view(12, 1)
     own = torch.get_num_threads()
     found: list[int] = []
@@ -136,7 +138,7 @@ def test_room_changes_no_bit_of_texts(texts: Backbone) -> None:
     for border in range(1, len(texts.layer_groups())):
         expected = epochs(text_features(texts, ROOM, border))
         for room in (0, 3000):
-            assert_same(epochs(text_features(texts, Place(room), border)), expected)
+            assert_same(epochs(text_features(texts, StoreLimits(room), border)), expected)
 
 
 def test_how_many_cores_compute_changes_no_bit_of_texts(texts: Backbone) -> None:
@@ -149,7 +151,7 @@ def test_features_of_texts_give_the_logits_of_the_texts(texts: Backbone) -> None
         records = batches._batches.iterate(0)
         for features, texts_of_batch in zip(batches.iterate(0), records, strict=True):
             with torch.no_grad():
-                logits = texts.cut(border).back(features.inputs).logits
+                logits = texts.split(border).suffix(features.inputs).logits
                 expected = texts.forward(texts_of_batch.inputs).logits
             torch.testing.assert_close(logits, expected, rtol=1e-4, atol=1e-5)
             assert torch.equal(features.targets, texts_of_batch.targets)
@@ -167,7 +169,7 @@ def test_texts_that_fill_their_length_never_meet_others() -> None:
         widths.append((inputs["attention_mask"].shape[1], full[0]))
         return inputs
 
-    run = FrontRun(cast("Cut", SimpleNamespace(front=front)), 4, 30, CPU, contextlib.nullcontext)
+    run = FeatureExtractor(cast("SplitModel", SimpleNamespace(prefix=front)), 4, 30, CPU, contextlib.nullcontext)
     found = [row for rows, _ in rows_of(run, {"attention_mask": mask}, len(mask)) for row in rows.tolist()]
     assert sorted(found) == list(range(len(mask)))
     assert widths == [(16, False), (16, True), (30, False), (30, True)]
@@ -186,7 +188,7 @@ class PartlyDamaged(TinyReader):
 def test_bad_records_have_no_row_and_are_noted_once(at_once: int) -> None:
     backbone = TinyBackbone()
     backbone.module.eval()
-    run = FrontRun(backbone.cut(1), 4, 1, CPU, contextlib.nullcontext, at_once)
+    run = FeatureExtractor(backbone.split(1), 4, 1, CPU, contextlib.nullcontext, at_once)
     plain = tiny_batches(TinyReader(23), training=True, batch_size=5)
     bad = BadRecords("train", 5)
     damaged = Dataset(PartlyDamaged(23), plain.dataset.indices, plain.dataset.label_map, plain.dataset.transform)  # type: ignore[arg-type]

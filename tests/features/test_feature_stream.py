@@ -16,18 +16,18 @@ from torch import Tensor
 from finetune.config.parse import parse_hyperparameters
 from finetune.data.bad_records import BadRecords
 from finetune.data.formats.codec import StreamLayout
-from finetune.data.formats.named_fields import Wanted
+from finetune.data.formats.named_fields import DecodeOptions
 from finetune.data.labels import LabelMap
 from finetune.data.loading.batches import Batch, BatchOptions
 from finetune.data.pipe.batches import StreamBatches, StreamData
-from finetune.data.pipe.fifo import PipePlace
+from finetune.data.pipe.fifo import PipeOptions
 from finetune.data.pipe.source import StreamSource
 from finetune.data.transforms.base import ImageTransform
 from finetune.data.transforms.image import ImageGeometry
-from finetune.features.extractor import FrontRun
-from finetune.features.store import Place
+from finetune.features.extractor import FeatureExtractor
+from finetune.features.store import StoreLimits
 from finetune.features.stream import FeatureStream
-from finetune.models.backbone import Cut, Outputs
+from finetune.models.backbone import Outputs, SplitModel
 from tests.support.coloured_images import COLOURS, encoded, picture
 from tests.support.stream_writers import fill, recordio
 from tests.support.tiny import SIDE, TinyBackbone
@@ -35,7 +35,7 @@ from tests.support.tiny import SIDE, TinyBackbone
 NAMES = tuple(COLOURS)
 CPU = torch.device("cpu")
 COUNT = 23
-ROOM = Place(10**9)
+ROOM = StoreLimits(10**9)
 
 
 def stream_of(*, damaged: frozenset[int] = frozenset(), alike: int = 0) -> bytes:
@@ -52,8 +52,8 @@ def stream_of(*, damaged: frozenset[int] = frozenset(), alike: int = 0) -> bytes
 def batches(folder: Path, stream: bytes, epochs: int, *, augment: bool, allowed: int = 0) -> StreamBatches:
     folder.mkdir()
     fill(folder, stream, epochs)
-    place = PipePlace("train", folder, folder / "state", 10.0, lambda: False)
-    wanted = Wanted("image-classification", parse_hyperparameters({}).data)
+    place = PipeOptions("train", folder, folder / "state", 10.0, lambda: False)
+    wanted = DecodeOptions("image-classification", parse_hyperparameters({}).data)
     source = StreamSource(place, StreamLayout("train", "recordio"), wanted)
     transform = ImageTransform(ImageGeometry(SIDE, SIDE, "bilinear"), "basic")
     data = StreamData(source, LabelMap(NAMES, multi_label=False), transform, COUNT, None, buffer=5)
@@ -69,24 +69,24 @@ class Counted:
     def __init__(self) -> None:
         backbone = TinyBackbone()
         backbone.module.eval()
-        self._cut = backbone.cut(2)
+        self._cut = backbone.split(2)
         self.padding = self._cut.padding
         self.seen: Counter[bytes] = Counter()
 
-    def front(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def prefix(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
         self.seen.update({one.numpy().tobytes() for one in inputs["pixels"]})
-        return self._cut.front(inputs)
+        return self._cut.prefix(inputs)
 
-    def back(self, features: Mapping[str, Tensor]) -> Outputs:
-        return self._cut.back(features)
+    def suffix(self, features: Mapping[str, Tensor]) -> Outputs:
+        return self._cut.suffix(features)
 
-    def folded(self, dtype: torch.dtype | None) -> Cut:
+    def folded(self, dtype: torch.dtype | None) -> SplitModel:
         raise NotImplementedError
 
 
 def features(
     folder: Path,
-    place: Place,
+    place: StoreLimits,
     *,
     views: int = 1,
     count: int = COUNT,
@@ -95,7 +95,7 @@ def features(
     at_once: int = 1,
 ) -> tuple[FeatureStream, StreamBatches, Counted]:
     counted = Counted()
-    run = FrontRun(counted, 6, 1, CPU, contextlib.nullcontext, at_once)
+    run = FeatureExtractor(counted, 6, 1, CPU, contextlib.nullcontext, at_once)
     source = batches(folder, stream_of() if stream is None else stream, 5, augment=augment, allowed=9)
     return FeatureStream(source, run, views, place, count), source, counted
 
@@ -111,14 +111,16 @@ def bits(source: FeatureStream) -> list[tuple[int, bytes, list[int], tuple[int, 
     ]
 
 
-@pytest.mark.parametrize(("place", "count"), [(Place(0), COUNT), (Place(200), COUNT), (ROOM, 0), (ROOM, 9)], ids=str)
-def test_room_changes_no_bit(tmp_path: Path, place: Place, count: int) -> None:
+@pytest.mark.parametrize(
+    ("place", "count"), [(StoreLimits(0), COUNT), (StoreLimits(200), COUNT), (ROOM, 0), (ROOM, 9)], ids=str
+)
+def test_room_changes_no_bit(tmp_path: Path, place: StoreLimits, count: int) -> None:
     expected = bits(features(tmp_path / "whole", ROOM, views=2, augment=True)[0])
     assert bits(features(tmp_path / "less", place, views=2, augment=True, count=2 * count)[0]) == expected
 
 
-@pytest.mark.parametrize("place", [ROOM, Place(200), Place(0)])
-def test_how_many_cores_compute_changes_no_bit(tmp_path: Path, place: Place) -> None:
+@pytest.mark.parametrize("place", [ROOM, StoreLimits(200), StoreLimits(0)])
+def test_how_many_cores_compute_changes_no_bit(tmp_path: Path, place: StoreLimits) -> None:
     expected = bits(features(tmp_path / "one", ROOM, views=2, augment=True)[0])
     assert bits(features(tmp_path / "three", place, views=2, augment=True, at_once=3)[0]) == expected
 
@@ -148,7 +150,7 @@ def test_the_features_are_those_of_the_records(tmp_path: Path) -> None:
         for ours, theirs in zip(source.iterate(0), plain, strict=True):
             assert ours.positions == theirs.positions
             assert torch.equal(ours.targets, theirs.targets)
-            logits = backbone.cut(2).back(ours.inputs).logits
+            logits = backbone.split(2).suffix(ours.inputs).logits
             torch.testing.assert_close(logits, backbone.forward(theirs.inputs).logits)
 
 

@@ -6,32 +6,32 @@ from pathlib import Path
 
 import pytest
 
-from finetune.features.phase_inputs import PhaseFeeds
-from finetune.features.plan import Frozen
+from finetune.features.phase_inputs import CachedInputProvider
+from finetune.features.plan import CachePlan
 from finetune.features.warm_pool import WarmPool
-from finetune.job.loaders import Ledgers, Loaders
+from finetune.job.loaders import BadRecordCounts, Loaders
 from finetune.models.load import load_backbone
 from finetune.runtime.precision import choose_numerics
-from finetune.strategies.presets import Network, make_plan
-from finetune.training.inputs import Feed
+from finetune.strategies.presets import ModelStructure, make_plan
+from finetune.training.inputs import PhaseInputs
 from tests.support.model_requests import ask
 from tests.support.tiny import TinyReader, tiny_batches
 from tests.support.training_setup import CPU, request
 
 
-def feeds(folder: Path, name: str, **hyperparameters: str) -> tuple[Feed, Feed]:
+def feeds(folder: Path, name: str, **hyperparameters: str) -> tuple[PhaseInputs, PhaseInputs]:
     """The training and validation inputs of the first phase."""
     backbone = load_backbone(ask(name, folder, pretrained=False))
     spec = request(**hyperparameters)
     names = tuple(group.name for group in backbone.layer_groups())
-    plan = make_plan(spec.strategy, spec.optimisation, Network(names, "image-classification", True))
+    plan = make_plan(spec.strategy, spec.optimisation, ModelStructure(names, "image-classification", True))
     train, validation = (
         tiny_batches(TinyReader(9), training=True),
         tiny_batches(TinyReader(9, "validation"), training=False),
     )
-    loaders = Loaders(train, validation, None, None, Ledgers())
-    frozen = Frozen(backbone, plan, spec, choose_numerics("fp32", CPU))
-    found = PhaseFeeds(frozen, loaders, folder, WarmPool(None))
+    loaders = Loaders(train, validation, None, None, BadRecordCounts())
+    frozen = CachePlan(backbone, plan, spec, choose_numerics("fp32", CPU))
+    found = CachedInputProvider(frozen, loaders, folder, WarmPool(None))
     training, validated = found.training(plan.phases[0]), found.validation()
     assert validated is not None
     return training, validated

@@ -6,18 +6,18 @@ import pytest
 import torch
 
 from finetune.config.parse import parse_hyperparameters
-from finetune.features.plan import Frozen, Passes
+from finetune.features.plan import CachePlan, Passes
 from finetune.job.savings import feature_lines
 from finetune.runtime.precision import choose_numerics
-from finetune.strategies.presets import Network, make_plan
+from finetune.strategies.presets import ModelStructure, make_plan
 from tests.support.tiny import TinyBackbone
 
 
-def frozen(**hyperparameters: str) -> Frozen:
+def frozen(**hyperparameters: str) -> CachePlan:
     spec, backbone = parse_hyperparameters({"epochs": "6", **hyperparameters}), TinyBackbone()
     names = tuple(group.name for group in backbone.layer_groups())
-    plan = make_plan(spec.strategy, spec.optimisation, Network(names, "image-classification", new_head=True))
-    return Frozen(backbone, plan, spec, choose_numerics("fp32", torch.device("cpu")))
+    plan = make_plan(spec.strategy, spec.optimisation, ModelStructure(names, "image-classification", new_head=True))
+    return CachePlan(backbone, plan, spec, choose_numerics("fp32", torch.device("cpu")))
 
 
 def lines(**hyperparameters: str) -> list[str]:

@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from finetune.features.store import BAD, UNKNOWN, Place, Storage
+from finetune.features.store import BAD, UNKNOWN, FeatureStore, StoreLimits
 
-ROOM = Place(10**6)
+ROOM = StoreLimits(10**6)
 PADDING = {"activation": 0.0, "attention_mask": 0.0}
 ENTRIES = 6
 
@@ -25,17 +25,17 @@ def texts() -> dict[str, Tensor]:
     return {"activation": torch.randn(ENTRIES, 5, 7) * mask.unsqueeze(2), "attention_mask": mask}
 
 
-def storage(features: Mapping[str, Tensor], place: Place = ROOM) -> Storage:
+def storage(features: Mapping[str, Tensor], place: StoreLimits = ROOM) -> FeatureStore:
     padded = "attention_mask" in features
-    return Storage(ENTRIES, place, PADDING if padded else {}, 5 if padded else 1)
+    return FeatureStore(ENTRIES, place, PADDING if padded else {}, 5 if padded else 1)
 
 
 @pytest.mark.parametrize("features", [pictures(), texts()], ids=["pictures", "texts"])
 @pytest.mark.parametrize("room", [10**6, 500, 0])
 def test_what_fits_is_the_same(features: dict[str, Tensor], room: int) -> None:
-    before, after = storage(features), storage(features, Place(room))
+    before, after = storage(features), storage(features, StoreLimits(room))
     before.put(np.arange(ENTRIES), features)
-    count = after.take_up(before.state())
+    count = after.load(before.state())
     kept = np.flatnonzero(after.kept(np.arange(ENTRIES)))
     assert len(kept) == count
     assert (count == ENTRIES) == (room == 10**6)
@@ -51,7 +51,7 @@ def test_what_is_not_known_yet_is_kept_behind_what_is_taken_up() -> None:
     before, after = storage(features), storage(features)
     before.put(np.arange(4), {name: value[:4] for name, value in features.items()})
     before.lengths[4] = BAD
-    assert after.take_up(before.state()) == 4
+    assert after.load(before.state()) == 4
     assert after.lengths[4:].tolist() == [UNKNOWN, UNKNOWN]
     assert after.put(np.arange(4, 6), {name: value[4:] for name, value in features.items()}) == 2
     assert torch.equal(after.gather(np.arange(6))["activation"], features["activation"])
@@ -61,9 +61,9 @@ def test_a_state_of_other_records_is_refused() -> None:
     given = storage(pictures())
     given.put(np.arange(ENTRIES), pictures())
     state = given.state()
-    for other in (Storage(ENTRIES + 1, ROOM, {}), Storage(ENTRIES, ROOM, PADDING, 5)):
+    for other in (FeatureStore(ENTRIES + 1, ROOM, {}), FeatureStore(ENTRIES, ROOM, PADDING, 5)):
         with pytest.raises(ValueError, match="not about these records"):
-            other.take_up(state)
+            other.load(state)
     for broken in ({}, {"rows/activation": torch.ones(6, 4)}):
         with pytest.raises(ValueError, match="not about these records"):
-            storage(pictures()).take_up(broken)
+            storage(pictures()).load(broken)

@@ -29,7 +29,7 @@ def entry(folder: Path, key: str = KEY) -> Path:
 def test_what_is_left_is_found_under_its_key_only(tmp_path: Path) -> None:
     pool = WarmPool(tmp_path, ROOM)
     assert pool.find(KEY) is None
-    assert pool.leave(KEY, TENSORS)
+    assert pool.save(KEY, TENSORS)
     assert same(WarmPool(tmp_path, ROOM).find(KEY))
     assert pool.find(OTHER) is None
 
@@ -38,7 +38,7 @@ def test_what_is_left_is_found_under_its_key_only(tmp_path: Path) -> None:
 def test_without_a_folder_nothing_is_found_or_left(folder: Path | None) -> None:
     pool = WarmPool(folder)
     assert not pool.is_there
-    assert not pool.leave(KEY, TENSORS)
+    assert not pool.save(KEY, TENSORS)
     assert pool.find(KEY) is None
 
 
@@ -78,11 +78,11 @@ def test_what_is_damaged_or_foreign_is_not_used_and_replaced(
     what: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     pool = WarmPool(tmp_path, ROOM)
-    pool.leave(KEY, TENSORS)
+    pool.save(KEY, TENSORS)
     DAMAGE[what](entry(tmp_path))
     assert pool.find(KEY) is None
     assert "is not used" in caplog.text
-    assert pool.leave(KEY, TENSORS)
+    assert pool.save(KEY, TENSORS)
     assert same(pool.find(KEY))
 
 
@@ -92,7 +92,7 @@ def test_an_entry_that_was_cut_short_is_none_and_is_cleared_away(tmp_path: Path)
     partial.mkdir(parents=True)
     (partial / "features.safetensors").write_bytes(b"half")
     assert pool.find(KEY) is None
-    pool.leave(OTHER, TENSORS)
+    pool.save(OTHER, TENSORS)
     assert not partial.exists()
 
 
@@ -102,31 +102,31 @@ def test_the_entry_that_was_not_used_for_longest_gives_way_and_what_is_not_ours_
     (tmp_path / FOLDER).mkdir()
     (tmp_path / FOLDER / "somebody's").write_text("x")
     for number, key in enumerate((KEY, OTHER)):
-        pool.leave(key, TENSORS)
+        pool.save(key, TENSORS)
         os.utime(entry(tmp_path, key), (number, number))
     assert same(pool.find(KEY))
-    assert pool.leave(THIRD, TENSORS)
+    assert pool.save(THIRD, TENSORS)
     assert (pool.find(OTHER), same(pool.find(KEY)), same(pool.find(THIRD))) == (None, True, True)
     assert (tmp_path / FOLDER / "somebody's").exists()
 
 
 def test_what_is_too_large_is_not_left_and_drives_nothing_out(tmp_path: Path) -> None:
-    WarmPool(tmp_path, ROOM).leave(KEY, TENSORS)
+    WarmPool(tmp_path, ROOM).save(KEY, TENSORS)
     pool = WarmPool(tmp_path, 1000)
-    assert not pool.leave(OTHER, TENSORS)
+    assert not pool.save(OTHER, TENSORS)
     assert same(pool.find(KEY))
 
 
 def test_a_folder_that_cannot_be_written_is_no_failure(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     (tmp_path / FOLDER).write_text("a file in the way")
-    assert not WarmPool(tmp_path, ROOM).leave(KEY, TENSORS)
+    assert not WarmPool(tmp_path, ROOM).save(KEY, TENSORS)
     assert "Nothing is left for a later job" in caplog.text
 
 
 @pytest.mark.parametrize("content", ["[" * 100_000, '{"format":' * 100_000])
 def test_a_manifest_that_is_nested_too_deeply_is_not_used(tmp_path: Path, content: str) -> None:
     pool = WarmPool(tmp_path, ROOM)
-    assert pool.leave(KEY, TENSORS)
+    assert pool.save(KEY, TENSORS)
     (entry(tmp_path) / "manifest.json").write_text(content)
     assert pool.find(KEY) is None
 
@@ -136,7 +136,7 @@ def test_a_folder_that_may_not_be_looked_into_costs_no_job(tmp_path: Path, monke
         raise PermissionError(13, "Permission denied")
 
     pool = WarmPool(tmp_path, ROOM)
-    assert pool.leave(KEY, TENSORS)
+    assert pool.save(KEY, TENSORS)
     with monkeypatch.context() as patched:
         patched.setattr(Path, "is_file", refuse)
         assert pool.find(KEY) is None
@@ -144,4 +144,4 @@ def test_a_folder_that_may_not_be_looked_into_costs_no_job(tmp_path: Path, monke
         patched.setattr(Path, "is_dir", refuse)
         assert not pool.is_there
         assert pool.find(KEY) is None
-        assert not pool.leave(OTHER, TENSORS)
+        assert not pool.save(OTHER, TENSORS)

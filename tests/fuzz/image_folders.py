@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image
 
-from finetune.data.in_memory import KeptRecords
+from finetune.data.in_memory import InMemoryReader
 from finetune.data.record import Record
-from finetune.job.prepare import Prepared
+from finetune.job.prepare import PreparedJob
 from sagemaker_simulator import Channel, PipeSource
 from tests.fuzz.oracle import Reference, Run, Situation
 from tests.fuzz.running import as_in_production, decoded_records, read_records, shared_folder
@@ -127,7 +127,7 @@ def read(images: Images, place: Path) -> Run:
     return read_records(place, channels, wishes, lambda job: _records(job, known))
 
 
-def _records(job: Prepared, known: Sequence[NDArray[np.float64]]) -> object:
+def _records(job: PreparedJob, known: Sequence[NDArray[np.float64]]) -> object:
     """Every record as seen by the evaluation."""
     part, rebatch, stream = job.inputs.train, job.loaders.rebatch, job.inputs.streams.get("train")
     if rebatch is None:
@@ -137,7 +137,7 @@ def _records(job: Prepared, known: Sequence[NDArray[np.float64]]) -> object:
             Record(str(at), one.content, tuple(job.inputs.labels.named(label) or label for label in one.labels))
             for at, one in enumerate(decoded_records(job, stream.source))
         ]
-        batches = rebatch(KeptRecords("train", "image-classification", kept))
+        batches = rebatch(InMemoryReader("train", "image-classification", kept))
     elif part is not None:
         batches = rebatch(part.reader)
     found = []

@@ -14,9 +14,9 @@ from pathlib import Path
 from unittest import mock
 
 from finetune import entry
-from finetune.data.formats.named_fields import Decoded
+from finetune.data.formats.named_fields import DecodedRecord
 from finetune.data.pipe.source import RecordSource
-from finetune.job.prepare import Prepared, prepare
+from finetune.job.prepare import PreparedJob, prepare
 from finetune.job.request import read_request
 from finetune.sagemaker.failure import failure_of
 from finetune.sagemaker.interruption import Interruption
@@ -78,7 +78,7 @@ def answers_of(ended: Ended) -> Answers:
 
 
 def read_records(
-    place: Path, channels: Sequence[Channel], hyperparameters: Mapping[str, str], look: Callable[[Prepared], object]
+    place: Path, channels: Sequence[Channel], hyperparameters: Mapping[str, str], look: Callable[[PreparedJob], object]
 ) -> Run:
     """Run a job up to its first step; its value is the result of `look` on the prepared job.
 
@@ -94,7 +94,7 @@ def read_records(
     return Run(code, failure, log.getvalue(), value)
 
 
-def decoded_records(job: Prepared, source: RecordSource) -> list[Decoded]:
+def decoded_records(job: PreparedJob, source: RecordSource) -> list[DecodedRecord]:
     """The records of the next epoch of a channel in Pipe mode; undecodable ones count as bad records."""
     found = []
     for record in source.read_next():
@@ -135,7 +135,7 @@ def _release(feeders: Sequence[threading.Thread], pipes: Sequence[str]) -> None:
             feeder.join(0.001)
 
 
-def _prepared(folder: JobFolder, scratch: Path, look: Callable[[Prepared], object]) -> tuple[int, str, object]:
+def _prepared(folder: JobFolder, scratch: Path, look: Callable[[PreparedJob], object]) -> tuple[int, str, object]:
     try:
         with mock.patch.dict("os.environ", {"SAGEMAKER_BASE_DIR": str(folder.root)}), Interruption() as interruption:
             job = prepare(read_request(Paths.from_environment()), interruption, scratch)

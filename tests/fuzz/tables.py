@@ -15,7 +15,7 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from finetune.job.prepare import Prepared
+from finetune.job.prepare import PreparedJob
 from sagemaker_simulator import Channel, PipeSource
 from tests.fuzz.oracle import Reference, Run, Situation
 from tests.fuzz.running import as_in_production, decoded_records, read_records, shared_folder
@@ -136,7 +136,7 @@ def read(table: Table, place: Path) -> Run:
     return read_records(place, channels, wishes, _records)
 
 
-def _records(job: Prepared) -> object:
+def _records(job: PreparedJob) -> object:
     part, stream = job.inputs.train, job.inputs.streams.get("train")
     found = []
     if stream is not None:

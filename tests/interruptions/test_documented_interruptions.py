@@ -6,9 +6,9 @@ import re
 from dataclasses import fields
 from pathlib import Path
 
-from finetune.config.descriptions import all_knobs
+from finetune.config.descriptions import all_hyperparameters
 from finetune.job.resume import CHANGEABLE
-from finetune.training.run_history import Account
+from finetune.training.run_history import RunHistory
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "interruptions.md").read_text("utf-8")
 
@@ -22,14 +22,14 @@ def rows_after(words: str) -> list[str]:
 
 def test_the_hyperparameters_that_may_change() -> None:
     assert rows_after("These may change:") == list(CHANGEABLE)
-    assert set(CHANGEABLE) <= set(all_knobs())
+    assert set(CHANGEABLE) <= set(all_hyperparameters())
 
 
 def test_the_entries_of_the_account() -> None:
-    assert rows_after("`metrics.json` has") == [field.name for field in fields(Account)]
+    assert rows_after("`metrics.json` has") == [field.name for field in fields(RunHistory)]
 
 
 def test_the_default_intervals() -> None:
-    knobs = all_knobs()
+    knobs = all_hyperparameters()
     for name in ("checkpoint_interval_seconds", "checkpoint_keep"):
         assert f"`{name}` ({float(knobs[name].default):g})" in PAGE

@@ -7,7 +7,7 @@ import logging
 import pytest
 import torch
 
-from finetune.training.state import Row
+from finetune.training.state import EpochMetrics
 from tests.support.training_setup import Lesson, request
 
 # Worse for three epochs, and best at the end.
@@ -19,7 +19,7 @@ def observed(course: list[tuple[float, float, float]], **wishes: str) -> Lesson:
     """A training run with these training losses, validation losses and accuracies."""
     lesson = Lesson(request(epochs=str(len(course)), **wishes))
     lesson.rules.epoch_begins(lesson.state, lesson.training.plan.phases[0])
-    rows: list[Row] = []
+    rows: list[EpochMetrics] = []
     for epoch, (train, validation, accuracy) in enumerate(course):
         row = {
             "train:loss": train, "train:accuracy": 0.5, "validation:loss": validation, "validation:accuracy": accuracy,

@@ -12,7 +12,7 @@ import torch
 from hypothesis import event, given, settings
 from hypothesis import strategies as st
 
-from finetune.checkpoint import About, CheckpointStore, Specification, take_snapshot
+from finetune.checkpoint import CheckpointInfo, CheckpointStore, Specification, take_snapshot
 from finetune.errors import UserError
 from finetune.job.resume import take_up
 from tests.checkpoint.odd_values import ODDITIES, Oddity, write_oddly
@@ -32,7 +32,7 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
     lesson = Lesson(SPEC, stop_after=9)
     assert not lesson.fit()
     folder = tmp_path_factory.mktemp("written")
-    CheckpointStore(folder).write(take_snapshot(lesson.state.parts()), About(9, "interruption", OURS))
+    CheckpointStore(folder).write(take_snapshot(lesson.state.parts()), CheckpointInfo(9, "interruption", OURS))
     (checkpoint,) = folder.iterdir()
     assert {file.stem for file in checkpoint.iterdir()} == set(PARTS)
     return folder

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from finetune.data.labels import LabelMap
-from finetune.evaluation.predict import Evaluated, Predictions
+from finetune.evaluation.predict import EvaluationResult, Predictions
 from finetune.job.outputs import FORMULA, Answers, metrics_of, plain_cell, write_metrics, write_predictions
 from finetune.monitoring.report import page
 from finetune.monitoring.report.verdict import verdict
@@ -40,16 +40,18 @@ class Batches:
         return self.keys[position]
 
 
-def evaluated(names: tuple[str, ...], targets: list[int], keys: list[str] | None = None, seed: int = 0) -> Evaluated:
+def evaluated(
+    names: tuple[str, ...], targets: list[int], keys: list[str] | None = None, seed: int = 0
+) -> EvaluationResult:
     rng = np.random.default_rng(seed)
     scores = rng.random((len(targets), len(names)), dtype=np.float32)
     probabilities = scores / scores.sum(axis=1, keepdims=True)
     found = Predictions(np.arange(len(targets)), np.array(targets), probabilities, 1.0)
     batches = Batches(LabelMap(names, False), keys or [f"{at}.jpg" for at in range(len(targets))])
-    return Evaluated(cast(Any, batches), found)
+    return EvaluationResult(cast(Any, batches), found)
 
 
-def written(folder: Path, one: Evaluated, metrics: dict[str, object] | None = None) -> list[list[str]]:
+def written(folder: Path, one: EvaluationResult, metrics: dict[str, object] | None = None) -> list[list[str]]:
     write_metrics(folder, metrics or {})
     write_predictions(folder, Answers({"test": one}))
     with (folder / "test_predictions.csv").open(newline="", encoding="utf-8") as file:

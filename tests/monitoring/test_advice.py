@@ -15,15 +15,22 @@ from torch import nn
 from finetune.config.hyperparameters import JobSpec
 from finetune.config.parse import parse_hyperparameters
 from finetune.config.rules import DEFAULTS
-from finetune.config.unused import IDLE, idle_knobs
-from finetune.monitoring.rules.curves import Course, Row, judge_balance, judge_classes, judge_curves, patience_for_best
+from finetune.config.unused import IDLE, unused_hyperparameters
+from finetune.monitoring.rules.curves import (
+    Row,
+    TrainingCurves,
+    judge_balance,
+    judge_classes,
+    judge_curves,
+    patience_for_best,
+)
 from finetune.monitoring.rules.finding import Finding
-from finetune.monitoring.rules.machine import Sample, judge_machine, judge_steps
+from finetune.monitoring.rules.machine import MachineSample, judge_machine, judge_steps
 from finetune.monitoring.rules.setup import Setup
 from finetune.monitoring.rules.symptoms import judge_answers, symptoms
 from finetune.monitoring.rules.tensors import TensorWatch
-from finetune.monitoring.timing import Step
-from finetune.strategies.presets import Network, make_plan, rates_in_effect
+from finetune.monitoring.timing import StepTiming
+from finetune.strategies.presets import ModelStructure, learning_rates_in_effect, make_plan
 
 STRATEGIES = ("feature_extraction", "partial", "full", "gradual", "from_scratch", "evaluate")
 GROUPS = ("stem", "middle", "head")
@@ -42,13 +49,13 @@ class Job:
 def job(strategy: str, **wishes: str) -> Job:
     spec = parse_hyperparameters({"strategy": strategy, "task": "image-classification", **wishes})
     images = spec.data.task == "image-classification"
-    network = Network(GROUPS, "image-classification" if images else "text-classification", new_head=True)
+    network = ModelStructure(GROUPS, "image-classification" if images else "text-classification", new_head=True)
     plan = make_plan(spec.strategy, spec.optimisation, network)
     rate = spec.optimisation.learning_rate, spec.optimisation.head_learning_rate
     setup = Setup(
         strategy=strategy,
         epochs=spec.optimisation.epochs,
-        rates=rates_in_effect(spec.strategy, spec.optimisation, network),
+        rates=learning_rates_in_effect(spec.strategy, spec.optimisation, network),
         rates_given=rate != (None, None),
         trains_all=set(plan.phase(spec.optimisation.epochs - 1).trainable) == set(GROUPS),
         images=images,
@@ -103,12 +110,12 @@ def curves(setup: Setup) -> Iterator[Finding]:
     worse = rows(setup, [2, 1, 0.5, 0.1, 0.01], [2, 1.2, 1.1, 1.4, 1.9], [0.4, 0.7, 0.8, 0.72, 0.65])
     resting = rows(setup, [2, 1, *[0.5] * 12], [2, 1, *[0.9] * 12], [0.3, 0.7, *[0.8] * 12])
     for course in (flat, growing, worse, resting):
-        yield from judge_curves(Course(course, 20, 500, setup), DEFAULTS)
+        yield from judge_curves(TrainingCurves(course, 20, 500, setup), DEFAULTS)
     swinging = rows(setup, [2, 1, 2.2, 0.9, 2.1, 1.2], [1.0] * 6, [0.5] * 6)
     better = rows(setup, [2, 1.8, 1.6, 1.5, 1.4, 1.3], [1.0] * 6, [0.9] * 6)
     broken = rows(setup, [2, float("nan")], [1.0] * 2, [0.5] * 2)
     for course in (flat, swinging, better, broken):
-        yield from symptoms(Course(course, 20, 500, setup), 0.1)
+        yield from symptoms(TrainingCurves(course, 20, 500, setup), 0.1)
 
 
 def answers(setup: Setup) -> Iterator[Finding]:
@@ -128,11 +135,11 @@ def machine(setup: Setup) -> Iterator[Finding]:
     for gpu, cpu, waiting, memory, grows in (
         (2, 97, 10, 80, 0), (2, 10, 90, 80, 0), (40, 50, 1, 90, 0), (40, 50, 1, 20, 0), (95, 40, 1, 50, 30),
     ):  # fmt: skip
-        samples = [Sample(gpu, cpu, waiting, memory + grows * at / 1200) for at in range(1200)]
+        samples = [MachineSample(gpu, cpu, waiting, memory + grows * at / 1200) for at in range(1200)]
         yield from judge_machine(samples, DEFAULTS, 1, setup)
-    uneven = [Sample(95.0 * bool(at % 5), 40, 1, 90) for at in range(1200)]
+    uneven = [MachineSample(95.0 * bool(at % 5), 40, 1, 90) for at in range(1200)]
     yield from judge_machine(uneven, DEFAULTS, 1, setup)
-    yield from judge_steps([Step(0, seconds, 8) for seconds in [0.1] * 500 + [5.0] * 15], DEFAULTS, 1, setup)
+    yield from judge_steps([StepTiming(0, seconds, 8) for seconds in [0.1] * 500 + [5.0] * 15], DEFAULTS, 1, setup)
 
 
 def tensors(setup: Setup) -> Iterator[Finding]:
@@ -187,7 +194,7 @@ def test_advice_names_hyperparameters_that_have_an_effect_with_values_that_are_a
         for alternative in re.split(r", or |; | or ", finding.advice):
             named = dict(advised(alternative))
             spec = parse_hyperparameters(one.wishes | named)
-            assert idle_knobs(IDLE, spec, named.keys()) == {}, finding
+            assert unused_hyperparameters(IDLE, spec, named.keys()) == {}, finding
             assert not named.items() & one.wishes.items(), finding
 
 
@@ -248,6 +255,6 @@ def test_the_advised_patience_exports_the_best_epoch_of_the_curve() -> None:
 def test_a_late_recovery_is_not_cut_off_by_the_advised_patience() -> None:
     losses = [2.0, 6.07, 3.59, 5.0, 5.5, 4.0, 3.0, 2.0, 1.0, 1.5, 1.6]
     scores = [0.3, 0.4, 0.62, 0.3, 0.3, 0.4, 0.5, 0.6, 0.71, 0.5, 0.4]
-    course = Course(rows(Setup(), [1.0 - 0.09 * at for at in range(11)], losses, scores), 4, 500)
+    course = TrainingCurves(rows(Setup(), [1.0 - 0.09 * at for at in range(11)], losses, scores), 4, 500)
     (found,) = judge_curves(course, {"Overfit": DEFAULTS["Overfit"]})
     assert found.advice == "set early_stopping_patience=6, which keeps the best epoch."

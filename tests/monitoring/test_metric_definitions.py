@@ -6,7 +6,7 @@ import json
 import re
 from pathlib import Path
 
-from finetune.config.descriptions import all_knobs
+from finetune.config.descriptions import all_hyperparameters
 from finetune.config.parse import parse_hyperparameters
 from finetune.monitoring.metric_definitions import RANGES, metric_definitions
 from finetune.monitoring.metric_lines import METRICS, final_line, metric_line
@@ -42,7 +42,7 @@ def test_the_platform_takes_the_document() -> None:
 
 def test_every_suggested_range_is_allowed() -> None:
     for name, given in RANGES.items():
-        assert name in all_knobs()
+        assert name in all_hyperparameters()
         values = given.get("values") or [given["min"], given["max"]]
         assert isinstance(values, list)
         for value in values:

@@ -8,7 +8,7 @@ import logging
 import pytest
 
 from finetune.entry import _Lines
-from finetune.monitoring.progress import Bar, Pace, duration, pace
+from finetune.monitoring.progress import ProgressBar, ProgressLogger, choose_progress, format_duration
 
 
 class Clock:
@@ -21,16 +21,16 @@ class Clock:
 
 def test_a_line_tells_step_rate_and_time_left(caplog: pytest.LogCaptureFixture) -> None:
     clock = Clock()
-    pace = Pace(steps=100, interval=30.0, clock=clock)
-    pace.begin(epoch=1, step=20)
+    choose_progress = ProgressLogger(steps=100, interval=30.0, clock=clock)
+    choose_progress.begin(epoch=1, step=20)
     clock.now = 29.9
-    assert not pace.due()
+    assert not choose_progress.due()
     clock.now = 40.0
-    assert pace.due()
+    assert choose_progress.due()
     with caplog.at_level(logging.INFO):
-        pace.tell(step=60, records=1280, loss=0.5)
+        choose_progress.tell(step=60, records=1280, loss=0.5)
     assert caplog.messages == ["epoch 2: step 60 of 100, loss 0.5000, 32.0 records/s, 40 s left"]
-    assert not pace.due()
+    assert not choose_progress.due()
 
 
 @pytest.mark.parametrize(
@@ -47,7 +47,7 @@ def test_a_line_tells_step_rate_and_time_left(caplog: pytest.LogCaptureFixture) 
     ],
 )
 def test_durations_are_for_people(seconds: float, text: str) -> None:
-    assert duration(seconds) == text
+    assert format_duration(seconds) == text
 
 
 class Terminal(io.StringIO):
@@ -57,7 +57,7 @@ class Terminal(io.StringIO):
 
 def test_a_person_at_a_terminal_sees_a_bar_that_goes_away() -> None:
     clock, terminal = Clock(), Terminal()
-    bar = Bar(100, terminal, clock)
+    bar = ProgressBar(100, terminal, clock)
     bar.begin(epoch=0, step=0)
     clock.now = 10.0
     assert bar.due()
@@ -68,8 +68,8 @@ def test_a_person_at_a_terminal_sees_a_bar_that_goes_away() -> None:
 
 
 def test_a_log_gets_no_bar() -> None:
-    assert isinstance(pace(10, Terminal()), Bar)
-    assert type(pace(10, io.StringIO())) is Pace
+    assert isinstance(choose_progress(10, Terminal()), ProgressBar)
+    assert type(choose_progress(10, io.StringIO())) is ProgressLogger
 
 
 def test_a_line_of_the_log_is_written_in_place_of_the_bar() -> None:
@@ -82,7 +82,7 @@ def test_a_line_of_the_log_is_written_in_place_of_the_bar() -> None:
 
 def test_a_terminal_that_was_closed_does_not_end_the_training() -> None:
     terminal = io.StringIO()
-    bar = Bar(10, terminal)
+    bar = ProgressBar(10, terminal)
     terminal.close()
     bar.begin(0, 0)
     bar.tell(1, 8, 0.5)

@@ -11,12 +11,12 @@ from torch import nn
 from torch.nn import functional
 
 from finetune.config.rules import DEFAULTS, REFUSED, rules_of
-from finetune.monitoring.rules.curves import Course, judge_balance, judge_classes, judge_curves
+from finetune.monitoring.rules.curves import TrainingCurves, judge_balance, judge_classes, judge_curves
 from finetune.monitoring.rules.finding import Finding, Rules
-from finetune.monitoring.rules.machine import Sample, judge_machine, judge_steps
+from finetune.monitoring.rules.machine import MachineSample, judge_machine, judge_steps
 from finetune.monitoring.rules.setup import Setup
 from finetune.monitoring.rules.tensors import TensorWatch
-from finetune.monitoring.timing import Step
+from finetune.monitoring.timing import StepTiming
 
 Situation = Callable[[Rules], list[Finding]]
 
@@ -26,11 +26,11 @@ def course(train: list[float], validation: list[float], accuracy: list[float]) -
         {"train:loss": a, "train:accuracy": 0.5, "validation:loss": b, "validation:accuracy": c}
         for a, b, c in zip(train, validation, accuracy, strict=True)
     ]
-    return lambda rules: judge_curves(Course(rows, steps_per_epoch=4, validated=500), rules)
+    return lambda rules: judge_curves(TrainingCurves(rows, steps_per_epoch=4, validated=500), rules)
 
 
 def machine(gpu: float, cpu: float, waiting: float, memory: float, *, grows: float = 0.0) -> Situation:
-    samples = [Sample(gpu, cpu, waiting, memory + grows * at / 1200) for at in range(1200)]
+    samples = [MachineSample(gpu, cpu, waiting, memory + grows * at / 1200) for at in range(1200)]
     samples[:400] = [replace(one, gpu=min(gpu, 1.0)) if gpu > 80 and not grows else one for one in samples[:400]]
     return lambda rules: judge_machine(samples, rules, 1)
 
@@ -59,11 +59,11 @@ def training(
             watch.begin(step)
             loss = functional.cross_entropy(module(inputs), inputs[:, :3].argmax(dim=1))
             loss.backward()  # type: ignore[no-untyped-call]  # untyped in torch
-            if watch.looking:
-                watch.graded()
+            if watch.is_sampling:
+                watch.after_backward()
             optimizer.step()
             optimizer.zero_grad()
-            found += watch.updated(loss.detach())
+            found += watch.after_step(loss.detach())
         return found + watch.read()
 
     return train
@@ -87,8 +87,8 @@ TANH_LOW, SIGMOID_LOW = training(activation=nn.Tanh, bias0=-50.0), training(acti
 LONG, SLOW, SHORT = training(1e5, 20), training(1e-4, 120), training(1e-12, 120)
 CPU, IO, LOW = machine(2, 97, 10, 80), machine(2, 10, 90, 80), machine(40, 50, 1, 90)
 UNEVEN, SMALL = machine(95, 40, 1, 90), machine(40, 50, 1, 20)
-STEPS = [Step(0, seconds, 8) for seconds in [0.1] * 500 + [5.0] * 15]
-BUSY_AT_LAST = [Sample(40, 50, 1, 20)] * 1180 + [Sample(95, 50, 1, 20)] * 20
+STEPS = [StepTiming(0, seconds, 8) for seconds in [0.1] * 500 + [5.0] * 15]
+BUSY_AT_LAST = [MachineSample(40, 50, 1, 20)] * 1180 + [MachineSample(95, 50, 1, 20)] * 20
 # Rule and parameter: the input that triggers the rule, and a parameter value that does not.
 DECISIVE: Mapping[tuple[str, str], tuple[Situation, float]] = {
     ("VanishingGradient", "threshold"): (training(times2=1e-9), 1e-30),

@@ -5,19 +5,19 @@ from __future__ import annotations
 import pytest
 
 from finetune.config.rules import DEFAULTS
-from finetune.monitoring.rules.curves import Course, judge_balance, judge_classes, judge_curves
+from finetune.monitoring.rules.curves import TrainingCurves, judge_balance, judge_classes, judge_curves
 from finetune.monitoring.rules.setup import Setup
 
 
-def course(train: list[float], validation: list[float], accuracy: list[float]) -> Course:
+def course(train: list[float], validation: list[float], accuracy: list[float]) -> TrainingCurves:
     rows = [
         {"train:loss": a, "train:accuracy": 0.5, "validation:loss": b, "validation:accuracy": c}
         for a, b, c in zip(train, validation, accuracy, strict=True)
     ]
-    return Course(rows, steps_per_epoch=20, validated=500)
+    return TrainingCurves(rows, steps_per_epoch=20, validated=500)
 
 
-def names(found: Course) -> list[str]:
+def names(found: TrainingCurves) -> list[str]:
     return [one.rule for one in judge_curves(found, DEFAULTS)]
 
 
@@ -26,7 +26,7 @@ HEALTHY = course([2.3, 1.2, 0.7, 0.4, 0.2, 0.1], [2.0, 1.3, 0.9, 0.7, 0.65, 0.66
 
 def test_a_healthy_course_gives_no_alarm_at_any_epoch() -> None:
     for epochs in range(len(HEALTHY.rows) + 1):
-        assert names(Course(HEALTHY.rows[:epochs], 20, 500)) == []
+        assert names(TrainingCurves(HEALTHY.rows[:epochs], 20, 500)) == []
 
 
 def test_a_flat_loss_is_told() -> None:

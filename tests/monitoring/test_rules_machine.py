@@ -9,13 +9,13 @@ from dataclasses import replace
 import pytest
 
 from finetune.config.rules import DEFAULTS
-from finetune.monitoring.rules.machine import Sample, judge_machine, judge_steps
-from finetune.monitoring.timing import Step
+from finetune.monitoring.rules.machine import MachineSample, judge_machine, judge_steps
+from finetune.monitoring.timing import StepTiming
 
-HEALTHY = Sample(gpu=92, cpu=40, waiting=2, memory=75)
+HEALTHY = MachineSample(gpu=92, cpu=40, waiting=2, memory=75)
 
 
-def samples(of: Sample, count: int = 1200, seed: int = 0) -> list[Sample]:
+def samples(of: MachineSample, count: int = 1200, seed: int = 0) -> list[MachineSample]:
     draw = random.Random(seed)
     return [
         replace(of, gpu=max(0, of.gpu + draw.uniform(-5, 5)), cpu=of.cpu + draw.uniform(-3, 3)) for _ in range(count)
@@ -30,13 +30,13 @@ def test_a_busy_gpu_gives_no_alarm(seed: int) -> None:
 @pytest.mark.parametrize(
     ("bad", "told"),
     [
-        (Sample(gpu=2, cpu=97, waiting=10, memory=80), {"CPUBottleneck", "LowGPUUtilization"}),
-        (Sample(gpu=2, cpu=10, waiting=90, memory=80), {"IOBottleneck", "LowGPUUtilization"}),
-        (Sample(gpu=40, cpu=50, waiting=1, memory=90), {"LowGPUUtilization"}),
-        (Sample(gpu=40, cpu=50, waiting=1, memory=20), {"LowGPUUtilization", "BatchSize"}),
+        (MachineSample(gpu=2, cpu=97, waiting=10, memory=80), {"CPUBottleneck", "LowGPUUtilization"}),
+        (MachineSample(gpu=2, cpu=10, waiting=90, memory=80), {"IOBottleneck", "LowGPUUtilization"}),
+        (MachineSample(gpu=40, cpu=50, waiting=1, memory=90), {"LowGPUUtilization"}),
+        (MachineSample(gpu=40, cpu=50, waiting=1, memory=20), {"LowGPUUtilization", "BatchSize"}),
     ],
 )
-def test_an_idle_gpu_is_told_with_its_cause(bad: Sample, told: set[str]) -> None:
+def test_an_idle_gpu_is_told_with_its_cause(bad: MachineSample, told: set[str]) -> None:
     found = judge_machine(samples(bad), DEFAULTS, 1)
     assert {one.rule for one in found} == told
     assert judge_machine(samples(bad, 500), DEFAULTS, 1) == []
@@ -54,8 +54,8 @@ def test_memory_that_grows_is_told() -> None:
     assert [one.rule for one in judge_machine(growing, DEFAULTS, 1)] == ["GPUMemoryIncrease"]
 
 
-def steps(seconds: Sequence[float], stretch: int = 0, size: int = 8) -> list[Step]:
-    return [Step(stretch, one, size) for one in seconds]
+def steps(seconds: Sequence[float], stretch: int = 0, size: int = 8) -> list[StepTiming]:
+    return [StepTiming(stretch, one, size) for one in seconds]
 
 
 def test_uneven_steps_are_told_and_a_few_slow_ones_are_not() -> None:

@@ -41,11 +41,11 @@ def train(cuts: frozenset[int], rules: Callable[[int], str] = lambda step: TOUCH
         watch.begin(step)
         loss = functional.cross_entropy(module(inputs), (inputs[:, :3] * 2).argmax(dim=1))
         loss.backward()  # type: ignore[no-untyped-call]  # untyped in torch
-        if watch.looking:
-            watch.graded()
+        if watch.is_sampling:
+            watch.after_backward()
         optimizer.step()
         optimizer.zero_grad()
-        found += [(step, one) for one in watch.updated(loss.detach())]
+        found += [(step, one) for one in watch.after_step(loss.detach())]
     return found + [(STEPS, one) for one in watch.read()]
 
 

@@ -39,11 +39,11 @@ def train(module: nn.Sequential, steps: int = 160, rate: float = 0.003, *, rules
         watch.begin(step)
         loss = functional.cross_entropy(module(inputs), targets)
         loss.backward()  # type: ignore[no-untyped-call]  # untyped in torch
-        if watch.looking:
-            watch.graded()
+        if watch.is_sampling:
+            watch.after_backward()
         optimizer.step()
         optimizer.zero_grad()
-        found += watch.updated(loss.detach())
+        found += watch.after_step(loss.detach())
     return found + watch.read()
 
 
@@ -114,10 +114,10 @@ def test_steps_that_change_nothing_are_told(rule: str) -> None:
         watch.begin(step)
         loss = functional.cross_entropy(module(records(64)[0]), records(64)[1])
         loss.backward()  # type: ignore[no-untyped-call]  # untyped in torch
-        watch.graded()
+        watch.after_backward()
         optimizer.step()
         optimizer.zero_grad()
-        found += watch.updated(loss.detach())
+        found += watch.after_step(loss.detach())
     assert {one.rule for one in found + watch.read()} == {rule}
 
 
@@ -131,7 +131,7 @@ def test_nothing_is_looked_at_between_the_looks() -> None:
     looked = []
     for step in range(120):
         watch.begin(step)
-        looked.append(step) if watch.looking else None
-        assert any(one._forward_hooks for one in module) == watch.looking
-        watch.updated(torch.zeros(()))
+        looked.append(step) if watch.is_sampling else None
+        assert any(one._forward_hooks for one in module) == watch.is_sampling
+        watch.after_step(torch.zeros(()))
     assert looked == [0, 10, 50, 100]

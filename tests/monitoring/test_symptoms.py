@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from finetune.monitoring.rules.curves import Course
+from finetune.monitoring.rules.curves import TrainingCurves
 from finetune.monitoring.rules.symptoms import symptoms
 
 GUESS = 0.1
@@ -15,7 +15,7 @@ def names(loss: list[float], train: list[float], validation: list[float]) -> lis
         {"train:loss": a, "train:accuracy": b, "validation:loss": 1.0, "validation:accuracy": c}
         for a, b, c in zip(loss, train, validation, strict=True)
     ]
-    return [one.rule for one in symptoms(Course(rows, 10, 500), GUESS)]
+    return [one.rule for one in symptoms(TrainingCurves(rows, 10, 500), GUESS)]
 
 
 RISING = [0.3, 0.5, 0.7, 0.8, 0.85, 0.9]

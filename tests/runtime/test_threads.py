@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from finetune.runtime.threads import few_threads
+from finetune.runtime.threads import limit_threads
 
 
 @pytest.mark.parametrize("usual", [1, 3])
@@ -13,9 +13,9 @@ def test_the_usual_threads_are_there_again(usual: int) -> None:
     before = torch.get_num_threads()
     torch.set_num_threads(usual)
     try:
-        with few_threads(alone=False):
+        with limit_threads(alone=False):
             assert torch.get_num_threads() == usual
-        with pytest.raises(ValueError, match="of the step"), few_threads(alone=True):
+        with pytest.raises(ValueError, match="of the step"), limit_threads(alone=True):
             assert torch.get_num_threads() == 1
             raise ValueError("of the step")
         assert torch.get_num_threads() == usual

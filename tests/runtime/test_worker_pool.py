@@ -11,11 +11,11 @@ from contextlib import closing
 import pytest
 import torch
 
-from finetune.runtime.worker_pool import Crew
+from finetune.runtime.worker_pool import WorkerPool
 
 
 def test_results_and_errors_come_to_whoever_asks() -> None:
-    with closing(Crew(2)) as crew:
+    with closing(WorkerPool(2)) as crew:
         assert [crew.submit(lambda n=n: n * n).result() for n in range(5)] == [0, 1, 4, 9, 16]  # type: ignore[misc]  # mypy cannot infer a default
         broken = crew.submit(lambda: 1 // 0)
         with pytest.raises(ZeroDivisionError):
@@ -27,7 +27,7 @@ def test_workers_compute_with_one_thread_and_everybody_else_as_before() -> None:
     before = torch.get_num_threads()
     torch.set_num_threads(3)
     try:
-        with closing(Crew(2)) as crew:
+        with closing(WorkerPool(2)) as crew:
             together = threading.Barrier(2)
 
             def look() -> int:
@@ -46,7 +46,7 @@ def test_workers_compute_with_one_thread_and_everybody_else_as_before() -> None:
 
 
 def test_closing_drops_what_is_not_begun() -> None:
-    crew = Crew(1)
+    crew = WorkerPool(1)
     begun, go_on = threading.Event(), threading.Event()
 
     def wait() -> bool:
@@ -64,7 +64,7 @@ def test_closing_drops_what_is_not_begun() -> None:
 
 
 def test_a_crew_grows() -> None:
-    with closing(Crew(1)) as crew:
+    with closing(WorkerPool(1)) as crew:
         crew.grow(3)
         together = threading.Barrier(3)
         assert sorted(call.result() for call in [crew.submit(together.wait) for _ in range(3)]) == [0, 1, 2]
@@ -72,7 +72,7 @@ def test_a_crew_grows() -> None:
 
 
 def test_a_worker_may_be_the_one_that_closes() -> None:
-    crew = Crew(2)
+    crew = WorkerPool(2)
     crew.submit(crew.close).result()
     crew.close()
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("data-")]

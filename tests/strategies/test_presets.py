@@ -10,14 +10,16 @@ from finetune.config.hyperparameters import JobSpec
 from finetune.config.parse import parse_hyperparameters
 from finetune.errors import UserError
 from finetune.strategies.plan import Phase, Plan
-from finetune.strategies.presets import Network, default_rates, make_plan
+from finetune.strategies.presets import ModelStructure, default_learning_rates, make_plan
 
 GROUPS = ("stem", "layer1", "layer2", "layer3", "head")
 
 
 def plan_of(new_head: bool = True, **hyperparameters: str) -> Plan:
     spec = parse_hyperparameters(hyperparameters)
-    return make_plan(spec.strategy, spec.optimisation, Network(GROUPS, "image-classification", new_head=new_head))
+    return make_plan(
+        spec.strategy, spec.optimisation, ModelStructure(GROUPS, "image-classification", new_head=new_head)
+    )
 
 
 def spec_of(**hyperparameters: str) -> JobSpec:
@@ -59,7 +61,7 @@ def test_gradual_with_few_epochs_unfreezes_several_groups_at_once() -> None:
 def test_pretrained_layers_learn_10_to_100_times_slower_than_a_new_head() -> None:
     for task in ("image-classification", "text-classification"):
         for optimizer in ("adamw", "sgd", "nag", "rmsprop", "adam"):
-            rates = default_rates(task, spec_of(optimizer=optimizer).optimisation)
+            rates = default_learning_rates(task, spec_of(optimizer=optimizer).optimisation)
             assert 10 <= rates.head / rates.pretrained <= 100
 
 

@@ -14,8 +14,8 @@ from finetune.data.record import Content
 from finetune.data.transforms.base import ImageTransform, Transform
 from finetune.data.transforms.text import TextTransform
 from finetune.export.export import ArtifactContents, export
-from finetune.export.verify import Sample
-from finetune.job.loaders import geometry_of
+from finetune.export.verify import VerificationSample
+from finetune.job.loaders import image_geometry
 from finetune.models.backbone import Backbone, ImageInput
 from finetune.models.load import ModelRequest, load_backbone
 
@@ -65,7 +65,7 @@ class Wanted:
         export(folder, backbone, contents)
 
 
-def evaluate(backbone: Backbone, contents: Sequence[Content], *, multi_label: bool = False) -> list[Sample]:
+def evaluate(backbone: Backbone, contents: Sequence[Content], *, multi_label: bool = False) -> list[VerificationSample]:
     """Predictions of the job's evaluation for `contents`, in a single batch."""
     transform = transform_of(backbone)
     with torch.inference_mode():
@@ -73,7 +73,8 @@ def evaluate(backbone: Backbone, contents: Sequence[Content], *, multi_label: bo
         logits: Tensor = backbone.forward(batch).logits
     rows = (logits.sigmoid() if multi_label else logits.softmax(dim=1)).tolist()
     return [
-        Sample(f"record {i}", content, tuple(row)) for i, (content, row) in enumerate(zip(contents, rows, strict=True))
+        VerificationSample(f"record {i}", content, tuple(row))
+        for i, (content, row) in enumerate(zip(contents, rows, strict=True))
     ]
 
 
@@ -81,7 +82,7 @@ def transform_of(backbone: Backbone) -> Transform:
     """The evaluation transform, as a job sets it up."""
     expects = backbone.expects
     if isinstance(expects, ImageInput):
-        return ImageTransform(geometry_of(expects), "none")
+        return ImageTransform(image_geometry(expects), "none")
     return TextTransform(expects.tokenizer, expects.max_length)
 
 

@@ -14,13 +14,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from finetune.config.content_types import StreamForm
+from finetune.config.content_types import StreamFormat
 from finetune.config.hyperparameters import Task
 from finetune.config.parse import parse_hyperparameters
 from finetune.data.formats.codec import StreamLayout
-from finetune.data.formats.named_fields import Wanted
+from finetune.data.formats.named_fields import DecodeOptions
 from finetune.data.pipe.agreement import OwnChannel
-from finetune.data.pipe.fifo import PipePlace
+from finetune.data.pipe.fifo import PipeOptions
 from finetune.data.pipe.groups import Sharing
 from finetune.data.pipe.sharing import Dealer, Receiver, Table
 from finetune.data.pipe.shuffle import StreamPosition, grouped, shuffled
@@ -74,11 +74,11 @@ def processes(
             process.communicate()
 
 
-def source_of(folder: Path, form: StreamForm, stop: threading.Event) -> StreamSource:
+def source_of(folder: Path, form: StreamFormat, stop: threading.Event) -> StreamSource:
     """The channel `train` with its pipes in a folder."""
     task: Task = "text-classification" if form == "csv" else "image-classification"
-    place = PipePlace("train", folder, folder / "state", PATIENCE_SECONDS, stop.is_set)
-    return StreamSource(place, StreamLayout("train", form), Wanted(task, parse_hyperparameters({}).data))
+    place = PipeOptions("train", folder, folder / "state", PATIENCE_SECONDS, stop.is_set)
+    return StreamSource(place, StreamLayout("train", form), DecodeOptions(task, parse_hyperparameters({}).data))
 
 
 def take_part(source: StreamSource, sharing: Sharing, epochs: int, used: Sequence[int] = ()) -> list[list[Any]]:

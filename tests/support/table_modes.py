@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from finetune.config.content_types import StreamForm
+from finetune.config.content_types import StreamFormat
 from finetune.config.hyperparameters import DataSpec
 from finetune.data.formats.codec import StreamLayout, choose_codec
-from finetune.data.formats.named_fields import Wanted
+from finetune.data.formats.named_fields import DecodeOptions
 from finetune.data.framing.window import DamagedStream, Window
 from finetune.data.readers.channel_files import list_files
 from finetune.data.record import Content
@@ -39,10 +39,10 @@ class Outcome:
         return {label for _, labels in self.records for label in labels}
 
 
-FORMS: dict[StreamForm, str] = {"csv": "table.csv", "tsv": "table.tsv", "jsonl": "table.json"}
+FORMS: dict[StreamFormat, str] = {"csv": "table.csv", "tsv": "table.tsv", "jsonl": "table.json"}
 
 
-def from_file(place: Path, content: bytes, form: StreamForm, **spec: object) -> Outcome:
+def from_file(place: Path, content: bytes, form: StreamFormat, **spec: object) -> Outcome:
     """The outcome of reading a table in File mode."""
     wanted = data_spec(**{"max_bad_records": 1000, **spec})
     try:
@@ -53,7 +53,7 @@ def from_file(place: Path, content: bytes, form: StreamForm, **spec: object) -> 
     return Outcome(tuple((one.content, one.labels) for one in found), len(reader.left_out))
 
 
-def from_stream(content: bytes, form: StreamForm, **spec: object) -> Outcome:
+def from_stream(content: bytes, form: StreamFormat, **spec: object) -> Outcome:
     """The outcome of reading a table in Pipe mode."""
     wanted: DataSpec = data_spec(**{"max_bad_records": 1000, **spec})
     window = Window(cut(content, [1000, 37]))
@@ -61,7 +61,9 @@ def from_stream(content: bytes, form: StreamForm, **spec: object) -> Outcome:
     records, bad = [], 0
     try:
         codec = choose_codec(
-            StreamLayout("channel 'train'", form, warn=warnings.append), Wanted("text-classification", wanted), window
+            StreamLayout("channel 'train'", form, warn=warnings.append),
+            DecodeOptions("text-classification", wanted),
+            window,
         )
         for sample in codec.cut(window):
             try:

@@ -21,8 +21,8 @@ from finetune.data.loading.dataset import Dataset
 from finetune.data.record import Record
 from finetune.data.transforms.base import ImageTransform
 from finetune.data.transforms.image import ImageGeometry
-from finetune.models.backbone import Cut, Description, ImageInput, LayerGroup, LoadedWeights, Outputs
-from finetune.models.splitting.split_model import cut_pictures
+from finetune.models.backbone import Description, ImageInput, LayerGroup, LoadedWeights, Outputs, SplitModel
+from finetune.models.splitting.split_model import split_image_model
 
 SIDE = 8
 CLASSES = ("down", "level", "up")
@@ -73,8 +73,8 @@ class TinyBackbone:
     def forward(self, inputs: Mapping[str, Tensor]) -> Outputs:
         return Outputs(self.module((inputs["pixels"].float() / 255 - 0.5) / 0.25))
 
-    def cut(self, border: int) -> Cut:
-        return cut_pictures(self, border, lambda inputs: (inputs["pixels"].float() / 255 - 0.5) / 0.25)
+    def split(self, border: int) -> SplitModel:
+        return split_image_model(self, border, lambda inputs: (inputs["pixels"].float() / 255 - 0.5) / 0.25)
 
     def describe(self) -> Description:
         return Description("torchvision", "tiny")

@@ -16,17 +16,17 @@ from finetune.config.rules import rules_of
 from finetune.data.bad_records import BadRecords
 from finetune.data.pipe.shuffle import StreamPosition
 from finetune.evaluation.predict import Pass, predict
-from finetune.features.phase_inputs import PhaseFeeds
-from finetune.features.plan import Frozen
+from finetune.features.phase_inputs import CachedInputProvider
+from finetune.features.plan import CachePlan
 from finetune.features.warm_pool import WarmPool
-from finetune.job.loaders import Ledgers, Loaders
+from finetune.job.loaders import BadRecordCounts, Loaders
 from finetune.runtime.precision import choose_numerics
 from finetune.strategies.plan import Phase
-from finetune.strategies.presets import Network, make_plan
+from finetune.strategies.presets import ModelStructure, make_plan
 from finetune.training.build import Companions, build_training
 from finetune.training.observers.rules import Findings, RuleObserver, Watched
-from finetune.training.run_history import AccountBook
-from finetune.training.state import Row, TrainingState
+from finetune.training.run_history import RunHistoryFile
+from finetune.training.state import EpochMetrics, TrainingState
 from finetune.training.trainable_state import State
 from finetune.training.trainer import NoCheckpoints, fit
 from tests.support.tiny import TinyBackbone, TinyReader, tiny_batches
@@ -39,7 +39,7 @@ class Recorder:
     """Records every loss and every row."""
 
     losses: list[Tensor] = field(default_factory=list)
-    rows: list[Row] = field(default_factory=list)
+    rows: list[EpochMetrics] = field(default_factory=list)
     phases: list[Phase] = field(default_factory=list)
 
     def epoch_begins(self, state: TrainingState, phase: Phase) -> None:
@@ -48,7 +48,7 @@ class Recorder:
     def step_done(self, state: TrainingState, loss: Tensor) -> None:
         self.losses.append(loss)
 
-    def epoch_done(self, epoch: int, row: Row, history: list[Row]) -> None:
+    def epoch_done(self, epoch: int, row: EpochMetrics, history: list[EpochMetrics]) -> None:
         self.rows.append(row)
 
 
@@ -65,23 +65,25 @@ class Lesson:
     def __post_init__(self) -> None:
         self.backbone = TinyBackbone(dropout=self.dropout)
         names = tuple(group.name for group in self.backbone.layer_groups())
-        plan = make_plan(self.spec.strategy, self.spec.optimisation, Network(names, "image-classification", True))
+        plan = make_plan(
+            self.spec.strategy, self.spec.optimisation, ModelStructure(names, "image-classification", True)
+        )
         size = self.spec.optimisation.batch_size
         self.batches = tiny_batches(
             TinyReader(self.records), training=True, batch_size=size, seed=self.spec.run.seed, workers=self.workers
         )
         validation = tiny_batches(TinyReader(30, "validation"), training=False)
         numerics = choose_numerics("fp32", CPU)
-        loaders = Loaders(self.batches, validation, None, None, Ledgers())
-        frozen = Frozen(self.backbone, plan, self.spec, numerics)
-        self.feeds = PhaseFeeds(frozen, loaders, Path(tempfile.gettempdir()), WarmPool(None))
-        account, bad_records, rules = AccountBook(None), Ledgers(), rules_of(self.spec.observe.rules)
+        loaders = Loaders(self.batches, validation, None, None, BadRecordCounts())
+        frozen = CachePlan(self.backbone, plan, self.spec, numerics)
+        self.inputs = CachedInputProvider(frozen, loaders, Path(tempfile.gettempdir()), WarmPool(None))
+        account, bad_records, rules = RunHistoryFile(None), BadRecordCounts(), rules_of(self.spec.observe.rules)
         bad_records["train"] = BadRecords("train", 0)
         self.findings = Findings(account.account, stops=False)
         companions = Companions(
             self.evaluate, self.interrupted, bad_records, account, rules, StreamPosition(), self.findings
         )
-        self.training, self.state = build_training(self.spec, self.backbone, plan, self.feeds, numerics, companions)
+        self.training, self.state = build_training(self.spec, self.backbone, plan, self.inputs, numerics, companions)
         self.recorder = Recorder()
         stepper, watched = self.training.stepper, Watched(self.training.schedule.steps_per_epoch, 30)
         self.rules = RuleObserver(self.recorder, stepper.probe, stepper.timing, rules, watched, self.findings)
@@ -89,8 +91,8 @@ class Lesson:
     def interrupted(self) -> bool:
         return self.stop_after is not None and self.state.progress.step >= self.stop_after
 
-    def evaluate(self) -> Row | None:
-        feed = self.feeds.validation()
+    def evaluate(self) -> EpochMetrics | None:
+        feed = self.inputs.validation()
         assert feed is not None
         how = Pass(CPU, self.training.stepper.numerics.context, lambda: False)
         found = predict(self.backbone, feed.source, how, feed.forward)
@@ -104,7 +106,7 @@ class Lesson:
         return {name: copy.deepcopy(part.state_dict()) for name, part in self.state.parts().items()}
 
     def load(self, saved: dict[str, State]) -> None:
-        self.state.take_up(copy.deepcopy(saved))
+        self.state.load(copy.deepcopy(saved))
 
 
 def request(**hyperparameters: str) -> JobSpec:

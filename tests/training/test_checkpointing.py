@@ -9,7 +9,7 @@ from typing import cast
 import pytest
 import torch
 
-from finetune.checkpoint import About, BackgroundWriter, CheckpointName, Snapshot, Specification
+from finetune.checkpoint import BackgroundWriter, CheckpointInfo, CheckpointName, Snapshot, Specification
 from finetune.errors import PlatformError
 from finetune.training.checkpointing import Cadence, Checkpointing
 from finetune.training.state import Progress, Stateful, TrainingState
@@ -22,7 +22,7 @@ class Target:
     failing: str = ""
     written: list[tuple[int, str]] = field(default_factory=list)
 
-    def write(self, snapshot: Snapshot, about: About) -> CheckpointName:
+    def write(self, snapshot: Snapshot, about: CheckpointInfo) -> CheckpointName:
         if about.kind == self.failing:
             raise PlatformError("disk full")
         self.written.append((about.step, about.kind))

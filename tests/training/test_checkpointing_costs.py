@@ -11,12 +11,12 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from finetune.checkpoint import About, BackgroundWriter, Snapshot, Specification
-from finetune.config.descriptions import all_knobs
+from finetune.checkpoint import BackgroundWriter, CheckpointInfo, Snapshot, Specification
+from finetune.config.descriptions import all_hyperparameters
 from finetune.training.checkpointing import MOST_COST, Cadence, Checkpointing
 from finetune.training.state import Progress, Stateful, TrainingState
 
-INTERVAL = float(all_knobs()["checkpoint_interval_seconds"].default)
+INTERVAL = float(all_hyperparameters()["checkpoint_interval_seconds"].default)
 HOURS = 3600.0
 
 
@@ -63,7 +63,7 @@ class Machine:
     def cpu_seconds(self) -> float:
         return self.work * sum(at <= self.now for at in self.written)
 
-    def submit(self, snapshot: Snapshot, about: About) -> None:
+    def submit(self, snapshot: Snapshot, about: CheckpointInfo) -> None:
         assert not self.busy
         snapshot.release()
         self.written.append(self.now + max(self.disk, self.work))

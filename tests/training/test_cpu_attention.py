@@ -13,7 +13,7 @@ from torch.nn import functional
 from transformers import BertConfig, BertForSequenceClassification
 
 import finetune.training.cpu_attention as module
-from finetune.training.cpu_attention import attention, dropout, dropping
+from finetune.training.cpu_attention import attention, cpu_attention_kernels, dropout
 
 HOST = torch.device("cpu")
 LARGE = (64, 1024)
@@ -200,7 +200,7 @@ def test_layers_as_they_are_drop_by_it(monkeypatch: pytest.MonkeyPatch, autocast
     )
     network: Any = BertForSequenceClassification(config)  # type: ignore[no-untyped-call]  # untyped in transformers
     tokens = torch.randint(64, (4, 32))
-    with torch.autocast("cpu", torch.bfloat16, enabled=autocast), dropping(HOST):
+    with torch.autocast("cpu", torch.bfloat16, enabled=autocast), cpu_attention_kernels(HOST):
         network.train()
         first, second = (network(tokens).logits for _ in range(2))
         network.eval()
@@ -214,5 +214,5 @@ def test_layers_as_they_are_drop_by_it(monkeypatch: pytest.MonkeyPatch, autocast
 
 
 def test_elsewhere_pytorch_drops() -> None:
-    with dropping(torch.device("cuda")) as found:
+    with cpu_attention_kernels(torch.device("cuda")) as found:
         assert found is None

@@ -8,10 +8,10 @@ import pytest
 
 from finetune.monitoring.rules.finding import Finding, Rules
 from finetune.monitoring.rules.setup import Setup
-from finetune.monitoring.timing import Step
+from finetune.monitoring.timing import StepTiming
 from finetune.training.observers import rules as watching
 from finetune.training.observers.rules import Watched
-from finetune.training.state import Row
+from finetune.training.state import EpochMetrics
 from tests.support.training_setup import Lesson, request
 
 
@@ -19,12 +19,12 @@ def observed(epochs: int, slow: range) -> list[list[dict[str, object]]]:
     """Findings by epoch and at the end: steps take a second; in `slow` epochs, every tenth takes a minute."""
     lesson = Lesson(request(epochs=str(epochs)))
     lesson.rules.watched = Watched(100, 0)
-    rows: list[Row] = []
+    rows: list[EpochMetrics] = []
     told: list[list[dict[str, object]]] = []
     for epoch in range(epochs):
         lesson.rules.epoch_begins(lesson.state, lesson.training.plan.phases[0])
         seconds = [60.0 if epoch in slow and not step % 10 else 1.0 for step in range(100)]
-        lesson.rules.timing.steps.extend(Step(epoch, one, 8) for one in seconds)
+        lesson.rules.timing.steps.extend(StepTiming(epoch, one, 8) for one in seconds)
         rows.append({"train:loss": 1 / (1 + epoch), "train:accuracy": 1.0})
         lesson.rules.epoch_done(epoch, rows[-1], rows)
         told.append(list(lesson.findings.account.machine_findings))

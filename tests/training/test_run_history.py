@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from finetune.training.run_history import AccountBook, Meter, process_age
+from finetune.training.run_history import RunHistoryFile, TimingSnapshot, process_age
 
 
 class Clock:
@@ -18,9 +18,9 @@ class Clock:
         return self.now
 
 
-def killed_after(folder: Path, first: int, last: int) -> AccountBook:
+def killed_after(folder: Path, first: int, last: int) -> RunHistoryFile:
     clock = Clock()
-    book = AccountBook(folder, clock)
+    book = RunHistoryFile(folder, clock)
     book.open(anew=False)
     book.begin(first, 0.25)
     for step in range(first + 1, last + 1):
@@ -42,9 +42,9 @@ def test_steps_that_were_done_again(tmp_path: Path) -> None:
 def test_the_time_of_killed_starts_is_counted_up_to_their_last_word(tmp_path: Path) -> None:
     for start in range(3):
         clock, spent = Clock(), {"forward": 0.0}
-        book = AccountBook(tmp_path, clock)
+        book = RunHistoryFile(tmp_path, clock)
         book.open(anew=False)
-        book.begin(start, 0.0, lambda spent=spent: Meter({"data": 0.5, **spent}, 0.25, 0.75))  # type: ignore[misc]
+        book.begin(start, 0.0, lambda spent=spent: TimingSnapshot({"data": 0.5, **spent}, 0.25, 0.75))  # type: ignore[misc]
         for step in range(start, start + 2):
             clock.now += 2.0
             spent["forward"] += 10.0
@@ -66,7 +66,7 @@ def test_a_start_that_was_killed_before_its_first_step_was_starting(tmp_path: Pa
 
 def test_a_job_that_begins_anew(tmp_path: Path) -> None:
     killed_after(tmp_path, 0, 10)
-    book = AccountBook(tmp_path)
+    book = RunHistoryFile(tmp_path)
     book.open(anew=True)
     book.begin(0, 0.0)
     told = book.account.as_json()
@@ -76,7 +76,7 @@ def test_a_job_that_begins_anew(tmp_path: Path) -> None:
 
 def test_a_checkpoint_brings_the_account_to_an_empty_folder(tmp_path: Path) -> None:
     state = json.loads(json.dumps(killed_after(tmp_path / "gone", 0, 10).state_dict()))
-    book = AccountBook(tmp_path / "new")
+    book = RunHistoryFile(tmp_path / "new")
     book.open(anew=False)
     book.load_state_dict(state)
     book.begin(10, 0.0)
@@ -86,7 +86,7 @@ def test_a_checkpoint_brings_the_account_to_an_empty_folder(tmp_path: Path) -> N
 def test_the_later_of_two_accounts_counts(tmp_path: Path) -> None:
     early = killed_after(tmp_path, 0, 5).state_dict()
     killed_after(tmp_path, 5, 20)
-    book = AccountBook(tmp_path)
+    book = RunHistoryFile(tmp_path)
     book.open(anew=False)
     book.load_state_dict(early)
     assert (book.account.starts, book.account.last_step) == (3, 20)
@@ -94,10 +94,10 @@ def test_the_later_of_two_accounts_counts(tmp_path: Path) -> None:
 
 def test_the_account_is_on_disk_as_soon_as_the_first_checkpoint_whoever_makes_the_folder(tmp_path: Path) -> None:
     clock, folder = Clock(), tmp_path / "not" / "there"
-    book = AccountBook(folder, clock)
+    book = RunHistoryFile(folder, clock)
     book.open(anew=False)
     assert json.loads((folder / "account.json").read_text("utf-8"))["starts"] == 1
-    book.begin(0, 0.0, lambda: Meter({"forward": clock.now}))
+    book.begin(0, 0.0, lambda: TimingSnapshot({"forward": clock.now}))
     for step in range(1, 4):
         # Steps of a fast machine, between two timed writes.
         clock.now += 0.01
@@ -110,13 +110,13 @@ def test_the_account_is_on_disk_as_soon_as_the_first_checkpoint_whoever_makes_th
 @pytest.mark.parametrize("content", ["", "[]", "3", '{"starts": "many"}', '{"starts": Infinity}', '{"last_step": []}'])
 def test_an_account_that_cannot_be_read(content: str, tmp_path: Path) -> None:
     (tmp_path / "account.json").write_text(content, "utf-8")
-    book = AccountBook(tmp_path)
+    book = RunHistoryFile(tmp_path)
     book.open(anew=False)
     assert book.account.starts == 1
 
 
 def test_no_folder() -> None:
-    book = AccountBook(None)
+    book = RunHistoryFile(None)
     book.open(anew=False)
     book.begin(0, 0.0)
     book.step_done(1)

@@ -12,8 +12,8 @@ from finetune.data.loading.batches import Batches
 from finetune.models.backbone import Outputs
 from finetune.monitoring.debugger import NoDebugger
 from finetune.strategies.plan import Phase
-from finetune.training.inputs import Feed
-from finetune.training.observers.tracking import LookedAt
+from finetune.training.inputs import PhaseInputs
+from finetune.training.observers.tracking import DebuggedInputs
 from tests.support.tiny import TinyReader, tiny_batches
 
 
@@ -25,16 +25,16 @@ def forward(inputs: Mapping[str, Tensor]) -> Outputs:
 class One:
     """The same inputs in every phase."""
 
-    feed: Feed
+    feed: PhaseInputs
     records: Batches
 
-    def training(self, phase: Phase) -> Feed:
+    def training(self, phase: Phase) -> PhaseInputs:
         return self.feed
 
 
 @pytest.mark.parametrize("alone", [False, True])
 def test_only_the_pass_is_looked_at(alone: bool) -> None:
     batches = tiny_batches(TinyReader(4), training=True)
-    feed = Feed(batches, forward, alone)
-    looked_at = LookedAt(One(feed, batches), NoDebugger())
+    feed = PhaseInputs(batches, forward, alone)
+    looked_at = DebuggedInputs(One(feed, batches), NoDebugger())
     assert replace(looked_at.training(Phase(0, ("head",))), forward=forward) == feed

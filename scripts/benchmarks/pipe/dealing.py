@@ -19,7 +19,7 @@ from benchmarks.pipe.comparing import Row, Scale, by_turns, rate, times_as_fast
 from benchmarks.pipe.streams import fed, jpegs, place_of, write_pictures
 from finetune.config.parse import parse_hyperparameters
 from finetune.data.formats.codec import StreamLayout
-from finetune.data.formats.named_fields import Wanted
+from finetune.data.formats.named_fields import DecodeOptions
 from finetune.data.pipe.groups import Alone, Sharing
 from finetune.data.pipe.sharing import Dealer, Receiver, Table
 from finetune.data.pipe.shuffle import grouped
@@ -46,7 +46,7 @@ def measure(scale: Scale) -> Iterator[Row]:
 
 def source_of(folder: Path) -> StreamSource:
     """The channel whose FIFOs are in a folder."""
-    wanted = Wanted("image-classification", parse_hyperparameters({}).data)
+    wanted = DecodeOptions("image-classification", parse_hyperparameters({}).data)
     return StreamSource(place_of(folder), StreamLayout("train", "recordio"), wanted)
 
 

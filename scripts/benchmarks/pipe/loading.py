@@ -20,7 +20,7 @@ from benchmarks.pipe.streams import fed, jpegs, place_of, write_pictures
 from finetune.config.parse import parse_hyperparameters
 from finetune.data.bad_records import BadRecords
 from finetune.data.formats.codec import StreamLayout
-from finetune.data.formats.named_fields import Wanted
+from finetune.data.formats.named_fields import DecodeOptions
 from finetune.data.labels import LabelMap
 from finetune.data.loading.batches import Batches, BatchOptions
 from finetune.data.loading.dataset import Dataset
@@ -49,7 +49,9 @@ def measure(scale: Scale) -> Iterator[Row]:
 def loader(folder: Path) -> StreamBatches:
     """The loader that jobs use for images, shuffled with the default buffer, without augmentation."""
     spec = parse_hyperparameters({}).data
-    source = StreamSource(place_of(folder), StreamLayout("train", "recordio"), Wanted("image-classification", spec))
+    source = StreamSource(
+        place_of(folder), StreamLayout("train", "recordio"), DecodeOptions("image-classification", spec)
+    )
     data = StreamData(source, _LABELS, ImageTransform(GEOMETRY, "none"), None, None, spec.shuffle_buffer)
     return StreamBatches(data, _options(), BadRecords("train", 0))
 

@@ -18,7 +18,7 @@ import numpy as np
 from PIL import Image
 
 from finetune.data.framing.recordio import MAGIC_BYTES
-from finetune.data.pipe.fifo import Pipe, PipePlace
+from finetune.data.pipe.fifo import Pipe, PipeOptions
 
 Read = Callable[[Path], int]
 """A function from the folder of a FIFO to the number of records read."""
@@ -51,9 +51,9 @@ def fed(stream: Path, times: int = 1) -> Iterator[Path]:
             writer.kill()
 
 
-def place_of(folder: Path) -> PipePlace:
+def place_of(folder: Path) -> PipeOptions:
     """The channel whose FIFOs are in a folder."""
-    return PipePlace("train", folder, folder / "state")
+    return PipeOptions("train", folder, folder / "state")
 
 
 def chunks_of(folder: Path) -> Generator[memoryview, None, None]:

@@ -1,7 +1,7 @@
 """Atomic checkpoints of named stateful parts, validated when read."""
 
 from finetune.checkpoint.layout import CheckpointName
-from finetune.checkpoint.manifest import About, Manifest, Specification
+from finetune.checkpoint.manifest import CheckpointInfo, Manifest, Specification
 from finetune.checkpoint.reading import LoadedCheckpoint
 from finetune.checkpoint.snapshot import HasState, Snapshot, SnapshotBuffers, take_snapshot
 from finetune.checkpoint.state import FlatState, flatten_state, unflatten_state
@@ -9,8 +9,8 @@ from finetune.checkpoint.store import CheckpointStore
 from finetune.checkpoint.writer import BackgroundWriter, CheckpointTarget
 
 __all__ = [
-    "About",
     "BackgroundWriter",
+    "CheckpointInfo",
     "CheckpointName",
     "CheckpointStore",
     "CheckpointTarget",

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from torch import Tensor
 
 
-def check_form(found: object, like: object, name: str) -> None:
+def check_keys(found: object, like: object, name: str) -> None:
     """Compare types, keys, shapes and dtypes of a nested state with those of a reference.
 
     Args:
@@ -29,7 +29,7 @@ def check_form(found: object, like: object, name: str) -> None:
             differing = sorted(str(key) for key in found.keys() ^ like.keys())
             raise ValueError(f"{name} lacks or has besides: {', '.join(differing[:3])}")
         for key, value in like.items():
-            check_form(found[key], value, f"{name}.{key}")
+            check_keys(found[key], value, f"{name}.{key}")
 
 
 def check_count(found: object, name: str) -> None:

@@ -22,7 +22,7 @@ from pathlib import Path
 
 MANIFEST = "manifest.json"
 # Written by the job alongside its checkpoints and ignored by the store.
-ACCOUNT_FILE = "account.json"
+RUN_HISTORY_FILE = "account.json"
 # The agent skips files with this suffix. Its treatment of folders is not documented, so every file gets the suffix.
 IGNORED_SUFFIX = ".sagemaker-ignore"
 UPLOADING_SUFFIX = ".sagemaker-uploading"

@@ -68,7 +68,7 @@ class Specification:
 
 
 @dataclass(frozen=True, slots=True)
-class About:
+class CheckpointInfo:
     """Description of a checkpoint by the caller.
 
     Attributes:
@@ -96,7 +96,7 @@ class Manifest:
     """
 
     name: CheckpointName
-    about: About
+    about: CheckpointInfo
     created: float
     files: Mapping[str, FileEntry]
 
@@ -163,7 +163,7 @@ def _manifest_of(body: Mapping[str, Any], name: CheckpointName) -> Manifest:
     for file, entry in files.items():
         if part_of(file) is None or entry.size < 0 or not _SHA256.fullmatch(entry.sha256):
             raise ValueError(f"file {file!r}")
-    about = About(name.step, str(body["kind"]), specification, best=body["best"] is True)
+    about = CheckpointInfo(name.step, str(body["kind"]), specification, best=body["best"] is True)
     return Manifest(name, about, float(body["created"]), files)
 
 

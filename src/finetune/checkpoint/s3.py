@@ -14,7 +14,7 @@ from boto3.s3.transfer import TransferConfig
 
 from finetune.checkpoint.assembly import seal, unfinished, whole_or_not_at_all
 from finetune.checkpoint.layout import IGNORED_SUFFIX, LAST_SERIAL, MANIFEST, CheckpointName, newest_first
-from finetune.checkpoint.manifest import MAX_MANIFEST_BYTES, About, Manifest, UnusableError, parse_manifest
+from finetune.checkpoint.manifest import MAX_MANIFEST_BYTES, CheckpointInfo, Manifest, UnusableError, parse_manifest
 from finetune.checkpoint.reading import LoadedCheckpoint, check_hashes, read_manifest
 from finetune.checkpoint.retention import Candidate, expired, remove
 from finetune.checkpoint.s3_access import S3_FAILURES, Patience, S3Location, connect, explain
@@ -92,7 +92,7 @@ class S3Mirror:
                 return self._store.newest_complete()
         return local
 
-    def write(self, snapshot: Snapshot, about: About) -> CheckpointName:
+    def write(self, snapshot: Snapshot, about: CheckpointInfo) -> CheckpointName:
         """Write a checkpoint to the folder, then upload it; a failed upload is logged and the job continues.
 
         Raises:

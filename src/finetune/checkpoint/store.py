@@ -9,14 +9,14 @@ from pathlib import Path
 
 from finetune.checkpoint.assembly import seal, whole_or_not_at_all, write_parts
 from finetune.checkpoint.layout import (
-    ACCOUNT_FILE,
+    RUN_HISTORY_FILE,
     CheckpointName,
     checkpoints_in,
     is_marker,
     is_part_name,
     list_folder,
 )
-from finetune.checkpoint.manifest import About, Manifest, UnusableError
+from finetune.checkpoint.manifest import CheckpointInfo, Manifest, UnusableError
 from finetune.checkpoint.reading import LoadedCheckpoint, load_checkpoint
 from finetune.checkpoint.retention import expired, remove, remove_temporaries, survey
 from finetune.checkpoint.snapshot import Snapshot
@@ -90,7 +90,7 @@ class CheckpointStore:
             if passed_over > _SHOWN:
                 logger.warning("so are %d more checkpoints in %s", passed_over - _SHOWN, self.folder)
 
-    def write(self, snapshot: Snapshot, about: About) -> CheckpointName:
+    def write(self, snapshot: Snapshot, about: CheckpointInfo) -> CheckpointName:
         """Write a checkpoint and remove those that it supersedes.
 
         Raises:
@@ -161,7 +161,7 @@ class CheckpointStore:
         foreign = [
             entry
             for entry in list_folder(self.folder)
-            if entry not in ours and not is_marker(entry) and entry != ACCOUNT_FILE
+            if entry not in ours and not is_marker(entry) and entry != RUN_HISTORY_FILE
         ]
         if foreign:
             shown = ", ".join(entry[:_SHOWN_CHARACTERS] for entry in foreign[:_SHOWN])

@@ -13,14 +13,14 @@ from types import TracebackType
 from typing import Protocol, Self
 
 from finetune.checkpoint.layout import CheckpointName
-from finetune.checkpoint.manifest import About
+from finetune.checkpoint.manifest import CheckpointInfo
 from finetune.checkpoint.snapshot import Snapshot
 
 
 class CheckpointTarget(Protocol):
     """Destination of checkpoints, such as a `CheckpointStore`."""
 
-    def write(self, snapshot: Snapshot, about: About) -> CheckpointName:
+    def write(self, snapshot: Snapshot, about: CheckpointInfo) -> CheckpointName:
         """Write a checkpoint atomically."""
         ...
 
@@ -55,7 +55,7 @@ class BackgroundWriter:
         """CPU time of the writes so far in seconds, without waiting for the disk."""
         return self._cpu_seconds
 
-    def submit(self, snapshot: Snapshot, about: About) -> None:
+    def submit(self, snapshot: Snapshot, about: CheckpointInfo) -> None:
         """Wait for any write in flight, then start this one; the snapshot is released once written.
 
         Raises:
@@ -97,7 +97,7 @@ class BackgroundWriter:
         in_flight, self._in_flight = self._in_flight, None
         return in_flight.exception() if in_flight is not None else None
 
-    def _write(self, snapshot: Snapshot, about: About) -> CheckpointName:
+    def _write(self, snapshot: Snapshot, about: CheckpointInfo) -> CheckpointName:
         start, worked = time.monotonic(), time.thread_time()
         try:
             return self._target.write(snapshot, about)

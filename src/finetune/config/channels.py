@@ -7,20 +7,20 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from finetune.config.content_types import (
-    PICTURE_FORMS,
+    IMAGE_FORMATS,
     RECORD_TYPES,
-    TEXT_FORMS,
-    StreamForm,
-    form_of_type,
+    TEXT_FORMATS,
+    StreamFormat,
     holds_class_ids,
     label_size,
+    stream_format_of,
 )
 from finetune.config.faults import message_of, shown
 from finetune.config.hyperparameters import JobSpec, Task
 from finetune.errors import UserError, did_you_mean
 
-IMAGE_TYPES = frozenset(PICTURE_FORMS)
-TEXT_TYPES = frozenset(TEXT_FORMS)
+IMAGE_TYPES = frozenset(IMAGE_FORMATS)
+TEXT_TYPES = frozenset(TEXT_FORMATS)
 MODEL_TYPES = frozenset(
     {"application/x-sagemaker-model", "application/x-tar", "application/gzip", "application/x-gzip"}
 )
@@ -81,7 +81,7 @@ class CheckedChannel:
     name: str
     content_type: str | None
     piped: bool = False
-    form: StreamForm | None = None
+    form: StreamFormat | None = None
     wrapped: bool = False
     class_ids: bool = False
     label_size: int | None = None
@@ -157,7 +157,7 @@ def _checked(name: str, request: ChannelRequest, content_type: str | None) -> Ch
         name,
         content_type,
         piped=True,
-        form=form_of_type(content_type),
+        form=stream_format_of(content_type),
         wrapped=request.record_wrapper.lower() == "recordio",
         class_ids=holds_class_ids(request.content_type),
         label_size=label_size(request.content_type),

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Literal
 
-StreamForm = Literal["recordio", "pictures", "protobuf", "tfrecord", "tar", "jsonl", "csv", "tsv", "parquet"]
+StreamFormat = Literal["recordio", "pictures", "protobuf", "tfrecord", "tar", "jsonl", "csv", "tsv", "parquet"]
 
-RECORD_TYPES: Mapping[str, StreamForm] = {
+RECORD_TYPES: Mapping[str, StreamFormat] = {
     "application/x-recordio": "recordio",
     "application/recordio": "recordio",
     "application/x-recordio-protobuf": "protobuf",
@@ -19,7 +19,7 @@ RECORD_TYPES: Mapping[str, StreamForm] = {
 }
 """Formats that contain images, or texts if `task` is text-classification."""
 
-TEXT_FORMS: Mapping[str, StreamForm] = {
+TEXT_FORMATS: Mapping[str, StreamFormat] = {
     **dict.fromkeys(("text/csv", "application/csv", "csv", "text/plain"), "csv"),
     **dict.fromkeys(("text/tab-separated-values", "text/tsv", "tsv"), "tsv"),
     **dict.fromkeys(
@@ -35,14 +35,14 @@ TEXT_FORMS: Mapping[str, StreamForm] = {
 }
 """Formats that contain texts."""
 
-PICTURE_FORMS: Mapping[str, StreamForm] = dict.fromkeys(
+IMAGE_FORMATS: Mapping[str, StreamFormat] = dict.fromkeys(
     ("application/x-image", "image/jpeg", "image/jpg", "image/png", "image/webp", "image/bmp"), "pictures"
 )
 
 
-def form_of_type(content_type: str | None) -> StreamForm | None:
+def stream_format_of(content_type: str | None) -> StreamFormat | None:
     """The stream format of a content type without parameters; `None` if it implies none."""
-    known = {**RECORD_TYPES, **TEXT_FORMS, **PICTURE_FORMS}
+    known = {**RECORD_TYPES, **TEXT_FORMATS, **IMAGE_FORMATS}
     return known.get(content_type) if content_type is not None else None
 
 

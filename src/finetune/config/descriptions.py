@@ -12,7 +12,7 @@ from finetune.config.values import Form, form_of
 
 
 @dataclass(frozen=True, slots=True)
-class Knob:
+class Hyperparameter:
     """One hyperparameter.
 
     Attributes:
@@ -45,7 +45,7 @@ class Knob:
 
 
 @cache
-def all_knobs() -> dict[str, Knob]:
+def all_hyperparameters() -> dict[str, Hyperparameter]:
     """All hyperparameters by name, in the order of the sections."""
     return {
         knob.name: knob
@@ -61,9 +61,9 @@ def heading(section: type[Section]) -> tuple[str, str]:
     return title, sentence[:1].upper() + sentence[1:]
 
 
-def _knob(section: type[Section], field: str, info: FieldInfo) -> Knob:
+def _knob(section: type[Section], field: str, info: FieldInfo) -> Hyperparameter:
     form = form_of(info.annotation)
-    return Knob(
+    return Hyperparameter(
         name=info.alias or field,
         section=heading(section)[0],
         form=form,

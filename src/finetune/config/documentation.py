@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from finetune.config.compat.aliases import ALIASES, SYNONYMS
-from finetune.config.descriptions import Knob, all_knobs, heading
+from finetune.config.descriptions import Hyperparameter, all_hyperparameters, heading
 from finetune.config.hyperparameters import SECTIONS
 
 BEGIN, END = "<!-- hyperparameters:begin -->", "<!-- hyperparameters:end -->"
@@ -40,7 +40,7 @@ def hyperparameters_page() -> str:
     parts = [_INTRODUCTION]
     for section in SECTIONS:
         title, sentence = heading(section)
-        rows = [_row(knob) for knob in all_knobs().values() if knob.section == title]
+        rows = [_row(knob) for knob in all_hyperparameters().values() if knob.section == title]
         table = _table(("name", "type", "allowed", "default", "meaning"), rows)
         parts.append(f"## {title}\n\n{sentence}\n\n{table}")
     others = [(alias.name, alias.used_by, alias.becomes) for alias in ALIASES.values() if not alias.ignored]
@@ -53,7 +53,7 @@ def hyperparameters_page() -> str:
 
 def readme_table() -> str:
     """The table of the README: names, defaults and meanings."""
-    rows = [(f"`{knob.name}`", f"`{knob.default}`", knob.help) for knob in all_knobs().values()]
+    rows = [(f"`{knob.name}`", f"`{knob.default}`", knob.help) for knob in all_hyperparameters().values()]
     return _table(("name", "default", "meaning"), rows)
 
 
@@ -70,7 +70,7 @@ def with_table(readme: str) -> str:
     return f"{before}{BEGIN}\n\n{readme_table()}\n{END}{after}"
 
 
-def _row(knob: Knob) -> tuple[str, ...]:
+def _row(knob: Hyperparameter) -> tuple[str, ...]:
     allowed = ", ".join(f"`{choice}`" for choice in knob.form.choices) or knob.limits or "any"
     optional = ", or `None`" if knob.form.optional else ""
     return f"`{knob.name}`", knob.form.kind, allowed + optional, f"`{knob.default}`", knob.help

@@ -9,7 +9,7 @@ from typing import TypeVar
 from pydantic import ValidationError
 
 from finetune.config.compat.translate import Setting, translate
-from finetune.config.descriptions import all_knobs
+from finetune.config.descriptions import all_hyperparameters
 from finetune.config.faults import message_of
 from finetune.config.hyperparameters import (
     CheckpointSpec,
@@ -23,7 +23,7 @@ from finetune.config.hyperparameters import (
     Section,
     StrategySpec,
 )
-from finetune.config.unused import IDLE, idle_knobs, idle_notes
+from finetune.config.unused import IDLE, unused_hyperparameter_notes, unused_hyperparameters
 from finetune.config.validation import contradictions
 from finetune.errors import UserError
 
@@ -54,8 +54,8 @@ def parse_hyperparameters(raw: Mapping[str, str]) -> JobSpec:
     faults = [*settings.faults, *reader.faults.values(), *contradictions(spec, reader.faults.keys())]
     if faults:
         raise UserError(message_of(faults))
-    idle = idle_knobs(IDLE, spec, settings.chosen.keys())
-    notes = (*settings.notes, *idle_notes(idle))
+    idle = unused_hyperparameters(IDLE, spec, settings.chosen.keys())
+    notes = (*settings.notes, *unused_hyperparameter_notes(idle))
     given = frozenset(settings.chosen.keys() - idle.keys())
     return replace(spec, notes=notes, given=given, objective=settings.objective)
 
@@ -83,7 +83,7 @@ class _Reader:
         return section.model_validate({name: texts[name] for name in texts.keys() - wrong})
 
     def _fault(self, name: str) -> str:
-        setting, knob = self._chosen[name], all_knobs()[name]
+        setting, knob = self._chosen[name], all_hyperparameters()[name]
         target = "" if setting.name.replace("-", "_") == name else f"{name} "
         default = "" if knob.default == "None" else f" (default {knob.default})"
         return f"{setting.said} is not allowed: give {target}{knob.allowed}{default}."

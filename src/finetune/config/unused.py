@@ -38,7 +38,7 @@ class JobFacts:
 
 
 @dataclass(frozen=True, slots=True)
-class Idle(Generic[Known]):
+class UnusedRule(Generic[Known]):
     """Hyperparameters that are unused under a condition.
 
     Attributes:
@@ -75,8 +75,8 @@ _OF_TEXTS = ("max_length", "group_by_length", "text_column", "text_pair_column",
 _NO_PICTURES = "it belongs to images, and the task is text-classification"
 _NO_TEXTS = "it belongs to texts, and the task is image-classification"
 
-IDLE: tuple[Idle[JobSpec], ...] = (
-    Idle(
+IDLE: tuple[UnusedRule[JobSpec], ...] = (
+    UnusedRule(
         (
             *_names(OptimisationSpec, "batch_size"),
             *("dropout", "unfrozen_groups", "layer_decay", "augmentation", "validation_fraction", "shuffle_buffer"),
@@ -87,67 +87,71 @@ IDLE: tuple[Idle[JobSpec], ...] = (
         lambda spec: spec.strategy.name == "evaluate",
         "strategy='evaluate' trains nothing",
     ),
-    Idle(("unfrozen_groups",), lambda spec: spec.strategy.name != "partial", "only strategy='partial' reads it"),
-    Idle(("layer_decay",), lambda spec: spec.strategy.name == "feature_extraction", "only the head learns"),
-    Idle(("learning_rate",), _head_rate_is_given, "only the head learns, and head_learning_rate is set"),
-    Idle(("lr_step_epochs",), lambda spec: spec.optimisation.lr_schedule != "step", "lr_schedule is not 'step'"),
-    Idle(("lr_step_epochs",), _steps_too_late, "the job has no more epochs than the first of them"),
-    Idle(
+    UnusedRule(("unfrozen_groups",), lambda spec: spec.strategy.name != "partial", "only strategy='partial' reads it"),
+    UnusedRule(("layer_decay",), lambda spec: spec.strategy.name == "feature_extraction", "only the head learns"),
+    UnusedRule(("learning_rate",), _head_rate_is_given, "only the head learns, and head_learning_rate is set"),
+    UnusedRule(("lr_step_epochs",), lambda spec: spec.optimisation.lr_schedule != "step", "lr_schedule is not 'step'"),
+    UnusedRule(("lr_step_epochs",), _steps_too_late, "the job has no more epochs than the first of them"),
+    UnusedRule(
         ("lr_factor",),
         lambda spec: spec.optimisation.lr_schedule not in {"step", "exponential"},
         "lr_schedule is neither 'step' nor 'exponential'",
     ),
     *(
-        Idle((option,), partial(_optimizer_ignores, option), f"only {in_words(optimizers_with(option))} use it")
+        UnusedRule((option,), partial(_optimizer_ignores, option), f"only {in_words(optimizers_with(option))} use it")
         for option in ("momentum", "beta_1", "beta_2", "eps")
     ),
-    Idle(
+    UnusedRule(
         ("early_stopping_min_delta", "early_stopping_min_epochs"),
         lambda spec: spec.optimisation.early_stopping_patience is None,
         "early_stopping_patience is not set",
     ),
-    Idle(_OF_PICTURES, lambda spec: spec.data.task == "text-classification", _NO_PICTURES),
-    Idle(_OF_TEXTS, lambda spec: spec.data.task == "image-classification", _NO_TEXTS),
-    Idle(("augmentation_views",), lambda spec: spec.data.augmentation == "none", "augmentation='none' varies nothing"),
-    Idle(
+    UnusedRule(_OF_PICTURES, lambda spec: spec.data.task == "text-classification", _NO_PICTURES),
+    UnusedRule(_OF_TEXTS, lambda spec: spec.data.task == "image-classification", _NO_TEXTS),
+    UnusedRule(
+        ("augmentation_views",), lambda spec: spec.data.augmentation == "none", "augmentation='none' varies nothing"
+    ),
+    UnusedRule(
         ("augmentation_views",),
         lambda spec: spec.features.cache == "off",
         "with feature_cache='off' every epoch varies pictures anew",
     ),
-    Idle(("top_k",), lambda spec: spec.data.multi_label, "with multi_label there is no one right class"),
-    Idle(("rule_action",), lambda spec: not rules_of(spec.observe.rules), "rules names none"),
+    UnusedRule(("top_k",), lambda spec: spec.data.multi_label, "with multi_label there is no one right class"),
+    UnusedRule(("rule_action",), lambda spec: not rules_of(spec.observe.rules), "rules names none"),
 )
 """Conditions that depend on the hyperparameters only."""
 
-IDLE_IN_JOB: tuple[Idle[JobFacts], ...] = (
-    Idle(_OF_PICTURES, lambda job: job.task == "text-classification", _NO_PICTURES),
-    Idle(_OF_TEXTS, lambda job: job.task == "image-classification", _NO_TEXTS),
-    Idle(("validation_fraction",), lambda job: "validation" in job.channels, "there is a channel 'validation'"),
-    Idle(("num_training_samples",), lambda job: "train" not in job.channels, "there is no channel 'train'"),
-    Idle(("pipe_wait_seconds",), lambda job: not job.piped, "no channel comes in Pipe mode"),
-    Idle(("shuffle_buffer",), lambda job: "train" not in job.piped, "the channel 'train' does not come in Pipe mode"),
-    Idle(("group_by_length",), lambda job: job.channels == job.piped, "records of a pipe are taken as they come"),
-    Idle(
+UNUSED_IN_JOB: tuple[UnusedRule[JobFacts], ...] = (
+    UnusedRule(_OF_PICTURES, lambda job: job.task == "text-classification", _NO_PICTURES),
+    UnusedRule(_OF_TEXTS, lambda job: job.task == "image-classification", _NO_TEXTS),
+    UnusedRule(("validation_fraction",), lambda job: "validation" in job.channels, "there is a channel 'validation'"),
+    UnusedRule(("num_training_samples",), lambda job: "train" not in job.channels, "there is no channel 'train'"),
+    UnusedRule(("pipe_wait_seconds",), lambda job: not job.piped, "no channel comes in Pipe mode"),
+    UnusedRule(
+        ("shuffle_buffer",), lambda job: "train" not in job.piped, "the channel 'train' does not come in Pipe mode"
+    ),
+    UnusedRule(("group_by_length",), lambda job: job.channels == job.piped, "records of a pipe are taken as they come"),
+    UnusedRule(
         ("feature_cache", "augmentation_views"),
         lambda job: not job.freezes,
         "no layers are frozen from the input on, so there is nothing to keep of them",
     ),
-    Idle(
+    UnusedRule(
         ("augmentation",),
         lambda job: not job.varies and job.spec.data.augmentation != "none",
         "what frozen layers make of pictures is kept, so these stay as they are; see augmentation_views",
     ),
-    Idle(
+    UnusedRule(
         ("cache_size_gb",),
         lambda job: not job.freezes and (job.task == "text-classification" or job.channels == job.piped),
         "no layers are frozen from the input on, and there are no pictures in files, so nothing is kept",
     ),
-    Idle(_names(CheckpointSpec), lambda job: not job.keeps_checkpoints, "the job has no checkpoint folder"),
+    UnusedRule(_names(CheckpointSpec), lambda job: not job.keeps_checkpoints, "the job has no checkpoint folder"),
 )
 """Conditions that depend on the job: its channels, its task, its plan."""
 
 
-def idle_knobs(table: Iterable[Idle[Known]], known: Known, given: Set[str]) -> dict[str, str]:
+def unused_hyperparameters(table: Iterable[UnusedRule[Known]], known: Known, given: Set[str]) -> dict[str, str]:
     """The first reason, by hyperparameter, why it has no effect although the user set it."""
     reasons: dict[str, str] = {}
     for rule in table:
@@ -157,7 +161,7 @@ def idle_knobs(table: Iterable[Idle[Known]], known: Known, given: Set[str]) -> d
     return reasons
 
 
-def idle_notes(reasons: dict[str, str]) -> list[str]:
+def unused_hyperparameter_notes(reasons: dict[str, str]) -> list[str]:
     """One sentence per reason, naming the hyperparameters without effect."""
     knobs: dict[str, list[str]] = {}
     for name, because in reasons.items():

@@ -15,7 +15,7 @@ _TOLD = 20
 """Number of records logged one by one; after that, the 100th, the 1,000th etc. `bad_records.json` lists all."""
 
 
-class BadContent(ValueError):  # noqa: N818 - names the fault
+class BadRecordError(ValueError):
     """The content of a record cannot be decoded; the message gives the reason, worded to follow the record's key."""
 
 

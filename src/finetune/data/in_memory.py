@@ -8,7 +8,7 @@ from finetune.config.hyperparameters import Task
 from finetune.data.record import Record
 
 
-class KeptRecords:
+class InMemoryReader:
     """A `Reader` of a few records in memory."""
 
     def __init__(

@@ -12,16 +12,16 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from finetune.data.bad_records import BadContent
+from finetune.data.bad_records import BadRecordError
 from finetune.data.labels import LabelMap
 from finetune.data.loading.batches import Batches, BatchSource
-from finetune.data.loading.dataset import Part
+from finetune.data.loading.dataset import Subset
 from finetune.data.loading.split import content_digests
 from finetune.data.record import Content
 from finetune.data.transforms.base import ImageTransform
 from finetune.data.transforms.image import decode_image
 from finetune.errors import DataError
-from finetune.evaluation.predict import Evaluated
+from finetune.evaluation.predict import EvaluationResult
 
 MOST_WRONG = 24
 MOST_COMPARED = 200_000
@@ -31,7 +31,7 @@ _SIDE = 128
 _MOST_CHARACTERS = 400
 
 
-def surest_mistakes(name: str, one: Evaluated) -> dict[str, object]:
+def most_confident_mistakes(name: str, one: EvaluationResult) -> dict[str, object]:
     """The most confident mistakes with their content.
 
     Returns:
@@ -95,7 +95,7 @@ def _drawn(content: Content, sixteen_bit_depth: int | None = None) -> dict[str, 
         return {"text": text if len(text) <= _MOST_CHARACTERS else text[: _MOST_CHARACTERS - 1] + "…"}
     try:
         return {"image": thumbnail(content, sixteen_bit_depth)}
-    except BadContent:
+    except BadRecordError:
         return {"text": "(the picture cannot be decoded)"}
 
 
@@ -119,7 +119,7 @@ def thumbnail(content: bytes, sixteen_bit_depth: int | None = None) -> str:
     return "data:image/jpeg;base64," + base64.b64encode(file.getvalue()).decode("ascii")
 
 
-def equal_contents(parts: Mapping[str, Part]) -> dict[str, object]:
+def equal_contents(parts: Mapping[str, Subset]) -> dict[str, object]:
     """Find records with identical bytes, within a part and across parts.
 
     Only possible duplicates, such as files of the same size, are read again.
@@ -155,7 +155,7 @@ def equal_contents(parts: Mapping[str, Part]) -> dict[str, object]:
     }
 
 
-def readable(parts: Mapping[str, Part]) -> dict[str, object]:
+def readable(parts: Mapping[str, Subset]) -> dict[str, object]:
     """`equal_contents`, or the reason why it was skipped.
 
     It is skipped if a channel cannot be read again, or if there are so many records that reading them would take long.

@@ -10,7 +10,7 @@ import numpy as np
 
 from finetune.data.loading.batches import Batches
 from finetune.errors import UserError
-from finetune.evaluation.predict import Evaluated, Pass, PredictedClasses, predict_classes
+from finetune.evaluation.predict import EvaluationResult, Pass, PredictedClasses, predict_classes
 from finetune.models.backbone import Backbone
 from finetune.models.load import ModelRequest, Source, classes_of, load_quietly
 from finetune.runtime.precision import Numerics
@@ -31,7 +31,9 @@ class Given:
     source: Source
 
 
-def forgetting(given: Given, adapted: Backbone, one: Evaluated, how: Pass, numerics: Numerics) -> dict[str, object]:
+def forgetting(
+    given: Given, adapted: Backbone, one: EvaluationResult, how: Pass, numerics: Numerics
+) -> dict[str, object]:
     """Measure the accuracy of the given model's own head on records of its classes; other records are ignored.
 
     Before: the model as it was given. After: its head on the adapted layers, or the further trained head itself if the

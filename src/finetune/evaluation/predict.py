@@ -55,7 +55,7 @@ class Predictions:
 
 
 @dataclass(frozen=True, slots=True)
-class Evaluated:
+class EvaluationResult:
     """Predictions for one part of the data, with the batches that were evaluated."""
 
     batches: BatchSource

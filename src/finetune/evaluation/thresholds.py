@@ -12,7 +12,7 @@ Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
-class Target:
+class ThresholdTarget:
     """Target on validation; exactly one of both is set."""
 
     precision: float | None = None
@@ -24,7 +24,7 @@ class Target:
 
 
 @dataclass(frozen=True, slots=True)
-class Decision:
+class ChosenThresholds:
     """Selected thresholds.
 
     Attributes:
@@ -37,9 +37,9 @@ class Decision:
     missed: tuple[str, ...]
 
 
-def decide(
-    targets: NDArray[np.generic], probabilities: NDArray[np.floating], labels: Sequence[str], target: Target
-) -> Decision:
+def choose_thresholds(
+    targets: NDArray[np.generic], probabilities: NDArray[np.floating], labels: Sequence[str], target: ThresholdTarget
+) -> ChosenThresholds:
     """Find the thresholds that reach the target at the least cost to the other quantity.
 
     Args:
@@ -52,13 +52,13 @@ def decide(
     if targets.ndim == 1:
         found = threshold(np.asarray(targets) == 1, scores[:, 1], target)
         chosen = 0.5 if found is None else found
-        return Decision((1 - chosen, chosen), (labels[1],) if found is None else ())
+        return ChosenThresholds((1 - chosen, chosen), (labels[1],) if found is None else ())
     each = [threshold(np.asarray(column) > 0.5, scores[:, at], target) for at, column in enumerate(targets.T)]
     missed = tuple(name for name, found in zip(labels, each, strict=True) if found is None)
-    return Decision(tuple(0.5 if found is None else found for found in each), missed)
+    return ChosenThresholds(tuple(0.5 if found is None else found for found in each), missed)
 
 
-def threshold(positive: NDArray[np.bool_], scores: Floats, target: Target) -> float | None:
+def threshold(positive: NDArray[np.bool_], scores: Floats, target: ThresholdTarget) -> float | None:
     """The lowest threshold with the target precision, or the highest with the target recall; `None` if there is none.
 
     The threshold is the midpoint of two scores, so that rounding does not change decisions.
@@ -84,7 +84,7 @@ def threshold(positive: NDArray[np.bool_], scores: Floats, target: Target) -> fl
 
 
 def reached(
-    targets: NDArray[np.generic], probabilities: NDArray[np.floating], labels: Sequence[str], decision: Decision
+    targets: NDArray[np.generic], probabilities: NDArray[np.floating], labels: Sequence[str], decision: ChosenThresholds
 ) -> dict[str, dict[str, float | None]]:
     """Precision and recall at the thresholds, by class; of two exclusive classes only the second one."""
     truth = np.asarray(targets)

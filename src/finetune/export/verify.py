@@ -34,7 +34,7 @@ class ArtifactMismatch(RuntimeError):  # noqa: N818 - named after the problem, l
 
 
 @dataclass(frozen=True, slots=True)
-class Sample:
+class VerificationSample:
     """A record and the model's prediction for it.
 
     Attributes:
@@ -53,7 +53,7 @@ def tolerance_on(device: str) -> float:
     return _TOLERANCES[device]
 
 
-def verify(folder: Path, samples: Sequence[Sample], tolerance: float) -> float:
+def verify(folder: Path, samples: Sequence[VerificationSample], tolerance: float) -> float:
     """Run samples through the handler in the artifact and compare its predictions with the model's.
 
     Args:
@@ -123,7 +123,7 @@ class _Expecting:
     tolerance: float
 
 
-def _difference(sample: Sample, answer: Mapping[str, Any], expecting: _Expecting) -> float:
+def _difference(sample: VerificationSample, answer: Mapping[str, Any], expecting: _Expecting) -> float:
     labels, tolerance = expecting.labels, expecting.tolerance
     expected = torch.tensor(sample.probabilities, dtype=torch.float64)
     answered = torch.tensor(answer["probabilities"], dtype=torch.float64)
@@ -153,7 +153,7 @@ def _predictable(expected: Tensor, expecting: _Expecting, *, multi_label: bool) 
     return {name for name, value in zip(labels, over, strict=True) if value > threshold + doubt}, possible
 
 
-def _message(sample: Sample, answer: Mapping[str, Any], what: str) -> str:
+def _message(sample: VerificationSample, answer: Mapping[str, Any], what: str) -> str:
     told, said = (
         "[" + ", ".join(f"{value:.4f}" for value in values[:8]) + (", ...]" if len(values) > 8 else "]")
         for values in (answer["probabilities"], sample.probabilities)

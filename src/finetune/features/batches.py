@@ -12,8 +12,8 @@ from torch import Tensor
 
 from finetune.data.loading.batches import Batch, Batches
 from finetune.data.loading.dataset import Dataset
-from finetune.features.extractor import Computed, FrontRun, compute
-from finetune.features.store import BAD, UNKNOWN, Place, Storage, joined, moved
+from finetune.features.extractor import Computed, FeatureExtractor, compute
+from finetune.features.store import BAD, UNKNOWN, FeatureStore, StoreLimits, joined, moved
 
 
 class FeatureBatches:
@@ -23,7 +23,7 @@ class FeatureBatches:
     can start or resume with an incomplete cache, and caching does not change a bit.
     """
 
-    def __init__(self, batches: Batches, run: FrontRun, views: int, place: Place) -> None:
+    def __init__(self, batches: Batches, run: FeatureExtractor, views: int, place: StoreLimits) -> None:
         """Initialize without computing any feature.
 
         Args:
@@ -33,12 +33,14 @@ class FeatureBatches:
             place: limits of the feature store.
         """
         # With one vector per record there is no padding to save, so a fully random order is better.
-        self._batches = batches if run.cut.padding else batches.of_any_length()
+        self._batches = batches if run.split.padding else batches.of_any_length()
         self._run = run
         self._views = views
         dataset = batches.dataset
         self._count = len(dataset)
-        self._storage = Storage(self._count * views, place, run.cut.padding, run.longest if run.cut.padding else 1)
+        self._storage = FeatureStore(
+            self._count * views, place, run.split.padding, run.longest if run.split.padding else 1
+        )
         labels = [dataset.reader.labels(index) for index in dataset.indices]
         self._targets = dataset.label_map.targets(labels).to(run.device)
         self._passing: dict[int, dict[str, Tensor]] = {}
@@ -54,7 +56,7 @@ class FeatureBatches:
         return self._batches.channel
 
     @property
-    def storage(self) -> Storage:
+    def storage(self) -> FeatureStore:
         """Store of the cached features."""
         return self._storage
 
@@ -111,4 +113,4 @@ class FeatureBatches:
             self._storage.gather(entries[row : row + 1]) if is_kept else self._passing.pop(int(entry))
             for row, (entry, is_kept) in enumerate(zip(entries, kept, strict=True))
         )
-        return joined(rows, len(entries), self._run.device, self._run.cut.padding, self._run.longest)
+        return joined(rows, len(entries), self._run.device, self._run.split.padding, self._run.longest)

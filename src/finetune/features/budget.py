@@ -9,14 +9,14 @@ from pathlib import Path
 import torch
 
 from finetune.data.loading.byte_arena import Room
-from finetune.features.store import Place
+from finetune.features.store import StoreLimits
 
 _GB = 10**9
 _MEMORY_SHARE, _DISK_SHARE, _DEVICE_SHARE = 0.5, 0.5, 0.25
 
 
 @dataclass(frozen=True, slots=True)
-class Space:
+class CacheBudget:
     """Free space, as far as a job uses it for caches.
 
     Attributes:
@@ -29,11 +29,11 @@ class Space:
     device: torch.device
     size_gb: float | None
 
-    def place(self, share: float) -> Place:
+    def place(self, share: float) -> StoreLimits:
         """Return the store limits for a share of all features."""
         memory, disk = int(self.memory() * share), int(self._disk() * share)
         on_device = int(self._on_device() * share)
-        return Place(memory, disk, self.folder, self.device, on_device)
+        return StoreLimits(memory, disk, self.folder, self.device, on_device)
 
     def room(self, memory_bytes: int, beside: int = 0) -> Room:
         """Return an arena of `memory_bytes` in memory, then disk; `beside` bytes of the limit are already in use."""
@@ -42,7 +42,7 @@ class Space:
             behind = min(behind, max(0, int(self.size_gb * _GB) - memory_bytes - beside))
         return Room(memory_bytes, behind, self.folder)
 
-    def half(self) -> Space:
+    def half(self) -> CacheBudget:
         """Return the budget with half of the user's limit, for jobs with two kinds of caches."""
         return self if self.size_gb is None else replace(self, size_gb=self.size_gb / 2)
 

@@ -23,8 +23,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from finetune.data.loading.batches import Batch, Batches
-from finetune.models.backbone import Cut
-from finetune.runtime.worker_pool import Crew
+from finetune.models.backbone import SplitModel
+from finetune.runtime.worker_pool import WorkerPool
 
 _I = TypeVar("_I")
 _T = TypeVar("_T")
@@ -39,7 +39,7 @@ Uncached features wait on the device until their batch is due: on a GPU, 0.8 GB 
 
 
 @dataclass(frozen=True, slots=True)
-class FrontRun:
+class FeatureExtractor:
     """Configuration of the frozen prefix's forward pass.
 
     Attributes:
@@ -51,7 +51,7 @@ class FrontRun:
         at_once: number of batches processed concurrently; if several, each in its own host thread.
     """
 
-    cut: Cut
+    split: SplitModel
     chunk: int
     longest: int
     device: torch.device
@@ -76,7 +76,9 @@ class _Chunk:
     inputs: dict[str, Tensor]
 
 
-def compute(run: FrontRun, batches: Batches, positions: Sequence[int], view: int) -> Generator[Computed, None, None]:
+def compute(
+    run: FeatureExtractor, batches: Batches, positions: Sequence[int], view: int
+) -> Generator[Computed, None, None]:
     """Read records and yield their features in chunks, approximately in the requested order.
 
     Args:
@@ -95,20 +97,20 @@ def compute(run: FrontRun, batches: Batches, positions: Sequence[int], view: int
 
 
 def rows_of(
-    run: FrontRun, inputs: dict[str, Tensor], count: int
+    run: FeatureExtractor, inputs: dict[str, Tensor], count: int
 ) -> Generator[tuple[Tensor, dict[str, Tensor]], None, None]:
     """Yield the features of `count` rows in chunks: row numbers, int64, and one row of features for each."""
     with closing(_each(run, _chunks(run, inputs, count), lambda chunk: (chunk.rows, _front(run, chunk)))) as given:
         yield from given
 
 
-def _each(run: FrontRun, items: Iterable[_I], make: Callable[[_I], _T]) -> Generator[_T, None, None]:
+def _each(run: FeatureExtractor, items: Iterable[_I], make: Callable[[_I], _T]) -> Generator[_T, None, None]:
     """Yield the result for each item in order; on a CPU, each item is processed on its own core."""
     if run.at_once == 1:
         yield from map(make, items)
         return
     waiting: deque[Future[_T]] = deque()
-    with closing(Crew(run.at_once, "front")) as crew:
+    with closing(WorkerPool(run.at_once, "front")) as crew:
         for item in items:
             waiting.append(crew.submit(partial(make, item)))
             if len(waiting) > crew.size:
@@ -117,7 +119,9 @@ def _each(run: FrontRun, items: Iterable[_I], make: Callable[[_I], _T]) -> Gener
             yield waiting.popleft().result()
 
 
-def _parts(run: FrontRun, asked: Sequence[int], batch: Batch) -> Iterator[tuple[NDArray[np.int64], _Chunk | None]]:
+def _parts(
+    run: FeatureExtractor, asked: Sequence[int], batch: Batch
+) -> Iterator[tuple[NDArray[np.int64], _Chunk | None]]:
     """Yield positions of records with their chunk, and positions of undecodable records with `None`."""
     found = np.asarray(batch.positions, np.int64)
     bad = np.setdiff1d(np.asarray(asked, np.int64), found)
@@ -127,13 +131,13 @@ def _parts(run: FrontRun, asked: Sequence[int], batch: Batch) -> Iterator[tuple[
         yield found[chunk.rows.numpy()], chunk
 
 
-def _computed(run: FrontRun, part: tuple[NDArray[np.int64], _Chunk | None]) -> Computed:
+def _computed(run: FeatureExtractor, part: tuple[NDArray[np.int64], _Chunk | None]) -> Computed:
     positions, chunk = part
     none = np.empty(0, np.int64)
     return Computed(none, {}, positions) if chunk is None else Computed(positions, _front(run, chunk), none)
 
 
-def _chunks(run: FrontRun, inputs: dict[str, Tensor], count: int) -> Iterator[_Chunk]:
+def _chunks(run: FeatureExtractor, inputs: dict[str, Tensor], count: int) -> Iterator[_Chunk]:
     if run.longest == 1:
         for start in range(0, count, run.chunk):
             rows = torch.arange(start, min(start + run.chunk, count))
@@ -155,11 +159,11 @@ def _of_length(values: Tensor, length: int) -> Tensor:
     return torch.nn.functional.pad(values, (0, missing)) if missing > 0 else values[:, :length]
 
 
-def _front(run: FrontRun, chunk: _Chunk) -> dict[str, Tensor]:
+def _front(run: FeatureExtractor, chunk: _Chunk) -> dict[str, Tensor]:
     filled = {name: _filled(value, run.chunk) for name, value in chunk.inputs.items()}
     filled = {name: value.to(run.device, non_blocking=True) for name, value in filled.items()}
     with run.context():
-        features = run.cut.front(filled)
+        features = run.split.prefix(filled)
     return {name: value[: len(chunk.rows)] for name, value in features.items()}
 
 

@@ -6,14 +6,14 @@ from finetune.data.loading.batches import Batches
 from finetune.data.loading.byte_arena import Room
 from finetune.data.loading.image_cache import KeptPictures
 from finetune.data.transforms.base import ImageTransform
-from finetune.features.budget import Space
-from finetune.features.plan import Frozen
+from finetune.features.budget import CacheBudget
+from finetune.features.plan import CachePlan
 
 
 class DecodedOnce:
     """Caches decoded images across the phases of a job that reads them more than once."""
 
-    def __init__(self, frozen: Frozen, space: Space) -> None:
+    def __init__(self, frozen: CachePlan, space: CacheBudget) -> None:
         """Initialize without caching any image.
 
         Args:
@@ -53,4 +53,4 @@ class DecodedOnce:
 
     def _memory(self) -> int:
         """Return the memory for images in bytes: 0 if features need it, because they are read more often."""
-        return 0 if self._frozen.keeps_features else self._space.memory()
+        return 0 if self._frozen.caches_features else self._space.memory()

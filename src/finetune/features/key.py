@@ -14,10 +14,10 @@ from importlib.metadata import version
 import torch
 
 import finetune
-from finetune.data.bad_records import BadContent
+from finetune.data.bad_records import BadRecordError
 from finetune.data.loading.batches import Batches
 from finetune.errors import DataError
-from finetune.features.extractor import FrontRun
+from finetune.features.extractor import FeatureExtractor
 from finetune.models.backbone import Backbone, ImageInput
 from finetune.models.fingerprint import digest_of_frozen
 
@@ -35,8 +35,8 @@ class Front:
     """
 
     backbone: Backbone
-    border: int
-    run: FrontRun
+    split_index: int
+    run: FeatureExtractor
     precision: str
 
 
@@ -48,7 +48,7 @@ def feature_key(front: Front, batches: Batches, variation: Sequence[object]) -> 
         batches: batches of the records.
         variation: JSON values that determine the augmentation; empty without augmentation.
     """
-    backbone, border, run = front.backbone, front.border, front.run
+    backbone, border, run = front.backbone, front.split_index, front.run
     told = {
         "network": _structure(backbone, border),
         "weights": digest_of_frozen(backbone, [group.name for group in backbone.layer_groups()[border:]]),
@@ -109,7 +109,7 @@ def _digest_of(batches: Batches, position: int) -> bytes:
         else:
             for name, tokens in sorted(dataset.transform(content, None).items()):
                 digest.update(name.encode() + tokens.numpy().tobytes())
-    except (BadContent, DataError):
+    except (BadRecordError, DataError):
         # A bad record never has features.
         digest.update(b"bad")
     return digest.digest()

@@ -13,20 +13,20 @@ from finetune.data.loading.batches import Batches, BatchSource
 from finetune.data.loading.device_prefetch import OnDevice, SideStream
 from finetune.data.pipe.batches import StreamBatches
 from finetune.features.batches import FeatureBatches
-from finetune.features.budget import Space
-from finetune.features.extractor import FrontRun
+from finetune.features.budget import CacheBudget
+from finetune.features.extractor import FeatureExtractor
 from finetune.features.image_cache_policy import DecodedOnce
 from finetune.features.key import Front, feature_key
-from finetune.features.plan import Frozen
-from finetune.features.store import Place
+from finetune.features.plan import CachePlan
+from finetune.features.store import StoreLimits
 from finetune.features.stream import FeatureStream
 from finetune.features.warm_features import WarmFeatures
 from finetune.features.warm_pool import WarmPool
 from finetune.models.backbone import ImageInput
-from finetune.runtime.memory import hand_back_freed_memory
+from finetune.runtime.memory import release_freed_memory
 from finetune.strategies.plan import Phase
 from finetune.training.compile import compiled
-from finetune.training.inputs import Feed
+from finetune.training.inputs import PhaseInputs
 
 logger = logging.getLogger(__name__)
 
@@ -64,13 +64,13 @@ class Sources(Protocol):
         ...
 
 
-class PhaseFeeds:
+class CachedInputProvider:
     """The batches of each phase: features if a prefix of the model is frozen, else records.
 
     The frozen prefix always runs separately from the other layers, cached or not, so caching does not change a bit.
     """
 
-    def __init__(self, frozen: Frozen, sources: Sources, folder: Path, warm_pool: WarmPool) -> None:
+    def __init__(self, frozen: CachePlan, sources: Sources, folder: Path, warm_pool: WarmPool) -> None:
         """Initialize without computing any feature.
 
         Args:
@@ -82,13 +82,13 @@ class PhaseFeeds:
         self._warm = WarmFeatures(warm_pool)
         self._frozen = frozen
         self._sources = sources
-        self._space = Space(folder, frozen.numerics.device, frozen.spec.features.size_gb)
-        if frozen.keeps_both:
+        self._space = CacheBudget(folder, frozen.numerics.device, frozen.spec.features.size_gb)
+        if frozen.caches_both:
             self._space = self._space.half()
         self._decoded_once = DecodedOnce(frozen, self._space)
         self._border = 0
-        self._training: Feed | None = None
-        self._validation: Feed | None = None
+        self._training: PhaseInputs | None = None
+        self._validation: PhaseInputs | None = None
 
     @property
     def records(self) -> BatchSource:
@@ -97,28 +97,28 @@ class PhaseFeeds:
             raise RuntimeError("nothing is to be trained")
         return self._sources.train
 
-    def training(self, phase: Phase) -> Feed:
+    def training(self, phase: Phase) -> PhaseInputs:
         """Enter a phase and return its training input."""
         self.enter(phase)
-        return self._training or Feed(self.records, self._frozen.backbone.forward)
+        return self._training or PhaseInputs(self.records, self._frozen.backbone.forward)
 
-    def validation(self) -> Feed | None:
+    def validation(self) -> PhaseInputs | None:
         """Return the validation input of the current phase; `None` without validation records."""
         return self._validation or self.whole(self._sources.validation)
 
-    def whole(self, batches: BatchSource | None) -> Feed | None:
+    def whole(self, batches: BatchSource | None) -> PhaseInputs | None:
         """Return the input for the whole model, from records."""
         forward, device = self._frozen.backbone.forward, self._frozen.numerics.device
         if batches is None or device.type != "cuda":
-            return None if batches is None else Feed(batches, forward)
-        return Feed(OnDevice(batches, device, SideStream(device)), forward)
+            return None if batches is None else PhaseInputs(batches, forward)
+        return PhaseInputs(OnDevice(batches, device, SideStream(device)), forward)
 
     def enter(self, phase: Phase) -> None:
         """Switch training and validation to the inputs of a phase."""
-        if self._training is not None and self._frozen.border(phase) == self._border:
+        if self._training is not None and self._frozen.split_index(phase) == self._border:
             return
-        self._border = self._frozen.border(phase)
-        self._warm.leave()
+        self._border = self._frozen.split_index(phase)
+        self._warm.save()
         # Free the features of the previous phase.
         self._training = self._validation = None
         train, validation = self._sources.train, self._sources.validation
@@ -147,12 +147,12 @@ class PhaseFeeds:
             room = 1 - share if frozen.spec.features.cache == "auto" else 0
             self._validation = self._features(run, validation, _Kept(1, few, room))
 
-    def _features(self, run: FrontRun, batches: BatchSource, kept: _Kept) -> Feed:
-        place = self._space.place(kept.share) if kept.share else Place(0, device=run.device)
+    def _features(self, run: FeatureExtractor, batches: BatchSource, kept: _Kept) -> PhaseInputs:
+        place = self._space.place(kept.share) if kept.share else StoreLimits(0, device=run.device)
         if isinstance(batches, StreamBatches):
             # The count may be an estimate, so reserve more.
             count = kept.count + kept.count // _MORE
-            return Feed(FeatureStream(batches, run, kept.views, place, count), run.cut.back, self._alone())
+            return PhaseInputs(FeatureStream(batches, run, kept.views, place, count), run.split.suffix, self._alone())
         if not isinstance(batches, Batches):
             raise TypeError(f"there are no features of {type(batches).__name__}")
         features = FeatureBatches(batches, run, kept.views, place)
@@ -160,8 +160,8 @@ class PhaseFeeds:
             spec = self._frozen.spec
             varied = [spec.data.augmentation, spec.run.seed, kept.views] if batches.varies else []
             front = Front(self._frozen.backbone, self._border, run, self._frozen.numerics.name)
-            self._warm.take_up(features, lambda: feature_key(front, batches, varied))
-        return Feed(features, run.cut.back, self._alone())
+            self._warm.load(features, lambda: feature_key(front, batches, varied))
+        return PhaseInputs(features, run.split.suffix, self._alone())
 
     def _alone(self) -> bool:
         """Return whether only the head follows the split, and is small enough per batch for a single CPU thread."""
@@ -173,11 +173,11 @@ class PhaseFeeds:
         weights = sum(parameters[name].numel() for name in groups[-1].parameters)
         return weights * spec.optimisation.batch_size <= _ALONE
 
-    def leave(self) -> None:
+    def save(self) -> None:
         """Save the cached features for later jobs on this machine."""
-        self._warm.leave()
+        self._warm.save()
 
-    def _run(self) -> FrontRun:
+    def _run(self) -> FeatureExtractor:
         backbone, numerics = self._frozen.backbone, self._frozen.numerics
         expects = backbone.expects
         pictures = isinstance(expects, ImageInput)
@@ -187,11 +187,11 @@ class PhaseFeeds:
             # Fewer images per batch if they are large, to limit memory. Depends only on the request, as the results do.
             chunk = min(chunk, max(_LEAST_CHUNK, chunk * _USUAL_SIDE**2 // expects.size**2))
         # Folding is safe because frozen weights do not change while their features are in use.
-        cut = backbone.cut(self._border).folded(numerics.autocast)
+        cut = backbone.split(self._border).folded(numerics.autocast)
         # Return memory freed after building and inspecting the model.
-        hand_back_freed_memory()
+        release_freed_memory()
         at_once = torch.get_num_threads() if numerics.device.type == "cpu" else 1
-        return FrontRun(cut, chunk, longest, numerics.device, numerics.context, at_once)
+        return FeatureExtractor(cut, chunk, longest, numerics.device, numerics.context, at_once)
 
 
 def _count(batches: BatchSource) -> int:

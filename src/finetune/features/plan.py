@@ -8,7 +8,7 @@ from finetune.config.hyperparameters import JobSpec
 from finetune.models.backbone import Backbone, ImageInput
 from finetune.runtime.precision import Numerics
 from finetune.strategies.plan import Phase, Plan
-from finetune.training.inputs import border_of
+from finetune.training.inputs import split_index_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +32,7 @@ class Passes:
 
 
 @dataclass(frozen=True, slots=True)
-class Frozen:
+class CachePlan:
     """Cache plan, derived from the frozen layers of each phase."""
 
     backbone: Backbone
@@ -40,9 +40,9 @@ class Frozen:
     spec: JobSpec
     numerics: Numerics
 
-    def border(self, phase: Phase) -> int:
+    def split_index(self, phase: Phase) -> int:
         """Return the number of layer groups in the frozen prefix of a phase; 0 if the first group is trainable."""
-        border = border_of(self.plan, phase)
+        border = split_index_of(self.plan, phase)
         return border if phase.trainable else 0
 
     @property
@@ -65,25 +65,25 @@ class Frozen:
         return self.spec.features.cache == "auto" and self.epochs(phase) > self.views
 
     @property
-    def keeps_features(self) -> bool:
+    def caches_features(self) -> bool:
         """Whether any phase caches features of training records."""
-        return any(self.border(phase) and self.keeps(phase) for phase in self.plan.phases)
+        return any(self.split_index(phase) and self.keeps(phase) for phase in self.plan.phases)
 
     @property
-    def keeps_both(self) -> bool:
+    def caches_both(self) -> bool:
         """Whether the job caches both features (possibly only for validation) and decoded images."""
-        features = self.spec.features.cache == "auto" and any(map(self.border, self.plan.phases))
+        features = self.spec.features.cache == "auto" and any(map(self.split_index, self.plan.phases))
         return features and self.passes.most > 1
 
-    def passes_of(self, phase: Phase) -> int:
+    def passes_over(self, phase: Phase) -> int:
         """Return the number of passes of a phase over the training images, or of texts through the frozen layers."""
         epochs = self.epochs(phase)
-        kept = self.border(phase) and self.spec.features.cache == "auto"
+        kept = self.split_index(phase) and self.spec.features.cache == "auto"
         return min(self.views, epochs) if kept else epochs
 
     def varies(self, phase: Phase) -> bool:
         """Return whether a phase augments its images."""
-        return self.views > 1 if self.border(phase) else self.spec.data.augmentation != "none"
+        return self.views > 1 if self.split_index(phase) else self.spec.data.augmentation != "none"
 
     @property
     def passes(self) -> Passes:
@@ -91,8 +91,8 @@ class Frozen:
         if not isinstance(self.backbone.expects, ImageInput):
             return Passes(0, 0, 0)
         trained = [phase for phase in self.plan.phases if phase.trainable]
-        varied = sum(self.passes_of(phase) for phase in trained if self.varies(phase))
-        plain = sum(self.passes_of(phase) for phase in trained if not self.varies(phase))
+        varied = sum(self.passes_over(phase) for phase in trained if self.varies(phase))
+        plain = sum(self.passes_over(phase) for phase in trained if not self.varies(phase))
         features = self.spec.features.cache == "auto"
-        validation = sum(1 if features and self.border(phase) else self.epochs(phase) for phase in trained)
+        validation = sum(1 if features and self.split_index(phase) else self.epochs(phase) for phase in trained)
         return Passes(plain, varied, validation)

@@ -24,7 +24,7 @@ _LENGTHS, _BEGINS, _ROWS, _TURNED = "lengths", "begins", "rows/", "turned/"
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class StoreLimits:
     """Limits and locations of a feature store.
 
     Attributes:
@@ -42,7 +42,7 @@ class Place:
     device_bytes: int = 0
 
 
-class Storage:
+class FeatureStore:
     """Features of numbered entries: one row each, or one row per token for texts of variable length.
 
     Attributes:
@@ -50,7 +50,7 @@ class Storage:
         begins: `[entries]` first row of each cached entry.
     """
 
-    def __init__(self, entries: int, place: Place, padding: Mapping[str, float], longest: int = 1) -> None:
+    def __init__(self, entries: int, place: StoreLimits, padding: Mapping[str, float], longest: int = 1) -> None:
         """Initialize without allocating memory.
 
         Args:
@@ -108,7 +108,7 @@ class Storage:
         }
         return {**rows, _LENGTHS: torch.from_numpy(self.lengths), _BEGINS: torch.from_numpy(self.begins)}
 
-    def take_up(self, state: Mapping[str, Tensor]) -> int:
+    def load(self, state: Mapping[str, Tensor]) -> int:
         """Load the state of another store of the same entries, as far as it fits; return the number of cached entries.
 
         Raises:
@@ -224,7 +224,7 @@ def joined(
     rows: Iterable[Mapping[str, Tensor]], count: int, device: torch.device, padding: Mapping[str, float], longest: int
 ) -> dict[str, Tensor]:
     """Merge features of `count` entries, each in a batch of one, into the format that `Storage.gather` returns."""
-    together = Storage(count, Place(sys.maxsize, device=device, device_bytes=sys.maxsize), padding, longest)
+    together = FeatureStore(count, StoreLimits(sys.maxsize, device=device, device_bytes=sys.maxsize), padding, longest)
     for row, features in enumerate(rows):
         together.put(np.asarray([row]), features)
     return together.gather(np.arange(count))

@@ -19,8 +19,8 @@ from finetune.data.pipe.batches import StreamBatches
 from finetune.data.pipe.examples import Example, Prepared
 from finetune.data.pipe.source import StreamRecord
 from finetune.data.record import Content
-from finetune.features.extractor import FrontRun, rows_of
-from finetune.features.store import Place, Storage, joined, moved
+from finetune.features.extractor import FeatureExtractor, rows_of
+from finetune.features.store import FeatureStore, StoreLimits, joined, moved
 
 _CHUNKS_AHEAD = 16
 """Chunks of texts read ahead, to batch texts of equal length; the larger, the fewer padding rows."""
@@ -40,7 +40,9 @@ class FeatureStream:
     Nothing is cached if the number of records is unknown.
     """
 
-    def __init__(self, stream: StreamBatches, run: FrontRun, views: int, place: Place, count: int) -> None:
+    def __init__(
+        self, stream: StreamBatches, run: FeatureExtractor, views: int, place: StoreLimits, count: int
+    ) -> None:
         """Initialize without computing any feature.
 
         Args:
@@ -53,7 +55,7 @@ class FeatureStream:
         self._stream = stream
         self._run = run
         self._views = views
-        self._storage = Storage(count * views, place, run.cut.padding, run.longest if run.cut.padding else 1)
+        self._storage = FeatureStore(count * views, place, run.split.padding, run.longest if run.split.padding else 1)
         self._entries: dict[Key, int] = {}
         records = run.chunk * max(run.at_once, _CHUNKS_AHEAD if run.longest > 1 else 1)
         self._ahead = -(-records // stream.batch_size)
@@ -123,7 +125,7 @@ class FeatureStream:
             passing[key] if entry is None else self._storage.gather(np.asarray([entry]))
             for key, entry in zip(keys, entries, strict=True)
         )
-        return joined(rows, len(keys), self._run.device, self._run.cut.padding, self._run.longest)
+        return joined(rows, len(keys), self._run.device, self._run.split.padding, self._run.longest)
 
 
 def _windows(prepared: Iterable[Prepared[Made]], size: int) -> Iterator[list[Prepared[Made]]]:

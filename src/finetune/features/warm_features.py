@@ -27,7 +27,7 @@ class WarmFeatures:
     pool: WarmPool
     _kept: list[_Kept] = field(default_factory=list)
 
-    def take_up(self, features: FeatureBatches, name: Callable[[], str]) -> None:
+    def load(self, features: FeatureBatches, name: Callable[[], str]) -> None:
         """Load features that an earlier job saved, as far as there is space.
 
         Args:
@@ -43,7 +43,7 @@ class WarmFeatures:
         found = 0
         if tensors is not None:
             try:
-                found = features.storage.take_up(tensors)
+                found = features.storage.load(tensors)
             except ValueError as error:
                 logger.warning("What an earlier job left under %s is not used: %s", key, error)
         self._kept.append(_Kept(features, key, found))
@@ -55,10 +55,10 @@ class WarmFeatures:
             time.monotonic() - began,
         )
 
-    def leave(self) -> None:
+    def save(self) -> None:
         """Save the computed features for later jobs, and release them."""
         for one in self._kept:
             kept = int((one.features.storage.lengths >= 0).sum())
-            if kept > one.found and self.pool.leave(one.key, one.features.storage.state()):
+            if kept > one.found and self.pool.save(one.key, one.features.storage.state()):
                 logger.info("%d features of %s are left for later jobs on this machine.", kept, one.features.channel)
         self._kept.clear()

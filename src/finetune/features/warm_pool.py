@@ -68,7 +68,7 @@ class WarmPool:
             return None
         return tensors
 
-    def leave(self, key: str, tensors: Mapping[str, Tensor]) -> bool:
+    def save(self, key: str, tensors: Mapping[str, Tensor]) -> bool:
         """Save tensors for later jobs, atomically, evicting older entries; return whether they were saved."""
         needed = sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
         if not self.is_there:

@@ -13,17 +13,17 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from finetune.data.in_memory import KeptRecords
+from finetune.data.in_memory import InMemoryReader
 from finetune.data.loading.batches import Batch, Batches
 from finetune.data.record import Record
 from finetune.errors import DivergedError
-from finetune.evaluation.predict import Evaluated, Pass, Predictions, predict
-from finetune.evaluation.thresholds import Decision
+from finetune.evaluation.predict import EvaluationResult, Pass, Predictions, predict
+from finetune.evaluation.thresholds import ChosenThresholds
 from finetune.export.export import ArtifactContents, export
-from finetune.export.verify import Sample, tolerance_on, verify
+from finetune.export.verify import VerificationSample, tolerance_on, verify
 from finetune.job.loaders import PROBE_RECORDS
-from finetune.job.prepare import Prepared
-from finetune.runtime.memory import hand_back_freed_memory
+from finetune.job.prepare import PreparedJob
+from finetune.runtime.memory import release_freed_memory
 
 logger = logging.getLogger(__name__)
 
@@ -31,7 +31,10 @@ _WORTH_A_WARNING = 0.1
 
 
 def export_proven(
-    job: Prepared, metrics: Mapping[str, object], decision: Decision | None, evaluated: Evaluated | None
+    job: PreparedJob,
+    metrics: Mapping[str, object],
+    decision: ChosenThresholds | None,
+    evaluated: EvaluationResult | None,
 ) -> None:
     """Export the artifact and compare its handler's predictions for a few records with the model's.
 
@@ -52,7 +55,7 @@ def export_proven(
     export(folder, job.backbone, contents)
     if samples:
         # The handler loads a second model while the job's own is still in memory.
-        hand_back_freed_memory()
+        release_freed_memory()
         tolerance = tolerance_on(job.numerics.device.type)
         difference = verify(folder, samples, tolerance)
         logger.info(
@@ -65,7 +68,7 @@ def export_proven(
         logger.warning("The exported artifact is not proven: there is no record that can be read.")
 
 
-def _of_evaluation(job: Prepared, evaluated: Evaluated) -> list[Sample]:
+def _of_evaluation(job: PreparedJob, evaluated: EvaluationResult) -> list[VerificationSample]:
     """Samples spread over the evaluated part, with the evaluation's predictions, or float32 ones under autocast."""
     batches, predictions = evaluated.batches, evaluated.predictions
     found = batches.samples(predictions.positions.tolist(), PROBE_RECORDS)
@@ -73,14 +76,14 @@ def _of_evaluation(job: Prepared, evaluated: Evaluated) -> list[Sample]:
     if job.numerics.autocast is None or job.loaders.rebatch is None or not found:
         return said
     records = [record for _, record in found]
-    again = _in_float32(job, job.loaders.rebatch(KeptRecords(batches.channel, job.inputs.task, records)))
+    again = _in_float32(job, job.loaders.rebatch(InMemoryReader(batches.channel, job.inputs.task, records)))
     by_position = {int(position): row for row, position in enumerate(again.positions)}
     exact = [_sample(record, again, by_position[at]) for at, record in enumerate(records)]
     _tell_difference(job.numerics.name, said, exact)
     return exact
 
 
-def _of_probe(job: Prepared) -> list[Sample]:
+def _of_probe(job: PreparedJob) -> list[VerificationSample]:
     """A few records with float32 predictions, for jobs without a finished evaluation."""
     batches = job.loaders.probe or job.loaders.kept()
     if batches is None or not len(batches):
@@ -90,8 +93,10 @@ def _of_probe(job: Prepared) -> list[Sample]:
     return [_sample(record, predictions, row) for row, record in found]
 
 
-def _sample(record: Record, predictions: Predictions, row: int) -> Sample:
-    return Sample(record.key, record.content, tuple(float(value) for value in predictions.probabilities[row]))
+def _sample(record: Record, predictions: Predictions, row: int) -> VerificationSample:
+    return VerificationSample(
+        record.key, record.content, tuple(float(value) for value in predictions.probabilities[row])
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +116,7 @@ class _OneByOne:
                 return
 
 
-def _in_float32(job: Prepared, batches: Batches) -> Predictions:
+def _in_float32(job: PreparedJob, batches: Batches) -> Predictions:
     predictions = predict(job.backbone, _OneByOne(batches), Pass(job.numerics.device, nullcontext, lambda: False))
     if predictions is None:
         raise RuntimeError("a pass that nobody interrupts was interrupted")
@@ -123,7 +128,7 @@ def _in_float32(job: Prepared, batches: Batches) -> Predictions:
     return predictions
 
 
-def _tell_difference(precision: str, said: Sequence[Sample], exact: Sequence[Sample]) -> None:
+def _tell_difference(precision: str, said: Sequence[VerificationSample], exact: Sequence[VerificationSample]) -> None:
     """Log the largest difference between the evaluation's probabilities and the artifact's."""
     difference = max(
         (

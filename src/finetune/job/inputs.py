@@ -9,7 +9,7 @@ from pathlib import Path
 
 from finetune.config.hyperparameters import DataSpec, JobSpec, Task
 from finetune.data.labels import LabelMap, Origin, check_known, label_map_of
-from finetune.data.loading.dataset import Part
+from finetune.data.loading.dataset import Subset
 from finetune.data.loading.split import stratified_split
 from finetune.data.readers.channel_files import some_of
 from finetune.data.readers.open_channel import ChannelSource, open_channel
@@ -40,13 +40,13 @@ class Inputs:
 
     task: Task
     labels: LabelMap
-    train: Part | None
-    validation: Part | None
-    test: Part | None
+    train: Subset | None
+    validation: Subset | None
+    test: Subset | None
     split: bool
     streams: Mapping[str, StreamPart] = field(default_factory=dict)
 
-    def parts(self) -> dict[str, Part]:
+    def parts(self) -> dict[str, Subset]:
         """Non-empty parts by name."""
         named = {"train": self.train, "validation": self.validation, "test": self.test}
         return {name: part for name, part in named.items() if part is not None and part.indices}
@@ -109,13 +109,13 @@ def hold_together(readers: Mapping[str, Reader], spec: JobSpec, before: Beforeha
     _check_texts(readers)
     if "train" in readers:
         _check_count(readers["train"], data.num_training_samples)
-    parts = {name: Part(reader, tuple(range(len(reader)))) for name, reader in readers.items()}
+    parts = {name: Subset(reader, tuple(range(len(reader)))) for name, reader in readers.items()}
     trains = "train" in parts and spec.strategy.name != "evaluate"
     splits = trains and "validation" not in {*parts, *before.streams} and spec.data.validation_fraction > 0
     if splits:
         halves = stratified_split(readers["train"], spec.data.validation_fraction, spec.run.seed)
-        parts["train"] = Part(readers["train"], halves.train)
-        parts["validation"] = Part(readers["train"], halves.validation)
+        parts["train"] = Subset(readers["train"], halves.train)
+        parts["validation"] = Subset(readers["train"], halves.validation)
     train, validation, test = (parts.get(name) for name in _PURPOSES)
     return Inputs(before.task, labels, train, validation, test, splits or before.splits, before.streams)
 
@@ -170,7 +170,7 @@ def warn_about_empty_classes(inputs: Inputs) -> None:
         )
 
 
-def class_counts(part: Part, labels: LabelMap) -> dict[str, int]:
+def class_counts(part: Subset, labels: LabelMap) -> dict[str, int]:
     """Number of records of every class, in the order of the labels."""
     counts = dict.fromkeys(labels.names, 0)
     for index in part.indices:

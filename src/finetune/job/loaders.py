@@ -11,7 +11,7 @@ import torch
 from finetune.config.hyperparameters import JobSpec
 from finetune.data.bad_records import BadRecords
 from finetune.data.loading.batches import Batches, BatchOptions, BatchSource
-from finetune.data.loading.dataset import Dataset, Part
+from finetune.data.loading.dataset import Dataset, Subset
 from finetune.data.pipe.batches import StreamBatches, StreamData
 from finetune.data.record import Content, Reader
 from finetune.data.transforms.base import ImageTransform, Transform
@@ -19,7 +19,7 @@ from finetune.data.transforms.image import ImageGeometry
 from finetune.data.transforms.text import TextTransform, TokenLimits
 from finetune.job.inputs import Inputs
 from finetune.models.backbone import Backbone, ImageInput
-from finetune.training.state import Nothing, Stateful
+from finetune.training.state import NullState, Stateful
 from finetune.training.trainable_state import State
 
 PROBE_RECORDS = 4
@@ -32,7 +32,7 @@ _EVALUATION_FACTOR = 2
 """Factor by which evaluation batches are larger: no activations are kept for a backward pass."""
 
 
-class Ledgers(dict[str, BadRecords]):
+class BadRecordCounts(dict[str, BadRecords]):
     """Bad records by channel; two parts of one channel share a ledger."""
 
     def state_dict(self) -> State:
@@ -62,12 +62,12 @@ class Loaders:
     validation: BatchSource | None
     test: BatchSource | None
     probe: Batches | None
-    bad_records: Ledgers
+    bad_records: BadRecordCounts
     rebatch: Callable[[Reader], Batches] | None = None
 
     def position(self) -> Stateful:
         """Resumable position in the training stream; a null object without a stream."""
-        return self.train.position if isinstance(self.train, StreamBatches) else Nothing()
+        return self.train.position if isinstance(self.train, StreamBatches) else NullState()
 
     def waited(self) -> float:
         """Seconds spent waiting for training and validation batches since the start."""
@@ -98,7 +98,7 @@ def build_loaders(inputs: Inputs, backbone: Backbone, spec: JobSpec, device: tor
     """Build the batches of every part in the model's input format; only training records are augmented."""
     channels = {part.reader.channel for part in inputs.parts().values()}
     channels |= {part.source.channel for part in inputs.streams.values()}
-    bad = Ledgers((name, BadRecords(name, spec.data.max_bad_records)) for name in sorted(channels))
+    bad = BadRecordCounts((name, BadRecords(name, spec.data.max_bad_records)) for name in sorted(channels))
     for part in inputs.parts().values():
         for key, reason in part.reader.left_out:
             bad[part.reader.channel].note(key, reason)
@@ -114,17 +114,17 @@ def build_loaders(inputs: Inputs, backbone: Backbone, spec: JobSpec, device: tor
             augment=training and spec.data.augmentation != "none",
             workers=workers,
             pin_memory=device.type == "cuda",
-            most_workers=most_workers,
+            max_workers=most_workers,
             length=_length(transform, spec),
         )
 
-    def batches(part: Part | None, *, training: bool) -> Batches | None:
+    def batches(part: Subset | None, *, training: bool) -> Batches | None:
         if part is None or not part.indices:
             return None
         dataset = Dataset(part.reader, part.indices, inputs.labels, transform)
         return Batches(dataset, options(training=training), bad[part.reader.channel])
 
-    def source(purpose: str, part: Part | None, *, training: bool) -> BatchSource | None:
+    def source(purpose: str, part: Subset | None, *, training: bool) -> BatchSource | None:
         stream = inputs.streams.get(purpose)
         if stream is None:
             return batches(part, training=training)
@@ -158,12 +158,12 @@ def _length(transform: Transform, spec: JobSpec) -> Callable[[Content], int] | N
 def _transform(backbone: Backbone, spec: JobSpec, kept_bytes: int = 0) -> Transform:
     expects = backbone.expects
     if isinstance(expects, ImageInput):
-        return ImageTransform(geometry_of(expects), spec.data.augmentation)
+        return ImageTransform(image_geometry(expects), spec.data.augmentation)
     limits = TokenLimits(expects.vocabulary, expects.token_types, expects.borrowed_padding)
     return TextTransform(expects.tokenizer, expects.max_length, kept_bytes=kept_bytes, limits=limits)
 
 
-def geometry_of(expects: ImageInput) -> ImageGeometry:
+def image_geometry(expects: ImageInput) -> ImageGeometry:
     """The image geometry needed for decoding; normalization happens on the device."""
     depth, stretch, floor_crop = expects.sixteen_bit_depth, expects.stretch, expects.floor_crop
     return ImageGeometry(expects.size, expects.resize, expects.interpolation, depth, stretch, floor_crop)

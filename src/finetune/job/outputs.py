@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 from finetune.data.labels import LabelMap
 from finetune.evaluation.metrics import classification_metrics
-from finetune.evaluation.predict import Evaluated
-from finetune.evaluation.thresholds import Decision
+from finetune.evaluation.predict import EvaluationResult
+from finetune.evaluation.thresholds import ChosenThresholds
 from finetune.job.loaders import Loaders
 from finetune.models.backbone import Backbone
 from finetune.monitoring.score import score_name, score_of
@@ -35,7 +35,7 @@ FORMULA = re.compile(r"'*[=+\-@\t\r\n]")
 _NUMBER = re.compile(r"[+-]?[0-9]+(\.[0-9]+)?([eE][+-]?[0-9]+)?")
 
 
-def metrics_of(evaluated: Evaluated, labels: LabelMap, top_k: int | None) -> dict[str, object]:
+def metrics_of(evaluated: EvaluationResult, labels: LabelMap, top_k: int | None) -> dict[str, object]:
     """All metrics of one part, as JSON values."""
     predictions = evaluated.predictions
     metrics = classification_metrics(
@@ -114,8 +114,8 @@ def known_metrics(state: TrainingState | None) -> dict[str, dict[str, object]]:
 class Answers:
     """Predictions by part, and the decision thresholds, if any."""
 
-    evaluated: Mapping[str, Evaluated]
-    decision: Decision | None = None
+    evaluated: Mapping[str, EvaluationResult]
+    decision: ChosenThresholds | None = None
 
 
 def write_metrics(folder: Path, metrics: Mapping[str, object]) -> None:
@@ -153,7 +153,7 @@ def write_bad_records(folder: Path, loaders: Loaders) -> None:
         write_whole(folder / "bad_records.json", json.dumps(bad, indent=2, default=str) + "\n")
 
 
-def _write_predictions(path: Path, one: Evaluated, decision: Decision | None) -> None:
+def _write_predictions(path: Path, one: EvaluationResult, decision: ChosenThresholds | None) -> None:
     predictions, labels = one.predictions, one.batches.label_map
     limits = np.array(decision.thresholds if decision else [0.5] * len(labels))
     many = len(labels) > MOST_PROBABILITIES

@@ -8,7 +8,7 @@ import os
 from torch import Tensor
 
 from finetune.config.hyperparameters import JobSpec, RunSpec
-from finetune.features.plan import Frozen
+from finetune.features.plan import CachePlan
 from finetune.job.inputs import Inputs, class_counts
 from finetune.job.loaders import Loaders
 from finetune.job.plan_text import DataSummary, GroupSummary, RunSummary, plan_text
@@ -18,13 +18,13 @@ from finetune.job.unused_hyperparameters import idle_remarks
 from finetune.messages import Lines
 from finetune.models.backbone import Backbone, ImageInput
 from finetune.monitoring.metric_lines import metric_line
-from finetune.monitoring.progress import Pace, duration
-from finetune.monitoring.waiting import Waiting, waiting_line
+from finetune.monitoring.progress import ProgressLogger, format_duration
+from finetune.monitoring.waiting import DataWait, waiting_line
 from finetune.runtime.device import device_lines
 from finetune.runtime.precision import Numerics
 from finetune.strategies.plan import Phase, Plan
-from finetune.training.run_history import AccountBook, process_age
-from finetune.training.state import Row, TrainingState
+from finetune.training.run_history import RunHistoryFile, process_age
+from finetune.training.state import EpochMetrics, TrainingState
 from finetune.training.trainer import steps_per_epoch
 
 logger = logging.getLogger(__name__)
@@ -42,7 +42,7 @@ def describe_plan(
         inputs.task + (", several labels per record" if inputs.labels.multi_label else ""), records, classes
     )
     network = f"{backbone.name}, {expected_input(backbone)}"
-    frozen = Frozen(backbone, plan, spec, numerics)
+    frozen = CachePlan(backbone, plan, spec, numerics)
     lines = [
         *_run_lines(loaders, spec, numerics),
         *_checkpoint_lines(request, loaders),
@@ -118,7 +118,7 @@ def _checkpoint_lines(request: Request, loaders: Loaders) -> list[str]:
 class LogObserver:
     """Logs a line per epoch and progress within long ones, and updates the run history after every step."""
 
-    def __init__(self, pace: Pace, book: AccountBook, loaders: Loaders, spec: RunSpec) -> None:
+    def __init__(self, pace: ProgressLogger, book: RunHistoryFile, loaders: Loaders, spec: RunSpec) -> None:
         self._pace = pace
         self._book = book
         self._loaders = loaders
@@ -147,15 +147,15 @@ class LogObserver:
             done = state.totals.records - self._records_before
             self._pace.tell(state.progress.step_in_epoch, done, state.totals.means()["loss"])
 
-    def epoch_done(self, epoch: int, row: Row, history: list[Row]) -> None:
+    def epoch_done(self, epoch: int, row: EpochMetrics, history: list[EpochMetrics]) -> None:
         """Log the metrics of an epoch, its duration, and time lost waiting for batches."""
         del history
         logger.info("%s", metric_line(epoch, row))
         seconds = self._pace.seconds()
-        logger.info("epoch %d took %s", epoch + 1, duration(seconds))
+        logger.info("epoch %d took %s", epoch + 1, format_duration(seconds))
         train = self._loaders.train
         waited, asked = self._loaders.waited() - self._waited_before, self._spec.workers is not None
         size = train.supply.size if train else 0
-        line = waiting_line(epoch, Waiting(waited, seconds, size, len(os.sched_getaffinity(0)), asked))
+        line = waiting_line(epoch, DataWait(waited, seconds, size, len(os.sched_getaffinity(0)), asked))
         if line:
             logger.info("%s", line)

@@ -17,8 +17,8 @@ from finetune.data.record import Reader
 from finetune.errors import DataError, UserError
 from finetune.evaluation.forgetting import Given
 from finetune.evaluation.predict import Pass, Predictions, predict
-from finetune.features.phase_inputs import PhaseFeeds
-from finetune.features.plan import Frozen
+from finetune.features.phase_inputs import CachedInputProvider
+from finetune.features.plan import CachePlan
 from finetune.features.warm_pool import WarmPool
 from finetune.job.classes import announced_classes, as_announced
 from finetune.job.inputs import (
@@ -39,12 +39,12 @@ from finetune.models.load import ModelRequest, Source, classes_of, load_backbone
 from finetune.runtime.device import choose_device
 from finetune.runtime.memory import keep_freed_memory
 from finetune.runtime.precision import Numerics, choose_numerics, has_unseeing_columns, suited_to
-from finetune.runtime.threads import few_threads
+from finetune.runtime.threads import limit_threads
 from finetune.sagemaker.interruption import Interruption
 from finetune.strategies.plan import Plan
-from finetune.strategies.presets import Network, make_plan
+from finetune.strategies.presets import ModelStructure, make_plan
 from finetune.training.compile import check_compiler
-from finetune.training.inputs import Feed
+from finetune.training.inputs import PhaseInputs
 
 logger = logging.getLogger(__name__)
 
@@ -53,7 +53,7 @@ _SMALL = 64
 
 
 @dataclass(frozen=True, slots=True)
-class Prepared:
+class PreparedJob:
     """A job that is ready to train, with all data and weights checked and loaded."""
 
     request: Request
@@ -61,7 +61,7 @@ class Prepared:
     backbone: Backbone
     plan: Plan
     loaders: Loaders
-    feeds: PhaseFeeds
+    feeds: CachedInputProvider
     numerics: Numerics
     interruption: Interruption
     given: Given
@@ -71,14 +71,14 @@ class Prepared:
         """The checked hyperparameters."""
         return self.request.spec
 
-    def predict(self, feed: Feed) -> Predictions | None:
+    def predict(self, feed: PhaseInputs) -> Predictions | None:
         """Predict with the current weights; `None` if the job was stopped before the end.
 
         Raises:
             DataError: none of the records can be read.
         """
         how = Pass(self.numerics.device, self.numerics.context, self.interruption.__bool__)
-        with few_threads(alone=feed.alone):
+        with limit_threads(alone=feed.alone):
             predictions = predict(self.backbone, feed.source, how, feed.forward)
         if predictions is not None and not len(predictions.positions):
             channel = feed.source.channel
@@ -91,7 +91,7 @@ class Prepared:
         return predictions
 
 
-def prepare(request: Request, interruption: Interruption, scratch: Path) -> Prepared:
+def prepare(request: Request, interruption: Interruption, scratch: Path) -> PreparedJob:
     """Read, check and load everything, and log the plan."""
     spec = request.spec
     device = choose_device(request.files.resources.instance_type)
@@ -120,12 +120,12 @@ def prepare(request: Request, interruption: Interruption, scratch: Path) -> Prep
     numerics = suited_to(numerics, backbone.module, spec.run.precision, lambda: _sees_only_padding(backbone))
     place(backbone, numerics)
     names = tuple(group.name for group in backbone.layer_groups())
-    network = Network(names, inputs.task, new_head=not backbone.weights.kept_head)
+    network = ModelStructure(names, inputs.task, new_head=not backbone.weights.kept_head)
     plan = make_plan(spec.strategy, spec.optimisation, network)
     loaders = build_loaders(inputs, backbone, spec, device)
-    feeds = PhaseFeeds(Frozen(backbone, plan, spec, numerics), loaders, scratch, warm_pool_of(request))
+    feeds = CachedInputProvider(CachePlan(backbone, plan, spec, numerics), loaders, scratch, warm_pool_of(request))
     logger.info("%s", describe_plan(inputs, backbone, plan, loaders, request, numerics))
-    return Prepared(request, inputs, backbone, plan, loaders, feeds, numerics, interruption, Given(wanted, source))
+    return PreparedJob(request, inputs, backbone, plan, loaders, feeds, numerics, interruption, Given(wanted, source))
 
 
 def warm_pool_of(request: Request) -> WarmPool:

@@ -14,9 +14,9 @@ import finetune
 from finetune.config.hyperparameters import JobSpec
 from finetune.config.rules import rules_of
 from finetune.data.readers.image_folder import other_files_of
-from finetune.evaluation.data_checks import readable, surest_mistakes
-from finetune.evaluation.predict import Evaluated
-from finetune.features.plan import Frozen
+from finetune.evaluation.data_checks import most_confident_mistakes, readable
+from finetune.evaluation.predict import EvaluationResult
+from finetune.features.plan import CachePlan
 from finetune.job.inputs import Inputs, class_counts
 from finetune.job.loaders import Loaders
 from finetune.job.plan_summary import expected_input, group_summaries
@@ -29,7 +29,7 @@ from finetune.monitoring.report import page, verdict
 from finetune.runtime.atomic_files import write_whole
 from finetune.runtime.precision import Numerics
 from finetune.strategies.plan import Plan
-from finetune.training.run_history import Account, process_age
+from finetune.training.run_history import RunHistory, process_age
 from finetune.training.schedule import Schedule
 
 logger = logging.getLogger(__name__)
@@ -51,8 +51,8 @@ class Outcome:
     """
 
     metrics: Mapping[str, object]
-    evaluated: Mapping[str, Evaluated]
-    account: Account
+    evaluated: Mapping[str, EvaluationResult]
+    account: RunHistory
     drift: Mapping[str, float]
     schedule: Schedule | None
 
@@ -74,9 +74,9 @@ class Subject:
         return self.request.spec
 
     @property
-    def frozen(self) -> Frozen:
+    def frozen(self) -> CachePlan:
         """Caching decisions for frozen layers."""
-        return Frozen(self.backbone, self.plan, self.spec, self.numerics)
+        return CachePlan(self.backbone, self.plan, self.spec, self.numerics)
 
 
 def write_report(folder: Path, subject: Subject, found: Outcome) -> None:
@@ -119,7 +119,7 @@ def build_report(subject: Subject, found: Outcome) -> dict[str, object]:
         "classes": {name: class_counts(part, subject.inputs.labels) for name, part in parts.items()},
         "training_counts": training_counts(subject.inputs) if subject.spec.strategy.name != "evaluate" else {},
         "parts": {name: metrics for name, metrics in found.metrics.items() if name in found.evaluated},
-        "wrong": surest_mistakes(judged, found.evaluated[judged]) if judged else wrong,
+        "wrong": most_confident_mistakes(judged, found.evaluated[judged]) if judged else wrong,
         "duplicates": readable(parts),
         "bad_records": {
             name: listing for name, one in subject.loaders.bad_records.items() if (listing := one.listing())
@@ -188,7 +188,7 @@ def _rates(plan: Plan, schedule: Schedule | None, steps: object) -> dict[str, ob
     return {"steps": shown, "groups": curves}
 
 
-def _time(account: Account, subject: Subject, job: Mapping[str, object]) -> dict[str, object]:
+def _time(account: RunHistory, subject: Subject, job: Mapping[str, object]) -> dict[str, object]:
     training = dict(account.parts)
     total = max(account.run_seconds, process_age())
     # Reading checkpoints counts as part of the start.
@@ -201,7 +201,7 @@ def _time(account: Account, subject: Subject, job: Mapping[str, object]) -> dict
     return {"parts": parts, "records_per_second": done / busy if busy else None}
 
 
-def _cost(account: Account, price: float | None) -> dict[str, object]:
+def _cost(account: RunHistory, price: float | None) -> dict[str, object]:
     total = max(account.run_seconds, process_age())
     return {
         "seconds": round(total, 1),

@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import Protocol
 
 from finetune.checkpoint.layout import CheckpointName
-from finetune.checkpoint.manifest import About, Specification
+from finetune.checkpoint.manifest import CheckpointInfo, Specification
 from finetune.checkpoint.reading import LoadedCheckpoint
 from finetune.checkpoint.snapshot import Snapshot
 from finetune.checkpoint.store import CheckpointStore, TooLateError
 from finetune.checkpoint.writer import BackgroundWriter
 from finetune.config.hyperparameters import CheckpointSpec, JobSpec, Task
-from finetune.data.loading.dataset import Part
+from finetune.data.loading.dataset import Subset
 from finetune.errors import JobStopped, UserError
 from finetune.job.inputs import Inputs
 from finetune.models.backbone import Backbone
@@ -48,7 +48,7 @@ class Store(Protocol):
         """Load the newest complete checkpoint, if any."""
         ...
 
-    def write(self, snapshot: Snapshot, about: About) -> CheckpointName:
+    def write(self, snapshot: Snapshot, about: CheckpointInfo) -> CheckpointName:
         """Write a checkpoint atomically."""
         ...
 
@@ -155,7 +155,7 @@ def specification_of(
     return Specification.of(fields)
 
 
-def _digest_of_records(part: Part, task: Task) -> str:
+def _digest_of_records(part: Subset, task: Task) -> str:
     """Digest of keys and labels, and of texts, which are in memory; images are identified by name only."""
     digest = hashlib.blake2b(digest_size=16)
     for index in part.indices:
@@ -187,7 +187,7 @@ def take_up(store: Store, spec: CheckpointSpec, ours: Specification, state: Trai
         return False
     _compare(found, ours)
     try:
-        state.take_up(found.parts)
+        state.load(found.parts)
     except ValueError as error:
         raise UserError(
             f"Checkpoint {found.manifest.name} is whole, but not of this version of the image: {error}. Use the version"

@@ -9,9 +9,9 @@ from torch import nn
 
 from finetune.config.rules import rules_of
 from finetune.evaluation.metrics import constant_answer
-from finetune.features.plan import Frozen
+from finetune.features.plan import CachePlan
 from finetune.job.inputs import Inputs, class_counts
-from finetune.job.prepare import Prepared
+from finetune.job.prepare import PreparedJob
 from finetune.models.backbone import ImageInput
 from finetune.models.heads import DropoutLinear
 from finetune.monitoring.rules.curves import judge_classes
@@ -19,27 +19,27 @@ from finetune.monitoring.rules.finding import Finding
 from finetune.monitoring.rules.setup import Setup
 from finetune.monitoring.rules.symptoms import judge_answers
 from finetune.monitoring.score import score_of
-from finetune.strategies.presets import Network, rates_in_effect
+from finetune.strategies.presets import ModelStructure, learning_rates_in_effect
 from finetune.training.observers.rules import Findings, RuleObserver, Watched
-from finetune.training.state import Row
+from finetune.training.state import EpochMetrics
 from finetune.training.trainer import Observer, Training
 
 _CLEARLY = 0.25
 """Share of the distance from chance level to a perfect score above which training records count as learned."""
 
 
-def setup_of(job: Prepared) -> Setup:
+def setup_of(job: PreparedJob) -> Setup:
     """The hyperparameters in effect and properties of the job, as input of the rules."""
     spec, inputs, expects = job.spec, job.inputs, job.backbone.expects
     optimisation, images = spec.optimisation, isinstance(expects, ImageInput)
-    network = Network(job.plan.groups, inputs.task, new_head=not job.backbone.weights.kept_head)
-    frozen = Frozen(job.backbone, job.plan, spec, job.numerics)
+    network = ModelStructure(job.plan.groups, inputs.task, new_head=not job.backbone.weights.kept_head)
+    frozen = CachePlan(job.backbone, job.plan, spec, job.numerics)
     last = job.plan.phase(optimisation.epochs - 1)
     varies = images and any(frozen.varies(phase) for phase in job.plan.phases if phase.trainable)
     return Setup(
         strategy=spec.strategy.name,
         epochs=optimisation.epochs,
-        rates=rates_in_effect(spec.strategy, optimisation, network),
+        rates=learning_rates_in_effect(spec.strategy, optimisation, network),
         rates_given=optimisation.learning_rate is not None or optimisation.head_learning_rate is not None,
         trains_all=set(last.trainable) == set(job.plan.groups),
         images=images,
@@ -83,7 +83,7 @@ def _has_dropout(module: nn.Module) -> bool:
     return any(layer.p > 0 for layer in layers)
 
 
-def watch(job: Prepared, setup: Setup, training: Training, inner: Observer, findings: Findings) -> RuleObserver:
+def watch(job: PreparedJob, setup: Setup, training: Training, inner: Observer, findings: Findings) -> RuleObserver:
     """Wrap the observer with one that applies the selected rules to the training."""
     inputs, counts = job.inputs, training_counts(job.inputs)
     watched = Watched(
@@ -98,7 +98,7 @@ def watch(job: Prepared, setup: Setup, training: Training, inner: Observer, find
 
 
 def findings_about_answers(
-    job: Prepared, setup: Setup, metrics: Mapping[str, object], history: Sequence[Row]
+    job: PreparedJob, setup: Setup, metrics: Mapping[str, object], history: Sequence[EpochMetrics]
 ) -> list[Finding]:
     """Findings about the final evaluation: rare classes misclassified, classes never predicted, worse than a guess.
 

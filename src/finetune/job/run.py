@@ -15,7 +15,7 @@ from finetune.config.rules import rules_of
 from finetune.errors import DivergedError, JobStopped, PlatformError, UserError
 from finetune.evaluation.drift import StartingPoint
 from finetune.evaluation.forgetting import forgetting
-from finetune.evaluation.predict import Evaluated, Pass
+from finetune.evaluation.predict import EvaluationResult, Pass
 from finetune.job.export_check import export_proven
 from finetune.job.outputs import (
     Answers,
@@ -28,7 +28,7 @@ from finetune.job.outputs import (
     write_predictions,
 )
 from finetune.job.plan_summary import LogObserver
-from finetune.job.prepare import Prepared, prepare
+from finetune.job.prepare import PreparedJob, prepare
 from finetune.job.report import Outcome, Subject, write_report
 from finetune.job.request import Request
 from finetune.job.resume import keeping, specification_of
@@ -37,17 +37,17 @@ from finetune.job.thresholds import decide_on, given_thresholds, target_of
 from finetune.monitoring.debugger import debugger
 from finetune.monitoring.json_numbers import finite
 from finetune.monitoring.metric_lines import final_line
-from finetune.monitoring.progress import pace
+from finetune.monitoring.progress import choose_progress
 from finetune.monitoring.tensorboard import EventFile
 from finetune.runtime.optional import optional
 from finetune.sagemaker.failure import cause_of
 from finetune.sagemaker.interruption import Interruption
 from finetune.training.build import Companions, build_training
 from finetune.training.observers.rules import Findings
-from finetune.training.observers.tracking import LookedAt, Recorder
-from finetune.training.run_history import Account, AccountBook, Meter
+from finetune.training.observers.tracking import DebuggedInputs, TrackingObserver
+from finetune.training.run_history import RunHistory, RunHistoryFile, TimingSnapshot
 from finetune.training.schedule import Schedule
-from finetune.training.state import Row, TrainingState
+from finetune.training.state import EpochMetrics, TrainingState
 from finetune.training.trainer import fit, restore_best
 
 logger = logging.getLogger(__name__)
@@ -93,7 +93,7 @@ class Trained:
 
     state: TrainingState | None
     finished: bool
-    account: Account
+    account: RunHistory
     findings: Findings
     start: StartingPoint | None = None
     schedule: Schedule | None = None
@@ -101,14 +101,14 @@ class Trained:
     failure: DivergedError | None = None
 
 
-def train(job: Prepared, folder: Path | None) -> Trained:
+def train(job: PreparedJob, folder: Path | None) -> Trained:
     """Train as planned, resuming from the newest checkpoint if there is one.
 
     Args:
         job: the prepared job.
         folder: of the checkpoints; `None` if they would not outlive the job.
     """
-    book = AccountBook(folder)
+    book = RunHistoryFile(folder)
     findings = Findings(book.account, job.spec.observe.rule_action == "stop")
     if job.loaders.train is None or job.spec.strategy.name == "evaluate":
         return Trained(None, True, book.account, findings)
@@ -116,10 +116,10 @@ def train(job: Prepared, folder: Path | None) -> Trained:
 
     setup = setup_of(job)
     hook = debugger(job.request.files.debug_hook, job.backbone.module)
-    looked_at = LookedAt(job.feeds, hook)
+    looked_at = DebuggedInputs(job.feeds, hook)
     events = EventFile(job.request.files.tensorboard or job.request.paths.tensorboard)
 
-    def evaluate() -> Row | None:
+    def evaluate() -> EpochMetrics | None:
         hook.evaluating()
         feed = job.feeds.validation()
         if feed is None:
@@ -139,8 +139,8 @@ def train(job: Prepared, folder: Path | None) -> Trained:
     )
     training, state = build_training(job.spec, job.backbone, job.plan, looked_at, job.numerics, companions)
     hook.watch(training.stepper.optimizer)
-    teller = LogObserver(pace(training.schedule.steps_per_epoch), book, job.loaders, job.spec.run)
-    recorder = Recorder(teller, events, hook)
+    teller = LogObserver(choose_progress(training.schedule.steps_per_epoch), book, job.loaders, job.spec.run)
+    recorder = TrackingObserver(teller, events, hook)
     observer = watch(job, setup, training, recorder, findings)
     start: StartingPoint | None = None
     with optional("The drift of the layers"):
@@ -149,7 +149,7 @@ def train(job: Prepared, folder: Path | None) -> Trained:
     specify = partial(specification_of, job.spec, job.inputs, job.backbone, job.plan, job.numerics)
     with keeping(folder, job.spec.checkpoint, specify, state, job.interruption) as kept:
         timing = training.stepper.timing
-        book.begin(state.progress.step, kept.load_seconds, lambda: Meter(timing.so_far(), *kept.seconds()))
+        book.begin(state.progress.step, kept.load_seconds, lambda: TimingSnapshot(timing.so_far(), *kept.seconds()))
         observer.begin()
         failure = None
         try:
@@ -165,7 +165,7 @@ def train(job: Prepared, folder: Path | None) -> Trained:
         book.close()
     if finished:
         with optional("Leaving features for later jobs"):
-            job.feeds.leave()
+            job.feeds.save()
     restore_best(state)
     return Trained(state, finished, book.account, findings, start, training.schedule, stopped_by_rule, failure)
 
@@ -180,12 +180,12 @@ class Evaluation:
         failure: set if the predictions are not finite.
     """
 
-    evaluated: Mapping[str, Evaluated]
+    evaluated: Mapping[str, EvaluationResult]
     metrics: Mapping[str, dict[str, object]]
     failure: DivergedError | None = None
 
 
-def conclude(job: Prepared, trained: Trained) -> None:
+def conclude(job: PreparedJob, trained: Trained) -> None:
     """Evaluate, export and check the model, then write the other outputs.
 
     A stopped job exports the partially trained model.
@@ -237,7 +237,7 @@ def conclude(job: Prepared, trained: Trained) -> None:
     logger.info("Done." if finished else "Stopped in order; the model is exported as far as it came.")
 
 
-def write_results(job: Prepared, trained: Trained, metrics: dict[str, object], answers: Answers) -> None:
+def write_results(job: PreparedJob, trained: Trained, metrics: dict[str, object], answers: Answers) -> None:
     """Write metrics, predictions and report; a failure of one does not fail the job.
 
     Raises:
@@ -265,7 +265,7 @@ def write_results(job: Prepared, trained: Trained, metrics: dict[str, object], a
         write_report(folder, subject, Outcome(metrics, evaluated, trained.account, drift, trained.schedule))
 
 
-def _forgotten(job: Prepared, evaluated: Mapping[str, Evaluated]) -> dict[str, object]:
+def _forgotten(job: PreparedJob, evaluated: Mapping[str, EvaluationResult]) -> dict[str, object]:
     """Forgetting of the given model's classes; empty if it cannot be measured."""
     part = next((name for name in ("test", "validation") if name in evaluated), None)
     if part is None or job.spec.strategy.name == "from_scratch":
@@ -275,7 +275,7 @@ def _forgotten(job: Prepared, evaluated: Mapping[str, Evaluated]) -> dict[str, o
     return {"part": part, **found} if found else {}
 
 
-def evaluate_parts(job: Prepared) -> Evaluation:
+def evaluate_parts(job: PreparedJob) -> Evaluation:
     """Evaluate validation and test, or the training records if strategy=evaluate has no other.
 
     A part that cannot be evaluated causes a warning, unless the model or the request depends on it.
@@ -289,7 +289,7 @@ def evaluate_parts(job: Prepared) -> Evaluation:
         named = {"train": loaders.train}
     objective = (job.spec.objective or "").partition(":")[0]
     needed = set(named) if evaluates else {objective} | ({"validation"} if target_of(job.spec.observe) else set())
-    evaluated: dict[str, Evaluated] = {}
+    evaluated: dict[str, EvaluationResult] = {}
     metrics: dict[str, dict[str, object]] = {}
     try:
         for name, batches in named.items():
@@ -299,7 +299,7 @@ def evaluate_parts(job: Prepared) -> Evaluation:
             with optional(f"The evaluation of {name!r}", needed=name in needed, passing=DivergedError):
                 predictions = job.predict(feed)
                 if predictions is not None:
-                    one = Evaluated(batches, predictions)
+                    one = EvaluationResult(batches, predictions)
                     metrics[name] = metrics_of(one, job.inputs.labels, job.spec.run.top_k)
                     evaluated[name] = one
     except DivergedError as error:

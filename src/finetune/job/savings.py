@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from finetune.data.transforms.augmentation import bytes_before_augmenting
-from finetune.features.plan import Frozen
+from finetune.features.plan import CachePlan
 from finetune.job.inputs import Inputs
-from finetune.job.loaders import geometry_of
+from finetune.job.loaders import image_geometry
 from finetune.models.backbone import ImageInput
 
 
-def feature_lines(frozen: Frozen, parts: int, *, counted: bool) -> list[str]:
+def feature_lines(frozen: CachePlan, parts: int, *, counted: bool) -> list[str]:
     """Describe the caching of frozen layer outputs: passes saved and augmentation lost.
 
     Args:
@@ -17,10 +17,10 @@ def feature_lines(frozen: Frozen, parts: int, *, counted: bool) -> list[str]:
         parts: number of parts among train, validation and test.
         counted: whether the number of training records is known.
     """
-    phases = [phase for phase in frozen.plan.phases if frozen.border(phase)]
+    phases = [phase for phase in frozen.plan.phases if frozen.split_index(phase)]
     if not phases or not parts:
         return []
-    last = frozen.plan.groups[frozen.border(phases[0]) - 1]
+    last = frozen.plan.groups[frozen.split_index(phases[0]) - 1]
     if not counted:
         return [
             f"features  outputs of frozen layers (up to {last}) are computed in every epoch: nobody says how many"
@@ -42,7 +42,7 @@ def feature_lines(frozen: Frozen, parts: int, *, counted: bool) -> list[str]:
     ]
 
 
-def picture_lines(frozen: Frozen, inputs: Inputs) -> list[str]:
+def picture_lines(frozen: CachePlan, inputs: Inputs) -> list[str]:
     """Describe the caching of decoded images that are used in several passes."""
     expects, train, passes = frozen.backbone.expects, inputs.train, frozen.passes
     if max(passes.plain, passes.varied) < 2 or not isinstance(expects, ImageInput) or train is None:
@@ -50,7 +50,7 @@ def picture_lines(frozen: Frozen, inputs: Inputs) -> list[str]:
     together = passes.plain + passes.varied
     if frozen.spec.features.size_gb == 0:
         return [f"pictures  are decoded in each of {together} passes over them: cache_size_gb is 0"]
-    geometry = geometry_of(expects)
+    geometry = image_geometry(expects)
     plain = 3 * expects.size**2 if passes.plain > 1 else 0
     varied = bytes_before_augmenting(geometry) if passes.varied > 1 else 0
     kept = "resized; augmentation starts from them" if varied else "resized and cropped"

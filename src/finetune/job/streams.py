@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
-from finetune.config.content_types import TEXT_FORMS
+from finetune.config.content_types import TEXT_FORMATS
 from finetune.config.hyperparameters import DataSpec, JobSpec, Task
 from finetune.data.formats.codec import StreamLayout
-from finetune.data.formats.named_fields import Wanted
-from finetune.data.in_memory import KeptRecords
+from finetune.data.formats.named_fields import DecodeOptions
+from finetune.data.in_memory import InMemoryReader
 from finetune.data.labels import LabelMap, label_map_of
-from finetune.data.pipe.fifo import PipePlace
-from finetune.data.pipe.first_pass import Census, take_census
+from finetune.data.pipe.fifo import PipeOptions
+from finetune.data.pipe.first_pass import FirstPassScan, scan_first_pass
 from finetune.data.pipe.source import RecordSource, StreamSource
 from finetune.data.pipe.split import StreamShare, StreamSplit
 from finetune.data.record import Record
@@ -20,7 +20,7 @@ from finetune.data.tables.columns import SharedColumns
 from finetune.errors import DataError
 from finetune.job.request import Request
 
-_TEXTS = frozenset(TEXT_FORMS.values())
+_TEXTS = frozenset(TEXT_FORMATS.values())
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +64,7 @@ def open_streams(
     spec, paths, shared = request.spec, request.paths, SharedColumns()
     return {
         purpose: StreamSource(
-            PipePlace(channel.name, paths.data, paths.pipe_state, spec.run.pipe_wait_seconds, stopped),
+            PipeOptions(channel.name, paths.data, paths.pipe_state, spec.run.pipe_wait_seconds, stopped),
             StreamLayout(
                 f"channel {channel.name!r}",
                 channel.form,
@@ -72,7 +72,7 @@ def open_streams(
                 shared=request.shares(channel.name),
                 classes=classes,
             ),
-            Wanted(
+            DecodeOptions(
                 task, _without_header(spec.data) if channel.label_size == 1 else spec.data, channel.class_ids, shared
             ),
         )
@@ -114,7 +114,7 @@ def announced(
     split = StreamSplit(spec.data.validation_fraction, spec.run.seed) if trains and splits else None
     given = spec.data.num_training_samples
     few = split is not None and given is not None and split.may_miss_a_side(given)
-    census = take_census(source, split) if labels is None or few or (trains and _counts(spec)) else None
+    census = scan_first_pass(source, split) if labels is None or few or (trains and _counts(spec)) else None
     if census is not None:
         labels = labels or _labels(census, source, spec)
         if split is not None and not census.fault:
@@ -126,7 +126,7 @@ def announced(
 
 
 def _shares(
-    source: StreamSource, split: StreamSplit | None, given: int | None, census: Census | None
+    source: StreamSource, split: StreamSplit | None, given: int | None, census: FirstPassScan | None
 ) -> dict[str, StreamPart]:
     """The training stream and its held-out share; `given` counts the records of both."""
     total = given or (None if census is None else census.records + census.held_out)
@@ -153,11 +153,11 @@ def _counts(spec: JobSpec) -> bool:
     return optimisation.class_weights == "balanced" or (by_total and spec.data.num_training_samples is None)
 
 
-def _labels(census: Census, source: StreamSource, spec: JobSpec) -> LabelMap:
+def _labels(census: FirstPassScan, source: StreamSource, spec: JobSpec) -> LabelMap:
     if not census.classes and census.fault:
         raise DataError(f"channel {source.channel!r}: no record can be understood: {census.fault}")
     seen = [Record(f"a record of class {name}", b"", (name,)) for name in census.classes]
-    reader = KeptRecords(source.channel, source.task, seen, [(census.fault, "")] if census.fault else ())
+    reader = InMemoryReader(source.channel, source.task, seen, [(census.fault, "")] if census.fault else ())
     return label_map_of(
         reader,
         multi_label=spec.data.multi_label,
@@ -167,7 +167,7 @@ def _labels(census: Census, source: StreamSource, spec: JobSpec) -> LabelMap:
     )
 
 
-def _class_counts(census: Census | None, labels: LabelMap | None) -> tuple[int, ...] | None:
+def _class_counts(census: FirstPassScan | None, labels: LabelMap | None) -> tuple[int, ...] | None:
     if census is None or labels is None:
         return None
     counts = dict.fromkeys(labels.names, 0)

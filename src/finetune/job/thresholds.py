@@ -7,10 +7,10 @@ from collections.abc import Mapping
 
 from finetune.config.compat.aliases import OBJECTIVE
 from finetune.config.hyperparameters import JobSpec, ObserveSpec
-from finetune.data.loading.dataset import Part
+from finetune.data.loading.dataset import Subset
 from finetune.errors import DataError, UserError
-from finetune.evaluation.predict import Evaluated
-from finetune.evaluation.thresholds import Decision, Target, decide, reached
+from finetune.evaluation.predict import EvaluationResult
+from finetune.evaluation.thresholds import ChosenThresholds, ThresholdTarget, choose_thresholds, reached
 from finetune.job.inputs import Inputs
 from finetune.models.weights.sources import Source
 from finetune.runtime.optional import optional
@@ -18,11 +18,11 @@ from finetune.runtime.optional import optional
 logger = logging.getLogger(__name__)
 
 
-def target_of(spec: ObserveSpec) -> Target | None:
+def target_of(spec: ObserveSpec) -> ThresholdTarget | None:
     """The target precision or recall, if one is set."""
     if spec.target_precision is None and spec.target_recall is None:
         return None
-    return Target(spec.target_precision, spec.target_recall)
+    return ThresholdTarget(spec.target_precision, spec.target_recall)
 
 
 def check_target(inputs: Inputs, spec: ObserveSpec) -> None:
@@ -60,23 +60,23 @@ def check_objective_is_defined(spec: JobSpec, inputs: Inputs) -> None:
         raise DataError(f"{OBJECTIVE}={spec.objective} is not defined by the {part} records: {reason}.")
 
 
-def given_thresholds(source: Source, labels: tuple[str, ...]) -> Decision | None:
+def given_thresholds(source: Source, labels: tuple[str, ...]) -> ChosenThresholds | None:
     """Thresholds that an earlier job stored with the model that is evaluated; `None` if it has none."""
     given = source.artifact.get("thresholds")
     if not isinstance(given, list) or len(given) != len(labels) or source.artifact.get("labels") != list(labels):
         return None
     limits = tuple(one for one in given if isinstance(one, float) and 0 < one < 1)
-    return Decision(limits, ()) if len(limits) == len(labels) else None
+    return ChosenThresholds(limits, ()) if len(limits) == len(labels) else None
 
 
 def decide_on(
-    evaluated: Mapping[str, Evaluated], labels: tuple[str, ...], target: Target | None
-) -> tuple[Decision | None, dict[str, object]]:
+    evaluated: Mapping[str, EvaluationResult], labels: tuple[str, ...], target: ThresholdTarget | None
+) -> tuple[ChosenThresholds | None, dict[str, object]]:
     """Choose thresholds on validation, and report the precision and recall they reach as JSON values."""
     if target is None or "validation" not in evaluated:
         return None, {}
     predictions = evaluated["validation"].predictions
-    decision = decide(predictions.targets, predictions.probabilities, labels, target)
+    decision = choose_thresholds(predictions.targets, predictions.probabilities, labels, target)
     if decision.missed:
         logger.warning(
             "No threshold reaches %s on validation for %s: 0.5 is taken there. Train longer, or ask for less.",
@@ -91,7 +91,7 @@ def decide_on(
     return decision, {"target": str(target), "thresholds": thresholds, "missed": list(decision.missed), **parts}
 
 
-def _one_class_only(records: Part, inputs: Inputs) -> str:
+def _one_class_only(records: Subset, inputs: Inputs) -> str:
     labelled = [records.reader.labels(index) for index in records.indices]
     if inputs.labels.multi_label:
         mixed = any(0 < sum(name in one for one in labelled) < len(labelled) for name in inputs.labels.names)
@@ -99,7 +99,7 @@ def _one_class_only(records: Part, inputs: Inputs) -> str:
     return "" if len(set(labelled)) > 1 else "all are of one class"
 
 
-def _no_label_at_all(records: Part, inputs: Inputs) -> str:
+def _no_label_at_all(records: Subset, inputs: Inputs) -> str:
     del inputs
     return "" if any(records.reader.labels(index) for index in records.indices) else "none has a label"
 

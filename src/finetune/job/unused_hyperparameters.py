@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from finetune.config.unused import IDLE_IN_JOB, JobFacts, idle_knobs, idle_notes
-from finetune.features.plan import Frozen
+from finetune.config.unused import UNUSED_IN_JOB, JobFacts, unused_hyperparameter_notes, unused_hyperparameters
+from finetune.features.plan import CachePlan
 from finetune.job.inputs import Inputs
 from finetune.job.request import Request
 
 
-def idle_remarks(request: Request, inputs: Inputs, frozen: Frozen) -> list[str]:
+def idle_remarks(request: Request, inputs: Inputs, frozen: CachePlan) -> list[str]:
     """One sentence for each reason why a hyperparameter set by the user has no effect."""
     spec, phases = frozen.spec, [phase for phase in frozen.plan.phases if phase.trainable]
     named = {"train": inputs.train, "validation": inputs.validation, "test": inputs.test}
@@ -18,8 +18,8 @@ def idle_remarks(request: Request, inputs: Inputs, frozen: Frozen) -> list[str]:
         inputs.task,
         channels=frozenset(there - ({"validation"} if inputs.split else set())),
         piped=frozenset(inputs.streams.keys() - ({"validation"} if inputs.split else set())),
-        freezes=any(map(frozen.border, phases)),
+        freezes=any(map(frozen.split_index, phases)),
         varies=any(map(frozen.varies, phases)),
         keeps_checkpoints=request.checkpoint_folder() is not None,
     )
-    return idle_notes(idle_knobs(IDLE_IN_JOB, facts, spec.given))
+    return unused_hyperparameter_notes(unused_hyperparameters(UNUSED_IN_JOB, facts, spec.given))

@@ -110,7 +110,7 @@ class LoadedWeights:
 
     source: str
     loaded: tuple[str, ...] = ()
-    fresh: tuple[str, ...] = ()
+    newly_initialized: tuple[str, ...] = ()
     unused: tuple[str, ...] = ()
     labels: tuple[str, ...] | None = None
     kept_head: bool = False
@@ -141,7 +141,7 @@ class Description:
     arguments: Mapping[str, object] = field(default_factory=dict)
 
 
-class Cut(Protocol):
+class SplitModel(Protocol):
     """A model split into a frozen prefix (`front`), whose outputs can be cached, and a trainable suffix (`back`).
 
     In evaluation mode `back(front(inputs))` equals the logits of `forward(inputs)` bit for bit. The suffix returns no
@@ -153,18 +153,18 @@ class Cut(Protocol):
         """Padding value by feature name, for features with one row per token; else empty."""
         ...
 
-    def front(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def prefix(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Compute features without gradients: tensors with one row per record.
 
         The layers of the prefix must be in evaluation mode.
         """
         ...
 
-    def back(self, features: Mapping[str, Tensor]) -> Outputs:
+    def suffix(self, features: Mapping[str, Tensor]) -> Outputs:
         """Compute the model's outputs from features."""
         ...
 
-    def folded(self, dtype: torch.dtype | None) -> Cut:
+    def folded(self, dtype: torch.dtype | None) -> SplitModel:
         """Return a copy with a faster prefix, whose batch normalizations are folded into convolutions.
 
         Features are unchanged up to rounding. The folded prefix has a copy of the current weights of its layers.
@@ -211,7 +211,7 @@ class Backbone(Protocol):
         """
         ...
 
-    def cut(self, border: int) -> Cut:
+    def split(self, border: int) -> SplitModel:
         """Split the model before `layer_groups()[border]`; both parts share its layers.
 
         Args:

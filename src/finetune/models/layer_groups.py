@@ -29,7 +29,7 @@ class Auxiliary:
 
 
 @dataclass(frozen=True, slots=True)
-class Anatomy:
+class ModelLayout:
     """Layer layout of a model family, as paths of modules or parameters; a trailing `?` marks an optional path.
 
     A single tensor crosses each boundary between two groups. Pooling belongs to the last group of the body, so that
@@ -60,7 +60,7 @@ class Anatomy:
         return (self.classifier, *(extra.classifier for extra in self.auxiliary if _has(network, extra.root)))
 
 
-def layer_groups(network: nn.Module, anatomy: Anatomy) -> tuple[LayerGroup, ...]:
+def layer_groups(network: nn.Module, anatomy: ModelLayout) -> tuple[LayerGroup, ...]:
     """Partition `network` from input to head.
 
     Returns:
@@ -84,7 +84,7 @@ def layer_groups(network: nn.Module, anatomy: Anatomy) -> tuple[LayerGroup, ...]
     return groups
 
 
-def _body(network: nn.Module, anatomy: Anatomy) -> Iterator[str]:
+def _body(network: nn.Module, anatomy: ModelLayout) -> Iterator[str]:
     for part in anatomy.body:
         if isinstance(part, Children):
             yield from _children(network.get_submodule(part.container), part)

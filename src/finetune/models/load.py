@@ -74,7 +74,7 @@ def load_backbone(request: ModelRequest, source: Source | None = None) -> Backbo
         backbone.name,
         weights.source,
         len(weights.loaded),
-        len(weights.fresh),
+        len(weights.newly_initialized),
         len(weights.unused),
         "the source's own" if weights.kept_head else "a new",
     )

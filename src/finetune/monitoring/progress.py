@@ -17,7 +17,7 @@ _BAR_WIDTH = 24
 _CLEAR = "\x1b[K"
 
 
-class Pace:
+class ProgressLogger:
     """Logs the progress of an epoch at intervals; epochs shorter than the interval log nothing.
 
     Args:
@@ -64,7 +64,7 @@ class Pace:
             self._steps if known else "an unknown number",
             loss,
             records / max(seconds, 1e-9),
-            duration(left) if known else "an unknown time",
+            format_duration(left) if known else "an unknown time",
         )
 
     def seconds(self) -> float:
@@ -72,7 +72,7 @@ class Pace:
         return self._clock() - self._began
 
 
-class Bar(Pace):
+class ProgressBar(ProgressLogger):
     """Progress bar for a terminal, removed at the end of the epoch.
 
     Args:
@@ -94,7 +94,7 @@ class Bar(Pace):
         bar = "#" * done + "." * (_BAR_WIDTH - done)
         rate = records / max(seconds, 1e-9)
         said = f"epoch {self._epoch + 1} [{bar}] {step}/{self._steps}  loss {loss:.4f}  {rate:.1f} records/s"
-        self._draw(f"{said}, {duration(left)} left")
+        self._draw(f"{said}, {format_duration(left)} left")
 
     def seconds(self) -> float:
         """Remove the bar and return the seconds since the epoch started or was resumed."""
@@ -108,13 +108,13 @@ class Bar(Pace):
             self._terminal.flush()
 
 
-def pace(steps: int, terminal: TextIO | None = None) -> Pace:
+def choose_progress(steps: int, terminal: TextIO | None = None) -> ProgressLogger:
     """Return a progress bar if the log goes to a terminal, otherwise a logger of plain lines."""
     terminal = sys.stdout if terminal is None else terminal
-    return Bar(steps, terminal) if terminal.isatty() else Pace(steps)
+    return ProgressBar(steps, terminal) if terminal.isatty() else ProgressLogger(steps)
 
 
-def duration(seconds: float) -> str:
+def format_duration(seconds: float) -> str:
     """Format seconds: `0.02 s`, `3.4 s`, `12 s`, `3 min 20 s`, `2 h 05 min`."""
     if seconds < 9.95:
         return f"{seconds:.{1 if seconds >= 0.095 else 2}f} s"

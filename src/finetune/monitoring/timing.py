@@ -18,7 +18,7 @@ PARTS = ("data", "forward", "backward", "update", "save", "evaluate")
 _MOST_WAITING = 4096
 
 
-class Step(NamedTuple):
+class StepTiming(NamedTuple):
     """Duration of a step by the host's clock, from waiting for its data to waiting for the next.
 
     Attributes:
@@ -47,7 +47,7 @@ class Timing:
         self._waiting: deque[tuple[str, torch.cuda.Event, torch.cuda.Event]] = deque()
         self._step_began: float | None = None
         self.seconds: dict[str, float] = defaultdict(float)
-        self.steps: deque[Step] = deque(maxlen=10_000)
+        self.steps: deque[StepTiming] = deque(maxlen=10_000)
         self._stretch = 0
 
     @contextmanager
@@ -90,7 +90,7 @@ class Timing:
         """Finish a step with `size` input values, and start the next."""
         now = time.perf_counter()
         if self._step_began is not None:
-            self.steps.append(Step(self._stretch, now - self._step_began, size))
+            self.steps.append(StepTiming(self._stretch, now - self._step_began, size))
         self._step_began = now
 
     def pause(self) -> None:

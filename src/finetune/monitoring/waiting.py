@@ -10,7 +10,7 @@ _SECONDS = 1.0
 
 
 @dataclass(frozen=True, slots=True)
-class Waiting:
+class DataWait:
     """Data waiting time of an epoch.
 
     Attributes:
@@ -28,7 +28,7 @@ class Waiting:
     asked: bool
 
 
-def waiting_line(epoch: int, waiting: Waiting) -> str | None:
+def waiting_line(epoch: int, waiting: DataWait) -> str | None:
     """Return a log line if over a tenth of an epoch, and a significant time, was spent waiting.
 
     Args:
@@ -46,7 +46,7 @@ def waiting_line(epoch: int, waiting: Waiting) -> str | None:
     )
 
 
-def _advice(waiting: Waiting) -> str:
+def _advice(waiting: DataWait) -> str:
     if waiting.asked and waiting.threads < waiting.cores:
         return "set workers higher, or leave it out to have as many as it takes"
     if waiting.threads < waiting.cores:

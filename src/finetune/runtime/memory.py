@@ -79,7 +79,7 @@ def share_one_heap() -> bool:
     return mallopt is not None and bool(mallopt(_ARENA_MAX, 1))
 
 
-def hand_back_freed_memory() -> bool:
+def release_freed_memory() -> bool:
     """Return freed memory to the kernel, between parts of a job with different block sizes; takes milliseconds.
 
     Returns:

@@ -9,7 +9,7 @@ import torch
 
 
 @contextmanager
-def few_threads(*, alone: bool) -> Iterator[None]:
+def limit_threads(*, alone: bool) -> Iterator[None]:
     """Compute in a single thread if `alone`, otherwise in the usual number.
 
     Threads that share an operation synchronize at its end. If the operation takes microseconds, as in a head on cached

@@ -18,7 +18,7 @@ _PATIENCE = 5.0
 """Seconds that closing waits; a thread blocked in a read is abandoned, and does not keep the process alive."""
 
 
-class Crew:
+class WorkerPool:
     """Worker pool that runs calls in the order of submission, until closed.
 
     Each worker uses a single torch thread. Otherwise each would open an OpenMP pool with a thread per core, competing

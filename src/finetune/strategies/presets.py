@@ -13,7 +13,7 @@ from finetune.strategies.plan import Phase, Plan
 
 
 @dataclass(frozen=True, slots=True)
-class DefaultRates:
+class DefaultLearningRates:
     """Default peak learning rates.
 
     Attributes:
@@ -27,15 +27,15 @@ class DefaultRates:
     scratch: float
 
 
-_DEFAULT_RATES: Mapping[LearningRateFamily, Mapping[Task, DefaultRates]] = MappingProxyType(
+_DEFAULT_RATES: Mapping[LearningRateFamily, Mapping[Task, DefaultLearningRates]] = MappingProxyType(
     {
         "adaptive": {
-            "image-classification": DefaultRates(head=3e-3, pretrained=2e-4, scratch=1e-3),
-            "text-classification": DefaultRates(head=2e-3, pretrained=5e-5, scratch=5e-4),
+            "image-classification": DefaultLearningRates(head=3e-3, pretrained=2e-4, scratch=1e-3),
+            "text-classification": DefaultLearningRates(head=2e-3, pretrained=5e-5, scratch=5e-4),
         },
         "momentum": {
-            "image-classification": DefaultRates(head=5e-2, pretrained=5e-3, scratch=5e-2),
-            "text-classification": DefaultRates(head=5e-2, pretrained=2e-3, scratch=2e-2),
+            "image-classification": DefaultLearningRates(head=5e-2, pretrained=5e-3, scratch=5e-2),
+            "text-classification": DefaultLearningRates(head=5e-2, pretrained=2e-3, scratch=2e-2),
         },
     }
 )
@@ -43,13 +43,13 @@ HEAD_FACTOR = 10.0
 """Ratio of a new head's learning rate to `learning_rate`, if `head_learning_rate` is not set."""
 
 
-def default_rates(task: Task, optimisation: OptimisationSpec) -> DefaultRates:
+def default_learning_rates(task: Task, optimisation: OptimisationSpec) -> DefaultLearningRates:
     """Return the default learning rates for a task and the family of the optimizer."""
     return _DEFAULT_RATES[OPTIMIZERS[optimisation.optimizer].learning_rates][task]
 
 
 @dataclass(frozen=True, slots=True)
-class Network:
+class ModelStructure:
     """Properties of a model that determine its plan.
 
     Attributes:
@@ -63,7 +63,7 @@ class Network:
     new_head: bool
 
 
-def make_plan(strategy: StrategySpec, optimisation: OptimisationSpec, network: Network) -> Plan:
+def make_plan(strategy: StrategySpec, optimisation: OptimisationSpec, network: ModelStructure) -> Plan:
     """Convert a strategy to phases and learning rates for the layer groups of a model.
 
     Raises:
@@ -79,8 +79,8 @@ def make_plan(strategy: StrategySpec, optimisation: OptimisationSpec, network: N
     return Plan(network.groups, phases, {name: rates[name] for name in network.groups if name in learning})
 
 
-def rates_in_effect(
-    strategy: StrategySpec, optimisation: OptimisationSpec, network: Network
+def learning_rates_in_effect(
+    strategy: StrategySpec, optimisation: OptimisationSpec, network: ModelStructure
 ) -> tuple[tuple[str, float], ...]:
     """Return the hyperparameters that determine the learning rates, with their values, including defaults."""
     if strategy.name == "evaluate":
@@ -122,9 +122,9 @@ def _gradual_phases(epochs: int, body: tuple[str, ...], head: str) -> tuple[Phas
     return tuple(phases)
 
 
-def _rates(strategy: StrategySpec, optimisation: OptimisationSpec, network: Network) -> tuple[float, float]:
+def _rates(strategy: StrategySpec, optimisation: OptimisationSpec, network: ModelStructure) -> tuple[float, float]:
     """Return the learning rate of the layers below the head, before layer decay, and that of the head."""
-    defaults = default_rates(network.task, optimisation)
+    defaults = default_learning_rates(network.task, optimisation)
     given = optimisation.learning_rate
     if strategy.name == "from_scratch":
         body = defaults.scratch if given is None else given

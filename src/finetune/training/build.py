@@ -13,7 +13,7 @@ from finetune.config.hyperparameters import JobSpec, OptimisationSpec
 from finetune.data.loading.batches import BatchSource
 from finetune.errors import UserError
 from finetune.models.backbone import Backbone
-from finetune.monitoring.rules.activations import OF_ACTIVATIONS
+from finetune.monitoring.rules.activations import ACTIVATION_RULES
 from finetune.monitoring.rules.finding import Rules
 from finetune.monitoring.rules.setup import Setup
 from finetune.monitoring.rules.tensors import TensorWatch
@@ -23,14 +23,14 @@ from finetune.strategies.freezing import apply_trainable
 from finetune.strategies.param_groups import parameter_groups
 from finetune.strategies.plan import Plan
 from finetune.training.guarded_probe import GuardedProbe
-from finetune.training.inputs import Feeds
+from finetune.training.inputs import InputProvider
 from finetune.training.losses import Loss, balanced_weights
 from finetune.training.optimizers import build_optimizer
 from finetune.training.probe import NoProbe, Probe
 from finetune.training.schedule import Schedule
-from finetune.training.state import Best, Nothing, Row, Stateful, Totals, TrainingState
-from finetune.training.step import Stepper, learns_batch_statistics
-from finetune.training.trainable_state import LearningWeights, OptimizerState
+from finetune.training.state import Best, EpochMetrics, NullState, Stateful, Totals, TrainingState
+from finetune.training.step import TrainStep, learns_batch_statistics
+from finetune.training.trainable_state import OptimizerState, TrainableWeights
 from finetune.training.trainer import EarlyStopping, Training, steps_per_epoch
 
 
@@ -38,18 +38,18 @@ from finetune.training.trainer import EarlyStopping, Training, steps_per_epoch
 class Companions:
     """Callbacks, state and settings that the surrounding job passes to training."""
 
-    evaluate: Callable[[], Row | None]
+    evaluate: Callable[[], EpochMetrics | None]
     interrupted: Callable[[], bool]
     bad_records: Stateful
-    account: Stateful = field(default_factory=Nothing)
+    account: Stateful = field(default_factory=NullState)
     rules: Rules = field(default_factory=dict)
-    stream: Stateful = field(default_factory=Nothing)
-    findings: Stateful = field(default_factory=Nothing)
+    stream: Stateful = field(default_factory=NullState)
+    findings: Stateful = field(default_factory=NullState)
     setup: Setup = field(default_factory=Setup)
 
 
 def build_training(
-    spec: JobSpec, backbone: Backbone, plan: Plan, feeds: Feeds, numerics: Numerics, companions: Companions
+    spec: JobSpec, backbone: Backbone, plan: Plan, feeds: InputProvider, numerics: Numerics, companions: Companions
 ) -> tuple[Training, TrainingState]:
     """Build the training setup and its initial state.
 
@@ -63,7 +63,7 @@ def build_training(
     optimizer = build_optimizer(backbone.module, groups, optimisation)
     scaler = GradScaler(numerics.device.type, enabled=numerics.scaled)
     loss = Loss(source.label_map.multi_label, optimisation.label_smoothing, _weights(spec, source, numerics))
-    stepper = Stepper(
+    stepper = TrainStep(
         backbone,
         optimizer,
         scaler,
@@ -90,7 +90,7 @@ def build_training(
         companions.evaluate,
         companions.interrupted,
     )
-    weights = LearningWeights(backbone, plan)
+    weights = TrainableWeights(backbone, plan)
     best = Best(keep=stopping.patience is not None)
     state = TrainingState(
         weights,
@@ -125,7 +125,7 @@ def _probe(
 
 def _visible(rules: Rules, spec: JobSpec) -> Rules:
     """Return the applicable rules; activations cannot be observed inside compiled layers."""
-    return {name: rule for name, rule in rules.items() if name not in OF_ACTIVATIONS or not spec.run.compile}
+    return {name: rule for name, rule in rules.items() if name not in ACTIVATION_RULES or not spec.run.compile}
 
 
 def build_schedule(optimisation: OptimisationSpec, batches: int) -> Schedule:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import torch
 
-from finetune.checkpoint.manifest import About, Specification
+from finetune.checkpoint.manifest import CheckpointInfo, Specification
 from finetune.checkpoint.snapshot import SnapshotBuffers
 from finetune.checkpoint.writer import BackgroundWriter
 from finetune.errors import PlatformError
@@ -121,7 +121,7 @@ class Checkpointing:
         began = self._clock()
         snapshot = self._buffers.take(state.parts())
         best = kind == "epoch" and state.best.epoch == state.progress.epoch - 1
-        about = About(state.progress.step, kind, self._specification, best=best)
+        about = CheckpointInfo(state.progress.step, kind, self._specification, best=best)
         self._last_time = self._clock()
         self._last_stall = self._last_time - began
         self._worked_before = self._writer.cpu_seconds

@@ -31,7 +31,7 @@ _STEPS = 1 << 16
 _AS_INTEGERS = {2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
-def dropping(device: torch.device) -> AbstractContextManager[object]:
+def cpu_attention_kernels(device: torch.device) -> AbstractContextManager[object]:
     """Return the context manager in which trainable layers run on a device."""
     return _OnHost() if device.type == "cpu" else nullcontext()
 

@@ -21,9 +21,9 @@ class GuardedProbe:
     guard: Guard = field(default_factory=lambda: Guard("Watching tensors by rules"))
 
     @property
-    def looking(self) -> bool:
+    def is_sampling(self) -> bool:
         """Whether this step is sampled."""
-        return self.inner.looking
+        return self.inner.is_sampling
 
     @property
     def refuted(self) -> frozenset[str]:
@@ -34,14 +34,14 @@ class GuardedProbe:
         """Start a step."""
         self._guarded(self.inner.begin, step)
 
-    def graded(self) -> None:
+    def after_backward(self) -> None:
         """Inspect the unscaled gradients before the optimizer step."""
-        self._guarded(self.inner.graded)
+        self._guarded(self.inner.after_backward)
 
-    def updated(self, loss: Tensor) -> list[Finding]:
+    def after_step(self, loss: Tensor) -> list[Finding]:
         """Inspect the weights after the optimizer step; returns the findings of an earlier sample."""
         found: list[Finding] = []
-        self._guarded(lambda: found.extend(self.inner.updated(loss)))
+        self._guarded(lambda: found.extend(self.inner.after_step(loss)))
         return found
 
     def read(self) -> list[Finding]:

@@ -27,7 +27,7 @@ class Source(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Feed:
+class PhaseInputs:
     """Batches and the part of the model that they enter.
 
     Attributes:
@@ -39,7 +39,7 @@ class Feed:
     alone: bool = False
 
 
-class Feeds(Protocol):
+class InputProvider(Protocol):
     """Provides the inputs of each phase."""
 
     @property
@@ -47,12 +47,12 @@ class Feeds(Protocol):
         """The training records in the same batches."""
         ...
 
-    def training(self, phase: Phase) -> Feed:
+    def training(self, phase: Phase) -> PhaseInputs:
         """Return the inputs of a phase."""
         ...
 
 
-def border_of(plan: Plan, phase: Phase) -> int:
+def split_index_of(plan: Plan, phase: Phase) -> int:
     """Return the split index of a phase: the number of leading layer groups never trained up to and including it."""
     learned = {
         name for earlier in plan.phases if earlier.first_epoch <= phase.first_epoch for name in earlier.trainable

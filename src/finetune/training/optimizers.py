@@ -46,7 +46,7 @@ def build_optimizer(module: nn.Module, groups: Sequence[ParameterGroup], spec: O
             return torch.optim.RMSprop(dictionaries, momentum=momentum, eps=spec.eps)
 
 
-def set_rates(optimizer: Optimizer, factor: float) -> None:
+def set_learning_rates(optimizer: Optimizer, factor: float) -> None:
     """Set every group's learning rate to its peak times the schedule's factor."""
     for group in optimizer.param_groups:
         group["lr"] = group["peak_lr"] * factor

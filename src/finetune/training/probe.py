@@ -13,7 +13,7 @@ class Probe(Protocol):
     """Inspects a sample of the steps."""
 
     @property
-    def looking(self) -> bool:
+    def is_sampling(self) -> bool:
         """Whether this step is sampled."""
         ...
 
@@ -21,11 +21,11 @@ class Probe(Protocol):
         """Start a step."""
         ...
 
-    def graded(self) -> None:
+    def after_backward(self) -> None:
         """Inspect the unscaled gradients before the optimizer step."""
         ...
 
-    def updated(self, loss: Tensor) -> list[Finding]:
+    def after_step(self, loss: Tensor) -> list[Finding]:
         """Inspect the updated weights; return the findings of an earlier sample, to avoid a device sync."""
         ...
 
@@ -50,16 +50,16 @@ class Probe(Protocol):
 class NoProbe:
     """Probe that samples no step."""
 
-    looking = False
+    is_sampling = False
     refuted: frozenset[str] = frozenset()
 
     def begin(self, step: int) -> None:
         """Do nothing."""
 
-    def graded(self) -> None:
+    def after_backward(self) -> None:
         """Do nothing."""
 
-    def updated(self, loss: Tensor) -> list[Finding]:
+    def after_step(self, loss: Tensor) -> list[Finding]:
         """Return no findings."""
         del loss
         return []

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from finetune.checkpoint.layout import ACCOUNT_FILE, IGNORED_SUFFIX
+from finetune.checkpoint.layout import IGNORED_SUFFIX, RUN_HISTORY_FILE
 from finetune.monitoring.rules.finding import Finding
 
 _INTERVAL_SECONDS = 1.0
@@ -20,7 +20,7 @@ _IMPORTED = time.monotonic()
 
 
 @dataclass(slots=True)
-class Account:
+class RunHistory:
     """Run history of the whole job, over all of its starts.
 
     Written once a second and at each checkpoint, separately from the checkpoints, so that steps lost with no checkpoint
@@ -59,7 +59,7 @@ class Account:
 
 
 @dataclass(frozen=True, slots=True)
-class Meter:
+class TimingSnapshot:
     """Seconds spent on training so far by one start; see `Account`."""
 
     parts: Mapping[str, float]
@@ -71,7 +71,7 @@ _METERED = ("run_seconds", "start_seconds", "stall_seconds", "save_seconds")
 
 
 @dataclass(slots=True)
-class AccountBook:
+class RunHistoryFile:
     """Maintains and writes the account while the job runs.
 
     Attributes:
@@ -81,10 +81,10 @@ class AccountBook:
 
     folder: Path | None
     clock: Callable[[], float] = time.monotonic
-    account: Account = field(default_factory=Account)
-    _earlier: Account = field(default_factory=Account)
+    account: RunHistory = field(default_factory=RunHistory)
+    _earlier: RunHistory = field(default_factory=RunHistory)
     _first: dict[str, float] = field(default_factory=dict)
-    _meter: Callable[[], Meter] | None = None
+    _meter: Callable[[], TimingSnapshot] | None = None
     _told: float = float("-inf")
     _started: bool = False
 
@@ -94,7 +94,7 @@ class AccountBook:
         if self.folder is not None and not anew:
             # Ignore an invalid file: the run history is not worth failing the job.
             with suppress(OSError, ValueError, TypeError, AttributeError, OverflowError, RecursionError):
-                known = json.loads((self.folder / ACCOUNT_FILE).read_text("utf-8"))
+                known = json.loads((self.folder / RUN_HISTORY_FILE).read_text("utf-8"))
                 self.load_state_dict(known if isinstance(known, dict) else {})
         self._write()
 
@@ -123,7 +123,7 @@ class AccountBook:
         self._earlier.parts = max(self._earlier.parts, parts, key=lambda one: sum(one.values()))
         self.account.machine_findings = max(self.account.machine_findings, findings, key=len)
 
-    def begin(self, step: int, load_seconds: float, meter: Callable[[], Meter] | None = None) -> None:
+    def begin(self, step: int, load_seconds: float, meter: Callable[[], TimingSnapshot] | None = None) -> None:
         """Start training at the resumed step, or at 0; the meter is read on every write."""
         self._meter = meter
         self.account.steps_repeated += max(0, self.account.last_step - step)
@@ -169,9 +169,9 @@ class AccountBook:
         # Saving checkpoints reports a folder that is not writable.
         with suppress(OSError):
             self.folder.mkdir(parents=True, exist_ok=True)
-            partial = self.folder / f"{ACCOUNT_FILE}{IGNORED_SUFFIX}"
+            partial = self.folder / f"{RUN_HISTORY_FILE}{IGNORED_SUFFIX}"
             partial.write_text(json.dumps(self.account.as_json()), "utf-8")
-            partial.replace(self.folder / ACCOUNT_FILE)
+            partial.replace(self.folder / RUN_HISTORY_FILE)
 
 
 def process_age() -> float:

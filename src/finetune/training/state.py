@@ -11,11 +11,11 @@ import torch
 from torch import Tensor
 from torch.amp.grad_scaler import GradScaler
 
-from finetune.checkpoint.form import check_count, check_form
+from finetune.checkpoint.form import check_count, check_keys
 from finetune.monitoring.score import score_of
-from finetune.training.trainable_state import LearningWeights, OptimizerState, State
+from finetune.training.trainable_state import OptimizerState, State, TrainableWeights
 
-Row = dict[str, float]
+EpochMetrics = dict[str, float]
 
 
 class Stateful(Protocol):
@@ -56,7 +56,7 @@ class Progress:
         Raises:
             ValueError: The values do not have the expected form.
         """
-        check_form(state, asdict(self), "progress")
+        check_keys(state, asdict(self), "progress")
         for name in ("epoch", "step", "step_in_epoch"):
             check_count(state[name], name)
         for name in asdict(self):
@@ -91,7 +91,7 @@ class Totals:
         self.labels.zero_()
         self.records = 0
 
-    def means(self) -> Row:
+    def means(self) -> EpochMetrics:
         """Return mean loss, accuracy and, if multi-label, micro F1 so far; synchronizes with the device."""
         count = max(1, self.records)
         means = {"loss": float(self.loss) / count, "accuracy": int(self.correct) / count}
@@ -110,7 +110,7 @@ class Totals:
         Raises:
             ValueError: The values do not have the expected form.
         """
-        check_form(state, self.state_dict(), "totals")
+        check_keys(state, self.state_dict(), "totals")
         check_count(state["records"], "records")
         self.loss.copy_(state["loss"])
         self.correct.copy_(state["correct"])
@@ -141,7 +141,7 @@ class Best:
 
     _NUMBERS: ClassVar = ("epoch", "score", "accuracy", "loss", "improved", "reference")
 
-    def offer(self, row: Mapping[str, float], epoch: int, weights: LearningWeights, min_delta: float) -> None:
+    def offer(self, row: Mapping[str, float], epoch: int, weights: TrainableWeights, min_delta: float) -> None:
         """Update with an epoch's validation metrics; copy its weights if it is the best."""
         score, loss = score_of(row, "validation"), row["validation:loss"]
         # NaN does not compare; treat it as the worst loss.
@@ -165,7 +165,7 @@ class Best:
         Raises:
             ValueError: The values do not have the expected form.
         """
-        check_form({**state, "weights": {}}, {**self.state_dict(), "weights": {}}, "best")
+        check_keys({**state, "weights": {}}, {**self.state_dict(), "weights": {}}, "best")
         for name in self._NUMBERS:
             setattr(self, name, state[name])
         self.weights = dict(state["weights"])
@@ -175,7 +175,7 @@ class Best:
 class History:
     """Metrics of all finished epochs."""
 
-    rows: list[Row] = field(default_factory=list)
+    rows: list[EpochMetrics] = field(default_factory=list)
 
     def state_dict(self) -> State:
         """Return plain values."""
@@ -192,12 +192,12 @@ class History:
             known = {"train:loss", "train:accuracy"}
             known |= {"validation:loss", "validation:accuracy"} if "validation:loss" in row else set()
             known |= {"train:micro_f1", "validation:micro_f1"} & row.keys()
-            check_form(row, dict.fromkeys(known, 0.0), f"row {number}")
+            check_keys(row, dict.fromkeys(known, 0.0), f"row {number}")
         self.rows = rows
 
 
 @dataclass(frozen=True, slots=True)
-class Nothing:
+class NullState:
     """Null object for an absent stateful component."""
 
     def state_dict(self) -> State:
@@ -220,7 +220,7 @@ class TrainingState:
         probe: State of the probe that the next samples depend on.
     """
 
-    weights: LearningWeights
+    weights: TrainableWeights
     optimizer: OptimizerState
     scaler: GradScaler
     totals: Totals
@@ -228,10 +228,10 @@ class TrainingState:
     bad_records: Stateful
     progress: Progress = field(default_factory=Progress)
     history: History = field(default_factory=History)
-    account: Stateful = field(default_factory=Nothing)
-    stream: Stateful = field(default_factory=Nothing)
-    findings: Stateful = field(default_factory=Nothing)
-    probe: Stateful = field(default_factory=Nothing)
+    account: Stateful = field(default_factory=NullState)
+    stream: Stateful = field(default_factory=NullState)
+    findings: Stateful = field(default_factory=NullState)
+    probe: Stateful = field(default_factory=NullState)
 
     def parts(self) -> dict[str, Stateful]:
         """Return the stateful parts by name, in the order in which they are written."""
@@ -250,7 +250,7 @@ class TrainingState:
             "probe": self.probe,
         }
 
-    def take_up(self, states: Mapping[str, State]) -> None:
+    def load(self, states: Mapping[str, State]) -> None:
         """Restore the states of all parts.
 
         Raises:
@@ -259,7 +259,7 @@ class TrainingState:
         parts = self.parts()
         if states.keys() != parts.keys():
             raise ValueError(f"it lacks or has besides: {', '.join(sorted(states.keys() ^ parts.keys()))}")
-        check_form(states["scaler"], self.scaler.state_dict(), "scaler")
+        check_keys(states["scaler"], self.scaler.state_dict(), "scaler")
         for name, part in parts.items():
             try:
                 part.load_state_dict(states[name])
@@ -268,4 +268,4 @@ class TrainingState:
         if len(self.history.rows) != self.progress.epoch or self.best.epoch >= self.progress.epoch:
             raise ValueError(f"its history has {len(self.history.rows)} epochs, its progress {self.progress.epoch}")
         if self.best.weights:
-            check_form(self.best.weights, self.weights.state_dict(), "best.weights")
+            check_keys(self.best.weights, self.weights.state_dict(), "best.weights")

@@ -15,7 +15,7 @@ from finetune.data.loading.batches import Batch
 from finetune.models.backbone import Backbone, Outputs
 from finetune.monitoring.timing import Timing
 from finetune.runtime.precision import Numerics
-from finetune.training.cpu_attention import dropping
+from finetune.training.cpu_attention import cpu_attention_kernels
 from finetune.training.losses import Loss, correct, label_counts
 from finetune.training.probe import NoProbe, Probe
 from finetune.training.state import Totals
@@ -41,7 +41,7 @@ def seed_generators(seed: int, device: torch.device) -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class Stepper:
+class TrainStep:
     """Objects shared by all training steps.
 
     Attributes:
@@ -93,7 +93,7 @@ class Stepper:
     def _backward(self, batch: Batch, records: int, totals: Totals, forward: Forward) -> Tensor:
         with self.timing.device("forward"):
             inputs, targets = to_device(batch, self.numerics.device)
-            with self.numerics.context(), dropping(self.numerics.device):
+            with self.numerics.context(), cpu_attention_kernels(self.numerics.device):
                 outputs = forward(inputs)
             total = self.loss(outputs, targets)
             share = total / records
@@ -109,8 +109,8 @@ class Stepper:
     def _update(self) -> None:
         # Otherwise fused optimizers and external observers such as smdebug's hook would see scaled gradients.
         self.scaler.unscale_(self.optimizer)
-        if self.probe.looking:
-            self.probe.graded()
+        if self.probe.is_sampling:
+            self.probe.after_backward()
         if self.clip_norm is not None:
             parameters = [p for group in self.optimizer.param_groups for p in group["params"] if p.grad is not None]
             torch.nn.utils.clip_grad_norm_(parameters, self.clip_norm)

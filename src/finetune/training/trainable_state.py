@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from finetune.checkpoint.form import check_form
+from finetune.checkpoint.form import check_keys
 from finetune.models.backbone import Backbone
 from finetune.models.fingerprint import frozen_names
 from finetune.strategies.plan import Plan
@@ -18,7 +18,7 @@ from finetune.strategies.plan import Plan
 State = dict[str, Any]
 
 
-class LearningWeights:
+class TrainableWeights:
     """Weights and normalization statistics trained in any phase; frozen ones are reloaded from the original.
 
     Attributes:
@@ -42,7 +42,7 @@ class LearningWeights:
             ValueError: Names, shapes or dtypes do not match.
         """
         tensors = self.state_dict()
-        check_form(state, tensors, "weights")
+        check_keys(state, tensors, "weights")
         for name, tensor in tensors.items():
             tensor.copy_(state[name])
 
@@ -74,7 +74,7 @@ class OptimizerState:
             shaped = {
                 key: like.new_empty(self._parameters[name].shape) if like.dim() else like for key, like in kept.items()
             }
-            check_form(moments, shaped, name)
+            check_keys(moments, shaped, name)
         moments = {
             index: {key: _laid_out(value, parameter) for key, value in state[name].items()}
             for index, (name, parameter) in enumerate(self._parameters.items())

@@ -13,14 +13,14 @@ from torch import Tensor
 
 from finetune.data.loading.batches import Batch
 from finetune.errors import DataError, DivergedError, JobStopped
-from finetune.runtime.threads import few_threads
+from finetune.runtime.threads import limit_threads
 from finetune.strategies.freezing import apply_trainable
 from finetune.strategies.plan import Phase, Plan
-from finetune.training.inputs import Feeds
-from finetune.training.optimizers import set_rates
+from finetune.training.inputs import InputProvider
+from finetune.training.optimizers import set_learning_rates
 from finetune.training.schedule import Schedule
-from finetune.training.state import Row, TrainingState
-from finetune.training.step import Stepper
+from finetune.training.state import EpochMetrics, TrainingState
+from finetune.training.step import TrainStep
 
 
 class Observer(Protocol):
@@ -34,7 +34,7 @@ class Observer(Protocol):
         """Called after each step; `loss` is its mean loss, on the device."""
         ...
 
-    def epoch_done(self, epoch: int, row: Row, history: list[Row]) -> None:
+    def epoch_done(self, epoch: int, row: EpochMetrics, history: list[EpochMetrics]) -> None:
         """Called after training and evaluating an epoch; `row` has its metrics, `history` those of all epochs."""
         ...
 
@@ -94,14 +94,14 @@ class Training:
         interrupted: Returns whether the job should stop.
     """
 
-    stepper: Stepper
+    stepper: TrainStep
     plan: Plan
     schedule: Schedule
-    feeds: Feeds
+    inputs: InputProvider
     epochs: int
     accumulation: int
     stopping: EarlyStopping
-    evaluate: Callable[[], Row | None]
+    evaluate: Callable[[], EpochMetrics | None]
     interrupted: Callable[[], bool]
 
 
@@ -148,13 +148,13 @@ def _train_epoch(training: Training, state: TrainingState, observer: Observer, c
     phase = training.plan.phase(progress.epoch)
     apply_trainable(training.stepper.backbone, phase.trainable)
     observer.epoch_begins(state, phase)
-    feed = training.feeds.training(phase)
+    feed = training.inputs.training(phase)
     batches = feed.source.iterate(progress.epoch, progress.step_in_epoch * training.accumulation)
     timing = training.stepper.timing
     timing.pause()
-    with few_threads(alone=feed.alone), closing(batches), suppress(JobStopped):
+    with limit_threads(alone=feed.alone), closing(batches), suppress(JobStopped):
         for group in timing.waited(_grouped(batches, training.accumulation)):
-            set_rates(training.stepper.optimizer, training.schedule(progress.step))
+            set_learning_rates(training.stepper.optimizer, training.schedule(progress.step))
             loss = training.stepper.take(group, progress.step, state.totals, feed.forward)
             progress.step += 1
             progress.step_in_epoch += 1
@@ -168,7 +168,7 @@ def _train_epoch(training: Training, state: TrainingState, observer: Observer, c
     return False
 
 
-def _close_epoch(training: Training, state: TrainingState, observer: Observer, metrics: Row) -> None:
+def _close_epoch(training: Training, state: TrainingState, observer: Observer, metrics: EpochMetrics) -> None:
     progress = state.progress
     if progress.step_in_epoch and not state.totals.records:
         raise DataError(

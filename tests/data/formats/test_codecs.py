@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from finetune.config.content_types import StreamForm
+from finetune.config.content_types import StreamFormat
 from finetune.config.hyperparameters import Task
 from finetune.config.parse import parse_hyperparameters
 from finetune.data.formats.codec import StreamLayout, choose_codec
-from finetune.data.formats.named_fields import Decoded, Wanted
+from finetune.data.formats.named_fields import DecodedRecord, DecodeOptions
 from finetune.data.framing.window import DamagedStream, Window
 from finetune.errors import UserError
 from tests.support.stream_writers import cut, example, recordio, tfrecord
@@ -26,18 +26,18 @@ IMAGE: Task = "image-classification"
 def decode(
     stream: bytes,
     task: Task = IMAGE,
-    form: StreamForm | None = None,
+    form: StreamFormat | None = None,
     wrapped: bool = False,
     class_ids: bool = False,
     **knobs: str,
-) -> list[Decoded]:
+) -> list[DecodedRecord]:
     spec = parse_hyperparameters(knobs).data
     window = Window(cut(stream, [37]))
-    codec = choose_codec(StreamLayout("channel 'train'", form, wrapped), Wanted(task, spec, class_ids), window)
+    codec = choose_codec(StreamLayout("channel 'train'", form, wrapped), DecodeOptions(task, spec, class_ids), window)
     return [codec.decode(sample) for sample in codec.cut(window)]
 
 
-def labels(found: list[Decoded]) -> list[tuple[str, ...]]:
+def labels(found: list[DecodedRecord]) -> list[tuple[str, ...]]:
     return [one.labels for one in found]
 
 
@@ -47,8 +47,8 @@ def manifest(*lines: tuple[bytes, ...]) -> bytes:
 
 def test_image_records_are_told_from_attributes_by_their_header() -> None:
     header = struct.pack("<IfQQ", 0, 7.0, 1, 0)
-    assert decode(recordio(header + PNG)) == [Decoded(PNG, ("7",))]
-    assert decode(manifest((PNG, b"7")), form="recordio") == [Decoded(PNG, ("7",))]
+    assert decode(recordio(header + PNG)) == [DecodedRecord(PNG, ("7",))]
+    assert decode(manifest((PNG, b"7")), form="recordio") == [DecodedRecord(PNG, ("7",))]
 
 
 def test_several_labels_of_an_image_record() -> None:
@@ -76,20 +76,20 @@ def test_several_labels_of_an_image_record() -> None:
 def test_labels_of_an_augmented_manifest(label: bytes, kind: str, expected: tuple[str, ...]) -> None:
     multi_label = "false" if kind == "one" else "true"
     found = decode(manifest((PNG, label)), wrapped=True, class_ids=kind == "ids", multi_label=multi_label)
-    assert found == [Decoded(PNG, expected)]
+    assert found == [DecodedRecord(PNG, expected)]
 
 
 def test_attributes_by_name() -> None:
     metadata = json.dumps({"class-name": "cat", "type": "groundtruth/image-classification"}).encode()
     stream = manifest((b"0", metadata, PNG), (b"0", metadata, PNG))
     found = decode(stream, attribute_names="class,class-metadata,source-ref", image_column="source-ref")
-    assert found == [Decoded(PNG, ("cat",))] * 2
+    assert found == [DecodedRecord(PNG, ("cat",))] * 2
 
 
 def test_attributes_with_text() -> None:
     stream = manifest((b'"a \\"quoted\\" text"', b"1"), (b"plain text", b"0"))
     found = decode(stream, TEXT, attribute_names="source,label")
-    assert found == [Decoded(('a "quoted" text',), ("1",)), Decoded(("plain text",), ("0",))]
+    assert found == [DecodedRecord(('a "quoted" text',), ("1",)), DecodedRecord(("plain text",), ("0",))]
 
 
 def test_a_wrong_number_of_attributes_is_seen() -> None:
@@ -123,8 +123,8 @@ def test_numbers_are_no_picture() -> None:
 def test_json_lines_glued_and_with_marks() -> None:
     first = '{"label": "a", "text": "}{ stays\u2028whole"}'
     stream = (f'\ufeff{first}\n{first}\ufeff{{"label": "b", "text": "glued"}}\r\n\n' + first).encode()
-    expected = Decoded(("}{ stays\u2028whole",), ("a",))
-    assert decode(stream, TEXT) == [expected, expected, Decoded(("glued",), ("b",)), expected]
+    expected = DecodedRecord(("}{ stays\u2028whole",), ("a",))
+    assert decode(stream, TEXT) == [expected, expected, DecodedRecord(("glued",), ("b",)), expected]
 
 
 def test_an_object_may_lack_what_others_have() -> None:
@@ -136,19 +136,19 @@ def test_an_object_may_lack_what_others_have() -> None:
         {"label": "b", "premise": "q", "hypothesis": "h"},
     ]
     stream = "\n".join(map(json.dumps, rows[2:])).encode()
-    assert decode(stream, TEXT) == [Decoded(("p", ""), ("a",)), Decoded(("q", "h"), ("b",))]
+    assert decode(stream, TEXT) == [DecodedRecord(("p", ""), ("a",)), DecodedRecord(("q", "h"), ("b",))]
     with pytest.raises(ValueError, match="the label is missing"):
         decode("\n".join(map(json.dumps, rows)).encode(), TEXT, "jsonl", text_column="text")
 
 
 def test_csv_with_and_without_a_header() -> None:
     table = 'label,text\npos,"two\nlines, ""quoted"""\nlabel,text\nneg,plain\n'
-    expected = [Decoded(('two\nlines, "quoted"',), ("pos",)), Decoded(("plain",), ("neg",))]
+    expected = [DecodedRecord(('two\nlines, "quoted"',), ("pos",)), DecodedRecord(("plain",), ("neg",))]
     assert decode(table.encode(), TEXT, "csv") == expected
-    assert decode(b"1;a\n0;b, c\n", TEXT, "csv") == [Decoded(("a",), ("1",)), Decoded(("b, c",), ("0",))]
+    assert decode(b"1;a\n0;b, c\n", TEXT, "csv") == [DecodedRecord(("a",), ("1",)), DecodedRecord(("b, c",), ("0",))]
     assert decode(b'1\tsays "so\n0\t"whole"\n', TEXT, "tsv") == [
-        Decoded(('says "so',), ("1",)),
-        Decoded(("whole",), ("0",)),
+        DecodedRecord(('says "so',), ("1",)),
+        DecodedRecord(("whole",), ("0",)),
     ]
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from finetune.data.formats import tar_codec
 from finetune.data.formats.codec import StreamLayout, choose_codec
-from finetune.data.formats.named_fields import Wanted
+from finetune.data.formats.named_fields import DecodeOptions
 from finetune.data.framing.window import Window
 from finetune.data.readers.open_channel import ChannelSource, open_channel
 from finetune.errors import DataError, JobError
@@ -47,7 +47,7 @@ def from_files(place: Path, stream: bytes, **spec: object) -> Found:
 
 def from_stream(stream: bytes, **spec: object) -> Found:
     window = Window(cut(stream, [1000]))
-    wanted = Wanted("image-classification", data_spec(**spec))
+    wanted = DecodeOptions("image-classification", data_spec(**spec))
     codec = choose_codec(StreamLayout("channel 'train'", "tar"), wanted, window)
     decoded = [codec.decode(sample) for sample in codec.cut(window)]
     return [(one.content, one.labels) for one in decoded if isinstance(one.content, bytes)]

@@ -14,7 +14,7 @@ from finetune.data import json_text
 from finetune.data.formats import protobuf_wire as wire
 from finetune.data.formats import record_codecs
 from finetune.data.formats.codec import StreamLayout
-from finetune.data.formats.named_fields import Wanted
+from finetune.data.formats.named_fields import DecodeOptions
 from finetune.data.formats.protobuf_records import read_protobuf_record
 from finetune.data.formats.protobuf_wire import DamagedMessage, integers
 from finetune.data.formats.record_codecs import AttributeCodec
@@ -79,7 +79,7 @@ def test_recordio_that_claims_a_long_record(flag: int) -> None:
 
 
 def test_recordio_of_long_attributes() -> None:
-    codec = AttributeCodec(Wanted("text-classification", data_spec(attribute_names=tuple("abcdefghij"))))
+    codec = AttributeCodec(DecodeOptions("text-classification", data_spec(attribute_names=tuple("abcdefghij"))))
     stream = endless(then=record(b"x" * 20_000))
     assert "attributes of more than" in str(damage(codec.cut(Window(stream))))
 
@@ -137,13 +137,13 @@ def test_a_recordio_attribute_that_is_nested_too_deeply_is_a_bad_record(
 ) -> None:
     monkeypatch.setattr(json_text, "MOST_VALUES", 10**6)
     names = ("source-ref", "class", "class-metadata") if metadata else ("source-ref", "class")
-    codec = AttributeCodec(Wanted("image-classification", data_spec(attribute_names=names)))
+    codec = AttributeCodec(DecodeOptions("image-classification", data_spec(attribute_names=names)))
     nested = memoryview(b"[" * 100_000)
     sample = (memoryview(b"picture"), memoryview(b"1"), nested) if metadata else (memoryview(b"picture"), nested)
     with pytest.raises(ValueError, match="nested too deeply"):
         codec.decode(sample)
     with pytest.raises(ValueError, match="nested too deeply"):
-        texts = AttributeCodec(Wanted("text-classification", data_spec(attribute_names=("source", "class"))))
+        texts = AttributeCodec(DecodeOptions("text-classification", data_spec(attribute_names=("source", "class"))))
         texts.decode((memoryview(b"a text"), nested))
 
 
@@ -177,7 +177,7 @@ def test_a_row_of_more_columns_than_a_table_has_is_no_row(monkeypatch: pytest.Mo
 
 
 def test_json_lines_with_too_many_values_are_bad_records() -> None:
-    codec = JsonLinesCodec(Wanted("text-classification", data_spec()), StreamLayout("channel 'train'", "jsonl"))
+    codec = JsonLinesCodec(DecodeOptions("text-classification", data_spec()), StreamLayout("channel 'train'", "jsonl"))
     good = b'{"label": "a", "text": "b"}'
     samples = list(codec.cut(Window([good, b"\n", b"[" + b"1," * 5000 + b"1]\n", good])))
     assert [codec.decode(samples[at]).labels for at in (0, 2)] == [("a",), ("a",)]

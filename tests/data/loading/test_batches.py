@@ -16,7 +16,7 @@ from PIL import Image
 from torch import Tensor
 
 from finetune.config.hyperparameters import Task
-from finetune.data.bad_records import BadContent, BadRecords
+from finetune.data.bad_records import BadRecordError, BadRecords
 from finetune.data.labels import LabelMap
 from finetune.data.loading.batches import Batch, Batches, BatchOptions
 from finetune.data.loading.dataset import Dataset
@@ -67,7 +67,7 @@ class _Numbers:
     def __call__(self, content: Content, randomness: random.Random | None) -> dict[str, Tensor]:
         assert isinstance(content, bytes)
         if not content.isdigit():
-            raise BadContent("is no number")
+            raise BadRecordError("is no number")
         assert content != b"13", "unlucky"
         drawn = -1.0 if randomness is None else randomness.random()
         return {"x": torch.tensor([float(content), drawn], dtype=torch.float64)}

@@ -7,14 +7,14 @@ from concurrent.futures import Future
 
 import pytest
 
-from finetune.data.loading.prefetch import Supply
-from finetune.runtime.worker_pool import Crew
+from finetune.data.loading.prefetch import Prefetcher
+from finetune.runtime.worker_pool import WorkerPool
 
 
 class Late(Future[int]):
     """Not ready until its result is awaited."""
 
-    def __init__(self, crew: Crew, number: int) -> None:
+    def __init__(self, crew: WorkerPool, number: int) -> None:
         super().__init__()
         self.crew, self.number = crew, number
 
@@ -24,13 +24,13 @@ class Late(Future[int]):
 
 
 def test_late_items_bring_threads_up_to_a_limit_which_are_kept_and_change_no_item() -> None:
-    supply = Supply(1, 3)
+    supply = Prefetcher(1, 3)
     assert list(supply.ahead(range(12), Late)) == list(range(12))
     assert supply.size == 3
     assert supply.waited > 0
     sizes: set[int] = set()
 
-    def seen(crew: Crew, number: int) -> Future[int]:
+    def seen(crew: WorkerPool, number: int) -> Future[int]:
         sizes.add(crew.size)
         return Late(crew, number)
 
@@ -39,18 +39,18 @@ def test_late_items_bring_threads_up_to_a_limit_which_are_kept_and_change_no_ite
 
 
 def test_a_number_that_was_asked_for_is_kept_to() -> None:
-    supply = Supply(1, 1)
+    supply = Prefetcher(1, 1)
     assert list(supply.ahead(range(12), Late)) == list(range(12))
     assert supply.size == 1
 
 
 def test_items_in_time_bring_no_threads() -> None:
-    def at_once(crew: Crew, number: int) -> Future[int]:
+    def at_once(crew: WorkerPool, number: int) -> Future[int]:
         future: Future[int] = Future()
         future.set_result(number)
         return future
 
-    supply = Supply(1, 3)
+    supply = Prefetcher(1, 3)
     assert list(supply.ahead(range(20), at_once)) == list(range(20))
     assert supply.size == 1
 
@@ -74,7 +74,7 @@ def test_waiting_is_counted_for_items_and_for_what_becomes_of_them(size: int) ->
         clock.now += 10
         return number
 
-    supply = Supply(size, size, clock)
+    supply = Prefetcher(size, size, clock)
     if size:
         assert list(supply.ahead(asked(), lambda crew, number: crew.submit(lambda: prepare(number)))) == [0, 1, 2]
         assert supply.waited >= 3

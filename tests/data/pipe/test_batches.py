@@ -17,11 +17,11 @@ from torch import Tensor
 from finetune.config.parse import parse_hyperparameters
 from finetune.data.bad_records import BadRecords
 from finetune.data.formats.codec import StreamLayout
-from finetune.data.formats.named_fields import Decoded, Wanted
+from finetune.data.formats.named_fields import DecodedRecord, DecodeOptions
 from finetune.data.labels import LabelMap
 from finetune.data.loading.batches import Batch, BatchOptions
 from finetune.data.pipe.batches import StreamBatches, StreamData
-from finetune.data.pipe.fifo import PipePlace
+from finetune.data.pipe.fifo import PipeOptions
 from finetune.data.pipe.groups import Sharing
 from finetune.data.pipe.sharing import Dealer, Receiver, Table
 from finetune.data.pipe.source import StreamRecord, StreamSource
@@ -50,8 +50,10 @@ def batches(
     shared: bool = False,
 ) -> StreamBatches:
     spec = parse_hyperparameters({}).data
-    place = PipePlace("train", folder, folder / "state", 10.0, stop.is_set if stop else lambda: False)
-    source = StreamSource(place, StreamLayout("train", "recordio", shared=shared), Wanted("image-classification", spec))
+    place = PipeOptions("train", folder, folder / "state", 10.0, stop.is_set if stop else lambda: False)
+    source = StreamSource(
+        place, StreamLayout("train", "recordio", shared=shared), DecodeOptions("image-classification", spec)
+    )
     transform = ImageTransform(ImageGeometry(16, 16, "bilinear"), "basic")
     data = StreamData(source, LabelMap(NAMES, multi_label=False), transform, None, None, buffer=5)
     options = BatchOptions(4, seed=3, shuffle=True, augment=True, workers=workers, pin_memory=False)
@@ -99,7 +101,7 @@ def test_what_is_passed_over_is_not_decoded(tmp_path: Path, monkeypatch: pytest.
     understood, pictures = list[int](), list[Content]()
     decode, transform = StreamRecord.decode, ImageTransform.__call__
 
-    def noted(one: StreamRecord) -> Decoded:
+    def noted(one: StreamRecord) -> DecodedRecord:
         understood.append(one.number)
         return decode(one)
 

@@ -15,12 +15,12 @@ from types import SimpleNamespace
 
 import pytest
 
-from finetune.data.pipe.fifo import PIPE_BYTES, Pipe, PipePlace
+from finetune.data.pipe.fifo import PIPE_BYTES, Pipe, PipeOptions
 from finetune.errors import JobStopped, PlatformError
 
 
-def place(folder: Path, patience: float = 10.0, stopped: Callable[[], bool] = lambda: False) -> PipePlace:
-    return PipePlace("train", folder, folder / "state", patience, stopped)
+def place(folder: Path, patience: float = 10.0, stopped: Callable[[], bool] = lambda: False) -> PipeOptions:
+    return PipeOptions("train", folder, folder / "state", patience, stopped)
 
 
 def in_thread(work: Callable[[], object]) -> threading.Thread:

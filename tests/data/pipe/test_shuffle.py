@@ -10,13 +10,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from finetune.config.parse import parse_hyperparameters
-from finetune.data.formats.named_fields import Wanted
+from finetune.data.formats.named_fields import DecodeOptions
 from finetune.data.formats.record_codecs import ExampleCodec
 from finetune.data.loading.order import batch_bounds
 from finetune.data.pipe.shuffle import StreamPosition, grouped, shuffled
 from finetune.data.pipe.source import StreamRecord, identity_of
 
-CODEC = ExampleCodec(Wanted("image-classification", parse_hyperparameters({}).data))
+CODEC = ExampleCodec(DecodeOptions("image-classification", parse_hyperparameters({}).data))
 
 
 def records(contents: list[bytes]) -> list[StreamRecord]:

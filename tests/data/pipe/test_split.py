@@ -10,15 +10,15 @@ import pytest
 
 from finetune.config.hyperparameters import Task
 from finetune.data.formats.codec import Codec
-from finetune.data.formats.named_fields import Wanted
+from finetune.data.formats.named_fields import DecodeOptions
 from finetune.data.formats.record_codecs import ImageRecordCodec
-from finetune.data.pipe.first_pass import take_census
+from finetune.data.pipe.first_pass import scan_first_pass
 from finetune.data.pipe.source import StreamRecord, identity_of
 from finetune.data.pipe.split import StreamShare, StreamSplit
 from finetune.errors import DataError
 from tests.support.labelled_data import data_spec
 
-CODEC = ImageRecordCodec(Wanted("image-classification", data_spec()))
+CODEC = ImageRecordCodec(DecodeOptions("image-classification", data_spec()))
 
 
 def record(number: int, content: bytes, label: int = 0, flag: int = 0) -> StreamRecord:
@@ -99,7 +99,7 @@ def test_a_census_counts_each_side_but_knows_every_class() -> None:
     stream = Stream([record(number, bytes([number]), label=number) for number in range(40)])
     split = StreamSplit(0.3, seed=2)
     train, held_out = sides(stream, split)
-    census = take_census(stream, split)
+    census = scan_first_pass(stream, split)
     assert (census.records, census.held_out) == (len(train), len(held_out))
     assert census.classes == {str(number): int(number in train) for number in range(40)}
 
@@ -108,4 +108,4 @@ def test_a_stream_whose_label_is_an_id_is_not_read_on(monkeypatch: pytest.Monkey
     monkeypatch.setattr("finetune.data.pipe.first_pass.MOST_CLASSES", 10)
     stream = Stream([record(number, b"x", label=number) for number in range(1000)])
     with pytest.raises(DataError, match=r"channel 'train': there are 11 classes or more, .* is the label an id"):
-        take_census(stream)
+        scan_first_pass(stream)

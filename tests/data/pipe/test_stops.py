@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from finetune.data.formats.codec import StreamLayout
-from finetune.data.formats.named_fields import Wanted
-from finetune.data.pipe.fifo import PipePlace
+from finetune.data.formats.named_fields import DecodeOptions
+from finetune.data.pipe.fifo import PipeOptions
 from finetune.data.pipe.source import StreamSource
 from finetune.errors import JobStopped
 from tests.support.labelled_data import data_spec
@@ -18,8 +18,10 @@ from tests.support.stream_writers import fill
 
 
 def source(folder: Path, asked: list[bool]) -> StreamSource:
-    place = PipePlace("train", folder, folder / "state", stopped=lambda: bool(asked))
-    return StreamSource(place, StreamLayout("channel 'train'", "jsonl"), Wanted("text-classification", data_spec()))
+    place = PipeOptions("train", folder, folder / "state", stopped=lambda: bool(asked))
+    return StreamSource(
+        place, StreamLayout("channel 'train'", "jsonl"), DecodeOptions("text-classification", data_spec())
+    )
 
 
 def test_a_stop_ends_a_line_of_a_million_objects(tmp_path: Path) -> None:
@@ -39,8 +41,8 @@ def test_a_stop_ends_what_a_compressed_object_becomes(tmp_path: Path) -> None:
     assert len(content) < 1 << 19  # one chunk of the pipe
     fill(tmp_path, content)
     asked = itertools.count()
-    place = PipePlace("train", tmp_path, tmp_path / "state", stopped=lambda: next(asked) >= 2)
-    wanted = Wanted("text-classification", data_spec())
+    place = PipeOptions("train", tmp_path, tmp_path / "state", stopped=lambda: next(asked) >= 2)
+    wanted = DecodeOptions("text-classification", data_spec())
     with pytest.raises(JobStopped):
         list(StreamSource(place, StreamLayout("channel 'train'", "jsonl"), wanted).read_next())
     assert next(asked) < 10

@@ -8,7 +8,7 @@ import pytest
 
 from finetune.config.parse import parse_hyperparameters
 from finetune.data.announced_labels import AnnouncedReader
-from finetune.data.in_memory import KeptRecords
+from finetune.data.in_memory import InMemoryReader
 from finetune.data.labels import LabelMap
 from finetune.data.readers.channel_files import list_files
 from finetune.data.readers.image_folder import read_image_folder
@@ -34,7 +34,9 @@ def announced(folder: Path) -> Reader:
 
 def kept(folder: Path) -> Reader:
     contents: list[Content] = [b"one", b"one", ("th", "ree"), b"fours"]
-    return KeptRecords("train", "image-classification", [Record(str(at), one, ()) for at, one in enumerate(contents)])
+    return InMemoryReader(
+        "train", "image-classification", [Record(str(at), one, ()) for at, one in enumerate(contents)]
+    )
 
 
 @pytest.mark.parametrize("read", [pictures, texts, announced, kept])

@@ -7,8 +7,8 @@ import threading
 from pathlib import Path
 
 from finetune.data.formats.codec import StreamLayout
-from finetune.data.formats.named_fields import Wanted
-from finetune.data.pipe.fifo import PipePlace
+from finetune.data.formats.named_fields import DecodeOptions
+from finetune.data.pipe.fifo import PipeOptions
 from finetune.data.pipe.source import StreamSource
 from tests.support.labelled_data import data_spec
 
@@ -28,8 +28,10 @@ def test_a_later_epoch_that_begins_without_the_header_has_the_same_records(tmp_p
             (tmp_path / "pipes" / f"train_{epoch}").write_bytes(content)
 
     threading.Thread(target=feed, daemon=True).start()
-    place = PipePlace("train", tmp_path / "pipes", tmp_path / "state", 30, lambda: False)
-    source = StreamSource(place, StreamLayout("channel 'train'", "csv"), Wanted("text-classification", data_spec()))
+    place = PipeOptions("train", tmp_path / "pipes", tmp_path / "state", 30, lambda: False)
+    source = StreamSource(
+        place, StreamLayout("channel 'train'", "csv"), DecodeOptions("text-classification", data_spec())
+    )
     epochs, heads = [], []
     for _ in range(2):
         epochs.append(sorted((one.decode().labels, one.decode().content) for one in source.read_next()))

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from finetune.config.content_types import StreamForm
+from finetune.config.content_types import StreamFormat
 from tests.support.table_modes import Outcome, from_file, from_stream
 
 TEXTS = {
@@ -60,7 +60,7 @@ class Case:
     """
 
     content: bytes
-    form: StreamForm = "csv"
+    form: StreamFormat = "csv"
     classes: tuple[str, ...] = ("neg", "pos")
     rows: int = len(PAIRS)
     bad: int = 0
@@ -68,7 +68,7 @@ class Case:
     spec: dict[str, object] = field(default_factory=dict)
 
 
-def refused(content: bytes, refusal: str, form: StreamForm = "csv", **spec: object) -> Case:
+def refused(content: bytes, refusal: str, form: StreamFormat = "csv", **spec: object) -> Case:
     return Case(content, form, (), 0, 0, refusal, spec)
 
 
@@ -313,7 +313,7 @@ def test_any_table_is_read_alike_in_both_modes(
     csv.writer(file, **writer).writerows([tuple(header.split(",")), *rows] if header else rows)
     content = file.getvalue().encode() + tail
     place = tmp_path_factory.mktemp("table")
-    forms: tuple[StreamForm, ...] = ("csv", "tsv")
+    forms: tuple[StreamFormat, ...] = ("csv", "tsv")
     for form in forms:
         found, streamed = from_file(place / form, content, form), from_stream(content, form)
         assert bool(found.refusal) == bool(streamed.refusal) or not streamed.records

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from finetune.data.bad_records import BadContent
+from finetune.data.bad_records import BadRecordError
 from finetune.data.transforms.image import MAX_PIXELS, ImageGeometry, decode_image, resize_and_crop
 
 
@@ -40,7 +40,7 @@ def test_a_picture_that_is_cut_off_is_refused(name: str) -> None:
     content = _SOUND[name]
     decode_image(content)
     for share in (0.3, 0.5, 0.9):
-        with pytest.raises(BadContent):
+        with pytest.raises(BadRecordError):
             decode_image(content[: int(len(content) * share)])
 
 
@@ -48,7 +48,7 @@ def test_a_picture_that_is_cut_off_is_refused(name: str) -> None:
 def test_a_jpeg_that_is_cut_off_anywhere_is_refused(name: str) -> None:
     content = _SOUND[name]
     for length in range(0, len(content) - 2, 37):
-        with pytest.raises(BadContent):
+        with pytest.raises(BadRecordError):
             decode_image(content[:length])
 
 
@@ -64,7 +64,7 @@ def test_a_jpeg_that_is_cut_off_anywhere_is_refused(name: str) -> None:
     ],
 )
 def test_the_reason_is_given_in_words(content: bytes, reason: str) -> None:
-    with pytest.raises(BadContent, match=reason):
+    with pytest.raises(BadRecordError, match=reason):
         decode_image(content)
 
 
@@ -83,7 +83,7 @@ def _png_that_claims(width: int, height: int) -> bytes:
 
 @pytest.mark.parametrize(("width", "height"), [(10_001, 10_000), (50_000, 50_000), (2**31 - 1, 2**31 - 1)])
 def test_a_decompression_bomb_is_refused_by_its_header(width: int, height: int) -> None:
-    with pytest.raises(BadContent, match=f"more than the {MAX_PIXELS:,}"):
+    with pytest.raises(BadRecordError, match=f"more than the {MAX_PIXELS:,}"):
         decode_image(_png_that_claims(width, height))
 
 
@@ -91,21 +91,21 @@ def test_a_bomb_that_is_a_real_file_is_refused() -> None:
     file = io.BytesIO()
     Image.new("1", (11_000, 11_000)).save(file, "PNG")
     assert len(file.getvalue()) < 100_000
-    with pytest.raises(BadContent, match="claims 11000 x 11000 pixels"):
+    with pytest.raises(BadRecordError, match="claims 11000 x 11000 pixels"):
         decode_image(file.getvalue())
 
 
 def test_a_thread_of_a_picture_is_not_blown_up() -> None:
     file = io.BytesIO()
     Image.new("RGB", (60_000, 1)).save(file, "PNG")
-    with pytest.raises(BadContent, match="60000 x 1 pixels, which is too narrow"):
+    with pytest.raises(BadRecordError, match="60000 x 1 pixels, which is too narrow"):
         resize_and_crop(decode_image(file.getvalue()), ImageGeometry(224, 256, "bilinear"))
 
 
 def test_numbers_without_a_range_are_refused() -> None:
     file = io.BytesIO()
     Image.new("F", (8, 8), 0.5).save(file, "TIFF")
-    with pytest.raises(BadContent, match="32-bit"):
+    with pytest.raises(BadRecordError, match="32-bit"):
         decode_image(file.getvalue())
 
 
@@ -118,7 +118,7 @@ def test_no_damage_raises_anything_else(data: st.DataObject) -> None:
         content[place % len(content)] = value
     try:
         pixels = decode_image(bytes(content))
-    except BadContent as error:
+    except BadRecordError as error:
         assert str(error)
     else:
         assert pixels.shape[0] == 3

@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from finetune.data.bad_records import BadContent
+from finetune.data.bad_records import BadRecordError
 from finetune.data.transforms import image as images
 from finetune.data.transforms.image import decode_image
 from finetune.export import inference
@@ -70,6 +70,6 @@ def test_memory_is_given_back_after_a_damaged_image(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(images, "_SMALL_IMAGE_BYTES", 0)
     monkeypatch.setattr(images, "DECODING_MEMORY", images._MemoryLimit(1000))
     for _ in range(3):
-        with pytest.raises(BadContent):
+        with pytest.raises(BadRecordError):
             decode_image(CONTENTS["RGB"][:1000])
     assert decode_image(CONTENTS["RGB"]).shape == (3, 57, 41)

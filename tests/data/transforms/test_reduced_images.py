@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from finetune.data.bad_records import BadContent
+from finetune.data.bad_records import BadRecordError
 from finetune.data.transforms import image as images
 from finetune.data.transforms.augmentation import before_augmenting, side_before_augmenting
 from finetune.data.transforms.base import ImageTransform
@@ -93,7 +93,7 @@ def test_what_is_augmented_is_reduced_to_more() -> None:
 
 def test_a_large_picture_that_is_cut_off_is_refused_by_both() -> None:
     content = encoded(501, 403)[:-2000]
-    with pytest.raises(BadContent, match="cut off"):
+    with pytest.raises(BadRecordError, match="cut off"):
         decode_image(content, 28)
     with pytest.raises(ValueError, match="cannot be decoded"):
         inference.decode_picture(content, 28)
@@ -101,5 +101,5 @@ def test_a_large_picture_that_is_cut_off_is_refused_by_both() -> None:
 
 def test_a_reduced_picture_must_still_claim_few_enough_pixels(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(images, "MAX_PIXELS", 200_000)
-    with pytest.raises(BadContent, match="more than the 200,000"):
+    with pytest.raises(BadRecordError, match="more than the 200,000"):
         decode_image(encoded(501, 403), 28)

@@ -10,7 +10,7 @@ from importlib.resources import files
 import pytest
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 
-from finetune.data.bad_records import BadContent
+from finetune.data.bad_records import BadRecordError
 from finetune.data.transforms import text_excerpts as excerpts
 from finetune.data.transforms.text_excerpts import Excerpts
 
@@ -141,7 +141,7 @@ def test_a_text_without_a_place_to_cut_is_a_bad_record_where_it_is_too_long(
     backend = truncating(make, 32, "right")
     cutting = Excerpts(backend, 32, left=False)
     assert cutting.encode((text * 2,)).ids == backend.encode_batch_fast([text * 2])[0].ids
-    with pytest.raises(BadContent, match="has a text of 24,000 characters"):
+    with pytest.raises(BadRecordError, match="has a text of 24,000 characters"):
         cutting.encode((text * 4,))
 
 
@@ -154,5 +154,5 @@ def test_blanks_before_the_first_word_do_not_hide_it(monkeypatch: pytest.MonkeyP
 def test_two_texts_that_are_both_too_long_are_a_bad_record(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(excerpts, "MOST_CHARACTERS", 20_000)
     cutting = Excerpts(truncating(wordpiece, 32, "right"), 32, left=False)
-    with pytest.raises(BadContent, match=r"cannot be cut to 32 tokens"):
+    with pytest.raises(BadRecordError, match=r"cannot be cut to 32 tokens"):
         cutting.encode((texts(1, 30_000), texts(2, 30_000)))

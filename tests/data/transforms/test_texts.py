@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal
 import pytest
 import torch
 
-from finetune.data.bad_records import BadContent
+from finetune.data.bad_records import BadRecordError
 from finetune.data.record import Content
 from finetune.data.transforms.text import TextTransform
 from finetune.errors import UserError
@@ -145,7 +145,7 @@ def test_the_users_tokenizer_is_not_changed() -> None:
     [(("a \ud800 b",), "half a character at"), (("fine", "\udfff"), "half a character at"), (("",), "has no tokens")],
 )
 def test_texts_that_cannot_be_tokenised_are_refused(content: Content, reason: str) -> None:
-    with pytest.raises(BadContent, match=reason):
+    with pytest.raises(BadRecordError, match=reason):
         TextTransform(_tokenizer(template=False), 8)(content, None)
 
 

@@ -73,20 +73,20 @@ def test_what_it_gives_is_the_same_up_to_rounding(backbone: Backbone) -> None:
     before = {name: value.clone() for name, value in backbone.module.state_dict().items()}
     inputs = inputs_of(backbone)
     for border in range(1, len(backbone.layer_groups())):
-        cut = backbone.cut(border)
-        expected = cut.front(inputs)["activation"]
-        found = cut.folded(None).front(inputs)["activation"]
+        cut = backbone.split(border)
+        expected = cut.prefix(inputs)["activation"]
+        found = cut.folded(None).prefix(inputs)["activation"]
         assert (found - expected).abs().max() <= 1e-4 * expected.abs().max(), border
-        assert torch.equal(cut.front(inputs)["activation"], expected), border
+        assert torch.equal(cut.prefix(inputs)["activation"], expected), border
     after = backbone.module.state_dict()
     assert before.keys() == after.keys()
     assert all(torch.equal(before[name], after[name]) for name in before)
 
 
 def test_every_normalisation_behind_a_convolution_is_folded(backbone: Backbone) -> None:
-    inputs, cut = inputs_of(backbone), backbone.cut(len(backbone.layer_groups()) - 1)
+    inputs, cut = inputs_of(backbone), backbone.split(len(backbone.layer_groups()) - 1)
     without = cut.folded(None)
-    assert normalisations_called(lambda: without.front(inputs)) == LEFT.get(backbone.name, 0)
+    assert normalisations_called(lambda: without.prefix(inputs)) == LEFT.get(backbone.name, 0)
 
 
 def test_under_autocast_it_gives_what_autocast_would_make_of_its_weights() -> None:

@@ -35,9 +35,9 @@ def borders(backbone: Backbone) -> range:
 def test_the_halves_give_the_logits_of_the_whole(backbone: Backbone) -> None:
     expected, inputs = logits_of(backbone), inputs_of(backbone)
     for border in borders(backbone):
-        cut = backbone.cut(border)
+        cut = backbone.split(border)
         with torch.no_grad():
-            assert torch.equal(cut.back(cut.front(inputs)).logits, expected), border
+            assert torch.equal(cut.suffix(cut.prefix(inputs)).logits, expected), border
     assert torch.equal(logits_of(backbone), expected)
 
 
@@ -54,8 +54,8 @@ def test_gradients_of_the_back_are_those_of_the_whole(backbone: Backbone) -> Non
         return found
 
     whole = gradients(backbone.forward(inputs_of(backbone)).logits)
-    cut = backbone.cut(border)
-    halves = gradients(cut.back(cut.front(inputs_of(backbone))).logits)
+    cut = backbone.split(border)
+    halves = gradients(cut.suffix(cut.prefix(inputs_of(backbone))).logits)
     assert halves.keys() == whole.keys()
     assert halves
     torch.testing.assert_close(halves, whole)
@@ -64,25 +64,25 @@ def test_gradients_of_the_back_are_those_of_the_whole(backbone: Backbone) -> Non
 def test_the_front_runs_no_layer_behind_the_border_and_the_back_none_before_it(backbone: Backbone) -> None:
     groups = backbone.layer_groups()
     for border in (1, len(groups) - 1):
-        cut, called = backbone.cut(border), set[str]()
+        cut, called = backbone.split(border), set[str]()
         handles = [
             module.register_forward_pre_hook(lambda *_, name=group.name, called=called: called.add(name))
             for group in groups
             for module in group.modules
             if "LayerNorm" not in type(module).__name__
         ]
-        features = cut.front(inputs_of(backbone))
+        features = cut.prefix(inputs_of(backbone))
         assert called == {group.name for group in groups[:border]}
         called.clear()
-        cut.back(features)
+        cut.suffix(features)
         assert called == {group.name for group in groups[border:]}
         for handle in handles:
             handle.remove()
 
 
 def test_the_head_alone_needs_one_vector_of_each_record(backbone: Backbone) -> None:
-    cut = backbone.cut(len(backbone.layer_groups()) - 1)
-    activation = cut.front(inputs_of(backbone))["activation"]
+    cut = backbone.split(len(backbone.layer_groups()) - 1)
+    activation = cut.prefix(inputs_of(backbone))["activation"]
     values = activation.shape[-1] if cut.padding else activation[0].numel()
     assert values <= max(
         backbone.module.get_parameter(name).shape[-1] for name in backbone.layer_groups()[-1].parameters
@@ -92,4 +92,4 @@ def test_the_head_alone_needs_one_vector_of_each_record(backbone: Backbone) -> N
 def test_there_are_borders_only_between_groups(backbone: Backbone) -> None:
     for border in (0, len(backbone.layer_groups())):
         with pytest.raises(ValueError, match="border"):
-            backbone.cut(border)
+            backbone.split(border)

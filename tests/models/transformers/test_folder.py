@@ -84,7 +84,7 @@ def test_a_head_for_several_classes_per_record_is_another_one(
 def test_a_new_head_on_request_is_a_function_of_the_seed(bert: Path, tmp_path: Path) -> None:
     def head(**wishes: object) -> torch.Tensor:
         backbone = load_backbone(text(bert, tmp_path, labels=("no", "yes"), reinitialize="true", **wishes))
-        assert "classifier.weight" in backbone.weights.fresh
+        assert "classifier.weight" in backbone.weights.newly_initialized
         return backbone.module.get_parameter("classifier.weight")
 
     first = head()
@@ -107,10 +107,12 @@ def test_a_pooler_may_be_missing(missing: bool, tmp_path: Path) -> None:
         change_weights(folder, **{"pooler.dense.weight": None, "pooler.dense.bias": None})
     backbone = load_backbone(text(folder, tmp_path))
     pooler = {"bert.pooler.dense.weight", "bert.pooler.dense.bias"} if missing else set()
-    assert set(backbone.weights.fresh) == {"classifier.weight", "classifier.bias"} | pooler
+    assert set(backbone.weights.newly_initialized) == {"classifier.weight", "classifier.bias"} | pooler
     if missing:
         random = load_backbone(text(folder, tmp_path, pretrained=False)).module.state_dict()
-        assert all(torch.equal(backbone.module.state_dict()[name], random[name]) for name in backbone.weights.fresh)
+        assert all(
+            torch.equal(backbone.module.state_dict()[name], random[name]) for name in backbone.weights.newly_initialized
+        )
 
 
 def test_a_sentence_embedding_network_becomes_a_classifier(tmp_path: Path) -> None:
@@ -119,7 +121,7 @@ def test_a_sentence_embedding_network_becomes_a_classifier(tmp_path: Path) -> No
     assert package.origin is not None
     folder = Path(package.origin).parent / "model"
     backbone = load_backbone(text(folder, tmp_path))
-    assert set(backbone.weights.fresh) == {"classifier.weight", "classifier.bias"}
+    assert set(backbone.weights.newly_initialized) == {"classifier.weight", "classifier.bias"}
     assert [group.name for group in backbone.layer_groups()] == [
         "embeddings",
         *(f"layer{number}" for number in range(1, 7)),

@@ -19,7 +19,7 @@ from finetune.data.transforms.base import ImageTransform
 from finetune.data.transforms.image import decode_image, resize_and_crop
 from finetune.errors import UserError
 from finetune.export import inference
-from finetune.job.loaders import geometry_of
+from finetune.job.loaders import image_geometry
 from finetune.models.backbone import Backbone, ImageInput
 from finetune.models.load import load_backbone
 from finetune.models.preprocessing import Normaliser
@@ -55,7 +55,7 @@ def reference(folder: Path, content: bytes) -> Tensor:
 
 
 def ours(expects: ImageInput, content: bytes) -> Tensor:
-    geometry = geometry_of(expects)
+    geometry = image_geometry(expects)
     pixels = resize_and_crop(decode_image(content, geometry.decoded_side), geometry)
     return Normaliser(expects)({"pixels": pixels.unsqueeze(0)})[0]
 
@@ -272,13 +272,13 @@ def test_the_handler_in_the_artifact_gives_the_same_pixels(stretch: bool, floor_
     for width, height in SIZES:
         pixels = decode_image(encoded(image(width, height)))
         assert torch.equal(
-            resize_and_crop(pixels, geometry_of(expects)), inference.resize_and_crop(pixels, preprocessing)
+            resize_and_crop(pixels, image_geometry(expects)), inference.resize_and_crop(pixels, preprocessing)
         )
 
 
 def test_a_large_jpeg_is_not_reduced_for_nearest_neighbours() -> None:
     content = encoded(image(640, 480), "JPEG")
-    geometry = geometry_of(ImageInput(24, 31, "nearest-exact", (0.5,) * 3, (0.25,) * 3))
+    geometry = image_geometry(ImageInput(24, 31, "nearest-exact", (0.5,) * 3, (0.25,) * 3))
     assert decode_image(content, geometry.decoded_side).shape == (3, 480, 640)
 
 
@@ -309,7 +309,7 @@ def test_decoding_that_differs_from_the_pipeline_is_warned_of_once(
 ) -> None:
     content = make()
     expects = input_of(load_backbone(ask(None, tmp_path, channel=vit)))
-    transform = ImageTransform(geometry_of(expects), "none")
+    transform = ImageTransform(image_geometry(expects), "none")
     with caplog.at_level(logging.WARNING, "finetune"):
         for _ in range(2):
             transform(content, None)

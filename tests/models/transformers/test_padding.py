@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from finetune.data.bad_records import BadContent
+from finetune.data.bad_records import BadRecordError
 from tests.support.text_folders import (
     TEXTS,
     add_token,
@@ -141,7 +141,7 @@ def test_replaced_padding_is_told_of(gpt2: Path, caplog: pytest.LogCaptureFixtur
     assert (
         "pads with '[LATER]' (15), for which the network has no embedding (vocab_size=15): padding with" in caplog.text
     )
-    with pytest.raises(BadContent, match=r"contains the token '\[LATER\]' \(15\), but the model embeds 15 tokens"):
+    with pytest.raises(BadRecordError, match=r"contains the token '\[LATER\]' \(15\), but the model embeds 15 tokens"):
         transform_of(backbone)(("the [LATER] cat",), None)
 
 

@@ -114,7 +114,7 @@ def test_a_whole_folder_has_the_tensors_that_transformers_loads(whole: Path, tmp
     backbone = evaluated(whole, whole.name, tmp_path)
     theirs = transformers_own(whole, whole.name).state_dict()
     ours = backbone.module.state_dict()
-    assert backbone.weights.fresh == backbone.weights.unused == backbone.weights.initialized == ()
+    assert backbone.weights.newly_initialized == backbone.weights.unused == backbone.weights.initialized == ()
     assert ours.keys() == theirs.keys()
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
 
@@ -153,7 +153,7 @@ def test_a_kept_head_without_its_last_weight_is_refused(whole: Path, tmp_path: P
     assert "top layer" in refusal(folder, whole.name, tmp_path)
     backbone = trained(folder, whole.name, tmp_path)
     assert not backbone.weights.kept_head
-    assert name in backbone.weights.fresh
+    assert name in backbone.weights.newly_initialized
     with pytest.raises(UserError, match="reinitialize_top_layer=false, but the weights have"):
         trained(folder, whole.name, tmp_path, reinitialize="false")
 
@@ -166,7 +166,7 @@ def test_a_kept_head_without_its_bias_is_refused_by_name(whole: Path, tmp_path: 
     assert f"have it only in part: {bias} is missing" in refusal(folder, whole.name, tmp_path)
     backbone = trained(folder, whole.name, tmp_path)
     assert not backbone.weights.kept_head
-    assert {bias, classifier_of(whole.name)} <= set(backbone.weights.fresh)
+    assert {bias, classifier_of(whole.name)} <= set(backbone.weights.newly_initialized)
     assert f"{bias} is missing" in backbone.weights.warnings[0]
 
 
@@ -199,7 +199,7 @@ def test_a_kept_head_without_an_inner_tensor_is_refused_by_name(model_type: str,
     assert f"have it only in part: {name} is missing" in refusal(folder, model_type, tmp_path)
     backbone = trained(folder, model_type, tmp_path)
     assert not backbone.weights.kept_head
-    assert {name, classifier_of(model_type)} <= set(backbone.weights.fresh)
+    assert {name, classifier_of(model_type)} <= set(backbone.weights.newly_initialized)
 
 
 @pytest.mark.parametrize("dtype", [torch.int8, torch.uint8, torch.float8_e4m3fn])

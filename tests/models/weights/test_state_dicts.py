@@ -178,7 +178,7 @@ def test_a_kept_head_without_its_bias_is_refused(state: State, tmp_path: Path) -
     save_file({key: value for key, value in state.items() if key != "fc.bias"}, tmp_path / "w.safetensors")
     assert "have it only in part: fc.bias is missing" in refusal(tmp_path)
     trained = load_backbone(ask(NAME, tmp_path, channel=tmp_path))
-    assert set(trained.weights.fresh) == {"fc.weight", "fc.bias"}
+    assert set(trained.weights.newly_initialized) == {"fc.weight", "fc.bias"}
     assert "replaced by a new one: fc.bias is missing" in trained.weights.warnings[0]
 
 

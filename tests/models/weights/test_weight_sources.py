@@ -78,7 +78,7 @@ def test_an_artifact_of_an_earlier_job(form: str, tmp_path: Path) -> None:
     assert torch.equal(logits_of(backbone), logits_of(earlier))
     assert (backbone.weights.kept_head, backbone.weights.labels) == (True, LABELS)
     assert "artifact of an earlier job" in backbone.weights.source
-    assert (backbone.weights.fresh, backbone.weights.unused) == ((), ())
+    assert (backbone.weights.newly_initialized, backbone.weights.unused) == ((), ())
 
 
 def test_the_same_classes_in_another_order_keep_their_rows(tmp_path: Path) -> None:
@@ -92,8 +92,8 @@ def test_other_classes_get_a_new_head(tmp_path: Path) -> None:
     earlier = load_backbone(ask(NAME, tmp_path, pretrained=False))
     write_artifact(tmp_path / "channel", earlier, labels=("a", "b", "c"))
     backbone = load_backbone(ask(None, tmp_path, channel=tmp_path / "channel"))
-    assert set(backbone.weights.fresh) == {"classifier.3.weight", "classifier.3.bias"}
-    assert set(backbone.weights.unused) == set(backbone.weights.fresh)
+    assert set(backbone.weights.newly_initialized) == {"classifier.3.weight", "classifier.3.bias"}
+    assert set(backbone.weights.unused) == set(backbone.weights.newly_initialized)
     assert not backbone.weights.kept_head
     assert holds(backbone, earlier.module.state_dict())
 
@@ -185,7 +185,7 @@ def test_auxiliary_heads_may_be_missing_or_left_over(tmp_path: Path) -> None:
     without = {name: tensor for name, tensor in whole.items() if not name.startswith("aux")}
     save_file(without, tmp_path / "googlenet.safetensors")
     weights = load_backbone(ask("googlenet", tmp_path, channel=tmp_path)).weights
-    assert set(weights.fresh) == {name for name in whole if name.startswith("aux")}
+    assert set(weights.newly_initialized) == {name for name in whole if name.startswith("aux")}
     assert weights.kept_head
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from finetune.config.compat.alias import ANY, Claim
 from finetune.config.compat.aliases import ALIASES, OBJECTIVE, PLATFORM_NAMES, SYNONYMS
-from finetune.config.descriptions import all_knobs
+from finetune.config.descriptions import all_hyperparameters
 from finetune.config.faults import shown
 from finetune.config.values import Form, read_value, unquoted
 from finetune.errors import did_you_mean
@@ -72,7 +72,7 @@ def _canonical(name: str) -> str:
 
 def _understand(name: str, text: str, request: Mapping[str, str], settings: Settings) -> list[Setting]:
     canonical = _canonical(name)
-    if canonical in all_knobs():
+    if canonical in all_hyperparameters():
         value = SYNONYMS.get((canonical, unquoted(text).lower()), text)
         return [Setting(name, text, Claim(canonical, value))]
     if canonical in ALIASES:
@@ -81,7 +81,7 @@ def _understand(name: str, text: str, request: Mapping[str, str], settings: Sett
         settings.objective = unquoted(text)
         settings.notes.append(f"The tuner looks at the metric {shown(text)}.")
     elif not canonical.startswith(PLATFORM_NAMES):
-        near = did_you_mean(canonical, [*all_knobs(), *ALIASES])
+        near = did_you_mean(canonical, [*all_hyperparameters(), *ALIASES])
         settings.faults.append(f"Unknown hyperparameter {shown(name)}{near}: correct its name or leave it out.")
     return []
 
@@ -99,7 +99,7 @@ def _understand_alias(name: str, text: str, request: Mapping[str, str], settings
 
 def _settle(knob: str, rivals: list[Setting], settings: Settings) -> None:
     """Choose the first claim compatible with all others, preferring the hyperparameter's own name over aliases."""
-    form = all_knobs()[knob].form
+    form = all_hyperparameters()[knob].form
     overriding = [setting for setting in rivals if setting.claim.overrides]
     if overriding:
         settings.chosen[knob] = overriding[0]

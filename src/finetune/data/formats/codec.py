@@ -8,9 +8,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
-from finetune.config.content_types import StreamForm
+from finetune.config.content_types import StreamFormat
 from finetune.data.formats.image_records import is_picture
-from finetune.data.formats.named_fields import Decoded, Wanted
+from finetune.data.formats.named_fields import DecodedRecord, DecodeOptions
 from finetune.data.formats.record_codecs import AttributeCodec, ExampleCodec, ImageRecordCodec, ProtobufCodec
 from finetune.data.formats.tar_codec import TarCodec
 from finetune.data.formats.text_codecs import DelimitedCodec, JsonLinesCodec
@@ -22,7 +22,7 @@ from finetune.data.labels import LabelMap
 
 _log = logging.getLogger(__name__)
 
-Sample = tuple[memoryview, ...]
+RawRecord = tuple[memoryview, ...]
 
 _JSON = re.compile(rb"\{|\[\s*\{")
 _INSTEAD = "send them as an augmented manifest, in RecordIO, TFRecord or tar"
@@ -31,7 +31,7 @@ _INSTEAD = "send them as an augmented manifest, in RecordIO, TFRecord or tar"
 class Codec(Protocol):
     """Splits a stream into samples in a single thread and decodes samples in any thread."""
 
-    def cut(self, window: Window) -> Iterator[Sample]:
+    def cut(self, window: Window) -> Iterator[RawRecord]:
         """Yield samples as views into the stream.
 
         Raises:
@@ -40,7 +40,7 @@ class Codec(Protocol):
         """
         ...
 
-    def decode(self, sample: Sample) -> Decoded:
+    def decode(self, sample: RawRecord) -> DecodedRecord:
         """Decode one sample; images stay encoded.
 
         Raises:
@@ -63,7 +63,7 @@ class StreamLayout:
     """
 
     where: str
-    form: StreamForm | None
+    form: StreamFormat | None
     wrapped: bool = False
     shared: bool = False
     classes: LabelMap | None = None
@@ -73,12 +73,12 @@ class StreamLayout:
 class WrappedCodec:
     """Codec for objects that are each wrapped in one RecordIO record."""
 
-    def __init__(self, inner: Codec, wanted: Wanted) -> None:
+    def __init__(self, inner: Codec, wanted: DecodeOptions) -> None:
         self._inner = inner
         self._wanted = wanted
         self.decode = inner.decode
 
-    def cut(self, window: Window) -> Iterator[Sample]:
+    def cut(self, window: Window) -> Iterator[RawRecord]:
         """Yield the samples of each object in order."""
         for payload in read_recordio(window, self._wanted.spec.recordio_parts):
             yield from self._inner.cut(Window([payload]))
@@ -92,13 +92,13 @@ class NumberedCodec:
         self._classes = classes
         self.cut = inner.cut
 
-    def decode(self, sample: Sample) -> Decoded:
+    def decode(self, sample: RawRecord) -> DecodedRecord:
         """Decode a sample and map its labels to class names; labels without a match are left unchanged."""
         found = self._inner.decode(sample)
-        return Decoded(found.content, tuple(self._classes.named(label) or label for label in found.labels))
+        return DecodedRecord(found.content, tuple(self._classes.named(label) or label for label in found.labels))
 
 
-def choose_codec(layout: StreamLayout, wanted: Wanted, window: Window) -> Codec:
+def choose_codec(layout: StreamLayout, wanted: DecodeOptions, window: Window) -> Codec:
     """Choose the codec by attribute names, content type and wrapping, or else by the first bytes (not consumed).
 
     Raises:
@@ -108,7 +108,7 @@ def choose_codec(layout: StreamLayout, wanted: Wanted, window: Window) -> Codec:
     return codec if layout.classes is None else NumberedCodec(codec, layout.classes)
 
 
-def _by_form(layout: StreamLayout, wanted: Wanted, window: Window) -> Codec:
+def _by_form(layout: StreamLayout, wanted: DecodeOptions, window: Window) -> Codec:
     if wanted.spec.attribute_names:
         return AttributeCodec(wanted)
     if layout.wrapped and layout.form in (None, "recordio", "pictures"):
@@ -120,7 +120,7 @@ def _by_form(layout: StreamLayout, wanted: Wanted, window: Window) -> Codec:
     return WrappedCodec(codec, wanted) if layout.wrapped and form != "protobuf" else codec
 
 
-def _codec(form: StreamForm, layout: StreamLayout, wanted: Wanted) -> Codec:
+def _codec(form: StreamFormat, layout: StreamLayout, wanted: DecodeOptions) -> Codec:
     match form:
         case "protobuf":
             return ProtobufCodec(wanted)
@@ -138,18 +138,18 @@ def _codec(form: StreamForm, layout: StreamLayout, wanted: Wanted) -> Codec:
             raise DamagedStream("holds Parquet, which cannot be read from a stream; use input mode File or FastFile", 0)
 
 
-def _recordio_codec(window: Window, wanted: Wanted) -> Codec:
+def _recordio_codec(window: Window, wanted: DecodeOptions) -> Codec:
     """Distinguish image records, which have a header before the image, from manifest attributes without one."""
     window.reach(64)
     first = window.view[window.at : window.at + 64]
-    return AttributeCodec(wanted) if is_picture(first[8:]) or not wanted.pictures else ImageRecordCodec(wanted)
+    return AttributeCodec(wanted) if is_picture(first[8:]) or not wanted.images else ImageRecordCodec(wanted)
 
 
-def _look(window: Window) -> StreamForm:
+def _look(window: Window) -> StreamFormat:
     window.reach(512)
     first = bytes(window.view[window.at : window.at + 512])
     text = first.removeprefix(b"\xef\xbb\xbf").lstrip()
-    seen: tuple[tuple[StreamForm, bool], ...] = (
+    seen: tuple[tuple[StreamFormat, bool], ...] = (
         ("recordio", first.startswith(MAGIC_BYTES)),
         ("tfrecord", len(first) >= 12 and masked_checksum(first[:8]) == int.from_bytes(first[8:12], "little")),
         ("tar", _is_tar(first)),

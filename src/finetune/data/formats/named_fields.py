@@ -24,7 +24,7 @@ TEXT_FIELDS = ("txt", *TEXT_COLUMNS)
 
 
 @dataclass(frozen=True, slots=True)
-class Decoded:
+class DecodedRecord:
     """A record of a stream with its content still encoded.
 
     Attributes:
@@ -37,7 +37,7 @@ class Decoded:
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class DecodeOptions:
     """Fields to extract from the records of a channel.
 
     Attributes:
@@ -53,14 +53,17 @@ class Wanted:
     shared: SharedColumns = field(default_factory=SharedColumns)
 
     @property
-    def pictures(self) -> bool:
+    def images(self) -> bool:
         """Whether the content is an image."""
         return self.task == "image-classification"
 
 
 def decoded_fields(
-    fields: Mapping[str, object], labels: Mapping[str, object], wanted: Wanted, classes: tuple[str, ...] | None = None
-) -> Decoded:
+    fields: Mapping[str, object],
+    labels: Mapping[str, object],
+    wanted: DecodeOptions,
+    classes: tuple[str, ...] | None = None,
+) -> DecodedRecord:
     """Select content and labels from fields whose values are bytes or valid labels.
 
     Args:
@@ -76,11 +79,11 @@ def decoded_fields(
     if classes is None:
         name = _choose(labels, spec.label_column, LABEL_FIELDS, "label_column")
         classes = label_names(_label(labels[name]), multi_label=spec.multi_label, class_names=spec.class_names)
-    if not wanted.pictures:
+    if not wanted.images:
         names = [_choose(fields, spec.text_column, TEXT_FIELDS, "text_column")]
         if spec.text_pair_column:
             names.append(_choose(fields, spec.text_pair_column, (), "text_pair_column"))
-        return Decoded(texts_of([_text(fields[one]) for one in names]), classes)
+        return DecodedRecord(texts_of([_text(fields[one]) for one in names]), classes)
     text = next((one for one in TEXT_FIELDS if one in fields), None)
     if text is not None and spec.image_column is None and not any(one in fields for one in PICTURE_FIELDS):
         raise ValueError(f"has no picture, but a text in {text!r}; set task=text-classification, or image_column")
@@ -89,7 +92,7 @@ def decoded_fields(
         content = content[0]
     if not isinstance(content, bytes | memoryview):
         raise ValueError("holds numbers where an encoded picture is expected")
-    return Decoded(bytes(content), classes)
+    return DecodedRecord(bytes(content), classes)
 
 
 def _choose(fields: Mapping[str, object], given: str | None, usual: Sequence[str], knob: str) -> str:
@@ -122,4 +125,4 @@ def _label(value: object) -> object:
     return _text(value)
 
 
-Decode = Callable[[tuple[memoryview, ...]], Decoded]
+Decode = Callable[[tuple[memoryview, ...]], DecodedRecord]

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 
 from finetune.data.formats.attribute_labels import attribute_classes
 from finetune.data.formats.image_records import is_picture, read_image_record
-from finetune.data.formats.named_fields import Decoded, Wanted, decoded_fields
+from finetune.data.formats.named_fields import DecodedRecord, DecodeOptions, decoded_fields
 from finetune.data.formats.protobuf_records import Numbers, Value, read_protobuf_record
 from finetune.data.formats.protobuf_wire import DamagedMessage
 from finetune.data.formats.tf_example import read_example
@@ -23,7 +23,7 @@ Sample = tuple[memoryview, ...]
 class ImageRecordCodec:
     """Codec for MXNet image records."""
 
-    def __init__(self, wanted: Wanted) -> None:
+    def __init__(self, wanted: DecodeOptions) -> None:
         self._wanted = wanted
 
     def cut(self, window: Window) -> Iterator[Sample]:
@@ -31,30 +31,30 @@ class ImageRecordCodec:
         for payload in read_recordio(window, self._wanted.spec.recordio_parts):
             yield (payload,)
 
-    def decode(self, sample: Sample) -> Decoded:
+    def decode(self, sample: Sample) -> DecodedRecord:
         """Decode numeric labels; several labels are a row of 0/1 flags, or else class numbers."""
         numbers, picture = read_image_record(sample[0])
         multi_label = self._wanted.spec.multi_label
         if not multi_label and len(numbers) != 1:
             raise ValueError(f"has {len(numbers)} labels; set multi_label=true if records have several classes")
         if multi_label and len(numbers) > 1 and set(numbers) <= {0.0, 1.0} and not self._wanted.class_ids:
-            return Decoded(bytes(picture), tuple(str(at) for at, flag in enumerate(numbers) if flag))
+            return DecodedRecord(bytes(picture), tuple(str(at) for at, flag in enumerate(numbers) if flag))
         names = [label_name(number) for number in numbers]
         if None in names:
             raise ValueError("has a label that is no number")
-        return Decoded(bytes(picture), tuple(name for name in names if name is not None))
+        return DecodedRecord(bytes(picture), tuple(name for name in names if name is not None))
 
 
 class AttributeCodec:
     """Codec for augmented manifests: each attribute of a line is a separate record, in the order of the names."""
 
-    def __init__(self, wanted: Wanted) -> None:
+    def __init__(self, wanted: DecodeOptions) -> None:
         """Assign roles to the attributes; without attribute names, expect an image or text, then a label."""
         self._wanted = wanted
-        names = wanted.spec.attribute_names or ("source-ref" if wanted.pictures else "source", "label")
+        names = wanted.spec.attribute_names or ("source-ref" if wanted.images else "source", "label")
         self._names = names
         self._metadata = next((at for at, name in enumerate(names) if name.endswith("-metadata")), None)
-        content = wanted.spec.image_column if wanted.pictures else wanted.spec.text_column
+        content = wanted.spec.image_column if wanted.images else wanted.spec.text_column
         self._content = names.index(content) if content in names else 0
         others = [at for at in range(len(names)) if at not in (self._content, self._metadata)]
         label = wanted.spec.label_column
@@ -79,7 +79,7 @@ class AttributeCodec:
                 begin,
             )
 
-    def decode(self, sample: Sample) -> Decoded:
+    def decode(self, sample: Sample) -> DecodedRecord:
         """Return the encoded image or the text, and the classes from the JSON label."""
         if self._label is None:
             raise ValueError(f"has no label among its attributes {', '.join(self._names)}; set attribute_names")
@@ -96,13 +96,13 @@ class AttributeCodec:
             class_names=spec.class_names,
         )
         content = bytes(sample[self._content])
-        return Decoded(content if self._wanted.pictures else texts_of([_json_text(content)]), classes)
+        return DecodedRecord(content if self._wanted.images else texts_of([_json_text(content)]), classes)
 
 
 class ExampleCodec:
     """Codec for TFRecords of `tf.train.Example`."""
 
-    def __init__(self, wanted: Wanted) -> None:
+    def __init__(self, wanted: DecodeOptions) -> None:
         self._wanted = wanted
 
     def cut(self, window: Window) -> Iterator[Sample]:
@@ -110,7 +110,7 @@ class ExampleCodec:
         for payload in read_tfrecords(window):
             yield (payload,)
 
-    def decode(self, sample: Sample) -> Decoded:
+    def decode(self, sample: Sample) -> DecodedRecord:
         """Select the features by the names that the user sets, or else by the usual names."""
         features = read_example(sample[0])
         return decoded_fields(features, features, self._wanted)
@@ -119,7 +119,7 @@ class ExampleCodec:
 class ProtobufCodec:
     """Codec for SageMaker's protocol buffer records in RecordIO."""
 
-    def __init__(self, wanted: Wanted) -> None:
+    def __init__(self, wanted: DecodeOptions) -> None:
         self._wanted = wanted
 
     def cut(self, window: Window) -> Iterator[Sample]:
@@ -127,7 +127,7 @@ class ProtobufCodec:
         for payload in read_recordio(window, self._wanted.spec.recordio_parts):
             yield (payload,)
 
-    def decode(self, sample: Sample) -> Decoded:
+    def decode(self, sample: Sample) -> DecodedRecord:
         """Use a bytes feature as the image or the text.
 
         SageMaker's own readers join the parts of a record without the magic word. If a record that contains the magic
@@ -141,7 +141,7 @@ class ProtobufCodec:
                 raise
             record = read_protobuf_record(memoryview(payload.replace(MAGIC_BYTES, b"")))
         # Numeric features of image records are not used.
-        features = record.features if self._wanted.pictures else _listed(record.features)
+        features = record.features if self._wanted.images else _listed(record.features)
         return decoded_fields(features, _listed(record.labels), self._wanted)
 
 

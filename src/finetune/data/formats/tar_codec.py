@@ -14,8 +14,8 @@ from finetune.data.formats.named_fields import (
     LABEL_FIELDS,
     PICTURE_FIELDS,
     TEXT_FIELDS,
-    Decoded,
-    Wanted,
+    DecodedRecord,
+    DecodeOptions,
     decoded_fields,
 )
 from finetune.data.framing.tar_members import read_tar
@@ -78,7 +78,7 @@ class _ClassFolders:
 class TarCodec:
     """Codec for any number of tar shards in a stream. A sample alternates names and contents."""
 
-    def __init__(self, wanted: Wanted, where: str = "the stream") -> None:
+    def __init__(self, wanted: DecodeOptions, where: str = "the stream") -> None:
         """Set the fields to extract, and the channel and file for messages."""
         self._wanted = wanted
         self._where = where
@@ -117,7 +117,7 @@ class TarCodec:
         if group.parts:
             yield self._finished(group, folders), end
 
-    def decode(self, sample: Sample) -> Decoded:
+    def decode(self, sample: Sample) -> DecodedRecord:
         """Decode the fields by file ending; a `.json` object adds fields by its keys.
 
         Raises:
@@ -178,7 +178,7 @@ class TarCodec:
         fields = {path.rpartition("/")[2].partition(".")[2].lower() for path in paths}
         is_labelled = self._wanted.spec.label_column is not None or not fields.isdisjoint({*LABEL_FIELDS, "json"})
         folders = _folders(paths[-1])
-        if folders and not is_labelled and self._wanted.pictures:
+        if folders and not is_labelled and self._wanted.images:
             parent = "/".join(folders[:-1])
             first = class_folders.parents.setdefault(group.archive, parent)
             if first != parent:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Protocol
 
-from finetune.data.formats.named_fields import Decoded, Wanted
+from finetune.data.formats.named_fields import DecodedRecord, DecodeOptions
 from finetune.data.framing.lines import line_end, read_lines
 from finetune.data.framing.lookahead import look_ahead
 from finetune.data.framing.window import DamagedStream, Window
@@ -32,7 +32,7 @@ class _Layout(Protocol):
 class JsonLinesCodec:
     """Codec for JSON objects: one per line, concatenated where an S3 object lacks a final newline, or in arrays."""
 
-    def __init__(self, wanted: Wanted, layout: _Layout) -> None:
+    def __init__(self, wanted: DecodeOptions, layout: _Layout) -> None:
         """Create the codec without reading any input.
 
         Args:
@@ -59,7 +59,7 @@ class JsonLinesCodec:
         for _, text in json_objects(lines):
             yield (memoryview(text),)
 
-    def decode(self, sample: Sample) -> Decoded:
+    def decode(self, sample: Sample) -> DecodedRecord:
         """Return the label and the texts."""
         value = parse_object(bytes(sample[0]))
         if self._columns is None:
@@ -71,7 +71,7 @@ class JsonLinesCodec:
 class DelimitedCodec:
     """Codec for CSV, TSV or `__label__` lines; delimiter, header and columns are inferred from the first rows."""
 
-    def __init__(self, wanted: Wanted, layout: _Layout, *, tabs: bool) -> None:
+    def __init__(self, wanted: DecodeOptions, layout: _Layout, *, tabs: bool) -> None:
         """Create the codec without reading any input.
 
         Args:
@@ -115,7 +115,7 @@ class DelimitedCodec:
         except UnclosedQuote as error:
             raise DamagedStream(f"{error} (line {error.line})", begin + error.offset) from error
 
-    def decode(self, sample: Sample) -> Decoded:
+    def decode(self, sample: Sample) -> DecodedRecord:
         """Return the label and the texts."""
         if self._form is None:
             raise ValueError("belongs to a table of which no row was seen")
@@ -123,10 +123,10 @@ class DelimitedCodec:
         return _decoded(texts_of(texts), label, self._wanted, self._spellings)
 
 
-def _decoded(texts: tuple[str, ...], label: object, wanted: Wanted, spellings: Spellings) -> Decoded:
+def _decoded(texts: tuple[str, ...], label: object, wanted: DecodeOptions, spellings: Spellings) -> DecodedRecord:
     spec = wanted.spec
     labels = label_names(label, multi_label=spec.multi_label, class_names=spec.class_names, spellings=spellings)
-    return Decoded(texts, labels)
+    return DecodedRecord(texts, labels)
 
 
 def _check_kind(window: Window) -> None:

@@ -15,16 +15,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from finetune.data.bad_records import BadContent, BadRecords
+from finetune.data.bad_records import BadRecordError, BadRecords
 from finetune.data.labels import LabelMap
 from finetune.data.loading.dataset import Dataset
 from finetune.data.loading.examples import Examples, MadeAnew
 from finetune.data.loading.length_grouping import LikeLength, Measure
 from finetune.data.loading.order import batch_bounds, epoch_order, record_seed
-from finetune.data.loading.prefetch import Supply
+from finetune.data.loading.prefetch import Prefetcher
 from finetune.data.record import Content, Record
 from finetune.errors import DataError
-from finetune.runtime.worker_pool import Crew
+from finetune.runtime.worker_pool import WorkerPool
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +61,7 @@ class BatchSource(Protocol):
         ...
 
     @property
-    def supply(self) -> Supply:
+    def supply(self) -> Prefetcher:
         """Prepares the batches."""
         ...
 
@@ -107,7 +107,7 @@ class BatchOptions:
     augment: bool
     workers: int
     pin_memory: bool
-    most_workers: int = 0
+    max_workers: int = 0
     length: Callable[[Content], int] | None = None
 
 
@@ -149,7 +149,7 @@ class Batches:
         self._bad_records = bad_records
         self._bounds = batch_bounds(len(dataset), options.batch_size)
         self._pins = options.pin_memory and torch.cuda.is_available()
-        self.supply = Supply(options.workers, options.most_workers)
+        self.supply = Prefetcher(options.workers, options.max_workers)
         self._made: Examples = MadeAnew(dataset.transform)
         self._lost: dict[str, dict[str, str]] = {}
         self._by_length: LikeLength | None = None
@@ -278,7 +278,7 @@ class Batches:
                 f" {lost[0]!r} can be read: {key} {reason}; repair them, or remove the class"
             )
 
-    def _submit(self, epoch: int, crew: Crew, positions: Sequence[int]) -> Future[_Prepared]:
+    def _submit(self, epoch: int, crew: WorkerPool, positions: Sequence[int]) -> Future[_Prepared]:
         """Split a batch into one piece per worker, so that the first batch of an epoch is ready sooner."""
         size = -(-len(positions) // crew.size)
         pieces = [
@@ -295,7 +295,7 @@ class Batches:
         key, index, reader = self.dataset.key(position), self.dataset.indices[position], self.dataset.reader
         try:
             inputs = self._made.example(position, lambda: reader.read(index).content, self._randomness(epoch, key))
-        except BadContent as error:
+        except BadRecordError as error:
             return _Bad(key, str(error), reader.labels(index))
         except DataError as error:
             reason = str(error).removeprefix(f"channel {self.dataset.reader.channel!r}: {key} ")

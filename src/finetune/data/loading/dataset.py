@@ -10,7 +10,7 @@ from finetune.data.transforms.base import Transform
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class Subset:
     """Records of a reader that serve one purpose."""
 
     reader: Reader

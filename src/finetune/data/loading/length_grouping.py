@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from finetune.data.loading.order import pool_order
 from finetune.data.record import Content, Reader
 from finetune.errors import DataError
-from finetune.runtime.worker_pool import Crew
+from finetune.runtime.worker_pool import WorkerPool
 
 Bounds = Sequence[tuple[int, int]]
 
@@ -125,7 +125,7 @@ class LikeLength:
                 yield pool
             return
         waiting: deque[tuple[NDArray[np.int64], NDArray[np.int64], list[Future[list[int]]]]] = deque()
-        with closing(Crew(self._workers)) as crew:
+        with closing(WorkerPool(self._workers)) as crew:
             for pool, missing in zip(pools, unknown, strict=True):
                 pieces = np.array_split(missing, crew.size)
                 waiting.append((pool, missing, [crew.submit(partial(self._measure, piece)) for piece in pieces]))

@@ -13,7 +13,7 @@ from concurrent.futures import Future
 from contextlib import closing
 from typing import TypeVar
 
-from finetune.runtime.worker_pool import Crew
+from finetune.runtime.worker_pool import WorkerPool
 
 _I = TypeVar("_I")
 _T = TypeVar("_T")
@@ -22,7 +22,7 @@ _MOST_AHEAD = 4
 """Maximum number of prefetched items: enough to absorb slow records; each one costs memory."""
 
 
-class Supply:
+class Prefetcher:
     """Prefetches items with as many threads as turn out to be needed.
 
     Starts with a few threads. Whenever an item is not ready when the consumer requests it, one more thread is added, up
@@ -54,14 +54,14 @@ class Supply:
             self.waited += self._clock() - began
             yield made
 
-    def ahead(self, items: Iterable[_I], begin: Callable[[Crew, _I], Future[_T]]) -> Generator[_T, None, None]:
+    def ahead(self, items: Iterable[_I], begin: Callable[[WorkerPool, _I], Future[_T]]) -> Generator[_T, None, None]:
         """Yield the result for each item in order; `begin` submits an item to the worker pool.
 
         Re-raises the exceptions of `begin` and of its futures.
         """
         waiting: deque[Future[_T]] = deque()
         taken = 0
-        with closing(Crew(self.size)) as crew:
+        with closing(WorkerPool(self.size)) as crew:
             for item in self._asked(items):
                 waiting.append(begin(crew, item))
                 if len(waiting) > min(crew.size + 1, _MOST_AHEAD):
@@ -83,7 +83,7 @@ class Supply:
                 self.waited += self._clock() - began
             yield item
 
-    def _take(self, future: Future[_T], crew: Crew, *, may_grow: bool) -> _T:
+    def _take(self, future: Future[_T], crew: WorkerPool, *, may_grow: bool) -> _T:
         """Wait for an item; the first items of a run are late with any number of threads and do not trigger growth."""
         if may_grow and self.size < self._most and not future.done():
             self.size += 1

@@ -21,11 +21,11 @@ import torch
 from torch import Tensor
 
 from finetune.data.bad_records import BadRecords
-from finetune.data.in_memory import KeptRecords
+from finetune.data.in_memory import InMemoryReader
 from finetune.data.labels import LabelMap
 from finetune.data.loading.batches import Batch, BatchOptions
 from finetune.data.loading.order import batch_bounds, record_seed
-from finetune.data.loading.prefetch import Supply
+from finetune.data.loading.prefetch import Prefetcher
 from finetune.data.pipe.examples import Bad, Example, Prepared, understood
 from finetune.data.pipe.groups import Alone, Group, ReadAhead, Sharing
 from finetune.data.pipe.shuffle import StreamPosition, grouped, shuffled
@@ -33,7 +33,7 @@ from finetune.data.pipe.source import RecordSource, StreamRecord
 from finetune.data.record import Content, Record
 from finetune.data.transforms.base import Transform
 from finetune.errors import DataError
-from finetune.runtime.worker_pool import Crew
+from finetune.runtime.worker_pool import WorkerPool
 
 _log = logging.getLogger(__name__)
 
@@ -91,7 +91,7 @@ class StreamBatches:
         self._kept: dict[int, Record] = {}
         self._begins = True
         self._lost: Counter[str] = Counter()
-        self.supply = Supply(options.workers, options.most_workers)
+        self.supply = Prefetcher(options.workers, options.max_workers)
 
     @property
     def batch_size(self) -> int:
@@ -125,9 +125,9 @@ class StreamBatches:
         found = [(row, self._kept[position]) for row, position in enumerate(positions) if position in self._kept]
         return found[:most]
 
-    def kept(self) -> KeptRecords:
+    def kept(self) -> InMemoryReader:
         """Return a reader of the few retained records."""
-        return KeptRecords(self.channel, self._data.source.task, tuple(self._kept.values()))
+        return InMemoryReader(self.channel, self._data.source.task, tuple(self._kept.values()))
 
     def iterate(self, epoch: int, first: int = 0) -> Generator[Batch, None, None]:
         """Yield the batches of the next pipe; with `first`, those after the batches that `position` counts as used.
@@ -225,7 +225,7 @@ class StreamBatches:
             rest = self.position.unused(ordered, self.channel) if resumed else ordered
             yield from grouped(rest, self._options.batch_size)
 
-    def _submit(self, make: Make[_Made], crew: Crew, group: Group) -> Future[Prepared[_Made]]:
+    def _submit(self, make: Make[_Made], crew: WorkerPool, group: Group) -> Future[Prepared[_Made]]:
         """Split a batch into one piece per thread, so that the first batch of an epoch is ready sooner."""
         records = group.records
         size = max(1, -(-len(records) // crew.size))

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from finetune.data.bad_records import BadContent
+from finetune.data.bad_records import BadRecordError
 from finetune.data.class_names import nearest_name
 from finetune.data.labels import LabelMap
 from finetune.data.pipe.groups import Group
@@ -78,7 +78,7 @@ def understood(
     try:
         decoded = record.decode()
         made = make(record, decoded.content)
-    except BadContent as error:
+    except BadRecordError as error:
         return Bad(record, str(error))
     except json.JSONDecodeError as error:
         return Bad(record, f"is not JSON ({error.msg} at column {error.colno})")

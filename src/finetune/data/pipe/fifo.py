@@ -39,7 +39,7 @@ _TELL_SECONDS = 30.0
 
 
 @dataclass(frozen=True, slots=True)
-class PipePlace:
+class PipeOptions:
     """Location of the FIFOs of a channel, and how long to wait for them.
 
     Attributes:
@@ -62,7 +62,7 @@ class PipePlace:
 class Pipe:
     """The FIFOs of one channel, in sequence. Must be read by exactly one thread of one process."""
 
-    def __init__(self, place: PipePlace) -> None:
+    def __init__(self, place: PipeOptions) -> None:
         """Read the number of the next FIFO; opens nothing."""
         self._place = place
         self._number = place.state / f"{place.channel}.next"
@@ -159,7 +159,7 @@ class Pipe:
 class Waiting:
     """Tracks the time without progress: logs it periodically and raises after a timeout."""
 
-    def __init__(self, place: PipePlace, what: str, patience: float | None = None) -> None:
+    def __init__(self, place: PipeOptions, what: str, patience: float | None = None) -> None:
         """Start the timer; `patience` defaults to that of `place`."""
         self._patience = place.patience if patience is None else patience
         self._place = place

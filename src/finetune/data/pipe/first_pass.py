@@ -17,7 +17,7 @@ _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Census:
+class FirstPassScan:
     """Result of a first-pass scan.
 
     Attributes:
@@ -35,7 +35,7 @@ class Census:
     has_several: bool = False
 
 
-def take_census(source: RecordSource, split: StreamSplit | None = None) -> Census:
+def scan_first_pass(source: RecordSource, split: StreamSplit | None = None) -> FirstPassScan:
     """Scan one epoch without decoding images; records that cannot be decoded are left for the decoding stage to report.
 
     Args:
@@ -73,4 +73,4 @@ def take_census(source: RecordSource, split: StreamSplit | None = None) -> Censu
         records + held_out,
         len(classes),
     )
-    return Census(records, dict(classes), held_out, fault, has_several)
+    return FirstPassScan(records, dict(classes), held_out, fault, has_several)

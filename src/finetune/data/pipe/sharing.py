@@ -28,7 +28,7 @@ from typing import Any
 
 from finetune.data.formats.codec import Codec
 from finetune.data.framing.window import DamagedStream, Window
-from finetune.data.pipe.fifo import PIPE_BYTES, Pipe, PipePlace, Waiting
+from finetune.data.pipe.fifo import PIPE_BYTES, Pipe, PipeOptions, Waiting
 from finetune.data.pipe.groups import Group, Read
 from finetune.data.pipe.source import RecordSource, StreamRecord
 from finetune.errors import JobStopped, PlatformError
@@ -58,13 +58,13 @@ class Table:
         """Return the slice of a batch for a process; the shares differ by at most one record."""
         return slice(count * rank // self.ranks, count * (rank + 1) // self.ranks)
 
-    def place(self, source: RecordSource, rank: int) -> PipePlace:
+    def place(self, source: RecordSource, rank: int) -> PipeOptions:
         """Return the location of a process's FIFO.
 
         Reading it has no timeout once it is open: only end of file means that the reader is gone.
         """
         folder = self.folder / str(rank)
-        return PipePlace(source.channel, folder, folder / "state", self.patience, source.stopped, silence=math.inf)
+        return PipeOptions(source.channel, folder, folder / "state", self.patience, source.stopped, silence=math.inf)
 
 
 def gone(source: RecordSource, message: str) -> PlatformError:
@@ -242,7 +242,7 @@ def _record(told: Sequence[int], window: Window, codec: Codec) -> StreamRecord:
     return StreamRecord(number, parts, identity, codec)
 
 
-def _open(place: PipePlace, rank: int) -> int:
+def _open(place: PipeOptions, rank: int) -> int:
     waiting = Waiting(place, f"process {rank} of this host to read its share")
     while True:
         try:

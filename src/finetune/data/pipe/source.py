@@ -12,11 +12,11 @@ from typing import Protocol
 import google_crc32c
 
 from finetune.config.hyperparameters import Task
-from finetune.data.formats.codec import Codec, Sample, StreamLayout, choose_codec
-from finetune.data.formats.named_fields import Decoded, Wanted
+from finetune.data.formats.codec import Codec, RawRecord, StreamLayout, choose_codec
+from finetune.data.formats.named_fields import DecodedRecord, DecodeOptions
 from finetune.data.framing.gzip_members import inflated
 from finetune.data.framing.window import Chunk, DamagedStream, Window
-from finetune.data.pipe.fifo import Pipe, PipePlace
+from finetune.data.pipe.fifo import Pipe, PipeOptions
 from finetune.errors import DataError, JobStopped
 
 _log = logging.getLogger(__name__)
@@ -45,7 +45,7 @@ class StreamRecord:
         """Size in bytes."""
         return sum(map(len, self.parts))
 
-    def decode(self) -> Decoded:
+    def decode(self) -> DecodedRecord:
         """Decode the record.
 
         Raises:
@@ -99,7 +99,7 @@ class StreamSource:
 
     others = 0
 
-    def __init__(self, place: PipePlace, layout: StreamLayout, wanted: Wanted) -> None:
+    def __init__(self, place: PipeOptions, layout: StreamLayout, wanted: DecodeOptions) -> None:
         """Initialize without opening the pipe."""
         self.channel = place.channel
         self.task: Task = wanted.task
@@ -201,7 +201,7 @@ def _is_understood(record: StreamRecord) -> bool:
     return True
 
 
-def _record(number: int, sample: Sample, codec: Codec) -> StreamRecord:
+def _record(number: int, sample: RawRecord, codec: Codec) -> StreamRecord:
     parts = tuple(map(bytes, sample))
     return StreamRecord(number, parts, identity_of(parts), codec)
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-from finetune.data.bad_records import BadContent
+from finetune.data.bad_records import BadRecordError
 from finetune.data.readers.channel_files import ending_of, some_of
 from finetune.data.record import Reader
 from finetune.data.transforms.image import (
@@ -100,7 +100,7 @@ def _look(reader: Reader, index: int) -> _Seen | None:
                 with suppress(*IMAGE_ERRORS):
                     pages = getattr(image, "n_frames", 1)
             return _Seen(reader.key(index), highest, pages)
-    except (BadContent, DataError, *IMAGE_ERRORS):
+    except (BadRecordError, DataError, *IMAGE_ERRORS):
         return None
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from finetune.config.content_types import RECORD_TYPES
 from finetune.config.hyperparameters import DataSpec, Task
-from finetune.data.formats.named_fields import Wanted
+from finetune.data.formats.named_fields import DecodeOptions
 from finetune.data.readers.augmented_manifest import manifests_of, read_augmented_manifest
 from finetune.data.readers.channel_files import Listing, count_endings, ending_of, list_files, some_of
 from finetune.data.readers.dataset_root import check_files
@@ -78,7 +78,7 @@ class ChannelSource:
 @dataclass(frozen=True, slots=True)
 class _Contents:
     listing: Listing
-    pictures: tuple[str, ...]
+    images: tuple[str, ...]
     tables: tuple[str, ...]
     records: tuple[RecordFile, ...]
     default_format: str | None
@@ -116,7 +116,7 @@ def open_channel(source: ChannelSource, spec: DataSpec, shared: SharedColumns | 
     contents = _look(source, listing)
     if _holds_records(contents, source):
         check_files(source.name, [file.key for file in contents.records])
-        wanted = Wanted(spec.task or IMAGES, spec, source.class_ids)
+        wanted = DecodeOptions(spec.task or IMAGES, spec, source.class_ids)
         if spec.task is None:
             wanted = replace(wanted, task=task_of_records(listing, contents.records[0], wanted))
         return read_record_files(listing, contents.records, wanted, source.scratch)
@@ -132,7 +132,7 @@ def open_channel(source: ChannelSource, spec: DataSpec, shared: SharedColumns | 
             f"multi_label=true, but channel {source.name!r} has a folder per class, so each picture has one class; "
             f"name the classes in a channel '{source.name}_lst', or remove multi_label"
         )
-    return read_image_folder(listing, spec.class_names, contents.pictures)
+    return read_image_folder(listing, spec.class_names, contents.images)
 
 
 def _look(source: ChannelSource, listing: Listing) -> _Contents:
@@ -156,7 +156,7 @@ def _holds_records(contents: _Contents, source: ChannelSource) -> bool:
         )
     if bare in RECORD_TYPES or not records:
         return bool(records)
-    others = contents.pictures or contents.tables
+    others = contents.images or contents.tables
     if others and _task_of_type(source.content_type) is None:
         raise UserError(
             f"channel {source.name!r} holds files of records ({some_of([file.key for file in records], 1)}) and others "
@@ -180,13 +180,13 @@ def _task_of_type(content_type: str | None) -> Task | None:
 
 
 def _task_of(contents: _Contents, source: ChannelSource) -> Task:
-    if contents.pictures and contents.tables:
+    if contents.images and contents.tables:
         _check_labels_in_table(contents, source)
         raise UserError(
-            f"channel {source.name!r} holds {len(contents.pictures)} pictures ({some_of(contents.pictures, 1)}) and "
+            f"channel {source.name!r} holds {len(contents.images)} pictures ({some_of(contents.images, 1)}) and "
             f"{len(contents.tables)} tables ({some_of(contents.tables, 1)}); set task={IMAGES} or task={TEXTS}"
         )
-    if contents.pictures:
+    if contents.images:
         return IMAGES
     if contents.tables:
         return TEXTS
@@ -198,11 +198,11 @@ def _task_of(contents: _Contents, source: ChannelSource) -> Task:
 
 def _check_labels_in_table(contents: _Contents, source: ChannelSource) -> None:
     """Refuse images without class folders next to a table that appears to contain their classes."""
-    folders = {key.partition("/")[0] if "/" in key else "" for key in contents.pictures}
+    folders = {key.partition("/")[0] if "/" in key else "" for key in contents.images}
     if len(folders) == 1:
         where = f"in the one folder {folders.pop()!r}" if "" not in folders else "without class folders"
         raise DataError(
-            f"channel {source.name!r} holds {len(contents.pictures)} images {where} and the table"
+            f"channel {source.name!r} holds {len(contents.images)} images {where} and the table"
             f" {some_of(contents.tables, 1)}; classes of images are not read from tables: put the images into a folder"
             f" per class, or name image and class in a .lst file of a channel '{source.name}_lst' or in an augmented"
             " manifest"
@@ -220,7 +220,7 @@ def _explain_empty(listing: Listing, folder: Path, task: Task | None) -> str:
 
 
 def _check_fits(contents: _Contents, task: Task, source: ChannelSource) -> None:
-    wanted, there = (contents.pictures, contents.tables) if task == IMAGES else (contents.tables, contents.pictures)
+    wanted, there = (contents.images, contents.tables) if task == IMAGES else (contents.tables, contents.images)
     if wanted:
         return
     if there:

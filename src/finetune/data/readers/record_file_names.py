@@ -6,11 +6,11 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from finetune.config.content_types import StreamForm
+from finetune.config.content_types import StreamFormat
 from finetune.data.readers.channel_files import ending_of
 
 _NAME = re.compile(r"\.(rec|recordio|pbr|tfrecords?|tar|tgz)(?:-\d+-of-\d+)?(?:\.gz)?$", re.IGNORECASE)
-_FORMS: Mapping[str, StreamForm] = {
+_FORMS: Mapping[str, StreamFormat] = {
     "rec": "recordio",
     "recordio": "recordio",
     "pbr": "protobuf",
@@ -35,10 +35,10 @@ class RecordFile:
     """
 
     key: str
-    form: StreamForm
+    form: StreamFormat
 
 
-def record_files(keys: Sequence[str], default: StreamForm | None) -> list[RecordFile]:
+def record_files(keys: Sequence[str], default: StreamFormat | None) -> list[RecordFile]:
     """Return the files with record endings and, if the content type sets the format, files without a specific ending.
 
     Args:

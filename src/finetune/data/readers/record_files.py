@@ -19,9 +19,9 @@ from pathlib import Path
 
 from finetune.config.hyperparameters import Task
 from finetune.data.bad_records import too_many
-from finetune.data.formats.codec import Codec, Sample, StreamLayout, choose_codec
+from finetune.data.formats.codec import Codec, RawRecord, StreamLayout, choose_codec
 from finetune.data.formats.image_records import is_picture
-from finetune.data.formats.named_fields import Wanted
+from finetune.data.formats.named_fields import DecodeOptions
 from finetune.data.formats.tar_codec import TarCodec
 from finetune.data.framing.gzip_members import MAGIC as GZIP
 from finetune.data.framing.gzip_members import inflated
@@ -130,7 +130,7 @@ class RecordFilesReader:
             raise DataError(f"channel {self.channel!r}: {key} is not what it was at the start: {error}") from error
 
 
-def task_of_records(listing: Listing, file: RecordFile, wanted: Wanted) -> Task:
+def task_of_records(listing: Listing, file: RecordFile, wanted: DecodeOptions) -> Task:
     """Infer the task from the first record: text classification if it is a text, else image classification.
 
     Args:
@@ -152,7 +152,7 @@ def task_of_records(listing: Listing, file: RecordFile, wanted: Wanted) -> Task:
 
 
 def read_record_files(
-    listing: Listing, files: Sequence[RecordFile], wanted: Wanted, scratch: Path | None
+    listing: Listing, files: Sequence[RecordFile], wanted: DecodeOptions, scratch: Path | None
 ) -> RecordFilesReader:
     """Index every record of a channel, in the order of the file names.
 
@@ -181,7 +181,7 @@ def read_record_files(
     return RecordFilesReader(listing.channel, wanted.task, index)
 
 
-def _add(listing: Listing, file: RecordFile, wanted: Wanted, scratch: Path | None, index: _Index) -> None:
+def _add(listing: Listing, file: RecordFile, wanted: DecodeOptions, scratch: Path | None, index: _Index) -> None:
     where = f"channel {listing.channel!r}: {file.key}"
     if file.form != "recordio":
         wanted = replace(wanted, spec=wanted.spec.model_copy(update={"attribute_names": ()}))
@@ -205,7 +205,7 @@ def _add(listing: Listing, file: RecordFile, wanted: Wanted, scratch: Path | Non
         raise DataError(f"{where} cannot be read: {error.strerror}") from error
 
 
-def _samples(codec: Codec, window: Window) -> Iterator[tuple[Sample, int]]:
+def _samples(codec: Codec, window: Window) -> Iterator[tuple[RawRecord, int]]:
     """Yield samples, each with its end offset in the file."""
     if isinstance(codec, TarCodec):
         yield from codec.cut_with_ends(window)
@@ -214,7 +214,7 @@ def _samples(codec: Codec, window: Window) -> Iterator[tuple[Sample, int]]:
         yield sample, window.offset
 
 
-def _note(index: _Index, place: tuple[int, int, int], sample: Sample, limit: int, channel: str) -> None:
+def _note(index: _Index, place: tuple[int, int, int], sample: RawRecord, limit: int, channel: str) -> None:
     opened = index.opened[-1]
     number, offset, length = place
     try:

@@ -38,7 +38,7 @@ from torchvision.io import ImageReadMode, decode_jpeg
 from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2 import functional as pixel_ops
 
-from finetune.data.bad_records import BadContent
+from finetune.data.bad_records import BadRecordError
 from finetune.data.transforms.image_formats import COMMON_ENDINGS, HEAD_BYTES, describe_content
 
 Interpolation = Literal["nearest", "nearest-exact", "bilinear", "bicubic"]
@@ -215,10 +215,10 @@ def decode_image(
                     pixels = _pixels(image, content, sixteen_bit_depth)
                 orientation = image.getexif().get(_ORIENTATION)
                 image.close()
-        except BadContent:
+        except BadRecordError:
             raise
         except IMAGE_ERRORS as error:
-            raise BadContent(_reason(content, error)) from error
+            raise BadRecordError(_reason(content, error)) from error
         if orientation in _TURNS:
             pixels = _TURNS[orientation](pixels)
         return pixels if finish is None else finish(pixels)
@@ -233,7 +233,7 @@ def resize_and_crop(pixels: Tensor, geometry: ImageGeometry) -> Tensor:
     height, width = pixels.shape[-2:]
     sides = [geometry.resize] * (2 if geometry.stretch else 1)
     if not geometry.stretch and geometry.resize**2 * max(height, width) > MAX_PIXELS * min(height, width):
-        raise BadContent(f"is {width} x {height} pixels, which is too narrow to be resized to {geometry.resize}")
+        raise BadRecordError(f"is {width} x {height} pixels, which is too narrow to be resized to {geometry.resize}")
     resized: Tensor = pixel_ops.resize(pixels, sides, InterpolationMode(geometry.interpolation), antialias=True)
     if geometry.floor_crop:
         # Dropping the last row or column of an odd margin gives the same crop as rounding down.
@@ -255,9 +255,9 @@ def keep_pillow_quiet() -> None:
 
 def _check_size(width: int, height: int) -> None:
     if width < 1 or height < 1:
-        raise BadContent(f"has no pixels ({width} x {height})")
+        raise BadRecordError(f"has no pixels ({width} x {height})")
     if width * height > MAX_PIXELS:
-        raise BadContent(f"claims {width} x {height} pixels, more than the {MAX_PIXELS:,} that are decoded")
+        raise BadRecordError(f"claims {width} x {height} pixels, more than the {MAX_PIXELS:,} that are decoded")
 
 
 def _bytes_to_decode(image: ImageFile.ImageFile, full: tuple[int, int]) -> int:
@@ -293,9 +293,9 @@ def _pixels(image: ImageFile.ImageFile, content: bytes, depth: int | None) -> Te
         grey = _highest_bits(np.asarray(image), depth)
         return torch.from_numpy(np.repeat(grey[:, :, None], 3, axis=2)).permute(2, 0, 1)
     if image.mode in ("I", "F"):
-        raise BadContent("has 32-bit or signed pixels, whose range is not defined; save it with 8 or 16 bits")
+        raise BadRecordError("has 32-bit or signed pixels, whose range is not defined; save it with 8 or 16 bits")
     if _is_16_bit_colour(image, content) and _highest_colour(image) < 1 << 4:
-        raise BadContent(
+        raise BadRecordError(
             "has 16 bits per colour but hardly a value above 4095, so it would be black; save it with 8 bits per colour"
         )
     inverted = image.format == "JPEG" and image.mode == "CMYK" and "adobe" not in image.info
@@ -307,12 +307,12 @@ def _highest_bits(values: NDArray[np.integer], known_depth: int | None) -> NDArr
     depth = known_depth or FULL_DEPTH
     least = 1 << (depth - 8 if known_depth else depth - 4)
     if highest >> depth:
-        raise BadContent(
+        raise BadRecordError(
             f"has 16-bit pixels with values up to {highest}, but those of the training images end at {2**depth - 1};"
             " save it with the same range"
         )
     if 0 < highest < least:
-        raise BadContent(
+        raise BadRecordError(
             f"has 16-bit pixels with values up to {highest} only, which are black in the range 0 to {2**depth - 1};"
             " save it with 8 bits, or scale its values"
         )

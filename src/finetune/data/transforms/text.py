@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from finetune.data.bad_records import BadContent
+from finetune.data.bad_records import BadRecordError
 from finetune.data.record import Content
 from finetune.data.transforms.text_excerpts import Excerpts
 from finetune.errors import UserError
@@ -104,7 +104,7 @@ class TextTransform:
         """Return the number of tokens; 0 if the text cannot be tokenized."""
         try:
             return len(self._encoded(content)[0]) // 4
-        except BadContent:
+        except BadRecordError:
             return 0
 
     def _encoded(self, content: Content) -> tuple[bytes, bytes]:
@@ -125,11 +125,11 @@ class TextTransform:
             for text in content:
                 text.encode()
         except UnicodeEncodeError as error:
-            raise BadContent(f"has half a character at {error.start}: {error.reason}") from error
+            raise BadRecordError(f"has half a character at {error.start}: {error.reason}") from error
         encoding = self._excerpts.encode(content)
         ids, types = encoding.ids, encoding.type_ids
         if not ids:
-            raise BadContent("has no tokens")
+            raise BadRecordError("has no tokens")
         self._check_embedded(ids, types)
         kept_types = np.asarray(types, np.uint8).tobytes() if "token_type_ids" in self._padding else b""
         return np.asarray(ids, np.int32).tobytes(), kept_types
@@ -143,7 +143,7 @@ class TextTransform:
         """
         limits = self._limits
         if limits.vocabulary is not None and max(ids) >= limits.vocabulary:
-            raise BadContent(
+            raise BadRecordError(
                 f"contains the token {self._backend.id_to_token(max(ids))!r} ({max(ids)}), but the model embeds"
                 f" {limits.vocabulary} tokens"
             )

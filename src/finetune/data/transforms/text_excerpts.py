@@ -11,7 +11,7 @@ import copy
 import threading
 from typing import TYPE_CHECKING
 
-from finetune.data.bad_records import BadContent
+from finetune.data.bad_records import BadRecordError
 
 if TYPE_CHECKING:
     from tokenizers import Encoding, Tokenizer
@@ -59,7 +59,7 @@ class Excerpts:
                 return self._encode(tuple(excerpt if at == long[0] else text for at, text in enumerate(content)))
         longest = max(map(len, content))
         if longest > MOST_CHARACTERS:
-            raise BadContent(
+            raise BadRecordError(
                 f"has a text of {longest:,} characters that cannot be cut to {self._max_length} tokens before it is"
                 f" tokenized, for which {MOST_CHARACTERS:,} characters are the most"
             )

@@ -19,7 +19,7 @@ _TOKENS = "input_ids"
 
 
 @dataclass(frozen=True, slots=True)
-class PictureCut:
+class SplitImageModel:
     """Split of an image model; the feature is the single activation at the split. See `Cut`.
 
     Attributes:
@@ -36,17 +36,17 @@ class PictureCut:
     example: Tensor
     padding: Mapping[str, float] = field(default_factory=dict)
 
-    def front(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def prefix(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Compute the activations, one row per image."""
         pixels = self.normalise(inputs)
-        return {ACTIVATION: self.split.front(lambda network: _run(network, pixels, self.argument))}
+        return {ACTIVATION: self.split.prefix(lambda network: _run(network, pixels, self.argument))}
 
-    def back(self, features: Mapping[str, Tensor]) -> Outputs:
+    def suffix(self, features: Mapping[str, Tensor]) -> Outputs:
         """Compute the outputs from activations."""
-        output = self.split.back(lambda network: _run(network, self.example, self.argument), features[ACTIVATION])
+        output = self.split.suffix(lambda network: _run(network, self.example, self.argument), features[ACTIVATION])
         return Outputs(output if isinstance(output, Tensor) else output.logits)
 
-    def folded(self, dtype: torch.dtype | None) -> PictureCut:
+    def folded(self, dtype: torch.dtype | None) -> SplitImageModel:
         """Return a copy with the prefix's batch normalizations folded into convolutions."""
         return replace(self, split=self.split.folded(dtype))
 
@@ -55,7 +55,7 @@ def _run(network: Any, pixels: Tensor, argument: str) -> Any:  # noqa: ANN401 - 
     return network(**{argument: pixels}) if argument else network(pixels)
 
 
-def cut_pictures(backbone: Backbone, border: int, normalise: Any, argument: str = "") -> PictureCut:  # noqa: ANN401 - any callable
+def split_image_model(backbone: Backbone, border: int, normalise: Any, argument: str = "") -> SplitImageModel:  # noqa: ANN401 - any callable
     """Split a model whose input is `pixels`; `border` is the split index."""
     expects = backbone.expects
     if not isinstance(expects, ImageInput):
@@ -65,11 +65,11 @@ def cut_pictures(backbone: Backbone, border: int, normalise: Any, argument: str 
     example = normalise({"pixels": noise.to(next(backbone.module.parameters()).device)})
     groups = backbone.layer_groups()
     split = SplitNetwork(backbone.module, groups, border, lambda network: _run(network, example, argument))
-    return PictureCut(split, normalise, argument, example)
+    return SplitImageModel(split, normalise, argument, example)
 
 
 @dataclass(frozen=True, slots=True)
-class TextCut:
+class SplitTextModel:
     """Split of a text model; the features are a text's hidden states with mask and token ids. See `Cut`.
 
     Attributes:
@@ -86,17 +86,17 @@ class TextCut:
     pooled: bool
     padding: Mapping[str, float]
 
-    def front(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def prefix(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Compute hidden states `[batch, length, width]` with mask and token ids, or only `[batch, width]`."""
         given = {name: inputs[name] for name in self.known if name in inputs}
-        activation = self.split.front(lambda network: network(**given))
+        activation = self.split.prefix(lambda network: network(**given))
         if self.pooled:
             return {ACTIVATION: activation}
         if self.reads_first:
             return {ACTIVATION: activation[:, 0].contiguous()}
         return {ACTIVATION: activation, _MASK: inputs[_MASK], _TOKENS: inputs[_TOKENS]}
 
-    def back(self, features: Mapping[str, Tensor]) -> Outputs:
+    def suffix(self, features: Mapping[str, Tensor]) -> Outputs:
         """Compute the outputs from hidden states."""
         activation = features[ACTIVATION]
         if self.reads_first:
@@ -104,15 +104,15 @@ class TextCut:
         shape = activation.shape[:2] if _MASK in features or self.reads_first else (len(activation), _EXAMPLE_LENGTH)
         ones = torch.ones(shape, dtype=torch.int64, device=activation.device)
         given = {_TOKENS: features.get(_TOKENS, ones), _MASK: features.get(_MASK, ones)}
-        return Outputs(self.split.back(lambda network: network(**given), activation).logits)
+        return Outputs(self.split.suffix(lambda network: network(**given), activation).logits)
 
-    def folded(self, dtype: torch.dtype | None) -> TextCut:
+    def folded(self, dtype: torch.dtype | None) -> SplitTextModel:
         """Return `self`: text models use layer normalization, whose statistics depend on the input."""
         del dtype
         return self
 
 
-def cut_texts(backbone: Backbone, border: int, known: tuple[str, ...], *, first_token: bool) -> TextCut:
+def split_text_model(backbone: Backbone, border: int, known: tuple[str, ...], *, first_token: bool) -> SplitTextModel:
     """Split a model whose inputs are token ids.
 
     Args:
@@ -132,4 +132,4 @@ def cut_texts(backbone: Backbone, border: int, known: tuple[str, ...], *, first_
     reads_first = first_token and not pooled and border == len(groups) - 1
     pad = float(backbone.expects.tokenizer.pad_token_id)
     padding = {} if pooled or reads_first else {ACTIVATION: 0.0, _MASK: 0.0, _TOKENS: pad}
-    return TextCut(split, known, reads_first, pooled, padding)
+    return SplitTextModel(split, known, reads_first, pooled, padding)

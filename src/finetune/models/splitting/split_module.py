@@ -140,7 +140,7 @@ class SplitNetwork:
         """Activation at the split for the example."""
         return self._example.result
 
-    def front(self, call: Call) -> Tensor:
+    def prefix(self, call: Call) -> Tensor:
         """Run the prefix and return the input of the first layer after the split, without gradients."""
         return _until_border(self._front, call)
 
@@ -155,7 +155,7 @@ class SplitNetwork:
             copied._front = folded(self._front, self._example, with_replaced, dtype)
         return copied
 
-    def back(self, call: Call, activation: Tensor) -> Any:  # noqa: ANN401 - depends on the model
+    def suffix(self, call: Call, activation: Tensor) -> Any:  # noqa: ANN401 - depends on the model
         """Run the suffix on `activation` and return the model's output; the inputs of `call` have no effect."""
         self._stored.activation = activation
         try:

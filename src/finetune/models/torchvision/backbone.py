@@ -9,10 +9,10 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from finetune.models.backbone import Cut, Description, ImageInput, LayerGroup, LoadedWeights, Outputs
-from finetune.models.layer_groups import Anatomy, layer_groups
+from finetune.models.backbone import Description, ImageInput, LayerGroup, LoadedWeights, Outputs, SplitModel
+from finetune.models.layer_groups import ModelLayout, layer_groups
 from finetune.models.preprocessing import Normaliser
-from finetune.models.splitting.split_model import cut_pictures
+from finetune.models.splitting.split_model import split_image_model
 from finetune.models.weights.state_files import write_weights
 
 
@@ -29,7 +29,7 @@ class TorchvisionBackbone:
     module: nn.Module
     expects: ImageInput
     weights: LoadedWeights
-    anatomy: Anatomy
+    anatomy: ModelLayout
     arguments: Mapping[str, object]
     _normalise: Normaliser = field(init=False, repr=False)
     _groups: tuple[LayerGroup, ...] = field(init=False, repr=False)
@@ -50,9 +50,9 @@ class TorchvisionBackbone:
         extras = ((extra.weight, getattr(output, extra.field)) for extra in self.anatomy.auxiliary)
         return Outputs(output.logits, tuple((weight, logits) for weight, logits in extras if logits is not None))
 
-    def cut(self, border: int) -> Cut:
+    def split(self, border: int) -> SplitModel:
         """Split the model before `layer_groups()[border]`."""
-        return cut_pictures(self, border, self._normalise)
+        return split_image_model(self, border, self._normalise)
 
     def describe(self) -> Description:
         """Return torchvision's name and arguments of the model."""

@@ -22,7 +22,7 @@ from finetune.models.heads import (
     seeded,
     set_head_dropout,
 )
-from finetune.models.layer_groups import Anatomy
+from finetune.models.layer_groups import ModelLayout
 from finetune.models.preprocessing import earlier_input, torchvision_input, with_depth, with_size
 from finetune.models.request import ModelRequest
 from finetune.models.torchvision.backbone import TorchvisionBackbone
@@ -54,7 +54,7 @@ def build_vision(request: ModelRequest, source: Source) -> TorchvisionBackbone:
     arguments = _arguments(name, expects.size, len(request.labels))
     network = _random_network(name, arguments, request.seed, overwritten=state is not None)
     _new_classifiers(network, anatomy, request.seed)
-    weights = LoadedWeights("random", fresh=tuple(network.state_dict()))
+    weights = LoadedWeights("random", newly_initialized=tuple(network.state_dict()))
     if state is not None:
         weights = _load(network, _Origin(name, words, source, () if file is None else file.warnings), state, request)
     if request.spec.dropout is not None:
@@ -160,13 +160,13 @@ def _random_network(name: str, arguments: Mapping[str, object], seed: int, *, ov
     return network
 
 
-def _new_classifiers(network: nn.Module, anatomy: Anatomy, seed: int) -> None:
+def _new_classifiers(network: nn.Module, anatomy: ModelLayout, seed: int) -> None:
     for path in anatomy.classifiers(network):
         with seeded(seed, path):
             linear_at(network, path).reset_parameters()
 
 
-def _source_head(origin: _Origin, state: StateDict, anatomy: Anatomy, report: LoadingReport) -> SourceHead | None:
+def _source_head(origin: _Origin, state: StateDict, anatomy: ModelLayout, report: LoadingReport) -> SourceHead | None:
     weight = state.get(f"{anatomy.classifier}.weight")
     # Other tensors under the classifier's path belong to a head of another structure.
     faults = tuple(report.head_faults)
@@ -213,7 +213,7 @@ def _load(network: nn.Module, origin: _Origin, state: StateDict, request: ModelR
     return LoadedWeights(
         origin.words,
         fit.loaded,
-        fit.fresh,
+        fit.newly_initialized,
         fit.unused,
         None if head is None else head.labels,
         kept_head=rows is not None,

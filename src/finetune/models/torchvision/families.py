@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import nn
 from torchvision.models import get_model_builder, list_models
 
-from finetune.models.layer_groups import Anatomy, Auxiliary, Children
+from finetune.models.layer_groups import Auxiliary, Children, ModelLayout
 
 
 def _downsamples(_previous: nn.Module, child: nn.Module) -> bool:
@@ -19,15 +19,15 @@ def _follows_pooling(previous: nn.Module, _child: nn.Module) -> bool:
 _PAIRS = ("features.1", "features.2 features.3", "features.4 features.5", "features.6 features.7")
 
 # Keyed by the name of the family's module in torchvision.
-FAMILIES: dict[str, Anatomy] = {
-    "resnet": Anatomy(
+FAMILIES: dict[str, ModelLayout] = {
+    "resnet": ModelLayout(
         stem="conv1 bn1 relu maxpool",
         body=("layer1", "layer2", "layer3", "layer4"),
         with_last="avgpool",
         head="fc",
         classifier="fc",
     ),
-    "vgg": Anatomy(
+    "vgg": ModelLayout(
         body=(
             Children("features", _follows_pooling),
             "avgpool classifier.0 classifier.1",
@@ -36,7 +36,7 @@ FAMILIES: dict[str, Anatomy] = {
         head="classifier.5 classifier.6",
         classifier="classifier.6",
     ),
-    "inception": Anatomy(
+    "inception": ModelLayout(
         stem="Conv2d_1a_3x3 Conv2d_2a_3x3 Conv2d_2b_3x3 maxpool1 Conv2d_3b_1x1 Conv2d_4a_3x3 maxpool2",
         body=(
             "Mixed_5b Mixed_5c Mixed_5d",
@@ -48,7 +48,7 @@ FAMILIES: dict[str, Anatomy] = {
         classifier="fc",
         auxiliary=(Auxiliary("AuxLogits", "AuxLogits.fc", 0.4, "aux_logits"),),
     ),
-    "googlenet": Anatomy(
+    "googlenet": ModelLayout(
         stem="conv1 maxpool1 conv2 conv3 maxpool2",
         body=(
             "inception3a inception3b maxpool3",
@@ -63,18 +63,18 @@ FAMILIES: dict[str, Anatomy] = {
             Auxiliary("aux2", "aux2.fc2", 0.3, "aux_logits2"),
         ),
     ),
-    "mobilenetv2": Anatomy(
+    "mobilenetv2": ModelLayout(
         body=(Children("features", _downsamples),), head="classifier.0 classifier.1", classifier="classifier.1"
     ),
-    "mobilenetv3": Anatomy(
+    "mobilenetv3": ModelLayout(
         body=(Children("features", _downsamples), "avgpool classifier.0 classifier.1"),
         head="classifier.2 classifier.3",
         classifier="classifier.3",
     ),
-    "efficientnet": Anatomy(
+    "efficientnet": ModelLayout(
         body=(Children("features"),), with_last="avgpool", head="classifier.0 classifier.1", classifier="classifier.1"
     ),
-    "densenet": Anatomy(
+    "densenet": ModelLayout(
         stem="features.conv0 features.norm0 features.relu0 features.pool0",
         body=(
             "features.denseblock1 features.transition1",
@@ -86,24 +86,24 @@ FAMILIES: dict[str, Anatomy] = {
         head="classifier",
         classifier="classifier",
     ),
-    "convnext": Anatomy(
+    "convnext": ModelLayout(
         stem="features.0",
         body=_PAIRS,
         with_last="avgpool classifier.0 classifier.1",
         head="classifier.2",
         classifier="classifier.2",
     ),
-    "vision_transformer": Anatomy(
+    "vision_transformer": ModelLayout(
         stem="conv_proj class_token encoder.pos_embedding encoder.dropout",
         body=(Children("encoder.layers"),),
         with_last="encoder.ln",
         head="heads",
         classifier="heads.head",
     ),
-    "swin_transformer": Anatomy(
+    "swin_transformer": ModelLayout(
         stem="features.0", body=_PAIRS, with_last="norm permute avgpool flatten", head="head", classifier="head"
     ),
-    "regnet": Anatomy(
+    "regnet": ModelLayout(
         stem="stem",
         body=tuple(f"trunk_output.block{number}" for number in (1, 2, 3, 4)),
         with_last="avgpool",

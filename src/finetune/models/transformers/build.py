@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from finetune.models.request import ModelRequest
 from finetune.models.transformers.folder import open_folder
-from finetune.models.transformers.image import PictureBackbone, build_pictures
+from finetune.models.transformers.image import ImageBackbone, build_image
 from finetune.models.transformers.lazy_sklearn import import_text_generation
 from finetune.models.transformers.text import TextBackbone, build_text
 from finetune.models.weights.sources import Source
 
 
-def build_transformers(request: ModelRequest, source: Source) -> TextBackbone | PictureBackbone:
+def build_transformers(request: ModelRequest, source: Source) -> TextBackbone | ImageBackbone:
     """Build a transformers classifier for text or images.
 
     Raises:
@@ -18,6 +18,4 @@ def build_transformers(request: ModelRequest, source: Source) -> TextBackbone | 
     """
     import_text_generation()
     opened = open_folder(request, source)
-    return (
-        build_text(request, opened) if opened.family.task == "text-classification" else build_pictures(request, opened)
-    )
+    return build_text(request, opened) if opened.family.task == "text-classification" else build_image(request, opened)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from finetune.config.hyperparameters import Task
-from finetune.models.layer_groups import Anatomy, Children
+from finetune.models.layer_groups import Children, ModelLayout
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +24,7 @@ class TransformersFamily:
     """
 
     task: Task
-    anatomy: Anatomy
+    anatomy: ModelLayout
     dropout: str | None = None
     token_types: bool = False
     positions: bool = True
@@ -32,8 +32,8 @@ class TransformersFamily:
     reads_padding: bool = False
 
 
-def _encoder(base: str, head: str, classifier: str, more_stem: str = "", with_first: str = "") -> Anatomy:
-    return Anatomy(
+def _encoder(base: str, head: str, classifier: str, more_stem: str = "", with_first: str = "") -> ModelLayout:
+    return ModelLayout(
         stem=f"{base}.embeddings {more_stem}",
         body=(Children(f"{base}.encoder.layer"),),
         with_first=with_first,
@@ -62,7 +62,7 @@ TEXT: dict[str, TransformersFamily] = {
     ),
     "distilbert": TransformersFamily(
         "text-classification",
-        Anatomy(
+        ModelLayout(
             stem="distilbert.embeddings",
             body=(Children("distilbert.transformer.layer"),),
             head="pre_classifier dropout classifier",
@@ -99,7 +99,7 @@ TEXT: dict[str, TransformersFamily] = {
     ),
     "gpt2": TransformersFamily(
         "text-classification",
-        Anatomy(
+        ModelLayout(
             stem="transformer.wte transformer.wpe transformer.drop",
             body=(Children("transformer.h"),),
             with_last="transformer.ln_f",
@@ -116,7 +116,7 @@ TEXT: dict[str, TransformersFamily] = {
 IMAGES: dict[str, TransformersFamily] = {
     "vit": TransformersFamily(
         "image-classification",
-        Anatomy(
+        ModelLayout(
             stem="vit.embeddings",
             body=(Children("vit.layers"),),
             with_last="vit.layernorm",
@@ -127,7 +127,7 @@ IMAGES: dict[str, TransformersFamily] = {
     ),
     "swin": TransformersFamily(
         "image-classification",
-        Anatomy(
+        ModelLayout(
             stem="swin.embeddings",
             body=(Children("swin.encoder.layers"),),
             with_last="swin.layernorm swin.pooler",
@@ -138,7 +138,7 @@ IMAGES: dict[str, TransformersFamily] = {
     ),
     "resnet": TransformersFamily(
         "image-classification",
-        Anatomy(
+        ModelLayout(
             stem="resnet.embedder",
             body=(Children("resnet.encoder.stages"),),
             with_last="resnet.pooler",

@@ -12,11 +12,11 @@ import torch
 from torch import Tensor, nn
 
 from finetune.errors import UserError
-from finetune.models.backbone import Cut, Description, ImageInput, LayerGroup, LoadedWeights, Outputs
+from finetune.models.backbone import Description, ImageInput, LayerGroup, LoadedWeights, Outputs, SplitModel
 from finetune.models.layer_groups import layer_groups
 from finetune.models.preprocessing import Normaliser, earlier_input, with_depth, with_size
 from finetune.models.request import ModelRequest
-from finetune.models.splitting.split_model import cut_pictures
+from finetune.models.splitting.split_model import split_image_model
 from finetune.models.transformers.families import TransformersFamily
 from finetune.models.transformers.folder import OpenedFolder, quiet
 from finetune.models.transformers.image_processor import PROCESSOR_FILE, describe_processor, read_image_processor
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class PictureBackbone:
+class ImageBackbone:
     """A transformers image classifier; implements `Backbone`.
 
     Attributes:
@@ -57,9 +57,9 @@ class PictureBackbone:
         """Compute logits for `pixels`, uint8 `[batch, 3, size, size]`."""
         return Outputs(self.module(pixel_values=self._normalise(inputs)).logits)
 
-    def cut(self, border: int) -> Cut:
+    def split(self, border: int) -> SplitModel:
         """Split the model before `layer_groups()[border]`."""
-        return cut_pictures(self, border, self._normalise, "pixel_values")
+        return split_image_model(self, border, self._normalise, "pixel_values")
 
     def describe(self) -> Description:
         """Return the transformers class that loads the saved folder."""
@@ -72,7 +72,7 @@ class PictureBackbone:
         (folder / PROCESSOR_FILE).write_text(json.dumps(self.processor, indent=2) + "\n", encoding="utf-8")
 
 
-def build_pictures(request: ModelRequest, opened: OpenedFolder) -> PictureBackbone:
+def build_image(request: ModelRequest, opened: OpenedFolder) -> ImageBackbone:
     """Build an image classifier.
 
     Raises:
@@ -89,7 +89,7 @@ def build_pictures(request: ModelRequest, opened: OpenedFolder) -> PictureBackbo
     if config.model_type == "vit":
         _fit_positions(loaded.network, expects.size)
     name = request.spec.name or source.name or str(config.model_type)
-    return PictureBackbone(name, loaded.network, expects, loaded.weights, opened.family, processor)
+    return ImageBackbone(name, loaded.network, expects, loaded.weights, opened.family, processor)
 
 
 def _preprocessing(request: ModelRequest, opened: OpenedFolder) -> tuple[ImageInput, Mapping[str, object]]:

@@ -96,8 +96,8 @@ def load_network(request: ModelRequest, opened: OpenedFolder) -> Loaded:
     else:
         _describe_classes(config, request)
         network = _random(request, opened)
-        weights = LoadedWeights("random", fresh=tuple(network.state_dict()))
-    _draw_head(network, family, weights.fresh, request.seed)
+        weights = LoadedWeights("random", newly_initialized=tuple(network.state_dict()))
+    _draw_head(network, family, weights.newly_initialized, request.seed)
     if request.spec.dropout is not None and family.dropout is None:
         set_head_dropout(network, family.anatomy.head.split(), family.anatomy.classifier, request.spec.dropout)
     return Loaded(network, weights)
@@ -139,7 +139,7 @@ def _pretrained(request: ModelRequest, opened: OpenedFolder) -> tuple[PreTrained
     return network, LoadedWeights(
         source=source.words if source.path is not None else f"hub ({source.name})",
         loaded=tuple(name for name in names if name not in fresh),
-        fresh=tuple(name for name in names if name in fresh),
+        newly_initialized=tuple(name for name in names if name in fresh),
         unused=report.unused,
         labels=theirs,
         kept_head=rows is not None,

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 from torch import Tensor
 
 from finetune.errors import UserError
-from finetune.models.backbone import Cut, Description, LayerGroup, LoadedWeights, Outputs, TextInput
+from finetune.models.backbone import Description, LayerGroup, LoadedWeights, Outputs, SplitModel, TextInput
 from finetune.models.layer_groups import layer_groups
 from finetune.models.request import ModelRequest
-from finetune.models.splitting.split_model import cut_texts
+from finetune.models.splitting.split_model import split_text_model
 from finetune.models.transformers.families import TransformersFamily
 from finetune.models.transformers.folder import OpenedFolder, quiet
 from finetune.models.transformers.load import load_network
@@ -54,9 +54,9 @@ class TextBackbone:
     def _known(self) -> tuple[str, ...]:
         return tuple(self.expects.tokenizer.model_input_names)
 
-    def cut(self, border: int) -> Cut:
+    def split(self, border: int) -> SplitModel:
         """Split the model before `layer_groups()[border]`."""
-        return cut_texts(self, border, self._known(), first_token=self.family.first_token)
+        return split_text_model(self, border, self._known(), first_token=self.family.first_token)
 
     def describe(self) -> Description:
         """Return the transformers class that loads the saved folder."""

@@ -11,7 +11,7 @@ from torchvision.models import get_model
 
 from finetune.errors import UserError
 from finetune.models.heads import linear_at
-from finetune.models.layer_groups import Anatomy
+from finetune.models.layer_groups import ModelLayout
 from finetune.models.torchvision.families import FAMILIES, family_of, vision_names
 from finetune.models.weights.loading_report import MISSING, LoadingReport, fault_of, is_harmless, shortened
 from finetune.models.weights.state_dict import StateDict, without_prefix
@@ -24,11 +24,11 @@ class Fit:
     """Result of loading: names in the model that were loaded or not, and unused names of the source."""
 
     loaded: tuple[str, ...]
-    fresh: tuple[str, ...]
+    newly_initialized: tuple[str, ...]
     unused: tuple[str, ...]
 
 
-def compare(network: nn.Module, anatomy: Anatomy, state: StateDict) -> LoadingReport:
+def compare(network: nn.Module, anatomy: ModelLayout, state: StateDict) -> LoadingReport:
     """Compare names, shapes and types, with the number of classes of the state dict.
 
     Args:
@@ -59,7 +59,7 @@ def compare(network: nn.Module, anatomy: Anatomy, state: StateDict) -> LoadingRe
     )
 
 
-def load_fitting(network: nn.Module, anatomy: Anatomy, state: StateDict, rows: tuple[int, ...] | None) -> Fit:
+def load_fitting(network: nn.Module, anatomy: ModelLayout, state: StateDict, rows: tuple[int, ...] | None) -> Fit:
     """Load all matching tensors, and of the source's classifiers the given rows, or none.
 
     Args:
@@ -79,7 +79,7 @@ def load_fitting(network: nn.Module, anatomy: Anatomy, state: StateDict, rows: t
     network.load_state_dict(chosen, strict=False)
     return Fit(
         loaded=tuple(chosen),
-        fresh=tuple(name for name in expected if name not in chosen),
+        newly_initialized=tuple(name for name in expected if name not in chosen),
         unused=tuple(name for name in state if name not in chosen),
     )
 

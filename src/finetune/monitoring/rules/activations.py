@@ -15,7 +15,7 @@ from finetune.monitoring.rules.setup import Setup, sentence
 FEWEST_PLACES = 1000
 """Minimum number of positions: a unit inactive at fewer may just be selective."""
 
-OF_ACTIVATIONS = frozenset({"DeadRelu", "SaturatedActivation"})
+ACTIVATION_RULES = frozenset({"DeadRelu", "SaturatedActivation"})
 """Rules that observe layers through hooks."""
 
 

@@ -12,7 +12,7 @@ from finetune.monitoring.score import score_name, score_of
 
 Row = Mapping[str, float]
 
-JUDGED_AGAIN = ("LossNotDecreasing", "Overfit", "Overtraining")
+RECHECKED_RULES = ("LossNotDecreasing", "Overfit", "Overtraining")
 """Rules on the curve so far, whose findings later epochs may refute."""
 _FEWEST_EPOCHS = 3
 _LEAST_PATIENCE = 3
@@ -21,7 +21,7 @@ _STILL_HIGH = 0.5
 
 
 @dataclass(frozen=True, slots=True)
-class Course:
+class TrainingCurves:
     """Metrics of a job so far.
 
     Attributes:
@@ -42,7 +42,7 @@ class Course:
         return len(self.rows) * self.steps_per_epoch
 
 
-def judge_curves(course: Course, rules: Rules) -> list[Finding]:
+def judge_curves(course: TrainingCurves, rules: Rules) -> list[Finding]:
     """Evaluate the epochs so far; rules that still hold report again, and the caller keeps the first finding."""
     checks = {
         "LossNotDecreasing": _loss_not_decreasing,
@@ -53,7 +53,7 @@ def judge_curves(course: Course, rules: Rules) -> list[Finding]:
     return [one for one in found if one is not None]
 
 
-def resolution(course: Course) -> str:
+def resolution(course: TrainingCurves) -> str:
     """Describe the end of the curve in numbers, for resolved findings."""
     last = course.rows[-1]
     said = f"training loss {last['train:loss']:.4f}"
@@ -89,7 +89,7 @@ def _worst(row: Row) -> float:
     return math.inf if math.isnan(loss) else loss
 
 
-def _loss_not_decreasing(course: Course, rules: Rules) -> Finding | None:
+def _loss_not_decreasing(course: TrainingCurves, rules: Rules) -> Finding | None:
     parameters = rules["LossNotDecreasing"]
     # The loss of a single step depends mostly on its batch, so compare epochs that span the configured steps.
     span = max(_FEWEST_EPOCHS, math.ceil(parameters["num_steps"] / course.steps_per_epoch))
@@ -103,7 +103,7 @@ def _loss_not_decreasing(course: Course, rules: Rules) -> Finding | None:
     return Finding("LossNotDecreasing", course.step, _epoch(course), seen, _flat(course))
 
 
-def _flat(course: Course) -> str:
+def _flat(course: TrainingCurves) -> str:
     setup = course.setup
     if course.rows[-1]["train:loss"] > 1.5 * course.rows[0]["train:loss"]:
         return f"{setup.slower(10)}: the steps are too long."
@@ -113,7 +113,7 @@ def _flat(course: Course) -> str:
     return sentence(faster or more or "check the labels of the training records")
 
 
-def _overfit(course: Course, rules: Rules) -> Finding | None:
+def _overfit(course: TrainingCurves, rules: Rules) -> Finding | None:
     """Unlike the service, which compares both losses, also require a significant decline in validation."""
     parameters = rules["Overfit"]
     rows = [row for row in course.rows if "validation:loss" in row]
@@ -141,7 +141,7 @@ def _overfit(course: Course, rules: Rules) -> Finding | None:
     return Finding("Overfit", course.step, _epoch(course), seen, _against_overfit(course, rows))
 
 
-def _against_overfit(course: Course, rows: Sequence[Row]) -> str:
+def _against_overfit(course: TrainingCurves, rows: Sequence[Row]) -> str:
     setup = course.setup
     if setup.patience is not None:
         return f"{setup.generalize_better()}; the weights of the best epoch are kept already."
@@ -153,7 +153,7 @@ def _doubt(share: float, records: int) -> float:
     return 2 * math.sqrt(max(share * (1 - share), 1e-4) / max(1, records))
 
 
-def _overtraining(course: Course, rules: Rules) -> Finding | None:
+def _overtraining(course: TrainingCurves, rules: Rules) -> Finding | None:
     parameters = rules["Overtraining"]
     rows = course.rows
     waits = {
@@ -180,7 +180,7 @@ def _epochs_without_gain(losses: Sequence[float], delta: float) -> int:
     return len(losses) - 1 - at
 
 
-def _epoch(course: Course) -> str:
+def _epoch(course: TrainingCurves) -> str:
     return f"epoch {len(course.rows)}"
 
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from finetune.monitoring.rules.finding import Finding, Parameters, Rules
 from finetune.monitoring.rules.setup import Setup, sentence
-from finetune.monitoring.timing import Step
+from finetune.monitoring.timing import StepTiming
 
 _UNEVEN_SHARE = 0.02
 _LONG = 3.0
@@ -19,7 +19,7 @@ _LONG = 3.0
 
 
 @dataclass(frozen=True, slots=True)
-class Sample:
+class MachineSample:
     """Utilization over a few consecutive steps, in percent.
 
     Attributes:
@@ -35,10 +35,12 @@ class Sample:
     memory: float
 
 
-Check = Callable[[Sequence[Sample], Parameters, Setup], tuple[str, str] | None]
+Check = Callable[[Sequence[MachineSample], Parameters, Setup], tuple[str, str] | None]
 
 
-def judge_machine(samples: Sequence[Sample], rules: Rules, step: int, setup: Setup | None = None) -> list[Finding]:
+def judge_machine(
+    samples: Sequence[MachineSample], rules: Rules, step: int, setup: Setup | None = None
+) -> list[Finding]:
     """Evaluate the samples of a job with a GPU; each rule reports only after its patience."""
     checks: dict[str, Check] = {
         "CPUBottleneck": _cpu_bottleneck,
@@ -58,7 +60,7 @@ def judge_machine(samples: Sequence[Sample], rules: Rules, step: int, setup: Set
     return found
 
 
-def judge_steps(steps: Sequence[Step], rules: Rules, step: int, setup: Setup | None = None) -> list[Finding]:
+def judge_steps(steps: Sequence[StepTiming], rules: Rules, step: int, setup: Setup | None = None) -> list[Finding]:
     """Check for many steps much slower than others of their epoch, both in total and per input size.
 
     Steps that compute the features of frozen layers are slower than those that read cached ones, and steps on long
@@ -90,7 +92,7 @@ def _times_the_middle(values: NDArray[np.float64], stretches: NDArray[np.float64
     return times
 
 
-def _cpu_bottleneck(samples: Sequence[Sample], parameters: Parameters, setup: Setup) -> tuple[str, str] | None:
+def _cpu_bottleneck(samples: Sequence[MachineSample], parameters: Parameters, setup: Setup) -> tuple[str, str] | None:
     del setup
     stuck = [one for one in samples if one.gpu < parameters["gpu_threshold"] and one.cpu > parameters["cpu_threshold"]]
     share = 100 * len(stuck) / len(samples)
@@ -102,7 +104,7 @@ def _cpu_bottleneck(samples: Sequence[Sample], parameters: Parameters, setup: Se
     )
 
 
-def _io_bottleneck(samples: Sequence[Sample], parameters: Parameters, setup: Setup) -> tuple[str, str] | None:
+def _io_bottleneck(samples: Sequence[MachineSample], parameters: Parameters, setup: Setup) -> tuple[str, str] | None:
     stuck = [
         one for one in samples if one.gpu < parameters["gpu_threshold"] and one.waiting > parameters["io_threshold"]
     ]
@@ -115,7 +117,7 @@ def _io_bottleneck(samples: Sequence[Sample], parameters: Parameters, setup: Set
     )
 
 
-def _low_utilization(samples: Sequence[Sample], parameters: Parameters, setup: Setup) -> tuple[str, str] | None:
+def _low_utilization(samples: Sequence[MachineSample], parameters: Parameters, setup: Setup) -> tuple[str, str] | None:
     values = [one.gpu for one in samples[-int(parameters["window"]) :]]
     high, low = _quantile(values, 0.95), _quantile(values, 0.05)
     if high < parameters["threshold_p95"]:
@@ -127,7 +129,7 @@ def _low_utilization(samples: Sequence[Sample], parameters: Parameters, setup: S
     return None
 
 
-def _batch_size(samples: Sequence[Sample], parameters: Parameters, setup: Setup) -> tuple[str, str] | None:
+def _batch_size(samples: Sequence[MachineSample], parameters: Parameters, setup: Setup) -> tuple[str, str] | None:
     window = samples[-int(parameters["window"]) :]
     limits = {"cpu": "cpu_threshold_p95", "gpu": "gpu_threshold_p95", "memory": "gpu_memory_threshold_p95"}
     highs = {name: _quantile([getattr(one, name) for one in window], 0.95) for name in limits}
@@ -138,7 +140,7 @@ def _batch_size(samples: Sequence[Sample], parameters: Parameters, setup: Setup)
     return seen, sentence(", or ".join(ways))
 
 
-def _memory_increase(samples: Sequence[Sample], parameters: Parameters, setup: Setup) -> tuple[str, str] | None:
+def _memory_increase(samples: Sequence[MachineSample], parameters: Parameters, setup: Setup) -> tuple[str, str] | None:
     window = int(parameters["window"])
     first = statistics.fmean(one.memory for one in samples[:window])
     last = statistics.fmean(one.memory for one in samples[-window:])

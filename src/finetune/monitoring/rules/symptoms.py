@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from finetune.monitoring.rules.curves import Course
+from finetune.monitoring.rules.curves import TrainingCurves
 from finetune.monitoring.rules.finding import Finding
 from finetune.monitoring.rules.setup import Setup, sentence
 from finetune.monitoring.score import score_name, score_of
@@ -22,7 +22,7 @@ _LOW, _RISEN = 0.5, 1.5
 _MOST_NAMED = 3
 
 
-def symptoms(course: Course, guess: float) -> list[Finding]:
+def symptoms(course: TrainingCurves, guess: float) -> list[Finding]:
     """Evaluate the metrics of a finished job.
 
     Args:
@@ -37,14 +37,14 @@ def symptoms(course: Course, guess: float) -> list[Finding]:
     return [one for one in checks if one is not None]
 
 
-def _diverged(course: Course) -> Finding:
+def _diverged(course: TrainingCurves) -> Finding:
     *before, last = [row["train:loss"] for row in course.rows]
     told = f", {before[-1]:.4g} in the epoch before" if before else ""
     seen = f"the training loss is {last} in epoch {len(course.rows)}{told}"
     return Finding("Diverged", course.step, "curves", seen, sentence(course.setup.slower(10)), grave=True)
 
 
-def _oscillating(course: Course) -> Finding | None:
+def _oscillating(course: TrainingCurves) -> Finding | None:
     losses = [row["train:loss"] for row in course.rows]
     steps = [after - before for before, after in itertools.pairwise(losses)]
     turns = sum(a * b < 0 for a, b in itertools.pairwise(steps)) / max(1, len(steps) - 1)
@@ -55,7 +55,7 @@ def _oscillating(course: Course) -> Finding | None:
     return Finding("Oscillating", course.step, "curves", seen, sentence(course.setup.slower(3)))
 
 
-def _underfit(course: Course, guess: float) -> Finding | None:
+def _underfit(course: TrainingCurves, guess: float) -> Finding | None:
     last = course.rows[-1]
     trained = score_of(last, "train")
     validated = score_of(last, "validation") if "validation:loss" in last else trained
@@ -71,7 +71,7 @@ def _underfit(course: Course, guess: float) -> Finding | None:
     return Finding("Underfit", course.step, "curves", seen, sentence(course.setup.fit_better()))
 
 
-def _validation_better(course: Course) -> Finding | None:
+def _validation_better(course: TrainingCurves) -> Finding | None:
     recent: Sequence[tuple[float, float]] = [
         (score_of(row, "train"), score_of(row, "validation")) for row in course.rows[-3:] if "validation:loss" in row
     ]

@@ -17,7 +17,7 @@ from finetune.monitoring.rules.finding import Finding, Rules
 from finetune.monitoring.rules.measures import IsBad, alike, not_finite, of_gradient, of_weight
 from finetune.monitoring.rules.setup import Setup, sentence
 
-EVERY_STEPS = 50
+CHECK_INTERVAL_STEPS = 50
 _FIRST_STEPS = (0, 10)
 _LEAST_RATE = 0.1
 """Below this share of the peak learning rate, small updates are expected from the schedule."""
@@ -106,18 +106,18 @@ class TensorWatch:
 
     def begin(self, step: int) -> None:
         """Start a step."""
-        looks = bool(self._watched) and (step in _FIRST_STEPS or step % EVERY_STEPS == 0)
+        looks = bool(self._watched) and (step in _FIRST_STEPS or step % CHECK_INTERVAL_STEPS == 0)
         self._step = step if looks else None
         if looks:
             self._activations.open()
 
     @property
-    def looking(self) -> bool:
+    def is_sampling(self) -> bool:
         """Whether this step is sampled."""
         return self._step is not None
 
     @torch.no_grad()
-    def graded(self) -> None:
+    def after_backward(self) -> None:
         """Inspect the gradients before the optimizer step."""
         self._tensors = {
             name: parameter
@@ -128,7 +128,7 @@ class TensorWatch:
         self._gradients = [of_gradient(p.grad, self._is_bad) for p in self._tensors.values() if p.grad is not None]
 
     @torch.no_grad()
-    def updated(self, loss: Tensor) -> list[Finding]:
+    def after_step(self, loss: Tensor) -> list[Finding]:
         """Inspect the weights after the optimizer step.
 
         Returns:

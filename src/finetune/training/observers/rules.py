@@ -14,22 +14,22 @@ import torch
 from torch import Tensor
 
 from finetune.monitoring.rules.curves import (
-    JUDGED_AGAIN,
-    Course,
+    RECHECKED_RULES,
+    TrainingCurves,
     judge_balance,
     judge_curves,
     resolution,
 )
 from finetune.monitoring.rules.finding import Finding, Rules
-from finetune.monitoring.rules.machine import Sample, judge_machine, judge_steps
+from finetune.monitoring.rules.machine import MachineSample, judge_machine, judge_steps
 from finetune.monitoring.rules.setup import Setup
 from finetune.monitoring.rules.symptoms import symptoms
 from finetune.monitoring.timing import Timing
 from finetune.runtime.optional import Guard
 from finetune.strategies.plan import Phase
 from finetune.training.probe import Probe
-from finetune.training.run_history import Account
-from finetune.training.state import Row, TrainingState
+from finetune.training.run_history import RunHistory
+from finetune.training.state import EpochMetrics, TrainingState
 from finetune.training.trainer import Observer
 
 logger = logging.getLogger(__name__)
@@ -54,7 +54,7 @@ class Findings:
         found: All findings except wall-clock-based ones, as JSON values.
     """
 
-    account: Account
+    account: RunHistory
     stops: bool
     stopped: bool = False
     found: list[dict[str, object]] = field(default_factory=list)
@@ -137,7 +137,7 @@ class RuleObserver:
     guard: Guard = field(default_factory=lambda: Guard("Watching by rules"))
     _step: int = 0
     _next_look: int = 0
-    _samples: list[Sample] = field(default_factory=list)
+    _samples: list[MachineSample] = field(default_factory=list)
     _mark: tuple[float, float, float, float] | None = None
 
     def begin(self) -> None:
@@ -160,16 +160,16 @@ class RuleObserver:
         self.guard(self._look_at_step, state, loss)
 
     def _look_at_step(self, state: TrainingState, loss: Tensor) -> None:
-        self.findings.take(self.probe.updated(loss))
+        self.findings.take(self.probe.after_step(loss))
         if torch.cuda.is_available() and state.progress.step % _SAMPLE_STEPS == 0:
             self._sample()
 
-    def epoch_done(self, epoch: int, row: Row, history: list[Row]) -> None:
+    def epoch_done(self, epoch: int, row: EpochMetrics, history: list[EpochMetrics]) -> None:
         """Evaluate the rules on the metrics so far and on the machine's utilization."""
         self.inner.epoch_done(epoch, row, history)
         self.guard(self._look_at_epochs, history)
 
-    def _look_at_epochs(self, history: list[Row]) -> None:
+    def _look_at_epochs(self, history: list[EpochMetrics]) -> None:
         course = self._course(history, self._step)
         self.findings.take(judge_curves(course, self.rules))
         if course.step >= self._next_look:
@@ -195,9 +195,9 @@ class RuleObserver:
         if course.rows and not diverged and not self.findings.stopped:
             self._judge_again(course, state)
 
-    def _judge_again(self, course: Course, state: TrainingState) -> None:
+    def _judge_again(self, course: TrainingCurves, state: TrainingState) -> None:
         last, best = len(course.rows) - 1, state.best
-        rules, holding = set(JUDGED_AGAIN), judge_curves(course, self.rules)
+        rules, holding = set(RECHECKED_RULES), judge_curves(course, self.rules)
         if best.weights and best.epoch < last:
             # The exported weights are from before the overfitting.
             rules.remove("Overfit")
@@ -207,9 +207,9 @@ class RuleObserver:
         self.findings.judge_again(rules, holding, resolution(course))
         self.findings.judge_again(self.probe.refuted, (), "no longer the case in the last look at the tensors")
 
-    def _course(self, rows: list[Row], step: int) -> Course:
+    def _course(self, rows: list[EpochMetrics], step: int) -> TrainingCurves:
         per_epoch = self.watched.steps_per_epoch or max(1, step // max(1, len(rows)))
-        return Course(rows, per_epoch, self.watched.validated, self.watched.setup)
+        return TrainingCurves(rows, per_epoch, self.watched.validated, self.watched.setup)
 
     def _sample(self) -> None:
         seconds = self.timing.seconds
@@ -219,7 +219,7 @@ class RuleObserver:
             wall, cpu, gpu, data = (100 * (after - before) for after, before in zip(now, self._mark, strict=True))
             free, total = torch.cuda.mem_get_info()
             cores = len(os.sched_getaffinity(0))
-            sample = Sample(
+            sample = MachineSample(
                 min(100.0, 100 * gpu / wall), 100 * cpu / wall / cores, 100 * data / wall, 100 * (1 - free / total)
             )
             self._samples.append(sample)

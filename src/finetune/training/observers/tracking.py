@@ -11,13 +11,13 @@ from finetune.monitoring.debugger import Debugger
 from finetune.monitoring.tensorboard import EventFile
 from finetune.runtime.optional import Guard
 from finetune.strategies.plan import Phase
-from finetune.training.inputs import Feed, Feeds
-from finetune.training.state import Row, TrainingState
+from finetune.training.inputs import InputProvider, PhaseInputs
+from finetune.training.state import EpochMetrics, TrainingState
 from finetune.training.trainer import Observer
 
 
 @dataclass(frozen=True, slots=True)
-class Recorder:
+class TrackingObserver:
     """Observer that forwards all events to `inner` and records them."""
 
     inner: Observer
@@ -35,7 +35,7 @@ class Recorder:
         self.inner.step_done(state, loss)
         self.debugger.step_done(loss)
 
-    def epoch_done(self, epoch: int, row: Row, history: list[Row]) -> None:
+    def epoch_done(self, epoch: int, row: EpochMetrics, history: list[EpochMetrics]) -> None:
         """Write the metrics of the epoch, indexed by the number of finished epochs."""
         self.inner.epoch_done(epoch, row, history)
         self.debugger.evaluated(row.get("validation:loss"))
@@ -43,10 +43,10 @@ class Recorder:
 
 
 @dataclass(frozen=True, slots=True)
-class LookedAt:
+class DebuggedInputs:
     """Inputs whose forward passes are observed by the debugger, through all or the trainable part of the model."""
 
-    inner: Feeds
+    inner: InputProvider
     debugger: Debugger
 
     @property
@@ -54,10 +54,10 @@ class LookedAt:
         """The training records."""
         return self.inner.records
 
-    def training(self, phase: Phase) -> Feed:
+    def training(self, phase: Phase) -> PhaseInputs:
         """Return the observed inputs of a phase."""
         return self.look(self.inner.training(phase))
 
-    def look(self, feed: Feed) -> Feed:
+    def look(self, feed: PhaseInputs) -> PhaseInputs:
         """Return the same batches with an observed forward pass."""
         return replace(feed, forward=self.debugger.through(feed.forward))
