@@ -41,7 +41,7 @@ def main() -> int:
             "--precision", choices=get_args(Precision), default="auto", help="of our jobs and bare ones"
         )
         command.add_argument("--trainer-bf16", action="store_true", help="tell the Trainer to compute in bf16")
-        command.add_argument("--networks", nargs="+", choices=Scale().networks, help="where features are extracted")
+        command.add_argument("--models", nargs="+", choices=Scale().models, help="where features are extracted")
         for amount in _AMOUNTS:
             command.add_argument(f"--{amount.replace('_', '-')}", type=int)
         command.set_defaults(run=_beside_the_trainer)
@@ -56,8 +56,8 @@ def _beside_the_trainer(chosen: argparse.Namespace) -> None:
     scale = scale_of(quick=chosen.quick)
     given = {name: value for name in _AMOUNTS if (value := getattr(chosen, name)) is not None}
     arithmetic = {"precision": chosen.precision, "trainer_bf16": chosen.trainer_bf16}
-    networks = tuple(chosen.networks or scale.networks)
-    scale = replace(scale, long=scale.long or chosen.long, networks=networks, **arithmetic, **given)
+    models = tuple(chosen.models or scale.models)
+    scale = replace(scale, long=scale.long or chosen.long, models=models, **arithmetic, **given)
     machine.keep_to_cores(chosen.cores)
     for name in SCALED if chosen.measurement == "all" else (chosen.measurement,):
         SCALED[name][0](scale)

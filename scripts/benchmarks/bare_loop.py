@@ -28,14 +28,14 @@ def main() -> None:
     settings = read_settings()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     numerics = choose_numerics(settings.precision, device)
-    build = _pictures if settings.kind == "pictures" else _texts
-    network, batches = build(settings, device)
-    optimizer = torch.optim.AdamW(network.parameters(), lr=settings.rate, fused=True)
+    build = _images if settings.kind == "images" else _texts
+    model, batches = build(settings, device)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=settings.rate, fused=True)
     scaler = GradScaler(device.type, enabled=numerics.scaled)
 
     def step(inputs: dict[str, Tensor], targets: Tensor) -> None:
         with numerics.context():
-            output = network(**inputs)
+            output = model(**inputs)
             logits = output if isinstance(output, Tensor) else output.logits
             loss = nn.functional.cross_entropy(logits.float(), targets)
         scaler.scale(loss).backward()  # type: ignore[no-untyped-call]  # untyped in torch
@@ -43,7 +43,7 @@ def main() -> None:
         scaler.update()
         optimizer.zero_grad(set_to_none=True)
 
-    network.train()
+    model.train()
     timed = [one for _ in range(settings.epochs) for one in batches]
     step(*timed[0])
     tell(FIRST_STEP)
@@ -70,19 +70,19 @@ def _device_seconds(step: Callable[[dict[str, Tensor], Tensor], None], batches: 
     return float(statistics.median(steps)) * len(steps) if alike else sum(steps)
 
 
-def _pictures(settings: TrainerSettings, device: torch.device) -> tuple[nn.Module, Batches]:
+def _images(settings: TrainerSettings, device: torch.device) -> tuple[nn.Module, Batches]:
     from torchvision.datasets import ImageFolder
     from torchvision.models import get_model, get_model_weights
 
-    data = ImageFolder(settings.train, get_model_weights(settings.network).DEFAULT.transforms())
-    network = get_model(settings.network, weights=None)
-    network.load_state_dict(torch.load(settings.weights, weights_only=True))
-    network.fc = nn.Linear(network.fc.in_features, len(data.classes))
-    network.to(device, memory_format=torch.channels_last)
+    data = ImageFolder(settings.train, get_model_weights(settings.model).DEFAULT.transforms())
+    model = get_model(settings.model, weights=None)
+    model.load_state_dict(torch.load(settings.weights, weights_only=True))
+    model.fc = nn.Linear(model.fc.in_features, len(data.classes))
+    model.to(device, memory_format=torch.channels_last)
     pixels = torch.stack([one for one, _ in data]).to(device, memory_format=torch.channels_last)
     targets = torch.tensor(data.targets, device=device)
     parts = zip(torch.split(pixels, settings.batch), torch.split(targets, settings.batch), strict=True)
-    return network, [({"x": part}, target) for part, target in parts]
+    return model, [({"x": part}, target) for part, target in parts]
 
 
 def _texts(settings: TrainerSettings, device: torch.device) -> tuple[nn.Module, Batches]:
@@ -92,8 +92,8 @@ def _texts(settings: TrainerSettings, device: torch.device) -> tuple[nn.Module, 
 
     labels, texts = read_texts(Path(settings.train))
     names = sorted(set(labels))
-    tokenizer = AutoTokenizer.from_pretrained(settings.network)
-    network = AutoModelForSequenceClassification.from_pretrained(settings.network, num_labels=len(names)).to(device)
+    tokenizer = AutoTokenizer.from_pretrained(settings.model)
+    model = AutoModelForSequenceClassification.from_pretrained(settings.model, num_labels=len(names)).to(device)
     tokens = tokenizer(texts, truncation=True)["input_ids"]
     order = _by_length([len(one) for one in tokens], settings.batch)
     batches = []
@@ -101,7 +101,7 @@ def _texts(settings: TrainerSettings, device: torch.device) -> tuple[nn.Module, 
         rows = order[start : start + settings.batch]
         padded = tokenizer.pad({"input_ids": [tokens[row] for row in rows]}, return_tensors="pt").to(device)
         batches.append((dict(padded), torch.tensor([names.index(labels[row]) for row in rows], device=device)))
-    return network, batches
+    return model, batches
 
 
 def _by_length(lengths: list[int], batch: int) -> list[int]:

@@ -29,22 +29,22 @@ def _precision(name: str) -> Precision:
 
 def main() -> None:
     """Arguments: images, model, its weights, precision."""
-    pictures, name, weights, precision = sys.argv[1:]
+    images, name, weights, precision = sys.argv[1:]
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     numerics = choose_numerics(_precision(precision), device)
-    network = get_model(name, weights=None)
-    network.load_state_dict(torch.load(weights, weights_only=True))
-    network = network.eval().to(device, memory_format=torch.channels_last)
+    model = get_model(name, weights=None)
+    model.load_state_dict(torch.load(weights, weights_only=True))
+    model = model.eval().to(device, memory_format=torch.channels_last)
     mean, deviation = (torch.tensor(one, device=device).view(3, 1, 1) * 255 for one in (_MEAN, _DEVIATION))
     geometry = ImageGeometry(224, 256, "bilinear")
-    files = sorted(Path(pictures).rglob("*.jpg"))
+    files = sorted(Path(images).rglob("*.jpg"))
     tell(PASS_BEGINS)
     with ThreadPoolExecutor(torch.get_num_threads()) as pool:
         pixels = list(pool.map(lambda path: resize_and_crop(decode_image(path.read_bytes()), geometry), files))
     with torch.inference_mode(), numerics.context():
         for start in range(0, len(pixels), _BATCH):
             batch = torch.stack(pixels[start : start + _BATCH]).to(device, memory_format=torch.channels_last)
-            features = network((batch.float() - mean) / deviation)
+            features = model((batch.float() - mean) / deviation)
     features.sum().item()
     tell(PASS_DONE)
 

@@ -28,15 +28,15 @@ def measure(scale: Scale) -> None:
     numerics = choose_numerics(scale.precision, cpu)
     begin("Dropout on a CPU", ("tokens", "ours, s", "PyTorch's, s", "PyTorch's / ours"))
     with tempfile.TemporaryDirectory(prefix="benchmark-dropped-") as place:
-        network = AutoModelForSequenceClassification.from_pretrained(write_texts(Path(place), 2).network)
-    network.train()
-    optimizer = torch.optim.AdamW(network.parameters(), lr=1e-5, fused=True)
+        model = AutoModelForSequenceClassification.from_pretrained(write_texts(Path(place), 2).model)
+    model.train()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-5, fused=True)
 
     def step(length: int, context: AbstractContextManager[object]) -> float:
         tokens = torch.randint(1000, 20_000, (scale.batch, length))
         began = time.perf_counter()
         with numerics.context(), context:
-            logits = network(input_ids=tokens).logits
+            logits = model(input_ids=tokens).logits
         loss = nn.functional.cross_entropy(logits.float(), torch.zeros(scale.batch, dtype=torch.int64))
         torch.autograd.backward(loss)
         optimizer.step()

@@ -7,16 +7,16 @@ import tempfile
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from benchmarks.picture_task import PictureTask, file_sizes, write_pictures
+from benchmarks.image_task import ImageTask, file_sizes, write_images
 from benchmarks.scale import Scale
 from benchmarks.sides import PASS_BEGINS, PASS_DONE, Run, python, trainer_job
 from benchmarks.table import begin, middle, ratio, row, say, times
 from benchmarks.turns import by_turns
-from benchmarks.work import HEAD, Work, picture_work
+from benchmarks.work import HEAD, Work, image_work
 
 BATCH = 32
 _COLUMNS = (
-    "network, pictures, epochs",
+    "model, images, epochs",
     "ours, s",
     "Trainer, s",
     "Trainer / ours",
@@ -48,17 +48,17 @@ def measure(scale: Scale) -> None:
     """Print a row for each model and number of epochs, and one with many images, without the Trainer."""
     begin(f"Feature extraction, {scale.arithmetic}", _COLUMNS)
     with tempfile.TemporaryDirectory(prefix="benchmark-features-") as place:
-        task = write_pictures(Path(place), scale.pictures)
+        task = write_images(Path(place), scale.images)
         size = file_sizes(task.train.rglob("*.jpg"))
-        for network in scale.networks:
-            _network(task, network, scale)
-    if scale.many_pictures:
+        for model in scale.models:
+            _model(task, model, scale)
+    if scale.many_images:
         with tempfile.TemporaryDirectory(prefix="benchmark-features-") as place:
-            task = write_pictures(Path(place), scale.many_pictures)
-            work = picture_work(task, scale.networks[0], scale.lesson(HEAD, scale.epochs[0], BATCH))
+            task = write_images(Path(place), scale.many_images)
+            work = image_work(task, scale.models[0], scale.lesson(HEAD, scale.epochs[0], BATCH))
             _tell(work, _take_turns(work, scale, with_trainer=False))
     say(
-        f"\nPictures of 500 x 375, {size} each; 224 pixels, batches of {BATCH}, random weights, no evaluation during"
+        f"\nImages of 500 x 375, {size} each; 224 pixels, batches of {BATCH}, random weights, no evaluation during"
         f" training; {scale.repeats} times {scale.turns} of ours and the bare script, which share the machine by turns"
         " of half a second, then the Trainer. The bare script imports torch, decodes and makes one pass, nothing else;"
         " ours beside it is the median of the ratios of runs that shared the machine (least to most). 'Computed': from"
@@ -66,10 +66,10 @@ def measure(scale: Scale) -> None:
     )
 
 
-def _network(task: PictureTask, network: str, scale: Scale) -> None:
+def _model(task: ImageTask, model: str, scale: Scale) -> None:
     known: Run | None = None
     for epochs in scale.epochs:
-        work = picture_work(task, network, scale.lesson(HEAD, epochs, BATCH))
+        work = image_work(task, model, scale.lesson(HEAD, epochs, BATCH))
         if known is None or scale.long:
             turns = _take_turns(work, scale, with_trainer=True)
             known = turns.theirs[0]
@@ -92,7 +92,7 @@ def _take_turns(work: Work, scale: Scale, *, with_trainer: bool) -> _Turns:
 
 def _bare_script(turns: _Turns, work: Work) -> None:
     settings = work.theirs
-    watched = python("benchmarks.bare_pass", settings.train, settings.network, settings.weights, settings.precision)
+    watched = python("benchmarks.bare_pass", settings.train, settings.model, settings.weights, settings.precision)
     turns.scripts.append(watched.seconds)
     turns.passes.append(watched.line(PASS_DONE)[0] - watched.line(PASS_BEGINS)[0])
 
@@ -110,7 +110,7 @@ def _tell(work: Work, turns: _Turns, *, computed: bool = False) -> None:
     peaks = [statistics.median(run.peak_mib for run in runs) for runs in (turns.ours, turns.theirs) if runs]
     row(
         (
-            f"{work.theirs.network}, {work.records:,}, {work.theirs.epochs}",
+            f"{work.theirs.model}, {work.records:,}, {work.theirs.epochs}",
             middle(ours),
             middle(theirs) + (" (computed)" if computed else "") if theirs else "not run",
             times(theirs, ours) if theirs else "",

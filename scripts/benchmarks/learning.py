@@ -15,7 +15,7 @@ from benchmarks.turns import by_turns
 from benchmarks.work import ALL, LAST_LAYERS, Lesson, Work
 
 _COLUMNS = (
-    "network, what learns, records, epochs",
+    "model, what learns, records, epochs",
     "ours, s",
     "Trainer, s",
     "Trainer / ours",
@@ -64,7 +64,7 @@ def _measure(title: str, scale: Scale, lesson: Lesson) -> None:
             _tell(work, lesson, turns)
     say(
         f"\nBatches of {lesson.batch}, the same highest rate for pretrained layers on both sides, otherwise defaults of"
-        " each; the Trainer's pictures are cropped and flipped at random as ours are. MiniLM has its pretrained"
+        " each; the Trainer's images are cropped and flipped at random as ours are. MiniLM has its pretrained"
         " weights, a ResNet random ones. No evaluation during training; accuracy of what came of it on held-out"
         f" records. Medians of {scale.repeats}; sides share the machine by turns of half a second, and ratios are those"
         " of runs that shared it (least to most). 'Without cache': one epoch with cache_size_gb=0. Records per second"
@@ -78,7 +78,7 @@ def _sides(work: Work, lesson: Lesson, turns: _Turns) -> list[Callable[[], None]
     sides = [lambda: turns.ours.append(work.run_ours()), lambda: turns.theirs.append(trainer_job(settings))]
     if lesson.learns == ALL:
         sides.append(lambda: turns.bare_rates.append(loop_rate("bare_loop", settings)))
-        if settings.kind == "pictures":
+        if settings.kind == "images":
             sides.append(lambda: turns.timm_rates.append(loop_rate("timm_loop", settings)))
     return sides
 

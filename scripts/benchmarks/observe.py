@@ -33,7 +33,7 @@ _ROW = {"train:loss": 0.5, "train:accuracy": 0.5, "validation:loss": 0.5, "valid
 class Amount:
     """Amount of work to measure."""
 
-    network: str = "resnet50"
+    model: str = "resnet50"
     side: int = 128
     batch: int = 16
     rounds: int = 11
@@ -49,12 +49,12 @@ class Lesson:
     def __init__(self, amount: Amount, hook_configuration: Path | None = None) -> None:
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         torch.manual_seed(0)
-        self.network: nn.Module = get_model(amount.network, num_classes=10).to(self.device)
-        self.optimizer = torch.optim.AdamW([{"params": list(self.network.parameters()), "lr": 1e-4, "peak_lr": 1e-4}])
-        self.watch = TensorWatch(self.network, self.optimizer, DEFAULTS, scaled=False, classes=10)
+        self.model: nn.Module = get_model(amount.model, num_classes=10).to(self.device)
+        self.optimizer = torch.optim.AdamW([{"params": list(self.model.parameters()), "lr": 1e-4, "peak_lr": 1e-4}])
+        self.watch = TensorWatch(self.model, self.optimizer, DEFAULTS, scaled=False, classes=10)
         self.pixels = torch.randn(amount.batch, 3, amount.side, amount.side, device=self.device)
         self.targets = torch.randint(0, 10, (amount.batch,), device=self.device)
-        self.hook: Debugger = debugger(hook_configuration, self.network)
+        self.hook: Debugger = debugger(hook_configuration, self.model)
         if hook_configuration is not None and isinstance(self.hook, NoDebugger):
             raise RuntimeError("smdebug's hook cannot be used here: see the warning")
         self.hook.watch(self.optimizer)
@@ -78,7 +78,7 @@ class Lesson:
         return time.perf_counter() - began
 
     def _forward(self, inputs: Mapping[str, Tensor]) -> Tensor:
-        found: Tensor = self.network(inputs["pixels"])
+        found: Tensor = self.model(inputs["pixels"])
         return found
 
 
@@ -107,7 +107,7 @@ def _print_steps(amount: Amount, folder: Path) -> None:
     hooked.hook.close(finished=True)
     base = statistics.median(one["plain"] for one in rounds)
     begin("What observation costs", ("what", "cost"))
-    row((f"a step of {amount.network}, {amount.batch} pictures of {amount.side}", f"{base * 1000:,.0f} ms"))
+    row((f"a step of {amount.model}, {amount.batch} images of {amount.side}", f"{base * 1000:,.0f} ms"))
     for name in list(kinds)[1:]:
         ratios = sorted(one[name] / one["plain"] for one in rounds)
         spread = f"{ratios[0]:.3f} to {ratios[-1]:.3f}"

@@ -72,7 +72,7 @@ class OurJob:
 
     def _job(self) -> TrainingJob:
         request = TrainingRequest(
-            channels=(Channel("train", self.task.table.parent), Channel("model", self.task.network)),
+            channels=(Channel("train", self.task.table.parent), Channel("model", self.task.model)),
             hyperparameters={"epochs": "2", "batch_size": str(self.task.batch_size), "validation_fraction": "0"},
             environment={"SAGEMAKER_TRAINING_MODULE": "finetune.entry:main", "HF_HUB_OFFLINE": "1"},
         )

@@ -13,11 +13,11 @@ from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
-from benchmarks.picture_task import write_pictures
+from benchmarks.image_task import write_images
 from benchmarks.scale import Scale
 from benchmarks.table import begin, middle, ratio, row, say
 from benchmarks.turns import by_turns
-from benchmarks.work import ALL, HEAD, Work, picture_work, text_work
+from benchmarks.work import ALL, HEAD, Work, image_work, text_work
 
 _DEFAULTS = {"GLIBC_TUNABLES": "", "GOMP_SPINCOUNT": "300000"}
 _AS_IT_IS = "as it is"
@@ -58,11 +58,11 @@ def _measure(work: Work, company: str, repeats: int) -> None:
 
 
 def _works(place: Path, scale: Scale) -> tuple[Work, ...]:
-    small = write_pictures(place / "pictures", scale.pictures)
-    learning = write_pictures(place / "learning", scale.learning_pictures)
+    small = write_images(place / "images", scale.images)
+    learning = write_images(place / "learning", scale.learning_images)
     return (
-        picture_work(small, scale.networks[0], scale.lesson(HEAD, scale.epochs[0], 32)),
-        picture_work(learning, scale.networks[-1], scale.lesson(ALL, 1)),
+        image_work(small, scale.models[0], scale.lesson(HEAD, scale.epochs[0], 32)),
+        image_work(learning, scale.models[-1], scale.lesson(ALL, 1)),
         text_work(place / "texts", scale.texts, scale.lesson(ALL, 1), scale.longest_text),
     )
 

@@ -70,7 +70,7 @@ def main(*, quick: bool) -> None:
 
 def trainer(task: TextTask, output: Path, checkpoint: str) -> float:
     """Start the Trainer's job in a separate process."""
-    command = [sys.executable, "-m", "benchmarks.trainer_job", str(task.table), str(task.network)]
+    command = [sys.executable, "-m", "benchmarks.trainer_job", str(task.table), str(task.model)]
     finished = subprocess.run(
         [*command, str(output), str(task.batch_size), checkpoint], check=True, stdout=subprocess.PIPE, text=True
     )

@@ -49,15 +49,15 @@ class Lesson:
 
     def __init__(self) -> None:
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        self.network = resnet50(num_classes=10).to(self.device)
-        self.optimizer = torch.optim.AdamW(self.network.parameters())
+        self.model = resnet50(num_classes=10).to(self.device)
+        self.optimizer = torch.optim.AdamW(self.model.parameters())
         self.pixels = torch.randn(8, 3, 96, 96, device=self.device)
         self.targets = torch.randint(0, 10, (8,), device=self.device)
 
     def step(self) -> float:
         """Seconds of one step."""
         began = time.monotonic()
-        torch.nn.functional.cross_entropy(self.network(self.pixels), self.targets).backward()  # type: ignore[no-untyped-call]  # untyped in torch
+        torch.nn.functional.cross_entropy(self.model(self.pixels), self.targets).backward()  # type: ignore[no-untyped-call]  # untyped in torch
         self.optimizer.step()
         self.optimizer.zero_grad()
         if self.device.type == "cuda":
@@ -66,7 +66,7 @@ class Lesson:
 
     def parts(self) -> Mapping[str, Any]:
         """The state to save."""
-        return {"weights": self.network, "optimizer": self.optimizer}
+        return {"weights": self.model, "optimizer": self.optimizer}
 
 
 def measure_save_cost(folder: Path) -> SaveCost:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from benchmarks.image_task import write_images
 from benchmarks.machine import on_gpu
-from benchmarks.picture_task import write_pictures
-from benchmarks.work import Lesson, Work, picture_work, text_work
+from benchmarks.work import Lesson, Work, image_work, text_work
 from finetune.config.hyperparameters import Precision
 
 
@@ -16,12 +16,12 @@ class Scale:
     """Amounts of work, by default an hour's worth on two cores.
 
     Attributes:
-        pictures: number of images for feature extraction, also with the Trainer.
-        many_pictures: the same without the Trainer; 0 for none.
-        networks: models for feature extraction; the last one is also used with trainable layers.
+        images: number of images for feature extraction, also with the Trainer.
+        many_images: the same without the Trainer; 0 for none.
+        models: models for feature extraction; the last one is also used with trainable layers.
         epochs: for feature extraction.
         long: whether to measure the Trainer's time for more epochs, instead of extrapolating it.
-        learning_pictures: number of training images with trainable layers.
+        learning_images: number of training images with trainable layers.
         texts: number of training texts.
         longest_text: number of characters at which texts are truncated; 0 for no limit.
         batch: records per step with trainable layers; 8 is the Trainer's default.
@@ -37,12 +37,12 @@ class Scale:
         thorough: whether to run ours once more without a cache.
     """
 
-    pictures: int = 300
-    many_pictures: int = 1200
-    networks: tuple[str, ...] = ("resnet18", "resnet50")
+    images: int = 300
+    many_images: int = 1200
+    models: tuple[str, ...] = ("resnet18", "resnet50")
     epochs: tuple[int, ...] = (5, 30)
     long: bool = False
-    learning_pictures: int = 96
+    learning_images: int = 96
     texts: int = 200
     longest_text: int = 0
     batch: int = 8
@@ -63,9 +63,9 @@ class Scale:
 
     def both(self, place: Path, lesson: Lesson) -> tuple[Work, Work]:
         """The usual pair: the last of the ResNets and MiniLM."""
-        task = write_pictures(place / "pictures", self.learning_pictures)
+        task = write_images(place / "images", self.learning_images)
         texts = text_work(place / "texts", self.texts, lesson, self.longest_text)
-        return picture_work(task, self.networks[-1], lesson), texts
+        return image_work(task, self.models[-1], lesson), texts
 
     @property
     def arithmetic(self) -> str:
@@ -74,11 +74,11 @@ class Scale:
 
 
 _QUICK = Scale(
-    pictures=8,
-    many_pictures=0,
-    networks=("resnet18",),
+    images=8,
+    many_images=0,
+    models=("resnet18",),
     epochs=(2,),
-    learning_pictures=8,
+    learning_images=8,
     texts=16,
     longest_text=100,
     batch=4,
@@ -90,9 +90,9 @@ _QUICK = Scale(
     thorough=False,
 )
 _ON_GPU = Scale(
-    pictures=4000,
-    many_pictures=0,
-    learning_pictures=4000,
+    images=4000,
+    many_images=0,
+    learning_images=4000,
     texts=8000,
     batch=64,
     seed_records=1000,

@@ -7,24 +7,24 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from benchmarks.picture_task import CLASSES
+from benchmarks.image_task import CLASSES
 from benchmarks.text_files import read_texts
 
 _BATCH = 16
 
 
-def picture_accuracy(artifact: Path, network: str, pictures: Path) -> float:
+def image_accuracy(artifact: Path, architecture: str, images: Path) -> float:
     """Accuracy of a torchvision model's weights, from our artifact or saved by the Trainer's script."""
     from safetensors.torch import load_file
     from torchvision.datasets import ImageFolder
     from torchvision.models import get_model, get_model_weights
 
     ours, theirs = artifact / "model.safetensors", artifact / "model.pt"
-    model = get_model(network, weights=None)
+    model = get_model(architecture, weights=None)
     model.fc = nn.Linear(model.fc.in_features, CLASSES)
     model.load_state_dict(load_file(ours) if ours.exists() else torch.load(theirs, weights_only=True))
     model.eval()
-    data = ImageFolder(str(pictures), get_model_weights(network).DEFAULT.transforms())
+    data = ImageFolder(str(images), get_model_weights(architecture).DEFAULT.transforms())
     loader = torch.utils.data.DataLoader(data, batch_size=_BATCH)
     with torch.inference_mode():
         right = sum(int((model(pixels).argmax(1) == targets).sum()) for pixels, targets in loader)

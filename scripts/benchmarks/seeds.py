@@ -9,10 +9,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from benchmarks.picture_task import write_pictures
+from benchmarks.image_task import write_images
 from benchmarks.scale import Scale
 from benchmarks.table import begin, row, say
-from benchmarks.work import HEAD, LAST_LAYERS, Work, picture_work, text_work
+from benchmarks.work import HEAD, LAST_LAYERS, Work, image_work, text_work
 
 _EPOCHS = 4
 _TOKENS = "64"
@@ -20,7 +20,7 @@ _TOKENS = "64"
 
 def measure(scale: Scale) -> None:
     """Print a row for each workload."""
-    columns = ("network, what learns, records", "kept", "feature_cache=off", "difference of means", "standard error")
+    columns = ("model, what learns, records", "kept", "feature_cache=off", "difference of means", "standard error")
     begin("Accuracy with and without kept features", columns)
     with tempfile.TemporaryDirectory(prefix="benchmark-seeds-") as place:
         for work in _works(Path(place), scale):
@@ -33,16 +33,16 @@ def measure(scale: Scale) -> None:
     say(
         f"\nMean (least to most) accuracy over {scale.seeds} seeds on held-out records, after {_EPOCHS} epochs;"
         f" texts of up to {_TOKENS} tokens. Each seed with kept features and with feature_cache=off, which varies"
-        " every picture anew in every epoch."
+        " every image anew in every epoch."
     )
 
 
 def _works(place: Path, scale: Scale) -> tuple[Work, ...]:
-    task = write_pictures(place / "pictures", scale.seed_records)
+    task = write_images(place / "images", scale.seed_records)
     texts = text_work(place / "texts", scale.seed_records, scale.lesson(LAST_LAYERS, _EPOCHS), scale.longest_text)
     return (
-        picture_work(task, "resnet18", scale.lesson(HEAD, _EPOCHS)),
-        picture_work(task, "resnet18", scale.lesson(LAST_LAYERS, _EPOCHS)),
+        image_work(task, "resnet18", scale.lesson(HEAD, _EPOCHS)),
+        image_work(task, "resnet18", scale.lesson(LAST_LAYERS, _EPOCHS)),
         replace(texts, ours={**texts.ours, "max_length": _TOKENS}),
     )
 

@@ -70,9 +70,9 @@ class TrainerSettings:
     """Settings of a script with the Trainer.
 
     Attributes:
-        kind: `pictures` or `texts`.
+        kind: `images` or `texts`.
         train: folder of images, or a CSV.
-        network: torchvision's name, or a transformers folder.
+        model: torchvision's name, or a transformers folder.
         weights: state dict of a torchvision model.
         learns: trainable layers: `head`, `last layers` or `all`.
         rate: maximum learning rate.
@@ -83,7 +83,7 @@ class TrainerSettings:
 
     kind: str
     train: str
-    network: str
+    model: str
     weights: str
     learns: str
     epochs: int

@@ -19,8 +19,8 @@ _TEXT = 60
 
 def measure(scale: Scale) -> None:
     """Print a row for images and one for texts."""
-    begin("Start to the first step", ("network, what learns", "ours, s", "Trainer, s", "Trainer / ours"))
-    two_batches = replace(scale, learning_pictures=2 * scale.batch, texts=2 * scale.batch, longest_text=_TEXT)
+    begin("Start to the first step", ("model, what learns", "ours, s", "Trainer, s", "Trainer / ours"))
+    two_batches = replace(scale, learning_images=2 * scale.batch, texts=2 * scale.batch, longest_text=_TEXT)
     with tempfile.TemporaryDirectory(prefix="benchmark-start-") as place:
         for work in two_batches.both(Path(place), scale.lesson(ALL, 1)):
             row((work.name, *_starts(work, scale.starts)))

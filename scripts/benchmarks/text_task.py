@@ -18,13 +18,13 @@ class TextTask:
 
     Attributes:
         table: CSV with the columns `text` and `label`.
-        network: a folder that `from_pretrained` loads.
+        model: a folder that `from_pretrained` loads.
         records: rows of the table.
         batch_size: records per step.
     """
 
     table: Path
-    network: Path
+    model: Path
     records: int
     batch_size: int
 
@@ -36,7 +36,7 @@ class TextTask:
 
 def write_task(place: Path, records: int, batch_size: int) -> TextTask:
     """Write table and model into a folder."""
-    task = TextTask(place / "train" / "texts.csv", place / "network", records, batch_size)
+    task = TextTask(place / "train" / "texts.csv", place / "model", records, batch_size)
     task.table.parent.mkdir(parents=True)
     draw = random.Random(1)  # noqa: S311 - test data, not security
     with task.table.open("w", newline="", encoding="utf-8") as file:
@@ -45,11 +45,11 @@ def write_task(place: Path, records: int, batch_size: int) -> TextTask:
         for number in range(records):
             words = " ".join(f"w{draw.randrange(WORDS)}" for _ in range(draw.randrange(8, 24)))
             writer.writerow([f"{words} r{number % 97}", CLASSES[number % len(CLASSES)]])
-    _write_network(task.network)
+    _write_model(task.model)
     return task
 
 
-def _write_network(folder: Path) -> None:
+def _write_model(folder: Path) -> None:
     from tokenizers import Tokenizer
     from tokenizers.models import WordLevel
     from tokenizers.pre_tokenizers import Whitespace
@@ -71,5 +71,5 @@ def _write_network(folder: Path) -> None:
         id2label=dict(enumerate(CLASSES)),
         label2id={name: index for index, name in enumerate(CLASSES)},
     )
-    network: Any = BertForSequenceClassification
-    network(config).save_pretrained(folder)
+    model: Any = BertForSequenceClassification
+    model(config).save_pretrained(folder)

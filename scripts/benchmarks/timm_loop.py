@@ -32,16 +32,16 @@ def main() -> None:
         device=device,
         persistent_workers=True,
     )
-    network: nn.Module = create_model(settings.network, num_classes=len(data.reader.class_to_idx))
-    network.to(device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]  # not in torch's stub
-    optimizer = create_optimizer_v2(network, opt="adamw", lr=settings.rate)
+    model: nn.Module = create_model(settings.model, num_classes=len(data.reader.class_to_idx))
+    model.to(device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]  # not in torch's stub
+    optimizer = create_optimizer_v2(model, opt="adamw", lr=settings.rate)
     scaler = GradScaler(device.type, enabled=numerics.scaled)
     records, begun = 0, False
     for _ in range(settings.epochs):
         for pixels, targets in loader:
             laid_out = pixels.to(device).contiguous(memory_format=torch.channels_last)
             with numerics.context():
-                loss = nn.functional.cross_entropy(network(laid_out).float(), targets.to(device))
+                loss = nn.functional.cross_entropy(model(laid_out).float(), targets.to(device))
             scaler.scale(loss).backward()  # type: ignore[no-untyped-call]  # untyped in torch
             scaler.step(optimizer)
             scaler.update()

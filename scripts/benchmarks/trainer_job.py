@@ -62,13 +62,13 @@ class StopAfter(TrainerCallback):
 
 def main() -> None:
     """Arguments: table, model, output folder, batch size, checkpoint to resume from or `-` for none."""
-    table, network, output, batch_size, checkpoint = sys.argv[1:]
+    table, model, output, batch_size, checkpoint = sys.argv[1:]
     with Path(table).open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
-    tokenizer = AutoTokenizer.from_pretrained(network)
+    tokenizer = AutoTokenizer.from_pretrained(model)
     stop = StopAfter(1 if checkpoint != "-" else FIRST_STEPS)
     trainer = Trainer(
-        model=AutoModelForSequenceClassification.from_pretrained(network),
+        model=AutoModelForSequenceClassification.from_pretrained(model),
         args=TrainingArguments(
             output_dir=output,
             per_device_train_batch_size=int(batch_size),

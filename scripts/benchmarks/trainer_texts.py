@@ -39,13 +39,13 @@ def main() -> None:
     settings = read_settings()
     labels, texts = read_texts(Path(settings.train))
     names = sorted(set(labels))
-    tokenizer = AutoTokenizer.from_pretrained(settings.network)
-    network = AutoModelForSequenceClassification.from_pretrained(settings.network, id2label=dict(enumerate(names)))
-    for name, parameter in network.base_model.named_parameters():
+    tokenizer = AutoTokenizer.from_pretrained(settings.model)
+    model = AutoModelForSequenceClassification.from_pretrained(settings.model, id2label=dict(enumerate(names)))
+    for name, parameter in model.base_model.named_parameters():
         parameter.requires_grad_(settings.learns == "all" or name.startswith(_LAST) or "pooler" in name)
     data = Texts(tokenizer(texts, truncation=True)["input_ids"], [names.index(label) for label in labels])
     trainer = Trainer(
-        model=network,
+        model=model,
         args=arguments_of(settings),
         train_dataset=data,
         data_collator=DataCollatorWithPadding(tokenizer),

@@ -6,14 +6,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from benchmarks.picture_task import PictureTask
-from benchmarks.scoring import picture_accuracy, text_accuracy
+from benchmarks.image_task import ImageTask
+from benchmarks.scoring import image_accuracy, text_accuracy
 from benchmarks.sides import Run, TrainerSettings, our_job
 from benchmarks.text_files import write_texts
 from finetune.config.hyperparameters import Precision
 
 HEAD, LAST_LAYERS, ALL = "head", "last layers", "all"
-_RATES = {"pictures": 2e-4, "texts": 5e-5}
+_RATES = {"images": 2e-4, "texts": 5e-5}
 _HEAD_RATE = 3e-3
 
 
@@ -80,18 +80,18 @@ class Work:
         return replace(self, theirs=replace(self.theirs, output=str(place / "trainer")))
 
 
-def picture_work(task: PictureTask, network: str, lesson: Lesson) -> Work:
+def image_work(task: ImageTask, model: str, lesson: Lesson) -> Work:
     """A torchvision model with random weights, trained on images."""
-    weights = task.weights(network)
-    rate = _HEAD_RATE if lesson.learns == HEAD else _RATES["pictures"]
+    weights = task.weights(model)
+    rate = _HEAD_RATE if lesson.learns == HEAD else _RATES["images"]
     output = task.place / "trainer"
     return Work(
-        name=f"{network}, {lesson.learns}",
-        ours={"model_name": network, **lesson.strategy(1)},
+        name=f"{model}, {lesson.learns}",
+        ours={"model_name": model, **lesson.strategy(1)},
         theirs=TrainerSettings(
-            "pictures",
+            "images",
             str(task.train),
-            network,
+            model,
             str(weights),
             lesson.learns,
             lesson.epochs,
@@ -102,7 +102,7 @@ def picture_work(task: PictureTask, network: str, lesson: Lesson) -> Work:
             lesson.trainer_bf16,
         ),
         channels={"train": task.train, "model": weights.parent},
-        accuracy=lambda artifact: picture_accuracy(artifact, network, task.held_out),
+        accuracy=lambda artifact: image_accuracy(artifact, model, task.held_out),
         records=task.count,
     )
 
@@ -117,7 +117,7 @@ def text_work(place: Path, count: int, lesson: Lesson, longest: int = 0) -> Work
         theirs=TrainerSettings(
             "texts",
             str(files.train),
-            str(files.network),
+            str(files.model),
             "",
             lesson.learns,
             lesson.epochs,
@@ -127,7 +127,7 @@ def text_work(place: Path, count: int, lesson: Lesson, longest: int = 0) -> Work
             lesson.precision,
             lesson.trainer_bf16,
         ),
-        channels={"train": files.train.parent, "model": files.network},
+        channels={"train": files.train.parent, "model": files.model},
         accuracy=lambda artifact: text_accuracy(artifact, files.held_out),
         records=count,
     )

@@ -17,19 +17,19 @@ STRATEGIES = ("feature_extraction", "partial", "full", BASELINE)
 
 # Mirrored letters and digits are different characters, and the letters are already distorted. In fp32 the table is
 # nearly the same on every CPU; by default, CPUs with bf16 multiplication would use it.
-PICTURES = {"image_size": "32", "augmentation": "none", "precision": "fp32"}
-LETTERS = PICTURES | {
+IMAGES = {"image_size": "32", "augmentation": "none", "precision": "fp32"}
+LETTERS = IMAGES | {
     "model_name": "resnet18",
     "strategy": "from_scratch",
     "epochs": "6",
     "batch_size": "64",
     "label_smoothing": "0.1",
 }
-# In the image a job needs no network, and writes only to its own folders.
+# In the container image a job needs no network, and writes only to its own folders.
 READ_ONLY = ("--read-only", "--tmpfs", "/tmp")  # noqa: S108 - the container's own
 
 # Few images need small batches: with three images of each of ten classes, batches of ten give three steps per epoch.
-DIGITS = PICTURES | {"batch_size": "10"}
+DIGITS = IMAGES | {"batch_size": "10"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,9 +59,7 @@ def main() -> int:
     if base is None:
         return 1
 
-    print(
-        f"\nIts model.tar.gz is adapted to handwritten digits, from {options.per_class} pictures of each:", flush=True
-    )
+    print(f"\nIts model.tar.gz is adapted to handwritten digits, from {options.per_class} images of each:", flush=True)
     outcomes = adapt(workshop, digits, base, options)
     report(outcomes, options.epochs)
     return 0 if len(outcomes) == len(STRATEGIES) else 1
@@ -102,7 +100,7 @@ def report(outcomes: dict[str, Outcome], epochs: int) -> None:
     some = next(iter(outcomes.values()))
     print(f"\n{comparison(outcomes)}\n")
     print(f"Accuracy on {some.records['test']:,} digits that no job has learnt from, after {epochs} epochs each.")
-    print("Another --seed draws other pictures to learn from, which moves it by a tenth and more: one run is one draw.")
+    print("Another --seed draws other images to learn from, which moves it by a tenth and more: one run is one draw.")
     print("Seconds include a job's start-up.")
     print("\nThe models:")
     for strategy, outcome in outcomes.items():
@@ -113,15 +111,15 @@ def read_options() -> Options:
     """Read the command line."""
     parser = argparse.ArgumentParser(prog="scripts/demo", description=__doc__)
     parser.add_argument("--folder", type=Path, help="where everything goes; default: a new temporary folder")
-    parser.add_argument("--per-class", type=int, default=3, help="pictures of each digit to learn from (default: 3)")
-    parser.add_argument("--variants", type=int, default=4, help="pictures of each letter in each font (default: 4)")
+    parser.add_argument("--per-class", type=int, default=3, help="images of each digit to learn from (default: 3)")
+    parser.add_argument("--variants", type=int, default=4, help="images of each letter in each font (default: 4)")
     parser.add_argument("--epochs", type=int, default=5, help="passes over the digits (default: 5)")
     parser.add_argument("--seed", type=int, default=0, help="decides all that is random (default: 0)")
     parser.add_argument("--show-logs", action="store_true", help="print what the jobs log")
-    parser.add_argument("--image", metavar="NAME", help="run the jobs in this image by docker, without a network")
+    parser.add_argument("--image", metavar="NAME", help="run the jobs in this Docker image, without network access")
     given = parser.parse_args()
     if not 1 <= given.per_class <= 80:
-        parser.error(f"--per-class {given.per_class}: 1 to 80 are possible with about 180 pictures of each digit")
+        parser.error(f"--per-class {given.per_class}: 1 to 80 are possible with about 180 images of each digit")
     if given.folder is not None and given.folder.exists() and any(given.folder.iterdir()):
         parser.error(f"--folder {given.folder} is not empty")
     folder = Path(tempfile.mkdtemp(prefix="finetune-demo-")) if given.folder is None else given.folder.absolute()

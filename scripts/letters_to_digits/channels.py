@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from letters_to_digits.handwritten import read_digits
-from letters_to_digits.pictures import contact_sheet, hold_out, write_folders
+from letters_to_digits.images import contact_sheet, hold_out, write_folders
 from letters_to_digits.printed import FONTS, draw_letters
 
 Channels = dict[str, Path]
@@ -39,7 +39,7 @@ def write_digits(folder: Path, per_class: int, seed: int) -> Channels:
     train, others = hold_out(read_digits(), per_class, seed)
     validation, test = hold_out(others, per_class, seed)
     channels = {name: folder / name for name in ("train", "validation", "test")}
-    for pictures, name in ((train, "train"), (validation, "validation"), (test, "test")):
-        write_folders(pictures, channels[name])
+    for images, name in ((train, "train"), (validation, "validation"), (test, "test")):
+        write_folders(images, channels[name])
     contact_sheet(train, folder / "digits.png", columns=per_class)
     return channels

@@ -7,20 +7,20 @@ import numpy.typing as npt
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from letters_to_digits.pictures import SIDE, Grey, Pictures
+from letters_to_digits.images import SIDE, Grey, Images
 
 INK = 16
 MARGIN = 3
 
 
-def read_digits() -> Pictures:
+def read_digits() -> Images:
     """Read the 1,797 digits of the test part of "Optical Recognition of Handwritten Digits" (UCI, 43 writers).
 
     Each has 8 x 8 values of 0..16, the ink in 4 x 4 blocks of a scan; they are smoothly enlarged.
     """
     digits = load_digits()
     pixels = np.stack([enlarged(values) for values in digits.images])
-    return Pictures(pixels, tuple(str(label) for label in digits.target))
+    return Images(pixels, tuple(str(label) for label in digits.target))
 
 
 def enlarged(values: npt.NDArray[np.float64]) -> Grey:

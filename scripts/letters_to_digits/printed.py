@@ -11,7 +11,7 @@ import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 from scipy import ndimage
 
-from letters_to_digits.pictures import SIDE, Grey, Pictures
+from letters_to_digits.images import SIDE, Grey, Images
 
 FONTS = (
     *("DejaVuSans", "DejaVuSans-Bold", "DejaVuSans-Oblique", "DejaVuSans-BoldOblique"),
@@ -37,7 +37,7 @@ def letter_classes() -> dict[str, str]:
     return both | lower | upper
 
 
-def draw_letters(variants: int, seed: int) -> Pictures:
+def draw_letters(variants: int, seed: int) -> Images:
     """Draw every letter in every font.
 
     Args:
@@ -55,7 +55,7 @@ def draw_letters(variants: int, seed: int) -> Pictures:
                 rng = np.random.default_rng((seed, class_number, font_number, variant))
                 planes.append(handwriting_like(glyph(letters[variant % len(letters)], font), rng))
                 labels.append(name)
-    return Pictures(np.stack(planes), tuple(labels))
+    return Images(np.stack(planes), tuple(labels))
 
 
 def glyph(letter: str, font: str) -> Plane:

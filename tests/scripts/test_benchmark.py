@@ -29,7 +29,7 @@ def rows_of(measurement: str) -> list[dict[str, str]]:
 @pytest.mark.slow
 def test_feature_extraction_is_compared_with_the_trainer_and_with_a_bare_pass() -> None:
     (row,) = rows_of("features")
-    assert row["network, pictures, epochs"] == "resnet18, 8, 2"
+    assert row["network, images, epochs"] == "resnet18, 8, 2"
     assert all(NUMBER.match(row[name]) for name in ("Trainer / ours", "ours / bare script", "ours / pass"))
     assert len(row["accuracy: ours, Trainer"].split(", ")) == 2
 

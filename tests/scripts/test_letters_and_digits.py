@@ -10,12 +10,12 @@ import pytest
 
 from letters_to_digits.channels import write_digits, write_letters
 from letters_to_digits.handwritten import read_digits
-from letters_to_digits.pictures import SIDE, Pictures
+from letters_to_digits.images import SIDE, Images
 from letters_to_digits.printed import FONTS, draw_letters, glyph, letter_classes
 
 
 @pytest.fixture(scope="module")
-def letters() -> Pictures:
+def letters() -> Images:
     return draw_letters(variants=2, seed=0)
 
 
@@ -27,7 +27,7 @@ def test_every_letter_of_both_cases_is_in_one_class() -> None:
     assert len({name.lower() for name in classes}) == 41
 
 
-def test_letters_are_drawn_in_every_font(letters: Pictures) -> None:
+def test_letters_are_drawn_in_every_font(letters: Images) -> None:
     assert letters.pixels.shape == (41 * len(FONTS) * 2, SIDE, SIDE)
     assert letters.pixels.dtype == np.uint8
     assert set(Counter(letters.labels).values()) == {len(FONTS) * 2}
@@ -37,16 +37,16 @@ def test_fonts_draw_differently() -> None:
     assert len({glyph("g", font).tobytes() for font in FONTS}) == len(FONTS)
 
 
-def test_letters_are_a_function_of_the_seed(letters: Pictures) -> None:
+def test_letters_are_a_function_of_the_seed(letters: Images) -> None:
     assert np.array_equal(draw_letters(variants=2, seed=0).pixels, letters.pixels)
     assert not np.array_equal(draw_letters(variants=2, seed=1).pixels, letters.pixels)
 
 
-def test_each_variant_is_bent_in_its_own_way(letters: Pictures) -> None:
+def test_each_variant_is_bent_in_its_own_way(letters: Images) -> None:
     assert len({pixels.tobytes() for pixels in letters.pixels}) == len(letters)
 
 
-def test_more_variants_leave_the_others_as_they_were(letters: Pictures) -> None:
+def test_more_variants_leave_the_others_as_they_were(letters: Images) -> None:
     assert np.array_equal(draw_letters(variants=1, seed=0).pixels, letters.pixels[::2])
 
 
@@ -56,15 +56,15 @@ def test_digits_are_all_of_scikit_learns() -> None:
     assert sorted(set(digits.labels)) == list("0123456789")
 
 
-def test_letters_and_digits_are_bright_strokes_on_a_dark_ground(letters: Pictures) -> None:
-    for pictures in (letters, read_digits()):
-        corners = pictures.pixels[:, [0, 0, -1, -1], [0, -1, 0, -1]]
+def test_letters_and_digits_are_bright_strokes_on_a_dark_ground(letters: Images) -> None:
+    for images in (letters, read_digits()):
+        corners = images.pixels[:, [0, 0, -1, -1], [0, -1, 0, -1]]
         assert np.median(corners) == 0
-        assert pictures.pixels.max(axis=(1, 2)).min() >= 200
-        assert 0.1 < (pictures.pixels > 100).mean() < 0.5
+        assert images.pixels.max(axis=(1, 2)).min() >= 200
+        assert 0.1 < (images.pixels > 100).mean() < 0.5
 
 
-def test_digit_channels_share_no_picture(tmp_path: Path) -> None:
+def test_digit_channels_share_no_image(tmp_path: Path) -> None:
     channels = write_digits(tmp_path, per_class=5, seed=0)
     files = {name: sorted(folder.glob("*/*.png")) for name, folder in channels.items()}
     assert {name: len(found) for name, found in files.items()} == {"train": 50, "validation": 50, "test": 1697}

@@ -16,7 +16,7 @@ class Scale:
     Attributes:
         rounds: number of rounds, each running every implementation once.
         stream: bytes of a stream to be split into records.
-        pictures: number of images decoded per run.
+        images: number of images decoded per run.
         source: bytes of the throttled source.
         rate: of that source, in bytes per second.
         long: bytes of the long stream.
@@ -24,14 +24,14 @@ class Scale:
 
     rounds: int
     stream: int
-    pictures: int
+    images: int
     source: int
     rate: float
     long: int
 
 
-FULL = Scale(rounds=7, stream=512 << 20, pictures=4096, source=10**9, rate=1e8, long=10**10)
-QUICK = Scale(rounds=1, stream=2 << 20, pictures=16, source=4 * 10**6, rate=2e7, long=4 * 10**6)
+FULL = Scale(rounds=7, stream=512 << 20, images=4096, source=10**9, rate=1e8, long=10**10)
+QUICK = Scale(rounds=1, stream=2 << 20, images=16, source=4 * 10**6, rate=2e7, long=4 * 10**6)
 
 
 @dataclass(frozen=True, slots=True)

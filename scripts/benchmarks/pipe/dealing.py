@@ -16,7 +16,7 @@ from functools import partial
 from pathlib import Path
 
 from benchmarks.pipe.comparing import Row, Scale, by_turns, rate, times_as_fast
-from benchmarks.pipe.streams import fed, jpegs, place_of, write_pictures
+from benchmarks.pipe.streams import fed, jpegs, place_of, write_images
 from finetune.config.parse import parse_hyperparameters
 from finetune.data.formats.codec import StreamLayout
 from finetune.data.formats.named_fields import DecodeOptions
@@ -31,8 +31,8 @@ _BATCH = 64
 def measure(scale: Scale) -> Iterator[Row]:
     """Compare two processes, one of which reads, and three."""
     with tempfile.TemporaryDirectory(prefix="benchmark-") as scratch:
-        stream = Path(scratch) / "pictures"
-        write_pictures(stream, jpegs(min(256, scale.pictures)))
+        stream = Path(scratch) / "images"
+        write_images(stream, jpegs(min(256, scale.images)))
         times = max(1, scale.stream // stream.stat().st_size)
         gigabytes = times * stream.stat().st_size / 1e9
         designs: dict[str, Callable[[], float]] = {"alone": partial(_epoch, stream, times, Alone())}

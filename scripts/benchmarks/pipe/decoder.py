@@ -17,13 +17,13 @@ from finetune.data.transforms.base import ImageTransform
 def main() -> None:
     """Arguments: a stream of image records, and how many times all of them are decoded."""
     stream, times = Path(sys.argv[1]).read_bytes(), float(sys.argv[2])
-    pictures = [bytes(read_image_record(payload)[1]) for payload in read_recordio(Window([stream]))]
+    images = [bytes(read_image_record(payload)[1]) for payload in read_recordio(Window([stream]))]
     torch.set_num_threads(1)
     transform = ImageTransform(GEOMETRY, "none")
     print("ready", flush=True)
     for _ in sys.stdin:
-        for number in range(round(times * len(pictures))):
-            transform(pictures[number % len(pictures)], None)
+        for number in range(round(times * len(images))):
+            transform(images[number % len(images)], None)
         print("done", flush=True)
 
 

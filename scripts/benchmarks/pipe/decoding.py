@@ -31,7 +31,7 @@ def measure(scale: Scale) -> Iterator[Row]:
     torch.set_num_threads(1)
     try:
         yield _protobuf(scale)
-        yield _pictures(scale)
+        yield _images(scale)
     finally:
         torch.set_num_threads(threads)
 
@@ -40,7 +40,7 @@ def _protobuf(scale: Scale) -> Row:
     record = _record_class()
     draw = np.random.default_rng(1)
     payloads = []
-    for number in range(max(8, scale.pictures // 8)):
+    for number in range(max(8, scale.images // 8)):
         one = record()
         one.features["values"].float32_tensor.values.extend(draw.normal(size=_VALUES).astype(np.float32))
         one.label["values"].float32_tensor.values.append(number % 10)
@@ -87,13 +87,13 @@ def _record_class() -> Any:  # noqa: ANN401 - created at run time
     return message_factory.MessageFactory(pool).GetPrototype(pool.FindMessageTypeByName("aialgs.data.Record"))
 
 
-def _pictures(scale: Scale) -> Row:
-    pictures = jpegs(min(64, scale.pictures))
-    differences = [np.abs(by_us(one).numpy().astype(int) - by_pillow(one).numpy()).mean() for one in pictures]
-    work = pictures * max(1, scale.pictures // 8 // len(pictures))
+def _images(scale: Scale) -> Row:
+    images = jpegs(min(64, scale.images))
+    differences = [np.abs(by_us(one).numpy().astype(int) - by_pillow(one).numpy()).mean() for one in images]
+    work = images * max(1, scale.images // 8 // len(images))
     designs = {"ours": partial(_each, work, by_us), "theirs": partial(_each, work, by_pillow)}
     seconds = by_turns(designs, scale.rounds)
-    own, other = (rate(len(work), seconds[name], "pictures/s") for name in ("ours", "theirs"))
+    own, other = (rate(len(work), seconds[name], "images/s") for name in ("ours", "theirs"))
     what = f"JPEG, 500 x 375, to 224 x 224; pixels differ by {np.mean(differences):.3f} of 255"
     return Row(what, own, f"Pillow, {other}", times_as_fast(seconds, "ours", "theirs"), "≥ 2")
 

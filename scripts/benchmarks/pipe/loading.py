@@ -16,7 +16,7 @@ import numpy as np
 
 from benchmarks.pipe.comparing import Row, Scale, by_turns, rate, times_as_fast
 from benchmarks.pipe.decoding import GEOMETRY
-from benchmarks.pipe.streams import fed, jpegs, place_of, write_pictures
+from benchmarks.pipe.streams import fed, jpegs, place_of, write_images
 from finetune.config.parse import parse_hyperparameters
 from finetune.data.bad_records import BadRecords
 from finetune.data.formats.codec import StreamLayout
@@ -61,13 +61,13 @@ def _options() -> BatchOptions:
 
 
 def _throughput(scale: Scale, scratch: Path) -> Row:
-    pictures = jpegs(min(512, scale.pictures))
-    stream = scratch / "pictures"
-    write_pictures(stream, pictures)
-    times = scale.pictures // len(pictures)
+    images = jpegs(min(512, scale.images))
+    stream = scratch / "images"
+    write_images(stream, images)
+    times = scale.images // len(images)
     with _decoders(stream, times) as in_memory:
         seconds = by_turns({"ours": partial(_epoch, stream, times), "bound": in_memory}, scale.rounds)
-    own, other = (rate(scale.pictures, seconds[name], "pictures/s") for name in ("ours", "bound"))
+    own, other = (rate(scale.images, seconds[name], "images/s") for name in ("ours", "bound"))
     ratios = times_as_fast(seconds, "ours", "bound")
     return Row(f"whole loader on {CORES} cores", own, f"{CORES} processes that decode only, {other}", ratios, "≥ 0.80")
 
@@ -114,15 +114,15 @@ def _answer(process: subprocess.Popen[str]) -> None:
 
 
 def _first_batch(scale: Scale, scratch: Path) -> Row:
-    pictures = jpegs(min(512, scale.pictures))
-    repeated = scale.source // sum(map(len, pictures)) + 1
+    images = jpegs(min(512, scale.images))
+    repeated = scale.source // sum(map(len, images)) + 1
     objects = scratch / "objects"
     objects.mkdir()
     for number in range(repeated):
-        (objects / f"{number:04d}.rec").hardlink_to(scratch / "pictures")
+        (objects / f"{number:04d}.rec").hardlink_to(scratch / "images")
     designs = {
         "ours": partial(_first_through_pipe, objects, scale.rate),
-        "theirs": partial(_first_from_files, pictures, scale),
+        "theirs": partial(_first_from_files, images, scale),
     }
     # No warm-up round: it would take as long, and there is nothing to warm up.
     turns = [{name: design() for name, design in designs.items()} for _ in range(min(5, scale.rounds))]
@@ -145,7 +145,7 @@ def _first_through_pipe(objects: Path, speed: float) -> float:
             feeder.cut()
 
 
-def _first_from_files(pictures: list[bytes], scale: Scale) -> float:
+def _first_from_files(images: list[bytes], scale: Scale) -> float:
     """Write the files at the speed of the source, then read the first batch."""
     with tempfile.TemporaryDirectory(prefix="files-") as place:
         began = time.perf_counter()
@@ -153,9 +153,9 @@ def _first_from_files(pictures: list[bytes], scale: Scale) -> float:
         for label in _LABELS.names:
             (Path(place) / label).mkdir()
         while written < scale.source:
-            picture = pictures[number % len(pictures)]
-            (Path(place) / str(number % 2) / f"{number:06d}.jpg").write_bytes(picture)
-            written, number = written + len(picture), number + 1
+            image = images[number % len(images)]
+            (Path(place) / str(number % 2) / f"{number:06d}.jpg").write_bytes(image)
+            written, number = written + len(image), number + 1
             time.sleep(max(0.0, began + written / scale.rate - time.perf_counter()))
         reader = read_image_folder(list_files("train", Path(place)))
         dataset = Dataset(reader, tuple(range(len(reader))), _LABELS, ImageTransform(GEOMETRY, "none"))
@@ -165,8 +165,8 @@ def _first_from_files(pictures: list[bytes], scale: Scale) -> float:
 
 
 def _memory(scale: Scale, scratch: Path) -> Row:
-    stream = scratch / "large pictures"
-    write_pictures(stream, jpegs(min(256, scale.pictures), noise=6, quality=95))
+    stream = scratch / "large images"
+    write_images(stream, jpegs(min(256, scale.images), noise=6, quality=95))
     times = max(10, scale.long // stream.stat().st_size)
     shares = (times, times // 10)
     took = [_memory_of(stream, share) for share in shares]

@@ -88,11 +88,11 @@ def write_tar(path: Path, size: int, total: int) -> int:
     return count
 
 
-def write_pictures(path: Path, pictures: list[bytes]) -> None:
+def write_images(path: Path, images: list[bytes]) -> None:
     """Write images as MXNet image records, of two classes."""
     with path.open("wb") as file:
-        for number, picture in enumerate(pictures):
-            file.write(recordio(struct.pack("<IfQQ", 0, number % 2, number, 0) + picture))
+        for number, image in enumerate(images):
+            file.write(recordio(struct.pack("<IfQQ", 0, number % 2, number, 0) + image))
 
 
 def jpegs(count: int, *, noise: float = 0.0, quality: int = 75) -> list[bytes]:

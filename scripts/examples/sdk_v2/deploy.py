@@ -26,7 +26,7 @@ def main(settings: Settings) -> Predictor:
     """Deploy; the endpoint costs money until `predictor.delete_endpoint()`.
 
     Returns:
-        A predictor for images: `predictor.predict(Path("picture.jpg").read_bytes())`.
+        A predictor for images: `predictor.predict(Path("image.jpg").read_bytes())`.
     """
     session = session_for(settings)
     image = image_uris.retrieve(

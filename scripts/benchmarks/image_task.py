@@ -26,7 +26,7 @@ _TINT, _STRIPES, _GRAIN = 18.0, 14.0, 14.0
 
 
 @dataclass(frozen=True, slots=True)
-class PictureTask:
+class ImageTask:
     """The paths of images and models.
 
     Attributes:
@@ -47,35 +47,35 @@ class PictureTask:
         """Images that are never given to a job."""
         return self.place / "held-out"
 
-    def weights(self, network: str) -> Path:
+    def weights(self, model: str) -> Path:
         """State dict of a torchvision model, random but reproducible: random weights cost as much as trained ones.
 
         Its batch normalization has seen images; otherwise the outputs of frozen layers would be useless.
         """
-        path = self.place / network / f"{network}.pth"
+        path = self.place / model / f"{model}.pth"
         if not path.exists():
             path.parent.mkdir()
             torch.manual_seed(0)
-            module = get_model(network, weights=None)
-            _see_pictures(module)
+            module = get_model(model, weights=None)
+            _see_images(module)
             torch.save(module.state_dict(), path)
         return path
 
 
-def _see_pictures(module: nn.Module) -> None:
+def _see_images(module: nn.Module) -> None:
     """Set the batch normalization statistics to those of images that no side trains on."""
     for one in module.modules():
         if isinstance(one, nn.BatchNorm2d):
             one.momentum = None
-    pixels = torch.from_numpy(np.stack([picture(_SEEN_FIRST + number) for number in range(_SEEN)]))
+    pixels = torch.from_numpy(np.stack([image(_SEEN_FIRST + number) for number in range(_SEEN)]))
     inputs = functional.interpolate(pixels.permute(0, 3, 1, 2) / 255, size=_SIDE, mode="area")
     with torch.no_grad():
         module.train()(inputs.sub(inputs.mean()).div(inputs.std()))
 
 
-def write_pictures(place: Path, count: int) -> PictureTask:
+def write_images(place: Path, count: int) -> ImageTask:
     """Write training and held-out images, the same each time."""
-    task = PictureTask(place, count)
+    task = ImageTask(place, count)
     for folder, numbers in (
         (task.train, range(count)),
         (task.held_out, range(count, count + min(count, HELD_OUT))),
@@ -89,10 +89,10 @@ def write_pictures(place: Path, count: int) -> PictureTask:
 
 def _write(folder: Path, number: int) -> None:
     name = folder / f"class-{number % CLASSES}" / f"{number:05d}.jpg"
-    Image.fromarray(picture(number)).save(name, quality=90)
+    Image.fromarray(image(number)).save(name, quality=90)
 
 
-def picture(number: int) -> NDArray[np.uint8]:
+def image(number: int) -> NDArray[np.uint8]:
     """Smooth color patches with grain, like a photograph; each class has its own stripes and a faint tint."""
     draw = np.random.default_rng(number)
     small = Image.fromarray(draw.integers(40, 216, (8, 11, 3), dtype=np.uint8))

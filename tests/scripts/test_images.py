@@ -6,19 +6,19 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from letters_to_digits.pictures import CELL, SIDE, Pictures, contact_sheet, hold_out, write_folders
+from letters_to_digits.images import CELL, SIDE, Images, contact_sheet, hold_out, write_folders
 
 
-def three_of_each(*labels: str) -> Pictures:
+def three_of_each(*labels: str) -> Images:
     """Images that differ by their brightness."""
     names = tuple(label for label in labels for _ in range(3))
     levels = np.arange(len(names), dtype=np.uint8)[:, None, None]
-    return Pictures(np.broadcast_to(levels, (len(names), SIDE, SIDE)).copy(), names)
+    return Images(np.broadcast_to(levels, (len(names), SIDE, SIDE)).copy(), names)
 
 
 def test_hold_out_takes_so_many_of_each_class_and_loses_none() -> None:
-    pictures = three_of_each("a", "b")
-    held, others = hold_out(pictures, per_class=1, seed=0)
+    images = three_of_each("a", "b")
+    held, others = hold_out(images, per_class=1, seed=0)
     assert sorted(held.labels) == ["a", "b"]
     assert sorted(others.labels) == ["a", "a", "b", "b"]
     levels = np.concatenate([held.pixels, others.pixels])[:, 0, 0]
@@ -26,24 +26,24 @@ def test_hold_out_takes_so_many_of_each_class_and_loses_none() -> None:
 
 
 def test_hold_out_is_decided_by_the_seed() -> None:
-    pictures = three_of_each("a", "b", "c", "d")
-    draws = [hold_out(pictures, per_class=1, seed=seed)[0].pixels.tobytes() for seed in (0, 0, 1, 2, 3)]
+    images = three_of_each("a", "b", "c", "d")
+    draws = [hold_out(images, per_class=1, seed=seed)[0].pixels.tobytes() for seed in (0, 0, 1, 2, 3)]
     assert draws[0] == draws[1]
     assert len(set(draws)) > 1
 
 
 def test_hold_out_leaves_something_of_each_class() -> None:
-    with pytest.raises(ValueError, match="class 'a' has 3 pictures"):
+    with pytest.raises(ValueError, match="class 'a' has 3 images"):
         hold_out(three_of_each("a"), per_class=3, seed=0)
 
 
-def test_files_are_the_pictures_in_a_folder_per_class(tmp_path: Path) -> None:
-    pictures = three_of_each("a", "b")
-    write_folders(pictures, tmp_path)
+def test_files_are_the_images_in_a_folder_per_class(tmp_path: Path) -> None:
+    images = three_of_each("a", "b")
+    write_folders(images, tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "b"]
     with Image.open(tmp_path / "b" / "00004.png") as image:
         assert image.mode == "L"
-        assert np.array_equal(np.asarray(image), pictures.pixels[4])
+        assert np.array_equal(np.asarray(image), images.pixels[4])
 
 
 def test_contact_sheet_has_a_row_per_class(tmp_path: Path) -> None:

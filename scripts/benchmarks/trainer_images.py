@@ -26,13 +26,13 @@ _LEARNING: Mapping[str, tuple[str, ...]] = {"head": (), "last layers": ("layer4"
 class Classifier(nn.Module):
     """A model in the form that the Trainer expects: with the loss next to the logits if there are labels."""
 
-    def __init__(self, network: nn.Module) -> None:
+    def __init__(self, model: nn.Module) -> None:
         super().__init__()
-        self.network = network
+        self.model = model
 
     def forward(self, pixel_values: Tensor, labels: Tensor) -> dict[str, Tensor]:
         """Compute loss and logits."""
-        logits = self.network(pixel_values)
+        logits = self.model(pixel_values)
         return {"loss": functional.cross_entropy(logits, labels), "logits": logits}
 
 
@@ -47,7 +47,7 @@ def collate(examples: list[tuple[Tensor, int]]) -> dict[str, Tensor]:
 def main() -> None:
     """Train and save."""
     settings = read_settings()
-    plain = get_model_weights(settings.network).DEFAULT.transforms()
+    plain = get_model_weights(settings.model).DEFAULT.transforms()
     varied = v2.Compose(
         [
             v2.RandomResizedCrop(plain.crop_size[0], scale=(0.35, 1.0)),
@@ -58,20 +58,20 @@ def main() -> None:
         ]
     )
     data = ImageFolder(settings.train, plain if settings.learns == "head" else varied)
-    network = get_model(settings.network, weights=None)
-    network.load_state_dict(torch.load(settings.weights, weights_only=True))
-    for name, parameter in network.named_parameters():
+    model = get_model(settings.model, weights=None)
+    model.load_state_dict(torch.load(settings.weights, weights_only=True))
+    for name, parameter in model.named_parameters():
         parameter.requires_grad_(name.startswith(_LEARNING[settings.learns]))
-    network.fc = nn.Linear(network.fc.in_features, len(data.classes))
+    model.fc = nn.Linear(model.fc.in_features, len(data.classes))
     trainer = Trainer(
-        model=Classifier(network),
+        model=Classifier(model),
         args=arguments_of(settings, remove_unused_columns=False),
         train_dataset=data,
         data_collator=collate,
         callbacks=[Clock()],
     )
     trainer.train()
-    torch.save(network.state_dict(), Path(settings.output) / "model.pt")
+    torch.save(model.state_dict(), Path(settings.output) / "model.pt")
 
 
 if __name__ == "__main__":
