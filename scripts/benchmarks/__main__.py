@@ -15,13 +15,13 @@ from benchmarks.scale import Scale, scale_of
 from finetune.config.hyperparameters import Precision
 
 SCALED: dict[str, tuple[Callable[[Scale], None], str]] = {
-    "features": (frozen.measure, "what frozen layers cost over several epochs, beside the Trainer and one bare pass"),
-    "partial": (learning.measure_partial, "what training the last layers costs, beside the Trainer"),
-    "full": (learning.measure_full, "what training all layers costs, beside the Trainer and a bare loop"),
-    "start": (start.measure, "from the start of the process to the first step, beside the Trainer"),
-    "seeds": (seeds.measure, "accuracy over several seeds, with kept features and without"),
-    "dropout": (dropped.measure, "what a step of texts costs on a CPU with our dropout, and with PyTorch's"),
-    "process": (process.measure, "what jobs gain by how their process uses memory and threads, beside other work too"),
+    "features": (frozen.measure, "cost of frozen layers, compared with the Trainer and one bare pass"),
+    "partial": (learning.measure_partial, "cost of training the last layers, compared with the Trainer"),
+    "full": (learning.measure_full, "cost of training all layers, compared with the Trainer and a bare loop"),
+    "start": (start.measure, "time from process start to the first step, compared with the Trainer"),
+    "seeds": (seeds.measure, "accuracy over several seeds, with and without cached features"),
+    "dropout": (dropped.measure, "cost of a text training step on a CPU with our dropout and with PyTorch's"),
+    "process": (process.measure, "effect of the process settings for memory and threads, also next to other load"),
 }
 _AMOUNTS = [one.name for one in fields(Scale) if type(one.default) is int]
 
@@ -34,14 +34,14 @@ def main() -> int:
     everything = f"all of these: {', '.join(SCALED)}"
     for name, meaning in {**{name: one[1] for name, one in SCALED.items()}, "all": everything}.items():
         command = commands.add_parser(name, help=meaning)
-        command.add_argument("--quick", action="store_true", help="only see that it runs; the figures mean nothing")
-        command.add_argument("--long", action="store_true", help="run what is otherwise computed from fewer epochs")
-        command.add_argument("--cores", type=int, help="cores for every side; by default two, and all beside a GPU")
+        command.add_argument("--quick", action="store_true", help="smoke test; the figures are meaningless")
+        command.add_argument("--long", action="store_true", help="run long jobs instead of extrapolating")
+        command.add_argument("--cores", type=int, help="cores per side (default: 2, or all with a GPU)")
         command.add_argument(
             "--precision", choices=get_args(Precision), default="auto", help="of our jobs and bare ones"
         )
-        command.add_argument("--trainer-bf16", action="store_true", help="tell the Trainer to compute in bf16")
-        command.add_argument("--models", nargs="+", choices=Scale().models, help="where features are extracted")
+        command.add_argument("--trainer-bf16", action="store_true", help="run the Trainer in bf16")
+        command.add_argument("--models", nargs="+", choices=Scale().models, help="models for feature extraction")
         for amount in _AMOUNTS:
             command.add_argument(f"--{amount.replace('_', '-')}", type=int)
         command.set_defaults(run=_beside_the_trainer)
@@ -65,15 +65,15 @@ def _beside_the_trainer(chosen: argparse.Namespace) -> None:
 
 
 def _add_others(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    command = commands.add_parser("observe", help="what rules, smdebug's hook, clocks and metrics cost")
-    command.add_argument("--quick", action="store_true", help="only see that it runs; the figures mean nothing")
+    command = commands.add_parser("observe", help="cost of rules, smdebug's hook, timing and metrics")
+    command.add_argument("--quick", action="store_true", help="smoke test; the figures are meaningless")
     command.set_defaults(run=lambda chosen: observe.main(quick=chosen.quick))
-    command = commands.add_parser("resume", help="what a restart, a checkpoint and a SIGTERM cost, beside the Trainer")
-    command.add_argument("--quick", action="store_true", help="only see that it runs; the figures mean nothing")
+    command = commands.add_parser("resume", help="cost of restart, checkpoint and SIGTERM, compared with the Trainer")
+    command.add_argument("--quick", action="store_true", help="smoke test; the figures are meaningless")
     command.set_defaults(run=lambda chosen: resume.main(quick=chosen.quick))
-    command = commands.add_parser("pipe", help="what Pipe mode costs, beside the pipe and what others read it with")
+    command = commands.add_parser("pipe", help="cost of Pipe mode, compared with the pipe alone and other readers")
     command.add_argument("--part", action="append", dest="parts", choices=pipe.PARTS, help="not all of them")
-    command.add_argument("--quick", action="store_true", help="as little as shows that the script works")
+    command.add_argument("--quick", action="store_true", help="smoke test with little data")
     command.set_defaults(run=lambda chosen: pipe.main(chosen.parts, quick=chosen.quick))
 
 

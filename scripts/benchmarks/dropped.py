@@ -53,5 +53,5 @@ def measure(scale: Scale) -> None:
         row((str(length), middle(ours, 3), middle(theirs, 3), times(theirs, ours)))
     say(
         f"\nBatches of {scale.batch} texts, medians of {_STEPS * scale.repeats} steps, forward, backward and update,"
-        f" in {numerics.name}, after one that is not counted."
+        f" in {numerics.name}, after one warm-up step."
     )

@@ -56,13 +56,13 @@ def measure(scale: Scale) -> None:
         with tempfile.TemporaryDirectory(prefix="benchmark-features-") as place:
             task = write_images(Path(place), scale.many_images)
             work = image_work(task, scale.models[0], scale.lesson(HEAD, scale.epochs[0], BATCH))
-            _tell(work, _take_turns(work, scale, with_trainer=False))
+            _print_row(work, _run_interleaved(work, scale, with_trainer=False))
     say(
         f"\nImages of 500 x 375, {size} each; 224 pixels, batches of {BATCH}, random weights, no evaluation during"
-        f" training; {scale.repeats} times {scale.turns} of ours and the bare script, which share the machine by turns"
-        " of half a second, then the Trainer. The bare script imports torch, decodes and makes one pass, nothing else;"
-        " ours beside it is the median of the ratios of runs that shared the machine (least to most). 'Computed': from"
-        " the mean epoch of the row above, not run."
+        f" training; {scale.repeats} times {scale.turns} of ours and the bare script, interleaved in slices of half a"
+        " second, then the Trainer. The bare script only imports torch, decodes and makes one pass; 'ours / bare"
+        " script' is the median over interleaved pairs (minimum to maximum). 'Computed': extrapolated from the mean"
+        " epoch of the row above."
     )
 
 
@@ -71,16 +71,16 @@ def _model(task: ImageTask, model: str, scale: Scale) -> None:
     for epochs in scale.epochs:
         work = image_work(task, model, scale.lesson(HEAD, epochs, BATCH))
         if known is None or scale.long:
-            turns = _take_turns(work, scale, with_trainer=True)
+            turns = _run_interleaved(work, scale, with_trainer=True)
             known = turns.theirs[0]
-            _tell(work, turns)
+            _print_row(work, turns)
         else:
-            turns = _take_turns(work, scale, with_trainer=False)
+            turns = _run_interleaved(work, scale, with_trainer=False)
             turns.theirs.append(_longer(known, epochs))
-            _tell(work, turns, computed=True)
+            _print_row(work, turns, computed=True)
 
 
-def _take_turns(work: Work, scale: Scale, *, with_trainer: bool) -> _Turns:
+def _run_interleaved(work: Work, scale: Scale, *, with_trainer: bool) -> _Turns:
     turns = _Turns()
     for _ in range(scale.repeats):
         for _ in range(scale.turns):
@@ -103,7 +103,7 @@ def _longer(run: Run, epochs: int) -> Run:
     return replace(run, seconds=run.seconds + each * (epochs - len(run.epochs)))
 
 
-def _tell(work: Work, turns: _Turns, *, computed: bool = False) -> None:
+def _print_row(work: Work, turns: _Turns, *, computed: bool = False) -> None:
     ours, theirs = ([run.seconds for run in runs] for runs in (turns.ours, turns.theirs))
     # An extrapolated run has the artifact of the shorter one.
     scored = [turns.ours[-1], *(turns.theirs[-1:] if not computed else ())]

@@ -15,7 +15,7 @@ from benchmarks.turns import by_turns
 from benchmarks.work import ALL, LAST_LAYERS, Lesson, Work
 
 _COLUMNS = (
-    "model, what learns, records, epochs",
+    "model, trainable layers, records, epochs",
     "ours, s",
     "Trainer, s",
     "Trainer / ours",
@@ -61,14 +61,13 @@ def _measure(title: str, scale: Scale, lesson: Lesson) -> None:
                 turns.small.append(work.run_ours(epochs="1", cache_size_gb="0"))
             for _ in range(scale.repeats):
                 by_turns(*_sides(work, lesson, turns))
-            _tell(work, lesson, turns)
+            _print_row(work, lesson, turns)
     say(
-        f"\nBatches of {lesson.batch}, the same highest rate for pretrained layers on both sides, otherwise defaults of"
-        " each; the Trainer's images are cropped and flipped at random as ours are. MiniLM has its pretrained"
-        " weights, a ResNet random ones. No evaluation during training; accuracy of what came of it on held-out"
-        f" records. Medians of {scale.repeats}; sides share the machine by turns of half a second, and ratios are those"
-        " of runs that shared it (least to most). 'Without cache': one epoch with cache_size_gb=0. Records per second"
-        " are those after the first step."
+        f"\nBatches of {lesson.batch}, the same peak learning rate of pretrained layers on both sides, otherwise each"
+        " side's defaults; both crop and flip images at random. MiniLM has its pretrained weights, ResNets have"
+        f" random ones. No evaluation during training; accuracy on held-out records. Medians of {scale.repeats};"
+        " sides run interleaved in slices of half a second, and ratios are those of interleaved pairs (minimum to"
+        " maximum). 'Without cache': one epoch with cache_size_gb=0. Records per second exclude the first step."
     )
 
 
@@ -83,7 +82,7 @@ def _sides(work: Work, lesson: Lesson, turns: _Turns) -> list[Callable[[], None]
     return sides
 
 
-def _tell(work: Work, lesson: Lesson, turns: _Turns) -> None:
+def _print_row(work: Work, lesson: Lesson, turns: _Turns) -> None:
     ours, theirs = turns.ours, turns.theirs
     accuracies = [work.accuracy(runs[-1].artifact) for runs in (ours, theirs)]
     rates = [run.rate(work.records, lesson.batch) for run in ours]

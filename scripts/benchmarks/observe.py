@@ -56,7 +56,7 @@ class Lesson:
         self.targets = torch.randint(0, 10, (amount.batch,), device=self.device)
         self.hook: Debugger = debugger(hook_configuration, self.model)
         if hook_configuration is not None and isinstance(self.hook, NoDebugger):
-            raise RuntimeError("smdebug's hook cannot be used here: see the warning")
+            raise RuntimeError("smdebug's hook is not available: see the warning")
         self.hook.watch(self.optimizer)
         self.forward = self.hook.through(self._forward)
 
@@ -106,16 +106,14 @@ def _print_steps(amount: Amount, folder: Path) -> None:
     rounds = [{name: call() for name, call in kinds.items()} for _ in range(amount.rounds)]
     hooked.hook.close(finished=True)
     base = statistics.median(one["plain"] for one in rounds)
-    begin("What observation costs", ("what", "cost"))
+    begin("Cost of monitoring", ("what", "cost"))
     row((f"a step of {amount.model}, {amount.batch} images of {amount.side}", f"{base * 1000:,.0f} ms"))
     for name in list(kinds)[1:]:
         ratios = sorted(one[name] / one["plain"] for one in rounds)
         spread = f"{ratios[0]:.3f} to {ratios[-1]:.3f}"
         row((f"a step, {name}", f"{statistics.median(ratios):.3f} x ({spread} in {len(ratios)} rounds)"))
     more = {name: statistics.median(one[name] - one["plain"] for one in rounds) / base for name in kinds}
-    row(
-        (f"rules: every {CHECK_INTERVAL_STEPS}th step is looked at", f"{more['looked at'] / CHECK_INTERVAL_STEPS:+.2%}")
-    )
+    row((f"rules: every {CHECK_INTERVAL_STEPS}th step is sampled", f"{more['looked at'] / CHECK_INTERVAL_STEPS:+.2%}"))
     losses = more["hooked"] + (more["loss saved"] - more["hooked"]) / _LOSSES_EVERY
     row((f"hook: losses every {_LOSSES_EVERY} steps", f"{losses:+.2%}"))
     both = losses + (more["gradients saved"] - more["loss saved"]) / _GRADIENTS_EVERY
@@ -134,8 +132,8 @@ def _configuration(folder: Path) -> Path:
 
 def _print_rest(amount: Amount, folder: Path) -> None:
     events = EventFile(folder / "tensorboard")
-    row(("clocks of a step", f"{clocks() * 1e6:.0f} us"))
-    row(("line of an epoch", f"{each(lambda: metric_line(1, _ROW)) * 1e6:.0f} us"))
+    row(("timing of a step", f"{clocks() * 1e6:.0f} us"))
+    row(("log line of an epoch", f"{each(lambda: metric_line(1, _ROW)) * 1e6:.0f} us"))
     row(("metrics of an epoch for TensorBoard", f"{each(lambda: events.scalars(1, _ROW)) * 1e6:.0f} us"))
     draw = np.random.default_rng(0)
     probabilities = draw.dirichlet(np.ones(100), amount.records).astype(np.float32)
@@ -146,7 +144,7 @@ def _print_rest(amount: Amount, folder: Path) -> None:
 
 
 def clocks() -> float:
-    """Seconds for the clocks of a step."""
+    """Seconds for the timing of a step."""
     timing = Timing(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
 
     def once() -> None:

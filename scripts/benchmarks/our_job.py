@@ -88,7 +88,7 @@ class OurJob:
         store = CheckpointStore(self.place / "s3" / "checkpoints")
         loaded = store.restore()
         if loaded is None:
-            raise RuntimeError("the first start has left no checkpoint")
+            raise RuntimeError("the first start has written no checkpoint")
         epoch, step_in_epoch = divmod(position, self.task.steps_per_epoch)
         moved = {"epoch": epoch, "step": position, "step_in_epoch": step_in_epoch, "stopped_early": False}
         parts = {**loaded.parts, "progress": moved}

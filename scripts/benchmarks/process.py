@@ -23,8 +23,8 @@ _DEFAULTS = {"GLIBC_TUNABLES": "", "GOMP_SPINCOUNT": "300000"}
 _AS_IT_IS = "as it is"
 _ENVIRONMENTS: Mapping[str, Mapping[str, str]] = {
     _AS_IT_IS: {},
-    "memory as glibc has it": {"GLIBC_TUNABLES": ""},
-    "threads sleep at once": {"OMP_WAIT_POLICY": "PASSIVE"},
+    "glibc's memory defaults": {"GLIBC_TUNABLES": ""},
+    "threads sleep immediately": {"OMP_WAIT_POLICY": "PASSIVE"},
     "threads spin for milliseconds": {"GOMP_SPINCOUNT": _DEFAULTS["GOMP_SPINCOUNT"]},
     "the libraries' defaults": _DEFAULTS,
 }
@@ -32,16 +32,13 @@ _ENVIRONMENTS: Mapping[str, Mapping[str, str]] = {
 
 def measure(scale: Scale) -> None:
     """Print a row for each job, alone and next to a process that keeps a core busy."""
-    begin("The process of a job", ("job", f"{_AS_IT_IS}, s", *(name for name in _ENVIRONMENTS if name != _AS_IT_IS)))
+    begin("Process settings", ("job", f"{_AS_IT_IS}, s", *(name for name in _ENVIRONMENTS if name != _AS_IT_IS)))
     with tempfile.TemporaryDirectory(prefix="benchmark-process-") as place:
         for work in _works(Path(place), scale):
             _measure(work, "alone", scale.repeats)
             with _busy():
-                _measure(work, "beside one busy process", scale.repeats)
-    say(
-        f"\nHow many times as long jobs take where it is otherwise; medians of {scale.repeats}, by turns of half a"
-        " second."
-    )
+                _measure(work, "next to one busy process", scale.repeats)
+    say(f"\nRelative duration of jobs without each setting; medians of {scale.repeats}, by turns of half a second.")
 
 
 def _measure(work: Work, company: str, repeats: int) -> None:

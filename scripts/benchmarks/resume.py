@@ -100,16 +100,16 @@ def report(
     """Print tables in Markdown."""
     median = statistics.median
     print(f"\n{heading}; medians of {len(positions[FRESH])} rounds\n")
-    print("| position | ours, s | Trainer, s | Trainer / ours, median (least to most) |")
+    print("| position | ours, s | Trainer, s | Trainer / ours, median (minimum to maximum) |")
     print("|---|---|---|---|")
     for position, pairs in positions.items():
         ours, theirs = (median(seconds) for seconds in zip(*pairs, strict=True))
         ratios = sorted(theirs / ours for ours, theirs in pairs)
-        told = f"{median(ratios):.2f} ({ratios[0]:.2f} to {ratios[-1]:.2f})"
-        print(f"| {name_of(position)} | {ours:.1f} | {theirs:.1f} | {told} |")
-    print(f"\nSIGTERM to exit: median {median(stop_seconds):.1f} s, most {max(stop_seconds):.1f} s")
-    print(f"\nA checkpoint of {save.megabytes:.0f} MB (ResNet-50 with AdamW), beside steps of {save.step:.2f} s:")
+        ratio = f"{median(ratios):.2f} ({ratios[0]:.2f} to {ratios[-1]:.2f})"
+        print(f"| {name_of(position)} | {ours:.1f} | {theirs:.1f} | {ratio} |")
+    print(f"\nSIGTERM to exit: median {median(stop_seconds):.1f} s, maximum {max(stop_seconds):.1f} s")
+    print(f"\nA checkpoint of {save.megabytes:.0f} MB (ResNet-50 with AdamW), steps of {save.step:.2f} s:")
     print(f"- a step waits {save.stall * 1000:.0f} ms for the copy, {save.stall / save.step:.1%} of a step")
-    print(f"- writing takes {save.write:.2f} s beside training, {save.worked:.2f} s of them of one core")
-    print(f"- steps meanwhile take {save.step_meanwhile / save.step:.2f} times as long")
-    print(f"- at the least interval of 30 s: {save.share(30.0):.2%} of the job's time")
+    print(f"- writing takes {save.write:.2f} s in the background, {save.worked:.2f} s of CPU time")
+    print(f"- steps during a save take {save.step_meanwhile / save.step:.2f} times as long")
+    print(f"- at the minimum interval of 30 s: {save.share(30.0):.2%} of the job's time")

@@ -20,8 +20,14 @@ _TOKENS = "64"
 
 def measure(scale: Scale) -> None:
     """Print a row for each workload."""
-    columns = ("model, what learns, records", "kept", "feature_cache=off", "difference of means", "standard error")
-    begin("Accuracy with and without kept features", columns)
+    columns = (
+        "model, trainable layers, records",
+        "cached",
+        "feature_cache=off",
+        "difference of means",
+        "standard error",
+    )
+    begin("Accuracy with and without cached features", columns)
     with tempfile.TemporaryDirectory(prefix="benchmark-seeds-") as place:
         for work in _works(Path(place), scale):
             pairs = [_pair(work, seed) for seed in range(scale.seeds)]
@@ -31,9 +37,9 @@ def measure(scale: Scale) -> None:
             name = f"{work.name}, {work.records:,}"
             row((name, _summary(kept), _summary(off), f"{statistics.mean(differences):+.4f}", f"{error:.4f}"))
     say(
-        f"\nMean (least to most) accuracy over {scale.seeds} seeds on held-out records, after {_EPOCHS} epochs;"
-        f" texts of up to {_TOKENS} tokens. Each seed with kept features and with feature_cache=off, which varies"
-        " every image anew in every epoch."
+        f"\nMean (minimum to maximum) accuracy over {scale.seeds} seeds on held-out records, after {_EPOCHS} epochs;"
+        f" texts of up to {_TOKENS} tokens. Each seed with cached features and with feature_cache=off, which"
+        " augments every image in every epoch."
     )
 
 

@@ -19,15 +19,15 @@ _TEXT = 60
 
 def measure(scale: Scale) -> None:
     """Print a row for images and one for texts."""
-    begin("Start to the first step", ("model, what learns", "ours, s", "Trainer, s", "Trainer / ours"))
+    begin("Start to the first step", ("model, trainable layers", "ours, s", "Trainer, s", "Trainer / ours"))
     two_batches = replace(scale, learning_images=2 * scale.batch, texts=2 * scale.batch, longest_text=_TEXT)
     with tempfile.TemporaryDirectory(prefix="benchmark-start-") as place:
         for work in two_batches.both(Path(place), scale.lesson(ALL, 1)):
             row((work.name, *_starts(work, scale.starts)))
     say(
-        f"\nMedians of {scale.starts} starts, in which both share the machine by turns of half a second; two batches of"
+        f"\nMedians of {scale.starts} starts, interleaved in slices of half a second; two batches of"
         f" {scale.batch}, texts of at most {_TEXT}"
-        " characters, files in the machine's cache."
+        " characters, files in the page cache."
     )
 
 

@@ -74,7 +74,7 @@ def _rows(count: int) -> Sequence[Row]:
             found += [(name, text) for text in texts[: max(1, 2 * count // (len(LIBRARY) + len(PACKAGES)))]]
     random.Random(0).shuffle(found)  # noqa: S311
     if len(found) < count:
-        raise ValueError(f"{count} texts are asked for, but there are only {len(found)}: ask for fewer")
+        raise ValueError(f"{count} texts are requested, but there are only {len(found)}: request fewer")
     return found[:count]
 
 

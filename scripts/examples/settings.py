@@ -50,10 +50,10 @@ def read_settings(description: str | None, *, begins_with_model: bool = False, h
     """
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--image", required=True, help="URI of the image, in ECR or, in local mode, on this machine")
-    parser.add_argument("--role", help="ARN of the role that the job takes on; not needed in local mode")
-    parser.add_argument("--channel", action="append", default=[], metavar="NAME=URI", help="such as train=s3://...")
-    parser.add_argument("--output", required=True, metavar="URI", help="where the artifacts are put")
-    parser.add_argument("--model", required=begins_with_model, metavar="URI", help="an earlier job's model.tar.gz")
+    parser.add_argument("--role", help="ARN of the role that the job assumes; not needed in local mode")
+    parser.add_argument("--channel", action="append", default=[], metavar="NAME=URI", help="for example train=s3://...")
+    parser.add_argument("--output", required=True, metavar="URI", help="S3 location of the artifacts")
+    parser.add_argument("--model", required=begins_with_model, metavar="URI", help="model.tar.gz of an earlier job")
     parser.add_argument("--hyperparameter", action="append", default=[], metavar="NAME=VALUE")
     parser.add_argument("--instance-type", default="ml.g5.xlarge")
     parser.add_argument("--instance-count", type=int, default=1)
@@ -83,6 +83,6 @@ def _pairs(parser: argparse.ArgumentParser, given: list[str]) -> dict[str, str]:
     for text in given:
         name, equals, value = text.partition("=")
         if not name or not equals:
-            parser.error(f"{text!r}: NAME=VALUE is expected")
+            parser.error(f"{text!r}: expected NAME=VALUE")
         pairs[name] = value
     return pairs

@@ -50,16 +50,16 @@ def main() -> int:
     options = read_options()
     container = Container(options.image, options=READ_ONLY) if options.image else None
     workshop = Workshop(options.folder / "jobs", sys.stdout if options.show_logs else None, container)
-    print(f"Everything goes into {options.folder}\n")
+    print(f"Output folder: {options.folder}\n")
     letters = write_letters(options.folder / "letters", options.variants, options.seed)
     digits = write_digits(options.folder / "digits", options.per_class, options.seed)
 
-    print("A ResNet-18 learns printed letters from random weights:", flush=True)
+    print("Training a ResNet-18 on printed letters from random weights:", flush=True)
     base = run(workshop, "letters", letters, LETTERS | {"seed": str(options.seed)})
     if base is None:
         return 1
 
-    print(f"\nIts model.tar.gz is adapted to handwritten digits, from {options.per_class} images of each:", flush=True)
+    print(f"\nFine-tuning its model.tar.gz on handwritten digits, with {options.per_class} images of each:", flush=True)
     outcomes = adapt(workshop, digits, base, options)
     report(outcomes, options.epochs)
     return 0 if len(outcomes) == len(STRATEGIES) else 1
@@ -99,9 +99,9 @@ def report(outcomes: dict[str, Outcome], epochs: int) -> None:
         return
     some = next(iter(outcomes.values()))
     print(f"\n{comparison(outcomes)}\n")
-    print(f"Accuracy on {some.records['test']:,} digits that no job has learnt from, after {epochs} epochs each.")
-    print("Another --seed draws other images to learn from, which moves it by a tenth and more: one run is one draw.")
-    print("Seconds include a job's start-up.")
+    print(f"Accuracy on {some.records['test']:,} held-out digits, after {epochs} epochs each.")
+    print("Accuracy varies by 0.1 and more with --seed, which draws the training images.")
+    print("Seconds include the start of each job.")
     print("\nThe models:")
     for strategy, outcome in outcomes.items():
         print(f"  {strategy:<20}{outcome.model}")
@@ -110,16 +110,16 @@ def report(outcomes: dict[str, Outcome], epochs: int) -> None:
 def read_options() -> Options:
     """Read the command line."""
     parser = argparse.ArgumentParser(prog="scripts/demo", description=__doc__)
-    parser.add_argument("--folder", type=Path, help="where everything goes; default: a new temporary folder")
-    parser.add_argument("--per-class", type=int, default=3, help="images of each digit to learn from (default: 3)")
-    parser.add_argument("--variants", type=int, default=4, help="images of each letter in each font (default: 4)")
-    parser.add_argument("--epochs", type=int, default=5, help="passes over the digits (default: 5)")
-    parser.add_argument("--seed", type=int, default=0, help="decides all that is random (default: 0)")
-    parser.add_argument("--show-logs", action="store_true", help="print what the jobs log")
+    parser.add_argument("--folder", type=Path, help="output folder (default: a new temporary folder)")
+    parser.add_argument("--per-class", type=int, default=3, help="training images per digit (default: 3)")
+    parser.add_argument("--variants", type=int, default=4, help="images per letter and font (default: 4)")
+    parser.add_argument("--epochs", type=int, default=5, help="epochs on the digits (default: 5)")
+    parser.add_argument("--seed", type=int, default=0, help="random seed (default: 0)")
+    parser.add_argument("--show-logs", action="store_true", help="print the logs of the jobs")
     parser.add_argument("--image", metavar="NAME", help="run the jobs in this Docker image, without network access")
     given = parser.parse_args()
     if not 1 <= given.per_class <= 80:
-        parser.error(f"--per-class {given.per_class}: 1 to 80 are possible with about 180 images of each digit")
+        parser.error(f"--per-class {given.per_class}: must be 1 to 80, as there are about 180 images per digit")
     if given.folder is not None and given.folder.exists() and any(given.folder.iterdir()):
         parser.error(f"--folder {given.folder} is not empty")
     folder = Path(tempfile.mkdtemp(prefix="finetune-demo-")) if given.folder is None else given.folder.absolute()

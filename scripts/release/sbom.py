@@ -59,7 +59,7 @@ def sbom_of(image: str) -> dict[str, Any]:
     bom["dependencies"] = [*bom.get("dependencies", []), *({"ref": one["bom-ref"]} for one in packages)]
     error = JsonStrictValidator(SchemaVersion.V1_6).validate_str(json.dumps(bom))
     if error is not None:
-        raise SbomError(f"the list is no valid CycloneDX: {error}")
+        raise SbomError(f"the SBOM is not valid CycloneDX: {error}")
     return bom
 
 
@@ -106,7 +106,7 @@ def _run(command: list[str]) -> bytes:
 def main() -> int:
     """Write the SBOM, and print its length."""
     if len(sys.argv) != 3:
-        sys.stderr.write("sbom: give an image and a file\n")
+        sys.stderr.write("sbom: expected an image and a file\n")
         return 2
     try:
         bom = sbom_of(sys.argv[1])

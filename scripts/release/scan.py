@@ -40,7 +40,7 @@ class Finding:
     fixed_in: tuple[str, ...]
 
     def __str__(self) -> str:
-        remedy = f"fixed in {', '.join(self.fixed_in)}" if self.fixed_in else "no version mends it"
+        remedy = f"fixed in {', '.join(self.fixed_in)}" if self.fixed_in else "no fixed version"
         return f"{self.package} {self.version}: {', '.join(sorted(self.names))}; {remedy}"
 
 
@@ -63,7 +63,7 @@ def read_accepted(path: Path, today: date) -> dict[tuple[str, str], str]:
         if today <= until:
             accepted[package, name] = reason
         else:
-            print(f"scan: {name} in {package} was accepted until {until}, which is over")
+            print(f"scan: {name} in {package} was accepted until {until}, which has passed")
     return accepted
 
 
@@ -79,7 +79,7 @@ def packages_of(sbom: Path) -> dict[str, str]:
         raise ScanError(f"{sbom} cannot be read: {error}", 2) from error
     packages = {one["name"]: one["version"] for one in components if one.get("purl", "").startswith("pkg:pypi/")}
     if not packages:
-        raise ScanError(f"{sbom} names no Python packages", 2)
+        raise ScanError(f"{sbom} contains no Python packages", 2)
     return packages
 
 
@@ -102,11 +102,11 @@ def audit(packages: Mapping[str, str], service: str) -> list[Finding]:
     try:
         answers = json.loads(ended.stdout)["dependencies"]
     except (ValueError, LookupError) as error:
-        cause = (ended.stderr.strip().splitlines() or ["pip-audit said nothing"])[-1]
-        raise ScanError(f"{service} did not answer, so nothing is known: {cause}", 3) from error
+        cause = (ended.stderr.strip().splitlines() or ["pip-audit printed nothing"])[-1]
+        raise ScanError(f"{service} returned no result: {cause}", 3) from error
     missing = len(wanted) - sum("vulns" in answer for answer in answers)
     if missing:
-        raise ScanError(f"{service} was not asked about {missing} of {len(wanted)} packages", 3)
+        raise ScanError(f"{service} was not queried for {missing} of {len(wanted)} packages", 3)
     return [
         Finding(answer["name"], answer["version"], frozenset({one["id"], *one["aliases"]}), tuple(one["fix_versions"]))
         for answer in answers
@@ -137,7 +137,7 @@ def scan(sbom: Path, accepted: Path, service: str, today: date) -> int:
 def main() -> int:
     """Read the command line and scan."""
     if len(sys.argv) not in {2, 3}:
-        sys.stderr.write("scan: give an SBOM, and the list of what is accepted if it is not the project's\n")
+        sys.stderr.write("scan: expected an SBOM, and optionally the list of accepted vulnerabilities\n")
         return 2
     accepted = Path(sys.argv[2]) if len(sys.argv) == 3 else ACCEPTED
     try:

@@ -73,8 +73,8 @@ def parquet() -> bytes:
 
 
 SAMPLES: Mapping[str, Callable[[], Sample]] = {
-    "pictures in a folder per class": lambda: Sample({"0/a.png": PNG, "1/b.png": PNG}, PNG * 2, "application/x-image"),
-    "pictures named by `.lst` files": lambda: Sample(
+    "images in a folder per class": lambda: Sample({"0/a.png": PNG, "1/b.png": PNG}, PNG * 2, "application/x-image"),
+    "images listed in `.lst` files": lambda: Sample(
         {"a.png": PNG, "b.png": PNG}, PNG * 2, "application/x-image", {"x.lst": b"0\t0\ta.png\n1\t1\tb.png\n"}
     ),
     "augmented manifest": manifest,

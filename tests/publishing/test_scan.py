@@ -67,7 +67,7 @@ def test_acceptance_ends(sbom: Path) -> None:
     with vulnerability_feed(KNOWN) as service:
         ended = scan(sbom, ACCEPTED.format(name="CVE-2026-1", reason="not yet mended", until="2026-01-01"), service)
     assert ended.returncode == 1
-    assert "was accepted until 2026-01-01, which is over" in ended.stdout
+    assert "was accepted until 2026-01-01, which has passed" in ended.stdout
 
 
 def test_what_is_accepted_in_vain_is_named(sbom: Path) -> None:

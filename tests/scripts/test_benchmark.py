@@ -51,7 +51,7 @@ def test_observation_is_measured_part_by_part() -> None:
     costs = {row["what"]: row["cost"] for row in rows_of("observe")}
     ratios = ("looked at", "hooked", "loss saved", "gradients saved")
     assert all(NUMBER.match(costs[f"a step, {name}"]) for name in ratios)
-    assert costs["rules: every 50th step is looked at"].endswith("%")
+    assert costs["rules: every 50th step is sampled"].endswith("%")
     assert len(costs) == 12
 
 

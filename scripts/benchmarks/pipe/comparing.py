@@ -59,7 +59,7 @@ class Row:
         return f"| {self.what} | {self.ours} | {self.theirs} | {_number(middle)}{spread} | {self.goal} |"
 
 
-HEAD = "| what | ours | against | ratio: median (least to most) | goal |\n|---|---|---|---|---|"
+HEAD = "| measurement | ours | reference | ratio: median (minimum to maximum) | goal |\n|---|---|---|---|---|"
 
 
 def by_turns(designs: Mapping[str, Callable[[], float]], rounds: int) -> dict[str, list[float]]:

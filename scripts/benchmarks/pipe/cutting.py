@@ -123,7 +123,7 @@ def _sdk() -> Iterator[tuple[str, Callable[[Path, int], float]]]:
         command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1
     ) as process:
         if process.stdin is None or process.stdout is None:
-            raise RuntimeError("a process without its pipes")
+            raise RuntimeError("the process has no pipes")
         tell, answers = process.stdin, process.stdout
         version = answers.readline().strip()
 

@@ -39,9 +39,13 @@ def measure(scale: Scale) -> Iterator[Row]:
         with _dealer(Path(scratch) / "two", 2) as two, _dealer(Path(scratch) / "three", 3) as three:
             designs |= {"two": partial(_epoch, stream, times, two), "three": partial(_epoch, stream, times, three)}
             seconds = by_turns(designs, scale.rounds)
-        for name, what in (("two", "dealing to 2 processes, one of which reads"), ("three", "dealing to 2 others")):
-            own, alone = (rate(gigabytes, seconds[one], "GB/s") for one in (name, "alone"))
-            yield Row(what, own, f"reading alone, {alone}", times_as_fast(seconds, name, "alone"), "≥ 0.35")
+        measurements = {
+            "two": "distribution to 2 processes, one of which reads",
+            "three": "distribution to 2 reading processes",
+        }
+        for name, measurement in measurements.items():
+            own, alone = (rate(gigabytes, seconds[side], "GB/s") for side in (name, "alone"))
+            yield Row(measurement, own, f"single reader, {alone}", times_as_fast(seconds, name, "alone"), "≥ 0.35")
 
 
 def source_of(folder: Path) -> StreamSource:

@@ -56,7 +56,7 @@ def _protobuf(scale: Scale) -> Row:
         return found.values.copy()  # ours are views of the payload, theirs are not
 
     if any((theirs(payload) != ours(payload)).any() for payload in payloads[:8]):
-        raise RuntimeError("protobuf reads other numbers")
+        raise RuntimeError("protobuf reads different numbers")
     designs = {"ours": partial(_each, payloads, ours), "theirs": partial(_each, payloads, theirs)}
     seconds = by_turns(designs, scale.rounds)
     own, other = (rate(len(payloads), seconds[name], "records/s") for name in ("ours", "theirs"))

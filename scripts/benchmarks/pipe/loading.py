@@ -69,7 +69,7 @@ def _throughput(scale: Scale, scratch: Path) -> Row:
         seconds = by_turns({"ours": partial(_epoch, stream, times), "bound": in_memory}, scale.rounds)
     own, other = (rate(scale.images, seconds[name], "images/s") for name in ("ours", "bound"))
     ratios = times_as_fast(seconds, "ours", "bound")
-    return Row(f"whole loader on {CORES} cores", own, f"{CORES} processes that decode only, {other}", ratios, "≥ 0.80")
+    return Row(f"whole loader on {CORES} cores", own, f"{CORES} decoding-only processes, {other}", ratios, "≥ 0.80")
 
 
 def _epoch(stream: Path, times: int) -> float:
@@ -110,7 +110,7 @@ def _all_decode(processes: list[subprocess.Popen[str]]) -> float:
 
 def _answer(process: subprocess.Popen[str]) -> None:
     if process.stdout is None or not process.stdout.readline():
-        raise RuntimeError("a process that decodes has ended")
+        raise RuntimeError("a decoding process has exited")
 
 
 def _first_batch(scale: Scale, scratch: Path) -> Row:
@@ -128,7 +128,7 @@ def _first_batch(scale: Scale, scratch: Path) -> Row:
     turns = [{name: design() for name, design in designs.items()} for _ in range(min(5, scale.rounds))]
     ratios = [turn["ours"] / turn["theirs"] for turn in turns]
     own, other = (f"{np.median([turn[name] for turn in turns]):.2f} s" for name in designs)
-    what = f"first batch, {scale.source / 1e9:g} GB at {scale.rate / 1e6:.0f} MB/s, without the start of the process"
+    what = f"first batch, {scale.source / 1e9:g} GB at {scale.rate / 1e6:.0f} MB/s, excluding process start"
     return Row(what, own, f"File mode with its download, {other}", ratios, "≤ 0.05")
 
 
@@ -174,7 +174,7 @@ def _memory(scale: Scale, scratch: Path) -> Row:
     ours, theirs = (
         f"{peak:.0f} MiB over {share * gigabytes:.2g} GB" for share, (_, peak) in zip(shares, took, strict=True)
     )
-    what = f"peak memory of a process that loads, {took[0][0]:.0f} MiB of it before the first record"
+    what = f"peak memory of a loading process, {took[0][0]:.0f} MiB of which before the first record"
     return Row(what, ours, theirs, [took[0][1] / took[1][1]], "bounded")
 
 

@@ -25,7 +25,7 @@ def main() -> None:
 def _kib(name: str) -> int:
     found = re.search(rf"^{name}:\s+(\d+) kB$", Path("/proc/self/status").read_text(), re.MULTILINE)
     if found is None:
-        raise RuntimeError(f"the kernel tells no {name}")
+        raise RuntimeError(f"the kernel does not report {name}")
     return int(found[1])
 
 
