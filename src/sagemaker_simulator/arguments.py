@@ -33,7 +33,7 @@ examples:
   run-local --channel train=data/train --hyperparameter epochs=3
   run-local --channel train=reviews.csv --content-type train=text/csv --output my-job
   run-local --channel train=data --interrupt-at 20 --interrupt-at random --interruption reclaim
-  run-local --channel train=data --image finetune:0.1.0
+  run-local --channel train=data --image finetune:0.2.0
   run-local --channel train=train.jsonl --content-type train=application/jsonlines --input-mode Pipe
   run-local --channel train=shards --channel validation=pictures --input-mode train=Pipe --shuffle-seed 7
   run-local --channel train=data -- python train.py"""

@@ -44,7 +44,7 @@ def test_what_a_page_shows_of_an_sdk_is_accepted_by_it(
     pieces = re.findall(r"```python\n(.*?)```", (ROOT / page).read_text(encoding="utf-8"), re.DOTALL)
     shown = [piece for piece in pieces if ("ModelTrainer" in piece) == (sdk == "sdk_v3")]
     asked = sum(piece.count(".fit(") + piece.count(".train(") for piece in shown)
-    image, role = f"{ACCOUNT}.dkr.ecr.{REGION}.amazonaws.com/finetune:0.1.0", f"arn:aws:iam::{ACCOUNT}:role/finetune"
+    image, role = f"{ACCOUNT}.dkr.ecr.{REGION}.amazonaws.com/finetune:0.2.0", f"arn:aws:iam::{ACCOUNT}:role/finetune"
     python = environment_of(sdk.replace("_", "-")) / "bin" / "python"
     command = (str(python), "-P", str(Path(__file__).with_name("run_snippets.py")), sdk, image, role, "finetune-pages")
     with recording_aws() as aws:

@@ -18,7 +18,7 @@ from tests.clients.recording_aws import ACCOUNT, REGION, TRUST, RecordingAws, re
 
 ROOT = Path(__file__).resolve().parents[2]
 BUCKET = "finetune-examples"
-IMAGE = f"{ACCOUNT}.dkr.ecr.{REGION}.amazonaws.com/finetune:0.1.0"
+IMAGE = f"{ACCOUNT}.dkr.ecr.{REGION}.amazonaws.com/finetune:0.2.0"
 ROLE = f"arn:aws:iam::{ACCOUNT}:role/finetune"
 SDKS = ("sdk_v2", "sdk_v3")
 TIMESTAMP = re.compile(r"finetune-[\d-]+")

@@ -17,7 +17,7 @@ case "$1 $2" in
 "image inspect")
     case "$*" in
     *missing*) exit 1 ;;
-    *version*) echo "${VERSION-0.1.0}" ;;
+    *version*) echo "${VERSION-0.2.0}" ;;
     *revision*) echo "$REVISION" ;;
     esac
     ;;
@@ -58,7 +58,7 @@ REFUSALS = {
     "no credentials": ((), {"NOBODY": "Unable to locate credentials"}, "who you are: Unable to locate credentials"),
     "no right": ((), {"DENIED": "AccessDeniedException: no"}, "finetune cannot be looked up: AccessDeniedException"),
     "wrong password": ((), {"LOGIN": "unauthorized"}, "host refuses the login: unauthorized"),
-    "failing push": ((), {"PUSH": "1"}, "host/finetune:0.1.0 could not be pushed"),
+    "failing push": ((), {"PUSH": "1"}, "host/finetune:0.2.0 could not be pushed"),
 }
 
 
