@@ -17,7 +17,7 @@ import pytest
 from finetune.config.content_types import stream_format_of
 from finetune.data.formats.codec import StreamLayout, choose_codec
 from finetune.data.formats.named_fields import DecodeOptions
-from finetune.data.framing.gzip_members import inflated
+from finetune.data.framing.gzip_members import decompress_gzip
 from finetune.data.framing.window import DamagedStream, Window
 from finetune.data.readers.open_channel import ChannelSource, open_channel
 from finetune.errors import JobError
@@ -130,7 +130,7 @@ def from_pipe(sample: Sample, *, compressed: bool = False) -> bool:
     form = stream_format_of(sample.content_type)
     texts = form in ("jsonl", "csv")
     wanted = DecodeOptions("text-classification" if texts else "image-classification", data_spec())
-    window = Window(inflated([content]))
+    window = Window(decompress_gzip([content]))
     try:
         codec = choose_codec(StreamLayout("train", form), wanted, window)
     except DamagedStream:

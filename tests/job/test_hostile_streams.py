@@ -34,7 +34,7 @@ def run(place: Path, stream: bytes, content_type: str, wishes: Mapping[str, str]
 def test_a_recordio_record_of_endless_parts_is_refused_by_record_and_byte(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("finetune.data.framing.recordio.LONGEST_RECORD", LIMIT)
+    monkeypatch.setattr("finetune.data.framing.recordio.MAX_RECORD_BYTES", LIMIT)
     good = recordio(b"x" * 100)
     endless = recordio(b"x" * 65536, 1) + recordio(b"x" * 65536, 2) * 200
     job = run(tmp_path, good + endless, "application/x-recordio", IMAGES)

@@ -114,7 +114,7 @@ def test_names_with_dots_before_label_files_say_how_names_are_cut(tmp_path: Path
     assert "rename the files" in said
 
 
-@pytest.mark.parametrize(("limit", "value"), [("_MOST_FILES", 50), ("_MOST_BYTES", 25 * 9)])
+@pytest.mark.parametrize(("limit", "value"), [("_MAX_FILES", 50), ("_MAX_BYTES", 25 * 9)])
 def test_a_sample_is_bounded_by_files_and_by_bytes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: str, value: int
 ) -> None:
@@ -176,6 +176,6 @@ def test_what_operating_systems_and_storage_devices_leave_is_no_record(tmp_path:
 
 
 def test_a_file_is_named_when_its_sample_is_too_large(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tar_codec, "_MOST_FILES", 2)
+    monkeypatch.setattr(tar_codec, "_MAX_FILES", 2)
     with pytest.raises(DataError, match=r"channel 'train': a\.tar\.gz: more than 2 files"):
         from_files(tmp_path / "files", tar({f"a.b.{number}": b"" for number in range(3)}))

@@ -16,11 +16,11 @@ from finetune.data.formats import record_codecs
 from finetune.data.formats.codec import StreamLayout
 from finetune.data.formats.named_fields import DecodeOptions
 from finetune.data.formats.protobuf_records import read_protobuf_record
-from finetune.data.formats.protobuf_wire import DamagedMessage, integers
+from finetune.data.formats.protobuf_wire import DamagedMessage, read_integers
 from finetune.data.formats.record_codecs import AttributeCodec
 from finetune.data.formats.text_codecs import JsonLinesCodec
 from finetune.data.framing import lines, recordio, tar_members, tfrecord
-from finetune.data.framing.gzip_members import inflated
+from finetune.data.framing.gzip_members import decompress_gzip
 from finetune.data.framing.lines import read_lines
 from finetune.data.framing.recordio import read_recordio
 from finetune.data.framing.tar_members import read_tar
@@ -41,11 +41,11 @@ LIMIT = 100_000
 @pytest.fixture(autouse=True)
 def _small_limits(monkeypatch: pytest.MonkeyPatch) -> None:
     for module in (recordio, record_codecs, tfrecord, tar_members):
-        monkeypatch.setattr(module, "LONGEST_RECORD", LIMIT)
-    monkeypatch.setattr(lines, "LONGEST_LINE", LIMIT)
+        monkeypatch.setattr(module, "MAX_RECORD_BYTES", LIMIT)
+    monkeypatch.setattr(lines, "MAX_LINE_BYTES", LIMIT)
     monkeypatch.setattr(json_text, "MOST_VALUES", 1000)
-    monkeypatch.setattr(wire, "MOST_FIELDS", 1000)
-    monkeypatch.setattr(wire, "MOST_NUMBERS", 1000)
+    monkeypatch.setattr(wire, "MAX_FIELDS", 1000)
+    monkeypatch.setattr(wire, "MAX_NUMBERS", 1000)
 
 
 def endless(*first: bytes, then: bytes) -> Iterator[bytes]:
@@ -112,7 +112,7 @@ def test_a_quoted_field_without_end(line: bytes, monkeypatch: pytest.MonkeyPatch
 
 @pytest.mark.parametrize("text", [b"\0" * 2**24, b"x" * 2**24])
 def test_a_gzip_bomb_is_a_line_that_is_too_long(text: bytes) -> None:
-    assert "has a line of more than" in str(damage(read_lines(Window(inflated([gzip.compress(text)])))))
+    assert "has a line of more than" in str(damage(read_lines(Window(decompress_gzip([gzip.compress(text)])))))
 
 
 def test_json_of_more_values_than_a_record_has_is_no_record() -> None:
@@ -165,7 +165,7 @@ def test_messages_of_more_fields_than_a_record_has_are_damaged() -> None:
         with pytest.raises(DamagedMessage, match="has more than 1,000 fields"):
             read_protobuf_record(memoryview(message))
     with pytest.raises(DamagedMessage, match="has more than 1,000 numbers"):
-        integers(memoryview(inside(1, varint(5) * 2000)), 1)
+        read_integers(memoryview(inside(1, varint(5) * 2000)), 1)
 
 
 def test_a_row_of_more_columns_than_a_table_has_is_no_row(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from finetune.data.framing.gzip_members import inflated
+from finetune.data.framing.gzip_members import decompress_gzip
 from finetune.data.framing.window import DamagedStream
 from tests.support.stream_writers import cut
 
@@ -17,7 +17,7 @@ CONTENTS = st.lists(st.binary(max_size=200), min_size=1, max_size=4)
 
 
 def inflate(stream: bytes, sizes: list[int]) -> bytes:
-    return b"".join(map(bytes, inflated(cut(stream, sizes))))
+    return b"".join(map(bytes, decompress_gzip(cut(stream, sizes))))
 
 
 @given(CONTENTS, CHUNKS, st.integers(0, 20))

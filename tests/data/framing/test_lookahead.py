@@ -6,16 +6,16 @@ from collections.abc import Iterator
 
 import pytest
 
-from finetune.data.framing.lookahead import BYTES, ROWS, look_ahead
+from finetune.data.framing.lookahead import MAX_BYTES, MAX_ROWS, look_ahead
 from finetune.data.framing.window import DamagedStream
 
 
-@pytest.mark.parametrize(("size", "seen"), [(1, ROWS), (BYTES // 4, 4), (2 * BYTES, 1)])
+@pytest.mark.parametrize(("size", "seen"), [(1, MAX_ROWS), (MAX_BYTES // 4, 4), (2 * MAX_BYTES, 1)])
 def test_few_rows_are_waited_for_and_all_are_given(size: int, seen: int) -> None:
-    waiting = iter([bytes(size)] * (ROWS + 5))
+    waiting = iter([bytes(size)] * (MAX_ROWS + 5))
     first, rows = look_ahead(waiting)
     assert len(first) == seen
-    assert len(list(waiting)) == ROWS + 5 - seen
+    assert len(list(waiting)) == MAX_ROWS + 5 - seen
     assert len(list(rows)) == seen
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from finetune.config.parse import parse_hyperparameters
-from finetune.data.readers.dataset_root import check_files
+from finetune.data.readers.dataset_root import check_single_split
 from finetune.data.readers.open_channel import ChannelSource, open_channel
 from finetune.errors import DataError
 
@@ -27,7 +27,7 @@ def test_files_of_several_parts_are_refused(keys: list[str], advice: str) -> Non
     with pytest.raises(
         DataError, match=r"channel 'train' holds.*root of a data set.*give each part a channel"
     ) as found:
-        check_files("train", keys)
+        check_single_split("train", keys)
     assert advice in str(found.value)
 
 
@@ -44,7 +44,7 @@ def test_files_of_several_parts_are_refused(keys: list[str], advice: str) -> Non
     ],
 )
 def test_other_files_are_records_of_the_channel(keys: list[str]) -> None:
-    check_files("train", keys)
+    check_single_split("train", keys)
 
 
 def test_a_channel_of_tables_is_looked_at(tmp_path: Path) -> None:

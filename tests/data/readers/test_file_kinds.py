@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from finetune.data.readers.channel_files import list_files
-from finetune.data.readers.file_kinds import foreign_kind
+from finetune.data.readers.file_kinds import non_table_kind
 from finetune.data.readers.open_channel import ChannelSource, open_channel
 from finetune.data.tables.reader import read_text_tables
 from finetune.errors import DataError
@@ -77,7 +77,7 @@ def test_other_files_under_the_name_of_a_table_are_named(tmp_path: Path, kind: s
 
 @pytest.mark.parametrize("content", [b"ORCA,a whale", b"PARIS,a town", b"BZh,x", b"SQLite format 3,x", b"a,b", b""])
 def test_texts_that_begin_like_other_files_are_texts(content: bytes) -> None:
-    assert foreign_kind(content) is None
+    assert non_table_kind(content) is None
 
 
 def test_a_spreadsheet_beside_tables_is_reported(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Collection, Mapping
 from finetune.data.json_text import parse_json
 from finetune.data.label_parsing import label_name, label_names
 
-_NAMES = ("class-name", "class_name", "class", "label", "name")
+_NAME_KEYS = ("class-name", "class_name", "class", "label", "name")
 
 
 def attribute_classes(
@@ -34,21 +34,21 @@ def attribute_classes(
     Raises:
         ValueError: if the label is missing or malformed.
     """
-    named = _named(_parse(metadata), class_names, multi_label=multi_label) if metadata is not None else None
-    if named:
-        return named
-    value = _parse(label)
+    names = _class_names(_parse_json(metadata), class_names, multi_label=multi_label) if metadata is not None else None
+    if names:
+        return names
+    value = _parse_json(label)
     if isinstance(value, dict):
-        found = _named(value, class_names, multi_label=multi_label)
-        if not found:
+        names = _class_names(value, class_names, multi_label=multi_label)
+        if not names:
             raise ValueError("has an object as its label, in which no class name is found")
-        return found
+        return names
     if multi_label and not class_ids and isinstance(value, list) and _are_flags(value):
         return tuple(str(number) for number, flag in enumerate(value) if flag)
     return label_names(value, multi_label=multi_label, class_names=class_names)
 
 
-def _parse(content: memoryview) -> object:
+def _parse_json(content: memoryview) -> object:
     text = bytes(content).decode("utf-8")
     try:
         return parse_json(text)
@@ -56,13 +56,13 @@ def _parse(content: memoryview) -> object:
         return text
 
 
-def _named(value: object, class_names: Collection[str], *, multi_label: bool) -> tuple[str, ...] | None:
+def _class_names(value: object, class_names: Collection[str], *, multi_label: bool) -> tuple[str, ...] | None:
     if not isinstance(value, Mapping):
         return None
     classes = value.get("class-map")
     if isinstance(classes, Mapping) and multi_label:
-        return tuple(sorted(name for one in classes.values() if (name := label_name(one)) is not None))
-    for key in _NAMES:
+        return tuple(sorted(name for entry in classes.values() if (name := label_name(entry)) is not None))
+    for key in _NAME_KEYS:
         if key in value:
             return label_names(value[key], multi_label=multi_label, class_names=class_names)
     return None

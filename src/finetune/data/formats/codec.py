@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from finetune.config.content_types import StreamFormat
-from finetune.data.formats.image_records import is_picture
+from finetune.data.formats.image_records import is_encoded_image
 from finetune.data.formats.named_fields import DecodedRecord, DecodeOptions
 from finetune.data.formats.record_codecs import AttributeCodec, ExampleCodec, ImageRecordCodec, ProtobufCodec
 from finetune.data.formats.tar_codec import TarCodec
@@ -25,7 +25,7 @@ _log = logging.getLogger(__name__)
 RawRecord = tuple[memoryview, ...]
 
 _JSON = re.compile(rb"\{|\[\s*\{")
-_INSTEAD = "send them as an augmented manifest, in RecordIO, TFRecord or tar"
+_IMAGE_FORMAT_HINT = "send them as an augmented manifest, in RecordIO, TFRecord or tar"
 
 
 class Codec(Protocol):
@@ -63,7 +63,7 @@ class StreamLayout:
     """
 
     where: str
-    form: StreamFormat | None
+    format: StreamFormat | None
     wrapped: bool = False
     shared: bool = False
     classes: LabelMap | None = None
@@ -73,18 +73,18 @@ class StreamLayout:
 class WrappedCodec:
     """Codec for objects that are each wrapped in one RecordIO record."""
 
-    def __init__(self, inner: Codec, wanted: DecodeOptions) -> None:
+    def __init__(self, inner: Codec, options: DecodeOptions) -> None:
         self._inner = inner
-        self._wanted = wanted
+        self._options = options
         self.decode = inner.decode
 
     def cut(self, window: Window) -> Iterator[RawRecord]:
         """Yield the samples of each object in order."""
-        for payload in read_recordio(window, self._wanted.spec.recordio_parts):
+        for payload in read_recordio(window, self._options.spec.recordio_parts):
             yield from self._inner.cut(Window([payload]))
 
 
-class NumberedCodec:
+class LabelMappingCodec:
     """Codec that maps numeric labels to declared class names, as `AnnouncedReader` does for files."""
 
     def __init__(self, inner: Codec, classes: LabelMap) -> None:
@@ -94,70 +94,70 @@ class NumberedCodec:
 
     def decode(self, sample: RawRecord) -> DecodedRecord:
         """Decode a sample and map its labels to class names; labels without a match are left unchanged."""
-        found = self._inner.decode(sample)
-        return DecodedRecord(found.content, tuple(self._classes.named(label) or label for label in found.labels))
+        record = self._inner.decode(sample)
+        return DecodedRecord(record.content, tuple(self._classes.named(label) or label for label in record.labels))
 
 
-def choose_codec(layout: StreamLayout, wanted: DecodeOptions, window: Window) -> Codec:
+def choose_codec(layout: StreamLayout, options: DecodeOptions, window: Window) -> Codec:
     """Choose the codec by attribute names, content type and wrapping, or else by the first bytes (not consumed).
 
     Raises:
         DamagedStream: if the format is not supported.
     """
-    codec = _by_form(layout, wanted, window)
-    return codec if layout.classes is None else NumberedCodec(codec, layout.classes)
+    codec = _select_codec(layout, options, window)
+    return codec if layout.classes is None else LabelMappingCodec(codec, layout.classes)
 
 
-def _by_form(layout: StreamLayout, wanted: DecodeOptions, window: Window) -> Codec:
-    if wanted.spec.attribute_names:
-        return AttributeCodec(wanted)
-    if layout.wrapped and layout.form in (None, "recordio", "pictures"):
-        return AttributeCodec(wanted)
-    form = layout.form if layout.form not in (None, "pictures") else _look(window)
-    if form == "recordio":
-        return _recordio_codec(window, wanted)
-    codec = _codec(form, layout, wanted)
-    return WrappedCodec(codec, wanted) if layout.wrapped and form != "protobuf" else codec
+def _select_codec(layout: StreamLayout, options: DecodeOptions, window: Window) -> Codec:
+    if options.spec.attribute_names:
+        return AttributeCodec(options)
+    if layout.wrapped and layout.format in (None, "recordio", "pictures"):
+        return AttributeCodec(options)
+    stream_format = layout.format if layout.format not in (None, "pictures") else _detect_format(window)
+    if stream_format == "recordio":
+        return _recordio_codec(window, options)
+    codec = _create_codec(stream_format, layout, options)
+    return WrappedCodec(codec, options) if layout.wrapped and stream_format != "protobuf" else codec
 
 
-def _codec(form: StreamFormat, layout: StreamLayout, wanted: DecodeOptions) -> Codec:
-    match form:
+def _create_codec(stream_format: StreamFormat, layout: StreamLayout, options: DecodeOptions) -> Codec:
+    match stream_format:
         case "protobuf":
-            return ProtobufCodec(wanted)
+            return ProtobufCodec(options)
         case "tfrecord":
-            return ExampleCodec(wanted)
+            return ExampleCodec(options)
         case "tar":
-            return TarCodec(wanted, layout.where)
+            return TarCodec(options, layout.where)
         case "jsonl":
-            return JsonLinesCodec(wanted, layout)
+            return JsonLinesCodec(options, layout)
         case "csv" | "tsv":
-            return DelimitedCodec(wanted, layout, tabs=form == "tsv")
+            return DelimitedCodec(options, layout, tabs=stream_format == "tsv")
         case "pictures":
-            raise DamagedStream(f"holds bare pictures without labels; {_INSTEAD}", 0)
+            raise DamagedStream(f"holds bare pictures without labels; {_IMAGE_FORMAT_HINT}", 0)
         case _:
             raise DamagedStream("holds Parquet, which cannot be read from a stream; use input mode File or FastFile", 0)
 
 
-def _recordio_codec(window: Window, wanted: DecodeOptions) -> Codec:
+def _recordio_codec(window: Window, options: DecodeOptions) -> Codec:
     """Distinguish image records, which have a header before the image, from manifest attributes without one."""
     window.reach(64)
-    first = window.view[window.at : window.at + 64]
-    return AttributeCodec(wanted) if is_picture(first[8:]) or not wanted.images else ImageRecordCodec(wanted)
+    prefix = window.view[window.position : window.position + 64]
+    return AttributeCodec(options) if is_encoded_image(prefix[8:]) or not options.images else ImageRecordCodec(options)
 
 
-def _look(window: Window) -> StreamFormat:
+def _detect_format(window: Window) -> StreamFormat:
     window.reach(512)
-    first = bytes(window.view[window.at : window.at + 512])
-    text = first.removeprefix(b"\xef\xbb\xbf").lstrip()
-    seen: tuple[tuple[StreamFormat, bool], ...] = (
-        ("recordio", first.startswith(MAGIC_BYTES)),
-        ("tfrecord", len(first) >= 12 and masked_checksum(first[:8]) == int.from_bytes(first[8:12], "little")),
-        ("tar", _is_tar(first)),
+    prefix = bytes(window.view[window.position : window.position + 512])
+    text = prefix.removeprefix(b"\xef\xbb\xbf").lstrip()
+    candidates: tuple[tuple[StreamFormat, bool], ...] = (
+        ("recordio", prefix.startswith(MAGIC_BYTES)),
+        ("tfrecord", len(prefix) >= 12 and masked_checksum(prefix[:8]) == int.from_bytes(prefix[8:12], "little")),
+        ("tar", _is_tar(prefix)),
         ("jsonl", _JSON.match(text) is not None),
-        ("pictures", is_picture(first)),
-        ("parquet", first.startswith(b"PAR1")),
+        ("pictures", is_encoded_image(prefix)),
+        ("parquet", prefix.startswith(b"PAR1")),
     )
-    return next((form for form, fits in seen if fits), "csv")
+    return next((form for form, matches in candidates if matches), "csv")
 
 
 def _is_tar(block: bytes) -> bool:

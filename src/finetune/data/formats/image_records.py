@@ -11,7 +11,7 @@ import struct
 from finetune.data.transforms.image_formats import HEAD_BYTES, is_image
 
 _HEADER = struct.Struct("<IfQQ")
-_MOST_LABELS = 1 << 20
+_MAX_LABELS = 1 << 20
 
 
 def read_image_record(payload: memoryview) -> tuple[tuple[float, ...], memoryview]:
@@ -25,12 +25,12 @@ def read_image_record(payload: memoryview) -> tuple[tuple[float, ...], memoryvie
     flag, label, _, _ = _HEADER.unpack_from(payload)
     if not flag:
         return (label,), payload[_HEADER.size :]
-    begin = _HEADER.size + 4 * flag
-    if flag > _MOST_LABELS or begin > len(payload):
+    start = _HEADER.size + 4 * flag
+    if flag > _MAX_LABELS or start > len(payload):
         raise ValueError(f"is too short for an image record with {flag} labels")
-    return struct.unpack_from(f"<{flag}f", payload, _HEADER.size), payload[begin:]
+    return struct.unpack_from(f"<{flag}f", payload, _HEADER.size), payload[start:]
 
 
-def is_picture(content: memoryview | bytes) -> bool:
+def is_encoded_image(content: memoryview | bytes) -> bool:
     """Return whether the content starts with the signature of an image format."""
     return is_image(bytes(content[:HEAD_BYTES]))

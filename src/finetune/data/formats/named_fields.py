@@ -14,7 +14,7 @@ from finetune.data.tables.reader import texts_of
 from finetune.data.transforms.image_formats import IMAGE_ENDINGS
 from finetune.errors import did_you_mean
 
-PICTURE_FIELDS = (
+IMAGE_FIELDS = (
     *("image/encoded", "image", "image_raw", "picture", "jpg", "jpeg", "png", "webp", "bmp"),
     *sorted(ending[1:] for ending in IMAGE_ENDINGS - {".jpg", ".jpeg", ".png", ".webp", ".bmp"}),
     *("input.jpg", "input.png", "image_bytes", "values"),
@@ -58,10 +58,10 @@ class DecodeOptions:
         return self.task == "image-classification"
 
 
-def decoded_fields(
+def select_fields(
     fields: Mapping[str, object],
     labels: Mapping[str, object],
-    wanted: DecodeOptions,
+    options: DecodeOptions,
     classes: tuple[str, ...] | None = None,
 ) -> DecodedRecord:
     """Select content and labels from fields whose values are bytes or valid labels.
@@ -69,25 +69,25 @@ def decoded_fields(
     Args:
         fields: fields to search for the image or the texts.
         labels: fields to search for the label; often the same mapping.
-        wanted: settings of the user.
+        options: settings of the user.
         classes: class names of the record, if known without a label field.
 
     Raises:
         ValueError: if a field is missing or malformed.
     """
-    spec = wanted.spec
+    spec = options.spec
     if classes is None:
-        name = _choose(labels, spec.label_column, LABEL_FIELDS, "label_column")
-        classes = label_names(_label(labels[name]), multi_label=spec.multi_label, class_names=spec.class_names)
-    if not wanted.images:
-        names = [_choose(fields, spec.text_column, TEXT_FIELDS, "text_column")]
+        name = _choose_field(labels, spec.label_column, LABEL_FIELDS, "label_column")
+        classes = label_names(_as_label(labels[name]), multi_label=spec.multi_label, class_names=spec.class_names)
+    if not options.images:
+        names = [_choose_field(fields, spec.text_column, TEXT_FIELDS, "text_column")]
         if spec.text_pair_column:
-            names.append(_choose(fields, spec.text_pair_column, (), "text_pair_column"))
-        return DecodedRecord(texts_of([_text(fields[one]) for one in names]), classes)
-    text = next((one for one in TEXT_FIELDS if one in fields), None)
-    if text is not None and spec.image_column is None and not any(one in fields for one in PICTURE_FIELDS):
+            names.append(_choose_field(fields, spec.text_pair_column, (), "text_pair_column"))
+        return DecodedRecord(texts_of([_as_text(fields[name]) for name in names]), classes)
+    text = next((name for name in TEXT_FIELDS if name in fields), None)
+    if text is not None and spec.image_column is None and not any(name in fields for name in IMAGE_FIELDS):
         raise ValueError(f"has no picture, but a text in {text!r}; set task=text-classification, or image_column")
-    content = fields[_choose(fields, spec.image_column, PICTURE_FIELDS, "image_column")]
+    content = fields[_choose_field(fields, spec.image_column, IMAGE_FIELDS, "image_column")]
     if isinstance(content, tuple) and len(content) == 1:
         content = content[0]
     if not isinstance(content, bytes | memoryview):
@@ -95,34 +95,39 @@ def decoded_fields(
     return DecodedRecord(bytes(content), classes)
 
 
-def _choose(fields: Mapping[str, object], given: str | None, usual: Sequence[str], knob: str) -> str:
-    if given is not None:
-        if given not in fields:
+def _choose_field(
+    fields: Mapping[str, object], requested: str | None, defaults: Sequence[str], hyperparameter: str
+) -> str:
+    if requested is not None:
+        if requested not in fields:
             raise ValueError(
-                f"has no field {given!r}{did_you_mean(given, fields)}, which {knob} names, only {_list(fields)}"
+                f"has no field {requested!r}{did_you_mean(requested, fields)}, which {hyperparameter} names, only"
+                f" {_field_list(fields)}"
             )
-        return given
-    found = next((name for name in usual if name in fields), None)
-    if found is None:
-        raise ValueError(f"has no field with a usual name, only {_list(fields)}; set {knob} to one of them")
-    return found
+        return requested
+    name = next((name for name in defaults if name in fields), None)
+    if name is None:
+        raise ValueError(
+            f"has no field with a usual name, only {_field_list(fields)}; set {hyperparameter} to one of them"
+        )
+    return name
 
 
-def _list(fields: Mapping[str, object]) -> str:
+def _field_list(fields: Mapping[str, object]) -> str:
     return some_of([repr(name) for name in fields], 8) or "none at all"
 
 
-def _text(value: object) -> object:
+def _as_text(value: object) -> object:
     if isinstance(value, tuple) and len(value) == 1:
         value = value[0]
     return bytes(value).decode("utf-8") if isinstance(value, bytes | memoryview) else value
 
 
-def _label(value: object) -> object:
+def _as_label(value: object) -> object:
     if isinstance(value, tuple | list):
-        texts = [_text(one) for one in value]
+        texts = [_as_text(item) for item in value]
         return texts[0] if len(texts) == 1 else texts
-    return _text(value)
+    return _as_text(value)
 
 
 Decode = Callable[[tuple[memoryview, ...]], DecodedRecord]

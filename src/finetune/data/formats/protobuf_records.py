@@ -15,14 +15,14 @@ from numpy.typing import NDArray
 from finetune.data.formats.protobuf_wire import (
     BYTES,
     DamagedMessage,
-    check_count,
-    entry,
-    field,
-    floats,
-    integers,
-    merged,
-    packed,
-    parts,
+    check_field_count,
+    merge_spans,
+    read_field,
+    read_floats,
+    read_integers,
+    read_map_entry,
+    read_packed,
+    read_values,
 )
 
 _FEATURES, _LABEL = 1 << 3 | BYTES, 2 << 3 | BYTES
@@ -66,45 +66,46 @@ def read_protobuf_record(payload: memoryview) -> ProtobufRecord:
         DamagedMessage: if the payload is not a valid record.
     """
     record = ProtobufRecord({}, {})
-    wanted = {_FEATURES: record.features, _LABEL: record.labels}
-    at, end, count = 0, len(payload), 0
-    while at < end:
-        tag, begin, at = field(payload, at, end)
+    maps = {_FEATURES: record.features, _LABEL: record.labels}
+    position, end, count = 0, len(payload), 0
+    while position < end:
+        tag, start, position = read_field(payload, position, end)
         count += 1
-        check_count(count)
-        if tag in wanted:
-            name, value = entry(payload, begin, at)
-            wanted[tag][name] = _value(*value)
+        check_field_count(count)
+        if tag in maps:
+            name, value = read_map_entry(payload, start, position)
+            maps[tag][name] = _read_value(*value)
     return record
 
 
-def _value(content: memoryview, begin: int, end: int) -> Value:
+def _read_value(content: memoryview, start: int, end: int) -> Value:
     """Decode a oneof value: the last kind wins, and its adjacent messages are merged."""
-    kind, found, at, count = 0, (content, begin, begin), begin, 0
-    while at < end:
-        tag, start, at = field(content, at, end)
+    kind, span, position, count = 0, (content, start, start), start, 0
+    while position < end:
+        tag, tensor_start, position = read_field(content, position, end)
         count += 1
-        check_count(count)
+        check_field_count(count)
         if tag in _KINDS:
-            found = (content, start, at) if tag != kind else merged(found, (content, start, at))
+            tensor = content, tensor_start, position
+            span = tensor if tag != kind else merge_spans(span, tensor)
             kind = tag
     if kind == _BYTES:
-        content, begin, end = found
-        return tuple(parts(content[begin:end], 1))
+        content, start, end = span
+        return tuple(read_values(content[start:end], 1))
     if kind:
-        return _numbers(kind, *found)
-    if begin < end:
+        return _read_numbers(kind, *span)
+    if start < end:
         raise DamagedMessage("has a value of an unknown kind")
     return Numbers(np.empty(0))
 
 
-def _numbers(kind: int, content: memoryview, begin: int, end: int) -> Numbers:
-    if kind != _INT32 and begin < end:
-        tag, start, stop = field(content, begin, end)
-        if tag == _VALUES and stop == end:
-            return Numbers(packed(content[start:stop], _DTYPES[kind]))
-    tensor = content[begin:end]
-    keys, shape = (tuple(integers(tensor, number, signed=False)) for number in (2, 3))
+def _read_numbers(kind: int, content: memoryview, start: int, end: int) -> Numbers:
+    if kind != _INT32 and start < end:
+        tag, values_start, values_end = read_field(content, start, end)
+        if tag == _VALUES and values_end == end:
+            return Numbers(read_packed(content[values_start:values_end], _DTYPES[kind]))
+    tensor = content[start:end]
+    keys, shape = (tuple(read_integers(tensor, number, signed=False)) for number in (2, 3))
     if kind == _INT32:
-        return Numbers(np.array(integers(tensor, 1, bits=32), np.int32), keys, shape)
-    return Numbers(floats(tensor, 1, _DTYPES[kind]), keys, shape)
+        return Numbers(np.array(read_integers(tensor, 1, bits=32), np.int32), keys, shape)
+    return Numbers(read_floats(tensor, 1, _DTYPES[kind]), keys, shape)

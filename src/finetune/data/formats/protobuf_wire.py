@@ -19,8 +19,8 @@ VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5
 Span = tuple[memoryview, int, int]
 """A buffer with the start and end offsets of a message."""
 
-MOST_FIELDS = 1 << 16
-MOST_NUMBERS = 1 << 22
+MAX_FIELDS = 1 << 16
+MAX_NUMBERS = 1 << 22
 """Maximum count of numbers in one field; each becomes a 32-byte object."""
 
 _KEY, _VALUE = 1 << 3 | BYTES, 2 << 3 | BYTES
@@ -30,12 +30,12 @@ class DamagedMessage(ValueError):  # noqa: N818 - an adjective would not say who
     """The bytes are not a valid protocol buffer message."""
 
 
-def field(content: memoryview, at: int, end: int) -> tuple[int, int, int]:
+def read_field(content: memoryview, position: int, end: int) -> tuple[int, int, int]:
     """Parse the field that starts at an offset.
 
     Args:
         content: buffer that contains the message.
-        at: offset of the field, less than `end`.
+        position: offset of the field, less than `end`.
         end: end offset of the message.
 
     Returns:
@@ -44,143 +44,146 @@ def field(content: memoryview, at: int, end: int) -> tuple[int, int, int]:
     Raises:
         DamagedMessage: if the message ends inside the field, or the field has an unknown wire type or no number.
     """
-    # Inlined, since most tags take one byte and most lengths one or two: calls to `varint` would take half of the time.
-    tag = content[at]
-    at += 1
+    # Inlined, since most tags take one byte and most lengths one or two: calling `read_varint` would take half of the
+    # time.
+    tag = content[position]
+    position += 1
     if tag >= 0x80:
-        tag, at = varint(content, at - 1)
+        tag, position = read_varint(content, position - 1)
     kind = tag & 7
     if kind == BYTES:
-        length = content[at] if at < end else 0x80
-        at += 1
+        length = content[position] if position < end else 0x80
+        position += 1
         if length >= 0x80:
-            high = content[at] if at < end else 0x80
+            high = content[position] if position < end else 0x80
             if high < 0x80:
                 length = length & 0x7F | high << 7
-                at += 1
+                position += 1
             else:
-                length, at = varint(content, at - 1)
-        stop = at + length
+                length, position = read_varint(content, position - 1)
+        stop = position + length
     elif kind == VARINT:
-        stop = varint(content, at)[1]
+        stop = read_varint(content, position)[1]
     elif kind in (FIXED64, FIXED32):
-        stop = at + (8 if kind == FIXED64 else 4)
+        stop = position + (8 if kind == FIXED64 else 4)
     else:
         raise DamagedMessage(f"has a field of the unknown kind {kind}")
     if stop > end or tag < 8:
         raise DamagedMessage("ends inside a field" if stop > end else "has a field without a number")
-    return tag, at, stop
+    return tag, position, stop
 
 
-def parts(message: memoryview, wanted: int) -> Iterator[memoryview]:
+def read_values(message: memoryview, field_number: int) -> Iterator[memoryview]:
     """Yield the values of a length-delimited field (bytes, strings or messages)."""
     for tag, value in _fields(message):
-        if tag == wanted << 3 | BYTES:
+        if tag == field_number << 3 | BYTES:
             yield value
 
 
-def entries(message: memoryview, wanted: int) -> Iterator[tuple[str, memoryview]]:
+def read_map(message: memoryview, field_number: int) -> Iterator[tuple[str, memoryview]]:
     """Yield the keys and values of a map field from strings to messages."""
-    for part in parts(message, wanted):
-        key, (content, begin, end) = entry(part, 0, len(part))
-        yield key, content[begin:end]
+    for part in read_values(message, field_number):
+        key, (content, start, end) = read_map_entry(part, 0, len(part))
+        yield key, content[start:end]
 
 
-def entry(content: memoryview, at: int, end: int) -> tuple[str, Span]:
+def read_map_entry(content: memoryview, position: int, end: int) -> tuple[str, Span]:
     """Return the key and value of a map entry."""
     key, value = "", None
     count = 0
-    while at < end:
-        tag, begin, at = field(content, at, end)
+    while position < end:
+        tag, start, position = read_field(content, position, end)
         count += 1
-        check_count(count)
+        check_field_count(count)
         if tag == _KEY:
-            key = str(content[begin:at], "utf-8", "replace")
+            key = str(content[start:position], "utf-8", "replace")
         elif tag == _VALUE:
-            value = (content, begin, at) if value is None else merged(value, (content, begin, at))
+            value = (content, start, position) if value is None else merge_spans(value, (content, start, position))
     return key, value or (content, end, end)
 
 
-def merged(*spans: Span) -> Span:
+def merge_spans(*spans: Span) -> Span:
     """Merge several messages of the same field; by the format, this is their concatenation."""
-    joined = b"".join(content[begin:end] for content, begin, end in spans)
+    joined = b"".join(content[start:end] for content, start, end in spans)
     return memoryview(joined), 0, len(joined)
 
 
-def floats(message: memoryview, wanted: int, dtype: DTypeLike = "<f4") -> NDArray[Any]:
+def read_floats(message: memoryview, field_number: int, dtype: DTypeLike = "<f4") -> NDArray[Any]:
     """Return the numbers of a repeated float (`<f4`) or double (`<f8`) field, packed or unpacked.
 
     Returns:
         `[count]`, sharing the message's memory if possible.
     """
     single = FIXED32 if np.dtype(dtype).itemsize == 4 else FIXED64
-    found = [value for tag, value in _fields(message) if tag in (wanted << 3 | BYTES, wanted << 3 | single)]
-    return packed(found[0] if len(found) == 1 else memoryview(b"".join(found)), dtype)
+    values = [
+        value for tag, value in _fields(message) if tag in (field_number << 3 | BYTES, field_number << 3 | single)
+    ]
+    return read_packed(values[0] if len(values) == 1 else memoryview(b"".join(values)), dtype)
 
 
-def packed(content: memoryview, dtype: DTypeLike) -> NDArray[Any]:
+def read_packed(content: memoryview, dtype: DTypeLike) -> NDArray[Any]:
     """Return packed numbers without copying them."""
     try:
         numbers: NDArray[Any] = np.frombuffer(content, dtype)
     except ValueError as error:
         raise DamagedMessage("ends inside a number") from error
-    if len(numbers) > MOST_NUMBERS:
-        raise DamagedMessage(f"has more than {MOST_NUMBERS:,} numbers in one field")
+    if len(numbers) > MAX_NUMBERS:
+        raise DamagedMessage(f"has more than {MAX_NUMBERS:,} numbers in one field")
     return numbers
 
 
-def integers(message: memoryview, wanted: int, *, bits: int = 64, signed: bool = True) -> list[int]:
+def read_integers(message: memoryview, field_number: int, *, bits: int = 64, signed: bool = True) -> list[int]:
     """Return the numbers of a repeated integer field of the given bit width, packed or unpacked."""
-    found: list[int] = []
+    values: list[int] = []
     for tag, value in _fields(message):
-        at = 0 if tag in (wanted << 3 | BYTES, wanted << 3 | VARINT) else len(value)
-        while at < len(value):
-            one, at = varint(value, at)
-            found.append(one & (1 << bits) - 1)
-            if len(found) > MOST_NUMBERS:
-                raise DamagedMessage(f"has more than {MOST_NUMBERS:,} numbers in one field")
-    return [one - (1 << bits) if signed and one >> bits - 1 else one for one in found]
+        position = 0 if tag in (field_number << 3 | BYTES, field_number << 3 | VARINT) else len(value)
+        while position < len(value):
+            number, position = read_varint(value, position)
+            values.append(number & (1 << bits) - 1)
+            if len(values) > MAX_NUMBERS:
+                raise DamagedMessage(f"has more than {MAX_NUMBERS:,} numbers in one field")
+    return [number - (1 << bits) if signed and number >> bits - 1 else number for number in values]
 
 
-def varint(content: memoryview, at: int) -> tuple[int, int]:
+def read_varint(content: memoryview, position: int) -> tuple[int, int]:
     """Return the varint at an offset and the offset after it.
 
     Raises:
         DamagedMessage: if the buffer ends inside the varint, or it is longer than 10 bytes.
     """
     value, end = 0, len(content)
-    if end - at >= 2:
+    if end - position >= 2:
         # Fast path: nearly all varints have one or two bytes.
-        low, high = content[at], content[at + 1]
+        low, high = content[position], content[position + 1]
         if low < 0x80:
-            return low, at + 1
+            return low, position + 1
         if high < 0x80:
-            return low & 0x7F | high << 7, at + 2
+            return low & 0x7F | high << 7, position + 2
     for shift in range(0, 70, 7):
-        if at >= end:
+        if position >= end:
             break
-        byte = content[at]
-        at += 1
+        byte = content[position]
+        position += 1
         value |= (byte & 0x7F) << shift
         if byte < 0x80:
-            return value & 0xFFFFFFFFFFFFFFFF, at
+            return value & 0xFFFFFFFFFFFFFFFF, position
     raise DamagedMessage("ends inside a number")
 
 
-def check_count(fields: int) -> None:
+def check_field_count(fields: int) -> None:
     """Refuse messages with more fields than any record has; they would take many times the memory of the message.
 
     Raises:
-        DamagedMessage: if there are more than `MOST_FIELDS` fields.
+        DamagedMessage: if there are more than `MAX_FIELDS` fields.
     """
-    if fields > MOST_FIELDS:
-        raise DamagedMessage(f"has more than {MOST_FIELDS:,} fields in one message")
+    if fields > MAX_FIELDS:
+        raise DamagedMessage(f"has more than {MAX_FIELDS:,} fields in one message")
 
 
 def _fields(message: memoryview) -> Iterator[tuple[int, memoryview]]:
-    at, end, count = 0, len(message), 0
-    while at < end:
-        tag, begin, at = field(message, at, end)
+    position, end, count = 0, len(message), 0
+    while position < end:
+        tag, start, position = read_field(message, position, end)
         count += 1
-        check_count(count)
-        yield tag, message[begin:at]
+        check_field_count(count)
+        yield tag, message[start:position]

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from finetune.data.formats.attribute_labels import attribute_classes
-from finetune.data.formats.image_records import is_picture, read_image_record
-from finetune.data.formats.named_fields import DecodedRecord, DecodeOptions, decoded_fields
+from finetune.data.formats.image_records import is_encoded_image, read_image_record
+from finetune.data.formats.named_fields import DecodedRecord, DecodeOptions, select_fields
 from finetune.data.formats.protobuf_records import Numbers, Value, read_protobuf_record
 from finetune.data.formats.protobuf_wire import DamagedMessage
 from finetune.data.formats.tf_example import read_example
 from finetune.data.framing.recordio import MAGIC_BYTES, read_recordio
 from finetune.data.framing.tfrecord import read_tfrecords
-from finetune.data.framing.window import LONGEST_RECORD, DamagedStream, Window
+from finetune.data.framing.window import MAX_RECORD_BYTES, DamagedStream, Window
 from finetune.data.json_text import parse_json
 from finetune.data.label_parsing import label_name
 from finetune.data.tables.reader import texts_of
@@ -23,60 +23,60 @@ Sample = tuple[memoryview, ...]
 class ImageRecordCodec:
     """Codec for MXNet image records."""
 
-    def __init__(self, wanted: DecodeOptions) -> None:
-        self._wanted = wanted
+    def __init__(self, options: DecodeOptions) -> None:
+        self._options = options
 
     def cut(self, window: Window) -> Iterator[Sample]:
         """Yield one payload per sample."""
-        for payload in read_recordio(window, self._wanted.spec.recordio_parts):
+        for payload in read_recordio(window, self._options.spec.recordio_parts):
             yield (payload,)
 
     def decode(self, sample: Sample) -> DecodedRecord:
         """Decode numeric labels; several labels are a row of 0/1 flags, or else class numbers."""
-        numbers, picture = read_image_record(sample[0])
-        multi_label = self._wanted.spec.multi_label
+        numbers, image = read_image_record(sample[0])
+        multi_label = self._options.spec.multi_label
         if not multi_label and len(numbers) != 1:
             raise ValueError(f"has {len(numbers)} labels; set multi_label=true if records have several classes")
-        if multi_label and len(numbers) > 1 and set(numbers) <= {0.0, 1.0} and not self._wanted.class_ids:
-            return DecodedRecord(bytes(picture), tuple(str(at) for at, flag in enumerate(numbers) if flag))
+        if multi_label and len(numbers) > 1 and set(numbers) <= {0.0, 1.0} and not self._options.class_ids:
+            return DecodedRecord(bytes(image), tuple(str(index) for index, flag in enumerate(numbers) if flag))
         names = [label_name(number) for number in numbers]
         if None in names:
             raise ValueError("has a label that is no number")
-        return DecodedRecord(bytes(picture), tuple(name for name in names if name is not None))
+        return DecodedRecord(bytes(image), tuple(name for name in names if name is not None))
 
 
 class AttributeCodec:
     """Codec for augmented manifests: each attribute of a line is a separate record, in the order of the names."""
 
-    def __init__(self, wanted: DecodeOptions) -> None:
+    def __init__(self, options: DecodeOptions) -> None:
         """Assign roles to the attributes; without attribute names, expect an image or text, then a label."""
-        self._wanted = wanted
-        names = wanted.spec.attribute_names or ("source-ref" if wanted.images else "source", "label")
+        self._options = options
+        names = options.spec.attribute_names or ("source-ref" if options.images else "source", "label")
         self._names = names
-        self._metadata = next((at for at, name in enumerate(names) if name.endswith("-metadata")), None)
-        content = wanted.spec.image_column if wanted.images else wanted.spec.text_column
+        self._metadata = next((index for index, name in enumerate(names) if name.endswith("-metadata")), None)
+        content = options.spec.image_column if options.images else options.spec.text_column
         self._content = names.index(content) if content in names else 0
-        others = [at for at in range(len(names)) if at not in (self._content, self._metadata)]
-        label = wanted.spec.label_column
-        self._label = names.index(label) if label in names else (others[0] if others else None)
+        candidates = [index for index in range(len(names)) if index not in (self._content, self._metadata)]
+        label = options.spec.label_column
+        self._label = names.index(label) if label in names else (candidates[0] if candidates else None)
 
     def cut(self, window: Window) -> Iterator[Sample]:
         """Yield one payload per attribute for each sample."""
-        count, begin = len(self._names), window.offset
+        count, start = len(self._names), window.offset
         sample: list[memoryview] = []
         size = 0
-        for payload in read_recordio(window, self._wanted.spec.recordio_parts):
+        for payload in read_recordio(window, self._options.spec.recordio_parts):
             sample.append(payload)
             size += len(payload)
-            if size > LONGEST_RECORD:
-                raise DamagedStream(f"holds attributes of more than {LONGEST_RECORD:,} bytes for one record", begin)
+            if size > MAX_RECORD_BYTES:
+                raise DamagedStream(f"holds attributes of more than {MAX_RECORD_BYTES:,} bytes for one record", start)
             if len(sample) == count:
                 yield tuple(sample)
-                sample, size, begin = [], 0, window.offset
+                sample, size, start = [], 0, window.offset
         if sample:
             raise DamagedStream(
                 f"ends after {len(sample)} of {count} attributes ({', '.join(self._names)}); is attribute_names right?",
-                begin,
+                start,
             )
 
     def decode(self, sample: Sample) -> DecodedRecord:
@@ -84,26 +84,26 @@ class AttributeCodec:
         if self._label is None:
             raise ValueError(f"has no label among its attributes {', '.join(self._names)}; set attribute_names")
         label = sample[self._label]
-        if is_picture(label):
+        if is_encoded_image(label):
             raise ValueError(f"has a picture where {self._names[self._label]!r} is due; is attribute_names right?")
         metadata = None if self._metadata is None else sample[self._metadata]
-        spec = self._wanted.spec
+        spec = self._options.spec
         classes = attribute_classes(
             label,
             metadata,
             multi_label=spec.multi_label,
-            class_ids=self._wanted.class_ids,
+            class_ids=self._options.class_ids,
             class_names=spec.class_names,
         )
         content = bytes(sample[self._content])
-        return DecodedRecord(content if self._wanted.images else texts_of([_json_text(content)]), classes)
+        return DecodedRecord(content if self._options.images else texts_of([_parse_json_text(content)]), classes)
 
 
 class ExampleCodec:
     """Codec for TFRecords of `tf.train.Example`."""
 
-    def __init__(self, wanted: DecodeOptions) -> None:
-        self._wanted = wanted
+    def __init__(self, options: DecodeOptions) -> None:
+        self._options = options
 
     def cut(self, window: Window) -> Iterator[Sample]:
         """Yield one payload per sample."""
@@ -113,18 +113,18 @@ class ExampleCodec:
     def decode(self, sample: Sample) -> DecodedRecord:
         """Select the features by the names that the user sets, or else by the usual names."""
         features = read_example(sample[0])
-        return decoded_fields(features, features, self._wanted)
+        return select_fields(features, features, self._options)
 
 
 class ProtobufCodec:
     """Codec for SageMaker's protocol buffer records in RecordIO."""
 
-    def __init__(self, wanted: DecodeOptions) -> None:
-        self._wanted = wanted
+    def __init__(self, options: DecodeOptions) -> None:
+        self._options = options
 
     def cut(self, window: Window) -> Iterator[Sample]:
         """Yield one payload per sample."""
-        for payload in read_recordio(window, self._wanted.spec.recordio_parts):
+        for payload in read_recordio(window, self._options.spec.recordio_parts):
             yield (payload,)
 
     def decode(self, sample: Sample) -> DecodedRecord:
@@ -141,15 +141,15 @@ class ProtobufCodec:
                 raise
             record = read_protobuf_record(memoryview(payload.replace(MAGIC_BYTES, b"")))
         # Numeric features of image records are not used.
-        features = record.features if self._wanted.images else _listed(record.features)
-        return decoded_fields(features, _listed(record.labels), self._wanted)
+        features = record.features if self._options.images else _as_lists(record.features)
+        return select_fields(features, _as_lists(record.labels), self._options)
 
 
-def _listed(fields: Mapping[str, Value]) -> Mapping[str, object]:
+def _as_lists(fields: Mapping[str, Value]) -> Mapping[str, object]:
     return {name: value.values.tolist() if isinstance(value, Numbers) else value for name, value in fields.items()}
 
 
-def _json_text(content: bytes) -> str:
+def _parse_json_text(content: bytes) -> str:
     text = content.decode("utf-8")
     if text.startswith('"'):
         value = parse_json(text)

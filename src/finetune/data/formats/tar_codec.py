@@ -11,26 +11,26 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from finetune.data.formats.named_fields import (
+    IMAGE_FIELDS,
     LABEL_FIELDS,
-    PICTURE_FIELDS,
     TEXT_FIELDS,
     DecodedRecord,
     DecodeOptions,
-    decoded_fields,
+    select_fields,
 )
 from finetune.data.framing.tar_members import read_tar
 from finetune.data.framing.window import Window
 from finetune.data.json_text import parse_json
-from finetune.data.readers.channel_files import ending_of, is_leftover, some_of
+from finetune.data.readers.channel_files import ending_of, is_system_file, some_of
 from finetune.data.transforms.image_formats import HEAD_BYTES, IMAGE_ENDINGS, is_image
 from finetune.errors import DataError
 
 Sample = tuple[memoryview, ...]
 
-_MOST_FILES = 256
-_MOST_BYTES = 1 << 28
+_MAX_FILES = 256
+_MAX_BYTES = 1 << 28
 """Maximum size of a sample with several files. Beyond either limit, it is a whole archive of names with dots."""
-_USUAL = frozenset({*PICTURE_FIELDS, *LABEL_FIELDS, *TEXT_FIELDS, "json"})
+_DEFAULT_FIELDS = frozenset({*IMAGE_FIELDS, *LABEL_FIELDS, *TEXT_FIELDS, "json"})
 _CONVENTION = (
     "names are cut at the first dot, as WebDataset does: of 'photo.1.png' the sample is 'photo' and the field '1.png';"
     " rename the files so that only the field follows a dot, such as 'photo-1.png'"
@@ -78,12 +78,12 @@ class _ClassFolders:
 class TarCodec:
     """Codec for any number of tar shards in a stream. A sample alternates names and contents."""
 
-    def __init__(self, wanted: DecodeOptions, where: str = "the stream") -> None:
+    def __init__(self, options: DecodeOptions, where: str = "the stream") -> None:
         """Set the fields to extract, and the channel and file for messages."""
-        self._wanted = wanted
+        self._options = options
         self._where = where
-        spec = wanted.spec
-        self._names_are_given = any((spec.image_column, spec.text_column, spec.label_column))
+        spec = options.spec
+        self._has_field_names = any((spec.image_column, spec.text_column, spec.label_column))
 
     def cut(self, window: Window) -> Iterator[Sample]:
         """Yield the names and contents of the files of each sample.
@@ -98,24 +98,26 @@ class TarCodec:
         """Yield samples, each with the stream offset after its last file."""
         group, end, folders = _Group(), 0, _ClassFolders()
         for path, content in read_tar(window, folders.end_archive):
-            if any(is_leftover(name) for name in path.split("/") if name not in (".", "..")):
+            if any(is_system_file(name) for name in path.split("/") if name not in (".", "..")):
                 continue
             name = path.rpartition("/")[2]
             stem = path[: len(path) - len(name)] + name.partition(".")[0]
-            picture = _is_picture(name, content)
-            numbered = picture and not self._names_are_given and self._is_unusual(name)
-            splits = group.stem == stem and picture and (group.is_split or (group.is_numbered_image and numbered))
-            if group.parts and (group.stem != stem or splits):
-                yield self._finished(group, folders), end
-                group = _Group(is_split=splits)
-            group.is_numbered_image = numbered and not group.parts
+            has_image = _is_image_file(name, content)
+            is_numbered = has_image and not self._has_field_names and self._is_unusual(name)
+            is_split = (
+                group.stem == stem and has_image and (group.is_split or (group.is_numbered_image and is_numbered))
+            )
+            if group.parts and (group.stem != stem or is_split):
+                yield self._check_sample(group, folders), end
+                group = _Group(is_split=is_split)
+            group.is_numbered_image = is_numbered and not group.parts
             group.archive = group.archive if group.parts else folders.archive
             group.stem, end = stem, window.offset
             group.parts += [memoryview(path.encode("utf-8", "surrogateescape")), content]
             group.size += len(content)
             self._check_size(group, path)
         if group.parts:
-            yield self._finished(group, folders), end
+            yield self._check_sample(group, folders), end
 
     def decode(self, sample: Sample) -> DecodedRecord:
         """Decode the fields by file ending; a `.json` object adds fields by its keys.
@@ -133,8 +135,8 @@ class TarCodec:
                 value = parse_json(bytes(content))
                 fields |= value if isinstance(value, dict) else {}
         folder = _folders(path)[-1:]
-        is_labelled = any(name in fields for name in LABEL_FIELDS) or self._wanted.spec.label_column is not None
-        if len(sample) == 2 and not self._names_are_given and _is_picture(path, sample[1]):
+        is_labelled = any(name in fields for name in LABEL_FIELDS) or self._options.spec.label_column is not None
+        if len(sample) == 2 and not self._has_field_names and _is_image_file(path, sample[1]):
             fields = {"image": sample[1]}
             if not folder:
                 raise ValueError(
@@ -142,33 +144,33 @@ class TarCodec:
                     f" {path.rpartition('.')[0] + '.cls'!r} belongs to it; {_CONVENTION}"
                 )
         images = [name for name in fields if f".{name}" in IMAGE_ENDINGS]
-        if folder and not is_labelled and self._wanted.spec.image_column is None and len(images) > 1:
+        if folder and not is_labelled and self._options.spec.image_column is None and len(images) > 1:
             raise ValueError(
                 f"holds {len(images)} images with the same name ({some_of(map(repr, images))}) and no label; give them"
                 " different names, or set image_column to one of these fields"
             )
         classes = tuple(folder) if folder and not is_labelled else None
         try:
-            return decoded_fields(fields, fields, self._wanted, classes)
+            return select_fields(fields, fields, self._options, classes)
         except ValueError as error:
-            if self._names_are_given or not any("." in name for name in fields):
+            if self._has_field_names or not any("." in name for name in fields):
                 raise
             raise ValueError(f"{error}; {_CONVENTION}") from error
 
     def _is_unusual(self, name: str) -> bool:
         """Return whether a name has dots before its ending and no usual field name after the first dot."""
         field_name = name.partition(".")[2].lower()
-        return "." in field_name and field_name not in _USUAL
+        return "." in field_name and field_name not in _DEFAULT_FIELDS
 
     def _check_size(self, group: _Group, path: str) -> None:
         count = len(group.parts) // 2
-        if count > 1 and (count > _MOST_FILES or group.size > _MOST_BYTES):
+        if count > 1 and (count > _MAX_FILES or group.size > _MAX_BYTES):
             raise DataError(
-                f"{self._where}: more than {_MOST_FILES} files, or {_MOST_BYTES >> 20} MB, have the same name up to the"
+                f"{self._where}: more than {_MAX_FILES} files, or {_MAX_BYTES >> 20} MB, have the same name up to the"
                 f" first dot, such as {path!r}; {_CONVENTION}"
             )
 
-    def _finished(self, group: _Group, class_folders: _ClassFolders) -> Sample:
+    def _check_sample(self, group: _Group, class_folders: _ClassFolders) -> Sample:
         """Return the sample after checking that unlabeled images share the parent of their class folders.
 
         Raises:
@@ -176,9 +178,9 @@ class TarCodec:
         """
         paths = [bytes(name).decode("utf-8", "replace") for name in group.parts[::2]]
         fields = {path.rpartition("/")[2].partition(".")[2].lower() for path in paths}
-        is_labelled = self._wanted.spec.label_column is not None or not fields.isdisjoint({*LABEL_FIELDS, "json"})
+        is_labelled = self._options.spec.label_column is not None or not fields.isdisjoint({*LABEL_FIELDS, "json"})
         folders = _folders(paths[-1])
-        if folders and not is_labelled and self._wanted.images:
+        if folders and not is_labelled and self._options.images:
             parent = "/".join(folders[:-1])
             first = class_folders.parents.setdefault(group.archive, parent)
             if first != parent:
@@ -194,5 +196,5 @@ def _folders(path: str) -> list[str]:
     return [name for name in path.split("/")[:-1] if name not in ("", ".")]
 
 
-def _is_picture(name: str, content: memoryview) -> bool:
+def _is_image_file(name: str, content: memoryview) -> bool:
     return ending_of(name) in IMAGE_ENDINGS or is_image(bytes(content[:HEAD_BYTES]))

@@ -10,7 +10,7 @@ from finetune.data.framing.lines import line_end, read_lines
 from finetune.data.framing.lookahead import look_ahead
 from finetune.data.framing.window import DamagedStream, Window
 from finetune.data.label_parsing import Spellings, label_names
-from finetune.data.readers.file_kinds import FIRST_BYTES, foreign_kind, refusal
+from finetune.data.readers.file_kinds import FIRST_BYTES, non_table_kind, rejection_reason
 from finetune.data.tables.columns import Columns
 from finetune.data.tables.delimited import UnclosedQuote
 from finetune.data.tables.dialect import DelimitedForm, FirstLines, find_form
@@ -32,16 +32,16 @@ class _Layout(Protocol):
 class JsonLinesCodec:
     """Codec for JSON objects: one per line, concatenated where an S3 object lacks a final newline, or in arrays."""
 
-    def __init__(self, wanted: DecodeOptions, layout: _Layout) -> None:
+    def __init__(self, options: DecodeOptions, layout: _Layout) -> None:
         """Create the codec without reading any input.
 
         Args:
-            wanted: fields to extract, with the column names set by the user.
+            options: fields to extract, with the column names set by the user.
             layout: channel name and callback for warnings.
         """
-        self._wanted = wanted
+        self._options = options
         self._where = layout.where
-        self._spellings = Spellings(lambda remark: layout.warn(f"{layout.where}: {remark}"))
+        self._spellings = Spellings(lambda message: layout.warn(f"{layout.where}: {message}"))
         self._columns: Columns | None = None
 
     def cut(self, window: Window) -> Iterator[Sample]:
@@ -55,7 +55,7 @@ class JsonLinesCodec:
         lines: Iterator[bytes] = map(bytes, read_lines(window, line_end(window)))
         if self._columns is None:
             first, lines = look_ahead(lines)
-            self._columns = choose_keys(first, self._wanted.spec, self._where, self._wanted.shared)
+            self._columns = choose_keys(first, self._options.spec, self._where, self._options.shared)
         for _, text in json_objects(lines):
             yield (memoryview(text),)
 
@@ -65,24 +65,24 @@ class JsonLinesCodec:
         if self._columns is None:
             raise ValueError("is not a JSON object")
         texts = texts_of([value.get(name) for name in self._columns.texts])
-        return _decoded(texts, value.get(self._columns.label), self._wanted, self._spellings)
+        return _label_texts(texts, value.get(self._columns.label), self._options, self._spellings)
 
 
 class DelimitedCodec:
     """Codec for CSV, TSV or `__label__` lines; delimiter, header and columns are inferred from the first rows."""
 
-    def __init__(self, wanted: DecodeOptions, layout: _Layout, *, tabs: bool) -> None:
+    def __init__(self, options: DecodeOptions, layout: _Layout, *, tabs: bool) -> None:
         """Create the codec without reading any input.
 
         Args:
-            wanted: fields to extract, with the column names set by the user.
+            options: fields to extract, with the column names set by the user.
             layout: channel name and callback for warnings.
             tabs: whether the content type specifies tab-separated cells.
         """
-        self._wanted = wanted
+        self._options = options
         self._where = layout.where
         self._tabs = tabs
-        self._warn: Callable[[str], None] = lambda remark: layout.warn(f"{layout.where}: {remark}")
+        self._warn: Callable[[str], None] = lambda message: layout.warn(f"{layout.where}: {message}")
         self._spellings = Spellings(self._warn)
         self._form: DelimitedForm | None = None
 
@@ -95,16 +95,20 @@ class DelimitedCodec:
             UserError: if the delimiter, header or columns are ambiguous.
         """
         _check_kind(window)
-        begin, end = window.offset, line_end(window)
+        start, end = window.offset, line_end(window)
         lines: Iterator[bytes] = map(bytes, read_lines(window, end))
         if self._form is None:
             first, lines = look_ahead(lines)
             try:
                 self._form = find_form(
-                    FirstLines(first, end), self._wanted.spec, self._where, tabs=self._tabs, shared=self._wanted.shared
+                    FirstLines(first, end),
+                    self._options.spec,
+                    self._where,
+                    tabs=self._tabs,
+                    shared=self._options.shared,
                 )
             except UnicodeDecodeError as error:
-                raise DamagedStream(f"is not UTF-8 ({error.reason})", begin) from error
+                raise DamagedStream(f"is not UTF-8 ({error.reason})", start) from error
             if self._form is not None and self._form.remark:
                 self._warn(self._form.remark)
         if self._form is None:
@@ -113,24 +117,24 @@ class DelimitedCodec:
             for row in self._form.records(lines, self._warn):
                 yield (memoryview(row.content),)
         except UnclosedQuote as error:
-            raise DamagedStream(f"{error} (line {error.line})", begin + error.offset) from error
+            raise DamagedStream(f"{error} (line {error.line})", start + error.offset) from error
 
     def decode(self, sample: Sample) -> DecodedRecord:
         """Return the label and the texts."""
         if self._form is None:
             raise ValueError("belongs to a table of which no row was seen")
         label, *texts = self._form.cells(bytes(sample[0]))
-        return _decoded(texts_of(texts), label, self._wanted, self._spellings)
+        return _label_texts(texts_of(texts), label, self._options, self._spellings)
 
 
-def _decoded(texts: tuple[str, ...], label: object, wanted: DecodeOptions, spellings: Spellings) -> DecodedRecord:
-    spec = wanted.spec
+def _label_texts(texts: tuple[str, ...], label: object, options: DecodeOptions, spellings: Spellings) -> DecodedRecord:
+    spec = options.spec
     labels = label_names(label, multi_label=spec.multi_label, class_names=spec.class_names, spellings=spellings)
     return DecodedRecord(texts, labels)
 
 
 def _check_kind(window: Window) -> None:
     window.reach(FIRST_BYTES)
-    kind = foreign_kind(bytes(window.view[window.at : window.at + FIRST_BYTES]))
-    if kind is not None:
-        raise DamagedStream(refusal(kind), window.offset)
+    file_kind = non_table_kind(bytes(window.view[window.position : window.position + FIRST_BYTES]))
+    if file_kind is not None:
+        raise DamagedStream(rejection_reason(file_kind), window.offset)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from finetune.data.formats.protobuf_wire import entries, floats, integers, parts
+from finetune.data.formats.protobuf_wire import read_floats, read_integers, read_map, read_values
 
 _FEATURES = 1
 _FEATURE = 1
@@ -23,15 +23,17 @@ def read_example(payload: memoryview) -> Mapping[str, Feature]:
         DamagedMessage: if the payload is not a valid `Example`.
     """
     return {
-        name: _feature(value) for features in parts(payload, _FEATURES) for name, value in entries(features, _FEATURE)
+        name: _read_feature(value)
+        for features in read_values(payload, _FEATURES)
+        for name, value in read_map(features, _FEATURE)
     }
 
 
-def _feature(value: memoryview) -> Feature:
-    for texts in parts(value, _BYTES_LIST):
-        return tuple(bytes(one) for one in parts(texts, 1))
-    for numbers in parts(value, _FLOAT_LIST):
-        return tuple(floats(numbers, 1).tolist())
-    for numbers in parts(value, _INT64_LIST):
-        return tuple(integers(numbers, 1))
+def _read_feature(value: memoryview) -> Feature:
+    for texts in read_values(value, _BYTES_LIST):
+        return tuple(bytes(content) for content in read_values(texts, 1))
+    for numbers in read_values(value, _FLOAT_LIST):
+        return tuple(read_floats(numbers, 1).tolist())
+    for numbers in read_values(value, _INT64_LIST):
+        return tuple(read_integers(numbers, 1))
     return ()

@@ -12,11 +12,11 @@ from collections.abc import Iterable, Iterator
 from finetune.data.framing.window import Chunk, DamagedStream
 
 MAGIC = b"\x1f\x8b"
-_GZIP = 16 + zlib.MAX_WBITS
-_MOST_AT_ONCE = 1 << 20
+_GZIP_WBITS = 16 + zlib.MAX_WBITS
+_MAX_OUTPUT_BYTES = 1 << 20
 
 
-def inflated(chunks: Iterable[Chunk]) -> Iterator[Chunk]:
+def decompress_gzip(chunks: Iterable[Chunk]) -> Iterator[Chunk]:
     """Yield the chunks unchanged, or decompress all members if the first bytes are gzip.
 
     Offsets in the resulting stream count decompressed bytes.
@@ -25,48 +25,48 @@ def inflated(chunks: Iterable[Chunk]) -> Iterator[Chunk]:
         DamagedStream: if a member is damaged or truncated, or is followed by other data.
     """
     iterator = iter(chunks)
-    first = b""
-    while len(first) < len(MAGIC):
+    prefix = b""
+    while len(prefix) < len(MAGIC):
         chunk = next(iterator, None)
         if chunk is None:
             break
-        first = bytes(chunk) if not first else first + bytes(chunk)
-        if not first.startswith(MAGIC[: len(first)]):
+        prefix = bytes(chunk) if not prefix else prefix + bytes(chunk)
+        if not prefix.startswith(MAGIC[: len(prefix)]):
             break
-    if not first.startswith(MAGIC):
-        if first:
-            yield first
+    if not prefix.startswith(MAGIC):
+        if prefix:
+            yield prefix
         yield from iterator
         return
-    yield from _members(_chain(first, iterator))
+    yield from _decompress_members(_prepend(prefix, iterator))
 
 
-def _chain(first: bytes, rest: Iterable[Chunk]) -> Iterator[Chunk]:
-    yield first
-    yield from rest
+def _prepend(prefix: bytes, remaining: Iterable[Chunk]) -> Iterator[Chunk]:
+    yield prefix
+    yield from remaining
 
 
-def _members(chunks: Iterable[Chunk]) -> Iterator[bytes]:
-    member = zlib.decompressobj(_GZIP)
-    begun, given = False, 0
+def _decompress_members(chunks: Iterable[Chunk]) -> Iterator[bytes]:
+    member = zlib.decompressobj(_GZIP_WBITS)
+    started, offset = False, 0
     for chunk in chunks:
-        pending, full = bytes(chunk), False
-        while pending or full:
+        pending, is_full = bytes(chunk), False
+        while pending or is_full:
             # Some writers pad the last member with zeros.
-            pending = pending if begun else pending.lstrip(b"\0")
-            if not pending and not begun:
+            pending = pending if started else pending.lstrip(b"\0")
+            if not pending and not started:
                 break
-            begun = True
+            started = True
             try:
-                piece = member.decompress(pending, _MOST_AT_ONCE)
+                piece = member.decompress(pending, _MAX_OUTPUT_BYTES)
             except zlib.error as error:
-                raise DamagedStream(f"has a damaged gzip member ({error})", given) from error
+                raise DamagedStream(f"has a damaged gzip member ({error})", offset) from error
             if piece:
-                given += len(piece)
+                offset += len(piece)
                 yield piece
-            pending, full = member.unconsumed_tail, len(piece) == _MOST_AT_ONCE
+            pending, is_full = member.unconsumed_tail, len(piece) == _MAX_OUTPUT_BYTES
             if member.eof:
-                pending, full = member.unused_data, False
-                member, begun = zlib.decompressobj(_GZIP), False
-    if begun:
-        raise DamagedStream("ends in the middle of a gzip member", given)
+                pending, is_full = member.unused_data, False
+                member, started = zlib.decompressobj(_GZIP_WBITS), False
+    if started:
+        raise DamagedStream("ends in the middle of a gzip member", offset)

@@ -10,20 +10,20 @@ from collections.abc import Iterator
 
 from finetune.data.framing.window import DamagedStream, Window
 
-LONGEST_LINE = 1 << 26
+MAX_LINE_BYTES = 1 << 26
 """Maximum line length in bytes. A longer line or row indicates an unclosed quotation mark or binary data."""
 
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
-_LOOKED_AT = 1 << 16
+_PEEK_BYTES = 1 << 16
 """Number of leading bytes to search for a line end."""
 
 
 def line_end(window: Window) -> bytes:
     r"""Infer the line end from the first bytes: `\r` if they contain `\r` and no `\n`, else `\n`."""
-    window.reach(_LOOKED_AT)
-    first = bytes(window.view[window.at : window.at + _LOOKED_AT])
-    return b"\r" if b"\r" in first and b"\n" not in first else b"\n"
+    window.reach(_PEEK_BYTES)
+    prefix = bytes(window.view[window.position : window.position + _PEEK_BYTES])
+    return b"\r" if b"\r" in prefix and b"\n" not in prefix else b"\n"
 
 
 def read_lines(window: Window, end: bytes = b"\n") -> Iterator[memoryview]:
@@ -34,28 +34,28 @@ def read_lines(window: Window, end: bytes = b"\n") -> Iterator[memoryview]:
         end: line end, one byte.
 
     Raises:
-        DamagedStream: if a line is longer than `LONGEST_LINE`.
+        DamagedStream: if a line is longer than `MAX_LINE_BYTES`.
     """
     tail = bytearray()
     while window.reach(1):
         # One copy of the available bytes, so that each line needs only one search.
-        content = bytes(window.view[window.at :])
+        content = bytes(window.view[window.position :])
         view, start = memoryview(content), 0
-        first = content.find(end)
-        if tail and first >= 0:
-            tail += content[:first]
-            start = first + 1
-            window.at += start
+        line_stop = content.find(end)
+        if tail and line_stop >= 0:
+            tail += content[:line_stop]
+            start = line_stop + 1
+            window.position += start
             yield memoryview(bytes(tail))
             tail.clear()
-        base = window.at - start
+        base = window.position - start
         while (stop := content.find(end, start)) >= 0:
-            window.at = base + stop + 1
+            window.position = base + stop + 1
             yield view[start:stop]
             start = stop + 1
         tail += content[start:]
-        window.at = len(window.view)
-        if len(tail) > LONGEST_LINE:
-            raise DamagedStream(f"has a line of more than {LONGEST_LINE:,} bytes", window.offset - len(tail))
+        window.position = len(window.view)
+        if len(tail) > MAX_LINE_BYTES:
+            raise DamagedStream(f"has a line of more than {MAX_LINE_BYTES:,} bytes", window.offset - len(tail))
     if tail:
         yield memoryview(bytes(tail))

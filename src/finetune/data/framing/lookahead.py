@@ -7,7 +7,7 @@ from typing import TypeVar
 
 from finetune.data.framing.window import DamagedStream
 
-ROWS, BYTES = 1000, 1 << 18
+MAX_ROWS, MAX_BYTES = 1000, 1 << 18
 """Maximum number of rows and bytes to buffer: a slow pipe must not delay the first batch for long."""
 
 Row = TypeVar("Row", bound=Sized)
@@ -15,19 +15,19 @@ Row = TypeVar("Row", bound=Sized)
 
 def look_ahead(rows: Iterator[Row]) -> tuple[list[Row], Iterator[Row]]:
     """Return the first rows, and an iterator over all rows; damage in the first rows is raised at its position."""
-    seen: list[Row] = []
-    room, damage = BYTES, None
+    buffered: list[Row] = []
+    budget, error = MAX_BYTES, None
     try:
-        while room > 0 and len(seen) < ROWS and (row := next(rows, None)) is not None:
-            seen.append(row)
-            room -= len(row)
-    except DamagedStream as error:
-        damage = error
-    return seen, _again(list(seen), rows, damage)
+        while budget > 0 and len(buffered) < MAX_ROWS and (row := next(rows, None)) is not None:
+            buffered.append(row)
+            budget -= len(row)
+    except DamagedStream as damage:
+        error = damage
+    return buffered, _replay(list(buffered), rows, error)
 
 
-def _again(seen: Iterable[Row], rest: Iterator[Row], damage: DamagedStream | None) -> Iterator[Row]:
-    yield from seen
-    if damage is not None:
-        raise damage
-    yield from rest
+def _replay(buffered: Iterable[Row], remaining: Iterator[Row], error: DamagedStream | None) -> Iterator[Row]:
+    yield from buffered
+    if error is not None:
+        raise error
+    yield from remaining

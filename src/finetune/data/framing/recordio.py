@@ -18,7 +18,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from finetune.data.framing.window import LONGEST_RECORD, DamagedStream, Window
+from finetune.data.framing.window import MAX_RECORD_BYTES, DamagedStream, Window
 
 Parts = Literal["auto", "escaped", "plain"]
 """How records were split: by dropping the magic word between the parts, or at arbitrary positions."""
@@ -26,10 +26,10 @@ Parts = Literal["auto", "escaped", "plain"]
 MAGIC = 0xCED7230A
 MAGIC_BYTES = struct.pack("<I", MAGIC)
 
-_HEAD = struct.Struct("<II")
-_LENGTH = (1 << 29) - 1
-_MOST_PARTS = 1 << 16
-_MANY = 8
+_HEADER = struct.Struct("<II")
+_LENGTH_MASK = (1 << 29) - 1
+_MAX_PARTS = 1 << 16
+_MIN_VECTORIZED_RECORDS = 8
 """Minimum number of records in a view for vectorized header checks to be faster."""
 
 _WHOLE, _FIRST, _MIDDLE, _LAST = 0, 1, 2, 3
@@ -41,84 +41,84 @@ def read_recordio(window: Window, parts: Parts = "auto") -> Iterator[memoryview]
     Raises:
         DamagedStream: if the stream violates the format or ends inside a record.
     """
-    unpack, reach = _HEAD.unpack_from, window.reach
+    unpack, reach = _HEADER.unpack_from, window.reach
     length = 0
     while True:
-        view, at, end = window.view, window.at, len(window.view)
+        view, position, end = window.view, window.position, len(window.view)
         needed = 8
-        while end - at >= 8:
-            magic, word = unpack(view, at)
-            if magic != MAGIC or word > _LENGTH:
+        while end - position >= 8:
+            magic, word = unpack(view, position)
+            if magic != MAGIC or word > _LENGTH_MASK:
                 break
             needed = (word + 11) & ~3
-            if end - at < needed or word > LONGEST_RECORD:
+            if end - position < needed or word > MAX_RECORD_BYTES:
                 break
-            count, length = _alike(view[at:], word) if word == length else 1, word
-            for stop in range(at + needed, at + count * needed + 1, needed):
-                window.at = at = stop
+            count, length = _count_equal_lengths(view[position:], word) if word == length else 1, word
+            for stop in range(position + needed, position + count * needed + 1, needed):
+                window.position = position = stop
                 start = stop - needed + 8
                 yield view[start : start + word]
             needed = 8
-        if needed > LONGEST_RECORD + 8:
+        if needed > MAX_RECORD_BYTES + 8:
             raise DamagedStream(f"claims a RecordIO record of {needed - 8:,} bytes", window.offset)
         if reach(needed):
-            _, word = unpack(window.view, window.at)
-            if word > _LENGTH or window.view[window.at : window.at + 4] != MAGIC_BYTES:
-                yield _record_in_parts(window, parts)
-        elif window.ended():
+            _, word = unpack(window.view, window.position)
+            if word > _LENGTH_MASK or window.view[window.position : window.position + 4] != MAGIC_BYTES:
+                yield _join_record(window, parts)
+        elif window.at_end():
             return
         else:
             raise DamagedStream("ends in the middle of a RecordIO record", window.offset)
 
 
-def _alike(view: memoryview, length: int) -> int:
+def _count_equal_lengths(view: memoryview, length: int) -> int:
     """Count the complete records of the same length that follow; headers of short records are checked in one pass."""
     stride = (length + 11) & ~3
-    if len(view) < _MANY * stride:
+    if len(view) < _MIN_VECTORIZED_RECORDS * stride:
         return 1
-    heads: NDArray[np.uint64] = np.ndarray((len(view) // stride,), "<u8", view, strides=(stride,))
-    others = np.flatnonzero(heads != MAGIC | length << 32)
-    return int(others[0]) if len(others) else len(heads)
+    headers: NDArray[np.uint64] = np.ndarray((len(view) // stride,), "<u8", view, strides=(stride,))
+    mismatches = np.flatnonzero(headers != MAGIC | length << 32)
+    return int(mismatches[0]) if len(mismatches) else len(headers)
 
 
-def _record_in_parts(window: Window, parts: Parts) -> memoryview:
-    begin = window.offset
-    flag, payload = _part(window, begin)
+def _join_record(window: Window, parts: Parts) -> memoryview:
+    start = window.offset
+    flag, payload = _read_part(window, start)
     if flag != _FIRST:
-        raise DamagedStream(f"holds a RecordIO part with flag {flag} where a record should begin", begin)
+        raise DamagedStream(f"holds a RecordIO part with flag {flag} where a record should begin", start)
     pieces = [payload]
     while flag != _LAST:
-        if window.offset - begin > LONGEST_RECORD or len(pieces) == _MOST_PARTS:
+        if window.offset - start > MAX_RECORD_BYTES or len(pieces) == _MAX_PARTS:
             raise DamagedStream(
-                f"holds a RecordIO record of more than {LONGEST_RECORD:,} bytes or {_MOST_PARTS:,} parts", begin
+                f"holds a RecordIO record of more than {MAX_RECORD_BYTES:,} bytes or {_MAX_PARTS:,} parts", start
             )
-        flag, payload = _part(window, begin)
+        flag, payload = _read_part(window, start)
         if flag not in (_MIDDLE, _LAST):
-            raise DamagedStream(f"holds a RecordIO part with flag {flag} inside a record that is not ended", begin)
+            raise DamagedStream(f"holds a RecordIO part with flag {flag} inside a record that is not ended", start)
         pieces.append(payload)
-    return memoryview(joined(pieces, parts))
+    return memoryview(join_parts(pieces, parts))
 
 
-def joined(pieces: list[memoryview], parts: Parts) -> bytes:
+def join_parts(pieces: list[memoryview], parts: Parts) -> bytes:
     """Join the parts of a record into one payload."""
     plain = parts == "plain" or (parts == "auto" and any(len(piece) % 4 for piece in pieces[:-1]))
     return (b"" if plain else MAGIC_BYTES).join(pieces)
 
 
-def _part(window: Window, begin: int) -> tuple[int, memoryview]:
+def _read_part(window: Window, record_offset: int) -> tuple[int, memoryview]:
     if not window.reach(8):
-        raise DamagedStream("ends in the middle of a RecordIO record", begin)
-    magic, word = _HEAD.unpack_from(window.view, window.at)
+        raise DamagedStream("ends in the middle of a RecordIO record", record_offset)
+    magic, word = _HEADER.unpack_from(window.view, window.position)
     if magic != MAGIC:
         raise DamagedStream(f"has 0x{magic:08x} where RecordIO's magic word 0x{MAGIC:08x} is due", window.offset)
-    flag, length = word >> 29, word & _LENGTH
+    flag, length = word >> 29, word & _LENGTH_MASK
     if flag > _LAST:
         raise DamagedStream(f"holds a RecordIO part with the unknown flag {flag}", window.offset)
-    if length > LONGEST_RECORD:
-        raise DamagedStream(f"claims a RecordIO record of {length:,} bytes", begin)
+    if length > MAX_RECORD_BYTES:
+        raise DamagedStream(f"claims a RecordIO record of {length:,} bytes", record_offset)
     padded = (length + 11) & ~3
     if not window.reach(padded):
-        raise DamagedStream("ends in the middle of a RecordIO record", begin)
-    start = window.at + 8
-    window.at += padded
+        raise DamagedStream("ends in the middle of a RecordIO record", record_offset)
+    start = window.position + 8
+    window.position += padded
     return flag, window.view[start : start + length]

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from finetune.data.framing.window import LONGEST_RECORD, DamagedStream, Window
+from finetune.data.framing.window import MAX_RECORD_BYTES, DamagedStream, Window
 
 _BLOCK = 512
 _ZEROS = bytes(_BLOCK)
@@ -27,7 +27,7 @@ _LONG_NAME, _LONG_LINK = tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK
 _PAX, _PAX_GLOBAL = tarfile.XHDTYPE, tarfile.XGLTYPE
 _SPARSE = tarfile.GNUTYPE_SPARSE
 _EXTENSIONS = frozenset({_LONG_NAME, _LONG_LINK, _PAX, _PAX_GLOBAL})
-_KEPT_IN_PAX = frozenset({"path", "size"})
+_PAX_KEYS = frozenset({"path", "size"})
 
 
 class Header(NamedTuple):
@@ -50,7 +50,7 @@ def read_header(block: bytes) -> Header:
     Raises:
         ValueError: if the block is not a header.
     """
-    name, size, checksum, kind, magic, prefix = _FIELDS.unpack(block)
+    name, size, checksum, type_flag, magic, prefix = _FIELDS.unpack(block)
     # The lower half of Adler-32 is 1 plus the sum of the bytes modulo 65,521, which 512 ASCII bytes cannot reach.
     total = (zlib.adler32(block) & 0xFFFF) - 1 if block.isascii() else sum(block)
     total += 8 * ord(" ") - sum(checksum)
@@ -62,7 +62,7 @@ def read_header(block: bytes) -> Header:
     path = name.partition(b"\0")[0]
     if magic == _POSIX and prefix[0]:
         path = prefix.partition(b"\0")[0] + b"/" + path
-    return Header(path.decode("utf-8", "surrogateescape"), _number(size), kind)
+    return Header(path.decode("utf-8", "surrogateescape"), _number(size), type_flag)
 
 
 def _number(field: bytes) -> int:
@@ -72,98 +72,98 @@ def _number(field: bytes) -> int:
 
 
 @dataclass(slots=True)
-class _Overrides:
+class _HeaderOverrides:
     """Values from extended headers that apply to the next member."""
 
     of_archive: dict[str, str] = field(default_factory=dict)
     of_member: dict[str, str] = field(default_factory=dict)
 
     def applied(self, header: Header) -> Header:
-        if not self.of_member and not self.of_archive:
+        if not self.member and not self.archive:
             return header
-        if any(key.startswith("GNU.sparse") for key in self.of_member):
+        if any(key.startswith("GNU.sparse") for key in self.member):
             header = header._replace(type=_SPARSE)
-        said = self.of_archive | self.of_member
-        return header._replace(name=said.get("path") or header.name, size=int(said.get("size") or header.size))
+        values = self.archive | self.member
+        return header._replace(name=values.get("path") or header.name, size=int(values.get("size") or header.size))
 
 
-def read_tar(window: Window, at_end: Callable[[], None] | None = None) -> Iterator[tuple[str, memoryview]]:
+def read_tar(window: Window, on_archive_end: Callable[[], None] | None = None) -> Iterator[tuple[str, memoryview]]:
     """Yield the name and content of every regular file of all archives.
 
     Args:
         window: the stream.
-        at_end: called after the last file of each archive.
+        on_archive_end: called after the last file of each archive.
 
     Raises:
         DamagedStream: if a header is damaged, a file is sparse, or the stream ends inside an archive.
     """
-    overrides, within = _Overrides(), False
+    overrides, in_archive = _HeaderOverrides(), False
     while window.reach(_BLOCK):
         offset = window.offset
-        block = bytes(window.view[window.at : window.at + _BLOCK])
+        block = bytes(window.view[window.position : window.position + _BLOCK])
         if block == _ZEROS:
-            window.at += _BLOCK
-            if within and at_end is not None:
-                at_end()
-            overrides, within = _Overrides(), False
+            window.position += _BLOCK
+            if in_archive and on_archive_end is not None:
+                on_archive_end()
+            overrides, in_archive = _HeaderOverrides(), False
             continue
-        within = True
+        in_archive = True
         try:
             header = read_header(block)
         except ValueError as error:
             raise DamagedStream(f"has a damaged header of a tar archive ({error})", offset) from error
         if header.type in _EXTENSIONS:
-            _extend(overrides, header.type, bytes(_content(window, header.size, offset)), offset)
+            _read_extension(overrides, header.type, bytes(_read_content(window, header.size, offset)), offset)
             continue
-        member = overrides.applied(header)
-        content = _content(window, member.size, offset)
+        member = overrides.apply(header)
+        content = _read_content(window, member.size, offset)
         if member.type == _SPARSE:
             raise DamagedStream(f"holds the sparse file {member.name}; pack it without --sparse", offset)
         if member.type in _FILES and not member.name.endswith("/"):
             yield member.name, content
-        overrides.of_member = {}
-    if not window.ended():
+        overrides.member = {}
+    if not window.at_end():
         raise DamagedStream("ends in the middle of a block of a tar archive", window.offset)
-    if within:
+    if in_archive:
         raise DamagedStream("ends before the end of a tar archive", window.offset)
 
 
-def _content(window: Window, size: int, offset: int) -> memoryview:
-    if not 0 <= size <= LONGEST_RECORD:
+def _read_content(window: Window, size: int, offset: int) -> memoryview:
+    if not 0 <= size <= MAX_RECORD_BYTES:
         raise DamagedStream(f"claims a file of {size:,} bytes in a tar archive", offset)
-    window.at += _BLOCK
+    window.position += _BLOCK
     padded = -(-size // _BLOCK) * _BLOCK
     if not window.reach(padded):
         raise DamagedStream("ends in the middle of a file of a tar archive", offset)
-    start = window.at
-    window.at += padded
+    start = window.position
+    window.position += padded
     return window.view[start : start + size]
 
 
-def _extend(overrides: _Overrides, kind: bytes, content: bytes, offset: int) -> None:
-    if kind == _LONG_NAME:
-        overrides.of_member["path"] = content.rstrip(b"\0").decode("utf-8", "surrogateescape")
-    elif kind == _PAX:
-        overrides.of_member |= _pax_records(content, offset)
-    elif kind == _PAX_GLOBAL:
-        overrides.of_archive |= _pax_records(content, offset)
+def _read_extension(overrides: _HeaderOverrides, type_flag: bytes, content: bytes, offset: int) -> None:
+    if type_flag == _LONG_NAME:
+        overrides.member["path"] = content.rstrip(b"\0").decode("utf-8", "surrogateescape")
+    elif type_flag == _PAX:
+        overrides.member |= _pax_records(content, offset)
+    elif type_flag == _PAX_GLOBAL:
+        overrides.archive |= _pax_records(content, offset)
 
 
 def _pax_records(content: bytes, offset: int) -> dict[str, str]:
     """Parse lines of the form `length key=value`, with the length of the whole line."""
-    found = {}
-    at = 0
-    while at < len(content) and content[at]:
-        digits, space, _ = content[at : at + 20].partition(b" ")
+    records = {}
+    position = 0
+    while position < len(content) and content[position]:
+        digits, space, _ = content[position : position + 20].partition(b" ")
         length = int(digits) if space and digits.isdigit() else 0
-        line = content[at + len(digits) + 1 : at + length]
+        line = content[position + len(digits) + 1 : position + length]
         key, equals, value = line.partition(b"=")
         if not equals or not value.endswith(b"\n"):
             raise DamagedStream("has a damaged extended header in a tar archive", offset)
         name = key.decode("utf-8", "replace")
-        if name in _KEPT_IN_PAX or name.startswith("GNU.sparse"):
-            found[name] = value[:-1].decode("utf-8", "surrogateescape")
-        at += length
-    if not found.get("size", "0").isdigit():
+        if name in _PAX_KEYS or name.startswith("GNU.sparse"):
+            records[name] = value[:-1].decode("utf-8", "surrogateescape")
+        position += length
+    if not records.get("size", "0").isdigit():
         raise DamagedStream("has a damaged extended header in a tar archive", offset)
-    return found
+    return records

@@ -13,20 +13,21 @@ from collections.abc import Iterator
 import google_crc32c
 import numpy as np
 
-from finetune.data.framing.window import LONGEST_RECORD, DamagedStream, Window
+from finetune.data.framing.window import MAX_RECORD_BYTES, DamagedStream, Window
 
-_HEAD = struct.Struct("<8sI")
-_FOOT = struct.Struct("<I")
-_AROUND = _HEAD.size + _FOOT.size
-_MASK = 0xA282EAD8
-_LONG = 1 << 14
+_HEADER = struct.Struct("<8sI")
+_FOOTER = struct.Struct("<I")
+_OVERHEAD_BYTES = _HEADER.size + _FOOTER.size
+_MASK_DELTA = 0xA282EAD8
+_MIN_ARRAY_BYTES = 1 << 14
 
 
 def masked_checksum(content: memoryview | bytes) -> int:
     """Return the masked CRC-32C of the format."""
     # The library accepts bytes and arrays, not views; creating an array takes as long as copying a few thousand bytes.
-    crc: int = google_crc32c.value(bytes(content) if len(content) < _LONG else np.frombuffer(content, np.uint8))
-    return (((crc >> 15) | (crc << 17)) + _MASK) & 0xFFFFFFFF
+    buffer = bytes(content) if len(content) < _MIN_ARRAY_BYTES else np.frombuffer(content, np.uint8)
+    crc: int = google_crc32c.value(buffer)
+    return (((crc >> 15) | (crc << 17)) + _MASK_DELTA) & 0xFFFFFFFF
 
 
 def read_tfrecords(window: Window) -> Iterator[memoryview]:
@@ -35,21 +36,21 @@ def read_tfrecords(window: Window) -> Iterator[memoryview]:
     Raises:
         DamagedStream: if a checksum is wrong, or the stream ends inside a record.
     """
-    while window.reach(_HEAD.size):
-        view, at = window.view, window.at
-        head, expected = _HEAD.unpack_from(view, at)
-        if masked_checksum(head) != expected:
+    while window.reach(_HEADER.size):
+        view, position = window.view, window.position
+        length_bytes, expected = _HEADER.unpack_from(view, position)
+        if masked_checksum(length_bytes) != expected:
             raise DamagedStream("has a TFRecord length whose checksum is wrong", window.offset)
-        length = int.from_bytes(head, "little")
-        if length > LONGEST_RECORD:
+        length = int.from_bytes(length_bytes, "little")
+        if length > MAX_RECORD_BYTES:
             raise DamagedStream(f"claims a TFRecord of {length:,} bytes", window.offset)
-        if not window.reach(length + _AROUND):
+        if not window.reach(length + _OVERHEAD_BYTES):
             raise DamagedStream("ends in the middle of a TFRecord", window.offset)
-        view, at = window.view, window.at + _HEAD.size
-        payload = view[at : at + length]
-        if masked_checksum(payload) != _FOOT.unpack_from(view, at + length)[0]:
+        view, position = window.view, window.position + _HEADER.size
+        payload = view[position : position + length]
+        if masked_checksum(payload) != _FOOTER.unpack_from(view, position + length)[0]:
             raise DamagedStream("has a TFRecord whose checksum is wrong", window.offset)
-        window.at += length + _AROUND
+        window.position += length + _OVERHEAD_BYTES
         yield payload
-    if not window.ended():
+    if not window.at_end():
         raise DamagedStream("ends in the middle of a TFRecord", window.offset)

@@ -14,7 +14,7 @@ import google_crc32c
 from finetune.config.hyperparameters import Task
 from finetune.data.formats.codec import Codec, RawRecord, StreamLayout, choose_codec
 from finetune.data.formats.named_fields import DecodedRecord, DecodeOptions
-from finetune.data.framing.gzip_members import inflated
+from finetune.data.framing.gzip_members import decompress_gzip
 from finetune.data.framing.window import Chunk, DamagedStream, Window
 from finetune.data.pipe.fifo import Pipe, PipeOptions
 from finetune.errors import DataError, JobStopped
@@ -141,7 +141,7 @@ class StreamSource:
         """
         epoch, number = self._pipe.index, 0
         with closing(self._pipe.read_next()) as chunks:
-            tap = _Tap(inflated(chunks), self.stopped)
+            tap = _Tap(decompress_gzip(chunks), self.stopped)
             window = Window(tap)
             try:
                 # Keep the columns of the first epoch: shuffled objects may start with a less informative row.

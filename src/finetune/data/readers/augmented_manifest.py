@@ -16,7 +16,7 @@ from finetune.config.hyperparameters import DataSpec
 from finetune.data.bad_records import too_many
 from finetune.data.formats.attribute_labels import attribute_classes
 from finetune.data.json_text import parse_json
-from finetune.data.readers.channel_files import Listing, ending_of, some_of, spelled_otherwise
+from finetune.data.readers.channel_files import Listing, ending_of, some_of, spelling_hint
 from finetune.data.readers.image_folder import ImageFolderReader
 from finetune.data.record import Reader
 from finetune.data.tables.reader import TextExample, TextTableReader, texts_of
@@ -165,7 +165,7 @@ def _path(line: _Line, context: _Context) -> str:
     channel = context.listing.channel
     raise ValueError(
         f"names {some_of([repr(source)])}, but channel {channel!r} has no such file in {context.listing.root}"
-        f"{spelled_otherwise(parts[-1], context.present)}; correct the address or add the object"
+        f"{spelling_hint(parts[-1], context.present)}; correct the address or add the object"
     )
 
 

@@ -35,14 +35,14 @@ class Listing:
         root: the folder, absolute and without symbolic links.
         keys: paths of all regular files relative to `root`, separated by `/`, sorted by their UTF-8 bytes.
         folders: names of the folders directly in `root`, in the same order.
-        lost_links: symbolic links that are not followed, since they are broken, circular or leave `root`.
+        skipped_links: symbolic links that are not followed, since they are broken, circular or leave `root`.
     """
 
     channel: str
     root: Path
     keys: tuple[str, ...]
     folders: tuple[str, ...]
-    lost_links: tuple[str, ...] = ()
+    skipped_links: tuple[str, ...] = ()
 
 
 @dataclass(slots=True)
@@ -101,7 +101,7 @@ def list_files(channel: str, folder: Path) -> Listing:
     return Listing(channel, Path(found.root), keys, folders, links)
 
 
-def is_leftover(name: str) -> bool:
+def is_system_file(name: str) -> bool:
     """Return whether a file or folder is hidden or system metadata, judging by its name."""
     return name.startswith(".") or name.lower() in _LEFT_BY_DESKTOPS | _LEFT_BY_STORAGE
 
@@ -128,7 +128,7 @@ def some_of(names: Iterable[str], limit: int = 3) -> str:
     return ", ".join(name if len(name) <= longest else name[: longest - 3] + "..." for name in listed[:limit]) + more
 
 
-def spelled_otherwise(name: str, keys: Iterable[str]) -> str:
+def spelling_hint(name: str, keys: Iterable[str]) -> str:
     """Format a hint at a file whose name differs only in case or Unicode form; empty if there is none."""
     for key in keys:
         there = key.rpartition("/")[2]
@@ -161,7 +161,7 @@ def _scan(folder: _Folder, found: _Found) -> list[_Folder]:
     with os.scandir(f"{found.root}/{folder.prefix}") as entries:
         for entry in entries:
             name, key = entry.name, folder.prefix + entry.name
-            if is_leftover(name):
+            if is_system_file(name):
                 if name.lower() in _LEFT_BY_STORAGE and entry.is_dir():
                     found.storage[name] += 1
                 continue

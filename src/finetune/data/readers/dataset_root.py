@@ -219,7 +219,7 @@ def _places(folders: Mapping[str, _Node]) -> dict[str, str]:
     return places
 
 
-def check_files(channel: str, keys: Sequence[str]) -> None:
+def check_single_split(channel: str, keys: Sequence[str]) -> None:
     """Refuse files of several splits: the model would be trained on all records, including held-out ones.
 
     Raises:

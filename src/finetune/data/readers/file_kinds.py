@@ -33,7 +33,7 @@ _BINARY = frozenset({b"PAR1", b"BZh", b"ORC", b"Rar!", b"ARROW1", b"SQLite forma
 _MARKUP = ("<!doctype html", "<html", "<?xml")
 
 
-def foreign_kind(first: bytes, allowed: str = "") -> str | None:
+def non_table_kind(first: bytes, allowed: str = "") -> str | None:
     """Return the kind of a file whose first bytes rule out a text table, else `None`.
 
     Args:
@@ -50,6 +50,6 @@ def foreign_kind(first: bytes, allowed: str = "") -> str | None:
     return None if kind == allowed else kind
 
 
-def refusal(kind: str) -> str:
+def rejection_reason(kind: str) -> str:
     """Return the reason for refusing a file of this kind, with the remedy; follows the file name."""
     return f"is {kind}, whatever its name says; give CSV, TSV, JSON Lines or Parquet"

@@ -117,7 +117,7 @@ def read_image_folder(
     if pictures:
         check_class_folders(channel, pictures, class_names)
     _check_classes(listing, pictures, others)
-    other_files = _count_others(others, listing.lost_links)
+    other_files = _count_others(others, listing.skipped_links)
     if others:
         _warn_of_others(channel, pictures, others, other_files)
     labelled = [(key, (key.partition("/")[0],)) for key in pictures]
@@ -168,7 +168,7 @@ def _check_classes(listing: Listing, pictures: Sequence[str], others: Sequence[s
     if not filled:
         raise DataError(
             f"channel {listing.channel!r}: no pictures in {listing.root} ({count_endings(others) or 'no files'}"
-            f"{_mention_links(listing.lost_links)}); expected is a folder per class with files ending in"
+            f"{_mention_links(listing.skipped_links)}); expected is a folder per class with files ending in"
             f" {', '.join(COMMON_ENDINGS)}"
         )
     _check_links(listing, filled)
@@ -192,14 +192,14 @@ def _check_classes(listing: Listing, pictures: Sequence[str], others: Sequence[s
 
 def _check_links(listing: Listing, filled: set[str]) -> None:
     """Refuse skipped symbolic links if a class would be lost."""
-    for link in listing.lost_links:
+    for link in listing.skipped_links:
         folder = link.partition("/")[0]
         is_file = (listing.root / link).is_file() or ending_of(link) in IMAGE_ENDINGS
         if folder not in filled and ("/" in link or not is_file):
             raise DataError(
                 f"channel {listing.channel!r}: the class {folder!r} would be left out, since {link!r} is a symbolic"
                 f" link that leads out of the channel, in a circle or nowhere"
-                f"{_mention_links([other for other in listing.lost_links if other != link])}; copy what it leads to"
+                f"{_mention_links([other for other in listing.skipped_links if other != link])}; copy what it leads to"
                 " into the channel, or remove the link"
             )
 

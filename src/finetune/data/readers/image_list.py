@@ -15,7 +15,7 @@ from pathlib import Path
 from finetune.data.label_parsing import label_name, label_names
 from finetune.data.readers.channel_files import Listing, count_endings, ending_of, list_files, some_of
 from finetune.data.readers.image_folder import ImageFolderReader
-from finetune.data.readers.named_files import MissingFiles
+from finetune.data.readers.missing_files import MissingFiles
 from finetune.data.tables.text_lines import text_lines
 from finetune.data.transforms.image_formats import IMAGE_ENDINGS
 from finetune.errors import DataError, UserError
@@ -77,7 +77,7 @@ def read_image_list(
             if path in present:
                 pictures.append((path, entry.labels))
             else:
-                missing.note(entry.where, path, entry.labels)
+                missing.add(entry.where, path, entry.labels)
     if not first_named:
         raise DataError(f"channel {channel!r}: its {LIST_ENDING} files are empty; expected is {_FORM}")
     left_out = missing.left_out([labels for _, labels in pictures])

@@ -12,10 +12,10 @@ from finetune.config.hyperparameters import DataSpec, Task
 from finetune.data.formats.named_fields import DecodeOptions
 from finetune.data.readers.augmented_manifest import manifests_of, read_augmented_manifest
 from finetune.data.readers.channel_files import Listing, count_endings, ending_of, list_files, some_of
-from finetune.data.readers.dataset_root import check_files
+from finetune.data.readers.dataset_root import check_single_split
 from finetune.data.readers.image_folder import find_images, read_image_folder
 from finetune.data.readers.image_list import read_image_list
-from finetune.data.readers.record_file_names import RECORD_ENDINGS, RecordFile, record_files
+from finetune.data.readers.record_file_names import RECORD_ENDINGS, RecordFile, find_record_files
 from finetune.data.readers.record_files import IMAGES, TEXTS, read_record_files, task_of_records
 from finetune.data.record import Reader
 from finetune.data.tables.columns import SharedColumns
@@ -115,7 +115,7 @@ def open_channel(source: ChannelSource, spec: DataSpec, shared: SharedColumns | 
         return read_augmented_manifest(listing, spec, class_ids=source.class_ids)
     contents = _look(source, listing)
     if _holds_records(contents, source):
-        check_files(source.name, [file.key for file in contents.records])
+        check_single_split(source.name, [file.key for file in contents.records])
         wanted = DecodeOptions(spec.task or IMAGES, spec, source.class_ids)
         if spec.task is None:
             wanted = replace(wanted, task=task_of_records(listing, contents.records[0], wanted))
@@ -123,7 +123,7 @@ def open_channel(source: ChannelSource, spec: DataSpec, shared: SharedColumns | 
     task = spec.task or _task_of_type(source.content_type) or _task_of(contents, source)
     _check_fits(contents, task, source)
     if task == TEXTS:
-        check_files(source.name, contents.tables)
+        check_single_split(source.name, contents.tables)
         if source.label_first and spec.header == "auto":
             spec = spec.model_copy(update={"header": "false"})
         return read_text_tables(listing, spec, contents.default_format, shared)
@@ -140,7 +140,7 @@ def _look(source: ChannelSource, listing: Listing) -> _Contents:
     others = (key for key in listing.keys if ending_of(key) not in IMAGE_ENDINGS)
     tables = tuple(key for key in others if table_format(key, default_format) is not None)
     form = RECORD_TYPES.get(_bare(source.content_type))
-    records = tuple(record_files(listing.keys, form))
+    records = tuple(find_record_files(listing.keys, form))
     taken = {*tables, *(file.key for file in records)}
     pictures = tuple(find_images(listing, [key for key in listing.keys if key not in taken]))
     return _Contents(listing, pictures, tables, records, default_format)
@@ -210,10 +210,10 @@ def _check_labels_in_table(contents: _Contents, source: ChannelSource) -> None:
 
 
 def _explain_empty(listing: Listing, folder: Path, task: Task | None) -> str:
-    if listing.lost_links:
+    if listing.skipped_links:
         return (
-            f"channel {listing.channel!r} holds no files but {len(listing.lost_links)} symbolic links that lead out of"
-            f" it, in a circle or nowhere: {some_of(listing.lost_links)}; copy what they lead to into the channel"
+            f"channel {listing.channel!r} holds no files but {len(listing.skipped_links)} symbolic links that lead out"
+            f" of it, in a circle or nowhere: {some_of(listing.skipped_links)}; copy what they lead to into the channel"
         )
     empty = f", only empty folders ({some_of(map(repr, listing.folders))})" if listing.folders else ""
     return f"channel {listing.channel!r} is empty: no files in {folder}{empty}; {_expected(task)}"

@@ -35,10 +35,10 @@ class RecordFile:
     """
 
     key: str
-    form: StreamFormat
+    format: StreamFormat
 
 
-def record_files(keys: Sequence[str], default: StreamFormat | None) -> list[RecordFile]:
+def find_record_files(keys: Sequence[str], default: StreamFormat | None) -> list[RecordFile]:
     """Return the files with record endings and, if the content type sets the format, files without a specific ending.
 
     Args:

@@ -20,11 +20,11 @@ from pathlib import Path
 from finetune.config.hyperparameters import Task
 from finetune.data.bad_records import too_many
 from finetune.data.formats.codec import Codec, RawRecord, StreamLayout, choose_codec
-from finetune.data.formats.image_records import is_picture
+from finetune.data.formats.image_records import is_encoded_image
 from finetune.data.formats.named_fields import DecodeOptions
 from finetune.data.formats.tar_codec import TarCodec
 from finetune.data.framing.gzip_members import MAGIC as GZIP
-from finetune.data.framing.gzip_members import inflated
+from finetune.data.framing.gzip_members import decompress_gzip
 from finetune.data.framing.window import DamagedStream, Window
 from finetune.data.readers.channel_files import Listing, count_endings
 from finetune.data.readers.record_file_names import RecordFile
@@ -138,15 +138,15 @@ def task_of_records(listing: Listing, file: RecordFile, wanted: DecodeOptions) -
         file: one of the files.
         wanted: fields to extract; its task is ignored.
     """
-    form = StreamLayout(f"channel {listing.channel!r}: {file.key}", file.form)
+    form = StreamLayout(f"channel {listing.channel!r}: {file.key}", file.format)
     for task in (IMAGES, TEXTS):
         try:
-            window = Window(inflated(_chunks(listing.root / file.key)))
+            window = Window(decompress_gzip(_chunks(listing.root / file.key)))
             codec = choose_codec(form, replace(wanted, task=task), window)
             content = codec.decode(next(codec.cut(window))).content
         except (ValueError, StopIteration, OSError):
             continue
-        if not isinstance(content, bytes) or is_picture(content):
+        if not isinstance(content, bytes) or is_encoded_image(content):
             return task
     return IMAGES
 
@@ -183,7 +183,7 @@ def read_record_files(
 
 def _add(listing: Listing, file: RecordFile, wanted: DecodeOptions, scratch: Path | None, index: _Index) -> None:
     where = f"channel {listing.channel!r}: {file.key}"
-    if file.form != "recordio":
+    if file.format != "recordio":
         wanted = replace(wanted, spec=wanted.spec.model_copy(update={"attribute_names": ()}))
     number, begin = 0, 0
     try:
@@ -191,8 +191,8 @@ def _add(listing: Listing, file: RecordFile, wanted: DecodeOptions, scratch: Pat
         if not path.stat().st_size:
             return
         window = Window(_chunks(path))
-        codec = choose_codec(StreamLayout(where, file.form), wanted, window)
-        index.opened.append(_Opened(file.key, path, codec, _END_OF_TAR if file.form == "tar" else b""))
+        codec = choose_codec(StreamLayout(where, file.format), wanted, window)
+        index.opened.append(_Opened(file.key, path, codec, _END_OF_TAR if file.format == "tar" else b""))
         for sample, end in _samples(codec, window):
             _note(index, (number, begin, end - begin), sample, wanted.spec.max_bad_records, listing.channel)
             number, begin = number + 1, end
@@ -247,7 +247,7 @@ def _plain(path: Path, scratch: Path | None) -> Path:
         raise RuntimeError("compressed files need a scratch folder")
     with tempfile.NamedTemporaryFile(dir=scratch, prefix="inflated-", delete=False) as target:
         try:
-            for chunk in inflated(_chunks(path)):
+            for chunk in decompress_gzip(_chunks(path)):
                 target.write(chunk)
         except OSError as error:
             free = shutil.disk_usage(scratch).free

@@ -13,7 +13,7 @@ from finetune.config.hyperparameters import DataSpec
 from finetune.data.framing.lines import line_end, read_lines
 from finetune.data.framing.lookahead import look_ahead
 from finetune.data.framing.window import DamagedStream, Window
-from finetune.data.readers.file_kinds import FIRST_BYTES, foreign_kind, refusal
+from finetune.data.readers.file_kinds import FIRST_BYTES, non_table_kind, rejection_reason
 from finetune.data.tables.column_facts import ColumnFacts, facts_of, text_of
 from finetune.data.tables.columns import Columns, SharedColumns, choose_columns
 from finetune.data.tables.delimited import UnclosedQuote
@@ -241,9 +241,9 @@ def check_kind(file: TableFile, form: str) -> None:
     """
     with closing(file_chunks(file.channel, file.root, file.key)) as chunks:
         first = next(chunks, b"")[:FIRST_BYTES]
-    kind = foreign_kind(first, allowed="Parquet" if form == "parquet" else "")
+    kind = non_table_kind(first, allowed="Parquet" if form == "parquet" else "")
     if kind is not None:
-        raise DataError(f"{file.where} {refusal(kind)}")
+        raise DataError(f"{file.where} {rejection_reason(kind)}")
 
 
 def _holds_images(kind: pyarrow.DataType) -> bool:

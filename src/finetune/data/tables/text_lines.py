@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO, TextIO, cast
 
-from finetune.data.framing.lines import LONGEST_LINE
+from finetune.data.framing.lines import MAX_LINE_BYTES
 from finetune.errors import DataError
 
 _GZIP = b"\x1f\x8b"
@@ -85,20 +85,20 @@ def _readable(channel: str, key: str) -> Iterator[None]:
 def _is_short(path: Path) -> bool:
     """Return whether the file is too small to contain a line that is too long."""
     with path.open("rb") as file:
-        return path.stat().st_size <= LONGEST_LINE and file.read(len(_GZIP)) != _GZIP
+        return path.stat().st_size <= MAX_LINE_BYTES and file.read(len(_GZIP)) != _GZIP
 
 
 def _bounded(file: TextIO, where: str) -> Iterator[str]:
     """Yield the lines of a file.
 
     Raises:
-        DataError: if a line is longer than `LONGEST_LINE`.
+        DataError: if a line is longer than `MAX_LINE_BYTES`.
     """
     number = 1
-    while line := file.readline(LONGEST_LINE + 1):
-        if len(line) > LONGEST_LINE:
+    while line := file.readline(MAX_LINE_BYTES + 1):
+        if len(line) > MAX_LINE_BYTES:
             raise DataError(
-                f"{where}, line {number} has more than {LONGEST_LINE:,} characters; divide the file into lines"
+                f"{where}, line {number} has more than {MAX_LINE_BYTES:,} characters; divide the file into lines"
             )
         yield line
         number += 1

@@ -24,7 +24,7 @@ class MissingFiles:
         self._limit = limit
         self._missing: dict[str, tuple[str, tuple[str, ...]]] = {}
 
-    def note(self, where: str, path: str, labels: tuple[str, ...]) -> None:
+    def add(self, where: str, path: str, labels: tuple[str, ...]) -> None:
         """Record a missing file.
 
         Args:
@@ -70,7 +70,7 @@ class MissingFiles:
 
 def _hint(path: str, listing: Listing) -> str:
     """Return a hint in parentheses at a similar file in the channel; empty if there is none."""
-    if path in listing.lost_links:
+    if path in listing.skipped_links:
         return " (it is a symbolic link that leads out of the channel, in a circle or nowhere)"
     composed = unicodedata.normalize("NFC", path)
     for key in listing.keys:
