@@ -166,7 +166,7 @@ def test_links_that_lead_to_each_other_are_no_endless_channel(tmp_path: Path, mo
         write_files(tmp_path, {f"{name}/1.png": b""})
         (tmp_path / name / "next").symlink_to(f"../{other}", target_is_directory=True)
     assert len(opened(tmp_path)) == 9
-    monkeypatch.setattr(channel_files, "_MOST_LINKED_FOLDERS", 3)
+    monkeypatch.setattr(channel_files, "_MAX_LINKED_FOLDERS", 3)
     with pytest.raises(DataError, match="symbolic links lead to more than 3 folders"):
         opened(tmp_path)
 

@@ -75,10 +75,10 @@ def _number(field: bytes) -> int:
 class _HeaderOverrides:
     """Values from extended headers that apply to the next member."""
 
-    of_archive: dict[str, str] = field(default_factory=dict)
-    of_member: dict[str, str] = field(default_factory=dict)
+    archive: dict[str, str] = field(default_factory=dict)
+    member: dict[str, str] = field(default_factory=dict)
 
-    def applied(self, header: Header) -> Header:
+    def apply(self, header: Header) -> Header:
         if not self.member and not self.archive:
             return header
         if any(key.startswith("GNU.sparse") for key in self.member):

@@ -27,7 +27,7 @@ _log = logging.getLogger(__name__)
 
 MANIFEST_ENDING = ".manifest"
 
-_SOURCE, _TEXT, _METADATA = "source-ref", "source", "-metadata"
+_SOURCE, _TEXT_SOURCE, _METADATA = "source-ref", "source", "-metadata"
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,33 +77,37 @@ def read_augmented_manifest(listing: Listing, spec: DataSpec, *, class_ids: bool
         DataError: if too many lines cannot be used, or an image is listed twice.
         UserError: if the label attribute cannot be determined.
     """
-    lines = [line for key in manifests_of(listing) for line in _lines(listing, key)]
+    lines = [line for key in manifests_of(listing) for line in _read_lines(listing, key)]
     if not lines:
         raise DataError(f"channel {listing.channel!r}: its manifests are empty; expected is a JSON object per line")
     usable = [line for line in lines if not line.fault]
     context = _Context(
-        listing, spec, class_ids, frozenset(listing.keys), frozenset(name for one in usable for name in one.attributes)
+        listing,
+        spec,
+        class_ids,
+        frozenset(listing.keys),
+        frozenset(name for line in usable for name in line.attributes),
     )
-    holds_text = spec.task == "text-classification" or (spec.task is None and bool(usable) and _holds_text(usable[0]))
+    has_text = spec.task == "text-classification" or (spec.task is None and bool(usable) and _has_text(usable[0]))
     examples: list[TextExample] = []
     images: dict[str, tuple[str, ...]] = {}
-    named: dict[str, str] = {}
+    locations: dict[str, str] = {}
     left_out: list[tuple[str, str]] = []
     for line in lines:
         try:
             if line.fault:
                 raise ValueError(line.fault)
-            if holds_text:
-                examples.append(TextExample(line.key, line.number, _texts(line, context), _classes(line, context)))
+            if has_text:
+                examples.append(TextExample(line.key, line.number, _texts(line, context), _line_classes(line, context)))
                 continue
-            path = _path(line, context)
+            path = _source_path(line, context)
             if path in images:
                 raise DataError(
-                    f"channel {listing.channel!r}: {line.where}: {path!r} was named before, in {named[path]};"
+                    f"channel {listing.channel!r}: {line.where}: {path!r} was named before, in {locations[path]};"
                     " name it once"
                 )
-            images[path] = _classes(line, context)
-            named[path] = line.where
+            images[path] = _line_classes(line, context)
+            locations[path] = line.where
         except ValueError as error:
             left_out.append((line.where, str(error)))
             if len(left_out) > spec.max_bad_records:
@@ -114,15 +118,15 @@ def read_augmented_manifest(listing: Listing, spec: DataSpec, *, class_ids: bool
         )
     if not examples and not images:
         raise DataError(f"channel {listing.channel!r}: no line of its manifests can be used: {' '.join(left_out[0])}")
-    if holds_text:
+    if has_text:
         return TextTableReader(listing.channel, examples, left_out)
     reader = ImageFolderReader(listing.channel, listing.root, sorted(images.items()))
     reader.left_out = tuple(left_out)
     return reader
 
 
-def _holds_text(line: _Line) -> bool:
-    return isinstance(line.attributes.get(_TEXT), str) and _SOURCE not in line.attributes
+def _has_text(line: _Line) -> bool:
+    return isinstance(line.attributes.get(_TEXT_SOURCE), str) and _SOURCE not in line.attributes
 
 
 def _texts(line: _Line, context: _Context) -> tuple[str, ...]:
@@ -131,16 +135,16 @@ def _texts(line: _Line, context: _Context) -> tuple[str, ...]:
     Raises:
         ValueError: if there is no readable text.
     """
-    if isinstance(line.attributes.get(_TEXT), str):
-        return texts_of([line.attributes[_TEXT]])
-    path = _path(line, context)
+    if isinstance(line.attributes.get(_TEXT_SOURCE), str):
+        return texts_of([line.attributes[_TEXT_SOURCE]])
+    path = _source_path(line, context)
     try:
         return texts_of([(context.listing.root / path).read_text(encoding="utf-8-sig")])
     except OSError as error:
         raise ValueError(f"names a text that cannot be read: {error.strerror}") from error
 
 
-def _lines(listing: Listing, key: str) -> Iterator[_Line]:
+def _read_lines(listing: Listing, key: str) -> Iterator[_Line]:
     for number, text in text_lines(listing.channel, listing.root, key):
         if not text.strip():
             continue
@@ -153,10 +157,10 @@ def _lines(listing: Listing, key: str) -> Iterator[_Line]:
         yield _Line(key, number, attributes if isinstance(attributes, dict) else {}, fault)
 
 
-def _path(line: _Line, context: _Context) -> str:
+def _source_path(line: _Line, context: _Context) -> str:
     source = line.attributes.get(_SOURCE)
     if not isinstance(source, str):
-        raise ValueError(f"has no {_SOURCE!r} that names an object, only {_list(line.attributes)}")
+        raise ValueError(f"has no {_SOURCE!r} that names an object, only {_attribute_list(line.attributes)}")
     parts = source.partition("://")[2].split("/")[1:] if "://" in source else source.split("/")
     for start in range(len(parts)):
         path = "/".join(parts[start:])
@@ -169,15 +173,15 @@ def _path(line: _Line, context: _Context) -> str:
     )
 
 
-def _classes(line: _Line, context: _Context) -> tuple[str, ...]:
+def _line_classes(line: _Line, context: _Context) -> tuple[str, ...]:
     name = _label_attribute(line, context)
     label, metadata = line.attributes[name], line.attributes.get(f"{name}{_METADATA}")
     spec = context.spec
     try:
-        noted = None if metadata is None else _json(metadata)
+        encoded_metadata = None if metadata is None else _encode_json(metadata)
         return attribute_classes(
-            _json(label),
-            noted,
+            _encode_json(label),
+            encoded_metadata,
             multi_label=spec.multi_label,
             class_ids=context.class_ids,
             class_names=spec.class_names,
@@ -195,21 +199,27 @@ def _label_attribute(line: _Line, context: _Context) -> str:
     """
     attributes, spec = line.attributes, context.spec
     where = f"channel {context.listing.channel!r}: {line.where}"
-    given = spec.label_column or next((one for one in spec.attribute_names if _may_be_label(one)), None)
-    if given is not None and given not in context.attributes and f"{given}{_METADATA}" not in context.attributes:
+    requested = spec.label_column or next((name for name in spec.attribute_names if _may_be_label(name)), None)
+    if (
+        requested is not None
+        and requested not in context.attributes
+        and f"{requested}{_METADATA}" not in context.attributes
+    ):
         raise UserError(
-            f"{where} has no attribute {given!r}{did_you_mean(given, attributes)}, which label_column or"
-            f" attribute_names gives, only {_list(attributes)}"
+            f"{where} has no attribute {requested!r}{did_you_mean(requested, attributes)}, which label_column or"
+            f" attribute_names gives, only {_attribute_list(attributes)}"
         )
-    candidates = [name for name in attributes if _may_be_label(name) and given in (None, name)]
+    candidates = [name for name in attributes if _may_be_label(name) and requested in (None, name)]
     if not candidates:
-        raise ValueError(f"has no label{_failure(attributes)}, only {_list(attributes)}")
+        raise ValueError(f"has no label{_failure_reason(attributes)}, only {_attribute_list(attributes)}")
     if len(candidates) > 1:
-        raise UserError(f"{where}: which attribute is the label? Set label_column to one of {_list(attributes)}")
+        raise UserError(
+            f"{where}: which attribute is the label? Set label_column to one of {_attribute_list(attributes)}"
+        )
     return candidates[0]
 
 
-def _failure(attributes: Mapping[str, object]) -> str:
+def _failure_reason(attributes: Mapping[str, object]) -> str:
     """Return Ground Truth's reason for a missing label, if the metadata contains one."""
     for value in attributes.values():
         if isinstance(value, Mapping) and "failure-reason" in value:
@@ -218,12 +228,12 @@ def _failure(attributes: Mapping[str, object]) -> str:
 
 
 def _may_be_label(name: str) -> bool:
-    return name != _TEXT and not name.endswith(("-ref", _METADATA))
+    return name != _TEXT_SOURCE and not name.endswith(("-ref", _METADATA))
 
 
-def _json(value: object) -> memoryview:
+def _encode_json(value: object) -> memoryview:
     return memoryview(json.dumps(value).encode())
 
 
-def _list(attributes: Mapping[str, object]) -> str:
+def _attribute_list(attributes: Mapping[str, object]) -> str:
     return some_of([repr(name) for name in attributes], 8) or "nothing"

@@ -15,15 +15,15 @@ from finetune.errors import DataError
 _log = logging.getLogger(__name__)
 
 # Limit for a list of names; SageMaker shows only the first 1,024 characters of a message.
-_SHOWN_CHARACTERS = 400
-_LEFT_BY_DESKTOPS = frozenset({"__macosx", "thumbs.db", "ehthumbs.db", "desktop.ini"})
-_LEFT_BY_STORAGE = frozenset(
+_MAX_SHOWN_CHARACTERS = 400
+_DESKTOP_FILES = frozenset({"__macosx", "thumbs.db", "ehthumbs.db", "desktop.ini"})
+_STORAGE_FOLDERS = frozenset(
     {
         *("@eadir", "#recycle", "@recycle", "$recycle.bin", "recycler", "#snapshot", "@snapshot", "~snapshot"),
         *("@recently-snapshot", "lost+found", "system volume information"),
     }
 )
-_MOST_LINKED_FOLDERS = 10_000
+_MAX_LINKED_FOLDERS = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,13 +46,13 @@ class Listing:
 
 
 @dataclass(slots=True)
-class _Found:
+class _FoundFiles:
     root: str
     keys: list[str] = field(default_factory=list)
     folders: list[str] = field(default_factory=list)
     links: list[str] = field(default_factory=list)
     followed: int = 0
-    storage: Counter[str] = field(default_factory=Counter)
+    storage_folders: Counter[str] = field(default_factory=Counter)
 
 
 def list_files(channel: str, folder: Path) -> Listing:
@@ -69,41 +69,41 @@ def list_files(channel: str, folder: Path) -> Listing:
     if not folder.is_dir():
         fault = "is not a folder" if folder.exists() else "does not exist"
         raise DataError(f"channel {channel!r}: {folder} {fault}; give the channel a folder with pictures or tables")
-    found = _Found(os.path.realpath(folder))
-    waiting = [_Folder("", found.root, frozenset({found.root}))]
+    files = _FoundFiles(os.path.realpath(folder))
+    pending = [_Folder("", files.root, frozenset({files.root}))]
     try:
-        while waiting:
-            waiting.extend(_scan(waiting.pop(), found))
-            if found.followed > _MOST_LINKED_FOLDERS:
+        while pending:
+            pending.extend(_scan(pending.pop(), files))
+            if files.followed > _MAX_LINKED_FOLDERS:
                 raise DataError(
-                    f"channel {channel!r}: symbolic links lead to more than {_MOST_LINKED_FOLDERS:,} folders of"
+                    f"channel {channel!r}: symbolic links lead to more than {_MAX_LINKED_FOLDERS:,} folders of"
                     f" {folder}; remove those that lead to each other"
                 )
     except OSError as error:
         raise DataError(f"channel {channel!r}: {error.filename} cannot be listed: {error.strerror}") from error
-    _check_names(channel, found)
-    if found.links:
+    _check_names(channel, files)
+    if files.links:
         _log.warning(
             "channel %r: passed over %d symbolic links that lead out of it, in a circle or nowhere: %s",
             channel,
-            len(found.links),
-            some_of(sorted(found.links)),
+            len(files.links),
+            some_of(sorted(files.links)),
         )
-    if found.storage:
-        listed = sorted(found.storage.items())
+    if files.storage_folders:
+        listed = sorted(files.storage_folders.items())
         _log.warning(
             "channel %r: passed over folders that storage devices and operating systems make: %s",
             channel,
             some_of([f"{name!r} ({count})" for name, count in listed], 8),
         )
     # Code points sort in the same order as UTF-8 bytes, so 100,000 names can be sorted without a key function.
-    keys, folders, links = (tuple(sorted(names)) for names in (found.keys, found.folders, found.links))
-    return Listing(channel, Path(found.root), keys, folders, links)
+    keys, folders, links = (tuple(sorted(names)) for names in (files.keys, files.folders, files.links))
+    return Listing(channel, Path(files.root), keys, folders, links)
 
 
 def is_system_file(name: str) -> bool:
     """Return whether a file or folder is hidden or system metadata, judging by its name."""
-    return name.startswith(".") or name.lower() in _LEFT_BY_DESKTOPS | _LEFT_BY_STORAGE
+    return name.startswith(".") or name.lower() in _DESKTOP_FILES | _STORAGE_FOLDERS
 
 
 def ending_of(key: str) -> str:
@@ -116,28 +116,29 @@ def ending_of(key: str) -> str:
 def count_endings(keys: Iterable[str]) -> str:
     """Format the number of files per ending, such as `12 .gif, 1 without ending`."""
     counts = Counter(ending_of(key) or "without ending" for key in keys)
-    listed = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
-    return some_of([f"{count} {ending}" for ending, count in listed], limit=8)
+    sorted_counts = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+    return some_of([f"{count} {ending}" for ending, count in sorted_counts], limit=8)
 
 
 def some_of(names: Iterable[str], limit: int = 3) -> str:
     """Format the first few names, truncated if long, and the number of remaining names."""
     listed = list(names)
     more = f" and {len(listed) - limit} more" if len(listed) > limit else ""
-    longest = _SHOWN_CHARACTERS // limit
-    return ", ".join(name if len(name) <= longest else name[: longest - 3] + "..." for name in listed[:limit]) + more
+    max_length = _MAX_SHOWN_CHARACTERS // limit
+    shown = [name if len(name) <= max_length else name[: max_length - 3] + "..." for name in listed[:limit]]
+    return ", ".join(shown) + more
 
 
 def spelling_hint(name: str, keys: Iterable[str]) -> str:
     """Format a hint at a file whose name differs only in case or Unicode form; empty if there is none."""
     for key in keys:
-        there = key.rpartition("/")[2]
-        if there != name and _folded(there) == _folded(name):
-            return f" (but {key!r}, {there!a} instead of {name!a}: another case or Unicode form)"
+        other_name = key.rpartition("/")[2]
+        if other_name != name and _normalize(other_name) == _normalize(name):
+            return f" (but {key!r}, {other_name!a} instead of {name!a}: another case or Unicode form)"
     return ""
 
 
-def _folded(name: str) -> str:
+def _normalize(name: str) -> str:
     return unicodedata.normalize("NFC", name).casefold()
 
 
@@ -148,49 +149,49 @@ class _Folder:
     Attributes:
         prefix: prefix of the keys of its files, ending in `/`.
         path: resolved path of the folder.
-        above: resolved paths of the folder and its ancestors.
+        ancestors: resolved paths of the folder and its ancestors.
     """
 
     prefix: str
     path: str
-    above: frozenset[str]
+    ancestors: frozenset[str]
 
 
-def _scan(folder: _Folder, found: _Found) -> list[_Folder]:
-    deeper = []
-    with os.scandir(f"{found.root}/{folder.prefix}") as entries:
+def _scan(folder: _Folder, files: _FoundFiles) -> list[_Folder]:
+    subfolders = []
+    with os.scandir(f"{files.root}/{folder.prefix}") as entries:
         for entry in entries:
             name, key = entry.name, folder.prefix + entry.name
             if is_system_file(name):
-                if name.lower() in _LEFT_BY_STORAGE and entry.is_dir():
-                    found.storage[name] += 1
+                if name.lower() in _STORAGE_FOLDERS and entry.is_dir():
+                    files.storage_folders[name] += 1
                 continue
             path = f"{folder.path}/{name}"
             if entry.is_symlink():
                 path = os.path.realpath(path)
-                if not _may_follow(path, folder, found):
-                    found.links.append(key)
+                if not _may_follow(path, folder, files):
+                    files.links.append(key)
                     continue
-                found.followed += entry.is_dir()
+                files.followed += entry.is_dir()
             if entry.is_dir():
-                deeper.append(_Folder(f"{key}/", path, folder.above | {path}))
+                subfolders.append(_Folder(f"{key}/", path, folder.ancestors | {path}))
                 if not folder.prefix:
-                    found.folders.append(name)
+                    files.folders.append(name)
             elif entry.is_file():
-                found.keys.append(key)
-    return deeper
+                files.keys.append(key)
+    return subfolders
 
 
-def _may_follow(target: str, folder: _Folder, found: _Found) -> bool:
+def _may_follow(target: str, folder: _Folder, files: _FoundFiles) -> bool:
     """Return whether a link in `folder` points to a file or folder of the channel other than its own ancestors."""
-    if not target.startswith(found.root.rstrip("/") + "/"):
+    if not target.startswith(files.root.rstrip("/") + "/"):
         return False
-    is_around = target in folder.above or f"{folder.path}/".startswith(f"{target}/")
-    return Path(target).is_file() or (Path(target).is_dir() and not is_around)
+    is_ancestor = target in folder.ancestors or f"{folder.path}/".startswith(f"{target}/")
+    return Path(target).is_file() or (Path(target).is_dir() and not is_ancestor)
 
 
-def _check_names(channel: str, found: _Found) -> None:
-    for name in (*found.keys, *found.folders):
+def _check_names(channel: str, files: _FoundFiles) -> None:
+    for name in (*files.keys, *files.folders):
         try:
             name.encode()
         except UnicodeEncodeError:

@@ -14,7 +14,7 @@ from finetune.errors import DataError
 
 _log = logging.getLogger(__name__)
 
-_PARTS = {
+_SPLITS = {
     "train": "train",
     "training": "train",
     "val": "validation",
@@ -25,7 +25,7 @@ _PARTS = {
     "testing": "test",
 }
 """Channel by usual name of a dataset split."""
-_FURTHER_PARTS = {
+_MORE_SPLIT_WORDS = {
     "trainset": "train",
     "trainingset": "train",
     "valset": "validation",
@@ -42,8 +42,8 @@ _FURTHER_PARTS = {
     "unlabelled": "",
 }
 """Further words in split names; an empty string means that no channel corresponds to the split."""
-_BEGINNING = re.compile(r"[^\W\d_]+")
-_MOST_COMPARED = 200
+_WORD = re.compile(r"[^\W\d_]+")
+_MAX_COMPARED = 200
 _STORAGE_MARKS = ("@", "$", "#", "~")
 """First characters of folder names created by storage devices and operating systems."""
 
@@ -69,7 +69,7 @@ class _Node:
         return bool(node.children)
 
 
-def check_class_folders(channel: str, pictures: Sequence[str], class_names: Sequence[str] = ()) -> None:
+def check_class_folders(channel: str, images: Sequence[str], class_names: Sequence[str] = ()) -> None:
     """Refuse folders that are not classes: dataset splits, which would hide the true classes, and system metadata.
 
     Splits are detected by structure (their sub-folders have the same names) or by name (all folders are named as
@@ -78,17 +78,17 @@ def check_class_folders(channel: str, pictures: Sequence[str], class_names: Sequ
 
     Args:
         channel: name of the channel.
-        pictures: keys of the images, each of them in a folder.
+        images: keys of the images, each of them in a folder.
         class_names: class names declared by the user.
 
     Raises:
         DataError: if the folders are dataset splits, or one was created by a storage device.
     """
-    folders = _tree(pictures)
+    folders = _tree(images)
     if not set(folders) <= set(class_names):
         _check_names(channel, folders)
         _check_structure(channel, folders)
-        _check_leftovers(channel, folders, class_names)
+        _check_system_folders(channel, folders, class_names)
     nested = {name: node for name, node in sorted(folders.items()) if node.has_nested_images()}
     if nested:
         first, node = next(iter(nested.items()))
@@ -116,76 +116,77 @@ def _tree(keys: Sequence[str]) -> dict[str, _Node]:
 
 def _check_names(channel: str, folders: Mapping[str, _Node]) -> None:
     """Refuse folders that all have names of dataset splits."""
-    parts = {name: _part_named(name) for name in folders}
-    named = {name: part for name, part in parts.items() if part is not None}
-    if not named or len(named) < len(folders):
+    splits = {name: _split_of_folder(name) for name in folders}
+    splits_by_name = {name: split for name, split in splits.items() if split is not None}
+    if not splits_by_name or len(splits_by_name) < len(folders):
         return
-    listed = some_of(map(repr, named), 8)
-    if all(name.lower() in _PARTS for name in named) and not any(node.images for node in folders.values()):
+    listed = some_of(map(repr, splits_by_name), 8)
+    if all(name.lower() in _SPLITS for name in splits_by_name) and not any(node.images for node in folders.values()):
         raise DataError(
             f"channel {channel!r}: its folders are {listed}, and all pictures lie in folders below these, so it is the"
-            f" root of a data set and not a folder per class; {_advice(_places(folders))}"
+            f" root of a data set and not a folder per class; {_channel_hint(_split_locations(folders))}"
         )
-    if len({part or name for name, part in named.items()}) > 1:
+    if len({split or name for name, split in splits_by_name.items()}) > 1:
         raise DataError(
             f"channel {channel!r}: its folders are {listed}, so it is the root of a data set and not a folder per"
-            f" class; {_advice(_places(folders))}, or {_announce(folders)} if these are the classes"
+            f" class; {_channel_hint(_split_locations(folders))}, or"
+            f" {_class_names_hint(folders)} if these are the classes"
         )
 
 
 def _check_structure(channel: str, folders: Mapping[str, _Node]) -> None:
     """Refuse the folders if at least two, and half of all, have sub-folders of the same names."""
     inner = {name: set(node.innermost()[1].children) for name, node in folders.items()}
-    alike: set[str] = set()
+    similar: set[str] = set()
     shared: set[str] = set()
-    for first, second in _pairs(inner):
+    for first, second in _folder_pairs(inner):
         common = inner[first] & inner[second]
         if len(common) >= 2 and 2 * len(common) >= min(len(inner[first]), len(inner[second])):
-            alike |= {first, second}
+            similar |= {first, second}
             shared |= common
-    if not alike or 2 * len(alike) < len(folders):
+    if not similar or 2 * len(similar) < len(folders):
         return
-    said = (
-        f"channel {channel!r}: its folders {some_of(map(repr, sorted(alike)), 8)} hold folders of the same names"
+    summary = (
+        f"channel {channel!r}: its folders {some_of(map(repr, sorted(similar)), 8)} hold folders of the same names"
         f" ({some_of(map(repr, sorted(shared)))})"
     )
-    if all(_part_named(name) is not None for name in shared):
+    if all(_split_of_folder(name) is not None for name in shared):
         raise DataError(
-            f"{said}, which are parts of a data set; rearrange them to a folder per part with a folder per class in it,"
-            " and give each part a channel"
+            f"{summary}, which are parts of a data set; rearrange them to a folder per part with a folder per class in"
+            " it, and give each part a channel"
         )
     raise DataError(
-        f"{said}, so it is the root of a data set and not a folder per class; {_advice(_places(folders))}, or"
-        f" {_announce(folders)} if these are the classes"
+        f"{summary}, so it is the root of a data set and not a folder per class;"
+        f" {_channel_hint(_split_locations(folders))}, or {_class_names_hint(folders)} if these are the classes"
     )
 
 
-def _announce(folders: Mapping[str, _Node]) -> str:
+def _class_names_hint(folders: Mapping[str, _Node]) -> str:
     names = ",".join(folders)
     return f"set class_names={names}" if len(names) <= 200 else "set class_names to the names of these folders"
 
 
-def _pairs(names: Mapping[str, set[str]]) -> Iterator[tuple[str, str]]:
+def _folder_pairs(names: Mapping[str, set[str]]) -> Iterator[tuple[str, str]]:
     """Yield pairs of folders with several sub-folders; only adjacent pairs if there are very many folders."""
-    several = [name for name, inner in names.items() if len(inner) >= 2]
-    yield from combinations(several, 2) if len(several) <= _MOST_COMPARED else pairwise(several)
+    candidates = [name for name, inner in names.items() if len(inner) >= 2]
+    yield from combinations(candidates, 2) if len(candidates) <= _MAX_COMPARED else pairwise(candidates)
 
 
-def _check_leftovers(channel: str, folders: Mapping[str, _Node], class_names: Sequence[str]) -> None:
+def _check_system_folders(channel: str, folders: Mapping[str, _Node], class_names: Sequence[str]) -> None:
     """Refuse a class folder that appears to be created by a storage device or a program."""
     marked = [name for name in folders if len(name) > 1 and name.startswith(_STORAGE_MARKS) and name not in class_names]
     if marked and 2 * len(marked) < len(folders):
         raise DataError(
             f"channel {channel!r}: folder {marked[0]!r} looks like one that a storage device or an operating system"
-            f" makes, and would become a class; remove it, or {_announce(folders)} if it is one"
+            f" makes, and would become a class; remove it, or {_class_names_hint(folders)} if it is one"
         )
-    inside = Counter(name for node in folders.values() for name in _names_below(node))
+    occurrences = Counter(name for node in folders.values() for name in _names_below(node))
     for name in folders:
-        if inside[name] >= 2 and name not in class_names:
+        if occurrences[name] >= 2 and name not in class_names:
             raise DataError(
-                f"channel {channel!r}: folder {name!r} lies beside the class folders and in {inside[name]} of them too,"
-                f" so a program seems to have made it, and it would become a class; remove it, or"
-                f" {_announce(folders)} if it is one"
+                f"channel {channel!r}: folder {name!r} lies beside the class folders and in {occurrences[name]} of them"
+                f" too, so a program seems to have made it, and it would become a class; remove it, or"
+                f" {_class_names_hint(folders)} if it is one"
             )
     for name in folders:
         if len(name) > 1 and name.startswith("_") and name not in class_names:
@@ -194,29 +195,29 @@ def _check_leftovers(channel: str, folders: Mapping[str, _Node], class_names: Se
 
 def _names_below(node: _Node) -> set[str]:
     names: set[str] = set()
-    waiting = [node]
-    while waiting:
-        children = waiting.pop().children
+    pending = [node]
+    while pending:
+        children = pending.pop().children
         names |= set(children)
-        waiting.extend(children.values())
+        pending.extend(children.values())
     return names
 
 
-def _part_named(name: str) -> str | None:
+def _split_of_folder(name: str) -> str | None:
     """Return the channel of a split name, an empty string for a split without a channel, `None` for other names."""
-    known = _PARTS | _FURTHER_PARTS
-    words = [word.lower() for word in _BEGINNING.findall(name)]
-    return next((known[word] for word in words if word in known), None)
+    channels = _SPLITS | _MORE_SPLIT_WORDS
+    words = [word.lower() for word in _WORD.findall(name)]
+    return next((channels[word] for word in words if word in channels), None)
 
 
-def _places(folders: Mapping[str, _Node]) -> dict[str, str]:
+def _split_locations(folders: Mapping[str, _Node]) -> dict[str, str]:
     """Return the channel of each split, by the path of the folder that contains the class folders."""
-    places = {}
+    locations = {}
     for name, node in folders.items():
-        part = _part_named(name)
+        split = _split_of_folder(name)
         path, inner = node.innermost()
-        places[name + (path if inner.children else "")] = part or ""
-    return places
+        locations[name + (path if inner.children else "")] = split or ""
+    return locations
 
 
 def check_single_split(channel: str, keys: Sequence[str]) -> None:
@@ -225,31 +226,31 @@ def check_single_split(channel: str, keys: Sequence[str]) -> None:
     Raises:
         DataError: if the files or their folders are named after different splits.
     """
-    parts = _parts(keys, _part_of)
-    if len(set(parts.values())) > 1:
+    splits = _splits_of_files(keys, _first_split_word)
+    if len(set(splits.values())) > 1:
         raise DataError(
             f"channel {channel!r} holds {some_of(map(repr, keys))}, so it is the root of a data set, and records to"
-            f" validate or test with would be taken for the channel's own; {_advice(parts)}"
+            f" validate or test with would be taken for the channel's own; {_channel_hint(splits)}"
         )
 
 
-def _part_of(key: str) -> str:
+def _first_split_word(key: str) -> str:
     """Return the first word of the first path component named after a split, else of the first component."""
-    words = [found[0] if (found := _BEGINNING.match(name)) else "" for name in key.split("/")]
-    return next((word for word in words if word.lower() in _PARTS), words[0])
+    words = [match[0] if (match := _WORD.match(name)) else "" for name in key.split("/")]
+    return next((word for word in words if word.lower() in _SPLITS), words[0])
 
 
-def _parts(keys: Sequence[str], name_of: Callable[[str], str]) -> dict[str, str]:
+def _splits_of_files(keys: Sequence[str], name_of: Callable[[str], str]) -> dict[str, str]:
     """Return the channel of each name if all names are splits, else an empty mapping."""
     names = {name_of(key): "" for key in sorted(keys)}
-    parts = {name: _PARTS[name.lower()] for name in names if name.lower() in _PARTS}
-    return parts if len(parts) == len(names) else {}
+    splits = {name: _SPLITS[name.lower()] for name in names if name.lower() in _SPLITS}
+    return splits if len(splits) == len(names) else {}
 
 
-def _advice(parts: Mapping[str, str]) -> str:
+def _channel_hint(splits: Mapping[str, str]) -> str:
     """Return advice on the splits, given their channels; if none has a channel, the first serves as an example."""
-    named = {place: part for place, part in parts.items() if part}
-    if not named:
-        return f"give the channel the folder that holds the classes, such as .../{next(iter(parts))}"
-    channels = ", ".join(f"{part}=.../{place}" for place, part in named.items())
+    splits_by_name = {location: split for location, split in splits.items() if split}
+    if not splits_by_name:
+        return f"give the channel the folder that holds the classes, such as .../{next(iter(splits))}"
+    channels = ", ".join(f"{split}=.../{location}" for location, split in splits_by_name.items())
     return f"give each part a channel: {channels}"

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 FIRST_BYTES = 512
 
-_KINDS: Mapping[bytes, str] = {
+_KIND_BY_SIGNATURE: Mapping[bytes, str] = {
     b"PK\x03\x04": "a zip archive or a spreadsheet (xlsx, ods)",
     b"PK\x05\x06": "an empty zip archive",
     b"\xd0\xcf\x11\xe0": "a spreadsheet of old Excel (xls)",
@@ -28,24 +28,29 @@ _KINDS: Mapping[bytes, str] = {
     b"{\\rtf": "an RTF document",
     b"version https://git-lfs": "a Git LFS pointer (fetch the file itself with git lfs pull)",
 }
-_BINARY = frozenset({b"PAR1", b"BZh", b"ORC", b"Rar!", b"ARROW1", b"SQLite format 3"})
+_TEXT_LIKE_SIGNATURES = frozenset({b"PAR1", b"BZh", b"ORC", b"Rar!", b"ARROW1", b"SQLite format 3"})
 """Signatures that could also be the start of a text, unless control characters follow."""
 _MARKUP = ("<!doctype html", "<html", "<?xml")
 
 
-def non_table_kind(first: bytes, allowed: str = "") -> str | None:
+def non_table_kind(prefix: bytes, allowed: str = "") -> str | None:
     """Return the kind of a file whose first bytes rule out a text table, else `None`.
 
     Args:
-        first: the first `FIRST_BYTES` bytes, or the whole file if shorter.
+        prefix: the first `FIRST_BYTES` bytes, or the whole file if shorter.
         allowed: kind to accept, such as `Parquet`.
     """
-    has_controls = any(byte < 9 or 13 < byte < 32 for byte in first)
-    found = (mark for mark in _KINDS if first.startswith(mark) and (has_controls or mark not in _BINARY))
-    kind = _KINDS.get(next(found, b""))
-    if first[257:262] == b"ustar":
+    has_controls = any(byte < 9 or 13 < byte < 32 for byte in prefix)
+    matches = (
+        signature
+        for signature in _KIND_BY_SIGNATURE
+        if prefix.startswith(signature) and (has_controls or signature not in _TEXT_LIKE_SIGNATURES)
+    )
+    kind = _KIND_BY_SIGNATURE.get(next(matches, b""))
+    text = prefix.removeprefix(b"\xef\xbb\xbf").lstrip()[:15].lower().decode("latin-1")
+    if prefix[257:262] == b"ustar":
         kind = "a tar archive"
-    if kind is None and first.removeprefix(b"\xef\xbb\xbf").lstrip()[:15].lower().decode("latin-1").startswith(_MARKUP):
+    if kind is None and text.startswith(_MARKUP):
         kind = "an HTML or XML page"
     return None if kind == allowed else kind
 

@@ -18,10 +18,10 @@ from finetune.errors import DataError
 
 _log = logging.getLogger(__name__)
 
-_MOST_THREADS = 16
-_MOST_CLASSES = 4
+_MAX_THREADS = 16
+_MAX_SHOWN_CLASSES = 4
 _LINK = "symbolic link"
-_TOLD = 3
+_MAX_SHOWN_FOLDERS = 3
 
 
 class ImageFolderReader:
@@ -39,7 +39,7 @@ class ImageFolderReader:
         self,
         channel: str,
         root: Path,
-        pictures: Sequence[tuple[str, tuple[str, ...]]],
+        images: Sequence[tuple[str, tuple[str, ...]]],
         *,
         left_out: Sequence[tuple[str, str]] = (),
         other_files: Mapping[str, Mapping[str, int]] | None = None,
@@ -49,7 +49,7 @@ class ImageFolderReader:
         Args:
             channel: name of the channel.
             root: folder of the channel.
-            pictures: path relative to `root` and classes of each image.
+            images: path relative to `root` and classes of each image.
             left_out: key and reason of each record that cannot be used.
             other_files: number of non-image files by class folder and ending.
         """
@@ -57,24 +57,24 @@ class ImageFolderReader:
         self.left_out = tuple(left_out)
         self.other_files = other_files or {}
         self._root = root
-        self._pictures = tuple(pictures)
+        self._images = tuple(images)
 
     def __len__(self) -> int:
         """Number of images."""
-        return len(self._pictures)
+        return len(self._images)
 
     def key(self, index: int) -> str:
         """Path of image `index` relative to the channel."""
-        return self._pictures[index][0]
+        return self._images[index][0]
 
     def labels(self, index: int) -> tuple[str, ...]:
         """Classes of image `index`."""
-        return self._pictures[index][1]
+        return self._images[index][1]
 
     def clue(self, index: int) -> int:
         """File size of image `index` in bytes; -1 if unknown."""
         try:
-            return (self._root / self._pictures[index][0]).stat().st_size
+            return (self._root / self._images[index][0]).stat().st_size
         except OSError:
             return -1
 
@@ -84,7 +84,7 @@ class ImageFolderReader:
         Raises:
             DataError: if the file cannot be read.
         """
-        key, labels = self._pictures[index]
+        key, labels = self._images[index]
         try:
             return Record(key, (self._root / key).read_bytes(), labels)
         except OSError as error:
@@ -92,7 +92,7 @@ class ImageFolderReader:
 
 
 def read_image_folder(
-    listing: Listing, class_names: Sequence[str] = (), pictures: Sequence[str] | None = None
+    listing: Listing, class_names: Sequence[str] = (), images: Sequence[str] | None = None
 ) -> ImageFolderReader:
     """Read labeled images whose class is the first folder on the path; sub-folders are allowed.
 
@@ -102,32 +102,32 @@ def read_image_folder(
     Args:
         listing: the channel's files.
         class_names: class names declared by the user.
-        pictures: keys of the images, if already known.
+        images: keys of the images, if already known.
 
     Raises:
         DataError: if an image is outside the class folders, a class folder contains only other files or skipped links,
             there are no images, or the folders are dataset splits that contain the class folders.
     """
     channel = listing.channel
-    if pictures is None:
-        pictures = find_images(listing, listing.keys)
-    known = frozenset(pictures)
-    others = [key for key in listing.keys if key not in known]
-    _check_layout(listing, pictures)
-    if pictures:
-        check_class_folders(channel, pictures, class_names)
-    _check_classes(listing, pictures, others)
+    if images is None:
+        images = find_images(listing, listing.keys)
+    image_keys = frozenset(images)
+    others = [key for key in listing.keys if key not in image_keys]
+    _check_layout(listing, images)
+    if images:
+        check_class_folders(channel, images, class_names)
+    _check_classes(listing, images, others)
     other_files = _count_others(others, listing.skipped_links)
     if others:
-        _warn_of_others(channel, pictures, others, other_files)
-    labelled = [(key, (key.partition("/")[0],)) for key in pictures]
+        _warn_about_others(channel, images, others, other_files)
+    labelled = [(key, (key.partition("/")[0],)) for key in images]
     return ImageFolderReader(channel, listing.root, labelled, other_files=other_files)
 
 
 def other_files_of(reader: Reader) -> Mapping[str, Mapping[str, int]]:
     """Return the number of files that are not readable images, by class folder and ending."""
-    found: Mapping[str, Mapping[str, int]] = getattr(reader, "other_files", {})
-    return found
+    counts: Mapping[str, Mapping[str, int]] = getattr(reader, "other_files", {})
+    return counts
 
 
 def find_images(listing: Listing, keys: Sequence[str]) -> list[str]:
@@ -137,15 +137,15 @@ def find_images(listing: Listing, keys: Sequence[str]) -> list[str]:
         listing: the channel's files.
         keys: files to check.
     """
-    doubtful = [key for key in keys if ending_of(key) not in IMAGE_ENDINGS and not is_raw_photo(ending_of(key))]
+    unrecognized = [key for key in keys if ending_of(key) not in IMAGE_ENDINGS and not is_raw_photo(ending_of(key))]
     # Each check is a request if the channel is mounted from S3.
-    with ThreadPoolExecutor(min(_MOST_THREADS, 2 * len(os.sched_getaffinity(0)))) as threads:
-        found = threads.map(lambda key: _begins_as_image(listing.root / key), doubtful)
-        by_content = {key for key, is_one in zip(doubtful, found, strict=True) if is_one}
+    with ThreadPoolExecutor(min(_MAX_THREADS, 2 * len(os.sched_getaffinity(0)))) as threads:
+        flags = threads.map(lambda key: _starts_as_image(listing.root / key), unrecognized)
+        by_content = {key for key, is_image_file in zip(unrecognized, flags, strict=True) if is_image_file}
     return [key for key in keys if ending_of(key) in IMAGE_ENDINGS or key in by_content]
 
 
-def _begins_as_image(path: Path) -> bool:
+def _starts_as_image(path: Path) -> bool:
     try:
         with path.open("rb", buffering=0) as file:
             return is_image(file.read(HEAD_BYTES) or b"")
@@ -153,49 +153,49 @@ def _begins_as_image(path: Path) -> bool:
         return False
 
 
-def _check_layout(listing: Listing, pictures: Sequence[str]) -> None:
-    loose = [key for key in pictures if "/" not in key]
-    if loose:
+def _check_layout(listing: Listing, images: Sequence[str]) -> None:
+    misplaced = [key for key in images if "/" not in key]
+    if misplaced:
         raise DataError(
-            f"channel {listing.channel!r}: {len(loose)} pictures lie outside of class folders ({some_of(loose)}), so "
-            f"their class is not known; expected is {listing.channel}/<class>/<picture>, a folder per class, or a "
+            f"channel {listing.channel!r}: {len(misplaced)} pictures lie outside of class folders"
+            f" ({some_of(misplaced)}), so their class is not known; expected is {listing.channel}/<class>/<picture>, a folder per class, or a "
             f"channel {listing.channel + '_lst'!r} whose .lst files name the classes"
         )
 
 
-def _check_classes(listing: Listing, pictures: Sequence[str], others: Sequence[str]) -> None:
-    filled = {key.partition("/")[0] for key in pictures}
-    if not filled:
+def _check_classes(listing: Listing, images: Sequence[str], others: Sequence[str]) -> None:
+    folders_with_images = {key.partition("/")[0] for key in images}
+    if not folders_with_images:
         raise DataError(
             f"channel {listing.channel!r}: no pictures in {listing.root} ({count_endings(others) or 'no files'}"
             f"{_mention_links(listing.skipped_links)}); expected is a folder per class with files ending in"
             f" {', '.join(COMMON_ENDINGS)}"
         )
-    _check_links(listing, filled)
+    _check_links(listing, folders_with_images)
     empty = []
     for folder in listing.folders:
-        if folder in filled:
+        if folder in folders_with_images:
             continue
-        inside = [key for key in others if key.startswith(f"{folder}/")]
-        if inside:
+        contents = [key for key in others if key.startswith(f"{folder}/")]
+        if contents:
             raise DataError(
                 f"channel {listing.channel!r}: class folder {folder!r} holds no picture that can be read "
-                f"({count_endings(inside)}); convert its files to one of {', '.join(COMMON_ENDINGS)}, "
+                f"({count_endings(contents)}); convert its files to one of {', '.join(COMMON_ENDINGS)}, "
                 "or remove the folder"
             )
         empty.append(folder)
-    for folder in empty[:_TOLD]:
+    for folder in empty[:_MAX_SHOWN_FOLDERS]:
         _log.warning("channel %r: class folder %r is empty and is left out", listing.channel, folder)
-    if len(empty) > _TOLD:
-        _log.warning("channel %r: so are %d more class folders", listing.channel, len(empty) - _TOLD)
+    if len(empty) > _MAX_SHOWN_FOLDERS:
+        _log.warning("channel %r: so are %d more class folders", listing.channel, len(empty) - _MAX_SHOWN_FOLDERS)
 
 
-def _check_links(listing: Listing, filled: set[str]) -> None:
+def _check_links(listing: Listing, folders_with_images: set[str]) -> None:
     """Refuse skipped symbolic links if a class would be lost."""
     for link in listing.skipped_links:
         folder = link.partition("/")[0]
         is_file = (listing.root / link).is_file() or ending_of(link) in IMAGE_ENDINGS
-        if folder not in filled and ("/" in link or not is_file):
+        if folder not in folders_with_images and ("/" in link or not is_file):
             raise DataError(
                 f"channel {listing.channel!r}: the class {folder!r} would be left out, since {link!r} is a symbolic"
                 f" link that leads out of the channel, in a circle or nowhere"
@@ -224,18 +224,21 @@ def _folder_of(key: str) -> str:
     return key.partition("/")[0] if "/" in key else ""
 
 
-def _warn_of_others(
-    channel: str, pictures: Sequence[str], others: Sequence[str], counts: Mapping[str, Mapping[str, int]]
+def _warn_about_others(
+    channel: str, images: Sequence[str], others: Sequence[str], counts: Mapping[str, Mapping[str, int]]
 ) -> None:
-    read = Counter(_folder_of(key) for key in pictures)
-    lost = Counter(_folder_of(key) for key in others)
-    folders = sorted((folder for folder in lost if folder), key=lambda folder: (-lost[folder] / read[folder], folder))
-    listed = [
-        f"{folder!r} {lost[folder]} of {lost[folder] + read[folder]} files"
+    image_counts = Counter(_folder_of(key) for key in images)
+    other_counts = Counter(_folder_of(key) for key in others)
+    folders = sorted(
+        (folder for folder in other_counts if folder),
+        key=lambda folder: (-other_counts[folder] / image_counts[folder], folder),
+    )
+    folder_counts = [
+        f"{folder!r} {other_counts[folder]} of {other_counts[folder] + image_counts[folder]} files"
         f" ({', '.join(f'{count} {ending}' for ending, count in counts[folder].items() if ending != _LINK)})"
         for folder in folders
     ]
-    by_class = f"; by class: {some_of(listed, _MOST_CLASSES)}" if listed else ""
+    by_class = f"; by class: {some_of(folder_counts, _MAX_SHOWN_CLASSES)}" if folder_counts else ""
     _log.warning(
         "channel %r: left out %d files that are no images that can be read: %s%s",
         channel,

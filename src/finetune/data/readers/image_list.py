@@ -24,7 +24,7 @@ _log = logging.getLogger(__name__)
 
 LIST_ENDING = ".lst"
 
-_FORM = "index, label, relative path, separated by tabs"
+_LINE_FORMAT = "index, label, relative path, separated by tabs"
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,38 +62,40 @@ def read_image_list(
     if not keys:
         raise DataError(
             f"channel {channel!r}: no {LIST_ENDING} file in {list_folder} ({count_endings(lists.keys) or 'no files'}); "
-            f"expected is a line per picture: {_FORM}"
+            f"expected is a line per picture: {_LINE_FORMAT}"
         )
-    present = frozenset(listing.keys)
-    first_named: dict[str, str] = {}
-    pictures = []
+    keys_in_channel = frozenset(listing.keys)
+    locations: dict[str, str] = {}
+    images = []
     missing = MissingFiles(listing, max_bad_records)
     for key in keys:
-        for entry in _entries(channel, lists.root, key, multi_label, class_names):
-            path = _checked(entry, listing)
-            if path in first_named:
-                raise DataError(f"{entry.where}: {path!r} was named before, in {first_named[path]}; name it once")
-            first_named[path] = entry.where
-            if path in present:
-                pictures.append((path, entry.labels))
+        for entry in _read_entries(channel, lists.root, key, multi_label, class_names):
+            path = _checked_path(entry, listing)
+            if path in locations:
+                raise DataError(f"{entry.where}: {path!r} was named before, in {locations[path]}; name it once")
+            locations[path] = entry.where
+            if path in keys_in_channel:
+                images.append((path, entry.labels))
             else:
                 missing.add(entry.where, path, entry.labels)
-    if not first_named:
-        raise DataError(f"channel {channel!r}: its {LIST_ENDING} files are empty; expected is {_FORM}")
-    left_out = missing.left_out([labels for _, labels in pictures])
-    unnamed = [key for key in listing.keys if key not in first_named and ending_of(key) in IMAGE_ENDINGS]
-    if unnamed:
+    if not locations:
+        raise DataError(f"channel {channel!r}: its {LIST_ENDING} files are empty; expected is {_LINE_FORMAT}")
+    left_out = missing.left_out([labels for _, labels in images])
+    unlisted = [key for key in listing.keys if key not in locations and ending_of(key) in IMAGE_ENDINGS]
+    if unlisted:
         _log.info(
             "channel %r: %d images are not named by channel %r and not used, such as %s",
             listing.channel,
-            len(unnamed),
+            len(unlisted),
             channel,
-            unnamed[0],
+            unlisted[0],
         )
-    return ImageFolderReader(listing.channel, listing.root, sorted(pictures), left_out=left_out)
+    return ImageFolderReader(listing.channel, listing.root, sorted(images), left_out=left_out)
 
 
-def _entries(channel: str, root: Path, key: str, multi_label: bool, class_names: Collection[str]) -> Iterator[_Entry]:
+def _read_entries(
+    channel: str, root: Path, key: str, multi_label: bool, class_names: Collection[str]
+) -> Iterator[_Entry]:
     columns = None
     for line, text in text_lines(channel, root, key):
         if not text.strip():
@@ -102,22 +104,24 @@ def _entries(channel: str, root: Path, key: str, multi_label: bool, class_names:
         cells = text.rstrip("\r\n").split("\t")
         columns = columns or len(cells)
         if len(cells) < 3 or len(cells) != columns:
-            raise DataError(f"{where} has {len(cells)} columns instead of {max(columns, 3)}; expected is {_FORM}")
+            raise DataError(
+                f"{where} has {len(cells)} columns instead of {max(columns, 3)}; expected is {_LINE_FORMAT}"
+            )
         if len(cells) > 3 and not multi_label:
             raise UserError(
                 f"{where} has {len(cells) - 2} labels; set multi_label=true for a 1 or 0 per class, or give one label"
             )
         try:
             if len(cells) > 3:
-                labels = _hot(cells[1:-1])
+                labels = _classes_of_flags(cells[1:-1])
             else:
                 labels = label_names(cells[1], multi_label=multi_label, class_names=class_names)
         except ValueError as error:
-            raise DataError(f"{where}: {error}; expected is {_FORM}") from error
+            raise DataError(f"{where}: {error}; expected is {_LINE_FORMAT}") from error
         yield _Entry(where, labels, cells[-1].strip())
 
 
-def _hot(cells: list[str]) -> tuple[str, ...]:
+def _classes_of_flags(cells: list[str]) -> tuple[str, ...]:
     names = [label_name(cell) for cell in cells]
     for name in names:
         if name not in {"0", "1"}:
@@ -125,7 +129,7 @@ def _hot(cells: list[str]) -> tuple[str, ...]:
     return tuple(str(number) for number, name in enumerate(names) if name == "1")
 
 
-def _checked(entry: _Entry, listing: Listing) -> str:
+def _checked_path(entry: _Entry, listing: Listing) -> str:
     """Return the path of an entry relative to the channel.
 
     Raises:

@@ -28,16 +28,16 @@ from finetune.errors import DataError
 
 _log = logging.getLogger(__name__)
 
-_SAMPLE = 256
+_SAMPLE_SIZE = 256
 _DEPTHS = (8, 10, 12, 14)
 """Bit depths below 16 that cameras, scanners and converters store in 16-bit files."""
 _JPEG_ENDINGS = frozenset({".jpg", ".jpeg", ".jpe", ".jfif", ".jif"})
-_MOST_THREADS = 16
+_MAX_THREADS = 16
 _BYTES_PER_PIXEL = 4
 
 
 @dataclass(frozen=True, slots=True)
-class _Seen:
+class _ImageProperties:
     """Properties of one image.
 
     Attributes:
@@ -63,25 +63,27 @@ def survey_images(reader: Reader) -> int | None:
     Returns:
         Bits used by 16-bit grayscale images: 8, 10, 12, 14 or 16; `None` if there are no such images.
     """
-    doubtful = [index for index in range(len(reader)) if ending_of(reader.key(index)) not in _JPEG_ENDINGS]
-    step = max(1, len(doubtful) // _SAMPLE)
-    sample = doubtful[::step]
-    seen = _look_at(reader, sample)
-    depth = _depth(seen)
-    if depth < FULL_DEPTH and len(sample) < len(doubtful):
-        seen = _look_at(reader, doubtful)
-        depth = _depth(seen)
-    _warn(reader.channel, seen, depth, sampled=len(seen) < len(doubtful))
-    return depth if any(one.highest is not None for one in seen) else None
+    candidates = [index for index in range(len(reader)) if ending_of(reader.key(index)) not in _JPEG_ENDINGS]
+    step = max(1, len(candidates) // _SAMPLE_SIZE)
+    sample = candidates[::step]
+    images = _inspect_images(reader, sample)
+    depth = _bit_depth(images)
+    if depth < FULL_DEPTH and len(sample) < len(candidates):
+        images = _inspect_images(reader, candidates)
+        depth = _bit_depth(images)
+    _warn(reader.channel, images, depth, sampled=len(images) < len(candidates))
+    return depth if any(image.highest is not None for image in images) else None
 
 
-def _look_at(reader: Reader, indices: Sequence[int]) -> list[_Seen]:
+def _inspect_images(reader: Reader, indices: Sequence[int]) -> list[_ImageProperties]:
     keep_pillow_quiet()
-    with ThreadPoolExecutor(min(_MOST_THREADS, 2 * len(os.sched_getaffinity(0)))) as threads:
-        return [seen for seen in threads.map(lambda index: _look(reader, index), indices) if seen is not None]
+    with ThreadPoolExecutor(min(_MAX_THREADS, 2 * len(os.sched_getaffinity(0)))) as threads:
+        return [
+            image for image in threads.map(lambda index: _inspect_image(reader, index), indices) if image is not None
+        ]
 
 
-def _look(reader: Reader, index: int) -> _Seen | None:
+def _inspect_image(reader: Reader, index: int) -> _ImageProperties | None:
     """Inspect an image; return `None` if it cannot be read, which is reported when it is decoded."""
     try:
         content = reader.read(index).content
@@ -99,46 +101,46 @@ def _look(reader: Reader, index: int) -> _Seen | None:
             if image.format == "TIFF":
                 with suppress(*IMAGE_ERRORS):
                     pages = getattr(image, "n_frames", 1)
-            return _Seen(reader.key(index), highest, pages)
+            return _ImageProperties(reader.key(index), highest, pages)
     except (BadRecordError, DataError, *IMAGE_ERRORS):
         return None
 
 
-def _depth(seen: Sequence[_Seen]) -> int:
-    highest = max((one.highest for one in seen if one.highest is not None), default=0)
+def _bit_depth(images: Sequence[_ImageProperties]) -> int:
+    highest = max((image.highest for image in images if image.highest is not None), default=0)
     return next((depth for depth in _DEPTHS if 0 < highest < 1 << depth), FULL_DEPTH)
 
 
-def _warn(channel: str, seen: Sequence[_Seen], depth: int, *, sampled: bool) -> None:
-    of = f"{len(seen)} sampled images" if sampled else f"{len(seen)} images that are no JPEG"
-    deep = [one for one in seen if one.highest is not None]
+def _warn(channel: str, images: Sequence[_ImageProperties], depth: int, *, sampled: bool) -> None:
+    scope = f"{len(images)} sampled images" if sampled else f"{len(images)} images that are no JPEG"
+    deep_images = [image for image in images if image.highest is not None]
     if depth < FULL_DEPTH:
         _log.warning(
             "channel %r: its %d 16-bit images have values up to %d only, so they are read as %d-bit images, in training"
             " and by the exported handler alike",
             channel,
-            len(deep),
-            max(one.highest or 0 for one in deep),
+            len(deep_images),
+            max(image.highest or 0 for image in deep_images),
             depth,
         )
-    dark = [one for one in deep if one.highest is not None and one.highest < 1 << (depth - 4)]
+    dark = [image for image in deep_images if image.highest is not None and image.highest < 1 << (depth - 4)]
     if dark:
         _log.warning(
             "channel %r: %d of %s use less than a sixteenth of the range 0 to %d of 16-bit images, so they are almost"
             " black, such as %s (up to %s); scale their values, or save them with 8 bits",
             channel,
             len(dark),
-            of,
+            scope,
             2**depth - 1,
             dark[0].key,
             dark[0].highest,
         )
-    paged = [one for one in seen if one.pages > 1]
-    if paged:
+    multi_page_images = [image for image in images if image.pages > 1]
+    if multi_page_images:
         _log.warning(
             "channel %r: %d of %s have several pages, of which only the first is read: %s",
             channel,
-            len(paged),
-            of,
-            some_of(f"{one.key} ({one.pages} pages)" for one in paged),
+            len(multi_page_images),
+            scope,
+            some_of(f"{image.key} ({image.pages} pages)" for image in multi_page_images),
         )

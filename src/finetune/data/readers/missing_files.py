@@ -38,7 +38,7 @@ class MissingFiles:
         listing = self._listing
         reason = (
             f"names {some_of([repr(path)])}, but channel {listing.channel!r} has no such file in {listing.root}"
-            f"{_hint(path, listing)}"
+            f"{_similar_file_hint(path, listing)}"
         )
         self._missing[path] = (f"{where.partition(': ')[2]} {reason}", labels)
         if len(self._missing) > self._limit:
@@ -56,11 +56,11 @@ class MissingFiles:
         Raises:
             DataError: if all files, or all files of a class, are missing.
         """
-        known = {name for names in labels for name in names}
+        present_classes = {name for names in labels for name in names}
         for path, (reason, names) in self._missing.items():
-            lost = [name for name in names if name not in known]
-            if lost or not labels:
-                what = f"every file of class {lost[0]!r}" if lost else "every file that is named"
+            missing_classes = [name for name in names if name not in present_classes]
+            if missing_classes or not labels:
+                what = f"every file of class {missing_classes[0]!r}" if missing_classes else "every file that is named"
                 raise DataError(
                     f"channel {self._listing.channel!r}: {what} is missing, such as {path!r}: {reason}; add the files,"
                     " or remove the lines that name them"
@@ -68,24 +68,24 @@ class MissingFiles:
         return tuple((path, reason) for path, (reason, _) in self._missing.items())
 
 
-def _hint(path: str, listing: Listing) -> str:
+def _similar_file_hint(path: str, listing: Listing) -> str:
     """Return a hint in parentheses at a similar file in the channel; empty if there is none."""
     if path in listing.skipped_links:
         return " (it is a symbolic link that leads out of the channel, in a circle or nowhere)"
-    composed = unicodedata.normalize("NFC", path)
+    normalized = unicodedata.normalize("NFC", path)
     for key in listing.keys:
-        if _ends_with(composed, unicodedata.normalize("NFC", key)) and not _ends_with(path, key):
-            form, other = (
+        if _ends_with(normalized, unicodedata.normalize("NFC", key)) and not _ends_with(path, key):
+            path_form, key_form = (
                 "composed" if unicodedata.is_normalized("NFC", name) else "decomposed" for name in (path, key)
             )
             return (
-                f" (but {key!r}, which looks the same: its name has {other} Unicode characters, that in the list {form}"
-                " ones; write both alike)"
+                f" (but {key!r}, which looks the same: its name has {key_form} Unicode characters, that in the list"
+                f" {path_form} ones; write both alike)"
             )
-    folded = composed.casefold()
+    folded = normalized.casefold()
     for key in listing.keys:
-        alike = unicodedata.normalize("NFC", key).casefold()
-        if _ends_with(folded, alike) or _ends_with(alike, folded):
+        folded_key = unicodedata.normalize("NFC", key).casefold()
+        if _ends_with(folded, folded_key) or _ends_with(folded_key, folded):
             return f" (did you mean {key!r}?)"
     return ""
 

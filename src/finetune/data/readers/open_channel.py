@@ -113,15 +113,15 @@ def open_channel(source: ChannelSource, spec: DataSpec, shared: SharedColumns | 
         )
     if manifests_of(listing):
         return read_augmented_manifest(listing, spec, class_ids=source.class_ids)
-    contents = _look(source, listing)
+    contents = _inspect(source, listing)
     if _holds_records(contents, source):
         check_single_split(source.name, [file.key for file in contents.records])
-        wanted = DecodeOptions(spec.task or IMAGES, spec, source.class_ids)
+        options = DecodeOptions(spec.task or IMAGES, spec, source.class_ids)
         if spec.task is None:
-            wanted = replace(wanted, task=task_of_records(listing, contents.records[0], wanted))
-        return read_record_files(listing, contents.records, wanted, source.scratch)
-    task = spec.task or _task_of_type(source.content_type) or _task_of(contents, source)
-    _check_fits(contents, task, source)
+            options = replace(options, task=task_of_records(listing, contents.records[0], options))
+        return read_record_files(listing, contents.records, options, source.scratch)
+    task = spec.task or _task_of_content_type(source.content_type) or _task_of_contents(contents, source)
+    _check_task(contents, task, source)
     if task == TEXTS:
         check_single_split(source.name, contents.tables)
         if source.label_first and spec.header == "auto":
@@ -135,29 +135,29 @@ def open_channel(source: ChannelSource, spec: DataSpec, shared: SharedColumns | 
     return read_image_folder(listing, spec.class_names, contents.images)
 
 
-def _look(source: ChannelSource, listing: Listing) -> _Contents:
-    default_format = TABLE_TYPES.get(_bare(source.content_type))
+def _inspect(source: ChannelSource, listing: Listing) -> _Contents:
+    default_format = TABLE_TYPES.get(_media_type(source.content_type))
     others = (key for key in listing.keys if ending_of(key) not in IMAGE_ENDINGS)
     tables = tuple(key for key in others if table_format(key, default_format) is not None)
-    form = RECORD_TYPES.get(_bare(source.content_type))
-    records = tuple(find_record_files(listing.keys, form))
-    taken = {*tables, *(file.key for file in records)}
-    pictures = tuple(find_images(listing, [key for key in listing.keys if key not in taken]))
-    return _Contents(listing, pictures, tables, records, default_format)
+    record_format = RECORD_TYPES.get(_media_type(source.content_type))
+    records = tuple(find_record_files(listing.keys, record_format))
+    other_keys = {*tables, *(file.key for file in records)}
+    images = tuple(find_images(listing, [key for key in listing.keys if key not in other_keys]))
+    return _Contents(listing, images, tables, records, default_format)
 
 
 def _holds_records(contents: _Contents, source: ChannelSource) -> bool:
     """Return whether the channel consists of record files, by its content type or because it has no other files."""
-    bare, records = _bare(source.content_type), contents.records
-    if bare in RECORD_TYPES and not records:
+    media_type, records = _media_type(source.content_type), contents.records
+    if media_type in RECORD_TYPES and not records:
         raise DataError(
-            f"channel {source.name!r} has content type {bare}, but {source.folder} holds no files of records "
+            f"channel {source.name!r} has content type {media_type}, but {source.folder} holds no files of records "
             f"({count_endings(contents.listing.keys)}); expected are names ending in {', '.join(RECORD_ENDINGS)}"
         )
-    if bare in RECORD_TYPES or not records:
+    if media_type in RECORD_TYPES or not records:
         return bool(records)
     others = contents.images or contents.tables
-    if others and _task_of_type(source.content_type) is None:
+    if others and _task_of_content_type(source.content_type) is None:
         raise UserError(
             f"channel {source.name!r} holds files of records ({some_of([file.key for file in records], 1)}) and others "
             f"({some_of(others, 1)}); say by its content type which are meant, such as application/x-recordio, "
@@ -166,20 +166,20 @@ def _holds_records(contents: _Contents, source: ChannelSource) -> bool:
     return not others
 
 
-def _bare(content_type: str | None) -> str:
+def _media_type(content_type: str | None) -> str:
     return (content_type or "").partition(";")[0].strip().lower()
 
 
-def _task_of_type(content_type: str | None) -> Task | None:
-    bare = _bare(content_type)
-    if bare in TABLE_TYPES:
+def _task_of_content_type(content_type: str | None) -> Task | None:
+    media_type = _media_type(content_type)
+    if media_type in TABLE_TYPES:
         return TEXTS
-    if bare == "application/x-image" or bare.startswith("image/"):
+    if media_type == "application/x-image" or media_type.startswith("image/"):
         return IMAGES
     return None
 
 
-def _task_of(contents: _Contents, source: ChannelSource) -> Task:
+def _task_of_contents(contents: _Contents, source: ChannelSource) -> Task:
     if contents.images and contents.tables:
         _check_labels_in_table(contents, source)
         raise UserError(
@@ -192,7 +192,7 @@ def _task_of(contents: _Contents, source: ChannelSource) -> Task:
         return TEXTS
     raise DataError(
         f"channel {source.name!r}: {source.folder} holds neither pictures nor tables "
-        f"({count_endings(contents.listing.keys)}); {_expected(None)}"
+        f"({count_endings(contents.listing.keys)}); {_expected_contents(None)}"
     )
 
 
@@ -216,25 +216,26 @@ def _explain_empty(listing: Listing, folder: Path, task: Task | None) -> str:
             f" of it, in a circle or nowhere: {some_of(listing.skipped_links)}; copy what they lead to into the channel"
         )
     empty = f", only empty folders ({some_of(map(repr, listing.folders))})" if listing.folders else ""
-    return f"channel {listing.channel!r} is empty: no files in {folder}{empty}; {_expected(task)}"
+    return f"channel {listing.channel!r} is empty: no files in {folder}{empty}; {_expected_contents(task)}"
 
 
-def _check_fits(contents: _Contents, task: Task, source: ChannelSource) -> None:
-    wanted, there = (contents.images, contents.tables) if task == IMAGES else (contents.tables, contents.images)
-    if wanted:
+def _check_task(contents: _Contents, task: Task, source: ChannelSource) -> None:
+    images, tables = contents.images, contents.tables
+    matching, others = (images, tables) if task == IMAGES else (tables, images)
+    if matching:
         return
-    if there:
+    if others:
         kinds = ("pictures", "tables") if task == IMAGES else ("tables", "pictures")
         raise UserError(
-            f"task={task}, but channel {source.name!r} holds no {kinds[0]}, only {kinds[1]} ({some_of(there)}); change "
-            "the task, the channel or its content type"
+            f"task={task}, but channel {source.name!r} holds no {kinds[0]}, only {kinds[1]} ({some_of(others)});"
+            " change the task, the channel or its content type"
         )
     raise DataError(
         f"channel {source.name!r}: {source.folder} holds nothing that can be read "
-        f"({count_endings(contents.listing.keys)}); {_expected(task)}"
+        f"({count_endings(contents.listing.keys)}); {_expected_contents(task)}"
     )
 
 
-def _expected(task: Task | None) -> str:
+def _expected_contents(task: Task | None) -> str:
     kinds = _EXPECTED.values() if task is None else (_EXPECTED[task],)
     return "expected is " + ", or ".join(kinds)

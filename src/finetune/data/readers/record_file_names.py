@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from finetune.config.content_types import StreamFormat
 from finetune.data.readers.channel_files import ending_of
 
-_NAME = re.compile(r"\.(rec|recordio|pbr|tfrecords?|tar|tgz)(?:-\d+-of-\d+)?(?:\.gz)?$", re.IGNORECASE)
-_FORMS: Mapping[str, StreamFormat] = {
+_RECORD_NAME = re.compile(r"\.(rec|recordio|pbr|tfrecords?|tar|tgz)(?:-\d+-of-\d+)?(?:\.gz)?$", re.IGNORECASE)
+_FORMATS: Mapping[str, StreamFormat] = {
     "rec": "recordio",
     "recordio": "recordio",
     "pbr": "protobuf",
@@ -19,10 +19,10 @@ _FORMS: Mapping[str, StreamFormat] = {
     "tar": "tar",
     "tgz": "tar",
 }
-RECORD_ENDINGS = tuple(f".{ending}" for ending in _FORMS)
+RECORD_ENDINGS = tuple(f".{ending}" for ending in _FORMATS)
 """Endings of record files, optionally followed by `-00000-of-00010`, `.gz` or both."""
 
-_VAGUE_ENDINGS = frozenset({"", ".gz", ".bin", ".dat", ".data", ".protobuf", ".pb"})
+_GENERIC_ENDINGS = frozenset({"", ".gz", ".bin", ".dat", ".data", ".protobuf", ".pb"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,23 +38,27 @@ class RecordFile:
     format: StreamFormat
 
 
-def find_record_files(keys: Sequence[str], default: StreamFormat | None) -> list[RecordFile]:
+def find_record_files(keys: Sequence[str], default_format: StreamFormat | None) -> list[RecordFile]:
     """Return the files with record endings and, if the content type sets the format, files without a specific ending.
 
     Args:
         keys: file names.
-        default: format from the content type, which also distinguishes protocol buffers from other RecordIO.
+        default_format: format from the content type, which also distinguishes protocol buffers from other RecordIO.
     """
-    found = []
+    files = []
     for key in keys:
-        named = _NAME.search(key)
-        form = _FORMS[named.group(1).lower()] if named else default if _is_vague(key) else None
-        if form == "recordio" and default == "protobuf":
-            form = default
-        if form is not None:
-            found.append(RecordFile(key, form))
-    return found
+        match = _RECORD_NAME.search(key)
+        record_format = None
+        if match:
+            record_format = _FORMATS[match.group(1).lower()]
+        elif _has_generic_ending(key):
+            record_format = default_format
+        if record_format == "recordio" and default_format == "protobuf":
+            record_format = default_format
+        if record_format is not None:
+            files.append(RecordFile(key, record_format))
+    return files
 
 
-def _is_vague(key: str) -> bool:
-    return ending_of(key) in _VAGUE_ENDINGS and not key.rpartition("/")[2].startswith("_")
+def _has_generic_ending(key: str) -> bool:
+    return ending_of(key) in _GENERIC_ENDINGS and not key.rpartition("/")[2].startswith("_")

@@ -41,7 +41,7 @@ _END_OF_TAR = bytes(1024)
 
 
 @dataclass(frozen=True, slots=True)
-class _Opened:
+class _IndexedFile:
     """A file and its codec.
 
     Attributes:
@@ -56,26 +56,26 @@ class _Opened:
 
 
 @dataclass(slots=True)
-class _Index:
+class _RecordIndex:
     """Positions and labels of all records.
 
     Attributes:
-        files: index into `opened`, per record.
+        file_indices: index into `files`, per record.
         numbers: index within the file, per record.
         offsets: offset of the first byte, per record.
         lengths: length in bytes, per record.
         labels: classes, per record.
-        seen: interned class combinations, so that a million records share a few tuples.
+        interned: class combinations, each stored once, so that a million records share a few tuples.
         left_out: key and reason of each record that cannot be used.
     """
 
-    opened: list[_Opened] = field(default_factory=list)
-    files: array[int] = field(default_factory=lambda: array("i"))
+    files: list[_IndexedFile] = field(default_factory=list)
+    file_indices: array[int] = field(default_factory=lambda: array("i"))
     numbers: array[int] = field(default_factory=lambda: array("q"))
     offsets: array[int] = field(default_factory=lambda: array("q"))
     lengths: array[int] = field(default_factory=lambda: array("q"))
     labels: list[tuple[str, ...]] = field(default_factory=list)
-    seen: dict[tuple[str, ...], tuple[str, ...]] = field(default_factory=dict)
+    interned: dict[tuple[str, ...], tuple[str, ...]] = field(default_factory=dict)
     left_out: list[tuple[str, str]] = field(default_factory=list)
 
 
@@ -88,7 +88,7 @@ class RecordFilesReader:
         left_out: key and reason of each record that cannot be decoded; at most `max_bad_records`.
     """
 
-    def __init__(self, channel: str, task: Task, index: _Index) -> None:
+    def __init__(self, channel: str, task: Task, index: _RecordIndex) -> None:
         """Initialize from the index built by `read_record_files`."""
         self.channel = channel
         self.task: Task = task
@@ -101,7 +101,7 @@ class RecordFilesReader:
 
     def key(self, index: int) -> str:
         """File of record `index` and its zero-based position in the file."""
-        return f"{self._index.opened[self._index.files[index]].key}:{self._index.numbers[index]}"
+        return f"{self._index.files[self._index.file_indices[index]].key}:{self._index.numbers[index]}"
 
     def labels(self, index: int) -> tuple[str, ...]:
         """Classes of record `index`."""
@@ -117,32 +117,32 @@ class RecordFilesReader:
         Raises:
             DataError: if the file is no longer readable, or has changed.
         """
-        opened = self._index.opened[self._index.files[index]]
+        indexed_file = self._index.files[self._index.file_indices[index]]
         key, offset, length = self.key(index), self._index.offsets[index], self._index.lengths[index]
         try:
-            with opened.path.open("rb", buffering=0) as file:
+            with indexed_file.path.open("rb", buffering=0) as file:
                 content = os.pread(file.fileno(), length, offset)
-            sample = next(opened.codec.cut(Window([content, opened.tail])))
-            return Record(key, opened.codec.decode(sample).content, self.labels(index))
+            sample = next(indexed_file.codec.cut(Window([content, indexed_file.tail])))
+            return Record(key, indexed_file.codec.decode(sample).content, self.labels(index))
         except OSError as error:
             raise DataError(f"channel {self.channel!r}: {key} cannot be read: {error.strerror}") from error
         except (ValueError, StopIteration) as error:
             raise DataError(f"channel {self.channel!r}: {key} is not what it was at the start: {error}") from error
 
 
-def task_of_records(listing: Listing, file: RecordFile, wanted: DecodeOptions) -> Task:
+def task_of_records(listing: Listing, file: RecordFile, options: DecodeOptions) -> Task:
     """Infer the task from the first record: text classification if it is a text, else image classification.
 
     Args:
         listing: the channel's files.
         file: one of the files.
-        wanted: fields to extract; its task is ignored.
+        options: fields to extract; its task is ignored.
     """
-    form = StreamLayout(f"channel {listing.channel!r}: {file.key}", file.format)
+    layout = StreamLayout(f"channel {listing.channel!r}: {file.key}", file.format)
     for task in (IMAGES, TEXTS):
         try:
-            window = Window(decompress_gzip(_chunks(listing.root / file.key)))
-            codec = choose_codec(form, replace(wanted, task=task), window)
+            window = Window(decompress_gzip(_read_chunks(listing.root / file.key)))
+            codec = choose_codec(layout, replace(options, task=task), window)
             content = codec.decode(next(codec.cut(window))).content
         except (ValueError, StopIteration, OSError):
             continue
@@ -152,50 +152,52 @@ def task_of_records(listing: Listing, file: RecordFile, wanted: DecodeOptions) -
 
 
 def read_record_files(
-    listing: Listing, files: Sequence[RecordFile], wanted: DecodeOptions, scratch: Path | None
+    listing: Listing, files: Sequence[RecordFile], options: DecodeOptions, scratch: Path | None
 ) -> RecordFilesReader:
     """Index every record of a channel, in the order of the file names.
 
     Args:
         listing: the channel's files.
         files: files that contain records.
-        wanted: fields to extract.
+        options: fields to extract.
         scratch: folder for decompressed files.
 
     Raises:
         DataError: if a file is damaged, too many records cannot be used, or there are none.
     """
-    others = set(listing.keys) - {file.key for file in files}
-    if others:
-        _log.info("channel %r: passed over what holds no records: %s", listing.channel, count_endings(others))
-    began = time.monotonic()
-    index = _Index()
+    other_keys = set(listing.keys) - {file.key for file in files}
+    if other_keys:
+        _log.info("channel %r: passed over what holds no records: %s", listing.channel, count_endings(other_keys))
+    start_time = time.monotonic()
+    index = _RecordIndex()
     for file in files:
-        _add(listing, file, wanted, scratch, index)
+        _index_file(listing, file, options, scratch, index)
     if not index.labels:
         raise DataError(f"channel {listing.channel!r}: its {len(files)} files hold no records that can be used")
-    seconds = time.monotonic() - began
+    seconds = time.monotonic() - start_time
     _log.info(
         "channel %r: %d records in %d files, found in %.1f s", listing.channel, len(index.labels), len(files), seconds
     )
-    return RecordFilesReader(listing.channel, wanted.task, index)
+    return RecordFilesReader(listing.channel, options.task, index)
 
 
-def _add(listing: Listing, file: RecordFile, wanted: DecodeOptions, scratch: Path | None, index: _Index) -> None:
+def _index_file(
+    listing: Listing, file: RecordFile, options: DecodeOptions, scratch: Path | None, index: _RecordIndex
+) -> None:
     where = f"channel {listing.channel!r}: {file.key}"
     if file.format != "recordio":
-        wanted = replace(wanted, spec=wanted.spec.model_copy(update={"attribute_names": ()}))
-    number, begin = 0, 0
+        options = replace(options, spec=options.spec.model_copy(update={"attribute_names": ()}))
+    number, start = 0, 0
     try:
-        path = _plain(listing.root / file.key, scratch)
+        path = _decompressed_copy(listing.root / file.key, scratch)
         if not path.stat().st_size:
             return
-        window = Window(_chunks(path))
-        codec = choose_codec(StreamLayout(where, file.format), wanted, window)
-        index.opened.append(_Opened(file.key, path, codec, _END_OF_TAR if file.format == "tar" else b""))
-        for sample, end in _samples(codec, window):
-            _note(index, (number, begin, end - begin), sample, wanted.spec.max_bad_records, listing.channel)
-            number, begin = number + 1, end
+        window = Window(_read_chunks(path))
+        codec = choose_codec(StreamLayout(where, file.format), options, window)
+        index.files.append(_IndexedFile(file.key, path, codec, _END_OF_TAR if file.format == "tar" else b""))
+        for sample, end in _samples_with_ends(codec, window):
+            _add_record(index, (number, start, end - start), sample, options.spec.max_bad_records, listing.channel)
+            number, start = number + 1, end
     except DamagedStream as error:
         raise DataError(
             f"{where} {error}, in record {number} (from 0), which begins at byte {error.offset:,}; see whether the file"
@@ -205,7 +207,7 @@ def _add(listing: Listing, file: RecordFile, wanted: DecodeOptions, scratch: Pat
         raise DataError(f"{where} cannot be read: {error.strerror}") from error
 
 
-def _samples(codec: Codec, window: Window) -> Iterator[tuple[RawRecord, int]]:
+def _samples_with_ends(codec: Codec, window: Window) -> Iterator[tuple[RawRecord, int]]:
     """Yield samples, each with its end offset in the file."""
     if isinstance(codec, TarCodec):
         yield from codec.cut_with_ends(window)
@@ -214,31 +216,31 @@ def _samples(codec: Codec, window: Window) -> Iterator[tuple[RawRecord, int]]:
         yield sample, window.offset
 
 
-def _note(index: _Index, place: tuple[int, int, int], sample: RawRecord, limit: int, channel: str) -> None:
-    opened = index.opened[-1]
-    number, offset, length = place
+def _add_record(index: _RecordIndex, span: tuple[int, int, int], sample: RawRecord, limit: int, channel: str) -> None:
+    indexed_file = index.files[-1]
+    number, offset, length = span
     try:
-        labels = opened.codec.decode(sample).labels
+        labels = indexed_file.codec.decode(sample).labels
     except ValueError as error:
-        key = f"{opened.key}:{number}"
+        key = f"{indexed_file.key}:{number}"
         index.left_out.append((key, str(error)))
         if len(index.left_out) > limit:
             raise DataError(too_many(channel, index.left_out[-1], len(index.left_out), limit)) from error
         return
-    index.files.append(len(index.opened) - 1)
+    index.file_indices.append(len(index.files) - 1)
     index.numbers.append(number)
     index.offsets.append(offset)
     index.lengths.append(length)
-    index.labels.append(index.seen.setdefault(labels, labels))
+    index.labels.append(index.interned.setdefault(labels, labels))
 
 
-def _chunks(path: Path) -> Iterator[bytes]:
+def _read_chunks(path: Path) -> Iterator[bytes]:
     with path.open("rb", buffering=0) as file:
         while chunk := file.read(_CHUNK):
             yield chunk
 
 
-def _plain(path: Path, scratch: Path | None) -> Path:
+def _decompressed_copy(path: Path, scratch: Path | None) -> Path:
     """Return the file, or a decompressed copy if it is compressed."""
     with path.open("rb") as file:
         if file.read(len(GZIP)) != GZIP:
@@ -247,7 +249,7 @@ def _plain(path: Path, scratch: Path | None) -> Path:
         raise RuntimeError("compressed files need a scratch folder")
     with tempfile.NamedTemporaryFile(dir=scratch, prefix="inflated-", delete=False) as target:
         try:
-            for chunk in decompress_gzip(_chunks(path)):
+            for chunk in decompress_gzip(_read_chunks(path)):
                 target.write(chunk)
         except OSError as error:
             free = shutil.disk_usage(scratch).free
