@@ -135,7 +135,7 @@ def from_pipe(sample: Sample, *, compressed: bool = False) -> bool:
         codec = choose_codec(StreamLayout("train", form), wanted, window)
     except DamagedStream:
         return False
-    return [codec.decode(one).labels for one in codec.cut(window)] == [("0",), ("1",)]
+    return [codec.decode(one).labels for one in codec.split_records(window)] == [("0",), ("1",)]
 
 
 def test_every_format_has_a_row() -> None:

@@ -65,7 +65,7 @@ def from_stream(content: bytes, form: StreamFormat, **spec: object) -> Outcome:
             DecodeOptions("text-classification", wanted),
             window,
         )
-        for sample in codec.cut(window):
+        for sample in codec.split_records(window):
             try:
                 decoded = codec.decode(sample)
             except ValueError:

@@ -34,7 +34,7 @@ def decode(
     spec = parse_hyperparameters(knobs).data
     window = Window(cut(stream, [37]))
     codec = choose_codec(StreamLayout("channel 'train'", form, wrapped), DecodeOptions(task, spec, class_ids), window)
-    return [codec.decode(sample) for sample in codec.cut(window)]
+    return [codec.decode(sample) for sample in codec.split_records(window)]
 
 
 def labels(found: list[DecodedRecord]) -> list[tuple[str, ...]]:

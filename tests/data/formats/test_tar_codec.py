@@ -49,7 +49,7 @@ def from_stream(stream: bytes, **spec: object) -> Found:
     window = Window(cut(stream, [1000]))
     wanted = DecodeOptions("image-classification", data_spec(**spec))
     codec = choose_codec(StreamLayout("channel 'train'", "tar"), wanted, window)
-    decoded = [codec.decode(sample) for sample in codec.cut(window)]
+    decoded = [codec.decode(sample) for sample in codec.split_records(window)]
     return [(one.content, one.labels) for one in decoded if isinstance(one.content, bytes)]
 
 

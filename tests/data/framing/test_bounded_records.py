@@ -81,7 +81,7 @@ def test_recordio_that_claims_a_long_record(flag: int) -> None:
 def test_recordio_of_long_attributes() -> None:
     codec = AttributeCodec(DecodeOptions("text-classification", data_spec(attribute_names=tuple("abcdefghij"))))
     stream = endless(then=record(b"x" * 20_000))
-    assert "attributes of more than" in str(damage(codec.cut(Window(stream))))
+    assert "attributes of more than" in str(damage(codec.split_records(Window(stream))))
 
 
 def test_a_tfrecord_that_claims_a_long_record() -> None:
@@ -179,7 +179,7 @@ def test_a_row_of_more_columns_than_a_table_has_is_no_row(monkeypatch: pytest.Mo
 def test_json_lines_with_too_many_values_are_bad_records() -> None:
     codec = JsonLinesCodec(DecodeOptions("text-classification", data_spec()), StreamLayout("channel 'train'", "jsonl"))
     good = b'{"label": "a", "text": "b"}'
-    samples = list(codec.cut(Window([good, b"\n", b"[" + b"1," * 5000 + b"1]\n", good])))
+    samples = list(codec.split_records(Window([good, b"\n", b"[" + b"1," * 5000 + b"1]\n", good])))
     assert [codec.decode(samples[at]).labels for at in (0, 2)] == [("a",), ("a",)]
     with pytest.raises(ValueError, match="it has more than 1,000 values"):
         codec.decode(samples[1])

@@ -31,7 +31,7 @@ _IMAGE_FORMAT_HINT = "send them as an augmented manifest, in RecordIO, TFRecord 
 class Codec(Protocol):
     """Splits a stream into samples in a single thread and decodes samples in any thread."""
 
-    def cut(self, window: Window) -> Iterator[RawRecord]:
+    def split_records(self, window: Window) -> Iterator[RawRecord]:
         """Yield samples as views into the stream.
 
         Raises:
@@ -78,10 +78,10 @@ class WrappedCodec:
         self._options = options
         self.decode = inner.decode
 
-    def cut(self, window: Window) -> Iterator[RawRecord]:
+    def split_records(self, window: Window) -> Iterator[RawRecord]:
         """Yield the samples of each object in order."""
         for payload in read_recordio(window, self._options.spec.recordio_parts):
-            yield from self._inner.cut(Window([payload]))
+            yield from self._inner.split_records(Window([payload]))
 
 
 class LabelMappingCodec:
@@ -90,7 +90,7 @@ class LabelMappingCodec:
     def __init__(self, inner: Codec, classes: LabelMap) -> None:
         self._inner = inner
         self._classes = classes
-        self.cut = inner.cut
+        self.split_records = inner.split_records
 
     def decode(self, sample: RawRecord) -> DecodedRecord:
         """Decode a sample and map its labels to class names; labels without a match are left unchanged."""

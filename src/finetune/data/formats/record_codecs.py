@@ -26,7 +26,7 @@ class ImageRecordCodec:
     def __init__(self, options: DecodeOptions) -> None:
         self._options = options
 
-    def cut(self, window: Window) -> Iterator[Sample]:
+    def split_records(self, window: Window) -> Iterator[Sample]:
         """Yield one payload per sample."""
         for payload in read_recordio(window, self._options.spec.recordio_parts):
             yield (payload,)
@@ -60,7 +60,7 @@ class AttributeCodec:
         label = options.spec.label_column
         self._label = names.index(label) if label in names else (candidates[0] if candidates else None)
 
-    def cut(self, window: Window) -> Iterator[Sample]:
+    def split_records(self, window: Window) -> Iterator[Sample]:
         """Yield one payload per attribute for each sample."""
         count, start = len(self._names), window.offset
         sample: list[memoryview] = []
@@ -105,7 +105,7 @@ class ExampleCodec:
     def __init__(self, options: DecodeOptions) -> None:
         self._options = options
 
-    def cut(self, window: Window) -> Iterator[Sample]:
+    def split_records(self, window: Window) -> Iterator[Sample]:
         """Yield one payload per sample."""
         for payload in read_tfrecords(window):
             yield (payload,)
@@ -122,7 +122,7 @@ class ProtobufCodec:
     def __init__(self, options: DecodeOptions) -> None:
         self._options = options
 
-    def cut(self, window: Window) -> Iterator[Sample]:
+    def split_records(self, window: Window) -> Iterator[Sample]:
         """Yield one payload per sample."""
         for payload in read_recordio(window, self._options.spec.recordio_parts):
             yield (payload,)

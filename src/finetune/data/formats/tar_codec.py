@@ -85,16 +85,16 @@ class TarCodec:
         spec = options.spec
         self._has_field_names = any((spec.image_column, spec.text_column, spec.label_column))
 
-    def cut(self, window: Window) -> Iterator[Sample]:
+    def split_records(self, window: Window) -> Iterator[Sample]:
         """Yield the names and contents of the files of each sample.
 
         Raises:
             DataError: if a sample is too large, or the class folders have different parent folders.
         """
-        for sample, _ in self.cut_with_ends(window):
+        for sample, _ in self.split_records_with_ends(window):
             yield sample
 
-    def cut_with_ends(self, window: Window) -> Iterator[tuple[Sample, int]]:
+    def split_records_with_ends(self, window: Window) -> Iterator[tuple[Sample, int]]:
         """Yield samples, each with the stream offset after its last file."""
         group, end, folders = _Group(), 0, _ClassFolders()
         for path, content in read_tar(window, folders.end_archive):

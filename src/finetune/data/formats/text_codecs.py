@@ -44,7 +44,7 @@ class JsonLinesCodec:
         self._spellings = Spellings(lambda message: layout.warn(f"{layout.where}: {message}"))
         self._columns: Columns | None = None
 
-    def cut(self, window: Window) -> Iterator[Sample]:
+    def split_records(self, window: Window) -> Iterator[Sample]:
         """Yield one object per sample; columns are chosen from the first objects, since an object may lack some keys.
 
         Raises:
@@ -86,7 +86,7 @@ class DelimitedCodec:
         self._spellings = Spellings(self._warn)
         self._form: DelimitedForm | None = None
 
-    def cut(self, window: Window) -> Iterator[Sample]:
+    def split_records(self, window: Window) -> Iterator[Sample]:
         """Yield one row per sample; repeated headers are skipped, since each S3 object has one.
 
         Raises:

@@ -126,7 +126,7 @@ class StreamSource:
         window = Window([head])
         codec = choose_codec(self._layout, self._wanted, window)
         with suppress(DamagedStream):
-            for _ in codec.cut(window):
+            for _ in codec.split_records(window):
                 pass
         return codec
 
@@ -148,7 +148,7 @@ class StreamSource:
                 codec = self._tables or choose_codec(self._layout, self._wanted, window)
                 if self._tables is not None:
                     tap.close()
-                for sample in codec.cut(window):
+                for sample in codec.split_records(window):
                     if self.stopped():  # a chunk may hold a million records
                         raise JobStopped
                     record = _record(number, sample, codec)

@@ -122,7 +122,7 @@ class RecordFilesReader:
         try:
             with indexed_file.path.open("rb", buffering=0) as file:
                 content = os.pread(file.fileno(), length, offset)
-            sample = next(indexed_file.codec.cut(Window([content, indexed_file.tail])))
+            sample = next(indexed_file.codec.split_records(Window([content, indexed_file.tail])))
             return Record(key, indexed_file.codec.decode(sample).content, self.labels(index))
         except OSError as error:
             raise DataError(f"channel {self.channel!r}: {key} cannot be read: {error.strerror}") from error
@@ -143,7 +143,7 @@ def task_of_records(listing: Listing, file: RecordFile, options: DecodeOptions) 
         try:
             window = Window(decompress_gzip(_read_chunks(listing.root / file.key)))
             codec = choose_codec(layout, replace(options, task=task), window)
-            content = codec.decode(next(codec.cut(window))).content
+            content = codec.decode(next(codec.split_records(window))).content
         except (ValueError, StopIteration, OSError):
             continue
         if not isinstance(content, bytes) or is_encoded_image(content):
@@ -210,9 +210,9 @@ def _index_file(
 def _samples_with_ends(codec: Codec, window: Window) -> Iterator[tuple[RawRecord, int]]:
     """Yield samples, each with its end offset in the file."""
     if isinstance(codec, TarCodec):
-        yield from codec.cut_with_ends(window)
+        yield from codec.split_records_with_ends(window)
         return
-    for sample in codec.cut(window):
+    for sample in codec.split_records(window):
         yield sample, window.offset
 
 
