@@ -13,7 +13,6 @@ import pytest
 from finetune.data import json_text
 from finetune.data.formats import protobuf_wire as wire
 from finetune.data.formats import record_codecs
-from finetune.data.formats.codec import StreamLayout
 from finetune.data.formats.named_fields import DecodeOptions
 from finetune.data.formats.protobuf_records import read_protobuf_record
 from finetune.data.formats.protobuf_wire import DamagedMessage, read_integers
@@ -177,7 +176,7 @@ def test_a_row_of_more_columns_than_a_table_has_is_no_row(monkeypatch: pytest.Mo
 
 
 def test_json_lines_with_too_many_values_are_bad_records() -> None:
-    codec = JsonLinesCodec(DecodeOptions("text-classification", data_spec()), StreamLayout("channel 'train'", "jsonl"))
+    codec = JsonLinesCodec(DecodeOptions("text-classification", data_spec()), "channel 'train'", pytest.fail)
     good = b'{"label": "a", "text": "b"}'
     samples = list(codec.split_records(Window([good, b"\n", b"[" + b"1," * 5000 + b"1]\n", good])))
     assert [codec.decode(samples[at]).labels for at in (0, 2)] == [("a",), ("a",)]

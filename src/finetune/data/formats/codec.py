@@ -10,7 +10,7 @@ from typing import Protocol
 
 from finetune.config.content_types import StreamFormat
 from finetune.data.formats.image_records import is_encoded_image
-from finetune.data.formats.named_fields import DecodedRecord, DecodeOptions
+from finetune.data.formats.named_fields import DecodedRecord, DecodeOptions, RawRecord
 from finetune.data.formats.record_codecs import AttributeCodec, ExampleCodec, ImageRecordCodec, ProtobufCodec
 from finetune.data.formats.tar_codec import TarCodec
 from finetune.data.formats.text_codecs import DelimitedCodec, JsonLinesCodec
@@ -22,17 +22,15 @@ from finetune.data.labels import LabelMap
 
 _log = logging.getLogger(__name__)
 
-RawRecord = tuple[memoryview, ...]
-
 _JSON = re.compile(rb"\{|\[\s*\{")
 _IMAGE_FORMAT_HINT = "send them as an augmented manifest, in RecordIO, TFRecord or tar"
 
 
 class Codec(Protocol):
-    """Splits a stream into samples in a single thread and decodes samples in any thread."""
+    """Splits a stream into raw records in a single thread and decodes records in any thread."""
 
     def split_records(self, window: Window) -> Iterator[RawRecord]:
-        """Yield samples as views into the stream.
+        """Yield raw records as views into the stream.
 
         Raises:
             DamagedStream: if the rest of the stream cannot be split.
@@ -40,11 +38,11 @@ class Codec(Protocol):
         """
         ...
 
-    def decode(self, sample: RawRecord) -> DecodedRecord:
-        """Decode one sample; images stay encoded.
+    def decode(self, record: RawRecord) -> DecodedRecord:
+        """Decode one record; images stay encoded.
 
         Raises:
-            ValueError: if the sample is malformed; the message follows the record's name.
+            ValueError: if the record is malformed; the message follows the record's name.
         """
         ...
 
@@ -55,7 +53,7 @@ class StreamLayout:
 
     Attributes:
         where: channel name, for messages.
-        form: stream format according to the content type, `None` if unspecified.
+        format: stream format according to the content type, `None` if unspecified.
         wrapped: whether each object, or each attribute, is one RecordIO record.
         shared: whether the objects are sharded across hosts, so that this host may receive none in some epochs.
         classes: label map for records with numeric labels; `None` to use labels unchanged.
@@ -79,7 +77,7 @@ class WrappedCodec:
         self.decode = inner.decode
 
     def split_records(self, window: Window) -> Iterator[RawRecord]:
-        """Yield the samples of each object in order."""
+        """Yield the records of each object in order."""
         for payload in read_recordio(window, self._options.spec.recordio_parts):
             yield from self._inner.split_records(Window([payload]))
 
@@ -92,10 +90,10 @@ class LabelMappingCodec:
         self._classes = classes
         self.split_records = inner.split_records
 
-    def decode(self, sample: RawRecord) -> DecodedRecord:
-        """Decode a sample and map its labels to class names; labels without a match are left unchanged."""
-        record = self._inner.decode(sample)
-        return DecodedRecord(record.content, tuple(self._classes.named(label) or label for label in record.labels))
+    def decode(self, record: RawRecord) -> DecodedRecord:
+        """Decode a record and map its labels to class names; labels without a match are left unchanged."""
+        decoded = self._inner.decode(record)
+        return DecodedRecord(decoded.content, tuple(self._classes.named(label) or label for label in decoded.labels))
 
 
 def choose_codec(layout: StreamLayout, options: DecodeOptions, window: Window) -> Codec:
@@ -129,9 +127,9 @@ def _create_codec(stream_format: StreamFormat, layout: StreamLayout, options: De
         case "tar":
             return TarCodec(options, layout.where)
         case "jsonl":
-            return JsonLinesCodec(options, layout)
+            return JsonLinesCodec(options, layout.where, layout.warn)
         case "csv" | "tsv":
-            return DelimitedCodec(options, layout, tabs=stream_format == "tsv")
+            return DelimitedCodec(options, layout.where, layout.warn, tabs=stream_format == "tsv")
         case "pictures":
             raise DamagedStream(f"holds bare pictures without labels; {_IMAGE_FORMAT_HINT}", 0)
         case _:

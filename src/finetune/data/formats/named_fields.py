@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from finetune.config.hyperparameters import DataSpec, Task
@@ -21,6 +21,9 @@ IMAGE_FIELDS = (
 )
 LABEL_FIELDS = ("image/class/label", "cls", "cls.txt", *LABEL_COLUMNS, "image/class/text", "values")
 TEXT_FIELDS = ("txt", *TEXT_COLUMNS)
+
+RawRecord = tuple[memoryview, ...]
+"""The undecoded parts of a record, such as one payload or one per attribute."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +131,3 @@ def _as_label(value: object) -> object:
         texts = [_as_text(item) for item in value]
         return texts[0] if len(texts) == 1 else texts
     return _as_text(value)
-
-
-Decode = Callable[[tuple[memoryview, ...]], DecodedRecord]

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 
 from finetune.data.formats.attribute_labels import attribute_classes
 from finetune.data.formats.image_records import is_encoded_image, read_image_record
-from finetune.data.formats.named_fields import DecodedRecord, DecodeOptions, select_fields
+from finetune.data.formats.named_fields import DecodedRecord, DecodeOptions, RawRecord, select_fields
 from finetune.data.formats.protobuf_records import Numbers, Value, read_protobuf_record
 from finetune.data.formats.protobuf_wire import DamagedMessage
 from finetune.data.formats.tf_example import read_example
@@ -17,7 +17,11 @@ from finetune.data.json_text import parse_json
 from finetune.data.label_parsing import label_name
 from finetune.data.tables.reader import texts_of
 
-Sample = tuple[memoryview, ...]
+
+def _single_payloads(payloads: Iterator[memoryview]) -> Iterator[RawRecord]:
+    """Yield each payload as a record of its own."""
+    for payload in payloads:
+        yield (payload,)
 
 
 class ImageRecordCodec:
@@ -26,14 +30,13 @@ class ImageRecordCodec:
     def __init__(self, options: DecodeOptions) -> None:
         self._options = options
 
-    def split_records(self, window: Window) -> Iterator[Sample]:
-        """Yield one payload per sample."""
-        for payload in read_recordio(window, self._options.spec.recordio_parts):
-            yield (payload,)
+    def split_records(self, window: Window) -> Iterator[RawRecord]:
+        """Yield one payload per record."""
+        return _single_payloads(read_recordio(window, self._options.spec.recordio_parts))
 
-    def decode(self, sample: Sample) -> DecodedRecord:
+    def decode(self, record: RawRecord) -> DecodedRecord:
         """Decode numeric labels; several labels are a row of 0/1 flags, or else class numbers."""
-        numbers, image = read_image_record(sample[0])
+        numbers, image = read_image_record(record[0])
         multi_label = self._options.spec.multi_label
         if not multi_label and len(numbers) != 1:
             raise ValueError(f"has {len(numbers)} labels; set multi_label=true if records have several classes")
@@ -60,33 +63,34 @@ class AttributeCodec:
         label = options.spec.label_column
         self._label = names.index(label) if label in names else (candidates[0] if candidates else None)
 
-    def split_records(self, window: Window) -> Iterator[Sample]:
-        """Yield one payload per attribute for each sample."""
+    def split_records(self, window: Window) -> Iterator[RawRecord]:
+        """Yield one payload per attribute for each record."""
         count, start = len(self._names), window.offset
-        sample: list[memoryview] = []
+        attributes: list[memoryview] = []
         size = 0
         for payload in read_recordio(window, self._options.spec.recordio_parts):
-            sample.append(payload)
+            attributes.append(payload)
             size += len(payload)
             if size > MAX_RECORD_BYTES:
                 raise DamagedStream(f"holds attributes of more than {MAX_RECORD_BYTES:,} bytes for one record", start)
-            if len(sample) == count:
-                yield tuple(sample)
-                sample, size, start = [], 0, window.offset
-        if sample:
+            if len(attributes) == count:
+                yield tuple(attributes)
+                attributes, size, start = [], 0, window.offset
+        if attributes:
             raise DamagedStream(
-                f"ends after {len(sample)} of {count} attributes ({', '.join(self._names)}); is attribute_names right?",
+                f"ends after {len(attributes)} of {count} attributes ({', '.join(self._names)});"
+                " is attribute_names right?",
                 start,
             )
 
-    def decode(self, sample: Sample) -> DecodedRecord:
+    def decode(self, record: RawRecord) -> DecodedRecord:
         """Return the encoded image or the text, and the classes from the JSON label."""
         if self._label is None:
             raise ValueError(f"has no label among its attributes {', '.join(self._names)}; set attribute_names")
-        label = sample[self._label]
+        label = record[self._label]
         if is_encoded_image(label):
             raise ValueError(f"has a picture where {self._names[self._label]!r} is due; is attribute_names right?")
-        metadata = None if self._metadata is None else sample[self._metadata]
+        metadata = None if self._metadata is None else record[self._metadata]
         spec = self._options.spec
         classes = attribute_classes(
             label,
@@ -95,7 +99,7 @@ class AttributeCodec:
             class_ids=self._options.class_ids,
             class_names=spec.class_names,
         )
-        content = bytes(sample[self._content])
+        content = bytes(record[self._content])
         return DecodedRecord(content if self._options.images else texts_of([_parse_json_text(content)]), classes)
 
 
@@ -105,14 +109,13 @@ class ExampleCodec:
     def __init__(self, options: DecodeOptions) -> None:
         self._options = options
 
-    def split_records(self, window: Window) -> Iterator[Sample]:
-        """Yield one payload per sample."""
-        for payload in read_tfrecords(window):
-            yield (payload,)
+    def split_records(self, window: Window) -> Iterator[RawRecord]:
+        """Yield one payload per record."""
+        return _single_payloads(read_tfrecords(window))
 
-    def decode(self, sample: Sample) -> DecodedRecord:
+    def decode(self, record: RawRecord) -> DecodedRecord:
         """Select the features by the names that the user sets, or else by the usual names."""
-        features = read_example(sample[0])
+        features = read_example(record[0])
         return select_fields(features, features, self._options)
 
 
@@ -122,27 +125,26 @@ class ProtobufCodec:
     def __init__(self, options: DecodeOptions) -> None:
         self._options = options
 
-    def split_records(self, window: Window) -> Iterator[Sample]:
-        """Yield one payload per sample."""
-        for payload in read_recordio(window, self._options.spec.recordio_parts):
-            yield (payload,)
+    def split_records(self, window: Window) -> Iterator[RawRecord]:
+        """Yield one payload per record."""
+        return _single_payloads(read_recordio(window, self._options.spec.recordio_parts))
 
-    def decode(self, sample: Sample) -> DecodedRecord:
+    def decode(self, record: RawRecord) -> DecodedRecord:
         """Use a bytes feature as the image or the text.
 
         SageMaker's own readers join the parts of a record without the magic word. If a record that contains the magic
         word cannot be parsed, it is parsed again without it.
         """
         try:
-            record = read_protobuf_record(sample[0])
+            message = read_protobuf_record(record[0])
         except DamagedMessage:
-            payload = bytes(sample[0])
+            payload = bytes(record[0])
             if MAGIC_BYTES not in payload:
                 raise
-            record = read_protobuf_record(memoryview(payload.replace(MAGIC_BYTES, b"")))
+            message = read_protobuf_record(memoryview(payload.replace(MAGIC_BYTES, b"")))
         # Numeric features of image records are not used.
-        features = record.features if self._options.images else _as_lists(record.features)
-        return select_fields(features, _as_lists(record.labels), self._options)
+        features = message.features if self._options.images else _as_lists(message.features)
+        return select_fields(features, _as_lists(message.labels), self._options)
 
 
 def _as_lists(fields: Mapping[str, Value]) -> Mapping[str, object]:

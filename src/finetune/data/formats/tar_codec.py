@@ -16,6 +16,7 @@ from finetune.data.formats.named_fields import (
     TEXT_FIELDS,
     DecodedRecord,
     DecodeOptions,
+    RawRecord,
     select_fields,
 )
 from finetune.data.framing.tar_members import read_tar
@@ -24,8 +25,6 @@ from finetune.data.json_text import parse_json
 from finetune.data.readers.channel_files import ending_of, is_system_file, some_of
 from finetune.data.transforms.image_formats import HEAD_BYTES, IMAGE_ENDINGS, is_image
 from finetune.errors import DataError
-
-Sample = tuple[memoryview, ...]
 
 _MAX_FILES = 256
 _MAX_BYTES = 1 << 28
@@ -85,16 +84,16 @@ class TarCodec:
         spec = options.spec
         self._has_field_names = any((spec.image_column, spec.text_column, spec.label_column))
 
-    def split_records(self, window: Window) -> Iterator[Sample]:
+    def split_records(self, window: Window) -> Iterator[RawRecord]:
         """Yield the names and contents of the files of each sample.
 
         Raises:
             DataError: if a sample is too large, or the class folders have different parent folders.
         """
-        for sample, _ in self.split_records_with_ends(window):
-            yield sample
+        for record, _ in self.split_records_with_ends(window):
+            yield record
 
-    def split_records_with_ends(self, window: Window) -> Iterator[tuple[Sample, int]]:
+    def split_records_with_ends(self, window: Window) -> Iterator[tuple[RawRecord, int]]:
         """Yield samples, each with the stream offset after its last file."""
         group, end, folders = _Group(), 0, _ClassFolders()
         for path, content in read_tar(window, folders.end_archive):
@@ -119,7 +118,7 @@ class TarCodec:
         if group.parts:
             yield self._check_sample(group, folders), end
 
-    def decode(self, sample: Sample) -> DecodedRecord:
+    def decode(self, record: RawRecord) -> DecodedRecord:
         """Decode the fields by file ending; a `.json` object adds fields by its keys.
 
         Raises:
@@ -127,7 +126,7 @@ class TarCodec:
         """
         fields: dict[str, object] = {}
         path = ""
-        for name, content in zip(sample[::2], sample[1::2], strict=True):
+        for name, content in zip(record[::2], record[1::2], strict=True):
             path = bytes(name).decode("utf-8", "replace")
             field_name = path.rpartition("/")[2].partition(".")[2].lower()
             fields[field_name] = content
@@ -136,8 +135,8 @@ class TarCodec:
                 fields |= value if isinstance(value, dict) else {}
         folder = _folders(path)[-1:]
         is_labelled = any(name in fields for name in LABEL_FIELDS) or self._options.spec.label_column is not None
-        if len(sample) == 2 and not self._has_field_names and _is_image_file(path, sample[1]):
-            fields = {"image": sample[1]}
+        if len(record) == 2 and not self._has_field_names and _is_image_file(path, record[1]):
+            fields = {"image": record[1]}
             if not folder:
                 raise ValueError(
                     f"is the image {path!r} without a label: it lies in no folder, and no file such as"
@@ -170,7 +169,7 @@ class TarCodec:
                 f" first dot, such as {path!r}; {_CONVENTION}"
             )
 
-    def _check_sample(self, group: _Group, class_folders: _ClassFolders) -> Sample:
+    def _check_sample(self, group: _Group, class_folders: _ClassFolders) -> RawRecord:
         """Return the sample after checking that unlabeled images share the parent of their class folders.
 
         Raises:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Protocol
 
-from finetune.data.formats.named_fields import DecodedRecord, DecodeOptions
+from finetune.data.formats.named_fields import DecodedRecord, DecodeOptions, RawRecord
 from finetune.data.framing.lines import line_end, read_lines
 from finetune.data.framing.lookahead import look_ahead
 from finetune.data.framing.window import DamagedStream, Window
@@ -17,35 +16,25 @@ from finetune.data.tables.dialect import DelimitedForm, FirstLines, find_form
 from finetune.data.tables.json_objects import choose_keys, json_objects, parse_object
 from finetune.data.tables.reader import texts_of
 
-Sample = tuple[memoryview, ...]
-
-
-class _Layout(Protocol):
-    """The part of `StreamLayout` that codecs use; its module imports this one, so it cannot be imported here."""
-
-    @property
-    def where(self) -> str: ...
-    @property
-    def warn(self) -> Callable[[str], None]: ...
-
 
 class JsonLinesCodec:
     """Codec for JSON objects: one per line, concatenated where an S3 object lacks a final newline, or in arrays."""
 
-    def __init__(self, options: DecodeOptions, layout: _Layout) -> None:
+    def __init__(self, options: DecodeOptions, where: str, warn: Callable[[str], None]) -> None:
         """Create the codec without reading any input.
 
         Args:
             options: fields to extract, with the column names set by the user.
-            layout: channel name and callback for warnings.
+            where: channel name, for messages.
+            warn: callback for warnings.
         """
         self._options = options
-        self._where = layout.where
-        self._spellings = Spellings(lambda message: layout.warn(f"{layout.where}: {message}"))
+        self._where = where
+        self._spellings = Spellings(lambda message: warn(f"{where}: {message}"))
         self._columns: Columns | None = None
 
-    def split_records(self, window: Window) -> Iterator[Sample]:
-        """Yield one object per sample; columns are chosen from the first objects, since an object may lack some keys.
+    def split_records(self, window: Window) -> Iterator[RawRecord]:
+        """Yield one object per record; columns are chosen from the first objects, since an object may lack some keys.
 
         Raises:
             DataError: if a single object contains all records.
@@ -59,9 +48,9 @@ class JsonLinesCodec:
         for _, text in json_objects(lines):
             yield (memoryview(text),)
 
-    def decode(self, sample: Sample) -> DecodedRecord:
+    def decode(self, record: RawRecord) -> DecodedRecord:
         """Return the label and the texts."""
-        value = parse_object(bytes(sample[0]))
+        value = parse_object(bytes(record[0]))
         if self._columns is None:
             raise ValueError("is not a JSON object")
         texts = texts_of([value.get(name) for name in self._columns.texts])
@@ -71,23 +60,24 @@ class JsonLinesCodec:
 class DelimitedCodec:
     """Codec for CSV, TSV or `__label__` lines; delimiter, header and columns are inferred from the first rows."""
 
-    def __init__(self, options: DecodeOptions, layout: _Layout, *, tabs: bool) -> None:
+    def __init__(self, options: DecodeOptions, where: str, warn: Callable[[str], None], *, tabs: bool) -> None:
         """Create the codec without reading any input.
 
         Args:
             options: fields to extract, with the column names set by the user.
-            layout: channel name and callback for warnings.
+            where: channel name, for messages.
+            warn: callback for warnings.
             tabs: whether the content type specifies tab-separated cells.
         """
         self._options = options
-        self._where = layout.where
+        self._where = where
         self._tabs = tabs
-        self._warn: Callable[[str], None] = lambda message: layout.warn(f"{layout.where}: {message}")
+        self._warn: Callable[[str], None] = lambda message: warn(f"{where}: {message}")
         self._spellings = Spellings(self._warn)
         self._form: DelimitedForm | None = None
 
-    def split_records(self, window: Window) -> Iterator[Sample]:
-        """Yield one row per sample; repeated headers are skipped, since each S3 object has one.
+    def split_records(self, window: Window) -> Iterator[RawRecord]:
+        """Yield one row per record; repeated headers are skipped, since each S3 object has one.
 
         Raises:
             DamagedStream: if the first row is not UTF-8, or a quoted field is not closed.
@@ -119,11 +109,11 @@ class DelimitedCodec:
         except UnclosedQuote as error:
             raise DamagedStream(f"{error} (line {error.line})", start + error.offset) from error
 
-    def decode(self, sample: Sample) -> DecodedRecord:
+    def decode(self, record: RawRecord) -> DecodedRecord:
         """Return the label and the texts."""
         if self._form is None:
             raise ValueError("belongs to a table of which no row was seen")
-        label, *texts = self._form.cells(bytes(sample[0]))
+        label, *texts = self._form.cells(bytes(record[0]))
         return _label_texts(texts_of(texts), label, self._options, self._spellings)
 
 

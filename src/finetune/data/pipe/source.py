@@ -12,8 +12,8 @@ from typing import Protocol
 import google_crc32c
 
 from finetune.config.hyperparameters import Task
-from finetune.data.formats.codec import Codec, RawRecord, StreamLayout, choose_codec
-from finetune.data.formats.named_fields import DecodedRecord, DecodeOptions
+from finetune.data.formats.codec import Codec, StreamLayout, choose_codec
+from finetune.data.formats.named_fields import DecodedRecord, DecodeOptions, RawRecord
 from finetune.data.framing.gzip_members import decompress_gzip
 from finetune.data.framing.window import Chunk, DamagedStream, Window
 from finetune.data.pipe.fifo import Pipe, PipeOptions

@@ -158,7 +158,8 @@ def _check_layout(listing: Listing, images: Sequence[str]) -> None:
     if misplaced:
         raise DataError(
             f"channel {listing.channel!r}: {len(misplaced)} pictures lie outside of class folders"
-            f" ({some_of(misplaced)}), so their class is not known; expected is {listing.channel}/<class>/<picture>, a folder per class, or a "
+            f" ({some_of(misplaced)}), so their class is not known; expected is {listing.channel}/<class>/<picture>, "
+            "a folder per class, or a "
             f"channel {listing.channel + '_lst'!r} whose .lst files name the classes"
         )
 

@@ -19,9 +19,9 @@ from pathlib import Path
 
 from finetune.config.hyperparameters import Task
 from finetune.data.bad_records import too_many
-from finetune.data.formats.codec import Codec, RawRecord, StreamLayout, choose_codec
+from finetune.data.formats.codec import Codec, StreamLayout, choose_codec
 from finetune.data.formats.image_records import is_encoded_image
-from finetune.data.formats.named_fields import DecodeOptions
+from finetune.data.formats.named_fields import DecodeOptions, RawRecord
 from finetune.data.formats.tar_codec import TarCodec
 from finetune.data.framing.gzip_members import MAGIC as GZIP
 from finetune.data.framing.gzip_members import decompress_gzip
@@ -122,8 +122,8 @@ class RecordFilesReader:
         try:
             with indexed_file.path.open("rb", buffering=0) as file:
                 content = os.pread(file.fileno(), length, offset)
-            sample = next(indexed_file.codec.split_records(Window([content, indexed_file.tail])))
-            return Record(key, indexed_file.codec.decode(sample).content, self.labels(index))
+            record = next(indexed_file.codec.split_records(Window([content, indexed_file.tail])))
+            return Record(key, indexed_file.codec.decode(record).content, self.labels(index))
         except OSError as error:
             raise DataError(f"channel {self.channel!r}: {key} cannot be read: {error.strerror}") from error
         except (ValueError, StopIteration) as error:
@@ -195,8 +195,8 @@ def _index_file(
         window = Window(_read_chunks(path))
         codec = choose_codec(StreamLayout(where, file.format), options, window)
         index.files.append(_IndexedFile(file.key, path, codec, _END_OF_TAR if file.format == "tar" else b""))
-        for sample, end in _samples_with_ends(codec, window):
-            _add_record(index, (number, start, end - start), sample, options.spec.max_bad_records, listing.channel)
+        for record, end in _records_with_ends(codec, window):
+            _add_record(index, (number, start, end - start), record, options.spec.max_bad_records, listing.channel)
             number, start = number + 1, end
     except DamagedStream as error:
         raise DataError(
@@ -207,20 +207,20 @@ def _index_file(
         raise DataError(f"{where} cannot be read: {error.strerror}") from error
 
 
-def _samples_with_ends(codec: Codec, window: Window) -> Iterator[tuple[RawRecord, int]]:
-    """Yield samples, each with its end offset in the file."""
+def _records_with_ends(codec: Codec, window: Window) -> Iterator[tuple[RawRecord, int]]:
+    """Yield records, each with its end offset in the file."""
     if isinstance(codec, TarCodec):
         yield from codec.split_records_with_ends(window)
         return
-    for sample in codec.split_records(window):
-        yield sample, window.offset
+    for record in codec.split_records(window):
+        yield record, window.offset
 
 
-def _add_record(index: _RecordIndex, span: tuple[int, int, int], sample: RawRecord, limit: int, channel: str) -> None:
+def _add_record(index: _RecordIndex, span: tuple[int, int, int], record: RawRecord, limit: int, channel: str) -> None:
     indexed_file = index.files[-1]
     number, offset, length = span
     try:
-        labels = indexed_file.codec.decode(sample).labels
+        labels = indexed_file.codec.decode(record).labels
     except ValueError as error:
         key = f"{indexed_file.key}:{number}"
         index.left_out.append((key, str(error)))
