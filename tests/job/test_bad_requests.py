@@ -40,7 +40,7 @@ def test_train_tells_all_faults_at_once_and_exits_with_1(tmp_path: Path, picture
         ({"model_name": "resnet81"}, r"model_name='resnet81'.*leave model_name away, or set it to 'resnet18'"),
         ({"image_size": "20000"}, r"image_size='20000' is not allowed: give a whole number, at least 8"),
         ({"reinitialize_top_layer": "false"}, r"reinitialize_top_layer=false, but the weights distinguish 3 classes"),
-        ({"task": "text-classification"}, r"task=text-classification, but channel 'train' holds no tables"),
+        ({"task": "text-classification"}, r"task=text-classification, but channel 'train' contains no tables"),
         ({"num_classes": "2"}, r"num_classes=2, but channel 'train' has 4 classes"),
         ({"num_training_samples": "9"}, r"num_training_samples=9, but channel 'train' has 8 records"),
         ({"resume": "required"}, r"resume=required, but"),
@@ -132,7 +132,7 @@ def test_channels_that_are_missing_unknown_or_empty(tmp_path: Path, pictures: Pa
         ({}, r"There is no channel 'train': give one"),
         ({"train": pictures, "validaton": pictures}, r"Unknown channel 'validaton' \(did you mean 'validation'\?\)"),
         ({"train": pictures, "training": pictures}, r"Channels 'train' and 'training' mean the same: give one of them"),
-        ({"train": tmp_path / "empty"}, r"channel 'train' is empty: no files in .*; expected is a folder per class"),
+        ({"train": tmp_path / "empty"}, r"channel 'train' is empty: no files in .*; expected a folder per class"),
         ({"train": pictures, "model": tmp_path / "empty"}, r"The model channel holds no model .*; it holds nothing"),
     )
     for number, (channels, cause) in enumerate(cases):

@@ -31,7 +31,7 @@ def test_every_format_is_read_and_left_out_files_are_warned_of_and_reported(tmp_
     assert job.artifact()["labels"] == list(COLOURS)
     assert job.metrics()["validation"]["records"] == 9 * len(COLOURS)
     assert "WARNING" in job.log
-    assert "left out 1 files that are no images that can be read: 1 .heic; by class: 'red' 1 of 10 files" in job.log
+    assert "skipped 1 files that are not supported images: 1 .heic; by class: 'red' 1 of 10 files" in job.log
     report = json.loads((job.folder.output_data / "report.json").read_text())
     assert report["left_out_files"] == {name: {"red": {".heic": 1}} for name in ("train", "validation")}
     assert 'id="left-out"' in (job.folder.output_data / "report.html").read_text()
@@ -47,7 +47,7 @@ def test_sixteen_bit_images_with_low_values_are_scaled_in_training_and_in_the_ar
             values = np.full((32, 32), level + number, dtype=np.uint16)
             (folder / name / f"{number}.png").write_bytes(encoded(Image.fromarray(values)))
     job = finished(train_here(tmp_path / "job", {"train": folder, "model": network}, {**QUICK, "epochs": "30"}))
-    assert "its 16 16-bit images have values up to 237 only, so they are read as 8-bit images" in job.log
+    assert "16 16-bit images have values up to 237, so they are read as 8-bit images" in job.log
     assert job.artifact()["preprocessing"]["sixteen_bit_depth"] == 8
     assert job.metrics()["validation"]["accuracy"] == 1
     assert "The exported artifact repeats" in job.log
@@ -114,4 +114,4 @@ def test_images_next_to_a_table_with_their_labels_are_refused(tmp_path: Path, ne
     (tmp_path / "data" / "labels.csv").write_text(content.getvalue())
     job = train_here(tmp_path / "job", {"train": tmp_path / "data", "model": network}, QUICK)
     assert job.exit_code == 1
-    assert "1 images in the one folder 'images' and the table labels.csv" in job.failure
+    assert "1 images in a single folder 'images' and table labels.csv" in job.failure

@@ -95,7 +95,7 @@ def test_attributes_with_text() -> None:
 def test_a_wrong_number_of_attributes_is_seen() -> None:
     with pytest.raises(DamagedStream, match="ends after 2 of 3 attributes"):
         decode(manifest((PNG, b"1")), attribute_names="source-ref,class,other")
-    with pytest.raises(ValueError, match="has a picture where 'b' is due; is attribute_names right"):
+    with pytest.raises(ValueError, match="has an image .*attribute 'b'.*attribute_names"):
         decode(manifest((PNG, PNG)), attribute_names="a,b")
 
 
@@ -116,7 +116,7 @@ def test_samples_of_tar_shards() -> None:
 
 
 def test_numbers_are_no_picture() -> None:
-    with pytest.raises(ValueError, match="holds numbers where an encoded picture is expected"):
+    with pytest.raises(ValueError, match="has numbers instead of an encoded image"):
         decode((FIXTURES / "sdk_dense_float32.pbr").read_bytes(), form="protobuf")
 
 
@@ -157,7 +157,9 @@ def test_objects_that_were_wrapped_one_by_one() -> None:
     assert labels(decode(stream, TEXT, "csv", wrapped=True)) == [("1",), ("0",), ("1",)]
 
 
-@pytest.mark.parametrize(("stream", "reason"), [(PNG, "bare pictures without labels"), (b"PAR1", "holds Parquet")])
+@pytest.mark.parametrize(
+    ("stream", "reason"), [(PNG, "images without labels; use an augmented manifest"), (b"PAR1", "contains Parquet")]
+)
 def test_what_cannot_be_read_from_a_stream(stream: bytes, reason: str) -> None:
     with pytest.raises(DamagedStream, match=reason):
         decode(stream)
@@ -169,7 +171,7 @@ def test_a_table_whose_columns_cannot_be_told() -> None:
 
 
 def test_a_text_where_a_picture_is_due_asks_for_the_task() -> None:
-    with pytest.raises(ValueError, match="has no picture, but a text in 'text'; set task=text-classification"):
+    with pytest.raises(ValueError, match="has no image, but a text in field 'text'; set task=text-classification"):
         decode(tfrecord(example({"text": b"one", "label": 0})), form="tfrecord")
 
 

@@ -79,10 +79,10 @@ def test_what_both_read_of_a_damaged_record_is_the_same(payload: bytes, data: st
 @pytest.mark.parametrize(
     ("record", "reason"),
     [
-        (inside(1, inside(2, inside(6, b"new"))), "has a value of an unknown kind"),
+        (inside(1, inside(2, inside(6, b"new"))), "unknown type"),
         (inside(1, inside(2, inside(2, inside(1, bytes(5))))), "ends inside a number"),
-        (bytes(2), "has a field without a number"),
-        (b"\x0b\x0c", "has a field of the unknown kind 3"),
+        (bytes(2), "field with number 0"),
+        (b"\x0b\x0c", "unknown wire type 3"),
     ],
 )
 def test_what_is_refused(record: bytes, reason: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import io
+import re
 import tarfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -108,10 +109,10 @@ def test_given_field_names_keep_the_convention(tmp_path: Path) -> None:
 
 def test_names_with_dots_before_label_files_say_how_names_are_cut(tmp_path: Path) -> None:
     files = {f"photo.{number:06d}.{name}": what for number in range(60) for name, what in LABELLED.items()}
-    said = refused(tmp_path, tar(files))
-    assert "has no field with a usual name" in said
-    assert "names are cut at the first dot" in said
-    assert "rename the files" in said
+    message = refused(tmp_path, tar(files))
+    assert "has no field with a default name" in message
+    assert "file names are split at the first dot" in message
+    assert "rename the files" in message
 
 
 @pytest.mark.parametrize(("limit", "value"), [("_MAX_FILES", 50), ("_MAX_BYTES", 25 * 9)])
@@ -120,16 +121,16 @@ def test_a_sample_is_bounded_by_files_and_by_bytes(
 ) -> None:
     monkeypatch.setattr(tar_codec, limit, value)
     files = {f"photo.{number:06d}.{name}": what for number in range(60) for name, what in LABELLED.items()}
-    assert "have the same name up to the first dot, such as 'photo.000025.png'" in refused(tmp_path, tar(files))
+    assert "with the same name up to the first dot, such as 'photo.000025.png'" in refused(tmp_path, tar(files))
 
 
 def test_an_image_without_label_and_folder_is_named(tmp_path: Path) -> None:
-    said = refused(tmp_path, tar({"cat.0.jpg": JPEG, "cat.1.jpg": JPEG}))
-    assert "is the image 'cat.0.jpg' without a label: it lies in no folder, and no file such as 'cat.0.cls'" in said
+    message = refused(tmp_path, tar({"cat.0.jpg": JPEG, "cat.1.jpg": JPEG}))
+    assert re.search("image 'cat.0.jpg' without a label.*no label file 'cat.0.cls'", message)
 
 
 def test_several_images_of_one_name_without_a_label_are_refused(tmp_path: Path) -> None:
-    assert "holds 2 images with the same name ('jpg', 'png') and no label" in refused(
+    assert "has 2 images with the same name ('jpg', 'png') and no label" in refused(
         tmp_path, tar({"cat/1.jpg": JPEG, "cat/1.png": PNG, "dog/1.jpg": JPEG})
     )
 
@@ -143,7 +144,7 @@ def test_several_images_of_one_name_without_a_label_are_refused(tmp_path: Path) 
     ],
 )
 def test_class_folders_at_different_places_of_an_archive_are_refused(tmp_path: Path, names: list[str]) -> None:
-    assert "it is not known which folders are the classes" in refused(tmp_path, tar(dict.fromkeys(names, JPEG)))
+    assert "the class folders are ambiguous" in refused(tmp_path, tar(dict.fromkeys(names, JPEG)))
 
 
 def test_each_archive_may_have_a_folder_around_its_class_folders(tmp_path: Path) -> None:
@@ -177,5 +178,5 @@ def test_what_operating_systems_and_storage_devices_leave_is_no_record(tmp_path:
 
 def test_a_file_is_named_when_its_sample_is_too_large(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tar_codec, "_MAX_FILES", 2)
-    with pytest.raises(DataError, match=r"channel 'train': a\.tar\.gz: more than 2 files"):
+    with pytest.raises(DataError, match=r"channel 'train': a\.tar\.gz: .* more than 2 files"):
         from_files(tmp_path / "files", tar({f"a.b.{number}": b"" for number in range(3)}))

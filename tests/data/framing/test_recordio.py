@@ -73,7 +73,7 @@ def test_a_stream_cut_inside_a_record_is_an_error(payloads: list[bytes], sizes: 
 
 def test_damage_is_told_with_its_place() -> None:
     stream = recordio(b"good") + b"\0" * 8
-    with pytest.raises(DamagedStream, match=r"has 0x00000000 where RecordIO's magic word 0xced7230a is due") as caught:
+    with pytest.raises(DamagedStream, match="0x00000000 instead of the RecordIO magic word 0xced7230a") as caught:
         read(stream, [5])
     assert caught.value.offset == 12
 
@@ -81,9 +81,9 @@ def test_damage_is_told_with_its_place() -> None:
 @pytest.mark.parametrize(
     ("stream", "reason"),
     [
-        (recordio(b"abcd", 3), "flag 3 where a record should begin"),
-        (recordio(b"abcd", 1) + recordio(b"efgh", 0), "flag 0 inside a record"),
-        (recordio(b"abcd", 1) + recordio(b"efgh", 1), "flag 1 inside a record"),
+        (recordio(b"abcd", 3), "flag 3 at the start of a record; expected 0 or 1"),
+        (recordio(b"abcd", 1) + recordio(b"efgh", 0), "flag 0 inside a split record; expected 2 or 3"),
+        (recordio(b"abcd", 1) + recordio(b"efgh", 1), "flag 1 inside a split record; expected 2 or 3"),
         (recordio(b"abcd", 5), "unknown flag 5"),
         (recordio(b"abcd", 1), "ends in the middle"),
     ],

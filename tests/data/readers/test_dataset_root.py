@@ -24,9 +24,7 @@ from finetune.errors import DataError
     ],
 )
 def test_files_of_several_parts_are_refused(keys: list[str], advice: str) -> None:
-    with pytest.raises(
-        DataError, match=r"channel 'train' holds.*root of a data set.*give each part a channel"
-    ) as found:
+    with pytest.raises(DataError, match=r"channel 'train' contains.*dataset root.*use a channel per split") as found:
         check_single_split("train", keys)
     assert advice in str(found.value)
 

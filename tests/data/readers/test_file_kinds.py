@@ -54,12 +54,12 @@ def stored(kind: str) -> bytes:
 
 FILES: dict[str, Callable[[], bytes]] = {
     "a zip archive or a spreadsheet": lambda: zipped("xl/workbook.xml"),
-    "a spreadsheet of old Excel": lambda: b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + bytes(500),
+    "an Excel 97-2003 spreadsheet": lambda: b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + bytes(500),
     "Parquet": lambda: stored("parquet"),
     "Arrow or Feather": lambda: stored("feather"),
     "ORC": lambda: stored("orc"),
     "a tar archive": tarred,
-    "compressed by xz": lambda: b"\xfd7zXZ\x00" + bytes(50),
+    "compressed with xz": lambda: b"\xfd7zXZ\x00" + bytes(50),
     "a PDF document": lambda: b"%PDF-1.7\n",
     "a Git LFS pointer": lambda: b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n",
     "an HTML or XML page": lambda: b'\n<?xml version="1.0"?><Error><Code>AccessDenied</Code></Error>',
@@ -70,7 +70,9 @@ FILES: dict[str, Callable[[], bytes]] = {
 @pytest.mark.parametrize("kind", FILES)
 def test_other_files_under_the_name_of_a_table_are_named(tmp_path: Path, kind: str, name: str) -> None:
     content = FILES[kind]()
-    with pytest.raises(DataError, match=rf"channel 'train', {name} is {kind}.*give CSV, TSV, JSON Lines or Parquet"):
+    with pytest.raises(
+        DataError, match=rf"channel 'train', {name} is {kind}.*expected CSV, TSV, JSON Lines or Parquet"
+    ):
         read_text_tables(list_files("train", write_files(tmp_path, {name: content})), data_spec())
     assert f"is {kind}" in from_stream(content, "jsonl" if name == "rows.jsonl" else "csv").refusal
 

@@ -185,12 +185,12 @@ def test_low_values_and_several_pages_are_warned_of(caplog: pytest.LogCaptureFix
     with caplog.at_level(logging.WARNING):
         depth = survey_images(MemoryReader([(content, ("a",)) for content in contents], "image-classification"))
     assert depth == 16
-    assert "1 of 3 images that are no JPEG use less than a sixteenth of the range 0 to 65535" in caplog.text
-    assert "record-1 (up to 255)" in caplog.text
-    assert "1 of 3 images that are no JPEG have several pages, of which only the first is read: record-2" in caplog.text
+    assert "1 of 3 non-JPEG images use less than a sixteenth of the range 0 to 65535" in caplog.text
+    assert "record-1 (maximum 255)" in caplog.text
+    assert "1 of 3 non-JPEG images have several pages; only the first page is read: record-2" in caplog.text
     caplog.clear()
     survey_images(MemoryReader([(grey(255), ("a",))] * 2, "image-classification"))
-    assert "its 2 16-bit images have values up to 255 only, so they are read as 8-bit images" in caplog.text
+    assert "2 16-bit images have values up to 255, so they are read as 8-bit images" in caplog.text
 
 
 def test_the_depth_is_kept_in_the_artifact_and_reaches_the_transform() -> None:

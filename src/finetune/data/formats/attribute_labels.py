@@ -41,7 +41,9 @@ def attribute_classes(
     if isinstance(value, dict):
         names = _class_names(value, class_names, multi_label=multi_label)
         if not names:
-            raise ValueError("has an object as its label, in which no class name is found")
+            raise ValueError(
+                f"has an object without a class name as its label; expected one of the keys {', '.join(_NAME_KEYS)}"
+            )
         return names
     if multi_label and not class_ids and isinstance(value, list) and _are_flags(value):
         return tuple(str(number) for number, flag in enumerate(value) if flag)

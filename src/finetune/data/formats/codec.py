@@ -23,7 +23,6 @@ from finetune.data.labels import LabelMap
 _log = logging.getLogger(__name__)
 
 _JSON = re.compile(rb"\{|\[\s*\{")
-_IMAGE_FORMAT_HINT = "send them as an augmented manifest, in RecordIO, TFRecord or tar"
 
 
 class Codec(Protocol):
@@ -131,9 +130,15 @@ def _create_codec(stream_format: StreamFormat, layout: StreamLayout, options: De
         case "csv" | "tsv":
             return DelimitedCodec(options, layout.where, layout.warn, tabs=stream_format == "tsv")
         case "pictures":
-            raise DamagedStream(f"holds bare pictures without labels; {_IMAGE_FORMAT_HINT}", 0)
+            raise DamagedStream(
+                "contains images without labels; use an augmented manifest, or pack images and labels as RecordIO,"
+                " TFRecord or tar",
+                0,
+            )
         case _:
-            raise DamagedStream("holds Parquet, which cannot be read from a stream; use input mode File or FastFile", 0)
+            raise DamagedStream(
+                "contains Parquet, which cannot be read from a stream; use input mode File or FastFile", 0
+            )
 
 
 def _recordio_codec(window: Window, options: DecodeOptions) -> Codec:

@@ -21,13 +21,13 @@ def read_image_record(payload: memoryview) -> tuple[tuple[float, ...], memoryvie
         ValueError: if the payload is shorter than its header requires.
     """
     if len(payload) < _HEADER.size:
-        raise ValueError("is too short for an image record")
+        raise ValueError(f"has {len(payload)} bytes, too few for the {_HEADER.size}-byte header of an image record")
     flag, label, _, _ = _HEADER.unpack_from(payload)
     if not flag:
         return (label,), payload[_HEADER.size :]
     start = _HEADER.size + 4 * flag
     if flag > _MAX_LABELS or start > len(payload):
-        raise ValueError(f"is too short for an image record with {flag} labels")
+        raise ValueError(f"has {len(payload)} bytes, too few for an image record with {flag} labels")
     return struct.unpack_from(f"<{flag}f", payload, _HEADER.size), payload[start:]
 
 

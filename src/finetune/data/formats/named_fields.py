@@ -89,12 +89,15 @@ def select_fields(
         return DecodedRecord(texts_of([_as_text(fields[name]) for name in names]), classes)
     text = next((name for name in TEXT_FIELDS if name in fields), None)
     if text is not None and spec.image_column is None and not any(name in fields for name in IMAGE_FIELDS):
-        raise ValueError(f"has no picture, but a text in {text!r}; set task=text-classification, or image_column")
+        raise ValueError(
+            f"has no image, but a text in field {text!r}; set task=text-classification, or set image_column to the"
+            " field of the image"
+        )
     content = fields[_choose_field(fields, spec.image_column, IMAGE_FIELDS, "image_column")]
     if isinstance(content, tuple) and len(content) == 1:
         content = content[0]
     if not isinstance(content, bytes | memoryview):
-        raise ValueError("holds numbers where an encoded picture is expected")
+        raise ValueError("has numbers instead of an encoded image; store the bytes of an image file in the field")
     return DecodedRecord(bytes(content), classes)
 
 
@@ -104,20 +107,20 @@ def _choose_field(
     if requested is not None:
         if requested not in fields:
             raise ValueError(
-                f"has no field {requested!r}{did_you_mean(requested, fields)}, which {hyperparameter} names, only"
-                f" {_field_list(fields)}"
+                f"has no field {requested!r}{did_you_mean(requested, fields)}, the value of {hyperparameter}; its"
+                f" fields are {_field_list(fields)}"
             )
         return requested
     name = next((name for name in defaults if name in fields), None)
     if name is None:
         raise ValueError(
-            f"has no field with a usual name, only {_field_list(fields)}; set {hyperparameter} to one of them"
+            f"has no field with a default name; set {hyperparameter} to one of its fields: {_field_list(fields)}"
         )
     return name
 
 
 def _field_list(fields: Mapping[str, object]) -> str:
-    return some_of([repr(name) for name in fields], 8) or "none at all"
+    return some_of([repr(name) for name in fields], 8) or "none"
 
 
 def _as_text(value: object) -> object:

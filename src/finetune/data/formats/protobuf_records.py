@@ -95,7 +95,7 @@ def _read_value(content: memoryview, start: int, end: int) -> Value:
     if kind:
         return _read_numbers(kind, *span)
     if start < end:
-        raise DamagedMessage("has a value of an unknown kind")
+        raise DamagedMessage("has a value of unknown type; expected a float32, float64 or int32 tensor, or bytes")
     return Numbers(np.empty(0))
 
 

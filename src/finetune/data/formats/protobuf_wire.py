@@ -67,9 +67,9 @@ def read_field(content: memoryview, position: int, end: int) -> tuple[int, int, 
     elif kind in (FIXED64, FIXED32):
         stop = position + (8 if kind == FIXED64 else 4)
     else:
-        raise DamagedMessage(f"has a field of the unknown kind {kind}")
+        raise DamagedMessage(f"has a field of unknown wire type {kind}")
     if stop > end or tag < 8:
-        raise DamagedMessage("ends inside a field" if stop > end else "has a field without a number")
+        raise DamagedMessage("ends inside a field" if stop > end else "has a field with number 0")
     return tag, position, stop
 
 

@@ -44,7 +44,7 @@ class ImageRecordCodec:
             return DecodedRecord(bytes(image), tuple(str(index) for index, flag in enumerate(numbers) if flag))
         names = [label_name(number) for number in numbers]
         if None in names:
-            raise ValueError("has a label that is no number")
+            raise ValueError("has a label that is not a number")
         return DecodedRecord(bytes(image), tuple(name for name in names if name is not None))
 
 
@@ -72,24 +72,26 @@ class AttributeCodec:
             attributes.append(payload)
             size += len(payload)
             if size > MAX_RECORD_BYTES:
-                raise DamagedStream(f"holds attributes of more than {MAX_RECORD_BYTES:,} bytes for one record", start)
+                raise DamagedStream(f"has attributes of more than {MAX_RECORD_BYTES:,} bytes in one record", start)
             if len(attributes) == count:
                 yield tuple(attributes)
                 attributes, size, start = [], 0, window.offset
         if attributes:
             raise DamagedStream(
-                f"ends after {len(attributes)} of {count} attributes ({', '.join(self._names)});"
-                " is attribute_names right?",
+                f"ends after {len(attributes)} of {count} attributes ({', '.join(self._names)}); check attribute_names",
                 start,
             )
 
     def decode(self, record: RawRecord) -> DecodedRecord:
         """Return the encoded image or the text, and the classes from the JSON label."""
         if self._label is None:
-            raise ValueError(f"has no label among its attributes {', '.join(self._names)}; set attribute_names")
+            raise ValueError(f"has no label attribute; add it to attribute_names ({', '.join(self._names)})")
         label = record[self._label]
         if is_encoded_image(label):
-            raise ValueError(f"has a picture where {self._names[self._label]!r} is due; is attribute_names right?")
+            raise ValueError(
+                f"has an image instead of a label in attribute {self._names[self._label]!r}; check the order of"
+                " attribute_names"
+            )
         metadata = None if self._metadata is None else record[self._metadata]
         spec = self._options.spec
         classes = attribute_classes(

@@ -31,8 +31,8 @@ _MAX_BYTES = 1 << 28
 """Maximum size of a sample with several files. Beyond either limit, it is a whole archive of names with dots."""
 _DEFAULT_FIELDS = frozenset({*IMAGE_FIELDS, *LABEL_FIELDS, *TEXT_FIELDS, "json"})
 _CONVENTION = (
-    "names are cut at the first dot, as WebDataset does: of 'photo.1.png' the sample is 'photo' and the field '1.png';"
-    " rename the files so that only the field follows a dot, such as 'photo-1.png'"
+    "as in WebDataset, file names are split at the first dot: 'photo.1.png' is field '1.png' of sample 'photo'; rename"
+    " the files so that the only dot precedes the field, such as 'photo-1.png'"
 )
 
 
@@ -139,13 +139,13 @@ class TarCodec:
             fields = {"image": record[1]}
             if not folder:
                 raise ValueError(
-                    f"is the image {path!r} without a label: it lies in no folder, and no file such as"
-                    f" {path.rpartition('.')[0] + '.cls'!r} belongs to it; {_CONVENTION}"
+                    f"is image {path!r} without a label: it is not in a class folder, and there is no label file"
+                    f" {path.rpartition('.')[0] + '.cls'!r}; {_CONVENTION}"
                 )
         images = [name for name in fields if f".{name}" in IMAGE_ENDINGS]
         if folder and not is_labelled and self._options.spec.image_column is None and len(images) > 1:
             raise ValueError(
-                f"holds {len(images)} images with the same name ({some_of(map(repr, images))}) and no label; give them"
+                f"has {len(images)} images with the same name ({some_of(map(repr, images))}) and no label; give them"
                 " different names, or set image_column to one of these fields"
             )
         classes = tuple(folder) if folder and not is_labelled else None
@@ -165,8 +165,8 @@ class TarCodec:
         count = len(group.parts) // 2
         if count > 1 and (count > _MAX_FILES or group.size > _MAX_BYTES):
             raise DataError(
-                f"{self._where}: more than {_MAX_FILES} files, or {_MAX_BYTES >> 20} MB, have the same name up to the"
-                f" first dot, such as {path!r}; {_CONVENTION}"
+                f"{self._where}: a sample has more than {_MAX_FILES} files or {_MAX_BYTES >> 20} MiB with the same name"
+                f" up to the first dot, such as {path!r}; {_CONVENTION}"
             )
 
     def _check_sample(self, group: _Group, class_folders: _ClassFolders) -> RawRecord:
@@ -184,9 +184,9 @@ class TarCodec:
             first = class_folders.parents.setdefault(group.archive, parent)
             if first != parent:
                 raise DataError(
-                    f"{self._where}: images without labels lie in folders below {first or '.'!r} and"
-                    f" {parent or '.'!r}, such as {paths[-1]!r}, so it is not known which folders are the classes; pack"
-                    " one part of the data set with its class folders side by side, or give each image a label"
+                    f"{self._where}: images without labels are in folders below {first or '.'!r} and {parent or '.'!r},"
+                    f" such as {paths[-1]!r}, so the class folders are ambiguous; pack one split of the dataset with"
+                    " its class folders in the same parent folder, or add a label file to each image"
                 )
         return tuple(group.parts)
 

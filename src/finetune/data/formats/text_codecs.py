@@ -98,7 +98,7 @@ class DelimitedCodec:
                     shared=self._options.shared,
                 )
             except UnicodeDecodeError as error:
-                raise DamagedStream(f"is not UTF-8 ({error.reason})", start) from error
+                raise DamagedStream(f"is not UTF-8 ({error.reason}); convert it to UTF-8", start) from error
             if self._form is not None and self._form.remark:
                 self._warn(self._form.remark)
         if self._form is None:
@@ -112,7 +112,7 @@ class DelimitedCodec:
     def decode(self, record: RawRecord) -> DecodedRecord:
         """Return the label and the texts."""
         if self._form is None:
-            raise ValueError("belongs to a table of which no row was seen")
+            raise ValueError("cannot be parsed, since the columns of the table are not known yet")
         label, *texts = self._form.cells(bytes(record[0]))
         return _label_texts(texts_of(texts), label, self._options, self._spellings)
 

@@ -60,7 +60,7 @@ def _decompress_members(chunks: Iterable[Chunk]) -> Iterator[bytes]:
             try:
                 piece = member.decompress(pending, _MAX_OUTPUT_BYTES)
             except zlib.error as error:
-                raise DamagedStream(f"has a damaged gzip member ({error})", offset) from error
+                raise DamagedStream(f"contains a damaged gzip member ({error})", offset) from error
             if piece:
                 offset += len(piece)
                 yield piece

@@ -56,6 +56,6 @@ def read_lines(window: Window, end: bytes = b"\n") -> Iterator[memoryview]:
         tail += content[start:]
         window.position = len(window.view)
         if len(tail) > MAX_LINE_BYTES:
-            raise DamagedStream(f"has a line of more than {MAX_LINE_BYTES:,} bytes", window.offset - len(tail))
+            raise DamagedStream(f"has a line longer than {MAX_LINE_BYTES:,} bytes", window.offset - len(tail))
     if tail:
         yield memoryview(bytes(tail))

@@ -60,7 +60,7 @@ def read_recordio(window: Window, parts: Parts = "auto") -> Iterator[memoryview]
                 yield view[start : start + word]
             needed = 8
         if needed > MAX_RECORD_BYTES + 8:
-            raise DamagedStream(f"claims a RecordIO record of {needed - 8:,} bytes", window.offset)
+            raise DamagedStream(_length_error(needed - 8), window.offset)
         if reach(needed):
             _, word = unpack(window.view, window.position)
             if word > _LENGTH_MASK or window.view[window.position : window.position + 4] != MAGIC_BYTES:
@@ -85,16 +85,16 @@ def _join_record(window: Window, parts: Parts) -> memoryview:
     start = window.offset
     flag, payload = _read_part(window, start)
     if flag != _FIRST:
-        raise DamagedStream(f"holds a RecordIO part with flag {flag} where a record should begin", start)
+        raise DamagedStream(f"has a RecordIO part with flag {flag} at the start of a record; expected 0 or 1", start)
     pieces = [payload]
     while flag != _LAST:
         if window.offset - start > MAX_RECORD_BYTES or len(pieces) == _MAX_PARTS:
             raise DamagedStream(
-                f"holds a RecordIO record of more than {MAX_RECORD_BYTES:,} bytes or {_MAX_PARTS:,} parts", start
+                f"has a RecordIO record of more than {MAX_RECORD_BYTES:,} bytes or {_MAX_PARTS:,} parts", start
             )
         flag, payload = _read_part(window, start)
         if flag not in (_MIDDLE, _LAST):
-            raise DamagedStream(f"holds a RecordIO part with flag {flag} inside a record that is not ended", start)
+            raise DamagedStream(f"has a RecordIO part with flag {flag} inside a split record; expected 2 or 3", start)
         pieces.append(payload)
     return memoryview(join_parts(pieces, parts))
 
@@ -105,17 +105,21 @@ def join_parts(pieces: list[memoryview], parts: Parts) -> bytes:
     return (b"" if plain else MAGIC_BYTES).join(pieces)
 
 
+def _length_error(length: int) -> str:
+    return f"has a RecordIO record of {length:,} bytes; the maximum is {MAX_RECORD_BYTES:,}"
+
+
 def _read_part(window: Window, record_offset: int) -> tuple[int, memoryview]:
     if not window.reach(8):
         raise DamagedStream("ends in the middle of a RecordIO record", record_offset)
     magic, word = _HEADER.unpack_from(window.view, window.position)
     if magic != MAGIC:
-        raise DamagedStream(f"has 0x{magic:08x} where RecordIO's magic word 0x{MAGIC:08x} is due", window.offset)
+        raise DamagedStream(f"has 0x{magic:08x} instead of the RecordIO magic word 0x{MAGIC:08x}", window.offset)
     flag, length = word >> 29, word & _LENGTH_MASK
     if flag > _LAST:
-        raise DamagedStream(f"holds a RecordIO part with the unknown flag {flag}", window.offset)
+        raise DamagedStream(f"has a RecordIO part with unknown flag {flag}; expected 0 to 3", window.offset)
     if length > MAX_RECORD_BYTES:
-        raise DamagedStream(f"claims a RecordIO record of {length:,} bytes", record_offset)
+        raise DamagedStream(_length_error(length), record_offset)
     padded = (length + 11) & ~3
     if not window.reach(padded):
         raise DamagedStream("ends in the middle of a RecordIO record", record_offset)

@@ -111,30 +111,30 @@ def read_tar(window: Window, on_archive_end: Callable[[], None] | None = None) -
         try:
             header = read_header(block)
         except ValueError as error:
-            raise DamagedStream(f"has a damaged header of a tar archive ({error})", offset) from error
+            raise DamagedStream(f"has a damaged tar header ({error})", offset) from error
         if header.type in _EXTENSIONS:
             _read_extension(overrides, header.type, bytes(_read_content(window, header.size, offset)), offset)
             continue
         member = overrides.apply(header)
         content = _read_content(window, member.size, offset)
         if member.type == _SPARSE:
-            raise DamagedStream(f"holds the sparse file {member.name}; pack it without --sparse", offset)
+            raise DamagedStream(f"contains the sparse file {member.name}; create the archive without --sparse", offset)
         if member.type in _FILES and not member.name.endswith("/"):
             yield member.name, content
         overrides.member = {}
     if not window.at_end():
-        raise DamagedStream("ends in the middle of a block of a tar archive", window.offset)
+        raise DamagedStream("ends in the middle of a tar block", window.offset)
     if in_archive:
-        raise DamagedStream("ends before the end of a tar archive", window.offset)
+        raise DamagedStream("ends before the end-of-archive marker of a tar archive", window.offset)
 
 
 def _read_content(window: Window, size: int, offset: int) -> memoryview:
     if not 0 <= size <= MAX_RECORD_BYTES:
-        raise DamagedStream(f"claims a file of {size:,} bytes in a tar archive", offset)
+        raise DamagedStream(f"has a tar member of {size:,} bytes; the maximum is {MAX_RECORD_BYTES:,}", offset)
     window.position += _BLOCK
     padded = -(-size // _BLOCK) * _BLOCK
     if not window.reach(padded):
-        raise DamagedStream("ends in the middle of a file of a tar archive", offset)
+        raise DamagedStream("ends in the middle of a tar member", offset)
     start = window.position
     window.position += padded
     return window.view[start : start + size]
@@ -159,11 +159,11 @@ def _pax_records(content: bytes, offset: int) -> dict[str, str]:
         line = content[position + len(digits) + 1 : position + length]
         key, equals, value = line.partition(b"=")
         if not equals or not value.endswith(b"\n"):
-            raise DamagedStream("has a damaged extended header in a tar archive", offset)
+            raise DamagedStream("has a damaged extended tar header", offset)
         name = key.decode("utf-8", "replace")
         if name in _PAX_KEYS or name.startswith("GNU.sparse"):
             records[name] = value[:-1].decode("utf-8", "surrogateescape")
         position += length
     if not records.get("size", "0").isdigit():
-        raise DamagedStream("has a damaged extended header in a tar archive", offset)
+        raise DamagedStream("has a damaged extended tar header", offset)
     return records

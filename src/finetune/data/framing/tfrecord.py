@@ -40,16 +40,18 @@ def read_tfrecords(window: Window) -> Iterator[memoryview]:
         view, position = window.view, window.position
         length_bytes, expected = _HEADER.unpack_from(view, position)
         if masked_checksum(length_bytes) != expected:
-            raise DamagedStream("has a TFRecord length whose checksum is wrong", window.offset)
+            raise DamagedStream("has a TFRecord length with a wrong checksum", window.offset)
         length = int.from_bytes(length_bytes, "little")
         if length > MAX_RECORD_BYTES:
-            raise DamagedStream(f"claims a TFRecord of {length:,} bytes", window.offset)
+            raise DamagedStream(
+                f"has a TFRecord of {length:,} bytes; the maximum is {MAX_RECORD_BYTES:,}", window.offset
+            )
         if not window.reach(length + _OVERHEAD_BYTES):
             raise DamagedStream("ends in the middle of a TFRecord", window.offset)
         view, position = window.view, window.position + _HEADER.size
         payload = view[position : position + length]
         if masked_checksum(payload) != _FOOTER.unpack_from(view, position + length)[0]:
-            raise DamagedStream("has a TFRecord whose checksum is wrong", window.offset)
+            raise DamagedStream("has a TFRecord with a wrong checksum", window.offset)
         window.position += length + _OVERHEAD_BYTES
         yield payload
     if not window.at_end():

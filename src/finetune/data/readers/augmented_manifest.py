@@ -9,15 +9,16 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from finetune.config.hyperparameters import DataSpec
 from finetune.data.bad_records import too_many
 from finetune.data.formats.attribute_labels import attribute_classes
 from finetune.data.json_text import parse_json
-from finetune.data.readers.channel_files import Listing, ending_of, some_of, spelling_hint
+from finetune.data.readers.channel_files import Listing, ending_of, some_of
 from finetune.data.readers.image_folder import ImageFolderReader
+from finetune.data.readers.missing_files import missing_file_reason
 from finetune.data.record import Reader
 from finetune.data.tables.reader import TextExample, TextTableReader, texts_of
 from finetune.data.tables.text_lines import text_lines
@@ -79,7 +80,7 @@ def read_augmented_manifest(listing: Listing, spec: DataSpec, *, class_ids: bool
     """
     lines = [line for key in manifests_of(listing) for line in _read_lines(listing, key)]
     if not lines:
-        raise DataError(f"channel {listing.channel!r}: its manifests are empty; expected is a JSON object per line")
+        raise DataError(f"channel {listing.channel!r}: the manifests are empty; expected a JSON object per line")
     usable = [line for line in lines if not line.fault]
     context = _Context(
         listing,
@@ -103,8 +104,8 @@ def read_augmented_manifest(listing: Listing, spec: DataSpec, *, class_ids: bool
             path = _source_path(line, context)
             if path in images:
                 raise DataError(
-                    f"channel {listing.channel!r}: {line.where}: {path!r} was named before, in {locations[path]};"
-                    " name it once"
+                    f"channel {listing.channel!r}: {line.where}: {path!r} is already listed in {locations[path]};"
+                    " list each image once"
                 )
             images[path] = _line_classes(line, context)
             locations[path] = line.where
@@ -114,10 +115,10 @@ def read_augmented_manifest(listing: Listing, spec: DataSpec, *, class_ids: bool
                 raise DataError(too_many(listing.channel, left_out[-1], len(left_out), spec.max_bad_records)) from error
     if left_out:
         _log.warning(
-            "channel %r: left out %d lines, such as %s, which %s", listing.channel, len(left_out), *left_out[0]
+            "channel %r: skipped %d manifest lines, such as %s, which %s", listing.channel, len(left_out), *left_out[0]
         )
     if not examples and not images:
-        raise DataError(f"channel {listing.channel!r}: no line of its manifests can be used: {' '.join(left_out[0])}")
+        raise DataError(f"channel {listing.channel!r}: the manifests have no usable line: {' '.join(left_out[0])}")
     if has_text:
         return TextTableReader(listing.channel, examples, left_out)
     reader = ImageFolderReader(listing.channel, listing.root, sorted(images.items()))
@@ -141,7 +142,7 @@ def _texts(line: _Line, context: _Context) -> tuple[str, ...]:
     try:
         return texts_of([(context.listing.root / path).read_text(encoding="utf-8-sig")])
     except OSError as error:
-        raise ValueError(f"names a text that cannot be read: {error.strerror}") from error
+        raise ValueError(f"names text file {path!r}, which cannot be read: {error.strerror}") from error
 
 
 def _read_lines(listing: Listing, key: str) -> Iterator[_Line]:
@@ -160,17 +161,17 @@ def _read_lines(listing: Listing, key: str) -> Iterator[_Line]:
 def _source_path(line: _Line, context: _Context) -> str:
     source = line.attributes.get(_SOURCE)
     if not isinstance(source, str):
-        raise ValueError(f"has no {_SOURCE!r} that names an object, only {_attribute_list(line.attributes)}")
+        raise ValueError(
+            f"has no attribute {_SOURCE!r} with the address of an object; its attributes are"
+            f" {_attribute_list(line.attributes)}"
+        )
     parts = source.partition("://")[2].split("/")[1:] if "://" in source else source.split("/")
     for start in range(len(parts)):
         path = "/".join(parts[start:])
         if path in context.present:
             return path
-    channel = context.listing.channel
-    raise ValueError(
-        f"names {some_of([repr(source)])}, but channel {channel!r} has no such file in {context.listing.root}"
-        f"{spelling_hint(parts[-1], context.present)}; correct the address or add the object"
-    )
+    reason = missing_file_reason(source, "/".join(parts), context.listing)
+    raise ValueError(f"{reason}; correct the address or add the object")
 
 
 def _line_classes(line: _Line, context: _Context) -> tuple[str, ...]:
@@ -187,7 +188,7 @@ def _line_classes(line: _Line, context: _Context) -> tuple[str, ...]:
             class_names=spec.class_names,
         )
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"has a label in {name!r} that cannot be used: {error}") from error
+        raise ValueError(f"has an unusable label in attribute {name!r}: {error}") from error
 
 
 def _label_attribute(line: _Line, context: _Context) -> str:
@@ -206,15 +207,16 @@ def _label_attribute(line: _Line, context: _Context) -> str:
         and f"{requested}{_METADATA}" not in context.attributes
     ):
         raise UserError(
-            f"{where} has no attribute {requested!r}{did_you_mean(requested, attributes)}, which label_column or"
-            f" attribute_names gives, only {_attribute_list(attributes)}"
+            f"{where} has no attribute {requested!r}{did_you_mean(requested, attributes)}; its attributes are"
+            f" {_attribute_list(attributes)}; correct label_column or attribute_names"
         )
     candidates = [name for name in attributes if _may_be_label(name) and requested in (None, name)]
     if not candidates:
-        raise ValueError(f"has no label{_failure_reason(attributes)}, only {_attribute_list(attributes)}")
+        raise ValueError(f"has no label{_failure_reason(attributes)}; its attributes are {_attribute_list(attributes)}")
     if len(candidates) > 1:
         raise UserError(
-            f"{where}: which attribute is the label? Set label_column to one of {_attribute_list(attributes)}"
+            f"{where} has several attributes that may be the label; set label_column to one of"
+            f" {_attribute_list(candidates)}"
         )
     return candidates[0]
 
@@ -235,5 +237,5 @@ def _encode_json(value: object) -> memoryview:
     return memoryview(json.dumps(value).encode())
 
 
-def _attribute_list(attributes: Mapping[str, object]) -> str:
-    return some_of([repr(name) for name in attributes], 8) or "nothing"
+def _attribute_list(attributes: Iterable[str]) -> str:
+    return some_of([repr(name) for name in attributes], 8) or "none"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import unicodedata
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -68,7 +67,7 @@ def list_files(channel: str, folder: Path) -> Listing:
     """
     if not folder.is_dir():
         fault = "is not a folder" if folder.exists() else "does not exist"
-        raise DataError(f"channel {channel!r}: {folder} {fault}; give the channel a folder with pictures or tables")
+        raise DataError(f"channel {channel!r}: {folder} {fault}; provide a folder with images or tables")
     files = _FoundFiles(os.path.realpath(folder))
     pending = [_Folder("", files.root, frozenset({files.root}))]
     try:
@@ -76,15 +75,15 @@ def list_files(channel: str, folder: Path) -> Listing:
             pending.extend(_scan(pending.pop(), files))
             if files.followed > _MAX_LINKED_FOLDERS:
                 raise DataError(
-                    f"channel {channel!r}: symbolic links lead to more than {_MAX_LINKED_FOLDERS:,} folders of"
-                    f" {folder}; remove those that lead to each other"
+                    f"channel {channel!r}: symbolic links in {folder} expand to more than {_MAX_LINKED_FOLDERS:,}"
+                    " folders; remove links that point to each other"
                 )
     except OSError as error:
         raise DataError(f"channel {channel!r}: {error.filename} cannot be listed: {error.strerror}") from error
     _check_names(channel, files)
     if files.links:
         _log.warning(
-            "channel %r: passed over %d symbolic links that lead out of it, in a circle or nowhere: %s",
+            "channel %r: skipped %d symbolic links that are broken, circular or point outside the channel: %s",
             channel,
             len(files.links),
             some_of(sorted(files.links)),
@@ -92,7 +91,7 @@ def list_files(channel: str, folder: Path) -> Listing:
     if files.storage_folders:
         listed = sorted(files.storage_folders.items())
         _log.warning(
-            "channel %r: passed over folders that storage devices and operating systems make: %s",
+            "channel %r: skipped system folders of storage devices and operating systems: %s",
             channel,
             some_of([f"{name!r} ({count})" for name, count in listed], 8),
         )
@@ -127,19 +126,6 @@ def some_of(names: Iterable[str], limit: int = 3) -> str:
     max_length = _MAX_SHOWN_CHARACTERS // limit
     shown = [name if len(name) <= max_length else name[: max_length - 3] + "..." for name in listed[:limit]]
     return ", ".join(shown) + more
-
-
-def spelling_hint(name: str, keys: Iterable[str]) -> str:
-    """Format a hint at a file whose name differs only in case or Unicode form; empty if there is none."""
-    for key in keys:
-        other_name = key.rpartition("/")[2]
-        if other_name != name and _normalize(other_name) == _normalize(name):
-            return f" (but {key!r}, {other_name!a} instead of {name!a}: another case or Unicode form)"
-    return ""
-
-
-def _normalize(name: str) -> str:
-    return unicodedata.normalize("NFC", name).casefold()
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,4 +182,4 @@ def _check_names(channel: str, files: _FoundFiles) -> None:
             name.encode()
         except UnicodeEncodeError:
             shown = os.fsencode(name).decode(errors="backslashreplace")
-            raise DataError(f"channel {channel!r}: the name {shown} is not UTF-8; rename it") from None
+            raise DataError(f"channel {channel!r}: the file name {shown} is not UTF-8; rename the file") from None

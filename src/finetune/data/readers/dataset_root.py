@@ -94,8 +94,8 @@ def check_class_folders(channel: str, images: Sequence[str], class_names: Sequen
         first, node = next(iter(nested.items()))
         path, inner = node.innermost()
         _log.warning(
-            "channel %r: images lie in sub-folders of %d of %d class folders; their class is the first folder on the"
-            " path, such as %r for all of %s",
+            "channel %r: %d of %d class folders have images in sub-folders; the class is the first folder of the path,"
+            " such as %r for %s",
             channel,
             len(nested),
             len(folders),
@@ -123,12 +123,12 @@ def _check_names(channel: str, folders: Mapping[str, _Node]) -> None:
     listed = some_of(map(repr, splits_by_name), 8)
     if all(name.lower() in _SPLITS for name in splits_by_name) and not any(node.images for node in folders.values()):
         raise DataError(
-            f"channel {channel!r}: its folders are {listed}, and all pictures lie in folders below these, so it is the"
-            f" root of a data set and not a folder per class; {_channel_hint(_split_locations(folders))}"
+            f"channel {channel!r}: its folders are {listed}, and all images are in folders below these, so it is a"
+            f" dataset root instead of a folder per class; {_channel_hint(_split_locations(folders))}"
         )
     if len({split or name for name, split in splits_by_name.items()}) > 1:
         raise DataError(
-            f"channel {channel!r}: its folders are {listed}, so it is the root of a data set and not a folder per"
+            f"channel {channel!r}: its folders are {listed}, so it is a dataset root instead of a folder per"
             f" class; {_channel_hint(_split_locations(folders))}, or"
             f" {_class_names_hint(folders)} if these are the classes"
         )
@@ -147,16 +147,16 @@ def _check_structure(channel: str, folders: Mapping[str, _Node]) -> None:
     if not similar or 2 * len(similar) < len(folders):
         return
     summary = (
-        f"channel {channel!r}: its folders {some_of(map(repr, sorted(similar)), 8)} hold folders of the same names"
+        f"channel {channel!r}: its folders {some_of(map(repr, sorted(similar)), 8)} contain folders of the same names"
         f" ({some_of(map(repr, sorted(shared)))})"
     )
     if all(_split_of_folder(name) is not None for name in shared):
         raise DataError(
-            f"{summary}, which are parts of a data set; rearrange them to a folder per part with a folder per class in"
-            " it, and give each part a channel"
+            f"{summary}, which are dataset splits; use a folder per split with a folder per class in it, and a channel"
+            " per split"
         )
     raise DataError(
-        f"{summary}, so it is the root of a data set and not a folder per class;"
+        f"{summary}, so it is a dataset root instead of a folder per class;"
         f" {_channel_hint(_split_locations(folders))}, or {_class_names_hint(folders)} if these are the classes"
     )
 
@@ -177,20 +177,20 @@ def _check_system_folders(channel: str, folders: Mapping[str, _Node], class_name
     marked = [name for name in folders if len(name) > 1 and name.startswith(_STORAGE_MARKS) and name not in class_names]
     if marked and 2 * len(marked) < len(folders):
         raise DataError(
-            f"channel {channel!r}: folder {marked[0]!r} looks like one that a storage device or an operating system"
-            f" makes, and would become a class; remove it, or {_class_names_hint(folders)} if it is one"
+            f"channel {channel!r}: folder {marked[0]!r} looks like a system folder of a storage device or an operating"
+            f" system and would become a class; remove it, or {_class_names_hint(folders)} if it is a class"
         )
     occurrences = Counter(name for node in folders.values() for name in _names_below(node))
     for name in folders:
         if occurrences[name] >= 2 and name not in class_names:
             raise DataError(
-                f"channel {channel!r}: folder {name!r} lies beside the class folders and in {occurrences[name]} of them"
-                f" too, so a program seems to have made it, and it would become a class; remove it, or"
-                f" {_class_names_hint(folders)} if it is one"
+                f"channel {channel!r}: folder {name!r} exists next to the class folders and in {occurrences[name]} of"
+                " them, so it appears to be created by a program and would become a class; remove it, or"
+                f" {_class_names_hint(folders)} if it is a class"
             )
     for name in folders:
         if len(name) > 1 and name.startswith("_") and name not in class_names:
-            _log.warning("channel %r: folder %r is taken for a class; remove it if it is none", channel, name)
+            _log.warning("channel %r: folder %r is treated as a class; remove it if it is not a class", channel, name)
 
 
 def _names_below(node: _Node) -> set[str]:
@@ -229,8 +229,8 @@ def check_single_split(channel: str, keys: Sequence[str]) -> None:
     splits = _splits_of_files(keys, _first_split_word)
     if len(set(splits.values())) > 1:
         raise DataError(
-            f"channel {channel!r} holds {some_of(map(repr, keys))}, so it is the root of a data set, and records to"
-            f" validate or test with would be taken for the channel's own; {_channel_hint(splits)}"
+            f"channel {channel!r} contains {some_of(map(repr, keys))}, so it is a dataset root, and validation or test"
+            f" records would be used for training; {_channel_hint(splits)}"
         )
 
 
@@ -251,6 +251,6 @@ def _channel_hint(splits: Mapping[str, str]) -> str:
     """Return advice on the splits, given their channels; if none has a channel, the first serves as an example."""
     splits_by_name = {location: split for location, split in splits.items() if split}
     if not splits_by_name:
-        return f"give the channel the folder that holds the classes, such as .../{next(iter(splits))}"
+        return f"use the folder that contains the class folders as the channel, such as .../{next(iter(splits))}"
     channels = ", ".join(f"{split}=.../{location}" for location, split in splits_by_name.items())
-    return f"give each part a channel: {channels}"
+    return f"use a channel per split: {channels}"

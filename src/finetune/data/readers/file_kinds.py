@@ -9,12 +9,12 @@ FIRST_BYTES = 512
 _KIND_BY_SIGNATURE: Mapping[bytes, str] = {
     b"PK\x03\x04": "a zip archive or a spreadsheet (xlsx, ods)",
     b"PK\x05\x06": "an empty zip archive",
-    b"\xd0\xcf\x11\xe0": "a spreadsheet of old Excel (xls)",
+    b"\xd0\xcf\x11\xe0": "an Excel 97-2003 spreadsheet (xls)",
     b"PAR1": "Parquet",
     b"\x1f\x8b": "a gzip archive",
-    b"BZh": "compressed by bzip2",
-    b"\xfd7zXZ": "compressed by xz",
-    b"\x28\xb5\x2f\xfd": "compressed by Zstandard",
+    b"BZh": "compressed with bzip2",
+    b"\xfd7zXZ": "compressed with xz",
+    b"\x28\xb5\x2f\xfd": "compressed with Zstandard",
     b"7z\xbc\xaf": "a 7-Zip archive",
     b"Rar!": "a RAR archive",
     b"%PDF": "a PDF document",
@@ -26,7 +26,7 @@ _KIND_BY_SIGNATURE: Mapping[bytes, str] = {
     b"\x89HDF": "HDF5",
     b"\x93NUMPY": "a NumPy array",
     b"{\\rtf": "an RTF document",
-    b"version https://git-lfs": "a Git LFS pointer (fetch the file itself with git lfs pull)",
+    b"version https://git-lfs": "a Git LFS pointer (run git lfs pull to download the file)",
 }
 _TEXT_LIKE_SIGNATURES = frozenset({b"PAR1", b"BZh", b"ORC", b"Rar!", b"ARROW1", b"SQLite format 3"})
 """Signatures that could also be the start of a text, unless control characters follow."""
@@ -57,4 +57,4 @@ def non_table_kind(prefix: bytes, allowed: str = "") -> str | None:
 
 def rejection_reason(kind: str) -> str:
     """Return the reason for refusing a file of this kind, with the remedy; follows the file name."""
-    return f"is {kind}, whatever its name says; give CSV, TSV, JSON Lines or Parquet"
+    return f"is {kind}, detected by its content; expected CSV, TSV, JSON Lines or Parquet"

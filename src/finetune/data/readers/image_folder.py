@@ -157,10 +157,9 @@ def _check_layout(listing: Listing, images: Sequence[str]) -> None:
     misplaced = [key for key in images if "/" not in key]
     if misplaced:
         raise DataError(
-            f"channel {listing.channel!r}: {len(misplaced)} pictures lie outside of class folders"
-            f" ({some_of(misplaced)}), so their class is not known; expected is {listing.channel}/<class>/<picture>, "
-            "a folder per class, or a "
-            f"channel {listing.channel + '_lst'!r} whose .lst files name the classes"
+            f"channel {listing.channel!r}: {len(misplaced)} images are outside class folders"
+            f" ({some_of(misplaced)}), so their class is unknown; use a folder per class"
+            f" ({listing.channel}/<class>/<image>), or a channel {listing.channel + '_lst'!r} with .lst files"
         )
 
 
@@ -168,8 +167,8 @@ def _check_classes(listing: Listing, images: Sequence[str], others: Sequence[str
     folders_with_images = {key.partition("/")[0] for key in images}
     if not folders_with_images:
         raise DataError(
-            f"channel {listing.channel!r}: no pictures in {listing.root} ({count_endings(others) or 'no files'}"
-            f"{_mention_links(listing.skipped_links)}); expected is a folder per class with files ending in"
+            f"channel {listing.channel!r}: no images in {listing.root} ({count_endings(others) or 'no files'}"
+            f"{_mention_links(listing.skipped_links)}); expected a folder per class with files ending in"
             f" {', '.join(COMMON_ENDINGS)}"
         )
     _check_links(listing, folders_with_images)
@@ -180,15 +179,17 @@ def _check_classes(listing: Listing, images: Sequence[str], others: Sequence[str
         contents = [key for key in others if key.startswith(f"{folder}/")]
         if contents:
             raise DataError(
-                f"channel {listing.channel!r}: class folder {folder!r} holds no picture that can be read "
+                f"channel {listing.channel!r}: class folder {folder!r} contains no supported image "
                 f"({count_endings(contents)}); convert its files to one of {', '.join(COMMON_ENDINGS)}, "
                 "or remove the folder"
             )
         empty.append(folder)
     for folder in empty[:_MAX_SHOWN_FOLDERS]:
-        _log.warning("channel %r: class folder %r is empty and is left out", listing.channel, folder)
+        _log.warning("channel %r: skipped class folder %r, which is empty", listing.channel, folder)
     if len(empty) > _MAX_SHOWN_FOLDERS:
-        _log.warning("channel %r: so are %d more class folders", listing.channel, len(empty) - _MAX_SHOWN_FOLDERS)
+        _log.warning(
+            "channel %r: skipped %d more empty class folders", listing.channel, len(empty) - _MAX_SHOWN_FOLDERS
+        )
 
 
 def _check_links(listing: Listing, folders_with_images: set[str]) -> None:
@@ -198,17 +199,17 @@ def _check_links(listing: Listing, folders_with_images: set[str]) -> None:
         is_file = (listing.root / link).is_file() or ending_of(link) in IMAGE_ENDINGS
         if folder not in folders_with_images and ("/" in link or not is_file):
             raise DataError(
-                f"channel {listing.channel!r}: the class {folder!r} would be left out, since {link!r} is a symbolic"
-                f" link that leads out of the channel, in a circle or nowhere"
-                f"{_mention_links([other for other in listing.skipped_links if other != link])}; copy what it leads to"
-                " into the channel, or remove the link"
+                f"channel {listing.channel!r}: class {folder!r} would be lost, since {link!r} is a symbolic link that"
+                " is broken, circular or points outside the channel"
+                f"{_mention_links([other for other in listing.skipped_links if other != link])}; copy its target into"
+                " the channel, or remove the link"
             )
 
 
 def _mention_links(links: Sequence[str]) -> str:
     if not links:
         return ""
-    return f"; {len(links)} symbolic links lead out of the channel, in a circle or nowhere: {some_of(links)}"
+    return f"; {len(links)} symbolic links are broken, circular or point outside the channel: {some_of(links)}"
 
 
 def _count_others(others: Sequence[str], links: Sequence[str]) -> dict[str, dict[str, int]]:
@@ -241,7 +242,7 @@ def _warn_about_others(
     ]
     by_class = f"; by class: {some_of(folder_counts, _MAX_SHOWN_CLASSES)}" if folder_counts else ""
     _log.warning(
-        "channel %r: left out %d files that are no images that can be read: %s%s",
+        "channel %r: skipped %d files that are not supported images: %s%s",
         channel,
         len(others),
         count_endings(others),

@@ -62,7 +62,7 @@ def read_image_list(
     if not keys:
         raise DataError(
             f"channel {channel!r}: no {LIST_ENDING} file in {list_folder} ({count_endings(lists.keys) or 'no files'}); "
-            f"expected is a line per picture: {_LINE_FORMAT}"
+            f"expected a line per image: {_LINE_FORMAT}"
         )
     keys_in_channel = frozenset(listing.keys)
     locations: dict[str, str] = {}
@@ -72,19 +72,19 @@ def read_image_list(
         for entry in _read_entries(channel, lists.root, key, multi_label, class_names):
             path = _checked_path(entry, listing)
             if path in locations:
-                raise DataError(f"{entry.where}: {path!r} was named before, in {locations[path]}; name it once")
+                raise DataError(f"{entry.where}: {path!r} is already listed in {locations[path]}; list each image once")
             locations[path] = entry.where
             if path in keys_in_channel:
                 images.append((path, entry.labels))
             else:
                 missing.add(entry.where, path, entry.labels)
     if not locations:
-        raise DataError(f"channel {channel!r}: its {LIST_ENDING} files are empty; expected is {_LINE_FORMAT}")
+        raise DataError(f"channel {channel!r}: its {LIST_ENDING} files are empty; expected {_LINE_FORMAT}")
     left_out = missing.left_out([labels for _, labels in images])
     unlisted = [key for key in listing.keys if key not in locations and ending_of(key) in IMAGE_ENDINGS]
     if unlisted:
         _log.info(
-            "channel %r: %d images are not named by channel %r and not used, such as %s",
+            "channel %r: ignored %d images that channel %r does not list, such as %s",
             listing.channel,
             len(unlisted),
             channel,
@@ -104,12 +104,10 @@ def _read_entries(
         cells = text.rstrip("\r\n").split("\t")
         columns = columns or len(cells)
         if len(cells) < 3 or len(cells) != columns:
-            raise DataError(
-                f"{where} has {len(cells)} columns instead of {max(columns, 3)}; expected is {_LINE_FORMAT}"
-            )
+            raise DataError(f"{where} has {len(cells)} columns instead of {max(columns, 3)}; expected {_LINE_FORMAT}")
         if len(cells) > 3 and not multi_label:
             raise UserError(
-                f"{where} has {len(cells) - 2} labels; set multi_label=true for a 1 or 0 per class, or give one label"
+                f"{where} has {len(cells) - 2} labels; set multi_label=true for a 1 or 0 per class, or use one label"
             )
         try:
             if len(cells) > 3:
@@ -117,7 +115,7 @@ def _read_entries(
             else:
                 labels = label_names(cells[1], multi_label=multi_label, class_names=class_names)
         except ValueError as error:
-            raise DataError(f"{where}: {error}; expected is {_LINE_FORMAT}") from error
+            raise DataError(f"{where}: {error}; expected {_LINE_FORMAT}") from error
         yield _Entry(where, labels, cells[-1].strip())
 
 
@@ -125,7 +123,7 @@ def _classes_of_flags(cells: list[str]) -> tuple[str, ...]:
     names = [label_name(cell) for cell in cells]
     for name in names:
         if name not in {"0", "1"}:
-            raise ValueError(f"a label is {name!r}, but of several labels each is 1 or 0")
+            raise ValueError(f"one of several labels is {name!r}; expected 1 or 0 per class")
     return tuple(str(number) for number, name in enumerate(names) if name == "1")
 
 
@@ -138,7 +136,7 @@ def _checked_path(entry: _Entry, listing: Listing) -> str:
     path = entry.path.removeprefix("./")
     if path.startswith("/") or ".." in path.split("/"):
         raise DataError(
-            f"{entry.where}: the path {some_of([repr(path)])} leads out of channel {listing.channel!r}; give it"
-            " relative to that"
+            f"{entry.where}: the path {some_of([repr(path)])} points outside channel {listing.channel!r}; use a path"
+            " relative to the channel"
         )
     return path

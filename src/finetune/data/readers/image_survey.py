@@ -112,12 +112,12 @@ def _bit_depth(images: Sequence[_ImageProperties]) -> int:
 
 
 def _warn(channel: str, images: Sequence[_ImageProperties], depth: int, *, sampled: bool) -> None:
-    scope = f"{len(images)} sampled images" if sampled else f"{len(images)} images that are no JPEG"
+    scope = f"{len(images)} sampled images" if sampled else f"{len(images)} non-JPEG images"
     deep_images = [image for image in images if image.highest is not None]
     if depth < FULL_DEPTH:
         _log.warning(
-            "channel %r: its %d 16-bit images have values up to %d only, so they are read as %d-bit images, in training"
-            " and by the exported handler alike",
+            "channel %r: %d 16-bit images have values up to %d, so they are read as %d-bit images in training and by"
+            " the exported handler",
             channel,
             len(deep_images),
             max(image.highest or 0 for image in deep_images),
@@ -126,8 +126,8 @@ def _warn(channel: str, images: Sequence[_ImageProperties], depth: int, *, sampl
     dark = [image for image in deep_images if image.highest is not None and image.highest < 1 << (depth - 4)]
     if dark:
         _log.warning(
-            "channel %r: %d of %s use less than a sixteenth of the range 0 to %d of 16-bit images, so they are almost"
-            " black, such as %s (up to %s); scale their values, or save them with 8 bits",
+            "channel %r: %d of %s use less than a sixteenth of the range 0 to %d of 16-bit images and are almost black,"
+            " such as %s (maximum %s); scale their values, or save them with 8 bits",
             channel,
             len(dark),
             scope,
@@ -138,7 +138,7 @@ def _warn(channel: str, images: Sequence[_ImageProperties], depth: int, *, sampl
     multi_page_images = [image for image in images if image.pages > 1]
     if multi_page_images:
         _log.warning(
-            "channel %r: %d of %s have several pages, of which only the first is read: %s",
+            "channel %r: %d of %s have several pages; only the first page is read: %s",
             channel,
             len(multi_page_images),
             scope,

@@ -35,16 +35,12 @@ class MissingFiles:
         Raises:
             DataError: if the limit is exceeded.
         """
-        listing = self._listing
-        reason = (
-            f"names {some_of([repr(path)])}, but channel {listing.channel!r} has no such file in {listing.root}"
-            f"{_similar_file_hint(path, listing)}"
-        )
+        reason = missing_file_reason(path, path, self._listing)
         self._missing[path] = (f"{where.partition(': ')[2]} {reason}", labels)
         if len(self._missing) > self._limit:
             raise DataError(
                 f"{where} {reason} ({allowance(len(self._missing), self._limit)}); correct the path or add the file, or"
-                " raise max_bad_records to leave such records out"
+                " raise max_bad_records to skip such records"
             )
 
     def left_out(self, labels: Collection[tuple[str, ...]]) -> tuple[tuple[str, str], ...]:
@@ -60,18 +56,32 @@ class MissingFiles:
         for path, (reason, names) in self._missing.items():
             missing_classes = [name for name in names if name not in present_classes]
             if missing_classes or not labels:
-                what = f"every file of class {missing_classes[0]!r}" if missing_classes else "every file that is named"
+                what = f"every file of class {missing_classes[0]!r}" if missing_classes else "every listed file"
                 raise DataError(
                     f"channel {self._listing.channel!r}: {what} is missing, such as {path!r}: {reason}; add the files,"
-                    " or remove the lines that name them"
+                    " or remove the lines that list them"
                 )
         return tuple((path, reason) for path, (reason, _) in self._missing.items())
+
+
+def missing_file_reason(name: str, path: str, listing: Listing) -> str:
+    """Return that a named file is missing, with a hint at a similar file; follows the line that names it.
+
+    Args:
+        name: address or path as written in the line.
+        path: path in the channel, according to the line.
+        listing: the channel's files.
+    """
+    return (
+        f"names {some_of([repr(name)])}, but channel {listing.channel!r} has no such file in {listing.root}"
+        f"{_similar_file_hint(path, listing)}"
+    )
 
 
 def _similar_file_hint(path: str, listing: Listing) -> str:
     """Return a hint in parentheses at a similar file in the channel; empty if there is none."""
     if path in listing.skipped_links:
-        return " (it is a symbolic link that leads out of the channel, in a circle or nowhere)"
+        return " (it is a symbolic link that is broken, circular or points outside the channel)"
     normalized = unicodedata.normalize("NFC", path)
     for key in listing.keys:
         if _ends_with(normalized, unicodedata.normalize("NFC", key)) and not _ends_with(path, key):
@@ -79,8 +89,8 @@ def _similar_file_hint(path: str, listing: Listing) -> str:
                 "composed" if unicodedata.is_normalized("NFC", name) else "decomposed" for name in (path, key)
             )
             return (
-                f" (but {key!r}, which looks the same: its name has {key_form} Unicode characters, that in the list"
-                f" {path_form} ones; write both alike)"
+                f" (but {key!r}, which looks the same: its name has {key_form} Unicode characters, the listed name"
+                f" {path_form} ones; use the same form for both)"
             )
     folded = normalized.casefold()
     for key in listing.keys:

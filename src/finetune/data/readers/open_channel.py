@@ -26,9 +26,9 @@ from finetune.errors import DataError, UserError
 _log = logging.getLogger(__name__)
 
 _EXPECTED: Mapping[Task, str] = {
-    IMAGES: f"a folder per class with pictures ({', '.join(COMMON_ENDINGS)})",
-    TEXTS: f"tables with a label and a text per row ({', '.join(sorted(TABLE_ENDINGS))}, or .txt and others with a"
-    " content type such as text/csv or text/plain)",
+    IMAGES: f"a folder per class with images ({', '.join(COMMON_ENDINGS)})",
+    TEXTS: f"tables with a label and a text per row ({', '.join(sorted(TABLE_ENDINGS))}, or other files with a content"
+    " type such as text/csv or text/plain)",
 }
 
 TABLE_TYPES: Mapping[str, str] = {
@@ -103,7 +103,7 @@ def open_channel(source: ChannelSource, spec: DataSpec, shared: SharedColumns | 
         raise DataError(_explain_empty(listing, source.folder, spec.task))
     if source.list_folder is not None:
         if spec.task == TEXTS:
-            raise UserError(f"task={TEXTS}, but channel '{source.name}_lst' lists pictures; remove one of the two")
+            raise UserError(f"task={TEXTS}, but channel '{source.name}_lst' lists images; remove task or the channel")
         return read_image_list(
             listing,
             source.list_folder,
@@ -129,8 +129,8 @@ def open_channel(source: ChannelSource, spec: DataSpec, shared: SharedColumns | 
         return read_text_tables(listing, spec, contents.default_format, shared)
     if spec.multi_label:
         raise UserError(
-            f"multi_label=true, but channel {source.name!r} has a folder per class, so each picture has one class; "
-            f"name the classes in a channel '{source.name}_lst', or remove multi_label"
+            f"multi_label=true, but channel {source.name!r} has a folder per class, so each image has one class;"
+            f" list the classes in a channel '{source.name}_lst', or remove multi_label"
         )
     return read_image_folder(listing, spec.class_names, contents.images)
 
@@ -151,17 +151,17 @@ def _holds_records(contents: _Contents, source: ChannelSource) -> bool:
     media_type, records = _media_type(source.content_type), contents.records
     if media_type in RECORD_TYPES and not records:
         raise DataError(
-            f"channel {source.name!r} has content type {media_type}, but {source.folder} holds no files of records "
-            f"({count_endings(contents.listing.keys)}); expected are names ending in {', '.join(RECORD_ENDINGS)}"
+            f"channel {source.name!r} has content type {media_type}, but {source.folder} contains no record files"
+            f" ({count_endings(contents.listing.keys)}); expected names ending in {', '.join(RECORD_ENDINGS)}"
         )
     if media_type in RECORD_TYPES or not records:
         return bool(records)
     others = contents.images or contents.tables
     if others and _task_of_content_type(source.content_type) is None:
         raise UserError(
-            f"channel {source.name!r} holds files of records ({some_of([file.key for file in records], 1)}) and others "
-            f"({some_of(others, 1)}); say by its content type which are meant, such as application/x-recordio, "
-            "application/x-image or text/csv"
+            f"channel {source.name!r} contains record files ({some_of([file.key for file in records], 1)}) and others"
+            f" ({some_of(others, 1)}); set the content type of the files to read, such as application/x-recordio,"
+            " application/x-image or text/csv"
         )
     return not others
 
@@ -183,7 +183,7 @@ def _task_of_contents(contents: _Contents, source: ChannelSource) -> Task:
     if contents.images and contents.tables:
         _check_labels_in_table(contents, source)
         raise UserError(
-            f"channel {source.name!r} holds {len(contents.images)} pictures ({some_of(contents.images, 1)}) and "
+            f"channel {source.name!r} contains {len(contents.images)} images ({some_of(contents.images, 1)}) and "
             f"{len(contents.tables)} tables ({some_of(contents.tables, 1)}); set task={IMAGES} or task={TEXTS}"
         )
     if contents.images:
@@ -191,7 +191,7 @@ def _task_of_contents(contents: _Contents, source: ChannelSource) -> Task:
     if contents.tables:
         return TEXTS
     raise DataError(
-        f"channel {source.name!r}: {source.folder} holds neither pictures nor tables "
+        f"channel {source.name!r}: {source.folder} contains neither images nor tables "
         f"({count_endings(contents.listing.keys)}); {_expected_contents(None)}"
     )
 
@@ -200,20 +200,20 @@ def _check_labels_in_table(contents: _Contents, source: ChannelSource) -> None:
     """Refuse images without class folders next to a table that appears to contain their classes."""
     folders = {key.partition("/")[0] if "/" in key else "" for key in contents.images}
     if len(folders) == 1:
-        where = f"in the one folder {folders.pop()!r}" if "" not in folders else "without class folders"
+        where = f"in a single folder {folders.pop()!r}" if "" not in folders else "without class folders"
         raise DataError(
-            f"channel {source.name!r} holds {len(contents.images)} images {where} and the table"
-            f" {some_of(contents.tables, 1)}; classes of images are not read from tables: put the images into a folder"
-            f" per class, or name image and class in a .lst file of a channel '{source.name}_lst' or in an augmented"
-            " manifest"
+            f"channel {source.name!r} contains {len(contents.images)} images {where} and table"
+            f" {some_of(contents.tables, 1)}, but image classes are not read from tables; use a folder per class, a"
+            f" .lst file in a channel '{source.name}_lst', or an augmented manifest"
         )
 
 
 def _explain_empty(listing: Listing, folder: Path, task: Task | None) -> str:
     if listing.skipped_links:
         return (
-            f"channel {listing.channel!r} holds no files but {len(listing.skipped_links)} symbolic links that lead out"
-            f" of it, in a circle or nowhere: {some_of(listing.skipped_links)}; copy what they lead to into the channel"
+            f"channel {listing.channel!r} contains no files, only {len(listing.skipped_links)} symbolic links that are"
+            f" broken, circular or point outside the channel: {some_of(listing.skipped_links)}; copy their targets into"
+            " the channel"
         )
     empty = f", only empty folders ({some_of(map(repr, listing.folders))})" if listing.folders else ""
     return f"channel {listing.channel!r} is empty: no files in {folder}{empty}; {_expected_contents(task)}"
@@ -225,17 +225,17 @@ def _check_task(contents: _Contents, task: Task, source: ChannelSource) -> None:
     if matching:
         return
     if others:
-        kinds = ("pictures", "tables") if task == IMAGES else ("tables", "pictures")
+        kinds = ("images", "tables") if task == IMAGES else ("tables", "images")
         raise UserError(
-            f"task={task}, but channel {source.name!r} holds no {kinds[0]}, only {kinds[1]} ({some_of(others)});"
+            f"task={task}, but channel {source.name!r} contains no {kinds[0]}, only {kinds[1]} ({some_of(others)});"
             " change the task, the channel or its content type"
         )
     raise DataError(
-        f"channel {source.name!r}: {source.folder} holds nothing that can be read "
+        f"channel {source.name!r}: {source.folder} contains no supported files "
         f"({count_endings(contents.listing.keys)}); {_expected_contents(task)}"
     )
 
 
 def _expected_contents(task: Task | None) -> str:
     kinds = _EXPECTED.values() if task is None else (_EXPECTED[task],)
-    return "expected is " + ", or ".join(kinds)
+    return "expected " + ", or ".join(kinds)

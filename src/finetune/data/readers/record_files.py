@@ -127,7 +127,10 @@ class RecordFilesReader:
         except OSError as error:
             raise DataError(f"channel {self.channel!r}: {key} cannot be read: {error.strerror}") from error
         except (ValueError, StopIteration) as error:
-            raise DataError(f"channel {self.channel!r}: {key} is not what it was at the start: {error}") from error
+            reason = str(error) or "it is empty"
+            raise DataError(
+                f"channel {self.channel!r}: {key} has changed since the start of the job: {reason}"
+            ) from error
 
 
 def task_of_records(listing: Listing, file: RecordFile, options: DecodeOptions) -> Task:
@@ -167,16 +170,16 @@ def read_record_files(
     """
     other_keys = set(listing.keys) - {file.key for file in files}
     if other_keys:
-        _log.info("channel %r: passed over what holds no records: %s", listing.channel, count_endings(other_keys))
+        _log.info("channel %r: ignored files that are not record files: %s", listing.channel, count_endings(other_keys))
     start_time = time.monotonic()
     index = _RecordIndex()
     for file in files:
         _index_file(listing, file, options, scratch, index)
     if not index.labels:
-        raise DataError(f"channel {listing.channel!r}: its {len(files)} files hold no records that can be used")
+        raise DataError(f"channel {listing.channel!r}: none of its {len(files)} record files contains a usable record")
     seconds = time.monotonic() - start_time
     _log.info(
-        "channel %r: %d records in %d files, found in %.1f s", listing.channel, len(index.labels), len(files), seconds
+        "channel %r: indexed %d records in %d files in %.1f s", listing.channel, len(index.labels), len(files), seconds
     )
     return RecordFilesReader(listing.channel, options.task, index)
 
@@ -200,8 +203,8 @@ def _index_file(
             number, start = number + 1, end
     except DamagedStream as error:
         raise DataError(
-            f"{where} {error}, in record {number} (from 0), which begins at byte {error.offset:,}; see whether the file"
-            " is whole and of the form that its name or content type says"
+            f"{where} {error}, in record {number} (from 0), which begins at byte {error.offset:,}; check that the"
+            " file is complete and has the format of its name or content type"
         ) from error
     except OSError as error:
         raise DataError(f"{where} cannot be read: {error.strerror}") from error
@@ -247,14 +250,14 @@ def _decompressed_copy(path: Path, scratch: Path | None) -> Path:
             return path
     if scratch is None:
         raise RuntimeError("compressed files need a scratch folder")
-    with tempfile.NamedTemporaryFile(dir=scratch, prefix="inflated-", delete=False) as target:
+    with tempfile.NamedTemporaryFile(dir=scratch, prefix="decompressed-", delete=False) as target:
         try:
             for chunk in decompress_gzip(_read_chunks(path)):
                 target.write(chunk)
         except OSError as error:
             free = shutil.disk_usage(scratch).free
             raise PlatformError(
-                f"{path.name} cannot be inflated: {error.strerror}, {free:,} bytes are free; give the job a larger"
-                " volume, or uncompressed files."
+                f"{path.name} cannot be decompressed: {error.strerror}, {free:,} bytes are free; use a larger volume"
+                " or uncompressed files."
             ) from error
     return Path(target.name)
