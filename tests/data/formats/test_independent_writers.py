@@ -17,7 +17,7 @@ from finetune.data.framing.window import Window
 from tests.support.stream_writers import MAGIC, cut
 
 FIXTURES = Path(__file__).parent / "fixtures"
-DEEP = "deep/" * 30 + "ünïcode.txt"
+LONG_NAME = "deep/" * 30 + "ünïcode.txt"
 
 
 def payload(n: int) -> bytes:
@@ -28,16 +28,16 @@ def window(*names: str, chunk: int = 100) -> Window:
     return Window(cut(b"".join((FIXTURES / name).read_bytes() for name in names), [chunk]))
 
 
-def test_mxnet_puts_records_apart_at_the_magic_word() -> None:
-    found = [bytes(record) for record in read_recordio(window("mxnet_escaped.rec", chunk=7))]
+def test_mxnet_records_with_escaped_magic_words() -> None:
+    payloads = [bytes(record) for record in read_recordio(window("mxnet_escaped.rec", chunk=7))]
     expected = [b"", b"a", MAGIC, b"abcd" + MAGIC + b"efgh", b"abc" + MAGIC, MAGIC * 3, payload(20)]
-    assert found == expected
+    assert payloads == expected
 
 
 def test_mxnet_image_records() -> None:
-    found = [read_image_record(record) for record in read_recordio(window("mxnet_images.rec"))]
-    assert [labels for labels, _ in found] == [(0.0,), (1.0,), (0.0,), (3.0, 0.0, 1.0), (4.0, 0.0, 1.0)]
-    assert [bytes(image) for _, image in found] == [b"\x89PNG\r\n\x1a\n" + payload(n) for n in range(5)]
+    records = [read_image_record(record) for record in read_recordio(window("mxnet_images.rec"))]
+    assert [labels for labels, _ in records] == [(0.0,), (1.0,), (0.0,), (3.0, 0.0, 1.0), (4.0, 0.0, 1.0)]
+    assert [bytes(image) for _, image in records] == [b"\x89PNG\r\n\x1a\n" + payload(n) for n in range(5)]
 
 
 @pytest.mark.parametrize(
@@ -62,13 +62,15 @@ def test_sparse_records_of_the_sdk() -> None:
     assert matrix.tolist() == [[0, 1.5, 0], [2, 0, 3], [0, 0, 4]]
 
 
-def test_records_of_tensorboard() -> None:
-    assert [bytes(one) for one in read_tfrecords(window("tensorboard.tfrecord"))] == [payload(n * 9) for n in range(4)]
+def test_tensorboard_records() -> None:
+    assert [bytes(payload) for payload in read_tfrecords(window("tensorboard.tfrecord"))] == [
+        payload(n * 9) for n in range(4)
+    ]
 
 
-def test_examples() -> None:
-    found = [read_example(record) for record in read_tfrecords(window("tfrecord_example.tfrecord"))]
-    assert found == [
+def test_tensorflow_examples() -> None:
+    examples = [read_example(record) for record in read_tfrecords(window("tfrecord_example.tfrecord"))]
+    assert examples == [
         {
             "image/encoded": (b"\x89PNG" + payload(n),),
             "image/class/label": (n,),
@@ -81,7 +83,7 @@ def test_examples() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "deep"),
+    ("name", "has_long_name"),
     [
         ("gnutar_gnu.tar", True),
         ("gnutar_pax.tar", True),
@@ -90,16 +92,16 @@ def test_examples() -> None:
         ("bsdtar_pax.tar", True),
     ],
 )
-def test_archives_of_gnu_tar_and_bsdtar_one_after_another(name: str, deep: bool) -> None:
-    both = [("1.txt", payload(40)), ("1.cls", b"1"), ("2.txt", payload(80)), ("2.cls", b"2")]
-    first = both + ([(DEEP, payload(40))] if deep else [])
-    last = [("3.txt", payload(120)), ("3.cls", b"3")]
-    found = [(path, bytes(content)) for path, content in read_tar(window(name, "bsdtar_unpadded.tar", name, chunk=999))]
-    assert found == first + last + first
+def test_concatenated_archives_of_gnu_tar_and_bsdtar(name: str, has_long_name: bool) -> None:
+    common_files = [("1.txt", payload(40)), ("1.cls", b"1"), ("2.txt", payload(80)), ("2.cls", b"2")]
+    first_files = common_files + ([(LONG_NAME, payload(40))] if has_long_name else [])
+    last_files = [("3.txt", payload(120)), ("3.cls", b"3")]
+    files = [(path, bytes(content)) for path, content in read_tar(window(name, "bsdtar_unpadded.tar", name, chunk=999))]
+    assert files == first_files + last_files + first_files
 
 
-def test_shards_of_webdataset() -> None:
-    found = {path: bytes(content) for path, content in read_tar(window("webdataset.tar", chunk=513))}
-    pictures = {f"shard/{n:04d}.jpg": b"\xff\xd8" + payload(n + 1) for n in range(3)}
-    assert {path: content for path, content in found.items() if path.endswith("jpg")} == pictures
-    assert {found[f"shard/{n:04d}.cls"] for n in range(3)} == {b"0", b"1", b"2"}
+def test_webdataset_shards() -> None:
+    files = {path: bytes(content) for path, content in read_tar(window("webdataset.tar", chunk=513))}
+    images = {f"shard/{n:04d}.jpg": b"\xff\xd8" + payload(n + 1) for n in range(3)}
+    assert {path: content for path, content in files.items() if path.endswith("jpg")} == images
+    assert {files[f"shard/{n:04d}.cls"] for n in range(3)} == {b"0", b"1", b"2"}

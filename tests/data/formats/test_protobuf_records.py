@@ -15,65 +15,65 @@ from finetune.data.formats.protobuf_wire import DamagedMessage
 from tests.support.platform_records import RECORDS, record_class
 from tests.support.stream_writers import inside
 
-Read = list[dict[str, tuple[object, ...]]]
+Fields = list[dict[str, tuple[object, ...]]]
 RECORD = record_class()
 DTYPES = {"float32_tensor": "<f4", "float64_tensor": "<f8", "int32_tensor": "<i4"}
 
 
-def plain(value: Value) -> tuple[object, ...]:
+def as_plain(value: Value) -> tuple[object, ...]:
     if not isinstance(value, Numbers):
-        return "bytes", [bytes(one) for one in value]
+        return "bytes", [bytes(content) for content in value]
     return str(value.values.dtype), list(map(repr, value.values.tolist())), list(value.keys), list(value.shape)
 
 
-def ours(payload: bytes) -> Read:
+def decode(payload: bytes) -> Fields:
     record = read_protobuf_record(memoryview(payload))
-    return [{name: plain(value) for name, value in part.items()} for part in (record.features, record.labels)]
+    return [{name: as_plain(value) for name, value in section.items()} for section in (record.features, record.labels)]
 
 
-def theirs(payload: bytes) -> Read:
+def decode_with_library(payload: bytes) -> Fields:
     record = RECORD.FromString(payload)
-    found: Read = []
-    for part in (record.features, record.label):
-        found.append({})
-        for name, value in part.items():
+    fields: Fields = []
+    for section in (record.features, record.label):
+        fields.append({})
+        for name, value in section.items():
             kind = value.WhichOneof("value")
             if kind is None:
-                found[-1][name] = "float64", [], [], []
+                fields[-1][name] = "float64", [], [], []
             elif kind == "bytes":
-                found[-1][name] = "bytes", list(value.bytes.value)
+                fields[-1][name] = "bytes", list(value.bytes.value)
             else:
                 tensor = getattr(value, kind)
                 values = np.array(tensor.values[:], DTYPES[kind])
                 numbers = list(map(repr, values.tolist()))
-                found[-1][name] = str(values.dtype), numbers, list(tensor.keys), list(tensor.shape)
-    return found
+                fields[-1][name] = str(values.dtype), numbers, list(tensor.keys), list(tensor.shape)
+    return fields
 
 
 @given(RECORDS)
-def test_records_are_read_as_the_library_reads_them(payload: bytes) -> None:
-    assert ours(payload) == theirs(payload)
+def test_records_equal_those_of_the_protobuf_library(payload: bytes) -> None:
+    assert decode(payload) == decode_with_library(payload)
 
 
 @given(RECORDS, st.data())
-def test_records_that_are_cut_are_errors_where_they_are_to_the_library(payload: bytes, data: st.DataObject) -> None:
-    begun = payload[: data.draw(st.integers(0, len(payload)))]
+def test_truncated_records_raise_if_the_protobuf_library_raises(payload: bytes, data: st.DataObject) -> None:
+    truncated = payload[: data.draw(st.integers(0, len(payload)))]
     try:
-        expected = theirs(begun)
+        expected = decode_with_library(truncated)
     except DecodeError:
         with pytest.raises(DamagedMessage):
-            ours(begun)
+            decode(truncated)
     else:
-        assert ours(begun) == expected
+        assert decode(truncated) == expected
 
 
 @given(RECORDS.filter(len), st.data())
-def test_what_both_read_of_a_damaged_record_is_the_same(payload: bytes, data: st.DataObject) -> None:
-    at, byte = data.draw(st.integers(0, len(payload) - 1)), data.draw(st.binary(min_size=1, max_size=1))
-    damaged = payload[:at] + byte + payload[at + 1 :]
+def test_damaged_records_equal_those_of_the_protobuf_library(payload: bytes, data: st.DataObject) -> None:
+    position, byte = data.draw(st.integers(0, len(payload) - 1)), data.draw(st.binary(min_size=1, max_size=1))
+    damaged = payload[:position] + byte + payload[position + 1 :]
     # Each parser may detect faults that the other ignores, in a name or in a value that a later one overrides.
     with suppress(DamagedMessage, DecodeError, UnicodeDecodeError):
-        assert ours(damaged) == theirs(damaged)
+        assert decode(damaged) == decode_with_library(damaged)
 
 
 @pytest.mark.parametrize(
@@ -85,6 +85,6 @@ def test_what_both_read_of_a_damaged_record_is_the_same(payload: bytes, data: st
         (b"\x0b\x0c", "unknown wire type 3"),
     ],
 )
-def test_what_is_refused(record: bytes, reason: str) -> None:
+def test_malformed_records_raise(record: bytes, reason: str) -> None:
     with pytest.raises(DamagedMessage, match=reason):
-        ours(record)
+        decode(record)

@@ -22,49 +22,49 @@ from tests.support.stream_writers import cut
 
 LABELLED = {"png": b"\x89PNG\r\n\x1a\n", "cls": b"1"}
 PNG, JPEG = b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff\xe0"
-Found = list[tuple[bytes, tuple[str, ...]]]
+Records = list[tuple[bytes, tuple[str, ...]]]
 
 
-def tar(*files: Mapping[str, bytes]) -> bytes:
-    """Concatenated archives with these files."""
-    whole = b""
-    for one in files:
+def tar(*archives: Mapping[str, bytes]) -> bytes:
+    """Concatenated archives, each with the given files."""
+    stream = b""
+    for files in archives:
         target = io.BytesIO()
         with tarfile.open(fileobj=target, mode="w") as archive:
-            for name, content in one.items():
+            for name, content in files.items():
                 info = tarfile.TarInfo(name)
                 info.size = len(content)
                 archive.addfile(info, io.BytesIO(content))
-        whole += target.getvalue()
-    return whole
+        stream += target.getvalue()
+    return stream
 
 
-def from_files(place: Path, stream: bytes, **spec: object) -> Found:
-    source = ChannelSource("train", write_files(place, {"a.tar.gz": gzip.compress(stream)}), scratch=place.parent)
+def from_files(folder: Path, stream: bytes, **spec: object) -> Records:
+    source = ChannelSource("train", write_files(folder, {"a.tar.gz": gzip.compress(stream)}), scratch=folder.parent)
     reader = open_channel(source, data_spec(**spec))
     records = [reader.read(index) for index in range(len(reader))]
     return [(record.content, record.labels) for record in records if isinstance(record.content, bytes)]
 
 
-def from_stream(stream: bytes, **spec: object) -> Found:
+def from_stream(stream: bytes, **spec: object) -> Records:
     window = Window(cut(stream, [1000]))
-    wanted = DecodeOptions("image-classification", data_spec(**spec))
-    codec = choose_codec(StreamLayout("channel 'train'", "tar"), wanted, window)
+    options = DecodeOptions("image-classification", data_spec(**spec))
+    codec = choose_codec(StreamLayout("channel 'train'", "tar"), options, window)
     decoded = [codec.decode(sample) for sample in codec.split_records(window)]
-    return [(one.content, one.labels) for one in decoded if isinstance(one.content, bytes)]
+    return [(files.content, files.labels) for files in decoded if isinstance(files.content, bytes)]
 
 
-def read(place: Path, stream: bytes, **spec: object) -> Found:
+def read(folder: Path, stream: bytes, **spec: object) -> Records:
     """The records, which are the same from a file and from a stream."""
-    found = from_files(place / "files", stream, **spec)
-    assert found == from_stream(stream, **spec)
-    return found
+    records = from_files(folder / "files", stream, **spec)
+    assert records == from_stream(stream, **spec)
+    return records
 
 
-def refused(place: Path, stream: bytes, **spec: object) -> str:
+def refusal_message(folder: Path, stream: bytes, **spec: object) -> str:
     """The error message, which is the same for a file and for a stream."""
     with pytest.raises(JobError) as in_file:
-        from_files(place / "files", stream, **spec)
+        from_files(folder / "files", stream, **spec)
     with pytest.raises((JobError, ValueError)) as in_stream:
         from_stream(stream, **spec)
     reason = str(in_stream.value).partition("train': ")[2] or str(in_stream.value)
@@ -73,7 +73,7 @@ def refused(place: Path, stream: bytes, **spec: object) -> str:
 
 
 @pytest.mark.parametrize("prefix", ["", "./", "data/", "data/train/"])
-def test_images_with_numbers_after_a_dot_are_a_record_each(tmp_path: Path, prefix: str) -> None:
+def test_images_with_numbered_names_are_separate_records(tmp_path: Path, prefix: str) -> None:
     files = {
         f"{prefix}{name}/{name}.{number}.jpg": JPEG + bytes([number]) for name in ("cat", "dog") for number in range(5)
     }
@@ -85,17 +85,17 @@ def test_images_with_numbers_after_a_dot_are_a_record_each(tmp_path: Path, prefi
 
 def test_class_folders_keep_their_names(tmp_path: Path) -> None:
     names = ["0.5", "1.0", "01", " a ", "e\u0301", "a|b"]
-    found = read(tmp_path, tar({f"{name}/1.png": PNG for name in names}))
-    assert [labels for _, labels in found] == [(name,) for name in names]
+    records = read(tmp_path, tar({f"{name}/1.png": PNG for name in names}))
+    assert [labels for _, labels in records] == [(name,) for name in names]
 
 
-def test_a_sample_with_field_names_stays_one_record(tmp_path: Path) -> None:
+def test_sample_with_field_names_is_one_record(tmp_path: Path) -> None:
     files = {"s/0.depth.png": b"depth", "s/0.jpg": JPEG, "s/0.cls": b"7", "s/1.jpg": JPEG + b"1", "s/1.seg.png": PNG}
     files |= {"s/1.json": b'{"label": "x"}', "s/2.input.jpg": JPEG, "s/2.output.jpg": PNG, "s/2.cls": b"8"}
     assert read(tmp_path, tar(files)) == [(JPEG, ("7",)), (JPEG + b"1", ("x",)), (JPEG, ("8",))]
 
 
-def test_given_field_names_keep_the_convention(tmp_path: Path) -> None:
+def test_requested_field_names_keep_the_naming_convention(tmp_path: Path) -> None:
     files = {
         "0.left.png": PNG,
         "0.right.png": JPEG,
@@ -107,30 +107,30 @@ def test_given_field_names_keep_the_convention(tmp_path: Path) -> None:
     assert read(tmp_path, tar(files), image_column="right.png") == [(JPEG, ("1",)), (JPEG, ("2",))]
 
 
-def test_names_with_dots_before_label_files_say_how_names_are_cut(tmp_path: Path) -> None:
-    files = {f"photo.{number:06d}.{name}": what for number in range(60) for name, what in LABELLED.items()}
-    message = refused(tmp_path, tar(files))
+def test_names_with_dots_explain_the_naming_convention(tmp_path: Path) -> None:
+    files = {f"photo.{number:06d}.{name}": content for number in range(60) for name, content in LABELLED.items()}
+    message = refusal_message(tmp_path, tar(files))
     assert "has no field with a default name" in message
     assert "file names are split at the first dot" in message
     assert "rename the files" in message
 
 
 @pytest.mark.parametrize(("limit", "value"), [("_MAX_FILES", 50), ("_MAX_BYTES", 25 * 9)])
-def test_a_sample_is_bounded_by_files_and_by_bytes(
+def test_samples_are_limited_in_files_and_bytes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: str, value: int
 ) -> None:
     monkeypatch.setattr(tar_codec, limit, value)
-    files = {f"photo.{number:06d}.{name}": what for number in range(60) for name, what in LABELLED.items()}
-    assert "with the same name up to the first dot, such as 'photo.000025.png'" in refused(tmp_path, tar(files))
+    files = {f"photo.{number:06d}.{name}": content for number in range(60) for name, content in LABELLED.items()}
+    assert "with the same name up to the first dot, such as 'photo.000025.png'" in refusal_message(tmp_path, tar(files))
 
 
-def test_an_image_without_label_and_folder_is_named(tmp_path: Path) -> None:
-    message = refused(tmp_path, tar({"cat.0.jpg": JPEG, "cat.1.jpg": JPEG}))
+def test_image_without_label_and_folder_raises(tmp_path: Path) -> None:
+    message = refusal_message(tmp_path, tar({"cat.0.jpg": JPEG, "cat.1.jpg": JPEG}))
     assert re.search("image 'cat.0.jpg' without a label.*no label file 'cat.0.cls'", message)
 
 
-def test_several_images_of_one_name_without_a_label_are_refused(tmp_path: Path) -> None:
-    assert "has 2 images with the same name ('jpg', 'png') and no label" in refused(
+def test_unlabeled_images_of_the_same_name_raise(tmp_path: Path) -> None:
+    assert "has 2 images with the same name ('jpg', 'png') and no label" in refusal_message(
         tmp_path, tar({"cat/1.jpg": JPEG, "cat/1.png": PNG, "dog/1.jpg": JPEG})
     )
 
@@ -143,16 +143,16 @@ def test_several_images_of_one_name_without_a_label_are_refused(tmp_path: Path) 
         ["a/train/cat/1.jpg", "a/test/cat/1.jpg"],
     ],
 )
-def test_class_folders_at_different_places_of_an_archive_are_refused(tmp_path: Path, names: list[str]) -> None:
-    assert "the class folders are ambiguous" in refused(tmp_path, tar(dict.fromkeys(names, JPEG)))
+def test_class_folders_with_different_parents_raise(tmp_path: Path, names: list[str]) -> None:
+    assert "the class folders are ambiguous" in refusal_message(tmp_path, tar(dict.fromkeys(names, JPEG)))
 
 
-def test_each_archive_may_have_a_folder_around_its_class_folders(tmp_path: Path) -> None:
+def test_each_archive_may_have_its_own_parent_folder(tmp_path: Path) -> None:
     shards = [{f"shard{number}/{name}/{number}.jpg": JPEG for name in ("cat", "dog")} for number in range(3)]
     assert [labels for _, labels in read(tmp_path, tar(*shards))] == [("cat",), ("dog",)] * 3
 
 
-def test_labelled_samples_may_lie_in_any_folder(tmp_path: Path) -> None:
+def test_labeled_samples_may_be_in_any_folder(tmp_path: Path) -> None:
     files = {
         "a/b/1.jpg": JPEG,
         "a/b/1.cls": b"1",
@@ -164,19 +164,19 @@ def test_labelled_samples_may_lie_in_any_folder(tmp_path: Path) -> None:
     assert [labels for _, labels in read(tmp_path, tar(files))] == [("1",), ("2",), ("3",)]
 
 
-def test_what_operating_systems_and_storage_devices_leave_is_no_record(tmp_path: Path) -> None:
-    left = [
+def test_system_files_are_not_records(tmp_path: Path) -> None:
+    system_files = [
         "__MACOSX/cat/._1.jpg",
         "cat/._1.jpg",
         "cat/@eaDir/1.jpg/SYNO.jpg",
         "cat/.ipynb_checkpoints/1.jpg",
         ".DS_Store",
     ]
-    files = {"cat/1.jpg": JPEG, "dog/1.jpg": PNG} | dict.fromkeys(left, b"x")
+    files = {"cat/1.jpg": JPEG, "dog/1.jpg": PNG} | dict.fromkeys(system_files, b"x")
     assert read(tmp_path, tar(files)) == [(JPEG, ("cat",)), (PNG, ("dog",))]
 
 
-def test_a_file_is_named_when_its_sample_is_too_large(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_too_large_sample_names_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tar_codec, "_MAX_FILES", 2)
     with pytest.raises(DataError, match=r"channel 'train': a\.tar\.gz: .* more than 2 files"):
         from_files(tmp_path / "files", tar({f"a.b.{number}": b"" for number in range(3)}))

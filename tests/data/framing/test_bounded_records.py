@@ -47,78 +47,78 @@ def _small_limits(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(wire, "MAX_NUMBERS", 1000)
 
 
-def endless(*first: bytes, then: bytes) -> Iterator[bytes]:
+def endless(*prefix: bytes, chunk: bytes) -> Iterator[bytes]:
     """An endless stream; reading it to the end fails the test."""
-    yield from first
-    for _ in range(100 * LIMIT // max(1, len(then))):
-        yield then
+    yield from prefix
+    for _ in range(100 * LIMIT // max(1, len(chunk))):
+        yield chunk
     pytest.fail("the stream was read on and on")
 
 
 def damage(records: Iterable[object]) -> DamagedStream:
-    with pytest.raises(DamagedStream) as caught:
+    with pytest.raises(DamagedStream) as raised:
         for _ in records:
             pass
-    return caught.value
+    return raised.value
 
 
 @pytest.mark.parametrize("part", [b"x" * 4096, b"abc", b""])
-def test_recordio_with_endless_middle_parts(part: bytes) -> None:
-    good = record(b"good")
-    stream = endless(good, record(part, 1), then=record(part, 2) * 100)
-    found = damage(read_recordio(Window(stream)))
-    assert "RecordIO record of more than" in str(found)
-    assert found.offset == len(good)
+def test_recordio_with_endless_middle_parts_raises(part: bytes) -> None:
+    good_record = record(b"good")
+    stream = endless(good_record, record(part, 1), chunk=record(part, 2) * 100)
+    error = damage(read_recordio(Window(stream)))
+    assert "RecordIO record of more than" in str(error)
+    assert error.offset == len(good_record)
 
 
 @pytest.mark.parametrize("flag", [0, 1])
-def test_recordio_that_claims_a_long_record(flag: int) -> None:
-    head = MAGIC + struct.pack("<I", flag << 29 | 2 * LIMIT)
+def test_recordio_with_too_large_length_raises(flag: int) -> None:
+    header = MAGIC + struct.pack("<I", flag << 29 | 2 * LIMIT)
     assert "RecordIO record of 200,000 bytes; the maximum is 100,000" in str(
-        damage(read_recordio(Window(endless(head, then=b"x" * 4096))))
+        damage(read_recordio(Window(endless(header, chunk=b"x" * 4096))))
     )
 
 
-def test_recordio_of_long_attributes() -> None:
+def test_recordio_with_too_large_attributes_raises() -> None:
     codec = AttributeCodec(DecodeOptions("text-classification", data_spec(attribute_names=tuple("abcdefghij"))))
-    stream = endless(then=record(b"x" * 20_000))
+    stream = endless(chunk=record(b"x" * 20_000))
     assert "attributes of more than" in str(damage(codec.split_records(Window(stream))))
 
 
-def test_a_tfrecord_that_claims_a_long_record() -> None:
-    head = tf_record(b"x" * (LIMIT + 1))[:12]
+def test_tfrecord_with_too_large_length_raises() -> None:
+    header = tf_record(b"x" * (LIMIT + 1))[:12]
     assert f"TFRecord of {LIMIT + 1:,} bytes; the maximum is {LIMIT:,}" in str(
-        damage(read_tfrecords(Window(endless(head, then=b"x"))))
+        damage(read_tfrecords(Window(endless(header, chunk=b"x"))))
     )
 
 
-def test_a_tar_member_that_claims_a_long_file() -> None:
+def test_tar_member_with_too_large_size_raises() -> None:
     info = tarfile.TarInfo("a.png")
     info.size = LIMIT + 1
-    found = damage(read_tar(Window(endless(info.tobuf(), then=b"x" * 512))))
-    assert f"tar member of {LIMIT + 1:,} bytes; the maximum is {LIMIT:,}" in str(found)
+    error = damage(read_tar(Window(endless(info.tobuf(), chunk=b"x" * 512))))
+    assert f"tar member of {LIMIT + 1:,} bytes; the maximum is {LIMIT:,}" in str(error)
 
 
-def test_a_line_without_end() -> None:
-    assert "has a line longer than" in str(damage(read_lines(Window(endless(b"a\n", then=b"x" * 4096)))))
+def test_endless_line_raises() -> None:
+    assert "has a line longer than" in str(damage(read_lines(Window(endless(b"a\n", chunk=b"x" * 4096)))))
 
 
 @pytest.mark.parametrize("line", [b"x" * 4096, b"x", b""])
-def test_a_quoted_field_without_end(line: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_endless_quoted_field_raises(line: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("finetune.data.tables.delimited.LONGEST_ROW", LIMIT)
-    lines = endless(b"a,b", b'c,"', then=line)
-    with pytest.raises(UnclosedQuote) as caught:
+    lines = endless(b"a,b", b'c,"', chunk=line)
+    with pytest.raises(UnclosedQuote) as raised:
         for _ in cut_rows(lines, Dialect(",")):
             pass
-    assert caught.value.line == 2
+    assert raised.value.line == 2
 
 
 @pytest.mark.parametrize("text", [b"\0" * 2**24, b"x" * 2**24])
-def test_a_gzip_bomb_is_a_line_that_is_too_long(text: bytes) -> None:
+def test_gzip_bomb_raises(text: bytes) -> None:
     assert "has a line longer than" in str(damage(read_lines(Window(decompress_gzip([gzip.compress(text)])))))
 
 
-def test_json_of_more_values_than_a_record_has_is_no_record() -> None:
+def test_json_with_too_many_values_raises() -> None:
     for text in ("[" + "1," * 2000 + "1]", "[" * 2000, "{" * 2000, '[{"a":[]},' * 2000):
         with pytest.raises(ValueError, match="it has more than 1,000 values"):
             parse_json(text)
@@ -128,16 +128,14 @@ def test_json_of_more_values_than_a_record_has_is_no_record() -> None:
 
 
 @pytest.mark.parametrize("text", ["[" * 900, '{"a":' * 990 + "1" + "}" * 990, "[" * 100_000])
-def test_json_that_is_nested_too_deeply_is_no_record(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_deeply_nested_json_raises(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(json_text, "MOST_VALUES", 10**6)
     with pytest.raises(ValueError):
         parse_json(text)
 
 
 @pytest.mark.parametrize("metadata", [False, True])
-def test_a_recordio_attribute_that_is_nested_too_deeply_is_a_bad_record(
-    metadata: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_deeply_nested_recordio_attribute_is_a_bad_record(metadata: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(json_text, "MOST_VALUES", 10**6)
     names = ("source-ref", "class", "class-metadata") if metadata else ("source-ref", "class")
     codec = AttributeCodec(DecodeOptions("image-classification", data_spec(attribute_names=names)))
@@ -151,27 +149,27 @@ def test_a_recordio_attribute_that_is_nested_too_deeply_is_a_bad_record(
 
 
 @pytest.mark.parametrize("line", [b"x" * 4096, b"1,", b""])
-def test_an_object_of_endless_lines(line: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_endless_json_object_raises(line: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("finetune.data.tables.json_objects.LONGEST_OBJECT", LIMIT)
     with pytest.raises(DataError, match="object that begins on line 2 is longer than"):
-        list(json_objects(endless(b"[", b'{"a": [', then=line)))
+        list(json_objects(endless(b"[", b'{"a": [', chunk=line)))
 
 
-def test_objects_of_one_line_are_cut_one_by_one_in_one_pass() -> None:
+def test_concatenated_objects_are_split_in_linear_time() -> None:
     count = 200_000
     assert sum(1 for _ in json_objects([b"{}" * count])) == count
 
 
-def test_messages_of_more_fields_than_a_record_has_are_damaged() -> None:
-    many = inside(1, inside(1, b"a") + inside(2, inside(2, b"")) * 2000)
-    for message in (many, inside(1, b"") * 2000, inside(1, inside(2, inside(2, b"\0" * 4) * 2000))):
+def test_messages_with_too_many_fields_raise() -> None:
+    features = inside(1, inside(1, b"a") + inside(2, inside(2, b"")) * 2000)
+    for message in (features, inside(1, b"") * 2000, inside(1, inside(2, inside(2, b"\0" * 4) * 2000))):
         with pytest.raises(DamagedMessage, match="has more than 1,000 fields"):
             read_protobuf_record(memoryview(message))
     with pytest.raises(DamagedMessage, match="has more than 1,000 numbers"):
         read_integers(memoryview(inside(1, varint(5) * 2000)), 1)
 
 
-def test_a_row_of_more_columns_than_a_table_has_is_no_row(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rows_with_too_many_columns_raise(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("finetune.data.tables.delimited.MOST_COLUMNS", 1000)
     for dialect in (Dialect("\t", "plain"), Dialect(",")):
         with pytest.raises(ValueError, match="has more than 1,000 columns"):
@@ -181,12 +179,12 @@ def test_a_row_of_more_columns_than_a_table_has_is_no_row(monkeypatch: pytest.Mo
 
 def test_json_lines_with_too_many_values_are_bad_records() -> None:
     codec = JsonLinesCodec(DecodeOptions("text-classification", data_spec()), "channel 'train'", pytest.fail)
-    good = b'{"label": "a", "text": "b"}'
-    samples = list(codec.split_records(Window([good, b"\n", b"[" + b"1," * 5000 + b"1]\n", good])))
-    assert [codec.decode(samples[at]).labels for at in (0, 2)] == [("a",), ("a",)]
+    good_record = b'{"label": "a", "text": "b"}'
+    samples = list(codec.split_records(Window([good_record, b"\n", b"[" + b"1," * 5000 + b"1]\n", good_record])))
+    assert [codec.decode(samples[index]).labels for index in (0, 2)] == [("a",), ("a",)]
     with pytest.raises(ValueError, match="it has more than 1,000 values"):
         codec.decode(samples[1])
 
 
-def test_streams_of_the_tests_end() -> None:
-    assert list(itertools.islice(endless(b"a", then=b"b"), 2)) == [b"a", b"b"]
+def test_endless_streams_can_be_sliced() -> None:
+    assert list(itertools.islice(endless(b"a", chunk=b"b"), 2)) == [b"a", b"b"]

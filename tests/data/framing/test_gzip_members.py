@@ -16,38 +16,38 @@ CHUNKS = st.lists(st.integers(1, 40), min_size=1, max_size=5)
 CONTENTS = st.lists(st.binary(max_size=200), min_size=1, max_size=4)
 
 
-def inflate(stream: bytes, sizes: list[int]) -> bytes:
+def decompress(stream: bytes, sizes: list[int]) -> bytes:
     return b"".join(map(bytes, decompress_gzip(cut(stream, sizes))))
 
 
 @given(CONTENTS, CHUNKS, st.integers(0, 20))
-def test_members_come_back_one_after_another(contents: list[bytes], sizes: list[int], zeros: int) -> None:
+def test_members_are_decompressed_in_order(contents: list[bytes], sizes: list[int], zeros: int) -> None:
     stream = b"".join(gzip.compress(content, mtime=0) for content in contents) + bytes(zeros)
-    assert inflate(stream, sizes) == b"".join(contents)
+    assert decompress(stream, sizes) == b"".join(contents)
 
 
 @given(st.binary(max_size=50).filter(lambda content: not content.startswith(b"\x1f\x8b")), CHUNKS)
-def test_what_is_not_compressed_stays_as_it_is(content: bytes, sizes: list[int]) -> None:
-    assert inflate(content, sizes) == content
+def test_uncompressed_streams_are_unchanged(content: bytes, sizes: list[int]) -> None:
+    assert decompress(content, sizes) == content
 
 
 @given(CONTENTS, CHUNKS, st.data())
-def test_a_stream_cut_inside_a_member_is_an_error(contents: list[bytes], sizes: list[int], data: st.DataObject) -> None:
+def test_truncated_member_raises(contents: list[bytes], sizes: list[int], data: st.DataObject) -> None:
     members = [gzip.compress(content, mtime=0) for content in contents]
     stream = b"".join(members)
     ends = [sum(map(len, members[:count])) for count in range(1, len(members) + 1)]
     length = data.draw(st.integers(2, len(stream)).filter(lambda length: length not in ends))
     with pytest.raises(DamagedStream, match="ends in the middle of a gzip member"):
-        inflate(stream[:length], sizes)
+        decompress(stream[:length], sizes)
 
 
-def test_much_output_from_little_input() -> None:
+def test_high_compression_ratio() -> None:
     content = bytes(5 << 20)
-    assert inflate(gzip.compress(content), [1 << 20]) == content
+    assert decompress(gzip.compress(content), [1 << 20]) == content
 
 
-def test_damage_inside_a_member() -> None:
+def test_damaged_member_raises() -> None:
     stream = bytearray(gzip.compress(b"some text that is long enough", mtime=0))
     stream[-6] ^= 1
     with pytest.raises(DamagedStream, match="damaged gzip member"):
-        inflate(bytes(stream), [7])
+        decompress(bytes(stream), [7])

@@ -15,8 +15,8 @@ TEXTS = st.text(alphabet=st.sampled_from(["a", "é", "\u2028", "\x85", "\r", '"'
 
 
 @given(st.lists(TEXTS.map(lambda text: text.replace("\n", "")), max_size=6), CHUNKS, st.booleans())
-def test_lines_come_back(lines: list[str], sizes: list[int], ended: bool) -> None:
-    stream = "\n".join(lines).encode() + (b"\n" if ended and lines else b"")
+def test_lines_are_split_at_line_feeds(lines: list[str], sizes: list[int], has_final_line_end: bool) -> None:
+    stream = "\n".join(lines).encode() + (b"\n" if has_final_line_end and lines else b"")
     expected = stream.split(b"\n")
     if expected[-1] == b"":
         expected.pop()
@@ -24,7 +24,7 @@ def test_lines_come_back(lines: list[str], sizes: list[int], ended: bool) -> Non
 
 
 @pytest.mark.parametrize("sizes", [[1], [3], [100]])
-def test_lines_of_old_macs_end_at_carriage_returns(sizes: list[int]) -> None:
+def test_carriage_returns_end_lines_if_there_is_no_line_feed(sizes: list[int]) -> None:
     window = Window(cut(b"one\rtwo\r\rthree", sizes))
     end = line_end(window)
     assert end == b"\r"

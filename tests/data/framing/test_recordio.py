@@ -22,18 +22,18 @@ def read(stream: bytes, sizes: list[int], parts: Parts = "auto") -> list[bytes]:
 
 
 @given(PAYLOADS, CHUNKS)
-def test_records_as_mxnet_writes_them_come_back(payloads: list[bytes], sizes: list[int]) -> None:
+def test_escaped_records_round_trip(payloads: list[bytes], sizes: list[int]) -> None:
     assert read(b"".join(map(escaped_recordio, payloads)), sizes, "escaped") == payloads
     assert read(b"".join(map(escaped_recordio, payloads)), sizes) == payloads
 
 
 @given(PAYLOADS, CHUNKS)
-def test_records_that_nobody_escaped_come_back(payloads: list[bytes], sizes: list[int]) -> None:
+def test_plain_records_round_trip(payloads: list[bytes], sizes: list[int]) -> None:
     assert read(b"".join(map(recordio, payloads)), sizes) == payloads
 
 
 @given(RUNS, LARGE_CHUNKS)
-def test_runs_of_records_of_one_length_come_back(runs: list[tuple[bytes, int]], sizes: list[int]) -> None:
+def test_runs_of_records_of_equal_length_round_trip(runs: list[tuple[bytes, int]], sizes: list[int]) -> None:
     payloads = [payload for payload, count in runs for _ in range(count)]
     for write in (recordio, escaped_recordio):
         stream = b"".join(map(write, payloads))
@@ -42,24 +42,26 @@ def test_runs_of_records_of_one_length_come_back(runs: list[tuple[bytes, int]], 
 
 
 @given(st.integers(20, 60), st.integers(0, 3), LARGE_CHUNKS, st.data())
-def test_damage_inside_a_run_is_told_with_its_place(count: int, at: int, sizes: list[int], data: st.DataObject) -> None:
-    number = data.draw(st.integers(0, count - 1))
+def test_damage_inside_a_run_raises_with_its_offset(
+    count: int, byte: int, sizes: list[int], data: st.DataObject
+) -> None:
+    record_number = data.draw(st.integers(0, count - 1))
     stream = bytearray(recordio(b"abcdefgh") * count)
-    stream[16 * number + at] ^= 0xFF
-    with pytest.raises(DamagedStream) as caught:
+    stream[16 * record_number + byte] ^= 0xFF
+    with pytest.raises(DamagedStream) as raised:
         read(bytes(stream), sizes)
-    assert caught.value.offset == 16 * number
+    assert raised.value.offset == 16 * record_number
 
 
 @given(st.lists(st.binary(max_size=9), min_size=2, max_size=5), CHUNKS)
-def test_parts_cut_anywhere_are_joined_as_they_are(parts: list[bytes], sizes: list[int]) -> None:
+def test_parts_split_at_any_position_are_joined(parts: list[bytes], sizes: list[int]) -> None:
     assert read(in_parts(parts), sizes, "plain") == [b"".join(parts)]
     between = b"" if any(len(part) % 4 for part in parts[:-1]) else MAGIC
     assert read(in_parts(parts), sizes) == [between.join(parts)]
 
 
 @given(PAYLOADS.filter(bool), CHUNKS, st.data())
-def test_a_stream_cut_inside_a_record_is_an_error(payloads: list[bytes], sizes: list[int], data: st.DataObject) -> None:
+def test_truncated_stream_raises(payloads: list[bytes], sizes: list[int], data: st.DataObject) -> None:
     records = list(map(escaped_recordio, payloads))
     stream = b"".join(records)
     ends = {sum(map(len, records[:count])): count for count in range(len(records) + 1)}
@@ -71,11 +73,11 @@ def test_a_stream_cut_inside_a_record_is_an_error(payloads: list[bytes], sizes: 
             read(stream[:length], sizes)
 
 
-def test_damage_is_told_with_its_place() -> None:
+def test_damage_raises_with_its_offset() -> None:
     stream = recordio(b"good") + b"\0" * 8
-    with pytest.raises(DamagedStream, match="0x00000000 instead of the RecordIO magic word 0xced7230a") as caught:
+    with pytest.raises(DamagedStream, match="0x00000000 instead of the RecordIO magic word 0xced7230a") as raised:
         read(stream, [5])
-    assert caught.value.offset == 12
+    assert raised.value.offset == 12
 
 
 @pytest.mark.parametrize(
@@ -88,12 +90,12 @@ def test_damage_is_told_with_its_place() -> None:
         (recordio(b"abcd", 1), "ends in the middle"),
     ],
 )
-def test_parts_out_of_order_are_damage(stream: bytes, reason: str) -> None:
+def test_parts_out_of_order_raise(stream: bytes, reason: str) -> None:
     with pytest.raises(DamagedStream, match=reason):
         read(stream, [64])
 
 
-def test_what_was_given_away_stays_valid() -> None:
-    payloads = [bytes([number]) * 50 for number in range(40)]
+def test_yielded_views_stay_valid() -> None:
+    payloads = [bytes([record_number]) * 50 for record_number in range(40)]
     views = list(read_recordio(Window(cut(b"".join(map(recordio, payloads)), [64]))))
     assert [bytes(view) for view in views] == payloads

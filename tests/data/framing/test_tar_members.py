@@ -14,9 +14,9 @@ from finetune.data.framing.tar_members import read_header, read_tar
 from finetune.data.framing.window import DamagedStream, Window
 from tests.support.stream_writers import cut
 
-Form = Literal[0, 1, 2]
+TarFormat = Literal[0, 1, 2]
 FILES = {"a.jpg": b"\xff\xd8" + bytes(700), "a.cls": b"1", "deep/" * 30 + "long name é.txt": b"text", "empty": b""}
-FORMS: list[tuple[Form, bool]] = [
+FORMATS: list[tuple[TarFormat, bool]] = [
     (tarfile.GNU_FORMAT, True),
     (tarfile.GNU_FORMAT, False),
     (tarfile.PAX_FORMAT, True),
@@ -24,55 +24,57 @@ FORMS: list[tuple[Form, bool]] = [
 ]
 
 
-def archive(files: dict[str, bytes], form: Form = tarfile.GNU_FORMAT, padded: bool = True) -> bytes:
+def archive(files: dict[str, bytes], tar_format: TarFormat = tarfile.GNU_FORMAT, padded: bool = True) -> bytes:
     file = io.BytesIO()
-    with tarfile.open(fileobj=file, mode="w", format=form) as tar:
+    with tarfile.open(fileobj=file, mode="w", format=tar_format) as tar:
         folder = tarfile.TarInfo("folder")
         folder.type = tarfile.DIRTYPE
         tar.addfile(folder)
         for name, content in files.items():
             info = tarfile.TarInfo(name)
-            info.size, info.pax_headers = len(content), {"comment": "über"} if form == tarfile.PAX_FORMAT else {}
+            info.size, info.pax_headers = len(content), {"comment": "über"} if tar_format == tarfile.PAX_FORMAT else {}
             tar.addfile(info, io.BytesIO(content))
-        used = tar.offset
-    return file.getvalue() if padded else file.getvalue()[:used] + bytes(1024)
+        end = tar.offset
+    return file.getvalue() if padded else file.getvalue()[:end] + bytes(1024)
 
 
 def read(stream: bytes, sizes: list[int]) -> list[tuple[str, bytes]]:
     return [(name, bytes(content)) for name, content in read_tar(Window(cut(stream, sizes)))]
 
 
-@given(st.lists(st.sampled_from(FORMS), min_size=1, max_size=4), st.lists(st.integers(1, 3000), min_size=1, max_size=4))
-def test_every_file_of_every_archive(forms: list[tuple[Form, bool]], sizes: list[int]) -> None:
-    stream = b"".join(archive(FILES, form, padded) for form, padded in forms)
-    assert read(stream, sizes) == list(FILES.items()) * len(forms)
+@given(
+    st.lists(st.sampled_from(FORMATS), min_size=1, max_size=4), st.lists(st.integers(1, 3000), min_size=1, max_size=4)
+)
+def test_all_files_of_all_archives_are_read(formats: list[tuple[TarFormat, bool]], sizes: list[int]) -> None:
+    stream = b"".join(archive(FILES, tar_format, padded) for tar_format, padded in formats)
+    assert read(stream, sizes) == list(FILES.items()) * len(formats)
 
 
-@given(st.sampled_from(FORMS[:3:2]), st.data())
-def test_a_cut_archive_never_looks_whole(form: tuple[Form, bool], data: st.DataObject) -> None:
-    stream = archive(FILES, *form)
-    end = len(archive(FILES, form[0], padded=False)) - 1024
+@given(st.sampled_from(FORMATS[:3:2]), st.data())
+def test_truncated_archive_raises(tar_format: tuple[TarFormat, bool], data: st.DataObject) -> None:
+    stream = archive(FILES, *tar_format)
+    end = len(archive(FILES, tar_format[0], padded=False)) - 1024
     length = data.draw(st.integers(1, end))
     with pytest.raises(DamagedStream, match="ends "):
         read(stream[:length], [1000])
 
 
 @given(st.integers(0, 511), st.integers(0, 7))
-def test_a_damaged_header_is_not_skipped(at: int, bit: int) -> None:
+def test_damaged_header_is_not_skipped(position: int, bit: int) -> None:
     stream = bytearray(archive(FILES))
     # After the headers of the folder and of a.jpg, and its two blocks.
-    stream[4 * 512 + at] ^= 1 << bit
+    stream[4 * 512 + position] ^= 1 << bit
     try:
-        found = read(bytes(stream), [700])
+        files = read(bytes(stream), [700])
     except DamagedStream as error:
         assert "damaged tar header" in str(error) or "ends" in str(error)
     else:
         # Bytes that the checksum field itself ignores, such as its trailing blank.
-        assert found == list(FILES.items())
+        assert files == list(FILES.items())
 
 
 @pytest.mark.parametrize("name", ["plain", "ünïcödé" * 6, "\udcff" * 99])
-def test_the_checksum_is_the_sum_of_the_bytes(name: str) -> None:
+def test_header_checksum_is_verified(name: str) -> None:
     info = tarfile.TarInfo(name)
     block = bytearray(info.tobuf(tarfile.GNU_FORMAT, "utf-8", "surrogateescape"))
     assert read_header(bytes(block)).name == name
@@ -81,7 +83,7 @@ def test_the_checksum_is_the_sum_of_the_bytes(name: str) -> None:
         read_header(bytes(block))
 
 
-def test_sparse_files_are_refused() -> None:
+def test_sparse_files_raise() -> None:
     info = tarfile.TarInfo("holes")
     info.type = tarfile.GNUTYPE_SPARSE
     with pytest.raises(DamagedStream, match="sparse file holes"):

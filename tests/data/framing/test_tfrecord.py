@@ -19,12 +19,12 @@ def read(stream: bytes, sizes: list[int]) -> list[bytes]:
 
 
 @given(PAYLOADS, CHUNKS)
-def test_records_come_back(payloads: list[bytes], sizes: list[int]) -> None:
+def test_records_round_trip(payloads: list[bytes], sizes: list[int]) -> None:
     assert read(b"".join(map(tfrecord, payloads)), sizes) == payloads
 
 
 @given(PAYLOADS, CHUNKS, st.data())
-def test_a_stream_cut_inside_a_record_is_an_error(payloads: list[bytes], sizes: list[int], data: st.DataObject) -> None:
+def test_truncated_stream_raises(payloads: list[bytes], sizes: list[int], data: st.DataObject) -> None:
     records = list(map(tfrecord, payloads))
     stream = b"".join(records)
     length = data.draw(st.integers(0, len(stream)))
@@ -37,14 +37,14 @@ def test_a_stream_cut_inside_a_record_is_an_error(payloads: list[bytes], sizes: 
 
 
 @given(PAYLOADS, st.data())
-def test_every_flipped_bit_is_found(payloads: list[bytes], data: st.DataObject) -> None:
+def test_flipped_bits_are_detected(payloads: list[bytes], data: st.DataObject) -> None:
     stream = bytearray(b"".join(map(tfrecord, payloads)))
-    at = data.draw(st.integers(0, len(stream) - 1))
-    stream[at] ^= 1 << data.draw(st.integers(0, 7))
+    position = data.draw(st.integers(0, len(stream) - 1))
+    stream[position] ^= 1 << data.draw(st.integers(0, 7))
     with pytest.raises(DamagedStream, match="wrong checksum"):
         read(bytes(stream), [32])
 
 
-def test_the_checksum_is_that_of_the_published_example() -> None:
+def test_checksum_equals_the_published_example() -> None:
     # CRC-32C of "123456789" is 0xe3069283 (RFC 3720, B.4), masked as the format specifies.
     assert masked_checksum(b"123456789") == ((0xE3069283 >> 15 | 0xE3069283 << 17 & 0xFFFFFFFF) + 0xA282EAD8) % 2**32

@@ -10,29 +10,29 @@ from tests.support.stream_writers import beside, cut
 
 STREAM = bytes(range(256)) * 4
 SIZES = st.lists(st.integers(1, 300), min_size=1, max_size=5)
-WANTED = st.lists(st.integers(0, 400), max_size=40)
+COUNTS = st.lists(st.integers(0, 400), max_size=40)
 
 
-@given(SIZES, WANTED, st.booleans())
-def test_any_chunks_give_the_same_bytes(sizes: list[int], wanted: list[int], together: bool) -> None:
-    window = Window(beside(STREAM, sizes) if together else cut(STREAM, sizes))
-    at = 0
-    for count in wanted:
-        assert window.offset == at
+@given(SIZES, COUNTS, st.booleans())
+def test_chunking_does_not_change_the_bytes(sizes: list[int], counts: list[int], adjacent: bool) -> None:
+    window = Window(beside(STREAM, sizes) if adjacent else cut(STREAM, sizes))
+    position = 0
+    for count in counts:
+        assert window.offset == position
         if not window.reach(count):
-            assert at + count > len(STREAM)
+            assert position + count > len(STREAM)
             break
-        assert bytes(window.take(count, "a test")) == STREAM[at : at + count]
-        at += count
+        assert bytes(window.take(count, "a test")) == STREAM[position : position + count]
+        position += count
 
 
-def test_chunks_that_lie_beside_each_other_are_not_copied() -> None:
+def test_adjacent_chunks_are_not_copied() -> None:
     window = Window(memoryview(STREAM)[start : start + 100] for start in range(0, len(STREAM), 100))
     assert all(window.take(64, "a test").obj is STREAM for _ in range(16))
 
 
-def test_the_same_chunk_again_is_not_taken_for_what_follows_it() -> None:
-    half = memoryview(STREAM)[:100]
-    window = Window([half, half, memoryview(STREAM)[300:400]])
+def test_repeated_chunk_is_not_treated_as_adjacent() -> None:
+    chunk = memoryview(STREAM)[:100]
+    window = Window([chunk, chunk, memoryview(STREAM)[300:400]])
     assert window.reach(300)
-    assert bytes(window.take(300, "a test")) == bytes(half) * 2 + STREAM[300:400]
+    assert bytes(window.take(300, "a test")) == bytes(chunk) * 2 + STREAM[300:400]

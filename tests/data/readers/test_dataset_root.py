@@ -13,7 +13,7 @@ from finetune.errors import DataError
 
 
 @pytest.mark.parametrize(
-    ("keys", "advice"),
+    ("keys", "hint"),
     [
         (["train.csv", "test.csv"], "test=.../test, train=.../train"),
         (
@@ -23,10 +23,10 @@ from finetune.errors import DataError
         (["Training/a.rec", "VAL/b.rec"], "train=.../Training, validation=.../VAL"),
     ],
 )
-def test_files_of_several_parts_are_refused(keys: list[str], advice: str) -> None:
-    with pytest.raises(DataError, match=r"channel 'train' contains.*dataset root.*use a channel per split") as found:
+def test_files_of_several_splits_raise(keys: list[str], hint: str) -> None:
+    with pytest.raises(DataError, match=r"channel 'train' contains.*dataset root.*use a channel per split") as raised:
         check_single_split("train", keys)
-    assert advice in str(found.value)
+    assert hint in str(raised.value)
 
 
 @pytest.mark.parametrize(
@@ -41,11 +41,11 @@ def test_files_of_several_parts_are_refused(keys: list[str], advice: str) -> Non
         [],
     ],
 )
-def test_other_files_are_records_of_the_channel(keys: list[str]) -> None:
+def test_files_of_one_split_are_accepted(keys: list[str]) -> None:
     check_single_split("train", keys)
 
 
-def test_a_channel_of_tables_is_looked_at(tmp_path: Path) -> None:
+def test_tables_of_several_splits_raise(tmp_path: Path) -> None:
     for name in ("train.csv", "test.csv"):
         (tmp_path / name).write_text("label,text\na,one\nb,two\n", encoding="utf-8")
     spec = parse_hyperparameters({}).data

@@ -25,21 +25,21 @@ from tests.support.table_modes import from_stream
 ROWS = pa.table({"label": ["a", "b"], "text": ["x", "y"]})
 
 
-def zipped(name: str) -> bytes:
+def zip_archive(name: str) -> bytes:
     target = io.BytesIO()
     with zipfile.ZipFile(target, "w") as archive:
         archive.writestr(name, "content")
     return target.getvalue()
 
 
-def tarred() -> bytes:
+def tar_archive() -> bytes:
     target = io.BytesIO()
     with tarfile.open(fileobj=target, mode="w") as archive:
         archive.addfile(tarfile.TarInfo("rows.csv"))
     return target.getvalue()
 
 
-def stored(kind: str) -> bytes:
+def arrow_file(kind: str) -> bytes:
     target = pa.BufferOutputStream()
     match kind:
         case "parquet":
@@ -53,12 +53,12 @@ def stored(kind: str) -> bytes:
 
 
 FILES: dict[str, Callable[[], bytes]] = {
-    "a zip archive or a spreadsheet": lambda: zipped("xl/workbook.xml"),
+    "a zip archive or a spreadsheet": lambda: zip_archive("xl/workbook.xml"),
     "an Excel 97-2003 spreadsheet": lambda: b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + bytes(500),
-    "Parquet": lambda: stored("parquet"),
-    "Arrow or Feather": lambda: stored("feather"),
-    "ORC": lambda: stored("orc"),
-    "a tar archive": tarred,
+    "Parquet": lambda: arrow_file("parquet"),
+    "Arrow or Feather": lambda: arrow_file("feather"),
+    "ORC": lambda: arrow_file("orc"),
+    "a tar archive": tar_archive,
     "compressed with xz": lambda: b"\xfd7zXZ\x00" + bytes(50),
     "a PDF document": lambda: b"%PDF-1.7\n",
     "a Git LFS pointer": lambda: b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n",
@@ -68,7 +68,7 @@ FILES: dict[str, Callable[[], bytes]] = {
 
 @pytest.mark.parametrize("name", ["rows.csv", "rows.tsv", "rows.jsonl"])
 @pytest.mark.parametrize("kind", FILES)
-def test_other_files_under_the_name_of_a_table_are_named(tmp_path: Path, kind: str, name: str) -> None:
+def test_foreign_files_with_table_names_raise(tmp_path: Path, kind: str, name: str) -> None:
     content = FILES[kind]()
     with pytest.raises(
         DataError, match=rf"channel 'train', {name} is {kind}.*expected CSV, TSV, JSON Lines or Parquet"
@@ -78,12 +78,12 @@ def test_other_files_under_the_name_of_a_table_are_named(tmp_path: Path, kind: s
 
 
 @pytest.mark.parametrize("content", [b"ORCA,a whale", b"PARIS,a town", b"BZh,x", b"SQLite format 3,x", b"a,b", b""])
-def test_texts_that_begin_like_other_files_are_texts(content: bytes) -> None:
+def test_texts_that_resemble_signatures_are_texts(content: bytes) -> None:
     assert non_table_kind(content) is None
 
 
-def test_a_spreadsheet_beside_tables_is_reported(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    write_files(tmp_path, {"a.csv": b"label,text\na,x\nb,y\n", "b.xlsx": zipped("xl/workbook.xml")})
+def test_spreadsheet_next_to_tables_is_logged(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    write_files(tmp_path, {"a.csv": b"label,text\na,x\nb,y\n", "b.xlsx": zip_archive("xl/workbook.xml")})
     read_text_tables(list_files("train", tmp_path), data_spec())
     (record,) = [record for record in caplog.records if "passed over" in record.message]
     assert (record.levelname, record.message) == ("WARNING", "channel 'train': passed over what is no table: 1 .xlsx")
@@ -94,23 +94,23 @@ def test_a_spreadsheet_beside_tables_is_reported(tmp_path: Path, caplog: pytest.
     [pa.struct([("bytes", pa.binary()), ("path", pa.string())]), pa.binary()],
     ids=["struct of bytes and path", "bytes"],
 )
-def test_images_in_parquet_are_named(tmp_path: Path, kind: pa.DataType) -> None:
+def test_images_in_parquet_raise(tmp_path: Path, kind: pa.DataType) -> None:
     images = [{"bytes": b"x", "path": None}] * 2 if pa.types.is_struct(kind) else [b"x"] * 2
     pq.write_table(pa.table({"image": pa.array(images, kind), "label": [0, 1]}), tmp_path / "a.parquet")
     with pytest.raises(DataError, match=r"a\.parquet: column 'image' holds images, which are not read from Parquet"):
         open_channel(ChannelSource("train", tmp_path), data_spec())
 
 
-def test_images_beside_texts_in_parquet_are_passed_over(tmp_path: Path) -> None:
+def test_images_next_to_texts_in_parquet_are_ignored(tmp_path: Path) -> None:
     rows = pa.table({"image": [b"x", b"y"], "label": ["a", "b"], "text": ["one", "two"]})
     pq.write_table(rows, tmp_path / "a.parquet")
     assert len(open_channel(ChannelSource("train", tmp_path), data_spec())) == 2
 
 
-def test_lines_of_blazingtext_are_read_by_their_content_type(tmp_path: Path) -> None:
+def test_blazingtext_lines_are_read_by_content_type(tmp_path: Path) -> None:
     write_files(tmp_path, {"dbpedia.train": b"__label__pos good , nice\n__label__neg awful\n"})
     reader = open_channel(ChannelSource("train", tmp_path, content_type="text/plain"), data_spec())
-    assert [(reader.read(at).content, reader.labels(at)) for at in range(2)] == [
+    assert [(reader.read(index).content, reader.labels(index)) for index in range(2)] == [
         (("good , nice",), ("pos",)),
         (("awful",), ("neg",)),
     ]

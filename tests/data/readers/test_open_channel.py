@@ -13,116 +13,118 @@ from finetune.data.record import Reader
 from finetune.errors import DataError, UserError
 from tests.support.labelled_data import data_spec, write_files
 
-PICTURES = {"cat/a.png": b"", "dog/b.png": b""}
+IMAGES = {"cat/a.png": b"", "dog/b.png": b""}
 TABLE = {"a.csv": b"label,text\na,x\nb,y\n"}
-BOTH = PICTURES | TABLE
+IMAGES_AND_TABLE = IMAGES | TABLE
 
 
-def opened(root: Path, files: dict[str, bytes], content_type: str | None = None, **spec: object) -> Reader:
+def open_files(root: Path, files: dict[str, bytes], content_type: str | None = None, **spec: object) -> Reader:
     return open_channel(ChannelSource("train", write_files(root, files), None, content_type), data_spec(**spec))
 
 
-def test_the_task_is_seen_from_the_files(tmp_path: Path) -> None:
-    assert opened(tmp_path / "a", PICTURES).task == "image-classification"
-    assert opened(tmp_path / "b", TABLE).task == "text-classification"
+def test_task_is_inferred_from_the_files(tmp_path: Path) -> None:
+    assert open_files(tmp_path / "a", IMAGES).task == "image-classification"
+    assert open_files(tmp_path / "b", TABLE).task == "text-classification"
 
 
-def test_pictures_and_tables_together_ask_for_the_task(tmp_path: Path) -> None:
+def test_images_and_tables_require_the_task(tmp_path: Path) -> None:
     with pytest.raises(
         UserError, match=r"'train' contains 2 images \(cat/a\.png and 1 more\) and 1 tables .*set task="
     ):
-        opened(tmp_path, BOTH)
+        open_files(tmp_path, IMAGES_AND_TABLE)
 
 
 @pytest.mark.parametrize("content_type", sorted(IMAGE_TYPES))
-def test_a_content_type_of_pictures_tells_the_task(tmp_path: Path, content_type: str) -> None:
-    assert opened(tmp_path, BOTH, content_type).task == "image-classification"
+def test_image_content_types_imply_the_task(tmp_path: Path, content_type: str) -> None:
+    assert open_files(tmp_path, IMAGES_AND_TABLE, content_type).task == "image-classification"
 
 
-def test_a_content_type_of_tables_tells_the_task(tmp_path: Path) -> None:
-    assert opened(tmp_path, BOTH, "Text/CSV; charset=utf-8").task == "text-classification"
+def test_table_content_types_imply_the_task(tmp_path: Path) -> None:
+    assert open_files(tmp_path, IMAGES_AND_TABLE, "Text/CSV; charset=utf-8").task == "text-classification"
     assert set(TABLE_TYPES) == TEXT_TYPES
 
 
-def test_the_request_has_the_last_word(tmp_path: Path) -> None:
-    assert opened(tmp_path, BOTH, "text/csv", task="image-classification").task == "image-classification"
-    assert opened(tmp_path, BOTH, task="text-classification").task == "text-classification"
+def test_requested_task_overrides_the_content_type(tmp_path: Path) -> None:
+    assert (
+        open_files(tmp_path, IMAGES_AND_TABLE, "text/csv", task="image-classification").task == "image-classification"
+    )
+    assert open_files(tmp_path, IMAGES_AND_TABLE, task="text-classification").task == "text-classification"
 
 
-def test_a_task_that_the_files_do_not_fit_is_refused(tmp_path: Path) -> None:
+def test_task_without_matching_files_raises(tmp_path: Path) -> None:
     with pytest.raises(
         UserError, match=r"task=text-classification, but channel 'train' contains no tables, only images"
     ):
-        opened(tmp_path / "a", PICTURES, task="text-classification")
+        open_files(tmp_path / "a", IMAGES, task="text-classification")
     with pytest.raises(
         UserError, match=r"task=image-classification, but .* contains no images, only tables \(a\.csv\)"
     ):
-        opened(tmp_path / "b", TABLE, task="image-classification")
+        open_files(tmp_path / "b", TABLE, task="image-classification")
 
 
-def test_a_missing_channel_is_named_with_its_path(tmp_path: Path) -> None:
+def test_missing_channel_raises_with_its_path(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"channel 'train': .*/nowhere does not exist"):
         open_channel(ChannelSource("train", tmp_path / "nowhere"), data_spec())
     with pytest.raises(DataError, match=r"channel 'train': .*/a\.csv is not a folder"):
         open_channel(ChannelSource("train", write_files(tmp_path, TABLE) / "a.csv"), data_spec())
 
 
-def test_an_empty_channel_says_what_belongs_there(tmp_path: Path) -> None:
+def test_empty_channel_raises_with_the_expected_contents(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"'train' is empty: .*folder per class.*tables with a label"):
-        opened(tmp_path, {".hidden": b""})
+        open_files(tmp_path, {".hidden": b""})
     with pytest.raises(DataError, match=r"'train' is empty: .*expected tables with a label"):
-        opened(tmp_path, {}, task="text-classification")
+        open_files(tmp_path, {}, task="text-classification")
 
 
 @pytest.mark.parametrize("task", [None, "image-classification", "text-classification"])
-def test_files_of_other_kinds_are_counted(tmp_path: Path, task: str | None) -> None:
+def test_unsupported_files_are_counted(tmp_path: Path, task: str | None) -> None:
     with pytest.raises(DataError, match=r"'train': .*2 \.zip, 1 without ending.*expected "):
-        opened(tmp_path, {"a.zip": b"", "b.zip": b"", "c": b""}, task=task)
+        open_files(tmp_path, {"a.zip": b"", "b.zip": b"", "c": b""}, task=task)
 
 
-def test_lists_name_pictures_and_allow_several_labels(tmp_path: Path) -> None:
-    pictures = write_files(tmp_path / "train", PICTURES | {"loose.png": b""})
+def test_lists_allow_several_labels(tmp_path: Path) -> None:
+    images = write_files(tmp_path / "train", IMAGES | {"loose.png": b""})
     lists = write_files(tmp_path / "train_lst", {"a.lst": b"0\t1\t0\tcat/a.png\n1\t1\t1\tloose.png\n"})
-    source = ChannelSource("train", pictures, lists)
+    source = ChannelSource("train", images, lists)
     reader = open_channel(source, data_spec(multi_label=True))
     assert [reader.labels(index) for index in range(2)] == [("0",), ("0", "1")]
     with pytest.raises(UserError, match="task=text-classification, but channel 'train_lst' lists images"):
         open_channel(source, data_spec(task="text-classification"))
 
 
-def test_a_folder_per_class_gives_one_label_only(tmp_path: Path) -> None:
+def test_multi_label_with_class_folders_raises(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"multi_label=true, but channel 'train' has a folder per class.*'train_lst'"):
-        opened(tmp_path, PICTURES, multi_label=True)
+        open_files(tmp_path, IMAGES, multi_label=True)
 
 
-def test_a_channel_that_holds_lost_links_alone_names_them(tmp_path: Path) -> None:
+def test_channel_with_only_skipped_links_raises(tmp_path: Path) -> None:
     root = write_files(tmp_path / "train", {})
     outside = write_files(tmp_path / "elsewhere", {"cat/1.png": b"", "dog/1.png": b""})
     for name in ("cat", "dog"):
         (root / name).symlink_to(outside / name, target_is_directory=True)
     with pytest.raises(DataError, match=r"contains no files, only 2 symbolic links .*: cat, dog; copy"):
-        opened(root, {})
+        open_files(root, {})
 
 
-def test_class_folders_that_are_all_empty_are_named(tmp_path: Path) -> None:
+def test_empty_class_folders_raise(tmp_path: Path) -> None:
     for name in ("cat", "dog"):
         (tmp_path / "train" / name).mkdir(parents=True)
     with pytest.raises(DataError, match=r"is empty: no files in .*, only empty folders \('cat', 'dog'\)"):
-        opened(tmp_path / "train", {})
+        open_files(tmp_path / "train", {})
 
 
 @pytest.mark.parametrize("keys", [["images/1.png", "images/2.png"], ["1.png", "2.png"]])
-def test_images_without_class_folders_next_to_a_table_are_refused(tmp_path: Path, keys: list[str]) -> None:
+def test_images_without_class_folders_next_to_a_table_raise(tmp_path: Path, keys: list[str]) -> None:
     files = dict.fromkeys(keys, b"") | {"labels.csv": b"file,label\n1.png,a\n2.png,b\n"}
     with pytest.raises(
         DataError, match=r"2 images .* and table labels\.csv, but image classes are not read from tables"
     ):
-        opened(tmp_path, files)
-    with pytest.raises(DataError, match=r"outside class folders|one class only") as refused:
-        reader = opened(tmp_path, files, task="image-classification")
+        open_files(tmp_path, files)
+    with pytest.raises(DataError, match=r"outside class folders|one class only") as raised:
+        reader = open_files(tmp_path, files, task="image-classification")
         label_map_of(reader, multi_label=False, num_classes=None)
-    assert "channel 'train'" in str(refused.value)
+    assert "channel 'train'" in str(raised.value)
 
 
-def test_images_without_an_ending_tell_the_task(tmp_path: Path) -> None:
-    assert len(opened(tmp_path, {"cat/1": b"\xff\xd8\xff\xe0", "dog/1": b"GIF89a", "notes.md": b"no image"})) == 2
+def test_task_is_inferred_from_images_without_ending(tmp_path: Path) -> None:
+    assert len(open_files(tmp_path, {"cat/1": b"\xff\xd8\xff\xe0", "dog/1": b"GIF89a", "notes.md": b"no image"})) == 2
