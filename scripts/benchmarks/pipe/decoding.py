@@ -18,7 +18,7 @@ from PIL import Image
 
 from benchmarks.pipe.comparing import Row, Scale, by_turns, rate, times_as_fast
 from benchmarks.pipe.streams import jpegs
-from finetune.data.formats.protobuf_records import Numbers, read_protobuf_record
+from finetune.data.formats.protobuf_records import RecordTensor, read_protobuf_record
 from finetune.data.transforms.image import ImageGeometry, decode_image, resize_and_crop
 
 GEOMETRY = ImageGeometry(224, 256, "bilinear")
@@ -51,7 +51,7 @@ def _protobuf(scale: Scale) -> Row:
 
     def ours(payload: bytes) -> NDArray[Any]:
         found = read_protobuf_record(memoryview(payload)).features["values"]
-        if not isinstance(found, Numbers):
+        if not isinstance(found, RecordTensor):
             raise TypeError("numbers were written")
         return found.values.copy()  # ours are views of the payload, theirs are not
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from finetune.data.formats.image_records import read_image_record
-from finetune.data.formats.protobuf_records import Numbers, read_protobuf_record
+from finetune.data.formats.protobuf_records import RecordTensor, read_protobuf_record
 from finetune.data.formats.tf_example import read_example
 from finetune.data.framing.recordio import read_recordio
 from finetune.data.framing.tar_members import read_tar
@@ -46,17 +46,17 @@ def test_mxnet_image_records() -> None:
 def test_dense_records_of_the_sdk(name: str, labels: list[int]) -> None:
     rows = [read_protobuf_record(record) for record in read_recordio(window(name))]
     values, targets = [row.features["values"] for row in rows], [row.labels["values"] for row in rows]
-    assert [value.values.tolist() for value in values if isinstance(value, Numbers)] == [
+    assert [value.values.tolist() for value in values if isinstance(value, RecordTensor)] == [
         [number / 4 for number in range(begin, begin + 4)] for begin in (0, 4, 8)
     ]
-    assert [target.values.tolist() for target in targets if isinstance(target, Numbers)] == [[n] for n in labels]
+    assert [target.values.tolist() for target in targets if isinstance(target, RecordTensor)] == [[n] for n in labels]
 
 
 def test_sparse_records_of_the_sdk() -> None:
     rows = [read_protobuf_record(record).features["values"] for record in read_recordio(window("sdk_sparse.pbr"))]
     matrix = np.zeros((3, 3))
     for number, row in enumerate(rows):
-        assert isinstance(row, Numbers)
+        assert isinstance(row, RecordTensor)
         assert row.shape == (3,)
         matrix[number, list(row.keys)] = row.values
     assert matrix.tolist() == [[0, 1.5, 0], [2, 0, 3], [0, 0, 4]]

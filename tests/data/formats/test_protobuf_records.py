@@ -10,7 +10,7 @@ from google.protobuf.message import DecodeError
 from hypothesis import given
 from hypothesis import strategies as st
 
-from finetune.data.formats.protobuf_records import Numbers, Value, read_protobuf_record
+from finetune.data.formats.protobuf_records import RecordTensor, Value, read_protobuf_record
 from finetune.data.formats.protobuf_wire import DamagedMessage
 from tests.support.platform_records import RECORDS, record_class
 from tests.support.stream_writers import inside
@@ -21,7 +21,7 @@ DTYPES = {"float32_tensor": "<f4", "float64_tensor": "<f8", "int32_tensor": "<i4
 
 
 def as_plain(value: Value) -> tuple[object, ...]:
-    if not isinstance(value, Numbers):
+    if not isinstance(value, RecordTensor):
         return "bytes", [bytes(content) for content in value]
     return str(value.values.dtype), list(map(repr, value.values.tolist())), list(value.keys), list(value.shape)
 

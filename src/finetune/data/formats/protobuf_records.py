@@ -34,7 +34,7 @@ _KINDS = frozenset({_FLOAT32, _FLOAT64, _INT32, _BYTES})
 
 # Not frozen: a record has several of these, and constructing frozen ones takes longer than parsing the record.
 @dataclass(slots=True)
-class Numbers:
+class RecordTensor:
     """A dense or sparse tensor.
 
     Attributes:
@@ -48,7 +48,7 @@ class Numbers:
     shape: tuple[int, ...] = ()
 
 
-Value = Numbers | tuple[memoryview, ...]
+Value = RecordTensor | tuple[memoryview, ...]
 
 
 @dataclass(slots=True)
@@ -96,16 +96,16 @@ def _read_value(content: memoryview, start: int, end: int) -> Value:
         return _read_numbers(kind, *span)
     if start < end:
         raise DamagedMessage("has a value of unknown type; expected a float32, float64 or int32 tensor, or bytes")
-    return Numbers(np.empty(0))
+    return RecordTensor(np.empty(0))
 
 
-def _read_numbers(kind: int, content: memoryview, start: int, end: int) -> Numbers:
+def _read_numbers(kind: int, content: memoryview, start: int, end: int) -> RecordTensor:
     if kind != _INT32 and start < end:
         tag, values_start, values_end = read_field(content, start, end)
         if tag == _VALUES and values_end == end:
-            return Numbers(read_packed(content[values_start:values_end], _DTYPES[kind]))
+            return RecordTensor(read_packed(content[values_start:values_end], _DTYPES[kind]))
     tensor = content[start:end]
     keys, shape = (tuple(read_integers(tensor, number, signed=False)) for number in (2, 3))
     if kind == _INT32:
-        return Numbers(np.array(read_integers(tensor, 1, bits=32), np.int32), keys, shape)
-    return Numbers(read_floats(tensor, 1, _DTYPES[kind]), keys, shape)
+        return RecordTensor(np.array(read_integers(tensor, 1, bits=32), np.int32), keys, shape)
+    return RecordTensor(read_floats(tensor, 1, _DTYPES[kind]), keys, shape)

@@ -26,7 +26,7 @@ MAX_NUMBERS = 1 << 22
 _KEY, _VALUE = 1 << 3 | BYTES, 2 << 3 | BYTES
 
 
-class DamagedMessage(ValueError):  # noqa: N818 - an adjective would not say whose fault it is
+class DamagedMessage(ValueError):  # noqa: N818 - the name says what is damaged
     """The bytes are not a valid protocol buffer message."""
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from finetune.data.formats.attribute_labels import attribute_classes
 from finetune.data.formats.image_records import is_encoded_image, read_image_record
 from finetune.data.formats.named_fields import DecodedRecord, DecodeOptions, RawRecord, select_fields
-from finetune.data.formats.protobuf_records import Numbers, Value, read_protobuf_record
+from finetune.data.formats.protobuf_records import RecordTensor, Value, read_protobuf_record
 from finetune.data.formats.protobuf_wire import DamagedMessage
 from finetune.data.formats.tf_example import read_example
 from finetune.data.framing.recordio import MAGIC_BYTES, read_recordio
@@ -150,7 +150,7 @@ class ProtobufCodec:
 
 
 def _as_lists(fields: Mapping[str, Value]) -> Mapping[str, object]:
-    return {name: value.values.tolist() if isinstance(value, Numbers) else value for name, value in fields.items()}
+    return {name: value.values.tolist() if isinstance(value, RecordTensor) else value for name, value in fields.items()}
 
 
 def _parse_json_text(content: bytes) -> str:

@@ -102,7 +102,7 @@ class TarCodec:
             name = path.rpartition("/")[2]
             stem = path[: len(path) - len(name)] + name.partition(".")[0]
             has_image = _is_image_file(name, content)
-            is_numbered = has_image and not self._has_field_names and self._is_unusual(name)
+            is_numbered = has_image and not self._has_field_names and self._has_unusual_field(name)
             is_split = (
                 group.stem == stem and has_image and (group.is_split or (group.is_numbered_image and is_numbered))
             )
@@ -156,7 +156,7 @@ class TarCodec:
                 raise
             raise ValueError(f"{error}; {_CONVENTION}") from error
 
-    def _is_unusual(self, name: str) -> bool:
+    def _has_unusual_field(self, name: str) -> bool:
         """Return whether a name has dots before its ending and no usual field name after the first dot."""
         field_name = name.partition(".")[2].lower()
         return "." in field_name and field_name not in _DEFAULT_FIELDS

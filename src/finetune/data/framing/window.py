@@ -13,7 +13,7 @@ MAX_RECORD_BYTES = 1 << 28
 would need several times as much memory."""
 
 
-class DamagedStream(ValueError):  # noqa: N818 - an adjective would not say whose fault it is
+class DamagedStream(ValueError):  # noqa: N818 - the name says what is damaged
     """The rest of the stream cannot be split into records; the message gives the reason, to follow the location.
 
     Attributes:

@@ -51,7 +51,7 @@ class _Context:
     listing: Listing
     spec: DataSpec
     class_ids: bool
-    present: frozenset[str]
+    keys: frozenset[str]
     attributes: frozenset[str]
 
 
@@ -168,7 +168,7 @@ def _source_path(line: _Line, context: _Context) -> str:
     parts = source.partition("://")[2].split("/")[1:] if "://" in source else source.split("/")
     for start in range(len(parts)):
         path = "/".join(parts[start:])
-        if path in context.present:
+        if path in context.keys:
             return path
     reason = missing_file_reason(source, "/".join(parts), context.listing)
     raise ValueError(f"{reason}; correct the address or add the object")

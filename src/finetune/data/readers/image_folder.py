@@ -120,8 +120,8 @@ def read_image_folder(
     other_files = _count_others(others, listing.skipped_links)
     if others:
         _warn_about_others(channel, images, others, other_files)
-    labelled = [(key, (key.partition("/")[0],)) for key in images]
-    return ImageFolderReader(channel, listing.root, labelled, other_files=other_files)
+    labeled = [(key, (key.partition("/")[0],)) for key in images]
+    return ImageFolderReader(channel, listing.root, labeled, other_files=other_files)
 
 
 def other_files_of(reader: Reader) -> Mapping[str, Mapping[str, int]]:
