@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations, pairwise
 
@@ -226,7 +226,7 @@ def check_single_split(channel: str, keys: Sequence[str]) -> None:
     Raises:
         DataError: if the files or their folders are named after different splits.
     """
-    splits = _splits_of_files(keys, _first_split_word)
+    splits = _splits_of_files(keys)
     if len(set(splits.values())) > 1:
         raise DataError(
             f"channel {channel!r} contains {some_of(map(repr, keys))}, so it is a dataset root, and validation or test"
@@ -240,11 +240,11 @@ def _first_split_word(key: str) -> str:
     return next((word for word in words if word.lower() in _SPLITS), words[0])
 
 
-def _splits_of_files(keys: Sequence[str], name_of: Callable[[str], str]) -> dict[str, str]:
-    """Return the channel of each name if all names are splits, else an empty mapping."""
-    names = {name_of(key): "" for key in sorted(keys)}
-    splits = {name: _SPLITS[name.lower()] for name in names if name.lower() in _SPLITS}
-    return splits if len(splits) == len(names) else {}
+def _splits_of_files(keys: Sequence[str]) -> dict[str, str]:
+    """Return the channel of each split if all files are named after splits, else an empty mapping."""
+    words = dict.fromkeys(_first_split_word(key) for key in sorted(keys))
+    splits = {word: _SPLITS[word.lower()] for word in words if word.lower() in _SPLITS}
+    return splits if len(splits) == len(words) else {}
 
 
 def _channel_hint(splits: Mapping[str, str]) -> str:
