@@ -18,7 +18,7 @@ from torchvision.models import get_model
 from benchmarks.table import begin, row
 from finetune.config.rules import DEFAULTS
 from finetune.evaluation.metrics import classification_metrics
-from finetune.monitoring.debugger import Debugger, NoDebugger, debugger
+from finetune.monitoring.debugger import Debugger, NoDebugger, create_debugger
 from finetune.monitoring.metric_lines import metric_line
 from finetune.monitoring.rules.tensors import CHECK_INTERVAL_STEPS, TensorWatch
 from finetune.monitoring.tensorboard import EventFile
@@ -54,16 +54,16 @@ class Lesson:
         self.watch = TensorWatch(self.model, self.optimizer, DEFAULTS, scaled=False, classes=10)
         self.pixels = torch.randn(amount.batch, 3, amount.side, amount.side, device=self.device)
         self.targets = torch.randint(0, 10, (amount.batch,), device=self.device)
-        self.hook: Debugger = debugger(hook_configuration, self.model)
+        self.hook: Debugger = create_debugger(hook_configuration, self.model)
         if hook_configuration is not None and isinstance(self.hook, NoDebugger):
             raise RuntimeError("smdebug's hook is not available: see the warning")
         self.hook.watch(self.optimizer)
-        self.forward = self.hook.through(self._forward)
+        self.forward = self.hook.wrap_forward(self._forward)
 
     def step(self, number: int, *, looked_at: bool = False) -> float:
         """Seconds of one step, with `number` as its step number for the hook."""
         began = time.perf_counter()
-        self.hook.training(number, 0)
+        self.hook.begin_step(number, 0)
         self.watch.begin(0 if looked_at else 1)
         loss = nn.functional.cross_entropy(self.forward({"pixels": self.pixels}), self.targets)
         loss.backward()  # type: ignore[no-untyped-call]  # untyped in torch
@@ -72,7 +72,7 @@ class Lesson:
         self.optimizer.step()
         self.optimizer.zero_grad()
         self.watch.after_step(loss)
-        self.hook.step_done(loss.detach())
+        self.hook.end_step(loss.detach())
         if self.device.type == "cuda":
             torch.cuda.synchronize()
         return time.perf_counter() - began
@@ -134,7 +134,7 @@ def _print_rest(amount: Amount, folder: Path) -> None:
     events = EventFile(folder / "tensorboard")
     row(("timing of a step", f"{clocks() * 1e6:.0f} us"))
     row(("log line of an epoch", f"{each(lambda: metric_line(1, _ROW)) * 1e6:.0f} us"))
-    row(("metrics of an epoch for TensorBoard", f"{each(lambda: events.scalars(1, _ROW)) * 1e6:.0f} us"))
+    row(("metrics of an epoch for TensorBoard", f"{each(lambda: events.add_scalars(1, _ROW)) * 1e6:.0f} us"))
     draw = np.random.default_rng(0)
     probabilities = draw.dirichlet(np.ones(100), amount.records).astype(np.float32)
     targets, labels = draw.integers(0, 100, amount.records), [str(number) for number in range(100)]

@@ -91,7 +91,7 @@ def holds(part: str, name: str, value: object) -> Change:
         (holds("best", "weights", {"head.bias": torch.zeros(3)}), "best.weights lacks or has besides:"),
         (holds("totals", "loss", 0.5), "totals.loss is 0.5 (float), expected a tensor [] of torch.float64"),
         (holds("history", "rows", [{"train:loss": 1.0}]), "row 0 lacks or has besides: train:accuracy"),
-        (holds("findings", "found", [{"rule": "Overfit"}]), "part 'findings': ValueError: a finding is"),
+        (holds("findings", "found", [{"rule": "Overfit"}]), "part 'findings': ValueError: expected a finding"),
         (holds("account", "starts", -3), "part 'account': ValueError"),
         (holds("scaler", "scale", 2.0), "scaler lacks or has besides: scale"),
         (holds("stream", "used", 5), "part 'stream': ValueError: not every one of 5 records"),

@@ -10,25 +10,25 @@ import pytest
 
 from finetune.evaluation.metrics import classification_metrics
 from finetune.monitoring.report.confusion import confusion
-from finetune.monitoring.report.names import common_beginning, short_names
-from finetune.monitoring.report.quality import calibration, classes, curves, wrong
+from finetune.monitoring.report.names import common_prefix, short_names
+from finetune.monitoring.report.quality import calibration, classes, curves, mistakes
 from finetune.monitoring.report.records import balance
 from tests.support.reports import example
 
 
 def report(names: tuple[str, ...], *, mistakes: bool = True) -> dict[str, Any]:
     truth = np.repeat(np.arange(len(names)), 3)
-    told = truth.copy()
+    predicted = truth.copy()
     if mistakes:
-        told[::3] = (told[::3] + 1) % len(names)
+        predicted[::3] = (predicted[::3] + 1) % len(names)
     probabilities = np.full((len(truth), len(names)), 0.1)
-    probabilities[np.arange(len(truth)), told] = 0.8
-    found = classification_metrics(truth, probabilities, names, multi_label=False)
+    probabilities[np.arange(len(truth)), predicted] = 0.8
+    metrics = classification_metrics(truth, probabilities, names, multi_label=False)
     counts = dict.fromkeys(names, 3)
-    return example() | {"parts": {"test": found}, "classes": {"train": counts}, "records": {"train": len(truth)}}
+    return example() | {"parts": {"test": metrics}, "classes": {"train": counts}, "records": {"train": len(truth)}}
 
 
-def drawn(names: tuple[str, ...], *, mistakes: bool = True) -> str:
+def rendered(names: tuple[str, ...], *, mistakes: bool = True) -> str:
     card = confusion(report(names, mistakes=mistakes))
     assert card is not None
     return card
@@ -42,8 +42,8 @@ def column_headings(card: str) -> list[str]:
     return re.findall(r'<th scope="col" title="[^"]*"><span>(.*?)</span></th>', card)
 
 
-def test_headings_that_share_a_beginning_are_shown_by_what_differs() -> None:
-    card = drawn(characters(24))
+def test_headings_omit_a_common_prefix() -> None:
+    card = rendered(characters(24))
     assert column_headings(card) == [f"…{number:02X}" for number in range(0xC0, 0xC0 + 24)]
     assert "Every class begins with U+00" in card
     assert 'title="U+00C7"' in card
@@ -62,21 +62,21 @@ def test_headings_that_share_a_beginning_are_shown_by_what_differs() -> None:
         ("abc" + "d" * 20 + "e" + "f" * 20, "abc" + "d" * 20 + "e" + "f" * 20 + "g"),
     ],
 )
-def test_headings_are_short_and_no_two_are_alike(names: tuple[str, ...]) -> None:
-    short = short_names(names, 14, without=common_beginning(names))
+def test_headings_are_short_and_unique(names: tuple[str, ...]) -> None:
+    short = short_names(names, 14, prefix=common_prefix(names))
     assert len(set(short)) == len(names)
     assert max(map(len, short)) <= 18
     assert all(short)
 
 
-def test_a_matrix_of_many_columns_has_the_whole_width_and_few_have_half() -> None:
-    assert "card wide" in drawn(characters(10))
-    assert "card wide" not in drawn(("a", "b", "c"))
+def test_large_matrix_takes_the_full_width() -> None:
+    assert "card wide" in rendered(characters(10))
+    assert "card wide" not in rendered(("a", "b", "c"))
 
 
 @pytest.mark.parametrize("count", [25, 100, 300])
-def test_from_25_classes_on_the_most_confused_pairs_are_listed_openly(count: int) -> None:
-    card = drawn(tuple(f"class {number}" for number in range(count)))
+def test_many_classes_list_confused_pairs_instead_of_a_matrix(count: int) -> None:
+    card = rendered(tuple(f"class {number}" for number in range(count)))
     assert "<details" not in card
     assert card.count("<tr>") == 1 + min(count, 30)
     assert "a row per true class" not in card
@@ -85,14 +85,14 @@ def test_from_25_classes_on_the_most_confused_pairs_are_listed_openly(count: int
 
 
 @pytest.mark.parametrize("count", [3, 25, 300])
-def test_a_card_without_confusions_says_so(count: int) -> None:
-    card = drawn(tuple(f"class {number}" for number in range(count)), mistakes=False)
+def test_card_states_that_there_are_no_confusions(count: int) -> None:
+    card = rendered(tuple(f"class {number}" for number in range(count)), mistakes=False)
     assert "No record is taken for another class." in card
 
 
-def test_tables_of_thousands_of_classes_show_the_ones_that_matter() -> None:
-    made = report(tuple(f"class {number}" for number in range(1000)))
-    shown, counts = classes(made), balance(made)
+def test_tables_are_truncated_with_many_classes() -> None:
+    example_report = report(tuple(f"class {number}" for number in range(1000)))
+    shown, counts = classes(example_report), balance(example_report)
     assert shown is not None
     assert counts is not None
     assert shown.count("<tr>") == 103
@@ -101,32 +101,34 @@ def test_tables_of_thousands_of_classes_show_the_ones_that_matter() -> None:
     assert "Shown are the 100 smallest and largest of 1,000 classes." in counts
 
 
-def test_long_names_in_the_table_of_classes_differ_and_are_whole_in_their_title() -> None:
+def test_long_class_names_are_shortened_with_full_name_in_title() -> None:
     names = tuple(f"a very long class name, longer than a column, that ends in {number}" for number in range(5))
-    drawn = classes(report(names))
-    assert drawn is not None
-    cells = re.findall(r'<th scope="row"><span title="([^"]*)">(.*?)</span>', drawn)
+    rendered = classes(report(names))
+    assert rendered is not None
+    cells = re.findall(r'<th scope="row"><span title="([^"]*)">(.*?)</span>', rendered)
     assert {title for title, _ in cells} == set(names)
     assert len({name for _, name in cells}) == 5
     assert max(len(name) for _, name in cells) <= 28
 
 
-def test_mistakes_say_what_is_predicted_and_what_is_labelled() -> None:
-    made = report(("a", "b"))
+def test_mistakes_show_prediction_and_label() -> None:
+    example_report = report(("a", "b"))
     text = "one two three " * 40
-    made["wrong"]["records"] = [{"key": "k", "truth": "b", "predicted": "a", "probability": 0.81, "text": text}]
-    drawn = wrong(made)
-    assert drawn is not None
-    assert re.search(r'predicted <strong>a</strong></span><span class="sure">81%</span>.*labelled b', drawn)
+    example_report["wrong"]["records"] = [
+        {"key": "k", "truth": "b", "predicted": "a", "probability": 0.81, "text": text}
+    ]
+    rendered = mistakes(example_report)
+    assert rendered is not None
+    assert re.search(r'predicted <strong>a</strong></span><span class="sure">81%</span>.*labelled b', rendered)
     # A long text is truncated at a word boundary.
-    assert re.search(r"(one|two|three) …</blockquote>", drawn)
+    assert re.search(r"(one|two|three) …</blockquote>", rendered)
 
 
 JOB = {"strategy": "full"}
 
 
 @pytest.mark.parametrize(
-    ("job", "scores", "said"),
+    ("job", "scores", "expected"),
     [
         (
             {"exported_epoch": 3, "best_epoch": 3},
@@ -147,41 +149,39 @@ JOB = {"strategy": "full"}
         ({"exported_epoch": None, "best_epoch": 2}, [0.1, 0.4, 0.4], "Exported: the weights of the last step, within"),
     ],
 )
-def test_the_curves_say_which_epoch_is_exported_and_which_was_best(
-    job: dict[str, int | None], scores: list[float], said: str
-) -> None:
-    made = report(("a", "b"))
-    made["job"] = JOB | job
-    made["history"] = [
+def test_curves_state_exported_and_best_epoch(job: dict[str, int | None], scores: list[float], expected: str) -> None:
+    example_report = report(("a", "b"))
+    example_report["job"] = JOB | job
+    example_report["history"] = [
         {"train:loss": 1.0, "train:accuracy": 0.5, "validation:loss": loss, "validation:accuracy": score}
         for loss, score in zip((3.0, 1.0, 2.0), scores, strict=True)
     ]
-    assert said in str(curves(made))
+    assert expected in str(curves(example_report))
 
 
-def test_the_curves_of_a_job_without_validation_name_the_exported_epoch_alone() -> None:
-    made = report(("a", "b"))
-    made["job"] = JOB | {"exported_epoch": 1, "best_epoch": None}
-    made["history"] = [{"train:loss": 1.0, "train:accuracy": 0.5}]
-    assert "Exported: epoch 1, the last one." in str(curves(made))
+def test_curves_without_validation_state_only_the_exported_epoch() -> None:
+    example_report = report(("a", "b"))
+    example_report["job"] = JOB | {"exported_epoch": 1, "best_epoch": None}
+    example_report["history"] = [{"train:loss": 1.0, "train:accuracy": 0.5}]
+    assert "Exported: epoch 1, the last one." in str(curves(example_report))
 
 
 @pytest.mark.parametrize(
-    ("strategy", "smoothing", "said", "unsaid"),
+    ("strategy", "smoothing", "expected", "unexpected"),
     [
         ("full", 0.0, "label_smoothing=0.1 lowers that", "epochs="),
         ("full", 0.2, "label_smoothing=0.3 lowers that", "epochs="),
         ("evaluate", 0.0, "The model is overconfident.", "label_smoothing"),
     ],
 )
-def test_advice_about_calibration_fits_the_job(strategy: str, smoothing: float, said: str, unsaid: str) -> None:
-    made = report(("a", "b"))
-    made["job"] = {"strategy": strategy}
-    made["asked"]["effective"] |= {"label_smoothing": smoothing, "epochs": 3}
-    made["parts"]["test"] |= {
+def test_calibration_advice_fits_the_job(strategy: str, smoothing: float, expected: str, unexpected: str) -> None:
+    example_report = report(("a", "b"))
+    example_report["job"] = {"strategy": strategy}
+    example_report["asked"]["effective"] |= {"label_smoothing": smoothing, "epochs": 3}
+    example_report["parts"]["test"] |= {
         "expected_calibration_error": 0.3,
         "calibration": [{"from": 0.9, "to": 1.0, "answers": 8, "confidence": 0.95, "accuracy": 0.5}],
     }
-    drawn = str(calibration(made))
-    assert said in drawn
-    assert unsaid not in drawn
+    rendered = str(calibration(example_report))
+    assert expected in rendered
+    assert unexpected not in rendered

@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import nn
 
-from finetune.monitoring.debugger import NoDebugger, debugger
+from finetune.monitoring.debugger import NoDebugger, create_debugger
 
 # Each start runs in its own process, because the library keeps one hook per process; all are forked from one process
 # without a hook, because importing torch and the library takes longer than everything else.
@@ -21,7 +21,7 @@ import json, os, sys, torch
 import smdebug.pytorch
 from pathlib import Path
 from torch import nn
-from finetune.monitoring.debugger import debugger
+from finetune.monitoring.debugger import create_debugger
 configuration = sys.argv[1]
 for start in sys.argv[2:]:
     child = os.fork()
@@ -35,13 +35,13 @@ first, last, finished = int(first), int(last), end == "finished"
 torch.manual_seed(0)
 module = nn.Sequential(nn.Linear(4, 8), nn.ReLU(inplace=True), nn.Linear(8, 3))
 optimizer = torch.optim.SGD(module.parameters(), lr=0.1)
-hook = debugger(Path(configuration), module)
+hook = create_debugger(Path(configuration), module)
 hook.watch(optimizer)
-forward = hook.through(lambda inputs: module(inputs["x"]))
+forward = hook.wrap_forward(lambda inputs: module(inputs["x"]))
 losses = {}
 for step in range(first, last):
     if step == first or step % 4 == 0:
-        hook.training(step, step // 4)
+        hook.begin_step(step, step // 4)
     module(torch.randn(16, 4))  # a pass that nobody looks at
     torch.manual_seed(step)
     losses[step] = 0.0
@@ -51,13 +51,13 @@ for step in range(first, last):
         losses[step] += loss.item()
     optimizer.step()
     optimizer.zero_grad()
-    hook.step_done(torch.tensor(losses[step]))
+    hook.end_step(torch.tensor(losses[step]))
     if step % 4 == 3:
-        hook.evaluating()
+        hook.begin_evaluation()
         for batch in range(3):
             with torch.no_grad():
                 forward({"x": torch.randn(2, 4)})
-        hook.evaluated(0.25)
+        hook.end_evaluation(0.25)
 hook.close(finished=finished)
 assert not any(one._forward_hooks for one in module.modules())
 print("LOSSES", json.dumps(losses), flush=True)
@@ -84,9 +84,9 @@ print(trial.steps(mode=modes.EVAL))
 
 
 def run(code: str, *arguments: str) -> list[str]:
-    done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    lines = done.stdout.splitlines()
+    process = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=False)
+    assert process.returncode == 0, process.stderr
+    lines = process.stdout.splitlines()
     return [line.partition(" ")[2] for line in lines if line.startswith(("LOSSES", "FOUND"))]
 
 
@@ -94,46 +94,44 @@ def run(code: str, *arguments: str) -> list[str]:
 def configuration(tmp_path: Path) -> Path:
     path = tmp_path / "debughookconfig.json"
     collections = [{"CollectionName": "losses"}, {"CollectionName": "gradients"}]
-    asked = {
+    configuration_json = {
         "LocalPath": str(tmp_path / "tensors"),
         "HookParameters": {"save_interval": "2"},
         "CollectionConfigurations": collections,
     }
-    path.write_text(json.dumps(asked), encoding="utf-8")
+    path.write_text(json.dumps(configuration_json), encoding="utf-8")
     return path
 
 
 @pytest.mark.slow
-def test_the_librarys_reader_finds_the_values_of_the_loop_over_three_starts(
-    tmp_path: Path, configuration: Path
-) -> None:
+def test_smdebug_reads_the_losses_of_three_starts(tmp_path: Path, configuration: Path) -> None:
     losses: dict[str, float] = {}
-    told = run(STARTS, str(configuration), "0,5,interrupted", "4,8,interrupted", "8,12,finished")
-    assert len(told) == 3
-    for one in told:
-        losses |= json.loads(one)
-    (found,) = run(READER, str(tmp_path / "tensors"))
-    steps, values, gradients, looked = json.loads(found)
+    outputs = run(STARTS, str(configuration), "0,5,interrupted", "4,8,interrupted", "8,12,finished")
+    assert len(outputs) == 3
+    for output in outputs:
+        losses |= json.loads(output)
+    (output,) = run(READER, str(tmp_path / "tensors"))
+    steps, values, gradients, invoked_steps = json.loads(output)
     assert values == pytest.approx({str(step): losses[str(step)] for step in range(0, 12, 2)})
     # An evaluation separates the steps of two epochs; every second one is saved.
     assert steps == [0, 2, 4, 5, 7, 10, 12, 14]
     assert len(gradients) == 4
-    assert looked == steps
+    assert invoked_steps == steps
 
 
-def test_without_a_configuration_nothing_is_hooked() -> None:
+def test_no_hook_without_configuration() -> None:
     module = nn.Linear(2, 2)
-    assert isinstance(debugger(None, module), NoDebugger)
+    assert isinstance(create_debugger(None, module), NoDebugger)
     assert not module._forward_hooks
 
 
-def test_a_broken_configuration_is_one_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_broken_configuration_logs_one_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     (tmp_path / "broken.json").write_text("{", encoding="utf-8")
     with caplog.at_level(logging.WARNING):
-        found = debugger(tmp_path / "broken.json", nn.Linear(2, 2))
-    assert isinstance(found, NoDebugger)
+        output = create_debugger(tmp_path / "broken.json", nn.Linear(2, 2))
+    assert isinstance(output, NoDebugger)
     assert [record.name for record in caplog.records].count("finetune.monitoring.debugger") == 1
-    found.training(0, 0)
-    found.step_done(torch.zeros(()))
-    found.evaluating()
-    found.close(finished=True)
+    output.begin_step(0, 0)
+    output.end_step(torch.zeros(()))
+    output.begin_evaluation()
+    output.close(finished=True)

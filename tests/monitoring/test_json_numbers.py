@@ -8,15 +8,15 @@ import math
 from finetune.monitoring.json_numbers import finite
 
 
-def test_finite_documents_stay_as_they_are() -> None:
+def test_finite_document_is_unchanged() -> None:
     document = {"loss": 0.5, "rows": [1, None, "nan"], "inner": {"flag": True}}
     assert finite(document) == document
 
 
-def test_what_is_not_finite_is_null_with_a_reason() -> None:
+def test_non_finite_number_is_null_with_a_reason() -> None:
     document = {"rows": [{"loss": math.nan}, {"loss": 1.0}], "rate": math.inf, "low": {"x": -math.inf}}
-    found = finite(document)
-    assert json.loads(json.dumps(found, allow_nan=False)) == {
+    replaced = finite(document)
+    assert json.loads(json.dumps(replaced, allow_nan=False)) == {
         "rows": [{"loss": None}, {"loss": 1.0}],
         "rate": None,
         "low": {"x": None},
@@ -24,7 +24,7 @@ def test_what_is_not_finite_is_null_with_a_reason() -> None:
     }
 
 
-def test_the_document_itself_is_not_changed() -> None:
+def test_input_document_is_not_modified() -> None:
     rows = [math.nan]
     finite({"rows": rows})
     assert math.isnan(rows[0])

@@ -8,24 +8,24 @@ from pathlib import Path
 
 from finetune.config.descriptions import all_hyperparameters
 from finetune.config.parse import parse_hyperparameters
-from finetune.monitoring.metric_definitions import RANGES, metric_definitions
+from finetune.monitoring.metric_definitions import SEARCH_RANGES, metric_definitions
 from finetune.monitoring.metric_lines import METRICS, final_line, metric_line
 
 DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "metric_definitions.json"
 
 
-def test_the_document_is_the_generated_one() -> None:
+def test_metric_definitions_file_is_up_to_date() -> None:
     assert DOCUMENT.read_text("utf-8") == metric_definitions(), "run scripts/generate-docs"
 
 
-def test_every_expression_finds_its_own_metric_alone() -> None:
-    values = {metric.name: 0.001 * at - 0.5 for at, metric in enumerate(METRICS)}
+def test_each_regex_matches_only_its_metric() -> None:
+    values = {metric.name: 0.001 * index - 0.5 for index, metric in enumerate(METRICS)}
     line = metric_line(0, values)
     for metric in METRICS:
-        assert [float(found) for found in re.findall(metric.regex, line)] == [round(values[metric.name], 6)]
+        assert [float(value) for value in re.findall(metric.regex, line)] == [round(values[metric.name], 6)]
 
 
-def test_the_platform_takes_the_document() -> None:
+def test_definitions_satisfy_platform_limits() -> None:
     document = json.loads(metric_definitions())
     assert len(document["metric_definitions"]) <= 40
     for entry in document["metric_definitions"]:
@@ -40,16 +40,16 @@ def test_the_platform_takes_the_document() -> None:
     assert not [name for name in objectives if name.startswith(("train", "test"))]
 
 
-def test_every_suggested_range_is_allowed() -> None:
-    for name, given in RANGES.items():
+def test_search_ranges_are_allowed_values() -> None:
+    for name, search_range in SEARCH_RANGES.items():
         assert name in all_hyperparameters()
-        values = given.get("values") or [given["min"], given["max"]]
+        values = search_range.get("values") or [search_range["min"], search_range["max"]]
         assert isinstance(values, list)
         for value in values:
             parse_hyperparameters({name: str(value)})
 
 
-def test_the_final_line_has_every_metric_that_is_defined() -> None:
+def test_final_line_contains_all_defined_metrics() -> None:
     part = {"loss": 0.5, "accuracy": 0.75, "auc": None, "macro": {"f1": 0.5, "precision": None, "recall": 1}}
     line = final_line({"validation": part, "test": part})
     assert line == (

@@ -19,7 +19,7 @@ class Clock:
         return self.now
 
 
-def test_a_line_tells_step_rate_and_time_left(caplog: pytest.LogCaptureFixture) -> None:
+def test_progress_line_has_step_throughput_and_remaining_time(caplog: pytest.LogCaptureFixture) -> None:
     clock = Clock()
     choose_progress = ProgressLogger(steps=100, interval=30.0, clock=clock)
     choose_progress.begin(epoch=1, step=20)
@@ -28,7 +28,7 @@ def test_a_line_tells_step_rate_and_time_left(caplog: pytest.LogCaptureFixture) 
     clock.now = 40.0
     assert choose_progress.due()
     with caplog.at_level(logging.INFO):
-        choose_progress.tell(step=60, records=1280, loss=0.5)
+        choose_progress.update(step=60, records=1280, loss=0.5)
     assert caplog.messages == ["epoch 2: step 60 of 100, loss 0.5000, 32.0 records/s, 40 s left"]
     assert not choose_progress.due()
 
@@ -46,7 +46,7 @@ def test_a_line_tells_step_rate_and_time_left(caplog: pytest.LogCaptureFixture) 
         (3599.7, "1 h 00 min"),
     ],
 )
-def test_durations_are_for_people(seconds: float, text: str) -> None:
+def test_format_duration(seconds: float, text: str) -> None:
     assert format_duration(seconds) == text
 
 
@@ -55,24 +55,24 @@ class Terminal(io.StringIO):
         return True
 
 
-def test_a_person_at_a_terminal_sees_a_bar_that_goes_away() -> None:
+def test_terminal_shows_a_bar_and_removes_it() -> None:
     clock, terminal = Clock(), Terminal()
     bar = ProgressBar(100, terminal, clock)
     bar.begin(epoch=0, step=0)
     clock.now = 10.0
     assert bar.due()
-    bar.tell(step=25, records=320, loss=0.5)
+    bar.update(step=25, records=320, loss=0.5)
     assert "epoch 1 [######..................] 25/100  loss 0.5000  32.0 records/s, 30 s left" in terminal.getvalue()
     assert bar.seconds() == 10.0
     assert terminal.getvalue().endswith("\r\x1b[K")
 
 
-def test_a_log_gets_no_bar() -> None:
+def test_bar_is_used_only_in_a_terminal() -> None:
     assert isinstance(choose_progress(10, Terminal()), ProgressBar)
     assert type(choose_progress(10, io.StringIO())) is ProgressLogger
 
 
-def test_a_line_of_the_log_is_written_in_place_of_the_bar() -> None:
+def test_log_line_replaces_the_bar() -> None:
     for terminal, begin in ((True, "\r\x1b[K"), (False, "")):
         lines = _Lines(over_a_bar=terminal)
         for level, expected in ((logging.INFO, "told"), (logging.WARNING, "WARNING: told")):
@@ -80,10 +80,10 @@ def test_a_line_of_the_log_is_written_in_place_of_the_bar() -> None:
             assert lines.format(record) == begin + expected
 
 
-def test_a_terminal_that_was_closed_does_not_end_the_training() -> None:
+def test_closed_terminal_is_ignored() -> None:
     terminal = io.StringIO()
     bar = ProgressBar(10, terminal)
     terminal.close()
     bar.begin(0, 0)
-    bar.tell(1, 8, 0.5)
+    bar.update(1, 8, 0.5)
     assert bar.seconds() >= 0

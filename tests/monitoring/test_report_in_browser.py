@@ -33,24 +33,24 @@ def browse(address: str, profile: Path, *flags: str) -> subprocess.CompletedProc
     return subprocess.run(command, capture_output=True, text=True, check=True, timeout=240)
 
 
-def console(done: subprocess.CompletedProcess[str]) -> list[str]:
+def console(process: subprocess.CompletedProcess[str]) -> list[str]:
     """Lines of the page's console."""
-    return [line for line in done.stderr.splitlines() if ":CONSOLE" in line]
+    return [line for line in process.stderr.splitlines() if ":CONSOLE" in line]
 
 
 @pytest.fixture
 def requests() -> Iterator[tuple[str, list[str]]]:
     """A server that serves the page and records the requests."""
-    asked: list[str] = []
+    paths: list[str] = []
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            asked.append(self.path)
+            paths.append(self.path)
             self.send_response(200)
             self.send_header("Content-Type", "text/html; charset=utf-8")
             self.end_headers()
-            framed = re.fullmatch(r"/framed/(\d+)", self.path)
-            self.wfile.write((FRAME.format(framed[1]) if framed else page(example())).encode())
+            frame = re.fullmatch(r"/framed/(\d+)", self.path)
+            self.wfile.write((FRAME.format(frame[1]) if frame else page(example())).encode())
 
         def log_message(self, *arguments: object) -> None:
             pass
@@ -58,21 +58,21 @@ def requests() -> Iterator[tuple[str, list[str]]]:
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
-    yield f"http://127.0.0.1:{server.server_port}/report.html", asked
+    yield f"http://127.0.0.1:{server.server_port}/report.html", paths
     server.shutdown()
     thread.join()
     server.server_close()
 
 
-def test_every_section_is_drawn_without_a_word_in_the_console(tmp_path: Path) -> None:
+def test_all_sections_render_without_console_messages(tmp_path: Path) -> None:
     file = tmp_path / "report.html"
     file.write_text(page(example()), encoding="utf-8")
-    done = browse(file.as_uri(), tmp_path / "profile", "--dump-dom")
-    assert tuple(re.findall(r'<section id="([a-z]+)"', done.stdout)) == SECTIONS
-    assert console(done) == []
+    process = browse(file.as_uri(), tmp_path / "profile", "--dump-dom")
+    assert tuple(re.findall(r'<section id="([a-z]+)"', process.stdout)) == SECTIONS
+    assert console(process) == []
 
 
-def test_a_script_in_a_text_is_shown_and_not_run(tmp_path: Path) -> None:
+def test_script_in_user_text_is_displayed_not_executed(tmp_path: Path) -> None:
     file = tmp_path / "report.html"
     file.write_text(page(example()), encoding="utf-8")
     title = re.search(r"<title>(.*?)</title>", browse(file.as_uri(), tmp_path / "profile", "--dump-dom").stdout)
@@ -81,24 +81,24 @@ def test_a_script_in_a_text_is_shown_and_not_run(tmp_path: Path) -> None:
     assert title[1] == f"tiny on {HOSTILE}".replace("<", "&lt;").replace(">", "&gt;")
 
 
-def test_the_browser_would_tell_of_a_script(tmp_path: Path) -> None:
+def test_browser_reports_blocked_scripts(tmp_path: Path) -> None:
     file = tmp_path / "report.html"
     file.write_text(page(example()).replace("<main>", "<main><script>1</script><img src='https://example.com/x'>"))
-    done = browse(file.as_uri(), tmp_path / "profile", "--dump-dom")
-    assert len(console(done)) >= 2, done.stderr
+    process = browse(file.as_uri(), tmp_path / "profile", "--dump-dom")
+    assert len(console(process)) >= 2, process.stderr
 
 
-def test_no_request_leaves_the_page(tmp_path: Path, requests: tuple[str, list[str]]) -> None:
-    address, asked = requests
+def test_page_makes_no_requests(tmp_path: Path, requests: tuple[str, list[str]]) -> None:
+    address, paths = requests
     browse(address, tmp_path / "profile", "--dump-dom")
     # A browser requests an icon by itself.
-    assert set(asked) <= {"/report.html", "/favicon.ico"}
-    assert "/report.html" in asked
+    assert set(paths) <= {"/report.html", "/favicon.ico"}
+    assert "/report.html" in paths
 
 
 @pytest.mark.parametrize("width", [1280, 820, 390])
-def test_nothing_is_wider_than_the_window(tmp_path: Path, requests: tuple[str, list[str]], width: int) -> None:
+def test_page_fits_the_window_width(tmp_path: Path, requests: tuple[str, list[str]], width: int) -> None:
     address, _ = requests
-    framed = address.replace("report.html", f"framed/{width}")
-    dom = browse(framed, tmp_path / "profile", "--window-size=1400,900", "--dump-dom").stdout
+    frame = address.replace("report.html", f"framed/{width}")
+    dom = browse(frame, tmp_path / "profile", "--window-size=1400,900", "--dump-dom").stdout
     assert f"<title>{width} of {width}</title>" in dom

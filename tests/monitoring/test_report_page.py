@@ -23,7 +23,7 @@ class Reader(HTMLParser):
         super().__init__()
         self.open: list[str] = []
         self.elements: list[tuple[str, dict[str, str | None]]] = []
-        self.said = ""
+        self.text = ""
         self.feed(text)
         assert self.open == []
 
@@ -36,26 +36,26 @@ class Reader(HTMLParser):
         assert self.open.pop() == tag
 
     def handle_data(self, data: str) -> None:
-        self.said += data
+        self.text += data
 
 
-def test_every_section_is_there_and_linked() -> None:
-    read = Reader(page(example()))
-    ids = [attributes["id"] for tag, attributes in read.elements if tag == "section"]
-    links = [attributes["href"] for tag, attributes in read.elements if tag == "a"]
+def test_all_sections_are_present_and_linked() -> None:
+    reader = Reader(page(example()))
+    ids = [attributes["id"] for tag, attributes in reader.elements if tag == "section"]
+    links = [attributes["href"] for tag, attributes in reader.elements if tag == "a"]
     assert tuple(ids) == SECTIONS
     assert links == [f"#{name}" for name in ids]
 
 
-def test_what_users_write_is_shown_and_never_run() -> None:
-    read = Reader(page(example()))
-    assert read.said.count("document.title='run'") >= 10
-    assert f"{HOSTILE} is what I say" in read.said
-    assert {tag for tag, _ in read.elements} & {"script", "link", "iframe", "object", "form"} == set()
-    assert [name for _, attributes in read.elements for name in attributes if name.startswith("on")] == []
+def test_user_text_is_displayed_not_executed() -> None:
+    reader = Reader(page(example()))
+    assert reader.text.count("document.title='run'") >= 10
+    assert f"{HOSTILE} is what I say" in reader.text
+    assert {tag for tag, _ in reader.elements} & {"script", "link", "iframe", "object", "form"} == set()
+    assert [name for _, attributes in reader.elements for name in attributes if name.startswith("on")] == []
 
 
-def test_nothing_outside_the_file_is_named() -> None:
+def test_page_references_no_external_resource() -> None:
     text = page(example())
     sources = [value for _, attributes in Reader(text).elements for value in (attributes.get("src"),) if value]
     assert [source for source in sources if not source.startswith("data:")] == []
@@ -65,7 +65,7 @@ def test_nothing_outside_the_file_is_named() -> None:
     assert POLICY.startswith("default-src 'none'")
 
 
-def _without(report: dict[str, Any], **changes: object) -> dict[str, Any]:
+def with_changes(report: dict[str, Any], **changes: object) -> dict[str, Any]:
     return {**report, **changes}
 
 
@@ -79,39 +79,39 @@ def _without(report: dict[str, Any], **changes: object) -> dict[str, Any]:
         {"duplicates": {"count": 0, "contradictions": 0, "leaks": [], "groups": []}, "bad_records": {}, "classes": {}},
     ],
 )
-def test_a_job_that_did_less_gets_a_shorter_page(changes: dict[str, Any]) -> None:
-    Reader(page(_without(example(), **changes)))
+def test_page_renders_without_optional_data(changes: dict[str, Any]) -> None:
+    Reader(page(with_changes(example(), **changes)))
 
 
-def test_what_killed_starts_did_at_last_is_said_to_be_unknown() -> None:
-    told = page(example())
-    assert "what it did after that is not known" in told
-    assert "at least 6" in told
-    once = example()
-    once["interruptions"]["starts"] = 1
-    assert "not known" not in page(once)
+def test_times_of_killed_starts_are_lower_bounds() -> None:
+    html = page(example())
+    assert "what it did after that is not known" in html
+    assert "at least 6" in html
+    uninterrupted = example()
+    uninterrupted["interruptions"]["starts"] = 1
+    assert "not known" not in page(uninterrupted)
 
 
-def test_what_the_network_knew_before_is_told_with_the_layers() -> None:
-    told = page(example())
-    assert "Lost 25.0 points" in told
-    assert "right on 75.0% of 4 records of validation" in told
+def test_forgetting_is_reported_with_the_layers() -> None:
+    html = page(example())
+    assert "Lost 25.0 points" in html
+    assert "right on 75.0% of 4 records of validation" in html
 
 
-def test_leakage_is_said_in_the_verdict_and_in_its_section() -> None:
-    said = Reader(page(example())).said
-    assert "Leakage: 1 record of validation is in train too" in said
-    assert "so the truth is lower" in said
+def test_leakage_is_in_verdict_and_section() -> None:
+    text = Reader(page(example())).text
+    assert "Leakage: 1 record of validation is in train too" in text
+    assert "so the truth is lower" in text
 
 
 @pytest.mark.parametrize(("low", "high"), [(0.0, 1.0), (0.0, 3.7), (1e-6, 2e-4), (5.0, 5.0), (-3.0, 40.0), (0.0, 0.0)])
-def test_ticks_are_few_and_contain_the_range(low: float, high: float) -> None:
+def test_ticks_span_the_range(low: float, high: float) -> None:
     ticks = nice_ticks(low, high)
     assert ticks[0] <= low + 1e-12
     assert ticks[-1] >= high - 1e-12
     assert 2 <= len(ticks) <= 8
 
 
-def test_a_curve_of_one_point_and_one_of_none_can_be_drawn() -> None:
+def test_line_chart_with_one_point_or_none() -> None:
     assert "circle" in line_chart([Line("one", [1], [0.5])], Axes("epoch", "loss"))
     assert line_chart([Line("none", [1, 2], [None, float("nan")])], Axes("epoch", "loss")) == ""

@@ -6,7 +6,7 @@ from finetune.monitoring.report import page
 from tests.support.reports import HOSTILE, example
 
 
-def test_files_that_were_left_out_are_a_section_with_counts_by_class_and_ending() -> None:
+def test_ignored_files_are_counted_by_class_and_extension() -> None:
     files = {"train": {"": {".txt": 1}, HOSTILE: {".heic": 1200, "symbolic link": 3}}}
     text = page(example() | {"left_out_files": files})
     assert 'id="left-out"' in text
@@ -16,5 +16,5 @@ def test_files_that_were_left_out_are_a_section_with_counts_by_class_and_ending(
     assert HOSTILE not in text
 
 
-def test_without_left_out_files_there_is_no_section() -> None:
+def test_no_section_without_ignored_files() -> None:
     assert 'id="left-out"' not in page(example() | {"left_out_files": {}})

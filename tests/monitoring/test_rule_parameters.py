@@ -11,9 +11,9 @@ from torch import nn
 from torch.nn import functional
 
 from finetune.config.rules import DEFAULTS, REFUSED, rules_of
-from finetune.monitoring.rules.curves import TrainingCurves, judge_balance, judge_classes, judge_curves
+from finetune.monitoring.rules.curves import TrainingCurves, check_class_balance, check_curves, check_rare_classes
 from finetune.monitoring.rules.finding import Finding, Rules
-from finetune.monitoring.rules.machine import MachineSample, judge_machine, judge_steps
+from finetune.monitoring.rules.machine import MachineSample, check_step_times, check_utilization
 from finetune.monitoring.rules.setup import Setup
 from finetune.monitoring.rules.tensors import TensorWatch
 from finetune.monitoring.timing import StepTiming
@@ -21,22 +21,24 @@ from finetune.monitoring.timing import StepTiming
 Situation = Callable[[Rules], list[Finding]]
 
 
-def course(train: list[float], validation: list[float], accuracy: list[float]) -> Situation:
+def curves(train: list[float], validation: list[float], accuracy: list[float]) -> Situation:
     rows = [
         {"train:loss": a, "train:accuracy": 0.5, "validation:loss": b, "validation:accuracy": c}
         for a, b, c in zip(train, validation, accuracy, strict=True)
     ]
-    return lambda rules: judge_curves(TrainingCurves(rows, steps_per_epoch=4, validated=500), rules)
+    return lambda rules: check_curves(TrainingCurves(rows, steps_per_epoch=4, validation_records=500), rules)
 
 
 def machine(gpu: float, cpu: float, waiting: float, memory: float, *, grows: float = 0.0) -> Situation:
     samples = [MachineSample(gpu, cpu, waiting, memory + grows * at / 1200) for at in range(1200)]
-    samples[:400] = [replace(one, gpu=min(gpu, 1.0)) if gpu > 80 and not grows else one for one in samples[:400]]
-    return lambda rules: judge_machine(samples, rules, 1)
+    samples[:400] = [
+        replace(sample, gpu=min(gpu, 1.0)) if gpu > 80 and not grows else sample for sample in samples[:400]
+    ]
+    return lambda rules: check_utilization(samples, rules, 1)
 
 
 def training(
-    rate: float = 0.003, steps: int = 160, activation: type[nn.Module] = nn.ReLU, **changes: float
+    learning_rate: float = 0.003, steps: int = 160, activation: type[nn.Module] = nn.ReLU, **changes: float
 ) -> Situation:
     """A small model with weights or biases that were filled, such as `weight0=0`, or scaled, such as `times2=1e-9`."""
 
@@ -51,9 +53,11 @@ def training(
                     layer.weight.mul_(value)
                 else:
                     getattr(layer, name[:-1]).fill_(value)
-        optimizer = torch.optim.SGD([{"params": list(module.parameters()), "lr": rate, "peak_lr": rate}])
+        optimizer = torch.optim.SGD(
+            [{"params": list(module.parameters()), "lr": learning_rate, "peak_lr": learning_rate}]
+        )
         watch = TensorWatch(module, optimizer, rules, scaled=False, classes=3)
-        found: list[Finding] = []
+        findings: list[Finding] = []
         for step in range(steps):
             inputs = torch.randn(1024, 6, generator=torch.Generator().manual_seed(step))
             watch.begin(step)
@@ -63,23 +67,23 @@ def training(
                 watch.after_backward()
             optimizer.step()
             optimizer.zero_grad()
-            found += watch.after_step(loss.detach())
-        return found + watch.read()
+            findings += watch.after_step(loss.detach())
+        return findings + watch.read()
 
     return train
 
 
 def imbalance(rules: Rules) -> list[Finding]:
-    return judge_balance({"a": 1000, "b": 50}, rules, Setup())
+    return check_class_balance({"a": 1000, "b": 50}, rules, Setup())
 
 
 def mistaken(rules: Rules) -> list[Finding]:
-    return judge_classes({"a": 0.9, "b": 0.1}, {"a": 1000, "b": 200}, rules, Setup())
+    return check_rare_classes({"a": 0.9, "b": 0.1}, {"a": 1000, "b": 200}, rules, Setup())
 
 
-FLAT = course([2.0] * 5, [2.0] * 5, [0.2] * 5)
-WORSE = course([2, 1, 0.5, 0.1, 0.01], [2, 1.2, 1.1, 1.4, 1.9], [0.4, 0.7, 0.8, 0.72, 0.65])
-RESTING = course([2, 1, *[0.5] * 12], [2, 1, *[0.9] * 12], [0.3, 0.7, *[0.8] * 12])
+FLAT = curves([2.0] * 5, [2.0] * 5, [0.2] * 5)
+WORSE = curves([2, 1, 0.5, 0.1, 0.01], [2, 1.2, 1.1, 1.4, 1.9], [0.4, 0.7, 0.8, 0.72, 0.65])
+RESTING = curves([2, 1, *[0.5] * 12], [2, 1, *[0.9] * 12], [0.3, 0.7, *[0.8] * 12])
 DEAD, TANH, SIGMOID = training(bias0=-100.0), training(activation=nn.Tanh, bias0=50.0), training(
     activation=nn.Sigmoid, bias0=50.0
 )  # fmt: skip
@@ -92,16 +96,16 @@ BUSY_AT_LAST = [MachineSample(40, 50, 1, 20)] * 1180 + [MachineSample(95, 50, 1,
 # Rule and parameter: the input that triggers the rule, and a parameter value that does not.
 DECISIVE: Mapping[tuple[str, str], tuple[Situation, float]] = {
     ("VanishingGradient", "threshold"): (training(times2=1e-9), 1e-30),
-    ("ExplodingTensor", "only_nan"): (training(rate=3e38, steps=1, times4=1e3), 1),
+    ("ExplodingTensor", "only_nan"): (training(learning_rate=3e38, steps=1, times4=1e3), 1),
     ("PoorWeightInitialization", "threshold"): (training(times4=1000.0), 1e6),
     ("LossNotDecreasing", "num_steps"): (FLAT, 100),
-    ("LossNotDecreasing", "diff_percent"): (course([2, 1.9, 1.8, 1.7, 1.6], [2.0] * 5, [0.2] * 5), 50),
+    ("LossNotDecreasing", "diff_percent"): (curves([2, 1.9, 1.8, 1.7, 1.6], [2.0] * 5, [0.2] * 5), 50),
     ("Overfit", "start_step"): (WORSE, 1000),
     ("Overfit", "patience"): (WORSE, 5),
     ("Overfit", "ratio_threshold"): (WORSE, 1.0),
     ("Overtraining", "patience_train"): (RESTING, 100),
     ("Overtraining", "patience_validation"): (RESTING, 100),
-    ("Overtraining", "delta"): (course([2 - 0.005 * at for at in range(14)], [2.0] * 14, [0.5] * 14), 0.001),
+    ("Overtraining", "delta"): (curves([2 - 0.005 * at for at in range(14)], [2.0] * 14, [0.5] * 14), 0.001),
     ("DeadRelu", "threshold_inactivity"): (DEAD, 0),
     ("DeadRelu", "threshold_layer"): (DEAD, 100),
     ("SaturatedActivation", "threshold_tanh_min"): (TANH_LOW, -1000),
@@ -135,16 +139,16 @@ DECISIVE: Mapping[tuple[str, str], tuple[Situation, float]] = {
     ("IOBottleneck", "gpu_threshold"): (IO, 1),
     ("IOBottleneck", "io_threshold"): (IO, 95),
     ("IOBottleneck", "patience"): (IO, 5000),
-    ("StepOutlier", "stddev"): (lambda rules: judge_steps(STEPS, rules, 1), 50),
-    ("StepOutlier", "n_outliers"): (lambda rules: judge_steps(STEPS, rules, 1), 20),
+    ("StepOutlier", "stddev"): (lambda rules: check_step_times(STEPS, rules, 1), 50),
+    ("StepOutlier", "n_outliers"): (lambda rules: check_step_times(STEPS, rules, 1), 20),
     ("BatchSize", "cpu_threshold_p95"): (SMALL, 40),
     ("BatchSize", "gpu_threshold_p95"): (SMALL, 30),
     ("BatchSize", "gpu_memory_threshold_p95"): (SMALL, 10),
     ("BatchSize", "patience"): (SMALL, 5000),
-    ("BatchSize", "window"): (lambda rules: judge_machine(BUSY_AT_LAST, rules, 1), 20),
+    ("BatchSize", "window"): (lambda rules: check_utilization(BUSY_AT_LAST, rules, 1), 20),
 }
 # The effect of these parameters shows only with a non-default value of a related parameter.
-BESIDE: Mapping[tuple[str, str], Mapping[str, float]] = {
+RELATED_VALUES: Mapping[tuple[str, str], Mapping[str, float]] = {
     ("UnchangedTensor", "rtol"): {"rtol": 1000.0, "atol": 0.0},
     ("UnchangedTensor", "atol"): {"rtol": 0.0, "atol": 1e-4},
     ("LowGPUUtilization", "window"): {"window": 1200},
@@ -153,29 +157,29 @@ BESIDE: Mapping[tuple[str, str], Mapping[str, float]] = {
 }
 
 
-def test_every_parameter_of_every_rule_is_here() -> None:
+def test_all_rule_parameters_are_covered() -> None:
     assert set(DECISIVE) == {(rule, name) for rule, parameters in DEFAULTS.items() for name in parameters}
     assert len(DEFAULTS) == 18
 
 
 @pytest.mark.parametrize(("rule", "name"), DECISIVE)
-def test_a_parameter_decides(rule: str, name: str) -> None:
+def test_parameter_changes_the_finding(rule: str, name: str) -> None:
     situation, value = DECISIVE[rule, name]
-    before = {**DEFAULTS[rule], **BESIDE.get((rule, name), {})}
+    before = {**DEFAULTS[rule], **RELATED_VALUES.get((rule, name), {})}
     after = {**before, name: value}
-    told = [{one.rule for one in situation({rule: parameters})} for parameters in (before, after)]
-    assert sorted(told, key=len) == [set(), {rule}]
+    rule_names = [{finding.rule for finding in situation({rule: parameters})} for parameters in (before, after)]
+    assert sorted(rule_names, key=len) == [set(), {rule}]
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_a_parameter_that_would_change_nothing_is_refused_with_a_reason(name: str) -> None:
+def test_unsupported_parameter_is_refused_with_a_reason(name: str) -> None:
     rule, _, parameter = name.rpartition(":")
     with pytest.raises(ValueError, match="leave it out"):
         rules_of(f"{rule or 'Overfit'}:{parameter}=1")
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ("Overfit:patience=-1", "expected a finite number of 0 or more"),
         ("Overfit:patience=nan", "expected a finite number"),
@@ -183,11 +187,11 @@ def test_a_parameter_that_would_change_nothing_is_refused_with_a_reason(name: st
         ("ExplodingTensor:only_nan=perhaps", "expected a number"),
     ],
 )
-def test_a_value_that_means_nothing_is_refused(text: str, said: str) -> None:
-    with pytest.raises(ValueError, match=said):
+def test_invalid_parameter_value_is_refused(text: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
         rules_of(text)
 
 
-def test_the_services_way_to_write_truths_and_negative_bounds_is_understood() -> None:
+def test_booleans_and_negative_bounds_are_parsed() -> None:
     assert rules_of("ExplodingTensor:only_nan=True")["ExplodingTensor"]["only_nan"] == 1
     assert rules_of("SaturatedActivation:threshold_tanh_min=-2")["SaturatedActivation"]["threshold_tanh_min"] == -2

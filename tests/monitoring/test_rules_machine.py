@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 
 from finetune.config.rules import DEFAULTS
-from finetune.monitoring.rules.machine import MachineSample, judge_machine, judge_steps
+from finetune.monitoring.rules.machine import MachineSample, check_step_times, check_utilization
 from finetune.monitoring.timing import StepTiming
 
 HEALTHY = MachineSample(gpu=92, cpu=40, waiting=2, memory=75)
@@ -23,12 +23,12 @@ def samples(of: MachineSample, count: int = 1200, seed: int = 0) -> list[Machine
 
 
 @pytest.mark.parametrize("seed", range(10))
-def test_a_busy_gpu_gives_no_alarm(seed: int) -> None:
-    assert judge_machine(samples(HEALTHY, seed=seed), DEFAULTS, 1) == []
+def test_busy_gpu_has_no_findings(seed: int) -> None:
+    assert check_utilization(samples(HEALTHY, seed=seed), DEFAULTS, 1) == []
 
 
 @pytest.mark.parametrize(
-    ("bad", "told"),
+    ("bad", "expected"),
     [
         (MachineSample(gpu=2, cpu=97, waiting=10, memory=80), {"CPUBottleneck", "LowGPUUtilization"}),
         (MachineSample(gpu=2, cpu=10, waiting=90, memory=80), {"IOBottleneck", "LowGPUUtilization"}),
@@ -36,44 +36,44 @@ def test_a_busy_gpu_gives_no_alarm(seed: int) -> None:
         (MachineSample(gpu=40, cpu=50, waiting=1, memory=20), {"LowGPUUtilization", "BatchSize"}),
     ],
 )
-def test_an_idle_gpu_is_told_with_its_cause(bad: MachineSample, told: set[str]) -> None:
-    found = judge_machine(samples(bad), DEFAULTS, 1)
-    assert {one.rule for one in found} == told
-    assert judge_machine(samples(bad, 500), DEFAULTS, 1) == []
+def test_idle_gpu_is_reported_with_its_cause(bad: MachineSample, expected: set[str]) -> None:
+    findings = check_utilization(samples(bad), DEFAULTS, 1)
+    assert {finding.rule for finding in findings} == expected
+    assert check_utilization(samples(bad, 500), DEFAULTS, 1) == []
 
 
-def test_work_that_goes_up_and_down_is_told() -> None:
+def test_fluctuating_utilization_is_reported() -> None:
     uneven = samples(HEALTHY)
     uneven[::5] = [replace(HEALTHY, gpu=0.0)] * len(uneven[::5])
-    (found,) = judge_machine(uneven, DEFAULTS, 1)
-    assert found.advice == "choose an instance with more cores."
+    (finding,) = check_utilization(uneven, DEFAULTS, 1)
+    assert finding.advice == "choose an instance with more cores."
 
 
-def test_memory_that_grows_is_told() -> None:
+def test_growing_memory_is_reported() -> None:
     growing = [replace(HEALTHY, memory=50 + 30 * at / 1200) for at in range(1200)]
-    assert [one.rule for one in judge_machine(growing, DEFAULTS, 1)] == ["GPUMemoryIncrease"]
+    assert [finding.rule for finding in check_utilization(growing, DEFAULTS, 1)] == ["GPUMemoryIncrease"]
 
 
-def steps(seconds: Sequence[float], stretch: int = 0, size: int = 8) -> list[StepTiming]:
-    return [StepTiming(stretch, one, size) for one in seconds]
+def steps(seconds: Sequence[float], segment: int = 0, size: int = 8) -> list[StepTiming]:
+    return [StepTiming(segment, duration, size) for duration in seconds]
 
 
-def test_uneven_steps_are_told_and_a_few_slow_ones_are_not() -> None:
+def test_step_outliers_are_reported_but_not_a_few() -> None:
     even = [0.1] * 500
-    assert judge_steps(steps(even + [1.0] * 9), DEFAULTS, 1) == []
-    (found,) = judge_steps(steps(even + [5.0] * 15), DEFAULTS, 1)
-    assert found.rule == "StepOutlier"
-    assert "15 of 515 steps" in found.seen
+    assert check_step_times(steps(even + [1.0] * 9), DEFAULTS, 1) == []
+    (finding,) = check_step_times(steps(even + [5.0] * 15), DEFAULTS, 1)
+    assert finding.rule == "StepOutlier"
+    assert "15 of 515 steps" in finding.observation
 
 
-def test_steps_that_compute_features_are_no_outliers_beside_those_that_read_them() -> None:
+def test_steps_that_compute_features_are_not_outliers() -> None:
     epochs = [steps([0.3] * 13, 0), *(steps([0.001] * 13, epoch) for epoch in range(1, 20))]
-    assert judge_steps([one for epoch in epochs for one in epoch], DEFAULTS, 1) == []
+    assert check_step_times([step for epoch in epochs for step in epoch], DEFAULTS, 1) == []
 
 
-def test_steps_on_long_texts_are_no_outliers_beside_those_on_short_ones() -> None:
+def test_steps_on_long_texts_are_not_outliers() -> None:
     short, long = steps([0.1] * 500, size=256), steps([1.6] * 15, size=4096)
-    assert judge_steps(short + long, DEFAULTS, 1) == []
+    assert check_step_times(short + long, DEFAULTS, 1) == []
     slow = steps([5.0] * 15, size=300)
-    (found,) = judge_steps(short + slow, DEFAULTS, 1)
-    assert "15 of 515 steps" in found.seen
+    (finding,) = check_step_times(short + slow, DEFAULTS, 1)
+    assert "15 of 515 steps" in finding.observation

@@ -17,7 +17,7 @@ CLASSES = 3
 Change = Callable[[nn.Sequential], None]
 
 
-def network(seed: int = 0, activation: type[nn.Module] = nn.ReLU) -> nn.Sequential:
+def model(seed: int = 0, activation: type[nn.Module] = nn.ReLU) -> nn.Sequential:
     torch.manual_seed(seed)
     return nn.Sequential(nn.Linear(6, 32), activation(), nn.Linear(32, 32), activation(), nn.Linear(32, CLASSES))
 
@@ -28,23 +28,25 @@ def records(count: int, seed: int = 0) -> tuple[Tensor, Tensor]:
     return inputs, (inputs[:, :CLASSES] * 2).argmax(dim=1)
 
 
-def train(module: nn.Sequential, steps: int = 160, rate: float = 0.003, *, rules: str = "all") -> list[Finding]:
-    chosen = dict(DEFAULTS) if rules == "all" else {rules: DEFAULTS[rules]}
-    optimizer = torch.optim.AdamW([{"params": list(module.parameters()), "lr": rate, "peak_lr": 0.003}])
-    watch = TensorWatch(module, optimizer, chosen, scaled=False, classes=CLASSES)
-    found: list[Finding] = []
+def train(
+    module: nn.Sequential, steps: int = 160, learning_rate: float = 0.003, *, rules: str = "all"
+) -> list[Finding]:
+    enabled = dict(DEFAULTS) if rules == "all" else {rules: DEFAULTS[rules]}
+    optimizer = torch.optim.AdamW([{"params": list(module.parameters()), "lr": learning_rate, "peak_lr": 0.003}])
+    monitor = TensorWatch(module, optimizer, enabled, scaled=False, classes=CLASSES)
+    findings: list[Finding] = []
     module.train()
     for step in range(steps):
         inputs, targets = records(1024, step)
-        watch.begin(step)
+        monitor.begin(step)
         loss = functional.cross_entropy(module(inputs), targets)
         loss.backward()  # type: ignore[no-untyped-call]  # untyped in torch
-        if watch.is_sampling:
-            watch.after_backward()
+        if monitor.is_sampling:
+            monitor.after_backward()
         optimizer.step()
         optimizer.zero_grad()
-        found += watch.after_step(loss.detach())
-    return found + watch.read()
+        findings += monitor.after_step(loss.detach())
+    return findings + monitor.read()
 
 
 def scale(layer: int, factor: float) -> Change:
@@ -55,18 +57,18 @@ def scale(layer: int, factor: float) -> Change:
     return change
 
 
-def fill(layer: int, what: str, value: float) -> Change:
+def fill(layer: int, name: str, value: float) -> Change:
     def change(module: nn.Sequential) -> None:
         with torch.no_grad():
-            getattr(module[layer], what).fill_(value)
+            getattr(module[layer], name).fill_(value)
 
     return change
 
 
 @pytest.mark.parametrize("seed", range(10))
 @pytest.mark.parametrize("activation", [nn.ReLU, nn.Tanh, nn.Sigmoid])
-def test_healthy_training_gives_no_alarm(seed: int, activation: type[nn.Module]) -> None:
-    assert train(network(seed, activation)) == []
+def test_healthy_training_has_no_findings(seed: int, activation: type[nn.Module]) -> None:
+    assert train(model(seed, activation)) == []
 
 
 @pytest.mark.parametrize(
@@ -80,58 +82,59 @@ def test_healthy_training_gives_no_alarm(seed: int, activation: type[nn.Module])
         ("AllZero", fill(0, "bias", -100.0), "0.weight"),
     ],
 )
-def test_a_network_that_begins_badly_is_told(rule: str, change: Change, where: str) -> None:
-    module = network()
+def test_bad_initial_weights_are_reported(rule: str, change: Change, where: str) -> None:
+    module = model()
     change(module)
-    found = train(module, rules=rule)
-    assert [one.rule for one in found] == [rule]
-    assert found[0].where.split(",")[0] == where
-    assert found[0].advice.endswith(".")
+    findings = train(module, rules=rule)
+    assert [finding.rule for finding in findings] == [rule]
+    assert findings[0].location.split(",")[0] == where
+    assert findings[0].advice.endswith(".")
 
 
-def test_saturated_units_are_told() -> None:
-    module = network(activation=nn.Sigmoid)
+def test_saturated_units_are_reported() -> None:
+    module = model(activation=nn.Sigmoid)
     with torch.no_grad():
         module[0].bias.fill_(100.0)  # type: ignore[operator]
-    assert [one.where for one in train(module, rules="SaturatedActivation")] == ["1"]
+    assert [finding.location for finding in train(module, rules="SaturatedActivation")] == ["1"]
 
 
-def test_steps_that_are_far_too_long_are_told() -> None:
-    assert [one.rule for one in train(network(), 20, rate=1000.0, rules="WeightUpdateRatio")] == ["WeightUpdateRatio"]
+def test_too_large_updates_are_reported() -> None:
+    findings = train(model(), 20, learning_rate=1000.0, rules="WeightUpdateRatio")
+    assert [finding.rule for finding in findings] == ["WeightUpdateRatio"]
 
 
 @pytest.mark.parametrize("rule", ["WeightUpdateRatio", "UnchangedTensor"])
-def test_steps_that_change_nothing_are_told(rule: str) -> None:
-    module = network()
+def test_updates_without_effect_are_reported(rule: str) -> None:
+    module = model()
     # A tensor that does not learn although the plan trains it: its gradients are zero.
     with torch.no_grad():
         module[2].weight.zero_()  # type: ignore[operator]
         module[4].weight.zero_()  # type: ignore[operator]
     optimizer = torch.optim.SGD([{"params": list(module.parameters()), "lr": 1e-12, "peak_lr": 1e-12}])
-    watch = TensorWatch(module, optimizer, {rule: DEFAULTS[rule]}, scaled=False, classes=CLASSES)
-    found: list[Finding] = []
+    monitor = TensorWatch(module, optimizer, {rule: DEFAULTS[rule]}, scaled=False, classes=CLASSES)
+    findings: list[Finding] = []
     for step in range(120):
-        watch.begin(step)
+        monitor.begin(step)
         loss = functional.cross_entropy(module(records(64)[0]), records(64)[1])
         loss.backward()  # type: ignore[no-untyped-call]  # untyped in torch
-        watch.after_backward()
+        monitor.after_backward()
         optimizer.step()
         optimizer.zero_grad()
-        found += watch.after_step(loss.detach())
-    assert {one.rule for one in found + watch.read()} == {rule}
+        findings += monitor.after_step(loss.detach())
+    assert {finding.rule for finding in findings + monitor.read()} == {rule}
 
 
-def test_a_rate_that_the_schedule_has_brought_down_is_no_fault() -> None:
-    assert train(network(), rate=1e-15, rules="WeightUpdateRatio") == []
+def test_low_scheduled_learning_rate_is_not_reported() -> None:
+    assert train(model(), learning_rate=1e-15, rules="WeightUpdateRatio") == []
 
 
-def test_nothing_is_looked_at_between_the_looks() -> None:
-    module = network()
-    watch = TensorWatch(module, torch.optim.SGD(module.parameters(), lr=0.1), DEFAULTS, scaled=False, classes=CLASSES)
-    looked = []
+def test_hooks_exist_only_in_sampled_steps() -> None:
+    module = model()
+    monitor = TensorWatch(module, torch.optim.SGD(module.parameters(), lr=0.1), DEFAULTS, scaled=False, classes=CLASSES)
+    sampled_steps = []
     for step in range(120):
-        watch.begin(step)
-        looked.append(step) if watch.is_sampling else None
-        assert any(one._forward_hooks for one in module) == watch.is_sampling
-        watch.after_step(torch.zeros(()))
-    assert looked == [0, 10, 50, 100]
+        monitor.begin(step)
+        sampled_steps.append(step) if monitor.is_sampling else None
+        assert any(layer._forward_hooks for layer in module) == monitor.is_sampling
+        monitor.after_step(torch.zeros(()))
+    assert sampled_steps == [0, 10, 50, 100]

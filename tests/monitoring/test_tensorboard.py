@@ -15,25 +15,25 @@ REFERENCE = bytes.fromhex("09000000000000f03f10ac022a180a160a0f76616c69646174696
 
 
 def records(path: Path) -> list[bytes]:
-    content, found = path.read_bytes(), []
+    content, messages = path.read_bytes(), []
     while content:
         (length,) = struct.unpack("<Q", content[:8])
         assert struct.unpack("<I", content[8:12])[0] == masked_crc(content[:8])
         message = content[12 : 12 + length]
         assert struct.unpack("<I", content[12 + length : 16 + length])[0] == masked_crc(message)
-        found.append(message)
+        messages.append(message)
         content = content[16 + length :]
-    return found
+    return messages
 
 
-def test_the_checksum_is_crc_32c() -> None:
+def test_checksum_is_masked_crc_32c() -> None:
     # The check value of CRC-32C, masked.
     crc = 0xE3069283
     assert masked_crc(b"123456789") == ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF
 
 
-def test_events_are_those_of_tensorboards_own_writer(tmp_path: Path) -> None:
-    EventFile(tmp_path / "new", clock=lambda: 1.0).scalars(300, {"validation:loss": 0.25})
+def test_events_equal_those_of_tensorboard(tmp_path: Path) -> None:
+    EventFile(tmp_path / "new", clock=lambda: 1.0).add_scalars(300, {"validation:loss": 0.25})
     (path,) = (tmp_path / "new").iterdir()
     assert path.name.startswith("events.out.tfevents.0000000001.")
     version, event = records(path)
@@ -41,16 +41,16 @@ def test_events_are_those_of_tensorboards_own_writer(tmp_path: Path) -> None:
     assert event == REFERENCE
 
 
-def test_a_value_beyond_float32_is_infinite(tmp_path: Path) -> None:
-    EventFile(tmp_path / "new").scalars(1, {"train:loss": 1e39, "other": -1e300})
+def test_value_beyond_float32_is_written_as_infinity(tmp_path: Path) -> None:
+    EventFile(tmp_path / "new").add_scalars(1, {"train:loss": 1e39, "other": -1e300})
     (path,) = (tmp_path / "new").iterdir()
     assert struct.pack("<f", float("inf")) in records(path)[1]
     assert struct.pack("<f", float("-inf")) in records(path)[1]
 
 
-def test_a_folder_that_cannot_be_written_is_one_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_unwritable_folder_logs_one_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     (tmp_path / "file").write_text("")
     with caplog.at_level(logging.WARNING):
         events = EventFile(tmp_path / "file")
-        events.scalars(1, {"a": 1.0})
+        events.add_scalars(1, {"a": 1.0})
     assert len(caplog.messages) == 1

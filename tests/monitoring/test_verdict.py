@@ -10,68 +10,68 @@ import pytest
 
 from finetune.evaluation.metrics import classification_metrics
 from finetune.monitoring.report import page, verdict
-from finetune.monitoring.report.verdict import wilson
+from finetune.monitoring.report.verdict import wilson_interval
 from tests.support.reports import HOSTILE, example
 
 NAMES = ("circle", "star", "triangle")
 
 
-def metrics(truth: list[int], told: list[int], names: tuple[str, ...] = NAMES) -> dict[str, Any]:
+def metrics(truth: list[int], predicted: list[int], names: tuple[str, ...] = NAMES) -> dict[str, Any]:
     probabilities = np.full((len(truth), len(names)), 0.1)
-    probabilities[np.arange(len(truth)), told] = 0.8
+    probabilities[np.arange(len(truth)), predicted] = 0.8
     return classification_metrics(np.array(truth), probabilities, names, multi_label=False)
 
 
-def several(truth: list[list[int]], told: list[list[int]]) -> dict[str, Any]:
-    return classification_metrics(np.array(truth), np.array(told) * 0.8 + 0.1, NAMES, multi_label=True)
+def multi_label_metrics(truth: list[list[int]], predicted: list[list[int]]) -> dict[str, Any]:
+    return classification_metrics(np.array(truth), np.array(predicted) * 0.8 + 0.1, NAMES, multi_label=True)
 
 
-def report(found: dict[str, Any], **changes: object) -> dict[str, Any]:
+def report(metrics_json: dict[str, Any], **changes: object) -> dict[str, Any]:
     """The report of a job without findings or data problems."""
-    made = example() | {
-        "findings": [], "machine_findings": [], "parts": {"test": found},
+    report_json = example() | {
+        "findings": [], "machine_findings": [], "parts": {"test": metrics_json},
         "training_counts": dict.fromkeys(NAMES, 20), "rules": ["Overfit"],
         "duplicates": {"count": 0, "contradictions": 0, "leaks": [], "groups": []},
     }  # fmt: skip
-    return made | changes
+    return report_json | changes
 
 
 GOOD = metrics([0, 1, 2] * 20, [0, 1, 2] * 18 + [1, 2, 0] * 2)
 TRUTH = [0] * 32 + [1] * 4 + [2] * 4
 
 
-def kind_of(found: dict[str, Any], **changes: object) -> tuple[str, str]:
-    said = verdict(report(found, **changes))
-    return said.kind, said.headline
+def kind_and_headline(metrics_json: dict[str, Any], **changes: object) -> tuple[str, str]:
+    result = verdict(report(metrics_json, **changes))
+    return result.kind, result.headline
 
 
-def test_a_sound_model_gets_a_good_verdict_with_its_uncertainty() -> None:
-    said = verdict(report(GOOD))
-    assert (said.kind, said.headline) == ("good", "90.0% right on test")
-    assert "95% interval 80% to 95%" in said.reasons[0]
+def test_good_model_has_good_verdict_with_confidence_interval() -> None:
+    result = verdict(report(GOOD))
+    assert (result.kind, result.headline) == ("good", "90.0% right on test")
+    assert "95% interval 80% to 95%" in result.reasons[0]
     assert "Nothing found" in page(report(GOOD))
 
 
-def test_a_model_worse_than_a_guess_gets_a_bad_verdict() -> None:
-    assert kind_of(metrics(TRUTH, [1] * 40)) == ("bad", "Worse than always answering “circle”")
+def test_model_worse_than_baseline_has_bad_verdict() -> None:
+    assert kind_and_headline(metrics(TRUTH, [1] * 40)) == ("bad", "Worse than always answering “circle”")
 
 
-def test_a_model_as_good_as_a_guess_gets_a_bad_verdict() -> None:
-    assert kind_of(metrics(TRUTH, [0] * 40)) == ("bad", "No better than always answering “circle”")
+def test_model_equal_to_baseline_has_bad_verdict() -> None:
+    assert kind_and_headline(metrics(TRUTH, [0] * 40)) == ("bad", "No better than always answering “circle”")
 
 
-def test_a_difference_from_a_guess_that_may_be_chance_gets_no_good_verdict() -> None:
-    kind, headline = kind_of(metrics([0, 1, 2] * 3, [0, 1, 2, 0, 1, 0, 1, 2, 1]))
+def test_insignificant_improvement_has_no_good_verdict() -> None:
+    kind, headline = kind_and_headline(metrics([0, 1, 2] * 3, [0, 1, 2, 0, 1, 0, 1, 2, 1]))
     assert (kind, headline) == ("warn", "Not clearly better than always answering “circle”")
 
 
-def test_classes_with_zero_recall_get_no_good_verdict() -> None:
-    found = metrics([0] * 20 + [1] * 20 + [2] * 20, [0] * 20 + [1] * 20 + [1] * 20)
-    assert kind_of(found) == ("warn", "1 of 3 classes never recognized")
+def test_zero_recall_class_prevents_good_verdict() -> None:
+    metrics_json = metrics([0] * 20 + [1] * 20 + [2] * 20, [0] * 20 + [1] * 20 + [1] * 20)
+    assert kind_and_headline(metrics_json) == ("warn", "1 of 3 classes never recognized")
 
 
-def test_a_class_without_evaluated_records_is_no_class_with_zero_recall() -> None:
-    assert kind_of(metrics([0, 1] * 20, [0, 1] * 20))[0] == "good"
+def test_class_without_evaluated_records_is_ignored() -> None:
+    assert kind_and_headline(metrics([0, 1] * 20, [0, 1] * 20))[0] == "good"
 
 
 @pytest.mark.parametrize(
@@ -82,81 +82,82 @@ def test_a_class_without_evaluated_records_is_no_class_with_zero_recall() -> Non
         ({"circle": 3, "star": 0, "triangle": 3}, "No training record of “star”"),
     ],
 )
-def test_a_strong_imbalance_gets_no_good_verdict_whatever_the_number_of_records(
-    counts: dict[str, int], headline: str
-) -> None:
-    assert kind_of(GOOD, training_counts=counts) == ("warn", headline)
+def test_strong_imbalance_prevents_good_verdict(counts: dict[str, int], headline: str) -> None:
+    assert kind_and_headline(GOOD, training_counts=counts) == ("warn", headline)
 
 
-def test_classes_that_the_loss_weighs_are_no_imbalance() -> None:
+def test_class_weights_compensate_imbalance() -> None:
     asked = {**example()["asked"], "effective": {"class_weights": "balanced"}}
-    assert kind_of(GOOD, training_counts={"circle": 32, "star": 1}, asked=asked)[0] == "good"
+    assert kind_and_headline(GOOD, training_counts={"circle": 32, "star": 1}, asked=asked)[0] == "good"
 
 
-def test_the_verdict_does_not_depend_on_the_rules_that_were_asked_for() -> None:
-    found = metrics(TRUTH, [0] * 40)
+def test_verdict_does_not_depend_on_enabled_rules() -> None:
+    metrics_json = metrics(TRUTH, [0] * 40)
     for rules in ([], ["Overfit"]):
-        drawn = page(report(found, rules=rules))
-        assert "Nothing found" not in drawn
-        assert 'class="notice good"><b>No better' not in drawn
-        assert '<h1 class="verdict bad">No better than always answering' in drawn
+        html = page(report(metrics_json, rules=rules))
+        assert "Nothing found" not in html
+        assert 'class="notice good"><b>No better' not in html
+        assert '<h1 class="verdict bad">No better than always answering' in html
 
 
-def test_an_evaluation_on_one_class_says_so() -> None:
-    assert kind_of(metrics([0] * 20, [0] * 20)) == ("warn", "Evaluated on a single class")
+def test_single_class_evaluation_is_reported() -> None:
+    assert kind_and_headline(metrics([0] * 20, [0] * 20)) == ("warn", "Evaluated on a single class")
 
 
-def test_multi_label_is_judged_by_f1_and_not_by_exact_matches() -> None:
+def test_multi_label_verdict_uses_f1() -> None:
     truth = [[1, 1, 1], [1, 0, 0], [0, 1, 0], [0, 0, 1]] * 5
-    nearly = [[1, 1, 0], [1, 0, 0], [0, 1, 1], [1, 0, 1]] * 5
-    said = verdict(report(several(truth, nearly)))
-    assert (said.kind, said.headline) == ("good", "F1 76.9% on test")
-    assert "25.0% of the records have exactly the right labels" in said.reasons[0]
-    assert "mean average precision" in said.reasons[0]
-    drawn = page(report(several(truth, nearly)))
-    assert "mean average precision" in drawn
-    assert "accuracy on test" not in drawn
+    predicted = [[1, 1, 0], [1, 0, 0], [0, 1, 1], [1, 0, 1]] * 5
+    result = verdict(report(multi_label_metrics(truth, predicted)))
+    assert (result.kind, result.headline) == ("good", "F1 76.9% on test")
+    assert "25.0% of the records have exactly the right labels" in result.reasons[0]
+    assert "mean average precision" in result.reasons[0]
+    html = page(report(multi_label_metrics(truth, predicted)))
+    assert "mean average precision" in html
+    assert "accuracy on test" not in html
 
 
-def test_multi_label_below_a_constant_answer_gets_a_bad_verdict() -> None:
+def test_multi_label_below_baseline_has_bad_verdict() -> None:
     truth = [[1, 1, 0], [1, 0, 1], [1, 0, 0]] * 5
-    assert kind_of(several(truth, [[0, 0, 0]] * 15)) == ("bad", "Worse than always answering “circle”")
+    assert kind_and_headline(multi_label_metrics(truth, [[0, 0, 0]] * 15)) == (
+        "bad",
+        "Worse than always answering “circle”",
+    )
 
 
-def test_findings_that_hold_get_no_good_verdict_and_resolved_ones_do() -> None:
+def test_only_unresolved_findings_prevent_good_verdict() -> None:
     finding = {"rule": "Overfit", "step": 12, "where": "epoch 3", "seen": "worse", "advice": "x.", "grave": False}
-    assert kind_of(GOOD, findings=[finding])[0] == "warn"
+    assert kind_and_headline(GOOD, findings=[finding])[0] == "warn"
     resolved = {**finding, "resolved": "no longer the case after epoch 5"}
-    assert kind_of(GOOD, findings=[resolved])[0] == "good"
-    drawn = page(report(GOOD, findings=[resolved]))
-    assert "Overfit, step 12: resolved" in drawn
-    assert "Next: x." not in drawn
-    assert "Nothing found" in drawn
+    assert kind_and_headline(GOOD, findings=[resolved])[0] == "good"
+    html = page(report(GOOD, findings=[resolved]))
+    assert "Overfit, step 12: resolved" in html
+    assert "Next: x." not in html
+    assert "Nothing found" in html
 
 
-def test_a_failed_job_and_a_job_without_evaluation_say_so() -> None:
-    assert kind_of(GOOD, failure="the loss became nan")[0] == "bad"
-    assert kind_of(GOOD, parts={}) == ("warn", "Not evaluated")
+def test_failed_and_unevaluated_jobs_have_no_good_verdict() -> None:
+    assert kind_and_headline(GOOD, failure="the loss became nan")[0] == "bad"
+    assert kind_and_headline(GOOD, parts={}) == ("warn", "Not evaluated")
     assert "The job stopped before its evaluation" in page(report(GOOD, parts={}))
 
 
-def test_a_finished_job_that_held_nothing_out_did_not_stop() -> None:
-    said = verdict(report(GOOD, parts={}, job={"finished": True, "strategy": "full"}))
-    assert (said.kind, said.headline) == ("warn", "Not evaluated")
-    assert said.reasons == (
+def test_finished_job_without_held_out_records() -> None:
+    result = verdict(report(GOOD, parts={}, job={"finished": True, "strategy": "full"}))
+    assert (result.kind, result.headline) == ("warn", "Not evaluated")
+    assert result.reasons == (
         "No records were held out. Give a channel test or validation, or a validation_fraction above 0.",
         "Accuracy on the training records is 90.0%, which says little.",
     )
 
 
-def test_long_names_are_cut_in_the_headline() -> None:
+def test_long_names_are_truncated_in_the_headline() -> None:
     names = ("x" * 500, "b")
-    said = verdict(report(metrics([0] * 5 + [1], [1] * 6, names)))
-    assert len(said.headline) < 100
+    result = verdict(report(metrics([0] * 5 + [1], [1] * 6, names)))
+    assert len(result.headline) < 100
 
 
-def test_names_of_classes_are_shown_and_never_run() -> None:
-    found = metrics([0] * 5, [1] * 5, (HOSTILE, "b"))
+def test_class_names_are_escaped() -> None:
+    metrics_json = metrics([0] * 5, [1] * 5, (HOSTILE, "b"))
 
     class Reader(HTMLParser):
         def __init__(self) -> None:
@@ -167,11 +168,11 @@ def test_names_of_classes_are_shown_and_never_run() -> None:
             self.tags.add(tag)
 
     reader = Reader()
-    reader.feed(page(report(found)))
+    reader.feed(page(report(metrics_json)))
     assert "script" not in reader.tags
 
 
 @pytest.mark.parametrize(("share", "records"), [(0.0, 1), (1.0, 1), (0.5, 0), (0.69, 45)])
-def test_intervals_stay_within_their_bounds(share: float, records: int) -> None:
-    low, high = wilson(share, records)
+def test_wilson_interval_is_within_bounds(share: float, records: int) -> None:
+    low, high = wilson_interval(share, records)
     assert 0 <= low <= share <= high <= 1

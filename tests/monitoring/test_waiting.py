@@ -7,8 +7,8 @@ import pytest
 from finetune.monitoring.waiting import DataWait, waiting_line
 
 
-def test_share_seconds_threads_and_cores_are_told() -> None:
-    line = waiting_line(2, DataWait(seconds=26.0, whole=40.0, threads=1, cores=8, asked=True))
+def test_waiting_line_has_share_seconds_threads_and_cores() -> None:
+    line = waiting_line(2, DataWait(seconds=26.0, epoch_seconds=40.0, threads=1, cores=8, workers_set=True))
     assert line == (
         "epoch 3: the device waited for data in 65% of the time (26.0 of 40.0 s), with 1 thread on 8 cores:"
         " set workers higher, or leave it out to have as many as it takes."
@@ -16,7 +16,7 @@ def test_share_seconds_threads_and_cores_are_told() -> None:
 
 
 @pytest.mark.parametrize(
-    ("threads", "asked", "advice"),
+    ("threads", "workers_set", "advice"),
     [
         (0, True, "set workers higher"),
         (3, False, "another one begins"),
@@ -24,10 +24,10 @@ def test_share_seconds_threads_and_cores_are_told() -> None:
         (4, True, "more cores"),
     ],
 )
-def test_the_advice_fits(threads: int, asked: bool, advice: str) -> None:
-    assert advice in (waiting_line(0, DataWait(20.0, 40.0, threads, 4, asked)) or "")
+def test_advice_depends_on_threads_and_cores(threads: int, workers_set: bool, advice: str) -> None:
+    assert advice in (waiting_line(0, DataWait(20.0, 40.0, threads, 4, workers_set)) or "")
 
 
-@pytest.mark.parametrize(("seconds", "whole"), [(4.0, 40.0), (0.9, 1.0), (0.0, 0.0)])
-def test_little_is_not_worth_a_line(seconds: float, whole: float) -> None:
-    assert waiting_line(0, DataWait(seconds, whole, 1, 8, asked=True)) is None
+@pytest.mark.parametrize(("seconds", "epoch_seconds"), [(4.0, 40.0), (0.9, 1.0), (0.0, 0.0)])
+def test_short_waiting_is_not_reported(seconds: float, epoch_seconds: float) -> None:
+    assert waiting_line(0, DataWait(seconds, epoch_seconds, 1, 8, workers_set=True)) is None

@@ -53,7 +53,7 @@ def test_looks_are_rarer_the_more_there_is_to_look_at(monkeypatch: pytest.Monkey
         looks.append(step)
         return []
 
-    monkeypatch.setattr(watching, "judge_steps", counted)
+    monkeypatch.setattr(watching, "check_step_times", counted)
     observed(200, slow=range(0))
     assert looks[:10] == [100 * n for n in range(1, 11)]
     assert len(looks) < 50

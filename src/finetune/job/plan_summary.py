@@ -145,7 +145,7 @@ class LogObserver:
             logger.info("first batch trained %.1f s after the start of the process", process_age())
         if self._pace.due():
             done = state.totals.records - self._records_before
-            self._pace.tell(state.progress.step_in_epoch, done, state.totals.means()["loss"])
+            self._pace.update(state.progress.step_in_epoch, done, state.totals.means()["loss"])
 
     def epoch_done(self, epoch: int, row: EpochMetrics, history: list[EpochMetrics]) -> None:
         """Log the metrics of an epoch, its duration, and time lost waiting for batches."""

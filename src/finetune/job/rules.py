@@ -14,10 +14,10 @@ from finetune.job.inputs import Inputs, class_counts
 from finetune.job.prepare import PreparedJob
 from finetune.models.backbone import ImageInput
 from finetune.models.heads import DropoutLinear
-from finetune.monitoring.rules.curves import judge_classes
+from finetune.monitoring.rules.curves import check_rare_classes
 from finetune.monitoring.rules.finding import Finding
 from finetune.monitoring.rules.setup import Setup
-from finetune.monitoring.rules.symptoms import judge_answers
+from finetune.monitoring.rules.symptoms import check_evaluation
 from finetune.monitoring.score import score_of
 from finetune.strategies.presets import ModelStructure, learning_rates_in_effect
 from finetune.training.observers.rules import Findings, RuleObserver, Watched
@@ -39,17 +39,17 @@ def setup_of(job: PreparedJob) -> Setup:
     return Setup(
         strategy=spec.strategy.name,
         epochs=optimisation.epochs,
-        rates=learning_rates_in_effect(spec.strategy, optimisation, network),
-        rates_given=optimisation.learning_rate is not None or optimisation.head_learning_rate is not None,
-        trains_all=set(last.trainable) == set(job.plan.groups),
-        images=images,
+        learning_rates=learning_rates_in_effect(spec.strategy, optimisation, network),
+        learning_rates_set=optimisation.learning_rate is not None or optimisation.head_learning_rate is not None,
+        trains_all_layers=set(last.trainable) == set(job.plan.groups),
+        is_image_task=images,
         multi_label=inputs.labels.multi_label,
-        validates=inputs.validation is not None or "validation" in inputs.streams,
-        piped="train" in inputs.streams,
+        has_validation=inputs.validation is not None or "validation" in inputs.streams,
+        is_piped="train" in inputs.streams,
         augmentation=spec.data.augmentation if varies else "none",
-        drops=_has_dropout(job.backbone.module),
+        has_dropout=_has_dropout(job.backbone.module),
         patience=optimisation.early_stopping_patience,
-        weighs_classes=optimisation.class_weights == "balanced",
+        has_class_weights=optimisation.class_weights == "balanced",
         clip_norm=optimisation.gradient_clip_norm,
         weight_decay=optimisation.weight_decay,
         batch_size=optimisation.batch_size,
@@ -119,4 +119,4 @@ def findings_about_answers(
     if history:
         guess = guess_of(job.inputs, counts)
         learned = score_of(history[-1], "train") > guess + _CLEARLY * (1 - guess)
-    return [*judge_classes(recalls, counts, rules, setup), *judge_answers(part, found, setup, learned=learned)]
+    return [*check_rare_classes(recalls, counts, rules, setup), *check_evaluation(part, found, setup, learned=learned)]

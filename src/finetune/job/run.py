@@ -34,7 +34,7 @@ from finetune.job.request import Request
 from finetune.job.resume import keeping, specification_of
 from finetune.job.rules import findings_about_answers, setup_of, watch
 from finetune.job.thresholds import decide_on, given_thresholds, target_of
-from finetune.monitoring.debugger import debugger
+from finetune.monitoring.debugger import create_debugger
 from finetune.monitoring.json_numbers import finite
 from finetune.monitoring.metric_lines import final_line
 from finetune.monitoring.progress import choose_progress
@@ -115,12 +115,12 @@ def train(job: PreparedJob, folder: Path | None) -> Trained:
     book.open(anew=job.spec.checkpoint.resume == "never")
 
     setup = setup_of(job)
-    hook = debugger(job.request.files.debug_hook, job.backbone.module)
+    hook = create_debugger(job.request.files.debug_hook, job.backbone.module)
     looked_at = DebuggedInputs(job.feeds, hook)
     events = EventFile(job.request.files.tensorboard or job.request.paths.tensorboard)
 
     def evaluate() -> EpochMetrics | None:
-        hook.evaluating()
+        hook.begin_evaluation()
         feed = job.feeds.validation()
         if feed is None:
             return {}
@@ -149,7 +149,7 @@ def train(job: PreparedJob, folder: Path | None) -> Trained:
     specify = partial(specification_of, job.spec, job.inputs, job.backbone, job.plan, job.numerics)
     with keeping(folder, job.spec.checkpoint, specify, state, job.interruption) as kept:
         timing = training.stepper.timing
-        book.begin(state.progress.step, kept.load_seconds, lambda: TimingSnapshot(timing.so_far(), *kept.seconds()))
+        book.begin(state.progress.step, kept.load_seconds, lambda: TimingSnapshot(timing.snapshot(), *kept.seconds()))
         observer.begin()
         failure = None
         try:
@@ -161,7 +161,7 @@ def train(job: PreparedJob, folder: Path | None) -> Trained:
             kept.checkpoints.save_now(state, "final" if finished else "interruption")
         observer.end(state)
         hook.close(finished=finished)
-        timing.settle()
+        timing.synchronize()
         book.close()
     if finished:
         with optional("Leaving features for later jobs"):

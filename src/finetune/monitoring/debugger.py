@@ -13,11 +13,11 @@ from torch.utils.hooks import RemovableHandle
 
 logger = logging.getLogger(__name__)
 
-LOSS = "CrossEntropyLoss"
+LOSS_NAME = "CrossEntropyLoss"
 """Name matched by the library's collection of losses; saved as `CrossEntropyLoss_output_0`."""
 
 _Result = TypeVar("_Result")
-Pass = Callable[[Mapping[str, Tensor]], _Result]
+ForwardPass = Callable[[Mapping[str, Tensor]], _Result]
 """A forward pass through the part of the model that is run."""
 
 
@@ -28,23 +28,23 @@ class Debugger(Protocol):
         """Observe the gradients used by this optimizer."""
         ...
 
-    def through(self, forward: Pass[_Result]) -> Pass[_Result]:
+    def wrap_forward(self, forward: ForwardPass[_Result]) -> ForwardPass[_Result]:
         """Wrap a forward pass to observe it."""
         ...
 
-    def training(self, step: int, epoch: int) -> None:
+    def begin_step(self, step: int, epoch: int) -> None:
         """Assign the next forward pass to this training step."""
         ...
 
-    def step_done(self, loss: Tensor) -> None:
+    def end_step(self, loss: Tensor) -> None:
         """Finish the step with its mean loss."""
         ...
 
-    def evaluating(self) -> None:
+    def begin_evaluation(self) -> None:
         """Assign the next forward pass to the evaluation of the epoch."""
         ...
 
-    def evaluated(self, loss: float | None) -> None:
+    def end_evaluation(self, loss: float | None) -> None:
         """Finish the evaluation with its loss."""
         ...
 
@@ -59,20 +59,20 @@ class NoDebugger:
     def watch(self, optimizer: Optimizer) -> None:
         """Do nothing."""
 
-    def through(self, forward: Pass[_Result]) -> Pass[_Result]:
+    def wrap_forward(self, forward: ForwardPass[_Result]) -> ForwardPass[_Result]:
         """Return the pass unchanged."""
         return forward
 
-    def training(self, step: int, epoch: int) -> None:
+    def begin_step(self, step: int, epoch: int) -> None:
         """Do nothing."""
 
-    def step_done(self, loss: Tensor) -> None:
+    def end_step(self, loss: Tensor) -> None:
         """Do nothing."""
 
-    def evaluating(self) -> None:
+    def begin_evaluation(self) -> None:
         """Do nothing."""
 
-    def evaluated(self, loss: float | None) -> None:
+    def end_evaluation(self, loss: float | None) -> None:
         """Do nothing."""
 
     def close(self, *, finished: bool) -> None:
@@ -105,46 +105,46 @@ class SmdebugHook:
         self._hook, self._modes, self._module = hook, modes, module
         self._step = self._epoch = 0
         self._next: tuple[object, int, int] | None = None
-        self._saving = self._inside = self._broken = False
+        self._is_saving = self._is_in_forward = self._is_disabled = False
         self._handles: list[RemovableHandle] = []
         hook.state_store = _NoState()
         to_array = hook._make_numpy_array
         # NumPy has no bfloat16, the output dtype of layers with precision=bf16; float32 represents all its values.
-        hook._make_numpy_array = lambda value: to_array(_widened(value))
+        hook._make_numpy_array = lambda value: to_array(_to_float32(value))
         hook.register_module(module)
-        self._take_over()
+        self._replace_module_hooks()
 
     def watch(self, optimizer: Optimizer) -> None:
         """Save the gradients used by this optimizer: of the whole step, unscaled and clipped."""
         self._handles.append(optimizer.register_step_pre_hook(lambda *_: self._safely(self._save_gradients)))
 
-    def through(self, forward: Pass[_Result]) -> Pass[_Result]:
+    def wrap_forward(self, forward: ForwardPass[_Result]) -> ForwardPass[_Result]:
         """Wrap a forward pass; the first pass of each saved step is recorded."""
 
-        def passed(inputs: Mapping[str, Tensor]) -> _Result:
+        def observed_forward(inputs: Mapping[str, Tensor]) -> _Result:
             self._safely(self._begin)
             try:
                 return forward(inputs)
             finally:
-                self._inside = False
+                self._is_in_forward = False
 
-        return passed
+        return observed_forward
 
-    def training(self, step: int, epoch: int) -> None:
+    def begin_step(self, step: int, epoch: int) -> None:
         """Assign the next forward pass to this training step."""
         self._step, self._epoch = step, epoch
         self._next = (self._modes.TRAIN, step, step + epoch)
 
-    def step_done(self, loss: Tensor) -> None:
+    def end_step(self, loss: Tensor) -> None:
         """Save the loss if this step is saved, and close its files."""
         self._safely(lambda: self._finish(loss))
-        self.training(self._step + 1, self._epoch)
+        self.begin_step(self._step + 1, self._epoch)
 
-    def evaluating(self) -> None:
+    def begin_evaluation(self) -> None:
         """Assign the next pass to the evaluation between the epoch's last step and the next epoch's first."""
         self._next = (self._modes.EVAL, self._epoch, self._step + self._epoch)
 
-    def evaluated(self, loss: float | None) -> None:
+    def end_evaluation(self, loss: float | None) -> None:
         """Save the loss if this evaluation is saved, and export the list of tensors."""
         self._safely(lambda: self._finish(None if loss is None else Tensor([loss])))
         self._safely(self._export)
@@ -155,29 +155,29 @@ class SmdebugHook:
         self._safely(self._hook.close if finished else self._hook._close_writers)
         for handle in self._handles:
             handle.remove()
-        self._broken = True
+        self._is_disabled = True
 
-    def _take_over(self) -> None:
+    def _replace_module_hooks(self) -> None:
         """Replace the library's module hooks by hooks that only record saved passes."""
-        for one in self._module.modules():
-            for hooks in (one._forward_hooks, one._forward_pre_hooks):
+        for submodule in self._module.modules():
+            for hooks in (submodule._forward_hooks, submodule._forward_pre_hooks):
                 for key, function in list(hooks.items()):
                     if getattr(function, "__self__", None) is self._hook:
                         del hooks[key]
-            self._handles.append(one.register_forward_hook(self._looking_at(one)))
+            self._handles.append(submodule.register_forward_hook(self._forward_hook(submodule)))
         for parameter in self._module.parameters():
             hooks = parameter._backward_hooks or {}
             for key, function in list(hooks.items()):
                 if getattr(function, "__module__", "").startswith("smdebug"):
                     del hooks[key]
 
-    def _looking_at(self, module: nn.Module) -> Callable[[nn.Module, tuple[object, ...], object], None]:
+    def _forward_hook(self, module: nn.Module) -> Callable[[nn.Module, tuple[object, ...], object], None]:
         # Parts of the model run as copies of its outer modules, which share these hooks.
-        def look(_: nn.Module, inputs: tuple[object, ...], outputs: object) -> None:
-            if self._inside:
+        def record_outputs(_: nn.Module, inputs: tuple[object, ...], outputs: object) -> None:
+            if self._is_in_forward:
                 self._safely(lambda: self._hook.forward_hook(module, inputs, outputs))
 
-        return look
+        return record_outputs
 
     def _begin(self) -> None:
         if self._next is None:
@@ -187,10 +187,10 @@ class SmdebugHook:
         hook.set_mode(mode)
         hook.mode_steps[mode], hook.step = step - 1, number - 1
         hook.forward_pre_hook(self._module, ())
-        self._saving = self._inside = bool(hook._get_collections_to_save_for_step())
+        self._is_saving = self._is_in_forward = bool(hook._get_collections_to_save_for_step())
 
     def _save_gradients(self) -> None:
-        if not self._saving:
+        if not self._is_saving:
             return
         kind = type(self._module).__name__
         for name, parameter in self._module.named_parameters():
@@ -198,9 +198,9 @@ class SmdebugHook:
                 self._hook._save_for_tensor(f"{self._hook.GRADIENT_PREFIX}{kind}_{name}", parameter.grad)
 
     def _finish(self, loss: Tensor | None) -> None:
-        if self._saving and loss is not None:
-            self._hook.record_tensor_value(LOSS, loss)
-        self._saving, self._next = False, None
+        if self._is_saving and loss is not None:
+            self._hook.record_tensor_value(LOSS_NAME, loss)
+        self._is_saving, self._next = False, None
         self._hook._close_writers()
 
     def _export(self) -> None:
@@ -209,20 +209,20 @@ class SmdebugHook:
 
     def _safely(self, call: Callable[[], object]) -> None:
         """Call into the library; on any exception, disable the hook instead of failing the job."""
-        if self._broken:
+        if self._is_disabled:
             return
         try:
             call()
         except Exception as error:  # noqa: BLE001
-            self._broken, self._inside = True, False
+            self._is_disabled, self._is_in_forward = True, False
             logger.warning("SageMaker Debugger's hook failed, and nothing more is saved for it: %r", error)
 
 
-def _widened(value: object) -> object:
+def _to_float32(value: object) -> object:
     return value.float() if isinstance(value, Tensor) and value.dtype is bfloat16 else value
 
 
-def debugger(configuration: Path | None, module: nn.Module) -> Debugger:
+def create_debugger(configuration: Path | None, module: nn.Module) -> Debugger:
     """Create the hook for a configuration and register it on a model.
 
     Args:
@@ -231,7 +231,7 @@ def debugger(configuration: Path | None, module: nn.Module) -> Debugger:
     """
     if configuration is None:
         return NoDebugger()
-    logging.getLogger("smdebug").addFilter(_worth_reading)
+    logging.getLogger("smdebug").addFilter(_is_warning)
     try:
         import smdebug.pytorch as smd
         from smdebug.core.utils import remove_claim_file
@@ -239,7 +239,7 @@ def debugger(configuration: Path | None, module: nn.Module) -> Debugger:
         hook = smd.Hook.create_from_json_file(str(configuration))
         # An interrupted earlier start left its claim file, with which the library would save nothing.
         remove_claim_file(hook.out_dir)
-        found = SmdebugHook(hook, smd.modes, module)
+        debug_hook = SmdebugHook(hook, smd.modes, module)
     except Exception as error:  # noqa: BLE001  # as in `SmdebugHook`
         logger.warning("SageMaker Debugger's hook cannot be used, and nothing is saved for it: %r", error)
         return NoDebugger()
@@ -248,9 +248,9 @@ def debugger(configuration: Path | None, module: nn.Module) -> Debugger:
 
     atexit.unregister(hook._cleanup)
     logger.info("SageMaker Debugger's hook saves tensors to %s", hook.out_dir)
-    return found
+    return debug_hook
 
 
-def _worth_reading(record: logging.LogRecord) -> bool:
+def _is_warning(record: logging.LogRecord) -> bool:
     """Filter out the library's info messages, one per parameter."""
     return record.levelno >= logging.WARNING

@@ -23,12 +23,12 @@ def finite(document: Mapping[str, object]) -> dict[str, object]:
     return values | {REASONS: reasons} if reasons else values
 
 
-def _finite(value: object, place: str, reasons: dict[str, str]) -> object:
+def _finite(value: object, path: str, reasons: dict[str, str]) -> object:
     if isinstance(value, float) and not math.isfinite(value):
-        reasons[place] = "not a number" if math.isnan(value) else "infinite" if value > 0 else "minus infinite"
+        reasons[path] = "not a number" if math.isnan(value) else "infinite" if value > 0 else "minus infinite"
         return None
     if isinstance(value, Mapping):
-        return {name: _finite(one, f"{place}.{name}", reasons) for name, one in value.items()}
+        return {name: _finite(item, f"{path}.{name}", reasons) for name, item in value.items()}
     if isinstance(value, Sequence) and not isinstance(value, str | bytes):
-        return [_finite(one, f"{place}.{at}", reasons) for at, one in enumerate(value)]
+        return [_finite(item, f"{path}.{index}", reasons) for index, item in enumerate(value)]
     return value

@@ -6,7 +6,7 @@ import json
 
 from finetune.monitoring.metric_lines import METRICS
 
-RANGES: dict[str, dict[str, object]] = {
+SEARCH_RANGES: dict[str, dict[str, object]] = {
     "learning_rate": {"type": "Continuous", "min": 1e-5, "max": 1e-2, "scaling": "Logarithmic"},
     "head_learning_rate": {"type": "Continuous", "min": 1e-4, "max": 1e-1, "scaling": "Logarithmic"},
     "weight_decay": {"type": "Continuous", "min": 1e-4, "max": 1e-1, "scaling": "Logarithmic"},
@@ -33,6 +33,6 @@ def metric_definitions() -> str:
             for metric in METRICS
             if metric.direction is not None
         ],
-        "tuning_ranges": RANGES,
+        "tuning_ranges": SEARCH_RANGES,
     }
     return json.dumps(document, indent=2) + "\n"

@@ -36,7 +36,7 @@ class Metric:
         return f"{self.name}={_NUMBER};"
 
 
-_AT_THE_END: tuple[tuple[str, Direction], ...] = (
+_FINAL_METRICS: tuple[tuple[str, Direction], ...] = (
     ("average_precision", "Maximize"),
     ("macro_f1", "Maximize"),
     ("macro_precision", "Maximize"),
@@ -59,7 +59,7 @@ METRICS: tuple[Metric, ...] = (
             multi_label=name == "average_precision",
         )
         for part in ("validation", "test")
-        for name, direction in _AT_THE_END
+        for name, direction in _FINAL_METRICS
     ),
     Metric("test:loss"),
     Metric("test:accuracy"),
@@ -77,7 +77,7 @@ def metric_line(epoch: int, metrics: Mapping[str, float]) -> MetricLine:
         epoch: Epoch from 0; printed from 1.
         metrics: Values by name, in printing order.
     """
-    return MetricLine(f"epoch={epoch + 1}; {_written(metrics)}")
+    return MetricLine(f"epoch={epoch + 1}; {_format_metrics(metrics)}")
 
 
 def final_line(metrics: Mapping[str, Mapping[str, object]]) -> MetricLine:
@@ -94,17 +94,17 @@ def final_line(metrics: Mapping[str, Mapping[str, object]]) -> MetricLine:
         value = _value(metrics.get(part, {}), name)
         if value is not None:
             values[metric.name] = value
-    return MetricLine(f"final; {_written(values)}" if values else "")
+    return MetricLine(f"final; {_format_metrics(values)}" if values else "")
 
 
 def _value(metrics: Mapping[str, object], name: str) -> float | None:
-    found = metrics.get(name)
+    value = metrics.get(name)
     average, _, rest = name.partition("_")
     if average in {"macro", "micro"}:
         averages = metrics.get(average)
-        found = averages.get(rest) if isinstance(averages, dict) else None
-    return float(found) if isinstance(found, int | float) else None
+        value = averages.get(rest) if isinstance(averages, dict) else None
+    return float(value) if isinstance(value, int | float) else None
 
 
-def _written(metrics: Mapping[str, float]) -> str:
+def _format_metrics(metrics: Mapping[str, float]) -> str:
     return " ".join(f"{name}={value:.{DECIMALS}f};" for name, value in metrics.items())

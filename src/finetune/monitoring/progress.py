@@ -34,18 +34,18 @@ class ProgressLogger:
         self._clock = clock
         self._epoch = 0
         self._first_step = 0
-        self._began = self._told = clock()
+        self._start = self._last_update = clock()
 
     def begin(self, epoch: int, step: int) -> None:
         """Start an epoch, or resume it at `step`."""
         self._epoch, self._first_step = epoch, step
-        self._began = self._told = self._clock()
+        self._start = self._last_update = self._clock()
 
     def due(self) -> bool:
         """Whether a line is due."""
-        return self._clock() - self._told >= self._interval
+        return self._clock() - self._last_update >= self._interval
 
-    def tell(self, step: int, records: int, loss: float) -> None:
+    def update(self, step: int, records: int, loss: float) -> None:
         """Log a line.
 
         Args:
@@ -53,23 +53,23 @@ class ProgressLogger:
             records: Records processed since the epoch started or was resumed.
             loss: Mean training loss of the epoch so far.
         """
-        self._told = self._clock()
-        seconds = self._told - self._began
-        left = seconds / max(1, step - self._first_step) * (self._steps - step)
-        known = self._steps >= step
+        self._last_update = self._clock()
+        seconds = self._last_update - self._start
+        remaining = seconds / max(1, step - self._first_step) * (self._steps - step)
+        has_known_length = self._steps >= step
         logger.info(
             "epoch %d: step %d of %s, loss %.4f, %.1f records/s, %s left",
             self._epoch + 1,
             step,
-            self._steps if known else "an unknown number",
+            self._steps if has_known_length else "an unknown number",
             loss,
             records / max(seconds, 1e-9),
-            format_duration(left) if known else "an unknown time",
+            format_duration(remaining) if has_known_length else "an unknown time",
         )
 
     def seconds(self) -> float:
         """Return the seconds since the epoch started or was resumed."""
-        return self._clock() - self._began
+        return self._clock() - self._start
 
 
 class ProgressBar(ProgressLogger):
@@ -85,16 +85,18 @@ class ProgressBar(ProgressLogger):
         super().__init__(steps, _REDRAW_SECONDS, clock)
         self._terminal = terminal
 
-    def tell(self, step: int, records: int, loss: float) -> None:
-        """Draw the bar; see `Pace.tell`."""
-        self._told = self._clock()
-        seconds = self._told - self._began
-        left = seconds / max(1, step - self._first_step) * (self._steps - step)
-        done = round(_BAR_WIDTH * step / self._steps)
-        bar = "#" * done + "." * (_BAR_WIDTH - done)
-        rate = records / max(seconds, 1e-9)
-        said = f"epoch {self._epoch + 1} [{bar}] {step}/{self._steps}  loss {loss:.4f}  {rate:.1f} records/s"
-        self._draw(f"{said}, {format_duration(left)} left")
+    def update(self, step: int, records: int, loss: float) -> None:
+        """Draw the bar; see `ProgressLogger.update`."""
+        self._last_update = self._clock()
+        seconds = self._last_update - self._start
+        remaining = seconds / max(1, step - self._first_step) * (self._steps - step)
+        filled = round(_BAR_WIDTH * step / self._steps)
+        bar = "#" * filled + "." * (_BAR_WIDTH - filled)
+        records_per_second = records / max(seconds, 1e-9)
+        text = (
+            f"epoch {self._epoch + 1} [{bar}] {step}/{self._steps}  loss {loss:.4f}  {records_per_second:.1f} records/s"
+        )
+        self._draw(f"{text}, {format_duration(remaining)} left")
 
     def seconds(self) -> float:
         """Remove the bar and return the seconds since the epoch started or was resumed."""
@@ -118,9 +120,9 @@ def format_duration(seconds: float) -> str:
     """Format seconds: `0.02 s`, `3.4 s`, `12 s`, `3 min 20 s`, `2 h 05 min`."""
     if seconds < 9.95:
         return f"{seconds:.{1 if seconds >= 0.095 else 2}f} s"
-    whole = round(seconds)
-    if whole < 100:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60:02d} s"
-    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+    rounded = round(seconds)
+    if rounded < 100:
+        return f"{rounded} s"
+    if rounded < 3600:
+        return f"{rounded // 60} min {rounded % 60:02d} s"
+    return f"{rounded // 3600} h {rounded % 3600 // 60:02d} min"

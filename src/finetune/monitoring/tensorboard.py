@@ -37,29 +37,30 @@ class EventFile:
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            self._give_up(error)
-        self._append(_text(3, b"brain.Event:2"))
+            self._disable(error)
+        self._append(_length_delimited(3, b"brain.Event:2"))
 
-    def scalars(self, step: int, values: Mapping[str, float]) -> None:
+    def add_scalars(self, step: int, values: Mapping[str, float]) -> None:
         """Add values of a step."""
         summary = b"".join(
-            _text(1, _text(1, name.encode()) + _key(2, 5) + _float32(value)) for name, value in values.items()
+            _length_delimited(1, _length_delimited(1, name.encode()) + _tag(2, 5) + _float32(value))
+            for name, value in values.items()
         )
-        self._append(_key(2, 0) + _varint(step) + _text(5, summary))
+        self._append(_tag(2, 0) + _varint(step) + _length_delimited(5, summary))
 
     def _append(self, fields: bytes) -> None:
         if self._path is None:
             return
-        message = _key(1, 1) + struct.pack("<d", self._clock()) + fields
+        message = _tag(1, 1) + struct.pack("<d", self._clock()) + fields
         length = struct.pack("<Q", len(message))
         record = length + struct.pack("<I", masked_crc(length)) + message + struct.pack("<I", masked_crc(message))
         try:
             with self._path.open("ab") as file:
                 file.write(record)
         except OSError as error:
-            self._give_up(error)
+            self._disable(error)
 
-    def _give_up(self, error: OSError) -> None:
+    def _disable(self, error: OSError) -> None:
         logger.warning("Events for TensorBoard cannot be written: %s", error)
         self._path = None
 
@@ -72,20 +73,20 @@ def _float32(value: float) -> bytes:
         return struct.pack("<f", math.copysign(math.inf, value))
 
 
-def _key(field: int, wire: int) -> bytes:
-    return _varint(field << 3 | wire)
+def _tag(field: int, wire_type: int) -> bytes:
+    return _varint(field << 3 | wire_type)
 
 
-def _text(field: int, content: bytes) -> bytes:
-    return _key(field, 2) + _varint(len(content)) + content
+def _length_delimited(field: int, content: bytes) -> bytes:
+    return _tag(field, 2) + _varint(len(content)) + content
 
 
 def _varint(value: int) -> bytes:
-    written = bytearray()
+    encoded = bytearray()
     while value > 0x7F:
-        written.append(value & 0x7F | 0x80)
+        encoded.append(value & 0x7F | 0x80)
         value >>= 7
-    return bytes([*written, value])
+    return bytes([*encoded, value])
 
 
 def _table() -> tuple[int, ...]:

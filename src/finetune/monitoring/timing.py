@@ -15,18 +15,18 @@ _T = TypeVar("_T")
 PARTS = ("data", "forward", "backward", "update", "save", "evaluate")
 """Parts of the training time; the rest is start-up, export and the time in between."""
 
-_MOST_WAITING = 4096
+_MAX_PENDING_EVENTS = 4096
 
 
 class StepTiming(NamedTuple):
     """Duration of a step by the host's clock, from waiting for its data to waiting for the next.
 
     Attributes:
-        stretch: Number of the sequence of steps without a pause, such as an epoch.
-        size: Number of input values, to compare it with other steps of its stretch.
+        segment: Number of the sequence of steps without a pause, such as an epoch.
+        size: Number of input values, to compare it with other steps of its segment.
     """
 
-    stretch: int
+    segment: int
     seconds: float
     size: int
 
@@ -38,26 +38,26 @@ class Timing:
     Everything else is measured by the host's clock.
 
     Attributes:
-        seconds: Seconds by part, as far as known; `settle` completes them.
-        steps: The most recent steps, except the first of each stretch.
+        seconds: Seconds by part, as far as known; `synchronize` completes them.
+        steps: The most recent steps, except the first of each segment.
     """
 
     def __init__(self, device: torch.device | None = None) -> None:
         self._on_gpu = device is not None and device.type == "cuda"
-        self._waiting: deque[tuple[str, torch.cuda.Event, torch.cuda.Event]] = deque()
-        self._step_began: float | None = None
+        self._pending_events: deque[tuple[str, torch.cuda.Event, torch.cuda.Event]] = deque()
+        self._step_start: float | None = None
         self.seconds: dict[str, float] = defaultdict(float)
         self.steps: deque[StepTiming] = deque(maxlen=10_000)
-        self._stretch = 0
+        self._segment = 0
 
     @contextmanager
     def host(self, part: str) -> Iterator[None]:
         """Measure work or waiting time of the host."""
-        began = time.perf_counter()
+        start = time.perf_counter()
         try:
             yield
         finally:
-            self.seconds[part] += time.perf_counter() - began
+            self.seconds[part] += time.perf_counter() - start
 
     @contextmanager
     def device(self, part: str) -> Iterator[None]:
@@ -70,46 +70,46 @@ class Timing:
         begin.record()
         yield
         end.record()
-        self._waiting.append((part, begin, end))
-        self._read(wait=len(self._waiting) > _MOST_WAITING)
+        self._pending_events.append((part, begin, end))
+        self._read(wait=len(self._pending_events) > _MAX_PENDING_EVENTS)
 
-    def waited(self, items: Iterable[_T], part: str = "data") -> Iterator[_T]:
+    def measure_waiting(self, items: Iterable[_T], part: str = "data") -> Iterator[_T]:
         """Yield the items, measuring the time spent waiting for each."""
         iterator = iter(items)
         while True:
-            began = time.perf_counter()
+            start = time.perf_counter()
             try:
                 item = next(iterator)
             except StopIteration:
                 return
             finally:
-                self.seconds[part] += time.perf_counter() - began
+                self.seconds[part] += time.perf_counter() - start
             yield item
 
     def step_done(self, size: int) -> None:
         """Finish a step with `size` input values, and start the next."""
         now = time.perf_counter()
-        if self._step_began is not None:
-            self.steps.append(StepTiming(self._stretch, now - self._step_began, size))
-        self._step_began = now
+        if self._step_start is not None:
+            self.steps.append(StepTiming(self._segment, now - self._step_start, size))
+        self._step_start = now
 
     def pause(self) -> None:
         """Pause for work outside of steps, such as an evaluation."""
-        self._step_began = None
-        self._stretch += 1
+        self._step_start = None
+        self._segment += 1
 
-    def settle(self) -> dict[str, float]:
+    def synchronize(self) -> dict[str, float]:
         """Return the seconds of every part; synchronizes with the GPU."""
         self._read(wait=True)
-        return self.so_far()
+        return self.snapshot()
 
-    def so_far(self) -> dict[str, float]:
+    def snapshot(self) -> dict[str, float]:
         """Return the seconds of every part known so far, without synchronizing."""
         return {part: self.seconds.get(part, 0.0) for part in PARTS}
 
     def _read(self, *, wait: bool) -> None:
-        while self._waiting and (wait or self._waiting[0][2].query()):  # type: ignore[no-untyped-call]  # in torch
-            part, begin, end = self._waiting.popleft()
+        while self._pending_events and (wait or self._pending_events[0][2].query()):  # type: ignore[no-untyped-call]  # in torch
+            part, begin, end = self._pending_events.popleft()
             if wait:
                 end.synchronize()
             self.seconds[part] += begin.elapsed_time(end) / 1000

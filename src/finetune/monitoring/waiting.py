@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-_SHARE = 0.1
-_SECONDS = 1.0
+_MIN_SHARE = 0.1
+_MIN_SECONDS = 1.0
 """Shorter waiting times are not reported."""
 
 
@@ -22,33 +22,33 @@ class DataWait:
     """
 
     seconds: float
-    whole: float
+    epoch_seconds: float
     threads: int
     cores: int
-    asked: bool
+    workers_set: bool
 
 
-def waiting_line(epoch: int, waiting: DataWait) -> str | None:
+def waiting_line(epoch: int, wait: DataWait) -> str | None:
     """Return a log line if over a tenth of an epoch, and a significant time, was spent waiting.
 
     Args:
         epoch: Epoch from 0.
-        waiting: Data waiting time of the epoch.
+        wait: Data waiting time of the epoch.
     """
-    share = waiting.seconds / max(waiting.whole, 1e-9)
-    if share <= _SHARE or waiting.seconds < _SECONDS:
+    share = wait.seconds / max(wait.epoch_seconds, 1e-9)
+    if share <= _MIN_SHARE or wait.seconds < _MIN_SECONDS:
         return None
-    threads = "1 thread" if waiting.threads == 1 else f"{waiting.threads or 'no'} threads"
-    cores = "1 core" if waiting.cores == 1 else f"{waiting.cores} cores"
+    threads = "1 thread" if wait.threads == 1 else f"{wait.threads or 'no'} threads"
+    cores = "1 core" if wait.cores == 1 else f"{wait.cores} cores"
     return (
-        f"epoch {epoch + 1}: the device waited for data in {min(1.0, share):.0%} of the time ({waiting.seconds:.1f} of"
-        f" {waiting.whole:.1f} s), with {threads} on {cores}: {_advice(waiting)}."
+        f"epoch {epoch + 1}: the device waited for data in {min(1.0, share):.0%} of the time ({wait.seconds:.1f} of"
+        f" {wait.epoch_seconds:.1f} s), with {threads} on {cores}: {_advice(wait)}."
     )
 
 
-def _advice(waiting: DataWait) -> str:
-    if waiting.asked and waiting.threads < waiting.cores:
+def _advice(wait: DataWait) -> str:
+    if wait.workers_set and wait.threads < wait.cores:
         return "set workers higher, or leave it out to have as many as it takes"
-    if waiting.threads < waiting.cores:
+    if wait.threads < wait.cores:
         return "another one begins whenever a batch is late"
     return "choose an instance with more cores or a faster disk, or give smaller files"

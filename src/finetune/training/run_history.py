@@ -112,7 +112,7 @@ class RunHistoryFile:
         numbers = {name: value for name, value in asdict(self.account).items() if isinstance(value, int | float)}
         earlier = {name: type(value)(state.get(name, 0)) for name, value in numbers.items()}
         parts = {str(name): float(value) for name, value in dict(state.get("parts", {})).items()}
-        findings = [Finding.of_json(one).as_json() for one in state.get("machine_findings", ())]
+        findings = [Finding.from_json(one).as_json() for one in state.get("machine_findings", ())]
         if not all(math.isfinite(value) and value >= 0 for value in (*earlier.values(), *parts.values())):
             raise ValueError("an account has numbers that nothing can be counted by")
         earlier["starts"] += 1  # this start

@@ -153,7 +153,7 @@ def _train_epoch(training: Training, state: TrainingState, observer: Observer, c
     timing = training.stepper.timing
     timing.pause()
     with limit_threads(alone=feed.alone), closing(batches), suppress(JobStopped):
-        for group in timing.waited(_grouped(batches, training.accumulation)):
+        for group in timing.measure_waiting(_grouped(batches, training.accumulation)):
             set_learning_rates(training.stepper.optimizer, training.schedule(progress.step))
             loss = training.stepper.take(group, progress.step, state.totals, feed.forward)
             progress.step += 1

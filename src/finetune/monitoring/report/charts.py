@@ -6,11 +6,11 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from finetune.monitoring.report.markup import Piece, joined, small, tag
+from finetune.monitoring.report.markup import Html, format_small, join, tag
 
 WIDTH, HEIGHT = 480, 250
 LEFT, RIGHT, TOP, BOTTOM = 46, 10, 12, 34
-_MOST_POINTS_WITH_DOTS = 40
+_MAX_DOTS = 40
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,18 +18,18 @@ class Line:
     """A curve with name, x and y values; a y value of `None` leaves a gap."""
 
     name: str
-    places: Sequence[float]
-    heights: Sequence[float | None]
+    x_values: Sequence[float]
+    y_values: Sequence[float | None]
 
 
 @dataclass(frozen=True, slots=True)
 class Axes:
     """Axis labels, the minimum range of y, and optional x ticks."""
 
-    across: str
-    up: str
-    contains: tuple[float, ...] = ()
-    places: tuple[float, ...] = ()
+    x_label: str
+    y_label: str
+    include_y: tuple[float, ...] = ()
+    x_ticks: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,67 +39,67 @@ class _Frame:
     x: tuple[float, float]
     y: tuple[float, float]
 
-    def across(self, value: float) -> float:
+    def to_x(self, value: float) -> float:
         low, high = self.x
         return LEFT + (value - low) / ((high - low) or 1.0) * (WIDTH - LEFT - RIGHT)
 
-    def up(self, value: float) -> float:
+    def to_y(self, value: float) -> float:
         low, high = self.y
         return HEIGHT - BOTTOM - (value - low) / ((high - low) or 1.0) * (HEIGHT - TOP - BOTTOM)
 
 
-def line_chart(lines: Sequence[Line], axes: Axes) -> Piece:
+def line_chart(lines: Sequence[Line], axes: Axes) -> Html:
     """Draw curves over a common axis, with a legend; empty without points."""
-    heights = [y for line in lines for y in line.heights if y is not None and math.isfinite(y)]
-    places = [x for line in lines for x in line.places]
-    if not heights:
-        return Piece("")
-    ticks = nice_ticks(min(*heights, *axes.contains, heights[0]), max(*heights, *axes.contains, heights[0]))
-    frame = _Frame((min(places), max(places)), (ticks[0], ticks[-1]))
+    y_values = [y for line in lines for y in line.y_values if y is not None and math.isfinite(y)]
+    x_values = [x for line in lines for x in line.x_values]
+    if not y_values:
+        return Html("")
+    ticks = nice_ticks(min(*y_values, *axes.include_y, y_values[0]), max(*y_values, *axes.include_y, y_values[0]))
+    frame = _Frame((min(x_values), max(x_values)), (ticks[0], ticks[-1]))
     shapes = [_grid(frame, ticks, axes)]
     shapes += [_curve(frame, line, index) for index, line in enumerate(lines)]
-    label = f"{axes.up} over {axes.across}: {', '.join(line.name for line in lines)}"
+    label = f"{axes.y_label} over {axes.x_label}: {', '.join(line.name for line in lines)}"
     return tag("figure", _svg(shapes, label), legend([line.name for line in lines]))
 
 
-def reliability(rows: Sequence[Mapping[str, float]]) -> Piece:
+def reliability_diagram(rows: Sequence[Mapping[str, float]]) -> Html:
     """Draw a reliability diagram: accuracy by confidence bin; the diagonal is perfect calibration."""
     frame = _Frame((0.0, 1.0), (0.0, 1.0))
     ticks = [0.0, 0.25, 0.5, 0.75, 1.0]
-    most = max((row["answers"] for row in rows), default=1)
-    shapes = [_grid(frame, ticks, Axes("stated probability", "came true", places=tuple(ticks)))]
+    max_count = max((row["answers"] for row in rows), default=1)
+    shapes = [_grid(frame, ticks, Axes("stated probability", "came true", x_ticks=tuple(ticks)))]
     for row in rows:
-        left, right, top = frame.across(row["from"]), frame.across(row["to"]), frame.up(row["accuracy"])
-        said = f"stated {row['confidence']:.0%}, came true {row['accuracy']:.0%}, {row['answers']:,.0f} answers"
+        left, right, top = frame.to_x(row["from"]), frame.to_x(row["to"]), frame.to_y(row["accuracy"])
+        text = f"stated {row['confidence']:.0%}, came true {row['accuracy']:.0%}, {row['answers']:,.0f} answers"
         bar = tag(
             "rect",
-            tag("title", said),
+            tag("title", text),
             x=f"{left + 2:.1f}",
             y=f"{top:.1f}",
             width=f"{right - left - 4:.1f}",
-            height=f"{max(1.0, frame.up(0.0) - top):.1f}",
+            height=f"{max(1.0, frame.to_y(0.0) - top):.1f}",
             rx=2,
             class_="bar",
-            style=f"--o:{0.3 + 0.7 * math.sqrt(row['answers'] / most):.2f}",
+            style=f"--o:{0.3 + 0.7 * math.sqrt(row['answers'] / max_count):.2f}",
         )
         shapes.append(bar)
-    ends = (frame.across(0), frame.up(0), frame.across(1), frame.up(1))
+    ends = (frame.to_x(0), frame.to_y(0), frame.to_x(1), frame.to_y(1))
     shapes.append(_stroke(*ends, "diagonal"))
     return tag("figure", _svg(shapes, "reliability diagram"))
 
 
-def stacked(parts: Mapping[str, float]) -> Piece:
+def stacked_bar(parts: Mapping[str, float]) -> Html:
     """Draw shares of a whole as a stacked bar; the adjacent table is its legend."""
     total = sum(parts.values()) or 1.0
-    pieces = [
+    segments = [
         tag("span", style=f"flex-grow:{value / total:.4f}", class_=f"c{index % 8}", title=f"{name} {value / total:.1%}")
         for index, (name, value) in enumerate(parts.items())
         if value > 0
     ]
-    return tag("div", *pieces, class_="stacked", role="img", aria_label="shares of the time")
+    return tag("div", *segments, class_="stacked", role="img", aria_label="shares of the time")
 
 
-def legend(names: Sequence[str]) -> Piece:
+def legend(names: Sequence[str]) -> Html:
     """Draw a legend of names with the colors of their curves."""
     items = (tag("li", tag("i", class_=f"c{index % 8}"), name) for index, name in enumerate(names))
     return tag("ul", *items, class_="legend")
@@ -118,56 +118,62 @@ def nice_ticks(low: float, high: float, count: int = 5) -> list[float]:
     return [number * step for number in range(first, last + 1)]
 
 
-def _svg(shapes: Sequence[str], label: str) -> Piece:
+def _svg(shapes: Sequence[str], label: str) -> Html:
     return tag("svg", *shapes, viewBox=f"0 0 {WIDTH} {HEIGHT}", role="img", aria_label=label)
 
 
-def _grid(frame: _Frame, ticks: Sequence[float], axes: Axes) -> Piece:
+def _grid(frame: _Frame, ticks: Sequence[float], axes: Axes) -> Html:
     shapes = []
     for tick in ticks:
-        y = frame.up(tick)
+        y = frame.to_y(tick)
         shapes.append(_stroke(LEFT, y, WIDTH - RIGHT, y, "grid"))
-        shapes.append(_text(LEFT - 6, y + 4, small(tick), "end"))
-    places = axes.places or _places(frame.x)
-    shapes += [_text(frame.across(place), HEIGHT - BOTTOM + 16, small(place), "middle") for place in places]
-    shapes.append(_text((LEFT + WIDTH - RIGHT) / 2, HEIGHT - 3, axes.across, "middle", "axis"))
-    return joined(shapes)
+        shapes.append(_text(LEFT - 6, y + 4, format_small(tick), "end"))
+    x_ticks = axes.x_ticks or _x_ticks(frame.x)
+    shapes += [_text(frame.to_x(value), HEIGHT - BOTTOM + 16, format_small(value), "middle") for value in x_ticks]
+    shapes.append(_text((LEFT + WIDTH - RIGHT) / 2, HEIGHT - 3, axes.x_label, "middle", "axis"))
+    return join(shapes)
 
 
-def _places(span: tuple[float, float]) -> list[float]:
+def _x_ticks(span: tuple[float, float]) -> list[float]:
     low, high = span
-    whole = float(low).is_integer() and float(high).is_integer() and high - low >= 1
-    if not whole:
+    is_integral = float(low).is_integer() and float(high).is_integer() and high - low >= 1
+    if not is_integral:
         return [low + (high - low) * part / 4 for part in range(5)] if high > low else [low]
     step = max(1, math.ceil((high - low) / 6))
-    inner = [low + step * index for index in range(int((high - low) // step) + 1)]
+    ticks = [low + step * index for index in range(int((high - low) // step) + 1)]
     return (
-        inner
-        if high - inner[-1] < step / 2 and inner[-1] == high
-        else [x for x in inner if high - x >= step / 2] + [high]
+        ticks
+        if high - ticks[-1] < step / 2 and ticks[-1] == high
+        else [x for x in ticks if high - x >= step / 2] + [high]
     )
 
 
-def _curve(frame: _Frame, line: Line, index: int) -> Piece:
+def _curve(frame: _Frame, line: Line, index: int) -> Html:
     points = [
-        (frame.across(x), frame.up(y), x, y)
-        for x, y in zip(line.places, line.heights, strict=True)
+        (frame.to_x(x), frame.to_y(y), x, y)
+        for x, y in zip(line.x_values, line.y_values, strict=True)
         if y is not None and math.isfinite(y)
     ]
     path = " ".join(f"{x:.1f},{y:.1f}" for x, y, _, _ in points)
     shapes = [tag("polyline", points=path, class_=f"curve s{index % 8}")]
-    if len(points) <= _MOST_POINTS_WITH_DOTS:
+    if len(points) <= _MAX_DOTS:
         shapes += [
-            tag("circle", tag("title", f"{line.name}: {small(y)} at {small(x)}"), cx=f"{a:.1f}", cy=f"{b:.1f}", r=2.6,
-                class_=f"dot f{index % 8}")
-            for a, b, x, y in points
-        ]  # fmt: skip
-    return joined(shapes)
+            tag(
+                "circle",
+                tag("title", f"{line.name}: {format_small(y)} at {format_small(x)}"),
+                cx=f"{chart_x:.1f}",
+                cy=f"{chart_y:.1f}",
+                r=2.6,
+                class_=f"dot f{index % 8}",
+            )
+            for chart_x, chart_y, x, y in points
+        ]
+    return join(shapes)
 
 
-def _stroke(x1: float, y1: float, x2: float, y2: float, kind: str) -> Piece:
-    return tag("line", x1=f"{x1:.1f}", y1=f"{y1:.1f}", x2=f"{x2:.1f}", y2=f"{y2:.1f}", class_=kind)
+def _stroke(x1: float, y1: float, x2: float, y2: float, css_class: str) -> Html:
+    return tag("line", x1=f"{x1:.1f}", y1=f"{y1:.1f}", x2=f"{x2:.1f}", y2=f"{y2:.1f}", class_=css_class)
 
 
-def _text(x: float, y: float, said: str, anchor: str, kind: str = "tick") -> Piece:
-    return tag("text", said, x=f"{x:.1f}", y=f"{y:.1f}", text_anchor=anchor, class_=kind)
+def _text(x: float, y: float, text: str, anchor: str, css_class: str = "tick") -> Html:
+    return tag("text", text, x=f"{x:.1f}", y=f"{y:.1f}", text_anchor=anchor, class_=css_class)

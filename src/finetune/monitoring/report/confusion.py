@@ -5,51 +5,53 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from finetune.monitoring.report.markup import Piece, number, percent, section, table, tag
-from finetune.monitoring.report.names import common_beginning, short_names
-from finetune.monitoring.report.verdict import judged
+from finetune.monitoring.report.markup import Html, number, percent, section, table, tag
+from finetune.monitoring.report.names import common_prefix, short_names
+from finetune.monitoring.report.verdict import evaluated_part
 
-MOST_CLASSES_AS_MATRIX = 24
-_WIDE_FROM = 8
+MAX_MATRIX_CLASSES = 24
+_MIN_WIDE_CLASSES = 8
 """Number of classes above which the matrix takes the whole width."""
-_LONGEST_HEADING = 14
-_MOST_CONFUSIONS, _MOST_CONFUSIONS_OF_MANY = 12, 30
+_MAX_HEADING_LENGTH = 14
+_MAX_PAIRS, _MAX_PAIRS_OF_MANY = 12, 30
 
 
-def confusion(report: Mapping[str, Any]) -> Piece | None:
+def confusion(report: Mapping[str, Any]) -> Html | None:
     """Render which classes are confused with each other."""
-    part, metrics = judged(report)
+    part, metrics = evaluated_part(report)
     if metrics is None or "confusion_pairs" not in metrics:
         return None
     labels, matrix = metrics["labels"], metrics.get("confusion_matrix")
-    if matrix is None or len(labels) > MOST_CLASSES_AS_MATRIX:
-        pairs = _pairs(metrics, _MOST_CONFUSIONS_OF_MANY)
+    if matrix is None or len(labels) > MAX_MATRIX_CLASSES:
+        pairs = _pairs(metrics, _MAX_PAIRS_OF_MANY)
         lead = f"On {part}: the classes that are most often taken for another one."
         return section("Confusion", pairs, name="confusion", wide=True, lead=lead)
     lead = f"On {part}: a row per true class, a column per prediction; colours are shares of the row."
-    beginning = common_beginning(labels)
-    if beginning:
-        lead += f" Every class begins with {beginning}, which is left out."
-    listed = _pairs(metrics, _MOST_CONFUSIONS)
+    prefix = common_prefix(labels)
+    if prefix:
+        lead += f" Every class begins with {prefix}, which is left out."
+    pairs = _pairs(metrics, _MAX_PAIRS)
     if metrics["confusion_pairs"]:
-        listed = tag("details", tag("summary", "Most frequent confusions"), listed)
-    wide = len(labels) >= _WIDE_FROM
-    return section("Confusion", _matrix(labels, matrix), listed, name="confusion", wide=wide, lead=lead)
+        pairs = tag("details", tag("summary", "Most frequent confusions"), pairs)
+    wide = len(labels) >= _MIN_WIDE_CLASSES
+    return section("Confusion", _matrix(labels, matrix), pairs, name="confusion", wide=wide, lead=lead)
 
 
-def _matrix(labels: Sequence[str], matrix: Sequence[Sequence[int]]) -> Piece:
-    names = short_names(labels, _LONGEST_HEADING, without=common_beginning(labels))
+def _matrix(labels: Sequence[str], matrix: Sequence[Sequence[int]]) -> Html:
+    names = short_names(labels, _MAX_HEADING_LENGTH, prefix=common_prefix(labels))
     rows = []
-    for at, counts in enumerate(matrix):
+    for row_index, counts in enumerate(matrix):
         total = sum(counts) or 1
         cells = []
-        for place, count in enumerate(counts):
+        for column_index, count in enumerate(counts):
             share = count / total
-            kind = ("right" if at == place else "wrong") + (" zero" if not count else " strong" if share > 0.55 else "")
-            title = f"{labels[at]} taken for {labels[place]}: {count} of {total}"
+            kind = ("right" if row_index == column_index else "wrong") + (
+                " zero" if not count else " strong" if share > 0.55 else ""
+            )
+            title = f"{labels[row_index]} taken for {labels[column_index]}: {count} of {total}"
             value = f"--v:{share**0.6:.2f}"
             cells.append(tag("td", str(count), class_=kind, style=value, title=title))
-        rows.append(tag("tr", tag("th", names[at], scope="row", title=labels[at]), *cells))
+        rows.append(tag("tr", tag("th", names[row_index], scope="row", title=labels[row_index]), *cells))
     columns = (
         tag("th", tag("span", name), scope="col", title=label) for name, label in zip(names, labels, strict=True)
     )
@@ -57,13 +59,15 @@ def _matrix(labels: Sequence[str], matrix: Sequence[Sequence[int]]) -> Piece:
     return tag("div", tag("table", tag("thead", head), tag("tbody", *rows)), class_="scroll matrix", tabindex="0")
 
 
-def _pairs(metrics: Mapping[str, Any], most: int) -> Piece:
-    pairs = metrics["confusion_pairs"][:most]
+def _pairs(metrics: Mapping[str, Any], limit: int) -> Html:
+    pairs = metrics["confusion_pairs"][:limit]
     if not pairs:
         return tag("p", "No record is taken for another class.", class_="note")
     support = {row["label"]: row["support"] for row in metrics["per_class"]}
-    rows = [(truth, told, number(count), percent(count / max(1, support[truth]))) for truth, told, count in pairs]
-    written = table(("true class", "taken for", "records", "of the class"), rows, class_="words pairs")
+    rows = [
+        (truth, predicted, number(count), percent(count / max(1, support[truth]))) for truth, predicted, count in pairs
+    ]
+    pair_table = table(("true class", "taken for", "records", "of the class"), rows, class_="words pairs")
     more = metrics["confusion_pairs_count"] - len(pairs)
     note = tag("p", f"{more:,} more pairs are in metrics.json.", class_="note") if more > 0 else None
-    return tag("div", written, note)
+    return tag("div", pair_table, note)

@@ -1,4 +1,4 @@
-"""HTML building blocks; all text is escaped unless it is a `Piece`."""
+"""HTML building blocks; all text is escaped unless it is `Html`."""
 
 from __future__ import annotations
 
@@ -11,25 +11,27 @@ DASH = "\N{EN DASH}"
 _VOID = frozenset({"br", "img", "meta"})
 
 
-class Piece(str):
-    """Safe HTML; other text is escaped when it becomes part of a piece."""
+class Html(str):
+    """Safe HTML; other text is escaped when it becomes part of an element."""
 
     __slots__ = ()
 
 
-def tag(name: str, /, *content: str | None, **attributes: str | int | float | None) -> Piece:
+def tag(name: str, /, *content: str | None, **attributes: str | int | float | None) -> Html:
     """Build an element; in attribute names a trailing `_` is dropped and other `_` become `-`; `None` is omitted."""
-    written = "".join(
+    attribute_text = "".join(
         f' {key.rstrip("_").replace("_", "-")}="{_escaped(value)}"'
         for key, value in attributes.items()
         if value is not None
     )
-    return Piece(f"<{name}{written}>" if name in _VOID else f"<{name}{written}>{joined(content)}</{name}>")
+    return Html(f"<{name}{attribute_text}>" if name in _VOID else f"<{name}{attribute_text}>{join(content)}</{name}>")
 
 
-def joined(content: Iterable[str | None]) -> Piece:
-    """Concatenate texts and pieces."""
-    return Piece("".join(one if isinstance(one, Piece) else _escaped(one) for one in content if one is not None))
+def join(content: Iterable[str | None]) -> Html:
+    """Concatenate texts and elements."""
+    return Html(
+        "".join(piece if isinstance(piece, Html) else _escaped(piece) for piece in content if piece is not None)
+    )
 
 
 def _escaped(value: object) -> str:
@@ -37,27 +39,27 @@ def _escaped(value: object) -> str:
     return html.escape(printable(str(value), "\n\t"))
 
 
-def section(title: str, *content: str | None, name: str, wide: bool = False, lead: str | None = None) -> Piece:
+def section(title: str, *content: str | None, name: str, wide: bool = False, lead: str | None = None) -> Html:
     """Build a card of the page; `name` is its anchor."""
     head = tag("header", tag("h2", title), tag("p", lead) if lead else None)
     return tag("section", head, *content, id=name, class_="card wide" if wide else "card")
 
 
-def table(header: Sequence[str], rows: Iterable[Sequence[str]], *, class_: str = "") -> Piece:
+def table(header: Sequence[str], rows: Iterable[Sequence[str]], *, class_: str = "") -> Html:
     """Build a table with row headers in the first column; it scrolls if too wide."""
     head = tag("tr", *(tag("th", cell, scope="col") for cell in header))
     body = [tag("tr", tag("th", row[0], scope="row"), *(tag("td", cell) for cell in row[1:])) for row in rows]
-    written = tag("table", tag("thead", head), tag("tbody", *body))
-    return tag("div", written, class_=f"scroll {class_}".strip(), tabindex="0", role="region", aria_label="table")
+    element = tag("table", tag("thead", head), tag("tbody", *body))
+    return tag("div", element, class_=f"scroll {class_}".strip(), tabindex="0", role="region", aria_label="table")
 
 
-def facts(pairs: Iterable[tuple[str, str]], *, small: bool = False) -> Piece:
-    """Build a list of names and values; `small` for short values."""
-    kind = "facts small" if small else "facts"
-    return tag("dl", *(tag("div", tag("dt", name), tag("dd", value)) for name, value in pairs), class_=kind)
+def facts(pairs: Iterable[tuple[str, str]], *, compact: bool = False) -> Html:
+    """Build a list of names and values; `compact` for short values."""
+    css_class = "facts small" if compact else "facts"
+    return tag("dl", *(tag("div", tag("dt", name), tag("dd", value)) for name, value in pairs), class_=css_class)
 
 
-def meter(share: float, text: str) -> Piece:
+def meter(share: float, text: str) -> Html:
     """Build a number with a bar in the background; the share is in [0, 1]."""
     width = max(0.0, min(1.0, share)) * 100
     return tag("span", tag("span", text), class_="meter", style=f"--w:{width:.1f}%")
@@ -75,17 +77,17 @@ def number(value: object, digits: int = 3) -> str:
     return f"{value:,}" if isinstance(value, int) else f"{value:.{digits}f}"
 
 
-def counted(count: int, one: str, many: str | None = None) -> str:
+def pluralize(count: int, singular: str, plural: str | None = None) -> str:
     """Format a count with a noun: `1 record`, `2,000 records`."""
-    return f"{count:,} {one if count == 1 else many or one + 's'}"
+    return f"{count:,} {singular if count == 1 else plural or singular + 's'}"
 
 
-def are(count: int) -> str:
+def is_or_are(count: int) -> str:
     """Return `is` or `are` for a count."""
     return "is" if count == 1 else "are"
 
 
-def short(value: int) -> str:
+def format_count(value: int) -> str:
     """Format a large number with three digits, such as `8.39 M`."""
     for unit, name in ((10**9, "G"), (10**6, "M"), (10**3, "k")):
         if value >= unit:
@@ -93,7 +95,7 @@ def short(value: int) -> str:
     return str(value)
 
 
-def small(value: float) -> str:
+def format_small(value: float) -> str:
     """Format a learning rate or other small number without trailing zeros: `0.003`, `2.5e-4`."""
     if value == 0 or abs(value) >= 0.001:
         return f"{value:.3g}"
@@ -105,9 +107,9 @@ def seconds(value: float) -> str:
     """Format seconds: `0.4 s`, `12 s`, `3 min 20 s`, `2 h 05 min`."""
     if value < 10:
         return f"{value:.1f} s"
-    whole = round(value)
-    if whole < 100:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60:02d} s"
-    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+    rounded = round(value)
+    if rounded < 100:
+        return f"{rounded} s"
+    if rounded < 3600:
+        return f"{rounded // 60} min {rounded % 60:02d} s"
+    return f"{rounded // 3600} h {rounded % 3600 // 60:02d} min"

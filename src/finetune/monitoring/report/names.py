@@ -4,38 +4,38 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-_SHORTEST_BEGINNING = 3
+_MIN_PREFIX_LENGTH = 3
 
 
-def common_beginning(labels: Sequence[str]) -> str:
+def common_prefix(labels: Sequence[str]) -> str:
     """Return the common prefix of class names if long enough to obscure their differences."""
     if len(labels) < 2:
         return ""
-    beginning = _shared_beginning(labels)
-    if len(beginning) < _SHORTEST_BEGINNING or beginning in labels:
+    prefix = _shared_prefix(labels)
+    if len(prefix) < _MIN_PREFIX_LENGTH or prefix in labels:
         return ""
-    return beginning
+    return prefix
 
 
-def _shared_beginning(names: Sequence[str]) -> str:
+def _shared_prefix(names: Sequence[str]) -> str:
     first, last = min(names), max(names)
-    return first[: next((at for at, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), len(first))]
+    return first[: next((index for index, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), len(first))]
 
 
-def short_names(labels: Sequence[str], longest: int, *, without: str = "") -> list[str]:
-    """Shorten class names to about `longest` characters, all distinct: cut where they do not differ.
+def short_names(labels: Sequence[str], max_length: int, *, prefix: str = "") -> list[str]:
+    """Shorten class names to about `max_length` characters, all distinct: cut where they do not differ.
 
     Args:
         labels: Class names, all different.
-        longest: Maximum number of characters.
-        without: Common prefix to be left out.
+        max_length: Maximum number of characters.
+        prefix: Common prefix to be left out.
     """
-    rests = ["…" + label[len(without) :] if without else label for label in labels]
-    short = [rest if len(rest) <= longest else rest[: longest - 1] + "…" for rest in rests]
-    for name in {one for one in short if short.count(one) > 1}:
-        alike = [at for at, one in enumerate(short) if one == name]
-        differs = len(_shared_beginning([rests[at] for at in alike]))
-        for at in alike:
-            rest = rests[at][max(0, differs - 1) :]
-            short[at] = "…" + (rest if len(rest) < longest else rest[: longest - 2] + "…")
-    return [one if short.count(one) == 1 else f"{at + 1}: {one}" for at, one in enumerate(short)]
+    rests = ["…" + label[len(prefix) :] if prefix else label for label in labels]
+    shortened = [rest if len(rest) <= max_length else rest[: max_length - 1] + "…" for rest in rests]
+    for name in {name for name in shortened if shortened.count(name) > 1}:
+        indices = [index for index, other in enumerate(shortened) if other == name]
+        shared = len(_shared_prefix([rests[index] for index in indices]))
+        for index in indices:
+            rest = rests[index][max(0, shared - 1) :]
+            shortened[index] = "…" + (rest if len(rest) < max_length else rest[: max_length - 2] + "…")
+    return [name if shortened.count(name) == 1 else f"{index + 1}: {name}" for index, name in enumerate(shortened)]

@@ -8,8 +8,8 @@ from typing import Any
 
 from finetune.monitoring.report import quality, records, run
 from finetune.monitoring.report.confusion import confusion
-from finetune.monitoring.report.markup import Piece, joined, number, percent, seconds, tag
-from finetune.monitoring.report.verdict import judged, verdict
+from finetune.monitoring.report.markup import Html, join, number, percent, seconds, tag
+from finetune.monitoring.report.verdict import evaluated_part, verdict
 
 # Content security policy: no scripts and no external requests.
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
@@ -19,11 +19,11 @@ _SECTIONS = (
     confusion,
     quality.classes,
     quality.calibration,
-    run.rates,
-    quality.wrong,
+    run.learning_rates,
+    quality.mistakes,
     records.duplicates,
-    records.bad,
-    records.left_out_files,
+    records.unreadable_records,
+    records.ignored_files,
     records.balance,
     run.layers,
     run.time,
@@ -41,7 +41,7 @@ def page(report: Mapping[str, Any]) -> str:
     Returns:
         Self-contained HTML.
     """
-    made = [one for one in (make(report) for make in _SECTIONS) if one is not None]
+    sections = [element for element in (render(report) for render in _SECTIONS) if element is not None]
     style = files(__package__ or "").joinpath("report.css").read_text("utf-8")
     head = tag(
         "head",
@@ -50,30 +50,30 @@ def page(report: Mapping[str, Any]) -> str:
         tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
         tag("meta", name="color-scheme", content="light dark"),
         tag("title", report["title"]),
-        tag("style", Piece(style)),
+        tag("style", Html(style)),
     )
     body = tag(
         "body",
-        tag("div", _head(report), _tiles(report), _navigation(made), class_="top"),
-        tag("main", *made),
+        tag("div", _head(report), _tiles(report), _navigation(sections), class_="top"),
+        tag("main", *sections),
         tag("footer", "The same as data: report.json. Probabilities of every record: *_predictions.csv."),
     )
     return "<!doctype html>\n" + tag("html", head, body, lang="en") + "\n"
 
 
-def _head(report: Mapping[str, Any]) -> Piece:
-    said = verdict(report)
-    return joined(
+def _head(report: Mapping[str, Any]) -> Html:
+    judgement = verdict(report)
+    return join(
         [
             tag("p", report["title"], class_="overline"),
-            tag("h1", said.headline, class_=f"verdict {said.kind}"),
-            tag("p", " ".join(said.reasons), class_="lead"),
+            tag("h1", judgement.headline, class_=f"verdict {judgement.kind}"),
+            tag("p", " ".join(judgement.reasons), class_="lead"),
         ]
     )
 
 
-def _tiles(report: Mapping[str, Any]) -> Piece:
-    part, metrics = judged(report)
+def _tiles(report: Mapping[str, Any]) -> Html:
+    part, metrics = evaluated_part(report)
     job = report["job"]
     tiles = []
     if metrics is not None:
@@ -83,11 +83,11 @@ def _tiles(report: Mapping[str, Any]) -> Piece:
     if "steps" in job:
         tiles.append((f"{job['epochs']:,}", f"epochs, {job['steps']:,} steps"))
     tiles.append((seconds(report["cost"]["seconds"]), "in the container"))
-    drawn = (
+    tile_elements = (
         tag("div", tag("b", value), tag("span", name), class_="tile first" if index == 0 else "tile")
         for index, (value, name) in enumerate(tiles)
     )
-    return tag("div", *drawn, class_="tiles")
+    return tag("div", *tile_elements, class_="tiles")
 
 
 def _scores(part: str, metrics: Mapping[str, Any]) -> list[tuple[str, str]]:
@@ -102,10 +102,10 @@ def _scores(part: str, metrics: Mapping[str, Any]) -> list[tuple[str, str]]:
     ]
 
 
-def _navigation(made: list[Piece]) -> Piece:
+def _navigation(sections: list[Html]) -> Html:
     links = []
-    for one in made:
-        name = one.split('id="', 1)[1].split('"', 1)[0]
-        title = one.split("<h2>", 1)[1].split("</h2>", 1)[0]
-        links.append(tag("a", Piece(title), href=f"#{name}"))
+    for element in sections:
+        name = element.split('id="', 1)[1].split('"', 1)[0]
+        title = element.split("<h2>", 1)[1].split("</h2>", 1)[0]
+        links.append(tag("a", Html(title), href=f"#{name}"))
     return tag("nav", *links, aria_label="sections")

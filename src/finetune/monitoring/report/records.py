@@ -5,106 +5,125 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from finetune.monitoring.report.markup import Piece, are, counted, joined, meter, number, section, table, tag
+from finetune.monitoring.report.markup import (
+    Html,
+    is_or_are,
+    join,
+    meter,
+    number,
+    pluralize,
+    section,
+    table,
+    tag,
+)
 
-_MOST_ROWS = 50
-_MOST_CLASSES = 100
+_MAX_ROWS = 50
+_MAX_CLASSES = 100
 
 
-def balance(report: Mapping[str, Any]) -> Piece | None:
+def balance(report: Mapping[str, Any]) -> Html | None:
     """Render the number of records by class and part."""
     counts: Mapping[str, Mapping[str, int]] = report["classes"]
     if not counts:
         return None
     parts = list(counts)
-    most = {part: max(counts[part].values(), default=0) or 1 for part in parts}
+    largest = {part: max(counts[part].values(), default=0) or 1 for part in parts}
     names = list(counts[parts[0]])
-    listed = names
-    if len(names) > _MOST_CLASSES:
+    shown_names = names
+    if len(names) > _MAX_CLASSES:
         ordered = sorted(names, key=lambda name: counts[parts[0]][name])
-        listed = [*ordered[: _MOST_CLASSES // 2], *ordered[-_MOST_CLASSES // 2 :]]
+        shown_names = [*ordered[: _MAX_CLASSES // 2], *ordered[-_MAX_CLASSES // 2 :]]
     rows = [
-        (name, *(meter(counts[part].get(name, 0) / most[part], number(counts[part].get(name, 0))) for part in parts))
-        for name in listed
+        (
+            name,
+            *(meter(counts[part].get(name, 0) / largest[part], number(counts[part].get(name, 0))) for part in parts),
+        )
+        for name in shown_names
     ]
     totals = ("all", *(number(report["records"][part]) for part in parts))
     return section(
         "Class balance",
         table(("class", *parts), [*rows, totals], class_="tall"),
         name="balance",
-        lead=_lead(counts[parts[0]], report) + (_shown(len(listed), len(names))),
+        lead=_lead(counts[parts[0]], report) + (_shown_note(len(shown_names), len(names))),
     )
 
 
-def _shown(listed: int, classes: int) -> str:
-    return f" Shown are the {listed} smallest and largest of {classes:,} classes." if listed < classes else ""
+def _shown_note(shown: int, classes: int) -> str:
+    return f" Shown are the {shown} smallest and largest of {classes:,} classes." if shown < classes else ""
 
 
 def _lead(counts: Mapping[str, int], report: Mapping[str, Any]) -> str:
     most, least = max(counts, key=lambda name: counts[name]), min(counts, key=lambda name: counts[name])
     if counts[most] >= 5 * max(1, counts[least]):
         times = counts[most] / max(1, counts[least])
-        said = f"{most} has {times:.0f} times the records of {least}"
+        text = f"{most} has {times:.0f} times the records of {least}"
         if report["job"].get("strategy") == "evaluate" or not counts[least]:
-            return f"{said}."
+            return f"{text}."
         if report["asked"]["effective"].get("class_weights") == "balanced":
-            return f"{said}; class_weights=balanced weighs them alike."
-        return f"{said}: class_weights=balanced would weigh them alike."
+            return f"{text}; class_weights=balanced weighs them alike."
+        return f"{text}: class_weights=balanced would weigh them alike."
     if counts[most] == counts[least]:
         return f"Every class has {counts[most]:,} records."
     return f"From {counts[least]:,} records ({least}) to {counts[most]:,} ({most})."
 
 
-def duplicates(report: Mapping[str, Any]) -> Piece:
+def duplicates(report: Mapping[str, Any]) -> Html:
     """Render duplicates within a part and across parts, where they are leakage."""
-    found = report["duplicates"]
+    listing = report["duplicates"]
     notices = []
-    for leak in found["leaks"]:
+    for leak in listing["leaks"]:
         first, second = leak["parts"]
+        records = pluralize(leak["records"], "record")
         notices.append(
             notice(
                 "bad",
-                f"Leakage: {counted(leak['records'], 'record')} of {second} {are(leak['records'])} in {first} too",
+                f"Leakage: {records} of {second} {is_or_are(leak['records'])} in {first} too",
                 f"The model has seen them while it learnt, so the metrics of {second} are better than the truth.",
                 f"Remove them from {first} or {second}; they are listed below and in report.json.",
             )
         )
-    if found["contradictions"]:
+    if listing["contradictions"]:
         notices.append(
             notice(
                 "warn",
-                counted(found["contradictions"], "content occurs", "contents occur") + " with different labels",
+                pluralize(listing["contradictions"], "content occurs", "contents occur") + " with different labels",
                 "At most one label of each can be learnt.",
                 "Correct or remove them.",
             )
         )
-    if found.get("unknown"):
-        notices.append(notice("warn", "Contents were not compared", f"Because {found['unknown']}.", None))
-    elif not found["groups"]:
+    if listing.get("unknown"):
+        notices.append(notice("warn", "Contents were not compared", f"Because {listing['unknown']}.", None))
+    elif not listing["groups"]:
         notices.append(notice("good", "No record occurs twice", "Contents were compared byte by byte.", None))
     rows = [
-        (group["records"][0]["key"], ", ".join(f"{one['part']}: {one['key']}" for one in group["records"][1:6]))
-        for group in found["groups"][:_MOST_ROWS]
+        (
+            group["records"][0]["key"],
+            ", ".join(f"{record['part']}: {record['key']}" for record in group["records"][1:6]),
+        )
+        for group in listing["groups"][:_MAX_ROWS]
     ]
-    listed = table(("record", "the same content"), rows, class_="tall words") if rows else None
+    groups = table(("record", "the same content"), rows, class_="tall words") if rows else None
     more = (
-        tag("p", f"Shown are {len(rows)} of {found['count']:,}.", class_="note") if found["count"] > len(rows) else None
+        tag("p", f"Shown are {len(rows)} of {listing['count']:,}.", class_="note")
+        if listing["count"] > len(rows)
+        else None
     )
-    return section("Duplicates and leakage", *notices, listed, more, name="duplicates")
+    return section("Duplicates and leakage", *notices, groups, more, name="duplicates")
 
 
-def bad(report: Mapping[str, Any]) -> Piece:
+def unreadable_records(report: Mapping[str, Any]) -> Html:
     """Render unreadable records with the reasons."""
     rows = [(key, channel, reason) for channel, listing in report["bad_records"].items() for key, reason in listing]
     if not rows:
         body = notice("good", "Every record could be read", "None was left out.", None)
     else:
-        shown = table(("record", "channel", "why"), rows[:_MOST_ROWS], class_="tall words")
-        body = joined(
+        shown = table(("record", "channel", "why"), rows[:_MAX_ROWS], class_="tall words")
+        body = join(
             [
                 notice(
                     "warn",
-                    counted(len(rows), "record was", "records were") + " left out",
+                    pluralize(len(rows), "record was", "records were") + " left out",
                     "What cannot be read counts in no metric.",
                     "Repair it, or remove it.",
                 ),
@@ -114,7 +133,7 @@ def bad(report: Mapping[str, Any]) -> Piece:
     return section("Unreadable records", body, name="bad")
 
 
-def left_out_files(report: Mapping[str, Any]) -> Piece | None:
+def ignored_files(report: Mapping[str, Any]) -> Html | None:
     """Render ignored files of image channels by class and extension."""
     channels: Mapping[str, Mapping[str, Mapping[str, int]]] = report.get("left_out_files", {})
     rows = [
@@ -129,11 +148,11 @@ def left_out_files(report: Mapping[str, Any]) -> Piece | None:
         "Left-out files",
         notice(
             "warn",
-            counted(total, "file was", "files were") + " left out",
+            pluralize(total, "file was", "files were") + " left out",
             "They are no images that can be read, so the model has not seen them.",
             "Convert them to JPEG or PNG if they are images, or remove them.",
         ),
-        table(("channel", "class", "files", "kinds"), rows[:_MOST_ROWS], class_="tall words"),
+        table(("channel", "class", "files", "kinds"), rows[:_MAX_ROWS], class_="tall words"),
         name="left-out",
     )
 
@@ -142,12 +161,12 @@ def _endings(counts: Mapping[str, int]) -> str:
     return ", ".join(f"{count:,} {ending}" for ending, count in sorted(counts.items(), key=lambda item: -item[1]))
 
 
-def notice(kind: str, title: str, said: str, following: str | None) -> Piece:
+def notice(kind: str, title: str, text: str, next_step: str | None) -> Html:
     """Build a notice of kind `good`, `warn` or `bad`, with a title, an observation and a next step."""
     return tag(
         "div",
         tag("b", title),
-        tag("p", said),
-        tag("p", "Next: ", following, class_="next") if following else None,
+        tag("p", text),
+        tag("p", "Next: ", next_step, class_="next") if next_step else None,
         class_=f"notice {kind}",
     )

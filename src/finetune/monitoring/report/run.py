@@ -5,27 +5,27 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from finetune.monitoring.report.charts import Axes, Line, line_chart, stacked
+from finetune.monitoring.report.charts import Axes, Line, line_chart, stacked_bar
 from finetune.monitoring.report.markup import (
     DASH,
-    Piece,
-    counted,
+    Html,
     facts,
-    joined,
+    format_count,
+    format_small,
+    join,
     meter,
     number,
     percent,
+    pluralize,
     seconds,
     section,
-    short,
-    small,
     table,
     tag,
 )
 from finetune.monitoring.report.records import notice
 from finetune.monitoring.report.verdict import verdict
 
-WORDS = {
+PART_LABELS = {
     "start": "start-up, first step included",
     "data": "waiting for data",
     "forward": "forward",
@@ -35,79 +35,92 @@ WORDS = {
     "evaluate": "evaluation after each epoch",
     "rest": "final evaluation, export, all else",
 }
-_MOST_CURVES = 8
-_MOST_PLACES = 6
+_MAX_CURVES = 8
+_MAX_SHOWN = 6
 
 
-def findings(report: Mapping[str, Any]) -> Piece:
+def findings(report: Mapping[str, Any]) -> Html:
     """Render the findings of the rules, each with a next step; resolved ones come last."""
-    found: Sequence[Mapping[str, Any]] = [*report["findings"], *report["machine_findings"]]
-    notices = [_finding(one) for one in sorted(found, key=lambda one: bool(one.get("resolved")))]
+    results: Sequence[Mapping[str, Any]] = [*report["findings"], *report["machine_findings"]]
+    notices = [_finding(finding) for finding in sorted(results, key=lambda finding: bool(finding.get("resolved")))]
     if report.get("failure"):
         notices.insert(0, notice("bad", "The job failed", report["failure"], None))
-    if all(one.get("resolved") for one in found) and not report.get("failure"):
-        notices.insert(0, _nothing_found(report))
-    unusable: Mapping[str, str] = report.get("not_finite", {})
-    if unusable:
-        places = ", ".join(f"{place} is {what}" for place, what in list(unusable.items())[:_MOST_PLACES])
-        notices.append(notice("warn", counted(len(unusable), "number is", "numbers are") + " not finite", places, None))
-    return section("What the rules found", *notices, _watched(report["rules"]), name="rules", wide=True)
+    if all(finding.get("resolved") for finding in results) and not report.get("failure"):
+        notices.insert(0, _no_findings(report))
+    non_finite: Mapping[str, str] = report.get("not_finite", {})
+    if non_finite:
+        values = ", ".join(f"{path} is {reason}" for path, reason in list(non_finite.items())[:_MAX_SHOWN])
+        notices.append(
+            notice("warn", pluralize(len(non_finite), "number is", "numbers are") + " not finite", values, None)
+        )
+    return section("What the rules found", *notices, _rule_names(report["rules"]), name="rules", wide=True)
 
 
-def _finding(one: Mapping[str, Any]) -> Piece:
-    title = one["rule"] + (f", step {one['step']:,}" if one.get("step") is not None else "")
-    seen = f"{one['seen']} ({one['where']})" if one.get("where") else one["seen"]
-    if one.get("resolved"):
-        return notice("quiet", f"{title}: resolved", f"{seen}; {one['resolved']}.", None)
-    return notice("bad" if one.get("grave") else "warn", title, seen, one["advice"])
+def _finding(finding: Mapping[str, Any]) -> Html:
+    title = finding["rule"] + (f", step {finding['step']:,}" if finding.get("step") is not None else "")
+    observation = f"{finding['seen']} ({finding['where']})" if finding.get("where") else finding["seen"]
+    if finding.get("resolved"):
+        return notice("quiet", f"{title}: resolved", f"{observation}; {finding['resolved']}.", None)
+    return notice("bad" if finding.get("grave") else "warn", title, observation, finding["advice"])
 
 
-def _nothing_found(report: Mapping[str, Any]) -> Piece:
+def _no_findings(report: Mapping[str, Any]) -> Html:
     """Render the notice for a job without findings, consistent with the verdict."""
-    watched = report["rules"]
-    said = f"No issues found by {counted(len(watched), 'rule')}." if watched else "No rule was asked for."
-    whole = verdict(report)
-    if whole.kind == "good":
-        return notice("good", "Nothing found", said, None)
-    return notice(whole.kind, whole.headline, f"{said} {' '.join(whole.reasons)}", None)
+    rules = report["rules"]
+    text = f"No issues found by {pluralize(len(rules), 'rule')}." if rules else "No rule was asked for."
+    judgement = verdict(report)
+    if judgement.kind == "good":
+        return notice("good", "Nothing found", text, None)
+    return notice(judgement.kind, judgement.headline, f"{text} {' '.join(judgement.reasons)}", None)
 
 
-def _watched(rules: Sequence[str]) -> Piece | None:
+def _rule_names(rules: Sequence[str]) -> Html | None:
     if not rules:
         return None
     names = tag("p", ", ".join(rules), class_="note")
     return tag("details", tag("summary", "Their names"), names)
 
 
-def time(report: Mapping[str, Any]) -> Piece:
+def time(report: Mapping[str, Any]) -> Html:
     """Render the time by part."""
     parts: Mapping[str, float] = report["time"]["parts"]
     total = sum(parts.values()) or 1.0
     rows = [
-        (joined([tag("i", class_=f"c{index % 8}"), WORDS.get(name, name)]), seconds(value), percent(value / total))
+        (
+            join([tag("i", class_=f"c{index % 8}"), PART_LABELS.get(name, name)]),
+            seconds(value),
+            percent(value / total),
+        )
         for index, (name, value) in enumerate(parts.items())
     ]
-    lead = (
-        f"{seconds(total)} in all, {number(report['time'].get('records_per_second'), 0)} records a second in training."
-    )
+    throughput = number(report["time"].get("records_per_second"), 0)
+    lead = f"{seconds(total)} in all, {throughput} records a second in training."
     return section(
-        "Where the time went", stacked(parts), table(("part", "time", "share"), rows), name="time", lead=lead
+        "Where the time went", stacked_bar(parts), table(("part", "time", "share"), rows), name="time", lead=lead
     )
 
 
-def layers(report: Mapping[str, Any]) -> Piece | None:
+def layers(report: Mapping[str, Any]) -> Html | None:
     """Render trainable groups, their learning rates, and each group's relative change from its initial weights."""
     groups: Sequence[Mapping[str, Any]] = report["plan"]["groups"]
     if not groups:
         return None
     drifts = [group["drift"] for group in groups if isinstance(group.get("drift"), float)]
-    most = max(drifts, default=0.0) or 1.0
+    largest_drift = max(drifts, default=0.0) or 1.0
     rows = []
     for group in groups:
-        drift, rate = group.get("drift"), group.get("rate")
-        moved = meter(drift / most, percent(drift, 2)) if isinstance(drift, float) else "frozen"
-        since = f"epoch {group['first_epoch'] + 1}" if group.get("first_epoch") is not None else DASH
-        rows.append((group["name"], short(group["parameters"]), small(rate) if rate else DASH, since, moved))
+        drift, learning_rate = group.get("drift"), group.get("rate")
+        change = meter(drift / largest_drift, percent(drift, 2)) if isinstance(drift, float) else "frozen"
+        first_epoch = f"epoch {group['first_epoch'] + 1}" if group.get("first_epoch") is not None else DASH
+        rows.append(
+            (
+                group["name"],
+                format_count(group["parameters"]),
+                format_small(learning_rate) if learning_rate else DASH,
+                first_epoch,
+                change,
+            )
+        )
     header = ("layers", "parameters", "highest rate", "from", "drift")
     return section(
         "Layers and drift",
@@ -118,80 +131,81 @@ def layers(report: Mapping[str, Any]) -> Piece | None:
     )
 
 
-def _forgetting(found: Mapping[str, Any] | None) -> Piece | None:
-    if not found:
+def _forgetting(forgetting: Mapping[str, Any] | None) -> Html | None:
+    if not forgetting:
         return None
-    change = found["after"] - found["before"]
-    what = "lost" if change < 0 else "gained" if change > 0 else "neither lost nor gained"
-    said = (
-        f"The given network's own head was right on {percent(found['before'])} of {counted(found['records'], 'record')}"
-        f" of {found['part']} that are of its classes, and is on {percent(found['after'])} after training."
+    change = forgetting["after"] - forgetting["before"]
+    outcome = "lost" if change < 0 else "gained" if change > 0 else "neither lost nor gained"
+    records = pluralize(forgetting["records"], "record")
+    text = (
+        f"The given network's own head was right on {percent(forgetting['before'])} of {records}"
+        f" of {forgetting['part']} that are of its classes, and is on {percent(forgetting['after'])} after training."
     )
     points = f" {abs(100 * change):.1f} points" if change else ""
-    return joined(
+    return join(
         [
             tag("h3", "What it knew before"),
-            notice("warn" if change < 0 else "good", what.capitalize() + points, said, None),
+            notice("warn" if change < 0 else "good", outcome.capitalize() + points, text, None),
         ]
     )
 
 
-def rates(report: Mapping[str, Any]) -> Piece | None:
+def learning_rates(report: Mapping[str, Any]) -> Html | None:
     """Render the learning rate of every group by step."""
     curves: Mapping[str, Sequence[float | None]] = report["rates"]["groups"]
     if not curves:
         return None
-    names = _spread(list(curves))
+    names = _evenly_spaced(list(curves))
     lines = [Line(name, report["rates"]["steps"], curves[name]) for name in names]
-    drawn = line_chart(lines, Axes("step", "learning rate", (0.0,)))
-    shown = f"{len(names)} of {len(curves)} groups are drawn." if len(names) < len(curves) else None
-    return section("Learning rates", drawn, name="rates", lead=shown)
+    chart = line_chart(lines, Axes("step", "learning rate", (0.0,)))
+    note = f"{len(names)} of {len(curves)} groups are drawn." if len(names) < len(curves) else None
+    return section("Learning rates", chart, name="rates", lead=note)
 
 
-def _spread(names: list[str]) -> list[str]:
-    if len(names) <= _MOST_CURVES:
+def _evenly_spaced(names: list[str]) -> list[str]:
+    if len(names) <= _MAX_CURVES:
         return names
-    return [names[round(index * (len(names) - 1) / (_MOST_CURVES - 1))] for index in range(_MOST_CURVES)]
+    return [names[round(index * (len(names) - 1) / (_MAX_CURVES - 1))] for index in range(_MAX_CURVES)]
 
 
-def interruptions(report: Mapping[str, Any]) -> Piece:
+def interruptions(report: Mapping[str, Any]) -> Html:
     """Render the number of starts, the cost of interruptions and the price of the job."""
-    account = report["interruptions"]
-    starts = account.get("starts", 0)
+    history = report["interruptions"]
+    starts = history.get("starts", 0)
     cost = report["cost"]
     pairs = [
         ("starts", number(max(1, starts))),
-        ("steps repeated", number(account.get("steps_repeated", 0))),
-        ("reading checkpoints", seconds(account.get("load_seconds", 0.0))),
-        ("steps waited for copies", seconds(account.get("stall_seconds", 0.0))),
-        ("writing beside training", seconds(account.get("save_seconds", 0.0))),
+        ("steps repeated", number(history.get("steps_repeated", 0))),
+        ("reading checkpoints", seconds(history.get("load_seconds", 0.0))),
+        ("steps waited for copies", seconds(history.get("stall_seconds", 0.0))),
+        ("writing beside training", seconds(history.get("save_seconds", 0.0))),
         ("seconds in the container", ("at least " if starts > 1 else "") + number(cost["seconds"], 0)),
     ]
     if cost.get("price") is not None:
         pairs.append(("cost at the given price", f"{cost['price']:,.4f} for {cost['price_per_hour']:g} an hour"))
-    said = "The job ran through."
+    text = "The job ran through."
     if starts > 1:
         times = "once" if starts == 2 else f"{starts - 1} times"
-        said = (
+        text = (
             f"The job was interrupted {times}. A start that was killed counts up to the last second that it could tell"
             " of; what it did after that is not known."
         )
-    return section("Interruptions and cost", facts(pairs), name="interruptions", lead=said)
+    return section("Interruptions and cost", facts(pairs), name="interruptions", lead=text)
 
 
-def request(report: Mapping[str, Any]) -> Piece:
+def request(report: Mapping[str, Any]) -> Html:
     """Render the request, its effective settings and the versions used."""
-    asked = report["asked"]
-    given = [(name, tag("code", str(value))) for name, value in asked["hyperparameters"].items()]
-    notes = tag("ul", *(tag("li", note) for note in asked["notes"])) if asked["notes"] else None
-    chosen = facts(given, small=True) if given else tag("p", "Every default.", class_="note")
-    effective = [(name, tag("code", str(value))) for name, value in asked["effective"].items()]
+    requested = report["asked"]
+    hyperparameters = [(name, tag("code", str(value))) for name, value in requested["hyperparameters"].items()]
+    notes = tag("ul", *(tag("li", note) for note in requested["notes"])) if requested["notes"] else None
+    set_by_user = facts(hyperparameters, compact=True) if hyperparameters else tag("p", "Every default.", class_="note")
+    effective = [(name, tag("code", str(value))) for name, value in requested["effective"].items()]
     versions = ", ".join(f"{name} {value}" for name, value in report["versions"].items())
     return section(
         "What was asked and done",
         facts([(name, str(value)) for name, value in report["plan"]["facts"].items()]),
         tag("h3", "Given hyperparameters"),
-        chosen,
+        set_by_user,
         notes,
         tag(
             "details",

@@ -14,9 +14,9 @@ Row = Mapping[str, float]
 
 RECHECKED_RULES = ("LossNotDecreasing", "Overfit", "Overtraining")
 """Rules on the curve so far, whose findings later epochs may refute."""
-_FEWEST_EPOCHS = 3
-_LEAST_PATIENCE = 3
-_STILL_HIGH = 0.5
+_MIN_EPOCHS = 3
+_MIN_PATIENCE = 3
+_HIGH_LOSS_SHARE = 0.5
 """A loss below this share of its first mean counts as decreased, regardless of its recent course."""
 
 
@@ -33,7 +33,7 @@ class TrainingCurves:
 
     rows: Sequence[Row]
     steps_per_epoch: int
-    validated: int
+    validation_records: int
     setup: Setup = field(default_factory=Setup)
 
     @property
@@ -42,25 +42,25 @@ class TrainingCurves:
         return len(self.rows) * self.steps_per_epoch
 
 
-def judge_curves(course: TrainingCurves, rules: Rules) -> list[Finding]:
+def check_curves(curves: TrainingCurves, rules: Rules) -> list[Finding]:
     """Evaluate the epochs so far; rules that still hold report again, and the caller keeps the first finding."""
     checks = {
         "LossNotDecreasing": _loss_not_decreasing,
         "Overfit": _overfit,
         "Overtraining": _overtraining,
     }
-    found = (check(course, rules) for name, check in checks.items() if name in rules and course.rows)
-    return [one for one in found if one is not None]
+    findings = (check(curves, rules) for name, check in checks.items() if name in rules and curves.rows)
+    return [finding for finding in findings if finding is not None]
 
 
-def resolution(course: TrainingCurves) -> str:
+def resolution(curves: TrainingCurves) -> str:
     """Describe the end of the curve in numbers, for resolved findings."""
-    last = course.rows[-1]
-    said = f"training loss {last['train:loss']:.4f}"
+    last = curves.rows[-1]
+    text = f"training loss {last['train:loss']:.4f}"
     if "validation:loss" in last:
-        what = "F1" if score_name(last, "validation") == "micro_f1" else "accuracy"
-        said += f", validation loss {last['validation:loss']:.4f}, {what} {score_of(last, 'validation'):.1%}"
-    return f"no longer the case after epoch {len(course.rows)}: {said}"
+        metric = "F1" if score_name(last, "validation") == "micro_f1" else "accuracy"
+        text += f", validation loss {last['validation:loss']:.4f}, {metric} {score_of(last, 'validation'):.1%}"
+    return f"no longer the case after epoch {len(curves.rows)}: {text}"
 
 
 def patience_for_best(rows: Sequence[Row]) -> int:
@@ -69,122 +69,126 @@ def patience_for_best(rows: Sequence[Row]) -> int:
     Args:
         rows: Metrics of epochs with validation; at least one.
     """
-    longest, last, reference, lowest = 0, -1, -math.inf, math.inf
+    longest_wait, last, reference, lowest = 0, -1, -math.inf, math.inf
     for epoch, row in enumerate(rows[: best_epoch(rows) + 1]):
         score, loss = score_of(row, "validation"), row["validation:loss"]
         if score > reference or (score <= 0 and loss < lowest):
-            longest, last, reference = max(longest, epoch - last), epoch, score
+            longest_wait, last, reference = max(longest_wait, epoch - last), epoch, score
         lowest = min(lowest, loss)
     # The best epoch may be a tie with a lower loss, which does not reset the patience.
-    return max(_LEAST_PATIENCE, longest, best_epoch(rows) - last)
+    return max(_MIN_PATIENCE, longest_wait, best_epoch(rows) - last)
 
 
 def best_epoch(rows: Sequence[Row]) -> int:
     """Return the epoch (from 0) with the highest validation score; ties are broken by the lowest loss."""
-    return max(range(len(rows)), key=lambda at: (score_of(rows[at], "validation"), -_worst(rows[at])))
+    return max(
+        range(len(rows)), key=lambda epoch: (score_of(rows[epoch], "validation"), -_comparable_loss(rows[epoch]))
+    )
 
 
-def _worst(row: Row) -> float:
+def _comparable_loss(row: Row) -> float:
     loss = row["validation:loss"]
     return math.inf if math.isnan(loss) else loss
 
 
-def _loss_not_decreasing(course: TrainingCurves, rules: Rules) -> Finding | None:
+def _loss_not_decreasing(curves: TrainingCurves, rules: Rules) -> Finding | None:
     parameters = rules["LossNotDecreasing"]
     # The loss of a single step depends mostly on its batch, so compare epochs that span the configured steps.
-    span = max(_FEWEST_EPOCHS, math.ceil(parameters["num_steps"] / course.steps_per_epoch))
-    losses = [row["train:loss"] for row in course.rows]
-    if len(losses) <= span or losses[-1] < _STILL_HIGH * losses[0]:
+    span = max(_MIN_EPOCHS, math.ceil(parameters["num_steps"] / curves.steps_per_epoch))
+    losses = [row["train:loss"] for row in curves.rows]
+    if len(losses) <= span or losses[-1] < _HIGH_LOSS_SHARE * losses[0]:
         return None
     earlier = losses[-1 - span]
     if min(losses[-span:]) < earlier * (1 - parameters["diff_percent"] / 100):
         return None
-    seen = f"the training loss is {losses[-1]:.4f}, {span} epochs ago it was {earlier:.4f}"
-    return Finding("LossNotDecreasing", course.step, _epoch(course), seen, _flat(course))
+    observation = f"the training loss is {losses[-1]:.4f}, {span} epochs ago it was {earlier:.4f}"
+    return Finding("LossNotDecreasing", curves.step, _epoch_name(curves), observation, _flat_loss_advice(curves))
 
 
-def _flat(course: TrainingCurves) -> str:
-    setup = course.setup
-    if course.rows[-1]["train:loss"] > 1.5 * course.rows[0]["train:loss"]:
-        return f"{setup.slower(10)}: the steps are too long."
-    faster, more = setup.faster(3), setup.train_more_layers()
-    if faster and more:
-        return f"{faster}; where that changes nothing, {more}."
-    return sentence(faster or more or "check the labels of the training records")
+def _flat_loss_advice(curves: TrainingCurves) -> str:
+    setup = curves.setup
+    if curves.rows[-1]["train:loss"] > 1.5 * curves.rows[0]["train:loss"]:
+        return f"{setup.lower_learning_rate(10)}: the steps are too long."
+    higher_rate, more_layers = setup.raise_learning_rate(3), setup.train_more_layers()
+    if higher_rate and more_layers:
+        return f"{higher_rate}; where that changes nothing, {more_layers}."
+    return sentence(higher_rate or more_layers or "check the labels of the training records")
 
 
-def _overfit(course: TrainingCurves, rules: Rules) -> Finding | None:
+def _overfit(curves: TrainingCurves, rules: Rules) -> Finding | None:
     """Unlike the service, which compares both losses, also require a significant decline in validation."""
     parameters = rules["Overfit"]
-    rows = [row for row in course.rows if "validation:loss" in row]
-    if len(rows) < 2 or course.step < parameters["start_step"]:
+    rows = [row for row in curves.rows if "validation:loss" in row]
+    if len(rows) < 2 or curves.step < parameters["start_step"]:
         return None
-    best = min(range(len(rows)), key=lambda at: rows[at]["validation:loss"])
-    since = rows[best + 1 :]
-    if len(since) < max(1.0, parameters["patience"]):
+    best = min(range(len(rows)), key=lambda epoch: rows[epoch]["validation:loss"])
+    later_rows = rows[best + 1 :]
+    if len(later_rows) < max(1.0, parameters["patience"]):
         return None
-    ratio, least = parameters["ratio_threshold"], rows[best]["validation:loss"]
-    recent = since[-max(1, int(parameters["patience"])) :]
-    gap = all(row["validation:loss"] - row["train:loss"] > ratio * row["train:loss"] for row in recent)
-    rising = all(row["validation:loss"] > (1 + ratio) * least for row in recent)
+    ratio, lowest_loss = parameters["ratio_threshold"], rows[best]["validation:loss"]
+    recent = later_rows[-max(1, int(parameters["patience"])) :]
+    has_gap = all(row["validation:loss"] - row["train:loss"] > ratio * row["train:loss"] for row in recent)
+    is_rising = all(row["validation:loss"] > (1 + ratio) * lowest_loss for row in recent)
     scores = [score_of(row, "validation") for row in rows]
     highest = max(scores)
-    lost = highest - max(scores[-len(recent) :])
-    if not (gap and rising and lost > _doubt(highest, course.validated)):
+    lost_score = highest - max(scores[-len(recent) :])
+    if not (has_gap and is_rising and lost_score > _two_standard_errors(highest, curves.validation_records)):
         return None
     last = rows[-1]
-    what = "F1" if score_name(last, "validation") == "micro_f1" else "accuracy"
-    seen = (
-        f"validation loss rose from {least:.4f} to {last['validation:loss']:.4f} while the training loss fell to"
-        f" {last['train:loss']:.4f}, and {lost:.1%} of validation {what} was lost"
+    metric = "F1" if score_name(last, "validation") == "micro_f1" else "accuracy"
+    observation = (
+        f"validation loss rose from {lowest_loss:.4f} to {last['validation:loss']:.4f} while the training loss fell to"
+        f" {last['train:loss']:.4f}, and {lost_score:.1%} of validation {metric} was lost"
     )
-    return Finding("Overfit", course.step, _epoch(course), seen, _against_overfit(course, rows))
+    return Finding("Overfit", curves.step, _epoch_name(curves), observation, _overfit_advice(curves, rows))
 
 
-def _against_overfit(course: TrainingCurves, rows: Sequence[Row]) -> str:
-    setup = course.setup
+def _overfit_advice(curves: TrainingCurves, rows: Sequence[Row]) -> str:
+    setup = curves.setup
     if setup.patience is not None:
         return f"{setup.generalize_better()}; the weights of the best epoch are kept already."
     return f"set early_stopping_patience={patience_for_best(rows)}, which keeps the best epoch."
 
 
-def _doubt(share: float, records: int) -> float:
+def _two_standard_errors(share: float, records: int) -> float:
     """Return two standard errors of a share."""
     return 2 * math.sqrt(max(share * (1 - share), 1e-4) / max(1, records))
 
 
-def _overtraining(course: TrainingCurves, rules: Rules) -> Finding | None:
+def _overtraining(curves: TrainingCurves, rules: Rules) -> Finding | None:
     parameters = rules["Overtraining"]
-    rows = course.rows
+    rows = curves.rows
     waits = {
-        part: _epochs_without_gain([row.get(f"{part}:loss", math.nan) for row in rows], parameters["delta"])
+        part: _epochs_without_improvement([row.get(f"{part}:loss", math.nan) for row in rows], parameters["delta"])
         for part in ("train", "validation")
     }
     if "validation:loss" not in rows[-1]:
         return None
     scores = [score_of(row, "validation") for row in rows]
-    waited = len(rows) - 1 - scores.index(max(scores))
-    enough = min(waits["validation"], waited) >= parameters["patience_validation"]
+    waited_epochs = len(rows) - 1 - scores.index(max(scores))
+    enough = min(waits["validation"], waited_epochs) >= parameters["patience_validation"]
     if not (enough and waits["train"] >= parameters["patience_train"]):
         return None
-    what = "F1" if score_name(rows[-1], "validation") == "micro_f1" else "accuracy"
-    seen = f"for {min(waited, waits['validation'])} epochs neither the losses nor the validation {what} improved"
-    return Finding("Overtraining", course.step, _epoch(course), seen, f"set epochs={len(rows) - waited + 2}.")
+    metric = "F1" if score_name(rows[-1], "validation") == "micro_f1" else "accuracy"
+    epochs = min(waited_epochs, waits["validation"])
+    observation = f"for {epochs} epochs neither the losses nor the validation {metric} improved"
+    advice = f"set epochs={len(rows) - waited_epochs + 2}."
+    return Finding("Overtraining", curves.step, _epoch_name(curves), observation, advice)
 
 
-def _epochs_without_gain(losses: Sequence[float], delta: float) -> int:
-    best, at = losses[0], 0
+def _epochs_without_improvement(losses: Sequence[float], delta: float) -> int:
+    best, best_epoch = losses[0], 0
     for epoch, loss in enumerate(losses):
         if loss < best - delta:
-            best, at = loss, epoch
-    return len(losses) - 1 - at
+            best, best_epoch = loss, epoch
+    return len(losses) - 1 - best_epoch
 
 
-def _epoch(course: TrainingCurves) -> str:
-    return f"epoch {len(course.rows)}"
+def _epoch_name(curves: TrainingCurves) -> str:
+    return f"epoch {len(curves.rows)}"
 
 
-def judge_balance(counts: Mapping[str, int], rules: Rules, setup: Setup) -> list[Finding]:
+def check_class_balance(counts: Mapping[str, int], rules: Rules, setup: Setup) -> list[Finding]:
     """Check whether the training classes are too imbalanced, unless the loss weights them.
 
     Args:
@@ -193,18 +197,20 @@ def judge_balance(counts: Mapping[str, int], rules: Rules, setup: Setup) -> list
         setup: Setup of the job.
     """
     parameters = rules.get("ClassImbalance")
-    if parameters is None or setup.weighs_classes or not counts or sum(counts.values()) < parameters["samples"]:
+    if parameters is None or setup.has_class_weights or not counts or sum(counts.values()) < parameters["samples"]:
         return []
-    most, least = max(counts, key=lambda name: counts[name]), min(counts, key=lambda name: counts[name])
-    if counts[most] <= parameters["threshold_imbalance"] * counts[least]:
+    largest, smallest = max(counts, key=lambda name: counts[name]), min(counts, key=lambda name: counts[name])
+    if counts[largest] <= parameters["threshold_imbalance"] * counts[smallest]:
         return []
-    seen = f"{counts[most]:,} records of {most!r} against {counts[least]:,} of {least!r}"
+    observation = f"{counts[largest]:,} records of {largest!r} against {counts[smallest]:,} of {smallest!r}"
     # Weighting cannot help a class without records.
-    advice = setup.weigh_classes() if counts[least] else f"add records of {least!r}"
-    return [Finding("ClassImbalance", None, "train", seen, sentence(advice))]
+    advice = setup.balance_classes() if counts[smallest] else f"add records of {smallest!r}"
+    return [Finding("ClassImbalance", None, "train", observation, sentence(advice))]
 
 
-def judge_classes(recalls: Mapping[str, float], counts: Mapping[str, int], rules: Rules, setup: Setup) -> list[Finding]:
+def check_rare_classes(
+    recalls: Mapping[str, float], counts: Mapping[str, int], rules: Rules, setup: Setup
+) -> list[Finding]:
     """Check whether a class with few training records is mostly misclassified in the evaluation.
 
     Args:
@@ -216,14 +222,16 @@ def judge_classes(recalls: Mapping[str, float], counts: Mapping[str, int], rules
     parameters = rules.get("ClassImbalance")
     if parameters is None or not counts or sum(counts.values()) < parameters["samples"]:
         return []
-    usual = sum(counts.values()) / len(counts)
+    mean_count = sum(counts.values()) / len(counts)
     rare = [
         name
         for name, recall in recalls.items()
-        if 1 - recall > parameters["threshold_misprediction"] and counts.get(name, 0) < usual / 2
+        if 1 - recall > parameters["threshold_misprediction"] and counts.get(name, 0) < mean_count / 2
     ]
     if not rare:
         return []
     worst = min(rare, key=lambda name: recalls[name])
-    seen = f"{1 - recalls[worst]:.0%} of {worst!r} are mistaken, which has {counts.get(worst, 0):,} training records"
-    return [Finding("ClassImbalance", None, "evaluation", seen, sentence(setup.weigh_classes()))]
+    observation = (
+        f"{1 - recalls[worst]:.0%} of {worst!r} are mistaken, which has {counts.get(worst, 0):,} training records"
+    )
+    return [Finding("ClassImbalance", None, "evaluation", observation, sentence(setup.balance_classes()))]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Self
 
 Parameters = Mapping[str, float]
@@ -17,27 +17,35 @@ class Finding:
     Attributes:
         rule: Name of the rule.
         step: Optimizer steps done, or `None` if not related to a step.
-        where: Tensor, layer, class or epoch.
-        seen: Observation with numbers.
+        location: Tensor, layer, class or epoch.
+        observation: Observation with numbers.
         advice: Recommended next step.
-        grave: Whether the job will fail to train without a change.
+        severe: Whether the job will fail to train without a change.
         resolved: Reason why it no longer holds at the end of the job; `None` while it holds.
     """
 
     rule: str
     step: int | None
-    where: str
-    seen: str
+    location: str
+    observation: str
     advice: str
-    grave: bool = False
+    severe: bool = False
     resolved: str | None = None
 
     def as_json(self) -> dict[str, object]:
-        """Return plain values."""
-        return asdict(self)
+        """Return plain values, with the keys of `report.json` and checkpoints."""
+        return {
+            "rule": self.rule,
+            "step": self.step,
+            "where": self.location,
+            "seen": self.observation,
+            "advice": self.advice,
+            "grave": self.severe,
+            "resolved": self.resolved,
+        }
 
     @classmethod
-    def of_json(cls, values: object) -> Self:
+    def from_json(cls, values: object) -> Self:
         """Restore a finding from the result of `as_json`.
 
         Raises:
@@ -45,17 +53,17 @@ class Finding:
         """
         texts = ("rule", "where", "seen", "advice")
         if not isinstance(values, dict) or values.keys() - {"resolved"} != {*texts, "step", "grave"}:
-            raise ValueError(f"a finding is {values!r:.80}")
-        step, grave = values["step"], values["grave"]
-        if any(not isinstance(values[name], str) for name in texts) or not isinstance(grave, bool):
-            raise ValueError(f"a finding is {values!r:.80}")
+            raise ValueError(f"expected a finding, got {values!r:.80}")
+        step, severe, resolved = values["step"], values["grave"], values.get("resolved")
+        if any(not isinstance(values[name], str) for name in texts) or not isinstance(severe, bool):
+            raise ValueError(f"expected a finding, got {values!r:.80}")
         if step is not None and type(step) is not int:
-            raise ValueError(f"a finding is of step {step!r:.80}")
-        if not isinstance(values.get("resolved"), str | None):
-            raise ValueError(f"a finding is {values!r:.80}")
-        return cls(**values)
+            raise ValueError(f"expected the step of a finding, got {step!r:.80}")
+        if not isinstance(resolved, str | None):
+            raise ValueError(f"expected a finding, got {values!r:.80}")
+        return cls(values["rule"], step, values["where"], values["seen"], values["advice"], severe, resolved)
 
     def line(self) -> str:
         """Format the finding for the log."""
         at = f" at step {self.step}" if self.step is not None else ""
-        return f"rule {self.rule}{at}: {self.seen} ({self.where}). Next: {self.advice}"
+        return f"rule {self.rule}{at}: {self.observation} ({self.location}). Next: {self.advice}"

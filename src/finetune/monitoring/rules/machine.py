@@ -13,8 +13,8 @@ from finetune.monitoring.rules.finding import Finding, Parameters, Rules
 from finetune.monitoring.rules.setup import Setup, sentence
 from finetune.monitoring.timing import StepTiming
 
-_UNEVEN_SHARE = 0.02
-_LONG = 3.0
+_MAX_OUTLIER_SHARE = 0.02
+_MIN_OUTLIER_FACTOR = 3.0
 """A step is an outlier only if it also takes this many times the median of its epoch."""
 
 
@@ -38,7 +38,7 @@ class MachineSample:
 Check = Callable[[Sequence[MachineSample], Parameters, Setup], tuple[str, str] | None]
 
 
-def judge_machine(
+def check_utilization(
     samples: Sequence[MachineSample], rules: Rules, step: int, setup: Setup | None = None
 ) -> list[Finding]:
     """Evaluate the samples of a job with a GPU; each rule reports only after its patience."""
@@ -49,18 +49,18 @@ def judge_machine(
         "BatchSize": _batch_size,
         "GPUMemoryIncrease": _memory_increase,
     }
-    found = []
+    findings = []
     for name, check in checks.items():
         parameters = rules.get(name)
         if parameters is None or len(samples) < parameters["patience"]:
             continue
-        said = check(samples, parameters, setup or Setup())
-        if said is not None:
-            found.append(Finding(name, step, "device", *said))
-    return found
+        result = check(samples, parameters, setup or Setup())
+        if result is not None:
+            findings.append(Finding(name, step, "device", *result))
+    return findings
 
 
-def judge_steps(steps: Sequence[StepTiming], rules: Rules, step: int, setup: Setup | None = None) -> list[Finding]:
+def check_step_times(steps: Sequence[StepTiming], rules: Rules, step: int, setup: Setup | None = None) -> list[Finding]:
     """Check for many steps much slower than others of their epoch, both in total and per input size.
 
     Steps that compute the features of frozen layers are slower than those that read cached ones, and steps on long
@@ -69,33 +69,40 @@ def judge_steps(steps: Sequence[StepTiming], rules: Rules, step: int, setup: Set
     parameters = rules.get("StepOutlier")
     if parameters is None or len(steps) < 100:
         return []
-    stretches, seconds, sizes = (np.asarray(column, np.float64) for column in zip(*steps, strict=True))
-    times, paces = (_times_the_middle(values, stretches) for values in (seconds, seconds / np.maximum(sizes, 1)))
-    limit = max(times.mean() + parameters["stddev"] * times.std(), _LONG)
-    outliers = int(((times > limit) & (paces > _LONG)).sum())
-    if outliers <= max(parameters["n_outliers"], _UNEVEN_SHARE * len(steps)):
+    segments, seconds, sizes = (np.asarray(column, np.float64) for column in zip(*steps, strict=True))
+    multiples = _multiples_of_median(seconds, segments)
+    multiples_per_size = _multiples_of_median(seconds / np.maximum(sizes, 1), segments)
+    limit = max(multiples.mean() + parameters["stddev"] * multiples.std(), _MIN_OUTLIER_FACTOR)
+    outliers = int(((multiples > limit) & (multiples_per_size > _MIN_OUTLIER_FACTOR)).sum())
+    if outliers <= max(parameters["n_outliers"], _MAX_OUTLIER_SHARE * len(steps)):
         return []
-    seen = f"{outliers} of {len(steps)} steps took over {limit:.0f} times as long as the middle one of their epoch"
+    observation = (
+        f"{outliers} of {len(steps)} steps took over {limit:.0f} times as long as the middle one of their epoch"
+    )
     return [
         Finding(
-            "StepOutlier", step, "steps", seen, f"{(setup or Setup()).more_workers()}: slow records are read ahead."
+            "StepOutlier",
+            step,
+            "steps",
+            observation,
+            f"{(setup or Setup()).more_workers()}: slow records are read ahead.",
         )
     ]
 
 
-def _times_the_middle(values: NDArray[np.float64], stretches: NDArray[np.float64]) -> NDArray[np.float64]:
+def _multiples_of_median(values: NDArray[np.float64], segments: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return each value as a multiple of the median of its stretch."""
-    _, member, counts = np.unique(stretches, return_inverse=True, return_counts=True)
-    in_order = values[np.lexsort((values, stretches))]
-    middles = in_order[np.cumsum(counts) - counts + counts // 2]
-    times: NDArray[np.float64] = values / np.maximum(middles[member], 1e-9)
-    return times
+    _, segment_index, counts = np.unique(segments, return_inverse=True, return_counts=True)
+    ordered = values[np.lexsort((values, segments))]
+    medians = ordered[np.cumsum(counts) - counts + counts // 2]
+    multiples: NDArray[np.float64] = values / np.maximum(medians[segment_index], 1e-9)
+    return multiples
 
 
 def _cpu_bottleneck(samples: Sequence[MachineSample], parameters: Parameters, setup: Setup) -> tuple[str, str] | None:
     del setup
-    stuck = [one for one in samples if one.gpu < parameters["gpu_threshold"] and one.cpu > parameters["cpu_threshold"]]
-    share = 100 * len(stuck) / len(samples)
+    gpu_limit, cpu_limit = parameters["gpu_threshold"], parameters["cpu_threshold"]
+    share = 100 * sum(sample.gpu < gpu_limit and sample.cpu > cpu_limit for sample in samples) / len(samples)
     if share <= parameters["threshold"]:
         return None
     return (
@@ -105,20 +112,18 @@ def _cpu_bottleneck(samples: Sequence[MachineSample], parameters: Parameters, se
 
 
 def _io_bottleneck(samples: Sequence[MachineSample], parameters: Parameters, setup: Setup) -> tuple[str, str] | None:
-    stuck = [
-        one for one in samples if one.gpu < parameters["gpu_threshold"] and one.waiting > parameters["io_threshold"]
-    ]
-    share = 100 * len(stuck) / len(samples)
+    gpu_limit, io_limit = parameters["gpu_threshold"], parameters["io_threshold"]
+    share = 100 * sum(sample.gpu < gpu_limit and sample.waiting > io_limit for sample in samples) / len(samples)
     if share <= parameters["threshold"]:
         return None
     return (
         f"in {share:.0f}% of the time the GPU was idle and steps waited for data",
-        "use larger files." if setup.piped else "use FastFile mode, or fewer, larger files.",
+        "use larger files." if setup.is_piped else "use FastFile mode, or fewer, larger files.",
     )
 
 
 def _low_utilization(samples: Sequence[MachineSample], parameters: Parameters, setup: Setup) -> tuple[str, str] | None:
-    values = [one.gpu for one in samples[-int(parameters["window"]) :]]
+    values = [sample.gpu for sample in samples[-int(parameters["window"]) :]]
     high, low = _quantile(values, 0.95), _quantile(values, 0.05)
     if high < parameters["threshold_p95"]:
         return f"the GPU worked {high:.0f}% of the time at best", sentence(
@@ -132,24 +137,26 @@ def _low_utilization(samples: Sequence[MachineSample], parameters: Parameters, s
 def _batch_size(samples: Sequence[MachineSample], parameters: Parameters, setup: Setup) -> tuple[str, str] | None:
     window = samples[-int(parameters["window"]) :]
     limits = {"cpu": "cpu_threshold_p95", "gpu": "gpu_threshold_p95", "memory": "gpu_memory_threshold_p95"}
-    highs = {name: _quantile([getattr(one, name) for one in window], 0.95) for name in limits}
-    if any(highs[name] >= parameters[limit] for name, limit in limits.items()):
+    peaks = {name: _quantile([getattr(sample, name) for sample in window], 0.95) for name in limits}
+    if any(peaks[name] >= parameters[limit] for name, limit in limits.items()):
         return None
-    seen = f"cores {highs['cpu']:.0f}%, GPU {highs['gpu']:.0f}% and its memory {highs['memory']:.0f}% busy at best"
-    ways = [way for way in (setup.larger_batches(), "choose a smaller instance") if way]
-    return seen, sentence(", or ".join(ways))
+    observation = (
+        f"cores {peaks['cpu']:.0f}%, GPU {peaks['gpu']:.0f}% and its memory {peaks['memory']:.0f}% busy at best"
+    )
+    options = [option for option in (setup.larger_batches(), "choose a smaller instance") if option]
+    return observation, sentence(", or ".join(options))
 
 
 def _memory_increase(samples: Sequence[MachineSample], parameters: Parameters, setup: Setup) -> tuple[str, str] | None:
     window = int(parameters["window"])
-    first = statistics.fmean(one.memory for one in samples[:window])
-    last = statistics.fmean(one.memory for one in samples[-window:])
+    first = statistics.fmean(sample.memory for sample in samples[:window])
+    last = statistics.fmean(sample.memory for sample in samples[-window:])
     if last - first <= parameters["increase"]:
         return None
-    return f"memory in use rose from {first:.0f}% to {last:.0f}%", _against_growth(setup)
+    return f"memory in use rose from {first:.0f}% to {last:.0f}%", _memory_advice(setup)
 
 
-def _against_growth(setup: Setup) -> str:
+def _memory_advice(setup: Setup) -> str:
     if setup.strategy == "gradual":
         return "nothing, unless it reaches 100%: more layers were unfrozen."
     if setup.max_length is not None and setup.max_length >= 8:

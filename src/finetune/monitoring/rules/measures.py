@@ -16,7 +16,7 @@ def not_finite(values: Tensor) -> Tensor:
     return ~values.isfinite()
 
 
-def of_gradient(gradient: Tensor, is_bad: IsBad) -> list[Tensor]:
+def gradient_statistics(gradient: Tensor, is_bad: IsBad) -> list[Tensor]:
     """Return mean magnitude of non-zero values, number of bad values, share of zeros."""
     size = gradient.abs().float()
     zero = size == 0
@@ -25,7 +25,7 @@ def of_gradient(gradient: Tensor, is_bad: IsBad) -> list[Tensor]:
     return [mean, is_bad(size).sum().float(), zero.float().mean()]
 
 
-def of_weight(before: Tensor, after: Tensor, rtol: float, is_bad: IsBad) -> list[Tensor]:
+def weight_statistics(before: Tensor, after: Tensor, rtol: float, is_bad: IsBad) -> list[Tensor]:
     """Return norm, number of bad values, share of zeros, norm of the change, and its maximum excess over `rtol`."""
     change = (after - before).abs()
     return [
@@ -37,7 +37,7 @@ def of_weight(before: Tensor, after: Tensor, rtol: float, is_bad: IsBad) -> list
     ]
 
 
-def alike(weights: Tensor, step: int) -> Tensor:
+def identical_units(weights: Tensor, step: int) -> Tensor:
     """Return 1 if all units of a layer are identical; a zero-initialized last layer is fine, as classes differ."""
     if step > 0 or weights.shape[0] < 2:
         return torch.zeros((), device=weights.device)

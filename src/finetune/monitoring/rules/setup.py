@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-MOST_RATE = 10.0
-MOST_EPOCHS = 100_000
-MOST_BATCH = 65_536
+MAX_LEARNING_RATE = 10.0
+MAX_EPOCHS = 100_000
+MAX_BATCH_SIZE = 65_536
 """Maximum values of the hyperparameters."""
 
 
@@ -39,17 +39,17 @@ class Setup:
 
     strategy: str = "full"
     epochs: int = 10
-    rates: Sequence[tuple[str, float]] = ()
-    rates_given: bool = False
-    trains_all: bool = True
-    images: bool = True
+    learning_rates: Sequence[tuple[str, float]] = ()
+    learning_rates_set: bool = False
+    trains_all_layers: bool = True
+    is_image_task: bool = True
     multi_label: bool = False
-    validates: bool = True
-    piped: bool = False
+    has_validation: bool = True
+    is_piped: bool = False
     augmentation: str = "basic"
-    drops: bool = False
+    has_dropout: bool = False
     patience: int | None = None
-    weighs_classes: bool = False
+    has_class_weights: bool = False
     clip_norm: float | None = None
     weight_decay: float = 0.01
     batch_size: int = 32
@@ -62,67 +62,68 @@ class Setup:
         """Whether anything is trained."""
         return self.strategy != "evaluate"
 
-    def slower(self, factor: int) -> str:
+    def lower_learning_rate(self, factor: int) -> str:
         """Advise lower learning rates, such as `lower learning_rate to a tenth (learning_rate=2e-05)`."""
         names = {3: "a third", 10: "a tenth", 100: "a hundredth"}
-        return f"lower {self._rate_names()} to {names[factor]}{self._rate_values(1 / factor)}"
+        return f"lower {self._learning_rate_names()} to {names[factor]}{self._learning_rate_values(1 / factor)}"
 
-    def faster(self, factor: int) -> str | None:
+    def raise_learning_rate(self, factor: int) -> str | None:
         """Advise higher learning rates; `None` if one is at its maximum."""
-        if any(rate >= MOST_RATE for _, rate in self.rates):
+        if any(value >= MAX_LEARNING_RATE for _, value in self.learning_rates):
             return None
         names = {3: "threefold", 10: "tenfold", 100: "a hundredfold"}
-        return f"raise {self._rate_names()} {names[factor]}{self._rate_values(factor)}"
+        return f"raise {self._learning_rate_names()} {names[factor]}{self._learning_rate_values(factor)}"
 
     def train_more_layers(self) -> str | None:
         """Advise training layers that stay frozen; `None` if there are none."""
-        if self.trains_all or not self.trains:
+        if self.trains_all_layers or not self.trains:
             return None
         if self.strategy == "gradual":
             return f"set epochs={max(5, self.epochs + 1)}, so that all layers are unfrozen"
         # A learning rate chosen for the head would be far too high for pretrained layers.
-        rates = f", without {self._rate_names()}" if self.rates_given else ""
-        return f"train more layers (strategy=full{rates})"
+        suffix = f", without {self._learning_rate_names()}" if self.learning_rates_set else ""
+        return f"train more layers (strategy=full{suffix})"
 
     def train_fewer_layers(self) -> str | None:
         """Advise keeping more pretrained layers frozen; `None` if no strategy does."""
         if self.strategy == "from_scratch":
             return "start from pretrained weights (strategy=feature_extraction)"
         if self.strategy in {"full", "partial", "gradual"}:
-            rates = f", without {self._rate_names()}" if self.rates_given else ""
-            return f"train fewer layers (strategy=feature_extraction{rates})"
+            suffix = f", without {self._learning_rate_names()}" if self.learning_rates_set else ""
+            return f"train fewer layers (strategy=feature_extraction{suffix})"
         return None
 
     def train_longer(self) -> str | None:
         """Advise twice the epochs; `None` at the maximum."""
-        epochs = min(MOST_EPOCHS, max(5, 2 * self.epochs))
+        epochs = min(MAX_EPOCHS, max(5, 2 * self.epochs))
         return f"train longer (epochs={epochs})" if epochs > self.epochs else None
 
     def fit_better(self) -> str:
         """Advise on underfitting."""
         if not self.trains:
             return self.examine_model()
-        more = self.train_more_layers()
-        if more is not None:
-            return more
-        faster = self.faster(3)
+        more_layers = self.train_more_layers()
+        if more_layers is not None:
+            return more_layers
+        higher_rate = self.raise_learning_rate(3)
         longer = self.train_longer()
-        return _either([_both(longer, faster), self._from_pretrained()]) or "check the labels of the training records"
+        advice = _join_or([_join_and(longer, higher_rate), self._from_pretrained()])
+        return advice or "check the labels of the training records"
 
     def generalize_better(self) -> str:
         """Advise on overfitting."""
         if not self.trains:
             return self.examine_model()
-        ways = [
-            "set augmentation=strong" if self.images and self.augmentation == "basic" else None,
+        options = [
+            "set augmentation=strong" if self.is_image_task and self.augmentation == "basic" else None,
             self.train_fewer_layers(),
             f"set weight_decay={min(1.0, max(0.1, 10 * self.weight_decay)):g}" if self.weight_decay < 1 else None,
         ]
-        return _either([next((way for way in ways if way), None), "add training records"]) or ""
+        return _join_or([next((option for option in options if option), None), "add training records"]) or ""
 
-    def weigh_classes(self) -> str:
+    def balance_classes(self) -> str:
         """Advise on classes with few records."""
-        if self.trains and not self.weighs_classes:
+        if self.trains and not self.has_class_weights:
             return "set class_weights=balanced, or add records of the rare classes"
         return "add records of the rare classes"
 
@@ -141,18 +142,20 @@ class Setup:
 
     def larger_batches(self) -> str | None:
         """Advise twice the batch size; `None` at the maximum."""
-        return f"double batch_size (batch_size={2 * self.batch_size})" if 2 * self.batch_size <= MOST_BATCH else None
+        return (
+            f"double batch_size (batch_size={2 * self.batch_size})" if 2 * self.batch_size <= MAX_BATCH_SIZE else None
+        )
 
     def _from_pretrained(self) -> str | None:
         return self.train_fewer_layers() if self.strategy == "from_scratch" else None
 
-    def _rate_names(self) -> str:
-        return " and ".join(name for name, _ in self.rates) or "learning_rate"
+    def _learning_rate_names(self) -> str:
+        return " and ".join(name for name, _ in self.learning_rates) or "learning_rate"
 
-    def _rate_values(self, factor: float) -> str:
-        if not self.rates:
+    def _learning_rate_values(self, factor: float) -> str:
+        if not self.learning_rates:
             return ""
-        values = (f"{name}={min(MOST_RATE, rate * factor):.3g}" for name, rate in self.rates)
+        values = (f"{name}={min(MAX_LEARNING_RATE, value * factor):.3g}" for name, value in self.learning_rates)
         return f" ({', '.join(values)})"
 
 
@@ -161,9 +164,9 @@ def sentence(text: str) -> str:
     return text if text.endswith(".") else text + "."
 
 
-def _both(first: str | None, second: str | None) -> str | None:
+def _join_and(first: str | None, second: str | None) -> str | None:
     return " and ".join(part for part in (first, second) if part) or None
 
 
-def _either(ways: Sequence[str | None]) -> str | None:
-    return ", or ".join(way for way in ways if way) or None
+def _join_or(options: Sequence[str | None]) -> str | None:
+    return ", or ".join(option for option in options if option) or None

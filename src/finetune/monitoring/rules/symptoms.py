@@ -14,90 +14,93 @@ from finetune.monitoring.rules.finding import Finding
 from finetune.monitoring.rules.setup import Setup, sentence
 from finetune.monitoring.score import score_name, score_of
 
-_FEWEST_EPOCHS = 5
-_TURNS = 0.6
+_MIN_EPOCHS = 5
+_MIN_REVERSALS = 0.6
 """Share of epochs with a reversal of the loss from which on it counts as oscillating."""
-_SWING = 0.25
-_LOW, _RISEN = 0.5, 1.5
-_MOST_NAMED = 3
+_MIN_SWING = 0.25
+_DECREASED, _INCREASED = 0.5, 1.5
+_MAX_SHOWN_NAMES = 3
 
 
-def symptoms(course: TrainingCurves, guess: float) -> list[Finding]:
+def check_training(curves: TrainingCurves, guess: float) -> list[Finding]:
     """Evaluate the metrics of a finished job.
 
     Args:
-        course: Metrics of the whole job.
+        curves: Metrics of the whole job.
         guess: Score of the best constant prediction, such as the accuracy of always predicting the most frequent class.
     """
-    if course.rows and not math.isfinite(course.rows[-1]["train:loss"]):
-        return [_diverged(course)]
-    if len(course.rows) < _FEWEST_EPOCHS:
+    if curves.rows and not math.isfinite(curves.rows[-1]["train:loss"]):
+        return [_diverged(curves)]
+    if len(curves.rows) < _MIN_EPOCHS:
         return []
-    checks = (_oscillating(course), _underfit(course, guess), _validation_better(course))
-    return [one for one in checks if one is not None]
+    checks = (_oscillating(curves), _underfit(curves, guess), _validation_better(curves))
+    return [finding for finding in checks if finding is not None]
 
 
-def _diverged(course: TrainingCurves) -> Finding:
-    *before, last = [row["train:loss"] for row in course.rows]
-    told = f", {before[-1]:.4g} in the epoch before" if before else ""
-    seen = f"the training loss is {last} in epoch {len(course.rows)}{told}"
-    return Finding("Diverged", course.step, "curves", seen, sentence(course.setup.slower(10)), grave=True)
+def _diverged(curves: TrainingCurves) -> Finding:
+    *before, last = [row["train:loss"] for row in curves.rows]
+    previous = f", {before[-1]:.4g} in the epoch before" if before else ""
+    observation = f"the training loss is {last} in epoch {len(curves.rows)}{previous}"
+    advice = sentence(curves.setup.lower_learning_rate(10))
+    return Finding("Diverged", curves.step, "curves", observation, advice, severe=True)
 
 
-def _oscillating(course: TrainingCurves) -> Finding | None:
-    losses = [row["train:loss"] for row in course.rows]
+def _oscillating(curves: TrainingCurves) -> Finding | None:
+    losses = [row["train:loss"] for row in curves.rows]
     steps = [after - before for before, after in itertools.pairwise(losses)]
-    turns = sum(a * b < 0 for a, b in itertools.pairwise(steps)) / max(1, len(steps) - 1)
+    reversals = sum(a * b < 0 for a, b in itertools.pairwise(steps)) / max(1, len(steps) - 1)
     swing = statistics.fmean(abs(step) for step in steps) / max(statistics.fmean(losses), 1e-9)
-    if turns < _TURNS or swing < _SWING or losses[-1] < _LOW * losses[0]:
+    if reversals < _MIN_REVERSALS or swing < _MIN_SWING or losses[-1] < _DECREASED * losses[0]:
         return None
-    seen = f"the training loss turned round in {turns:.0%} of the epochs, by {swing:.0%} of its mean"
-    return Finding("Oscillating", course.step, "curves", seen, sentence(course.setup.slower(3)))
+    observation = f"the training loss turned round in {reversals:.0%} of the epochs, by {swing:.0%} of its mean"
+    return Finding("Oscillating", curves.step, "curves", observation, sentence(curves.setup.lower_learning_rate(3)))
 
 
-def _underfit(course: TrainingCurves, guess: float) -> Finding | None:
-    last = course.rows[-1]
+def _underfit(curves: TrainingCurves, guess: float) -> Finding | None:
+    last = curves.rows[-1]
     trained = score_of(last, "train")
     validated = score_of(last, "validation") if "validation:loss" in last else trained
-    gained = (max(trained, validated) - guess) / max(1 - guess, 1e-9)
-    first = course.rows[0]["train:loss"]
+    gain = (max(trained, validated) - guess) / max(1 - guess, 1e-9)
+    first = curves.rows[0]["train:loss"]
     # An increased loss calls for a lower learning rate, not a higher one.
-    if gained > 0.25 or not _LOW * first <= last["train:loss"] <= _RISEN * first:
+    if gain > 0.25 or not _DECREASED * first <= last["train:loss"] <= _INCREASED * first:
         return None
-    reached = f"{trained:.1%} of train are right"
+    score_text = f"{trained:.1%} of train are right"
     if score_name(last, "train") == "micro_f1":
-        reached = f"F1 on train is {trained:.1%}"
-    seen = f"after {len(course.rows)} epochs {reached}, a guess has {guess:.1%}"
-    return Finding("Underfit", course.step, "curves", seen, sentence(course.setup.fit_better()))
+        score_text = f"F1 on train is {trained:.1%}"
+    observation = f"after {len(curves.rows)} epochs {score_text}, a guess has {guess:.1%}"
+    return Finding("Underfit", curves.step, "curves", observation, sentence(curves.setup.fit_better()))
 
 
-def _validation_better(course: TrainingCurves) -> Finding | None:
+def _validation_better(curves: TrainingCurves) -> Finding | None:
     recent: Sequence[tuple[float, float]] = [
-        (score_of(row, "train"), score_of(row, "validation")) for row in course.rows[-3:] if "validation:loss" in row
+        (score_of(row, "train"), score_of(row, "validation")) for row in curves.rows[-3:] if "validation:loss" in row
     ]
     if not recent:
         return None
     gaps = [validation - train for train, validation in recent]
     share = recent[-1][1]
-    doubt = 3 * math.sqrt(max(share * (1 - share), 1e-4) / max(1, course.validated))
-    if min(gaps) <= max(doubt, 0.05):
+    margin = 3 * math.sqrt(max(share * (1 - share), 1e-4) / max(1, curves.validation_records))
+    if min(gaps) <= max(margin, 0.05):
         return None
-    what = "F1" if score_name(course.rows[-1], "validation") == "micro_f1" else "accuracy"
-    seen = f"validation {what} is {statistics.fmean(gaps):.1%} above that of train in the last {len(gaps)} epochs"
-    return Finding("ValidationBetter", course.step, "curves", seen, _against_better_validation(course.setup))
+    metric = "F1" if score_name(curves.rows[-1], "validation") == "micro_f1" else "accuracy"
+    observation = (
+        f"validation {metric} is {statistics.fmean(gaps):.1%} above that of train in the last {len(gaps)} epochs"
+    )
+    return Finding("ValidationBetter", curves.step, "curves", observation, _validation_better_advice(curves.setup))
 
 
-def _against_better_validation(setup: Setup) -> str:
-    ways = [
+def _validation_better_advice(setup: Setup) -> str:
+    options = [
         "set augmentation=none" if setup.augmentation != "none" else None,
-        "lower dropout (dropout=0)" if setup.drops else None,
+        "lower dropout (dropout=0)" if setup.has_dropout else None,
     ]
-    first = " or ".join(way for way in ways if way)
+    first = " or ".join(option for option in options if option)
     leakage = "look for records of validation that are in train"
     return f"{first}; {leakage} where neither is the cause." if first else f"{leakage}."
 
 
-def judge_answers(part: str, metrics: Mapping[str, Any], setup: Setup, *, learned: bool | None) -> list[Finding]:
+def check_evaluation(part: str, metrics: Mapping[str, Any], setup: Setup, *, learned: bool | None) -> list[Finding]:
     """Evaluate the final metrics, after any number of epochs: worse than a guess, or unrecognized classes.
 
     Args:
@@ -106,25 +109,26 @@ def judge_answers(part: str, metrics: Mapping[str, Any], setup: Setup, *, learne
         setup: Setup of the job.
         learned: Whether training records are predicted clearly better than by guessing; `None` if unknown.
     """
-    found = []
+    findings = []
     guess = worse_than_guess(metrics)
     if guess is not None:
-        what = "F1 is" if "micro" in metrics else "accuracy is"
-        answer = ", ".join(guess.answer[:_MOST_NAMED]) + (", …" if len(guess.answer) > _MOST_NAMED else "")
-        seen = f"{what} {guess.score:.1%}, always answering {answer!r} gives {guess.baseline:.1%}"
+        metric = "F1 is" if "micro" in metrics else "accuracy is"
+        answer = ", ".join(guess.labels[:_MAX_SHOWN_NAMES]) + (", …" if len(guess.labels) > _MAX_SHOWN_NAMES else "")
+        observation = f"{metric} {guess.score:.1%}, always answering {answer!r} gives {guess.baseline:.1%}"
         advice = setup.generalize_better() if learned else setup.fit_better()
-        found.append(Finding("WorseThanGuess", None, part, seen, sentence(advice), grave=True))
-    missed = never_recognized(metrics)
-    if missed:
-        names = ", ".join(repr(name) for name in missed[:_MOST_NAMED]) + (", …" if len(missed) > _MOST_NAMED else "")
-        seen = f"{len(missed)} of {_evaluated_classes(metrics)} classes are never recognized: {names}"
-        advice = setup.weigh_classes() if setup.trains else setup.examine_model()
-        found.append(Finding("ZeroRecall", None, part, seen, sentence(advice)))
-    return found
+        findings.append(Finding("WorseThanGuess", None, part, observation, sentence(advice), severe=True))
+    unrecognized = zero_recall_classes(metrics)
+    if unrecognized:
+        names = ", ".join(repr(name) for name in unrecognized[:_MAX_SHOWN_NAMES])
+        names += ", …" if len(unrecognized) > _MAX_SHOWN_NAMES else ""
+        observation = f"{len(unrecognized)} of {_evaluated_classes(metrics)} classes are never recognized: {names}"
+        advice = setup.balance_classes() if setup.trains else setup.examine_model()
+        findings.append(Finding("ZeroRecall", None, part, observation, sentence(advice)))
+    return findings
 
 
 @dataclass(frozen=True, slots=True)
-class Guess:
+class ConstantPrediction:
     """Constant prediction that is at least as good as the model.
 
     Attributes:
@@ -135,10 +139,10 @@ class Guess:
 
     score: float
     baseline: float
-    answer: tuple[str, ...]
+    labels: tuple[str, ...]
 
 
-def worse_than_guess(metrics: Mapping[str, Any]) -> Guess | None:
+def worse_than_guess(metrics: Mapping[str, Any]) -> ConstantPrediction | None:
     """Return the constant prediction that the model does not outperform, if any.
 
     If all records are of one class, there is no baseline.
@@ -149,10 +153,10 @@ def worse_than_guess(metrics: Mapping[str, Any]) -> Guess | None:
     else:
         score, baseline = metrics["accuracy"], metrics["majority_baseline_accuracy"]
         answer = () if metrics["majority_class"] is None else (metrics["majority_class"],)
-    return Guess(score, baseline, answer) if answer and score <= baseline and score < 1.0 else None
+    return ConstantPrediction(score, baseline, answer) if answer and score <= baseline and score < 1.0 else None
 
 
-def never_recognized(metrics: Mapping[str, Any]) -> list[str]:
+def zero_recall_classes(metrics: Mapping[str, Any]) -> list[str]:
     """Return classes with records but recall 0, the most frequent first."""
     rows = [row for row in metrics["per_class"] if row["support"] and not row["recall"]]
     return [str(row["label"]) for row in sorted(rows, key=lambda row: -int(row["support"]))]

@@ -5,57 +5,65 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from finetune.monitoring.rules.activations import ActivationWatch, Silence
+from finetune.monitoring.rules.activations import ActivationWatch, InactiveUnits
 from finetune.monitoring.rules.finding import Finding, Rules
-from finetune.monitoring.rules.measures import IsBad, alike, not_finite, of_gradient, of_weight
+from finetune.monitoring.rules.measures import (
+    IsBad,
+    gradient_statistics,
+    identical_units,
+    not_finite,
+    weight_statistics,
+)
 from finetune.monitoring.rules.setup import Setup, sentence
 
 CHECK_INTERVAL_STEPS = 50
-_FIRST_STEPS = (0, 10)
-_LEAST_RATE = 0.1
+_FIRST_SAMPLED_STEPS = (0, 10)
+_MIN_LR_SHARE = 0.1
 """Below this share of the peak learning rate, small updates are expected from the schedule."""
-_STILL_HIGH = 0.5
+_HIGH_LOSS_SHARE = 0.5
 """Small gradients are only reported while the loss is above this share of the first: converged models have them too."""
 
-JUDGED_AGAIN = ("VanishingGradient", "AllZero", "DeadRelu", "SaturatedActivation", "UnchangedTensor")
+RECHECKED_RULES = ("VanishingGradient", "AllZero", "DeadRelu", "SaturatedActivation", "UnchangedTensor")
 """Rules on the state of tensors, whose findings a later sample may refute."""
 
-_GRADIENT, _GRADIENT_BAD, _GRADIENT_ZERO, _WEIGHT, _WEIGHT_BAD, _WEIGHT_ZERO, _UPDATE, _EXCESS, _ALIKE = range(9)
+_GRADIENT, _GRADIENT_BAD, _GRADIENT_ZERO, _WEIGHT, _WEIGHT_BAD, _WEIGHT_ZERO, _UPDATE, _EXCESS, _IDENTICAL = range(9)
 
 
-class _Fire(Protocol):
+class _Report(Protocol):
     """Callback to report a finding."""
 
-    def __call__(self, rule: str, seen: str, advice: str, *, grave: bool = False) -> None: ...
+    def __call__(self, rule: str, observation: str, advice: str, *, severe: bool = False) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
-class _Look:
+class _Sample:
     """Statistics of one sampled step: a row per tensor, on the device."""
 
     step: int
     names: tuple[str, ...]
-    numbers: Tensor
+    statistics: Tensor
     loss: Tensor
-    rate: float
-    silences: tuple[Silence, ...]
+    lr_share: float
+    inactive_units: tuple[InactiveUnits, ...]
 
     def state_dict(self) -> dict[str, Any]:
         """Return tensors and plain values."""
         return {
             "step": self.step,
             "names": list(self.names),
-            "numbers": self.numbers,
+            "numbers": self.statistics,
             "loss": self.loss,
-            "rate": self.rate,
-            "silences": [{"rule": one.rule, "layer": one.layer, "share": one.share} for one in self.silences],
+            "rate": self.lr_share,
+            "silences": [
+                {"rule": units.rule, "layer": units.layer, "share": units.share} for units in self.inactive_units
+            ],
         }
 
 
@@ -86,9 +94,9 @@ class TensorWatch:
     ) -> None:
         self._module, self._optimizer, self._rules, self._scaled = module, optimizer, rules, scaled
         self._setup = setup or Setup()
-        self._guess = math.log(max(2, classes))
+        self._guess_loss = math.log(max(2, classes))
         self._activations = ActivationWatch(module, rules, self._setup)
-        self._watched = frozenset(rules) & {
+        self._tensor_rules = frozenset(rules) & {
             "VanishingGradient", "ExplodingTensor", "PoorWeightInitialization", "WeightUpdateRatio", "AllZero",
             "UnchangedTensor", "DeadRelu", "SaturatedActivation",
         }  # fmt: skip
@@ -98,17 +106,17 @@ class TensorWatch:
         self._tensors: dict[str, nn.Parameter] = {}
         self._before: list[Tensor] = []
         self._gradients: list[list[Tensor]] = []
-        self._waiting: _Look | None = None
-        self._unchanged: Counter[str] = Counter()
+        self._pending: _Sample | None = None
+        self._unchanged_samples: Counter[str] = Counter()
         self._first_loss: float | None = None
-        self._told: set[str] = set()
-        self._holding: set[str] = set()
+        self._reported: set[str] = set()
+        self._active_rules: set[str] = set()
 
     def begin(self, step: int) -> None:
         """Start a step."""
-        looks = bool(self._watched) and (step in _FIRST_STEPS or step % CHECK_INTERVAL_STEPS == 0)
-        self._step = step if looks else None
-        if looks:
+        is_sampled = bool(self._tensor_rules) and (step in _FIRST_SAMPLED_STEPS or step % CHECK_INTERVAL_STEPS == 0)
+        self._step = step if is_sampled else None
+        if is_sampled:
             self._activations.open()
 
     @property
@@ -125,7 +133,9 @@ class TensorWatch:
             if parameter.grad is not None and parameter.dim() >= 2
         }
         self._before = [parameter.detach().clone() for parameter in self._tensors.values()]
-        self._gradients = [of_gradient(p.grad, self._is_bad) for p in self._tensors.values() if p.grad is not None]
+        self._gradients = [
+            gradient_statistics(p.grad, self._is_bad) for p in self._tensors.values() if p.grad is not None
+        ]
 
     @torch.no_grad()
     def after_step(self, loss: Tensor) -> list[Finding]:
@@ -142,41 +152,43 @@ class TensorWatch:
             torch.stack(
                 [
                     *gradient,
-                    *of_weight(before, after.detach(), parameters["rtol"], self._is_bad),
-                    alike(before, step),
+                    *weight_statistics(before, after.detach(), parameters["rtol"], self._is_bad),
+                    identical_units(before, step),
                 ]
             )
             for gradient, before, after in zip(self._gradients, self._before, self._tensors.values(), strict=True)
         ]
         self._before, self._gradients = [], []
-        found = self.read()
-        silences = tuple(self._activations.close())
+        findings = self.read()
+        inactive_units = tuple(self._activations.close())
         if rows:
-            names, numbers = tuple(self._tensors), torch.stack(rows)
-            self._waiting = _Look(step, names, numbers, loss.detach().clone(), self._rate(), silences)
+            names, statistics = tuple(self._tensors), torch.stack(rows)
+            self._pending = _Sample(step, names, statistics, loss.detach().clone(), self._lr_share(), inactive_units)
         self._step = None
-        return found
+        return findings
 
     def read(self) -> list[Finding]:
         """Return the findings of the pending sample; synchronizes with the device."""
-        look, self._waiting = self._waiting, None
-        if look is None:
+        sample, self._pending = self._pending, None
+        if sample is None:
             return []
-        loss = float(look.loss)
+        loss = float(sample.loss)
         if self._first_loss is None:
             self._first_loss = loss
-        rows: Sequence[Sequence[float]] = look.numbers.tolist()
-        found = self._activations.judge(look.silences, look.step)
-        for name, row in zip(look.names, rows, strict=True):
-            found += self._judge(name, row, look.step, loss, look.rate)
-        judged = set(JUDGED_AGAIN) - ({"UnchangedTensor"} if look.rate < _LEAST_RATE else set())
-        self._holding = (self._holding - judged) | ({one.rule for one in found} & set(JUDGED_AGAIN))
-        return self._fresh(found)
+        rows: Sequence[Sequence[float]] = sample.statistics.tolist()
+        findings = self._activations.check(sample.inactive_units, sample.step)
+        for name, row in zip(sample.names, rows, strict=True):
+            findings += self._check_tensor(name, row, sample.step, loss, sample.lr_share)
+        rechecked = set(RECHECKED_RULES) - ({"UnchangedTensor"} if sample.lr_share < _MIN_LR_SHARE else set())
+        self._active_rules = (self._active_rules - rechecked) | (
+            {finding.rule for finding in findings} & set(RECHECKED_RULES)
+        )
+        return self._new_findings(findings)
 
     @property
     def refuted(self) -> frozenset[str]:
         """Rules in `JUDGED_AGAIN` with earlier findings that the most recent sample no longer confirms."""
-        return frozenset(self._told & set(JUDGED_AGAIN) - self._holding)
+        return frozenset(self._reported & set(RECHECKED_RULES) - self._active_rules)
 
     def abandon(self) -> None:
         """Discard the sample of the current step."""
@@ -188,11 +200,11 @@ class TensorWatch:
         """Return the pending sample and the state that later samples depend on."""
         return {
             "first_loss": self._first_loss,
-            "unchanged": dict(self._unchanged),
-            "suspects": sorted(list(one) for one in self._activations.suspects),
-            "told": sorted(self._told),
-            "holding": sorted(self._holding),
-            "waiting": None if self._waiting is None else self._waiting.state_dict(),
+            "unchanged": dict(self._unchanged_samples),
+            "suspects": sorted(list(suspect) for suspect in self._activations.suspects),
+            "told": sorted(self._reported),
+            "holding": sorted(self._active_rules),
+            "waiting": None if self._pending is None else self._pending.state_dict(),
         }
 
     def load_state_dict(self, state: Mapping[str, Any], /) -> None:
@@ -205,110 +217,118 @@ class TensorWatch:
             return
         first = state["first_loss"]
         self._first_loss = None if first is None else float(first)
-        self._unchanged = Counter({str(name): int(count) for name, count in state["unchanged"].items()})
+        self._unchanged_samples = Counter({str(name): int(count) for name, count in state["unchanged"].items()})
         self._activations.suspects = frozenset((str(rule), str(layer)) for rule, layer in state["suspects"])
-        self._told = {str(rule) for rule in state["told"]}
-        self._holding = {str(rule) for rule in state.get("holding", state["told"])}
-        self._waiting = None if state["waiting"] is None else _look_of(state["waiting"], self._rules)
+        self._reported = {str(rule) for rule in state["told"]}
+        self._active_rules = {str(rule) for rule in state.get("holding", state["told"])}
+        self._pending = None if state["waiting"] is None else _parse_sample(state["waiting"], self._rules)
 
-    def _fresh(self, found: list[Finding]) -> list[Finding]:
+    def _new_findings(self, findings: list[Finding]) -> list[Finding]:
         """Keep each rule's first finding, with the number of other affected places."""
-        fresh = []
-        for rule in dict.fromkeys(one.rule for one in found):
-            places = [one for one in found if one.rule == rule]
-            if rule not in self._told:
-                self._told.add(rule)
-                first, others = places[0], len(places) - 1
-                more = f", and {others} more" if others else ""
-                fresh.append(Finding(rule, first.step, first.where + more, first.seen, first.advice, grave=first.grave))
-        return fresh
+        new_findings = []
+        for rule in dict.fromkeys(finding.rule for finding in findings):
+            occurrences = [finding for finding in findings if finding.rule == rule]
+            if rule not in self._reported:
+                self._reported.add(rule)
+                first, others = occurrences[0], len(occurrences) - 1
+                location = first.location + (f", and {others} more" if others else "")
+                new_findings.append(replace(first, location=location))
+        return new_findings
 
-    def _rate(self) -> float:
+    def _lr_share(self) -> float:
         shares = [group["lr"] / group["peak_lr"] for group in self._optimizer.param_groups if group.get("peak_lr")]
         return max(shares, default=1.0)
 
-    def _judge(self, name: str, row: Sequence[float], step: int, loss: float, rate: float) -> list[Finding]:
-        rules, found = self._rules, []
+    def _check_tensor(self, name: str, row: Sequence[float], step: int, loss: float, lr_share: float) -> list[Finding]:
+        rules, findings = self._rules, []
 
-        def fire(rule: str, seen: str, advice: str, *, grave: bool = False) -> None:
-            found.append(Finding(rule, step, name, seen, advice, grave=grave))
+        def report(rule: str, observation: str, advice: str, *, severe: bool = False) -> None:
+            findings.append(Finding(rule, step, name, observation, advice, severe=severe))
 
-        overflow = self._scaled and row[_GRADIENT_BAD] > 0
+        overflowed = self._scaled and row[_GRADIENT_BAD] > 0
         if "ExplodingTensor" in rules:
             bad = row[_WEIGHT_BAD] + (0.0 if self._scaled else row[_GRADIENT_BAD])
             if bad:
-                fire(
+                report(
                     "ExplodingTensor",
                     f"{bad:,.0f} values are not {'numbers' if rules['ExplodingTensor']['only_nan'] else 'finite'}",
-                    self._against_explosion(),
-                    grave=True,
+                    self._explosion_advice(),
+                    severe=True,
                 )
-                return found
-        high = self._first_loss is not None and loss > _STILL_HIGH * self._first_loss
+                return findings
+        high = self._first_loss is not None and loss > _HIGH_LOSS_SHARE * self._first_loss
         if "VanishingGradient" in rules and high and row[_GRADIENT] < rules["VanishingGradient"]["threshold"]:
-            seen = f"the gradients' mean size is {row[_GRADIENT]:.1e} while the loss is still {loss:.3f}"
-            fire("VanishingGradient", seen, self._against_vanishing())
+            observation = f"the gradients' mean size is {row[_GRADIENT]:.1e} while the loss is still {loss:.3f}"
+            report("VanishingGradient", observation, self._vanishing_advice())
         if "AllZero" in rules:
-            for what, share in (("gradients", row[_GRADIENT_ZERO]), ("weights", row[_WEIGHT_ZERO])):
+            for kind, share in (("gradients", row[_GRADIENT_ZERO]), ("weights", row[_WEIGHT_ZERO])):
                 if high and 100 * share >= rules["AllZero"]["threshold"]:
-                    fire(
+                    report(
                         "AllZero",
-                        f"all {what} are zero",
-                        f"check that the layer is used, and {self._setup.slower(10)}.",
+                        f"all {kind} are zero",
+                        f"check that the layer is used, and {self._setup.lower_learning_rate(10)}.",
                     )
         if "PoorWeightInitialization" in rules and step == 0:
-            self._judge_start(row, loss, fire)
-        if not overflow and rate >= _LEAST_RATE:
-            self._judge_update(name, row, fire)
-        return found
+            self._check_initialization(row, loss, report)
+        if not overflowed and lr_share >= _MIN_LR_SHARE:
+            self._check_update(name, row, report)
+        return findings
 
-    def _judge_start(self, row: Sequence[float], loss: float, fire: _Fire) -> None:
+    def _check_initialization(self, row: Sequence[float], loss: float, report: _Report) -> None:
         parameters = self._rules["PoorWeightInitialization"]
         advice = "check that the weights of the model channel belong to this network, or choose another model_name."
         if self._setup.strategy == "from_scratch":
             advice = f"{self._setup.train_fewer_layers()}, or choose another model_name."
-        if row[_ALIKE]:
-            fire("PoorWeightInitialization", "all units of the layer begin alike, so they learn alike", advice)
-        elif loss > parameters["threshold"] * self._guess:
-            seen = f"the first loss is {loss:.1f}, a guess has {self._guess:.1f}: weights begin too large"
-            fire("PoorWeightInitialization", seen, advice)
+        if row[_IDENTICAL]:
+            report("PoorWeightInitialization", "all units of the layer begin alike, so they learn alike", advice)
+        elif loss > parameters["threshold"] * self._guess_loss:
+            observation = f"the first loss is {loss:.1f}, a guess has {self._guess_loss:.1f}: weights begin too large"
+            report("PoorWeightInitialization", observation, advice)
 
-    def _judge_update(self, name: str, row: Sequence[float], fire: _Fire) -> None:
+    def _check_update(self, name: str, row: Sequence[float], report: _Report) -> None:
         rules = self._rules
         if "WeightUpdateRatio" in rules and row[_WEIGHT] > 0:
             parameters = rules["WeightUpdateRatio"]
             ratio = row[_UPDATE] / (row[_WEIGHT] + parameters["epsilon"])
             if ratio > parameters["large_threshold"]:
                 times = f"{ratio:,.0f}" if ratio >= 10 else f"{ratio:.2g}"
-                seen = f"one step changed the weights by {times} times their size"
-                fire("WeightUpdateRatio", seen, sentence(self._setup.slower(100)), grave=True)
+                observation = f"one step changed the weights by {times} times their size"
+                report("WeightUpdateRatio", observation, sentence(self._setup.lower_learning_rate(100)), severe=True)
             elif ratio < parameters["small_threshold"]:
-                seen = f"one step changed the weights by {ratio:.1e} of their size"
-                fire("WeightUpdateRatio", seen, sentence(self._setup.faster(100) or "check that the layer is used"))
+                observation = f"one step changed the weights by {ratio:.1e} of their size"
+                report(
+                    "WeightUpdateRatio",
+                    observation,
+                    sentence(self._setup.raise_learning_rate(100) or "check that the layer is used"),
+                )
         if "UnchangedTensor" in rules:
             parameters = rules["UnchangedTensor"]
-            self._unchanged[name] = self._unchanged[name] + 1 if row[_EXCESS] <= parameters["atol"] else 0
-            if self._unchanged[name] >= parameters["num_steps"]:
-                seen = f"the weights did not change in {self._unchanged[name]} looks"
-                fire("UnchangedTensor", seen, self._against_vanishing())
+            self._unchanged_samples[name] = (
+                self._unchanged_samples[name] + 1 if row[_EXCESS] <= parameters["atol"] else 0
+            )
+            if self._unchanged_samples[name] >= parameters["num_steps"]:
+                observation = f"the weights did not change in {self._unchanged_samples[name]} looks"
+                report("UnchangedTensor", observation, self._vanishing_advice())
 
-    def _against_explosion(self) -> str:
+    def _explosion_advice(self) -> str:
         precision = ", or set precision=fp32" if self._setup.precision == "fp16" else ""
-        return f"{self._setup.slower(10)}{precision}."
+        return f"{self._setup.lower_learning_rate(10)}{precision}."
 
-    def _against_vanishing(self) -> str:
-        fewer = self._setup.train_fewer_layers()
-        ways = [way for way in (self._setup.faster(10), fewer) if way]
-        return sentence(", or ".join(ways) or "check that the layer is used")
+    def _vanishing_advice(self) -> str:
+        fewer_layers = self._setup.train_fewer_layers()
+        options = [option for option in (self._setup.raise_learning_rate(10), fewer_layers) if option]
+        return sentence(", or ".join(options) or "check that the layer is used")
 
 
-def _look_of(state: Mapping[str, Any], rules: Rules) -> _Look:
+def _parse_sample(state: Mapping[str, Any], rules: Rules) -> _Sample:
     names = tuple(str(name) for name in state["names"])
-    silences = tuple(Silence(str(one["rule"]), str(one["layer"]), one["share"]) for one in state["silences"])
-    numbers, loss = state["numbers"], state["loss"]
-    tensors = [(numbers, (len(names), _ALIKE + 1)), (loss, ()), *((one.share, ()) for one in silences)]
+    inactive_units = tuple(
+        InactiveUnits(str(entry["rule"]), str(entry["layer"]), entry["share"]) for entry in state["silences"]
+    )
+    statistics, loss = state["numbers"], state["loss"]
+    tensors = [(statistics, (len(names), _IDENTICAL + 1)), (loss, ()), *((units.share, ()) for units in inactive_units)]
     for tensor, shape in tensors:
         if not isinstance(tensor, Tensor) or tuple(tensor.shape) != shape:
             raise ValueError(f"a look at {len(names)} tensors has numbers of another form")
-    known = tuple(one for one in silences if one.rule in rules)
-    return _Look(int(state["step"]), names, numbers, loss, float(state["rate"]), known)
+    enabled = tuple(units for units in inactive_units if units.rule in rules)
+    return _Sample(int(state["step"]), names, statistics, loss, float(state["rate"]), enabled)

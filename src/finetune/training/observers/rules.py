@@ -16,14 +16,14 @@ from torch import Tensor
 from finetune.monitoring.rules.curves import (
     RECHECKED_RULES,
     TrainingCurves,
-    judge_balance,
-    judge_curves,
+    check_class_balance,
+    check_curves,
     resolution,
 )
 from finetune.monitoring.rules.finding import Finding, Rules
-from finetune.monitoring.rules.machine import MachineSample, judge_machine, judge_steps
+from finetune.monitoring.rules.machine import MachineSample, check_step_times, check_utilization
 from finetune.monitoring.rules.setup import Setup
-from finetune.monitoring.rules.symptoms import symptoms
+from finetune.monitoring.rules.symptoms import check_training
 from finetune.monitoring.timing import Timing
 from finetune.runtime.optional import Guard
 from finetune.strategies.plan import Phase
@@ -101,7 +101,7 @@ class Findings:
         Raises:
             ValueError: The values do not have the expected form.
         """
-        self.found = [Finding.of_json(one).as_json() for one in state["found"]]
+        self.found = [Finding.from_json(one).as_json() for one in state["found"]]
         self.stopped = self.stops and bool(state["stopped"])
 
 
@@ -145,7 +145,7 @@ class RuleObserver:
         self.guard(self._begin)
 
     def _begin(self) -> None:
-        self.findings.take(judge_balance(self.watched.counts, self.rules, self.watched.setup))
+        self.findings.take(check_class_balance(self.watched.counts, self.rules, self.watched.setup))
 
     def epoch_begins(self, state: TrainingState, phase: Phase) -> None:
         """Forward the event."""
@@ -171,12 +171,12 @@ class RuleObserver:
 
     def _look_at_epochs(self, history: list[EpochMetrics]) -> None:
         course = self._course(history, self._step)
-        self.findings.take(judge_curves(course, self.rules))
+        self.findings.take(check_curves(course, self.rules))
         if course.step >= self._next_look:
             # Takes milliseconds, which is significant for short epochs.
             self._next_look = course.step + course.step // _LOOKS
-            self.findings.take_timed(judge_steps(self.timing.steps, self.rules, course.step, course.setup))
-        self.findings.take_timed(judge_machine(self._samples, self.rules, course.step, course.setup))
+            self.findings.take_timed(check_step_times(self.timing.steps, self.rules, course.step, course.setup))
+        self.findings.take_timed(check_utilization(self._samples, self.rules, course.step, course.setup))
 
     def end(self, state: TrainingState) -> None:
         """Take pending findings, evaluate the whole run, and evaluate earlier findings again.
@@ -188,8 +188,8 @@ class RuleObserver:
     def _look_at_all(self, state: TrainingState) -> None:
         self.findings.take(self.probe.read())
         course = self._course(state.history.rows, state.progress.step)
-        self.findings.take_timed(judge_steps(self.timing.steps, self.rules, course.step, course.setup))
-        self.findings.take(symptoms(course, self.watched.guess) if self.rules else [])
+        self.findings.take_timed(check_step_times(self.timing.steps, self.rules, course.step, course.setup))
+        self.findings.take(check_training(course, self.watched.guess) if self.rules else [])
         diverged = course.rows and not math.isfinite(course.rows[-1]["train:loss"])
         # A finding that stopped the job stays valid.
         if course.rows and not diverged and not self.findings.stopped:
@@ -197,7 +197,7 @@ class RuleObserver:
 
     def _judge_again(self, course: TrainingCurves, state: TrainingState) -> None:
         last, best = len(course.rows) - 1, state.best
-        rules, holding = set(RECHECKED_RULES), judge_curves(course, self.rules)
+        rules, holding = set(RECHECKED_RULES), check_curves(course, self.rules)
         if best.weights and best.epoch < last:
             # The exported weights are from before the overfitting.
             rules.remove("Overfit")

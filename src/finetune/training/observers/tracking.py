@@ -28,18 +28,18 @@ class TrackingObserver:
     def epoch_begins(self, state: TrainingState, phase: Phase) -> None:
         """Forward the event and start the training mode of the debugger."""
         self.inner.epoch_begins(state, phase)
-        self.debugger.training(state.progress.step, state.progress.epoch)
+        self.debugger.begin_step(state.progress.step, state.progress.epoch)
 
     def step_done(self, state: TrainingState, loss: Tensor) -> None:
         """Record the loss."""
         self.inner.step_done(state, loss)
-        self.debugger.step_done(loss)
+        self.debugger.end_step(loss)
 
     def epoch_done(self, epoch: int, row: EpochMetrics, history: list[EpochMetrics]) -> None:
         """Write the metrics of the epoch, indexed by the number of finished epochs."""
         self.inner.epoch_done(epoch, row, history)
-        self.debugger.evaluated(row.get("validation:loss"))
-        self.guard(self.events.scalars, epoch + 1, row)
+        self.debugger.end_evaluation(row.get("validation:loss"))
+        self.guard(self.events.add_scalars, epoch + 1, row)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,4 +60,4 @@ class DebuggedInputs:
 
     def look(self, feed: PhaseInputs) -> PhaseInputs:
         """Return the same batches with an observed forward pass."""
-        return replace(feed, forward=self.debugger.through(feed.forward))
+        return replace(feed, forward=self.debugger.wrap_forward(feed.forward))
