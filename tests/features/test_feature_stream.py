@@ -35,7 +35,7 @@ from tests.support.tiny import SIDE, TinyBackbone
 NAMES = tuple(COLOURS)
 CPU = torch.device("cpu")
 COUNT = 23
-ROOM = StoreLimits(10**9)
+LIMITS = StoreLimits(10**9)
 
 
 def stream_of(*, damaged: frozenset[int] = frozenset(), alike: int = 0) -> bytes:
@@ -52,16 +52,16 @@ def stream_of(*, damaged: frozenset[int] = frozenset(), alike: int = 0) -> bytes
 def batches(folder: Path, stream: bytes, epochs: int, *, augment: bool, allowed: int = 0) -> StreamBatches:
     folder.mkdir()
     fill(folder, stream, epochs)
-    place = PipeOptions("train", folder, folder / "state", 10.0, lambda: False)
-    wanted = DecodeOptions("image-classification", parse_hyperparameters({}).data)
-    source = StreamSource(place, StreamLayout("train", "recordio"), wanted)
+    limits = PipeOptions("train", folder, folder / "state", 10.0, lambda: False)
+    decode_options = DecodeOptions("image-classification", parse_hyperparameters({}).data)
+    source = StreamSource(limits, StreamLayout("train", "recordio"), decode_options)
     transform = ImageTransform(ImageGeometry(SIDE, SIDE, "bilinear"), "basic")
     data = StreamData(source, LabelMap(NAMES, multi_label=False), transform, COUNT, None, buffer=5)
     options = BatchOptions(4, seed=3, shuffle=True, augment=augment, workers=2, pin_memory=False)
     return StreamBatches(data, options, BadRecords("train", allowed))
 
 
-class Counted:
+class CountingSplit:
     """A split that records the images that pass through its prefix, without the copies that fill up a chunk."""
 
     padding: Mapping[str, float]
@@ -69,16 +69,16 @@ class Counted:
     def __init__(self) -> None:
         backbone = TinyBackbone()
         backbone.module.eval()
-        self._cut = backbone.split(2)
-        self.padding = self._cut.padding
+        self._split = backbone.split(2)
+        self.padding = self._split.padding
         self.seen: Counter[bytes] = Counter()
 
     def prefix(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        self.seen.update({one.numpy().tobytes() for one in inputs["pixels"]})
-        return self._cut.prefix(inputs)
+        self.seen.update({batch.numpy().tobytes() for batch in inputs["pixels"]})
+        return self._split.prefix(inputs)
 
     def suffix(self, features: Mapping[str, Tensor]) -> Outputs:
-        return self._cut.suffix(features)
+        return self._split.suffix(features)
 
     def folded(self, dtype: torch.dtype | None) -> SplitModel:
         raise NotImplementedError
@@ -86,18 +86,18 @@ class Counted:
 
 def features(
     folder: Path,
-    place: StoreLimits,
+    limits: StoreLimits,
     *,
     views: int = 1,
     count: int = COUNT,
     augment: bool = False,
     stream: bytes | None = None,
-    at_once: int = 1,
-) -> tuple[FeatureStream, StreamBatches, Counted]:
-    counted = Counted()
-    run = FeatureExtractor(counted, 6, 1, CPU, contextlib.nullcontext, at_once)
+    concurrency: int = 1,
+) -> tuple[FeatureStream, StreamBatches, CountingSplit]:
+    split = CountingSplit()
+    extractor = FeatureExtractor(split, 6, 1, CPU, contextlib.nullcontext, concurrency)
     source = batches(folder, stream_of() if stream is None else stream, 5, augment=augment, allowed=9)
-    return FeatureStream(source, run, views, place, count), source, counted
+    return FeatureStream(source, extractor, views, limits, count), source, split
 
 
 def epochs(source: FeatureStream, count: int = 3) -> Iterator[tuple[int, Batch]]:
@@ -106,57 +106,57 @@ def epochs(source: FeatureStream, count: int = 3) -> Iterator[tuple[int, Batch]]
 
 def bits(source: FeatureStream) -> list[tuple[int, bytes, list[int], tuple[int, ...]]]:
     return [
-        (epoch, one.inputs["activation"].detach().numpy().tobytes(), one.targets.tolist(), one.positions)
-        for epoch, one in epochs(source)
+        (epoch, batch.inputs["activation"].detach().numpy().tobytes(), batch.targets.tolist(), batch.positions)
+        for epoch, batch in epochs(source)
     ]
 
 
 @pytest.mark.parametrize(
-    ("place", "count"), [(StoreLimits(0), COUNT), (StoreLimits(200), COUNT), (ROOM, 0), (ROOM, 9)], ids=str
+    ("limits", "count"), [(StoreLimits(0), COUNT), (StoreLimits(200), COUNT), (LIMITS, 0), (LIMITS, 9)], ids=str
 )
-def test_room_changes_no_bit(tmp_path: Path, place: StoreLimits, count: int) -> None:
-    expected = bits(features(tmp_path / "whole", ROOM, views=2, augment=True)[0])
-    assert bits(features(tmp_path / "less", place, views=2, augment=True, count=2 * count)[0]) == expected
+def test_features_do_not_depend_on_cache_size(tmp_path: Path, limits: StoreLimits, count: int) -> None:
+    expected = bits(features(tmp_path / "whole", LIMITS, views=2, augment=True)[0])
+    assert bits(features(tmp_path / "less", limits, views=2, augment=True, count=2 * count)[0]) == expected
 
 
-@pytest.mark.parametrize("place", [ROOM, StoreLimits(200), StoreLimits(0)])
-def test_how_many_cores_compute_changes_no_bit(tmp_path: Path, place: StoreLimits) -> None:
-    expected = bits(features(tmp_path / "one", ROOM, views=2, augment=True)[0])
-    assert bits(features(tmp_path / "three", place, views=2, augment=True, at_once=3)[0]) == expected
+@pytest.mark.parametrize("limits", [LIMITS, StoreLimits(200), StoreLimits(0)])
+def test_features_do_not_depend_on_the_number_of_threads(tmp_path: Path, limits: StoreLimits) -> None:
+    expected = bits(features(tmp_path / "one", LIMITS, views=2, augment=True)[0])
+    assert bits(features(tmp_path / "three", limits, views=2, augment=True, concurrency=3)[0]) == expected
 
 
-def test_frozen_layers_are_paid_for_once(tmp_path: Path) -> None:
-    source, _, counted = features(tmp_path / "pipes", ROOM)
+def test_features_are_computed_once(tmp_path: Path) -> None:
+    source, _, split = features(tmp_path / "pipes", LIMITS)
     assert len(bits(source)) == 3 * 6
-    assert set(counted.seen.values()) == {1}
-    assert len(counted.seen) == COUNT
+    assert set(split.seen.values()) == {1}
+    assert len(split.seen) == COUNT
 
 
-def test_every_view_is_paid_for_once(tmp_path: Path) -> None:
-    source, _, counted = features(tmp_path / "pipes", ROOM, views=2, augment=True)
+def test_features_of_each_view_are_computed_once(tmp_path: Path) -> None:
+    source, _, split = features(tmp_path / "pipes", LIMITS, views=2, augment=True)
     rows: list[dict[int, Tensor]] = [{}, {}, {}]
     for epoch, batch in epochs(source):
         rows[epoch] |= dict(zip(batch.positions, batch.inputs["activation"], strict=True))
-    assert sum(counted.seen.values()) == 2 * COUNT
+    assert sum(split.seen.values()) == 2 * COUNT
     assert all(torch.equal(rows[0][number], rows[2][number]) for number in range(COUNT))
     assert not any(torch.equal(rows[0][number], rows[1][number]) for number in range(COUNT))
 
 
-def test_the_features_are_those_of_the_records(tmp_path: Path) -> None:
-    source, _, _ = features(tmp_path / "features", ROOM)
+def test_features_belong_to_the_records(tmp_path: Path) -> None:
+    source, _, _ = features(tmp_path / "features", LIMITS)
     backbone = TinyBackbone()
     backbone.module.eval()
     with torch.no_grad(), closing(batches(tmp_path / "plain", stream_of(), 1, augment=False).iterate(0)) as plain:
-        for ours, theirs in zip(source.iterate(0), plain, strict=True):
-            assert ours.positions == theirs.positions
-            assert torch.equal(ours.targets, theirs.targets)
-            logits = backbone.split(2).suffix(ours.inputs).logits
-            torch.testing.assert_close(logits, backbone.forward(theirs.inputs).logits)
+        for feature_batch, batch in zip(source.iterate(0), plain, strict=True):
+            assert feature_batch.positions == batch.positions
+            assert torch.equal(feature_batch.targets, batch.targets)
+            logits = backbone.split(2).suffix(feature_batch.inputs).logits
+            torch.testing.assert_close(logits, backbone.forward(batch.inputs).logits)
 
 
-def test_a_batch_counts_when_its_turn_has_come(tmp_path: Path) -> None:
+def test_position_advances_with_each_batch(tmp_path: Path) -> None:
     """However many batches were prefetched for the frozen prefix, so that a checkpoint has the trained position."""
-    source, stream, _ = features(tmp_path / "pipes", ROOM)
+    source, stream, _ = features(tmp_path / "pipes", LIMITS)
     used = []
     with closing(source.iterate(0)) as iterator:
         for batch in iterator:
@@ -166,28 +166,28 @@ def test_a_batch_counts_when_its_turn_has_come(tmp_path: Path) -> None:
     assert stream.position.ended
 
 
-def test_the_rest_after_a_restart_is_the_same_bits(tmp_path: Path) -> None:
-    source, stream, _ = features(tmp_path / "whole", ROOM)
+def test_remaining_batches_after_a_restart_are_identical(tmp_path: Path) -> None:
+    source, stream, _ = features(tmp_path / "whole", LIMITS)
     before, states = [], []
     for batch in source.iterate(0):
         before.append(batch)
         state = stream.position.state_dict()
         states.append(state | {"identities": state["identities"].clone()})
     for used in range(1, len(before)):
-        again, other, _ = features(tmp_path / f"again-{used}", ROOM)
+        again, other, _ = features(tmp_path / f"again-{used}", LIMITS)
         other.position.load_state_dict(states[used - 1])
         rest = list(again.iterate(0, used))
-        assert [one.positions for one in rest] == [one.positions for one in before[used:]]
-        for one, expected in zip(rest, before[used:], strict=True):
-            assert torch.equal(one.inputs["activation"], expected.inputs["activation"])
+        assert [batch.positions for batch in rest] == [batch.positions for batch in before[used:]]
+        for batch, expected in zip(rest, before[used:], strict=True):
+            assert torch.equal(batch.inputs["activation"], expected.inputs["activation"])
 
 
-def test_bad_records_have_no_row_and_the_same_content_is_computed_once(tmp_path: Path) -> None:
+def test_bad_records_are_skipped_and_equal_contents_computed_once(tmp_path: Path) -> None:
     stream = stream_of(damaged=frozenset({20, 21}), alike=5)
-    source, _, counted = features(tmp_path / "pipes", ROOM, stream=stream)
-    found = bits(source)
-    assert sorted(p for epoch, _, _, positions in found if epoch == 1 for p in positions) == [
+    source, _, split = features(tmp_path / "pipes", LIMITS, stream=stream)
+    results = bits(source)
+    assert sorted(p for epoch, _, _, positions in results if epoch == 1 for p in positions) == [
         number for number in range(COUNT) if number not in (20, 21)
     ]
-    assert all(len(targets) == len(positions) for *_, targets, positions in found)
-    assert set(counted.seen.values()) == {1}
+    assert all(len(targets) == len(positions) for *_, targets, positions in results)
+    assert set(split.seen.values()) == {1}

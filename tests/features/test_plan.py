@@ -6,14 +6,14 @@ import pytest
 import torch
 
 from finetune.config.parse import parse_hyperparameters
-from finetune.features.plan import CachePlan, Passes
+from finetune.features.plan import CachePlan, ImagePasses
 from finetune.job.savings import feature_lines
 from finetune.runtime.precision import choose_numerics
 from finetune.strategies.presets import ModelStructure, make_plan
 from tests.support.tiny import TinyBackbone
 
 
-def frozen(**hyperparameters: str) -> CachePlan:
+def cache_plan(**hyperparameters: str) -> CachePlan:
     spec, backbone = parse_hyperparameters({"epochs": "6", **hyperparameters}), TinyBackbone()
     names = tuple(group.name for group in backbone.layer_groups())
     plan = make_plan(spec.strategy, spec.optimisation, ModelStructure(names, "image-classification", new_head=True))
@@ -21,11 +21,11 @@ def frozen(**hyperparameters: str) -> CachePlan:
 
 
 def lines(**hyperparameters: str) -> list[str]:
-    return feature_lines(frozen(**hyperparameters), 1, counted=True)
+    return feature_lines(cache_plan(**hyperparameters), 1, counted=True)
 
 
 @pytest.mark.parametrize(
-    ("request_", "said"),
+    ("request_", "expected"),
     [
         ({"strategy": "feature_extraction"}, "(up to middle) are kept: 1 pass through them instead of 6; without"),
         ({"strategy": "partial"}, "(up to stem) are kept: 1 pass through them instead of 6; without augmentation"),
@@ -38,37 +38,37 @@ def lines(**hyperparameters: str) -> list[str]:
         ({"strategy": "partial", "feature_cache": "off"}, "are computed in every epoch"),
     ],
 )
-def test_what_is_done_saved_and_given_up_is_said(request_: dict[str, str], said: str) -> None:
+def test_plan_line_states_passes_and_augmentation(request_: dict[str, str], expected: str) -> None:
     (line,) = lines(**request_)
-    assert said in line
+    assert expected in line
 
 
-def test_a_stream_that_nobody_counted_keeps_nothing() -> None:
-    (line,) = feature_lines(frozen(strategy="feature_extraction"), 1, counted=False)
+def test_features_of_an_uncounted_stream_are_not_cached() -> None:
+    (line,) = feature_lines(cache_plan(strategy="feature_extraction"), 1, counted=False)
     assert "are computed in every epoch" in line
     assert "num_training_samples" in line
 
 
-def test_nothing_is_said_where_all_layers_learn() -> None:
+def test_no_plan_line_without_frozen_layers() -> None:
     assert lines(strategy="full") == []
 
 
 @pytest.mark.parametrize(
     ("request_", "passes"),
     [
-        ({"strategy": "evaluate"}, Passes(0, 0, 0)),
-        ({"strategy": "feature_extraction"}, Passes(1, 0, 1)),
-        ({"strategy": "partial"}, Passes(1, 0, 1)),
-        ({"strategy": "partial", "augmentation_views": "2"}, Passes(0, 2, 1)),
-        ({"strategy": "partial", "feature_cache": "off"}, Passes(0, 6, 6)),
-        ({"strategy": "partial", "feature_cache": "off", "augmentation": "none"}, Passes(6, 0, 6)),
-        ({"strategy": "full"}, Passes(0, 6, 6)),
-        ({"strategy": "full", "augmentation": "none"}, Passes(6, 0, 6)),
+        ({"strategy": "evaluate"}, ImagePasses(0, 0, 0)),
+        ({"strategy": "feature_extraction"}, ImagePasses(1, 0, 1)),
+        ({"strategy": "partial"}, ImagePasses(1, 0, 1)),
+        ({"strategy": "partial", "augmentation_views": "2"}, ImagePasses(0, 2, 1)),
+        ({"strategy": "partial", "feature_cache": "off"}, ImagePasses(0, 6, 6)),
+        ({"strategy": "partial", "feature_cache": "off", "augmentation": "none"}, ImagePasses(6, 0, 6)),
+        ({"strategy": "full"}, ImagePasses(0, 6, 6)),
+        ({"strategy": "full", "augmentation": "none"}, ImagePasses(6, 0, 6)),
         # The head for one epoch, `middle` for another, then everything.
-        ({"strategy": "gradual"}, Passes(2, 4, 6)),
-        ({"strategy": "gradual", "augmentation": "none"}, Passes(6, 0, 6)),
-        ({"strategy": "gradual", "epochs": "12"}, Passes(2, 8, 10)),
+        ({"strategy": "gradual"}, ImagePasses(2, 4, 6)),
+        ({"strategy": "gradual", "augmentation": "none"}, ImagePasses(6, 0, 6)),
+        ({"strategy": "gradual", "epochs": "12"}, ImagePasses(2, 8, 10)),
     ],
 )
-def test_looks_at_pictures_are_counted(request_: dict[str, str], passes: Passes) -> None:
-    assert frozen(**request_).passes == passes
+def test_image_passes_are_counted(request_: dict[str, str], passes: ImagePasses) -> None:
+    assert cache_plan(**request_).passes == passes

@@ -9,14 +9,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from finetune.features.store import BAD, UNKNOWN, FeatureStore, StoreLimits
+from finetune.features.store import BAD, NOT_CACHED, FeatureStore, StoreLimits
 
-ROOM = StoreLimits(10**6)
+LIMITS = StoreLimits(10**6)
 PADDING = {"activation": 0.0, "attention_mask": 0.0}
 ENTRIES = 6
 
 
-def pictures() -> dict[str, Tensor]:
+def images() -> dict[str, Tensor]:
     return {"activation": torch.randn(ENTRIES, 4, 3, 3).contiguous(memory_format=torch.channels_last)}
 
 
@@ -25,45 +25,45 @@ def texts() -> dict[str, Tensor]:
     return {"activation": torch.randn(ENTRIES, 5, 7) * mask.unsqueeze(2), "attention_mask": mask}
 
 
-def storage(features: Mapping[str, Tensor], place: StoreLimits = ROOM) -> FeatureStore:
+def make_store(features: Mapping[str, Tensor], limits: StoreLimits = LIMITS) -> FeatureStore:
     padded = "attention_mask" in features
-    return FeatureStore(ENTRIES, place, PADDING if padded else {}, 5 if padded else 1)
+    return FeatureStore(ENTRIES, limits, PADDING if padded else {}, 5 if padded else 1)
 
 
-@pytest.mark.parametrize("features", [pictures(), texts()], ids=["pictures", "texts"])
-@pytest.mark.parametrize("room", [10**6, 500, 0])
-def test_what_fits_is_the_same(features: dict[str, Tensor], room: int) -> None:
-    before, after = storage(features), storage(features, StoreLimits(room))
+@pytest.mark.parametrize("features", [images(), texts()], ids=["images", "texts"])
+@pytest.mark.parametrize("memory_bytes", [10**6, 500, 0])
+def test_restored_entries_are_identical(features: dict[str, Tensor], memory_bytes: int) -> None:
+    before, after = make_store(features), make_store(features, StoreLimits(memory_bytes))
     before.put(np.arange(ENTRIES), features)
-    count = after.load(before.state())
-    kept = np.flatnonzero(after.kept(np.arange(ENTRIES)))
-    assert len(kept) == count
-    assert (count == ENTRIES) == (room == 10**6)
-    assert (count == 0) == (room == 0)
+    count = after.load_state_dict(before.state_dict())
+    cached = np.flatnonzero(after.is_cached(np.arange(ENTRIES)))
+    assert len(cached) == count
+    assert (count == ENTRIES) == (memory_bytes == 10**6)
+    assert (count == 0) == (memory_bytes == 0)
     if count:
-        ours, theirs = after.gather(kept), before.gather(kept)
-        assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
-        assert all(ours[name].stride() == theirs[name].stride() for name in theirs)
+        gathered, expected = after.gather(cached), before.gather(cached)
+        assert all(torch.equal(gathered[name], expected[name]) for name in expected)
+        assert all(gathered[name].stride() == expected[name].stride() for name in expected)
 
 
-def test_what_is_not_known_yet_is_kept_behind_what_is_taken_up() -> None:
-    features = pictures()
-    before, after = storage(features), storage(features)
+def test_new_entries_are_added_to_restored_ones() -> None:
+    features = images()
+    before, after = make_store(features), make_store(features)
     before.put(np.arange(4), {name: value[:4] for name, value in features.items()})
     before.lengths[4] = BAD
-    assert after.load(before.state()) == 4
-    assert after.lengths[4:].tolist() == [UNKNOWN, UNKNOWN]
+    assert after.load_state_dict(before.state_dict()) == 4
+    assert after.lengths[4:].tolist() == [NOT_CACHED, NOT_CACHED]
     assert after.put(np.arange(4, 6), {name: value[4:] for name, value in features.items()}) == 2
     assert torch.equal(after.gather(np.arange(6))["activation"], features["activation"])
 
 
-def test_a_state_of_other_records_is_refused() -> None:
-    given = storage(pictures())
-    given.put(np.arange(ENTRIES), pictures())
-    state = given.state()
-    for other in (FeatureStore(ENTRIES + 1, ROOM, {}), FeatureStore(ENTRIES, ROOM, PADDING, 5)):
+def test_state_of_other_records_is_refused() -> None:
+    source = make_store(images())
+    source.put(np.arange(ENTRIES), images())
+    state = source.state_dict()
+    for other_store in (FeatureStore(ENTRIES + 1, LIMITS, {}), FeatureStore(ENTRIES, LIMITS, PADDING, 5)):
         with pytest.raises(ValueError, match="not about these records"):
-            other.load(state)
-    for broken in ({}, {"rows/activation": torch.ones(6, 4)}):
+            other_store.load_state_dict(state)
+    for invalid_state in ({}, {"rows/activation": torch.ones(6, 4)}):
         with pytest.raises(ValueError, match="not about these records"):
-            storage(pictures()).load(broken)
+            make_store(images()).load_state_dict(invalid_state)

@@ -15,56 +15,58 @@ from finetune.features.warm_pool import FOLDER, WarmPool
 
 KEY, OTHER, THIRD = "a" * 64, "b" * 64, "c" * 64
 TENSORS = {"rows/x": torch.arange(1000, dtype=torch.float32), "lengths": torch.ones(5, dtype=torch.int64)}
-ROOM = 10**9
+MAX_BYTES = 10**9
 
 
-def same(found: dict[str, Tensor] | None) -> bool:
-    return found is not None and found.keys() == TENSORS.keys() and all(found[n].equal(TENSORS[n]) for n in found)
+def same(tensors: dict[str, Tensor] | None) -> bool:
+    return (
+        tensors is not None and tensors.keys() == TENSORS.keys() and all(tensors[n].equal(TENSORS[n]) for n in tensors)
+    )
 
 
 def entry(folder: Path, key: str = KEY) -> Path:
     return folder / FOLDER / key
 
 
-def test_what_is_left_is_found_under_its_key_only(tmp_path: Path) -> None:
-    pool = WarmPool(tmp_path, ROOM)
+def test_saved_entry_is_found_only_under_its_key(tmp_path: Path) -> None:
+    pool = WarmPool(tmp_path, MAX_BYTES)
     assert pool.find(KEY) is None
     assert pool.save(KEY, TENSORS)
-    assert same(WarmPool(tmp_path, ROOM).find(KEY))
+    assert same(WarmPool(tmp_path, MAX_BYTES).find(KEY))
     assert pool.find(OTHER) is None
 
 
 @pytest.mark.parametrize("folder", [None, Path("/nowhere/at/all")])
-def test_without_a_folder_nothing_is_found_or_left(folder: Path | None) -> None:
+def test_pool_without_folder_is_unavailable(folder: Path | None) -> None:
     pool = WarmPool(folder)
-    assert not pool.is_there
+    assert not pool.is_available
     assert not pool.save(KEY, TENSORS)
     assert pool.find(KEY) is None
 
 
-def flip(place: Path) -> None:
-    path = place / "features.safetensors"
+def flip(entry_folder: Path) -> None:
+    path = entry_folder / "features.safetensors"
     content = bytearray(path.read_bytes())
     content[-1] ^= 1
     path.write_bytes(bytes(content))
 
 
 def manifest(**changes: object) -> Callable[[Path], None]:
-    def change(place: Path) -> None:
-        path = place / "manifest.json"
+    def change(entry_folder: Path) -> None:
+        path = entry_folder / "manifest.json"
         path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
 
     return change
 
 
 def cut(name: str, length: int) -> Callable[[Path], None]:
-    return lambda place: os.truncate(place / name, length)
+    return lambda entry_folder: os.truncate(entry_folder / name, length)
 
 
-DAMAGE: dict[str, Callable[[Path], None]] = {
+DAMAGES: dict[str, Callable[[Path], None]] = {
     "a bit of the features is another": flip,
     "the features are cut off": cut("features.safetensors", 100),
-    "the features are gone": lambda place: (place / "features.safetensors").unlink(),
+    "the features are gone": lambda entry_folder: (entry_folder / "features.safetensors").unlink(),
     "the manifest is cut off": cut("manifest.json", 20),
     "the manifest is empty": cut("manifest.json", 0),
     "the manifest is of another entry": manifest(key=OTHER),
@@ -73,21 +75,21 @@ DAMAGE: dict[str, Callable[[Path], None]] = {
 }
 
 
-@pytest.mark.parametrize("what", DAMAGE)
-def test_what_is_damaged_or_foreign_is_not_used_and_replaced(
-    what: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_damaged_or_foreign_entry_is_ignored_and_replaced(
+    damage: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    pool = WarmPool(tmp_path, ROOM)
+    pool = WarmPool(tmp_path, MAX_BYTES)
     pool.save(KEY, TENSORS)
-    DAMAGE[what](entry(tmp_path))
+    DAMAGES[damage](entry(tmp_path))
     assert pool.find(KEY) is None
     assert "is not used" in caplog.text
     assert pool.save(KEY, TENSORS)
     assert same(pool.find(KEY))
 
 
-def test_an_entry_that_was_cut_short_is_none_and_is_cleared_away(tmp_path: Path) -> None:
-    pool = WarmPool(tmp_path, ROOM)
+def test_partial_entry_is_ignored_and_removed(tmp_path: Path) -> None:
+    pool = WarmPool(tmp_path, MAX_BYTES)
     partial = tmp_path / FOLDER / f".{KEY}.123.partial"
     partial.mkdir(parents=True)
     (partial / "features.safetensors").write_bytes(b"half")
@@ -96,7 +98,7 @@ def test_an_entry_that_was_cut_short_is_none_and_is_cleared_away(tmp_path: Path)
     assert not partial.exists()
 
 
-def test_the_entry_that_was_not_used_for_longest_gives_way_and_what_is_not_ours_stays(tmp_path: Path) -> None:
+def test_least_recently_used_entry_is_evicted_and_other_files_stay(tmp_path: Path) -> None:
     size = sum(tensor.nbytes for tensor in TENSORS.values())
     pool = WarmPool(tmp_path, 3 * size)
     (tmp_path / FOLDER).mkdir()
@@ -110,38 +112,38 @@ def test_the_entry_that_was_not_used_for_longest_gives_way_and_what_is_not_ours_
     assert (tmp_path / FOLDER / "somebody's").exists()
 
 
-def test_what_is_too_large_is_not_left_and_drives_nothing_out(tmp_path: Path) -> None:
-    WarmPool(tmp_path, ROOM).save(KEY, TENSORS)
+def test_too_large_entry_is_not_saved_and_evicts_nothing(tmp_path: Path) -> None:
+    WarmPool(tmp_path, MAX_BYTES).save(KEY, TENSORS)
     pool = WarmPool(tmp_path, 1000)
     assert not pool.save(OTHER, TENSORS)
     assert same(pool.find(KEY))
 
 
-def test_a_folder_that_cannot_be_written_is_no_failure(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_unwritable_folder_is_no_failure(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     (tmp_path / FOLDER).write_text("a file in the way")
-    assert not WarmPool(tmp_path, ROOM).save(KEY, TENSORS)
+    assert not WarmPool(tmp_path, MAX_BYTES).save(KEY, TENSORS)
     assert "Nothing is left for a later job" in caplog.text
 
 
 @pytest.mark.parametrize("content", ["[" * 100_000, '{"format":' * 100_000])
-def test_a_manifest_that_is_nested_too_deeply_is_not_used(tmp_path: Path, content: str) -> None:
-    pool = WarmPool(tmp_path, ROOM)
+def test_deeply_nested_manifest_is_ignored(tmp_path: Path, content: str) -> None:
+    pool = WarmPool(tmp_path, MAX_BYTES)
     assert pool.save(KEY, TENSORS)
     (entry(tmp_path) / "manifest.json").write_text(content)
     assert pool.find(KEY) is None
 
 
-def test_a_folder_that_may_not_be_looked_into_costs_no_job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_permissions_disable_the_pool(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(_: Path) -> bool:
         raise PermissionError(13, "Permission denied")
 
-    pool = WarmPool(tmp_path, ROOM)
+    pool = WarmPool(tmp_path, MAX_BYTES)
     assert pool.save(KEY, TENSORS)
     with monkeypatch.context() as patched:
         patched.setattr(Path, "is_file", refuse)
         assert pool.find(KEY) is None
     with monkeypatch.context() as patched:
         patched.setattr(Path, "is_dir", refuse)
-        assert not pool.is_there
+        assert not pool.is_available
         assert pool.find(KEY) is None
         assert not pool.save(OTHER, TENSORS)

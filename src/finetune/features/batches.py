@@ -12,8 +12,8 @@ from torch import Tensor
 
 from finetune.data.loading.batches import Batch, Batches
 from finetune.data.loading.dataset import Dataset
-from finetune.features.extractor import Computed, FeatureExtractor, compute
-from finetune.features.store import BAD, UNKNOWN, FeatureStore, StoreLimits, joined, moved
+from finetune.features.extractor import FeatureChunk, FeatureExtractor, compute_features
+from finetune.features.store import BAD, NOT_CACHED, FeatureStore, StoreLimits, copy_to_device, merge_entries
 
 
 class FeatureBatches:
@@ -23,27 +23,27 @@ class FeatureBatches:
     can start or resume with an incomplete cache, and caching does not change a bit.
     """
 
-    def __init__(self, batches: Batches, run: FeatureExtractor, views: int, place: StoreLimits) -> None:
+    def __init__(self, batches: Batches, extractor: FeatureExtractor, views: int, limits: StoreLimits) -> None:
         """Initialize without computing any feature.
 
         Args:
             batches: batches of the records.
-            run: configuration of the frozen prefix's forward pass.
+            extractor: configuration of the frozen prefix's forward pass.
             views: number of cached augmented views; epochs cycle through them.
-            place: limits of the feature store.
+            limits: limits of the feature store.
         """
         # With one vector per record there is no padding to save, so a fully random order is better.
-        self._batches = batches if run.split.padding else batches.of_any_length()
-        self._run = run
+        self._batches = batches if extractor.split.padding else batches.of_any_length()
+        self._extractor = extractor
         self._views = views
         dataset = batches.dataset
         self._count = len(dataset)
-        self._storage = FeatureStore(
-            self._count * views, place, run.split.padding, run.longest if run.split.padding else 1
+        self._store = FeatureStore(
+            self._count * views, limits, extractor.split.padding, extractor.max_length if extractor.split.padding else 1
         )
         labels = [dataset.reader.labels(index) for index in dataset.indices]
-        self._targets = dataset.label_map.targets(labels).to(run.device)
-        self._passing: dict[int, dict[str, Tensor]] = {}
+        self._targets = dataset.label_map.targets(labels).to(extractor.device)
+        self._uncached: dict[int, dict[str, Tensor]] = {}
 
     @property
     def dataset(self) -> Dataset:
@@ -56,9 +56,9 @@ class FeatureBatches:
         return self._batches.channel
 
     @property
-    def storage(self) -> FeatureStore:
+    def store(self) -> FeatureStore:
         """Store of the cached features."""
-        return self._storage
+        return self._store
 
     def __len__(self) -> int:
         """Number of batches in an epoch."""
@@ -72,45 +72,47 @@ class FeatureBatches:
         """
         view = epoch % self._views
         lists = [np.asarray(positions, np.int64) for positions in self._batches.positions(epoch, first)]
-        self._passing.clear()
-        with closing(self._computed(lists, view)) as computed:
+        self._uncached.clear()
+        with closing(self._compute(lists, view)) as chunks:
             for positions in lists:
                 entries = positions + view * self._count
-                while not self._ready(entries):
-                    self._take(next(computed), view)
+                while not self._is_ready(entries):
+                    self._add_chunk(next(chunks), view)
                 yield self._batch(positions, entries)
 
-    def _computed(self, lists: list[NDArray[np.int64]], view: int) -> Generator[Computed, None, None]:
-        wanted = np.concatenate([np.empty(0, np.int64), *lists])
-        missing = wanted[self._storage.lengths[wanted + view * self._count] == UNKNOWN]
-        return compute(self._run, self._batches, missing.tolist(), view)
+    def _compute(self, lists: list[NDArray[np.int64]], view: int) -> Generator[FeatureChunk, None, None]:
+        requested = np.concatenate([np.empty(0, np.int64), *lists])
+        missing = requested[self._store.lengths[requested + view * self._count] == NOT_CACHED]
+        return compute_features(self._extractor, self._batches, missing.tolist(), view)
 
-    def _ready(self, entries: NDArray[np.int64]) -> bool:
-        unknown = entries[self._storage.lengths[entries] == UNKNOWN]
-        return all(int(entry) in self._passing for entry in unknown)
+    def _is_ready(self, entries: NDArray[np.int64]) -> bool:
+        missing = entries[self._store.lengths[entries] == NOT_CACHED]
+        return all(int(entry) in self._uncached for entry in missing)
 
-    def _take(self, computed: Computed, view: int) -> None:
+    def _add_chunk(self, chunk: FeatureChunk, view: int) -> None:
         """Cache the features that fit, and hold the rest until their batch is due."""
         offset = view * self._count
-        self._storage.lengths[computed.bad + offset] = BAD
-        entries = computed.positions + offset
+        self._store.lengths[chunk.bad + offset] = BAD
+        entries = chunk.positions + offset
         if not len(entries):
             return
-        for row in range(self._storage.put(entries, computed.features), len(entries)):
-            self._passing[int(entries[row])] = {name: value[row : row + 1] for name, value in computed.features.items()}
+        for row in range(self._store.put(entries, chunk.features), len(entries)):
+            self._uncached[int(entries[row])] = {name: value[row : row + 1] for name, value in chunk.features.items()}
 
     def _batch(self, positions: NDArray[np.int64], entries: NDArray[np.int64]) -> Batch:
-        good = self._storage.lengths[entries] != BAD
-        positions, entries = positions[good], entries[good]
-        kept = self._storage.kept(entries)
-        features = self._storage.gather(entries) if kept.all() else self._mixed(entries, kept)
-        index = moved(torch.from_numpy(positions), self._targets.device)
+        decoded = self._store.lengths[entries] != BAD
+        positions, entries = positions[decoded], entries[decoded]
+        cached = self._store.is_cached(entries)
+        features = self._store.gather(entries) if cached.all() else self._gather_mixed(entries, cached)
+        index = copy_to_device(torch.from_numpy(positions), self._targets.device)
         return Batch(features, self._targets.index_select(0, index), tuple(positions.tolist()))
 
-    def _mixed(self, entries: NDArray[np.int64], kept: NDArray[np.bool_]) -> dict[str, Tensor]:
+    def _gather_mixed(self, entries: NDArray[np.int64], cached: NDArray[np.bool_]) -> dict[str, Tensor]:
         """Return features that are only partly cached, in the format of `gather`."""
         rows = (
-            self._storage.gather(entries[row : row + 1]) if is_kept else self._passing.pop(int(entry))
-            for row, (entry, is_kept) in enumerate(zip(entries, kept, strict=True))
+            self._store.gather(entries[row : row + 1]) if entry_is_cached else self._uncached.pop(int(entry))
+            for row, (entry, entry_is_cached) in enumerate(zip(entries, cached, strict=True))
         )
-        return joined(rows, len(entries), self._run.device, self._run.split.padding, self._run.longest)
+        return merge_entries(
+            rows, len(entries), self._extractor.device, self._extractor.split.padding, self._extractor.max_length
+        )

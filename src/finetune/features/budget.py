@@ -29,24 +29,24 @@ class CacheBudget:
     device: torch.device
     size_gb: float | None
 
-    def place(self, share: float) -> StoreLimits:
+    def store_limits(self, share: float) -> StoreLimits:
         """Return the store limits for a share of all features."""
-        memory, disk = int(self.memory() * share), int(self._disk() * share)
+        memory, disk = int(self.memory_bytes() * share), int(self._disk() * share)
         on_device = int(self._on_device() * share)
         return StoreLimits(memory, disk, self.folder, self.device, on_device)
 
-    def room(self, memory_bytes: int, beside: int = 0) -> Room:
-        """Return an arena of `memory_bytes` in memory, then disk; `beside` bytes of the limit are already in use."""
-        memory_bytes, behind = max(0, memory_bytes), self._disk()
+    def byte_arena(self, memory_bytes: int, used_bytes: int = 0) -> Room:
+        """Return an arena of `memory_bytes` in memory, then disk; `used_bytes` of the limit are already in use."""
+        memory_bytes, disk_bytes = max(0, memory_bytes), self._disk()
         if self.size_gb is not None:
-            behind = min(behind, max(0, int(self.size_gb * _GB) - memory_bytes - beside))
-        return Room(memory_bytes, behind, self.folder)
+            disk_bytes = min(disk_bytes, max(0, int(self.size_gb * _GB) - memory_bytes - used_bytes))
+        return Room(memory_bytes, disk_bytes, self.folder)
 
-    def half(self) -> CacheBudget:
+    def halved(self) -> CacheBudget:
         """Return the budget with half of the user's limit, for jobs with two kinds of caches."""
         return self if self.size_gb is None else replace(self, size_gb=self.size_gb / 2)
 
-    def memory(self) -> int:
+    def memory_bytes(self) -> int:
         """Available bytes of host memory."""
         return self._limited(int(available_memory() * _MEMORY_SHARE))
 
@@ -57,8 +57,8 @@ class CacheBudget:
         if self.device.type != "cuda":
             return 0
         # Memory reserved but not allocated by PyTorch, such as features of the previous phase, is available too.
-        held = torch.cuda.memory_reserved() - torch.cuda.memory_allocated()
-        return self._limited(int((torch.cuda.mem_get_info()[0] + held) * _DEVICE_SHARE))
+        reserved = torch.cuda.memory_reserved() - torch.cuda.memory_allocated()
+        return self._limited(int((torch.cuda.mem_get_info()[0] + reserved) * _DEVICE_SHARE))
 
     def _limited(self, count: int) -> int:
         return count if self.size_gb is None else min(count, int(self.size_gb * _GB))

@@ -26,12 +26,12 @@ from finetune.data.loading.batches import Batch, Batches
 from finetune.models.backbone import SplitModel
 from finetune.runtime.worker_pool import WorkerPool
 
-_I = TypeVar("_I")
-_T = TypeVar("_T")
+_Item = TypeVar("_Item")
+_Result = TypeVar("_Result")
 
 LENGTH_STEP = 16
 """Texts are padded to a multiple of this number of tokens."""
-_TEXTS_AT_ONCE, _TOKENS_AT_ONCE = 4096, {"cpu": 1 << 21, "cuda": 1 << 18}
+_MAX_TEXTS, _MAX_TOKENS = 4096, {"cpu": 1 << 21, "cuda": 1 << 18}
 """Maximum number of texts, and of their padded tokens, read at a time; the larger, the fewer padding rows.
 
 Uncached features wait on the device until their batch is due: on a GPU, 0.8 GB of hidden states of size 768.
@@ -43,24 +43,24 @@ class FeatureExtractor:
     """Configuration of the frozen prefix's forward pass.
 
     Attributes:
-        cut: the split model.
-        chunk: rows in every batch of the frozen prefix.
-        longest: maximum number of tokens of a text; 1 for images.
+        split: the split model.
+        chunk_size: rows in every batch of the frozen prefix.
+        max_length: maximum number of tokens of a text; 1 for images.
         device: device of the model.
         context: autocast or a null context, entered around each forward pass.
-        at_once: number of batches processed concurrently; if several, each in its own host thread.
+        concurrency: number of batches processed concurrently; if several, each in its own host thread.
     """
 
     split: SplitModel
-    chunk: int
-    longest: int
+    chunk_size: int
+    max_length: int
     device: torch.device
     context: Callable[[], AbstractContextManager[object]]
-    at_once: int = 1
+    concurrency: int = 1
 
 
 @dataclass(frozen=True, slots=True)
-class Computed:
+class FeatureChunk:
     """Features of records, one row for each of `positions`; the records at `bad` could not be decoded."""
 
     positions: NDArray[np.int64]
@@ -69,105 +69,117 @@ class Computed:
 
 
 @dataclass(frozen=True, slots=True)
-class _Chunk:
+class _InputChunk:
     """One batch of the frozen prefix: row numbers, int64, and their inputs."""
 
     rows: Tensor
     inputs: dict[str, Tensor]
 
 
-def compute(
-    run: FeatureExtractor, batches: Batches, positions: Sequence[int], view: int
-) -> Generator[Computed, None, None]:
+def compute_features(
+    extractor: FeatureExtractor, batches: Batches, positions: Sequence[int], view: int
+) -> Generator[FeatureChunk, None, None]:
     """Read records and yield their features in chunks, approximately in the requested order.
 
     Args:
-        run: configuration of the frozen prefix's forward pass.
+        extractor: configuration of the frozen prefix's forward pass.
         batches: reads and transforms records, ahead of the computation.
         positions: dataset positions of the records.
         view: number of the augmented view.
     """
-    texts = max(run.chunk, min(_TEXTS_AT_ONCE, _TOKENS_AT_ONCE[run.device.type] // run.longest))
-    size = run.chunk if run.longest == 1 else texts
+    texts = max(extractor.chunk_size, min(_MAX_TEXTS, _MAX_TOKENS[extractor.device.type] // extractor.max_length))
+    size = extractor.chunk_size if extractor.max_length == 1 else texts
     lists = [list(positions[start : start + size]) for start in range(0, len(positions), size)]
     with closing(batches.prepare(lists, view)) as prepared:
-        parts = (part for asked, batch in zip(lists, prepared, strict=True) for part in _parts(run, asked, batch))
-        with closing(_each(run, parts, lambda part: _computed(run, part))) as computed:
-            yield from computed
+        chunks = (
+            chunk
+            for requested, batch in zip(lists, prepared, strict=True)
+            for chunk in _split_batch(extractor, requested, batch)
+        )
+        with closing(_map_in_order(extractor, chunks, lambda chunk: _compute_chunk(extractor, *chunk))) as results:
+            yield from results
 
 
-def rows_of(
-    run: FeatureExtractor, inputs: dict[str, Tensor], count: int
+def compute_rows(
+    extractor: FeatureExtractor, inputs: dict[str, Tensor], count: int
 ) -> Generator[tuple[Tensor, dict[str, Tensor]], None, None]:
     """Yield the features of `count` rows in chunks: row numbers, int64, and one row of features for each."""
-    with closing(_each(run, _chunks(run, inputs, count), lambda chunk: (chunk.rows, _front(run, chunk)))) as given:
-        yield from given
+    chunks = _chunks(extractor, inputs, count)
+    with closing(
+        _map_in_order(extractor, chunks, lambda chunk: (chunk.rows, _run_prefix(extractor, chunk)))
+    ) as results:
+        yield from results
 
 
-def _each(run: FeatureExtractor, items: Iterable[_I], make: Callable[[_I], _T]) -> Generator[_T, None, None]:
+def _map_in_order(
+    extractor: FeatureExtractor, items: Iterable[_Item], fn: Callable[[_Item], _Result]
+) -> Generator[_Result, None, None]:
     """Yield the result for each item in order; on a CPU, each item is processed on its own core."""
-    if run.at_once == 1:
-        yield from map(make, items)
+    if extractor.concurrency == 1:
+        yield from map(fn, items)
         return
-    waiting: deque[Future[_T]] = deque()
-    with closing(WorkerPool(run.at_once, "front")) as crew:
+    pending: deque[Future[_Result]] = deque()
+    with closing(WorkerPool(extractor.concurrency, "frozen-prefix")) as workers:
         for item in items:
-            waiting.append(crew.submit(partial(make, item)))
-            if len(waiting) > crew.size:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
+            pending.append(workers.submit(partial(fn, item)))
+            if len(pending) > workers.size:
+                yield pending.popleft().result()
+        while pending:
+            yield pending.popleft().result()
 
 
-def _parts(
-    run: FeatureExtractor, asked: Sequence[int], batch: Batch
-) -> Iterator[tuple[NDArray[np.int64], _Chunk | None]]:
+def _split_batch(
+    extractor: FeatureExtractor, requested: Sequence[int], batch: Batch
+) -> Iterator[tuple[NDArray[np.int64], _InputChunk | None]]:
     """Yield positions of records with their chunk, and positions of undecodable records with `None`."""
-    found = np.asarray(batch.positions, np.int64)
-    bad = np.setdiff1d(np.asarray(asked, np.int64), found)
+    decoded = np.asarray(batch.positions, np.int64)
+    bad = np.setdiff1d(np.asarray(requested, np.int64), decoded)
     if len(bad):
         yield bad, None
-    for chunk in _chunks(run, batch.inputs, len(found)):
-        yield found[chunk.rows.numpy()], chunk
+    for chunk in _chunks(extractor, batch.inputs, len(decoded)):
+        yield decoded[chunk.rows.numpy()], chunk
 
 
-def _computed(run: FeatureExtractor, part: tuple[NDArray[np.int64], _Chunk | None]) -> Computed:
-    positions, chunk = part
-    none = np.empty(0, np.int64)
-    return Computed(none, {}, positions) if chunk is None else Computed(positions, _front(run, chunk), none)
+def _compute_chunk(
+    extractor: FeatureExtractor, positions: NDArray[np.int64], chunk: _InputChunk | None
+) -> FeatureChunk:
+    empty = np.empty(0, np.int64)
+    if chunk is None:
+        return FeatureChunk(empty, {}, positions)
+    return FeatureChunk(positions, _run_prefix(extractor, chunk), empty)
 
 
-def _chunks(run: FeatureExtractor, inputs: dict[str, Tensor], count: int) -> Iterator[_Chunk]:
-    if run.longest == 1:
-        for start in range(0, count, run.chunk):
-            rows = torch.arange(start, min(start + run.chunk, count))
-            yield _Chunk(rows, {name: value[start : start + len(rows)] for name, value in inputs.items()})
+def _chunks(extractor: FeatureExtractor, inputs: dict[str, Tensor], count: int) -> Iterator[_InputChunk]:
+    if extractor.max_length == 1:
+        for start in range(0, count, extractor.chunk_size):
+            rows = torch.arange(start, min(start + extractor.chunk_size, count))
+            yield _InputChunk(rows, {name: value[start : start + len(rows)] for name, value in inputs.items()})
         return
     lengths = inputs["attention_mask"].sum(dim=1)
-    padded = (-(-lengths // LENGTH_STEP) * LENGTH_STEP).clamp(max=run.longest)
+    padded = (-(-lengths // LENGTH_STEP) * LENGTH_STEP).clamp(max=extractor.max_length)
     # transformers omits the mask if no row of a batch has padding, and a GPU then uses different kernels. So texts
     # without padding never share a batch with padded texts.
-    kinds = 2 * padded + (lengths == padded)
-    for kind in sorted(set(kinds.tolist())):
-        for rows in torch.split(torch.nonzero(kinds == kind).flatten(), run.chunk):
-            yield _Chunk(rows, {name: _of_length(value[rows], kind // 2) for name, value in inputs.items()})
+    groups = 2 * padded + (lengths == padded)
+    for group in sorted(set(groups.tolist())):
+        for rows in torch.split(torch.nonzero(groups == group).flatten(), extractor.chunk_size):
+            yield _InputChunk(rows, {name: _pad_to_length(value[rows], group // 2) for name, value in inputs.items()})
 
 
-def _of_length(values: Tensor, length: int) -> Tensor:
+def _pad_to_length(values: Tensor, length: int) -> Tensor:
     """Truncate, or pad with zeros, which the mask hides."""
     missing = length - values.shape[1]
     return torch.nn.functional.pad(values, (0, missing)) if missing > 0 else values[:, :length]
 
 
-def _front(run: FeatureExtractor, chunk: _Chunk) -> dict[str, Tensor]:
-    filled = {name: _filled(value, run.chunk) for name, value in chunk.inputs.items()}
-    filled = {name: value.to(run.device, non_blocking=True) for name, value in filled.items()}
-    with run.context():
-        features = run.split.prefix(filled)
+def _run_prefix(extractor: FeatureExtractor, chunk: _InputChunk) -> dict[str, Tensor]:
+    padded_inputs = {name: _pad_rows(value, extractor.chunk_size) for name, value in chunk.inputs.items()}
+    padded_inputs = {name: value.to(extractor.device, non_blocking=True) for name, value in padded_inputs.items()}
+    with extractor.context():
+        features = extractor.split.prefix(padded_inputs)
     return {name: value[: len(chunk.rows)] for name, value in features.items()}
 
 
-def _filled(values: Tensor, rows: int) -> Tensor:
+def _pad_rows(values: Tensor, rows: int) -> Tensor:
     """Pad to `rows` with copies of the first row, keeping the memory format."""
     if len(values) == rows:
         return values

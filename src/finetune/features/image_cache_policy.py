@@ -10,23 +10,23 @@ from finetune.features.budget import CacheBudget
 from finetune.features.plan import CachePlan
 
 
-class DecodedOnce:
+class ImageCachePolicy:
     """Caches decoded images across the phases of a job that reads them more than once."""
 
-    def __init__(self, frozen: CachePlan, space: CacheBudget) -> None:
+    def __init__(self, plan: CachePlan, budget: CacheBudget) -> None:
         """Initialize without caching any image.
 
         Args:
-            frozen: cache plan, which counts the passes over the images.
-            space: budget of the caches.
+            plan: cache plan, which counts the passes over the images.
+            budget: budget of the caches.
         """
-        self._frozen = frozen
-        self._space = space
-        self._passes = frozen.passes
-        self._reserved = 0
+        self._plan = plan
+        self._budget = budget
+        self._passes = plan.passes
+        self._reserved_bytes = 0
         self._validation: KeptPictures | None = None
         self._training: KeptPictures | None = None
-        self._varied = False
+        self._is_augmented = False
 
     def validation(self, batches: Batches) -> Batches:
         """Return the batches with an image cache; validation images are small, so their space is reserved first."""
@@ -34,23 +34,23 @@ class DecodedOnce:
         if self._passes.validation < 2 or not isinstance(transform, ImageTransform):
             return batches
         if self._validation is None:
-            self._reserved = min(self._memory() // 2, len(batches.dataset) * transform.example_bytes)
-            self._validation = KeptPictures(transform, Room(self._reserved), "validation")
+            self._reserved_bytes = min(self._memory() // 2, len(batches.dataset) * transform.example_bytes)
+            self._validation = KeptPictures(transform, Room(self._reserved_bytes), "validation")
         return batches.keeping(self._validation)
 
     def training(self, batches: Batches) -> Batches:
         """Return the batches with an image cache."""
-        transform, varied = batches.dataset.transform, batches.varies
-        passes = self._passes.varied if varied else self._passes.plain
+        transform, augmented = batches.dataset.transform, batches.varies
+        passes = self._passes.augmented if augmented else self._passes.plain
         if passes < 2 or not isinstance(transform, ImageTransform):
             return batches
-        if self._training is None or self._varied != varied:
+        if self._training is None or self._is_augmented != augmented:
             # Images to be augmented are larger, and are needed only after the others are no longer used.
-            self._training, self._varied = None, varied
-            room = self._space.room(self._memory() - self._reserved, beside=self._reserved)
-            self._training = KeptPictures(transform, room, "training")
+            self._training, self._is_augmented = None, augmented
+            arena = self._budget.byte_arena(self._memory() - self._reserved_bytes, used_bytes=self._reserved_bytes)
+            self._training = KeptPictures(transform, arena, "training")
         return batches.keeping(self._training)
 
     def _memory(self) -> int:
         """Return the memory for images in bytes: 0 if features need it, because they are read more often."""
-        return 0 if self._frozen.caches_features else self._space.memory()
+        return 0 if self._plan.caches_features else self._budget.memory_bytes()

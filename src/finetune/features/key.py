@@ -22,63 +22,63 @@ from finetune.models.backbone import Backbone, ImageInput
 from finetune.models.fingerprint import digest_of_frozen
 
 _LIBRARIES = ("torch", "torchvision", "pillow", "transformers", "tokenizers")
-_NOT_THE_FRONT = frozenset({"num_classes", "num_labels", "id2label", "label2id", "problem_type", "_name_or_path"})
-_AT_ONCE = 256
-_MOST_THREADS = 16
+_HEAD_CONFIG_NAMES = frozenset({"num_classes", "num_labels", "id2label", "label2id", "problem_type", "_name_or_path"})
+_RECORDS_AT_ONCE = 256
+_MAX_THREADS = 16
 
 
 @dataclass(frozen=True, slots=True)
-class Front:
+class FrozenPrefix:
     """The frozen prefix of a model and the configuration of its forward pass.
 
-    `border` is the split index, and `precision` the name of the numerics.
+    `precision` is the name of the numerics.
     """
 
     backbone: Backbone
     split_index: int
-    run: FeatureExtractor
+    extractor: FeatureExtractor
     precision: str
 
 
-def feature_key(front: Front, batches: Batches, variation: Sequence[object]) -> str:
+def feature_key(prefix: FrozenPrefix, batches: Batches, variation: Sequence[object]) -> str:
     """Return the cache key of the features of some records, 64 hexadecimal digits. Reads every record once.
 
     Args:
-        front: frozen prefix that computes the features.
+        prefix: frozen prefix that computes the features.
         batches: batches of the records.
         variation: JSON values that determine the augmentation; empty without augmentation.
     """
-    backbone, border, run = front.backbone, front.split_index, front.run
-    told = {
-        "network": _structure(backbone, border),
-        "weights": digest_of_frozen(backbone, [group.name for group in backbone.layer_groups()[border:]]),
+    backbone, split_index, extractor = prefix.backbone, prefix.split_index, prefix.extractor
+    fields = {
+        "network": _describe_structure(backbone, split_index),
+        "weights": digest_of_frozen(backbone, [group.name for group in backbone.layer_groups()[split_index:]]),
         "input": asdict(backbone.expects) if isinstance(backbone.expects, ImageInput) else backbone.expects.max_length,
         "variation": list(variation),
         "run": [
             "folded",
             "masks apart",
-            front.precision,
-            run.chunk,
-            run.longest,
-            str(run.device.type),
-            *_machine(run.device),
+            prefix.precision,
+            extractor.chunk_size,
+            extractor.max_length,
+            str(extractor.device.type),
+            *_describe_machine(extractor.device),
         ],
         "versions": [finetune.__version__, *(f"{name} {version(name)}" for name in _LIBRARIES)],
-        "records": _digest_of_contents(batches, named=bool(variation)),
+        "records": _digest_records(batches, with_keys=bool(variation)),
     }
-    return hashlib.sha256(json.dumps(told, sort_keys=True, default=str).encode()).hexdigest()
+    return hashlib.sha256(json.dumps(fields, sort_keys=True, default=str).encode()).hexdigest()
 
 
-def _structure(backbone: Backbone, border: int) -> list[object]:
+def _describe_structure(backbone: Backbone, split_index: int) -> list[object]:
     """Describe the computation of the frozen prefix without its weights, class names and file location."""
     description, config = backbone.describe(), getattr(backbone.module, "config", None)
-    layers = [repr(module) for group in backbone.layer_groups()[:border] for module in group.modules]
-    known = {**description.arguments, **(config.to_dict() if config else {})}
-    known = {name: value for name, value in known.items() if name not in _NOT_THE_FRONT}
-    return [description.framework, description.architecture, border, layers, known]
+    layers = [repr(module) for group in backbone.layer_groups()[:split_index] for module in group.modules]
+    config_values = {**description.arguments, **(config.to_dict() if config else {})}
+    config_values = {name: value for name, value in config_values.items() if name not in _HEAD_CONFIG_NAMES}
+    return [description.framework, description.architecture, split_index, layers, config_values]
 
 
-def _machine(device: torch.device) -> list[object]:
+def _describe_machine(device: torch.device) -> list[object]:
     """Describe the hardware and libraries that the last bits depend on, as far as they are known."""
     if device.type == "cuda":
         cudnn = torch.backends.cudnn.version()  # type: ignore[no-untyped-call]  # in torch
@@ -86,20 +86,20 @@ def _machine(device: torch.device) -> list[object]:
     return [platform.machine(), torch.backends.cpu.get_cpu_capability(), "one thread"]
 
 
-def _digest_of_contents(batches: Batches, *, named: bool) -> str:
+def _digest_records(batches: Batches, *, with_keys: bool) -> str:
     """Hash the contents of the records in dataset order, with their keys if augmentation depends on those."""
     digest = hashlib.sha256()
     count = len(batches.dataset)
-    with ThreadPoolExecutor(min(_MOST_THREADS, len(os.sched_getaffinity(0)))) as threads:
-        for start in range(0, count, _AT_ONCE):
-            positions = range(start, min(start + _AT_ONCE, count))
-            digests = threads.map(lambda at: _digest_of(batches, at), positions)
-            for position, one in zip(positions, digests, strict=True):
-                digest.update(one + (batches.dataset.key(position).encode() + b"\0" if named else b""))
+    with ThreadPoolExecutor(min(_MAX_THREADS, len(os.sched_getaffinity(0)))) as threads:
+        for start in range(0, count, _RECORDS_AT_ONCE):
+            positions = range(start, min(start + _RECORDS_AT_ONCE, count))
+            digests = threads.map(lambda position: _digest_record(batches, position), positions)
+            for position, record_digest in zip(positions, digests, strict=True):
+                digest.update(record_digest + (batches.dataset.key(position).encode() + b"\0" if with_keys else b""))
     return digest.hexdigest()
 
 
-def _digest_of(batches: Batches, position: int) -> bytes:
+def _digest_record(batches: Batches, position: int) -> bytes:
     """Hash the bytes of an image, or the tokens of a text, which also represent its tokenizer."""
     dataset, digest = batches.dataset, hashlib.sha256()
     try:

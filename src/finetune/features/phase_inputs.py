@@ -15,8 +15,8 @@ from finetune.data.pipe.batches import StreamBatches
 from finetune.features.batches import FeatureBatches
 from finetune.features.budget import CacheBudget
 from finetune.features.extractor import FeatureExtractor
-from finetune.features.image_cache_policy import DecodedOnce
-from finetune.features.key import Front, feature_key
+from finetune.features.image_cache_policy import ImageCachePolicy
+from finetune.features.key import FrozenPrefix, feature_key
 from finetune.features.plan import CachePlan
 from finetune.features.store import StoreLimits
 from finetune.features.stream import FeatureStream
@@ -30,19 +30,19 @@ from finetune.training.inputs import PhaseInputs
 
 logger = logging.getLogger(__name__)
 
-_CHUNK = {("cpu", True): 16, ("cpu", False): 8, ("cuda", True): 64, ("cuda", False): 32}
+_CHUNK_SIZES = {("cpu", True): 16, ("cpu", False): 8, ("cuda", True): 64, ("cuda", False): 32}
 """Batch size of the frozen prefix, by device and by whether inputs are images; results depend on it."""
-_LEAST_CHUNK, _USUAL_SIDE = 4, 224
+_MIN_CHUNK_SIZE, _BASE_IMAGE_SIZE = 4, 224
 
-_ALONE = 1 << 23
+_SINGLE_THREAD_MAX_MACS = 1 << 23
 """Multiply-adds per batch up to which a single CPU thread is faster than two or four."""
 
-_MORE = 8
+_RESERVE_DIVISOR = 8
 """Space is reserved for one eighth more records than the estimated length of a stream."""
 
 
 @dataclass(frozen=True, slots=True)
-class _Kept:
+class _CacheRequest:
     """Features to cache: `views` of `count` records, in a share of the space."""
 
     views: int
@@ -50,7 +50,7 @@ class _Kept:
     share: float
 
 
-class Sources(Protocol):
+class RecordSources(Protocol):
     """Batches of records by purpose; `None` for a purpose without records."""
 
     @property
@@ -70,23 +70,23 @@ class CachedInputProvider:
     The frozen prefix always runs separately from the other layers, cached or not, so caching does not change a bit.
     """
 
-    def __init__(self, frozen: CachePlan, sources: Sources, folder: Path, warm_pool: WarmPool) -> None:
+    def __init__(self, plan: CachePlan, sources: RecordSources, folder: Path, warm_pool: WarmPool) -> None:
         """Initialize without computing any feature.
 
         Args:
-            frozen: cache plan of the frozen layers.
+            plan: cache plan of the frozen layers.
             sources: batches of records for training and validation.
             folder: folder on the fastest local disk.
             warm_pool: feature cache shared with earlier and later jobs.
         """
-        self._warm = WarmFeatures(warm_pool)
-        self._frozen = frozen
+        self._warm_features = WarmFeatures(warm_pool)
+        self._plan = plan
         self._sources = sources
-        self._space = CacheBudget(folder, frozen.numerics.device, frozen.spec.features.size_gb)
-        if frozen.caches_both:
-            self._space = self._space.half()
-        self._decoded_once = DecodedOnce(frozen, self._space)
-        self._border = 0
+        self._budget = CacheBudget(folder, plan.numerics.device, plan.spec.features.size_gb)
+        if plan.caches_both:
+            self._budget = self._budget.halved()
+        self._image_cache = ImageCachePolicy(plan, self._budget)
+        self._split_index = 0
         self._training: PhaseInputs | None = None
         self._validation: PhaseInputs | None = None
 
@@ -99,99 +99,104 @@ class CachedInputProvider:
 
     def training(self, phase: Phase) -> PhaseInputs:
         """Enter a phase and return its training input."""
-        self.enter(phase)
-        return self._training or PhaseInputs(self.records, self._frozen.backbone.forward)
+        self.prepare_phase(phase)
+        return self._training or PhaseInputs(self.records, self._plan.backbone.forward)
 
     def validation(self) -> PhaseInputs | None:
         """Return the validation input of the current phase; `None` without validation records."""
-        return self._validation or self.whole(self._sources.validation)
+        return self._validation or self.full_model_inputs(self._sources.validation)
 
-    def whole(self, batches: BatchSource | None) -> PhaseInputs | None:
+    def full_model_inputs(self, batches: BatchSource | None) -> PhaseInputs | None:
         """Return the input for the whole model, from records."""
-        forward, device = self._frozen.backbone.forward, self._frozen.numerics.device
+        forward, device = self._plan.backbone.forward, self._plan.numerics.device
         if batches is None or device.type != "cuda":
             return None if batches is None else PhaseInputs(batches, forward)
         return PhaseInputs(OnDevice(batches, device, SideStream(device)), forward)
 
-    def enter(self, phase: Phase) -> None:
+    def prepare_phase(self, phase: Phase) -> None:
         """Switch training and validation to the inputs of a phase."""
-        if self._training is not None and self._frozen.split_index(phase) == self._border:
+        if self._training is not None and self._plan.split_index(phase) == self._split_index:
             return
-        self._border = self._frozen.split_index(phase)
-        self._warm.save()
+        self._split_index = self._plan.split_index(phase)
+        self._warm_features.save()
         # Free the features of the previous phase.
         self._training = self._validation = None
         train, validation = self._sources.train, self._sources.validation
         # Streamed records have no stable index: their images are not cached, and their features are keyed by content.
         if isinstance(validation, Batches):
-            validation = self._decoded_once.validation(validation)
-        if isinstance(train, Batches | StreamBatches) and self._border and self._frozen.views == 1:
+            validation = self._image_cache.validation(validation)
+        if isinstance(train, Batches | StreamBatches) and self._split_index and self._plan.views == 1:
             train = train.without_augmentation()
         if isinstance(train, Batches):
-            train = self._decoded_once.training(train)
-        self._training, self._validation = self.whole(train), self.whole(validation)
-        if self._border and train is not None:
-            self._cut(phase, train, validation)
-        if self._training is not None and self._frozen.spec.run.compile:
+            train = self._image_cache.training(train)
+        self._training, self._validation = self.full_model_inputs(train), self.full_model_inputs(validation)
+        if self._split_index and train is not None:
+            self._split_phase(phase, train, validation)
+        if self._training is not None and self._plan.spec.run.compile:
             self._training = replace(self._training, forward=compiled(self._training.forward))
 
-    def _cut(self, phase: Phase, train: BatchSource, validation: BatchSource | None) -> None:
-        frozen, run = self._frozen, self._run()
-        views = min(frozen.views, frozen.spec.optimisation.epochs)
+    def _split_phase(self, phase: Phase, train: BatchSource, validation: BatchSource | None) -> None:
+        plan, extractor = self._plan, self._build_extractor()
+        views = min(plan.views, plan.spec.optimisation.epochs)
         # The records of a validation pipe are not counted in advance: assume as many as for training.
-        many = _count(train)
-        few = 0 if validation is None else _count(validation) or many
-        share = many * views / max(1, many * views + few)
-        self._training = self._features(run, train, _Kept(views, many, share if frozen.keeps(phase) else 0))
+        train_count = _count(train)
+        validation_count = 0 if validation is None else _count(validation) or train_count
+        share = train_count * views / max(1, train_count * views + validation_count)
+        train_share = share if plan.reuses_features(phase) else 0
+        self._training = self._features(extractor, train, _CacheRequest(views, train_count, train_share))
         if validation is not None:
-            room = 1 - share if frozen.spec.features.cache == "auto" else 0
-            self._validation = self._features(run, validation, _Kept(1, few, room))
+            validation_share = 1 - share if plan.spec.features.cache == "auto" else 0
+            cache_request = _CacheRequest(1, validation_count, validation_share)
+            self._validation = self._features(extractor, validation, cache_request)
 
-    def _features(self, run: FeatureExtractor, batches: BatchSource, kept: _Kept) -> PhaseInputs:
-        place = self._space.place(kept.share) if kept.share else StoreLimits(0, device=run.device)
+    def _features(self, extractor: FeatureExtractor, batches: BatchSource, cache_request: _CacheRequest) -> PhaseInputs:
+        limits = StoreLimits(0, device=extractor.device)
+        if cache_request.share:
+            limits = self._budget.store_limits(cache_request.share)
         if isinstance(batches, StreamBatches):
             # The count may be an estimate, so reserve more.
-            count = kept.count + kept.count // _MORE
-            return PhaseInputs(FeatureStream(batches, run, kept.views, place, count), run.split.suffix, self._alone())
+            count = cache_request.count + cache_request.count // _RESERVE_DIVISOR
+            stream = FeatureStream(batches, extractor, cache_request.views, limits, count)
+            return PhaseInputs(stream, extractor.split.suffix, self._is_single_threaded())
         if not isinstance(batches, Batches):
             raise TypeError(f"there are no features of {type(batches).__name__}")
-        features = FeatureBatches(batches, run, kept.views, place)
-        if kept.share:
-            spec = self._frozen.spec
-            varied = [spec.data.augmentation, spec.run.seed, kept.views] if batches.varies else []
-            front = Front(self._frozen.backbone, self._border, run, self._frozen.numerics.name)
-            self._warm.load(features, lambda: feature_key(front, batches, varied))
-        return PhaseInputs(features, run.split.suffix, self._alone())
+        features = FeatureBatches(batches, extractor, cache_request.views, limits)
+        if cache_request.share:
+            spec = self._plan.spec
+            variation = [spec.data.augmentation, spec.run.seed, cache_request.views] if batches.varies else []
+            prefix = FrozenPrefix(self._plan.backbone, self._split_index, extractor, self._plan.numerics.name)
+            self._warm_features.load(features, lambda: feature_key(prefix, batches, variation))
+        return PhaseInputs(features, extractor.split.suffix, self._is_single_threaded())
 
-    def _alone(self) -> bool:
+    def _is_single_threaded(self) -> bool:
         """Return whether only the head follows the split, and is small enough per batch for a single CPU thread."""
-        backbone, spec = self._frozen.backbone, self._frozen.spec
+        backbone, spec = self._plan.backbone, self._plan.spec
         groups = backbone.layer_groups()
-        if self._frozen.numerics.device.type != "cpu" or self._border < len(groups) - 1:
+        if self._plan.numerics.device.type != "cpu" or self._split_index < len(groups) - 1:
             return False
         parameters = dict(backbone.module.named_parameters())
         weights = sum(parameters[name].numel() for name in groups[-1].parameters)
-        return weights * spec.optimisation.batch_size <= _ALONE
+        return weights * spec.optimisation.batch_size <= _SINGLE_THREAD_MAX_MACS
 
     def save(self) -> None:
         """Save the cached features for later jobs on this machine."""
-        self._warm.save()
+        self._warm_features.save()
 
-    def _run(self) -> FeatureExtractor:
-        backbone, numerics = self._frozen.backbone, self._frozen.numerics
+    def _build_extractor(self) -> FeatureExtractor:
+        backbone, numerics = self._plan.backbone, self._plan.numerics
         expects = backbone.expects
-        pictures = isinstance(expects, ImageInput)
-        longest = 1 if isinstance(expects, ImageInput) else expects.max_length
-        chunk = _CHUNK[numerics.device.type, pictures]
+        is_image = isinstance(expects, ImageInput)
+        max_length = 1 if isinstance(expects, ImageInput) else expects.max_length
+        chunk_size = _CHUNK_SIZES[numerics.device.type, is_image]
         if isinstance(expects, ImageInput):
             # Fewer images per batch if they are large, to limit memory. Depends only on the request, as the results do.
-            chunk = min(chunk, max(_LEAST_CHUNK, chunk * _USUAL_SIDE**2 // expects.size**2))
+            chunk_size = min(chunk_size, max(_MIN_CHUNK_SIZE, chunk_size * _BASE_IMAGE_SIZE**2 // expects.size**2))
         # Folding is safe because frozen weights do not change while their features are in use.
-        cut = backbone.split(self._border).folded(numerics.autocast)
+        split = backbone.split(self._split_index).folded(numerics.autocast)
         # Return memory freed after building and inspecting the model.
         release_freed_memory()
-        at_once = torch.get_num_threads() if numerics.device.type == "cpu" else 1
-        return FeatureExtractor(cut, chunk, longest, numerics.device, numerics.context, at_once)
+        concurrency = torch.get_num_threads() if numerics.device.type == "cpu" else 1
+        return FeatureExtractor(split, chunk_size, max_length, numerics.device, numerics.context, concurrency)
 
 
 def _count(batches: BatchSource) -> int:

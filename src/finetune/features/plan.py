@@ -12,23 +12,23 @@ from finetune.training.inputs import split_index_of
 
 
 @dataclass(frozen=True, slots=True)
-class Passes:
+class ImagePasses:
     """Number of passes of a job over its images.
 
     Attributes:
         plain: passes over the training images without augmentation.
-        varied: passes over the training images with augmentation.
+        augmented: passes over the training images with augmentation.
         validation: passes over the validation images.
     """
 
     plain: int
-    varied: int
+    augmented: int
     validation: int
 
     @property
     def most(self) -> int:
         """The largest of the three numbers."""
-        return max(self.plain, self.varied, self.validation)
+        return max(self.plain, self.augmented, self.validation)
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,8 +42,8 @@ class CachePlan:
 
     def split_index(self, phase: Phase) -> int:
         """Return the number of layer groups in the frozen prefix of a phase; 0 if the first group is trainable."""
-        border = split_index_of(self.plan, phase)
-        return border if phase.trainable else 0
+        index = split_index_of(self.plan, phase)
+        return index if phase.trainable else 0
 
     @property
     def views(self) -> int:
@@ -57,17 +57,17 @@ class CachePlan:
 
     def epochs(self, phase: Phase) -> int:
         """Return the number of epochs of a phase."""
-        ends = [later.first_epoch for later in self.plan.phases if later.first_epoch > phase.first_epoch]
-        return min(ends, default=self.spec.optimisation.epochs) - phase.first_epoch
+        later_starts = [later.first_epoch for later in self.plan.phases if later.first_epoch > phase.first_epoch]
+        return min(later_starts, default=self.spec.optimisation.epochs) - phase.first_epoch
 
-    def keeps(self, phase: Phase) -> bool:
+    def reuses_features(self, phase: Phase) -> bool:
         """Return whether features of training records are used more than once within the phase."""
         return self.spec.features.cache == "auto" and self.epochs(phase) > self.views
 
     @property
     def caches_features(self) -> bool:
         """Whether any phase caches features of training records."""
-        return any(self.split_index(phase) and self.keeps(phase) for phase in self.plan.phases)
+        return any(self.split_index(phase) and self.reuses_features(phase) for phase in self.plan.phases)
 
     @property
     def caches_both(self) -> bool:
@@ -78,21 +78,21 @@ class CachePlan:
     def passes_over(self, phase: Phase) -> int:
         """Return the number of passes of a phase over the training images, or of texts through the frozen layers."""
         epochs = self.epochs(phase)
-        kept = self.split_index(phase) and self.spec.features.cache == "auto"
-        return min(self.views, epochs) if kept else epochs
+        caches = self.split_index(phase) and self.spec.features.cache == "auto"
+        return min(self.views, epochs) if caches else epochs
 
-    def varies(self, phase: Phase) -> bool:
+    def augments(self, phase: Phase) -> bool:
         """Return whether a phase augments its images."""
         return self.views > 1 if self.split_index(phase) else self.spec.data.augmentation != "none"
 
     @property
-    def passes(self) -> Passes:
+    def passes(self) -> ImagePasses:
         """Number of passes of the whole job over its images."""
         if not isinstance(self.backbone.expects, ImageInput):
-            return Passes(0, 0, 0)
+            return ImagePasses(0, 0, 0)
         trained = [phase for phase in self.plan.phases if phase.trainable]
-        varied = sum(self.passes_over(phase) for phase in trained if self.varies(phase))
-        plain = sum(self.passes_over(phase) for phase in trained if not self.varies(phase))
+        augmented = sum(self.passes_over(phase) for phase in trained if self.augments(phase))
+        plain = sum(self.passes_over(phase) for phase in trained if not self.augments(phase))
         features = self.spec.features.cache == "auto"
         validation = sum(1 if features and self.split_index(phase) else self.epochs(phase) for phase in trained)
-        return Passes(plain, varied, validation)
+        return ImagePasses(plain, augmented, validation)

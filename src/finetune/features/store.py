@@ -17,10 +17,11 @@ from torch import Tensor
 
 logger = logging.getLogger(__name__)
 
-UNKNOWN, BAD = -1, -2
+NOT_CACHED, BAD = -1, -2
 """Lengths of records that are not cached, and of records that cannot be decoded."""
-_USUAL_SHARE = 4
-_LENGTHS, _BEGINS, _ROWS, _TURNED = "lengths", "begins", "rows/", "turned/"
+_LENGTH_RATIO = 4
+"""Assumed ratio of the maximum length of texts to their mean length."""
+_LENGTHS_KEY, _BEGINS_KEY, _ROWS_PREFIX, _CHANNELS_LAST_PREFIX = "lengths", "begins", "rows/", "turned/"
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,26 +51,26 @@ class FeatureStore:
         begins: `[entries]` first row of each cached entry.
     """
 
-    def __init__(self, entries: int, place: StoreLimits, padding: Mapping[str, float], longest: int = 1) -> None:
+    def __init__(self, entries: int, limits: StoreLimits, padding: Mapping[str, float], max_length: int = 1) -> None:
         """Initialize without allocating memory.
 
         Args:
             entries: number of entries.
-            place: limits and locations of the store.
+            limits: limits and locations of the store.
             padding: padding value by feature name, for shorter entries; empty if each entry has one row.
-            longest: maximum number of rows per entry.
+            max_length: maximum number of rows per entry.
         """
-        self.lengths: NDArray[np.int64] = np.full(entries, UNKNOWN, np.int64)
+        self.lengths: NDArray[np.int64] = np.full(entries, NOT_CACHED, np.int64)
         self.begins: NDArray[np.int64] = np.zeros(entries, np.int64)
-        self._place = place
+        self._limits = limits
         self._padding = dict(padding)
-        self._most = entries * longest
+        self._max_rows = entries * max_length
         self._rows: dict[str, Tensor] = {}
-        self._turned: dict[str, bool] = {}
+        self._channels_last: dict[str, bool] = {}
         self._capacity = 0
         self._next = 0
 
-    def kept(self, entries: NDArray[np.int64]) -> NDArray[np.bool_]:
+    def is_cached(self, entries: NDArray[np.int64]) -> NDArray[np.bool_]:
         """Return which entries are cached."""
         return self.lengths[entries] >= 0
 
@@ -83,7 +84,7 @@ class FeatureStore:
         lengths = self._lengths_of(features)
         if not self._rows:
             # Results of a convolution may depend on the memory format of its input, so the format is preserved.
-            self._turned = {
+            self._channels_last = {
                 name: value.dim() == 4 and value.is_contiguous(memory_format=torch.channels_last)
                 for name, value in features.items()
             }
@@ -100,53 +101,59 @@ class FeatureStore:
         self._next = end
         return count
 
-    def state(self) -> dict[str, Tensor]:
-        """Return all cached features, on the host, for `take_up`."""
+    def state_dict(self) -> dict[str, Tensor]:
+        """Return all cached features, on the host, for `load_state_dict`."""
         rows = {
-            f"{_TURNED if self._turned[name] else _ROWS}{name}": one[: self._next].cpu()
-            for name, one in self._rows.items()
+            f"{_CHANNELS_LAST_PREFIX if self._channels_last[name] else _ROWS_PREFIX}{name}": value[: self._next].cpu()
+            for name, value in self._rows.items()
         }
-        return {**rows, _LENGTHS: torch.from_numpy(self.lengths), _BEGINS: torch.from_numpy(self.begins)}
+        return {**rows, _LENGTHS_KEY: torch.from_numpy(self.lengths), _BEGINS_KEY: torch.from_numpy(self.begins)}
 
-    def load(self, state: Mapping[str, Tensor]) -> int:
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> int:
         """Load the state of another store of the same entries, as far as it fits; return the number of cached entries.
 
         Raises:
             ValueError: the state does not match these entries.
         """
-        given = {name.removeprefix(_ROWS).removeprefix(_TURNED): one for name, one in state.items() if "/" in name}
-        lengths, begins = (state[name].numpy() if name in state else np.empty(0) for name in (_LENGTHS, _BEGINS))
-        alike = lengths.shape == begins.shape == self.lengths.shape and (
-            not self._padding or given.keys() == self._padding.keys()
+        saved = {
+            name.removeprefix(_ROWS_PREFIX).removeprefix(_CHANNELS_LAST_PREFIX): value
+            for name, value in state.items()
+            if "/" in name
+        }
+        lengths, begins = (
+            state[name].numpy() if name in state else np.empty(0) for name in (_LENGTHS_KEY, _BEGINS_KEY)
         )
-        if self._rows or not given or not alike:
+        matches = lengths.shape == begins.shape == self.lengths.shape and (
+            not self._padding or saved.keys() == self._padding.keys()
+        )
+        if self._rows or not saved or not matches:
             raise ValueError("it is not about these records")
-        self._turned = {name: f"{_TURNED}{name}" in state for name in given}
-        self._reserve({name: one[:1] for name, one in given.items()})
-        count = min(self._capacity, *(len(one) for one in given.values()))
+        self._channels_last = {name: f"{_CHANNELS_LAST_PREFIX}{name}" in state for name in saved}
+        self._reserve({name: value[:1] for name, value in saved.items()})
+        count = min(self._capacity, *(len(value) for value in saved.values()))
         # Bad records are not restored: they are read again, so that this job notes them too.
-        kept = (lengths >= 0) & (begins >= 0) & (begins + lengths <= count)
-        self.lengths[:] = np.where(kept, lengths, UNKNOWN)
-        self.begins[:] = np.where(kept, begins, 0)
+        restorable = (lengths >= 0) & (begins >= 0) & (begins + lengths <= count)
+        self.lengths[:] = np.where(restorable, lengths, NOT_CACHED)
+        self.begins[:] = np.where(restorable, begins, 0)
         for name, rows in self._rows.items():
-            rows[:count].copy_(given[name][:count])
+            rows[:count].copy_(saved[name][:count])
         self._next = count
-        return int(kept.sum())
+        return int(restorable.sum())
 
     def gather(self, entries: NDArray[np.int64]) -> dict[str, Tensor]:
         """Return the features of cached entries, one row each, on the target device."""
         begins = torch.from_numpy(self.begins[entries])
         if not self._padding:
-            return {name: self._as_given(name, self._select(rows, begins)) for name, rows in self._rows.items()}
+            return {name: self._as_features(name, self._select(rows, begins)) for name, rows in self._rows.items()}
         lengths = torch.from_numpy(self.lengths[entries])
         steps = torch.arange(int(lengths.max()) if len(lengths) else 0)
-        inside = moved(steps < lengths.unsqueeze(1), self._place.device)
+        inside = copy_to_device(steps < lengths.unsqueeze(1), self._limits.device)
         index = (begins.unsqueeze(1) + steps).clamp(max=max(0, self._next - 1))
         gathered = {}
         for name, rows in self._rows.items():
-            found = self._select(rows, index.flatten()).view(*index.shape, *rows.shape[1:])
-            outside = ~inside.view(*inside.shape, *(1,) * (found.dim() - 2))
-            gathered[name] = found.masked_fill_(outside, self._padding[name])
+            selected = self._select(rows, index.flatten()).view(*index.shape, *rows.shape[1:])
+            outside = ~inside.view(*inside.shape, *(1,) * (selected.dim() - 2))
+            gathered[name] = selected.masked_fill_(outside, self._padding[name])
         return gathered
 
     def _lengths_of(self, features: Mapping[str, Tensor]) -> NDArray[np.int64]:
@@ -160,71 +167,76 @@ class FeatureStore:
         values = features[name][:count]
         if self._padding:
             return values[features["attention_mask"][:count].bool()]
-        return values.permute(0, 2, 3, 1) if self._turned[name] else values
+        return values.permute(0, 2, 3, 1) if self._channels_last[name] else values
 
     def _select(self, rows: Tensor, index: Tensor) -> Tensor:
-        if rows.device.type == "cpu" and self._place.device.type == "cuda":
-            found = torch.empty((len(index), *rows.shape[1:]), dtype=rows.dtype, pin_memory=True)
-            return moved(torch.index_select(rows, 0, index, out=found), self._place.device)
-        return rows.index_select(0, moved(index, rows.device))
+        if rows.device.type == "cpu" and self._limits.device.type == "cuda":
+            selected = torch.empty((len(index), *rows.shape[1:]), dtype=rows.dtype, pin_memory=True)
+            return copy_to_device(torch.index_select(rows, 0, index, out=selected), self._limits.device)
+        return rows.index_select(0, copy_to_device(index, rows.device))
 
-    def _as_given(self, name: str, rows: Tensor) -> Tensor:
-        return rows.permute(0, 3, 1, 2) if self._turned[name] else rows
+    def _as_features(self, name: str, rows: Tensor) -> Tensor:
+        return rows.permute(0, 3, 1, 2) if self._channels_last[name] else rows
 
     def _reserve(self, examples: Mapping[str, Tensor]) -> None:
         """Allocate all rows, or as many as fit: on the device, else in memory, else in a file."""
-        bytes_per_row = sum(one[0].numel() * one.element_size() for one in examples.values())
+        bytes_per_row = sum(value[0].numel() * value.element_size() for value in examples.values())
         # Few texts have the maximum length.
-        wanted = self._most * bytes_per_row // (_USUAL_SHARE if self._padding else 1)
-        on_device = self._place.device.type != "cpu" and wanted <= self._place.device_bytes
-        if not on_device and wanted > self._place.memory_bytes and self._place.file_bytes > self._place.memory_bytes:
-            self._capacity = min(self._most, self._place.file_bytes // bytes_per_row)
-            self._rows = self._mapped(examples)
+        requested_bytes = self._max_rows * bytes_per_row // (_LENGTH_RATIO if self._padding else 1)
+        limits = self._limits
+        on_device = limits.device.type != "cpu" and requested_bytes <= limits.device_bytes
+        if not on_device and requested_bytes > limits.memory_bytes and limits.file_bytes > limits.memory_bytes:
+            self._capacity = min(self._max_rows, limits.file_bytes // bytes_per_row)
+            self._rows = self._allocate_mapped(examples)
         if not self._rows:
-            limit = self._place.device_bytes if on_device else self._place.memory_bytes
-            device = self._place.device if on_device else torch.device("cpu")
-            self._capacity = min(self._most, limit // bytes_per_row)
+            limit = limits.device_bytes if on_device else limits.memory_bytes
+            device = limits.device if on_device else torch.device("cpu")
+            self._capacity = min(self._max_rows, limit // bytes_per_row)
             self._rows = {
-                name: torch.empty((self._capacity, *one.shape[1:]), dtype=one.dtype, device=device)
-                for name, one in examples.items()
+                name: torch.empty((self._capacity, *value.shape[1:]), dtype=value.dtype, device=device)
+                for name, value in examples.items()
             }
-        if self._capacity < self._most and not self._padding:
-            logger.info("Features of %d of %d records fit into the cache.", self._capacity, self._most)
+        if self._capacity < self._max_rows and not self._padding:
+            logger.info("Features of %d of %d records fit into the cache.", self._capacity, self._max_rows)
 
-    def _mapped(self, examples: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def _allocate_mapped(self, examples: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Allocate memory-mapped unnamed files; return no rows if the disk is full."""
-        folder = self._place.folder
+        folder = self._limits.folder
         if folder is None:
             return {}
-        mapped = {}
-        for name, one in examples.items():
-            shape = (self._capacity, *one.shape[1:])
+        rows_by_name = {}
+        for name, value in examples.items():
+            shape = (self._capacity, *value.shape[1:])
             path = folder / f"features-{os.getpid()}-{id(self)}-{name}"
             try:
                 with path.open("wb") as file:
-                    os.posix_fallocate(file.fileno(), 0, math.prod(shape) * one.element_size())
-                rows = torch.from_file(str(path), shared=True, size=math.prod(shape), dtype=one.dtype)
+                    os.posix_fallocate(file.fileno(), 0, math.prod(shape) * value.element_size())
+                rows = torch.from_file(str(path), shared=True, size=math.prod(shape), dtype=value.dtype)
             except OSError as error:
                 logger.warning("No features are kept in %s: %s", folder, error)
                 return {}
             finally:
                 path.unlink(missing_ok=True)
-            mapped[name] = rows.view(shape)
-        return mapped
+            rows_by_name[name] = rows.view(shape)
+        return rows_by_name
 
 
-def moved(values: Tensor, device: torch.device) -> Tensor:
+def copy_to_device(values: Tensor, device: torch.device) -> Tensor:
     """Copy to the device; from the host to a GPU through pinned memory, so that the copy is asynchronous."""
     if device.type == "cuda" and values.device.type == "cpu":
         values = values.pin_memory()
     return values.to(device, non_blocking=True)
 
 
-def joined(
-    rows: Iterable[Mapping[str, Tensor]], count: int, device: torch.device, padding: Mapping[str, float], longest: int
+def merge_entries(
+    rows: Iterable[Mapping[str, Tensor]],
+    count: int,
+    device: torch.device,
+    padding: Mapping[str, float],
+    max_length: int,
 ) -> dict[str, Tensor]:
-    """Merge features of `count` entries, each in a batch of one, into the format that `Storage.gather` returns."""
-    together = FeatureStore(count, StoreLimits(sys.maxsize, device=device, device_bytes=sys.maxsize), padding, longest)
+    """Merge features of `count` entries, each in a batch of one, into the format that `FeatureStore.gather` returns."""
+    merged = FeatureStore(count, StoreLimits(sys.maxsize, device=device, device_bytes=sys.maxsize), padding, max_length)
     for row, features in enumerate(rows):
-        together.put(np.asarray([row]), features)
-    return together.gather(np.arange(count))
+        merged.put(np.asarray([row]), features)
+    return merged.gather(np.arange(count))

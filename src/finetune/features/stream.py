@@ -19,15 +19,15 @@ from finetune.data.pipe.batches import StreamBatches
 from finetune.data.pipe.examples import Example, Prepared
 from finetune.data.pipe.source import StreamRecord
 from finetune.data.record import Content
-from finetune.features.extractor import FeatureExtractor, rows_of
-from finetune.features.store import FeatureStore, StoreLimits, joined, moved
+from finetune.features.extractor import FeatureExtractor, compute_rows
+from finetune.features.store import FeatureStore, StoreLimits, copy_to_device, merge_entries
 
 _CHUNKS_AHEAD = 16
 """Chunks of texts read ahead, to batch texts of equal length; the larger, the fewer padding rows."""
 
 Key = bytes
 """Hash of a record's content and the number of its view."""
-Made = tuple[Key, dict[str, Tensor] | None]
+KeyedInputs = tuple[Key, dict[str, Tensor] | None]
 """The key of a record, and the inputs of the frozen prefix; `None` if its features are cached."""
 Rows = dict[Key, dict[str, Tensor]]
 """Features by key, each in a batch of one."""
@@ -41,24 +41,26 @@ class FeatureStream:
     """
 
     def __init__(
-        self, stream: StreamBatches, run: FeatureExtractor, views: int, place: StoreLimits, count: int
+        self, stream: StreamBatches, extractor: FeatureExtractor, views: int, limits: StoreLimits, count: int
     ) -> None:
         """Initialize without computing any feature.
 
         Args:
             stream: batches of the records.
-            run: configuration of the frozen prefix's forward pass.
+            extractor: configuration of the frozen prefix's forward pass.
             views: number of cached augmented views; epochs cycle through them.
-            place: limits of the feature store.
+            limits: limits of the feature store.
             count: number of records to reserve space for, as far as the limits allow.
         """
         self._stream = stream
-        self._run = run
+        self._extractor = extractor
         self._views = views
-        self._storage = FeatureStore(count * views, place, run.split.padding, run.longest if run.split.padding else 1)
+        self._store = FeatureStore(
+            count * views, limits, extractor.split.padding, extractor.max_length if extractor.split.padding else 1
+        )
         self._entries: dict[Key, int] = {}
-        records = run.chunk * max(run.at_once, _CHUNKS_AHEAD if run.longest > 1 else 1)
-        self._ahead = -(-records // stream.batch_size)
+        records = extractor.chunk_size * max(extractor.concurrency, _CHUNKS_AHEAD if extractor.max_length > 1 else 1)
+        self._window_size = -(-records // stream.batch_size)
 
     @property
     def channel(self) -> str:
@@ -74,61 +76,65 @@ class FeatureStream:
         """
         view = epoch % self._views
 
-        def make(record: StreamRecord, content: Content) -> Made:
+        def make_inputs(record: StreamRecord, content: Content) -> KeyedInputs:
             key = _key(record.parts, view)
             return key, None if key in self._entries else self._stream.example(view, record, content)
 
-        with closing(self._stream.prepare(epoch, first, make)) as prepared:
-            for window in _windows(prepared, self._ahead):
-                passing = self._compute(itertools.chain.from_iterable(one.good for one in window))
-                for one in window:
-                    keys = [example.made[0] for example in one.good]
-                    batch = self._stream.use(one, self._features(keys, passing))
-                    targets = moved(batch.targets, self._run.device)
+        with closing(self._stream.prepare(epoch, first, make_inputs)) as prepared:
+            for window in _windows(prepared, self._window_size):
+                uncached = self._compute(
+                    itertools.chain.from_iterable(prepared_batch.good for prepared_batch in window)
+                )
+                for prepared_batch in window:
+                    keys = [example.made[0] for example in prepared_batch.good]
+                    batch = self._stream.use(prepared_batch, self._gather(keys, uncached))
+                    targets = copy_to_device(batch.targets, self._extractor.device)
                     yield Batch(batch.inputs, targets, batch.positions)
         self._stream.finish(epoch)
 
-    def _compute(self, examples: Iterable[Example[Made]]) -> Rows:
+    def _compute(self, examples: Iterable[Example[KeyedInputs]]) -> Rows:
         """Compute the features of new records, cache those that fit, and return the rest."""
-        new: dict[Key, dict[str, Tensor]] = {}
+        new_inputs: dict[Key, dict[str, Tensor]] = {}
         for example in examples:
             key, inputs = example.made
             if inputs is not None and key not in self._entries:
-                new[key] = inputs
-        passing: Rows = {}
-        if not new:
-            return passing
-        keys = list(new)
-        for rows, features in rows_of(self._run, self._stream.collate(list(new.values())), len(keys)):
-            found = [keys[row] for row in rows.tolist()]
-            kept = self._keep(found, features)
-            for row, key in enumerate(found[kept:], kept):
-                passing[key] = {name: value[row : row + 1] for name, value in features.items()}
-        return passing
+                new_inputs[key] = inputs
+        uncached: Rows = {}
+        if not new_inputs:
+            return uncached
+        keys = list(new_inputs)
+        for rows, features in compute_rows(self._extractor, self._stream.collate(list(new_inputs.values())), len(keys)):
+            row_keys = [keys[row] for row in rows.tolist()]
+            cached = self._cache(row_keys, features)
+            for row, key in enumerate(row_keys[cached:], cached):
+                uncached[key] = {name: value[row : row + 1] for name, value in features.items()}
+        return uncached
 
-    def _keep(self, keys: Sequence[Key], features: dict[str, Tensor]) -> int:
+    def _cache(self, keys: Sequence[Key], features: dict[str, Tensor]) -> int:
         """Cache as many of the first rows as fit; return their number."""
         begin = len(self._entries)
-        entries = np.arange(begin, min(begin + len(keys), len(self._storage.lengths)))
+        entries = np.arange(begin, min(begin + len(keys), len(self._store.lengths)))
         if not len(entries):
             return 0
-        kept = self._storage.put(entries, {name: value[: len(entries)] for name, value in features.items()})
-        self._entries.update(zip(keys[:kept], entries[:kept].tolist(), strict=True))
-        return kept
+        cached = self._store.put(entries, {name: value[: len(entries)] for name, value in features.items()})
+        self._entries.update(zip(keys[:cached], entries[:cached].tolist(), strict=True))
+        return cached
 
-    def _features(self, keys: Sequence[Key], passing: Rows) -> dict[str, Tensor]:
+    def _gather(self, keys: Sequence[Key], uncached: Rows) -> dict[str, Tensor]:
         entries = [self._entries.get(key) for key in keys]
-        kept = [entry for entry in entries if entry is not None]
-        if len(kept) == len(entries):
-            return self._storage.gather(np.asarray(kept, np.int64))
+        cached = [entry for entry in entries if entry is not None]
+        if len(cached) == len(entries):
+            return self._store.gather(np.asarray(cached, np.int64))
         rows = (
-            passing[key] if entry is None else self._storage.gather(np.asarray([entry]))
+            uncached[key] if entry is None else self._store.gather(np.asarray([entry]))
             for key, entry in zip(keys, entries, strict=True)
         )
-        return joined(rows, len(keys), self._run.device, self._run.split.padding, self._run.longest)
+        return merge_entries(
+            rows, len(keys), self._extractor.device, self._extractor.split.padding, self._extractor.max_length
+        )
 
 
-def _windows(prepared: Iterable[Prepared[Made]], size: int) -> Iterator[list[Prepared[Made]]]:
+def _windows(prepared: Iterable[Prepared[KeyedInputs]], size: int) -> Iterator[list[Prepared[KeyedInputs]]]:
     iterator = iter(prepared)
     while window := list(itertools.islice(iterator, size)):
         yield window

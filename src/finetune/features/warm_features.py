@@ -14,10 +14,10 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class _Kept:
+class _CacheEntry:
     features: FeatureBatches
     key: str
-    found: int
+    loaded: int
 
 
 @dataclass(slots=True)
@@ -25,40 +25,42 @@ class WarmFeatures:
     """The features of a phase that are exchanged with a warm pool."""
 
     pool: WarmPool
-    _kept: list[_Kept] = field(default_factory=list)
+    _entries: list[_CacheEntry] = field(default_factory=list)
 
-    def load(self, features: FeatureBatches, name: Callable[[], str]) -> None:
+    def load(self, features: FeatureBatches, compute_key: Callable[[], str]) -> None:
         """Load features that an earlier job saved, as far as there is space.
 
         Args:
             features: feature batches before any computation.
-            name: returns the cache key of the features; it reads every record, so it is called only if there is a warm
-                pool.
+            compute_key: returns the cache key of the features; it reads every record, so it is called only if there is
+                a warm pool.
         """
-        if not self.pool.is_there:
+        if not self.pool.is_available:
             return
         began = time.monotonic()
-        key = name()
+        key = compute_key()
         tensors = self.pool.find(key)
-        found = 0
+        loaded = 0
         if tensors is not None:
             try:
-                found = features.storage.load(tensors)
+                loaded = features.store.load_state_dict(tensors)
             except ValueError as error:
                 logger.warning("What an earlier job left under %s is not used: %s", key, error)
-        self._kept.append(_Kept(features, key, found))
+        self._entries.append(_CacheEntry(features, key, loaded))
         logger.info(
             "Of %d features of %s, %d were left by an earlier job on this machine (%.1f s to look).",
-            len(features.storage.lengths),
+            len(features.store.lengths),
             features.channel,
-            found,
+            loaded,
             time.monotonic() - began,
         )
 
     def save(self) -> None:
         """Save the computed features for later jobs, and release them."""
-        for one in self._kept:
-            kept = int((one.features.storage.lengths >= 0).sum())
-            if kept > one.found and self.pool.save(one.key, one.features.storage.state()):
-                logger.info("%d features of %s are left for later jobs on this machine.", kept, one.features.channel)
-        self._kept.clear()
+        for entry in self._entries:
+            cached = int((entry.features.store.lengths >= 0).sum())
+            if cached > entry.loaded and self.pool.save(entry.key, entry.features.store.state_dict()):
+                logger.info(
+                    "%d features of %s are left for later jobs on this machine.", cached, entry.features.channel
+                )
+        self._entries.clear()

@@ -36,17 +36,17 @@ class WarmPool:
 
     Attributes:
         folder: folder kept by the platform; `None` disables the cache.
-        most_bytes: size limit of all entries together, if set by the user; defaults to half of the free space.
+        max_bytes: size limit of all entries together, if set by the user; defaults to half of the free space.
     """
 
     folder: Path | None
-    most_bytes: int | None = None
+    max_bytes: int | None = None
 
     @property
-    def is_there(self) -> bool:
+    def is_available(self) -> bool:
         """Whether the cache is available."""
         try:
-            return self.folder is not None and self.most_bytes != 0 and self.folder.is_dir()
+            return self.folder is not None and self.max_bytes != 0 and self.folder.is_dir()
         except OSError:  # no permission to access the folder
             return False
 
@@ -56,7 +56,7 @@ class WarmPool:
         Args:
             key: 64 hexadecimal digits.
         """
-        if not self.is_there:
+        if not self.is_available:
             return None
         try:
             if not (self._entry(key) / _MANIFEST).is_file():
@@ -70,13 +70,13 @@ class WarmPool:
 
     def save(self, key: str, tensors: Mapping[str, Tensor]) -> bool:
         """Save tensors for later jobs, atomically, evicting older entries; return whether they were saved."""
-        needed = sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
-        if not self.is_there:
+        needed_bytes = sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
+        if not self.is_available:
             return False
-        partial = self._home / f".{key}.{os.getpid()}.partial"
+        partial = self._root / f".{key}.{os.getpid()}.partial"
         try:
-            self._home.mkdir(exist_ok=True)
-            if not self._make_room(key, needed):
+            self._root.mkdir(exist_ok=True)
+            if not self._evict(key, needed_bytes):
                 return False
             partial.mkdir()
             entry = write_tensors(partial / _TENSORS, tensors)
@@ -91,12 +91,12 @@ class WarmPool:
         return True
 
     @property
-    def _home(self) -> Path:
+    def _root(self) -> Path:
         assert self.folder is not None  # noqa: S101  # used only if there is a folder
         return self.folder / FOLDER
 
     def _entry(self, key: str) -> Path:
-        return self._home / key
+        return self._root / key
 
     def _read(self, key: str) -> dict[str, Tensor]:
         """Read the tensors of an entry.
@@ -113,21 +113,21 @@ class WarmPool:
             raise ValueError("its content is not what was left")
         return read_tensors(path)
 
-    def _make_room(self, key: str, needed: int) -> bool:
+    def _evict(self, key: str, needed_bytes: int) -> bool:
         """Remove partial and the least recently used entries until `needed` bytes fit; return whether they fit."""
-        for child in self._home.iterdir():
+        for child in self._root.iterdir():
             if _PARTIAL.fullmatch(child.name):
                 shutil.rmtree(child, ignore_errors=True)
-        entries = [child for child in self._home.iterdir() if _ENTRY.fullmatch(child.name) and child.name != key]
+        entries = [child for child in self._root.iterdir() if _ENTRY.fullmatch(child.name) and child.name != key]
         sizes = {entry: sum(file.stat().st_size for file in entry.iterdir()) for entry in entries}
-        free = shutil.disk_usage(self._home).free
+        free = shutil.disk_usage(self._root).free
         limit = (free + sum(sizes.values())) // 2
-        limit = limit if self.most_bytes is None else min(limit, self.most_bytes)
-        if needed > limit:
-            logger.info("%.2f GB are not left for a later job: %.2f GB may be.", needed / 1e9, limit / 1e9)
+        limit = limit if self.max_bytes is None else min(limit, self.max_bytes)
+        if needed_bytes > limit:
+            logger.info("%.2f GB are not left for a later job: %.2f GB may be.", needed_bytes / 1e9, limit / 1e9)
             return False
-        for entry in sorted(entries, key=lambda one: one.stat().st_mtime_ns):
-            if needed + sum(sizes.values()) <= limit:
+        for entry in sorted(entries, key=lambda entry: entry.stat().st_mtime_ns):
+            if needed_bytes + sum(sizes.values()) <= limit:
                 break
             shutil.rmtree(entry, ignore_errors=True)
             del sizes[entry]

@@ -35,7 +35,7 @@ def setup_of(job: PreparedJob) -> Setup:
     network = ModelStructure(job.plan.groups, inputs.task, new_head=not job.backbone.weights.kept_head)
     frozen = CachePlan(job.backbone, job.plan, spec, job.numerics)
     last = job.plan.phase(optimisation.epochs - 1)
-    varies = images and any(frozen.varies(phase) for phase in job.plan.phases if phase.trainable)
+    varies = images and any(frozen.augments(phase) for phase in job.plan.phases if phase.trainable)
     return Setup(
         strategy=spec.strategy.name,
         epochs=optimisation.epochs,

@@ -200,7 +200,7 @@ def conclude(job: PreparedJob, trained: Trained) -> None:
         return
     if state is not None:
         # A job interrupted after its last step gives the same result as an uninterrupted one, bit for bit.
-        job.feeds.enter(job.plan.phase(max(0, state.progress.epoch - 1)))
+        job.feeds.prepare_phase(job.plan.phase(max(0, state.progress.epoch - 1)))
     evaluation = evaluate_parts(job) if finished or trained.stopped_by_rule else Evaluation({}, {})
     evaluated, labels = evaluation.evaluated, job.inputs.labels.names
     failure: Exception | None = trained.failure or evaluation.failure
@@ -293,7 +293,7 @@ def evaluate_parts(job: PreparedJob) -> Evaluation:
     metrics: dict[str, dict[str, object]] = {}
     try:
         for name, batches in named.items():
-            feed = job.feeds.validation() if name == "validation" else job.feeds.whole(batches)
+            feed = job.feeds.validation() if name == "validation" else job.feeds.full_model_inputs(batches)
             if batches is None or feed is None:
                 continue
             with optional(f"The evaluation of {name!r}", needed=name in needed, passing=DivergedError):

@@ -26,7 +26,7 @@ def feature_lines(frozen: CachePlan, parts: int, *, counted: bool) -> list[str]:
             f"features  outputs of frozen layers (up to {last}) are computed in every epoch: nobody says how many"
             " records there are (num_training_samples)"
         ]
-    if not any(frozen.keeps(phase) for phase in phases):
+    if not any(frozen.reuses_features(phase) for phase in phases):
         return [
             f"features  outputs of frozen layers (up to {last}) are computed in every epoch: none is asked for again"
         ]
@@ -45,18 +45,18 @@ def feature_lines(frozen: CachePlan, parts: int, *, counted: bool) -> list[str]:
 def picture_lines(frozen: CachePlan, inputs: Inputs) -> list[str]:
     """Describe the caching of decoded images that are used in several passes."""
     expects, train, passes = frozen.backbone.expects, inputs.train, frozen.passes
-    if max(passes.plain, passes.varied) < 2 or not isinstance(expects, ImageInput) or train is None:
+    if max(passes.plain, passes.augmented) < 2 or not isinstance(expects, ImageInput) or train is None:
         return []
-    together = passes.plain + passes.varied
+    together = passes.plain + passes.augmented
     if frozen.spec.features.size_gb == 0:
         return [f"pictures  are decoded in each of {together} passes over them: cache_size_gb is 0"]
     geometry = image_geometry(expects)
     plain = 3 * expects.size**2 if passes.plain > 1 else 0
-    varied = bytes_before_augmenting(geometry) if passes.varied > 1 else 0
+    varied = bytes_before_augmenting(geometry) if passes.augmented > 1 else 0
     kept = "resized; augmentation starts from them" if varied else "resized and cropped"
-    if passes.plain and passes.varied:
+    if passes.plain and passes.augmented:
         kept += ", those without augmentation apart"
-    times, each = "twice" if passes.plain and passes.varied else "once", max(plain, varied)
+    times, each = "twice" if passes.plain and passes.augmented else "once", max(plain, varied)
     size = f"at most about {each / 1e3:,.0f} kB each, {each * len(train.indices) / 1e9:,.2f} GB for training"
     return [
         f"pictures  are decoded {times} instead of in each of {together} passes over them, and kept {kept}: {size},"

@@ -19,7 +19,7 @@ def idle_remarks(request: Request, inputs: Inputs, frozen: CachePlan) -> list[st
         channels=frozenset(there - ({"validation"} if inputs.split else set())),
         piped=frozenset(inputs.streams.keys() - ({"validation"} if inputs.split else set())),
         freezes=any(map(frozen.split_index, phases)),
-        varies=any(map(frozen.varies, phases)),
+        varies=any(map(frozen.augments, phases)),
         keeps_checkpoints=request.checkpoint_folder() is not None,
     )
     return unused_hyperparameter_notes(unused_hyperparameters(UNUSED_IN_JOB, facts, spec.given))

@@ -19,7 +19,7 @@ from tests.support.tiny import TinyReader, tiny_batches
 from tests.support.training_setup import CPU, request
 
 
-def feeds(folder: Path, name: str, **hyperparameters: str) -> tuple[PhaseInputs, PhaseInputs]:
+def phase_inputs(folder: Path, name: str, **hyperparameters: str) -> tuple[PhaseInputs, PhaseInputs]:
     """The training and validation inputs of the first phase."""
     backbone = load_backbone(ask(name, folder, pretrained=False))
     spec = request(**hyperparameters)
@@ -30,15 +30,15 @@ def feeds(folder: Path, name: str, **hyperparameters: str) -> tuple[PhaseInputs,
         tiny_batches(TinyReader(9, "validation"), training=False),
     )
     loaders = Loaders(train, validation, None, None, BadRecordCounts())
-    frozen = CachePlan(backbone, plan, spec, choose_numerics("fp32", CPU))
-    found = CachedInputProvider(frozen, loaders, folder, WarmPool(None))
-    training, validated = found.training(plan.phases[0]), found.validation()
-    assert validated is not None
-    return training, validated
+    cache_plan = CachePlan(backbone, plan, spec, choose_numerics("fp32", CPU))
+    provider = CachedInputProvider(cache_plan, loaders, folder, WarmPool(None))
+    training, validation_inputs = provider.training(plan.phases[0]), provider.validation()
+    assert validation_inputs is not None
+    return training, validation_inputs
 
 
 @pytest.mark.parametrize(
-    ("name", "hyperparameters", "alone"),
+    ("name", "hyperparameters", "single_threaded"),
     [
         ("resnet18", {"strategy": "feature_extraction"}, True),
         ("resnet18", {"strategy": "feature_extraction", "batch_size": "4000"}, True),
@@ -49,7 +49,8 @@ def feeds(folder: Path, name: str, **hyperparameters: str) -> tuple[PhaseInputs,
         ("vgg11", {"strategy": "feature_extraction"}, True),
     ],
 )
-def test_a_small_head_behind_kept_features_is_alone(
-    tmp_path: Path, name: str, hyperparameters: dict[str, str], alone: bool
+def test_small_head_on_cached_features_is_single_threaded(
+    tmp_path: Path, name: str, hyperparameters: dict[str, str], single_threaded: bool
 ) -> None:
-    assert [feed.alone for feed in feeds(tmp_path, name, **hyperparameters)] == [alone, alone]
+    for inputs in phase_inputs(tmp_path, name, **hyperparameters):
+        assert inputs.alone == single_threaded
