@@ -20,7 +20,7 @@ from finetune.data.loading.dataset import Dataset
 from finetune.data.transforms.text import TextTransform
 from finetune.errors import DataError
 from finetune.features.batches import FeatureBatches
-from finetune.features.extractor import FeatureExtractor, compute_rows
+from finetune.features.extractor import FeatureExtractor
 from finetune.features.store import StoreLimits
 from finetune.models.backbone import Backbone, SplitModel, TextInput
 from finetune.models.load import load_backbone
@@ -123,7 +123,7 @@ def test_chunks_run_in_parallel_and_errors_are_raised() -> None:
     threads = torch.get_num_threads()
     results: list[int] = []
     with pytest.raises(RuntimeError, match="out of memory"):
-        for rows, features in compute_rows(extractor, {"pixels": pixels}, 12):
+        for rows, features in extractor.compute_rows({"pixels": pixels}, 12):
             assert rows.tolist() == features["pixels"].flatten().tolist()
             results += rows.tolist()
     assert results == list(range(10))
@@ -177,7 +177,7 @@ def test_texts_without_padding_are_batched_separately() -> None:
         return inputs
 
     extractor = FeatureExtractor(cast("SplitModel", SimpleNamespace(prefix=prefix)), 4, 30, CPU, contextlib.nullcontext)
-    results = [row for rows, _ in compute_rows(extractor, {"attention_mask": mask}, len(mask)) for row in rows.tolist()]
+    results = [row for rows, _ in extractor.compute_rows({"attention_mask": mask}, len(mask)) for row in rows.tolist()]
     assert sorted(results) == list(range(len(mask)))
     assert widths == [(16, False), (16, True), (30, False), (30, True)]
 

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from finetune.data.loading.batches import Batch, Batches
 from finetune.data.loading.dataset import Dataset
-from finetune.features.extractor import FeatureChunk, FeatureExtractor, compute_features
-from finetune.features.store import BAD, NOT_CACHED, FeatureStore, StoreLimits, copy_to_device, merge_entries
+from finetune.features.extractor import FeatureChunk, FeatureExtractor
+from finetune.features.store import BAD, NOT_CACHED, FeatureStore, StoreLimits, copy_to_device
 
 
 class FeatureBatches:
@@ -38,9 +38,7 @@ class FeatureBatches:
         self._views = views
         dataset = batches.dataset
         self._count = len(dataset)
-        self._store = FeatureStore(
-            self._count * views, limits, extractor.split.padding, extractor.max_length if extractor.split.padding else 1
-        )
+        self._store = FeatureStore(self._count * views, limits, extractor.split.padding, extractor.max_length)
         labels = [dataset.reader.labels(index) for index in dataset.indices]
         self._targets = dataset.label_map.targets(labels).to(extractor.device)
         self._uncached: dict[int, dict[str, Tensor]] = {}
@@ -83,7 +81,7 @@ class FeatureBatches:
     def _compute(self, lists: list[NDArray[np.int64]], view: int) -> Generator[FeatureChunk, None, None]:
         requested = np.concatenate([np.empty(0, np.int64), *lists])
         missing = requested[self._store.lengths[requested + view * self._count] == NOT_CACHED]
-        return compute_features(self._extractor, self._batches, missing.tolist(), view)
+        return self._extractor.compute(self._batches, missing.tolist(), view)
 
     def _is_ready(self, entries: NDArray[np.int64]) -> bool:
         missing = entries[self._store.lengths[entries] == NOT_CACHED]
@@ -109,10 +107,8 @@ class FeatureBatches:
 
     def _gather_mixed(self, entries: NDArray[np.int64], cached: NDArray[np.bool_]) -> dict[str, Tensor]:
         """Return features that are only partly cached, in the format of `gather`."""
-        rows = (
+        rows = [
             self._store.gather(entries[row : row + 1]) if entry_is_cached else self._uncached.pop(int(entry))
             for row, (entry, entry_is_cached) in enumerate(zip(entries, cached, strict=True))
-        )
-        return merge_entries(
-            rows, len(entries), self._extractor.device, self._extractor.split.padding, self._extractor.max_length
-        )
+        ]
+        return self._store.merge(rows)

@@ -39,8 +39,25 @@ Uncached features wait on the device until their batch is due: on a GPU, 0.8 GB 
 
 
 @dataclass(frozen=True, slots=True)
+class FeatureChunk:
+    """Features of records, one row for each of `positions`; the records at `bad` could not be decoded."""
+
+    positions: NDArray[np.int64]
+    features: dict[str, Tensor]
+    bad: NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class _InputChunk:
+    """One batch of the frozen prefix: row numbers, int64, and their inputs."""
+
+    rows: Tensor
+    inputs: dict[str, Tensor]
+
+
+@dataclass(frozen=True, slots=True)
 class FeatureExtractor:
-    """Configuration of the frozen prefix's forward pass.
+    """Computes the features of records: runs the frozen prefix of a model.
 
     Attributes:
         split: the split model.
@@ -58,125 +75,94 @@ class FeatureExtractor:
     context: Callable[[], AbstractContextManager[object]]
     concurrency: int = 1
 
+    def compute(self, batches: Batches, positions: Sequence[int], view: int) -> Generator[FeatureChunk, None, None]:
+        """Read records and yield their features in chunks, approximately in the requested order.
 
-@dataclass(frozen=True, slots=True)
-class FeatureChunk:
-    """Features of records, one row for each of `positions`; the records at `bad` could not be decoded."""
+        Args:
+            batches: reads and transforms records, ahead of the computation.
+            positions: dataset positions of the records.
+            view: number of the augmented view.
+        """
+        texts = max(self.chunk_size, min(_MAX_TEXTS, _MAX_TOKENS[self.device.type] // self.max_length))
+        size = self.chunk_size if self.max_length == 1 else texts
+        lists = [list(positions[start : start + size]) for start in range(0, len(positions), size)]
+        with closing(batches.prepare(lists, view)) as prepared:
+            chunks = (
+                chunk
+                for requested, batch in zip(lists, prepared, strict=True)
+                for chunk in self._split_batch(requested, batch)
+            )
+            with closing(self._map_in_order(chunks, lambda chunk: self._compute_chunk(*chunk))) as results:
+                yield from results
 
-    positions: NDArray[np.int64]
-    features: dict[str, Tensor]
-    bad: NDArray[np.int64]
-
-
-@dataclass(frozen=True, slots=True)
-class _InputChunk:
-    """One batch of the frozen prefix: row numbers, int64, and their inputs."""
-
-    rows: Tensor
-    inputs: dict[str, Tensor]
-
-
-def compute_features(
-    extractor: FeatureExtractor, batches: Batches, positions: Sequence[int], view: int
-) -> Generator[FeatureChunk, None, None]:
-    """Read records and yield their features in chunks, approximately in the requested order.
-
-    Args:
-        extractor: configuration of the frozen prefix's forward pass.
-        batches: reads and transforms records, ahead of the computation.
-        positions: dataset positions of the records.
-        view: number of the augmented view.
-    """
-    texts = max(extractor.chunk_size, min(_MAX_TEXTS, _MAX_TOKENS[extractor.device.type] // extractor.max_length))
-    size = extractor.chunk_size if extractor.max_length == 1 else texts
-    lists = [list(positions[start : start + size]) for start in range(0, len(positions), size)]
-    with closing(batches.prepare(lists, view)) as prepared:
-        chunks = (
-            chunk
-            for requested, batch in zip(lists, prepared, strict=True)
-            for chunk in _split_batch(extractor, requested, batch)
-        )
-        with closing(_map_in_order(extractor, chunks, lambda chunk: _compute_chunk(extractor, *chunk))) as results:
+    def compute_rows(
+        self, inputs: dict[str, Tensor], count: int
+    ) -> Generator[tuple[Tensor, dict[str, Tensor]], None, None]:
+        """Yield the features of `count` rows in chunks: row numbers, int64, and one row of features for each."""
+        chunks = self._chunks(inputs, count)
+        with closing(self._map_in_order(chunks, lambda chunk: (chunk.rows, self._run_prefix(chunk)))) as results:
             yield from results
 
-
-def compute_rows(
-    extractor: FeatureExtractor, inputs: dict[str, Tensor], count: int
-) -> Generator[tuple[Tensor, dict[str, Tensor]], None, None]:
-    """Yield the features of `count` rows in chunks: row numbers, int64, and one row of features for each."""
-    chunks = _chunks(extractor, inputs, count)
-    with closing(
-        _map_in_order(extractor, chunks, lambda chunk: (chunk.rows, _run_prefix(extractor, chunk)))
-    ) as results:
-        yield from results
-
-
-def _map_in_order(
-    extractor: FeatureExtractor, items: Iterable[_Item], fn: Callable[[_Item], _Result]
-) -> Generator[_Result, None, None]:
-    """Yield the result for each item in order; on a CPU, each item is processed on its own core."""
-    if extractor.concurrency == 1:
-        yield from map(fn, items)
-        return
-    pending: deque[Future[_Result]] = deque()
-    with closing(WorkerPool(extractor.concurrency, "frozen-prefix")) as workers:
-        for item in items:
-            pending.append(workers.submit(partial(fn, item)))
-            if len(pending) > workers.size:
+    def _map_in_order(self, items: Iterable[_Item], fn: Callable[[_Item], _Result]) -> Generator[_Result, None, None]:
+        """Yield the result for each item in order; on a CPU, each item is processed on its own core."""
+        if self.concurrency == 1:
+            yield from map(fn, items)
+            return
+        pending: deque[Future[_Result]] = deque()
+        with closing(WorkerPool(self.concurrency, "frozen-prefix")) as workers:
+            for item in items:
+                pending.append(workers.submit(partial(fn, item)))
+                if len(pending) > workers.size:
+                    yield pending.popleft().result()
+            while pending:
                 yield pending.popleft().result()
-        while pending:
-            yield pending.popleft().result()
 
+    def _split_batch(
+        self, requested: Sequence[int], batch: Batch
+    ) -> Iterator[tuple[NDArray[np.int64], _InputChunk | None]]:
+        """Yield positions of records with their chunk, and positions of undecodable records with `None`."""
+        decoded = np.asarray(batch.positions, np.int64)
+        bad = np.setdiff1d(np.asarray(requested, np.int64), decoded)
+        if len(bad):
+            yield bad, None
+        for chunk in self._chunks(batch.inputs, len(decoded)):
+            yield decoded[chunk.rows.numpy()], chunk
 
-def _split_batch(
-    extractor: FeatureExtractor, requested: Sequence[int], batch: Batch
-) -> Iterator[tuple[NDArray[np.int64], _InputChunk | None]]:
-    """Yield positions of records with their chunk, and positions of undecodable records with `None`."""
-    decoded = np.asarray(batch.positions, np.int64)
-    bad = np.setdiff1d(np.asarray(requested, np.int64), decoded)
-    if len(bad):
-        yield bad, None
-    for chunk in _chunks(extractor, batch.inputs, len(decoded)):
-        yield decoded[chunk.rows.numpy()], chunk
+    def _compute_chunk(self, positions: NDArray[np.int64], chunk: _InputChunk | None) -> FeatureChunk:
+        empty = np.empty(0, np.int64)
+        if chunk is None:
+            return FeatureChunk(empty, {}, positions)
+        return FeatureChunk(positions, self._run_prefix(chunk), empty)
 
+    def _chunks(self, inputs: dict[str, Tensor], count: int) -> Iterator[_InputChunk]:
+        if self.max_length == 1:
+            for start in range(0, count, self.chunk_size):
+                rows = torch.arange(start, min(start + self.chunk_size, count))
+                yield _InputChunk(rows, {name: value[start : start + len(rows)] for name, value in inputs.items()})
+            return
+        lengths = inputs["attention_mask"].sum(dim=1)
+        padded = (-(-lengths // LENGTH_STEP) * LENGTH_STEP).clamp(max=self.max_length)
+        # transformers omits the mask if no row of a batch has padding, and a GPU then uses different kernels. So texts
+        # without padding never share a batch with padded texts.
+        groups = 2 * padded + (lengths == padded)
+        for group in sorted(set(groups.tolist())):
+            for rows in torch.split(torch.nonzero(groups == group).flatten(), self.chunk_size):
+                yield _InputChunk(
+                    rows, {name: _pad_to_length(value[rows], group // 2) for name, value in inputs.items()}
+                )
 
-def _compute_chunk(
-    extractor: FeatureExtractor, positions: NDArray[np.int64], chunk: _InputChunk | None
-) -> FeatureChunk:
-    empty = np.empty(0, np.int64)
-    if chunk is None:
-        return FeatureChunk(empty, {}, positions)
-    return FeatureChunk(positions, _run_prefix(extractor, chunk), empty)
-
-
-def _chunks(extractor: FeatureExtractor, inputs: dict[str, Tensor], count: int) -> Iterator[_InputChunk]:
-    if extractor.max_length == 1:
-        for start in range(0, count, extractor.chunk_size):
-            rows = torch.arange(start, min(start + extractor.chunk_size, count))
-            yield _InputChunk(rows, {name: value[start : start + len(rows)] for name, value in inputs.items()})
-        return
-    lengths = inputs["attention_mask"].sum(dim=1)
-    padded = (-(-lengths // LENGTH_STEP) * LENGTH_STEP).clamp(max=extractor.max_length)
-    # transformers omits the mask if no row of a batch has padding, and a GPU then uses different kernels. So texts
-    # without padding never share a batch with padded texts.
-    groups = 2 * padded + (lengths == padded)
-    for group in sorted(set(groups.tolist())):
-        for rows in torch.split(torch.nonzero(groups == group).flatten(), extractor.chunk_size):
-            yield _InputChunk(rows, {name: _pad_to_length(value[rows], group // 2) for name, value in inputs.items()})
+    def _run_prefix(self, chunk: _InputChunk) -> dict[str, Tensor]:
+        padded_inputs = {name: _pad_rows(value, self.chunk_size) for name, value in chunk.inputs.items()}
+        padded_inputs = {name: value.to(self.device, non_blocking=True) for name, value in padded_inputs.items()}
+        with self.context():
+            features = self.split.prefix(padded_inputs)
+        return {name: value[: len(chunk.rows)] for name, value in features.items()}
 
 
 def _pad_to_length(values: Tensor, length: int) -> Tensor:
     """Truncate, or pad with zeros, which the mask hides."""
     missing = length - values.shape[1]
     return torch.nn.functional.pad(values, (0, missing)) if missing > 0 else values[:, :length]
-
-
-def _run_prefix(extractor: FeatureExtractor, chunk: _InputChunk) -> dict[str, Tensor]:
-    padded_inputs = {name: _pad_rows(value, extractor.chunk_size) for name, value in chunk.inputs.items()}
-    padded_inputs = {name: value.to(extractor.device, non_blocking=True) for name, value in padded_inputs.items()}
-    with extractor.context():
-        features = extractor.split.prefix(padded_inputs)
-    return {name: value[: len(chunk.rows)] for name, value in features.items()}
 
 
 def _pad_rows(values: Tensor, rows: int) -> Tensor:

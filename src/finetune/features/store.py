@@ -6,7 +6,7 @@ import logging
 import math
 import os
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -58,13 +58,14 @@ class FeatureStore:
             entries: number of entries.
             limits: limits and locations of the store.
             padding: padding value by feature name, for shorter entries; empty if each entry has one row.
-            max_length: maximum number of rows per entry.
+            max_length: maximum number of rows per entry, if padded.
         """
         self.lengths: NDArray[np.int64] = np.full(entries, NOT_CACHED, np.int64)
         self.begins: NDArray[np.int64] = np.zeros(entries, np.int64)
         self._limits = limits
         self._padding = dict(padding)
-        self._max_rows = entries * max_length
+        self._max_length = max_length if padding else 1
+        self._max_rows = entries * self._max_length
         self._rows: dict[str, Tensor] = {}
         self._channels_last: dict[str, bool] = {}
         self._capacity = 0
@@ -156,6 +157,14 @@ class FeatureStore:
             gathered[name] = selected.masked_fill_(outside, self._padding[name])
         return gathered
 
+    def merge(self, entries: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
+        """Merge features of entries, each in a batch of one, into the format of `gather`; they need not be cached."""
+        limits = StoreLimits(sys.maxsize, device=self._limits.device, device_bytes=sys.maxsize)
+        merged = FeatureStore(len(entries), limits, self._padding, self._max_length)
+        for index, features in enumerate(entries):
+            merged.put(np.asarray([index]), features)
+        return merged.gather(np.arange(len(entries)))
+
     def _lengths_of(self, features: Mapping[str, Tensor]) -> NDArray[np.int64]:
         first = next(iter(features.values()))
         if not self._padding:
@@ -226,17 +235,3 @@ def copy_to_device(values: Tensor, device: torch.device) -> Tensor:
     if device.type == "cuda" and values.device.type == "cpu":
         values = values.pin_memory()
     return values.to(device, non_blocking=True)
-
-
-def merge_entries(
-    rows: Iterable[Mapping[str, Tensor]],
-    count: int,
-    device: torch.device,
-    padding: Mapping[str, float],
-    max_length: int,
-) -> dict[str, Tensor]:
-    """Merge features of `count` entries, each in a batch of one, into the format that `FeatureStore.gather` returns."""
-    merged = FeatureStore(count, StoreLimits(sys.maxsize, device=device, device_bytes=sys.maxsize), padding, max_length)
-    for row, features in enumerate(rows):
-        merged.put(np.asarray([row]), features)
-    return merged.gather(np.arange(count))

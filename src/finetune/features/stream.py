@@ -19,8 +19,8 @@ from finetune.data.pipe.batches import StreamBatches
 from finetune.data.pipe.examples import Example, Prepared
 from finetune.data.pipe.source import StreamRecord
 from finetune.data.record import Content
-from finetune.features.extractor import FeatureExtractor, compute_rows
-from finetune.features.store import FeatureStore, StoreLimits, copy_to_device, merge_entries
+from finetune.features.extractor import FeatureExtractor
+from finetune.features.store import FeatureStore, StoreLimits, copy_to_device
 
 _CHUNKS_AHEAD = 16
 """Chunks of texts read ahead, to batch texts of equal length; the larger, the fewer padding rows."""
@@ -55,9 +55,7 @@ class FeatureStream:
         self._stream = stream
         self._extractor = extractor
         self._views = views
-        self._store = FeatureStore(
-            count * views, limits, extractor.split.padding, extractor.max_length if extractor.split.padding else 1
-        )
+        self._store = FeatureStore(count * views, limits, extractor.split.padding, extractor.max_length)
         self._entries: dict[Key, int] = {}
         records = extractor.chunk_size * max(extractor.concurrency, _CHUNKS_AHEAD if extractor.max_length > 1 else 1)
         self._window_size = -(-records // stream.batch_size)
@@ -103,7 +101,7 @@ class FeatureStream:
         if not new_inputs:
             return uncached
         keys = list(new_inputs)
-        for rows, features in compute_rows(self._extractor, self._stream.collate(list(new_inputs.values())), len(keys)):
+        for rows, features in self._extractor.compute_rows(self._stream.collate(list(new_inputs.values())), len(keys)):
             row_keys = [keys[row] for row in rows.tolist()]
             cached = self._cache(row_keys, features)
             for row, key in enumerate(row_keys[cached:], cached):
@@ -125,13 +123,11 @@ class FeatureStream:
         cached = [entry for entry in entries if entry is not None]
         if len(cached) == len(entries):
             return self._store.gather(np.asarray(cached, np.int64))
-        rows = (
+        rows = [
             uncached[key] if entry is None else self._store.gather(np.asarray([entry]))
             for key, entry in zip(keys, entries, strict=True)
-        )
-        return merge_entries(
-            rows, len(keys), self._extractor.device, self._extractor.split.padding, self._extractor.max_length
-        )
+        ]
+        return self._store.merge(rows)
 
 
 def _windows(prepared: Iterable[Prepared[KeyedInputs]], size: int) -> Iterator[list[Prepared[KeyedInputs]]]:
