@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from finetune.monitoring.tensorboard import EventFile, masked_crc
+from finetune.monitoring.tensorboard import EventFile
+from finetune.runtime.masked_crc32c import masked_crc32c
 
 # Written by tensorboard 2.20 (EventFileWriter) and copied from its file: validation:loss=0.25 at step 300, time 1.0.
 REFERENCE = bytes.fromhex("09000000000000f03f10ac022a180a160a0f76616c69646174696f6e3a6c6f7373150000803e")
@@ -18,18 +19,12 @@ def records(path: Path) -> list[bytes]:
     content, messages = path.read_bytes(), []
     while content:
         (length,) = struct.unpack("<Q", content[:8])
-        assert struct.unpack("<I", content[8:12])[0] == masked_crc(content[:8])
+        assert struct.unpack("<I", content[8:12])[0] == masked_crc32c(content[:8])
         message = content[12 : 12 + length]
-        assert struct.unpack("<I", content[12 + length : 16 + length])[0] == masked_crc(message)
+        assert struct.unpack("<I", content[12 + length : 16 + length])[0] == masked_crc32c(message)
         messages.append(message)
         content = content[16 + length :]
     return messages
-
-
-def test_checksum_is_masked_crc_32c() -> None:
-    # The check value of CRC-32C, masked.
-    crc = 0xE3069283
-    assert masked_crc(b"123456789") == ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF
 
 
 def test_events_equal_those_of_tensorboard(tmp_path: Path) -> None:

@@ -15,9 +15,9 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-logger = logging.getLogger(__name__)
+from finetune.runtime.masked_crc32c import masked_crc32c
 
-_POLYNOMIAL = 0x82F63B78
+logger = logging.getLogger(__name__)
 
 
 class EventFile:
@@ -53,7 +53,7 @@ class EventFile:
             return
         message = _tag(1, 1) + struct.pack("<d", self._clock()) + fields
         length = struct.pack("<Q", len(message))
-        record = length + struct.pack("<I", masked_crc(length)) + message + struct.pack("<I", masked_crc(message))
+        record = length + struct.pack("<I", masked_crc32c(length)) + message + struct.pack("<I", masked_crc32c(message))
         try:
             with self._path.open("ab") as file:
                 file.write(record)
@@ -87,24 +87,3 @@ def _varint(value: int) -> bytes:
         encoded.append(value & 0x7F | 0x80)
         value >>= 7
     return bytes([*encoded, value])
-
-
-def _table() -> tuple[int, ...]:
-    def entry(value: int) -> int:
-        for _ in range(8):
-            value = value >> 1 ^ (_POLYNOMIAL if value & 1 else 0)
-        return value
-
-    return tuple(entry(value) for value in range(256))
-
-
-_TABLE = _table()
-
-
-def masked_crc(content: bytes) -> int:
-    """Return the CRC-32C, rotated and offset as in TensorFlow."""
-    crc = 0xFFFFFFFF
-    for byte in content:
-        crc = crc >> 8 ^ _TABLE[(crc ^ byte) & 0xFF]
-    crc ^= 0xFFFFFFFF
-    return ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF

@@ -16,9 +16,9 @@ from finetune.data.formats.tar_codec import TarCodec
 from finetune.data.formats.text_codecs import DelimitedCodec, JsonLinesCodec
 from finetune.data.framing.recordio import MAGIC_BYTES, read_recordio
 from finetune.data.framing.tar_members import read_header
-from finetune.data.framing.tfrecord import masked_checksum
 from finetune.data.framing.window import DamagedStream, Window
 from finetune.data.labels import LabelMap
+from finetune.runtime.masked_crc32c import masked_crc32c
 
 _log = logging.getLogger(__name__)
 
@@ -154,7 +154,7 @@ def _detect_format(window: Window) -> StreamFormat:
     text = prefix.removeprefix(b"\xef\xbb\xbf").lstrip()
     candidates: tuple[tuple[StreamFormat, bool], ...] = (
         ("recordio", prefix.startswith(MAGIC_BYTES)),
-        ("tfrecord", len(prefix) >= 12 and masked_checksum(prefix[:8]) == int.from_bytes(prefix[8:12], "little")),
+        ("tfrecord", len(prefix) >= 12 and masked_crc32c(prefix[:8]) == int.from_bytes(prefix[8:12], "little")),
         ("tar", _is_tar(prefix)),
         ("jsonl", _JSON.match(text) is not None),
         ("pictures", is_encoded_image(prefix)),

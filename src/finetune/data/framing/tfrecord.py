@@ -1,7 +1,7 @@
 """Reads TFRecord streams.
 
 A record consists of its length (8 bytes), the checksum of the length, the payload and the checksum of the payload.
-Checksums are masked CRC-32C: rotated, plus a constant.
+Checksums are masked CRC-32C.
 Format: https://www.tensorflow.org/tutorials/load_data/tfrecord#tfrecords_format_details
 """
 
@@ -10,24 +10,12 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator
 
-import google_crc32c
-import numpy as np
-
 from finetune.data.framing.window import MAX_RECORD_BYTES, DamagedStream, Window
+from finetune.runtime.masked_crc32c import masked_crc32c
 
 _HEADER = struct.Struct("<8sI")
 _FOOTER = struct.Struct("<I")
 _OVERHEAD_BYTES = _HEADER.size + _FOOTER.size
-_MASK_DELTA = 0xA282EAD8
-_MIN_ARRAY_BYTES = 1 << 14
-
-
-def masked_checksum(content: memoryview | bytes) -> int:
-    """Return the masked CRC-32C of the format."""
-    # The library accepts bytes and arrays, not views; creating an array takes as long as copying a few thousand bytes.
-    buffer = bytes(content) if len(content) < _MIN_ARRAY_BYTES else np.frombuffer(content, np.uint8)
-    crc: int = google_crc32c.value(buffer)
-    return (((crc >> 15) | (crc << 17)) + _MASK_DELTA) & 0xFFFFFFFF
 
 
 def read_tfrecords(window: Window) -> Iterator[memoryview]:
@@ -39,7 +27,7 @@ def read_tfrecords(window: Window) -> Iterator[memoryview]:
     while window.reach(_HEADER.size):
         view, position = window.view, window.position
         length_bytes, expected = _HEADER.unpack_from(view, position)
-        if masked_checksum(length_bytes) != expected:
+        if masked_crc32c(length_bytes) != expected:
             raise DamagedStream("has a TFRecord length with a wrong checksum", window.offset)
         length = int.from_bytes(length_bytes, "little")
         if length > MAX_RECORD_BYTES:
@@ -50,7 +38,7 @@ def read_tfrecords(window: Window) -> Iterator[memoryview]:
             raise DamagedStream("ends in the middle of a TFRecord", window.offset)
         view, position = window.view, window.position + _HEADER.size
         payload = view[position : position + length]
-        if masked_checksum(payload) != _FOOTER.unpack_from(view, position + length)[0]:
+        if masked_crc32c(payload) != _FOOTER.unpack_from(view, position + length)[0]:
             raise DamagedStream("has a TFRecord with a wrong checksum", window.offset)
         window.position += length + _OVERHEAD_BYTES
         yield payload
