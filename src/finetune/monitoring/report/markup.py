@@ -101,15 +101,3 @@ def format_small(value: float) -> str:
         return f"{value:.3g}"
     mantissa, exponent = f"{value:.2e}".split("e")
     return f"{float(mantissa):g}e{int(exponent)}"
-
-
-def seconds(value: float) -> str:
-    """Format seconds: `0.4 s`, `12 s`, `3 min 20 s`, `2 h 05 min`."""
-    if value < 10:
-        return f"{value:.1f} s"
-    rounded = round(value)
-    if rounded < 100:
-        return f"{rounded} s"
-    if rounded < 3600:
-        return f"{rounded // 60} min {rounded % 60:02d} s"
-    return f"{rounded // 3600} h {rounded % 3600 // 60:02d} min"

@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from importlib.resources import files
 from typing import Any
 
+from finetune.monitoring.progress import format_duration
 from finetune.monitoring.report import quality, records, run
 from finetune.monitoring.report.confusion import confusion
-from finetune.monitoring.report.markup import Html, join, number, percent, seconds, tag
+from finetune.monitoring.report.markup import Html, join, number, percent, tag
 from finetune.monitoring.report.verdict import evaluated_part, verdict
 
 # Content security policy: no scripts and no external requests.
@@ -82,7 +83,7 @@ def _tiles(report: Mapping[str, Any]) -> Html:
     tiles.append((number(sum(report["records"].values())), "records"))
     if "steps" in job:
         tiles.append((f"{job['epochs']:,}", f"epochs, {job['steps']:,} steps"))
-    tiles.append((seconds(report["cost"]["seconds"]), "in the container"))
+    tiles.append((format_duration(report["cost"]["seconds"]), "in the container"))
     tile_elements = (
         tag("div", tag("b", value), tag("span", name), class_="tile first" if index == 0 else "tile")
         for index, (value, name) in enumerate(tiles)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from finetune.monitoring.progress import format_duration
 from finetune.monitoring.report.charts import Axes, Line, line_chart, stacked_bar
 from finetune.monitoring.report.markup import (
     DASH,
@@ -17,7 +18,6 @@ from finetune.monitoring.report.markup import (
     number,
     percent,
     pluralize,
-    seconds,
     section,
     table,
     tag,
@@ -88,13 +88,13 @@ def time(report: Mapping[str, Any]) -> Html:
     rows = [
         (
             join([tag("i", class_=f"c{index % 8}"), PART_LABELS.get(name, name)]),
-            seconds(value),
+            format_duration(value),
             percent(value / total),
         )
         for index, (name, value) in enumerate(parts.items())
     ]
     throughput = number(report["time"].get("records_per_second"), 0)
-    lead = f"{seconds(total)} in all, {throughput} records a second in training."
+    lead = f"{format_duration(total)} in all, {throughput} records a second in training."
     return section(
         "Where the time went", stacked_bar(parts), table(("part", "time", "share"), rows), name="time", lead=lead
     )
@@ -176,9 +176,9 @@ def interruptions(report: Mapping[str, Any]) -> Html:
     pairs = [
         ("starts", number(max(1, starts))),
         ("steps repeated", number(history.get("steps_repeated", 0))),
-        ("reading checkpoints", seconds(history.get("load_seconds", 0.0))),
-        ("steps waited for copies", seconds(history.get("stall_seconds", 0.0))),
-        ("writing beside training", seconds(history.get("save_seconds", 0.0))),
+        ("reading checkpoints", format_duration(history.get("load_seconds", 0.0))),
+        ("steps waited for copies", format_duration(history.get("stall_seconds", 0.0))),
+        ("writing beside training", format_duration(history.get("save_seconds", 0.0))),
         ("seconds in the container", ("at least " if starts > 1 else "") + number(cost["seconds"], 0)),
     ]
     if cost.get("price") is not None:
