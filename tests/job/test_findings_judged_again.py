@@ -40,7 +40,7 @@ def test_overfitting_that_passed_is_resolved_in_findings_and_log(caplog: pytest.
         lesson.rules.end(lesson.state)
     (end,) = lesson.findings.found
     assert end["resolved"] == (
-        "no longer the case after epoch 5: training loss 0.3000, validation loss 0.5000, accuracy 90.0%"
+        "no longer holds after epoch 5: training loss 0.3000, validation loss 0.5000, accuracy 90.0%"
     )
     assert f"rule Overfit is resolved: {end['resolved']}" in caplog.messages
     # A job that resumes from its last checkpoint has not reached its end.
@@ -56,7 +56,7 @@ def test_overfitting_that_lasts_is_told_as_it_is_at_the_end() -> None:
     assert end["resolved"] is None
     assert end["where"] == "epoch 5"
     assert "rose from 1.0000 to 6.0000" in str(end["seen"])
-    assert end["advice"] == "set early_stopping_patience=3, which keeps the best epoch."
+    assert end["advice"] == "set early_stopping_patience=3 to export the best epoch."
 
 
 def test_overfitting_after_the_exported_epoch_is_resolved() -> None:

@@ -34,7 +34,7 @@ def test_with_the_same_classes_the_given_networks_accuracy_is_the_one_before(
     assert "forgetting" not in as_given.metrics()
     report = json.loads((job.folder.output_data / "report.json").read_text("utf-8"))
     assert report["forgetting"] == found
-    assert "What it knew before" in (job.folder.output_data / "report.html").read_text("utf-8")
+    assert "<h3>Forgetting</h3>" in (job.folder.output_data / "report.html").read_text("utf-8")
 
 
 @pytest.mark.parametrize("strategy", ["feature_extraction", "full"])

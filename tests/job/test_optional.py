@@ -90,7 +90,7 @@ def test_a_job_whose_every_extra_fails_leaves_the_same_model(
     monkeypatch.setattr(StartingPoint, "drift", broken)
     monkeypatch.setattr(EventFile, "add_scalars", broken)
     monkeypatch.setattr(watching, "check_curves", broken)
-    monkeypatch.setattr(tensors, "of_gradient", broken)
+    monkeypatch.setattr(tensors, "gradient_statistics", broken)
     job = finished(train_here(tmp_path / "job", channels, SHORT))
     assert job.weights() == whole.weights()
     skipped = [line.partition(" was skipped")[0] for line in job.log.splitlines() if " was skipped" in line]

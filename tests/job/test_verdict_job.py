@@ -49,7 +49,7 @@ def test_no_green_verdict_after_one_epoch_over_a_useless_model_and_a_strong_imba
     assert report["parts"]["test"]["accuracy"] <= 0.5
     assert report["verdict"]["kind"] != "good"
     assert "WARNING: Verdict: " in job.log
-    assert "Nothing found" not in page
+    assert "No findings" not in page
     assert 'class="notice good"><b>Nothing' not in page
     said = " ".join(report["verdict"]["reasons"])
     assert re.search(r"There are \d+ training records of blue, and 1 of green", said)
@@ -97,5 +97,5 @@ def test_multi_label_jobs_are_judged_by_f1_everywhere(tmp_path: Path) -> None:
     announced = [metric for metric in METRICS if metric.name.startswith("validation:") and metric.multi_label]
     assert [metric.name for metric in announced if not re.search(metric.regex, final)] == []
     assert report["verdict"]["headline"].startswith(("F1 ", "Worse than", "No better than"))
-    for said in ("F1 over all labels", "mean average precision", "exactly the right labels"):
+    for said in ("Micro F1", "mean average precision", "All labels are correct"):
         assert said in page

@@ -225,7 +225,7 @@ def test_short_gradual_unfreezing_is_advised_more_epochs() -> None:
     (advice,) = {
         finding.advice for finding in curves(make_job("gradual", epochs="1").setup) if finding.rule == "Underfit"
     }
-    assert advice == "set epochs=5, so that all layers are unfrozen."
+    assert advice == "set epochs=5 to unfreeze all layers."
 
 
 def test_advice_names_the_hyperparameter_that_sets_the_learning_rate() -> None:
@@ -263,4 +263,4 @@ def test_advised_patience_allows_a_late_recovery() -> None:
     scores = [0.3, 0.4, 0.62, 0.3, 0.3, 0.4, 0.5, 0.6, 0.71, 0.5, 0.4]
     training_curves = TrainingCurves(rows(Setup(), [1.0 - 0.09 * at for at in range(11)], losses, scores), 4, 500)
     (finding,) = check_curves(training_curves, {"Overfit": DEFAULTS["Overfit"]})
-    assert finding.advice == "set early_stopping_patience=6, which keeps the best epoch."
+    assert finding.advice == "set early_stopping_patience=6 to export the best epoch."

@@ -45,7 +45,7 @@ def column_headings(card: str) -> list[str]:
 def test_headings_omit_a_common_prefix() -> None:
     card = rendered(characters(24))
     assert column_headings(card) == [f"…{number:02X}" for number in range(0xC0, 0xC0 + 24)]
-    assert "Every class begins with U+00" in card
+    assert "prefix U+00" in card
     assert 'title="U+00C7"' in card
 
 
@@ -79,7 +79,7 @@ def test_many_classes_list_confused_pairs_instead_of_a_matrix(count: int) -> Non
     card = rendered(tuple(f"class {number}" for number in range(count)))
     assert "<details" not in card
     assert card.count("<tr>") == 1 + min(count, 30)
-    assert "a row per true class" not in card
+    assert "per true class" not in card
     if count > 30:
         assert f"{count - 30} more pairs are in metrics.json." in card
 
@@ -87,7 +87,7 @@ def test_many_classes_list_confused_pairs_instead_of_a_matrix(count: int) -> Non
 @pytest.mark.parametrize("count", [3, 25, 300])
 def test_card_states_that_there_are_no_confusions(count: int) -> None:
     card = rendered(tuple(f"class {number}" for number in range(count)), mistakes=False)
-    assert "No record is taken for another class." in card
+    assert "No class is confused" in card
 
 
 def test_tables_are_truncated_with_many_classes() -> None:
@@ -96,9 +96,9 @@ def test_tables_are_truncated_with_many_classes() -> None:
     assert shown is not None
     assert counts is not None
     assert shown.count("<tr>") == 103
-    assert "the 100 weakest of 1,000 classes" in shown
+    assert "the 100 of 1,000 classes" in shown
     assert counts.count("<tr>") == 102
-    assert "Shown are the 100 smallest and largest of 1,000 classes." in counts
+    assert "the 100 smallest and largest of 1,000 classes." in counts
 
 
 def test_long_class_names_are_shortened_with_full_name_in_title() -> None:
@@ -119,7 +119,7 @@ def test_mistakes_show_prediction_and_label() -> None:
     ]
     rendered = mistakes(example_report)
     assert rendered is not None
-    assert re.search(r'predicted <strong>a</strong></span><span class="sure">81%</span>.*labelled b', rendered)
+    assert re.search(r'predicted <strong>a</strong></span><span class="sure">81%</span>.*labeled b', rendered)
     # A long text is truncated at a word boundary.
     assert re.search(r"(one|two|three) …</blockquote>", rendered)
 
@@ -133,20 +133,19 @@ JOB = {"strategy": "full"}
         (
             {"exported_epoch": 3, "best_epoch": 3},
             [0.1, 0.2, 0.3],
-            "Exported: epoch 3 (30.0% on validation), the best one.",
+            r"Exported: epoch 3 \(30\.0% .*best",
         ),
         (
             {"exported_epoch": 3, "best_epoch": 2},
             [0.1, 0.44, 0.42],
-            "Exported: epoch 3 (42.0%). Best: epoch 2 (44.0%). early_stopping_patience=3 would have kept it.",
+            r"Exported: epoch 3 \(42\.0%\).*epoch 2 \(44\.0%\).*early_stopping_patience=3",
         ),
         (
             {"exported_epoch": 3, "best_epoch": 2},
             [0.1, 0.4, 0.4],
-            "Exported: epoch 3 (40.0%). Best: epoch 2 (40.0%), by a validation loss of 1.000 against 2.000."
-            " early_stopping_patience=3 would have kept it.",
+            r"Exported: epoch 3 \(40\.0%\).*epoch 2 \(40\.0%\).*loss .*1\.000.*2\.000.*early_stopping_patience=3",
         ),
-        ({"exported_epoch": None, "best_epoch": 2}, [0.1, 0.4, 0.4], "Exported: the weights of the last step, within"),
+        ({"exported_epoch": None, "best_epoch": 2}, [0.1, 0.4, 0.4], "Exported: .*last step"),
     ],
 )
 def test_curves_state_exported_and_best_epoch(job: dict[str, int | None], scores: list[float], expected: str) -> None:
@@ -156,21 +155,21 @@ def test_curves_state_exported_and_best_epoch(job: dict[str, int | None], scores
         {"train:loss": 1.0, "train:accuracy": 0.5, "validation:loss": loss, "validation:accuracy": score}
         for loss, score in zip((3.0, 1.0, 2.0), scores, strict=True)
     ]
-    assert expected in str(curves(example_report))
+    assert re.search(expected, str(curves(example_report)))
 
 
 def test_curves_without_validation_state_only_the_exported_epoch() -> None:
     example_report = report(("a", "b"))
     example_report["job"] = JOB | {"exported_epoch": 1, "best_epoch": None}
     example_report["history"] = [{"train:loss": 1.0, "train:accuracy": 0.5}]
-    assert "Exported: epoch 1, the last one." in str(curves(example_report))
+    assert "Exported: epoch 1" in str(curves(example_report))
 
 
 @pytest.mark.parametrize(
     ("strategy", "smoothing", "expected", "unexpected"),
     [
-        ("full", 0.0, "label_smoothing=0.1 lowers that", "epochs="),
-        ("full", 0.2, "label_smoothing=0.3 lowers that", "epochs="),
+        ("full", 0.0, "set label_smoothing=0.1", "epochs="),
+        ("full", 0.2, "set label_smoothing=0.3", "epochs="),
         ("evaluate", 0.0, "The model is overconfident.", "label_smoothing"),
     ],
 )

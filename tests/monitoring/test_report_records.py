@@ -10,7 +10,7 @@ def test_ignored_files_are_counted_by_class_and_extension() -> None:
     files = {"train": {"": {".txt": 1}, HOSTILE: {".heic": 1200, "symbolic link": 3}}}
     text = page(example() | {"left_out_files": files})
     assert 'id="left-out"' in text
-    assert "1,204 files were left out" in text
+    assert "1,204 files were ignored" in text
     assert "1,200 .heic, 3 symbolic link" in text
     assert "(no class folder)" in text
     assert HOSTILE not in text

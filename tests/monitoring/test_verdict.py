@@ -47,22 +47,22 @@ def kind_and_headline(metrics_json: dict[str, Any], **changes: object) -> tuple[
 
 def test_good_model_has_good_verdict_with_confidence_interval() -> None:
     result = verdict(report(GOOD))
-    assert (result.kind, result.headline) == ("good", "90.0% right on test")
+    assert (result.kind, result.headline) == ("good", "Accuracy 90.0% on test")
     assert "95% interval 80% to 95%" in result.reasons[0]
-    assert "Nothing found" in page(report(GOOD))
+    assert "No findings" in page(report(GOOD))
 
 
 def test_model_worse_than_baseline_has_bad_verdict() -> None:
-    assert kind_and_headline(metrics(TRUTH, [1] * 40)) == ("bad", "Worse than always answering “circle”")
+    assert kind_and_headline(metrics(TRUTH, [1] * 40)) == ("bad", "Worse than always predicting “circle”")
 
 
 def test_model_equal_to_baseline_has_bad_verdict() -> None:
-    assert kind_and_headline(metrics(TRUTH, [0] * 40)) == ("bad", "No better than always answering “circle”")
+    assert kind_and_headline(metrics(TRUTH, [0] * 40)) == ("bad", "No better than always predicting “circle”")
 
 
 def test_insignificant_improvement_has_no_good_verdict() -> None:
     kind, headline = kind_and_headline(metrics([0, 1, 2] * 3, [0, 1, 2, 0, 1, 0, 1, 2, 1]))
-    assert (kind, headline) == ("warn", "Not clearly better than always answering “circle”")
+    assert (kind, headline) == ("warn", "Not clearly better than always predicting “circle”")
 
 
 def test_zero_recall_class_prevents_good_verdict() -> None:
@@ -77,8 +77,8 @@ def test_class_without_evaluated_records_is_ignored() -> None:
 @pytest.mark.parametrize(
     ("counts", "headline"),
     [
-        ({"circle": 32, "star": 1, "triangle": 20}, "“circle” has 32 times the training records of “star”"),
-        ({"circle": 320, "star": 10, "triangle": 20}, "“circle” has 32 times the training records of “star”"),
+        ({"circle": 32, "star": 1, "triangle": 20}, "“circle” has 32 times as many training records as “star”"),
+        ({"circle": 320, "star": 10, "triangle": 20}, "“circle” has 32 times as many training records as “star”"),
         ({"circle": 3, "star": 0, "triangle": 3}, "No training record of “star”"),
     ],
 )
@@ -95,9 +95,9 @@ def test_verdict_does_not_depend_on_enabled_rules() -> None:
     metrics_json = metrics(TRUTH, [0] * 40)
     for rules in ([], ["Overfit"]):
         html = page(report(metrics_json, rules=rules))
-        assert "Nothing found" not in html
+        assert "No findings" not in html
         assert 'class="notice good"><b>No better' not in html
-        assert '<h1 class="verdict bad">No better than always answering' in html
+        assert '<h1 class="verdict bad">No better than always predicting' in html
 
 
 def test_single_class_evaluation_is_reported() -> None:
@@ -109,7 +109,7 @@ def test_multi_label_verdict_uses_f1() -> None:
     predicted = [[1, 1, 0], [1, 0, 0], [0, 1, 1], [1, 0, 1]] * 5
     result = verdict(report(multi_label_metrics(truth, predicted)))
     assert (result.kind, result.headline) == ("good", "F1 76.9% on test")
-    assert "25.0% of the records have exactly the right labels" in result.reasons[0]
+    assert "correct for 25.0% of the records" in result.reasons[0]
     assert "mean average precision" in result.reasons[0]
     html = page(report(multi_label_metrics(truth, predicted)))
     assert "mean average precision" in html
@@ -120,7 +120,7 @@ def test_multi_label_below_baseline_has_bad_verdict() -> None:
     truth = [[1, 1, 0], [1, 0, 1], [1, 0, 0]] * 5
     assert kind_and_headline(multi_label_metrics(truth, [[0, 0, 0]] * 15)) == (
         "bad",
-        "Worse than always answering “circle”",
+        "Worse than always predicting “circle”",
     )
 
 
@@ -132,22 +132,20 @@ def test_only_unresolved_findings_prevent_good_verdict() -> None:
     html = page(report(GOOD, findings=[resolved]))
     assert "Overfit, step 12: resolved" in html
     assert "Next: x." not in html
-    assert "Nothing found" in html
+    assert "No findings" in html
 
 
 def test_failed_and_unevaluated_jobs_have_no_good_verdict() -> None:
     assert kind_and_headline(GOOD, failure="the loss became nan")[0] == "bad"
     assert kind_and_headline(GOOD, parts={}) == ("warn", "Not evaluated")
-    assert "The job stopped before its evaluation" in page(report(GOOD, parts={}))
+    assert "The job was stopped before its evaluation" in page(report(GOOD, parts={}))
 
 
 def test_finished_job_without_held_out_records() -> None:
     result = verdict(report(GOOD, parts={}, job={"finished": True, "strategy": "full"}))
     assert (result.kind, result.headline) == ("warn", "Not evaluated")
-    assert result.reasons == (
-        "No records were held out. Give a channel test or validation, or a validation_fraction above 0.",
-        "Accuracy on the training records is 90.0%, which says little.",
-    )
+    assert "validation_fraction" in result.reasons[0]
+    assert "90.0%" in result.reasons[1]
 
 
 def test_long_names_are_truncated_in_the_headline() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from finetune.monitoring.waiting import DataWait, waiting_line
@@ -9,17 +11,15 @@ from finetune.monitoring.waiting import DataWait, waiting_line
 
 def test_waiting_line_has_share_seconds_threads_and_cores() -> None:
     line = waiting_line(2, DataWait(seconds=26.0, epoch_seconds=40.0, threads=1, cores=8, workers_set=True))
-    assert line == (
-        "epoch 3: the device waited for data in 65% of the time (26.0 of 40.0 s), with 1 thread on 8 cores:"
-        " set workers higher, or leave it out to have as many as it takes."
-    )
+    assert line is not None
+    assert re.search(r"^epoch 3: .* 65% .*\(26\.0 of 40\.0 s\), with 1 thread on 8 cores: increase workers", line)
 
 
 @pytest.mark.parametrize(
     ("threads", "workers_set", "advice"),
     [
-        (0, True, "set workers higher"),
-        (3, False, "another one begins"),
+        (0, True, "increase workers"),
+        (3, False, "added automatically"),
         (4, False, "more cores"),
         (4, True, "more cores"),
     ],

@@ -94,7 +94,7 @@ class CachedInputProvider:
     def records(self) -> BatchSource:
         """Batches of the training records themselves."""
         if self._sources.train is None:
-            raise RuntimeError("nothing is to be trained")
+            raise RuntimeError("there are no training records")
         return self._sources.train
 
     def training(self, phase: Phase) -> PhaseInputs:
@@ -159,7 +159,7 @@ class CachedInputProvider:
             stream = FeatureStream(batches, extractor, cache_request.views, limits, count)
             return PhaseInputs(stream, extractor.split.suffix, self._is_single_threaded())
         if not isinstance(batches, Batches):
-            raise TypeError(f"there are no features of {type(batches).__name__}")
+            raise TypeError(f"cannot compute features of {type(batches).__name__}")
         features = FeatureBatches(batches, extractor, cache_request.views, limits)
         if cache_request.share:
             spec = self._plan.spec

@@ -128,7 +128,7 @@ class FeatureStore:
             not self._padding or saved.keys() == self._padding.keys()
         )
         if self._rows or not saved or not matches:
-            raise ValueError("it is not about these records")
+            raise ValueError("the saved features are of other records")
         self._channels_last = {name: f"{_CHANNELS_LAST_PREFIX}{name}" in state for name in saved}
         self._reserve({name: value[:1] for name, value in saved.items()})
         count = min(self._capacity, *(len(value) for value in saved.values()))
@@ -222,7 +222,7 @@ class FeatureStore:
                     os.posix_fallocate(file.fileno(), 0, math.prod(shape) * value.element_size())
                 rows = torch.from_file(str(path), shared=True, size=math.prod(shape), dtype=value.dtype)
             except OSError as error:
-                logger.warning("No features are kept in %s: %s", folder, error)
+                logger.warning("Cannot cache features in %s: %s", folder, error)
                 return {}
             finally:
                 path.unlink(missing_ok=True)

@@ -45,13 +45,13 @@ class WarmFeatures:
             try:
                 loaded = features.store.load_state_dict(tensors)
             except ValueError as error:
-                logger.warning("What an earlier job left under %s is not used: %s", key, error)
+                logger.warning("Ignoring cached features %s: %s", key, error)
         self._entries.append(_CacheEntry(features, key, loaded))
         logger.info(
-            "Of %d features of %s, %d were left by an earlier job on this machine (%.1f s to look).",
+            "Loaded %d of %d cached features for %s (%.1f s).",
+            loaded,
             len(features.store.lengths),
             features.channel,
-            loaded,
             time.monotonic() - began,
         )
 
@@ -60,7 +60,5 @@ class WarmFeatures:
         for entry in self._entries:
             cached = int((entry.features.store.lengths >= 0).sum())
             if cached > entry.loaded and self.pool.save(entry.key, entry.features.store.state_dict()):
-                logger.info(
-                    "%d features of %s are left for later jobs on this machine.", cached, entry.features.channel
-                )
+                logger.info("Saved %d features of %s for later jobs.", cached, entry.features.channel)
         self._entries.clear()

@@ -64,7 +64,7 @@ class WarmPool:
             tensors = self._read(key)
             os.utime(self._entry(key))
         except (OSError, ValueError, RecursionError, SafetensorError) as error:
-            logger.warning("What an earlier job left in %s is not used: %s", self._entry(key), error)
+            logger.warning("Ignoring cached features in %s: %s", self._entry(key), error)
             return None
         return tensors
 
@@ -85,7 +85,7 @@ class WarmPool:
             shutil.rmtree(self._entry(key), ignore_errors=True)
             partial.rename(self._entry(key))
         except OSError as error:
-            logger.warning("Nothing is left for a later job in %s: %s", self.folder, error)
+            logger.warning("Cannot save features in %s: %s", self.folder, error)
             shutil.rmtree(partial, ignore_errors=True)
             return False
         return True
@@ -107,10 +107,10 @@ class WarmPool:
         """
         manifest = json.loads((self._entry(key) / _MANIFEST).read_text(encoding="utf-8"))
         if not isinstance(manifest, dict) or (manifest.get("format"), manifest.get("key")) != (_FORMAT, key):
-            raise ValueError("its manifest is not ours")
+            raise ValueError("unexpected manifest")
         path = self._entry(key) / _TENSORS
         if path.stat().st_size != manifest.get("size") or hash_file(path) != manifest.get("sha256"):
-            raise ValueError("its content is not what was left")
+            raise ValueError("size or hash differs from the manifest")
         return read_tensors(path)
 
     def _evict(self, key: str, needed_bytes: int) -> bool:
@@ -124,7 +124,11 @@ class WarmPool:
         limit = (free + sum(sizes.values())) // 2
         limit = limit if self.max_bytes is None else min(limit, self.max_bytes)
         if needed_bytes > limit:
-            logger.info("%.2f GB are not left for a later job: %.2f GB may be.", needed_bytes / 1e9, limit / 1e9)
+            logger.info(
+                "Not caching features for later jobs: %.2f GB exceeds the limit of %.2f GB.",
+                needed_bytes / 1e9,
+                limit / 1e9,
+            )
             return False
         for entry in sorted(entries, key=lambda entry: entry.stat().st_mtime_ns):
             if needed_bytes + sum(sizes.values()) <= limit:

@@ -215,7 +215,7 @@ class SmdebugHook:
             call()
         except Exception as error:  # noqa: BLE001
             self._is_disabled, self._is_in_forward = True, False
-            logger.warning("SageMaker Debugger's hook failed, and nothing more is saved for it: %r", error)
+            logger.warning("SageMaker Debugger's hook failed; no further tensors are saved: %r", error)
 
 
 def _to_float32(value: object) -> object:
@@ -241,7 +241,7 @@ def create_debugger(configuration: Path | None, module: nn.Module) -> Debugger:
         remove_claim_file(hook.out_dir)
         debug_hook = SmdebugHook(hook, smd.modes, module)
     except Exception as error:  # noqa: BLE001  # as in `SmdebugHook`
-        logger.warning("SageMaker Debugger's hook cannot be used, and nothing is saved for it: %r", error)
+        logger.warning("SageMaker Debugger's hook cannot be used; no tensors are saved: %r", error)
         return NoDebugger()
     # Otherwise the library's atexit handler would mark every end of the process as the end of the job.
     import atexit

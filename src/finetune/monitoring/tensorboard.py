@@ -61,7 +61,7 @@ class EventFile:
             self._disable(error)
 
     def _disable(self, error: OSError) -> None:
-        logger.warning("Events for TensorBoard cannot be written: %s", error)
+        logger.warning("Cannot write TensorBoard events: %s", error)
         self._path = None
 
 

@@ -48,7 +48,7 @@ def waiting_line(epoch: int, wait: DataWait) -> str | None:
 
 def _advice(wait: DataWait) -> str:
     if wait.workers_set and wait.threads < wait.cores:
-        return "set workers higher, or leave it out to have as many as it takes"
+        return "increase workers, or leave it unset to add worker threads automatically"
     if wait.threads < wait.cores:
-        return "another one begins whenever a batch is late"
-    return "choose an instance with more cores or a faster disk, or give smaller files"
+        return "a worker thread is added automatically when a batch is late"
+    return "choose an instance with more cores or a faster disk, or use smaller files"

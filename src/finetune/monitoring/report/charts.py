@@ -67,10 +67,10 @@ def reliability_diagram(rows: Sequence[Mapping[str, float]]) -> Html:
     frame = _Frame((0.0, 1.0), (0.0, 1.0))
     ticks = [0.0, 0.25, 0.5, 0.75, 1.0]
     max_count = max((row["answers"] for row in rows), default=1)
-    shapes = [_grid(frame, ticks, Axes("stated probability", "came true", x_ticks=tuple(ticks)))]
+    shapes = [_grid(frame, ticks, Axes("predicted probability", "accuracy", x_ticks=tuple(ticks)))]
     for row in rows:
         left, right, top = frame.to_x(row["from"]), frame.to_x(row["to"]), frame.to_y(row["accuracy"])
-        text = f"stated {row['confidence']:.0%}, came true {row['accuracy']:.0%}, {row['answers']:,.0f} answers"
+        text = f"predicted {row['confidence']:.0%}, correct {row['accuracy']:.0%}, {row['answers']:,.0f} predictions"
         bar = tag(
             "rect",
             tag("title", text),
@@ -96,7 +96,7 @@ def stacked_bar(parts: Mapping[str, float]) -> Html:
         for index, (name, value) in enumerate(parts.items())
         if value > 0
     ]
-    return tag("div", *segments, class_="stacked", role="img", aria_label="shares of the time")
+    return tag("div", *segments, class_="stacked", role="img", aria_label="share of time by part")
 
 
 def legend(names: Sequence[str]) -> Html:

@@ -24,12 +24,12 @@ def confusion(report: Mapping[str, Any]) -> Html | None:
     labels, matrix = metrics["labels"], metrics.get("confusion_matrix")
     if matrix is None or len(labels) > MAX_MATRIX_CLASSES:
         pairs = _pairs(metrics, _MAX_PAIRS_OF_MANY)
-        lead = f"On {part}: the classes that are most often taken for another one."
+        lead = f"On {part}: the most frequently confused classes."
         return section("Confusion", pairs, name="confusion", wide=True, lead=lead)
-    lead = f"On {part}: a row per true class, a column per prediction; colours are shares of the row."
+    lead = f"On {part}: one row per true class, one column per predicted class; colors show the share of the row."
     prefix = common_prefix(labels)
     if prefix:
-        lead += f" Every class begins with {prefix}, which is left out."
+        lead += f" The common prefix {prefix} of the class names is omitted."
     pairs = _pairs(metrics, _MAX_PAIRS)
     if metrics["confusion_pairs"]:
         pairs = tag("details", tag("summary", "Most frequent confusions"), pairs)
@@ -48,7 +48,7 @@ def _matrix(labels: Sequence[str], matrix: Sequence[Sequence[int]]) -> Html:
             kind = ("right" if row_index == column_index else "wrong") + (
                 " zero" if not count else " strong" if share > 0.55 else ""
             )
-            title = f"{labels[row_index]} taken for {labels[column_index]}: {count} of {total}"
+            title = f"{labels[row_index]} predicted as {labels[column_index]}: {count} of {total}"
             value = f"--v:{share**0.6:.2f}"
             cells.append(tag("td", str(count), class_=kind, style=value, title=title))
         rows.append(tag("tr", tag("th", names[row_index], scope="row", title=labels[row_index]), *cells))
@@ -62,12 +62,12 @@ def _matrix(labels: Sequence[str], matrix: Sequence[Sequence[int]]) -> Html:
 def _pairs(metrics: Mapping[str, Any], limit: int) -> Html:
     pairs = metrics["confusion_pairs"][:limit]
     if not pairs:
-        return tag("p", "No record is taken for another class.", class_="note")
+        return tag("p", "No class is confused with another.", class_="note")
     support = {row["label"]: row["support"] for row in metrics["per_class"]}
     rows = [
         (truth, predicted, number(count), percent(count / max(1, support[truth]))) for truth, predicted, count in pairs
     ]
-    pair_table = table(("true class", "taken for", "records", "of the class"), rows, class_="words pairs")
+    pair_table = table(("true class", "predicted class", "records", "share of class"), rows, class_="words pairs")
     more = metrics["confusion_pairs_count"] - len(pairs)
     note = tag("p", f"{more:,} more pairs are in metrics.json.", class_="note") if more > 0 else None
     return tag("div", pair_table, note)

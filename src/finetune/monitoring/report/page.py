@@ -57,7 +57,10 @@ def page(report: Mapping[str, Any]) -> str:
         "body",
         tag("div", _head(report), _tiles(report), _navigation(sections), class_="top"),
         tag("main", *sections),
-        tag("footer", "The same as data: report.json. Probabilities of every record: *_predictions.csv."),
+        tag(
+            "footer",
+            "The data of this report: report.json. Predicted probabilities of every record: *_predictions.csv.",
+        ),
     )
     return "<!doctype html>\n" + tag("html", head, body, lang="en") + "\n"
 
@@ -83,7 +86,7 @@ def _tiles(report: Mapping[str, Any]) -> Html:
     tiles.append((number(sum(report["records"].values())), "records"))
     if "steps" in job:
         tiles.append((f"{job['epochs']:,}", f"epochs, {job['steps']:,} steps"))
-    tiles.append((format_duration(report["cost"]["seconds"]), "in the container"))
+    tiles.append((format_duration(report["cost"]["seconds"]), "time in the container"))
     tile_elements = (
         tag("div", tag("b", value), tag("span", name), class_="tile first" if index == 0 else "tile")
         for index, (value, name) in enumerate(tiles)
@@ -92,12 +95,12 @@ def _tiles(report: Mapping[str, Any]) -> Html:
 
 
 def _scores(part: str, metrics: Mapping[str, Any]) -> list[tuple[str, str]]:
-    macro = (percent(metrics["macro"]["f1"]), "F1, mean of classes")
+    macro = (percent(metrics["macro"]["f1"]), "macro F1")
     if "micro" not in metrics:
         return [(percent(metrics["accuracy"]), f"accuracy on {part}"), macro]
     # Exact match says little for multi-label records, whose labels are rarely all correct.
     return [
-        (percent(metrics["micro"]["f1"]), f"F1 on {part}, over all labels"),
+        (percent(metrics["micro"]["f1"]), f"micro F1 on {part}"),
         macro,
         (percent(metrics["average_precision"]), "mean average precision"),
     ]

@@ -40,7 +40,7 @@ def curves(report: Mapping[str, Any]) -> Html | None:
     is_multi_label = any("train:micro_f1" in row for row in rows)
     for metric, title, contains in (
         ("loss", "Loss", (0.0,)),
-        ("micro_f1", "F1 over all labels", (1.0,)) if is_multi_label else ("accuracy", "Accuracy", (1.0,)),
+        ("micro_f1", "Micro F1", (1.0,)) if is_multi_label else ("accuracy", "Accuracy", (1.0,)),
     ):
         names = [part for part in ("train", "validation") if any(f"{part}:{metric}" in row for row in rows)]
         lines = [Line(part, epochs, [row.get(f"{part}:{metric}") for row in rows]) for part in names]
@@ -56,16 +56,16 @@ def _exported(job: Mapping[str, Any], rows: Sequence[Mapping[str, float]]) -> st
     if not exported:
         return "Exported: the weights of the last step, within an epoch."
     if not best or any("validation:loss" not in row for row in rows):
-        return f"Exported: epoch {exported}, the last one."
+        return f"Exported: epoch {exported}, the last epoch."
     scores = {epoch: score_of(rows[epoch - 1], "validation") for epoch in (exported, best)}
     if exported == best:
-        return f"Exported: epoch {exported} ({percent(scores[exported])} on validation), the best one."
+        return f"Exported: epoch {exported} ({percent(scores[exported])} on validation), the best epoch."
     text = f"Exported: epoch {exported} ({percent(scores[exported])})."
     text += f" Best: epoch {best} ({percent(scores[best])})"
     if scores[exported] == scores[best]:
         losses = [number(rows[epoch - 1]["validation:loss"]) for epoch in (best, exported)]
-        text += f", by a validation loss of {losses[0]} against {losses[1]}"
-    return f"{text}. early_stopping_patience={patience_for_best(rows)} would have kept it."
+        text += f" with a lower validation loss ({losses[0]} instead of {losses[1]})"
+    return f"{text}. early_stopping_patience={patience_for_best(rows)} would have exported it."
 
 
 def classes(report: Mapping[str, Any]) -> Html | None:
@@ -86,12 +86,12 @@ def classes(report: Mapping[str, Any]) -> Html | None:
     ]
     averages = [
         (name, "", *(percent(metrics[kind][quality]) for quality in ("precision", "recall", "f1")), "")
-        for kind, name in (("macro", "mean"), ("weighted", "by records"))
+        for kind, name in (("macro", "macro average"), ("weighted", "weighted average"))
     ]
     header = ("class", "records", "precision", "recall", "F1", "AUC")
-    lead = f"On {part}, the weakest class first."
+    lead = f"On {part}, sorted by F1 in ascending order."
     if len(weakest) > len(rows):
-        lead = f"On {part}, the {len(rows)} weakest of {len(weakest):,} classes; all are in metrics.json."
+        lead = f"On {part}: the {len(rows)} of {len(weakest):,} classes with the lowest F1; all are in metrics.json."
     return section("Classes", table(header, [*rows, *averages], class_="tall"), name="classes", lead=lead)
 
 
@@ -114,7 +114,7 @@ def calibration(report: Mapping[str, Any]) -> Html | None:
         reliability_diagram(rows),
         facts([("expected calibration error", percent(error)), ("log loss", number(metrics["log_loss"]))]),
         name="calibration",
-        lead=f"On {part}: of the answers with a stated probability, how many came true. {assessment}",
+        lead=f"On {part}: accuracy by predicted probability. {assessment}",
     )
 
 
@@ -125,7 +125,7 @@ def _advice(report: Mapping[str, Any], *, overconfident: bool) -> str:
     if report["job"].get("strategy") == "evaluate":
         return "."
     if overconfident:
-        return f": label_smoothing={smoothing + 0.1:.2g} lowers that." if smoothing < 0.3 else "."
+        return f": set label_smoothing={smoothing + 0.1:.2g}." if smoothing < 0.3 else "."
     if smoothing > 0:
         return ": set label_smoothing=0."
     return f": train longer (epochs={2 * effective['epochs']})." if "epochs" in effective else "."
@@ -143,8 +143,8 @@ def mistakes(report: Mapping[str, Any]) -> Html | None:
         name="wrong",
         wide=True,
         lead=f"{listing['count']:,} of {pluralize(listing['of'], 'record')} of {listing['part']}"
-        f" {is_or_are(listing['count'])} wrong."
-        " These are the most confident mistakes: often the label is wrong, not the model.",
+        f" {is_or_are(listing['count'])} misclassified."
+        " The most confident mistakes are often caused by wrong labels.",
     )
 
 
@@ -154,8 +154,8 @@ def _record(record: Mapping[str, Any]) -> Html:
     else:
         content = tag("blockquote", _truncate(record.get("text") or ""))
     predicted = tag("span", "predicted ", tag("strong", record["predicted"]), title=record["predicted"], class_="name")
-    labelled = tag("span", "labelled ", record["truth"], title=record["truth"], class_="name")
-    caption = join([predicted, tag("span", percent(record["probability"], 0), class_="sure"), labelled])
+    label = tag("span", "labeled ", record["truth"], title=record["truth"], class_="name")
+    caption = join([predicted, tag("span", percent(record["probability"], 0), class_="sure"), label])
     return tag(
         "article", content, tag("div", caption, tag("small", record["key"], title=record["key"])), class_="record"
     )

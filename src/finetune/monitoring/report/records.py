@@ -50,19 +50,19 @@ def balance(report: Mapping[str, Any]) -> Html | None:
 
 
 def _shown_note(shown: int, classes: int) -> str:
-    return f" Shown are the {shown} smallest and largest of {classes:,} classes." if shown < classes else ""
+    return f" Showing the {shown} smallest and largest of {classes:,} classes." if shown < classes else ""
 
 
 def _lead(counts: Mapping[str, int], report: Mapping[str, Any]) -> str:
     most, least = max(counts, key=lambda name: counts[name]), min(counts, key=lambda name: counts[name])
     if counts[most] >= 5 * max(1, counts[least]):
         times = counts[most] / max(1, counts[least])
-        text = f"{most} has {times:.0f} times the records of {least}"
+        text = f"{most} has {times:.0f} times as many records as {least}"
         if report["job"].get("strategy") == "evaluate" or not counts[least]:
             return f"{text}."
         if report["asked"]["effective"].get("class_weights") == "balanced":
-            return f"{text}; class_weights=balanced weighs them alike."
-        return f"{text}: class_weights=balanced would weigh them alike."
+            return f"{text}; class_weights=balanced compensates for the imbalance."
+        return f"{text}: set class_weights=balanced to compensate for the imbalance."
     if counts[most] == counts[least]:
         return f"Every class has {counts[most]:,} records."
     return f"From {counts[least]:,} records ({least}) to {counts[most]:,} ({most})."
@@ -78,8 +78,8 @@ def duplicates(report: Mapping[str, Any]) -> Html:
         notices.append(
             notice(
                 "bad",
-                f"Leakage: {records} of {second} {is_or_are(leak['records'])} in {first} too",
-                f"The model has seen them while it learnt, so the metrics of {second} are better than the truth.",
+                f"Leakage: {records} of {second} {is_or_are(leak['records'])} also in {first}",
+                f"The model has been fitted to them, so the metrics of {second} are too optimistic.",
                 f"Remove them from {first} or {second}; they are listed below and in report.json.",
             )
         )
@@ -87,15 +87,15 @@ def duplicates(report: Mapping[str, Any]) -> Html:
         notices.append(
             notice(
                 "warn",
-                pluralize(listing["contradictions"], "content occurs", "contents occur") + " with different labels",
-                "At most one label of each can be learnt.",
+                pluralize(listing["contradictions"], "content has", "contents have") + " contradictory labels",
+                "At most one label of each is correct.",
                 "Correct or remove them.",
             )
         )
     if listing.get("unknown"):
-        notices.append(notice("warn", "Contents were not compared", f"Because {listing['unknown']}.", None))
+        notices.append(notice("warn", "Duplicates were not checked", f"Reason: {listing['unknown']}.", None))
     elif not listing["groups"]:
-        notices.append(notice("good", "No record occurs twice", "Contents were compared byte by byte.", None))
+        notices.append(notice("good", "No duplicates found", "Contents were compared byte by byte.", None))
     rows = [
         (
             group["records"][0]["key"],
@@ -103,9 +103,9 @@ def duplicates(report: Mapping[str, Any]) -> Html:
         )
         for group in listing["groups"][:_MAX_ROWS]
     ]
-    groups = table(("record", "the same content"), rows, class_="tall words") if rows else None
+    groups = table(("record", "duplicates"), rows, class_="tall words") if rows else None
     more = (
-        tag("p", f"Shown are {len(rows)} of {listing['count']:,}.", class_="note")
+        tag("p", f"Showing {len(rows)} of {listing['count']:,}.", class_="note")
         if listing["count"] > len(rows)
         else None
     )
@@ -116,16 +116,16 @@ def unreadable_records(report: Mapping[str, Any]) -> Html:
     """Render unreadable records with the reasons."""
     rows = [(key, channel, reason) for channel, listing in report["bad_records"].items() for key, reason in listing]
     if not rows:
-        body = notice("good", "Every record could be read", "None was left out.", None)
+        body = notice("good", "All records are readable", "No record was skipped.", None)
     else:
-        shown = table(("record", "channel", "why"), rows[:_MAX_ROWS], class_="tall words")
+        shown = table(("record", "channel", "reason"), rows[:_MAX_ROWS], class_="tall words")
         body = join(
             [
                 notice(
                     "warn",
-                    pluralize(len(rows), "record was", "records were") + " left out",
-                    "What cannot be read counts in no metric.",
-                    "Repair it, or remove it.",
+                    pluralize(len(rows), "record was", "records were") + " skipped",
+                    "Unreadable records are not included in any metric.",
+                    "Repair or remove them.",
                 ),
                 shown,
             ]
@@ -145,14 +145,14 @@ def ignored_files(report: Mapping[str, Any]) -> Html | None:
         return None
     total = sum(sum(counts.values()) for folders in channels.values() for counts in folders.values())
     return section(
-        "Left-out files",
+        "Ignored files",
         notice(
             "warn",
-            pluralize(total, "file was", "files were") + " left out",
-            "They are no images that can be read, so the model has not seen them.",
+            pluralize(total, "file was", "files were") + " ignored",
+            "They are not readable images, so the job did not use them.",
             "Convert them to JPEG or PNG if they are images, or remove them.",
         ),
-        table(("channel", "class", "files", "kinds"), rows[:_MAX_ROWS], class_="tall words"),
+        table(("channel", "class", "files", "types"), rows[:_MAX_ROWS], class_="tall words"),
         name="left-out",
     )
 

@@ -26,14 +26,14 @@ from finetune.monitoring.report.records import notice
 from finetune.monitoring.report.verdict import verdict
 
 PART_LABELS = {
-    "start": "start-up, first step included",
+    "start": "start-up, including the first step",
     "data": "waiting for data",
     "forward": "forward",
     "backward": "backward",
-    "update": "update of the weights",
+    "update": "optimizer step",
     "save": "waiting for checkpoints",
     "evaluate": "evaluation after each epoch",
-    "rest": "final evaluation, export, all else",
+    "rest": "final evaluation, export and other",
 }
 _MAX_CURVES = 8
 _MAX_SHOWN = 6
@@ -53,7 +53,7 @@ def findings(report: Mapping[str, Any]) -> Html:
         notices.append(
             notice("warn", pluralize(len(non_finite), "number is", "numbers are") + " not finite", values, None)
         )
-    return section("What the rules found", *notices, _rule_names(report["rules"]), name="rules", wide=True)
+    return section("Rule findings", *notices, _rule_names(report["rules"]), name="rules", wide=True)
 
 
 def _finding(finding: Mapping[str, Any]) -> Html:
@@ -67,10 +67,10 @@ def _finding(finding: Mapping[str, Any]) -> Html:
 def _no_findings(report: Mapping[str, Any]) -> Html:
     """Render the notice for a job without findings, consistent with the verdict."""
     rules = report["rules"]
-    text = f"No issues found by {pluralize(len(rules), 'rule')}." if rules else "No rule was asked for."
+    text = f"No issues found by {pluralize(len(rules), 'rule')}." if rules else "No rules are enabled."
     judgement = verdict(report)
     if judgement.kind == "good":
-        return notice("good", "Nothing found", text, None)
+        return notice("good", "No findings", text, None)
     return notice(judgement.kind, judgement.headline, f"{text} {' '.join(judgement.reasons)}", None)
 
 
@@ -78,7 +78,7 @@ def _rule_names(rules: Sequence[str]) -> Html | None:
     if not rules:
         return None
     names = tag("p", ", ".join(rules), class_="note")
-    return tag("details", tag("summary", "Their names"), names)
+    return tag("details", tag("summary", "Rule names"), names)
 
 
 def time(report: Mapping[str, Any]) -> Html:
@@ -94,10 +94,8 @@ def time(report: Mapping[str, Any]) -> Html:
         for index, (name, value) in enumerate(parts.items())
     ]
     throughput = number(report["time"].get("records_per_second"), 0)
-    lead = f"{format_duration(total)} in all, {throughput} records a second in training."
-    return section(
-        "Where the time went", stacked_bar(parts), table(("part", "time", "share"), rows), name="time", lead=lead
-    )
+    lead = f"{format_duration(total)} in total; {throughput} records/s in training."
+    return section("Time by part", stacked_bar(parts), table(("part", "time", "share"), rows), name="time", lead=lead)
 
 
 def layers(report: Mapping[str, Any]) -> Html | None:
@@ -121,13 +119,13 @@ def layers(report: Mapping[str, Any]) -> Html | None:
                 change,
             )
         )
-    header = ("layers", "parameters", "highest rate", "from", "drift")
+    header = ("layer group", "parameters", "peak learning rate", "trainable from", "drift")
     return section(
         "Layers and drift",
         table(header, rows, class_="tall"),
         _forgetting(report.get("forgetting")),
         name="layers",
-        lead="Drift is the length of the way that the weights went, as a share of the weights they began with.",
+        lead="Drift is the relative change of the weights (‖w - w₀‖ / ‖w₀‖).",
     )
 
 
@@ -135,16 +133,16 @@ def _forgetting(forgetting: Mapping[str, Any] | None) -> Html | None:
     if not forgetting:
         return None
     change = forgetting["after"] - forgetting["before"]
-    outcome = "lost" if change < 0 else "gained" if change > 0 else "neither lost nor gained"
+    outcome = "lost" if change < 0 else "gained" if change > 0 else "unchanged"
     records = pluralize(forgetting["records"], "record")
     text = (
-        f"The given network's own head was right on {percent(forgetting['before'])} of {records}"
-        f" of {forgetting['part']} that are of its classes, and is on {percent(forgetting['after'])} after training."
+        f"Accuracy of the source model's head on {records} of {forgetting['part']} with its classes:"
+        f" {percent(forgetting['before'])} before training, {percent(forgetting['after'])} after training."
     )
     points = f" {abs(100 * change):.1f} points" if change else ""
     return join(
         [
-            tag("h3", "What it knew before"),
+            tag("h3", "Forgetting"),
             notice("warn" if change < 0 else "good", outcome.capitalize() + points, text, None),
         ]
     )
@@ -158,7 +156,7 @@ def learning_rates(report: Mapping[str, Any]) -> Html | None:
     names = _evenly_spaced(list(curves))
     lines = [Line(name, report["rates"]["steps"], curves[name]) for name in names]
     chart = line_chart(lines, Axes("step", "learning rate", (0.0,)))
-    note = f"{len(names)} of {len(curves)} groups are drawn." if len(names) < len(curves) else None
+    note = f"Showing {len(names)} of {len(curves)} layer groups." if len(names) < len(curves) else None
     return section("Learning rates", chart, name="rates", lead=note)
 
 
@@ -176,19 +174,19 @@ def interruptions(report: Mapping[str, Any]) -> Html:
     pairs = [
         ("starts", number(max(1, starts))),
         ("steps repeated", number(history.get("steps_repeated", 0))),
-        ("reading checkpoints", format_duration(history.get("load_seconds", 0.0))),
-        ("steps waited for copies", format_duration(history.get("stall_seconds", 0.0))),
-        ("writing beside training", format_duration(history.get("save_seconds", 0.0))),
+        ("loading checkpoints", format_duration(history.get("load_seconds", 0.0))),
+        ("steps waiting for checkpoints", format_duration(history.get("stall_seconds", 0.0))),
+        ("writing checkpoints in the background", format_duration(history.get("save_seconds", 0.0))),
         ("seconds in the container", ("at least " if starts > 1 else "") + number(cost["seconds"], 0)),
     ]
     if cost.get("price") is not None:
-        pairs.append(("cost at the given price", f"{cost['price']:,.4f} for {cost['price_per_hour']:g} an hour"))
-    text = "The job ran through."
+        pairs.append(("cost", f"{cost['price']:,.4f} at {cost['price_per_hour']:g} per hour"))
+    text = "The job was not interrupted."
     if starts > 1:
         times = "once" if starts == 2 else f"{starts - 1} times"
         text = (
-            f"The job was interrupted {times}. A start that was killed counts up to the last second that it could tell"
-            " of; what it did after that is not known."
+            f"The job was interrupted {times}. For a killed start, the time after its last update of the statistics is"
+            " not included."
         )
     return section("Interruptions and cost", facts(pairs), name="interruptions", lead=text)
 
@@ -198,18 +196,22 @@ def request(report: Mapping[str, Any]) -> Html:
     requested = report["asked"]
     hyperparameters = [(name, tag("code", str(value))) for name, value in requested["hyperparameters"].items()]
     notes = tag("ul", *(tag("li", note) for note in requested["notes"])) if requested["notes"] else None
-    set_by_user = facts(hyperparameters, compact=True) if hyperparameters else tag("p", "Every default.", class_="note")
+    set_by_user = (
+        facts(hyperparameters, compact=True)
+        if hyperparameters
+        else tag("p", "None; all hyperparameters have their defaults.", class_="note")
+    )
     effective = [(name, tag("code", str(value))) for name, value in requested["effective"].items()]
     versions = ", ".join(f"{name} {value}" for name, value in report["versions"].items())
     return section(
-        "What was asked and done",
+        "Configuration",
         facts([(name, str(value)) for name, value in report["plan"]["facts"].items()]),
-        tag("h3", "Given hyperparameters"),
+        tag("h3", "Hyperparameters set for this job"),
         set_by_user,
         notes,
         tag(
             "details",
-            tag("summary", "Every hyperparameter, defaults included"),
+            tag("summary", "All hyperparameters, including defaults"),
             table(("hyperparameter", "value"), effective, class_="words tall"),
         ),
         tag("p", versions, class_="note"),

@@ -61,13 +61,13 @@ def verdict(report: Mapping[str, Any]) -> Verdict:
     """
     part, metrics = evaluated_part(report)
     if report.get("failure"):
-        return Verdict("bad", "The job failed", (f"There is no model: {report['failure']}",))
+        return Verdict("bad", "The job failed", (f"No model was exported: {report['failure']}",))
     if metrics is None:
         return Verdict("warn", "Not evaluated", _unevaluated(report))
     objections = [*_score_objections(metrics), *_class_objections(part, metrics), *_data_objections(part, report)]
     findings = [finding["rule"] for finding in report["findings"] if not finding.get("resolved")]
     if findings and not objections:
-        text = f"The rules found {pluralize(len(findings), 'problem')}: {', '.join(findings)}."
+        text = f"Rules reported {pluralize(len(findings), 'problem')}: {', '.join(findings)}."
         objections.append(_Objection("warn", _headline(part, metrics), text))
     quality = quality_sentence(part, metrics)
     if not objections:
@@ -79,13 +79,16 @@ def verdict(report: Mapping[str, Any]) -> Verdict:
 
 def _unevaluated(report: Mapping[str, Any]) -> tuple[str, ...]:
     if not report["job"].get("finished", False):
-        return ("The job stopped before its evaluation; the exported model is the partially trained one.",)
-    text = "No records were held out. Give a channel test or validation, or a validation_fraction above 0."
+        return ("The job was stopped before its evaluation; the exported model is partially trained.",)
+    text = "No records were held out. Add a test or validation channel, or set validation_fraction above 0."
     if not report["history"]:
         return (text,)
     last = report["history"][-1]
     metric = "F1" if score_name(last, "train") == "micro_f1" else "Accuracy"
-    return (text, f"{metric} on the training records is {percent(score_of(last, 'train'))}, which says little.")
+    return (
+        text,
+        f"{metric} on the training records is {percent(score_of(last, 'train'))}, which is no measure of quality.",
+    )
 
 
 def quality_sentence(part: str, metrics: Mapping[str, Any]) -> str:
@@ -93,15 +96,15 @@ def quality_sentence(part: str, metrics: Mapping[str, Any]) -> str:
     records = pluralize(metrics["records"], "record")
     if "micro" in metrics:
         return (
-            f"F1 over all labels of {records} of {part} is {percent(metrics['micro']['f1'])}; the best constant answer"
-            f" would give {percent(metrics['majority_baseline_micro_f1'])}. The mean F1 of the classes is"
-            f" {percent(metrics['macro']['f1'])}, the mean average precision {percent(metrics['average_precision'])}."
-            f" {percent(metrics['accuracy'])} of the records have exactly the right labels."
+            f"Micro F1 on {records} of {part} is {percent(metrics['micro']['f1'])}; the best constant prediction has"
+            f" {percent(metrics['majority_baseline_micro_f1'])}. Macro F1 is {percent(metrics['macro']['f1'])}, mean"
+            f" average precision {percent(metrics['average_precision'])}. All labels are correct for"
+            f" {percent(metrics['accuracy'])} of the records."
         )
     low, high = wilson_interval(metrics["accuracy"], metrics["records"])
     return (
-        f"{percent(metrics['accuracy'])} of {records} of {part} are right (95% interval {percent(low, 0)} to"
-        f" {percent(high, 0)}); always naming the most frequent class would give"
+        f"Accuracy on {records} of {part} is {percent(metrics['accuracy'])} (95% interval {percent(low, 0)} to"
+        f" {percent(high, 0)}); always predicting the most frequent class gives"
         f" {percent(metrics['majority_baseline_accuracy'])}."
     )
 
@@ -117,21 +120,21 @@ def wilson_interval(share: float, records: int) -> tuple[float, float]:
 def _headline(part: str, metrics: Mapping[str, Any]) -> str:
     if "micro" in metrics:
         return f"F1 {percent(metrics['micro']['f1'])} on {part}"
-    return f"{percent(metrics['accuracy'])} right on {part}"
+    return f"Accuracy {percent(metrics['accuracy'])} on {part}"
 
 
 def _score_objections(metrics: Mapping[str, Any]) -> list[_Objection]:
     prediction = worse_than_guess(metrics)
     if prediction is not None:
         compared = "Worse than" if prediction.score < prediction.baseline else "No better than"
-        return [_Objection("bad", f"{compared} always answering {_quoted(prediction.labels)}")]
+        return [_Objection("bad", f"{compared} always predicting {_quoted(prediction.labels)}")]
     if "micro" in metrics or metrics["majority_class"] is None or metrics["accuracy"] == 1.0:
         return []
     if wilson_interval(metrics["accuracy"], metrics["records"])[0] > metrics["majority_baseline_accuracy"]:
         return []
-    reason = f"{pluralize(metrics['records'], 'record')} cannot tell the model from a guess."
+    reason = f"With {pluralize(metrics['records'], 'record')}, the difference is not statistically significant."
     majority = _quoted([metrics["majority_class"]])
-    return [_Objection("warn", f"Not clearly better than always answering {majority}", reason)]
+    return [_Objection("warn", f"Not clearly better than always predicting {majority}", reason)]
 
 
 def _class_objections(part: str, metrics: Mapping[str, Any]) -> list[_Objection]:
@@ -140,7 +143,9 @@ def _class_objections(part: str, metrics: Mapping[str, Any]) -> list[_Objection]
     missed = zero_recall_classes(metrics)
     if missed:
         headline = f"{len(missed):,} of {pluralize(len(evaluated), 'class', 'classes')} never recognized"
-        objections.append(_Objection("warn", headline, f"No record of {part} is recognized as {_quoted(missed)}."))
+        objections.append(
+            _Objection("warn", headline, f"No record of {part} is correctly predicted as {_quoted(missed)}.")
+        )
     if len(evaluated) == 1:
         text = f"Every record of {part} has the label {_quoted([str(evaluated[0]['label'])])}."
         objections.append(_Objection("warn", "Evaluated on a single class", text))
@@ -150,7 +155,7 @@ def _class_objections(part: str, metrics: Mapping[str, Any]) -> list[_Objection]
 def _data_objections(part: str, report: Mapping[str, Any]) -> list[_Objection]:
     objections = []
     if report["duplicates"]["leaks"]:
-        text = f"Records of {part} or validation were in train, so the truth is lower."
+        text = f"Records of {part} or validation are also in train, so the true score is lower."
         objections.append(_Objection("warn", "Evaluated on training records", text))
     counts: Mapping[str, int] = report["training_counts"]
     if not counts or report["asked"]["effective"].get("class_weights") == "balanced":
@@ -163,7 +168,7 @@ def _data_objections(part: str, report: Mapping[str, Any]) -> list[_Objection]:
     if not counts[smallest]:
         objections.append(_Objection("warn", f"No training record of {_quoted([smallest])}", text))
     elif counts[largest] > _MAX_IMBALANCE * counts[smallest]:
-        times = f"{counts[largest] / counts[smallest]:.0f} times the training records of {_quoted([smallest])}"
+        times = f"{counts[largest] / counts[smallest]:.0f} times as many training records as {_quoted([smallest])}"
         objections.append(_Objection("warn", f"{_quoted([largest])} has {times}", text))
     return objections
 

@@ -108,8 +108,8 @@ def _inactive_share(active: Tensor, parameters: Parameters) -> Tensor | None:
 def _finding(rule: str, layer: str, share: float, step: int, setup: Setup) -> Finding:
     advice = setup.lower_learning_rate(3)
     if rule == "DeadRelu":
-        observation = f"{share:.0f}% of the units are never above zero"
-        return Finding(rule, step, layer, observation, f"{advice}: dead units do not come back.")
-    observation = f"{share:.0f}% of the units are at an end of their range"
+        observation = f"{share:.0f}% of the units are never positive"
+        return Finding(rule, step, layer, observation, f"{advice}: dead units do not recover.")
+    observation = f"{share:.0f}% of the units are saturated"
     clip = ", or set gradient_clip_norm=1" if setup.clip_norm is None or setup.clip_norm > 1 else ""
     return Finding(rule, step, layer, observation, sentence(advice + clip))

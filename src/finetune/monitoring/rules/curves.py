@@ -60,7 +60,7 @@ def resolution(curves: TrainingCurves) -> str:
     if "validation:loss" in last:
         metric = "F1" if score_name(last, "validation") == "micro_f1" else "accuracy"
         text += f", validation loss {last['validation:loss']:.4f}, {metric} {score_of(last, 'validation'):.1%}"
-    return f"no longer the case after epoch {len(curves.rows)}: {text}"
+    return f"no longer holds after epoch {len(curves.rows)}: {text}"
 
 
 def patience_for_best(rows: Sequence[Row]) -> int:
@@ -101,17 +101,17 @@ def _loss_not_decreasing(curves: TrainingCurves, rules: Rules) -> Finding | None
     earlier = losses[-1 - span]
     if min(losses[-span:]) < earlier * (1 - parameters["diff_percent"] / 100):
         return None
-    observation = f"the training loss is {losses[-1]:.4f}, {span} epochs ago it was {earlier:.4f}"
+    observation = f"the training loss is {losses[-1]:.4f}; {span} epochs ago it was {earlier:.4f}"
     return Finding("LossNotDecreasing", curves.step, _epoch_name(curves), observation, _flat_loss_advice(curves))
 
 
 def _flat_loss_advice(curves: TrainingCurves) -> str:
     setup = curves.setup
     if curves.rows[-1]["train:loss"] > 1.5 * curves.rows[0]["train:loss"]:
-        return f"{setup.lower_learning_rate(10)}: the steps are too long."
+        return f"{setup.lower_learning_rate(10)}: the updates are too large."
     higher_rate, more_layers = setup.raise_learning_rate(3), setup.train_more_layers()
     if higher_rate and more_layers:
-        return f"{higher_rate}; where that changes nothing, {more_layers}."
+        return f"{higher_rate}; if that does not help, {more_layers}."
     return sentence(higher_rate or more_layers or "check the labels of the training records")
 
 
@@ -138,7 +138,7 @@ def _overfit(curves: TrainingCurves, rules: Rules) -> Finding | None:
     metric = "F1" if score_name(last, "validation") == "micro_f1" else "accuracy"
     observation = (
         f"validation loss rose from {lowest_loss:.4f} to {last['validation:loss']:.4f} while the training loss fell to"
-        f" {last['train:loss']:.4f}, and {lost_score:.1%} of validation {metric} was lost"
+        f" {last['train:loss']:.4f}, and validation {metric} fell by {lost_score:.1%}"
     )
     return Finding("Overfit", curves.step, _epoch_name(curves), observation, _overfit_advice(curves, rows))
 
@@ -146,8 +146,8 @@ def _overfit(curves: TrainingCurves, rules: Rules) -> Finding | None:
 def _overfit_advice(curves: TrainingCurves, rows: Sequence[Row]) -> str:
     setup = curves.setup
     if setup.patience is not None:
-        return f"{setup.generalize_better()}; the weights of the best epoch are kept already."
-    return f"set early_stopping_patience={patience_for_best(rows)}, which keeps the best epoch."
+        return f"{setup.generalize_better()}; the weights of the best epoch are already exported."
+    return f"set early_stopping_patience={patience_for_best(rows)} to export the best epoch."
 
 
 def _two_standard_errors(share: float, records: int) -> float:
@@ -171,7 +171,7 @@ def _overtraining(curves: TrainingCurves, rules: Rules) -> Finding | None:
         return None
     metric = "F1" if score_name(rows[-1], "validation") == "micro_f1" else "accuracy"
     epochs = min(waited_epochs, waits["validation"])
-    observation = f"for {epochs} epochs neither the losses nor the validation {metric} improved"
+    observation = f"neither the losses nor the validation {metric} improved for {epochs} epochs"
     advice = f"set epochs={len(rows) - waited_epochs + 2}."
     return Finding("Overtraining", curves.step, _epoch_name(curves), observation, advice)
 
@@ -202,7 +202,7 @@ def check_class_balance(counts: Mapping[str, int], rules: Rules, setup: Setup) -
     largest, smallest = max(counts, key=lambda name: counts[name]), min(counts, key=lambda name: counts[name])
     if counts[largest] <= parameters["threshold_imbalance"] * counts[smallest]:
         return []
-    observation = f"{counts[largest]:,} records of {largest!r} against {counts[smallest]:,} of {smallest!r}"
+    observation = f"{counts[largest]:,} records of {largest!r} but only {counts[smallest]:,} of {smallest!r}"
     # Weighting cannot help a class without records.
     advice = setup.balance_classes() if counts[smallest] else f"add records of {smallest!r}"
     return [Finding("ClassImbalance", None, "train", observation, sentence(advice))]
@@ -232,6 +232,6 @@ def check_rare_classes(
         return []
     worst = min(rare, key=lambda name: recalls[name])
     observation = (
-        f"{1 - recalls[worst]:.0%} of {worst!r} are mistaken, which has {counts.get(worst, 0):,} training records"
+        f"{1 - recalls[worst]:.0%} of {worst!r}, which has {counts.get(worst, 0):,} training records, are misclassified"
     )
     return [Finding("ClassImbalance", None, "evaluation", observation, sentence(setup.balance_classes()))]

@@ -77,7 +77,7 @@ def check_step_times(steps: Sequence[StepTiming], rules: Rules, step: int, setup
     if outliers <= max(parameters["n_outliers"], _MAX_OUTLIER_SHARE * len(steps)):
         return []
     observation = (
-        f"{outliers} of {len(steps)} steps took over {limit:.0f} times as long as the middle one of their epoch"
+        f"{outliers} of {len(steps)} steps took over {limit:.0f} times as long as the median step of their epoch"
     )
     return [
         Finding(
@@ -85,7 +85,7 @@ def check_step_times(steps: Sequence[StepTiming], rules: Rules, step: int, setup
             step,
             "steps",
             observation,
-            f"{(setup or Setup()).more_workers()}: slow records are read ahead.",
+            f"{(setup or Setup()).more_workers()}, so that slow records are prefetched.",
         )
     ]
 
@@ -106,7 +106,7 @@ def _cpu_bottleneck(samples: Sequence[MachineSample], parameters: Parameters, se
     if share <= parameters["threshold"]:
         return None
     return (
-        f"in {share:.0f}% of the time the GPU was idle and the cores were busy",
+        f"the GPU was idle while the CPU cores were busy {share:.0f}% of the time",
         "choose an instance with more cores.",
     )
 
@@ -117,7 +117,7 @@ def _io_bottleneck(samples: Sequence[MachineSample], parameters: Parameters, set
     if share <= parameters["threshold"]:
         return None
     return (
-        f"in {share:.0f}% of the time the GPU was idle and steps waited for data",
+        f"the GPU was idle while steps waited for data {share:.0f}% of the time",
         "use larger files." if setup.is_piped else "use FastFile mode, or fewer, larger files.",
     )
 
@@ -126,11 +126,11 @@ def _low_utilization(samples: Sequence[MachineSample], parameters: Parameters, s
     values = [sample.gpu for sample in samples[-int(parameters["window"]) :]]
     high, low = _quantile(values, 0.95), _quantile(values, 0.05)
     if high < parameters["threshold_p95"]:
-        return f"the GPU worked {high:.0f}% of the time at best", sentence(
+        return f"GPU utilization was at most {high:.0f}%", sentence(
             setup.larger_batches() or "choose a smaller instance"
         )
     if low < parameters["threshold_p5"]:
-        return f"the GPU's work goes up and down between {low:.0f}% and {high:.0f}%", sentence(setup.more_workers())
+        return f"GPU utilization fluctuates between {low:.0f}% and {high:.0f}%", sentence(setup.more_workers())
     return None
 
 
@@ -140,9 +140,7 @@ def _batch_size(samples: Sequence[MachineSample], parameters: Parameters, setup:
     peaks = {name: _quantile([getattr(sample, name) for sample in window], 0.95) for name in limits}
     if any(peaks[name] >= parameters[limit] for name, limit in limits.items()):
         return None
-    observation = (
-        f"cores {peaks['cpu']:.0f}%, GPU {peaks['gpu']:.0f}% and its memory {peaks['memory']:.0f}% busy at best"
-    )
+    observation = f"peak use: CPU {peaks['cpu']:.0f}%, GPU {peaks['gpu']:.0f}%, GPU memory {peaks['memory']:.0f}%"
     options = [option for option in (setup.larger_batches(), "choose a smaller instance") if option]
     return observation, sentence(", or ".join(options))
 
@@ -153,17 +151,17 @@ def _memory_increase(samples: Sequence[MachineSample], parameters: Parameters, s
     last = statistics.fmean(sample.memory for sample in samples[-window:])
     if last - first <= parameters["increase"]:
         return None
-    return f"memory in use rose from {first:.0f}% to {last:.0f}%", _memory_advice(setup)
+    return f"GPU memory in use rose from {first:.0f}% to {last:.0f}%", _memory_advice(setup)
 
 
 def _memory_advice(setup: Setup) -> str:
     if setup.strategy == "gradual":
-        return "nothing, unless it reaches 100%: more layers were unfrozen."
+        return "no action is needed unless it reaches 100%: layers were unfrozen."
     if setup.max_length is not None and setup.max_length >= 8:
-        return f"set a smaller max_length (max_length={setup.max_length // 2}), so that batches differ less."
+        return f"reduce max_length (max_length={setup.max_length // 2}), so that batch sizes differ less."
     if setup.batch_size > 1:
         return f"halve batch_size (batch_size={setup.batch_size // 2})."
-    return "choose an instance with more memory."
+    return "choose an instance with more GPU memory."
 
 
 def _quantile(values: Sequence[float], share: float) -> float:

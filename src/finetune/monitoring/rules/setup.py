@@ -79,7 +79,7 @@ class Setup:
         if self.trains_all_layers or not self.trains:
             return None
         if self.strategy == "gradual":
-            return f"set epochs={max(5, self.epochs + 1)}, so that all layers are unfrozen"
+            return f"set epochs={max(5, self.epochs + 1)} to unfreeze all layers"
         # A learning rate chosen for the head would be far too high for pretrained layers.
         suffix = f", without {self._learning_rate_names()}" if self.learning_rates_set else ""
         return f"train more layers (strategy=full{suffix})"
@@ -130,14 +130,14 @@ class Setup:
     def examine_model(self) -> str:
         """Advise on a model that is evaluated without training."""
         return (
-            "check that the order of the classes is that of the model (class_names), or train it on these records"
+            "check that the classes are in the order of the model (class_names), or train it on these records"
             " (strategy=feature_extraction)"
         )
 
     def more_workers(self) -> str:
         """Advise preparing batches earlier."""
         if self.workers is not None:
-            return "leave workers out, so that there are as many as it takes"
+            return "leave workers unset to add worker threads automatically"
         return "choose an instance with more cores"
 
     def larger_batches(self) -> str | None:

@@ -39,7 +39,7 @@ def check_training(curves: TrainingCurves, guess: float) -> list[Finding]:
 
 def _diverged(curves: TrainingCurves) -> Finding:
     *before, last = [row["train:loss"] for row in curves.rows]
-    previous = f", {before[-1]:.4g} in the epoch before" if before else ""
+    previous = f", after {before[-1]:.4g} in the previous epoch" if before else ""
     observation = f"the training loss is {last} in epoch {len(curves.rows)}{previous}"
     advice = sentence(curves.setup.lower_learning_rate(10))
     return Finding("Diverged", curves.step, "curves", observation, advice, severe=True)
@@ -52,7 +52,7 @@ def _oscillating(curves: TrainingCurves) -> Finding | None:
     swing = statistics.fmean(abs(step) for step in steps) / max(statistics.fmean(losses), 1e-9)
     if reversals < _MIN_REVERSALS or swing < _MIN_SWING or losses[-1] < _DECREASED * losses[0]:
         return None
-    observation = f"the training loss turned round in {reversals:.0%} of the epochs, by {swing:.0%} of its mean"
+    observation = f"the training loss changed direction in {reversals:.0%} of the epochs, by {swing:.0%} of its mean"
     return Finding("Oscillating", curves.step, "curves", observation, sentence(curves.setup.lower_learning_rate(3)))
 
 
@@ -65,10 +65,10 @@ def _underfit(curves: TrainingCurves, guess: float) -> Finding | None:
     # An increased loss calls for a lower learning rate, not a higher one.
     if gain > 0.25 or not _DECREASED * first <= last["train:loss"] <= _INCREASED * first:
         return None
-    score_text = f"{trained:.1%} of train are right"
+    score_text = f"training accuracy is {trained:.1%}"
     if score_name(last, "train") == "micro_f1":
-        score_text = f"F1 on train is {trained:.1%}"
-    observation = f"after {len(curves.rows)} epochs {score_text}, a guess has {guess:.1%}"
+        score_text = f"training F1 is {trained:.1%}"
+    observation = f"after {len(curves.rows)} epochs {score_text}; the best constant prediction has {guess:.1%}"
     return Finding("Underfit", curves.step, "curves", observation, sentence(curves.setup.fit_better()))
 
 
@@ -96,8 +96,8 @@ def _validation_better_advice(setup: Setup) -> str:
         "lower dropout (dropout=0)" if setup.has_dropout else None,
     ]
     first = " or ".join(option for option in options if option)
-    leakage = "look for records of validation that are in train"
-    return f"{first}; {leakage} where neither is the cause." if first else f"{leakage}."
+    leakage = "check for validation records that are also in train"
+    return f"{first}; if that does not help, {leakage}." if first else f"{leakage}."
 
 
 def check_evaluation(part: str, metrics: Mapping[str, Any], setup: Setup, *, learned: bool | None) -> list[Finding]:
@@ -114,7 +114,7 @@ def check_evaluation(part: str, metrics: Mapping[str, Any], setup: Setup, *, lea
     if guess is not None:
         metric = "F1 is" if "micro" in metrics else "accuracy is"
         answer = ", ".join(guess.labels[:_MAX_SHOWN_NAMES]) + (", …" if len(guess.labels) > _MAX_SHOWN_NAMES else "")
-        observation = f"{metric} {guess.score:.1%}, always answering {answer!r} gives {guess.baseline:.1%}"
+        observation = f"{metric} {guess.score:.1%}; always predicting {answer!r} gives {guess.baseline:.1%}"
         advice = setup.generalize_better() if learned else setup.fit_better()
         findings.append(Finding("WorseThanGuess", None, part, observation, sentence(advice), severe=True))
     unrecognized = zero_recall_classes(metrics)

@@ -258,7 +258,7 @@ class TensorWatch:
                 return findings
         high = self._first_loss is not None and loss > _HIGH_LOSS_SHARE * self._first_loss
         if "VanishingGradient" in rules and high and row[_GRADIENT] < rules["VanishingGradient"]["threshold"]:
-            observation = f"the gradients' mean size is {row[_GRADIENT]:.1e} while the loss is still {loss:.3f}"
+            observation = f"the mean gradient magnitude is {row[_GRADIENT]:.1e} while the loss is still {loss:.3f}"
             report("VanishingGradient", observation, self._vanishing_advice())
         if "AllZero" in rules:
             for kind, share in (("gradients", row[_GRADIENT_ZERO]), ("weights", row[_WEIGHT_ZERO])):
@@ -276,13 +276,18 @@ class TensorWatch:
 
     def _check_initialization(self, row: Sequence[float], loss: float, report: _Report) -> None:
         parameters = self._rules["PoorWeightInitialization"]
-        advice = "check that the weights of the model channel belong to this network, or choose another model_name."
+        advice = "check that the weights of the model channel belong to this model, or choose another model_name."
         if self._setup.strategy == "from_scratch":
             advice = f"{self._setup.train_fewer_layers()}, or choose another model_name."
         if row[_IDENTICAL]:
-            report("PoorWeightInitialization", "all units of the layer begin alike, so they learn alike", advice)
+            report(
+                "PoorWeightInitialization",
+                "all units of the layer have identical initial weights and would learn the same",
+                advice,
+            )
         elif loss > parameters["threshold"] * self._guess_loss:
-            observation = f"the first loss is {loss:.1f}, a guess has {self._guess_loss:.1f}: weights begin too large"
+            guess = self._guess_loss
+            observation = f"the first loss is {loss:.1f}, that of a guess {guess:.1f}: initial weights are too large"
             report("PoorWeightInitialization", observation, advice)
 
     def _check_update(self, name: str, row: Sequence[float], report: _Report) -> None:
@@ -292,10 +297,10 @@ class TensorWatch:
             ratio = row[_UPDATE] / (row[_WEIGHT] + parameters["epsilon"])
             if ratio > parameters["large_threshold"]:
                 times = f"{ratio:,.0f}" if ratio >= 10 else f"{ratio:.2g}"
-                observation = f"one step changed the weights by {times} times their size"
+                observation = f"one step changed the weights by {times} times their norm"
                 report("WeightUpdateRatio", observation, sentence(self._setup.lower_learning_rate(100)), severe=True)
             elif ratio < parameters["small_threshold"]:
-                observation = f"one step changed the weights by {ratio:.1e} of their size"
+                observation = f"one step changed the weights by {ratio:.1e} of their norm"
                 report(
                     "WeightUpdateRatio",
                     observation,
@@ -329,6 +334,6 @@ def _parse_sample(state: Mapping[str, Any], rules: Rules) -> _Sample:
     tensors = [(statistics, (len(names), _IDENTICAL + 1)), (loss, ()), *((units.share, ()) for units in inactive_units)]
     for tensor, shape in tensors:
         if not isinstance(tensor, Tensor) or tuple(tensor.shape) != shape:
-            raise ValueError(f"a look at {len(names)} tensors has numbers of another form")
+            raise ValueError(f"expected statistics of {len(names)} tensors, got tensors of other shapes")
     enabled = tuple(units for units in inactive_units if units.rule in rules)
     return _Sample(int(state["step"]), names, statistics, loss, float(state["rate"]), enabled)
