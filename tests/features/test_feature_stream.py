@@ -1,4 +1,4 @@
-"""Features of a stream are bitwise identical with any cache, computed once if there is room, and used in order."""
+"""Features of a stream are bitwise identical with any cache, computed once if they fit, and used in order."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def stream_of(*, damaged: frozenset[int] = frozenset(), alike: int = 0) -> bytes
     records = []
     for number in range(COUNT):
         content = (
-            b"no picture" if number in damaged else encoded(picture(NAMES[number % 3], 0 if number < alike else number))
+            b"no image" if number in damaged else encoded(picture(NAMES[number % 3], 0 if number < alike else number))
         )
         records.append(recordio(struct.pack("<IfQQ", 0, number % 3, 0 if number < alike else number, 0) + content))
     return b"".join(records)

@@ -1,4 +1,4 @@
-"""A store that loads another's state returns the same features, as far as it has room."""
+"""A store that loads another's state returns the same features, as far as they fit."""
 
 from __future__ import annotations
 

@@ -59,16 +59,16 @@ def manifest(**changes: object) -> Callable[[Path], None]:
     return change
 
 
-def cut(name: str, length: int) -> Callable[[Path], None]:
+def truncate(name: str, length: int) -> Callable[[Path], None]:
     return lambda entry_folder: os.truncate(entry_folder / name, length)
 
 
 DAMAGES: dict[str, Callable[[Path], None]] = {
     "a bit of the features is another": flip,
-    "the features are cut off": cut("features.safetensors", 100),
+    "the features are truncated": truncate("features.safetensors", 100),
     "the features are gone": lambda entry_folder: (entry_folder / "features.safetensors").unlink(),
-    "the manifest is cut off": cut("manifest.json", 20),
-    "the manifest is empty": cut("manifest.json", 0),
+    "the manifest is truncated": truncate("manifest.json", 20),
+    "the manifest is empty": truncate("manifest.json", 0),
     "the manifest is of another entry": manifest(key=OTHER),
     "the manifest is of another format": manifest(format=2),
     "the hash is missing": manifest(sha256=None),

@@ -42,7 +42,7 @@ losses = {}
 for step in range(first, last):
     if step == first or step % 4 == 0:
         hook.begin_step(step, step // 4)
-    module(torch.randn(16, 4))  # a pass that nobody looks at
+    module(torch.randn(16, 4))  # an unobserved pass
     torch.manual_seed(step)
     losses[step] = 0.0
     for batch in range(2):
@@ -59,7 +59,7 @@ for step in range(first, last):
                 forward({"x": torch.randn(2, 4)})
         hook.end_evaluation(0.25)
 hook.close(finished=finished)
-assert not any(one._forward_hooks for one in module.modules())
+assert not any(layer._forward_hooks for layer in module.modules())
 print("LOSSES", json.dumps(losses), flush=True)
 """
 READER = """

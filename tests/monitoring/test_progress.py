@@ -75,8 +75,8 @@ def test_bar_is_used_only_in_a_terminal() -> None:
 def test_log_line_replaces_the_bar() -> None:
     for terminal, begin in ((True, "\r\x1b[K"), (False, "")):
         lines = _Lines(over_a_bar=terminal)
-        for level, expected in ((logging.INFO, "told"), (logging.WARNING, "WARNING: told")):
-            record = logging.LogRecord("finetune", level, "", 0, "told", None, None)
+        for level, expected in ((logging.INFO, "text"), (logging.WARNING, "WARNING: text")):
+            record = logging.LogRecord("finetune", level, "", 0, "text", None, None)
             assert lines.format(record) == begin + expected
 
 

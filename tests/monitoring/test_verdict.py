@@ -87,8 +87,8 @@ def test_strong_imbalance_prevents_good_verdict(counts: dict[str, int], headline
 
 
 def test_class_weights_compensate_imbalance() -> None:
-    asked = {**example()["asked"], "effective": {"class_weights": "balanced"}}
-    assert kind_and_headline(GOOD, training_counts={"circle": 32, "star": 1}, asked=asked)[0] == "good"
+    requested = {**example()["asked"], "effective": {"class_weights": "balanced"}}
+    assert kind_and_headline(GOOD, training_counts={"circle": 32, "star": 1}, asked=requested)[0] == "good"
 
 
 def test_verdict_does_not_depend_on_enabled_rules() -> None:

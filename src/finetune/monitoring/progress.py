@@ -56,15 +56,15 @@ class ProgressLogger:
         self._last_update = self._clock()
         seconds = self._last_update - self._start
         remaining = seconds / max(1, step - self._first_step) * (self._steps - step)
-        has_known_length = self._steps >= step
+        is_known = self._steps >= step
         logger.info(
-            "epoch %d: step %d of %s, loss %.4f, %.1f records/s, %s left",
+            "epoch %d: step %d of %s, loss %.4f, %.1f records/s, %s",
             self._epoch + 1,
             step,
-            self._steps if has_known_length else "an unknown number",
+            self._steps if is_known else "unknown",
             loss,
             records / max(seconds, 1e-9),
-            format_duration(remaining) if has_known_length else "an unknown time",
+            f"{format_duration(remaining)} left" if is_known else "remaining time unknown",
         )
 
     def seconds(self) -> float:

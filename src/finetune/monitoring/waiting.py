@@ -15,10 +15,10 @@ class DataWait:
 
     Attributes:
         seconds: Seconds spent waiting for batches.
-        whole: Seconds of the epoch, including evaluation.
+        epoch_seconds: Seconds of the epoch, including evaluation.
         threads: Worker threads at the end of the epoch.
         cores: CPU cores usable by the process.
-        asked: Whether the user set the number of threads.
+        workers_set: Whether the user set the number of threads.
     """
 
     seconds: float

@@ -27,7 +27,7 @@ class TrainingCurves:
     Attributes:
         rows: Metrics of every epoch.
         steps_per_epoch: Optimizer steps per epoch.
-        validated: Number of validation records, which determines the uncertainty of the score.
+        validation_records: Number of validation records, which determines the uncertainty of the score.
         setup: Setup of the job, to tailor the advice.
     """
 

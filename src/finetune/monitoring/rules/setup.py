@@ -18,17 +18,17 @@ class Setup:
     Attributes:
         strategy: Name of the strategy.
         epochs: Requested epochs.
-        rates: Effective learning rates by the hyperparameter that sets them.
-        rates_given: Whether the user set one of them.
-        trains_all: Whether every layer group is trainable at the end of the plan.
-        images: Whether the records are images.
+        learning_rates: Effective learning rates by the hyperparameter that sets them.
+        learning_rates_set: Whether the user set one of them.
+        trains_all_layers: Whether every layer group is trainable at the end of the plan.
+        is_image_task: Whether the records are images.
         multi_label: Whether a record may have several labels.
-        validates: Whether there are validation records.
-        piped: Whether training records come in Pipe mode.
+        has_validation: Whether there are validation records.
+        is_piped: Whether training records come in Pipe mode.
         augmentation: Effective augmentation, `none` if it has no effect.
-        drops: Whether a dropout above 0 is active in training.
+        has_dropout: Whether a dropout above 0 is active in training.
         patience: Early stopping patience, or `None`.
-        weighs_classes: Whether the loss weights rare classes more.
+        has_class_weights: Whether the loss weights rare classes more.
         clip_norm: Gradient clipping norm, or `None`.
         weight_decay: Effective weight decay.
         batch_size: Effective batch size.

@@ -134,7 +134,7 @@ class ConstantPrediction:
     Attributes:
         score: Score of the model: accuracy, or micro F1 if multi-label.
         baseline: Score of the constant prediction.
-        answer: Labels of the constant prediction.
+        labels: Labels of the constant prediction.
     """
 
     score: float

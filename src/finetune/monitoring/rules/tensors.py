@@ -187,7 +187,7 @@ class TensorWatch:
 
     @property
     def refuted(self) -> frozenset[str]:
-        """Rules in `JUDGED_AGAIN` with earlier findings that the most recent sample no longer confirms."""
+        """Rules in `RECHECKED_RULES` with earlier findings that the most recent sample no longer confirms."""
         return frozenset(self._reported & set(RECHECKED_RULES) - self._active_rules)
 
     def abandon(self) -> None:
@@ -308,11 +308,10 @@ class TensorWatch:
                 )
         if "UnchangedTensor" in rules:
             parameters = rules["UnchangedTensor"]
-            self._unchanged_samples[name] = (
-                self._unchanged_samples[name] + 1 if row[_EXCESS] <= parameters["atol"] else 0
-            )
-            if self._unchanged_samples[name] >= parameters["num_steps"]:
-                observation = f"the weights did not change in {self._unchanged_samples[name]} looks"
+            samples = self._unchanged_samples[name] + 1 if row[_EXCESS] <= parameters["atol"] else 0
+            self._unchanged_samples[name] = samples
+            if samples >= parameters["num_steps"]:
+                observation = f"the weights did not change in {samples} samples"
                 report("UnchangedTensor", observation, self._vanishing_advice())
 
     def _explosion_advice(self) -> str:
