@@ -26,7 +26,7 @@ def make_monitor(module: nn.Module, optimizer: torch.optim.Optimizer, rules: str
 def train(
     interruptions: frozenset[int], rules: Callable[[int], str] = lambda step: SENSITIVE_RULES
 ) -> list[tuple[int, Finding]]:
-    """Findings with the step of their report; at each interruption a new monitor restores the state of the previous one."""
+    """Findings with the step of their report; at each interruption a new monitor restores the state."""
     torch.manual_seed(0)
     module = nn.Sequential(nn.Linear(6, 32), nn.ReLU(), nn.Linear(32, 3))
     with torch.no_grad():
