@@ -155,7 +155,8 @@ def _class_objections(part: str, metrics: Mapping[str, Any]) -> list[_Objection]
 def _data_objections(part: str, report: Mapping[str, Any]) -> list[_Objection]:
     objections = []
     if report["duplicates"]["leaks"]:
-        text = f"Records of {part} or validation are also in train, so the true score is lower."
+        parts = part if part == "validation" else f"{part} or validation"
+        text = f"Records of {parts} are also in train, so the true score is lower."
         objections.append(_Objection("warn", "Evaluated on training records", text))
     counts: Mapping[str, int] = report["training_counts"]
     if not counts or report["asked"]["effective"].get("class_weights") == "balanced":
