@@ -1,4 +1,4 @@
-"""Decides which decoded images are cached for the whole job, and how much space they get."""
+"""Policy of the image cache: which decoded images are cached across phases, and in how much space."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class ImageCachePolicy:
         self._training: KeptPictures | None = None
         self._is_augmented = False
 
-    def validation(self, batches: Batches) -> Batches:
+    def cache_validation(self, batches: Batches) -> Batches:
         """Return the batches with an image cache; validation images are small, so their space is reserved first."""
         transform = batches.dataset.transform
         if self._passes.validation < 2 or not isinstance(transform, ImageTransform):
@@ -38,7 +38,7 @@ class ImageCachePolicy:
             self._validation = KeptPictures(transform, Room(self._reserved_bytes), "validation")
         return batches.keeping(self._validation)
 
-    def training(self, batches: Batches) -> Batches:
+    def cache_training(self, batches: Batches) -> Batches:
         """Return the batches with an image cache."""
         transform, augmented = batches.dataset.transform, batches.varies
         passes = self._passes.augmented if augmented else self._passes.plain

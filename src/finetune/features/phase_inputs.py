@@ -124,11 +124,11 @@ class CachedInputProvider:
         train, validation = self._sources.train, self._sources.validation
         # Streamed records have no stable index: their images are not cached, and their features are keyed by content.
         if isinstance(validation, Batches):
-            validation = self._image_cache.validation(validation)
+            validation = self._image_cache.cache_validation(validation)
         if isinstance(train, Batches | StreamBatches) and self._split_index and self._plan.views == 1:
             train = train.without_augmentation()
         if isinstance(train, Batches):
-            train = self._image_cache.training(train)
+            train = self._image_cache.cache_training(train)
         self._training, self._validation = self.full_model_inputs(train), self.full_model_inputs(validation)
         if self._split_index and train is not None:
             self._split_phase(phase, train, validation)
