@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from finetune.data.class_names import check_class_names, look_alikes, nearest_name
-from finetune.data.labels import LabelMap, check_known, label_map_of
+from finetune.data.class_names import check_class_names, similar_names, suggest_name
+from finetune.data.labels import LabelMap, build_label_map, check_known_classes
 from finetune.errors import DataError, UserError
 from tests.support.labelled_data import MemoryReader
 
@@ -31,11 +31,11 @@ def checked(*names: str, multi_label: bool = False, has_several: bool = False, r
     ],
 )
 def test_names_that_look_alike_are_found(names: list[str], groups: list[list[str]]) -> None:
-    assert look_alikes(names) == groups
+    assert similar_names(names) == groups
 
 
 def test_classes_that_look_alike_are_reported_and_kept(caplog: pytest.LogCaptureFixture) -> None:
-    labels = label_map_of(reader_of("Pos", "pos", "neg", "01", "1"), multi_label=False, num_classes=None)
+    labels = build_label_map(reader_of("Pos", "pos", "neg", "01", "1"), multi_label=False, num_classes=None)
     assert labels.names == ("01", "1", "Pos", "neg", "pos")
     assert "channel 'train': classes 'Pos' and 'pos' look alike" in caplog.text
     assert "channel 'train': classes '01' and '1' look alike" in caplog.text
@@ -44,11 +44,11 @@ def test_classes_that_look_alike_are_reported_and_kept(caplog: pytest.LogCapture
 
 
 def test_an_unknown_class_is_compared_with_those_that_look_alike() -> None:
-    assert nearest_name("1", ["10", "01", "02"]) == " (did you mean '01'?)"
-    assert nearest_name("POS", ["neg", "pos"]) == " (did you mean 'pos'?)"
-    assert nearest_name("negativ", ["negative", "positive"]) == " (did you mean 'negative'?)"
+    assert suggest_name("1", ["10", "01", "02"]) == " (did you mean '01'?)"
+    assert suggest_name("POS", ["neg", "pos"]) == " (did you mean 'pos'?)"
+    assert suggest_name("negativ", ["negative", "positive"]) == " (did you mean 'negative'?)"
     with pytest.raises(DataError, match=r"lacks: '1' \(did you mean '01'\?\) in 1 records"):
-        check_known(reader_of("1"), LabelMap(("01", "10"), multi_label=False))
+        check_known_classes(reader_of("1"), LabelMap(("01", "10"), multi_label=False))
 
 
 def test_joint_labels_without_multi_label_are_reported(caplog: pytest.LogCaptureFixture) -> None:

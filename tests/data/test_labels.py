@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from finetune.data.label_parsing import label_name, label_names
-from finetune.data.labels import LabelMap, check_known, label_map_of
+from finetune.data.labels import LabelMap, build_label_map, check_known_classes
 from finetune.errors import DataError, UserError
 from tests.support.labelled_data import MemoryReader
 
@@ -72,12 +72,12 @@ def test_labels_that_cannot_be_told_say_why(value: object, multi_label: bool, fa
 
 
 def test_integers_are_in_numerical_order_and_anything_else_in_textual() -> None:
-    assert label_map_of(reader_of(("10",), ("9",), ("-1",)), multi_label=False, num_classes=None).names == (
+    assert build_label_map(reader_of(("10",), ("9",), ("-1",)), multi_label=False, num_classes=None).names == (
         "-1",
         "9",
         "10",
     )
-    names = label_map_of(reader_of(("10",), ("9",), ("b",)), multi_label=False, num_classes=None).names
+    names = build_label_map(reader_of(("10",), ("9",), ("b",)), multi_label=False, num_classes=None).names
     assert names == ("10", "9", "b")
 
 
@@ -110,30 +110,30 @@ def test_label_maps_with_the_same_names_are_equal() -> None:
 @pytest.mark.parametrize("num_classes", [None, 2])
 def test_one_class_is_too_few(num_classes: int | None) -> None:
     with pytest.raises(DataError, match=r"'train' has one class only, '0',.*at least two.*label_column"):
-        label_map_of(reader_of(("0",), ("0",)), multi_label=False, num_classes=num_classes)
+        build_label_map(reader_of(("0",), ("0",)), multi_label=False, num_classes=num_classes)
 
 
 def test_more_classes_than_announced_are_refused() -> None:
     with pytest.raises(UserError, match=r"num_classes=2, but channel 'train' has 3 classes \(a, b, c\)"):
-        label_map_of(reader_of(("a",), ("b",), ("c",)), multi_label=False, num_classes=2)
+        build_label_map(reader_of(("a",), ("b",), ("c",)), multi_label=False, num_classes=2)
 
 
 def test_announced_numbers_without_records_keep_their_place() -> None:
-    assert label_map_of(reader_of(("3",), ("1",)), multi_label=False, num_classes=4).names == ("0", "1", "2", "3")
+    assert build_label_map(reader_of(("3",), ("1",)), multi_label=False, num_classes=4).names == ("0", "1", "2", "3")
 
 
 @pytest.mark.parametrize("names", [("a", "b"), ("0", "1", "7"), ("1", "2", "4")])
 def test_fewer_classes_than_num_classes_are_refused(names: tuple[str, ...]) -> None:
     reader = reader_of(*((name,) for name in names))
     with pytest.raises(UserError, match=rf"num_classes=4, but channel 'train' has {len(names)} classes"):
-        label_map_of(reader, multi_label=False, num_classes=4)
+        build_label_map(reader, multi_label=False, num_classes=4)
 
 
 def test_classes_that_training_lacks_are_named_with_records() -> None:
     label_map = LabelMap(("cat", "dog"), multi_label=False)
-    check_known(reader_of(("dog",)), label_map)
+    check_known_classes(reader_of(("dog",)), label_map)
     with pytest.raises(DataError) as caught:
-        check_known(reader_of(("cat",), ("dogs",), ("dogs",), ("emu",)), label_map)
+        check_known_classes(reader_of(("cat",), ("dogs",), ("dogs",), ("emu",)), label_map)
     message = str(caught.value)
     assert "'dogs' (did you mean 'dog'?) in 2 records such as record-1" in message
     assert "'emu' in 1 records such as record-3" in message
@@ -142,12 +142,12 @@ def test_classes_that_training_lacks_are_named_with_records() -> None:
 def test_very_many_and_long_strange_classes_stay_readable() -> None:
     label_map = LabelMap(("cat", "dog"), multi_label=False)
     with pytest.raises(DataError, match="has 50 classes that the training data lacks") as caught:
-        check_known(reader_of(*((f"{index} {'word ' * 500}",) for index in range(50))), label_map)
+        check_known_classes(reader_of(*((f"{index} {'word ' * 500}",) for index in range(50))), label_map)
     assert len(str(caught.value)) < 1500
 
 
 def test_more_classes_than_can_be_told_apart_are_refused_with_advice(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("finetune.data.labels.MOST_CLASSES", 5)
+    monkeypatch.setattr("finetune.data.labels.MAX_CLASSES", 5)
     assert len(LabelMap(("a", "b", "c", "d", "e"), multi_label=False)) == 5
     with pytest.raises(DataError, match="is the label an id of each record"):
         LabelMap(("a", "b", "c", "d", "e", "f"), multi_label=False)
@@ -157,4 +157,4 @@ def test_a_class_whose_records_cannot_be_used_is_explained() -> None:
     reader = MemoryReader([(("a text",), ("neg",))])
     reader.left_out = (("a.csv:3", "it has 3 columns instead of 2"),)
     with pytest.raises(DataError, match=r"cannot be used are not counted, such as a\.csv:3: it has 3 columns"):
-        label_map_of(reader, multi_label=False, num_classes=None)
+        build_label_map(reader, multi_label=False, num_classes=None)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from finetune.data.loading.byte_arena import Room
+from finetune.data.loading.byte_arena import ByteArena
 from finetune.features import budget as budget_module
 from finetune.features.budget import CacheBudget, available_memory
 
@@ -16,9 +16,9 @@ CPU = torch.device("cpu")
 MB = 10**6
 
 
-def allocated_bytes(arena: Room, size: int = 10_000) -> int:
+def allocated_bytes(arena: ByteArena, size: int = 10_000) -> int:
     count = 0
-    while arena.take(size) is not None:
+    while arena.allocate(size) is not None:
         count += size
     return count
 

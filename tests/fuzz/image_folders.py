@@ -134,7 +134,7 @@ def _records(job: PreparedJob, known: Sequence[NDArray[np.float64]]) -> object:
         raise TypeError("nothing makes batches")
     if stream is not None:
         kept = [
-            Record(str(at), one.content, tuple(job.inputs.labels.named(label) or label for label in one.labels))
+            Record(str(at), one.content, tuple(job.inputs.labels.resolve(label) or label for label in one.labels))
             for at, one in enumerate(decoded_records(job, stream.source))
         ]
         batches = rebatch(InMemoryReader("train", "image-classification", kept))

@@ -141,7 +141,7 @@ def _records(job: PreparedJob) -> object:
     found = []
     if stream is not None:
         found = [
-            ([job.inputs.labels.named(label) or label for label in one.labels], list(one.content))
+            ([job.inputs.labels.resolve(label) or label for label in one.labels], list(one.content))
             for one in decoded_records(job, stream.source)
         ]
     elif part is not None:

@@ -58,7 +58,7 @@ def test_an_attribute_that_is_nested_too_deeply_is_a_bad_record(tmp_path: Path, 
 
 
 def test_a_label_that_is_an_id_is_refused_with_advice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("finetune.data.pipe.first_pass.MOST_CLASSES", 10)
+    monkeypatch.setattr("finetune.data.pipe.first_pass.MAX_CLASSES", 10)
     (_, content), *_ = pictures(1)
     stream = b"".join(recordio(struct.pack("<IfQQ", 0, number, number, 0) + content) for number in range(100))
     job = run(tmp_path, stream, "application/x-recordio", IMAGES)

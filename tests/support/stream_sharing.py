@@ -19,11 +19,11 @@ from finetune.config.hyperparameters import Task
 from finetune.config.parse import parse_hyperparameters
 from finetune.data.formats.codec import StreamLayout
 from finetune.data.formats.named_fields import DecodeOptions
-from finetune.data.pipe.agreement import OwnChannel
+from finetune.data.pipe.batch_shares import StreamSharing
+from finetune.data.pipe.epoch_sync import ChannelPerProcess
 from finetune.data.pipe.fifo import PipeOptions
-from finetune.data.pipe.groups import Sharing
-from finetune.data.pipe.sharing import Dealer, Receiver, Table
-from finetune.data.pipe.shuffle import StreamPosition, grouped, shuffled
+from finetune.data.pipe.sharing import LocalProcessGroup, SharedStreamReceiver, SharedStreamSender
+from finetune.data.pipe.shuffle import StreamPosition, batch_records, shuffle_records
 from finetune.data.pipe.source import StreamRecord, StreamSource
 from finetune.errors import JobStopped, PlatformError
 from tests.support.whole_jobs import ENVIRONMENT, ROOT
@@ -81,7 +81,7 @@ def source_of(folder: Path, form: StreamFormat, stop: threading.Event) -> Stream
     return StreamSource(place, StreamLayout("train", form), DecodeOptions(task, parse_hyperparameters({}).data))
 
 
-def take_part(source: StreamSource, sharing: Sharing, epochs: int, used: Sequence[int] = ()) -> list[list[Any]]:
+def take_part(source: StreamSource, sharing: StreamSharing, epochs: int, used: Sequence[int] = ()) -> list[list[Any]]:
     """The results of each epoch: numbers and labels of the share of each batch, all identities, and the position.
 
     The records with the identities `used` were used in the first epoch before a restart.
@@ -93,7 +93,7 @@ def take_part(source: StreamSource, sharing: Sharing, epochs: int, used: Sequenc
         position.use(used if not epoch else ())
         batches: list[Any] = []
         read = partial(_groups, source, position, epoch)
-        for group in sharing.groups(source, read):
+        for group in sharing.shares(source, read):
             position.use(group.identities)
             share = [[record.number, *record.decode().labels] for record in group.records]
             batches.append({"share": share, "identities": group.identities})
@@ -104,8 +104,8 @@ def take_part(source: StreamSource, sharing: Sharing, epochs: int, used: Sequenc
 
 
 def _groups(source: StreamSource, position: StreamPosition, epoch: int) -> Generator[list[StreamRecord], None, None]:
-    ordered = shuffled(source.read_next(), 5, 1, epoch)
-    yield from grouped(position.unused(ordered, source.channel), BATCH)
+    ordered = shuffle_records(source.read_next(), 5, 1, epoch)
+    yield from batch_records(position.skip_used(ordered, source.channel), BATCH)
 
 
 def main() -> None:
@@ -116,10 +116,10 @@ def main() -> None:
     folder, table_folder, form, ranks, rank, epochs, *how = sys.argv[1:]
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
-    table = Table(Path(table_folder), int(ranks), PATIENCE_SECONDS)
-    sharing: Sharing = Receiver(table, int(rank)) if int(rank) else Dealer(table)
+    table = LocalProcessGroup(Path(table_folder), int(ranks), PATIENCE_SECONDS)
+    sharing: StreamSharing = SharedStreamReceiver(table, int(rank)) if int(rank) else SharedStreamSender(table)
     if how[:1] == ["own"]:
-        sharing, folder = OwnChannel(table, int(rank)), f"{folder}/{rank}"
+        sharing, folder = ChannelPerProcess(table, int(rank)), f"{folder}/{rank}"
     source = source_of(Path(folder), "csv" if form == "csv" else "recordio", stop)
     used = json.loads(Path(how[1]).read_text())[int(rank)] if len(how) > 1 else ()
     try:

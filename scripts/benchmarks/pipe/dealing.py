@@ -20,9 +20,9 @@ from benchmarks.pipe.streams import fed, jpegs, place_of, write_images
 from finetune.config.parse import parse_hyperparameters
 from finetune.data.formats.codec import StreamLayout
 from finetune.data.formats.named_fields import DecodeOptions
-from finetune.data.pipe.groups import Alone, Sharing
-from finetune.data.pipe.sharing import Dealer, Receiver, Table
-from finetune.data.pipe.shuffle import grouped
+from finetune.data.pipe.batch_shares import SingleProcess, StreamSharing
+from finetune.data.pipe.sharing import LocalProcessGroup, SharedStreamReceiver, SharedStreamSender
+from finetune.data.pipe.shuffle import batch_records
 from finetune.data.pipe.source import StreamRecord, StreamSource
 
 _BATCH = 64
@@ -35,7 +35,7 @@ def measure(scale: Scale) -> Iterator[Row]:
         write_images(stream, jpegs(min(256, scale.images)))
         times = max(1, scale.stream // stream.stat().st_size)
         gigabytes = times * stream.stat().st_size / 1e9
-        designs: dict[str, Callable[[], float]] = {"alone": partial(_epoch, stream, times, Alone())}
+        designs: dict[str, Callable[[], float]] = {"alone": partial(_epoch, stream, times, SingleProcess())}
         with _dealer(Path(scratch) / "two", 2) as two, _dealer(Path(scratch) / "three", 3) as three:
             designs |= {"two": partial(_epoch, stream, times, two), "three": partial(_epoch, stream, times, three)}
             seconds = by_turns(designs, scale.rounds)
@@ -54,23 +54,23 @@ def source_of(folder: Path) -> StreamSource:
     return StreamSource(place_of(folder), StreamLayout("train", "recordio"), wanted)
 
 
-def _epoch(stream: Path, times: int, sharing: Sharing) -> float:
+def _epoch(stream: Path, times: int, sharing: StreamSharing) -> float:
     with fed(stream, times) as folder:
         source = source_of(folder)
         began = time.perf_counter()
-        for _ in sharing.groups(source, lambda: (group for group in grouped(source.read_next(), _BATCH))):
+        for _ in sharing.shares(source, lambda: (group for group in batch_records(source.read_next(), _BATCH))):
             pass
         return time.perf_counter() - began
 
 
 @contextmanager
-def _dealer(folder: Path, ranks: int) -> Iterator[Dealer]:
+def _dealer(folder: Path, ranks: int) -> Iterator[SharedStreamSender]:
     """Start a process that reads and serves waiting processes."""
     processes = [
         subprocess.Popen((sys.executable, "-m", "benchmarks.pipe.dealing", folder, str(ranks), str(rank)))
         for rank in range(1, ranks)
     ]
-    dealer = Dealer(Table(folder, ranks))
+    dealer = SharedStreamSender(LocalProcessGroup(folder, ranks))
     try:
         yield dealer
     finally:
@@ -83,9 +83,12 @@ def _dealer(folder: Path, ranks: int) -> Iterator[Dealer]:
 def main() -> None:
     """Receive shares until killed; arguments: the table's folder, number of processes, and rank of this one."""
     folder, ranks, rank = sys.argv[1:]
-    receiver, source = Receiver(Table(Path(folder), int(ranks)), int(rank)), source_of(Path(folder))
+    receiver, source = (
+        SharedStreamReceiver(LocalProcessGroup(Path(folder), int(ranks)), int(rank)),
+        source_of(Path(folder)),
+    )
     while True:
-        for _ in receiver.groups(source, _nothing):
+        for _ in receiver.shares(source, _nothing):
             pass
 
 

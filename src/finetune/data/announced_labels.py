@@ -43,7 +43,7 @@ class AnnouncedReader:
 
     def labels(self, index: int) -> tuple[str, ...]:
         """Return the class names of record `index`."""
-        return tuple(self._label_map.named(label) or label for label in self._reader.labels(index))
+        return tuple(self._label_map.resolve(label) or label for label in self._reader.labels(index))
 
     def clue(self, index: int) -> int:
         """Return the wrapped reader's content clue for record `index`."""
@@ -71,13 +71,13 @@ def read_label_file(channel: str, folder: Path) -> tuple[str, ...]:
     where = f"channel {channel!r}: {key}"
     if "".join(lines).lstrip()[:1] in ("[", "{"):
         try:
-            found = _of_json(parse_json("".join(lines)))
+            values = _names_from_json(parse_json("".join(lines)))
         except ValueError as error:
             raise DataError(f"{where} does not name classes: {error}") from error
     else:
-        found = [line for line in lines if line.strip()]
+        values = [line for line in lines if line.strip()]
     try:
-        names = [label_name(one) for one in found]
+        names = [label_name(value) for value in values]
     except ValueError as error:
         raise DataError(f"{where} does not name classes: {error}") from error
     if None in names:
@@ -85,12 +85,12 @@ def read_label_file(channel: str, folder: Path) -> tuple[str, ...]:
     return tuple(name for name in names if name is not None)
 
 
-def _of_json(value: object) -> list[object]:
+def _names_from_json(value: object) -> list[object]:
     """Return the names in index order."""
     if isinstance(value, Mapping) and isinstance(value.get("labels"), list):
         value = value["labels"]
     if isinstance(value, list):
-        return [one.get("label") if isinstance(one, Mapping) else one for one in value]
+        return [item.get("label") if isinstance(item, Mapping) else item for item in value]
     if not isinstance(value, Mapping):
         raise ValueError("expected is a list of names, or an object from names to numbers")
     if all(str(key).isdecimal() for key in value):

@@ -10,8 +10,8 @@ from finetune.errors import DataError
 
 _log = logging.getLogger(__name__)
 
-_LONGEST_REASON = 300
-_TOLD = 20
+_MAX_REASON_LENGTH = 300
+_MAX_LOGGED = 20
 """Number of records logged one by one; after that, the 100th, the 1,000th etc. `bad_records.json` lists all."""
 
 
@@ -48,15 +48,15 @@ class BadRecords:
         Raises:
             DataError: this record exceeds the `limit`.
         """
-        reason = reason if len(reason) <= _LONGEST_REASON else reason[: _LONGEST_REASON - 1] + "…"
+        reason = reason if len(reason) <= _MAX_REASON_LENGTH else reason[: _MAX_REASON_LENGTH - 1] + "…"
         with self._lock:
             if key in self._reasons:
                 return
             self._reasons[key] = reason
             count = len(self._reasons)
         if count > self._limit:
-            raise DataError(too_many(self._channel, (key, reason), count, self._limit))
-        if count <= _TOLD or str(count).strip("0") == "1":
+            raise DataError(too_many_message(self._channel, (key, reason), count, self._limit))
+        if count <= _MAX_LOGGED or str(count).strip("0") == "1":
             _log.warning(
                 "channel %r: %s %s; left out (%d of at most %d)", self._channel, key, reason, count, self._limit
             )
@@ -82,7 +82,7 @@ class BadRecords:
             self._reasons = dict(state)
 
 
-def too_many(channel: str, bad: tuple[str, str], count: int, limit: int) -> str:
+def too_many_message(channel: str, bad: tuple[str, str], count: int, limit: int) -> str:
     """Return the message for a record that exceeds the limit.
 
     Args:

@@ -1,4 +1,4 @@
-"""Checks the class names of a channel: names that look alike, and several classes in one name."""
+"""Checks the class names of a channel: names that look similar, and several classes in one name."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from finetune.errors import UserError, did_you_mean
 _log = logging.getLogger(__name__)
 
 _SEPARATORS = (LABEL_SEPARATOR, ";", ",", "/", "+")
-_BLANKS = ("\n", " ")
+_WHITESPACE = ("\n", " ")
 """Separators that also occur within names of single classes."""
-_ENOUGH_RECORDS = 10
+_MIN_RECORDS = 10
 _NUMBER = re.compile(r"[+-]?[0-9]{1,50}(?:\.[0-9]{1,50})?")
-_AROUND_PARTS = " []'\""
+_LIST_CHARACTERS = " []'\""
 """Characters around names in a list that was written as text."""
 
 
@@ -39,10 +39,10 @@ def check_class_names(
     Raises:
         UserError: with `multi_label`, no record has several classes, but class names are composed of other class names.
     """
-    for group in look_alikes(names):
-        shown = " and ".join(_exact(name, group) for name in group)
-        _log.warning("channel %r: classes %s look alike; correct the labels if they are one class", channel, shown)
-    if records >= _ENOUGH_RECORDS and 2 * len(names) > records:
+    for group in similar_names(names):
+        similar = " and ".join(_quoted(name, group) for name in group)
+        _log.warning("channel %r: classes %s look alike; correct the labels if they are one class", channel, similar)
+    if records >= _MIN_RECORDS and 2 * len(names) > records:
         _log.warning(
             "channel %r has %d classes in %d records; see whether the label is taken from the right column",
             channel,
@@ -51,29 +51,29 @@ def check_class_names(
         )
     if has_several:
         return
-    for separator in (*_SEPARATORS, *(_BLANKS if multi_label else ())):
-        joint = _joint_names(names, separator)
-        if joint and multi_label and separator != LABEL_SEPARATOR:
+    for separator in (*_SEPARATORS, *(_WHITESPACE if multi_label else ())):
+        joint_names = _joint_names(names, separator)
+        if joint_names and multi_label and separator != LABEL_SEPARATOR:
             raise UserError(
                 f"multi_label=true, but no record of channel {channel!r} has several classes, and classes such as"
-                f" {some_of(map(repr, joint))} hold names of others with {separator!r} between them; separate the"
+                f" {some_of(map(repr, joint_names))} hold names of others with {separator!r} between them; separate the"
                 f" classes of a record by {LABEL_SEPARATOR!r} or give a JSON list; if these are single classes, name"
                 " all classes in class_names"
             )
-        if len(joint) > 1 and not multi_label:
+        if len(joint_names) > 1 and not multi_label:
             _log.warning(
                 "channel %r: %d of %d classes, such as %s, consist of names of others with %r between them; set"
                 " multi_label=true (with %r between names) if a record may have several classes",
                 channel,
-                len(joint),
+                len(joint_names),
                 len(names),
-                some_of(map(repr, joint)),
+                some_of(map(repr, joint_names)),
                 separator,
                 LABEL_SEPARATOR,
             )
 
 
-def look_alikes(names: Iterable[str]) -> list[list[str]]:
+def similar_names(names: Iterable[str]) -> list[list[str]]:
     """Return groups of names that differ only in case, whitespace, Unicode form, or zeros around a number."""
     groups: dict[str, list[str]] = {}
     for name in names:
@@ -81,11 +81,11 @@ def look_alikes(names: Iterable[str]) -> list[list[str]]:
     return [group for group in groups.values() if len(group) > 1]
 
 
-def nearest_name(name: str, known: Collection[str]) -> str:
-    """Return ` (did you mean 'x'?)` for the known name that looks alike or has the most similar spelling."""
+def suggest_name(name: str, known: Collection[str]) -> str:
+    """Return ` (did you mean 'x'?)` for the known name that looks similar or has the most similar spelling."""
     folded = _folded(name)
-    alike = next((one for one in known if one != name and _folded(one) == folded), None)
-    return f" (did you mean {_exact(alike, [name, alike])}?)" if alike is not None else did_you_mean(name, known)
+    similar = next((candidate for candidate in known if candidate != name and _folded(candidate) == folded), None)
+    return f" (did you mean {_quoted(similar, [name, similar])}?)" if similar is not None else did_you_mean(name, known)
 
 
 def is_number(name: str) -> bool:
@@ -98,15 +98,15 @@ def _folded(name: str) -> str:
     return str(Decimal(folded).normalize() + 0) if _NUMBER.fullmatch(folded) else folded
 
 
-def _exact(name: str, group: Collection[str]) -> str:
+def _quoted(name: str, group: Collection[str]) -> str:
     """Return the quoted name, escaped if another name of the group looks the same."""
-    same = sum(unicodedata.normalize("NFKC", one) == unicodedata.normalize("NFKC", name) for one in group)
-    return ascii(name) if same > 1 else repr(name)
+    count = sum(unicodedata.normalize("NFKC", candidate) == unicodedata.normalize("NFKC", name) for candidate in group)
+    return ascii(name) if count > 1 else repr(name)
 
 
 def _joint_names(names: Sequence[str], separator: str) -> list[str]:
     """Return names whose parts are all names themselves or, unless split at whitespace, parts of other names."""
-    parts = {name: {part.strip(_AROUND_PARTS) for part in name.split(separator)} - {""} for name in names}
-    counts = Counter(part for one in parts.values() for part in one)
-    known = set(names) if separator in _BLANKS else {part for part, count in counts.items() if count > 1}
-    return [name for name, one in parts.items() if len(one) > 1 and one <= known]
+    parts = {name: {part.strip(_LIST_CHARACTERS) for part in name.split(separator)} - {""} for name in names}
+    counts = Counter(part for name_parts in parts.values() for part in name_parts)
+    known_parts = set(names) if separator in _WHITESPACE else {part for part, count in counts.items() if count > 1}
+    return [name for name, name_parts in parts.items() if len(name_parts) > 1 and name_parts <= known_parts]

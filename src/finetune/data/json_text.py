@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-MOST_VALUES = 4_000_000
+MAX_VALUES = 4_000_000
 """Maximum number of values in one text; each takes about 100 bytes of memory."""
 
 
@@ -13,10 +13,10 @@ def parse_json(text: str | bytes) -> object:
 
     Raises:
         json.JSONDecodeError: the text is not JSON.
-        ValueError: it is nested too deeply, has more than `MOST_VALUES` values, or is not UTF-8.
+        ValueError: it is nested too deeply, has more than `MAX_VALUES` values, or is not UTF-8.
     """
-    if len(text) > MOST_VALUES and _count(text) > MOST_VALUES:
-        raise ValueError(f"is not JSON that can be read: it has more than {MOST_VALUES:,} values")
+    if len(text) > MAX_VALUES and _count(text) > MAX_VALUES:
+        raise ValueError(f"is not JSON that can be read: it has more than {MAX_VALUES:,} values")
     try:
         value: object = json.loads(text)
     except RecursionError as error:

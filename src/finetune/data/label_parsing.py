@@ -18,8 +18,8 @@ MISSING = frozenset(
 )
 """Words, in lower case, that pandas reads as a missing value."""
 
-_LONGEST_NAME = 4096
-_MOST_LABELS = 100_000
+_MAX_NAME_LENGTH = 4096
+_MAX_LABELS = 100_000
 _WHOLE_NUMBER = re.compile(r"-?(?:0|[1-9][0-9]{0,17})\.0+")
 
 
@@ -44,10 +44,10 @@ def label_name(value: object) -> str | None:
     if isinstance(value, int | float | Decimal):
         return str(int(value)) if value % 1 == 0 else str(value)
     if not isinstance(value, str):
-        raise ValueError(f"the label is neither a text nor a number but {_kind(value)}")
-    if len(value) > _LONGEST_NAME:
+        raise ValueError(f"the label is neither a text nor a number but {_type_name(value)}")
+    if len(value) > _MAX_NAME_LENGTH:
         raise ValueError(
-            f"the label is a text of {len(value):,} characters, but a class name has at most {_LONGEST_NAME:,};"
+            f"the label is a text of {len(value):,} characters, but a class name has at most {_MAX_NAME_LENGTH:,};"
             " see whether label_column names the right column"
         )
     name = unicodedata.normalize("NFC", value.strip())
@@ -58,7 +58,7 @@ def label_name(value: object) -> str | None:
     return name or None
 
 
-class Spellings:
+class SpellingCheck:
     """Warns if labels with different spellings become one class."""
 
     def __init__(self, warn: Callable[[str], None]) -> None:
@@ -71,21 +71,21 @@ class Spellings:
         self._first: dict[str, str] = {}
         self._warned: set[str] = set()
 
-    def note(self, label: object, name: str | None) -> None:
-        """Note that a label was mapped to the class `name`."""
+    def check(self, label: object, name: str | None) -> None:
+        """Check a label that was mapped to the class `name`."""
         if not isinstance(label, str) or name is None:
             return
-        before = self._first.setdefault(name, label)
-        if before != label and name not in self._warned:
+        first = self._first.setdefault(name, label)
+        if first != label and name not in self._warned:
             self._warned.add(name)
             self._warn(
-                f"labels {_exact(before)} and {_exact(label)} are one class, {name!r}: surrounding blanks, the Unicode"
+                f"labels {_quoted(first)} and {_quoted(label)} are one class, {name!r}: surrounding blanks, the Unicode"
                 " form and the fraction of whole numbers do not count"
             )
 
 
 def label_names(
-    value: object, *, multi_label: bool, class_names: Collection[str] = (), spellings: Spellings | None = None
+    value: object, *, multi_label: bool, class_names: Collection[str] = (), spellings: SpellingCheck | None = None
 ) -> tuple[str, ...]:
     """Return the class names of one record.
 
@@ -120,7 +120,7 @@ def label_names(
                 f"the label is missing ({name!r}; if that is the name of a class, name all classes in class_names)"
             )
         if spellings is not None:
-            spellings.note(part, name)
+            spellings.check(part, name)
     if not multi_label:
         return tuple(name for name in names if name is not None)
     return tuple(sorted({name for name in names if name is not None}))
@@ -128,22 +128,22 @@ def label_names(
 
 def _parts(value: object) -> list[object]:
     if isinstance(value, list | tuple):
-        return _no_flags(value)
+        return _reject_flags(value)
     if not isinstance(value, str):
         return [value]
-    if value.count(LABEL_SEPARATOR) >= _MOST_LABELS:
-        raise ValueError(f"it has more than {_MOST_LABELS:,} labels")
+    if value.count(LABEL_SEPARATOR) >= _MAX_LABELS:
+        raise ValueError(f"it has more than {_MAX_LABELS:,} labels")
     if value.lstrip().startswith("["):
         try:
             parsed = parse_json(value)
         except ValueError as error:
             raise ValueError("the label begins with '[' but is no JSON list") from error
         if isinstance(parsed, list):
-            return _no_flags(parsed)
+            return _reject_flags(parsed)
     return [part.strip() for part in value.split(LABEL_SEPARATOR)] if value.strip() else []
 
 
-def _no_flags(parts: Sequence[object]) -> list[object]:
+def _reject_flags(parts: Sequence[object]) -> list[object]:
     """Return the parts of a list, after checking that they are not flags (one per class) mistaken for classes."""
     numbers = [part for part in parts if isinstance(part, int | float) and part in (0, 1)]
     if any(isinstance(part, bool) for part in parts) or len(set(numbers)) < len(numbers) == len(parts):
@@ -153,12 +153,12 @@ def _no_flags(parts: Sequence[object]) -> list[object]:
     return list(parts)
 
 
-def _kind(value: object) -> str:
+def _type_name(value: object) -> str:
     if isinstance(value, dict):
         return "an object"
     return "a list" if isinstance(value, list | tuple) else f"a value of type {type(value).__name__}"
 
 
-def _exact(label: str) -> str:
+def _quoted(label: str) -> str:
     """Return the quoted label, with invisible characters escaped."""
     return repr(label) if label.strip() == unicodedata.normalize("NFC", label.strip()) else ascii(label)

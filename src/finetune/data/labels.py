@@ -13,7 +13,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from finetune.data.class_names import check_class_names, is_number, nearest_name
+from finetune.data.class_names import check_class_names, is_number, suggest_name
 from finetune.data.readers.channel_files import some_of
 from finetune.data.record import Reader
 from finetune.errors import DataError, UserError
@@ -28,7 +28,7 @@ _ORIGINS: Mapping[Origin, tuple[str, str]] = {
     "network": ("network", "Remove or rename them, or train with another strategy"),
     "announced": ("request", "Name them too, in class_names or in the file of the channel 'labels', or remove them"),
 }
-MOST_CLASSES = 100_000
+MAX_CLASSES = 100_000
 """Maximum number of classes; if there are more, the label is assumed to be an ID of each record."""
 
 _INTEGER = re.compile(r"-?[0-9]{1,18}")
@@ -45,29 +45,29 @@ class LabelMap:
 
     names: tuple[str, ...]
     multi_label: bool
-    _numbers: dict[str, int] = field(init=False, repr=False, compare=False)
-    _has_numbers: bool = field(init=False, repr=False, compare=False)
+    _indices: dict[str, int] = field(init=False, repr=False, compare=False)
+    _has_numeric_names: bool = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         """Index the names.
 
         Raises:
-            DataError: there are more than `MOST_CLASSES`.
+            DataError: there are more than `MAX_CLASSES`.
         """
-        if len(self.names) > MOST_CLASSES:
-            raise DataError(too_many_classes(self.names))
-        object.__setattr__(self, "_numbers", {name: number for number, name in enumerate(self.names)})
-        object.__setattr__(self, "_has_numbers", any(is_number(name) for name in self.names))
+        if len(self.names) > MAX_CLASSES:
+            raise DataError(too_many_classes_message(self.names))
+        object.__setattr__(self, "_indices", {name: index for index, name in enumerate(self.names)})
+        object.__setattr__(self, "_has_numeric_names", any(is_number(name) for name in self.names))
 
     def __len__(self) -> int:
         """Number of classes."""
         return len(self.names)
 
-    def named(self, label: str) -> str | None:
+    def resolve(self, label: str) -> str | None:
         """Return the class with this name, or with this index if no class name is a number; `None` if unknown."""
-        if label in self._numbers:
+        if label in self._indices:
             return label
-        if label.isdecimal() and int(label) < len(self.names) and not self._has_numbers:
+        if label.isdecimal() and int(label) < len(self.names) and not self._has_numeric_names:
             return self.names[int(label)]
         return None
 
@@ -77,15 +77,15 @@ class LabelMap:
         Raises:
             DataError: a class is unknown, or a single-label record does not have exactly one class.
         """
-        numbers = [self._number(name) for name in labels]
+        indices = [self._index(name) for name in labels]
         if not self.multi_label:
-            if len(numbers) != 1:
-                raise DataError(f"a record has {len(numbers)} classes instead of one; set multi_label=true for several")
-            return numbers[0]
-        hot = [0] * len(self.names)
-        for number in numbers:
-            hot[number] = 1
-        return hot
+            if len(indices) != 1:
+                raise DataError(f"a record has {len(indices)} classes instead of one; set multi_label=true for several")
+            return indices[0]
+        multi_hot = [0] * len(self.names)
+        for index in indices:
+            multi_hot[index] = 1
+        return multi_hot
 
     def targets(self, labels: Sequence[tuple[str, ...]]) -> Tensor:
         """Return the targets of several records: int64 `[records]`, or float32 `[records, classes]` with `multi_label`.
@@ -93,19 +93,19 @@ class LabelMap:
         Raises:
             DataError: as in `target`.
         """
-        values = [self.target(one) for one in labels]
+        values = [self.target(record_labels) for record_labels in labels]
         if self.multi_label:
             return torch.tensor(values, dtype=torch.float32).reshape(len(values), len(self.names))
         return torch.tensor(values, dtype=torch.int64)
 
-    def _number(self, name: str) -> int:
+    def _index(self, name: str) -> int:
         try:
-            return self._numbers[name]
+            return self._indices[name]
         except KeyError:
-            raise DataError(f"unknown class {name!r}{nearest_name(name, self.names)}") from None
+            raise DataError(f"unknown class {name!r}{suggest_name(name, self.names)}") from None
 
 
-def label_map_of(
+def build_label_map(
     reader: Reader,
     *,
     multi_label: bool,
@@ -129,23 +129,23 @@ def label_map_of(
         DataError: the channel has fewer than two classes.
         UserError: the number of classes of the channel differs from `num_classes`.
     """
-    seen = [reader.labels(index) for index in range(len(reader))]
-    names = _sorted_names({name for labels in seen for name in labels})
+    labels_per_record = [reader.labels(index) for index in range(len(reader))]
+    names = _sorted_names({name for labels in labels_per_record for name in labels})
     if len(names) < 2:
-        raise DataError(_too_few(names, reader))
+        raise DataError(_too_few_classes_message(names, reader))
     check_class_names(
         reader.channel,
         names,
         records=len(reader) if records is None else records,
         multi_label=multi_label,
-        has_several=any(len(labels) > 1 for labels in seen) if has_several is None else has_several,
+        has_several=any(len(labels) > 1 for labels in labels_per_record) if has_several is None else has_several,
     )
     if num_classes is not None:
-        names = _fit(names, num_classes, reader.channel)
+        names = _fit_to_num_classes(names, num_classes, reader.channel)
     return LabelMap(names, multi_label)
 
 
-def check_known(reader: Reader, label_map: LabelMap, origin: Origin = "records") -> None:
+def check_known_classes(reader: Reader, label_map: LabelMap, origin: Origin = "records") -> None:
     """Check that the label map contains every class of a channel.
 
     Args:
@@ -157,22 +157,22 @@ def check_known(reader: Reader, label_map: LabelMap, origin: Origin = "records")
         DataError: the channel has unknown classes; the message names them and some of their records.
     """
     known = frozenset(label_map.names)
-    strangers: Counter[str] = Counter()
+    unknown: Counter[str] = Counter()
     examples: dict[str, str] = {}
     for index in range(len(reader)):
         for name in reader.labels(index):
             if name not in known:
-                strangers[name] += 1
+                unknown[name] += 1
                 examples.setdefault(name, reader.key(index))
-    if strangers:
+    if unknown:
         listed = [
-            f"{some_of([repr(name)])}{nearest_name(name, label_map.names)} in {count} records such as {examples[name]}"
-            for name, count in strangers.most_common(3)
+            f"{some_of([repr(name)])}{suggest_name(name, label_map.names)} in {count} records such as {examples[name]}"
+            for name, count in unknown.most_common(3)
         ]
-        whose, advice = _ORIGINS[origin]
+        owner, advice = _ORIGINS[origin]
         raise DataError(
-            f"channel {reader.channel!r} has {len(strangers)} classes that the {whose} lacks: "
-            f"{'; '.join(listed)}{'; ...' if len(strangers) > len(listed) else ''}. {advice}"
+            f"channel {reader.channel!r} has {len(unknown)} classes that the {owner} lacks: "
+            f"{'; '.join(listed)}{'; ...' if len(unknown) > len(listed) else ''}. {advice}"
         )
 
 
@@ -182,15 +182,15 @@ def _sorted_names(names: Collection[str]) -> tuple[str, ...]:
     return tuple(sorted(names))
 
 
-def _fit(names: tuple[str, ...], num_classes: int, channel: str) -> tuple[str, ...]:
+def _fit_to_num_classes(names: tuple[str, ...], num_classes: int, channel: str) -> tuple[str, ...]:
     if len(names) > num_classes:
         raise UserError(
             f"num_classes={num_classes}, but channel {channel!r} has {len(names)} classes ({some_of(names)}); "
             "raise it, leave it out, or remove the records that are too many"
         )
-    full = tuple(str(number) for number in range(num_classes))
-    if set(names) <= set(full):
-        return full
+    all_numbers = tuple(str(number) for number in range(num_classes))
+    if set(names) <= set(all_numbers):
+        return all_numbers
     if len(names) < num_classes:
         raise UserError(
             f"num_classes={num_classes}, but channel {channel!r} has {len(names)} classes ({some_of(names)}); only"
@@ -200,16 +200,16 @@ def _fit(names: tuple[str, ...], num_classes: int, channel: str) -> tuple[str, .
     return names
 
 
-def too_many_classes(names: Collection[str]) -> str:
-    """Return the message for more than `MOST_CLASSES` classes, with a probable cause."""
+def too_many_classes_message(names: Collection[str]) -> str:
+    """Return the message for more than `MAX_CLASSES` classes, with a probable cause."""
     return (
         f"there are {len(names):,} classes or more, such as {some_of(map(repr, itertools.islice(names, 3)))}, but at"
-        f" most {MOST_CLASSES:,} can be told apart: is the label an id of each record? label_column names another one"
+        f" most {MAX_CLASSES:,} can be told apart: is the label an id of each record? label_column names another one"
     )
 
 
-def _too_few(names: tuple[str, ...], reader: Reader) -> str:
-    seen = f"one class only, {some_of([repr(names[0])])}," if names else "no classes"
+def _too_few_classes_message(names: tuple[str, ...], reader: Reader) -> str:
+    summary = f"one class only, {some_of([repr(names[0])])}," if names else "no classes"
     if reader.task == "image-classification":
         hint = "pictures lie in one folder per class, directly below the channel" + _folders_below(reader)
     else:
@@ -217,18 +217,19 @@ def _too_few(names: tuple[str, ...], reader: Reader) -> str:
     if reader.left_out:
         key, reason = reader.left_out[0]
         hint += f". Records that cannot be used are not counted, such as {key}{': ' if reason else ''}{reason}"
-    return f"channel {reader.channel!r} has {seen} but at least two are needed; {hint}"
+    return f"channel {reader.channel!r} has {summary} but at least two are needed; {hint}"
 
 
 def _folders_below(reader: Reader) -> str:
     """Describe the folders in the only class folder of a channel, which may be the true classes."""
     paths = [reader.key(index).split("/") for index in range(len(reader))]
-    depth = next((at for at in range(1, min(map(len, paths), default=0)) if len({path[at] for path in paths}) > 1), 0)
-    inner = sorted({path[depth] for path in paths if len(path) > depth + 1}) if depth else []
-    if len(inner) < 2:
+    levels = range(1, min(map(len, paths), default=0))
+    depth = next((level for level in levels if len({path[level] for path in paths}) > 1), 0)
+    subfolders = sorted({path[depth] for path in paths if len(path) > depth + 1}) if depth else []
+    if len(subfolders) < 2:
         return ""
-    place = "/".join(paths[0][:depth])
+    folder = "/".join(paths[0][:depth])
     return (
-        f"; folder {place!r} holds the folders {some_of(map(repr, inner))}: if they are the classes, give the channel"
-        f" .../{place}"
+        f"; folder {folder!r} holds the folders {some_of(map(repr, subfolders))}: if they are the classes, give the"
+        f" channel .../{folder}"
     )

@@ -33,7 +33,7 @@ class FeatureBatches:
             limits: limits of the feature store.
         """
         # With one vector per record there is no padding to save, so a fully random order is better.
-        self._batches = batches if extractor.split.padding else batches.of_any_length()
+        self._batches = batches if extractor.split.padding else batches.without_length_grouping()
         self._extractor = extractor
         self._views = views
         dataset = batches.dataset

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from finetune.data.loading.byte_arena import Room
+from finetune.data.loading.byte_arena import ByteArena
 from finetune.features.store import StoreLimits
 
 _GB = 10**9
@@ -35,12 +35,12 @@ class CacheBudget:
         on_device = int(self._on_device() * share)
         return StoreLimits(memory, disk, self.folder, self.device, on_device)
 
-    def byte_arena(self, memory_bytes: int, used_bytes: int = 0) -> Room:
+    def byte_arena(self, memory_bytes: int, used_bytes: int = 0) -> ByteArena:
         """Return an arena of `memory_bytes` in memory, then disk; `used_bytes` of the limit are already in use."""
         memory_bytes, disk_bytes = max(0, memory_bytes), self._disk()
         if self.size_gb is not None:
             disk_bytes = min(disk_bytes, max(0, int(self.size_gb * _GB) - memory_bytes - used_bytes))
-        return Room(memory_bytes, disk_bytes, self.folder)
+        return ByteArena(memory_bytes, disk_bytes, self.folder)
 
     def halved(self) -> CacheBudget:
         """Return the budget with half of the user's limit, for jobs with two kinds of caches."""

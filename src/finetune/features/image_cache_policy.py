@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from finetune.data.loading.batches import Batches
-from finetune.data.loading.byte_arena import Room
-from finetune.data.loading.image_cache import KeptPictures
+from finetune.data.loading.byte_arena import ByteArena
+from finetune.data.loading.image_cache import DecodedImageCache
 from finetune.data.transforms.base import ImageTransform
 from finetune.features.budget import CacheBudget
 from finetune.features.plan import CachePlan
@@ -24,8 +24,8 @@ class ImageCachePolicy:
         self._budget = budget
         self._passes = plan.passes
         self._reserved_bytes = 0
-        self._validation: KeptPictures | None = None
-        self._training: KeptPictures | None = None
+        self._validation: DecodedImageCache | None = None
+        self._training: DecodedImageCache | None = None
         self._is_augmented = False
 
     def cache_validation(self, batches: Batches) -> Batches:
@@ -35,12 +35,12 @@ class ImageCachePolicy:
             return batches
         if self._validation is None:
             self._reserved_bytes = min(self._memory() // 2, len(batches.dataset) * transform.example_bytes)
-            self._validation = KeptPictures(transform, Room(self._reserved_bytes), "validation")
-        return batches.keeping(self._validation)
+            self._validation = DecodedImageCache(transform, ByteArena(self._reserved_bytes), "validation")
+        return batches.with_examples(self._validation)
 
     def cache_training(self, batches: Batches) -> Batches:
         """Return the batches with an image cache."""
-        transform, augmented = batches.dataset.transform, batches.varies
+        transform, augmented = batches.dataset.transform, batches.is_augmented
         passes = self._passes.augmented if augmented else self._passes.plain
         if passes < 2 or not isinstance(transform, ImageTransform):
             return batches
@@ -48,8 +48,8 @@ class ImageCachePolicy:
             # Images to be augmented are larger, and are needed only after the others are no longer used.
             self._training, self._is_augmented = None, augmented
             arena = self._budget.byte_arena(self._memory() - self._reserved_bytes, used_bytes=self._reserved_bytes)
-            self._training = KeptPictures(transform, arena, "training")
-        return batches.keeping(self._training)
+            self._training = DecodedImageCache(transform, arena, "training")
+        return batches.with_examples(self._training)
 
     def _memory(self) -> int:
         """Return the memory for images in bytes: 0 if features need it, because they are read more often."""

@@ -163,7 +163,7 @@ class CachedInputProvider:
         features = FeatureBatches(batches, extractor, cache_request.views, limits)
         if cache_request.share:
             spec = self._plan.spec
-            variation = [spec.data.augmentation, spec.run.seed, cache_request.views] if batches.varies else []
+            variation = [spec.data.augmentation, spec.run.seed, cache_request.views] if batches.is_augmented else []
             prefix = FrozenPrefix(self._plan.backbone, self._split_index, extractor, self._plan.numerics.name)
             self._warm_features.load(features, lambda: feature_key(prefix, batches, variation))
         return PhaseInputs(features, extractor.split.suffix, self._is_single_threaded())

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from finetune.data.loading.batches import Batch
 from finetune.data.pipe.batches import StreamBatches
-from finetune.data.pipe.examples import Example, Prepared
+from finetune.data.pipe.examples import Example, PreparedBatch
 from finetune.data.pipe.source import StreamRecord
 from finetune.data.record import Content
 from finetune.features.extractor import FeatureExtractor
@@ -84,7 +84,7 @@ class FeatureStream:
                     itertools.chain.from_iterable(prepared_batch.good for prepared_batch in window)
                 )
                 for prepared_batch in window:
-                    keys = [example.made[0] for example in prepared_batch.good]
+                    keys = [example.result[0] for example in prepared_batch.good]
                     batch = self._stream.use(prepared_batch, self._gather(keys, uncached))
                     targets = copy_to_device(batch.targets, self._extractor.device)
                     yield Batch(batch.inputs, targets, batch.positions)
@@ -94,7 +94,7 @@ class FeatureStream:
         """Compute the features of new records, cache those that fit, and return the rest."""
         new_inputs: dict[Key, dict[str, Tensor]] = {}
         for example in examples:
-            key, inputs = example.made
+            key, inputs = example.result
             if inputs is not None and key not in self._entries:
                 new_inputs[key] = inputs
         uncached: Rows = {}
@@ -130,7 +130,7 @@ class FeatureStream:
         return self._store.merge(rows)
 
 
-def _windows(prepared: Iterable[Prepared[KeyedInputs]], size: int) -> Iterator[list[Prepared[KeyedInputs]]]:
+def _windows(prepared: Iterable[PreparedBatch[KeyedInputs]], size: int) -> Iterator[list[PreparedBatch[KeyedInputs]]]:
     iterator = iter(prepared)
     while window := list(itertools.islice(iterator, size)):
         yield window

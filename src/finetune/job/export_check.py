@@ -71,7 +71,7 @@ def export_proven(
 def _of_evaluation(job: PreparedJob, evaluated: EvaluationResult) -> list[VerificationSample]:
     """Samples spread over the evaluated part, with the evaluation's predictions, or float32 ones under autocast."""
     batches, predictions = evaluated.batches, evaluated.predictions
-    found = batches.samples(predictions.positions.tolist(), PROBE_RECORDS)
+    found = batches.sample_records(predictions.positions.tolist(), PROBE_RECORDS)
     said = [_sample(record, predictions, row) for row, record in found]
     if job.numerics.autocast is None or job.loaders.rebatch is None or not found:
         return said
@@ -89,7 +89,7 @@ def _of_probe(job: PreparedJob) -> list[VerificationSample]:
     if batches is None or not len(batches):
         return []
     predictions = _in_float32(job, batches)
-    found = batches.samples(predictions.positions.tolist(), PROBE_RECORDS)
+    found = batches.sample_records(predictions.positions.tolist(), PROBE_RECORDS)
     return [_sample(record, predictions, row) for row, record in found]
 
 

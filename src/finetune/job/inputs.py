@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from finetune.config.hyperparameters import DataSpec, JobSpec, Task
-from finetune.data.labels import LabelMap, Origin, check_known, label_map_of
+from finetune.data.labels import LabelMap, Origin, build_label_map, check_known_classes
 from finetune.data.loading.dataset import Subset
 from finetune.data.loading.split import stratified_split
 from finetune.data.readers.channel_files import some_of
@@ -101,11 +101,11 @@ def hold_together(readers: Mapping[str, Reader], spec: JobSpec, before: Beforeha
         UserError: the number of classes or records differs from the request.
     """
     data = spec.data
-    labels = before.labels or label_map_of(
+    labels = before.labels or build_label_map(
         next(iter(readers.values())), multi_label=data.multi_label, num_classes=data.num_classes
     )
     for reader in readers.values():
-        check_known(reader, labels, before.origin)
+        check_known_classes(reader, labels, before.origin)
     _check_texts(readers)
     if "train" in readers:
         _check_count(readers["train"], data.num_training_samples)

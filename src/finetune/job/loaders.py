@@ -71,13 +71,13 @@ class Loaders:
 
     def waited(self) -> float:
         """Seconds spent waiting for training and validation batches since the start."""
-        return sum(batches.supply.waited for batches in (self.train, self.validation) if batches is not None)
+        return sum(batches.prefetcher.wait_seconds for batches in (self.train, self.validation) if batches is not None)
 
     def kept(self) -> Batches | None:
         """Batches of the few training stream records that are still in memory."""
         if self.rebatch is None or not isinstance(self.train, StreamBatches):
             return None
-        return self.rebatch(self.train.kept())
+        return self.rebatch(self.train.retained_records())
 
 
 def threads(asked: int | None, device: torch.device, cores: int) -> tuple[int, int]:

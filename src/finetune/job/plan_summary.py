@@ -86,7 +86,7 @@ def _run_lines(loaders: Loaders, spec: JobSpec, numerics: Numerics) -> list[str]
     if loaders.train is None or spec.strategy.name == "evaluate":
         return [*device, "steps     none: the network is evaluated as it is"]
     optimisation = spec.optimisation
-    per_epoch = steps_per_epoch(loaders.train.expected or 0, optimisation.gradient_accumulation_steps)
+    per_epoch = steps_per_epoch(loaders.train.batches_per_epoch or 0, optimisation.gradient_accumulation_steps)
     batch = f"{optimisation.batch_size}"
     if optimisation.gradient_accumulation_steps > 1:
         batch += f" x {optimisation.gradient_accumulation_steps}"
@@ -155,7 +155,7 @@ class LogObserver:
         logger.info("epoch %d took %s", epoch + 1, format_duration(seconds))
         train = self._loaders.train
         waited, asked = self._loaders.waited() - self._waited_before, self._spec.workers is not None
-        size = train.supply.size if train else 0
+        size = train.prefetcher.size if train else 0
         line = waiting_line(epoch, DataWait(waited, seconds, size, len(os.sched_getaffinity(0)), asked))
         if line:
             logger.info("%s", line)

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from finetune.config.hyperparameters import JobSpec, Task
-from finetune.data.labels import LabelMap, Origin, label_map_of
+from finetune.data.labels import LabelMap, Origin, build_label_map
 from finetune.data.readers.channel_files import some_of
 from finetune.data.readers.image_survey import survey_images
 from finetune.data.record import Reader
@@ -159,7 +159,7 @@ def gather(
     if "train" in streams or not readers:
         labels, parts = announced(streams, spec, known, splits=splits)
     if streams and labels is None:
-        labels = label_map_of(
+        labels = build_label_map(
             next(iter(readers.values())), multi_label=spec.data.multi_label, num_classes=spec.data.num_classes
         )
     parts = parts or {purpose: StreamPart(source) for purpose, source in streams.items()}

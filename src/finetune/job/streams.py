@@ -10,7 +10,7 @@ from finetune.config.hyperparameters import DataSpec, JobSpec, Task
 from finetune.data.formats.codec import StreamLayout
 from finetune.data.formats.named_fields import DecodeOptions
 from finetune.data.in_memory import InMemoryReader
-from finetune.data.labels import LabelMap, label_map_of
+from finetune.data.labels import LabelMap, build_label_map
 from finetune.data.pipe.fifo import PipeOptions
 from finetune.data.pipe.first_pass import FirstPassScan, scan_first_pass
 from finetune.data.pipe.source import RecordSource, StreamSource
@@ -113,7 +113,7 @@ def announced(
     trains = spec.strategy.name != "evaluate" and "train" in streams
     split = StreamSplit(spec.data.validation_fraction, spec.run.seed) if trains and splits else None
     given = spec.data.num_training_samples
-    few = split is not None and given is not None and split.may_miss_a_side(given)
+    few = split is not None and given is not None and split.may_have_empty_side(given)
     census = scan_first_pass(source, split) if labels is None or few or (trains and _counts(spec)) else None
     if census is not None:
         labels = labels or _labels(census, source, spec)
@@ -158,7 +158,7 @@ def _labels(census: FirstPassScan, source: StreamSource, spec: JobSpec) -> Label
         raise DataError(f"channel {source.channel!r}: no record can be understood: {census.fault}")
     seen = [Record(f"a record of class {name}", b"", (name,)) for name in census.classes]
     reader = InMemoryReader(source.channel, source.task, seen, [(census.fault, "")] if census.fault else ())
-    return label_map_of(
+    return build_label_map(
         reader,
         multi_label=spec.data.multi_label,
         num_classes=spec.data.num_classes,
@@ -172,7 +172,7 @@ def _class_counts(census: FirstPassScan | None, labels: LabelMap | None) -> tupl
         return None
     counts = dict.fromkeys(labels.names, 0)
     for label, count in census.classes.items():
-        name = labels.named(label)
+        name = labels.resolve(label)
         if name is not None:
             counts[name] += count
     return tuple(counts.values())

@@ -82,7 +82,7 @@ def build_training(
     training = Training(
         stepper,
         plan,
-        build_schedule(optimisation, source.expected or 0),
+        build_schedule(optimisation, source.batches_per_epoch or 0),
         feeds,
         optimisation.epochs,
         optimisation.gradient_accumulation_steps,

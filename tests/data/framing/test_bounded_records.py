@@ -42,7 +42,7 @@ def _small_limits(monkeypatch: pytest.MonkeyPatch) -> None:
     for module in (recordio, record_codecs, tfrecord, tar_members):
         monkeypatch.setattr(module, "MAX_RECORD_BYTES", LIMIT)
     monkeypatch.setattr(lines, "MAX_LINE_BYTES", LIMIT)
-    monkeypatch.setattr(json_text, "MOST_VALUES", 1000)
+    monkeypatch.setattr(json_text, "MAX_VALUES", 1000)
     monkeypatch.setattr(wire, "MAX_FIELDS", 1000)
     monkeypatch.setattr(wire, "MAX_NUMBERS", 1000)
 
@@ -129,14 +129,14 @@ def test_json_with_too_many_values_raises() -> None:
 
 @pytest.mark.parametrize("text", ["[" * 900, '{"a":' * 990 + "1" + "}" * 990, "[" * 100_000])
 def test_deeply_nested_json_raises(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(json_text, "MOST_VALUES", 10**6)
+    monkeypatch.setattr(json_text, "MAX_VALUES", 10**6)
     with pytest.raises(ValueError):
         parse_json(text)
 
 
 @pytest.mark.parametrize("metadata", [False, True])
 def test_deeply_nested_recordio_attribute_is_a_bad_record(metadata: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(json_text, "MOST_VALUES", 10**6)
+    monkeypatch.setattr(json_text, "MAX_VALUES", 10**6)
     names = ("source-ref", "class", "class-metadata") if metadata else ("source-ref", "class")
     codec = AttributeCodec(DecodeOptions("image-classification", data_spec(attribute_names=names)))
     nested = memoryview(b"[" * 100_000)

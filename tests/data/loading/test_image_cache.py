@@ -16,9 +16,9 @@ from finetune.config.hyperparameters import Augmentation, Task
 from finetune.data.bad_records import BadRecords
 from finetune.data.labels import LabelMap
 from finetune.data.loading.batches import Batch, Batches, BatchOptions
-from finetune.data.loading.byte_arena import Room
+from finetune.data.loading.byte_arena import ByteArena
 from finetune.data.loading.dataset import Dataset
-from finetune.data.loading.image_cache import KeptPictures
+from finetune.data.loading.image_cache import DecodedImageCache
 from finetune.data.record import Record
 from finetune.data.transforms.augmentation import before_augmenting, bytes_before_augmenting
 from finetune.data.transforms.base import ImageTransform
@@ -37,7 +37,7 @@ def encoded(number: int) -> bytes:
 
 
 @dataclass
-class Pictures:
+class CountingReader:
     """Counts the reads of each image; the second to last is damaged."""
 
     channel: str = "train"
@@ -62,41 +62,43 @@ class Pictures:
         return Record(self.key(index), b"no picture" if index == COUNT - 2 else encoded(index), ("a",))
 
 
-def batches(room: Room | None, augmentation: Augmentation = "strong", workers: int = 0) -> tuple[Batches, Pictures]:
-    transform, reader = ImageTransform(GEOMETRY, augmentation), Pictures()
+def batches(
+    arena: ByteArena | None, augmentation: Augmentation = "strong", workers: int = 0
+) -> tuple[Batches, CountingReader]:
+    transform, reader = ImageTransform(GEOMETRY, augmentation), CountingReader()
     dataset = Dataset(reader, tuple(range(COUNT)), LabelMap(("a",), multi_label=False), transform)
     options = BatchOptions(4, 3, shuffle=True, augment=augmentation != "none", workers=workers, pin_memory=False)
     plain = Batches(dataset, options, BadRecords("train", 1))
-    return (plain if room is None else plain.keeping(KeptPictures(transform, room, "training"))), reader
+    return (plain if arena is None else plain.with_examples(DecodedImageCache(transform, arena, "training"))), reader
 
 
-def epochs(of: Batches) -> list[Batch]:
-    return [batch for epoch in (0, 1, 0) for batch in of.iterate(epoch)]
+def three_epochs(batches: Batches) -> list[Batch]:
+    return [batch for epoch in (0, 1, 0) for batch in batches.iterate(epoch)]
 
 
 @pytest.mark.parametrize("augmentation", ["none", "basic", "strong"])
 @pytest.mark.parametrize("workers", [0, 3])
-@pytest.mark.parametrize("room", [(0, 0), (20_000, 0), (0, 30_000), (10**7, 0)])
-def test_room_changes_no_bit(augmentation: Augmentation, workers: int, room: tuple[int, int], tmp_path: Path) -> None:
-    kept = epochs(batches(Room(*room, tmp_path), augmentation, workers)[0])
-    anew = epochs(batches(None, augmentation)[0])
-    assert [batch.positions for batch in kept] == [batch.positions for batch in anew]
-    for ours, theirs in zip(kept, anew, strict=True):
-        assert torch.equal(ours.inputs["pixels"], theirs.inputs["pixels"])
-        assert ours.inputs["pixels"].stride() == theirs.inputs["pixels"].stride()
-        assert torch.equal(ours.targets, theirs.targets)
+@pytest.mark.parametrize("arena", [(0, 0), (20_000, 0), (0, 30_000), (10**7, 0)])
+def test_room_changes_no_bit(augmentation: Augmentation, workers: int, arena: tuple[int, int], tmp_path: Path) -> None:
+    cached = three_epochs(batches(ByteArena(*arena, tmp_path), augmentation, workers)[0])
+    uncached = three_epochs(batches(None, augmentation)[0])
+    assert [batch.positions for batch in cached] == [batch.positions for batch in uncached]
+    for batch, expected in zip(cached, uncached, strict=True):
+        assert torch.equal(batch.inputs["pixels"], expected.inputs["pixels"])
+        assert batch.inputs["pixels"].stride() == expected.inputs["pixels"].stride()
+        assert torch.equal(batch.targets, expected.targets)
 
 
 def test_with_room_every_picture_is_read_once_and_a_damaged_one_again() -> None:
-    kept, reader = batches(Room(10**7))
-    epochs(kept)
+    cached, reader = batches(ByteArena(10**7))
+    three_epochs(cached)
     assert sorted(reader.reads) == sorted([*range(COUNT), COUNT - 2, COUNT - 2])
 
 
 def test_without_room_for_all_those_that_fit_are_kept(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO")
-    kept, reader = batches(Room(20_000))
-    epochs(kept)
+    cached, reader = batches(ByteArena(20_000))
+    three_epochs(cached)
     assert COUNT < len(reader.reads) < 3 * COUNT
     assert caplog.text.count("there is no room for more") == 1
 
@@ -111,8 +113,8 @@ def test_a_large_picture_is_made_as_small_as_augmentation_allows() -> None:
 
 def test_what_is_kept_is_not_varied_itself() -> None:
     transform = ImageTransform(GEOMETRY, "strong")
-    picture = transform.decoded(encoded(3), varied=True)
-    before = picture.clone()
+    image = transform.decoded(encoded(3), varied=True)
+    before = image.clone()
     for seed in range(60):
-        transform.finished(picture, random.Random(seed))["pixels"].fill_(0)
-    assert torch.equal(picture, before)
+        transform.finished(image, random.Random(seed))["pixels"].fill_(0)
+    assert torch.equal(image, before)

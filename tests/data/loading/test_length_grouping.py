@@ -18,7 +18,7 @@ from finetune.data.bad_records import BadRecords
 from finetune.data.labels import LabelMap
 from finetune.data.loading.batches import Batches, BatchOptions
 from finetune.data.loading.dataset import Dataset
-from finetune.data.loading.length_grouping import arranged, pools_of
+from finetune.data.loading.length_grouping import group_by_length, split_into_pools
 from finetune.data.loading.order import batch_bounds
 from finetune.data.record import Content, Record
 from finetune.errors import DataError
@@ -119,14 +119,14 @@ def test_short_and_long_batches_come_in_random_order() -> None:
 
 
 def test_batches_of_any_length_are_those_of_chance() -> None:
-    mixed, plain = batches().of_any_length(), batches(replace(OPTIONS, length=None))
+    mixed, plain = batches().without_length_grouping(), batches(replace(OPTIONS, length=None))
     assert list(mixed.positions(0)) == list(plain.positions(0))
 
 
 @given(st.integers(0, 900), st.integers(1, 9))
 def test_pools_hold_the_batches_in_turn(count: int, size: int) -> None:
     bounds = batch_bounds(count, size)
-    pools = pools_of(bounds)
+    pools = split_into_pools(bounds)
     assert [one for pool in pools for one in pool] == bounds
     assert all(len(pool) <= 50 for pool in pools)
     assert len(pools) >= min(4, len(bounds))
@@ -134,5 +134,5 @@ def test_pools_hold_the_batches_in_turn(count: int, size: int) -> None:
 
 def test_among_equals_the_order_of_the_epoch_decides() -> None:
     pool = np.array([5, 3, 9, 1, 7])
-    found = arranged(pool, np.array([2, 1, 2, 1, 2], np.int32), [2, 3], np.array([1, 0]))
+    found = group_by_length(pool, np.array([2, 1, 2, 1, 2], np.int32), [2, 3], np.array([1, 0]))
     assert [one.tolist() for one in found] == [[5, 9, 7], [3, 1]]

@@ -27,7 +27,7 @@ def test_late_items_bring_threads_up_to_a_limit_which_are_kept_and_change_no_ite
     supply = Prefetcher(1, 3)
     assert list(supply.ahead(range(12), Late)) == list(range(12))
     assert supply.size == 3
-    assert supply.waited > 0
+    assert supply.wait_seconds > 0
     sizes: set[int] = set()
 
     def seen(crew: WorkerPool, number: int) -> Future[int]:
@@ -77,7 +77,7 @@ def test_waiting_is_counted_for_items_and_for_what_becomes_of_them(size: int) ->
     supply = Prefetcher(size, size, clock)
     if size:
         assert list(supply.ahead(asked(), lambda crew, number: crew.submit(lambda: prepare(number)))) == [0, 1, 2]
-        assert supply.waited >= 3
+        assert supply.wait_seconds >= 3
     else:
         assert list(supply.alone(asked(), prepare)) == [0, 1, 2]
-        assert supply.waited == 33
+        assert supply.wait_seconds == 33

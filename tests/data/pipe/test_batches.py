@@ -20,10 +20,10 @@ from finetune.data.formats.codec import StreamLayout
 from finetune.data.formats.named_fields import DecodedRecord, DecodeOptions
 from finetune.data.labels import LabelMap
 from finetune.data.loading.batches import Batch, BatchOptions
+from finetune.data.pipe.batch_shares import StreamSharing
 from finetune.data.pipe.batches import StreamBatches, StreamData
 from finetune.data.pipe.fifo import PipeOptions
-from finetune.data.pipe.groups import Sharing
-from finetune.data.pipe.sharing import Dealer, Receiver, Table
+from finetune.data.pipe.sharing import LocalProcessGroup, SharedStreamReceiver, SharedStreamSender
 from finetune.data.pipe.source import StreamRecord, StreamSource
 from finetune.data.record import Content
 from finetune.data.transforms.base import ImageTransform
@@ -45,7 +45,7 @@ def batches(
     workers: int = 0,
     allowed: int = 0,
     stop: threading.Event | None = None,
-    sharing: Sharing | None = None,
+    sharing: StreamSharing | None = None,
     *,
     shared: bool = False,
 ) -> StreamBatches:
@@ -133,7 +133,7 @@ def test_records_that_are_kept_are_those_of_the_last_pass(tmp_path: Path) -> Non
     loader = batches(tmp_path)
     for epoch, order in enumerate(orders):
         assert len(list(loader.iterate(epoch))) == 5
-        samples = loader.samples(range(20), 8)
+        samples = loader.sample_records(range(20), 8)
         assert [one.content for _, one in samples] == [contents[order[row]] for row, _ in samples]
 
 
@@ -145,10 +145,10 @@ def test_two_who_share_a_stream_go_on_together_after_a_restart(tmp_path: Path) -
         before = [next(iterator) for _ in range(2)]
         state = whole.position.state_dict()
         expected = bits(list(iterator))
-    table = Table(tmp_path / "table", ranks=2)
+    table = LocalProcessGroup(tmp_path / "table", ranks=2)
     both = [
         batches(tmp_path, workers, sharing=sharing)
-        for workers, sharing in ((0, Dealer(table)), (2, Receiver(table, 1)))
+        for workers, sharing in ((0, SharedStreamSender(table)), (2, SharedStreamReceiver(table, 1)))
     ]
     for one in both:
         one.position.load_state_dict(state)

@@ -19,8 +19,8 @@ from finetune.data.pipe.fifo import PIPE_BYTES, Pipe, PipeOptions
 from finetune.errors import JobStopped, PlatformError
 
 
-def place(folder: Path, patience: float = 10.0, stopped: Callable[[], bool] = lambda: False) -> PipeOptions:
-    return PipeOptions("train", folder, folder / "state", patience, stopped)
+def options(folder: Path, timeout: float = 10.0, stopped: Callable[[], bool] = lambda: False) -> PipeOptions:
+    return PipeOptions("train", folder, folder / "state", timeout, stopped)
 
 
 def in_thread(work: Callable[[], object]) -> threading.Thread:
@@ -47,25 +47,25 @@ def write(path: Path, content: bytes, *, delay: float = 0.0, pause: float = 0.0)
 def test_bytes_arrive_whole(tmp_path: Path) -> None:
     content = os.urandom(3 << 20)
     write(tmp_path / "train_0", content)
-    assert b"".join(Pipe(place(tmp_path)).read_next()) == content
+    assert b"".join(Pipe(options(tmp_path)).read_next()) == content
 
 
 def test_a_late_pipe_a_late_writer_and_a_slow_one_are_no_end(tmp_path: Path) -> None:
     write(tmp_path / "train_0", b"late", delay=0.15, pause=0.2)
-    assert b"".join(Pipe(place(tmp_path)).read_next()) == b"late"
+    assert b"".join(Pipe(options(tmp_path)).read_next()) == b"late"
 
 
 def test_an_empty_epoch_ends(tmp_path: Path) -> None:
     write(tmp_path / "train_0", b"", delay=0.02)
-    assert list(Pipe(place(tmp_path)).read_next()) == []
+    assert list(Pipe(options(tmp_path)).read_next()) == []
 
 
 def test_the_number_goes_up_and_outlives_the_reader(tmp_path: Path) -> None:
     write(tmp_path / "train_0", b"zero")
     write(tmp_path / "train_1", b"one")
-    assert b"".join(Pipe(place(tmp_path)).read_next()) == b"zero"
-    assert b"".join(Pipe(place(tmp_path)).read_next()) == b"one"
-    assert Pipe(place(tmp_path)).index == 2
+    assert b"".join(Pipe(options(tmp_path)).read_next()) == b"zero"
+    assert b"".join(Pipe(options(tmp_path)).read_next()) == b"one"
+    assert Pipe(options(tmp_path)).index == 2
 
 
 def size_while_read(folder: Path, content: bytes) -> int:
@@ -81,20 +81,20 @@ def size_while_read(folder: Path, content: bytes) -> int:
             file.write(content[1:])
 
     in_thread(work)
-    chunks = Pipe(place(folder)).read_next()
+    chunks = Pipe(options(folder)).read_next()
     first = bytes(next(chunks))
     arrived.set()
     assert first + b"".join(chunks) == content
     return sizes[0]
 
 
-def size_of_another(wanted: int | None = None) -> int:
+def size_of_another(requested: int | None = None) -> int:
     """Capacity of a new pipe: the kernel's default, or as far as the kernel allows it to be enlarged."""
     ends = os.pipe()
     try:
-        if wanted is not None:
+        if requested is not None:
             with contextlib.suppress(PermissionError):
-                fcntl.fcntl(ends[0], fcntl.F_SETPIPE_SZ, wanted)
+                fcntl.fcntl(ends[0], fcntl.F_SETPIPE_SZ, requested)
         return fcntl.fcntl(ends[0], fcntl.F_GETPIPE_SZ)
     finally:
         for end in ends:
@@ -126,7 +126,7 @@ def test_an_early_close_reaches_the_writer(tmp_path: Path) -> None:
             told.set()
 
     in_thread(work)
-    with closing(Pipe(place(tmp_path)).read_next()) as chunks:
+    with closing(Pipe(options(tmp_path)).read_next()) as chunks:
         assert next(chunks)
     assert told.wait(10.0)
 
@@ -136,7 +136,7 @@ def test_patience_ends(tmp_path: Path, made: bool) -> None:
     if made:
         os.mkfifo(tmp_path / "train_0")
     with pytest.raises(PlatformError, match=r"channel 'train': waited \d+ s for .*train_0.*raise pipe_wait_seconds"):
-        list(Pipe(place(tmp_path, patience=0.1)).read_next())
+        list(Pipe(options(tmp_path, timeout=0.1)).read_next())
 
 
 @pytest.mark.parametrize("made", [False, True])
@@ -146,13 +146,13 @@ def test_a_stop_ends_any_wait(tmp_path: Path, made: bool) -> None:
     stop = threading.Event()
     threading.Timer(0.1, stop.set).start()
     with pytest.raises(JobStopped):
-        list(Pipe(place(tmp_path, stopped=stop.is_set)).read_next())
+        list(Pipe(options(tmp_path, stopped=stop.is_set)).read_next())
 
 
 def test_an_end_that_comes_with_a_stop_is_not_taken_for_that_of_the_epoch(tmp_path: Path) -> None:
     stop = threading.Event()
     writer = write(tmp_path / "train_0", b"h")
-    chunks = Pipe(place(tmp_path, stopped=stop.is_set)).read_next()
+    chunks = Pipe(options(tmp_path, stopped=stop.is_set)).read_next()
     assert next(chunks)
     writer.join()
     stop.set()
@@ -162,19 +162,19 @@ def test_an_end_that_comes_with_a_stop_is_not_taken_for_that_of_the_epoch(tmp_pa
 
 def test_a_pipe_that_was_not_opened_is_not_counted(tmp_path: Path) -> None:
     with pytest.raises(PlatformError):
-        list(Pipe(place(tmp_path, patience=0.0)).read_next())
-    assert Pipe(place(tmp_path)).index == 0
+        list(Pipe(options(tmp_path, timeout=0.0)).read_next())
+    assert Pipe(options(tmp_path)).index == 0
 
 
 def test_something_else_in_its_place(tmp_path: Path) -> None:
     (tmp_path / "train_0").mkdir()
     with pytest.raises(PlatformError, match="train_0 is no pipe"):
-        list(Pipe(place(tmp_path)).read_next())
+        list(Pipe(options(tmp_path)).read_next())
 
 
 def test_a_second_reader_is_refused(tmp_path: Path) -> None:
     write(tmp_path / "train_0", bytes(1 << 20), pause=0.3)
-    with closing(Pipe(place(tmp_path)).read_next()) as chunks:
+    with closing(Pipe(options(tmp_path)).read_next()) as chunks:
         next(chunks)
         with pytest.raises(PlatformError, match="read by another process"):
-            next(Pipe(place(tmp_path)).read_next())
+            next(Pipe(options(tmp_path)).read_next())

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from finetune.data.pipe.groups import Alone
-from finetune.data.pipe.sharing import Table
+from finetune.data.pipe.batch_shares import SingleProcess
+from finetune.data.pipe.sharing import LocalProcessGroup
 from tests.support.stream_sharing import BATCH, feed, processes, source_of, take_part
 from tests.support.stream_writers import recordio
 
@@ -39,7 +39,7 @@ def test_shares_together_are_the_batches_of_one_process(
     feed(alone, STREAMS[form], 2)
     feed(shared, STREAMS[form], 2)
     source = source_of(alone, "csv" if form == "csv" else "recordio", threading.Event())
-    expected: Any = json.loads(json.dumps(take_part(source, Alone(), 2)))
+    expected: Any = json.loads(json.dumps(take_part(source, SingleProcess(), 2)))
     with processes(shared, table, form, ranks, 2) as started:
         found = [json.loads(process.communicate(timeout=120)[0]) for process in started]
     for epoch, (batches, checksum) in enumerate(expected):
@@ -54,7 +54,7 @@ def test_shares_together_are_the_batches_of_one_process(
 def test_every_process_gets_as_many_records_as_the_others_or_one_more() -> None:
     for count in range(3 * BATCH):
         for ranks in range(1, 6):
-            table = Table(Path("unused"), ranks)
+            table = LocalProcessGroup(Path("unused"), ranks)
             shares = [range(count)[table.share(count, rank)] for rank in range(ranks)]
             assert [number for share in shares for number in share] == list(range(count))
             assert max(map(len, shares)) - min(map(len, shares)) <= 1

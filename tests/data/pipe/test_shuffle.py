@@ -13,14 +13,14 @@ from finetune.config.parse import parse_hyperparameters
 from finetune.data.formats.named_fields import DecodeOptions
 from finetune.data.formats.record_codecs import ExampleCodec
 from finetune.data.loading.order import batch_bounds
-from finetune.data.pipe.shuffle import StreamPosition, grouped, shuffled
-from finetune.data.pipe.source import StreamRecord, identity_of
+from finetune.data.pipe.shuffle import StreamPosition, batch_records, shuffle_records
+from finetune.data.pipe.source import StreamRecord, record_identity
 
 CODEC = ExampleCodec(DecodeOptions("image-classification", parse_hyperparameters({}).data))
 
 
 def records(contents: list[bytes]) -> list[StreamRecord]:
-    return [StreamRecord(n, (one,), identity_of((one,)), CODEC) for n, one in enumerate(contents)]
+    return [StreamRecord(n, (one,), record_identity((one,)), CODEC) for n, one in enumerate(contents)]
 
 
 def numbered(count: int) -> list[StreamRecord]:
@@ -37,20 +37,20 @@ def contents(found: list[StreamRecord]) -> list[bytes]:
 
 @given(st.integers(0, 60), st.integers(2, 20), st.integers(0, 5), st.integers(0, 5))
 def test_shuffling_loses_nothing_and_is_a_function(count: int, size: int, seed: int, epoch: int) -> None:
-    once = [record.number for record in shuffled(numbered(count), size, seed, epoch)]
+    once = [record.number for record in shuffle_records(numbered(count), size, seed, epoch)]
     assert sorted(once) == list(range(count))
-    assert once == [record.number for record in shuffled(numbered(count), size, seed, epoch)]
+    assert once == [record.number for record in shuffle_records(numbered(count), size, seed, epoch)]
     assert all(place >= number - size for place, number in enumerate(once))
 
 
 def test_epochs_and_seeds_differ_and_a_buffer_of_one_keeps_the_order() -> None:
     orders = {
-        tuple(record.number for record in shuffled(numbered(40), 16, seed, epoch))
+        tuple(record.number for record in shuffle_records(numbered(40), 16, seed, epoch))
         for seed in (0, 1)
         for epoch in (0, 1)
     }
     assert len(orders) == 4
-    assert [record.number for record in shuffled(numbered(9), 1, 0, 0)] == list(range(9))
+    assert [record.number for record in shuffle_records(numbered(9), 1, 0, 0)] == list(range(9))
 
 
 def test_the_first_record_does_not_wait_for_a_full_buffer() -> None:
@@ -61,30 +61,30 @@ def test_the_first_record_does_not_wait_for_a_full_buffer() -> None:
             arrived.append(record)
             yield record
 
-    waits = [len(arrived) for _ in shuffled(arriving(), 1000, 0, 0)]
+    waits = [len(arrived) for _ in shuffle_records(arriving(), 1000, 0, 0)]
     assert waits[0] == 129
     assert waits[100] == 329
     assert max(taken - drawn for drawn, taken in enumerate(waits)) == 1001
 
 
 def test_the_buffer_is_bounded_in_bytes_as_well(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("finetune.data.pipe.shuffle.MOST_BUFFERED", 4)
-    order = [record.number for record in shuffled(records([b"ab"] * 30), 1000, 0, 0)]
+    monkeypatch.setattr("finetune.data.pipe.shuffle.MAX_BUFFERED_BYTES", 4)
+    order = [record.number for record in shuffle_records(records([b"ab"] * 30), 1000, 0, 0)]
     assert all(place >= number - 2 for place, number in enumerate(order))
 
 
 @given(st.integers(0, 40), st.integers(1, 9))
 def test_batches_end_where_those_of_files_end(count: int, size: int) -> None:
-    found = [(group[0].number, group[-1].number + 1) for group in grouped(numbered(count), size)]
+    found = [(group[0].number, group[-1].number + 1) for group in batch_records(numbered(count), size)]
     assert found == batch_bounds(count, size)
 
 
 @given(st.integers(0, 40), st.integers(1, 9), st.data())
 def test_after_any_batch_the_rest_is_cut_as_before(count: int, size: int, data: st.DataObject) -> None:
-    whole = [[record.number for record in group] for group in grouped(numbered(count), size)]
+    whole = [[record.number for record in group] for group in batch_records(numbered(count), size)]
     done = data.draw(st.integers(0, len(whole)))
     rest = numbered(count)[sum(map(len, whole[:done])) :]
-    assert [[record.number for record in group] for group in grouped(rest, size)] == whole[done:]
+    assert [[record.number for record in group] for group in batch_records(rest, size)] == whole[done:]
 
 
 @given(st.lists(st.binary(max_size=2), max_size=30), st.data())
@@ -94,7 +94,7 @@ def test_with_the_same_order_exactly_the_rest_is_left(stream: list[bytes], data:
     before.begin(3)
     before.use(identities(records(stream)[:used]))
     after.load_state_dict(before.state_dict())
-    left = list(after.unused(records(stream), "train"))
+    left = list(after.skip_used(records(stream), "train"))
     assert [record.number for record in left] == list(range(used, len(stream)))
 
 
@@ -103,7 +103,7 @@ def test_with_another_order_no_record_is_used_twice(order: list[int], used: int)
     position = StreamPosition()
     position.use(identities(numbered(20)[:used]))
     again = records([str(number).encode() for number in order])
-    left = contents(list(position.unused(again, "train")))
+    left = contents(list(position.skip_used(again, "train")))
     assert sorted(left, key=int) == [str(number).encode() for number in range(used, 20)]
 
 
@@ -116,9 +116,9 @@ def test_another_order_is_told(caplog: pytest.LogCaptureFixture) -> None:
     position = StreamPosition()
     position.use(identities(numbered(3)))
     with caplog.at_level(logging.INFO, logger="finetune"):
-        list(position.unused(numbered(5), "train"))
+        list(position.skip_used(numbered(5), "train"))
     assert [record.levelname for record in caplog.records] == ["INFO"]
     assert "passed over 3 records" in caplog.text
     with caplog.at_level(logging.INFO, logger="finetune"):
-        list(position.unused(numbered(5)[::-1], "train"))
+        list(position.skip_used(numbered(5)[::-1], "train"))
     assert "in another order than before the interruption" in caplog.text

@@ -13,7 +13,7 @@ from finetune.data.formats.codec import Codec
 from finetune.data.formats.named_fields import DecodeOptions
 from finetune.data.formats.record_codecs import ImageRecordCodec
 from finetune.data.pipe.first_pass import scan_first_pass
-from finetune.data.pipe.source import StreamRecord, identity_of
+from finetune.data.pipe.source import StreamRecord, record_identity
 from finetune.data.pipe.split import StreamShare, StreamSplit
 from finetune.errors import DataError
 from tests.support.labelled_data import data_spec
@@ -23,7 +23,7 @@ CODEC = ImageRecordCodec(DecodeOptions("image-classification", data_spec()))
 
 def record(number: int, content: bytes, label: int = 0, flag: int = 0) -> StreamRecord:
     parts = (struct.pack("<IfQQ", flag, label, number, 0) + content,)
-    return StreamRecord(number, parts, identity_of(parts), CODEC)
+    return StreamRecord(number, parts, record_identity(parts), CODEC)
 
 
 class Stream:
@@ -31,7 +31,7 @@ class Stream:
 
     channel = "train"
     task: Task = "image-classification"
-    others = 0
+    other_records = 0
     head = b""
 
     def __init__(self, records: Sequence[StreamRecord]) -> None:
@@ -42,7 +42,7 @@ class Stream:
     def stopped(self) -> bool:
         return self.stop.is_set()
 
-    def codec_of(self, head: bytes) -> Codec:
+    def codec_for(self, head: bytes) -> Codec:
         return CODEC
 
     def read_next(self) -> Generator[StreamRecord, None, None]:
@@ -54,7 +54,7 @@ class Stream:
 def sides(stream: Stream, split: StreamSplit) -> tuple[set[int], set[int]]:
     shares = [StreamShare(stream, split, held_out=side) for side in (False, True)]
     train, held_out = ({one.number for one in share.read_next()} for share in shares)
-    assert [share.others for share in shares] == [len(held_out), len(train)]
+    assert [share.other_records for share in shares] == [len(held_out), len(train)]
     return train, held_out
 
 
@@ -92,7 +92,7 @@ def test_a_side_without_records_is_an_error() -> None:
     ("fraction", "count", "few"), [(0.2, 4, True), (0.2, 40, False), (0.9, 40, True), (0.5, 10, False)]
 )
 def test_how_many_records_are_too_few_to_be_sure(fraction: float, count: int, few: bool) -> None:
-    assert StreamSplit(fraction, seed=0).may_miss_a_side(count) is few
+    assert StreamSplit(fraction, seed=0).may_have_empty_side(count) is few
 
 
 def test_a_census_counts_each_side_but_knows_every_class() -> None:
@@ -105,7 +105,7 @@ def test_a_census_counts_each_side_but_knows_every_class() -> None:
 
 
 def test_a_stream_whose_label_is_an_id_is_not_read_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("finetune.data.pipe.first_pass.MOST_CLASSES", 10)
+    monkeypatch.setattr("finetune.data.pipe.first_pass.MAX_CLASSES", 10)
     stream = Stream([record(number, b"x", label=number) for number in range(1000)])
     with pytest.raises(DataError, match=r"channel 'train': there are 11 classes or more, .* is the label an id"):
         scan_first_pass(stream)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from finetune.config.channels import IMAGE_TYPES, TEXT_TYPES
-from finetune.data.labels import label_map_of
+from finetune.data.labels import build_label_map
 from finetune.data.readers.open_channel import TABLE_TYPES, ChannelSource, open_channel
 from finetune.data.record import Reader
 from finetune.errors import DataError, UserError
@@ -122,7 +122,7 @@ def test_images_without_class_folders_next_to_a_table_raise(tmp_path: Path, keys
         open_files(tmp_path, files)
     with pytest.raises(DataError, match=r"outside class folders|one class only") as raised:
         reader = open_files(tmp_path, files, task="image-classification")
-        label_map_of(reader, multi_label=False, num_classes=None)
+        build_label_map(reader, multi_label=False, num_classes=None)
     assert "channel 'train'" in str(raised.value)
 
 

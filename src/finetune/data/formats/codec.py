@@ -92,7 +92,7 @@ class LabelMappingCodec:
     def decode(self, record: RawRecord) -> DecodedRecord:
         """Decode a record and map its labels to class names; labels without a match are left unchanged."""
         decoded = self._inner.decode(record)
-        return DecodedRecord(decoded.content, tuple(self._classes.named(label) or label for label in decoded.labels))
+        return DecodedRecord(decoded.content, tuple(self._classes.resolve(label) or label for label in decoded.labels))
 
 
 def choose_codec(layout: StreamLayout, options: DecodeOptions, window: Window) -> Codec:

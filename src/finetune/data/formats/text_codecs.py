@@ -8,7 +8,7 @@ from finetune.data.formats.named_fields import DecodedRecord, DecodeOptions, Raw
 from finetune.data.framing.lines import line_end, read_lines
 from finetune.data.framing.lookahead import look_ahead
 from finetune.data.framing.window import DamagedStream, Window
-from finetune.data.label_parsing import Spellings, label_names
+from finetune.data.label_parsing import SpellingCheck, label_names
 from finetune.data.readers.file_kinds import FIRST_BYTES, non_table_kind, rejection_reason
 from finetune.data.tables.columns import Columns
 from finetune.data.tables.delimited import UnclosedQuote
@@ -30,7 +30,7 @@ class JsonLinesCodec:
         """
         self._options = options
         self._where = where
-        self._spellings = Spellings(lambda message: warn(f"{where}: {message}"))
+        self._spellings = SpellingCheck(lambda message: warn(f"{where}: {message}"))
         self._columns: Columns | None = None
 
     def split_records(self, window: Window) -> Iterator[RawRecord]:
@@ -73,7 +73,7 @@ class DelimitedCodec:
         self._where = where
         self._tabs = tabs
         self._warn: Callable[[str], None] = lambda message: warn(f"{where}: {message}")
-        self._spellings = Spellings(self._warn)
+        self._spellings = SpellingCheck(self._warn)
         self._form: DelimitedForm | None = None
 
     def split_records(self, window: Window) -> Iterator[RawRecord]:
@@ -117,7 +117,7 @@ class DelimitedCodec:
         return _label_texts(texts_of(texts), label, self._options, self._spellings)
 
 
-def _label_texts(texts: tuple[str, ...], label: object, options: DecodeOptions, spellings: Spellings) -> DecodedRecord:
+def _label_texts(texts: tuple[str, ...], label: object, options: DecodeOptions, spellings: SpellingCheck) -> DecodedRecord:
     spec = options.spec
     labels = label_names(label, multi_label=spec.multi_label, class_names=spec.class_names, spellings=spellings)
     return DecodedRecord(texts, labels)

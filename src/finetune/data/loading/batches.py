@@ -18,8 +18,8 @@ from torch import Tensor
 from finetune.data.bad_records import BadRecordError, BadRecords
 from finetune.data.labels import LabelMap
 from finetune.data.loading.dataset import Dataset
-from finetune.data.loading.examples import Examples, MadeAnew
-from finetune.data.loading.length_grouping import LikeLength, Measure
+from finetune.data.loading.examples import ExampleFactory, UncachedExamples
+from finetune.data.loading.length_grouping import ExampleLengths, LengthGroupedBatches
 from finetune.data.loading.order import batch_bounds, epoch_order, record_seed
 from finetune.data.loading.prefetch import Prefetcher
 from finetune.data.record import Content, Record
@@ -56,12 +56,12 @@ class BatchSource(Protocol):
         ...
 
     @property
-    def expected(self) -> int | None:
+    def batches_per_epoch(self) -> int | None:
         """Number of batches per epoch, or `None` if it is unknown in advance."""
         ...
 
     @property
-    def supply(self) -> Prefetcher:
+    def prefetcher(self) -> Prefetcher:
         """Prepares the batches."""
         ...
 
@@ -81,8 +81,8 @@ class BatchSource(Protocol):
         """Return the key of the record at a position."""
         ...
 
-    def samples(self, positions: Sequence[int], most: int) -> list[tuple[int, Record]]:
-        """Return at most `most` records with their content, each with its index in `positions`."""
+    def sample_records(self, positions: Sequence[int], limit: int) -> list[tuple[int, Record]]:
+        """Return at most `limit` records with their content, each with its index in `positions`."""
         ...
 
 
@@ -97,7 +97,7 @@ class BatchOptions:
         augment: apply random augmentation to the examples.
         workers: threads that prepare batches; with 0, the calling thread does. Results are bit-identical.
         pin_memory: put batches in pinned memory; no effect without a GPU.
-        most_workers: maximum number of threads when batches are late.
+        max_workers: maximum number of threads when batches are late.
         length: returns the length of an example given its content (0 if it is bad), to group batches by length.
     """
 
@@ -133,7 +133,7 @@ class Batches:
 
     Attributes:
         dataset: source of the records.
-        supply: prefetcher that prepares the batches.
+        prefetcher: prefetcher that prepares the batches.
     """
 
     def __init__(self, dataset: Dataset, options: BatchOptions, bad_records: BadRecords) -> None:
@@ -149,14 +149,14 @@ class Batches:
         self._bad_records = bad_records
         self._bounds = batch_bounds(len(dataset), options.batch_size)
         self._pins = options.pin_memory and torch.cuda.is_available()
-        self.supply = Prefetcher(options.workers, options.max_workers)
-        self._made: Examples = MadeAnew(dataset.transform)
-        self._lost: dict[str, dict[str, str]] = {}
-        self._by_length: LikeLength | None = None
+        self.prefetcher = Prefetcher(options.workers, options.max_workers)
+        self._example_factory: ExampleFactory = UncachedExamples(dataset.transform)
+        self._bad_by_class: dict[str, dict[str, str]] = {}
+        self._by_length: LengthGroupedBatches | None = None
         if options.length:
             seed = options.seed if options.shuffle else None
-            self._by_length = LikeLength(
-                Measure(dataset.reader, dataset.indices, options.length), seed, options.workers
+            self._by_length = LengthGroupedBatches(
+                ExampleLengths(dataset.reader, dataset.indices, options.length), seed, options.workers
             )
 
     def __len__(self) -> int:
@@ -164,7 +164,7 @@ class Batches:
         return len(self._bounds)
 
     @property
-    def varies(self) -> bool:
+    def is_augmented(self) -> bool:
         """Whether examples are augmented."""
         return self._options.augment
 
@@ -172,19 +172,19 @@ class Batches:
         """Return the same batches without augmentation."""
         if not self._options.augment:
             return self
-        return self._like(replace(self._options, augment=False), MadeAnew(self.dataset.transform))
+        return self._copy(replace(self._options, augment=False), UncachedExamples(self.dataset.transform))
 
-    def of_any_length(self) -> Batches:
+    def without_length_grouping(self) -> Batches:
         """Return batches of the same sizes, without grouping by length."""
-        return self._like(replace(self._options, length=None), self._made)
+        return self._copy(replace(self._options, length=None), self._example_factory)
 
-    def keeping(self, examples: Examples) -> Batches:
+    def with_examples(self, examples: ExampleFactory) -> Batches:
         """Return the same batches with examples built by `examples`, which may cache them."""
-        return self._like(self._options, examples)
+        return self._copy(self._options, examples)
 
-    def _like(self, options: BatchOptions, examples: Examples) -> Batches:
+    def _copy(self, options: BatchOptions, examples: ExampleFactory) -> Batches:
         other = Batches(self.dataset, options, self._bad_records)
-        other.supply, other._made = self.supply, examples
+        other.prefetcher, other._example_factory = self.prefetcher, examples
         return other
 
     @property
@@ -198,7 +198,7 @@ class Batches:
         return self.dataset.label_map
 
     @property
-    def expected(self) -> int | None:
+    def batches_per_epoch(self) -> int | None:
         """Number of batches in an epoch."""
         return len(self)
 
@@ -211,10 +211,10 @@ class Batches:
         """Return the key of the record at a position."""
         return self.dataset.key(position)
 
-    def samples(self, positions: Sequence[int], most: int) -> list[tuple[int, Record]]:
+    def sample_records(self, positions: Sequence[int], limit: int) -> list[tuple[int, Record]]:
         """Return records spread evenly over `positions`, each with its index in `positions`."""
         count = len(positions)
-        rows = sorted({round(at * (count - 1) / max(1, most - 1)) for at in range(min(count, most))})
+        rows = sorted({round(index * (count - 1) / max(1, limit - 1)) for index in range(min(count, limit))})
         return [(row, self.dataset.reader.read(self.dataset.indices[int(positions[row])])) for row in rows]
 
     def iterate(self, epoch: int, first: int = 0) -> Generator[Batch, None, None]:
@@ -236,8 +236,8 @@ class Batches:
                 yield order[start:stop].tolist()
             return
 
-        with closing(self._by_length.batches(order, self._bounds, epoch, first)) as arranged:
-            for positions in arranged:
+        with closing(self._by_length.batches(order, self._bounds, epoch, first)) as batches:
+            for positions in batches:
                 yield positions.tolist()
 
     def prepare(self, lists: Iterable[Sequence[int]], epoch: int) -> Generator[Batch, None, None]:
@@ -246,10 +246,10 @@ class Batches:
         Raises:
             DataError: more records are bad than `bad_records` allows.
         """
-        if self.supply.size:
-            prepared = self.supply.ahead(lists, partial(self._submit, epoch))
+        if self.prefetcher.size:
+            prepared = self.prefetcher.ahead(lists, partial(self._submit, epoch))
         else:
-            prepared = self.supply.alone(
+            prepared = self.prefetcher.alone(
                 lists, lambda positions: self._assemble(self._examples(positions, epoch, lambda: False))
             )
         with closing(prepared):
@@ -257,9 +257,9 @@ class Batches:
                 for record in bad:
                     self._bad_records.note(record.key, record.reason)
                     for name in record.labels:
-                        self._lost.setdefault(name, {})[record.key] = record.reason
+                        self._bad_by_class.setdefault(name, {})[record.key] = record.reason
                 yield batch
-        if self._lost and self._options.shuffle:
+        if self._bad_by_class and self._options.shuffle:
             self._check_classes()
 
     def _check_classes(self) -> None:
@@ -269,24 +269,24 @@ class Batches:
             DataError: a class has no readable record.
         """
         dataset = self.dataset
-        counts = Counter(name for at in dataset.indices for name in set(dataset.reader.labels(at)))
-        lost = [name for name, bad in self._lost.items() if len(bad) == counts[name]]
-        if lost and len(lost) < len(counts):
-            key, reason = next(iter(self._lost[lost[0]].items()))
+        counts = Counter(name for index in dataset.indices for name in set(dataset.reader.labels(index)))
+        unreadable = [name for name, bad in self._bad_by_class.items() if len(bad) == counts[name]]
+        if unreadable and len(unreadable) < len(counts):
+            key, reason = next(iter(self._bad_by_class[unreadable[0]].items()))
             raise DataError(
-                f"channel {dataset.reader.channel!r}: none of the {counts[lost[0]]} training records of class"
-                f" {lost[0]!r} can be read: {key} {reason}; repair them, or remove the class"
+                f"channel {dataset.reader.channel!r}: none of the {counts[unreadable[0]]} training records of class"
+                f" {unreadable[0]!r} can be read: {key} {reason}; repair them, or remove the class"
             )
 
-    def _submit(self, epoch: int, crew: WorkerPool, positions: Sequence[int]) -> Future[_Prepared]:
+    def _submit(self, epoch: int, pool: WorkerPool, positions: Sequence[int]) -> Future[_Prepared]:
         """Split a batch into one piece per worker, so that the first batch of an epoch is ready sooner."""
-        size = -(-len(positions) // crew.size)
+        size = -(-len(positions) // pool.size)
         pieces = [
-            crew.submit(partial(self._examples, positions[start : start + size], epoch, crew.stopping.is_set))
+            pool.submit(partial(self._examples, positions[start : start + size], epoch, pool.stopping.is_set))
             for start in range(0, len(positions), size)
         ]
         # Calls start in order: once this one runs, its pieces are finished or running in other threads.
-        return crew.submit(lambda: self._assemble([example for piece in pieces for example in piece.result()]))
+        return pool.submit(lambda: self._assemble([example for piece in pieces for example in piece.result()]))
 
     def _examples(self, positions: Sequence[int], epoch: int, stopped: Callable[[], bool]) -> list[_Example | _Bad]:
         return [self._example(position, epoch) for position in positions if not stopped()]
@@ -294,7 +294,8 @@ class Batches:
     def _example(self, position: int, epoch: int) -> _Example | _Bad:
         key, index, reader = self.dataset.key(position), self.dataset.indices[position], self.dataset.reader
         try:
-            inputs = self._made.example(position, lambda: reader.read(index).content, self._randomness(epoch, key))
+            randomness = self._randomness(epoch, key)
+            inputs = self._example_factory.example(position, lambda: reader.read(index).content, randomness)
         except BadRecordError as error:
             return _Bad(key, str(error), reader.labels(index))
         except DataError as error:

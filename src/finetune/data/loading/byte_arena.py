@@ -12,11 +12,11 @@ from torch import Tensor
 
 logger = logging.getLogger(__name__)
 
-_SEGMENT = 64 * 2**20
+_SEGMENT_BYTES = 64 * 2**20
 """Bytes allocated at a time: wastes little at the end of each segment, and growing moves no data."""
 
 
-class Room:
+class ByteArena:
     """Allocates byte buffers up to a fixed limit. Thread-safe.
 
     The file is unlinked at once, so it does not outlive the process, even after a crash.
@@ -30,35 +30,35 @@ class Room:
             file_bytes: limit for memory-mapped files in `folder`, used after that.
             folder: folder on the fastest local disk.
         """
-        self._memory, self._file, self._folder = memory_bytes, file_bytes if folder else 0, folder
+        self._memory_left, self._file_left, self._folder = memory_bytes, file_bytes if folder else 0, folder
         self._segment = torch.empty(0, dtype=torch.uint8)
-        self._next = 0
+        self._offset = 0
         self._lock = threading.Lock()
 
-    def take(self, count: int) -> Tensor | None:
+    def allocate(self, count: int) -> Tensor | None:
         """Allocate a uint8 tensor `[count]`; return `None` if the budget is exhausted."""
         with self._lock:
-            if len(self._segment) - self._next < count and not self._open(count):
+            if len(self._segment) - self._offset < count and not self._start_segment(count):
                 return None
-            self._next += count
-            return self._segment[self._next - count : self._next]
+            self._offset += count
+            return self._segment[self._offset - count : self._offset]
 
-    def _open(self, count: int) -> bool:
+    def _start_segment(self, count: int) -> bool:
         """Start a segment of at least `count` bytes."""
-        size = min(_SEGMENT, self._memory)
+        size = min(_SEGMENT_BYTES, self._memory_left)
         if size >= count:
-            self._memory -= size
-            self._segment, self._next = torch.empty(size, dtype=torch.uint8), 0
+            self._memory_left -= size
+            self._segment, self._offset = torch.empty(size, dtype=torch.uint8), 0
             return True
-        size = min(_SEGMENT, self._file)
-        segment = self._mapped(size) if size >= count else None
+        size = min(_SEGMENT_BYTES, self._file_left)
+        segment = self._map_segment(size) if size >= count else None
         if segment is None:
             return False
-        self._file -= size
-        self._segment, self._next = segment, 0
+        self._file_left -= size
+        self._segment, self._offset = segment, 0
         return True
 
-    def _mapped(self, size: int) -> Tensor | None:
+    def _map_segment(self, size: int) -> Tensor | None:
         """Map a segment of an unnamed file; return `None` if the disk is full."""
         assert self._folder is not None  # noqa: S101  # the file budget is 0 without a folder
         path = self._folder / f"kept-{os.getpid()}-{id(self)}"
@@ -68,7 +68,7 @@ class Room:
             return torch.from_file(str(path), shared=True, size=size, dtype=torch.uint8)
         except OSError as error:
             logger.warning("No more is kept in %s: %s", self._folder, error)
-            self._file = 0
+            self._file_left = 0
             return None
         finally:
             path.unlink(missing_ok=True)

@@ -13,7 +13,7 @@ from finetune.data.record import Content
 from finetune.data.transforms.base import Transform
 
 
-class Examples(Protocol):
+class ExampleFactory(Protocol):
     """Makes the example of the record at a position, and may cache the part that is the same in every epoch."""
 
     def example(
@@ -24,7 +24,7 @@ class Examples(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class MadeAnew:
+class UncachedExamples:
     """Uncached examples: every example is made from the record's content."""
 
     transform: Transform

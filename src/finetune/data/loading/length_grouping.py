@@ -24,19 +24,19 @@ from finetune.runtime.worker_pool import WorkerPool
 
 Bounds = Sequence[tuple[int, int]]
 
-_MOST_BATCHES = 50
-_FEWEST_POOLS = 4
+_MAX_POOL_BATCHES = 50
+_MIN_POOLS = 4
 """With fewer pools, batches would contain the same texts in every epoch."""
 
 
-def pools_of(bounds: Bounds) -> list[Bounds]:
+def split_into_pools(bounds: Bounds) -> list[Bounds]:
     """Split the batches of an epoch into pools of consecutive batches."""
-    size = max(1, min(_MOST_BATCHES, len(bounds) // _FEWEST_POOLS))
+    size = max(1, min(_MAX_POOL_BATCHES, len(bounds) // _MIN_POOLS))
     return [bounds[start : start + size] for start in range(0, len(bounds), size)]
 
 
-def arranged(
-    pool: NDArray[np.int64], lengths: NDArray[np.int32], sizes: Sequence[int], places: NDArray[np.int64]
+def group_by_length(
+    pool: NDArray[np.int64], lengths: NDArray[np.int32], sizes: Sequence[int], batch_order: NDArray[np.int64]
 ) -> list[NDArray[np.int64]]:
     """Split the positions of a pool into batches of similar length.
 
@@ -44,14 +44,14 @@ def arranged(
         pool: positions in epoch order, which breaks ties between texts of equal length.
         lengths: length at each position.
         sizes: batch sizes, from the shortest texts to the longest.
-        places: order of the batches.
+        batch_order: order of the batches.
     """
     batches = np.split(pool[np.argsort(lengths, kind="stable")], np.cumsum(sizes)[:-1])
-    return [batches[place] for place in places]
+    return [batches[index] for index in batch_order]
 
 
 @dataclass(frozen=True, slots=True)
-class Measure:
+class ExampleLengths:
     """Computes the lengths of examples.
 
     Attributes:
@@ -66,28 +66,28 @@ class Measure:
 
     def __call__(self, positions: NDArray[np.int64]) -> list[int]:
         """Return the length at each position; 0 if the record cannot be read."""
-        return [self._one(self.indices[int(position)]) for position in positions]
+        return [self._length_at(self.indices[int(position)]) for position in positions]
 
-    def _one(self, index: int) -> int:
+    def _length_at(self, index: int) -> int:
         try:
             return self.length(self.reader.read(index).content)
         except DataError:
             return 0
 
 
-class LikeLength:
+class LengthGroupedBatches:
     """Length-grouped batches; a function of order, lengths, seed and epoch, however lengths are measured."""
 
-    def __init__(self, measure: Measure, seed: int | None, workers: int) -> None:
+    def __init__(self, example_lengths: ExampleLengths, seed: int | None, workers: int) -> None:
         """Initialize without measuring any record.
 
         Args:
-            measure: computes lengths; called once per record.
+            example_lengths: computes lengths; called once per record.
             seed: seed of the batch order within a pool; `None` keeps batches sorted by length.
             workers: threads that measure one pool ahead; with 0, the calling thread does.
         """
-        self._lengths: NDArray[np.int32] = np.full(len(measure.indices), -1, np.int32)
-        self._measure = measure
+        self._lengths: NDArray[np.int32] = np.full(len(example_lengths.indices), -1, np.int32)
+        self._example_lengths = example_lengths
         self._seed = seed
         self._workers = workers
 
@@ -102,33 +102,35 @@ class LikeLength:
             epoch: epoch number.
             first: number of batches to skip.
         """
-        pools = pools_of(bounds)
-        begin = first // len(pools[0]) if pools else 0
-        skipped = first - sum(map(len, pools[:begin]))
-        wanted = [order[pool[0][0] : pool[-1][1]] for pool in pools[begin:]]
-        with closing(self._measured(wanted)) as measured:
-            for number, positions in enumerate(measured, begin):
+        pools = split_into_pools(bounds)
+        first_pool = first // len(pools[0]) if pools else 0
+        skipped = first - sum(map(len, pools[:first_pool]))
+        remaining = [order[pool[0][0] : pool[-1][1]] for pool in pools[first_pool:]]
+        with closing(self._pools_with_lengths(remaining)) as measured_pools:
+            for number, positions in enumerate(measured_pools, first_pool):
                 sizes = [stop - start for start, stop in pools[number]]
-                places = self._places(len(sizes), epoch, number)
-                yield from arranged(positions, self._lengths[positions], sizes, places)[skipped:]
+                batch_order = self._batch_order(len(sizes), epoch, number)
+                yield from group_by_length(positions, self._lengths[positions], sizes, batch_order)[skipped:]
                 skipped = 0
 
-    def _places(self, batches: int, epoch: int, pool: int) -> NDArray[np.int64]:
+    def _batch_order(self, batches: int, epoch: int, pool: int) -> NDArray[np.int64]:
         return np.arange(batches) if self._seed is None else pool_order(batches, self._seed, epoch, pool)
 
-    def _measured(self, pools: Sequence[NDArray[np.int64]]) -> Generator[NDArray[np.int64], None, None]:
+    def _pools_with_lengths(self, pools: Sequence[NDArray[np.int64]]) -> Generator[NDArray[np.int64], None, None]:
         """Yield each pool once its lengths are known."""
         unknown = [pool[self._lengths[pool] < 0] for pool in pools]
         if not self._workers or not any(map(len, unknown)):
             for pool, missing in zip(pools, unknown, strict=True):
-                self._lengths[missing] = self._measure(missing)
+                self._lengths[missing] = self._example_lengths(missing)
                 yield pool
             return
         waiting: deque[tuple[NDArray[np.int64], NDArray[np.int64], list[Future[list[int]]]]] = deque()
         with closing(WorkerPool(self._workers)) as crew:
             for pool, missing in zip(pools, unknown, strict=True):
                 pieces = np.array_split(missing, crew.size)
-                waiting.append((pool, missing, [crew.submit(partial(self._measure, piece)) for piece in pieces]))
+                waiting.append(
+                    (pool, missing, [crew.submit(partial(self._example_lengths, piece)) for piece in pieces])
+                )
                 if len(waiting) > 1:
                     yield self._known(*waiting.popleft())
             while waiting:

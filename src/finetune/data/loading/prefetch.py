@@ -42,7 +42,7 @@ class Prefetcher:
             clock: monotonic clock, in seconds.
         """
         self.size = size
-        self.waited = 0.0
+        self.wait_seconds = 0.0
         self._most = most
         self._clock = clock
 
@@ -51,7 +51,7 @@ class Prefetcher:
         for item in self._asked(items):
             began = self._clock()
             made = make(item)
-            self.waited += self._clock() - began
+            self.wait_seconds += self._clock() - began
             yield made
 
     def ahead(self, items: Iterable[_I], begin: Callable[[WorkerPool, _I], Future[_T]]) -> Generator[_T, None, None]:
@@ -80,7 +80,7 @@ class Prefetcher:
             except StopIteration:
                 return
             finally:
-                self.waited += self._clock() - began
+                self.wait_seconds += self._clock() - began
             yield item
 
     def _take(self, future: Future[_T], crew: WorkerPool, *, may_grow: bool) -> _T:
@@ -92,4 +92,4 @@ class Prefetcher:
         try:
             return future.result()
         finally:
-            self.waited += self._clock() - began
+            self.wait_seconds += self._clock() - began

@@ -17,7 +17,7 @@ from finetune.errors import DataError
 
 _log = logging.getLogger(__name__)
 
-_CHUNK = 256
+_CHUNK_SIZE = 256
 
 Labels = tuple[str, ...]
 
@@ -57,26 +57,26 @@ def stratified_split(reader: Reader, fraction: float, seed: int) -> Split:
         return Split(tuple(range(len(reader))), ())
     digests = content_digests(reader, range(len(reader)))
     strata = _strata(reader, digests)
-    chosen = _choose(strata, fraction, seed)
-    if not chosen:
+    held_out = _select(strata, fraction, seed)
+    if not held_out:
         raise DataError(
             f"channel {reader.channel!r}: nothing can be kept for validation, since no class has two different "
             "records that belong to it alone; add records, give a channel 'validation', or set validation_fraction=0"
         )
-    alone = sorted("+".join(labels) for labels, contents in strata.items() if len(contents) == 1 and len(labels) == 1)
-    if alone:
-        _log.info("channel %r: not validated, with one record each: %s", reader.channel, some_of(alone))
-    train = tuple(index for index, digest in enumerate(digests) if digest not in chosen)
-    validation = tuple(index for index, digest in enumerate(digests) if digest in chosen)
+    unsplit = sorted(labels[0] for labels, contents in strata.items() if len(contents) == 1 and len(labels) == 1)
+    if unsplit:
+        _log.info("channel %r: not validated, with one record each: %s", reader.channel, some_of(unsplit))
+    train = tuple(index for index, digest in enumerate(digests) if digest not in held_out)
+    validation = tuple(index for index, digest in enumerate(digests) if digest in held_out)
     return Split(train, validation)
 
 
 def content_digests(reader: Reader, indices: Sequence[int]) -> list[bytes | None]:
     """Return a 32-byte digest of the content of each record; `None` if it cannot be read."""
-    chunks = [indices[start : start + _CHUNK] for start in range(0, len(indices), _CHUNK)]
+    chunks = [indices[start : start + _CHUNK_SIZE] for start in range(0, len(indices), _CHUNK_SIZE)]
     # Reading is I/O-bound and hashing releases the GIL, so more threads than cores are faster.
     with ThreadPoolExecutor(max_workers=2 * (os.cpu_count() or 1)) as threads:
-        return list(chain.from_iterable(threads.map(lambda chunk: [_digest(reader, at) for at in chunk], chunks)))
+        return list(chain.from_iterable(threads.map(lambda chunk: [_digest(reader, index) for index in chunk], chunks)))
 
 
 def _digest(reader: Reader, index: int) -> bytes | None:
@@ -84,10 +84,10 @@ def _digest(reader: Reader, index: int) -> bytes | None:
         content = reader.read(index).content
     except DataError:
         return None
-    return blake2b(_serialised(content), digest_size=32).digest()
+    return blake2b(_serialized(content), digest_size=32).digest()
 
 
-def _serialised(content: Content) -> bytes:
+def _serialized(content: Content) -> bytes:
     if isinstance(content, bytes):
         return content
     encoded = [text.encode() for text in content]
@@ -101,50 +101,50 @@ def _strata(reader: Reader, digests: Sequence[bytes | None]) -> Mapping[Labels, 
         if digest is not None:
             labels_of[digest].add(tuple(sorted(reader.labels(index))))
     strata: dict[Labels, set[bytes]] = defaultdict(set)
-    contradictions = 0
+    conflicts = 0
     for digest, labels in labels_of.items():
         if len(labels) == 1:
             strata[next(iter(labels))].add(digest)
         else:
-            contradictions += 1
-    if contradictions:
+            conflicts += 1
+    if conflicts:
         _log.warning(
-            "channel %r: %d contents occur with different labels; they stay in training", reader.channel, contradictions
+            "channel %r: %d contents occur with different labels; they stay in training", reader.channel, conflicts
         )
     return strata
 
 
-def _choose(strata: Mapping[Labels, set[bytes]], fraction: float, seed: int) -> set[bytes]:
+def _select(strata: Mapping[Labels, set[bytes]], fraction: float, seed: int) -> set[bytes]:
     """Select a fraction of every stratum; combinations too rare for a share of their own are sampled jointly."""
-    chosen: set[bytes] = set()
+    held_out: set[bytes] = set()
     rare: set[bytes] = set()
     for labels, contents in strata.items():
         if len(labels) != 1 and len(contents) * fraction < 1:
             rare.update(contents)
         elif len(contents) >= 2:
-            chosen.update(_ranked(contents, seed)[: _share(len(contents), fraction)])
+            held_out.update(_rank(contents, seed)[: _held_out_count(len(contents), fraction)])
     if len(rare) >= 2:
-        labels_of = {digest: labels for labels, contents in strata.items() for digest in contents - chosen}
-        chosen.update(_draw_together(_ranked(rare, seed), labels_of, _share(len(rare), fraction)))
-    return chosen
+        labels_of = {digest: labels for labels, contents in strata.items() for digest in contents - held_out}
+        held_out.update(_sample_jointly(_rank(rare, seed), labels_of, _held_out_count(len(rare), fraction)))
+    return held_out
 
 
-def _draw_together(ranked: Sequence[bytes], labels_of: Mapping[bytes, Labels], wanted: int) -> list[bytes]:
-    """Select up to `wanted` contents in order, skipping those that would leave a class without training content."""
-    staying = Counter(label for labels in labels_of.values() for label in labels)
-    drawn: list[bytes] = []
+def _sample_jointly(ranked: Sequence[bytes], labels_of: Mapping[bytes, Labels], count: int) -> list[bytes]:
+    """Select up to `count` contents in order, skipping those that would leave a class without training content."""
+    training_counts = Counter(label for labels in labels_of.values() for label in labels)
+    sampled: list[bytes] = []
     for digest in ranked:
         labels = labels_of[digest]
-        if len(drawn) < wanted and all(staying[label] >= 2 for label in labels):
-            drawn.append(digest)
-            staying.subtract(labels)
-    return drawn
+        if len(sampled) < count and all(training_counts[label] >= 2 for label in labels):
+            sampled.append(digest)
+            training_counts.subtract(labels)
+    return sampled
 
 
-def _share(count: int, fraction: float) -> int:
+def _held_out_count(count: int, fraction: float) -> int:
     return min(max(int(count * fraction + 0.5), 1), count - 1)
 
 
-def _ranked(contents: set[bytes], seed: int) -> list[bytes]:
+def _rank(contents: set[bytes], seed: int) -> list[bytes]:
     prefix = f"{seed}:".encode()
     return sorted(contents, key=lambda digest: blake2b(prefix + digest).digest())

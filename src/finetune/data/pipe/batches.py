@@ -26,9 +26,9 @@ from finetune.data.labels import LabelMap
 from finetune.data.loading.batches import Batch, BatchOptions
 from finetune.data.loading.order import batch_bounds, record_seed
 from finetune.data.loading.prefetch import Prefetcher
-from finetune.data.pipe.examples import Bad, Example, Prepared, understood
-from finetune.data.pipe.groups import Alone, Group, ReadAhead, Sharing
-from finetune.data.pipe.shuffle import StreamPosition, grouped, shuffled
+from finetune.data.pipe.batch_shares import BatchShare, ReadAhead, SingleProcess, StreamSharing
+from finetune.data.pipe.examples import BadExample, Example, PreparedBatch, decode_example
+from finetune.data.pipe.shuffle import StreamPosition, batch_records, shuffle_records
 from finetune.data.pipe.source import RecordSource, StreamRecord
 from finetune.data.record import Content, Record
 from finetune.data.transforms.base import Transform
@@ -37,9 +37,9 @@ from finetune.runtime.worker_pool import WorkerPool
 
 _log = logging.getLogger(__name__)
 
-_KEPT = 16
-_Made = TypeVar("_Made")
-Make = Callable[[StreamRecord, Content], _Made]
+_MAX_RETAINED = 16
+_Result = TypeVar("_Result")
+Build = Callable[[StreamRecord, Content], _Result]
 """Builds an object from a record and its content; called by several threads."""
 
 
@@ -73,11 +73,11 @@ class StreamBatches:
         channel: name of the channel.
         label_map: maps class names to class indices.
         position: progress in the current epoch, for resuming a job.
-        supply: prefetcher that prepares the batches.
+        prefetcher: prefetcher that prepares the batches.
     """
 
     def __init__(
-        self, data: StreamData, options: BatchOptions, bad_records: BadRecords, sharing: Sharing | None = None
+        self, data: StreamData, options: BatchOptions, bad_records: BadRecords, sharing: StreamSharing | None = None
     ) -> None:
         """Initialize without opening the stream; without `sharing`, this process reads the stream alone."""
         self.channel = data.source.channel
@@ -86,12 +86,12 @@ class StreamBatches:
         self._data = data
         self._options = options
         self._bad_records = bad_records
-        self._sharing = sharing or Alone()
+        self._sharing = sharing or SingleProcess()
         self._pins = options.pin_memory and torch.cuda.is_available()
-        self._kept: dict[int, Record] = {}
-        self._begins = True
-        self._lost: Counter[str] = Counter()
-        self.supply = Prefetcher(options.workers, options.max_workers)
+        self._retained: dict[int, Record] = {}
+        self._is_first_batch = True
+        self._bad_by_class: Counter[str] = Counter()
+        self.prefetcher = Prefetcher(options.workers, options.max_workers)
 
     @property
     def batch_size(self) -> int:
@@ -104,7 +104,7 @@ class StreamBatches:
         return self._data.count
 
     @property
-    def expected(self) -> int | None:
+    def batches_per_epoch(self) -> int | None:
         """Number of batches per epoch; `None` if the number of records is unknown."""
         return None if self._data.count is None else len(batch_bounds(self._data.count, self._options.batch_size))
 
@@ -120,14 +120,16 @@ class StreamBatches:
         """Return the display name of the record at a position."""
         return f"record {position}"
 
-    def samples(self, positions: Sequence[int], most: int) -> list[tuple[int, Record]]:
-        """Return at most `most` of the retained records, each with its index in `positions`."""
-        found = [(row, self._kept[position]) for row, position in enumerate(positions) if position in self._kept]
-        return found[:most]
+    def sample_records(self, positions: Sequence[int], limit: int) -> list[tuple[int, Record]]:
+        """Return at most `limit` of the retained records, each with its index in `positions`."""
+        records = [
+            (row, self._retained[position]) for row, position in enumerate(positions) if position in self._retained
+        ]
+        return records[:limit]
 
-    def kept(self) -> InMemoryReader:
+    def retained_records(self) -> InMemoryReader:
         """Return a reader of the few retained records."""
-        return InMemoryReader(self.channel, self._data.source.task, tuple(self._kept.values()))
+        return InMemoryReader(self.channel, self._data.source.task, tuple(self._retained.values()))
 
     def iterate(self, epoch: int, first: int = 0) -> Generator[Batch, None, None]:
         """Yield the batches of the next pipe; with `first`, those after the batches that `position` counts as used.
@@ -137,11 +139,11 @@ class StreamBatches:
             JobStopped: the job was stopped.
         """
         with closing(self.prepare(epoch, first, partial(self.example, epoch))) as prepared:
-            for one in prepared:
-                yield self.use(one, self.collate([example.made for example in one.good]))
+            for batch in prepared:
+                yield self.use(batch, self.collate([example.result for example in batch.good]))
         self.finish(epoch)
 
-    def prepare(self, epoch: int, first: int, make: Make[_Made]) -> Generator[Prepared[_Made], None, None]:
+    def prepare(self, epoch: int, first: int, build: Build[_Result]) -> Generator[PreparedBatch[_Result], None, None]:
         """Yield the prepared batches of `iterate`, for consumers that read ahead.
 
         A batch counts as used once it is passed to `use`; call `finish` after the last batch of an epoch.
@@ -155,13 +157,13 @@ class StreamBatches:
             return
         if not resumed:
             self.position.begin(epoch)
-        self._lost.clear()
+        self._bad_by_class.clear()
         self._data.source.stop.clear()
-        self._begins = True
-        with closing(self._prepared(epoch, make, resumed=resumed)) as prepared:
+        self._is_first_batch = True
+        with closing(self._prepared(epoch, build, resumed=resumed)) as prepared:
             yield from prepared
 
-    def use(self, prepared: Prepared[_Made], inputs: dict[str, Tensor]) -> Batch:
+    def use(self, prepared: PreparedBatch[_Result], inputs: dict[str, Tensor]) -> Batch:
         """Return the batch and count it as used.
 
         Args:
@@ -171,19 +173,19 @@ class StreamBatches:
         Raises:
             DataError: more records are bad than allowed.
         """
-        self._note(one for one in prepared.examples if isinstance(one, Bad))
-        if self._begins:
+        self._note(example for example in prepared.examples if isinstance(example, BadExample))
+        if self._is_first_batch:
             # Record numbers may refer to different records in another pass.
-            self._kept.clear()
-            self._begins = False
-        for one in prepared.good:
-            if len(self._kept) < _KEPT:
-                self._kept[one.number] = Record(self.key(one.number), one.content, one.labels)
-        self.position.use(prepared.group.identities)
-        targets = self.label_map.targets([one.labels for one in prepared.good])
+            self._retained.clear()
+            self._is_first_batch = False
+        for example in prepared.good:
+            if len(self._retained) < _MAX_RETAINED:
+                self._retained[example.number] = Record(self.key(example.number), example.content, example.labels)
+        self.position.use(prepared.share.identities)
+        targets = self.label_map.targets([example.labels for example in prepared.good])
         if self._pins:
             targets = targets.pin_memory()
-        return Batch(inputs, targets, tuple(one.number for one in prepared.good))
+        return Batch(inputs, targets, tuple(example.number for example in prepared.good))
 
     def example(self, epoch: int, record: StreamRecord, content: Content) -> dict[str, Tensor]:
         """Return the model inputs of a record, augmented as in `epoch`."""
@@ -200,44 +202,50 @@ class StreamBatches:
             return
         self.position.ended = True
         self._check_classes()
-        brought = self.position.used + self._data.source.others
-        if self._data.total not in (None, brought):
+        record_count = self.position.used + self._data.source.other_records
+        if self._data.total not in (None, record_count):
             _log.warning(
                 "channel %r: epoch %d brought %d records, not %d; see whether the stream is whole",
                 self.channel,
                 epoch + 1,
-                brought,
+                record_count,
                 self._data.total,
             )
 
-    def _prepared(self, epoch: int, make: Make[_Made], *, resumed: bool) -> Generator[Prepared[_Made], None, None]:
-        source, read = self._data.source, partial(self._groups, epoch, resumed=resumed)
-        with closing(ReadAhead(partial(self._sharing.groups, source, read), source.stop)) as groups:
-            if self.supply.size:
-                yield from self.supply.ahead(groups, partial(self._submit, make))
+    def _prepared(
+        self, epoch: int, build: Build[_Result], *, resumed: bool
+    ) -> Generator[PreparedBatch[_Result], None, None]:
+        source, read = self._data.source, partial(self._batches, epoch, resumed=resumed)
+        with closing(ReadAhead(partial(self._sharing.shares, source, read), source.stop)) as shares:
+            if self.prefetcher.size:
+                yield from self.prefetcher.ahead(shares, partial(self._submit, build))
             else:
-                yield from self.supply.alone(groups, lambda group: Prepared(group, self._examples(make, group.records)))
+                yield from self.prefetcher.alone(
+                    shares, lambda share: PreparedBatch(share, self._examples(build, share.records))
+                )
 
-    def _groups(self, epoch: int, *, resumed: bool) -> Generator[list[StreamRecord], None, None]:
+    def _batches(self, epoch: int, *, resumed: bool) -> Generator[list[StreamRecord], None, None]:
         with closing(self._data.source.read_next()) as records:
             size = self._data.buffer if self._options.shuffle else 1
-            ordered = shuffled(records, size, self._options.seed, epoch)
-            rest = self.position.unused(ordered, self.channel) if resumed else ordered
-            yield from grouped(rest, self._options.batch_size)
+            ordered = shuffle_records(records, size, self._options.seed, epoch)
+            remaining = self.position.skip_used(ordered, self.channel) if resumed else ordered
+            yield from batch_records(remaining, self._options.batch_size)
 
-    def _submit(self, make: Make[_Made], crew: WorkerPool, group: Group) -> Future[Prepared[_Made]]:
+    def _submit(self, build: Build[_Result], pool: WorkerPool, share: BatchShare) -> Future[PreparedBatch[_Result]]:
         """Split a batch into one piece per thread, so that the first batch of an epoch is ready sooner."""
-        records = group.records
-        size = max(1, -(-len(records) // crew.size))
+        records = share.records
+        size = max(1, -(-len(records) // pool.size))
         pieces = [
-            crew.submit(partial(self._examples, make, records[start : start + size]))
+            pool.submit(partial(self._examples, build, records[start : start + size]))
             for start in range(0, len(records), size)
         ]
         # Calls start in order: once this one runs, its pieces are finished or running in other threads.
-        return crew.submit(lambda: Prepared(group, [example for piece in pieces for example in piece.result()]))
+        return pool.submit(lambda: PreparedBatch(share, [example for piece in pieces for example in piece.result()]))
 
-    def _examples(self, make: Make[_Made], records: Sequence[StreamRecord]) -> list[Example[_Made] | Bad]:
-        return [understood(record, self.key(record.number), self.channel, self.label_map, make) for record in records]
+    def _examples(self, build: Build[_Result], records: Sequence[StreamRecord]) -> list[Example[_Result] | BadExample]:
+        return [
+            decode_example(record, self.key(record.number), self.channel, self.label_map, build) for record in records
+        ]
 
     def without_augmentation(self) -> StreamBatches:
         """Return the same stream, at the same position, without augmentation."""
@@ -252,26 +260,26 @@ class StreamBatches:
             return None
         return random.Random(record_seed(self._options.seed, epoch, str(record.identity)))  # noqa: S311 - not cryptographic
 
-    def _note(self, bad: Iterable[Bad]) -> None:
+    def _note(self, bad: Iterable[BadExample]) -> None:
         """Note bad records by their content, since record numbers depend on the order; equal records count separately.
 
         Raises:
             DataError: more records are bad than allowed.
         """
-        met: Counter[int] = Counter()
-        for one in bad:
-            identity = one.record.identity
-            met[identity] += 1
-            copy = self.position.times_used(identity) + met[identity]
+        seen: Counter[int] = Counter()
+        for example in bad:
+            identity = example.record.identity
+            seen[identity] += 1
+            copy = self.position.times_used(identity) + seen[identity]
             key = f"record {identity:016x}" + (f", copy {copy}," if copy > 1 else "")
-            self._bad_records.note(key, f"(number {one.record.number}, from 0) {one.reason}")
-            self._note_classes(one)
+            self._bad_records.note(key, f"(number {example.record.number}, from 0) {example.reason}")
+            self._note_classes(example)
 
-    def _note_classes(self, bad: Bad) -> None:
+    def _note_classes(self, bad: BadExample) -> None:
         """Count the classes of a bad record if its labels can be read."""
         with suppress(ValueError):
-            names = {self.label_map.named(label) for label in bad.record.decode().labels}
-            self._lost.update(name for name in names if name is not None)
+            names = {self.label_map.resolve(label) for label in bad.record.decode().labels}
+            self._bad_by_class.update(name for name in names if name is not None)
 
     def _check_classes(self) -> None:
         """Check that every class had a readable training record, unless no class had one (then nothing is learned).
@@ -282,10 +290,10 @@ class StreamBatches:
         counts = self._data.class_counts
         if counts is None or not self._options.shuffle:
             return
-        known = {name: count for name, count in zip(self.label_map.names, counts, strict=True) if count}
-        lost = [name for name, count in known.items() if self._lost[name] == count]
-        if lost and len(lost) < len(known):
+        class_counts = {name: count for name, count in zip(self.label_map.names, counts, strict=True) if count}
+        unreadable = [name for name, count in class_counts.items() if self._bad_by_class[name] == count]
+        if unreadable and len(unreadable) < len(class_counts):
             raise DataError(
-                f"channel {self.channel!r}: none of the {known[lost[0]]} training records of class {lost[0]!r} can be"
-                " read; repair them, or remove the class"
+                f"channel {self.channel!r}: none of the {class_counts[unreadable[0]]} training records of class"
+                f" {unreadable[0]!r} can be read; repair them, or remove the class"
             )

@@ -8,7 +8,7 @@ from collections import Counter
 from contextlib import closing
 from dataclasses import dataclass
 
-from finetune.data.labels import MOST_CLASSES, too_many_classes
+from finetune.data.labels import MAX_CLASSES, too_many_classes_message
 from finetune.data.pipe.source import RecordSource
 from finetune.data.pipe.split import StreamSplit
 from finetune.errors import DataError
@@ -63,8 +63,8 @@ def scan_first_pass(source: RecordSource, split: StreamSplit | None = None) -> F
                 continue
             has_several |= len(labels) > 1
             classes.update(dict.fromkeys(labels, int(not is_held_out)))
-            if len(classes) > MOST_CLASSES:
-                raise DataError(f"channel {source.channel!r}: {too_many_classes(classes)}")
+            if len(classes) > MAX_CLASSES:
+                raise DataError(f"channel {source.channel!r}: {too_many_classes_message(classes)}")
     _log.info(
         "channel %r: a first pass of %.1f s counted %d records of %d classes; class_names (or a channel 'labels') and"
         " num_training_samples would save it",

@@ -28,46 +28,48 @@ from typing import Any
 
 from finetune.data.formats.codec import Codec
 from finetune.data.framing.window import DamagedStream, Window
-from finetune.data.pipe.fifo import PIPE_BYTES, Pipe, PipeOptions, Waiting
-from finetune.data.pipe.groups import Group, Read
+from finetune.data.pipe.batch_shares import BatchShare, ReadBatches
+from finetune.data.pipe.fifo import PIPE_BYTES, Pipe, PipeOptions, WaitTimer
 from finetune.data.pipe.source import RecordSource, StreamRecord
 from finetune.errors import JobStopped, PlatformError
 
 _LENGTH = struct.Struct("<I")
-_MOST_BUFFERS = 512
-_SLICE_SECONDS = 0.05
+_MAX_BUFFERS = 512
+_POLL_SECONDS = 0.05
 _STOP_SECONDS = 5.0
 """Maximum time between the stop requests of two processes of a host."""
 
 
 @dataclass(frozen=True, slots=True)
-class Table:
+class LocalProcessGroup:
     """Meeting point of the processes of a host.
 
     Attributes:
         folder: folder of this run on a local disk, known to all processes; initially empty.
         ranks: number of processes on this host. Rank 0 reads the stream.
-        patience: timeout in seconds for the other processes to connect.
+        timeout: timeout in seconds for the other processes to connect.
     """
 
     folder: Path
     ranks: int
-    patience: float = 600.0
+    timeout: float = 600.0
 
     def share(self, count: int, rank: int) -> slice:
         """Return the slice of a batch for a process; the shares differ by at most one record."""
         return slice(count * rank // self.ranks, count * (rank + 1) // self.ranks)
 
-    def place(self, source: RecordSource, rank: int) -> PipeOptions:
+    def options_for(self, source: RecordSource, rank: int) -> PipeOptions:
         """Return the location of a process's FIFO.
 
         Reading it has no timeout once it is open: only end of file means that the reader is gone.
         """
         folder = self.folder / str(rank)
-        return PipeOptions(source.channel, folder, folder / "state", self.patience, source.stopped, silence=math.inf)
+        return PipeOptions(
+            source.channel, folder, folder / "state", self.timeout, source.stopped, read_timeout=math.inf
+        )
 
 
-def gone(source: RecordSource, message: str) -> PlatformError:
+def lost_process_error(source: RecordSource, message: str) -> PlatformError:
     """Return the error for another process that has ended, unless the job is stopping.
 
     If the other process was stopped, this one is stopped shortly after, so wait for that first.
@@ -79,43 +81,43 @@ def gone(source: RecordSource, message: str) -> PlatformError:
     while not source.stopped():
         if time.monotonic() > deadline:
             return PlatformError(message)
-        time.sleep(_SLICE_SECONDS)
+        time.sleep(_POLL_SECONDS)
     raise JobStopped
 
 
-class Dealer:
-    """A `Sharing` for the process that reads the stream."""
+class SharedStreamSender:
+    """A `StreamSharing` for the process that reads the stream."""
 
-    def __init__(self, table: Table) -> None:
+    def __init__(self, processes: LocalProcessGroup) -> None:
         """Initialize without connecting to other processes."""
-        self._table = table
-        self._met = False
-        self._others: dict[int, int] = {}
+        self._processes = processes
+        self._is_connected = False
+        self._peers: dict[int, int] = {}
 
-    def groups(self, source: RecordSource, read: Read) -> Generator[Group, None, None]:
+    def shares(self, source: RecordSource, read: ReadBatches) -> Generator[BatchShare, None, None]:
         """Yield the share of this process in each batch, after the others have been sent theirs.
 
         Raises:
             PlatformError: another process did not connect in time, or has ended.
             JobStopped: the job was stopped.
         """
-        table, told, ended = self._table, False, False
+        processes, has_sent_head, ended = self._processes, False, False
         try:
-            if not self._met:
-                self._meet(source)
-            if len(self._others) < table.ranks - 1:
+            if not self._is_connected:
+                self._connect(source)
+            if len(self._peers) < processes.ranks - 1:
                 raise PlatformError(f"channel {source.channel!r}: the dealing of records to other processes has ended.")
             with closing(read()) as groups:
                 for records in groups:
-                    if not told:
+                    if not has_sent_head:
                         self._send_all(source, {"head": len(source.head)}, [source.head])
-                        told = True
+                        has_sent_head = True
                     identities = [record.identity for record in records]
-                    shares = {rank: records[table.share(len(records), rank)] for rank in range(table.ranks)}
-                    frames = {self._others[rank]: self._deal(identities, shares[rank]) for rank in self._others}
+                    shares = {rank: records[processes.share(len(records), rank)] for rank in range(processes.ranks)}
+                    frames = {self._peers[rank]: self._encode_share(identities, shares[rank]) for rank in self._peers}
                     self._send(source, frames)
-                    yield Group(shares[0], identities)
-            self._send_all(source, {"end": True, "others": source.others}, [])
+                    yield BatchShare(shares[0], identities)
+            self._send_all(source, {"end": True, "others": source.other_records}, [])
             ended = True
         finally:
             if not ended:
@@ -123,71 +125,73 @@ class Dealer:
 
     def close(self) -> None:
         """Close the FIFOs; the other processes notice it."""
-        for descriptor in self._others.values():
+        for descriptor in self._peers.values():
             os.close(descriptor)
-        self._others.clear()
+        self._peers.clear()
 
-    def _meet(self, source: RecordSource) -> None:
-        self._met = True
-        places = {rank: self._table.place(source, rank) for rank in range(1, self._table.ranks)}
-        for place in places.values():
-            place.folder.mkdir(parents=True, exist_ok=True)
-            os.mkfifo(place.folder / f"{place.channel}_0", 0o600)
-        for rank, place in places.items():
-            self._others[rank] = _open(place, rank)
+    def _connect(self, source: RecordSource) -> None:
+        self._is_connected = True
+        pipe_options = {rank: self._processes.options_for(source, rank) for rank in range(1, self._processes.ranks)}
+        for options in pipe_options.values():
+            options.folder.mkdir(parents=True, exist_ok=True)
+            os.mkfifo(options.folder / f"{options.channel}_0", 0o600)
+        for rank, options in pipe_options.items():
+            self._peers[rank] = _open(options, rank)
         self._send_all(source, {}, [])
 
-    def _deal(self, identities: list[int], records: list[StreamRecord]) -> list[bytes]:
-        told = [[record.number, record.identity, *map(len, record.parts)] for record in records]
+    def _encode_share(self, identities: list[int], records: list[StreamRecord]) -> list[bytes]:
+        fields = [[record.number, record.identity, *map(len, record.parts)] for record in records]
         contents = [part for record in records for part in record.parts]
-        return _frame({"identities": identities, "records": told}, contents)
+        return _frame({"identities": identities, "records": fields}, contents)
 
-    def _send_all(self, source: RecordSource, told: Mapping[str, Any], contents: Sequence[bytes]) -> None:
-        frame = _frame(told, contents)
-        self._send(source, {descriptor: list(frame) for descriptor in self._others.values()})
+    def _send_all(self, source: RecordSource, header: Mapping[str, Any], contents: Sequence[bytes]) -> None:
+        frame = _frame(header, contents)
+        self._send(source, {descriptor: list(frame) for descriptor in self._peers.values()})
 
     def _send(self, source: RecordSource, frames: Mapping[int, list[bytes]]) -> None:
         """Write all frames, to whichever process is ready, without a timeout."""
         poll = select.poll()
-        left: dict[int, list[bytes | memoryview]] = {}
+        remaining: dict[int, list[bytes | memoryview]] = {}
         for descriptor, frame in frames.items():
             poll.register(descriptor, select.POLLOUT)
-            left[descriptor] = [*reversed(frame)]
-        while left:
-            for descriptor, _ in poll.poll(_SLICE_SECONDS * 1000):
-                self._write(source, descriptor, left[descriptor])
-                if not left[descriptor]:
+            remaining[descriptor] = [*reversed(frame)]
+        while remaining:
+            for descriptor, _ in poll.poll(_POLL_SECONDS * 1000):
+                self._write(source, descriptor, remaining[descriptor])
+                if not remaining[descriptor]:
                     poll.unregister(descriptor)
-                    del left[descriptor]
+                    del remaining[descriptor]
             if source.stopped():
                 raise JobStopped
 
-    def _write(self, source: RecordSource, descriptor: int, left: list[bytes | memoryview]) -> None:
-        """Write as much as possible without blocking; `left` holds the remaining parts in reverse order."""
+    def _write(self, source: RecordSource, descriptor: int, remaining: list[bytes | memoryview]) -> None:
+        """Write as much as possible without blocking; `remaining` holds the remaining parts in reverse order."""
         try:
-            written = os.writev(descriptor, list(islice(reversed(left), _MOST_BUFFERS)))
+            written = os.writev(descriptor, list(islice(reversed(remaining), _MAX_BUFFERS)))
         except BlockingIOError:
             return
         except BrokenPipeError as error:
-            rank = next(rank for rank, one in self._others.items() if one == descriptor)
-            raise gone(source, f"process {rank} of this host, to which records are dealt, has ended.") from error
-        while left and written >= len(left[-1]):
-            written -= len(left.pop())
+            rank = next(rank for rank, peer in self._peers.items() if peer == descriptor)
+            raise lost_process_error(
+                source, f"process {rank} of this host, to which records are dealt, has ended."
+            ) from error
+        while remaining and written >= len(remaining[-1]):
+            written -= len(remaining.pop())
         if written:
-            left[-1] = memoryview(left[-1])[written:]
+            remaining[-1] = memoryview(remaining[-1])[written:]
 
 
-class Receiver:
-    """A `Sharing` for a process that receives its share from rank 0."""
+class SharedStreamReceiver:
+    """A `StreamSharing` for a process that receives its share from rank 0."""
 
-    def __init__(self, table: Table, rank: int) -> None:
+    def __init__(self, processes: LocalProcessGroup, rank: int) -> None:
         """Initialize without opening the FIFO."""
-        self._table = table
+        self._processes = processes
         self._rank = rank
         self._chunks: Generator[memoryview, None, None] | None = None
         self._window = Window(())
 
-    def groups(self, source: RecordSource, read: Read) -> Generator[Group, None, None]:
+    def shares(self, source: RecordSource, read: ReadBatches) -> Generator[BatchShare, None, None]:
         """Yield the shares as they arrive; does not call `read`.
 
         Raises:
@@ -196,14 +200,14 @@ class Receiver:
         """
         del read
         if self._chunks is None:
-            self._chunks = Pipe(self._table.place(source, self._rank)).read_next()
+            self._chunks = Pipe(self._processes.options_for(source, self._rank)).read_next()
             self._window = Window(self._chunks)
         ended = False
         try:
             yield from self._shares(source, self._window)
             ended = True
         except DamagedStream as error:
-            raise gone(
+            raise lost_process_error(
                 source,
                 f"channel {source.channel!r}: the process of this host that reads it has ended; its log says why.",
             ) from error
@@ -216,42 +220,42 @@ class Receiver:
         if self._chunks is not None:
             self._chunks.close()
 
-    def _shares(self, source: RecordSource, window: Window) -> Iterator[Group]:
+    def _shares(self, source: RecordSource, window: Window) -> Iterator[BatchShare]:
         codec: Codec | None = None
         while True:
             (length,) = _LENGTH.unpack(window.take(_LENGTH.size, "a share"))
-            told = json.loads(bytes(window.take(length, "a share")))
-            if "head" in told:
-                codec = source.codec_of(bytes(window.take(told["head"], "a share")))
-            elif "records" in told and codec is not None:
-                records = [_record(one, window, codec) for one in told["records"]]
-                yield Group(records, told["identities"])
-            elif "end" in told:
-                source.others = told["others"]
+            header = json.loads(bytes(window.take(length, "a share")))
+            if "head" in header:
+                codec = source.codec_for(bytes(window.take(header["head"], "a share")))
+            elif "records" in header and codec is not None:
+                records = [_record(fields, window, codec) for fields in header["records"]]
+                yield BatchShare(records, header["identities"])
+            elif "end" in header:
+                source.other_records = header["others"]
                 return
 
 
-def _frame(told: Mapping[str, Any], contents: Sequence[bytes]) -> list[bytes]:
-    head = json.dumps(told).encode()
+def _frame(header: Mapping[str, Any], contents: Sequence[bytes]) -> list[bytes]:
+    head = json.dumps(header).encode()
     return [_LENGTH.pack(len(head)), head, *(content for content in contents if content)]
 
 
-def _record(told: Sequence[int], window: Window, codec: Codec) -> StreamRecord:
-    number, identity, *lengths = told
+def _record(fields: Sequence[int], window: Window, codec: Codec) -> StreamRecord:
+    number, identity, *lengths = fields
     parts = tuple(bytes(window.take(length, "a share")) for length in lengths)
     return StreamRecord(number, parts, identity, codec)
 
 
-def _open(place: PipeOptions, rank: int) -> int:
-    waiting = Waiting(place, f"process {rank} of this host to read its share")
+def _open(options: PipeOptions, rank: int) -> int:
+    wait = WaitTimer(options, f"process {rank} of this host to read its share")
     while True:
         try:
-            descriptor = os.open(place.folder / f"{place.channel}_0", os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+            descriptor = os.open(options.folder / f"{options.channel}_0", os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         except OSError as error:
             if error.errno != errno.ENXIO:
                 raise
-            waiting.look()
-            time.sleep(_SLICE_SECONDS)
+            wait.check()
+            time.sleep(_POLL_SECONDS)
             continue
         with contextlib.suppress(OSError):
             fcntl.fcntl(descriptor, fcntl.F_SETPIPE_SZ, PIPE_BYTES)

@@ -16,49 +16,49 @@ from finetune.data.pipe.source import StreamRecord
 
 _log = logging.getLogger(__name__)
 
-MOST_BUFFERED = 256 << 20
+MAX_BUFFERED_BYTES = 256 << 20
 """Maximum bytes of encoded records in the shuffle buffer, regardless of its size in records."""
 
-MOST_IDENTITIES = 4_000_000
+MAX_IDENTITIES = 4_000_000
 """Maximum number of identities kept per epoch, 8 bytes each; beyond it, records are only counted."""
 
-_FIRST_ROOM = 128
+_INITIAL_BUFFER_RECORDS = 128
 """Records in the shuffle buffer when the first one is drawn."""
 
-_DRAWS = 4096
+_DRAWS_PER_CALL = 4096
 
 
-def shuffled(records: Iterable[StreamRecord], size: int, seed: int, epoch: int) -> Iterator[StreamRecord]:
+def shuffle_records(records: Iterable[StreamRecord], size: int, seed: int, epoch: int) -> Iterator[StreamRecord]:
     """Yield the records in an order that is a function of their input order, size, seed and epoch.
 
     Records are drawn from a shuffle buffer that starts small, so that the first batch does not wait for a slow source
     to fill it: two records are added for each one drawn, until the buffer has its full size. A size of 1 keeps the
     order.
     """
-    draws = _draws(seed, epoch)
+    random_integers = _random_integers(seed, epoch)
     buffer: list[StreamRecord] = []
-    held, room = 0, min(size, _FIRST_ROOM)
+    buffered_bytes, capacity = 0, min(size, _INITIAL_BUFFER_RECORDS)
     for record in records:
         buffer.append(record)
-        held += record.size
-        while len(buffer) > room or (held > MOST_BUFFERED and len(buffer) > 1):
-            drawn = _pop(buffer, next(draws)) if size > 1 else buffer.pop(0)
-            held, room = held - drawn.size, min(size, room + 1)
+        buffered_bytes += record.size
+        while len(buffer) > capacity or (buffered_bytes > MAX_BUFFERED_BYTES and len(buffer) > 1):
+            drawn = _swap_pop(buffer, next(random_integers)) if size > 1 else buffer.pop(0)
+            buffered_bytes, capacity = buffered_bytes - drawn.size, min(size, capacity + 1)
             yield drawn
     while buffer:
-        yield _pop(buffer, next(draws))
+        yield _swap_pop(buffer, next(random_integers))
 
 
-def grouped(records: Iterable[StreamRecord], size: int) -> Iterator[list[StreamRecord]]:
+def batch_records(records: Iterable[StreamRecord], size: int) -> Iterator[list[StreamRecord]]:
     """Group records into batches as `batch_bounds` does, including the remainder; reads one batch ahead."""
-    waiting: list[StreamRecord] = []
+    pending: list[StreamRecord] = []
     for record in records:
-        waiting.append(record)
-        if len(waiting) > 2 * size or len(waiting) == size == 1:
-            yield waiting[:size]
-            waiting = waiting[size:]
-    for start, stop in batch_bounds(len(waiting), size):
-        yield waiting[start:stop]
+        pending.append(record)
+        if len(pending) > 2 * size or len(pending) == size == 1:
+            yield pending[:size]
+            pending = pending[size:]
+    for start, stop in batch_bounds(len(pending), size):
+        yield pending[start:stop]
 
 
 class StreamPosition:
@@ -85,56 +85,56 @@ class StreamPosition:
     def use(self, identities: Iterable[int]) -> None:
         """Count records as used, in order."""
         for identity in identities:
-            if self.used < MOST_IDENTITIES:
+            if self.used < MAX_IDENTITIES:
                 if self.used == len(self._identities):
                     self._identities = np.resize(self._identities, max(1024, 2 * self.used))
                 self._identities[self.used] = identity
-            self._hash = _rolled(self._hash, identity)
+            self._hash = _extend_checksum(self._hash, identity)
             self.used += 1
 
     def times_used(self, identity: int) -> int:
         """Return how many records used in this epoch have this identity, among the identities kept."""
-        return int(np.count_nonzero(self._identities[: min(self.used, MOST_IDENTITIES)] == identity))
+        return int(np.count_nonzero(self._identities[: min(self.used, MAX_IDENTITIES)] == identity))
 
-    def unused(self, records: Iterable[StreamRecord], channel: str) -> Generator[StreamRecord, None, None]:
+    def skip_used(self, records: Iterable[StreamRecord], channel: str) -> Generator[StreamRecord, None, None]:
         """Skip the records that were used, and verify that they are the same records in the same order.
 
         If the order has changed, each used record is skipped where it occurs.
         """
-        left = Counter(self._identities[: min(self.used, MOST_IDENTITIES)].tolist())
-        only_counted = self.used > MOST_IDENTITIES
-        passed = rolled = 0
-        told = False
+        unskipped = Counter(self._identities[: min(self.used, MAX_IDENTITIES)].tolist())
+        only_counted = self.used > MAX_IDENTITIES
+        skipped = checksum = 0
+        has_warned = False
         for record in records:
-            known = left[record.identity] > 0
-            if passed < self.used and (known or only_counted):
-                left[record.identity] -= 1
-                passed += 1
-                rolled = _rolled(rolled, record.identity)
-                if passed == self.used and rolled == self._hash:
-                    _log.info("channel %r: passed over %d records that were used before", channel, passed)
+            is_used = unskipped[record.identity] > 0
+            if skipped < self.used and (is_used or only_counted):
+                unskipped[record.identity] -= 1
+                skipped += 1
+                checksum = _extend_checksum(checksum, record.identity)
+                if skipped == self.used and checksum == self._hash:
+                    _log.info("channel %r: passed over %d records that were used before", channel, skipped)
                 continue
-            if passed < self.used and not told:
-                told = True
+            if skipped < self.used and not has_warned:
+                has_warned = True
                 _log.warning(
                     "channel %r: the records come in another order than before the interruption; each is used once in"
                     " this epoch as far as it can be told, but the result is not the same bits",
                     channel,
                 )
             yield record
-        if passed < self.used:
-            _log.warning("channel %r: %d records used before did not come again", channel, self.used - passed)
+        if skipped < self.used:
+            _log.warning("channel %r: %d records used before did not come again", channel, self.used - skipped)
 
     def state_dict(self) -> dict[str, Any]:
         """Return the state: numbers, and an int64 tensor `[used]`, or shorter if not all identities are kept."""
-        kept = self._identities[: min(self.used, MOST_IDENTITIES)]
+        identities = self._identities[: min(self.used, MAX_IDENTITIES)]
         return {
             "epoch": self.epoch,
             "used": self.used,
             "ended": self.ended,
             "hash": self._hash,
             # An empty array becomes a tensor with stride 0, which cannot be saved.
-            "identities": torch.from_numpy(kept) if len(kept) else torch.empty(0, dtype=torch.int64),
+            "identities": torch.from_numpy(identities) if len(identities) else torch.empty(0, dtype=torch.int64),
         }
 
     def load_state_dict(self, state: dict[str, Any], /) -> None:
@@ -143,32 +143,32 @@ class StreamPosition:
         Raises:
             ValueError: the state has an invalid format.
         """
-        epoch, used, rolled, kept = (state[name] for name in ("epoch", "used", "hash", "identities"))
-        if any(type(one) is not int or one < 0 for one in (epoch, used, rolled)) or rolled >> 32:
+        epoch, used, checksum, identities = (state[name] for name in ("epoch", "used", "hash", "identities"))
+        if any(type(number) is not int or number < 0 for number in (epoch, used, checksum)) or checksum >> 32:
             raise ValueError(f"a stream's position is epoch {epoch!r:.40}, record {used!r:.40}")
         if (
-            not isinstance(kept, torch.Tensor)
-            or kept.dtype != torch.int64
-            or kept.shape != (min(used, MOST_IDENTITIES),)
+            not isinstance(identities, torch.Tensor)
+            or identities.dtype != torch.int64
+            or identities.shape != (min(used, MAX_IDENTITIES),)
         ):
             raise ValueError(f"not every one of {used} records of the stream is told")
-        self.epoch, self.used, self.ended, self._hash = epoch, used, bool(state["ended"]), rolled
-        self._identities = kept.numpy().copy()
+        self.epoch, self.used, self.ended, self._hash = epoch, used, bool(state["ended"]), checksum
+        self._identities = identities.numpy().copy()
 
 
-def _draws(seed: int, epoch: int) -> Iterator[int]:
+def _random_integers(seed: int, epoch: int) -> Iterator[int]:
     """Yield raw output of PCG64, which NumPy guarantees to be stable (NEP 19)."""
     generator = np.random.PCG64(np.random.SeedSequence(seed, spawn_key=(epoch, 1)))
     while True:
-        yield from generator.random_raw(_DRAWS).tolist()
+        yield from generator.random_raw(_DRAWS_PER_CALL).tolist()
 
 
-def _pop(buffer: list[StreamRecord], draw: int) -> StreamRecord:
-    at = draw % len(buffer)
-    buffer[at], buffer[-1] = buffer[-1], buffer[at]
+def _swap_pop(buffer: list[StreamRecord], draw: int) -> StreamRecord:
+    index = draw % len(buffer)
+    buffer[index], buffer[-1] = buffer[-1], buffer[index]
     return buffer.pop()
 
 
-def _rolled(before: int, identity: int) -> int:
-    rolled: int = google_crc32c.extend(before, identity.to_bytes(8, "little"))
-    return rolled
+def _extend_checksum(before: int, identity: int) -> int:
+    checksum: int = google_crc32c.extend(before, identity.to_bytes(8, "little"))
+    return checksum

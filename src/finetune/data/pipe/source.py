@@ -21,7 +21,7 @@ from finetune.errors import DataError, JobStopped
 
 _log = logging.getLogger(__name__)
 
-_LONGEST_HEAD = 1 << 20
+_MAX_HEAD_BYTES = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +68,7 @@ class RecordSource(Protocol):
     channel: str
     task: Task
     stop: Event
-    others: int
+    other_records: int
 
     @property
     def head(self) -> bytes: ...  # noqa: D102 - an attribute
@@ -77,7 +77,7 @@ class RecordSource(Protocol):
         """Return whether to stop waiting."""
         ...
 
-    def codec_of(self, head: bytes) -> Codec:
+    def codec_for(self, head: bytes) -> Codec:
         """Return the codec of a stream that another process reads, given its `head`."""
         ...
 
@@ -97,34 +97,34 @@ class StreamSource:
         head: first bytes of the current epoch, as many as are needed to choose the codec.
     """
 
-    others = 0
+    other_records = 0
 
-    def __init__(self, place: PipeOptions, layout: StreamLayout, wanted: DecodeOptions) -> None:
+    def __init__(self, pipe_options: PipeOptions, layout: StreamLayout, decode_options: DecodeOptions) -> None:
         """Initialize without opening the pipe."""
-        self.channel = place.channel
-        self.task: Task = wanted.task
+        self.channel = pipe_options.channel
+        self.task: Task = decode_options.task
         self.stop = Event()
         self.head = b""
-        self._asked = place.stopped
-        self._pipe = Pipe(replace(place, stopped=self.stopped))
+        self._stop_requested = pipe_options.stopped
+        self._pipe = Pipe(replace(pipe_options, stopped=self.stopped))
         self._layout = replace(layout, warn=self._warn_once)
-        self._wanted = wanted
+        self._decode_options = decode_options
         self._warned: set[str] = set()
-        self._tables: Codec | None = None
+        self._table_codec: Codec | None = None
 
     def stopped(self) -> bool:
         """Return whether to stop waiting."""
-        return self._asked() or self.stop.is_set()
+        return self._stop_requested() or self.stop.is_set()
 
     def _warn_once(self, warning: str) -> None:
         if warning not in self._warned:
             self._warned.add(warning)
             _log.warning("%s", warning)
 
-    def codec_of(self, head: bytes) -> Codec:
+    def codec_for(self, head: bytes) -> Codec:
         """Return the codec of a stream that another process reads, given its `head`."""
         window = Window([head])
-        codec = choose_codec(self._layout, self._wanted, window)
+        codec = choose_codec(self._layout, self._decode_options, window)
         with suppress(DamagedStream):
             for _ in codec.split_records(window):
                 pass
@@ -145,16 +145,16 @@ class StreamSource:
             window = Window(tap)
             try:
                 # Keep the columns of the first epoch: shuffled objects may start with a less informative row.
-                codec = self._tables or choose_codec(self._layout, self._wanted, window)
-                if self._tables is not None:
+                codec = self._table_codec or choose_codec(self._layout, self._decode_options, window)
+                if self._table_codec is not None:
                     tap.close()
-                for sample in codec.split_records(window):
+                for raw in codec.split_records(window):
                     if self.stopped():  # a chunk may hold a million records
                         raise JobStopped
-                    record = _record(number, sample, codec)
-                    if not tap.closed and (window.offset > _LONGEST_HEAD or _is_understood(record)):
+                    record = _record(number, raw, codec)
+                    if not tap.closed and (window.offset > _MAX_HEAD_BYTES or _is_decodable(record)):
                         self.head = tap.close()[: window.offset]
-                        self._tables = codec if self.task == "text-classification" else None
+                        self._table_codec = codec if self.task == "text-classification" else None
                     yield record
                     number += 1
             except DamagedStream as error:
@@ -176,7 +176,7 @@ class _Tap:
     def __init__(self, chunks: Iterable[Chunk], stopped: Callable[[], bool]) -> None:
         self._chunks = chunks
         self._stopped = stopped
-        self._kept: list[Chunk] = []
+        self._copied: list[Chunk] = []
         self.closed = False
 
     def __iter__(self) -> Iterator[Chunk]:
@@ -184,16 +184,16 @@ class _Tap:
             if self._stopped():  # a compressed chunk may expand a thousandfold
                 raise JobStopped
             if not self.closed:
-                self._kept.append(chunk)
+                self._copied.append(chunk)
             yield chunk
 
     def close(self) -> bytes:
         """Stop keeping chunks and return the kept bytes."""
-        self.closed, kept, self._kept = True, self._kept, []
-        return b"".join(kept)
+        self.closed, copied, self._copied = True, self._copied, []
+        return b"".join(copied)
 
 
-def _is_understood(record: StreamRecord) -> bool:
+def _is_decodable(record: StreamRecord) -> bool:
     try:
         record.decode()
     except ValueError:
@@ -201,12 +201,12 @@ def _is_understood(record: StreamRecord) -> bool:
     return True
 
 
-def _record(number: int, sample: RawRecord, codec: Codec) -> StreamRecord:
-    parts = tuple(map(bytes, sample))
-    return StreamRecord(number, parts, identity_of(parts), codec)
+def _record(number: int, raw: RawRecord, codec: Codec) -> StreamRecord:
+    parts = tuple(map(bytes, raw))
+    return StreamRecord(number, parts, record_identity(parts), codec)
 
 
-def identity_of(parts: Iterable[bytes]) -> int:
+def record_identity(parts: Iterable[bytes]) -> int:
     """Return checksum and length of the parts of a record, in 63 bits."""
     checksum, length = 0, 0
     for part in parts:

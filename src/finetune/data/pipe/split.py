@@ -15,11 +15,11 @@ from threading import Event
 from finetune.config.hyperparameters import Task
 from finetune.data.formats.codec import Codec
 from finetune.data.loading.order import record_seed
-from finetune.data.pipe.source import RecordSource, StreamRecord, identity_of
+from finetune.data.pipe.source import RecordSource, StreamRecord, record_identity
 from finetune.errors import DataError
 
-_ALL = 1 << 64
-_UNLIKELY = 1e-3
+_HASH_RANGE = 1 << 64
+_MAX_EMPTY_PROBABILITY = 1e-3
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,15 +41,15 @@ class StreamSplit:
         except ValueError:
             return False
         parts = (content,) if isinstance(content, bytes) else tuple(text.encode() for text in content)
-        return record_seed(self.seed, 0, f"held out:{identity_of(parts)}") < self.fraction * _ALL
+        return record_seed(self.seed, 0, f"held out:{record_identity(parts)}") < self.fraction * _HASH_RANGE
 
     def remaining(self, count: int) -> int:
         """Estimate how many of `count` records remain for training."""
         return max(1, count - round(count * self.fraction))
 
-    def may_miss_a_side(self, count: int) -> bool:
+    def may_have_empty_side(self, count: int) -> bool:
         """Return whether `count` records are so few that one side could be empty by chance."""
-        return max(self.fraction, 1 - self.fraction) ** count > _UNLIKELY
+        return max(self.fraction, 1 - self.fraction) ** count > _MAX_EMPTY_PROBABILITY
 
     def check_sides(self, channel: str, training: int, held_out: int) -> None:
         """Check that both sides have records.
@@ -87,7 +87,7 @@ class StreamShare:
         self.channel = source.channel
         self.task: Task = source.task
         self.stop: Event = source.stop
-        self.others = 0
+        self.other_records = 0
         self._source = source
         self._split = split
         self._held_out = held_out
@@ -101,9 +101,9 @@ class StreamShare:
         """Return whether to stop waiting."""
         return self._source.stopped()
 
-    def codec_of(self, head: bytes) -> Codec:
+    def codec_for(self, head: bytes) -> Codec:
         """Return the codec of a stream that another process reads, given its `head`."""
-        return self._source.codec_of(head)
+        return self._source.codec_for(head)
 
     def read_next(self) -> Generator[StreamRecord, None, None]:
         """Yield the records of this side in the next pipe.
@@ -112,14 +112,14 @@ class StreamShare:
             DataError: the stream is damaged or empty, or this side is empty.
             JobStopped: the job was stopped, or `stop` was set.
         """
-        self.others = found = 0
+        self.other_records = count = 0
         with closing(self._source.read_next()) as records:
             for record in records:
                 if self._split.holds_out(record) == self._held_out:
-                    found += 1
+                    count += 1
                     yield record
                 else:
-                    self.others += 1
-        if self.others and not found:
-            training, held_out = (0, self.others) if not self._held_out else (self.others, 0)
+                    self.other_records += 1
+        if self.other_records and not count:
+            training, held_out = (0, self.other_records) if not self._held_out else (self.other_records, 0)
             self._split.check_sides(self.channel, training, held_out)

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from finetune.config.hyperparameters import DataSpec
-from finetune.data.bad_records import too_many
+from finetune.data.bad_records import too_many_message
 from finetune.data.formats.attribute_labels import attribute_classes
 from finetune.data.json_text import parse_json
 from finetune.data.readers.channel_files import Listing, ending_of, some_of
@@ -112,7 +112,9 @@ def read_augmented_manifest(listing: Listing, spec: DataSpec, *, class_ids: bool
         except ValueError as error:
             left_out.append((line.where, str(error)))
             if len(left_out) > spec.max_bad_records:
-                raise DataError(too_many(listing.channel, left_out[-1], len(left_out), spec.max_bad_records)) from error
+                raise DataError(
+                    too_many_message(listing.channel, left_out[-1], len(left_out), spec.max_bad_records)
+                ) from error
     if left_out:
         _log.warning(
             "channel %r: skipped %d manifest lines, such as %s, which %s", listing.channel, len(left_out), *left_out[0]

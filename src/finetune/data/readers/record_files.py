@@ -18,7 +18,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from finetune.config.hyperparameters import Task
-from finetune.data.bad_records import too_many
+from finetune.data.bad_records import too_many_message
 from finetune.data.formats.codec import Codec, StreamLayout, choose_codec
 from finetune.data.formats.image_records import is_encoded_image
 from finetune.data.formats.named_fields import DecodeOptions, RawRecord
@@ -228,7 +228,7 @@ def _add_record(index: _RecordIndex, span: tuple[int, int, int], record: RawReco
         key = f"{indexed_file.key}:{number}"
         index.left_out.append((key, str(error)))
         if len(index.left_out) > limit:
-            raise DataError(too_many(channel, index.left_out[-1], len(index.left_out), limit)) from error
+            raise DataError(too_many_message(channel, index.left_out[-1], len(index.left_out), limit)) from error
         return
     index.file_indices.append(len(index.files) - 1)
     index.numbers.append(number)

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from finetune.config.hyperparameters import DataSpec, Task
-from finetune.data.label_parsing import Spellings, label_names
+from finetune.data.label_parsing import SpellingCheck, label_names
 from finetune.data.readers.channel_files import Listing, count_endings, ending_of
 from finetune.data.record import Record
 from finetune.data.tables.columns import Columns, SharedColumns
@@ -64,7 +64,7 @@ class TextExample:
 
 @dataclass(slots=True)
 class _Found:
-    spellings: Spellings
+    spellings: SpellingCheck
     shared: SharedColumns
     examples: list[TextExample] = field(default_factory=list)
     faults: list[tuple[str, str]] = field(default_factory=list)
@@ -134,7 +134,7 @@ def read_text_tables(
     if others:
         level = logging.WARNING if any(ending_of(key) in _OTHER_TABLES for key in others) else logging.INFO
         _log.log(level, "channel %r: passed over what is no table: %s", listing.channel, count_endings(others))
-    spellings = Spellings(lambda remark: _log.warning("channel %r: %s", listing.channel, remark))
+    spellings = SpellingCheck(lambda remark: _log.warning("channel %r: %s", listing.channel, remark))
     found = _Found(spellings, shared or SharedColumns())
     shapes: dict[int, str] = {}
     for key, form in formats.items():
@@ -202,7 +202,7 @@ def _sentence(reason: str) -> str:
     return f"it {reason}" if reason.startswith(("is ", "has ", "does ", "names ")) else reason
 
 
-def _example(key: str, row: Row, spec: DataSpec, spellings: Spellings) -> TextExample:
+def _example(key: str, row: Row, spec: DataSpec, spellings: SpellingCheck) -> TextExample:
     if row.fault:
         raise ValueError(row.fault)
     texts = texts_of(row.cells[1:])

@@ -11,12 +11,12 @@ from typing import Protocol
 
 from finetune.data.pipe.source import RecordSource, StreamRecord
 
-_MOST_READ = 2
-_SLICE_SECONDS = 0.05
+_MAX_QUEUED = 2
+_POLL_SECONDS = 0.05
 
 
 @dataclass(frozen=True, slots=True)
-class Group:
+class BatchShare:
     """The share of one process in a global batch.
 
     Attributes:
@@ -28,14 +28,14 @@ class Group:
     identities: list[int]
 
 
-Read = Callable[[], Generator[list[StreamRecord], None, None]]
+ReadBatches = Callable[[], Generator[list[StreamRecord], None, None]]
 """Reads the global batches of an epoch from the channel."""
 
 
-class Sharing(Protocol):
+class StreamSharing(Protocol):
     """How the processes of a host get their shares of a stream."""
 
-    def groups(self, source: RecordSource, read: Read) -> Generator[Group, None, None]:
+    def shares(self, source: RecordSource, read: ReadBatches) -> Generator[BatchShare, None, None]:
         """Yield the share of this process in every global batch of the next epoch.
 
         Raises:
@@ -45,29 +45,29 @@ class Sharing(Protocol):
         ...
 
 
-class Alone:
-    """A `Sharing` for a single process, which gets all records."""
+class SingleProcess:
+    """A `StreamSharing` for a single process, which gets all records."""
 
-    def groups(self, source: RecordSource, read: Read) -> Generator[Group, None, None]:
+    def shares(self, source: RecordSource, read: ReadBatches) -> Generator[BatchShare, None, None]:
         """Yield every batch in full."""
         del source
-        with closing(read()) as groups:
-            for records in groups:
-                yield Group(records, [record.identity for record in records])
+        with closing(read()) as batches:
+            for records in batches:
+                yield BatchShare(records, [record.identity for record in records])
 
 
 class ReadAhead:
-    """Reads groups in a background thread, a few ahead of the consumer."""
+    """Reads shares in a background thread, a few ahead of the consumer."""
 
-    def __init__(self, groups: Callable[[], Generator[Group, None, None]], stop: threading.Event) -> None:
+    def __init__(self, shares: Callable[[], Generator[BatchShare, None, None]], stop: threading.Event) -> None:
         """Start the thread; setting `stop` interrupts its waits."""
-        self._groups = groups
+        self._shares = shares
         self._stop = stop
-        self._ready: queue.Queue[Group | BaseException | None] = queue.Queue(_MOST_READ)
+        self._ready: queue.Queue[BatchShare | BaseException | None] = queue.Queue(_MAX_QUEUED)
         self._thread = threading.Thread(target=self._read, name="stream", daemon=True)
         self._thread.start()
 
-    def __iter__(self) -> Iterator[Group]:
+    def __iter__(self) -> Iterator[BatchShare]:
         while (item := self._ready.get()) is not None:
             if isinstance(item, BaseException):
                 raise item
@@ -81,18 +81,18 @@ class ReadAhead:
     def _read(self) -> None:
         end: BaseException | None = None
         try:
-            with closing(self._groups()) as groups:
-                for group in groups:
-                    if not self._put(group):
+            with closing(self._shares()) as shares:
+                for share in shares:
+                    if not self._put(share):
                         return
         except BaseException as error:  # noqa: BLE001 - re-raised in order in the consumer's thread
             end = error
         self._put(end)
 
-    def _put(self, item: Group | BaseException | None) -> bool:
+    def _put(self, item: BatchShare | BaseException | None) -> bool:
         while not self._stop.is_set():
             try:
-                self._ready.put(item, timeout=_SLICE_SECONDS)
+                self._ready.put(item, timeout=_POLL_SECONDS)
             except queue.Full:
                 continue
             return True
