@@ -23,7 +23,7 @@ from tests.support.labelled_data import MemoryReader, write_files
         '{"document-version": "2018-11-28", "labels": [{"label": "dog"}, {"label": "cat"}, {"label": "7"}]}',
     ],
 )
-def test_the_usual_forms(tmp_path: Path, content: str) -> None:
+def test_label_file_formats(tmp_path: Path, content: str) -> None:
     write_files(tmp_path, {"classes": content.encode()})
     assert read_label_file("labels", tmp_path) == ("dog", "cat", "7")
 
@@ -41,13 +41,13 @@ def test_the_usual_forms(tmp_path: Path, content: str) -> None:
         ({"a.json": '["a", null]'}, "has an empty name"),
     ],
 )
-def test_what_names_no_classes(tmp_path: Path, files: dict[str, str], reason: str) -> None:
+def test_invalid_label_file_is_refused(tmp_path: Path, files: dict[str, str], reason: str) -> None:
     with pytest.raises(DataError, match=reason) as caught:
         read_label_file("labels", write_files(tmp_path, {key: text.encode() for key, text in files.items()}))
     assert str(caught.value).startswith("channel 'labels'")
 
 
-def test_numbers_mean_the_announced_classes() -> None:
+def test_numeric_labels_refer_to_announced_classes() -> None:
     reader = MemoryReader([(("a",), ("1",)), (("b",), ("cat",)), (("c",), ("2",))])
     named = AnnouncedReader(reader, LabelMap(("cat", "dog"), multi_label=False))
     assert [named.labels(at) for at in range(3)] == [("dog",), ("cat",), ("2",)]

@@ -12,7 +12,7 @@ from finetune.data.bad_records import BadRecords
 from finetune.errors import DataError
 
 
-def test_without_a_limit_the_first_one_ends_the_job() -> None:
+def test_first_bad_record_fails_with_limit_zero() -> None:
     with pytest.raises(DataError) as caught:
         BadRecords("train", 0).note("cats/a.jpg", "is an image that is cut off")
     message = str(caught.value)
@@ -20,7 +20,7 @@ def test_without_a_limit_the_first_one_ends_the_job() -> None:
     assert "max_bad_records=0" in message
 
 
-def test_as_many_as_allowed_are_listed_and_one_more_ends_the_job(caplog: pytest.LogCaptureFixture) -> None:
+def test_bad_records_are_listed_up_to_the_limit(caplog: pytest.LogCaptureFixture) -> None:
     records = BadRecords("train", 2)
     with caplog.at_level(logging.WARNING):
         records.note("b.jpg", "is empty")
@@ -34,7 +34,7 @@ def test_as_many_as_allowed_are_listed_and_one_more_ends_the_job(caplog: pytest.
         records.note("c.jpg", "is empty")
 
 
-def test_an_interruption_does_not_make_them_forgotten() -> None:
+def test_bad_records_are_restored_from_a_checkpoint() -> None:
     before = BadRecords("train", 2)
     before.note("a.jpg", "is empty")
     after = BadRecords("train", 1)
@@ -45,13 +45,13 @@ def test_an_interruption_does_not_make_them_forgotten() -> None:
         after.note("b.jpg", "is empty")
 
 
-def test_a_long_reason_leaves_room_for_the_advice() -> None:
+def test_long_reason_is_truncated() -> None:
     with pytest.raises(DataError, match="max_bad_records") as caught:
         BadRecords("train", 0).note("a.jpg", "is damaged " * 500)
     assert len(str(caught.value)) < 700
 
 
-def test_threads_may_note_at_once() -> None:
+def test_bad_records_are_thread_safe() -> None:
     records = BadRecords("train", 400)
 
     def note(first: int) -> None:
@@ -66,7 +66,7 @@ def test_threads_may_note_at_once() -> None:
     assert [key for key, _ in records.listing()] == [f"{number:03}" for number in range(400)]
 
 
-def test_thousands_of_bad_records_are_a_few_lines_of_the_log(caplog: pytest.LogCaptureFixture) -> None:
+def test_logging_of_many_bad_records_is_limited(caplog: pytest.LogCaptureFixture) -> None:
     records = BadRecords("train", 10**6)
     for number in range(2000):
         records.note(f"{number}.jpg", "is empty")

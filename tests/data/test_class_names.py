@@ -30,11 +30,11 @@ def checked(*names: str, multi_label: bool = False, has_several: bool = False, r
         (["1", "1.5", "neg", "pos"], []),
     ],
 )
-def test_names_that_look_alike_are_found(names: list[str], groups: list[list[str]]) -> None:
+def test_similar_names_are_found(names: list[str], groups: list[list[str]]) -> None:
     assert similar_names(names) == groups
 
 
-def test_classes_that_look_alike_are_reported_and_kept(caplog: pytest.LogCaptureFixture) -> None:
+def test_similar_classes_are_logged_and_kept(caplog: pytest.LogCaptureFixture) -> None:
     labels = build_label_map(reader_of("Pos", "pos", "neg", "01", "1"), multi_label=False, num_classes=None)
     assert labels.names == ("01", "1", "Pos", "neg", "pos")
     assert "channel 'train': classes 'Pos' and 'pos' look alike" in caplog.text
@@ -43,7 +43,7 @@ def test_classes_that_look_alike_are_reported_and_kept(caplog: pytest.LogCapture
     assert r"classes 'e\u0301' and '\xe9' look alike" in caplog.text
 
 
-def test_an_unknown_class_is_compared_with_those_that_look_alike() -> None:
+def test_similar_name_is_suggested_for_unknown_class() -> None:
     assert suggest_name("1", ["10", "01", "02"]) == " (did you mean '01'?)"
     assert suggest_name("POS", ["neg", "pos"]) == " (did you mean 'pos'?)"
     assert suggest_name("negativ", ["negative", "positive"]) == " (did you mean 'negative'?)"
@@ -51,7 +51,7 @@ def test_an_unknown_class_is_compared_with_those_that_look_alike() -> None:
         check_known_classes(reader_of("1"), LabelMap(("01", "10"), multi_label=False))
 
 
-def test_joint_labels_without_multi_label_are_reported(caplog: pytest.LogCaptureFixture) -> None:
+def test_joint_labels_without_multi_label_are_logged(caplog: pytest.LogCaptureFixture) -> None:
     checked("numpy|long", "numpy|long|params", "numpy", "json|params")
     assert "3 of 4 classes, such as 'numpy|long', 'numpy|long|params', " not in caplog.text
     assert "classes, such as 'numpy|long', 'numpy|long|params', consist of names of others" in caplog.text
@@ -61,9 +61,7 @@ def test_joint_labels_without_multi_label_are_reported(caplog: pytest.LogCapture
 @pytest.mark.parametrize(
     "names", [("sports/football", "sports/tennis", "arts"), ("a, b", "c"), ("rock & roll", "rock"), ("n/a-like", "b")]
 )
-def test_names_with_separators_of_their_own_are_not_reported(
-    names: tuple[str, ...], caplog: pytest.LogCaptureFixture
-) -> None:
+def test_names_that_contain_separators_are_not_logged(names: tuple[str, ...], caplog: pytest.LogCaptureFixture) -> None:
     checked(*names)
     assert not caplog.text
 
@@ -84,7 +82,7 @@ def test_multi_label_names_of_several_words_are_not_refused() -> None:
     checked("red car", "red bus", "blue car", multi_label=True)
 
 
-def test_more_classes_than_half_of_the_records_are_reported(caplog: pytest.LogCaptureFixture) -> None:
+def test_too_many_classes_for_the_records_are_logged(caplog: pytest.LogCaptureFixture) -> None:
     checked(*"abcdef", records=12)
     assert not caplog.text
     checked(*"abcdefg", records=12)

@@ -138,12 +138,12 @@ def from_pipe(sample: Sample, *, compressed: bool = False) -> bool:
     return [codec.decode(one).labels for one in codec.split_records(window)] == [("0",), ("1",)]
 
 
-def test_every_format_has_a_row() -> None:
+def test_readme_table_lists_every_format() -> None:
     assert promised().keys() == SAMPLES.keys()
 
 
 @pytest.mark.parametrize("name", SAMPLES)
-def test_the_table_is_true(tmp_path: Path, name: str) -> None:
+def test_readme_table_is_correct(tmp_path: Path, name: str) -> None:
     sample = SAMPLES[name]()
     files, pipe, compressed = promised()[name]
     assert (files == "yes") == from_files(tmp_path / "plain", sample)

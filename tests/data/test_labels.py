@@ -21,7 +21,7 @@ def reader_of(*labels: tuple[str, ...]) -> MemoryReader:
 
 
 @given(st.integers(-(10**15), 10**15))
-def test_a_whole_number_is_one_class_however_it_is_written(number: int) -> None:
+def test_spellings_of_a_whole_number_are_one_class(number: int) -> None:
     spellings = [number, float(number), str(number), f"{number}.0", f" {number}.000000 ", Decimal(number)]
     assert {label_name(spelling) for spelling in spellings} == {str(number)}
 
@@ -30,24 +30,24 @@ def test_a_whole_number_is_one_class_however_it_is_written(number: int) -> None:
     ("value", "name"),
     [(True, "True"), (False, "False"), (1.5, "1.5"), ("01", "01"), ("-0.0", "0"), (" a b ", "a b"), ("NA", "NA")],
 )
-def test_other_values_keep_their_meaning(value: object, name: str) -> None:
+def test_label_name_of_other_values(value: object, name: str) -> None:
     assert label_name(value) == name
 
 
 @pytest.mark.parametrize("value", [None, "", " \t", math.nan, Decimal("NaN")])
-def test_nothing_is_no_label(value: object) -> None:
+def test_missing_label_is_refused(value: object) -> None:
     assert label_name(value) is None
     with pytest.raises(ValueError, match="missing"):
         label_names(value, multi_label=False)
 
 
-def test_a_label_is_no_object() -> None:
+def test_object_is_refused_as_label() -> None:
     with pytest.raises(ValueError, match="neither a text nor a number but an object"):
         label_name({"a": 1})
 
 
 @pytest.mark.parametrize("value", [["b", "a", "b"], "b|a", '["a", "b"]', " a | b "])
-def test_several_labels_come_as_a_list_or_separated(value: object) -> None:
+def test_several_labels_are_a_list_or_separated(value: object) -> None:
     assert label_names(value, multi_label=True) == ("a", "b")
 
 
@@ -66,12 +66,12 @@ def test_with_multi_label_a_record_may_have_no_class(value: object) -> None:
         (None, True, "missing"),
     ],
 )
-def test_labels_that_cannot_be_told_say_why(value: object, multi_label: bool, fault: str) -> None:
+def test_invalid_labels_are_refused_with_a_reason(value: object, multi_label: bool, fault: str) -> None:
     with pytest.raises(ValueError, match=fault):
         label_names(value, multi_label=multi_label)
 
 
-def test_integers_are_in_numerical_order_and_anything_else_in_textual() -> None:
+def test_classes_are_sorted_numerically_if_all_are_integers() -> None:
     assert build_label_map(reader_of(("10",), ("9",), ("-1",)), multi_label=False, num_classes=None).names == (
         "-1",
         "9",
@@ -81,7 +81,7 @@ def test_integers_are_in_numerical_order_and_anything_else_in_textual() -> None:
     assert names == ("10", "9", "b")
 
 
-def test_targets_are_numbers_or_hot() -> None:
+def test_targets_are_indices_or_multi_hot() -> None:
     single = LabelMap(("a", "b", "c"), multi_label=False)
     assert len(single) == 3
     assert single.target(("c",)) == 2
@@ -95,7 +95,7 @@ def test_targets_are_numbers_or_hot() -> None:
     assert single.targets([]).dtype == torch.int64
 
 
-def test_a_target_needs_known_classes_and_exactly_one_of_them() -> None:
+def test_target_requires_known_classes() -> None:
     label_map = LabelMap(("cat", "dog"), multi_label=False)
     with pytest.raises(DataError, match=r"unknown class 'cats' \(did you mean 'cat'\?\)"):
         label_map.target(("cats",))
@@ -118,7 +118,7 @@ def test_more_classes_than_announced_are_refused() -> None:
         build_label_map(reader_of(("a",), ("b",), ("c",)), multi_label=False, num_classes=2)
 
 
-def test_announced_numbers_without_records_keep_their_place() -> None:
+def test_num_classes_adds_numeric_classes_without_records() -> None:
     assert build_label_map(reader_of(("3",), ("1",)), multi_label=False, num_classes=4).names == ("0", "1", "2", "3")
 
 
@@ -129,7 +129,7 @@ def test_fewer_classes_than_num_classes_are_refused(names: tuple[str, ...]) -> N
         build_label_map(reader, multi_label=False, num_classes=4)
 
 
-def test_classes_that_training_lacks_are_named_with_records() -> None:
+def test_unknown_classes_are_named_with_their_records() -> None:
     label_map = LabelMap(("cat", "dog"), multi_label=False)
     check_known_classes(reader_of(("dog",)), label_map)
     with pytest.raises(DataError) as caught:
@@ -139,21 +139,21 @@ def test_classes_that_training_lacks_are_named_with_records() -> None:
     assert "'emu' in 1 records such as record-3" in message
 
 
-def test_very_many_and_long_strange_classes_stay_readable() -> None:
+def test_error_for_many_unknown_classes_is_short() -> None:
     label_map = LabelMap(("cat", "dog"), multi_label=False)
     with pytest.raises(DataError, match="has 50 classes that the training data lacks") as caught:
         check_known_classes(reader_of(*((f"{index} {'word ' * 500}",) for index in range(50))), label_map)
     assert len(str(caught.value)) < 1500
 
 
-def test_more_classes_than_can_be_told_apart_are_refused_with_advice(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_too_many_classes_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("finetune.data.labels.MAX_CLASSES", 5)
     assert len(LabelMap(("a", "b", "c", "d", "e"), multi_label=False)) == 5
     with pytest.raises(DataError, match="is the label an id of each record"):
         LabelMap(("a", "b", "c", "d", "e", "f"), multi_label=False)
 
 
-def test_a_class_whose_records_cannot_be_used_is_explained() -> None:
+def test_single_class_error_mentions_excluded_records() -> None:
     reader = MemoryReader([(("a text",), ("neg",))])
     reader.left_out = (("a.csv:3", "it has 3 columns instead of 2"),)
     with pytest.raises(DataError, match=r"cannot be used are not counted, such as a\.csv:3: it has 3 columns"):

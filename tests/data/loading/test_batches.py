@@ -113,7 +113,7 @@ def pictures() -> list[bytes | DataError]:
 
 
 @pytest.mark.parametrize("workers", [1, 3])
-def test_any_number_of_workers_gives_the_same_bits(workers: int, pictures: list[bytes | DataError]) -> None:
+def test_batches_are_identical_for_any_number_of_workers(workers: int, pictures: list[bytes | DataError]) -> None:
     transform = ImageTransform(ImageGeometry(32, 36, "bilinear"), "strong")
     dataset = Dataset(_Memory(pictures), tuple(range(21)), LabelMap(_CLASSES, multi_label=False), transform)
     alone = Batches(dataset, _OPTIONS, BadRecords("train", 0))
@@ -124,7 +124,7 @@ def test_any_number_of_workers_gives_the_same_bits(workers: int, pictures: list[
 
 
 @pytest.mark.parametrize("workers", [0, 3])
-def test_starting_in_the_middle_gives_the_tail_and_reads_nothing_before_it(workers: int) -> None:
+def test_starting_later_yields_the_remaining_batches_without_reading_earlier_ones(workers: int) -> None:
     whole = list(_batches(_numbers(30)).iterate(2))
     for first in (0, 1, 4, 6, 7):
         batches = _batches(_numbers(30), replace(_OPTIONS, workers=workers))
@@ -134,7 +134,7 @@ def test_starting_in_the_middle_gives_the_tail_and_reads_nothing_before_it(worke
         assert sorted(reader.read_so_far) == sorted(position for batch in whole[first:] for position in batch.positions)
 
 
-def test_batches_follow_the_order_of_the_epoch() -> None:
+def test_batches_follow_epoch_order() -> None:
     batches = _batches(_numbers(13))
     assert len(batches) == 4
     read = list(batches.iterate(1))
@@ -145,14 +145,14 @@ def test_batches_follow_the_order_of_the_epoch() -> None:
         assert batch.targets.tolist() == [position % 3 for position in batch.positions]
 
 
-def test_without_shuffling_and_augmentation_records_come_as_they_are() -> None:
+def test_batches_without_shuffling_keep_dataset_order() -> None:
     options = replace(_OPTIONS, shuffle=False, augment=False)
     for epoch in (0, 1):
         rows = torch.cat([batch.inputs["x"] for batch in _batches(_numbers(11), options).iterate(epoch)])
         assert rows.tolist() == [[float(index), -1.0] for index in range(11)]
 
 
-def test_a_part_of_a_channel_is_counted_by_position() -> None:
+def test_positions_count_the_selected_records() -> None:
     dataset = Dataset(_Memory(_numbers(12)), (9, 2, 6), LabelMap(_CLASSES, multi_label=False), _Numbers())
     (batch,) = Batches(dataset, replace(_OPTIONS, shuffle=False), BadRecords("train", 0)).iterate(0)
     assert batch.positions == (0, 1, 2)
@@ -160,7 +160,7 @@ def test_a_part_of_a_channel_is_counted_by_position() -> None:
     assert dataset.key(1) == "002.png"
 
 
-def test_augmentation_depends_on_the_record_not_on_its_place() -> None:
+def test_augmentation_depends_on_the_record_not_its_position() -> None:
     def drawn(indices: tuple[int, ...], shuffle: bool) -> dict[float, float]:
         dataset = Dataset(_Memory(_numbers(12)), indices, LabelMap(_CLASSES, multi_label=False), _Numbers())
         batches = Batches(dataset, replace(_OPTIONS, shuffle=shuffle), BadRecords("train", 0))
@@ -172,7 +172,7 @@ def test_augmentation_depends_on_the_record_not_on_its_place() -> None:
     assert part == {number: whole[number] for number in (11, 3, 7)}
 
 
-def test_several_classes_give_targets_of_zeros_and_ones() -> None:
+def test_multi_label_targets_are_multi_hot() -> None:
     dataset = Dataset(_Memory(_numbers(3)), (0, 1, 2), LabelMap(_CLASSES, multi_label=True), _Numbers())
     (batch,) = Batches(dataset, replace(_OPTIONS, shuffle=False), BadRecords("train", 0)).iterate(0)
     assert batch.targets.dtype == torch.float32
@@ -180,7 +180,7 @@ def test_several_classes_give_targets_of_zeros_and_ones() -> None:
 
 
 @pytest.mark.parametrize("workers", [0, 1, 3])
-def test_bad_records_are_left_out_and_listed(workers: int) -> None:
+def test_bad_records_are_skipped_and_listed(workers: int) -> None:
     contents = _numbers(12, bad=(4, 5, 6, 7, 9))
     contents[2] = DataError("channel 'train': 002.png cannot be read: gone")
     batches = _batches(contents, replace(_OPTIONS, workers=workers, shuffle=False), limit=6)
@@ -196,7 +196,7 @@ def test_bad_records_are_left_out_and_listed(workers: int) -> None:
 
 
 @pytest.mark.parametrize("workers", [0, 1, 3])
-def test_too_many_bad_records_end_the_epoch_where_the_first_one_too_many_is(workers: int) -> None:
+def test_epoch_fails_at_the_first_bad_record_over_the_limit(workers: int) -> None:
     options = replace(_OPTIONS, workers=workers, shuffle=False)
     iterator = _batches(_numbers(24, bad=(5, 14, 15, 20)), options, limit=1).iterate(0)
     assert [next(iterator).positions[0] for _ in range(3)] == [0, 4, 8]
@@ -206,7 +206,7 @@ def test_too_many_bad_records_end_the_epoch_where_the_first_one_too_many_is(work
 
 
 @pytest.mark.parametrize("workers", [0, 1, 3])
-def test_an_error_is_raised_in_its_turn(workers: int) -> None:
+def test_errors_are_raised_in_batch_order(workers: int) -> None:
     contents = _numbers(16)
     contents[9] = b"13"
     iterator = _batches(contents, replace(_OPTIONS, workers=workers, shuffle=False)).iterate(0)
@@ -217,7 +217,7 @@ def test_an_error_is_raised_in_its_turn(workers: int) -> None:
 
 
 @pytest.mark.parametrize("how", ["close", "drop", "finish"])
-def test_threads_end_with_the_iteration(how: str) -> None:
+def test_threads_end_with_the_iterator(how: str) -> None:
     iterator = _batches(_numbers(400), replace(_OPTIONS, workers=3)).iterate(0)
     next(iterator)
     assert len(_threads()) == 3
@@ -229,7 +229,7 @@ def test_threads_end_with_the_iteration(how: str) -> None:
     assert _threads() == []
 
 
-def test_no_more_is_read_ahead_than_a_few_batches() -> None:
+def test_only_a_few_batches_are_prefetched() -> None:
     batches = _batches(_numbers(400), replace(_OPTIONS, workers=3, shuffle=False))
     reader = batches.dataset.reader
     assert isinstance(reader, _Memory)
@@ -239,18 +239,18 @@ def test_no_more_is_read_ahead_than_a_few_batches() -> None:
             assert max(reader.read_so_far) < 4 * (number + 4)
 
 
-def test_pinning_without_a_gpu_is_no_error() -> None:
+def test_pin_memory_without_gpu_is_ignored() -> None:
     (batch, *_) = _batches(_numbers(8), replace(_OPTIONS, pin_memory=True)).iterate(0)
     assert batch.inputs["x"].is_pinned() == torch.cuda.is_available()
 
 
-def test_an_empty_dataset_has_no_batches() -> None:
+def test_empty_dataset_has_no_batches() -> None:
     batches = _batches([], replace(_OPTIONS, workers=2))
     assert len(batches) == 0
     assert list(batches.iterate(0)) == []
 
 
-def test_a_class_of_which_no_training_record_can_be_read_is_refused() -> None:
+def test_class_without_readable_training_record_is_refused() -> None:
     contents = _numbers(9, bad=(1, 4, 7))
     with pytest.raises(
         DataError, match=r"none of the 3 training records of class 'b' can be read: 00\d\.png is no number"

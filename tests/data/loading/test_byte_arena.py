@@ -21,17 +21,17 @@ def fill(arena: ByteArena, size: int) -> int:
 
 
 @pytest.mark.parametrize(("memory", "file", "buffers"), [(0, 0, 0), (1000, 0, 10), (1000, 2000, 30), (0, 950, 9)])
-def test_there_is_room_for_what_is_allowed(memory: int, file: int, buffers: int, tmp_path: Path) -> None:
+def test_arena_allocates_up_to_its_limits(memory: int, file: int, buffers: int, tmp_path: Path) -> None:
     assert fill(ByteArena(memory, file, tmp_path), 100) == buffers
     assert list(tmp_path.iterdir()) == []
 
 
-def test_segments_follow_one_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_arena_starts_new_segments(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_SEGMENT_BYTES", 250)
     assert fill(ByteArena(1000, 1000, tmp_path), 100) == 16
     assert ByteArena(1000, 1000, tmp_path).allocate(251) is None
 
 
-def test_a_folder_that_cannot_be_written_ends_it(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_unwritable_folder_ends_file_allocation(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     assert fill(ByteArena(200, 1000, tmp_path / "missing"), 100) == 2
     assert "No more is kept in" in caplog.text

@@ -48,7 +48,7 @@ def assert_same(ours: list[Batch], theirs: list[Batch]) -> None:
         assert torch.equal(one.targets.cpu(), other.targets)
 
 
-def test_batches_are_the_same_from_wherever_they_begin() -> None:
+def test_copied_batches_equal_the_original_batches() -> None:
     moved = OnDevice(batches(), CPU, Told())
     assert moved.channel == "train"
     assert_same(list(moved.iterate(1)), list(batches().iterate(1)))
@@ -77,7 +77,7 @@ class Asked(Batches):
             self.closed = True
 
 
-def test_nothing_is_asked_for_before_its_turn_and_closing_closes() -> None:
+def test_batches_are_requested_one_at_a_time_and_closing_closes_the_source() -> None:
     plain = batches()
     source = Asked(plain.dataset, plain._options, plain._bad_records)
     iterator = OnDevice(source, CPU, Told()).iterate(0)
@@ -89,7 +89,7 @@ def test_nothing_is_asked_for_before_its_turn_and_closing_closes() -> None:
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-def test_a_gpu_gets_the_same_bits_while_it_is_busy() -> None:
+def test_busy_gpu_receives_identical_batches() -> None:
     device = torch.device("cuda")
     work = torch.rand(4096, 4096, device=device)
     ours = []

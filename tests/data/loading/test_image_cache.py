@@ -79,7 +79,9 @@ def three_epochs(batches: Batches) -> list[Batch]:
 @pytest.mark.parametrize("augmentation", ["none", "basic", "strong"])
 @pytest.mark.parametrize("workers", [0, 3])
 @pytest.mark.parametrize("arena", [(0, 0), (20_000, 0), (0, 30_000), (10**7, 0)])
-def test_room_changes_no_bit(augmentation: Augmentation, workers: int, arena: tuple[int, int], tmp_path: Path) -> None:
+def test_cached_images_are_bitwise_identical(
+    augmentation: Augmentation, workers: int, arena: tuple[int, int], tmp_path: Path
+) -> None:
     cached = three_epochs(batches(ByteArena(*arena, tmp_path), augmentation, workers)[0])
     uncached = three_epochs(batches(None, augmentation)[0])
     assert [batch.positions for batch in cached] == [batch.positions for batch in uncached]
@@ -89,13 +91,13 @@ def test_room_changes_no_bit(augmentation: Augmentation, workers: int, arena: tu
         assert torch.equal(batch.targets, expected.targets)
 
 
-def test_with_room_every_picture_is_read_once_and_a_damaged_one_again() -> None:
+def test_cached_image_is_read_once_and_damaged_image_every_time() -> None:
     cached, reader = batches(ByteArena(10**7))
     three_epochs(cached)
     assert sorted(reader.reads) == sorted([*range(COUNT), COUNT - 2, COUNT - 2])
 
 
-def test_without_room_for_all_those_that_fit_are_kept(caplog: pytest.LogCaptureFixture) -> None:
+def test_full_cache_keeps_the_images_that_fit(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO")
     cached, reader = batches(ByteArena(20_000))
     three_epochs(cached)
@@ -103,7 +105,7 @@ def test_without_room_for_all_those_that_fit_are_kept(caplog: pytest.LogCaptureF
     assert caplog.text.count("there is no room for more") == 1
 
 
-def test_a_large_picture_is_made_as_small_as_augmentation_allows() -> None:
+def test_large_image_is_reduced_before_caching() -> None:
     pixels = torch.arange(3 * 200 * 150, dtype=torch.int64).remainder(256).to(torch.uint8).view(3, 200, 150)
     assert before_augmenting(pixels, GEOMETRY).shape == (3, 54, 41)
     assert bytes_before_augmenting(GEOMETRY) == 3 * 41 * 55
@@ -111,7 +113,7 @@ def test_a_large_picture_is_made_as_small_as_augmentation_allows() -> None:
     assert before_augmenting(small, GEOMETRY) is small
 
 
-def test_what_is_kept_is_not_varied_itself() -> None:
+def test_augmentation_does_not_change_the_cached_image() -> None:
     transform = ImageTransform(GEOMETRY, "strong")
     image = transform.decoded(encoded(3), varied=True)
     before = image.clone()

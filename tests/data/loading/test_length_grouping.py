@@ -79,7 +79,7 @@ def padding(options: BatchOptions) -> float:
 
 
 @pytest.mark.parametrize("options", [OPTIONS, replace(OPTIONS, shuffle=False)])
-def test_every_record_comes_once_with_little_padding(options: BatchOptions) -> None:
+def test_every_record_occurs_once_with_little_padding(options: BatchOptions) -> None:
     positions = [one for positions in batches(options).positions(0) for one in positions]
     assert sorted(positions) == list(range(COUNT))
     assert padding(options) < 1.15
@@ -88,13 +88,13 @@ def test_every_record_comes_once_with_little_padding(options: BatchOptions) -> N
 
 @pytest.mark.parametrize("workers", [0, 3])
 @pytest.mark.parametrize("first", [0, 1, 24, 25, 60, 100, 101])
-def test_any_start_with_any_threads_gives_the_same_batches(first: int, workers: int) -> None:
+def test_batches_are_identical_for_any_start_and_number_of_threads(first: int, workers: int) -> None:
     whole = list(batches().positions(2))
     assert len(whole) == 101
     assert list(batches(replace(OPTIONS, workers=workers)).positions(2, first)) == whole[first:]
 
 
-def test_what_was_measured_before_changes_nothing() -> None:
+def test_known_lengths_do_not_change_the_batches() -> None:
     fresh, used = batches(), batches()
     list(used.positions(0))
     assert list(used.positions(1)) == list(fresh.positions(1)) != list(fresh.positions(0))
@@ -103,7 +103,7 @@ def test_what_was_measured_before_changes_nothing() -> None:
     assert sorted(reader.read_so_far) == list(range(COUNT))
 
 
-def test_a_start_reads_nothing_of_the_pools_before() -> None:
+def test_resuming_does_not_read_earlier_pools() -> None:
     late = batches()
     rest = [one for positions in late.positions(0, 75) for one in positions]
     reader = late.dataset.reader
@@ -111,20 +111,20 @@ def test_a_start_reads_nothing_of_the_pools_before() -> None:
     assert sorted(reader.read_so_far) == sorted(rest)
 
 
-def test_short_and_long_batches_come_in_random_order() -> None:
+def test_short_and_long_batches_are_shuffled() -> None:
     widths = [batch.inputs["x"].shape[1] for batch in batches().iterate(0)]
     pool = widths[:25]
     assert pool != sorted(pool)
     assert max(pool[:8]) > 60
 
 
-def test_batches_of_any_length_are_those_of_chance() -> None:
+def test_batches_without_length_grouping_are_ungrouped() -> None:
     mixed, plain = batches().without_length_grouping(), batches(replace(OPTIONS, length=None))
     assert list(mixed.positions(0)) == list(plain.positions(0))
 
 
 @given(st.integers(0, 900), st.integers(1, 9))
-def test_pools_hold_the_batches_in_turn(count: int, size: int) -> None:
+def test_pools_contain_consecutive_batches(count: int, size: int) -> None:
     bounds = batch_bounds(count, size)
     pools = split_into_pools(bounds)
     assert [one for pool in pools for one in pool] == bounds
@@ -132,7 +132,7 @@ def test_pools_hold_the_batches_in_turn(count: int, size: int) -> None:
     assert len(pools) >= min(4, len(bounds))
 
 
-def test_among_equals_the_order_of_the_epoch_decides() -> None:
+def test_equal_lengths_keep_epoch_order() -> None:
     pool = np.array([5, 3, 9, 1, 7])
     found = group_by_length(pool, np.array([2, 1, 2, 1, 2], np.int32), [2, 3], np.array([1, 0]))
     assert [one.tolist() for one in found] == [[5, 9, 7], [3, 1]]

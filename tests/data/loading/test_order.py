@@ -12,26 +12,26 @@ _SEEDS = st.integers(min_value=0, max_value=2**64)
 _EPOCHS = st.integers(min_value=0, max_value=10_000)
 
 
-def test_values_are_the_same_on_every_platform_and_in_every_release() -> None:
+def test_orders_and_seeds_equal_reference_values() -> None:
     assert epoch_order(10, seed=0, epoch=0).tolist() == [6, 3, 8, 1, 4, 5, 9, 2, 7, 0]
     assert epoch_order(10, seed=7, epoch=3).tolist() == [2, 1, 4, 8, 9, 3, 5, 7, 6, 0]
     assert record_seed(7, 3, "cats/a.jpg") == 991756137226523564
 
 
 @given(count=st.integers(min_value=0, max_value=300), seed=_SEEDS, epoch=_EPOCHS)
-def test_an_order_is_a_permutation_and_a_function_of_its_arguments(count: int, seed: int, epoch: int) -> None:
+def test_epoch_order_is_a_deterministic_permutation(count: int, seed: int, epoch: int) -> None:
     order = epoch_order(count, seed, epoch)
     assert order.dtype == np.int64
     assert sorted(order.tolist()) == list(range(count))
     assert np.array_equal(order, epoch_order(count, seed, epoch))
 
 
-def test_seeds_and_epochs_give_different_orders() -> None:
+def test_epoch_order_depends_on_seed_and_epoch() -> None:
     pairs = [(seed, epoch) for seed in (0, 1, 2, 2**32, 2**32 + 1) for epoch in (0, 1, 2)]
     assert len({tuple(epoch_order(50, seed, epoch).tolist()) for seed, epoch in pairs}) == len(pairs)
 
 
-def test_every_position_comes_everywhere() -> None:
+def test_epoch_order_is_uniform() -> None:
     places = np.array([epoch_order(8, 5, epoch) for epoch in range(400)])
     counts = np.array([np.bincount(places[:, place], minlength=8) for place in range(8)])
     assert counts.min() > 20
@@ -39,7 +39,7 @@ def test_every_position_comes_everywhere() -> None:
 
 
 @given(seed=_SEEDS, epoch=_EPOCHS, key=st.text())
-def test_a_record_seed_is_a_64_bit_number_of_all_its_arguments(seed: int, epoch: int, key: str) -> None:
+def test_record_seed_is_a_64_bit_number_of_all_arguments(seed: int, epoch: int, key: str) -> None:
     value = record_seed(seed, epoch, key)
     assert 0 <= value < 2**64
     assert len({value, record_seed(seed + 1, epoch, key), record_seed(seed, epoch + 1, key)}) == 3
@@ -47,7 +47,7 @@ def test_a_record_seed_is_a_64_bit_number_of_all_its_arguments(seed: int, epoch:
 
 
 @given(count=st.integers(min_value=0, max_value=2_000), batch_size=st.integers(min_value=1, max_value=70))
-def test_batches_cover_every_record_once_and_none_is_small(count: int, batch_size: int) -> None:
+def test_batch_bounds_cover_every_record_without_small_batches(count: int, batch_size: int) -> None:
     bounds = batch_bounds(count, batch_size)
     assert [position for start, stop in bounds for position in range(start, stop)] == list(range(count))
     sizes = [stop - start for start, stop in bounds]
@@ -59,7 +59,7 @@ def test_batches_cover_every_record_once_and_none_is_small(count: int, batch_siz
         assert len(bounds) == -(-count // batch_size)
 
 
-def test_the_last_two_batches_share_what_is_left() -> None:
+def test_last_two_batches_share_the_remainder() -> None:
     assert batch_bounds(9, 4) == [(0, 4), (4, 7), (7, 9)]
     assert batch_bounds(10, 4) == [(0, 4), (4, 7), (7, 10)]
     assert batch_bounds(8, 4) == [(0, 4), (4, 8)]

@@ -23,7 +23,7 @@ class Late(Future[int]):
         return super().result(timeout)
 
 
-def test_late_items_bring_threads_up_to_a_limit_which_are_kept_and_change_no_item() -> None:
+def test_late_items_add_threads_up_to_the_maximum() -> None:
     supply = Prefetcher(1, 3)
     assert list(supply.ahead(range(12), Late)) == list(range(12))
     assert supply.size == 3
@@ -38,13 +38,13 @@ def test_late_items_bring_threads_up_to_a_limit_which_are_kept_and_change_no_ite
     assert sizes == {3}
 
 
-def test_a_number_that_was_asked_for_is_kept_to() -> None:
+def test_fixed_number_of_threads_does_not_grow() -> None:
     supply = Prefetcher(1, 1)
     assert list(supply.ahead(range(12), Late)) == list(range(12))
     assert supply.size == 1
 
 
-def test_items_in_time_bring_no_threads() -> None:
+def test_items_in_time_add_no_threads() -> None:
     def at_once(crew: WorkerPool, number: int) -> Future[int]:
         future: Future[int] = Future()
         future.set_result(number)
@@ -56,7 +56,7 @@ def test_items_in_time_bring_no_threads() -> None:
 
 
 @pytest.mark.parametrize("size", [0, 1])
-def test_waiting_is_counted_for_items_and_for_what_becomes_of_them(size: int) -> None:
+def test_wait_seconds_include_items_and_their_preparation(size: int) -> None:
     class Clock:
         now = 0.0
 

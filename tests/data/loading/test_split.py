@@ -41,7 +41,7 @@ def split_of(records: list[Pair], fraction: float, seed: int) -> Split:
 
 
 @given(st.one_of(records_with_one_label, records_with_any_labels), fractions, seeds)
-def test_every_record_is_on_one_side_and_equal_contents_on_the_same(
+def test_split_is_a_partition_that_keeps_equal_contents_together(
     records: list[Pair], fraction: float, seed: int
 ) -> None:
     split = split_of(records, fraction, seed)
@@ -51,7 +51,7 @@ def test_every_record_is_on_one_side_and_equal_contents_on_the_same(
 
 
 @given(st.one_of(records_with_one_label, records_with_any_labels), fractions, seeds, st.randoms(use_true_random=False))
-def test_the_order_of_the_records_does_not_matter(
+def test_split_does_not_depend_on_record_order(
     records: list[Pair], fraction: float, seed: int, shuffler: random.Random
 ) -> None:
     before = split_of(records, fraction, seed)
@@ -63,9 +63,7 @@ def test_the_order_of_the_records_does_not_matter(
 
 
 @given(records_with_one_label, fractions, seeds)
-def test_every_class_with_two_contents_of_its_own_is_on_both_sides(
-    records: list[Pair], fraction: float, seed: int
-) -> None:
+def test_split_is_stratified_by_class(records: list[Pair], fraction: float, seed: int) -> None:
     split = split_of(records, fraction, seed)
     labels_of: dict[Content, set[str]] = defaultdict(set)
     for content, labels in records:
@@ -85,25 +83,25 @@ def test_every_class_with_two_contents_of_its_own_is_on_both_sides(
 
 
 @given(records_with_any_labels, fractions, seeds)
-def test_no_class_is_missing_from_training(records: list[Pair], fraction: float, seed: int) -> None:
+def test_every_class_stays_in_training(records: list[Pair], fraction: float, seed: int) -> None:
     split = split_of(records, fraction, seed)
     in_train = {label for index in split.train for label in records[index][1]}
     assert in_train >= {label for _, labels in records for label in labels}
 
 
-def test_the_split_is_the_same_for_ever() -> None:
+def test_split_never_changes_between_versions() -> None:
     """Checkpoints refer to records by their position in the split, so a changed split would break resuming."""
     records: list[Pair] = [((f"text {index}",), (str(index % 2),)) for index in range(20)]
     assert stratified_split(MemoryReader(records), 0.2, 7).validation == (0, 1, 14, 15)
 
 
-def test_another_seed_keeps_others() -> None:
+def test_split_depends_on_seed() -> None:
     records: list[Pair] = [((f"text {index}",), (str(index % 2),)) for index in range(100)]
     halves = {stratified_split(MemoryReader(records), 0.2, seed).validation for seed in range(5)}
     assert len(halves) == 5
 
 
-def test_renamed_files_split_alike(tmp_path: Path) -> None:
+def test_split_does_not_depend_on_file_names(tmp_path: Path) -> None:
     pictures = {f"{name}/{index}.png": f"{name} {index}".encode() for name in ("cat", "dog") for index in range(10)}
     renamed = {f"{key.partition('/')[0]}/deep/{hash(key)}.jpg": content for key, content in pictures.items()}
     kept = []
@@ -115,7 +113,7 @@ def test_renamed_files_split_alike(tmp_path: Path) -> None:
     assert len(kept[0]) == 6
 
 
-def test_many_combinations_of_classes_still_give_a_share() -> None:
+def test_rare_label_combinations_are_sampled_jointly() -> None:
     labels = [tuple(sorted({str(index % 7), str(index % 11), str(index % 13)})) for index in range(500)]
     records: list[Pair] = [((f"text {index}",), one) for index, one in enumerate(labels)]
     assert len(set(labels)) > 250
@@ -124,20 +122,20 @@ def test_many_combinations_of_classes_still_give_a_share() -> None:
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_rare_combinations_do_not_leave_together_what_only_they_have(seed: int) -> None:
+def test_rare_label_combinations_keep_every_class_in_training(seed: int) -> None:
     combinations = ["ab", "abc", "cd", "cde", "e"]
     records: list[Pair] = [((labels,), tuple(labels)) for labels in combinations]
     split = stratified_split(MemoryReader(records), 0.9, seed)
     assert {label for index in split.train for label in combinations[index]} == set("abcde")
 
 
-def test_texts_are_not_glued_together() -> None:
+def test_digests_distinguish_text_pairs_from_concatenated_texts() -> None:
     reader = MemoryReader([(("ab", "c"), ()), (("a", "bc"), ()), (("abc",), ()), (b"abc", ())])
     digests = content_digests(reader, range(4))
     assert len(set(digests)) == 4
 
 
-def test_contradicting_and_lonely_records_stay_in_training(caplog: pytest.LogCaptureFixture) -> None:
+def test_conflicting_and_single_records_stay_in_training(caplog: pytest.LogCaptureFixture) -> None:
     records: list[Pair] = [(("same",), ("a",)), (("same",), ("b",)), (("only",), ("c",))]
     records += [((f"{index}",), ("a",)) for index in range(4)]
     with caplog.at_level("INFO"):
@@ -147,7 +145,7 @@ def test_contradicting_and_lonely_records_stay_in_training(caplog: pytest.LogCap
     assert "with one record each: c" in caplog.text
 
 
-def test_a_record_that_cannot_be_read_stays_in_training() -> None:
+def test_unreadable_record_stays_in_training() -> None:
     class Damaged(MemoryReader):
         def read(self, index: int) -> Record:
             if index == 3:
@@ -159,10 +157,10 @@ def test_a_record_that_cannot_be_read_stays_in_training() -> None:
     assert len(split.validation) == 4
 
 
-def test_a_fraction_of_nothing_keeps_nothing() -> None:
+def test_fraction_of_zero_holds_out_nothing() -> None:
     assert stratified_split(MemoryReader([(("a",), ("x",))]), 0, 0) == Split((0,), ())
 
 
-def test_data_that_cannot_be_split_says_the_ways_out() -> None:
+def test_error_for_data_that_cannot_be_split_names_the_remedies() -> None:
     with pytest.raises(DataError, match=r"'train'.*no class has two different.*'validation'.*validation_fraction=0"):
         stratified_split(MemoryReader([(("a",), ("x",)), (("a",), ("x",)), (("b",), ("y",))]), 0.2, 0)

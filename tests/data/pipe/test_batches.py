@@ -64,7 +64,7 @@ def bits(found: list[Batch]) -> list[tuple[bytes, list[int], tuple[int, ...]]]:
     return [(one.inputs["pixels"].numpy().tobytes(), one.targets.tolist(), one.positions) for one in found]
 
 
-def test_the_number_of_workers_changes_nothing(tmp_path: Path) -> None:
+def test_stream_batches_are_identical_for_any_number_of_workers(tmp_path: Path) -> None:
     stream = b"".join(record(number) for number in range(21))
     results = []
     for workers in (0, 1, 3):
@@ -78,7 +78,7 @@ def test_the_number_of_workers_changes_nothing(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("used", [1, 3, 4])
-def test_the_rest_after_a_restart_is_the_same_bits(tmp_path: Path, used: int) -> None:
+def test_resumed_stream_batches_are_identical(tmp_path: Path, used: int) -> None:
     stream = b"".join(record(number) for number in range(18))
     fill(tmp_path, stream, epochs=2)
     whole = batches(tmp_path)
@@ -91,7 +91,7 @@ def test_the_rest_after_a_restart_is_the_same_bits(tmp_path: Path, used: int) ->
     assert bits(list(again.iterate(0, used))) == bits(before[used:])
 
 
-def test_what_is_passed_over_is_not_decoded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_skipped_records_are_not_decoded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Only the first record is decoded, to detect the stream's format; no skipped image is."""
     fill(tmp_path, b"".join(record(number) for number in range(18)), epochs=2)
     whole = batches(tmp_path)
@@ -118,7 +118,7 @@ def test_what_is_passed_over_is_not_decoded(tmp_path: Path, monkeypatch: pytest.
     assert sorted(understood) == sorted([0, *rest])
 
 
-def test_records_that_are_kept_are_those_of_the_last_pass(tmp_path: Path) -> None:
+def test_retained_records_are_from_the_last_epoch(tmp_path: Path) -> None:
     """The export check uses them, and in another pass the same number may refer to another record."""
     contents = [encoded(picture(NAMES[number % 3], number)) for number in range(20)]
     orders = list(range(20)), list(range(19, -1, -1))
@@ -137,7 +137,7 @@ def test_records_that_are_kept_are_those_of_the_last_pass(tmp_path: Path) -> Non
         assert [one.content for _, one in samples] == [contents[order[row]] for row, _ in samples]
 
 
-def test_two_who_share_a_stream_go_on_together_after_a_restart(tmp_path: Path) -> None:
+def test_two_processes_resume_a_shared_stream(tmp_path: Path) -> None:
     stream = b"".join(record(number) for number in range(19))
     fill(tmp_path, stream, epochs=2)
     whole = batches(tmp_path)
@@ -163,7 +163,7 @@ def test_two_who_share_a_stream_go_on_together_after_a_restart(tmp_path: Path) -
     assert joined == expected
 
 
-def test_bad_records_are_left_out_and_counted(tmp_path: Path) -> None:
+def test_bad_stream_records_are_skipped_and_counted(tmp_path: Path) -> None:
     stream = b"".join(record(number, b"\x89PNG\r\n\x1a\nno" if number == 5 else None) for number in range(12))
     fill(tmp_path, stream, epochs=2)
     found = list(batches(tmp_path, allowed=1).iterate(0))
@@ -174,7 +174,7 @@ def test_bad_records_are_left_out_and_counted(tmp_path: Path) -> None:
         list(batches(tmp_path).iterate(0))
 
 
-def test_a_bad_record_counts_once_in_whatever_order_it_comes_and_its_copies_apart(tmp_path: Path) -> None:
+def test_bad_record_counts_once_in_any_order_and_copies_count_separately(tmp_path: Path) -> None:
     """Also when a restart restores the ledger, and the stream in the middle of an epoch."""
     empty = b"\x89PNG\r\n\x1a\nno"
     stream = [record(0, empty), *map(record, range(1, 15)), record(0, empty), record(1, empty)]
@@ -203,7 +203,7 @@ def test_a_bad_record_counts_once_in_whatever_order_it_comes_and_its_copies_apar
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_leaving_early_closes_the_pipe_and_ends_the_threads(tmp_path: Path, workers: int) -> None:
+def test_closing_early_closes_the_pipe_and_ends_the_threads(tmp_path: Path, workers: int) -> None:
     fill(tmp_path, b"".join(record(number) for number in range(300)), epochs=2)
     before = threading.active_count()
     loader = batches(tmp_path, workers)
@@ -213,7 +213,7 @@ def test_leaving_early_closes_the_pipe_and_ends_the_threads(tmp_path: Path, work
     assert threading.active_count() <= before
 
 
-def test_a_stop_reaches_whoever_waits_for_a_batch(tmp_path: Path) -> None:
+def test_stop_request_ends_the_wait_for_a_batch(tmp_path: Path) -> None:
     stop = threading.Event()
     threading.Timer(0.2, stop.set).start()
 
@@ -222,9 +222,7 @@ def test_a_stop_reaches_whoever_waits_for_a_batch(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_an_epoch_without_objects_is_short_where_hosts_share_them_and_else_an_error(
-    tmp_path: Path, workers: int
-) -> None:
+def test_empty_epoch_is_allowed_only_when_hosts_share_objects(tmp_path: Path, workers: int) -> None:
     """A pipe that is opened and closed at once, between two with records."""
     for epoch in range(3):
         os.mkfifo(tmp_path / f"train_{epoch}")
@@ -242,7 +240,7 @@ def test_an_epoch_without_objects_is_short_where_hosts_share_them_and_else_an_er
         list(batches(tmp_path / "alone", workers).iterate(0))
 
 
-def test_a_class_of_which_no_streamed_training_record_can_be_read_is_refused(tmp_path: Path) -> None:
+def test_class_without_readable_streamed_record_is_refused(tmp_path: Path) -> None:
     stream = b"".join(record(number, b"no image" if number % 3 == 1 else None) for number in range(9))
     fill(tmp_path, stream, epochs=2)
     found = batches(tmp_path, allowed=9)

@@ -26,7 +26,7 @@ def fed(tmp_path: Path, counts: tuple[int, ...], epochs: int, pause: threading.E
     return tmp_path
 
 
-def test_an_epoch_ends_for_all_where_the_first_channel_ends(tmp_path: Path) -> None:
+def test_epoch_ends_for_all_processes_with_the_shortest_channel(tmp_path: Path) -> None:
     pipes = fed(tmp_path, (5 * BATCH, 3 * BATCH, 7 * BATCH), 2)
     with processes(pipes, tmp_path / "table", "recordio", 3, 2, "own") as started:
         found = [json.loads(process.communicate(timeout=120)[0]) for process in started]
@@ -37,7 +37,7 @@ def test_an_epoch_ends_for_all_where_the_first_channel_ends(tmp_path: Path) -> N
     ("signalled", "signal_number", "told"),
     [([0], signal.SIGKILL, "failed: "), ([1], signal.SIGKILL, "failed: "), ([0, 1], signal.SIGTERM, "stopped")],
 )
-def test_a_process_that_is_gone_is_an_error_and_a_stop_ends_the_wait(
+def test_exited_process_is_an_error_and_stop_request_ends_the_wait(
     tmp_path: Path, signalled: list[int], signal_number: int, told: str
 ) -> None:
     pause = threading.Event()

@@ -44,23 +44,23 @@ def write(path: Path, content: bytes, *, delay: float = 0.0, pause: float = 0.0)
     return in_thread(work)
 
 
-def test_bytes_arrive_whole(tmp_path: Path) -> None:
+def test_pipe_returns_all_bytes(tmp_path: Path) -> None:
     content = os.urandom(3 << 20)
     write(tmp_path / "train_0", content)
     assert b"".join(Pipe(options(tmp_path)).read_next()) == content
 
 
-def test_a_late_pipe_a_late_writer_and_a_slow_one_are_no_end(tmp_path: Path) -> None:
+def test_late_or_slow_writer_does_not_end_the_epoch(tmp_path: Path) -> None:
     write(tmp_path / "train_0", b"late", delay=0.15, pause=0.2)
     assert b"".join(Pipe(options(tmp_path)).read_next()) == b"late"
 
 
-def test_an_empty_epoch_ends(tmp_path: Path) -> None:
+def test_empty_pipe_ends_the_epoch(tmp_path: Path) -> None:
     write(tmp_path / "train_0", b"", delay=0.02)
     assert list(Pipe(options(tmp_path)).read_next()) == []
 
 
-def test_the_number_goes_up_and_outlives_the_reader(tmp_path: Path) -> None:
+def test_pipe_number_is_stored_across_readers(tmp_path: Path) -> None:
     write(tmp_path / "train_0", b"zero")
     write(tmp_path / "train_1", b"one")
     assert b"".join(Pipe(options(tmp_path)).read_next()) == b"zero"
@@ -101,11 +101,11 @@ def size_of_another(requested: int | None = None) -> int:
             os.close(end)
 
 
-def test_a_pipe_is_enlarged_where_that_is_allowed(tmp_path: Path) -> None:
+def test_pipe_capacity_is_enlarged_if_permitted(tmp_path: Path) -> None:
     assert size_while_read(tmp_path, os.urandom(3 << 20)) == size_of_another(PIPE_BYTES)
 
 
-def test_a_pipe_that_must_not_be_enlarged_is_read_as_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pipe_is_read_if_enlarging_is_not_permitted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(descriptor: int, command: int, size: int) -> int:
         raise PermissionError(errno.EPERM, f"pipe {descriptor} cannot get {size} bytes by {command}")
 
@@ -113,7 +113,7 @@ def test_a_pipe_that_must_not_be_enlarged_is_read_as_it_is(tmp_path: Path, monke
     assert size_while_read(tmp_path, os.urandom(3 << 20)) == size_of_another()
 
 
-def test_an_early_close_reaches_the_writer(tmp_path: Path) -> None:
+def test_writer_notices_early_close(tmp_path: Path) -> None:
     path, told = tmp_path / "train_0", threading.Event()
     os.mkfifo(path)
 
@@ -132,7 +132,7 @@ def test_an_early_close_reaches_the_writer(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("made", [False, True])
-def test_patience_ends(tmp_path: Path, made: bool) -> None:
+def test_wait_times_out(tmp_path: Path, made: bool) -> None:
     if made:
         os.mkfifo(tmp_path / "train_0")
     with pytest.raises(PlatformError, match=r"channel 'train': waited \d+ s for .*train_0.*raise pipe_wait_seconds"):
@@ -140,7 +140,7 @@ def test_patience_ends(tmp_path: Path, made: bool) -> None:
 
 
 @pytest.mark.parametrize("made", [False, True])
-def test_a_stop_ends_any_wait(tmp_path: Path, made: bool) -> None:
+def test_stop_request_ends_any_wait(tmp_path: Path, made: bool) -> None:
     if made:
         os.mkfifo(tmp_path / "train_0")
     stop = threading.Event()
@@ -149,7 +149,7 @@ def test_a_stop_ends_any_wait(tmp_path: Path, made: bool) -> None:
         list(Pipe(options(tmp_path, stopped=stop.is_set)).read_next())
 
 
-def test_an_end_that_comes_with_a_stop_is_not_taken_for_that_of_the_epoch(tmp_path: Path) -> None:
+def test_end_of_file_after_stop_request_is_not_the_end_of_the_epoch(tmp_path: Path) -> None:
     stop = threading.Event()
     writer = write(tmp_path / "train_0", b"h")
     chunks = Pipe(options(tmp_path, stopped=stop.is_set)).read_next()
@@ -160,19 +160,19 @@ def test_an_end_that_comes_with_a_stop_is_not_taken_for_that_of_the_epoch(tmp_pa
         list(chunks)
 
 
-def test_a_pipe_that_was_not_opened_is_not_counted(tmp_path: Path) -> None:
+def test_unopened_pipe_is_not_counted(tmp_path: Path) -> None:
     with pytest.raises(PlatformError):
         list(Pipe(options(tmp_path, timeout=0.0)).read_next())
     assert Pipe(options(tmp_path)).index == 0
 
 
-def test_something_else_in_its_place(tmp_path: Path) -> None:
+def test_path_that_is_not_a_fifo_is_refused(tmp_path: Path) -> None:
     (tmp_path / "train_0").mkdir()
     with pytest.raises(PlatformError, match="train_0 is no pipe"):
         list(Pipe(options(tmp_path)).read_next())
 
 
-def test_a_second_reader_is_refused(tmp_path: Path) -> None:
+def test_second_reader_is_refused(tmp_path: Path) -> None:
     write(tmp_path / "train_0", bytes(1 << 20), pause=0.3)
     with closing(Pipe(options(tmp_path)).read_next()) as chunks:
         next(chunks)

@@ -32,7 +32,7 @@ def run(place: Path, objects: list[Path], how: str, used: list[list[int]]) -> li
 
 
 @pytest.mark.parametrize("how", ["dealt", "own"])
-def test_the_rest_after_a_restart_is_what_it_would_have_been(tmp_path: Path, how: str) -> None:
+def test_resumed_processes_receive_the_remaining_records(tmp_path: Path, how: str) -> None:
     objects = [tmp_path / f"objects-{rank}" for rank in range(2)]
     for rank, folder in enumerate(objects):
         folder.mkdir()

@@ -32,7 +32,7 @@ def folders(tmp_path: Path) -> tuple[Path, Path, Path]:
 
 
 @pytest.mark.parametrize(("form", "ranks"), [("recordio", 2), ("csv", 3)])
-def test_shares_together_are_the_batches_of_one_process(
+def test_shares_add_up_to_the_batches_of_a_single_process(
     folders: tuple[Path, Path, Path], form: str, ranks: int
 ) -> None:
     alone, shared, table = folders
@@ -51,7 +51,7 @@ def test_shares_together_are_the_batches_of_one_process(
             assert [part["identities"] for part in parts] == [whole["identities"]] * ranks
 
 
-def test_every_process_gets_as_many_records_as_the_others_or_one_more() -> None:
+def test_share_sizes_differ_by_at_most_one() -> None:
     for count in range(3 * BATCH):
         for ranks in range(1, 6):
             table = LocalProcessGroup(Path("unused"), ranks)
@@ -61,7 +61,7 @@ def test_every_process_gets_as_many_records_as_the_others_or_one_more() -> None:
 
 
 @pytest.mark.parametrize("killed", [0, 1])
-def test_a_process_that_is_gone_is_an_error_and_not_a_wait(folders: tuple[Path, Path, Path], killed: int) -> None:
+def test_exited_process_is_an_error(folders: tuple[Path, Path, Path], killed: int) -> None:
     _, shared, table = folders
     pause = threading.Event()
     feed(shared, IMAGES * 40, 99, pause)
@@ -77,7 +77,7 @@ def test_a_process_that_is_gone_is_an_error_and_not_a_wait(folders: tuple[Path, 
 
 
 @pytest.mark.parametrize("first", [0, 1])
-def test_a_stop_ends_every_wait(folders: tuple[Path, Path, Path], first: int) -> None:
+def test_stop_request_ends_the_wait_of_every_process(folders: tuple[Path, Path, Path], first: int) -> None:
     _, shared, table = folders
     feed(shared, IMAGES * 40, 99, threading.Event())
     with processes(shared, table, "recordio", 2, 99) as started:

@@ -36,14 +36,14 @@ def contents(found: list[StreamRecord]) -> list[bytes]:
 
 
 @given(st.integers(0, 60), st.integers(2, 20), st.integers(0, 5), st.integers(0, 5))
-def test_shuffling_loses_nothing_and_is_a_function(count: int, size: int, seed: int, epoch: int) -> None:
+def test_shuffling_is_a_deterministic_permutation(count: int, size: int, seed: int, epoch: int) -> None:
     once = [record.number for record in shuffle_records(numbered(count), size, seed, epoch)]
     assert sorted(once) == list(range(count))
     assert once == [record.number for record in shuffle_records(numbered(count), size, seed, epoch)]
     assert all(place >= number - size for place, number in enumerate(once))
 
 
-def test_epochs_and_seeds_differ_and_a_buffer_of_one_keeps_the_order() -> None:
+def test_shuffling_depends_on_seed_and_epoch_unless_buffer_size_is_one() -> None:
     orders = {
         tuple(record.number for record in shuffle_records(numbered(40), 16, seed, epoch))
         for seed in (0, 1)
@@ -53,7 +53,7 @@ def test_epochs_and_seeds_differ_and_a_buffer_of_one_keeps_the_order() -> None:
     assert [record.number for record in shuffle_records(numbered(9), 1, 0, 0)] == list(range(9))
 
 
-def test_the_first_record_does_not_wait_for_a_full_buffer() -> None:
+def test_first_record_does_not_wait_for_a_full_buffer() -> None:
     arrived: list[StreamRecord] = []
 
     def arriving() -> Iterator[StreamRecord]:
@@ -67,20 +67,20 @@ def test_the_first_record_does_not_wait_for_a_full_buffer() -> None:
     assert max(taken - drawn for drawn, taken in enumerate(waits)) == 1001
 
 
-def test_the_buffer_is_bounded_in_bytes_as_well(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_shuffle_buffer_is_bounded_in_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("finetune.data.pipe.shuffle.MAX_BUFFERED_BYTES", 4)
     order = [record.number for record in shuffle_records(records([b"ab"] * 30), 1000, 0, 0)]
     assert all(place >= number - 2 for place, number in enumerate(order))
 
 
 @given(st.integers(0, 40), st.integers(1, 9))
-def test_batches_end_where_those_of_files_end(count: int, size: int) -> None:
+def test_stream_batches_have_the_bounds_of_file_batches(count: int, size: int) -> None:
     found = [(group[0].number, group[-1].number + 1) for group in batch_records(numbered(count), size)]
     assert found == batch_bounds(count, size)
 
 
 @given(st.integers(0, 40), st.integers(1, 9), st.data())
-def test_after_any_batch_the_rest_is_cut_as_before(count: int, size: int, data: st.DataObject) -> None:
+def test_remaining_records_are_batched_identically_after_any_batch(count: int, size: int, data: st.DataObject) -> None:
     whole = [[record.number for record in group] for group in batch_records(numbered(count), size)]
     done = data.draw(st.integers(0, len(whole)))
     rest = numbered(count)[sum(map(len, whole[:done])) :]
@@ -88,7 +88,7 @@ def test_after_any_batch_the_rest_is_cut_as_before(count: int, size: int, data: 
 
 
 @given(st.lists(st.binary(max_size=2), max_size=30), st.data())
-def test_with_the_same_order_exactly_the_rest_is_left(stream: list[bytes], data: st.DataObject) -> None:
+def test_resuming_with_same_order_yields_the_remaining_records(stream: list[bytes], data: st.DataObject) -> None:
     used = data.draw(st.integers(0, len(stream)))
     before, after = StreamPosition(), StreamPosition()
     before.begin(3)
@@ -99,7 +99,7 @@ def test_with_the_same_order_exactly_the_rest_is_left(stream: list[bytes], data:
 
 
 @given(st.permutations(range(20)), st.integers(1, 19))
-def test_with_another_order_no_record_is_used_twice(order: list[int], used: int) -> None:
+def test_resuming_with_another_order_uses_no_record_twice(order: list[int], used: int) -> None:
     position = StreamPosition()
     position.use(identities(numbered(20)[:used]))
     again = records([str(number).encode() for number in order])
@@ -107,12 +107,12 @@ def test_with_another_order_no_record_is_used_twice(order: list[int], used: int)
     assert sorted(left, key=int) == [str(number).encode() for number in range(used, 20)]
 
 
-def test_a_position_before_the_first_record_can_be_written() -> None:
+def test_initial_position_can_be_saved() -> None:
     identities = StreamPosition().state_dict()["identities"]
     assert (identities.shape, identities.stride()) == ((0,), (1,))
 
 
-def test_another_order_is_told(caplog: pytest.LogCaptureFixture) -> None:
+def test_changed_order_is_logged(caplog: pytest.LogCaptureFixture) -> None:
     position = StreamPosition()
     position.use(identities(numbered(3)))
     with caplog.at_level(logging.INFO, logger="finetune"):

@@ -58,7 +58,7 @@ def sides(stream: Stream, split: StreamSplit) -> tuple[set[int], set[int]]:
     return train, held_out
 
 
-def test_every_record_is_on_one_side_which_never_changes() -> None:
+def test_stream_split_is_a_constant_partition() -> None:
     stream = Stream([record(number, bytes([number % 256, number // 256])) for number in range(1000)])
     split = StreamSplit(0.2, seed=3)
     train, held_out = sides(stream, split)
@@ -70,19 +70,19 @@ def test_every_record_is_on_one_side_which_never_changes() -> None:
     assert stream.epochs == 6
 
 
-def test_equal_pictures_stay_together_whatever_else_a_record_says() -> None:
+def test_stream_split_keeps_equal_images_together() -> None:
     stream = Stream([record(number, bytes([number % 20]), label=number % 2) for number in range(200)])
     train, held_out = sides(stream, StreamSplit(0.5, seed=0))
     assert not {number % 20 for number in train} & {number % 20 for number in held_out}
 
 
-def test_what_cannot_be_understood_is_told_of_by_training() -> None:
+def test_undecodable_records_stay_in_training() -> None:
     stream = Stream([record(number, b"", flag=9) for number in range(50)] + [record(50, b"a")])
     train = StreamShare(stream, StreamSplit(0.9, seed=1), held_out=False)
     assert {one.number for one in train.read_next()} >= set(range(50))
 
 
-def test_a_side_without_records_is_an_error() -> None:
+def test_empty_side_of_stream_split_is_an_error() -> None:
     stream = Stream([record(0, b"a")])
     with pytest.raises(DataError, match=r"none of its 1 records falls to validation with validation_fraction=1e-09"):
         list(StreamShare(stream, StreamSplit(1e-9, seed=0), held_out=True).read_next())
@@ -91,11 +91,11 @@ def test_a_side_without_records_is_an_error() -> None:
 @pytest.mark.parametrize(
     ("fraction", "count", "few"), [(0.2, 4, True), (0.2, 40, False), (0.9, 40, True), (0.5, 10, False)]
 )
-def test_how_many_records_are_too_few_to_be_sure(fraction: float, count: int, few: bool) -> None:
+def test_may_have_empty_side_for_few_records(fraction: float, count: int, few: bool) -> None:
     assert StreamSplit(fraction, seed=0).may_have_empty_side(count) is few
 
 
-def test_a_census_counts_each_side_but_knows_every_class() -> None:
+def test_first_pass_scan_counts_each_side_and_finds_every_class() -> None:
     stream = Stream([record(number, bytes([number]), label=number) for number in range(40)])
     split = StreamSplit(0.3, seed=2)
     train, held_out = sides(stream, split)
@@ -104,7 +104,7 @@ def test_a_census_counts_each_side_but_knows_every_class() -> None:
     assert census.classes == {str(number): int(number in train) for number in range(40)}
 
 
-def test_a_stream_whose_label_is_an_id_is_not_read_on(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_first_pass_scan_stops_when_labels_are_ids(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("finetune.data.pipe.first_pass.MAX_CLASSES", 10)
     stream = Stream([record(number, b"x", label=number) for number in range(1000)])
     with pytest.raises(DataError, match=r"channel 'train': there are 11 classes or more, .* is the label an id"):

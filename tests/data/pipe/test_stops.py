@@ -24,7 +24,7 @@ def source(folder: Path, asked: list[bool]) -> StreamSource:
     )
 
 
-def test_a_stop_ends_a_line_of_a_million_objects(tmp_path: Path) -> None:
+def test_stop_request_ends_reading_a_line_of_many_objects(tmp_path: Path) -> None:
     asked: list[bool] = []
     fill(tmp_path, b"{}" * 300_000 + b"\n")
     found = 0
@@ -36,7 +36,7 @@ def test_a_stop_ends_a_line_of_a_million_objects(tmp_path: Path) -> None:
     assert found == 1000
 
 
-def test_a_stop_ends_what_a_compressed_object_becomes(tmp_path: Path) -> None:
+def test_stop_request_ends_decompression(tmp_path: Path) -> None:
     content = gzip.compress(b"\n" * (64 << 20))
     assert len(content) < 1 << 19  # one chunk of the pipe
     fill(tmp_path, content)
