@@ -10,7 +10,7 @@ from typing import Protocol
 import torch
 
 from finetune.data.loading.batches import Batches, BatchSource
-from finetune.data.loading.device_prefetch import OnDevice, SideStream
+from finetune.data.loading.device_prefetch import DevicePrefetcher
 from finetune.data.pipe.batches import StreamBatches
 from finetune.features.batches import FeatureBatches
 from finetune.features.budget import CacheBudget
@@ -111,7 +111,7 @@ class CachedInputProvider:
         forward, device = self._plan.backbone.forward, self._plan.numerics.device
         if batches is None or device.type != "cuda":
             return None if batches is None else PhaseInputs(batches, forward)
-        return PhaseInputs(OnDevice(batches, device, SideStream(device)), forward)
+        return PhaseInputs(DevicePrefetcher(batches, device), forward)
 
     def prepare_phase(self, phase: Phase) -> None:
         """Switch training and validation to the inputs of a phase."""
