@@ -9,9 +9,7 @@ On a CPU, every core processes its own batch: cores that share a batch wait for 
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from concurrent.futures import Future
 from contextlib import AbstractContextManager, closing
 from dataclasses import dataclass
 from functools import partial
@@ -23,6 +21,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from finetune.data.loading.batches import Batch, Batches
+from finetune.data.loading.prefetch import iterate_ahead
 from finetune.models.backbone import SplitModel
 from finetune.runtime.worker_pool import WorkerPool
 
@@ -108,14 +107,10 @@ class FeatureExtractor:
         if self.concurrency == 1:
             yield from map(fn, items)
             return
-        pending: deque[Future[_Result]] = deque()
         with closing(WorkerPool(self.concurrency, "frozen-prefix")) as workers:
-            for item in items:
-                pending.append(workers.submit(partial(fn, item)))
-                if len(pending) > workers.size:
-                    yield pending.popleft().result()
-            while pending:
-                yield pending.popleft().result()
+            futures = (workers.submit(partial(fn, item)) for item in items)
+            for future in iterate_ahead(futures, lambda: workers.size):
+                yield future.result()
 
     def _split_batch(
         self, requested: Sequence[int], batch: Batch

@@ -14,45 +14,45 @@ from finetune.runtime.worker_pool import WorkerPool
 class Late(Future[int]):
     """Not ready until its result is awaited."""
 
-    def __init__(self, crew: WorkerPool, number: int) -> None:
+    def __init__(self, pool: WorkerPool, number: int) -> None:
         super().__init__()
-        self.crew, self.number = crew, number
+        self.pool, self.number = pool, number
 
     def result(self, timeout: float | None = None) -> int:
-        self.crew.submit(lambda: self.set_result(self.number))
+        self.pool.submit(lambda: self.set_result(self.number))
         return super().result(timeout)
 
 
 def test_late_items_add_threads_up_to_the_maximum() -> None:
-    supply = Prefetcher(1, 3)
-    assert list(supply.ahead(range(12), Late)) == list(range(12))
-    assert supply.size == 3
-    assert supply.wait_seconds > 0
+    prefetcher = Prefetcher(1, 3)
+    assert list(prefetcher.prefetch(range(12), Late)) == list(range(12))
+    assert prefetcher.size == 3
+    assert prefetcher.wait_seconds > 0
     sizes: set[int] = set()
 
-    def seen(crew: WorkerPool, number: int) -> Future[int]:
-        sizes.add(crew.size)
-        return Late(crew, number)
+    def submit(pool: WorkerPool, number: int) -> Future[int]:
+        sizes.add(pool.size)
+        return Late(pool, number)
 
-    assert list(supply.ahead(range(12), seen)) == list(range(12))
+    assert list(prefetcher.prefetch(range(12), submit)) == list(range(12))
     assert sizes == {3}
 
 
 def test_fixed_number_of_threads_does_not_grow() -> None:
-    supply = Prefetcher(1, 1)
-    assert list(supply.ahead(range(12), Late)) == list(range(12))
-    assert supply.size == 1
+    prefetcher = Prefetcher(1, 1)
+    assert list(prefetcher.prefetch(range(12), Late)) == list(range(12))
+    assert prefetcher.size == 1
 
 
 def test_items_in_time_add_no_threads() -> None:
-    def at_once(crew: WorkerPool, number: int) -> Future[int]:
+    def submit_finished(pool: WorkerPool, number: int) -> Future[int]:
         future: Future[int] = Future()
         future.set_result(number)
         return future
 
-    supply = Prefetcher(1, 3)
-    assert list(supply.ahead(range(20), at_once)) == list(range(20))
-    assert supply.size == 1
+    prefetcher = Prefetcher(1, 3)
+    assert list(prefetcher.prefetch(range(20), submit_finished)) == list(range(20))
+    assert prefetcher.size == 1
 
 
 @pytest.mark.parametrize("size", [0, 1])
@@ -65,7 +65,7 @@ def test_wait_seconds_include_items_and_their_preparation(size: int) -> None:
 
     clock = Clock()
 
-    def asked() -> Iterator[int]:
+    def items() -> Iterator[int]:
         for number in range(3):
             clock.now += 1
             yield number
@@ -74,10 +74,14 @@ def test_wait_seconds_include_items_and_their_preparation(size: int) -> None:
         clock.now += 10
         return number
 
-    supply = Prefetcher(size, size, clock)
+    prefetcher = Prefetcher(size, size, clock)
     if size:
-        assert list(supply.ahead(asked(), lambda crew, number: crew.submit(lambda: prepare(number)))) == [0, 1, 2]
-        assert supply.wait_seconds >= 3
+        assert list(prefetcher.prefetch(items(), lambda pool, number: pool.submit(lambda: prepare(number)))) == [
+            0,
+            1,
+            2,
+        ]
+        assert prefetcher.wait_seconds >= 3
     else:
-        assert list(supply.alone(asked(), prepare)) == [0, 1, 2]
-        assert supply.wait_seconds == 33
+        assert list(prefetcher.run_inline(items(), prepare)) == [0, 1, 2]
+        assert prefetcher.wait_seconds == 33

@@ -21,7 +21,7 @@ from finetune.data.loading.dataset import Dataset
 from finetune.data.loading.examples import ExampleFactory, UncachedExamples
 from finetune.data.loading.length_grouping import ExampleLengths, LengthGroupedBatches
 from finetune.data.loading.order import batch_bounds, epoch_order, record_seed
-from finetune.data.loading.prefetch import Prefetcher
+from finetune.data.loading.prefetch import Prefetcher, submit_batch
 from finetune.data.record import Content, Record
 from finetune.errors import DataError
 from finetune.runtime.worker_pool import WorkerPool
@@ -109,6 +109,12 @@ class BatchOptions:
     pin_memory: bool
     max_workers: int = 0
     length: Callable[[Content], int] | None = None
+
+    def randomness(self, epoch: int, key: str) -> random.Random | None:
+        """Return the random numbers for augmenting a record in an epoch; `None` without augmentation."""
+        if not self.augment:
+            return None
+        return random.Random(record_seed(self.seed, epoch, key))  # noqa: S311 - not cryptographic
 
 
 @dataclass(frozen=True, slots=True)
@@ -247,9 +253,9 @@ class Batches:
             DataError: more records are bad than `bad_records` allows.
         """
         if self.prefetcher.size:
-            prepared = self.prefetcher.ahead(lists, partial(self._submit, epoch))
+            prepared = self.prefetcher.prefetch(lists, partial(self._submit, epoch))
         else:
-            prepared = self.prefetcher.alone(
+            prepared = self.prefetcher.run_inline(
                 lists, lambda positions: self._assemble(self._examples(positions, epoch, lambda: False))
             )
         with closing(prepared):
@@ -279,14 +285,8 @@ class Batches:
             )
 
     def _submit(self, epoch: int, pool: WorkerPool, positions: Sequence[int]) -> Future[_Prepared]:
-        """Split a batch into one piece per worker, so that the first batch of an epoch is ready sooner."""
-        size = -(-len(positions) // pool.size)
-        pieces = [
-            pool.submit(partial(self._examples, positions[start : start + size], epoch, pool.stopping.is_set))
-            for start in range(0, len(positions), size)
-        ]
-        # Calls start in order: once this one runs, its pieces are finished or running in other threads.
-        return pool.submit(lambda: self._assemble([example for piece in pieces for example in piece.result()]))
+        prepare = partial(self._examples, epoch=epoch, stopped=pool.stopping.is_set)
+        return submit_batch(pool, positions, prepare, self._assemble)
 
     def _examples(self, positions: Sequence[int], epoch: int, stopped: Callable[[], bool]) -> list[_Example | _Bad]:
         return [self._example(position, epoch) for position in positions if not stopped()]
@@ -294,7 +294,7 @@ class Batches:
     def _example(self, position: int, epoch: int) -> _Example | _Bad:
         key, index, reader = self.dataset.key(position), self.dataset.indices[position], self.dataset.reader
         try:
-            randomness = self._randomness(epoch, key)
+            randomness = self._options.randomness(epoch, key)
             inputs = self._example_factory.example(position, lambda: reader.read(index).content, randomness)
         except BadRecordError as error:
             return _Bad(key, str(error), reader.labels(index))
@@ -302,11 +302,6 @@ class Batches:
             reason = str(error).removeprefix(f"channel {self.dataset.reader.channel!r}: {key} ")
             return _Bad(key, reason, reader.labels(index))
         return _Example(position, inputs, reader.labels(index))
-
-    def _randomness(self, epoch: int, key: str) -> random.Random | None:
-        if not self._options.augment:
-            return None
-        return random.Random(record_seed(self._options.seed, epoch, key))  # noqa: S311 - not cryptographic
 
     def _assemble(self, examples: Sequence[_Example | _Bad]) -> _Prepared:
         good = [example for example in examples if isinstance(example, _Example)]

@@ -7,7 +7,6 @@ sorted only within pools of about fifty batches, and the batches of a pool are s
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Future
 from contextlib import closing
@@ -18,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from finetune.data.loading.order import pool_order
+from finetune.data.loading.prefetch import iterate_ahead
 from finetune.data.record import Content, Reader
 from finetune.errors import DataError
 from finetune.runtime.worker_pool import WorkerPool
@@ -124,20 +124,14 @@ class LengthGroupedBatches:
                 self._lengths[missing] = self._example_lengths(missing)
                 yield pool
             return
-        waiting: deque[tuple[NDArray[np.int64], NDArray[np.int64], list[Future[list[int]]]]] = deque()
-        with closing(WorkerPool(self._workers)) as crew:
-            for pool, missing in zip(pools, unknown, strict=True):
-                pieces = np.array_split(missing, crew.size)
-                waiting.append(
-                    (pool, missing, [crew.submit(partial(self._example_lengths, piece)) for piece in pieces])
-                )
-                if len(waiting) > 1:
-                    yield self._known(*waiting.popleft())
-            while waiting:
-                yield self._known(*waiting.popleft())
+        with closing(WorkerPool(self._workers)) as workers:
+            submitted = (
+                (pool, missing, self._submit(workers, missing)) for pool, missing in zip(pools, unknown, strict=True)
+            )
+            for pool, missing, futures in iterate_ahead(submitted, lambda: 1):
+                self._lengths[missing] = [length for future in futures for length in future.result()]
+                yield pool
 
-    def _known(
-        self, pool: NDArray[np.int64], missing: NDArray[np.int64], pieces: Sequence[Future[list[int]]]
-    ) -> NDArray[np.int64]:
-        self._lengths[missing] = [length for piece in pieces for length in piece.result()]
-        return pool
+    def _submit(self, workers: WorkerPool, positions: NDArray[np.int64]) -> list[Future[list[int]]]:
+        pieces = np.array_split(positions, workers.size)
+        return [workers.submit(partial(self._example_lengths, piece)) for piece in pieces]

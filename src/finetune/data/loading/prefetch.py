@@ -8,18 +8,51 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Sequence
 from concurrent.futures import Future
 from contextlib import closing
+from functools import partial
 from typing import TypeVar
 
 from finetune.runtime.worker_pool import WorkerPool
 
 _I = TypeVar("_I")
+_E = TypeVar("_E")
 _T = TypeVar("_T")
 
-_MOST_AHEAD = 4
+_MAX_AHEAD = 4
 """Maximum number of prefetched items: enough to absorb slow records; each one costs memory."""
+
+
+def iterate_ahead(items: Iterable[_I], ahead: Callable[[], int]) -> Generator[_I, None, None]:
+    """Yield the items in order, drawing `ahead()` further items before each: futures that are submitted when drawn."""
+    pending: deque[_I] = deque()
+    for item in items:
+        pending.append(item)
+        if len(pending) > ahead():
+            yield pending.popleft()
+    while pending:
+        yield pending.popleft()
+
+
+def submit_batch(
+    pool: WorkerPool,
+    records: Sequence[_I],
+    prepare: Callable[[Sequence[_I]], list[_E]],
+    assemble: Callable[[list[_E]], _T],
+) -> Future[_T]:
+    """Submit a batch in one piece per thread, so that the first batch of an epoch is ready sooner.
+
+    Args:
+        pool: worker pool.
+        records: records of the batch.
+        prepare: returns the examples of a piece of the records.
+        assemble: makes the batch of all its examples, in order.
+    """
+    size = max(1, -(-len(records) // pool.size))
+    pieces = [pool.submit(partial(prepare, records[start : start + size])) for start in range(0, len(records), size)]
+    # Calls start in order: once this one runs, its pieces are finished or running in other threads.
+    return pool.submit(lambda: assemble([example for piece in pieces for example in piece.result()]))
 
 
 class Prefetcher:
@@ -30,66 +63,62 @@ class Prefetcher:
 
     Attributes:
         size: number of threads; with 0, the consumer prepares the items.
-        waited: total seconds spent waiting for items.
+        wait_seconds: total seconds spent waiting for items.
     """
 
-    def __init__(self, size: int, most: int, clock: Callable[[], float] = time.perf_counter) -> None:
+    def __init__(self, size: int, max_size: int, clock: Callable[[], float] = time.perf_counter) -> None:
         """Initialize without starting a thread.
 
         Args:
             size: initial number of threads.
-            most: maximum number of threads; at most `size` for a fixed number.
+            max_size: maximum number of threads; at most `size` for a fixed number.
             clock: monotonic clock, in seconds.
         """
         self.size = size
         self.wait_seconds = 0.0
-        self._most = most
+        self._max_size = max_size
         self._clock = clock
 
-    def alone(self, items: Iterable[_I], make: Callable[[_I], _T]) -> Generator[_T, None, None]:
-        """Yield the result of `make` for each item, without threads."""
-        for item in self._asked(items):
-            began = self._clock()
-            made = make(item)
-            self.wait_seconds += self._clock() - began
-            yield made
+    def run_inline(self, items: Iterable[_I], prepare: Callable[[_I], _T]) -> Generator[_T, None, None]:
+        """Yield the result of `prepare` for each item, without threads."""
+        for item in self._timed(items):
+            start = self._clock()
+            result = prepare(item)
+            self.wait_seconds += self._clock() - start
+            yield result
 
-    def ahead(self, items: Iterable[_I], begin: Callable[[WorkerPool, _I], Future[_T]]) -> Generator[_T, None, None]:
-        """Yield the result for each item in order; `begin` submits an item to the worker pool.
+    def prefetch(
+        self, items: Iterable[_I], submit: Callable[[WorkerPool, _I], Future[_T]]
+    ) -> Generator[_T, None, None]:
+        """Yield the result for each item in order; `submit` submits an item to the worker pool.
 
-        Re-raises the exceptions of `begin` and of its futures.
+        Re-raises the exceptions of `submit` and of its futures.
         """
-        waiting: deque[Future[_T]] = deque()
-        taken = 0
-        with closing(WorkerPool(self.size)) as crew:
-            for item in self._asked(items):
-                waiting.append(begin(crew, item))
-                if len(waiting) > min(crew.size + 1, _MOST_AHEAD):
-                    taken += 1
-                    yield self._take(waiting.popleft(), crew, may_grow=taken > _MOST_AHEAD)
-            while waiting:
-                yield self._take(waiting.popleft(), crew, may_grow=False)
+        with closing(WorkerPool(self.size)) as pool:
+            futures = (submit(pool, item) for item in self._timed(items))
+            for number, future in enumerate(iterate_ahead(futures, lambda: min(pool.size + 1, _MAX_AHEAD))):
+                yield self._wait(future, pool, may_grow=number >= _MAX_AHEAD)
 
-    def _asked(self, items: Iterable[_I]) -> Generator[_I, None, None]:
+    def _timed(self, items: Iterable[_I]) -> Generator[_I, None, None]:
         """Yield the items and count the time until they arrive: items from a pipe may be late."""
         iterator = iter(items)
         while True:
-            began = self._clock()
+            start = self._clock()
             try:
                 item = next(iterator)
             except StopIteration:
                 return
             finally:
-                self.wait_seconds += self._clock() - began
+                self.wait_seconds += self._clock() - start
             yield item
 
-    def _take(self, future: Future[_T], crew: WorkerPool, *, may_grow: bool) -> _T:
+    def _wait(self, future: Future[_T], pool: WorkerPool, *, may_grow: bool) -> _T:
         """Wait for an item; the first items of a run are late with any number of threads and do not trigger growth."""
-        if may_grow and self.size < self._most and not future.done():
+        if may_grow and self.size < self._max_size and not future.done():
             self.size += 1
-            crew.grow(self.size)
-        began = self._clock()
+            pool.grow(self.size)
+        start = self._clock()
         try:
             return future.result()
         finally:
-            self.wait_seconds += self._clock() - began
+            self.wait_seconds += self._clock() - start

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import copy
 import logging
-import random
 from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Sequence
 from concurrent.futures import Future
@@ -24,8 +23,8 @@ from finetune.data.bad_records import BadRecords
 from finetune.data.in_memory import InMemoryReader
 from finetune.data.labels import LabelMap
 from finetune.data.loading.batches import Batch, BatchOptions
-from finetune.data.loading.order import batch_bounds, record_seed
-from finetune.data.loading.prefetch import Prefetcher
+from finetune.data.loading.order import batch_bounds
+from finetune.data.loading.prefetch import Prefetcher, submit_batch
 from finetune.data.pipe.batch_shares import BatchShare, ReadAhead, SingleProcess, StreamSharing
 from finetune.data.pipe.examples import BadExample, Example, PreparedBatch, decode_example
 from finetune.data.pipe.shuffle import StreamPosition, batch_records, shuffle_records
@@ -189,7 +188,7 @@ class StreamBatches:
 
     def example(self, epoch: int, record: StreamRecord, content: Content) -> dict[str, Tensor]:
         """Return the model inputs of a record, augmented as in `epoch`."""
-        return self._data.transform(content, self._randomness(epoch, record))
+        return self._data.transform(content, self._options.randomness(epoch, str(record.identity)))
 
     def collate(self, examples: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
         """Collate examples into a batch, in pinned memory if enabled."""
@@ -218,9 +217,9 @@ class StreamBatches:
         source, read = self._data.source, partial(self._batches, epoch, resumed=resumed)
         with closing(ReadAhead(partial(self._sharing.shares, source, read), source.stop)) as shares:
             if self.prefetcher.size:
-                yield from self.prefetcher.ahead(shares, partial(self._submit, build))
+                yield from self.prefetcher.prefetch(shares, partial(self._submit, build))
             else:
-                yield from self.prefetcher.alone(
+                yield from self.prefetcher.run_inline(
                     shares, lambda share: PreparedBatch(share, self._examples(build, share.records))
                 )
 
@@ -232,15 +231,7 @@ class StreamBatches:
             yield from batch_records(remaining, self._options.batch_size)
 
     def _submit(self, build: Build[_Result], pool: WorkerPool, share: BatchShare) -> Future[PreparedBatch[_Result]]:
-        """Split a batch into one piece per thread, so that the first batch of an epoch is ready sooner."""
-        records = share.records
-        size = max(1, -(-len(records) // pool.size))
-        pieces = [
-            pool.submit(partial(self._examples, build, records[start : start + size]))
-            for start in range(0, len(records), size)
-        ]
-        # Calls start in order: once this one runs, its pieces are finished or running in other threads.
-        return pool.submit(lambda: PreparedBatch(share, [example for piece in pieces for example in piece.result()]))
+        return submit_batch(pool, share.records, partial(self._examples, build), partial(PreparedBatch, share))
 
     def _examples(self, build: Build[_Result], records: Sequence[StreamRecord]) -> list[Example[_Result] | BadExample]:
         return [
@@ -254,11 +245,6 @@ class StreamBatches:
         other = copy.copy(self)
         other._options = replace(self._options, augment=False)
         return other
-
-    def _randomness(self, epoch: int, record: StreamRecord) -> random.Random | None:
-        if not self._options.augment:
-            return None
-        return random.Random(record_seed(self._options.seed, epoch, str(record.identity)))  # noqa: S311 - not cryptographic
 
     def _note(self, bad: Iterable[BadExample]) -> None:
         """Note bad records by their content, since record numbers depend on the order; equal records count separately.
