@@ -31,14 +31,14 @@ def test_label_file_formats(tmp_path: Path, content: str) -> None:
 @pytest.mark.parametrize(
     ("files", "reason"),
     [
-        ({}, r"holds 0 files \(none\); expected is one"),
-        ({"a.txt": "a", "b.txt": "b"}, r"holds 2 files \(a\.txt, b\.txt\)"),
-        ({"a.json": "[1"}, "a.json does not name classes: "),
-        ({"a.json": '{"a": 0, "b": 2}'}, "numbered from 0 to 1, each once"),
-        ({"a.json": '{"a": 0, "b": 0}'}, "numbered from 0 to 1, each once"),
-        ({"a.json": '{"a": "x"}'}, "does not name classes: invalid literal"),
-        ({"a.json": "[[1]]"}, "neither a text nor a number"),
-        ({"a.json": '["a", null]'}, "has an empty name"),
+        ({}, r"contains 0 files \(none\); expected one"),
+        ({"a.txt": "a", "b.txt": "b"}, r"contains 2 files \(a\.txt, b\.txt\)"),
+        ({"a.json": "[1"}, "a.json is not a valid label file: "),
+        ({"a.json": '{"a": 0, "b": 2}'}, "numbers must be 0 to 1"),
+        ({"a.json": '{"a": 0, "b": 0}'}, "numbers must be 0 to 1"),
+        ({"a.json": '{"a": "x"}'}, "is not a valid label file: invalid literal"),
+        ({"a.json": "[[1]]"}, "a text or a number"),
+        ({"a.json": '["a", null]'}, "empty class name"),
     ],
 )
 def test_invalid_label_file_is_refused(tmp_path: Path, files: dict[str, str], reason: str) -> None:

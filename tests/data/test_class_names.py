@@ -47,14 +47,14 @@ def test_similar_name_is_suggested_for_unknown_class() -> None:
     assert suggest_name("1", ["10", "01", "02"]) == " (did you mean '01'?)"
     assert suggest_name("POS", ["neg", "pos"]) == " (did you mean 'pos'?)"
     assert suggest_name("negativ", ["negative", "positive"]) == " (did you mean 'negative'?)"
-    with pytest.raises(DataError, match=r"lacks: '1' \(did you mean '01'\?\) in 1 records"):
+    with pytest.raises(DataError, match=r"training data: '1' \(did you mean '01'\?\) in 1 records"):
         check_known_classes(reader_of("1"), LabelMap(("01", "10"), multi_label=False))
 
 
 def test_joint_labels_without_multi_label_are_logged(caplog: pytest.LogCaptureFixture) -> None:
     checked("numpy|long", "numpy|long|params", "numpy", "json|params")
     assert "3 of 4 classes, such as 'numpy|long', 'numpy|long|params', " not in caplog.text
-    assert "classes, such as 'numpy|long', 'numpy|long|params', consist of names of others" in caplog.text
+    assert "classes, such as 'numpy|long', 'numpy|long|params', consist of other class names" in caplog.text
     assert "set multi_label=true" in caplog.text
 
 
@@ -87,6 +87,5 @@ def test_too_many_classes_for_the_records_are_logged(caplog: pytest.LogCaptureFi
     assert not caplog.text
     checked(*"abcdefg", records=12)
     assert (
-        "channel 'train' has 7 classes in 12 records; see whether the label is taken from the right column"
-        in caplog.text
+        "channel 'train' has 7 classes in 12 records; check that the label is read from the right column" in caplog.text
     )

@@ -42,7 +42,7 @@ def test_missing_label_is_refused(value: object) -> None:
 
 
 def test_object_is_refused_as_label() -> None:
-    with pytest.raises(ValueError, match="neither a text nor a number but an object"):
+    with pytest.raises(ValueError, match="a text or a number, not an object"):
         label_name({"a": 1})
 
 
@@ -62,7 +62,7 @@ def test_with_multi_label_a_record_may_have_no_class(value: object) -> None:
         (["a"], False, "set multi_label=true"),
         (["a", None], True, "one of its labels is empty"),
         ("a||b", True, "one of its labels is empty"),
-        ("['a']", True, "no JSON list"),
+        ("['a']", True, "not a JSON list"),
         (None, True, "missing"),
     ],
 )
@@ -109,7 +109,7 @@ def test_label_maps_with_the_same_names_are_equal() -> None:
 
 @pytest.mark.parametrize("num_classes", [None, 2])
 def test_one_class_is_too_few(num_classes: int | None) -> None:
-    with pytest.raises(DataError, match=r"'train' has one class only, '0',.*at least two.*label_column"):
+    with pytest.raises(DataError, match=r"'train' has only one class, '0',.*at least two.*label_column"):
         build_label_map(reader_of(("0",), ("0",)), multi_label=False, num_classes=num_classes)
 
 
@@ -141,7 +141,7 @@ def test_unknown_classes_are_named_with_their_records() -> None:
 
 def test_error_for_many_unknown_classes_is_short() -> None:
     label_map = LabelMap(("cat", "dog"), multi_label=False)
-    with pytest.raises(DataError, match="has 50 classes that the training data lacks") as caught:
+    with pytest.raises(DataError, match=r"has 50 classes .* training data") as caught:
         check_known_classes(reader_of(*((f"{index} {'word ' * 500}",) for index in range(50))), label_map)
     assert len(str(caught.value)) < 1500
 
@@ -149,12 +149,12 @@ def test_error_for_many_unknown_classes_is_short() -> None:
 def test_too_many_classes_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("finetune.data.labels.MAX_CLASSES", 5)
     assert len(LabelMap(("a", "b", "c", "d", "e"), multi_label=False)) == 5
-    with pytest.raises(DataError, match="is the label an id of each record"):
+    with pytest.raises(DataError, match="an ID of each record, set label_column"):
         LabelMap(("a", "b", "c", "d", "e", "f"), multi_label=False)
 
 
 def test_single_class_error_mentions_excluded_records() -> None:
     reader = MemoryReader([(("a text",), ("neg",))])
     reader.left_out = (("a.csv:3", "it has 3 columns instead of 2"),)
-    with pytest.raises(DataError, match=r"cannot be used are not counted, such as a\.csv:3: it has 3 columns"):
+    with pytest.raises(DataError, match=r"not counted, such as a\.csv:3: it has 3 columns"):
         build_label_map(reader, multi_label=False, num_classes=None)

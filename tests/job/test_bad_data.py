@@ -74,10 +74,10 @@ def bomb() -> bytes:
 
 BAD_PICTURE = r"channel 'train': red/bad\.png {} \(max_bad_records=0 allows none\); repair or remove the file, or raise"
 CASES = {
-    "one class": Case(_one_class, r"channel 'train' has one class only, 'red', but at least two are needed"),
+    "one class": Case(_one_class, r"channel 'train' has only one class, 'red',.*two are required"),
     "unknown class": Case(
         _unknown_class,
-        r"channel 'validation' has 1 classes that the training data lacks: 'reed' \(did you mean 'red'\?\) in 2",
+        r"channel 'validation' has 1 classes .* training data: 'reed' \(did you mean 'red'\?\) in 2",
     ),
     "list names a missing file": Case(
         _missing_in_list,

@@ -79,4 +79,4 @@ def test_weights_in_the_image_have_the_classes_of_imagenet(tmp_path: Path, monke
     (data / "crane").rename(data / "cranes")
     refused = train_here(tmp_path / "refused", {"test": data}, wishes)
     assert refused.exit_code == 1
-    assert "classes that the network lacks: 'cranes' (did you mean 'crane'?)" in refused.failure
+    assert "classes that are missing from the model: 'cranes' (did you mean 'crane'?)" in refused.failure

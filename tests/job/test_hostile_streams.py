@@ -64,4 +64,4 @@ def test_a_label_that_is_an_id_is_refused_with_advice(tmp_path: Path, monkeypatc
     job = run(tmp_path, stream, "application/x-recordio", IMAGES)
     assert job.exit_code == 1
     assert "channel 'train': there are 11 classes or more" in job.failure
-    assert "is the label an id of each record? label_column names another one" in job.failure
+    assert "set label_column to another column" in job.failure

@@ -58,9 +58,7 @@ def test_a_missing_label_is_no_class_called_nan(tmp_path: Path, network: Path) -
     rows = "".join(f'{float(label == "cat")},"{text}"\n' for label, text in ROWS) + "nan,some text\n"
     ended = job(tmp_path, network, f"label,text\n{rows}")
     assert ended.exit_code == 1
-    assert (
-        "the label is missing ('nan'; if that is the name of a class, name all classes in class_names)" in ended.failure
-    )
+    assert "the label is missing ('nan'; if this is a class name, list all classes in class_names)" in ended.failure
 
 
 def test_a_class_called_none_is_learnt_where_it_is_announced(tmp_path: Path, network: Path) -> None:
@@ -74,7 +72,7 @@ def test_a_class_called_none_is_learnt_where_it_is_announced(tmp_path: Path, net
 def test_joint_labels_without_multi_label_are_reported(tmp_path: Path, network: Path) -> None:
     content = f"label,text\n{CSV}" + "cat|dog,both of them\ncat|dog,both again\ndog|cat,the other way\n"
     ended = finished(job(tmp_path, network, content))
-    assert "consist of names of others with '|' between them; set multi_label=true" in ended.log
+    assert "consist of other class names, separated by '|'; set multi_label=true" in ended.log
 
 
 def test_multi_label_with_another_separator_is_refused(tmp_path: Path, network: Path) -> None:
@@ -82,7 +80,7 @@ def test_multi_label_with_another_separator_is_refused(tmp_path: Path, network: 
     ended = job(tmp_path, network, content, multi_label="true")
     assert ended.exit_code == 1
     assert (
-        "'cat, dog' hold names of others with ',' between them; separate the classes of a record by '|'"
+        "'cat, dog' contain other class names, separated by ','; separate the classes of a record by '|'"
         in ended.failure
     )
 

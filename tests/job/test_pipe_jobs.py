@@ -145,7 +145,7 @@ def test_hidden_states_of_texts_are_kept_and_room_changes_no_bit(tmp_path: Path)
 
 def test_classes_and_number_are_found_out_by_a_first_pass(tmp_path: Path) -> None:
     job = finished(train_from_pipes(tmp_path, (augmented_manifest(tmp_path / "train", 8),), FROM_SCRATCH))
-    assert "a first pass of" in job.log
+    assert "the first pass took" in job.log
     assert job.artifact()["labels"] == list(COLOURS)
     assert "repeats" in job.log
 
@@ -165,7 +165,7 @@ def test_a_share_of_the_stream_is_held_out(tmp_path: Path) -> None:
     assert 8 <= held_out <= 30
     assert len({row["record"] for row in job.predictions()}) == held_out
     assert len(job.accuracies()) == 3
-    assert "brought" not in job.log
+    assert "check that the stream is complete" not in job.log
     report = json.loads((job.folder.output_data / "report.json").read_text("utf-8"))
     assert report["plan"]["facts"]["validation"] == "kept from train"
     none = {**wishes, "validation_fraction": "0", "epochs": "1"}
@@ -180,9 +180,7 @@ def test_too_few_records_to_hold_some_out_are_seen_before_the_first_step(
     wishes = {**FROM_SCRATCH, "class_names": ",".join(NAMES), "validation_fraction": "0.01", **announced}
     job = train_from_pipes(tmp_path, (image_records(tmp_path / "train", 1),), wishes)
     assert job.exit_code == 1
-    assert job.failure.startswith(
-        "channel 'train': none of its 3 records falls to validation with validation_fraction=0.01; change it, or give"
-    )
+    assert re.match(r"channel 'train': none of its 3 records .* validation_fraction=0\.01; .*'validation'", job.failure)
     assert "Plan" not in job.log
 
 
@@ -199,7 +197,7 @@ def test_a_file_names_the_classes(tmp_path: Path) -> None:
         shard.with_suffix(".tar.gz").write_bytes(gzip.compress(shard.read_bytes()))
         shard.unlink()
     job = finished(train_from_pipes(tmp_path, channels, {**FROM_SCRATCH, "num_training_samples": "24"}))
-    assert "a first pass of" not in job.log
+    assert "the first pass took" not in job.log
     assert job.artifact()["labels"] == list(names)
     assert job.metrics()["validation"]["records"] == 12
 
@@ -231,13 +229,13 @@ def test_a_class_of_files_that_nobody_announced(tmp_path: Path) -> None:
     channel = replace(image_records(tmp_path / "train", 4), pipe=None)
     job = train_from_pipes(tmp_path, (channel,), {**FROM_SCRATCH, "class_names": "blue,green"})
     assert job.exit_code == 1
-    assert "has 1 classes that the request lacks: '2' in 4 records such as part-0.rec:" in job.failure
+    assert "has 1 classes that are missing from the request: '2' in 4 records such as part-0.rec:" in job.failure
 
 
 def test_a_stream_whose_number_of_records_nobody_asks_for(tmp_path: Path) -> None:
     wishes = {**FROM_SCRATCH, "class_names": CLASSES["class_names"], "lr_schedule": "constant", "warmup_fraction": "0"}
     job = finished(train_from_pipes(tmp_path, (augmented_manifest(tmp_path / "train", 8),), wishes | {"epochs": "5"}))
-    assert "a first pass of" not in job.log
+    assert "the first pass took" not in job.log
     assert job.metrics()["job"]["steps"] == 15
 
 
@@ -263,7 +261,7 @@ def test_a_class_that_nobody_announced(tmp_path: Path) -> None:
     job = train_from_pipes(tmp_path, (augmented_manifest(tmp_path / "train", 4),), wishes)
     assert job.exit_code == 1
     assert job.failure.startswith("channel 'train': record ")
-    assert "has the class 'red', which nobody announced" in job.failure
+    assert "has the unknown class 'red'" in job.failure
 
 
 def test_why_no_record_of_a_stream_can_be_understood(tmp_path: Path) -> None:

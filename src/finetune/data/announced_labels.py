@@ -63,8 +63,8 @@ def read_label_file(channel: str, folder: Path) -> tuple[str, ...]:
     listing = list_files(channel, folder)
     if len(listing.keys) != 1:
         raise DataError(
-            f"channel {channel!r} holds {len(listing.keys)} files ({some_of(listing.keys) or 'none'}); expected is one"
-            " that names the classes, a name to a line or as JSON"
+            f"channel {channel!r} contains {len(listing.keys)} files ({some_of(listing.keys) or 'none'}); expected one"
+            " file with the class names, one per line or as JSON"
         )
     key = listing.keys[0]
     lines = [line for _, line in text_lines(channel, listing.root, key)]
@@ -73,15 +73,15 @@ def read_label_file(channel: str, folder: Path) -> tuple[str, ...]:
         try:
             values = _names_from_json(parse_json("".join(lines)))
         except ValueError as error:
-            raise DataError(f"{where} does not name classes: {error}") from error
+            raise DataError(f"{where} is not a valid label file: {error}") from error
     else:
         values = [line for line in lines if line.strip()]
     try:
         names = [label_name(value) for value in values]
     except ValueError as error:
-        raise DataError(f"{where} does not name classes: {error}") from error
+        raise DataError(f"{where} is not a valid label file: {error}") from error
     if None in names:
-        raise DataError(f"{where} has an empty name of a class")
+        raise DataError(f"{where} contains an empty class name")
     return tuple(name for name in names if name is not None)
 
 
@@ -92,11 +92,11 @@ def _names_from_json(value: object) -> list[object]:
     if isinstance(value, list):
         return [item.get("label") if isinstance(item, Mapping) else item for item in value]
     if not isinstance(value, Mapping):
-        raise ValueError("expected is a list of names, or an object from names to numbers")
+        raise ValueError("expected a list of names, or an object that maps names to numbers")
     if all(str(key).isdecimal() for key in value):
         numbered = {int(str(key)): name for key, name in value.items()}
     else:
         numbered = {int(str(number)): name for name, number in value.items()}
     if len(numbered) < len(value) or sorted(numbered) != list(range(len(numbered))):
-        raise ValueError(f"the classes have to be numbered from 0 to {len(value) - 1}, each once")
+        raise ValueError(f"class numbers must be 0 to {len(value) - 1}, each exactly once")
     return [numbered[number] for number in range(len(numbered))]

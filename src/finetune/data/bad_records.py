@@ -58,7 +58,7 @@ class BadRecords:
             raise DataError(too_many_message(self._channel, (key, reason), count, self._limit))
         if count <= _MAX_LOGGED or str(count).strip("0") == "1":
             _log.warning(
-                "channel %r: %s %s; left out (%d of at most %d)", self._channel, key, reason, count, self._limit
+                "channel %r: %s %s; skipped (%d of at most %d)", self._channel, key, reason, count, self._limit
             )
 
     def listing(self) -> tuple[tuple[str, str], ...]:
@@ -77,7 +77,7 @@ class BadRecords:
             ValueError: the state has an invalid format.
         """
         if not all(isinstance(text, str) for item in state.items() for text in item):
-            raise ValueError(f"bad records of channel {self._channel!r} are not told by key and reason")
+            raise ValueError(f"bad records of channel {self._channel!r} do not map keys to reasons")
         with self._lock:
             self._reasons = dict(state)
 
@@ -94,10 +94,10 @@ def too_many_message(channel: str, bad: tuple[str, str], count: int, limit: int)
     key, reason = bad
     return (
         f"channel {channel!r}: {key} {reason} ({allowance(count, limit)}); "
-        "repair or remove the file, or raise max_bad_records to leave such records out"
+        "repair or remove the file, or raise max_bad_records to skip such records"
     )
 
 
 def allowance(count: int, limit: int) -> str:
     """Return the number of a bad record and the allowed number, for messages."""
-    return "max_bad_records=0 allows none" if limit == 0 else f"it is number {count}, max_bad_records={limit}"
+    return "max_bad_records=0 allows none" if limit == 0 else f"bad record number {count}, max_bad_records={limit}"

@@ -44,7 +44,7 @@ def check_class_names(
         _log.warning("channel %r: classes %s look alike; correct the labels if they are one class", channel, similar)
     if records >= _MIN_RECORDS and 2 * len(names) > records:
         _log.warning(
-            "channel %r has %d classes in %d records; see whether the label is taken from the right column",
+            "channel %r has %d classes in %d records; check that the label is read from the right column",
             channel,
             len(names),
             records,
@@ -56,13 +56,13 @@ def check_class_names(
         if joint_names and multi_label and separator != LABEL_SEPARATOR:
             raise UserError(
                 f"multi_label=true, but no record of channel {channel!r} has several classes, and classes such as"
-                f" {some_of(map(repr, joint_names))} hold names of others with {separator!r} between them; separate the"
-                f" classes of a record by {LABEL_SEPARATOR!r} or give a JSON list; if these are single classes, name"
+                f" {some_of(map(repr, joint_names))} contain other class names, separated by {separator!r}; separate"
+                f" the classes of a record by {LABEL_SEPARATOR!r} or use a JSON list; if these are single classes, list"
                 " all classes in class_names"
             )
         if len(joint_names) > 1 and not multi_label:
             _log.warning(
-                "channel %r: %d of %d classes, such as %s, consist of names of others with %r between them; set"
+                "channel %r: %d of %d classes, such as %s, consist of other class names, separated by %r; set"
                 " multi_label=true (with %r between names) if a record may have several classes",
                 channel,
                 len(joint_names),

@@ -16,15 +16,15 @@ def parse_json(text: str | bytes) -> object:
         ValueError: it is nested too deeply, has more than `MAX_VALUES` values, or is not UTF-8.
     """
     if len(text) > MAX_VALUES and _count(text) > MAX_VALUES:
-        raise ValueError(f"is not JSON that can be read: it has more than {MAX_VALUES:,} values")
+        raise ValueError(f"is not JSON that can be parsed: it has more than {MAX_VALUES:,} values")
     try:
         value: object = json.loads(text)
     except RecursionError as error:
-        raise ValueError("is not JSON that can be read: it is nested too deeply") from error
+        raise ValueError("is not JSON that can be parsed: it is nested too deeply") from error
     except (json.JSONDecodeError, UnicodeDecodeError):
         raise
     except ValueError as error:  # a number with thousands of digits
-        raise ValueError(f"is not JSON that can be read: {error}") from error
+        raise ValueError(f"is not JSON that can be parsed: {error}") from error
     return value
 
 

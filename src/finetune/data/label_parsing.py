@@ -44,11 +44,11 @@ def label_name(value: object) -> str | None:
     if isinstance(value, int | float | Decimal):
         return str(int(value)) if value % 1 == 0 else str(value)
     if not isinstance(value, str):
-        raise ValueError(f"the label is neither a text nor a number but {_type_name(value)}")
+        raise ValueError(f"the label must be a text or a number, not {_type_name(value)}")
     if len(value) > _MAX_NAME_LENGTH:
         raise ValueError(
-            f"the label is a text of {len(value):,} characters, but a class name has at most {_MAX_NAME_LENGTH:,};"
-            " see whether label_column names the right column"
+            f"the label has {len(value):,} characters, but a class name has at most {_MAX_NAME_LENGTH:,}; check that"
+            " label_column names the right column"
         )
     name = unicodedata.normalize("NFC", value.strip())
     if any("\ud800" <= character <= "\udfff" for character in name):
@@ -79,8 +79,8 @@ class SpellingCheck:
         if first != label and name not in self._warned:
             self._warned.add(name)
             self._warn(
-                f"labels {_quoted(first)} and {_quoted(label)} are one class, {name!r}: surrounding blanks, the Unicode"
-                " form and the fraction of whole numbers do not count"
+                f"labels {_quoted(first)} and {_quoted(label)} are one class, {name!r}: surrounding whitespace, Unicode"
+                " normalization form and the fraction of whole numbers are ignored"
             )
 
 
@@ -117,7 +117,7 @@ def label_names(
     for part, name in zip(parts, names, strict=True):
         if name is not None and name.lower() in MISSING and name not in class_names:
             raise ValueError(
-                f"the label is missing ({name!r}; if that is the name of a class, name all classes in class_names)"
+                f"the label is missing ({name!r}; if this is a class name, list all classes in class_names)"
             )
         if spellings is not None:
             spellings.check(part, name)
@@ -137,7 +137,7 @@ def _parts(value: object) -> list[object]:
         try:
             parsed = parse_json(value)
         except ValueError as error:
-            raise ValueError("the label begins with '[' but is no JSON list") from error
+            raise ValueError("the label begins with '[' but is not a JSON list") from error
         if isinstance(parsed, list):
             return _reject_flags(parsed)
     return [part.strip() for part in value.split(LABEL_SEPARATOR)] if value.strip() else []
@@ -148,7 +148,7 @@ def _reject_flags(parts: Sequence[object]) -> list[object]:
     numbers = [part for part in parts if isinstance(part, int | float) and part in (0, 1)]
     if any(isinstance(part, bool) for part in parts) or len(set(numbers)) < len(numbers) == len(parts):
         raise ValueError(
-            "its labels are a flag for each class; list the names, or the numbers from 0, of the classes that it has"
+            "its labels are one flag per class; list the names, or the indices from 0, of its classes instead"
         )
     return list(parts)
 

@@ -24,9 +24,12 @@ Origin = Literal["records", "network", "announced"]
 """Source of the list of classes: training records, the model (if evaluated unchanged), or the request."""
 
 _ORIGINS: Mapping[Origin, tuple[str, str]] = {
-    "records": ("training data", "Add training records of them, or remove or rename them here"),
-    "network": ("network", "Remove or rename them, or train with another strategy"),
-    "announced": ("request", "Name them too, in class_names or in the file of the channel 'labels', or remove them"),
+    "records": (
+        "training data",
+        "Add training records of these classes, or remove or rename the classes in this channel",
+    ),
+    "network": ("model", "Remove or rename these classes, or train with another strategy"),
+    "announced": ("request", "Add them to class_names or to the file of the 'labels' channel, or remove them"),
 }
 MAX_CLASSES = 100_000
 """Maximum number of classes; if there are more, the label is assumed to be an ID of each record."""
@@ -171,7 +174,7 @@ def check_known_classes(reader: Reader, label_map: LabelMap, origin: Origin = "r
         ]
         owner, advice = _ORIGINS[origin]
         raise DataError(
-            f"channel {reader.channel!r} has {len(unknown)} classes that the {owner} lacks: "
+            f"channel {reader.channel!r} has {len(unknown)} classes that are missing from the {owner}: "
             f"{'; '.join(listed)}{'; ...' if len(unknown) > len(listed) else ''}. {advice}"
         )
 
@@ -186,38 +189,39 @@ def _fit_to_num_classes(names: tuple[str, ...], num_classes: int, channel: str) 
     if len(names) > num_classes:
         raise UserError(
             f"num_classes={num_classes}, but channel {channel!r} has {len(names)} classes ({some_of(names)}); "
-            "raise it, leave it out, or remove the records that are too many"
+            "correct num_classes, omit it, or remove the records of the other classes"
         )
     all_numbers = tuple(str(number) for number in range(num_classes))
     if set(names) <= set(all_numbers):
         return all_numbers
     if len(names) < num_classes:
         raise UserError(
-            f"num_classes={num_classes}, but channel {channel!r} has {len(names)} classes ({some_of(names)}); only"
-            f" numbers from 0 to {num_classes - 1} can stand for classes without records: correct num_classes, leave it"
-            " out, name all classes in class_names, or add the records that are missing"
+            f"num_classes={num_classes}, but channel {channel!r} has {len(names)} classes ({some_of(names)}); classes"
+            f" without records are possible only if all names are numbers from 0 to {num_classes - 1}: correct"
+            " num_classes, omit it, list all classes in class_names, or add the missing records"
         )
     return names
 
 
 def too_many_classes_message(names: Collection[str]) -> str:
     """Return the message for more than `MAX_CLASSES` classes, with a probable cause."""
+    examples = some_of(map(repr, itertools.islice(names, 3)))
     return (
-        f"there are {len(names):,} classes or more, such as {some_of(map(repr, itertools.islice(names, 3)))}, but at"
-        f" most {MAX_CLASSES:,} can be told apart: is the label an id of each record? label_column names another one"
+        f"there are at least {len(names):,} classes, such as {examples}, but at most {MAX_CLASSES:,} are supported; if"
+        " the label is an ID of each record, set label_column to another column"
     )
 
 
 def _too_few_classes_message(names: tuple[str, ...], reader: Reader) -> str:
-    summary = f"one class only, {some_of([repr(names[0])])}," if names else "no classes"
+    summary = f"only one class, {some_of([repr(names[0])])}," if names else "no classes"
     if reader.task == "image-classification":
-        hint = "pictures lie in one folder per class, directly below the channel" + _folders_below(reader)
+        hint = "images must be in one folder per class, directly below the channel" + _folders_below(reader)
     else:
-        hint = "see whether label_column names the right column"
+        hint = "check that label_column names the right column"
     if reader.left_out:
         key, reason = reader.left_out[0]
-        hint += f". Records that cannot be used are not counted, such as {key}{': ' if reason else ''}{reason}"
-    return f"channel {reader.channel!r} has {summary} but at least two are needed; {hint}"
+        hint += f". Unusable records are not counted, such as {key}{': ' if reason else ''}{reason}"
+    return f"channel {reader.channel!r} has {summary} but at least two are required; {hint}"
 
 
 def _folders_below(reader: Reader) -> str:
@@ -230,6 +234,6 @@ def _folders_below(reader: Reader) -> str:
         return ""
     folder = "/".join(paths[0][:depth])
     return (
-        f"; folder {folder!r} holds the folders {some_of(map(repr, subfolders))}: if they are the classes, give the"
-        f" channel .../{folder}"
+        f"; folder {folder!r} contains the folders {some_of(map(repr, subfolders))}: if these are the classes, set the"
+        f" channel to .../{folder}"
     )

@@ -34,4 +34,4 @@ def test_arena_starts_new_segments(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 def test_unwritable_folder_ends_file_allocation(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     assert fill(ByteArena(200, 1000, tmp_path / "missing"), 100) == 2
-    assert "No more is kept in" in caplog.text
+    assert "Cannot extend the cache in" in caplog.text

@@ -102,7 +102,7 @@ def test_full_cache_keeps_the_images_that_fit(caplog: pytest.LogCaptureFixture) 
     cached, reader = batches(ByteArena(20_000))
     three_epochs(cached)
     assert COUNT < len(reader.reads) < 3 * COUNT
-    assert caplog.text.count("there is no room for more") == 1
+    assert caplog.text.count("the cache is full") == 1
 
 
 def test_large_image_is_reduced_before_caching() -> None:

@@ -141,8 +141,8 @@ def test_conflicting_and_single_records_stay_in_training(caplog: pytest.LogCaptu
     with caplog.at_level("INFO"):
         split = stratified_split(MemoryReader(records), 0.5, 0)
     assert set(split.train) >= {0, 1, 2}
-    assert "1 contents occur with different labels" in caplog.text
-    assert "with one record each: c" in caplog.text
+    assert "1 distinct contents have conflicting labels" in caplog.text
+    assert "have none for validation: c" in caplog.text
 
 
 def test_unreadable_record_stays_in_training() -> None:
@@ -162,5 +162,5 @@ def test_fraction_of_zero_holds_out_nothing() -> None:
 
 
 def test_error_for_data_that_cannot_be_split_names_the_remedies() -> None:
-    with pytest.raises(DataError, match=r"'train'.*no class has two different.*'validation'.*validation_fraction=0"):
+    with pytest.raises(DataError, match=r"'train'.*cannot hold out.*'validation'.*validation_fraction=0"):
         stratified_split(MemoryReader([(("a",), ("x",)), (("a",), ("x",)), (("b",), ("y",))]), 0.2, 0)

@@ -118,7 +118,7 @@ def test_changed_order_is_logged(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO, logger="finetune"):
         list(position.skip_used(numbered(5), "train"))
     assert [record.levelname for record in caplog.records] == ["INFO"]
-    assert "passed over 3 records" in caplog.text
+    assert "skipped 3 records" in caplog.text
     with caplog.at_level(logging.INFO, logger="finetune"):
         list(position.skip_used(numbered(5)[::-1], "train"))
-    assert "in another order than before the interruption" in caplog.text
+    assert "the record order differs" in caplog.text

@@ -105,7 +105,7 @@ def test_missing_images_of_a_list_count_as_bad_records(tmp_path: Path) -> None:
     assert [key for key, _ in reader.left_out] == ["x/gone.jpg", "x/lost.jpg"]
     assert reader.left_out[0][1].startswith("all.lst, line 3 names 'x/gone.jpg', but channel 'train' has no such file")
     with pytest.raises(
-        DataError, match=r"line 4 names 'x/lost\.jpg'.*it is number 2, max_bad_records=1.*raise max_bad"
+        DataError, match=r"line 4 names 'x/lost\.jpg'.*bad record number 2, max_bad_records=1.*raise max_bad"
     ):
         open_list(tmp_path, {"all.lst": GONE}, max_bad_records=1)
     with pytest.raises(DataError, match=r"line 3 names 'x/gone\.jpg'.*max_bad_records=0 allows none"):

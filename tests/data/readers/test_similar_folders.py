@@ -47,7 +47,7 @@ def test_validation_folders_with_other_leading_zeros_raise(tmp_path: Path) -> No
 @pytest.mark.parametrize("parent", ["data", "data/more"])
 def test_parent_of_the_class_folders_is_named(tmp_path: Path, parent: str) -> None:
     reader = open_folder(tmp_path, [f"{parent}/cat", f"{parent}/dog"])
-    with pytest.raises(DataError, match=rf"one class only, 'data'.*folder '{parent}' holds the folders 'cat', 'dog'"):
+    with pytest.raises(DataError, match=rf"only one class, 'data'.*'{parent}' contains the folders 'cat', 'dog'"):
         build_label_map(reader, multi_label=False, num_classes=None)
 
 

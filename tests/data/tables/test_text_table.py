@@ -109,7 +109,7 @@ def test_several_labels_in_every_format(tmp_path: Path) -> None:
 @pytest.mark.parametrize("flags", ["[true, false, true]", "[false]", "[1, 0, 1]", "[0.0, 0.0]", '"[true, false]"'])
 def test_a_flag_for_each_class_is_not_taken_for_the_classes(tmp_path: Path, flags: str) -> None:
     files = {"a.jsonl": f'{{"label": {flags}, "text": "x"}}\n'.encode()}
-    with pytest.raises(DataError, match=r"a\.jsonl:1: its labels are a flag for each class; list the names"):
+    with pytest.raises(DataError, match=r"a\.jsonl:1: its labels are one flag per class; list the names"):
         opened(tmp_path, files, multi_label=True)
 
 
@@ -249,7 +249,7 @@ def test_missing_labels_of_every_format_are_bad_records(tmp_path: Path) -> None:
     assert [one.labels for one in records(reader)] == [("1",), ("0",)] * 5
     assert len(reader.left_out) == 5
     assert dict(reader.left_out)["b.csv:4"] == (
-        "the label is missing ('nan'; if that is the name of a class, name all classes in class_names)"
+        "the label is missing ('nan'; if this is a class name, list all classes in class_names)"
     )
 
 

@@ -67,7 +67,7 @@ class ByteArena:
                 os.posix_fallocate(file.fileno(), 0, size)
             return torch.from_file(str(path), shared=True, size=size, dtype=torch.uint8)
         except OSError as error:
-            logger.warning("No more is kept in %s: %s", self._folder, error)
+            logger.warning("Cannot extend the cache in %s: %s", self._folder, error)
             self._file_left = 0
             return None
         finally:

@@ -75,8 +75,8 @@ class DecodedImageCache:
             was_full, self._is_full = self._is_full, True
         if not was_full:
             logger.info(
-                "%d decoded pictures for %s are kept (%.2f GB); there is no room for more, which are decoded in every"
-                " epoch (cache_size_gb).",
+                "Cached %d decoded images for %s (%.2f GB); the cache is full, so the other images are decoded in every"
+                " epoch (see cache_size_gb).",
                 len(self),
                 self._purpose,
                 self._bytes / 1e9,

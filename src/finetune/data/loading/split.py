@@ -60,12 +60,14 @@ def stratified_split(reader: Reader, fraction: float, seed: int) -> Split:
     held_out = _select(strata, fraction, seed)
     if not held_out:
         raise DataError(
-            f"channel {reader.channel!r}: nothing can be kept for validation, since no class has two different "
-            "records that belong to it alone; add records, give a channel 'validation', or set validation_fraction=0"
+            f"channel {reader.channel!r}: cannot hold out validation records, because no class has two different "
+            "records of its own; add records, provide a 'validation' channel, or set validation_fraction=0"
         )
     unsplit = sorted(labels[0] for labels, contents in strata.items() if len(contents) == 1 and len(labels) == 1)
     if unsplit:
-        _log.info("channel %r: not validated, with one record each: %s", reader.channel, some_of(unsplit))
+        _log.info(
+            "channel %r: classes with a single record have none for validation: %s", reader.channel, some_of(unsplit)
+        )
     train = tuple(index for index, digest in enumerate(digests) if digest not in held_out)
     validation = tuple(index for index, digest in enumerate(digests) if digest in held_out)
     return Split(train, validation)
@@ -109,7 +111,7 @@ def _strata(reader: Reader, digests: Sequence[bytes | None]) -> Mapping[Labels, 
             conflicts += 1
     if conflicts:
         _log.warning(
-            "channel %r: %d contents occur with different labels; they stay in training", reader.channel, conflicts
+            "channel %r: %d distinct contents have conflicting labels; they stay in training", reader.channel, conflicts
         )
     return strata
 

@@ -204,7 +204,7 @@ class StreamBatches:
         record_count = self.position.used + self._data.source.other_records
         if self._data.total not in (None, record_count):
             _log.warning(
-                "channel %r: epoch %d brought %d records, not %d; see whether the stream is whole",
+                "channel %r: epoch %d had %d records instead of %d; check that the stream is complete",
                 self.channel,
                 epoch + 1,
                 record_count,

@@ -50,7 +50,10 @@ class ChannelPerProcess:
         with closing(read()) as groups:
             for records in groups:
                 if not self._all_have_batch(source, has_batch=True):
-                    _log.info("channel %r: another channel has ended, and this epoch with it", source.channel)
+                    _log.info(
+                        "channel %r: the epoch ends early, because the channel of another process has ended",
+                        source.channel,
+                    )
                     return
                 yield BatchShare(records, [record.identity for record in records])
             self._all_have_batch(source, has_batch=False)
@@ -93,12 +96,12 @@ class ChannelPerProcess:
 
     def _lost_process(self, source: RecordSource) -> PlatformError:
         return lost_process_error(
-            source, f"channel {source.channel!r}: another process of this host has ended; its log says why."
+            source, f"channel {source.channel!r}: another process on this host has exited; see its log."
         )
 
     def _connect(self, source: RecordSource) -> Iterator[socket.socket]:
         options = self._processes.options_for(source, 0)
-        wait = WaitTimer(options, "the other processes of this host")
+        wait = WaitTimer(options, "the other processes on this host to connect")
         with _socket_path(self._processes.folder) as path:
             if self._rank:
                 yield _connect_to(path, wait)

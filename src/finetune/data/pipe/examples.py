@@ -100,9 +100,9 @@ def _class_names(labels: tuple[str, ...], key: str, channel: str, label_map: Lab
         name = label_map.resolve(label)
         if name is None:
             raise DataError(
-                f"channel {channel!r}: {key} has the class {label!r}, which nobody announced"
-                f"{suggest_name(label, label_map.names)}; name every class in class_names or in the"
-                " file of a channel 'labels', or announce none to have a first pass look for them"
+                f"channel {channel!r}: {key} has the unknown class {label!r}"
+                f"{suggest_name(label, label_map.names)}; list every class in class_names or in the"
+                " file of a 'labels' channel, or list none to find the classes in a first pass"
             )
         names.append(name)
     return tuple(names)

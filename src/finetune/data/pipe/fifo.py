@@ -93,7 +93,7 @@ class Pipe:
                 os.close(descriptor)
 
     def _open(self) -> int:
-        wait = WaitTimer(self._options, f"the pipe {self.path} to be made")
+        wait = WaitTimer(self._options, f"the pipe {self.path} to be created")
         while True:
             try:
                 mode = self.path.stat().st_mode
@@ -102,9 +102,7 @@ class Pipe:
                 time.sleep(_POLL_SECONDS)
                 continue
             if not stat.S_ISFIFO(mode):
-                raise PlatformError(
-                    f"channel {self._options.channel!r} comes in Pipe mode, but {self.path} is no pipe."
-                )
+                raise PlatformError(f"channel {self._options.channel!r} uses Pipe mode, but {self.path} is not a FIFO.")
             descriptor = os.open(self.path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
             with contextlib.suppress(OSError):
                 fcntl.fcntl(descriptor, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
@@ -114,7 +112,7 @@ class Pipe:
         poll = select.poll()
         poll.register(descriptor, select.POLLIN)
         name = f"{self._options.channel}_{index}"
-        wait = WaitTimer(self._options, f"somebody to write into the pipe {name}")
+        wait = WaitTimer(self._options, f"a writer to open the pipe {name}")
         buffer = memoryview(b"")
         while True:
             if not poll.poll(_POLL_SECONDS * 1000):
@@ -134,7 +132,7 @@ class Pipe:
                 return
             chunk, buffer = buffer[:count], buffer[count:]
             yield chunk
-            wait = WaitTimer(self._options, f"more data in the pipe {name}", self._options.read_timeout)
+            wait = WaitTimer(self._options, f"more data from the pipe {name}", self._options.read_timeout)
 
     def _load_number(self) -> int:
         try:
@@ -142,7 +140,9 @@ class Pipe:
         except FileNotFoundError:
             return 0
         except (OSError, ValueError) as error:
-            raise PlatformError(f"{self._number_file} does not hold the number of the next pipe: {error}.") from error
+            raise PlatformError(
+                f"{self._number_file} does not contain the number of the next pipe: {error}."
+            ) from error
 
     @contextlib.contextmanager
     def _exclusive_lock(self) -> Generator[None, None, None]:
@@ -154,7 +154,7 @@ class Pipe:
             except OSError as error:
                 if error.errno not in (errno.EWOULDBLOCK, errno.EACCES):
                     raise
-                raise PlatformError(f"channel {self._options.channel!r} is read by another process already.") from error
+                raise PlatformError(f"channel {self._options.channel!r} is already read by another process.") from error
             yield
 
 
@@ -177,9 +177,9 @@ class WaitTimer:
         waited = now - self._start
         if waited > self._timeout:
             raise PlatformError(
-                f"channel {self._options.channel!r}: waited {waited:.0f} s for {self._event}, in vain; if the data are"
-                " slow to come, raise pipe_wait_seconds."
+                f"channel {self._options.channel!r}: timed out after waiting {waited:.0f} s for {self._event}; if"
+                " the data source is slow, increase pipe_wait_seconds."
             )
         if now - self._last_log >= _LOG_INTERVAL_SECONDS:
             self._last_log = now
-            _log.info("channel %r: waiting for %s, for %.0f s now", self._options.channel, self._event, waited)
+            _log.info("channel %r: has waited %.0f s for %s", self._options.channel, waited, self._event)

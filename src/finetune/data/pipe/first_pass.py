@@ -66,8 +66,8 @@ def scan_first_pass(source: RecordSource, split: StreamSplit | None = None) -> F
             if len(classes) > MAX_CLASSES:
                 raise DataError(f"channel {source.channel!r}: {too_many_classes_message(classes)}")
     _log.info(
-        "channel %r: a first pass of %.1f s counted %d records of %d classes; class_names (or a channel 'labels') and"
-        " num_training_samples would save it",
+        "channel %r: the first pass took %.1f s and found %d records of %d classes; to skip it, set class_names (or"
+        " provide a 'labels' channel) and num_training_samples",
         source.channel,
         time.monotonic() - began,
         records + held_out,

@@ -106,7 +106,7 @@ class SharedStreamSender:
             if not self._is_connected:
                 self._connect(source)
             if len(self._peers) < processes.ranks - 1:
-                raise PlatformError(f"channel {source.channel!r}: the dealing of records to other processes has ended.")
+                raise PlatformError(f"channel {source.channel!r}: the connection to the other processes is closed.")
             with closing(read()) as groups:
                 for records in groups:
                     if not has_sent_head:
@@ -173,7 +173,7 @@ class SharedStreamSender:
         except BrokenPipeError as error:
             rank = next(rank for rank, peer in self._peers.items() if peer == descriptor)
             raise lost_process_error(
-                source, f"process {rank} of this host, to which records are dealt, has ended."
+                source, f"process {rank} on this host, which receives records, has exited; see its log."
             ) from error
         while remaining and written >= len(remaining[-1]):
             written -= len(remaining.pop())
@@ -209,7 +209,7 @@ class SharedStreamReceiver:
         except DamagedStream as error:
             raise lost_process_error(
                 source,
-                f"channel {source.channel!r}: the process of this host that reads it has ended; its log says why.",
+                f"channel {source.channel!r}: the process on this host that reads the channel has exited; see its log.",
             ) from error
         finally:
             if not ended:
@@ -247,7 +247,7 @@ def _record(fields: Sequence[int], window: Window, codec: Codec) -> StreamRecord
 
 
 def _open(options: PipeOptions, rank: int) -> int:
-    wait = WaitTimer(options, f"process {rank} of this host to read its share")
+    wait = WaitTimer(options, f"process {rank} on this host to open its FIFO")
     while True:
         try:
             descriptor = os.open(options.folder / f"{options.channel}_0", os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)

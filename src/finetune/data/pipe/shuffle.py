@@ -112,18 +112,22 @@ class StreamPosition:
                 skipped += 1
                 checksum = _extend_checksum(checksum, record.identity)
                 if skipped == self.used and checksum == self._hash:
-                    _log.info("channel %r: passed over %d records that were used before", channel, skipped)
+                    _log.info("channel %r: skipped %d records that were used before the interruption", channel, skipped)
                 continue
             if skipped < self.used and not has_warned:
                 has_warned = True
                 _log.warning(
-                    "channel %r: the records come in another order than before the interruption; each is used once in"
-                    " this epoch as far as it can be told, but the result is not the same bits",
+                    "channel %r: the record order differs from the order before the interruption; the used records are"
+                    " skipped where they occur in this epoch, but the result is not bitwise reproducible",
                     channel,
                 )
             yield record
         if skipped < self.used:
-            _log.warning("channel %r: %d records used before did not come again", channel, self.used - skipped)
+            _log.warning(
+                "channel %r: %d records used before the interruption are missing from the stream",
+                channel,
+                self.used - skipped,
+            )
 
     def state_dict(self) -> dict[str, Any]:
         """Return the state: numbers, and an int64 tensor `[used]`, or shorter if not all identities are kept."""
@@ -145,13 +149,13 @@ class StreamPosition:
         """
         epoch, used, checksum, identities = (state[name] for name in ("epoch", "used", "hash", "identities"))
         if any(type(number) is not int or number < 0 for number in (epoch, used, checksum)) or checksum >> 32:
-            raise ValueError(f"a stream's position is epoch {epoch!r:.40}, record {used!r:.40}")
+            raise ValueError(f"invalid stream position: epoch {epoch!r:.40}, {used!r:.40} used records")
         if (
             not isinstance(identities, torch.Tensor)
             or identities.dtype != torch.int64
             or identities.shape != (min(used, MAX_IDENTITIES),)
         ):
-            raise ValueError(f"not every one of {used} records of the stream is told")
+            raise ValueError(f"invalid stream position: {used} used records, but not as many identities")
         self.epoch, self.used, self.ended, self._hash = epoch, used, bool(state["ended"]), checksum
         self._identities = identities.numpy().copy()
 

@@ -160,14 +160,14 @@ class StreamSource:
             except DamagedStream as error:
                 raise DataError(
                     f"channel {self.channel!r}, epoch {epoch}: the stream {error}, in record {number} (from 0), which"
-                    f" begins at byte {error.offset:,}; see whether its objects are whole and of the content type given"
+                    f" begins at byte {error.offset:,}; check that its objects are complete and match the content type"
                 ) from error
         if not number and not self._layout.shared:
             raise DataError(
-                f"channel {self.channel!r}, epoch {epoch}: the pipe is empty; see whether the S3 prefix holds objects"
+                f"channel {self.channel!r}, epoch {epoch}: the pipe is empty; check that the S3 prefix contains objects"
             )
         if not number:
-            _log.warning("channel %r, epoch %d: none of the objects fell to this host", self.channel, epoch)
+            _log.warning("channel %r, epoch %d: this host received no objects", self.channel, epoch)
 
 
 class _Tap:

@@ -61,8 +61,8 @@ class StreamSplit:
             return
         purpose = "training" if held_out else "validation"
         raise DataError(
-            f"channel {channel!r}: none of its {training + held_out} records falls to {purpose} with"
-            f" validation_fraction={self.fraction}; change it, or give a channel 'validation'"
+            f"channel {channel!r}: none of its {training + held_out} records is selected for {purpose} with"
+            f" validation_fraction={self.fraction}; change the fraction, or provide a 'validation' channel"
         )
 
 
