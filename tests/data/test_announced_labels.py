@@ -50,6 +50,6 @@ def test_invalid_label_file_is_refused(tmp_path: Path, files: dict[str, str], re
 def test_numeric_labels_refer_to_announced_classes() -> None:
     reader = MemoryReader([(("a",), ("1",)), (("b",), ("cat",)), (("c",), ("2",))])
     named = AnnouncedReader(reader, LabelMap(("cat", "dog"), multi_label=False))
-    assert [named.labels(at) for at in range(3)] == [("dog",), ("cat",), ("2",)]
+    assert [named.labels(index) for index in range(3)] == [("dog",), ("cat",), ("2",)]
     assert named.read(0).labels == ("dog",)
     assert (len(named), named.key(2), named.channel) == (3, reader.key(2), "train")

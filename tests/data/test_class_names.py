@@ -11,11 +11,11 @@ from tests.support.labelled_data import MemoryReader
 
 
 def reader_of(*labels: str | tuple[str, ...]) -> MemoryReader:
-    named = [one if isinstance(one, tuple) else (one,) for one in labels]
-    return MemoryReader([((f"text {index}",), one) for index, one in enumerate(named)])
+    label_tuples = [label if isinstance(label, tuple) else (label,) for label in labels]
+    return MemoryReader([((f"text {index}",), record_labels) for index, record_labels in enumerate(label_tuples)])
 
 
-def checked(*names: str, multi_label: bool = False, has_several: bool = False, records: int = 1000) -> None:
+def check(*names: str, multi_label: bool = False, has_several: bool = False, records: int = 1000) -> None:
     check_class_names("train", sorted(names), records=records, multi_label=multi_label, has_several=has_several)
 
 
@@ -39,7 +39,7 @@ def test_similar_classes_are_logged_and_kept(caplog: pytest.LogCaptureFixture) -
     assert labels.names == ("01", "1", "Pos", "neg", "pos")
     assert "channel 'train': classes 'Pos' and 'pos' look alike" in caplog.text
     assert "channel 'train': classes '01' and '1' look alike" in caplog.text
-    checked("\u00e9", "e\u0301")
+    check("\u00e9", "e\u0301")
     assert r"classes 'e\u0301' and '\xe9' look alike" in caplog.text
 
 
@@ -52,7 +52,7 @@ def test_similar_name_is_suggested_for_unknown_class() -> None:
 
 
 def test_joint_labels_without_multi_label_are_logged(caplog: pytest.LogCaptureFixture) -> None:
-    checked("numpy|long", "numpy|long|params", "numpy", "json|params")
+    check("numpy|long", "numpy|long|params", "numpy", "json|params")
     assert "3 of 4 classes, such as 'numpy|long', 'numpy|long|params', " not in caplog.text
     assert "classes, such as 'numpy|long', 'numpy|long|params', consist of other class names" in caplog.text
     assert "set multi_label=true" in caplog.text
@@ -62,30 +62,30 @@ def test_joint_labels_without_multi_label_are_logged(caplog: pytest.LogCaptureFi
     "names", [("sports/football", "sports/tennis", "arts"), ("a, b", "c"), ("rock & roll", "rock"), ("n/a-like", "b")]
 )
 def test_names_that_contain_separators_are_not_logged(names: tuple[str, ...], caplog: pytest.LogCaptureFixture) -> None:
-    checked(*names)
+    check(*names)
     assert not caplog.text
 
 
 @pytest.mark.parametrize("separator", [", ", ";", "/", "+", " ", "\n"])
 def test_multi_label_with_another_separator_is_refused(separator: str) -> None:
-    joint = f"neg{separator}all"
+    joint_name = f"neg{separator}all"
     with pytest.raises(
         UserError, match="multi_label=true, but no record of channel 'train' has several classes"
     ) as error:
-        checked("neg", "all", joint, multi_label=True)
-    assert repr(joint) in str(error.value)
-    checked("neg", "all", joint, multi_label=True, has_several=True)
-    checked("neg", "all", "pos", multi_label=True)
+        check("neg", "all", joint_name, multi_label=True)
+    assert repr(joint_name) in str(error.value)
+    check("neg", "all", joint_name, multi_label=True, has_several=True)
+    check("neg", "all", "pos", multi_label=True)
 
 
 def test_multi_label_names_of_several_words_are_not_refused() -> None:
-    checked("red car", "red bus", "blue car", multi_label=True)
+    check("red car", "red bus", "blue car", multi_label=True)
 
 
 def test_too_many_classes_for_the_records_are_logged(caplog: pytest.LogCaptureFixture) -> None:
-    checked(*"abcdef", records=12)
+    check(*"abcdef", records=12)
     assert not caplog.text
-    checked(*"abcdefg", records=12)
+    check(*"abcdefg", records=12)
     assert (
         "channel 'train' has 7 classes in 12 records; check that the label is read from the right column" in caplog.text
     )

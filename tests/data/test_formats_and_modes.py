@@ -102,7 +102,7 @@ SAMPLES: Mapping[str, Callable[[], Sample]] = {
 }
 
 
-def promised() -> dict[str, tuple[str, ...]]:
+def readme_table() -> dict[str, tuple[str, ...]]:
     """File, Pipe and gzip support of each format, as stated in the README."""
     lines = (ROOT / "README.md").read_text("utf-8").partition("| format | File, FastFile | Pipe | gzip |\n")[2]
     rows = lines.partition("\n\n")[0].splitlines()[1:]
@@ -111,43 +111,45 @@ def promised() -> dict[str, tuple[str, ...]]:
     }
 
 
-def from_files(place: Path, sample: Sample, *, compressed: bool = False) -> bool:
+def from_files(folder: Path, sample: Sample, *, compressed: bool = False) -> bool:
     """Whether the records are read from files with their classes."""
-    files = {f"{key}.gz": gzip.compress(it) for key, it in sample.files.items()} if compressed else sample.files
-    lists = None if sample.listed is None else write_files(place / "lists", dict(sample.listed))
-    source = ChannelSource("train", write_files(place / "files", dict(files)), lists, scratch=place)
+    files = (
+        {f"{key}.gz": gzip.compress(content) for key, content in sample.files.items()} if compressed else sample.files
+    )
+    lists = None if sample.listed is None else write_files(folder / "lists", dict(sample.listed))
+    source = ChannelSource("train", write_files(folder / "files", dict(files)), lists, scratch=folder)
     try:
         reader = open_channel(source, data_spec())
     except JobError:
         return False
-    found = [reader.read(at) for at in range(len(reader))]
-    return [record.labels for record in found] == [("0",), ("1",)] and all(record.content for record in found)
+    records = [reader.read(index) for index in range(len(reader))]
+    return [record.labels for record in records] == [("0",), ("1",)] and all(record.content for record in records)
 
 
 def from_pipe(sample: Sample, *, compressed: bool = False) -> bool:
     """Whether the records are read from a stream with their classes."""
     content = gzip.compress(sample.stream) if compressed else sample.stream
-    form = stream_format_of(sample.content_type)
-    texts = form in ("jsonl", "csv")
-    wanted = DecodeOptions("text-classification" if texts else "image-classification", data_spec())
+    stream_format = stream_format_of(sample.content_type)
+    texts = stream_format in ("jsonl", "csv")
+    options = DecodeOptions("text-classification" if texts else "image-classification", data_spec())
     window = Window(decompress_gzip([content]))
     try:
-        codec = choose_codec(StreamLayout("train", form), wanted, window)
+        codec = choose_codec(StreamLayout("train", stream_format), options, window)
     except DamagedStream:
         return False
-    return [codec.decode(one).labels for one in codec.split_records(window)] == [("0",), ("1",)]
+    return [codec.decode(record).labels for record in codec.split_records(window)] == [("0",), ("1",)]
 
 
 def test_readme_table_lists_every_format() -> None:
-    assert promised().keys() == SAMPLES.keys()
+    assert readme_table().keys() == SAMPLES.keys()
 
 
 @pytest.mark.parametrize("name", SAMPLES)
 def test_readme_table_is_correct(tmp_path: Path, name: str) -> None:
     sample = SAMPLES[name]()
-    files, pipe, compressed = promised()[name]
+    files, pipe, compressed = readme_table()[name]
     assert (files == "yes") == from_files(tmp_path / "plain", sample)
     assert (pipe == "yes") == from_pipe(sample)
-    told = [from_files(tmp_path / "compressed", sample, compressed=True)]
-    told += [from_pipe(sample, compressed=True)] if pipe == "yes" and name != "augmented manifest" else []
-    assert {compressed == "yes"} == set(told)
+    support = [from_files(tmp_path / "compressed", sample, compressed=True)]
+    support += [from_pipe(sample, compressed=True)] if pipe == "yes" and name != "augmented manifest" else []
+    assert {compressed == "yes"} == set(support)

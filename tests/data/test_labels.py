@@ -17,7 +17,7 @@ from tests.support.labelled_data import MemoryReader
 
 
 def reader_of(*labels: tuple[str, ...]) -> MemoryReader:
-    return MemoryReader([((f"text {index}",), one) for index, one in enumerate(labels)])
+    return MemoryReader([((f"text {index}",), record_labels) for index, record_labels in enumerate(labels)])
 
 
 @given(st.integers(-(10**15), 10**15))

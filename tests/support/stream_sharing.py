@@ -51,14 +51,14 @@ def feed(folder: Path, stream: bytes, epochs: int, pause: threading.Event | None
 
 @contextlib.contextmanager
 def processes(
-    pipes: Path, table: Path, form: str, ranks: int, epochs: int, *how: str
+    pipes: Path, group_folder: Path, stream_format: str, ranks: int, epochs: int, *mode: str
 ) -> Iterator[list[subprocess.Popen[str]]]:
     """Start the processes in one process group, so that all can be signaled at once."""
     environment = {**os.environ, **ENVIRONMENT, "PYTHONPATH": f"{ROOT / 'src'}:{ROOT}"}
     started: list[subprocess.Popen[str]] = []
     try:
         for rank in range(ranks):
-            arguments = [str(pipes), str(table), form, str(ranks), str(rank), str(epochs), *how]
+            arguments = [str(pipes), str(group_folder), stream_format, str(ranks), str(rank), str(epochs), *mode]
             process = subprocess.Popen(
                 [sys.executable, "-c", "from tests.support.stream_sharing import main; main()", *arguments],
                 env=environment,
@@ -74,19 +74,21 @@ def processes(
             process.communicate()
 
 
-def source_of(folder: Path, form: StreamFormat, stop: threading.Event) -> StreamSource:
+def source_of(folder: Path, stream_format: StreamFormat, stop: threading.Event) -> StreamSource:
     """The channel `train` with its pipes in a folder."""
-    task: Task = "text-classification" if form == "csv" else "image-classification"
-    place = PipeOptions("train", folder, folder / "state", PATIENCE_SECONDS, stop.is_set)
-    return StreamSource(place, StreamLayout("train", form), DecodeOptions(task, parse_hyperparameters({}).data))
+    task: Task = "text-classification" if stream_format == "csv" else "image-classification"
+    options = PipeOptions("train", folder, folder / "state", PATIENCE_SECONDS, stop.is_set)
+    return StreamSource(
+        options, StreamLayout("train", stream_format), DecodeOptions(task, parse_hyperparameters({}).data)
+    )
 
 
-def take_part(source: StreamSource, sharing: StreamSharing, epochs: int, used: Sequence[int] = ()) -> list[list[Any]]:
+def read_shares(source: StreamSource, sharing: StreamSharing, epochs: int, used: Sequence[int] = ()) -> list[list[Any]]:
     """The results of each epoch: numbers and labels of the share of each batch, all identities, and the position.
 
     The records with the identities `used` were used in the first epoch before a restart.
     """
-    found = []
+    results = []
     for epoch in range(epochs):
         position = StreamPosition()
         position.begin(epoch)
@@ -99,8 +101,8 @@ def take_part(source: StreamSource, sharing: StreamSharing, epochs: int, used: S
             batches.append({"share": share, "identities": group.identities})
             if epochs > 90:
                 print("batch", flush=True)  # noqa: T201 - a process of a test
-        found.append([batches, position.state_dict()["hash"]])
-    return found
+        results.append([batches, position.state_dict()["hash"]])
+    return results
 
 
 def _groups(source: StreamSource, position: StreamPosition, epoch: int) -> Generator[list[StreamRecord], None, None]:
@@ -109,21 +111,21 @@ def _groups(source: StreamSource, position: StreamPosition, epoch: int) -> Gener
 
 
 def main() -> None:
-    """Arguments: folder of the pipes, of the table, form, processes, rank, epochs, optionally mode and used records.
+    """Arguments: folders of the pipes and of the process group, format, processes, rank, epochs, mode, used records.
 
     Mode: `own` if each process has its own channel. Used records: a file with the identities for each process.
     """
-    folder, table_folder, form, ranks, rank, epochs, *how = sys.argv[1:]
+    folder, group_folder, stream_format, ranks, rank, epochs, *mode = sys.argv[1:]
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
-    table = LocalProcessGroup(Path(table_folder), int(ranks), PATIENCE_SECONDS)
-    sharing: StreamSharing = SharedStreamReceiver(table, int(rank)) if int(rank) else SharedStreamSender(table)
-    if how[:1] == ["own"]:
-        sharing, folder = ChannelPerProcess(table, int(rank)), f"{folder}/{rank}"
-    source = source_of(Path(folder), "csv" if form == "csv" else "recordio", stop)
-    used = json.loads(Path(how[1]).read_text())[int(rank)] if len(how) > 1 else ()
+    group = LocalProcessGroup(Path(group_folder), int(ranks), PATIENCE_SECONDS)
+    sharing: StreamSharing = SharedStreamReceiver(group, int(rank)) if int(rank) else SharedStreamSender(group)
+    if mode[:1] == ["own"]:
+        sharing, folder = ChannelPerProcess(group, int(rank)), f"{folder}/{rank}"
+    source = source_of(Path(folder), "csv" if stream_format == "csv" else "recordio", stop)
+    used = json.loads(Path(mode[1]).read_text())[int(rank)] if len(mode) > 1 else ()
     try:
-        print(json.dumps(take_part(source, sharing, int(epochs), used)))  # noqa: T201
+        print(json.dumps(read_shares(source, sharing, int(epochs), used)))  # noqa: T201
     except JobStopped:
         print("stopped")  # noqa: T201
     except PlatformError as error:

@@ -74,13 +74,13 @@ def batches(options: BatchOptions = OPTIONS) -> Batches:
 
 def padding(options: BatchOptions) -> float:
     """The ratio of computed to actual content length."""
-    found = [batch.inputs["x"] for batch in batches(options).iterate(0)]
-    return sum(x.numel() for x in found) / float(sum(x.sum() for x in found))
+    padded = [batch.inputs["x"] for batch in batches(options).iterate(0)]
+    return sum(x.numel() for x in padded) / float(sum(x.sum() for x in padded))
 
 
 @pytest.mark.parametrize("options", [OPTIONS, replace(OPTIONS, shuffle=False)])
 def test_every_record_occurs_once_with_little_padding(options: BatchOptions) -> None:
-    positions = [one for positions in batches(options).positions(0) for one in positions]
+    positions = [position for batch in batches(options).positions(0) for position in batch]
     assert sorted(positions) == list(range(COUNT))
     assert padding(options) < 1.15
     assert padding(replace(options, length=None)) > 1.4
@@ -105,10 +105,10 @@ def test_known_lengths_do_not_change_the_batches() -> None:
 
 def test_resuming_does_not_read_earlier_pools() -> None:
     late = batches()
-    rest = [one for positions in late.positions(0, 75) for one in positions]
+    remaining = [position for batch in late.positions(0, 75) for position in batch]
     reader = late.dataset.reader
     assert isinstance(reader, Texts)
-    assert sorted(reader.read_so_far) == sorted(rest)
+    assert sorted(reader.read_so_far) == sorted(remaining)
 
 
 def test_short_and_long_batches_are_shuffled() -> None:
@@ -127,12 +127,12 @@ def test_batches_without_length_grouping_are_ungrouped() -> None:
 def test_pools_contain_consecutive_batches(count: int, size: int) -> None:
     bounds = batch_bounds(count, size)
     pools = split_into_pools(bounds)
-    assert [one for pool in pools for one in pool] == bounds
+    assert [batch for pool in pools for batch in pool] == bounds
     assert all(len(pool) <= 50 for pool in pools)
     assert len(pools) >= min(4, len(bounds))
 
 
 def test_equal_lengths_keep_epoch_order() -> None:
     pool = np.array([5, 3, 9, 1, 7])
-    found = group_by_length(pool, np.array([2, 1, 2, 1, 2], np.int32), [2, 3], np.array([1, 0]))
-    assert [one.tolist() for one in found] == [[5, 9, 7], [3, 1]]
+    groups = group_by_length(pool, np.array([2, 1, 2, 1, 2], np.int32), [2, 3], np.array([1, 0]))
+    assert [group.tolist() for group in groups] == [[5, 9, 7], [3, 1]]

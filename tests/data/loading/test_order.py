@@ -32,8 +32,8 @@ def test_epoch_order_depends_on_seed_and_epoch() -> None:
 
 
 def test_epoch_order_is_uniform() -> None:
-    places = np.array([epoch_order(8, 5, epoch) for epoch in range(400)])
-    counts = np.array([np.bincount(places[:, place], minlength=8) for place in range(8)])
+    positions = np.array([epoch_order(8, 5, epoch) for epoch in range(400)])
+    counts = np.array([np.bincount(positions[:, column], minlength=8) for column in range(8)])
     assert counts.min() > 20
     assert counts.max() < 90
 

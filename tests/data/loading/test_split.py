@@ -58,8 +58,8 @@ def test_split_does_not_depend_on_record_order(
     shuffled = list(records)
     shuffler.shuffle(shuffled)
     after = split_of(shuffled, fraction, seed)
-    kept = {records[index][0] for index in before.validation}
-    assert {shuffled[index][0] for index in after.validation} == kept
+    held_out = {records[index][0] for index in before.validation}
+    assert {shuffled[index][0] for index in after.validation} == held_out
 
 
 @given(records_with_one_label, fractions, seeds)
@@ -72,9 +72,9 @@ def test_split_is_stratified_by_class(records: list[Pair], fraction: float, seed
     for content, names in labels_of.items():
         if len(names) == 1:
             own[next(iter(names))].add(content)
-    kept = {records[index][0] for index in split.validation}
+    held_out = {records[index][0] for index in split.validation}
     for different in own.values():
-        count = len(different & kept)
+        count = len(different & held_out)
         if len(different) < 2:
             assert count == 0
         else:
@@ -102,20 +102,20 @@ def test_split_depends_on_seed() -> None:
 
 
 def test_split_does_not_depend_on_file_names(tmp_path: Path) -> None:
-    pictures = {f"{name}/{index}.png": f"{name} {index}".encode() for name in ("cat", "dog") for index in range(10)}
-    renamed = {f"{key.partition('/')[0]}/deep/{hash(key)}.jpg": content for key, content in pictures.items()}
-    kept = []
-    for folder, files in (("one", pictures), ("two", renamed)):
+    images = {f"{name}/{index}.png": f"{name} {index}".encode() for name in ("cat", "dog") for index in range(10)}
+    renamed = {f"{key.partition('/')[0]}/deep/{hash(key)}.jpg": content for key, content in images.items()}
+    held_out = []
+    for folder, files in (("one", images), ("two", renamed)):
         reader = read_image_folder(list_files("train", write_files(tmp_path / folder, files)))
         split = stratified_split(reader, 0.3, 1)
-        kept.append(sorted(reader.read(index).content for index in split.validation))
-    assert kept[0] == kept[1]
-    assert len(kept[0]) == 6
+        held_out.append(sorted(reader.read(index).content for index in split.validation))
+    assert held_out[0] == held_out[1]
+    assert len(held_out[0]) == 6
 
 
 def test_rare_label_combinations_are_sampled_jointly() -> None:
     labels = [tuple(sorted({str(index % 7), str(index % 11), str(index % 13)})) for index in range(500)]
-    records: list[Pair] = [((f"text {index}",), one) for index, one in enumerate(labels)]
+    records: list[Pair] = [((f"text {index}",), record_labels) for index, record_labels in enumerate(labels)]
     assert len(set(labels)) > 250
     split = stratified_split(MemoryReader(records), 0.2, 0)
     assert len(split.validation) == pytest.approx(100, abs=10)

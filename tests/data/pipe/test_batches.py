@@ -50,9 +50,9 @@ def batches(
     shared: bool = False,
 ) -> StreamBatches:
     spec = parse_hyperparameters({}).data
-    place = PipeOptions("train", folder, folder / "state", 10.0, stop.is_set if stop else lambda: False)
+    pipe_options = PipeOptions("train", folder, folder / "state", 10.0, stop.is_set if stop else lambda: False)
     source = StreamSource(
-        place, StreamLayout("train", "recordio", shared=shared), DecodeOptions("image-classification", spec)
+        pipe_options, StreamLayout("train", "recordio", shared=shared), DecodeOptions("image-classification", spec)
     )
     transform = ImageTransform(ImageGeometry(16, 16, "bilinear"), "basic")
     data = StreamData(source, LabelMap(NAMES, multi_label=False), transform, None, None, buffer=5)
@@ -60,8 +60,8 @@ def batches(
     return StreamBatches(data, options, BadRecords("train", allowed), sharing)
 
 
-def bits(found: list[Batch]) -> list[tuple[bytes, list[int], tuple[int, ...]]]:
-    return [(one.inputs["pixels"].numpy().tobytes(), one.targets.tolist(), one.positions) for one in found]
+def bits(batches: list[Batch]) -> list[tuple[bytes, list[int], tuple[int, ...]]]:
+    return [(batch.inputs["pixels"].numpy().tobytes(), batch.targets.tolist(), batch.positions) for batch in batches]
 
 
 def test_stream_batches_are_identical_for_any_number_of_workers(tmp_path: Path) -> None:
@@ -97,25 +97,25 @@ def test_skipped_records_are_not_decoded(tmp_path: Path, monkeypatch: pytest.Mon
     whole = batches(tmp_path)
     with closing(whole.iterate(0)) as iterator:
         state = [(next(iterator), whole.position.state_dict())[1] for _ in range(3)][-1]
-        rest = [number for batch in iterator for number in batch.positions]
-    understood, pictures = list[int](), list[Content]()
+        remaining = [number for batch in iterator for number in batch.positions]
+    decoded, transformed = list[int](), list[Content]()
     decode, transform = StreamRecord.decode, ImageTransform.__call__
 
-    def noted(one: StreamRecord) -> DecodedRecord:
-        understood.append(one.number)
-        return decode(one)
+    def logged_decode(record: StreamRecord) -> DecodedRecord:
+        decoded.append(record.number)
+        return decode(record)
 
-    def seen(one: ImageTransform, content: Content, randomness: random.Random | None) -> dict[str, Tensor]:
-        pictures.append(content)
-        return transform(one, content, randomness)
+    def logged_transform(self: ImageTransform, content: Content, randomness: random.Random | None) -> dict[str, Tensor]:
+        transformed.append(content)
+        return transform(self, content, randomness)
 
-    monkeypatch.setattr(StreamRecord, "decode", noted)
-    monkeypatch.setattr(ImageTransform, "__call__", seen)
+    monkeypatch.setattr(StreamRecord, "decode", logged_decode)
+    monkeypatch.setattr(ImageTransform, "__call__", logged_transform)
     again = batches(tmp_path)
     again.position.load_state_dict(state)
-    assert [number for batch in again.iterate(0, 3) for number in batch.positions] == rest
-    assert len(rest) == len(pictures) == 6
-    assert sorted(understood) == sorted([0, *rest])
+    assert [number for batch in again.iterate(0, 3) for number in batch.positions] == remaining
+    assert len(remaining) == len(transformed) == 6
+    assert sorted(decoded) == sorted([0, *remaining])
 
 
 def test_retained_records_are_from_the_last_epoch(tmp_path: Path) -> None:
@@ -134,7 +134,7 @@ def test_retained_records_are_from_the_last_epoch(tmp_path: Path) -> None:
     for epoch, order in enumerate(orders):
         assert len(list(loader.iterate(epoch))) == 5
         samples = loader.sample_records(range(20), 8)
-        assert [one.content for _, one in samples] == [contents[order[row]] for row, _ in samples]
+        assert [record.content for _, record in samples] == [contents[order[row]] for row, _ in samples]
 
 
 def test_two_processes_resume_a_shared_stream(tmp_path: Path) -> None:
@@ -145,29 +145,30 @@ def test_two_processes_resume_a_shared_stream(tmp_path: Path) -> None:
         before = [next(iterator) for _ in range(2)]
         state = whole.position.state_dict()
         expected = bits(list(iterator))
-    table = LocalProcessGroup(tmp_path / "table", ranks=2)
-    both = [
+    group = LocalProcessGroup(tmp_path / "group", ranks=2)
+    loaders = [
         batches(tmp_path, workers, sharing=sharing)
-        for workers, sharing in ((0, SharedStreamSender(table)), (2, SharedStreamReceiver(table, 1)))
+        for workers, sharing in ((0, SharedStreamSender(group)), (2, SharedStreamReceiver(group, 1)))
     ]
-    for one in both:
-        one.position.load_state_dict(state)
+    for loader in loaders:
+        loader.position.load_state_dict(state)
     with ThreadPoolExecutor(2) as pool:
-        found = [bits(batch) for batch in pool.map(lambda one: list(one.iterate(0, len(before))), both)]
+        results = [bits(share) for share in pool.map(lambda loader: list(loader.iterate(0, len(before))), loaders)]
     assert (
-        both[0].position.state_dict()["hash"]
-        == both[1].position.state_dict()["hash"]
+        loaders[0].position.state_dict()["hash"]
+        == loaders[1].position.state_dict()["hash"]
         == whole.position.state_dict()["hash"]
     )
-    joined = [tuple(one + two for one, two in zip(*pair, strict=True)) for pair in zip(*found, strict=True)]
+    pairs = zip(*results, strict=True)
+    joined = [tuple(first + second for first, second in zip(*pair, strict=True)) for pair in pairs]
     assert joined == expected
 
 
 def test_bad_stream_records_are_skipped_and_counted(tmp_path: Path) -> None:
     stream = b"".join(record(number, b"\x89PNG\r\n\x1a\nno" if number == 5 else None) for number in range(12))
     fill(tmp_path, stream, epochs=2)
-    found = list(batches(tmp_path, allowed=1).iterate(0))
-    assert sum(len(batch.targets) for batch in found) == 11
+    result = list(batches(tmp_path, allowed=1).iterate(0))
+    assert sum(len(batch.targets) for batch in result) == 11
     with pytest.raises(
         DataError, match=r"channel 'train': record [0-9a-f]{16} \(number 5, from 0\) is .*max_bad_records=0"
     ):
@@ -243,8 +244,8 @@ def test_empty_epoch_is_allowed_only_when_hosts_share_objects(tmp_path: Path, wo
 def test_class_without_readable_streamed_record_is_refused(tmp_path: Path) -> None:
     stream = b"".join(record(number, b"no image" if number % 3 == 1 else None) for number in range(9))
     fill(tmp_path, stream, epochs=2)
-    found = batches(tmp_path, allowed=9)
-    assert len(list(found.iterate(0))) == 3
-    found._data = replace(found._data, class_counts=(3, 3, 3))
+    loader = batches(tmp_path, allowed=9)
+    assert len(list(loader.iterate(0))) == 3
+    loader._data = replace(loader._data, class_counts=(3, 3, 3))
     with pytest.raises(DataError, match=rf"none of the 3 training records of class {NAMES[1]!r} can be read"):
-        list(found.iterate(1))
+        list(loader.iterate(1))

@@ -114,7 +114,7 @@ def test_pipe_is_read_if_enlarging_is_not_permitted(tmp_path: Path, monkeypatch:
 
 
 def test_writer_notices_early_close(tmp_path: Path) -> None:
-    path, told = tmp_path / "train_0", threading.Event()
+    path, writer_failed = tmp_path / "train_0", threading.Event()
     os.mkfifo(path)
 
     def work() -> None:
@@ -123,25 +123,25 @@ def test_writer_notices_early_close(tmp_path: Path) -> None:
                 while True:
                     file.write(bytes(1 << 20))
         except BrokenPipeError:
-            told.set()
+            writer_failed.set()
 
     in_thread(work)
     with closing(Pipe(options(tmp_path)).read_next()) as chunks:
         assert next(chunks)
-    assert told.wait(10.0)
+    assert writer_failed.wait(10.0)
 
 
-@pytest.mark.parametrize("made", [False, True])
-def test_wait_times_out(tmp_path: Path, made: bool) -> None:
-    if made:
+@pytest.mark.parametrize("exists", [False, True])
+def test_wait_times_out(tmp_path: Path, exists: bool) -> None:
+    if exists:
         os.mkfifo(tmp_path / "train_0")
     with pytest.raises(PlatformError, match=r"channel 'train': .* \d+ s for .*train_0.*increase pipe_wait_seconds"):
         list(Pipe(options(tmp_path, timeout=0.1)).read_next())
 
 
-@pytest.mark.parametrize("made", [False, True])
-def test_stop_request_ends_any_wait(tmp_path: Path, made: bool) -> None:
-    if made:
+@pytest.mark.parametrize("exists", [False, True])
+def test_stop_request_ends_any_wait(tmp_path: Path, exists: bool) -> None:
+    if exists:
         os.mkfifo(tmp_path / "train_0")
     stop = threading.Event()
     threading.Timer(0.1, stop.set).start()

@@ -20,19 +20,21 @@ CODEC = ExampleCodec(DecodeOptions("image-classification", parse_hyperparameters
 
 
 def records(contents: list[bytes]) -> list[StreamRecord]:
-    return [StreamRecord(n, (one,), record_identity((one,)), CODEC) for n, one in enumerate(contents)]
+    return [
+        StreamRecord(number, (content,), record_identity((content,)), CODEC) for number, content in enumerate(contents)
+    ]
 
 
 def numbered(count: int) -> list[StreamRecord]:
     return records([str(number).encode() for number in range(count)])
 
 
-def identities(found: list[StreamRecord]) -> list[int]:
-    return [record.identity for record in found]
+def identities_of(records: list[StreamRecord]) -> list[int]:
+    return [record.identity for record in records]
 
 
-def contents(found: list[StreamRecord]) -> list[bytes]:
-    return [record.parts[0] for record in found]
+def contents_of(records: list[StreamRecord]) -> list[bytes]:
+    return [record.parts[0] for record in records]
 
 
 @given(st.integers(0, 60), st.integers(2, 20), st.integers(0, 5), st.integers(0, 5))
@@ -40,7 +42,7 @@ def test_shuffling_is_a_deterministic_permutation(count: int, size: int, seed: i
     once = [record.number for record in shuffle_records(numbered(count), size, seed, epoch)]
     assert sorted(once) == list(range(count))
     assert once == [record.number for record in shuffle_records(numbered(count), size, seed, epoch)]
-    assert all(place >= number - size for place, number in enumerate(once))
+    assert all(position >= number - size for position, number in enumerate(once))
 
 
 def test_shuffling_depends_on_seed_and_epoch_unless_buffer_size_is_one() -> None:
@@ -70,21 +72,21 @@ def test_first_record_does_not_wait_for_a_full_buffer() -> None:
 def test_shuffle_buffer_is_bounded_in_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("finetune.data.pipe.shuffle.MAX_BUFFERED_BYTES", 4)
     order = [record.number for record in shuffle_records(records([b"ab"] * 30), 1000, 0, 0)]
-    assert all(place >= number - 2 for place, number in enumerate(order))
+    assert all(position >= number - 2 for position, number in enumerate(order))
 
 
 @given(st.integers(0, 40), st.integers(1, 9))
 def test_stream_batches_have_the_bounds_of_file_batches(count: int, size: int) -> None:
-    found = [(group[0].number, group[-1].number + 1) for group in batch_records(numbered(count), size)]
-    assert found == batch_bounds(count, size)
+    bounds = [(group[0].number, group[-1].number + 1) for group in batch_records(numbered(count), size)]
+    assert bounds == batch_bounds(count, size)
 
 
 @given(st.integers(0, 40), st.integers(1, 9), st.data())
 def test_remaining_records_are_batched_identically_after_any_batch(count: int, size: int, data: st.DataObject) -> None:
     whole = [[record.number for record in group] for group in batch_records(numbered(count), size)]
     done = data.draw(st.integers(0, len(whole)))
-    rest = numbered(count)[sum(map(len, whole[:done])) :]
-    assert [[record.number for record in group] for group in batch_records(rest, size)] == whole[done:]
+    remaining = numbered(count)[sum(map(len, whole[:done])) :]
+    assert [[record.number for record in group] for group in batch_records(remaining, size)] == whole[done:]
 
 
 @given(st.lists(st.binary(max_size=2), max_size=30), st.data())
@@ -92,19 +94,19 @@ def test_resuming_with_same_order_yields_the_remaining_records(stream: list[byte
     used = data.draw(st.integers(0, len(stream)))
     before, after = StreamPosition(), StreamPosition()
     before.begin(3)
-    before.use(identities(records(stream)[:used]))
+    before.use(identities_of(records(stream)[:used]))
     after.load_state_dict(before.state_dict())
-    left = list(after.skip_used(records(stream), "train"))
-    assert [record.number for record in left] == list(range(used, len(stream)))
+    remaining = list(after.skip_used(records(stream), "train"))
+    assert [record.number for record in remaining] == list(range(used, len(stream)))
 
 
 @given(st.permutations(range(20)), st.integers(1, 19))
 def test_resuming_with_another_order_uses_no_record_twice(order: list[int], used: int) -> None:
     position = StreamPosition()
-    position.use(identities(numbered(20)[:used]))
+    position.use(identities_of(numbered(20)[:used]))
     again = records([str(number).encode() for number in order])
-    left = contents(list(position.skip_used(again, "train")))
-    assert sorted(left, key=int) == [str(number).encode() for number in range(used, 20)]
+    remaining = contents_of(list(position.skip_used(again, "train")))
+    assert sorted(remaining, key=int) == [str(number).encode() for number in range(used, 20)]
 
 
 def test_initial_position_can_be_saved() -> None:
@@ -114,7 +116,7 @@ def test_initial_position_can_be_saved() -> None:
 
 def test_changed_order_is_logged(caplog: pytest.LogCaptureFixture) -> None:
     position = StreamPosition()
-    position.use(identities(numbered(3)))
+    position.use(identities_of(numbered(3)))
     with caplog.at_level(logging.INFO, logger="finetune"):
         list(position.skip_used(numbered(5), "train"))
     assert [record.levelname for record in caplog.records] == ["INFO"]

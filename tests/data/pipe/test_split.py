@@ -53,7 +53,7 @@ class Stream:
 
 def sides(stream: Stream, split: StreamSplit) -> tuple[set[int], set[int]]:
     shares = [StreamShare(stream, split, held_out=side) for side in (False, True)]
-    train, held_out = ({one.number for one in share.read_next()} for share in shares)
+    train, held_out = ({record.number for record in share.read_next()} for share in shares)
     assert [share.other_records for share in shares] == [len(held_out), len(train)]
     return train, held_out
 
@@ -79,7 +79,7 @@ def test_stream_split_keeps_equal_images_together() -> None:
 def test_undecodable_records_stay_in_training() -> None:
     stream = Stream([record(number, b"", flag=9) for number in range(50)] + [record(50, b"a")])
     train = StreamShare(stream, StreamSplit(0.9, seed=1), held_out=False)
-    assert {one.number for one in train.read_next()} >= set(range(50))
+    assert {record.number for record in train.read_next()} >= set(range(50))
 
 
 def test_empty_side_of_stream_split_is_an_error() -> None:
@@ -99,9 +99,9 @@ def test_first_pass_scan_counts_each_side_and_finds_every_class() -> None:
     stream = Stream([record(number, bytes([number]), label=number) for number in range(40)])
     split = StreamSplit(0.3, seed=2)
     train, held_out = sides(stream, split)
-    census = scan_first_pass(stream, split)
-    assert (census.records, census.held_out) == (len(train), len(held_out))
-    assert census.classes == {str(number): int(number in train) for number in range(40)}
+    scan = scan_first_pass(stream, split)
+    assert (scan.records, scan.held_out) == (len(train), len(held_out))
+    assert scan.classes == {str(number): int(number in train) for number in range(40)}
 
 
 def test_first_pass_scan_stops_when_labels_are_ids(monkeypatch: pytest.MonkeyPatch) -> None:

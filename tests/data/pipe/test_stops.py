@@ -17,32 +17,32 @@ from tests.support.labelled_data import data_spec
 from tests.support.stream_writers import fill
 
 
-def source(folder: Path, asked: list[bool]) -> StreamSource:
-    place = PipeOptions("train", folder, folder / "state", stopped=lambda: bool(asked))
+def source(folder: Path, stop_requests: list[bool]) -> StreamSource:
+    options = PipeOptions("train", folder, folder / "state", stopped=lambda: bool(stop_requests))
     return StreamSource(
-        place, StreamLayout("channel 'train'", "jsonl"), DecodeOptions("text-classification", data_spec())
+        options, StreamLayout("channel 'train'", "jsonl"), DecodeOptions("text-classification", data_spec())
     )
 
 
 def test_stop_request_ends_reading_a_line_of_many_objects(tmp_path: Path) -> None:
-    asked: list[bool] = []
+    stop_requests: list[bool] = []
     fill(tmp_path, b"{}" * 300_000 + b"\n")
-    found = 0
+    count = 0
     with pytest.raises(JobStopped):
-        for _ in source(tmp_path, asked).read_next():
-            found += 1
-            if found == 1000:
-                asked.append(True)
-    assert found == 1000
+        for _ in source(tmp_path, stop_requests).read_next():
+            count += 1
+            if count == 1000:
+                stop_requests.append(True)
+    assert count == 1000
 
 
 def test_stop_request_ends_decompression(tmp_path: Path) -> None:
     content = gzip.compress(b"\n" * (64 << 20))
     assert len(content) < 1 << 19  # one chunk of the pipe
     fill(tmp_path, content)
-    asked = itertools.count()
-    place = PipeOptions("train", tmp_path, tmp_path / "state", stopped=lambda: next(asked) >= 2)
-    wanted = DecodeOptions("text-classification", data_spec())
+    polls = itertools.count()
+    options = PipeOptions("train", tmp_path, tmp_path / "state", stopped=lambda: next(polls) >= 2)
+    decode_options = DecodeOptions("text-classification", data_spec())
     with pytest.raises(JobStopped):
-        list(StreamSource(place, StreamLayout("channel 'train'", "jsonl"), wanted).read_next())
-    assert next(asked) < 10
+        list(StreamSource(options, StreamLayout("channel 'train'", "jsonl"), decode_options).read_next())
+    assert next(polls) < 10
