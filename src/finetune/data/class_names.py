@@ -81,11 +81,11 @@ def similar_names(names: Iterable[str]) -> list[list[str]]:
     return [group for group in groups.values() if len(group) > 1]
 
 
-def suggest_name(name: str, known: Collection[str]) -> str:
-    """Return ` (did you mean 'x'?)` for the known name that looks similar or has the most similar spelling."""
+def suggest_name(name: str, names: Collection[str]) -> str:
+    """Return ` (did you mean 'x'?)` for the name that looks similar or has the most similar spelling."""
     folded = _folded(name)
-    similar = next((candidate for candidate in known if candidate != name and _folded(candidate) == folded), None)
-    return f" (did you mean {_quoted(similar, [name, similar])}?)" if similar is not None else did_you_mean(name, known)
+    similar = next((candidate for candidate in names if candidate != name and _folded(candidate) == folded), None)
+    return f" (did you mean {_quoted(similar, [name, similar])}?)" if similar is not None else did_you_mean(name, names)
 
 
 def is_number(name: str) -> bool:

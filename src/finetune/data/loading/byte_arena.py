@@ -61,7 +61,7 @@ class ByteArena:
     def _map_segment(self, size: int) -> Tensor | None:
         """Map a segment of an unnamed file; return `None` if the disk is full."""
         assert self._folder is not None  # noqa: S101  # the file budget is 0 without a folder
-        path = self._folder / f"kept-{os.getpid()}-{id(self)}"
+        path = self._folder / f"cache-{os.getpid()}-{id(self)}"
         try:
             with path.open("wb") as file:
                 os.posix_fallocate(file.fileno(), 0, size)

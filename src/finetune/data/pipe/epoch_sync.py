@@ -47,8 +47,8 @@ class ChannelPerProcess:
         """
         if not self._peers:
             self._peers = list(self._connect(source))
-        with closing(read()) as groups:
-            for records in groups:
+        with closing(read()) as batches:
+            for records in batches:
                 if not self._all_have_batch(source, has_batch=True):
                     _log.info(
                         "channel %r: the epoch ends early, because the channel of another process has ended",

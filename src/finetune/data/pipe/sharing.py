@@ -107,8 +107,8 @@ class SharedStreamSender:
                 self._connect(source)
             if len(self._peers) < processes.ranks - 1:
                 raise PlatformError(f"channel {source.channel!r}: the connection to the other processes is closed.")
-            with closing(read()) as groups:
-                for records in groups:
+            with closing(read()) as batches:
+                for records in batches:
                     if not has_sent_head:
                         self._send_all(source, {"head": len(source.head)}, [source.head])
                         has_sent_head = True
