@@ -63,5 +63,5 @@ def test_a_label_that_is_an_id_is_refused_with_advice(tmp_path: Path, monkeypatc
     stream = b"".join(recordio(struct.pack("<IfQQ", 0, number, number, 0) + content) for number in range(100))
     job = run(tmp_path, stream, "application/x-recordio", IMAGES)
     assert job.exit_code == 1
-    assert "channel 'train': there are 11 classes or more" in job.failure
+    assert "channel 'train': there are at least 11 classes" in job.failure
     assert "set label_column to another column" in job.failure
