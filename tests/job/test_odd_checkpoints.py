@@ -94,7 +94,7 @@ def holds(part: str, name: str, value: object) -> Change:
         (holds("findings", "found", [{"rule": "Overfit"}]), "part 'findings': ValueError: expected a finding"),
         (holds("account", "starts", -3), "part 'account': ValueError"),
         (holds("scaler", "scale", 2.0), "scaler lacks or has besides: scale"),
-        (holds("stream", "used", 5), "part 'stream': ValueError: not every one of 5 records"),
+        (holds("stream", "used", 5), "part 'stream': ValueError: invalid stream position: 5 used records"),
         (holds("bad_records", "train", {"a.png": 3}), "part 'bad_records': ValueError"),
     ],
 )

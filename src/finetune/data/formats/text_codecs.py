@@ -117,7 +117,9 @@ class DelimitedCodec:
         return _label_texts(texts_of(texts), label, self._options, self._spellings)
 
 
-def _label_texts(texts: tuple[str, ...], label: object, options: DecodeOptions, spellings: SpellingCheck) -> DecodedRecord:
+def _label_texts(
+    texts: tuple[str, ...], label: object, options: DecodeOptions, spellings: SpellingCheck
+) -> DecodedRecord:
     spec = options.spec
     labels = label_names(label, multi_label=spec.multi_label, class_names=spec.class_names, spellings=spellings)
     return DecodedRecord(texts, labels)
