@@ -26,7 +26,7 @@ from finetune.data.framing.tar_members import read_tar
 from finetune.data.framing.tfrecord import read_tfrecords
 from finetune.data.framing.window import DamagedStream, Window
 from finetune.data.json_text import parse_json
-from finetune.data.tables.delimited import Dialect, UnclosedQuote, cells_of, cut_rows
+from finetune.data.tables.delimited import Dialect, UnclosedQuote, split_cells, split_rows
 from finetune.data.tables.json_objects import json_objects
 from finetune.errors import DataError
 from tests.support.labelled_data import data_spec
@@ -105,10 +105,10 @@ def test_endless_line_raises() -> None:
 
 @pytest.mark.parametrize("line", [b"x" * 4096, b"x", b""])
 def test_endless_quoted_field_raises(line: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("finetune.data.tables.delimited.LONGEST_ROW", LIMIT)
+    monkeypatch.setattr("finetune.data.tables.delimited.MAX_ROW_BYTES", LIMIT)
     lines = endless(b"a,b", b'c,"', chunk=line)
     with pytest.raises(UnclosedQuote) as raised:
-        for _ in cut_rows(lines, Dialect(",")):
+        for _ in split_rows(lines, Dialect(",")):
             pass
     assert raised.value.line == 2
 
@@ -150,7 +150,7 @@ def test_deeply_nested_recordio_attribute_is_a_bad_record(metadata: bool, monkey
 
 @pytest.mark.parametrize("line", [b"x" * 4096, b"1,", b""])
 def test_endless_json_object_raises(line: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("finetune.data.tables.json_objects.LONGEST_OBJECT", LIMIT)
+    monkeypatch.setattr("finetune.data.tables.json_objects.MAX_OBJECT_BYTES", LIMIT)
     with pytest.raises(DataError, match="object that begins on line 2 is longer than"):
         list(json_objects(endless(b"[", b'{"a": [', chunk=line)))
 
@@ -170,11 +170,11 @@ def test_messages_with_too_many_fields_raise() -> None:
 
 
 def test_rows_with_too_many_columns_raise(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("finetune.data.tables.delimited.MOST_COLUMNS", 1000)
+    monkeypatch.setattr("finetune.data.tables.delimited.MAX_COLUMNS", 1000)
     for dialect in (Dialect("\t", "plain"), Dialect(",")):
         with pytest.raises(ValueError, match="has more than 1,000 columns"):
-            cells_of(f"x{dialect.delimiter}" * 5000, dialect)
-    assert cells_of('a,"' + "," * 5000 + '"', Dialect(",")) == ["a", "," * 5000]
+            split_cells(f"x{dialect.delimiter}" * 5000, dialect)
+    assert split_cells('a,"' + "," * 5000 + '"', Dialect(",")) == ["a", "," * 5000]
 
 
 def test_json_lines_with_too_many_values_are_bad_records() -> None:

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from finetune.data.readers.channel_files import list_files
-from finetune.data.tables.delimited import Dialect, UnclosedQuote, cells_of, cut_rows
+from finetune.data.tables.delimited import Dialect, UnclosedQuote, split_cells, split_rows
 from finetune.data.tables.reader import read_text_tables
 from finetune.errors import DataError
 from tests.support.labelled_data import data_spec, write_files
@@ -26,8 +26,8 @@ tables = st.integers(2, 4).flatmap(lambda width: st.lists(st.lists(cells, min_si
 
 def rows_of(content: bytes, dialect: Dialect = Dialect(",")) -> Rows:  # noqa: B008 - frozen
     return [
-        (row.line, [str(cell) for cell in cells_of(row.content.decode(), dialect)])
-        for row in cut_rows(content.removesuffix(b"\n").split(b"\n"), dialect)
+        (row.line, [str(cell) for cell in split_cells(row.content.decode(), dialect)])
+        for row in split_rows(content.removesuffix(b"\n").split(b"\n"), dialect)
     ]
 
 
@@ -76,12 +76,12 @@ def test_doubled_carriage_returns_end_a_line() -> None:
 @pytest.mark.parametrize("content", [b'a,"b" c', b'a,"b"" c', b'"a" ,b', b"a,b\rc"])
 def test_misplaced_marks_and_carriage_returns_are_refused(content: bytes) -> None:
     with pytest.raises(ValueError, match=r"has a (quotation mark|carriage return)"):
-        cells_of(content.decode(), Dialect(","))
+        split_cells(content.decode(), Dialect(","))
 
 
 def test_a_stray_mark_costs_one_row() -> None:
     content = b'a,"opens here\nb,fine\nc,"closes"\nd,"ends" early\ne,5" disk'
-    rows = list(cut_rows(content.split(b"\n"), Dialect(",")))
+    rows = list(split_rows(content.split(b"\n"), Dialect(",")))
     assert [(row.line, row.content) for row in rows] == list(enumerate(content.split(b"\n"), start=1))
 
 

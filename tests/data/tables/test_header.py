@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from finetune.data.tables.header import Header, find_header
+from finetune.data.tables.header import Header, detect_header
 from finetune.errors import UserError
 from tests.support.labelled_data import data_spec
 
@@ -30,7 +30,7 @@ SENTENCES = ("it was a fine evening", "nothing of it works, sadly", "would buy i
     ],
 )
 def test_a_header_is_seen(row: str, spec: dict[str, object], expected: bool) -> None:
-    assert find_header(row.split(","), [], data_spec(**spec), "a.csv").is_there is expected
+    assert detect_header(row.split(","), [], data_spec(**spec), "a.csv").is_header is expected
 
 
 def table(first: str, labels: Sequence[str], texts: Sequence[str] = SENTENCES, count: int = 12) -> list[list[str]]:
@@ -39,7 +39,7 @@ def table(first: str, labels: Sequence[str], texts: Sequence[str] = SENTENCES, c
 
 
 def found(rows: list[list[str]], **spec: object) -> Header:
-    return find_header(rows[0], rows[1:], data_spec(**spec), "a.csv")
+    return detect_header(rows[0], rows[1:], data_spec(**spec), "a.csv")
 
 
 @pytest.mark.parametrize(
@@ -56,7 +56,7 @@ def found(rows: list[list[str]], **spec: object) -> Header:
 def test_a_header_of_unusual_names_is_recognised_by_what_follows(
     first: str, labels: list[str], texts: tuple[str, ...], spec: dict[str, object]
 ) -> None:
-    assert found(table(first, labels, texts), **spec).is_there
+    assert found(table(first, labels, texts), **spec).is_header
 
 
 @pytest.mark.parametrize(
@@ -77,20 +77,20 @@ def test_a_row_of_short_words_above_short_words_is_asked_about() -> None:
     rows = [["spam", "hello"], *([label, f"word{number}{label}"] for number in range(12) for label in ("a", "b"))][:13]
     with pytest.raises(UserError, match=r"a\.csv: is line 1 \('spam', 'hello'\) a header or a record\?.*header=false"):
         found(rows)
-    assert found(rows, header="true").is_there
-    assert not found(rows, header="false").is_there
+    assert found(rows, header="true").is_header
+    assert not found(rows, header="false").is_header
 
 
 def test_numbers_of_columns_above_texts_are_a_header() -> None:
     header = found(table("0,1", ["1", "2", "3"]))
-    assert header.is_there
-    assert "the numbers of the columns; set header=false if it is a record" in header.remark
+    assert header.is_header
+    assert "the numbers of the columns; set header=false if it is a record" in header.warning
 
 
 def test_many_rows_make_a_header_certain() -> None:
     rows = table("library,docstring", ["a", "b"], count=280)
     assert found(rows) == (True, "")
-    assert "line 1 ('library', 'docstring') is taken as the header" in found(rows[:13]).remark
+    assert "line 1 ('library', 'docstring') is taken as the header" in found(rows[:13]).warning
 
 
 PLAUSIBLE = (
@@ -111,4 +111,4 @@ def test_plausible_headers_are_headers(header: str) -> None:
         label, text = ("numpy", "json")[number % 2], f"Return the value, number {number}, of what was given."
         pair = [text, label] if names[0] in TEXT_FIRST or len(names) == 3 else [label, text]
         rows.append(pair if len(names) == 2 else [str(number), *pair])
-    assert find_header(names, rows, data_spec(), "a.csv").is_there
+    assert detect_header(names, rows, data_spec(), "a.csv").is_header

@@ -10,7 +10,7 @@ from finetune.data.label_parsing import label_names
 from finetune.data.readers.channel_files import some_of
 from finetune.data.record import Content
 from finetune.data.tables.columns import LABEL_COLUMNS, TEXT_COLUMNS, SharedColumns
-from finetune.data.tables.reader import texts_of
+from finetune.data.tables.reader import parse_texts
 from finetune.data.transforms.image_formats import IMAGE_ENDINGS
 from finetune.errors import did_you_mean
 
@@ -86,7 +86,7 @@ def select_fields(
         names = [_choose_field(fields, spec.text_column, TEXT_FIELDS, "text_column")]
         if spec.text_pair_column:
             names.append(_choose_field(fields, spec.text_pair_column, (), "text_pair_column"))
-        return DecodedRecord(texts_of([_as_text(fields[name]) for name in names]), classes)
+        return DecodedRecord(parse_texts([_as_text(fields[name]) for name in names]), classes)
     text = next((name for name in TEXT_FIELDS if name in fields), None)
     if text is not None and spec.image_column is None and not any(name in fields for name in IMAGE_FIELDS):
         raise ValueError(

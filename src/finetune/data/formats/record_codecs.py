@@ -15,7 +15,7 @@ from finetune.data.framing.tfrecord import read_tfrecords
 from finetune.data.framing.window import MAX_RECORD_BYTES, DamagedStream, Window
 from finetune.data.json_text import parse_json
 from finetune.data.label_parsing import label_name
-from finetune.data.tables.reader import texts_of
+from finetune.data.tables.reader import parse_texts
 
 
 def _single_payloads(payloads: Iterator[memoryview]) -> Iterator[RawRecord]:
@@ -102,7 +102,7 @@ class AttributeCodec:
             class_names=spec.class_names,
         )
         content = bytes(record[self._content])
-        return DecodedRecord(content if self._options.images else texts_of([_parse_json_text(content)]), classes)
+        return DecodedRecord(content if self._options.images else parse_texts([_parse_json_text(content)]), classes)
 
 
 class ExampleCodec:

@@ -12,9 +12,9 @@ from finetune.data.label_parsing import SpellingCheck, label_names
 from finetune.data.readers.file_kinds import FIRST_BYTES, non_table_kind, rejection_reason
 from finetune.data.tables.columns import Columns
 from finetune.data.tables.delimited import UnclosedQuote
-from finetune.data.tables.dialect import DelimitedForm, FirstLines, find_form
+from finetune.data.tables.dialect import DelimitedFormat, FirstLines, infer_format
 from finetune.data.tables.json_objects import choose_keys, json_objects, parse_object
-from finetune.data.tables.reader import texts_of
+from finetune.data.tables.reader import parse_texts
 
 
 class JsonLinesCodec:
@@ -53,7 +53,7 @@ class JsonLinesCodec:
         value = parse_object(bytes(record[0]))
         if self._columns is None:
             raise ValueError("is not a JSON object")
-        texts = texts_of([value.get(name) for name in self._columns.texts])
+        texts = parse_texts([value.get(name) for name in self._columns.texts])
         return _label_texts(texts, value.get(self._columns.label), self._options, self._spellings)
 
 
@@ -74,7 +74,7 @@ class DelimitedCodec:
         self._tabs = tabs
         self._warn: Callable[[str], None] = lambda message: warn(f"{where}: {message}")
         self._spellings = SpellingCheck(self._warn)
-        self._form: DelimitedForm | None = None
+        self._form: DelimitedFormat | None = None
 
     def split_records(self, window: Window) -> Iterator[RawRecord]:
         """Yield one row per record; repeated headers are skipped, since each S3 object has one.
@@ -90,7 +90,7 @@ class DelimitedCodec:
         if self._form is None:
             first, lines = look_ahead(lines)
             try:
-                self._form = find_form(
+                self._form = infer_format(
                     FirstLines(first, end),
                     self._options.spec,
                     self._where,
@@ -99,8 +99,8 @@ class DelimitedCodec:
                 )
             except UnicodeDecodeError as error:
                 raise DamagedStream(f"is not UTF-8 ({error.reason}); convert it to UTF-8", start) from error
-            if self._form is not None and self._form.remark:
-                self._warn(self._form.remark)
+            if self._form is not None and self._form.warning:
+                self._warn(self._form.warning)
         if self._form is None:
             return
         try:
@@ -114,7 +114,7 @@ class DelimitedCodec:
         if self._form is None:
             raise ValueError("cannot be parsed, since the columns of the table are not known yet")
         label, *texts = self._form.cells(bytes(record[0]))
-        return _label_texts(texts_of(texts), label, self._options, self._spellings)
+        return _label_texts(parse_texts(texts), label, self._options, self._spellings)
 
 
 def _label_texts(

@@ -20,7 +20,7 @@ from finetune.data.readers.channel_files import Listing, ending_of, some_of
 from finetune.data.readers.image_folder import ImageFolderReader
 from finetune.data.readers.missing_files import missing_file_reason
 from finetune.data.record import Reader
-from finetune.data.tables.reader import TextExample, TextTableReader, texts_of
+from finetune.data.tables.reader import TextExample, TextTableReader, parse_texts
 from finetune.data.tables.text_lines import text_lines
 from finetune.errors import DataError, UserError, did_you_mean
 
@@ -139,10 +139,10 @@ def _texts(line: _Line, context: _Context) -> tuple[str, ...]:
         ValueError: if there is no readable text.
     """
     if isinstance(line.attributes.get(_TEXT_SOURCE), str):
-        return texts_of([line.attributes[_TEXT_SOURCE]])
+        return parse_texts([line.attributes[_TEXT_SOURCE]])
     path = _source_path(line, context)
     try:
-        return texts_of([(context.listing.root / path).read_text(encoding="utf-8-sig")])
+        return parse_texts([(context.listing.root / path).read_text(encoding="utf-8-sig")])
     except OSError as error:
         raise ValueError(f"names text file {path!r}, which cannot be read: {error.strerror}") from error
 

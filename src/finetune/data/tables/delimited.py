@@ -17,17 +17,17 @@ DELIMITERS = ",;\t|"
 LABEL_PREFIX = "__label__"
 """Label prefix in BlazingText and fastText files."""
 
-LONGEST_ROW = 1 << 26
+MAX_ROW_BYTES = 1 << 26
 """Maximum row length in bytes. A longer row indicates an unclosed quotation mark."""
-MOST_COLUMNS = 100_000
+MAX_COLUMNS = 100_000
 
 _LINE_BYTES = 100
 """Memory overhead of a line in bytes."""
 
-_CLOSING = re.compile(rb'(?:[^"]++|"")*+"')
+_CLOSING_QUOTE = re.compile(rb'(?:[^"]++|"")*+"')
 _QUOTED = re.compile(r'"((?:[^"]++|"")*+)"')
 _LABELS = re.compile(rf"(?:\s*{LABEL_PREFIX}\S+)+(?:\s|$)")
-_STRAY = (
+_STRAY_QUOTE = (
     "has a quotation mark that does not end its field; put a field with quotation marks, delimiters or line breaks in"
     " quotation marks, and double those inside it"
 )
@@ -82,7 +82,7 @@ class Dialect:
         return not row.strip() and self.delimiter.encode() not in row
 
 
-def cut_rows(lines: Iterable[bytes], dialect: Dialect, delimiter_line: bytes = b"") -> Iterator[RawRow]:
+def split_rows(lines: Iterable[bytes], dialect: Dialect, delimiter_line: bytes = b"") -> Iterator[RawRow]:
     """Join the lines of quoted fields into rows; blank rows and byte order marks are skipped.
 
     A row with misplaced quotation marks is yielded as its first line, which `cells_of` refuses. The next row begins on
@@ -97,120 +97,122 @@ def cut_rows(lines: Iterable[bytes], dialect: Dialect, delimiter_line: bytes = b
         UnclosedQuote: if a quoted field is not closed, or is longer than `LONGEST_ROW`.
     """
     delimiter = dialect.delimiter.encode()
-    numbered = _numbered(lines, delimiter_line)
-    waiting: deque[RawRow] = deque()
-    while (row := waiting.popleft() if waiting else next(numbered, None)) is not None:
-        taken = [row]
+    numbered_lines = _numbered_lines(lines, delimiter_line)
+    pending: deque[RawRow] = deque()
+    while (row := pending.popleft() if pending else next(numbered_lines, None)) is not None:
+        parts = [row]
         if dialect.kind == "quoted" and b'"' in row.content:
             try:
-                _take_open_lines(taken, waiting, numbered, delimiter)
+                _read_continuation_lines(parts, pending, numbered_lines, delimiter)
             except _StrayQuoteError:
-                waiting.extendleft(reversed(taken[1:]))
-                taken = [row]
-        content = dialect.end.join(part.content for part in taken).rstrip(b"\r")
+                pending.extendleft(reversed(parts[1:]))
+                parts = [row]
+        content = dialect.end.join(line.content for line in parts).rstrip(b"\r")
         if not dialect.is_blank(content):
             yield RawRow(row.line, row.offset, content)
 
 
-def cells_of(row: str, dialect: Dialect) -> list[object]:
+def split_cells(row: str, dialect: Dialect) -> list[object]:
     """Split a row into cells: texts, or for `labels` the labels and the text.
 
     Raises:
         ValueError: if quotation marks are misplaced, or a `labels` row has no label.
     """
     if dialect.kind == "labels":
-        return _labels_and_text(row)
-    if row.count(dialect.delimiter) > MOST_COLUMNS and (dialect.kind == "plain" or '"' not in row):
-        raise ValueError(f"has more than {MOST_COLUMNS:,} columns")
+        return _split_labels(row)
+    if row.count(dialect.delimiter) > MAX_COLUMNS and (dialect.kind == "plain" or '"' not in row):
+        raise ValueError(f"has more than {MAX_COLUMNS:,} columns")
     if dialect.kind == "plain":
-        return [_unquoted(cell) for cell in row.split(dialect.delimiter)]
-    return list(_quoted_cells(row, dialect.delimiter))
+        return [_unquote(cell) for cell in row.split(dialect.delimiter)]
+    return list(_split_quoted(row, dialect.delimiter))
 
 
 class _StrayQuoteError(ValueError):
     pass
 
 
-def _numbered(lines: Iterable[bytes], delimiter_line: bytes) -> Iterator[RawRow]:
+def _numbered_lines(lines: Iterable[bytes], delimiter_line: bytes) -> Iterator[RawRow]:
     offset = 0
     for number, line in enumerate(lines, start=1):
-        bare = line.removeprefix(BYTE_ORDER_MARK)
-        is_row = not delimiter_line or bare.rstrip(b"\r") != delimiter_line.rstrip(b"\r")
-        yield RawRow(number, offset + len(line) - len(bare), bare if is_row else b"")
+        content = line.removeprefix(BYTE_ORDER_MARK)
+        is_row = not delimiter_line or content.rstrip(b"\r") != delimiter_line.rstrip(b"\r")
+        yield RawRow(number, offset + len(line) - len(content), content if is_row else b"")
         offset += len(line) + 1
 
 
-def _take_open_lines(taken: list[RawRow], waiting: deque[RawRow], numbered: Iterator[RawRow], delimiter: bytes) -> None:
-    first, size = taken[0], len(taken[0].content)
-    is_open = _ends_open(first.content, delimiter, is_open=False)
+def _read_continuation_lines(
+    parts: list[RawRow], pending: deque[RawRow], numbered_lines: Iterator[RawRow], delimiter: bytes
+) -> None:
+    first, size = parts[0], len(parts[0].content)
+    is_open = _continues(first.content, delimiter, is_open=False)
     while is_open:
-        row = waiting.popleft() if waiting else next(numbered, None)
-        if row is None or size > LONGEST_ROW:
+        row = pending.popleft() if pending else next(numbered_lines, None)
+        if row is None or size > MAX_ROW_BYTES:
             raise UnclosedQuote(first.line, first.offset)
-        taken.append(row)
+        parts.append(row)
         size += len(row.content) + _LINE_BYTES
-        is_open = _ends_open(row.content, delimiter, is_open=True)
+        is_open = _continues(row.content, delimiter, is_open=True)
 
 
-def _ends_open(line: bytes, delimiter: bytes, *, is_open: bool) -> bool:
+def _continues(line: bytes, delimiter: bytes, *, is_open: bool) -> bool:
     """Return whether a quoted field continues on the next line."""
-    at = 0
+    position = 0
     while True:
-        if not is_open and line[at : at + 1] != b'"':
-            stop = line.find(delimiter, at)
-            if stop < 0:
+        if not is_open and line[position : position + 1] != b'"':
+            end = line.find(delimiter, position)
+            if end < 0:
                 return False
-            at = stop + 1
+            position = end + 1
             continue
-        closing = _CLOSING.match(line, at if is_open else at + 1)
+        closing = _CLOSING_QUOTE.match(line, position if is_open else position + 1)
         if closing is None:
             return True
-        is_open, at = False, closing.end() + 1
-        after = line[closing.end() : at]
-        if after != delimiter:
-            if after and line[closing.end() :] != b"\r":
+        is_open, position = False, closing.end() + 1
+        following = line[closing.end() : position]
+        if following != delimiter:
+            if following and line[closing.end() :] != b"\r":
                 raise _StrayQuoteError
             return False
 
 
-def _quoted_cells(row: str, delimiter: str) -> Sequence[str]:
+def _split_quoted(row: str, delimiter: str) -> Sequence[str]:
     if '"' not in row:
         if "\r" in row:
             raise ValueError(_CARRIAGE_RETURN)
         return row.split(delimiter)
     cells: list[str] = []
-    at = 0
+    position = 0
     while True:
-        if row.startswith('"', at):
-            found = _QUOTED.match(row, at)
-            if found is None or row[found.end() : found.end() + 1] not in ("", delimiter):
-                raise ValueError(_STRAY)
-            cells.append(found[1].replace('""', '"'))
-            at = found.end()
+        if row.startswith('"', position):
+            match = _QUOTED.match(row, position)
+            if match is None or row[match.end() : match.end() + 1] not in ("", delimiter):
+                raise ValueError(_STRAY_QUOTE)
+            cells.append(match[1].replace('""', '"'))
+            position = match.end()
         else:
-            stop = row.find(delimiter, at)
-            stop = len(row) if stop < 0 else stop
-            if row.find("\r", at, stop) >= 0:
+            end = row.find(delimiter, position)
+            end = len(row) if end < 0 else end
+            if row.find("\r", position, end) >= 0:
                 raise ValueError(_CARRIAGE_RETURN)
-            cells.append(row[at:stop])
-            at = stop
-        if at == len(row):
+            cells.append(row[position:end])
+            position = end
+        if position == len(row):
             return cells
-        at += 1
+        position += 1
 
 
-def _unquoted(cell: str) -> str:
-    found = _QUOTED.fullmatch(cell)
-    return cell if found is None else found[1].replace('""', '"')
+def _unquote(cell: str) -> str:
+    match = _QUOTED.fullmatch(cell)
+    return cell if match is None else match[1].replace('""', '"')
 
 
-def _labels_and_text(row: str) -> list[object]:
-    found = _LABELS.match(row)
-    if found is None:
+def _split_labels(row: str) -> list[object]:
+    match = _LABELS.match(row)
+    if match is None:
         raise ValueError(f"does not begin with {LABEL_PREFIX} and the name of a class")
-    text = row[found.end() :].strip()
-    later = [word for word in text.split() if word.startswith(LABEL_PREFIX)]
-    if later:
+    text = row[match.end() :].strip()
+    inner_labels = [word for word in text.split() if word.startswith(LABEL_PREFIX)]
+    if inner_labels:
         text = " ".join(word for word in text.split() if not word.startswith(LABEL_PREFIX))
-    labels = [word.removeprefix(LABEL_PREFIX) for word in (*found[0].split(), *later)]
+    labels = [word.removeprefix(LABEL_PREFIX) for word in (*match[0].split(), *inner_labels)]
     return [labels[0] if len(labels) == 1 else labels, text]

@@ -12,7 +12,7 @@ from typing import NamedTuple
 from finetune.config.hyperparameters import DataSpec
 from finetune.data.label_parsing import LABEL_SEPARATOR
 from finetune.data.readers.channel_files import some_of
-from finetune.data.tables.column_facts import facts_of
+from finetune.data.tables.column_statistics import compute_statistics
 from finetune.data.tables.columns import (
     LABEL_COLUMNS,
     Columns,
@@ -28,19 +28,19 @@ from finetune.data.tables.delimited import (
     Dialect,
     RawRow,
     UnclosedQuote,
-    cells_of,
-    cut_rows,
+    split_cells,
+    split_rows,
 )
-from finetune.data.tables.header import USUAL_TEXTS, find_header, has_usual_names
+from finetune.data.tables.header import USUAL_TEXT_COLUMNS, detect_header, has_usual_names
 from finetune.errors import DataError, UserError
 
-_NAMED_DELIMITER = re.compile(rb'"?sep=(.)"?\s*')
+_DELIMITER_LINE = re.compile(rb'"?sep=(.)"?\s*')
 _JSON = re.compile(rb'\s*(?:\{\s*(?:"|$)|\[\s*(?:\{|$))')
 _MARKDOWN_RULE = re.compile(rb"\|?(?:\s*:?-{3,}:?\s*\|)+(?:\s*:?-{3,}:?)?\s*")
 _LABEL_CELL = re.compile(rf"{LABEL_PREFIX}[^\s,;|]+[,;|]")
-_MOST = 0.8
+_MIN_MATCHING_SHARE = 0.8
 """Minimum share of rows with the same number of columns for refusing a first row with a different number."""
-_CLOSE = 0.2
+_AMBIGUITY_MARGIN = 0.2
 """Delimiters whose shares of matching rows differ by at most this are ambiguous."""
 
 
@@ -52,17 +52,17 @@ class _Candidate:
         dialect: format of rows and cells.
         rows: cells as written in the table.
         width: number of columns of the first row or of most rows, whichever matches more rows.
-        fit: share of rows with this number of columns.
+        matching_share: share of rows with this number of columns.
     """
 
     dialect: Dialect
     rows: list[list[str]]
     width: int
-    fit: float
+    matching_share: float
 
 
 @dataclass(frozen=True, slots=True)
-class DelimitedForm:
+class DelimitedFormat:
     """Inferred format of a table.
 
     Attributes:
@@ -71,7 +71,7 @@ class DelimitedForm:
         width: number of columns.
         columns: label and text columns, by name or number.
         positions: indices of the label and text columns.
-        remark: warning about the header for the user; empty if the header is unambiguous.
+        warning: warning about the header for the user; empty if the header is unambiguous.
         delimiter_line: first line if it only declares the delimiter, such as `sep=;`.
     """
 
@@ -80,7 +80,7 @@ class DelimitedForm:
     width: int
     columns: Columns
     positions: tuple[int, ...]
-    remark: str = ""
+    warning: str = ""
     delimiter_line: bytes = b""
 
     def records(self, lines: Iterable[bytes], warn: Callable[[str], None]) -> Iterator[RawRow]:
@@ -93,19 +93,21 @@ class DelimitedForm:
         Raises:
             UnclosedQuote: if a quoted field is not closed.
         """
-        repeats: list[int] = []
-        first = self.header is not None
-        for row in cut_rows(lines, self.dialect, self.delimiter_line):
+        repeated_lines: list[int] = []
+        is_first = self.header is not None
+        for row in split_rows(lines, self.dialect, self.delimiter_line):
             if self.header is not None and self._is_header(row.content):
-                if not first:
-                    repeats.append(row.line)
-                first = False
+                if not is_first:
+                    repeated_lines.append(row.line)
+                is_first = False
                 continue
             if row.content.strip(b" \t\r" + self.dialect.delimiter.encode()):
                 yield row
-        if repeats:
-            shown = some_of(map(str, repeats))
-            warn(f"passed over {len(repeats)} rows that repeat the header, on lines {shown}: they are no records")
+        if repeated_lines:
+            shown = some_of(map(str, repeated_lines))
+            warn(
+                f"passed over {len(repeated_lines)} rows that repeat the header, on lines {shown}: they are no records"
+            )
 
     def cells(self, row: bytes) -> list[object]:
         """Return the label and texts of a row.
@@ -114,17 +116,17 @@ class DelimitedForm:
             UnicodeDecodeError: if the row is not UTF-8.
             ValueError: if the number of columns differs, quotation marks are misplaced, or the row names columns.
         """
-        cells = cells_of(row.decode("utf-8"), self.dialect)
+        cells = split_cells(row.decode("utf-8"), self.dialect)
         while len(cells) > self.width and cells[-1] == "":
             cells.pop()
         if len(cells) != self.width:
             raise ValueError(f"has {len(cells)} columns instead of {self.width}; {self._hint(row)}")
         if self.header is not None and cells[0] in self.header and sorted(map(str, cells)) == sorted(self.header):
             raise ValueError("names the columns in another order than the header; give all parts the same order")
-        chosen = [cells[at] for at in self.positions]
-        if self.header is None and _name_columns(chosen):
+        selected = [cells[position] for position in self.positions]
+        if self.header is None and _are_column_names(selected):
             raise ValueError(f"names columns ({some_of(map(repr, cells))}) and is no record; remove it")
-        return chosen
+        return selected
 
     def _hint(self, row: bytes) -> str:
         if row.startswith(b"#"):
@@ -138,8 +140,8 @@ class DelimitedForm:
         if len(row) > 4 * sum(len(name) + 3 for name in self.header) + 16:
             return False
         with suppress(ValueError):
-            cells = [str(cell).strip() for cell in cells_of(row.decode("utf-8"), self.dialect)]
-            return _fits(cells, self.width) and tuple(cells[: self.width]) == self.header
+            cells = [str(cell).strip() for cell in split_cells(row.decode("utf-8"), self.dialect)]
+            return _matches_width(cells, self.width) and tuple(cells[: self.width]) == self.header
         return False
 
 
@@ -155,15 +157,15 @@ class FirstLines(NamedTuple):
     end: bytes = b"\n"
 
 
-def find_form(
+def infer_format(
     first: FirstLines,
     spec: DataSpec,
     where: str,
     *,
     tabs: bool = False,
-    before: DelimitedForm | None = None,
+    previous: DelimitedFormat | None = None,
     shared: SharedColumns | None = None,
-) -> DelimitedForm | None:
+) -> DelimitedFormat | None:
     """Infer the format of a table.
 
     Args:
@@ -171,7 +173,7 @@ def find_form(
         spec: data hyperparameters.
         where: channel and file, for messages.
         tabs: whether the file name or content type specifies tab-separated cells.
-        before: format of an earlier file of the channel; its columns are used if this table has no header.
+        previous: format of an earlier file of the channel; its columns are used if this table has no header.
         shared: columns of other tables of the job.
 
     Returns:
@@ -184,106 +186,117 @@ def find_form(
     """
     lines, end = first
     head = lines[0].removeprefix(BYTE_ORDER_MARK) if lines else b""
-    named = _NAMED_DELIMITER.fullmatch(head)
-    delimiter_line = head if named else b""
-    lines = [line.removeprefix(BYTE_ORDER_MARK) for line in lines[1 if named else 0 :]]
+    delimiter_match = _DELIMITER_LINE.fullmatch(head)
+    delimiter_line = head if delimiter_match else b""
+    lines = [line.removeprefix(BYTE_ORDER_MARK) for line in lines[1 if delimiter_match else 0 :]]
     if not any(line.strip() for line in lines):
         return None
     if _JSON.match(next(line for line in lines if line.strip())):
         raise DataError(f"{where} holds JSON; give it the ending .jsonl, or the content type application/jsonlines")
     if any(map(_MARKDOWN_RULE.fullmatch, lines[:3])):
         raise DataError(f"{where} is a table in Markdown; give CSV, TSV, JSON Lines or Parquet")
-    if named:
-        dialects = [Dialect(named[1].decode("ascii"), end=end)]
-    elif _are_label_lines(lines):
+    if delimiter_match:
+        dialects = [Dialect(delimiter_match[1].decode("ascii"), end=end)]
+    elif _has_label_lines(lines):
         if spec.header == "true":
             raise UserError(f"{where}: header=true, but its lines begin with {LABEL_PREFIX}, so there is no header")
-        return DelimitedForm(Dialect(" ", "labels", end), None, 2, Columns("0", ("1",)), (0, 1))
+        return DelimitedFormat(Dialect(" ", "labels", end), None, 2, Columns("0", ("1",)), (0, 1))
     else:
         dialects = [
-            one
-            for one in _dialects(lines, end, tabs=tabs)
-            if not (spec.multi_label and one.delimiter == LABEL_SEPARATOR)
+            dialect
+            for dialect in _candidate_dialects(lines, end, tabs=tabs)
+            if not (spec.multi_label and dialect.delimiter == LABEL_SEPARATOR)
         ]
-    candidates = [found for dialect in dialects if (found := _try(lines, dialect)) is not None]
-    chosen = _choose(candidates, spec, where)
+    candidates = [candidate for dialect in dialects if (candidate := _split_candidate(lines, dialect)) is not None]
+    chosen = _choose_candidate(candidates, spec, where)
     if shared is not None:
-        spec = shared.applied_to(spec, [cell.strip() for cell in chosen.rows[0]])
-    form = _understand(chosen, spec, where, before)
-    if shared is not None and form.header is not None and form.columns.label in form.header:
-        shared.note(form.columns)
-    return replace(form, delimiter_line=delimiter_line)
+        spec = shared.apply_to(spec, [cell.strip() for cell in chosen.rows[0]])
+    table_format = _build_format(chosen, spec, where, previous)
+    if shared is not None and table_format.header is not None and table_format.columns.label in table_format.header:
+        shared.store(table_format.columns)
+    return replace(table_format, delimiter_line=delimiter_line)
 
 
-def _dialects(lines: Sequence[bytes], end: bytes, *, tabs: bool) -> list[Dialect]:
+def _candidate_dialects(lines: Sequence[bytes], end: bytes, *, tabs: bool) -> list[Dialect]:
     """Return the dialects to try; plain tabs precede quoted tabs, since most such files are written without quoting."""
     plain = Dialect("\t", "plain", end)
     if tabs and any(b"\t" in line for line in lines):
         return [plain, Dialect("\t", end=end)]
-    others = [Dialect(one, end=end) for one in DELIMITERS]
-    return [*others[:2], plain, *others[2:]]
+    quoted = [Dialect(delimiter, end=end) for delimiter in DELIMITERS]
+    return [*quoted[:2], plain, *quoted[2:]]
 
 
-def _are_label_lines(lines: Sequence[bytes]) -> bool:
-    filled = [text for line in lines if (text := line.decode("utf-8", "replace").strip())]
-    begin = [text for text in filled if text.startswith(LABEL_PREFIX)]
-    as_cells = sum(_LABEL_CELL.match(text) is not None for text in begin)
-    return 2 * len(begin) > len(filled) and filled[0].startswith(LABEL_PREFIX) and 2 * as_cells < len(begin)
+def _has_label_lines(lines: Sequence[bytes]) -> bool:
+    non_blank = [text for line in lines if (text := line.decode("utf-8", "replace").strip())]
+    labeled = [text for text in non_blank if text.startswith(LABEL_PREFIX)]
+    delimited = sum(_LABEL_CELL.match(text) is not None for text in labeled)
+    return 2 * len(labeled) > len(non_blank) and non_blank[0].startswith(LABEL_PREFIX) and 2 * delimited < len(labeled)
 
 
-def _try(lines: Sequence[bytes], dialect: Dialect) -> _Candidate | None:
+def _split_candidate(lines: Sequence[bytes], dialect: Dialect) -> _Candidate | None:
     """Split the rows by a dialect; return `None` if this yields no rows or only one column."""
     rows: list[list[str]] = []
-    faults = 0
+    invalid_rows = 0
     with suppress(UnclosedQuote):  # The last row may extend past the first lines; others are refused when read.
-        for raw in cut_rows(lines, dialect):
+        for raw in split_rows(lines, dialect):
             try:
-                rows.append([str(cell) for cell in cells_of(raw.content.decode("utf-8"), dialect)])
+                rows.append([str(cell) for cell in split_cells(raw.content.decode("utf-8"), dialect)])
             except UnicodeDecodeError:
                 if not rows:
                     raise
-                faults += 1
+                invalid_rows += 1
             except ValueError:
-                faults += 1
+                invalid_rows += 1
     if not rows:
         return None
-    most, _ = Counter(map(len, rows)).most_common(1)[0]
-    fits = {width: sum(_fits(row, width) for row in rows) / (len(rows) + faults) for width in (len(rows[0]), most)}
-    width = max(fits, key=lambda one: fits[one])
-    fit = fits[width]
+    usual_width, _ = Counter(map(len, rows)).most_common(1)[0]
+    shares = {
+        width: sum(_matches_width(row, width) for row in rows) / (len(rows) + invalid_rows)
+        for width in (len(rows[0]), usual_width)
+    }
+    width = max(shares, key=lambda count: shares[count])
+    matching_share = shares[width]
     while width > 2 and not any(row[width - 1].strip() for row in rows if len(row) >= width):
         width -= 1
-    return _Candidate(dialect, rows, width, fit) if width > 1 else None
+    return _Candidate(dialect, rows, width, matching_share) if width > 1 else None
 
 
-def _fits(row: Sequence[str], width: int) -> bool:
+def _matches_width(row: Sequence[str], width: int) -> bool:
     return len(row) >= width and not any(row[width:])
 
 
-def _choose(candidates: Sequence[_Candidate], spec: DataSpec, where: str) -> _Candidate:
+def _choose_candidate(candidates: Sequence[_Candidate], spec: DataSpec, where: str) -> _Candidate:
     if not candidates:
         raise UserError(
             f"{where} has 1 column and no header: no delimiter (comma, semicolon, tab or |) divides its rows; expected "
             f"are a label and a text in each, or lines that begin with {LABEL_PREFIX}"
         )
-    best = max(one.fit for one in candidates)
-    rivals = [one for one in candidates if one.fit == best or (best < 1 and one.fit >= best - _CLOSE)]
-    rivals = _of_usual_names(rivals, spec) or rivals
-    if len({one.dialect.delimiter for one in rivals}) > 1:
-        rivals = [one for one in rivals if not _is_punctuation(one)] or rivals
-    if len({one.dialect.delimiter for one in rivals}) > 1:
-        rivals = [one for one in rivals if _has_label(one, spec)] or rivals
-    if len({one.dialect.delimiter for one in rivals}) > 1:
-        shown = " or ".join(f"{one.dialect.delimiter!r} ({some_of(map(repr, one.rows[0]))})" for one in rivals)
+    best = max(candidate.matching_share for candidate in candidates)
+    remaining = [
+        candidate
+        for candidate in candidates
+        if candidate.matching_share == best or (best < 1 and candidate.matching_share >= best - _AMBIGUITY_MARGIN)
+    ]
+    remaining = _with_usual_names(remaining, spec) or remaining
+    if len({candidate.dialect.delimiter for candidate in remaining}) > 1:
+        remaining = [candidate for candidate in remaining if not _is_punctuation(candidate)] or remaining
+    if len({candidate.dialect.delimiter for candidate in remaining}) > 1:
+        remaining = [candidate for candidate in remaining if _has_label(candidate, spec)] or remaining
+    if len({candidate.dialect.delimiter for candidate in remaining}) > 1:
+        shown = " or ".join(
+            f"{candidate.dialect.delimiter!r} ({some_of(map(repr, candidate.rows[0]))})" for candidate in remaining
+        )
         raise UserError(
             f"{where}: its rows can be divided by {shown}; put texts that hold the other character in quotation marks, "
-            f"or name the delimiter in a first line such as sep={rivals[0].dialect.delimiter}"
+            f"or name the delimiter in a first line such as sep={remaining[0].dialect.delimiter}"
         )
-    return max(rivals, key=lambda one: one.fit)
+    return max(remaining, key=lambda candidate: candidate.matching_share)
 
 
-def _of_usual_names(candidates: Sequence[_Candidate], spec: DataSpec) -> list[_Candidate]:
-    return [one for one in candidates if has_usual_names([cell.strip() for cell in one.rows[0]], spec)]
+def _with_usual_names(candidates: Sequence[_Candidate], spec: DataSpec) -> list[_Candidate]:
+    return [
+        candidate for candidate in candidates if has_usual_names([cell.strip() for cell in candidate.rows[0]], spec)
+    ]
 
 
 def _is_punctuation(candidate: _Candidate) -> bool:
@@ -292,48 +305,56 @@ def _is_punctuation(candidate: _Candidate) -> bool:
 
 
 def _has_label(candidate: _Candidate, spec: DataSpec) -> bool:
-    rows = [row[: candidate.width] for row in candidate.rows if _fits(row, candidate.width)]
-    return any(one.may_be_label for one in facts_of(rows, candidate.width, multi_label=spec.multi_label))
+    rows = [row[: candidate.width] for row in candidate.rows if _matches_width(row, candidate.width)]
+    return any(
+        column.is_possible_label for column in compute_statistics(rows, candidate.width, multi_label=spec.multi_label)
+    )
 
 
-def _understand(chosen: _Candidate, spec: DataSpec, where: str, before: DelimitedForm | None) -> DelimitedForm:
-    rows = [[cell.strip() for cell in row] for row in chosen.rows]
-    first, width = rows[0], chosen.width
-    if not _fits(first, width):
-        if chosen.fit >= _MOST and not (len(first) > 1 and has_usual_names(first, spec)):
+def _build_format(
+    candidate: _Candidate, spec: DataSpec, where: str, previous: DelimitedFormat | None
+) -> DelimitedFormat:
+    rows = [[cell.strip() for cell in row] for row in candidate.rows]
+    first, width = rows[0], candidate.width
+    if not _matches_width(first, width):
+        if candidate.matching_share >= _MIN_MATCHING_SHARE and not (len(first) > 1 and has_usual_names(first, spec)):
             raise DataError(
                 f"{where}: line 1 ({some_of(map(repr, first))}) has {len(first)} columns, but most rows after it have "
                 f"{width}; remove it if it is a title or a comment, else give all rows the same columns"
             )
         width = max(len(first), 2)
     first = [*first[:width], *[""] * (width - len(first))]
-    rest = [row[:width] for row in rows[1:] if _fits(row, width)]
-    others = [row for row in rest if row != first]
-    header = find_header(first, others, spec, where)
-    if not header.is_there and before is not None and before.header is not None and before.width == width:
-        facts = facts_of([first, *rest], width, multi_label=spec.multi_label)
-        known = dict(zip(before.header, facts, strict=True))
-        check_not_swapped(before.columns.label, before.columns.texts[0], known, where)
-        return replace(before, dialect=chosen.dialect, remark="")
-    facts = facts_of(others if header.is_there else [first, *rest], width, multi_label=spec.multi_label)
-    names = first if header.is_there and not _by_number(first, spec) else [str(number) for number in range(width)]
-    known = {name: one for name, one in zip(names, facts, strict=True) if names.count(name) == 1}
+    rest = [row[:width] for row in rows[1:] if _matches_width(row, width)]
+    distinct = [row for row in rest if row != first]
+    header = detect_header(first, distinct, spec, where)
+    if not header.is_header and previous is not None and previous.header is not None and previous.width == width:
+        statistics = compute_statistics([first, *rest], width, multi_label=spec.multi_label)
+        by_name = dict(zip(previous.header, statistics, strict=True))
+        check_not_swapped(previous.columns.label, previous.columns.texts[0], by_name, where)
+        return replace(previous, dialect=candidate.dialect, warning="")
+    statistics = compute_statistics(
+        distinct if header.is_header else [first, *rest], width, multi_label=spec.multi_label
+    )
+    names = (
+        first if header.is_header and not _is_set_by_number(first, spec) else [str(number) for number in range(width)]
+    )
+    by_name = {name: column for name, column in zip(names, statistics, strict=True) if names.count(name) == 1}
     columns = (
-        choose_columns(names, spec, where, known) if names is first else choose_positions(width, spec, where, known)
+        choose_columns(names, spec, where, by_name) if names is first else choose_positions(width, spec, where, by_name)
     )
     positions = tuple(names.index(name) for name in (columns.label, *columns.texts))
-    return DelimitedForm(
-        chosen.dialect, tuple(first) if header.is_there else None, width, columns, positions, header.remark
+    return DelimitedFormat(
+        candidate.dialect, tuple(first) if header.is_header else None, width, columns, positions, header.warning
     )
 
 
-def _name_columns(cells: Sequence[object]) -> bool:
+def _are_column_names(cells: Sequence[object]) -> bool:
     """Return whether the label and texts are usual names of such columns."""
     label, *texts = (str(cell).strip().lower() for cell in cells)
-    return label in LABEL_COLUMNS and all(text in USUAL_TEXTS for text in texts)
+    return label in LABEL_COLUMNS and all(text in USUAL_TEXT_COLUMNS for text in texts)
 
 
-def _by_number(header: Sequence[str], spec: DataSpec) -> bool:
+def _is_set_by_number(header: Sequence[str], spec: DataSpec) -> bool:
     """Return whether the user sets the columns by number although they have names."""
-    given = [name for name in (spec.label_column, spec.text_column, spec.text_pair_column) if name is not None]
-    return bool(given) and all(name.isdecimal() and name not in header for name in given)
+    requested = [name for name in (spec.label_column, spec.text_column, spec.text_pair_column) if name is not None]
+    return bool(requested) and all(name.isdecimal() and name not in header for name in requested)

@@ -14,12 +14,12 @@ from finetune.data.framing.lines import line_end, read_lines
 from finetune.data.framing.lookahead import look_ahead
 from finetune.data.framing.window import DamagedStream, Window
 from finetune.data.readers.file_kinds import FIRST_BYTES, non_table_kind, rejection_reason
-from finetune.data.tables.column_facts import ColumnFacts, facts_of, text_of
+from finetune.data.tables.column_statistics import ColumnStatistics, cell_text, compute_statistics
 from finetune.data.tables.columns import Columns, SharedColumns, choose_columns
 from finetune.data.tables.delimited import UnclosedQuote
-from finetune.data.tables.dialect import DelimitedForm, FirstLines, find_form
+from finetune.data.tables.dialect import DelimitedFormat, FirstLines, infer_format
 from finetune.data.tables.json_objects import choose_keys, json_objects, parse_object
-from finetune.data.tables.text_lines import file_chunks, not_utf8, utf8_fault
+from finetune.data.tables.text_lines import describe_utf8_error, encoding_error, file_chunks
 from finetune.errors import DataError
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 
-_LOOKED_AT = 1000
+_MAX_SAMPLED_ROWS = 1000
 
 
 class Row(NamedTuple):
@@ -87,7 +87,7 @@ class DelimitedTable:
         spec: DataSpec,
         *,
         tabs: bool,
-        before: DelimitedForm | None = None,
+        previous: DelimitedFormat | None = None,
         shared: SharedColumns | None = None,
     ) -> None:
         """Infer the format from the first lines.
@@ -96,41 +96,43 @@ class DelimitedTable:
             file: the table.
             spec: data hyperparameters.
             tabs: whether the file name or content type specifies tab-separated cells.
-            before: format of an earlier file of the channel.
+            previous: format of an earlier file of the channel.
             shared: columns of other tables of the job.
         """
         self._file = file
-        with closing(_lines(file)) as lines:
+        with closing(_read_lines(file)) as lines:
             end = next(lines, b"\n")
             first, _ = look_ahead(lines)
         try:
-            self.form = find_form(FirstLines(first, end), spec, file.where, tabs=tabs, before=before, shared=shared)
+            self.table_format = infer_format(
+                FirstLines(first, end), spec, file.where, tabs=tabs, previous=previous, shared=shared
+            )
         except UnicodeDecodeError as error:
-            raise not_utf8(file.channel, file.root, file.key) from error
-        self.columns = None if self.form is None else self.form.columns
-        if self.form is not None and self.form.remark:
-            _log.warning("%s: %s", file.where, self.form.remark)
+            raise encoding_error(file.channel, file.root, file.key) from error
+        self.columns = None if self.table_format is None else self.table_format.columns
+        if self.table_format is not None and self.table_format.warning:
+            _log.warning("%s: %s", file.where, self.table_format.warning)
 
     def rows(self) -> Iterator[Row]:
         """Yield the cells as written in the file, without enclosing quotation marks."""
-        if self.form is None:
+        if self.table_format is None:
             return
-        with closing(_lines(self._file)) as lines:
+        with closing(_read_lines(self._file)) as lines:
             next(lines, b"")
             try:
-                for raw in self.form.records(lines, self._warn):
+                for raw in self.table_format.records(lines, self._warn):
                     try:
-                        yield Row(raw.line, tuple(self.form.cells(raw.content)))
+                        yield Row(raw.line, tuple(self.table_format.cells(raw.content)))
                     except UnicodeDecodeError as error:
                         line = raw.line + raw.content.count(b"\n", 0, error.start)
-                        yield Row(raw.line, (), utf8_fault(self._file.key, error, raw.offset, line))
+                        yield Row(raw.line, (), describe_utf8_error(self._file.key, error, raw.offset, line))
                     except ValueError as error:
                         yield Row(raw.line, (), str(error))
             except UnclosedQuote as error:
                 raise DataError(f"{self._file.where}, line {error.line} {error}") from error
 
-    def _warn(self, remark: str) -> None:
-        _log.warning("%s: %s", self._file.where, remark)
+    def _warn(self, warning: str) -> None:
+        _log.warning("%s: %s", self._file.where, warning)
 
 
 class JsonLinesTable:
@@ -139,26 +141,28 @@ class JsonLinesTable:
     def __init__(self, file: TableFile, spec: DataSpec, shared: SharedColumns) -> None:
         """Choose the columns from the first objects."""
         self._file = file
-        with closing(_lines(file)) as lines:
+        with closing(_read_lines(file)) as lines:
             next(lines, b"")
             first, _ = look_ahead(lines)
         self.columns = choose_keys(first, spec, file.where, shared)
         if self.columns is None and first and not _is_utf8(first[0]):
-            raise not_utf8(file.channel, file.root, file.key)
+            raise encoding_error(file.channel, file.root, file.key)
 
     def rows(self) -> Iterator[Row]:
         """Yield the parsed JSON values; `None` for missing keys."""
         columns = self.columns or Columns("", ())
-        with closing(_lines(self._file)) as lines:
+        with closing(_read_lines(self._file)) as lines:
             next(lines, b"")
             for number, text in json_objects(lines):
                 try:
                     value = parse_object(text)
                     yield Row(number, tuple(value.get(name) for name in (columns.label, *columns.texts)))
                 except UnicodeDecodeError as error:
-                    where = f"byte 0x{error.object[error.start]:02x}"
+                    invalid_byte = f"byte 0x{error.object[error.start]:02x}"
                     yield Row(
-                        number, (), f"is not UTF-8: {where}; convert the file to UTF-8, for instance with `iconv`"
+                        number,
+                        (),
+                        f"is not UTF-8: {invalid_byte}; convert the file to UTF-8, for instance with `iconv`",
                     )
                 except ValueError as error:
                     yield Row(number, (), str(error))
@@ -183,20 +187,20 @@ class ParquetTable:
         except (pyarrow.ArrowException, OSError) as error:
             raise DataError(f"{file.where} cannot be read as Parquet: {_first_line(error)}") from error
         names = tuple(str(name) for name in schema.names)
-        images = [name for name in names if names.count(name) == 1 and _holds_images(schema.field(name).type)]
-        others = tuple(name for name in names if name not in images)
-        if images and (len(others) < 2 or spec.text_column in images):
+        image_columns = [name for name in names if names.count(name) == 1 and _is_image_type(schema.field(name).type)]
+        others = tuple(name for name in names if name not in image_columns)
+        if image_columns and (len(others) < 2 or spec.text_column in image_columns):
             raise DataError(
-                f"{file.where}: column {images[0]!r} holds images, which are not read from Parquet; give them as files"
-                " in a folder per class, in tar shards, RecordIO or TFRecord"
+                f"{file.where}: column {image_columns[0]!r} holds images, which are not read from Parquet; give them as"
+                " files in a folder per class, in tar shards, RecordIO or TFRecord"
             )
         self.columns = None
         if names:
-            spec = shared.applied_to(spec, others)
-            self.columns = choose_columns(others, spec, file.where, self._facts(others, spec))
-            shared.note(self.columns)
+            spec = shared.apply_to(spec, others)
+            self.columns = choose_columns(others, spec, file.where, self._statistics(others, spec))
+            shared.store(self.columns)
 
-    def _facts(self, names: Sequence[str], spec: DataSpec) -> dict[str, ColumnFacts]:
+    def _statistics(self, names: Sequence[str], spec: DataSpec) -> dict[str, ColumnStatistics]:
         """Compute statistics of uniquely named columns from the first rows; empty if they cannot be read."""
         import pyarrow
         import pyarrow.parquet
@@ -204,13 +208,13 @@ class ParquetTable:
         unique = [name for name in names if names.count(name) == 1]
         try:
             with pyarrow.parquet.ParquetFile(self._file.root / self._file.key) as parquet:
-                batch = next(parquet.iter_batches(batch_size=_LOOKED_AT, columns=unique), None)
+                batch = next(parquet.iter_batches(batch_size=_MAX_SAMPLED_ROWS, columns=unique), None)
                 columns = [] if batch is None else [batch.column(name).to_pylist() for name in unique]
         except (pyarrow.ArrowException, ValueError, OverflowError, LookupError, OSError):
             return {}
-        rows = [[text_of(value) for value in row] for row in zip(*columns, strict=True)]
-        facts = facts_of(rows, len(unique), multi_label=spec.multi_label)
-        return dict(zip(unique, facts, strict=True)) if rows else {}
+        rows = [[cell_text(value) for value in row] for row in zip(*columns, strict=True)]
+        statistics = compute_statistics(rows, len(unique), multi_label=spec.multi_label)
+        return dict(zip(unique, statistics, strict=True)) if rows else {}
 
     def rows(self) -> Iterator[Row]:
         """Yield the values as Python objects; `None` for nulls."""
@@ -218,12 +222,12 @@ class ParquetTable:
         import pyarrow.parquet
 
         columns = self.columns or Columns("", ())
-        chosen = (columns.label, *columns.texts)
+        names = (columns.label, *columns.texts)
         number = 0
         try:
             with pyarrow.parquet.ParquetFile(self._file.root / self._file.key) as parquet:
-                for batch in parquet.iter_batches(batch_size=4096, columns=list(dict.fromkeys(chosen))):
-                    values = [batch.column(name).to_pylist() for name in chosen]
+                for batch in parquet.iter_batches(batch_size=4096, columns=list(dict.fromkeys(names))):
+                    values = [batch.column(name).to_pylist() for name in names]
                     for cells in zip(*values, strict=True):
                         number += 1
                         yield Row(number, cells)
@@ -233,29 +237,29 @@ class ParquetTable:
             ) from error
 
 
-def check_kind(file: TableFile, form: str) -> None:
+def check_file_type(file: TableFile, table_format: str) -> None:
     """Refuse a file whose first bytes do not match its format.
 
     Raises:
         DataError: if they do not match; the message names the actual kind.
     """
     with closing(file_chunks(file.channel, file.root, file.key)) as chunks:
-        first = next(chunks, b"")[:FIRST_BYTES]
-    kind = non_table_kind(first, allowed="Parquet" if form == "parquet" else "")
-    if kind is not None:
-        raise DataError(f"{file.where} {rejection_reason(kind)}")
+        head = next(chunks, b"")[:FIRST_BYTES]
+    file_type = non_table_kind(head, allowed="Parquet" if table_format == "parquet" else "")
+    if file_type is not None:
+        raise DataError(f"{file.where} {rejection_reason(file_type)}")
 
 
-def _holds_images(kind: pyarrow.DataType) -> bool:
+def _is_image_type(data_type: pyarrow.DataType) -> bool:
     """Return whether values are encoded images in the style of Hugging Face datasets: bytes, or bytes with a path."""
     import pyarrow
 
-    if pyarrow.types.is_struct(kind):
-        return {"bytes", "path"} <= {field.name for field in kind}
-    return bool(pyarrow.types.is_binary(kind) or pyarrow.types.is_large_binary(kind))
+    if pyarrow.types.is_struct(data_type):
+        return {"bytes", "path"} <= {field.name for field in data_type}
+    return bool(pyarrow.types.is_binary(data_type) or pyarrow.types.is_large_binary(data_type))
 
 
-def _lines(file: TableFile) -> Generator[bytes, None, None]:
+def _read_lines(file: TableFile) -> Generator[bytes, None, None]:
     """Yield the line end, then the lines without it.
 
     Raises:

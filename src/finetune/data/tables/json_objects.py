@@ -10,21 +10,21 @@ from itertools import islice
 
 from finetune.config.hyperparameters import DataSpec
 from finetune.data.json_text import parse_json
-from finetune.data.tables.column_facts import facts_of, text_of
+from finetune.data.tables.column_statistics import cell_text, compute_statistics
 from finetune.data.tables.columns import Columns, SharedColumns, choose_columns
 from finetune.errors import DataError
 
-LONGEST_OBJECT = 1 << 26
+MAX_OBJECT_BYTES = 1 << 26
 """Maximum object size in bytes. A longer object is considered damaged."""
 
 _LINE_BYTES = 50
 """Memory overhead of a line in bytes."""
-_MARK = "\ufeff"
-_GLUE = b"}{"
+_BYTE_ORDER_MARK = "\ufeff"
+_CONCATENATED = b"}{"
 _ARRAY = re.compile(rb"\[\s*(?:\{|\]|$)")
 _TOKEN = re.compile(rb'"(?:[^"\\]++|\\.)*+"?|[{}]|[^\s"{}\[\],:]++')
 _DECODER = json.JSONDecoder()
-_LOOKED_AT = 1000
+_MAX_SAMPLED_OBJECTS = 1000
 _EXPECTED = 'expected is an object per record, as pandas writes them with to_json(orient="records", lines=True)'
 
 
@@ -38,16 +38,18 @@ def json_objects(lines: Iterable[bytes]) -> Iterator[tuple[int, bytes]]:
     Args:
         lines: lines without their line ends.
     """
-    numbered = ((number, line.strip(b" \t\r").removeprefix(_MARK.encode())) for number, line in enumerate(lines, 1))
-    first = next(((number, line) for number, line in numbered if line), None)
+    stripped = (
+        (number, line.strip(b" \t\r").removeprefix(_BYTE_ORDER_MARK.encode())) for number, line in enumerate(lines, 1)
+    )
+    first = next(((number, line) for number, line in stripped if line), None)
     if first is None:
         return
-    again = _chain(first, numbered)
+    numbered_lines = _chain(first, stripped)
     if first[1] == b"{" or _ARRAY.match(first[1]):
-        yield from _of_document(again)
+        yield from _split_document(numbered_lines)
         return
-    for number, line in again:
-        for text in _of_line(line):
+    for number, line in numbered_lines:
+        for text in _split_line(line):
             yield number, text
 
 
@@ -91,28 +93,28 @@ def choose_keys(
         DataError: if a single object contains all records.
         UserError: if the choice of keys is ambiguous.
     """
-    objects: list[dict[str, object]] = []
-    for _, text in islice(json_objects(lines), _LOOKED_AT):
+    records: list[dict[str, object]] = []
+    for _, text in islice(json_objects(lines), _MAX_SAMPLED_OBJECTS):
         with suppress(ValueError):  # Reported with its line when it is read as a record.
-            objects.append(parse_object(text))
-    names = tuple(dict.fromkeys(name for one in objects for name in one))
+            records.append(parse_object(text))
+    names = tuple(dict.fromkeys(name for record in records for name in record))
     if not names:
         return None
-    if len(objects) == 1 and _holds_all(objects[0]):
+    if len(records) == 1 and _contains_all_records(records[0]):
         raise DataError(f"{where} is one JSON object that holds all records; {_EXPECTED}")
-    rows = [[text_of(one.get(name)) for name in names] for one in objects]
-    facts = facts_of(rows, len(names), multi_label=spec.multi_label)
+    rows = [[cell_text(record.get(name)) for name in names] for record in records]
+    statistics = compute_statistics(rows, len(names), multi_label=spec.multi_label)
     shared = shared or SharedColumns()
-    columns = choose_columns(names, shared.applied_to(spec, names), where, dict(zip(names, facts, strict=True)))
-    shared.note(columns)
+    columns = choose_columns(names, shared.apply_to(spec, names), where, dict(zip(names, statistics, strict=True)))
+    shared.store(columns)
     return columns
 
 
-def _holds_all(value: dict[str, object]) -> bool:
+def _contains_all_records(value: dict[str, object]) -> bool:
     """Return whether an object contains a list or an object of values per column, or a list of records."""
-    if any(isinstance(one, list) and one and isinstance(one[0], dict | list) for one in value.values()):
+    if any(isinstance(item, list) and item and isinstance(item[0], dict | list) for item in value.values()):
         return True
-    return len(value) > 1 and all(isinstance(one, dict | list) for one in value.values())
+    return len(value) > 1 and all(isinstance(item, dict | list) for item in value.values())
 
 
 def _chain(first: tuple[int, bytes], rest: Iterator[tuple[int, bytes]]) -> Iterator[tuple[int, bytes]]:
@@ -120,35 +122,37 @@ def _chain(first: tuple[int, bytes], rest: Iterator[tuple[int, bytes]]) -> Itera
     yield from rest
 
 
-def _of_document(lines: Iterable[tuple[int, bytes]]) -> Iterator[tuple[int, bytes]]:
+def _split_document(lines: Iterable[tuple[int, bytes]]) -> Iterator[tuple[int, bytes]]:
     """Yield objects delimited by their braces, regardless of arrays and lines, and other values one by one."""
     parts: list[bytes] = []
-    depth = begin = size = 0
+    depth = first_line = size = 0
     for number, line in lines:
         start = 0
         for token in _TOKEN.finditer(line):
             if token[0] == b"{":
                 if depth == 0:
-                    begin, start = number, token.start()
+                    first_line, start = number, token.start()
                 depth += 1
             elif token[0] == b"}" and depth:
                 depth -= 1
                 if depth == 0:
-                    yield begin, b"\n".join([*parts, line[start : token.end()]])
+                    yield first_line, b"\n".join([*parts, line[start : token.end()]])
                     parts, size = [], 0
             elif depth == 0:
                 yield number, token[0]
         if depth:
             parts.append(line[start:])
             size += len(parts[-1]) + _LINE_BYTES
-            if size > LONGEST_OBJECT:
-                raise DataError(f"the JSON object that begins on line {begin} is longer than {LONGEST_OBJECT:,} bytes")
+            if size > MAX_OBJECT_BYTES:
+                raise DataError(
+                    f"the JSON object that begins on line {first_line} is longer than {MAX_OBJECT_BYTES:,} bytes"
+                )
     if depth:
-        yield begin, b"\n".join(parts)
+        yield first_line, b"\n".join(parts)
 
 
-def _of_line(line: bytes) -> Iterator[bytes]:
-    if _GLUE not in line and _MARK.encode() not in line:
+def _split_line(line: bytes) -> Iterator[bytes]:
+    if _CONCATENATED not in line and _BYTE_ORDER_MARK.encode() not in line:
         if line:
             yield line
         return
@@ -157,17 +161,17 @@ def _of_line(line: bytes) -> Iterator[bytes]:
     except UnicodeDecodeError:
         yield line
         return
-    at = 0
-    while (at := _skip_blanks(text, at)) < len(text):
+    position = 0
+    while (position := _skip_blanks(text, position)) < len(text):
         try:
-            _, end = _DECODER.raw_decode(text, at)
+            _, end = _DECODER.raw_decode(text, position)
         except (ValueError, RecursionError):
             end = len(text)
-        yield text[at:end].encode()
-        at = end
+        yield text[position:end].encode()
+        position = end
 
 
-def _skip_blanks(text: str, at: int) -> int:
-    while at < len(text) and text[at] in f" \t\r{_MARK}":
-        at += 1
-    return at
+def _skip_blanks(text: str, position: int) -> int:
+    while position < len(text) and text[position] in f" \t\r{_BYTE_ORDER_MARK}":
+        position += 1
+    return position

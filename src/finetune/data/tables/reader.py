@@ -12,7 +12,7 @@ from finetune.data.label_parsing import SpellingCheck, label_names
 from finetune.data.readers.channel_files import Listing, count_endings, ending_of
 from finetune.data.record import Record
 from finetune.data.tables.columns import Columns, SharedColumns
-from finetune.data.tables.dialect import DelimitedForm
+from finetune.data.tables.dialect import DelimitedFormat
 from finetune.data.tables.formats import (
     DelimitedTable,
     JsonLinesTable,
@@ -20,7 +20,7 @@ from finetune.data.tables.formats import (
     Row,
     Table,
     TableFile,
-    check_kind,
+    check_file_type,
 )
 from finetune.errors import DataError
 
@@ -38,12 +38,12 @@ TABLE_ENDINGS: Mapping[str, str] = {
 }
 """Table format by file ending."""
 
-_VAGUE_ENDINGS = frozenset({"", ".txt", ".text", ".dat", ".data", ".out", ".train", ".valid", ".validation", ".test"})
-_OTHER_TABLES = frozenset(
+_GENERIC_ENDINGS = frozenset({"", ".txt", ".text", ".dat", ".data", ".out", ".train", ".valid", ".validation", ".test"})
+_UNSUPPORTED_ENDINGS = frozenset(
     {".xlsx", ".xls", ".xlsm", ".ods", ".zip", ".arrow", ".feather", ".orc", ".avro", ".h5", ".db", ".sqlite", ".pkl"}
 )
-_FAULTS_SHOWN = 4
-_FILES_TOLD = 20
+_MAX_SHOWN_FAULTS = 4
+_MAX_LOGGED_FILES = 20
 """Maximum number of files whose columns are logged individually."""
 
 
@@ -63,12 +63,12 @@ class TextExample:
 
 
 @dataclass(slots=True)
-class _Found:
+class _ChannelContent:
     spellings: SpellingCheck
     shared: SharedColumns
     examples: list[TextExample] = field(default_factory=list)
     faults: list[tuple[str, str]] = field(default_factory=list)
-    form: DelimitedForm | None = None
+    table_format: DelimitedFormat | None = None
     files: int = 0
 
 
@@ -130,25 +130,25 @@ def read_text_tables(
         UserError: if the label or text columns cannot be determined.
     """
     formats = {key: table_format(key, default_format) for key in listing.keys}
-    others = [key for key, form in formats.items() if form is None]
-    if others:
-        level = logging.WARNING if any(ending_of(key) in _OTHER_TABLES for key in others) else logging.INFO
-        _log.log(level, "channel %r: passed over what is no table: %s", listing.channel, count_endings(others))
-    spellings = SpellingCheck(lambda remark: _log.warning("channel %r: %s", listing.channel, remark))
-    found = _Found(spellings, shared or SharedColumns())
-    shapes: dict[int, str] = {}
-    for key, form in formats.items():
-        if form is not None:
-            columns = _read_file(TableFile(listing.channel, listing.root, key), form, spec, found)
+    skipped = [key for key, file_format in formats.items() if file_format is None]
+    if skipped:
+        level = logging.WARNING if any(ending_of(key) in _UNSUPPORTED_ENDINGS for key in skipped) else logging.INFO
+        _log.log(level, "channel %r: passed over what is no table: %s", listing.channel, count_endings(skipped))
+    spellings = SpellingCheck(lambda warning: _log.warning("channel %r: %s", listing.channel, warning))
+    content = _ChannelContent(spellings, shared or SharedColumns())
+    first_files: dict[int, str] = {}
+    for key, file_format in formats.items():
+        if file_format is not None:
+            columns = _read_file(TableFile(listing.channel, listing.root, key), file_format, spec, content)
             if columns is not None:
-                shapes.setdefault(len(columns.texts), key)
-    if len(shapes) > 1:
+                first_files.setdefault(len(columns.texts), key)
+    if len(first_files) > 1:
         raise DataError(
-            f"channel {listing.channel!r}: {shapes[1]} has one text per row but {shapes[2]} has two; "
+            f"channel {listing.channel!r}: {first_files[1]} has one text per row but {first_files[2]} has two; "
             "give all files the same columns"
         )
-    _check_faults(listing.channel, found, spec.max_bad_records)
-    return TextTableReader(listing.channel, found.examples, found.faults)
+    _check_faults(listing.channel, content, spec.max_bad_records)
+    return TextTableReader(listing.channel, content.examples, content.faults)
 
 
 def table_format(key: str, default_format: str | None) -> str | None:
@@ -158,32 +158,34 @@ def table_format(key: str, default_format: str | None) -> str | None:
     """
     ending = ending_of(key)
     if ending == ".gz":
-        inside = table_format(key[: -len(ending)], default_format)
-        return None if inside == "parquet" else inside
+        inner_format = table_format(key[: -len(ending)], default_format)
+        return None if inner_format == "parquet" else inner_format
     if key.rpartition("/")[2].startswith("_"):
         return None
-    return default_format if ending in _VAGUE_ENDINGS else TABLE_ENDINGS.get(ending)
+    return default_format if ending in _GENERIC_ENDINGS else TABLE_ENDINGS.get(ending)
 
 
-def _open_table(file: TableFile, form: str, spec: DataSpec, found: _Found) -> Table:
-    check_kind(file, form)
-    if form == "parquet":
-        return ParquetTable(file, spec, found.shared)
-    if form == "jsonl":
-        return JsonLinesTable(file, spec, found.shared)
-    table = DelimitedTable(file, spec, tabs=form == "tsv", before=found.form, shared=found.shared)
-    found.form = table.form or found.form
+def _open_table(file: TableFile, file_format: str, spec: DataSpec, content: _ChannelContent) -> Table:
+    check_file_type(file, file_format)
+    if file_format == "parquet":
+        return ParquetTable(file, spec, content.shared)
+    if file_format == "jsonl":
+        return JsonLinesTable(file, spec, content.shared)
+    table = DelimitedTable(file, spec, tabs=file_format == "tsv", previous=content.table_format, shared=content.shared)
+    content.table_format = table.table_format or content.table_format
     return table
 
 
-def _read_file(file: TableFile, form: str, spec: DataSpec, found: _Found) -> Columns | None:
-    """Add the rows of a file to `found`; return its columns, or `None` if it has none."""
-    table = _open_table(file, form, spec, found)
+def _read_file(file: TableFile, file_format: str, spec: DataSpec, content: _ChannelContent) -> Columns | None:
+    """Add the rows of a file to `content`; return its columns, or `None` if it has none."""
+    table = _open_table(file, file_format, spec, content)
     if table.columns is None:
-        found.faults.extend((f"{file.key}:{row.number}", _sentence(row.fault or "is empty")) for row in table.rows())
+        content.faults.extend(
+            (f"{file.key}:{row.number}", _as_sentence(row.fault or "is empty")) for row in table.rows()
+        )
         return None
-    found.files += 1
-    if found.files <= _FILES_TOLD:
+    content.files += 1
+    if content.files <= _MAX_LOGGED_FILES:
         _log.info(
             "%s: label from column %r, text from %s",
             file.where,
@@ -192,37 +194,37 @@ def _read_file(file: TableFile, form: str, spec: DataSpec, found: _Found) -> Col
         )
     for row in table.rows():
         try:
-            found.examples.append(_example(file.key, row, spec, found.spellings))
+            content.examples.append(_parse_row(file.key, row, spec, content.spellings))
         except ValueError as error:
-            found.faults.append((f"{file.key}:{row.number}", _sentence(str(error))))
+            content.faults.append((f"{file.key}:{row.number}", _as_sentence(str(error))))
     return table.columns
 
 
-def _sentence(reason: str) -> str:
+def _as_sentence(reason: str) -> str:
     return f"it {reason}" if reason.startswith(("is ", "has ", "does ", "names ")) else reason
 
 
-def _example(key: str, row: Row, spec: DataSpec, spellings: SpellingCheck) -> TextExample:
+def _parse_row(key: str, row: Row, spec: DataSpec, spellings: SpellingCheck) -> TextExample:
     if row.fault:
         raise ValueError(row.fault)
-    texts = texts_of(row.cells[1:])
+    texts = parse_texts(row.cells[1:])
     labels = label_names(row.cells[0], multi_label=spec.multi_label, class_names=spec.class_names, spellings=spellings)
     return TextExample(key, row.number, texts, labels)
 
 
-def texts_of(cells: Sequence[object]) -> tuple[str, ...]:
+def parse_texts(cells: Sequence[object]) -> tuple[str, ...]:
     """Return the texts of an example.
 
     Raises:
         ValueError: if all texts are empty, or a cell has another type.
     """
-    texts = tuple(_text(cell) for cell in cells)
+    texts = tuple(_parse_text(cell) for cell in cells)
     if not any(text.strip() for text in texts):
         raise ValueError("the text is empty")
     return texts
 
 
-def _text(cell: object) -> str:
+def _parse_text(cell: object) -> str:
     if cell is None or (isinstance(cell, float) and math.isnan(cell)):
         return ""
     if isinstance(cell, float) and math.isinf(cell):
@@ -238,16 +240,16 @@ def _text(cell: object) -> str:
     raise ValueError(f"the text is a {type(cell).__name__}")
 
 
-def _check_faults(channel: str, found: _Found, limit: int) -> None:
-    faults = found.faults
+def _check_faults(channel: str, content: _ChannelContent, limit: int) -> None:
+    faults = content.faults
     if len(faults) > limit:
-        shown = "; ".join(f"{key}: {reason}" for key, reason in faults[:_FAULTS_SHOWN])
-        more = f"; and {len(faults) - _FAULTS_SHOWN} more" if len(faults) > _FAULTS_SHOWN else ""
+        shown = "; ".join(f"{key}: {reason}" for key, reason in faults[:_MAX_SHOWN_FAULTS])
+        more = f"; and {len(faults) - _MAX_SHOWN_FAULTS} more" if len(faults) > _MAX_SHOWN_FAULTS else ""
         raise DataError(
             f"channel {channel!r}: {len(faults)} rows cannot be used: {shown}{more}. "
             f"Correct or remove them, or raise max_bad_records, which is {limit}"
         )
     if faults:
         _log.warning("channel %r: left out %d rows, such as %s: %s", channel, len(faults), *faults[0])
-    if not found.examples:
+    if not content.examples:
         raise DataError(f"channel {channel!r}: its tables have no rows; expected is a label and a text per row")

@@ -13,8 +13,8 @@ from typing import BinaryIO, TextIO, cast
 from finetune.data.framing.lines import MAX_LINE_BYTES
 from finetune.errors import DataError
 
-_GZIP = b"\x1f\x8b"
-_CHUNK = 1 << 19
+_GZIP_MAGIC = b"\x1f\x8b"
+_CHUNK_BYTES = 1 << 19
 _UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff")
 
 
@@ -32,13 +32,13 @@ def text_lines(channel: str, root: Path, key: str, newline: str = "\n") -> Itera
     """
     try:
         with (
-            _readable(channel, key),
+            _read_errors(channel, key),
             io.TextIOWrapper(_open(root / key), encoding="utf-8-sig", newline=newline) as file,
         ):
-            lines = file if _is_short(root / key) else _bounded(file, f"channel {channel!r}: {key}")
+            lines = file if _is_short(root / key) else _bounded_lines(file, f"channel {channel!r}: {key}")
             yield from enumerate(lines, start=1)
     except UnicodeDecodeError as error:
-        raise not_utf8(channel, root, key) from error
+        raise encoding_error(channel, root, key) from error
 
 
 def file_chunks(channel: str, root: Path, key: str) -> Generator[bytes, None, None]:
@@ -47,12 +47,12 @@ def file_chunks(channel: str, root: Path, key: str) -> Generator[bytes, None, No
     Raises:
         DataError: if the file cannot be read, or is compressed and damaged.
     """
-    with _readable(channel, key), _open(root / key) as file:
-        while chunk := file.read(_CHUNK):
+    with _read_errors(channel, key), _open(root / key) as file:
+        while chunk := file.read(_CHUNK_BYTES):
             yield chunk
 
 
-def utf8_fault(key: str, error: UnicodeDecodeError, offset: int, line: int) -> str:
+def describe_utf8_error(key: str, error: UnicodeDecodeError, offset: int, line: int) -> str:
     """Return why bytes of a file are not UTF-8 and how to convert it; follows the name of a record.
 
     Args:
@@ -67,13 +67,13 @@ def utf8_fault(key: str, error: UnicodeDecodeError, offset: int, line: int) -> s
     )
 
 
-def not_utf8(channel: str, root: Path, key: str) -> DataError:
+def encoding_error(channel: str, root: Path, key: str) -> DataError:
     """Return the error for a file that is not UTF-8, with the location of the first invalid byte."""
-    return DataError(f"channel {channel!r}: {_where_not_utf8(root, key)}")
+    return DataError(f"channel {channel!r}: {_locate_utf8_error(root, key)}")
 
 
 @contextmanager
-def _readable(channel: str, key: str) -> Iterator[None]:
+def _read_errors(channel: str, key: str) -> Iterator[None]:
     try:
         yield
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
@@ -85,10 +85,10 @@ def _readable(channel: str, key: str) -> Iterator[None]:
 def _is_short(path: Path) -> bool:
     """Return whether the file is too small to contain a line that is too long."""
     with path.open("rb") as file:
-        return path.stat().st_size <= MAX_LINE_BYTES and file.read(len(_GZIP)) != _GZIP
+        return path.stat().st_size <= MAX_LINE_BYTES and file.read(len(_GZIP_MAGIC)) != _GZIP_MAGIC
 
 
-def _bounded(file: TextIO, where: str) -> Iterator[str]:
+def _bounded_lines(file: TextIO, where: str) -> Iterator[str]:
     """Yield the lines of a file.
 
     Raises:
@@ -106,13 +106,13 @@ def _bounded(file: TextIO, where: str) -> Iterator[str]:
 
 def _open(path: Path) -> BinaryIO:
     file = path.open("rb")
-    if file.peek(len(_GZIP))[: len(_GZIP)] != _GZIP:
+    if file.peek(len(_GZIP_MAGIC))[: len(_GZIP_MAGIC)] != _GZIP_MAGIC:
         return file
     file.close()
     return cast(BinaryIO, gzip.open(path, "rb"))
 
 
-def _where_not_utf8(root: Path, key: str) -> str:
+def _locate_utf8_error(root: Path, key: str) -> str:
     """Locate the first invalid byte; the file is read again, since block-wise decoding does not give its position."""
     offset = 0
     with _open(root / key) as file:
