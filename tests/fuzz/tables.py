@@ -339,7 +339,7 @@ def lines_before_the_table(table: Table) -> Situation:
     delimiter = ";" if line == "sep=;" else ","
     table.write("a.csv", f"{line}\n{dialect([('label', 'text'), *table.rows()], delimiter)}")
     return Situation(
-        f"the line {line!r} before the header", (*_ASKS, line or "line", "names columns"), harmless=not line
+        f"the line {line!r} before the header", (*_ASKS, line or "line", "column names"), harmless=not line
     )
 
 

@@ -46,7 +46,7 @@ def test_a_header_with_the_text_first_is_no_class(tmp_path: Path, network: Path)
 def test_a_repeated_header_is_no_class_and_is_reported(tmp_path: Path, network: Path) -> None:
     ended = finished(job(tmp_path, network, f"label,text\n{CSV}label,text\n{CSV}"))
     assert ended.artifact()["labels"] == ["cat", "dog"]
-    assert "passed over 1 rows that repeat the header, on lines 26" in ended.log
+    assert "skipped repeated headers on lines 26" in ended.log
 
 
 def test_semicolons_with_a_comma_in_each_text_give_the_true_classes(tmp_path: Path, network: Path) -> None:
@@ -139,4 +139,4 @@ def test_a_content_type_without_header_keeps_a_first_row_of_short_words(tmp_path
 def test_a_header_under_a_content_type_without_header_is_refused(tmp_path: Path, network: Path) -> None:
     ended = piped(tmp_path, network, f"label,text\n{CSV}", "text/csv;label_size=1")
     assert ended.exit_code == 1
-    assert "names columns ('label', 'text') and is no record; remove it" in ended.failure
+    assert "contains column names ('label', 'text') instead of a record; remove it" in ended.failure

@@ -187,7 +187,7 @@ def test_carriage_returns_end_lines() -> None:
 
 
 def test_unclosed_quote_raises_with_its_position() -> None:
-    with pytest.raises(DamagedStream, match=r"is not closed.*\(line 3\)") as raised:
+    with pytest.raises(DamagedStream, match=r"unclosed quotation mark.*\(line 3\)") as raised:
         decode(b'label,text\na,cat\nb,"dog\n', TEXT, "csv")
     assert raised.value.offset == 17
 

@@ -85,8 +85,11 @@ def test_texts_that_resemble_signatures_are_texts(content: bytes) -> None:
 def test_spreadsheet_next_to_tables_is_logged(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     write_files(tmp_path, {"a.csv": b"label,text\na,x\nb,y\n", "b.xlsx": zip_archive("xl/workbook.xml")})
     read_text_tables(list_files("train", tmp_path), data_spec())
-    (record,) = [record for record in caplog.records if "passed over" in record.message]
-    assert (record.levelname, record.message) == ("WARNING", "channel 'train': passed over what is no table: 1 .xlsx")
+    (record,) = [record for record in caplog.records if "skipped files" in record.message]
+    assert (record.levelname, record.message) == (
+        "WARNING",
+        "channel 'train': skipped files that are not tables: 1 .xlsx",
+    )
 
 
 @pytest.mark.parametrize(
@@ -97,7 +100,9 @@ def test_spreadsheet_next_to_tables_is_logged(tmp_path: Path, caplog: pytest.Log
 def test_images_in_parquet_raise(tmp_path: Path, kind: pa.DataType) -> None:
     images = [{"bytes": b"x", "path": None}] * 2 if pa.types.is_struct(kind) else [b"x"] * 2
     pq.write_table(pa.table({"image": pa.array(images, kind), "label": [0, 1]}), tmp_path / "a.parquet")
-    with pytest.raises(DataError, match=r"a\.parquet: column 'image' holds images, which are not read from Parquet"):
+    with pytest.raises(
+        DataError, match=r"a\.parquet: column 'image' contains images, which are not supported in Parquet"
+    ):
         open_channel(ChannelSource("train", tmp_path), data_spec())
 
 

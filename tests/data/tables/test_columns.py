@@ -55,9 +55,11 @@ def test_a_column_that_is_there_twice_is_not_chosen() -> None:
 
 
 def test_columns_that_cannot_be_guessed_name_the_hyperparameter() -> None:
-    with pytest.raises(UserError, match=r"usual name of a label .*set label_column to one of: 'stars', 'text'"):
+    with pytest.raises(
+        UserError, match=r"cannot determine the label column: .*set label_column to one of: 'stars', 'text'"
+    ):
         choose("stars text")
-    with pytest.raises(UserError, match=r"usual name of a text .*set text_column, .*to one of: 'a', 'b'"):
+    with pytest.raises(UserError, match=r"cannot determine the text column: .*set text_column, .*to one of: 'a', 'b'"):
         choose("label a b")
 
 

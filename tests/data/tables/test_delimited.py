@@ -90,7 +90,7 @@ def test_a_mark_that_is_never_closed_is_named_with_its_line(tmp_path: Path) -> N
         rows_of(b'a,b\nc,"never\nends\n')
     assert (caught.value.line, caught.value.offset) == (2, 4)
     write_files(tmp_path, {"a.csv": b'label,text\na,b\nc,"never\nends\n'})
-    with pytest.raises(DataError, match=r"'train', a\.csv, line 3 has a quotation mark that is not closed"):
+    with pytest.raises(DataError, match=r"'train', a\.csv, line 3 has an unclosed quotation mark"):
         read_text_tables(list_files("train", tmp_path), data_spec())
 
 

@@ -75,7 +75,10 @@ def test_a_first_row_like_the_others_is_a_record(first: str, labels: list[str], 
 
 def test_a_row_of_short_words_above_short_words_is_asked_about() -> None:
     rows = [["spam", "hello"], *([label, f"word{number}{label}"] for number in range(12) for label in ("a", "b"))][:13]
-    with pytest.raises(UserError, match=r"a\.csv: is line 1 \('spam', 'hello'\) a header or a record\?.*header=false"):
+    with pytest.raises(
+        UserError,
+        match=r"a\.csv: cannot determine whether line 1 \('spam', 'hello'\) is a header or a record.*header=false",
+    ):
         found(rows)
     assert found(rows, header="true").is_header
     assert not found(rows, header="false").is_header
@@ -84,13 +87,13 @@ def test_a_row_of_short_words_above_short_words_is_asked_about() -> None:
 def test_numbers_of_columns_above_texts_are_a_header() -> None:
     header = found(table("0,1", ["1", "2", "3"]))
     assert header.is_header
-    assert "the numbers of the columns; set header=false if it is a record" in header.warning
+    assert "(column numbers); set header=false if it is a record" in header.warning
 
 
 def test_many_rows_make_a_header_certain() -> None:
     rows = table("library,docstring", ["a", "b"], count=280)
     assert found(rows) == (True, "")
-    assert "line 1 ('library', 'docstring') is taken as the header" in found(rows[:13]).warning
+    assert "line 1 ('library', 'docstring') is read as the header" in found(rows[:13]).warning
 
 
 PLAUSIBLE = (

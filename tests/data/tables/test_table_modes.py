@@ -90,21 +90,21 @@ CASES: dict[str, Case] = {
         "set text_column",
     ),
     "long names": refused(
-        table(header="Product category (main),Customer complaint narrative (free text)"), "a header or a record?"
+        table(header="Product category (main),Customer complaint narrative (free text)"), "a header or a record"
     ),
     "questions as names": refused(
         table(
             header="Timestamp,How do you feel?,What did you like most about it?",
             rows=[(f"2020-01-{at:02d}", label, text) for at, (label, text) in enumerate(PAIRS)],
         ),
-        "a header or a record?",
+        "a header or a record",
     ),
     "names with signs": refused(
         table(
             header="Quality,#1 ID,#1 String",
             rows=[(str(at % 2), str(at), text) for at, (_, text) in enumerate(PAIRS)],
         ),
-        "a header or a record?",
+        "a header or a record",
     ),
     "several categories": refused(
         table(header="genre,year,plot", rows=[(label, str(2000 + len(text) % 3), text) for label, text in PAIRS]),
@@ -116,7 +116,7 @@ CASES: dict[str, Case] = {
     ),
     "short words that could be either": refused(
         table(header="spam,hello", rows=[*labelled(["a", "b"])[:3], ("b", "fine"), ("a", "poor"), ("b", "well")]),
-        "is line 1 ('spam', 'hello') a header or a record?",
+        "line 1 ('spam', 'hello') is a header or a record",
     ),
     "a header that is asked for": Case(
         table(header="spam,hello", rows=labelled(["neg", "pos"])[:3]),
@@ -167,7 +167,7 @@ CASES: dict[str, Case] = {
     "tabs and marks that are never closed": Case(b'label\ttext\nneg\t5" disk\npos\t"so\n' * 1, "tsv", rows=2),
     "tabs and quoted line ends": Case(b'label\ttext\nneg\t"one\ttwo"\npos\t"three\nfour"\n', "tsv", rows=2),
     "two delimiters": refused("".join(f"{label};x{at},{text[:5]}\n" for at, (label, text) in enumerate(PAIRS)).encode(),
-        "can be divided by ','"),
+        "delimiter is ambiguous: ','"),
     "a first line that names the delimiter": Case(
         b"sep=;\r\n" + "".join(f"{label};x,{text}\r\n" for label, text in PAIRS).encode()
     ),
@@ -176,9 +176,9 @@ CASES: dict[str, Case] = {
     "two delimiters, one with labels": Case(
         "".join(f"{label},http://x.y/{at}?a=b;c={at}\n" for at, (label, _) in enumerate(PAIRS)).encode()
     ),
-    "JSON Lines as CSV": refused("".join(json.dumps(one) + "\n" for one in RECORDS).encode(), "holds JSON"),
-    "a JSON array as CSV": refused(json.dumps(RECORDS, indent=1).encode(), "holds JSON"),
-    "a table in Markdown": refused(b"| label | text |\n|---|---|\n| a | x |\n| b | y |\n", "is a table in Markdown"),
+    "JSON Lines as CSV": refused("".join(json.dumps(one) + "\n" for one in RECORDS).encode(), "contains JSON"),
+    "a JSON array as CSV": refused(json.dumps(RECORDS, indent=1).encode(), "contains JSON"),
+    "a table in Markdown": refused(b"| label | text |\n|---|---|\n| a | x |\n| b | y |\n", "is a Markdown table"),
     "one column": refused(b"just a text\nand another\n", "no delimiter"),
     "a comment line": refused(b"# exported\n" + table(header="label,text"), "line 1 ('# exported') has 1 columns"),
     "a comment line further down": Case(table(header="label,text") + b"# the end, at last, today\n", bad=1),
@@ -188,7 +188,7 @@ CASES: dict[str, Case] = {
     "a stray mark": Case(table(header="label,text") + b'neg,"ends" early\npos,fine\n', rows=33, bad=1),
     "a mark that opens two rows early": Case(table(header="label,text") + b'neg,"a\npos,b\nneg,"c"\n', rows=34, bad=1),
     "a mark inside a field": Case(table(header="label,text") + b'neg,5" disk\npos,7" disk\n', rows=34),
-    "a mark that is never closed": refused(table(header="label,text") + b'neg,"never\npos,ends\n', "is not closed"),
+    "a mark that is never closed": refused(table(header="label,text") + b'neg,"never\npos,ends\n', "unclosed quot"),
     "blank lines": Case(b"\n\nlabel,text\n\n" + table() + b"\n  \n"),
     "line ends of Windows": Case(table(header="label,text", end="\r\n")),
     "line ends of old Macs": Case(table(header="label,text", end="\r")),
@@ -228,7 +228,7 @@ CASES: dict[str, Case] = {
         table(header="label,text", rows=labelled(["True", "False"])), classes=("False", "True"), rows=12
     ),
     "labels and texts the other way round": refused(
-        table(header="text,label", rows=PAIRS), "column 'label' would be the label, but it has"
+        table(header="text,label", rows=PAIRS), "column 'label' does not look like labels: it has"
     ),
     "several labels in each row, no header": Case(
         b"neg|pos,so so\npos|neg,this and that\n" * 3, rows=6, spec={"multi_label": True}
@@ -248,10 +248,10 @@ CASES: dict[str, Case] = {
     "a JSON array with other values": Case(json.dumps([*RECORDS, 7, "x"]).encode(), "jsonl", bad=2),
     "a JSON array that is cut": Case(json.dumps(RECORDS, indent=1).encode()[:-20], "jsonl", rows=31, bad=1),
     "a JSON object of columns": refused(
-        json.dumps({"label": {"0": "a"}, "text": {"0": "x"}}).encode(), "one JSON object that holds all", "jsonl"
+        json.dumps({"label": {"0": "a"}, "text": {"0": "x"}}).encode(), "single JSON object that contains all", "jsonl"
     ),
     "a JSON object with a list": refused(
-        json.dumps({"version": 1, "data": RECORDS}, indent=1).encode(), "one JSON object that holds all", "jsonl"
+        json.dumps({"version": 1, "data": RECORDS}, indent=1).encode(), "single JSON object that contains all", "jsonl"
     ),
     "JSON labels by null, NaN and words": Case(
         "".join(
@@ -325,7 +325,7 @@ def test_a_header_that_comes_again_is_no_record_and_is_reported(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     content = table(header="label,text") * 3
-    expected = "passed over 2 rows that repeat the header, on lines 34, 67: they are no records"
+    expected = "skipped repeated headers on lines 34, 67"
     assert len(from_file(tmp_path, content, "csv").records) == 96
     assert f"channel 'train', table.csv: {expected}" in caplog.text
     assert from_stream(content, "csv").warnings == (f"channel 'train': {expected}",)
@@ -344,7 +344,7 @@ def test_labels_written_differently_that_become_one_class_are_reported(
 def test_a_header_taken_on_slight_evidence_is_reported(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     content = table(header="kind,words", rows=labelled(["a", "b"]))
     assert len(from_file(tmp_path, content, "csv").records) == 12
-    assert "line 1 ('kind', 'words') is taken as the header; set header=false if it is a record" in caplog.text
+    assert "line 1 ('kind', 'words') is read as the header; set header=false if it is a record" in caplog.text
     assert len(from_stream(content, "csv").warnings) == 1
 
 
@@ -353,7 +353,7 @@ def test_a_header_that_is_read_as_a_record_as_asked_is_reported(
 ) -> None:
     found = from_file(tmp_path, table(header="label,words"), "csv", header="false")
     assert found.classes == {"label", "neg", "pos"}
-    assert "line 1 ('label', 'words') looks like a header, but is read as a record as asked" in caplog.text
+    assert "line 1 ('label', 'words') looks like a header; read as a record (header=false)" in caplog.text
 
 
 def test_compressed_tables_are_inflated_before_they_are_looked_at(tmp_path: Path) -> None:

@@ -91,8 +91,8 @@ def choose_columns(columns: Sequence[str], spec: DataSpec, where: str, statistic
     label = _check_column("label_column", spec.label_column or _choose_label(others, statistics, where), columns, where)
     if label is None:
         raise UserError(
-            f"{where}: no column has a usual name of a label ({', '.join(LABEL_COLUMNS)}), and content does not tell "
-            f"which one it is; set label_column to one of: {_list_columns(columns, statistics)}"
+            f"{where}: cannot determine the label column: no column has a usual name ({', '.join(LABEL_COLUMNS)}) or "
+            f"unambiguous content; set label_column to one of: {_list_columns(columns, statistics)}"
         )
     text, pair = spec.text_column, spec.text_pair_column
     if text is None:
@@ -102,8 +102,8 @@ def choose_columns(columns: Sequence[str], spec: DataSpec, where: str, statistic
     pair = _check_column("text_pair_column", pair, columns, where)
     if text is None:
         raise UserError(
-            f"{where}: no column has a usual name of a text ({some_of(TEXT_COLUMNS, 8)}), and content does not tell "
-            f"which one it is; set text_column, and text_pair_column for a second text, to one of: "
+            f"{where}: cannot determine the text column: no column has a usual name ({some_of(TEXT_COLUMNS, 8)}) or "
+            "unambiguous content; set text_column, and text_pair_column for a second text, to one of: "
             f"{_list_columns([name for name in columns if name != label], statistics)}"
         )
     if spec.label_column is None or spec.text_column is None:
@@ -125,15 +125,15 @@ def choose_positions(count: int, spec: DataSpec, where: str, statistics: Statist
     requested = [name for name in (spec.label_column, spec.text_column, spec.text_pair_column) if name is not None]
     if requested or count not in {2, 3}:
         raise UserError(
-            f"{where} has {count} columns and no header; expected are the label and one or two texts, in this order; "
-            "otherwise set label_column and text_column to their numbers, from 0, or header=true if the first row "
-            f"names the columns{f'. Columns: {_list_columns(numbers, statistics)}' if statistics else ''}"
+            f"{where} has {count} columns and no header; expected a label and one or two texts, in this order; "
+            "otherwise set label_column and text_column to column numbers, from 0, or header=true if the first row "
+            f"contains column names{f'. Columns: {_list_columns(numbers, statistics)}' if statistics else ''}"
         )
     contradiction = _order_contradiction(numbers, statistics)
     if contradiction:
         raise UserError(
-            f"{where} has no header, so column 0 should hold the label and the others texts, but {contradiction}; set "
-            "label_column and text_column to the numbers of the columns, from 0, or header=true if line 1 names them. "
+            f"{where} has no header; expected labels in column 0 and texts in the others, but {contradiction}; set "
+            "label_column and text_column to column numbers, from 0, or header=true if line 1 contains column names. "
             f"Columns: {_list_columns(numbers, statistics)}"
         )
     return Columns("0", numbers[1:])
@@ -161,8 +161,8 @@ def check_not_swapped(label: str, text: str, statistics: Statistics, where: str)
         return
     if not statistics[label].has_repeats and statistics[label].mean_length > statistics[text].mean_length:
         raise UserError(
-            f"{where}: column {label!r} would be the label, but it has {statistics[label]}, which are longer than "
-            f"those of column {text!r}; set label_column and text_column. Columns: "
+            f"{where}: column {label!r} does not look like labels: it has {statistics[label]}, longer than those of "
+            f"column {text!r}; set label_column and text_column. Columns: "
             f"{_list_columns(list(statistics), statistics)}"
         )
 

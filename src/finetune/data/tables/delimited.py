@@ -28,10 +28,10 @@ _CLOSING_QUOTE = re.compile(rb'(?:[^"]++|"")*+"')
 _QUOTED = re.compile(r'"((?:[^"]++|"")*+)"')
 _LABELS = re.compile(rf"(?:\s*{LABEL_PREFIX}\S+)+(?:\s|$)")
 _STRAY_QUOTE = (
-    "has a quotation mark that does not end its field; put a field with quotation marks, delimiters or line breaks in"
-    " quotation marks, and double those inside it"
+    "has a quotation mark in the wrong place; enclose fields that contain quotation marks, delimiters or line breaks in"
+    " quotation marks, and double the quotation marks inside"
 )
-_CARRIAGE_RETURN = "has a carriage return outside of quotation marks"
+_CARRIAGE_RETURN = "has a carriage return outside quotation marks"
 
 
 class UnclosedQuote(ValueError):  # noqa: N818 - names the fault
@@ -43,7 +43,7 @@ class UnclosedQuote(ValueError):  # noqa: N818 - names the fault
     """
 
     def __init__(self, line: int, offset: int) -> None:
-        super().__init__("has a quotation mark that is not closed; close it, or see whether the file is cut off")
+        super().__init__("has an unclosed quotation mark; close it, or check whether the file is truncated")
         self.line = line
         self.offset = offset
 
@@ -209,7 +209,7 @@ def _unquote(cell: str) -> str:
 def _split_labels(row: str) -> list[object]:
     match = _LABELS.match(row)
     if match is None:
-        raise ValueError(f"does not begin with {LABEL_PREFIX} and the name of a class")
+        raise ValueError(f"does not begin with {LABEL_PREFIX} and a class name")
     text = row[match.end() :].strip()
     inner_labels = [word for word in text.split() if word.startswith(LABEL_PREFIX)]
     if inner_labels:

@@ -105,9 +105,7 @@ class DelimitedFormat:
                 yield row
         if repeated_lines:
             shown = some_of(map(str, repeated_lines))
-            warn(
-                f"passed over {len(repeated_lines)} rows that repeat the header, on lines {shown}: they are no records"
-            )
+            warn(f"skipped repeated headers on lines {shown}")
 
     def cells(self, row: bytes) -> list[object]:
         """Return the label and texts of a row.
@@ -122,18 +120,18 @@ class DelimitedFormat:
         if len(cells) != self.width:
             raise ValueError(f"has {len(cells)} columns instead of {self.width}; {self._hint(row)}")
         if self.header is not None and cells[0] in self.header and sorted(map(str, cells)) == sorted(self.header):
-            raise ValueError("names the columns in another order than the header; give all parts the same order")
+            raise ValueError("contains the column names in a different order than the header; use one order everywhere")
         selected = [cells[position] for position in self.positions]
         if self.header is None and _are_column_names(selected):
-            raise ValueError(f"names columns ({some_of(map(repr, cells))}) and is no record; remove it")
+            raise ValueError(f"contains column names ({some_of(map(repr, cells))}) instead of a record; remove it")
         return selected
 
     def _hint(self, row: bytes) -> str:
         if row.startswith(b"#"):
             return "remove it if it is a comment"
         if re.search(re.escape(self.dialect.delimiter.encode()) + b' +"', row):
-            return "leave no blank before a quotation mark"
-        return "quote texts that hold a delimiter"
+            return "remove the space before the quotation mark"
+        return "quote texts that contain the delimiter"
 
     def _is_header(self, row: bytes) -> bool:
         assert self.header is not None  # noqa: S101 - narrows the type
@@ -192,14 +190,14 @@ def infer_format(
     if not any(line.strip() for line in lines):
         return None
     if _JSON.match(next(line for line in lines if line.strip())):
-        raise DataError(f"{where} holds JSON; give it the ending .jsonl, or the content type application/jsonlines")
+        raise DataError(f"{where} contains JSON; use the extension .jsonl or the content type application/jsonlines")
     if any(map(_MARKDOWN_RULE.fullmatch, lines[:3])):
-        raise DataError(f"{where} is a table in Markdown; give CSV, TSV, JSON Lines or Parquet")
+        raise DataError(f"{where} is a Markdown table; use CSV, TSV, JSON Lines or Parquet")
     if delimiter_match:
         dialects = [Dialect(delimiter_match[1].decode("ascii"), end=end)]
     elif _has_label_lines(lines):
         if spec.header == "true":
-            raise UserError(f"{where}: header=true, but its lines begin with {LABEL_PREFIX}, so there is no header")
+            raise UserError(f"{where}: header=true, but lines that begin with {LABEL_PREFIX} have no header; remove it")
         return DelimitedFormat(Dialect(" ", "labels", end), None, 2, Columns("0", ("1",)), (0, 1))
     else:
         dialects = [
@@ -268,8 +266,8 @@ def _matches_width(row: Sequence[str], width: int) -> bool:
 def _choose_candidate(candidates: Sequence[_Candidate], spec: DataSpec, where: str) -> _Candidate:
     if not candidates:
         raise UserError(
-            f"{where} has 1 column and no header: no delimiter (comma, semicolon, tab or |) divides its rows; expected "
-            f"are a label and a text in each, or lines that begin with {LABEL_PREFIX}"
+            f"{where} has 1 column and no header: no delimiter (comma, semicolon, tab or |) splits its rows; expected "
+            f"a label and a text per row, or lines that begin with {LABEL_PREFIX}"
         )
     best = max(candidate.matching_share for candidate in candidates)
     remaining = [
@@ -287,8 +285,8 @@ def _choose_candidate(candidates: Sequence[_Candidate], spec: DataSpec, where: s
             f"{candidate.dialect.delimiter!r} ({some_of(map(repr, candidate.rows[0]))})" for candidate in remaining
         )
         raise UserError(
-            f"{where}: its rows can be divided by {shown}; put texts that hold the other character in quotation marks, "
-            f"or name the delimiter in a first line such as sep={remaining[0].dialect.delimiter}"
+            f"{where}: the delimiter is ambiguous: {shown}; enclose texts that contain the other character in quotation"
+            f" marks, or declare the delimiter in a first line such as sep={remaining[0].dialect.delimiter}"
         )
     return max(remaining, key=lambda candidate: candidate.matching_share)
 
@@ -319,8 +317,8 @@ def _build_format(
     if not _matches_width(first, width):
         if candidate.matching_share >= _MIN_MATCHING_SHARE and not (len(first) > 1 and has_usual_names(first, spec)):
             raise DataError(
-                f"{where}: line 1 ({some_of(map(repr, first))}) has {len(first)} columns, but most rows after it have "
-                f"{width}; remove it if it is a title or a comment, else give all rows the same columns"
+                f"{where}: line 1 ({some_of(map(repr, first))}) has {len(first)} columns, but most other rows have "
+                f"{width}; remove it if it is a title or a comment, or give all rows the same number of columns"
             )
         width = max(len(first), 2)
     first = [*first[:width], *[""] * (width - len(first))]

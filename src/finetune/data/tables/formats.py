@@ -162,7 +162,7 @@ class JsonLinesTable:
                     yield Row(
                         number,
                         (),
-                        f"is not UTF-8: {invalid_byte}; convert the file to UTF-8, for instance with `iconv`",
+                        f"is not UTF-8: {invalid_byte}; convert the file to UTF-8, for example with `iconv`",
                     )
                 except ValueError as error:
                     yield Row(number, (), str(error))
@@ -191,8 +191,8 @@ class ParquetTable:
         others = tuple(name for name in names if name not in image_columns)
         if image_columns and (len(others) < 2 or spec.text_column in image_columns):
             raise DataError(
-                f"{file.where}: column {image_columns[0]!r} holds images, which are not read from Parquet; give them as"
-                " files in a folder per class, in tar shards, RecordIO or TFRecord"
+                f"{file.where}: column {image_columns[0]!r} contains images, which are not supported in Parquet; use"
+                " files in a folder per class, tar shards, RecordIO or TFRecord"
             )
         self.columns = None
         if names:
@@ -233,7 +233,7 @@ class ParquetTable:
                         yield Row(number, cells)
         except (pyarrow.ArrowException, ValueError, OverflowError, LookupError, OSError) as error:
             raise DataError(
-                f"{self._file.where} cannot be read as Parquet beyond row {number}: {_first_line(error)}"
+                f"{self._file.where} cannot be read as Parquet after row {number}: {_first_line(error)}"
             ) from error
 
 

@@ -67,27 +67,25 @@ def detect_header(first: Sequence[str], others: Sequence[Sequence[str]], spec: D
             first, spec.model_copy(update={"label_column": None, "text_column": None})
         )
         return Header(
-            spec.header == "true", f"{shown_row} looks like a header, but is read as a record as asked" if names else ""
+            spec.header == "true", f"{shown_row} looks like a header; read as a record (header=false)" if names else ""
         )
     if has_usual_names(first, spec):
         return Header(True)
     statistics = compute_statistics(others, len(first), multi_label=spec.multi_label)
     if _are_column_numbers(first) and not all(column.is_numeric for column in statistics):
-        return Header(
-            True, f"{shown_row} is taken as the header, the numbers of the columns; set header=false if it is a record"
-        )
+        return Header(True, f"{shown_row} is read as the header (column numbers); set header=false if it is a record")
     if not others or _is_record(first, statistics, spec):
         return Header(False)
     likelihood = _record_likelihood(first, statistics, spec)
     if likelihood < _AMBIGUOUS_LIKELIHOOD and all(not cell or is_name(cell) for cell in first):
-        warning = f"{shown_row} is taken as the header; set header=false if it is a record"
+        warning = f"{shown_row} is read as the header; set header=false if it is a record"
         return Header(True, warning if likelihood >= _UNAMBIGUOUS_LIKELIHOOD else "")
     if likelihood >= _AMBIGUOUS_LIKELIHOOD and not all(not cell or is_name(cell) for cell in first):
         return Header(False)
     raise UserError(
-        f"{where}: is {shown_row} a header or a record? Its values come in no other row, as names of columns, but "
-        f"could be those of a record of class {some_of([repr(first[0])])}. Set header=true if it names the columns, "
-        "and label_column and text_column if their names are not usual ones; set header=false if it is a record"
+        f"{where}: cannot determine whether {shown_row} is a header or a record, since its values occur in no other "
+        "row. Set header=true if it contains column names (with label_column and text_column if these are unusual), or "
+        f"header=false if it is a record of class {some_of([repr(first[0])])}"
     )
 
 

@@ -25,7 +25,7 @@ _ARRAY = re.compile(rb"\[\s*(?:\{|\]|$)")
 _TOKEN = re.compile(rb'"(?:[^"\\]++|\\.)*+"?|[{}]|[^\s"{}\[\],:]++')
 _DECODER = json.JSONDecoder()
 _MAX_SAMPLED_OBJECTS = 1000
-_EXPECTED = 'expected is an object per record, as pandas writes them with to_json(orient="records", lines=True)'
+_EXPECTED = 'expected one object per record, as written by pandas: to_json(orient="records", lines=True)'
 
 
 def json_objects(lines: Iterable[bytes]) -> Iterator[tuple[int, bytes]]:
@@ -101,7 +101,7 @@ def choose_keys(
     if not names:
         return None
     if len(records) == 1 and _contains_all_records(records[0]):
-        raise DataError(f"{where} is one JSON object that holds all records; {_EXPECTED}")
+        raise DataError(f"{where} is a single JSON object that contains all records; {_EXPECTED}")
     rows = [[cell_text(record.get(name)) for name in names] for record in records]
     statistics = compute_statistics(rows, len(names), multi_label=spec.multi_label)
     shared = shared or SharedColumns()

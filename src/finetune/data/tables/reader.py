@@ -133,7 +133,7 @@ def read_text_tables(
     skipped = [key for key, file_format in formats.items() if file_format is None]
     if skipped:
         level = logging.WARNING if any(ending_of(key) in _UNSUPPORTED_ENDINGS for key in skipped) else logging.INFO
-        _log.log(level, "channel %r: passed over what is no table: %s", listing.channel, count_endings(skipped))
+        _log.log(level, "channel %r: skipped files that are not tables: %s", listing.channel, count_endings(skipped))
     spellings = SpellingCheck(lambda warning: _log.warning("channel %r: %s", listing.channel, warning))
     content = _ChannelContent(spellings, shared or SharedColumns())
     first_files: dict[int, str] = {}
@@ -201,7 +201,7 @@ def _read_file(file: TableFile, file_format: str, spec: DataSpec, content: _Chan
 
 
 def _as_sentence(reason: str) -> str:
-    return f"it {reason}" if reason.startswith(("is ", "has ", "does ", "names ")) else reason
+    return f"it {reason}" if reason.startswith(("is ", "has ", "does ", "contains ")) else reason
 
 
 def _parse_row(key: str, row: Row, spec: DataSpec, spellings: SpellingCheck) -> TextExample:
@@ -233,7 +233,7 @@ def _parse_text(cell: object) -> str:
         try:
             cell.encode()
         except UnicodeEncodeError as error:
-            raise ValueError("the text holds half of a surrogate pair") from error
+            raise ValueError("the text contains an unpaired surrogate") from error
         return cell
     if isinstance(cell, int | float):
         return str(cell)
@@ -247,9 +247,9 @@ def _check_faults(channel: str, content: _ChannelContent, limit: int) -> None:
         more = f"; and {len(faults) - _MAX_SHOWN_FAULTS} more" if len(faults) > _MAX_SHOWN_FAULTS else ""
         raise DataError(
             f"channel {channel!r}: {len(faults)} rows cannot be used: {shown}{more}. "
-            f"Correct or remove them, or raise max_bad_records, which is {limit}"
+            f"Correct or remove them, or increase max_bad_records (currently {limit})"
         )
     if faults:
-        _log.warning("channel %r: left out %d rows, such as %s: %s", channel, len(faults), *faults[0])
+        _log.warning("channel %r: skipped %d unusable rows, such as %s: %s", channel, len(faults), *faults[0])
     if not content.examples:
-        raise DataError(f"channel {channel!r}: its tables have no rows; expected is a label and a text per row")
+        raise DataError(f"channel {channel!r}: its tables have no rows; expected a label and a text per row")

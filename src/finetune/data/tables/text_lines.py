@@ -63,7 +63,7 @@ def describe_utf8_error(key: str, error: UnicodeDecodeError, offset: int, line: 
     """
     return (
         f"is not UTF-8: byte 0x{error.object[error.start]:02x} at offset {offset + error.start}, line {line}; convert "
-        f"it, for instance with `iconv -f WINDOWS-1252 -t UTF-8 {key} > converted`"
+        f"it, for example with `iconv -f WINDOWS-1252 -t UTF-8 {key} > converted`"
     )
 
 
@@ -77,7 +77,7 @@ def _read_errors(channel: str, key: str) -> Iterator[None]:
     try:
         yield
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise DataError(f"channel {channel!r}: {key} is compressed and damaged or cut off: {error}") from error
+        raise DataError(f"channel {channel!r}: {key} is damaged or truncated gzip: {error}") from error
     except OSError as error:
         raise DataError(f"channel {channel!r}: {key} cannot be read: {error.strerror}") from error
 
@@ -98,7 +98,7 @@ def _bounded_lines(file: TextIO, where: str) -> Iterator[str]:
     while line := file.readline(MAX_LINE_BYTES + 1):
         if len(line) > MAX_LINE_BYTES:
             raise DataError(
-                f"{where}, line {number} has more than {MAX_LINE_BYTES:,} characters; divide the file into lines"
+                f"{where}, line {number} has more than {MAX_LINE_BYTES:,} characters; split the file into lines"
             )
         yield line
         number += 1
@@ -123,7 +123,7 @@ def _locate_utf8_error(root: Path, key: str) -> str:
                 encoding = "UTF-16" if line == 1 and content.startswith(_UTF16_MARKS) else "WINDOWS-1252"
                 return (
                     f"{key} is not UTF-8: byte 0x{content[error.start]:02x} at offset {offset + error.start}, "
-                    f"line {line}; convert it, for instance with `iconv -f {encoding} -t UTF-8 {key} > converted`"
+                    f"line {line}; convert it, for example with `iconv -f {encoding} -t UTF-8 {key} > converted`"
                 )
             offset += len(content)
     return f"{key} is not UTF-8"
