@@ -41,13 +41,13 @@ def test_pictures_are_decoded_once_for_all_phases_and_kept_features_beside_them(
     tmp_path: Path, unseen: Path, network: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     decoded = Counter[bool]()
-    decode = ImageTransform.decoded
+    decode = ImageTransform.decode
 
-    def counted(self: ImageTransform, content: Content, *, varied: bool) -> Tensor:
-        decoded[varied] += 1
-        return decode(self, content, varied=varied)
+    def counted(self: ImageTransform, content: Content, *, augmented: bool) -> Tensor:
+        decoded[augmented] += 1
+        return decode(self, content, augmented=augmented)
 
-    monkeypatch.setattr(ImageTransform, "decoded", counted)
+    monkeypatch.setattr(ImageTransform, "decode", counted)
     wishes = {"strategy": "gradual", "epochs": "14", "validation_fraction": "0"}
     kept = job(tmp_path / "kept", unseen, network, wishes)
     pictures = sum(1 for one in unseen.rglob("*") if one.is_file())

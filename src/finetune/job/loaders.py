@@ -160,7 +160,7 @@ def _transform(backbone: Backbone, spec: JobSpec, kept_bytes: int = 0) -> Transf
     if isinstance(expects, ImageInput):
         return ImageTransform(image_geometry(expects), spec.data.augmentation)
     limits = TokenLimits(expects.vocabulary, expects.token_types, expects.borrowed_padding)
-    return TextTransform(expects.tokenizer, expects.max_length, kept_bytes=kept_bytes, limits=limits)
+    return TextTransform(expects.tokenizer, expects.max_length, cache_bytes=kept_bytes, limits=limits)
 
 
 def image_geometry(expects: ImageInput) -> ImageGeometry:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from finetune.data.transforms.augmentation import bytes_before_augmenting
+from finetune.data.transforms.augmentation import augmentation_source_bytes
 from finetune.features.plan import CachePlan
 from finetune.job.inputs import Inputs
 from finetune.job.loaders import image_geometry
@@ -52,7 +52,7 @@ def picture_lines(frozen: CachePlan, inputs: Inputs) -> list[str]:
         return [f"pictures  are decoded in each of {together} passes over them: cache_size_gb is 0"]
     geometry = image_geometry(expects)
     plain = 3 * expects.size**2 if passes.plain > 1 else 0
-    varied = bytes_before_augmenting(geometry) if passes.augmented > 1 else 0
+    varied = augmentation_source_bytes(geometry) if passes.augmented > 1 else 0
     kept = "resized; augmentation starts from them" if varied else "resized and cropped"
     if passes.plain and passes.augmented:
         kept += ", those without augmentation apart"

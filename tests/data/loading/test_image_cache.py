@@ -20,7 +20,7 @@ from finetune.data.loading.byte_arena import ByteArena
 from finetune.data.loading.dataset import Dataset
 from finetune.data.loading.image_cache import DecodedImageCache
 from finetune.data.record import Record
-from finetune.data.transforms.augmentation import before_augmenting, bytes_before_augmenting
+from finetune.data.transforms.augmentation import augmentation_source_bytes, downscale_for_augmentation
 from finetune.data.transforms.base import ImageTransform
 from finetune.data.transforms.image import ImageGeometry
 
@@ -107,16 +107,16 @@ def test_full_cache_keeps_the_images_that_fit(caplog: pytest.LogCaptureFixture) 
 
 def test_large_image_is_reduced_before_caching() -> None:
     pixels = torch.arange(3 * 200 * 150, dtype=torch.int64).remainder(256).to(torch.uint8).view(3, 200, 150)
-    assert before_augmenting(pixels, GEOMETRY).shape == (3, 54, 41)
-    assert bytes_before_augmenting(GEOMETRY) == 3 * 41 * 55
+    assert downscale_for_augmentation(pixels, GEOMETRY).shape == (3, 54, 41)
+    assert augmentation_source_bytes(GEOMETRY) == 3 * 41 * 55
     small = pixels[:, :41]
-    assert before_augmenting(small, GEOMETRY) is small
+    assert downscale_for_augmentation(small, GEOMETRY) is small
 
 
 def test_augmentation_does_not_change_the_cached_image() -> None:
     transform = ImageTransform(GEOMETRY, "strong")
-    image = transform.decoded(encoded(3), varied=True)
+    image = transform.decode(encoded(3), augmented=True)
     before = image.clone()
     for seed in range(60):
-        transform.finished(image, random.Random(seed))["pixels"].fill_(0)
+        transform.finish(image, random.Random(seed))["pixels"].fill_(0)
     assert torch.equal(image, before)

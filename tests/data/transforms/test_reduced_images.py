@@ -12,7 +12,7 @@ from PIL import Image
 
 from finetune.data.bad_records import BadRecordError
 from finetune.data.transforms import image as images
-from finetune.data.transforms.augmentation import before_augmenting, side_before_augmenting
+from finetune.data.transforms.augmentation import augmentation_source_side, downscale_for_augmentation
 from finetune.data.transforms.base import ImageTransform
 from finetune.data.transforms.image import ImageGeometry, decode_image, resize_and_crop
 from finetune.export import inference
@@ -84,10 +84,10 @@ def test_the_picture_stays_the_same_to_the_eye(name: str) -> None:
 
 
 def test_what_is_augmented_is_reduced_to_more() -> None:
-    content, side = encoded(501, 403), side_before_augmenting(GEOMETRY)
+    content, side = encoded(501, 403), augmentation_source_side(GEOMETRY)
     assert side == 41
-    pixels = ImageTransform(GEOMETRY, "strong").decoded(content, varied=True)
-    assert torch.equal(pixels, before_augmenting(decode_image(content, side), GEOMETRY))
+    pixels = ImageTransform(GEOMETRY, "strong").decode(content, augmented=True)
+    assert torch.equal(pixels, downscale_for_augmentation(decode_image(content, side), GEOMETRY))
     assert decode_image(content, side).shape == (3, 101, 126)
 
 

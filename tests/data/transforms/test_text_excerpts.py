@@ -12,7 +12,7 @@ from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers,
 
 from finetune.data.bad_records import BadRecordError
 from finetune.data.transforms import text_excerpts as excerpts
-from finetune.data.transforms.text_excerpts import Excerpts
+from finetune.data.transforms.text_excerpts import ExcerptTokenizer
 
 LENGTHS = (8, 33)
 WORDS = (
@@ -99,8 +99,8 @@ def test_an_excerpt_has_the_tokens_of_the_whole_text(
 ) -> None:
     for length in LENGTHS:
         backend = truncating(make, length, side)
-        cutting = Excerpts(backend, length, left=side == "left")
-        monkeypatch.setattr(cutting, "_short", 1000)
+        cutting = ExcerptTokenizer(backend, length, left=side == "left")
+        monkeypatch.setattr(cutting, "_initial_length", 1000)
         for content in (
             (texts(1, 6000),),
             (texts(2, 999),),
@@ -119,15 +119,15 @@ def test_an_excerpt_has_the_tokens_of_the_whole_text(
 def test_most_of_a_long_text_is_not_tokenized(
     make: Callable[[], Tokenizer], side: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    cutting = Excerpts(truncating(make, 32, side), 32, left=side == "left")
+    cutting = ExcerptTokenizer(truncating(make, 32, side), 32, left=side == "left")
     tokenized = []
-    encode = Excerpts._encode
+    encode = ExcerptTokenizer._encode
 
-    def counting(self: Excerpts, content: tuple[str, ...]) -> object:
+    def counting(self: ExcerptTokenizer, content: tuple[str, ...]) -> object:
         tokenized.append(sum(map(len, content)))
         return encode(self, content)
 
-    monkeypatch.setattr(Excerpts, "_encode", counting)
+    monkeypatch.setattr(ExcerptTokenizer, "_encode", counting)
     assert cutting.encode((texts(1, 10_000) * 500,)).ids
     assert sum(tokenized) <= 10_000
 
@@ -137,9 +137,9 @@ def test_most_of_a_long_text_is_not_tokenized(
 def test_a_text_without_a_place_to_cut_is_a_bad_record_where_it_is_too_long(
     make: Callable[[], Tokenizer], text: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(excerpts, "MOST_CHARACTERS", 20_000)
+    monkeypatch.setattr(excerpts, "MAX_CHARACTERS", 20_000)
     backend = truncating(make, 32, "right")
-    cutting = Excerpts(backend, 32, left=False)
+    cutting = ExcerptTokenizer(backend, 32, left=False)
     assert cutting.encode((text * 2,)).ids == backend.encode_batch_fast([text * 2])[0].ids
     with pytest.raises(BadRecordError, match="has a text of 24,000 characters"):
         cutting.encode((text * 4,))
@@ -148,11 +148,11 @@ def test_a_text_without_a_place_to_cut_is_a_bad_record_where_it_is_too_long(
 def test_blanks_before_the_first_word_do_not_hide_it(monkeypatch: pytest.MonkeyPatch) -> None:
     backend = truncating(wordpiece, 16, "right")
     text = " " * 30_000 + texts(1, 20_000)
-    assert Excerpts(backend, 16, left=False).encode((text,)).ids == backend.encode_batch_fast([text])[0].ids
+    assert ExcerptTokenizer(backend, 16, left=False).encode((text,)).ids == backend.encode_batch_fast([text])[0].ids
 
 
 def test_two_texts_that_are_both_too_long_are_a_bad_record(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(excerpts, "MOST_CHARACTERS", 20_000)
-    cutting = Excerpts(truncating(wordpiece, 32, "right"), 32, left=False)
+    monkeypatch.setattr(excerpts, "MAX_CHARACTERS", 20_000)
+    cutting = ExcerptTokenizer(truncating(wordpiece, 32, "right"), 32, left=False)
     with pytest.raises(BadRecordError, match=r"cannot be cut to 32 tokens"):
         cutting.encode((texts(1, 30_000), texts(2, 30_000)))

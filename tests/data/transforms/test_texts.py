@@ -117,7 +117,7 @@ class _Counting(TextTransform):
 
 @pytest.mark.parametrize(("kept_bytes", "times"), [(1 << 20, 50), (0, 150)])
 def test_a_text_is_tokenised_once_where_there_is_room(kept_bytes: int, times: int) -> None:
-    transform = _Counting(_tokenizer(), 24, kept_bytes=kept_bytes)
+    transform = _Counting(_tokenizer(), 24, cache_bytes=kept_bytes)
     plain = TextTransform(_tokenizer(), 24)
     contents = [(f"w{number} w1", "w2") if number % 2 else (f"w{number} w1",) for number in range(50)]
     lengths = [transform.length(content) for content in contents]

@@ -54,9 +54,9 @@ class DecodedImageCache:
         """
         image = self._images.get(position)
         if image is None:
-            image = self._transform.decoded(read(), varied=randomness is not None)
+            image = self._transform.decode(read(), augmented=randomness is not None)
             self._cache(position, image)
-        return self._transform.finished(image, randomness)
+        return self._transform.finish(image, randomness)
 
     def _cache(self, position: int, image: Tensor) -> None:
         rows = image.permute(1, 2, 0)

@@ -18,11 +18,11 @@ from finetune.data.readers.channel_files import ending_of, some_of
 from finetune.data.record import Reader
 from finetune.data.transforms.image import (
     DECODING_MEMORY,
+    DEFAULT_BIT_DEPTH,
     FORMATS,
-    FULL_DEPTH,
     IMAGE_ERRORS,
     MAX_PIXELS,
-    keep_pillow_quiet,
+    ignore_pillow_warnings,
 )
 from finetune.errors import DataError
 
@@ -68,7 +68,7 @@ def survey_images(reader: Reader) -> int | None:
     sample = candidates[::step]
     images = _inspect_images(reader, sample)
     depth = _bit_depth(images)
-    if depth < FULL_DEPTH and len(sample) < len(candidates):
+    if depth < DEFAULT_BIT_DEPTH and len(sample) < len(candidates):
         images = _inspect_images(reader, candidates)
         depth = _bit_depth(images)
     _warn(reader.channel, images, depth, sampled=len(images) < len(candidates))
@@ -76,7 +76,7 @@ def survey_images(reader: Reader) -> int | None:
 
 
 def _inspect_images(reader: Reader, indices: Sequence[int]) -> list[_ImageProperties]:
-    keep_pillow_quiet()
+    ignore_pillow_warnings()
     with ThreadPoolExecutor(min(_MAX_THREADS, 2 * len(os.sched_getaffinity(0)))) as threads:
         return [
             image for image in threads.map(lambda index: _inspect_image(reader, index), indices) if image is not None
@@ -108,13 +108,13 @@ def _inspect_image(reader: Reader, index: int) -> _ImageProperties | None:
 
 def _bit_depth(images: Sequence[_ImageProperties]) -> int:
     highest = max((image.highest for image in images if image.highest is not None), default=0)
-    return next((depth for depth in _DEPTHS if 0 < highest < 1 << depth), FULL_DEPTH)
+    return next((depth for depth in _DEPTHS if 0 < highest < 1 << depth), DEFAULT_BIT_DEPTH)
 
 
 def _warn(channel: str, images: Sequence[_ImageProperties], depth: int, *, sampled: bool) -> None:
     scope = f"{len(images)} sampled images" if sampled else f"{len(images)} non-JPEG images"
     deep_images = [image for image in images if image.highest is not None]
-    if depth < FULL_DEPTH:
+    if depth < DEFAULT_BIT_DEPTH:
         _log.warning(
             "channel %r: %d 16-bit images have values up to %d, so they are read as %d-bit images in training and by"
             " the exported handler",

@@ -25,99 +25,98 @@ _ERASED_RATIO = (0.3, 3.3)
 _ERASING_PROBABILITY = 0.5
 
 
-def before_augmenting(pixels: Tensor, geometry: ImageGeometry) -> Tensor:
+def downscale_for_augmentation(pixels: Tensor, geometry: ImageGeometry) -> Tensor:
     """Downscale a large image as far as augmentation allows, identically in every epoch: uint8 `[3, height, width]`.
 
     The smallest crop taken by `augment` then still has as many pixels as the model input. Smaller images are returned
     unchanged. Uses bicubic interpolation, because resizing twice loses sharpness: 5 % with bicubic, 19 % with bilinear
     (docs/decisions/kept-pictures.md).
     """
-    side = side_before_augmenting(geometry)
+    side = augmentation_source_side(geometry)
     if min(pixels.shape[-2:]) <= side:
         return pixels
     resized: Tensor = pixel_ops.resize(pixels, [side], InterpolationMode.BICUBIC, antialias=True)
     return resized
 
 
-def bytes_before_augmenting(geometry: ImageGeometry) -> int:
+def augmentation_source_bytes(geometry: ImageGeometry) -> int:
     """Return the size in bytes of a large image with the usual aspect ratio before augmentation."""
-    side = side_before_augmenting(geometry)
+    side = augmentation_source_side(geometry)
     return 3 * side * round(side * 4 / 3)
 
 
-def side_before_augmenting(geometry: ImageGeometry) -> int:
+def augmentation_source_side(geometry: ImageGeometry) -> int:
     """Return the maximum length of the shorter side of an image before augmentation."""
     return math.ceil(geometry.size / math.sqrt(_AREA[0]))
 
 
 def augment(
-    pixels: Tensor, geometry: ImageGeometry, strength: Literal["basic", "strong"], randomness: random.Random
+    pixels: Tensor, geometry: ImageGeometry, strength: Literal["basic", "strong"], rng: random.Random
 ) -> Tensor:
     """Augment an image, uint8 `[3, height, width]` to uint8 `[3, size, size]`: a pure function of its arguments.
 
     Args:
-        pixels: output of `before_augmenting`.
+        pixels: output of `downscale_for_augmentation`.
         geometry: output size and interpolation.
         strength: `basic` applies a random resized crop (35 to 100 % of the area, aspect ratio 3:4 to 4:3) and a
-            horizontal
-            flip with probability 0.5; `strong` also applies one or two color or geometric operations, and erases a
-            rectangle with probability 0.5.
-        randomness: source of all random numbers.
+            horizontal flip with probability 0.5; `strong` also applies one or two color or geometric operations, and
+            erases a rectangle with probability 0.5.
+        rng: source of all random numbers.
     """
-    top, left, height, width = _random_part(pixels.shape[-2], pixels.shape[-1], randomness)
+    top, left, height, width = _random_crop(pixels.shape[-2], pixels.shape[-1], rng)
     square = [geometry.size, geometry.size]
     result: Tensor = pixel_ops.resized_crop(
         pixels, top, left, height, width, square, InterpolationMode(geometry.interpolation), antialias=True
     )
-    if randomness.random() < 0.5:
+    if rng.random() < 0.5:
         result = result.flip(-1)
     if strength == "strong":
-        for operation in randomness.sample(_OPERATIONS, randomness.randint(1, 2)):
-            result = operation(result, randomness.uniform(-1, 1))
-        if randomness.random() < _ERASING_PROBABILITY:
-            result = _erase(result, randomness)
+        for operation in rng.sample(_OPERATIONS, rng.randint(1, 2)):
+            result = operation(result, rng.uniform(-1, 1))
+        if rng.random() < _ERASING_PROBABILITY:
+            result = _erase(result, rng)
     return result
 
 
-def _random_part(height: int, width: int, randomness: random.Random) -> tuple[int, int, int, int]:
+def _random_crop(height: int, width: int, rng: random.Random) -> tuple[int, int, int, int]:
     """Draw (top, left, height, width) of a crop; after ten draws that do not fit, use a large center crop."""
     for _ in range(10):
-        area = height * width * randomness.uniform(*_AREA)
-        ratio = _random_ratio(_RATIO, randomness)
-        part_height, part_width = round(math.sqrt(area / ratio)), round(math.sqrt(area * ratio))
-        if 0 < part_height <= height and 0 < part_width <= width:
-            top = randomness.randint(0, height - part_height)
-            return top, randomness.randint(0, width - part_width), part_height, part_width
-    part_height = min(height, max(1, round(width / _RATIO[0])))
-    part_width = min(width, max(1, round(height * _RATIO[1])))
-    return (height - part_height) // 2, (width - part_width) // 2, part_height, part_width
+        area = height * width * rng.uniform(*_AREA)
+        ratio = _random_ratio(_RATIO, rng)
+        crop_height, crop_width = round(math.sqrt(area / ratio)), round(math.sqrt(area * ratio))
+        if 0 < crop_height <= height and 0 < crop_width <= width:
+            top = rng.randint(0, height - crop_height)
+            return top, rng.randint(0, width - crop_width), crop_height, crop_width
+    crop_height = min(height, max(1, round(width / _RATIO[0])))
+    crop_width = min(width, max(1, round(height * _RATIO[1])))
+    return (height - crop_height) // 2, (width - crop_width) // 2, crop_height, crop_width
 
 
-def _random_ratio(bounds: tuple[float, float], randomness: random.Random) -> float:
+def _random_ratio(bounds: tuple[float, float], rng: random.Random) -> float:
     """Draw width / height, log-uniformly, so that a ratio is as likely as its inverse."""
-    return math.exp(randomness.uniform(math.log(bounds[0]), math.log(bounds[1])))
+    return math.exp(rng.uniform(math.log(bounds[0]), math.log(bounds[1])))
 
 
-def _erase(pixels: Tensor, randomness: random.Random) -> Tensor:
+def _erase(pixels: Tensor, rng: random.Random) -> Tensor:
     size = pixels.shape[-1]
-    area = size * size * randomness.uniform(*_ERASED_AREA)
-    ratio = _random_ratio(_ERASED_RATIO, randomness)
+    area = size * size * rng.uniform(*_ERASED_AREA)
+    ratio = _random_ratio(_ERASED_RATIO, rng)
     height, width = min(size, round(math.sqrt(area / ratio))), min(size, round(math.sqrt(area * ratio)))
-    top, left = randomness.randint(0, size - height), randomness.randint(0, size - width)
+    top, left = rng.randint(0, size - height), rng.randint(0, size - width)
     erased = pixels.clone()
-    erased[:, top : top + height, left : left + width] = torch.tensor(_mean_colour(pixels), dtype=torch.uint8)[
+    erased[:, top : top + height, left : left + width] = torch.tensor(_mean_color(pixels), dtype=torch.uint8)[
         :, None, None
     ]
     return erased
 
 
-def _mean_colour(pixels: Tensor) -> list[int]:
+def _mean_color(pixels: Tensor) -> list[int]:
     count = pixels.shape[-1] * pixels.shape[-2]
     return [total // count for total in pixels.sum((-2, -1), dtype=torch.int64).tolist()]
 
 
 def _contrast(pixels: Tensor, factor: float) -> Tensor:
-    mean = sum(_mean_colour(pixels)) / 3
+    mean = sum(_mean_color(pixels)) / 3
     return ((pixels.float() - mean) * factor + mean).round().clamp(0, 255).to(torch.uint8)
 
 
@@ -125,16 +124,16 @@ def _affine(
     pixels: Tensor, angle: float = 0.0, shift: tuple[float, float] = (0.0, 0.0), shear: tuple[float, float] = (0.0, 0.0)
 ) -> Tensor:
     """Rotate (degrees), translate (fraction of the side) and shear (degrees); fill with the mean color."""
-    moved: Tensor = pixel_ops.affine(
+    transformed: Tensor = pixel_ops.affine(
         pixels,
         angle=angle,
         translate=[shift[0] * pixels.shape[-1], shift[1] * pixels.shape[-2]],
         scale=1.0,
         shear=list(shear),
         interpolation=InterpolationMode.BILINEAR,
-        fill=[float(value) for value in _mean_colour(pixels)],
+        fill=[float(value) for value in _mean_color(pixels)],
     )
-    return moved
+    return transformed
 
 
 _OPERATIONS: tuple[Callable[[Tensor, float], Tensor], ...] = (

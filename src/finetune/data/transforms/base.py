@@ -12,8 +12,8 @@ from torch import Tensor
 
 from finetune.config.hyperparameters import Augmentation
 from finetune.data.record import Content
-from finetune.data.transforms.augmentation import augment, before_augmenting, side_before_augmenting
-from finetune.data.transforms.image import UNLIKE_OTHERS, ImageGeometry, decode_image, resize_and_crop
+from finetune.data.transforms.augmentation import augment, augmentation_source_side, downscale_for_augmentation
+from finetune.data.transforms.image import DECODING_DIFFERENCES, ImageGeometry, decode_image, resize_and_crop
 
 __all__ = ["ImageGeometry", "ImageTransform", "Transform"]
 
@@ -32,7 +32,7 @@ class Transform(Protocol):
             randomness: source of random numbers for augmentation; `None` disables augmentation.
 
         Raises:
-            BadContent: the content cannot be decoded.
+            BadRecordError: the content cannot be decoded.
         """
         ...
 
@@ -53,44 +53,44 @@ class ImageTransform:
         """
         self._geometry = geometry
         self._augmentation = augmentation
-        self._noticed: set[str] = set()
+        self._warned_names: set[str] = set()
 
-    def _notice(self, name: str) -> None:
+    def _warn_once(self, name: str) -> None:
         """Warn once if decoding differs from other libraries."""
-        if name not in self._noticed:
-            self._noticed.add(name)
-            logger.warning("%s", UNLIKE_OTHERS[name])
+        if name not in self._warned_names:
+            self._warned_names.add(name)
+            logger.warning("%s", DECODING_DIFFERENCES[name])
 
     def __call__(self, content: Content, randomness: random.Random | None) -> dict[str, Tensor]:
         """Decode the image, then augment it, or resize and crop it.
 
         Raises:
-            BadContent: the image cannot be decoded.
+            BadRecordError: the image cannot be decoded.
         """
-        return self.finished(self.decoded(content, varied=randomness is not None), randomness)
+        return self.finish(self.decode(content, augmented=randomness is not None), randomness)
 
-    def decoded(self, content: Content, *, varied: bool) -> Tensor:
+    def decode(self, content: Content, *, augmented: bool) -> Tensor:
         """Apply the part that is the same in every epoch: uint8 `[3, height, width]`, in channels-last memory format.
 
         Args:
             content: an encoded image.
-            varied: whether the image will be augmented.
+            augmented: whether the image will be augmented.
 
         Raises:
-            BadContent: the image cannot be decoded.
+            BadRecordError: the image cannot be decoded.
         """
         if not isinstance(content, bytes):
             raise TypeError("a picture is bytes")
         geometry = self._geometry
-        side, finish = geometry.decoded_side, resize_and_crop
-        if varied and self._augmentation != "none":
-            side, finish = side_before_augmenting(geometry), before_augmenting
+        side, finish_function = geometry.decoded_side, resize_and_crop
+        if augmented and self._augmentation != "none":
+            side, finish_function = augmentation_source_side(geometry), downscale_for_augmentation
         pixels = decode_image(
             content,
             side,
             sixteen_bit_depth=geometry.sixteen_bit_depth,
-            finish=lambda decoded: finish(decoded, geometry),
-            notice=self._notice,
+            finish=lambda decoded: finish_function(decoded, geometry),
+            report=self._warn_once,
         )
         # Same memory format as in the cache, because the format may select a different resize kernel.
         return pixels.permute(1, 2, 0).contiguous().permute(2, 0, 1)
@@ -105,7 +105,7 @@ class ImageTransform:
         """Size of an example in bytes."""
         return 3 * self._geometry.size**2
 
-    def finished(self, pixels: Tensor, randomness: random.Random | None) -> dict[str, Tensor]:
+    def finish(self, pixels: Tensor, randomness: random.Random | None) -> dict[str, Tensor]:
         """Make an example from the output of `decoded`, without modifying it."""
         if randomness is None or self._augmentation == "none":
             return {"pixels": pixels}

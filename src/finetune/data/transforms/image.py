@@ -3,8 +3,8 @@
 Evaluation, here and in the exported model, consists of exactly these steps:
 
 1. open with Pillow, accept only `FORMATS`, refuse more than `MAX_PIXELS`;
-2. decode a JPEG at half, a quarter or an eighth of its size if its shorter side then still has `SPARE` times the length
-   that it is resized to; the format supports this at a fraction of the time (docs/decisions/reduced-jpeg.md);
+2. decode a JPEG at half, a quarter or an eighth of its size if its shorter side is then at least `MIN_OVERSAMPLING`
+   times as long as after resizing; JPEG supports this at a fraction of the time (docs/decisions/reduced-jpeg.md);
 3. convert the first frame to 8-bit RGB with Pillow's `convert`; before that, shift 16-bit grayscale down to the highest
    8 of `sixteen_bit_depth` bits (of 16 if unknown), composite transparency on white, and invert a CMYK JPEG without
    Adobe's marker (Pillow assumes that all are Adobe's, which are inverted); refuse 16-bit images that would be black;
@@ -49,16 +49,16 @@ FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 MAX_PIXELS = 100_000_000
 """Larger images are refused before decoding; as RGB, this many pixels take 300 MB."""
 
-FULL_DEPTH = 16
+DEFAULT_BIT_DEPTH = 16
 """Number of bits that 16-bit images use by default."""
 
-SPARE = 2
+MIN_OVERSAMPLING = 2
 """Minimum ratio of pixels to needed pixels per side of an image decoded at a reduced scale."""
 
 _ORIENTATION = 0x0112
 _BITS_PER_SAMPLE = 258
 
-_DECODING_BYTES = 1 << 30
+_MAX_DECODING_BYTES = 1 << 30
 """Memory limit for large images being decoded, in all threads together."""
 _BYTES_PER_PIXEL = 8
 """Memory for decoding: 4 bytes in Pillow, 3 as RGB, and the transform's own."""
@@ -69,7 +69,7 @@ _SMALL_IMAGE_BYTES = 1 << 25
 _BAND_PIXELS = 1 << 22
 """Images with more pixels are converted to RGB in bands of this size: the same values in less memory."""
 
-_TURNS: Mapping[object, Callable[[Tensor], Tensor]] = {
+_ORIENTATION_OPERATIONS: Mapping[object, Callable[[Tensor], Tensor]] = {
     2: lambda pixels: pixels.flip(-1),
     3: lambda pixels: pixels.flip(-1, -2),
     4: lambda pixels: pixels.flip(-2),
@@ -95,8 +95,8 @@ IMAGE_ERRORS = (
 )
 """Exceptions that Pillow's parsers raise for damaged or malicious content."""
 
-_QUIET = re.compile(r"PIL\.")
-_QUIET_LOCK = threading.Lock()
+_PILLOW_MODULES = re.compile(r"PIL\.")
+_WARNINGS_LOCK = threading.Lock()
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,8 +110,7 @@ class ImageGeometry:
         sixteen_bit_depth: number of bits that 16-bit grayscale images use, see `decode_image`.
         stretch: whether to resize to a square, ignoring the aspect ratio.
         floor_crop: whether to round half of an odd margin down, as transformers does, rather than to even, as
-            torchvision
-            does.
+            torchvision does.
     """
 
     size: int
@@ -130,10 +129,10 @@ class ImageGeometry:
         return None if self.interpolation.startswith("nearest") else self.resize
 
 
-Notice = Callable[[str], None]
-"""Called with a key of `UNLIKE_OTHERS` if an image is not decoded as by `Image.convert("RGB")`."""
+DifferenceCallback = Callable[[str], None]
+"""Called with a key of `DECODING_DIFFERENCES` if an image is not decoded as by `Image.convert("RGB")`."""
 
-UNLIKE_OTHERS: Mapping[str, str] = {
+DECODING_DIFFERENCES: Mapping[str, str] = {
     "transparency": "Images with transparency are laid on white, here and in the exported model. Pipelines of"
     " transformers and loaders of torchvision drop the transparency, which uncovers whatever color is below it.",
     "CMYK": "CMYK JPEGs without Adobe's marker are inverted, here and in the exported model, since Pillow reads them as"
@@ -167,7 +166,7 @@ class _MemoryLimit:
                 self._changed.notify_all()
 
 
-DECODING_MEMORY = _MemoryLimit(_DECODING_BYTES)
+DECODING_MEMORY = _MemoryLimit(_MAX_DECODING_BYTES)
 """Memory reserved for the large images currently being decoded."""
 
 
@@ -177,7 +176,7 @@ def decode_image(
     *,
     sixteen_bit_depth: int | None = None,
     finish: Callable[[Tensor], Tensor] | None = None,
-    notice: Notice | None = None,
+    report: DifferenceCallback | None = None,
 ) -> Tensor:
     """Decode an image to uint8 RGB `[3, height, width]`, rotated upright according to its EXIF orientation.
 
@@ -192,35 +191,34 @@ def decode_image(
         sixteen_bit_depth: number of bits that 16-bit grayscale images use, such as 12 for values up to 4095. `None` if
             unknown: all 16 are assumed, and images that use less than a sixteenth of that range are refused.
         finish: applied to the result while the memory of a huge image is still reserved, such as a resize.
-        notice: called if the pixels differ from those of other libraries.
+        report: called if the pixels differ from those of other libraries.
 
     Raises:
-        BadContent: the content is not an image, is damaged or truncated, has more than `MAX_PIXELS`, or has 16-bit
-            values
-            that do not fit the depth.
+        BadRecordError: the content is not an image, is damaged or truncated, has more than `MAX_PIXELS`, or has
+            16-bit values that do not fit the depth.
     """
-    keep_pillow_quiet()
-    with ExitStack() as held:
+    ignore_pillow_warnings()
+    with ExitStack() as stack:
         try:
             with Image.open(io.BytesIO(content), formats=FORMATS) as image:
                 _check_size(image.width, image.height)
-                full = image.size
+                full_size = image.size
                 if side is not None:
-                    image.draft(None, (SPARE * side, SPARE * side))
-                held.enter_context(DECODING_MEMORY.reserve(_bytes_to_decode(image, full)))
-                pixels = _jpeg_pixels(content, image) if image.size == full else None
+                    image.draft(None, (MIN_OVERSAMPLING * side, MIN_OVERSAMPLING * side))
+                stack.enter_context(DECODING_MEMORY.reserve(_required_bytes(image, full_size)))
+                pixels = _decode_jpeg(content, image) if image.size == full_size else None
                 if pixels is None:
-                    if notice is not None:
-                        _give_notice(image, notice)
-                    pixels = _pixels(image, content, sixteen_bit_depth)
+                    if report is not None:
+                        _report_differences(image, report)
+                    pixels = _decode_pixels(image, content, sixteen_bit_depth)
                 orientation = image.getexif().get(_ORIENTATION)
                 image.close()
         except BadRecordError:
             raise
         except IMAGE_ERRORS as error:
-            raise BadRecordError(_reason(content, error)) from error
-        if orientation in _TURNS:
-            pixels = _TURNS[orientation](pixels)
+            raise BadRecordError(_error_message(content, error)) from error
+        if orientation in _ORIENTATION_OPERATIONS:
+            pixels = _ORIENTATION_OPERATIONS[orientation](pixels)
         return pixels if finish is None else finish(pixels)
 
 
@@ -228,7 +226,7 @@ def resize_and_crop(pixels: Tensor, geometry: ImageGeometry) -> Tensor:
     """Resize the shorter side, then take a center crop: uint8 `[3, height, width]` to `[3, size, size]`.
 
     Raises:
-        BadContent: the image is so narrow that it would be resized to more than `MAX_PIXELS`.
+        BadRecordError: the image is so narrow that it would be resized to more than `MAX_PIXELS`.
     """
     height, width = pixels.shape[-2:]
     sides = [geometry.resize] * (2 if geometry.stretch else 1)
@@ -243,14 +241,14 @@ def resize_and_crop(pixels: Tensor, geometry: ImageGeometry) -> Tensor:
     return cropped
 
 
-def keep_pillow_quiet() -> None:
+def ignore_pillow_warnings() -> None:
     """Ignore Pillow's warnings about image content, such as invalid EXIF data.
 
     `warnings.catch_warnings` does not work here: it replaces a process-wide list and is not thread-safe.
     """
-    if not any(entry[3] == _QUIET for entry in warnings.filters):
-        with _QUIET_LOCK:
-            warnings.filterwarnings("ignore", module=_QUIET.pattern)
+    if not any(entry[3] == _PILLOW_MODULES for entry in warnings.filters):
+        with _WARNINGS_LOCK:
+            warnings.filterwarnings("ignore", module=_PILLOW_MODULES.pattern)
 
 
 def _check_size(width: int, height: int) -> None:
@@ -260,12 +258,12 @@ def _check_size(width: int, height: int) -> None:
         raise BadRecordError(f"claims {width} x {height} pixels, more than the {MAX_PIXELS:,} that are decoded")
 
 
-def _bytes_to_decode(image: ImageFile.ImageFile, full: tuple[int, int]) -> int:
-    coefficients = full[0] * full[1] * _PROGRESSIVE_BYTES_PER_PIXEL if "progressive" in image.info else 0
+def _required_bytes(image: ImageFile.ImageFile, full_size: tuple[int, int]) -> int:
+    coefficients = full_size[0] * full_size[1] * _PROGRESSIVE_BYTES_PER_PIXEL if "progressive" in image.info else 0
     return image.width * image.height * _BYTES_PER_PIXEL + coefficients
 
 
-def _jpeg_pixels(content: bytes, image: ImageFile.ImageFile) -> Tensor | None:
+def _decode_jpeg(content: bytes, image: ImageFile.ImageFile) -> Tensor | None:
     """Decode non-progressive JPEG; return `None` for other or damaged content, which is left to Pillow.
 
     Progressive JPEG is left to Pillow too: for truncated files, the two libraries silently produce different pixels.
@@ -280,64 +278,66 @@ def _jpeg_pixels(content: bytes, image: ImageFile.ImageFile) -> Tensor | None:
     return pixels
 
 
-def _give_notice(image: Image.Image, notice: Notice) -> None:
-    """Call `notice` if the image is decoded in a way listed in `UNLIKE_OTHERS`."""
+def _report_differences(image: Image.Image, report: DifferenceCallback) -> None:
+    """Call `report` if the image is decoded in a way listed in `DECODING_DIFFERENCES`."""
     if image.format == "JPEG" and image.mode == "CMYK" and "adobe" not in image.info:
-        notice("CMYK")
+        report("CMYK")
     elif image.has_transparency_data and (image.mode != "RGBA" or image.getchannel("A").getextrema() != (255, 255)):
-        notice("transparency")
+        report("transparency")
 
 
-def _pixels(image: ImageFile.ImageFile, content: bytes, depth: int | None) -> Tensor:
+def _decode_pixels(image: ImageFile.ImageFile, content: bytes, depth: int | None) -> Tensor:
     if image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PNG", "PPM")):
-        grey = _highest_bits(np.asarray(image), depth)
-        return torch.from_numpy(np.repeat(grey[:, :, None], 3, axis=2)).permute(2, 0, 1)
+        gray = _scale_16_bit(np.asarray(image), depth)
+        return torch.from_numpy(np.repeat(gray[:, :, None], 3, axis=2)).permute(2, 0, 1)
     if image.mode in ("I", "F"):
         raise BadRecordError("has 32-bit or signed pixels, whose range is not defined; save it with 8 or 16 bits")
-    if _is_16_bit_colour(image, content) and _highest_colour(image) < 1 << 4:
+    if _is_16_bit_color(image, content) and _max_color_value(image) < 1 << 4:
         raise BadRecordError(
             "has 16 bits per colour but hardly a value above 4095, so it would be black; save it with 8 bits per colour"
         )
     inverted = image.format == "JPEG" and image.mode == "CMYK" and "adobe" not in image.info
-    return torch.from_numpy(_in_bands(image, inverted=inverted)).permute(2, 0, 1)
+    return torch.from_numpy(_convert_in_bands(image, inverted=inverted)).permute(2, 0, 1)
 
 
-def _highest_bits(values: NDArray[np.integer], known_depth: int | None) -> NDArray[np.uint8]:
-    highest = int(values.max())
-    depth = known_depth or FULL_DEPTH
-    least = 1 << (depth - 8 if known_depth else depth - 4)
-    if highest >> depth:
+def _scale_16_bit(values: NDArray[np.integer], known_depth: int | None) -> NDArray[np.uint8]:
+    max_value = int(values.max())
+    depth = known_depth or DEFAULT_BIT_DEPTH
+    min_value = 1 << (depth - 8 if known_depth else depth - 4)
+    if max_value >> depth:
         raise BadRecordError(
-            f"has 16-bit pixels with values up to {highest}, but those of the training images end at {2**depth - 1};"
+            f"has 16-bit pixels with values up to {max_value}, but those of the training images end at {2**depth - 1};"
             " save it with the same range"
         )
-    if 0 < highest < least:
+    if 0 < max_value < min_value:
         raise BadRecordError(
-            f"has 16-bit pixels with values up to {highest} only, which are black in the range 0 to {2**depth - 1};"
+            f"has 16-bit pixels with values up to {max_value} only, which are black in the range 0 to {2**depth - 1};"
             " save it with 8 bits, or scale its values"
         )
     return (values >> (depth - 8)).astype(np.uint8)
 
 
-def _is_16_bit_colour(image: ImageFile.ImageFile, content: bytes) -> bool:
+def _is_16_bit_color(image: ImageFile.ImageFile, content: bytes) -> bool:
     """Return whether Pillow dropped the low byte of every value, as it does for 16-bit color."""
     if image.format == "PNG":
         return content[24:25] == b"\x10"
     if image.format == "PPM":
         arguments = image.tile[0].args if image.tile else ()
-        return isinstance(arguments, tuple) and any(isinstance(one, int) and one > 255 for one in arguments)
+        return isinstance(arguments, tuple) and any(
+            isinstance(argument, int) and argument > 255 for argument in arguments
+        )
     tags = getattr(image, "tag_v2", None)
-    return image.format == "TIFF" and tags is not None and max(tags.get(_BITS_PER_SAMPLE, (8,))) == FULL_DEPTH
+    return image.format == "TIFF" and tags is not None and max(tags.get(_BITS_PER_SAMPLE, (8,))) == DEFAULT_BIT_DEPTH
 
 
-def _highest_colour(image: Image.Image) -> float:
+def _max_color_value(image: Image.Image) -> float:
     """Return the highest value of the bands other than alpha."""
     bands = image.split() if len(image.getbands()) > 1 else (image,)
     extrema = [band.getextrema() for band, name in zip(bands, image.getbands(), strict=True) if name != "A"]
-    return max(float(high) for _, high in extrema if not isinstance(high, tuple))
+    return max(float(max_value) for _, max_value in extrema if not isinstance(max_value, tuple))
 
 
-def _in_bands(image: Image.Image, *, inverted: bool) -> NDArray[np.uint8]:
+def _convert_in_bands(image: Image.Image, *, inverted: bool) -> NDArray[np.uint8]:
     """Convert to RGB `[height, width, 3]`; large images are converted in bands."""
     image.load()
     width, height = image.size
@@ -360,15 +360,17 @@ def _to_rgb(image: Image.Image, *, inverted: bool) -> Image.Image:
     return image.convert("RGB")
 
 
-def _reason(content: bytes, error: BaseException) -> str:
+def _error_message(content: bytes, error: BaseException) -> str:
     if not content:
         return "is empty"
     if isinstance(error, Image.DecompressionBombError):
         return f"claims more than the {MAX_PIXELS:,} pixels that are decoded"
     if isinstance(error, UnidentifiedImageError):
-        known = ", ".join(ending[1:] for ending in COMMON_ENDINGS)
-        found = describe_content(content[:HEAD_BYTES])
-        return f"is no image of a known format ({known}), " + (f"but {found}" if found else "or of a kind not known")
+        formats = ", ".join(ending[1:] for ending in COMMON_ENDINGS)
+        description = describe_content(content[:HEAD_BYTES])
+        return f"is no image of a known format ({formats}), " + (
+            f"but {description}" if description else "or of a kind not known"
+        )
     if isinstance(error, MemoryError):
         return "needs more memory than there is"
     if "truncated" in str(error) or isinstance(error, EOFError):

@@ -18,7 +18,7 @@ COMMON_ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".ti
 HEAD_BYTES = 32
 """Number of leading bytes that `is_image` and `describe_content` inspect."""
 
-_BEGINNINGS = (
+_SIGNATURES = (
     *(b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF87a", b"GIF89a"),
     *(b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"),
 )
@@ -29,7 +29,7 @@ _RAW_PHOTOS = frozenset(
 )
 """Camera formats with a TIFF signature, of which Pillow would read only the small preview."""
 
-_OTHERS: tuple[tuple[re.Pattern[bytes], str], ...] = (
+_UNSUPPORTED_CONTENT: tuple[tuple[re.Pattern[bytes], str], ...] = (
     (re.compile(rb"....ftyp(?:hei|hev|mif1|msf1)", re.DOTALL), "a HEIC image"),
     (re.compile(rb"....ftypavi[fs]", re.DOTALL), "an AVIF image"),
     (re.compile(rb"....ftyp|\x1aE\xdf\xa3|RIFF....AVI ", re.DOTALL), "a video"),
@@ -49,7 +49,7 @@ def is_image(head: bytes) -> bool:
     Args:
         head: at least the first `HEAD_BYTES` of the content, or all of it.
     """
-    if head.startswith(_BEGINNINGS):
+    if head.startswith(_SIGNATURES):
         return True
     if head.startswith(b"RIFF"):
         return head[8:12] == b"WEBP"
@@ -65,4 +65,4 @@ def is_raw_photo(ending: str) -> bool:
 
 def describe_content(head: bytes) -> str | None:
     """Name well-known content that is not an accepted image, such as `a HEIC image`; `None` for anything else."""
-    return next((name for pattern, name in _OTHERS if pattern.match(head)), None)
+    return next((name for pattern, name in _UNSUPPORTED_CONTENT if pattern.match(head)), None)

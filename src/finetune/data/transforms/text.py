@@ -15,7 +15,7 @@ from torch import Tensor
 
 from finetune.data.bad_records import BadRecordError
 from finetune.data.record import Content
-from finetune.data.transforms.text_excerpts import Excerpts
+from finetune.data.transforms.text_excerpts import ExcerptTokenizer
 from finetune.errors import UserError
 
 if TYPE_CHECKING:
@@ -35,14 +35,14 @@ class TokenLimits:
     """Limits of a model on its input tokens.
 
     Attributes:
-        vocabulary: number of token embeddings; `None` if unknown.
-        token_types: number of token type embeddings; `None` if the model has none.
-        borrowed_padding: whether a text that ends in the padding token is classified by the token before it.
+        vocab_size: number of token embeddings; `None` if unknown.
+        type_vocab_size: number of token type embeddings; `None` if the model has none.
+        skips_trailing_padding: whether a text that ends in the padding token is classified by the token before it.
     """
 
-    vocabulary: int | None = None
-    token_types: int | None = None
-    borrowed_padding: bool = False
+    vocab_size: int | None = None
+    type_vocab_size: int | None = None
+    skips_trailing_padding: bool = False
 
 
 class TextTransform:
@@ -58,7 +58,7 @@ class TextTransform:
         tokenizer: PreTrainedTokenizerBase,
         max_length: int,
         pad_to_multiple_of: int = 1,
-        kept_bytes: int = 0,
+        cache_bytes: int = 0,
         limits: TokenLimits | None = None,
     ) -> None:
         """Copy the backend of a fast tokenizer.
@@ -66,34 +66,33 @@ class TextTransform:
         Args:
             tokenizer: tokenizer with padding side and padding token set.
             max_length: maximum sequence length in tokens, including special tokens; in a pair, the longer text is
-                truncated
-                first.
+                truncated first.
             pad_to_multiple_of: the length of a batch is rounded up to a multiple of this.
-            kept_bytes: approximate size of the cache of texts and their tokens, which avoids repeated tokenization.
+            cache_bytes: approximate size of the cache of texts and their tokens, which avoids repeated tokenization.
             limits: limits of the model that receives the tokens.
 
         Raises:
             UserError: the tokenizer is not a fast tokenizer.
         """
-        self._backend = _private_backend(tokenizer, max_length)
-        self._excerpts = Excerpts(self._backend, max_length, left=tokenizer.truncation_side == "left")
+        self._backend = _copy_backend(tokenizer, max_length)
+        self._excerpts = ExcerptTokenizer(self._backend, max_length, left=tokenizer.truncation_side == "left")
         self._pads_left = tokenizer.padding_side == "left"
         self._pad_to_multiple_of = pad_to_multiple_of
         self._padding = {"input_ids": int(tokenizer.pad_token_id), "attention_mask": 0}
         if "token_type_ids" in tokenizer.model_input_names:
             self._padding["token_type_ids"] = int(tokenizer.pad_token_type_id)
         self._limits = limits or TokenLimits()
-        self._warned = False
-        self._kept: dict[tuple[str, ...], tuple[bytes, bytes]] = {}
-        self._room = kept_bytes
+        self._has_warned = False
+        self._cache: dict[tuple[str, ...], tuple[bytes, bytes]] = {}
+        self._cache_budget = cache_bytes
 
     def __call__(self, content: Content, randomness: random.Random | None) -> dict[str, Tensor]:  # noqa: ARG002 - texts are not augmented
         """Tokenize the content: int64 `[length]` for each input.
 
         Raises:
-            BadContent: a text contains an unpaired surrogate, or has no tokens.
+            BadRecordError: a text contains an unpaired surrogate, or has no tokens.
         """
-        tokens, types = self._encoded(content)
+        tokens, types = self._encode_cached(content)
         ids = torch.from_numpy(np.frombuffer(tokens, np.int32).astype(np.int64))
         values = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
         if "token_type_ids" in self._padding:
@@ -103,22 +102,22 @@ class TextTransform:
     def length(self, content: Content) -> int:
         """Return the number of tokens; 0 if the text cannot be tokenized."""
         try:
-            return len(self._encoded(content)[0]) // 4
+            return len(self._encode_cached(content)[0]) // 4
         except BadRecordError:
             return 0
 
-    def _encoded(self, content: Content) -> tuple[bytes, bytes]:
+    def _encode_cached(self, content: Content) -> tuple[bytes, bytes]:
         """Return tokens as int32 and token types as uint8, from the cache if present."""
         if isinstance(content, bytes):
             raise TypeError("a text is str")
-        kept = self._kept.get(content)
-        if kept is None:
-            kept = self._encode(content)
-            size = sum(len(part) for part in (*kept, *content)) + _OVERHEAD_BYTES
-            if size <= self._room:
-                self._room -= size
-                self._kept[content] = kept
-        return kept
+        encoded = self._cache.get(content)
+        if encoded is None:
+            encoded = self._encode(content)
+            size = sum(len(part) for part in (*encoded, *content)) + _OVERHEAD_BYTES
+            if size <= self._cache_budget:
+                self._cache_budget -= size
+                self._cache[content] = encoded
+        return encoded
 
     def _encode(self, content: tuple[str, ...]) -> tuple[bytes, bytes]:
         try:
@@ -130,30 +129,34 @@ class TextTransform:
         ids, types = encoding.ids, encoding.type_ids
         if not ids:
             raise BadRecordError("has no tokens")
-        self._check_embedded(ids, types)
-        kept_types = np.asarray(types, np.uint8).tobytes() if "token_type_ids" in self._padding else b""
-        return np.asarray(ids, np.int32).tobytes(), kept_types
+        self._check_embeddings(ids, types)
+        encoded_types = np.asarray(types, np.uint8).tobytes() if "token_type_ids" in self._padding else b""
+        return np.asarray(ids, np.int32).tobytes(), encoded_types
 
-    def _check_embedded(self, ids: list[int], types: list[int]) -> None:
+    def _check_embeddings(self, ids: list[int], types: list[int]) -> None:
         """Refuse tokens without an embedding, which would otherwise fail inside a training step.
 
         Raises:
-            BadContent: the text contains a token beyond the embeddings, such as a literal padding token.
+            BadRecordError: the text contains a token beyond the embeddings, such as a literal padding token.
             UserError: the model has fewer token types than this record has texts.
         """
         limits = self._limits
-        if limits.vocabulary is not None and max(ids) >= limits.vocabulary:
+        if limits.vocab_size is not None and max(ids) >= limits.vocab_size:
             raise BadRecordError(
                 f"contains the token {self._backend.id_to_token(max(ids))!r} ({max(ids)}), but the model embeds"
-                f" {limits.vocabulary} tokens"
+                f" {limits.vocab_size} tokens"
             )
-        if "token_type_ids" in self._padding and limits.token_types is not None and max(types) >= limits.token_types:
+        if (
+            "token_type_ids" in self._padding
+            and limits.type_vocab_size is not None
+            and max(types) >= limits.type_vocab_size
+        ):
             raise UserError(
                 f"The tokenizer gives pairs of texts the token types 0 to {max(types)}, but the model embeds"
-                f" {limits.token_types} (type_vocab_size): give one text per record, or a model trained on pairs."
+                f" {limits.type_vocab_size} (type_vocab_size): give one text per record, or a model trained on pairs."
             )
-        if limits.borrowed_padding and ids[-1] == self._padding["input_ids"] and not self._warned:
-            self._warned = True
+        if limits.skips_trailing_padding and ids[-1] == self._padding["input_ids"] and not self._has_warned:
+            self._has_warned = True
             _log.warning(
                 "A text ends in %r, which also pads: the model classifies such texts by the token before it, since"
                 " config.json has no pad_token_id. Remove it from the texts, or set a pad_token_id.",
@@ -168,13 +171,13 @@ class TextTransform:
         for name, value in self._padding.items():
             rows = torch.full((len(examples), length), value, dtype=torch.int64)
             for row, example in zip(rows, examples, strict=True):
-                own = example[name]
-                row[length - len(own) if self._pads_left else 0 :][: len(own)] = own
+                values = example[name]
+                row[length - len(values) if self._pads_left else 0 :][: len(values)] = values
             batch[name] = rows
         return batch
 
 
-def _private_backend(tokenizer: PreTrainedTokenizerBase, max_length: int) -> Tokenizer:
+def _copy_backend(tokenizer: PreTrainedTokenizerBase, max_length: int) -> Tokenizer:
     if not tokenizer.is_fast:
         raise UserError(
             f"the model's tokenizer ({type(tokenizer).__name__}) has no fast form; add its tokenizer.json to the model"

@@ -16,14 +16,14 @@ from finetune.data.bad_records import BadRecordError
 if TYPE_CHECKING:
     from tokenizers import Encoding, Tokenizer
 
-MOST_CHARACTERS = 1 << 20
+MAX_CHARACTERS = 1 << 20
 """Maximum length of a text that is tokenized as a whole, or of an excerpt."""
 
-_MARGIN = 16
+_MARGIN_TOKENS = 16
 """Extra tokens of an excerpt beyond those needed."""
 
 
-class Excerpts:
+class ExcerptTokenizer:
     """Encodes one or two texts with a truncating tokenizer, as if given in full. Thread-safe."""
 
     def __init__(self, backend: Tokenizer, max_length: int, *, left: bool) -> None:
@@ -37,56 +37,56 @@ class Excerpts:
         self._backend = backend
         self._max_length = max_length
         self._left = left
-        self._short = max(10_000, 32 * max_length)
-        self._divides = _divides_at_blanks(backend)
-        self._whole: Tokenizer | None = None  # a copy without truncation, created for long texts only
+        self._initial_length = max(10_000, 32 * max_length)
+        self._splits_at_spaces = _splits_at_spaces(backend)
+        self._untruncated: Tokenizer | None = None  # a copy without truncation, created for long texts only
         self._lock = threading.Lock()
 
     def encode(self, content: tuple[str, ...]) -> Encoding:
         """Tokenize the texts.
 
         Raises:
-            BadContent: a text is too long to be tokenized as a whole and cannot be cut.
+            BadRecordError: a text is too long to be tokenized as a whole and cannot be cut.
         """
-        long = [at for at, text in enumerate(content) if len(text) > self._short]
+        long = [index for index, text in enumerate(content) if len(text) > self._initial_length]
         if not long:
             return self._encode(content)
-        if len(long) == 1 and self._divides:
+        if len(long) == 1 and self._splits_at_spaces:
             # The longer text of a pair is truncated first, so the excerpt must remain the longer one.
-            others = sum(self._count(text) for at, text in enumerate(content) if at != long[0])
-            excerpt = self._excerpt(content[long[0]], max(self._max_length, others) + _MARGIN)
+            others = sum(self._count_tokens(text) for index, text in enumerate(content) if index != long[0])
+            excerpt = self._shorten(content[long[0]], max(self._max_length, others) + _MARGIN_TOKENS)
             if excerpt is not None:
-                return self._encode(tuple(excerpt if at == long[0] else text for at, text in enumerate(content)))
+                return self._encode(tuple(excerpt if index == long[0] else text for index, text in enumerate(content)))
         longest = max(map(len, content))
-        if longest > MOST_CHARACTERS:
+        if longest > MAX_CHARACTERS:
             raise BadRecordError(
                 f"has a text of {longest:,} characters that cannot be cut to {self._max_length} tokens before it is"
-                f" tokenized, for which {MOST_CHARACTERS:,} characters are the most"
+                f" tokenized, for which {MAX_CHARACTERS:,} characters are the most"
             )
         return self._encode(content)
 
-    def _excerpt(self, text: str, needed: int) -> str | None:
-        """Return the beginning or end of a text with at least `needed` tokens, or `None` if no short excerpt does."""
-        size = self._short
-        while size < min(len(text), MOST_CHARACTERS):
+    def _shorten(self, text: str, min_tokens: int) -> str | None:
+        """Return the beginning or end of a text with at least `min_tokens` tokens; `None` if no short excerpt does."""
+        size = self._initial_length
+        while size < min(len(text), MAX_CHARACTERS):
             if self._left:
-                at = text.find(" ", len(text) - size, len(text) - size // 2)
-                excerpt = text[at:]
+                position = text.find(" ", len(text) - size, len(text) - size // 2)
+                excerpt = text[position:]
             else:
-                at = text.rfind(" ", size // 2, size)
-                excerpt = text[:at]
-            if at >= 0 and self._count(excerpt) >= needed:
+                position = text.rfind(" ", size // 2, size)
+                excerpt = text[:position]
+            if position >= 0 and self._count_tokens(excerpt) >= min_tokens:
                 return excerpt
             size *= 2
         return None
 
-    def _count(self, text: str) -> int:
+    def _count_tokens(self, text: str) -> int:
         """Return the number of tokens of a single text, without special tokens."""
         with self._lock:
-            if self._whole is None:
-                self._whole = copy.deepcopy(self._backend)
-                self._whole.no_truncation()
-        (encoding,) = self._whole.encode_batch_fast([text], add_special_tokens=False)
+            if self._untruncated is None:
+                self._untruncated = copy.deepcopy(self._backend)
+                self._untruncated.no_truncation()
+        (encoding,) = self._untruncated.encode_batch_fast([text], add_special_tokens=False)
         return len(encoding)
 
     def _encode(self, content: tuple[str, ...]) -> Encoding:
@@ -95,7 +95,7 @@ class Excerpts:
         return encoding
 
 
-def _divides_at_blanks(backend: Tokenizer) -> bool:
+def _splits_at_spaces(backend: Tokenizer) -> bool:
     """Return whether the words of a text are tokenized separately."""
     if backend.pre_tokenizer is None:
         return False
