@@ -189,4 +189,4 @@ def test_pairs_of_texts_need_two_token_types(pairs: bool, tmp_path: Path) -> Non
     (tmp_path / "test" / "texts.csv").write_text("\n".join([header, *rows]) + "\n")
     job = train_here(tmp_path / "job", {"test": tmp_path / "test", "model": folder}, EVALUATE)
     assert job.exit_code == (1 if pairs else 0), job.log
-    assert ("the model embeds 1 (type_vocab_size)" in job.failure) == pairs
+    assert ("the model has only 1 (type_vocab_size)" in job.failure) == pairs

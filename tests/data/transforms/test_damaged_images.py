@@ -56,11 +56,11 @@ def test_a_jpeg_that_is_cut_off_anywhere_is_refused(name: str) -> None:
     ("content", "reason"),
     [
         (b"", "is empty"),
-        (b"<html>404</html>", "is no image of a known format"),
-        (b"\x00" * 5000, "is no image of a known format"),
-        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "is no image of a known format"),
-        (_SOUND["jpeg"][:1500], "is an image that is cut off"),
-        (_SOUND["png"][:1500], "is an image that is cut off"),
+        (b"<html>404</html>", "is not an image in a supported format"),
+        (b"\x00" * 5000, "is not an image in a supported format"),
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "is not an image in a supported format"),
+        (_SOUND["jpeg"][:1500], "is a truncated image"),
+        (_SOUND["png"][:1500], "is a truncated image"),
     ],
 )
 def test_the_reason_is_given_in_words(content: bytes, reason: str) -> None:
@@ -83,7 +83,7 @@ def _png_that_claims(width: int, height: int) -> bytes:
 
 @pytest.mark.parametrize(("width", "height"), [(10_001, 10_000), (50_000, 50_000), (2**31 - 1, 2**31 - 1)])
 def test_a_decompression_bomb_is_refused_by_its_header(width: int, height: int) -> None:
-    with pytest.raises(BadRecordError, match=f"more than the {MAX_PIXELS:,}"):
+    with pytest.raises(BadRecordError, match=f"the limit of {MAX_PIXELS:,}"):
         decode_image(_png_that_claims(width, height))
 
 
@@ -91,14 +91,14 @@ def test_a_bomb_that_is_a_real_file_is_refused() -> None:
     file = io.BytesIO()
     Image.new("1", (11_000, 11_000)).save(file, "PNG")
     assert len(file.getvalue()) < 100_000
-    with pytest.raises(BadRecordError, match="claims 11000 x 11000 pixels"):
+    with pytest.raises(BadRecordError, match="has 11000 x 11000 pixels"):
         decode_image(file.getvalue())
 
 
 def test_a_thread_of_a_picture_is_not_blown_up() -> None:
     file = io.BytesIO()
     Image.new("RGB", (60_000, 1)).save(file, "PNG")
-    with pytest.raises(BadRecordError, match="60000 x 1 pixels, which is too narrow"):
+    with pytest.raises(BadRecordError, match="60000 x 1 pixels, too narrow"):
         resize_and_crop(decode_image(file.getvalue()), ImageGeometry(224, 256, "bilinear"))
 
 

@@ -90,7 +90,7 @@ def test_sixteen_bit_grey_keeps_the_highest_bits_of_its_depth_on_both_sides(
 @pytest.mark.parametrize("kind", ENCODERS)
 def test_sixteen_bit_grey_that_would_be_black_is_refused(kind: str) -> None:
     content = ENCODERS[kind](255)
-    with pytest.raises(BadRecordError, match="values up to 255 only, which are black in the range 0 to 65535; save it"):
+    with pytest.raises(BadRecordError, match=r"values up to only 255, .* range 0 to 65535; convert"):
         decode_image(content)
     with pytest.raises(ValueError, match="16-bit values up to 255"):
         inference.decode_picture(content)
@@ -98,7 +98,7 @@ def test_sixteen_bit_grey_that_would_be_black_is_refused(kind: str) -> None:
 
 def test_dark_images_are_refused_only_where_the_depth_is_not_known() -> None:
     content = grey(4095)
-    with pytest.raises(BadRecordError, match="values up to 4095 only"):
+    with pytest.raises(BadRecordError, match="values up to only 4095"):
         decode_image(content)
     with pytest.raises(ValueError, match="values up to 4095"):
         inference.decode_picture(content)
@@ -108,7 +108,7 @@ def test_dark_images_are_refused_only_where_the_depth_is_not_known() -> None:
 
 def test_a_sixteen_bit_image_of_a_larger_range_than_the_training_images_is_refused() -> None:
     content = grey(5000)
-    with pytest.raises(BadRecordError, match="values up to 5000, but those of the training images end at 4095"):
+    with pytest.raises(BadRecordError, match=r"values up to 5000, .* 4095; rescale"):
         decode_image(content, sixteen_bit_depth=12)
     with pytest.raises(ValueError, match="values up to 5000"):
         inference.decode_picture(content, sixteen_bit_depth=12)
@@ -123,7 +123,7 @@ def test_an_image_that_is_black_stays_black() -> None:
 def test_sixteen_bit_colour_that_would_be_black_is_refused(bands: int, highest: int) -> None:
     values = np.full((6, 5, bands), highest, dtype=np.uint16)
     values[..., 3:] = 65535
-    with pytest.raises(BadRecordError, match="16 bits per colour but hardly a value above 4095"):
+    with pytest.raises(BadRecordError, match=r"16 bits per channel .* 4095.*; convert"):
         decode_image(colour_png(values))
     with pytest.raises(ValueError, match="16 bits per colour"):
         inference.decode_picture(colour_png(values))
@@ -133,7 +133,7 @@ def test_sixteen_bit_colour_that_would_be_black_is_refused(bands: int, highest: 
 
 def test_a_colour_ppm_with_sixteen_bits_that_would_be_black_is_refused() -> None:
     low = b"P6 4 4 65535\n" + b"\x00\xff" * 48
-    with pytest.raises(BadRecordError, match="16 bits per colour"):
+    with pytest.raises(BadRecordError, match="16 bits per channel"):
         decode_image(low)
     with pytest.raises(ValueError, match="16 bits per colour"):
         inference.decode_picture(low)
@@ -145,7 +145,7 @@ def test_a_colour_ppm_with_sixteen_bits_that_would_be_black_is_refused() -> None
 def test_values_without_a_range_are_refused_on_both_sides(mode: str) -> None:
     file = io.BytesIO()
     Image.new(mode, (8, 8), 1).save(file, "TIFF")
-    with pytest.raises(BadRecordError, match="32-bit or signed pixels, whose range is not defined"):
+    with pytest.raises(BadRecordError, match="32-bit or signed pixels"):
         decode_image(file.getvalue())
     with pytest.raises(ValueError, match="no defined range"):
         inference.decode_picture(file.getvalue())

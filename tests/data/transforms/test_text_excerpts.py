@@ -154,5 +154,5 @@ def test_blanks_before_the_first_word_do_not_hide_it(monkeypatch: pytest.MonkeyP
 def test_two_texts_that_are_both_too_long_are_a_bad_record(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(excerpts, "MAX_CHARACTERS", 20_000)
     cutting = ExcerptTokenizer(truncating(wordpiece, 32, "right"), 32, left=False)
-    with pytest.raises(BadRecordError, match=r"cannot be cut to 32 tokens"):
+    with pytest.raises(BadRecordError, match=r"cannot be shortened to 32 tokens"):
         cutting.encode((texts(1, 30_000), texts(2, 30_000)))

@@ -297,7 +297,7 @@ def without_adobes_marker() -> bytes:
 @pytest.mark.parametrize(
     ("make", "warning"),
     [
-        (with_transparency, "Images with transparency are laid on white"),
+        (with_transparency, "Images with transparency are composited on white"),
         (lambda: encoded(image(50, 40).convert("RGBA")), None),
         (without_adobes_marker, "CMYK JPEGs without Adobe's marker are inverted"),
         (lambda: encoded(image(50, 40, "CMYK"), "JPEG"), None),

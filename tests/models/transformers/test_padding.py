@@ -141,7 +141,7 @@ def test_replaced_padding_is_told_of(gpt2: Path, caplog: pytest.LogCaptureFixtur
     assert (
         "pads with '[LATER]' (15), for which the network has no embedding (vocab_size=15): padding with" in caplog.text
     )
-    with pytest.raises(BadRecordError, match=r"contains the token '\[LATER\]' \(15\), but the model embeds 15 tokens"):
+    with pytest.raises(BadRecordError, match=r"contains the token '\[LATER\]' \(15\), but the model has 15 token"):
         transform_of(backbone)(("the [LATER] cat",), None)
 
 
@@ -152,7 +152,7 @@ def test_a_text_that_ends_in_borrowed_padding_is_warned_of(gpt2: Path, caplog: p
         assert not caplog.records
         transform(("the cat [SEP]",), None)
         transform(("a dog [SEP]",), None)
-    assert caplog.text.count("A text ends in '[SEP]', which also pads") == 1
+    assert caplog.text.count("A text ends in '[SEP]', which is also the padding token") == 1
 
 
 def test_a_template_that_ends_in_the_end_token_does_not_pad_with_it(gpt2: Path) -> None:

@@ -186,7 +186,7 @@ def test_token_types_without_embeddings_are_refused(tmp_path: Path) -> None:
     folder = write_folder(tmp_path / "bert", "bert", labels=("no", "yes"), type_vocab_size=1)
     transform = transform_of(load(folder))
     transform(("the cat",), None)
-    with pytest.raises(UserError, match=r"token types 0 to 1, but the model embeds 1 \(type_vocab_size\)"):
+    with pytest.raises(UserError, match=r"token types 0 to 1 .* only 1 \(type_vocab_size\)"):
         transform(("the cat", "a dog"), None)
 
 

@@ -80,7 +80,7 @@ class ImageTransform:
             BadRecordError: the image cannot be decoded.
         """
         if not isinstance(content, bytes):
-            raise TypeError("a picture is bytes")
+            raise TypeError("the content of an image must be bytes")
         geometry = self._geometry
         side, finish_function = geometry.decoded_side, resize_and_crop
         if augmented and self._augmentation != "none":

@@ -133,10 +133,10 @@ DifferenceCallback = Callable[[str], None]
 """Called with a key of `DECODING_DIFFERENCES` if an image is not decoded as by `Image.convert("RGB")`."""
 
 DECODING_DIFFERENCES: Mapping[str, str] = {
-    "transparency": "Images with transparency are laid on white, here and in the exported model. Pipelines of"
-    " transformers and loaders of torchvision drop the transparency, which uncovers whatever color is below it.",
+    "transparency": "Images with transparency are composited on white, here and in the exported model; transformers"
+    " pipelines and torchvision loaders drop the alpha channel instead.",
     "CMYK": "CMYK JPEGs without Adobe's marker are inverted, here and in the exported model, since Pillow reads them as"
-    " negatives. Pipelines of transformers and loaders of torchvision leave them so.",
+    " negatives; transformers pipelines and torchvision loaders do not invert them.",
 }
 
 
@@ -231,7 +231,7 @@ def resize_and_crop(pixels: Tensor, geometry: ImageGeometry) -> Tensor:
     height, width = pixels.shape[-2:]
     sides = [geometry.resize] * (2 if geometry.stretch else 1)
     if not geometry.stretch and geometry.resize**2 * max(height, width) > MAX_PIXELS * min(height, width):
-        raise BadRecordError(f"is {width} x {height} pixels, which is too narrow to be resized to {geometry.resize}")
+        raise BadRecordError(f"is {width} x {height} pixels, too narrow to be resized to {geometry.resize}")
     resized: Tensor = pixel_ops.resize(pixels, sides, InterpolationMode(geometry.interpolation), antialias=True)
     if geometry.floor_crop:
         # Dropping the last row or column of an odd margin gives the same crop as rounding down.
@@ -255,7 +255,7 @@ def _check_size(width: int, height: int) -> None:
     if width < 1 or height < 1:
         raise BadRecordError(f"has no pixels ({width} x {height})")
     if width * height > MAX_PIXELS:
-        raise BadRecordError(f"claims {width} x {height} pixels, more than the {MAX_PIXELS:,} that are decoded")
+        raise BadRecordError(f"has {width} x {height} pixels, more than the limit of {MAX_PIXELS:,}")
 
 
 def _required_bytes(image: ImageFile.ImageFile, full_size: tuple[int, int]) -> int:
@@ -291,10 +291,11 @@ def _decode_pixels(image: ImageFile.ImageFile, content: bytes, depth: int | None
         gray = _scale_16_bit(np.asarray(image), depth)
         return torch.from_numpy(np.repeat(gray[:, :, None], 3, axis=2)).permute(2, 0, 1)
     if image.mode in ("I", "F"):
-        raise BadRecordError("has 32-bit or signed pixels, whose range is not defined; save it with 8 or 16 bits")
+        raise BadRecordError("has 32-bit or signed pixels, which have no defined range; convert it to 8 or 16 bits")
     if _is_16_bit_color(image, content) and _max_color_value(image) < 1 << 4:
         raise BadRecordError(
-            "has 16 bits per colour but hardly a value above 4095, so it would be black; save it with 8 bits per colour"
+            "has 16 bits per channel but almost no values above 4095, so it would be black; convert it to 8 bits per"
+            " channel"
         )
     inverted = image.format == "JPEG" and image.mode == "CMYK" and "adobe" not in image.info
     return torch.from_numpy(_convert_in_bands(image, inverted=inverted)).permute(2, 0, 1)
@@ -306,13 +307,13 @@ def _scale_16_bit(values: NDArray[np.integer], known_depth: int | None) -> NDArr
     min_value = 1 << (depth - 8 if known_depth else depth - 4)
     if max_value >> depth:
         raise BadRecordError(
-            f"has 16-bit pixels with values up to {max_value}, but those of the training images end at {2**depth - 1};"
-            " save it with the same range"
+            f"has 16-bit values up to {max_value}, but those of the training images end at {2**depth - 1}; rescale it"
+            " to the same range"
         )
     if 0 < max_value < min_value:
         raise BadRecordError(
-            f"has 16-bit pixels with values up to {max_value} only, which are black in the range 0 to {2**depth - 1};"
-            " save it with 8 bits, or scale its values"
+            f"has 16-bit values up to only {max_value}, which are black in the range 0 to {2**depth - 1}; convert it to"
+            " 8 bits, or rescale its values"
         )
     return (values >> (depth - 8)).astype(np.uint8)
 
@@ -364,15 +365,13 @@ def _error_message(content: bytes, error: BaseException) -> str:
     if not content:
         return "is empty"
     if isinstance(error, Image.DecompressionBombError):
-        return f"claims more than the {MAX_PIXELS:,} pixels that are decoded"
+        return f"has more pixels than the limit of {MAX_PIXELS:,}"
     if isinstance(error, UnidentifiedImageError):
         formats = ", ".join(ending[1:] for ending in COMMON_ENDINGS)
         description = describe_content(content[:HEAD_BYTES])
-        return f"is no image of a known format ({formats}), " + (
-            f"but {description}" if description else "or of a kind not known"
-        )
+        return f"is not an image in a supported format ({formats})" + (f", but {description}" if description else "")
     if isinstance(error, MemoryError):
-        return "needs more memory than there is"
+        return "needs more memory than available"
     if "truncated" in str(error) or isinstance(error, EOFError):
-        return "is an image that is cut off"
+        return "is a truncated image"
     return f"is a damaged image ({error})"

@@ -109,7 +109,7 @@ class TextTransform:
     def _encode_cached(self, content: Content) -> tuple[bytes, bytes]:
         """Return tokens as int32 and token types as uint8, from the cache if present."""
         if isinstance(content, bytes):
-            raise TypeError("a text is str")
+            raise TypeError("the content of a text record must be strings")
         encoded = self._cache.get(content)
         if encoded is None:
             encoded = self._encode(content)
@@ -124,7 +124,7 @@ class TextTransform:
             for text in content:
                 text.encode()
         except UnicodeEncodeError as error:
-            raise BadRecordError(f"has half a character at {error.start}: {error.reason}") from error
+            raise BadRecordError(f"contains an unpaired surrogate at character {error.start}") from error
         encoding = self._excerpts.encode(content)
         ids, types = encoding.ids, encoding.type_ids
         if not ids:
@@ -143,8 +143,8 @@ class TextTransform:
         limits = self._limits
         if limits.vocab_size is not None and max(ids) >= limits.vocab_size:
             raise BadRecordError(
-                f"contains the token {self._backend.id_to_token(max(ids))!r} ({max(ids)}), but the model embeds"
-                f" {limits.vocab_size} tokens"
+                f"contains the token {self._backend.id_to_token(max(ids))!r} ({max(ids)}), but the model has"
+                f" {limits.vocab_size} token embeddings"
             )
         if (
             "token_type_ids" in self._padding
@@ -152,14 +152,14 @@ class TextTransform:
             and max(types) >= limits.type_vocab_size
         ):
             raise UserError(
-                f"The tokenizer gives pairs of texts the token types 0 to {max(types)}, but the model embeds"
-                f" {limits.type_vocab_size} (type_vocab_size): give one text per record, or a model trained on pairs."
+                f"The tokenizer assigns the token types 0 to {max(types)} to pairs of texts, but the model has only"
+                f" {limits.type_vocab_size} (type_vocab_size): use one text per record, or a model trained on pairs."
             )
         if limits.skips_trailing_padding and ids[-1] == self._padding["input_ids"] and not self._has_warned:
             self._has_warned = True
             _log.warning(
-                "A text ends in %r, which also pads: the model classifies such texts by the token before it, since"
-                " config.json has no pad_token_id. Remove it from the texts, or set a pad_token_id.",
+                "A text ends in %r, which is also the padding token: the model classifies such texts by the token"
+                " before it, since config.json has no pad_token_id. Remove it from the texts, or set pad_token_id.",
                 self._backend.id_to_token(ids[-1]),
             )
 
@@ -180,7 +180,8 @@ class TextTransform:
 def _copy_backend(tokenizer: PreTrainedTokenizerBase, max_length: int) -> Tokenizer:
     if not tokenizer.is_fast:
         raise UserError(
-            f"the model's tokenizer ({type(tokenizer).__name__}) has no fast form; add its tokenizer.json to the model"
+            f"the model's tokenizer ({type(tokenizer).__name__}) is not a fast tokenizer; add tokenizer.json to the"
+            " model"
         )
     backend: Tokenizer = copy.deepcopy(tokenizer.backend_tokenizer)
     backend.no_padding()

@@ -60,8 +60,8 @@ class ExcerptTokenizer:
         longest = max(map(len, content))
         if longest > MAX_CHARACTERS:
             raise BadRecordError(
-                f"has a text of {longest:,} characters that cannot be cut to {self._max_length} tokens before it is"
-                f" tokenized, for which {MAX_CHARACTERS:,} characters are the most"
+                f"has a text of {longest:,} characters that cannot be shortened to {self._max_length} tokens before"
+                f" tokenization; the limit is {MAX_CHARACTERS:,} characters"
             )
         return self._encode(content)
 
