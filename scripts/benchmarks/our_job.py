@@ -16,7 +16,7 @@ from finetune.checkpoint import CheckpointStore, take_snapshot
 from sagemaker_simulator import (
     Channel,
     JobResult,
-    StopButton,
+    StopRequest,
     Storage,
     TrainingJob,
     TrainingRequest,
@@ -60,7 +60,7 @@ class OurJob:
     def _start(self, step: int) -> float:
         root = self.place / "opt-ml"
         shutil.rmtree(root, ignore_errors=True)
-        button = StopButton()
+        button = StopRequest()
         account = root / "checkpoints" / "account.json"
         before = self._account().get("start_seconds", 0.0)
         threading.Thread(target=_press_when, args=(button, account, step), daemon=True).start()
@@ -98,15 +98,15 @@ class OurJob:
         (self.place / "s3" / "checkpoints" / "account.json").write_text(json.dumps(account), "utf-8")
 
 
-def _press_when(button: StopButton, account: Path, step: int) -> None:
-    while not button.pressed:
+def _press_when(button: StopRequest, account: Path, step: int) -> None:
+    while not button.submitted:
         time.sleep(0.05)
         try:
             reached = json.loads(account.read_text("utf-8"))["last_step"]
         except (OSError, ValueError):
             continue
         if reached >= step:
-            button.press()
+            button.submit()
 
 
 def _start_seconds(result: JobResult) -> float:

@@ -10,12 +10,12 @@
 
 from sagemaker_simulator.configuration import Channel, RequestError, Resources, TrainingRequest
 from sagemaker_simulator.container import Container
-from sagemaker_simulator.feeder import PipeFeeder, PipeManners
+from sagemaker_simulator.feeder import FeederOptions, PipeFeeder
 from sagemaker_simulator.interruptions import Interruption, Moment, Schedule, draw_interruptions
 from sagemaker_simulator.job import run_job
 from sagemaker_simulator.layout import JobFolder, feed_pipes, lay_out
 from sagemaker_simulator.object_stream import PipeSource
-from sagemaker_simulator.plan import StopButton, TrainingJob
+from sagemaker_simulator.plan import StopRequest, TrainingJob
 from sagemaker_simulator.process import toolkit_command
 from sagemaker_simulator.result import JobResult, Status
 from sagemaker_simulator.spot import run_with_interruptions
@@ -25,18 +25,18 @@ from sagemaker_simulator.sync_agent import SyncAgent, SyncOptions, restore
 __all__ = [
     "Channel",
     "Container",
+    "FeederOptions",
     "Interruption",
     "JobFolder",
     "JobResult",
     "Moment",
     "PipeFeeder",
-    "PipeManners",
     "PipeSource",
     "RequestError",
     "Resources",
     "Schedule",
     "Status",
-    "StopButton",
+    "StopRequest",
     "Storage",
     "SyncAgent",
     "SyncOptions",

@@ -17,7 +17,7 @@ from sagemaker_simulator.configuration import Channel, RequestError, Resources, 
 from sagemaker_simulator.container import Container, gpu_options
 from sagemaker_simulator.environment import image_path
 from sagemaker_simulator.interruptions import GRACE_SECONDS, Interruption, Moment
-from sagemaker_simulator.pipe_arguments import add_pipe_options, deliveries
+from sagemaker_simulator.pipe_arguments import add_pipe_options, parse_deliveries
 from sagemaker_simulator.plan import TrainingJob
 from sagemaker_simulator.process import toolkit_command
 from sagemaker_simulator.storage import Storage
@@ -40,7 +40,7 @@ examples:
 
 
 @dataclass(frozen=True, slots=True)
-class Order:
+class CommandLine:
     """Parsed command line.
 
     Attributes:
@@ -58,45 +58,45 @@ class Order:
     seed: int
 
 
-def read_order(arguments: Sequence[str]) -> Order:
+def parse_command_line(arguments: Sequence[str]) -> CommandLine:
     """Parse the command line.
 
     Raises:
         RequestError: The request is not supported.
         SystemExit: `--help`, or arguments rejected by argparse.
     """
-    options = _parser().parse_args(arguments)
+    options = _build_parser().parse_args(arguments)
     now = datetime.now(tz=UTC)
     name = options.job_name or f"local-{now:%Y-%m-%d-%H-%M-%S}"
-    place = (options.output or Path("local-jobs") / name).absolute()
-    if place.exists() and any(place.iterdir()):
-        raise RequestError(f"--output {place}: the folder is not empty; give another one, or empty it")
+    output = (options.output or Path("local-jobs") / name).absolute()
+    if output.exists() and any(output.iterdir()):
+        raise RequestError(f"--output {output}: the folder is not empty; give another one, or empty it")
     command = tuple(options.command)
-    container = _container(options)
+    container = _build_container(options)
     program, path = ("docker", None) if container else (command[0] if command else "", image_path())
     if program and shutil.which(program, path=path) is None:
         raise RequestError(f"the command {program!r} was not found, or is not executable")
     job = TrainingJob(
-        request=_request(options, name),
+        request=_build_request(options, name),
         command=command or (("train",) if container else toolkit_command()),
-        storage=Storage(place / "s3"),
+        storage=Storage(output / "s3"),
         sync=SyncOptions(seed=options.seed),
         echo=None if options.quiet else sys.stdout,
         working_folder=Path.cwd() if command else None,
         container=container,
     )
-    grace = _seconds(options.grace, "--grace")
-    return Order(job, place / "opt-ml", _interruptions(options, grace), grace, options.seed)
+    grace = _parse_seconds(options.grace, "--grace")
+    return CommandLine(job, output / "opt-ml", _build_interruptions(options, grace), grace, options.seed)
 
 
-def _request(options: argparse.Namespace, name: str) -> TrainingRequest:
-    content_types = _pairs(options.content_type, "--content-type", "CHANNEL=TYPE")
-    sources = _pairs(options.channel, "--channel", "NAME=PATH")
+def _build_request(options: argparse.Namespace, name: str) -> TrainingRequest:
+    content_types = _parse_pairs(options.content_type, "--content-type", "CHANNEL=TYPE")
+    sources = _parse_pairs(options.channel, "--channel", "NAME=PATH")
     unknown = sorted(content_types.keys() - sources.keys())
     if unknown:
         raise RequestError(f"--content-type {unknown[0]}=...: there is no channel {unknown[0]!r}")
-    coming = deliveries(options, sources)
-    environment = _pairs(options.env, "--env", "NAME=VALUE")
+    deliveries = parse_deliveries(options, sources)
+    environment = _parse_pairs(options.env, "--env", "NAME=VALUE")
     if options.module and not options.command and options.image is None:
         environment.setdefault("SAGEMAKER_TRAINING_MODULE", options.module)
     if not options.command and options.image is None and "SAGEMAKER_TRAINING_MODULE" not in environment:
@@ -109,66 +109,70 @@ def _request(options: argparse.Namespace, name: str) -> TrainingRequest:
                 Path(path),
                 "copy" if options.copy else "link",
                 content_types.get(channel),
-                coming[channel].distribution,
-                coming[channel].pipe,
-                coming[channel].manners,
+                deliveries[channel].distribution,
+                deliveries[channel].pipe,
+                deliveries[channel].feeder_options,
             )
             for channel, path in sources.items()
         ),
-        hyperparameters=_pairs(options.hyperparameter, "--hyperparameter", "NAME=VALUE"),
-        resources=_resources(max((one.shard for one in coming.values()), key=lambda shard: shard[1], default=(0, 1))),
+        hyperparameters=_parse_pairs(options.hyperparameter, "--hyperparameter", "NAME=VALUE"),
+        resources=_build_resources(
+            max((delivery.shard for delivery in deliveries.values()), key=lambda shard: shard[1], default=(0, 1))
+        ),
         environment=environment,
     )
 
 
-def _resources(shard: tuple[int, int]) -> Resources:
+def _build_resources(shard: tuple[int, int]) -> Resources:
     host, hosts = shard
     return Resources(tuple(f"algo-{number + 1}" for number in range(hosts)), f"algo-{host + 1}")
 
 
-def _container(options: argparse.Namespace) -> Container | None:
+def _build_container(options: argparse.Namespace) -> Container | None:
     if options.image is None:
-        given = next((name for name in ("network", "shm_size") if getattr(options, name) is not None), None)
-        if given:
-            raise RequestError(f"--{given.replace('_', '-')} is for jobs in a container: give --image as well")
+        unsupported = next((name for name in ("network", "shm_size") if getattr(options, name) is not None), None)
+        if unsupported:
+            raise RequestError(f"--{unsupported.replace('_', '-')} is for jobs in a container: give --image as well")
         return None
     return Container(options.image, options.network or "none", options.shm_size or "1g", gpu_options())
 
 
-def _interruptions(options: argparse.Namespace, grace: float) -> tuple[Interruption, ...]:
+def _build_interruptions(options: argparse.Namespace, grace: float) -> tuple[Interruption, ...]:
     generator = random.Random(options.seed)  # noqa: S311 - a schedule, not a secret
-    within = _seconds(options.within, "--within")
-    found = []
-    for given in options.interrupt_at:
-        drawn = given == "random"
-        seconds = generator.uniform(0.0, within) if drawn else _seconds(given, "--interrupt-at", ", or 'random',")
-        found.append(Interruption(Moment(seconds), options.interruption, grace))
-    return tuple(found)
+    latest_seconds = _parse_seconds(options.within, "--within")
+    interruptions = []
+    for text in options.interrupt_at:
+        if text == "random":
+            seconds = generator.uniform(0.0, latest_seconds)
+        else:
+            seconds = _parse_seconds(text, "--interrupt-at", ", or 'random',")
+        interruptions.append(Interruption(Moment(seconds), options.interruption, grace))
+    return tuple(interruptions)
 
 
-def _seconds(text: str, option: str, otherwise: str = "") -> float:
+def _parse_seconds(text: str, option: str, alternative: str = "") -> float:
     try:
         seconds = float(text)
     except ValueError:
         seconds = math.nan
     if not 0.0 <= seconds < math.inf:
-        raise RequestError(f"{option} {text}: a number of seconds from 0 on{otherwise} is expected")
+        raise RequestError(f"{option} {text}: a number of seconds from 0 on{alternative} is expected")
     return seconds
 
 
-def _pairs(given: Sequence[str], option: str, form: str) -> dict[str, str]:
+def _parse_pairs(texts: Sequence[str], option: str, usage: str) -> dict[str, str]:
     pairs: dict[str, str] = {}
-    for text in given:
+    for text in texts:
         name, equals, value = text.partition("=")
         if not equals or not name:
-            raise RequestError(f"{option} {text}: the form is {option} {form}")
+            raise RequestError(f"{option} {text}: the form is {option} {usage}")
         if name in pairs:
             raise RequestError(f"{option} {name}=... is given more than once")
         pairs[name] = value
     return pairs
 
 
-def _parser() -> argparse.ArgumentParser:
+def _build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="run-local",
         description=_DESCRIPTION,
@@ -185,19 +189,19 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _add_job_options(parser: argparse.ArgumentParser) -> None:
-    job = parser.add_argument_group("the job")
-    for flags, form, meaning in (
+    group = parser.add_argument_group("the job")
+    for flags, metavar, description in (
         (("--channel", "-c"), "NAME=PATH", "folder or file as input channel"),
         (("--content-type",), "CHANNEL=TYPE", "content type of a channel"),
         (("--hyperparameter", "-p"), "NAME=VALUE", "passed to the job as text"),
         (("--env", "-e"), "NAME=VALUE", "environment variable of the container"),
     ):
-        job.add_argument(*flags, metavar=form, action="append", default=[], help=f"{meaning} (repeatable)")
-    job.add_argument("--module", metavar="MODULE:FUNCTION", help="what `train` calls (SAGEMAKER_TRAINING_MODULE)")
-    job.add_argument("--job-name", metavar="NAME", help="default: local- and the time")
-    job.add_argument("--output", metavar="DIR", type=Path, help="new or empty folder; default: local-jobs/JOB-NAME")
-    job.add_argument("--copy", action="store_true", help="copy the channels' data instead of linking to them")
-    job.add_argument("--quiet", action="store_true", help="keep the job's log in its file only")
+        group.add_argument(*flags, metavar=metavar, action="append", default=[], help=f"{description} (repeatable)")
+    group.add_argument("--module", metavar="MODULE:FUNCTION", help="what `train` calls (SAGEMAKER_TRAINING_MODULE)")
+    group.add_argument("--job-name", metavar="NAME", help="default: local- and the time")
+    group.add_argument("--output", metavar="DIR", type=Path, help="new or empty folder; default: local-jobs/JOB-NAME")
+    group.add_argument("--copy", action="store_true", help="copy the channels' data instead of linking to them")
+    group.add_argument("--quiet", action="store_true", help="keep the job's log in its file only")
 
 
 def _add_container_options(parser: argparse.ArgumentParser) -> None:

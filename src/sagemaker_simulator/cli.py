@@ -9,9 +9,9 @@ from collections.abc import Iterator, Sequence
 from types import FrameType
 from typing import TextIO
 
-from sagemaker_simulator.arguments import Order, read_order
+from sagemaker_simulator.arguments import CommandLine, parse_command_line
 from sagemaker_simulator.configuration import RequestError
-from sagemaker_simulator.plan import StopButton
+from sagemaker_simulator.plan import StopRequest
 from sagemaker_simulator.result import JobResult
 from sagemaker_simulator.spot import run_with_interruptions
 
@@ -31,57 +31,57 @@ def main(arguments: Sequence[str] | None = None) -> int:
         0 for a completed or stopped job, the job's exit code for a failed one.
     """
     try:
-        order = read_order(sys.argv[1:] if arguments is None else arguments)
-        _announce(order, sys.stdout)
-        with _stop_on_interrupt(order) as stop:
-            results = run_with_interruptions(order.job, order.machine, order.interruptions, stop)
+        command_line = parse_command_line(sys.argv[1:] if arguments is None else arguments)
+        _print_job(command_line, sys.stdout)
+        with _stop_on_interrupt(command_line) as stop:
+            results = run_with_interruptions(command_line.job, command_line.machine, command_line.interruptions, stop)
     except RequestError as error:
         sys.stderr.write(f"run-local: {error}\n")
         return USAGE_EXIT_CODE
     except KeyboardInterrupt:
         sys.stderr.write("run-local: the job was killed\n")
         return KILLED_EXIT_CODE
-    _report(order, results, sys.stdout)
+    _print_results(command_line, results, sys.stdout)
     return results[-1].exit_code if results[-1].status == "Failed" else 0
 
 
 @contextlib.contextmanager
-def _stop_on_interrupt(order: Order) -> Iterator[StopButton]:
-    button = StopButton(order.grace_seconds)
+def _stop_on_interrupt(command_line: CommandLine) -> Iterator[StopRequest]:
+    request = StopRequest(command_line.grace_seconds)
 
-    def press(_number: int, _frame: FrameType | None) -> None:
-        button.press()
+    def submit(_number: int, _frame: FrameType | None) -> None:
+        request.submit()
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
-    before = signal.signal(signal.SIGINT, press)
+    previous = signal.signal(signal.SIGINT, submit)
     try:
-        yield button
+        yield request
     finally:
-        signal.signal(signal.SIGINT, before)
+        signal.signal(signal.SIGINT, previous)
 
 
-def _announce(order: Order, out: TextIO) -> None:
-    lines = [f"job          {order.job.request.name}", f"/opt/ml is   {order.machine}"]
-    for number, interruption in enumerate(order.interruptions):
+def _print_job(command_line: CommandLine, stream: TextIO) -> None:
+    lines = [f"job          {command_line.job.request.name}", f"/opt/ml is   {command_line.machine}"]
+    for number, interruption in enumerate(command_line.interruptions):
         lines.append(f"start {number}      {interruption.kind} after {interruption.moment.seconds:.3f} s")
-    if order.interruptions:
-        lines.append(f"seed         {order.seed}")
-    out.write("\n".join(lines) + "\n\n")
-    out.flush()
+    if command_line.interruptions:
+        lines.append(f"seed         {command_line.seed}")
+    stream.write("\n".join(lines) + "\n\n")
+    stream.flush()
 
 
-def _report(order: Order, results: Sequence[JobResult], out: TextIO) -> None:
+def _print_results(command_line: CommandLine, results: Sequence[JobResult], stream: TextIO) -> None:
     last = results[-1]
     lines = [""]
     for number, result in enumerate(results):
         lines.append(f"start {number}      {result.status} after {result.seconds:.1f} s, exit code {result.exit_code}")
     if last.failure_reason is not None:
         lines.append(f"reason       {last.failure_reason.rstrip()}")
-    places = {
+    paths = {
         "log": last.log,
         "model": last.model,
         "output": last.output,
-        "checkpoints": order.job.storage.checkpoints,
+        "checkpoints": command_line.job.storage.checkpoints,
     }
-    lines += [f"{name:<12} {path}" for name, path in places.items() if path is not None]
-    out.write("\n".join(lines) + "\n")
+    lines += [f"{name:<12} {path}" for name, path in paths.items() if path is not None]
+    stream.write("\n".join(lines) + "\n")

@@ -13,9 +13,9 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
-from sagemaker_simulator.feeder import PipeManners
+from sagemaker_simulator.feeder import FeederOptions
 from sagemaker_simulator.object_stream import PipeSource
-from sagemaker_simulator.pipe_faults import fault_of
+from sagemaker_simulator.pipe_faults import find_fault
 
 Placement = Literal["link", "copy"]
 
@@ -51,14 +51,14 @@ class Channel:
     content_type: str | None = None
     distribution: Literal["FullyReplicated", "ShardedByS3Key"] = "FullyReplicated"
     pipe: PipeSource | None = None
-    manners: PipeManners = field(default_factory=PipeManners)
+    feeder_options: FeederOptions = field(default_factory=FeederOptions)
 
     def __post_init__(self) -> None:
         if not _CHANNEL_NAME.fullmatch(self.name):
             raise RequestError(f"channel name {self.name!r}: 1 to 64 letters, digits, '.', '-' and '_' are allowed")
         if not self.source.exists():
             raise RequestError(f"channel {self.name!r}: {self.source} does not exist")
-        fault = "" if self.pipe is None else fault_of(self.source, self.pipe)
+        fault = "" if self.pipe is None else find_fault(self.source, self.pipe)
         if fault:
             raise RequestError(f"channel {self.name!r}: {fault}")
 
@@ -129,13 +129,15 @@ class TrainingRequest:
         if not _JOB_NAME.fullmatch(self.name):
             raise RequestError(f"job name {self.name!r}: 1 to 63 letters, digits and inner hyphens are allowed")
         names = [channel.name for channel in self.channels]
-        repeated = sorted({name for name in names if names.count(name) > 1})
-        if repeated:
-            raise RequestError(f"channel {repeated[0]!r} is given {names.count(repeated[0])} times")
-        for piped in (channel.name for channel in self.channels if channel.pipe is not None):
-            for other in (channel.name for channel in self.channels if channel.pipe is None):
-                if re.fullmatch(re.escape(piped) + "_[0-9]+", other):
-                    raise RequestError(f"channel {other!r} lies where a pipe of channel {piped!r} does: rename it")
+        duplicates = sorted({name for name in names if names.count(name) > 1})
+        if duplicates:
+            raise RequestError(f"channel {duplicates[0]!r} is given {names.count(duplicates[0])} times")
+        for pipe_channel in (channel.name for channel in self.channels if channel.pipe is not None):
+            for file_channel in (channel.name for channel in self.channels if channel.pipe is None):
+                if re.fullmatch(re.escape(pipe_channel) + "_[0-9]+", file_channel):
+                    raise RequestError(
+                        f"channel {file_channel!r} lies where a pipe of channel {pipe_channel!r} does: rename it"
+                    )
         if self.checkpoint_path is not None and not self.checkpoint_path.is_relative_to(PLATFORM_ROOT):
             raise RequestError(
                 f"checkpoint path {self.checkpoint_path}: only a folder under {PLATFORM_ROOT} is simulated"

@@ -15,9 +15,9 @@ from sagemaker_simulator.environment import BASE_FOLDER_VARIABLE, job_environmen
 from sagemaker_simulator.layout import JobFolder
 from sagemaker_simulator.process import Program
 
-SEEN_AS = Path(PLATFORM_ROOT)
-_OF_THE_CLIENT = ("PATH", "HOME")
-_OF_THE_MACHINE = ("PATH", "PYTHONPATH", "HOME", "TMPDIR", "LD_LIBRARY_PATH", BASE_FOLDER_VARIABLE)
+CONTAINER_ROOT = Path(PLATFORM_ROOT)
+_CLIENT_VARIABLES = ("PATH", "HOME")
+_HOST_VARIABLES = ("PATH", "PYTHONPATH", "HOME", "TMPDIR", "LD_LIBRARY_PATH", BASE_FOLDER_VARIABLE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,20 +48,28 @@ class Container:
             command: `train`, unless the request has another command.
         """
         name = f"{request.name}-{secrets.token_hex(4)}"
-        given = job_environment(request, folder).items()
-        variables = {key: value for key, value in given if key not in _OF_THE_MACHINE} | dict(request.environment)
-        words = ["docker", "run", "--rm", "--name", name, "--network", self.network, "--shm-size", self.shared_memory]
-        words += ["--hostname", request.resources.current_host, "--user", f"{os.getuid()}:{os.getgid()}"]
-        words += ["--volume", f"{folder.root}:{SEEN_AS}"]
+        environment = job_environment(request, folder)
+        variables = {key: value for key, value in environment.items() if key not in _HOST_VARIABLES}
+        arguments = ["docker", "run", "--rm", "--name", name, "--network", self.network]
+        arguments += [
+            "--shm-size",
+            self.shared_memory,
+            "--hostname",
+            request.resources.current_host,
+            "--user",
+            f"{os.getuid()}:{os.getgid()}",
+        ]
+        arguments += ["--volume", f"{folder.root}:{CONTAINER_ROOT}"]
         for channel in request.channels:
             if channel.placement == "link":
-                words += ["--volume", f"{channel.source.absolute()}:{channel.source.absolute()}:ro"]
-        for key, value in variables.items():
-            words += ["--env", f"{key}={value}"]
-        client = {key: value for key, value in os.environ.items() if key in _OF_THE_CLIENT or key.startswith("DOCKER_")}
-        return Program(
-            (*words, *self.options, self.image, *command), client, folder.root, ("docker", "rm", "--force", name)
-        )
+                arguments += ["--volume", f"{channel.source.absolute()}:{channel.source.absolute()}:ro"]
+        for key, value in (variables | dict(request.environment)).items():
+            arguments += ["--env", f"{key}={value}"]
+        client = {
+            key: value for key, value in os.environ.items() if key in _CLIENT_VARIABLES or key.startswith("DOCKER_")
+        }
+        end = ("docker", "rm", "--force", name)
+        return Program((*arguments, *self.options, self.image, *command), client, folder.root, end)
 
 
 def gpu_options(environment: Mapping[str, str] = os.environ) -> tuple[str, ...]:
@@ -69,6 +77,6 @@ def gpu_options(environment: Mapping[str, str] = os.environ) -> tuple[str, ...]:
     docker = shutil.which("docker")
     if docker is None or "CUDA_VISIBLE_DEVICES" in environment or not Path("/dev/nvidiactl").exists():
         return ()
-    ask = (docker, "info", "--format", "{{json .Runtimes}}")
-    runtimes = subprocess.run(ask, capture_output=True, text=True, check=False)  # noqa: S603 - path just found by name
+    command = (docker, "info", "--format", "{{json .Runtimes}}")
+    runtimes = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 - path just found by name
     return ("--gpus", "all") if "nvidia" in runtimes.stdout else ()

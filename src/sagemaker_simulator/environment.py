@@ -11,7 +11,7 @@ from sagemaker_simulator.layout import JobFolder
 
 BASE_FOLDER_VARIABLE = "SAGEMAKER_BASE_DIR"
 
-_OF_THE_IMAGE = (
+_IMAGE_VARIABLES = (
     "HOME",
     "LANG",
     "LC_ALL",
@@ -40,7 +40,7 @@ def job_environment(request: TrainingRequest, folder: JobFolder) -> dict[str, st
     developer guide, and `AWS_REGION` is set as well. `SAGEMAKER_BASE_DIR` makes sagemaker-training use a different
     `/opt/ml`. No other variables of the caller are passed on.
     """
-    environment = {name: os.environ[name] for name in _OF_THE_IMAGE if name in os.environ}
+    environment = {name: os.environ[name] for name in _IMAGE_VARIABLES if name in os.environ}
     if os.environ.get("PYTHONPATH"):
         entries = os.environ["PYTHONPATH"].split(os.pathsep)
         environment["PYTHONPATH"] = os.pathsep.join(str(Path(entry).absolute()) for entry in entries if entry)

@@ -21,7 +21,7 @@ _PROGRAM = "from sagemaker_simulator.feeder import main; main()"
 
 
 @dataclass(frozen=True, slots=True)
-class PipeManners:
+class FeederOptions:
     """Behavior of a feeder.
 
     Attributes:
@@ -31,23 +31,25 @@ class PipeManners:
         ahead: Number of FIFOs created in advance of the one in use.
     """
 
-    late_seconds: float = 0.0
+    delay_seconds: float = 0.0
     bytes_per_second: float | None = None
     burst_bytes: int = 1 << 16
-    ahead: int = 1
+    fifos_ahead: int = 1
 
 
 class PipeFeeder:
     """Process that feeds one channel."""
 
-    def __init__(self, channel: str, folder: Path, source: Path, options: PipeSource, manners: PipeManners) -> None:
+    def __init__(
+        self, channel: str, folder: Path, source: Path, source_options: PipeSource, feeder_options: FeederOptions
+    ) -> None:
         """Start the process."""
         plan = {
             "channel": channel,
             "folder": str(folder),
             "source": str(source.absolute()),
-            "options": asdict(options),
-            "manners": asdict(manners),
+            "source_options": asdict(source_options),
+            "feeder_options": asdict(feeder_options),
         }
         root = str(Path(__file__).resolve().parent.parent)
         self._process = subprocess.Popen(  # noqa: S603 - this module itself
@@ -56,27 +58,27 @@ class PipeFeeder:
             stdin=subprocess.DEVNULL,
         )
 
-    def cut(self) -> None:
+    def kill(self) -> None:
         """Kill the process immediately."""
         self._process.kill()
         self._process.wait()
 
 
-def feed(channel: str, folder: Path, source: Path, options: PipeSource, manners: PipeManners) -> None:
+def feed(channel: str, folder: Path, source: Path, source_options: PipeSource, feeder_options: FeederOptions) -> None:
     """Feed epochs endlessly."""
-    made = 0
+    created = 0
     epoch = 0
     while True:
-        while made <= epoch + manners.ahead:
-            if manners.late_seconds and made <= epoch:
-                time.sleep(manners.late_seconds)
-            os.mkfifo(folder / f"{channel}_{made}")
-            made += 1
+        while created <= epoch + feeder_options.fifos_ahead:
+            if feeder_options.delay_seconds and created <= epoch:
+                time.sleep(feeder_options.delay_seconds)
+            os.mkfifo(folder / f"{channel}_{created}")
+            created += 1
         path = folder / f"{channel}_{epoch}"
         descriptor = os.open(path, os.O_WRONLY)
         try:
-            for piece in epoch_bytes(source, options, epoch):
-                _write(descriptor, piece, manners)
+            for chunk in epoch_bytes(source, source_options, epoch):
+                _write(descriptor, chunk, feeder_options)
         except BrokenPipeError:
             sys.stderr.write(f"{path.name} was closed by its reader\n")
         finally:
@@ -85,17 +87,17 @@ def feed(channel: str, folder: Path, source: Path, options: PipeSource, manners:
         epoch += 1
 
 
-def _write(descriptor: int, piece: bytes, manners: PipeManners) -> None:
-    for burst in _bursts(piece, manners.burst_bytes):
+def _write(descriptor: int, chunk: bytes, feeder_options: FeederOptions) -> None:
+    for burst in _bursts(chunk, feeder_options.burst_bytes):
         written = 0
         while written < len(burst):
             written += os.write(descriptor, burst[written:])
-        if manners.bytes_per_second is not None:
-            time.sleep(len(burst) / manners.bytes_per_second)
+        if feeder_options.bytes_per_second is not None:
+            time.sleep(len(burst) / feeder_options.bytes_per_second)
 
 
-def _bursts(piece: bytes, size: int) -> Iterator[memoryview]:
-    view = memoryview(piece)
+def _bursts(chunk: bytes, size: int) -> Iterator[memoryview]:
+    view = memoryview(chunk)
     for start in range(0, len(view), size):
         yield view[start : start + size]
 
@@ -103,11 +105,12 @@ def _bursts(piece: bytes, size: int) -> Iterator[memoryview]:
 def main() -> None:
     """Feed as specified by the single argument, until killed."""
     plan = json.loads(sys.argv[1])
-    options = plan["options"]
+    source = plan["source_options"]
+    source |= {"attributes": tuple(source["attributes"]), "shard": tuple(source["shard"])}
     feed(
         plan["channel"],
         Path(plan["folder"]),
         Path(plan["source"]),
-        PipeSource(**{**options, "attributes": tuple(options["attributes"]), "shard": tuple(options["shard"])}),
-        PipeManners(**plan["manners"]),
+        PipeSource(**source),
+        FeederOptions(**plan["feeder_options"]),
     )

@@ -57,7 +57,7 @@ class Interruption:
     moment: Moment
     kind: Kind = "kill"
     grace_seconds: float = GRACE_SECONDS
-    again_seconds: float = 0.05
+    repeat_seconds: float = 0.05
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,13 +6,13 @@ from pathlib import Path
 
 from sagemaker_simulator.interruptions import Interruption
 from sagemaker_simulator.machine import Machine
-from sagemaker_simulator.plan import StopButton, TrainingJob
+from sagemaker_simulator.plan import StopRequest, TrainingJob
 from sagemaker_simulator.result import JobResult, failure_reason, failure_text, status_of
 from sagemaker_simulator.storage import Storage, upload_artifacts
 
 
 def run_job(
-    job: TrainingJob, root: Path, interruption: Interruption | None = None, stop: StopButton | None = None
+    job: TrainingJob, root: Path, interruption: Interruption | None = None, stop: StopRequest | None = None
 ) -> JobResult:
     """Run a job on a new machine to its end.
 
@@ -28,21 +28,21 @@ def run_job(
     """
     machine = Machine(job, root, interruption.moment.watch if interruption else None)
     try:
-        happened = machine.wait(interruption, stop)
-        if happened is None:
+        applied = machine.wait(interruption, stop)
+        if applied is None:
             machine.end()
         else:
-            machine.disturb(happened)
+            machine.interrupt(applied)
     finally:
-        machine.lose()
-    return _conclude(machine, happened, job.storage)
+        machine.destroy()
+    return _build_result(machine, applied, job.storage)
 
 
-def _conclude(machine: Machine, happened: Interruption | None, storage: Storage) -> JobResult:
+def _build_result(machine: Machine, interruption: Interruption | None, storage: Storage) -> JobResult:
     exit_code = machine.process.exit_code
     assert exit_code is not None  # noqa: S101 - the machine has ended, and so has its process
     ended = machine.process.ended
-    status = status_of(exit_code, happened)
+    status = status_of(exit_code, interruption)
     failure = failure_text(machine.folder)
     model, output = (None, None) if status == "Interrupted" else upload_artifacts(machine.folder, storage)
     return JobResult(
@@ -52,8 +52,8 @@ def _conclude(machine: Machine, happened: Interruption | None, storage: Storage)
         failure=failure,
         has_success_file=machine.folder.success.is_file(),
         seconds=ended - machine.process.started,
-        seconds_after_sigterm=None if machine.signalled is None else ended - machine.signalled,
-        interruption=happened,
+        seconds_after_sigterm=None if machine.sigterm_time is None else ended - machine.sigterm_time,
+        interruption=interruption,
         log=machine.log,
         folder=machine.folder,
         model=model,

@@ -70,13 +70,13 @@ class JobFolder:
         return self.root / self.checkpoint_path.relative_to(PLATFORM_ROOT)
 
 
-def lay_out(root: Path, request: TrainingRequest, seen_as: Path | None = None) -> JobFolder:
+def lay_out(root: Path, request: TrainingRequest, visible_root: Path | None = None) -> JobFolder:
     """Create a new `/opt/ml` with folders, configuration files and channels.
 
     Args:
         root: Nonexistent or empty folder: remains of another job would become part of this one.
         request: The training request.
-        seen_as: Path visible to the job, such as `/opt/ml` in a container; `None` if the job sees `root` itself.
+        visible_root: Path visible to the job, such as `/opt/ml` in a container; `None` if the job sees `root` itself.
 
     Raises:
         RequestError: The folder is not empty.
@@ -89,24 +89,24 @@ def lay_out(root: Path, request: TrainingRequest, seen_as: Path | None = None) -
     has_checkpoints = request.checkpoint_path is not None
     if has_checkpoints:
         folder.checkpoints.mkdir(parents=True)
-    seen = JobFolder(seen_as or folder.root, folder.checkpoint_path)
-    write_configuration(request, folder.config, seen.checkpoints if has_checkpoints else None)
+    visible_folder = JobFolder(visible_root or folder.root, folder.checkpoint_path)
+    write_configuration(request, folder.config, visible_folder.checkpoints if has_checkpoints else None)
     for channel in request.channels:
         if channel.pipe is None:
-            _place(channel, folder.data / channel.name)
+            _create_channel(channel, folder.data / channel.name)
     return folder
 
 
 def feed_pipes(folder: JobFolder, request: TrainingRequest) -> list[PipeFeeder]:
     """Start a feeder for every channel in Pipe mode; the caller has to end them."""
     return [
-        PipeFeeder(channel.name, folder.data, channel.source, channel.pipe, channel.manners)
+        PipeFeeder(channel.name, folder.data, channel.source, channel.pipe, channel.feeder_options)
         for channel in request.channels
         if channel.pipe is not None
     ]
 
 
-def _place(channel: Channel, target: Path) -> None:
+def _create_channel(channel: Channel, target: Path) -> None:
     source = channel.source.absolute()
     if source.is_dir() and channel.placement == "link":
         target.symlink_to(source, target_is_directory=True)
@@ -114,11 +114,11 @@ def _place(channel: Channel, target: Path) -> None:
         shutil.copytree(source, target)
     else:
         target.mkdir()
-        if channel.placement == "copy" or not _linked(source, target / source.name):
+        if channel.placement == "copy" or not _hard_link(source, target / source.name):
             shutil.copy2(source, target / source.name)
 
 
-def _linked(source: Path, target: Path) -> bool:
+def _hard_link(source: Path, target: Path) -> bool:
     """Try to create a hard link. A symbolic link would point outside of the channel, which a job may ignore."""
     try:
         target.hardlink_to(source.resolve())

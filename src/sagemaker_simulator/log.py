@@ -31,8 +31,8 @@ class LogCapture:
         self._path = options.path
         self._echo = options.echo
         self._pattern = re.compile(watch[0]) if watch else None
-        self._left = watch[1] if watch else 0
-        self.seen = threading.Event()
+        self._remaining = watch[1] if watch else 0
+        self.matched = threading.Event()
         self._thread = threading.Thread(target=self._copy, name="job-log", daemon=True)
         self._thread.start()
 
@@ -45,10 +45,10 @@ class LogCapture:
             for line in self._pipe:
                 file.write(line)
                 text = line.decode("utf-8", errors="replace")
-                self._look(text)
-                self._show(text)
+                self._match_line(text)
+                self._echo_line(text)
 
-    def _show(self, text: str) -> None:
+    def _echo_line(self, text: str) -> None:
         if self._echo is None:
             return
         try:
@@ -58,8 +58,8 @@ class LogCapture:
             # The reader is gone; keep draining the pipe, otherwise the job would block.
             self._echo = None
 
-    def _look(self, text: str) -> None:
+    def _match_line(self, text: str) -> None:
         if self._pattern is not None and self._pattern.search(text):
-            self._left -= 1
-            if self._left == 0:
-                self.seen.set()
+            self._remaining -= 1
+            if self._remaining == 0:
+                self.matched.set()

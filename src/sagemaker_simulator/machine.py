@@ -5,16 +5,16 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
-from sagemaker_simulator.container import SEEN_AS
+from sagemaker_simulator.container import CONTAINER_ROOT
 from sagemaker_simulator.environment import job_environment
 from sagemaker_simulator.interruptions import Interruption
 from sagemaker_simulator.layout import feed_pipes, lay_out
 from sagemaker_simulator.log import LogOptions
-from sagemaker_simulator.plan import StopButton, TrainingJob
+from sagemaker_simulator.plan import StopRequest, TrainingJob
 from sagemaker_simulator.process import JobProcess, Program
 from sagemaker_simulator.sync_agent import SyncAgent, restore
 
-_LOOK_SECONDS = 0.005
+_POLL_SECONDS = 0.005
 
 
 class Machine:
@@ -29,9 +29,9 @@ class Machine:
 
     def __init__(self, job: TrainingJob, root: Path, watch: tuple[str, int] | None) -> None:
         """Lay out `root`, restore the checkpoints and start the job."""
-        self.folder = lay_out(root, job.request, None if job.container is None else SEEN_AS)
+        self.folder = lay_out(root, job.request, None if job.container is None else CONTAINER_ROOT)
         self.log = job.storage.next_log()
-        self.signalled: float | None = None
+        self.sigterm_time: float | None = None
         self._agent: SyncAgent | None = None
         if job.container is None:
             environment = job_environment(job.request, self.folder)
@@ -45,21 +45,21 @@ class Machine:
         try:
             self.process = JobProcess(program, LogOptions(self.log, job.echo), watch)
         except OSError:
-            self._cut_agent()
+            self._kill_helpers()
             raise
 
-    def wait(self, interruption: Interruption | None, stop: StopButton | None) -> Interruption | None:
+    def wait(self, interruption: Interruption | None, stop: StopRequest | None) -> Interruption | None:
         """Wait until the job ends by itself, or until an interruption is due, which is returned."""
         due = None
-        while not self.process.wait(_LOOK_SECONDS):
-            if stop is not None and stop.pressed:
+        while not self.process.wait(_POLL_SECONDS):
+            if stop is not None and stop.submitted:
                 return stop.interruption()
             if interruption is None:
                 continue
-            if due is None and (interruption.moment.pattern is None or self.process.log.seen.is_set()):
+            if due is None and (interruption.moment.pattern is None or self.process.log.matched.is_set()):
                 start = self.process.started if interruption.moment.pattern is None else time.monotonic()
                 due = start + interruption.moment.seconds
-            if due is not None and self._reaches(due):
+            if due is not None and self._is_due(due):
                 return interruption
         return None
 
@@ -69,40 +69,40 @@ class Machine:
         if self._agent is not None:
             self._agent.finish()
 
-    def disturb(self, interruption: Interruption) -> None:
+    def interrupt(self, interruption: Interruption) -> None:
         """Apply the interruption."""
         if interruption.kind == "kill":
-            self.lose()
+            self.destroy()
             return
         deadline = time.monotonic() + interruption.grace_seconds
         self._send_sigterm()
-        if interruption.kind == "reclaim_twice" and not self.process.wait(interruption.again_seconds):
+        if interruption.kind == "reclaim_twice" and not self.process.wait(interruption.repeat_seconds):
             self._send_sigterm()
-        in_time = self.process.wait(max(0.0, deadline - time.monotonic()))
+        has_ended = self.process.wait(max(0.0, deadline - time.monotonic()))
         if interruption.kind == "stop":
             self.end()
-        elif in_time:
+        elif has_ended:
             self.process.destroy()
             if self._agent is not None:
                 self._agent.finish(max(0.0, deadline - time.monotonic()))
-        self.lose()
+        self.destroy()
 
-    def lose(self) -> None:
+    def destroy(self) -> None:
         """Lose the machine: kill agent and job immediately."""
-        self._cut_agent()
+        self._kill_helpers()
         self.process.destroy()
 
-    def _reaches(self, due: float) -> bool:
+    def _is_due(self, due: float) -> bool:
         """Wait until `due` if it is close; return whether it is reached with the job still running."""
-        left = due - time.monotonic()
-        return left <= _LOOK_SECONDS and not self.process.wait(max(0.0, left))
+        remaining = due - time.monotonic()
+        return remaining <= _POLL_SECONDS and not self.process.wait(max(0.0, remaining))
 
     def _send_sigterm(self) -> None:
-        self.signalled = self.signalled or time.monotonic()
+        self.sigterm_time = self.sigterm_time or time.monotonic()
         self.process.terminate()
 
-    def _cut_agent(self) -> None:
+    def _kill_helpers(self) -> None:
         for feeder in self._feeders:
-            feeder.cut()
+            feeder.kill()
         if self._agent is not None:
-            self._agent.cut()
+            self._agent.kill()

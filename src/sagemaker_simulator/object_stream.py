@@ -19,7 +19,7 @@ from typing import Literal, TypeVar
 DataType = Literal["S3Prefix", "ManifestFile", "AugmentedManifestFile"]
 
 _MAGIC = struct.pack("<I", 0xCED7230A)
-_PIECE = 1 << 20
+_CHUNK_BYTES = 1 << 20
 
 _T = TypeVar("_T")
 
@@ -55,61 +55,61 @@ def epoch_bytes(source: Path, options: PipeSource, epoch: int) -> Iterator[bytes
     """
     if options.data_type == "AugmentedManifestFile":
         lines = [line for line in source.read_text(encoding="utf-8").split("\n") if line.strip()]
-        for line in _arranged(lines, options, epoch):
-            yield from _attributes(json.loads(line), source.parent, options)
+        for line in _ordered_shard(lines, options, epoch):
+            yield from _read_attributes(json.loads(line), source.parent, options)
         return
-    for path in _arranged(objects(source, options), options, epoch):
-        yield from _object(path, options)
+    for path in _ordered_shard(list_objects(source, options), options, epoch):
+        yield from _read_object(path, options)
 
 
-def objects(source: Path, options: PipeSource) -> list[Path]:
+def list_objects(source: Path, options: PipeSource) -> list[Path]:
     """Return the objects of a prefix or of a manifest, in order."""
     if options.data_type == "ManifestFile":
         first, *names = json.loads(source.read_text(encoding="utf-8"))
-        return [object_at(first["prefix"] + name, source.parent) for name in names]
+        return [object_path(first["prefix"] + name, source.parent) for name in names]
     if source.is_file():
         return [source]
     keys = sorted(path.relative_to(source).as_posix().encode() for path in source.rglob("*") if path.is_file())
     return [source / key.decode() for key in keys]
 
 
-def _arranged(things: Sequence[_T], options: PipeSource, epoch: int) -> list[_T]:
+def _ordered_shard(items: Sequence[_T], options: PipeSource, epoch: int) -> list[_T]:
     """Return this host's items in the order of this epoch; shuffling also moves items between hosts."""
-    arranged = list(things)
+    ordered = list(items)
     if options.shuffle_seed is not None:
-        random.Random(f"{options.shuffle_seed}/{epoch}").shuffle(arranged)  # noqa: S311 - an order, not a secret
+        random.Random(f"{options.shuffle_seed}/{epoch}").shuffle(ordered)  # noqa: S311 - an order, not a secret
     host, hosts = options.shard
-    return arranged[host::hosts]
+    return ordered[host::hosts]
 
 
-def _object(path: Path, options: PipeSource) -> Iterator[bytes]:
+def _read_object(path: Path, options: PipeSource) -> Iterator[bytes]:
     if options.wrapped:
-        yield _record(_content(path, options))
+        yield _recordio_record(_object_content(path, options))
         return
     with gzip.open(path) if options.inflated else path.open("rb") as file:
-        while piece := file.read(_PIECE):
-            yield piece
+        while chunk := file.read(_CHUNK_BYTES):
+            yield chunk
 
 
-def _content(path: Path, options: PipeSource) -> bytes:
+def _object_content(path: Path, options: PipeSource) -> bytes:
     return gzip.decompress(path.read_bytes()) if options.inflated else path.read_bytes()
 
 
-def _attributes(line: dict[str, object], folder: Path, options: PipeSource) -> Iterator[bytes]:
+def _read_attributes(line: dict[str, object], folder: Path, options: PipeSource) -> Iterator[bytes]:
     for name in options.attributes:
         value = line[name]
         if name.endswith("-ref"):
-            content = _content(object_at(str(value), folder), options)
+            content = _object_content(object_path(str(value), folder), options)
         else:
             content = (value if isinstance(value, str) else json.dumps(value)).encode()
-        yield _record(content) if options.wrapped else content
+        yield _recordio_record(content) if options.wrapped else content
 
 
-def object_at(uri: str, folder: Path) -> Path:
+def object_path(uri: str, folder: Path) -> Path:
     """Return the file in `folder` that represents an object: its key without the bucket, or an unchanged path."""
     key = uri.partition("://")[2].partition("/")[2] if "://" in uri else uri
     return folder / key
 
 
-def _record(payload: bytes) -> bytes:
+def _recordio_record(payload: bytes) -> bytes:
     return _MAGIC + struct.pack("<I", len(payload)) + payload + bytes(-len(payload) % 4)

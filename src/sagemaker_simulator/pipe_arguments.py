@@ -8,28 +8,28 @@ from dataclasses import dataclass, field
 from typing import Literal, cast, get_args
 
 from sagemaker_simulator.configuration import RequestError
-from sagemaker_simulator.feeder import PipeManners
+from sagemaker_simulator.feeder import FeederOptions
 from sagemaker_simulator.object_stream import DataType, PipeSource
 
 _MODES = ("File", "FastFile", "Pipe")
-_NEVER_PIPED = ("model", "labels")
+_FILE_CHANNELS = ("model", "labels")
 _OPTIONS = ("attribute_names", "data_type", "shuffle_seed", "shard", "pipe_rate")
 _FLAGS = ("record_wrapper", "gzip")
 
 
 @dataclass(frozen=True, slots=True)
-class Delivery:
+class ChannelDelivery:
     """Delivery of one channel.
 
     Attributes:
         pipe: Content sent through pipes; `None` for a channel in File mode.
-        manners: Behavior of the pipe feeder.
+        feeder_options: Behavior of the pipe feeder.
         distribution: `S3DistributionType`.
         shard: This host's number and the number of hosts.
     """
 
     pipe: PipeSource | None = None
-    manners: PipeManners = field(default_factory=PipeManners)
+    feeder_options: FeederOptions = field(default_factory=FeederOptions)
     distribution: Literal["FullyReplicated", "ShardedByS3Key"] = "FullyReplicated"
     shard: tuple[int, int] = (0, 1)
 
@@ -39,7 +39,7 @@ def add_pipe_options(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group(
         "input modes", "A value holds for all channels in Pipe mode, or, as CHANNEL=VALUE, for one (repeatable)."
     )
-    for flag, form, meaning in (
+    for flag, metavar, description in (
         (
             "--input-mode",
             "MODE",
@@ -51,46 +51,55 @@ def add_pipe_options(parser: argparse.ArgumentParser) -> None:
         ("--shard", "I/N", "ShardedByS3Key: objects of host I, from 0, of N hosts; the job is told of N hosts"),
         ("--pipe-rate", "MB", "megabytes a second at most (default: as fast as can be)"),
     ):
-        group.add_argument(flag, metavar=form, action="append", default=[], help=meaning)
+        group.add_argument(flag, metavar=metavar, action="append", default=[], help=description)
     group.add_argument(
         "--record-wrapper", action="store_true", help="RecordWrapperType=RecordIO: each object or attribute is a record"
     )
     group.add_argument("--gzip", action="store_true", help="CompressionType=Gzip: objects are inflated on their way")
 
 
-def deliveries(options: argparse.Namespace, channels: Collection[str]) -> dict[str, Delivery]:
+def parse_deliveries(options: argparse.Namespace, channels: Collection[str]) -> dict[str, ChannelDelivery]:
     """Return the delivery of each channel.
 
     Raises:
         RequestError: An option is invalid, or names an unknown channel or one not in Pipe mode.
     """
-    modes = _of_channels(options.input_mode, "--input-mode", channels)
+    modes = _parse_channel_values(options.input_mode, "--input-mode", channels)
     for name, mode in modes.items():
-        _one_of(mode, _MODES, f"--input-mode {name}={mode}")
-    piped = [name for name in channels if _mode(name, modes) == "Pipe"]
-    given = {option: getattr(options, option) for option in _OPTIONS}
-    stray = next((name for name in (*_OPTIONS, *_FLAGS) if getattr(options, name) and not piped), None)
-    if stray is not None:
-        raise RequestError(f"--{stray.replace('_', '-')} is for channels in Pipe mode: give --input-mode Pipe as well")
-    values = {name: _of_channels(found, f"--{name.replace('_', '-')}", piped) for name, found in given.items()}
-    found = {}
+        _check_choice(mode, _MODES, f"--input-mode {name}={mode}")
+    pipe_channels = [name for name in channels if _channel_mode(name, modes) == "Pipe"]
+    texts = {option: getattr(options, option) for option in _OPTIONS}
+    unsupported = next((name for name in (*_OPTIONS, *_FLAGS) if getattr(options, name) and not pipe_channels), None)
+    if unsupported is not None:
+        raise RequestError(
+            f"--{unsupported.replace('_', '-')} is for channels in Pipe mode: give --input-mode Pipe as well"
+        )
+    values = {
+        option: _parse_channel_values(arguments, f"--{option.replace('_', '-')}", pipe_channels)
+        for option, arguments in texts.items()
+    }
+    deliveries = {}
     for name in channels:
-        own = {option: value for option, by in values.items() if (value := by.get(name, by.get("")))}
-        found[name] = _delivery(own, options) if name in piped else Delivery()
-    if len({one.shard for one in found.values() if one.distribution == "ShardedByS3Key"}) > 1:
+        channel_options = {
+            option: value
+            for option, by_channel in values.items()
+            if (value := by_channel.get(name, by_channel.get("")))
+        }
+        deliveries[name] = _parse_delivery(channel_options, options) if name in pipe_channels else ChannelDelivery()
+    if len({delivery.shard for delivery in deliveries.values() if delivery.distribution == "ShardedByS3Key"}) > 1:
         raise RequestError("--shard: this is one host of a job; give the same I/N to every channel")
-    return found
+    return deliveries
 
 
-def _mode(name: str, modes: Mapping[str, str]) -> str:
-    takes_default = name not in _NEVER_PIPED and not name.endswith("_lst")
+def _channel_mode(name: str, modes: Mapping[str, str]) -> str:
+    takes_default = name not in _FILE_CHANNELS and not name.endswith("_lst")
     return modes.get(name) or (modes.get("") if takes_default else None) or "File"
 
 
-def _of_channels(given: Iterable[str], option: str, channels: Collection[str]) -> dict[str, str]:
+def _parse_channel_values(texts: Iterable[str], option: str, channels: Collection[str]) -> dict[str, str]:
     """Return values by channel; the value for all channels has an empty name."""
     values: dict[str, str] = {}
-    for text in given:
+    for text in texts:
         name, equals, value = text.partition("=")
         name, value = (name, value) if equals else ("", text)
         if name and name not in channels:
@@ -101,46 +110,50 @@ def _of_channels(given: Iterable[str], option: str, channels: Collection[str]) -
     return values
 
 
-def _delivery(own: Mapping[str, str], options: argparse.Namespace) -> Delivery:
-    attributes = tuple(name for name in own.get("attribute_names", "").split(",") if name)
-    data_type = own.get("data_type", "AugmentedManifestFile" if attributes else "S3Prefix")
-    _one_of(data_type, get_args(DataType), f"--data-type {data_type}")
+def _parse_delivery(channel_options: Mapping[str, str], options: argparse.Namespace) -> ChannelDelivery:
+    attributes = tuple(name for name in channel_options.get("attribute_names", "").split(",") if name)
+    data_type = channel_options.get("data_type", "AugmentedManifestFile" if attributes else "S3Prefix")
+    _check_choice(data_type, get_args(DataType), f"--data-type {data_type}")
     if (data_type == "AugmentedManifestFile") != bool(attributes):
         raise RequestError("--attribute-names belongs to --data-type AugmentedManifestFile, and that to it")
-    host, hosts = _shard(own.get("shard", "0/1"))
-    return Delivery(
+    host, hosts = _parse_shard(channel_options.get("shard", "0/1"))
+    return ChannelDelivery(
         PipeSource(
             data_type=cast(DataType, data_type),
             attributes=attributes,
             wrapped=options.record_wrapper,
             inflated=options.gzip,
-            shuffle_seed=int(_number(own["shuffle_seed"], "--shuffle-seed")) if "shuffle_seed" in own else None,
+            shuffle_seed=int(_parse_number(channel_options["shuffle_seed"], "--shuffle-seed"))
+            if "shuffle_seed" in channel_options
+            else None,
             shard=(host, hosts),
         ),
-        PipeManners(
-            bytes_per_second=_number(own["pipe_rate"], "--pipe-rate", 0.001) * 1e6 if "pipe_rate" in own else None
+        FeederOptions(
+            bytes_per_second=_parse_number(channel_options["pipe_rate"], "--pipe-rate", 0.001) * 1e6
+            if "pipe_rate" in channel_options
+            else None
         ),
-        "ShardedByS3Key" if "shard" in own else "FullyReplicated",
+        "ShardedByS3Key" if "shard" in channel_options else "FullyReplicated",
         (host, hosts),
     )
 
 
-def _one_of(value: str, allowed: Collection[str], what: str) -> None:
+def _check_choice(value: str, allowed: Collection[str], argument: str) -> None:
     if value not in allowed:
-        raise RequestError(f"{what}: expected is one of {', '.join(allowed)}")
+        raise RequestError(f"{argument}: expected is one of {', '.join(allowed)}")
 
 
-def _number(text: str, option: str, least: float = 0.0) -> float:
+def _parse_number(text: str, option: str, minimum: float = 0.0) -> float:
     try:
         number = float(text)
     except ValueError:
         number = -1.0
-    if not least <= number < float("inf"):
-        raise RequestError(f"{option} {text}: a number of {least:g} or more is expected")
+    if not minimum <= number < float("inf"):
+        raise RequestError(f"{option} {text}: a number of {minimum:g} or more is expected")
     return number
 
 
-def _shard(text: str) -> tuple[int, int]:
+def _parse_shard(text: str) -> tuple[int, int]:
     host, _, hosts = text.partition("/")
     if not (host.isdecimal() and hosts.isdecimal() and int(host) < int(hosts)):
         raise RequestError(f"--shard {text}: the form is --shard I/N, with I from 0 to N - 1")

@@ -6,12 +6,12 @@ import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from sagemaker_simulator.object_stream import PipeSource, object_at, objects
+from sagemaker_simulator.object_stream import PipeSource, list_objects, object_path
 
 _GZIP = b"\x1f\x8b"
 
 
-def fault_of(source: Path, options: PipeSource) -> str:
+def find_fault(source: Path, options: PipeSource) -> str:
     """Return the first fault, with its place and a remedy; empty if everything can be sent.
 
     Args:
@@ -22,16 +22,16 @@ def fault_of(source: Path, options: PipeSource) -> str:
         return f"{source} is no file, but --data-type {options.data_type} needs one, the manifest"
     try:
         if options.data_type == "AugmentedManifestFile":
-            return _fault_of_lines(source, options)
-        found = objects(source, options)
+            return _find_manifest_fault(source, options)
+        paths = list_objects(source, options)
     except UnicodeDecodeError as error:
         return f"{source} is no manifest in UTF-8: {error.reason} at byte {error.start}"
     except (ValueError, TypeError, KeyError):
         return f'{source} is no manifest: expected is a JSON list, {{"prefix": ...}} and then names'
-    return _fault_of_objects(found, options)
+    return _find_object_fault(paths, options)
 
 
-def _fault_of_lines(manifest: Path, options: PipeSource) -> str:
+def _find_manifest_fault(manifest: Path, options: PipeSource) -> str:
     for number, text in enumerate(manifest.read_text(encoding="utf-8").split("\n"), start=1):
         if not text.strip():
             continue
@@ -42,23 +42,23 @@ def _fault_of_lines(manifest: Path, options: PipeSource) -> str:
             return f"{where} is not JSON ({error}); expected is an object per line"
         if not isinstance(line, dict):
             return f"{where} is not a JSON object; expected is one per line"
-        fault = _fault_of_line(line, manifest.parent, options)
+        fault = _find_line_fault(line, manifest.parent, options)
         if fault:
             return f"{where} {fault}"
     return ""
 
 
-def _fault_of_line(line: dict[str, object], folder: Path, options: PipeSource) -> str:
+def _find_line_fault(line: dict[str, object], folder: Path, options: PipeSource) -> str:
     missing = [name for name in options.attributes if name not in line]
     if missing:
-        there = ", ".join(line) or "none at all"
-        return f"has no attribute {missing[0]!r}, only {there}: give --attribute-names names of these"
-    named: Sequence[str] = [str(line[name]) for name in options.attributes if name.endswith("-ref")]
-    fault = _fault_of_objects([object_at(uri, folder) for uri in named], options)
+        available = ", ".join(line) or "none at all"
+        return f"has no attribute {missing[0]!r}, only {available}: give --attribute-names names of these"
+    uris: Sequence[str] = [str(line[name]) for name in options.attributes if name.endswith("-ref")]
+    fault = _find_object_fault([object_path(uri, folder) for uri in uris], options)
     return f"names an object that cannot be sent: {fault}" if fault else ""
 
 
-def _fault_of_objects(paths: Iterable[Path], options: PipeSource) -> str:
+def _find_object_fault(paths: Iterable[Path], options: PipeSource) -> str:
     for path in paths:
         if not path.is_file():
             return f"{path} does not exist, or is no file"

@@ -37,7 +37,7 @@ class TrainingJob:
     container: Container | None = None
 
 
-class StopButton:
+class StopRequest:
     """Requests a running job to stop, from a signal handler or another thread."""
 
     def __init__(self, grace_seconds: float = GRACE_SECONDS) -> None:
@@ -45,11 +45,11 @@ class StopButton:
         self._grace_seconds = grace_seconds
 
     @property
-    def pressed(self) -> bool:
+    def submitted(self) -> bool:
         """Whether a stop was requested."""
         return self._pressed.is_set()
 
-    def press(self) -> None:
+    def submit(self) -> None:
         """Request a StopTrainingJob."""
         self._pressed.set()
 

@@ -18,7 +18,7 @@ from sagemaker_simulator.log import LogCapture, LogOptions
 MACHINE_VARIABLE = "SAGEMAKER_SIMULATOR_MACHINE"
 """Environment variable that marks every process of a simulated machine, to find all of them when it is lost."""
 
-_PATIENCE_SECONDS = 10.0
+_KILL_TIMEOUT_SECONDS = 10.0
 
 
 def toolkit_command() -> tuple[str, ...]:
@@ -112,28 +112,28 @@ class JobProcess:
         if self._end:
             subprocess.run(self._end, capture_output=True, check=False)  # noqa: S603 - the program's own end command
             self._end = ()
-        deadline = time.monotonic() + _PATIENCE_SECONDS
-        while remaining := _processes_of(self._machine):
+        deadline = time.monotonic() + _KILL_TIMEOUT_SECONDS
+        while remaining := _find_processes(self._machine):
             for pid in remaining:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
             if time.monotonic() > deadline:
                 raise TimeoutError(f"processes {remaining} of the job do not end on SIGKILL")
             time.sleep(0.005)
-        self.wait(_PATIENCE_SECONDS)
-        self.log.close(_PATIENCE_SECONDS)
+        self.wait(_KILL_TIMEOUT_SECONDS)
+        self.log.close(_KILL_TIMEOUT_SECONDS)
         self._pipe.close()
 
 
-def _processes_of(machine: str) -> list[int]:
+def _find_processes(machine: str) -> list[int]:
     """Return running processes that inherited the machine's mark, including those in new sessions; Linux only."""
     mark = f"{MACHINE_VARIABLE}={machine}".encode()
-    found = []
+    pids = []
     for entry in Path("/proc").glob("[0-9]*"):
         try:
             variables = (entry / "environ").read_bytes()
         except OSError:
             continue
         if mark in variables.split(b"\0"):
-            found.append(int(entry.name))
-    return found
+            pids.append(int(entry.name))
+    return pids

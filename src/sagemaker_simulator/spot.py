@@ -9,7 +9,7 @@ from pathlib import Path
 
 from sagemaker_simulator.interruptions import Interruption
 from sagemaker_simulator.job import run_job
-from sagemaker_simulator.plan import StopButton, TrainingJob
+from sagemaker_simulator.plan import StopRequest, TrainingJob
 from sagemaker_simulator.result import JobResult
 
 
@@ -17,7 +17,7 @@ def run_with_interruptions(
     job: TrainingJob,
     root: Path,
     interruptions: Iterable[Interruption],
-    stop: StopButton | None = None,
+    stop: StopRequest | None = None,
 ) -> tuple[JobResult, ...]:
     """Run the job, apply the next interruption to each start, and restart as the platform would.
 

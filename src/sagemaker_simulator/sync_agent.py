@@ -83,11 +83,11 @@ class SyncAgent:
         self._remote = remote
         self._options = options
         self._delays = random.Random(options.seed)  # noqa: S311 - a schedule, not a secret
-        self._known: dict[str, Signature] = dict(self._scan())
+        self._signatures: dict[str, Signature] = dict(self._scan())
         self._finishing = threading.Event()
-        self._cut = threading.Event()
+        self._killed = threading.Event()
         remote.mkdir(parents=True, exist_ok=True)
-        self._part = Path(tempfile.mkdtemp(prefix=f".{remote.name}-", dir=remote.parent)) / "part"
+        self._temporary = Path(tempfile.mkdtemp(prefix=f".{remote.name}-", dir=remote.parent)) / "part"
         self._error: OSError | None = None
         self._thread = threading.Thread(target=self._run, name="sync-agent", daemon=True)
         self._thread.start()
@@ -100,48 +100,48 @@ class SyncAgent:
         """
         self._finishing.set()
         self._thread.join(timeout)
-        self.cut()
+        self.kill()
         if self._error is not None:
             raise self._error
 
-    def cut(self) -> None:
+    def kill(self) -> None:
         """End immediately because the machine is lost."""
-        self._cut.set()
+        self._killed.set()
         self._finishing.set()
         self._thread.join()
-        shutil.rmtree(self._part.parent, ignore_errors=True)
+        shutil.rmtree(self._temporary.parent, ignore_errors=True)
 
     def _run(self) -> None:
         try:
-            self._upload_until_told()
+            self._upload_until_finished()
         except OSError as error:
             self._error = error
 
-    def _upload_until_told(self) -> None:
+    def _upload_until_finished(self) -> None:
         scan = 0
         while not self._finishing.is_set():
-            self._upload_what_is_new(scan)
+            self._upload_new_files(scan)
             scan += 1
             self._finishing.wait(self._options.scan_seconds)
-        self._upload_what_is_new(scan)
+        self._upload_new_files(scan)
 
-    def _upload_what_is_new(self, scan: int) -> None:
+    def _upload_new_files(self, scan: int) -> None:
         present = self._scan()
         if self._options.mirror_deletions:
-            for name in self._known.keys() - present.keys():
-                if self._cut.is_set():
+            for name in self._signatures.keys() - present.keys():
+                if self._killed.is_set():
                     return
-                del self._known[name]
+                del self._signatures[name]
                 (self._remote / name).unlink(missing_ok=True)
-        new = [name for name, signature in present.items() if self._known.get(name) != signature]
+        new = [name for name, signature in present.items() if self._signatures.get(name) != signature]
         for name in upload_order(new, self._options.seed, scan):
             self._finishing.wait(self._delays.uniform(*self._options.delay_seconds))
-            if self._cut.is_set():
+            if self._killed.is_set():
                 return
             self._upload(name)
 
     def _scan(self) -> dict[str, Signature]:
-        found = {}
+        signatures = {}
         for folder, folders, files in os.walk(self._local):
             folders[:] = [name for name in folders if not name.endswith(IGNORED)]
             for name in files:
@@ -149,8 +149,8 @@ class SyncAgent:
                 if name.endswith((UPLOADING, UPLOADED, IGNORED)) or path.is_symlink() or not path.is_file():
                     continue
                 with contextlib.suppress(FileNotFoundError):
-                    found[path.relative_to(self._local).as_posix()] = _signature(path.stat())
-        return found
+                    signatures[path.relative_to(self._local).as_posix()] = _signature(path.stat())
+        return signatures
 
     def _upload(self, name: str) -> None:
         path = self._local / name
@@ -160,10 +160,10 @@ class SyncAgent:
                 signature = _signature(os.fstat(file.fileno()))
                 uploading.touch()
                 uploaded.unlink(missing_ok=True)
-                if not self._copy(file, self._part):
+                if not self._copy(file, self._temporary):
                     return
             self._publish(name)
-            self._known[name] = signature
+            self._signatures[name] = signature
             uploading.unlink(missing_ok=True)
             uploaded.touch()
         except (FileNotFoundError, NotADirectoryError):
@@ -171,21 +171,21 @@ class SyncAgent:
             with contextlib.suppress(OSError):
                 uploading.unlink(missing_ok=True)
 
-    def _copy(self, file: FileIO, part: Path) -> bool:
+    def _copy(self, file: FileIO, temporary: Path) -> bool:
         """Copy in chunks; return whether the copy was completed before the machine was lost."""
-        with part.open("wb") as target:
+        with temporary.open("wb") as target:
             while chunk := file.read(self._options.chunk_bytes):
                 target.write(chunk)
                 if self._options.bytes_per_second is not None:
                     self._finishing.wait(len(chunk) / self._options.bytes_per_second)
-                if self._cut.is_set():
+                if self._killed.is_set():
                     return False
-        return not self._cut.is_set()
+        return not self._killed.is_set()
 
     def _publish(self, name: str) -> None:
         target = self._remote / name
         target.parent.mkdir(parents=True, exist_ok=True)
-        self._part.replace(target)
+        self._temporary.replace(target)
 
 
 def _signature(status: os.stat_result) -> Signature:

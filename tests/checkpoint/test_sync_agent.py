@@ -39,7 +39,7 @@ def test_cut_off_at_random_moments(tmp_path: Path, mirror_deletions: bool) -> No
         options = SyncOptions(moments.getrandbits(32), 0.001, (0.0, 0.004), mirror_deletions=mirror_deletions)
         agent = SyncAgent(local, remote, options)
         write_for(moments.uniform(0.05, 0.25), CheckpointStore(local), step, least=3)
-        agent.cut()
+        agent.kill()
     assert reached > 0, f"seed {seed}"
 
 

@@ -158,7 +158,7 @@ def start(zygote: Zygote, job: TrainingJob, root: Path, disturbance: Disturbance
         return follow(zygote, job, folder, agent, disturbance)
     finally:
         for feeder in feeders:
-            feeder.cut()
+            feeder.kill()
 
 
 def follow(
@@ -210,7 +210,7 @@ def _send(disturbance: Disturbance, pid: int, agent: SyncAgent | None) -> None:
         if number:
             time.sleep(disturbance.again_seconds)
         if one is signal.SIGKILL and agent is not None:
-            agent.cut()
+            agent.kill()
         if not ended(pid):
             os.kill(pid, one)
 

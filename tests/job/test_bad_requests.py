@@ -94,7 +94,7 @@ def test_num_classes_that_contradicts_the_data_is_refused_wherever_labels_come_f
         feeders = feed_pipes(folder, request)
         job = run_here(folder)
         for feeder in feeders:
-            feeder.cut()
+            feeder.kill()
     else:
         job = train_here(tmp_path / "job", channels, wishes)
     assert job.exit_code == 1, job.log

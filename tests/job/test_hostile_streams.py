@@ -28,7 +28,7 @@ def run(place: Path, stream: bytes, content_type: str, wishes: Mapping[str, str]
         return run_here(folder)
     finally:
         for feeder in feeders:
-            feeder.cut()
+            feeder.kill()
 
 
 def test_a_recordio_record_of_endless_parts_is_refused_by_record_and_byte(

@@ -105,7 +105,7 @@ def piped(place: Path, network: Path, content: str, content_type: str = "text/cs
         return run_here(folder)
     finally:
         for feeder in feeders:
-            feeder.cut()
+            feeder.kill()
 
 
 def test_a_piped_header_of_unusual_names_is_no_class(tmp_path: Path, network: Path) -> None:

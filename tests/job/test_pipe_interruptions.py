@@ -11,9 +11,9 @@ import pytest
 
 from sagemaker_simulator import (
     Channel,
+    FeederOptions,
     Interruption,
     Moment,
-    PipeManners,
     Storage,
     TrainingJob,
     run_job,
@@ -70,7 +70,12 @@ def test_whole_processes_that_are_killed_or_reclaimed(tmp_path: Path) -> None:
 def test_a_stop_while_nothing_comes_ends_the_job_in_order(tmp_path: Path) -> None:
     channel = augmented_manifest(tmp_path / "train", 4, 0)
     late = Channel(
-        "train", channel.source, "link", channel.content_type, pipe=channel.pipe, manners=PipeManners(late_seconds=600)
+        "train",
+        channel.source,
+        "link",
+        channel.content_type,
+        pipe=channel.pipe,
+        feeder_options=FeederOptions(delay_seconds=600),
     )
     job = TrainingJob(piped_request((late,), PICTURES, checkpoints=True), TRAIN, Storage(tmp_path / "s3"))
     result = run_job(job, tmp_path / "opt-ml", Interruption(Moment(0.5, "^Plan"), "stop"))

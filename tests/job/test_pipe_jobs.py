@@ -58,7 +58,7 @@ def train_from_pipes(place: Path, channels: tuple[Channel, ...], wishes: Mapping
         return run_here(folder)
     finally:
         for feeder in feeders:
-            feeder.cut()
+            feeder.kill()
 
 
 def assert_files_teach_the_same(

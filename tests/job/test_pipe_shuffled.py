@@ -86,7 +86,7 @@ def start(place: Path, channels: tuple[Channel, ...], checkpoints: Path | None =
             return Started(finished(run_here(folder)), used)
     finally:
         for feeder in feeders:
-            feeder.cut()
+            feeder.kill()
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from sagemaker_simulator import PipeFeeder, PipeManners, PipeSource
+from sagemaker_simulator import FeederOptions, PipeFeeder, PipeSource
 from sagemaker_simulator.object_stream import epoch_bytes
 from tests.support.simulated_jobs import eventually
 
@@ -61,18 +61,18 @@ def test_announced_compression_is_undone(tmp_path: Path) -> None:
 
 
 @contextmanager
-def fed(source: Path, folder: Path, manners: PipeManners) -> Iterator[None]:
+def fed(source: Path, folder: Path, manners: FeederOptions) -> Iterator[None]:
     folder.mkdir()
     feeder = PipeFeeder("train", folder, source, PipeSource(), manners)
     try:
         yield
     finally:
-        feeder.cut()
+        feeder.kill()
 
 
 def test_a_pipe_for_each_epoch_also_late_and_slow(tmp_path: Path) -> None:
     source, folder = prefix(tmp_path / "s3"), tmp_path / "data"
-    with fed(source, folder, PipeManners(late_seconds=0.1, bytes_per_second=40.0, burst_bytes=1, ahead=0)):
+    with fed(source, folder, FeederOptions(delay_seconds=0.1, bytes_per_second=40.0, burst_bytes=1, fifos_ahead=0)):
         for epoch in range(2):
             eventually((folder / f"train_{epoch}").exists)
             assert (folder / f"train_{epoch}").read_bytes() == b"AZBC"
@@ -80,7 +80,7 @@ def test_a_pipe_for_each_epoch_also_late_and_slow(tmp_path: Path) -> None:
 
 def test_an_early_close_leads_to_the_next_epoch(tmp_path: Path) -> None:
     (tmp_path / "big").write_bytes(bytes(1 << 20))
-    with fed(tmp_path / "big", tmp_path / "data", PipeManners()):
+    with fed(tmp_path / "big", tmp_path / "data", FeederOptions()):
         eventually((tmp_path / "data" / "train_0").exists)
         with (tmp_path / "data" / "train_0").open("rb", buffering=0) as pipe:
             assert pipe.read(1) == b"\0"

@@ -13,7 +13,7 @@ from sagemaker_simulator import (
     Interruption,
     Moment,
     RequestError,
-    StopButton,
+    StopRequest,
     TrainingRequest,
     run_job,
     toolkit_command,
@@ -107,7 +107,7 @@ def test_sigterm_may_come_twice(tmp_path: Path) -> None:
     """The second comes after the first is handled, because two pending signals are merged on a busy machine."""
     code = "heard = []\ndef hear(*_):\n    heard.append(os.write(1, b'SIGTERM'))\n    if heard[1:]: os._exit(5)\n"
     code += "signal.signal(signal.SIGTERM, hear)\n" + STEPS
-    interruption = Interruption(AT_STEP_5, "reclaim_twice", again_seconds=0.5)
+    interruption = Interruption(AT_STEP_5, "reclaim_twice", repeat_seconds=0.5)
     result = run_job(python_job(code, tmp_path), tmp_path / "ml", interruption)
     assert result.log_text().count("SIGTERM") == 2
     assert (result.status, result.exit_code) == ("Interrupted", 5)
@@ -152,8 +152,8 @@ def test_a_moment_counts_from_the_start(tmp_path: Path) -> None:
 
 
 def test_the_user_stops_a_job(tmp_path: Path) -> None:
-    stop = StopButton()
-    stop.press()
+    stop = StopRequest()
+    stop.submit()
     result = run_job(python_job("time.sleep(60)", tmp_path), tmp_path / "ml", stop=stop)
     assert (result.status, result.exit_code) == ("Stopped", 143)
 
@@ -183,9 +183,9 @@ def test_the_toolkit_runs_a_module(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 
 def test_an_exception_in_the_caller_leaves_no_process(tmp_path: Path) -> None:
-    class Impatient(StopButton):
+    class Impatient(StopRequest):
         @property
-        def pressed(self) -> bool:
+        def submitted(self) -> bool:
             eventually(lambda: job.storage.root.joinpath("logs", "000.log").read_text().endswith("\n"))
             raise KeyboardInterrupt
 

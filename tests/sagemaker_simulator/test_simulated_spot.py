@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from sagemaker_simulator import Interruption, Moment, Schedule, StopButton, draw_interruptions, run_with_interruptions
+from sagemaker_simulator import Interruption, Moment, Schedule, StopRequest, draw_interruptions, run_with_interruptions
 from tests.support.simulated_jobs import python_job
 
 COUNT_STARTS = """
@@ -46,8 +46,8 @@ def test_a_failed_job_is_not_started_again(tmp_path: Path) -> None:
 
 
 def test_a_stopped_job_is_not_started_again(tmp_path: Path) -> None:
-    stop = StopButton()
-    stop.press()
+    stop = StopRequest()
+    stop.submit()
     results = run_with_interruptions(
         python_job("time.sleep(60)", tmp_path), tmp_path / "ml", [Interruption(Moment(0.0))], stop
     )

@@ -36,7 +36,7 @@ def agent(local: Path, remote: Path, options: SyncOptions | None = None) -> Iter
     try:
         yield running
     finally:
-        running.cut()
+        running.kill()
 
 
 def put(path: Path, text: str) -> None:
@@ -103,7 +103,7 @@ def test_an_interrupted_upload_leaves_the_object_before_it(local: Path, remote: 
         put(local / "file", "2" * 1000)
         put(local / "other", "2" * 1000)
         eventually(lambda: any(path.name.endswith(MARKERS[0]) for path in local.iterdir()))
-        running.cut()
+        running.kill()
     assert contents(remote) == {"file": "1"}
     assert [path.name for path in remote.parent.iterdir()] == ["checkpoints"]
     assert any(path.name.endswith(MARKERS[0]) for path in local.iterdir())

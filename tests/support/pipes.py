@@ -67,7 +67,9 @@ def shards(place: Path, per_class: int, first: int = 0) -> Channel:
 
 def named(channel: Channel, name: str) -> Channel:
     """The same channel under another name."""
-    return Channel(name, channel.source, "link", channel.content_type, pipe=channel.pipe, manners=channel.manners)
+    return Channel(
+        name, channel.source, "link", channel.content_type, pipe=channel.pipe, feeder_options=channel.feeder_options
+    )
 
 
 def as_files(channel: Channel) -> Channel:

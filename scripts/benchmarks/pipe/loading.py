@@ -29,7 +29,7 @@ from finetune.data.pipe.source import StreamSource
 from finetune.data.readers.channel_files import list_files
 from finetune.data.readers.image_folder import read_image_folder
 from finetune.data.transforms.base import ImageTransform
-from sagemaker_simulator import PipeManners, PipeSource
+from sagemaker_simulator import FeederOptions, PipeSource
 from sagemaker_simulator.feeder import PipeFeeder
 
 CORES = 2
@@ -135,14 +135,14 @@ def _first_batch(scale: Scale, scratch: Path) -> Row:
 def _first_through_pipe(objects: Path, speed: float) -> float:
     with tempfile.TemporaryDirectory(prefix="pipe-") as place:
         began = time.perf_counter()
-        manners = PipeManners(bytes_per_second=speed, burst_bytes=_BURST, ahead=0)
+        manners = FeederOptions(bytes_per_second=speed, burst_bytes=_BURST, fifos_ahead=0)
         feeder = PipeFeeder("train", Path(place), objects, PipeSource(), manners)
         try:
             with closing(loader(Path(place)).iterate(0)) as batches:
                 next(batches)
                 return time.perf_counter() - began
         finally:
-            feeder.cut()
+            feeder.kill()
 
 
 def _first_from_files(images: list[bytes], scale: Scale) -> float:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from sagemaker_simulator import PipeManners, PipeSource
+from sagemaker_simulator import FeederOptions, PipeSource
 from sagemaker_simulator.feeder import PipeFeeder
 from tests.support.stream_sharing import BATCH, processes
 from tests.support.stream_writers import recordio
@@ -26,7 +26,7 @@ def run(folder: Path, objects: list[Path], mode: str, used: list[list[int]]) -> 
         for rank, object_folder in enumerate(objects if mode == "own" else objects[:1]):
             pipes = folder / str(rank) if mode == "own" else folder
             pipes.mkdir(exist_ok=True)
-            stack.callback(PipeFeeder("train", pipes, object_folder, PipeSource(), PipeManners()).cut)
+            stack.callback(PipeFeeder("train", pipes, object_folder, PipeSource(), FeederOptions()).kill)
         started = stack.enter_context(processes(folder, folder / "group", "recordio", 2, 2, mode, str(folder / "used")))
         return [json.loads(process.communicate(timeout=120)[0]) for process in started]
 
