@@ -11,7 +11,7 @@ from pathlib import Path
 
 SMALL_FILES = ("*.json", "*.txt", "*.model")
 WEIGHTS = ("model.safetensors", "model-*.safetensors")
-OLD_WEIGHTS = ("pytorch_model.bin", "pytorch_model-*.bin")
+PICKLED_WEIGHTS = ("pytorch_model.bin", "pytorch_model-*.bin")
 
 
 def fetch(name: str, folder: Path) -> None:
@@ -37,11 +37,11 @@ def fetch_hub(name: str, folder: Path) -> None:
     """Download configuration, tokenizer and weights, no code; weights in the old format only if there are no others."""
     from huggingface_hub import snapshot_download
 
-    place = folder / name
-    snapshot_download(name, local_dir=place, allow_patterns=[*SMALL_FILES, *WEIGHTS])
-    if not any(place.glob("*.safetensors")):
-        snapshot_download(name, local_dir=place, allow_patterns=[*OLD_WEIGHTS])
-    if not any(place.glob("*.safetensors")) and not any(place.glob("*.bin")):
+    target = folder / name
+    snapshot_download(name, local_dir=target, allow_patterns=[*SMALL_FILES, *WEIGHTS])
+    if not any(target.glob("*.safetensors")):
+        snapshot_download(name, local_dir=target, allow_patterns=[*PICKLED_WEIGHTS])
+    if not any(target.glob("*.safetensors")) and not any(target.glob("*.bin")):
         raise SystemExit(f"fetch_pretrained: {name} has no weights that are known.")
 
 

@@ -17,7 +17,7 @@ from contextlib import suppress
 from types import FrameType
 from typing import NoReturn
 
-from container.train import LARGE_PAGES
+from container.train import HUGE_PAGES
 from finetune.errors import PlatformError, UserError
 from finetune.messages import log_safely
 from finetune.runtime.memory import set_variables, share_one_heap
@@ -27,7 +27,7 @@ from finetune.sagemaker.paths import Paths, check_writable
 
 MODULE = "SAGEMAKER_TRAINING_MODULE"
 OTHER_MODULE = "FINETUNE_OTHER_MODULE"
-OURS = "finetune.entry:main"
+OWN_MODULE = "finetune.entry:main"
 TOOLKIT_FAILURES = ("Framework Error:", "SMTrainingCompiler Error:")
 """Prefixes of sagemaker-training's messages about its own failures."""
 
@@ -35,20 +35,20 @@ TOOLKIT_FAILURES = ("Framework Error:", "SMTrainingCompiler Error:")
 def main() -> int:
     """Run the job of this container; sagemaker-training ends the process with its exit code."""
     log_safely()
-    signal.signal(signal.SIGTERM, _leave)
+    signal.signal(signal.SIGTERM, _exit_on_sigterm)
     # Deliver a SIGTERM that arrived while Python started.
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
     # The setting has taken effect in this process; child processes get the defaults of glibc.
-    if os.environ.get(LARGE_PAGES[0]) == LARGE_PAGES[1]:
-        del os.environ[LARGE_PAGES[0]]
+    if os.environ.get(HUGE_PAGES[0]) == HUGE_PAGES[1]:
+        del os.environ[HUGE_PAGES[0]]
     if not os.environ.get("PATH"):
         os.environ["PATH"] = os.defpath  # sagemaker-training starts programs by name
     paths = Paths.from_environment()
     try:
         files = read_job_files(paths)
-        complete(paths, files)
-        os.environ.update(way(files, os.environ))
-        if os.environ[MODULE] == OURS:
+        prepare_folders(paths, files)
+        os.environ.update(select_module(files, os.environ))
+        if os.environ[MODULE] == OWN_MODULE:
             set_variables()
             share_one_heap()
         from sagemaker_training.cli.train import main as train  # import creates folders and inspects the machine
@@ -60,15 +60,15 @@ def main() -> int:
 
     try:
         train()
-    except SystemExit as end:
-        code = reported(paths, end.code if isinstance(end.code, int) else 1)
-        if os.environ[MODULE] == OURS:
-            leave(code)
+    except SystemExit as error:
+        code = rewrite_toolkit_failure(paths, error.code if isinstance(error.code, int) else 1)
+        if os.environ[MODULE] == OWN_MODULE:
+            exit_process(code)
         return code
     return 0
 
 
-def reported(paths: Paths, code: int) -> int:
+def rewrite_toolkit_failure(paths: Paths, code: int) -> int:
     """Rewrite the failure file of an error in sagemaker-training itself, which starts with a traceback, cause first.
 
     Args:
@@ -84,8 +84,8 @@ def reported(paths: Paths, code: int) -> int:
         return code
     if not code or not text.startswith(TOOLKIT_FAILURES):
         return code
-    raised = re.findall(r"^[A-Za-z_][\w.]*(?:: .*)?$", text, re.MULTILINE)
-    cause, details = raised[-1] if raised else "it does not say why", text.partition("\n")[2]
+    exceptions = re.findall(r"^[A-Za-z_][\w.]*(?:: .*)?$", text, re.MULTILINE)
+    cause, details = exceptions[-1] if exceptions else "it does not say why", text.partition("\n")[2]
     failure = failure_of(MemoryError()) if is_about_memory(text) else None
     exit_code = code if code == UserError.exit_code else PlatformError.exit_code
     failure = failure or Failure(
@@ -97,7 +97,7 @@ def reported(paths: Paths, code: int) -> int:
     return failure.exit_code
 
 
-def leave(code: int) -> NoReturn:
+def exit_process(code: int) -> NoReturn:
     """End the process after the image's own job, whose files are all closed; unloading torch would take 0.1 s."""
     logging.shutdown()
     with suppress(OSError):
@@ -106,7 +106,7 @@ def leave(code: int) -> NoReturn:
     os._exit(code)
 
 
-def complete(paths: Paths, files: JobFiles) -> None:
+def prepare_folders(paths: Paths, files: JobFiles) -> None:
     """Write missing configuration files and create missing folders; existing ones are unchanged.
 
     sagemaker-training silently exits with 0 if one of its three files is missing and it cannot write into `output/`
@@ -132,20 +132,20 @@ def complete(paths: Paths, files: JobFiles) -> None:
             partial.replace(paths.config / name)
 
 
-def way(files: JobFiles, environment: Mapping[str, str]) -> dict[str, str]:
+def select_module(files: JobFiles, environment: Mapping[str, str]) -> dict[str, str]:
     """Environment variables that select the module that sagemaker-training runs.
 
     A named module takes precedence over a script, as in sagemaker-training itself.
     """
-    named = environment.get(MODULE)
-    if named and named != OURS:
-        return {MODULE: "container.other_module:main", OTHER_MODULE: named}
-    if not named and (environment.get("SAGEMAKER_PROGRAM") or files.hyperparameters.get("sagemaker_program")):
+    module = environment.get(MODULE)
+    if module and module != OWN_MODULE:
+        return {MODULE: "container.other_module:main", OTHER_MODULE: module}
+    if not module and (environment.get("SAGEMAKER_PROGRAM") or files.hyperparameters.get("sagemaker_program")):
         return {MODULE: "container.user_script:main"}
-    return {MODULE: OURS}
+    return {MODULE: OWN_MODULE}
 
 
-def _leave(number: int, frame: FrameType | None) -> None:
+def _exit_on_sigterm(number: int, frame: FrameType | None) -> None:
     """Exit immediately: any code with state to save has its own SIGTERM handler."""
     del number, frame
     os.write(2, b"Stopped while no training was running.\n")

@@ -24,14 +24,14 @@ def main() -> None:
         ClientError: the function did not return; the failure file contains the cause.
     """
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    named = os.environ[OTHER_MODULE]
-    module, _, function = named.partition(":")
+    target = os.environ[OTHER_MODULE]
+    module, _, function = target.partition(":")
     try:
         getattr(importlib.import_module(module), function)()
     except BaseException as error:  # noqa: BLE001  # any exception means that it did not return
         if isinstance(error, SystemExit) and error.code in (None, 0):
             return
-        cause = f"{named} ended with {type(error).__name__}: {error}"
+        cause = f"{target} ended with {type(error).__name__}: {error}"
         details = "".join(traceback.format_exception(error))
         failure = Failure(f"{cause}\n{details}", UserError.exit_code, expected=False)
         write_failure(Paths.from_environment(), failure)

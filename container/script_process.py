@@ -14,7 +14,7 @@ from types import FrameType
 from finetune.errors import UserError
 from finetune.sagemaker.failure import Failure
 
-ORDERLY_END_SECONDS = 90.0
+GRACEFUL_EXIT_SECONDS = 90.0
 """Seconds that children of a stopped script may outlive it; the platform kills all processes 120 s after SIGTERM."""
 
 
@@ -32,11 +32,11 @@ def run_script(command: Sequence[str], code: Path) -> Failure | None:
         OSError: the program does not exist.
     """
     script = _Script()
-    before = signal.signal(signal.SIGTERM, script.stop)
+    previous = signal.signal(signal.SIGTERM, script.stop)
     try:
         exit_code = script.run(command, code)
     finally:
-        signal.signal(signal.SIGTERM, before)
+        signal.signal(signal.SIGTERM, previous)
     return _failure(exit_code, command)
 
 
@@ -48,26 +48,26 @@ class _Script:
     def stop(self, number: int, frame: FrameType | None) -> None:
         del number, frame
         self._stopped = True
-        self._pass_on()
+        self._forward_sigterm()
 
     def run(self, command: Sequence[str], code: Path) -> int:
         process = subprocess.Popen(command, cwd=code, process_group=0)  # noqa: S603 - the user's script is the job
         self._group = process.pid
         if self._stopped:
-            self._pass_on()
+            self._forward_sigterm()
         exit_code = process.wait()
         if self._stopped:
-            self._wait_for_the_rest()
+            self._wait_for_group()
         return exit_code
 
-    def _pass_on(self) -> None:
+    def _forward_sigterm(self) -> None:
         if self._group is not None:
             with suppress(ProcessLookupError):
                 os.killpg(self._group, signal.SIGTERM)
 
-    def _wait_for_the_rest(self) -> None:
+    def _wait_for_group(self) -> None:
         """Wait for the process group: a shell ends on SIGTERM at once, while the program it ran may still be saving."""
-        deadline = time.monotonic() + ORDERLY_END_SECONDS
+        deadline = time.monotonic() + GRACEFUL_EXIT_SECONDS
         with suppress(ProcessLookupError):
             while self._group is not None and time.monotonic() < deadline:
                 os.killpg(self._group, 0)

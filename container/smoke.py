@@ -15,34 +15,34 @@ from collections.abc import Iterator
 from importlib.metadata import distributions
 from pathlib import Path
 
-IMPORTED = (
+MODULES = (
     *("torch", "torchvision", "transformers", "tokenizers", "sentencepiece", "safetensors", "pydantic", "PIL"),
     *("numpy", "pandas", "pyarrow.parquet", "sklearn.metrics", "scipy.stats", "matplotlib.pyplot", "boto3"),
     *("sagemaker_training.trainer", "smdebug.pytorch", "psutil", "requests"),
     *("finetune.entry", "finetune.job.run", "container.job", "container.user_script", "container.other_module"),
 )
 COMPILERS = ("cc", "c99", "gcc", "g++", "clang", "nvcc", "make", "ld", "as")
-FORBIDDEN = ("*.a", "tests/test_*.py", "test/test_*.py", "include", "id_rsa*", "ssh_host_*")
+FORBIDDEN_FILES = ("*.a", "tests/test_*.py", "test/test_*.py", "include", "id_rsa*", "ssh_host_*")
 
 
-def faults(lock: Path) -> Iterator[str]:
+def find_faults(lock: Path) -> Iterator[str]:
     """Yield a message for each fault."""
-    for name in IMPORTED:
+    for name in MODULES:
         try:
             importlib.import_module(name)
         except Exception as error:  # noqa: BLE001  # an import may raise anything
             yield f"{name} cannot be imported: {error!r}"
-    yield from _faults_of_torch()
-    yield from _faults_of_versions(lock)
+    yield from _find_torch_faults()
+    yield from _find_version_faults(lock)
     yield from (f"{name} is in the image: {shutil.which(name)}" for name in COMPILERS if shutil.which(name))
     train = shutil.which("train")
     if train is None or Path(train).resolve() != Path(__file__).with_name("train.py"):
         yield f"the command train is {train}"
-    for pattern in FORBIDDEN:
+    for pattern in FORBIDDEN_FILES:
         yield from (f"{path} does not belong in the image" for path in Path(sys.prefix).rglob(pattern))
 
 
-def _faults_of_torch() -> Iterator[str]:
+def _find_torch_faults() -> Iterator[str]:
     import torch
     import torchvision
 
@@ -60,17 +60,17 @@ def _faults_of_torch() -> Iterator[str]:
             yield f"{library.name} cannot be loaded: {error}"
 
 
-def _faults_of_versions(lock: Path) -> Iterator[str]:
+def _find_version_faults(lock: Path) -> Iterator[str]:
     pins = dict(re.findall(r"^([a-z0-9][a-z0-9._-]*)==(\S+)", lock.read_text(encoding="utf-8"), re.MULTILINE))
-    there = {
-        re.sub(r"[-_.]+", "-", one.name).lower(): one.version.partition("+")[0]
-        for one in distributions(path=[sysconfig.get_path("purelib")])
+    installed = {
+        re.sub(r"[-_.]+", "-", distribution.name).lower(): distribution.version.partition("+")[0]
+        for distribution in distributions(path=[sysconfig.get_path("purelib")])
     }
-    for name in sorted(pins.keys() | there.keys()):
-        if pins.get(name) != there.get(name):
-            yield f"{name} is locked at {pins.get(name)}, installed at {there.get(name)}"
+    for name in sorted(pins.keys() | installed.keys()):
+        if pins.get(name) != installed.get(name):
+            yield f"{name} is locked at {pins.get(name)}, installed at {installed.get(name)}"
 
 
 if __name__ == "__main__":
-    found = list(faults(Path(sys.argv[1])))
-    sys.exit("\n".join(found) if found else 0)
+    messages = list(find_faults(Path(sys.argv[1])))
+    sys.exit("\n".join(messages) if messages else 0)

@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 
     from finetune.sagemaker.failure import Failure
 
-WATCHED = frozenset({signal.SIGTERM, signal.SIGINT, signal.SIGCHLD})
+HANDLED_SIGNALS = frozenset({signal.SIGTERM, signal.SIGINT, signal.SIGCHLD})
 JOB = ("-P", "-m", "container.job")
-LARGE_PAGES = "GLIBC_TUNABLES", "glibc.malloc.hugetlb=1"
+HUGE_PAGES = "GLIBC_TUNABLES", "glibc.malloc.hugetlb=1"
 """Environment variable for memory in pages of 2 MiB, if the kernel provides them on request. It is read only at the
 start of a process (docs/decisions/performance.md)."""
 HINTS: dict[int, str] = {
@@ -32,7 +32,7 @@ HINTS: dict[int, str] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Ending:
+class ExitStatus:
     """Exit status of the job's process.
 
     Attributes:
@@ -49,27 +49,27 @@ class Ending:
 def main() -> int:
     """Run the job of this container and return its exit code."""
     # Before anything else: blocked signals stay pending for sigwait; a first process would lose unblocked ones.
-    signal.pthread_sigmask(signal.SIG_BLOCK, WATCHED)
+    signal.pthread_sigmask(signal.SIG_BLOCK, HANDLED_SIGNALS)
     from finetune.sagemaker.paths import Paths
 
     paths = Paths.from_environment()
     success = paths.output / "success"
-    for left_behind in (success, paths.failure):
+    for stale_file in (success, paths.failure):
         with suppress(OSError):
-            left_behind.unlink()
-    ending = run((sys.executable, *JOB))
-    failure = failure_of_ending(ending, said_success=_is_there(success))
+            stale_file.unlink()
+    status = run((sys.executable, *JOB))
+    failure = failure_from_status(status, has_success_file=_exists(success))
     if failure is None:
         return 0
     from finetune.sagemaker.failure import write_failure  # a late import does not delay the start of the job
 
-    if not _is_there(paths.failure):
+    if not _exists(paths.failure):
         sys.stderr.write(f"{failure.message}\n")
     write_failure(paths, failure)
     return failure.exit_code
 
 
-def _is_there(file: Path) -> bool:
+def _exists(file: Path) -> bool:
     """Whether a file exists; `False` if its folder is not accessible."""
     try:
         return file.exists()
@@ -77,7 +77,7 @@ def _is_there(file: Path) -> bool:
         return False
 
 
-def run(command: tuple[str, ...]) -> Ending:
+def run(command: tuple[str, ...]) -> ExitStatus:
     """Run a command until it ends; send it SIGTERM when this process receives SIGTERM.
 
     The command gets its own session, so that an interrupt from a terminal reaches it only once, forwarded by this
@@ -87,51 +87,51 @@ def run(command: tuple[str, ...]) -> Ending:
         command: absolute path of the program, and its arguments. `WATCHED` must be blocked; SIGTERM stays blocked in
             the command, until it has installed a handler and unblocks it.
     """
-    environment = dict([LARGE_PAGES]) | os.environ
+    environment = dict([HUGE_PAGES]) | os.environ
     child = os.posix_spawn(command[0], command, environment, setsid=True, setsigmask={signal.SIGTERM})
-    stopped = False
+    is_stopped = False
     while True:
-        if signal.sigwait(WATCHED) != signal.SIGCHLD:
-            stopped = True
+        if signal.sigwait(HANDLED_SIGNALS) != signal.SIGCHLD:
+            is_stopped = True
             os.kill(child, signal.SIGTERM)
             continue
         status = _reap(child)
         if status is not None:
             number = os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0
-            return Ending(128 + number if number else os.WEXITSTATUS(status), number, stopped)
+            return ExitStatus(128 + number if number else os.WEXITSTATUS(status), number, is_stopped)
 
 
 def _reap(child: int) -> int | None:
     """Reap all children that have ended; return the wait status of `child` if it is among them."""
-    found = None
+    child_status = None
     with suppress(ChildProcessError):
         while True:
             pid, status = os.waitpid(-1, os.WNOHANG)
             if pid == child:
-                found = status
+                child_status = status
             if not pid:
                 break
-    return found
+    return child_status
 
 
-def failure_of_ending(ending: Ending, *, said_success: bool) -> Failure | None:
+def failure_from_status(status: ExitStatus, *, has_success_file: bool) -> Failure | None:
     """The failure implied by the exit status, for jobs that did not report one; `None` on success.
 
     Args:
-        ending: of the job's process.
-        said_success: whether sagemaker-training wrote `output/success`. It also exits with 0 after some failures.
+        status: of the job's process.
+        has_success_file: whether sagemaker-training wrote `output/success`. It also exits with 0 after some failures.
     """
     from finetune.errors import INTERNAL_EXIT_CODE
     from finetune.sagemaker.failure import Failure
 
-    if ending.signal == signal.SIGTERM and ending.stopped and said_success:
+    if status.signal == signal.SIGTERM and status.stopped and has_success_file:
         return None  # the signal came after the finished job had removed its handler
-    if ending.signal:
-        name = signal.Signals(ending.signal).name
-        return Failure(f"The job's process was ended by {name}{HINTS.get(ending.signal, '')}.", ending.exit_code, True)
-    if ending.exit_code:
-        return Failure(f"The job ended with exit code {ending.exit_code}; its log says why.", ending.exit_code, True)
-    if ending.stopped or said_success:
+    if status.signal:
+        name = signal.Signals(status.signal).name
+        return Failure(f"The job's process was ended by {name}{HINTS.get(status.signal, '')}.", status.exit_code, True)
+    if status.exit_code:
+        return Failure(f"The job ended with exit code {status.exit_code}; its log says why.", status.exit_code, True)
+    if status.stopped or has_success_file:
         return None
     return Failure("The job ended without an error, but never reported success.", INTERNAL_EXIT_CODE, True)
 

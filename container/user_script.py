@@ -23,7 +23,7 @@ from finetune.errors import PlatformError, UserError
 from finetune.sagemaker.failure import failure_of, write_failure
 from finetune.sagemaker.paths import Paths
 
-NAMES_SECONDS = 900.0
+HOST_TIMEOUT_SECONDS = 900.0
 _MASTER_PORT = 7777
 
 
@@ -85,19 +85,19 @@ def prepare(job: Job, code: Path) -> tuple[str, ...]:
     from sagemaker_training import entry_point, environment, files
 
     name = job.user_entry_point
-    make_room_for_packages(Path(sysconfig.get_path("purelib")))
+    use_writable_prefix(Path(sysconfig.get_path("purelib")))
     files.download_and_extract(job.module_dir, str(code))
     if not (code / name).is_file():
-        found = ", ".join(sorted(path.name for path in code.iterdir())[:10]) or "nothing"
-        raise UserError(f"The script sagemaker_program={name!r} is not among the code, which holds {found}.")
+        names = ", ".join(sorted(path.name for path in code.iterdir())[:10]) or "nothing"
+        raise UserError(f"The script sagemaker_program={name!r} is not among the code, which holds {names}.")
     entry_point.install(name, str(code))
     environment.write_env_vars(job.to_env_vars())
     if len(job.hosts) > 1:
-        wait_for_names(job.hosts)
-    return (*command_of(job, code), *job.to_cmd_args())
+        wait_for_hosts(job.hosts)
+    return (*build_command(job, code), *job.to_cmd_args())
 
 
-def make_room_for_packages(packages: Path) -> None:
+def use_writable_prefix(packages: Path) -> None:
     """Let pip install into a temporary folder if the image's own is not writable."""
     if os.access(packages, os.W_OK):
         return
@@ -108,16 +108,16 @@ def make_room_for_packages(packages: Path) -> None:
     sys.path.insert(0, str(prefix / packages.relative_to(sys.prefix)))
 
 
-def command_of(job: Job, code: Path) -> tuple[str, ...]:
+def build_command(job: Job, code: Path) -> tuple[str, ...]:
     """The command that runs the script, without a shell that would interpret its arguments.
 
     Raises:
         UserError: the launcher is not in this image.
     """
-    name, wishes = job.user_entry_point, job.additional_framework_parameters
-    if wishes.get("sagemaker_mpi_enabled"):
+    name, options = job.user_entry_point, job.additional_framework_parameters
+    if options.get("sagemaker_mpi_enabled"):
         raise UserError("sagemaker_mpi_enabled: MPI is not in this image; use torchrun (torch_distributed) instead.")
-    if name.endswith(".py") and wishes.get("sagemaker_torch_distributed_enabled"):
+    if name.endswith(".py") and options.get("sagemaker_torch_distributed_enabled"):
         return (*_torchrun(job), name)
     if name.endswith(".py") and (code / "setup.py").is_file():
         return sys.executable, "-m", name.removesuffix(".py")
@@ -135,13 +135,13 @@ def _torchrun(job: Job) -> tuple[str, ...]:
     if Path("/sys/class/net", interface).exists():
         os.environ["NCCL_SOCKET_IFNAME"] = os.environ["GLOO_SOCKET_IFNAME"] = interface
     hosts, processes = list(job.hosts), job.num_gpus or 1
-    run = (sys.executable, "-m", "torch.distributed.run", f"--nnodes={len(hosts)}", f"--nproc_per_node={processes}")
+    command = (sys.executable, "-m", "torch.distributed.run", f"--nnodes={len(hosts)}", f"--nproc_per_node={processes}")
     # A single host uses an address, since its name may not resolve without a network.
-    leader, rank = (hosts[0], hosts.index(job.current_host)) if len(hosts) > 1 else ("127.0.0.1", 0)
-    return (*run, f"--node_rank={rank}", f"--master_addr={leader}", f"--master_port={_MASTER_PORT}")
+    master, rank = (hosts[0], hosts.index(job.current_host)) if len(hosts) > 1 else ("127.0.0.1", 0)
+    return (*command, f"--node_rank={rank}", f"--master_addr={master}", f"--master_port={_MASTER_PORT}")
 
 
-def wait_for_names(hosts: Sequence[str], seconds: float = NAMES_SECONDS) -> None:
+def wait_for_hosts(hosts: Sequence[str], seconds: float = HOST_TIMEOUT_SECONDS) -> None:
     """Wait until the names of all hosts resolve, which takes a while when a cluster starts.
 
     Raises:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from container.train import Ending, failure_of_ending
+from container.train import ExitStatus, failure_from_status
 from tests.support.simulated_jobs import eventually
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -172,15 +172,17 @@ def test_the_job_asks_for_large_pages_and_what_it_starts_does_not(
 @pytest.mark.parametrize(
     ("ending", "said_success", "good"),
     [
-        (Ending(0, 0, stopped=False), True, True),
-        (Ending(0, 0, stopped=True), False, True),
-        (Ending(143, signal.SIGTERM, stopped=True), True, True),
-        (Ending(0, 0, stopped=False), False, False),
-        (Ending(143, signal.SIGTERM, stopped=True), False, False),
-        (Ending(143, signal.SIGTERM, stopped=False), True, False),
-        (Ending(137, signal.SIGKILL, stopped=True), True, False),
-        (Ending(2, 0, stopped=False), False, False),
+        (ExitStatus(0, 0, stopped=False), True, True),
+        (ExitStatus(0, 0, stopped=True), False, True),
+        (ExitStatus(143, signal.SIGTERM, stopped=True), True, True),
+        (ExitStatus(0, 0, stopped=False), False, False),
+        (ExitStatus(143, signal.SIGTERM, stopped=True), False, False),
+        (ExitStatus(143, signal.SIGTERM, stopped=False), True, False),
+        (ExitStatus(137, signal.SIGKILL, stopped=True), True, False),
+        (ExitStatus(2, 0, stopped=False), False, False),
     ],
 )
-def test_an_ending_is_good_where_the_job_said_so_or_was_stopped(ending: Ending, said_success: bool, good: bool) -> None:
-    assert (failure_of_ending(ending, said_success=said_success) is None) == good
+def test_an_ending_is_good_where_the_job_said_so_or_was_stopped(
+    ending: ExitStatus, said_success: bool, good: bool
+) -> None:
+    assert (failure_from_status(ending, has_success_file=said_success) is None) == good

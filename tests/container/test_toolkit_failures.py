@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from container.job import reported
+from container.job import rewrite_toolkit_failure
 from finetune.sagemaker.paths import Paths
 from tests.support.whole_jobs import Ended, train_in
 
@@ -61,15 +61,15 @@ def test_memory_that_sagemaker_training_ran_out_of_is_named(tmp_path: Path, head
     paths = Paths(tmp_path)
     paths.output.mkdir()
     paths.failure.write_text(f"{heading} \nTraceback:\n  File\nImportError: a.so: failed to map segment\n\na", "utf-8")
-    assert reported(paths, 1) == 2
+    assert rewrite_toolkit_failure(paths, 1) == 2
     assert paths.failure.read_text("utf-8").startswith("The machine ran out of memory")
 
 
 @pytest.mark.parametrize("code", [1, 2, 3])
 def test_other_failures_stay_as_they_are(tmp_path: Path, code: int) -> None:
     paths = Paths(tmp_path)
-    assert reported(paths, code) == code
+    assert rewrite_toolkit_failure(paths, code) == code
     paths.output.mkdir()
     paths.failure.write_text("the cause", "utf-8")
-    assert reported(paths, code) == code
+    assert rewrite_toolkit_failure(paths, code) == code
     assert paths.failure.read_text("utf-8") == "the cause"

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from container.user_script import wait_for_names
+from container.user_script import wait_for_hosts
 from finetune.errors import PlatformError
 from tests.support.simulated_jobs import eventually
 
@@ -166,4 +166,4 @@ def test_hosts_that_cannot_be_found_end_the_wait(monkeypatch: pytest.MonkeyPatch
 
     monkeypatch.setattr(socket, "gethostbyname", unknown)
     with pytest.raises(PlatformError, match="algo-2"):
-        wait_for_names(["algo-2"], seconds=0.0)
+        wait_for_hosts(["algo-2"], seconds=0.0)
