@@ -86,7 +86,7 @@ def fetch(folder: Path, name: str, **environment: str) -> subprocess.CompletedPr
     return subprocess.run(command, env=variables, capture_output=True, text=True, check=False)
 
 
-def test_a_network_of_the_hub(hub: str, tmp_path: Path) -> None:
+def test_hub_model_is_downloaded(hub: str, tmp_path: Path) -> None:
     ended = fetch(tmp_path / "baked", NAME, HF_ENDPOINT=hub, HF_HOME=str(tmp_path / "home"))
     assert ended.returncode == 0, ended.stderr
     assert not list((tmp_path / "baked").rglob("*.py"))
@@ -94,7 +94,7 @@ def test_a_network_of_the_hub(hub: str, tmp_path: Path) -> None:
     assert backbone.weights.source.startswith("weights in the image")
 
 
-def test_a_network_of_torchvision(tmp_path: Path) -> None:
+def test_torchvision_model_is_downloaded(tmp_path: Path) -> None:
     weights = get_model_weights("mobilenet_v3_small").DEFAULT
     cache = tmp_path / "torch" / "hub" / "checkpoints"
     cache.mkdir(parents=True)
@@ -107,7 +107,7 @@ def test_a_network_of_torchvision(tmp_path: Path) -> None:
     assert torch.equal(backbone.module.state_dict()["features.0.0.weight"], state["features.0.0.weight"])
 
 
-def test_what_cannot_be_had_fails_the_build(tmp_path: Path) -> None:
+def test_unavailable_model_fails_the_build(tmp_path: Path) -> None:
     endpoint = "http://127.0.0.1:9"
     ended = fetch(tmp_path / "baked", "someone/no-such-network", HF_ENDPOINT=endpoint, HF_HOME=str(tmp_path / "home"))
     assert ended.returncode != 0

@@ -62,7 +62,7 @@ def machine(tmp_path: Path) -> Iterator[Machine]:
     yield Machine(tmp_path)
 
 
-def test_a_good_end_is_0(machine: Machine) -> None:
+def test_successful_job_exits_with_0(machine: Machine) -> None:
     assert machine.run("def main(): pass") == 0
     assert (machine.base / "ml" / "output" / "success").exists()
     assert not (machine.base / "ml" / "output" / "failure").exists()
@@ -78,36 +78,36 @@ def test_a_good_end_is_0(machine: Machine) -> None:
         ("raise ValueError('x')", "named:main ended with ValueError: x"),
     ],
 )
-def test_no_failure_that_the_toolkit_takes_for_success_stays_one(
+def test_failures_mistaken_for_success_by_toolkit_are_reported(
     machine: Machine, statement: str, beginning: str
 ) -> None:
     assert machine.run(f"def main(): {statement}") == 1
     assert machine.failure.startswith(beginning)
 
 
-def test_an_end_that_nobody_reported_is_a_failure(machine: Machine) -> None:
+def test_exit_without_reported_success_is_a_failure(machine: Machine) -> None:
     assert machine.run("def main(): os._exit(0)") == 3
     assert "never reported success" in machine.failure
 
 
-def test_success_of_an_earlier_job_does_not_count(machine: Machine) -> None:
-    test_a_good_end_is_0(machine)
+def test_success_file_of_earlier_job_is_ignored(machine: Machine) -> None:
+    test_successful_job_exits_with_0(machine)
     assert machine.run("def main(): os._exit(0)") == 3
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSEGV])
-def test_a_killed_job_ends_like_the_signal(machine: Machine, number: signal.Signals) -> None:
+def test_killed_job_exits_with_signal_code(machine: Machine, number: signal.Signals) -> None:
     assert machine.run(f"def main(): os.kill(os.getpid(), {int(number)})") == 128 + number
     assert machine.failure.startswith(f"The job's process was ended by {number.name}")
 
 
-def test_without_output_nothing_succeeds(machine: Machine) -> None:
+def test_job_without_output_folder_fails(machine: Machine) -> None:
     (machine.base / "ml" / "output").write_text("a file where a folder should be")
     assert machine.run("def main(): pass") != 0
 
 
 @pytest.mark.parametrize("asked", [signal.SIGTERM, signal.SIGINT])
-def test_the_wish_to_stop_arrives_as_sigterm(machine: Machine, asked: signal.Signals) -> None:
+def test_stop_signals_reach_job_as_sigterm(machine: Machine, asked: signal.Signals) -> None:
     code = "def main():\n    signal.signal(signal.SIGTERM, lambda *_: heard.append(1)); heard = []\n"
     code += "    pathlib.Path('ready').touch()\n    while not heard: time.sleep(0.01)\n"
     with machine.start(code) as process:
@@ -117,7 +117,7 @@ def test_the_wish_to_stop_arrives_as_sigterm(machine: Machine, asked: signal.Sig
     assert (machine.base / "ml" / "output" / "success").exists()
 
 
-def test_a_stop_that_the_job_does_not_prepare_for_is_told(machine: Machine) -> None:
+def test_unhandled_stop_is_reported(machine: Machine) -> None:
     with machine.start("def main():\n    pathlib.Path('ready').touch()\n    time.sleep(60)") as process:
         eventually((machine.base / "ready").exists)
         process.terminate()
@@ -125,7 +125,7 @@ def test_a_stop_that_the_job_does_not_prepare_for_is_told(machine: Machine) -> N
     assert "SIGTERM" in machine.failure
 
 
-def test_a_stop_at_the_start_is_not_lost(machine: Machine) -> None:
+def test_stop_during_startup_is_not_lost(machine: Machine) -> None:
     """At any moment: the process ends cleanly by itself within seconds."""
     for milliseconds in (0.1, 5, 20, 60, 150, 400):
         with machine.start(
@@ -145,7 +145,7 @@ def _blocks_sigterm(pid: int) -> bool:
     return bool(int(blocked.split()[1], 16) >> (signal.SIGTERM - 1) & 1)
 
 
-def test_the_job_has_no_signal_blocked(machine: Machine) -> None:
+def test_job_has_no_blocked_signals(machine: Machine) -> None:
     code = "def main():\n    assert not signal.pthread_sigmask(signal.SIG_BLOCK, [])\n"
     code += "    assert os.getsid(0) == os.getpid()"
     assert machine.run(code) == 0
@@ -156,7 +156,7 @@ def test_the_job_has_no_signal_blocked(machine: Machine) -> None:
     reason="the kernel gives large pages to all processes or to none, whoever asks",
 )
 @pytest.mark.parametrize(("given", "expected"), [(None, (True, None)), (NO_LARGE_PAGES, (False, NO_LARGE_PAGES))])
-def test_the_job_asks_for_large_pages_and_what_it_starts_does_not(
+def test_huge_pages_apply_to_job_but_not_to_child_processes(
     machine: Machine, given: str | None, expected: tuple[bool, str | None]
 ) -> None:
     if given is not None:
@@ -182,7 +182,5 @@ def test_the_job_asks_for_large_pages_and_what_it_starts_does_not(
         (ExitStatus(2, 0, stopped=False), False, False),
     ],
 )
-def test_an_ending_is_good_where_the_job_said_so_or_was_stopped(
-    ending: ExitStatus, said_success: bool, good: bool
-) -> None:
+def test_success_requires_success_file_or_stop(ending: ExitStatus, said_success: bool, good: bool) -> None:
     assert (failure_from_status(ending, has_success_file=said_success) is None) == good

@@ -60,7 +60,7 @@ def written_variables(place: Path, channels: Mapping[str, Path], wishes: Mapping
     return [(name, int(threads)) for name, threads in (line.split() for line in lines)]
 
 
-def test_no_other_thread_runs_while_a_job_of_images_writes_the_environment(tmp_path: Path) -> None:
+def test_image_job_sets_environment_in_single_thread(tmp_path: Path) -> None:
     channels = {"train": write_pictures(tmp_path / "train", 4)}
     wishes = {"strategy": "from_scratch", "model_name": "resnet18", "image_size": "32", "epochs": "1"}
     written = written_variables(tmp_path, channels, wishes)
@@ -68,7 +68,7 @@ def test_no_other_thread_runs_while_a_job_of_images_writes_the_environment(tmp_p
     assert [(name, threads) for name, threads in written if threads > 1] == []
 
 
-def test_no_other_thread_runs_while_a_job_of_texts_writes_the_environment(tmp_path: Path) -> None:
+def test_text_job_sets_environment_in_single_thread(tmp_path: Path) -> None:
     (tmp_path / "train").mkdir()
     rows = [json.dumps({"label": label, "text": f"the {label} cat sat {n}"}) for n in range(8) for label in ("a", "b")]
     (tmp_path / "train" / "rows.jsonl").write_text("\n".join(rows), "utf-8")
@@ -78,7 +78,7 @@ def test_no_other_thread_runs_while_a_job_of_texts_writes_the_environment(tmp_pa
     assert [(name, threads) for name, threads in written if threads > 1] == []
 
 
-def test_importing_what_starts_a_job_starts_no_thread() -> None:
+def test_startup_imports_start_no_thread() -> None:
     environment = {**ENVIRONMENT, "PATH": os.environ["PATH"]}
     ended = subprocess.run(
         [sys.executable, "-c", COUNT_THREADS], env=environment, capture_output=True, text=True, check=True
@@ -86,7 +86,7 @@ def test_importing_what_starts_a_job_starts_no_thread() -> None:
     assert ended.stdout.strip() == "1"
 
 
-def test_many_starts_end_by_the_cause_of_their_failure_and_never_by_a_signal(tmp_path: Path) -> None:
+def test_repeated_failing_starts_never_end_by_signal(tmp_path: Path) -> None:
     (tmp_path / "train").mkdir()
     folder = lay_out(tmp_path / "ml", request_of({"train": tmp_path / "train"}, {"epochs": "many"}))
     ended = [start(folder, {}) for _ in range(STARTS)]

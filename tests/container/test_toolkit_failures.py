@@ -31,33 +31,33 @@ def start(root: Path, hyperparameters: Mapping[str, str], variables: Mapping[str
         ("model_name", "a\ud800", "holds half of a surrogate pair"),
     ],
 )
-def test_a_hyperparameter_that_no_program_can_read_is_named(tmp_path: Path, name: str, value: str, fault: str) -> None:
+def test_invalid_hyperparameter_is_reported(tmp_path: Path, name: str, value: str, fault: str) -> None:
     job = start(tmp_path, {name: value})
     assert job.exit_code == 1
     assert job.failure.startswith(f"Hyperparameter {name!r} {fault}")
     assert len(job.failure) < 300
 
 
-def test_without_a_path_for_programs_the_usual_one_is_taken(tmp_path: Path) -> None:
+def test_empty_path_variable_uses_default(tmp_path: Path) -> None:
     job = start(tmp_path, {"epochs": "many"}, {"PATH": ""})
     assert job.exit_code == 1
     assert job.failure.startswith("epochs='many' is not allowed")
 
 
-def test_a_program_that_sagemaker_training_misses_is_named(tmp_path: Path) -> None:
+def test_missing_program_is_reported(tmp_path: Path) -> None:
     job = start(tmp_path, {}, {"PATH": str(tmp_path)})
     assert job.exit_code == 2
     assert "No such file or directory: 'which'" in job.failure.splitlines()[0]
 
 
-def test_a_value_that_sagemaker_training_cannot_use_is_told_by_its_cause(tmp_path: Path) -> None:
+def test_invalid_toolkit_value_is_reported_with_cause(tmp_path: Path) -> None:
     job = start(tmp_path, {"sagemaker_container_log_level": "loud"})
     assert job.exit_code == 1
     assert "Unknown level: 'loud'" in job.failure.splitlines()[0]
 
 
 @pytest.mark.parametrize("heading", ["Framework Error:", "SMTrainingCompiler Error:"])
-def test_memory_that_sagemaker_training_ran_out_of_is_named(tmp_path: Path, heading: str) -> None:
+def test_out_of_memory_in_toolkit_is_reported(tmp_path: Path, heading: str) -> None:
     paths = Paths(tmp_path)
     paths.output.mkdir()
     paths.failure.write_text(f"{heading} \nTraceback:\n  File\nImportError: a.so: failed to map segment\n\na", "utf-8")
@@ -66,7 +66,7 @@ def test_memory_that_sagemaker_training_ran_out_of_is_named(tmp_path: Path, head
 
 
 @pytest.mark.parametrize("code", [1, 2, 3])
-def test_other_failures_stay_as_they_are(tmp_path: Path, code: int) -> None:
+def test_other_failures_are_unchanged(tmp_path: Path, code: int) -> None:
     paths = Paths(tmp_path)
     assert rewrite_toolkit_failure(paths, code) == code
     paths.output.mkdir()

@@ -45,7 +45,7 @@ def run(folder: JobFolder, locked: Path, mode: int) -> tuple[int, str]:
 
 
 @pytest.mark.parametrize("mode", [0o000, 0o500])
-def test_an_output_folder_that_cannot_be_written_is_named_in_the_log(folder: JobFolder, mode: int) -> None:
+def test_unwritable_output_folder_is_reported_in_log(folder: JobFolder, mode: int) -> None:
     code, log = run(folder, folder.output, mode)
     assert code == 2
     assert str(folder.output) in log
@@ -54,9 +54,7 @@ def test_an_output_folder_that_cannot_be_written_is_named_in_the_log(folder: Job
 
 @pytest.mark.parametrize("mode", [0o000, 0o500])
 @pytest.mark.parametrize("name", ["model", "output/data", "checkpoints"])
-def test_a_folder_that_cannot_be_written_is_named_before_the_data_are_read(
-    folder: JobFolder, name: str, mode: int
-) -> None:
+def test_unwritable_folder_is_reported_before_data_is_read(folder: JobFolder, name: str, mode: int) -> None:
     code, log = run(folder, folder.root / name, mode)
     assert code == 2
     cause = (folder.output / "failure").read_text("utf-8").splitlines()[0]
@@ -64,7 +62,7 @@ def test_a_folder_that_cannot_be_written_is_named_before_the_data_are_read(
     assert cause in log
 
 
-def test_the_check_leaves_nothing_in_the_folders(folder: JobFolder) -> None:
+def test_check_leaves_no_files(folder: JobFolder) -> None:
     code, _ = run(folder, folder.root, 0o700)
     assert code == 1  # the channel is empty
     assert list((folder.root / "checkpoints").iterdir()) == []

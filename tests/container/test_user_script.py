@@ -67,7 +67,7 @@ def failure(base: Path) -> str:
         ("bare.sh", f'exec {sys.executable} -c "{PRINT_ARGUMENTS}" "$@"'),
     ],
 )
-def test_arguments_arrive_as_they_are(tmp_path: Path, name: str, text: str) -> None:
+def test_arguments_are_passed_unchanged(tmp_path: Path, name: str, text: str) -> None:
     hyperparameters = {"sagemaker_program": name, "note": HOSTILE, "zz": '"quoted"', "epochs": "3"}
     code, log = run(tmp_path, {name: text}, hyperparameters)
     assert code == 0, log
@@ -76,7 +76,7 @@ def test_arguments_arrive_as_they_are(tmp_path: Path, name: str, text: str) -> N
     assert sorted(path.name for path in (tmp_path / "code").iterdir()) == sorted([name, "arguments"])
 
 
-def test_the_script_finds_its_variables(tmp_path: Path) -> None:
+def test_script_receives_environment_variables(tmp_path: Path) -> None:
     (tmp_path / "input" / "data" / "train").mkdir(parents=True)
     names = ["SM_CHANNEL_TRAIN", "SM_MODEL_DIR", "SM_HP_EPOCHS", "SM_CURRENT_HOST", "SM_USER_ENTRY_POINT"]
     text = f"import os, helper; print('SEEN', [os.environ[name] for name in {names}], helper.VALUE)"
@@ -97,7 +97,7 @@ def test_the_script_finds_its_variables(tmp_path: Path) -> None:
         ("import os; os.kill(os.getpid(), 11)", 139, "The script was ended by SIGSEGV"),
     ],
 )
-def test_a_failing_script_fails_the_job(tmp_path: Path, text: str, code: int, beginning: str) -> None:
+def test_failing_script_fails_job(tmp_path: Path, text: str, code: int, beginning: str) -> None:
     ended, log = run(tmp_path, {"user.py": text}, {"sagemaker_program": "user.py", "epochs": "3"})
     assert ended == code, log
     assert failure(tmp_path).startswith(beginning)
@@ -110,7 +110,7 @@ def test_a_failing_script_fails_the_job(tmp_path: Path, text: str, code: int, be
         ({"sagemaker_program": "user.py", "sagemaker_mpi_enabled": "true"}, "sagemaker_mpi_enabled: MPI is not"),
     ],
 )
-def test_what_cannot_be_run_is_named(tmp_path: Path, hyperparameters: Mapping[str, str], beginning: str) -> None:
+def test_unsupported_script_is_reported(tmp_path: Path, hyperparameters: Mapping[str, str], beginning: str) -> None:
     code, log = run(tmp_path, {"user.py": "print()"}, hyperparameters)
     assert code == 1, log
     assert failure(tmp_path).startswith(beginning)
@@ -129,7 +129,7 @@ time.sleep(60)
 
 
 @pytest.mark.parametrize("through_a_shell", [False, True])
-def test_sigterm_reaches_the_script(tmp_path: Path, through_a_shell: bool) -> None:
+def test_sigterm_reaches_script(tmp_path: Path, through_a_shell: bool) -> None:
     files = {"user.py": LISTEN, "user.sh": f"#!/bin/sh\n{sys.executable} user.py\n"}
     program = "user.sh" if through_a_shell else "user.py"
     with start(tmp_path, files, {"sagemaker_program": program}) as process:
@@ -141,7 +141,7 @@ def test_sigterm_reaches_the_script(tmp_path: Path, through_a_shell: bool) -> No
     assert process.returncode == (128 + signal.SIGTERM if through_a_shell else 0), log
 
 
-def test_a_script_that_does_not_listen_ends_by_the_signal(tmp_path: Path) -> None:
+def test_script_without_handler_ends_by_sigterm(tmp_path: Path) -> None:
     text = "import pathlib, time; pathlib.Path('ready').touch(); time.sleep(60)"
     with start(tmp_path, {"user.py": text}, {"sagemaker_program": "user.py"}) as process:
         eventually(lambda: (tmp_path / "code" / "ready").exists() or process.poll() is not None)
@@ -150,7 +150,7 @@ def test_a_script_that_does_not_listen_ends_by_the_signal(tmp_path: Path) -> Non
     assert failure(tmp_path).startswith("The script was ended by SIGTERM")
 
 
-def test_torchrun_gives_the_script_a_process_group_to_join(tmp_path: Path) -> None:
+def test_torchrun_provides_process_group(tmp_path: Path) -> None:
     text = (
         "import torch.distributed as d; d.init_process_group('gloo'); print('RANK', d.get_rank(), d.get_world_size())"
     )
@@ -160,7 +160,7 @@ def test_torchrun_gives_the_script_a_process_group_to_join(tmp_path: Path) -> No
     assert "RANK 0 1" in log
 
 
-def test_hosts_that_cannot_be_found_end_the_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unresolvable_hosts_raise_after_timeout(monkeypatch: pytest.MonkeyPatch) -> None:
     def unknown(host: str) -> str:
         raise OSError("unknown")
 

@@ -27,17 +27,17 @@ def prefix(folder: Path) -> Path:
     return folder
 
 
-def test_objects_in_the_order_of_their_keys(tmp_path: Path) -> None:
+def test_objects_are_sent_in_key_order(tmp_path: Path) -> None:
     assert stream(prefix(tmp_path), PipeSource()) == b"AZBC"
 
 
-def test_objects_in_the_order_of_a_manifest(tmp_path: Path) -> None:
+def test_objects_are_sent_in_manifest_order(tmp_path: Path) -> None:
     manifest = prefix(tmp_path) / "list.manifest"
     manifest.write_text(json.dumps([{"prefix": "s3://bucket/"}, "c.txt", "a/z.txt"]))
     assert stream(manifest, PipeSource("ManifestFile")) == b"CZ"
 
 
-def test_attributes_in_the_order_of_their_names(tmp_path: Path) -> None:
+def test_attributes_are_sent_in_requested_order(tmp_path: Path) -> None:
     manifest = prefix(tmp_path) / "train.manifest"
     manifest.write_text('{"label": 1, "source-ref": "s3://bucket/a.txt", "other": 2}\n')
     options = PipeSource("AugmentedManifestFile", ("source-ref", "label"), wrapped=True)
@@ -45,7 +45,7 @@ def test_attributes_in_the_order_of_their_names(tmp_path: Path) -> None:
     assert stream(manifest, options) == RECORD + length + b"A\0\0\0" + RECORD + length + b"1\0\0\0"
 
 
-def test_shuffling_changes_the_order_from_epoch_to_epoch_and_shards_divide_it(tmp_path: Path) -> None:
+def test_shuffling_changes_order_per_epoch_and_shards_are_disjoint(tmp_path: Path) -> None:
     source = prefix(tmp_path)
     orders = {stream(source, PipeSource(shuffle_seed=1), epoch) for epoch in range(8)}
     assert len(orders) > 1
@@ -54,7 +54,7 @@ def test_shuffling_changes_the_order_from_epoch_to_epoch_and_shards_divide_it(tm
     assert (b"".join(shards), shards[4:]) == (b"AZBC", [b"", b""])
 
 
-def test_announced_compression_is_undone(tmp_path: Path) -> None:
+def test_gzip_objects_are_decompressed(tmp_path: Path) -> None:
     (tmp_path / "a.gz").write_bytes(gzip.compress(b"plain"))
     assert stream(tmp_path, PipeSource(inflated=True)) == b"plain"
     assert stream(tmp_path, PipeSource()).startswith(b"\x1f\x8b")
@@ -70,7 +70,7 @@ def fed(source: Path, folder: Path, manners: FeederOptions) -> Iterator[None]:
         feeder.kill()
 
 
-def test_a_pipe_for_each_epoch_also_late_and_slow(tmp_path: Path) -> None:
+def test_each_epoch_has_a_pipe_even_if_late_and_slow(tmp_path: Path) -> None:
     source, folder = prefix(tmp_path / "s3"), tmp_path / "data"
     with fed(source, folder, FeederOptions(delay_seconds=0.1, bytes_per_second=40.0, burst_bytes=1, fifos_ahead=0)):
         for epoch in range(2):
@@ -78,7 +78,7 @@ def test_a_pipe_for_each_epoch_also_late_and_slow(tmp_path: Path) -> None:
             assert (folder / f"train_{epoch}").read_bytes() == b"AZBC"
 
 
-def test_an_early_close_leads_to_the_next_epoch(tmp_path: Path) -> None:
+def test_early_close_starts_next_epoch(tmp_path: Path) -> None:
     (tmp_path / "big").write_bytes(bytes(1 << 20))
     with fed(tmp_path / "big", tmp_path / "data", FeederOptions()):
         eventually((tmp_path / "data" / "train_0").exists)

@@ -58,7 +58,7 @@ def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("arguments, message", BAD_REQUESTS.values(), ids=BAD_REQUESTS)
-def test_a_wrong_request_is_named(
+def test_invalid_request_is_reported(
     arguments: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(arguments) == USAGE_EXIT_CODE
@@ -79,7 +79,7 @@ BAD_MANIFESTS = {
 
 
 @pytest.mark.parametrize("manifest, message", BAD_MANIFESTS.values(), ids=BAD_MANIFESTS)
-def test_what_a_manifest_does_not_hold_is_named(
+def test_manifest_fault_is_reported_with_line(
     manifest: str, message: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "m.manifest").write_text(manifest)
@@ -101,7 +101,7 @@ def test_what_a_manifest_does_not_hold_is_named(
         ("a.txt", ["--gzip"], "a.txt is not compressed with gzip: leave out --gzip"),
     ],
 )
-def test_what_cannot_be_sent_is_named(
+def test_unsendable_source_is_reported(
     path: str, wishes: list[str], message: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "a.txt").write_text("plain")
@@ -110,13 +110,13 @@ def test_what_cannot_be_sent_is_named(
     assert message in capfd.readouterr().err
 
 
-def test_a_folder_in_use_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_nonempty_output_folder_is_rejected(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--output", "taken", "--", "true"]) == 0
     assert main(["--output", "taken", "--", "true"]) == USAGE_EXIT_CODE
     assert "not empty" in capsys.readouterr().err
 
 
-def test_a_failed_job_ends_with_its_exit_code(capsys: pytest.CaptureFixture[str]) -> None:
+def test_failed_job_returns_its_exit_code(capsys: pytest.CaptureFixture[str]) -> None:
     code = "echo 'label column is missing' > $SAGEMAKER_BASE_DIR/output/failure; exit 3"
     assert main(["--output", "out", "--", "sh", "-c", code]) == 3
     out = capsys.readouterr().out
@@ -124,7 +124,7 @@ def test_a_failed_job_ends_with_its_exit_code(capsys: pytest.CaptureFixture[str]
     assert "label column is missing" in out
 
 
-def test_quiet_keeps_the_log_in_its_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_quiet_writes_log_only_to_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--output", "out", "--quiet", "--", "echo", "hello"]) == 0
     assert "hello" not in capsys.readouterr().out
     assert (tmp_path / "out" / "s3" / "logs" / "000.log").read_text() == "hello\n"
@@ -140,7 +140,7 @@ def test_interruptions_from_the_command_line(capsys: pytest.CaptureFixture[str])
     assert "start 1      Completed" in out
 
 
-def test_the_script_runs_a_job_with_its_channels(tmp_path: Path) -> None:
+def test_script_runs_job_with_channels(tmp_path: Path) -> None:
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "file").write_text("content")
     code = "cat $SAGEMAKER_BASE_DIR/input/data/train/file $SAGEMAKER_BASE_DIR/input/config/hyperparameters.json"
@@ -150,14 +150,14 @@ def test_the_script_runs_a_job_with_its_channels(tmp_path: Path) -> None:
     assert "model.tar.gz" in run.stdout
 
 
-def test_the_script_explains_itself() -> None:
+def test_script_has_help() -> None:
     run = subprocess.run([RUN_LOCAL, "--help"], capture_output=True, text=True, check=True)
     assert "--interrupt-at" in run.stdout
     assert "Ctrl-C" in run.stdout
 
 
 @pytest.mark.parametrize("times, code", [(1, 0), (2, 130)])
-def test_interrupt_stops_and_a_second_one_kills(tmp_path: Path, times: int, code: int) -> None:
+def test_first_interrupt_stops_and_second_kills(tmp_path: Path, times: int, code: int) -> None:
     heard = f"os.write(1, b'stopping\\n') and {times} == 1 and sys.exit(0)"
     listen = f"import os, signal, sys, time; signal.signal(signal.SIGTERM, lambda *_: {heard})"
     job = f"{listen}; print('ready', flush=True); time.sleep(60)"
@@ -171,7 +171,7 @@ def test_interrupt_stops_and_a_second_one_kills(tmp_path: Path, times: int, code
         assert run.wait(20) == code
 
 
-def test_channels_come_through_pipes(tmp_path: Path) -> None:
+def test_pipe_mode_channel_is_sent_through_pipe(tmp_path: Path) -> None:
     (tmp_path / "train.csv").write_text("1,text\n")
     read = (
         "cat $SAGEMAKER_BASE_DIR/input/data/train_0; grep -o Pipe $SAGEMAKER_BASE_DIR/input/config/inputdataconfig.json"
@@ -182,7 +182,7 @@ def test_channels_come_through_pipes(tmp_path: Path) -> None:
     assert (tmp_path / "out" / "s3" / "logs" / "000.log").read_text() == "1,text\nPipe\n"
 
 
-def test_each_channel_has_a_mode_of_its_own_and_what_is_sent_is_as_asked(tmp_path: Path) -> None:
+def test_input_modes_and_pipe_options_apply_per_channel(tmp_path: Path) -> None:
     for name in ("train", "validation", "labels"):
         (tmp_path / name).mkdir()
         for number in range(4):
@@ -208,7 +208,7 @@ def test_each_channel_has_a_mode_of_its_own_and_what_is_sent_is_as_asked(tmp_pat
     assert (resources["current_host"], resources["hosts"]) == ("algo-2", ["algo-1", "algo-2"])
 
 
-def test_the_help_names_every_option_that_is_read() -> None:
+def test_help_lists_every_pipe_option() -> None:
     run = subprocess.run([RUN_LOCAL, "--help"], capture_output=True, text=True, check=True)
     for option in ("input-mode", "attribute-names", "data-type", "shuffle-seed", "shard", "record-wrapper", "gzip"):
         assert f"--{option}" in run.stdout

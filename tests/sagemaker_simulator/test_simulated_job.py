@@ -40,7 +40,7 @@ def is_alive(pid: int) -> bool:
         return False
 
 
-def test_a_job_that_ends_well(tmp_path: Path) -> None:
+def test_completed_job(tmp_path: Path) -> None:
     code = "(base/'model'/'sub').mkdir(); (base/'model'/'sub'/'w').write_text('1'); (base/'output'/'data'/'r').touch()"
     result = run_job(python_job(code, tmp_path), tmp_path / "ml")
     assert (result.status, result.exit_code, result.failure_reason) == ("Completed", 0, None)
@@ -50,12 +50,12 @@ def test_a_job_that_ends_well(tmp_path: Path) -> None:
     assert result.seconds_after_sigterm is None
 
 
-def test_the_exit_code_alone_decides(tmp_path: Path) -> None:
+def test_status_follows_exit_code(tmp_path: Path) -> None:
     result = run_job(python_job("(base/'output'/'failure').write_text('said so')", tmp_path), tmp_path / "ml")
     assert (result.status, result.failure_reason, result.failure) == ("Completed", None, "said so")
 
 
-def test_the_failure_reason_is_the_beginning_of_the_failure_file(tmp_path: Path) -> None:
+def test_failure_reason_is_start_of_failure_file(tmp_path: Path) -> None:
     code = "(base/'output'/'failure').write_text('x' * 1023 + 'yz'); (base/'model'/'w').touch(); sys.exit(3)"
     result = run_job(python_job(code, tmp_path), tmp_path / "ml")
     assert (result.status, result.exit_code) == ("Failed", 3)
@@ -64,14 +64,14 @@ def test_the_failure_reason_is_the_beginning_of_the_failure_file(tmp_path: Path)
     assert members(result.model) == ["w"]
 
 
-def test_a_failure_without_a_word(tmp_path: Path) -> None:
+def test_failure_without_failure_file(tmp_path: Path) -> None:
     result = run_job(python_job("os.kill(os.getpid(), signal.SIGSEGV)", tmp_path), tmp_path / "ml")
     assert (result.status, result.exit_code) == ("Failed", 139)
     assert result.failure_reason is not None
     assert "139" in result.failure_reason
 
 
-def test_the_log_is_kept_and_shown(tmp_path: Path) -> None:
+def test_log_is_written_and_echoed(tmp_path: Path) -> None:
     echo = io.StringIO()
     code = "print('out'); sys.stderr.write('err\\n'); sys.stdout.buffer.write(b'\\xff'); sys.exit()"
     result = run_job(replace(python_job(code, tmp_path), echo=echo), tmp_path / "ml")
@@ -79,7 +79,7 @@ def test_the_log_is_kept_and_shown(tmp_path: Path) -> None:
     assert sorted(echo.getvalue().split()) == sorted(result.log_text().split())
 
 
-def test_a_stopped_job_may_save_its_model(tmp_path: Path) -> None:
+def test_stopped_job_can_save_model(tmp_path: Path) -> None:
     save = "signal.signal(signal.SIGTERM, lambda *_: ((base/'model'/'so far').touch(), sys.exit(0)))\n"
     result = run_job(python_job(save + STEPS, tmp_path), tmp_path / "ml", Interruption(AT_STEP_5, "stop"))
     assert (result.status, result.exit_code, result.failure_reason) == ("Stopped", 0, None)
@@ -88,7 +88,7 @@ def test_a_stopped_job_may_save_its_model(tmp_path: Path) -> None:
     assert result.interruption == Interruption(AT_STEP_5, "stop")
 
 
-def test_a_job_that_does_not_listen_is_killed_after_the_grace_time(tmp_path: Path) -> None:
+def test_job_ignoring_sigterm_is_killed_after_grace_time(tmp_path: Path) -> None:
     interruption = Interruption(AT_STEP_5, "stop", grace_seconds=0.2)
     result = run_job(python_job(IGNORE_SIGTERM + STEPS, tmp_path), tmp_path / "ml", interruption)
     assert (result.status, result.exit_code) == ("Stopped", 137)
@@ -96,14 +96,14 @@ def test_a_job_that_does_not_listen_is_killed_after_the_grace_time(tmp_path: Pat
     assert result.seconds_after_sigterm >= 0.2
 
 
-def test_a_reclaimed_machine_leaves_no_artifacts(tmp_path: Path) -> None:
+def test_reclaimed_machine_uploads_no_artifacts(tmp_path: Path) -> None:
     result = run_job(python_job(STOP_IN_ORDER + STEPS, tmp_path), tmp_path / "ml", Interruption(AT_STEP_5, "reclaim"))
     assert (result.status, result.exit_code) == ("Interrupted", 0)
     assert (result.model, result.output) == (None, None)
     assert "asked to stop" in result.log_text()
 
 
-def test_sigterm_may_come_twice(tmp_path: Path) -> None:
+def test_reclaim_twice_sends_two_sigterms(tmp_path: Path) -> None:
     """The second comes after the first is handled, because two pending signals are merged on a busy machine."""
     code = "heard = []\ndef hear(*_):\n    heard.append(os.write(1, b'SIGTERM'))\n    if heard[1:]: os._exit(5)\n"
     code += "signal.signal(signal.SIGTERM, hear)\n" + STEPS
@@ -115,7 +115,7 @@ def test_sigterm_may_come_twice(tmp_path: Path) -> None:
     assert result.seconds_after_sigterm >= 0.5
 
 
-def test_only_the_first_process_gets_sigterm(tmp_path: Path) -> None:
+def test_only_first_process_receives_sigterm(tmp_path: Path) -> None:
     listen = "signal.signal(signal.SIGTERM, lambda *_: os.write(1, b'child heard'))"
     child = f"import os, signal, time; {listen}; os.write(1, b'child listens\\n'); time.sleep(30)"
     code = STOP_IN_ORDER + f"import subprocess; subprocess.Popen([sys.executable, '-c', {child!r}]); time.sleep(60)"
@@ -124,7 +124,7 @@ def test_only_the_first_process_gets_sigterm(tmp_path: Path) -> None:
     assert "child heard" not in result.log_text()
 
 
-def test_a_kill_gives_nobody_a_word(tmp_path: Path) -> None:
+def test_kill_sends_no_sigterm(tmp_path: Path) -> None:
     result = run_job(python_job(STOP_IN_ORDER + STEPS, tmp_path), tmp_path / "ml", Interruption(AT_STEP_5))
     assert (result.status, result.exit_code, result.seconds_after_sigterm) == ("Interrupted", 137, None)
     assert "asked to stop" not in result.log_text()
@@ -132,7 +132,7 @@ def test_a_kill_gives_nobody_a_word(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("parent_ends", [False, True])
-def test_no_process_outlives_the_machine(tmp_path: Path, parent_ends: bool) -> None:
+def test_all_processes_end_with_machine(tmp_path: Path, parent_ends: bool) -> None:
     code = "import subprocess; child = subprocess.Popen(['sleep', '60'], start_new_session=True); print(child.pid)\n"
     job = python_job(code if parent_ends else code + "print('ready'); time.sleep(60)", tmp_path)
     result = run_job(job, tmp_path / "ml", Interruption(Moment(0.0, "ready")))
@@ -140,39 +140,39 @@ def test_no_process_outlives_the_machine(tmp_path: Path, parent_ends: bool) -> N
     assert not is_alive(int(result.log_text().split()[0]))
 
 
-def test_an_interruption_that_comes_too_late(tmp_path: Path) -> None:
+def test_late_interruption_has_no_effect(tmp_path: Path) -> None:
     result = run_job(python_job("print('step')", tmp_path), tmp_path / "ml", Interruption(AT_STEP_5))
     assert (result.status, result.interruption) == ("Completed", None)
 
 
-def test_a_moment_counts_from_the_start(tmp_path: Path) -> None:
+def test_moment_without_pattern_counts_from_start(tmp_path: Path) -> None:
     result = run_job(python_job("time.sleep(60)", tmp_path), tmp_path / "ml", Interruption(Moment(0.25)))
     assert result.status == "Interrupted"
     assert 0.25 <= result.seconds < 60.0
 
 
-def test_the_user_stops_a_job(tmp_path: Path) -> None:
+def test_stop_request_stops_job(tmp_path: Path) -> None:
     stop = StopRequest()
     stop.submit()
     result = run_job(python_job("time.sleep(60)", tmp_path), tmp_path / "ml", stop=stop)
     assert (result.status, result.exit_code) == ("Stopped", 143)
 
 
-def test_the_last_checkpoint_of_an_orderly_end_arrives(tmp_path: Path) -> None:
+def test_last_checkpoint_is_uploaded_after_normal_end(tmp_path: Path) -> None:
     job = python_job("(base/'checkpoints'/'last').write_text('42')", tmp_path)
     job = replace(job, sync=replace(job.sync, delay_seconds=(60.0, 60.0)))
     run_job(job, tmp_path / "ml")
     assert (job.storage.checkpoints / "last").read_text() == "42"
 
 
-def test_a_program_that_does_not_exist(tmp_path: Path) -> None:
+def test_missing_program_raises(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         run_job(replace(python_job("", tmp_path), command=("no-such-program",)), tmp_path / "ml")
     with pytest.raises(RequestError, match="not empty"):
         run_job(python_job("", tmp_path), tmp_path / "ml")
 
 
-def test_the_toolkit_runs_a_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_toolkit_runs_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     module = "import os, pathlib\ndef main(): pathlib.Path(os.environ['SAGEMAKER_BASE_DIR'], 'model', 'w').touch()\n"
     (tmp_path / "tiny_training.py").write_text(module)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
@@ -182,7 +182,7 @@ def test_the_toolkit_runs_a_module(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert members(result.model) == ["w"]
 
 
-def test_an_exception_in_the_caller_leaves_no_process(tmp_path: Path) -> None:
+def test_exception_in_caller_ends_all_processes(tmp_path: Path) -> None:
     class Impatient(StopRequest):
         @property
         def submitted(self) -> bool:

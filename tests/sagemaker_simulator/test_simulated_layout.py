@@ -23,18 +23,18 @@ def source(tmp_path: Path) -> Path:
     return folder
 
 
-def test_the_folders_of_a_fresh_machine(tmp_path: Path) -> None:
+def test_new_machine_has_all_folders(tmp_path: Path) -> None:
     folder = lay_out(tmp_path / "ml", TrainingRequest())
     found = {path.relative_to(folder.root).as_posix() for path in folder.root.rglob("*") if path.is_dir()}
     assert found == {"input", "input/config", "input/data", "model", "output", "output/data", "checkpoints"}
 
 
-def test_hyperparameters_are_text(tmp_path: Path) -> None:
+def test_hyperparameters_are_strings(tmp_path: Path) -> None:
     folder = lay_out(tmp_path / "ml", TrainingRequest(hyperparameters={"epochs": "3", "resume": "True"}))
     assert read_json(folder, "hyperparameters") == {"epochs": "3", "resume": "True"}
 
 
-def test_channels_are_described_as_in_the_developer_guide(tmp_path: Path, source: Path) -> None:
+def test_channel_configuration_follows_developer_guide(tmp_path: Path, source: Path) -> None:
     channels = (Channel("train", source, content_type="application/x-image"), Channel("validation", source))
     folder = lay_out(tmp_path / "ml", TrainingRequest(channels=channels))
     common = {"TrainingInputMode": "File", "S3DistributionType": "FullyReplicated", "RecordWrapperType": "None"}
@@ -44,7 +44,7 @@ def test_channels_are_described_as_in_the_developer_guide(tmp_path: Path, source
     }
 
 
-def test_resources_of_two_hosts(tmp_path: Path) -> None:
+def test_resource_configuration_of_two_hosts(tmp_path: Path) -> None:
     resources = Resources(hosts=("algo-2", "algo-1"), current_host="algo-2")
     folder = lay_out(tmp_path / "ml", TrainingRequest(resources=resources))
     assert read_json(folder, "resourceconfig") == {
@@ -63,7 +63,7 @@ def test_resources_of_two_hosts(tmp_path: Path) -> None:
     }
 
 
-def test_the_checkpoint_folder_is_where_the_request_says(tmp_path: Path) -> None:
+def test_checkpoint_folder_follows_request(tmp_path: Path) -> None:
     folder = lay_out(tmp_path / "ml", TrainingRequest(checkpoint_path=PurePosixPath("/opt/ml/saved/here")))
     assert folder.checkpoints == tmp_path / "ml" / "saved" / "here"
     assert folder.checkpoints.is_dir()
@@ -72,33 +72,33 @@ def test_the_checkpoint_folder_is_where_the_request_says(tmp_path: Path) -> None
     assert config["LocalPath"] == str(folder.checkpoints)
 
 
-def test_a_job_without_checkpoint_configuration(tmp_path: Path) -> None:
+def test_job_without_checkpoint_configuration(tmp_path: Path) -> None:
     folder = lay_out(tmp_path / "ml", TrainingRequest(checkpoint_path=None))
     assert not (folder.config / "checkpointconfig.json").exists()
     assert not folder.checkpoints.exists()
 
 
-def test_the_debugger_is_configured_on_request_only(tmp_path: Path) -> None:
+def test_debug_hook_is_written_only_on_request(tmp_path: Path) -> None:
     folder = lay_out(tmp_path / "a", TrainingRequest())
     assert not (folder.config / "debughookconfig.json").exists()
     folder = lay_out(tmp_path / "b", TrainingRequest(debug_hook={"LocalPath": "/opt/ml/output/tensors"}))
     assert read_json(folder, "debughookconfig") == {"LocalPath": "/opt/ml/output/tensors"}
 
 
-def test_a_linked_channel_shows_the_source(tmp_path: Path, source: Path) -> None:
+def test_linked_channel_contains_source_files(tmp_path: Path, source: Path) -> None:
     folder = lay_out(tmp_path / "ml", TrainingRequest(channels=(Channel("train", source),)))
     assert (folder.data / "train" / "cats" / "1.txt").read_text() == "a cat"
     assert (folder.data / "train").resolve() == source
 
 
-def test_a_copied_channel_leaves_the_source_alone(tmp_path: Path, source: Path) -> None:
+def test_copied_channel_protects_source(tmp_path: Path, source: Path) -> None:
     folder = lay_out(tmp_path / "ml", TrainingRequest(channels=(Channel("train", source, "copy"),)))
     (folder.data / "train" / "cats" / "1.txt").write_text("a dog")
     assert (source / "cats" / "1.txt").read_text() == "a cat"
 
 
 @pytest.mark.parametrize("placement", ["link", "copy"])
-def test_a_single_file_lies_alone_in_its_channel(tmp_path: Path, source: Path, placement: str) -> None:
+def test_file_channel_contains_only_that_file(tmp_path: Path, source: Path, placement: str) -> None:
     channel = Channel("train", source / "cats" / "1.txt", "link" if placement == "link" else "copy")
     folder = lay_out(tmp_path / "ml", TrainingRequest(channels=(channel,)))
     assert [path.name for path in (folder.data / "train").iterdir()] == ["1.txt"]
@@ -107,13 +107,13 @@ def test_a_single_file_lies_alone_in_its_channel(tmp_path: Path, source: Path, p
     assert there.samefile(channel.source) == (placement == "link")
 
 
-def test_the_remains_of_another_job_are_refused(tmp_path: Path) -> None:
+def test_nonempty_job_folder_is_rejected(tmp_path: Path) -> None:
     lay_out(tmp_path / "ml", TrainingRequest())
     with pytest.raises(RequestError, match="not empty"):
         lay_out(tmp_path / "ml", TrainingRequest())
 
 
-def test_requests_that_the_platform_refuses(tmp_path: Path) -> None:
+def test_invalid_requests_are_rejected(tmp_path: Path) -> None:
     with pytest.raises(RequestError, match="channel name"):
         Channel("my channel", tmp_path)
     with pytest.raises(RequestError, match="does not exist"):
@@ -128,13 +128,13 @@ def test_requests_that_the_platform_refuses(tmp_path: Path) -> None:
         TrainingRequest(checkpoint_path=PurePosixPath("/tmp/elsewhere"))
 
 
-def test_a_folder_and_a_pipe_cannot_lie_in_one_place(tmp_path: Path) -> None:
+def test_channel_name_must_not_equal_pipe_name(tmp_path: Path) -> None:
     with pytest.raises(RequestError, match="'train_0' lies where a pipe of channel 'train' does"):
         TrainingRequest(channels=(Channel("train_0", tmp_path), Channel("train", tmp_path, pipe=PipeSource())))
     TrainingRequest(channels=(Channel("train_lst", tmp_path), Channel("train", tmp_path, pipe=PipeSource())))
 
 
-def test_the_environment_is_the_platforms_and_the_requests(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_environment_combines_platform_and_request(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OF_THE_CALLER", "1")
     monkeypatch.setenv("PYTHONPATH", "relative")
     monkeypatch.chdir(tmp_path)

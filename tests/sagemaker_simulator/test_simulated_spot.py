@@ -22,7 +22,7 @@ if starts < 4: time.sleep(60)
 """
 
 
-def test_a_spot_job_goes_on_until_it_is_done(tmp_path: Path) -> None:
+def test_spot_job_restarts_until_completed(tmp_path: Path) -> None:
     after_the_line = Moment(0.0, "^start")
     interruptions = [
         Interruption(after_the_line),
@@ -38,14 +38,14 @@ def test_a_spot_job_goes_on_until_it_is_done(tmp_path: Path) -> None:
     assert [result.model is None for result in results] == [True, True, True, False]
 
 
-def test_a_failed_job_is_not_started_again(tmp_path: Path) -> None:
+def test_failed_job_is_not_restarted(tmp_path: Path) -> None:
     results = run_with_interruptions(
         python_job("sys.exit(1)", tmp_path), tmp_path / "ml", [Interruption(Moment(60.0))] * 3
     )
     assert [result.status for result in results] == ["Failed"]
 
 
-def test_a_stopped_job_is_not_started_again(tmp_path: Path) -> None:
+def test_stopped_job_is_not_restarted(tmp_path: Path) -> None:
     stop = StopRequest()
     stop.submit()
     results = run_with_interruptions(
@@ -54,7 +54,7 @@ def test_a_stopped_job_is_not_started_again(tmp_path: Path) -> None:
     assert [result.status for result in results] == ["Stopped"]
 
 
-def test_what_did_not_reach_s3_is_lost(tmp_path: Path) -> None:
+def test_files_not_uploaded_are_lost(tmp_path: Path) -> None:
     code = """
 assert not list((base / 'checkpoints').iterdir())
 (base / 'checkpoints' / 'file').write_text('1')
@@ -68,7 +68,7 @@ if not seen.exists(): seen.touch(); print('written'); time.sleep(60)
     assert (job.storage.checkpoints / "file").exists()
 
 
-def test_a_schedule_is_a_function_of_its_seed() -> None:
+def test_schedule_is_determined_by_seed() -> None:
     schedule = Schedule(0.5, 9.0, kinds=("kill", "reclaim"), patterns=("epoch", "saved"), last_occurrence=3)
     drawn = draw_interruptions(schedule, 50, seed=1)
     assert drawn == draw_interruptions(schedule, 50, seed=1)
@@ -76,7 +76,7 @@ def test_a_schedule_is_a_function_of_its_seed() -> None:
     assert drawn != draw_interruptions(schedule, 50, seed=2)
 
 
-def test_a_schedule_draws_from_all_that_it_is_given() -> None:
+def test_schedule_draws_from_all_options() -> None:
     schedule = Schedule(0.5, 9.0, kinds=("kill", "reclaim"), patterns=("epoch", "saved"), last_occurrence=3)
     drawn = draw_interruptions(schedule, 100, seed=3)
     assert all(0.5 <= each.moment.seconds <= 9.0 for each in drawn)

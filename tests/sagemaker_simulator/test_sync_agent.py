@@ -52,7 +52,7 @@ def contents(folder: Path) -> dict[str, str]:
     }
 
 
-def test_new_and_changed_files_arrive(local: Path, remote: Path) -> None:
+def test_new_and_changed_files_are_uploaded(local: Path, remote: Path) -> None:
     with agent(local, remote):
         (local / "deep").mkdir()
         put(local / "deep" / "file", "1")
@@ -63,7 +63,7 @@ def test_new_and_changed_files_arrive(local: Path, remote: Path) -> None:
             assert before.read() == "1", "an object was rewritten where it lay instead of being replaced"
 
 
-def test_markers_lie_beside_the_files_and_stay_at_home(local: Path, remote: Path) -> None:
+def test_markers_are_created_locally_and_not_uploaded(local: Path, remote: Path) -> None:
     with agent(local, remote, UNTIL_THE_FINISH) as running:
         put(local / "file", "x" * 5)
         eventually((local / "file.sagemaker-uploading").exists)
@@ -74,7 +74,7 @@ def test_markers_lie_beside_the_files_and_stay_at_home(local: Path, remote: Path
     assert contents(remote) == {"file": "xxxxx"}
 
 
-def test_ignored_names_are_left_alone(local: Path, remote: Path) -> None:
+def test_ignored_names_are_not_uploaded(local: Path, remote: Path) -> None:
     with agent(local, remote) as running:
         (local / "half.sagemaker-ignore").write_text("not yet")
         (local / "folder.sagemaker-ignore").mkdir()
@@ -96,7 +96,7 @@ def test_deletions_are_mirrored_on_request_only(local: Path, remote: Path, mirro
     assert contents(remote) == ({"new": "2"} if mirror else {"new": "2", "old": "1"})
 
 
-def test_an_interrupted_upload_leaves_the_object_before_it(local: Path, remote: Path) -> None:
+def test_interrupted_upload_keeps_previous_object(local: Path, remote: Path) -> None:
     with agent(local, remote, SyncOptions(scan_seconds=0.001, chunk_bytes=1, bytes_per_second=50)) as running:
         put(local / "file", "1")
         eventually((local / "file.sagemaker-uploaded").exists)
@@ -109,14 +109,14 @@ def test_an_interrupted_upload_leaves_the_object_before_it(local: Path, remote: 
     assert any(path.name.endswith(MARKERS[0]) for path in local.iterdir())
 
 
-def test_a_finish_that_takes_too_long_is_cut(local: Path, remote: Path) -> None:
+def test_finish_ends_after_timeout(local: Path, remote: Path) -> None:
     with agent(local, remote, SyncOptions(scan_seconds=60.0)) as running:
         put(local / "file", "1")
         running.finish(timeout=0.0)
     assert contents(remote) in ({}, {"file": "1"})
 
 
-def test_a_naive_writer_is_torn_across_its_files(local: Path, remote: Path) -> None:
+def test_nonatomic_writes_are_inconsistent_across_files(local: Path, remote: Path) -> None:
     torn = 0
     for seed in range(20):
         options = SyncOptions(seed=seed, scan_seconds=0.0, delay_seconds=(0.0, 0.002))
@@ -129,7 +129,7 @@ def test_a_naive_writer_is_torn_across_its_files(local: Path, remote: Path) -> N
     assert torn > 0
 
 
-def test_a_file_that_is_rewritten_in_place_is_torn_within(local: Path, remote: Path) -> None:
+def test_file_rewritten_in_place_is_inconsistent(local: Path, remote: Path) -> None:
     """Eventually: each upload that was overtaken by a change is followed by another."""
     path, versions = local / "file", itertools.cycle((b"1", b"2"))
     path.write_bytes(next(versions) * 300)
@@ -146,7 +146,7 @@ def test_a_file_that_is_rewritten_in_place_is_torn_within(local: Path, remote: P
     assert (remote / "file").read_bytes() == path.read_bytes()
 
 
-def test_a_folder_that_goes_while_it_is_uploaded_harms_nobody(local: Path, remote: Path) -> None:
+def test_folder_renamed_during_upload_causes_no_error(local: Path, remote: Path) -> None:
     with agent(local, remote, UNTIL_THE_FINISH) as running:
         (local / "step-1").mkdir()
         put(local / "step-1" / "file", "x" * 10)
@@ -156,7 +156,7 @@ def test_a_folder_that_goes_while_it_is_uploaded_harms_nobody(local: Path, remot
     assert contents(remote)["step-2/file"] == "x" * 10
 
 
-def test_restoring_brings_back_the_objects_and_no_marker(local: Path, remote: Path, tmp_path: Path) -> None:
+def test_restore_copies_objects_without_markers(local: Path, remote: Path, tmp_path: Path) -> None:
     with agent(local, remote) as running:
         (local / "a").mkdir()
         put(local / "a" / "file", "1")
@@ -167,12 +167,12 @@ def test_restoring_brings_back_the_objects_and_no_marker(local: Path, remote: Pa
     assert contents(fresh) == {"a/file": "1"}
 
 
-def test_restoring_from_nothing(local: Path, remote: Path) -> None:
+def test_restore_from_missing_folder(local: Path, remote: Path) -> None:
     restore(remote, local)
     assert contents(local) == {}
 
 
-def test_what_was_restored_is_not_uploaded_again(local: Path, remote: Path) -> None:
+def test_restored_files_are_not_uploaded_again(local: Path, remote: Path) -> None:
     put(local / "old", "1")
     with agent(local, remote) as running:
         put(local / "new", "2")
@@ -180,14 +180,14 @@ def test_what_was_restored_is_not_uploaded_again(local: Path, remote: Path) -> N
     assert contents(remote) == {"new": "2"}
 
 
-def test_the_order_is_any_but_a_function_of_the_seed() -> None:
+def test_upload_order_is_determined_by_seed() -> None:
     names = [f"{number}" for number in range(6)]
     orders = {tuple(upload_order(names, seed, scan)) for seed in range(10) for scan in range(10)}
     assert len(orders) > 50
     assert upload_order(names, 7, 3) == upload_order(names[::-1], 7, 3)
 
 
-def test_an_upload_that_fails_is_told(local: Path, remote: Path) -> None:
+def test_failed_upload_is_raised(local: Path, remote: Path) -> None:
     with agent(local, remote) as running:
         (remote / "file").mkdir()
         put(local / "file", "1")

@@ -28,18 +28,18 @@ def choose(names: str, **spec: object) -> Columns:
         ("Label label text Text", "Label", ("text",)),
     ],
 )
-def test_usual_names_are_found(names: str, label: str, texts: tuple[str, ...]) -> None:
+def test_usual_column_names_are_recognized(names: str, label: str, texts: tuple[str, ...]) -> None:
     assert choose(names) == Columns(label, texts)
 
 
-def test_named_columns_win_over_usual_ones() -> None:
+def test_hyperparameters_override_usual_names() -> None:
     assert choose("label text other note", label_column="other", text_column="note") == Columns("other", ("note",))
     assert choose("label text other", text_pair_column="other") == Columns("label", ("text", "other"))
     assert choose("label sentence1 sentence2", text_column="sentence1") == Columns("label", ("sentence1",))
 
 
 @pytest.mark.parametrize("hyperparameter", ["label_column", "text_column", "text_pair_column"])
-def test_a_column_that_is_not_there_is_named_with_those_that_are(hyperparameter: str) -> None:
+def test_missing_column_is_reported_with_existing_columns(hyperparameter: str) -> None:
     with pytest.raises(UserError) as caught:
         choose("sentiment content text", **{hyperparameter: "sentimnt"})
     message = str(caught.value)
@@ -47,14 +47,14 @@ def test_a_column_that_is_not_there_is_named_with_those_that_are(hyperparameter:
     assert f"set {hyperparameter} to one of: 'sentiment', 'content', 'text'" in message
 
 
-def test_a_column_that_is_there_twice_is_not_chosen() -> None:
+def test_duplicate_column_is_rejected() -> None:
     with pytest.raises(UserError, match="more than one column 'a'"):
         choose("a a text", label_column="a")
     with pytest.raises(UserError, match="more than one column 'text'; set text_column to one of"):
         choose("label text text")
 
 
-def test_columns_that_cannot_be_guessed_name_the_hyperparameter() -> None:
+def test_undetermined_columns_are_reported_with_hyperparameter() -> None:
     with pytest.raises(
         UserError, match=r"cannot determine the label column: .*set label_column to one of: 'stars', 'text'"
     ):
@@ -63,19 +63,19 @@ def test_columns_that_cannot_be_guessed_name_the_hyperparameter() -> None:
         choose("label a b")
 
 
-def test_a_row_of_long_texts_taken_for_a_header_stays_readable() -> None:
+def test_error_about_long_column_names_is_short() -> None:
     with pytest.raises(UserError) as caught:
         choose_columns(["word " * 5000] * 30, data_spec(label_column="x"), "a.csv")
     assert len(str(caught.value)) < 700
 
 
-def test_without_header_the_label_comes_first() -> None:
+def test_label_comes_first_without_header() -> None:
     assert choose_positions(2, data_spec(), "a.csv") == Columns("0", ("1",))
     assert choose_positions(3, data_spec(), "a.csv") == Columns("0", ("1", "2"))
     assert choose_positions(5, data_spec(label_column="4", text_column="2"), "a.csv") == Columns("4", ("2",))
 
 
 @pytest.mark.parametrize(("count", "spec"), [(1, {}), (4, {}), (2, {"label_column": "1"})])
-def test_without_header_other_tables_need_numbers(count: int, spec: dict[str, object]) -> None:
+def test_other_tables_without_header_need_column_numbers(count: int, spec: dict[str, object]) -> None:
     with pytest.raises(UserError, match=rf"a\.csv has {count} columns and no header.*set label_column and text_column"):
         choose_positions(count, data_spec(**spec), "a.csv")

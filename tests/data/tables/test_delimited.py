@@ -32,7 +32,7 @@ def rows_of(content: bytes, dialect: Dialect = Dialect(",")) -> Rows:  # noqa: B
 
 
 @given(tables, st.sampled_from([csv.QUOTE_MINIMAL, csv.QUOTE_ALL]), st.sampled_from(["\n", "\r\n"]))
-def test_what_the_standard_library_writes_is_read_back(table: list[list[str]], quoting: int, end: str) -> None:
+def test_standard_library_round_trip(table: list[list[str]], quoting: int, end: str) -> None:
     file = io.StringIO(newline="")
     writer = csv.writer(file, quoting=quoting, lineterminator=end)  # type: ignore[arg-type]  # a constant of csv
     writer.writerows(table)
@@ -40,7 +40,7 @@ def test_what_the_standard_library_writes_is_read_back(table: list[list[str]], q
 
 
 @given(tables, st.sampled_from([",", "\t", ";", "|"]), st.sampled_from(["utf-8", "utf-8-sig"]))
-def test_what_pandas_writes_is_read_back(table: list[list[str]], delimiter: str, encoding: str) -> None:
+def test_pandas_round_trip(table: list[list[str]], delimiter: str, encoding: str) -> None:
     text = pd.DataFrame(table, dtype=object).to_csv(sep=delimiter, index=False, header=False)
     assert [row for _, row in rows_of(text.encode(encoding), Dialect(delimiter))] == table
 
@@ -49,12 +49,12 @@ def test_quoted_carriage_returns_are_kept() -> None:
     assert rows_of(b'a,"one\rtwo\r\nthree"\r\nb,c\r\n') == [(1, ["a", "one\rtwo\r\nthree"]), (3, ["b", "c"])]
 
 
-def test_a_row_has_the_number_of_the_line_on_which_it_begins() -> None:
+def test_row_number_is_its_first_line() -> None:
     content = b'label,text\n\na,"two\nlines"\n   \nb,"three\r\nmore\r\nlines"\r\nc,one\n'
     assert [number for number, _ in rows_of(content)] == [1, 3, 6, 9]
 
 
-def test_a_bare_mark_in_plain_tabs_is_a_character() -> None:
+def test_unpaired_quote_in_plain_tsv_is_a_character() -> None:
     content = b'a\t"Quote that never ends\nb\tends here"\nc\t"quoted ""whole"""\nd\t5" disk\n'
     assert [row for _, row in rows_of(content, Dialect("\t", "plain"))] == [
         ["a", '"Quote that never ends'],
@@ -64,7 +64,7 @@ def test_a_bare_mark_in_plain_tabs_is_a_character() -> None:
     ]
 
 
-def test_quoted_tabs_and_line_breaks_are_read_where_lines_differ() -> None:
+def test_quoted_tabs_and_line_breaks_are_read() -> None:
     content = b'a\t"one\ttwo"\nb\t"three\nfour"\n'
     assert [row for _, row in rows_of(content, Dialect("\t"))] == [["a", "one\ttwo"], ["b", "three\nfour"]]
 
@@ -74,18 +74,18 @@ def test_doubled_carriage_returns_end_a_line() -> None:
 
 
 @pytest.mark.parametrize("content", [b'a,"b" c', b'a,"b"" c', b'"a" ,b', b"a,b\rc"])
-def test_misplaced_marks_and_carriage_returns_are_refused(content: bytes) -> None:
+def test_misplaced_quotes_and_carriage_returns_are_rejected(content: bytes) -> None:
     with pytest.raises(ValueError, match=r"has a (quotation mark|carriage return)"):
         split_cells(content.decode(), Dialect(","))
 
 
-def test_a_stray_mark_costs_one_row() -> None:
+def test_stray_quote_affects_one_row() -> None:
     content = b'a,"opens here\nb,fine\nc,"closes"\nd,"ends" early\ne,5" disk'
     rows = list(split_rows(content.split(b"\n"), Dialect(",")))
     assert [(row.line, row.content) for row in rows] == list(enumerate(content.split(b"\n"), start=1))
 
 
-def test_a_mark_that_is_never_closed_is_named_with_its_line(tmp_path: Path) -> None:
+def test_unclosed_quote_is_reported_with_its_line(tmp_path: Path) -> None:
     with pytest.raises(UnclosedQuote) as caught:
         rows_of(b'a,b\nc,"never\nends\n')
     assert (caught.value.line, caught.value.offset) == (2, 4)
@@ -107,7 +107,7 @@ def test_very_long_fields_are_read() -> None:
         (b"label,text\n" + b"0,some text\n" * 100_000 + b"1,\xe2\x82", r"byte 0xe2 at offset 1200013, line 100002"),
     ],
 )
-def test_another_encoding_is_named_with_its_place_and_the_way_out(content: bytes, fault: str, tmp_path: Path) -> None:
+def test_invalid_encoding_is_reported_with_location_and_remedy(content: bytes, fault: str, tmp_path: Path) -> None:
     write_files(tmp_path, {"a.csv": content})
     with pytest.raises(DataError, match=rf"'train'.* is not UTF-8: {fault}"):
         read_text_tables(list_files("train", tmp_path), data_spec())

@@ -29,7 +29,7 @@ SENTENCES = ("it was a fine evening", "nothing of it works, sadly", "would buy i
         ("0,words", {"header": "true"}, True),
     ],
 )
-def test_a_header_is_seen(row: str, spec: dict[str, object], expected: bool) -> None:
+def test_header_is_detected_by_names(row: str, spec: dict[str, object], expected: bool) -> None:
     assert detect_header(row.split(","), [], data_spec(**spec), "a.csv").is_header is expected
 
 
@@ -53,7 +53,7 @@ def found(rows: list[list[str]], **spec: object) -> Header:
         ("kind,words", ["a", "b"], SENTENCES, {"class_names": ("a", "b")}),
     ],
 )
-def test_a_header_of_unusual_names_is_recognised_by_what_follows(
+def test_header_with_unusual_names_is_detected_from_other_rows(
     first: str, labels: list[str], texts: tuple[str, ...], spec: dict[str, object]
 ) -> None:
     assert found(table(first, labels, texts), **spec).is_header
@@ -69,11 +69,11 @@ def test_a_header_of_unusual_names_is_recognised_by_what_follows(
         ("c,hello", ["a", "b"], {"class_names": ("a", "b", "c")}),
     ],
 )
-def test_a_first_row_like_the_others_is_a_record(first: str, labels: list[str], spec: dict[str, object]) -> None:
+def test_first_row_similar_to_other_rows_is_a_record(first: str, labels: list[str], spec: dict[str, object]) -> None:
     assert found(table(first, labels), **spec) == (False, "")
 
 
-def test_a_row_of_short_words_above_short_words_is_asked_about() -> None:
+def test_ambiguous_header_raises() -> None:
     rows = [["spam", "hello"], *([label, f"word{number}{label}"] for number in range(12) for label in ("a", "b"))][:13]
     with pytest.raises(
         UserError,
@@ -84,13 +84,13 @@ def test_a_row_of_short_words_above_short_words_is_asked_about() -> None:
     assert not found(rows, header="false").is_header
 
 
-def test_numbers_of_columns_above_texts_are_a_header() -> None:
+def test_column_numbers_above_texts_are_a_header() -> None:
     header = found(table("0,1", ["1", "2", "3"]))
     assert header.is_header
     assert "(column numbers); set header=false if it is a record" in header.warning
 
 
-def test_many_rows_make_a_header_certain() -> None:
+def test_header_with_many_rows_needs_no_warning() -> None:
     rows = table("library,docstring", ["a", "b"], count=280)
     assert found(rows) == (True, "")
     assert "line 1 ('library', 'docstring') is read as the header" in found(rows[:13]).warning
@@ -107,7 +107,7 @@ TEXT_FIRST = {"text", "docstring", "headline", "subject", "sentence"}
 
 
 @pytest.mark.parametrize("header", PLAUSIBLE)
-def test_plausible_headers_are_headers(header: str) -> None:
+def test_plausible_headers_are_detected(header: str) -> None:
     names = header.split(",")
     rows = []
     for number in range(40):

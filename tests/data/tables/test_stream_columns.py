@@ -18,7 +18,7 @@ HEADED = b"library,docstring\n" + b"".join(
 BARE = b"".join(f"{name},more text of {name} it is {at}\n".encode() for at in range(12) for name in ("cat", "dog"))
 
 
-def test_a_later_epoch_that_begins_without_the_header_has_the_same_records(tmp_path: Path) -> None:
+def test_later_epoch_starting_without_header_has_same_records(tmp_path: Path) -> None:
     (tmp_path / "pipes").mkdir()
     for epoch in (0, 1):
         os.mkfifo(tmp_path / "pipes" / f"train_{epoch}")

@@ -275,7 +275,7 @@ def both(place: Path, case: Case) -> tuple[Outcome, Outcome]:
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_file_and_pipe_mode_read_a_table_alike(tmp_path: Path, name: str) -> None:
+def test_file_and_pipe_mode_read_same_records(tmp_path: Path, name: str) -> None:
     case = CASES[name]
     for found in both(tmp_path, case):
         if case.refusal:
@@ -302,7 +302,7 @@ WRITERS = st.fixed_dictionaries(
 
 @settings(max_examples=200)
 @given(ROWS, WRITERS, st.sampled_from(["", "label,text", "a,b"]), st.binary(max_size=6))
-def test_any_table_is_read_alike_in_both_modes(
+def test_random_tables_are_read_equally_in_both_modes(
     tmp_path_factory: pytest.TempPathFactory,
     rows: list[tuple[str, str]],
     writer: dict[str, Any],
@@ -321,9 +321,7 @@ def test_any_table_is_read_alike_in_both_modes(
             assert (found.records, found.bad) == (streamed.records, streamed.bad)
 
 
-def test_a_header_that_comes_again_is_no_record_and_is_reported(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_repeated_headers_are_skipped_with_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     content = table(header="label,text") * 3
     expected = "skipped repeated headers on lines 34, 67"
     assert len(from_file(tmp_path, content, "csv").records) == 96
@@ -331,9 +329,7 @@ def test_a_header_that_comes_again_is_no_record_and_is_reported(
     assert from_stream(content, "csv").warnings == (f"channel 'train': {expected}",)
 
 
-def test_labels_written_differently_that_become_one_class_are_reported(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_spellings_merged_into_one_class_are_reported(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     content = table(header="label,text", rows=labelled(["e\u0301", "\u00e9", " b", "b"]))
     assert from_file(tmp_path, content, "csv").classes == {"\u00e9", "b"}
     assert "labels 'e\\u0301' and '\u00e9' are one class" in caplog.text
@@ -341,21 +337,19 @@ def test_labels_written_differently_that_become_one_class_are_reported(
     assert sum("are one class" in warning for warning in from_stream(content, "csv").warnings) == 2
 
 
-def test_a_header_taken_on_slight_evidence_is_reported(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_header_detected_on_weak_evidence_is_reported(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     content = table(header="kind,words", rows=labelled(["a", "b"]))
     assert len(from_file(tmp_path, content, "csv").records) == 12
     assert "line 1 ('kind', 'words') is read as the header; set header=false if it is a record" in caplog.text
     assert len(from_stream(content, "csv").warnings) == 1
 
 
-def test_a_header_that_is_read_as_a_record_as_asked_is_reported(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_header_read_as_record_is_reported(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     found = from_file(tmp_path, table(header="label,words"), "csv", header="false")
     assert found.classes == {"label", "neg", "pos"}
     assert "line 1 ('label', 'words') looks like a header; read as a record (header=false)" in caplog.text
 
 
-def test_compressed_tables_are_inflated_before_they_are_looked_at(tmp_path: Path) -> None:
+def test_compressed_tables_are_decompressed_before_inspection(tmp_path: Path) -> None:
     found = from_file(tmp_path, gzip.compress(table(header="label,text")), "csv")
     assert len(found.records) == len(PAIRS)

@@ -92,7 +92,7 @@ def test_keys_name_file_and_line(tmp_path: Path) -> None:
         (pa.array(["a", "b"]).dictionary_encode(), ["a", "b"]),
     ],
 )
-def test_labels_of_parquet_are_named_by_their_value(tmp_path: Path, values: object, names: list[str]) -> None:
+def test_parquet_labels_are_named_by_value(tmp_path: Path, values: object, names: list[str]) -> None:
     pq.write_table(pa.table({"label": values, "text": ["x", "y"]}), tmp_path / "a.parquet")
     assert [one.labels for one in records(opened(tmp_path, {}))] == [(name,) for name in names]
 
@@ -107,7 +107,7 @@ def test_several_labels_in_every_format(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("flags", ["[true, false, true]", "[false]", "[1, 0, 1]", "[0.0, 0.0]", '"[true, false]"'])
-def test_a_flag_for_each_class_is_not_taken_for_the_classes(tmp_path: Path, flags: str) -> None:
+def test_class_flags_are_rejected_as_labels(tmp_path: Path, flags: str) -> None:
     files = {"a.jsonl": f'{{"label": {flags}, "text": "x"}}\n'.encode()}
     with pytest.raises(DataError, match=r"a\.jsonl:1: its labels are one flag per class; list the names"):
         opened(tmp_path, files, multi_label=True)
@@ -147,7 +147,7 @@ ROWS_THAT_CANNOT_BE_USED = [
 
 
 @pytest.mark.parametrize(("key", "content", "fault"), ROWS_THAT_CANNOT_BE_USED)
-def test_a_row_that_cannot_be_used_is_named_or_left_out(tmp_path: Path, key: str, content: bytes, fault: str) -> None:
+def test_unusable_row_is_reported_or_skipped(tmp_path: Path, key: str, content: bytes, fault: str) -> None:
     with pytest.raises(DataError, match="channel 'train': 1 rows cannot be used: ") as caught:
         opened(tmp_path, {key: content})
     assert fault in str(caught.value)
@@ -157,30 +157,30 @@ def test_a_row_that_cannot_be_used_is_named_or_left_out(tmp_path: Path, key: str
     assert fault in ": ".join(reader.left_out[0])
 
 
-def test_of_many_faults_the_first_are_told(tmp_path: Path) -> None:
+def test_only_first_faults_are_shown(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"9 rows cannot be used: a\.csv:3: .*a\.csv:6: [^;]*; and 5 more") as caught:
         opened(tmp_path, {"a.csv": b"label,text\na,fine\n" + b",no label\n" * 9}, max_bad_records=8)
     assert len(str(caught.value)) < 600
 
 
 @pytest.mark.parametrize("content", [b"", b"label,text\n", b"\n\n"])
-def test_tables_without_rows_are_refused(tmp_path: Path, content: bytes) -> None:
+def test_tables_without_rows_are_rejected(tmp_path: Path, content: bytes) -> None:
     with pytest.raises(DataError, match="'train': its tables have no rows"):
         opened(tmp_path, {"a.csv": content})
 
 
-def test_an_array_of_json_objects_is_read(tmp_path: Path) -> None:
+def test_json_array_is_read(tmp_path: Path) -> None:
     reader = opened(tmp_path, {"a.json": b'[{"label": 1, "text": "x"},\n {"label": 2,\n "text": "y"}]'})
     assert records(reader) == [Record("a.json:1", ("x",), ("1",)), Record("a.json:2", ("y",), ("2",))]
 
 
 @pytest.mark.parametrize("content", [b"no parquet", b"PAR1" + b"\0" * 40 + b"PAR1"])
-def test_a_broken_parquet_file_is_named(tmp_path: Path, content: bytes) -> None:
+def test_invalid_parquet_file_is_reported(tmp_path: Path, content: bytes) -> None:
     with pytest.raises(DataError, match=r"channel 'train', a\.parquet cannot be read as Parquet"):
         opened(tmp_path, {"a.parquet": content})
 
 
-def test_a_parquet_file_with_a_damaged_page_is_named(tmp_path: Path) -> None:
+def test_parquet_file_with_damaged_page_is_reported(tmp_path: Path) -> None:
     table = pa.table(
         {"label": [str(index % 2) for index in range(5000)], "text": [f"t{index}" for index in range(5000)]}
     )
@@ -191,14 +191,14 @@ def test_a_parquet_file_with_a_damaged_page_is_named(tmp_path: Path) -> None:
         opened(tmp_path, {"a.parquet": bytes(content)})
 
 
-def test_texts_of_parquet_have_to_be_utf8(tmp_path: Path) -> None:
+def test_parquet_texts_must_be_utf8(tmp_path: Path) -> None:
     texts = pa.Array.from_buffers(pa.string(), 2, pa.array([b"caf\xe9", b"b"], pa.binary()).buffers())
     pq.write_table(pa.table({"label": ["1", "2"], "text": texts}), tmp_path / "a.parquet")
     with pytest.raises(DataError, match=r"a\.parquet cannot be read as Parquet after row 0: 'utf-8' codec"):
         opened(tmp_path, {})
 
 
-def test_names_with_dots_are_columns_and_nested_ones_are_not_texts(tmp_path: Path) -> None:
+def test_dotted_names_are_columns_and_nested_values_are_not_texts(tmp_path: Path) -> None:
     table = {"meta.label": ["1", "2"], "text": ["x", "y"], "meta": [{"label": 1}, {"label": 2}]}
     pq.write_table(pa.table(table), tmp_path / "a.parquet")
     reader = opened(tmp_path, {}, label_column="meta.label")
@@ -213,9 +213,7 @@ def test_files_must_agree_on_the_number_of_texts(tmp_path: Path) -> None:
         opened(tmp_path, files)
 
 
-def test_files_without_telling_ending_take_the_format_of_the_channel(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_files_with_generic_extensions_use_channel_format(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     files = {
         "part-00000": b"a,x\n",
         "b.txt": b"b,y\n",
@@ -230,7 +228,7 @@ def test_files_without_telling_ending_take_the_format_of_the_channel(
     assert "b.txt: label from column '0', text from '1'" in caplog.text
 
 
-def test_truth_values_of_every_format_are_one_class(tmp_path: Path) -> None:
+def test_booleans_have_same_classes_in_every_format(tmp_path: Path) -> None:
     frame = pd.DataFrame({"label": [True, False], "text": ["x", "y"]})
     frame.to_parquet(tmp_path / "a.parquet")
     frame.to_csv(tmp_path / "b.csv", index=False)
@@ -238,7 +236,7 @@ def test_truth_values_of_every_format_are_one_class(tmp_path: Path) -> None:
     assert [one.labels for one in records(opened(tmp_path, {}))] == [("True",), ("False",)] * 3
 
 
-def test_missing_labels_of_every_format_are_bad_records(tmp_path: Path) -> None:
+def test_missing_labels_are_bad_records_in_every_format(tmp_path: Path) -> None:
     frame = pd.DataFrame({"label": [1.0, 0.0, None], "text": ["x", "y", "z"]})
     frame.to_parquet(tmp_path / "a.parquet")
     frame.to_csv(tmp_path / "b.csv", index=False, na_rep="nan")
@@ -253,7 +251,7 @@ def test_missing_labels_of_every_format_are_bad_records(tmp_path: Path) -> None:
     )
 
 
-def test_parts_of_a_table_without_header_take_the_columns_of_the_first(tmp_path: Path) -> None:
+def test_parts_without_header_use_columns_of_first_part(tmp_path: Path) -> None:
     kinds = (("bad", "neg"), ("fine", "pos"))
     rows = [f"it was {word} {number},{label}" for number in range(12) for word, label in kinds]
     files = {
@@ -264,14 +262,14 @@ def test_parts_of_a_table_without_header_take_the_columns_of_the_first(tmp_path:
     assert [one.labels[0] for one in records(reader)] == ["neg", "pos"] * 12
 
 
-def test_parts_that_repeat_the_header_have_their_own(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_parts_with_headers_use_their_own_columns(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     files = {"0.csv": b"label,text\na,x\nb,y\n", "1.csv": b"label,text\na,z\n", "2.csv": b"text,label\nw,b\n"}
     assert [one.labels[0] for one in records(opened(tmp_path, files))] == ["a", "b", "a", "b"]
     assert "repeated headers" not in caplog.text
 
 
 @pytest.mark.parametrize("ending", ["csv", "tsv", "jsonl", "parquet"])
-def test_columns_of_unusual_names_are_found_by_content_in_every_format(tmp_path: Path, ending: str) -> None:
+def test_columns_with_unusual_names_are_chosen_by_content(tmp_path: Path, ending: str) -> None:
     rows = [(f"some words about {kind} number {at}", kind) for at in range(20) for kind in ("cats", "dogs")]
     frame = pd.DataFrame(rows, columns=["docstring", "library"])
     path = tmp_path / f"a.{ending}"
@@ -287,7 +285,7 @@ def test_columns_of_unusual_names_are_found_by_content_in_every_format(tmp_path:
     ]
 
 
-def test_a_part_without_header_in_another_order_is_refused(tmp_path: Path) -> None:
+def test_part_without_header_in_different_order_is_rejected(tmp_path: Path) -> None:
     texts = [f"it was quite fine, number {number}" for number in range(12)]
     files = {
         "part-0.csv": "".join(
@@ -300,7 +298,7 @@ def test_a_part_without_header_in_another_order_is_refused(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("ending", ["csv", "jsonl", "parquet"])
-def test_a_later_channel_has_the_columns_of_the_first(tmp_path: Path, ending: str) -> None:
+def test_later_channel_uses_columns_of_first(tmp_path: Path, ending: str) -> None:
     shared = SharedColumns()
     names = ["kind", "title", "words"]
     many = [(kind, "untitled", f"some words of number {at}") for at in range(20) for kind in ("a", "b")]

@@ -25,7 +25,7 @@ def _picture(height: int = 90, width: int = 120) -> Tensor:
 
 
 @pytest.mark.parametrize("strength", ["basic", "strong"])
-def test_the_same_randomness_gives_the_same_bits_whatever_global_state_and_threads(strength: Augmentation) -> None:
+def test_augmentation_is_independent_of_global_state_and_threads(strength: Augmentation) -> None:
     assert strength != "none"
     threads = torch.get_num_threads()
     for seed in range(40):
@@ -40,7 +40,7 @@ def test_the_same_randomness_gives_the_same_bits_whatever_global_state_and_threa
 
 
 @pytest.mark.parametrize("strength", ["basic", "strong"])
-def test_global_generators_are_left_alone(strength: Augmentation) -> None:
+def test_global_generators_are_unchanged(strength: Augmentation) -> None:
     assert strength != "none"
     before = random.getstate(), torch.get_rng_state(), np.random.get_state()[1].tolist()  # type: ignore[index]  # a tuple, unless legacy=False
     for seed in range(20):
@@ -50,7 +50,7 @@ def test_global_generators_are_left_alone(strength: Augmentation) -> None:
     assert np.random.get_state()[1].tolist() == before[2]  # type: ignore[index]  # as above
 
 
-def test_basic_takes_parts_of_the_picture_and_mirrors_half_of_them() -> None:
+def test_basic_crops_and_flips_half_of_the_images() -> None:
     ramp = torch.arange(200, dtype=torch.uint8).expand(3, 150, 200)
     widths, mirrored = [], 0
     for seed in range(300):
@@ -63,13 +63,13 @@ def test_basic_takes_parts_of_the_picture_and_mirrors_half_of_them() -> None:
 
 
 @pytest.mark.parametrize(("height", "width"), [(1, 1), (1, 500), (500, 1), (2, 3), (20, 400)])
-def test_pictures_of_odd_shape_are_no_obstacle(height: int, width: int) -> None:
+def test_images_with_extreme_shapes_are_augmented(height: int, width: int) -> None:
     for seed in range(20):
         assert augment(_picture(height, width), _GEOMETRY, "strong", random.Random(seed)).shape == (3, 64, 64)
 
 
 @pytest.mark.parametrize("number", range(len(_OPERATIONS)))
-def test_every_operation_changes_a_picture_but_not_its_shape(number: int) -> None:
+def test_every_operation_changes_image_but_not_shape(number: int) -> None:
     picture = resize_and_crop(_picture(), _GEOMETRY) // 2 + 40
     for magnitude in (-1.0, -0.6, 0.6, 1.0):
         varied = _OPERATIONS[number](picture, magnitude)
@@ -83,7 +83,7 @@ def _has_plain_square(pixels: Tensor, side: int = 6) -> bool:
     return bool((squares.amax(-1) == squares.amin(-1)).all(0).any())
 
 
-def test_strong_goes_beyond_basic_and_may_erase() -> None:
+def test_strong_changes_more_than_basic_and_may_erase() -> None:
     beyond = erased = 0
     for seed in range(60):
         basic = augment(_picture(), _GEOMETRY, "basic", random.Random(seed))
@@ -94,7 +94,7 @@ def test_strong_goes_beyond_basic_and_may_erase() -> None:
     assert erased > 15
 
 
-def test_only_randomness_brings_augmentation() -> None:
+def test_no_augmentation_without_randomness() -> None:
     file = io.BytesIO()
     Image.fromarray(_picture().permute(1, 2, 0).contiguous().numpy()).save(file, "PNG")
     plain = ImageTransform(_GEOMETRY, "none")(file.getvalue(), random.Random(0))["pixels"]

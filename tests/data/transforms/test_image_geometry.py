@@ -31,7 +31,7 @@ def _noise(height: int, width: int) -> torch.Tensor:
         (ViT_B_16_Weights.IMAGENET1K_SWAG_E2E_V1, ImageGeometry(384, 384, "bicubic")),
     ],
 )
-def test_the_result_is_that_of_the_preset(
+def test_result_equals_torchvision_preset(
     height: int, width: int, weights: ResNet18_Weights, geometry: ImageGeometry
 ) -> None:
     pixels = _noise(height, width)
@@ -44,12 +44,12 @@ def test_the_result_is_that_of_the_preset(
 
 
 @pytest.mark.parametrize("interpolation", ["nearest", "bilinear", "bicubic"])
-def test_no_resize_and_no_crop_leave_the_pixels_alone(interpolation: Interpolation) -> None:
+def test_image_of_target_size_is_unchanged(interpolation: Interpolation) -> None:
     pixels = _noise(48, 48)
     assert torch.equal(resize_and_crop(pixels, ImageGeometry(48, 48, interpolation)), pixels)
 
 
-def test_a_transform_decodes_and_stacks() -> None:
+def test_transform_decodes_and_collates() -> None:
     transform = ImageTransform(ImageGeometry(32, 36, "bilinear"), "none")
     examples = []
     for height, width in ((50, 40), (40, 70)):
@@ -63,7 +63,7 @@ def test_a_transform_decodes_and_stacks() -> None:
     assert batch["pixels"].is_contiguous(memory_format=torch.channels_last)
 
 
-def test_of_no_pictures_there_is_a_batch_without_rows() -> None:
+def test_batch_of_no_images_is_empty() -> None:
     batch = ImageTransform(ImageGeometry(32, 36, "bilinear"), "none").collate([])
     assert batch["pixels"].shape == (0, 3, 32, 32)
     assert batch["pixels"].dtype == torch.uint8

@@ -38,7 +38,7 @@ CONTENTS = {
 
 
 @pytest.mark.parametrize("name", CONTENTS)
-def test_huge_images_converted_in_bands_have_the_same_pixels(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_band_conversion_gives_same_pixels(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = decode_image(CONTENTS[name])
     monkeypatch.setattr(images, "_BAND_PIXELS", 41 * 10)
     monkeypatch.setattr(inference, "BAND_PIXELS", 41 * 9)
@@ -46,7 +46,7 @@ def test_huge_images_converted_in_bands_have_the_same_pixels(name: str, monkeypa
     assert torch.equal(inference.decode_picture(CONTENTS[name]), whole)
 
 
-def test_huge_images_are_decoded_one_after_another(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_huge_images_are_decoded_sequentially(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(images, "_SMALL_IMAGE_BYTES", 0)
     monkeypatch.setattr(images, "DECODING_MEMORY", images._MemoryLimit(41 * 57 * 8 + 1))
     lock, inside, most = threading.Lock(), 0, 0
@@ -66,7 +66,7 @@ def test_huge_images_are_decoded_one_after_another(monkeypatch: pytest.MonkeyPat
     assert most == 1
 
 
-def test_memory_is_given_back_after_a_damaged_image(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_memory_is_released_after_damaged_image(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(images, "_SMALL_IMAGE_BYTES", 0)
     monkeypatch.setattr(images, "DECODING_MEMORY", images._MemoryLimit(1000))
     for _ in range(3):

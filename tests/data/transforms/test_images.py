@@ -46,13 +46,13 @@ def _pillow(content: bytes) -> Tensor:
     [("PNG", {}), ("BMP", {}), ("TIFF", {}), ("TIFF", {"compression": "tiff_lzw"}), ("WEBP", {"lossless": True})],
 )
 @pytest.mark.parametrize("mode", ["RGB", "L"])
-def test_lossless_formats_give_back_the_pixels(kind: str, options: dict[str, object], mode: str) -> None:
+def test_lossless_formats_preserve_pixels(kind: str, options: dict[str, object], mode: str) -> None:
     pixels = decode_image(_encoded(_picture(mode), kind, **options))
     assert pixels.dtype == torch.uint8
     assert torch.equal(pixels, _chw(_picture(mode)))
 
 
-def test_of_a_gif_and_a_tiff_the_first_frame_is_taken() -> None:
+def test_first_frame_is_decoded() -> None:
     first, second = _picture("P"), ImageChops.invert(_picture()).convert("P")
     for kind in ("GIF", "TIFF", "PNG"):
         content = _encoded(first, kind, save_all=True, append_images=[second])
@@ -63,12 +63,12 @@ def test_of_a_gif_and_a_tiff_the_first_frame_is_taken() -> None:
 @pytest.mark.parametrize("subsampling", ["4:4:4", "4:2:2", "4:2:0", "4:1:1"])
 @pytest.mark.parametrize("progressive", [False, True])
 @pytest.mark.parametrize("quality", [40, 90])
-def test_jpeg_has_the_same_bits_as_with_pillow(mode: str, subsampling: str, progressive: bool, quality: int) -> None:
+def test_jpeg_is_bit_identical_to_pillow(mode: str, subsampling: str, progressive: bool, quality: int) -> None:
     content = _encoded(_picture(mode), "JPEG", subsampling=subsampling, progressive=progressive, quality=quality)
     assert torch.equal(decode_image(content), _pillow(content))
 
 
-def test_jpeg_that_stores_rgb_is_not_taken_for_ycc() -> None:
+def test_rgb_jpeg_is_not_decoded_as_ycbcr() -> None:
     content = _encoded(_picture(), "JPEG", keep_rgb=True, quality=95)
     assert (decode_image(content).int() - _chw(_picture()).int()).abs().max() < 25
     assert torch.equal(decode_image(content), _pillow(content))
@@ -81,7 +81,7 @@ def test_cmyk_jpeg_is_not_inverted() -> None:
     assert (decode_image(content).int() - _chw(_picture()).int()).abs().float().mean() < 2
 
 
-def test_cmyk_jpeg_without_adobe_marker_is_read_as_it_is() -> None:
+def test_cmyk_jpeg_without_adobe_marker_is_inverted() -> None:
     content = _encoded(ImageChops.invert(_picture("CMYK")), "JPEG", quality=100, subsampling=0)
     start = content.index(b"\xff\xee")
     length = int.from_bytes(content[start + 2 : start + 4], "big")
@@ -90,7 +90,7 @@ def test_cmyk_jpeg_without_adobe_marker_is_read_as_it_is() -> None:
     assert (decode_image(content).int() - _chw(_picture()).int()).abs().float().mean() < 2
 
 
-def test_transparency_is_laid_on_white() -> None:
+def test_transparency_is_composited_on_white() -> None:
     colours = _colours()
     alpha = np.linspace(0, 255, _WIDTH).astype(np.uint8)[None].repeat(_HEIGHT, axis=0)
     share = torch.from_numpy(alpha).double() / 255
@@ -115,17 +115,17 @@ def test_transparent_palette_entries_are_white(transparency: int | bytes) -> Non
         assert torch.equal(decode_image(_encoded(image, "PNG", transparency=transparency)), truth)
 
 
-def test_a_colour_that_png_calls_transparent_is_white() -> None:
+def test_transparent_color_of_png_is_white() -> None:
     image = Image.new("RGB", (4, 4), (10, 20, 30))
     assert decode_image(_encoded(image, "PNG", transparency=(10, 20, 30))).eq(255).all()
 
 
-def test_black_and_white_is_0_and_255() -> None:
+def test_bilevel_image_has_values_0_and_255() -> None:
     assert torch.equal(decode_image(_encoded(_picture("1"), "PNG")), _chw(_picture("1")))
 
 
 @pytest.mark.parametrize("kind", ["PNG", "TIFF"])
-def test_16_bit_grey_is_scaled_not_clipped(kind: str) -> None:
+def test_16_bit_grayscale_is_scaled_not_clipped(kind: str) -> None:
     values = np.linspace(0, 65535, _HEIGHT * _WIDTH).astype(np.uint16).reshape(_HEIGHT, _WIDTH)
     pixels = decode_image(_encoded(Image.fromarray(values), kind))
     assert torch.equal(pixels, torch.from_numpy((values // 256).astype(np.uint8)).expand(3, -1, -1))
@@ -133,7 +133,7 @@ def test_16_bit_grey_is_scaled_not_clipped(kind: str) -> None:
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF"])
 @pytest.mark.parametrize("orientation", range(10))
-def test_exif_orientation_turns_the_picture(kind: str, orientation: int) -> None:
+def test_exif_orientation_rotates_image(kind: str, orientation: int) -> None:
     exif = Image.Exif()
     exif[0x0112] = orientation
     content = _encoded(_picture(), kind, exif=exif)
@@ -141,7 +141,7 @@ def test_exif_orientation_turns_the_picture(kind: str, orientation: int) -> None
     assert torch.equal(decode_image(content), _chw(upright))
 
 
-def test_odd_exif_data_is_no_reason_to_warn() -> None:
+def test_invalid_exif_data_causes_no_warning() -> None:
     exif = b"Exif\x00\x00II*\x00\x08\x00\x00\x00\x05\x00\x12\x01\x03\x00\xff\xff\xff\x00"
     content = _encoded(_picture(), "JPEG", exif=exif)
     with warnings.catch_warnings():

@@ -37,14 +37,14 @@ def turned(width: int, height: int) -> bytes:
 @pytest.mark.parametrize(
     ("shorter", "scale"), [(50, 1), (111, 1), (112, 2), (223, 2), (224, 4), (447, 4), (448, 8), (1000, 8)]
 )
-def test_the_scale_leaves_twice_the_pixels_that_are_needed(shorter: int, scale: int) -> None:
+def test_reduced_scale_keeps_twice_the_needed_pixels(shorter: int, scale: int) -> None:
     width = shorter + 31
     size = (3, -(-shorter // scale), -(-width // scale))
     assert decode_image(encoded(width, shorter), 28).shape == size
     assert decode_image(encoded(shorter, width), 28).shape == (size[0], size[2], size[1])
 
 
-def test_without_a_side_and_of_other_formats_every_pixel_is_decoded() -> None:
+def test_other_formats_and_unspecified_side_are_decoded_in_full() -> None:
     assert decode_image(encoded(500, 400)).shape == (3, 400, 500)
     for kind in ("PNG", "BMP", "WEBP"):
         assert decode_image(encoded(500, 400, kind), 28).shape == (3, 400, 500)
@@ -62,7 +62,7 @@ LARGE = {
 
 
 @pytest.mark.parametrize("name", LARGE)
-def test_the_handler_sees_the_same_pixels(name: str) -> None:
+def test_handler_decodes_same_pixels(name: str) -> None:
     content = LARGE[name]
     ours = resize_and_crop(decode_image(content, GEOMETRY.resize), GEOMETRY)
     preprocessing = asdict(ImageInput(24, 28, "bilinear", (0.5,) * 3, (0.25,) * 3))
@@ -73,7 +73,7 @@ def test_the_handler_sees_the_same_pixels(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", LARGE)
-def test_the_picture_stays_the_same_to_the_eye(name: str) -> None:
+def test_reduced_image_is_similar_to_full_image(name: str) -> None:
     content = LARGE[name]
     reduced = resize_and_crop(decode_image(content, GEOMETRY.resize), GEOMETRY)
     full = resize_and_crop(decode_image(content), GEOMETRY)
@@ -83,7 +83,7 @@ def test_the_picture_stays_the_same_to_the_eye(name: str) -> None:
     assert difference < (full.int() - full.roll(1, -1).int()).abs().float().mean() / 3
 
 
-def test_what_is_augmented_is_reduced_to_more() -> None:
+def test_augmented_image_is_reduced_less() -> None:
     content, side = encoded(501, 403), augmentation_source_side(GEOMETRY)
     assert side == 41
     pixels = ImageTransform(GEOMETRY, "strong").decode(content, augmented=True)
@@ -91,7 +91,7 @@ def test_what_is_augmented_is_reduced_to_more() -> None:
     assert decode_image(content, side).shape == (3, 101, 126)
 
 
-def test_a_large_picture_that_is_cut_off_is_refused_by_both() -> None:
+def test_large_truncated_image_is_rejected_by_both_decoders() -> None:
     content = encoded(501, 403)[:-2000]
     with pytest.raises(BadRecordError, match="truncated"):
         decode_image(content, 28)
@@ -99,7 +99,7 @@ def test_a_large_picture_that_is_cut_off_is_refused_by_both() -> None:
         inference.decode_picture(content, 28)
 
 
-def test_a_reduced_picture_must_still_claim_few_enough_pixels(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pixel_limit_applies_to_full_size_of_reduced_image(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(images, "MAX_PIXELS", 200_000)
     with pytest.raises(BadRecordError, match="more than the limit of 200,000"):
         decode_image(encoded(501, 403), 28)

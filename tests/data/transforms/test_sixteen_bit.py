@@ -77,9 +77,7 @@ ENCODERS: dict[str, Callable[[int], bytes]] = {
 
 @pytest.mark.parametrize("kind", ENCODERS)
 @pytest.mark.parametrize(("depth", "highest"), [(8, 255), (10, 1000), (12, 4095), (14, 9000), (16, 65535)])
-def test_sixteen_bit_grey_keeps_the_highest_bits_of_its_depth_on_both_sides(
-    kind: str, depth: int, highest: int
-) -> None:
+def test_16_bit_grayscale_keeps_highest_bits_in_both_decoders(kind: str, depth: int, highest: int) -> None:
     content = ENCODERS[kind](highest)
     pixels = decode_image(content, sixteen_bit_depth=depth)
     assert torch.equal(pixels[0].long(), ramp(highest) >> (depth - 8))
@@ -88,7 +86,7 @@ def test_sixteen_bit_grey_keeps_the_highest_bits_of_its_depth_on_both_sides(
 
 
 @pytest.mark.parametrize("kind", ENCODERS)
-def test_sixteen_bit_grey_that_would_be_black_is_refused(kind: str) -> None:
+def test_nearly_black_16_bit_grayscale_is_rejected(kind: str) -> None:
     content = ENCODERS[kind](255)
     with pytest.raises(BadRecordError, match=r"values up to only 255, .* range 0 to 65535; convert"):
         decode_image(content)
@@ -96,7 +94,7 @@ def test_sixteen_bit_grey_that_would_be_black_is_refused(kind: str) -> None:
         inference.decode_picture(content)
 
 
-def test_dark_images_are_refused_only_where_the_depth_is_not_known() -> None:
+def test_dark_images_are_rejected_only_with_unknown_depth() -> None:
     content = grey(4095)
     with pytest.raises(BadRecordError, match="values up to only 4095"):
         decode_image(content)
@@ -106,7 +104,7 @@ def test_dark_images_are_refused_only_where_the_depth_is_not_known() -> None:
     assert torch.equal(decode_image(grey(4096)), inference.decode_picture(grey(4096)))
 
 
-def test_a_sixteen_bit_image_of_a_larger_range_than_the_training_images_is_refused() -> None:
+def test_16_bit_image_beyond_training_range_is_rejected() -> None:
     content = grey(5000)
     with pytest.raises(BadRecordError, match=r"values up to 5000, .* 4095; rescale"):
         decode_image(content, sixteen_bit_depth=12)
@@ -114,13 +112,13 @@ def test_a_sixteen_bit_image_of_a_larger_range_than_the_training_images_is_refus
         inference.decode_picture(content, sixteen_bit_depth=12)
 
 
-def test_an_image_that_is_black_stays_black() -> None:
+def test_black_16_bit_image_is_accepted() -> None:
     assert not decode_image(grey(0)).any()
 
 
 @pytest.mark.parametrize("bands", [3, 4])
 @pytest.mark.parametrize("highest", [255, 4095])
-def test_sixteen_bit_colour_that_would_be_black_is_refused(bands: int, highest: int) -> None:
+def test_nearly_black_16_bit_color_is_rejected(bands: int, highest: int) -> None:
     values = np.full((6, 5, bands), highest, dtype=np.uint16)
     values[..., 3:] = 65535
     with pytest.raises(BadRecordError, match=r"16 bits per channel .* 4095.*; convert"):
@@ -131,7 +129,7 @@ def test_sixteen_bit_colour_that_would_be_black_is_refused(bands: int, highest: 
     assert torch.equal(decode_image(colour_png(values)), inference.decode_picture(colour_png(values)))
 
 
-def test_a_colour_ppm_with_sixteen_bits_that_would_be_black_is_refused() -> None:
+def test_nearly_black_16_bit_ppm_is_rejected() -> None:
     low = b"P6 4 4 65535\n" + b"\x00\xff" * 48
     with pytest.raises(BadRecordError, match="16 bits per channel"):
         decode_image(low)
@@ -142,7 +140,7 @@ def test_a_colour_ppm_with_sixteen_bits_that_would_be_black_is_refused() -> None
 
 
 @pytest.mark.parametrize("mode", ["I", "F"])
-def test_values_without_a_range_are_refused_on_both_sides(mode: str) -> None:
+def test_32_bit_pixels_are_rejected_by_both_decoders(mode: str) -> None:
     file = io.BytesIO()
     Image.new(mode, (8, 8), 1).save(file, "TIFF")
     with pytest.raises(BadRecordError, match="32-bit or signed pixels"):
@@ -154,31 +152,31 @@ def test_values_without_a_range_are_refused_on_both_sides(mode: str) -> None:
 @pytest.mark.parametrize(
     ("highest", "depth"), [(1, 8), (255, 8), (256, 10), (1024, 12), (4095, 12), (16383, 14), (16384, 16), (65535, 16)]
 )
-def test_the_depth_is_that_of_the_highest_value_in_the_channel(highest: int, depth: int) -> None:
+def test_depth_follows_highest_value_of_channel(highest: int, depth: int) -> None:
     reader = MemoryReader([(grey(value), ("a",)) for value in (1, highest, 1)], "image-classification")
     assert survey_images(reader) == depth
 
 
-def test_one_high_value_outside_of_the_sample_decides_on_the_depth() -> None:
+def test_high_value_outside_sample_determines_depth() -> None:
     low = grey(200)
     records: list[tuple[bytes, tuple[str, ...]]] = [(low, ("a",))] * 600
     records[601 // 2 + 1] = (grey(4000), ("b",))
     assert survey_images(MemoryReader(records, "image-classification")) == 12
 
 
-def test_a_channel_without_sixteen_bit_images_has_no_depth(tmp_path: Path) -> None:
+def test_channel_without_16_bit_images_has_no_depth(tmp_path: Path) -> None:
     file = io.BytesIO()
     Image.new("L", (4, 4)).save(file, "PNG")
     write_files(tmp_path, {"a/1.png": file.getvalue(), "b/1.png": b"broken"})
     assert survey_images(read_image_folder(list_files("train", tmp_path))) is None
 
 
-def test_a_decompression_bomb_is_not_decoded_to_look_at_its_range(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_survey_does_not_decode_decompression_bomb(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(image_survey, "MAX_PIXELS", 100)
     assert survey_images(MemoryReader([(grey(255), ("a",))], "image-classification")) is None
 
 
-def test_low_values_and_several_pages_are_warned_of(caplog: pytest.LogCaptureFixture) -> None:
+def test_survey_warns_about_low_values_and_multiple_pages(caplog: pytest.LogCaptureFixture) -> None:
     pages = io.BytesIO()
     Image.new("L", (4, 4)).save(pages, "TIFF", save_all=True, append_images=[Image.new("L", (4, 4), 9)])
     contents = [grey(65535), grey(255), pages.getvalue()]
@@ -193,7 +191,7 @@ def test_low_values_and_several_pages_are_warned_of(caplog: pytest.LogCaptureFix
     assert "2 16-bit images have values up to 255, so they are read as 8-bit images" in caplog.text
 
 
-def test_the_depth_is_kept_in_the_artifact_and_reaches_the_transform() -> None:
+def test_depth_is_stored_in_artifact_and_used_by_transform() -> None:
     expects = ImageInput(16, 16, "bilinear", (0.5,) * 3, (0.5,) * 3, sixteen_bit_depth=12)
     assert earlier_input(asdict(expects)) == expects
     without = {name: value for name, value in asdict(expects).items() if name != "sixteen_bit_depth"}

@@ -94,7 +94,7 @@ def truncating(make: Callable[[], Tokenizer], length: int, side: str) -> Tokeniz
 
 @pytest.mark.parametrize("side", ["right", "left"])
 @pytest.mark.parametrize("make", [wordpiece, byte_level, byte_level_with_prefix, unigram, undivided])
-def test_an_excerpt_has_the_tokens_of_the_whole_text(
+def test_excerpt_has_tokens_of_whole_text(
     make: Callable[[], Tokenizer], side: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for length in LENGTHS:
@@ -116,7 +116,7 @@ def test_an_excerpt_has_the_tokens_of_the_whole_text(
 
 @pytest.mark.parametrize("side", ["right", "left"])
 @pytest.mark.parametrize("make", [wordpiece, byte_level, byte_level_with_prefix, unigram])
-def test_most_of_a_long_text_is_not_tokenized(
+def test_long_text_is_not_tokenized_in_full(
     make: Callable[[], Tokenizer], side: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cutting = ExcerptTokenizer(truncating(make, 32, side), 32, left=side == "left")
@@ -134,7 +134,7 @@ def test_most_of_a_long_text_is_not_tokenized(
 
 @pytest.mark.parametrize("text", ["a" * 6000, "日" * 6000, "\n" * 6000])
 @pytest.mark.parametrize("make", [wordpiece, byte_level])
-def test_a_text_without_a_place_to_cut_is_a_bad_record_where_it_is_too_long(
+def test_too_long_text_without_spaces_is_a_bad_record(
     make: Callable[[], Tokenizer], text: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(excerpts, "MAX_CHARACTERS", 20_000)
@@ -145,13 +145,13 @@ def test_a_text_without_a_place_to_cut_is_a_bad_record_where_it_is_too_long(
         cutting.encode((text * 4,))
 
 
-def test_blanks_before_the_first_word_do_not_hide_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_leading_spaces_do_not_hide_first_word(monkeypatch: pytest.MonkeyPatch) -> None:
     backend = truncating(wordpiece, 16, "right")
     text = " " * 30_000 + texts(1, 20_000)
     assert ExcerptTokenizer(backend, 16, left=False).encode((text,)).ids == backend.encode_batch_fast([text])[0].ids
 
 
-def test_two_texts_that_are_both_too_long_are_a_bad_record(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pair_of_too_long_texts_is_a_bad_record(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(excerpts, "MAX_CHARACTERS", 20_000)
     cutting = ExcerptTokenizer(truncating(wordpiece, 32, "right"), 32, left=False)
     with pytest.raises(BadRecordError, match=r"cannot be shortened to 32 tokens"):

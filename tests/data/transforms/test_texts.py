@@ -58,7 +58,7 @@ def _contents(count: int) -> Iterator[tuple[str, ...]]:
 
 
 @pytest.mark.parametrize("truncation_side", ["left", "right"])
-def test_tokens_are_those_of_the_tokenizer(truncation_side: _Side) -> None:
+def test_tokens_equal_those_of_tokenizer(truncation_side: _Side) -> None:
     tokenizer = _tokenizer(truncation_side=truncation_side)
     transform = TextTransform(tokenizer, 24)
     for content in _contents(200):
@@ -68,14 +68,14 @@ def test_tokens_are_those_of_the_tokenizer(truncation_side: _Side) -> None:
         assert all(values.dtype == torch.int64 for values in example.values())
 
 
-def test_of_a_pair_the_longer_text_is_cut() -> None:
+def test_longer_text_of_pair_is_truncated() -> None:
     ids = TextTransform(_tokenizer(), 10)((" ".join(_WORDS[:40]), "w7 w8"), None)["input_ids"].tolist()
     assert ids == [2, 4, 5, 6, 7, 8, 3, 11, 12, 3]
 
 
 @pytest.mark.parametrize("padding_side", ["left", "right"])
 @pytest.mark.parametrize("multiple", [1, 8])
-def test_a_batch_is_padded_as_the_tokenizer_pads(padding_side: _Side, multiple: int) -> None:
+def test_batch_is_padded_like_tokenizer(padding_side: _Side, multiple: int) -> None:
     tokenizer = _tokenizer(padding_side=padding_side)
     transform = TextTransform(tokenizer, 30, pad_to_multiple_of=multiple)
     contents = list(_contents(12))
@@ -86,7 +86,7 @@ def test_a_batch_is_padded_as_the_tokenizer_pads(padding_side: _Side, multiple: 
     assert all(torch.equal(batch[name], expected[name]) for name in batch)
 
 
-def test_inputs_that_the_network_does_not_take_are_left_out() -> None:
+def test_inputs_unknown_to_tokenizer_are_omitted() -> None:
     transform = TextTransform(_tokenizer(template=False), 30)
     assert set(transform(("w1",), None)) == {"input_ids", "attention_mask"}
     assert {name: rows.shape for name, rows in transform.collate([]).items()} == {
@@ -95,7 +95,7 @@ def test_inputs_that_the_network_does_not_take_are_left_out() -> None:
     }
 
 
-def test_threads_with_different_lengths_do_not_disturb_each_other() -> None:
+def test_threads_with_different_lengths_are_independent() -> None:
     tokenizer = _tokenizer()
     transforms = {length: TextTransform(tokenizer, length) for length in (8, 16, 32)}
     calls = [(transforms[length], content) for content in _contents(400) for length in transforms]
@@ -116,7 +116,7 @@ class _Counting(TextTransform):
 
 
 @pytest.mark.parametrize(("kept_bytes", "times"), [(1 << 20, 50), (0, 150)])
-def test_a_text_is_tokenised_once_where_there_is_room(kept_bytes: int, times: int) -> None:
+def test_text_is_tokenized_once_within_cache_size(kept_bytes: int, times: int) -> None:
     transform = _Counting(_tokenizer(), 24, cache_bytes=kept_bytes)
     plain = TextTransform(_tokenizer(), 24)
     contents = [(f"w{number} w1", "w2") if number % 2 else (f"w{number} w1",) for number in range(50)]
@@ -129,11 +129,11 @@ def test_a_text_is_tokenised_once_where_there_is_room(kept_bytes: int, times: in
     assert transform.encoded == times
 
 
-def test_a_text_that_cannot_be_tokenised_has_no_length() -> None:
+def test_invalid_text_has_length_zero() -> None:
     assert TextTransform(_tokenizer(), 8).length(("half \ud800",)) == 0
 
 
-def test_the_users_tokenizer_is_not_changed() -> None:
+def test_original_tokenizer_is_unchanged() -> None:
     tokenizer = _tokenizer()
     TextTransform(tokenizer, 4)
     assert tokenizer.backend_tokenizer.truncation is None
@@ -144,12 +144,12 @@ def test_the_users_tokenizer_is_not_changed() -> None:
     ("content", "reason"),
     [(("a \ud800 b",), "unpaired surrogate"), (("fine", "\udfff"), "unpaired surrogate"), (("",), "has no tokens")],
 )
-def test_texts_that_cannot_be_tokenised_are_refused(content: Content, reason: str) -> None:
+def test_invalid_texts_are_rejected(content: Content, reason: str) -> None:
     with pytest.raises(BadRecordError, match=reason):
         TextTransform(_tokenizer(template=False), 8)(content, None)
 
 
-def test_a_tokenizer_without_fast_form_is_refused() -> None:
+def test_slow_tokenizer_is_rejected() -> None:
     from transformers import PythonBackend
 
     class Slow(PythonBackend):
