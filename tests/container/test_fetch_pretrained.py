@@ -87,8 +87,8 @@ def fetch(folder: Path, name: str, **environment: str) -> subprocess.CompletedPr
 
 
 def test_hub_model_is_downloaded(hub: str, tmp_path: Path) -> None:
-    ended = fetch(tmp_path / "baked", NAME, HF_ENDPOINT=hub, HF_HOME=str(tmp_path / "home"))
-    assert ended.returncode == 0, ended.stderr
+    process = fetch(tmp_path / "baked", NAME, HF_ENDPOINT=hub, HF_HOME=str(tmp_path / "home"))
+    assert process.returncode == 0, process.stderr
     assert not list((tmp_path / "baked").rglob("*.py"))
     backbone = load_backbone(ask(NAME, tmp_path, task="text-classification", baked=tmp_path / "baked"))
     assert backbone.weights.source.startswith("weights in the image")
@@ -100,8 +100,8 @@ def test_torchvision_model_is_downloaded(tmp_path: Path) -> None:
     cache.mkdir(parents=True)
     state = get_model("mobilenet_v3_small", weights=None).state_dict()
     torch.save(state, cache / Path(weights.url).name)
-    ended = fetch(tmp_path / "baked", "mobilenet_v3_small", TORCH_HOME=str(tmp_path / "torch"))
-    assert ended.returncode == 0, ended.stderr
+    process = fetch(tmp_path / "baked", "mobilenet_v3_small", TORCH_HOME=str(tmp_path / "torch"))
+    assert process.returncode == 0, process.stderr
     backbone = load_backbone(ask("mobilenet_v3_small", tmp_path, baked=tmp_path / "baked"))
     assert backbone.weights.source.startswith("weights in the image")
     assert torch.equal(backbone.module.state_dict()["features.0.0.weight"], state["features.0.0.weight"])
@@ -109,5 +109,5 @@ def test_torchvision_model_is_downloaded(tmp_path: Path) -> None:
 
 def test_unavailable_model_fails_the_build(tmp_path: Path) -> None:
     endpoint = "http://127.0.0.1:9"
-    ended = fetch(tmp_path / "baked", "someone/no-such-network", HF_ENDPOINT=endpoint, HF_HOME=str(tmp_path / "home"))
-    assert ended.returncode != 0
+    process = fetch(tmp_path / "baked", "someone/no-such-network", HF_ENDPOINT=endpoint, HF_HOME=str(tmp_path / "home"))
+    assert process.returncode != 0

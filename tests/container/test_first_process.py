@@ -17,7 +17,7 @@ from tests.support.simulated_jobs import eventually
 
 ROOT = Path(__file__).resolve().parents[2]
 MADVISE = Path("/sys/kernel/mm/transparent_hugepage/enabled")
-NO_LARGE_PAGES = "glibc.malloc.hugetlb=0"
+NO_HUGE_PAGES = "glibc.malloc.hugetlb=0"
 
 
 @dataclass
@@ -106,13 +106,13 @@ def test_job_without_output_folder_fails(machine: Machine) -> None:
     assert machine.run("def main(): pass") != 0
 
 
-@pytest.mark.parametrize("asked", [signal.SIGTERM, signal.SIGINT])
-def test_stop_signals_reach_job_as_sigterm(machine: Machine, asked: signal.Signals) -> None:
+@pytest.mark.parametrize("signal_number", [signal.SIGTERM, signal.SIGINT])
+def test_stop_signals_reach_job_as_sigterm(machine: Machine, signal_number: signal.Signals) -> None:
     code = "def main():\n    signal.signal(signal.SIGTERM, lambda *_: heard.append(1)); heard = []\n"
     code += "    pathlib.Path('ready').touch()\n    while not heard: time.sleep(0.01)\n"
     with machine.start(code) as process:
         eventually((machine.base / "ready").exists)
-        process.send_signal(asked)
+        process.send_signal(signal_number)
         assert process.wait(20) == 0
     assert (machine.base / "ml" / "output" / "success").exists()
 
@@ -155,12 +155,12 @@ def test_job_has_no_blocked_signals(machine: Machine) -> None:
     not MADVISE.exists() or "[madvise]" not in MADVISE.read_text("utf-8"),
     reason="the kernel gives large pages to all processes or to none, whoever asks",
 )
-@pytest.mark.parametrize(("given", "expected"), [(None, (True, None)), (NO_LARGE_PAGES, (False, NO_LARGE_PAGES))])
+@pytest.mark.parametrize(("tunables", "expected"), [(None, (True, None)), (NO_HUGE_PAGES, (False, NO_HUGE_PAGES))])
 def test_huge_pages_apply_to_job_but_not_to_child_processes(
-    machine: Machine, given: str | None, expected: tuple[bool, str | None]
+    machine: Machine, tunables: str | None, expected: tuple[bool, str | None]
 ) -> None:
-    if given is not None:
-        machine.environment["GLIBC_TUNABLES"] = given
+    if tunables is not None:
+        machine.environment["GLIBC_TUNABLES"] = tunables
     code = "def main():\n    held = [bytearray(2**16) for _ in range(256)]\n"
     code += "    lines = pathlib.Path('/proc/self/smaps').read_text().splitlines()\n"
     code += "    heap = next(number for number, line in enumerate(lines) if line.endswith('[heap]'))\n"
@@ -170,7 +170,7 @@ def test_huge_pages_apply_to_job_but_not_to_child_processes(
 
 
 @pytest.mark.parametrize(
-    ("ending", "said_success", "good"),
+    ("status", "has_success_file", "succeeds"),
     [
         (ExitStatus(0, 0, stopped=False), True, True),
         (ExitStatus(0, 0, stopped=True), False, True),
@@ -182,5 +182,5 @@ def test_huge_pages_apply_to_job_but_not_to_child_processes(
         (ExitStatus(2, 0, stopped=False), False, False),
     ],
 )
-def test_success_requires_success_file_or_stop(ending: ExitStatus, said_success: bool, good: bool) -> None:
-    assert (failure_from_status(ending, has_success_file=said_success) is None) == good
+def test_success_requires_success_file_or_stop(status: ExitStatus, has_success_file: bool, succeeds: bool) -> None:
+    assert (failure_from_status(status, has_success_file=has_success_file) is None) == succeeds

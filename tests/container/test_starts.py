@@ -48,24 +48,26 @@ def start(folder: JobFolder, variables: Mapping[str, str]) -> subprocess.Complet
     )
 
 
-def written_variables(place: Path, channels: Mapping[str, Path], wishes: Mapping[str, str]) -> list[tuple[str, int]]:
+def record_variables(
+    root: Path, channels: Mapping[str, Path], hyperparameters: Mapping[str, str]
+) -> list[tuple[str, int]]:
     """Names of the variables that a job sets, and the number of threads of its process at that time."""
-    site = place / "site"
+    site = root / "site"
     site.mkdir()
     (site / "sitecustomize.py").write_text(AUDIT, "utf-8")
-    variables = {"PYTHONPATH": f"{site}:{ENVIRONMENT['PYTHONPATH']}", "AUDIT_FILE": str(place / "audit")}
-    ended = start(lay_out(place / "ml", request_of(channels, wishes)), variables)
-    assert ended.returncode == 0, ended.stdout
-    lines = (place / "audit").read_text("utf-8").splitlines()
+    variables = {"PYTHONPATH": f"{site}:{ENVIRONMENT['PYTHONPATH']}", "AUDIT_FILE": str(root / "audit")}
+    process = start(lay_out(root / "ml", request_of(channels, hyperparameters)), variables)
+    assert process.returncode == 0, process.stdout
+    lines = (root / "audit").read_text("utf-8").splitlines()
     return [(name, int(threads)) for name, threads in (line.split() for line in lines)]
 
 
 def test_image_job_sets_environment_in_single_thread(tmp_path: Path) -> None:
     channels = {"train": write_pictures(tmp_path / "train", 4)}
-    wishes = {"strategy": "from_scratch", "model_name": "resnet18", "image_size": "32", "epochs": "1"}
-    written = written_variables(tmp_path, channels, wishes)
-    assert {"CURRENT_HOST", "GOMP_SPINCOUNT"} <= {name for name, _ in written}
-    assert [(name, threads) for name, threads in written if threads > 1] == []
+    hyperparameters = {"strategy": "from_scratch", "model_name": "resnet18", "image_size": "32", "epochs": "1"}
+    variables = record_variables(tmp_path, channels, hyperparameters)
+    assert {"CURRENT_HOST", "GOMP_SPINCOUNT"} <= {name for name, _ in variables}
+    assert [(name, threads) for name, threads in variables if threads > 1] == []
 
 
 def test_text_job_sets_environment_in_single_thread(tmp_path: Path) -> None:
@@ -73,21 +75,22 @@ def test_text_job_sets_environment_in_single_thread(tmp_path: Path) -> None:
     rows = [json.dumps({"label": label, "text": f"the {label} cat sat {n}"}) for n in range(8) for label in ("a", "b")]
     (tmp_path / "train" / "rows.jsonl").write_text("\n".join(rows), "utf-8")
     channels = {"train": tmp_path / "train", "model": write_folder(tmp_path / "bert", "bert")}
-    written = written_variables(tmp_path, channels, {"epochs": "1", "max_length": "16", "strategy": "full"})
-    assert {"CURRENT_HOST", "TOKENIZERS_PARALLELISM"} <= {name for name, _ in written}
-    assert [(name, threads) for name, threads in written if threads > 1] == []
+    variables = record_variables(tmp_path, channels, {"epochs": "1", "max_length": "16", "strategy": "full"})
+    assert {"CURRENT_HOST", "TOKENIZERS_PARALLELISM"} <= {name for name, _ in variables}
+    assert [(name, threads) for name, threads in variables if threads > 1] == []
 
 
 def test_startup_imports_start_no_thread() -> None:
     environment = {**ENVIRONMENT, "PATH": os.environ["PATH"]}
-    ended = subprocess.run(
+    process = subprocess.run(
         [sys.executable, "-c", COUNT_THREADS], env=environment, capture_output=True, text=True, check=True
     )
-    assert ended.stdout.strip() == "1"
+    assert process.stdout.strip() == "1"
 
 
 def test_repeated_failing_starts_never_end_by_signal(tmp_path: Path) -> None:
     (tmp_path / "train").mkdir()
     folder = lay_out(tmp_path / "ml", request_of({"train": tmp_path / "train"}, {"epochs": "many"}))
-    ended = [start(folder, {}) for _ in range(STARTS)]
-    assert [one.returncode for one in ended] == [1] * STARTS, next(one.stdout for one in ended if one.returncode != 1)
+    processes = [start(folder, {}) for _ in range(STARTS)]
+    unexpected = [process.stdout for process in processes if process.returncode != 1]
+    assert unexpected == []

@@ -27,7 +27,7 @@ def folder(tmp_path: Path) -> JobFolder:
 
 
 def run(folder: JobFolder, locked: Path, mode: int) -> tuple[int, str]:
-    before = locked.stat().st_mode
+    previous_mode = locked.stat().st_mode
     command: tuple[str, ...] = TRAIN
     if os.geteuid() == 0:
         if shutil.which(WITHOUT_PRIVILEGES[0]) is None:
@@ -36,12 +36,12 @@ def run(folder: JobFolder, locked: Path, mode: int) -> tuple[int, str]:
     variables = {**ENVIRONMENT, "PATH": os.environ["PATH"], "SAGEMAKER_BASE_DIR": str(folder.root)}
     locked.chmod(mode)
     try:
-        ended = subprocess.run(
+        process = subprocess.run(
             command, env=variables, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
         )
     finally:
-        locked.chmod(before)
-    return ended.returncode, ended.stdout
+        locked.chmod(previous_mode)
+    return process.returncode, process.stdout
 
 
 @pytest.mark.parametrize("mode", [0o000, 0o500])

@@ -22,27 +22,27 @@ PRINT_ARGUMENTS = "import json, sys; open('arguments', 'w').write(json.dumps(sys
 HOSTILE = """two words; touch /tmp/x $(touch y) `touch z` "quoted" 'single' \\"""
 
 
-def start(base: Path, files: Mapping[str, str], hyperparameters: Mapping[str, str]) -> subprocess.Popen[str]:
+def start(root: Path, files: Mapping[str, str], hyperparameters: Mapping[str, str]) -> subprocess.Popen[str]:
     """Start `train` with these files in the code folder."""
     for folder in ("input/config", "code"):
-        (base / folder).mkdir(parents=True, exist_ok=True)
+        (root / folder).mkdir(parents=True, exist_ok=True)
     for name, text in files.items():
-        (base / "code" / name).write_text(text, encoding="utf-8")
-    (base / "input" / "config" / "hyperparameters.json").write_text(json.dumps(hyperparameters), encoding="utf-8")
+        (root / "code" / name).write_text(text, encoding="utf-8")
+    (root / "input" / "config" / "hyperparameters.json").write_text(json.dumps(hyperparameters), encoding="utf-8")
     resources = {"current_host": "algo-1", "hosts": ["algo-1"], "network_interface_name": "ethwe"}
-    (base / "input" / "config" / "resourceconfig.json").write_text(json.dumps(resources), encoding="utf-8")
+    (root / "input" / "config" / "resourceconfig.json").write_text(json.dumps(resources), encoding="utf-8")
     variables = {
         "PATH": os.environ["PATH"],
-        "HOME": str(base),
+        "HOME": str(root),
         "PYTHONPATH": os.pathsep.join((str(ROOT), str(ROOT / "src"))),
-        "SAGEMAKER_BASE_DIR": str(base),
+        "SAGEMAKER_BASE_DIR": str(root),
         "AWS_DEFAULT_REGION": "us-east-1",
         "OMP_NUM_THREADS": "1",
     }
     return subprocess.Popen(
         [sys.executable, "-m", "container.train"],
         env=variables,
-        cwd=base,
+        cwd=root,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -98,8 +98,8 @@ def test_script_receives_environment_variables(tmp_path: Path) -> None:
     ],
 )
 def test_failing_script_fails_job(tmp_path: Path, text: str, code: int, beginning: str) -> None:
-    ended, log = run(tmp_path, {"user.py": text}, {"sagemaker_program": "user.py", "epochs": "3"})
-    assert ended == code, log
+    exit_code, log = run(tmp_path, {"user.py": text}, {"sagemaker_program": "user.py", "epochs": "3"})
+    assert exit_code == code, log
     assert failure(tmp_path).startswith(beginning)
 
 

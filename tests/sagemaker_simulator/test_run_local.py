@@ -53,7 +53,7 @@ BAD_REQUESTS = {
 
 
 @pytest.fixture(autouse=True)
-def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def working_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
 
 
@@ -84,16 +84,16 @@ def test_manifest_fault_is_reported_with_line(
 ) -> None:
     (tmp_path / "m.manifest").write_text(manifest)
     (tmp_path / "a.png").write_bytes(b"a picture")
-    wishes = ["-c", "train=m.manifest", "--input-mode", "Pipe", "--attribute-names", "source-ref,clas"]
-    assert main([*wishes, "--", "true"]) == USAGE_EXIT_CODE
-    said = capfd.readouterr().err
-    assert said.startswith("run-local: channel 'train': m.manifest, ")
-    assert message in said
-    assert "Traceback" not in said
+    options = ["-c", "train=m.manifest", "--input-mode", "Pipe", "--attribute-names", "source-ref,clas"]
+    assert main([*options, "--", "true"]) == USAGE_EXIT_CODE
+    output = capfd.readouterr().err
+    assert output.startswith("run-local: channel 'train': m.manifest, ")
+    assert message in output
+    assert "Traceback" not in output
 
 
 @pytest.mark.parametrize(
-    ("path", "wishes", "message"),
+    ("path", "options", "message"),
     [
         (".", ["--attribute-names", "x"], "is no file, but --data-type AugmentedManifestFile needs one"),
         ("a.txt", ["--data-type", "ManifestFile"], "a.txt is no manifest: expected is a JSON list"),
@@ -102,11 +102,11 @@ def test_manifest_fault_is_reported_with_line(
     ],
 )
 def test_unsendable_source_is_reported(
-    path: str, wishes: list[str], message: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    path: str, options: list[str], message: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "a.txt").write_text("plain")
     (tmp_path / "list").write_text('[{"prefix": "s3://bucket/"}, "a.txt", "b.txt"]')
-    assert main(["-c", f"train={path}", "--input-mode", "Pipe", *wishes, "--", "true"]) == USAGE_EXIT_CODE
+    assert main(["-c", f"train={path}", "--input-mode", "Pipe", *options, "--", "true"]) == USAGE_EXIT_CODE
     assert message in capfd.readouterr().err
 
 
@@ -158,8 +158,8 @@ def test_script_has_help() -> None:
 
 @pytest.mark.parametrize("times, code", [(1, 0), (2, 130)])
 def test_first_interrupt_stops_and_second_kills(tmp_path: Path, times: int, code: int) -> None:
-    heard = f"os.write(1, b'stopping\\n') and {times} == 1 and sys.exit(0)"
-    listen = f"import os, signal, sys, time; signal.signal(signal.SIGTERM, lambda *_: {heard})"
+    handler = f"os.write(1, b'stopping\\n') and {times} == 1 and sys.exit(0)"
+    listen = f"import os, signal, sys, time; signal.signal(signal.SIGTERM, lambda *_: {handler})"
     job = f"{listen}; print('ready', flush=True); time.sleep(60)"
     log = tmp_path / "out" / "s3" / "logs" / "000.log"
     with subprocess.Popen([RUN_LOCAL, "--output", "out", "--quiet", "--", sys.executable, "-c", job]) as run:
@@ -191,19 +191,19 @@ def test_input_modes_and_pipe_options_apply_per_channel(tmp_path: Path) -> None:
     wait = "while [ ! -p $SAGEMAKER_BASE_DIR/input/data/train_0 ]; do sleep 0.01; done; "
     channels = [f"--channel={name}={name}" for name in ("train", "validation", "labels")]
     modes = ["--input-mode", "Pipe", "--input-mode", "validation=FastFile"]
-    sent = ["--gzip", "--shard", "train=1/2", "--shuffle-seed", "train=3", "--pipe-rate", "100"]
-    assert main(["--output", "out", "--quiet", *channels, *modes, *sent, "--", "sh", "-c", wait + read]) == 0
+    pipe_options = ["--gzip", "--shard", "train=1/2", "--shuffle-seed", "train=3", "--pipe-rate", "100"]
+    assert main(["--output", "out", "--quiet", *channels, *modes, *pipe_options, "--", "sh", "-c", wait + read]) == 0
     log = (tmp_path / "out" / "s3" / "logs" / "000.log").read_text()
     lines = log.partition("{")[0].splitlines()
     assert (len(lines), {line[:-1] for line in lines}) == (2, {"train"})
     config = tmp_path / "out" / "opt-ml" / "input" / "config"
-    told = json.loads((config / "inputdataconfig.json").read_text())
-    assert {name: one["TrainingInputMode"] for name, one in told.items()} == {
+    configuration = json.loads((config / "inputdataconfig.json").read_text())
+    assert {name: entry["TrainingInputMode"] for name, entry in configuration.items()} == {
         "train": "Pipe",
         "validation": "File",
         "labels": "File",
     }
-    assert told["train"]["S3DistributionType"] == "ShardedByS3Key"
+    assert configuration["train"]["S3DistributionType"] == "ShardedByS3Key"
     resources = json.loads((config / "resourceconfig.json").read_text())
     assert (resources["current_host"], resources["hosts"]) == ("algo-2", ["algo-1", "algo-2"])
 

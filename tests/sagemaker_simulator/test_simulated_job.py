@@ -23,7 +23,7 @@ from tests.support.simulated_jobs import eventually, python_job
 STEPS = "for step in range(2000): print('step', step); time.sleep(0.005)\n"
 AT_STEP_5 = Moment(0.0, r"^step", occurrence=5)
 # A handler that prints may interrupt a print, and Python refuses reentrant calls.
-STOP_IN_ORDER = "signal.signal(signal.SIGTERM, lambda *_: (os.write(1, b'asked to stop\\n'), sys.exit(0)))\n"
+EXIT_ON_SIGTERM = "signal.signal(signal.SIGTERM, lambda *_: (os.write(1, b'asked to stop\\n'), sys.exit(0)))\n"
 IGNORE_SIGTERM = "signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
 
 
@@ -97,7 +97,7 @@ def test_job_ignoring_sigterm_is_killed_after_grace_time(tmp_path: Path) -> None
 
 
 def test_reclaimed_machine_uploads_no_artifacts(tmp_path: Path) -> None:
-    result = run_job(python_job(STOP_IN_ORDER + STEPS, tmp_path), tmp_path / "ml", Interruption(AT_STEP_5, "reclaim"))
+    result = run_job(python_job(EXIT_ON_SIGTERM + STEPS, tmp_path), tmp_path / "ml", Interruption(AT_STEP_5, "reclaim"))
     assert (result.status, result.exit_code) == ("Interrupted", 0)
     assert (result.model, result.output) == (None, None)
     assert "asked to stop" in result.log_text()
@@ -118,14 +118,14 @@ def test_reclaim_twice_sends_two_sigterms(tmp_path: Path) -> None:
 def test_only_first_process_receives_sigterm(tmp_path: Path) -> None:
     listen = "signal.signal(signal.SIGTERM, lambda *_: os.write(1, b'child heard'))"
     child = f"import os, signal, time; {listen}; os.write(1, b'child listens\\n'); time.sleep(30)"
-    code = STOP_IN_ORDER + f"import subprocess; subprocess.Popen([sys.executable, '-c', {child!r}]); time.sleep(60)"
+    code = EXIT_ON_SIGTERM + f"import subprocess; subprocess.Popen([sys.executable, '-c', {child!r}]); time.sleep(60)"
     result = run_job(python_job(code, tmp_path), tmp_path / "ml", Interruption(Moment(0.0, "^child listens"), "stop"))
     assert "asked to stop" in result.log_text()
     assert "child heard" not in result.log_text()
 
 
 def test_kill_sends_no_sigterm(tmp_path: Path) -> None:
-    result = run_job(python_job(STOP_IN_ORDER + STEPS, tmp_path), tmp_path / "ml", Interruption(AT_STEP_5))
+    result = run_job(python_job(EXIT_ON_SIGTERM + STEPS, tmp_path), tmp_path / "ml", Interruption(AT_STEP_5))
     assert (result.status, result.exit_code, result.seconds_after_sigterm) == ("Interrupted", 137, None)
     assert "asked to stop" not in result.log_text()
     assert 5 <= result.log_text().count("step") < 1000

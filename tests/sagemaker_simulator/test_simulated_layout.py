@@ -25,8 +25,8 @@ def source(tmp_path: Path) -> Path:
 
 def test_new_machine_has_all_folders(tmp_path: Path) -> None:
     folder = lay_out(tmp_path / "ml", TrainingRequest())
-    found = {path.relative_to(folder.root).as_posix() for path in folder.root.rglob("*") if path.is_dir()}
-    assert found == {"input", "input/config", "input/data", "model", "output", "output/data", "checkpoints"}
+    folders = {path.relative_to(folder.root).as_posix() for path in folder.root.rglob("*") if path.is_dir()}
+    assert folders == {"input", "input/config", "input/data", "model", "output", "output/data", "checkpoints"}
 
 
 def test_hyperparameters_are_strings(tmp_path: Path) -> None:
@@ -102,9 +102,9 @@ def test_file_channel_contains_only_that_file(tmp_path: Path, source: Path, plac
     channel = Channel("train", source / "cats" / "1.txt", "link" if placement == "link" else "copy")
     folder = lay_out(tmp_path / "ml", TrainingRequest(channels=(channel,)))
     assert [path.name for path in (folder.data / "train").iterdir()] == ["1.txt"]
-    there = folder.data / "train" / "1.txt"
-    assert not there.is_symlink()  # it would point outside the channel
-    assert there.samefile(channel.source) == (placement == "link")
+    file = folder.data / "train" / "1.txt"
+    assert not file.is_symlink()  # it would point outside the channel
+    assert file.samefile(channel.source) == (placement == "link")
 
 
 def test_nonempty_job_folder_is_rejected(tmp_path: Path) -> None:

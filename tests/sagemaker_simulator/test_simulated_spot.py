@@ -33,8 +33,8 @@ def test_spot_job_restarts_until_completed(tmp_path: Path) -> None:
     results = run_with_interruptions(python_job(COUNT_STARTS, tmp_path), tmp_path / "ml", interruptions[:3])
     assert [result.status for result in results] == ["Interrupted", "Interrupted", "Interrupted", "Completed"]
     assert [result.exit_code for result in results] == [137, 143, 143, 0]
-    place = tmp_path / "ml"
-    assert [result.log_text() for result in results] == [f"start {number} {place}\n" for number in (1, 2, 3, 4)]
+    root = tmp_path / "ml"
+    assert [result.log_text() for result in results] == [f"start {number} {root}\n" for number in (1, 2, 3, 4)]
     assert [result.model is None for result in results] == [True, True, True, False]
 
 
@@ -70,17 +70,17 @@ if not seen.exists(): seen.touch(); print('written'); time.sleep(60)
 
 def test_schedule_is_determined_by_seed() -> None:
     schedule = Schedule(0.5, 9.0, kinds=("kill", "reclaim"), patterns=("epoch", "saved"), last_occurrence=3)
-    drawn = draw_interruptions(schedule, 50, seed=1)
-    assert drawn == draw_interruptions(schedule, 50, seed=1)
-    assert drawn[:7] == draw_interruptions(schedule, 7, seed=1)
-    assert drawn != draw_interruptions(schedule, 50, seed=2)
+    interruptions = draw_interruptions(schedule, 50, seed=1)
+    assert interruptions == draw_interruptions(schedule, 50, seed=1)
+    assert interruptions[:7] == draw_interruptions(schedule, 7, seed=1)
+    assert interruptions != draw_interruptions(schedule, 50, seed=2)
 
 
 def test_schedule_draws_from_all_options() -> None:
     schedule = Schedule(0.5, 9.0, kinds=("kill", "reclaim"), patterns=("epoch", "saved"), last_occurrence=3)
-    drawn = draw_interruptions(schedule, 100, seed=3)
-    assert all(0.5 <= each.moment.seconds <= 9.0 for each in drawn)
-    assert {each.kind for each in drawn} == {"kill", "reclaim"}
-    assert {each.moment.pattern for each in drawn} == {"epoch", "saved"}
-    assert {each.moment.occurrence for each in drawn} == {1, 2, 3}
-    assert all(each.moment.watch is None for each in draw_interruptions(Schedule(0.0, 1.0), 10, seed=3))
+    interruptions = draw_interruptions(schedule, 100, seed=3)
+    assert all(0.5 <= interruption.moment.seconds <= 9.0 for interruption in interruptions)
+    assert {interruption.kind for interruption in interruptions} == {"kill", "reclaim"}
+    assert {interruption.moment.pattern for interruption in interruptions} == {"epoch", "saved"}
+    assert {interruption.moment.occurrence for interruption in interruptions} == {1, 2, 3}
+    assert all(interruption.moment.watch is None for interruption in draw_interruptions(Schedule(0.0, 1.0), 10, seed=3))

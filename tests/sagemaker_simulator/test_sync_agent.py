@@ -14,7 +14,7 @@ from sagemaker_simulator.sync_agent import upload_order
 from tests.support.simulated_jobs import eventually
 
 MARKERS = (".sagemaker-uploading", ".sagemaker-uploaded")
-UNTIL_THE_FINISH = SyncOptions(scan_seconds=0.001, chunk_bytes=1, bytes_per_second=0.01)
+SLOW_UPLOADS = SyncOptions(scan_seconds=0.001, chunk_bytes=1, bytes_per_second=0.01)
 """Options with which uploads stay in progress until the agent is stopped."""
 
 
@@ -31,15 +31,15 @@ def remote(tmp_path: Path) -> Path:
 
 
 @contextmanager
-def agent(local: Path, remote: Path, options: SyncOptions | None = None) -> Iterator[SyncAgent]:
-    running = SyncAgent(local, remote, options or SyncOptions(scan_seconds=0.001))
+def running_agent(local: Path, remote: Path, options: SyncOptions | None = None) -> Iterator[SyncAgent]:
+    agent = SyncAgent(local, remote, options or SyncOptions(scan_seconds=0.001))
     try:
-        yield running
+        yield agent
     finally:
-        running.kill()
+        agent.kill()
 
 
-def put(path: Path, text: str) -> None:
+def write_atomically(path: Path, text: str) -> None:
     """Write a file atomically."""
     temporary = path.with_name(path.name + ".sagemaker-ignore")
     temporary.write_text(text)
@@ -53,80 +53,80 @@ def contents(folder: Path) -> dict[str, str]:
 
 
 def test_new_and_changed_files_are_uploaded(local: Path, remote: Path) -> None:
-    with agent(local, remote):
+    with running_agent(local, remote):
         (local / "deep").mkdir()
-        put(local / "deep" / "file", "1")
+        write_atomically(local / "deep" / "file", "1")
         eventually(lambda: contents(remote) == {"deep/file": "1"})
-        with (remote / "deep" / "file").open() as before:
-            put(local / "deep" / "file", "22")
+        with (remote / "deep" / "file").open() as previous:
+            write_atomically(local / "deep" / "file", "22")
             eventually(lambda: contents(remote) == {"deep/file": "22"})
-            assert before.read() == "1", "an object was rewritten where it lay instead of being replaced"
+            assert previous.read() == "1", "an object was rewritten where it lay instead of being replaced"
 
 
 def test_markers_are_created_locally_and_not_uploaded(local: Path, remote: Path) -> None:
-    with agent(local, remote, UNTIL_THE_FINISH) as running:
-        put(local / "file", "x" * 5)
+    with running_agent(local, remote, SLOW_UPLOADS) as agent:
+        write_atomically(local / "file", "x" * 5)
         eventually((local / "file.sagemaker-uploading").exists)
         assert not (local / "file.sagemaker-uploaded").exists()
-        running.finish()
+        agent.finish()
         assert (local / "file.sagemaker-uploaded").exists()
         assert not (local / "file.sagemaker-uploading").exists()
     assert contents(remote) == {"file": "xxxxx"}
 
 
 def test_ignored_names_are_not_uploaded(local: Path, remote: Path) -> None:
-    with agent(local, remote) as running:
+    with running_agent(local, remote) as agent:
         (local / "half.sagemaker-ignore").write_text("not yet")
         (local / "folder.sagemaker-ignore").mkdir()
         (local / "folder.sagemaker-ignore" / "file").write_text("not yet")
-        put(local / "file", "now")
-        running.finish()
+        write_atomically(local / "file", "now")
+        agent.finish()
     assert contents(remote) == {"file": "now"}
     assert not (local / "half.sagemaker-ignore.sagemaker-uploaded").exists()
 
 
 @pytest.mark.parametrize("mirror", [False, True])
 def test_deletions_are_mirrored_on_request_only(local: Path, remote: Path, mirror: bool) -> None:
-    with agent(local, remote, SyncOptions(scan_seconds=0.001, mirror_deletions=mirror)) as running:
-        put(local / "old", "1")
+    with running_agent(local, remote, SyncOptions(scan_seconds=0.001, mirror_deletions=mirror)) as agent:
+        write_atomically(local / "old", "1")
         eventually((local / "old.sagemaker-uploaded").exists)
         (local / "old").unlink()
-        put(local / "new", "2")
-        running.finish()
+        write_atomically(local / "new", "2")
+        agent.finish()
     assert contents(remote) == ({"new": "2"} if mirror else {"new": "2", "old": "1"})
 
 
 def test_interrupted_upload_keeps_previous_object(local: Path, remote: Path) -> None:
-    with agent(local, remote, SyncOptions(scan_seconds=0.001, chunk_bytes=1, bytes_per_second=50)) as running:
-        put(local / "file", "1")
+    with running_agent(local, remote, SyncOptions(scan_seconds=0.001, chunk_bytes=1, bytes_per_second=50)) as agent:
+        write_atomically(local / "file", "1")
         eventually((local / "file.sagemaker-uploaded").exists)
-        put(local / "file", "2" * 1000)
-        put(local / "other", "2" * 1000)
+        write_atomically(local / "file", "2" * 1000)
+        write_atomically(local / "other", "2" * 1000)
         eventually(lambda: any(path.name.endswith(MARKERS[0]) for path in local.iterdir()))
-        running.kill()
+        agent.kill()
     assert contents(remote) == {"file": "1"}
     assert [path.name for path in remote.parent.iterdir()] == ["checkpoints"]
     assert any(path.name.endswith(MARKERS[0]) for path in local.iterdir())
 
 
 def test_finish_ends_after_timeout(local: Path, remote: Path) -> None:
-    with agent(local, remote, SyncOptions(scan_seconds=60.0)) as running:
-        put(local / "file", "1")
-        running.finish(timeout=0.0)
+    with running_agent(local, remote, SyncOptions(scan_seconds=60.0)) as agent:
+        write_atomically(local / "file", "1")
+        agent.finish(timeout=0.0)
     assert contents(remote) in ({}, {"file": "1"})
 
 
 def test_nonatomic_writes_are_inconsistent_across_files(local: Path, remote: Path) -> None:
-    torn = 0
+    inconsistent = 0
     for seed in range(20):
         options = SyncOptions(seed=seed, scan_seconds=0.0, delay_seconds=(0.0, 0.002))
-        with agent(local, remote, options):
+        with running_agent(local, remote, options):
             for version in range(60):
                 (local / "weights").write_text(f"{seed}.{version:02d}")
                 (local / "optimizer").write_text(f"{seed}.{version:02d}")
-        found = contents(remote)
-        torn += found.get("weights") != found.get("optimizer")
-    assert torn > 0
+        uploaded = contents(remote)
+        inconsistent += uploaded.get("weights") != uploaded.get("optimizer")
+    assert inconsistent > 0
 
 
 def test_file_rewritten_in_place_is_inconsistent(local: Path, remote: Path) -> None:
@@ -134,7 +134,7 @@ def test_file_rewritten_in_place_is_inconsistent(local: Path, remote: Path) -> N
     path, versions = local / "file", itertools.cycle((b"1", b"2"))
     path.write_bytes(next(versions) * 300)
     options = SyncOptions(scan_seconds=0.001, chunk_bytes=10, bytes_per_second=1000)
-    with agent(local, remote, options) as running, path.open("r+b", buffering=0) as file:
+    with running_agent(local, remote, options) as agent, path.open("r+b", buffering=0) as file:
 
         def tear() -> bool:
             file.seek(0)
@@ -142,25 +142,25 @@ def test_file_rewritten_in_place_is_inconsistent(local: Path, remote: Path) -> N
             return (remote / "file").exists() and len(set((remote / "file").read_bytes())) == 2
 
         eventually(tear)
-        running.finish()
+        agent.finish()
     assert (remote / "file").read_bytes() == path.read_bytes()
 
 
 def test_folder_renamed_during_upload_causes_no_error(local: Path, remote: Path) -> None:
-    with agent(local, remote, UNTIL_THE_FINISH) as running:
+    with running_agent(local, remote, SLOW_UPLOADS) as agent:
         (local / "step-1").mkdir()
-        put(local / "step-1" / "file", "x" * 10)
+        write_atomically(local / "step-1" / "file", "x" * 10)
         eventually((local / "step-1" / "file.sagemaker-uploading").exists)
         (local / "step-1").rename(local / "step-2")
-        running.finish()
+        agent.finish()
     assert contents(remote)["step-2/file"] == "x" * 10
 
 
 def test_restore_copies_objects_without_markers(local: Path, remote: Path, tmp_path: Path) -> None:
-    with agent(local, remote) as running:
+    with running_agent(local, remote) as agent:
         (local / "a").mkdir()
-        put(local / "a" / "file", "1")
-        running.finish()
+        write_atomically(local / "a" / "file", "1")
+        agent.finish()
     fresh = tmp_path / "fresh"
     fresh.mkdir()
     restore(remote, fresh)
@@ -173,10 +173,10 @@ def test_restore_from_missing_folder(local: Path, remote: Path) -> None:
 
 
 def test_restored_files_are_not_uploaded_again(local: Path, remote: Path) -> None:
-    put(local / "old", "1")
-    with agent(local, remote) as running:
-        put(local / "new", "2")
-        running.finish()
+    write_atomically(local / "old", "1")
+    with running_agent(local, remote) as agent:
+        write_atomically(local / "new", "2")
+        agent.finish()
     assert contents(remote) == {"new": "2"}
 
 
@@ -188,8 +188,8 @@ def test_upload_order_is_determined_by_seed() -> None:
 
 
 def test_failed_upload_is_raised(local: Path, remote: Path) -> None:
-    with agent(local, remote) as running:
+    with running_agent(local, remote) as agent:
         (remote / "file").mkdir()
-        put(local / "file", "1")
+        write_atomically(local / "file", "1")
         with pytest.raises(IsADirectoryError):
-            running.finish()
+            agent.finish()

@@ -24,7 +24,7 @@ cells = st.text(st.characters(codec="utf-8", exclude_characters="\r"), max_size=
 tables = st.integers(2, 4).flatmap(lambda width: st.lists(st.lists(cells, min_size=width, max_size=width), min_size=1))
 
 
-def rows_of(content: bytes, dialect: Dialect = Dialect(",")) -> Rows:  # noqa: B008 - frozen
+def parse_rows(content: bytes, dialect: Dialect = Dialect(",")) -> Rows:  # noqa: B008 - frozen
     return [
         (row.line, [str(cell) for cell in split_cells(row.content.decode(), dialect)])
         for row in split_rows(content.removesuffix(b"\n").split(b"\n"), dialect)
@@ -36,27 +36,27 @@ def test_standard_library_round_trip(table: list[list[str]], quoting: int, end: 
     file = io.StringIO(newline="")
     writer = csv.writer(file, quoting=quoting, lineterminator=end)  # type: ignore[arg-type]  # a constant of csv
     writer.writerows(table)
-    assert [row for _, row in rows_of(file.getvalue().encode())] == table
+    assert [row for _, row in parse_rows(file.getvalue().encode())] == table
 
 
 @given(tables, st.sampled_from([",", "\t", ";", "|"]), st.sampled_from(["utf-8", "utf-8-sig"]))
 def test_pandas_round_trip(table: list[list[str]], delimiter: str, encoding: str) -> None:
     text = pd.DataFrame(table, dtype=object).to_csv(sep=delimiter, index=False, header=False)
-    assert [row for _, row in rows_of(text.encode(encoding), Dialect(delimiter))] == table
+    assert [row for _, row in parse_rows(text.encode(encoding), Dialect(delimiter))] == table
 
 
 def test_quoted_carriage_returns_are_kept() -> None:
-    assert rows_of(b'a,"one\rtwo\r\nthree"\r\nb,c\r\n') == [(1, ["a", "one\rtwo\r\nthree"]), (3, ["b", "c"])]
+    assert parse_rows(b'a,"one\rtwo\r\nthree"\r\nb,c\r\n') == [(1, ["a", "one\rtwo\r\nthree"]), (3, ["b", "c"])]
 
 
 def test_row_number_is_its_first_line() -> None:
     content = b'label,text\n\na,"two\nlines"\n   \nb,"three\r\nmore\r\nlines"\r\nc,one\n'
-    assert [number for number, _ in rows_of(content)] == [1, 3, 6, 9]
+    assert [number for number, _ in parse_rows(content)] == [1, 3, 6, 9]
 
 
 def test_unpaired_quote_in_plain_tsv_is_a_character() -> None:
     content = b'a\t"Quote that never ends\nb\tends here"\nc\t"quoted ""whole"""\nd\t5" disk\n'
-    assert [row for _, row in rows_of(content, Dialect("\t", "plain"))] == [
+    assert [row for _, row in parse_rows(content, Dialect("\t", "plain"))] == [
         ["a", '"Quote that never ends'],
         ["b", 'ends here"'],
         ["c", 'quoted "whole"'],
@@ -66,11 +66,11 @@ def test_unpaired_quote_in_plain_tsv_is_a_character() -> None:
 
 def test_quoted_tabs_and_line_breaks_are_read() -> None:
     content = b'a\t"one\ttwo"\nb\t"three\nfour"\n'
-    assert [row for _, row in rows_of(content, Dialect("\t"))] == [["a", "one\ttwo"], ["b", "three\nfour"]]
+    assert [row for _, row in parse_rows(content, Dialect("\t"))] == [["a", "one\ttwo"], ["b", "three\nfour"]]
 
 
 def test_doubled_carriage_returns_end_a_line() -> None:
-    assert rows_of(b"a,one\r\r\nb,two\r\r\n") == [(1, ["a", "one"]), (2, ["b", "two"])]
+    assert parse_rows(b"a,one\r\r\nb,two\r\r\n") == [(1, ["a", "one"]), (2, ["b", "two"])]
 
 
 @pytest.mark.parametrize("content", [b'a,"b" c', b'a,"b"" c', b'"a" ,b', b"a,b\rc"])
@@ -87,7 +87,7 @@ def test_stray_quote_affects_one_row() -> None:
 
 def test_unclosed_quote_is_reported_with_its_line(tmp_path: Path) -> None:
     with pytest.raises(UnclosedQuote) as caught:
-        rows_of(b'a,b\nc,"never\nends\n')
+        parse_rows(b'a,b\nc,"never\nends\n')
     assert (caught.value.line, caught.value.offset) == (2, 4)
     write_files(tmp_path, {"a.csv": b'label,text\na,b\nc,"never\nends\n'})
     with pytest.raises(DataError, match=r"'train', a\.csv, line 3 has an unclosed quotation mark"):
@@ -96,7 +96,7 @@ def test_unclosed_quote_is_reported_with_its_line(tmp_path: Path) -> None:
 
 def test_very_long_fields_are_read() -> None:
     text = "long " * 60_000
-    assert rows_of(f'a,"{text}"\n'.encode()) == [(1, ["a", text])]
+    assert parse_rows(f'a,"{text}"\n'.encode()) == [(1, ["a", text])]
 
 
 @pytest.mark.parametrize(

@@ -34,11 +34,11 @@ def test_header_is_detected_by_names(row: str, spec: dict[str, object], expected
 
 
 def table(first: str, labels: Sequence[str], texts: Sequence[str] = SENTENCES, count: int = 12) -> list[list[str]]:
-    rows = [[labels[at % len(labels)], texts[at % len(texts)]] for at in range(count)]
+    rows = [[labels[index % len(labels)], texts[index % len(texts)]] for index in range(count)]
     return [first.split(","), *rows]
 
 
-def found(rows: list[list[str]], **spec: object) -> Header:
+def detect(rows: list[list[str]], **spec: object) -> Header:
     return detect_header(rows[0], rows[1:], data_spec(**spec), "a.csv")
 
 
@@ -56,7 +56,7 @@ def found(rows: list[list[str]], **spec: object) -> Header:
 def test_header_with_unusual_names_is_detected_from_other_rows(
     first: str, labels: list[str], texts: tuple[str, ...], spec: dict[str, object]
 ) -> None:
-    assert found(table(first, labels, texts), **spec).is_header
+    assert detect(table(first, labels, texts), **spec).is_header
 
 
 @pytest.mark.parametrize(
@@ -70,7 +70,7 @@ def test_header_with_unusual_names_is_detected_from_other_rows(
     ],
 )
 def test_first_row_similar_to_other_rows_is_a_record(first: str, labels: list[str], spec: dict[str, object]) -> None:
-    assert found(table(first, labels), **spec) == (False, "")
+    assert detect(table(first, labels), **spec) == (False, "")
 
 
 def test_ambiguous_header_raises() -> None:
@@ -79,21 +79,21 @@ def test_ambiguous_header_raises() -> None:
         UserError,
         match=r"a\.csv: cannot determine whether line 1 \('spam', 'hello'\) is a header or a record.*header=false",
     ):
-        found(rows)
-    assert found(rows, header="true").is_header
-    assert not found(rows, header="false").is_header
+        detect(rows)
+    assert detect(rows, header="true").is_header
+    assert not detect(rows, header="false").is_header
 
 
 def test_column_numbers_above_texts_are_a_header() -> None:
-    header = found(table("0,1", ["1", "2", "3"]))
+    header = detect(table("0,1", ["1", "2", "3"]))
     assert header.is_header
     assert "(column numbers); set header=false if it is a record" in header.warning
 
 
 def test_header_with_many_rows_needs_no_warning() -> None:
     rows = table("library,docstring", ["a", "b"], count=280)
-    assert found(rows) == (True, "")
-    assert "line 1 ('library', 'docstring') is read as the header" in found(rows[:13]).warning
+    assert detect(rows) == (True, "")
+    assert "line 1 ('library', 'docstring') is read as the header" in detect(rows[:13]).warning
 
 
 PLAUSIBLE = (

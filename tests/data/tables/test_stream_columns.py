@@ -28,13 +28,13 @@ def test_later_epoch_starting_without_header_has_same_records(tmp_path: Path) ->
             (tmp_path / "pipes" / f"train_{epoch}").write_bytes(content)
 
     threading.Thread(target=feed, daemon=True).start()
-    place = PipeOptions("train", tmp_path / "pipes", tmp_path / "state", 30, lambda: False)
+    pipe_options = PipeOptions("train", tmp_path / "pipes", tmp_path / "state", 30, lambda: False)
     source = StreamSource(
-        place, StreamLayout("channel 'train'", "csv"), DecodeOptions("text-classification", data_spec())
+        pipe_options, StreamLayout("channel 'train'", "csv"), DecodeOptions("text-classification", data_spec())
     )
     epochs, heads = [], []
     for _ in range(2):
-        epochs.append(sorted((one.decode().labels, one.decode().content) for one in source.read_next()))
+        epochs.append(sorted((sample.decode().labels, sample.decode().content) for sample in source.read_next()))
         heads.append(source.head)
     assert epochs[0] == epochs[1]
     assert len(epochs[0]) == 48

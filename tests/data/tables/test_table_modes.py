@@ -33,11 +33,11 @@ def table(
     return (f"{header}{end}" * bool(header) + file.getvalue()).encode()
 
 
-def swapped() -> list[tuple[str, ...]]:
+def text_first() -> list[tuple[str, ...]]:
     return [(text, label) for label, text in PAIRS]
 
 
-def labelled(names: list[str]) -> list[tuple[str, ...]]:
+def cycling_labels(names: list[str]) -> list[tuple[str, ...]]:
     """Cycling labels, each with a different text."""
     return [(names[number % len(names)], f"some words of text {number}") for number in range(12)]
 
@@ -51,80 +51,83 @@ class Case:
 
     Attributes:
         content: bytes of the file or stream.
-        form: file extension or content type.
+        table_format: file extension or content type.
         classes: of the records; empty if the table is rejected.
         rows: number of records.
         bad: number of unusable rows.
-        refusal: part of the error message if the table is rejected.
+        error: part of the error message if the table is rejected.
         spec: hyperparameters.
     """
 
     content: bytes
-    form: StreamFormat = "csv"
+    table_format: StreamFormat = "csv"
     classes: tuple[str, ...] = ("neg", "pos")
     rows: int = len(PAIRS)
     bad: int = 0
-    refusal: str = ""
+    error: str = ""
     spec: dict[str, object] = field(default_factory=dict)
 
 
-def refused(content: bytes, refusal: str, form: StreamFormat = "csv", **spec: object) -> Case:
-    return Case(content, form, (), 0, 0, refusal, spec)
+def rejected(content: bytes, error: str, table_format: StreamFormat = "csv", **spec: object) -> Case:
+    return Case(content, table_format, (), 0, 0, error, spec)
 
 
 CASES: dict[str, Case] = {
     # Headers
     "usual names": Case(table(header="label,text")),
-    "usual names in another order": Case(table(header="text,label", rows=swapped())),
+    "usual names in another order": Case(table(header="text,label", rows=text_first())),
     "unusual names above sentences": Case(table(header="library,docstring")),
-    "unusual names, text first": Case(table(header="docstring,library", rows=swapped())),
+    "unusual names, text first": Case(table(header="docstring,library", rows=text_first())),
     "names with blanks and capitals": Case(table(header="Product Name, Customer complaint")),
     "index of pandas without a name": Case(
-        table(header=",text,label", rows=[(str(at), text, label) for at, (label, text) in enumerate(PAIRS)])
+        table(header=",text,label", rows=[(str(index), text, label) for index, (label, text) in enumerate(PAIRS)])
     ),
     "index of pandas with a name": Case(
-        table(header="Unnamed: 0,text,label", rows=[(str(at), text, label) for at, (label, text) in enumerate(PAIRS)])
+        table(
+            header="Unnamed: 0,text,label",
+            rows=[(str(index), text, label) for index, (label, text) in enumerate(PAIRS)],
+        )
     ),
-    "usual label among unusual texts": refused(
+    "usual label among unusual texts": rejected(
         table(header="title,abstract,category", rows=[(f"Title {text}", text, label) for label, text in PAIRS]),
         "set text_column",
     ),
-    "long names": refused(
+    "long names": rejected(
         table(header="Product category (main),Customer complaint narrative (free text)"), "a header or a record"
     ),
-    "questions as names": refused(
+    "questions as names": rejected(
         table(
             header="Timestamp,How do you feel?,What did you like most about it?",
-            rows=[(f"2020-01-{at:02d}", label, text) for at, (label, text) in enumerate(PAIRS)],
+            rows=[(f"2020-01-{index:02d}", label, text) for index, (label, text) in enumerate(PAIRS)],
         ),
         "a header or a record",
     ),
-    "names with signs": refused(
+    "names with signs": rejected(
         table(
             header="Quality,#1 ID,#1 String",
-            rows=[(str(at % 2), str(at), text) for at, (_, text) in enumerate(PAIRS)],
+            rows=[(str(index % 2), str(index), text) for index, (_, text) in enumerate(PAIRS)],
         ),
         "a header or a record",
     ),
-    "several categories": refused(
+    "several categories": rejected(
         table(header="genre,year,plot", rows=[(label, str(2000 + len(text) % 3), text) for label, text in PAIRS]),
         "set label_column to one of: 'genre' (2 different values in 32 rows), 'year'",
     ),
-    "two usual labels": refused(
+    "two usual labels": rejected(
         table(header="category,sentiment,text", rows=[(label, label, text) for label, text in PAIRS]),
         "more than one column could be the label",
     ),
-    "short words that could be either": refused(
-        table(header="spam,hello", rows=[*labelled(["a", "b"])[:3], ("b", "fine"), ("a", "poor"), ("b", "well")]),
+    "short words that could be either": rejected(
+        table(header="spam,hello", rows=[*cycling_labels(["a", "b"])[:3], ("b", "fine"), ("a", "poor"), ("b", "well")]),
         "line 1 ('spam', 'hello') is a header or a record",
     ),
     "a header that is asked for": Case(
-        table(header="spam,hello", rows=labelled(["neg", "pos"])[:3]),
+        table(header="spam,hello", rows=cycling_labels(["neg", "pos"])[:3]),
         rows=3,
         spec={"header": "true", "label_column": "spam", "text_column": "hello"},
     ),
     "a record that is asked for": Case(
-        table(header="spam,hello", rows=labelled(["neg", "pos"])[:3]),
+        table(header="spam,hello", rows=cycling_labels(["neg", "pos"])[:3]),
         classes=("neg", "pos", "spam"),
         rows=4,
         spec={"header": "false"},
@@ -145,17 +148,17 @@ CASES: dict[str, Case] = {
     "no header, number as label": Case(
         table(rows=[(str(int(label == "pos")), text) for label, text in PAIRS]), classes=("0", "1")
     ),
-    "no header, text first": refused(table(rows=swapped()), "column 0 has 32 different values in 32 rows"),
-    "no header, index first": refused(
-        table(rows=[(str(at), label, text) for at, (label, text) in enumerate(PAIRS)]),
+    "no header, text first": rejected(table(rows=text_first()), "column 0 has 32 different values in 32 rows"),
+    "no header, index first": rejected(
+        table(rows=[(str(index), label, text) for index, (label, text) in enumerate(PAIRS)]),
         "set label_column and text_column",
     ),
     "no header, columns by number": Case(
-        table(rows=swapped()), spec={"label_column": "1", "text_column": "0"}
+        table(rows=text_first()), spec={"label_column": "1", "text_column": "0"}
     ),
-    "no header, four columns": refused(b"1,2,3,4\n2,2,3,4\n", "has 4 columns and no header"),
+    "no header, four columns": rejected(b"1,2,3,4\n2,2,3,4\n", "has 4 columns and no header"),
     "columns of a header by number": Case(
-        table(header="docstring,library", rows=swapped()), spec={"label_column": "1", "text_column": "0"}
+        table(header="docstring,library", rows=text_first()), spec={"label_column": "1", "text_column": "0"}
     ),
     # Delimiters
     "semicolons": Case(table(";", "label;text")),
@@ -166,7 +169,8 @@ CASES: dict[str, Case] = {
     "commas in TSV": Case(table(header="label,text"), "tsv"),
     "tabs and marks that are never closed": Case(b'label\ttext\nneg\t5" disk\npos\t"so\n' * 1, "tsv", rows=2),
     "tabs and quoted line ends": Case(b'label\ttext\nneg\t"one\ttwo"\npos\t"three\nfour"\n', "tsv", rows=2),
-    "two delimiters": refused("".join(f"{label};x{at},{text[:5]}\n" for at, (label, text) in enumerate(PAIRS)).encode(),
+    "two delimiters": rejected(
+        "".join(f"{label};x{index},{text[:5]}\n" for index, (label, text) in enumerate(PAIRS)).encode(),
         "delimiter is ambiguous: ','"),
     "a first line that names the delimiter": Case(
         b"sep=;\r\n" + "".join(f"{label};x,{text}\r\n" for label, text in PAIRS).encode()
@@ -174,13 +178,13 @@ CASES: dict[str, Case] = {
     "delimiters at the ends of lines": Case(b"label,text\n" + b"neg,bad one,\npos,good one,\n" * 4, rows=8),
     "delimiters at the ends of all lines": Case(b"label,text,\n" + b"neg,bad one,\npos,good one,\n" * 4, rows=8),
     "two delimiters, one with labels": Case(
-        "".join(f"{label},http://x.y/{at}?a=b;c={at}\n" for at, (label, _) in enumerate(PAIRS)).encode()
+        "".join(f"{label},http://x.y/{index}?a=b;c={index}\n" for index, (label, _) in enumerate(PAIRS)).encode()
     ),
-    "JSON Lines as CSV": refused("".join(json.dumps(one) + "\n" for one in RECORDS).encode(), "contains JSON"),
-    "a JSON array as CSV": refused(json.dumps(RECORDS, indent=1).encode(), "contains JSON"),
-    "a table in Markdown": refused(b"| label | text |\n|---|---|\n| a | x |\n| b | y |\n", "is a Markdown table"),
-    "one column": refused(b"just a text\nand another\n", "no delimiter"),
-    "a comment line": refused(b"# exported\n" + table(header="label,text"), "line 1 ('# exported') has 1 columns"),
+    "JSON Lines as CSV": rejected("".join(json.dumps(record) + "\n" for record in RECORDS).encode(), "contains JSON"),
+    "a JSON array as CSV": rejected(json.dumps(RECORDS, indent=1).encode(), "contains JSON"),
+    "a table in Markdown": rejected(b"| label | text |\n|---|---|\n| a | x |\n| b | y |\n", "is a Markdown table"),
+    "one column": rejected(b"just a text\nand another\n", "no delimiter"),
+    "a comment line": rejected(b"# exported\n" + table(header="label,text"), "line 1 ('# exported') has 1 columns"),
     "a comment line further down": Case(table(header="label,text") + b"# the end, at last, today\n", bad=1),
     "ragged rows": Case(table(header="label,text") + b"neg,one,two\nneg\n", bad=2),
     # Quotation, line ends, encodings
@@ -188,7 +192,7 @@ CASES: dict[str, Case] = {
     "a stray mark": Case(table(header="label,text") + b'neg,"ends" early\npos,fine\n', rows=33, bad=1),
     "a mark that opens two rows early": Case(table(header="label,text") + b'neg,"a\npos,b\nneg,"c"\n', rows=34, bad=1),
     "a mark inside a field": Case(table(header="label,text") + b'neg,5" disk\npos,7" disk\n', rows=34),
-    "a mark that is never closed": refused(table(header="label,text") + b'neg,"never\npos,ends\n', "unclosed quot"),
+    "a mark that is never closed": rejected(table(header="label,text") + b'neg,"never\npos,ends\n', "unclosed quot"),
     "blank lines": Case(b"\n\nlabel,text\n\n" + table() + b"\n  \n"),
     "line ends of Windows": Case(table(header="label,text", end="\r\n")),
     "line ends of old Macs": Case(table(header="label,text", end="\r")),
@@ -196,9 +200,9 @@ CASES: dict[str, Case] = {
     "a bare carriage return": Case(table(header="label,text") + b"neg,one\rtwo\n", bad=1),
     "byte order mark": Case(b"\xef\xbb\xbf" + table(header="label,text")),
     "byte order marks of two parts": Case((b"\xef\xbb\xbf" + table(header="label,text")) * 2, rows=64),
-    "UTF-16": refused(table(header="label,text").decode().encode("utf-16"), "is not UTF-8"),
-    "gzip": refused(b"PK\x03\x04" + bytes(60), "is a zip archive or a spreadsheet"),
-    "HTML": refused(b"<!DOCTYPE html><html>", "is an HTML or XML page"),
+    "UTF-16": rejected(table(header="label,text").decode().encode("utf-16"), "is not UTF-8"),
+    "gzip": rejected(b"PK\x03\x04" + bytes(60), "is a zip archive or a spreadsheet"),
+    "HTML": rejected(b"<!DOCTYPE html><html>", "is an HTML or XML page"),
     # Label lines
     "label lines": Case("".join(f"__label__{label} {text}\n" for label, text in PAIRS).encode()),
     "label lines with tabs": Case("".join(f"__label__{label}\t{text}\n" for label, text in PAIRS).encode(), "tsv"),
@@ -213,7 +217,8 @@ CASES: dict[str, Case] = {
     ),
     # Labels
     "missing labels among numbers": Case(
-        table(header="label,text", rows=[*labelled(["0.0", "1.0"]), ("nan", "x y"), ("", "z z")]), classes=("0", "1"),
+        table(header="label,text", rows=[*cycling_labels(["0.0", "1.0"]), ("nan", "x y"), ("", "z z")]),
+        classes=("0", "1"),
         rows=12, bad=2,
     ),
     "words for missing labels": Case(
@@ -221,13 +226,13 @@ CASES: dict[str, Case] = {
         bad=5,
     ),
     "a class that is called NA": Case(
-        table(header="label,text", rows=labelled(["NA", "EU"])), classes=("EU", "NA"), rows=12,
+        table(header="label,text", rows=cycling_labels(["NA", "EU"])), classes=("EU", "NA"), rows=12,
         spec={"class_names": ("EU", "NA")},
     ),
     "truth values": Case(
-        table(header="label,text", rows=labelled(["True", "False"])), classes=("False", "True"), rows=12
+        table(header="label,text", rows=cycling_labels(["True", "False"])), classes=("False", "True"), rows=12
     ),
-    "labels and texts the other way round": refused(
+    "labels and texts the other way round": rejected(
         table(header="text,label", rows=PAIRS), "column 'label' does not look like labels: it has"
     ),
     "several labels in each row, no header": Case(
@@ -236,7 +241,7 @@ CASES: dict[str, Case] = {
     "several labels": Case(table(header="label,text", rows=[("neg|pos", "so so"), ("", "what"), ("pos", "fine")]),
         rows=3, spec={"multi_label": True}),
     # JSON
-    "JSON Lines": Case("".join(json.dumps(one) + "\n" for one in RECORDS).encode(), "jsonl"),
+    "JSON Lines": Case("".join(json.dumps(record) + "\n" for record in RECORDS).encode(), "jsonl"),
     "JSON Lines that are glued": Case("".join(map(json.dumps, RECORDS)).encode(), "jsonl"),
     "a JSON array": Case(json.dumps(RECORDS).encode(), "jsonl"),
     "a JSON array on several lines": Case(json.dumps(RECORDS, indent=2).encode(), "jsonl"),
@@ -244,18 +249,20 @@ CASES: dict[str, Case] = {
         ("[" + ",\n".join(map(json.dumps, RECORDS)) + "]\n").encode(), "jsonl"
     ),
     "two JSON arrays": Case(json.dumps(RECORDS, indent=1).encode() * 2, "jsonl", rows=64),
-    "JSON objects on several lines": Case("\n".join(json.dumps(one, indent=2) for one in RECORDS).encode(), "jsonl"),
+    "JSON objects on several lines": Case(
+        "\n".join(json.dumps(record, indent=2) for record in RECORDS).encode(), "jsonl"
+    ),
     "a JSON array with other values": Case(json.dumps([*RECORDS, 7, "x"]).encode(), "jsonl", bad=2),
     "a JSON array that is cut": Case(json.dumps(RECORDS, indent=1).encode()[:-20], "jsonl", rows=31, bad=1),
-    "a JSON object of columns": refused(
+    "a JSON object of columns": rejected(
         json.dumps({"label": {"0": "a"}, "text": {"0": "x"}}).encode(), "single JSON object that contains all", "jsonl"
     ),
-    "a JSON object with a list": refused(
+    "a JSON object with a list": rejected(
         json.dumps({"version": 1, "data": RECORDS}, indent=1).encode(), "single JSON object that contains all", "jsonl"
     ),
     "JSON labels by null, NaN and words": Case(
         "".join(
-            json.dumps({"label": one, "text": "x y"}) + "\n" for one in ("a", "b", None, float("nan"), "nan")
+            json.dumps({"label": record, "text": "x y"}) + "\n" for record in ("a", "b", None, float("nan"), "nan")
         ).encode(),
         "jsonl", classes=("a", "b"), rows=2, bad=3,
     ),
@@ -263,27 +270,33 @@ CASES: dict[str, Case] = {
         "".join(json.dumps({"kind": label, "words": text}) + "\n" for label, text in PAIRS).encode(), "jsonl"
     ),
     "JSON of truth values": Case(
-        "".join(json.dumps({"label": at % 2 == 0, "text": "x y"}) + "\n" for at in range(4)).encode(), "jsonl",
+        "".join(json.dumps({"label": index % 2 == 0, "text": "x y"}) + "\n" for index in range(4)).encode(), "jsonl",
         classes=("False", "True"), rows=4,
     ),
     "no JSON": Case(b'{"label": "neg", "text": "x"}\n{"label"\n[1]\n', "jsonl", classes=("neg",), rows=1, bad=2),
 }  # fmt: skip
 
 
-def both(place: Path, case: Case) -> tuple[Outcome, Outcome]:
-    return from_file(place, case.content, case.form, **case.spec), from_stream(case.content, case.form, **case.spec)
+def read_in_both_modes(root: Path, case: Case) -> tuple[Outcome, Outcome]:
+    return from_file(root, case.content, case.table_format, **case.spec), from_stream(
+        case.content, case.table_format, **case.spec
+    )
 
 
 @pytest.mark.parametrize("name", CASES)
 def test_file_and_pipe_mode_read_same_records(tmp_path: Path, name: str) -> None:
     case = CASES[name]
-    for found in both(tmp_path, case):
-        if case.refusal:
-            assert case.refusal in found.refusal
+    for outcome in read_in_both_modes(tmp_path, case):
+        if case.error:
+            assert case.error in outcome.refusal
         else:
-            assert not found.refusal
-            assert (sorted(found.classes), len(found.records), found.bad) == (list(case.classes), case.rows, case.bad)
-    file, stream = both(tmp_path, case)
+            assert not outcome.refusal
+            assert (sorted(outcome.classes), len(outcome.records), outcome.bad) == (
+                list(case.classes),
+                case.rows,
+                case.bad,
+            )
+    file, stream = read_in_both_modes(tmp_path, case)
     assert file.records == stream.records
 
 
@@ -312,13 +325,16 @@ def test_random_tables_are_read_equally_in_both_modes(
     file = io.StringIO(newline="")
     csv.writer(file, **writer).writerows([tuple(header.split(",")), *rows] if header else rows)
     content = file.getvalue().encode() + tail
-    place = tmp_path_factory.mktemp("table")
+    root = tmp_path_factory.mktemp("table")
     forms: tuple[StreamFormat, ...] = ("csv", "tsv")
-    for form in forms:
-        found, streamed = from_file(place / form, content, form), from_stream(content, form)
-        assert bool(found.refusal) == bool(streamed.refusal) or not streamed.records
-        if not found.refusal:
-            assert (found.records, found.bad) == (streamed.records, streamed.bad)
+    for table_format in forms:
+        file_outcome, stream_outcome = (
+            from_file(root / table_format, content, table_format),
+            from_stream(content, table_format),
+        )
+        assert bool(file_outcome.refusal) == bool(stream_outcome.refusal) or not stream_outcome.records
+        if not file_outcome.refusal:
+            assert (file_outcome.records, file_outcome.bad) == (stream_outcome.records, stream_outcome.bad)
 
 
 def test_repeated_headers_are_skipped_with_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -330,7 +346,7 @@ def test_repeated_headers_are_skipped_with_warning(tmp_path: Path, caplog: pytes
 
 
 def test_spellings_merged_into_one_class_are_reported(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    content = table(header="label,text", rows=labelled(["e\u0301", "\u00e9", " b", "b"]))
+    content = table(header="label,text", rows=cycling_labels(["e\u0301", "\u00e9", " b", "b"]))
     assert from_file(tmp_path, content, "csv").classes == {"\u00e9", "b"}
     assert "labels 'e\\u0301' and '\u00e9' are one class" in caplog.text
     assert "labels ' b' and 'b' are one class" in caplog.text
@@ -338,18 +354,18 @@ def test_spellings_merged_into_one_class_are_reported(tmp_path: Path, caplog: py
 
 
 def test_header_detected_on_weak_evidence_is_reported(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    content = table(header="kind,words", rows=labelled(["a", "b"]))
+    content = table(header="kind,words", rows=cycling_labels(["a", "b"]))
     assert len(from_file(tmp_path, content, "csv").records) == 12
     assert "line 1 ('kind', 'words') is read as the header; set header=false if it is a record" in caplog.text
     assert len(from_stream(content, "csv").warnings) == 1
 
 
 def test_header_read_as_record_is_reported(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    found = from_file(tmp_path, table(header="label,words"), "csv", header="false")
-    assert found.classes == {"label", "neg", "pos"}
+    outcome = from_file(tmp_path, table(header="label,words"), "csv", header="false")
+    assert outcome.classes == {"label", "neg", "pos"}
     assert "line 1 ('label', 'words') looks like a header; read as a record (header=false)" in caplog.text
 
 
 def test_compressed_tables_are_decompressed_before_inspection(tmp_path: Path) -> None:
-    found = from_file(tmp_path, gzip.compress(table(header="label,text")), "csv")
-    assert len(found.records) == len(PAIRS)
+    outcome = from_file(tmp_path, gzip.compress(table(header="label,text")), "csv")
+    assert len(outcome.records) == len(PAIRS)

@@ -23,11 +23,13 @@ from finetune.errors import DataError, UserError
 from tests.support.labelled_data import data_spec, write_files
 
 
-def opened(root: Path, files: dict[str, bytes], default_format: str | None = None, **spec: object) -> TextTableReader:
+def read_tables(
+    root: Path, files: dict[str, bytes], default_format: str | None = None, **spec: object
+) -> TextTableReader:
     return read_text_tables(list_files("train", write_files(root, files)), data_spec(**spec), default_format)
 
 
-def records(reader: TextTableReader) -> list[Record]:
+def read_records(reader: TextTableReader) -> list[Record]:
     return [reader.read(index) for index in range(len(reader))]
 
 
@@ -47,10 +49,12 @@ def test_every_format_gives_the_same_records(
     frame.to_parquet(root / "parquet.parquet")
     lines = "".join(json.dumps({"text": text, "label": label}) + "\n" for label, text in rows)
     (root / "json.jsonl").write_text(lines, encoding="utf-8")
-    found = records(opened(root, {}))
+    all_records = read_records(read_tables(root, {}))
     expected = [((text,), (str(label),)) for label, text in rows]
     for ending in ("csv", "tsv", "parquet", "jsonl"):
-        assert [(one.content, one.labels) for one in found if one.key.partition(":")[0].endswith(ending)] == expected
+        assert [
+            (record.content, record.labels) for record in all_records if record.key.partition(":")[0].endswith(ending)
+        ] == expected
 
 
 @pytest.mark.parametrize("ending", ["csv", "tsv", "jsonl"])
@@ -59,17 +63,17 @@ def test_compressed_tables(tmp_path: Path, ending: str) -> None:
     rows = b'{"label": "a", "text": "x"}\n' if ending == "jsonl" else f"label{tab}text\na{tab}x\n".encode()
     content = gzip.compress(rows)
     key = f"t.{ending}.gz"
-    assert [record.content for record in records(opened(tmp_path / "whole", {key: content}))] == [("x",)]
+    assert [record.content for record in read_records(read_tables(tmp_path / "whole", {key: content}))] == [("x",)]
     with pytest.raises(DataError, match=rf"{key} is damaged or truncated gzip"):
-        opened(tmp_path / "cut", {key: content[:-4]})
+        read_tables(tmp_path / "cut", {key: content[:-4]})
     with pytest.raises(DataError, match=r"byte 0xff at offset 0, line 1"):
-        opened(tmp_path / "utf16", {key: gzip.compress(b"\xff\xfe")})
+        read_tables(tmp_path / "utf16", {key: gzip.compress(b"\xff\xfe")})
 
 
 def test_keys_name_file_and_line(tmp_path: Path) -> None:
     parquet = pa.BufferOutputStream()
     pq.write_table(pa.table({"label": ["e"], "text": ["5"]}), parquet)
-    reader = opened(
+    reader = read_tables(
         tmp_path,
         {
             "b/1.csv": b'label,text\na,"1\n1"\nb,2\n',
@@ -94,7 +98,7 @@ def test_keys_name_file_and_line(tmp_path: Path) -> None:
 )
 def test_parquet_labels_are_named_by_value(tmp_path: Path, values: object, names: list[str]) -> None:
     pq.write_table(pa.table({"label": values, "text": ["x", "y"]}), tmp_path / "a.parquet")
-    assert [one.labels for one in records(opened(tmp_path, {}))] == [(name,) for name in names]
+    assert [record.labels for record in read_records(read_tables(tmp_path, {}))] == [(name,) for name in names]
 
 
 def test_several_labels_in_every_format(tmp_path: Path) -> None:
@@ -103,14 +107,17 @@ def test_several_labels_in_every_format(tmp_path: Path) -> None:
         "b.csv": b"label,text\na|b,3\n,4\n",
         "c.jsonl": b'{"label": ["a", "b"], "text": "5"}\n{"label": [], "text": "6"}\n',
     }
-    assert [one.labels for one in records(opened(tmp_path, files, multi_label=True))] == [("a", "b"), ()] * 3
+    assert [record.labels for record in read_records(read_tables(tmp_path, files, multi_label=True))] == [
+        ("a", "b"),
+        (),
+    ] * 3
 
 
 @pytest.mark.parametrize("flags", ["[true, false, true]", "[false]", "[1, 0, 1]", "[0.0, 0.0]", '"[true, false]"'])
 def test_class_flags_are_rejected_as_labels(tmp_path: Path, flags: str) -> None:
     files = {"a.jsonl": f'{{"label": {flags}, "text": "x"}}\n'.encode()}
     with pytest.raises(DataError, match=r"a\.jsonl:1: its labels are one flag per class; list the names"):
-        opened(tmp_path, files, multi_label=True)
+        read_tables(tmp_path, files, multi_label=True)
 
 
 @pytest.mark.parametrize(
@@ -118,12 +125,12 @@ def test_class_flags_are_rejected_as_labels(tmp_path: Path, flags: str) -> None:
 )
 def test_names_and_numbers_are_classes(tmp_path: Path, labels: str, names: tuple[str, ...]) -> None:
     files = {"a.jsonl": f'{{"label": {labels}, "text": "x"}}\n'.encode()}
-    assert records(opened(tmp_path, files, multi_label=True))[0].labels == names
+    assert read_records(read_tables(tmp_path, files, multi_label=True))[0].labels == names
 
 
 def test_one_text_of_a_pair_may_be_empty(tmp_path: Path) -> None:
     files = {"a.jsonl": b'{"premise": "p", "hypothesis": null, "label": 0}\n'}
-    assert records(opened(tmp_path, files))[0].content == ("p", "")
+    assert read_records(read_tables(tmp_path, files))[0].content == ("p", "")
 
 
 ROWS_THAT_CANNOT_BE_USED = [
@@ -149,35 +156,35 @@ ROWS_THAT_CANNOT_BE_USED = [
 @pytest.mark.parametrize(("key", "content", "fault"), ROWS_THAT_CANNOT_BE_USED)
 def test_unusable_row_is_reported_or_skipped(tmp_path: Path, key: str, content: bytes, fault: str) -> None:
     with pytest.raises(DataError, match="channel 'train': 1 rows cannot be used: ") as caught:
-        opened(tmp_path, {key: content})
+        read_tables(tmp_path, {key: content})
     assert fault in str(caught.value)
     assert "max_bad_records (currently 0)" in str(caught.value)
-    reader = opened(tmp_path, {key: content}, max_bad_records=1)
+    reader = read_tables(tmp_path, {key: content}, max_bad_records=1)
     assert len(reader) == 1
     assert fault in ": ".join(reader.left_out[0])
 
 
 def test_only_first_faults_are_shown(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"9 rows cannot be used: a\.csv:3: .*a\.csv:6: [^;]*; and 5 more") as caught:
-        opened(tmp_path, {"a.csv": b"label,text\na,fine\n" + b",no label\n" * 9}, max_bad_records=8)
+        read_tables(tmp_path, {"a.csv": b"label,text\na,fine\n" + b",no label\n" * 9}, max_bad_records=8)
     assert len(str(caught.value)) < 600
 
 
 @pytest.mark.parametrize("content", [b"", b"label,text\n", b"\n\n"])
 def test_tables_without_rows_are_rejected(tmp_path: Path, content: bytes) -> None:
     with pytest.raises(DataError, match="'train': its tables have no rows"):
-        opened(tmp_path, {"a.csv": content})
+        read_tables(tmp_path, {"a.csv": content})
 
 
 def test_json_array_is_read(tmp_path: Path) -> None:
-    reader = opened(tmp_path, {"a.json": b'[{"label": 1, "text": "x"},\n {"label": 2,\n "text": "y"}]'})
-    assert records(reader) == [Record("a.json:1", ("x",), ("1",)), Record("a.json:2", ("y",), ("2",))]
+    reader = read_tables(tmp_path, {"a.json": b'[{"label": 1, "text": "x"},\n {"label": 2,\n "text": "y"}]'})
+    assert read_records(reader) == [Record("a.json:1", ("x",), ("1",)), Record("a.json:2", ("y",), ("2",))]
 
 
 @pytest.mark.parametrize("content", [b"no parquet", b"PAR1" + b"\0" * 40 + b"PAR1"])
 def test_invalid_parquet_file_is_reported(tmp_path: Path, content: bytes) -> None:
     with pytest.raises(DataError, match=r"channel 'train', a\.parquet cannot be read as Parquet"):
-        opened(tmp_path, {"a.parquet": content})
+        read_tables(tmp_path, {"a.parquet": content})
 
 
 def test_parquet_file_with_damaged_page_is_reported(tmp_path: Path) -> None:
@@ -188,29 +195,29 @@ def test_parquet_file_with_damaged_page_is_reported(tmp_path: Path) -> None:
     content = bytearray((tmp_path / "a.parquet").read_bytes())
     content[4:400] = b"\xff" * 396
     with pytest.raises(DataError, match=r"a\.parquet cannot be read as Parquet after row 0"):
-        opened(tmp_path, {"a.parquet": bytes(content)})
+        read_tables(tmp_path, {"a.parquet": bytes(content)})
 
 
 def test_parquet_texts_must_be_utf8(tmp_path: Path) -> None:
     texts = pa.Array.from_buffers(pa.string(), 2, pa.array([b"caf\xe9", b"b"], pa.binary()).buffers())
     pq.write_table(pa.table({"label": ["1", "2"], "text": texts}), tmp_path / "a.parquet")
     with pytest.raises(DataError, match=r"a\.parquet cannot be read as Parquet after row 0: 'utf-8' codec"):
-        opened(tmp_path, {})
+        read_tables(tmp_path, {})
 
 
 def test_dotted_names_are_columns_and_nested_values_are_not_texts(tmp_path: Path) -> None:
     table = {"meta.label": ["1", "2"], "text": ["x", "y"], "meta": [{"label": 1}, {"label": 2}]}
     pq.write_table(pa.table(table), tmp_path / "a.parquet")
-    reader = opened(tmp_path, {}, label_column="meta.label")
-    assert [one.labels for one in records(reader)] == [("1",), ("2",)]
+    reader = read_tables(tmp_path, {}, label_column="meta.label")
+    assert [record.labels for record in read_records(reader)] == [("1",), ("2",)]
     with pytest.raises(DataError, match=r"a\.parquet:1: the text is a dict"):
-        opened(tmp_path, {}, label_column="meta.label", text_column="meta")
+        read_tables(tmp_path, {}, label_column="meta.label", text_column="meta")
 
 
 def test_files_must_agree_on_the_number_of_texts(tmp_path: Path) -> None:
     files = {"a.csv": b"label,text\na,x\n", "b.csv": b"label,sentence1,sentence2\na,x,y\n"}
     with pytest.raises(DataError, match=r"a\.csv has one text per row but b\.csv has two"):
-        opened(tmp_path, files)
+        read_tables(tmp_path, files)
 
 
 def test_files_with_generic_extensions_use_channel_format(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -223,7 +230,12 @@ def test_files_with_generic_extensions_use_channel_format(tmp_path: Path, caplog
         "e.zip": b"",
     }
     with caplog.at_level(logging.INFO):
-        assert [one.labels for one in records(opened(tmp_path, files, "csv"))] == [("b",), ("c",), ("1",), ("a",)]
+        assert [record.labels for record in read_records(read_tables(tmp_path, files, "csv"))] == [
+            ("b",),
+            ("c",),
+            ("1",),
+            ("a",),
+        ]
     assert "skipped files that are not tables: 1 .zip, 1 without ending" in caplog.text
     assert "b.txt: label from column '0', text from '1'" in caplog.text
 
@@ -233,7 +245,7 @@ def test_booleans_have_same_classes_in_every_format(tmp_path: Path) -> None:
     frame.to_parquet(tmp_path / "a.parquet")
     frame.to_csv(tmp_path / "b.csv", index=False)
     frame.to_json(tmp_path / "c.jsonl", orient="records", lines=True)
-    assert [one.labels for one in records(opened(tmp_path, {}))] == [("True",), ("False",)] * 3
+    assert [record.labels for record in read_records(read_tables(tmp_path, {}))] == [("True",), ("False",)] * 3
 
 
 def test_missing_labels_are_bad_records_in_every_format(tmp_path: Path) -> None:
@@ -243,8 +255,8 @@ def test_missing_labels_are_bad_records_in_every_format(tmp_path: Path) -> None:
     frame.to_csv(tmp_path / "c.csv", index=False)
     frame.to_json(tmp_path / "d.jsonl", orient="records", lines=True)
     frame.astype(str).to_parquet(tmp_path / "e.parquet")
-    reader = opened(tmp_path, {}, max_bad_records=5)
-    assert [one.labels for one in records(reader)] == [("1",), ("0",)] * 5
+    reader = read_tables(tmp_path, {}, max_bad_records=5)
+    assert [record.labels for record in read_records(reader)] == [("1",), ("0",)] * 5
     assert len(reader.left_out) == 5
     assert dict(reader.left_out)["b.csv:4"] == (
         "the label is missing ('nan'; if this is a class name, list all classes in class_names)"
@@ -258,19 +270,19 @@ def test_parts_without_header_use_columns_of_first_part(tmp_path: Path) -> None:
         "part-0.csv": "\n".join(["words,kind", *rows[:12]]).encode(),
         "part-1.csv": "\n".join(rows[12:]).encode(),
     }
-    reader = opened(tmp_path, files)
-    assert [one.labels[0] for one in records(reader)] == ["neg", "pos"] * 12
+    reader = read_tables(tmp_path, files)
+    assert [record.labels[0] for record in read_records(reader)] == ["neg", "pos"] * 12
 
 
 def test_parts_with_headers_use_their_own_columns(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     files = {"0.csv": b"label,text\na,x\nb,y\n", "1.csv": b"label,text\na,z\n", "2.csv": b"text,label\nw,b\n"}
-    assert [one.labels[0] for one in records(opened(tmp_path, files))] == ["a", "b", "a", "b"]
+    assert [record.labels[0] for record in read_records(read_tables(tmp_path, files))] == ["a", "b", "a", "b"]
     assert "repeated headers" not in caplog.text
 
 
 @pytest.mark.parametrize("ending", ["csv", "tsv", "jsonl", "parquet"])
 def test_columns_with_unusual_names_are_chosen_by_content(tmp_path: Path, ending: str) -> None:
-    rows = [(f"some words about {kind} number {at}", kind) for at in range(20) for kind in ("cats", "dogs")]
+    rows = [(f"some words about {kind} number {index}", kind) for index in range(20) for kind in ("cats", "dogs")]
     frame = pd.DataFrame(rows, columns=["docstring", "library"])
     path = tmp_path / f"a.{ending}"
     match ending:
@@ -280,7 +292,7 @@ def test_columns_with_unusual_names_are_chosen_by_content(tmp_path: Path, ending
             frame.to_parquet(path)
         case _:
             frame.to_csv(path, index=False, sep="\t" if ending == "tsv" else ",")
-    assert [(one.content, one.labels) for one in records(opened(tmp_path, {}))] == [
+    assert [(record.content, record.labels) for record in read_records(read_tables(tmp_path, {}))] == [
         ((text,), (kind,)) for text, kind in rows
     ]
 
@@ -289,24 +301,24 @@ def test_part_without_header_in_different_order_is_rejected(tmp_path: Path) -> N
     texts = [f"it was quite fine, number {number}" for number in range(12)]
     files = {
         "part-0.csv": "".join(
-            ["label,text\n", *(f'{"ab"[at % 2]},"{text}"\n' for at, text in enumerate(texts))]
+            ["label,text\n", *(f'{"ab"[index % 2]},"{text}"\n' for index, text in enumerate(texts))]
         ).encode(),
-        "part-1.csv": "".join(f'"{text}",{"ab"[at % 2]}\n' for at, text in enumerate(texts)).encode(),
+        "part-1.csv": "".join(f'"{text}",{"ab"[index % 2]}\n' for index, text in enumerate(texts)).encode(),
     }
     with pytest.raises(UserError, match=r"part-1\.csv: column 'label' does not look like labels: it has 12 diff"):
-        opened(tmp_path, files)
+        read_tables(tmp_path, files)
 
 
 @pytest.mark.parametrize("ending", ["csv", "jsonl", "parquet"])
 def test_later_channel_uses_columns_of_first(tmp_path: Path, ending: str) -> None:
     shared = SharedColumns()
     names = ["kind", "title", "words"]
-    many = [(kind, "untitled", f"some words of number {at}") for at in range(20) for kind in ("a", "b")]
-    few = [("a", f"another title {at}", "the same words again") for at in range(2)]
-    found = []
-    for place, rows in (("train", many), ("test", few)):
-        (tmp_path / place).mkdir()
-        frame, path = pd.DataFrame(rows, columns=names), tmp_path / place / f"rows.{ending}"
+    many = [(kind, "untitled", f"some words of number {index}") for index in range(20) for kind in ("a", "b")]
+    few = [("a", f"another title {index}", "the same words again") for index in range(2)]
+    channel_records = []
+    for channel, rows in (("train", many), ("test", few)):
+        (tmp_path / channel).mkdir()
+        frame, path = pd.DataFrame(rows, columns=names), tmp_path / channel / f"rows.{ending}"
         match ending:
             case "csv":
                 frame.to_csv(path, index=False)
@@ -314,6 +326,10 @@ def test_later_channel_uses_columns_of_first(tmp_path: Path, ending: str) -> Non
                 frame.to_json(path, orient="records", lines=True)
             case _:
                 frame.to_parquet(path)
-        found.append(records(read_text_tables(list_files(place, tmp_path / place), data_spec(), shared=shared)))
-    assert len(found[0]) == 40
-    assert [(one.content, one.labels) for one in found[1]] == [(("the same words again",), ("a",))] * 2
+        channel_records.append(
+            read_records(read_text_tables(list_files(channel, tmp_path / channel), data_spec(), shared=shared))
+        )
+    assert len(channel_records[0]) == 40
+    assert [(record.content, record.labels) for record in channel_records[1]] == [
+        (("the same words again",), ("a",))
+    ] * 2

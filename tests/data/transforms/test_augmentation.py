@@ -19,7 +19,7 @@ from finetune.data.transforms.image import ImageGeometry, resize_and_crop
 _GEOMETRY = ImageGeometry(64, 72, "bilinear")
 
 
-def _picture(height: int = 90, width: int = 120) -> Tensor:
+def _image(height: int = 90, width: int = 120) -> Tensor:
     noise = np.random.Generator(np.random.PCG64(1)).integers(0, 256, (8, 8, 3), dtype=np.uint8)
     return torch.from_numpy(np.array(Image.fromarray(noise).resize((width, height)))).permute(2, 0, 1)
 
@@ -29,11 +29,11 @@ def test_augmentation_is_independent_of_global_state_and_threads(strength: Augme
     assert strength != "none"
     threads = torch.get_num_threads()
     for seed in range(40):
-        first = augment(_picture(), _GEOMETRY, strength, random.Random(seed))
+        first = augment(_image(), _GEOMETRY, strength, random.Random(seed))
         random.seed(seed + 1)
         torch.manual_seed(seed + 2)
         torch.set_num_threads(3)
-        second = augment(_picture(), _GEOMETRY, strength, random.Random(seed))
+        second = augment(_image(), _GEOMETRY, strength, random.Random(seed))
         torch.set_num_threads(threads)
         assert torch.equal(first, second)
         assert (first.shape, first.dtype) == ((3, 64, 64), torch.uint8)
@@ -42,12 +42,12 @@ def test_augmentation_is_independent_of_global_state_and_threads(strength: Augme
 @pytest.mark.parametrize("strength", ["basic", "strong"])
 def test_global_generators_are_unchanged(strength: Augmentation) -> None:
     assert strength != "none"
-    before = random.getstate(), torch.get_rng_state(), np.random.get_state()[1].tolist()  # type: ignore[index]  # a tuple, unless legacy=False
+    states = random.getstate(), torch.get_rng_state(), np.random.get_state()[1].tolist()  # type: ignore[index]  # a tuple, unless legacy=False
     for seed in range(20):
-        augment(_picture(), _GEOMETRY, strength, random.Random(seed))
-    assert random.getstate() == before[0]
-    assert torch.equal(torch.get_rng_state(), before[1])
-    assert np.random.get_state()[1].tolist() == before[2]  # type: ignore[index]  # as above
+        augment(_image(), _GEOMETRY, strength, random.Random(seed))
+    assert random.getstate() == states[0]
+    assert torch.equal(torch.get_rng_state(), states[1])
+    assert np.random.get_state()[1].tolist() == states[2]  # type: ignore[index]  # as above
 
 
 def test_basic_crops_and_flips_half_of_the_images() -> None:
@@ -65,17 +65,17 @@ def test_basic_crops_and_flips_half_of_the_images() -> None:
 @pytest.mark.parametrize(("height", "width"), [(1, 1), (1, 500), (500, 1), (2, 3), (20, 400)])
 def test_images_with_extreme_shapes_are_augmented(height: int, width: int) -> None:
     for seed in range(20):
-        assert augment(_picture(height, width), _GEOMETRY, "strong", random.Random(seed)).shape == (3, 64, 64)
+        assert augment(_image(height, width), _GEOMETRY, "strong", random.Random(seed)).shape == (3, 64, 64)
 
 
 @pytest.mark.parametrize("number", range(len(_OPERATIONS)))
 def test_every_operation_changes_image_but_not_shape(number: int) -> None:
-    picture = resize_and_crop(_picture(), _GEOMETRY) // 2 + 40
+    image = resize_and_crop(_image(), _GEOMETRY) // 2 + 40
     for magnitude in (-1.0, -0.6, 0.6, 1.0):
-        varied = _OPERATIONS[number](picture, magnitude)
-        assert (varied.shape, varied.dtype) == (picture.shape, picture.dtype)
-        assert not torch.equal(varied, picture)
-        assert varied.float().std() > 5
+        augmented = _OPERATIONS[number](image, magnitude)
+        assert (augmented.shape, augmented.dtype) == (image.shape, image.dtype)
+        assert not torch.equal(augmented, image)
+        assert augmented.float().std() > 5
 
 
 def _has_plain_square(pixels: Tensor, side: int = 6) -> bool:
@@ -84,19 +84,19 @@ def _has_plain_square(pixels: Tensor, side: int = 6) -> bool:
 
 
 def test_strong_changes_more_than_basic_and_may_erase() -> None:
-    beyond = erased = 0
+    differing = erased = 0
     for seed in range(60):
-        basic = augment(_picture(), _GEOMETRY, "basic", random.Random(seed))
-        strong = augment(_picture(), _GEOMETRY, "strong", random.Random(seed))
-        beyond += int(not torch.equal(basic, strong))
+        basic = augment(_image(), _GEOMETRY, "basic", random.Random(seed))
+        strong = augment(_image(), _GEOMETRY, "strong", random.Random(seed))
+        differing += int(not torch.equal(basic, strong))
         erased += int(_has_plain_square(strong))
-    assert beyond > 50
+    assert differing > 50
     assert erased > 15
 
 
 def test_no_augmentation_without_randomness() -> None:
     file = io.BytesIO()
-    Image.fromarray(_picture().permute(1, 2, 0).contiguous().numpy()).save(file, "PNG")
+    Image.fromarray(_image().permute(1, 2, 0).contiguous().numpy()).save(file, "PNG")
     plain = ImageTransform(_GEOMETRY, "none")(file.getvalue(), random.Random(0))["pixels"]
     for augmentation in ("none", "basic", "strong"):
         transform = ImageTransform(_GEOMETRY, augmentation)

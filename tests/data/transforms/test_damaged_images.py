@@ -16,28 +16,28 @@ from finetune.data.bad_records import BadRecordError
 from finetune.data.transforms.image import MAX_PIXELS, ImageGeometry, decode_image, resize_and_crop
 
 
-def _encoded(kind: str, size: tuple[int, int] = (61, 47), **options: object) -> bytes:
+def _encode(kind: str, size: tuple[int, int] = (61, 47), **options: object) -> bytes:
     noise = np.random.Generator(np.random.PCG64(0)).integers(0, 256, (*size, 3), dtype=np.uint8)
     file = io.BytesIO()
     Image.fromarray(noise).save(file, kind, **options)
     return file.getvalue()
 
 
-_SOUND = {
-    "jpeg": _encoded("JPEG"),
-    "progressive": _encoded("JPEG", progressive=True),
-    "png": _encoded("PNG"),
-    "webp": _encoded("WEBP"),
-    "bmp": _encoded("BMP"),
-    "gif": _encoded("GIF"),
-    "tiff": _encoded("TIFF"),
-    "tiff_lzw": _encoded("TIFF", compression="tiff_lzw"),
+_VALID = {
+    "jpeg": _encode("JPEG"),
+    "progressive": _encode("JPEG", progressive=True),
+    "png": _encode("PNG"),
+    "webp": _encode("WEBP"),
+    "bmp": _encode("BMP"),
+    "gif": _encode("GIF"),
+    "tiff": _encode("TIFF"),
+    "tiff_lzw": _encode("TIFF", compression="tiff_lzw"),
 }
 
 
-@pytest.mark.parametrize("name", _SOUND)
+@pytest.mark.parametrize("name", _VALID)
 def test_truncated_image_is_rejected(name: str) -> None:
-    content = _SOUND[name]
+    content = _VALID[name]
     decode_image(content)
     for share in (0.3, 0.5, 0.9):
         with pytest.raises(BadRecordError):
@@ -46,7 +46,7 @@ def test_truncated_image_is_rejected(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["jpeg", "progressive"])
 def test_jpeg_truncated_anywhere_is_rejected(name: str) -> None:
-    content = _SOUND[name]
+    content = _VALID[name]
     for length in range(0, len(content) - 2, 37):
         with pytest.raises(BadRecordError):
             decode_image(content[:length])
@@ -59,8 +59,8 @@ def test_jpeg_truncated_anywhere_is_rejected(name: str) -> None:
         (b"<html>404</html>", "is not an image in a supported format"),
         (b"\x00" * 5000, "is not an image in a supported format"),
         (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "is not an image in a supported format"),
-        (_SOUND["jpeg"][:1500], "is a truncated image"),
-        (_SOUND["png"][:1500], "is a truncated image"),
+        (_VALID["jpeg"][:1500], "is a truncated image"),
+        (_VALID["png"][:1500], "is a truncated image"),
     ],
 )
 def test_error_describes_content(content: bytes, reason: str) -> None:
@@ -68,7 +68,7 @@ def test_error_describes_content(content: bytes, reason: str) -> None:
         decode_image(content)
 
 
-def _png_that_claims(width: int, height: int) -> bytes:
+def _png_with_header(width: int, height: int) -> bytes:
     def chunk(kind: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
@@ -84,7 +84,7 @@ def _png_that_claims(width: int, height: int) -> bytes:
 @pytest.mark.parametrize(("width", "height"), [(10_001, 10_000), (50_000, 50_000), (2**31 - 1, 2**31 - 1)])
 def test_decompression_bomb_is_rejected_by_header(width: int, height: int) -> None:
     with pytest.raises(BadRecordError, match=f"the limit of {MAX_PIXELS:,}"):
-        decode_image(_png_that_claims(width, height))
+        decode_image(_png_with_header(width, height))
 
 
 def test_valid_decompression_bomb_is_rejected() -> None:
@@ -112,10 +112,10 @@ def test_float_pixels_are_rejected() -> None:
 @settings(max_examples=300, deadline=None)
 @given(data=st.data())
 def test_damaged_image_raises_only_bad_record_error(data: st.DataObject) -> None:
-    content = bytearray(_SOUND[data.draw(st.sampled_from(sorted(_SOUND)))])
-    places = st.integers(0, 400) | st.integers(0, len(content) - 1)
-    for place, value in data.draw(st.lists(st.tuples(places, st.integers(0, 255)), min_size=1, max_size=8)):
-        content[place % len(content)] = value
+    content = bytearray(_VALID[data.draw(st.sampled_from(sorted(_VALID)))])
+    positions = st.integers(0, 400) | st.integers(0, len(content) - 1)
+    for position, value in data.draw(st.lists(st.tuples(positions, st.integers(0, 255)), min_size=1, max_size=8)):
+        content[position % len(content)] = value
     try:
         pixels = decode_image(bytes(content))
     except BadRecordError as error:

@@ -36,11 +36,11 @@ def test_result_equals_torchvision_preset(
 ) -> None:
     pixels = _noise(height, width)
     preset = weights.transforms(crop_size=geometry.size, resize_size=geometry.resize)
-    normalised = preset(pixels)
+    normalized = preset(pixels)
     mean, std = torch.tensor(preset.mean)[:, None, None], torch.tensor(preset.std)[:, None, None]
-    truth = (normalised * std + mean) * 255
+    expected = (normalized * std + mean) * 255
     # The preset computes in float32, the transform in integers with two roundings; displaced pixels differ by more.
-    assert (resize_and_crop(pixels, geometry).float() - truth).abs().max() < 2.5
+    assert (resize_and_crop(pixels, geometry).float() - expected).abs().max() < 2.5
 
 
 @pytest.mark.parametrize("interpolation", ["nearest", "bilinear", "bicubic"])

@@ -21,17 +21,17 @@ from finetune.models.backbone import ImageInput
 GEOMETRY = ImageGeometry(24, 28, "bilinear")
 
 
-def encoded(width: int, height: int, kind: str = "JPEG", mode: str = "RGB", **options: object) -> bytes:
+def encode(width: int, height: int, kind: str = "JPEG", mode: str = "RGB", **options: object) -> bytes:
     noise = np.random.Generator(np.random.PCG64(width)).integers(0, 256, (5, 6, 3), dtype=np.uint8)
     file = io.BytesIO()
     Image.fromarray(noise).resize((width, height), Image.Resampling.BICUBIC).convert(mode).save(file, kind, **options)
     return file.getvalue()
 
 
-def turned(width: int, height: int) -> bytes:
+def rotated(width: int, height: int) -> bytes:
     exif = Image.Exif()
     exif[0x0112] = 6
-    return encoded(width, height, exif=exif)
+    return encode(width, height, exif=exif)
 
 
 @pytest.mark.parametrize(
@@ -40,36 +40,36 @@ def turned(width: int, height: int) -> bytes:
 def test_reduced_scale_keeps_twice_the_needed_pixels(shorter: int, scale: int) -> None:
     width = shorter + 31
     size = (3, -(-shorter // scale), -(-width // scale))
-    assert decode_image(encoded(width, shorter), 28).shape == size
-    assert decode_image(encoded(shorter, width), 28).shape == (size[0], size[2], size[1])
+    assert decode_image(encode(width, shorter), 28).shape == size
+    assert decode_image(encode(shorter, width), 28).shape == (size[0], size[2], size[1])
 
 
 def test_other_formats_and_unspecified_side_are_decoded_in_full() -> None:
-    assert decode_image(encoded(500, 400)).shape == (3, 400, 500)
+    assert decode_image(encode(500, 400)).shape == (3, 400, 500)
     for kind in ("PNG", "BMP", "WEBP"):
-        assert decode_image(encoded(500, 400, kind), 28).shape == (3, 400, 500)
+        assert decode_image(encode(500, 400, kind), 28).shape == (3, 400, 500)
 
 
 LARGE = {
-    "plain": encoded(501, 403),
-    "progressive": encoded(333, 241, progressive=True),
-    "grey": encoded(257, 301, mode="L"),
-    "CMYK": encoded(260, 240, mode="CMYK"),
-    "4:4:4": encoded(799, 451, subsampling=0),
-    "turned": turned(400, 250),
-    "not large enough": encoded(111, 111),
+    "plain": encode(501, 403),
+    "progressive": encode(333, 241, progressive=True),
+    "grey": encode(257, 301, mode="L"),
+    "CMYK": encode(260, 240, mode="CMYK"),
+    "4:4:4": encode(799, 451, subsampling=0),
+    "turned": rotated(400, 250),
+    "not large enough": encode(111, 111),
 }
 
 
 @pytest.mark.parametrize("name", LARGE)
 def test_handler_decodes_same_pixels(name: str) -> None:
     content = LARGE[name]
-    ours = resize_and_crop(decode_image(content, GEOMETRY.resize), GEOMETRY)
+    expected = resize_and_crop(decode_image(content, GEOMETRY.resize), GEOMETRY)
     preprocessing = asdict(ImageInput(24, 28, "bilinear", (0.5,) * 3, (0.25,) * 3))
-    theirs = inference.resize_and_crop(inference.decode_picture(content, preprocessing["resize"]), preprocessing)
-    assert torch.equal(ours, theirs)
+    actual = inference.resize_and_crop(inference.decode_picture(content, preprocessing["resize"]), preprocessing)
+    assert torch.equal(expected, actual)
     transform = ImageTransform(GEOMETRY, "basic")
-    assert torch.equal(transform(content, None)["pixels"], ours)
+    assert torch.equal(transform(content, None)["pixels"], expected)
 
 
 @pytest.mark.parametrize("name", LARGE)
@@ -84,7 +84,7 @@ def test_reduced_image_is_similar_to_full_image(name: str) -> None:
 
 
 def test_augmented_image_is_reduced_less() -> None:
-    content, side = encoded(501, 403), augmentation_source_side(GEOMETRY)
+    content, side = encode(501, 403), augmentation_source_side(GEOMETRY)
     assert side == 41
     pixels = ImageTransform(GEOMETRY, "strong").decode(content, augmented=True)
     assert torch.equal(pixels, downscale_for_augmentation(decode_image(content, side), GEOMETRY))
@@ -92,7 +92,7 @@ def test_augmented_image_is_reduced_less() -> None:
 
 
 def test_large_truncated_image_is_rejected_by_both_decoders() -> None:
-    content = encoded(501, 403)[:-2000]
+    content = encode(501, 403)[:-2000]
     with pytest.raises(BadRecordError, match="truncated"):
         decode_image(content, 28)
     with pytest.raises(ValueError, match="cannot be decoded"):
@@ -102,4 +102,4 @@ def test_large_truncated_image_is_rejected_by_both_decoders() -> None:
 def test_pixel_limit_applies_to_full_size_of_reduced_image(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(images, "MAX_PIXELS", 200_000)
     with pytest.raises(BadRecordError, match="more than the limit of 200,000"):
-        decode_image(encoded(501, 403), 28)
+        decode_image(encode(501, 403), 28)

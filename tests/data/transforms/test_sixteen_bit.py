@@ -29,16 +29,16 @@ from finetune.models.preprocessing import earlier_input, with_depth
 from tests.support.labelled_data import MemoryReader, write_files
 
 
-def grey(highest: int, kind: str = "PNG") -> bytes:
-    """A 16-bit ramp from 0 to `highest`."""
-    values = np.linspace(0, highest, 20 * 30).astype(np.uint16).reshape(20, 30)
+def grayscale(max_value: int, kind: str = "PNG") -> bytes:
+    """A 16-bit ramp from 0 to `max_value`."""
+    values = np.linspace(0, max_value, 20 * 30).astype(np.uint16).reshape(20, 30)
     file = io.BytesIO()
     Image.fromarray(values).save(file, kind)
     return file.getvalue()
 
 
-def big_endian_tiff(highest: int) -> bytes:
-    values = np.linspace(0, highest, 20 * 30).astype(">u2").reshape(20, 30)
+def big_endian_tiff(max_value: int) -> bytes:
+    values = np.linspace(0, max_value, 20 * 30).astype(">u2").reshape(20, 30)
     tags = [(256, 4, 30), (257, 4, 20), (258, 3, 16), (259, 3, 1), (262, 3, 1), (273, 4, 8), (277, 3, 1)]
     tags += [(278, 4, 20), (279, 4, values.nbytes)]
     entries = b"".join(
@@ -49,7 +49,7 @@ def big_endian_tiff(highest: int) -> bytes:
     return b"MM\0*" + struct.pack(">I", 8 + values.nbytes) + values.tobytes() + directory
 
 
-def colour_png(values: NDArray[np.uint16]) -> bytes:
+def color_png(values: NDArray[np.uint16]) -> bytes:
     """A PNG with 16 bits per color channel, optionally with alpha, which Pillow cannot write."""
     height, width, bands = values.shape
 
@@ -62,25 +62,25 @@ def colour_png(values: NDArray[np.uint16]) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
 
 
-def ramp(highest: int) -> torch.Tensor:
-    values = np.linspace(0, highest, 20 * 30).astype(np.uint16).reshape(20, 30)
+def ramp(max_value: int) -> torch.Tensor:
+    values = np.linspace(0, max_value, 20 * 30).astype(np.uint16).reshape(20, 30)
     return torch.from_numpy(values.astype(np.int64))
 
 
 ENCODERS: dict[str, Callable[[int], bytes]] = {
-    "PNG": grey,
-    "TIFF": lambda highest: grey(highest, "TIFF"),
+    "PNG": grayscale,
+    "TIFF": lambda max_value: grayscale(max_value, "TIFF"),
     "big-endian TIFF": big_endian_tiff,
-    "PGM": lambda highest: grey(highest, "PPM"),
+    "PGM": lambda max_value: grayscale(max_value, "PPM"),
 }
 
 
 @pytest.mark.parametrize("kind", ENCODERS)
-@pytest.mark.parametrize(("depth", "highest"), [(8, 255), (10, 1000), (12, 4095), (14, 9000), (16, 65535)])
-def test_16_bit_grayscale_keeps_highest_bits_in_both_decoders(kind: str, depth: int, highest: int) -> None:
-    content = ENCODERS[kind](highest)
+@pytest.mark.parametrize(("depth", "max_value"), [(8, 255), (10, 1000), (12, 4095), (14, 9000), (16, 65535)])
+def test_16_bit_grayscale_keeps_highest_bits_in_both_decoders(kind: str, depth: int, max_value: int) -> None:
+    content = ENCODERS[kind](max_value)
     pixels = decode_image(content, sixteen_bit_depth=depth)
-    assert torch.equal(pixels[0].long(), ramp(highest) >> (depth - 8))
+    assert torch.equal(pixels[0].long(), ramp(max_value) >> (depth - 8))
     assert pixels.max() > 100
     assert torch.equal(inference.decode_picture(content, sixteen_bit_depth=depth), pixels)
 
@@ -95,17 +95,17 @@ def test_nearly_black_16_bit_grayscale_is_rejected(kind: str) -> None:
 
 
 def test_dark_images_are_rejected_only_with_unknown_depth() -> None:
-    content = grey(4095)
+    content = grayscale(4095)
     with pytest.raises(BadRecordError, match="values up to only 4095"):
         decode_image(content)
     with pytest.raises(ValueError, match="values up to 4095"):
         inference.decode_picture(content)
     assert decode_image(content, sixteen_bit_depth=16).max() == 15
-    assert torch.equal(decode_image(grey(4096)), inference.decode_picture(grey(4096)))
+    assert torch.equal(decode_image(grayscale(4096)), inference.decode_picture(grayscale(4096)))
 
 
 def test_16_bit_image_beyond_training_range_is_rejected() -> None:
-    content = grey(5000)
+    content = grayscale(5000)
     with pytest.raises(BadRecordError, match=r"values up to 5000, .* 4095; rescale"):
         decode_image(content, sixteen_bit_depth=12)
     with pytest.raises(ValueError, match="values up to 5000"):
@@ -113,30 +113,30 @@ def test_16_bit_image_beyond_training_range_is_rejected() -> None:
 
 
 def test_black_16_bit_image_is_accepted() -> None:
-    assert not decode_image(grey(0)).any()
+    assert not decode_image(grayscale(0)).any()
 
 
 @pytest.mark.parametrize("bands", [3, 4])
-@pytest.mark.parametrize("highest", [255, 4095])
-def test_nearly_black_16_bit_color_is_rejected(bands: int, highest: int) -> None:
-    values = np.full((6, 5, bands), highest, dtype=np.uint16)
+@pytest.mark.parametrize("max_value", [255, 4095])
+def test_nearly_black_16_bit_color_is_rejected(bands: int, max_value: int) -> None:
+    values = np.full((6, 5, bands), max_value, dtype=np.uint16)
     values[..., 3:] = 65535
     with pytest.raises(BadRecordError, match=r"16 bits per channel .* 4095.*; convert"):
-        decode_image(colour_png(values))
+        decode_image(color_png(values))
     with pytest.raises(ValueError, match="16 bits per colour"):
-        inference.decode_picture(colour_png(values))
+        inference.decode_picture(color_png(values))
     values[0, 0, 0] = 65535
-    assert torch.equal(decode_image(colour_png(values)), inference.decode_picture(colour_png(values)))
+    assert torch.equal(decode_image(color_png(values)), inference.decode_picture(color_png(values)))
 
 
 def test_nearly_black_16_bit_ppm_is_rejected() -> None:
-    low = b"P6 4 4 65535\n" + b"\x00\xff" * 48
+    dark = b"P6 4 4 65535\n" + b"\x00\xff" * 48
     with pytest.raises(BadRecordError, match="16 bits per channel"):
-        decode_image(low)
+        decode_image(dark)
     with pytest.raises(ValueError, match="16 bits per colour"):
-        inference.decode_picture(low)
-    for sound in (b"P6 4 4 65535\n" + b"\xff\x00" * 48, b"P6 4 4 255\n" + b"\x03" * 48, b"P4 8 2\n\xaa\x00"):
-        assert torch.equal(decode_image(sound), inference.decode_picture(sound))
+        inference.decode_picture(dark)
+    for valid in (b"P6 4 4 65535\n" + b"\xff\x00" * 48, b"P6 4 4 255\n" + b"\x03" * 48, b"P4 8 2\n\xaa\x00"):
+        assert torch.equal(decode_image(valid), inference.decode_picture(valid))
 
 
 @pytest.mark.parametrize("mode", ["I", "F"])
@@ -150,17 +150,17 @@ def test_32_bit_pixels_are_rejected_by_both_decoders(mode: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("highest", "depth"), [(1, 8), (255, 8), (256, 10), (1024, 12), (4095, 12), (16383, 14), (16384, 16), (65535, 16)]
+    ("max_value", "depth"), [(1, 8), (255, 8), (256, 10), (1024, 12), (4095, 12), (16383, 14), (16384, 16), (65535, 16)]
 )
-def test_depth_follows_highest_value_of_channel(highest: int, depth: int) -> None:
-    reader = MemoryReader([(grey(value), ("a",)) for value in (1, highest, 1)], "image-classification")
+def test_depth_follows_highest_value_of_channel(max_value: int, depth: int) -> None:
+    reader = MemoryReader([(grayscale(value), ("a",)) for value in (1, max_value, 1)], "image-classification")
     assert survey_images(reader) == depth
 
 
 def test_high_value_outside_sample_determines_depth() -> None:
-    low = grey(200)
-    records: list[tuple[bytes, tuple[str, ...]]] = [(low, ("a",))] * 600
-    records[601 // 2 + 1] = (grey(4000), ("b",))
+    dark = grayscale(200)
+    records: list[tuple[bytes, tuple[str, ...]]] = [(dark, ("a",))] * 600
+    records[601 // 2 + 1] = (grayscale(4000), ("b",))
     assert survey_images(MemoryReader(records, "image-classification")) == 12
 
 
@@ -173,13 +173,13 @@ def test_channel_without_16_bit_images_has_no_depth(tmp_path: Path) -> None:
 
 def test_survey_does_not_decode_decompression_bomb(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(image_survey, "MAX_PIXELS", 100)
-    assert survey_images(MemoryReader([(grey(255), ("a",))], "image-classification")) is None
+    assert survey_images(MemoryReader([(grayscale(255), ("a",))], "image-classification")) is None
 
 
 def test_survey_warns_about_low_values_and_multiple_pages(caplog: pytest.LogCaptureFixture) -> None:
     pages = io.BytesIO()
     Image.new("L", (4, 4)).save(pages, "TIFF", save_all=True, append_images=[Image.new("L", (4, 4), 9)])
-    contents = [grey(65535), grey(255), pages.getvalue()]
+    contents = [grayscale(65535), grayscale(255), pages.getvalue()]
     with caplog.at_level(logging.WARNING):
         depth = survey_images(MemoryReader([(content, ("a",)) for content in contents], "image-classification"))
     assert depth == 16
@@ -187,7 +187,7 @@ def test_survey_warns_about_low_values_and_multiple_pages(caplog: pytest.LogCapt
     assert "record-1 (maximum 255)" in caplog.text
     assert "1 of 3 non-JPEG images have several pages; only the first page is read: record-2" in caplog.text
     caplog.clear()
-    survey_images(MemoryReader([(grey(255), ("a",))] * 2, "image-classification"))
+    survey_images(MemoryReader([(grayscale(255), ("a",))] * 2, "image-classification"))
     assert "2 16-bit images have values up to 255, so they are read as 8-bit images" in caplog.text
 
 
@@ -203,7 +203,7 @@ def test_depth_is_stored_in_artifact_and_used_by_transform() -> None:
     assert with_depth(earlier, 10, trained=False).sixteen_bit_depth == 10
     assert with_depth(expects, None, trained=True) == expects
     transform = ImageTransform(ImageGeometry(16, 16, "bilinear", 12), "none")
-    pixels = transform(grey(4095), None)["pixels"]
-    handled = inference.resize_and_crop(inference.decode_picture(grey(4095), 16, 12), asdict(expects))
+    pixels = transform(grayscale(4095), None)["pixels"]
+    handler_pixels = inference.resize_and_crop(inference.decode_picture(grayscale(4095), 16, 12), asdict(expects))
     assert pixels.max() > 240
-    assert torch.equal(pixels, handled)
+    assert torch.equal(pixels, handler_pixels)

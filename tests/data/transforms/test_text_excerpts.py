@@ -32,14 +32,14 @@ WORDS = (
 )
 
 
-def texts(seed: int, size: int) -> str:
+def random_text(seed: int, size: int) -> str:
     draw = random.Random(seed)
     blanks = (" ", " ", " ", "  ", "\n", "\t", " \u2028 ", "\u00a0")
     return "".join(draw.choice(WORDS) + draw.choice(blanks) for _ in range(size // 5))[:size]
 
 
 def corpus() -> Iterator[str]:
-    return (texts(seed, 500) for seed in range(4))
+    return (random_text(seed, 500) for seed in range(4))
 
 
 def wordpiece() -> Tokenizer:
@@ -74,7 +74,7 @@ def unigram() -> Tokenizer:
     return tokenizer
 
 
-def undivided() -> Tokenizer:
+def single_token() -> Tokenizer:
     """A tokenizer with a single token for a whole text, so that the tokens of a part are unknown."""
     tokenizer = byte_level()
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
@@ -82,44 +82,44 @@ def undivided() -> Tokenizer:
 
 
 @cache
-def made(make: Callable[[], Tokenizer]) -> str:
-    return str(make().to_str())
+def serialized(build: Callable[[], Tokenizer]) -> str:
+    return str(build().to_str())
 
 
-def truncating(make: Callable[[], Tokenizer], length: int, side: str) -> Tokenizer:
-    tokenizer = Tokenizer.from_str(made(make))
+def truncating_tokenizer(build: Callable[[], Tokenizer], length: int, side: str) -> Tokenizer:
+    tokenizer = Tokenizer.from_str(serialized(build))
     tokenizer.enable_truncation(length, strategy="longest_first", direction=side)
     return tokenizer
 
 
 @pytest.mark.parametrize("side", ["right", "left"])
-@pytest.mark.parametrize("make", [wordpiece, byte_level, byte_level_with_prefix, unigram, undivided])
+@pytest.mark.parametrize("build", [wordpiece, byte_level, byte_level_with_prefix, unigram, single_token])
 def test_excerpt_has_tokens_of_whole_text(
-    make: Callable[[], Tokenizer], side: str, monkeypatch: pytest.MonkeyPatch
+    build: Callable[[], Tokenizer], side: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for length in LENGTHS:
-        backend = truncating(make, length, side)
-        cutting = ExcerptTokenizer(backend, length, left=side == "left")
-        monkeypatch.setattr(cutting, "_initial_length", 1000)
+        backend = truncating_tokenizer(build, length, side)
+        encoder = ExcerptTokenizer(backend, length, left=side == "left")
+        monkeypatch.setattr(encoder, "_initial_length", 1000)
         for content in (
-            (texts(1, 6000),),
-            (texts(2, 999),),
-            (texts(3, 5001), texts(4, 50)),
-            (texts(5, 300), texts(6, 4000)),
-            (texts(7, 900), texts(8, 3000)),
-            (texts(9, 1200), texts(10, 1201)),
+            (random_text(1, 6000),),
+            (random_text(2, 999),),
+            (random_text(3, 5001), random_text(4, 50)),
+            (random_text(5, 300), random_text(6, 4000)),
+            (random_text(7, 900), random_text(8, 3000)),
+            (random_text(9, 1200), random_text(10, 1201)),
         ):
-            (whole,) = backend.encode_batch_fast([content[0] if len(content) == 1 else content])
-            found = cutting.encode(content)
-            assert (found.ids, found.type_ids) == (whole.ids, whole.type_ids)
+            (expected,) = backend.encode_batch_fast([content[0] if len(content) == 1 else content])
+            encoding = encoder.encode(content)
+            assert (encoding.ids, encoding.type_ids) == (expected.ids, expected.type_ids)
 
 
 @pytest.mark.parametrize("side", ["right", "left"])
-@pytest.mark.parametrize("make", [wordpiece, byte_level, byte_level_with_prefix, unigram])
+@pytest.mark.parametrize("build", [wordpiece, byte_level, byte_level_with_prefix, unigram])
 def test_long_text_is_not_tokenized_in_full(
-    make: Callable[[], Tokenizer], side: str, monkeypatch: pytest.MonkeyPatch
+    build: Callable[[], Tokenizer], side: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    cutting = ExcerptTokenizer(truncating(make, 32, side), 32, left=side == "left")
+    encoder = ExcerptTokenizer(truncating_tokenizer(build, 32, side), 32, left=side == "left")
     tokenized = []
     encode = ExcerptTokenizer._encode
 
@@ -128,31 +128,31 @@ def test_long_text_is_not_tokenized_in_full(
         return encode(self, content)
 
     monkeypatch.setattr(ExcerptTokenizer, "_encode", counting)
-    assert cutting.encode((texts(1, 10_000) * 500,)).ids
+    assert encoder.encode((random_text(1, 10_000) * 500,)).ids
     assert sum(tokenized) <= 10_000
 
 
 @pytest.mark.parametrize("text", ["a" * 6000, "日" * 6000, "\n" * 6000])
-@pytest.mark.parametrize("make", [wordpiece, byte_level])
+@pytest.mark.parametrize("build", [wordpiece, byte_level])
 def test_too_long_text_without_spaces_is_a_bad_record(
-    make: Callable[[], Tokenizer], text: str, monkeypatch: pytest.MonkeyPatch
+    build: Callable[[], Tokenizer], text: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(excerpts, "MAX_CHARACTERS", 20_000)
-    backend = truncating(make, 32, "right")
-    cutting = ExcerptTokenizer(backend, 32, left=False)
-    assert cutting.encode((text * 2,)).ids == backend.encode_batch_fast([text * 2])[0].ids
+    backend = truncating_tokenizer(build, 32, "right")
+    encoder = ExcerptTokenizer(backend, 32, left=False)
+    assert encoder.encode((text * 2,)).ids == backend.encode_batch_fast([text * 2])[0].ids
     with pytest.raises(BadRecordError, match="has a text of 24,000 characters"):
-        cutting.encode((text * 4,))
+        encoder.encode((text * 4,))
 
 
 def test_leading_spaces_do_not_hide_first_word(monkeypatch: pytest.MonkeyPatch) -> None:
-    backend = truncating(wordpiece, 16, "right")
-    text = " " * 30_000 + texts(1, 20_000)
+    backend = truncating_tokenizer(wordpiece, 16, "right")
+    text = " " * 30_000 + random_text(1, 20_000)
     assert ExcerptTokenizer(backend, 16, left=False).encode((text,)).ids == backend.encode_batch_fast([text])[0].ids
 
 
 def test_pair_of_too_long_texts_is_a_bad_record(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(excerpts, "MAX_CHARACTERS", 20_000)
-    cutting = ExcerptTokenizer(truncating(wordpiece, 32, "right"), 32, left=False)
+    encoder = ExcerptTokenizer(truncating_tokenizer(wordpiece, 32, "right"), 32, left=False)
     with pytest.raises(BadRecordError, match=r"cannot be shortened to 32 tokens"):
-        cutting.encode((texts(1, 30_000), texts(2, 30_000)))
+        encoder.encode((random_text(1, 30_000), random_text(2, 30_000)))

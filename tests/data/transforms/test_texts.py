@@ -80,8 +80,8 @@ def test_batch_is_padded_like_tokenizer(padding_side: _Side, multiple: int) -> N
     transform = TextTransform(tokenizer, 30, pad_to_multiple_of=multiple)
     contents = list(_contents(12))
     batch = transform.collate([transform(content, None) for content in contents])
-    singly = [{name: row.tolist() for name, row in transform(content, None).items()} for content in contents]
-    expected = tokenizer.pad(singly, pad_to_multiple_of=multiple, return_tensors="pt")
+    examples = [{name: row.tolist() for name, row in transform(content, None).items()} for content in contents]
+    expected = tokenizer.pad(examples, pad_to_multiple_of=multiple, return_tensors="pt")
     assert set(batch) == {"input_ids", "attention_mask", "token_type_ids"}
     assert all(torch.equal(batch[name], expected[name]) for name in batch)
 
@@ -115,9 +115,9 @@ class _Counting(TextTransform):
         return super()._encode(content)
 
 
-@pytest.mark.parametrize(("kept_bytes", "times"), [(1 << 20, 50), (0, 150)])
-def test_text_is_tokenized_once_within_cache_size(kept_bytes: int, times: int) -> None:
-    transform = _Counting(_tokenizer(), 24, cache_bytes=kept_bytes)
+@pytest.mark.parametrize(("cache_bytes", "calls"), [(1 << 20, 50), (0, 150)])
+def test_text_is_tokenized_once_within_cache_size(cache_bytes: int, calls: int) -> None:
+    transform = _Counting(_tokenizer(), 24, cache_bytes=cache_bytes)
     plain = TextTransform(_tokenizer(), 24)
     contents = [(f"w{number} w1", "w2") if number % 2 else (f"w{number} w1",) for number in range(50)]
     lengths = [transform.length(content) for content in contents]
@@ -126,7 +126,7 @@ def test_text_is_tokenized_once_within_cache_size(kept_bytes: int, times: int) -
         assert len(first["input_ids"]) == length
         assert all(torch.equal(first[name], expected[name]) for name in expected)
         assert all(torch.equal(second[name], expected[name]) for name in expected)
-    assert transform.encoded == times
+    assert transform.encoded == calls
 
 
 def test_invalid_text_has_length_zero() -> None:
