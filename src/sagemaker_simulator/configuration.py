@@ -42,7 +42,7 @@ class Channel:
         distribution: `FullyReplicated` or `ShardedByS3Key`; passed to the container, but File mode channels are not
             actually sharded.
         pipe: Content sent through pipes; `None` for a channel in File mode.
-        manners: Behavior of the pipe feeder.
+        feeder_options: Behavior of the pipe feeder.
     """
 
     name: str

@@ -25,10 +25,10 @@ class FeederOptions:
     """Behavior of a feeder.
 
     Attributes:
-        late_seconds: Delay before each FIFO is created.
+        delay_seconds: Delay before each FIFO is created.
         bytes_per_second: Average rate; `None` for no limit.
         burst_bytes: Bytes written at once.
-        ahead: Number of FIFOs created in advance of the one in use.
+        fifos_ahead: Number of FIFOs created in advance of the one in use.
     """
 
     delay_seconds: float = 0.0

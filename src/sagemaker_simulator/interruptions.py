@@ -51,7 +51,7 @@ class Interruption:
         moment: Time at which it begins.
         kind: Kind of the interruption.
         grace_seconds: Seconds between the first SIGTERM and the end of the machine.
-        again_seconds: Seconds between the two SIGTERM of `reclaim_twice`.
+        repeat_seconds: Seconds between the two SIGTERM of `reclaim_twice`.
     """
 
     moment: Moment

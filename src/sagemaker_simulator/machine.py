@@ -24,7 +24,7 @@ class Machine:
         folder: Its `/opt/ml`.
         log: File with the job's output.
         process: The job's process.
-        signalled: Time of the first SIGTERM, on the monotonic clock.
+        sigterm_time: Time of the first SIGTERM, on the monotonic clock.
     """
 
     def __init__(self, job: TrainingJob, root: Path, watch: tuple[str, int] | None) -> None:
