@@ -42,7 +42,7 @@ def fetch_hub(name: str, folder: Path) -> None:
     if not any(target.glob("*.safetensors")):
         snapshot_download(name, local_dir=target, allow_patterns=[*PICKLED_WEIGHTS])
     if not any(target.glob("*.safetensors")) and not any(target.glob("*.bin")):
-        raise SystemExit(f"fetch_pretrained: {name} has no weights that are known.")
+        raise SystemExit(f"fetch_pretrained: {name} has no weights in a supported format: safetensors or PyTorch.")
 
 
 def main(arguments: list[str]) -> None:

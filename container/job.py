@@ -85,7 +85,7 @@ def rewrite_toolkit_failure(paths: Paths, code: int) -> int:
     if not code or not text.startswith(TOOLKIT_FAILURES):
         return code
     exceptions = re.findall(r"^[A-Za-z_][\w.]*(?:: .*)?$", text, re.MULTILINE)
-    cause, details = exceptions[-1] if exceptions else "it does not say why", text.partition("\n")[2]
+    cause, details = exceptions[-1] if exceptions else "unknown cause", text.partition("\n")[2]
     failure = failure_of(MemoryError()) if is_about_memory(text) else None
     exit_code = code if code == UserError.exit_code else PlatformError.exit_code
     failure = failure or Failure(

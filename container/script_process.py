@@ -82,6 +82,6 @@ def _failure(exit_code: int, command: Sequence[str]) -> Failure | None:
     number = -exit_code if exit_code < 0 else exit_code - 128
     if 0 < number < signal.NSIG and number in set(signal.Signals):
         name = signal.Signals(number).name
-        return Failure(f"The script was ended by {name}.\nCommand: {shown}", 128 + number, expected=True)
-    cause = f"The script ended with exit code {exit_code}; its log says why.\nCommand: {shown}"
+        return Failure(f"The script was terminated by {name}.\nCommand: {shown}", 128 + number, expected=True)
+    cause = f"The script ended with exit code {exit_code}; see the log for the cause.\nCommand: {shown}"
     return Failure(cause, UserError.exit_code, expected=True)

@@ -37,9 +37,9 @@ def find_faults(lock: Path) -> Iterator[str]:
     yield from (f"{name} is in the image: {shutil.which(name)}" for name in COMPILERS if shutil.which(name))
     train = shutil.which("train")
     if train is None or Path(train).resolve() != Path(__file__).with_name("train.py"):
-        yield f"the command train is {train}"
+        yield f"the command train is {train}, not container/train.py"
     for pattern in FORBIDDEN_FILES:
-        yield from (f"{path} does not belong in the image" for path in Path(sys.prefix).rglob(pattern))
+        yield from (f"{path} must not be in the image" for path in Path(sys.prefix).rglob(pattern))
 
 
 def _find_torch_faults() -> Iterator[str]:

@@ -26,8 +26,8 @@ HUGE_PAGES = "GLIBC_TUNABLES", "glibc.malloc.hugetlb=1"
 """Environment variable for memory in pages of 2 MiB, if the kernel provides them on request. It is read only at the
 start of a process (docs/decisions/performance.md)."""
 HINTS: dict[int, str] = {
-    signal.SIGKILL: ", most often because memory ran out: use a smaller batch_size or a larger instance",
-    signal.SIGTERM: ", which it was not prepared for",
+    signal.SIGKILL: ", usually because memory ran out; use a smaller batch_size or a larger instance",
+    signal.SIGTERM: " without a handler for it",
 }
 
 
@@ -128,12 +128,16 @@ def failure_from_status(status: ExitStatus, *, has_success_file: bool) -> Failur
         return None  # the signal came after the finished job had removed its handler
     if status.signal:
         name = signal.Signals(status.signal).name
-        return Failure(f"The job's process was ended by {name}{HINTS.get(status.signal, '')}.", status.exit_code, True)
+        return Failure(
+            f"The job's process was terminated by {name}{HINTS.get(status.signal, '')}.", status.exit_code, True
+        )
     if status.exit_code:
-        return Failure(f"The job ended with exit code {status.exit_code}; its log says why.", status.exit_code, True)
+        return Failure(
+            f"The job ended with exit code {status.exit_code}; see the log for the cause.", status.exit_code, True
+        )
     if status.stopped or has_success_file:
         return None
-    return Failure("The job ended without an error, but never reported success.", INTERNAL_EXIT_CODE, True)
+    return Failure("The job ended without an error but never reported success.", INTERNAL_EXIT_CODE, True)
 
 
 if __name__ == "__main__":

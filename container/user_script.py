@@ -89,7 +89,7 @@ def prepare(job: Job, code: Path) -> tuple[str, ...]:
     files.download_and_extract(job.module_dir, str(code))
     if not (code / name).is_file():
         names = ", ".join(sorted(path.name for path in code.iterdir())[:10]) or "nothing"
-        raise UserError(f"The script sagemaker_program={name!r} is not among the code, which holds {names}.")
+        raise UserError(f"The script sagemaker_program={name!r} is missing from the code, which contains {names}.")
     entry_point.install(name, str(code))
     environment.write_env_vars(job.to_env_vars())
     if len(job.hosts) > 1:
@@ -116,7 +116,9 @@ def build_command(job: Job, code: Path) -> tuple[str, ...]:
     """
     name, options = job.user_entry_point, job.additional_framework_parameters
     if options.get("sagemaker_mpi_enabled"):
-        raise UserError("sagemaker_mpi_enabled: MPI is not in this image; use torchrun (torch_distributed) instead.")
+        raise UserError(
+            "sagemaker_mpi_enabled: MPI is not part of this image; use torchrun (torch_distributed) instead."
+        )
     if name.endswith(".py") and options.get("sagemaker_torch_distributed_enabled"):
         return (*_torchrun(job), name)
     if name.endswith(".py") and (code / "setup.py").is_file():
@@ -155,5 +157,5 @@ def wait_for_hosts(hosts: Sequence[str], seconds: float = HOST_TIMEOUT_SECONDS) 
                 break
             except OSError as error:
                 if time.monotonic() > deadline:
-                    raise PlatformError(f"The name of host {host} means no address: {error}.") from error
+                    raise PlatformError(f"The name of host {host} cannot be resolved: {error}.") from error
             time.sleep(0.5)

@@ -24,9 +24,9 @@ from sagemaker_simulator.storage import Storage
 from sagemaker_simulator.sync_agent import SyncOptions
 
 _DESCRIPTION = """\
-Run a training job on this machine as SageMaker would run it in the image, with or without Docker: a fresh /opt/ml in a
-folder, the platform's configuration files and environment, checkpoints copied to a folder that stands for S3, and
-model.tar.gz and output.tar.gz at the end. Ctrl-C stops the job as StopTrainingJob does, a second Ctrl-C kills it."""
+Run a training job locally as on SageMaker, with or without Docker: with a new /opt/ml, the platform's configuration
+files and environment variables, checkpoints synchronized with a folder that represents S3, and model.tar.gz and
+output.tar.gz at the end. Ctrl-C stops the job like StopTrainingJob; a second Ctrl-C kills it."""
 
 _EPILOG = """\
 examples:
@@ -35,7 +35,7 @@ examples:
   run-local --channel train=data --interrupt-at 20 --interrupt-at random --interruption reclaim
   run-local --channel train=data --image finetune:0.2.0
   run-local --channel train=train.jsonl --content-type train=application/jsonlines --input-mode Pipe
-  run-local --channel train=shards --channel validation=pictures --input-mode train=Pipe --shuffle-seed 7
+  run-local --channel train=shards --channel validation=images --input-mode train=Pipe --shuffle-seed 7
   run-local --channel train=data -- python train.py"""
 
 
@@ -70,12 +70,12 @@ def parse_command_line(arguments: Sequence[str]) -> CommandLine:
     name = options.job_name or f"local-{now:%Y-%m-%d-%H-%M-%S}"
     output = (options.output or Path("local-jobs") / name).absolute()
     if output.exists() and any(output.iterdir()):
-        raise RequestError(f"--output {output}: the folder is not empty; give another one, or empty it")
+        raise RequestError(f"--output {output}: the folder is not empty; choose another folder, or empty it")
     command = tuple(options.command)
     container = _build_container(options)
     program, path = ("docker", None) if container else (command[0] if command else "", image_path())
     if program and shutil.which(program, path=path) is None:
-        raise RequestError(f"the command {program!r} was not found, or is not executable")
+        raise RequestError(f"command {program!r} was not found or is not executable")
     job = TrainingJob(
         request=_build_request(options, name),
         command=command or (("train",) if container else toolkit_command()),
@@ -94,13 +94,15 @@ def _build_request(options: argparse.Namespace, name: str) -> TrainingRequest:
     sources = _parse_pairs(options.channel, "--channel", "NAME=PATH")
     unknown = sorted(content_types.keys() - sources.keys())
     if unknown:
-        raise RequestError(f"--content-type {unknown[0]}=...: there is no channel {unknown[0]!r}")
+        raise RequestError(
+            f"--content-type {unknown[0]}=...: no channel {unknown[0]!r}; add --channel {unknown[0]}=PATH"
+        )
     deliveries = parse_deliveries(options, sources)
     environment = _parse_pairs(options.env, "--env", "NAME=VALUE")
     if options.module and not options.command and options.image is None:
         environment.setdefault("SAGEMAKER_TRAINING_MODULE", options.module)
     if not options.command and options.image is None and "SAGEMAKER_TRAINING_MODULE" not in environment:
-        raise RequestError("nothing to run: give --module MODULE:FUNCTION, or a command after --")
+        raise RequestError("nothing to run: set --module MODULE:FUNCTION, or add a command after --")
     return TrainingRequest(
         name=name,
         channels=tuple(
@@ -132,7 +134,7 @@ def _build_container(options: argparse.Namespace) -> Container | None:
     if options.image is None:
         unsupported = next((name for name in ("network", "shm_size") if getattr(options, name) is not None), None)
         if unsupported:
-            raise RequestError(f"--{unsupported.replace('_', '-')} is for jobs in a container: give --image as well")
+            raise RequestError(f"--{unsupported.replace('_', '-')} applies only to jobs in a container; add --image")
         return None
     return Container(options.image, options.network or "none", options.shm_size or "1g", gpu_options())
 
@@ -145,7 +147,7 @@ def _build_interruptions(options: argparse.Namespace, grace: float) -> tuple[Int
         if text == "random":
             seconds = generator.uniform(0.0, latest_seconds)
         else:
-            seconds = _parse_seconds(text, "--interrupt-at", ", or 'random',")
+            seconds = _parse_seconds(text, "--interrupt-at", " or 'random'")
         interruptions.append(Interruption(Moment(seconds), options.interruption, grace))
     return tuple(interruptions)
 
@@ -156,7 +158,7 @@ def _parse_seconds(text: str, option: str, alternative: str = "") -> float:
     except ValueError:
         seconds = math.nan
     if not 0.0 <= seconds < math.inf:
-        raise RequestError(f"{option} {text}: a number of seconds from 0 on{alternative} is expected")
+        raise RequestError(f"{option} {text}: expected a non-negative number of seconds{alternative}")
     return seconds
 
 
@@ -165,7 +167,7 @@ def _parse_pairs(texts: Sequence[str], option: str, usage: str) -> dict[str, str
     for text in texts:
         name, equals, value = text.partition("=")
         if not equals or not name:
-            raise RequestError(f"{option} {text}: the form is {option} {usage}")
+            raise RequestError(f"{option} {text}: expected {option} {usage}")
         if name in pairs:
             raise RequestError(f"{option} {name}=... is given more than once")
         pairs[name] = value
@@ -184,31 +186,33 @@ def _build_parser() -> argparse.ArgumentParser:
     add_pipe_options(parser)
     _add_container_options(parser)
     _add_interruption_options(parser)
-    parser.add_argument("command", nargs="*", help="a command to run after -- instead of the image's `train`")
+    parser.add_argument("command", nargs="*", help="command to run instead of the image's `train`, after --")
     return parser
 
 
 def _add_job_options(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group("the job")
+    group = parser.add_argument_group("job")
     for flags, metavar, description in (
-        (("--channel", "-c"), "NAME=PATH", "folder or file as input channel"),
+        (("--channel", "-c"), "NAME=PATH", "input channel: folder or file"),
         (("--content-type",), "CHANNEL=TYPE", "content type of a channel"),
-        (("--hyperparameter", "-p"), "NAME=VALUE", "passed to the job as text"),
+        (("--hyperparameter", "-p"), "NAME=VALUE", "hyperparameter, passed as a string"),
         (("--env", "-e"), "NAME=VALUE", "environment variable of the container"),
     ):
         group.add_argument(*flags, metavar=metavar, action="append", default=[], help=f"{description} (repeatable)")
-    group.add_argument("--module", metavar="MODULE:FUNCTION", help="what `train` calls (SAGEMAKER_TRAINING_MODULE)")
-    group.add_argument("--job-name", metavar="NAME", help="default: local- and the time")
-    group.add_argument("--output", metavar="DIR", type=Path, help="new or empty folder; default: local-jobs/JOB-NAME")
-    group.add_argument("--copy", action="store_true", help="copy the channels' data instead of linking to them")
-    group.add_argument("--quiet", action="store_true", help="keep the job's log in its file only")
+    group.add_argument(
+        "--module", metavar="MODULE:FUNCTION", help="function called by `train` (SAGEMAKER_TRAINING_MODULE)"
+    )
+    group.add_argument("--job-name", metavar="NAME", help="name of the job (default: local-TIME)")
+    group.add_argument("--output", metavar="DIR", type=Path, help="new or empty folder (default: local-jobs/JOB-NAME)")
+    group.add_argument("--copy", action="store_true", help="copy the channels' data instead of linking to it")
+    group.add_argument("--quiet", action="store_true", help="write the job's log only to its file")
 
 
 def _add_container_options(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group("in a container, with the machine's GPUs where Docker can lend them")
-    group.add_argument("--image", metavar="NAME", help="run `train` of this image by docker, not here")
-    group.add_argument("--network", metavar="NAME", help="Docker's; default: none")
-    group.add_argument("--shm-size", metavar="SIZE", help="of /dev/shm; default: 1g")
+    group = parser.add_argument_group("container, with the machine's GPUs if Docker supports them")
+    group.add_argument("--image", metavar="NAME", help="run `train` of this image with Docker")
+    group.add_argument("--network", metavar="NAME", help="Docker network (default: none)")
+    group.add_argument("--shm-size", metavar="SIZE", help="size of /dev/shm (default: 1g)")
 
 
 def _add_interruption_options(parser: argparse.ArgumentParser) -> None:
@@ -218,18 +222,25 @@ def _add_interruption_options(parser: argparse.ArgumentParser) -> None:
         metavar="SECONDS",
         action="append",
         default=[],
-        help="interrupt a start of the job after so many seconds, or at a 'random' moment, and start it again on a "
-        "fresh machine with its checkpoints (repeatable: one for each start)",
+        help="interrupt a start of the job after this number of seconds, or at a 'random' time, and restart it on a "
+        "new machine with its checkpoints (repeatable: one per start)",
     )
     group.add_argument(
         "--interruption",
         choices=("kill", "reclaim", "reclaim_twice"),
         default="kill",
-        help="kill: the machine is gone at once; reclaim: SIGTERM first, the machine is gone after the grace time; "
-        "reclaim_twice: with a second SIGTERM (default: %(default)s)",
+        help="kill: the machine is lost immediately; reclaim: SIGTERM, and the machine is lost after the grace period; "
+        "reclaim_twice: the same with a second SIGTERM (default: %(default)s)",
     )
-    group.add_argument("--within", metavar="SECONDS", default="60", help="of 'random' (default: %(default)s)")
-    group.add_argument("--grace", metavar="SECONDS", default=f"{GRACE_SECONDS:g}", help="default: %(default)s")
     group.add_argument(
-        "--seed", type=int, default=secrets.randbelow(1 << 32), help="of 'random'; default: another each time"
+        "--within", metavar="SECONDS", default="60", help="latest time of 'random' (default: %(default)s)"
+    )
+    group.add_argument(
+        "--grace",
+        metavar="SECONDS",
+        default=f"{GRACE_SECONDS:g}",
+        help="time between SIGTERM and SIGKILL (default: %(default)s)",
+    )
+    group.add_argument(
+        "--seed", type=int, default=secrets.randbelow(1 << 32), help="seed of 'random' (default: a random seed)"
     )

@@ -61,7 +61,7 @@ def _stop_on_interrupt(command_line: CommandLine) -> Iterator[StopRequest]:
 
 
 def _print_job(command_line: CommandLine, stream: TextIO) -> None:
-    lines = [f"job          {command_line.job.request.name}", f"/opt/ml is   {command_line.machine}"]
+    lines = [f"job          {command_line.job.request.name}", f"/opt/ml      {command_line.machine}"]
     for number, interruption in enumerate(command_line.interruptions):
         lines.append(f"start {number}      {interruption.kind} after {interruption.moment.seconds:.3f} s")
     if command_line.interruptions:

@@ -84,7 +84,9 @@ class Resources:
 
     def __post_init__(self) -> None:
         if self.current_host not in self.hosts:
-            raise RequestError(f"current host {self.current_host!r} is not among the hosts {', '.join(self.hosts)}")
+            raise RequestError(
+                f"current host {self.current_host!r} is not in the list of hosts: {', '.join(self.hosts)}"
+            )
 
     def configuration(self) -> dict[str, object]:
         """Return the content of `resourceconfig.json`."""
@@ -136,11 +138,11 @@ class TrainingRequest:
             for file_channel in (channel.name for channel in self.channels if channel.pipe is None):
                 if re.fullmatch(re.escape(pipe_channel) + "_[0-9]+", file_channel):
                     raise RequestError(
-                        f"channel {file_channel!r} lies where a pipe of channel {pipe_channel!r} does: rename it"
+                        f"channel {file_channel!r} has the path of a pipe of channel {pipe_channel!r}; rename it"
                     )
         if self.checkpoint_path is not None and not self.checkpoint_path.is_relative_to(PLATFORM_ROOT):
             raise RequestError(
-                f"checkpoint path {self.checkpoint_path}: only a folder under {PLATFORM_ROOT} is simulated"
+                f"checkpoint path {self.checkpoint_path}: only folders under {PLATFORM_ROOT} are supported"
             )
 
     @property

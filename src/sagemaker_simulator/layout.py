@@ -82,7 +82,7 @@ def lay_out(root: Path, request: TrainingRequest, visible_root: Path | None = No
         RequestError: The folder is not empty.
     """
     if root.exists() and any(root.iterdir()):
-        raise RequestError(f"{root} is not empty: a job starts on a fresh machine")
+        raise RequestError(f"{root} is not empty; use a new or empty folder")
     folder = JobFolder(root.absolute(), request.checkpoint_path or DEFAULT_CHECKPOINT_PATH)
     for path in (folder.config, folder.data, folder.model, folder.output_data):
         path.mkdir(parents=True)

@@ -37,25 +37,25 @@ class ChannelDelivery:
 def add_pipe_options(parser: argparse.ArgumentParser) -> None:
     """Add the options; except flags, they apply to all channels in Pipe mode or, as CHANNEL=VALUE, to one."""
     group = parser.add_argument_group(
-        "input modes", "A value holds for all channels in Pipe mode, or, as CHANNEL=VALUE, for one (repeatable)."
+        "input modes", "A value applies to all channels in Pipe mode, or as CHANNEL=VALUE to one (repeatable)."
     )
     for flag, metavar, description in (
         (
             "--input-mode",
             "MODE",
-            f"{', '.join(_MODES)} (default: File); alone it holds for all channels but 'model', 'labels', '..._lst'",
+            f"{', '.join(_MODES)} (default: File); without CHANNEL it applies to all but 'model', 'labels', '..._lst'",
         ),
-        ("--attribute-names", "A,B", "the channel's file is an augmented manifest, of which these attributes are sent"),
+        ("--attribute-names", "A,B", "attributes to send if the channel's file is an augmented manifest"),
         ("--data-type", "TYPE", f"S3DataType: {', '.join(get_args(DataType))} (default: by --attribute-names)"),
-        ("--shuffle-seed", "N", "ShuffleConfig: objects, or lines of a manifest, come in another order in each epoch"),
-        ("--shard", "I/N", "ShardedByS3Key: objects of host I, from 0, of N hosts; the job is told of N hosts"),
-        ("--pipe-rate", "MB", "megabytes a second at most (default: as fast as can be)"),
+        ("--shuffle-seed", "N", "ShuffleConfig: shuffle objects, or lines of a manifest, in each epoch"),
+        ("--shard", "I/N", "ShardedByS3Key: send the objects of host I, from 0, of N hosts"),
+        ("--pipe-rate", "MB", "maximum megabytes per second (default: unlimited)"),
     ):
         group.add_argument(flag, metavar=metavar, action="append", default=[], help=description)
     group.add_argument(
         "--record-wrapper", action="store_true", help="RecordWrapperType=RecordIO: each object or attribute is a record"
     )
-    group.add_argument("--gzip", action="store_true", help="CompressionType=Gzip: objects are inflated on their way")
+    group.add_argument("--gzip", action="store_true", help="CompressionType=Gzip: decompress objects")
 
 
 def parse_deliveries(options: argparse.Namespace, channels: Collection[str]) -> dict[str, ChannelDelivery]:
@@ -72,7 +72,7 @@ def parse_deliveries(options: argparse.Namespace, channels: Collection[str]) -> 
     unsupported = next((name for name in (*_OPTIONS, *_FLAGS) if getattr(options, name) and not pipe_channels), None)
     if unsupported is not None:
         raise RequestError(
-            f"--{unsupported.replace('_', '-')} is for channels in Pipe mode: give --input-mode Pipe as well"
+            f"--{unsupported.replace('_', '-')} applies only to channels in Pipe mode; add --input-mode Pipe"
         )
     values = {
         option: _parse_channel_values(arguments, f"--{option.replace('_', '-')}", pipe_channels)
@@ -87,7 +87,7 @@ def parse_deliveries(options: argparse.Namespace, channels: Collection[str]) -> 
         }
         deliveries[name] = _parse_delivery(channel_options, options) if name in pipe_channels else ChannelDelivery()
     if len({delivery.shard for delivery in deliveries.values() if delivery.distribution == "ShardedByS3Key"}) > 1:
-        raise RequestError("--shard: this is one host of a job; give the same I/N to every channel")
+        raise RequestError("--shard: one host of a job is simulated; use the same I/N for every channel")
     return deliveries
 
 
@@ -103,9 +103,11 @@ def _parse_channel_values(texts: Iterable[str], option: str, channels: Collectio
         name, equals, value = text.partition("=")
         name, value = (name, value) if equals else ("", text)
         if name and name not in channels:
-            raise RequestError(f"{option} {text}: there is no channel {name!r} that this could be for")
+            raise RequestError(
+                f"{option} {text}: no channel {name!r} for this option; allowed: {', '.join(channels) or 'none'}"
+            )
         if name in values:
-            raise RequestError(f"{option} {text}: it is given more than once")
+            raise RequestError(f"{option} {text} is given more than once")
         values[name] = value
     return values
 
@@ -115,7 +117,7 @@ def _parse_delivery(channel_options: Mapping[str, str], options: argparse.Namesp
     data_type = channel_options.get("data_type", "AugmentedManifestFile" if attributes else "S3Prefix")
     _check_choice(data_type, get_args(DataType), f"--data-type {data_type}")
     if (data_type == "AugmentedManifestFile") != bool(attributes):
-        raise RequestError("--attribute-names belongs to --data-type AugmentedManifestFile, and that to it")
+        raise RequestError("--attribute-names and --data-type AugmentedManifestFile require each other")
     host, hosts = _parse_shard(channel_options.get("shard", "0/1"))
     return ChannelDelivery(
         PipeSource(
@@ -140,7 +142,7 @@ def _parse_delivery(channel_options: Mapping[str, str], options: argparse.Namesp
 
 def _check_choice(value: str, allowed: Collection[str], argument: str) -> None:
     if value not in allowed:
-        raise RequestError(f"{argument}: expected is one of {', '.join(allowed)}")
+        raise RequestError(f"{argument}: expected one of {', '.join(allowed)}")
 
 
 def _parse_number(text: str, option: str, minimum: float = 0.0) -> float:
@@ -149,12 +151,12 @@ def _parse_number(text: str, option: str, minimum: float = 0.0) -> float:
     except ValueError:
         number = -1.0
     if not minimum <= number < float("inf"):
-        raise RequestError(f"{option} {text}: a number of {minimum:g} or more is expected")
+        raise RequestError(f"{option} {text}: expected a number of at least {minimum:g}")
     return number
 
 
 def _parse_shard(text: str) -> tuple[int, int]:
     host, _, hosts = text.partition("/")
     if not (host.isdecimal() and hosts.isdecimal() and int(host) < int(hosts)):
-        raise RequestError(f"--shard {text}: the form is --shard I/N, with I from 0 to N - 1")
+        raise RequestError(f"--shard {text}: expected --shard I/N with I from 0 to N - 1")
     return int(host), int(hosts)

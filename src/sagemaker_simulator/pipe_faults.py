@@ -19,15 +19,15 @@ def find_fault(source: Path, options: PipeSource) -> str:
         options: Content to send.
     """
     if options.data_type != "S3Prefix" and not source.is_file():
-        return f"{source} is no file, but --data-type {options.data_type} needs one, the manifest"
+        return f"{source} is not a file; --data-type {options.data_type} requires a manifest file"
     try:
         if options.data_type == "AugmentedManifestFile":
             return _find_manifest_fault(source, options)
         paths = list_objects(source, options)
     except UnicodeDecodeError as error:
-        return f"{source} is no manifest in UTF-8: {error.reason} at byte {error.start}"
+        return f"{source} is not a UTF-8 manifest: {error.reason} at byte {error.start}"
     except (ValueError, TypeError, KeyError):
-        return f'{source} is no manifest: expected is a JSON list, {{"prefix": ...}} and then names'
+        return f'{source} is not a manifest: expected a JSON list of {{"prefix": ...}} and names'
     return _find_object_fault(paths, options)
 
 
@@ -39,9 +39,9 @@ def _find_manifest_fault(manifest: Path, options: PipeSource) -> str:
         try:
             line = json.loads(text)
         except ValueError as error:
-            return f"{where} is not JSON ({error}); expected is an object per line"
+            return f"{where} is not JSON ({error}); expected one object per line"
         if not isinstance(line, dict):
-            return f"{where} is not a JSON object; expected is one per line"
+            return f"{where} is not a JSON object; expected one per line"
         fault = _find_line_fault(line, manifest.parent, options)
         if fault:
             return f"{where} {fault}"
@@ -51,19 +51,19 @@ def _find_manifest_fault(manifest: Path, options: PipeSource) -> str:
 def _find_line_fault(line: dict[str, object], folder: Path, options: PipeSource) -> str:
     missing = [name for name in options.attributes if name not in line]
     if missing:
-        available = ", ".join(line) or "none at all"
-        return f"has no attribute {missing[0]!r}, only {available}: give --attribute-names names of these"
+        available = ", ".join(line) or "none"
+        return f"has no attribute {missing[0]!r}; available for --attribute-names: {available}"
     uris: Sequence[str] = [str(line[name]) for name in options.attributes if name.endswith("-ref")]
     fault = _find_object_fault([object_path(uri, folder) for uri in uris], options)
-    return f"names an object that cannot be sent: {fault}" if fault else ""
+    return f"refers to an invalid object: {fault}" if fault else ""
 
 
 def _find_object_fault(paths: Iterable[Path], options: PipeSource) -> str:
     for path in paths:
         if not path.is_file():
-            return f"{path} does not exist, or is no file"
+            return f"{path} does not exist or is not a file"
         if options.inflated and not _begins_with_gzip(path):
-            return f"{path} is not compressed with gzip: leave out --gzip"
+            return f"{path} is not compressed with gzip; remove --gzip"
     return ""
 
 

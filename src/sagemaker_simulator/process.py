@@ -118,7 +118,7 @@ class JobProcess:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
             if time.monotonic() > deadline:
-                raise TimeoutError(f"processes {remaining} of the job do not end on SIGKILL")
+                raise TimeoutError(f"processes {remaining} of the job did not end after SIGKILL")
             time.sleep(0.005)
         self.wait(_KILL_TIMEOUT_SECONDS)
         self.log.close(_KILL_TIMEOUT_SECONDS)

@@ -98,7 +98,7 @@ def test_success_file_of_earlier_job_is_ignored(machine: Machine) -> None:
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSEGV])
 def test_killed_job_exits_with_signal_code(machine: Machine, number: signal.Signals) -> None:
     assert machine.run(f"def main(): os.kill(os.getpid(), {int(number)})") == 128 + number
-    assert machine.failure.startswith(f"The job's process was ended by {number.name}")
+    assert machine.failure.startswith(f"The job's process was terminated by {number.name}")
 
 
 def test_job_without_output_folder_fails(machine: Machine) -> None:
@@ -153,7 +153,7 @@ def test_job_has_no_blocked_signals(machine: Machine) -> None:
 
 @pytest.mark.skipif(
     not MADVISE.exists() or "[madvise]" not in MADVISE.read_text("utf-8"),
-    reason="the kernel gives large pages to all processes or to none, whoever asks",
+    reason="the kernel does not provide huge pages on request",
 )
 @pytest.mark.parametrize(("tunables", "expected"), [(None, (True, None)), (NO_HUGE_PAGES, (False, NO_HUGE_PAGES))])
 def test_huge_pages_apply_to_job_but_not_to_child_processes(

@@ -93,8 +93,8 @@ def test_script_receives_environment_variables(tmp_path: Path) -> None:
         ("import sys; sys.exit(7)", 1, "The script ended with exit code 7"),
         ("raise OSError('no errno')", 1, "The script ended with exit code 1"),
         ("import argparse; argparse.ArgumentParser().parse_args()", 1, "The script ended with exit code 2"),
-        ("import os; os.kill(os.getpid(), 9)", 137, "The script was ended by SIGKILL"),
-        ("import os; os.kill(os.getpid(), 11)", 139, "The script was ended by SIGSEGV"),
+        ("import os; os.kill(os.getpid(), 9)", 137, "The script was terminated by SIGKILL"),
+        ("import os; os.kill(os.getpid(), 11)", 139, "The script was terminated by SIGSEGV"),
     ],
 )
 def test_failing_script_fails_job(tmp_path: Path, text: str, code: int, beginning: str) -> None:
@@ -106,7 +106,7 @@ def test_failing_script_fails_job(tmp_path: Path, text: str, code: int, beginnin
 @pytest.mark.parametrize(
     "hyperparameters, beginning",
     [
-        ({"sagemaker_program": "other.py"}, "The script sagemaker_program='other.py' is not among the code"),
+        ({"sagemaker_program": "other.py"}, "The script sagemaker_program='other.py' is missing from the code"),
         ({"sagemaker_program": "user.py", "sagemaker_mpi_enabled": "true"}, "sagemaker_mpi_enabled: MPI is not"),
     ],
 )
@@ -147,7 +147,7 @@ def test_script_without_handler_ends_by_sigterm(tmp_path: Path) -> None:
         eventually(lambda: (tmp_path / "code" / "ready").exists() or process.poll() is not None)
         process.terminate()
         assert process.wait(30) == 128 + signal.SIGTERM
-    assert failure(tmp_path).startswith("The script was ended by SIGTERM")
+    assert failure(tmp_path).startswith("The script was terminated by SIGTERM")
 
 
 def test_torchrun_provides_process_group(tmp_path: Path) -> None:

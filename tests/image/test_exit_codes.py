@@ -72,7 +72,7 @@ def test_memory_that_runs_out_kills_the_job_and_not_its_account(
 ) -> None:
     little = with_options("--memory", "200m", "--memory-swap", "200m")
     container = harbour.start(tmp_path / "ml", request_of({"train": pictures}, SCRATCH), little)
-    ended(container, 137, "The job's process was ended by SIGKILL, most often because memory ran out")
+    ended(container, 137, "The job's process was terminated by SIGKILL, usually because memory ran out")
 
 
 @pytest.mark.parametrize(
@@ -82,8 +82,8 @@ def test_memory_that_runs_out_kills_the_job_and_not_its_account(
         ("raise OSError('no weights')", 1, "named:main ended with OSError: no weights"),
         ("raise KeyboardInterrupt", 1, "named:main ended with KeyboardInterrupt"),
         ("argparse.ArgumentParser().parse_args(['--x'])", 1, "named:main ended with SystemExit: 2"),
-        ("os._exit(0)", 3, "The job ended without an error, but never reported success"),
-        ("os.kill(os.getpid(), 11)", 139, "The job's process was ended by SIGSEGV"),
+        ("os._exit(0)", 3, "The job ended without an error but never reported success"),
+        ("os.kill(os.getpid(), 11)", 139, "The job's process was terminated by SIGSEGV"),
     ],
 )
 def test_what_sagemaker_training_takes_for_success_fails(

@@ -17,38 +17,41 @@ from tests.support.simulated_jobs import eventually
 RUN_LOCAL = Path(__file__).parents[2] / "scripts" / "run-local"
 
 BAD_REQUESTS = {
-    "a path that is not there": (["--channel", "train=nowhere", "--", "true"], "nowhere does not exist"),
-    "no path at all": (["--channel", "train", "--", "true"], "--channel NAME=PATH"),
-    "a channel twice": (["--channel", "a=.", "--channel", "a=.", "--", "true"], "more than once"),
-    "a type of no channel": (["--content-type", "a=text/csv", "--", "true"], "no channel 'a'"),
-    "a moment that is none": (["--interrupt-at", "soon", "--", "true"], "'random'"),
-    "a moment before the start": (
+    "missing path": (["--channel", "train=nowhere", "--", "true"], "nowhere does not exist"),
+    "channel without path": (["--channel", "train", "--", "true"], "--channel NAME=PATH"),
+    "duplicate channel": (["--channel", "a=.", "--channel", "a=.", "--", "true"], "more than once"),
+    "content type of unknown channel": (["--content-type", "a=text/csv", "--", "true"], "no channel 'a'"),
+    "invalid time": (["--interrupt-at", "soon", "--", "true"], "'random'"),
+    "negative time": (
         ["--interrupt-at", "-5", "--", "true"],
-        "--interrupt-at -5: a number of seconds from 0",
+        "--interrupt-at -5: expected a non-negative number",
     ),
-    "a moment that never comes": (["--interrupt-at", "inf", "--", "true"], "from 0 on, or 'random', is expected"),
-    "no seconds to draw from": (["--interrupt-at", "random", "--within", "-1", "--", "true"], "--within -1: a number"),
-    "a grace that is none": (
+    "infinite time": (["--interrupt-at", "inf", "--", "true"], "number of seconds or 'random'"),
+    "negative range of random times": (
+        ["--interrupt-at", "random", "--within", "-1", "--", "true"],
+        "--within -1: expected a non-negative number",
+    ),
+    "invalid grace period": (
         ["--grace", "nan", "--", "true"],
-        "--grace nan: a number of seconds from 0 on is expected",
+        "--grace nan: expected a non-negative number",
     ),
-    "no such command": (["--", "no-such-program"], "'no-such-program' was not found"),
+    "unknown command": (["--", "no-such-program"], "'no-such-program' was not found"),
     "no command and no module": ([], "nothing to run"),
-    "a mode that is none": (["--channel", "a=.", "--input-mode", "Tube", "--", "true"], "one of File, FastFile, Pipe"),
-    "a mode of no channel": (["--channel", "a=.", "--input-mode", "b=Pipe", "--", "true"], "no channel 'b'"),
-    "options of pipes without a pipe": (["--channel", "a=.", "--shuffle-seed", "1", "--", "true"], "--input-mode Pipe"),
-    "a shard that is none": (["--channel", "a=.", "--input-mode", "Pipe", "--shard", "2/2", "--", "true"], "from 0 to"),
-    "a seed that is none": (["-c", "a=.", "--input-mode", "Pipe", "--shuffle-seed", "x", "--", "true"], "0 or more"),
-    "a rate that is none": (["-c", "a=.", "--input-mode", "Pipe", "--pipe-rate", "0", "--", "true"], "0.001 or more"),
-    "two hosts at once": (
+    "unknown input mode": (["--channel", "a=.", "--input-mode", "Tube", "--", "true"], "one of File, FastFile, Pipe"),
+    "input mode of unknown channel": (["--channel", "a=.", "--input-mode", "b=Pipe", "--", "true"], "no channel 'b'"),
+    "pipe options without Pipe mode": (["--channel", "a=.", "--shuffle-seed", "1", "--", "true"], "--input-mode Pipe"),
+    "invalid shard": (["--channel", "a=.", "--input-mode", "Pipe", "--shard", "2/2", "--", "true"], "from 0 to"),
+    "invalid seed": (["-c", "a=.", "--input-mode", "Pipe", "--shuffle-seed", "x", "--", "true"], "at least 0"),
+    "invalid rate": (["-c", "a=.", "--input-mode", "Pipe", "--pipe-rate", "0", "--", "true"], "at least 0.001"),
+    "conflicting shards": (
         ["-c", "a=.", "-c", "b=.", "--input-mode", "Pipe", "--shard", "0/2", "--shard", "b=1/2", "--", "true"],
         "one host of a job",
     ),
-    "attributes of no manifest": (
+    "attributes without manifest": (
         ["-c", "a=.", "--input-mode", "Pipe", "--attribute-names", "x", "--data-type", "S3Prefix", "--", "true"],
-        "belongs to --data-type AugmentedManifestFile",
+        "--data-type AugmentedManifestFile",
     ),
-    "a job name with a blank": (["--job-name", "my job", "--", "true"], "job name 'my job'"),
+    "job name with space": (["--job-name", "my job", "--", "true"], "job name 'my job'"),
 }
 
 
@@ -67,14 +70,17 @@ def test_invalid_request_is_reported(
 
 
 BAD_MANIFESTS = {
-    "another name": ('{"source-ref": "a.png", "class": 1}\n', "line 1 has no attribute 'clas', only source-ref, class"),
-    "a name that one line lacks": (
+    "different attribute name": (
+        '{"source-ref": "a.png", "class": 1}\n',
+        "line 1 has no attribute 'clas'; available for --attribute-names: source-ref, class",
+    ),
+    "attribute missing in one line": (
         '{"source-ref": "a.png", "clas": 1}\n\n{"source-ref": "a.png"}\n',
         "line 3 has no attribute 'clas'",
     ),
-    "no such object": ('{"source-ref": "b.png", "clas": 1}\n', "line 1 names an object that cannot be sent: "),
-    "no object of JSON": ("[1]\n", "line 1 is not a JSON object"),
-    "no JSON": ("clas\n", "line 1 is not JSON"),
+    "missing object": ('{"source-ref": "b.png", "clas": 1}\n', "line 1 refers to an invalid object: "),
+    "not a JSON object": ("[1]\n", "line 1 is not a JSON object"),
+    "invalid JSON": ("clas\n", "line 1 is not JSON"),
 }
 
 
@@ -95,10 +101,10 @@ def test_manifest_fault_is_reported_with_line(
 @pytest.mark.parametrize(
     ("path", "options", "message"),
     [
-        (".", ["--attribute-names", "x"], "is no file, but --data-type AugmentedManifestFile needs one"),
-        ("a.txt", ["--data-type", "ManifestFile"], "a.txt is no manifest: expected is a JSON list"),
+        (".", ["--attribute-names", "x"], "is not a file; --data-type AugmentedManifestFile requires"),
+        ("a.txt", ["--data-type", "ManifestFile"], "a.txt is not a manifest: expected a JSON list"),
         ("list", ["--data-type", "ManifestFile"], "b.txt does not exist"),
-        ("a.txt", ["--gzip"], "a.txt is not compressed with gzip: leave out --gzip"),
+        ("a.txt", ["--gzip"], "a.txt is not compressed with gzip; remove --gzip"),
     ],
 )
 def test_unsendable_source_is_reported(

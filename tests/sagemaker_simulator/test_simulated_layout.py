@@ -129,7 +129,7 @@ def test_invalid_requests_are_rejected(tmp_path: Path) -> None:
 
 
 def test_channel_name_must_not_equal_pipe_name(tmp_path: Path) -> None:
-    with pytest.raises(RequestError, match="'train_0' lies where a pipe of channel 'train' does"):
+    with pytest.raises(RequestError, match="'train_0' has the path of a pipe of channel 'train'"):
         TrainingRequest(channels=(Channel("train_0", tmp_path), Channel("train", tmp_path, pipe=PipeSource())))
     TrainingRequest(channels=(Channel("train_lst", tmp_path), Channel("train", tmp_path, pipe=PipeSource())))
 

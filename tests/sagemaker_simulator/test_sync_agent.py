@@ -60,7 +60,7 @@ def test_new_and_changed_files_are_uploaded(local: Path, remote: Path) -> None:
         with (remote / "deep" / "file").open() as previous:
             write_atomically(local / "deep" / "file", "22")
             eventually(lambda: contents(remote) == {"deep/file": "22"})
-            assert previous.read() == "1", "an object was rewritten where it lay instead of being replaced"
+            assert previous.read() == "1", "the object was overwritten in place instead of being replaced"
 
 
 def test_markers_are_created_locally_and_not_uploaded(local: Path, remote: Path) -> None:
