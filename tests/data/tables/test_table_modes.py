@@ -75,14 +75,14 @@ def rejected(content: bytes, error: str, table_format: StreamFormat = "csv", **s
 CASES: dict[str, Case] = {
     # Headers
     "usual names": Case(table(header="label,text")),
-    "usual names in another order": Case(table(header="text,label", rows=text_first())),
+    "usual names, text first": Case(table(header="text,label", rows=text_first())),
     "unusual names above sentences": Case(table(header="library,docstring")),
     "unusual names, text first": Case(table(header="docstring,library", rows=text_first())),
-    "names with blanks and capitals": Case(table(header="Product Name, Customer complaint")),
-    "index of pandas without a name": Case(
+    "names with spaces and capitals": Case(table(header="Product Name, Customer complaint")),
+    "unnamed pandas index": Case(
         table(header=",text,label", rows=[(str(index), text, label) for index, (label, text) in enumerate(PAIRS)])
     ),
-    "index of pandas with a name": Case(
+    "named pandas index": Case(
         table(
             header="Unnamed: 0,text,label",
             rows=[(str(index), text, label) for index, (label, text) in enumerate(PAIRS)],
@@ -117,30 +117,30 @@ CASES: dict[str, Case] = {
         table(header="category,sentiment,text", rows=[(label, label, text) for label, text in PAIRS]),
         "more than one column could be the label",
     ),
-    "short words that could be either": rejected(
+    "ambiguous short words": rejected(
         table(header="spam,hello", rows=[*cycling_labels(["a", "b"])[:3], ("b", "fine"), ("a", "poor"), ("b", "well")]),
         "line 1 ('spam', 'hello') is a header or a record",
     ),
-    "a header that is asked for": Case(
+    "ambiguous short words, header=true": Case(
         table(header="spam,hello", rows=cycling_labels(["neg", "pos"])[:3]),
         rows=3,
         spec={"header": "true", "label_column": "spam", "text_column": "hello"},
     ),
-    "a record that is asked for": Case(
+    "ambiguous short words, header=false": Case(
         table(header="spam,hello", rows=cycling_labels(["neg", "pos"])[:3]),
         classes=("neg", "pos", "spam"),
         rows=4,
         spec={"header": "false"},
     ),
-    "a class that names a text column": Case(table(rows=[*PAIRS, ("neg", "text")]), rows=33),
+    "text equal to a column name": Case(table(rows=[*PAIRS, ("neg", "text")]), rows=33),
     "header twice": Case(table(header="label,text") + table(header="label,text"), rows=64),
-    "header twice, quoted otherwise": Case(table(header="label,text") + table(header='"label","text"'), rows=64),
+    "header twice, different quoting": Case(table(header="label,text") + table(header='"label","text"'), rows=64),
     "header twice, unusual names": Case(table(header="library,docstring") * 2, rows=64),
-    "header after rows without one": Case(table() + table(header="label,text"), rows=64, bad=1),
-    "a header that is said not to be there": Case(table(header="label,text"), bad=1, spec={"header": "false"}),
-    "rows of delimiters alone": Case(table(header="label,text") + b",\n , \n"),
-    "blanks before quotation marks": Case(table(header="label,text") + b'neg, "a, b"\n', bad=1),
-    "header twice, in another order": Case(
+    "header after records": Case(table() + table(header="label,text"), rows=64, bad=1),
+    "usual names, header=false": Case(table(header="label,text"), bad=1, spec={"header": "false"}),
+    "rows of delimiters only": Case(table(header="label,text") + b",\n , \n"),
+    "spaces before quotation marks": Case(table(header="label,text") + b'neg, "a, b"\n', bad=1),
+    "header twice, different order": Case(
         table(header="label,text") + table(header="text,label", rows=PAIRS), rows=64, bad=1
     ),
     # No header
@@ -163,45 +163,45 @@ CASES: dict[str, Case] = {
     # Delimiters
     "semicolons": Case(table(";", "label;text")),
     "semicolons, a comma in each text": Case("".join(f"{label};so, {text}\n" for label, text in PAIRS).encode()),
-    "bars": Case(table("|", "label|text")),
+    "vertical bars": Case(table("|", "label|text")),
     "tabs in CSV": Case(table("\t", "label\ttext")),
     "tabs": Case(table("\t", "label\ttext"), "tsv"),
     "commas in TSV": Case(table(header="label,text"), "tsv"),
-    "tabs and marks that are never closed": Case(b'label\ttext\nneg\t5" disk\npos\t"so\n' * 1, "tsv", rows=2),
-    "tabs and quoted line ends": Case(b'label\ttext\nneg\t"one\ttwo"\npos\t"three\nfour"\n', "tsv", rows=2),
-    "two delimiters": rejected(
+    "tabs and unclosed quotes": Case(b'label\ttext\nneg\t5" disk\npos\t"so\n' * 1, "tsv", rows=2),
+    "tabs and quoted line breaks": Case(b'label\ttext\nneg\t"one\ttwo"\npos\t"three\nfour"\n', "tsv", rows=2),
+    "ambiguous delimiters": rejected(
         "".join(f"{label};x{index},{text[:5]}\n" for index, (label, text) in enumerate(PAIRS)).encode(),
         "delimiter is ambiguous: ','"),
-    "a first line that names the delimiter": Case(
+    "delimiter declared in first line": Case(
         b"sep=;\r\n" + "".join(f"{label};x,{text}\r\n" for label, text in PAIRS).encode()
     ),
-    "delimiters at the ends of lines": Case(b"label,text\n" + b"neg,bad one,\npos,good one,\n" * 4, rows=8),
-    "delimiters at the ends of all lines": Case(b"label,text,\n" + b"neg,bad one,\npos,good one,\n" * 4, rows=8),
-    "two delimiters, one with labels": Case(
+    "trailing delimiters in records": Case(b"label,text\n" + b"neg,bad one,\npos,good one,\n" * 4, rows=8),
+    "trailing delimiters in all lines": Case(b"label,text,\n" + b"neg,bad one,\npos,good one,\n" * 4, rows=8),
+    "two delimiters, one with plausible labels": Case(
         "".join(f"{label},http://x.y/{index}?a=b;c={index}\n" for index, (label, _) in enumerate(PAIRS)).encode()
     ),
     "JSON Lines as CSV": rejected("".join(json.dumps(record) + "\n" for record in RECORDS).encode(), "contains JSON"),
     "a JSON array as CSV": rejected(json.dumps(RECORDS, indent=1).encode(), "contains JSON"),
-    "a table in Markdown": rejected(b"| label | text |\n|---|---|\n| a | x |\n| b | y |\n", "is a Markdown table"),
+    "Markdown table": rejected(b"| label | text |\n|---|---|\n| a | x |\n| b | y |\n", "is a Markdown table"),
     "one column": rejected(b"just a text\nand another\n", "no delimiter"),
-    "a comment line": rejected(b"# exported\n" + table(header="label,text"), "line 1 ('# exported') has 1 columns"),
-    "a comment line further down": Case(table(header="label,text") + b"# the end, at last, today\n", bad=1),
+    "comment as line 1": rejected(b"# exported\n" + table(header="label,text"), "line 1 ('# exported') has 1 columns"),
+    "trailing comment line": Case(table(header="label,text") + b"# the end, at last, today\n", bad=1),
     "ragged rows": Case(table(header="label,text") + b"neg,one,two\nneg\n", bad=2),
     # Quotation, line ends, encodings
-    "quoted delimiters, marks and line ends": Case(b'label,text\nneg,"a, ""b""\nc"\npos,"d\r\ne"\n', rows=2),
-    "a stray mark": Case(table(header="label,text") + b'neg,"ends" early\npos,fine\n', rows=33, bad=1),
-    "a mark that opens two rows early": Case(table(header="label,text") + b'neg,"a\npos,b\nneg,"c"\n', rows=34, bad=1),
-    "a mark inside a field": Case(table(header="label,text") + b'neg,5" disk\npos,7" disk\n', rows=34),
-    "a mark that is never closed": rejected(table(header="label,text") + b'neg,"never\npos,ends\n', "unclosed quot"),
+    "quoted delimiters, quotes and line breaks": Case(b'label,text\nneg,"a, ""b""\nc"\npos,"d\r\ne"\n', rows=2),
+    "stray quote": Case(table(header="label,text") + b'neg,"ends" early\npos,fine\n', rows=33, bad=1),
+    "quote opened too early": Case(table(header="label,text") + b'neg,"a\npos,b\nneg,"c"\n', rows=34, bad=1),
+    "quote inside a field": Case(table(header="label,text") + b'neg,5" disk\npos,7" disk\n', rows=34),
+    "unclosed quote": rejected(table(header="label,text") + b'neg,"never\npos,ends\n', "unclosed quot"),
     "blank lines": Case(b"\n\nlabel,text\n\n" + table() + b"\n  \n"),
-    "line ends of Windows": Case(table(header="label,text", end="\r\n")),
-    "line ends of old Macs": Case(table(header="label,text", end="\r")),
-    "line ends of old Macs, tabs": Case(table("\t", header="label\ttext", end="\r"), "tsv"),
+    "CRLF line ends": Case(table(header="label,text", end="\r\n")),
+    "CR line ends": Case(table(header="label,text", end="\r")),
+    "CR line ends, tabs": Case(table("\t", header="label\ttext", end="\r"), "tsv"),
     "a bare carriage return": Case(table(header="label,text") + b"neg,one\rtwo\n", bad=1),
     "byte order mark": Case(b"\xef\xbb\xbf" + table(header="label,text")),
-    "byte order marks of two parts": Case((b"\xef\xbb\xbf" + table(header="label,text")) * 2, rows=64),
+    "byte order marks in two parts": Case((b"\xef\xbb\xbf" + table(header="label,text")) * 2, rows=64),
     "UTF-16": rejected(table(header="label,text").decode().encode("utf-16"), "is not UTF-8"),
-    "gzip": rejected(b"PK\x03\x04" + bytes(60), "is a zip archive or a spreadsheet"),
+    "ZIP archive": rejected(b"PK\x03\x04" + bytes(60), "is a zip archive or a spreadsheet"),
     "HTML": rejected(b"<!DOCTYPE html><html>", "is an HTML or XML page"),
     # Label lines
     "label lines": Case("".join(f"__label__{label} {text}\n" for label, text in PAIRS).encode()),
@@ -221,28 +221,28 @@ CASES: dict[str, Case] = {
         classes=("0", "1"),
         rows=12, bad=2,
     ),
-    "words for missing labels": Case(
+    "words that mean missing labels": Case(
         table(header="label,text", rows=[*PAIRS, *((word, "x y") for word in ("NA", "None", "NULL", "NaN", "n/a"))]),
         bad=5,
     ),
-    "a class that is called NA": Case(
+    "class named NA": Case(
         table(header="label,text", rows=cycling_labels(["NA", "EU"])), classes=("EU", "NA"), rows=12,
         spec={"class_names": ("EU", "NA")},
     ),
-    "truth values": Case(
+    "Booleans": Case(
         table(header="label,text", rows=cycling_labels(["True", "False"])), classes=("False", "True"), rows=12
     ),
-    "labels and texts the other way round": rejected(
+    "labels and texts swapped": rejected(
         table(header="text,label", rows=PAIRS), "column 'label' does not look like labels: it has"
     ),
-    "several labels in each row, no header": Case(
+    "multiple labels per row, no header": Case(
         b"neg|pos,so so\npos|neg,this and that\n" * 3, rows=6, spec={"multi_label": True}
     ),
-    "several labels": Case(table(header="label,text", rows=[("neg|pos", "so so"), ("", "what"), ("pos", "fine")]),
+    "multiple labels": Case(table(header="label,text", rows=[("neg|pos", "so so"), ("", "what"), ("pos", "fine")]),
         rows=3, spec={"multi_label": True}),
     # JSON
     "JSON Lines": Case("".join(json.dumps(record) + "\n" for record in RECORDS).encode(), "jsonl"),
-    "JSON Lines that are glued": Case("".join(map(json.dumps, RECORDS)).encode(), "jsonl"),
+    "concatenated JSON objects": Case("".join(map(json.dumps, RECORDS)).encode(), "jsonl"),
     "a JSON array": Case(json.dumps(RECORDS).encode(), "jsonl"),
     "a JSON array on several lines": Case(json.dumps(RECORDS, indent=2).encode(), "jsonl"),
     "a JSON array, an object per line": Case(
@@ -253,11 +253,11 @@ CASES: dict[str, Case] = {
         "\n".join(json.dumps(record, indent=2) for record in RECORDS).encode(), "jsonl"
     ),
     "a JSON array with other values": Case(json.dumps([*RECORDS, 7, "x"]).encode(), "jsonl", bad=2),
-    "a JSON array that is cut": Case(json.dumps(RECORDS, indent=1).encode()[:-20], "jsonl", rows=31, bad=1),
-    "a JSON object of columns": rejected(
+    "truncated JSON array": Case(json.dumps(RECORDS, indent=1).encode()[:-20], "jsonl", rows=31, bad=1),
+    "JSON object of columns": rejected(
         json.dumps({"label": {"0": "a"}, "text": {"0": "x"}}).encode(), "single JSON object that contains all", "jsonl"
     ),
-    "a JSON object with a list": rejected(
+    "JSON object with a list of records": rejected(
         json.dumps({"version": 1, "data": RECORDS}, indent=1).encode(), "single JSON object that contains all", "jsonl"
     ),
     "JSON labels by null, NaN and words": Case(
@@ -269,11 +269,11 @@ CASES: dict[str, Case] = {
     "JSON keys by content": Case(
         "".join(json.dumps({"kind": label, "words": text}) + "\n" for label, text in PAIRS).encode(), "jsonl"
     ),
-    "JSON of truth values": Case(
+    "JSON Booleans": Case(
         "".join(json.dumps({"label": index % 2 == 0, "text": "x y"}) + "\n" for index in range(4)).encode(), "jsonl",
         classes=("False", "True"), rows=4,
     ),
-    "no JSON": Case(b'{"label": "neg", "text": "x"}\n{"label"\n[1]\n', "jsonl", classes=("neg",), rows=1, bad=2),
+    "invalid JSON": Case(b'{"label": "neg", "text": "x"}\n{"label"\n[1]\n', "jsonl", classes=("neg",), rows=1, bad=2),
 }  # fmt: skip
 
 
