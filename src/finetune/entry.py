@@ -72,9 +72,9 @@ def _run() -> Failure | None:
         with Interruption() as interruption:
             request = read_request(paths)
             if not request.is_first_host:
-                follow(request.files.resources, stopped=interruption.__bool__)
+                follow(request.files.resources, stopped=interruption.requested)
                 return None
-            with leading(request.files.resources, stopped=interruption.__bool__) as ending:
+            with leading(request.files.resources, stopped=interruption.requested) as ending:
                 try:
                     _lead(request, interruption)
                 except BaseException as error:  # noqa: BLE001  # write the cause before it is sent to the other hosts

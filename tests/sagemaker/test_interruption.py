@@ -11,11 +11,11 @@ import pytest
 from finetune.sagemaker.interruption import Interruption
 
 
-def test_sigterm_is_noted_and_changes_nothing_else() -> None:
+def test_sigterm_sets_flag_however_often_it_arrives() -> None:
     with Interruption() as interruption:
-        assert not interruption
+        assert not interruption.requested()
         os.kill(os.getpid(), signal.SIGTERM)
-        assert interruption
+        assert interruption.requested()
         first = interruption.seconds_ago
         os.kill(os.getpid(), signal.SIGTERM)
         assert interruption.seconds_ago >= first
@@ -25,7 +25,7 @@ class Stop(Exception):  # noqa: N818 - control flow, not an error
     pass
 
 
-def test_work_that_never_asks_is_interrupted_and_only_once() -> None:
+def test_blocking_work_is_interrupted_once() -> None:
     begun = []
     with Interruption() as interruption:
         with pytest.raises(Stop), interruption.raising(Stop):
@@ -39,7 +39,7 @@ def test_work_that_never_asks_is_interrupted_and_only_once() -> None:
         assert begun == ["first"]
 
 
-def test_what_a_library_makes_of_the_interruption_is_no_failure() -> None:
+def test_exception_translated_by_library_counts_as_interruption() -> None:
     with Interruption() as interruption:
         with pytest.raises(ZeroDivisionError), interruption.raising(Stop):
             raise ZeroDivisionError
@@ -51,21 +51,21 @@ def test_what_a_library_makes_of_the_interruption_is_no_failure() -> None:
                 raise ValueError("the file cannot be read") from error
 
 
-def test_the_handler_before_comes_back() -> None:
+def test_previous_handler_is_restored() -> None:
     before = signal.getsignal(signal.SIGTERM)
     with Interruption():
         assert signal.getsignal(signal.SIGTERM) is not before
     assert signal.getsignal(signal.SIGTERM) is before
 
 
-def test_outside_the_main_thread_nobody_asks() -> None:
-    found = []
+def test_no_handler_outside_main_thread() -> None:
+    requested = []
 
     def work() -> None:
         with Interruption() as interruption:
-            found.append(bool(interruption))
+            requested.append(interruption.requested())
 
     thread = threading.Thread(target=work)
     thread.start()
     thread.join()
-    assert found == [False]
+    assert requested == [False]

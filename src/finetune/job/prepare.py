@@ -77,7 +77,7 @@ class PreparedJob:
         Raises:
             DataError: none of the records can be read.
         """
-        how = Pass(self.numerics.device, self.numerics.context, self.interruption.__bool__)
+        how = Pass(self.numerics.device, self.numerics.context, self.interruption.requested)
         with limit_threads(alone=feed.alone):
             predictions = predict(self.backbone, feed.source, how, feed.forward)
         if predictions is not None and not len(predictions.positions):
@@ -152,7 +152,7 @@ def gather(
     elif known is not None and named is not None and named.names != known.names:
         renumbered = named
         _refuse_strangers(request, named, known)
-    streams = open_streams(request, task, renumbered, interruption.__bool__)
+    streams = open_streams(request, task, renumbered, interruption.requested)
     readers = as_announced(readers, named)
     splits = "train" in streams and spec.data.validation_fraction > 0 and "validation" not in {*streams, *readers}
     labels, parts = known, dict[str, StreamPart]()

@@ -129,7 +129,7 @@ def train(job: PreparedJob, folder: Path | None) -> Trained:
 
     companions = Companions(
         evaluate,
-        lambda: bool(job.interruption) or findings.stopped,
+        lambda: job.interruption.requested() or findings.stopped,
         job.loaders.bad_records,
         book,
         rules_of(job.spec.observe.rules),
@@ -270,7 +270,7 @@ def _forgotten(job: PreparedJob, evaluated: Mapping[str, EvaluationResult]) -> d
     part = next((name for name in ("test", "validation") if name in evaluated), None)
     if part is None or job.spec.strategy.name == "from_scratch":
         return {}
-    how = Pass(job.numerics.device, job.numerics.context, job.interruption.__bool__)
+    how = Pass(job.numerics.device, job.numerics.context, job.interruption.requested)
     found = forgetting(job.given, job.backbone, evaluated[part], how, job.numerics)
     return {"part": part, **found} if found else {}
 

@@ -51,17 +51,18 @@ class Interruption:
         """
         self._error = error
         try:
-            if self:
+            if self.requested():
                 raise error
             yield
         except Exception as failure:
-            if self and not isinstance(failure, error):
+            if self.requested() and not isinstance(failure, error):
                 raise error from failure
             raise
         finally:
             self._error = None
 
-    def __bool__(self) -> bool:
+    def requested(self) -> bool:
+        """Whether the job was asked to stop."""
         return self._requested_at is not None
 
     def request(self) -> None:
