@@ -10,8 +10,7 @@ import pytest
 
 from finetune.config.parse import parse_hyperparameters
 from finetune.errors import UserError
-from finetune.job.objective import check_objective
-from finetune.job.request import read_request
+from finetune.job.request import check_objective, read_request
 from finetune.monitoring.metric_lines import METRICS
 from finetune.sagemaker.paths import Paths
 from sagemaker_simulator import lay_out
