@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from finetune.config.hyperparameters import DataSpec, JobSpec, Task
+from finetune.data.announced_labels import AnnouncedReader, read_label_file
 from finetune.data.labels import LabelMap, Origin, build_label_map, check_known_classes
 from finetune.data.loading.dataset import Subset
 from finetune.data.loading.split import stratified_split
@@ -22,6 +23,8 @@ from finetune.job.streams import StreamPart
 logger = logging.getLogger(__name__)
 
 _PURPOSES = ("train", "validation", "test")
+LABELS = "labels"
+"""Name of the channel with the file of class names."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +53,37 @@ class Inputs:
         """Non-empty parts by name."""
         named = {"train": self.train, "validation": self.validation, "test": self.test}
         return {name: part for name, part in named.items() if part is not None and part.indices}
+
+
+def announced_classes(request: Request) -> LabelMap | None:
+    """The classes of `class_names` or of the file in the channel `labels`; `None` if neither is given.
+
+    Raises:
+        DataError: the file cannot be used.
+        UserError: the two contradict each other or `num_classes`, or do not name two or more different classes.
+    """
+    data = request.spec.data
+    folder = request.folders().get(LABELS)
+    in_file = read_label_file(LABELS, folder) if folder is not None else ()
+    if folder is not None and data.class_names and data.class_names != in_file:
+        raise UserError(
+            f"class_names={','.join(data.class_names)!r}, but channel {LABELS!r} names {some_of(in_file)}: leave one of"
+            " them out."
+        )
+    names = data.class_names or in_file
+    if not names and folder is None:
+        return None
+    origin = "class_names" if data.class_names else f"channel {LABELS!r}"
+    if len(names) < 2 or len(set(names)) < len(names):
+        raise UserError(f"{origin} names {some_of(names) or 'nothing'}: name two or more different classes.")
+    if data.num_classes not in (None, len(names)):
+        raise UserError(f"num_classes={data.num_classes}, but {origin} has {len(names)}: leave one of them out.")
+    return LabelMap(names, data.multi_label)
+
+
+def as_announced(readers: Mapping[str, Reader], classes: LabelMap | None) -> dict[str, Reader]:
+    """Wrap the readers so that labels may be indices into the announced classes."""
+    return {name: reader if classes is None else AnnouncedReader(reader, classes) for name, reader in readers.items()}
 
 
 def open_readers(sources: Mapping[str, ChannelSource], spec: DataSpec) -> dict[str, Reader]:

@@ -20,10 +20,11 @@ from finetune.evaluation.predict import Pass, Predictions, predict
 from finetune.features.phase_inputs import CachedInputProvider
 from finetune.features.plan import CachePlan
 from finetune.features.warm_pool import WarmPool
-from finetune.job.classes import announced_classes, as_announced
 from finetune.job.inputs import (
     Beforehand,
     Inputs,
+    announced_classes,
+    as_announced,
     hold_together,
     open_readers,
     sources_of,
