@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from finetune.config.hyperparameters import DataSpec, JobSpec, Task
+from finetune.config.hyperparameters import DataSpec, Task
 from finetune.data.announced_labels import AnnouncedReader, read_label_file
 from finetune.data.labels import LabelMap, Origin, build_label_map, check_known_classes
 from finetune.data.loading.dataset import Subset
@@ -18,7 +18,7 @@ from finetune.data.record import Reader
 from finetune.data.tables.columns import SharedColumns
 from finetune.errors import DataError, UserError
 from finetune.job.request import Request
-from finetune.job.streams import StreamPart
+from finetune.job.streams import StreamPart, measure_streams, open_streams
 
 logger = logging.getLogger(__name__)
 
@@ -102,56 +102,96 @@ def open_readers(sources: Mapping[str, ChannelSource], spec: DataSpec) -> dict[s
     return readers
 
 
-@dataclass(frozen=True, slots=True)
-class Beforehand:
-    """Facts known before the files are read.
-
-    Attributes:
-        task: task of the records.
-        labels: classes of a model that is evaluated as it is, announced classes, or those of a stream; `None` to derive
-            them from the first channel.
-        origin: source of `labels`, for error messages.
-        streams: channels in Pipe mode, by purpose.
-        splits: whether validation records are split off the training stream.
-    """
-
-    task: Task
-    labels: LabelMap | None
-    origin: Origin = "records"
-    streams: Mapping[str, StreamPart] = field(default_factory=dict)
-    splits: bool = False
-
-
-def hold_together(readers: Mapping[str, Reader], spec: JobSpec, before: Beforehand) -> Inputs:
-    """Determine the label map, check every channel against it, and split off validation records if none are given.
+def read_inputs(
+    request: Request,
+    readers: Mapping[str, Reader],
+    task: Task,
+    announced: LabelMap | None,
+    evaluated: LabelMap | None,
+    stopped: Callable[[], bool],
+) -> Inputs:
+    """Determine the label map, check every channel against it, and split off validation records if necessary.
 
     Args:
-        readers: by purpose, in the order of `open_readers`.
-        spec: the checked hyperparameters.
-        before: facts known before the files are read.
+        request: the checked request.
+        readers: channels in File mode by purpose, in the order of `open_readers`.
+        task: task of the records.
+        announced: classes of `announced_classes`.
+        evaluated: classes of the model, if it is only evaluated.
+        stopped: whether to end any wait for a pipe.
 
     Raises:
         DataError: records or classes are inconsistent.
         UserError: the number of classes or records differs from the request.
+        JobStopped: the job was stopped.
     """
-    data = spec.data
-    labels = before.labels or build_label_map(
-        next(iter(readers.values())), multi_label=data.multi_label, num_classes=data.num_classes
-    )
-    for reader in readers.values():
-        check_known_classes(reader, labels, before.origin)
-    _check_texts(readers)
-    if "train" in readers:
-        _check_count(readers["train"], data.num_training_samples)
+    spec = request.spec
+    if evaluated is not None:
+        _check_evaluated_classes(request, announced, evaluated)
+    origin: Origin = "network" if evaluated is not None else "announced" if announced is not None else "records"
+    labels = evaluated or announced
+    # Pipes number their classes in the announced order, which may be another one than that of the model.
+    reordered = announced if labels is not None and announced != labels else None
+    sources = open_streams(request, task, reordered, stopped)
+    readers = as_announced(readers, announced)
+    holds_out = spec.data.validation_fraction > 0 and "validation" not in {*sources, *readers}
+    splits_stream = holds_out and "train" in sources
+    streams = {purpose: StreamPart(source) for purpose, source in sources.items()}
+    if "train" in sources or not readers:
+        labels, streams = measure_streams(sources, spec, labels, splits=splits_stream)
+    if labels is None:
+        labels = label_map_of(
+            next(iter(readers.values())), multi_label=spec.data.multi_label, num_classes=spec.data.num_classes
+        )
+    _check_records(readers, labels, origin, spec.data.num_training_samples)
     parts = {name: Subset(reader, tuple(range(len(reader)))) for name, reader in readers.items()}
-    trains = "train" in parts and spec.strategy.name != "evaluate"
-    splits = trains and "validation" not in {*parts, *before.streams} and spec.data.validation_fraction > 0
-    if splits:
+    splits_files = holds_out and "train" in readers and spec.strategy.name != "evaluate"
+    if splits_files:
         halves = stratified_split(readers["train"], spec.data.validation_fraction, spec.run.seed)
         parts["train"] = Subset(readers["train"], halves.train)
         parts["validation"] = Subset(readers["train"], halves.validation)
     train, validation, test = (parts.get(name) for name in _PURPOSES)
-    return Inputs(before.task, labels, train, validation, test, splits or before.splits, before.streams)
+    inputs = Inputs(task, labels, train, validation, test, splits_files or splits_stream, streams)
+    if spec.strategy.name != "evaluate":
+        _warn_about_empty_classes(inputs)
+    return inputs
+
+
+def _check_evaluated_classes(request: Request, announced: LabelMap | None, evaluated: LabelMap) -> None:
+    """Check the requested classes against those of a model that is only evaluated.
+
+    Raises:
+        UserError: their number differs, or records of a pipe may have unknown classes.
+    """
+    num_classes = request.spec.data.num_classes
+    if num_classes not in (None, len(evaluated)):
+        raise UserError(
+            f"num_classes={num_classes}, but the network that strategy='evaluate' measures has {len(evaluated)} classes"
+            f" ({some_of(evaluated.names)}): correct num_classes, or leave it out."
+        )
+    # For files, the labels that occur in records are checked; records of a pipe cannot be read in advance.
+    unknown = sorted(set(announced.names if announced else ()) - set(evaluated.names))
+    if unknown and request.pipes():
+        raise UserError(
+            f"class_names and the channel 'labels' name {some_of(unknown)}, but the network has"
+            f" {some_of(evaluated.names)}: name its classes, in any order, or leave them out."
+        )
+
+
+def _check_records(
+    readers: Mapping[str, Reader], labels: LabelMap, origin: Origin, num_training_samples: int | None
+) -> None:
+    """Check the classes, texts and number of records of all channels.
+
+    Raises:
+        DataError: records or classes are inconsistent.
+        UserError: the number of records differs from the request.
+    """
+    for reader in readers.values():
+        check_known_classes(reader, labels, origin)
+    _check_texts(readers)
+    if "train" in readers:
+        _check_count(readers["train"], num_training_samples)
 
 
 def _check_count(train: Reader, expected: int | None) -> None:
@@ -177,14 +217,14 @@ def _check_texts(readers: Mapping[str, Reader]) -> None:
         name: len(reader.read(0).content) for name, reader in readers.items() if reader.task == "text-classification"
     }
     if len(set(counts.values())) > 1:
-        told = ", ".join(f"{name!r} has {count}" for name, count in counts.items())
+        text_counts = ", ".join(f"{name!r} has {count}" for name, count in counts.items())
         raise DataError(
-            f"The channels differ in texts to a record: {told}. Give all of them the same columns, or set text_column"
-            " and text_pair_column."
+            f"The channels differ in the number of texts per record: {text_counts}. Give all of them the same columns,"
+            " or set text_column and text_pair_column."
         )
 
 
-def warn_about_empty_classes(inputs: Inputs) -> None:
+def _warn_about_empty_classes(inputs: Inputs) -> None:
     """Log a warning that names the classes without training records, if the records have been counted."""
     stream = inputs.streams.get("train")
     if inputs.train is not None:

@@ -3,37 +3,25 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 
 from finetune.config.hyperparameters import JobSpec, Task
-from finetune.data.labels import LabelMap, Origin, build_label_map
-from finetune.data.readers.channel_files import some_of
+from finetune.data.labels import LabelMap
 from finetune.data.readers.image_survey import survey_images
-from finetune.data.record import Reader
-from finetune.errors import DataError, UserError
+from finetune.errors import DataError
 from finetune.evaluation.forgetting import Given
 from finetune.evaluation.predict import Pass, Predictions, predict
 from finetune.features.phase_inputs import CachedInputProvider
 from finetune.features.plan import CachePlan
 from finetune.features.warm_pool import WarmPool
-from finetune.job.inputs import (
-    Beforehand,
-    Inputs,
-    announced_classes,
-    as_announced,
-    hold_together,
-    open_readers,
-    sources_of,
-    warn_about_empty_classes,
-)
+from finetune.job.inputs import Inputs, announced_classes, open_readers, read_inputs, sources_of
 from finetune.job.loaders import Loaders, build_loaders
 from finetune.job.plan_summary import describe_plan
 from finetune.job.request import Request
-from finetune.job.streams import StreamPart, announced, open_streams, task_of
+from finetune.job.streams import task_of
 from finetune.job.thresholds import check_objective_is_defined, check_target
 from finetune.models.backbone import Backbone, ImageInput
 from finetune.models.load import ModelRequest, Source, classes_of, load_backbone, locate
@@ -61,6 +49,7 @@ class PreparedJob:
     inputs: Inputs
     backbone: Backbone
     plan: Plan
+    cache_plan: CachePlan
     loaders: Loaders
     feeds: CachedInputProvider
     numerics: Numerics
@@ -94,39 +83,47 @@ class PreparedJob:
 
 def prepare(request: Request, interruption: Interruption, scratch: Path) -> PreparedJob:
     """Read, check and load everything, and log the plan."""
-    spec = request.spec
     device = choose_device(request.files.resources.instance_type)
-    numerics = choose_numerics(spec.run.precision, device)
-    named = announced_classes(request)
-    if named is not None:  # Readers need the names too: a class may be called None or NA.
-        spec = replace(spec, data=spec.data.model_copy(update={"class_names": named.names}))
-        request = replace(request, spec=spec)
-    asked = spec.data.model_copy(update={"task": task_of(request)})
-    readers = open_readers(sources_of(request, scratch), asked)
-    task = next(iter(readers.values())).task if readers else asked.task
+    numerics = choose_numerics(request.spec.run.precision, device)
+    announced = announced_classes(request)
+    if announced is not None:  # Readers need the names too: a class may be called None or NA.
+        request = request.with_class_names(announced.names)
+    spec = request.spec
+    data = spec.data.model_copy(update={"task": task_of(request)})
+    readers = open_readers(sources_of(request, scratch), data)
+    task = next(iter(readers.values())).task if readers else data.task
     if task is None:
         raise DataError("There is no channel with records: give a channel 'train'.")
     check_compiler(spec, task, device)
     keep_freed_memory(alike=task == "image-classification")
-    wanted, source = locate_network(request, task, scratch)
-    known = classes_of(wanted, source) if spec.strategy.name == "evaluate" else None
-    inputs = gather(request, readers, task, LabelMap(known, spec.data.multi_label) if known else None, interruption)
+    model_request, source = locate_model(request, task, scratch)
+    evaluated = None
+    if spec.strategy.name == "evaluate" and (names := classes_of(model_request, source)):
+        evaluated = LabelMap(names, spec.data.multi_label)
+    inputs = read_inputs(request, readers, task, announced, evaluated, interruption.requested)
     check_target(inputs, spec.observe)
     check_objective_is_defined(spec, inputs)
     depth = _sixteen_bit_depth(inputs)
-    ordered = known is None and announced_classes(request) is not None
-    wanted_now = replace(wanted, labels=inputs.labels.names, sixteen_bit_depth=depth, ordered=ordered)
-    backbone = load_backbone(wanted_now, source)
+    ordered = evaluated is None and announced is not None
+    backbone = load_backbone(
+        replace(model_request, labels=inputs.labels.names, sixteen_bit_depth=depth, ordered=ordered), source
+    )
     _warn_of_depth(backbone, depth)
     numerics = suited_to(numerics, backbone.module, spec.run.precision, lambda: _sees_only_padding(backbone))
-    place(backbone, numerics)
-    names = tuple(group.name for group in backbone.layer_groups())
-    network = ModelStructure(names, inputs.task, new_head=not backbone.weights.kept_head)
-    plan = make_plan(spec.strategy, spec.optimisation, network)
+    move_to_device(backbone, numerics)
+    plan = make_plan(spec.strategy, spec.optimisation, structure_of(backbone, task))
     loaders = build_loaders(inputs, backbone, spec, device)
-    feeds = CachedInputProvider(CachePlan(backbone, plan, spec, numerics), loaders, scratch, warm_pool_of(request))
+    cache_plan = CachePlan(backbone, plan, spec, numerics)
+    feeds = CachedInputProvider(cache_plan, loaders, scratch, warm_pool_of(request))
     logger.info("%s", describe_plan(inputs, backbone, plan, loaders, request, numerics))
-    return PreparedJob(request, inputs, backbone, plan, loaders, feeds, numerics, interruption, Given(wanted, source))
+    given = Given(model_request, source)
+    return PreparedJob(request, inputs, backbone, plan, cache_plan, loaders, feeds, numerics, interruption, given)
+
+
+def structure_of(backbone: Backbone, task: Task) -> ModelStructure:
+    """The layer groups of the model, as input of the strategies."""
+    names = tuple(group.name for group in backbone.layer_groups())
+    return ModelStructure(names, task, new_head=not backbone.weights.kept_head)
 
 
 def warm_pool_of(request: Request) -> WarmPool:
@@ -135,55 +132,10 @@ def warm_pool_of(request: Request) -> WarmPool:
     return WarmPool(request.paths.warm_pool, None if size_gb is None else int(size_gb * 10**9))
 
 
-def gather(
-    request: Request, readers: Mapping[str, Reader], task: Task, known: LabelMap | None, interruption: Interruption
-) -> Inputs:
-    """Gather records from files and pipes; `known` are the classes of a model that is only evaluated."""
-    spec = request.spec
-    if known is not None and spec.data.num_classes not in (None, len(known)):
-        raise UserError(
-            f"num_classes={spec.data.num_classes}, but the network that strategy='evaluate' measures has {len(known)}"
-            f" classes ({some_of(known.names)}): correct num_classes, or leave it out."
-        )
-    origin: Origin = "network" if known is not None else "records"
-    named = announced_classes(request)
-    renumbered = None
-    if known is None and named is not None:
-        known, origin = named, "announced"
-    elif known is not None and named is not None and named.names != known.names:
-        renumbered = named
-        _refuse_strangers(request, named, known)
-    streams = open_streams(request, task, renumbered, interruption.requested)
-    readers = as_announced(readers, named)
-    splits = "train" in streams and spec.data.validation_fraction > 0 and "validation" not in {*streams, *readers}
-    labels, parts = known, dict[str, StreamPart]()
-    if "train" in streams or not readers:
-        labels, parts = announced(streams, spec, known, splits=splits)
-    if streams and labels is None:
-        labels = build_label_map(
-            next(iter(readers.values())), multi_label=spec.data.multi_label, num_classes=spec.data.num_classes
-        )
-    parts = parts or {purpose: StreamPart(source) for purpose, source in streams.items()}
-    inputs = hold_together(readers, spec, Beforehand(task, labels, origin, parts, splits=splits))
-    if spec.strategy.name != "evaluate":
-        warn_about_empty_classes(inputs)
-    return inputs
-
-
-def _refuse_strangers(request: Request, named: LabelMap, known: LabelMap) -> None:
-    # For files, the labels that occur in records are checked; records of a pipe cannot be read in advance.
-    strangers = sorted(set(named.names) - set(known.names))
-    if strangers and request.pipes():
-        raise UserError(
-            f"class_names and the channel 'labels' name {some_of(strangers)}, but the network has"
-            f" {some_of(known.names)}: name its classes, in any order, or leave them out."
-        )
-
-
-def locate_network(request: Request, task: Task, scratch: Path) -> tuple[ModelRequest, Source]:
+def locate_model(request: Request, task: Task, scratch: Path) -> tuple[ModelRequest, Source]:
     """The model request without the labels, which are not known yet, and the source of the weights."""
     spec = request.spec
-    wanted = ModelRequest(
+    model_request = ModelRequest(
         spec=spec.model,
         task=task,
         labels=(),
@@ -197,7 +149,7 @@ def locate_network(request: Request, task: Task, scratch: Path) -> tuple[ModelRe
         scratch=scratch,
         trained=spec.strategy.name != "evaluate",
     )
-    return wanted, locate(wanted)
+    return model_request, locate(model_request)
 
 
 def _sixteen_bit_depth(inputs: Inputs) -> int | None:
@@ -224,8 +176,8 @@ def _sees_only_padding(backbone: Backbone) -> bool:
     return has_unseeing_columns(backbone.module, lambda: backbone.forward({"pixels": pixels}))
 
 
-def place(backbone: Backbone, numerics: Numerics) -> None:
+def move_to_device(backbone: Backbone, numerics: Numerics) -> None:
     """Move the model to its device, with channels-last memory format if it has convolutions."""
-    pictures = any(parameter.dim() == 4 for parameter in backbone.module.parameters())
-    layout = torch.channels_last if pictures else torch.preserve_format
+    has_convolutions = any(parameter.dim() == 4 for parameter in backbone.module.parameters())
+    layout = torch.channels_last if has_convolutions else torch.preserve_format
     backbone.module.to(numerics.device, memory_format=layout)  # type: ignore[call-overload]  # not in torch's stub

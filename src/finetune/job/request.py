@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from finetune.config.channels import Channels, CheckedChannel, check_channels
@@ -59,6 +59,11 @@ class Request:
         asked = self.spec.checkpoint.s3_uri is not None or self.spec.checkpoint.interval_steps is not None
         wanted = folder.is_dir() or self.files.checkpoints is not None or asked
         return folder if wanted else None
+
+    def with_class_names(self, names: tuple[str, ...]) -> Request:
+        """The request with these `class_names`."""
+        data = self.spec.data.model_copy(update={"class_names": names})
+        return replace(self, spec=replace(self.spec, data=data))
 
     def shares(self, channel: str) -> bool:
         """Whether the objects of a channel are sharded over several hosts; the shard of a host may be empty."""

@@ -84,7 +84,7 @@ def _without_header(spec: DataSpec) -> DataSpec:
     return spec.model_copy(update={"header": "false"}) if spec.header == "auto" else spec
 
 
-def announced(
+def measure_streams(
     streams: Mapping[str, StreamSource], spec: JobSpec, known: LabelMap | None, *, splits: bool
 ) -> tuple[LabelMap | None, dict[str, StreamPart]]:
     """Determine classes and record counts, with a pass over the training stream if the request does not give them.
