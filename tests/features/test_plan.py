@@ -7,7 +7,7 @@ import torch
 
 from finetune.config.parse import parse_hyperparameters
 from finetune.features.plan import CachePlan, ImagePasses
-from finetune.job.savings import feature_lines
+from finetune.job.plan_summary import feature_lines
 from finetune.runtime.precision import choose_numerics
 from finetune.strategies.presets import ModelStructure, make_plan
 from tests.support.tiny import TinyBackbone

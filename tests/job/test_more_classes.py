@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from finetune.job import run as stages
-from finetune.job.plan_summary import LogObserver
+from finetune.job.log_observer import LogObserver
 from finetune.training.state import TrainingState
 from sagemaker_simulator import lay_out
 from tests.support.coloured_images import COLOURS, encoded, picture

@@ -13,7 +13,7 @@ import pytest
 from torch import Tensor
 
 from finetune.data.pipe.batches import StreamBatches
-from finetune.job.plan_summary import LogObserver
+from finetune.job.log_observer import LogObserver
 from finetune.training.state import TrainingState
 from sagemaker_simulator import Channel, PipeSource, feed_pipes, lay_out
 from tests.support.pipes import piped_request, texts

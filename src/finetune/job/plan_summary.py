@@ -1,33 +1,25 @@
-"""Plan summary gathered from all stages, and log lines during training."""
+"""The plan of a job, logged before the first step: data, model, layer groups, steps and caching."""
 
 from __future__ import annotations
 
-import logging
-import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
-from torch import Tensor
-
-from finetune.config.hyperparameters import JobSpec, RunSpec
+from finetune.config.hyperparameters import JobSpec
+from finetune.config.unused import UNUSED_IN_JOB, JobFacts, unused_hyperparameter_notes, unused_hyperparameters
+from finetune.data.transforms.augmentation import bytes_before_augmenting
 from finetune.features.plan import CachePlan
 from finetune.job.inputs import Inputs, class_counts
-from finetune.job.loaders import Loaders
-from finetune.job.plan_text import DataSummary, GroupSummary, RunSummary, plan_text
+from finetune.job.loaders import Loaders, image_geometry
 from finetune.job.request import Request
-from finetune.job.savings import feature_lines, picture_lines
-from finetune.job.unused_hyperparameters import idle_remarks
-from finetune.messages import Lines
+from finetune.messages import Lines, one_line
 from finetune.models.backbone import Backbone, ImageInput
-from finetune.monitoring.metric_lines import metric_line
-from finetune.monitoring.progress import ProgressLogger, format_duration
-from finetune.monitoring.waiting import DataWait, waiting_line
 from finetune.runtime.device import device_lines
 from finetune.runtime.precision import Numerics
-from finetune.strategies.plan import Phase, Plan
-from finetune.training.run_history import RunHistoryFile, process_age
-from finetune.training.state import EpochMetrics, TrainingState
+from finetune.strategies.plan import Plan
 from finetune.training.trainer import steps_per_epoch
 
-logger = logging.getLogger(__name__)
+_SHOWN_CLASSES = 12
 
 
 def describe_plan(
@@ -115,47 +107,156 @@ def _checkpoint_lines(request: Request, loaders: Loaders) -> list[str]:
     return [f"resuming  checkpoints in {folder}{copied}: {when}; resume={spec.resume}"]
 
 
-class LogObserver:
-    """Logs a line per epoch and progress within long ones, and updates the run history after every step."""
+@dataclass(frozen=True, slots=True)
+class DataSummary:
+    """Summary of the data in the channels.
 
-    def __init__(self, pace: ProgressLogger, book: RunHistoryFile, loaders: Loaders, spec: RunSpec) -> None:
-        self._pace = pace
-        self._book = book
-        self._loaders = loaders
-        self._spec = spec
-        self._waited_before = 0.0
-        self._records_before = 0
-        self._is_first = True
+    Attributes:
+        task: task and its source.
+        records: number of records by purpose, such as `train`.
+        classes: number of training records of every class, in the order of the labels.
+    """
 
-    def epoch_begins(self, state: TrainingState, phase: Phase) -> None:
-        """Log the trainable groups when they change."""
-        epoch = state.progress.epoch
-        if phase.first_epoch == epoch and epoch > 0:
-            logger.info("epoch %d: now learning: %s", epoch + 1, ", ".join(phase.trainable))
-        self._pace.begin(epoch, state.progress.step_in_epoch)
-        self._records_before = state.totals.records
-        self._waited_before = self._loaders.waited()
+    task: str
+    records: Mapping[str, int | None]
+    classes: Mapping[str, int]
 
-    def step_done(self, state: TrainingState, loss: Tensor) -> None:
-        """Log the progress within the epoch when it is due."""
-        del loss
-        self._book.step_done(state.progress.step)
-        if self._is_first:
-            self._is_first = False
-            logger.info("first batch trained %.1f s after the start of the process", process_age())
-        if self._pace.due():
-            done = state.totals.records - self._records_before
-            self._pace.update(state.progress.step_in_epoch, done, state.totals.means()["loss"])
 
-    def epoch_done(self, epoch: int, row: EpochMetrics, history: list[EpochMetrics]) -> None:
-        """Log the metrics of an epoch, its duration, and time lost waiting for batches."""
-        del history
-        logger.info("%s", metric_line(epoch, row))
-        seconds = self._pace.seconds()
-        logger.info("epoch %d took %s", epoch + 1, format_duration(seconds))
-        train = self._loaders.train
-        waited, asked = self._loaders.waited() - self._waited_before, self._spec.workers is not None
-        size = train.prefetcher.size if train else 0
-        line = waiting_line(epoch, DataWait(waited, seconds, size, len(os.sched_getaffinity(0)), asked))
-        if line:
-            logger.info("%s", line)
+@dataclass(frozen=True, slots=True)
+class GroupSummary:
+    """Row of the layer group table: parameters, peak learning rate, and first epoch (from 0) in which it is trained."""
+
+    name: str
+    parameters: int
+    rate: float | None
+    first_epoch: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class RunSummary:
+    """Formatted lines about how the job will run."""
+
+    network: str
+    weights: str
+    lines: Sequence[str]
+
+
+def plan_text(data: DataSummary, groups: Sequence[GroupSummary], run: RunSummary) -> Lines:
+    """The whole plan as lines of text, for the log."""
+    learning = sum(group.parameters for group in groups if group.rate is not None)
+    total = sum(group.parameters for group in groups)
+    lines = [
+        f"task      {data.task}",
+        "records   " + ", ".join(_counted(name, count) for name, count in data.records.items()),
+        *_class_lines(data.classes),
+        f"network   {run.network}",
+        f"weights   {run.weights}",
+        f"learning  {learning:,} of {total:,} parameters ({learning / max(1, total):.1%})",
+        *_group_lines(groups),
+        *run.lines,
+    ]
+    return Lines("\n".join(["Plan", *(f"  {one_line(line)}" for line in lines)]))
+
+
+def _counted(name: str, count: int | None) -> str:
+    return f"{name} as many as its pipe brings" if count is None else f"{name} {count:,}"
+
+
+def _class_lines(classes: Mapping[str, int]) -> list[str]:
+    largest = sorted(classes.items(), key=lambda item: -item[1])
+    known = any(classes.values())
+    few = list(classes.items())[:_SHOWN_CLASSES]
+    shown = ", ".join(f"{name} {count:,}" if known else name for name, count in few)
+    more = f", and {len(classes) - _SHOWN_CLASSES} more" if len(classes) > _SHOWN_CLASSES else ""
+    lines = [f"classes   {len(classes)}: {shown}{more}"]
+    (most, many), (least, fewest) = largest[0], largest[-1]
+    if many >= 5 * max(1, fewest):
+        lines.append(
+            f"balance   {most!r} has {many / max(1, fewest):.0f} times the records of {least!r}: see class_weights"
+        )
+    return lines
+
+
+def _group_lines(groups: Sequence[GroupSummary]) -> list[str]:
+    width = max(len(group.name) for group in groups)
+    lines = []
+    for group in groups:
+        if group.rate is None or group.first_epoch is None:
+            what = "frozen"
+        else:
+            since = f" from epoch {group.first_epoch + 1}" if group.first_epoch else ""
+            what = f"learns at {group.rate:.9f}".rstrip("0") + since
+        lines.append(f"  {group.name:<{width}}  {group.parameters:>12,}  {what}")
+    return lines
+
+
+def feature_lines(frozen: CachePlan, parts: int, *, counted: bool) -> list[str]:
+    """Describe the caching of frozen layer outputs: passes saved and augmentation lost.
+
+    Args:
+        frozen: caching decisions.
+        parts: number of parts among train, validation and test.
+        counted: whether the number of training records is known.
+    """
+    phases = [phase for phase in frozen.plan.phases if frozen.split_index(phase)]
+    if not phases or not parts:
+        return []
+    last = frozen.plan.groups[frozen.split_index(phases[0]) - 1]
+    if not counted:
+        return [
+            f"features  outputs of frozen layers (up to {last}) are computed in every epoch: nobody says how many"
+            " records there are (num_training_samples)"
+        ]
+    if not any(frozen.keeps(phase) for phase in phases):
+        return [
+            f"features  outputs of frozen layers (up to {last}) are computed in every epoch: none is asked for again"
+        ]
+    epochs, views = sum(frozen.epochs(phase) for phase in phases), frozen.views
+    count = sum(min(views, frozen.epochs(phase)) for phase in phases)
+    passes = "1 pass" if count == 1 else f"{count} passes"
+    given_up = "without augmentation" if views == 1 else f"{views} augmentations of each picture instead of {epochs}"
+    if frozen.spec.data.augmentation == "none" or not isinstance(frozen.backbone.expects, ImageInput):
+        given_up = "nothing is given up"
+    return [
+        f"features  outputs of frozen layers (up to {last}) are kept: {passes} through them instead of {epochs};"
+        f" {given_up} (augmentation_views, feature_cache=off)"
+    ]
+
+
+def picture_lines(frozen: CachePlan, inputs: Inputs) -> list[str]:
+    """Describe the caching of decoded images that are used in several passes."""
+    expects, train, passes = frozen.backbone.expects, inputs.train, frozen.passes
+    if max(passes.plain, passes.varied) < 2 or not isinstance(expects, ImageInput) or train is None:
+        return []
+    together = passes.plain + passes.varied
+    if frozen.spec.features.size_gb == 0:
+        return [f"pictures  are decoded in each of {together} passes over them: cache_size_gb is 0"]
+    geometry = image_geometry(expects)
+    plain = 3 * expects.size**2 if passes.plain > 1 else 0
+    varied = bytes_before_augmenting(geometry) if passes.varied > 1 else 0
+    kept = "resized; augmentation starts from them" if varied else "resized and cropped"
+    if passes.plain and passes.varied:
+        kept += ", those without augmentation apart"
+    times, each = "twice" if passes.plain and passes.varied else "once", max(plain, varied)
+    size = f"at most about {each / 1e3:,.0f} kB each, {each * len(train.indices) / 1e9:,.2f} GB for training"
+    return [
+        f"pictures  are decoded {times} instead of in each of {together} passes over them, and kept {kept}: {size},"
+        " as far as there is room (cache_size_gb); nothing is given up"
+    ]
+
+
+def idle_remarks(request: Request, inputs: Inputs, frozen: CachePlan) -> list[str]:
+    """One sentence for each reason why a hyperparameter set by the user has no effect."""
+    spec, phases = frozen.spec, [phase for phase in frozen.plan.phases if phase.trainable]
+    named = {"train": inputs.train, "validation": inputs.validation, "test": inputs.test}
+    there = {name for name, part in named.items() if part is not None} | inputs.streams.keys()
+    facts = JobFacts(
+        spec,
+        inputs.task,
+        channels=frozenset(there - ({"validation"} if inputs.split else set())),
+        piped=frozenset(inputs.streams.keys() - ({"validation"} if inputs.split else set())),
+        freezes=any(map(frozen.split_index, phases)),
+        varies=any(map(frozen.varies, phases)),
+        keeps_checkpoints=request.checkpoint_folder() is not None,
+    )
+    return unused_hyperparameter_notes(unused_hyperparameters(UNUSED_IN_JOB, facts, spec.given))

@@ -19,10 +19,9 @@ from finetune.evaluation.predict import EvaluationResult
 from finetune.features.plan import CachePlan
 from finetune.job.inputs import Inputs, class_counts
 from finetune.job.loaders import Loaders
-from finetune.job.plan_summary import expected_input, group_summaries
+from finetune.job.plan_summary import expected_input, group_summaries, idle_remarks
 from finetune.job.request import Request
 from finetune.job.rules import training_counts
-from finetune.job.unused_hyperparameters import idle_remarks
 from finetune.models.backbone import Backbone
 from finetune.monitoring.json_numbers import finite
 from finetune.monitoring.report import page, verdict

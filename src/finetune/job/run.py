@@ -17,6 +17,7 @@ from finetune.evaluation.drift import StartingPoint
 from finetune.evaluation.forgetting import forgetting
 from finetune.evaluation.predict import EvaluationResult, Pass
 from finetune.job.export_check import export_proven
+from finetune.job.log_observer import LogObserver
 from finetune.job.outputs import (
     Answers,
     exported_line,
@@ -27,7 +28,6 @@ from finetune.job.outputs import (
     write_metrics,
     write_predictions,
 )
-from finetune.job.plan_summary import LogObserver
 from finetune.job.prepare import PreparedJob, prepare
 from finetune.job.report import Outcome, Subject, write_report
 from finetune.job.request import Request
