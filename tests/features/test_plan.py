@@ -25,31 +25,31 @@ def lines(**hyperparameters: str) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    ("request_", "expected"),
+    ("request_", "text"),
     [
-        ({"strategy": "feature_extraction"}, "(up to middle) are kept: 1 pass through them instead of 6; without"),
-        ({"strategy": "partial"}, "(up to stem) are kept: 1 pass through them instead of 6; without augmentation"),
+        ({"strategy": "feature_extraction"}, "(up to middle) are cached: 1 pass through them instead of 6; without"),
+        ({"strategy": "partial"}, "(up to stem) are cached: 1 pass through them instead of 6; without augmentation"),
         (
             {"strategy": "partial", "augmentation_views": "2"},
-            "(up to stem) are kept: 2 passes through them instead of 6; 2 augmentations",
+            "(up to stem) are cached: 2 passes through them instead of 6; 2 augmented views",
         ),
-        ({"strategy": "partial", "augmentation": "none"}, "1 pass through them instead of 6; nothing is given up"),
-        ({"strategy": "partial", "augmentation_views": "6"}, "are computed in every epoch: none is asked for again"),
+        ({"strategy": "partial", "augmentation": "none"}, "1 pass through them instead of 6; results do not change"),
+        ({"strategy": "partial", "augmentation_views": "6"}, "are computed in every epoch: none is used twice"),
         ({"strategy": "partial", "feature_cache": "off"}, "are computed in every epoch"),
     ],
 )
-def test_plan_line_states_passes_and_augmentation(request_: dict[str, str], expected: str) -> None:
+def test_line_reports_passes_and_effect(request_: dict[str, str], text: str) -> None:
     (line,) = lines(**request_)
-    assert expected in line
+    assert text in line
 
 
-def test_features_of_an_uncounted_stream_are_not_cached() -> None:
-    (line,) = feature_lines(cache_plan(strategy="feature_extraction"), 1, counted=False)
+def test_uncounted_stream_is_not_cached() -> None:
+    (line,) = feature_lines(frozen(strategy="feature_extraction"), 1, counted=False)
     assert "are computed in every epoch" in line
     assert "num_training_samples" in line
 
 
-def test_no_plan_line_without_frozen_layers() -> None:
+def test_no_line_if_all_layers_are_trainable() -> None:
     assert lines(strategy="full") == []
 
 

@@ -71,7 +71,7 @@ def test_a_volume_that_is_full_while_the_report_is_written_leaves_the_model_and_
     assert (folder.model / "artifact.json").is_file()
     assert "repeats 4 predictions" in job.log
     cause = f"No space left on device ({folder.output_data / 'report.json'})"
-    assert f"WARNING: The report was skipped, the job goes on: {cause}" in job.log
+    assert f"WARNING: The report was skipped; the job continues: {cause}" in job.log
     # No file is truncated, and no partial file takes the space of later ones.
     assert set(left) <= {"metrics.json", "validation_predictions.csv"}
 

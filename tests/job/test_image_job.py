@@ -55,15 +55,15 @@ def test_metrics_agree_with_predictions_and_log(first_job: Ended) -> None:
     assert sum(matrix[number][number] for number in range(3)) == right
 
 
-def test_the_plan_stands_before_the_first_metric_line(first_job: Ended) -> None:
+def test_plan_is_logged_before_first_metric_line(first_job: Ended) -> None:
     plan, _, rest = first_job.log.partition("epoch=1;")
     assert rest
     for said in (
         "records   train 72, validation 24",
         "classes   3: blue 24, green 24, red 24",
-        "network   resnet18, pictures of 32 x 32",
+        "model     resnet18, images of 32 x 32",
         "weights   random, new head",
-        "learns at 0.001",
+        "learning rate 0.001",
         "steps     27: 3 epochs of 9, 8 records each",
     ):
         assert said in plan
@@ -111,7 +111,7 @@ def test_an_archive_serves_as_well_as_an_unpacked_model(
     assert "model.tar.gz of the model channel (artifact of an earlier job)" in packed.log
 
 
-def test_the_plan_says_that_no_checkpoints_are_kept_and_what_that_means_on_spot(first_job: Ended) -> None:
-    line = next(line for line in first_job.log.splitlines() if line.startswith("  resuming"))
-    assert line.startswith("  resuming  checkpoints: none, since the job has no folder for them")
-    assert "spot capacity, it starts from the beginning" in line
+def test_plan_warns_about_missing_checkpoint_folder(first_job: Ended) -> None:
+    line = next(line for line in first_job.log.splitlines() if line.startswith("  resume "))
+    assert "no checkpoint folder" in line
+    assert "spot capacity, the job starts from the beginning" in line

@@ -27,9 +27,9 @@ def test_kept_pictures_change_no_bit(wishes: dict[str, str], tmp_path: Path, uns
     kept = job(tmp_path / "kept", unseen, network, wishes)
     anew = job(tmp_path / "anew", unseen, network, {**wishes, "cache_size_gb": "0"})
     some = job(tmp_path / "some", unseen, network, {**wishes, "cache_size_gb": "0.00003"})
-    assert "are decoded once instead of in each of 3 passes over them" in kept.log
+    assert "are decoded once instead of in each of 3 passes" in kept.log
     assert "the cache is full" not in kept.log
-    assert "are decoded in each of 3 passes over them: cache_size_gb is 0" in anew.log
+    assert "are decoded in each of 3 passes: cache_size_gb is 0" in anew.log
     assert re.search(r"Cached \d+ decoded images for training", some.log)
     for other in (anew, some):
         assert other.weights() == kept.weights()
@@ -62,4 +62,4 @@ def test_pictures_are_decoded_once_for_all_phases_and_kept_features_beside_them(
 
 
 def test_nothing_is_kept_where_features_are(tmp_path: Path, unseen: Path, network: Path) -> None:
-    assert "pictures  are decoded" not in job(tmp_path, unseen, network, {"strategy": "feature_extraction"}).log
+    assert "images    are decoded" not in job(tmp_path, unseen, network, {"strategy": "feature_extraction"}).log

@@ -12,8 +12,7 @@ import torch
 
 from finetune.errors import DivergedError, JobStopped, PlatformError
 from finetune.evaluation.drift import StartingPoint
-from finetune.job import run
-from finetune.job import thresholds as deciding
+from finetune.job import evaluate, run
 from finetune.monitoring.rules import tensors
 from finetune.monitoring.tensorboard import EventFile
 from finetune.runtime.optional import Guard, optional
@@ -43,7 +42,7 @@ def test_a_failure_of_an_extra_is_a_warning_with_its_name_and_cause(
         fail(error)
     (record,) = caplog.records
     assert record.levelno == logging.WARNING
-    assert record.getMessage().startswith("The report was skipped, the job goes on: ")
+    assert record.getMessage().startswith("The report was skipped; the job continues: ")
     assert str(error).removeprefix("[Errno 28] ").partition(":")[0] in record.getMessage()
 
 
@@ -71,7 +70,7 @@ def test_an_extra_that_failed_is_not_called_again(caplog: pytest.LogCaptureFixtu
         guard(call, number)
     assert calls == [0, 1, 2]
     assert [record.getMessage() for record in caplog.records] == [
-        "Writing events was skipped, the job goes on: No space left on device"
+        "Writing events was skipped; the job continues: No space left on device"
     ]
 
 
@@ -84,7 +83,13 @@ def test_a_job_whose_every_extra_fails_leaves_the_same_model(
 ) -> None:
     channels = {"train": unseen, "model": network}
     whole = finished(train_here(tmp_path / "whole", channels, SHORT))
-    for name in ("forgetting", "findings_about_answers", "write_metrics", "write_predictions", "write_bad_records"):
+    for name in (
+        "measure_forgetting",
+        "findings_about_evaluation",
+        "write_metrics",
+        "write_predictions",
+        "write_bad_records",
+    ):
         monkeypatch.setattr(run, name, broken)
     monkeypatch.setattr(run, "write_report", broken)
     monkeypatch.setattr(StartingPoint, "drift", broken)
@@ -99,11 +104,11 @@ def test_a_job_whose_every_extra_fails_leaves_the_same_model(
         "Writing events for TensorBoard",
         "Watching by rules",
         "The rules about the evaluation",
-        "The comparison with the given network (forgetting)",
-        "The drift of the layers",
-        "The file metrics.json",
-        "The list of predictions",
-        "The list of bad records",
+        "Measuring forgetting",
+        "Measuring the drift of the layers",
+        "Writing metrics.json",
+        "Writing the predictions",
+        "Writing bad_records.json",
         "The report",
     ]
     assert job.log.index("repeats 4 predictions") < job.log.index("The report was skipped")
@@ -118,10 +123,10 @@ def test_a_test_channel_that_cannot_be_evaluated_does_not_cost_the_trained_model
         for file in test.rglob("*.png"):
             file.write_bytes(b"no image")
     else:
-        monkeypatch.setattr(run, "metrics_of", broken)
+        monkeypatch.setattr(evaluate, "metrics_of", broken)
     channels = {"train": unseen, "test": test, "model": network}
     job = finished(train_here(tmp_path / "job", channels, SHORT))
-    assert "WARNING: The evaluation of 'test' was skipped, the job goes on: " in job.log
+    assert "WARNING: The evaluation of 'test' was skipped; the job continues: " in job.log
     assert "The exported artifact repeats" in job.log
     assert "test" not in job.metrics()
 
@@ -141,17 +146,17 @@ def test_a_test_channel_that_a_tuner_judges_by_has_to_be_evaluated(
 def test_a_threshold_table_that_fails_leaves_the_thresholds_in_the_model(
     tmp_path: Path, network: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(deciding, "reached", broken)
+    monkeypatch.setattr(evaluate, "reached", broken)
     train = write_pictures(tmp_path / "train", 8, names=("blue", "green"))
     job = finished(train_here(tmp_path / "job", {"train": train, "model": network}, {**SHORT, "target_recall": "0.9"}))
     assert sum(job.artifact()["thresholds"]) == 1
-    assert "WARNING: What the thresholds reach on 'validation' was skipped" in job.log
+    assert "WARNING: Measuring the thresholds on 'validation' was skipped" in job.log
 
 
 def test_a_model_that_cannot_be_proven_fails_the_job_after_its_report(
     tmp_path: Path, unseen: Path, network: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(run, "export_proven", broken)
+    monkeypatch.setattr(run, "export_and_verify", broken)
     job = train_here(tmp_path / "job", {"train": unseen, "model": network}, SHORT)
     assert job.exit_code == 3
     assert job.metrics()["failure"] == "ZeroDivisionError: division by zero"

@@ -123,7 +123,7 @@ def test_frozen_layers_are_paid_for_once_and_room_changes_no_bit(tmp_path: Path,
     )
     wishes = {**CLASSES, "strategy": strategy, "epochs": "4", "batch_size": "8", "shuffle_buffer": "16"}
     job = finished(train_from_pipes(tmp_path / "kept", channels, wishes))
-    assert "are kept: 1 pass through them instead of 4; without augmentation" in job.log
+    assert "are cached: 1 pass through them instead of 4; without augmentation" in job.log
     assert job.metrics()["validation"]["records"] == 18
     nowhere = finished(train_from_pipes(tmp_path / "nowhere", channels, {**wishes, "cache_size_gb": "0"}))
     assert weights(nowhere) == weights(job)
@@ -138,7 +138,7 @@ def test_hidden_states_of_texts_are_kept_and_room_changes_no_bit(tmp_path: Path)
     )
     wishes = {"strategy": "partial", "epochs": "3", "batch_size": "8", "max_length": "16"}
     job = finished(train_from_pipes(tmp_path / "kept", channels, wishes))
-    assert "are kept: 1 pass through them instead of 3; nothing is given up" in job.log
+    assert "are cached: 1 pass through them instead of 3; results do not change" in job.log
     nowhere = finished(train_from_pipes(tmp_path / "nowhere", channels, {**wishes, "cache_size_gb": "0"}))
     assert weights(nowhere) == weights(job)
 
@@ -243,7 +243,7 @@ def test_a_stream_that_nobody_counts_keeps_no_features(tmp_path: Path, network: 
     channels = (augmented_manifest(tmp_path / "train", 8), Channel("model", network))
     wishes = {"strategy": "feature_extraction", "epochs": "2", "class_names": CLASSES["class_names"]}
     job = finished(train_from_pipes(tmp_path, channels, {**wishes, "lr_schedule": "constant", "warmup_fraction": "0"}))
-    assert "are computed in every epoch: nobody says how many records there are (num_training_samples)" in job.log
+    assert "are computed in every epoch: the number of records is unknown (num_training_samples)" in job.log
 
 
 def test_when_the_first_batch_was_trained_is_told_once(tmp_path: Path) -> None:

@@ -12,7 +12,8 @@ import pytest
 
 from finetune.data.labels import LabelMap
 from finetune.evaluation.predict import EvaluationResult, Predictions
-from finetune.job.outputs import FORMULA, Answers, metrics_of, plain_cell, write_metrics, write_predictions
+from finetune.job.evaluate import metrics_of
+from finetune.job.outputs import FORMULA, plain_cell, write_metrics, write_predictions
 from finetune.monitoring.report import page
 from finetune.monitoring.report.verdict import verdict
 from tests.support.reports import example
@@ -53,7 +54,7 @@ def evaluated(
 
 def written(folder: Path, one: EvaluationResult, metrics: dict[str, object] | None = None) -> list[list[str]]:
     write_metrics(folder, metrics or {})
-    write_predictions(folder, Answers({"test": one}))
+    write_predictions(folder, {"test": one})
     with (folder / "test_predictions.csv").open(newline="", encoding="utf-8") as file:
         return list(csv.reader(file))
 

@@ -21,14 +21,14 @@ def test_the_plan_tells_what_has_no_effect_in_the_job(
         "momentum": "0.9",
     }
     job = finished(train_here(tmp_path, channels, wishes))
-    told = [line.strip() for line in job.log.splitlines() if line.startswith("  remark ")]
+    told = [line.strip() for line in job.log.splitlines() if line.startswith("  note ")]
     assert told == [
-        "remark    text_column has no effect: it belongs to texts, and the task is image-classification.",
-        "remark    validation_fraction has no effect: there is a channel 'validation'.",
-        "remark    augmentation_views has no effect: no layers are frozen from the input on, so there is nothing to"
+        "note      text_column has no effect: it belongs to texts, and the task is image-classification.",
+        "note      validation_fraction has no effect: there is a channel 'validation'.",
+        "note      augmentation_views has no effect: no layers are frozen from the input on, so there is nothing to"
         " keep of them.",
-        "remark    checkpoint_keep has no effect: the job has no checkpoint folder.",
+        "note      checkpoint_keep has no effect: the job has no checkpoint folder.",
     ]
     notes = json.loads((job.folder.output_data / "report.json").read_text("utf-8"))["asked"]["notes"]
-    assert [line.removeprefix("remark").strip() for line in told] == notes[1:]
+    assert [line.removeprefix("note").strip() for line in told] == notes[1:]
     assert notes[0] == "momentum has no effect: only sgd, rmsprop and nag use it."

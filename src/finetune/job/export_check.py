@@ -30,7 +30,7 @@ logger = logging.getLogger(__name__)
 _WORTH_A_WARNING = 0.1
 
 
-def export_proven(
+def export_and_verify(
     job: PreparedJob,
     metrics: Mapping[str, object],
     decision: ChosenThresholds | None,

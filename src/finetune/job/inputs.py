@@ -7,7 +7,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from finetune.config.hyperparameters import DataSpec, Task
+from finetune.config.compat.aliases import OBJECTIVE
+from finetune.config.hyperparameters import DataSpec, JobSpec, ObserveSpec, Task
 from finetune.data.announced_labels import AnnouncedReader, read_label_file
 from finetune.data.labels import LabelMap, Origin, build_label_map, check_known_classes
 from finetune.data.loading.dataset import Subset
@@ -17,6 +18,7 @@ from finetune.data.readers.open_channel import ChannelSource, open_channel
 from finetune.data.record import Reader
 from finetune.data.tables.columns import SharedColumns
 from finetune.errors import DataError, UserError
+from finetune.evaluation.thresholds import ThresholdTarget
 from finetune.job.request import Request
 from finetune.job.streams import StreamPart, measure_streams, open_streams
 
@@ -274,3 +276,65 @@ def sources_of(request: Request, scratch: Path) -> dict[str, ChannelSource]:
         for name in _PURPOSES
         if name in folders
     }
+
+
+def target_of(spec: ObserveSpec) -> ThresholdTarget | None:
+    """The target precision or recall, if one is set."""
+    if spec.target_precision is None and spec.target_recall is None:
+        return None
+    return ThresholdTarget(spec.target_precision, spec.target_recall)
+
+
+def check_target(inputs: Inputs, spec: ObserveSpec) -> None:
+    """Refuse a target that thresholds cannot reach.
+
+    Raises:
+        UserError: the task has more than two exclusive classes, or there are no validation records.
+    """
+    target = target_of(spec)
+    if target is None:
+        return
+    name = "target_precision" if target.precision is not None else "target_recall"
+    if not inputs.labels.multi_label and len(inputs.labels) != 2:
+        raise UserError(
+            f"{name} needs two classes or multi_label=true, but there are {len(inputs.labels)} exclusive classes:"
+            " leave it out."
+        )
+    if inputs.validation is None:
+        raise UserError(
+            f"{name} needs validation records: give a channel 'validation', or validation_fraction above 0."
+        )
+
+
+def check_objective_is_defined(spec: JobSpec, inputs: Inputs) -> None:
+    """Check that the records of the evaluated part define the objective metric, if they are in files.
+
+    Raises:
+        DataError: the metric is undefined for them and would be missing from the log.
+    """
+    part, _, name = (spec.objective or "").partition(":")
+    records = inputs.parts().get(part)
+    if records is None or name not in _UNDEFINED_REASONS:
+        return
+    if reason := _UNDEFINED_REASONS[name](records, inputs):
+        raise DataError(f"{OBJECTIVE}={spec.objective} is not defined by the {part} records: {reason}.")
+
+
+def _one_class_only(records: Subset, inputs: Inputs) -> str:
+    labelled = [records.reader.labels(index) for index in records.indices]
+    if inputs.labels.multi_label:
+        mixed = any(0 < sum(name in labels for labels in labelled) < len(labelled) for name in inputs.labels.names)
+        return "" if mixed else "no class has records with and without it"
+    return "" if len(set(labelled)) > 1 else "all are of one class"
+
+
+def _no_label_at_all(records: Subset, inputs: Inputs) -> str:
+    del inputs
+    return "" if any(records.reader.labels(index) for index in records.indices) else "none has a label"
+
+
+_UNDEFINED_REASONS = {
+    "auc": _one_class_only,
+    **dict.fromkeys(("macro_f1", "macro_precision", "macro_recall"), _no_label_at_all),
+}
+"""Functions by metric that return the reason why records do not define it; empty if they do."""

@@ -1,47 +1,53 @@
-"""Output files other than the model: metrics, predictions, and the list of bad records."""
+"""Output files other than the model: metrics, predictions, bad records, and the report."""
 
 from __future__ import annotations
 
 import csv
 import json
 import logging
+import platform
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from finetune.data.labels import LabelMap
-from finetune.evaluation.metrics import classification_metrics
+import finetune
+from finetune.config.hyperparameters import JobSpec
+from finetune.config.rules import rules_of
+from finetune.data.readers.image_folder import other_files_of
+from finetune.evaluation.data_checks import most_confident_mistakes, readable
 from finetune.evaluation.predict import EvaluationResult
 from finetune.evaluation.thresholds import ChosenThresholds
+from finetune.job.inputs import class_counts
 from finetune.job.loaders import Loaders
+from finetune.job.plan_summary import expected_input, group_summaries, task_in_words, unused_notes
+from finetune.job.prepare import PreparedJob
+from finetune.job.rules import training_counts
 from finetune.models.backbone import Backbone
+from finetune.monitoring.json_numbers import finite
+from finetune.monitoring.report import page, verdict
 from finetune.monitoring.score import score_name, score_of
 from finetune.runtime.atomic_files import whole_text_file, write_whole
 from finetune.strategies.plan import Plan
+from finetune.training.run_history import RunHistory, process_age
+from finetune.training.schedule import Schedule
 from finetune.training.state import TrainingState
 
 logger = logging.getLogger(__name__)
 
-MOST_PROBABILITIES = 200
+MAX_PROBABILITY_COLUMNS = 200
 """Maximum number of classes for which the table of predictions has a column per class."""
-LIKELIEST = 10
+TOP_CLASSES = 10
 """Number of most likely classes listed if there are more classes than that."""
 FORMULA = re.compile(r"'*[=+\-@\t\r\n]")
 """Start of a cell that a spreadsheet may read as a formula."""
 _NUMBER = re.compile(r"[+-]?[0-9]+(\.[0-9]+)?([eE][+-]?[0-9]+)?")
-
-
-def metrics_of(evaluated: EvaluationResult, labels: LabelMap, top_k: int | None) -> dict[str, object]:
-    """All metrics of one part, as JSON values."""
-    predictions = evaluated.predictions
-    metrics = classification_metrics(
-        predictions.targets, predictions.probabilities, labels.names, multi_label=labels.multi_label, top_k=top_k
-    )
-    return {"loss": predictions.loss, **metrics}
+_MAX_RATES = 120
+_LIBRARIES = ("torch", "torchvision", "transformers", "numpy", "pillow")
 
 
 def job_summary(
@@ -49,14 +55,14 @@ def job_summary(
 ) -> dict[str, object]:
     """Summary of the job as JSON values: parameters, epochs, steps, and the metrics of every epoch."""
     sizes = {name: parameter.numel() for name, parameter in backbone.module.named_parameters()}
-    learning = sum(sizes[n] for group in backbone.layer_groups() if group.name in plan.rates for n in group.parameters)
+    trainable = sum(sizes[n] for group in backbone.layer_groups() if group.name in plan.rates for n in group.parameters)
     summary: dict[str, object] = {
         "strategy": strategy,
         "model_name": backbone.name,
         "weights": backbone.weights.source,
         "kept_head": backbone.weights.kept_head,
         "parameters": sum(sizes.values()),
-        "trainable_parameters": learning,
+        "trainable_parameters": trainable,
         "finished": finished,
     }
     if state is not None:
@@ -104,18 +110,10 @@ def known_metrics(state: TrainingState | None) -> dict[str, dict[str, object]]:
     """Metrics of the exported weights already computed in training: for a stopped job that exports its best epoch."""
     if state is None or not state.best.weights:
         return {}
-    known: dict[str, object] = {"loss": state.best.loss, "accuracy": state.best.accuracy}
+    metrics: dict[str, object] = {"loss": state.best.loss, "accuracy": state.best.accuracy}
     if score_name(state.history.rows[state.best.epoch], "validation") == "micro_f1":
-        known["micro"] = {"f1": state.best.score}
-    return {"validation": known}
-
-
-@dataclass(frozen=True, slots=True)
-class Answers:
-    """Predictions by part, and the decision thresholds, if any."""
-
-    evaluated: Mapping[str, EvaluationResult]
-    decision: ChosenThresholds | None = None
+        metrics["micro"] = {"f1": state.best.score}
+    return {"validation": metrics}
 
 
 def write_metrics(folder: Path, metrics: Mapping[str, object]) -> None:
@@ -128,15 +126,17 @@ def write_metrics(folder: Path, metrics: Mapping[str, object]) -> None:
     write_whole(folder / "metrics.json", json.dumps(metrics, indent=2, allow_nan=False) + "\n")
 
 
-def write_predictions(folder: Path, answers: Answers) -> None:
+def write_predictions(
+    folder: Path, evaluated: Mapping[str, EvaluationResult], decision: ChosenThresholds | None = None
+) -> None:
     """Write `<part>_predictions.csv` for every evaluated part.
 
     Raises:
         OSError: the folder cannot be written.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    for name, one in answers.evaluated.items():
-        _write_predictions(folder / f"{name}_predictions.csv", one, answers.decision)
+    for name, result in evaluated.items():
+        _write_predictions(folder / f"{name}_predictions.csv", result, decision)
 
 
 def write_bad_records(folder: Path, loaders: Loaders) -> None:
@@ -147,37 +147,37 @@ def write_bad_records(folder: Path, loaders: Loaders) -> None:
     """
     bad = {channel: listing for channel, ledger in loaders.bad_records.items() if (listing := ledger.listing())}
     if bad:
-        count = sum(len(found) for found in bad.values())
+        count = sum(len(listing) for listing in bad.values())
         logger.warning("Left out %d bad records, listed in bad_records.json", count)
         folder.mkdir(parents=True, exist_ok=True)
         write_whole(folder / "bad_records.json", json.dumps(bad, indent=2, default=str) + "\n")
 
 
-def _write_predictions(path: Path, one: EvaluationResult, decision: ChosenThresholds | None) -> None:
-    predictions, labels = one.predictions, one.batches.label_map
-    limits = np.array(decision.thresholds if decision else [0.5] * len(labels))
-    many = len(labels) > MOST_PROBABILITIES
+def _write_predictions(path: Path, result: EvaluationResult, decision: ChosenThresholds | None) -> None:
+    predictions, labels = result.predictions, result.batches.label_map
+    thresholds = np.array(decision.thresholds if decision else [0.5] * len(labels))
+    many = len(labels) > MAX_PROBABILITY_COLUMNS
     columns = [f"probability:{name}" for name in labels.names]
     if many:
-        columns = [f"{what}:top_{rank}" for rank in range(1, LIKELIEST + 1) for what in ("label", "probability")]
+        columns = [f"{what}:top_{rank}" for rank in range(1, TOP_CLASSES + 1) for what in ("label", "probability")]
     with whole_text_file(path) as file:
         writer = csv.writer(file)
         writer.writerow(["record", "label", "predicted_label", *columns])
         rows = zip(predictions.positions, predictions.targets, predictions.probabilities, strict=True)
         for position, target, row in rows:
-            above = row - limits
+            above = row - thresholds
             if labels.multi_label:
                 truth, chosen = _positive(labels.names, target - 0.5), _positive(labels.names, above)
             else:
                 truth, chosen = [labels.names[int(target)]], [labels.names[int(above.argmax())]]
-            texts = [one.batches.key(int(position)), "|".join(truth), "|".join(chosen)]
-            numbers = _likeliest(labels.names, row) if many else [f"{value:.6f}" for value in row]
+            texts = [result.batches.key(int(position)), "|".join(truth), "|".join(chosen)]
+            numbers = _top_classes(labels.names, row) if many else [f"{value:.6f}" for value in row]
             writer.writerow([*map(plain_cell, texts), *numbers])
 
 
-def _likeliest(names: Sequence[str], row: NDArray[np.floating]) -> list[str]:
+def _top_classes(names: Sequence[str], row: NDArray[np.floating]) -> list[str]:
     """Labels and probabilities of the most likely classes, alternating, the most likely first."""
-    top = np.argpartition(-row, LIKELIEST)[:LIKELIEST]
+    top = np.argpartition(-row, TOP_CLASSES)[:TOP_CLASSES]
     ordered = top[np.lexsort((top, -row[top]))]
     return [cell for at in ordered.tolist() for cell in (plain_cell(names[at]), f"{row[at]:.6f}")]
 
@@ -196,3 +196,158 @@ def plain_cell(text: str) -> str:
 
 def _positive(names: Sequence[str], values: NDArray[np.floating]) -> list[str]:
     return [names[at] for at in np.flatnonzero(values > 0).tolist()]
+
+
+def write_report(folder: Path, report: dict[str, object]) -> None:
+    """Write `report.json`, with a verdict, and `report.html` rendered from it.
+
+    Raises:
+        OSError: the folder cannot be written.
+    """
+    judgement = verdict(report)
+    report["verdict"] = judgement.as_json()
+    text = " ".join((f"{judgement.headline}.", *judgement.reasons))
+    logger.log(logging.INFO if judgement.kind == "good" else logging.WARNING, "Verdict: %s", text)
+    folder.mkdir(parents=True, exist_ok=True)
+    write_whole(folder / "report.json", json.dumps(report, indent=1, default=str, allow_nan=False) + "\n")
+    write_whole(folder / "report.html", page(report))
+    logger.info("The report is in %s", folder / "report.html")
+
+
+def build_report(
+    job: PreparedJob,
+    metrics: Mapping[str, object],
+    evaluated: Mapping[str, EvaluationResult],
+    history: RunHistory,
+    drift: Mapping[str, float],
+    schedule: Schedule | None,
+) -> dict[str, object]:
+    """Content of the report, as JSON values.
+
+    Args:
+        job: the prepared job.
+        metrics: content of `metrics.json`.
+        evaluated: predictions by part.
+        history: run history over all starts of the job.
+        drift: relative change of the weights, by layer group.
+        schedule: learning rate schedule; `None` if nothing was trained.
+    """
+    inputs, spec, parts = job.inputs, job.spec, job.inputs.parts()
+    summary = metrics["job"]
+    assert isinstance(summary, dict)  # noqa: S101  # made by `job_summary`
+    judged = next((name for name in ("test", "validation", "train") if name in evaluated), None)
+    no_mistakes: dict[str, object] = {"part": "", "of": 0, "count": 0, "records": []}
+    report = {
+        "title": f"{job.backbone.name} on {len(inputs.labels)} classes",
+        "failure": metrics.get("failure"),
+        "forgetting": metrics.get("forgetting"),
+        "job": {name: value for name, value in summary.items() if name != "history"},
+        "history": summary.get("history", []),
+        "asked": {
+            "hyperparameters": dict(job.request.files.hyperparameters),
+            "notes": [*spec.notes, *unused_notes(job)],
+            "effective": _effective(spec),
+        },
+        "plan": {"facts": _facts(job), "groups": _groups(job, drift)},
+        "records": {name: len(part.indices) for name, part in parts.items()},
+        "classes": {name: class_counts(part, inputs.labels) for name, part in parts.items()},
+        "training_counts": training_counts(inputs) if spec.strategy.name != "evaluate" else {},
+        "parts": {name: metrics for name, metrics in metrics.items() if name in evaluated},
+        "wrong": most_confident_mistakes(judged, evaluated[judged]) if judged else no_mistakes,
+        "duplicates": readable(parts),
+        "bad_records": {
+            channel: listing for channel, bad in job.loaders.bad_records.items() if (listing := bad.listing())
+        },
+        "left_out_files": {
+            part.reader.channel: files for part in parts.values() if (files := other_files_of(part.reader))
+        },
+        "rates": _rates(job.plan, schedule, summary.get("steps", 0)),
+        "rules": list(rules_of(spec.observe.rules)),
+        "findings": metrics["findings"],
+        "machine_findings": history.machine_findings,
+        "time": _time(history, job, summary),
+        "interruptions": history.as_json(),
+        "cost": _cost(history, spec.observe.price_per_hour),
+        "versions": _versions(),
+    }
+    return finite(report)
+
+
+def _effective(spec: JobSpec) -> dict[str, object]:
+    sections = (
+        spec.data,
+        spec.model,
+        spec.strategy,
+        spec.optimisation,
+        spec.run,
+        spec.checkpoint,
+        spec.features,
+        spec.observe,
+    )
+    return {name: value for section in sections for name, value in section.model_dump().items()}
+
+
+def _facts(job: PreparedJob) -> dict[str, str]:
+    weights, spec = job.backbone.weights, job.spec
+    return {
+        "task": task_in_words(job.inputs),
+        "network": f"{job.backbone.name}, {expected_input(job.backbone)}",
+        "weights": weights.words,
+        "strategy": spec.strategy.name,
+        "optimizer": f"{spec.optimisation.optimizer}, {spec.optimisation.lr_schedule} schedule",
+        "batch": f"{spec.optimisation.batch_size} x {spec.optimisation.gradient_accumulation_steps}",
+        "device": f"{job.numerics.device}, {job.numerics.name}",
+        "validation": "kept from train"
+        if job.inputs.split
+        else "its own channel"
+        if job.inputs.validation or "validation" in job.inputs.streams
+        else "none",
+    }
+
+
+def _groups(job: PreparedJob, drift: Mapping[str, float]) -> list[dict[str, object]]:
+    return [{**asdict(group), "drift": drift.get(group.name)} for group in group_summaries(job.backbone, job.plan)]
+
+
+def _rates(plan: Plan, schedule: Schedule | None, steps: object) -> dict[str, object]:
+    if schedule is None or not isinstance(steps, int) or not steps:
+        return {"steps": [], "groups": {}}
+    shown = sorted({round(index * (steps - 1) / (_MAX_RATES - 1)) for index in range(_MAX_RATES)})
+    first = {name: phase.first_epoch for phase in reversed(plan.phases) for name in phase.trainable}
+    curves = {
+        name: [rate * schedule(step) if step >= first[name] * schedule.steps_per_epoch else None for step in shown]
+        for name, rate in plan.rates.items()
+    }
+    return {"steps": shown, "groups": curves}
+
+
+def _time(history: RunHistory, job: PreparedJob, summary: Mapping[str, object]) -> dict[str, object]:
+    training = dict(history.parts)
+    total = max(history.run_seconds, process_age())
+    # Reading checkpoints counts as part of the start.
+    parts = {"start": history.start_seconds, **training}
+    parts["rest"] = max(0.0, total - sum(parts.values()))
+    busy = sum(value for name, value in training.items() if name not in {"evaluate", "save"})
+    train = job.inputs.train
+    epochs = summary.get("epochs", 0)
+    done = len(train.indices) * epochs if train and isinstance(epochs, int) else 0
+    return {"parts": parts, "records_per_second": done / busy if busy else None}
+
+
+def _cost(history: RunHistory, price: float | None) -> dict[str, object]:
+    total = max(history.run_seconds, process_age())
+    return {
+        "seconds": round(total, 1),
+        "price_per_hour": price,
+        "price": None if price is None else total / 3600 * price,
+    }
+
+
+def _versions() -> dict[str, str]:
+    versions = {"finetune": finetune.__version__, "python": platform.python_version()}
+    for name in _LIBRARIES:
+        try:
+            versions[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return versions

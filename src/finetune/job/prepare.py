@@ -1,4 +1,4 @@
-"""Prepares a job up to the first step: opens the data, loads the model, makes the plan, and logs it."""
+"""Prepares a job up to the first step: opens the data, loads the model, and makes the plan."""
 
 from __future__ import annotations
 
@@ -17,12 +17,18 @@ from finetune.evaluation.predict import Pass, Predictions, predict
 from finetune.features.phase_inputs import CachedInputProvider
 from finetune.features.plan import CachePlan
 from finetune.features.warm_pool import WarmPool
-from finetune.job.inputs import Inputs, announced_classes, open_readers, read_inputs, sources_of
+from finetune.job.inputs import (
+    Inputs,
+    announced_classes,
+    check_objective_is_defined,
+    check_target,
+    open_readers,
+    read_inputs,
+    sources_of,
+)
 from finetune.job.loaders import Loaders, build_loaders
-from finetune.job.plan_summary import describe_plan
 from finetune.job.request import Request
 from finetune.job.streams import task_of
-from finetune.job.thresholds import check_objective_is_defined, check_target
 from finetune.models.backbone import Backbone, ImageInput
 from finetune.models.load import ModelRequest, Source, classes_of, load_backbone, locate
 from finetune.runtime.device import choose_device
@@ -82,7 +88,7 @@ class PreparedJob:
 
 
 def prepare(request: Request, interruption: Interruption, scratch: Path) -> PreparedJob:
-    """Read, check and load everything, and log the plan."""
+    """Read, check and load everything."""
     device = choose_device(request.files.resources.instance_type)
     numerics = choose_numerics(request.spec.run.precision, device)
     announced = announced_classes(request)
@@ -115,7 +121,6 @@ def prepare(request: Request, interruption: Interruption, scratch: Path) -> Prep
     loaders = build_loaders(inputs, backbone, spec, device)
     cache_plan = CachePlan(backbone, plan, spec, numerics)
     feeds = CachedInputProvider(cache_plan, loaders, scratch, warm_pool_of(request))
-    logger.info("%s", describe_plan(inputs, backbone, plan, loaders, request, numerics))
     given = Given(model_request, source)
     return PreparedJob(request, inputs, backbone, plan, cache_plan, loaders, feeds, numerics, interruption, given)
 

@@ -9,9 +9,8 @@ from torch import nn
 
 from finetune.config.rules import rules_of
 from finetune.evaluation.metrics import constant_answer
-from finetune.features.plan import CachePlan
 from finetune.job.inputs import Inputs, class_counts
-from finetune.job.prepare import PreparedJob
+from finetune.job.prepare import PreparedJob, structure_of
 from finetune.models.backbone import ImageInput
 from finetune.models.heads import DropoutLinear
 from finetune.monitoring.rules.curves import check_rare_classes
@@ -19,7 +18,7 @@ from finetune.monitoring.rules.finding import Finding
 from finetune.monitoring.rules.setup import Setup
 from finetune.monitoring.rules.symptoms import check_evaluation
 from finetune.monitoring.score import score_of
-from finetune.strategies.presets import ModelStructure, learning_rates_in_effect
+from finetune.strategies.presets import learning_rates_in_effect
 from finetune.training.observers.rules import Findings, RuleObserver, Watched
 from finetune.training.state import EpochMetrics
 from finetune.training.trainer import Observer, Training
@@ -32,14 +31,12 @@ def setup_of(job: PreparedJob) -> Setup:
     """The hyperparameters in effect and properties of the job, as input of the rules."""
     spec, inputs, expects = job.spec, job.inputs, job.backbone.expects
     optimisation, images = spec.optimisation, isinstance(expects, ImageInput)
-    network = ModelStructure(job.plan.groups, inputs.task, new_head=not job.backbone.weights.kept_head)
-    frozen = CachePlan(job.backbone, job.plan, spec, job.numerics)
     last = job.plan.phase(optimisation.epochs - 1)
-    varies = images and any(frozen.augments(phase) for phase in job.plan.phases if phase.trainable)
+    varies = images and any(job.cache_plan.augments(phase) for phase in job.plan.phases if phase.trainable)
     return Setup(
         strategy=spec.strategy.name,
         epochs=optimisation.epochs,
-        learning_rates=learning_rates_in_effect(spec.strategy, optimisation, network),
+        learning_rates=learning_rates_in_effect(spec.strategy, optimisation, structure_of(job.backbone, inputs.task)),
         learning_rates_set=optimisation.learning_rate is not None or optimisation.head_learning_rate is not None,
         trains_all_layers=set(last.trainable) == set(job.plan.groups),
         is_image_task=images,
@@ -97,26 +94,26 @@ def watch(job: PreparedJob, setup: Setup, training: Training, inner: Observer, f
     return RuleObserver(inner, stepper.probe, stepper.timing, rules_of(job.spec.observe.rules), watched, findings)
 
 
-def findings_about_answers(
-    job: PreparedJob, setup: Setup, metrics: Mapping[str, object], history: Sequence[EpochMetrics]
+def findings_about_evaluation(
+    job: PreparedJob, metrics: Mapping[str, object], history: Sequence[EpochMetrics]
 ) -> list[Finding]:
     """Findings about the final evaluation: rare classes misclassified, classes never predicted, worse than a guess.
 
     Args:
         job: the evaluated job.
-        setup: setup of the job.
         metrics: by part.
         history: metrics of every epoch; empty if nothing was trained.
     """
     rules = rules_of(job.spec.observe.rules)
     part = next((name for name in ("test", "validation", "train") if name in metrics), None)
-    found = metrics.get(part or "")
-    if not rules or part is None or not isinstance(found, dict):
+    measured = metrics.get(part or "")
+    if not rules or part is None or not isinstance(measured, dict):
         return []
+    setup = setup_of(job)
     counts = training_counts(job.inputs) if setup.trains else {}
-    recalls = {row["label"]: row["recall"] for row in found["per_class"] if row["recall"] is not None}
+    recalls = {row["label"]: row["recall"] for row in measured["per_class"] if row["recall"] is not None}
     learned = None
     if history:
         guess = guess_of(job.inputs, counts)
         learned = score_of(history[-1], "train") > guess + _CLEARLY * (1 - guess)
-    return [*check_rare_classes(recalls, counts, rules, setup), *check_evaluation(part, found, setup, learned=learned)]
+    return [*check_rare_classes(recalls, counts, rules, setup), *check_evaluation(part, measured, setup, learned=learned)]

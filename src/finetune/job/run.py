@@ -14,26 +14,27 @@ import torch
 from finetune.config.rules import rules_of
 from finetune.errors import DivergedError, JobStopped, PlatformError, UserError
 from finetune.evaluation.drift import StartingPoint
-from finetune.evaluation.forgetting import forgetting
-from finetune.evaluation.predict import EvaluationResult, Pass
-from finetune.job.export_check import export_proven
+from finetune.evaluation.predict import EvaluationResult
+from finetune.evaluation.thresholds import ChosenThresholds
+from finetune.job.evaluate import Evaluation, decide_thresholds, evaluate_parts, measure_forgetting
+from finetune.job.export_check import export_and_verify
+from finetune.job.inputs import target_of
 from finetune.job.log_observer import LogObserver
 from finetune.job.outputs import (
-    Answers,
+    build_report,
     exported_line,
     job_summary,
     known_metrics,
-    metrics_of,
     write_bad_records,
     write_metrics,
     write_predictions,
+    write_report,
 )
+from finetune.job.plan_summary import describe_plan
 from finetune.job.prepare import PreparedJob, prepare
-from finetune.job.report import Outcome, Subject, write_report
 from finetune.job.request import Request
 from finetune.job.resume import keeping, specification_of
-from finetune.job.rules import findings_about_answers, setup_of, watch
-from finetune.job.thresholds import decide_on, given_thresholds, target_of
+from finetune.job.rules import findings_about_evaluation, setup_of, watch
 from finetune.monitoring.debugger import create_debugger
 from finetune.monitoring.json_numbers import finite
 from finetune.monitoring.metric_lines import final_line
@@ -52,6 +53,8 @@ from finetune.training.trainer import fit, restore_best
 
 logger = logging.getLogger(__name__)
 
+_NOTHING_TO_EXPORT = "Stopped before the first step: there is no model to export."
+
 
 def run_job(request: Request, interruption: Interruption) -> None:
     """Run a job until it finishes or is stopped.
@@ -64,9 +67,10 @@ def run_job(request: Request, interruption: Interruption) -> None:
         try:
             with interruption.raising(JobStopped):
                 job = prepare(request, interruption, Path(scratch))
+                logger.info("%s", describe_plan(job))
             conclude(job, train(job, request.checkpoint_folder()))
         except JobStopped:
-            logger.info("Stopped before the first step: there is no model to export.")
+            logger.info(_NOTHING_TO_EXPORT)
         except torch.OutOfMemoryError as error:
             raise UserError(
                 f"The device ran out of memory with batch_size={request.spec.optimisation.batch_size}: halve it and"
@@ -77,13 +81,13 @@ def run_job(request: Request, interruption: Interruption) -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class Trained:
+class TrainingResult:
     """Result of training.
 
     Attributes:
         state: final training state; `None` if nothing was trained.
         finished: `False` if training was interrupted.
-        account: run history, including the cost of interruptions so far.
+        run_history: run history, including the cost of interruptions so far.
         findings: findings of the rules.
         start: the initial weights.
         schedule: learning rate schedule.
@@ -93,7 +97,7 @@ class Trained:
 
     state: TrainingState | None
     finished: bool
-    account: RunHistory
+    run_history: RunHistory
     findings: Findings
     start: StartingPoint | None = None
     schedule: Schedule | None = None
@@ -101,7 +105,7 @@ class Trained:
     failure: DivergedError | None = None
 
 
-def train(job: PreparedJob, folder: Path | None) -> Trained:
+def train(job: PreparedJob, folder: Path | None) -> TrainingResult:
     """Train as planned, resuming from the newest checkpoint if there is one.
 
     Args:
@@ -111,7 +115,7 @@ def train(job: PreparedJob, folder: Path | None) -> Trained:
     book = RunHistoryFile(folder)
     findings = Findings(book.account, job.spec.observe.rule_action == "stop")
     if job.loaders.train is None or job.spec.strategy.name == "evaluate":
-        return Trained(None, True, book.account, findings)
+        return TrainingResult(None, True, book.account, findings)
     book.open(anew=job.spec.checkpoint.resume == "never")
 
     setup = setup_of(job)
@@ -164,28 +168,13 @@ def train(job: PreparedJob, folder: Path | None) -> Trained:
         timing.synchronize()
         book.close()
     if finished:
-        with optional("Leaving features for later jobs"):
+        with optional("Caching features for later jobs"):
             job.feeds.save()
     restore_best(state)
-    return Trained(state, finished, book.account, findings, start, training.schedule, stopped_by_rule, failure)
+    return TrainingResult(state, finished, book.account, findings, start, training.schedule, stopped_by_rule, failure)
 
 
-@dataclass(frozen=True, slots=True)
-class Evaluation:
-    """The final evaluation of the exported weights.
-
-    Attributes:
-        evaluated: predictions by part.
-        metrics: by part, as JSON values.
-        failure: set if the predictions are not finite.
-    """
-
-    evaluated: Mapping[str, EvaluationResult]
-    metrics: Mapping[str, dict[str, object]]
-    failure: DivergedError | None = None
-
-
-def conclude(job: PreparedJob, trained: Trained) -> None:
+def conclude(job: PreparedJob, trained: TrainingResult) -> None:
     """Evaluate, export and check the model, then write the other outputs.
 
     A stopped job exports the partially trained model.
@@ -196,33 +185,33 @@ def conclude(job: PreparedJob, trained: Trained) -> None:
     """
     state, finished = trained.state, trained.finished
     if state is not None and not finished and not state.progress.step:
-        logger.info("Stopped before the first step: there is no model to export.")
+        logger.info(_NOTHING_TO_EXPORT)
         return
     if state is not None:
         # A job interrupted after its last step gives the same result as an uninterrupted one, bit for bit.
         job.feeds.prepare_phase(job.plan.phase(max(0, state.progress.epoch - 1)))
+
     evaluation = evaluate_parts(job) if finished or trained.stopped_by_rule else Evaluation({}, {})
-    evaluated, labels = evaluation.evaluated, job.inputs.labels.names
+    logger.info("%s", final_line(evaluation.metrics or known_metrics(state)) or "Nothing was evaluated.")
     failure: Exception | None = trained.failure or evaluation.failure
+    thresholds, decision = decide_thresholds(job, evaluation.results)
+    if thresholds is None and failure is None and state is not None and target_of(job.spec.observe) is not None:
+        logger.warning("Stopped before validation was evaluated: the model uses thresholds of 0.5.")
+
     metrics: dict[str, object] = dict(evaluation.metrics)
     metrics["job"] = job_summary(job.backbone, job.plan, job.spec.strategy.name, state, finished=finished)
-    metrics["interruptions"] = dict(trained.account.as_json())
-    logger.info("%s", final_line(evaluation.metrics or known_metrics(state)) or "Nothing was evaluated.")
-    decision, told = decide_on(evaluated, labels, target_of(job.spec.observe))
-    if decision is None and job.spec.strategy.name == "evaluate":
-        decision = given_thresholds(job.given.source, labels)
-    elif decision is not None:
-        metrics["decision"] = told
-    elif target_of(job.spec.observe) is not None and failure is None:
-        logger.warning("Stopped before validation was evaluated: the model has the usual thresholds of 0.5.")
-    history = state.history.rows if state is not None else []
+    metrics["interruptions"] = dict(trained.run_history.as_json())
+    if decision:
+        metrics["decision"] = decision
     with optional("The rules about the evaluation"):
-        trained.findings.take(findings_about_answers(job, setup_of(job), evaluation.metrics, history))
+        history = state.history.rows if state is not None else []
+        trained.findings.take(findings_about_evaluation(job, evaluation.metrics, history))
     metrics["findings"] = trained.findings.found
+
     if failure is None:
         # Export first: the model does not depend on the other outputs.
         try:
-            export_proven(job, finite(metrics), decision, next(iter(evaluated.values()), None))
+            export_and_verify(job, finite(metrics), thresholds, next(iter(evaluation.results.values()), None))
             if state is not None:
                 logger.info("%s", exported_line(state))
         except JobStopped:
@@ -231,77 +220,41 @@ def conclude(job: PreparedJob, trained: Trained) -> None:
             failure = error
     if failure is not None:
         metrics["failure"] = cause_of(failure)
-    write_results(job, trained, metrics, Answers(evaluated, decision))
+    write_results(job, trained, metrics, evaluation.results, thresholds)
     if failure is not None:
         raise failure
-    logger.info("Done." if finished else "Stopped in order; the model is exported as far as it came.")
+    logger.info("Done." if finished else "Stopped on request; exported the partially trained model.")
 
 
-def write_results(job: PreparedJob, trained: Trained, metrics: dict[str, object], answers: Answers) -> None:
+def write_results(
+    job: PreparedJob,
+    trained: TrainingResult,
+    metrics: dict[str, object],
+    evaluated: Mapping[str, EvaluationResult],
+    thresholds: ChosenThresholds | None,
+) -> None:
     """Write metrics, predictions and report; a failure of one does not fail the job.
 
     Raises:
         OSError: with strategy=evaluate, metrics or predictions, which are its results, cannot be written.
     """
-    folder, evaluated = job.request.paths.output_data, answers.evaluated
-    drift: Mapping[str, float] = {}
+    folder = job.request.paths.output_data
     if trained.state is not None and "failure" not in metrics:
-        with optional("The comparison with the given network (forgetting)"):
-            if lost := _forgotten(job, evaluated):
-                metrics["forgetting"] = lost
+        with optional("Measuring forgetting"):
+            if measured := measure_forgetting(job, evaluated):
+                metrics["forgetting"] = measured
+    drift: Mapping[str, float] = {}
     if trained.start is not None:
-        with optional("The drift of the layers"):
+        with optional("Measuring the drift of the layers"):
             drift = trained.start.drift(job.backbone)
-    needed = job.spec.strategy.name == "evaluate"
-    with optional("The file metrics.json", needed=needed):
+    required = job.spec.strategy.name == "evaluate"
+    with optional("Writing metrics.json", needed=required):
         # JSON has no NaN or infinity; the report shows which values were not finite.
         write_metrics(folder, finite(metrics))
-    with optional("The list of predictions", needed=needed):
-        write_predictions(folder, answers)
-    with optional("The list of bad records"):
+    with optional("Writing the predictions", needed=required):
+        write_predictions(folder, evaluated, thresholds)
+    with optional("Writing bad_records.json"):
         write_bad_records(folder, job.loaders)
     with optional("The report"):
-        subject = Subject(job.request, job.inputs, job.backbone, job.plan, job.loaders, job.numerics)
-        write_report(folder, subject, Outcome(metrics, evaluated, trained.account, drift, trained.schedule))
-
-
-def _forgotten(job: PreparedJob, evaluated: Mapping[str, EvaluationResult]) -> dict[str, object]:
-    """Forgetting of the given model's classes; empty if it cannot be measured."""
-    part = next((name for name in ("test", "validation") if name in evaluated), None)
-    if part is None or job.spec.strategy.name == "from_scratch":
-        return {}
-    how = Pass(job.numerics.device, job.numerics.context, job.interruption.requested)
-    found = forgetting(job.given, job.backbone, evaluated[part], how, job.numerics)
-    return {"part": part, **found} if found else {}
-
-
-def evaluate_parts(job: PreparedJob) -> Evaluation:
-    """Evaluate validation and test, or the training records if strategy=evaluate has no other.
-
-    A part that cannot be evaluated causes a warning, unless the model or the request depends on it.
-
-    Raises:
-        DataError: a required part cannot be read.
-    """
-    loaders, evaluates = job.loaders, job.spec.strategy.name == "evaluate"
-    named = {"validation": loaders.validation, "test": loaders.test}
-    if evaluates and not any(named.values()):
-        named = {"train": loaders.train}
-    objective = (job.spec.objective or "").partition(":")[0]
-    needed = set(named) if evaluates else {objective} | ({"validation"} if target_of(job.spec.observe) else set())
-    evaluated: dict[str, EvaluationResult] = {}
-    metrics: dict[str, dict[str, object]] = {}
-    try:
-        for name, batches in named.items():
-            feed = job.feeds.validation() if name == "validation" else job.feeds.full_model_inputs(batches)
-            if batches is None or feed is None:
-                continue
-            with optional(f"The evaluation of {name!r}", needed=name in needed, passing=DivergedError):
-                predictions = job.predict(feed)
-                if predictions is not None:
-                    one = EvaluationResult(batches, predictions)
-                    metrics[name] = metrics_of(one, job.inputs.labels, job.spec.run.top_k)
-                    evaluated[name] = one
-    except DivergedError as error:
-        return Evaluation({}, {}, error)
-    return Evaluation(evaluated, metrics)
+        report = build_report(job, metrics, evaluated, trained.run_history, drift, trained.schedule)
+        write_report(folder, report)

@@ -31,7 +31,7 @@ def optional(extra: str, *, needed: bool = False, passing: type[Exception] = Job
     except Exception as error:
         if needed:
             raise
-        logger.warning("%s was skipped, the job goes on: %s", extra, cause_of(error))
+        logger.warning("%s was skipped; the job continues: %s", extra, cause_of(error))
 
 
 @dataclass(slots=True)

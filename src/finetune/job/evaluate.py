@@ -1,0 +1,122 @@
+"""The final evaluation of a job: predictions and metrics of every part, decision thresholds, and forgetting."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from finetune.data.labels import LabelMap
+from finetune.errors import DivergedError
+from finetune.evaluation.forgetting import forgetting
+from finetune.evaluation.metrics import classification_metrics
+from finetune.evaluation.predict import EvaluationResult, Pass
+from finetune.evaluation.thresholds import ChosenThresholds, choose_thresholds, reached
+from finetune.job.inputs import target_of
+from finetune.job.prepare import PreparedJob
+from finetune.models.load import Source
+from finetune.runtime.optional import optional
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """The final evaluation of the exported weights.
+
+    Attributes:
+        results: predictions by part.
+        metrics: by part, as JSON values.
+        failure: set if the predictions are not finite.
+    """
+
+    results: Mapping[str, EvaluationResult]
+    metrics: Mapping[str, dict[str, object]]
+    failure: DivergedError | None = None
+
+
+def evaluate_parts(job: PreparedJob) -> Evaluation:
+    """Evaluate validation and test, or the training records if strategy=evaluate has no other.
+
+    A part that cannot be evaluated causes a warning, unless the model or the request depends on it.
+
+    Raises:
+        DataError: a required part cannot be read.
+    """
+    loaders, evaluates = job.loaders, job.spec.strategy.name == "evaluate"
+    parts = {"validation": loaders.validation, "test": loaders.test}
+    if evaluates and not any(parts.values()):
+        parts = {"train": loaders.train}
+    objective = (job.spec.objective or "").partition(":")[0]
+    required = set(parts) if evaluates else {objective} | ({"validation"} if target_of(job.spec.observe) else set())
+    results: dict[str, EvaluationResult] = {}
+    metrics: dict[str, dict[str, object]] = {}
+    try:
+        for part, batches in parts.items():
+            feed = job.feeds.validation() if part == "validation" else job.feeds.whole(batches)
+            if batches is None or feed is None:
+                continue
+            with optional(f"The evaluation of {part!r}", needed=part in required, passing=DivergedError):
+                predictions = job.predict(feed)
+                if predictions is not None:
+                    result = EvaluationResult(batches, predictions)
+                    metrics[part] = metrics_of(result, job.inputs.labels, job.spec.run.top_k)
+                    results[part] = result
+    except DivergedError as error:
+        return Evaluation({}, {}, error)
+    return Evaluation(results, metrics)
+
+
+def metrics_of(result: EvaluationResult, labels: LabelMap, top_k: int | None) -> dict[str, object]:
+    """All metrics of one part, as JSON values."""
+    predictions = result.predictions
+    metrics = classification_metrics(
+        predictions.targets, predictions.probabilities, labels.names, multi_label=labels.multi_label, top_k=top_k
+    )
+    return {"loss": predictions.loss, **metrics}
+
+
+def decide_thresholds(
+    job: PreparedJob, results: Mapping[str, EvaluationResult]
+) -> tuple[ChosenThresholds | None, dict[str, object]]:
+    """Choose thresholds for the target precision or recall on validation, and measure them on every part.
+
+    Returns:
+        The thresholds, `None` for 0.5; and for `metrics.json` what they reach, empty unless they were chosen here.
+    """
+    labels, target = job.inputs.labels.names, target_of(job.spec.observe)
+    if target is None or "validation" not in results:
+        return (stored_thresholds(job.given.source, labels) if job.spec.strategy.name == "evaluate" else None), {}
+    predictions = results["validation"].predictions
+    chosen = choose_thresholds(predictions.targets, predictions.probabilities, labels, target)
+    if chosen.missed:
+        logger.warning(
+            "No threshold reaches %s on validation for %s: using 0.5. Train longer, or lower the target.",
+            target,
+            ", ".join(chosen.missed[:5]),
+        )
+    parts: dict[str, object] = {}
+    for part, result in results.items():
+        with optional(f"Measuring the thresholds on {part!r}"):
+            parts[part] = reached(result.predictions.targets, result.predictions.probabilities, labels, chosen)
+    thresholds = dict(zip(labels, chosen.thresholds, strict=True))
+    return chosen, {"target": str(target), "thresholds": thresholds, "missed": list(chosen.missed), **parts}
+
+
+def stored_thresholds(source: Source, labels: tuple[str, ...]) -> ChosenThresholds | None:
+    """Thresholds that an earlier job stored with the model that is evaluated; `None` if it has none."""
+    stored = source.artifact.get("thresholds")
+    if not isinstance(stored, list) or len(stored) != len(labels) or source.artifact.get("labels") != list(labels):
+        return None
+    thresholds = tuple(value for value in stored if isinstance(value, float) and 0 < value < 1)
+    return ChosenThresholds(thresholds, ()) if len(thresholds) == len(labels) else None
+
+
+def measure_forgetting(job: PreparedJob, results: Mapping[str, EvaluationResult]) -> dict[str, object]:
+    """Accuracy on the pretrained model's own classes before and after training; empty if it cannot be measured."""
+    part = next((name for name in ("test", "validation") if name in results), None)
+    if part is None or job.spec.strategy.name == "from_scratch":
+        return {}
+    settings = Pass(job.numerics.device, job.numerics.context, job.interruption.requested)
+    measured = forgetting(job.given, job.backbone, results[part], settings, job.numerics)
+    return {"part": part, **measured} if measured else {}
