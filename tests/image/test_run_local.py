@@ -46,5 +46,5 @@ def test_interrupt_stops_the_container_in_order(image: str, pictures: Path, tmp_
         run.send_signal(signal.SIGINT)
         out, _ = run.communicate(timeout=120)
     assert "Stopped" in out
-    assert "Stopped in order" in log.read_text()
+    assert "Stopped on request" in log.read_text()
     assert run.returncode == 0

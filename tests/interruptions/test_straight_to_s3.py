@@ -162,7 +162,7 @@ def test_a_server_that_takes_requests_and_never_answers_does_not_keep_a_stopped_
     stopped = run_here(folder)
     assert stopped.exit_code == 0, stopped.log
     assert "within 1 s after the job was asked to stop. Not sent: " in stopped.log
-    assert "Stopped in order; the model is exported as far as it came." in stopped.log
+    assert "Stopped on request; exported the partially trained model." in stopped.log
     # No training progress is lost if the folder still exists.
     place.fail("none")
     rest = run_here(folder)

@@ -13,8 +13,10 @@ from finetune.job import export_check as proof
 from finetune.job.loaders import PROBE_RECORDS
 from tests.support.whole_jobs import finished, train_here
 
-REPEATED = re.compile(r"repeats (\d+) predictions; largest difference of a probability (\S+), allowed 1e-04")
-ROUNDED = re.compile(r"Evaluated in bf16, a probability of these records differs by up to (\S+) from the artifact's")
+REPEATED = re.compile(r"repeats (\d+) predictions; largest difference of a probability (\S+), tolerance 1e-04")
+ROUNDED = re.compile(
+    r"Evaluated in bf16, probabilities of these records differ by up to (\S+) from those of the artifact"
+)
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from finetune.checkpoint import CheckpointInfo, CheckpointStore, Specification, take_snapshot
 from finetune.errors import UserError
-from finetune.job.resume import take_up
+from finetune.job.resume import resume_from
 from tests.checkpoint.odd_values import ODDITIES, Oddity, write_oddly
 from tests.support.training_setup import Lesson, request
 
@@ -53,7 +53,7 @@ def test_any_oddity_is_refused_or_trained_from(written: Path, scratch: Path, par
     write_oddly(checkpoint, f"{part}.json", oddity)
     lesson = Lesson(SPEC)
     try:
-        resumed = take_up(CheckpointStore(scratch), SPEC.checkpoint, OURS, lesson.state)
+        resumed = resume_from(CheckpointStore(scratch), SPEC.checkpoint, OURS, lesson.state)
     except UserError as error:
         assert "resume=never" in str(error)
         event("refused")

@@ -29,7 +29,7 @@ def test_a_job_that_is_stopped_within_an_epoch_exports_its_last_step() -> None:
     lesson = Lesson(request(), stop_after=8)
     assert not lesson.fit()
     assert exported_weights(lesson.state) == {"exported_weights": "last step", "exported_epoch": None}
-    assert exported_line(lesson.state) == "Exported weights: those of step 8, within epoch 2; not evaluated."
+    assert exported_line(lesson.state) == "Exported weights: step 8, within epoch 2; not evaluated."
 
 
 def test_the_best_epoch_is_exported_where_it_is_kept() -> None:

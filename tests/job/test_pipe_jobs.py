@@ -271,9 +271,7 @@ def test_why_no_record_of_a_stream_can_be_understood(tmp_path: Path) -> None:
     channel = Channel("train", tmp_path / "train", content_type="application/jsonlines", pipe=PipeSource())
     job = train_from_pipes(tmp_path, (channel, Channel("model", write_folder(tmp_path / "bert", "bert"))), {})
     assert job.exit_code == 1
-    assert job.failure.startswith(
-        "channel 'train': no record can be understood: record 0 (from 0) the label is a list;"
-    )
+    assert job.failure.startswith("channel 'train': no record can be parsed: record 0 (from 0) the label is a list;")
 
 
 def test_a_stream_that_is_cut_off(tmp_path: Path) -> None:

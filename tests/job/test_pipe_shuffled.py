@@ -99,7 +99,7 @@ def test_the_first_epoch_comes_again_as_it_was(tmp_path: Path, channels: tuple[C
     """The result has the same bits: pipes restart at the first one, and the seed determines its order."""
     before = start(tmp_path / "before", channels, stop_at=STEPS - 4)
     after = start(tmp_path / "after", channels, before.job.folder.checkpoints)
-    assert "Stopped in order" in before.job.log
+    assert "Stopped on request" in before.job.log
     assert f"channel 'train': skipped {4 * (STEPS - 4)} records that were used before" in after.job.log
     assert "in another order" not in after.job.log
     assert after.used == whole.used

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from finetune.job.loaders import threads
+from finetune.job.loaders import worker_counts
 
 
 @pytest.mark.parametrize(
@@ -24,4 +24,4 @@ from finetune.job.loaders import threads
 def test_device_and_cores_decide_unless_the_user_does(
     asked: int | None, device: str, cores: int, expected: tuple[int, int]
 ) -> None:
-    assert threads(asked, torch.device(device), cores) == expected
+    assert worker_counts(asked, torch.device(device), cores) == expected

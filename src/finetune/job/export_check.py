@@ -27,7 +27,7 @@ from finetune.runtime.memory import release_freed_memory
 
 logger = logging.getLogger(__name__)
 
-_WORTH_A_WARNING = 0.1
+_WARNING_DIFFERENCE = 0.1
 
 
 def export_and_verify(
@@ -48,7 +48,7 @@ def export_and_verify(
         PlatformError: the folder cannot be written.
         ArtifactMismatch: the artifact's predictions differ.
     """
-    samples = _of_evaluation(job, evaluated) if evaluated else _of_probe(job)
+    samples = _samples_of_evaluation(job, evaluated) if evaluated else _samples_of_probe(job)
     texts = max((len(sample.content) for sample in samples if isinstance(sample.content, tuple)), default=1)
     thresholds, labels, folder = decision.thresholds if decision else None, job.inputs.labels, job.request.paths.model
     contents = ArtifactContents(job.inputs.task, labels.names, labels.multi_label, metrics, texts, thresholds)
@@ -59,38 +59,38 @@ def export_and_verify(
         tolerance = tolerance_on(job.numerics.device.type)
         difference = verify(folder, samples, tolerance)
         logger.info(
-            "The exported artifact repeats %d predictions; largest difference of a probability %.1e, allowed %.0e",
+            "The exported artifact repeats %d predictions; largest difference of a probability %.1e, tolerance %.0e",
             len(samples),
             difference,
             tolerance,
         )
     else:
-        logger.warning("The exported artifact is not proven: there is no record that can be read.")
+        logger.warning("The exported artifact is not verified: no record can be read.")
 
 
-def _of_evaluation(job: PreparedJob, evaluated: EvaluationResult) -> list[VerificationSample]:
+def _samples_of_evaluation(job: PreparedJob, evaluated: EvaluationResult) -> list[VerificationSample]:
     """Samples spread over the evaluated part, with the evaluation's predictions, or float32 ones under autocast."""
     batches, predictions = evaluated.batches, evaluated.predictions
-    found = batches.sample_records(predictions.positions.tolist(), PROBE_RECORDS)
-    said = [_sample(record, predictions, row) for row, record in found]
-    if job.numerics.autocast is None or job.loaders.rebatch is None or not found:
-        return said
-    records = [record for _, record in found]
-    again = _in_float32(job, job.loaders.rebatch(InMemoryReader(batches.channel, job.inputs.task, records)))
-    by_position = {int(position): row for row, position in enumerate(again.positions)}
-    exact = [_sample(record, again, by_position[at]) for at, record in enumerate(records)]
-    _tell_difference(job.numerics.name, said, exact)
-    return exact
+    records = batches.sample_records(predictions.positions.tolist(), PROBE_RECORDS)
+    evaluated_samples = [_sample(record, predictions, row) for row, record in records]
+    if job.numerics.autocast is None or job.loaders.rebatch is None or not records:
+        return evaluated_samples
+    reader = InMemoryReader(batches.channel, job.inputs.task, [record for _, record in records])
+    float32 = _predict_in_float32(job, job.loaders.rebatch(reader))
+    rows = {int(position): row for row, position in enumerate(float32.positions)}
+    samples = [_sample(record, float32, rows[position]) for position, (_, record) in enumerate(records)]
+    _log_difference(job.numerics.name, evaluated_samples, samples)
+    return samples
 
 
-def _of_probe(job: PreparedJob) -> list[VerificationSample]:
+def _samples_of_probe(job: PreparedJob) -> list[VerificationSample]:
     """A few records with float32 predictions, for jobs without a finished evaluation."""
-    batches = job.loaders.probe or job.loaders.kept()
+    batches = job.loaders.probe or job.loaders.in_memory()
     if batches is None or not len(batches):
         return []
-    predictions = _in_float32(job, batches)
-    found = batches.sample_records(predictions.positions.tolist(), PROBE_RECORDS)
-    return [_sample(record, predictions, row) for row, record in found]
+    predictions = _predict_in_float32(job, batches)
+    records = batches.sample_records(predictions.positions.tolist(), PROBE_RECORDS)
+    return [_sample(record, predictions, row) for row, record in records]
 
 
 def _sample(record: Record, predictions: Predictions, row: int) -> VerificationSample:
@@ -100,50 +100,56 @@ def _sample(record: Record, predictions: Predictions, row: int) -> VerificationS
 
 
 @dataclass(frozen=True, slots=True)
-class _OneByOne:
+class _SingleRecordBatches:
     """Batches of one record, as in the handler: the last bits of a prediction depend on the batch size."""
 
     batches: Batches
 
     def iterate(self, epoch: int, first: int = 0) -> Generator[Batch, None, None]:
         """Yield one batch per record from index `first` on, until `PROBE_RECORDS` records could be decoded."""
-        good, count = 0, len(self.batches.dataset)
+        decoded, count = 0, len(self.batches.dataset)
         for start in range(first, count, PROBE_RECORDS):
-            for batch in self.batches.prepare([[at] for at in range(start, min(start + PROBE_RECORDS, count))], epoch):
-                good += len(batch.targets)
+            for batch in self.batches.prepare(
+                [[index] for index in range(start, min(start + PROBE_RECORDS, count))], epoch
+            ):
+                decoded += len(batch.targets)
                 yield batch
-            if good >= PROBE_RECORDS:
+            if decoded >= PROBE_RECORDS:
                 return
 
 
-def _in_float32(job: PreparedJob, batches: Batches) -> Predictions:
-    predictions = predict(job.backbone, _OneByOne(batches), Pass(job.numerics.device, nullcontext, lambda: False))
+def _predict_in_float32(job: PreparedJob, batches: Batches) -> Predictions:
+    predictions = predict(
+        job.backbone, _SingleRecordBatches(batches), Pass(job.numerics.device, nullcontext, lambda: False)
+    )
     if predictions is None:
-        raise RuntimeError("a pass that nobody interrupts was interrupted")
+        raise RuntimeError("a prediction pass that cannot be interrupted was interrupted")
     if not np.isfinite(predictions.probabilities).all():
         raise DivergedError(
-            "In float32, in which the artifact computes, the network's answers are not finite numbers: weights have"
-            " become infinite. Lower learning_rate, or set gradient_clip_norm=1 or precision=fp32."
+            "In float32, in which the artifact computes, the outputs of the model are not finite: weights became"
+            " infinite. Lower learning_rate, or set gradient_clip_norm=1 or precision=fp32."
         )
     return predictions
 
 
-def _tell_difference(precision: str, said: Sequence[VerificationSample], exact: Sequence[VerificationSample]) -> None:
+def _log_difference(
+    precision: str, evaluated: Sequence[VerificationSample], float32: Sequence[VerificationSample]
+) -> None:
     """Log the largest difference between the evaluation's probabilities and the artifact's."""
     difference = max(
         (
-            abs(one - other)
-            for rounded, full in zip(said, exact, strict=True)
-            for one, other in zip(rounded.probabilities, full.probabilities, strict=True)
+            abs(rounded - exact)
+            for low, full in zip(evaluated, float32, strict=True)
+            for rounded, exact in zip(low.probabilities, full.probabilities, strict=True)
         ),
         default=0.0,
     )
-    level = logging.WARNING if difference > _WORTH_A_WARNING else logging.INFO
-    hint = "; with precision=fp32 they are the same" if difference > _WORTH_A_WARNING else ""
+    level = logging.WARNING if difference > _WARNING_DIFFERENCE else logging.INFO
+    hint = "; precision=fp32 avoids it" if difference > _WARNING_DIFFERENCE else ""
     logger.log(
         level,
-        "Evaluated in %s, a probability of these records differs by up to %.1e from the artifact's, which computes in"
-        " fp32%s",
+        "Evaluated in %s: probabilities of these records differ by up to %.1e from those of the artifact, which"
+        " computes in fp32%s",
         precision,
         difference,
         hint,

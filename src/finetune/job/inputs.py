@@ -239,7 +239,7 @@ def _warn_about_empty_classes(inputs: Inputs) -> None:
     if empty:
         logger.warning(
             "channel 'train' has no records of %d of %d classes (%s): the model has outputs for them that are never"
-            " trained to be right",
+            " trained",
             len(empty),
             len(counts),
             some_of(empty),

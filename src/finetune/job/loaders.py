@@ -23,10 +23,10 @@ from finetune.training.state import NullState, Stateful
 from finetune.training.trainable_state import State
 
 PROBE_RECORDS = 4
-_MOST_WORKERS = 16
-_FIRST_WORKERS = 2
+_MAX_WORKERS = 16
+_INITIAL_WORKERS = 2
 """Initial number of worker threads if the CPU also trains."""
-_KEPT_BYTES = 1 << 30
+_TOKEN_CACHE_BYTES = 1 << 30
 """Cache budget for token ids, which take about as much memory as the texts themselves."""
 _EVALUATION_FACTOR = 2
 """Factor by which evaluation batches are larger: no activations are kept for a backward pass."""
@@ -73,25 +73,29 @@ class Loaders:
         """Seconds spent waiting for training and validation batches since the start."""
         return sum(batches.prefetcher.wait_seconds for batches in (self.train, self.validation) if batches is not None)
 
-    def kept(self) -> Batches | None:
+    def in_memory(self) -> Batches | None:
         """Batches of the few training stream records that are still in memory."""
         if self.rebatch is None or not isinstance(self.train, StreamBatches):
             return None
         return self.rebatch(self.train.retained_records())
 
 
-def threads(asked: int | None, device: torch.device, cores: int) -> tuple[int, int]:
+def worker_counts(requested: int | None, device: torch.device, cores: int) -> tuple[int, int]:
     """Initial and maximum number of threads that prepare batches; threads are added when batches are late.
 
     Args:
-        asked: number set by the user, which is used for both.
+        requested: number set by the user, which is used for both.
         device: on a GPU job, all cores but one prepare batches from the start; on a CPU job, training needs them.
         cores: number of cores available to this process.
     """
-    if asked is not None:
-        return asked, asked
-    most = min(_MOST_WORKERS, cores)
-    return (max(1, min(most, cores - 1)), most) if device.type == "cuda" else (min(_FIRST_WORKERS, most), most)
+    if requested is not None:
+        return requested, requested
+    maximum = min(_MAX_WORKERS, cores)
+    return (
+        (max(1, min(maximum, cores - 1)), maximum)
+        if device.type == "cuda"
+        else (min(_INITIAL_WORKERS, maximum), maximum)
+    )
 
 
 def build_loaders(inputs: Inputs, backbone: Backbone, spec: JobSpec, device: torch.device) -> Loaders:
@@ -102,9 +106,9 @@ def build_loaders(inputs: Inputs, backbone: Backbone, spec: JobSpec, device: tor
     for part in inputs.parts().values():
         for key, reason in part.reader.left_out:
             bad[part.reader.channel].note(key, reason)
-    workers, most_workers = threads(spec.run.workers, device, len(os.sched_getaffinity(0)))
+    workers, max_workers = worker_counts(spec.run.workers, device, len(os.sched_getaffinity(0)))
 
-    transform = _transform(backbone, spec, _KEPT_BYTES)
+    transform = _transform(backbone, spec, _TOKEN_CACHE_BYTES)
 
     def options(*, training: bool) -> BatchOptions:
         return BatchOptions(
@@ -114,7 +118,7 @@ def build_loaders(inputs: Inputs, backbone: Backbone, spec: JobSpec, device: tor
             augment=training and spec.data.augmentation != "none",
             workers=workers,
             pin_memory=device.type == "cuda",
-            max_workers=most_workers,
+            max_workers=max_workers,
             length=_length(transform, spec),
         )
 
@@ -128,9 +132,9 @@ def build_loaders(inputs: Inputs, backbone: Backbone, spec: JobSpec, device: tor
         stream = inputs.streams.get(purpose)
         if stream is None:
             return batches(part, training=training)
-        passing, buffer = _transform(backbone, spec), spec.data.shuffle_buffer
+        stream_transform, buffer = _transform(backbone, spec), spec.data.shuffle_buffer
         data = StreamData(
-            stream.source, inputs.labels, passing, stream.count, stream.class_counts, buffer, stream.total
+            stream.source, inputs.labels, stream_transform, stream.count, stream.class_counts, buffer, stream.total
         )
         return StreamBatches(data, options(training=training), bad[stream.source.channel])
 
@@ -139,12 +143,12 @@ def build_loaders(inputs: Inputs, backbone: Backbone, spec: JobSpec, device: tor
         return Batches(dataset, options(training=False), bad[reader.channel])
 
     training = spec.strategy.name != "evaluate"
-    probed = inputs.validation or inputs.test or inputs.train
+    probe = inputs.validation or inputs.test or inputs.train
     return Loaders(
         train=source("train", inputs.train, training=training),
         validation=source("validation", inputs.validation, training=False),
         test=source("test", inputs.test, training=False),
-        probe=batches(probed, training=False),
+        probe=batches(probe, training=False),
         bad_records=bad,
         rebatch=rebatch,
     )

@@ -22,9 +22,9 @@ logger = logging.getLogger(__name__)
 class LogObserver:
     """Logs a line per epoch and progress within long ones, and updates the run history after every step."""
 
-    def __init__(self, pace: ProgressLogger, book: RunHistoryFile, loaders: Loaders, spec: RunSpec) -> None:
-        self._pace = pace
-        self._book = book
+    def __init__(self, progress: ProgressLogger, history: RunHistoryFile, loaders: Loaders, spec: RunSpec) -> None:
+        self._progress = progress
+        self._history = history
         self._loaders = loaders
         self._spec = spec
         self._waited_before = 0.0
@@ -35,31 +35,31 @@ class LogObserver:
         """Log the trainable groups when they change."""
         epoch = state.progress.epoch
         if phase.first_epoch == epoch and epoch > 0:
-            logger.info("epoch %d: now learning: %s", epoch + 1, ", ".join(phase.trainable))
-        self._pace.begin(epoch, state.progress.step_in_epoch)
+            logger.info("epoch %d: unfroze layer groups; now trainable: %s", epoch + 1, ", ".join(phase.trainable))
+        self._progress.begin(epoch, state.progress.step_in_epoch)
         self._records_before = state.totals.records
         self._waited_before = self._loaders.waited()
 
     def step_done(self, state: TrainingState, loss: Tensor) -> None:
         """Log the progress within the epoch when it is due."""
         del loss
-        self._book.step_done(state.progress.step)
+        self._history.step_done(state.progress.step)
         if self._is_first:
             self._is_first = False
             logger.info("first batch trained %.1f s after the start of the process", process_age())
-        if self._pace.due():
+        if self._progress.due():
             done = state.totals.records - self._records_before
-            self._pace.tell(state.progress.step_in_epoch, done, state.totals.means()["loss"])
+            self._progress.tell(state.progress.step_in_epoch, done, state.totals.means()["loss"])
 
     def epoch_done(self, epoch: int, row: EpochMetrics, history: list[EpochMetrics]) -> None:
         """Log the metrics of an epoch, its duration, and time lost waiting for batches."""
         del history
         logger.info("%s", metric_line(epoch, row))
-        seconds = self._pace.seconds()
+        seconds = self._progress.seconds()
         logger.info("epoch %d took %s", epoch + 1, format_duration(seconds))
         train = self._loaders.train
-        waited, asked = self._loaders.waited() - self._waited_before, self._spec.workers is not None
+        waited, is_set = self._loaders.waited() - self._waited_before, self._spec.workers is not None
         size = train.supply.size if train else 0
-        line = waiting_line(epoch, DataWait(waited, seconds, size, len(os.sched_getaffinity(0)), asked))
+        line = waiting_line(epoch, DataWait(waited, seconds, size, len(os.sched_getaffinity(0)), is_set))
         if line:
             logger.info("%s", line)

@@ -95,7 +95,7 @@ def exported_line(state: TrainingState) -> str:
     if best.weights:
         return f"Exported weights: epoch {best.epoch + 1} of {progress.epoch}, the best on validation."
     if progress.step_in_epoch:
-        return f"Exported weights: those of step {progress.step}, within epoch {progress.epoch + 1}; not evaluated."
+        return f"Exported weights: step {progress.step}, within epoch {progress.epoch + 1}; not evaluated."
     line = f"Exported weights: epoch {progress.epoch} of {progress.epoch}, the last."
     if best.epoch in (-1, progress.epoch - 1):
         return line

@@ -43,7 +43,7 @@ from finetune.training.inputs import PhaseInputs
 
 logger = logging.getLogger(__name__)
 
-_SMALL = 64
+_MAX_SMALL_SIZE = 64
 """Maximum image size, in pixels, at which feature maps may be one pixel wide before the last stride."""
 
 
@@ -73,16 +73,16 @@ class PreparedJob:
         Raises:
             DataError: none of the records can be read.
         """
-        how = Pass(self.numerics.device, self.numerics.context, self.interruption.requested)
+        settings = Pass(self.numerics.device, self.numerics.context, self.interruption.requested)
         with limit_threads(alone=feed.alone):
-            predictions = predict(self.backbone, feed.source, how, feed.forward)
+            predictions = predict(self.backbone, feed.source, settings, feed.forward)
         if predictions is not None and not len(predictions.positions):
             channel = feed.source.channel
             listing = self.loaders.bad_records[channel].listing()
             key, reason = listing[0]
             raise DataError(
                 f"channel {channel!r}: none of the {len(listing)} records to evaluate can be read: {key}"
-                f" {reason}; give others, or lower max_bad_records to see such records at once"
+                f" {reason}; replace them, or lower max_bad_records to fail at the first one"
             )
         return predictions
 
@@ -114,7 +114,7 @@ def prepare(request: Request, interruption: Interruption, scratch: Path) -> Prep
     backbone = load_backbone(
         replace(model_request, labels=inputs.labels.names, sixteen_bit_depth=depth, ordered=ordered), source
     )
-    _warn_of_depth(backbone, depth)
+    _warn_about_depth(backbone, depth)
     numerics = suited_to(numerics, backbone.module, spec.run.precision, lambda: _sees_only_padding(backbone))
     move_to_device(backbone, numerics)
     plan = make_plan(spec.strategy, spec.optimisation, structure_of(backbone, task))
@@ -163,11 +163,12 @@ def _sixteen_bit_depth(inputs: Inputs) -> int | None:
     return survey_images(part.reader) if part is not None and inputs.task == "image-classification" else None
 
 
-def _warn_of_depth(backbone: Backbone, depth: int | None) -> None:
+def _warn_about_depth(backbone: Backbone, depth: int | None) -> None:
     expects = backbone.expects
     if isinstance(expects, ImageInput) and depth not in (None, expects.sixteen_bit_depth):
         logger.warning(
-            "The 16-bit images use %s bits, but those that the model was trained on %s: they are darker, or refused.",
+            "The 16-bit images use %s bits, but the model was trained on images of %s bits: they are darker, or"
+            " rejected.",
             depth,
             expects.sixteen_bit_depth,
         )
@@ -175,7 +176,7 @@ def _warn_of_depth(backbone: Backbone, depth: int | None) -> None:
 
 def _sees_only_padding(backbone: Backbone) -> bool:
     expects = backbone.expects
-    if not isinstance(expects, ImageInput) or expects.size > _SMALL:
+    if not isinstance(expects, ImageInput) or expects.size > _MAX_SMALL_SIZE:
         return False
     pixels = torch.zeros(2, 3, expects.size, expects.size, dtype=torch.uint8)
     return has_unseeing_columns(backbone.module, lambda: backbone.forward({"pixels": pixels}))

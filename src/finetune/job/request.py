@@ -19,7 +19,7 @@ from finetune.sagemaker.paths import Paths, check_temporary_folder, check_writab
 
 logger = logging.getLogger(__name__)
 
-_NAMING = "A metric definition must have the name that the log has, as in docs/metric_definitions.json."
+_NAMING = "Metric definitions must use the names in the log, as in docs/metric_definitions.json."
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,9 +56,8 @@ class Request:
         `None` without either, since no checkpoint would outlive the job.
         """
         folder = self.files.checkpoints or self.paths.checkpoints
-        asked = self.spec.checkpoint.s3_uri is not None or self.spec.checkpoint.interval_steps is not None
-        wanted = folder.is_dir() or self.files.checkpoints is not None or asked
-        return folder if wanted else None
+        requested = self.spec.checkpoint.s3_uri is not None or self.spec.checkpoint.interval_steps is not None
+        return folder if requested or self.files.checkpoints is not None or folder.is_dir() else None
 
     def with_class_names(self, names: tuple[str, ...]) -> Request:
         """The request with these `class_names`."""
@@ -85,7 +84,7 @@ def read_request(paths: Paths) -> Request:
         logger.info("%s", note)
     check_objective(spec, channels.by_purpose)
     request = Request(paths, files, spec, channels)
-    _refuse_parts_of_channels(request)
+    _refuse_sharded_channels(request)
     if request.is_first_host:
         _check_folders(request)
     return request
@@ -103,13 +102,13 @@ def _check_folders(request: Request) -> None:
     check_writable(*folders)
 
 
-def _refuse_parts_of_channels(request: Request) -> None:
+def _refuse_sharded_channels(request: Request) -> None:
     # Only the first host trains, and it would see only its own shard.
     sharded = [name for name in request.files.channels if request.shares(name)]
     if sharded:
         raise UserError(
             f"Channel {sharded[0]!r} is distributed over {len(request.files.resources.hosts)} hosts (ShardedByS3Key),"
-            " of which the first alone trains: let it be FullyReplicated, or ask for one instance."
+            " but only the first host trains: use FullyReplicated, or a single instance."
         )
 
 
@@ -133,16 +132,16 @@ def check_objective(spec: JobSpec, purposes: Collection[str]) -> None:
     ]
     if spec.objective in printed:
         return
-    known = {metric.name: metric for metric in METRICS}
-    if spec.objective in known and known[spec.objective].multi_label and not spec.data.multi_label:
-        why = "only jobs with multi_label=true have it."
-    elif spec.objective in known:
-        why = f"{_why_absent(spec, spec.objective.partition(':')[0])}."
+    metrics = {metric.name: metric for metric in METRICS}
+    if spec.objective in metrics and metrics[spec.objective].multi_label and not spec.data.multi_label:
+        reason = "only jobs with multi_label=true have it."
+    elif spec.objective in metrics:
+        reason = f"{_absence_reason(spec, spec.objective.partition(':')[0])}."
     else:
         near = did_you_mean(spec.objective, printed)
-        why = f"no metric has this name{near}. {_NAMING}"
+        reason = f"no metric has this name{near}. {_NAMING}"
     raise UserError(
-        f"{OBJECTIVE}={shown(spec.objective)} is never printed, so the tuner would find no objective: {why} This job"
+        f"{OBJECTIVE}={shown(spec.objective)} is never printed, so the tuner would find no objective: {reason} This job"
         f" prints {', '.join(printed) or 'no metrics'}."
     )
 
@@ -155,7 +154,7 @@ def _evaluated_parts(spec: JobSpec, purposes: Collection[str]) -> set[str]:
     return parts or {"train"}
 
 
-def _why_absent(spec: JobSpec, part: str) -> str:
+def _absence_reason(spec: JobSpec, part: str) -> str:
     if part == "test":
         return "there is no channel 'test'"
     if part == "train":

@@ -38,7 +38,7 @@ CHANGEABLE = (
 )
 """Hyperparameters that may change on resume; `epochs` may only increase. See docs/interruptions.md."""
 
-_SHOWN_DIFFERENCES = 6
+MAX_SHOWN_DIFFERENCES = 6
 
 
 class Store(Protocol):
@@ -69,8 +69,8 @@ def open_store(folder: Path, spec: CheckpointSpec, interruption: Interruption) -
 
 
 @dataclass(frozen=True, slots=True)
-class Kept:
-    """Checkpointing during training.
+class JobCheckpoints:
+    """Checkpoints of the running job.
 
     Attributes:
         checkpoints: saves the state during training.
@@ -84,19 +84,19 @@ class Kept:
 
 
 @contextmanager
-def keeping(
+def job_checkpoints(
     folder: Path | None,
     spec: CheckpointSpec,
-    specify: Callable[[], Specification],
+    specification_of_job: Callable[[], Specification],
     state: TrainingState,
     interruption: Interruption,
-) -> Iterator[Kept]:
+) -> Iterator[JobCheckpoints]:
     """Resume from the newest checkpoint, and write further ones in the background until the context exits.
 
     Args:
         folder: of the checkpoints; `None` if they would not outlive the job.
         spec: whether to resume, and how often to save.
-        specify: returns the specification of the job, computed from the weights before training.
+        specification_of_job: returns the specification of the job, computed from the weights before training.
         state: the state to restore and save.
         interruption: stop request of the job.
 
@@ -107,22 +107,24 @@ def keeping(
     """
     if folder is None:
         if spec.resume == "required":
-            raise UserError("resume=required, but the job has no checkpoint folder: give it a checkpoint_s3_uri.")
-        yield Kept(NoCheckpoints(), 0.0, lambda: (0.0, 0.0))
+            raise UserError(
+                "resume=required, but the job has no checkpoint folder: set checkpoint_s3_uri of the estimator."
+            )
+        yield JobCheckpoints(NoCheckpoints(), 0.0, lambda: (0.0, 0.0))
         return
-    specification = specify()
-    began = time.monotonic()
+    specification = specification_of_job()
+    started = time.monotonic()
     store = open_store(folder, spec, interruption)
     try:
-        resumed = take_up(store, spec, specification, state)
+        resumed = resume_from(store, spec, specification, state)
     except TooLateError as error:
         raise JobStopped from error
-    load_seconds = time.monotonic() - began
+    load_seconds = time.monotonic() - started
     with BackgroundWriter(store) as writer:
         checkpoints = Checkpointing(writer, specification, Cadence(spec.interval_steps, spec.interval_seconds))
         if resumed:
             checkpoints.resumed(state)
-        yield Kept(checkpoints, load_seconds, lambda: (checkpoints.stalled, writer.seconds))
+        yield JobCheckpoints(checkpoints, load_seconds, lambda: (checkpoints.stalled, writer.seconds))
 
 
 def specification_of(
@@ -164,7 +166,7 @@ def _digest_of_records(part: Subset, task: Task) -> str:
     return digest.hexdigest()
 
 
-def take_up(store: Store, spec: CheckpointSpec, ours: Specification, state: TrainingState) -> bool:
+def resume_from(store: Store, spec: CheckpointSpec, ours: Specification, state: TrainingState) -> bool:
     """Restore the newest complete checkpoint, if there is one and `resume` allows it.
 
     Returns:
@@ -173,37 +175,43 @@ def take_up(store: Store, spec: CheckpointSpec, ours: Specification, state: Trai
     Raises:
         UserError: the checkpoint belongs to another request or version, or one is required and there is none.
     """
-    found = store.restore()
+    checkpoint = store.restore()
     if spec.resume == "never":
-        if found is not None:
-            logger.info("Checkpoint %s is not taken up: resume=never.", found.manifest.name)
+        if checkpoint is not None:
+            logger.info("Ignoring checkpoint %s: resume=never.", checkpoint.manifest.name)
         return False
-    if found is None:
+    if checkpoint is None:
         if spec.resume == "required":
             raise UserError(
-                "resume=required, but there is no complete checkpoint: name the place of one (checkpoint_s3_uri of the"
-                " estimator), or choose resume=auto."
+                "resume=required, but there is no complete checkpoint: set checkpoint_s3_uri of the estimator to a"
+                " location with one, or use resume=auto."
             )
         return False
-    _compare(found, ours)
+    _check_specification(checkpoint, ours)
     try:
-        state.load(found.parts)
+        state.load(checkpoint.parts)
     except ValueError as error:
         raise UserError(
-            f"Checkpoint {found.manifest.name} is whole, but not of this version of the image: {error}. Use the version"
-            " that wrote it, or another checkpoint folder, or start anew with resume=never."
+            f"Checkpoint {checkpoint.manifest.name} is complete, but this version of the image cannot load it:"
+            f" {error}. Use the version that wrote it or another checkpoint folder, or start from the beginning with"
+            " resume=never."
         ) from error
     logger.info(
         "Resumed from checkpoint %s: epoch %d, step %d.",
-        found.manifest.name,
+        checkpoint.manifest.name,
         state.progress.epoch + 1,
         state.progress.step,
     )
     return True
 
 
-def _compare(found: LoadedCheckpoint, ours: Specification) -> None:
-    theirs = found.manifest.about.specification
+def _check_specification(checkpoint: LoadedCheckpoint, ours: Specification) -> None:
+    """Check that the checkpoint belongs to this request, except for hyperparameters that may change.
+
+    Raises:
+        UserError: it belongs to another request.
+    """
+    theirs = checkpoint.manifest.about.specification
     if theirs.digest == ours.digest:
         return
     differing = theirs.differing_fields(ours)
@@ -212,12 +220,12 @@ def _compare(found: LoadedCheckpoint, ours: Specification) -> None:
     if isinstance(before, int) and isinstance(now, int) and now < before:
         forbidden.append("epochs")
     if forbidden:
-        listed = "; ".join(_difference(name, theirs, ours) for name in forbidden[:_SHOWN_DIFFERENCES])
-        if len(forbidden) > _SHOWN_DIFFERENCES:
-            listed += f"; and {len(forbidden) - _SHOWN_DIFFERENCES} more"
+        listed = "; ".join(_difference(name, theirs, ours) for name in forbidden[:MAX_SHOWN_DIFFERENCES])
+        if len(forbidden) > MAX_SHOWN_DIFFERENCES:
+            listed += f"; and {len(forbidden) - MAX_SHOWN_DIFFERENCES} more"
         raise UserError(
-            f"Checkpoint {found.manifest.name} belongs to another request: {listed}. Give the same request, or another"
-            " checkpoint folder, or start anew with resume=never."
+            f"Checkpoint {checkpoint.manifest.name} belongs to another request: {listed}. Use the same request or"
+            " another checkpoint folder, or start from the beginning with resume=never."
         )
     logger.info("Changed since the checkpoint: %s.", "; ".join(_difference(name, theirs, ours) for name in differing))
 

@@ -23,7 +23,7 @@ from finetune.training.observers.rules import Findings, RuleObserver, Watched
 from finetune.training.state import EpochMetrics
 from finetune.training.trainer import Observer, Training
 
-_CLEARLY = 0.25
+_LEARNED_SHARE = 0.25
 """Share of the distance from chance level to a perfect score above which training records count as learned."""
 
 
@@ -64,7 +64,7 @@ def training_counts(inputs: Inputs) -> dict[str, int]:
     return class_counts(inputs.train, inputs.labels) if inputs.train else {}
 
 
-def guess_of(inputs: Inputs, counts: dict[str, int]) -> float:
+def constant_prediction_score(inputs: Inputs, counts: dict[str, int]) -> float:
     """Score of the best constant prediction on the training records, as far as their classes are counted."""
     if not any(counts.values()):
         return 1 / max(1, len(inputs.labels))
@@ -76,7 +76,7 @@ def guess_of(inputs: Inputs, counts: dict[str, int]) -> float:
 
 
 def _has_dropout(module: nn.Module) -> bool:
-    layers = [one for one in module.modules() if isinstance(one, nn.Dropout | DropoutLinear)]
+    layers = [layer for layer in module.modules() if isinstance(layer, nn.Dropout | DropoutLinear)]
     return any(layer.p > 0 for layer in layers)
 
 
@@ -87,7 +87,7 @@ def watch(job: PreparedJob, setup: Setup, training: Training, inner: Observer, f
         training.schedule.steps_per_epoch,
         len(inputs.validation.indices) if inputs.validation else 0,
         counts,
-        guess_of(inputs, counts),
+        constant_prediction_score(inputs, counts),
         setup,
     )
     stepper = training.stepper
@@ -114,6 +114,6 @@ def findings_about_evaluation(
     recalls = {row["label"]: row["recall"] for row in measured["per_class"] if row["recall"] is not None}
     learned = None
     if history:
-        guess = guess_of(job.inputs, counts)
-        learned = score_of(history[-1], "train") > guess + _CLEARLY * (1 - guess)
+        guess = constant_prediction_score(job.inputs, counts)
+        learned = score_of(history[-1], "train") > guess + _LEARNED_SHARE * (1 - guess)
     return [*check_rare_classes(recalls, counts, rules, setup), *check_evaluation(part, measured, setup, learned=learned)]

@@ -33,7 +33,7 @@ from finetune.job.outputs import (
 from finetune.job.plan_summary import describe_plan
 from finetune.job.prepare import PreparedJob, prepare
 from finetune.job.request import Request
-from finetune.job.resume import keeping, specification_of
+from finetune.job.resume import job_checkpoints, specification_of
 from finetune.job.rules import findings_about_evaluation, setup_of, watch
 from finetune.monitoring.debugger import create_debugger
 from finetune.monitoring.json_numbers import finite
@@ -73,8 +73,8 @@ def run_job(request: Request, interruption: Interruption) -> None:
             logger.info(_NOTHING_TO_EXPORT)
         except torch.OutOfMemoryError as error:
             raise UserError(
-                f"The device ran out of memory with batch_size={request.spec.optimisation.batch_size}: halve it and"
-                " double gradient_accumulation_steps, which gives steps of the same size."
+                f"The device ran out of memory with batch_size={request.spec.optimisation.batch_size}: halve it, and"
+                " double gradient_accumulation_steps to keep the number of records per step."
             ) from error
         except torch.AcceleratorError as error:
             raise PlatformError(f"The GPU failed: {str(error).splitlines()[0]}") from error
@@ -150,8 +150,8 @@ def train(job: PreparedJob, folder: Path | None) -> TrainingResult:
     with optional("The drift of the layers"):
         start = StartingPoint(job.backbone, job.plan.ever_trainable)
     # The specification hashes all weights: compute it only for jobs that save checkpoints.
-    specify = partial(specification_of, job.spec, job.inputs, job.backbone, job.plan, job.numerics)
-    with keeping(folder, job.spec.checkpoint, specify, state, job.interruption) as kept:
+    specification = partial(specification_of, job.spec, job.inputs, job.backbone, job.plan, job.numerics)
+    with job_checkpoints(folder, job.spec.checkpoint, specification, state, job.interruption) as kept:
         timing = training.stepper.timing
         book.begin(state.progress.step, kept.load_seconds, lambda: TimingSnapshot(timing.snapshot(), *kept.seconds()))
         observer.begin()

@@ -44,10 +44,10 @@ def task_of(request: Request) -> Task | None:
     """The task given by hyperparameter, or implied by the content type of a channel in Pipe mode."""
     if request.spec.data.task is not None:
         return request.spec.data.task
-    forms = [channel.form for channel in request.pipes().values()]
-    if not forms:
+    formats = [channel.form for channel in request.pipes().values()]
+    if not formats:
         return None
-    return "text-classification" if forms[0] in _TEXTS else "image-classification"
+    return "text-classification" if formats[0] in _TEXTS else "image-classification"
 
 
 def open_streams(
@@ -106,72 +106,72 @@ def measure_streams(
         JobStopped: the job was stopped.
     """
     parts = {purpose: StreamPart(source) for purpose, source in streams.items()}
-    labels = known or _numbered(spec)
+    labels = known or _numbered_classes(spec)
     source = streams.get("train") or (next(iter(streams.values())) if labels is None and streams else None)
     if source is None:
         return labels, parts
     trains = spec.strategy.name != "evaluate" and "train" in streams
     split = StreamSplit(spec.data.validation_fraction, spec.run.seed) if trains and splits else None
-    given = spec.data.num_training_samples
-    few = split is not None and given is not None and split.may_have_empty_side(given)
-    census = scan_first_pass(source, split) if labels is None or few or (trains and _counts(spec)) else None
-    if census is not None:
-        labels = labels or _labels(census, source, spec)
-        if split is not None and not census.fault:
-            split.check_sides(source.channel, census.records, census.held_out)
+    expected = spec.data.num_training_samples
+    few = split is not None and expected is not None and split.may_have_empty_side(expected)
+    scan = scan_first_pass(source, split) if labels is None or few or (trains and _needs_counts(spec)) else None
+    if scan is not None:
+        labels = labels or _labels(scan, source, spec)
+        if split is not None and not scan.fault:
+            split.check_sides(source.channel, scan.records, scan.held_out)
     if trains:
-        parts |= _shares(source, split, given, census)
-        parts["train"] = replace(parts["train"], class_counts=_class_counts(census, labels))
+        parts |= _shares(source, split, expected, scan)
+        parts["train"] = replace(parts["train"], class_counts=_class_counts(scan, labels))
     return labels, parts
 
 
 def _shares(
-    source: StreamSource, split: StreamSplit | None, given: int | None, census: FirstPassScan | None
+    source: StreamSource, split: StreamSplit | None, expected: int | None, scan: FirstPassScan | None
 ) -> dict[str, StreamPart]:
-    """The training stream and its held-out share; `given` counts the records of both."""
-    total = given or (None if census is None else census.records + census.held_out)
+    """The training stream and its held-out share; `expected` counts the records of both."""
+    total = expected or (None if scan is None else scan.records + scan.held_out)
     if split is None:
         return {"train": StreamPart(source, total, total=total)}
-    counted = None if census is None else census.records
+    counted = None if scan is None else scan.records
     estimate = None if total is None else split.remaining(total)
     train = StreamShare(source, split, held_out=False)
     return {
         "train": StreamPart(train, counted or estimate, total=total),
-        "validation": StreamPart(StreamShare(source, split, held_out=True), census.held_out if census else None),
+        "validation": StreamPart(StreamShare(source, split, held_out=True), scan.held_out if scan else None),
     }
 
 
-def _numbered(spec: JobSpec) -> LabelMap | None:
+def _numbered_classes(spec: JobSpec) -> LabelMap | None:
     names = tuple(str(number) for number in range(spec.data.num_classes or 0))
     return LabelMap(names, spec.data.multi_label) if names else None
 
 
-def _counts(spec: JobSpec) -> bool:
+def _needs_counts(spec: JobSpec) -> bool:
     """Whether the job depends on the number of records, or of records per class, and it is not given."""
     optimisation = spec.optimisation
     by_total = optimisation.lr_schedule != "constant" or optimisation.warmup_fraction > 0
     return optimisation.class_weights == "balanced" or (by_total and spec.data.num_training_samples is None)
 
 
-def _labels(census: FirstPassScan, source: StreamSource, spec: JobSpec) -> LabelMap:
-    if not census.classes and census.fault:
-        raise DataError(f"channel {source.channel!r}: no record can be understood: {census.fault}")
-    seen = [Record(f"a record of class {name}", b"", (name,)) for name in census.classes]
-    reader = InMemoryReader(source.channel, source.task, seen, [(census.fault, "")] if census.fault else ())
+def _labels(scan: FirstPassScan, source: StreamSource, spec: JobSpec) -> LabelMap:
+    if not scan.classes and scan.fault:
+        raise DataError(f"channel {source.channel!r}: no record can be parsed: {scan.fault}")
+    seen = [Record(f"a record of class {name}", b"", (name,)) for name in scan.classes]
+    reader = InMemoryReader(source.channel, source.task, seen, [(scan.fault, "")] if scan.fault else ())
     return build_label_map(
         reader,
         multi_label=spec.data.multi_label,
         num_classes=spec.data.num_classes,
-        records=census.records + census.held_out,
-        has_several=census.has_several,
+        records=scan.records + scan.held_out,
+        has_several=scan.has_several,
     )
 
 
-def _class_counts(census: FirstPassScan | None, labels: LabelMap | None) -> tuple[int, ...] | None:
-    if census is None or labels is None:
+def _class_counts(scan: FirstPassScan | None, labels: LabelMap | None) -> tuple[int, ...] | None:
+    if scan is None or labels is None:
         return None
     counts = dict.fromkeys(labels.names, 0)
-    for label, count in census.classes.items():
+    for label, count in scan.classes.items():
         name = labels.resolve(label)
         if name is not None:
             counts[name] += count
