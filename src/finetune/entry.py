@@ -17,7 +17,7 @@ from typing import NoReturn
 from finetune.errors import UserError
 from finetune.job.request import Request, read_request
 from finetune.messages import OWN_LOGGER, Lines, log_safely
-from finetune.runtime.memory import no_search_for_garbage, set_variables, share_one_heap
+from finetune.runtime.memory import garbage_collection_disabled, set_variables, share_one_heap
 from finetune.sagemaker.failure import (
     Failure,
     clear_failure,
@@ -26,7 +26,7 @@ from finetune.sagemaker.failure import (
     reserve_failure,
     write_failure,
 )
-from finetune.sagemaker.hosts import follow, leading
+from finetune.sagemaker.hosts import announce_result, wait_for_first_host
 from finetune.sagemaker.interruption import Interruption
 from finetune.sagemaker.paths import Paths
 
@@ -72,9 +72,9 @@ def _run() -> Failure | None:
         with Interruption() as interruption:
             request = read_request(paths)
             if not request.is_first_host:
-                follow(request.files.resources, stopped=interruption.requested)
+                wait_for_first_host(request.files.resources, stopped=interruption.requested)
                 return None
-            with leading(request.files.resources, stopped=interruption.requested) as ending:
+            with announce_result(request.files.resources, stopped=interruption.requested) as ending:
                 try:
                     _lead(request, interruption)
                 except BaseException as error:  # noqa: BLE001  # write the cause before it is sent to the other hosts
@@ -88,7 +88,7 @@ def _run() -> Failure | None:
 
 def _lead(request: Request, interruption: Interruption) -> None:
     # Importing torch takes seconds: do it only after the request has been checked.
-    with no_search_for_garbage():
+    with garbage_collection_disabled():
         from finetune.job.run import run_job
 
     run_job(request, interruption)
@@ -128,24 +128,24 @@ def _log_to_stdout() -> None:
     if ours.handlers:
         return
     handler = logging.StreamHandler(sys.stdout)
-    handler.setFormatter(_Lines(over_a_bar=sys.stdout.isatty()))
+    handler.setFormatter(_LineFormatter(clears_line=sys.stdout.isatty()))
     ours.addHandler(handler)
     ours.setLevel(logging.INFO)
     ours.propagate = False
 
 
-class _Lines(logging.Formatter):
+class _LineFormatter(logging.Formatter):
     """Formats the bare message, prefixed with its level from WARNING on.
 
     Args:
-        over_a_bar: whether to clear the current terminal line first, which may show a progress bar.
+        clears_line: whether to clear the current terminal line first, which may show a progress bar.
     """
 
-    def __init__(self, *, over_a_bar: bool) -> None:
+    def __init__(self, *, clears_line: bool) -> None:
         super().__init__()
-        self._begin = CLEAR_LINE if over_a_bar else ""
+        self._prefix = CLEAR_LINE if clears_line else ""
 
     def format(self, record: logging.LogRecord) -> str:
         text = super().format(record)
         level = "" if record.levelno < logging.WARNING else f"{record.levelname}: "
-        return f"{self._begin}{level}{text}"
+        return f"{self._prefix}{level}{text}"

@@ -37,7 +37,10 @@ def printable(text: str, keep: str = "") -> str:
     """Escape characters that are not printable, except those in `keep`."""
     if text.isprintable():
         return text
-    return "".join(one if one.isprintable() or one in keep or one in _JOINERS else _escape(one) for one in text)
+    return "".join(
+        character if character.isprintable() or character in keep or character in _JOINERS else _escape(character)
+        for character in text
+    )
 
 
 def one_line(text: str) -> str:

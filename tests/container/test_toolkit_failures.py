@@ -27,8 +27,8 @@ def start(root: Path, hyperparameters: Mapping[str, str], variables: Mapping[str
     [
         ("class_names", NESTED, "is JSON that is nested too deeply"),
         ("anything", '{"a":' * 200 + "1" + "}" * 200, "is JSON that is nested too deeply"),
-        ("model_name", "a\0b", "holds the character NUL"),
-        ("model_name", "a\ud800", "holds half of a surrogate pair"),
+        ("model_name", "a\0b", "contains the character NUL"),
+        ("model_name", "a\ud800", "contains half of a surrogate pair"),
     ],
 )
 def test_invalid_hyperparameter_is_reported(tmp_path: Path, name: str, value: str, fault: str) -> None:

@@ -40,7 +40,7 @@ def test_wrong_data_are_the_users_fault(pictures: Path, harbour: Harbour, tmp_pa
 
 def test_a_missing_gpu_is_the_platforms_fault(pictures: Path, harbour: Harbour, tmp_path: Path) -> None:
     request = replace(request_of({"train": pictures}, SCRATCH), resources=Resources(instance_type="ml.g5.xlarge"))
-    ended(harbour.start(tmp_path / "ml", request), 2, "There should be a GPU (ml.g5.xlarge)")
+    ended(harbour.start(tmp_path / "ml", request), 2, "A GPU is expected (ml.g5.xlarge)")
 
 
 def test_a_full_disk_is_the_platforms_fault(pictures: Path, harbour: Harbour, tmp_path: Path) -> None:

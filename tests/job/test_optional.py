@@ -48,12 +48,12 @@ def test_a_failure_of_an_extra_is_a_warning_with_its_name_and_cause(
 
 @pytest.mark.parametrize("error", [JobStopped(), KeyboardInterrupt(), SystemExit(1), DivergedError("Diverged.")])
 def test_an_interruption_is_never_swallowed(error: BaseException) -> None:
-    with pytest.raises(type(error)), optional("The report", passing=DivergedError):
+    with pytest.raises(type(error)), optional("The report", reraised=DivergedError):
         raise error
 
 
 def test_a_part_that_the_job_needs_fails_it() -> None:
-    with pytest.raises(ZeroDivisionError), optional("The predictions", needed=True):
+    with pytest.raises(ZeroDivisionError), optional("The predictions", required=True):
         raise ZeroDivisionError
 
 

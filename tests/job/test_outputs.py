@@ -9,7 +9,7 @@ import pytest
 
 from finetune.job.outputs import exported_line, exported_weights, known_metrics
 from finetune.monitoring.metric_lines import final_line
-from finetune.runtime.atomic_files import whole_text_file, write_whole
+from finetune.runtime.atomic_files import atomic_text_file, write_text_atomically
 from tests.support.training_setup import Lesson, request
 
 
@@ -51,8 +51,8 @@ def test_a_stopped_job_that_exports_its_best_epoch_prints_the_metrics_of_that_ep
 
 def test_a_file_that_does_not_fit_leaves_what_was_there_and_no_space_taken(tmp_path: Path) -> None:
     path = tmp_path / "metrics.json"
-    write_whole(path, "before")
-    with pytest.raises(OSError, match="No space left") as caught, whole_text_file(path) as file:
+    write_text_atomically(path, "before")
+    with pytest.raises(OSError, match="No space left") as caught, atomic_text_file(path) as file:
         file.write("half of it")
         raise OSError(errno.ENOSPC, "No space left on device")
     assert caught.value.filename == str(path)

@@ -7,7 +7,7 @@ import logging
 
 import pytest
 
-from finetune.entry import _Lines
+from finetune.entry import _LineFormatter
 from finetune.monitoring.progress import ProgressBar, ProgressLogger, choose_progress, format_duration
 
 
@@ -74,7 +74,7 @@ def test_bar_is_used_only_in_a_terminal() -> None:
 
 def test_log_line_replaces_the_bar() -> None:
     for terminal, begin in ((True, "\r\x1b[K"), (False, "")):
-        lines = _Lines(over_a_bar=terminal)
+        lines = _LineFormatter(clears_line=terminal)
         for level, expected in ((logging.INFO, "text"), (logging.WARNING, "WARNING: text")):
             record = logging.LogRecord("finetune", level, "", 0, "text", None, None)
             assert lines.format(record) == begin + expected

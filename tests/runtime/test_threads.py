@@ -9,7 +9,7 @@ from finetune.runtime.threads import limit_threads
 
 
 @pytest.mark.parametrize("usual", [1, 3])
-def test_the_usual_threads_are_there_again(usual: int) -> None:
+def test_number_of_threads_is_restored(usual: int) -> None:
     before = torch.get_num_threads()
     torch.set_num_threads(usual)
     try:

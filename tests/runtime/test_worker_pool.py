@@ -14,27 +14,27 @@ import torch
 from finetune.runtime.worker_pool import WorkerPool
 
 
-def test_results_and_errors_come_to_whoever_asks() -> None:
-    with closing(WorkerPool(2)) as crew:
-        assert [crew.submit(lambda n=n: n * n).result() for n in range(5)] == [0, 1, 4, 9, 16]  # type: ignore[misc]  # mypy cannot infer a default
-        broken = crew.submit(lambda: 1 // 0)
+def test_future_returns_result_or_raises() -> None:
+    with closing(WorkerPool(2)) as pool:
+        assert [pool.submit(lambda n=n: n * n).result() for n in range(5)] == [0, 1, 4, 9, 16]  # type: ignore[misc]  # mypy cannot infer a default
+        broken = pool.submit(lambda: 1 // 0)
         with pytest.raises(ZeroDivisionError):
             broken.result()
-        assert crew.submit(lambda: "still there").result() == "still there"
+        assert pool.submit(lambda: "still there").result() == "still there"
 
 
-def test_workers_compute_with_one_thread_and_everybody_else_as_before() -> None:
+def test_only_workers_are_limited_to_one_thread() -> None:
     before = torch.get_num_threads()
     torch.set_num_threads(3)
     try:
-        with closing(WorkerPool(2)) as crew:
+        with closing(WorkerPool(2)) as pool:
             together = threading.Barrier(2)
 
             def look() -> int:
                 together.wait()
                 return torch.get_num_threads()
 
-            looks = [crew.submit(look), crew.submit(look)]
+            looks = [pool.submit(look), pool.submit(look)]
             assert [look.result() for look in looks] == [1, 1]
             seen: list[int] = []
             other = threading.Thread(target=lambda: seen.append(torch.get_num_threads()))
@@ -45,45 +45,45 @@ def test_workers_compute_with_one_thread_and_everybody_else_as_before() -> None:
         torch.set_num_threads(before)
 
 
-def test_closing_drops_what_is_not_begun() -> None:
-    crew = WorkerPool(1)
+def test_close_cancels_pending_calls() -> None:
+    pool = WorkerPool(1)
     begun, go_on = threading.Event(), threading.Event()
 
     def wait() -> bool:
         begun.set()
-        return go_on.wait(60) and crew.stopping.wait(60)
+        return go_on.wait(60) and pool.stopping.wait(60)
 
-    first, second = crew.submit(wait), crew.submit(lambda: True)
+    first, second = pool.submit(wait), pool.submit(lambda: True)
     begun.wait()
     go_on.set()
-    crew.close()
+    pool.close()
     assert first.result() is True
     with pytest.raises(CancelledError):
         second.result()
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("data-")]
 
 
-def test_a_crew_grows() -> None:
-    with closing(WorkerPool(1)) as crew:
-        crew.grow(3)
+def test_pool_grows() -> None:
+    with closing(WorkerPool(1)) as pool:
+        pool.grow(3)
         together = threading.Barrier(3)
-        assert sorted(call.result() for call in [crew.submit(together.wait) for _ in range(3)]) == [0, 1, 2]
-        assert crew.size == 3
+        assert sorted(call.result() for call in [pool.submit(together.wait) for _ in range(3)]) == [0, 1, 2]
+        assert pool.size == 3
 
 
-def test_a_worker_may_be_the_one_that_closes() -> None:
-    crew = WorkerPool(2)
-    crew.submit(crew.close).result()
-    crew.close()
+def test_worker_may_close_the_pool() -> None:
+    pool = WorkerPool(2)
+    pool.submit(pool.close).result()
+    pool.close()
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("data-")]
 
 
-def test_threads_do_not_keep_the_interpreter_from_exiting() -> None:
+def test_threads_do_not_prevent_exit() -> None:
     code = """
 import threading, time, torch
-from finetune.runtime import worker_pool as crew
-crew._PATIENCE = 0.2
-busy, stuck = crew.Crew(2), crew.Crew(1)
+from finetune.runtime import worker_pool
+worker_pool._CLOSE_TIMEOUT = 0.2
+busy, stuck = worker_pool.WorkerPool(2), worker_pool.WorkerPool(1)
 stuck.submit(threading.Event().wait)
 for _ in range(1000):
     busy.submit(lambda: torch.rand(300, 300).sort() and time.sleep(0.01))

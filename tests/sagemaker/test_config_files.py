@@ -19,7 +19,7 @@ def write(root: Path, name: str, value: object) -> Paths:
     return Paths(root)
 
 
-def test_without_files_the_folders_of_channels_are_enough(tmp_path: Path) -> None:
+def test_folders_are_channels_without_configuration(tmp_path: Path) -> None:
     for name in ("train", "validation", ".hidden"):
         (tmp_path / "input" / "data" / name).mkdir(parents=True)
     (tmp_path / "input" / "data" / "manifest.json").write_text("{}")
@@ -29,18 +29,18 @@ def test_without_files_the_folders_of_channels_are_enough(tmp_path: Path) -> Non
     assert files.resources == Resources()
 
 
-def test_an_empty_folder_is_an_empty_job(tmp_path: Path) -> None:
+def test_empty_folder_is_empty_job(tmp_path: Path) -> None:
     assert read_job_files(Paths(tmp_path)) == JobFiles()
     assert list(tmp_path.iterdir()) == []
 
 
-def test_hyperparameters_of_files_made_by_hand_become_text(tmp_path: Path) -> None:
+def test_json_values_become_text(tmp_path: Path) -> None:
     paths = write(tmp_path, "hyperparameters.json", {"epochs": 3, "strategy": "full", "multi_label": True, "lr": "0.1"})
     found = read_job_files(paths).hyperparameters
     assert found == {"epochs": "3", "strategy": "full", "multi_label": "true", "lr": "0.1"}
 
 
-def test_a_channel_keeps_what_the_platform_says_of_it(tmp_path: Path) -> None:
+def test_channel_configuration_is_read(tmp_path: Path) -> None:
     entry = {
         "TrainingInputMode": "Pipe",
         "ContentType": "application/x-recordio",
@@ -53,7 +53,7 @@ def test_a_channel_keeps_what_the_platform_says_of_it(tmp_path: Path) -> None:
     assert channels["validation"] == ChannelConfig()
 
 
-def test_resources_name_this_host_among_all(tmp_path: Path) -> None:
+def test_resources_are_read(tmp_path: Path) -> None:
     paths = write(
         tmp_path,
         "resourceconfig.json",
@@ -62,7 +62,7 @@ def test_resources_name_this_host_among_all(tmp_path: Path) -> None:
     assert read_job_files(paths).resources == Resources("algo-2", ("algo-1", "algo-2"), "eth0")
 
 
-def test_the_platform_may_name_another_checkpoint_folder(tmp_path: Path) -> None:
+def test_checkpoint_folder_is_configurable(tmp_path: Path) -> None:
     paths = write(tmp_path, "checkpointconfig.json", {"LocalPath": "/elsewhere"})
     assert read_job_files(paths).checkpoints == Path("/elsewhere")
 
@@ -83,7 +83,7 @@ def test_the_platform_may_name_another_checkpoint_folder(tmp_path: Path) -> None
         ("resourceconfig.json", {"current_host": "algo-9", "hosts": ["algo-1"]}, "algo-9"),
     ],
 )
-def test_a_broken_file_is_named(tmp_path: Path, name: str, value: object, words: str) -> None:
+def test_invalid_file_is_named(tmp_path: Path, name: str, value: object, words: str) -> None:
     paths = write(tmp_path, name, value)
     with pytest.raises(PlatformError, match=words) as caught:
         read_job_files(paths)
@@ -91,7 +91,7 @@ def test_a_broken_file_is_named(tmp_path: Path, name: str, value: object, words:
 
 
 @pytest.mark.parametrize("name", ["hyperparameters.json", "inputdataconfig.json", "resourceconfig.json"])
-def test_a_file_that_is_not_utf8_is_named(tmp_path: Path, name: str) -> None:
+def test_file_not_in_utf8_is_named(tmp_path: Path, name: str) -> None:
     path = tmp_path / "input" / "config" / name
     path.parent.mkdir(parents=True)
     path.write_bytes(b'{"a": "\xff"}')
@@ -99,12 +99,12 @@ def test_a_file_that_is_not_utf8_is_named(tmp_path: Path, name: str) -> None:
         read_job_files(Paths(tmp_path))
 
 
-def test_hyperparameters_that_are_nested_too_deeply_are_the_users(tmp_path: Path) -> None:
+def test_deeply_nested_hyperparameters_are_a_user_error(tmp_path: Path) -> None:
     paths = write(tmp_path, "hyperparameters.json", '{"a":' * 100_000)
     with pytest.raises(UserError, match=r"hyperparameters\.json is JSON that is nested too deeply"):
         read_job_files(paths)
 
 
-def test_brackets_within_a_text_are_not_nesting(tmp_path: Path) -> None:
+def test_brackets_in_strings_are_not_nesting(tmp_path: Path) -> None:
     text = json.dumps(["[" * 500, "{" * 500])
     assert read_job_files(write(tmp_path, "hyperparameters.json", {"class_names": text})).hyperparameters

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from finetune.errors import DataError, PlatformError, UserError
-from finetune.sagemaker import failure as outcome
+from finetune.sagemaker import failure as failure_module
 from finetune.sagemaker.failure import (
     RESERVED_BYTES,
     SHOWN_CHARACTERS,
@@ -40,15 +40,15 @@ from finetune.sagemaker.paths import Paths
         (SystemExit(0), 3),
     ],
 )
-def test_exit_codes_tell_who_can_mend_it(error: BaseException, code: int) -> None:
+def test_exit_codes(error: BaseException, code: int) -> None:
     assert failure_of(error).exit_code == code
 
 
-def test_known_causes_come_without_traceback() -> None:
+def test_known_cause_has_no_traceback() -> None:
     assert failure_of(UserError("epochs is -1")) == Failure("epochs is -1", 1, expected=True)
 
 
-def test_a_bug_shows_its_cause_within_what_the_platform_shows_and_then_its_traceback() -> None:
+def test_internal_error_has_cause_then_traceback() -> None:
     try:
         raise KeyError("x" * 5000)
     except KeyError as error:
@@ -58,14 +58,14 @@ def test_a_bug_shows_its_cause_within_what_the_platform_shows_and_then_its_trace
     assert "test_failure.py" in message
 
 
-def test_the_first_cause_stays(tmp_path: Path) -> None:
+def test_first_cause_is_kept(tmp_path: Path) -> None:
     paths = Paths(tmp_path)
     assert write_failure(paths, Failure("first", 1, expected=True))
     assert write_failure(paths, Failure("second", 3, expected=True))
     assert paths.failure.read_text() == "first"
 
 
-def test_a_folder_that_cannot_be_written_is_reported_to_the_caller(tmp_path: Path) -> None:
+def test_write_failure_reports_unwritable_folder(tmp_path: Path) -> None:
     (tmp_path / "output").write_text("a file where a folder should be")
     assert not write_failure(Paths(tmp_path), Failure("cause", 1, expected=True))
 
@@ -75,16 +75,16 @@ def no_space(*_: object) -> None:
 
 
 @pytest.mark.parametrize("message", ["cause", "ä" * RESERVED_BYTES])
-def test_a_full_volume_has_room_for_the_cause(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, message: str) -> None:
+def test_cause_is_written_on_full_volume(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, message: str) -> None:
     paths = Paths(tmp_path)
     reserve_failure(paths)
-    monkeypatch.setattr(outcome, "write_whole", no_space)
+    monkeypatch.setattr(failure_module, "write_text_atomically", no_space)
     assert write_failure(paths, Failure(message, 2, expected=True))
     assert paths.failure.read_text("utf-8") == message[: RESERVED_BYTES // (2 if len(message) > 5 else 1)]
     assert list(paths.output.iterdir()) == [paths.failure]
 
 
-def test_a_failure_file_is_never_empty(tmp_path: Path) -> None:
+def test_failure_file_is_never_empty(tmp_path: Path) -> None:
     paths = Paths(tmp_path)
     paths.output.mkdir()
     paths.failure.touch()
@@ -92,16 +92,16 @@ def test_a_failure_file_is_never_empty(tmp_path: Path) -> None:
     assert paths.failure.read_text("utf-8")
 
 
-def test_the_reserve_is_gone_after_the_job(tmp_path: Path) -> None:
+def test_reserve_is_removed(tmp_path: Path) -> None:
     reserve_failure(Paths(tmp_path))
     assert Paths(tmp_path).failure_reserve.stat().st_size == RESERVED_BYTES
     release_reserve(Paths(tmp_path))
     assert not list(Paths(tmp_path).output.iterdir())
 
 
-def test_a_full_volume_is_named_where_the_error_names_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_full_volume_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     error = OSError(errno.ENOSPC, "No space left on device")
-    monkeypatch.setattr(outcome, "_FULL_BYTES", 2**62)
+    monkeypatch.setattr(failure_module, "_FULL_BYTES", 2**62)
     message = failure_of(error, (tmp_path / "absent", tmp_path)).message
     assert message == (
         f"The machine failed the job: No space left on device ({tmp_path})."
@@ -109,21 +109,21 @@ def test_a_full_volume_is_named_where_the_error_names_no_file(tmp_path: Path, mo
     )
 
 
-def test_memory_is_named_with_what_helps() -> None:
+def test_out_of_memory_names_remedy() -> None:
     message = failure_of(RuntimeError("DefaultCPUAllocator: can't allocate memory")).message
     assert message.startswith("The machine ran out of memory (DefaultCPUAllocator: can't allocate memory)")
     assert message.endswith("use a smaller batch_size or a larger instance.")
 
 
 @pytest.mark.parametrize("cause", [MemoryError(), RuntimeError("DefaultCPUAllocator: not enough memory")])
-def test_a_fault_of_the_request_that_memory_caused_is_the_machines(cause: BaseException) -> None:
+def test_user_error_caused_by_memory_is_a_platform_error(cause: BaseException) -> None:
     error = UserError("the weights cannot be loaded")
     error.__cause__ = cause
     assert failure_of(error).exit_code == 2
     assert failure_of(UserError("class 'failed to map segment' is unknown")).exit_code == 1
 
 
-def test_any_error_of_a_process_that_fills_its_address_space_is_one_of_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_any_error_with_full_address_space_is_out_of_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     error = RuntimeError("could not create a primitive")
     assert failure_of(error).exit_code == 3
     monkeypatch.setattr("resource.getrlimit", lambda _: (2**20, 2**20))

@@ -56,7 +56,7 @@ def evaluate_parts(job: PreparedJob) -> Evaluation:
             feed = job.feeds.validation() if part == "validation" else job.feeds.whole(batches)
             if batches is None or feed is None:
                 continue
-            with optional(f"The evaluation of {part!r}", needed=part in required, passing=DivergedError):
+            with optional(f"The evaluation of {part!r}", required=part in required, reraised=DivergedError):
                 predictions = job.predict(feed)
                 if predictions is not None:
                     result = EvaluationResult(batches, predictions)

@@ -31,7 +31,7 @@ from finetune.models.backbone import Backbone
 from finetune.monitoring.json_numbers import finite
 from finetune.monitoring.report import page, verdict
 from finetune.monitoring.score import score_name, score_of
-from finetune.runtime.atomic_files import whole_text_file, write_whole
+from finetune.runtime.atomic_files import atomic_text_file, write_text_atomically
 from finetune.strategies.plan import Plan
 from finetune.training.run_history import RunHistory, process_age
 from finetune.training.schedule import Schedule
@@ -123,7 +123,7 @@ def write_metrics(folder: Path, metrics: Mapping[str, object]) -> None:
         OSError: the folder cannot be written.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    write_whole(folder / "metrics.json", json.dumps(metrics, indent=2, allow_nan=False) + "\n")
+    write_text_atomically(folder / "metrics.json", json.dumps(metrics, indent=2, allow_nan=False) + "\n")
 
 
 def write_predictions(
@@ -150,7 +150,7 @@ def write_bad_records(folder: Path, loaders: Loaders) -> None:
         count = sum(len(listing) for listing in bad.values())
         logger.warning("Left out %d bad records, listed in bad_records.json", count)
         folder.mkdir(parents=True, exist_ok=True)
-        write_whole(folder / "bad_records.json", json.dumps(bad, indent=2, default=str) + "\n")
+        write_text_atomically(folder / "bad_records.json", json.dumps(bad, indent=2, default=str) + "\n")
 
 
 def _write_predictions(path: Path, result: EvaluationResult, decision: ChosenThresholds | None) -> None:
@@ -160,7 +160,7 @@ def _write_predictions(path: Path, result: EvaluationResult, decision: ChosenThr
     columns = [f"probability:{name}" for name in labels.names]
     if many:
         columns = [f"{what}:top_{rank}" for rank in range(1, TOP_CLASSES + 1) for what in ("label", "probability")]
-    with whole_text_file(path) as file:
+    with atomic_text_file(path) as file:
         writer = csv.writer(file)
         writer.writerow(["record", "label", "predicted_label", *columns])
         rows = zip(predictions.positions, predictions.targets, predictions.probabilities, strict=True)
@@ -209,8 +209,8 @@ def write_report(folder: Path, report: dict[str, object]) -> None:
     text = " ".join((f"{judgement.headline}.", *judgement.reasons))
     logger.log(logging.INFO if judgement.kind == "good" else logging.WARNING, "Verdict: %s", text)
     folder.mkdir(parents=True, exist_ok=True)
-    write_whole(folder / "report.json", json.dumps(report, indent=1, default=str, allow_nan=False) + "\n")
-    write_whole(folder / "report.html", page(report))
+    write_text_atomically(folder / "report.json", json.dumps(report, indent=1, default=str, allow_nan=False) + "\n")
+    write_text_atomically(folder / "report.html", page(report))
     logger.info("The report is in %s", folder / "report.html")
 
 

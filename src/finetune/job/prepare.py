@@ -33,7 +33,7 @@ from finetune.models.backbone import Backbone, ImageInput
 from finetune.models.load import ModelRequest, Source, classes_of, load_backbone, locate
 from finetune.runtime.device import choose_device
 from finetune.runtime.memory import keep_freed_memory
-from finetune.runtime.precision import Numerics, choose_numerics, has_unseeing_columns, suited_to
+from finetune.runtime.precision import Numerics, choose_numerics, has_padding_only_columns, supported_numerics
 from finetune.runtime.threads import limit_threads
 from finetune.sagemaker.interruption import Interruption
 from finetune.strategies.plan import Plan
@@ -101,7 +101,7 @@ def prepare(request: Request, interruption: Interruption, scratch: Path) -> Prep
     if task is None:
         raise DataError("There is no channel with records: give a channel 'train'.")
     check_compiler(spec, task, device)
-    keep_freed_memory(alike=task == "image-classification")
+    keep_freed_memory(equal_sizes=task == "image-classification")
     model_request, source = locate_model(request, task, scratch)
     evaluated = None
     if spec.strategy.name == "evaluate" and (names := classes_of(model_request, source)):
@@ -115,7 +115,9 @@ def prepare(request: Request, interruption: Interruption, scratch: Path) -> Prep
         replace(model_request, labels=inputs.labels.names, sixteen_bit_depth=depth, ordered=ordered), source
     )
     _warn_about_depth(backbone, depth)
-    numerics = suited_to(numerics, backbone.module, spec.run.precision, lambda: _sees_only_padding(backbone))
+    numerics = supported_numerics(
+        numerics, backbone.module, spec.run.precision, lambda: _has_padding_only_columns(backbone)
+    )
     move_to_device(backbone, numerics)
     plan = make_plan(spec.strategy, spec.optimisation, structure_of(backbone, task))
     loaders = build_loaders(inputs, backbone, spec, device)
@@ -174,12 +176,12 @@ def _warn_about_depth(backbone: Backbone, depth: int | None) -> None:
         )
 
 
-def _sees_only_padding(backbone: Backbone) -> bool:
+def _has_padding_only_columns(backbone: Backbone) -> bool:
     expects = backbone.expects
     if not isinstance(expects, ImageInput) or expects.size > _MAX_SMALL_SIZE:
         return False
     pixels = torch.zeros(2, 3, expects.size, expects.size, dtype=torch.uint8)
-    return has_unseeing_columns(backbone.module, lambda: backbone.forward({"pixels": pixels}))
+    return has_padding_only_columns(backbone.module, lambda: backbone.forward({"pixels": pixels}))
 
 
 def move_to_device(backbone: Backbone, numerics: Numerics) -> None:

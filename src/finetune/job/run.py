@@ -248,10 +248,10 @@ def write_results(
         with optional("Measuring the drift of the layers"):
             drift = trained.start.drift(job.backbone)
     required = job.spec.strategy.name == "evaluate"
-    with optional("Writing metrics.json", needed=required):
+    with optional("Writing metrics.json", required=required):
         # JSON has no NaN or infinity; the report shows which values were not finite.
         write_metrics(folder, finite(metrics))
-    with optional("Writing the predictions", needed=required):
+    with optional("Writing the predictions", required=required):
         write_predictions(folder, evaluated, thresholds)
     with optional("Writing bad_records.json"):
         write_bad_records(folder, job.loaders)

@@ -10,7 +10,7 @@ from typing import TextIO
 
 
 @contextmanager
-def whole_text_file(path: Path) -> Iterator[TextIO]:
+def atomic_text_file(path: Path) -> Iterator[TextIO]:
     """Open a UTF-8 text file for writing, and rename it to `path` when the block is done.
 
     The partial file of a failed block is removed, which frees space on a full volume.
@@ -37,11 +37,11 @@ def whole_text_file(path: Path) -> Iterator[TextIO]:
         raise
 
 
-def write_whole(path: Path, text: str) -> None:
+def write_text_atomically(path: Path, text: str) -> None:
     """Write a UTF-8 text file, or leave the previous content unchanged on failure.
 
     Raises:
         OSError: the file cannot be written; `filename` is always set.
     """
-    with whole_text_file(path) as file:
+    with atomic_text_file(path) as file:
         file.write(text)

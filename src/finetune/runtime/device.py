@@ -15,9 +15,9 @@ from finetune.errors import PlatformError
 
 Version = tuple[int, int]
 
-_WITH_GPUS = re.compile(r"ml\.[pg]\d|local_gpu")
-_SAYS_NOTHING = {"", "all"}
-_NONE = {"none", "void"}
+_GPU_INSTANCE = re.compile(r"ml\.[pg]\d|local_gpu")
+_UNSPECIFIED = {"", "all"}
+_NO_GPU = {"none", "void"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,17 +25,17 @@ class Gpu:
     """NVIDIA hardware and software visible to this process.
 
     Attributes:
-        trouble: why PyTorch cannot use a GPU; empty if it can.
+        problem: why PyTorch cannot use a GPU; empty if it can.
         driver: newest CUDA version supported by the host's driver; `None` without a driver.
-        built_for: CUDA version of the PyTorch build; `None` for a CPU build.
+        built_cuda: CUDA version of the PyTorch build; `None` for a CPU build.
         name: name of the first GPU.
         capability: compute capability of the first GPU.
         oldest: lowest compute capability supported by the PyTorch build.
     """
 
-    trouble: str = ""
+    problem: str = ""
     driver: Version | None = None
-    built_for: Version | None = None
+    built_cuda: Version | None = None
     name: str = ""
     capability: Version = (0, 0)
     oldest: Version = (0, 0)
@@ -55,42 +55,42 @@ def choose_device(instance_type: str | None, environment: Mapping[str, str] = os
     """
     if environment.get("CUDA_VISIBLE_DEVICES", "0").strip() in {"", "-1"}:
         return torch.device("cpu")
-    return judge(look_for_gpu(), expected_because(instance_type, environment))
+    return select_device(detect_gpu(), reason_to_expect_gpu(instance_type, environment))
 
 
-def expected_because(instance_type: str | None, environment: Mapping[str, str]) -> str | None:
+def reason_to_expect_gpu(instance_type: str | None, environment: Mapping[str, str]) -> str | None:
     """The setting that implies a GPU in this container, if any. The image itself always requests `all` GPUs."""
     visible = environment.get("NVIDIA_VISIBLE_DEVICES", "")
-    if visible in _NONE:
+    if visible in _NO_GPU:
         return None
-    if instance_type is not None and _WITH_GPUS.match(instance_type):
+    if instance_type is not None and _GPU_INSTANCE.match(instance_type):
         return instance_type
-    return None if visible in _SAYS_NOTHING else f"NVIDIA_VISIBLE_DEVICES={visible}"
+    return None if visible in _UNSPECIFIED else f"NVIDIA_VISIBLE_DEVICES={visible}"
 
 
-def judge(gpu: Gpu, expected: str | None) -> torch.device:
+def select_device(gpu: Gpu, expected: str | None) -> torch.device:
     """Choose the device from the detected GPU and the expectation.
 
     Raises:
         PlatformError: the driver or the GPU is too old, or the GPU is missing or broken.
     """
-    if gpu.driver and gpu.built_for and gpu.driver[0] < gpu.built_for[0]:
+    if gpu.driver and gpu.built_cuda and gpu.driver[0] < gpu.built_cuda[0]:
         raise PlatformError(
-            f"The host's NVIDIA driver is too old for this image: it knows CUDA {_text(gpu.driver)}, and PyTorch is"
-            f" built for CUDA {_text(gpu.built_for)}. Use a host with a newer driver, or an image with an older"
+            f"The host's NVIDIA driver is too old for this image: it supports CUDA {_text(gpu.driver)}, and PyTorch is"
+            f" built for CUDA {_text(gpu.built_cuda)}. Use a host with a newer driver, or an image with an older"
             " PyTorch; CUDA_VISIBLE_DEVICES= (empty) trains on the CPU."
         )
-    if not gpu.trouble and gpu.capability < gpu.oldest:
+    if not gpu.problem and gpu.capability < gpu.oldest:
         raise PlatformError(
             f"The GPU is too old for this image: {gpu.name} has compute capability {_text(gpu.capability)}, and PyTorch"
             f" is built for {_text(gpu.oldest)} and newer. Use a newer instance type, such as ml.g5 or ml.p4d."
         )
-    if not gpu.trouble:
+    if not gpu.problem:
         return torch.device("cuda")
     if expected is not None:
         raise PlatformError(
-            f"There should be a GPU ({expected}), but PyTorch sees none: {gpu.trouble}. Outside the platform, give the"
-            " container one (docker run --gpus all); CUDA_VISIBLE_DEVICES= (empty) trains on the CPU."
+            f"A GPU is expected ({expected}), but PyTorch finds none: {gpu.problem}. Outside the platform, start the"
+            " container with docker run --gpus all; CUDA_VISIBLE_DEVICES= (empty) trains on the CPU."
         )
     return torch.device("cpu")
 
@@ -107,15 +107,13 @@ def gpu_lines(name: str, memory: int, count: int, arithmetic: str) -> list[str]:
     """Plan lines for `count` GPUs with `memory` bytes each."""
     lines = [f"device    cuda ({name}, {memory / 2**30:.0f} GiB), {arithmetic}"]
     if count > 1:
-        lines.append(
-            f"          1 of {count} GPUs computes: a job uses one, and an instance type with a single GPU costs less"
-        )
+        lines.append(f"          only 1 of {count} GPUs is used: an instance type with a single GPU costs less")
     return lines
 
 
-def look_for_gpu() -> Gpu:
+def detect_gpu() -> Gpu:
     """Query the driver, if there is one, and PyTorch."""
-    built_for = _version(torch.version.cuda)
+    built_cuda = _version(torch.version.cuda)
     driver = _driver()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -123,12 +121,12 @@ def look_for_gpu() -> Gpu:
     if usable:
         oldest = min((_capability(name) for name in torch.cuda.get_arch_list()), default=(0, 0))
         name, capability = torch.cuda.get_device_name(0), torch.cuda.get_device_capability(0)
-        return Gpu("", driver, built_for, name, capability, oldest)
-    if built_for is None:
+        return Gpu("", driver, built_cuda, name, capability, oldest)
+    if built_cuda is None:
         return Gpu("it is built without CUDA", driver)
     if driver is None:
-        return Gpu("the container has no NVIDIA driver", None, built_for)
-    return Gpu(_trouble(), driver, built_for)
+        return Gpu("the container has no NVIDIA driver", None, built_cuda)
+    return Gpu(_problem(), driver, built_cuda)
 
 
 def _driver() -> Version | None:
@@ -140,7 +138,7 @@ def _driver() -> Version | None:
     return (version.value // 1000, version.value % 1000 // 10) if version.value else None
 
 
-def _trouble() -> str:
+def _problem() -> str:
     try:
         torch.zeros(1, device="cuda")
     except (RuntimeError, AssertionError) as error:

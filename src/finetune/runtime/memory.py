@@ -13,13 +13,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 _TRIM_THRESHOLD, _MMAP_THRESHOLD, _ARENA_MAX = -1, -3, -8  # from malloc.h
-_ALIKE, _UNLIKE = 2**30, 2**25
+_MAX_BLOCK_EQUAL, _MAX_BLOCK_VARYING = 2**30, 2**25
 """Largest block kept by the allocator, for batches of equal and of varying size."""
-_KEPT = 2**31 - 1
-_SPINS = "1000"
-_ALLOCATOR = ("GLIBC_TUNABLES", "MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_", "MALLOC_ARENA_MAX")
-_WAITING = ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")
-_READ_BY_LIBRARIES = {
+_MAX_FREE = 2**31 - 1
+_SPIN_COUNT = "1000"
+_ALLOCATOR_VARIABLES = ("GLIBC_TUNABLES", "MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_", "MALLOC_ARENA_MAX")
+_WAIT_VARIABLES = ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")
+_LIBRARY_VARIABLES = {
     # tokenizers would use its own thread pool even for a single text; the calling threads are enough.
     "TOKENIZERS_PARALLELISM": "false",
     # NumPy sets these while it imports OpenBLAS, and removes them after OpenBLAS has started its threads.
@@ -35,27 +35,27 @@ def set_variables() -> None:
     thread that reads it at that time, as every library does when it is loaded, then reads freed memory.
     """
     let_threads_spin()
-    for name, value in _READ_BY_LIBRARIES.items():
+    for name, value in _LIBRARY_VARIABLES.items():
         os.environ.setdefault(name, value)
 
 
 def let_threads_spin() -> None:
     """Set the spin time of OpenMP threads, unless the environment configures it."""
-    if not any(name in os.environ for name in _WAITING):
+    if not any(name in os.environ for name in _WAIT_VARIABLES):
         # Spin for about 20 us, then sleep: enough to bridge two consecutive operations, and the most that a wait takes
         # from other work, such as decoding threads. By default they spin for milliseconds.
-        os.environ["GOMP_SPINCOUNT"] = _SPINS
+        os.environ["GOMP_SPINCOUNT"] = _SPIN_COUNT
 
 
-def keep_freed_memory(*, alike: bool) -> bool:
+def keep_freed_memory(*, equal_sizes: bool) -> bool:
     """Let glibc keep up to 2 GiB of freed memory for later allocations.
 
     Every step frees its activations and allocates as many again. By default glibc returns blocks of this size to the
     kernel, which has to zero every page when it is allocated again: a fifth of the time of a pass on a CPU.
 
     Args:
-        alike: whether all batches have the same size: large blocks of varying sizes, as for texts, would fragment the
-            heap, and the process would use a fifth more memory.
+        equal_sizes: whether all batches have the same size: large blocks of varying sizes, as for texts, would
+            fragment the heap, and the process would use a fifth more memory.
 
     Returns:
         Whether glibc accepted the setting; `False` without glibc or if the environment configures the allocator.
@@ -63,7 +63,9 @@ def keep_freed_memory(*, alike: bool) -> bool:
     mallopt = _glibc("mallopt")
     if mallopt is None:
         return False
-    return bool(mallopt(_MMAP_THRESHOLD, _ALIKE if alike else _UNLIKE)) and bool(mallopt(_TRIM_THRESHOLD, _KEPT))
+    return bool(mallopt(_MMAP_THRESHOLD, _MAX_BLOCK_EQUAL if equal_sizes else _MAX_BLOCK_VARYING)) and bool(
+        mallopt(_TRIM_THRESHOLD, _MAX_FREE)
+    )
 
 
 def share_one_heap() -> bool:
@@ -91,13 +93,13 @@ def release_freed_memory() -> bool:
 
 def _glibc(name: str) -> Callable[..., int] | None:
     """An allocator function, or `None` without glibc or if the environment configures the allocator."""
-    if any(variable in os.environ for variable in _ALLOCATOR):
+    if any(variable in os.environ for variable in _ALLOCATOR_VARIABLES):
         return None
     return getattr(ctypes.CDLL(None), name, None)
 
 
 @contextmanager
-def no_search_for_garbage() -> Iterator[None]:
+def garbage_collection_disabled() -> Iterator[None]:
     """Disable the garbage collector during imports and freeze the imported objects.
 
     Imports create 300,000 objects and almost no garbage: collecting takes a third of a second. The objects are frozen

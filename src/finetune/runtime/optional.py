@@ -14,24 +14,24 @@ logger = logging.getLogger(__name__)
 
 
 @contextmanager
-def optional(extra: str, *, needed: bool = False, passing: type[Exception] = JobStopped) -> Iterator[None]:
+def optional(part: str, *, required: bool = False, reraised: type[Exception] = JobStopped) -> Iterator[None]:
     """Run a part of the job that the model does not depend on: its failure is logged as a warning.
 
     Interruptions are re-raised: `JobStopped`, `KeyboardInterrupt`, `SystemExit`.
 
     Args:
-        extra: name of the part, used at the start of the warning.
-        needed: whether this job depends on the part after all, so that every failure is re-raised.
-        passing: another exception type to re-raise.
+        part: name of the part, used at the start of the warning.
+        required: whether this job depends on the part after all, so that every failure is re-raised.
+        reraised: another exception type to re-raise.
     """
     try:
         yield
-    except (JobStopped, passing):
+    except (JobStopped, reraised):
         raise
     except Exception as error:
-        if needed:
+        if required:
             raise
-        logger.warning("%s was skipped; the job continues: %s", extra, cause_of(error))
+        logger.warning("%s was skipped; the job continues: %s", part, cause_of(error))
 
 
 @dataclass(slots=True)
@@ -39,11 +39,11 @@ class Guard:
     """Calls functions of one optional part of the job until the first failure, which is logged once.
 
     Attributes:
-        extra: name of the part.
+        part: name of the part.
         failed: whether a call failed; later calls do nothing.
     """
 
-    extra: str
+    part: str
     failed: bool = False
 
     def __call__(self, call: Callable[..., object], *arguments: object) -> None:
@@ -51,6 +51,6 @@ class Guard:
         if self.failed:
             return
         self.failed = True
-        with optional(self.extra):
+        with optional(self.part):
             call(*arguments)
             self.failed = False

@@ -64,8 +64,8 @@ def choose_numerics(precision: Precision, device: torch.device) -> Numerics:
     return Numerics(device, dtype, scaled=dtype is torch.float16)
 
 
-def suited_to(
-    numerics: Numerics, module: nn.Module, asked: Precision, sees_only_padding: Callable[[], bool]
+def supported_numerics(
+    numerics: Numerics, module: nn.Module, requested: Precision, has_padding_only: Callable[[], bool]
 ) -> Numerics:
     """The same types, or float32 if the model does not support less.
 
@@ -77,41 +77,41 @@ def suited_to(
     reason = ""
     if getattr(getattr(module, "config", None), "model_type", None) in _ONLY_FLOAT32:
         reason = "DeBERTa's attention overflows in it"
-    elif numerics.device.type == "cpu" and sees_only_padding():
+    elif numerics.device.type == "cpu" and has_padding_only():
         reason = (
             "image_size is too small for it on a CPU: where a map is narrower than a stride, oneDNN leaves gradients of"
             " convolutions unset"
         )
     if not reason:
         return numerics
-    if asked != "auto":
-        raise UserError(f"precision is {asked}, but {reason}: use precision=auto or fp32.")
+    if requested != "auto":
+        raise UserError(f"precision is {requested}, but {reason}: use precision=auto or fp32.")
     return Numerics(numerics.device, None, scaled=False)
 
 
-def has_unseeing_columns(module: nn.Module, run: Callable[[], object]) -> bool:
+def has_padding_only_columns(module: nn.Module, run: Callable[[], object]) -> bool:
     """Whether a strided convolution gets a feature map narrower than its stride when `run` runs it in evaluation mode.
 
     Some kernel columns then see only padding, and in bf16 oneDNN 3.10 returns uninitialized memory as their gradient.
     """
-    found: list[bool] = []
+    padding_only: list[bool] = []
 
-    def look(one: nn.Module, inputs: tuple[Tensor, ...], _: Tensor) -> None:
-        if isinstance(one, nn.Conv2d):
-            found.append(inputs[0].shape[-1] < one.stride[1] and one.kernel_size[1] > 1)
+    def hook(layer: nn.Module, inputs: tuple[Tensor, ...], _: Tensor) -> None:
+        if isinstance(layer, nn.Conv2d):
+            padding_only.append(inputs[0].shape[-1] < layer.stride[1] and layer.kernel_size[1] > 1)
 
-    hooks = [one.register_forward_hook(look) for one in module.modules() if isinstance(one, nn.Conv2d)]
-    modes = {one: one.training for one in module.modules()}
+    handles = [layer.register_forward_hook(hook) for layer in module.modules() if isinstance(layer, nn.Conv2d)]
+    modes = {layer: layer.training for layer in module.modules()}
     try:
         with torch.no_grad():
             module.eval()
             run()
     finally:
-        for one, mode in modes.items():
-            one.training = mode
-        for hook in hooks:
-            hook.remove()
-    return any(found)
+        for layer, mode in modes.items():
+            layer.training = mode
+        for handle in handles:
+            handle.remove()
+    return any(padding_only)
 
 
 def _fastest_on_gpu() -> Literal["bf16", "fp16"]:
@@ -120,5 +120,5 @@ def _fastest_on_gpu() -> Literal["bf16", "fp16"]:
 
 def _fastest_on_cpu() -> Literal["bf16", "fp32"]:
     """bf16 if the CPU has instructions for it; otherwise it would be emulated."""
-    found = torch.cpu.get_capabilities()
-    return "bf16" if any(found.get(name, False) for name in _BF16_PRODUCTS) else "fp32"
+    capabilities = torch.cpu.get_capabilities()
+    return "bf16" if any(capabilities.get(name, False) for name in _BF16_PRODUCTS) else "fp32"

@@ -14,7 +14,7 @@ import torch
 
 _T = TypeVar("_T")
 
-_PATIENCE = 5.0
+_CLOSE_TIMEOUT = 5.0
 """Seconds that closing waits; a thread blocked in a read is abandoned, and does not keep the process alive."""
 
 
@@ -43,19 +43,19 @@ class WorkerPool:
 
     def grow(self, size: int) -> None:
         """Start further threads, up to `size`."""
-        own = torch.get_num_threads()
+        threads_before = torch.get_num_threads()
         for number in range(self.size, size):
             thread = threading.Thread(target=self._work, name=f"{self._name}-{number}", daemon=True)
             self._threads.append(thread)
             thread.start()
             self._ready.acquire()
         # Setting the number in a worker also changes the default for new threads: restore it.
-        torch.set_num_threads(own)
+        torch.set_num_threads(threads_before)
 
     def submit(self, call: Callable[[], _T]) -> Future[_T]:
         """Submit a call; `result()` of the future raises its exception."""
         future: Future[_T] = Future()
-        self._calls.put(lambda: _carry_out(call, future, self.stopping))
+        self._calls.put(lambda: _run_call(call, future, self.stopping))
         return future
 
     def close(self) -> None:
@@ -63,7 +63,7 @@ class WorkerPool:
         self.stopping.set()
         for _ in self._threads:
             self._calls.put(None)
-        deadline = time.monotonic() + _PATIENCE
+        deadline = time.monotonic() + _CLOSE_TIMEOUT
         for thread in self._threads:
             # The garbage collector may close an abandoned iterator in any thread, including these.
             if thread is not threading.current_thread():
@@ -79,7 +79,7 @@ class WorkerPool:
             call()
 
 
-def _carry_out(call: Callable[[], _T], future: Future[_T], stopping: threading.Event) -> None:
+def _run_call(call: Callable[[], _T], future: Future[_T], stopping: threading.Event) -> None:
     if stopping.is_set():
         future.cancel()
         return

@@ -23,8 +23,8 @@ CHECKPOINTS = "checkpointconfig.json"
 TENSORBOARD = "tensorboardoutputconfig.json"
 DEBUG_HOOK = "debughookconfig.json"
 
-_DEEPEST = 100
-_SHOWN = 60
+MAX_DEPTH = 100
+MAX_SHOWN_LENGTH = 60
 _BRACKETS = re.compile(r"[\[\]{}]")
 _QUOTED = re.compile(r'"(?:[^"\\]|\\.)*"')
 
@@ -104,7 +104,7 @@ def _local_path(path: Path) -> Path | None:
     if not isinstance(local, str) or not local:
         return None
     if _fault(local):
-        raise PlatformError(f"{path}: LocalPath {_cut(local)} {_fault(local)}.")
+        raise PlatformError(f"{path}: LocalPath {_shortened(local)} {_fault(local)}.")
     return Path(local)
 
 
@@ -123,7 +123,7 @@ def _read_object(path: Path) -> dict[str, object] | None:
     except ValueError as error:
         raise PlatformError(f"{path} is not JSON: {error}.") from error
     if not isinstance(value, dict):
-        raise PlatformError(f"{path} holds {type(value).__name__}, expected a JSON object.")
+        raise PlatformError(f"{path} contains {type(value).__name__}, expected a JSON object.")
     return value
 
 
@@ -134,27 +134,29 @@ def _hyperparameters(path: Path) -> dict[str, str]:
     for name, text in texts.items():
         fault = _fault(name) or _fault(text)
         if fault:
-            raise UserError(f"Hyperparameter {_cut(name)} {fault}: correct its value, which is {_cut(text)}.")
+            raise UserError(
+                f"Hyperparameter {_shortened(name)} {fault}: correct its value, which is {_shortened(text)}."
+            )
     return texts
 
 
 def _fault(text: str) -> str | None:
     """The fault of a text that would make sagemaker-training or a program's environment fail."""
     if "\0" in text:
-        return "holds the character NUL"
+        return "contains the character NUL"
     try:
         text.encode()
     except UnicodeEncodeError:
-        return "holds half of a surrogate pair"
-    depth = deepest = 0
+        return "contains half of a surrogate pair"
+    depth = maximum = 0
     for bracket in _BRACKETS.findall(_QUOTED.sub("", text)):
         depth += 1 if bracket in "[{" else -1
-        deepest = max(depth, deepest)
-    return "is JSON that is nested too deeply" if deepest > _DEEPEST else None
+        maximum = max(depth, maximum)
+    return "is JSON that is nested too deeply" if maximum > MAX_DEPTH else None
 
 
-def _cut(text: str) -> str:
-    return repr(text if len(text) <= _SHOWN else text[: _SHOWN - 3] + "...")
+def _shortened(text: str) -> str:
+    return repr(text if len(text) <= MAX_SHOWN_LENGTH else text[: MAX_SHOWN_LENGTH - 3] + "...")
 
 
 def _channels(inputs: dict[str, object], path: Path) -> dict[str, ChannelConfig]:
@@ -187,7 +189,7 @@ def _resources(path: Path) -> Resources:
     hosts = values.get("hosts", ["algo-1"])
     if not isinstance(hosts, list) or not hosts or not all(isinstance(host, str) for host in hosts):
         raise PlatformError(f"{path}: hosts is {hosts!r}, expected a list of host names.")
-    faults = [f"host {_cut(host)} {fault}" for host in hosts if (fault := _fault(host)) is not None]
+    faults = [f"host {_shortened(host)} {fault}" for host in hosts if (fault := _fault(host)) is not None]
     if faults:
         raise PlatformError(f"{path}: {faults[0]}.")
     current = str(values.get("current_host", hosts[0]))

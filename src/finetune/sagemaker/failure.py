@@ -14,7 +14,7 @@ from pathlib import Path
 
 from finetune.errors import INTERNAL_EXIT_CODE, JobError, PlatformError
 from finetune.messages import Lines, one_line, several_lines
-from finetune.runtime.atomic_files import write_whole
+from finetune.runtime.atomic_files import write_text_atomically
 from finetune.sagemaker.paths import Paths
 
 SHOWN_CHARACTERS = 1024
@@ -22,11 +22,11 @@ RESERVED_BYTES = 16 * 1024
 """Disk space reserved for the failure file at the start of the job, in case the volume is full later."""
 _FULL_BYTES = 1024 * 1024
 _FULL_ERRNOS = frozenset({errno.ENOSPC, errno.EDQUOT})
-_LONGEST = 1 << 16
-_NEARLY_ALL = 0.9
-_LESS_MEMORY = "use a smaller batch_size or a larger instance."
+_MAX_MESSAGE_LENGTH = 1 << 16
+_FULL_SHARE = 0.9
+_MEMORY_REMEDY = "use a smaller batch_size or a larger instance."
 # Out-of-memory messages of Python, the dynamic loader, glibc, C++ and PyTorch's allocator.
-_NO_MEMORY = (
+_OUT_OF_MEMORY_TEXTS = (
     "Cannot allocate memory",
     "cannot allocate memory",
     "can't allocate memory",
@@ -59,8 +59,8 @@ class Failure:
     def __post_init__(self) -> None:
         """Escape user data in the message, and limit its length."""
         message = several_lines(self.message)
-        if len(message) > _LONGEST:
-            message = f"{message[: _LONGEST // 2]}\n...\n{message[-_LONGEST // 2 :]}"
+        if len(message) > _MAX_MESSAGE_LENGTH:
+            message = f"{message[: _MAX_MESSAGE_LENGTH // 2]}\n...\n{message[-_MAX_MESSAGE_LENGTH // 2 :]}"
         object.__setattr__(self, "message", message)
 
 
@@ -82,25 +82,25 @@ def failure_of(error: BaseException, folders: Iterable[Path] = ()) -> Failure:
         error: the exception that ended the job.
         folders: output folders of the job; those on full volumes are named if the exception names no file.
     """
-    short_of_memory = next((one for one in _chain(error) if _says_no_memory(one)), None)
-    if short_of_memory is not None:
-        said = str(short_of_memory).partition("\n")[0].strip()[:200]
-        cause = f"The machine ran out of memory{f' ({said})' if said else ''}: {_LESS_MEMORY}"
+    memory_error = next((cause for cause in _causes(error) if _is_out_of_memory(cause)), None)
+    if memory_error is not None:
+        detail = str(memory_error).partition("\n")[0].strip()[:200]
+        cause = f"The machine ran out of memory{f' ({detail})' if detail else ''}: {_MEMORY_REMEDY}"
         return Failure(one_line(cause), PlatformError.exit_code, expected=True)
     if isinstance(error, JobError):
         message = next(iter(error.args), "")
         return Failure(message if isinstance(message, Lines) else one_line(str(error)), error.exit_code, expected=True)
     if isinstance(error, OSError) and error.errno in _MACHINE_ERRNOS:
         cause = cause_of(error)
-        advice = ""
+        remedy = ""
         if error.errno in _FULL_ERRNOS:
             full = [] if error.filename else _full_folders(folders)
             cause += f" ({', '.join(full)})" if full else ""
-            advice = " Give the job a larger volume (volume_size of the estimator)."
-        return Failure(f"The machine failed the job: {cause}.{advice}", PlatformError.exit_code, expected=True)
-    if _fills_its_address_space():
+            remedy = " Give the job a larger volume (volume_size of the estimator)."
+        return Failure(f"The machine failed the job: {cause}.{remedy}", PlatformError.exit_code, expected=True)
+    if _address_space_is_full():
         cause = f"The machine ran out of memory ({type(error).__name__}: {error})"
-        cause = f"{one_line(cause[: SHOWN_CHARACTERS // 2])}: {_LESS_MEMORY}"
+        cause = f"{one_line(cause[: SHOWN_CHARACTERS // 2])}: {_MEMORY_REMEDY}"
         return Failure(cause, PlatformError.exit_code, expected=True)
     details = "".join(traceback.format_exception(error))
     cause = one_line(f"Internal error, {type(error).__name__}: {error}"[: SHOWN_CHARACTERS // 2])
@@ -123,14 +123,14 @@ def release_reserve(paths: Paths) -> None:
 
 def is_about_memory(message: str) -> bool:
     """Whether the message of an unexpected error means that the machine ran out of memory."""
-    return any(words in message for words in _NO_MEMORY)
+    return any(words in message for words in _OUT_OF_MEMORY_TEXTS)
 
 
-def _says_no_memory(error: BaseException) -> bool:
+def _is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, MemoryError) or (not isinstance(error, JobError) and is_about_memory(str(error)))
 
 
-def _fills_its_address_space() -> bool:
+def _address_space_is_full() -> bool:
     """Whether the process uses more than 90% of its address space limit.
 
     Libraries then fail with errors that do not mention memory.
@@ -140,25 +140,25 @@ def _fills_its_address_space() -> bool:
         return False
     with suppress(OSError, ValueError):
         pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0])
-        return pages * resource.getpagesize() > _NEARLY_ALL * limit
+        return pages * resource.getpagesize() > _FULL_SHARE * limit
     return False
 
 
-def _chain(error: BaseException) -> Iterator[BaseException]:
+def _causes(error: BaseException) -> Iterator[BaseException]:
     """An error, followed by those it was raised from."""
     seen: set[int] = set()
-    one: BaseException | None = error
-    while one is not None and id(one) not in seen:
-        seen.add(id(one))
-        yield one
-        one = one.__cause__ or (None if one.__suppress_context__ else one.__context__)
+    current: BaseException | None = error
+    while current is not None and id(current) not in seen:
+        seen.add(id(current))
+        yield current
+        current = current.__cause__ or (None if current.__suppress_context__ else current.__context__)
 
 
 def write_failure(paths: Paths, failure: Failure) -> bool:
     """Write `output/failure` unless it already contains a cause; return whether it contains one now."""
     try:
         paths.output.mkdir(parents=True, exist_ok=True)
-        if not _holds_a_cause(paths.failure):
+        if not _has_cause(paths.failure):
             _write_cause(paths, failure.message or "The job failed without a message.")
     except OSError:
         return False
@@ -167,13 +167,13 @@ def write_failure(paths: Paths, failure: Failure) -> bool:
     return True
 
 
-def _holds_a_cause(path: Path) -> bool:
+def _has_cause(path: Path) -> bool:
     return path.is_file() and path.stat().st_size > 0
 
 
 def _write_cause(paths: Paths, message: str) -> None:
     try:
-        write_whole(paths.failure, message)
+        write_text_atomically(paths.failure, message)
     except OSError:
         # The volume is full: overwrite the reserved blocks with as much of the message as fits.
         content = message.encode("utf-8", errors="backslashreplace")[:RESERVED_BYTES]

@@ -28,20 +28,20 @@ PORT = 7778
 # The platform starts containers of one job within minutes of each other, and names may not resolve at first.
 PATIENCE_SECONDS = 300.0
 # If the first host ends sooner than this after its start, it waits for hosts that have not connected yet.
-LATECOMER_SECONDS = 120.0
+LATE_START_SECONDS = 120.0
 _RETRY_SECONDS = 1.0
 _ACCEPT_SECONDS = 0.2
-_SECONDS_TO_TELL = 5.0
+_SEND_TIMEOUT = 5.0
 # The container of the first host ends a little later than its process.
 LINGER_SECONDS = 2.0
-_SECONDS_TO_END = 60.0
+_EXIT_TIMEOUT = 60.0
 # Keep-alive detects within two minutes that the first host vanished.
 _KEEP_ALIVE = ((socket.TCP_KEEPIDLE, 60), (socket.TCP_KEEPINTVL, 10), (socket.TCP_KEEPCNT, 6))
 _ERRORS: tuple[type[JobError], ...] = (UserError, PlatformError, JobError)
 
 
 @dataclass(slots=True)
-class Ending:
+class HostResult:
     """Result of the first host's job.
 
     Attributes:
@@ -52,41 +52,41 @@ class Ending:
 
 
 @contextmanager
-def leading(
+def announce_result(
     resources: Resources,
     port: int = PORT,
     stopped: Callable[[], bool] = lambda: False,
-    latecomers: float = LATECOMER_SECONDS,
-) -> Iterator[Ending]:
+    late_start_seconds: float = LATE_START_SECONDS,
+) -> Iterator[HostResult]:
     """Let the other hosts wait while the block runs, then send each of them the result; does nothing for one host.
 
     Args:
         resources: names of the hosts.
         port: where the other hosts connect.
         stopped: whether the job was stopped; hosts that have not connected by then are not waited for.
-        latecomers: seconds after the start of the block during which to wait for hosts that have not connected.
+        late_start_seconds: seconds after the start of the block during which to wait for hosts that have not connected.
             Without this, a host that starts after the job has failed would not learn the cause.
 
     Yields:
-        The ending, whose failure the block may set; an exception that leaves the block counts as a failure.
+        The result, whose failure the block may set; an exception that leaves the block counts as a failure.
     """
-    ending = Ending()
+    result = HostResult()
     if len(resources.hosts) == 1:
-        yield ending
+        yield result
         return
-    logger.info("%s trains; the other hosts wait for it.", resources.current_host)
-    deadline = time.monotonic() + latecomers
+    logger.info("%s trains, the other hosts wait for it.", resources.current_host)
+    deadline = time.monotonic() + late_start_seconds
     with closing(_listen(port, backlog=len(resources.hosts))) as listener:
         try:
-            yield ending
+            yield result
         except BaseException as error:
-            ending.failure = failure_of(error)
+            result.failure = failure_of(error)
             raise
         finally:
-            _tell_all(listener, len(resources.hosts) - 1, ending.failure, lambda: stopped() or _past(deadline))
+            _send_to_all(listener, len(resources.hosts) - 1, result.failure, lambda: stopped() or _past(deadline))
 
 
-def follow(
+def wait_for_first_host(
     resources: Resources,
     port: int = PORT,
     patience: float = PATIENCE_SECONDS,
@@ -108,21 +108,21 @@ def follow(
         PlatformError: the first host ended without sending a result.
     """
     first = resources.hosts[0]
-    logger.info("One host trains: %s waits for %s.", resources.current_host, first)
+    logger.info("Only one host trains: %s waits for %s.", resources.current_host, first)
     deadline = time.monotonic() + patience
     connection = _connect(first, port, lambda: stopped() or _past(deadline))
     if connection is None and stopped():
         logger.info("Stopped while %s could not be reached.", first)
         return
     if connection is None:
-        logger.warning("%s could not be reached within %.0f s, so nobody waits for it.", first, patience)
+        logger.warning("%s could not be reached within %.0f s: not waiting for it.", first, patience)
         return
     with connection:
-        word = _hear(connection)
+        reply = _receive(connection)
     time.sleep(linger)
-    if word is None:
-        raise PlatformError(f"{first} ended without saying how: its own log, or its memory and disk, say why.")
-    exit_code, message = word
+    if reply is None:
+        raise PlatformError(f"{first} ended without sending its result: see its log, and its memory and disk metrics.")
+    exit_code, message = reply
     if exit_code:
         raise next((kind for kind in _ERRORS if kind.exit_code == exit_code), JobError)(Lines(message))
     logger.info("%s is done.", first)
@@ -132,30 +132,30 @@ def _listen(port: int, backlog: int) -> socket.socket:
     try:
         return socket.create_server(("", port), backlog=backlog)
     except OSError as error:
-        raise PlatformError(f"Port {port}, where the other hosts wait, cannot be opened: {error}.") from error
+        raise PlatformError(f"Port {port}, to which the other hosts connect, cannot be opened: {error}.") from error
 
 
-def _tell_all(listener: socket.socket, others: int, failure: Failure | None, over: Callable[[], bool]) -> None:
-    """Send the result to every connected host, and to those that still connect until `over` returns true.
+def _send_to_all(listener: socket.socket, others: int, failure: Failure | None, gave_up: Callable[[], bool]) -> None:
+    """Send the result to every connected host, and to those that still connect until `gave_up` returns true.
 
     The system closes a connection when this process has ended; errors of hosts that are gone are ignored.
     """
-    word = {"exit_code": 0, "message": ""}
+    result = {"exit_code": 0, "message": ""}
     if failure is not None:
-        word = {"exit_code": failure.exit_code, "message": failure.message}
-    answer = json.dumps(word).encode() + b"\n"
+        result = {"exit_code": failure.exit_code, "message": failure.message}
+    line = json.dumps(result).encode() + b"\n"
     listener.settimeout(_ACCEPT_SECONDS)
-    waiting = False
-    for told in range(others):
+    logged = False
+    for sent in range(others):
         while (connection := _accept(listener)) is None:
-            if over():
+            if gave_up():
                 return
-            if not waiting:
-                logger.info("%d of %d other hosts have not connected yet: waiting for them.", others - told, others)
-            waiting = True
+            if not logged:
+                logger.info("%d of %d other hosts have not connected yet: waiting for them.", others - sent, others)
+            logged = True
         with suppress(OSError):
-            connection.settimeout(_SECONDS_TO_TELL)
-            connection.sendall(answer)
+            connection.settimeout(_SEND_TIMEOUT)
+            connection.sendall(line)
         connection.detach()
 
 
@@ -170,12 +170,12 @@ def _past(deadline: float) -> bool:
     return time.monotonic() > deadline
 
 
-def _connect(host: str, port: int, over: Callable[[], bool]) -> socket.socket | None:
+def _connect(host: str, port: int, gave_up: Callable[[], bool]) -> socket.socket | None:
     while True:
         try:
             connection = socket.create_connection((host, port), timeout=10.0)
         except OSError:
-            if over():
+            if gave_up():
                 return None
             time.sleep(_RETRY_SECONDS)
             continue
@@ -186,15 +186,15 @@ def _connect(host: str, port: int, over: Callable[[], bool]) -> socket.socket | 
         return connection
 
 
-def _hear(connection: socket.socket) -> tuple[int, str] | None:
+def _receive(connection: socket.socket) -> tuple[int, str] | None:
     """The result sent by the first host, once its process has ended."""
     try:
         with connection.makefile("rb") as stream:
-            said = json.loads(stream.readline())
-            word = (int(said["exit_code"]), str(said["message"]))
-            connection.settimeout(_SECONDS_TO_END)
+            reply = json.loads(stream.readline())
+            result = (int(reply["exit_code"]), str(reply["message"]))
+            connection.settimeout(_EXIT_TIMEOUT)
             with suppress(OSError):
                 stream.read()
     except (OSError, ValueError, LookupError, TypeError, RecursionError):
         return None
-    return word
+    return result

@@ -106,8 +106,8 @@ def check_writable(*folders: Path) -> None:
     """
     for folder in folders:
         try:
-            there = next(one for one in (folder, *folder.parents) if one.exists())
-            with tempfile.TemporaryFile(dir=there):
+            existing = next(path for path in (folder, *folder.parents) if path.exists())
+            with tempfile.TemporaryFile(dir=existing):
                 pass
         except OSError as error:
             raise PlatformError(
