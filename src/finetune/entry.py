@@ -74,19 +74,19 @@ def _run() -> Failure | None:
             if not request.is_first_host:
                 wait_for_first_host(request.files.resources, stopped=interruption.requested)
                 return None
-            with announce_result(request.files.resources, stopped=interruption.requested) as ending:
+            with announce_result(request.files.resources, stopped=interruption.requested) as result:
                 try:
-                    _lead(request, interruption)
+                    _run_on_first_host(request, interruption)
                 except BaseException as error:  # noqa: BLE001  # write the cause before it is sent to the other hosts
-                    ending.failure = _fail(paths, error)
-                return ending.failure
+                    result.failure = _report_failure(paths, error)
+                return result.failure
     except BaseException as error:  # noqa: BLE001  # the single place that maps failures to exit codes
-        return _fail(paths, error)
+        return _report_failure(paths, error)
     finally:
         release_reserve(paths)
 
 
-def _lead(request: Request, interruption: Interruption) -> None:
+def _run_on_first_host(request: Request, interruption: Interruption) -> None:
     # Importing torch takes seconds: do it only after the request has been checked.
     with garbage_collection_disabled():
         from finetune.job.run import run_job
@@ -94,7 +94,7 @@ def _lead(request: Request, interruption: Interruption) -> None:
     run_job(request, interruption)
 
 
-def _fail(paths: Paths, error: BaseException) -> Failure:
+def _report_failure(paths: Paths, error: BaseException) -> Failure:
     """Write and log the cause of a failure."""
     failure = failure_of(error, (paths.output, paths.model, paths.checkpoints, Path(tempfile.gettempdir())))
     written = write_failure(paths, failure)

@@ -107,7 +107,7 @@ def test_num_classes_that_contradicts_an_evaluated_network_is_refused(
     wishes = {"num_classes": "4", "strategy": "evaluate"}
     job = train_here(tmp_path / "job", {"test": unseen, "model": network}, wishes)
     assert job.exit_code == 1
-    assert job.failure.startswith("num_classes=4, but the network that strategy='evaluate' measures has 3 classes")
+    assert job.failure.startswith("num_classes=4, but the model to evaluate has 3 classes")
 
 
 def test_classes_that_are_announced_but_have_no_records_are_a_warning(

@@ -60,7 +60,7 @@ def test_the_artifact_is_proven_by_the_records_that_can_be_read(tmp_path: Path, 
     assert f"repeats {PROBE_RECORDS} predictions" in job.log
 
 
-def test_answers_that_are_no_numbers_are_no_proof(
+def test_predictions_that_are_not_finite_fail_the_export_check(
     tmp_path: Path, unseen: Path, network: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def broken(backbone: Backbone, source: Source, how: Pass) -> Predictions | None:
@@ -70,7 +70,7 @@ def test_answers_that_are_no_numbers_are_no_proof(
     monkeypatch.setattr(proof, "predict", broken)
     job = train_here(tmp_path / "job", {"train": unseen, "model": network}, HEAD)
     assert job.exit_code == 1
-    assert "the network's answers are not finite numbers" in job.failure
+    assert "outputs of the model are not finite" in job.failure
     assert not (job.folder.model / "artifact.json").exists()
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from finetune.job.outputs import exported_line, exported_weights, known_metrics
+from finetune.job.outputs import exported_line, exported_weights, metrics_of_best_epoch
 from finetune.monitoring.metric_lines import final_line
 from finetune.runtime.atomic_files import atomic_text_file, write_text_atomically
 from tests.support.training_setup import Lesson, request
@@ -43,10 +43,10 @@ def test_a_stopped_job_that_exports_its_best_epoch_prints_the_metrics_of_that_ep
     lesson = Lesson(request(early_stopping_patience="5"), stop_after=15)
     assert not lesson.fit()
     best, rows = lesson.state.best, lesson.state.history.rows
-    line = final_line(known_metrics(lesson.state))
+    line = final_line(metrics_of_best_epoch(lesson.state))
     assert line.startswith(f"final; validation:loss={best.loss:.6f}; validation:accuracy={best.accuracy:.6f};")
     assert best.loss == rows[best.epoch]["validation:loss"]
-    assert known_metrics(Lesson(request()).state) == {}
+    assert metrics_of_best_epoch(Lesson(request()).state) == {}
 
 
 def test_a_file_that_does_not_fit_leaves_what_was_there_and_no_space_taken(tmp_path: Path) -> None:

@@ -222,7 +222,7 @@ def test_a_network_is_evaluated_by_classes_in_another_order(tmp_path: Path, netw
     assert files.metrics()["test"] == piped.metrics()["test"]
     strange = train_from_pipes(tmp_path / "strange", channels, {**wishes, "class_names": "red,blue,grey"})
     assert strange.exit_code == 1
-    assert strange.failure.startswith("class_names and the channel 'labels' name grey, but the network has blue, green")
+    assert strange.failure.startswith("class_names and the channel 'labels' name grey, but the model has blue, green")
 
 
 def test_a_class_of_files_that_nobody_announced(tmp_path: Path) -> None:

@@ -86,7 +86,9 @@ def decide_thresholds(
     """
     labels, target = job.inputs.labels.names, target_of(job.spec.observe)
     if target is None or "validation" not in results:
-        return (stored_thresholds(job.given.source, labels) if job.spec.strategy.name == "evaluate" else None), {}
+        return (
+            stored_thresholds(job.source_model.source, labels) if job.spec.strategy.name == "evaluate" else None
+        ), {}
     predictions = results["validation"].predictions
     chosen = choose_thresholds(predictions.targets, predictions.probabilities, labels, target)
     if chosen.missed:
@@ -118,5 +120,5 @@ def measure_forgetting(job: PreparedJob, results: Mapping[str, EvaluationResult]
     if part is None or job.spec.strategy.name == "from_scratch":
         return {}
     settings = Pass(job.numerics.device, job.numerics.context, job.interruption.requested)
-    measured = forgetting(job.given, job.backbone, results[part], settings, job.numerics)
+    measured = forgetting(job.source_model, job.backbone, results[part], settings, job.numerics)
     return {"part": part, **measured} if measured else {}

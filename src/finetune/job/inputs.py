@@ -168,14 +168,14 @@ def _check_evaluated_classes(request: Request, announced: LabelMap | None, evalu
     num_classes = request.spec.data.num_classes
     if num_classes not in (None, len(evaluated)):
         raise UserError(
-            f"num_classes={num_classes}, but the network that strategy='evaluate' measures has {len(evaluated)} classes"
+            f"num_classes={num_classes}, but the model to evaluate has {len(evaluated)} classes"
             f" ({some_of(evaluated.names)}): correct num_classes, or leave it out."
         )
     # For files, the labels that occur in records are checked; records of a pipe cannot be read in advance.
     unknown = sorted(set(announced.names if announced else ()) - set(evaluated.names))
     if unknown and request.pipes():
         raise UserError(
-            f"class_names and the channel 'labels' name {some_of(unknown)}, but the network has"
+            f"class_names and the channel 'labels' name {some_of(unknown)}, but the model has"
             f" {some_of(evaluated.names)}: name its classes, in any order, or leave them out."
         )
 
@@ -193,10 +193,10 @@ def _check_records(
         check_known_classes(reader, labels, origin)
     _check_texts(readers)
     if "train" in readers:
-        _check_count(readers["train"], num_training_samples)
+        _check_record_count(readers["train"], num_training_samples)
 
 
-def _check_count(train: Reader, expected: int | None) -> None:
+def _check_record_count(train: Reader, expected: int | None) -> None:
     """Check the size of the training channel against the request, with or without bad records.
 
     Raises:

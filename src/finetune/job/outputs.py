@@ -106,7 +106,7 @@ def exported_line(state: TrainingState) -> str:
     )
 
 
-def known_metrics(state: TrainingState | None) -> dict[str, dict[str, object]]:
+def metrics_of_best_epoch(state: TrainingState | None) -> dict[str, dict[str, object]]:
     """Metrics of the exported weights already computed in training: for a stopped job that exports its best epoch."""
     if state is None or not state.best.weights:
         return {}

@@ -60,7 +60,7 @@ class PreparedJob:
     feeds: CachedInputProvider
     numerics: Numerics
     interruption: Interruption
-    given: Given
+    source_model: Given
 
     @property
     def spec(self) -> JobSpec:
@@ -122,9 +122,18 @@ def prepare(request: Request, interruption: Interruption, scratch: Path) -> Prep
     plan = make_plan(spec.strategy, spec.optimisation, structure_of(backbone, task))
     loaders = build_loaders(inputs, backbone, spec, device)
     cache_plan = CachePlan(backbone, plan, spec, numerics)
-    feeds = CachedInputProvider(cache_plan, loaders, scratch, warm_pool_of(request))
-    given = Given(model_request, source)
-    return PreparedJob(request, inputs, backbone, plan, cache_plan, loaders, feeds, numerics, interruption, given)
+    return PreparedJob(
+        request=request,
+        inputs=inputs,
+        backbone=backbone,
+        plan=plan,
+        cache_plan=cache_plan,
+        loaders=loaders,
+        feeds=CachedInputProvider(cache_plan, loaders, scratch, warm_pool_of(request)),
+        numerics=numerics,
+        interruption=interruption,
+        source_model=Given(model_request, source),
+    )
 
 
 def structure_of(backbone: Backbone, task: Task) -> ModelStructure:

@@ -24,7 +24,7 @@ from finetune.job.outputs import (
     build_report,
     exported_line,
     job_summary,
-    known_metrics,
+    metrics_of_best_epoch,
     write_bad_records,
     write_metrics,
     write_predictions,
@@ -89,7 +89,7 @@ class TrainingResult:
         finished: `False` if training was interrupted.
         run_history: run history, including the cost of interruptions so far.
         findings: findings of the rules.
-        start: the initial weights.
+        initial_weights: weights before the first step.
         schedule: learning rate schedule.
         stopped_by_rule: whether a rule ended training, with `rule_action=stop`.
         failure: error that the job raises after it has written its results.
@@ -99,7 +99,7 @@ class TrainingResult:
     finished: bool
     run_history: RunHistory
     findings: Findings
-    start: StartingPoint | None = None
+    initial_weights: StartingPoint | None = None
     schedule: Schedule | None = None
     stopped_by_rule: bool = False
     failure: DivergedError | None = None
@@ -192,7 +192,7 @@ def conclude(job: PreparedJob, trained: TrainingResult) -> None:
         job.feeds.prepare_phase(job.plan.phase(max(0, state.progress.epoch - 1)))
 
     evaluation = evaluate_parts(job) if finished or trained.stopped_by_rule else Evaluation({}, {})
-    logger.info("%s", final_line(evaluation.metrics or known_metrics(state)) or "Nothing was evaluated.")
+    logger.info("%s", final_line(evaluation.metrics or metrics_of_best_epoch(state)) or "Nothing was evaluated.")
     failure: Exception | None = trained.failure or evaluation.failure
     thresholds, decision = decide_thresholds(job, evaluation.results)
     if thresholds is None and failure is None and state is not None and target_of(job.spec.observe) is not None:
@@ -244,9 +244,9 @@ def write_results(
             if measured := measure_forgetting(job, evaluated):
                 metrics["forgetting"] = measured
     drift: Mapping[str, float] = {}
-    if trained.start is not None:
+    if trained.initial_weights is not None:
         with optional("Measuring the drift of the layers"):
-            drift = trained.start.drift(job.backbone)
+            drift = trained.initial_weights.drift(job.backbone)
     required = job.spec.strategy.name == "evaluate"
     with optional("Writing metrics.json", required=required):
         # JSON has no NaN or infinity; the report shows which values were not finite.
