@@ -86,9 +86,8 @@ def decide_thresholds(
     """
     labels, target = job.inputs.labels.names, target_of(job.spec.observe)
     if target is None or "validation" not in results:
-        return (
-            stored_thresholds(job.source_model.source, labels) if job.spec.strategy.name == "evaluate" else None
-        ), {}
+        evaluates = job.spec.strategy.name == "evaluate"
+        return stored_thresholds(job.source_model.source, labels) if evaluates else None, {}
     predictions = results["validation"].predictions
     chosen = choose_thresholds(predictions.targets, predictions.probabilities, labels, target)
     if chosen.missed:
