@@ -113,7 +113,7 @@ def test_a_bug_in_the_midst_of_training_ends_with_its_traceback(
     def broken(*_: object) -> None:
         raise ZeroDivisionError("division by zero")
 
-    monkeypatch.setattr("finetune.training.step.Stepper.take", broken)
+    monkeypatch.setattr("finetune.training.step.TrainStep._backward", broken)
     job = run_here(folder)
     assert job.exit_code == 3
     assert job.failure.startswith("Internal error, ZeroDivisionError: division by zero\n")

@@ -23,9 +23,9 @@ PARTIAL = {"strategy": "partial"}
 JOB = """
 import json, os, signal, sys
 from finetune.entry import run
-from finetune.training.step import Stepper
+from finetune.training.step import TrainStep
 record, last = open(sys.argv[1], "a"), int(sys.argv[2])
-take, update = Stepper.take, Stepper._update
+take, update = TrainStep.take, TrainStep._update
 account = os.path.join(os.environ["SAGEMAKER_BASE_DIR"], "checkpoints", "account.json")
 gradient = []
 def told():
@@ -41,7 +41,7 @@ def taken(self, batches, step, *rest):
     if 0 <= last <= step and told():
         os.kill(os.getpid(), signal.SIGKILL)
     return loss
-Stepper.take, Stepper._update = taken, updated
+TrainStep.take, TrainStep._update = taken, updated
 sys.exit(run())
 """
 READER = """
