@@ -36,25 +36,25 @@ def share(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Share:
 
 
 @pytest.fixture(scope="session")
-def pictures(share: Share) -> Path:
+def images(share: Share) -> Path:
     """24 images of each of three colors."""
     return share("pictures", lambda folder: _write(folder / "train", 24, 0)) / "train"
 
 
 @pytest.fixture(scope="session")
-def unseen(share: Share) -> Path:
+def holdout(share: Share) -> Path:
     """8 further images of each color."""
     return share("unseen", lambda folder: _write(folder / "validation", 8, 100)) / "validation"
 
 
 @pytest.fixture(scope="session")
-def first_job(share: Share, pictures: Path, unseen: Path) -> Ended:
+def first_job(share: Share, images: Path, holdout: Path) -> Ended:
     """The image's `train` on images, from random weights; `archive` contains the model."""
 
     def make(folder: Path) -> None:
         job = train(
             folder,
-            {"train": pictures, "validation": unseen},
+            {"train": images, "validation": holdout},
             {
                 "strategy": "from_scratch",
                 "model_name": "resnet18",
@@ -74,7 +74,7 @@ def first_job(share: Share, pictures: Path, unseen: Path) -> Ended:
 
 
 @pytest.fixture(scope="session")
-def network(first_job: Ended) -> Path:
+def artifact(first_job: Ended) -> Path:
     """The first job's artifact, unpacked: a `model` channel."""
     assert first_job.exit_code == 0, first_job.log
     return first_job.folder.model

@@ -99,9 +99,9 @@ CASES = {
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_bad_records_end_the_job_with_their_place(name: str, tmp_path: Path, unseen: Path, network: Path) -> None:
+def test_bad_records_fail_the_job_with_their_location(name: str, tmp_path: Path, holdout: Path, artifact: Path) -> None:
     case = CASES[name]
-    channels = {**case.make(tmp_path, unseen), "model": network}
+    channels = {**case.make(tmp_path, holdout), "model": artifact}
     job = train_here(tmp_path / "job", channels, {"epochs": "1", **case.hyperparameters})
     assert job.exit_code == 1
     assert re.match(case.cause, job.failure), job.failure
@@ -110,18 +110,18 @@ def test_bad_records_end_the_job_with_their_place(name: str, tmp_path: Path, uns
     assert not list(job.folder.model.iterdir())
 
 
-def test_a_failure_in_the_midst_of_training_leaves_through_train(tmp_path: Path, unseen: Path, network: Path) -> None:
-    channels = {**CASES["cut off"].make(tmp_path, unseen), "model": network}
+def test_failure_during_training_exits_through_train(tmp_path: Path, holdout: Path, artifact: Path) -> None:
+    channels = {**CASES["cut off"].make(tmp_path, holdout), "model": artifact}
     job = train(tmp_path / "job", channels, {"epochs": "1"})
     assert job.exit_code == 1
     assert re.match(CASES["cut off"].cause, job.failure)
     assert "Traceback" not in job.log
 
 
-def test_nothing_left_to_evaluate_is_told_after_the_first_epoch(tmp_path: Path, unseen: Path, network: Path) -> None:
+def test_unreadable_validation_fails_after_first_epoch(tmp_path: Path, holdout: Path, artifact: Path) -> None:
     (tmp_path / "validation" / "red").mkdir(parents=True)
     (tmp_path / "validation" / "red" / "bad.png").write_bytes(b"hello")
-    channels = {"train": unseen, "validation": tmp_path / "validation", "model": network}
+    channels = {"train": holdout, "validation": tmp_path / "validation", "model": artifact}
     job = train_here(tmp_path / "job", channels, {"epochs": "500", "max_bad_records": "5"})
     assert job.exit_code == 1
     assert job.failure.startswith(

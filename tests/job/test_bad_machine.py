@@ -31,12 +31,12 @@ def mounted(folder: Path, options: str) -> Iterator[None]:
 
 
 @pytest.fixture
-def folder(tmp_path: Path, unseen: Path, network: Path) -> JobFolder:
+def folder(tmp_path: Path, holdout: Path, artifact: Path) -> JobFolder:
     """A job that would succeed."""
-    return lay_out(tmp_path / "opt-ml", request_of({"train": unseen, "model": network}, QUICK))
+    return lay_out(tmp_path / "opt-ml", request_of({"train": holdout, "model": artifact}, QUICK))
 
 
-def test_a_full_disk_is_the_platforms_fault(folder: JobFolder) -> None:
+def test_full_disk_is_a_platform_error(folder: JobFolder) -> None:
     with mounted(folder.model, "size=4m"):
         job = train_in(folder.root)
         left = [path for path in folder.model.rglob("*") if path.is_file()]
@@ -48,7 +48,7 @@ def test_a_full_disk_is_the_platforms_fault(folder: JobFolder) -> None:
 
 
 @pytest.mark.parametrize("through_train", [True, False])
-def test_a_model_folder_that_cannot_be_written_is_the_platforms_fault(folder: JobFolder, through_train: bool) -> None:
+def test_unwritable_model_folder_is_a_platform_error(folder: JobFolder, through_train: bool) -> None:
     with mounted(folder.model, "size=64m,ro"):
         job = train_in(folder.root) if through_train else run_here(folder)
     assert job.exit_code == 2
@@ -56,14 +56,14 @@ def test_a_model_folder_that_cannot_be_written_is_the_platforms_fault(folder: Jo
     assert "Traceback" not in job.failure
 
 
-def test_an_output_folder_that_cannot_be_written_still_gives_the_exit_code(folder: JobFolder) -> None:
+def test_unwritable_output_folder_keeps_the_exit_code(folder: JobFolder) -> None:
     with mounted(folder.output, "size=64k,ro"):
         job = train_in(folder.root)
     assert job.exit_code == 2
     assert str(folder.output) in job.log
 
 
-def test_a_volume_that_is_full_while_the_report_is_written_leaves_the_model_and_a_cause(folder: JobFolder) -> None:
+def test_volume_full_during_report_keeps_model_and_cause(folder: JobFolder) -> None:
     with mounted(folder.output_data, "size=4k"):
         job = run_here(folder)
         left = [path.name for path in folder.output_data.iterdir()]
@@ -77,10 +77,8 @@ def test_a_volume_that_is_full_while_the_report_is_written_leaves_the_model_and_
 
 
 @pytest.mark.parametrize("full", ["output", "output_data"])
-def test_an_evaluation_whose_results_do_not_fit_fails_with_a_cause_on_a_full_volume(
-    tmp_path: Path, unseen: Path, network: Path, full: str
-) -> None:
-    folder = lay_out(tmp_path / "opt-ml", request_of({"test": unseen, "model": network}, {"strategy": "evaluate"}))
+def test_evaluation_on_full_volume_fails_with_cause(tmp_path: Path, holdout: Path, artifact: Path, full: str) -> None:
+    folder = lay_out(tmp_path / "opt-ml", request_of({"test": holdout, "model": artifact}, {"strategy": "evaluate"}))
     place: Path = getattr(folder, full)
     with mounted(place, "size=20k" if full == "output" else "size=4k"):
         job = run_here(folder)
@@ -91,7 +89,7 @@ def test_an_evaluation_whose_results_do_not_fit_fails_with_a_cause_on_a_full_vol
     assert sorted(left) == ["data", "failure"]
 
 
-def test_a_bug_of_ours_ends_with_its_traceback(folder: JobFolder, tmp_path: Path) -> None:
+def test_internal_error_shows_traceback(folder: JobFolder, tmp_path: Path) -> None:
     (tmp_path / "sitecustomize.py").write_text(
         "import finetune.job.request as broken\n"
         "def check_channels(*_):\n"
@@ -107,9 +105,7 @@ def test_a_bug_of_ours_ends_with_its_traceback(folder: JobFolder, tmp_path: Path
     assert "return {}['nothing']" in job.failure
 
 
-def test_a_bug_in_the_midst_of_training_ends_with_its_traceback(
-    folder: JobFolder, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_internal_error_during_training_shows_traceback(folder: JobFolder, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(*_: object) -> None:
         raise ZeroDivisionError("division by zero")
 

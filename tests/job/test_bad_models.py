@@ -42,51 +42,51 @@ def write_archive(folder: Path, files: Mapping[str, bytes]) -> Path:
     return folder
 
 
-def refusal(place: Path, pictures: Path, model: Path) -> str:
-    job = train_here(place, {"train": pictures, "model": model}, {"epochs": "1"})
+def refusal(place: Path, images: Path, model: Path) -> str:
+    job = train_here(place, {"train": images, "model": model}, {"epochs": "1"})
     assert job.exit_code == 1, job.log
     assert len(job.failure) <= 1024
     assert "Traceback" not in job.failure
     return job.failure
 
 
-def test_no_archive(tmp_path: Path, unseen: Path) -> None:
+def test_invalid_archive_is_refused(tmp_path: Path, holdout: Path) -> None:
     (tmp_path / "model").mkdir()
     (tmp_path / "model" / "model.tar.gz").write_bytes(b"hello, hello")
-    cause = refusal(tmp_path / "job", unseen, tmp_path / "model")
+    cause = refusal(tmp_path / "job", holdout, tmp_path / "model")
     assert re.fullmatch(r"model\.tar\.gz is no archive, or it is cut short: .* Give a tar file, as .*", cause)
 
 
-def test_an_archive_that_is_cut_short(tmp_path: Path, unseen: Path) -> None:
+def test_truncated_archive_is_refused(tmp_path: Path, holdout: Path) -> None:
     folder = write_archive(tmp_path / "model", {"resnet34.pth": torch.rand(4096).numpy().tobytes()})
     archive = folder / "model.tar.gz"
     archive.write_bytes(archive.read_bytes()[:-2000])
-    assert refusal(tmp_path / "job", unseen, folder).startswith("model.tar.gz is no archive, or it is cut short: ")
+    assert refusal(tmp_path / "job", holdout, folder).startswith("model.tar.gz is no archive, or it is cut short: ")
 
 
 @pytest.mark.parametrize("name", ["../../outside", "/tmp/outside-of-the-archive"])
-def test_an_archive_that_would_write_outside_its_folder(name: str, tmp_path: Path, unseen: Path) -> None:
+def test_archive_with_outside_paths_is_refused(name: str, tmp_path: Path, holdout: Path) -> None:
     folder = write_archive(tmp_path / "model", {name: b"x"})
-    cause = refusal(tmp_path / "job", unseen, folder)
+    cause = refusal(tmp_path / "job", holdout, folder)
     assert cause.startswith(f"model.tar.gz tries to write outside its folder: member {name!r}. Pack the model again")
     assert not list(tmp_path.rglob("outside*"))
     assert not Path(name).is_file()
 
 
-def test_weights_of_another_network(tmp_path: Path, unseen: Path) -> None:
+def test_weights_of_another_model_are_refused(tmp_path: Path, holdout: Path) -> None:
     folder = write_archive(tmp_path / "model", {"resnet18.pth": saved(resnet34().state_dict())})
-    cause = refusal(tmp_path / "job", unseen, folder)
+    cause = refusal(tmp_path / "job", holdout, folder)
     assert "belong to another network than model_name='resnet18'" in cause
     assert cause.endswith("They fit 'resnet34': set model_name accordingly.")
 
 
-def test_nothing_is_unpickled(tmp_path: Path, unseen: Path) -> None:
+def test_pickled_objects_are_not_loaded(tmp_path: Path, holdout: Path) -> None:
     made = tmp_path / "made-by-a-pickle"
     for number, content in enumerate(
         (pickle.dumps({"fc.weight": Malice(made)}, protocol=2), saved({"fc.weight": Malice(made)}))
     ):
         folder = write_archive(tmp_path / f"model-{number}", {"resnet18.pth": content})
-        cause = refusal(tmp_path / f"job-{number}", unseen, folder)
+        cause = refusal(tmp_path / f"job-{number}", holdout, folder)
         assert cause.startswith("resnet18.pth cannot be read as plain tensors: ")
         assert "save the state dict as safetensors" in cause
         assert not made.exists()
@@ -94,15 +94,15 @@ def test_nothing_is_unpickled(tmp_path: Path, unseen: Path) -> None:
     assert made.exists()
 
 
-def test_a_folder_that_brings_code_of_its_own(tmp_path: Path, unseen: Path) -> None:
+def test_folder_with_custom_code_is_refused(tmp_path: Path, holdout: Path) -> None:
     code = f"import pathlib; pathlib.Path({str(tmp_path / 'ran')!r}).mkdir()\nclass Config: pass\n"
     config = b'{"model_type": "mine", "auto_map": {"AutoConfig": "mine.Config"}, "architectures": ["Mine"]}'
     folder = write_archive(tmp_path / "model", {"config.json": config, "mine.py": code.encode()})
-    assert "brings code of its own, which is never run" in refusal(tmp_path / "job", unseen, folder)
+    assert "brings code of its own, which is never run" in refusal(tmp_path / "job", holdout, folder)
     assert not (tmp_path / "ran").exists()
 
 
-def test_no_weights_anywhere(tmp_path: Path) -> None:
+def test_missing_weights_are_refused(tmp_path: Path) -> None:
     (tmp_path / "texts").mkdir()
     (tmp_path / "texts" / "rows.csv").write_text("label,text\na,one\na,two\nb,three\nb,four\n")
     job = train_here(tmp_path / "job", {"train": tmp_path / "texts"})

@@ -19,8 +19,8 @@ from tests.support.whole_jobs import finished, run_here, train, train_here
 FAULTS = {"epoch": "3", "batch_size": "0", "learning_rate": "fast", "strategy": "ful"}
 
 
-def test_train_tells_all_faults_at_once_and_exits_with_1(tmp_path: Path, pictures: Path) -> None:
-    job = train(tmp_path, {"train": pictures}, FAULTS)
+def test_train_reports_all_faults_at_once_with_exit_code_1(tmp_path: Path, images: Path) -> None:
+    job = train(tmp_path, {"train": images}, FAULTS)
     assert job.exit_code == 1
     first, *others = job.failure.splitlines()
     assert first == "Unknown hyperparameter 'epoch' (did you mean 'epochs'?): correct its name or leave it out."
@@ -47,25 +47,23 @@ def test_train_tells_all_faults_at_once_and_exits_with_1(tmp_path: Path, picture
     ],
     ids=lambda value: " ".join(value) if isinstance(value, dict) else "",
 )
-def test_a_hyperparameter_that_cannot_be(
-    hyperparameters: dict[str, str], cause: str, tmp_path: Path, network: Path
+def test_impossible_hyperparameter_is_refused(
+    hyperparameters: dict[str, str], cause: str, tmp_path: Path, artifact: Path
 ) -> None:
     data = write_pictures(tmp_path / "four-classes", 2)
     shutil.copytree(data / "red", data / "crimson")
-    job = train_here(tmp_path / "job", {"train": data, "model": network}, hyperparameters)
+    job = train_here(tmp_path / "job", {"train": data, "model": artifact}, hyperparameters)
     assert job.exit_code == 1
     assert re.match(cause, job.failure), job.failure
     assert len(job.failure) <= 1024
 
 
 @pytest.mark.parametrize("source", ["folders", "lst", "csv", "recordio", "pipe"])
-def test_num_classes_that_contradicts_the_data_is_refused_wherever_labels_come_from(
-    tmp_path: Path, network: Path, source: str
-) -> None:
-    wishes = {"num_classes": "4", "strategy": "feature_extraction", "epochs": "1"}
+def test_num_classes_must_match_the_data(tmp_path: Path, artifact: Path, source: str) -> None:
+    options = {"num_classes": "4", "strategy": "feature_extraction", "epochs": "1"}
     names = {"red": "0", "green": "1", "blue": "7"}
     data = write_pictures(tmp_path / "pictures", 4)
-    channels = {"train": data, "model": network}
+    channels = {"train": data, "model": artifact}
     if source == "folders":
         for name, number in names.items():
             (data / name).rename(data / number)
@@ -89,51 +87,47 @@ def test_num_classes_that_contradicts_the_data_is_refused_wherever_labels_come_f
         channels["train"] = tmp_path / "records"
     if source == "pipe":
         pipe = Channel("train", tmp_path / "records", content_type="application/x-recordio", pipe=PipeSource())
-        request = piped_request((pipe, Channel("model", network)), wishes)
+        request = piped_request((pipe, Channel("model", artifact)), options)
         folder = lay_out(tmp_path / "job", request)
         feeders = feed_pipes(folder, request)
         job = run_here(folder)
         for feeder in feeders:
             feeder.kill()
     else:
-        job = train_here(tmp_path / "job", channels, wishes)
+        job = train_here(tmp_path / "job", channels, options)
     assert job.exit_code == 1, job.log
     assert re.search("num_classes=4, but channel 'train' has 3 classes" if source != "pipe" else "7", job.failure)
 
 
-def test_num_classes_that_contradicts_an_evaluated_network_is_refused(
-    tmp_path: Path, unseen: Path, network: Path
-) -> None:
-    wishes = {"num_classes": "4", "strategy": "evaluate"}
-    job = train_here(tmp_path / "job", {"test": unseen, "model": network}, wishes)
+def test_num_classes_must_match_the_evaluated_model(tmp_path: Path, holdout: Path, artifact: Path) -> None:
+    options = {"num_classes": "4", "strategy": "evaluate"}
+    job = train_here(tmp_path / "job", {"test": holdout, "model": artifact}, options)
     assert job.exit_code == 1
     assert job.failure.startswith("num_classes=4, but the model to evaluate has 3 classes")
 
 
-def test_classes_that_are_announced_but_have_no_records_are_a_warning(
-    tmp_path: Path, unseen: Path, network: Path
-) -> None:
-    wishes = {"class_names": "blue,green,red,violet", "strategy": "feature_extraction", "epochs": "1"}
-    job = finished(train_here(tmp_path / "job", {"train": unseen, "model": network}, wishes))
+def test_class_names_without_records_are_a_warning(tmp_path: Path, holdout: Path, artifact: Path) -> None:
+    options = {"class_names": "blue,green,red,violet", "strategy": "feature_extraction", "epochs": "1"}
+    job = finished(train_here(tmp_path / "job", {"train": holdout, "model": artifact}, options))
     assert job.artifact()["labels"] == ["blue", "green", "red", "violet"]
     assert "WARNING: channel 'train' has no records of 1 of 4 classes (violet)" in job.log
 
 
-def test_more_faults_than_are_shown_are_counted(tmp_path: Path, pictures: Path) -> None:
-    job = train_here(tmp_path, {"train": pictures}, {f"unknown_thing_{number}": "x" * 50 for number in range(100)})
+def test_further_faults_are_counted(tmp_path: Path, images: Path) -> None:
+    job = train_here(tmp_path, {"train": images}, {f"unknown_thing_{number}": "x" * 50 for number in range(100)})
     assert job.exit_code == 1
     assert len(job.failure) <= 1024
     assert re.search(r"\.\.\. and \d+ more faults\.$", job.failure)
 
 
-def test_channels_that_are_missing_unknown_or_empty(tmp_path: Path, pictures: Path) -> None:
+def test_missing_unknown_or_empty_channels_are_refused(tmp_path: Path, images: Path) -> None:
     (tmp_path / "empty").mkdir()
     cases: tuple[tuple[dict[str, Path], str], ...] = (
         ({}, r"There is no channel 'train': give one"),
-        ({"train": pictures, "validaton": pictures}, r"Unknown channel 'validaton' \(did you mean 'validation'\?\)"),
-        ({"train": pictures, "training": pictures}, r"Channels 'train' and 'training' mean the same: give one of them"),
+        ({"train": images, "validaton": images}, r"Unknown channel 'validaton' \(did you mean 'validation'\?\)"),
+        ({"train": images, "training": images}, r"Channels 'train' and 'training' mean the same: give one of them"),
         ({"train": tmp_path / "empty"}, r"channel 'train' is empty: no files in .*; expected a folder per class"),
-        ({"train": pictures, "model": tmp_path / "empty"}, r"The model channel holds no model .*; it holds nothing"),
+        ({"train": images, "model": tmp_path / "empty"}, r"The model channel holds no model .*; it holds nothing"),
     )
     for number, (channels, cause) in enumerate(cases):
         job = train_here(tmp_path / str(number), channels)

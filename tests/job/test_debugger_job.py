@@ -91,11 +91,11 @@ ASKED: list[dict[str, Any]] = [
 
 
 def laid_out(
-    place: Path, channels: Mapping[str, Path], wishes: Mapping[str, str], collections: list[dict[str, Any]] = ASKED
+    place: Path, channels: Mapping[str, Path], options: Mapping[str, str], collections: list[dict[str, Any]] = ASKED
 ) -> JobFolder:
     """A job of four epochs of six steps, with a checkpoint after every third step."""
     course = {"epochs": str(EPOCHS), "batch_size": "4", "augmentation": "none", "checkpoint_interval_steps": "3"}
-    request = request_of(channels, {**wishes, **course, "workers": "1"})
+    request = request_of(channels, {**options, **course, "workers": "1"})
     return lay_out(place / "opt-ml", replace(request, debug_hook=hook_configuration(place, collections)))
 
 
@@ -121,10 +121,10 @@ def read(place: Path) -> dict[str, Any]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("strategy", "precision"), [("partial", "fp32"), ("full", "bf16")])
-def test_the_librarys_reader_finds_every_step_of_a_job_that_was_killed_twice(
-    tmp_path: Path, unseen: Path, pictures: Path, network: Path, strategy: str, precision: str
+def test_debugger_reads_every_step_of_a_twice_killed_job(
+    tmp_path: Path, holdout: Path, images: Path, artifact: Path, strategy: str, precision: str
 ) -> None:
-    channels = {"train": unseen, "validation": pictures, "model": network}
+    channels = {"train": holdout, "validation": images, "model": artifact}
     folder = laid_out(tmp_path, channels, {"strategy": strategy, "precision": precision})
     for last_step in (7, 16, -1):
         job = start(tmp_path, folder, last_step)
@@ -162,9 +162,9 @@ def test_the_librarys_reader_finds_every_step_of_a_job_that_was_killed_twice(
 
 
 @pytest.mark.slow
-def test_a_hook_that_fails_within_the_job_is_one_warning(tmp_path: Path, unseen: Path, network: Path) -> None:
+def test_failing_hook_is_one_warning(tmp_path: Path, holdout: Path, artifact: Path) -> None:
     # The library rejects a custom collection without an expression only at the first batch.
-    folder = laid_out(tmp_path, {"train": unseen, "model": network}, PARTIAL, [{"CollectionName": "mine"}])
+    folder = laid_out(tmp_path, {"train": holdout, "model": artifact}, PARTIAL, [{"CollectionName": "mine"}])
     job = start(tmp_path, folder)
     assert job.exit_code == 0, job.log
     assert job.log.count("WARNING: SageMaker Debugger's hook failed") == 1

@@ -10,14 +10,14 @@ from tests.support.coloured_images import COLOURS, write_pictures
 from tests.support.whole_jobs import finished, train_here
 
 
-def test_the_handler_decides_by_the_threshold_of_validation(tmp_path: Path, network: Path) -> None:
+def test_handler_applies_validation_threshold(tmp_path: Path, artifact: Path) -> None:
     write_pictures(tmp_path / "train", 12, 0)
     third = list(COLOURS)[2]
     for file in (tmp_path / "train" / third).iterdir():
         file.unlink()
     (tmp_path / "train" / third).rmdir()
-    wishes = {"strategy": "feature_extraction", "epochs": "2", "batch_size": "8", "target_recall": "0.9"}
-    job = finished(train_here(tmp_path, {"train": tmp_path / "train", "model": network}, wishes))
+    options = {"strategy": "feature_extraction", "epochs": "2", "batch_size": "8", "target_recall": "0.9"}
+    job = finished(train_here(tmp_path, {"train": tmp_path / "train", "model": artifact}, options))
     limits = job.artifact()["thresholds"]
     assert sum(limits) == 1
     told = job.metrics()["decision"]
@@ -30,8 +30,8 @@ def test_the_handler_decides_by_the_threshold_of_validation(tmp_path: Path, netw
         above = float(row[f"probability:{labels[1]}"]) > limits[1]
         assert row["predicted_label"] == labels[int(above)]
     path = job.folder.model / "artifact.json"
-    artifact = json.loads(path.read_text("utf-8"))
-    path.write_text(json.dumps(artifact | {"thresholds": [0.0, 1.0]}), "utf-8")
+    content = json.loads(path.read_text("utf-8"))
+    path.write_text(json.dumps(content | {"thresholds": [0.0, 1.0]}), "utf-8")
     handler = load_handler(job.folder.model)
     model = handler.model_fn(str(job.folder.model))
     picture = next((tmp_path / "train" / labels[1]).iterdir()).read_bytes()
@@ -39,7 +39,7 @@ def test_the_handler_decides_by_the_threshold_of_validation(tmp_path: Path, netw
     assert answer.records[0]["predicted_label"] == labels[0]
 
 
-def test_a_promise_that_cannot_be_kept_is_refused(tmp_path: Path, unseen: Path, network: Path) -> None:
-    job = train_here(tmp_path, {"train": unseen, "model": network}, {"target_precision": "0.9"})
+def test_impossible_target_is_refused(tmp_path: Path, holdout: Path, artifact: Path) -> None:
+    job = train_here(tmp_path, {"train": holdout, "model": artifact}, {"target_precision": "0.9"})
     assert job.exit_code == 1
     assert "target_precision needs two classes or multi_label=true, but there are 3 classes" in job.failure

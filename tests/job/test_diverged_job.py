@@ -46,28 +46,26 @@ def explained(job: Ended) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("action", ["log", "stop"])
-def test_a_job_whose_loss_becomes_nan_leaves_a_report_that_says_so(
-    tmp_path: Path, pictures: Path, network: Path, action: str
-) -> None:
+def test_report_of_diverged_job_names_the_cause(tmp_path: Path, images: Path, artifact: Path, action: str) -> None:
     # Batches of four give 15 steps per epoch, fewer than it takes until the weights are infinite.
-    wishes = {**HOPELESS, "rules": "ExplodingTensor", "rule_action": action, "checkpoint_interval_steps": "5"}
-    report = explained(train_here(tmp_path, {"train": pictures, "model": network}, wishes))
+    options = {**HOPELESS, "rules": "ExplodingTensor", "rule_action": action, "checkpoint_interval_steps": "5"}
+    report = explained(train_here(tmp_path, {"train": images, "model": artifact}, options))
     assert [one["rule"] for one in report["findings"] if one["grave"]] in (["Diverged"], ["ExplodingTensor"])
     assert report["not_finite"]
 
 
-def test_a_loss_that_is_no_number_is_null_with_a_reason(tmp_path: Path, pictures: Path, network: Path) -> None:
-    report = explained(train_here(tmp_path, {"train": pictures, "model": network}, {**HOPELESS, "rules": "none"}))
+def test_nan_loss_is_null_with_reason(tmp_path: Path, images: Path, artifact: Path) -> None:
+    report = explained(train_here(tmp_path, {"train": images, "model": artifact}, {**HOPELESS, "rules": "none"}))
     assert "The training loss became" in report["failure"]
     last = len(report["history"]) - 1
     assert report["history"][last]["train:loss"] is None
     assert report["not_finite"][f"history.{last}.train:loss"] in {"not a number", "infinite"}
 
 
-def test_a_rule_that_stops_such_a_job_exports_nothing(tmp_path: Path, pictures: Path, network: Path) -> None:
+def test_diverged_job_stopped_by_rule_exports_nothing(tmp_path: Path, images: Path, artifact: Path) -> None:
     # The updates are reported before the weights are infinite, but the model's outputs are infinite.
-    wishes = {**HOPELESS, "rules": "WeightUpdateRatio:large_threshold=5", "rule_action": "stop"}
-    report = explained(train_here(tmp_path, {"train": pictures, "model": network}, wishes))
+    options = {**HOPELESS, "rules": "WeightUpdateRatio:large_threshold=5", "rule_action": "stop"}
+    report = explained(train_here(tmp_path, {"train": images, "model": artifact}, options))
     assert report["parts"] == {}
     assert [one["rule"] for one in report["findings"]] == ["WeightUpdateRatio"]
     assert "answers to 15 of 15 records are not finite" in report["failure"]

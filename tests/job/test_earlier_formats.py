@@ -13,7 +13,7 @@ from tests.support.whole_jobs import Ended, finished, request_of, run_here, trai
 EARLIER = Path(__file__).parent / "fixtures" / "earlier"
 
 
-def test_a_checkpoint_of_an_earlier_version_is_resumed(tmp_path: Path) -> None:
+def test_checkpoint_of_earlier_version_is_resumed(tmp_path: Path) -> None:
     channels = {"train": EARLIER / "train", "model": EARLIER / "model"}
     hyperparameters = json.loads((EARLIER / "hyperparameters.json").read_text("utf-8"))
     folder = lay_out(tmp_path / "opt-ml", request_of(channels, hyperparameters))
@@ -25,7 +25,7 @@ def test_a_checkpoint_of_an_earlier_version_is_resumed(tmp_path: Path) -> None:
     assert largest_difference(job, EARLIER / "predictions.csv", "validation") < 1e-4
 
 
-def test_an_artifact_of_an_earlier_version_gives_the_same_predictions(tmp_path: Path) -> None:
+def test_artifact_of_earlier_version_gives_same_predictions(tmp_path: Path) -> None:
     channels = {"test": EARLIER / "train", "model": EARLIER / "artifact"}
     job = finished(train_here(tmp_path, channels, {"strategy": "evaluate", "precision": "fp32", "max_length": "16"}))
     assert job.artifact()["labels"] == ["no", "yes"]

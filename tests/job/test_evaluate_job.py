@@ -14,9 +14,9 @@ from tests.support.whole_jobs import finished, train_here
 EVALUATE = {"strategy": "evaluate"}
 
 
-def test_nothing_is_trained_and_everything_is_written(tmp_path: Path, unseen: Path, network: Path) -> None:
-    job = finished(train_here(tmp_path, {"test": unseen, "model": network}, EVALUATE))
-    assert job.weights() == (network / "model.safetensors").read_bytes()
+def test_evaluation_writes_all_outputs_without_training(tmp_path: Path, holdout: Path, artifact: Path) -> None:
+    job = finished(train_here(tmp_path, {"test": holdout, "model": artifact}, EVALUATE))
+    assert job.weights() == (artifact / "model.safetensors").read_bytes()
     metrics = job.metrics()
     assert metrics["test"]["records"] == 24
     assert metrics["test"]["accuracy"] > 0.9
@@ -27,24 +27,24 @@ def test_nothing_is_trained_and_everything_is_written(tmp_path: Path, unseen: Pa
     assert "epoch=" not in job.log
 
 
-def test_the_classes_are_those_of_the_network_where_the_data_lack_some(tmp_path: Path, network: Path) -> None:
+def test_classes_are_those_of_the_model(tmp_path: Path, artifact: Path) -> None:
     some = write_pictures(tmp_path / "some", 3, first=300, names=("blue", "red"))
-    job = finished(train_here(tmp_path / "job", {"train": some, "model": network}, EVALUATE))
+    job = finished(train_here(tmp_path / "job", {"train": some, "model": artifact}, EVALUATE))
     assert job.artifact()["labels"] == list(COLOURS)
     assert job.metrics()["train"]["records"] == 6
     assert job.metrics()["train"]["accuracy"] > 0.9
 
 
-def test_one_class_is_enough_to_evaluate(tmp_path: Path, network: Path) -> None:
+def test_evaluation_accepts_a_single_class(tmp_path: Path, artifact: Path) -> None:
     one = write_pictures(tmp_path / "one", 3, first=300, names=("red",))
-    job = finished(train_here(tmp_path / "job", {"test": one, "model": network}, EVALUATE))
+    job = finished(train_here(tmp_path / "job", {"test": one, "model": artifact}, EVALUATE))
     assert job.metrics()["test"]["records"] == 3
 
 
-def test_a_class_that_the_network_does_not_know_is_refused(tmp_path: Path, network: Path) -> None:
+def test_unknown_class_is_refused(tmp_path: Path, artifact: Path) -> None:
     strange = write_pictures(tmp_path / "strange", 2)
     (strange / "red").rename(strange / "reed")
-    job = train_here(tmp_path / "job", {"test": strange, "model": network}, EVALUATE)
+    job = train_here(tmp_path / "job", {"test": strange, "model": artifact}, EVALUATE)
     assert job.exit_code == 1
     assert "'reed' (did you mean 'red'?)" in job.failure
 
@@ -59,13 +59,13 @@ def headless(tmp_path: Path) -> Path:
     return folder
 
 
-def test_a_random_head_is_never_evaluated_silently(tmp_path: Path, unseen: Path, headless: Path) -> None:
-    job = train_here(tmp_path / "job", {"test": unseen, "model": headless}, EVALUATE)
+def test_random_head_is_not_evaluated_silently(tmp_path: Path, holdout: Path, headless: Path) -> None:
+    job = train_here(tmp_path / "job", {"test": holdout, "model": headless}, EVALUATE)
     assert job.exit_code == 1
     assert job.failure.startswith("strategy=evaluate needs the top layer of the weights, but the weights have no top")
 
 
-def test_weights_in_the_image_have_the_classes_of_imagenet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_included_weights_have_imagenet_classes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     baked = tmp_path / "pretrained"
     baked.mkdir()
     torch.save(resnet18().state_dict(), baked / "resnet18.pth")
@@ -73,10 +73,10 @@ def test_weights_in_the_image_have_the_classes_of_imagenet(tmp_path: Path, monke
     data = write_pictures(tmp_path / "data", 2)
     for colour, category in zip(COLOURS, ("tench", "crane", "crane bird"), strict=True):
         (data / colour).rename(data / category)
-    wishes = {**EVALUATE, "model_name": "resnet18", "image_size": "32"}
-    job = finished(train_here(tmp_path / "job", {"test": data}, wishes))
+    options = {**EVALUATE, "model_name": "resnet18", "image_size": "32"}
+    job = finished(train_here(tmp_path / "job", {"test": data}, options))
     assert job.artifact()["labels"] == ResNet18_Weights.DEFAULT.meta["categories"]
     (data / "crane").rename(data / "cranes")
-    refused = train_here(tmp_path / "refused", {"test": data}, wishes)
+    refused = train_here(tmp_path / "refused", {"test": data}, options)
     assert refused.exit_code == 1
     assert "classes that are missing from the model: 'cranes' (did you mean 'crane'?)" in refused.failure

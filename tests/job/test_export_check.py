@@ -20,21 +20,21 @@ ROUNDED = re.compile(
 
 
 @pytest.fixture
-def unsure(network: Path, tmp_path: Path) -> Path:
+def unsure(artifact: Path, tmp_path: Path) -> Path:
     """A model with probabilities far enough from 0 and 1 for rounding errors to show."""
-    folder = shutil.copytree(network, tmp_path / "unsure")
+    folder = shutil.copytree(artifact, tmp_path / "unsure")
     weights = load_file(folder / "model.safetensors")
     weights["fc.weight"] *= 0.3
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
     return folder
 
 
-def test_a_job_in_bf16_is_proven_in_float32(
-    tmp_path: Path, unseen: Path, unsure: Path, monkeypatch: pytest.MonkeyPatch
+def test_export_of_bf16_job_is_checked_in_float32(
+    tmp_path: Path, holdout: Path, unsure: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(proof, "_WORTH_A_WARNING", 1e-4)
-    wishes = {"strategy": "evaluate", "precision": "bf16"}
-    job = finished(train_here(tmp_path / "job", {"test": unseen, "model": unsure}, wishes))
+    options = {"strategy": "evaluate", "precision": "bf16"}
+    job = finished(train_here(tmp_path / "job", {"test": holdout, "model": unsure}, options))
     count, difference = REPEATED.findall(job.log)[0]
     (rounded,) = ROUNDED.findall(job.log)
     assert int(count) == PROBE_RECORDS
@@ -43,17 +43,15 @@ def test_a_job_in_bf16_is_proven_in_float32(
     assert "with precision=fp32 they are the same" in job.log
 
 
-def test_without_an_evaluation_the_network_answers_in_float32_for_the_proof(
-    tmp_path: Path, unseen: Path, network: Path
-) -> None:
-    wishes = {"strategy": "feature_extraction", "epochs": "1", "precision": "bf16", "validation_fraction": "0"}
-    job = finished(train_here(tmp_path / "job", {"train": unseen, "model": network}, wishes))
+def test_export_check_without_evaluation_predicts_in_float32(tmp_path: Path, holdout: Path, artifact: Path) -> None:
+    options = {"strategy": "feature_extraction", "epochs": "1", "precision": "bf16", "validation_fraction": "0"}
+    job = finished(train_here(tmp_path / "job", {"train": holdout, "model": artifact}, options))
     assert REPEATED.search(job.log)
     assert "Evaluated in bf16" not in job.log
 
 
-def test_in_float32_the_evaluation_itself_is_repeated(tmp_path: Path, unseen: Path, network: Path) -> None:
-    wishes = {"strategy": "evaluate", "precision": "fp32"}
-    job = finished(train_here(tmp_path / "job", {"test": unseen, "model": network}, wishes))
+def test_export_check_in_float32_reuses_the_evaluation(tmp_path: Path, holdout: Path, artifact: Path) -> None:
+    options = {"strategy": "evaluate", "precision": "fp32"}
+    job = finished(train_here(tmp_path / "job", {"test": holdout, "model": artifact}, options))
     assert REPEATED.search(job.log)
     assert "Evaluated in" not in job.log

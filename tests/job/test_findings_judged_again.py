@@ -15,9 +15,9 @@ RECOVERS = [(2.0, 2.0, 0.5), (1.0, 3.0, 0.1), (0.8, 4.0, 0.1), (0.5, 1.0, 0.6), 
 STAYS = [(2.0, 1.0, 0.9), (1.0, 3.0, 0.1), (0.8, 4.0, 0.1), (0.5, 5.0, 0.2), (0.3, 6.0, 0.2)]
 
 
-def observed(course: list[tuple[float, float, float]], **wishes: str) -> Lesson:
+def observed(course: list[tuple[float, float, float]], **options: str) -> Lesson:
     """A training run with these training losses, validation losses and accuracies."""
-    lesson = Lesson(request(epochs=str(len(course)), **wishes))
+    lesson = Lesson(request(epochs=str(len(course)), **options))
     lesson.rules.epoch_begins(lesson.state, lesson.training.plan.phases[0])
     rows: list[EpochMetrics] = []
     for epoch, (train, validation, accuracy) in enumerate(course):
@@ -31,7 +31,7 @@ def observed(course: list[tuple[float, float, float]], **wishes: str) -> Lesson:
     return lesson
 
 
-def test_overfitting_that_passed_is_resolved_in_findings_and_log(caplog: pytest.LogCaptureFixture) -> None:
+def test_temporary_overfitting_is_resolved(caplog: pytest.LogCaptureFixture) -> None:
     lesson = observed(RECOVERS)
     (middle,) = lesson.findings.found
     assert (middle["rule"], middle["resolved"]) == ("Overfit", None)
@@ -49,7 +49,7 @@ def test_overfitting_that_passed_is_resolved_in_findings_and_log(caplog: pytest.
     assert lesson.findings.found == [end]
 
 
-def test_overfitting_that_lasts_is_told_as_it_is_at_the_end() -> None:
+def test_lasting_overfitting_is_reported_with_final_values() -> None:
     lesson = observed(STAYS)
     lesson.rules.end(lesson.state)
     (end,) = lesson.findings.found
@@ -66,21 +66,21 @@ def test_overfitting_after_the_exported_epoch_is_resolved() -> None:
     assert end["resolved"] == "the weights of epoch 1, the best one, are exported"
 
 
-def test_a_loss_that_fell_at_last_is_resolved() -> None:
+def test_late_loss_decrease_resolves_finding() -> None:
     lesson = observed([(2.0, 2.0, 0.5)] * 6 + [(0.2, 1.0, 0.9)] * 3)
     assert [one["rule"] for one in lesson.findings.found] == ["LossNotDecreasing"]
     lesson.rules.end(lesson.state)
     assert "training loss 0.2000" in str(lesson.findings.found[0]["resolved"])
 
 
-def test_what_a_rule_has_stopped_the_job_for_is_not_resolved() -> None:
+def test_finding_that_stopped_the_job_is_not_resolved() -> None:
     lesson = observed(RECOVERS)
     lesson.findings.stopped = True
     lesson.rules.end(lesson.state)
     assert lesson.findings.found[0]["resolved"] is None
 
 
-def test_tensors_that_recovered_in_a_later_look_are_resolved() -> None:
+def test_recovered_tensors_are_resolved() -> None:
     lesson = Lesson(request(epochs="9", batch_size="4", rules="VanishingGradient:threshold=1e9"))
     assert lesson.fit()
     assert [one["rule"] for one in lesson.findings.found] == ["VanishingGradient"]

@@ -20,10 +20,8 @@ def two_colours(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_pictures(tmp_path_factory.mktemp("two"), 8, 200, ("blue", "green"))
 
 
-def test_with_the_same_classes_the_given_networks_accuracy_is_the_one_before(
-    tmp_path: Path, pictures: Path, unseen: Path, network: Path
-) -> None:
-    channels = {"train": unseen, "validation": pictures, "model": network}
+def test_forgetting_with_same_classes(tmp_path: Path, images: Path, holdout: Path, artifact: Path) -> None:
+    channels = {"train": holdout, "validation": images, "model": artifact}
     job = finished(train_here(tmp_path / "trained", channels, {**SHORT, "strategy": "full", "learning_rate": "0.01"}))
     as_given = finished(train_here(tmp_path / "as-given", channels, {"strategy": "evaluate"}))
     metrics = job.metrics()
@@ -38,14 +36,14 @@ def test_with_the_same_classes_the_given_networks_accuracy_is_the_one_before(
 
 
 @pytest.mark.parametrize("strategy", ["feature_extraction", "full"])
-def test_with_some_of_the_classes_its_own_head_is_asked_again(
-    tmp_path: Path, two_colours: Path, network: Path, strategy: str
+def test_forgetting_with_shared_classes_uses_the_original_head(
+    tmp_path: Path, two_colours: Path, artifact: Path, strategy: str
 ) -> None:
-    channels = {"train": two_colours, "validation": two_colours, "model": network}
-    wishes = {**SHORT, "strategy": strategy}
+    channels = {"train": two_colours, "validation": two_colours, "model": artifact}
+    options = {**SHORT, "strategy": strategy}
     if strategy == "full":
-        wishes |= {"learning_rate": "1", "optimizer": "sgd", "warmup_fraction": "0"}
-    found = finished(train_here(tmp_path, channels, wishes)).metrics()["forgetting"]
+        options |= {"learning_rate": "1", "optimizer": "sgd", "warmup_fraction": "0"}
+    found = finished(train_here(tmp_path, channels, options)).metrics()["forgetting"]
     assert found["classes"] == ["blue", "green"]
     assert found["records"] == 16
     assert found["before"] > 0.4
@@ -53,9 +51,9 @@ def test_with_some_of_the_classes_its_own_head_is_asked_again(
     assert (found["after"] == found["before"]) == (strategy == "feature_extraction")
 
 
-def test_without_a_common_class_nothing_is_said(tmp_path: Path, two_colours: Path, network: Path) -> None:
+def test_no_forgetting_without_shared_classes(tmp_path: Path, two_colours: Path, artifact: Path) -> None:
     for name, other in (("blue", "sky"), ("green", "grass")):
         shutil.copytree(two_colours / name, tmp_path / "train" / other)
-    wishes = {**SHORT, "strategy": "feature_extraction"}
-    job = finished(train_here(tmp_path / "job", {"train": tmp_path / "train", "model": network}, wishes))
+    options = {**SHORT, "strategy": "feature_extraction"}
+    job = finished(train_here(tmp_path / "job", {"train": tmp_path / "train", "model": artifact}, options))
     assert "forgetting" not in job.metrics()

@@ -17,11 +17,11 @@ IMAGES = {"model_name": "resnet18", "strategy": "from_scratch", "image_size": "3
 LIMIT = 1 << 20
 
 
-def run(place: Path, stream: bytes, content_type: str, wishes: Mapping[str, str]) -> Ended:
+def run(place: Path, stream: bytes, content_type: str, options: Mapping[str, str]) -> Ended:
     (place / "objects").mkdir()
     (place / "objects" / "0").write_bytes(stream)
     channel = Channel("train", place / "objects", content_type=content_type, pipe=PipeSource())
-    request = piped_request((channel,), wishes)
+    request = piped_request((channel,), options)
     folder = lay_out(place / "opt-ml", request)
     feeders = feed_pipes(folder, request)
     try:
@@ -31,9 +31,7 @@ def run(place: Path, stream: bytes, content_type: str, wishes: Mapping[str, str]
             feeder.kill()
 
 
-def test_a_recordio_record_of_endless_parts_is_refused_by_record_and_byte(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_endless_recordio_record_is_refused_with_position(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("finetune.data.framing.recordio.MAX_RECORD_BYTES", LIMIT)
     good = recordio(b"x" * 100)
     endless = recordio(b"x" * 65536, 1) + recordio(b"x" * 65536, 2) * 200
@@ -44,20 +42,20 @@ def test_a_recordio_record_of_endless_parts_is_refused_by_record_and_byte(
 
 
 @pytest.mark.parametrize(("allowed", "code"), [("0", 1), ("1", 0)])
-def test_an_attribute_that_is_nested_too_deeply_is_a_bad_record(tmp_path: Path, allowed: str, code: int) -> None:
+def test_deeply_nested_attribute_is_a_bad_record(tmp_path: Path, allowed: str, code: int) -> None:
     found = pictures(8)
     labels = [name.encode() for name, _ in found]
     labels[3] = b"[" * 100_000
     stream = b"".join(recordio(content) + recordio(label) for (_, content), label in zip(found, labels, strict=True))
-    wishes = {**IMAGES, "attribute_names": "source-ref,class", "max_bad_records": allowed}
-    wishes |= {"class_names": ",".join(NAMES), "num_training_samples": str(len(found)), "validation_fraction": "0"}
-    job = run(tmp_path, stream, "application/x-recordio", wishes)
+    options = {**IMAGES, "attribute_names": "source-ref,class", "max_bad_records": allowed}
+    options |= {"class_names": ",".join(NAMES), "num_training_samples": str(len(found)), "validation_fraction": "0"}
+    job = run(tmp_path, stream, "application/x-recordio", options)
     assert job.exit_code == code, job.log
     assert "nested too deeply" in (job.log if code == 0 else job.failure)
     assert "Internal error" not in job.log
 
 
-def test_a_label_that_is_an_id_is_refused_with_advice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_label_unique_per_record_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("finetune.data.pipe.first_pass.MAX_CLASSES", 10)
     (_, content), *_ = pictures(1)
     stream = b"".join(recordio(struct.pack("<IfQQ", 0, number, number, 0) + content) for number in range(100))

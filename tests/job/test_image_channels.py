@@ -15,44 +15,42 @@ from tests.support.whole_jobs import finished, train_here, train_in
 QUICK = {"strategy": "feature_extraction", "epochs": "1"}
 
 
-def test_train_needs_nothing_but_channels(tmp_path: Path, unseen: Path, network: Path) -> None:
+def test_train_needs_only_channels(tmp_path: Path, holdout: Path, artifact: Path) -> None:
     data = tmp_path / "input" / "data"
     data.mkdir(parents=True)
-    (data / "train").symlink_to(unseen)
-    (data / "model").symlink_to(network)
+    (data / "train").symlink_to(holdout)
+    (data / "model").symlink_to(artifact)
     job = finished(train_in(tmp_path))
     assert len(job.accuracies()) == 10
     assert job.metrics()["job"]["strategy"] == "full"
     assert job.artifact()["labels"] == list(COLOURS)
 
 
-def test_training_is_another_name_of_train_and_test_is_evaluated_too(
-    tmp_path: Path, unseen: Path, network: Path
-) -> None:
+def test_channel_training_is_an_alias_of_train(tmp_path: Path, holdout: Path, artifact: Path) -> None:
     test = write_pictures(tmp_path / "test", 2, first=200, names=("blue", "red"))
-    job = finished(train_here(tmp_path / "job", {"training": unseen, "test": test, "model": network}, QUICK))
+    job = finished(train_here(tmp_path / "job", {"training": holdout, "test": test, "model": artifact}, QUICK))
     assert "records   train 18, validation 6, test 4" in job.log
     assert job.metrics()["test"]["records"] == 4
     assert {row["label"] for row in job.predictions("test")} == {"blue", "red"}
 
 
-def test_the_split_is_the_same_in_a_second_run_with_other_names(tmp_path: Path, unseen: Path, network: Path) -> None:
+def test_split_does_not_depend_on_channel_names(tmp_path: Path, holdout: Path, artifact: Path) -> None:
     again = tmp_path / "again"
-    for path in sorted(unseen.rglob("*.png")):
+    for path in sorted(holdout.rglob("*.png")):
         (again / path.parent.name).mkdir(parents=True, exist_ok=True)
         (again / path.parent.name / f"x{100 - int(path.stem) % 100}.png").write_bytes(path.read_bytes())
 
     def held_out(folder: Path, place: Path) -> set[bytes]:
-        job = finished(train_here(place, {"train": folder, "model": network}, QUICK))
+        job = finished(train_here(place, {"train": folder, "model": artifact}, QUICK))
         return {(folder / row["record"]).read_bytes() for row in job.predictions()}
 
-    first, second = held_out(unseen, tmp_path / "a"), held_out(again, tmp_path / "b")
+    first, second = held_out(holdout, tmp_path / "a"), held_out(again, tmp_path / "b")
     assert len(first) == 6
     assert first == second
 
 
-def test_without_validation_records_all_are_learnt(tmp_path: Path, unseen: Path, network: Path) -> None:
-    job = finished(train_here(tmp_path, {"train": unseen, "model": network}, {**QUICK, "validation_fraction": "0"}))
+def test_all_records_are_used_without_validation(tmp_path: Path, holdout: Path, artifact: Path) -> None:
+    job = finished(train_here(tmp_path, {"train": holdout, "model": artifact}, {**QUICK, "validation_fraction": "0"}))
     assert "records   train 24\n" in job.log
     assert "validation" not in job.metrics()
     assert not job.accuracies()
@@ -66,20 +64,20 @@ def write_lists(folder: Path, lines: list[str]) -> Path:
     return folder
 
 
-def test_lists_name_the_pictures_and_their_classes(tmp_path: Path, unseen: Path, network: Path) -> None:
-    files = sorted(path.relative_to(unseen) for path in unseen.rglob("*.png"))
+def test_image_lists_name_images_and_classes(tmp_path: Path, holdout: Path, artifact: Path) -> None:
+    files = sorted(path.relative_to(holdout) for path in holdout.rglob("*.png"))
     numbers = {"blue": 0, "green": 1, "red": 2}
     train = write_lists(tmp_path / "train", [f"{numbers[str(f.parent)]}.0\t{f}" for f in files if f.stem < "106"])
     held_out = write_lists(tmp_path / "held-out", [f"{numbers[str(f.parent)]}\t{f}" for f in files if f.stem >= "106"])
-    channels = {"train": unseen, "train_lst": train, "validation": unseen, "validation_lst": held_out}
-    channels |= {"test": unseen, "test_lst": held_out}
-    job = finished(train_here(tmp_path / "job", {**channels, "model": network}, QUICK))
+    channels = {"train": holdout, "train_lst": train, "validation": holdout, "validation_lst": held_out}
+    channels |= {"test": holdout, "test_lst": held_out}
+    job = finished(train_here(tmp_path / "job", {**channels, "model": artifact}, QUICK))
     assert "records   train 18, validation 6, test 6" in job.log
     assert job.metrics()["test"]["accuracy"] == job.metrics()["validation"]["accuracy"]
     assert job.artifact()["labels"] == ["0", "1", "2"]
 
 
-def test_several_classes_per_picture(tmp_path: Path, network: Path) -> None:
+def test_several_classes_per_image(tmp_path: Path, artifact: Path) -> None:
     folder = tmp_path / "pictures"
     folder.mkdir()
     lines = []
@@ -90,7 +88,7 @@ def test_several_classes_per_picture(tmp_path: Path, network: Path) -> None:
         image.paste(picture("blue", number), (32, 0)) if right else None
         (folder / f"{number}.png").write_bytes(encoded(image))
         lines.append(f"{left}\t{right}\t{number}.png")
-    channels = {"train": folder, "train_lst": write_lists(tmp_path / "lists", lines), "model": network}
+    channels = {"train": folder, "train_lst": write_lists(tmp_path / "lists", lines), "model": artifact}
     job = finished(train_here(tmp_path / "job", channels, {**QUICK, "multi_label": "true"}))
     assert job.artifact()["multi_label"] is True
     assert job.artifact()["labels"] == ["0", "1"]
@@ -109,7 +107,7 @@ FORMS: dict[str, Callable[[Image.Image], Image.Image]] = {
 FORMATS = {".jpg": "JPEG", ".png": "PNG", ".bmp": "BMP", ".webp": "WEBP", ".JPEG": "JPEG"}
 
 
-def test_pictures_of_every_kind_lie_side_by_side(tmp_path: Path, network: Path) -> None:
+def test_images_of_different_formats_are_mixed(tmp_path: Path, artifact: Path) -> None:
     folder = write_pictures(tmp_path / "train", 4)
     for number, (name, change) in enumerate(FORMS.items()):
         for colour in COLOURS:
@@ -118,7 +116,7 @@ def test_pictures_of_every_kind_lie_side_by_side(tmp_path: Path, network: Path) 
     exif = Image.Exif()
     exif[0x0112] = 6
     picture("red", 99).resize((48, 32)).save(folder / "red" / "turned.jpg", exif=exif)
-    job = finished(train_here(tmp_path / "job", {"train": folder, "validation": folder, "model": network}, QUICK))
+    job = finished(train_here(tmp_path / "job", {"train": folder, "validation": folder, "model": artifact}, QUICK))
     assert job.metrics()["validation"]["records"] == 12 + 5 * 3 + 1
     coloured = [row for row in job.predictions() if "grey" not in row["record"]]
     right = sum(row["label"] == row["predicted_label"] for row in coloured)
@@ -126,13 +124,11 @@ def test_pictures_of_every_kind_lie_side_by_side(tmp_path: Path, network: Path) 
 
 
 @pytest.mark.parametrize("allowed", ["1", "2"])
-def test_bad_records_are_left_out_and_listed_up_to_the_number_allowed(
-    allowed: str, tmp_path: Path, network: Path
-) -> None:
+def test_bad_records_are_skipped_up_to_the_limit(allowed: str, tmp_path: Path, artifact: Path) -> None:
     folder = write_pictures(tmp_path / "train", 6)
     (folder / "red" / "empty.png").write_bytes(b"")
     (folder / "blue" / "cut.png").write_bytes(encoded(picture("blue", 70))[:900])
-    job = train_here(tmp_path / "job", {"train": folder, "model": network}, {**QUICK, "max_bad_records": allowed})
+    job = train_here(tmp_path / "job", {"train": folder, "model": artifact}, {**QUICK, "max_bad_records": allowed})
     if allowed == "1":
         assert job.exit_code == 1
         assert "max_bad_records=1" in job.failure

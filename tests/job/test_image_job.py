@@ -16,7 +16,7 @@ from tests.support.whole_jobs import Ended, finished, train_here
 CLASSES = list(COLOURS)
 
 
-def test_train_leaves_an_artifact_and_files_of_output(first_job: Ended) -> None:
+def test_train_writes_artifact_and_outputs(first_job: Ended) -> None:
     finished(first_job)
     assert first_job.archive is not None
     with tarfile.open(first_job.archive) as archive:
@@ -58,7 +58,7 @@ def test_metrics_agree_with_predictions_and_log(first_job: Ended) -> None:
 def test_plan_is_logged_before_first_metric_line(first_job: Ended) -> None:
     plan, _, rest = first_job.log.partition("epoch=1;")
     assert rest
-    for said in (
+    for text in (
         "records   train 72, validation 24",
         "classes   3: blue 24, green 24, red 24",
         "model     resnet18, images of 32 x 32",
@@ -66,22 +66,22 @@ def test_plan_is_logged_before_first_metric_line(first_job: Ended) -> None:
         "learning rate 0.001",
         "steps     27: 3 epochs of 9, 8 records each",
     ):
-        assert said in plan
+        assert text in plan
 
 
 @pytest.mark.parametrize(
     ("strategy", "learning"), [("feature_extraction", 0.00014), ("partial", 0.75), ("full", 1.0), ("gradual", 1.0)]
 )
-def test_a_strategy_adapts_the_network_of_an_earlier_job(
-    strategy: str, learning: float, tmp_path: Path, unseen: Path, network: Path
+def test_strategy_adapts_model_of_earlier_job(
+    strategy: str, learning: float, tmp_path: Path, holdout: Path, artifact: Path
 ) -> None:
-    wishes = {"strategy": strategy, "epochs": "2"}
-    job = finished(train_here(tmp_path, {"train": unseen, "validation": unseen, "model": network}, wishes))
-    said = job.metrics()["job"]
-    assert said["kept_head"]
-    assert said["trainable_parameters"] / said["parameters"] == pytest.approx(learning, rel=0.1)
+    options = {"strategy": strategy, "epochs": "2"}
+    job = finished(train_here(tmp_path, {"train": holdout, "validation": holdout, "model": artifact}, options))
+    text = job.metrics()["job"]
+    assert text["kept_head"]
+    assert text["trainable_parameters"] / text["parameters"] == pytest.approx(learning, rel=0.1)
     assert job.metrics()["validation"]["accuracy"] > 0.9
-    before, after = load((network / "model.safetensors").read_bytes()), load(job.weights())
+    before, after = load((artifact / "model.safetensors").read_bytes()), load(job.weights())
     changed = {name for name in before if not torch.equal(before[name], after[name])}
     assert "fc.weight" in changed
     assert ("layer4.1.conv2.weight" in changed) == (strategy != "feature_extraction")
@@ -89,9 +89,9 @@ def test_a_strategy_adapts_the_network_of_an_earlier_job(
     assert ("bn1.running_mean" in changed) == (strategy in {"full", "gradual"})
 
 
-def test_other_classes_get_a_new_head(tmp_path: Path, network: Path) -> None:
+def test_other_classes_get_a_new_head(tmp_path: Path, artifact: Path) -> None:
     write_pictures(tmp_path / "two", 12, names=("green", "red"))
-    archive = {"train": tmp_path / "two", "model": network}
+    archive = {"train": tmp_path / "two", "model": artifact}
     job = finished(train_here(tmp_path / "job", archive, {"strategy": "feature_extraction", "epochs": "4"}))
     assert not job.metrics()["job"]["kept_head"]
     assert job.artifact()["labels"] == ["green", "red"]
@@ -99,14 +99,14 @@ def test_other_classes_get_a_new_head(tmp_path: Path, network: Path) -> None:
     assert "new head" in job.log
 
 
-def test_an_archive_serves_as_well_as_an_unpacked_model(
-    tmp_path: Path, unseen: Path, first_job: Ended, network: Path
+def test_archive_and_unpacked_model_are_equivalent(
+    tmp_path: Path, holdout: Path, first_job: Ended, artifact: Path
 ) -> None:
     assert first_job.archive is not None
-    wishes = {"strategy": "feature_extraction", "epochs": "1"}
+    options = {"strategy": "feature_extraction", "epochs": "1"}
     # The whole output folder of a job as on S3: model.tar.gz next to output.tar.gz.
-    packed = finished(train_here(tmp_path / "a", {"train": unseen, "model": first_job.archive.parent}, wishes))
-    unpacked = finished(train_here(tmp_path / "b", {"train": unseen, "model": network}, wishes))
+    packed = finished(train_here(tmp_path / "a", {"train": holdout, "model": first_job.archive.parent}, options))
+    unpacked = finished(train_here(tmp_path / "b", {"train": holdout, "model": artifact}, options))
     assert packed.weights() == unpacked.weights()
     assert "model.tar.gz of the model channel (artifact of an earlier job)" in packed.log
 

@@ -29,7 +29,7 @@ def handled(log: str) -> None:
 
 
 @pytest.mark.parametrize("by_toolkit", [False, True])
-def test_every_expression_finds_its_metric(
+def test_every_metric_definition_matches(
     first_job: Ended, by_toolkit: bool, capsys: pytest.CaptureFixture[str]
 ) -> None:
     log = first_job.log

@@ -36,9 +36,9 @@ def write_texts(folder: Path, labels: tuple[str, ...], texts: tuple[str, ...] = 
     return folder
 
 
-def evaluate(place: Path, folder: Path, labels: tuple[str, ...], **wishes: str) -> Ended:
+def evaluate(place: Path, folder: Path, labels: tuple[str, ...], **options: str) -> Ended:
     return train_here(
-        place / "job", {"test": write_texts(place / "test", labels), "model": folder}, {**EVALUATE, **wishes}
+        place / "job", {"test": write_texts(place / "test", labels), "model": folder}, {**EVALUATE, **options}
     )
 
 
@@ -47,9 +47,9 @@ def logits_of(folder: Path) -> torch.Tensor:
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
     tokenizer: Any = AutoTokenizer.from_pretrained(folder)
-    network: Any = AutoModelForSequenceClassification.from_pretrained(folder).eval()
+    model: Any = AutoModelForSequenceClassification.from_pretrained(folder).eval()
     with torch.inference_mode():
-        return torch.cat([network(**tokenizer(text, return_tensors="pt")).logits for text in TEXTS]).softmax(1)
+        return torch.cat([model(**tokenizer(text, return_tensors="pt")).logits for text in TEXTS]).softmax(1)
 
 
 @pytest.mark.parametrize(
@@ -62,7 +62,7 @@ def logits_of(folder: Path) -> torch.Tensor:
         {"size": {"shortest_edge": 70}, "do_center_crop": True, "crop_size": {"height": 64, "width": 64}},
     ],
 )
-def test_switches_of_the_image_processor_count_as_in_the_pipeline(fields: dict[str, object], tmp_path: Path) -> None:
+def test_image_processor_settings_match_the_pipeline(fields: dict[str, object], tmp_path: Path) -> None:
     def switch(folder: Path) -> None:
         change(folder / "preprocessor_config.json", **fields)
 
@@ -76,7 +76,7 @@ def test_switches_of_the_image_processor_count_as_in_the_pipeline(fields: dict[s
     assert {name: exported[name] for name in given} == given
 
 
-def test_the_padding_number_of_roberta_counts_as_in_the_pipeline(tmp_path: Path) -> None:
+def test_roberta_padding_matches_the_pipeline(tmp_path: Path) -> None:
     def disagree(folder: Path) -> None:
         change(folder / "config.json", pad_token_id=3)
 
@@ -107,7 +107,7 @@ def test_added_tokens_without_embeddings_fail_the_job_before_the_first_step(
 
 
 @pytest.mark.parametrize("strategy", ["evaluate", "full"])
-def test_a_padding_token_without_embedding_is_replaced(strategy: str, tmp_path: Path) -> None:
+def test_padding_token_without_embedding_is_replaced(strategy: str, tmp_path: Path) -> None:
     from transformers import AutoTokenizer
 
     folder = write_folder(tmp_path / "model", "gpt2", labels=("neg", "pos"))
@@ -116,15 +116,15 @@ def test_a_padding_token_without_embedding_is_replaced(strategy: str, tmp_path: 
     tokenizer.add_special_tokens({"pad_token": "[MORE]"})
     tokenizer.save_pretrained(folder)
     data = write_texts(tmp_path / "data", ("neg", "pos"))
-    wishes = {"strategy": strategy, "precision": "fp32", "epochs": "1"}
-    job = finished(train_here(tmp_path / "job", {"train": data, "test": data, "model": folder}, wishes))
+    options = {"strategy": strategy, "precision": "fp32", "epochs": "1"}
+    job = finished(train_here(tmp_path / "job", {"train": data, "test": data, "model": folder}, options))
     assert "pads with '[MORE]' (15), for which the network has no embedding" in job.log
     if strategy == "evaluate":
         rows = [[float(row[f"probability:{name}"]) for name in ("neg", "pos")] for row in job.predictions("test")]
         assert torch.allclose(torch.tensor(rows), expected, atol=BOUND)
 
 
-def test_labels_in_label2id_alone_are_read(tmp_path: Path) -> None:
+def test_labels_are_read_from_label2id(tmp_path: Path) -> None:
     folder = write_folder(tmp_path / "model", "bert", labels=("pos", "neg"))
     without(folder / "config.json", "id2label")
     expected = logits_of(folder)
@@ -147,7 +147,7 @@ def test_contradictory_labels_fail_an_evaluation(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "fields", [{"problem_type": "regression"}, {"id2label": {"0": "score"}, "label2id": {"score": 0}}]
 )
-def test_a_regression_fails_an_evaluation(fields: dict[str, object], tmp_path: Path) -> None:
+def test_regression_model_is_not_evaluated(fields: dict[str, object], tmp_path: Path) -> None:
     folder = write_folder(tmp_path / "model", "bert", labels=("neg", "pos"))
     change(folder / "config.json", **fields)
     job = evaluate(tmp_path, folder, ("neg", "pos"))
@@ -156,27 +156,25 @@ def test_a_regression_fails_an_evaluation(fields: dict[str, object], tmp_path: P
 
 
 @pytest.mark.parametrize(
-    ("wishes", "said"),
+    ("options", "warned"),
     [({}, True), ({"class_names": "gut,schlecht"}, False), ({"class_names": "schlecht,gut"}, False)],
 )
-def test_an_assumed_order_of_classes_is_a_warning_of_the_job(
-    wishes: dict[str, str], said: bool, tmp_path: Path
-) -> None:
+def test_assumed_class_order_is_a_warning(options: dict[str, str], warned: bool, tmp_path: Path) -> None:
     folder = write_folder(tmp_path / "model", "bert")
-    job = finished(evaluate(tmp_path, folder, ("schlecht", "gut"), **wishes))
-    assert ("output 0 is taken for 'gut', 1 for 'schlecht'" in job.log) == said
-    assert job.artifact()["labels"] == wishes.get("class_names", "gut,schlecht").split(",")
+    job = finished(evaluate(tmp_path, folder, ("schlecht", "gut"), **options))
+    assert ("output 0 is taken for 'gut', 1 for 'schlecht'" in job.log) == warned
+    assert job.artifact()["labels"] == options.get("class_names", "gut,schlecht").split(",")
 
 
-def test_a_bare_state_dict_is_evaluated_with_a_warning(
-    tmp_path: Path, first_job: Ended, unseen: Path, network: Path
+def test_bare_state_dict_is_evaluated_with_warning(
+    tmp_path: Path, first_job: Ended, holdout: Path, artifact: Path
 ) -> None:
     del first_job
     folder = tmp_path / "model"
     folder.mkdir()
-    (folder / "resnet18.safetensors").write_bytes((network / "model.safetensors").read_bytes())
-    wishes = {**EVALUATE, "model_name": "resnet18", "image_size": "32"}
-    job = finished(train_here(tmp_path / "job", {"test": unseen, "model": folder}, wishes))
+    (folder / "resnet18.safetensors").write_bytes((artifact / "model.safetensors").read_bytes())
+    options = {**EVALUATE, "model_name": "resnet18", "image_size": "32"}
+    job = finished(train_here(tmp_path / "job", {"test": holdout, "model": folder}, options))
     assert "output 0 is taken for 'blue', 1 for 'green', 2 for 'red'" in job.log
 
 

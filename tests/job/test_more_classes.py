@@ -52,12 +52,10 @@ def assert_right(job: Ended, names: list[str], known: list[str]) -> None:
 
 
 @pytest.mark.parametrize("strategy", ["feature_extraction", "partial", "full", "gradual"])
-def test_more_classes_than_the_given_model_has_work_with_every_strategy(
-    tmp_path: Path, network: Path, strategy: str
-) -> None:
+def test_additional_classes_work_with_every_strategy(tmp_path: Path, artifact: Path, strategy: str) -> None:
     names = SEVERAL["superset"].split(",")
     train, test = write_classes(tmp_path / "train", names), write_classes(tmp_path / "validation", names, 3)
-    channels = {"train": train, "validation": test, "model": network}
+    channels = {"train": train, "validation": test, "model": artifact}
     job = train_here(tmp_path / "job", channels, {**SHORT, "strategy": strategy})
     assert_right(job, names, list(COLOURS))
     assert job.metrics()["forgetting"]["records"] == 9
@@ -65,33 +63,34 @@ def test_more_classes_than_the_given_model_has_work_with_every_strategy(
 
 
 @pytest.mark.parametrize("kind", ["subset", "renamed", "disjoint", "overlapping"])
-def test_other_classes_than_the_given_model_has_work(tmp_path: Path, network: Path, kind: str) -> None:
+def test_different_classes_work(tmp_path: Path, artifact: Path, kind: str) -> None:
     names = SEVERAL[kind].split(",")
-    channels = {"train": write_classes(tmp_path / "train", names), "model": network}
+    channels = {"train": write_classes(tmp_path / "train", names), "model": artifact}
     job = train_here(tmp_path / "job", channels, {**SHORT, "strategy": "full"})
     assert_right(job, names, [name for name in names if name in COLOURS])
 
 
-def test_the_same_classes_in_another_order_keep_their_rows(tmp_path: Path, unseen: Path, network: Path) -> None:
-    wishes = {"strategy": "evaluate", "class_names": "red,blue,green"}
-    plain = finished(train_here(tmp_path / "plain", {"test": unseen, "model": network}, {"strategy": "evaluate"}))
-    other = finished(train_here(tmp_path / "other", {"test": unseen, "model": network}, wishes))
+def test_reordered_classes_keep_their_outputs(tmp_path: Path, holdout: Path, artifact: Path) -> None:
+    options = {"strategy": "evaluate", "class_names": "red,blue,green"}
+    plain = finished(train_here(tmp_path / "plain", {"test": holdout, "model": artifact}, {"strategy": "evaluate"}))
+    other = finished(train_here(tmp_path / "other", {"test": holdout, "model": artifact}, options))
     assert other.metrics()["test"]["accuracy"] == plain.metrics()["test"]["accuracy"] > 0.9
-    further = {**SHORT, "strategy": "feature_extraction", "class_names": "red,blue,green", "learning_rate": "1e-9"}
-    job = finished(train_here(tmp_path / "further", {"train": unseen, "validation": unseen, "model": network}, further))
+    options = {**SHORT, "strategy": "feature_extraction", "class_names": "red,blue,green", "learning_rate": "1e-9"}
+    channels = {"train": holdout, "validation": holdout, "model": artifact}
+    job = finished(train_here(tmp_path / "further", channels, options))
     assert job.artifact()["labels"] == ["red", "blue", "green"]
     assert job.metrics()["forgetting"]["before"] == job.metrics()["validation"]["accuracy"] > 0.9
 
 
 @pytest.mark.parametrize("strategy", ["feature_extraction", "full"])
-def test_more_classes_than_a_head_without_names_work(tmp_path: Path, network: Path, strategy: str) -> None:
+def test_additional_classes_work_without_class_names(tmp_path: Path, artifact: Path, strategy: str) -> None:
     folder = tmp_path / "model"
     folder.mkdir()
-    torch.save(load_file(network / "model.safetensors"), folder / "resnet18.pth")
+    torch.save(load_file(artifact / "model.safetensors"), folder / "resnet18.pth")
     names = SEVERAL["superset"].split(",")
-    wishes = {**SHORT, "strategy": strategy, "image_size": "32"}
+    options = {**SHORT, "strategy": strategy, "image_size": "32"}
     channels = {"train": write_classes(tmp_path / "train", names), "model": folder}
-    assert_right(train_here(tmp_path / "job", channels, wishes), names, [])
+    assert_right(train_here(tmp_path / "job", channels, options), names, [])
 
 
 def write_texts(folder: Path, labels: list[str], *, several: bool = False) -> Path:
@@ -107,31 +106,31 @@ def write_texts(folder: Path, labels: list[str], *, several: bool = False) -> Pa
 
 
 @pytest.mark.parametrize("strategy", ["feature_extraction", "partial", "full"])
-def test_more_classes_than_a_text_model_has_work(tmp_path: Path, strategy: str) -> None:
+def test_additional_classes_work_with_text_model(tmp_path: Path, strategy: str) -> None:
     model = write_folder(tmp_path / "bert", "bert", labels=("neg", "pos"))
     train = write_texts(tmp_path / "train", ["mid", "neg", "pos", "zero"])
     job = train_here(tmp_path / "job", {"train": train, "model": model}, {**SHORT, "strategy": strategy})
     assert_right(job, ["mid", "neg", "pos", "zero"], ["neg", "pos"])
 
 
-def test_more_labels_than_a_multi_label_model_has_work(tmp_path: Path) -> None:
+def test_additional_labels_work_with_multi_label_model(tmp_path: Path) -> None:
     model = write_folder(tmp_path / "bert", "bert", labels=("neg", "pos"))
-    wishes = {**SHORT, "strategy": "full", "multi_label": "true"}
+    options = {**SHORT, "strategy": "full", "multi_label": "true"}
     two = write_texts(tmp_path / "two", ["neg", "pos"], several=True)
-    first = finished(train_here(tmp_path / "first", {"train": two, "model": model}, wishes))
+    first = finished(train_here(tmp_path / "first", {"train": two, "model": model}, options))
     more = write_texts(tmp_path / "more", ["mid", "neg", "pos"], several=True)
-    job = train_here(tmp_path / "job", {"train": more, "model": first.folder.model}, wishes)
+    job = train_here(tmp_path / "job", {"train": more, "model": first.folder.model}, options)
     assert_right(job, ["mid", "neg", "pos"], [])
     assert job.artifact()["multi_label"]
 
 
 @pytest.mark.parametrize("place", ["training", "evaluate_parts", "export_and_verify", "write_results"])
-def test_a_job_with_more_classes_that_is_killed_and_resumed_ends_in_the_same_model(
-    tmp_path: Path, network: Path, monkeypatch: pytest.MonkeyPatch, place: str
+def test_killed_job_with_additional_classes_resumes_to_same_model(
+    tmp_path: Path, artifact: Path, monkeypatch: pytest.MonkeyPatch, place: str
 ) -> None:
     names = SEVERAL["superset"].split(",")
-    wishes = {**SHORT, "strategy": "full", "checkpoint_interval_steps": "2"}
-    request = request_of({"train": write_classes(tmp_path / "train", names), "model": network}, wishes)
+    options = {**SHORT, "strategy": "full", "checkpoint_interval_steps": "2"}
+    request = request_of({"train": write_classes(tmp_path / "train", names), "model": artifact}, options)
     whole = finished(run_here(lay_out(tmp_path / "whole", request)))
     folder = lay_out(tmp_path / "opt-ml", request)
 
@@ -158,8 +157,8 @@ def test_a_job_with_more_classes_that_is_killed_and_resumed_ends_in_the_same_mod
     assert job.metrics()["forgetting"] == whole.metrics()["forgetting"]
 
 
-def test_forgetting_counts_only_records_of_classes_that_the_given_head_has(tmp_path: Path, network: Path) -> None:
-    shrunk = shutil.copytree(network, tmp_path / "network")
+def test_forgetting_counts_records_of_original_classes(tmp_path: Path, artifact: Path) -> None:
+    shrunk = shutil.copytree(artifact, tmp_path / "network")
     weights = load_file(shrunk / "model.safetensors")
     # A head that always predicts 'red': correct for a third of its classes' records, whatever the others are.
     weights["fc.weight"] *= 0

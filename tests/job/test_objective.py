@@ -25,7 +25,7 @@ def check(purposes: str, **hyperparameters: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("objective", "purposes", "wishes", "cause"),
+    ("objective", "purposes", "options", "cause"),
     [
         ("validation:accuracy", "train", {"validation_fraction": "0"}, "nothing is held out: give a channel"),
         ("validation:macro_f1", "train test", {"validation_fraction": "0"}, "nothing is held out: give a channel"),
@@ -41,11 +41,11 @@ def check(purposes: str, **hyperparameters: str) -> None:
         ("Validation:Accuracy", "train", {}, "no metric has this name"),
     ],
 )
-def test_an_objective_that_is_never_printed_is_refused_with_the_names_that_are(
-    objective: str, purposes: str, wishes: dict[str, str], cause: str
+def test_objective_that_is_not_logged_is_refused(
+    objective: str, purposes: str, options: dict[str, str], cause: str
 ) -> None:
     with pytest.raises(UserError) as caught:
-        check(purposes, objective=objective, **wishes)
+        check(purposes, objective=objective, **options)
     message = str(caught.value)
     assert message.startswith(f"_tuning_objective_metric={objective!r} is never printed")
     assert cause in message
@@ -53,11 +53,11 @@ def test_an_objective_that_is_never_printed_is_refused_with_the_names_that_are(
     printed = message.rpartition("This job prints ")[2].rstrip(".").split(", ")
     assert printed
     for name in printed:
-        check(purposes, objective=name, **wishes)
+        check(purposes, objective=name, **options)
 
 
 @pytest.mark.parametrize(
-    ("objective", "purposes", "wishes"),
+    ("objective", "purposes", "options"),
     [
         ("validation:accuracy", "train", {}),
         ('"validation:accuracy"', "train", {}),
@@ -67,40 +67,40 @@ def test_an_objective_that_is_never_printed_is_refused_with_the_names_that_are(
         ("test:accuracy", "test model", {"strategy": "evaluate"}),
     ],
 )
-def test_an_objective_that_is_printed_passes(objective: str, purposes: str, wishes: dict[str, str]) -> None:
-    check(purposes, objective=objective, **wishes)
+def test_objective_that_is_logged_is_accepted(objective: str, purposes: str, options: dict[str, str]) -> None:
+    check(purposes, objective=objective, **options)
 
 
-def test_a_job_is_refused_before_its_data_are_read(tmp_path: Path) -> None:
+def test_objective_is_checked_before_data_is_read(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
-    wishes = {"_tuning_objective_metric": "validation:accuracy", "validation_fraction": "0"}
-    folder = lay_out(tmp_path / "opt-ml", request_of({"train": tmp_path / "empty"}, wishes))
+    options = {"_tuning_objective_metric": "validation:accuracy", "validation_fraction": "0"}
+    folder = lay_out(tmp_path / "opt-ml", request_of({"train": tmp_path / "empty"}, options))
     with pytest.raises(UserError, match="is never printed"):
         read_request(Paths(folder.root))
 
 
-def test_an_objective_that_the_records_do_not_define_is_refused(tmp_path: Path, unseen: Path, network: Path) -> None:
+def test_objective_undefined_for_the_records_is_refused(tmp_path: Path, holdout: Path, artifact: Path) -> None:
     one = write_pictures(tmp_path / "validation", 2, names=("red",))
-    channels = {"train": unseen, "validation": one, "model": network}
+    channels = {"train": holdout, "validation": one, "model": artifact}
     job = train_here(tmp_path / "job", channels, {"_tuning_objective_metric": "validation:auc"})
     assert job.exit_code == 1
     assert job.failure.startswith("_tuning_objective_metric=validation:auc is not defined by the validation records")
 
 
-def test_every_metric_that_is_announced_is_printed(tmp_path: Path, unseen: Path, network: Path) -> None:
-    channels = {"train": unseen, "test": unseen, "model": network}
-    wishes = {"strategy": "feature_extraction", "epochs": "1", "_tuning_objective_metric": "validation:macro_f1"}
-    job = finished(train_here(tmp_path / "job", channels, wishes))
+def test_every_listed_metric_is_logged(tmp_path: Path, holdout: Path, artifact: Path) -> None:
+    channels = {"train": holdout, "test": holdout, "model": artifact}
+    options = {"strategy": "feature_extraction", "epochs": "1", "_tuning_objective_metric": "validation:macro_f1"}
+    job = finished(train_here(tmp_path / "job", channels, options))
     for metric in METRICS:
         # Multi-label jobs are covered by tests/job/test_verdict_job.py.
         assert bool(re.search(metric.regex, job.log)) != metric.multi_label, metric.name
 
 
-def test_the_last_values_in_the_log_are_those_of_the_exported_weights(tmp_path: Path, unseen: Path) -> None:
+def test_last_logged_values_are_those_of_exported_weights(tmp_path: Path, holdout: Path) -> None:
     # With steps of this size, the model gets worse after the first epoch.
-    wishes = {"strategy": "from_scratch", "model_name": "resnet18", "image_size": "32", "batch_size": "6"}
-    wishes |= {"epochs": "5", "early_stopping_patience": "2", "learning_rate": "0.3", "optimizer": "sgd"}
-    job = finished(train_here(tmp_path / "job", {"train": unseen, "validation": unseen}, wishes))
+    options = {"strategy": "from_scratch", "model_name": "resnet18", "image_size": "32", "batch_size": "6"}
+    options |= {"epochs": "5", "early_stopping_patience": "2", "learning_rate": "0.3", "optimizer": "sgd"}
+    job = finished(train_here(tmp_path / "job", {"train": holdout, "validation": holdout}, options))
     metrics = job.metrics()
     done, best = metrics["job"]["epochs"], metrics["job"]["best_epoch"]
     row = metrics["job"]["history"][best - 1]

@@ -46,7 +46,7 @@ def scratch(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.slow
 @settings(max_examples=200)
 @given(st.sampled_from(PARTS), ODDITIES)
-def test_any_oddity_is_refused_or_trained_from(written: Path, scratch: Path, part: str, oddity: Oddity) -> None:
+def test_modified_checkpoint_is_refused_or_resumed(written: Path, scratch: Path, part: str, oddity: Oddity) -> None:
     shutil.rmtree(scratch, ignore_errors=True)
     shutil.copytree(written, scratch)
     (checkpoint,) = scratch.iterdir()
@@ -75,7 +75,7 @@ def holds(part: str, name: str, value: object) -> Change:
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "text"),
     [
         (lambda parts: parts.pop("probe"), "it lacks or has besides: probe"),
         (lambda parts: parts.update({"later": {}}), "it lacks or has besides: later"),
@@ -98,19 +98,19 @@ def holds(part: str, name: str, value: object) -> Change:
         (holds("bad_records", "train", {"a.png": 3}), "part 'bad_records': ValueError"),
     ],
 )
-def test_what_differs_is_named(change: Change, said: str, tmp_path: Path) -> None:
+def test_difference_is_named(change: Change, text: str, tmp_path: Path) -> None:
     lesson = Lesson(SPEC, stop_after=9)
     lesson.fit()
     parts = lesson.saved()
     change(parts)
     with pytest.raises(ValueError, match=r".") as caught:
         Lesson(SPEC).load(parts)
-    assert said in str(caught.value)
+    assert text in str(caught.value)
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "adam", "sgd", "nag", "rmsprop"])
 @pytest.mark.parametrize("momentum", ["0", "0.9"])
-def test_moments_of_every_optimizer_are_taken_up(optimizer: str, momentum: str) -> None:
+def test_moments_of_every_optimizer_are_resumed(optimizer: str, momentum: str) -> None:
     wish = {} if optimizer.startswith("adam") else {"momentum": momentum}
     if optimizer == "nag" and momentum == "0":
         return

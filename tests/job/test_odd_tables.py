@@ -22,62 +22,62 @@ CSV = "".join(f'{label},"{text}"\n' for label, text in ROWS)
 
 
 @pytest.fixture(scope="module")
-def network(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def artifact(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_folder(tmp_path_factory.mktemp("bert") / "bert", "bert")
 
 
-def job(place: Path, network: Path, content: str, name: str = "rows.csv", **wishes: str) -> Ended:
+def job(place: Path, artifact: Path, content: str, name: str = "rows.csv", **options: str) -> Ended:
     (place / "rows").mkdir()
     (place / "rows" / name).write_text(content, encoding="utf-8")
-    wishes = {"strategy": "feature_extraction", "epochs": "1", "batch_size": "8", **wishes}
-    return train_here(place / "job", {"train": place / "rows", "model": network}, wishes)
+    options = {"strategy": "feature_extraction", "epochs": "1", "batch_size": "8", **options}
+    return train_here(place / "job", {"train": place / "rows", "model": artifact}, options)
 
 
 @pytest.mark.parametrize("header", ["library,docstring", "topic,headline", "species,notes"])
-def test_a_header_of_unusual_names_is_no_class(tmp_path: Path, network: Path, header: str) -> None:
-    assert finished(job(tmp_path, network, f"{header}\n{CSV}")).artifact()["labels"] == ["cat", "dog"]
+def test_header_with_unusual_names_is_recognized(tmp_path: Path, artifact: Path, header: str) -> None:
+    assert finished(job(tmp_path, artifact, f"{header}\n{CSV}")).artifact()["labels"] == ["cat", "dog"]
 
 
-def test_a_header_with_the_text_first_is_no_class(tmp_path: Path, network: Path) -> None:
+def test_header_with_text_first_is_recognized(tmp_path: Path, artifact: Path) -> None:
     rows = "".join(f'"{text}",{label}\n' for label, text in ROWS)
-    assert finished(job(tmp_path, network, f"docstring,library\n{rows}")).artifact()["labels"] == ["cat", "dog"]
+    assert finished(job(tmp_path, artifact, f"docstring,library\n{rows}")).artifact()["labels"] == ["cat", "dog"]
 
 
-def test_a_repeated_header_is_no_class_and_is_reported(tmp_path: Path, network: Path) -> None:
-    ended = finished(job(tmp_path, network, f"label,text\n{CSV}label,text\n{CSV}"))
+def test_repeated_header_is_reported(tmp_path: Path, artifact: Path) -> None:
+    ended = finished(job(tmp_path, artifact, f"label,text\n{CSV}label,text\n{CSV}"))
     assert ended.artifact()["labels"] == ["cat", "dog"]
     assert "skipped repeated headers on lines 26" in ended.log
 
 
-def test_semicolons_with_a_comma_in_each_text_give_the_true_classes(tmp_path: Path, network: Path) -> None:
+def test_semicolon_tables_with_commas_in_texts(tmp_path: Path, artifact: Path) -> None:
     rows = "".join(f"{label};sad, {text[:9]}{number}\n" for number, (label, text) in enumerate(ROWS))
-    assert finished(job(tmp_path, network, rows)).artifact()["labels"] == ["cat", "dog"]
+    assert finished(job(tmp_path, artifact, rows)).artifact()["labels"] == ["cat", "dog"]
 
 
-def test_a_missing_label_is_no_class_called_nan(tmp_path: Path, network: Path) -> None:
+def test_missing_label_is_not_class_nan(tmp_path: Path, artifact: Path) -> None:
     rows = "".join(f'{float(label == "cat")},"{text}"\n' for label, text in ROWS) + "nan,some text\n"
-    ended = job(tmp_path, network, f"label,text\n{rows}")
+    ended = job(tmp_path, artifact, f"label,text\n{rows}")
     assert ended.exit_code == 1
     assert "the label is missing ('nan'; if this is a class name, list all classes in class_names)" in ended.failure
 
 
-def test_a_class_called_none_is_learnt_where_it_is_announced(tmp_path: Path, network: Path) -> None:
+def test_class_none_in_class_names_is_a_class(tmp_path: Path, artifact: Path) -> None:
     content = f"label,text\n{CSV}".replace("dog", "None")
-    assert job(tmp_path, network, content).exit_code == 1
+    assert job(tmp_path, artifact, content).exit_code == 1
     (tmp_path / "again").mkdir()
-    ended = finished(job(tmp_path / "again", network, content, class_names="cat,None"))
+    ended = finished(job(tmp_path / "again", artifact, content, class_names="cat,None"))
     assert ended.artifact()["labels"] == ["cat", "None"]
 
 
-def test_joint_labels_without_multi_label_are_reported(tmp_path: Path, network: Path) -> None:
+def test_joint_labels_without_multi_label_are_reported(tmp_path: Path, artifact: Path) -> None:
     content = f"label,text\n{CSV}" + "cat|dog,both of them\ncat|dog,both again\ndog|cat,the other way\n"
-    ended = finished(job(tmp_path, network, content))
+    ended = finished(job(tmp_path, artifact, content))
     assert "consist of other class names, separated by '|'; set multi_label=true" in ended.log
 
 
-def test_multi_label_with_another_separator_is_refused(tmp_path: Path, network: Path) -> None:
+def test_other_label_separator_is_refused(tmp_path: Path, artifact: Path) -> None:
     content = f"label,text\n{CSV}" + '"cat, dog",both of them\n"cat, dog",both again\n'
-    ended = job(tmp_path, network, content, multi_label="true")
+    ended = job(tmp_path, artifact, content, multi_label="true")
     assert ended.exit_code == 1
     assert (
         "'cat, dog' contain other class names, separated by ','; separate the classes of a record by '|'"
@@ -85,20 +85,20 @@ def test_multi_label_with_another_separator_is_refused(tmp_path: Path, network: 
     )
 
 
-def test_lines_of_blazingtext_give_the_true_classes(tmp_path: Path, network: Path) -> None:
+def test_blazingtext_lines_are_parsed(tmp_path: Path, artifact: Path) -> None:
     rows = "".join(f"__label__{label} {text}\n" for label, text in ROWS)
-    assert finished(job(tmp_path, network, rows)).artifact()["labels"] == ["cat", "dog"]
+    assert finished(job(tmp_path, artifact, rows)).artifact()["labels"] == ["cat", "dog"]
 
 
-def piped(place: Path, network: Path, content: str, content_type: str = "text/csv", **wishes: str) -> Ended:
+def piped(place: Path, artifact: Path, content: str, content_type: str = "text/csv", **options: str) -> Ended:
     (place / "rows").mkdir()
     (place / "rows" / "rows").write_text(content, encoding="utf-8")
     channels = (
         Channel("train", place / "rows", content_type=content_type, pipe=PipeSource()),
-        Channel("model", network),
+        Channel("model", artifact),
     )
-    wishes = {"strategy": "feature_extraction", "epochs": "1", "batch_size": "8", **wishes}
-    request = piped_request(channels, {"validation_fraction": "0", **wishes})
+    options = {"strategy": "feature_extraction", "epochs": "1", "batch_size": "8", **options}
+    request = piped_request(channels, {"validation_fraction": "0", **options})
     folder = lay_out(place / "job", request)
     feeders = feed_pipes(folder, request)
     try:
@@ -108,35 +108,35 @@ def piped(place: Path, network: Path, content: str, content_type: str = "text/cs
             feeder.kill()
 
 
-def test_a_piped_header_of_unusual_names_is_no_class(tmp_path: Path, network: Path) -> None:
-    ended = finished(piped(tmp_path, network, f"library,docstring\n{CSV}"))
+def test_streamed_header_with_unusual_names_is_recognized(tmp_path: Path, artifact: Path) -> None:
+    ended = finished(piped(tmp_path, artifact, f"library,docstring\n{CSV}"))
     assert ended.artifact()["labels"] == ["cat", "dog"]
 
 
-def test_piped_joint_labels_with_another_separator_are_refused(tmp_path: Path, network: Path) -> None:
+def test_other_label_separator_in_stream_is_refused(tmp_path: Path, artifact: Path) -> None:
     content = f"label,text\n{CSV}" + '"cat, dog",both of them\n"cat, dog",both again\n'
-    ended = piped(tmp_path, network, content, multi_label="true")
+    ended = piped(tmp_path, artifact, content, multi_label="true")
     assert ended.exit_code == 1
     assert "separate the classes of a record by '|'" in ended.failure
 
 
-def test_a_piped_class_called_none_is_learnt_where_it_is_announced(tmp_path: Path, network: Path) -> None:
+def test_class_none_in_class_names_of_stream_is_a_class(tmp_path: Path, artifact: Path) -> None:
     content = f"label,text\n{CSV}".replace("dog", "None")
-    ended = finished(piped(tmp_path, network, content, class_names="['cat', 'None']"))
+    ended = finished(piped(tmp_path, artifact, content, class_names="['cat', 'None']"))
     assert ended.artifact()["labels"] == ["cat", "None"]
 
 
-def test_piped_lines_of_blazingtext_give_the_true_classes(tmp_path: Path, network: Path) -> None:
+def test_streamed_blazingtext_lines_are_parsed(tmp_path: Path, artifact: Path) -> None:
     rows = "".join(f"__label__{label} {text}\n" for label, text in ROWS)
-    assert finished(piped(tmp_path, network, rows, "text/plain")).artifact()["labels"] == ["cat", "dog"]
+    assert finished(piped(tmp_path, artifact, rows, "text/plain")).artifact()["labels"] == ["cat", "dog"]
 
 
-def test_a_content_type_without_header_keeps_a_first_row_of_short_words(tmp_path: Path, network: Path) -> None:
-    ended = piped(tmp_path, network, f"bird,chirping\n{CSV}", "text/csv; label_size=1")
+def test_content_type_without_header_keeps_first_row(tmp_path: Path, artifact: Path) -> None:
+    ended = piped(tmp_path, artifact, f"bird,chirping\n{CSV}", "text/csv; label_size=1")
     assert finished(ended).artifact()["labels"] == ["bird", "cat", "dog"]
 
 
-def test_a_header_under_a_content_type_without_header_is_refused(tmp_path: Path, network: Path) -> None:
-    ended = piped(tmp_path, network, f"label,text\n{CSV}", "text/csv;label_size=1")
+def test_header_despite_content_type_is_refused(tmp_path: Path, artifact: Path) -> None:
+    ended = piped(tmp_path, artifact, f"label,text\n{CSV}", "text/csv;label_size=1")
     assert ended.exit_code == 1
     assert "contains column names ('label', 'text') instead of a record; remove it" in ended.failure

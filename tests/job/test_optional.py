@@ -35,9 +35,7 @@ def fail(error: Exception) -> None:
 
 
 @pytest.mark.parametrize("error", FAILURES)
-def test_a_failure_of_an_extra_is_a_warning_with_its_name_and_cause(
-    error: Exception, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_failure_of_optional_part_is_a_warning(error: Exception, caplog: pytest.LogCaptureFixture) -> None:
     with optional("The report"):
         fail(error)
     (record,) = caplog.records
@@ -47,17 +45,17 @@ def test_a_failure_of_an_extra_is_a_warning_with_its_name_and_cause(
 
 
 @pytest.mark.parametrize("error", [JobStopped(), KeyboardInterrupt(), SystemExit(1), DivergedError("Diverged.")])
-def test_an_interruption_is_never_swallowed(error: BaseException) -> None:
+def test_interruption_is_reraised(error: BaseException) -> None:
     with pytest.raises(type(error)), optional("The report", reraised=DivergedError):
         raise error
 
 
-def test_a_part_that_the_job_needs_fails_it() -> None:
+def test_failure_of_required_part_is_raised() -> None:
     with pytest.raises(ZeroDivisionError), optional("The predictions", required=True):
         raise ZeroDivisionError
 
 
-def test_an_extra_that_failed_is_not_called_again(caplog: pytest.LogCaptureFixture) -> None:
+def test_failed_part_is_not_called_again(caplog: pytest.LogCaptureFixture) -> None:
     calls: list[int] = []
 
     def call(number: int) -> None:
@@ -78,10 +76,10 @@ def broken(*_: object, **__: object) -> None:
     raise ZeroDivisionError("division by zero")
 
 
-def test_a_job_whose_every_extra_fails_leaves_the_same_model(
-    tmp_path: Path, unseen: Path, network: Path, monkeypatch: pytest.MonkeyPatch
+def test_failing_optional_parts_do_not_change_the_model(
+    tmp_path: Path, holdout: Path, artifact: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    channels = {"train": unseen, "model": network}
+    channels = {"train": holdout, "model": artifact}
     whole = finished(train_here(tmp_path / "whole", channels, SHORT))
     for name in (
         "measure_forgetting",
@@ -115,49 +113,49 @@ def test_a_job_whose_every_extra_fails_leaves_the_same_model(
 
 
 @pytest.mark.parametrize("cause", ["unreadable", "broken metrics"])
-def test_a_test_channel_that_cannot_be_evaluated_does_not_cost_the_trained_model(
-    tmp_path: Path, unseen: Path, network: Path, monkeypatch: pytest.MonkeyPatch, cause: str
+def test_failed_test_evaluation_keeps_the_model(
+    tmp_path: Path, holdout: Path, artifact: Path, monkeypatch: pytest.MonkeyPatch, cause: str
 ) -> None:
-    test = shutil.copytree(unseen, tmp_path / "test")
+    test = shutil.copytree(holdout, tmp_path / "test")
     if cause == "unreadable":
         for file in test.rglob("*.png"):
             file.write_bytes(b"no image")
     else:
         monkeypatch.setattr(evaluate, "metrics_of", broken)
-    channels = {"train": unseen, "test": test, "model": network}
+    channels = {"train": holdout, "test": test, "model": artifact}
     job = finished(train_here(tmp_path / "job", channels, SHORT))
     assert "WARNING: The evaluation of 'test' was skipped; the job continues: " in job.log
     assert "The exported artifact repeats" in job.log
     assert "test" not in job.metrics()
 
 
-def test_a_test_channel_that_a_tuner_judges_by_has_to_be_evaluated(
-    tmp_path: Path, unseen: Path, network: Path, monkeypatch: pytest.MonkeyPatch
+def test_evaluation_of_objective_channel_is_required(
+    tmp_path: Path, holdout: Path, artifact: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     test = write_pictures(tmp_path / "test", 1)
     for file in test.rglob("*.png"):
         file.write_bytes(b"no image")
-    wishes = {**SHORT, "_tuning_objective_metric": "test:accuracy"}
-    job = train_here(tmp_path / "job", {"train": unseen, "test": test, "model": network}, wishes)
+    options = {**SHORT, "_tuning_objective_metric": "test:accuracy"}
+    job = train_here(tmp_path / "job", {"train": holdout, "test": test, "model": artifact}, options)
     assert job.exit_code == 1
     assert "channel 'test'" in job.failure
 
 
-def test_a_threshold_table_that_fails_leaves_the_thresholds_in_the_model(
-    tmp_path: Path, network: Path, monkeypatch: pytest.MonkeyPatch
+def test_failed_threshold_measurement_keeps_the_thresholds(
+    tmp_path: Path, artifact: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(evaluate, "reached", broken)
     train = write_pictures(tmp_path / "train", 8, names=("blue", "green"))
-    job = finished(train_here(tmp_path / "job", {"train": train, "model": network}, {**SHORT, "target_recall": "0.9"}))
+    job = finished(train_here(tmp_path / "job", {"train": train, "model": artifact}, {**SHORT, "target_recall": "0.9"}))
     assert sum(job.artifact()["thresholds"]) == 1
     assert "WARNING: Measuring the thresholds on 'validation' was skipped" in job.log
 
 
-def test_a_model_that_cannot_be_proven_fails_the_job_after_its_report(
-    tmp_path: Path, unseen: Path, network: Path, monkeypatch: pytest.MonkeyPatch
+def test_failed_export_check_fails_the_job_after_the_report(
+    tmp_path: Path, holdout: Path, artifact: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(run, "export_and_verify", broken)
-    job = train_here(tmp_path / "job", {"train": unseen, "model": network}, SHORT)
+    job = train_here(tmp_path / "job", {"train": holdout, "model": artifact}, SHORT)
     assert job.exit_code == 3
     assert job.metrics()["failure"] == "ZeroDivisionError: division by zero"
     assert (job.folder.output_data / "report.html").is_file()

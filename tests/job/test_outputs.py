@@ -13,7 +13,7 @@ from finetune.runtime.atomic_files import atomic_text_file, write_text_atomicall
 from tests.support.training_setup import Lesson, request
 
 
-def test_the_last_epoch_is_exported_and_a_better_one_is_named() -> None:
+def test_last_epoch_is_exported_and_better_one_is_named() -> None:
     lesson = Lesson(request())
     assert lesson.fit()
     lesson.state.best.epoch, lesson.state.best.score = 0, 0.75
@@ -25,21 +25,21 @@ def test_the_last_epoch_is_exported_and_a_better_one_is_named() -> None:
     assert exported_line(lesson.state) == "Exported weights: epoch 3 of 3, the last."
 
 
-def test_a_job_that_is_stopped_within_an_epoch_exports_its_last_step() -> None:
+def test_job_stopped_within_epoch_exports_last_step() -> None:
     lesson = Lesson(request(), stop_after=8)
     assert not lesson.fit()
     assert exported_weights(lesson.state) == {"exported_weights": "last step", "exported_epoch": None}
     assert exported_line(lesson.state) == "Exported weights: step 8, within epoch 2; not evaluated."
 
 
-def test_the_best_epoch_is_exported_where_it_is_kept() -> None:
+def test_best_epoch_is_exported_with_early_stopping() -> None:
     lesson = Lesson(request(early_stopping_patience="5"))
     assert lesson.fit()
     best = lesson.state.best.epoch + 1
     assert exported_weights(lesson.state) == {"exported_weights": "best epoch", "exported_epoch": best}
 
 
-def test_a_stopped_job_that_exports_its_best_epoch_prints_the_metrics_of_that_epoch() -> None:
+def test_stopped_job_logs_metrics_of_exported_best_epoch() -> None:
     lesson = Lesson(request(early_stopping_patience="5"), stop_after=15)
     assert not lesson.fit()
     best, rows = lesson.state.best, lesson.state.history.rows
@@ -49,7 +49,7 @@ def test_a_stopped_job_that_exports_its_best_epoch_prints_the_metrics_of_that_ep
     assert metrics_of_best_epoch(Lesson(request()).state) == {}
 
 
-def test_a_file_that_does_not_fit_leaves_what_was_there_and_no_space_taken(tmp_path: Path) -> None:
+def test_failed_write_keeps_previous_file_and_frees_space(tmp_path: Path) -> None:
     path = tmp_path / "metrics.json"
     write_text_atomically(path, "before")
     with pytest.raises(OSError, match="No space left") as caught, atomic_text_file(path) as file:

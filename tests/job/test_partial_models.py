@@ -50,7 +50,7 @@ def refusal(place: Path, channels: dict[str, Path], hyperparameters: dict[str, s
         ("bert.embeddings.LayerNorm.weight", "bert.embeddings.LayerNorm.weight is missing"),
     ],
 )
-def test_a_network_for_texts_without_a_tensor_is_not_evaluated(
+def test_text_model_with_missing_tensor_is_not_evaluated(
     missing: str, cause: str, tmp_path: Path, bert: Path, texts: Path
 ) -> None:
     state = {name: tensor.clone() for name, tensor in load_file(bert / WEIGHTS).items() if name != missing}
@@ -58,21 +58,19 @@ def test_a_network_for_texts_without_a_tensor_is_not_evaluated(
     assert cause in refusal(tmp_path / "job", {"test": texts, "model": bert}, EVALUATE)
 
 
-def test_a_configuration_with_other_classes_than_the_head_is_not_evaluated(
-    tmp_path: Path, bert: Path, texts: Path
-) -> None:
+def test_model_with_contradictory_classes_is_not_evaluated(tmp_path: Path, bert: Path, texts: Path) -> None:
     three = write_folder(tmp_path / "three", "bert", labels=("a", "b", "c"))
     shutil.copyfile(three / WEIGHTS, bert / WEIGHTS)
     cause = refusal(tmp_path / "job", {"test": texts, "model": bert}, EVALUATE)
     assert "config.json in the model channel names 2 classes, but classifier.weight has 3 rows" in cause
 
 
-def test_a_network_for_images_without_the_bias_of_its_head_is_not_evaluated(tmp_path: Path, unseen: Path) -> None:
+def test_image_model_without_head_bias_is_not_evaluated(tmp_path: Path, holdout: Path) -> None:
     (tmp_path / "model").mkdir()
     state = get_model(NAME, weights=None, num_classes=len(COLOURS)).state_dict()
     del state["classifier.3.bias"]
     save_file(state, tmp_path / "model" / f"{NAME}.safetensors")
-    cause = refusal(tmp_path / "job", {"test": unseen, "model": tmp_path / "model"}, EVALUATE)
+    cause = refusal(tmp_path / "job", {"test": holdout, "model": tmp_path / "model"}, EVALUATE)
     assert "have it only in part: classifier.3.bias is missing" in cause
 
 
@@ -88,9 +86,7 @@ def test_a_new_head_on_a_new_pooler_is_named_in_plan_and_log(tmp_path: Path, ber
 
 
 @pytest.mark.parametrize("absolute", [True, False])
-def test_an_index_does_not_read_files_outside_the_channel(
-    absolute: bool, tmp_path: Path, bert: Path, texts: Path
-) -> None:
+def test_index_with_outside_paths_is_refused(absolute: bool, tmp_path: Path, bert: Path, texts: Path) -> None:
     outside = tmp_path / "outside.safetensors"
     state = {name: tensor.clone() for name, tensor in load_file(bert / WEIGHTS).items()}
     (bert / WEIGHTS).rename(outside)

@@ -35,8 +35,8 @@ PICTURES = {
 TEXTS = {**STEPS, "class_names": "bad,good", "num_training_samples": "36", "max_length": "16"}
 
 
-def run(place: Path, channels: tuple[Channel, ...], wishes: dict[str, str], *interruptions: Interruption) -> Path:
-    job = TrainingJob(piped_request(channels, wishes, checkpoints=True), TRAIN, Storage(place / "s3"))
+def run(place: Path, channels: tuple[Channel, ...], options: dict[str, str], *interruptions: Interruption) -> Path:
+    job = TrainingJob(piped_request(channels, options, checkpoints=True), TRAIN, Storage(place / "s3"))
     results = run_with_interruptions(job, place / "opt-ml", interruptions)
     assert results[-1].exit_code == 0, results[-1].log_text()
     assert [result.status for result in results] == ["Interrupted"] * (len(results) - 1) + ["Completed"]
@@ -55,7 +55,7 @@ def drawn(kinds: int) -> list[Interruption]:
 
 
 @pytest.mark.slow
-def test_whole_processes_that_are_killed_or_reclaimed(tmp_path: Path) -> None:
+def test_killed_and_reclaimed_jobs_give_the_same_result(tmp_path: Path) -> None:
     """As in the image; `tests/interruptions` kills jobs of every format more often."""
     channels = (
         json_lines(tmp_path / "train", 36, 0),
@@ -67,7 +67,7 @@ def test_whole_processes_that_are_killed_or_reclaimed(tmp_path: Path) -> None:
     assert disturbed.read_bytes() == undisturbed.read_bytes()
 
 
-def test_a_stop_while_nothing_comes_ends_the_job_in_order(tmp_path: Path) -> None:
+def test_stop_while_pipe_is_silent(tmp_path: Path) -> None:
     channel = augmented_manifest(tmp_path / "train", 4, 0)
     late = Channel(
         "train",

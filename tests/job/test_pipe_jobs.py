@@ -49,9 +49,9 @@ MARGIN = 0.15
 CLASSES = {"class_names": ",".join(NAMES), "num_training_samples": "48"}
 
 
-def train_from_pipes(place: Path, channels: tuple[Channel, ...], wishes: Mapping[str, str]) -> Ended:
+def train_from_pipes(place: Path, channels: tuple[Channel, ...], options: Mapping[str, str]) -> Ended:
     """Run a job in this process, with its pipes fed by other processes."""
-    request = piped_request(channels, wishes)
+    request = piped_request(channels, options)
     folder = lay_out(place / "opt-ml", request)
     feeders = feed_pipes(folder, request)
     try:
@@ -62,11 +62,11 @@ def train_from_pipes(place: Path, channels: tuple[Channel, ...], wishes: Mapping
 
 
 def assert_files_teach_the_same(
-    place: Path, channels: tuple[Channel, ...], wishes: Mapping[str, str], piped: Ended
+    place: Path, channels: tuple[Channel, ...], options: Mapping[str, str], piped: Ended
 ) -> None:
     """File mode, with the same records in another order, gives similar accuracy on a similar number of records."""
     files = tuple(channel if channel.pipe is None else as_files(channel) for channel in channels)
-    job = finished(train_from_pipes(place, files, wishes))
+    job = finished(train_from_pipes(place, files, options))
     assert job.artifact()["labels"] == piped.artifact()["labels"]
     ours, theirs = piped.metrics(), job.metrics()
     assert ours["job"]["steps"] == theirs["job"]["steps"]
@@ -77,12 +77,12 @@ def assert_files_teach_the_same(
 
 
 @pytest.mark.parametrize("form", IMAGE_STREAMS)
-def test_pictures_from_pipes_are_learned(tmp_path: Path, form: str) -> None:
+def test_training_on_streamed_images(tmp_path: Path, form: str) -> None:
     write = IMAGE_STREAMS[form]
     channels = (write(tmp_path / "train", 16, 0), named(write(tmp_path / "validation", 6, 100), "validation"))
     # After three epochs, the accuracy still depends on the processor's rounding.
-    wishes = {**FROM_SCRATCH, **CLASSES, "epochs": "5"}
-    job = finished(train_from_pipes(tmp_path, channels, wishes))
+    options = {**FROM_SCRATCH, **CLASSES, "epochs": "5"}
+    job = finished(train_from_pipes(tmp_path, channels, options))
     assert job.artifact()["labels"] == list(COLOURS)
     metrics = job.metrics()
     assert metrics["validation"]["records"] == 18
@@ -90,24 +90,24 @@ def test_pictures_from_pipes_are_learned(tmp_path: Path, form: str) -> None:
     assert metrics["job"]["steps"] == 30
     assert len(job.accuracies()) == 5
     assert f"repeats {PROBE_RECORDS} predictions" in job.log
-    assert_files_teach_the_same(tmp_path / "files", channels, wishes, job)
+    assert_files_teach_the_same(tmp_path / "files", channels, options, job)
 
 
 @pytest.mark.parametrize("form", TEXT_STREAMS)
-def test_texts_from_pipes_are_learned(tmp_path: Path, form: str) -> None:
+def test_training_on_streamed_texts(tmp_path: Path, form: str) -> None:
     write = TEXT_STREAMS[form]
-    network = Channel("model", write_folder(tmp_path / "bert", "bert"))
+    artifact = Channel("model", write_folder(tmp_path / "bert", "bert"))
     channels = (
         write(tmp_path / "train", 160, 0),
         named(write(tmp_path / "validation", 40, 500), "validation"),
-        network,
+        artifact,
     )
-    wishes = {"epochs": "6", "batch_size": "8", "learning_rate": "0.003", "max_length": "16", "workers": "1"}
-    job = finished(train_from_pipes(tmp_path, channels, wishes))
+    options = {"epochs": "6", "batch_size": "8", "learning_rate": "0.003", "max_length": "16", "workers": "1"}
+    job = finished(train_from_pipes(tmp_path, channels, options))
     assert job.artifact()["labels"] == ["bad", "good"]
     assert job.metrics()["validation"]["records"] == 40
     assert job.metrics()["validation"]["accuracy"] > 0.9
-    assert_files_teach_the_same(tmp_path / "files", channels, wishes, job)
+    assert_files_teach_the_same(tmp_path / "files", channels, options, job)
 
 
 def weights(job: Ended) -> bytes:
@@ -115,44 +115,44 @@ def weights(job: Ended) -> bytes:
 
 
 @pytest.mark.parametrize("strategy", ["feature_extraction", "partial"])
-def test_frozen_layers_are_paid_for_once_and_room_changes_no_bit(tmp_path: Path, network: Path, strategy: str) -> None:
+def test_streamed_features_are_cached_without_changing_results(tmp_path: Path, artifact: Path, strategy: str) -> None:
     channels = (
         image_records(tmp_path / "train", 16),
         named(image_records(tmp_path / "validation", 6, 100), "validation"),
-        Channel("model", network),
+        Channel("model", artifact),
     )
-    wishes = {**CLASSES, "strategy": strategy, "epochs": "4", "batch_size": "8", "shuffle_buffer": "16"}
-    job = finished(train_from_pipes(tmp_path / "kept", channels, wishes))
+    options = {**CLASSES, "strategy": strategy, "epochs": "4", "batch_size": "8", "shuffle_buffer": "16"}
+    job = finished(train_from_pipes(tmp_path / "kept", channels, options))
     assert "are cached: 1 pass through them instead of 4; without augmentation" in job.log
     assert job.metrics()["validation"]["records"] == 18
-    nowhere = finished(train_from_pipes(tmp_path / "nowhere", channels, {**wishes, "cache_size_gb": "0"}))
+    nowhere = finished(train_from_pipes(tmp_path / "nowhere", channels, {**options, "cache_size_gb": "0"}))
     assert weights(nowhere) == weights(job)
     assert nowhere.metrics()["validation"] == job.metrics()["validation"]
 
 
-def test_hidden_states_of_texts_are_kept_and_room_changes_no_bit(tmp_path: Path) -> None:
+def test_streamed_text_features_are_cached_without_changing_results(tmp_path: Path) -> None:
     channels = (
         json_lines(tmp_path / "train", 60),
         named(json_lines(tmp_path / "validation", 20, 500), "validation"),
         Channel("model", write_folder(tmp_path / "bert", "bert")),
     )
-    wishes = {"strategy": "partial", "epochs": "3", "batch_size": "8", "max_length": "16"}
-    job = finished(train_from_pipes(tmp_path / "kept", channels, wishes))
+    options = {"strategy": "partial", "epochs": "3", "batch_size": "8", "max_length": "16"}
+    job = finished(train_from_pipes(tmp_path / "kept", channels, options))
     assert "are cached: 1 pass through them instead of 3; results do not change" in job.log
-    nowhere = finished(train_from_pipes(tmp_path / "nowhere", channels, {**wishes, "cache_size_gb": "0"}))
+    nowhere = finished(train_from_pipes(tmp_path / "nowhere", channels, {**options, "cache_size_gb": "0"}))
     assert weights(nowhere) == weights(job)
 
 
-def test_classes_and_number_are_found_out_by_a_first_pass(tmp_path: Path) -> None:
+def test_first_pass_determines_classes_and_counts(tmp_path: Path) -> None:
     job = finished(train_from_pipes(tmp_path, (augmented_manifest(tmp_path / "train", 8),), FROM_SCRATCH))
     assert "the first pass took" in job.log
     assert job.artifact()["labels"] == list(COLOURS)
     assert "repeats" in job.log
 
 
-def test_a_share_of_the_stream_is_held_out(tmp_path: Path) -> None:
+def test_validation_is_split_off_the_stream(tmp_path: Path) -> None:
     """Without a validation channel, each evaluation reads a pipe, and every record is in exactly one split."""
-    wishes = {
+    options = {
         **FROM_SCRATCH,
         "class_names": ",".join(NAMES),
         "num_training_samples": "60",
@@ -160,7 +160,7 @@ def test_a_share_of_the_stream_is_held_out(tmp_path: Path) -> None:
     }
     # The final evaluation, used by the export check, reads the records in another order than the first one.
     channel = replace(image_records(tmp_path / "train", 20), pipe=PipeSource(shuffle_seed=8))
-    job = finished(train_from_pipes(tmp_path, (channel,), wishes))
+    job = finished(train_from_pipes(tmp_path, (channel,), options))
     held_out = job.metrics()["validation"]["records"]
     assert 8 <= held_out <= 30
     assert len({row["record"] for row in job.predictions()}) == held_out
@@ -168,23 +168,21 @@ def test_a_share_of_the_stream_is_held_out(tmp_path: Path) -> None:
     assert "check that the stream is complete" not in job.log
     report = json.loads((job.folder.output_data / "report.json").read_text("utf-8"))
     assert report["plan"]["facts"]["validation"] == "kept from train"
-    none = {**wishes, "validation_fraction": "0", "epochs": "1"}
+    none = {**options, "validation_fraction": "0", "epochs": "1"}
     job = finished(train_from_pipes(tmp_path / "all", (image_records(tmp_path / "again", 20),), none))
     assert ("validation" in job.metrics(), job.metrics()["job"]["steps"]) == (False, 8)
 
 
 @pytest.mark.parametrize("announced", [{}, {"num_training_samples": "3"}], ids=["counted", "announced"])
-def test_too_few_records_to_hold_some_out_are_seen_before_the_first_step(
-    tmp_path: Path, announced: dict[str, str]
-) -> None:
-    wishes = {**FROM_SCRATCH, "class_names": ",".join(NAMES), "validation_fraction": "0.01", **announced}
-    job = train_from_pipes(tmp_path, (image_records(tmp_path / "train", 1),), wishes)
+def test_too_few_records_for_a_split_fail_before_training(tmp_path: Path, announced: dict[str, str]) -> None:
+    options = {**FROM_SCRATCH, "class_names": ",".join(NAMES), "validation_fraction": "0.01", **announced}
+    job = train_from_pipes(tmp_path, (image_records(tmp_path / "train", 1),), options)
     assert job.exit_code == 1
     assert re.match(r"channel 'train': none of its 3 records .* validation_fraction=0\.01; .*'validation'", job.failure)
     assert "Plan" not in job.log
 
 
-def test_a_file_names_the_classes(tmp_path: Path) -> None:
+def test_classes_are_read_from_labels_channel(tmp_path: Path) -> None:
     """With its own class order, the same in Pipe mode and in File mode, where records are compressed."""
     names = ("red", "blue", "green", "grey")
     (tmp_path / "labels.txt").write_text("\n".join(names))
@@ -202,7 +200,7 @@ def test_a_file_names_the_classes(tmp_path: Path) -> None:
     assert job.metrics()["validation"]["records"] == 12
 
 
-def test_a_network_is_evaluated_by_classes_in_another_order(tmp_path: Path, network: Path) -> None:
+def test_evaluation_with_reordered_class_names(tmp_path: Path, artifact: Path) -> None:
     """Numeric labels refer to the announced classes, whatever their order in the model."""
     place = tmp_path / "test"
     place.mkdir()
@@ -213,58 +211,58 @@ def test_a_network_is_evaluated_by_classes_in_another_order(tmp_path: Path, netw
     ]
     (place / "test.rec").write_bytes(b"".join(records))
     channel = Channel("test", place, content_type="application/x-recordio", pipe=PipeSource())
-    channels = (channel, Channel("model", network))
-    wishes = {"strategy": "evaluate", "class_names": ",".join(names)}
-    piped = finished(train_from_pipes(tmp_path / "piped", channels, wishes))
+    channels = (channel, Channel("model", artifact))
+    options = {"strategy": "evaluate", "class_names": ",".join(names)}
+    piped = finished(train_from_pipes(tmp_path / "piped", channels, options))
     assert piped.artifact()["labels"] == list(COLOURS)
     assert piped.metrics()["test"]["accuracy"] > 0.9
-    files = finished(train_from_pipes(tmp_path / "files", (as_files(channel), channels[1]), wishes))
+    files = finished(train_from_pipes(tmp_path / "files", (as_files(channel), channels[1]), options))
     assert files.metrics()["test"] == piped.metrics()["test"]
-    strange = train_from_pipes(tmp_path / "strange", channels, {**wishes, "class_names": "red,blue,grey"})
+    strange = train_from_pipes(tmp_path / "strange", channels, {**options, "class_names": "red,blue,grey"})
     assert strange.exit_code == 1
     assert strange.failure.startswith("class_names and the channel 'labels' name grey, but the model has blue, green")
 
 
-def test_a_class_of_files_that_nobody_announced(tmp_path: Path) -> None:
+def test_unknown_class_in_files_is_refused(tmp_path: Path) -> None:
     channel = replace(image_records(tmp_path / "train", 4), pipe=None)
     job = train_from_pipes(tmp_path, (channel,), {**FROM_SCRATCH, "class_names": "blue,green"})
     assert job.exit_code == 1
     assert "has 1 classes that are missing from the request: '2' in 4 records such as part-0.rec:" in job.failure
 
 
-def test_a_stream_whose_number_of_records_nobody_asks_for(tmp_path: Path) -> None:
-    wishes = {**FROM_SCRATCH, "class_names": CLASSES["class_names"], "lr_schedule": "constant", "warmup_fraction": "0"}
-    job = finished(train_from_pipes(tmp_path, (augmented_manifest(tmp_path / "train", 8),), wishes | {"epochs": "5"}))
+def test_stream_is_not_counted_without_need(tmp_path: Path) -> None:
+    options = {**FROM_SCRATCH, "class_names": CLASSES["class_names"], "lr_schedule": "constant", "warmup_fraction": "0"}
+    job = finished(train_from_pipes(tmp_path, (augmented_manifest(tmp_path / "train", 8),), options | {"epochs": "5"}))
     assert "the first pass took" not in job.log
     assert job.metrics()["job"]["steps"] == 15
 
 
-def test_a_stream_that_nobody_counts_keeps_no_features(tmp_path: Path, network: Path) -> None:
-    channels = (augmented_manifest(tmp_path / "train", 8), Channel("model", network))
-    wishes = {"strategy": "feature_extraction", "epochs": "2", "class_names": CLASSES["class_names"]}
-    job = finished(train_from_pipes(tmp_path, channels, {**wishes, "lr_schedule": "constant", "warmup_fraction": "0"}))
+def test_features_of_uncounted_stream_are_not_cached(tmp_path: Path, artifact: Path) -> None:
+    channels = (augmented_manifest(tmp_path / "train", 8), Channel("model", artifact))
+    options = {"strategy": "feature_extraction", "epochs": "2", "class_names": CLASSES["class_names"]}
+    job = finished(train_from_pipes(tmp_path, channels, {**options, "lr_schedule": "constant", "warmup_fraction": "0"}))
     assert "are computed in every epoch: the number of records is unknown (num_training_samples)" in job.log
 
 
-def test_when_the_first_batch_was_trained_is_told_once(tmp_path: Path) -> None:
+def test_time_of_first_batch_is_logged_once(tmp_path: Path) -> None:
     before = process_age()
-    wishes = {**FROM_SCRATCH, **CLASSES, "num_training_samples": "12", "validation_fraction": "0"}
-    job = finished(train_from_pipes(tmp_path, (augmented_manifest(tmp_path / "train", 4),), wishes))
+    options = {**FROM_SCRATCH, **CLASSES, "num_training_samples": "12", "validation_fraction": "0"}
+    job = finished(train_from_pipes(tmp_path, (augmented_manifest(tmp_path / "train", 4),), options))
     told = re.findall(r"^first batch trained (\S+) s after the start of the process$", job.log, re.MULTILINE)
     assert len(told) == 1
     assert round(before, 1) <= float(told[0]) <= round(process_age(), 1)
     assert job.log.index("first batch trained") < job.log.index("epoch=1;")
 
 
-def test_a_class_that_nobody_announced(tmp_path: Path) -> None:
-    wishes = {**FROM_SCRATCH, "class_names": "blue,green", "num_training_samples": "48"}
-    job = train_from_pipes(tmp_path, (augmented_manifest(tmp_path / "train", 4),), wishes)
+def test_unknown_class_in_stream_is_refused(tmp_path: Path) -> None:
+    options = {**FROM_SCRATCH, "class_names": "blue,green", "num_training_samples": "48"}
+    job = train_from_pipes(tmp_path, (augmented_manifest(tmp_path / "train", 4),), options)
     assert job.exit_code == 1
     assert job.failure.startswith("channel 'train': record ")
     assert "has the unknown class 'red'" in job.failure
 
 
-def test_why_no_record_of_a_stream_can_be_understood(tmp_path: Path) -> None:
+def test_unreadable_stream_is_refused_with_reason(tmp_path: Path) -> None:
     (tmp_path / "train").mkdir()
     rows = (json.dumps({"text": "cat", "label": ["a", "b"]}) for _ in range(4))
     (tmp_path / "train" / "0.jsonl").write_text("\n".join(rows))
@@ -274,7 +272,7 @@ def test_why_no_record_of_a_stream_can_be_understood(tmp_path: Path) -> None:
     assert job.failure.startswith("channel 'train': no record can be parsed: record 0 (from 0) the label is a list;")
 
 
-def test_a_stream_that_is_cut_off(tmp_path: Path) -> None:
+def test_truncated_stream_is_refused(tmp_path: Path) -> None:
     channel = image_records(tmp_path / "train", 4)
     part = tmp_path / "train" / "part-1.rec"
     part.write_bytes(part.read_bytes()[:-3])

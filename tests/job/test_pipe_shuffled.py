@@ -95,7 +95,7 @@ def whole(channels: tuple[Channel, ...], tmp_path_factory: pytest.TempPathFactor
     return start(tmp_path_factory.mktemp("whole") / "opt-ml", channels)
 
 
-def test_the_first_epoch_comes_again_as_it_was(tmp_path: Path, channels: tuple[Channel, ...], whole: Started) -> None:
+def test_first_epoch_is_repeated_in_same_order(tmp_path: Path, channels: tuple[Channel, ...], whole: Started) -> None:
     """The result has the same bits: pipes restart at the first one, and the seed determines its order."""
     before = start(tmp_path / "before", channels, stop_at=STEPS - 4)
     after = start(tmp_path / "after", channels, before.job.folder.checkpoints)
@@ -106,9 +106,7 @@ def test_the_first_epoch_comes_again_as_it_was(tmp_path: Path, channels: tuple[C
     assert after.job.weights() == whole.job.weights()
 
 
-def test_a_later_epoch_comes_in_another_order_and_each_record_is_used_once(
-    tmp_path: Path, channels: tuple[Channel, ...], whole: Started
-) -> None:
+def test_reshuffled_epoch_uses_each_record_once(tmp_path: Path, channels: tuple[Channel, ...], whole: Started) -> None:
     assert whole.used[0] != whole.used[1]
     before = start(tmp_path / "before", channels, stop_at=STEPS + 5)
     after = start(tmp_path / "after", channels, before.job.folder.checkpoints)

@@ -60,36 +60,36 @@ def written(folder: Path, one: EvaluationResult, metrics: dict[str, object] | No
 
 
 @pytest.mark.parametrize("text", HOSTILE)
-def test_a_cell_that_a_spreadsheet_would_compute_begins_with_an_apostrophe(text: str) -> None:
+def test_formulas_are_escaped(text: str) -> None:
     assert plain_cell(text) == f"'{text}"
 
 
 @pytest.mark.parametrize("text", PLAIN)
-def test_other_cells_and_numbers_stay_as_they_are(text: str) -> None:
+def test_other_cells_are_unchanged(text: str) -> None:
     assert plain_cell(text) == text
 
 
 @pytest.mark.parametrize("text", [*HOSTILE, *PLAIN, "'=1", "''=1"])
-def test_every_cell_can_be_read_back(text: str) -> None:
+def test_escaped_cells_can_be_restored(text: str) -> None:
     cell = plain_cell(text)
     assert (cell[1:] if cell.startswith("'") and FORMULA.match(cell) else cell) == text
 
 
-def test_records_and_labels_of_a_job_are_written_so(tmp_path: Path) -> None:
+def test_predictions_of_job_are_escaped(tmp_path: Path) -> None:
     names = ("=1+1", "-1")
     _, *rows = written(tmp_path, evaluated(names, [0, 1], ["@a.jpg", "b.jpg"]))
     assert [row[:2] for row in rows] == [["'@a.jpg", "'=1+1"], ["b.jpg", "-1"]]
     assert {row[2] for row in rows} <= {"'=1+1", "-1"}
 
 
-def test_up_to_200_classes_have_every_probability(tmp_path: Path) -> None:
+def test_up_to_200_classes_have_all_probabilities(tmp_path: Path) -> None:
     names = tuple(f"class {number}" for number in range(200))
     header, row = written(tmp_path, evaluated(names, [3]))
     assert header[3:] == [f"probability:{name}" for name in names]
     assert sum(map(float, row[3:])) == pytest.approx(1, abs=1e-3)
 
 
-def test_more_classes_have_the_ten_likeliest_as_the_header_says(tmp_path: Path) -> None:
+def test_more_classes_have_the_top_ten(tmp_path: Path) -> None:
     names = tuple(f"class {number}" for number in range(201))
     one = evaluated(names, [3, 5])
     header, *rows = written(tmp_path, one)
@@ -104,7 +104,7 @@ def test_more_classes_have_the_ten_likeliest_as_the_header_says(tmp_path: Path) 
         assert row[2] == row[3]
 
 
-def test_thousands_of_classes_leave_files_of_a_few_megabytes(tmp_path: Path) -> None:
+def test_files_for_thousands_of_classes_are_small(tmp_path: Path) -> None:
     names = tuple(f"class {number:04}" for number in range(3000))
     one = evaluated(names, [at % 3000 for at in range(2000)])
     metrics = metrics_of(one, one.batches.label_map, None)

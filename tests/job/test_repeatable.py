@@ -12,24 +12,22 @@ WISHES = {"strategy": "full", "epochs": "2", "batch_size": "6", "augmentation": 
 
 
 @pytest.fixture(scope="module")
-def without_workers(tmp_path_factory: pytest.TempPathFactory, unseen: Path, network: Path) -> Ended:
+def without_workers(tmp_path_factory: pytest.TempPathFactory, holdout: Path, artifact: Path) -> Ended:
     place = tmp_path_factory.mktemp("without-workers")
-    return finished(train_here(place, {"train": unseen, "model": network}, {**WISHES, "workers": "0"}))
+    return finished(train_here(place, {"train": holdout, "model": artifact}, {**WISHES, "workers": "0"}))
 
 
 @pytest.mark.parametrize("workers", ["0", "1", "3"])
-def test_workers_change_no_bit(
-    workers: str, tmp_path: Path, unseen: Path, network: Path, without_workers: Ended
+def test_workers_do_not_change_results(
+    workers: str, tmp_path: Path, holdout: Path, artifact: Path, without_workers: Ended
 ) -> None:
-    job = finished(train_here(tmp_path, {"train": unseen, "model": network}, {**WISHES, "workers": workers}))
+    job = finished(train_here(tmp_path, {"train": holdout, "model": artifact}, {**WISHES, "workers": workers}))
     assert job.weights() == without_workers.weights()
     assert job.metrics()["job"]["history"] == without_workers.metrics()["job"]["history"]
     assert job.predictions() == without_workers.predictions()
 
 
-def test_another_seed_gives_other_weights_and_another_split(
-    tmp_path: Path, unseen: Path, network: Path, without_workers: Ended
-) -> None:
-    job = finished(train_here(tmp_path, {"train": unseen, "model": network}, {**WISHES, "seed": "1"}))
+def test_seed_changes_weights_and_split(tmp_path: Path, holdout: Path, artifact: Path, without_workers: Ended) -> None:
+    job = finished(train_here(tmp_path, {"train": holdout, "model": artifact}, {**WISHES, "seed": "1"}))
     assert job.weights() != without_workers.weights()
     assert {row["record"] for row in job.predictions()} != {row["record"] for row in without_workers.predictions()}

@@ -15,7 +15,7 @@ def report_of(job: Ended) -> dict[str, Any]:
     return loaded
 
 
-def test_the_report_agrees_with_metrics_and_request(first_job: Ended) -> None:
+def test_report_agrees_with_metrics_and_request(first_job: Ended) -> None:
     report, metrics = report_of(first_job), first_job.metrics()
     assert report["parts"]["validation"] == metrics["validation"]
     assert report["history"] == metrics["job"]["history"]
@@ -29,7 +29,7 @@ def test_the_report_agrees_with_metrics_and_request(first_job: Ended) -> None:
     assert report["duplicates"]["leaks"] == []
 
 
-def test_the_time_adds_up(first_job: Ended) -> None:
+def test_time_shares_add_up(first_job: Ended) -> None:
     report = report_of(first_job)
     parts = report["time"]["parts"]
     assert min(parts.values()) >= 0
@@ -38,10 +38,10 @@ def test_the_time_adds_up(first_job: Ended) -> None:
     assert abs(sum(parts.values()) - report["cost"]["seconds"]) < 1
 
 
-def test_records_of_train_in_validation_are_leakage(tmp_path: Path, unseen: Path, network: Path) -> None:
-    channels = {"train": unseen, "validation": unseen, "model": network}
-    wishes = {"strategy": "feature_extraction", "epochs": "1", "batch_size": "8", "price_per_hour": "3600"}
-    job = finished(train_here(tmp_path, channels, wishes))
+def test_training_records_in_validation_are_leakage(tmp_path: Path, holdout: Path, artifact: Path) -> None:
+    channels = {"train": holdout, "validation": holdout, "model": artifact}
+    options = {"strategy": "feature_extraction", "epochs": "1", "batch_size": "8", "price_per_hour": "3600"}
+    job = finished(train_here(tmp_path, channels, options))
     report = report_of(job)
     assert report["duplicates"]["leaks"] == [{"parts": ["train", "validation"], "records": 24}]
     assert report["cost"]["price"] > 1

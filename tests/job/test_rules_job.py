@@ -14,8 +14,8 @@ HOPELESS = {**WISHES, "epochs": "6", "learning_rate": "10", "head_learning_rate"
 
 
 @pytest.mark.parametrize("more", [{}, {"gradient_clip_norm": "0.5"}])
-def test_rules_change_no_bit(tmp_path: Path, unseen: Path, network: Path, more: dict[str, str]) -> None:
-    channels = {"train": unseen, "model": network}
+def test_rules_do_not_change_results(tmp_path: Path, holdout: Path, artifact: Path, more: dict[str, str]) -> None:
+    channels = {"train": holdout, "model": artifact}
     with_rules = finished(train_here(tmp_path / "with", channels, {**WISHES, **more}))
     without = finished(train_here(tmp_path / "without", channels, {**WISHES, **more, "rules": "none"}))
     assert with_rules.weights() == without.weights()
@@ -23,24 +23,24 @@ def test_rules_change_no_bit(tmp_path: Path, unseen: Path, network: Path, more: 
 
 
 @pytest.mark.parametrize("seed", range(10))
-def test_healthy_jobs_give_no_alarm(tmp_path: Path, unseen: Path, network: Path, seed: int) -> None:
+def test_healthy_jobs_have_no_findings(tmp_path: Path, holdout: Path, artifact: Path, seed: int) -> None:
     strategy = ("full", "partial", "feature_extraction", "gradual")[seed % 4]
-    wishes = {**WISHES, "strategy": strategy, "seed": str(seed)}
-    job = finished(train_here(tmp_path, {"train": unseen, "model": network}, wishes))
+    options = {**WISHES, "strategy": strategy, "seed": str(seed)}
+    job = finished(train_here(tmp_path, {"train": holdout, "model": artifact}, options))
     report = json.loads((job.folder.output_data / "report.json").read_text("utf-8"))
     assert report["findings"] == report["machine_findings"] == []
     assert len(report["rules"]) == 18
 
 
-def test_a_finding_is_told_in_log_and_report(tmp_path: Path, unseen: Path, network: Path) -> None:
-    wishes = {**HOPELESS, "rules": "LossNotDecreasing:num_steps=2,WeightUpdateRatio:large_threshold=0.01"}
-    job = train_here(tmp_path, {"train": unseen, "model": network}, wishes)
+def test_finding_is_in_log_and_report(tmp_path: Path, holdout: Path, artifact: Path) -> None:
+    options = {**HOPELESS, "rules": "LossNotDecreasing:num_steps=2,WeightUpdateRatio:large_threshold=0.01"}
+    job = train_here(tmp_path, {"train": holdout, "model": artifact}, options)
     assert "WARNING: rule WeightUpdateRatio at step 0: one step changed the weights by" in job.log
 
 
-def test_a_rule_may_stop_the_job_which_is_exported(tmp_path: Path, unseen: Path, network: Path) -> None:
-    wishes = {**WISHES, "epochs": "40", "rules": "WeightUpdateRatio:large_threshold=0.0001", "rule_action": "stop"}
-    job = finished(train_here(tmp_path, {"train": unseen, "model": network}, wishes))
+def test_job_stopped_by_rule_is_exported(tmp_path: Path, holdout: Path, artifact: Path) -> None:
+    options = {**WISHES, "epochs": "40", "rules": "WeightUpdateRatio:large_threshold=0.0001", "rule_action": "stop"}
+    job = finished(train_here(tmp_path, {"train": holdout, "model": artifact}, options))
     metrics = job.metrics()
     assert metrics["job"]["steps"] < 40
     assert not metrics["job"]["finished"]
@@ -51,14 +51,14 @@ def test_a_rule_may_stop_the_job_which_is_exported(tmp_path: Path, unseen: Path,
 
 
 @pytest.mark.parametrize(
-    ("rules", "said"),
+    ("rules", "text"),
     [
         ("Overfitt", "there is no rule 'Overfitt' (did you mean 'Overfit'?)"),
         ("Overfit:patienc=3", "Overfit has no parameter 'patienc': it has start_step, patience, ratio_threshold"),
         ("Overfit:patience=few", "Overfit:patience is 'few', expected a number"),
     ],
 )
-def test_a_rule_that_does_not_exist_is_refused_at_once(tmp_path: Path, unseen: Path, rules: str, said: str) -> None:
-    job = train_here(tmp_path, {"train": unseen}, {"rules": rules})
+def test_unknown_rule_is_refused(tmp_path: Path, holdout: Path, rules: str, text: str) -> None:
+    job = train_here(tmp_path, {"train": holdout}, {"rules": rules})
     assert job.exit_code == 1
-    assert said in job.failure
+    assert text in job.failure

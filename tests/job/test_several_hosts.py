@@ -23,7 +23,7 @@ def laid_out(place: Path, train: Path, host: str) -> JobFolder:
 
 
 @pytest.mark.slow
-def test_a_host_that_starts_after_the_first_has_failed_ends_with_its_cause(tmp_path: Path) -> None:
+def test_late_host_ends_with_cause_of_the_first(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     first, second = (laid_out(tmp_path / host, tmp_path / "empty", host) for host in HOSTS)
     variables = {"PATH": os.environ["PATH"], "SAGEMAKER_BASE_DIR": str(first.root), **ENVIRONMENT}

@@ -14,8 +14,8 @@ from tests.support.whole_jobs import train_here
 WISHES = {"strategy": "full", "epochs": "2", "batch_size": "4"}
 
 
-def test_waiting_for_a_slow_reader_is_told(
-    tmp_path: Path, unseen: Path, network: Path, monkeypatch: pytest.MonkeyPatch
+def test_waiting_for_data_is_logged(
+    tmp_path: Path, holdout: Path, artifact: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     quick = ImageFolderReader.read
 
@@ -23,9 +23,9 @@ def test_waiting_for_a_slow_reader_is_told(
         time.sleep(0.2)
         return quick(reader, index)
 
-    before = train_here(tmp_path / "quick", {"train": unseen, "model": network}, {**WISHES, "workers": "1"})
+    before = train_here(tmp_path / "quick", {"train": holdout, "model": artifact}, {**WISHES, "workers": "1"})
     monkeypatch.setattr(ImageFolderReader, "read", slow)
-    after = train_here(tmp_path / "slow", {"train": unseen, "model": network}, {**WISHES, "workers": "1"})
+    after = train_here(tmp_path / "slow", {"train": holdout, "model": artifact}, {**WISHES, "workers": "1"})
     assert (before.exit_code, after.exit_code) == (0, 0), after.log
     assert "epoch 1: the device waited for data in " in after.log
     assert after.weights() == before.weights()

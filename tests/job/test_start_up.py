@@ -21,24 +21,24 @@ def run_and_list_modules(folder: JobFolder) -> tuple[int, set[str]]:
     return exit_code, set(modules)
 
 
-def test_a_bad_request_is_refused_before_torch_is_imported(tmp_path: Path, unseen: Path) -> None:
-    folder = lay_out(tmp_path / "opt-ml", request_of({"train": unseen}, {"epochs": "many"}))
+def test_invalid_request_is_refused_before_torch_is_imported(tmp_path: Path, holdout: Path) -> None:
+    folder = lay_out(tmp_path / "opt-ml", request_of({"train": holdout}, {"epochs": "many"}))
     exit_code, modules = run_and_list_modules(folder)
     assert exit_code == 1
     assert not HEAVY & modules
 
 
-def test_a_job_with_pictures_imports_torch_and_torchvision_only(tmp_path: Path, unseen: Path, network: Path) -> None:
-    wishes = {"strategy": "feature_extraction", "epochs": "1"}
-    folder = lay_out(tmp_path / "opt-ml", request_of({"train": unseen, "model": network}, wishes))
+def test_image_job_imports_only_torch_and_torchvision(tmp_path: Path, holdout: Path, artifact: Path) -> None:
+    options = {"strategy": "feature_extraction", "epochs": "1"}
+    folder = lay_out(tmp_path / "opt-ml", request_of({"train": holdout, "model": artifact}, options))
     exit_code, modules = run_and_list_modules(folder)
     assert exit_code == 0
     assert HEAVY & modules == {"torch", "torchvision"}
 
 
-def test_garbage_is_looked_for_again_when_all_is_imported(tmp_path: Path, unseen: Path, network: Path) -> None:
-    wishes = {"strategy": "feature_extraction", "epochs": "1"}
-    folder = lay_out(tmp_path / "opt-ml", request_of({"train": unseen, "model": network}, wishes))
+def test_garbage_collection_is_enabled_after_imports(tmp_path: Path, holdout: Path, artifact: Path) -> None:
+    options = {"strategy": "feature_extraction", "epochs": "1"}
+    folder = lay_out(tmp_path / "opt-ml", request_of({"train": holdout, "model": artifact}, options))
     frozen = "gc.isenabled(), gc.get_freeze_count() > 1e5"
     code = f"import gc; from finetune.entry import run; code = run(); print(code, {frozen})"
     environment = {**ENVIRONMENT, "SAGEMAKER_BASE_DIR": str(folder.root)}

@@ -45,18 +45,18 @@ def assert_beats_the_largest_class(job: Ended) -> None:
 
 
 @pytest.mark.slow
-def test_the_head_alone_learns(tmp_path: Path, documentation: Path, minilm: Path) -> None:
-    wishes = {**WISHES, "strategy": "feature_extraction"}
-    job = finished(train_here(tmp_path, {"train": documentation, "model": minilm}, wishes))
+def test_only_the_head_is_trained(tmp_path: Path, documentation: Path, minilm: Path) -> None:
+    options = {**WISHES, "strategy": "feature_extraction"}
+    job = finished(train_here(tmp_path, {"train": documentation, "model": minilm}, options))
     assert job.artifact()["labels"] == sorted(MODULES)
     assert not job.metrics()["job"]["kept_head"]
     assert_beats_the_largest_class(job)
 
 
 @pytest.mark.slow
-def test_all_layers_learn_and_a_pipeline_opens_the_artifact(tmp_path: Path, documentation: Path, minilm: Path) -> None:
-    wishes = {**WISHES, "strategy": "full", "learning_rate": "0.0001"}
-    job = finished(train_here(tmp_path, {"train": documentation, "model": minilm}, wishes))
+def test_all_layers_are_trained_and_pipeline_loads_artifact(tmp_path: Path, documentation: Path, minilm: Path) -> None:
+    options = {**WISHES, "strategy": "full", "learning_rate": "0.0001"}
+    job = finished(train_here(tmp_path, {"train": documentation, "model": minilm}, options))
     assert_beats_the_largest_class(job)
     from transformers import pipeline
 

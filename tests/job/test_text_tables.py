@@ -47,7 +47,7 @@ FORMATS: dict[str, Callable[[], bytes]] = {
 
 
 @pytest.fixture(scope="module")
-def network(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def artifact(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_folder(tmp_path_factory.mktemp("bert") / "bert", "bert")
 
 
@@ -57,11 +57,11 @@ def write_table(folder: Path, name: str, content: bytes) -> Path:
     return folder
 
 
-def test_every_format_of_the_same_rows_gives_the_same_bits(tmp_path: Path, network: Path) -> None:
+def test_table_formats_give_identical_results(tmp_path: Path, artifact: Path) -> None:
     weights, predictions = set(), []
     for form, content in FORMATS.items():
         train = write_table(tmp_path / form, f"rows.{form}", content())
-        job = finished(train_here(tmp_path / f"job-{form}", {"train": train, "model": network}, QUICK))
+        job = finished(train_here(tmp_path / f"job-{form}", {"train": train, "model": artifact}, QUICK))
         assert job.artifact()["labels"] == ["cat", "dog"]
         weights.add(job.weights())
         predictions.append([list(row.values())[1:] for row in job.predictions()])
@@ -69,15 +69,15 @@ def test_every_format_of_the_same_rows_gives_the_same_bits(tmp_path: Path, netwo
     assert all(found == predictions[0] for found in predictions)
 
 
-def test_a_header_of_unusual_names_is_no_class(tmp_path: Path, network: Path) -> None:
+def test_header_with_unusual_names_is_recognized(tmp_path: Path, artifact: Path) -> None:
     rows = [f'{row["label"]},"{row["text"]}"\n' for row in ROWS]
     train = write_table(tmp_path / "rows", "rows.csv", "".join(["topic,utterance\n", *rows]).encode())
-    job = finished(train_here(tmp_path / "job", {"train": train, "model": network}, QUICK))
+    job = finished(train_here(tmp_path / "job", {"train": train, "model": artifact}, QUICK))
     assert job.artifact()["labels"] == ["cat", "dog"]
     assert "rows.csv: label from column 'topic', text from 'utterance'" in job.log
 
 
-def test_pairs_of_texts_are_classified(tmp_path: Path, network: Path) -> None:
+def test_pairs_of_texts_are_classified(tmp_path: Path, artifact: Path) -> None:
     rows = [
         {"label": str(int(one == other)), "text": f"the {one} {number}", "second": f"a {other} {number}"}
         for one in ("cat", "dog")
@@ -86,28 +86,28 @@ def test_pairs_of_texts_are_classified(tmp_path: Path, network: Path) -> None:
     ]
     content = "\n".join(json.dumps(row) for row in rows).encode()
     train = write_table(tmp_path / "pairs", "pairs.jsonl", content)
-    wishes = {**QUICK, "text_pair_column": "second"}
-    job = finished(train_here(tmp_path / "job", {"train": train, "model": network}, wishes))
+    options = {**QUICK, "text_pair_column": "second"}
+    job = finished(train_here(tmp_path / "job", {"train": train, "model": artifact}, options))
     assert job.artifact()["preprocessing"]["texts_per_record"] == 2
     assert "The exported artifact repeats" in job.log
 
 
-def test_several_classes_per_text(tmp_path: Path, network: Path) -> None:
+def test_several_classes_per_text(tmp_path: Path, artifact: Path) -> None:
     rows = [
         {"labels": [name for name in ("cat", "dog") if name in text], "text": f"{text} {number}"}
         for text in ("the cat", "the dog", "the cat and the dog", "the mat")
         for number in range(5)
     ]
     train = write_table(tmp_path / "rows", "rows.jsonl", "\n".join(json.dumps(row) for row in rows).encode())
-    wishes = {**QUICK, "multi_label": "true", "label_column": "labels"}
-    job = finished(train_here(tmp_path / "job", {"train": train, "model": network}, wishes))
+    options = {**QUICK, "multi_label": "true", "label_column": "labels"}
+    job = finished(train_here(tmp_path / "job", {"train": train, "model": artifact}, options))
     assert job.artifact()["multi_label"] is True
     assert {row["label"] for row in job.predictions()} <= {"", "cat", "dog", "cat|dog"}
 
 
-def test_an_adapted_network_is_evaluated_and_adapted_again(tmp_path: Path, network: Path) -> None:
+def test_adapted_model_is_evaluated_and_adapted_again(tmp_path: Path, artifact: Path) -> None:
     train = write_table(tmp_path / "rows", "rows.csv", FORMATS["csv"]())
-    first = finished(train_here(tmp_path / "first", {"train": train, "model": network}, QUICK))
+    first = finished(train_here(tmp_path / "first", {"train": train, "model": artifact}, QUICK))
     channels = {"test": train, "model": first.folder.model}
     evaluated = finished(train_here(tmp_path / "second", channels, {"strategy": "evaluate"}))
     assert evaluated.weights() == first.weights()

