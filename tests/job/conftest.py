@@ -68,9 +68,9 @@ def first_job(share: Share, images: Path, holdout: Path) -> Ended:
         )
         (folder / "job.json").write_text(json.dumps([job.exit_code, job.log, str(job.archive)]))
 
-    place = share("first-job", make)
-    exit_code, log, archive = json.loads((place / "job.json").read_text())
-    return Ended(exit_code, log, JobFolder(place / "opt-ml"), Path(archive))
+    workdir = share("first-job", make)
+    exit_code, log, archive = json.loads((workdir / "job.json").read_text())
+    return Ended(exit_code, log, JobFolder(workdir / "opt-ml"), Path(archive))
 
 
 @pytest.fixture(scope="session")

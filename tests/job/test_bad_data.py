@@ -27,36 +27,36 @@ class Case:
     hyperparameters: Mapping[str, str] = field(default_factory=dict)
 
 
-def _one_class(place: Path, good: Path) -> Mapping[str, Path]:
-    return {"train": write_pictures(place / "train", 3, names=("red",))}
+def _one_class(workdir: Path, good: Path) -> Mapping[str, Path]:
+    return {"train": write_pictures(workdir / "train", 3, names=("red",))}
 
 
-def _unknown_class(place: Path, good: Path) -> Mapping[str, Path]:
-    validation = write_pictures(place / "validation", 2)
+def _unknown_class(workdir: Path, good: Path) -> Mapping[str, Path]:
+    validation = write_pictures(workdir / "validation", 2)
     (validation / "red").rename(validation / "reed")
     return {"train": good, "validation": validation}
 
 
-def _missing_in_list(place: Path, good: Path) -> Mapping[str, Path]:
-    (place / "list").mkdir()
-    (place / "list" / "train.lst").write_text("0\t0\tred/100.png\n1\t1\tblue/absent.png\n")
-    return {"train": good, "train_lst": place / "list"}
+def _missing_in_list(workdir: Path, good: Path) -> Mapping[str, Path]:
+    (workdir / "list").mkdir()
+    (workdir / "list" / "train.lst").write_text("0\t0\tred/100.png\n1\t1\tblue/absent.png\n")
+    return {"train": good, "train_lst": workdir / "list"}
 
 
 def _table(content: bytes) -> Make:
-    def make(place: Path, good: Path) -> Mapping[str, Path]:
-        (place / "table").mkdir()
-        (place / "table" / "rows.csv").write_bytes(content)
-        return {"train": place / "table"}
+    def make(workdir: Path, good: Path) -> Mapping[str, Path]:
+        (workdir / "table").mkdir()
+        (workdir / "table" / "rows.csv").write_bytes(content)
+        return {"train": workdir / "table"}
 
     return make
 
 
 def _with_picture(content: bytes) -> Make:
-    def make(place: Path, good: Path) -> Mapping[str, Path]:
-        shutil.copytree(good, place / "train")
-        (place / "train" / "red" / "bad.png").write_bytes(content)
-        return {"train": place / "train"}
+    def make(workdir: Path, good: Path) -> Mapping[str, Path]:
+        shutil.copytree(good, workdir / "train")
+        (workdir / "train" / "red" / "bad.png").write_bytes(content)
+        return {"train": workdir / "train"}
 
     return make
 

@@ -79,8 +79,8 @@ def test_volume_full_during_report_keeps_model_and_cause(folder: JobFolder) -> N
 @pytest.mark.parametrize("full", ["output", "output_data"])
 def test_evaluation_on_full_volume_fails_with_cause(tmp_path: Path, holdout: Path, artifact: Path, full: str) -> None:
     folder = lay_out(tmp_path / "opt-ml", request_of({"test": holdout, "model": artifact}, {"strategy": "evaluate"}))
-    place: Path = getattr(folder, full)
-    with mounted(place, "size=20k" if full == "output" else "size=4k"):
+    workdir: Path = getattr(folder, full)
+    with mounted(workdir, "size=20k" if full == "output" else "size=4k"):
         job = run_here(folder)
         cause, left = job.failure, [path.name for path in folder.output.iterdir()]
     assert job.exit_code == 2

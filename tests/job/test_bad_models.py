@@ -19,11 +19,11 @@ from tests.support.whole_jobs import train_here
 class Malice:
     """Creates a folder when unpickled."""
 
-    def __init__(self, place: Path) -> None:
-        self.place = place
+    def __init__(self, workdir: Path) -> None:
+        self.workdir = workdir
 
     def __reduce__(self) -> tuple[object, ...]:
-        return (Path.mkdir, (self.place,))
+        return (Path.mkdir, (self.workdir,))
 
 
 def saved(state: object) -> bytes:
@@ -42,8 +42,8 @@ def write_archive(folder: Path, files: Mapping[str, bytes]) -> Path:
     return folder
 
 
-def refusal(place: Path, images: Path, model: Path) -> str:
-    job = train_here(place, {"train": images, "model": model}, {"epochs": "1"})
+def refusal(workdir: Path, images: Path, model: Path) -> str:
+    job = train_here(workdir, {"train": images, "model": model}, {"epochs": "1"})
     assert job.exit_code == 1, job.log
     assert len(job.failure) <= 1024
     assert "Traceback" not in job.failure

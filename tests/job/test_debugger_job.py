@@ -76,9 +76,9 @@ print("FOUND", json.dumps({
 """
 
 
-def hook_configuration(place: Path, collections: list[dict[str, Any]]) -> dict[str, object]:
+def hook_configuration(workdir: Path, collections: list[dict[str, Any]]) -> dict[str, object]:
     return {
-        "LocalPath": str(place / "tensors"),
+        "LocalPath": str(workdir / "tensors"),
         "HookParameters": {"train.save_interval": "2", "eval.save_interval": "1"},
         "CollectionConfigurations": collections,
     }
@@ -91,27 +91,27 @@ ASKED: list[dict[str, Any]] = [
 
 
 def laid_out(
-    place: Path, channels: Mapping[str, Path], options: Mapping[str, str], collections: list[dict[str, Any]] = ASKED
+    workdir: Path, channels: Mapping[str, Path], options: Mapping[str, str], collections: list[dict[str, Any]] = ASKED
 ) -> JobFolder:
     """A job of four epochs of six steps, with a checkpoint after every third step."""
     course = {"epochs": str(EPOCHS), "batch_size": "4", "augmentation": "none", "checkpoint_interval_steps": "3"}
     request = request_of(channels, {**options, **course, "workers": "1"})
-    return lay_out(place / "opt-ml", replace(request, debug_hook=hook_configuration(place, collections)))
+    return lay_out(workdir / "opt-ml", replace(request, debug_hook=hook_configuration(workdir, collections)))
 
 
-def start(place: Path, folder: JobFolder, last_step: int = -1) -> Ended:
+def start(workdir: Path, folder: JobFolder, last_step: int = -1) -> Ended:
     """One start of the job, killed within step `last_step` if given."""
     done = subprocess.run(
-        [sys.executable, "-c", JOB, str(place / "record.jsonl"), str(last_step)],
+        [sys.executable, "-c", JOB, str(workdir / "record.jsonl"), str(last_step)],
         env={**ENVIRONMENT, "PATH": "", "SAGEMAKER_BASE_DIR": str(folder.root)},
         capture_output=True, text=True, check=False, cwd=ROOT,
     )  # fmt: skip
     return Ended(done.returncode, done.stdout + done.stderr, folder)
 
 
-def read(place: Path) -> dict[str, Any]:
+def read(workdir: Path) -> dict[str, Any]:
     """The data as found by the library's reader."""
-    command = [sys.executable, "-c", READER, str(place / "tensors")]
+    command = [sys.executable, "-c", READER, str(workdir / "tensors")]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     line = next(line for line in done.stdout.splitlines() if line.startswith("FOUND "))

@@ -16,9 +16,9 @@ def test_class_and_file_names_that_look_like_metrics_are_not_found_in_the_log(tm
     fakes = ("validation:accuracy=0.999999;", "b\nvalidation:accuracy=0.888888;\n", "c\x1b[2K\u202e\u2028\r")
     for number, name in enumerate(fakes):
         (tmp_path / "train" / name).mkdir(parents=True)
-        for place in range(6):
-            content = encoded(picture("blue", 10 * number + place))
-            (tmp_path / "train" / name / f"x\nvalidation:accuracy=0.777777; {place}.png").write_bytes(content)
+        for number_in_class in range(6):
+            content = encoded(picture("blue", 10 * number + number_in_class))
+            (tmp_path / "train" / name / f"x\nvalidation:accuracy=0.777777; {number_in_class}.png").write_bytes(content)
     (tmp_path / "train" / fakes[0] / "bad\nvalidation:accuracy=0.555555;.png").write_bytes(b"no image")
     (tmp_path / "train" / fakes[0] / "other\nvalidation:accuracy=0.444444;.txt").write_bytes(b"no image")
     options = {"strategy": "feature_extraction", "epochs": "1", "max_bad_records": "1"}

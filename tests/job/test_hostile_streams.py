@@ -17,12 +17,12 @@ IMAGES = {"model_name": "resnet18", "strategy": "from_scratch", "image_size": "3
 LIMIT = 1 << 20
 
 
-def run(place: Path, stream: bytes, content_type: str, options: Mapping[str, str]) -> Ended:
-    (place / "objects").mkdir()
-    (place / "objects" / "0").write_bytes(stream)
-    channel = Channel("train", place / "objects", content_type=content_type, pipe=PipeSource())
+def run(workdir: Path, stream: bytes, content_type: str, options: Mapping[str, str]) -> Ended:
+    (workdir / "objects").mkdir()
+    (workdir / "objects" / "0").write_bytes(stream)
+    channel = Channel("train", workdir / "objects", content_type=content_type, pipe=PipeSource())
     request = piped_request((channel,), options)
-    folder = lay_out(place / "opt-ml", request)
+    folder = lay_out(workdir / "opt-ml", request)
     feeders = feed_pipes(folder, request)
     try:
         return run_here(folder)

@@ -40,8 +40,8 @@ def test_split_does_not_depend_on_channel_names(tmp_path: Path, holdout: Path, a
         (again / path.parent.name).mkdir(parents=True, exist_ok=True)
         (again / path.parent.name / f"x{100 - int(path.stem) % 100}.png").write_bytes(path.read_bytes())
 
-    def held_out(folder: Path, place: Path) -> set[bytes]:
-        job = finished(train_here(place, {"train": folder, "model": artifact}, QUICK))
+    def held_out(folder: Path, workdir: Path) -> set[bytes]:
+        job = finished(train_here(workdir, {"train": folder, "model": artifact}, QUICK))
         return {(folder / row["record"]).read_bytes() for row in job.predictions()}
 
     first, second = held_out(holdout, tmp_path / "a"), held_out(again, tmp_path / "b")

@@ -36,9 +36,9 @@ def write_texts(folder: Path, labels: tuple[str, ...], texts: tuple[str, ...] = 
     return folder
 
 
-def evaluate(place: Path, folder: Path, labels: tuple[str, ...], **options: str) -> Ended:
+def evaluate(workdir: Path, folder: Path, labels: tuple[str, ...], **options: str) -> Ended:
     return train_here(
-        place / "job", {"test": write_texts(place / "test", labels), "model": folder}, {**EVALUATE, **options}
+        workdir / "job", {"test": write_texts(workdir / "test", labels), "model": folder}, {**EVALUATE, **options}
     )
 
 

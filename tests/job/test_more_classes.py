@@ -26,11 +26,11 @@ SEVERAL |= {"disjoint": "amber,violet", "overlapping": "amber,blue,violet"}
 def write_classes(folder: Path, names: list[str], per_class: int = 6) -> Path:
     """Write one folder per class; classes that the model does not know reuse images of a known one."""
     shown = list(COLOURS)
-    for place, name in enumerate(names):
+    for index, name in enumerate(names):
         (folder / name).mkdir(parents=True)
         for number in range(per_class):
-            colour = name if name in COLOURS else shown[place % 3]
-            image = encoded(picture(colour, 400 + number + 50 * place))
+            colour = name if name in COLOURS else shown[index % 3]
+            image = encoded(picture(colour, 400 + number + 50 * index))
             (folder / name / f"{number}.png").write_bytes(image)
     return folder
 
@@ -99,8 +99,8 @@ def write_texts(folder: Path, labels: list[str], *, several: bool = False) -> Pa
         rows = csv.writer(file)
         rows.writerow(["label", "text"])
         for number in range(8):
-            for place, label in enumerate(labels):
-                both = f"{label}|{labels[place - 1]}" if several and number % 2 else label
+            for index, label in enumerate(labels):
+                both = f"{label}|{labels[index - 1]}" if several and number % 2 else label
                 rows.writerow([both, f"the cat sat on the mat {label} {number}"])
     return folder
 
@@ -124,9 +124,9 @@ def test_additional_labels_work_with_multi_label_model(tmp_path: Path) -> None:
     assert job.artifact()["multi_label"]
 
 
-@pytest.mark.parametrize("place", ["training", "evaluate_parts", "export_and_verify", "write_results"])
+@pytest.mark.parametrize("stage", ["training", "evaluate_parts", "export_and_verify", "write_results"])
 def test_killed_job_with_additional_classes_resumes_to_same_model(
-    tmp_path: Path, artifact: Path, monkeypatch: pytest.MonkeyPatch, place: str
+    tmp_path: Path, artifact: Path, monkeypatch: pytest.MonkeyPatch, stage: str
 ) -> None:
     names = SEVERAL["superset"].split(",")
     options = {**SHORT, "strategy": "full", "checkpoint_interval_steps": "2"}
@@ -142,12 +142,12 @@ def test_killed_job_with_additional_classes_resumes_to_same_model(
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        if place == "training":
+        if stage == "training":
             patched.setattr(LogObserver, "step_done", killed_in_training)
         else:
-            patched.setattr(stages, place, killed)
+            patched.setattr(stages, stage, killed)
         assert run_here(folder).exit_code == 3
-    assert (folder.model / "model.safetensors").is_file() == (place == "write_results")
+    assert (folder.model / "model.safetensors").is_file() == (stage == "write_results")
     shutil.rmtree(folder.model)
     job = run_here(folder)
     assert_right(job, names, list(COLOURS))

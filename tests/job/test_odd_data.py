@@ -22,19 +22,21 @@ HEAD = {"strategy": "feature_extraction", "epochs": "1", "validation_fraction": 
 TEXTS = {"strategy": "feature_extraction", "epochs": "1", "batch_size": "4", "max_length": "16"}
 
 
-def lines(place: Path, *rows: object) -> Path:
-    place.mkdir(parents=True)
-    (place / "texts.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows), "utf-8")
-    return place
+def lines(workdir: Path, *rows: object) -> Path:
+    workdir.mkdir(parents=True)
+    (workdir / "texts.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows), "utf-8")
+    return workdir
 
 
-def pairs(place: Path, count: int, **more: str) -> Path:
+def pairs(workdir: Path, count: int, **more: str) -> Path:
     rows = ({"text": f"cat {number}", "label": ("no", "yes")[number % 2], **more} for number in range(count))
-    return lines(place, *rows)
+    return lines(workdir, *rows)
 
 
-def texts(place: Path, channels: dict[str, Path], **options: str) -> Ended:
-    return train_here(place / "job", {"model": write_folder(place / "bert", "bert"), **channels}, {**TEXTS, **options})
+def texts(workdir: Path, channels: dict[str, Path], **options: str) -> Ended:
+    return train_here(
+        workdir / "job", {"model": write_folder(workdir / "bert", "bert"), **channels}, {**TEXTS, **options}
+    )
 
 
 def damage(folder: Path, count: int) -> None:

@@ -12,10 +12,10 @@ from tests.support.tiny_transformers import write_folder
 from tests.support.whole_jobs import Ended, finished, run_here, train_here
 
 ROWS = [
-    (animal, f"the {animal} {doing} {place} the mat, {number}")
+    (animal, f"the {animal} {doing} {preposition} the mat, {number}")
     for animal in ("cat", "dog")
     for doing in ("sat", "ran")
-    for place in ("on", "in")
+    for preposition in ("on", "in")
     for number in range(3)
 ]
 CSV = "".join(f'{label},"{text}"\n' for label, text in ROWS)
@@ -26,11 +26,11 @@ def artifact(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_folder(tmp_path_factory.mktemp("bert") / "bert", "bert")
 
 
-def job(place: Path, artifact: Path, content: str, name: str = "rows.csv", **options: str) -> Ended:
-    (place / "rows").mkdir()
-    (place / "rows" / name).write_text(content, encoding="utf-8")
+def job(workdir: Path, artifact: Path, content: str, name: str = "rows.csv", **options: str) -> Ended:
+    (workdir / "rows").mkdir()
+    (workdir / "rows" / name).write_text(content, encoding="utf-8")
     options = {"strategy": "feature_extraction", "epochs": "1", "batch_size": "8", **options}
-    return train_here(place / "job", {"train": place / "rows", "model": artifact}, options)
+    return train_here(workdir / "job", {"train": workdir / "rows", "model": artifact}, options)
 
 
 @pytest.mark.parametrize("header", ["library,docstring", "topic,headline", "species,notes"])
@@ -90,16 +90,16 @@ def test_blazingtext_lines_are_parsed(tmp_path: Path, artifact: Path) -> None:
     assert finished(job(tmp_path, artifact, rows)).artifact()["labels"] == ["cat", "dog"]
 
 
-def piped(place: Path, artifact: Path, content: str, content_type: str = "text/csv", **options: str) -> Ended:
-    (place / "rows").mkdir()
-    (place / "rows" / "rows").write_text(content, encoding="utf-8")
+def piped(workdir: Path, artifact: Path, content: str, content_type: str = "text/csv", **options: str) -> Ended:
+    (workdir / "rows").mkdir()
+    (workdir / "rows" / "rows").write_text(content, encoding="utf-8")
     channels = (
-        Channel("train", place / "rows", content_type=content_type, pipe=PipeSource()),
+        Channel("train", workdir / "rows", content_type=content_type, pipe=PipeSource()),
         Channel("model", artifact),
     )
     options = {"strategy": "feature_extraction", "epochs": "1", "batch_size": "8", **options}
     request = piped_request(channels, {"validation_fraction": "0", **options})
-    folder = lay_out(place / "job", request)
+    folder = lay_out(workdir / "job", request)
     feeders = feed_pipes(folder, request)
     try:
         return run_here(folder)

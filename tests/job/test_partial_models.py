@@ -34,8 +34,8 @@ def bert(tmp_path: Path) -> Path:
     return write_folder(tmp_path / "bert", "bert", labels=("neg", "pos"))
 
 
-def refusal(place: Path, channels: dict[str, Path], hyperparameters: dict[str, str]) -> str:
-    job = train_here(place, channels, hyperparameters)
+def refusal(workdir: Path, channels: dict[str, Path], hyperparameters: dict[str, str]) -> str:
+    job = train_here(workdir, channels, hyperparameters)
     assert job.exit_code == 1, job.log
     assert len(job.failure) <= 1024
     assert "Traceback" not in job.failure

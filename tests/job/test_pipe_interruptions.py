@@ -35,12 +35,12 @@ PICTURES = {
 TEXTS = {**STEPS, "class_names": "bad,good", "num_training_samples": "36", "max_length": "16"}
 
 
-def run(place: Path, channels: tuple[Channel, ...], options: dict[str, str], *interruptions: Interruption) -> Path:
-    job = TrainingJob(piped_request(channels, options, checkpoints=True), TRAIN, Storage(place / "s3"))
-    results = run_with_interruptions(job, place / "opt-ml", interruptions)
+def run(workdir: Path, channels: tuple[Channel, ...], options: dict[str, str], *interruptions: Interruption) -> Path:
+    job = TrainingJob(piped_request(channels, options, checkpoints=True), TRAIN, Storage(workdir / "s3"))
+    results = run_with_interruptions(job, workdir / "opt-ml", interruptions)
     assert results[-1].exit_code == 0, results[-1].log_text()
     assert [result.status for result in results] == ["Interrupted"] * (len(results) - 1) + ["Completed"]
-    return place / "opt-ml" / "model" / "model.safetensors"
+    return workdir / "opt-ml" / "model" / "model.safetensors"
 
 
 def drawn(kinds: int) -> list[Interruption]:

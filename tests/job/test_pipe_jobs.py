@@ -49,10 +49,10 @@ MARGIN = 0.15
 CLASSES = {"class_names": ",".join(NAMES), "num_training_samples": "48"}
 
 
-def train_from_pipes(place: Path, channels: tuple[Channel, ...], options: Mapping[str, str]) -> Ended:
+def train_from_pipes(workdir: Path, channels: tuple[Channel, ...], options: Mapping[str, str]) -> Ended:
     """Run a job in this process, with its pipes fed by other processes."""
     request = piped_request(channels, options)
-    folder = lay_out(place / "opt-ml", request)
+    folder = lay_out(workdir / "opt-ml", request)
     feeders = feed_pipes(folder, request)
     try:
         return run_here(folder)
@@ -62,11 +62,11 @@ def train_from_pipes(place: Path, channels: tuple[Channel, ...], options: Mappin
 
 
 def assert_files_teach_the_same(
-    place: Path, channels: tuple[Channel, ...], options: Mapping[str, str], piped: Ended
+    workdir: Path, channels: tuple[Channel, ...], options: Mapping[str, str], piped: Ended
 ) -> None:
     """File mode, with the same records in another order, gives similar accuracy on a similar number of records."""
     files = tuple(channel if channel.pipe is None else as_files(channel) for channel in channels)
-    job = finished(train_from_pipes(place, files, options))
+    job = finished(train_from_pipes(workdir, files, options))
     assert job.artifact()["labels"] == piped.artifact()["labels"]
     ours, theirs = piped.metrics(), job.metrics()
     assert ours["job"]["steps"] == theirs["job"]["steps"]
@@ -202,15 +202,15 @@ def test_classes_are_read_from_labels_channel(tmp_path: Path) -> None:
 
 def test_evaluation_with_reordered_class_names(tmp_path: Path, artifact: Path) -> None:
     """Numeric labels refer to the announced classes, whatever their order in the model."""
-    place = tmp_path / "test"
-    place.mkdir()
+    workdir = tmp_path / "test"
+    workdir.mkdir()
     names = ("red", "blue", "green")
     records = [
         escaped_recordio(struct.pack("<IfQQ", 0, names.index(name), number, 0) + content)
         for number, (name, content) in enumerate(pictures(6, 200))
     ]
-    (place / "test.rec").write_bytes(b"".join(records))
-    channel = Channel("test", place, content_type="application/x-recordio", pipe=PipeSource())
+    (workdir / "test.rec").write_bytes(b"".join(records))
+    channel = Channel("test", workdir, content_type="application/x-recordio", pipe=PipeSource())
     channels = (channel, Channel("model", artifact))
     options = {"strategy": "evaluate", "class_names": ",".join(names)}
     piped = finished(train_from_pipes(tmp_path / "piped", channels, options))

@@ -51,21 +51,21 @@ class Started:
 @pytest.fixture(scope="module")
 def channels(tmp_path_factory: pytest.TempPathFactory) -> tuple[Channel, ...]:
     """Six objects that `ShuffleConfig` reorders, and a model."""
-    place = tmp_path_factory.mktemp("shuffled")
-    (place / "train").mkdir()
+    workdir = tmp_path_factory.mktemp("shuffled")
+    (workdir / "train").mkdir()
     lines = [json.dumps({"label": label, "text": f"{text} {number}"}) for number, (label, text) in enumerate(texts(36))]
     for part in range(6):
-        (place / "train" / f"{part}.jsonl").write_text("\n".join(lines[part::6]) + "\n")
+        (workdir / "train" / f"{part}.jsonl").write_text("\n".join(lines[part::6]) + "\n")
     train = Channel(
-        "train", place / "train", "link", content_type="application/jsonlines", pipe=PipeSource(shuffle_seed=3)
+        "train", workdir / "train", "link", content_type="application/jsonlines", pipe=PipeSource(shuffle_seed=3)
     )
-    return train, Channel("model", write_folder(place / "bert", "bert"))
+    return train, Channel("model", write_folder(workdir / "bert", "bert"))
 
 
-def start(place: Path, channels: tuple[Channel, ...], checkpoints: Path | None = None, stop_at: int = 0) -> Started:
+def start(workdir: Path, channels: tuple[Channel, ...], checkpoints: Path | None = None, stop_at: int = 0) -> Started:
     """Start on a new machine, optionally with checkpoints, and optionally stopped after a step."""
     request = piped_request(channels, WISHES, checkpoints=True)
-    folder = lay_out(place, request)
+    folder = lay_out(workdir, request)
     if checkpoints is not None:
         shutil.copytree(checkpoints, folder.checkpoints, dirs_exist_ok=True)
     used: dict[int, list[int]] = {}

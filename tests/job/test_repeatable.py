@@ -13,8 +13,8 @@ WISHES = {"strategy": "full", "epochs": "2", "batch_size": "6", "augmentation": 
 
 @pytest.fixture(scope="module")
 def without_workers(tmp_path_factory: pytest.TempPathFactory, holdout: Path, artifact: Path) -> Ended:
-    place = tmp_path_factory.mktemp("without-workers")
-    return finished(train_here(place, {"train": holdout, "model": artifact}, {**WISHES, "workers": "0"}))
+    workdir = tmp_path_factory.mktemp("without-workers")
+    return finished(train_here(workdir, {"train": holdout, "model": artifact}, {**WISHES, "workers": "0"}))
 
 
 @pytest.mark.parametrize("workers", ["0", "1", "3"])

@@ -15,8 +15,8 @@ from tests.support.whole_jobs import ENVIRONMENT, TRAIN, request_of, train_in
 HOSTS = ["localhost", "127.0.0.2"]
 
 
-def laid_out(place: Path, train: Path, host: str) -> JobFolder:
-    folder = lay_out(place, request_of({"train": train}, {"model_name": "resnet18", "strategy": "from_scratch"}))
+def laid_out(workdir: Path, train: Path, host: str) -> JobFolder:
+    folder = lay_out(workdir, request_of({"train": train}, {"model_name": "resnet18", "strategy": "from_scratch"}))
     resources = {"current_host": host, "hosts": HOSTS, "network_interface_name": "lo"}
     (folder.root / "input" / "config" / "resourceconfig.json").write_text(json.dumps(resources), "utf-8")
     return folder

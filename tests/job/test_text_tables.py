@@ -16,10 +16,10 @@ from tests.support.whole_jobs import finished, train_here
 
 QUICK = {"strategy": "full", "epochs": "2", "batch_size": "8"}
 ROWS = [
-    {"label": animal, "text": f"the {animal} {doing} {place} the mat, {number}"}
+    {"label": animal, "text": f"the {animal} {doing} {preposition} the mat, {number}"}
     for animal in ("cat", "dog")
     for doing in ("sat", "ran")
-    for place in ("on", "in")
+    for preposition in ("on", "in")
     for number in range(3)
 ]
 

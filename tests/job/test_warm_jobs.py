@@ -25,8 +25,8 @@ def found(job: Ended) -> list[tuple[int, int]]:
     return [(int(left), int(of)) for left, of in FOUND.findall(job.log)]
 
 
-def run(place: Path, channels: Mapping[str, Path], options: Mapping[str, str]) -> Ended:
-    return finished(train_here(place, channels, options))
+def run(workdir: Path, channels: Mapping[str, Path], options: Mapping[str, str]) -> Ended:
+    return finished(train_here(workdir, channels, options))
 
 
 def assert_same(one: Ended, other: Ended) -> None:

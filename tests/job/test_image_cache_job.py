@@ -18,8 +18,8 @@ FROZEN = {"strategy": "partial", "feature_cache": "off"}
 WISHES = {"epochs": "3", "batch_size": "6"}
 
 
-def job(place: Path, images: Path, artifact: Path, options: dict[str, str]) -> Ended:
-    return finished(train_here(place, {"train": images, "model": artifact}, {**WISHES, **options}))
+def job(workdir: Path, images: Path, artifact: Path, options: dict[str, str]) -> Ended:
+    return finished(train_here(workdir, {"train": images, "model": artifact}, {**WISHES, **options}))
 
 
 @pytest.mark.parametrize("options", [FULL, FROZEN])
