@@ -167,7 +167,7 @@ def test_validation_is_split_off_the_stream(tmp_path: Path) -> None:
     assert len(job.accuracies()) == 3
     assert "check that the stream is complete" not in job.log
     report = json.loads((job.folder.output_data / "report.json").read_text("utf-8"))
-    assert report["plan"]["facts"]["validation"] == "kept from train"
+    assert report["plan"]["facts"]["validation"] == "split off train"
     none = {**options, "validation_fraction": "0", "epochs": "1"}
     job = finished(train_from_pipes(tmp_path / "all", (image_records(tmp_path / "again", 20),), none))
     assert ("validation" in job.metrics(), job.metrics()["job"]["steps"]) == (False, 8)

@@ -99,9 +99,9 @@ def exported_line(state: TrainingState) -> str:
     line = f"Exported weights: epoch {progress.epoch} of {progress.epoch}, the last."
     if best.epoch in (-1, progress.epoch - 1):
         return line
-    what = "micro F1" if score_name(rows[-1], "validation") == "micro_f1" else "accuracy"
+    metric = "micro F1" if score_name(rows[-1], "validation") == "micro_f1" else "accuracy"
     return (
-        f"{line} Its {what} on validation is {score_of(rows[-1], 'validation'):.4f}; the best is {best.score:.4f}, of"
+        f"{line} Its {metric} on validation is {score_of(rows[-1], 'validation'):.4f}; the best is {best.score:.4f}, of"
         f" epoch {best.epoch + 1}: early_stopping_patience exports the best epoch."
     )
 
@@ -159,7 +159,7 @@ def _write_predictions(path: Path, result: EvaluationResult, decision: ChosenThr
     many = len(labels) > MAX_PROBABILITY_COLUMNS
     columns = [f"probability:{name}" for name in labels.names]
     if many:
-        columns = [f"{what}:top_{rank}" for rank in range(1, TOP_CLASSES + 1) for what in ("label", "probability")]
+        columns = [f"{column}:top_{rank}" for rank in range(1, TOP_CLASSES + 1) for column in ("label", "probability")]
     with atomic_text_file(path) as file:
         writer = csv.writer(file)
         writer.writerow(["record", "label", "predicted_label", *columns])
@@ -179,7 +179,7 @@ def _top_classes(names: Sequence[str], row: NDArray[np.floating]) -> list[str]:
     """Labels and probabilities of the most likely classes, alternating, the most likely first."""
     top = np.argpartition(-row, TOP_CLASSES)[:TOP_CLASSES]
     ordered = top[np.lexsort((top, -row[top]))]
-    return [cell for at in ordered.tolist() for cell in (plain_cell(names[at]), f"{row[at]:.6f}")]
+    return [cell for index in ordered.tolist() for cell in (plain_cell(names[index]), f"{row[index]:.6f}")]
 
 
 def plain_cell(text: str) -> str:
@@ -195,7 +195,7 @@ def plain_cell(text: str) -> str:
 
 
 def _positive(names: Sequence[str], values: NDArray[np.floating]) -> list[str]:
-    return [names[at] for at in np.flatnonzero(values > 0).tolist()]
+    return [names[index] for index in np.flatnonzero(values > 0).tolist()]
 
 
 def write_report(folder: Path, report: dict[str, object]) -> None:
@@ -297,7 +297,7 @@ def _facts(job: PreparedJob) -> dict[str, str]:
         "optimizer": f"{spec.optimisation.optimizer}, {spec.optimisation.lr_schedule} schedule",
         "batch": f"{spec.optimisation.batch_size} x {spec.optimisation.gradient_accumulation_steps}",
         "device": f"{job.numerics.device}, {job.numerics.name}",
-        "validation": "kept from train"
+        "validation": "split off train"
         if job.inputs.split
         else "its own channel"
         if job.inputs.validation or "validation" in job.inputs.streams
