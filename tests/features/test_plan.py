@@ -44,7 +44,7 @@ def test_line_reports_passes_and_effect(request_: dict[str, str], text: str) -> 
 
 
 def test_uncounted_stream_is_not_cached() -> None:
-    (line,) = feature_lines(frozen(strategy="feature_extraction"), 1, counted=False)
+    (line,) = feature_lines(cache_plan(strategy="feature_extraction"), 1, counted=False)
     assert "are computed in every epoch" in line
     assert "num_training_samples" in line
 

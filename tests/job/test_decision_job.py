@@ -42,4 +42,4 @@ def test_handler_applies_validation_threshold(tmp_path: Path, artifact: Path) ->
 def test_impossible_target_is_refused(tmp_path: Path, holdout: Path, artifact: Path) -> None:
     job = train_here(tmp_path, {"train": holdout, "model": artifact}, {"target_precision": "0.9"})
     assert job.exit_code == 1
-    assert "target_precision needs two classes or multi_label=true, but there are 3 classes" in job.failure
+    assert "target_precision needs two classes or multi_label=true, but there are 3 exclusive classes" in job.failure

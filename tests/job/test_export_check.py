@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file, save_file
 
-from finetune.job import export_check as proof
+from finetune.job import export_check
 from finetune.job.loaders import PROBE_RECORDS
 from tests.support.whole_jobs import finished, train_here
 
 REPEATED = re.compile(r"repeats (\d+) predictions; largest difference of a probability (\S+), tolerance 1e-04")
 ROUNDED = re.compile(
-    r"Evaluated in bf16, probabilities of these records differ by up to (\S+) from those of the artifact"
+    r"Evaluated in bf16: probabilities of these records differ by up to (\S+) from those of the artifact"
 )
 
 
@@ -32,7 +32,7 @@ def unsure(artifact: Path, tmp_path: Path) -> Path:
 def test_export_of_bf16_job_is_checked_in_float32(
     tmp_path: Path, holdout: Path, unsure: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(proof, "_WORTH_A_WARNING", 1e-4)
+    monkeypatch.setattr(export_check, "_WARNING_DIFFERENCE", 1e-4)
     options = {"strategy": "evaluate", "precision": "bf16"}
     job = finished(train_here(tmp_path / "job", {"test": holdout, "model": unsure}, options))
     count, difference = REPEATED.findall(job.log)[0]
@@ -40,7 +40,7 @@ def test_export_of_bf16_job_is_checked_in_float32(
     assert int(count) == PROBE_RECORDS
     assert float(difference) < 1e-4 < float(rounded)
     assert "WARNING: Evaluated in bf16" in job.log
-    assert "with precision=fp32 they are the same" in job.log
+    assert "precision=fp32 avoids it" in job.log
 
 
 def test_export_check_without_evaluation_predicts_in_float32(tmp_path: Path, holdout: Path, artifact: Path) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from finetune.evaluation.predict import Pass, Predictions, predict
-from finetune.job import export_check as proof
+from finetune.job import export_check
 from finetune.job.loaders import PROBE_RECORDS
 from finetune.models.backbone import Backbone
 from finetune.training.inputs import Source
@@ -67,7 +67,7 @@ def test_predictions_that_are_not_finite_fail_the_export_check(
         found = predict(backbone, source, how)
         return found and replace(found, probabilities=np.full_like(found.probabilities, np.nan))
 
-    monkeypatch.setattr(proof, "predict", broken)
+    monkeypatch.setattr(export_check, "predict", broken)
     job = train_here(tmp_path / "job", {"train": holdout, "model": artifact}, HEAD)
     assert job.exit_code == 1
     assert "outputs of the model are not finite" in job.failure

@@ -53,7 +53,7 @@ def evaluate_parts(job: PreparedJob) -> Evaluation:
     metrics: dict[str, dict[str, object]] = {}
     try:
         for part, batches in parts.items():
-            feed = job.feeds.validation() if part == "validation" else job.feeds.whole(batches)
+            feed = job.feeds.validation() if part == "validation" else job.feeds.full_model_inputs(batches)
             if batches is None or feed is None:
                 continue
             with optional(f"The evaluation of {part!r}", required=part in required, reraised=DivergedError):

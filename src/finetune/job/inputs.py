@@ -142,7 +142,7 @@ def read_inputs(
     if "train" in sources or not readers:
         labels, streams = measure_streams(sources, spec, labels, splits=splits_stream)
     if labels is None:
-        labels = label_map_of(
+        labels = build_label_map(
             next(iter(readers.values())), multi_label=spec.data.multi_label, num_classes=spec.data.num_classes
         )
     _check_records(readers, labels, origin, spec.data.num_training_samples)

@@ -49,7 +49,7 @@ class LogObserver:
             logger.info("first batch trained %.1f s after the start of the process", process_age())
         if self._progress.due():
             done = state.totals.records - self._records_before
-            self._progress.tell(state.progress.step_in_epoch, done, state.totals.means()["loss"])
+            self._progress.update(state.progress.step_in_epoch, done, state.totals.means()["loss"])
 
     def epoch_done(self, epoch: int, row: EpochMetrics, history: list[EpochMetrics]) -> None:
         """Log the metrics of an epoch, its duration, and time lost waiting for batches."""
@@ -59,7 +59,7 @@ class LogObserver:
         logger.info("epoch %d took %s", epoch + 1, format_duration(seconds))
         train = self._loaders.train
         waited, is_set = self._loaders.waited() - self._waited_before, self._spec.workers is not None
-        size = train.supply.size if train else 0
+        size = train.prefetcher.size if train else 0
         line = waiting_line(epoch, DataWait(waited, seconds, size, len(os.sched_getaffinity(0)), is_set))
         if line:
             logger.info("%s", line)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from finetune.config.unused import UNUSED_IN_JOB, JobFacts, unused_hyperparameter_notes, unused_hyperparameters
-from finetune.data.transforms.augmentation import bytes_before_augmenting
+from finetune.data.transforms.augmentation import augmentation_source_bytes
 from finetune.features.plan import CachePlan
 from finetune.job.inputs import Inputs, class_counts
 from finetune.job.loaders import image_geometry
@@ -170,7 +170,7 @@ def feature_lines(cache_plan: CachePlan, parts: int, *, counted: bool) -> list[s
     outputs = f"features  outputs of frozen layers (up to {last_group})"
     if not counted:
         return [f"{outputs} are computed in every epoch: the number of records is unknown (num_training_samples)"]
-    if not any(cache_plan.keeps(phase) for phase in phases):
+    if not any(cache_plan.reuses_features(phase) for phase in phases):
         return [f"{outputs} are computed in every epoch: none is used twice"]
     epochs, views = sum(cache_plan.epochs(phase) for phase in phases), cache_plan.views
     count = sum(min(views, cache_plan.epochs(phase)) for phase in phases)
@@ -187,17 +187,17 @@ def feature_lines(cache_plan: CachePlan, parts: int, *, counted: bool) -> list[s
 def image_lines(cache_plan: CachePlan, inputs: Inputs) -> list[str]:
     """Describe the caching of decoded images that are used in several passes."""
     expects, train, passes = cache_plan.backbone.expects, inputs.train, cache_plan.passes
-    if max(passes.plain, passes.varied) < 2 or not isinstance(expects, ImageInput) or train is None:
+    if max(passes.plain, passes.augmented) < 2 or not isinstance(expects, ImageInput) or train is None:
         return []
-    total = passes.plain + passes.varied
+    total = passes.plain + passes.augmented
     if cache_plan.spec.features.size_gb == 0:
         return [f"images    are decoded in each of {total} passes: cache_size_gb is 0"]
     plain = 3 * expects.size**2 if passes.plain > 1 else 0
-    varied = bytes_before_augmenting(image_geometry(expects)) if passes.varied > 1 else 0
+    varied = augmentation_source_bytes(image_geometry(expects)) if passes.augmented > 1 else 0
     content = "resized, before augmentation" if varied else "resized and cropped"
-    if passes.plain and passes.varied:
+    if passes.plain and passes.augmented:
         content += ", separately with and without augmentation"
-    times, size = "twice" if passes.plain and passes.varied else "once", max(plain, varied)
+    times, size = "twice" if passes.plain and passes.augmented else "once", max(plain, varied)
     return [
         f"images    are decoded {times} instead of in each of {total} passes, and cached {content}: at most about"
         f" {size / 1e3:,.0f} kB each, {size * len(train.indices) / 1e9:,.2f} GB for training, within cache_size_gb;"
@@ -218,7 +218,7 @@ def unused_notes(job: PreparedJob) -> list[str]:
         channels=frozenset(present - split_off),
         piped=frozenset(inputs.streams.keys() - split_off),
         freezes=any(map(cache_plan.split_index, phases)),
-        varies=any(map(cache_plan.varies, phases)),
+        varies=any(map(cache_plan.augments, phases)),
         keeps_checkpoints=job.request.checkpoint_folder() is not None,
     )
     return unused_hyperparameter_notes(unused_hyperparameters(UNUSED_IN_JOB, facts, job.spec.given))

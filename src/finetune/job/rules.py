@@ -116,4 +116,7 @@ def findings_about_evaluation(
     if history:
         guess = constant_prediction_score(job.inputs, counts)
         learned = score_of(history[-1], "train") > guess + _LEARNED_SHARE * (1 - guess)
-    return [*check_rare_classes(recalls, counts, rules, setup), *check_evaluation(part, measured, setup, learned=learned)]
+    return [
+        *check_rare_classes(recalls, counts, rules, setup),
+        *check_evaluation(part, measured, setup, learned=learned),
+    ]
