@@ -24,6 +24,7 @@ from finetune.runtime.precision import choose_numerics
 from finetune.strategies.plan import Phase
 from finetune.strategies.presets import ModelStructure, make_plan
 from finetune.training.build import Companions, build_training
+from finetune.training.observers.base import Observers
 from finetune.training.observers.rules import Findings, RuleObserver, Watched
 from finetune.training.run_history import RunHistoryFile
 from finetune.training.state import EpochMetrics, TrainingState
@@ -86,7 +87,7 @@ class Lesson:
         self.training, self.state = build_training(self.spec, self.backbone, plan, self.inputs, numerics, companions)
         self.recorder = Recorder()
         stepper, watched = self.training.stepper, Watched(self.training.schedule.steps_per_epoch, 30)
-        self.rules = RuleObserver(self.recorder, stepper.probe, stepper.timing, rules, watched, self.findings)
+        self.rules = RuleObserver(stepper.probe, stepper.timing, rules, watched, self.findings)
 
     def interrupted(self) -> bool:
         return self.stop_after is not None and self.state.progress.step >= self.stop_after
@@ -100,7 +101,7 @@ class Lesson:
         return found.validation_row()
 
     def fit(self) -> bool:
-        return fit(self.training, self.state, self.rules, NoCheckpoints())
+        return fit(self.training, self.state, Observers([self.recorder, self.rules]), NoCheckpoints())
 
     def saved(self) -> dict[str, State]:
         return {name: copy.deepcopy(part.state_dict()) for name, part in self.state.parts().items()}

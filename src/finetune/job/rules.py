@@ -21,7 +21,7 @@ from finetune.monitoring.score import score_of
 from finetune.strategies.presets import learning_rates_in_effect
 from finetune.training.observers.rules import Findings, RuleObserver, Watched
 from finetune.training.state import EpochMetrics
-from finetune.training.trainer import Observer, Training
+from finetune.training.trainer import Training
 
 _LEARNED_SHARE = 0.25
 """Share of the distance from chance level to a perfect score above which training records count as learned."""
@@ -80,8 +80,8 @@ def _has_dropout(module: nn.Module) -> bool:
     return any(layer.p > 0 for layer in layers)
 
 
-def watch(job: PreparedJob, setup: Setup, training: Training, inner: Observer, findings: Findings) -> RuleObserver:
-    """Wrap the observer with one that applies the selected rules to the training."""
+def watch(job: PreparedJob, setup: Setup, training: Training, findings: Findings) -> RuleObserver:
+    """Build the observer that applies the selected rules to the training."""
     inputs, counts = job.inputs, training_counts(job.inputs)
     watched = Watched(
         training.schedule.steps_per_epoch,
@@ -91,7 +91,7 @@ def watch(job: PreparedJob, setup: Setup, training: Training, inner: Observer, f
         setup,
     )
     stepper = training.stepper
-    return RuleObserver(inner, stepper.probe, stepper.timing, rules_of(job.spec.observe.rules), watched, findings)
+    return RuleObserver(stepper.probe, stepper.timing, rules_of(job.spec.observe.rules), watched, findings)
 
 
 def findings_about_evaluation(

@@ -44,6 +44,7 @@ from finetune.runtime.optional import optional
 from finetune.sagemaker.failure import cause_of
 from finetune.sagemaker.interruption import Interruption
 from finetune.training.build import Companions, build_training
+from finetune.training.observers.base import Observers
 from finetune.training.observers.rules import Findings
 from finetune.training.observers.tracking import DebuggedInputs, TrackingObserver
 from finetune.training.run_history import RunHistory, RunHistoryFile, TimingSnapshot
@@ -143,9 +144,9 @@ def train(job: PreparedJob, folder: Path | None) -> TrainingResult:
     )
     training, state = build_training(job.spec, job.backbone, job.plan, looked_at, job.numerics, companions)
     hook.watch(training.stepper.optimizer)
-    teller = LogObserver(choose_progress(training.schedule.steps_per_epoch), book, job.loaders, job.spec.run)
-    recorder = TrackingObserver(teller, events, hook)
-    observer = watch(job, setup, training, recorder, findings)
+    log = LogObserver(choose_progress(training.schedule.steps_per_epoch), book, job.loaders, job.spec.run)
+    rules = watch(job, setup, training, findings)
+    observers = Observers([log, TrackingObserver(events, hook), rules])
     start: StartingPoint | None = None
     with optional("The drift of the layers"):
         start = StartingPoint(job.backbone, job.plan.ever_trainable)
@@ -154,16 +155,16 @@ def train(job: PreparedJob, folder: Path | None) -> TrainingResult:
     with job_checkpoints(folder, job.spec.checkpoint, specification, state, job.interruption) as kept:
         timing = training.stepper.timing
         book.begin(state.progress.step, kept.load_seconds, lambda: TimingSnapshot(timing.snapshot(), *kept.seconds()))
-        observer.begin()
+        rules.begin()
         failure = None
         try:
-            finished = fit(training, state, observer, kept.checkpoints)
+            finished = fit(training, state, observers, kept.checkpoints)
         except DivergedError as error:
             finished, failure = False, error
         stopped_by_rule = findings.stopped
         if failure is None:
             kept.checkpoints.save_now(state, "final" if finished else "interruption")
-        observer.end(state)
+        rules.end(state)
         hook.close(finished=finished)
         timing.synchronize()
         book.close()

@@ -9,34 +9,17 @@ from contextlib import closing, suppress
 from dataclasses import dataclass
 from typing import Protocol
 
-from torch import Tensor
-
 from finetune.data.loading.batches import Batch
 from finetune.errors import DataError, DivergedError, JobStopped
 from finetune.runtime.threads import limit_threads
 from finetune.strategies.freezing import apply_trainable
-from finetune.strategies.plan import Phase, Plan
+from finetune.strategies.plan import Plan
 from finetune.training.inputs import InputProvider
+from finetune.training.observers.base import Observer
 from finetune.training.optimizers import set_learning_rates
 from finetune.training.schedule import Schedule
 from finetune.training.state import EpochMetrics, TrainingState
 from finetune.training.step import TrainStep
-
-
-class Observer(Protocol):
-    """Read-only observer of training events."""
-
-    def epoch_begins(self, state: TrainingState, phase: Phase) -> None:
-        """Called when the epoch of `state.progress` begins or is resumed."""
-        ...
-
-    def step_done(self, state: TrainingState, loss: Tensor) -> None:
-        """Called after each step; `loss` is its mean loss, on the device."""
-        ...
-
-    def epoch_done(self, epoch: int, row: EpochMetrics, history: list[EpochMetrics]) -> None:
-        """Called after training and evaluating an epoch; `row` has its metrics, `history` those of all epochs."""
-        ...
 
 
 class Checkpoints(Protocol):

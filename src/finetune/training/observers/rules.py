@@ -30,7 +30,6 @@ from finetune.strategies.plan import Phase
 from finetune.training.probe import Probe
 from finetune.training.run_history import RunHistory
 from finetune.training.state import EpochMetrics, TrainingState
-from finetune.training.trainer import Observer
 
 logger = logging.getLogger(__name__)
 
@@ -126,9 +125,8 @@ class Watched:
 
 @dataclass(slots=True)
 class RuleObserver:
-    """Observer that forwards all events to `inner` and evaluates the rules on them."""
+    """Evaluates the rules on the events of training."""
 
-    inner: Observer
     probe: Probe
     timing: Timing
     rules: Rules
@@ -148,14 +146,13 @@ class RuleObserver:
         self.findings.take(check_class_balance(self.watched.counts, self.rules, self.watched.setup))
 
     def epoch_begins(self, state: TrainingState, phase: Phase) -> None:
-        """Forward the event."""
+        """Start measuring the machine's utilization again."""
+        del phase
         self._mark = None
         self._step = state.progress.step
-        self.inner.epoch_begins(state, phase)
 
     def step_done(self, state: TrainingState, loss: Tensor) -> None:
-        """Forward the event, and take the findings of the latest tensor sample."""
-        self.inner.step_done(state, loss)
+        """Take the findings of the latest tensor sample."""
         self._step = state.progress.step
         self.guard(self._look_at_step, state, loss)
 
@@ -166,7 +163,7 @@ class RuleObserver:
 
     def epoch_done(self, epoch: int, row: EpochMetrics, history: list[EpochMetrics]) -> None:
         """Evaluate the rules on the metrics so far and on the machine's utilization."""
-        self.inner.epoch_done(epoch, row, history)
+        del epoch, row
         self.guard(self._look_at_epochs, history)
 
     def _look_at_epochs(self, history: list[EpochMetrics]) -> None:

@@ -13,31 +13,29 @@ from finetune.runtime.optional import Guard
 from finetune.strategies.plan import Phase
 from finetune.training.inputs import InputProvider, PhaseInputs
 from finetune.training.state import EpochMetrics, TrainingState
-from finetune.training.trainer import Observer
 
 
 @dataclass(frozen=True, slots=True)
 class TrackingObserver:
-    """Observer that forwards all events to `inner` and records them."""
+    """Records losses and metrics."""
 
-    inner: Observer
     events: EventFile
     debugger: Debugger
     guard: Guard = field(default_factory=lambda: Guard("Writing events for TensorBoard"))
 
     def epoch_begins(self, state: TrainingState, phase: Phase) -> None:
-        """Forward the event and start the training mode of the debugger."""
-        self.inner.epoch_begins(state, phase)
+        """Start the training mode of the debugger."""
+        del phase
         self.debugger.begin_step(state.progress.step, state.progress.epoch)
 
     def step_done(self, state: TrainingState, loss: Tensor) -> None:
         """Record the loss."""
-        self.inner.step_done(state, loss)
+        del state
         self.debugger.end_step(loss)
 
     def epoch_done(self, epoch: int, row: EpochMetrics, history: list[EpochMetrics]) -> None:
         """Write the metrics of the epoch, indexed by the number of finished epochs."""
-        self.inner.epoch_done(epoch, row, history)
+        del history
         self.debugger.end_evaluation(row.get("validation:loss"))
         self.guard(self.events.add_scalars, epoch + 1, row)
 
