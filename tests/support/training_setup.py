@@ -20,12 +20,13 @@ from finetune.features.phase_inputs import CachedInputProvider
 from finetune.features.plan import CachePlan
 from finetune.features.warm_pool import WarmPool
 from finetune.job.loaders import BadRecordCounts, Loaders
+from finetune.monitoring.rules.setup import Setup
 from finetune.runtime.precision import choose_numerics
 from finetune.strategies.plan import Phase
 from finetune.strategies.presets import ModelStructure, make_plan
-from finetune.training.build import Companions, build_training
+from finetune.training.build import build_state, build_training
 from finetune.training.observers.base import Observers
-from finetune.training.observers.rules import Findings, RuleObserver, Watched
+from finetune.training.observers.rules import Findings, RuleObserver
 from finetune.training.run_history import RunHistoryFile
 from finetune.training.state import EpochMetrics, TrainingState
 from finetune.training.trainable_state import State
@@ -81,13 +82,28 @@ class Lesson:
         account, bad_records, rules = RunHistoryFile(None), BadRecordCounts(), rules_of(self.spec.observe.rules)
         bad_records["train"] = BadRecords("train", 0)
         self.findings = Findings(account.account, stops=False)
-        companions = Companions(
-            self.evaluate, self.interrupted, bad_records, account, rules, StreamPosition(), self.findings
+        self.training = build_training(
+            self.spec,
+            self.backbone,
+            plan,
+            self.inputs,
+            numerics,
+            evaluate=self.evaluate,
+            interrupted=self.interrupted,
+            setup=Setup(),
         )
-        self.training, self.state = build_training(self.spec, self.backbone, plan, self.inputs, numerics, companions)
+        self.state = build_state(
+            self.training, bad_records=bad_records, account=account, stream=StreamPosition(), findings=self.findings
+        )
         self.recorder = Recorder()
-        stepper, watched = self.training.stepper, Watched(self.training.schedule.steps_per_epoch, 30)
-        self.rules = RuleObserver(stepper.probe, stepper.timing, rules, watched, self.findings)
+        self.rules = RuleObserver(
+            probe=self.training.stepper.probe,
+            timing=self.training.stepper.timing,
+            rules=rules,
+            findings=self.findings,
+            steps_per_epoch=self.training.schedule.steps_per_epoch,
+            validation_records=30,
+        )
 
     def interrupted(self) -> bool:
         return self.stop_after is not None and self.state.progress.step >= self.stop_after

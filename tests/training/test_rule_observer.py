@@ -10,7 +10,6 @@ from finetune.monitoring.rules.finding import Finding, Rules
 from finetune.monitoring.rules.setup import Setup
 from finetune.monitoring.timing import StepTiming
 from finetune.training.observers import rules as watching
-from finetune.training.observers.rules import Watched
 from finetune.training.state import EpochMetrics
 from tests.support.training_setup import Lesson, request
 
@@ -18,7 +17,7 @@ from tests.support.training_setup import Lesson, request
 def observed(epochs: int, slow: range) -> list[list[dict[str, object]]]:
     """Findings by epoch and at the end: steps take a second; in `slow` epochs, every tenth takes a minute."""
     lesson = Lesson(request(epochs=str(epochs)))
-    lesson.rules.watched = Watched(100, 0)
+    lesson.rules.steps_per_epoch, lesson.rules.validation_records = 100, 0
     rows: list[EpochMetrics] = []
     told: list[list[dict[str, object]]] = []
     for epoch in range(epochs):

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from finetune.training.run_history import RunHistoryFile, TimingSnapshot, process_age
+from finetune.training.run_history import RunHistoryFile, process_age
 
 
 class Clock:
@@ -44,7 +44,7 @@ def test_the_time_of_killed_starts_is_counted_up_to_their_last_word(tmp_path: Pa
         clock, spent = Clock(), {"forward": 0.0}
         book = RunHistoryFile(tmp_path, clock)
         book.open(anew=False)
-        book.begin(start, 0.0, lambda spent=spent: TimingSnapshot({"data": 0.5, **spent}, 0.25, 0.75))  # type: ignore[misc]
+        book.begin(start, 0.0, lambda spent=spent: {"data": 0.5, **spent}, lambda: (0.25, 0.75))  # type: ignore[misc]
         for step in range(start, start + 2):
             clock.now += 2.0
             spent["forward"] += 10.0
@@ -97,7 +97,7 @@ def test_the_account_is_on_disk_as_soon_as_the_first_checkpoint_whoever_makes_th
     book = RunHistoryFile(folder, clock)
     book.open(anew=False)
     assert json.loads((folder / "account.json").read_text("utf-8"))["starts"] == 1
-    book.begin(0, 0.0, lambda: TimingSnapshot({"forward": clock.now}))
+    book.begin(0, 0.0, lambda: {"forward": clock.now})
     for step in range(1, 4):
         # Steps of a fast machine, between two timed writes.
         clock.now += 0.01

@@ -19,7 +19,7 @@ from finetune.monitoring.rules.setup import Setup
 from finetune.monitoring.rules.symptoms import check_evaluation
 from finetune.monitoring.score import score_of
 from finetune.strategies.presets import learning_rates_in_effect
-from finetune.training.observers.rules import Findings, RuleObserver, Watched
+from finetune.training.observers.rules import Findings, RuleObserver
 from finetune.training.state import EpochMetrics
 from finetune.training.trainer import Training
 
@@ -83,15 +83,17 @@ def _has_dropout(module: nn.Module) -> bool:
 def watch(job: PreparedJob, setup: Setup, training: Training, findings: Findings) -> RuleObserver:
     """Build the observer that applies the selected rules to the training."""
     inputs, counts = job.inputs, training_counts(job.inputs)
-    watched = Watched(
-        training.schedule.steps_per_epoch,
-        len(inputs.validation.indices) if inputs.validation else 0,
-        counts,
-        constant_prediction_score(inputs, counts),
-        setup,
+    return RuleObserver(
+        probe=training.stepper.probe,
+        timing=training.stepper.timing,
+        rules=rules_of(job.spec.observe.rules),
+        findings=findings,
+        steps_per_epoch=training.schedule.steps_per_epoch,
+        validation_records=len(inputs.validation.indices) if inputs.validation else 0,
+        class_counts=counts,
+        baseline_score=constant_prediction_score(inputs, counts),
+        setup=setup,
     )
-    stepper = training.stepper
-    return RuleObserver(stepper.probe, stepper.timing, rules_of(job.spec.observe.rules), watched, findings)
 
 
 def findings_about_evaluation(

@@ -11,7 +11,6 @@ from pathlib import Path
 
 import torch
 
-from finetune.config.rules import rules_of
 from finetune.errors import DivergedError, JobStopped, PlatformError, UserError
 from finetune.evaluation.drift import StartingPoint
 from finetune.evaluation.predict import EvaluationResult
@@ -43,11 +42,11 @@ from finetune.monitoring.tensorboard import EventFile
 from finetune.runtime.optional import optional
 from finetune.sagemaker.failure import cause_of
 from finetune.sagemaker.interruption import Interruption
-from finetune.training.build import Companions, build_training
+from finetune.training.build import build_state, build_training
 from finetune.training.observers.base import Observers
 from finetune.training.observers.rules import Findings
 from finetune.training.observers.tracking import DebuggedInputs, TrackingObserver
-from finetune.training.run_history import RunHistory, RunHistoryFile, TimingSnapshot
+from finetune.training.run_history import RunHistory, RunHistoryFile
 from finetune.training.schedule import Schedule
 from finetune.training.state import EpochMetrics, TrainingState
 from finetune.training.trainer import fit, restore_best
@@ -132,17 +131,19 @@ def train(job: PreparedJob, folder: Path | None) -> TrainingResult:
         predictions = job.predict(looked_at.look(feed))
         return None if predictions is None else predictions.validation_row()
 
-    companions = Companions(
-        evaluate,
-        lambda: job.interruption.requested() or findings.stopped,
-        job.loaders.bad_records,
-        book,
-        rules_of(job.spec.observe.rules),
-        job.loaders.position(),
-        findings,
-        setup,
+    training = build_training(
+        job.spec,
+        job.backbone,
+        job.plan,
+        looked_at,
+        job.numerics,
+        evaluate=evaluate,
+        interrupted=lambda: job.interruption.requested() or findings.stopped,
+        setup=setup,
     )
-    training, state = build_training(job.spec, job.backbone, job.plan, looked_at, job.numerics, companions)
+    state = build_state(
+        training, bad_records=job.loaders.bad_records, account=book, stream=job.loaders.position(), findings=findings
+    )
     hook.watch(training.stepper.optimizer)
     log = LogObserver(choose_progress(training.schedule.steps_per_epoch), book, job.loaders, job.spec.run)
     rules = watch(job, setup, training, findings)
@@ -154,7 +155,7 @@ def train(job: PreparedJob, folder: Path | None) -> TrainingResult:
     specification = partial(specification_of, job.spec, job.inputs, job.backbone, job.plan, job.numerics)
     with job_checkpoints(folder, job.spec.checkpoint, specification, state, job.interruption) as kept:
         timing = training.stepper.timing
-        book.begin(state.progress.step, kept.load_seconds, lambda: TimingSnapshot(timing.snapshot(), *kept.seconds()))
+        book.begin(state.progress.step, kept.load_seconds, timing.snapshot, kept.seconds)
         rules.begin()
         failure = None
         try:

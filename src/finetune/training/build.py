@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
 
 import torch
 from torch.amp.grad_scaler import GradScaler
-from torch.optim import Optimizer
 
 from finetune.config.hyperparameters import JobSpec, OptimisationSpec
+from finetune.config.rules import rules_of
 from finetune.data.loading.batches import BatchSource
 from finetune.errors import UserError
 from finetune.models.backbone import Backbone
@@ -28,103 +27,111 @@ from finetune.training.losses import Loss, balanced_weights
 from finetune.training.optimizers import build_optimizer
 from finetune.training.probe import NoProbe, Probe
 from finetune.training.schedule import Schedule
-from finetune.training.state import Best, EpochMetrics, NullState, Stateful, Totals, TrainingState
+from finetune.training.state import Best, EpochMetrics, Stateful, Totals, TrainingState
 from finetune.training.step import TrainStep, learns_batch_statistics
 from finetune.training.trainable_state import OptimizerState, TrainableWeights
 from finetune.training.trainer import EarlyStopping, Training, steps_per_epoch
 
 
-@dataclass(frozen=True, slots=True)
-class Companions:
-    """Callbacks, state and settings that the surrounding job passes to training."""
+def build_training(  # noqa: PLR0913  # by keyword
+    spec: JobSpec,
+    backbone: Backbone,
+    plan: Plan,
+    inputs: InputProvider,
+    numerics: Numerics,
+    *,
+    evaluate: Callable[[], EpochMetrics | None],
+    interrupted: Callable[[], bool],
+    setup: Setup,
+) -> Training:
+    """Build the training setup.
 
-    evaluate: Callable[[], EpochMetrics | None]
-    interrupted: Callable[[], bool]
-    bad_records: Stateful
-    account: Stateful = field(default_factory=NullState)
-    rules: Rules = field(default_factory=dict)
-    stream: Stateful = field(default_factory=NullState)
-    findings: Stateful = field(default_factory=NullState)
-    setup: Setup = field(default_factory=Setup)
-
-
-def build_training(
-    spec: JobSpec, backbone: Backbone, plan: Plan, feeds: InputProvider, numerics: Numerics, companions: Companions
-) -> tuple[Training, TrainingState]:
-    """Build the training setup and its initial state.
+    Args:
+        spec: Hyperparameters.
+        backbone: Model, with its weights.
+        plan: Trainable groups and learning rates.
+        inputs: Provides the batches of each phase.
+        numerics: Device and precision.
+        evaluate: Returns the current model's validation metrics, or `None` if interrupted.
+        interrupted: Returns whether the job should stop.
+        setup: Properties of the job, to tailor the advice of the rules.
 
     Raises:
         UserError: The batch size is 1 but the model trains batch normalization.
     """
     optimisation = spec.optimisation
-    source = feeds.records
     _refuse_single_records(optimisation, backbone, plan)
+    return Training(
+        stepper=_build_step(spec, backbone, plan, inputs.records, numerics, setup),
+        plan=plan,
+        schedule=build_schedule(optimisation, inputs.records.batches_per_epoch or 0),
+        inputs=inputs,
+        epochs=optimisation.epochs,
+        accumulation=optimisation.gradient_accumulation_steps,
+        stopping=EarlyStopping(
+            optimisation.early_stopping_patience,
+            optimisation.early_stopping_min_delta,
+            optimisation.early_stopping_min_epochs,
+        ),
+        evaluate=evaluate,
+        interrupted=interrupted,
+    )
+
+
+def build_state(
+    training: Training, *, bad_records: Stateful, account: Stateful, stream: Stateful, findings: Stateful
+) -> TrainingState:
+    """Build the initial state of a training, with the state that the surrounding job saves along with it.
+
+    Args:
+        training: The training setup.
+        bad_records: Skipped records.
+        account: Run history with the cost of interruptions.
+        stream: Position in a streamed channel.
+        findings: Findings of the rules.
+    """
+    step = training.stepper
+    return TrainingState(
+        weights=TrainableWeights(step.backbone, training.plan),
+        optimizer=OptimizerState(step.optimizer, step.backbone.module),
+        scaler=step.scaler,
+        totals=Totals(step.numerics.device, multi_label=step.loss.multi_label),
+        best=Best(keep=training.stopping.patience is not None),
+        bad_records=bad_records,
+        account=account,
+        stream=stream,
+        findings=findings,
+        probe=step.probe,
+    )
+
+
+def _build_step(
+    spec: JobSpec, backbone: Backbone, plan: Plan, records: BatchSource, numerics: Numerics, setup: Setup
+) -> TrainStep:
+    optimisation, classes = spec.optimisation, len(records.label_map)
     groups = parameter_groups(backbone, plan, optimisation.weight_decay)
     optimizer = build_optimizer(backbone.module, groups, optimisation)
-    scaler = GradScaler(numerics.device.type, enabled=numerics.scaled)
-    loss = Loss(source.label_map.multi_label, optimisation.label_smoothing, _weights(spec, source, numerics))
-    stepper = TrainStep(
-        backbone,
-        optimizer,
-        scaler,
-        loss,
-        numerics,
-        spec.run.seed,
-        optimisation.gradient_clip_norm,
-        Timing(numerics.device),
-        _probe(backbone, optimizer, source, companions, spec, scaled=numerics.scaled),
+    probe: Probe = NoProbe()
+    if rules := _observable_rules(spec):
+        watch = TensorWatch(backbone.module, optimizer, rules, scaled=numerics.scaled, classes=classes, setup=setup)
+        probe = GuardedProbe(watch)
+    class_weights = _class_weights(optimisation, records, numerics)
+    return TrainStep(
+        backbone=backbone,
+        optimizer=optimizer,
+        scaler=GradScaler(numerics.device.type, enabled=numerics.scaled),
+        loss=Loss(records.label_map.multi_label, optimisation.label_smoothing, class_weights),
+        numerics=numerics,
+        seed=spec.run.seed,
+        clip_norm=optimisation.gradient_clip_norm,
+        timing=Timing(numerics.device),
+        probe=probe,
     )
-    stopping = EarlyStopping(
-        optimisation.early_stopping_patience,
-        optimisation.early_stopping_min_delta,
-        optimisation.early_stopping_min_epochs,
-    )
-    training = Training(
-        stepper,
-        plan,
-        build_schedule(optimisation, source.batches_per_epoch or 0),
-        feeds,
-        optimisation.epochs,
-        optimisation.gradient_accumulation_steps,
-        stopping,
-        companions.evaluate,
-        companions.interrupted,
-    )
-    weights = TrainableWeights(backbone, plan)
-    best = Best(keep=stopping.patience is not None)
-    state = TrainingState(
-        weights,
-        OptimizerState(optimizer, backbone.module),
-        scaler,
-        Totals(numerics.device, multi_label=source.label_map.multi_label),
-        best,
-        companions.bad_records,
-        account=companions.account,
-        stream=companions.stream,
-        findings=companions.findings,
-        probe=stepper.probe,
-    )
-    return training, state
 
 
-def _probe(
-    backbone: Backbone,
-    optimizer: Optimizer,
-    source: BatchSource,
-    companions: Companions,
-    spec: JobSpec,
-    *,
-    scaled: bool,
-) -> Probe:
-    rules, classes = _visible(companions.rules, spec), len(source.label_map)
-    if not rules:
-        return NoProbe()
-    watch = TensorWatch(backbone.module, optimizer, rules, scaled=scaled, classes=classes, setup=companions.setup)
-    return GuardedProbe(watch)
-
-
-def _visible(rules: Rules, spec: JobSpec) -> Rules:
-    """Return the applicable rules; activations cannot be observed inside compiled layers."""
+def _observable_rules(spec: JobSpec) -> Rules:
+    """Return the selected rules, without those on activations if layers are compiled, which hides activations."""
+    rules = rules_of(spec.observe.rules)
     return {name: rule for name, rule in rules.items() if name not in ACTIVATION_RULES or not spec.run.compile}
 
 
@@ -142,8 +149,8 @@ def build_schedule(optimisation: OptimisationSpec, batches: int) -> Schedule:
     )
 
 
-def _weights(spec: JobSpec, batches: BatchSource, numerics: Numerics) -> torch.Tensor | None:
-    if spec.optimisation.class_weights == "none":
+def _class_weights(optimisation: OptimisationSpec, batches: BatchSource, numerics: Numerics) -> torch.Tensor | None:
+    if optimisation.class_weights == "none":
         return None
     targets = batches.targets()
     return None if targets is None else balanced_weights(targets, len(batches.label_map)).to(numerics.device)

@@ -58,15 +58,6 @@ class RunHistory:
         return plain | {"parts": {name: round(value, 3) for name, value in self.parts.items()}}
 
 
-@dataclass(frozen=True, slots=True)
-class TimingSnapshot:
-    """Seconds spent on training so far by one start; see `Account`."""
-
-    parts: Mapping[str, float]
-    stall_seconds: float = 0.0
-    save_seconds: float = 0.0
-
-
 _METERED = ("run_seconds", "start_seconds", "stall_seconds", "save_seconds")
 
 
@@ -84,7 +75,8 @@ class RunHistoryFile:
     account: RunHistory = field(default_factory=RunHistory)
     _earlier: RunHistory = field(default_factory=RunHistory)
     _first: dict[str, float] = field(default_factory=dict)
-    _meter: Callable[[], TimingSnapshot] | None = None
+    _part_seconds: Callable[[], Mapping[str, float]] = dict
+    _checkpoint_seconds: Callable[[], tuple[float, float]] = lambda: (0.0, 0.0)
     _told: float = float("-inf")
     _started: bool = False
 
@@ -123,9 +115,24 @@ class RunHistoryFile:
         self._earlier.parts = max(self._earlier.parts, parts, key=lambda one: sum(one.values()))
         self.account.machine_findings = max(self.account.machine_findings, findings, key=len)
 
-    def begin(self, step: int, load_seconds: float, meter: Callable[[], TimingSnapshot] | None = None) -> None:
-        """Start training at the resumed step, or at 0; the meter is read on every write."""
-        self._meter = meter
+    def begin(
+        self,
+        step: int,
+        load_seconds: float,
+        part_seconds: Callable[[], Mapping[str, float]] = dict,
+        checkpoint_seconds: Callable[[], tuple[float, float]] = lambda: (0.0, 0.0),
+    ) -> None:
+        """Start training; the two functions are called on every write.
+
+        Args:
+            step: The resumed step, or 0.
+            load_seconds: Seconds spent reading the checkpoint.
+            part_seconds: Returns the training seconds of this start so far by part.
+            checkpoint_seconds: Returns the seconds of this start so far that steps waited for copies of the state, and
+                that checkpoints were written in the background.
+        """
+        self._part_seconds = part_seconds
+        self._checkpoint_seconds = checkpoint_seconds
         self.account.steps_repeated += max(0, self.account.last_step - step)
         self.account.last_step = step
         self.account.load_seconds += load_seconds
@@ -134,7 +141,7 @@ class RunHistoryFile:
         """Record a finished step."""
         if not self._started:
             self._refresh()
-            self._first = dict(self._meter().parts) if self._meter is not None else {}
+            self._first = dict(self._part_seconds())
             self._started = True
         self.account.last_step = max(step, self.account.last_step)
         if self.clock() - self._told >= _INTERVAL_SECONDS:
@@ -150,16 +157,15 @@ class RunHistoryFile:
         account.run_seconds = earlier.run_seconds + process_age()
         if not self._started:
             account.start_seconds = account.run_seconds - earlier.run_seconds + earlier.start_seconds
-        if self._meter is not None:
-            spent = self._meter()
-            account.stall_seconds = earlier.stall_seconds + spent.stall_seconds
-            account.save_seconds = earlier.save_seconds + spent.save_seconds
-            # The first step counts as start-up time.
-            first = self._first if self._started else spent.parts
-            account.parts = {
-                name: earlier.parts.get(name, 0.0) + max(0.0, value - first.get(name, 0.0))
-                for name, value in spent.parts.items()
-            }
+        stall_seconds, save_seconds = self._checkpoint_seconds()
+        account.stall_seconds = earlier.stall_seconds + stall_seconds
+        account.save_seconds = earlier.save_seconds + save_seconds
+        parts = self._part_seconds()
+        # The first step counts as start-up time.
+        first = self._first if self._started else parts
+        account.parts = {
+            name: earlier.parts.get(name, 0.0) + max(0.0, value - first.get(name, 0.0)) for name, value in parts.items()
+        }
 
     def _write(self) -> None:
         self._told = self.clock()

@@ -226,12 +226,12 @@ class TrainingState:
     totals: Totals
     best: Best
     bad_records: Stateful
+    account: Stateful
+    stream: Stateful
+    findings: Stateful
+    probe: Stateful
     progress: Progress = field(default_factory=Progress)
     history: History = field(default_factory=History)
-    account: Stateful = field(default_factory=NullState)
-    stream: Stateful = field(default_factory=NullState)
-    findings: Stateful = field(default_factory=NullState)
-    probe: Stateful = field(default_factory=NullState)
 
     def parts(self) -> dict[str, Stateful]:
         """Return the stateful parts by name, in the order in which they are written."""

@@ -104,34 +104,31 @@ class Findings:
         self.stopped = self.stops and bool(state["stopped"])
 
 
-@dataclass(frozen=True, slots=True)
-class Watched:
-    """Inputs of the rules other than tensors.
-
-    Attributes:
-        steps_per_epoch: Optimizer steps per epoch; 0 if unknown because the data is streamed.
-        validated: Number of validation records.
-        counts: Training records by class; empty if unknown.
-        guess: Score of the best constant prediction on the training records.
-        setup: Setup of the job, to tailor the advice.
-    """
-
-    steps_per_epoch: int
-    validated: int
-    counts: Mapping[str, int] = field(default_factory=dict)
-    guess: float = 0.0
-    setup: Setup = field(default_factory=Setup)
-
-
 @dataclass(slots=True)
 class RuleObserver:
-    """Evaluates the rules on the events of training."""
+    """Evaluates the rules on the events of training.
+
+    Attributes:
+        probe: Inspects tensors in a sample of the steps.
+        timing: Time spent by part of the step.
+        rules: Selected rules.
+        findings: Findings so far.
+        steps_per_epoch: Optimizer steps per epoch; 0 if unknown because the data is streamed.
+        validation_records: Number of validation records.
+        class_counts: Training records by class; empty if unknown.
+        baseline_score: Score of the best constant prediction on the training records.
+        setup: Setup of the job, to tailor the advice.
+    """
 
     probe: Probe
     timing: Timing
     rules: Rules
-    watched: Watched
     findings: Findings
+    steps_per_epoch: int
+    validation_records: int
+    class_counts: Mapping[str, int] = field(default_factory=dict)
+    baseline_score: float = 0.0
+    setup: Setup = field(default_factory=Setup)
     guard: Guard = field(default_factory=lambda: Guard("Watching by rules"))
     _step: int = 0
     _next_look: int = 0
@@ -143,7 +140,7 @@ class RuleObserver:
         self.guard(self._begin)
 
     def _begin(self) -> None:
-        self.findings.take(check_class_balance(self.watched.counts, self.rules, self.watched.setup))
+        self.findings.take(check_class_balance(self.class_counts, self.rules, self.setup))
 
     def epoch_begins(self, state: TrainingState, phase: Phase) -> None:
         """Start measuring the machine's utilization again."""
@@ -186,7 +183,7 @@ class RuleObserver:
         self.findings.take(self.probe.read())
         course = self._course(state.history.rows, state.progress.step)
         self.findings.take_timed(check_step_times(self.timing.steps, self.rules, course.step, course.setup))
-        self.findings.take(check_training(course, self.watched.guess) if self.rules else [])
+        self.findings.take(check_training(course, self.baseline_score) if self.rules else [])
         diverged = course.rows and not math.isfinite(course.rows[-1]["train:loss"])
         # A finding that stopped the job stays valid.
         if course.rows and not diverged and not self.findings.stopped:
@@ -205,8 +202,8 @@ class RuleObserver:
         self.findings.judge_again(self.probe.refuted, (), "no longer the case in the last look at the tensors")
 
     def _course(self, rows: list[EpochMetrics], step: int) -> TrainingCurves:
-        per_epoch = self.watched.steps_per_epoch or max(1, step // max(1, len(rows)))
-        return TrainingCurves(rows, per_epoch, self.watched.validated, self.watched.setup)
+        per_epoch = self.steps_per_epoch or max(1, step // max(1, len(rows)))
+        return TrainingCurves(rows, per_epoch, self.validation_records, self.setup)
 
     def _sample(self) -> None:
         seconds = self.timing.seconds
