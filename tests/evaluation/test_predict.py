@@ -10,10 +10,10 @@ import pytest
 import torch
 
 from finetune.data.loading.batches import Batch
-from finetune.evaluation.predict import Pass, predict
+from finetune.evaluation.predict import InferenceContext, predict
 from tests.support.tiny import SIDE, TinyBackbone
 
-HOW = Pass(torch.device("cpu"), nullcontext, lambda: False)
+HOW = InferenceContext(torch.device("cpu"), nullcontext, lambda: False)
 
 
 @dataclass

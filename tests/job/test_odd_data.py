@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from finetune.evaluation.predict import Pass, Predictions, predict
+from finetune.evaluation.predict import InferenceContext, Predictions, predict
 from finetune.job import export_check
 from finetune.job.loaders import PROBE_RECORDS
 from finetune.models.backbone import Backbone
@@ -63,7 +63,7 @@ def test_export_is_checked_with_readable_records(tmp_path: Path, artifact: Path)
 def test_predictions_that_are_not_finite_fail_the_export_check(
     tmp_path: Path, holdout: Path, artifact: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def broken(backbone: Backbone, source: Source, how: Pass) -> Predictions | None:
+    def broken(backbone: Backbone, source: Source, how: InferenceContext) -> Predictions | None:
         found = predict(backbone, source, how)
         return found and replace(found, probabilities=np.full_like(found.probabilities, np.nan))
 

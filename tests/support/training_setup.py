@@ -15,7 +15,7 @@ from finetune.config.parse import parse_hyperparameters
 from finetune.config.rules import rules_of
 from finetune.data.bad_records import BadRecords
 from finetune.data.pipe.shuffle import StreamPosition
-from finetune.evaluation.predict import Pass, predict
+from finetune.evaluation.predict import InferenceContext, predict
 from finetune.features.phase_inputs import CachedInputProvider
 from finetune.features.plan import CachePlan
 from finetune.features.warm_pool import WarmPool
@@ -111,7 +111,7 @@ class Lesson:
     def evaluate(self) -> EpochMetrics | None:
         feed = self.inputs.validation()
         assert feed is not None
-        how = Pass(CPU, self.training.stepper.numerics.context, lambda: False)
+        how = InferenceContext(CPU, self.training.stepper.numerics.context, lambda: False)
         found = predict(self.backbone, feed.source, how, feed.forward)
         assert found is not None
         return found.validation_row()

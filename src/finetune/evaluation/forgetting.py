@@ -10,7 +10,7 @@ import numpy as np
 
 from finetune.data.loading.batches import Batches
 from finetune.errors import UserError
-from finetune.evaluation.predict import EvaluationResult, Pass, PredictedClasses, predict_classes
+from finetune.evaluation.predict import EvaluationResult, InferenceContext, PredictedClasses, predict_classes
 from finetune.models.backbone import Backbone
 from finetune.models.load import ModelRequest, Source, classes_of, load_quietly
 from finetune.runtime.precision import Numerics
@@ -19,7 +19,7 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Given:
+class SourceModel:
     """The pretrained model as it was given, so that it can be loaded again.
 
     Attributes:
@@ -32,7 +32,7 @@ class Given:
 
 
 def forgetting(
-    given: Given, adapted: Backbone, one: EvaluationResult, how: Pass, numerics: Numerics
+    given: SourceModel, adapted: Backbone, one: EvaluationResult, how: InferenceContext, numerics: Numerics
 ) -> dict[str, object]:
     """Measure the accuracy of the given model's own head on records of its classes; other records are ignored.
 

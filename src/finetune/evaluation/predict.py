@@ -63,7 +63,7 @@ class EvaluationResult:
 
 
 @dataclass(frozen=True, slots=True)
-class Pass:
+class InferenceContext:
     """Settings of an evaluation pass.
 
     Attributes:
@@ -85,7 +85,9 @@ class Source(Protocol):
         ...
 
 
-def predict(backbone: Backbone, batches: Source, how: Pass, forward: Forward | None = None) -> Predictions | None:
+def predict(
+    backbone: Backbone, batches: Source, how: InferenceContext, forward: Forward | None = None
+) -> Predictions | None:
     """Run the model in evaluation mode over every record; `None` when interrupted.
 
     The model is left in evaluation mode: a training caller sets the mode and the gradient flags again.
@@ -113,7 +115,7 @@ class PredictedClasses:
     classes: NDArray[np.int64]
 
 
-def predict_classes(backbone: Backbone, batches: Source, how: Pass) -> PredictedClasses | None:
+def predict_classes(backbone: Backbone, batches: Source, how: InferenceContext) -> PredictedClasses | None:
     """Run the model in evaluation mode over every record of a single-label data set; `None` when interrupted.
 
     No loss is computed: the data set may have classes for which the model has no output.
@@ -131,14 +133,14 @@ _Answers = tuple[list[int], list[Tensor], list[Tensor]]
 """Positions, and by batch logits and targets, in the order of the batches."""
 
 
-def _answers(backbone: Backbone, batches: Source, how: Pass, enter: Forward) -> _Answers | None:
+def _answers(backbone: Backbone, batches: Source, how: InferenceContext, enter: Forward) -> _Answers | None:
     try:
         return _forward_all(backbone, batches, how, enter)
     except JobStopped:
         return None
 
 
-def _forward_all(backbone: Backbone, batches: Source, how: Pass, enter: Forward) -> _Answers | None:
+def _forward_all(backbone: Backbone, batches: Source, how: InferenceContext, enter: Forward) -> _Answers | None:
     backbone.module.eval()
     positions: list[int] = []
     logits: list[Tensor] = []

@@ -17,7 +17,7 @@ from finetune.data.in_memory import InMemoryReader
 from finetune.data.loading.batches import Batch, Batches
 from finetune.data.record import Record
 from finetune.errors import DivergedError
-from finetune.evaluation.predict import EvaluationResult, Pass, Predictions, predict
+from finetune.evaluation.predict import EvaluationResult, InferenceContext, Predictions, predict
 from finetune.evaluation.thresholds import ChosenThresholds
 from finetune.export.export import ArtifactContents, export
 from finetune.export.verify import VerificationSample, tolerance_on, verify
@@ -120,7 +120,7 @@ class _SingleRecordBatches:
 
 def _predict_in_float32(job: PreparedJob, batches: Batches) -> Predictions:
     predictions = predict(
-        job.backbone, _SingleRecordBatches(batches), Pass(job.numerics.device, nullcontext, lambda: False)
+        job.backbone, _SingleRecordBatches(batches), InferenceContext(job.numerics.device, nullcontext, lambda: False)
     )
     if predictions is None:
         raise RuntimeError("a prediction pass that cannot be interrupted was interrupted")

@@ -12,8 +12,8 @@ from finetune.config.hyperparameters import JobSpec, Task
 from finetune.data.labels import LabelMap
 from finetune.data.readers.image_survey import survey_images
 from finetune.errors import DataError
-from finetune.evaluation.forgetting import Given
-from finetune.evaluation.predict import Pass, Predictions, predict
+from finetune.evaluation.forgetting import SourceModel
+from finetune.evaluation.predict import InferenceContext, Predictions, predict
 from finetune.features.phase_inputs import CachedInputProvider
 from finetune.features.plan import CachePlan
 from finetune.features.warm_pool import WarmPool
@@ -60,7 +60,7 @@ class PreparedJob:
     feeds: CachedInputProvider
     numerics: Numerics
     interruption: Interruption
-    source_model: Given
+    source_model: SourceModel
 
     @property
     def spec(self) -> JobSpec:
@@ -73,7 +73,7 @@ class PreparedJob:
         Raises:
             DataError: none of the records can be read.
         """
-        settings = Pass(self.numerics.device, self.numerics.context, self.interruption.requested)
+        settings = InferenceContext(self.numerics.device, self.numerics.context, self.interruption.requested)
         with limit_threads(alone=feed.alone):
             predictions = predict(self.backbone, feed.source, settings, feed.forward)
         if predictions is not None and not len(predictions.positions):
