@@ -1,4 +1,4 @@
-"""Forgetting: accuracy of the given model's own head on its classes, before and after training."""
+"""Forgetting: accuracy of the source model's own head on its classes, before and after training."""
 
 from __future__ import annotations
 
@@ -13,14 +13,13 @@ from finetune.errors import UserError
 from finetune.evaluation.predict import EvaluationResult, InferenceContext, PredictedClasses, predict_classes
 from finetune.models.backbone import Backbone
 from finetune.models.load import ModelRequest, Source, classes_of, load_quietly
-from finetune.runtime.precision import Numerics
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class SourceModel:
-    """The pretrained model as it was given, so that it can be loaded again.
+    """The model before training, so that it can be loaded again.
 
     Attributes:
         request: the model request, without labels.
@@ -32,80 +31,80 @@ class SourceModel:
 
 
 def forgetting(
-    given: SourceModel, adapted: Backbone, one: EvaluationResult, how: InferenceContext, numerics: Numerics
+    source_model: SourceModel, trained: Backbone, result: EvaluationResult, context: InferenceContext
 ) -> dict[str, object]:
-    """Measure the accuracy of the given model's own head on records of its classes; other records are ignored.
+    """Measure the accuracy of the source model's own head on records of its classes; other records are ignored.
 
-    Before: the model as it was given. After: its head on the adapted layers, or the further trained head itself if the
-    classes are the same.
+    Before: the source model. After: its head on the trained layers, or the further trained head itself if the classes
+    are the same.
 
     Args:
-        given: the given model.
-        adapted: the trained model.
-        one: predictions of the trained model.
-        how: device and context of a pass.
-        numerics: device and precision.
+        source_model: the model before training.
+        trained: the trained model.
+        result: predictions of the trained model.
+        context: device, precision and stop request.
 
     Returns:
         JSON values: `classes` that both have, `records` of them, `before` and `after`, shares from 0 to 1; empty if the
-        two have no class in common, the classes of the given head are unknown, or records cannot be read again.
+        two have no class in common, the classes of the source model are unknown, or records cannot be read again.
     """
-    theirs, names = classes_of(given.request, given.source), one.batches.label_map.names
-    shared = [name for name in names if name in (theirs or ())]
-    single = one.predictions.targets.ndim == 1
-    if theirs is None or not shared or not single or not isinstance(one.batches, Batches):
+    batches, predictions = result.batches, result.predictions
+    source_classes, classes = classes_of(source_model.request, source_model.source), batches.label_map.names
+    shared = [name for name in classes if name in (source_classes or ())]
+    if source_classes is None or not shared or predictions.targets.ndim > 1 or not isinstance(batches, Batches):
         return {}
     try:
-        old = load_quietly(_asking_for_its_head(given.request, theirs), given.source)
+        backbone = load_quietly(_request_with_head(source_model.request, source_classes), source_model.source)
     except UserError as error:
-        logger.info("What was forgotten is not known: %s", error)
+        logger.info("Forgetting was not measured: %s", error)
         return {}
-    old.module.to(numerics.device)
-    before = predict_classes(old, one.batches, how)
-    targets, own = one.predictions.targets.astype(np.int64), one.predictions.probabilities.argmax(axis=1)
-    after: PredictedClasses | None = PredictedClasses(targets, own)
-    outputs = names
-    if not adapted.weights.kept_head:
-        _take_over(old, adapted)
-        after, outputs = predict_classes(old, one.batches, how), theirs
+    backbone.module.to(context.device)
+    before = predict_classes(backbone, batches, context)
+    targets, predicted = predictions.targets.astype(np.int64), predictions.probabilities.argmax(axis=1)
+    after: PredictedClasses | None = PredictedClasses(targets, predicted)
+    outputs = classes
+    if not trained.weights.kept_head:
+        _copy_layers_below_head(trained, backbone)
+        after, outputs = predict_classes(backbone, batches, context), source_classes
     if before is None or after is None:
         return {}
-    records, share_before = _accuracy(before, names, theirs, shared)
-    _, share_after = _accuracy(after, names, outputs, shared)
+    records, accuracy_before = _accuracy(before, classes, source_classes, shared)
+    _, accuracy_after = _accuracy(after, classes, outputs, shared)
     if not records:
         return {}
     logger.info(
-        "The given network's own head: %.1f%% of %d records of its classes right before training, %.1f%% afterwards",
-        100 * share_before,
+        "Forgetting: accuracy of the source model's own head %.1f%% before training, %.1f%% after, on the %d records of"
+        " its classes",
+        100 * accuracy_before,
+        100 * accuracy_after,
         records,
-        100 * share_after,
     )
-    return {"classes": shared, "records": records, "before": share_before, "after": share_after}
+    return {"classes": shared, "records": records, "before": accuracy_before, "after": accuracy_after}
 
 
-def _asking_for_its_head(request: ModelRequest, labels: tuple[str, ...]) -> ModelRequest:
+def _request_with_head(request: ModelRequest, labels: tuple[str, ...]) -> ModelRequest:
     spec = request.spec.model_copy(update={"reinitialize_top_layer": "auto"})
     return replace(request, spec=spec, labels=labels, trained=False)
 
 
-def _take_over(old: Backbone, adapted: Backbone) -> None:
-    """Copy the adapted layers except the head into the given model."""
-    head = set(adapted.layer_groups()[-1].parameters)
-    own = old.module.state_dict()
-    learned = {
+def _copy_layers_below_head(source: Backbone, target: Backbone) -> None:
+    """Copy the weights of all layers except the head."""
+    head = set(source.layer_groups()[-1].parameters)
+    current = target.module.state_dict()
+    weights = {
         name: tensor
-        for name, tensor in adapted.module.state_dict().items()
-        if name not in head and name in own and own[name].shape == tensor.shape
+        for name, tensor in source.module.state_dict().items()
+        if name not in head and name in current and current[name].shape == tensor.shape
     }
-    old.module.load_state_dict(learned, strict=False)
+    target.module.load_state_dict(weights, strict=False)
 
 
 def _accuracy(
-    predicted: PredictedClasses, names: Sequence[str], outputs: Sequence[str], shared: Sequence[str]
+    predicted: PredictedClasses, classes: Sequence[str], outputs: Sequence[str], shared: Sequence[str]
 ) -> tuple[int, float]:
     """Number of records of the shared classes, and the share of them that is predicted correctly."""
-    truth = np.array(names)[predicted.targets]
-    said = np.array(outputs)[predicted.classes]
-    known = np.isin(truth, list(shared))
-    records = int(known.sum())
-    return records, float((truth == said)[known].mean()) if records else 0.0
+    true_names = np.array(classes)[predicted.targets]
+    predicted_names = np.array(outputs)[predicted.classes]
+    included = np.isin(true_names, list(shared))
+    records = int(included.sum())
+    return records, float((true_names == predicted_names)[included].mean()) if records else 0.0

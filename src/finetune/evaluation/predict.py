@@ -64,16 +64,16 @@ class EvaluationResult:
 
 @dataclass(frozen=True, slots=True)
 class InferenceContext:
-    """Settings of an evaluation pass.
+    """Device, precision and stop request of forward passes without training.
 
     Attributes:
         device: device of the model.
-        context: autocast or a null context, entered for each forward pass.
+        autocast: returns a context manager for each forward pass, such as `torch.autocast`.
         interrupted: called before each batch.
     """
 
     device: torch.device
-    context: Callable[[], AbstractContextManager[object]]
+    autocast: Callable[[], AbstractContextManager[object]]
     interrupted: Callable[[], bool]
 
 
@@ -86,7 +86,7 @@ class Source(Protocol):
 
 
 def predict(
-    backbone: Backbone, batches: Source, how: InferenceContext, forward: Forward | None = None
+    backbone: Backbone, batches: Source, context: InferenceContext, forward: Forward | None = None
 ) -> Predictions | None:
     """Run the model in evaluation mode over every record; `None` when interrupted.
 
@@ -94,11 +94,11 @@ def predict(
 
     Args:
         backbone: the model.
-        batches: of the records.
-        how: device and context.
+        batches: batches of the records.
+        context: device, precision and stop request.
         forward: the part of the model that takes the batches as input; `None` for the whole model.
     """
-    answers = _answers(backbone, batches, how, forward or backbone.forward)
+    answers = _answers(backbone, batches, context, forward or backbone.forward)
     return None if answers is None else _predictions(answers)
 
 
@@ -115,12 +115,12 @@ class PredictedClasses:
     classes: NDArray[np.int64]
 
 
-def predict_classes(backbone: Backbone, batches: Source, how: InferenceContext) -> PredictedClasses | None:
+def predict_classes(backbone: Backbone, batches: Source, context: InferenceContext) -> PredictedClasses | None:
     """Run the model in evaluation mode over every record of a single-label data set; `None` when interrupted.
 
     No loss is computed: the data set may have classes for which the model has no output.
     """
-    answers = _answers(backbone, batches, how, backbone.forward)
+    answers = _answers(backbone, batches, context, backbone.forward)
     if answers is None:
         return None
     _, logits, targets = answers
@@ -133,14 +133,14 @@ _Answers = tuple[list[int], list[Tensor], list[Tensor]]
 """Positions, and by batch logits and targets, in the order of the batches."""
 
 
-def _answers(backbone: Backbone, batches: Source, how: InferenceContext, enter: Forward) -> _Answers | None:
+def _answers(backbone: Backbone, batches: Source, context: InferenceContext, forward: Forward) -> _Answers | None:
     try:
-        return _forward_all(backbone, batches, how, enter)
+        return _forward_all(backbone, batches, context, forward)
     except JobStopped:
         return None
 
 
-def _forward_all(backbone: Backbone, batches: Source, how: InferenceContext, enter: Forward) -> _Answers | None:
+def _forward_all(backbone: Backbone, batches: Source, context: InferenceContext, forward: Forward) -> _Answers | None:
     backbone.module.eval()
     positions: list[int] = []
     logits: list[Tensor] = []
@@ -148,13 +148,13 @@ def _forward_all(backbone: Backbone, batches: Source, how: InferenceContext, ent
     iterator = batches.iterate(0)
     with closing(iterator), torch.no_grad():
         for batch in iterator:
-            if how.interrupted():
+            if context.interrupted():
                 return None
             if not len(batch.targets):
                 continue
-            inputs = {name: tensor.to(how.device, non_blocking=True) for name, tensor in batch.inputs.items()}
-            with how.context():
-                outputs = enter(inputs)
+            inputs = {name: tensor.to(context.device, non_blocking=True) for name, tensor in batch.inputs.items()}
+            with context.autocast():
+                outputs = forward(inputs)
             positions.extend(batch.positions)
             logits.append(outputs.logits.float())
             targets.append(batch.targets)
