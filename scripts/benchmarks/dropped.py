@@ -14,7 +14,7 @@ from benchmarks.scale import Scale
 from benchmarks.table import begin, middle, row, say, times
 from benchmarks.text_files import write_texts
 from finetune.runtime.precision import choose_numerics
-from finetune.training.cpu_attention import cpu_attention_kernels
+from finetune.training.kernels.cpu_attention import cpu_attention_kernels
 
 _LENGTHS = (32, 128, 512)
 _STEPS = 3

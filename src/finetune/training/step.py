@@ -15,7 +15,7 @@ from finetune.data.loading.batches import Batch
 from finetune.models.backbone import Backbone, Outputs
 from finetune.monitoring.timing import Timing
 from finetune.runtime.precision import Numerics
-from finetune.training.cpu_attention import cpu_attention_kernels
+from finetune.training.kernels.cpu_attention import cpu_attention_kernels
 from finetune.training.losses import Loss, correct, label_counts
 from finetune.training.probe import NoProbe, Probe
 from finetune.training.state import Totals
@@ -93,7 +93,11 @@ class TrainStep:
     def _backward(self, batch: Batch, records: int, totals: Totals, forward: Forward) -> Tensor:
         with self.timing.device("forward"):
             inputs, targets = to_device(batch, self.numerics.device)
-            with self.numerics.context(), cpu_attention_kernels(self.numerics.device):
+            with (
+                self.numerics.context(),
+                # Faster dropout and attention on CPUs. To use PyTorch's own, delete this line.
+                cpu_attention_kernels(self.numerics.device),
+            ):
                 outputs = forward(inputs)
             total = self.loss(outputs, targets)
             share = total / records

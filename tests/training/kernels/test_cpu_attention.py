@@ -12,8 +12,8 @@ from torch import Tensor
 from torch.nn import functional
 from transformers import BertConfig, BertForSequenceClassification
 
-import finetune.training.cpu_attention as module
-from finetune.training.cpu_attention import attention, cpu_attention_kernels, dropout
+import finetune.training.kernels.cpu_attention as module
+from finetune.training.kernels.cpu_attention import attention, cpu_attention_kernels, dropout
 
 HOST = torch.device("cpu")
 LARGE = (64, 1024)
