@@ -8,7 +8,6 @@ from finetune.config.hyperparameters import JobSpec
 from finetune.models.backbone import Backbone, ImageInput
 from finetune.runtime.precision import Numerics
 from finetune.strategies.plan import Phase, Plan
-from finetune.training.inputs import split_index_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +41,7 @@ class CachePlan:
 
     def split_index(self, phase: Phase) -> int:
         """Return the number of layer groups in the frozen prefix of a phase; 0 if the first group is trainable."""
-        index = split_index_of(self.plan, phase)
+        index = self.plan.split_index(phase)
         return index if phase.trainable else 0
 
     @property

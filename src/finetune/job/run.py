@@ -46,8 +46,8 @@ from finetune.training.build import build_state, build_training
 from finetune.training.observers.base import Observers
 from finetune.training.observers.rules import Findings
 from finetune.training.observers.tracking import DebuggedInputs, TrackingObserver
+from finetune.training.optim import Schedule
 from finetune.training.run_history import RunHistory, RunHistoryFile
-from finetune.training.schedule import Schedule
 from finetune.training.state import EpochMetrics, TrainingState
 from finetune.training.trainer import fit, restore_best
 

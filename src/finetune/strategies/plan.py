@@ -45,6 +45,13 @@ class Plan:
         """Return the phase of epoch `epoch`, counted from 0."""
         return next(phase for phase in reversed(self.phases) if phase.first_epoch <= epoch)
 
+    def split_index(self, phase: Phase) -> int:
+        """Return the number of leading layer groups that are not trained up to and including a phase."""
+        trained = {
+            name for earlier in self.phases if earlier.first_epoch <= phase.first_epoch for name in earlier.trainable
+        }
+        return next((index for index, name in enumerate(self.groups) if name in trained), len(self.groups))
+
     @property
     def ever_trainable(self) -> tuple[str, ...]:
         """Names of the groups that are trainable in some phase, from input to head."""

@@ -21,12 +21,10 @@ from finetune.runtime.precision import Numerics
 from finetune.strategies.freezing import apply_trainable
 from finetune.strategies.param_groups import parameter_groups
 from finetune.strategies.plan import Plan
-from finetune.training.guarded_probe import GuardedProbe
 from finetune.training.inputs import InputProvider
 from finetune.training.losses import Loss, balanced_weights
-from finetune.training.optimizers import build_optimizer
-from finetune.training.probe import NoProbe, Probe
-from finetune.training.schedule import Schedule
+from finetune.training.optim import Schedule, build_optimizer
+from finetune.training.probe import GuardedProbe, NoProbe, Probe
 from finetune.training.state import Best, EpochMetrics, Stateful, Totals, TrainingState
 from finetune.training.step import TrainStep, learns_batch_statistics
 from finetune.training.trainable_state import OptimizerState, TrainableWeights

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from finetune.data.loading.batches import Batch, BatchSource
 from finetune.models.backbone import Outputs
-from finetune.strategies.plan import Phase, Plan
+from finetune.strategies.plan import Phase
 
 
 class Source(Protocol):
@@ -50,11 +50,3 @@ class InputProvider(Protocol):
     def training(self, phase: Phase) -> PhaseInputs:
         """Return the inputs of a phase."""
         ...
-
-
-def split_index_of(plan: Plan, phase: Phase) -> int:
-    """Return the split index of a phase: the number of leading layer groups never trained up to and including it."""
-    learned = {
-        name for earlier in plan.phases if earlier.first_epoch <= phase.first_epoch for name in earlier.trainable
-    }
-    return next((at for at, name in enumerate(plan.groups) if name in learned), len(plan.groups))

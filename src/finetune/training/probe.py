@@ -1,12 +1,16 @@
-"""Read-only hooks into the training step."""
+"""Read-only hooks into the training step, whose failures do not fail training."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from torch import Tensor
 
 from finetune.monitoring.rules.finding import Finding
+from finetune.monitoring.rules.tensors import TensorWatch
+from finetune.runtime.optional import Guard
 
 
 class Probe(Protocol):
@@ -74,3 +78,55 @@ class NoProbe:
 
     def load_state_dict(self, state: dict[str, Any], /) -> None:
         """Do nothing."""
+
+
+@dataclass(slots=True)
+class GuardedProbe:
+    """Probe that is disabled after its first failure, such as running out of memory for a copy of the weights."""
+
+    inner: TensorWatch
+    guard: Guard = field(default_factory=lambda: Guard("Watching tensors by rules"))
+
+    @property
+    def is_sampling(self) -> bool:
+        """Whether this step is sampled."""
+        return self.inner.is_sampling
+
+    @property
+    def refuted(self) -> frozenset[str]:
+        """Rules with earlier findings that the most recent sample no longer confirms."""
+        return self.inner.refuted
+
+    def begin(self, step: int) -> None:
+        """Start a step."""
+        self._guarded(self.inner.begin, step)
+
+    def after_backward(self) -> None:
+        """Inspect the unscaled gradients before the optimizer step."""
+        self._guarded(self.inner.after_backward)
+
+    def after_step(self, loss: Tensor) -> list[Finding]:
+        """Inspect the weights after the optimizer step; returns the findings of an earlier sample."""
+        found: list[Finding] = []
+        self._guarded(lambda: found.extend(self.inner.after_step(loss)))
+        return found
+
+    def read(self) -> list[Finding]:
+        """Return the findings of the most recent sample; synchronizes with the device."""
+        found: list[Finding] = []
+        self._guarded(lambda: found.extend(self.inner.read()))
+        return found
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the state to checkpoint."""
+        return self.inner.state_dict()
+
+    def load_state_dict(self, state: dict[str, Any], /) -> None:
+        """Restore the state of any kind of probe."""
+        self.inner.load_state_dict(state)
+
+    def _guarded(self, call: Callable[..., object], *arguments: object) -> None:
+        self.guard(call, *arguments)
+        if self.guard.failed:
+            # Remove the hooks that the probe registered on the model.
+            self.inner.abandon()

@@ -16,8 +16,7 @@ from finetune.strategies.freezing import apply_trainable
 from finetune.strategies.plan import Plan
 from finetune.training.inputs import InputProvider
 from finetune.training.observers.base import Observer
-from finetune.training.optimizers import set_learning_rates
-from finetune.training.schedule import Schedule
+from finetune.training.optim import Schedule, set_learning_rates
 from finetune.training.state import EpochMetrics, TrainingState
 from finetune.training.step import TrainStep
 

@@ -1,4 +1,4 @@
-"""Fused optimizer updates match the plain formula, and give the same bits after their state is saved and loaded."""
+"""Fused optimizer updates match the plain formula and resume bit by bit; schedules match their formulas."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch.optim import Optimizer
 
 from finetune.config.parse import parse_hyperparameters
 from finetune.strategies.param_groups import ParameterGroup
-from finetune.training.optimizers import build_optimizer
+from finetune.training.optim import Schedule, build_optimizer
 from finetune.training.trainable_state import OptimizerState, State
 
 
@@ -68,3 +68,27 @@ def test_one_kernel_gives_the_numbers_of_the_plain_rule(name: str, plain: type[O
     learn(ours, optimizer, range(5))
     learn(theirs, plain(theirs.parameters(), lr=0.01, weight_decay=0.1, foreach=False), range(5))  # type: ignore[call-arg]  # of every optimizer
     torch.testing.assert_close(ours.state_dict(), theirs.state_dict(), rtol=1e-5, atol=1e-6)
+
+
+def test_warm_up_rises_linearly_and_reaches_the_peak() -> None:
+    schedule = Schedule("constant", total_steps=100, steps_per_epoch=10, warmup_steps=4)
+    assert [schedule(step) for step in range(6)] == pytest.approx([0.2, 0.4, 0.6, 0.8, 1.0, 1.0])
+
+
+@pytest.mark.parametrize(
+    ("name", "quarter", "half", "end"),
+    [
+        ("linear", 0.75, 0.5, 0.0),
+        ("cosine", 0.5 * (1 + 2**-0.5), 0.5, 0.0),
+        ("exponential", 0.1**0.25, 0.1**0.5, 0.1),
+        ("constant", 1.0, 1.0, 1.0),
+    ],
+)
+def test_the_decay_follows_its_formula(name: str, quarter: float, half: float, end: float) -> None:
+    schedule = Schedule(name, total_steps=100, steps_per_epoch=10, factor=0.1)  # type: ignore[arg-type]
+    assert [schedule(0), schedule(25), schedule(50), schedule(100)] == pytest.approx([1.0, quarter, half, end])
+
+
+def test_steps_fall_at_the_borders_of_epochs() -> None:
+    schedule = Schedule("step", total_steps=60, steps_per_epoch=10, borders=(2, 4), factor=0.5)
+    assert [schedule(step) for step in (0, 19, 20, 39, 40, 59)] == [1.0, 1.0, 0.5, 0.5, 0.25, 0.25]
