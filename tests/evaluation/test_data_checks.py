@@ -16,7 +16,7 @@ from finetune.data.readers.channel_files import list_files
 from finetune.data.readers.image_folder import ImageFolderReader, read_image_folder
 from finetune.data.record import Record
 from finetune.evaluation import data_checks as evidence
-from finetune.evaluation.data_checks import equal_contents, most_confident_mistakes, readable, thumbnail
+from finetune.evaluation.data_checks import check_duplicates, find_duplicates, most_confident_mistakes, thumbnail
 from finetune.evaluation.predict import EvaluationResult, Predictions
 from tests.support.labelled_data import write_files
 from tests.support.tiny import TinyReader, tiny_batches
@@ -44,7 +44,7 @@ def test_a_thumbnail_is_small_and_keeps_its_shape() -> None:
 def test_equal_contents_are_found_across_parts() -> None:
     reader, other = TinyReader(6), TinyReader(8, "validation")
     parts = {"train": Subset(reader, (0, 1, 2)), "validation": Subset(other, (2, 7))}
-    found = cast(dict[str, Any], equal_contents(parts))
+    found = cast(dict[str, Any], find_duplicates(parts))
     assert found["leaks"] == [{"parts": ["train", "validation"], "records": 1}]
     assert [[one["key"] for one in group["records"]] for group in found["groups"]] == [["0002.png", "0002.png"]]
     assert found["contradictions"] == 0
@@ -67,7 +67,7 @@ def test_only_what_may_have_an_equal_is_read_again(tmp_path: Path, monkeypatch: 
 
     monkeypatch.setattr(ImageFolderReader, "read", noted)
     (tmp_path / "train" / "a" / "5.jpg").unlink()
-    found = cast(dict[str, Any], equal_contents(parts))
+    found = cast(dict[str, Any], find_duplicates(parts))
     assert sorted(read) == ["a/1.jpg", "a/2.jpg", "a/6.jpg", "b/3.jpg", "b/4.jpg"]
     groups = [[one["key"] for one in group["records"]] for group in found["groups"]]
     assert groups == [["a/2.jpg", "a/6.jpg"], ["a/1.jpg", "b/4.jpg"]]
@@ -75,12 +75,12 @@ def test_only_what_may_have_an_equal_is_read_again(tmp_path: Path, monkeypatch: 
 
 
 def test_a_channel_that_would_take_long_to_read_again_is_not_compared(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(evidence, "MOST_COMPARED", 2)
-    found = readable({"train": Subset(TinyReader(6), (0, 1, 2))})
+    monkeypatch.setattr(evidence, "MAX_COMPARED_RECORDS", 2)
+    found = check_duplicates({"train": Subset(TinyReader(6), (0, 1, 2))})
     assert found["unknown"] == "there are more than 2 records"
 
 
 def test_parts_of_one_reader_leak_nothing_by_themselves() -> None:
     reader = TinyReader(9)
     parts = {"train": Subset(reader, (0, 1, 2)), "validation": Subset(reader, (3, 4))}
-    assert equal_contents(parts)["count"] == 0
+    assert find_duplicates(parts)["count"] == 0

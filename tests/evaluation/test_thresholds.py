@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from finetune.evaluation.thresholds import ThresholdTarget, choose_thresholds, reached, threshold
+from finetune.evaluation.thresholds import ThresholdTarget, choose_thresholds, find_threshold, metrics_at_thresholds
 
 SCORES = np.array([0.9, 0.8, 0.7, 0.6, 0.3])
 POSITIVE = np.array([True, True, False, True, False])
@@ -23,24 +23,24 @@ POSITIVE = np.array([True, True, False, True, False])
     ],
 )
 def test_thresholds_by_hand(target: ThresholdTarget, expected: float) -> None:
-    assert threshold(POSITIVE, SCORES, target) == pytest.approx(expected)
+    assert find_threshold(POSITIVE, SCORES, target) == pytest.approx(expected)
 
 
 def test_a_precision_that_nothing_reaches_is_missed() -> None:
-    assert threshold(np.array([False, True]), np.array([0.9, 0.1]), ThresholdTarget(precision=0.9)) is None
-    assert threshold(np.array([False, False]), np.array([0.9, 0.1]), ThresholdTarget(recall=0.5)) is None
+    assert find_threshold(np.array([False, True]), np.array([0.9, 0.1]), ThresholdTarget(precision=0.9)) is None
+    assert find_threshold(np.array([False, False]), np.array([0.9, 0.1]), ThresholdTarget(recall=0.5)) is None
 
 
 @pytest.mark.parametrize("target", [ThresholdTarget(precision=0.5), ThresholdTarget(recall=0.5)])
 def test_a_score_of_zero_is_above_no_threshold(target: ThresholdTarget) -> None:
-    assert threshold(np.array([False, True]), np.array([0.05, 0.0]), target) is None
+    assert find_threshold(np.array([False, True]), np.array([0.05, 0.0]), target) is None
 
 
 @given(st.lists(st.tuples(st.booleans(), st.integers(0, 20)), min_size=1, max_size=60), st.floats(0.05, 0.95))
 def test_what_is_promised_is_reached(records: list[tuple[bool, int]], wanted: float) -> None:
     positive, scores = np.array([one for one, _ in records]), np.array([score / 20 for _, score in records])
     for target in (ThresholdTarget(precision=wanted), ThresholdTarget(recall=wanted)):
-        found = threshold(positive, scores, target)
+        found = find_threshold(positive, scores, target)
         if found is None:
             continue
         said = scores > found
@@ -56,7 +56,7 @@ def test_of_two_classes_the_second_one_is_decided() -> None:
         POSITIVE.astype(np.int64), probabilities, ("no", "yes"), ThresholdTarget(precision=0.9)
     )
     assert decision.thresholds == pytest.approx((0.25, 0.75))
-    rows = reached(POSITIVE.astype(np.int64), probabilities, ("no", "yes"), decision)
+    rows = metrics_at_thresholds(POSITIVE.astype(np.int64), probabilities, ("no", "yes"), decision)
     assert rows == {"yes": {"precision": 1.0, "recall": pytest.approx(2 / 3)}}
 
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from finetune.errors import DivergedError, JobStopped, PlatformError
-from finetune.evaluation.drift import StartingPoint
+from finetune.evaluation.drift import InitialWeights
 from finetune.job import evaluate, run
 from finetune.monitoring.rules import tensors
 from finetune.monitoring.tensorboard import EventFile
@@ -90,7 +90,7 @@ def test_failing_optional_parts_do_not_change_the_model(
     ):
         monkeypatch.setattr(run, name, broken)
     monkeypatch.setattr(run, "write_report", broken)
-    monkeypatch.setattr(StartingPoint, "drift", broken)
+    monkeypatch.setattr(InitialWeights, "drift", broken)
     monkeypatch.setattr(EventFile, "add_scalars", broken)
     monkeypatch.setattr(watching, "check_curves", broken)
     monkeypatch.setattr(tensors, "gradient_statistics", broken)

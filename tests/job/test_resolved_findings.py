@@ -24,7 +24,7 @@ def observed(course: list[tuple[float, float, float]], **options: str) -> Lesson
         row = {
             "train:loss": train, "train:accuracy": 0.5, "validation:loss": validation, "validation:accuracy": accuracy,
         }  # fmt: skip
-        lesson.state.best.offer(row, epoch, lesson.state.weights, 0.0)
+        lesson.state.best.update(row, epoch, lesson.state.weights, 0.0)
         rows.append(row)
         lesson.rules.epoch_done(epoch, row, rows)
     lesson.state.history.rows[:] = rows

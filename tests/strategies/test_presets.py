@@ -66,25 +66,25 @@ def test_pretrained_layers_learn_10_to_100_times_slower_than_a_new_head() -> Non
 
 
 def test_a_given_rate_is_that_of_the_layers_which_the_strategy_is_about() -> None:
-    assert plan_of(strategy="feature_extraction", learning_rate="0.5").rates == {"head": 0.5}
-    full = plan_of(strategy="full", learning_rate="0.001").rates
+    assert plan_of(strategy="feature_extraction", learning_rate="0.5").learning_rates == {"head": 0.5}
+    full = plan_of(strategy="full", learning_rate="0.001").learning_rates
     assert full["layer1"] == 0.001
     assert full["head"] == pytest.approx(0.01)
-    assert set(plan_of(strategy="from_scratch", learning_rate="0.25").rates.values()) == {0.25}
+    assert set(plan_of(strategy="from_scratch", learning_rate="0.25").learning_rates.values()) == {0.25}
 
 
 def test_a_head_that_is_kept_learns_like_the_layers_below() -> None:
-    rates = plan_of(new_head=False, strategy="full", learning_rate="0.001").rates
+    rates = plan_of(new_head=False, strategy="full", learning_rate="0.001").learning_rates
     assert rates["head"] == rates["layer3"] == 0.001
 
 
 def test_the_head_s_rate_can_be_given() -> None:
-    rates = plan_of(strategy="full", learning_rate="0.001", head_learning_rate="0.5").rates
+    rates = plan_of(strategy="full", learning_rate="0.001", head_learning_rate="0.5").learning_rates
     assert (rates["head"], rates["stem"]) == (0.5, 0.001)
 
 
 def test_layer_decay_falls_with_the_distance_from_the_head() -> None:
-    rates = plan_of(strategy="full", learning_rate="1.0", layer_decay="0.5", head_learning_rate="3.0").rates
+    rates = plan_of(strategy="full", learning_rate="1.0", layer_decay="0.5", head_learning_rate="3.0").learning_rates
     assert rates == {"stem": 0.0625, "layer1": 0.125, "layer2": 0.25, "layer3": 0.5, "head": 3.0}
 
 
@@ -93,4 +93,4 @@ def test_a_plan_that_contradicts_itself_is_refused() -> None:
     with pytest.raises(ValueError, match="epoch 0"):
         replace(good, phases=(Phase(1, GROUPS),))
     with pytest.raises(ValueError, match="head"):
-        replace(good, rates={name: 1.0 for name in GROUPS if name != "head"})
+        replace(good, learning_rates={name: 1.0 for name in GROUPS if name != "head"})

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from finetune.checkpoint import BackgroundWriter, CheckpointInfo, Snapshot, Specification
 from finetune.config.descriptions import all_hyperparameters
-from finetune.training.checkpointing import MOST_COST, Cadence, Checkpointing
+from finetune.training.checkpointing import MAX_COST_SHARE, Cadence, Checkpointing
 from finetune.training.state import Progress, Stateful, TrainingState
 
 INTERVAL = float(all_hyperparameters()["checkpoint_interval_seconds"].default)
@@ -108,7 +108,7 @@ def test_checkpoints_cost_a_hundredth_whatever_they_are_like(
     machine = train(Machine(copy, work, disk), cores, 2.0, epoch)
     paid = len(machine.copied) - 1
     assert paid >= 0
-    assert paid * (copy + work / cores) <= MOST_COST * machine.copied[-1] * (1 + 1e-9)
+    assert paid * (copy + work / cores) <= MAX_COST_SHARE * machine.copied[-1] * (1 + 1e-9)
 
 
 @pytest.mark.parametrize("disk", [45.0, 300.0])

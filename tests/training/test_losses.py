@@ -8,7 +8,7 @@ import torch
 from torch.nn import functional
 
 from finetune.models.backbone import Outputs
-from finetune.training.losses import Loss, balanced_weights, correct
+from finetune.training.losses import Loss, balanced_class_weights, count_correct
 
 LOGITS = torch.tensor([[2.0, -1.0, 0.5], [0.0, 0.0, 3.0]])
 TARGETS = torch.tensor([0, 1])
@@ -35,13 +35,13 @@ def test_several_labels_are_judged_one_by_one() -> None:
 
 
 def test_right_predictions_are_counted() -> None:
-    assert int(correct(LOGITS, TARGETS)) == 1
+    assert int(count_correct(LOGITS, TARGETS)) == 1
     several = torch.tensor([[1.0, 0.0, 1.0], [0.0, 0.0, 0.0]])
-    assert int(correct(LOGITS, several)) == 1
+    assert int(count_correct(LOGITS, several)) == 1
 
 
 def test_balanced_weights_have_mean_one_over_the_records() -> None:
     targets = torch.tensor([0, 0, 0, 2])
-    weights = balanced_weights(targets, 3)
+    weights = balanced_class_weights(targets, 3)
     torch.testing.assert_close(weights, torch.tensor([2 / 3, 0.0, 2.0]))
     torch.testing.assert_close(weights[targets].mean(), torch.tensor(1.0))

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from finetune.evaluation.predict import Predictions
-from finetune.training.losses import label_counts
-from finetune.training.state import Best, History, Totals
+from finetune.training.losses import count_labels
+from finetune.training.state import BestEpoch, EpochTotals, History
 from tests.support.training_setup import Lesson, request
 
 CPU = torch.device("cpu")
@@ -21,40 +21,40 @@ def row(loss: float, f1: float, accuracy: float = 0.0) -> dict[str, float]:
 
 
 def test_the_best_epoch_has_the_highest_f1_and_not_the_most_exact_matches() -> None:
-    best, weights = Best(keep=False), Lesson(request()).state.weights
+    best, weights = BestEpoch(keep=False), Lesson(request()).state.weights
     for epoch, (f1, exact) in enumerate([(0.5, 0.2), (0.7, 0.1), (0.6, 0.3)]):
-        best.offer(row(1.0, f1, exact), epoch, weights, 0.0)
+        best.update(row(1.0, f1, exact), epoch, weights, 0.0)
     assert (best.epoch, best.score, best.improved) == (1, 0.7, 1)
 
 
 def test_patience_follows_the_loss_while_nothing_is_predicted_yet() -> None:
-    best, weights = Best(keep=False), Lesson(request()).state.weights
+    best, weights = BestEpoch(keep=False), Lesson(request()).state.weights
     for epoch, (loss, f1) in enumerate([(0.7, 0.0), (0.6, 0.0), (0.5, 0.0), (0.6, 0.0), (0.6, 0.2), (0.1, 0.2)]):
-        best.offer(row(loss, f1), epoch, weights, 0.0)
+        best.update(row(loss, f1), epoch, weights, 0.0)
     assert best.improved == 4
     assert best.epoch == 5
 
 
 @pytest.mark.parametrize("broken", [math.nan, math.inf])
 def test_an_epoch_without_a_finite_loss_is_not_better_than_an_equal_one(broken: float) -> None:
-    best, weights = Best(keep=False), Lesson(request()).state.weights
+    best, weights = BestEpoch(keep=False), Lesson(request()).state.weights
     for epoch, loss in enumerate([2.0, broken, broken]):
-        best.offer({"validation:loss": loss, "validation:accuracy": 0.5}, epoch, weights, 0.0)
+        best.update({"validation:loss": loss, "validation:accuracy": 0.5}, epoch, weights, 0.0)
     assert best.epoch == 0
 
 
 def test_training_f1_is_counted_over_all_labels() -> None:
     logits = torch.tensor([[1.0, -1.0, 2.0], [-1.0, -1.0, 3.0]])
     targets = torch.tensor([[1.0, 1.0, 0.0], [0.0, 0.0, 1.0]])
-    assert label_counts(logits, targets).tolist() == [2, 3, 3]
-    totals = Totals(CPU, multi_label=True)
-    totals.labels += label_counts(logits, targets)
-    other = Totals(CPU, multi_label=True)
+    assert count_labels(logits, targets).tolist() == [2, 3, 3]
+    totals = EpochTotals(CPU, multi_label=True)
+    totals.labels += count_labels(logits, targets)
+    other = EpochTotals(CPU, multi_label=True)
     other.load_state_dict(totals.state_dict())
     assert other.means()["micro_f1"] == pytest.approx(2 / 3)
     other.clear()
     assert other.means()["micro_f1"] == 0.0
-    assert "micro_f1" not in Totals(CPU).means()
+    assert "micro_f1" not in EpochTotals(CPU).means()
 
 
 def test_validation_metrics_of_one_label_and_of_several() -> None:

@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from finetune.data.loading.batches import Batches
 from finetune.errors import UserError
-from finetune.training.state import Best
+from finetune.training.state import BestEpoch
 from finetune.training.step import step_seed
 from finetune.training.trainer import NoCheckpoints, Training, fit, restore_best
 from tests.support.tiny import TinyReader, tiny_batches
@@ -62,7 +62,7 @@ def test_losses_equal_those_of_a_plain_loop_step_by_step(accumulation: int) -> N
     lesson, plain = Lesson(spec), Lesson(spec)
     assert lesson.fit()
     module = plain.backbone.module
-    rates = plain.training.plan.rates
+    rates = plain.training.plan.learning_rates
     optimizer = torch.optim.AdamW(
         [
             {
@@ -165,10 +165,10 @@ def test_early_stopping_gives_up_and_restores_the_best_epoch() -> None:
 
 
 def test_patience_waits_for_accuracy_while_the_best_epoch_follows_the_loss() -> None:
-    lesson, best = Lesson(request()), Best(keep=True)
+    lesson, best = Lesson(request()), BestEpoch(keep=True)
     for epoch, (accuracy, loss) in enumerate([(0.5, 1.0), (0.5, 0.8), (0.505, 0.9), (0.5, 0.1), (0.6, 2.0)]):
         row = {"validation:accuracy": accuracy, "validation:loss": loss}
-        best.offer(row, epoch, lesson.state.weights, min_delta=0.01)
+        best.update(row, epoch, lesson.state.weights, min_delta=0.01)
         assert (best.epoch, best.improved) == [(0, 0), (1, 0), (2, 0), (2, 0), (4, 4)][epoch]
 
 

@@ -23,12 +23,12 @@ from finetune.data.transforms.image import decode_image
 from finetune.errors import DataError
 from finetune.evaluation.predict import EvaluationResult
 
-MOST_WRONG = 24
-MOST_COMPARED = 200_000
+MAX_MISTAKES = 24
+MAX_COMPARED_RECORDS = 200_000
 """Maximum number of records whose contents are read again for comparison."""
-_MOST_GROUPS = 500
-_SIDE = 128
-_MOST_CHARACTERS = 400
+_MAX_GROUPS = 500
+_THUMBNAIL_SIZE = 128
+_MAX_CHARACTERS = 400
 
 
 def most_confident_mistakes(name: str, one: EvaluationResult) -> dict[str, object]:
@@ -40,7 +40,7 @@ def most_confident_mistakes(name: str, one: EvaluationResult) -> dict[str, objec
     predictions, labels = one.predictions, one.batches.label_map
     surest, classes = _certainty(predictions.probabilities, predictions.targets)
     mistaken = np.flatnonzero(surest > 0)
-    order = mistaken[np.argsort(-surest[mistaken], kind="stable")][:MOST_WRONG]
+    order = mistaken[np.argsort(-surest[mistaken], kind="stable")][:MAX_MISTAKES]
     records = []
     for row in order:
         position = int(predictions.positions[row])
@@ -92,7 +92,7 @@ def _shown(batches: BatchSource, position: int) -> dict[str, str]:
 def _drawn(content: Content, sixteen_bit_depth: int | None = None) -> dict[str, str]:
     if not isinstance(content, bytes):
         text = "\n".join(content)
-        return {"text": text if len(text) <= _MOST_CHARACTERS else text[: _MOST_CHARACTERS - 1] + "…"}
+        return {"text": text if len(text) <= _MAX_CHARACTERS else text[: _MAX_CHARACTERS - 1] + "…"}
     try:
         return {"image": thumbnail(content, sixteen_bit_depth)}
     except BadRecordError:
@@ -110,16 +110,16 @@ def thumbnail(content: bytes, sixteen_bit_depth: int | None = None) -> str:
         BadContent: the image cannot be decoded.
     """
     image = Image.fromarray(decode_image(content, sixteen_bit_depth=sixteen_bit_depth).permute(1, 2, 0).numpy())
-    image.thumbnail((_SIDE, _SIDE))
-    if max(image.size) < _SIDE // 2:
-        factor = _SIDE // max(image.size)
+    image.thumbnail((_THUMBNAIL_SIZE, _THUMBNAIL_SIZE))
+    if max(image.size) < _THUMBNAIL_SIZE // 2:
+        factor = _THUMBNAIL_SIZE // max(image.size)
         image = image.resize((image.width * factor, image.height * factor), Image.Resampling.NEAREST)
     file = io.BytesIO()
     image.save(file, "JPEG", quality=80)
     return "data:image/jpeg;base64," + base64.b64encode(file.getvalue()).decode("ascii")
 
 
-def equal_contents(parts: Mapping[str, Subset]) -> dict[str, object]:
+def find_duplicates(parts: Mapping[str, Subset]) -> dict[str, object]:
     """Find records with identical bytes, within a part and across parts.
 
     Only possible duplicates, such as files of the same size, are read again.
@@ -150,20 +150,20 @@ def equal_contents(parts: Mapping[str, Subset]) -> dict[str, object]:
         "leaks": [{"parts": list(pair), "records": count} for pair, count in leaks.items()],
         "groups": [
             {"records": [{"part": part, "key": key, "labels": list(labels)} for part, key, labels in found]}
-            for found in groups[:_MOST_GROUPS]
+            for found in groups[:_MAX_GROUPS]
         ],
     }
 
 
-def readable(parts: Mapping[str, Subset]) -> dict[str, object]:
+def check_duplicates(parts: Mapping[str, Subset]) -> dict[str, object]:
     """`equal_contents`, or the reason why it was skipped.
 
     It is skipped if a channel cannot be read again, or if there are so many records that reading them would take long.
     """
     nothing: dict[str, object] = {"count": 0, "contradictions": 0, "leaks": [], "groups": []}
-    if sum(len(part.indices) for part in parts.values()) > MOST_COMPARED:
-        return nothing | {"unknown": f"there are more than {MOST_COMPARED:,} records"}
+    if sum(len(part.indices) for part in parts.values()) > MAX_COMPARED_RECORDS:
+        return nothing | {"unknown": f"there are more than {MAX_COMPARED_RECORDS:,} records"}
     try:
-        return equal_contents(parts)
+        return find_duplicates(parts)
     except (DataError, OSError) as error:
         return nothing | {"unknown": str(error)}

@@ -10,7 +10,7 @@ from torch import Tensor
 from finetune.models.backbone import Backbone
 
 
-class StartingPoint:
+class InitialWeights:
     """CPU copy of the initial weights of the trainable groups."""
 
     def __init__(self, backbone: Backbone, learning: Collection[str]) -> None:

@@ -17,9 +17,9 @@ from finetune.errors import DataError, DivergedError
 from finetune.evaluation.calibration import calibration
 
 THRESHOLD = 0.5
-MOST_CLASSES_AS_MATRIX = 200
+MAX_MATRIX_CLASSES = 200
 """Maximum number of classes for a dense confusion matrix; beyond it, only the confused pairs are listed."""
-MOST_PAIRS = 10_000
+MAX_PAIRS = 10_000
 """Maximum number of listed pairs of confused classes."""
 
 Floats = NDArray[np.float64]
@@ -109,7 +109,7 @@ def _confusion(truth: Integers, predicted: Integers, labels: Sequence[str]) -> d
     classes = len(labels)
     wrong = truth != predicted
     pairs, counts = np.unique(truth[wrong] * classes + predicted[wrong], return_counts=True)
-    order = np.argsort(-counts, kind="stable")[:MOST_PAIRS]
+    order = np.argsort(-counts, kind="stable")[:MAX_PAIRS]
     found: dict[str, object] = {
         "confusion_pairs": [
             [labels[pair // classes], labels[pair % classes], count]
@@ -117,7 +117,7 @@ def _confusion(truth: Integers, predicted: Integers, labels: Sequence[str]) -> d
         ],
         "confusion_pairs_count": len(pairs),
     }
-    if classes <= MOST_CLASSES_AS_MATRIX:
+    if classes <= MAX_MATRIX_CLASSES:
         matrix = np.bincount(truth * classes + predicted, minlength=classes**2).reshape(classes, classes)
         found["confusion_matrix"] = matrix.tolist()
     return found
@@ -127,7 +127,7 @@ def _multi_label(truth: NDArray[np.bool_], scores: Floats, labels: Sequence[str]
     predicted = scores > THRESHOLD
     counts = np.stack([(truth & predicted).sum(axis=0), predicted.sum(axis=0), truth.sum(axis=0)], axis=1)
     rows = _per_class(counts, [_auc(truth[:, at], scores[:, at]) for at in range(len(labels))], labels)
-    constant, answer = constant_answer(truth.sum(axis=0), len(truth))
+    constant, answer = best_constant_prediction(truth.sum(axis=0), len(truth))
     for row, positive, column in zip(rows, truth.T, scores.T, strict=True):
         row["average_precision"] = _average_precision(positive, column)
     repeats = Counter(row.tobytes() for row in np.packbits(truth, axis=1))
@@ -150,7 +150,7 @@ def _multi_label(truth: NDArray[np.bool_], scores: Floats, labels: Sequence[str]
     }
 
 
-def constant_answer(positives: Integers, records: int) -> tuple[float, list[int]]:
+def best_constant_prediction(positives: Integers, records: int) -> tuple[float, list[int]]:
     """The highest micro F1 of a constant prediction, and its labels: the chance level of a multi-label task.
 
     Args:

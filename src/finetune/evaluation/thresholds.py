@@ -50,15 +50,15 @@ def choose_thresholds(
     """
     scores = np.asarray(probabilities, dtype=np.float64)
     if targets.ndim == 1:
-        found = threshold(np.asarray(targets) == 1, scores[:, 1], target)
+        found = find_threshold(np.asarray(targets) == 1, scores[:, 1], target)
         chosen = 0.5 if found is None else found
         return ChosenThresholds((1 - chosen, chosen), (labels[1],) if found is None else ())
-    each = [threshold(np.asarray(column) > 0.5, scores[:, at], target) for at, column in enumerate(targets.T)]
+    each = [find_threshold(np.asarray(column) > 0.5, scores[:, at], target) for at, column in enumerate(targets.T)]
     missed = tuple(name for name, found in zip(labels, each, strict=True) if found is None)
     return ChosenThresholds(tuple(0.5 if found is None else found for found in each), missed)
 
 
-def threshold(positive: NDArray[np.bool_], scores: Floats, target: ThresholdTarget) -> float | None:
+def find_threshold(positive: NDArray[np.bool_], scores: Floats, target: ThresholdTarget) -> float | None:
     """The lowest threshold with the target precision, or the highest with the target recall; `None` if there is none.
 
     The threshold is the midpoint of two scores, so that rounding does not change decisions.
@@ -72,8 +72,8 @@ def threshold(positive: NDArray[np.bool_], scores: Floats, target: ThresholdTarg
     ends = ends[sorted_scores[ends] > 0]
     precision, recall = hits[ends] / (ends + 1), hits[ends] / positive.sum()
     if target.precision is not None:
-        reached = np.flatnonzero(precision >= target.precision)
-        at = reached[-1:] if len(reached) else reached
+        metrics_at_thresholds = np.flatnonzero(precision >= target.precision)
+        at = metrics_at_thresholds[-1:] if len(metrics_at_thresholds) else metrics_at_thresholds
     else:
         at = np.flatnonzero(recall >= (target.recall or 0))[:1]
     if not len(at):
@@ -83,7 +83,7 @@ def threshold(positive: NDArray[np.bool_], scores: Floats, target: ThresholdTarg
     return float((sorted_scores[last] + below) / 2)
 
 
-def reached(
+def metrics_at_thresholds(
     targets: NDArray[np.generic], probabilities: NDArray[np.floating], labels: Sequence[str], decision: ChosenThresholds
 ) -> dict[str, dict[str, float | None]]:
     """Precision and recall at the thresholds, by class; of two exclusive classes only the second one."""

@@ -25,7 +25,7 @@ from finetune.features.warm_pool import WarmPool
 from finetune.models.backbone import ImageInput
 from finetune.runtime.memory import release_freed_memory
 from finetune.strategies.plan import Phase
-from finetune.training.compile import compiled
+from finetune.training.compile import compile_forward
 from finetune.training.inputs import PhaseInputs
 
 logger = logging.getLogger(__name__)
@@ -133,7 +133,7 @@ class CachedInputProvider:
         if self._split_index and train is not None:
             self._split_phase(phase, train, validation)
         if self._training is not None and self._plan.spec.run.compile:
-            self._training = replace(self._training, forward=compiled(self._training.forward))
+            self._training = replace(self._training, forward=compile_forward(self._training.forward))
 
     def _split_phase(self, phase: Phase, train: BatchSource, validation: BatchSource | None) -> None:
         plan, extractor = self._plan, self._build_extractor()

@@ -55,7 +55,9 @@ def job_summary(
 ) -> dict[str, object]:
     """Summary of the job as JSON values: parameters, epochs, steps, and the metrics of every epoch."""
     sizes = {name: parameter.numel() for name, parameter in backbone.module.named_parameters()}
-    trainable = sum(sizes[n] for group in backbone.layer_groups() if group.name in plan.rates for n in group.parameters)
+    trainable = sum(
+        sizes[n] for group in backbone.layer_groups() if group.name in plan.learning_rates for n in group.parameters
+    )
     summary: dict[str, object] = {
         "strategy": strategy,
         "model_name": backbone.name,

@@ -100,7 +100,7 @@ def group_summaries(backbone: Backbone, plan: Plan) -> list[GroupSummary]:
     sizes = {name: parameter.numel() for name, parameter in backbone.module.named_parameters()}
     first = {name: phase.first_epoch for phase in reversed(plan.phases) for name in phase.trainable}
     return [
-        GroupSummary(g.name, sum(sizes[n] for n in g.parameters), plan.rates.get(g.name), first.get(g.name))
+        GroupSummary(g.name, sum(sizes[n] for n in g.parameters), plan.learning_rates.get(g.name), first.get(g.name))
         for g in backbone.layer_groups()
     ]
 

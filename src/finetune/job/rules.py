@@ -8,7 +8,7 @@ import numpy as np
 from torch import nn
 
 from finetune.config.rules import rules_of
-from finetune.evaluation.metrics import constant_answer
+from finetune.evaluation.metrics import best_constant_prediction
 from finetune.job.inputs import Inputs, class_counts
 from finetune.job.prepare import PreparedJob, structure_of
 from finetune.models.backbone import ImageInput
@@ -72,7 +72,7 @@ def constant_prediction_score(inputs: Inputs, counts: dict[str, int]) -> float:
         return max(counts.values()) / sum(counts.values())
     stream = inputs.streams.get("train")
     records = stream.count if stream is not None else len(inputs.train.indices) if inputs.train else None
-    return constant_answer(np.array(list(counts.values())), records or max(counts.values()))[0]
+    return best_constant_prediction(np.array(list(counts.values())), records or max(counts.values()))[0]
 
 
 def _has_dropout(module: nn.Module) -> bool:

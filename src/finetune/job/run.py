@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 
 from finetune.errors import DivergedError, JobStopped, PlatformError, UserError
-from finetune.evaluation.drift import StartingPoint
+from finetune.evaluation.drift import InitialWeights
 from finetune.evaluation.predict import EvaluationResult
 from finetune.evaluation.thresholds import ChosenThresholds
 from finetune.job.evaluate import Evaluation, decide_thresholds, evaluate_parts, measure_forgetting
@@ -99,7 +99,7 @@ class TrainingResult:
     finished: bool
     run_history: RunHistory
     findings: Findings
-    initial_weights: StartingPoint | None = None
+    initial_weights: InitialWeights | None = None
     schedule: Schedule | None = None
     stopped_by_rule: bool = False
     failure: DivergedError | None = None
@@ -148,9 +148,9 @@ def train(job: PreparedJob, folder: Path | None) -> TrainingResult:
     log = LogObserver(choose_progress(training.schedule.steps_per_epoch), book, job.loaders, job.spec.run)
     rules = watch(job, setup, training, findings)
     observers = Observers([log, TrackingObserver(events, hook), rules])
-    start: StartingPoint | None = None
+    start: InitialWeights | None = None
     with optional("The drift of the layers"):
-        start = StartingPoint(job.backbone, job.plan.ever_trainable)
+        start = InitialWeights(job.backbone, job.plan.ever_trainable)
     # The specification hashes all weights: compute it only for jobs that save checkpoints.
     specification = partial(specification_of, job.spec, job.inputs, job.backbone, job.plan, job.numerics)
     with job_checkpoints(folder, job.spec.checkpoint, specification, state, job.interruption) as kept:

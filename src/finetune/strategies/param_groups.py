@@ -21,7 +21,7 @@ class ParameterGroup:
 
     name: str
     parameters: tuple[str, ...]
-    rate: float
+    learning_rate: float
     weight_decay: float
 
 
@@ -34,11 +34,11 @@ def parameter_groups(backbone: Backbone, plan: Plan, weight_decay: float) -> tup
     shapes = {name: parameter.dim() for name, parameter in backbone.module.named_parameters()}
     found = []
     for group in backbone.layer_groups():
-        if group.name not in plan.rates:
+        if group.name not in plan.learning_rates:
             continue
         decayed = tuple(name for name in group.parameters if shapes[name] > 1)
         plain = tuple(name for name in group.parameters if shapes[name] <= 1)
-        rate = plan.rates[group.name]
+        rate = plan.learning_rates[group.name]
         found += [
             ParameterGroup(f"{group.name}/{kind}", names, rate, decay)
             for kind, names, decay in (("decay", decayed, weight_decay), ("plain", plain, 0.0))

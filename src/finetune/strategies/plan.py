@@ -26,18 +26,18 @@ class Plan:
     Attributes:
         groups: names of all layer groups, from input to head.
         phases: phases in order; the first begins at epoch 0.
-        rates: peak learning rate of every group that is trainable in some phase.
+        learning_rates: peak learning rate of every group that is trainable in some phase.
     """
 
     groups: tuple[str, ...]
     phases: tuple[Phase, ...]
-    rates: Mapping[str, float]
+    learning_rates: Mapping[str, float]
 
     def __post_init__(self) -> None:
         starts = [phase.first_epoch for phase in self.phases]
         if not starts or starts[0] != 0 or starts != sorted(set(starts)):
             raise ValueError(f"phases must begin at epoch 0 and strictly follow each other, not at {starts}")
-        missing = set(self.ever_trainable) ^ set(self.rates)
+        missing = set(self.ever_trainable) ^ set(self.learning_rates)
         if missing or not set(self.ever_trainable) <= set(self.groups):
             raise ValueError(f"groups and rates do not fit together: {sorted(missing)}")
 

@@ -39,7 +39,7 @@ _DEFAULT_RATES: Mapping[LearningRateFamily, Mapping[Task, DefaultLearningRates]]
         },
     }
 )
-HEAD_FACTOR = 10.0
+HEAD_LEARNING_RATE_RATIO = 10.0
 """Ratio of a new head's learning rate to `learning_rate`, if `head_learning_rate` is not set."""
 
 
@@ -134,7 +134,7 @@ def _rates(strategy: StrategySpec, optimisation: OptimisationSpec, network: Mode
         head = defaults.head if given is None else given
     else:
         body = defaults.pretrained if given is None else given
-        head = (defaults.head if given is None else HEAD_FACTOR * given) if network.new_head else body
+        head = (defaults.head if given is None else HEAD_LEARNING_RATE_RATIO * given) if network.new_head else body
     if optimisation.head_learning_rate is not None:
         head = optimisation.head_learning_rate
     return body, head

@@ -22,11 +22,11 @@ from finetune.strategies.freezing import apply_trainable
 from finetune.strategies.param_groups import parameter_groups
 from finetune.strategies.plan import Plan
 from finetune.training.inputs import InputProvider
-from finetune.training.losses import Loss, balanced_weights
+from finetune.training.losses import Loss, balanced_class_weights
 from finetune.training.optim import Schedule, build_optimizer
 from finetune.training.probe import GuardedProbe, NoProbe, Probe
-from finetune.training.state import Best, EpochMetrics, Stateful, Totals, TrainingState
-from finetune.training.step import TrainStep, learns_batch_statistics
+from finetune.training.state import BestEpoch, EpochMetrics, EpochTotals, Stateful, TrainingState
+from finetune.training.step import TrainStep, trains_batch_norm
 from finetune.training.trainable_state import OptimizerState, TrainableWeights
 from finetune.training.trainer import EarlyStopping, Training, steps_per_epoch
 
@@ -93,8 +93,8 @@ def build_state(
         weights=TrainableWeights(step.backbone, training.plan),
         optimizer=OptimizerState(step.optimizer, step.backbone.module),
         scaler=step.scaler,
-        totals=Totals(step.numerics.device, multi_label=step.loss.multi_label),
-        best=Best(keep=training.stopping.patience is not None),
+        totals=EpochTotals(step.numerics.device, multi_label=step.loss.multi_label),
+        best=BestEpoch(keep=training.stopping.patience is not None),
         bad_records=bad_records,
         account=account,
         stream=stream,
@@ -151,14 +151,14 @@ def _class_weights(optimisation: OptimisationSpec, batches: BatchSource, numeric
     if optimisation.class_weights == "none":
         return None
     targets = batches.targets()
-    return None if targets is None else balanced_weights(targets, len(batches.label_map)).to(numerics.device)
+    return None if targets is None else balanced_class_weights(targets, len(batches.label_map)).to(numerics.device)
 
 
 def _refuse_single_records(optimisation: OptimisationSpec, backbone: Backbone, plan: Plan) -> None:
     if optimisation.batch_size > 1:
         return
     apply_trainable(backbone, plan.phases[-1].trainable)
-    if learns_batch_statistics(backbone.module):
+    if trains_batch_norm(backbone.module):
         raise UserError(
             f"batch_size is 1, but {backbone.name} learns batch normalisation, which needs at least two records:"
             " choose batch_size=2 or more, or strategy=feature_extraction."

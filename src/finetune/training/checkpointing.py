@@ -18,7 +18,7 @@ from finetune.training.state import TrainingState
 
 logger = logging.getLogger(__name__)
 
-MOST_COST = 0.01
+MAX_COST_SHARE = 0.01
 """Maximum share of a job's time spent on checkpoints; those saved every `steps` optimizer steps are exempt."""
 
 
@@ -111,7 +111,7 @@ class Checkpointing:
         checkpoint is started during it.
         """
         worked = self._writer.cpu_seconds - self._worked_before
-        return self._clock() - self._last_time >= (self._last_stall + worked / self._cores) / MOST_COST
+        return self._clock() - self._last_time >= (self._last_stall + worked / self._cores) / MAX_COST_SHARE
 
     def _save(self, state: TrainingState, kind: str) -> None:
         if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]  # untyped in torch

@@ -8,7 +8,7 @@ from finetune.config.hyperparameters import JobSpec, Task
 from finetune.errors import UserError
 from finetune.training.step import Forward
 
-_MOST_SHAPES = 64
+_MAX_SHAPES = 64
 """Maximum number of batch shapes, each compiled separately; beyond it PyTorch would fall back to eager execution, which
 changes the last bits of results."""
 
@@ -36,11 +36,11 @@ def check_compiler(spec: JobSpec, task: Task, device: torch.device) -> None:
         ) from error
 
 
-def compiled(forward: Forward) -> Forward:
+def compile_forward(forward: Forward) -> Forward:
     """Compile the function separately for each input shape, on its first occurrence.
 
     A single kernel for all shapes would depend on the shape that came first, so the last bits of a resumed job would
     depend on the point of interruption.
     """
-    torch._dynamo.config.recompile_limit = _MOST_SHAPES
+    torch._dynamo.config.recompile_limit = _MAX_SHAPES
     return torch.compile(forward, dynamic=False)

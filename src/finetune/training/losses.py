@@ -43,14 +43,14 @@ class Loss:
         return each.mean(dim=1).sum()
 
 
-def correct(logits: Tensor, targets: Tensor) -> Tensor:
+def count_correct(logits: Tensor, targets: Tensor) -> Tensor:
     """Count records predicted correctly (all labels, if several); int64, 0-d, on the device of the logits."""
     if targets.dim() == 1:
         return (logits.argmax(dim=1) == targets).sum()
     return ((logits > 0) == (targets > 0.5)).all(dim=1).sum()
 
 
-def label_counts(logits: Tensor, targets: Tensor) -> Tensor:
+def count_labels(logits: Tensor, targets: Tensor) -> Tensor:
     """Count true positive, predicted and true labels; int64 `[3]`, on the device of the logits.
 
     Args:
@@ -61,7 +61,7 @@ def label_counts(logits: Tensor, targets: Tensor) -> Tensor:
     return torch.stack([(predicted & truth).sum(), predicted.sum(), truth.sum()])
 
 
-def balanced_weights(targets: Tensor, classes: int) -> Tensor:
+def balanced_class_weights(targets: Tensor, classes: int) -> Tensor:
     """Class weights inversely proportional to class counts, averaging 1 over the records; float32 `[classes]`.
 
     Args:

@@ -28,8 +28,8 @@ def build_optimizer(module: nn.Module, groups: Sequence[ParameterGroup], spec: O
         {
             "params": [parameters[name] for name in group.parameters],
             "name": group.name,
-            "lr": group.rate,
-            "peak_lr": group.rate,
+            "lr": group.learning_rate,
+            "peak_lr": group.learning_rate,
             "weight_decay": group.weight_decay,
         }
         for group in groups

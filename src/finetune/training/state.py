@@ -63,7 +63,7 @@ class Progress:
             setattr(self, name, state[name])
 
 
-class Totals:
+class EpochTotals:
     """Sums over the records of the current epoch, kept on the device to avoid synchronizing in each step.
 
     Args:
@@ -119,7 +119,7 @@ class Totals:
 
 
 @dataclass(slots=True)
-class Best:
+class BestEpoch:
     """Best epoch so far by validation score (`monitoring.score`), then validation loss, with its weights.
 
     Attributes:
@@ -141,7 +141,7 @@ class Best:
 
     _NUMBERS: ClassVar = ("epoch", "score", "accuracy", "loss", "improved", "reference")
 
-    def offer(self, row: Mapping[str, float], epoch: int, weights: TrainableWeights, min_delta: float) -> None:
+    def update(self, row: Mapping[str, float], epoch: int, weights: TrainableWeights, min_delta: float) -> None:
         """Update with an epoch's validation metrics; copy its weights if it is the best."""
         score, loss = score_of(row, "validation"), row["validation:loss"]
         # NaN does not compare; treat it as the worst loss.
@@ -223,8 +223,8 @@ class TrainingState:
     weights: TrainableWeights
     optimizer: OptimizerState
     scaler: GradScaler
-    totals: Totals
-    best: Best
+    totals: EpochTotals
+    best: BestEpoch
     bad_records: Stateful
     account: Stateful
     stream: Stateful

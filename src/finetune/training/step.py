@@ -16,9 +16,9 @@ from finetune.models.backbone import Backbone, Outputs
 from finetune.monitoring.timing import Timing
 from finetune.runtime.precision import Numerics
 from finetune.training.kernels.cpu_attention import cpu_attention_kernels
-from finetune.training.losses import Loss, correct, label_counts
+from finetune.training.losses import Loss, count_correct, count_labels
 from finetune.training.probe import NoProbe, Probe
-from finetune.training.state import Totals
+from finetune.training.state import EpochTotals
 
 Forward = Callable[[Mapping[str, Tensor]], Outputs]
 """The part of the model that a batch's inputs enter."""
@@ -60,7 +60,7 @@ class TrainStep:
     timing: Timing = field(default_factory=Timing)
     probe: Probe = field(default_factory=NoProbe)
 
-    def take(self, batches: Sequence[Batch], step: int, totals: Totals, forward: Forward) -> Tensor:
+    def run(self, batches: Sequence[Batch], step: int, totals: EpochTotals, forward: Forward) -> Tensor:
         """Update the model once by the mean loss over all records of the batches.
 
         Args:
@@ -76,7 +76,7 @@ class TrainStep:
             The mean loss, float32, 0-d, on the device, without synchronizing. NaN if no record was left.
         """
         batches = [batch for batch in batches if len(batch.targets)]
-        if any(len(batch.targets) == 1 for batch in batches) and learns_batch_statistics(self.backbone.module):
+        if any(len(batch.targets) == 1 for batch in batches) and trains_batch_norm(self.backbone.module):
             batches = [batch for batch in batches if len(batch.targets) > 1]
         records = sum(len(batch.targets) for batch in batches)
         if not records:
@@ -90,7 +90,7 @@ class TrainStep:
             self._update()
         return mean
 
-    def _backward(self, batch: Batch, records: int, totals: Totals, forward: Forward) -> Tensor:
+    def _backward(self, batch: Batch, records: int, totals: EpochTotals, forward: Forward) -> Tensor:
         with self.timing.device("forward"):
             inputs, targets = to_device(batch, self.numerics.device)
             with (
@@ -105,9 +105,9 @@ class TrainStep:
             self.scaler.scale(share).backward()  # type: ignore[no-untyped-call]  # untyped in torch
         detached = total.detach()
         logits = outputs.logits.detach()
-        totals.add(detached, correct(logits, targets), len(targets))
+        totals.add(detached, count_correct(logits, targets), len(targets))
         if totals.multi_label:
-            totals.labels += label_counts(logits, targets)
+            totals.labels += count_labels(logits, targets)
         return share.detach()
 
     def _update(self) -> None:
@@ -123,7 +123,7 @@ class TrainStep:
         self.optimizer.zero_grad(set_to_none=True)
 
 
-def learns_batch_statistics(module: nn.Module) -> bool:
+def trains_batch_norm(module: nn.Module) -> bool:
     """Whether the model has batch normalization in training mode, which fails for a single record."""
     return any(isinstance(one, nn.modules.batchnorm._BatchNorm) and one.training for one in module.modules())
 

@@ -69,7 +69,7 @@ class OptimizerState:
         strangers = state.keys() - self._parameters.keys()
         if strangers:
             raise ValueError(f"moments of unknown parameters: {sorted(map(str, strangers))[:3]}")
-        kept = kept_of_two_numbers(self._optimizer) if state else {}
+        kept = example_moments(self._optimizer) if state else {}
         for name, moments in state.items():
             shaped = {
                 key: like.new_empty(self._parameters[name].shape) if like.dim() else like for key, like in kept.items()
@@ -89,7 +89,7 @@ def _laid_out(moment: Tensor, parameter: Tensor) -> Tensor:
     return torch.empty_like(parameter).copy_(moment) if moment.shape == parameter.shape else moment
 
 
-def kept_of_two_numbers(optimizer: Optimizer) -> dict[str, Tensor]:
+def example_moments(optimizer: Optimizer) -> dict[str, Tensor]:
     """Return an optimizer's state for a parameter of two elements: moments float32 `[2]`, counts 0-d."""
     parameter = nn.Parameter(torch.zeros(2))
     parameter.grad = torch.zeros(2)

@@ -137,7 +137,7 @@ def _train_epoch(training: Training, state: TrainingState, observer: Observer, c
     with limit_threads(alone=feed.alone), closing(batches), suppress(JobStopped):
         for group in timing.measure_waiting(_grouped(batches, training.accumulation)):
             set_learning_rates(training.stepper.optimizer, training.schedule(progress.step))
-            loss = training.stepper.take(group, progress.step, state.totals, feed.forward)
+            loss = training.stepper.run(group, progress.step, state.totals, feed.forward)
             progress.step += 1
             progress.step_in_epoch += 1
             observer.step_done(state, loss)
@@ -166,7 +166,7 @@ def _close_epoch(training: Training, state: TrainingState, observer: Observer, m
             " gradient_clip_norm=1 or precision=fp32."
         )
     if metrics:
-        state.best.offer(row, progress.epoch, state.weights, training.stopping.min_delta)
+        state.best.update(row, progress.epoch, state.weights, training.stopping.min_delta)
     state.history.rows.append(row)
     observer.epoch_done(progress.epoch, row, state.history.rows)
     progress.epoch += 1
