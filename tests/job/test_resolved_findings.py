@@ -33,12 +33,12 @@ def observed(course: list[tuple[float, float, float]], **options: str) -> Lesson
 
 def test_temporary_overfitting_is_resolved(caplog: pytest.LogCaptureFixture) -> None:
     lesson = observed(RECOVERS)
-    (middle,) = lesson.findings.found
+    (middle,) = lesson.findings.entries
     assert (middle["rule"], middle["resolved"]) == ("Overfit", None)
     saved = lesson.findings.state_dict()
     with caplog.at_level(logging.INFO):
         lesson.rules.end(lesson.state)
-    (end,) = lesson.findings.found
+    (end,) = lesson.findings.entries
     assert end["resolved"] == (
         "no longer holds after epoch 5: training loss 0.3000, validation loss 0.5000, accuracy 90.0%"
     )
@@ -46,13 +46,13 @@ def test_temporary_overfitting_is_resolved(caplog: pytest.LogCaptureFixture) -> 
     # A job that resumes from its last checkpoint has not reached its end.
     assert saved["found"] == [middle]
     lesson.findings.load_state_dict({"found": [end], "stopped": False})
-    assert lesson.findings.found == [end]
+    assert lesson.findings.entries == [end]
 
 
 def test_lasting_overfitting_is_reported_with_final_values() -> None:
     lesson = observed(STAYS)
     lesson.rules.end(lesson.state)
-    (end,) = lesson.findings.found
+    (end,) = lesson.findings.entries
     assert end["resolved"] is None
     assert end["where"] == "epoch 5"
     assert "rose from 1.0000 to 6.0000" in str(end["seen"])
@@ -62,28 +62,28 @@ def test_lasting_overfitting_is_reported_with_final_values() -> None:
 def test_overfitting_after_the_exported_epoch_is_resolved() -> None:
     lesson = observed(STAYS, early_stopping_patience="5")
     lesson.rules.end(lesson.state)
-    (end,) = lesson.findings.found
+    (end,) = lesson.findings.entries
     assert end["resolved"] == "the weights of epoch 1, the best one, are exported"
 
 
 def test_late_loss_decrease_resolves_finding() -> None:
     lesson = observed([(2.0, 2.0, 0.5)] * 6 + [(0.2, 1.0, 0.9)] * 3)
-    assert [one["rule"] for one in lesson.findings.found] == ["LossNotDecreasing"]
+    assert [one["rule"] for one in lesson.findings.entries] == ["LossNotDecreasing"]
     lesson.rules.end(lesson.state)
-    assert "training loss 0.2000" in str(lesson.findings.found[0]["resolved"])
+    assert "training loss 0.2000" in str(lesson.findings.entries[0]["resolved"])
 
 
 def test_finding_that_stopped_the_job_is_not_resolved() -> None:
     lesson = observed(RECOVERS)
     lesson.findings.stopped = True
     lesson.rules.end(lesson.state)
-    assert lesson.findings.found[0]["resolved"] is None
+    assert lesson.findings.entries[0]["resolved"] is None
 
 
 def test_recovered_tensors_are_resolved() -> None:
     lesson = Lesson(request(epochs="9", batch_size="4", rules="VanishingGradient:threshold=1e9"))
     assert lesson.fit()
-    assert [one["rule"] for one in lesson.findings.found] == ["VanishingGradient"]
+    assert [one["rule"] for one in lesson.findings.entries] == ["VanishingGradient"]
     watch = lesson.training.stepper.probe
     assert watch.refuted == frozenset()
     state = watch.state_dict()
@@ -92,4 +92,4 @@ def test_recovered_tensors_are_resolved() -> None:
     assert waiting is not None
     watch.load_state_dict({**state, "waiting": {**waiting, "loss": torch.tensor(1e-3)}})
     lesson.rules.end(lesson.state)
-    assert lesson.findings.found[0]["resolved"] == "no longer the case in the last look at the tensors"
+    assert lesson.findings.entries[0]["resolved"] == "no longer the case in the last look at the tensors"

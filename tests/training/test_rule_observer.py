@@ -26,10 +26,10 @@ def observed(epochs: int, slow: range) -> list[list[dict[str, object]]]:
         lesson.rules.timing.steps.extend(StepTiming(epoch, one, 8) for one in seconds)
         rows.append({"train:loss": 1 / (1 + epoch), "train:accuracy": 1.0})
         lesson.rules.epoch_done(epoch, rows[-1], rows)
-        told.append(list(lesson.findings.account.machine_findings))
+        told.append(list(lesson.findings.run_history.machine_findings))
     lesson.state.history.rows[:] = rows
     lesson.rules.end(lesson.state)
-    told.append(list(lesson.findings.account.machine_findings))
+    told.append(list(lesson.findings.run_history.machine_findings))
     return told
 
 

@@ -96,7 +96,7 @@ def test_an_interruption_after_any_step_changes_no_bit_with_any_cache(strategy: 
     assert whole.fit()
     total = whole.state.progress.step
     whole.rules.end(whole.state)
-    found = list(whole.findings.found)
+    found = list(whole.findings.entries)
     assert found
     for stop_after in range(1, total):
         first = Lesson(spec, stop_after=stop_after)
@@ -108,7 +108,7 @@ def test_an_interruption_after_any_step_changes_no_bit_with_any_cache(strategy: 
         assert_same_bits(weights_of(second), weights_of(whole))
         assert second.state.history.rows == whole.state.history.rows
         second.rules.end(second.state)
-        assert second.findings.found == found
+        assert second.findings.entries == found
         restore_best(second.state)
         assert second.state.best.epoch == whole.state.best.epoch
 

@@ -207,8 +207,8 @@ def conclude(job: PreparedJob, trained: TrainingResult) -> None:
         metrics["decision"] = decision
     with optional("The rules about the evaluation"):
         history = state.history.rows if state is not None else []
-        trained.findings.take(findings_about_evaluation(job, evaluation.metrics, history))
-    metrics["findings"] = trained.findings.found
+        trained.findings.add(findings_about_evaluation(job, evaluation.metrics, history))
+    metrics["findings"] = trained.findings.entries
 
     if failure is None:
         # Export first: the model does not depend on the other outputs.

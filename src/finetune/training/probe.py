@@ -107,15 +107,15 @@ class GuardedProbe:
 
     def after_step(self, loss: Tensor) -> list[Finding]:
         """Inspect the weights after the optimizer step; returns the findings of an earlier sample."""
-        found: list[Finding] = []
-        self._guarded(lambda: found.extend(self.inner.after_step(loss)))
-        return found
+        findings: list[Finding] = []
+        self._guarded(lambda: findings.extend(self.inner.after_step(loss)))
+        return findings
 
     def read(self) -> list[Finding]:
         """Return the findings of the most recent sample; synchronizes with the device."""
-        found: list[Finding] = []
-        self._guarded(lambda: found.extend(self.inner.read()))
-        return found
+        findings: list[Finding] = []
+        self._guarded(lambda: findings.extend(self.inner.read()))
+        return findings
 
     def state_dict(self) -> dict[str, Any]:
         """Return the state to checkpoint."""

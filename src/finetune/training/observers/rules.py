@@ -34,7 +34,7 @@ from finetune.training.state import EpochMetrics, TrainingState
 logger = logging.getLogger(__name__)
 
 _SAMPLE_STEPS = 10
-_LOOKS = 10
+_STEP_TIME_CHECKS = 10
 """Step times are compared again each time their number has grown by a tenth."""
 
 
@@ -44,55 +44,55 @@ class Findings:
 
     Findings about tensors, curves and classes are functions of the step: they are part of the checkpoint and the same
     in an interrupted job. Wall-clock-based findings depend on the machine, which changes between starts, so they are
-    kept in the account.
+    kept in the run history.
 
     Attributes:
-        account: Run history over all starts.
+        run_history: Run history over all starts.
         stops: Whether a finding stops the job.
         stopped: Whether a finding has stopped it.
-        found: All findings except wall-clock-based ones, as JSON values.
+        entries: All findings except wall-clock-based ones, as JSON values.
     """
 
-    account: RunHistory
+    run_history: RunHistory
     stops: bool
     stopped: bool = False
-    found: list[dict[str, object]] = field(default_factory=list)
+    entries: list[dict[str, object]] = field(default_factory=list)
 
-    def take(self, found: Iterable[Finding]) -> None:
-        """Report new step-based findings."""
-        self._tell(found, self.found)
+    def add(self, findings: Iterable[Finding]) -> None:
+        """Log and add new step-based findings."""
+        self._add(findings, self.entries)
 
-    def take_timed(self, found: Iterable[Finding]) -> None:
-        """Report new wall-clock-based findings."""
-        self._tell(found, self.account.machine_findings)
+    def add_timed(self, findings: Iterable[Finding]) -> None:
+        """Log and add new wall-clock-based findings."""
+        self._add(findings, self.run_history.machine_findings)
 
-    def judge_again(self, rules: Collection[str], holding: Iterable[Finding], reason: str) -> None:
+    def reevaluate(self, rules: Collection[str], current: Iterable[Finding], reason: str) -> None:
         """At the end, mark earlier findings of the given rules as resolved unless they still hold.
 
         Args:
             rules: Rules to evaluate again.
-            holding: Findings at the end, which replace the earlier ones.
+            current: Findings at the end, which replace the earlier ones.
             reason: Why the others no longer hold.
         """
-        now = {finding.rule: finding for finding in holding}
-        for at, known in enumerate(self.found):
-            rule = str(known["rule"])
-            if rule in now:
-                self.found[at] = now[rule].as_json()
+        current_by_rule = {finding.rule: finding for finding in current}
+        for index, entry in enumerate(self.entries):
+            rule = str(entry["rule"])
+            if rule in current_by_rule:
+                self.entries[index] = current_by_rule[rule].as_json()
             elif rule in rules:
-                self.found[at] = known | {"resolved": reason}
+                self.entries[index] = entry | {"resolved": reason}
                 logger.info("rule %s is resolved: %s", rule, reason)
 
-    def _tell(self, found: Iterable[Finding], known: list[dict[str, object]]) -> None:
-        for finding in found:
-            if all(finding.rule != one["rule"] for one in known):
-                known.append(finding.as_json())
+    def _add(self, findings: Iterable[Finding], entries: list[dict[str, object]]) -> None:
+        for finding in findings:
+            if all(finding.rule != entry["rule"] for entry in entries):
+                entries.append(finding.as_json())
                 logger.warning("%s", finding.line())
                 self.stopped = self.stopped or self.stops
 
     def state_dict(self) -> dict[str, Any]:
         """Return plain values."""
-        return {"found": [dict(one) for one in self.found], "stopped": self.stopped}
+        return {"found": [dict(entry) for entry in self.entries], "stopped": self.stopped}
 
     def load_state_dict(self, state: Mapping[str, Any], /) -> None:
         """Restore plain values; a job stopped by a rule stays stopped, unless rules may no longer stop it.
@@ -100,7 +100,7 @@ class Findings:
         Raises:
             ValueError: The values do not have the expected form.
         """
-        self.found = [Finding.from_json(one).as_json() for one in state["found"]]
+        self.entries = [Finding.from_json(entry).as_json() for entry in state["found"]]
         self.stopped = self.stops and bool(state["stopped"])
 
 
@@ -131,90 +131,92 @@ class RuleObserver:
     setup: Setup = field(default_factory=Setup)
     guard: Guard = field(default_factory=lambda: Guard("Watching by rules"))
     _step: int = 0
-    _next_look: int = 0
+    _next_step_time_check: int = 0
     _samples: list[MachineSample] = field(default_factory=list)
-    _mark: tuple[float, float, float, float] | None = None
+    _last_clocks: tuple[float, float, float, float] | None = None
 
     def begin(self) -> None:
         """Evaluate the rules that apply before the first step."""
         self.guard(self._begin)
 
     def _begin(self) -> None:
-        self.findings.take(check_class_balance(self.class_counts, self.rules, self.setup))
+        self.findings.add(check_class_balance(self.class_counts, self.rules, self.setup))
 
     def epoch_begins(self, state: TrainingState, phase: Phase) -> None:
         """Start measuring the machine's utilization again."""
         del phase
-        self._mark = None
+        self._last_clocks = None
         self._step = state.progress.step
 
     def step_done(self, state: TrainingState, loss: Tensor) -> None:
         """Take the findings of the latest tensor sample."""
         self._step = state.progress.step
-        self.guard(self._look_at_step, state, loss)
+        self.guard(self._evaluate_step, state, loss)
 
-    def _look_at_step(self, state: TrainingState, loss: Tensor) -> None:
-        self.findings.take(self.probe.after_step(loss))
+    def _evaluate_step(self, state: TrainingState, loss: Tensor) -> None:
+        self.findings.add(self.probe.after_step(loss))
         if torch.cuda.is_available() and state.progress.step % _SAMPLE_STEPS == 0:
-            self._sample()
+            self._sample_machine()
 
     def epoch_done(self, epoch: int, row: EpochMetrics, history: list[EpochMetrics]) -> None:
         """Evaluate the rules on the metrics so far and on the machine's utilization."""
         del epoch, row
-        self.guard(self._look_at_epochs, history)
+        self.guard(self._evaluate_epochs, history)
 
-    def _look_at_epochs(self, history: list[EpochMetrics]) -> None:
-        course = self._course(history, self._step)
-        self.findings.take(check_curves(course, self.rules))
-        if course.step >= self._next_look:
+    def _evaluate_epochs(self, history: list[EpochMetrics]) -> None:
+        curves = self._curves(history, self._step)
+        self.findings.add(check_curves(curves, self.rules))
+        if curves.step >= self._next_step_time_check:
             # Takes milliseconds, which is significant for short epochs.
-            self._next_look = course.step + course.step // _LOOKS
-            self.findings.take_timed(check_step_times(self.timing.steps, self.rules, course.step, course.setup))
-        self.findings.take_timed(check_utilization(self._samples, self.rules, course.step, course.setup))
+            self._next_step_time_check = curves.step + curves.step // _STEP_TIME_CHECKS
+            self.findings.add_timed(check_step_times(self.timing.steps, self.rules, curves.step, curves.setup))
+        self.findings.add_timed(check_utilization(self._samples, self.rules, curves.step, curves.setup))
 
     def end(self, state: TrainingState) -> None:
         """Take pending findings, evaluate the whole run, and evaluate earlier findings again.
 
         Call this after the last checkpoint: a job resumed from there has not ended yet.
         """
-        self.guard(self._look_at_all, state)
+        self.guard(self._evaluate_run, state)
 
-    def _look_at_all(self, state: TrainingState) -> None:
-        self.findings.take(self.probe.read())
-        course = self._course(state.history.rows, state.progress.step)
-        self.findings.take_timed(check_step_times(self.timing.steps, self.rules, course.step, course.setup))
-        self.findings.take(check_training(course, self.baseline_score) if self.rules else [])
-        diverged = course.rows and not math.isfinite(course.rows[-1]["train:loss"])
+    def _evaluate_run(self, state: TrainingState) -> None:
+        self.findings.add(self.probe.read())
+        curves = self._curves(state.history.rows, state.progress.step)
+        self.findings.add_timed(check_step_times(self.timing.steps, self.rules, curves.step, curves.setup))
+        self.findings.add(check_training(curves, self.baseline_score) if self.rules else [])
+        diverged = curves.rows and not math.isfinite(curves.rows[-1]["train:loss"])
         # A finding that stopped the job stays valid.
-        if course.rows and not diverged and not self.findings.stopped:
-            self._judge_again(course, state)
+        if curves.rows and not diverged and not self.findings.stopped:
+            self._reevaluate(curves, state)
 
-    def _judge_again(self, course: TrainingCurves, state: TrainingState) -> None:
-        last, best = len(course.rows) - 1, state.best
-        rules, holding = set(RECHECKED_RULES), check_curves(course, self.rules)
-        if best.weights and best.epoch < last:
+    def _reevaluate(self, curves: TrainingCurves, state: TrainingState) -> None:
+        last_epoch, best = len(curves.rows) - 1, state.best
+        rules, current = set(RECHECKED_RULES), check_curves(curves, self.rules)
+        if best.weights and best.epoch < last_epoch:
             # The exported weights are from before the overfitting.
             rules.remove("Overfit")
-            holding = [one for one in holding if one.rule != "Overfit"]
+            current = [finding for finding in current if finding.rule != "Overfit"]
             reason = f"the weights of epoch {best.epoch + 1}, the best one, are exported"
-            self.findings.judge_again(["Overfit"], (), reason)
-        self.findings.judge_again(rules, holding, resolution(course))
-        self.findings.judge_again(self.probe.refuted, (), "no longer the case in the last look at the tensors")
+            self.findings.reevaluate(["Overfit"], (), reason)
+        self.findings.reevaluate(rules, current, resolution(curves))
+        self.findings.reevaluate(self.probe.refuted, (), "no longer the case in the last look at the tensors")
 
-    def _course(self, rows: list[EpochMetrics], step: int) -> TrainingCurves:
+    def _curves(self, rows: list[EpochMetrics], step: int) -> TrainingCurves:
         per_epoch = self.steps_per_epoch or max(1, step // max(1, len(rows)))
         return TrainingCurves(rows, per_epoch, self.validation_records, self.setup)
 
-    def _sample(self) -> None:
+    def _sample_machine(self) -> None:
         seconds = self.timing.seconds
         busy = seconds["forward"] + seconds["backward"] + seconds["update"]
-        now = (time.perf_counter(), time.process_time(), busy, seconds["data"])
-        if self._mark is not None:
-            wall, cpu, gpu, data = (100 * (after - before) for after, before in zip(now, self._mark, strict=True))
+        clocks = (time.perf_counter(), time.process_time(), busy, seconds["data"])
+        if self._last_clocks is not None:
+            wall, cpu, gpu, data = (
+                100 * (after - before) for after, before in zip(clocks, self._last_clocks, strict=True)
+            )
             free, total = torch.cuda.mem_get_info()
             cores = len(os.sched_getaffinity(0))
             sample = MachineSample(
                 min(100.0, 100 * gpu / wall), 100 * cpu / wall / cores, 100 * data / wall, 100 * (1 - free / total)
             )
             self._samples.append(sample)
-        self._mark = now
+        self._last_clocks = clocks
