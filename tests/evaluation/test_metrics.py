@@ -163,11 +163,11 @@ def test_nothing_to_evaluate_is_said() -> None:
 def test_answers_that_are_no_numbers_are_the_requests_fault() -> None:
     scores = PROBABILITIES.copy()
     scores[2] = np.nan
-    with pytest.raises(UserError, match=r"answers to 1 of 6 records are not finite numbers: .* Lower learning_rate"):
+    with pytest.raises(UserError, match=r"1 of 6 records are not finite .*learning_rate"):
         classification_metrics(TARGETS, scores, LABELS, multi_label=False)
 
 
 @pytest.mark.parametrize("targets", [TARGETS[:5], MANY_TARGETS])
 def test_shapes_that_do_not_fit_are_refused(targets: NDArray[Any]) -> None:
-    with pytest.raises(ValueError, match="do not fit 3 labels"):
+    with pytest.raises(ValueError, match="do not match 3 labels"):
         classification_metrics(targets, PROBABILITIES, LABELS, multi_label=False)

@@ -68,4 +68,4 @@ def test_diverged_job_stopped_by_rule_exports_nothing(tmp_path: Path, images: Pa
     report = explained(train_here(tmp_path, {"train": images, "model": artifact}, options))
     assert report["parts"] == {}
     assert [one["rule"] for one in report["findings"]] == ["WeightUpdateRatio"]
-    assert "answers to 15 of 15 records are not finite" in report["failure"]
+    assert "15 of 15 records are not finite" in report["failure"]

@@ -77,11 +77,11 @@ def holds(part: str, name: str, value: object) -> Change:
 @pytest.mark.parametrize(
     ("change", "text"),
     [
-        (lambda parts: parts.pop("probe"), "it lacks or has besides: probe"),
-        (lambda parts: parts.update({"later": {}}), "it lacks or has besides: later"),
+        (lambda parts: parts.pop("probe"), "missing or unknown parts: probe"),
+        (lambda parts: parts.update({"later": {}}), "missing or unknown parts: later"),
         (lacks("progress", "step"), "part 'progress': ValueError: progress lacks or has besides: step"),
         (holds("progress", "epoch", 1.0), "progress.epoch is 1.0 (float), expected 0 (int)"),
-        (holds("progress", "epoch", 2), "its history has 1 epochs, its progress 2"),
+        (holds("progress", "epoch", 2), "its history has 1 epochs, but its progress 2"),
         (holds("progress", "step", -1), "step is -1 (int), expected a number from 0 on"),
         (lacks("weights", "head.bias"), "weights lacks or has besides: head.bias"),
         (holds("weights", "head.bias", torch.zeros(1)), "weights.head.bias is a tensor [1] of torch.float32"),

@@ -50,7 +50,7 @@ def test_job_without_readable_records_fails(tmp_path: Path, artifact: Path) -> N
     damage(images, 9)
     job = train_here(tmp_path / "job", {"train": images, "model": artifact}, {**HEAD, "max_bad_records": "99"})
     assert job.exit_code == 1
-    assert job.failure.startswith("Nothing was learnt from in epoch 1: no training record can be read")
+    assert "epoch 1: no training record can be read" in job.failure
 
 
 def test_export_is_checked_with_readable_records(tmp_path: Path, artifact: Path) -> None:

@@ -98,9 +98,9 @@ def test_failing_optional_parts_do_not_change_the_model(
     assert job.weights() == whole.weights()
     skipped = [line.partition(" was skipped")[0] for line in job.log.splitlines() if " was skipped" in line]
     assert [line.removeprefix("WARNING: ") for line in skipped] == [
-        "Watching tensors by rules",
-        "Writing events for TensorBoard",
-        "Watching by rules",
+        "The tensor rules",
+        "The TensorBoard events",
+        "The training rules",
         "The rules about the evaluation",
         "Measuring forgetting",
         "Measuring the drift of the layers",

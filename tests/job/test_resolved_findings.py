@@ -92,4 +92,4 @@ def test_recovered_tensors_are_resolved() -> None:
     assert waiting is not None
     watch.load_state_dict({**state, "waiting": {**waiting, "loss": torch.tensor(1e-3)}})
     lesson.rules.end(lesson.state)
-    assert lesson.findings.entries[0]["resolved"] == "no longer the case in the last look at the tensors"
+    assert lesson.findings.entries[0]["resolved"] == "no longer the case in the last sample of the tensors"

@@ -41,7 +41,7 @@ def test_partial_trains_the_last_groups_below_the_head() -> None:
 
 
 def test_partial_refuses_more_groups_than_there_are() -> None:
-    with pytest.raises(UserError, match=r"unfrozen_groups is 5.*4 groups.*stem"):
+    with pytest.raises(UserError, match=r"unfrozen_groups is 5.*4 layer groups.*stem"):
         plan_of(strategy="partial", unfrozen_groups="5")
 
 

@@ -50,7 +50,7 @@ def most_confident_mistakes(name: str, one: EvaluationResult) -> dict[str, objec
         records.append(
             {
                 "key": one.batches.key(position),
-                "truth": ", ".join(truth) or "none of them",
+                "truth": ", ".join(truth) or "none",
                 "predicted": told,
                 "probability": round(float(surest[row]), 4),
                 **_shown(one.batches, position),
@@ -80,7 +80,7 @@ def _names(labels: LabelMap, target: NDArray[np.generic]) -> tuple[str, ...]:
 
 def _shown(batches: BatchSource, position: int) -> dict[str, str]:
     if not isinstance(batches, Batches):
-        return {"text": "(a record of a stream, which has passed)"}
+        return {"text": "(a streamed record, which cannot be read again)"}
     dataset = batches.dataset
     depth = dataset.transform.sixteen_bit_depth if isinstance(dataset.transform, ImageTransform) else None
     try:
@@ -96,7 +96,7 @@ def _drawn(content: Content, sixteen_bit_depth: int | None = None) -> dict[str, 
     try:
         return {"image": thumbnail(content, sixteen_bit_depth)}
     except BadRecordError:
-        return {"text": "(the picture cannot be decoded)"}
+        return {"text": "(the image cannot be decoded)"}
 
 
 def thumbnail(content: bytes, sixteen_bit_depth: int | None = None) -> str:

@@ -59,16 +59,16 @@ def classification_metrics(
         ValueError: the shapes do not match.
     """
     if len(targets) == 0:
-        raise DataError("There is nothing to evaluate: none of the records could be read. See the list of bad records.")
+        raise DataError("There is nothing to evaluate: none of the records could be read; see the list of bad records.")
     scores = np.asarray(probabilities)
     truth = np.asarray(targets)
     wanted = (len(truth), len(labels))
     if scores.shape != wanted or truth.shape != (wanted if multi_label else wanted[:1]):
-        raise ValueError(f"targets {truth.shape} and probabilities {scores.shape} do not fit {len(labels)} labels")
+        raise ValueError(f"targets {truth.shape} and probabilities {scores.shape} do not match {len(labels)} labels")
     unusable = int((~np.isfinite(scores).all(axis=1)).sum())
     if unusable:
         raise DivergedError(
-            f"The network's answers to {unusable} of {len(scores)} records are not finite numbers: the training"
+            f"The model's predictions for {unusable} of {len(scores)} records are not finite numbers: training"
             " diverged. Lower learning_rate, or set gradient_clip_norm."
         )
     if multi_label:

@@ -39,7 +39,7 @@ class Plan:
             raise ValueError(f"phases must begin at epoch 0 and strictly follow each other, not at {starts}")
         missing = set(self.ever_trainable) ^ set(self.learning_rates)
         if missing or not set(self.ever_trainable) <= set(self.groups):
-            raise ValueError(f"groups and rates do not fit together: {sorted(missing)}")
+            raise ValueError(f"trainable groups and learning rates do not match: {sorted(missing)}")
 
     def phase(self, epoch: int) -> Phase:
         """Return the phase of epoch `epoch`, counted from 0."""

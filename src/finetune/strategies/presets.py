@@ -103,8 +103,8 @@ def _phases(strategy: StrategySpec, epochs: int, body: tuple[str, ...], head: st
         case "partial":
             if strategy.unfrozen_groups > len(body):
                 raise UserError(
-                    f"unfrozen_groups is {strategy.unfrozen_groups}, but the network has {len(body)} groups below its"
-                    f" head: {', '.join(body)}. Choose at most {len(body)}, or strategy=full."
+                    f"unfrozen_groups is {strategy.unfrozen_groups}, but the model has {len(body)} layer groups below"
+                    f" its head: {', '.join(body)}. Choose at most {len(body)}, or strategy=full."
                 )
             return (Phase(0, (*body[len(body) - strategy.unfrozen_groups :], head)),)
         case "gradual":

@@ -160,6 +160,6 @@ def _refuse_single_records(optimisation: OptimisationSpec, backbone: Backbone, p
     apply_trainable(backbone, plan.phases[-1].trainable)
     if trains_batch_norm(backbone.module):
         raise UserError(
-            f"batch_size is 1, but {backbone.name} learns batch normalisation, which needs at least two records:"
-            " choose batch_size=2 or more, or strategy=feature_extraction."
+            f"batch_size is 1, but {backbone.name} trains batch normalization, which needs at least two records:"
+            " set batch_size=2 or more, or strategy=feature_extraction."
         )

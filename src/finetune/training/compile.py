@@ -23,16 +23,15 @@ def check_compiler(spec: JobSpec, task: Task, device: torch.device) -> None:
         return
     if task == "text-classification":
         raise UserError(
-            "compile=true is for pictures: texts come in many lengths, and each would be compiled by itself. Leave out"
-            " compile."
+            "compile=true is not supported for texts, because each length would be compiled separately. Remove compile."
         )
     try:
         torch.compile(torch.exp, dynamic=False)(torch.ones(64, device=device))
     except RuntimeError as error:
         reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
         raise UserError(
-            f"compile=true, but nothing can be compiled here: {reason[:200]}. Leave out compile, or use an image with a"
-            " C++ compiler, Python's headers and, for GPUs, Triton, which this one leaves out."
+            f"compile=true, but torch.compile fails in this container: {reason[:200]}. Remove compile, or use an image"
+            " that contains a C++ compiler, Python's headers and, for GPUs, Triton."
         ) from error
 
 

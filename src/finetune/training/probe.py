@@ -85,7 +85,7 @@ class GuardedProbe:
     """Probe that is disabled after its first failure, such as running out of memory for a copy of the weights."""
 
     inner: TensorWatch
-    guard: Guard = field(default_factory=lambda: Guard("Watching tensors by rules"))
+    guard: Guard = field(default_factory=lambda: Guard("The tensor rules"))
 
     @property
     def is_sampling(self) -> bool:

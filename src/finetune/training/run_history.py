@@ -106,7 +106,7 @@ class RunHistoryFile:
         parts = {str(name): float(value) for name, value in dict(state.get("parts", {})).items()}
         findings = [Finding.from_json(one).as_json() for one in state.get("machine_findings", ())]
         if not all(math.isfinite(value) and value >= 0 for value in (*earlier.values(), *parts.values())):
-            raise ValueError("an account has numbers that nothing can be counted by")
+            raise ValueError("the run history contains a negative or non-finite number")
         earlier["starts"] += 1  # this start
         for name, value in earlier.items():
             setattr(self.account, name, max(value, getattr(self.account, name)))

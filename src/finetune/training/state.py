@@ -258,7 +258,7 @@ class TrainingState:
         """
         parts = self.parts()
         if states.keys() != parts.keys():
-            raise ValueError(f"it lacks or has besides: {', '.join(sorted(states.keys() ^ parts.keys()))}")
+            raise ValueError(f"missing or unknown parts: {', '.join(sorted(states.keys() ^ parts.keys()))}")
         check_keys(states["scaler"], self.scaler.state_dict(), "scaler")
         for name, part in parts.items():
             try:
@@ -266,6 +266,6 @@ class TrainingState:
             except (ValueError, TypeError, KeyError, AttributeError, OverflowError) as error:
                 raise ValueError(f"part {name!r}: {type(error).__name__}: {error}") from error
         if len(self.history.rows) != self.progress.epoch or self.best.epoch >= self.progress.epoch:
-            raise ValueError(f"its history has {len(self.history.rows)} epochs, its progress {self.progress.epoch}")
+            raise ValueError(f"its history has {len(self.history.rows)} epochs, but its progress {self.progress.epoch}")
         if self.best.weights:
             check_keys(self.best.weights, self.weights.state_dict(), "best.weights")

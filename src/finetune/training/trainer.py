@@ -154,9 +154,9 @@ def _close_epoch(training: Training, state: TrainingState, observer: Observer, m
     progress = state.progress
     if progress.step_in_epoch and not state.totals.records:
         raise DataError(
-            f"Nothing was learnt from in epoch {progress.epoch + 1}: no training record can be read, or each stands"
-            " alone in its batch, of which batch normalisation learns nothing. Add records, or mend those that the"
-            " warnings name."
+            f"The model was not trained in epoch {progress.epoch + 1}: no training record can be read, or every batch"
+            " has a single record, for which batch normalization is undefined. Add records, or fix those named in the"
+            " warnings."
         )
     row = {f"train:{name}": value for name, value in state.totals.means().items()} | metrics
     if not math.isfinite(row["train:loss"]):

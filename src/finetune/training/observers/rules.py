@@ -129,7 +129,7 @@ class RuleObserver:
     class_counts: Mapping[str, int] = field(default_factory=dict)
     baseline_score: float = 0.0
     setup: Setup = field(default_factory=Setup)
-    guard: Guard = field(default_factory=lambda: Guard("Watching by rules"))
+    guard: Guard = field(default_factory=lambda: Guard("The training rules"))
     _step: int = 0
     _next_step_time_check: int = 0
     _samples: list[MachineSample] = field(default_factory=list)
@@ -199,7 +199,7 @@ class RuleObserver:
             reason = f"the weights of epoch {best.epoch + 1}, the best one, are exported"
             self.findings.reevaluate(["Overfit"], (), reason)
         self.findings.reevaluate(rules, current, resolution(curves))
-        self.findings.reevaluate(self.probe.refuted, (), "no longer the case in the last look at the tensors")
+        self.findings.reevaluate(self.probe.refuted, (), "no longer the case in the last sample of the tensors")
 
     def _curves(self, rows: list[EpochMetrics], step: int) -> TrainingCurves:
         per_epoch = self.steps_per_epoch or max(1, step // max(1, len(rows)))

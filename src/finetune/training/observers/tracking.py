@@ -21,7 +21,7 @@ class TrackingObserver:
 
     events: EventFile
     debugger: Debugger
-    guard: Guard = field(default_factory=lambda: Guard("Writing events for TensorBoard"))
+    guard: Guard = field(default_factory=lambda: Guard("The TensorBoard events"))
 
     def epoch_begins(self, state: TrainingState, phase: Phase) -> None:
         """Start the training mode of the debugger."""
