@@ -18,22 +18,28 @@ from finetune.training.kernels.cpu_attention import attention, cpu_attention_ker
 HOST = torch.device("cpu")
 LARGE = (64, 1024)
 MASKS: dict[str, Callable[[int, int, int], Tensor | None]] = {
-    "none": lambda rows, length, others: None,
-    "of tokens": lambda rows, length, others: _padding(rows, others),
-    "of tokens, spread": lambda rows, length, others: _padding(rows, others).expand(rows, 1, length, others),
-    "of heads": lambda rows, length, others: _padding(rows, others).expand(rows, 3, length, others).contiguous(),
-    "of all": lambda rows, length, others: torch.ones(length, others, dtype=torch.bool).tril(),
-    "numbers": lambda rows, length, others: torch.linspace(-2, 2, length * others).view(1, 1, length, others).double(),
+    "none": lambda rows, length, key_length: None,
+    "of tokens": lambda rows, length, key_length: _padding(rows, key_length),
+    "of tokens, spread": lambda rows, length, key_length: _padding(rows, key_length).expand(
+        rows, 1, length, key_length
+    ),
+    "of heads": lambda rows, length, key_length: (
+        _padding(rows, key_length).expand(rows, 3, length, key_length).contiguous()
+    ),
+    "of all": lambda rows, length, key_length: torch.ones(length, key_length, dtype=torch.bool).tril(),
+    "numbers": lambda rows, length, key_length: (
+        torch.linspace(-2, 2, length * key_length).view(1, 1, length, key_length).double()
+    ),
 }
 
 
-def _padding(rows: int, others: int) -> Tensor:
-    return (torch.arange(others) < torch.arange(others - rows + 1, others + 1)[:, None])[:, None, None]
+def _padding(rows: int, key_length: int) -> Tensor:
+    return (torch.arange(key_length) < torch.arange(key_length - rows + 1, key_length + 1)[:, None])[:, None, None]
 
 
-def _given(rows: int = 2, heads: int = 3, length: int = 5, others: int = 6, width: int = 4) -> tuple[Tensor, ...]:
+def _inputs(rows: int = 2, heads: int = 3, length: int = 5, key_length: int = 6, width: int = 4) -> tuple[Tensor, ...]:
     generator = torch.Generator().manual_seed(7)
-    sizes = ((rows, heads, length, width), (rows, heads, others, width), (rows, heads, others, width))
+    sizes = ((rows, heads, length, width), (rows, heads, key_length, width), (rows, heads, key_length, width))
     return tuple(torch.randn(size, generator=generator, dtype=torch.float64, requires_grad=True) for size in sizes)
 
 
@@ -45,17 +51,17 @@ def _weights(query: Tensor, key: Tensor, mask: Tensor | None) -> Tensor:
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32, torch.float64])
-def test_a_share_is_dropped_and_the_rest_is_larger(dtype: torch.dtype) -> None:
+def test_dropout_drops_the_given_share_and_scales_the_rest(dtype: torch.dtype) -> None:
     torch.manual_seed(1)
-    given = torch.full(LARGE, 2.0, dtype=dtype)
-    dropped = dropout(given, 0.1)
+    values = torch.full(LARGE, 2.0, dtype=dtype)
+    dropped = dropout(values, 0.1)
     assert dropped.dtype is dtype
     share = (dropped == 0).double().mean().item()
-    assert share == pytest.approx(0.1, abs=4 * math.sqrt(0.1 * 0.9 / given.numel()))
+    assert share == pytest.approx(0.1, abs=4 * math.sqrt(0.1 * 0.9 / values.numel()))
     assert dropped[dropped != 0].double().mean().item() == pytest.approx(2 / 0.9, rel=5e-3)
 
 
-def test_every_place_is_dropped_alike_and_by_itself() -> None:
+def test_elements_are_dropped_uniformly_and_independently() -> None:
     torch.manual_seed(1)
     kept = torch.stack([dropout(torch.ones(LARGE), 0.5) != 0 for _ in range(16)]).double()
     assert kept.mean(0).mean(0).sub(0.5).abs().max() < 5 * 0.5 / math.sqrt(16 * LARGE[0])
@@ -63,32 +69,32 @@ def test_every_place_is_dropped_alike_and_by_itself() -> None:
     assert neighbours.mean().abs() < 5 * 0.25 / math.sqrt(neighbours.numel())
 
 
-def test_what_is_dropped_follows_the_seed() -> None:
-    def of(seed: int) -> Tensor:
+def test_dropout_mask_is_determined_by_the_seed() -> None:
+    def drop(seed: int) -> Tensor:
         torch.manual_seed(seed)
         return torch.stack([dropout(torch.ones(LARGE), 0.3) for _ in range(2)])
 
-    assert torch.equal(of(1), of(1))
-    assert not torch.equal(of(1), of(2))
-    assert not torch.equal(*of(1))
+    assert torch.equal(drop(1), drop(1))
+    assert not torch.equal(drop(1), drop(2))
+    assert not torch.equal(*drop(1))
 
 
-def test_the_gradient_passes_where_a_number_was_kept() -> None:
-    given = torch.ones(LARGE, requires_grad=True)
-    dropped = dropout(given, 0.3)
+def test_gradient_of_dropout_is_its_scaled_mask() -> None:
+    values = torch.ones(LARGE, requires_grad=True)
+    dropped = dropout(values, 0.3)
     torch.autograd.backward(dropped.sum())
-    assert given.grad is not None
-    assert torch.equal(given.grad, dropped.detach())
+    assert values.grad is not None
+    assert torch.equal(values.grad, dropped.detach())
 
 
-@pytest.mark.parametrize("given", [torch.ones(3, 5), torch.ones(LARGE, dtype=torch.float64)])
-def test_nothing_is_dropped_without_learning(given: Tensor) -> None:
-    assert torch.equal(dropout(given, 0.9, training=False), given)
-    assert torch.equal(dropout(given, 0.0), given)
-    assert not dropout(given, 1.0).any()
+@pytest.mark.parametrize("values", [torch.ones(3, 5), torch.ones(LARGE, dtype=torch.float64)])
+def test_dropout_in_evaluation_mode_and_with_extreme_probabilities(values: Tensor) -> None:
+    assert torch.equal(dropout(values, 0.9, training=False), values)
+    assert torch.equal(dropout(values, 0.0), values)
+    assert not dropout(values, 1.0).any()
 
 
-def test_few_numbers_are_dropped_by_pytorch() -> None:
+def test_small_tensors_use_pytorch_dropout() -> None:
     torch.manual_seed(3)
     ours = dropout(torch.ones(8, 8), 0.5)
     torch.manual_seed(3)
@@ -96,52 +102,52 @@ def test_few_numbers_are_dropped_by_pytorch() -> None:
 
 
 @pytest.mark.parametrize(
-    "at_once", [1 << 22, 64, 1], ids=["one block", "a block of some heads", "a block for each head"]
+    "block_size", [1 << 22, 64, 1], ids=["one block", "a block of some heads", "a block for each head"]
 )
 @pytest.mark.parametrize("kind", MASKS)
-def test_weights_are_those_of_the_definition_but_for_the_dropped(
-    monkeypatch: pytest.MonkeyPatch, kind: str, at_once: int
+def test_attention_weights_match_the_definition_except_dropped_ones(
+    monkeypatch: pytest.MonkeyPatch, kind: str, block_size: int
 ) -> None:
-    monkeypatch.setattr(module, "_AT_ONCE", at_once)
-    rows, heads, length, others = 4, 3, 32, 40
-    query, key, _ = _given(rows, heads, length, others)
-    mask = MASKS[kind](rows, length, others)
+    monkeypatch.setattr(module, "_BLOCK_SIZE", block_size)
+    rows, heads, length, key_length = 4, 3, 32, 40
+    query, key, _ = _inputs(rows, heads, length, key_length)
+    mask = MASKS[kind](rows, length, key_length)
     # A value of one for a single token and zero elsewhere gives that token's weight.
-    each = torch.eye(others, dtype=torch.float64).expand(rows, heads, others, others)
+    identity = torch.eye(key_length, dtype=torch.float64).expand(rows, heads, key_length, key_length)
     torch.manual_seed(5)
-    found = attention(query, key, each, mask, 0.25)
+    result = attention(query, key, identity, mask, 0.25)
     expected = _weights(query, key, mask)
     seen = expected > 0
-    kept = found != 0
-    torch.testing.assert_close(found[kept], expected[kept] / 0.75)
+    kept = result != 0
+    torch.testing.assert_close(result[kept], expected[kept] / 0.75)
     count = int(seen.sum())
     assert (seen & kept).sum().item() / count == pytest.approx(0.75, abs=5 * math.sqrt(0.25 * 0.75 / count))
     assert not (kept & ~seen).any()
 
 
-@pytest.mark.parametrize("at_once", [1 << 22, 64, 1])
+@pytest.mark.parametrize("block_size", [1 << 22, 64, 1])
 @pytest.mark.parametrize("kind", MASKS)
-def test_gradients_are_those_of_what_was_kept(monkeypatch: pytest.MonkeyPatch, kind: str, at_once: int) -> None:
-    monkeypatch.setattr(module, "_AT_ONCE", at_once)
+def test_attention_gradients_pass_gradcheck(monkeypatch: pytest.MonkeyPatch, kind: str, block_size: int) -> None:
+    monkeypatch.setattr(module, "_BLOCK_SIZE", block_size)
     mask = MASKS[kind](2, 5, 6)
 
     def run(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         torch.manual_seed(11)
         return attention(query, key, value, mask, 0.4)
 
-    assert torch.autograd.gradcheck(run, _given())
+    assert torch.autograd.gradcheck(run, _inputs())
 
 
-def test_a_scale_of_none_at_all_is_one() -> None:
-    query, key, value = _given()
+def test_scale_of_zero_is_applied() -> None:
+    query, key, value = _inputs()
     torch.manual_seed(4)
-    blind = attention(query, key, value, None, 0.3, scale=0.0)
+    zero_scaled = attention(query, key, value, None, 0.3, scale=0.0)
     torch.manual_seed(4)
-    assert torch.equal(blind, attention(torch.zeros_like(query), key, value, None, 0.3))
+    assert torch.equal(zero_scaled, attention(torch.zeros_like(query), key, value, None, 0.3))
 
 
-def test_a_token_sees_no_later_ones() -> None:
-    query, key, value = _given(others=5)
+def test_causal_attention_masks_later_tokens() -> None:
+    query, key, value = _inputs(key_length=5)
     torch.manual_seed(2)
     causal = attention(query, key, value, None, 0.3, is_causal=True)
     torch.manual_seed(2)
@@ -149,8 +155,8 @@ def test_a_token_sees_no_later_ones() -> None:
     assert torch.equal(causal, masked)
 
 
-def test_a_token_that_sees_nothing_is_a_number() -> None:
-    query, key, value = _given()
+def test_fully_masked_rows_are_finite() -> None:
+    query, key, value = _inputs()
     mask = torch.zeros(2, 1, 1, 6, dtype=torch.bool)
     result = attention(query, key, value, mask, 0.3)
     torch.autograd.backward(result.sum())
@@ -159,21 +165,21 @@ def test_a_token_that_sees_nothing_is_a_number() -> None:
     assert query.grad.isfinite().all()
 
 
-def test_in_bf16_it_is_as_near_as_pytorchs_without_dropout() -> None:
-    given = [one.detach().repeat(1, 1, 8, 8) for one in _given()]
+def test_bf16_attention_is_as_accurate_as_pytorch_without_dropout() -> None:
+    values = [tensor.detach().repeat(1, 1, 8, 8) for tensor in _inputs()]
 
     def error(attend: Callable[..., Tensor], share: float) -> float:
         results = []
         for dtype in (torch.float64, torch.bfloat16):
             torch.manual_seed(1)
-            results.append(attend(*(one.to(dtype) for one in given), dropout_p=share).double())
+            results.append(attend(*(tensor.to(dtype) for tensor in values), dropout_p=share).double())
         return float((results[1] - results[0]).norm() / results[0].norm())
 
     assert error(attention, 0.1) < 1.5 * error(functional.scaled_dot_product_attention, 0.0)
 
 
-def test_only_what_comes_in_is_kept_for_the_backward_pass() -> None:
-    query, key, value = (one.detach().repeat(1, 1, 16, 1).requires_grad_() for one in _given())
+def test_only_inputs_are_saved_for_the_backward_pass() -> None:
+    query, key, value = (tensor.detach().repeat(1, 1, 16, 1).requires_grad_() for tensor in _inputs())
     kept: list[int] = []
 
     def keep(tensor: Tensor) -> Tensor:
@@ -186,33 +192,33 @@ def test_only_what_comes_in_is_kept_for_the_backward_pass() -> None:
 
 
 @pytest.mark.parametrize("autocast", [False, True])
-def test_layers_as_they_are_drop_by_it(monkeypatch: pytest.MonkeyPatch, autocast: bool) -> None:
-    called: list[tuple[torch.dtype, int]] = []
-    draw = module._Draws.kept
+def test_bert_layers_use_the_kernels_in_training_mode(monkeypatch: pytest.MonkeyPatch, autocast: bool) -> None:
+    calls: list[tuple[torch.dtype, int]] = []
+    original_draw = module._DropoutMasks.draw
 
-    def kept(self: module._Draws, shape: torch.Size, dtype: torch.dtype) -> Tensor:
-        called.append((dtype, len(shape)))
-        return draw(self, shape, dtype)
+    def recorded_draw(self: module._DropoutMasks, shape: torch.Size, dtype: torch.dtype) -> Tensor:
+        calls.append((dtype, len(shape)))
+        return original_draw(self, shape, dtype)
 
-    monkeypatch.setattr(module._Draws, "kept", kept)
+    monkeypatch.setattr(module._DropoutMasks, "draw", recorded_draw)
     config = BertConfig(
         vocab_size=64, hidden_size=64, num_hidden_layers=1, num_attention_heads=4, intermediate_size=128
     )
-    network: Any = BertForSequenceClassification(config)  # type: ignore[no-untyped-call]  # untyped in transformers
+    model: Any = BertForSequenceClassification(config)  # type: ignore[no-untyped-call]  # untyped in transformers
     tokens = torch.randint(64, (4, 32))
     with torch.autocast("cpu", torch.bfloat16, enabled=autocast), cpu_attention_kernels(HOST):
-        network.train()
-        first, second = (network(tokens).logits for _ in range(2))
-        network.eval()
-        finished = network(tokens).logits
+        model.train()
+        first, second = (model(tokens).logits for _ in range(2))
+        model.eval()
+        evaluated = model(tokens).logits
     weights = torch.bfloat16 if autocast else torch.float32
     # The embeddings' output, attention weights, and the outputs of both halves of the layer.
-    assert called == [(torch.float32, 3), (weights, 4), (weights, 3), (weights, 3)] * 2
+    assert calls == [(torch.float32, 3), (weights, 4), (weights, 3), (weights, 3)] * 2
     assert not torch.equal(first, second)
     with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
-        assert torch.equal(finished, network(tokens).logits)
+        assert torch.equal(evaluated, model(tokens).logits)
 
 
-def test_elsewhere_pytorch_drops() -> None:
-    with cpu_attention_kernels(torch.device("cuda")) as found:
-        assert found is None
+def test_kernels_are_not_used_on_other_devices() -> None:
+    with cpu_attention_kernels(torch.device("cuda")) as result:
+        assert result is None
