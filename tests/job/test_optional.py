@@ -144,7 +144,7 @@ def test_evaluation_of_objective_channel_is_required(
 def test_failed_threshold_measurement_keeps_the_thresholds(
     tmp_path: Path, artifact: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(evaluate, "reached", broken)
+    monkeypatch.setattr(evaluate, "metrics_at_thresholds", broken)
     train = write_pictures(tmp_path / "train", 8, names=("blue", "green"))
     job = finished(train_here(tmp_path / "job", {"train": train, "model": artifact}, {**SHORT, "target_recall": "0.9"}))
     assert sum(job.artifact()["thresholds"]) == 1

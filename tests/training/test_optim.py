@@ -90,5 +90,5 @@ def test_the_decay_follows_its_formula(name: str, quarter: float, half: float, e
 
 
 def test_steps_fall_at_the_borders_of_epochs() -> None:
-    schedule = Schedule("step", total_steps=60, steps_per_epoch=10, borders=(2, 4), factor=0.5)
+    schedule = Schedule("step", total_steps=60, steps_per_epoch=10, milestones=(2, 4), factor=0.5)
     assert [schedule(step) for step in (0, 19, 20, 39, 40, 59)] == [1.0, 1.0, 0.5, 0.5, 0.25, 0.25]

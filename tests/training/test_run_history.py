@@ -21,7 +21,7 @@ class Clock:
 def killed_after(folder: Path, first: int, last: int) -> RunHistoryFile:
     clock = Clock()
     book = RunHistoryFile(folder, clock)
-    book.open(anew=False)
+    book.open(restart=False)
     book.begin(first, 0.25)
     for step in range(first + 1, last + 1):
         clock.now += 2.0
@@ -43,7 +43,7 @@ def test_the_time_of_killed_starts_is_counted_up_to_their_last_word(tmp_path: Pa
     for start in range(3):
         clock, spent = Clock(), {"forward": 0.0}
         book = RunHistoryFile(tmp_path, clock)
-        book.open(anew=False)
+        book.open(restart=False)
         book.begin(start, 0.0, lambda spent=spent: {"data": 0.5, **spent}, lambda: (0.25, 0.75))  # type: ignore[misc]
         for step in range(start, start + 2):
             clock.now += 2.0
@@ -67,7 +67,7 @@ def test_a_start_that_was_killed_before_its_first_step_was_starting(tmp_path: Pa
 def test_a_job_that_begins_anew(tmp_path: Path) -> None:
     killed_after(tmp_path, 0, 10)
     book = RunHistoryFile(tmp_path)
-    book.open(anew=True)
+    book.open(restart=True)
     book.begin(0, 0.0)
     told = book.account.as_json()
     assert told.pop("start_seconds") == told.pop("run_seconds") > 0
@@ -77,7 +77,7 @@ def test_a_job_that_begins_anew(tmp_path: Path) -> None:
 def test_a_checkpoint_brings_the_account_to_an_empty_folder(tmp_path: Path) -> None:
     state = json.loads(json.dumps(killed_after(tmp_path / "gone", 0, 10).state_dict()))
     book = RunHistoryFile(tmp_path / "new")
-    book.open(anew=False)
+    book.open(restart=False)
     book.load_state_dict(state)
     book.begin(10, 0.0)
     assert (book.account.starts, book.account.last_step, book.account.steps_repeated) == (2, 10, 0)
@@ -87,7 +87,7 @@ def test_the_later_of_two_accounts_counts(tmp_path: Path) -> None:
     early = killed_after(tmp_path, 0, 5).state_dict()
     killed_after(tmp_path, 5, 20)
     book = RunHistoryFile(tmp_path)
-    book.open(anew=False)
+    book.open(restart=False)
     book.load_state_dict(early)
     assert (book.account.starts, book.account.last_step) == (3, 20)
 
@@ -95,7 +95,7 @@ def test_the_later_of_two_accounts_counts(tmp_path: Path) -> None:
 def test_the_account_is_on_disk_as_soon_as_the_first_checkpoint_whoever_makes_the_folder(tmp_path: Path) -> None:
     clock, folder = Clock(), tmp_path / "not" / "there"
     book = RunHistoryFile(folder, clock)
-    book.open(anew=False)
+    book.open(restart=False)
     assert json.loads((folder / "account.json").read_text("utf-8"))["starts"] == 1
     book.begin(0, 0.0, lambda: {"forward": clock.now})
     for step in range(1, 4):
@@ -111,13 +111,13 @@ def test_the_account_is_on_disk_as_soon_as_the_first_checkpoint_whoever_makes_th
 def test_an_account_that_cannot_be_read(content: str, tmp_path: Path) -> None:
     (tmp_path / "account.json").write_text(content, "utf-8")
     book = RunHistoryFile(tmp_path)
-    book.open(anew=False)
+    book.open(restart=False)
     assert book.account.starts == 1
 
 
 def test_no_folder() -> None:
     book = RunHistoryFile(None)
-    book.open(anew=False)
+    book.open(restart=False)
     book.begin(0, 0.0)
     book.step_done(1)
     book.close()

@@ -116,7 +116,7 @@ def train(job: PreparedJob, folder: Path | None) -> TrainingResult:
     findings = Findings(book.account, job.spec.observe.rule_action == "stop")
     if job.loaders.train is None or job.spec.strategy.name == "evaluate":
         return TrainingResult(None, True, book.account, findings)
-    book.open(anew=job.spec.checkpoint.resume == "never")
+    book.open(restart=job.spec.checkpoint.resume == "never")
 
     setup = setup_of(job)
     hook = create_debugger(job.request.files.debug_hook, job.backbone.module)
@@ -128,7 +128,7 @@ def train(job: PreparedJob, folder: Path | None) -> TrainingResult:
         feed = job.feeds.validation()
         if feed is None:
             return {}
-        predictions = job.predict(looked_at.look(feed))
+        predictions = job.predict(looked_at.wrap(feed))
         return None if predictions is None else predictions.validation_row()
 
     training = build_training(

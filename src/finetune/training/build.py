@@ -142,7 +142,7 @@ def build_schedule(optimisation: OptimisationSpec, batches: int) -> Schedule:
         total_steps=total,
         steps_per_epoch=per_epoch,
         warmup_steps=round(optimisation.warmup_fraction * total),
-        borders=optimisation.lr_step_epochs,
+        milestones=optimisation.lr_step_epochs,
         factor=optimisation.lr_factor,
     )
 

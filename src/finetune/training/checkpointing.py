@@ -70,15 +70,15 @@ class Checkpointing:
         self._last_step = 0
         self._last_saved: tuple[int, int] | None = None
         self._last_time = clock()
-        self._last_stall = 0.0
-        self._worked_before = 0.0
+        self._last_copy_seconds = 0.0
+        self._cpu_seconds_before = 0.0
         self._cores = cores or usable_cores()
         self.stalled = 0.0
         self.saved = 0
 
     def resumed(self, state: TrainingState) -> None:
         """Count from the resumed state, which does not have to be saved again."""
-        self._note(state)
+        self._mark_saved(state)
 
     def step_done(self, state: TrainingState) -> None:
         """Save if a checkpoint is due; postponed to a later step while the previous one is being written."""
@@ -88,56 +88,56 @@ class Checkpointing:
 
     def epoch_done(self, state: TrainingState) -> None:
         """Save after an epoch, unless the time since the last checkpoint is too short for its cost."""
-        if not self._writer.busy and self._pays():
+        if not self._writer.busy and self._is_worthwhile():
             self._save(state, "epoch")
 
     def save_now(self, state: TrainingState, kind: str) -> None:
         """Save this state unless already saved, and return once it is written."""
-        self._wait()
+        self._wait_for_writer()
         if self._last_saved != (state.progress.epoch, state.progress.step):
             self._save(state, kind)
-            self._wait()
+            self._wait_for_writer()
 
     def _due(self, step: int) -> bool:
         by_steps = self._cadence.steps is not None and step - self._last_step >= self._cadence.steps
         by_time = self._cadence.seconds is not None and self._clock() - self._last_time >= self._cadence.seconds
-        return by_steps or (by_time and self._pays())
+        return by_steps or (by_time and self._is_worthwhile())
 
-    def _pays(self) -> bool:
+    def _is_worthwhile(self) -> bool:
         """Whether the last checkpoint's cost is a small enough share of the time since then.
 
         The cost is the time that training waited for the copy, plus the CPU time of the writer divided by the number of
         cores, because writing at most slows down the other cores. Waiting for the disk costs nothing; no other
         checkpoint is started during it.
         """
-        worked = self._writer.cpu_seconds - self._worked_before
-        return self._clock() - self._last_time >= (self._last_stall + worked / self._cores) / MAX_COST_SHARE
+        cpu_seconds = self._writer.cpu_seconds - self._cpu_seconds_before
+        return self._clock() - self._last_time >= (self._last_copy_seconds + cpu_seconds / self._cores) / MAX_COST_SHARE
 
     def _save(self, state: TrainingState, kind: str) -> None:
         if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]  # untyped in torch
             # Exclude steps still queued on the GPU from the measured cost, which determines the time of the next
             # checkpoint.
             torch.cuda.current_stream().synchronize()
-        began = self._clock()
+        start = self._clock()
         snapshot = self._buffers.take(state.parts())
         best = kind == "epoch" and state.best.epoch == state.progress.epoch - 1
-        about = CheckpointInfo(state.progress.step, kind, self._specification, best=best)
+        info = CheckpointInfo(state.progress.step, kind, self._specification, best=best)
         self._last_time = self._clock()
-        self._last_stall = self._last_time - began
-        self._worked_before = self._writer.cpu_seconds
-        self.stalled += self._last_stall
+        self._last_copy_seconds = self._last_time - start
+        self._cpu_seconds_before = self._writer.cpu_seconds
+        self.stalled += self._last_copy_seconds
         self.saved += 1
         try:
-            self._writer.submit(snapshot, about)
+            self._writer.submit(snapshot, info)
         except PlatformError as error:
             logger.warning("%s", error)
-        self._note(state)
+        self._mark_saved(state)
 
-    def _note(self, state: TrainingState) -> None:
+    def _mark_saved(self, state: TrainingState) -> None:
         self._last_step = state.progress.step
         self._last_saved = (state.progress.epoch, state.progress.step)
 
-    def _wait(self) -> None:
+    def _wait_for_writer(self) -> None:
         try:
             self._writer.wait()
         except PlatformError as error:

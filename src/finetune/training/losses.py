@@ -27,20 +27,22 @@ class Loss:
 
     def __call__(self, outputs: Outputs, targets: Tensor) -> Tensor:
         """Return the loss summed over the batch, with weighted auxiliary classifiers; float32, 0-d."""
-        total = self._one(outputs.logits, targets)
+        total = self._loss(outputs.logits, targets)
         for weight, logits in outputs.auxiliary:
-            total = total + weight * self._one(logits, targets)
+            total = total + weight * self._loss(logits, targets)
         return total
 
-    def _one(self, logits: Tensor, targets: Tensor) -> Tensor:
+    def _loss(self, logits: Tensor, targets: Tensor) -> Tensor:
         logits = logits.float()
         if not self.multi_label:
             return functional.cross_entropy(
                 logits, targets, weight=self.class_weights, label_smoothing=self.label_smoothing, reduction="sum"
             )
         smooth = targets * (1 - self.label_smoothing) + 0.5 * self.label_smoothing
-        each = functional.binary_cross_entropy_with_logits(logits, smooth, weight=self.class_weights, reduction="none")
-        return each.mean(dim=1).sum()
+        losses = functional.binary_cross_entropy_with_logits(
+            logits, smooth, weight=self.class_weights, reduction="none"
+        )
+        return losses.mean(dim=1).sum()
 
 
 def count_correct(logits: Tensor, targets: Tensor) -> Tensor:

@@ -24,7 +24,7 @@ def build_optimizer(module: nn.Module, groups: Sequence[ParameterGroup], spec: O
     step, and starts from uninitialized memory if float16 gradients overflow in the first step.
     """
     parameters = dict(module.named_parameters())
-    dictionaries = [
+    param_groups = [
         {
             "params": [parameters[name] for name in group.parameters],
             "name": group.name,
@@ -38,15 +38,15 @@ def build_optimizer(module: nn.Module, groups: Sequence[ParameterGroup], spec: O
     momentum = OPTIMIZERS[spec.optimizer].momentum if spec.momentum is None else spec.momentum
     match spec.optimizer:
         case "adamw":
-            return torch.optim.AdamW(dictionaries, betas=betas, eps=spec.eps, fused=True)
+            return torch.optim.AdamW(param_groups, betas=betas, eps=spec.eps, fused=True)
         case "adam":
-            return torch.optim.Adam(dictionaries, betas=betas, eps=spec.eps, fused=True)
+            return torch.optim.Adam(param_groups, betas=betas, eps=spec.eps, fused=True)
         case "sgd":
-            return torch.optim.SGD(dictionaries, momentum=momentum)
+            return torch.optim.SGD(param_groups, momentum=momentum)
         case "nag":
-            return torch.optim.SGD(dictionaries, momentum=momentum, nesterov=True)
+            return torch.optim.SGD(param_groups, momentum=momentum, nesterov=True)
         case "rmsprop":
-            return torch.optim.RMSprop(dictionaries, momentum=momentum, eps=spec.eps)
+            return torch.optim.RMSprop(param_groups, momentum=momentum, eps=spec.eps)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,35 +56,35 @@ class Schedule:
     Attributes:
         name: Shape of the decay after warm-up.
         total_steps: Optimizer steps of the whole job.
-        steps_per_epoch: Optimizer steps per epoch, for `step`, whose borders are epochs.
+        steps_per_epoch: Optimizer steps per epoch, for `step`, whose milestones are epochs.
         warmup_steps: Steps over which the factor rises linearly to 1.
-        borders: Epochs after which `step` multiplies by `factor`.
-        factor: Factor per border for `step`; final factor of the job for `exponential`.
+        milestones: Epochs after which `step` multiplies by `factor`.
+        factor: Factor per milestone for `step`; final factor of the job for `exponential`.
     """
 
     name: ScheduleName
     total_steps: int
     steps_per_epoch: int
     warmup_steps: int = 0
-    borders: tuple[int, ...] = ()
+    milestones: tuple[int, ...] = ()
     factor: float = 0.1
 
     def __call__(self, step: int) -> float:
         """Return the factor in [0, 1] for optimizer step `step`, counted from 0."""
         if step < self.warmup_steps:
             return (step + 1) / (self.warmup_steps + 1)
-        done = min(1.0, (step - self.warmup_steps) / max(1, self.total_steps - self.warmup_steps))
+        progress = min(1.0, (step - self.warmup_steps) / max(1, self.total_steps - self.warmup_steps))
         match self.name:
             case "constant":
                 return 1.0
             case "linear":
-                return 1.0 - done
+                return 1.0 - progress
             case "cosine":
-                return 0.5 * (1.0 + math.cos(math.pi * done))
+                return 0.5 * (1.0 + math.cos(math.pi * progress))
             case "exponential":
-                return float(self.factor**done)
+                return float(self.factor**progress)
             case "step":
-                return float(self.factor ** bisect_right(self.borders, step // max(1, self.steps_per_epoch)))
+                return float(self.factor ** bisect_right(self.milestones, step // max(1, self.steps_per_epoch)))
 
 
 def set_learning_rates(optimizer: Optimizer, factor: float) -> None:

@@ -58,12 +58,12 @@ class RunHistory:
         return plain | {"parts": {name: round(value, 3) for name, value in self.parts.items()}}
 
 
-_METERED = ("run_seconds", "start_seconds", "stall_seconds", "save_seconds")
+_TIMES = ("run_seconds", "start_seconds", "stall_seconds", "save_seconds")
 
 
 @dataclass(slots=True)
 class RunHistoryFile:
-    """Maintains and writes the account while the job runs.
+    """Maintains and writes the run history while the job runs.
 
     Attributes:
         folder: Checkpoint folder, or `None` if nothing is persisted.
@@ -74,45 +74,45 @@ class RunHistoryFile:
     clock: Callable[[], float] = time.monotonic
     account: RunHistory = field(default_factory=RunHistory)
     _earlier: RunHistory = field(default_factory=RunHistory)
-    _first: dict[str, float] = field(default_factory=dict)
+    _first_step_parts: dict[str, float] = field(default_factory=dict)
     _part_seconds: Callable[[], Mapping[str, float]] = dict
     _checkpoint_seconds: Callable[[], tuple[float, float]] = lambda: (0.0, 0.0)
-    _told: float = float("-inf")
+    _last_write: float = float("-inf")
     _started: bool = False
 
-    def open(self, *, anew: bool) -> None:
-        """Count this start, in addition to earlier ones recorded in the folder unless `anew` is set."""
+    def open(self, *, restart: bool) -> None:
+        """Count this start, in addition to earlier ones recorded in the folder unless `restart` is set."""
         self.account.starts = 1
-        if self.folder is not None and not anew:
+        if self.folder is not None and not restart:
             # Ignore an invalid file: the run history is not worth failing the job.
             with suppress(OSError, ValueError, TypeError, AttributeError, OverflowError, RecursionError):
-                known = json.loads((self.folder / RUN_HISTORY_FILE).read_text("utf-8"))
-                self.load_state_dict(known if isinstance(known, dict) else {})
+                saved = json.loads((self.folder / RUN_HISTORY_FILE).read_text("utf-8"))
+                self.load_state_dict(saved if isinstance(saved, dict) else {})
         self._write()
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the account so far for a checkpoint, and write it to the folder as well."""
+        """Return the run history so far for a checkpoint, and write it to the folder as well."""
         self._write()
         return self.account.as_json()
 
     def load_state_dict(self, state: Mapping[str, Any], /) -> None:
-        """Merge the account of an earlier start, from the folder or a checkpoint; the higher counts win.
+        """Merge the run history of an earlier start, from the folder or a checkpoint; the higher counts win.
 
         Raises:
-            ValueError: The account does not have the expected form.
+            ValueError: The run history does not have the expected form.
         """
         numbers = {name: value for name, value in asdict(self.account).items() if isinstance(value, int | float)}
         earlier = {name: type(value)(state.get(name, 0)) for name, value in numbers.items()}
         parts = {str(name): float(value) for name, value in dict(state.get("parts", {})).items()}
-        findings = [Finding.from_json(one).as_json() for one in state.get("machine_findings", ())]
+        findings = [Finding.from_json(finding).as_json() for finding in state.get("machine_findings", ())]
         if not all(math.isfinite(value) and value >= 0 for value in (*earlier.values(), *parts.values())):
             raise ValueError("the run history contains a negative or non-finite number")
         earlier["starts"] += 1  # this start
         for name, value in earlier.items():
             setattr(self.account, name, max(value, getattr(self.account, name)))
-        for name in _METERED:
+        for name in _TIMES:
             setattr(self._earlier, name, max(earlier[name], getattr(self._earlier, name)))
-        self._earlier.parts = max(self._earlier.parts, parts, key=lambda one: sum(one.values()))
+        self._earlier.parts = max(self._earlier.parts, parts, key=lambda seconds: sum(seconds.values()))
         self.account.machine_findings = max(self.account.machine_findings, findings, key=len)
 
     def begin(
@@ -141,14 +141,14 @@ class RunHistoryFile:
         """Record a finished step."""
         if not self._started:
             self._refresh()
-            self._first = dict(self._part_seconds())
+            self._first_step_parts = dict(self._part_seconds())
             self._started = True
         self.account.last_step = max(step, self.account.last_step)
-        if self.clock() - self._told >= _INTERVAL_SECONDS:
+        if self.clock() - self._last_write >= _INTERVAL_SECONDS:
             self._write()
 
     def close(self) -> None:
-        """Write the account at the end of training."""
+        """Write the run history at the end of training."""
         self._write()
 
     def _refresh(self) -> None:
@@ -162,13 +162,13 @@ class RunHistoryFile:
         account.save_seconds = earlier.save_seconds + save_seconds
         parts = self._part_seconds()
         # The first step counts as start-up time.
-        first = self._first if self._started else parts
+        first = self._first_step_parts if self._started else parts
         account.parts = {
             name: earlier.parts.get(name, 0.0) + max(0.0, value - first.get(name, 0.0)) for name, value in parts.items()
         }
 
     def _write(self) -> None:
-        self._told = self.clock()
+        self._last_write = self.clock()
         self._refresh()
         if self.folder is None:
             return

@@ -96,8 +96,8 @@ class EpochTotals:
         count = max(1, self.records)
         means = {"loss": float(self.loss) / count, "accuracy": int(self.correct) / count}
         if self.multi_label:
-            hits, predicted, there = self.labels.tolist()
-            means["micro_f1"] = 2 * hits / max(1, predicted + there)
+            true_positives, predicted, actual = self.labels.tolist()
+            means["micro_f1"] = 2 * true_positives / max(1, predicted + actual)
         return means
 
     def state_dict(self) -> State:
@@ -139,7 +139,7 @@ class BestEpoch:
     reference: float = float("-inf")
     weights: dict[str, Tensor] = field(default_factory=dict)
 
-    _NUMBERS: ClassVar = ("epoch", "score", "accuracy", "loss", "improved", "reference")
+    _SCALARS: ClassVar = ("epoch", "score", "accuracy", "loss", "improved", "reference")
 
     def update(self, row: Mapping[str, float], epoch: int, weights: TrainableWeights, min_delta: float) -> None:
         """Update with an epoch's validation metrics; copy its weights if it is the best."""
@@ -156,8 +156,8 @@ class BestEpoch:
 
     def state_dict(self) -> State:
         """Return tensors by name and plain values."""
-        numbers = {name: getattr(self, name) for name in self._NUMBERS}
-        return {**numbers, "weights": dict(self.weights)}
+        scalars = {name: getattr(self, name) for name in self._SCALARS}
+        return {**scalars, "weights": dict(self.weights)}
 
     def load_state_dict(self, state: State, /) -> None:
         """Restore tensors and plain values.
@@ -166,7 +166,7 @@ class BestEpoch:
             ValueError: The values do not have the expected form.
         """
         check_keys({**state, "weights": {}}, {**self.state_dict(), "weights": {}}, "best")
-        for name in self._NUMBERS:
+        for name in self._SCALARS:
             setattr(self, name, state[name])
         self.weights = dict(state["weights"])
 
@@ -188,11 +188,11 @@ class History:
             ValueError: The values do not have the expected form.
         """
         rows = [dict(row) for row in state["rows"]]
-        for number, row in enumerate(rows):
-            known = {"train:loss", "train:accuracy"}
-            known |= {"validation:loss", "validation:accuracy"} if "validation:loss" in row else set()
-            known |= {"train:micro_f1", "validation:micro_f1"} & row.keys()
-            check_keys(row, dict.fromkeys(known, 0.0), f"row {number}")
+        for epoch, row in enumerate(rows):
+            names = {"train:loss", "train:accuracy"}
+            names |= {"validation:loss", "validation:accuracy"} if "validation:loss" in row else set()
+            names |= {"train:micro_f1", "validation:micro_f1"} & row.keys()
+            check_keys(row, dict.fromkeys(names, 0.0), f"row {epoch}")
         self.rows = rows
 
 

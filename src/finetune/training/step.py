@@ -99,16 +99,15 @@ class TrainStep:
                 cpu_attention_kernels(self.numerics.device),
             ):
                 outputs = forward(inputs)
-            total = self.loss(outputs, targets)
-            share = total / records
+            batch_loss = self.loss(outputs, targets)
+            step_loss = batch_loss / records
         with self.timing.device("backward"):
-            self.scaler.scale(share).backward()  # type: ignore[no-untyped-call]  # untyped in torch
-        detached = total.detach()
+            self.scaler.scale(step_loss).backward()  # type: ignore[no-untyped-call]  # untyped in torch
         logits = outputs.logits.detach()
-        totals.add(detached, count_correct(logits, targets), len(targets))
+        totals.add(batch_loss.detach(), count_correct(logits, targets), len(targets))
         if totals.multi_label:
             totals.labels += count_labels(logits, targets)
-        return share.detach()
+        return step_loss.detach()
 
     def _update(self) -> None:
         # Otherwise fused optimizers and external observers such as smdebug's hook would see scaled gradients.
@@ -125,7 +124,7 @@ class TrainStep:
 
 def trains_batch_norm(module: nn.Module) -> bool:
     """Whether the model has batch normalization in training mode, which fails for a single record."""
-    return any(isinstance(one, nn.modules.batchnorm._BatchNorm) and one.training for one in module.modules())
+    return any(isinstance(layer, nn.modules.batchnorm._BatchNorm) and layer.training for layer in module.modules())
 
 
 def to_device(batch: Batch, device: torch.device) -> tuple[dict[str, Tensor], Tensor]:

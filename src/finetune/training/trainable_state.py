@@ -66,17 +66,16 @@ class OptimizerState:
         Raises:
             ValueError: The moments do not match this optimizer and these parameters.
         """
-        strangers = state.keys() - self._parameters.keys()
-        if strangers:
-            raise ValueError(f"moments of unknown parameters: {sorted(map(str, strangers))[:3]}")
-        kept = example_moments(self._optimizer) if state else {}
+        unknown = state.keys() - self._parameters.keys()
+        if unknown:
+            raise ValueError(f"moments of unknown parameters: {sorted(map(str, unknown))[:3]}")
+        examples = example_moments(self._optimizer) if state else {}
         for name, moments in state.items():
-            shaped = {
-                key: like.new_empty(self._parameters[name].shape) if like.dim() else like for key, like in kept.items()
-            }
-            check_keys(moments, shaped, name)
+            shape = self._parameters[name].shape
+            expected = {key: value.new_empty(shape) if value.dim() else value for key, value in examples.items()}
+            check_keys(moments, expected, name)
         moments = {
-            index: {key: _laid_out(value, parameter) for key, value in state[name].items()}
+            index: {key: _with_layout_of(value, parameter) for key, value in state[name].items()}
             for index, (name, parameter) in enumerate(self._parameters.items())
             if name in state
         }
@@ -84,7 +83,7 @@ class OptimizerState:
         self._optimizer.load_state_dict({"state": moments, "param_groups": current["param_groups"]})
 
 
-def _laid_out(moment: Tensor, parameter: Tensor) -> Tensor:
+def _with_layout_of(moment: Tensor, parameter: Tensor) -> Tensor:
     """Return a moment in its parameter's memory layout, as fused kernels require; counts are unchanged."""
     return torch.empty_like(parameter).copy_(moment) if moment.shape == parameter.shape else moment
 
@@ -93,8 +92,8 @@ def example_moments(optimizer: Optimizer) -> dict[str, Tensor]:
     """Return an optimizer's state for a parameter of two elements: moments float32 `[2]`, counts 0-d."""
     parameter = nn.Parameter(torch.zeros(2))
     parameter.grad = torch.zeros(2)
-    twin = copy.copy(optimizer)
-    twin.param_groups = [{**optimizer.param_groups[0], "params": [parameter]}]
-    twin.state = defaultdict(dict)
-    twin.step()
-    return dict(twin.state[parameter])
+    clone = copy.copy(optimizer)
+    clone.param_groups = [{**optimizer.param_groups[0], "params": [parameter]}]
+    clone.state = defaultdict(dict)
+    clone.step()
+    return dict(clone.state[parameter])

@@ -70,7 +70,7 @@ class Training:
     """Configuration of a training: the step, plan, inputs and callbacks.
 
     Attributes:
-        feeds: Provides the batches of each phase.
+        inputs: Provides the batches of each phase.
         accumulation: Batches per optimizer step.
         evaluate: Returns the current model's validation metrics, or `None` if interrupted.
         interrupted: Returns whether the job should stop.
@@ -130,20 +130,20 @@ def _train_epoch(training: Training, state: TrainingState, observer: Observer, c
     phase = training.plan.phase(progress.epoch)
     apply_trainable(training.stepper.backbone, phase.trainable)
     observer.epoch_begins(state, phase)
-    feed = training.inputs.training(phase)
-    batches = feed.source.iterate(progress.epoch, progress.step_in_epoch * training.accumulation)
+    inputs = training.inputs.training(phase)
+    batches = inputs.source.iterate(progress.epoch, progress.step_in_epoch * training.accumulation)
     timing = training.stepper.timing
     timing.pause()
-    with limit_threads(alone=feed.alone), closing(batches), suppress(JobStopped):
+    with limit_threads(alone=inputs.alone), closing(batches), suppress(JobStopped):
         for group in timing.measure_waiting(_grouped(batches, training.accumulation)):
             set_learning_rates(training.stepper.optimizer, training.schedule(progress.step))
-            loss = training.stepper.run(group, progress.step, state.totals, feed.forward)
+            loss = training.stepper.run(group, progress.step, state.totals, inputs.forward)
             progress.step += 1
             progress.step_in_epoch += 1
             observer.step_done(state, loss)
             with timing.host("save"):
                 checkpoints.step_done(state)
-            timing.step_done(sum(given.numel() for batch in group for given in batch.inputs.values()))
+            timing.step_done(sum(tensor.numel() for batch in group for tensor in batch.inputs.values()))
             if training.interrupted():
                 return False
         return True
@@ -174,8 +174,8 @@ def _close_epoch(training: Training, state: TrainingState, observer: Observer, m
     state.totals.clear()
     patience = training.stopping.patience
     if patience is not None and metrics and progress.epoch >= training.stopping.min_epochs:
-        waited = progress.epoch - 1 - state.best.improved
-        progress.stopped_early = waited >= patience and progress.epoch < training.epochs
+        epochs_without_gain = progress.epoch - 1 - state.best.improved
+        progress.stopped_early = epochs_without_gain >= patience and progress.epoch < training.epochs
 
 
 def _grouped(batches: Iterable[Batch], size: int) -> Iterator[list[Batch]]:

@@ -54,8 +54,8 @@ class DebuggedInputs:
 
     def training(self, phase: Phase) -> PhaseInputs:
         """Return the observed inputs of a phase."""
-        return self.look(self.inner.training(phase))
+        return self.wrap(self.inner.training(phase))
 
-    def look(self, feed: PhaseInputs) -> PhaseInputs:
+    def wrap(self, inputs: PhaseInputs) -> PhaseInputs:
         """Return the same batches with an observed forward pass."""
-        return replace(feed, forward=self.debugger.wrap_forward(feed.forward))
+        return replace(inputs, forward=self.debugger.wrap_forward(inputs.forward))
