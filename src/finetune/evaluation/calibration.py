@@ -21,20 +21,20 @@ def calibration(confidences: Floats, hits: NDArray[np.bool_]) -> dict[str, objec
         JSON values: `expected_calibration_error`, the mean absolute difference of both over ten bins of equal width,
         weighted by the predictions per bin; and `calibration`, a row per non-empty bin.
     """
-    places = np.minimum((confidences * BINS).astype(np.int64), BINS - 1)
+    bins = np.minimum((confidences * BINS).astype(np.int64), BINS - 1)
     rows: list[dict[str, float | int]] = []
     error = 0.0
-    for place in np.unique(places):
-        inside = places == place
-        stated, came_true = float(confidences[inside].mean()), float(hits[inside].mean())
-        error += abs(stated - came_true) * float(inside.mean())
+    for index in np.unique(bins):
+        in_bin = bins == index
+        confidence, accuracy = float(confidences[in_bin].mean()), float(hits[in_bin].mean())
+        error += abs(confidence - accuracy) * float(in_bin.mean())
         rows.append(
             {
-                "from": float(place) / BINS,
-                "to": float(place + 1) / BINS,
-                "answers": int(inside.sum()),
-                "confidence": stated,
-                "accuracy": came_true,
+                "from": float(index) / BINS,
+                "to": float(index + 1) / BINS,
+                "answers": int(in_bin.sum()),
+                "confidence": confidence,
+                "accuracy": accuracy,
             }
         )
     return {"expected_calibration_error": error, "calibration": rows}

@@ -6,7 +6,7 @@ import base64
 import io
 from collections import Counter, defaultdict
 from collections.abc import Mapping
-from itertools import chain
+from itertools import chain, combinations
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,35 +31,35 @@ _THUMBNAIL_SIZE = 128
 _MAX_CHARACTERS = 400
 
 
-def most_confident_mistakes(name: str, one: EvaluationResult) -> dict[str, object]:
+def most_confident_mistakes(part: str, result: EvaluationResult) -> dict[str, object]:
     """The most confident mistakes with their content.
 
     Returns:
         JSON values: `part`, `of`, `count`, and `records`, the most confident first.
     """
-    predictions, labels = one.predictions, one.batches.label_map
-    surest, classes = _certainty(predictions.probabilities, predictions.targets)
-    mistaken = np.flatnonzero(surest > 0)
-    order = mistaken[np.argsort(-surest[mistaken], kind="stable")][:MAX_MISTAKES]
+    predictions, labels = result.predictions, result.batches.label_map
+    confidences, classes = _mistake_confidences(predictions.probabilities, predictions.targets)
+    mistakes = np.flatnonzero(confidences > 0)
+    order = mistakes[np.argsort(-confidences[mistakes], kind="stable")][:MAX_MISTAKES]
     records = []
     for row in order:
         position = int(predictions.positions[row])
         truth = _names(labels, predictions.targets[row])
-        chosen = labels.names[int(classes[row])]
-        told = chosen if not labels.multi_label or chosen not in truth else f"not {chosen}"
+        name = labels.names[int(classes[row])]
+        predicted = name if not labels.multi_label or name not in truth else f"not {name}"
         records.append(
             {
-                "key": one.batches.key(position),
+                "key": result.batches.key(position),
                 "truth": ", ".join(truth) or "none",
-                "predicted": told,
-                "probability": round(float(surest[row]), 4),
-                **_shown(one.batches, position),
+                "predicted": predicted,
+                "probability": round(float(confidences[row]), 4),
+                **_content(result.batches, position),
             }
         )
-    return {"part": name, "of": len(surest), "count": len(mistaken), "records": records}
+    return {"part": part, "of": len(confidences), "count": len(mistakes), "records": records}
 
 
-def _certainty(
+def _mistake_confidences(
     probabilities: NDArray[np.float32], targets: NDArray[np.int64] | NDArray[np.float32]
 ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
     """Confidence of each record's worst mistake, 0 if it is predicted correctly, and the class concerned."""
@@ -67,9 +67,9 @@ def _certainty(
         classes = probabilities.argmax(axis=1)
         return np.where(classes != targets, probabilities.max(axis=1), 0.0), classes
     truth = targets > 0.5
-    said = probabilities > 0.5
-    wrong = np.where(said != truth, np.where(said, probabilities, 1 - probabilities), 0.0)
-    return wrong.max(axis=1), wrong.argmax(axis=1)
+    predicted = probabilities > 0.5
+    confidences = np.where(predicted != truth, np.where(predicted, probabilities, 1 - probabilities), 0.0)
+    return confidences.max(axis=1), confidences.argmax(axis=1)
 
 
 def _names(labels: LabelMap, target: NDArray[np.generic]) -> tuple[str, ...]:
@@ -78,18 +78,18 @@ def _names(labels: LabelMap, target: NDArray[np.generic]) -> tuple[str, ...]:
     return tuple(name for name, value in zip(labels.names, target.tolist(), strict=True) if value > 0.5)
 
 
-def _shown(batches: BatchSource, position: int) -> dict[str, str]:
+def _content(batches: BatchSource, position: int) -> dict[str, str]:
     if not isinstance(batches, Batches):
         return {"text": "(a streamed record, which cannot be read again)"}
     dataset = batches.dataset
     depth = dataset.transform.sixteen_bit_depth if isinstance(dataset.transform, ImageTransform) else None
     try:
-        return _drawn(dataset.reader.read(dataset.indices[position]).content, depth)
+        return _render(dataset.reader.read(dataset.indices[position]).content, depth)
     except DataError:
         return {"text": "(the record cannot be read again)"}
 
 
-def _drawn(content: Content, sixteen_bit_depth: int | None = None) -> dict[str, str]:
+def _render(content: Content, sixteen_bit_depth: int | None = None) -> dict[str, str]:
     if not isinstance(content, bytes):
         text = "\n".join(content)
         return {"text": text if len(text) <= _MAX_CHARACTERS else text[: _MAX_CHARACTERS - 1] + "…"}
@@ -107,7 +107,7 @@ def thumbnail(content: bytes, sixteen_bit_depth: int | None = None) -> str:
         sixteen_bit_depth: bits used by 16-bit grey images.
 
     Raises:
-        BadContent: the image cannot be decoded.
+        BadRecordError: the image cannot be decoded.
     """
     image = Image.fromarray(decode_image(content, sixteen_bit_depth=sixteen_bit_depth).permute(1, 2, 0).numpy())
     image.thumbnail((_THUMBNAIL_SIZE, _THUMBNAIL_SIZE))
@@ -128,29 +128,28 @@ def find_duplicates(parts: Mapping[str, Subset]) -> dict[str, object]:
         JSON values: `count` of repeated contents, `groups` with their records, `leaks` between each pair of parts, and
         `contradictions`, the number of contents that occur with different labels.
     """
-    places: dict[bytes, list[tuple[str, str, tuple[str, ...]]]] = defaultdict(list)
+    occurrences: dict[bytes, list[tuple[str, str, tuple[str, ...]]]] = defaultdict(list)
     clues = {name: [part.reader.clue(index) for index in part.indices] for name, part in parts.items()}
-    occurrences = Counter(chain.from_iterable(clues.values()))
+    clue_counts = Counter(chain.from_iterable(clues.values()))
     for name, part in parts.items():
-        doubtful = [index for index, clue in zip(part.indices, clues[name], strict=True) if occurrences[clue] > 1]
-        for index, digest in zip(doubtful, content_digests(part.reader, doubtful), strict=True):
+        candidates = [index for index, clue in zip(part.indices, clues[name], strict=True) if clue_counts[clue] > 1]
+        for index, digest in zip(candidates, content_digests(part.reader, candidates), strict=True):
             if digest is not None:
-                places[digest].append((name, part.reader.key(index), tuple(sorted(part.reader.labels(index)))))
-    groups = [found for found in places.values() if len(found) > 1]
-    groups.sort(key=lambda found: (-len({part for part, _, _ in found}), found[0][1]))
+                occurrences[digest].append((name, part.reader.key(index), tuple(sorted(part.reader.labels(index)))))
+    groups = [group for group in occurrences.values() if len(group) > 1]
+    groups.sort(key=lambda group: (-len({part for part, _, _ in group}), group[0][1]))
     leaks: dict[tuple[str, str], int] = defaultdict(int)
-    for found in groups:
-        inside = [name for name in parts if any(part == name for part, _, _ in found)]
-        for first_at, first in enumerate(inside):
-            for second in inside[first_at + 1 :]:
-                leaks[first, second] += sum(part == second for part, _, _ in found)
+    for group in groups:
+        group_parts = [name for name in parts if any(part == name for part, _, _ in group)]
+        for first, second in combinations(group_parts, 2):
+            leaks[first, second] += sum(part == second for part, _, _ in group)
     return {
         "count": len(groups),
-        "contradictions": sum(len({labels for _, _, labels in found}) > 1 for found in groups),
+        "contradictions": sum(len({labels for _, _, labels in group}) > 1 for group in groups),
         "leaks": [{"parts": list(pair), "records": count} for pair, count in leaks.items()],
         "groups": [
-            {"records": [{"part": part, "key": key, "labels": list(labels)} for part, key, labels in found]}
-            for found in groups[:_MAX_GROUPS]
+            {"records": [{"part": part, "key": key, "labels": list(labels)} for part, key, labels in group]}
+            for group in groups[:_MAX_GROUPS]
         ],
     }
 
@@ -160,10 +159,10 @@ def check_duplicates(parts: Mapping[str, Subset]) -> dict[str, object]:
 
     It is skipped if a channel cannot be read again, or if there are so many records that reading them would take long.
     """
-    nothing: dict[str, object] = {"count": 0, "contradictions": 0, "leaks": [], "groups": []}
+    unchecked: dict[str, object] = {"count": 0, "contradictions": 0, "leaks": [], "groups": []}
     if sum(len(part.indices) for part in parts.values()) > MAX_COMPARED_RECORDS:
-        return nothing | {"unknown": f"there are more than {MAX_COMPARED_RECORDS:,} records"}
+        return unchecked | {"unknown": f"there are more than {MAX_COMPARED_RECORDS:,} records"}
     try:
         return find_duplicates(parts)
     except (DataError, OSError) as error:
-        return nothing | {"unknown": str(error)}
+        return unchecked | {"unknown": str(error)}

@@ -62,13 +62,13 @@ def classification_metrics(
         raise DataError("There is nothing to evaluate: none of the records could be read; see the list of bad records.")
     scores = np.asarray(probabilities)
     truth = np.asarray(targets)
-    wanted = (len(truth), len(labels))
-    if scores.shape != wanted or truth.shape != (wanted if multi_label else wanted[:1]):
+    expected = (len(truth), len(labels))
+    if scores.shape != expected or truth.shape != (expected if multi_label else expected[:1]):
         raise ValueError(f"targets {truth.shape} and probabilities {scores.shape} do not match {len(labels)} labels")
-    unusable = int((~np.isfinite(scores).all(axis=1)).sum())
-    if unusable:
+    non_finite = int((~np.isfinite(scores).all(axis=1)).sum())
+    if non_finite:
         raise DivergedError(
-            f"The model's predictions for {unusable} of {len(scores)} records are not finite numbers: training"
+            f"The model's predictions for {non_finite} of {len(scores)} records are not finite numbers: training"
             " diverged. Lower learning_rate, or set gradient_clip_norm."
         )
     if multi_label:
@@ -85,15 +85,15 @@ def _single_label(
     hits = np.bincount(truth[predicted == truth], minlength=classes)
     support = np.bincount(truth, minlength=classes)
     counts = np.stack([hits, np.bincount(predicted, minlength=classes), support], axis=1)
-    aucs = [_auc(truth == at, scores[:, at]) if support[at] else None for at in range(classes)]
+    aucs = [_auc(truth == index, scores[:, index]) if support[index] else None for index in range(classes)]
     rows = _per_class(counts, aucs, labels)
-    of_truth = np.take_along_axis(scores, truth[:, None], axis=1)
+    true_scores = np.take_along_axis(scores, truth[:, None], axis=1)
     metrics: dict[str, object] = {
         "records": len(truth),
         "accuracy": float((predicted == truth).mean()),
         "majority_baseline_accuracy": float(support.max() / len(truth)),
         "majority_class": labels[int(support.argmax())] if (support > 0).sum() > 1 else None,
-        "log_loss": _log_loss(of_truth.astype(np.float64)),
+        "log_loss": _log_loss(true_scores.astype(np.float64)),
         "auc": _mean(rows, "auc"),
         **_averages(rows),
         **calibration(scores.max(axis=1).astype(np.float64), predicted == truth),
@@ -110,7 +110,7 @@ def _confusion(truth: Integers, predicted: Integers, labels: Sequence[str]) -> d
     wrong = truth != predicted
     pairs, counts = np.unique(truth[wrong] * classes + predicted[wrong], return_counts=True)
     order = np.argsort(-counts, kind="stable")[:MAX_PAIRS]
-    found: dict[str, object] = {
+    confusion: dict[str, object] = {
         "confusion_pairs": [
             [labels[pair // classes], labels[pair % classes], count]
             for pair, count in zip(pairs[order].tolist(), counts[order].tolist(), strict=True)
@@ -119,24 +119,24 @@ def _confusion(truth: Integers, predicted: Integers, labels: Sequence[str]) -> d
     }
     if classes <= MAX_MATRIX_CLASSES:
         matrix = np.bincount(truth * classes + predicted, minlength=classes**2).reshape(classes, classes)
-        found["confusion_matrix"] = matrix.tolist()
-    return found
+        confusion["confusion_matrix"] = matrix.tolist()
+    return confusion
 
 
 def _multi_label(truth: NDArray[np.bool_], scores: Floats, labels: Sequence[str]) -> dict[str, object]:
     predicted = scores > THRESHOLD
     counts = np.stack([(truth & predicted).sum(axis=0), predicted.sum(axis=0), truth.sum(axis=0)], axis=1)
-    rows = _per_class(counts, [_auc(truth[:, at], scores[:, at]) for at in range(len(labels))], labels)
-    constant, answer = best_constant_prediction(truth.sum(axis=0), len(truth))
+    rows = _per_class(counts, [_auc(truth[:, index], scores[:, index]) for index in range(len(labels))], labels)
+    baseline, baseline_labels = best_constant_prediction(truth.sum(axis=0), len(truth))
     for row, positive, column in zip(rows, truth.T, scores.T, strict=True):
         row["average_precision"] = _average_precision(positive, column)
-    repeats = Counter(row.tobytes() for row in np.packbits(truth, axis=1))
+    label_sets = Counter(row.tobytes() for row in np.packbits(truth, axis=1))
     return {
         "records": len(truth),
         "accuracy": float((predicted == truth).all(axis=1).mean()),
-        "majority_baseline_accuracy": max(repeats.values()) / len(truth),
-        "majority_baseline_micro_f1": constant,
-        "majority_labels": [labels[at] for at in answer],
+        "majority_baseline_accuracy": max(label_sets.values()) / len(truth),
+        "majority_baseline_micro_f1": baseline,
+        "majority_labels": [labels[index] for index in baseline_labels],
         "hamming_loss": float((predicted != truth).mean()),
         "log_loss": _log_loss(np.where(truth, scores, 1.0 - scores)),
         "auc": _mean(rows, "auc"),
@@ -174,28 +174,28 @@ def micro_f1(truth: NDArray[np.bool_], predicted: NDArray[np.bool_]) -> float:
 def _per_class(counts: Integers, aucs: Sequence[float | None], labels: Sequence[str]) -> list[Row]:
     """A row per class from the counts of correct predictions, predictions and records, `[classes, 3]`."""
     return [
-        {"label": label, "support": int(support), **_quality(int(hits), int(named), int(support)), "auc": auc}
-        for label, (hits, named, support), auc in zip(labels, counts, aucs, strict=True)
+        {"label": label, "support": int(support), **_quality(int(hits), int(predictions), int(support)), "auc": auc}
+        for label, (hits, predictions, support), auc in zip(labels, counts, aucs, strict=True)
     ]
 
 
-def _quality(hits: int, named: int, support: int) -> dict[str, float | None]:
+def _quality(hits: int, predictions: int, support: int) -> dict[str, float | None]:
     """Precision, recall and F1 from the counts of correct predictions, predictions and records."""
-    unnamed = 0.0 if support else None
+    default = 0.0 if support else None
     return {
-        "precision": hits / named if named else unnamed,
+        "precision": hits / predictions if predictions else default,
         "recall": hits / support if support else None,
-        "f1": 2 * hits / (named + support) if support else None,
+        "f1": 2 * hits / (predictions + support) if support else None,
     }
 
 
 def _averages(rows: Sequence[Row]) -> dict[str, object]:
     """Macro averages over the classes with records, and averages weighted by the number of records."""
-    occurring = [row for row in rows if row["support"]]
+    supported = [row for row in rows if row["support"]]
     names = ("precision", "recall", "f1")
     return {
-        "macro": {name: _mean(occurring, name) for name in names},
-        "weighted": {name: _mean(occurring, name, weight="support") for name in names},
+        "macro": {name: _mean(supported, name) for name in names},
+        "weighted": {name: _mean(supported, name, weight="support") for name in names},
     }
 
 
@@ -219,8 +219,8 @@ def _auc(positive: NDArray[np.bool_], scores: NDArray[np.floating]) -> float | N
     negatives = len(positive) - positives
     if not positives or not negatives:
         return None
-    _, place, counts = np.unique(scores, return_inverse=True, return_counts=True)
-    ranks = (counts.cumsum() - (counts - 1) / 2)[place]
+    _, inverse, counts = np.unique(scores, return_inverse=True, return_counts=True)
+    ranks = (counts.cumsum() - (counts - 1) / 2)[inverse]
     return float((ranks[positive].sum() - positives * (positives + 1) / 2) / (positives * negatives))
 
 

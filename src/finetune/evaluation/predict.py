@@ -98,8 +98,8 @@ def predict(
         context: device, precision and stop request.
         forward: the part of the model that takes the batches as input; `None` for the whole model.
     """
-    answers = _answers(backbone, batches, context, forward or backbone.forward)
-    return None if answers is None else _predictions(answers)
+    outputs = _collect_outputs(backbone, batches, context, forward or backbone.forward)
+    return None if outputs is None else _predictions(outputs)
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,27 +120,29 @@ def predict_classes(backbone: Backbone, batches: Source, context: InferenceConte
 
     No loss is computed: the data set may have classes for which the model has no output.
     """
-    answers = _answers(backbone, batches, context, backbone.forward)
-    if answers is None:
+    outputs = _collect_outputs(backbone, batches, context, backbone.forward)
+    if outputs is None:
         return None
-    _, logits, targets = answers
+    _, logits, targets = outputs
     if not logits:
         return PredictedClasses(np.empty(0, np.int64), np.empty(0, np.int64))
     return PredictedClasses(torch.cat(targets).cpu().numpy(), torch.cat(logits).argmax(dim=1).cpu().numpy())
 
 
-_Answers = tuple[list[int], list[Tensor], list[Tensor]]
+_Outputs = tuple[list[int], list[Tensor], list[Tensor]]
 """Positions, and by batch logits and targets, in the order of the batches."""
 
 
-def _answers(backbone: Backbone, batches: Source, context: InferenceContext, forward: Forward) -> _Answers | None:
+def _collect_outputs(
+    backbone: Backbone, batches: Source, context: InferenceContext, forward: Forward
+) -> _Outputs | None:
     try:
         return _forward_all(backbone, batches, context, forward)
     except JobStopped:
         return None
 
 
-def _forward_all(backbone: Backbone, batches: Source, context: InferenceContext, forward: Forward) -> _Answers | None:
+def _forward_all(backbone: Backbone, batches: Source, context: InferenceContext, forward: Forward) -> _Outputs | None:
     backbone.module.eval()
     positions: list[int] = []
     logits: list[Tensor] = []
@@ -154,15 +156,15 @@ def _forward_all(backbone: Backbone, batches: Source, context: InferenceContext,
                 continue
             inputs = {name: tensor.to(context.device, non_blocking=True) for name, tensor in batch.inputs.items()}
             with context.autocast():
-                outputs = forward(inputs)
+                batch_logits = forward(inputs).logits
             positions.extend(batch.positions)
-            logits.append(outputs.logits.float())
+            logits.append(batch_logits.float())
             targets.append(batch.targets)
     return positions, logits, targets
 
 
-def _predictions(answers: _Answers) -> Predictions:
-    positions, logits, targets = answers
+def _predictions(outputs: _Outputs) -> Predictions:
+    positions, logits, targets = outputs
     if not logits:
         return Predictions(np.empty(0, np.int64), np.empty(0, np.int64), np.empty((0, 0), np.float32), float("nan"))
     all_logits, all_targets = torch.cat(logits).cpu(), torch.cat(targets).cpu()

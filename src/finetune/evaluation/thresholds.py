@@ -50,12 +50,14 @@ def choose_thresholds(
     """
     scores = np.asarray(probabilities, dtype=np.float64)
     if targets.ndim == 1:
-        found = find_threshold(np.asarray(targets) == 1, scores[:, 1], target)
-        chosen = 0.5 if found is None else found
-        return ChosenThresholds((1 - chosen, chosen), (labels[1],) if found is None else ())
-    each = [find_threshold(np.asarray(column) > 0.5, scores[:, at], target) for at, column in enumerate(targets.T)]
-    missed = tuple(name for name, found in zip(labels, each, strict=True) if found is None)
-    return ChosenThresholds(tuple(0.5 if found is None else found for found in each), missed)
+        threshold = find_threshold(np.asarray(targets) == 1, scores[:, 1], target)
+        missed: tuple[str, ...] = (labels[1],) if threshold is None else ()
+        threshold = 0.5 if threshold is None else threshold
+        return ChosenThresholds((1 - threshold, threshold), missed)
+    columns = zip((np.asarray(targets) > 0.5).T, scores.T, strict=True)
+    thresholds = [find_threshold(positive, column, target) for positive, column in columns]
+    missed = tuple(label for label, threshold in zip(labels, thresholds, strict=True) if threshold is None)
+    return ChosenThresholds(tuple(0.5 if threshold is None else threshold for threshold in thresholds), missed)
 
 
 def find_threshold(positive: NDArray[np.bool_], scores: Floats, target: ThresholdTarget) -> float | None:
@@ -72,15 +74,14 @@ def find_threshold(positive: NDArray[np.bool_], scores: Floats, target: Threshol
     ends = ends[sorted_scores[ends] > 0]
     precision, recall = hits[ends] / (ends + 1), hits[ends] / positive.sum()
     if target.precision is not None:
-        metrics_at_thresholds = np.flatnonzero(precision >= target.precision)
-        at = metrics_at_thresholds[-1:] if len(metrics_at_thresholds) else metrics_at_thresholds
+        cuts = np.flatnonzero(precision >= target.precision)[-1:]
     else:
-        at = np.flatnonzero(recall >= (target.recall or 0))[:1]
-    if not len(at):
+        cuts = np.flatnonzero(recall >= (target.recall or 0))[:1]
+    if not len(cuts):
         return None
-    last = int(ends[int(at[0])])
-    below = sorted_scores[last + 1] if last + 1 < len(scores) else 0.0
-    return float((sorted_scores[last] + below) / 2)
+    last = int(ends[int(cuts[0])])
+    next_score = sorted_scores[last + 1] if last + 1 < len(scores) else 0.0
+    return float((sorted_scores[last] + next_score) / 2)
 
 
 def metrics_at_thresholds(
@@ -89,14 +90,15 @@ def metrics_at_thresholds(
     """Precision and recall at the thresholds, by class; of two exclusive classes only the second one."""
     truth = np.asarray(targets)
     positive = truth > 0.5 if truth.ndim == 2 else np.stack([truth == 0, truth == 1], axis=1)
-    said = np.asarray(probabilities, dtype=np.float64) > np.array(decision.thresholds)
+    predicted = np.asarray(probabilities, dtype=np.float64) > np.array(decision.thresholds)
+    hits = (positive & predicted).sum(axis=0)
     rows: dict[str, dict[str, float | None]] = {}
-    for at, label in enumerate(labels):
-        if truth.ndim == 1 and at == 0:
+    for index, label in enumerate(labels):
+        if truth.ndim == 1 and index == 0:
             continue
-        hits, named, there = (positive & said)[:, at].sum(), said[:, at].sum(), positive[:, at].sum()
+        predictions, support = predicted[:, index].sum(), positive[:, index].sum()
         rows[label] = {
-            "precision": float(hits / named) if named else None,
-            "recall": float(hits / there) if there else None,
+            "precision": float(hits[index] / predictions) if predictions else None,
+            "recall": float(hits[index] / support) if support else None,
         }
     return rows

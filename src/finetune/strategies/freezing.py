@@ -18,18 +18,18 @@ def apply_trainable(backbone: Backbone, trainable: Collection[str]) -> None:
         trainable: names of the trainable layer groups.
     """
     groups = backbone.layer_groups()
-    learning = {
+    trainable_ids = {
         id(module) for group in groups if group.name in trainable for root in group.modules for module in root.modules()
     }
-    covered = {id(module) for group in groups for root in group.modules for module in root.modules()}
-    head_learns = groups[-1].name in trainable
+    grouped_ids = {id(module) for group in groups for root in group.modules for module in root.modules()}
+    head_trainable = groups[-1].name in trainable
     for module in backbone.module.modules():
-        if id(module) in covered:
-            module.training = id(module) in learning
+        if id(module) in grouped_ids:
+            module.training = id(module) in trainable_ids
         elif next(module.children(), None) is None:
-            module.training = head_learns
+            module.training = head_trainable
         else:
-            module.training = any(id(child) in learning for child in module.modules())
+            module.training = any(id(child) in trainable_ids for child in module.modules())
     parameters = dict(backbone.module.named_parameters())
     for group in groups:
         for name in group.parameters:

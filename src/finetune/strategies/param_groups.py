@@ -32,16 +32,16 @@ def parameter_groups(backbone: Backbone, plan: Plan, weight_decay: float) -> tup
     are the parameters with at most one dimension.
     """
     shapes = {name: parameter.dim() for name, parameter in backbone.module.named_parameters()}
-    found = []
+    param_groups = []
     for group in backbone.layer_groups():
         if group.name not in plan.learning_rates:
             continue
         decayed = tuple(name for name in group.parameters if shapes[name] > 1)
         plain = tuple(name for name in group.parameters if shapes[name] <= 1)
-        rate = plan.learning_rates[group.name]
-        found += [
-            ParameterGroup(f"{group.name}/{kind}", names, rate, decay)
+        learning_rate = plan.learning_rates[group.name]
+        param_groups += [
+            ParameterGroup(f"{group.name}/{kind}", names, learning_rate, decay)
             for kind, names, decay in (("decay", decayed, weight_decay), ("plain", plain, 0.0))
             if names
         ]
-    return tuple(found)
+    return tuple(param_groups)

@@ -27,7 +27,7 @@ class DefaultLearningRates:
     scratch: float
 
 
-_DEFAULT_RATES: Mapping[LearningRateFamily, Mapping[Task, DefaultLearningRates]] = MappingProxyType(
+_DEFAULT_LEARNING_RATES: Mapping[LearningRateFamily, Mapping[Task, DefaultLearningRates]] = MappingProxyType(
     {
         "adaptive": {
             "image-classification": DefaultLearningRates(head=3e-3, pretrained=2e-4, scratch=1e-3),
@@ -45,7 +45,7 @@ HEAD_LEARNING_RATE_RATIO = 10.0
 
 def default_learning_rates(task: Task, optimisation: OptimisationSpec) -> DefaultLearningRates:
     """Return the default learning rates for a task and the family of the optimizer."""
-    return _DEFAULT_RATES[OPTIMIZERS[optimisation.optimizer].learning_rates][task]
+    return _DEFAULT_LEARNING_RATES[OPTIMIZERS[optimisation.optimizer].learning_rates][task]
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,33 +63,33 @@ class ModelStructure:
     new_head: bool
 
 
-def make_plan(strategy: StrategySpec, optimisation: OptimisationSpec, network: ModelStructure) -> Plan:
+def make_plan(strategy: StrategySpec, optimisation: OptimisationSpec, model: ModelStructure) -> Plan:
     """Convert a strategy to phases and learning rates for the layer groups of a model.
 
     Raises:
         UserError: `unfrozen_groups` exceeds the number of groups below the head.
     """
-    *body, head = network.groups
+    *body, head = model.groups
     phases = _phases(strategy, optimisation.epochs, tuple(body), head)
-    body_rate, head_rate = _rates(strategy, optimisation, network)
-    rates = {}
-    for distance, name in enumerate(reversed(network.groups)):
-        rates[name] = head_rate if name == head else body_rate * strategy.layer_decay**distance
-    learning = {name for phase in phases for name in phase.trainable}
-    return Plan(network.groups, phases, {name: rates[name] for name in network.groups if name in learning})
+    body_lr, head_lr = _learning_rates(strategy, optimisation, model)
+    learning_rates = {}
+    for distance, name in enumerate(reversed(model.groups)):
+        learning_rates[name] = head_lr if name == head else body_lr * strategy.layer_decay**distance
+    trainable = {name for phase in phases for name in phase.trainable}
+    return Plan(model.groups, phases, {name: learning_rates[name] for name in model.groups if name in trainable})
 
 
 def learning_rates_in_effect(
-    strategy: StrategySpec, optimisation: OptimisationSpec, network: ModelStructure
+    strategy: StrategySpec, optimisation: OptimisationSpec, model: ModelStructure
 ) -> tuple[tuple[str, float], ...]:
     """Return the hyperparameters that determine the learning rates, with their values, including defaults."""
     if strategy.name == "evaluate":
         return ()
-    body, head = _rates(strategy, optimisation, network)
-    own = optimisation.head_learning_rate is not None
+    body, head = _learning_rates(strategy, optimisation, model)
+    has_head_lr = optimisation.head_learning_rate is not None
     if strategy.name == "feature_extraction":
-        return (("head_learning_rate" if own else "learning_rate", head),)
-    return (("learning_rate", body), *((("head_learning_rate", head),) if own else ()))
+        return (("head_learning_rate" if has_head_lr else "learning_rate", head),)
+    return (("learning_rate", body), *((("head_learning_rate", head),) if has_head_lr else ()))
 
 
 def _phases(strategy: StrategySpec, epochs: int, body: tuple[str, ...], head: str) -> tuple[Phase, ...]:
@@ -122,19 +122,23 @@ def _gradual_phases(epochs: int, body: tuple[str, ...], head: str) -> tuple[Phas
     return tuple(phases)
 
 
-def _rates(strategy: StrategySpec, optimisation: OptimisationSpec, network: ModelStructure) -> tuple[float, float]:
+def _learning_rates(
+    strategy: StrategySpec, optimisation: OptimisationSpec, model: ModelStructure
+) -> tuple[float, float]:
     """Return the learning rate of the layers below the head, before layer decay, and that of the head."""
-    defaults = default_learning_rates(network.task, optimisation)
-    given = optimisation.learning_rate
+    defaults = default_learning_rates(model.task, optimisation)
+    learning_rate = optimisation.learning_rate
     if strategy.name == "from_scratch":
-        body = defaults.scratch if given is None else given
+        body = defaults.scratch if learning_rate is None else learning_rate
         head = body
     elif strategy.name == "feature_extraction":
         body = defaults.pretrained
-        head = defaults.head if given is None else given
+        head = defaults.head if learning_rate is None else learning_rate
     else:
-        body = defaults.pretrained if given is None else given
-        head = (defaults.head if given is None else HEAD_LEARNING_RATE_RATIO * given) if network.new_head else body
+        body = defaults.pretrained if learning_rate is None else learning_rate
+        head = body
+        if model.new_head:
+            head = defaults.head if learning_rate is None else HEAD_LEARNING_RATE_RATIO * learning_rate
     if optimisation.head_learning_rate is not None:
         head = optimisation.head_learning_rate
     return body, head
