@@ -40,7 +40,7 @@ def close(expected: object) -> object:
     return pytest.approx(expected, rel=1e-6)
 
 
-def test_single_label_by_hand() -> None:
+def test_single_label_metrics_match_values_computed_by_hand() -> None:
     result = single(TARGETS, PROBABILITIES, top_k=2)
     assert result["records"] == 6
     assert result["accuracy"] == close(4 / 6)
@@ -69,7 +69,7 @@ def test_single_label_by_hand() -> None:
     assert result["weighted"]["recall"] == close((3 * 2 / 3 + 2 * 0.5 + 1) / 6)
 
 
-def test_a_class_without_records_is_left_out_of_averages() -> None:
+def test_class_without_records_is_excluded_from_averages() -> None:
     result = single(np.array([0, 0, 1, 1]), np.array([[0.9, 0.1, 0], [0.4, 0.6, 0], [0.1, 0.9, 0], [0.2, 0.8, 0]]))
     assert result["per_class"][2] == {
         "label": "c", "support": 0, "precision": None, "recall": None, "f1": None, "auc": None,
@@ -78,7 +78,7 @@ def test_a_class_without_records_is_left_out_of_averages() -> None:
     assert result["auc"] == 1.0
 
 
-def test_a_class_without_records_that_is_predicted_has_a_precision_of_zero() -> None:
+def test_predicted_class_without_records_has_precision_zero() -> None:
     result = single(np.array([0, 1]), np.array([[0.1, 0.1, 0.8], [0.1, 0.9, 0.0]]))
     assert result["per_class"][2]["precision"] == 0.0
     assert result["per_class"][2]["recall"] is None
@@ -86,24 +86,24 @@ def test_a_class_without_records_that_is_predicted_has_a_precision_of_zero() -> 
     assert result["confusion_matrix"] == [[0, 0, 1], [0, 1, 0], [0, 0, 0]]
 
 
-def test_one_class_only_leaves_the_auc_undefined() -> None:
+def test_auc_is_undefined_with_a_single_class() -> None:
     result = single(np.array([1, 1]), np.array([[0.1, 0.8, 0.1], [0.6, 0.3, 0.1]]))
     assert result["auc"] is None
     assert result["accuracy"] == 0.5
     assert result["majority_baseline_accuracy"] == 1.0
 
 
-def test_a_certain_mistake_has_a_finite_loss() -> None:
+def test_log_loss_of_a_certain_mistake_is_finite() -> None:
     assert single(np.array([0]), np.array([[0.0, 1.0, 0.0]]))["log_loss"] == close(-math.log(2**-52))
 
 
 @pytest.mark.parametrize("k", [3, 10])
-def test_all_classes_always_hold_the_right_one(k: int) -> None:
+def test_top_k_accuracy_over_all_classes_is_one(k: int) -> None:
     assert single(TARGETS, PROBABILITIES, top_k=k)[f"top_{k}_accuracy"] == 1.0
 
 
 @given(seed=st.integers(0, 2**32 - 1), count=st.integers(3, 40))
-def test_where_all_is_defined_scikit_learn_says_the_same(seed: int, count: int) -> None:
+def test_metrics_match_scikit_learn(seed: int, count: int) -> None:
     generator = np.random.default_rng(seed)
     targets = np.concatenate([np.arange(3), generator.integers(0, 3, count)])
     scores = generator.dirichlet(np.ones(3), len(targets))
@@ -116,19 +116,21 @@ def test_where_all_is_defined_scikit_learn_says_the_same(seed: int, count: int) 
         assert list(result[average].values()) == close(list(expected[:3]))
 
 
-MANY_TARGETS = np.array([[1, 0, 0], [1, 1, 0], [1, 1, 0], [0, 1, 0]], dtype=np.float32)
-MANY_PROBABILITIES = np.array([[0.9, 0.2, 0.1], [0.8, 0.7, 0.6], [0.3, 0.6, 0.1], [0.6, 0.4, 0.2]], dtype=np.float32)
+MULTI_LABEL_TARGETS = np.array([[1, 0, 0], [1, 1, 0], [1, 1, 0], [0, 1, 0]], dtype=np.float32)
+MULTI_LABEL_PROBABILITIES = np.array(
+    [[0.9, 0.2, 0.1], [0.8, 0.7, 0.6], [0.3, 0.6, 0.1], [0.6, 0.4, 0.2]], dtype=np.float32
+)
 
 
-def test_multi_label_by_hand() -> None:
-    result = classification_metrics(MANY_TARGETS, MANY_PROBABILITIES, LABELS, multi_label=True)
+def test_multi_label_metrics_match_values_computed_by_hand() -> None:
+    result = classification_metrics(MULTI_LABEL_TARGETS, MULTI_LABEL_PROBABILITIES, LABELS, multi_label=True)
     result = json.loads(json.dumps(result, allow_nan=False))
     assert result["records"] == 4
     assert result["accuracy"] == 0.25
     assert result["majority_baseline_accuracy"] == 0.5
     assert result["hamming_loss"] == close(4 / 12)
-    right = (0.9, 0.8, 0.9, 0.8, 0.7, 0.4, 0.3, 0.6, 0.9, 0.4, 0.4, 0.8)
-    assert result["log_loss"] == close(-sum(map(math.log, right)) / 12)
+    true_probabilities = (0.9, 0.8, 0.9, 0.8, 0.7, 0.4, 0.3, 0.6, 0.9, 0.4, 0.4, 0.8)
+    assert result["log_loss"] == close(-sum(map(math.log, true_probabilities)) / 12)
     assert result["micro"] == {"precision": close(4 / 6), "recall": close(4 / 6), "f1": close(4 / 6)}
     rows: Any = result["per_class"]
     # a: 0.9 and 0.8 rank above the negative's 0.6, then 0.3.
@@ -149,25 +151,25 @@ def test_multi_label_by_hand() -> None:
     assert result["confusion_matrices"] == [[[0, 1], [1, 2]], [[1, 0], [1, 2]], [[3, 1], [0, 0]]]
 
 
-def test_multi_label_with_one_class() -> None:
+def test_multi_label_metrics_with_one_class() -> None:
     result = classification_metrics(np.array([[1], [0]]), np.array([[0.7], [0.6]]), ("a",), multi_label=True)
     assert result["accuracy"] == 0.5
     assert result["auc"] == 1.0
 
 
-def test_nothing_to_evaluate_is_said() -> None:
+def test_no_records_raise_an_error() -> None:
     with pytest.raises(DataError, match="nothing to evaluate"):
         classification_metrics(np.empty(0, np.int64), np.empty((0, 0)), LABELS, multi_label=False)
 
 
-def test_answers_that_are_no_numbers_are_the_requests_fault() -> None:
+def test_non_finite_predictions_raise_a_user_error() -> None:
     scores = PROBABILITIES.copy()
     scores[2] = np.nan
     with pytest.raises(UserError, match=r"1 of 6 records are not finite .*learning_rate"):
         classification_metrics(TARGETS, scores, LABELS, multi_label=False)
 
 
-@pytest.mark.parametrize("targets", [TARGETS[:5], MANY_TARGETS])
-def test_shapes_that_do_not_fit_are_refused(targets: NDArray[Any]) -> None:
+@pytest.mark.parametrize("targets", [TARGETS[:5], MULTI_LABEL_TARGETS])
+def test_mismatched_shapes_are_refused(targets: NDArray[Any]) -> None:
     with pytest.raises(ValueError, match="do not match 3 labels"):
         classification_metrics(targets, PROBABILITIES, LABELS, multi_label=False)

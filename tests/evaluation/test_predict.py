@@ -13,11 +13,11 @@ from finetune.data.loading.batches import Batch
 from finetune.evaluation.predict import InferenceContext, predict
 from tests.support.tiny import SIDE, TinyBackbone
 
-HOW = InferenceContext(torch.device("cpu"), nullcontext, lambda: False)
+CONTEXT = InferenceContext(torch.device("cpu"), nullcontext, lambda: False)
 
 
 @dataclass
-class Given:
+class ImageBatches:
     """Images in batches of three, in a given order; the position of an image determines its class."""
 
     order: tuple[int, ...]
@@ -31,12 +31,12 @@ class Given:
 
 
 @pytest.mark.parametrize("order", [(4, 2, 9, 0, 1, 7), (9, 7, 4, 2, 1, 0)])
-def test_rows_come_back_in_order(order: tuple[int, ...]) -> None:
-    expected = predict(TinyBackbone(), Given((0, 1, 2, 4, 7, 9)), HOW)
-    found = predict(TinyBackbone(), Given(order), HOW)
-    assert found is not None
+def test_predictions_are_in_dataset_order(order: tuple[int, ...]) -> None:
+    expected = predict(TinyBackbone(), ImageBatches((0, 1, 2, 4, 7, 9)), CONTEXT)
+    predictions = predict(TinyBackbone(), ImageBatches(order), CONTEXT)
+    assert predictions is not None
     assert expected is not None
-    assert found.positions.tolist() == expected.positions.tolist() == [0, 1, 2, 4, 7, 9]
-    assert found.targets.tolist() == expected.targets.tolist() == [0, 1, 2, 1, 1, 0]
-    torch.testing.assert_close(torch.from_numpy(found.probabilities), torch.from_numpy(expected.probabilities))
-    assert found.loss == pytest.approx(expected.loss)
+    assert predictions.positions.tolist() == expected.positions.tolist() == [0, 1, 2, 4, 7, 9]
+    assert predictions.targets.tolist() == expected.targets.tolist() == [0, 1, 2, 1, 1, 0]
+    torch.testing.assert_close(torch.from_numpy(predictions.probabilities), torch.from_numpy(expected.probabilities))
+    assert predictions.loss == pytest.approx(expected.loss)

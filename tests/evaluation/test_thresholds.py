@@ -22,35 +22,35 @@ POSITIVE = np.array([True, True, False, True, False])
         (ThresholdTarget(recall=0.9), 0.45),
     ],
 )
-def test_thresholds_by_hand(target: ThresholdTarget, expected: float) -> None:
+def test_thresholds_match_values_computed_by_hand(target: ThresholdTarget, expected: float) -> None:
     assert find_threshold(POSITIVE, SCORES, target) == pytest.approx(expected)
 
 
-def test_a_precision_that_nothing_reaches_is_missed() -> None:
+def test_unreachable_target_has_no_threshold() -> None:
     assert find_threshold(np.array([False, True]), np.array([0.9, 0.1]), ThresholdTarget(precision=0.9)) is None
     assert find_threshold(np.array([False, False]), np.array([0.9, 0.1]), ThresholdTarget(recall=0.5)) is None
 
 
 @pytest.mark.parametrize("target", [ThresholdTarget(precision=0.5), ThresholdTarget(recall=0.5)])
-def test_a_score_of_zero_is_above_no_threshold(target: ThresholdTarget) -> None:
+def test_score_of_zero_is_never_above_the_threshold(target: ThresholdTarget) -> None:
     assert find_threshold(np.array([False, True]), np.array([0.05, 0.0]), target) is None
 
 
 @given(st.lists(st.tuples(st.booleans(), st.integers(0, 20)), min_size=1, max_size=60), st.floats(0.05, 0.95))
-def test_what_is_promised_is_reached(records: list[tuple[bool, int]], wanted: float) -> None:
-    positive, scores = np.array([one for one, _ in records]), np.array([score / 20 for _, score in records])
-    for target in (ThresholdTarget(precision=wanted), ThresholdTarget(recall=wanted)):
-        found = find_threshold(positive, scores, target)
-        if found is None:
+def test_thresholds_reach_their_target(records: list[tuple[bool, int]], value: float) -> None:
+    positive, scores = np.array([label for label, _ in records]), np.array([score / 20 for _, score in records])
+    for target in (ThresholdTarget(precision=value), ThresholdTarget(recall=value)):
+        cut = find_threshold(positive, scores, target)
+        if cut is None:
             continue
-        said = scores > found
-        if said.any() and target.precision is not None:
-            assert positive[said].mean() >= wanted
+        predicted = scores > cut
+        if predicted.any() and target.precision is not None:
+            assert positive[predicted].mean() >= value
         if target.recall is not None:
-            assert said[positive].mean() >= wanted
+            assert predicted[positive].mean() >= value
 
 
-def test_of_two_classes_the_second_one_is_decided() -> None:
+def test_two_exclusive_classes_share_one_threshold() -> None:
     probabilities = np.stack([1 - SCORES, SCORES], axis=1)
     decision = choose_thresholds(
         POSITIVE.astype(np.int64), probabilities, ("no", "yes"), ThresholdTarget(precision=0.9)
@@ -60,7 +60,7 @@ def test_of_two_classes_the_second_one_is_decided() -> None:
     assert rows == {"yes": {"precision": 1.0, "recall": pytest.approx(2 / 3)}}
 
 
-def test_each_of_several_labels_has_its_own() -> None:
+def test_multi_label_task_has_a_threshold_per_label() -> None:
     truth = np.stack([POSITIVE, ~POSITIVE], axis=1).astype(np.float32)
     decision = choose_thresholds(truth, np.stack([SCORES, SCORES], axis=1), ("a", "b"), ThresholdTarget(precision=0.9))
     assert decision.thresholds == pytest.approx((0.75, 0.5))

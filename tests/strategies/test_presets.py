@@ -30,7 +30,7 @@ def spec_of(**hyperparameters: str) -> JobSpec:
     ("strategy", "trainable"),
     [("feature_extraction", ("head",)), ("full", GROUPS), ("from_scratch", GROUPS), ("evaluate", ())],
 )
-def test_what_learns(strategy: str, trainable: tuple[str, ...]) -> None:
+def test_trainable_groups_by_strategy(strategy: str, trainable: tuple[str, ...]) -> None:
     plan = plan_of(strategy=strategy)
     assert plan.phases == (Phase(0, trainable),)
     assert plan.ever_trainable == trainable
@@ -45,7 +45,7 @@ def test_partial_refuses_more_groups_than_there_are() -> None:
         plan_of(strategy="partial", unfrozen_groups="5")
 
 
-def test_gradual_unfreezes_from_the_top_and_ends_with_everything_by_half() -> None:
+def test_gradual_unfreezes_from_the_top_until_half_of_the_epochs() -> None:
     plan = plan_of(strategy="gradual", epochs="8")
     assert [phase.first_epoch for phase in plan.phases] == [0, 1, 2, 3, 4]
     assert plan.phase(0).trainable == ("head",)
@@ -58,14 +58,14 @@ def test_gradual_with_few_epochs_unfreezes_several_groups_at_once() -> None:
     assert [(phase.first_epoch, len(phase.trainable)) for phase in plan.phases] == [(0, 1), (1, 3), (2, 5)]
 
 
-def test_pretrained_layers_learn_10_to_100_times_slower_than_a_new_head() -> None:
+def test_default_lr_of_pretrained_layers_is_10_to_100_times_below_the_head() -> None:
     for task in ("image-classification", "text-classification"):
         for optimizer in ("adamw", "sgd", "nag", "rmsprop", "adam"):
-            rates = default_learning_rates(task, spec_of(optimizer=optimizer).optimisation)
-            assert 10 <= rates.head / rates.pretrained <= 100
+            defaults = default_learning_rates(task, spec_of(optimizer=optimizer).optimisation)
+            assert 10 <= defaults.head / defaults.pretrained <= 100
 
 
-def test_a_given_rate_is_that_of_the_layers_which_the_strategy_is_about() -> None:
+def test_learning_rate_applies_to_the_layers_trained_by_the_strategy() -> None:
     assert plan_of(strategy="feature_extraction", learning_rate="0.5").learning_rates == {"head": 0.5}
     full = plan_of(strategy="full", learning_rate="0.001").learning_rates
     assert full["layer1"] == 0.001
@@ -73,22 +73,24 @@ def test_a_given_rate_is_that_of_the_layers_which_the_strategy_is_about() -> Non
     assert set(plan_of(strategy="from_scratch", learning_rate="0.25").learning_rates.values()) == {0.25}
 
 
-def test_a_head_that_is_kept_learns_like_the_layers_below() -> None:
-    rates = plan_of(new_head=False, strategy="full", learning_rate="0.001").learning_rates
-    assert rates["head"] == rates["layer3"] == 0.001
+def test_reused_head_has_the_learning_rate_of_the_layers_below() -> None:
+    learning_rates = plan_of(new_head=False, strategy="full", learning_rate="0.001").learning_rates
+    assert learning_rates["head"] == learning_rates["layer3"] == 0.001
 
 
-def test_the_head_s_rate_can_be_given() -> None:
-    rates = plan_of(strategy="full", learning_rate="0.001", head_learning_rate="0.5").learning_rates
-    assert (rates["head"], rates["stem"]) == (0.5, 0.001)
+def test_head_learning_rate_overrides_the_ratio() -> None:
+    learning_rates = plan_of(strategy="full", learning_rate="0.001", head_learning_rate="0.5").learning_rates
+    assert (learning_rates["head"], learning_rates["stem"]) == (0.5, 0.001)
 
 
-def test_layer_decay_falls_with_the_distance_from_the_head() -> None:
-    rates = plan_of(strategy="full", learning_rate="1.0", layer_decay="0.5", head_learning_rate="3.0").learning_rates
-    assert rates == {"stem": 0.0625, "layer1": 0.125, "layer2": 0.25, "layer3": 0.5, "head": 3.0}
+def test_layer_decay_decreases_with_distance_from_the_head() -> None:
+    learning_rates = plan_of(
+        strategy="full", learning_rate="1.0", layer_decay="0.5", head_learning_rate="3.0"
+    ).learning_rates
+    assert learning_rates == {"stem": 0.0625, "layer1": 0.125, "layer2": 0.25, "layer3": 0.5, "head": 3.0}
 
 
-def test_a_plan_that_contradicts_itself_is_refused() -> None:
+def test_inconsistent_plan_is_refused() -> None:
     good = plan_of(strategy="full")
     with pytest.raises(ValueError, match="epoch 0"):
         replace(good, phases=(Phase(1, GROUPS),))

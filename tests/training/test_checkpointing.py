@@ -16,21 +16,21 @@ from finetune.training.state import Progress, Stateful, TrainingState
 
 
 @dataclass
-class Target:
+class RecordingStore:
     """Records the written checkpoints; one kind fails."""
 
     failing: str = ""
     written: list[tuple[int, str]] = field(default_factory=list)
 
-    def write(self, snapshot: Snapshot, about: CheckpointInfo) -> CheckpointName:
-        if about.kind == self.failing:
+    def write(self, snapshot: Snapshot, info: CheckpointInfo) -> CheckpointName:
+        if info.kind == self.failing:
             raise PlatformError("disk full")
-        self.written.append((about.step, about.kind))
-        return CheckpointName(about.step, len(self.written))
+        self.written.append((info.step, info.kind))
+        return CheckpointName(info.step, len(self.written))
 
 
 @dataclass
-class Copying:
+class SlowState:
     """A stateful object whose copy takes time on the clock."""
 
     now: float = 0.0
@@ -51,7 +51,7 @@ class Copying:
 class State:
     """The part of a training state that checkpointing reads."""
 
-    clock: Copying
+    clock: SlowState
     progress: Progress = field(default_factory=Progress)
     best: Progress = field(default_factory=Progress)
 
@@ -59,7 +59,9 @@ class State:
         return {"clock": self.clock}
 
 
-def train(cadence: Cadence, clock: Copying, target: Target, steps: int, *, epoch: int = 0) -> list[tuple[int, str]]:
+def train(
+    cadence: Cadence, clock: SlowState, target: RecordingStore, steps: int, *, epoch: int = 0
+) -> list[tuple[int, str]]:
     """Run one step per second, with an epoch end every `epoch` steps, then the final checkpoint."""
     state = State(clock)
     as_training_state = cast("TrainingState", state)
@@ -84,31 +86,35 @@ def wait(writer: BackgroundWriter) -> None:
         pass
 
 
-def test_every_so_many_steps_whatever_it_costs() -> None:
-    found = train(Cadence(3, None), Copying(copy_seconds=50.0), Target(), 10)
-    assert found == [(3, "periodic"), (6, "periodic"), (9, "periodic"), (10, "final")]
+def test_step_interval_applies_regardless_of_cost() -> None:
+    written = train(Cadence(3, None), SlowState(copy_seconds=50.0), RecordingStore(), 10)
+    assert written == [(3, "periodic"), (6, "periodic"), (9, "periodic"), (10, "final")]
 
 
-def test_every_so_many_seconds() -> None:
-    found = train(Cadence(None, 4.0), Copying(), Target(), 10)
-    assert found == [(4, "periodic"), (8, "periodic"), (10, "final")]
+def test_time_interval_saves_every_few_seconds() -> None:
+    written = train(Cadence(None, 4.0), SlowState(), RecordingStore(), 10)
+    assert written == [(4, "periodic"), (8, "periodic"), (10, "final")]
 
 
-def test_by_time_only_while_it_costs_a_hundredth() -> None:
-    found = train(Cadence(None, 4.0), Copying(copy_seconds=0.15), Target(), 60)
-    assert [step for step, _ in found] == [4, 20, 36, 52, 60]
+def test_time_interval_is_extended_to_limit_the_cost() -> None:
+    written = train(Cadence(None, 4.0), SlowState(copy_seconds=0.15), RecordingStore(), 60)
+    assert [step for step, _ in written] == [4, 20, 36, 52, 60]
 
 
-def test_short_epochs_are_saved_now_and_then() -> None:
-    found = train(Cadence(None, None), Copying(copy_seconds=0.09), Target(), 30, epoch=2)
-    assert [one for one in found if one[1] == "epoch"] == [(2, "epoch"), (12, "epoch"), (22, "epoch")]
+def test_short_epochs_are_saved_only_when_worth_the_cost() -> None:
+    written = train(Cadence(None, None), SlowState(copy_seconds=0.09), RecordingStore(), 30, epoch=2)
+    assert [checkpoint for checkpoint in written if checkpoint[1] == "epoch"] == [
+        (2, "epoch"),
+        (12, "epoch"),
+        (22, "epoch"),
+    ]
 
 
-def test_what_is_written_is_not_written_again_at_the_end() -> None:
-    assert train(Cadence(5, None), Copying(), Target(), 10) == [(5, "periodic"), (10, "periodic")]
+def test_last_checkpoint_is_not_written_twice() -> None:
+    assert train(Cadence(5, None), SlowState(), RecordingStore(), 10) == [(5, "periodic"), (10, "periodic")]
 
 
-def test_a_failed_write_is_told_and_costs_nothing_else(caplog: pytest.LogCaptureFixture) -> None:
+def test_failed_write_logs_a_warning_and_training_continues(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING):
-        assert train(Cadence(4, None), Copying(), Target(failing="periodic"), 9) == [(9, "final")]
+        assert train(Cadence(4, None), SlowState(), RecordingStore(failing="periodic"), 9) == [(9, "final")]
     assert caplog.messages == ["disk full", "disk full"]

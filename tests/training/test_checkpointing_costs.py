@@ -63,7 +63,7 @@ class Machine:
     def cpu_seconds(self) -> float:
         return self.work * sum(at <= self.now for at in self.written)
 
-    def submit(self, snapshot: Snapshot, about: CheckpointInfo) -> None:
+    def submit(self, snapshot: Snapshot, info: CheckpointInfo) -> None:
         assert not self.busy
         snapshot.release()
         self.written.append(self.now + max(self.disk, self.work))
@@ -85,34 +85,32 @@ def train(machine: Machine, cores: int, step: float, epoch: int) -> Machine:
     raise AssertionError
 
 
-def lost_at_most(machine: Machine) -> float:
+def max_lost_seconds(machine: Machine) -> float:
     """Maximum seconds of training since the newest complete checkpoint, just before the next one is complete."""
-    taken = [0.0, *machine.copied]
-    return max(done - before for before, done in zip(taken, machine.written, strict=False))
+    starts = [0.0, *machine.copied]
+    return max(end - start for start, end in zip(starts, machine.written, strict=False))
 
 
 @given(st.floats(0.0, 0.3), st.floats(0.0, 0.3), st.floats(0.0, 29.0), st.integers(1, 64), st.integers(1, 5000))
-def test_about_a_minute_is_lost_where_a_state_is_copied_and_written_in_time(
+def test_at_most_a_minute_is_lost_with_a_fast_copy_and_disk(
     copy: float, share: float, disk: float, cores: int, epoch: int
 ) -> None:
     """If copy and work together take at most 0.3 s, and the disk is done before the next checkpoint is due."""
     machine = train(Machine(copy * (1 - share / 0.3), min(disk, copy * share / 0.3 * cores), disk), cores, 2.0, epoch)
-    assert lost_at_most(machine) <= INTERVAL + 29.0 + 3.0
+    assert max_lost_seconds(machine) <= INTERVAL + 29.0 + 3.0
 
 
 @given(st.floats(0.0, 60.0), st.floats(0.0, 600.0), st.floats(0.0, 600.0), st.integers(1, 64), st.integers(1, 5000))
-def test_checkpoints_cost_a_hundredth_whatever_they_are_like(
-    copy: float, work: float, disk: float, cores: int, epoch: int
-) -> None:
+def test_checkpoints_cost_at_most_one_percent(copy: float, work: float, disk: float, cores: int, epoch: int) -> None:
     """Of the time up to the last checkpoint, which has yet to earn its own cost."""
     machine = train(Machine(copy, work, disk), cores, 2.0, epoch)
-    paid = len(machine.copied) - 1
-    assert paid >= 0
-    assert paid * (copy + work / cores) <= MAX_COST_SHARE * machine.copied[-1] * (1 + 1e-9)
+    count = len(machine.copied) - 1
+    assert count >= 0
+    assert count * (copy + work / cores) <= MAX_COST_SHARE * machine.copied[-1] * (1 + 1e-9)
 
 
 @pytest.mark.parametrize("disk", [45.0, 300.0])
-def test_a_slow_disk_is_used_all_the_time_and_makes_no_step_wait(disk: float) -> None:
+def test_slow_disk_is_always_busy_and_never_blocks_steps(disk: float) -> None:
     machine = train(Machine(0.1, 0.2, disk), 4, 0.5, 10_000)
-    assert lost_at_most(machine) <= 2 * disk + 2.0
+    assert max_lost_seconds(machine) <= 2 * disk + 2.0
     assert len(machine.copied) >= HOURS / (disk + 2.0) - 1

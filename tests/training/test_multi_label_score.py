@@ -20,14 +20,14 @@ def row(loss: float, f1: float, accuracy: float = 0.0) -> dict[str, float]:
     return {"validation:loss": loss, "validation:accuracy": accuracy, "validation:micro_f1": f1}
 
 
-def test_the_best_epoch_has_the_highest_f1_and_not_the_most_exact_matches() -> None:
+def test_best_epoch_has_the_highest_f1_instead_of_accuracy() -> None:
     best, weights = BestEpoch(keep=False), Lesson(request()).state.weights
-    for epoch, (f1, exact) in enumerate([(0.5, 0.2), (0.7, 0.1), (0.6, 0.3)]):
-        best.update(row(1.0, f1, exact), epoch, weights, 0.0)
+    for epoch, (f1, accuracy) in enumerate([(0.5, 0.2), (0.7, 0.1), (0.6, 0.3)]):
+        best.update(row(1.0, f1, accuracy), epoch, weights, 0.0)
     assert (best.epoch, best.score, best.improved) == (1, 0.7, 1)
 
 
-def test_patience_follows_the_loss_while_nothing_is_predicted_yet() -> None:
+def test_patience_follows_the_loss_while_f1_is_zero() -> None:
     best, weights = BestEpoch(keep=False), Lesson(request()).state.weights
     for epoch, (loss, f1) in enumerate([(0.7, 0.0), (0.6, 0.0), (0.5, 0.0), (0.6, 0.0), (0.6, 0.2), (0.1, 0.2)]):
         best.update(row(loss, f1), epoch, weights, 0.0)
@@ -36,14 +36,14 @@ def test_patience_follows_the_loss_while_nothing_is_predicted_yet() -> None:
 
 
 @pytest.mark.parametrize("broken", [math.nan, math.inf])
-def test_an_epoch_without_a_finite_loss_is_not_better_than_an_equal_one(broken: float) -> None:
+def test_non_finite_loss_is_the_worst_at_equal_score(broken: float) -> None:
     best, weights = BestEpoch(keep=False), Lesson(request()).state.weights
     for epoch, loss in enumerate([2.0, broken, broken]):
         best.update({"validation:loss": loss, "validation:accuracy": 0.5}, epoch, weights, 0.0)
     assert best.epoch == 0
 
 
-def test_training_f1_is_counted_over_all_labels() -> None:
+def test_training_f1_is_computed_over_all_labels() -> None:
     logits = torch.tensor([[1.0, -1.0, 2.0], [-1.0, -1.0, 3.0]])
     targets = torch.tensor([[1.0, 1.0, 0.0], [0.0, 0.0, 1.0]])
     assert count_labels(logits, targets).tolist() == [2, 3, 3]
@@ -57,18 +57,18 @@ def test_training_f1_is_counted_over_all_labels() -> None:
     assert "micro_f1" not in EpochTotals(CPU).means()
 
 
-def test_validation_metrics_of_one_label_and_of_several() -> None:
+def test_validation_metrics_of_single_and_multi_label_tasks() -> None:
     positions = np.arange(2)
     probabilities = np.array([[0.9, 0.2], [0.8, 0.9]], dtype=np.float32)
-    several = Predictions(positions, np.array([[1, 0], [1, 0]], dtype=np.float32), probabilities, 0.25)
-    assert several.validation_row() == {
+    multi_label = Predictions(positions, np.array([[1, 0], [1, 0]], dtype=np.float32), probabilities, 0.25)
+    assert multi_label.validation_row() == {
         "validation:loss": 0.25, "validation:accuracy": 0.5, "validation:micro_f1": pytest.approx(0.8),
     }  # fmt: skip
-    one = Predictions(positions, np.array([0, 0]), probabilities, 0.25)
-    assert one.validation_row() == {"validation:loss": 0.25, "validation:accuracy": 0.5}
+    single_label = Predictions(positions, np.array([0, 0]), probabilities, 0.25)
+    assert single_label.validation_row() == {"validation:loss": 0.25, "validation:accuracy": 0.5}
 
 
-def test_the_history_of_a_multi_label_job_is_taken_up() -> None:
+def test_history_of_multi_label_job_is_restored() -> None:
     history = History()
     rows = [{"train:loss": 1.0, "train:accuracy": 0.0, "train:micro_f1": 0.5} | row(1.0, 0.5)]
     history.load_state_dict({"rows": rows})

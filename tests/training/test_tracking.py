@@ -22,19 +22,19 @@ def forward(inputs: Mapping[str, Tensor]) -> Outputs:
 
 
 @dataclass(frozen=True)
-class One:
+class ConstantInputs:
     """The same inputs in every phase."""
 
-    feed: PhaseInputs
+    inputs: PhaseInputs
     records: Batches
 
     def training(self, phase: Phase) -> PhaseInputs:
-        return self.feed
+        return self.inputs
 
 
 @pytest.mark.parametrize("alone", [False, True])
-def test_only_the_pass_is_looked_at(alone: bool) -> None:
+def test_debugged_inputs_change_only_the_forward_pass(alone: bool) -> None:
     batches = tiny_batches(TinyReader(4), training=True)
-    feed = PhaseInputs(batches, forward, alone)
-    looked_at = DebuggedInputs(One(feed, batches), NoDebugger())
-    assert replace(looked_at.training(Phase(0, ("head",))), forward=forward) == feed
+    inputs = PhaseInputs(batches, forward, alone)
+    debugged = DebuggedInputs(ConstantInputs(inputs, batches), NoDebugger())
+    assert replace(debugged.training(Phase(0, ("head",))), forward=forward) == inputs

@@ -18,16 +18,18 @@ from finetune.training.trainer import NoCheckpoints, Training, fit, restore_best
 from tests.support.tiny import TinyReader, tiny_batches
 from tests.support.training_setup import Lesson, request
 
-TOUCHY = "UnchangedTensor:num_steps=2:atol=1e9,VanishingGradient:threshold=1e9,LossNotDecreasing:diff_percent=99"
+SENSITIVE_RULES = (
+    "UnchangedTensor:num_steps=2:atol=1e9,VanishingGradient:threshold=1e9,LossNotDecreasing:diff_percent=99"
+)
 
 
 def weights_of(lesson: Lesson) -> dict[str, Tensor]:
     return {name: tensor.clone() for name, tensor in lesson.backbone.module.state_dict().items()}
 
 
-def assert_same_bits(found: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
-    assert found.keys() == expected.keys()
-    assert [name for name in found if not torch.equal(found[name], expected[name])] == []
+def assert_same_bits(weights: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
+    assert weights.keys() == expected.keys()
+    assert [name for name in weights if not torch.equal(weights[name], expected[name])] == []
 
 
 def reference_losses(lesson: Lesson, optimizer: torch.optim.Optimizer, accumulation: int) -> list[Tensor]:
@@ -57,18 +59,18 @@ def reference_losses(lesson: Lesson, optimizer: torch.optim.Optimizer, accumulat
 
 
 @pytest.mark.parametrize("accumulation", [1, 3])
-def test_losses_equal_those_of_a_plain_loop_step_by_step(accumulation: int) -> None:
+def test_losses_match_a_plain_training_loop(accumulation: int) -> None:
     spec = request(gradient_clip_norm="0.5", gradient_accumulation_steps=str(accumulation), weight_decay="0.1")
     lesson, plain = Lesson(spec), Lesson(spec)
     assert lesson.fit()
     module = plain.backbone.module
-    rates = plain.training.plan.learning_rates
+    learning_rates = plain.training.plan.learning_rates
     optimizer = torch.optim.AdamW(
         [
             {
                 "params": [p],
                 "lr": 0.0,
-                "peak_lr": rates[name.split(".")[0]],
+                "peak_lr": learning_rates[name.split(".")[0]],
                 "weight_decay": 0.1 if p.dim() > 1 else 0.0,
             }
             for name, p in module.named_parameters()
@@ -88,34 +90,41 @@ CACHES: tuple[dict[str, str], ...] = ({}, {"cache_size_gb": "0"}, {"cache_size_g
 
 @pytest.mark.parametrize("strategy", ["feature_extraction", "partial", "full", "gradual", "from_scratch"])
 @pytest.mark.parametrize("optimizer", ["adamw", "nag"])
-def test_an_interruption_after_any_step_changes_no_bit_with_any_cache(strategy: str, optimizer: str) -> None:
-    wish = {"strategy": strategy, "optimizer": optimizer, "early_stopping_patience": "9", "augmentation_views": "2"}
-    wish["rules"] = TOUCHY
-    spec = request(gradient_accumulation_steps="2", **wish)
+def test_interruption_after_any_step_changes_no_bit_with_any_cache(strategy: str, optimizer: str) -> None:
+    hyperparameters = {
+        "strategy": strategy,
+        "optimizer": optimizer,
+        "early_stopping_patience": "9",
+        "augmentation_views": "2",
+    }
+    hyperparameters["rules"] = SENSITIVE_RULES
+    spec = request(gradient_accumulation_steps="2", **hyperparameters)
     whole = Lesson(spec)
     assert whole.fit()
     total = whole.state.progress.step
     whole.rules.end(whole.state)
-    found = list(whole.findings.entries)
-    assert found
+    findings = list(whole.findings.entries)
+    assert findings
     for stop_after in range(1, total):
         first = Lesson(spec, stop_after=stop_after)
         assert not first.fit()
         assert first.state.progress.step == stop_after
-        second = Lesson(request(gradient_accumulation_steps="2", **wish, **CACHES[stop_after % 3]), workers=2)
+        second = Lesson(
+            request(gradient_accumulation_steps="2", **hyperparameters, **CACHES[stop_after % 3]), workers=2
+        )
         second.load(first.saved())
         assert second.fit()
         assert_same_bits(weights_of(second), weights_of(whole))
         assert second.state.history.rows == whole.state.history.rows
         second.rules.end(second.state)
-        assert second.findings.entries == found
+        assert second.findings.entries == findings
         restore_best(second.state)
         assert second.state.best.epoch == whole.state.best.epoch
 
 
 @pytest.mark.parametrize("strategy", ["feature_extraction", "partial", "gradual"])
 @pytest.mark.parametrize("augmentation", [{"augmentation": "none"}, {"augmentation_views": "3"}])
-def test_a_cache_changes_no_bit(strategy: str, augmentation: dict[str, str]) -> None:
+def test_cache_changes_no_bit(strategy: str, augmentation: dict[str, str]) -> None:
     lessons = [Lesson(request(strategy=strategy, epochs="7", **augmentation, **cache)) for cache in CACHES]
     if "augmentation" in augmentation:
         lessons.append(Lesson(request(strategy=strategy, epochs="7", feature_cache="off", **augmentation)))
@@ -125,17 +134,17 @@ def test_a_cache_changes_no_bit(strategy: str, augmentation: dict[str, str]) -> 
         assert lesson.state.history.rows == lessons[0].state.history.rows
 
 
-def test_frozen_layers_run_once_for_each_record_and_view() -> None:
+def test_frozen_layers_run_once_per_record_and_view() -> None:
     lesson = Lesson(request(strategy="feature_extraction", epochs="8", augmentation_views="2"))
     passes: list[int] = []
-    lesson.backbone.module.stem.register_forward_hook(lambda _module, given, _output: passes.append(len(given[0])))
+    lesson.backbone.module.stem.register_forward_hook(lambda _module, inputs, _output: passes.append(len(inputs[0])))
     lesson.fit()
     training, validation = 3, 2
     # Before that, one record is run to find the shapes at the split, and to check that folded layers give the same.
     assert passes == [1, 1] + [16] * (2 * training + validation)
 
 
-def test_frozen_layers_do_not_change_at_all() -> None:
+def test_frozen_layers_do_not_change() -> None:
     lesson = Lesson(request(strategy="feature_extraction"))
     before = weights_of(lesson)
     lesson.fit()
@@ -144,7 +153,7 @@ def test_frozen_layers_do_not_change_at_all() -> None:
     assert changed == {"head.weight", "head.bias"}
 
 
-def test_what_learns_changes_with_the_phase() -> None:
+def test_trainable_groups_change_with_the_phase() -> None:
     lesson = Lesson(request(strategy="gradual", epochs="4"))
     lesson.fit()
     assert [phase.trainable for phase in lesson.recorder.phases] == [
@@ -152,19 +161,19 @@ def test_what_learns_changes_with_the_phase() -> None:
     ]  # fmt: skip
 
 
-def test_early_stopping_gives_up_and_restores_the_best_epoch() -> None:
+def test_early_stopping_ends_training_and_restores_the_best_epoch() -> None:
     lesson = Lesson(request(epochs="50", early_stopping_patience="2", learning_rate="0.05", strategy="from_scratch"))
     lesson.fit()
     progress, best = lesson.state.progress, lesson.state.best
     assert progress.stopped_early
     assert progress.epoch == best.improved + 3 < 50
     restore_best(lesson.state)
-    found = lesson.evaluate()
-    assert found is not None
-    assert found["validation:accuracy"] == best.score == max(r["validation:accuracy"] for r in lesson.recorder.rows)
+    metrics = lesson.evaluate()
+    assert metrics is not None
+    assert metrics["validation:accuracy"] == best.score == max(r["validation:accuracy"] for r in lesson.recorder.rows)
 
 
-def test_patience_waits_for_accuracy_while_the_best_epoch_follows_the_loss() -> None:
+def test_patience_follows_accuracy_and_best_epoch_follows_the_loss() -> None:
     lesson, best = Lesson(request()), BestEpoch(keep=True)
     for epoch, (accuracy, loss) in enumerate([(0.5, 1.0), (0.5, 0.8), (0.505, 0.9), (0.5, 0.1), (0.6, 2.0)]):
         row = {"validation:accuracy": accuracy, "validation:loss": loss}
@@ -172,7 +181,7 @@ def test_patience_waits_for_accuracy_while_the_best_epoch_follows_the_loss() -> 
         assert (best.epoch, best.improved) == [(0, 0), (1, 0), (2, 0), (2, 0), (4, 4)][epoch]
 
 
-def test_a_loss_that_is_no_number_ends_the_job_with_advice() -> None:
+def test_non_finite_loss_raises_with_advice() -> None:
     lesson = Lesson(request(strategy="from_scratch", optimizer="sgd"))
     bad: Training = replace(lesson.training, schedule=replace(lesson.training.schedule, warmup_steps=0))
     with torch.no_grad():
@@ -181,21 +190,21 @@ def test_a_loss_that_is_no_number_ends_the_job_with_advice() -> None:
         fit(bad, lesson.state, lesson.recorder, NoCheckpoints())
 
 
-def test_accumulated_batches_give_the_step_of_one_large_batch() -> None:
-    wish = {"strategy": "feature_extraction"}
-    small = Lesson(request(batch_size="4", gradient_accumulation_steps="4", **wish), records=48, dropout=0.0)
-    large = Lesson(request(batch_size="16", **wish), records=48, dropout=0.0)
+def test_gradient_accumulation_matches_one_large_batch() -> None:
+    hyperparameters = {"strategy": "feature_extraction"}
+    small = Lesson(request(batch_size="4", gradient_accumulation_steps="4", **hyperparameters), records=48, dropout=0.0)
+    large = Lesson(request(batch_size="16", **hyperparameters), records=48, dropout=0.0)
     small.fit()
     large.fit()
     torch.testing.assert_close(torch.stack(small.recorder.losses), torch.stack(large.recorder.losses))
 
 
-def test_batches_of_one_record_are_refused_where_they_break_normalisation() -> None:
+def test_batch_size_one_is_refused_with_batch_normalization() -> None:
     with pytest.raises(UserError, match="batch_size is 1"):
         Lesson(request(batch_size="1", strategy="full"))
     assert Lesson(request(batch_size="1", strategy="feature_extraction")).fit()
 
 
-def test_batches_tell_their_number() -> None:
+def test_number_of_batches() -> None:
     batches: Batches = tiny_batches(TinyReader(45), training=True, batch_size=8)
     assert len(batches) == 6

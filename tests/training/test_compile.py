@@ -22,34 +22,34 @@ COMPILED = parse_hyperparameters({"compile": "true"})
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::DeprecationWarning:torch")  # raised by PyTorch's compiler about PyTorch
 @pytest.mark.parametrize(("strategy", "dropout"), [("full", 0.25), ("partial", 0.0)])
-def test_an_interruption_changes_no_bit(strategy: str, dropout: float) -> None:
-    wish = {"strategy": strategy, "epochs": "2", "augmentation_views": "1"}
-    whole = Lesson(request(compile="true", **wish), dropout=dropout)
+def test_compiled_training_resumes_bit_by_bit(strategy: str, dropout: float) -> None:
+    hyperparameters = {"strategy": strategy, "epochs": "2", "augmentation_views": "1"}
+    whole = Lesson(request(compile="true", **hyperparameters), dropout=dropout)
     assert whole.fit()
-    first = Lesson(request(compile="true", **wish), stop_after=5, dropout=dropout)
+    first = Lesson(request(compile="true", **hyperparameters), stop_after=5, dropout=dropout)
     assert not first.fit()
     torch._dynamo.reset()
-    second = Lesson(request(compile="true", **wish), dropout=dropout)
+    second = Lesson(request(compile="true", **hyperparameters), dropout=dropout)
     second.load(first.saved())
     assert second.fit()
     expected = whole.backbone.module.state_dict()
-    found = second.backbone.module.state_dict()
-    assert [name for name in expected if not torch.equal(found[name], expected[name])] == []
-    assert found.keys() == TinyBackbone().module.state_dict().keys()
+    weights = second.backbone.module.state_dict()
+    assert [name for name in expected if not torch.equal(weights[name], expected[name])] == []
+    assert weights.keys() == TinyBackbone().module.state_dict().keys()
     if not dropout:
-        plain = Lesson(request(**wish), dropout=dropout)
+        plain = Lesson(request(**hyperparameters), dropout=dropout)
         assert plain.fit()
         ours, theirs = torch.stack(whole.recorder.losses), torch.stack(plain.recorder.losses)
         torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=0)
 
 
-def test_texts_are_not_compiled() -> None:
+def test_compile_is_refused_for_texts() -> None:
     check_compiler(parse_hyperparameters({}), "text-classification", CPU)
     with pytest.raises(UserError, match=r"compile=true is not supported for texts.*Remove compile"):
         check_compiler(COMPILED, "text-classification", CPU)
 
 
-def test_without_a_compiler_the_job_says_so() -> None:
+def test_missing_compiler_is_reported() -> None:
     """In its own process, where nothing is compiled yet."""
     call = (
         "from finetune.training.compile import check_compiler; from finetune.config.parse import parse_hyperparameters;"
@@ -57,5 +57,5 @@ def test_without_a_compiler_the_job_says_so() -> None:
         " torch.device('cpu'))"
     )
     variables = {**os.environ, "CXX": "/nowhere/g++", "TORCHINDUCTOR_FORCE_DISABLE_CACHES": "1"}
-    ended = subprocess.run([sys.executable, "-c", call], env=variables, capture_output=True, text=True, check=False)
-    assert re.search(r"UserError: compile=true, but .* fails .*Remove compile", ended.stderr)
+    process = subprocess.run([sys.executable, "-c", call], env=variables, capture_output=True, text=True, check=False)
+    assert re.search(r"UserError: compile=true, but .* fails .*Remove compile", process.stderr)
