@@ -32,9 +32,9 @@ class ConstantInputs:
         return self.inputs
 
 
-@pytest.mark.parametrize("alone", [False, True])
-def test_debugged_inputs_change_only_the_forward_pass(alone: bool) -> None:
+@pytest.mark.parametrize("single_threaded", [False, True])
+def test_debugged_inputs_change_only_the_forward_pass(single_threaded: bool) -> None:
     batches = tiny_batches(TinyReader(4), training=True)
-    inputs = PhaseInputs(batches, forward, alone)
+    inputs = PhaseInputs(batches, forward, single_threaded)
     debugged = DebuggedInputs(ConstantInputs(inputs, batches), NoDebugger())
     assert replace(debugged.training(Phase(0, ("head",))), forward=forward) == inputs

@@ -74,7 +74,7 @@ class PreparedJob:
             DataError: none of the records can be read.
         """
         settings = InferenceContext(self.numerics.device, self.numerics.context, self.interruption.requested)
-        with limit_threads(alone=feed.alone):
+        with limit_threads(alone=feed.single_threaded):
             predictions = predict(self.backbone, feed.source, settings, feed.forward)
         if predictions is not None and not len(predictions.positions):
             channel = feed.source.channel

@@ -31,12 +31,12 @@ class PhaseInputs:
     """Batches and the part of the model that they enter.
 
     Attributes:
-        alone: Whether that part is so small that a single CPU thread is fastest.
+        single_threaded: Whether that part is so small that a single CPU thread is fastest.
     """
 
     source: Source
     forward: Callable[[Mapping[str, Tensor]], Outputs]
-    alone: bool = False
+    single_threaded: bool = False
 
 
 class InputProvider(Protocol):

@@ -63,14 +63,14 @@ class TrainStep:
     def run(self, batches: Sequence[Batch], step: int, totals: EpochTotals, forward: Forward) -> Tensor:
         """Update the model once by the mean loss over all records of the batches.
 
+        A batch of one record is skipped if batch normalization is trained, which is undefined for it; batches lose
+        records only if these cannot be decoded.
+
         Args:
             batches: Batches of the step.
             step: Number of the step in the job.
             totals: Totals of the epoch.
             forward: The part of the model that the batches enter.
-
-        A batch of one record is skipped if batch normalization is trained, which is undefined for it; batches lose
-        records only if these cannot be decoded.
 
         Returns:
             The mean loss, float32, 0-d, on the device, without synchronizing. NaN if no record was left.
