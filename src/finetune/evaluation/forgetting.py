@@ -49,12 +49,12 @@ def forgetting(
         two have no class in common, the classes of the source model are unknown, or records cannot be read again.
     """
     batches, predictions = result.batches, result.predictions
-    source_classes, classes = classes_of(source_model.request, source_model.source), batches.label_map.names
-    shared = [name for name in classes if name in (source_classes or ())]
-    if source_classes is None or not shared or predictions.targets.ndim > 1 or not isinstance(batches, Batches):
+    head_classes, classes = classes_of(source_model.request, source_model.source), batches.label_map.names
+    shared = [name for name in classes if name in (head_classes or ())]
+    if head_classes is None or not shared or predictions.targets.ndim > 1 or not isinstance(batches, Batches):
         return {}
     try:
-        backbone = load_quietly(_request_with_head(source_model.request, source_classes), source_model.source)
+        backbone = load_quietly(_request_with_head(source_model.request, head_classes), source_model.source)
     except UserError as error:
         logger.info("Forgetting was not measured: %s", error)
         return {}
@@ -65,10 +65,10 @@ def forgetting(
     outputs = classes
     if not trained.weights.kept_head:
         _copy_layers_below_head(trained, backbone)
-        after, outputs = predict_classes(backbone, batches, context), source_classes
+        after, outputs = predict_classes(backbone, batches, context), head_classes
     if before is None or after is None:
         return {}
-    records, accuracy_before = _accuracy(before, classes, source_classes, shared)
+    records, accuracy_before = _accuracy(before, classes, head_classes, shared)
     _, accuracy_after = _accuracy(after, classes, outputs, shared)
     if not records:
         return {}
