@@ -52,4 +52,6 @@ def phase_inputs(folder: Path, name: str, **hyperparameters: str) -> tuple[Phase
 def test_small_head_on_cached_features_is_single_threaded(
     tmp_path: Path, name: str, hyperparameters: dict[str, str], single_threaded: bool
 ) -> None:
-    assert [feed.single_threaded for feed in feeds(tmp_path, name, **hyperparameters)] == [alone, alone]
+    assert [inputs.single_threaded for inputs in phase_inputs(tmp_path, name, **hyperparameters)] == [
+        single_threaded
+    ] * 2

@@ -109,7 +109,7 @@ def test_internal_error_during_training_shows_traceback(folder: JobFolder, monke
     def broken(*_: object) -> None:
         raise ZeroDivisionError("division by zero")
 
-    monkeypatch.setattr("finetune.training.step.TrainStep._backward", broken)
+    monkeypatch.setattr("finetune.training.step.TrainStep.run", broken)
     job = run_here(folder)
     assert job.exit_code == 3
     assert job.failure.startswith("Internal error, ZeroDivisionError: division by zero\n")

@@ -25,7 +25,7 @@ import json, os, signal, sys
 from finetune.entry import run
 from finetune.training.step import TrainStep
 record, last = open(sys.argv[1], "a"), int(sys.argv[2])
-take, update = TrainStep.take, TrainStep._update
+take, update = TrainStep.run, TrainStep._update
 account = os.path.join(os.environ["SAGEMAKER_BASE_DIR"], "checkpoints", "account.json")
 gradient = []
 def told():
@@ -41,7 +41,7 @@ def taken(self, batches, step, *rest):
     if 0 <= last <= step and told():
         os.kill(os.getpid(), signal.SIGKILL)
     return loss
-TrainStep.take, TrainStep._update = taken, updated
+TrainStep.run, TrainStep._update = taken, updated
 sys.exit(run())
 """
 READER = """

@@ -10,8 +10,8 @@ from finetune.data.labels import LabelMap
 from finetune.errors import DivergedError
 from finetune.evaluation.forgetting import forgetting
 from finetune.evaluation.metrics import classification_metrics
-from finetune.evaluation.predict import EvaluationResult, Pass
-from finetune.evaluation.thresholds import ChosenThresholds, choose_thresholds, reached
+from finetune.evaluation.predict import EvaluationResult, InferenceContext
+from finetune.evaluation.thresholds import ChosenThresholds, choose_thresholds, metrics_at_thresholds
 from finetune.job.inputs import target_of
 from finetune.job.prepare import PreparedJob
 from finetune.models.load import Source
@@ -99,7 +99,9 @@ def decide_thresholds(
     parts: dict[str, object] = {}
     for part, result in results.items():
         with optional(f"Measuring the thresholds on {part!r}"):
-            parts[part] = reached(result.predictions.targets, result.predictions.probabilities, labels, chosen)
+            parts[part] = metrics_at_thresholds(
+                result.predictions.targets, result.predictions.probabilities, labels, chosen
+            )
     thresholds = dict(zip(labels, chosen.thresholds, strict=True))
     return chosen, {"target": str(target), "thresholds": thresholds, "missed": list(chosen.missed), **parts}
 
@@ -118,6 +120,6 @@ def measure_forgetting(job: PreparedJob, results: Mapping[str, EvaluationResult]
     part = next((name for name in ("test", "validation") if name in results), None)
     if part is None or job.spec.strategy.name == "from_scratch":
         return {}
-    settings = Pass(job.numerics.device, job.numerics.context, job.interruption.requested)
-    measured = forgetting(job.source_model, job.backbone, results[part], settings, job.numerics)
+    settings = InferenceContext(job.numerics.device, job.numerics.context, job.interruption.requested)
+    measured = forgetting(job.source_model, job.backbone, results[part], settings)
     return {"part": part, **measured} if measured else {}

@@ -19,7 +19,7 @@ import finetune
 from finetune.config.hyperparameters import JobSpec
 from finetune.config.rules import rules_of
 from finetune.data.readers.image_folder import other_files_of
-from finetune.evaluation.data_checks import most_confident_mistakes, readable
+from finetune.evaluation.data_checks import check_duplicates, most_confident_mistakes
 from finetune.evaluation.predict import EvaluationResult
 from finetune.evaluation.thresholds import ChosenThresholds
 from finetune.job.inputs import class_counts
@@ -33,8 +33,8 @@ from finetune.monitoring.report import page, verdict
 from finetune.monitoring.score import score_name, score_of
 from finetune.runtime.atomic_files import atomic_text_file, write_text_atomically
 from finetune.strategies.plan import Plan
+from finetune.training.optim import Schedule
 from finetune.training.run_history import RunHistory, process_age
-from finetune.training.schedule import Schedule
 from finetune.training.state import TrainingState
 
 logger = logging.getLogger(__name__)
@@ -256,7 +256,7 @@ def build_report(
         "training_counts": training_counts(inputs) if spec.strategy.name != "evaluate" else {},
         "parts": {name: metrics for name, metrics in metrics.items() if name in evaluated},
         "wrong": most_confident_mistakes(judged, evaluated[judged]) if judged else no_mistakes,
-        "duplicates": readable(parts),
+        "duplicates": check_duplicates(parts),
         "bad_records": {
             channel: listing for channel, bad in job.loaders.bad_records.items() if (listing := bad.listing())
         },
@@ -318,7 +318,7 @@ def _rates(plan: Plan, schedule: Schedule | None, steps: object) -> dict[str, ob
     first = {name: phase.first_epoch for phase in reversed(plan.phases) for name in phase.trainable}
     curves = {
         name: [rate * schedule(step) if step >= first[name] * schedule.steps_per_epoch else None for step in shown]
-        for name, rate in plan.rates.items()
+        for name, rate in plan.learning_rates.items()
     }
     return {"steps": shown, "groups": curves}
 

@@ -132,7 +132,7 @@ def prepare(request: Request, interruption: Interruption, scratch: Path) -> Prep
         feeds=CachedInputProvider(cache_plan, loaders, scratch, warm_pool_of(request)),
         numerics=numerics,
         interruption=interruption,
-        source_model=Given(model_request, source),
+        source_model=SourceModel(model_request, source),
     )
 
 
