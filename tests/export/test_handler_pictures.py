@@ -15,7 +15,7 @@ from finetune.data.transforms import image as images
 from finetune.export import inference
 from finetune.job.loaders import image_geometry
 from finetune.models.backbone import ImageInput
-from finetune.models.preprocessing import Normaliser
+from finetune.models.preprocessing import Normalizer
 from tests.support.artifact_images import encoded, picture
 
 
@@ -84,7 +84,7 @@ INPUTS = {
 
 @pytest.mark.parametrize("name", PICTURES)
 def test_handler_and_evaluation_decode_the_same_pixels(name: str) -> None:
-    assert torch.equal(inference.decode_picture(PICTURES[name]), images.decode_image(PICTURES[name]))
+    assert torch.equal(inference.decode_image(PICTURES[name]), images.decode_image(PICTURES[name]))
 
 
 class Watching(nn.Module):
@@ -109,7 +109,7 @@ def test_handler_and_evaluation_feed_the_network_the_same_numbers(name: str, exp
     }
     request = inference.input_fn(PICTURES[name], "application/x-image")
     inference.predict_fn(request, inference.Model(network, artifact, None, torch.device("cpu")))
-    assert torch.equal(network.seen, Normaliser(expects)({"pixels": evaluated.unsqueeze(0)}))
+    assert torch.equal(network.seen, Normalizer(expects)({"pixels": evaluated.unsqueeze(0)}))
 
 
 BROKEN = {
@@ -128,4 +128,4 @@ def test_what_the_job_refuses_the_handler_refuses(content: bytes) -> None:
     with pytest.raises(BadRecordError):
         images.decode_image(content)
     with pytest.raises(ValueError, match="cannot be decoded"):
-        inference.decode_picture(content)
+        inference.decode_image(content)

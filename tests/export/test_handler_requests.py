@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from finetune.export.inference import Answer, Model, Request, input_fn, model_fn, output_fn, predict_fn
+from finetune.export.inference import Model, Predictions, Request, input_fn, model_fn, output_fn, predict_fn
 from tests.support.artifact_images import encoded, picture
 
 ONE, TWO = (
@@ -68,29 +68,29 @@ def test_a_body_that_is_not_utf8_is_refused() -> None:
 
 @pytest.mark.parametrize("accept", ["application/json", "*/*", "", "text/html, application/json;q=0.9"])
 def test_answers_are_json(accept: str) -> None:
-    assert json.loads(output_fn(Answer(RECORDS[:1], single=True), accept)) == RECORDS[0]
-    assert json.loads(output_fn(Answer(RECORDS, single=False), accept)) == RECORDS
-    assert json.loads(output_fn(Answer(RECORDS[:1], single=False), accept)) == RECORDS[:1]
+    assert json.loads(output_fn(Predictions(RECORDS[:1], single=True), accept)) == RECORDS[0]
+    assert json.loads(output_fn(Predictions(RECORDS, single=False), accept)) == RECORDS
+    assert json.loads(output_fn(Predictions(RECORDS[:1], single=False), accept)) == RECORDS[:1]
 
 
 def test_answers_are_lines_or_rows() -> None:
-    lines = output_fn(Answer(RECORDS, single=False), "application/jsonlines")
+    lines = output_fn(Predictions(RECORDS, single=False), "application/jsonlines")
     assert [json.loads(line) for line in lines.splitlines()] == RECORDS
-    assert output_fn(Answer(RECORDS, single=False), "text/csv") == 'a,0.75,0.25\n"b, c",0.125,0.875\n'
+    assert output_fn(Predictions(RECORDS, single=False), "text/csv") == 'a,0.75,0.25\n"b, c",0.125,0.875\n'
     several = {**ONE, "predicted_labels": ["a"]}
-    assert output_fn(Answer([several], single=True), "text/csv") == '"[""a""]",0.75,0.25\n'
+    assert output_fn(Predictions([several], single=True), "text/csv") == '"[""a""]",0.75,0.25\n'
 
 
 def test_other_formats_of_an_answer_are_refused() -> None:
     with pytest.raises(ValueError, match="accept 'image/png' is not supported; ask for one of application/json"):
-        output_fn(Answer(RECORDS, single=False), "image/png")
+        output_fn(Predictions(RECORDS, single=False), "image/png")
 
 
 def test_an_answer_that_is_no_number_is_not_written() -> None:
     record = {"probabilities": [float("nan")], "labels": ["a"], "predicted_label": "a"}
     for accept in ("application/json", "application/jsonlines", "text/csv"):
         with pytest.raises(ValueError, match=r"answer to record 0 .* is not a finite number"):
-            output_fn(Answer([record], single=True), accept)
+            output_fn(Predictions([record], single=True), accept)
 
 
 class Brightness(nn.Module):
@@ -139,7 +139,7 @@ def test_what_is_no_picture_is_refused(body: bytes, content_type: str, message: 
 def test_a_picture_that_would_become_huge_is_refused() -> None:
     model = picture_model()[0]
     preprocessing = {**model.artifact["preprocessing"], "resize": 2000, "size": 2000}
-    huge = Model(model.network, {**model.artifact, "preprocessing": preprocessing}, None, model.device)
+    huge = Model(model.module, {**model.artifact, "preprocessing": preprocessing}, None, model.device)
     narrow = encoded(picture(0, "L", (3, 1000)))
     with pytest.raises(ValueError, match="3 x 1000 pixels is too narrow"):
         predict_fn(input_fn(narrow, "image/png"), huge)

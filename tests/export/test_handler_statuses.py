@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from finetune.config.content_types import IMAGE_FORMATS, TEXT_FORMATS
-from finetune.export.inference import Answer, Model, Request, input_fn, output_fn, predict_fn
+from finetune.export.inference import Model, Predictions, Request, input_fn, output_fn, predict_fn
 from tests.support.artifact_images import encoded, picture
 
 
@@ -130,7 +130,7 @@ def test_without_the_toolkit_they_are_value_errors(
 @pytest.mark.usefixtures("toolkit")
 def test_types_that_are_not_accepted_have_status_406() -> None:
     with pytest.raises(ToolkitError) as caught:
-        output_fn(Answer([], single=False), "image/png")
+        output_fn(Predictions([], single=False), "image/png")
     assert (caught.value.status_code, caught.value.phrase) == (406, "Not Acceptable")
 
 
@@ -138,7 +138,7 @@ def test_types_that_are_not_accepted_have_status_406() -> None:
 @pytest.mark.parametrize("accept", [JSON, LINES, "text/csv"])
 def test_an_answer_that_is_no_number_is_the_fault_of_the_model(accept: str) -> None:
     model = of_images()
-    broken = Model(model.network, {**model.artifact, "preprocessing": {
+    broken = Model(model.module, {**model.artifact, "preprocessing": {
         **model.artifact["preprocessing"], "std": [float("nan")] * 3,
     }}, None, model.device)  # fmt: skip
     body = json.dumps([IMAGE]).encode()
@@ -183,7 +183,7 @@ def test_a_byte_order_mark_that_the_toolkit_has_decoded_is_no_part_of_the_text()
 @pytest.mark.parametrize("accept", ["application/x-jsonlines", "application/jsonl; q=0.9"])
 def test_answers_have_the_same_names(accept: str) -> None:
     record = {"probabilities": [1.0], "labels": ["a"], "predicted_label": "a"}
-    assert json.loads(output_fn(Answer([record], single=True), accept)) == record
+    assert json.loads(output_fn(Predictions([record], single=True), accept)) == record
 
 
 def test_fields_of_a_record_beside_its_text_are_passed_over() -> None:

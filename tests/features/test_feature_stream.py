@@ -80,7 +80,7 @@ class CountingSplit:
     def suffix(self, features: Mapping[str, Tensor]) -> Outputs:
         return self._split.suffix(features)
 
-    def folded(self, dtype: torch.dtype | None) -> SplitModel:
+    def fold_batchnorms(self, dtype: torch.dtype | None) -> SplitModel:
         raise NotImplementedError
 
 

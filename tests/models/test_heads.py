@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torchvision.models import get_model
 
 from finetune.errors import UserError
-from finetune.models.heads import DropoutLinear, SourceHead, rows_to_keep, seeded, shortened
+from finetune.models.heads import DropoutLinear, SourceHead, rows_to_keep, seeded, summarize_labels
 from finetune.models.load import load_backbone
 from tests.support.model_requests import LABELS, ask
 
@@ -69,7 +69,7 @@ def test_a_network_that_is_not_trained_needs_its_own_head(head: SourceHead | Non
 
 
 def test_long_lists_of_classes_are_shortened() -> None:
-    assert shortened(tuple("abcdefgh")) == "8 classes ('a', 'b', 'c', 'd', 'e' and 3 more)"
+    assert summarize_labels(tuple("abcdefgh")) == "8 classes ('a', 'b', 'c', 'd', 'e' and 3 more)"
 
 
 def head_of(state: dict[str, Tensor]) -> Tensor:

@@ -47,7 +47,7 @@ def ask(
         baked_weights=baked,
         scratch=scratch / "scratch",
         trained=trained,
-        ordered=ordered,
+        labels_ordered=ordered,
     )
 
 

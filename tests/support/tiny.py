@@ -21,7 +21,7 @@ from finetune.data.loading.dataset import Dataset
 from finetune.data.record import Record
 from finetune.data.transforms.base import ImageTransform
 from finetune.data.transforms.image import ImageGeometry
-from finetune.models.backbone import Description, ImageInput, LayerGroup, LoadedWeights, Outputs, SplitModel
+from finetune.models.backbone import ImageInput, LayerGroup, LoadedWeights, ModelDescription, Outputs, SplitModel
 from finetune.models.splitting.split_model import split_image_model
 
 SIDE = 8
@@ -73,11 +73,11 @@ class TinyBackbone:
     def forward(self, inputs: Mapping[str, Tensor]) -> Outputs:
         return Outputs(self.module((inputs["pixels"].float() / 255 - 0.5) / 0.25))
 
-    def split(self, border: int) -> SplitModel:
-        return split_image_model(self, border, lambda inputs: (inputs["pixels"].float() / 255 - 0.5) / 0.25)
+    def split(self, split_index: int) -> SplitModel:
+        return split_image_model(self, split_index, lambda inputs: (inputs["pixels"].float() / 255 - 0.5) / 0.25)
 
-    def describe(self) -> Description:
-        return Description("torchvision", "tiny")
+    def describe(self) -> ModelDescription:
+        return ModelDescription("torchvision", "tiny")
 
     def save(self, folder: Path) -> None:
         save_file(self.module.state_dict(), folder / "model.safetensors")

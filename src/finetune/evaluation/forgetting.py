@@ -12,7 +12,7 @@ from finetune.data.loading.batches import Batches
 from finetune.errors import UserError
 from finetune.evaluation.predict import EvaluationResult, InferenceContext, PredictedClasses, predict_classes
 from finetune.models.backbone import Backbone
-from finetune.models.load import ModelRequest, Source, classes_of, load_quietly
+from finetune.models.load import ModelRequest, Source, load_without_logging, source_classes
 
 logger = logging.getLogger(__name__)
 
@@ -49,12 +49,12 @@ def forgetting(
         two have no class in common, the classes of the source model are unknown, or records cannot be read again.
     """
     batches, predictions = result.batches, result.predictions
-    head_classes, classes = classes_of(source_model.request, source_model.source), batches.label_map.names
+    head_classes, classes = source_classes(source_model.request, source_model.source), batches.label_map.names
     shared = [name for name in classes if name in (head_classes or ())]
     if head_classes is None or not shared or predictions.targets.ndim > 1 or not isinstance(batches, Batches):
         return {}
     try:
-        backbone = load_quietly(_request_with_head(source_model.request, head_classes), source_model.source)
+        backbone = load_without_logging(_request_with_head(source_model.request, head_classes), source_model.source)
     except UserError as error:
         logger.info("Forgetting was not measured: %s", error)
         return {}

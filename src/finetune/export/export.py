@@ -23,8 +23,8 @@ HANDLER_FILE = "code/inference.py"
 # SageMaker's PyTorch inference images install these at startup; torch, torchvision and Pillow are preinstalled.
 REQUIREMENTS_FILE = "code/requirements.txt"
 # Inside `model/`, since the folder may be a separate mount and a rename cannot cross mounts.
-_STAGING = ".artifact.partial"
-_REPLACED = "replaced.json"
+_STAGING_FOLDER = ".artifact.partial"
+_REPLACED_FILE = "replaced.json"
 
 logger = logging.getLogger(__name__)
 
@@ -63,15 +63,15 @@ def export(folder: Path, backbone: Backbone, contents: ArtifactContents) -> None
     Raises:
         PlatformError: the folder cannot be written, or its disk is full.
     """
-    staging = folder / _STAGING
+    staging = folder / _STAGING_FOLDER
     try:
-        earlier = _files_of_earlier(folder)
+        earlier = _earlier_files(folder)
         _stage(staging, backbone, contents)
-        _put_in_place(staging, folder, earlier)
+        _move_into_place(staging, folder, earlier)
     except Exception as error:
-        if not _is_about_storage(error):
+        if not _is_storage_error(error):
             raise
-        raise PlatformError(_explain(folder, error)) from error
+        raise PlatformError(_storage_error_message(folder, error)) from error
     logger.info("Exported %s to %s", backbone.name, folder)
 
 
@@ -80,13 +80,13 @@ def _stage(staging: Path, backbone: Backbone, contents: ArtifactContents) -> Non
     shutil.rmtree(staging, ignore_errors=True)
     staging.mkdir(parents=True)
     try:
-        _fill(staging, backbone, contents)
+        _write_files(staging, backbone, contents)
     except BaseException:
         shutil.rmtree(staging, ignore_errors=True)
         raise
 
 
-def _fill(staging: Path, backbone: Backbone, contents: ArtifactContents) -> None:
+def _write_files(staging: Path, backbone: Backbone, contents: ArtifactContents) -> None:
     backbone.save(staging)
     handler = staging / HANDLER_FILE
     handler.parent.mkdir()
@@ -129,10 +129,10 @@ def _preprocessing(expects: ImageInput | TextInput, texts_per_record: int) -> di
     return {"max_length": expects.max_length, "texts_per_record": texts_per_record}
 
 
-def _put_in_place(staging: Path, folder: Path, earlier: set[str]) -> None:
+def _move_into_place(staging: Path, folder: Path, earlier: set[str]) -> None:
     new = _files_in(staging)
     if (folder / ARTIFACT_FILE).is_file():
-        (folder / ARTIFACT_FILE).replace(staging / _REPLACED)
+        (folder / ARTIFACT_FILE).replace(staging / _REPLACED_FILE)
     for name in sorted(earlier - new):
         (folder / name).unlink(missing_ok=True)
         _remove_if_empty((folder / name).parent, folder)
@@ -146,9 +146,13 @@ def _put_in_place(staging: Path, folder: Path, earlier: set[str]) -> None:
     shutil.rmtree(staging)
 
 
-def _files_of_earlier(folder: Path) -> set[str]:
+def _earlier_files(folder: Path) -> set[str]:
     """Return the file names of the artifact in `folder`, including one whose replacement was interrupted."""
-    lists = (folder / ARTIFACT_FILE, folder / _STAGING / ARTIFACT_FILE, folder / _STAGING / _REPLACED)
+    lists = (
+        folder / ARTIFACT_FILE,
+        folder / _STAGING_FOLDER / ARTIFACT_FILE,
+        folder / _STAGING_FOLDER / _REPLACED_FILE,
+    )
     return {name for path in lists if path.is_file() for name in _listed_files(path)}
 
 
@@ -158,10 +162,12 @@ def _listed_files(path: Path) -> list[str]:
     except ValueError:
         return []
     names = value.get("files") if isinstance(value, dict) else None
-    return [name for name in names if isinstance(name, str) and _stays_inside(name)] if isinstance(names, list) else []
+    return (
+        [name for name in names if isinstance(name, str) and _is_inside_folder(name)] if isinstance(names, list) else []
+    )
 
 
-def _stays_inside(name: str) -> bool:
+def _is_inside_folder(name: str) -> bool:
     path = PurePosixPath(name)
     return bool(path.parts) and not path.is_absolute() and ".." not in path.parts
 
@@ -179,12 +185,12 @@ def _write_json(path: Path, value: Mapping[str, object]) -> None:
     path.write_text(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
 
 
-def _is_about_storage(error: Exception) -> bool:
+def _is_storage_error(error: Exception) -> bool:
     """Return whether the disk failed; the Rust writers of weights and tokenizers do not raise OSError."""
     return (isinstance(error, OSError) and error.errno is not None) or "(os error " in str(error)
 
 
-def _explain(folder: Path, error: Exception) -> str:
+def _storage_error_message(folder: Path, error: Exception) -> str:
     cause = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else str(error)
     try:
         room = f"; {shutil.disk_usage(folder).free / 1e6:.0f} MB are free there"

@@ -37,8 +37,8 @@ from torch import Tensor, nn
 from torchvision.transforms.v2 import InterpolationMode, functional
 
 FORMAT_VERSION, BATCH_SIZE, THRESHOLD, MAX_PIXELS = 1, 32, 0.5, 100_000_000
-PICTURE_FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
-PICTURE_TYPES = (
+IMAGE_FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
+IMAGE_TYPES = (
     *("application/x-image", "image/jpeg", "image/jpg", "image/png", "image/webp", "image/bmp", "image/gif"),
     *("image/tiff", "image/x-portable-pixmap"),
 )
@@ -49,18 +49,18 @@ JSON, JSON_LINES, CSV, TSV, PLAIN = (
     "text/plain",
 )
 # Aliases of content types, as used by training channels.
-SAME_TYPES = {
+TYPE_ALIASES = {
     **dict.fromkeys(("application/x-jsonlines", "application/jsonl", "application/x-ndjson"), JSON_LINES),
     **dict.fromkeys(("application/csv", "csv"), CSV),
     **dict.fromkeys(("text/tsv", "tsv"), TSV),
 }
 # Transposes that turn images of EXIF orientation 2, 3, … upright.
-_UPRIGHT = (
+_ORIENTATION_TRANSPOSES = (
     *(Image.Transpose.FLIP_LEFT_RIGHT, Image.Transpose.ROTATE_180, Image.Transpose.FLIP_TOP_BOTTOM),
     *(Image.Transpose.TRANSPOSE, Image.Transpose.ROTATE_270, Image.Transpose.TRANSVERSE, Image.Transpose.ROTATE_90),
 )
 # Errors that Pillow's parsers raise for damaged content.
-_PILLOW_REFUSES = (
+_PILLOW_ERRORS = (
     *(OSError, SyntaxError, ValueError, ArithmeticError, LookupError, TypeError, AttributeError, AssertionError),
     *(EOFError, RuntimeError, MemoryError, struct.error, zlib.error, Image.DecompressionBombError),
 )
@@ -68,7 +68,7 @@ _PILLOW_REFUSES = (
 Content = bytes | str | tuple[str, ...]
 
 
-class _RefusedError(ValueError):
+class _ClientError(ValueError):
     """Client error with its HTTP status."""
 
     def __init__(self, status: HTTPStatus, message: str) -> None:
@@ -76,7 +76,7 @@ class _RefusedError(ValueError):
         self.status = status
 
 
-def _error(status: HTTPStatus, message: str) -> Exception:
+def _toolkit_error(status: HTTPStatus, message: str) -> Exception:
     """Create the toolkit's error, which keeps its status; others become status 500 and clients retry."""
     try:
         from sagemaker_inference.errors import GenericInferenceToolkitError
@@ -87,12 +87,12 @@ def _error(status: HTTPStatus, message: str) -> Exception:
 
 
 @contextmanager
-def _refusing(status: HTTPStatus) -> Iterator[None]:
+def _client_errors(status: HTTPStatus) -> Iterator[None]:
     """Convert a `ValueError`, a client error, to the toolkit's error with its status."""
     try:
         yield
     except ValueError as error:
-        raise _error(getattr(error, "status", status), str(error)) from None
+        raise _toolkit_error(getattr(error, "status", status), str(error)) from None
 
 
 _json = partial(json.dumps, ensure_ascii=False, allow_nan=False)
@@ -102,7 +102,7 @@ _json = partial(json.dumps, ensure_ascii=False, allow_nan=False)
 class Model:
     """The model, the content of `artifact.json`, the tokenizer of a text model, and the device."""
 
-    network: nn.Module
+    module: nn.Module
     artifact: Mapping[str, Any]
     tokenizer: Any
     device: torch.device
@@ -117,7 +117,7 @@ class Request:
 
 
 @dataclass(frozen=True)
-class Answer:
+class Predictions:
     """One JSON object per content of the request, in the same order."""
 
     records: list[dict[str, Any]]
@@ -149,21 +149,21 @@ def input_fn(body: bytes | str, content_type: str) -> Request:
     Raises:
         ValueError: the content type is unknown, or the body does not match it; see the module docstring.
     """
-    with _refusing(HTTPStatus.BAD_REQUEST):
+    with _client_errors(HTTPStatus.BAD_REQUEST):
         kind, *parameters = (part.strip().lower() for part in (content_type or "").split(";"))
-        kind = SAME_TYPES.get(kind, kind)
-        if kind not in (*PICTURE_TYPES, JSON, JSON_LINES, CSV, TSV, PLAIN):
-            known = (*PICTURE_TYPES, JSON, JSON_LINES, CSV, TSV, PLAIN)
+        kind = TYPE_ALIASES.get(kind, kind)
+        if kind not in (*IMAGE_TYPES, JSON, JSON_LINES, CSV, TSV, PLAIN):
+            known = (*IMAGE_TYPES, JSON, JSON_LINES, CSV, TSV, PLAIN)
             message = f"content type {content_type!r} is not supported; send one of {', '.join(known)}"
-            raise _RefusedError(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, message)
+            raise _ClientError(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, message)
         if not body.strip():
             raise ValueError("the body is empty")
-        if kind in PICTURE_TYPES:
+        if kind in IMAGE_TYPES:
             return Request([body.encode("latin-1") if isinstance(body, str) else bytes(body)], single=True)
-        return _parse(_decoded(body, kind, parameters), kind)
+        return _parse(_decode_body(body, kind, parameters), kind)
 
 
-def predict_fn(data: Request, model: Model) -> Answer:
+def predict_fn(data: Request, model: Model) -> Predictions:
     """Classify the contents, in batches.
 
     Raises:
@@ -172,14 +172,14 @@ def predict_fn(data: Request, model: Model) -> Answer:
     """
     records: list[dict[str, Any]] = []
     for start in range(0, len(data.contents), BATCH_SIZE):
-        with _refusing(HTTPStatus.BAD_REQUEST):
-            batch = _prepared(data, start, model)
+        with _client_errors(HTTPStatus.BAD_REQUEST):
+            batch = _prepare_batch(data, start, model)
         with torch.inference_mode():
-            records.extend(_describe(_logits(batch, model), model.artifact))
-    return Answer(records, data.single)
+            records.extend(_predictions(_logits(batch, model), model.artifact))
+    return Predictions(records, data.single)
 
 
-def output_fn(prediction: Answer, accept: str) -> str:
+def output_fn(prediction: Predictions, accept: str) -> str:
     """Serialize the predictions in the first supported format of `accept`.
 
     Raises:
@@ -189,7 +189,7 @@ def output_fn(prediction: Answer, accept: str) -> str:
         if not all(map(math.isfinite, record["probabilities"])):
             raise ValueError(f"the model's answer to {_record(index)} is not a finite number")
     for kind in (part.split(";")[0].strip().lower() for part in (accept or "*/*").split(",")):
-        known = SAME_TYPES.get(kind, kind)
+        known = TYPE_ALIASES.get(kind, kind)
         if known in (JSON, "*/*", "application/*"):
             return _json(prediction.records[0] if prediction.single else prediction.records)
         if known == JSON_LINES:
@@ -197,10 +197,10 @@ def output_fn(prediction: Answer, accept: str) -> str:
         if known in (CSV, "text/*"):
             return _csv(prediction.records)
     message = f"accept {accept!r} is not supported; ask for one of {JSON}, {JSON_LINES}, {CSV}"
-    raise _error(HTTPStatus.NOT_ACCEPTABLE, message)
+    raise _toolkit_error(HTTPStatus.NOT_ACCEPTABLE, message)
 
 
-def decode_picture(content: bytes, side: int = MAX_PIXELS, sixteen_bit_depth: int | None = None) -> Tensor:
+def decode_image(content: bytes, side: int = MAX_PIXELS, sixteen_bit_depth: int | None = None) -> Tensor:
     """Decode an image to RGB uint8 `[3, height, width]`, on white if transparent, upright according to its EXIF data.
 
     Raises:
@@ -208,15 +208,17 @@ def decode_picture(content: bytes, side: int = MAX_PIXELS, sixteen_bit_depth: in
             values that do not fit `sixteen_bit_depth` bits.
     """
     try:
-        with Image.open(io.BytesIO(content), formats=PICTURE_FORMATS) as image:
+        with Image.open(io.BytesIO(content), formats=IMAGE_FORMATS) as image:
             if image.width * image.height > MAX_PIXELS:
                 raise ValueError(f"{image.width} x {image.height} pixels are more than the {MAX_PIXELS:,} allowed")
             image.draft(None, (2 * side, 2 * side))  # decode JPEG at 1/2, 1/4 or 1/8 if sufficient, as in training
             pixels = _pixels(image, content, sixteen_bit_depth)
             turn = image.getexif().get(ExifTags.Base.Orientation, 1)
-    except _PILLOW_REFUSES as error:
+    except _PILLOW_ERRORS as error:
         raise ValueError(f"the picture cannot be decoded: {error}") from error
-    upright = Image.fromarray(pixels).transpose(_UPRIGHT[int(turn) - 2]) if turn in range(2, 9) else pixels
+    upright = (
+        Image.fromarray(pixels).transpose(_ORIENTATION_TRANSPOSES[int(turn) - 2]) if turn in range(2, 9) else pixels
+    )
     return torch.from_numpy(np.array(upright)).permute(2, 0, 1)
 
 
@@ -266,7 +268,7 @@ def _load_transformers(folder: Path, artifact: Mapping[str, Any]) -> tuple[nn.Mo
     return network, AutoTokenizer.from_pretrained(folder, local_files_only=True) if texts else None
 
 
-def _decoded(body: bytes | str, kind: str, parameters: Iterable[str]) -> str:
+def _decode_body(body: bytes | str, kind: str, parameters: Iterable[str]) -> str:
     """Decode a body; the toolkit decodes some bodies itself and keeps the byte order mark."""
     if isinstance(body, str):
         return body.removeprefix("\ufeff")
@@ -275,7 +277,7 @@ def _decoded(body: bytes | str, kind: str, parameters: Iterable[str]) -> str:
     try:
         return bytes(body).decode(charset).removeprefix("\ufeff")
     except LookupError:
-        raise _RefusedError(
+        raise _ClientError(
             HTTPStatus.UNSUPPORTED_MEDIA_TYPE, f"charset {charset!r} is not supported; send UTF-8"
         ) from None
     except UnicodeDecodeError as error:
@@ -354,9 +356,9 @@ def _record(index: int) -> str:
     return f"record {index} (counted from 0)"
 
 
-def _prepared(data: Request, start: int, model: Model) -> dict[str, Tensor]:
+def _prepare_batch(data: Request, start: int, model: Model) -> dict[str, Tensor]:
     """Return the inputs of the batch from `start` on; errors name the index of the record."""
-    prepare = _picture_batch if model.tokenizer is None else _text_batch
+    prepare = _image_batch if model.tokenizer is None else _text_batch
     contents = data.contents[start : start + BATCH_SIZE]
     try:
         return prepare(contents, model)
@@ -371,19 +373,19 @@ def _prepared(data: Request, start: int, model: Model) -> dict[str, Tensor]:
         raise
 
 
-def _picture_batch(contents: Sequence[Content], model: Model) -> dict[str, Tensor]:
+def _image_batch(contents: Sequence[Content], model: Model) -> dict[str, Tensor]:
     """Preprocess images as in training: float32 `[batch, 3, size, size]`."""
     preprocessing = model.artifact["preprocessing"]
     # Nearest-neighbor interpolation picks single pixels, so the image must be decoded at full size.
     side = MAX_PIXELS if preprocessing["interpolation"].startswith("nearest") else preprocessing["resize"]
     depth = preprocessing.get("sixteen_bit_depth")
-    pictures = (decode_picture(_encoded(item), side, depth) for item in contents)
+    pictures = (decode_image(_image_bytes(item), side, depth) for item in contents)
     pixels = torch.stack([resize_and_crop(picture, preprocessing) for picture in pictures])
     mean, std = (torch.tensor(preprocessing[name], dtype=torch.float32).view(3, 1, 1) for name in ("mean", "std"))
     return {"pixel_values": (pixels.to(torch.float32) / 255 - mean) / std}
 
 
-def _encoded(content: Content) -> bytes:
+def _image_bytes(content: Content) -> bytes:
     if isinstance(content, bytes):
         return content
     if not isinstance(content, str):
@@ -413,7 +415,7 @@ def _text_batch(contents: Sequence[Content], model: Model) -> dict[str, Tensor]:
 def _logits(batch: Mapping[str, Tensor], model: Model) -> Tensor:
     inputs = {name: tensor.to(model.device) for name, tensor in batch.items()}
     plain = model.artifact["framework"] == "torchvision"
-    logits: Tensor = model.network(*inputs.values()) if plain else model.network(**inputs).logits
+    logits: Tensor = model.module(*inputs.values()) if plain else model.module(**inputs).logits
     return logits.to(torch.float32)
 
 
@@ -461,7 +463,7 @@ def _to_rgb(image: Image.Image, inverted: bool) -> Image.Image:
     return image.convert("RGB")
 
 
-def _describe(logits: Tensor, artifact: Mapping[str, Any]) -> list[dict[str, Any]]:
+def _predictions(logits: Tensor, artifact: Mapping[str, Any]) -> list[dict[str, Any]]:
     labels, several = artifact["labels"], artifact["multi_label"]
     key = "predicted_labels" if several else "predicted_label"
     limits = artifact.get("thresholds") or [THRESHOLD] * len(labels)

@@ -72,8 +72,8 @@ def verify(folder: Path, samples: Sequence[VerificationSample], tolerance: float
         model = handler.model_fn(str(folder))
     labels: list[str] = model.artifact["labels"]
     limits = torch.tensor(model.artifact.get("thresholds") or [0.5] * len(labels), dtype=torch.float64)
-    expecting = _Expecting(labels, limits, tolerance)
-    return max(_difference(sample, _answer(handler, model, sample.content), expecting) for sample in samples)
+    expecting = _Expectation(labels, limits, tolerance)
+    return max(_compare(sample, _predict(handler, model, sample.content), expecting) for sample in samples)
 
 
 def load_handler(folder: Path) -> ModuleType:
@@ -83,7 +83,7 @@ def load_handler(folder: Path) -> ModuleType:
         ArtifactMismatch: the file is missing.
     """
     name, path = "artifact_inference", folder / HANDLER_FILE
-    loader = _WithoutBytecode(name, str(path))
+    loader = _NoBytecodeLoader(name, str(path))
     spec = importlib.util.spec_from_loader(name, loader)
     if spec is None or not path.is_file():
         raise ArtifactMismatch(f"The exported artifact has no handler: {path} is missing.")
@@ -97,14 +97,14 @@ def load_handler(folder: Path) -> ModuleType:
     return module
 
 
-class _WithoutBytecode(importlib.machinery.SourceFileLoader):
+class _NoBytecodeLoader(importlib.machinery.SourceFileLoader):
     """Source loader that neither reads nor writes `__pycache__`, which would become part of the artifact."""
 
     def path_stats(self, path: str) -> Mapping[str, Any]:
         raise OSError(f"bytecode of {path} is not kept")
 
 
-def _answer(handler: ModuleType, model: object, content: Content) -> dict[str, Any]:
+def _predict(handler: ModuleType, model: object, content: Content) -> dict[str, Any]:
     if isinstance(content, bytes):
         request = handler.input_fn(content, "application/x-image")
     else:
@@ -115,7 +115,7 @@ def _answer(handler: ModuleType, model: object, content: Content) -> dict[str, A
 
 
 @dataclass(frozen=True, slots=True)
-class _Expecting:
+class _Expectation:
     """Reference for the handler's predictions: class names, thresholds `[classes]`, largest allowed difference."""
 
     labels: Sequence[str]
@@ -123,26 +123,28 @@ class _Expecting:
     tolerance: float
 
 
-def _difference(sample: VerificationSample, answer: Mapping[str, Any], expecting: _Expecting) -> float:
+def _compare(sample: VerificationSample, answer: Mapping[str, Any], expecting: _Expectation) -> float:
     labels, tolerance = expecting.labels, expecting.tolerance
     expected = torch.tensor(sample.probabilities, dtype=torch.float64)
     answered = torch.tensor(answer["probabilities"], dtype=torch.float64)
     if expected.shape != answered.shape or list(answer["labels"]) != list(labels):
-        raise ArtifactMismatch(_message(sample, answer, "the classes differ"))
+        raise ArtifactMismatch(_mismatch_message(sample, answer, "the classes differ"))
     # A diverged model predicts NaN, and its artifact must do the same.
     both_nan = expected.isnan() & answered.isnan()
     difference = float((expected - answered).abs().masked_fill(both_nan, 0.0).max())
     # The negated comparison also catches NaN.
     if not difference <= tolerance:
-        raise ArtifactMismatch(_message(sample, answer, f"difference {difference:.2g}, allowed {tolerance:.2g}"))
-    certain, possible = _predictable(expected, expecting, multi_label="predicted_labels" in answer)
+        raise ArtifactMismatch(
+            _mismatch_message(sample, answer, f"difference {difference:.2g}, allowed {tolerance:.2g}")
+        )
+    certain, possible = _allowed_labels(expected, expecting, multi_label="predicted_labels" in answer)
     told = set(answer.get("predicted_labels", [answer.get("predicted_label")]))
     if not both_nan.any() and not certain <= told <= possible:
-        raise ArtifactMismatch(_message(sample, answer, f"it calls that {sorted(map(str, told))}"))
+        raise ArtifactMismatch(_mismatch_message(sample, answer, f"it calls that {sorted(map(str, told))}"))
     return difference
 
 
-def _predictable(expected: Tensor, expecting: _Expecting, *, multi_label: bool) -> tuple[set[str], set[str]]:
+def _allowed_labels(expected: Tensor, expecting: _Expectation, *, multi_label: bool) -> tuple[set[str], set[str]]:
     """Return the labels that a prediction within the tolerance must contain, and those that it may contain."""
     labels, doubt = expecting.labels, 2 * expecting.tolerance
     over = expected - expecting.limits
@@ -153,7 +155,7 @@ def _predictable(expected: Tensor, expecting: _Expecting, *, multi_label: bool) 
     return {name for name, value in zip(labels, over, strict=True) if value > threshold + doubt}, possible
 
 
-def _message(sample: VerificationSample, answer: Mapping[str, Any], what: str) -> str:
+def _mismatch_message(sample: VerificationSample, answer: Mapping[str, Any], what: str) -> str:
     told, said = (
         "[" + ", ".join(f"{value:.4f}" for value in values[:8]) + (", ...]" if len(values) > 8 else "]")
         for values in (answer["probabilities"], sample.probabilities)

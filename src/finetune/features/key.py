@@ -19,7 +19,7 @@ from finetune.data.loading.batches import Batches
 from finetune.errors import DataError
 from finetune.features.extractor import FeatureExtractor
 from finetune.models.backbone import Backbone, ImageInput
-from finetune.models.fingerprint import digest_of_frozen
+from finetune.models.fingerprint import digest_frozen_weights
 
 _LIBRARIES = ("torch", "torchvision", "pillow", "transformers", "tokenizers")
 _HEAD_CONFIG_NAMES = frozenset({"num_classes", "num_labels", "id2label", "label2id", "problem_type", "_name_or_path"})
@@ -51,7 +51,7 @@ def feature_key(prefix: FrozenPrefix, batches: Batches, variation: Sequence[obje
     backbone, split_index, extractor = prefix.backbone, prefix.split_index, prefix.extractor
     fields = {
         "network": _describe_structure(backbone, split_index),
-        "weights": digest_of_frozen(backbone, [group.name for group in backbone.layer_groups()[split_index:]]),
+        "weights": digest_frozen_weights(backbone, [group.name for group in backbone.layer_groups()[split_index:]]),
         "input": asdict(backbone.expects) if isinstance(backbone.expects, ImageInput) else backbone.expects.max_length,
         "variation": list(variation),
         "run": [

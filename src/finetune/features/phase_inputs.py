@@ -192,7 +192,7 @@ class CachedInputProvider:
             # Fewer images per batch if they are large, to limit memory. Depends only on the request, as the results do.
             chunk_size = min(chunk_size, max(_MIN_CHUNK_SIZE, chunk_size * _BASE_IMAGE_SIZE**2 // expects.size**2))
         # Folding is safe because frozen weights do not change while their features are in use.
-        split = backbone.split(self._split_index).folded(numerics.autocast)
+        split = backbone.split(self._split_index).fold_batchnorms(numerics.autocast)
         # Return memory freed after building and inspecting the model.
         release_freed_memory()
         concurrency = torch.get_num_threads() if numerics.device.type == "cpu" else 1

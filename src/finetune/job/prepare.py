@@ -30,7 +30,7 @@ from finetune.job.loaders import Loaders, build_loaders
 from finetune.job.request import Request
 from finetune.job.streams import task_of
 from finetune.models.backbone import Backbone, ImageInput
-from finetune.models.load import ModelRequest, Source, classes_of, load_backbone, locate
+from finetune.models.load import ModelRequest, Source, load_backbone, locate_source, source_classes
 from finetune.runtime.device import choose_device
 from finetune.runtime.memory import keep_freed_memory
 from finetune.runtime.precision import Numerics, choose_numerics, has_padding_only_columns, supported_numerics
@@ -112,7 +112,7 @@ def prepare(request: Request, interruption: Interruption, scratch: Path) -> Prep
     depth = _sixteen_bit_depth(inputs)
     ordered = evaluated is None and announced is not None
     backbone = load_backbone(
-        replace(model_request, labels=inputs.labels.names, sixteen_bit_depth=depth, ordered=ordered), source
+        replace(model_request, labels=inputs.labels.names, sixteen_bit_depth=depth, labels_ordered=ordered), source
     )
     _warn_about_depth(backbone, depth)
     numerics = supported_numerics(
@@ -165,7 +165,7 @@ def locate_model(request: Request, task: Task, scratch: Path) -> tuple[ModelRequ
         scratch=scratch,
         trained=spec.strategy.name != "evaluate",
     )
-    return model_request, locate(model_request)
+    return model_request, locate_source(model_request)
 
 
 def _sixteen_bit_depth(inputs: Inputs) -> int | None:

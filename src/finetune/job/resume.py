@@ -22,7 +22,7 @@ from finetune.data.loading.dataset import Subset
 from finetune.errors import JobStopped, UserError
 from finetune.job.inputs import Inputs
 from finetune.models.backbone import Backbone
-from finetune.models.fingerprint import digest_of_weights, frozen_names
+from finetune.models.fingerprint import digest_weights, frozen_names
 from finetune.runtime.precision import Numerics
 from finetune.sagemaker.interruption import Interruption
 from finetune.strategies.plan import Plan
@@ -150,9 +150,9 @@ def specification_of(
         "streams": {name: part.count for name, part in inputs.streams.items()},
         "network": backbone.name,
         "precision": numerics.name,  # resolved, if `auto`
-        "frozen weights": digest_of_weights(backbone, frozen),
+        "frozen weights": digest_weights(backbone, frozen),
         # Their trained values are in the checkpoint, but other initial weights make it another request.
-        "given weights": digest_of_weights(backbone, backbone.module.state_dict().keys() - frozen),
+        "given weights": digest_weights(backbone, backbone.module.state_dict().keys() - frozen),
     }
     return Specification.of(fields)
 

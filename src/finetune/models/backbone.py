@@ -13,7 +13,7 @@ from torch import Tensor, nn
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-_SHOWN_NAMES = 4
+_MAX_SHOWN = 4
 
 Interpolation = Literal["nearest", "nearest-exact", "bilinear", "bicubic"]
 
@@ -114,20 +114,28 @@ class LoadedWeights:
     unused: tuple[str, ...] = ()
     labels: tuple[str, ...] | None = None
     kept_head: bool = False
-    initialized: tuple[str, ...] = ()
+    initialized_outside_head: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
 
     @property
-    def words(self) -> str:
+    def summary(self) -> str:
         """Summary for messages: the source, whether the head is new, and other newly initialized tensors."""
         new_head = "" if self.kept_head else ", new head"
-        more = "" if len(self.initialized) <= _SHOWN_NAMES else f" and {len(self.initialized) - _SHOWN_NAMES} more"
-        new = f", newly initialized: {', '.join(self.initialized[:_SHOWN_NAMES])}{more}" if self.initialized else ""
+        more = (
+            ""
+            if len(self.initialized_outside_head) <= _MAX_SHOWN
+            else f" and {len(self.initialized_outside_head) - _MAX_SHOWN} more"
+        )
+        new = (
+            f", newly initialized: {', '.join(self.initialized_outside_head[:_MAX_SHOWN])}{more}"
+            if self.initialized_outside_head
+            else ""
+        )
         return f"{self.source}{new_head}{new}"
 
 
 @dataclass(frozen=True, slots=True)
-class Description:
+class ModelDescription:
     """Information that the artifact needs to rebuild a model without this package.
 
     Attributes:
@@ -164,7 +172,7 @@ class SplitModel(Protocol):
         """Compute the model's outputs from features."""
         ...
 
-    def folded(self, dtype: torch.dtype | None) -> SplitModel:
+    def fold_batchnorms(self, dtype: torch.dtype | None) -> SplitModel:
         """Return a copy with a faster prefix, whose batch normalizations are folded into convolutions.
 
         Features are unchanged up to rounding. The folded prefix has a copy of the current weights of its layers.
@@ -211,15 +219,15 @@ class Backbone(Protocol):
         """
         ...
 
-    def split(self, border: int) -> SplitModel:
-        """Split the model before `layer_groups()[border]`; both parts share its layers.
+    def split(self, split_index: int) -> SplitModel:
+        """Split the model before `layer_groups()[split_index]`; both parts share its layers.
 
         Args:
-            border: split index, the number of groups in the prefix, from 1 to `len(layer_groups()) - 1`.
+            split_index: split index, the number of groups in the prefix, from 1 to `len(layer_groups()) - 1`.
         """
         ...
 
-    def describe(self) -> Description:
+    def describe(self) -> ModelDescription:
         """Return the information that the artifact needs to rebuild the model."""
         ...
 

@@ -24,12 +24,12 @@ def frozen_names(backbone: Backbone, learning: Iterable[str]) -> frozenset[str]:
     return frozenset(names)
 
 
-def digest_of_frozen(backbone: Backbone, learning: Iterable[str]) -> str:
+def digest_frozen_weights(backbone: Backbone, learning: Iterable[str]) -> str:
     """Return the digest of all weights and statistics that belong only to groups not in `learning`."""
-    return digest_of_weights(backbone, frozen_names(backbone, learning))
+    return digest_weights(backbone, frozen_names(backbone, learning))
 
 
-def digest_of_weights(backbone: Backbone, names: AbstractSet[str]) -> str:
+def digest_weights(backbone: Backbone, names: AbstractSet[str]) -> str:
     """Return the BLAKE2b digest of the named entries of the state dict."""
     tensors = backbone.module.state_dict()
     digest = hashlib.blake2b(digest_size=16)

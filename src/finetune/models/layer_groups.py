@@ -55,13 +55,13 @@ class ModelLayout:
     auxiliary: tuple[Auxiliary, ...] = ()
     stem_name: str = "stem"
 
-    def classifiers(self, network: nn.Module) -> tuple[str, ...]:
-        """Return the paths of the last layers of all classifiers of `network`, the main one first."""
-        return (self.classifier, *(extra.classifier for extra in self.auxiliary if _has(network, extra.root)))
+    def classifiers(self, model: nn.Module) -> tuple[str, ...]:
+        """Return the paths of the last layers of all classifiers of `model`, the main one first."""
+        return (self.classifier, *(extra.classifier for extra in self.auxiliary if _has_submodule(model, extra.root)))
 
 
-def layer_groups(network: nn.Module, anatomy: ModelLayout) -> tuple[LayerGroup, ...]:
-    """Partition `network` from input to head.
+def layer_groups(model: nn.Module, layout: ModelLayout) -> tuple[LayerGroup, ...]:
+    """Partition `model` from input to head.
 
     Returns:
         Groups named `stem`, `layer1`, `layer2`, ..., `head`, which own each parameter exactly once.
@@ -69,25 +69,25 @@ def layer_groups(network: nn.Module, anatomy: ModelLayout) -> tuple[LayerGroup, 
     Raises:
         RuntimeError: the layout does not match this model (internal error).
     """
-    body = [list(_split(paths)) for paths in _body(network, anatomy)]
-    body[0] += _split(anatomy.with_first)
-    body[-1] += _split(anatomy.with_last)
-    head = [*_split(anatomy.head), *(f"{extra.root}?" for extra in anatomy.auxiliary)]
+    body = [list(_split(paths)) for paths in _body_paths(model, layout)]
+    body[0] += _split(layout.with_first)
+    body[-1] += _split(layout.with_last)
+    head = [*_split(layout.head), *(f"{extra.root}?" for extra in layout.auxiliary)]
     named = [(f"layer{number}", paths) for number, paths in enumerate(body, start=1)]
-    if anatomy.stem:
-        named.insert(0, (anatomy.stem_name, _split(anatomy.stem)))
-    names = [name for name, _ in network.named_parameters()]
-    groups = tuple(_group(network, name, paths, names) for name, paths in [*named, ("head", head)])
+    if layout.stem:
+        named.insert(0, (layout.stem_name, _split(layout.stem)))
+    names = [name for name, _ in model.named_parameters()]
+    groups = tuple(_group(model, name, paths, names) for name, paths in [*named, ("head", head)])
     owned = [parameter for group in groups for parameter in group.parameters]
     if sorted(owned) != sorted(names):
         raise RuntimeError(f"groups do not partition the parameters: {sorted(set(owned) ^ set(names))[:5]}")
     return groups
 
 
-def _body(network: nn.Module, anatomy: ModelLayout) -> Iterator[str]:
-    for part in anatomy.body:
+def _body_paths(model: nn.Module, layout: ModelLayout) -> Iterator[str]:
+    for part in layout.body:
         if isinstance(part, Children):
-            yield from _children(network.get_submodule(part.container), part)
+            yield from _children(model.get_submodule(part.container), part)
         else:
             yield part
 
@@ -104,9 +104,9 @@ def _children(container: nn.Module, part: Children) -> Iterator[str]:
     yield " ".join(group)
 
 
-def _group(network: nn.Module, name: str, paths: list[str], parameters: list[str]) -> LayerGroup:
-    present = [path.removesuffix("?") for path in paths if not path.endswith("?") or _has(network, path[:-1])]
-    modules = tuple(network.get_submodule(path) for path in present if path not in parameters)
+def _group(model: nn.Module, name: str, paths: list[str], parameters: list[str]) -> LayerGroup:
+    present = [path.removesuffix("?") for path in paths if not path.endswith("?") or _has_submodule(model, path[:-1])]
+    modules = tuple(model.get_submodule(path) for path in present if path not in parameters)
     owned = tuple(p for p in parameters if any(p == path or p.startswith(f"{path}.") for path in present))
     return LayerGroup(name, modules, owned)
 
@@ -115,9 +115,9 @@ def _split(paths: str) -> list[str]:
     return paths.split()
 
 
-def _has(network: nn.Module, path: str) -> bool:
+def _has_submodule(model: nn.Module, path: str) -> bool:
     try:
-        network.get_submodule(path)
+        model.get_submodule(path)
     except AttributeError:
         return False
     return True

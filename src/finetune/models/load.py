@@ -5,24 +5,24 @@ from __future__ import annotations
 import logging
 
 from finetune.models.backbone import Backbone
-from finetune.models.heads import assumed_order, order_is_assumed
+from finetune.models.heads import describe_assumed_order, is_order_assumed
 from finetune.models.registry import builder_for
 from finetune.models.request import ModelRequest
-from finetune.models.torchvision.build import labels_of_name
+from finetune.models.torchvision.build import source_labels
 from finetune.models.transformers.build import build_transformers
-from finetune.models.transformers.class_names import head_of
-from finetune.models.transformers.folder import open_folder
-from finetune.models.weights.locate import locate
+from finetune.models.transformers.class_names import read_head
+from finetune.models.transformers.folder import open_model_folder
+from finetune.models.weights.locate import locate_source
 from finetune.models.weights.sources import Source
 
-__all__ = ["ModelRequest", "Source", "classes_of", "load_backbone", "load_quietly", "locate"]
+__all__ = ["ModelRequest", "Source", "load_backbone", "load_without_logging", "locate_source", "source_classes"]
 
 logger = logging.getLogger(__name__)
 
-_SHOWN = 8
+_MAX_SHOWN = 8
 
 
-def classes_of(request: ModelRequest, source: Source) -> tuple[str, ...] | None:
+def source_classes(request: ModelRequest, source: Source) -> tuple[str, ...] | None:
     """Return the class names in the order of the model's outputs, or None if the source does not state them.
 
     Args:
@@ -35,12 +35,12 @@ def classes_of(request: ModelRequest, source: Source) -> tuple[str, ...] | None:
     if source.labels is not None:
         return source.labels
     if builder_for(request, source) is build_transformers:
-        head = head_of(open_folder(request, source))
+        head = read_head(open_model_folder(request, source))
         return None if head.uncertain else head.labels
-    return labels_of_name(source.name, source)
+    return source_labels(source.name, source)
 
 
-def load_quietly(request: ModelRequest, source: Source) -> Backbone:
+def load_without_logging(request: ModelRequest, source: Source) -> Backbone:
     """Same as `load_backbone`, without logging, for a model that the job has already reported."""
     backbone = builder_for(request, source)(request, source)
     backbone.module.eval()
@@ -61,13 +61,13 @@ def load_backbone(request: ModelRequest, source: Source | None = None) -> Backbo
         UserError: name, weights or head do not match the request.
         PlatformError: there is not enough disk space to unpack the model channel.
     """
-    backbone = load_quietly(request, source or locate(request))
+    backbone = load_without_logging(request, source or locate_source(request))
     weights = backbone.weights
-    if weights.kept_head and weights.labels is None and order_is_assumed(request):
+    if weights.kept_head and weights.labels is None and is_order_assumed(request):
         logger.warning(
             "The weights do not name their classes: %s. If that is not their order, set class_names to the classes in"
             " the order of the outputs.",
-            assumed_order(request.labels),
+            describe_assumed_order(request.labels),
         )
     logger.info(
         "Network %s, weights: %s (%d tensors loaded, %d new, %d unused), %s head",
@@ -79,16 +79,17 @@ def load_backbone(request: ModelRequest, source: Source | None = None) -> Backbo
         "the source's own" if weights.kept_head else "a new",
     )
     if weights.unused:
-        logger.info("Tensors of the source that the network has no place for: %s", _first(weights.unused))
+        logger.info("Tensors of the source that the network has no place for: %s", _shorten(weights.unused))
     for warning in weights.warnings:
         logger.warning("%s", warning)
-    if weights.initialized:
+    if weights.initialized_outside_head:
         logger.warning(
-            "Newly initialized besides the classifier, because the weights lack them: %s", _first(weights.initialized)
+            "Newly initialized besides the classifier, because the weights lack them: %s",
+            _shorten(weights.initialized_outside_head),
         )
     return backbone
 
 
-def _first(names: tuple[str, ...]) -> str:
-    rest = len(names) - _SHOWN
-    return ", ".join(names[:_SHOWN]) + (f" and {rest} more" if rest > 0 else "")
+def _shorten(names: tuple[str, ...]) -> str:
+    rest = len(names) - _MAX_SHOWN
+    return ", ".join(names[:_MAX_SHOWN]) + (f" and {rest} more" if rest > 0 else "")

@@ -25,7 +25,7 @@ def torchvision_input(name: str) -> ImageInput:
     )
 
 
-def earlier_input(preprocessing: object) -> ImageInput | None:
+def input_from_artifact(preprocessing: object) -> ImageInput | None:
     """Return the input described by an artifact of this package, or None if the description is incomplete."""
     match preprocessing:
         case {
@@ -36,7 +36,7 @@ def earlier_input(preprocessing: object) -> ImageInput | None:
             "std": [*std],
             **more,
         } if interpolation in get_args(Interpolation) and size > 0 and resize > 0:
-            center, deviation = triple(mean), triple(std)
+            center, deviation = channel_values(mean), channel_values(std)
             # Absent in artifacts of earlier versions.
             switches = {name: more.get(name, False) for name in ("stretch", "floor_crop")}
             depth = more.get("sixteen_bit_depth")
@@ -48,7 +48,7 @@ def earlier_input(preprocessing: object) -> ImageInput | None:
     return None
 
 
-def triple(values: object) -> tuple[float, float, float] | None:
+def channel_values(values: object) -> tuple[float, float, float] | None:
     """Return three numbers, one per channel, or None if `values` is anything else."""
     match values:
         case [int() | float() as red, int() | float() as green, int() | float() as blue]:
@@ -70,7 +70,7 @@ def with_depth(expects: ImageInput, depth: int | None, *, trained: bool) -> Imag
     return expects if keeps else replace(expects, sixteen_bit_depth=depth)
 
 
-class Normaliser:
+class Normalizer:
     """Normalizes pixels on their device, as in the training of the model. Not part of the model's state dict."""
 
     def __init__(self, expects: ImageInput) -> None:

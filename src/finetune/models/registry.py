@@ -8,17 +8,17 @@ from finetune.config.hyperparameters import Task
 from finetune.errors import UserError, did_you_mean
 from finetune.models.backbone import Backbone
 from finetune.models.request import ModelRequest
-from finetune.models.torchvision.build import build_vision
-from finetune.models.torchvision.families import vision_names
+from finetune.models.torchvision.build import build_torchvision
+from finetune.models.torchvision.families import torchvision_names
 from finetune.models.transformers.build import build_transformers
-from finetune.models.weights.foreign_folders import refuse_foreign_tensors
 from finetune.models.weights.sources import Source
 from finetune.models.weights.state_dict import read_state_file
+from finetune.models.weights.unsupported_formats import refuse_foreign_tensors
 
 Builder = Callable[[ModelRequest, Source], Backbone]
 
 # Known hub names, for suggestions on misspelled ones; any other `owner/name` is accepted too.
-HUB_NAMES: dict[str, Task] = {
+HUB_MODELS: dict[str, Task] = {
     "bert-base-cased": "text-classification",
     "bert-base-multilingual-cased": "text-classification",
     "bert-base-uncased": "text-classification",
@@ -43,18 +43,18 @@ HUB_NAMES: dict[str, Task] = {
     "microsoft/resnet-50": "image-classification",
     "microsoft/swin-tiny-patch4-window7-224": "image-classification",
 }
-_BY_KIND: dict[str, Builder] = {
-    "torchvision artifact": build_vision,
-    "state dict": build_vision,
+_BUILDERS: dict[str, Builder] = {
+    "torchvision artifact": build_torchvision,
+    "state dict": build_torchvision,
     "transformers folder": build_transformers,
 }
 
 
-def catalogue() -> dict[str, tuple[Task, Builder]]:
+def registered_models() -> dict[str, tuple[Task, Builder]]:
     """Return every known name with its task and its builder."""
     table: dict[str, tuple[Task, Builder]] = {}
-    table.update(dict.fromkeys(vision_names(), ("image-classification", build_vision)))
-    table.update({name: (task, build_transformers) for name, task in HUB_NAMES.items()})
+    table.update(dict.fromkeys(torchvision_names(), ("image-classification", build_torchvision)))
+    table.update({name: (task, build_transformers) for name, task in HUB_MODELS.items()})
     return table
 
 
@@ -64,28 +64,30 @@ def builder_for(request: ModelRequest, source: Source) -> Builder:
     Raises:
         UserError: the name is unknown or contradicts the source, or the model is not for the task.
     """
-    builder = _BY_KIND.get(source.kind)
+    builder = _BUILDERS.get(source.kind)
     if builder is None:
-        return _by_name(source.name or "", request.task)
-    known = catalogue().get(request.spec.name or "")
+        return _builder_by_name(source.name or "", request.task)
+    known = registered_models().get(request.spec.name or "")
     if known is not None and known[1] is not builder:
         raise UserError(
-            f"model_name={request.spec.name!r}, but the {source.place} holds a {source.kind}: leave model_name away,"
+            f"model_name={request.spec.name!r}, but the {source.location} holds a {source.kind}: leave model_name away,"
             " or give the weights of that network."
         )
-    if builder is build_vision and request.task != "image-classification":
+    if builder is build_torchvision and request.task != "image-classification":
         if source.kind == "state dict" and source.path is not None:
-            refuse_foreign_tensors(read_state_file(source.path).tensors, source.path, source.place)
-        raise UserError(_wrong_task(f"The {source.place} holds a network for image-classification", request.task))
+            refuse_foreign_tensors(read_state_file(source.path).tensors, source.path, source.location)
+        raise UserError(
+            _wrong_task_message(f"The {source.location} holds a network for image-classification", request.task)
+        )
     return builder
 
 
-def _by_name(name: str, task: Task) -> Builder:
-    known = catalogue()
+def _builder_by_name(name: str, task: Task) -> Builder:
+    known = registered_models()
     if name in known:
         network_task, builder = known[name]
         if network_task != task:
-            raise UserError(_wrong_task(f"model_name={name!r} is a network for {network_task}", task))
+            raise UserError(_wrong_task_message(f"model_name={name!r} is a network for {network_task}", task))
         return builder
     if name.count("/") == 1:
         return build_transformers
@@ -96,5 +98,5 @@ def _by_name(name: str, task: Task) -> Builder:
     )
 
 
-def _wrong_task(fact: str, task: Task) -> str:
+def _wrong_task_message(fact: str, task: Task) -> str:
     return f"{fact}, but the task is {task}: choose another network, or check the data and `task`."

@@ -43,4 +43,4 @@ class ModelRequest:
     scratch: Path
     trained: bool = True
     sixteen_bit_depth: int | None = None
-    ordered: bool = False
+    labels_ordered: bool = False

@@ -43,7 +43,7 @@ def test_band_conversion_gives_same_pixels(name: str, monkeypatch: pytest.Monkey
     monkeypatch.setattr(images, "_BAND_PIXELS", 41 * 10)
     monkeypatch.setattr(inference, "BAND_PIXELS", 41 * 9)
     assert torch.equal(decode_image(CONTENTS[name]), expected)
-    assert torch.equal(inference.decode_picture(CONTENTS[name]), expected)
+    assert torch.equal(inference.decode_image(CONTENTS[name]), expected)
 
 
 def test_huge_images_are_decoded_sequentially(monkeypatch: pytest.MonkeyPatch) -> None:

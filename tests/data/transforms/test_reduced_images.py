@@ -66,7 +66,7 @@ def test_handler_decodes_same_pixels(name: str) -> None:
     content = LARGE[name]
     expected = resize_and_crop(decode_image(content, GEOMETRY.resize), GEOMETRY)
     preprocessing = asdict(ImageInput(24, 28, "bilinear", (0.5,) * 3, (0.25,) * 3))
-    actual = inference.resize_and_crop(inference.decode_picture(content, preprocessing["resize"]), preprocessing)
+    actual = inference.resize_and_crop(inference.decode_image(content, preprocessing["resize"]), preprocessing)
     assert torch.equal(expected, actual)
     transform = ImageTransform(GEOMETRY, "basic")
     assert torch.equal(transform(content, None)["pixels"], expected)
@@ -96,7 +96,7 @@ def test_large_truncated_image_is_rejected_by_both_decoders() -> None:
     with pytest.raises(BadRecordError, match="truncated"):
         decode_image(content, 28)
     with pytest.raises(ValueError, match="cannot be decoded"):
-        inference.decode_picture(content, 28)
+        inference.decode_image(content, 28)
 
 
 def test_pixel_limit_applies_to_full_size_of_reduced_image(monkeypatch: pytest.MonkeyPatch) -> None:

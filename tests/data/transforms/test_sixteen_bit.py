@@ -25,7 +25,7 @@ from finetune.data.transforms.base import ImageTransform
 from finetune.data.transforms.image import ImageGeometry, decode_image
 from finetune.export import inference
 from finetune.models.backbone import ImageInput
-from finetune.models.preprocessing import earlier_input, with_depth
+from finetune.models.preprocessing import input_from_artifact, with_depth
 from tests.support.labelled_data import MemoryReader, write_files
 
 
@@ -82,7 +82,7 @@ def test_16_bit_grayscale_keeps_highest_bits_in_both_decoders(kind: str, depth: 
     pixels = decode_image(content, sixteen_bit_depth=depth)
     assert torch.equal(pixels[0].long(), ramp(max_value) >> (depth - 8))
     assert pixels.max() > 100
-    assert torch.equal(inference.decode_picture(content, sixteen_bit_depth=depth), pixels)
+    assert torch.equal(inference.decode_image(content, sixteen_bit_depth=depth), pixels)
 
 
 @pytest.mark.parametrize("kind", ENCODERS)
@@ -91,7 +91,7 @@ def test_nearly_black_16_bit_grayscale_is_rejected(kind: str) -> None:
     with pytest.raises(BadRecordError, match=r"values up to only 255, .* range 0 to 65535; convert"):
         decode_image(content)
     with pytest.raises(ValueError, match="16-bit values up to 255"):
-        inference.decode_picture(content)
+        inference.decode_image(content)
 
 
 def test_dark_images_are_rejected_only_with_unknown_depth() -> None:
@@ -99,9 +99,9 @@ def test_dark_images_are_rejected_only_with_unknown_depth() -> None:
     with pytest.raises(BadRecordError, match="values up to only 4095"):
         decode_image(content)
     with pytest.raises(ValueError, match="values up to 4095"):
-        inference.decode_picture(content)
+        inference.decode_image(content)
     assert decode_image(content, sixteen_bit_depth=16).max() == 15
-    assert torch.equal(decode_image(grayscale(4096)), inference.decode_picture(grayscale(4096)))
+    assert torch.equal(decode_image(grayscale(4096)), inference.decode_image(grayscale(4096)))
 
 
 def test_16_bit_image_beyond_training_range_is_rejected() -> None:
@@ -109,7 +109,7 @@ def test_16_bit_image_beyond_training_range_is_rejected() -> None:
     with pytest.raises(BadRecordError, match=r"values up to 5000, .* 4095; rescale"):
         decode_image(content, sixteen_bit_depth=12)
     with pytest.raises(ValueError, match="values up to 5000"):
-        inference.decode_picture(content, sixteen_bit_depth=12)
+        inference.decode_image(content, sixteen_bit_depth=12)
 
 
 def test_black_16_bit_image_is_accepted() -> None:
@@ -124,9 +124,9 @@ def test_nearly_black_16_bit_color_is_rejected(bands: int, max_value: int) -> No
     with pytest.raises(BadRecordError, match=r"16 bits per channel .* 4095.*; convert"):
         decode_image(color_png(values))
     with pytest.raises(ValueError, match="16 bits per colour"):
-        inference.decode_picture(color_png(values))
+        inference.decode_image(color_png(values))
     values[0, 0, 0] = 65535
-    assert torch.equal(decode_image(color_png(values)), inference.decode_picture(color_png(values)))
+    assert torch.equal(decode_image(color_png(values)), inference.decode_image(color_png(values)))
 
 
 def test_nearly_black_16_bit_ppm_is_rejected() -> None:
@@ -134,9 +134,9 @@ def test_nearly_black_16_bit_ppm_is_rejected() -> None:
     with pytest.raises(BadRecordError, match="16 bits per channel"):
         decode_image(dark)
     with pytest.raises(ValueError, match="16 bits per colour"):
-        inference.decode_picture(dark)
+        inference.decode_image(dark)
     for valid in (b"P6 4 4 65535\n" + b"\xff\x00" * 48, b"P6 4 4 255\n" + b"\x03" * 48, b"P4 8 2\n\xaa\x00"):
-        assert torch.equal(decode_image(valid), inference.decode_picture(valid))
+        assert torch.equal(decode_image(valid), inference.decode_image(valid))
 
 
 @pytest.mark.parametrize("mode", ["I", "F"])
@@ -146,7 +146,7 @@ def test_32_bit_pixels_are_rejected_by_both_decoders(mode: str) -> None:
     with pytest.raises(BadRecordError, match="32-bit or signed pixels"):
         decode_image(file.getvalue())
     with pytest.raises(ValueError, match="no defined range"):
-        inference.decode_picture(file.getvalue())
+        inference.decode_image(file.getvalue())
 
 
 @pytest.mark.parametrize(
@@ -193,9 +193,9 @@ def test_survey_warns_about_low_values_and_multiple_pages(caplog: pytest.LogCapt
 
 def test_depth_is_stored_in_artifact_and_used_by_transform() -> None:
     expects = ImageInput(16, 16, "bilinear", (0.5,) * 3, (0.5,) * 3, sixteen_bit_depth=12)
-    assert earlier_input(asdict(expects)) == expects
+    assert input_from_artifact(asdict(expects)) == expects
     without = {name: value for name, value in asdict(expects).items() if name != "sixteen_bit_depth"}
-    earlier = earlier_input(without)
+    earlier = input_from_artifact(without)
     assert earlier is not None
     assert earlier.sixteen_bit_depth is None
     assert with_depth(expects, 16, trained=False) == expects
@@ -204,6 +204,6 @@ def test_depth_is_stored_in_artifact_and_used_by_transform() -> None:
     assert with_depth(expects, None, trained=True) == expects
     transform = ImageTransform(ImageGeometry(16, 16, "bilinear", 12), "none")
     pixels = transform(grayscale(4095), None)["pixels"]
-    handler_pixels = inference.resize_and_crop(inference.decode_picture(grayscale(4095), 16, 12), asdict(expects))
+    handler_pixels = inference.resize_and_crop(inference.decode_image(grayscale(4095), 16, 12), asdict(expects))
     assert pixels.max() > 240
     assert torch.equal(pixels, handler_pixels)

@@ -10,14 +10,14 @@ from torch import Tensor, nn
 
 from finetune.models.backbone import Backbone
 from finetune.models.load import load_backbone
-from finetune.models.splitting.batchnorm_folding import Calls, Example, folded
-from finetune.models.splitting.split_module import with_replaced
+from finetune.models.splitting.batchnorm_folding import CallRecorder, ReferenceRun, fold_batchnorms
+from finetune.models.splitting.split_module import replace_submodules
 from tests.models.torchvision.test_families import SMALLEST
 from tests.support.model_requests import ask, inputs_of
 from tests.support.tiny_transformers import PICTURE_TYPES, write_folder
 
 # DenseNet also normalizes before convolutions; it has 121 batch normalizations.
-LEFT = {"densenet121": 62}
+UNFOLDED = {"densenet121": 62}
 
 
 @pytest.fixture(scope="module", params=[*SMALLEST, *PICTURE_TYPES])
@@ -25,18 +25,19 @@ def backbone(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
     """A model with non-trivial batch statistics."""
     scratch = tmp_path_factory.mktemp("scratch")
     if request.param in SMALLEST:
-        asked = ask(request.param, scratch, pretrained=False, image_size=SMALLEST[request.param][0])
+        model_request = ask(request.param, scratch, pretrained=False, image_size=SMALLEST[request.param][0])
     else:
-        asked = ask(None, scratch, channel=write_folder(scratch / request.param, request.param, labels=("no", "yes")))
-    found = load_backbone(asked)
-    found.module.eval()
-    for module in found.module.modules():
+        folder = write_folder(scratch / request.param, request.param, labels=("no", "yes"))
+        model_request = ask(None, scratch, channel=folder)
+    backbone = load_backbone(model_request)
+    backbone.module.eval()
+    for module in backbone.module.modules():
         if isinstance(module, nn.BatchNorm2d):
-            seen(module.num_features, module)
-    return found
+            nontrivial_batchnorm(module.num_features, module)
+    return backbone
 
 
-def seen(channels: int, module: nn.BatchNorm2d | None = None) -> nn.BatchNorm2d:
+def nontrivial_batchnorm(channels: int, module: nn.BatchNorm2d | None = None) -> nn.BatchNorm2d:
     """A batch normalization with an effect in evaluation mode."""
     module, generator = module or nn.BatchNorm2d(channels), torch.Generator().manual_seed(1)
     for values, low in ((module.running_mean, -0.5), (module.running_var, 0.5), (module.weight, 0.5)):
@@ -45,20 +46,20 @@ def seen(channels: int, module: nn.BatchNorm2d | None = None) -> nn.BatchNorm2d:
     return module
 
 
-def on(network: nn.Module, pixels: Tensor) -> Example:
-    """The model's output for these pixels."""
+def reference_run(model: nn.Module, pixels: Tensor) -> ReferenceRun:
+    """Run of the model on these pixels."""
 
-    def run(network: nn.Module) -> Tensor:
+    def run(model: nn.Module) -> Tensor:
         with torch.no_grad():
-            found: Tensor = network(pixels)
-        return found
+            output: Tensor = model(pixels)
+        return output
 
-    with Calls(network) as calls:
-        result = run(network)
-    return Example(calls.pairs(), result, run)
+    with CallRecorder(model) as calls:
+        output = run(model)
+    return ReferenceRun(calls.pairs(), output, run)
 
 
-def normalisations_called(run: Callable[[], object]) -> int:
+def count_batchnorm_calls(run: Callable[[], object]) -> int:
     """The number of batch normalizations that run."""
     called: list[nn.Module] = []
     handle = torch.nn.modules.module.register_module_forward_hook(
@@ -69,61 +70,64 @@ def normalisations_called(run: Callable[[], object]) -> int:
     return len(called)
 
 
-def test_what_it_gives_is_the_same_up_to_rounding(backbone: Backbone) -> None:
+def test_folded_prefix_reproduces_features_up_to_rounding(backbone: Backbone) -> None:
     before = {name: value.clone() for name, value in backbone.module.state_dict().items()}
     inputs = inputs_of(backbone)
-    for border in range(1, len(backbone.layer_groups())):
-        cut = backbone.split(border)
-        expected = cut.prefix(inputs)["activation"]
-        found = cut.folded(None).prefix(inputs)["activation"]
-        assert (found - expected).abs().max() <= 1e-4 * expected.abs().max(), border
-        assert torch.equal(cut.prefix(inputs)["activation"], expected), border
+    for split_index in range(1, len(backbone.layer_groups())):
+        split = backbone.split(split_index)
+        expected = split.prefix(inputs)["activation"]
+        output = split.fold_batchnorms(None).prefix(inputs)["activation"]
+        assert (output - expected).abs().max() <= 1e-4 * expected.abs().max(), split_index
+        assert torch.equal(split.prefix(inputs)["activation"], expected), split_index
     after = backbone.module.state_dict()
     assert before.keys() == after.keys()
     assert all(torch.equal(before[name], after[name]) for name in before)
 
 
-def test_every_normalisation_behind_a_convolution_is_folded(backbone: Backbone) -> None:
-    inputs, cut = inputs_of(backbone), backbone.split(len(backbone.layer_groups()) - 1)
-    without = cut.folded(None)
-    assert normalisations_called(lambda: without.prefix(inputs)) == LEFT.get(backbone.name, 0)
+def test_every_normalization_after_a_convolution_is_folded(backbone: Backbone) -> None:
+    inputs, split = inputs_of(backbone), backbone.split(len(backbone.layer_groups()) - 1)
+    folded = split.fold_batchnorms(None)
+    assert count_batchnorm_calls(lambda: folded.prefix(inputs)) == UNFOLDED.get(backbone.name, 0)
 
 
-def test_under_autocast_it_gives_what_autocast_would_make_of_its_weights() -> None:
-    network, pixels = nn.Sequential(nn.Conv2d(3, 4, 3), seen(4)).eval(), torch.rand(2, 3, 8, 8)
-    plain, cast = (folded(network, on(network, pixels), with_replaced, dtype) for dtype in (None, torch.bfloat16))
+def test_folded_weights_have_the_autocast_dtype() -> None:
+    model, pixels = nn.Sequential(nn.Conv2d(3, 4, 3), nontrivial_batchnorm(4)).eval(), torch.rand(2, 3, 8, 8)
+    plain, cast = (
+        fold_batchnorms(model, reference_run(model, pixels), replace_submodules, dtype)
+        for dtype in (None, torch.bfloat16)
+    )
     with torch.autocast("cpu", torch.bfloat16), torch.no_grad():
         assert torch.equal(plain(pixels), cast(pixels))
     assert cast.get_parameter("0.weight").dtype is torch.bfloat16
-    assert network.get_parameter("0.weight").dtype is torch.float32
+    assert model.get_parameter("0.weight").dtype is torch.float32
 
 
-class Twice(nn.Module):
-    """Uses the output of a convolution both with and without normalization."""
+class SharedOutput(nn.Module):
+    """Uses the output of a convolution both with and folded normalization."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.convolution, self.normalisation = nn.Conv2d(3, 4, 3), seen(4)
+        self.convolution, self.normalization = nn.Conv2d(3, 4, 3), nontrivial_batchnorm(4)
 
     def forward(self, pixels: Tensor) -> Tensor:
-        found: Tensor = self.convolution(pixels)
-        normalised: Tensor = self.normalisation(found)
-        return found + normalised
+        output: Tensor = self.convolution(pixels)
+        normalized: Tensor = self.normalization(output)
+        return output + normalized
 
 
-class Again(nn.Module):
+class RepeatedConvolution(nn.Module):
     """Calls a convolution twice, and normalizes one of its outputs."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.convolution, self.normalisation = nn.Conv2d(3, 3, 3), seen(3)
+        self.convolution, self.normalization = nn.Conv2d(3, 3, 3), nontrivial_batchnorm(3)
 
     def forward(self, pixels: Tensor) -> Tensor:
-        found: Tensor = self.normalisation(self.convolution(self.convolution(pixels)))
-        return found
+        output: Tensor = self.normalization(self.convolution(self.convolution(pixels)))
+        return output
 
 
-class Other(nn.Conv2d):
+class SquaredConvolution(nn.Conv2d):
     """Does more than a convolution."""
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - torch's name
@@ -131,8 +135,14 @@ class Other(nn.Conv2d):
 
 
 @pytest.mark.parametrize(
-    "network", [Twice(), Again(), nn.Sequential(Other(3, 4, 3), seen(4)), nn.Sequential(seen(3), nn.Conv2d(3, 4, 3))]
+    "model",
+    [
+        SharedOutput(),
+        RepeatedConvolution(),
+        nn.Sequential(SquaredConvolution(3, 4, 3), nontrivial_batchnorm(4)),
+        nn.Sequential(nontrivial_batchnorm(3), nn.Conv2d(3, 4, 3)),
+    ],
 )
-def test_what_cannot_be_folded_stays(network: nn.Module) -> None:
-    network.eval()
-    assert folded(network, on(network, torch.rand(2, 3, 8, 8)), with_replaced, None) is network
+def test_unsupported_layers_stay_unfolded(model: nn.Module) -> None:
+    model.eval()
+    assert fold_batchnorms(model, reference_run(model, torch.rand(2, 3, 8, 8)), replace_submodules, None) is model

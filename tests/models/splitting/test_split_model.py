@@ -28,68 +28,68 @@ def backbone(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
     return load_backbone(ask(None, scratch, task=task, channel=folder))  # type: ignore[arg-type]  # one of two
 
 
-def borders(backbone: Backbone) -> range:
+def split_indices(backbone: Backbone) -> range:
     return range(1, len(backbone.layer_groups()))
 
 
-def test_the_halves_give_the_logits_of_the_whole(backbone: Backbone) -> None:
+def test_prefix_and_suffix_reproduce_the_logits(backbone: Backbone) -> None:
     expected, inputs = logits_of(backbone), inputs_of(backbone)
-    for border in borders(backbone):
-        cut = backbone.split(border)
+    for split_index in split_indices(backbone):
+        split = backbone.split(split_index)
         with torch.no_grad():
-            assert torch.equal(cut.suffix(cut.prefix(inputs)).logits, expected), border
+            assert torch.equal(split.suffix(split.prefix(inputs)).logits, expected), split_index
     assert torch.equal(logits_of(backbone), expected)
 
 
-def test_gradients_of_the_back_are_those_of_the_whole(backbone: Backbone) -> None:
+def test_suffix_gradients_equal_those_of_the_whole_model(backbone: Backbone) -> None:
     groups = backbone.layer_groups()
-    border = len(groups) - 2
-    apply_trainable(backbone, [group.name for group in groups[border:]])
+    split_index = len(groups) - 2
+    apply_trainable(backbone, [group.name for group in groups[split_index:]])
     backbone.module.eval()
 
     def gradients(logits: Tensor) -> dict[str, Tensor]:
         logits.square().sum().backward()  # type: ignore[no-untyped-call]  # untyped in torch
-        found = {name: p.grad for name, p in backbone.module.named_parameters() if p.grad is not None}
+        grads = {name: p.grad for name, p in backbone.module.named_parameters() if p.grad is not None}
         backbone.module.zero_grad(set_to_none=True)
-        return found
+        return grads
 
-    whole = gradients(backbone.forward(inputs_of(backbone)).logits)
-    cut = backbone.split(border)
-    halves = gradients(cut.suffix(cut.prefix(inputs_of(backbone))).logits)
-    assert halves.keys() == whole.keys()
-    assert halves
-    torch.testing.assert_close(halves, whole)
+    expected = gradients(backbone.forward(inputs_of(backbone)).logits)
+    split = backbone.split(split_index)
+    suffix_gradients = gradients(split.suffix(split.prefix(inputs_of(backbone))).logits)
+    assert suffix_gradients.keys() == expected.keys()
+    assert suffix_gradients
+    torch.testing.assert_close(suffix_gradients, expected)
 
 
-def test_the_front_runs_no_layer_behind_the_border_and_the_back_none_before_it(backbone: Backbone) -> None:
+def test_prefix_and_suffix_run_only_their_own_layers(backbone: Backbone) -> None:
     groups = backbone.layer_groups()
-    for border in (1, len(groups) - 1):
-        cut, called = backbone.split(border), set[str]()
+    for split_index in (1, len(groups) - 1):
+        split, called = backbone.split(split_index), set[str]()
         handles = [
             module.register_forward_pre_hook(lambda *_, name=group.name, called=called: called.add(name))
             for group in groups
             for module in group.modules
             if "LayerNorm" not in type(module).__name__
         ]
-        features = cut.prefix(inputs_of(backbone))
-        assert called == {group.name for group in groups[:border]}
+        features = split.prefix(inputs_of(backbone))
+        assert called == {group.name for group in groups[:split_index]}
         called.clear()
-        cut.suffix(features)
-        assert called == {group.name for group in groups[border:]}
+        split.suffix(features)
+        assert called == {group.name for group in groups[split_index:]}
         for handle in handles:
             handle.remove()
 
 
-def test_the_head_alone_needs_one_vector_of_each_record(backbone: Backbone) -> None:
-    cut = backbone.split(len(backbone.layer_groups()) - 1)
-    activation = cut.prefix(inputs_of(backbone))["activation"]
-    values = activation.shape[-1] if cut.padding else activation[0].numel()
+def test_head_needs_one_vector_per_record(backbone: Backbone) -> None:
+    split = backbone.split(len(backbone.layer_groups()) - 1)
+    activation = split.prefix(inputs_of(backbone))["activation"]
+    values = activation.shape[-1] if split.padding else activation[0].numel()
     assert values <= max(
         backbone.module.get_parameter(name).shape[-1] for name in backbone.layer_groups()[-1].parameters
     )
 
 
-def test_there_are_borders_only_between_groups(backbone: Backbone) -> None:
-    for border in (0, len(backbone.layer_groups())):
-        with pytest.raises(ValueError, match="border"):
-            backbone.split(border)
+def test_split_index_out_of_range_is_refused(backbone: Backbone) -> None:
+    for split_index in (0, len(backbone.layer_groups())):
+        with pytest.raises(ValueError, match="split_index"):
+            backbone.split(split_index)

@@ -13,7 +13,7 @@ from torchvision.models import get_model, get_model_weights
 from finetune.models.backbone import Backbone, ImageInput
 from finetune.models.load import load_backbone
 from finetune.models.preprocessing import torchvision_input
-from finetune.models.torchvision.families import FAMILIES, family_of, vision_names
+from finetune.models.torchvision.families import FAMILIES, family_of, torchvision_names
 from tests.support.model_requests import (
     LABELS,
     ask,
@@ -82,7 +82,7 @@ def test_every_family_has_a_smallest_member_here() -> None:
     assert {family_of(name) for name in SMALLEST} == set(FAMILIES)
 
 
-@pytest.mark.parametrize("name", vision_names())
+@pytest.mark.parametrize("name", torchvision_names())
 def test_preprocessing_is_that_of_the_default_weights(name: str) -> None:
     preset = get_model_weights(name).DEFAULT.transforms()
     expects = torchvision_input(name)

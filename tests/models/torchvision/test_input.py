@@ -15,7 +15,7 @@ from torchvision.transforms.functional import normalize
 from finetune.errors import UserError
 from finetune.models.backbone import Backbone, ImageInput
 from finetune.models.load import load_backbone
-from finetune.models.preprocessing import Normaliser, earlier_input, torchvision_input, with_size
+from finetune.models.preprocessing import Normalizer, input_from_artifact, torchvision_input, with_size
 from tests.support.model_requests import LABELS, ask, inputs_of
 
 NORMAL = ImageInput(8, 10, "bilinear", (0.1, 0.5, 0.9), (0.2, 0.3, 0.4))
@@ -23,7 +23,7 @@ NORMAL = ImageInput(8, 10, "bilinear", (0.1, 0.5, 0.9), (0.2, 0.3, 0.4))
 
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
 def test_pixels_are_normalised_as_torchvision_does(layout: torch.memory_format) -> None:
-    normaliser = Normaliser(NORMAL)
+    normaliser = Normalizer(NORMAL)
     # One normalizer for several widths: the next batch may have another size.
     for height, width in ((8, 8), (8, 5), (3, 7), (8, 8)):
         pixels = torch.randint(0, 256, (2, 3, height, width), dtype=torch.uint8).contiguous(memory_format=layout)
@@ -49,11 +49,11 @@ def test_the_margin_keeps_its_proportion(size: int | None, resize: int) -> None:
 
 def test_an_artifact_keeps_the_input_it_was_trained_with() -> None:
     written = {"size": 8, "resize": 10, "interpolation": "bilinear", "mean": [0.1, 0.5, 0.9], "std": [0.2, 0.3, 0.4]}
-    assert earlier_input(written) == NORMAL
+    assert input_from_artifact(written) == NORMAL
     for name in written:
-        assert earlier_input({**written, name: "strange"}) is None
-    assert earlier_input({**written, "std": [0.0, 0.3, 0.4]}) is None
-    assert earlier_input(None) is None
+        assert input_from_artifact({**written, name: "strange"}) is None
+    assert input_from_artifact({**written, "std": [0.0, 0.3, 0.4]}) is None
+    assert input_from_artifact(None) is None
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 
 from finetune.errors import UserError
 from finetune.models.backbone import Backbone
-from finetune.models.load import classes_of, load_backbone, locate
+from finetune.models.load import load_backbone, locate_source, source_classes
 from tests.support.model_requests import ask
 from tests.support.tiny_transformers import write_folder
 
@@ -80,7 +80,7 @@ def test_labels_are_in_the_order_of_id2label_else_of_label2id(
     assert backbone.weights.labels == tuple(CLASSES[row] for row in rows)
     assert not caplog.records
     request = ask(None, bert.parent, task="text-classification", channel=bert)
-    assert classes_of(request, locate(request)) == backbone.weights.labels
+    assert source_classes(request, locate_source(request)) == backbone.weights.labels
 
 
 def test_more_classes_than_two_in_label2id_alone(tmp_path: Path) -> None:
@@ -130,7 +130,7 @@ def test_contradictory_labels_are_refused_where_the_head_is_needed(
     assert not backbone.weights.kept_head
     assert reason in caplog.text
     request = ask(None, bert.parent, task="text-classification", channel=bert)
-    assert classes_of(request, locate(request)) is None
+    assert source_classes(request, locate_source(request)) is None
 
 
 def test_another_number_of_classes_beside_id2label_is_refused(bert: Path) -> None:

@@ -22,7 +22,7 @@ from finetune.export import inference
 from finetune.job.loaders import image_geometry
 from finetune.models.backbone import Backbone, ImageInput
 from finetune.models.load import load_backbone
-from finetune.models.preprocessing import Normaliser
+from finetune.models.preprocessing import Normalizer
 from tests.support.model_requests import LABELS, ask
 from tests.support.tiny_transformers import write_folder, write_processor
 
@@ -57,7 +57,7 @@ def reference(folder: Path, content: bytes) -> Tensor:
 def ours(expects: ImageInput, content: bytes) -> Tensor:
     geometry = image_geometry(expects)
     pixels = resize_and_crop(decode_image(content, geometry.decoded_side), geometry)
-    return Normaliser(expects)({"pixels": pixels.unsqueeze(0)})[0]
+    return Normalizer(expects)({"pixels": pixels.unsqueeze(0)})[0]
 
 
 def input_of(backbone: Backbone) -> ImageInput:

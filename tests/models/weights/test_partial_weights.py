@@ -54,7 +54,7 @@ def task_of(model_type: str) -> Any:  # noqa: ANN401 - a literal that `ask` take
 
 
 def classifier_of(model_type: str) -> str:
-    return f"{FAMILIES[model_type].anatomy.classifier}.weight"
+    return f"{FAMILIES[model_type].layout.classifier}.weight"
 
 
 @pytest.fixture(scope="module", params=[*TEXT_TYPES, *PICTURE_TYPES])
@@ -114,7 +114,9 @@ def test_a_whole_folder_has_the_tensors_that_transformers_loads(whole: Path, tmp
     backbone = evaluated(whole, whole.name, tmp_path)
     theirs = transformers_own(whole, whole.name).state_dict()
     ours = backbone.module.state_dict()
-    assert backbone.weights.newly_initialized == backbone.weights.unused == backbone.weights.initialized == ()
+    assert (
+        backbone.weights.newly_initialized == backbone.weights.unused == backbone.weights.initialized_outside_head == ()
+    )
     assert ours.keys() == theirs.keys()
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
 
@@ -258,8 +260,8 @@ def test_a_newly_initialized_pooler_is_named_in_plan_and_log(tmp_path: Path, cap
     with caplog.at_level("WARNING", logger="finetune"):
         backbone = trained(folder, "bert", tmp_path)
     named = "bert.pooler.dense.bias, bert.pooler.dense.weight"
-    assert backbone.weights.initialized == tuple(named.split(", "))
-    assert backbone.weights.words.endswith(f", new head, newly initialized: {named}")
+    assert backbone.weights.initialized_outside_head == tuple(named.split(", "))
+    assert backbone.weights.summary.endswith(f", new head, newly initialized: {named}")
     assert f"Newly initialized besides the classifier, because the weights lack them: {named}" in caplog.text
 
 
@@ -287,7 +289,7 @@ def test_missing_statistics_of_batch_normalization_are_refused(statistic: str, t
 
 
 def test_an_encoder_without_the_prefix_of_its_model_is_loaded(whole: Path, tmp_path: Path) -> None:
-    base = FAMILIES[whole.name].anatomy.stem.partition(".")[0]
+    base = FAMILIES[whole.name].layout.stem.partition(".")[0]
 
     def encoder_alone(state: State) -> None:
         inside = {name.removeprefix(f"{base}."): value for name, value in state.items() if name.startswith(f"{base}.")}

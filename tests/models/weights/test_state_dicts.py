@@ -16,7 +16,7 @@ from torchvision.models import get_model
 from finetune.errors import UserError
 from finetune.models.backbone import Backbone
 from finetune.models.load import load_backbone
-from finetune.models.weights.state_dict import read_state_file, without_prefix
+from finetune.models.weights.state_dict import read_state_file, strip_model_prefix
 from tests.support.model_requests import LABELS, ask
 
 NAME = "resnet18"
@@ -228,7 +228,7 @@ def test_missing_counters_and_leftovers_of_a_profiler_change_nothing(state: Stat
     save_file({**kept, "conv1.total_ops": torch.zeros(1), "total_params": torch.zeros(1)}, tmp_path / "w.safetensors")
     backbone = load(tmp_path)
     assert_loaded(backbone, state)
-    assert backbone.weights.initialized == ()
+    assert backbone.weights.initialized_outside_head == ()
 
 
 @pytest.mark.parametrize("statistic", ["bn1.running_mean", "layer1.0.bn1.running_var"])
@@ -261,9 +261,9 @@ def test_missing_auxiliary_classifiers_are_named(tmp_path: Path) -> None:
     save_file({key: value for key, value in whole.items() if not key.startswith("aux")}, tmp_path / "w.safetensors")
     backbone = load(tmp_path, "googlenet")
     assert backbone.weights.kept_head
-    assert "aux1.fc1.weight" in backbone.weights.initialized
+    assert "aux1.fc1.weight" in backbone.weights.initialized_outside_head
     save_file({key: value for key, value in whole.items() if key != "aux2.fc2.bias"}, tmp_path / "w.safetensors")
-    assert load(tmp_path, "googlenet").weights.initialized == ("aux2.fc2.bias",)
+    assert load(tmp_path, "googlenet").weights.initialized_outside_head == ("aux2.fc2.bias",)
 
 
 def test_exhausted_memory_is_no_fault_of_the_file(
@@ -281,7 +281,7 @@ def test_exhausted_memory_is_no_fault_of_the_file(
 
 def test_names_that_end_alike_are_no_prefix() -> None:
     state = {f"{part}.conv1.weight": torch.zeros(1) for part in "abc"}
-    assert without_prefix(state, frozenset({"conv1.weight", "bn1.weight", "fc.weight"}), "weights") == (state, ())
+    assert strip_model_prefix(state, frozenset({"conv1.weight", "bn1.weight", "fc.weight"}), "weights") == (state, ())
 
 
 def test_a_compressed_file_of_weights_is_no_archive(state: State, tmp_path: Path) -> None:

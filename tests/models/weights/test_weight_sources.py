@@ -14,8 +14,8 @@ from torch import Tensor
 from torchvision.models import get_model, get_model_weights
 
 from finetune.models.backbone import Backbone
-from finetune.models.load import classes_of, load_backbone, locate
-from finetune.models.weights.matching import recognise
+from finetune.models.load import load_backbone, locate_source, source_classes
+from finetune.models.weights.matching import matching_models
 from tests.support.model_requests import LABELS, ask, logits_of
 
 NAME = "mobilenet_v3_small"
@@ -105,7 +105,7 @@ def test_classes_are_known_before_the_network_is_built(state: State, tmp_path: P
 
     def classes(channel: Path | None = None, baked: Path | None = None) -> tuple[str, ...] | None:
         request = ask(NAME, tmp_path, channel=channel, baked=baked)
-        return classes_of(request, locate(request))
+        return source_classes(request, locate_source(request))
 
     assert classes(channel=tmp_path / "channel") == LABELS
     assert classes(channel=tmp_path / "bare") is None
@@ -120,7 +120,7 @@ def test_weights_in_the_image_with_other_classes_have_no_names(state: State, tmp
 
 def test_two_classes_of_imagenet_are_told_apart(tmp_path: Path) -> None:
     request = ask(NAME, tmp_path)
-    names = classes_of(request, locate(request)) or ()
+    names = source_classes(request, locate_source(request)) or ()
     assert len(set(names)) == 1000
 
 
@@ -167,7 +167,7 @@ def test_a_network_without_a_name_is_known_by_its_file_or_its_tensors(file: str,
 
 @pytest.mark.parametrize("name", ["resnet18", "densenet121", "convnext_tiny", "efficientnet_b0"])
 def test_networks_are_recognised_by_their_tensors(name: str) -> None:
-    assert recognise(state_of(name, classes=5)) == [name]
+    assert matching_models(state_of(name, classes=5)) == [name]
 
 
 def test_older_names_of_torchvision(tmp_path: Path) -> None:

@@ -1,7 +1,7 @@
 """Splits a module at a layer-group boundary into a frozen prefix and a trainable suffix.
 
 Both parts run the framework's own code: copies of the containers around the split hold the same layers, except for
-stand-ins. In the prefix, the first layer after the split stops the forward pass and returns its input. In the suffix,
+proxies. In the prefix, the first layer after the split stops the forward pass and returns its input. In the suffix,
 the layers before the split return their outputs for an example at once, so that the code between them sees the expected
 shapes, and the first layer after the split receives the stored activation instead.
 """
@@ -18,48 +18,48 @@ import torch
 from torch import Tensor, nn
 
 from finetune.models.backbone import LayerGroup
-from finetune.models.splitting.batchnorm_folding import Calls, Example, Pair, folded
+from finetune.models.splitting.batchnorm_folding import CallRecorder, ConvNormPair, ReferenceRun, fold_batchnorms
 
-Call = Callable[[nn.Module], Any]
+ForwardCall = Callable[[nn.Module], Any]
 """Runs a given module on fixed inputs."""
 
 
-class _BorderReached(Exception):  # noqa: N818 - control flow, not an error
+class _SplitReached(Exception):  # noqa: N818 - control flow, not an error
     def __init__(self, activation: Tensor) -> None:
         self.activation = activation
 
 
-class _Stop(nn.Module):
+class _StopForward(nn.Module):
     """Stops the forward pass and returns its input through an exception."""
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - depends on the layer
-        raise _BorderReached(_first(args, kwargs))
+        raise _SplitReached(_first_argument(args, kwargs))
 
 
-def _first(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:  # noqa: ANN401 - depends on the layer
+def _first_argument(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:  # noqa: ANN401 - depends on the layer
     return args[0] if args else next(iter(kwargs.values()))
 
 
-class _Stored:
+class _StoredActivation:
     """Activation shared by the layers of the suffix during one forward pass."""
 
     activation: Tensor = torch.empty(0)
 
 
-class _InPlaceOf(nn.Module):
-    """Replaces a layer and forwards attribute access to it, for code that reads them."""
+class _LayerProxy(nn.Module):
+    """Replaces a layer and forwards attribute access to it, for code that reads its attributes."""
 
-    def __init__(self, layer: nn.Module, stored: _Stored) -> None:
+    def __init__(self, layer: nn.Module, stored: _StoredActivation) -> None:
         super().__init__()
         # In a tuple: as a child module, the layer would be listed among the modules of the other part.
-        self._around = (layer,)
+        self._wrapped = (layer,)
         self._stored = stored
 
     def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - depends on the layer
-        return getattr(self.__dict__["_around"][0], name)
+        return getattr(self.__dict__["_wrapped"][0], name)
 
 
-class _StandIn(_InPlaceOf):
+class _PrefixLayerProxy(_LayerProxy):
     """Returns the output of a layer before the split for the example.
 
     For texts of varying length, the example's tensors `[1, length, width]` are expanded to `[batch, length, width]`; a
@@ -67,17 +67,17 @@ class _StandIn(_InPlaceOf):
     layer.
     """
 
-    def __init__(self, layer: nn.Module, stored: _Stored, example: Any, length: int | None) -> None:  # noqa: ANN401 - depends on the layer
+    def __init__(self, layer: nn.Module, stored: _StoredActivation, example: Any, length: int | None) -> None:  # noqa: ANN401 - depends on the layer
         super().__init__(layer, stored)
-        self._example, self._length = example, length
+        self._reference, self._length = example, length
 
     def forward(self, *_: Any, **__: Any) -> Any:  # noqa: ANN401
-        return self._filled(self._example)
+        return self._fill(self._reference)
 
-    def _filled(self, value: Any) -> Any:  # noqa: ANN401
+    def _fill(self, value: Any) -> Any:  # noqa: ANN401
         if isinstance(value, tuple | list):
-            return type(value)(self._filled(one) for one in value)
-        if not _per_token(value, self._length):
+            return type(value)(self._fill(item) for item in value)
+        if not _is_per_token(value, self._length):
             return value
         activation = self._stored.activation
         if activation.shape[-1] == value.shape[-1]:
@@ -85,168 +85,177 @@ class _StandIn(_InPlaceOf):
         return activation.new_zeros(()).expand(*activation.shape[:2], value.shape[-1])
 
 
-class _Entrance(_InPlaceOf):
+class _FirstSuffixLayer(_LayerProxy):
     """Runs the first layer after the split on the stored activation."""
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - depends on the layer
-        (layer,) = self._around
+        (layer,) = self._wrapped
         if args:
             return layer(self._stored.activation, *args[1:], **kwargs)
         return layer(**{**kwargs, next(iter(kwargs)): self._stored.activation})
 
 
-class SplitNetwork:
+class SplitModule:
     """A model as frozen prefix and trainable suffix, which share its layers.
 
-    The layers keep their own train or eval mode; the containers around the split are in evaluation mode, which disables
+    Layers keep their own train or eval mode; the containers around the split are in evaluation mode, which disables
     auxiliary classifiers.
     """
 
     def __init__(
-        self, network: nn.Module, groups: Sequence[LayerGroup], border: int, example: Call, length: int | None = None
+        self,
+        model: nn.Module,
+        groups: Sequence[LayerGroup],
+        split_index: int,
+        example: ForwardCall,
+        length: int | None = None,
     ) -> None:
-        """Split before `groups[border]`.
+        """Split before `groups[split_index]`.
 
         Args:
-            network: model; it is not modified.
+            model: model; it is not modified.
             groups: partition of its layers, in execution order.
-            border: split index, the number of groups in the prefix, from 1 to `len(groups) - 1`.
+            split_index: split index, the number of groups in the prefix, from 1 to `len(groups) - 1`.
             example: runs a module on one record with non-constant values.
             length: number of tokens of that record, if records vary in length.
 
         Raises:
-            ValueError: `border` is out of range.
+            ValueError: `split_index` is out of range.
         """
-        if not 0 < border < len(groups):
-            raise ValueError(f"a network of {len(groups)} groups has no border {border}")
-        paths = {id(module): path for path, module in network.named_modules()}
-        before = [module for group in groups[:border] for module in group.modules]
-        behind = [module for group in groups[border:] for module in group.modules]
-        with _in_evaluation(network):
-            seen = _watch(network, before, behind, example)
-        entrance, given = seen.entrance, seen.given
-        self._stored = _Stored()
-        self._front = with_replaced(network, {paths[id(entrance)]: _Stop()})
-        self._example = Example(seen.pairs, seen.activation, lambda front: _until_border(front, example))
-        replaced: dict[str, nn.Module] = {
-            paths[id(module)]: _StandIn(module, self._stored, given[id(module)], length)
-            for module in before
-            if id(module) in given and (length is None or _tells_of_tokens(given[id(module)], length))
+        if not 0 < split_index < len(groups):
+            raise ValueError(f"split_index={split_index} must be from 1 to {len(groups) - 1}")
+        paths = {id(module): path for path, module in model.named_modules()}
+        prefix_modules = [module for group in groups[:split_index] for module in group.modules]
+        suffix_modules = [module for group in groups[split_index:] for module in group.modules]
+        with _evaluation_mode(model):
+            record = _record_forward(model, prefix_modules, suffix_modules, example)
+        first_layer, outputs = record.first_layer, record.outputs
+        self._stored = _StoredActivation()
+        self._prefix = replace_submodules(model, {paths[id(first_layer)]: _StopForward()})
+        self._reference = ReferenceRun(record.pairs, record.activation, lambda prefix: _run_prefix(prefix, example))
+        proxies: dict[str, nn.Module] = {
+            paths[id(module)]: _PrefixLayerProxy(module, self._stored, outputs[id(module)], length)
+            for module in prefix_modules
+            if id(module) in outputs and (length is None or _has_per_token_output(outputs[id(module)], length))
         }
-        self._back = with_replaced(network, {**replaced, paths[id(entrance)]: _Entrance(entrance, self._stored)})
+        self._suffix = replace_submodules(
+            model, {**proxies, paths[id(first_layer)]: _FirstSuffixLayer(first_layer, self._stored)}
+        )
 
     @property
     def activation(self) -> Tensor:
         """Activation at the split for the example."""
-        return self._example.result
+        return self._reference.output
 
-    def prefix(self, call: Call) -> Tensor:
+    def prefix(self, call: ForwardCall) -> Tensor:
         """Run the prefix and return the input of the first layer after the split, without gradients."""
-        return _until_border(self._front, call)
+        return _run_prefix(self._prefix, call)
 
-    def folded(self, dtype: torch.dtype | None) -> SplitNetwork:
+    def fold_batchnorms(self, dtype: torch.dtype | None) -> SplitModule:
         """Return a copy whose prefix has its batch normalizations folded into convolutions where possible.
 
         Args:
-            dtype: see `batchnorm_folding.folded`.
+            dtype: see `fold_batchnorms`.
         """
-        copied = copy(self)
-        with _in_evaluation(self._front):
-            copied._front = folded(self._front, self._example, with_replaced, dtype)
-        return copied
+        folded = copy(self)
+        with _evaluation_mode(self._prefix):
+            folded._prefix = fold_batchnorms(self._prefix, self._reference, replace_submodules, dtype)
+        return folded
 
-    def suffix(self, call: Call, activation: Tensor) -> Any:  # noqa: ANN401 - depends on the model
+    def suffix(self, call: ForwardCall, activation: Tensor) -> Any:  # noqa: ANN401 - depends on the model
         """Run the suffix on `activation` and return the model's output; the inputs of `call` have no effect."""
         self._stored.activation = activation
         try:
-            return call(self._back)
+            return call(self._suffix)
         finally:
             self._stored.activation = torch.empty(0)
 
 
-def _until_border(network: nn.Module, call: Call) -> Tensor:
+def _run_prefix(model: nn.Module, call: ForwardCall) -> Tensor:
     with torch.no_grad():
         try:
-            call(network)
-        except _BorderReached as reached:
+            call(model)
+        except _SplitReached as reached:
             return reached.activation
-    raise RuntimeError("the border was not reached")
+    raise RuntimeError("the forward pass did not reach the split")
 
 
 @dataclass(frozen=True, slots=True)
-class _Seen:
+class _ForwardRecord:
     """Recorded run of a model on an example.
 
     Attributes:
-        entrance: first layer after the split that was called.
+        first_layer: first layer after the split that was called.
         activation: its input.
-        given: output of each layer before the split, by `id` of the layer, with tensors zeroed.
+        outputs: output of each layer before the split, by `id` of the layer, with tensors zeroed.
         pairs: convolutions before the split with their batch normalizations.
     """
 
-    entrance: nn.Module
+    first_layer: nn.Module
     activation: Tensor
-    given: dict[int, Any]
-    pairs: Sequence[Pair]
+    outputs: dict[int, Any]
+    pairs: Sequence[ConvNormPair]
 
 
-def _watch(network: nn.Module, before: Sequence[nn.Module], behind: Sequence[nn.Module], example: Call) -> _Seen:
-    entered: list[tuple[nn.Module, Tensor]] = []
-    given: dict[int, Any] = {}
-    calls = Calls(network)
+def _record_forward(
+    model: nn.Module, prefix_modules: Sequence[nn.Module], suffix_modules: Sequence[nn.Module], example: ForwardCall
+) -> _ForwardRecord:
+    first_inputs: list[tuple[nn.Module, Tensor]] = []
+    outputs: dict[int, Any] = {}
+    calls = CallRecorder(model)
 
-    def keep(module: nn.Module, _args: object, output: object) -> None:
-        given[id(module)] = _detached(output)
+    def record_output(module: nn.Module, _args: object, output: object) -> None:
+        outputs[id(module)] = _zeros_like(output)
 
-    def enter(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        if not entered:
+    def record_input(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        if not first_inputs:
             calls.end()
             # Cloned, since the layer may modify its input in place.
-            entered.append((module, _first(args, kwargs).clone()))
+            first_inputs.append((module, _first_argument(args, kwargs).clone()))
 
-    handles = [module.register_forward_hook(keep) for module in before]
-    handles += [module.register_forward_pre_hook(enter, with_kwargs=True) for module in behind]
+    handles = [module.register_forward_hook(record_output) for module in prefix_modules]
+    handles += [module.register_forward_pre_hook(record_input, with_kwargs=True) for module in suffix_modules]
     try:
         with torch.no_grad(), calls:
-            example(network)
+            example(model)
     finally:
         for handle in handles:
             handle.remove()
-    return _Seen(*entered[0], given, calls.pairs())
+    return _ForwardRecord(*first_inputs[0], outputs, calls.pairs())
 
 
-def _detached(value: Any) -> Any:  # noqa: ANN401 - depends on the layer
+def _zeros_like(value: Any) -> Any:  # noqa: ANN401 - depends on the layer
     if isinstance(value, Tensor):
         return torch.zeros_like(value)
-    return type(value)(_detached(one) for one in value) if isinstance(value, tuple | list) else value
+    return type(value)(_zeros_like(item) for item in value) if isinstance(value, tuple | list) else value
 
 
-def _per_token(value: object, length: int | None) -> bool:
+def _is_per_token(value: object, length: int | None) -> bool:
     return isinstance(value, Tensor) and length is not None and value.dim() == 3 and value.shape[1] == length
 
 
-def _tells_of_tokens(value: Any, length: int) -> bool:  # noqa: ANN401 - depends on the layer
+def _has_per_token_output(value: Any, length: int) -> bool:  # noqa: ANN401 - depends on the layer
     """Return whether a layer's output is per token; outputs shared by all layers, such as distances, are not."""
     parts = value if isinstance(value, tuple | list) else (value,)
-    return any(_per_token(part, length) for part in parts)
+    return any(_is_per_token(part, length) for part in parts)
 
 
-def with_replaced(network: nn.Module, replacements: dict[str, nn.Module]) -> nn.Module:
+def replace_submodules(model: nn.Module, replacements: dict[str, nn.Module]) -> nn.Module:
     """Return the model with the submodules at some paths replaced; only the containers along the paths are copied."""
-    copied = _shallow(network)
+    copied = _shallow_copy(model)
     for path, replacement in replacements.items():
-        *ways, last = path.split(".")
-        parent, original = copied, network
-        for name in ways:
+        *parents, last = path.split(".")
+        parent, original = copied, model
+        for name in parents:
             original = original.get_submodule(name)
             if parent._modules[name] is original:
-                parent._modules[name] = _shallow(original)
+                parent._modules[name] = _shallow_copy(original)
             parent = parent.get_submodule(name)
         parent._modules[last] = replacement
     return copied
 
 
-def _shallow(module: nn.Module) -> nn.Module:
+def _shallow_copy(module: nn.Module) -> nn.Module:
     """Return a copy that shares parameters, buffers and children; only the copy itself is in evaluation mode."""
     copied = module.__new__(type(module))
     copied.__dict__ = module.__dict__.copy()
@@ -256,9 +265,9 @@ def _shallow(module: nn.Module) -> nn.Module:
 
 
 @contextmanager
-def _in_evaluation(network: nn.Module) -> Iterator[None]:
-    modes = [(module, module.training) for module in network.modules()]
-    network.eval()
+def _evaluation_mode(model: nn.Module) -> Iterator[None]:
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
     try:
         yield
     finally:

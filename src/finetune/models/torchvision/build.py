@@ -15,92 +15,100 @@ from finetune.errors import UserError, did_you_mean
 from finetune.models.backbone import ImageInput, LoadedWeights
 from finetune.models.heads import (
     SourceHead,
-    linear_at,
+    check_class_count,
+    get_linear,
     partial_head_warning,
-    refuse_other_count,
     rows_to_keep,
     seeded,
     set_head_dropout,
 )
 from finetune.models.layer_groups import ModelLayout
-from finetune.models.preprocessing import earlier_input, torchvision_input, with_depth, with_size
+from finetune.models.preprocessing import input_from_artifact, torchvision_input, with_depth, with_size
 from finetune.models.request import ModelRequest
 from finetune.models.torchvision.backbone import TorchvisionBackbone
-from finetune.models.torchvision.families import FAMILIES, family_of, vision_names
-from finetune.models.weights.foreign_folders import refuse_foreign_tensors
-from finetune.models.weights.loading_report import LoadingReport, refuse_infinite
-from finetune.models.weights.locate import BAKED, no_weights
-from finetune.models.weights.matching import compare, load_fitting, misfit, recognise
+from finetune.models.torchvision.families import FAMILIES, family_of, torchvision_names
+from finetune.models.weights.loading_report import LoadingReport, check_finite
+from finetune.models.weights.locate import IMAGE_WEIGHTS, missing_weights_error
+from finetune.models.weights.matching import compare_tensors, load_matching_tensors, matching_models, mismatch_error
 from finetune.models.weights.sources import Source
-from finetune.models.weights.state_dict import StateDict, StateFile, modern_names, read_state_file, without_prefix
+from finetune.models.weights.state_dict import (
+    StateDict,
+    StateFile,
+    read_state_file,
+    rename_legacy_tensors,
+    strip_model_prefix,
+)
+from finetune.models.weights.unsupported_formats import refuse_foreign_tensors
 
 # Below this image size, the feature map is too small for the auxiliary classifier of Inception.
 _INCEPTION_AUXILIARY_SIZE = 299
 _POSITIONS = "encoder.pos_embedding"
 
 
-def build_vision(request: ModelRequest, source: Source) -> TorchvisionBackbone:
+def build_torchvision(request: ModelRequest, source: Source) -> TorchvisionBackbone:
     """Build a torchvision classifier with the weights of `source`, or random ones if none are requested.
 
     Raises:
         UserError: the model, its size, its weights or its head do not match the request.
     """
-    file = _read(source)
-    state = None if file is None else modern_names(file.tensors)
-    name = _name(request, source, state)
-    expects = _expects(name, request, source)
-    state, words = _weights(name, request, source, state)
-    anatomy = FAMILIES[family_of(name)]
-    arguments = _arguments(name, expects.size, len(request.labels))
-    network = _random_network(name, arguments, request.seed, overwritten=state is not None)
-    _new_classifiers(network, anatomy, request.seed)
-    weights = LoadedWeights("random", newly_initialized=tuple(network.state_dict()))
+    file = _read_source_file(source)
+    state = None if file is None else rename_legacy_tensors(file.tensors)
+    name = _model_name(request, source, state)
+    expects = _image_input(name, request, source)
+    state, words = _state_dict(name, request, source, state)
+    layout = FAMILIES[family_of(name)]
+    arguments = _builder_arguments(name, expects.size, len(request.labels))
+    model = _build_random_model(name, arguments, request.seed, overwritten=state is not None)
+    _reset_classifiers(model, layout, request.seed)
+    weights = LoadedWeights("random", newly_initialized=tuple(model.state_dict()))
     if state is not None:
-        weights = _load(network, _Origin(name, words, source, () if file is None else file.warnings), state, request)
+        weights = _load_weights(
+            model, _Origin(name, words, source, () if file is None else file.warnings), state, request
+        )
     if request.spec.dropout is not None:
-        set_head_dropout(network, anatomy.head.split(), anatomy.classifier, request.spec.dropout)
-    return TorchvisionBackbone(name, network, expects, weights, anatomy, arguments)
+        set_head_dropout(model, layout.head.split(), layout.classifier, request.spec.dropout)
+    return TorchvisionBackbone(name, model, expects, weights, layout, arguments)
 
 
-def _read(source: Source) -> StateFile | None:
+def _read_source_file(source: Source) -> StateFile | None:
     if source.path is None:
         return None
     file = read_state_file(source.path)
-    refuse_foreign_tensors(file.tensors, source.path, source.place)
+    refuse_foreign_tensors(file.tensors, source.path, source.location)
     return file
 
 
-def _name(request: ModelRequest, source: Source, state: StateDict | None) -> str:
+def _model_name(request: ModelRequest, source: Source, state: StateDict | None) -> str:
     asked = None if (request.spec.name or "").startswith(("/", "./")) else request.spec.name
     if source.kind == "torchvision artifact" and asked not in (None, source.name):
         raise UserError(
-            f"model_name={asked!r}, but the {source.place} holds a {source.name}: leave model_name away,"
+            f"model_name={asked!r}, but the {source.location} holds a {source.name}: leave model_name away,"
             f" or set it to {source.name!r}."
         )
-    name = source.name or asked or _name_of_state(source.path, state or {})
-    if name not in vision_names():
-        place = f"model_name={name!r}" if name == asked else f"The network {name!r} in the {source.place}"
+    name = source.name or asked or _infer_model_name(source.path, state or {})
+    if name not in torchvision_names():
+        location = f"model_name={name!r}" if name == asked else f"The network {name!r} in the {source.location}"
         raise UserError(
-            f"{place} is no classifier of torchvision that is known{did_you_mean(name, vision_names())}: set model_name"
-            " to one, or give an artifact or a transformers folder instead of a state dict."
+            f"{location} is no classifier of torchvision that is known{did_you_mean(name, torchvision_names())}: set"
+            " model_name to one, or give an artifact or a transformers folder instead of a state dict."
         )
     return name
 
 
-def _name_of_state(path: Path | None, state: StateDict) -> str:
+def _infer_model_name(path: Path | None, state: StateDict) -> str:
     """Infer the model name from the file name, such as `resnet18-f37072fd.pth`, or from the tensors."""
     stem = "" if path is None else path.stem.partition("-")[0]
-    if stem in vision_names():
+    if stem in torchvision_names():
         return stem
-    found = recognise(state)
+    found = matching_models(state)
     if len(found) == 1:
         return found[0]
     hint = f" They fit {' and '.join(repr(name) for name in found)}." if found else ""
     raise UserError(f"Which network do the weights in {path and path.name} belong to? Set model_name.{hint}")
 
 
-def _expects(name: str, request: ModelRequest, source: Source) -> ImageInput:
-    earlier = earlier_input(source.artifact.get("preprocessing")) if source.artifact else None
+def _image_input(name: str, request: ModelRequest, source: Source) -> ImageInput:
+    earlier = input_from_artifact(source.artifact.get("preprocessing")) if source.artifact else None
     expects = with_size(earlier or torchvision_input(name), request.image_size)
     expects = with_depth(expects, request.sixteen_bit_depth, trained=request.trained)
     if family_of(name) == "vision_transformer":
@@ -111,13 +119,13 @@ def _expects(name: str, request: ModelRequest, source: Source) -> ImageInput:
                 f"image_size={expects.size} does not suit {name}, whose patches are {patch} pixels wide:"
                 f" choose a multiple of {patch}, such as {lower}."
             )
-    smallest = _smallest(name)
+    smallest = _min_image_size(name)
     if expects.size < smallest:
         raise UserError(f"image_size={expects.size} is too small for {name}: choose {smallest} or more.")
     return expects
 
 
-def _smallest(name: str) -> int:
+def _min_image_size(name: str) -> int:
     """Return the minimum image size in pixels; torchvision's `min_size` is no limit for its transformers."""
     if family_of(name) == "vision_transformer":
         return 1
@@ -126,20 +134,22 @@ def _smallest(name: str) -> int:
     return int(get_model_weights(name).DEFAULT.meta["min_size"][0])
 
 
-def _weights(name: str, request: ModelRequest, source: Source, state: StateDict | None) -> tuple[StateDict | None, str]:
+def _state_dict(
+    name: str, request: ModelRequest, source: Source, state: StateDict | None
+) -> tuple[StateDict | None, str]:
     if not request.pretrained:
         return None, "random"
     if state is not None:
-        return state, source.words
+        return state, source.description
     weights = get_model_weights(name).DEFAULT
     try:
         downloaded = weights.get_state_dict(progress=False, check_hash=True, weights_only=True, map_location="cpu")
     except (URLError, OSError, RuntimeError) as error:
-        raise no_weights(request, name, str(error)) from error
-    return modern_names(downloaded), f"hub (torchvision, {weights.name})"
+        raise missing_weights_error(request, name, str(error)) from error
+    return rename_legacy_tensors(downloaded), f"hub (torchvision, {weights.name})"
 
 
-def _arguments(name: str, size: int, classes: int) -> dict[str, object]:
+def _builder_arguments(name: str, size: int, classes: int) -> dict[str, object]:
     arguments: dict[str, object] = {"num_classes": classes}
     family = family_of(name)
     if family == "vision_transformer":
@@ -151,37 +161,37 @@ def _arguments(name: str, size: int, classes: int) -> dict[str, object]:
     return arguments
 
 
-def _random_network(name: str, arguments: Mapping[str, object], seed: int, *, overwritten: bool) -> nn.Module:
+def _build_random_model(name: str, arguments: Mapping[str, object], seed: int, *, overwritten: bool) -> nn.Module:
     # Initializing GoogLeNet and Inception takes seconds, which is wasted if the weights are loaded afterwards.
     if "init_weights" in arguments:
         arguments = {**arguments, "init_weights": not overwritten}
     with seeded(seed, "network"):
-        network: nn.Module = get_model(name, weights=None, **arguments)
-    return network
+        model: nn.Module = get_model(name, weights=None, **arguments)
+    return model
 
 
-def _new_classifiers(network: nn.Module, anatomy: ModelLayout, seed: int) -> None:
-    for path in anatomy.classifiers(network):
+def _reset_classifiers(model: nn.Module, layout: ModelLayout, seed: int) -> None:
+    for path in layout.classifiers(model):
         with seeded(seed, path):
-            linear_at(network, path).reset_parameters()
+            get_linear(model, path).reset_parameters()
 
 
-def _source_head(origin: _Origin, state: StateDict, anatomy: ModelLayout, report: LoadingReport) -> SourceHead | None:
-    weight = state.get(f"{anatomy.classifier}.weight")
+def _source_head(origin: _Origin, state: StateDict, layout: ModelLayout, report: LoadingReport) -> SourceHead | None:
+    weight = state.get(f"{layout.classifier}.weight")
     # Other tensors under the classifier's path belong to a head of another structure.
     faults = tuple(report.head_faults)
-    if weight is None and not report.has_any_of(f"{anatomy.classifier}."):
+    if weight is None and not report.has_any_of(f"{layout.classifier}."):
         return None
-    labels = labels_of_name(origin.name, origin.source)
+    labels = source_labels(origin.name, origin.source)
     classes = 0 if weight is None or weight.dim() == 0 else len(weight)
     if not faults:
-        refuse_other_count(origin.source.labels, classes, origin.source.place)
+        check_class_count(origin.source.labels, classes, origin.source.location)
     return SourceHead(classes, labels if labels and len(labels) == classes else None, origin.source.multi_label, faults)
 
 
-def labels_of_name(name: str | None, source: Source) -> tuple[str, ...] | None:
+def source_labels(name: str | None, source: Source) -> tuple[str, ...] | None:
     """Return the class names in the order of the outputs, from the source or else from torchvision's weights."""
-    torchvisions = name in vision_names() and (source.kind == "hub" or source.place == BAKED)
+    torchvisions = name in torchvision_names() and (source.kind == "hub" or source.location == IMAGE_WEIGHTS)
     if source.labels is not None or not torchvisions:
         return source.labels
     return tuple(get_model_weights(name).DEFAULT.meta["categories"])
@@ -192,40 +202,40 @@ class _Origin:
     """A model's name and the origin of its weights: description, source, and log messages about the file."""
 
     name: str
-    words: str
+    description: str
     source: Source
     warnings: tuple[str, ...]
 
 
-def _load(network: nn.Module, origin: _Origin, state: StateDict, request: ModelRequest) -> LoadedWeights:
-    anatomy = FAMILIES[family_of(origin.name)]
-    state, notes = without_prefix(state, frozenset(network.state_dict()), origin.words)
-    state = _at_size_of(network, state)
-    report = compare(network, anatomy, state)
+def _load_weights(model: nn.Module, origin: _Origin, state: StateDict, request: ModelRequest) -> LoadedWeights:
+    layout = FAMILIES[family_of(origin.name)]
+    state, messages = strip_model_prefix(state, frozenset(model.state_dict()), origin.description)
+    state = _interpolate_positions(model, state)
+    report = compare_tensors(model, layout, state)
     if report.body_faults:
-        raise misfit(origin.name, origin.words, state, report)
-    head = _source_head(origin, state, anatomy, report)
+        raise mismatch_error(origin.name, origin.description, state, report)
+    head = _source_head(origin, state, layout, report)
     rows = rows_to_keep(head, request)
-    fit = load_fitting(network, anatomy, state, rows)
-    refuse_infinite({name: state[name] for name in fit.loaded}, origin.words)
+    fit = load_matching_tensors(model, layout, state, rows)
+    check_finite({name: state[name] for name in fit.loaded}, origin.description)
     # With a new head, the last layers of auxiliary classifiers are newly initialized too.
-    new = anatomy.classifiers(network) if rows is None else (anatomy.classifier,)
+    new = layout.classifiers(model) if rows is None else (layout.classifier,)
     return LoadedWeights(
-        origin.words,
+        origin.description,
         fit.loaded,
         fit.newly_initialized,
         fit.unused,
         None if head is None else head.labels,
         kept_head=rows is not None,
-        initialized=report.initialized(new),
-        warnings=(*origin.warnings, *notes, *partial_head_warning(head, kept=rows is not None)),
+        initialized_outside_head=report.initialized_outside_head(new),
+        warnings=(*origin.warnings, *messages, *partial_head_warning(head, kept=rows is not None)),
     )
 
 
-def _at_size_of(network: nn.Module, state: StateDict) -> StateDict:
+def _interpolate_positions(model: nn.Module, state: StateDict) -> StateDict:
     """Interpolate the position embeddings of a vision transformer to the model's image size."""
     positions = state.get(_POSITIONS)
-    size, patch = getattr(network, "image_size", None), getattr(network, "patch_size", None)
+    size, patch = getattr(model, "image_size", None), getattr(model, "patch_size", None)
     if positions is None or not isinstance(size, int) or not isinstance(patch, int):
         return state
     # Any other shape or type is reported later with all other tensors.

@@ -16,7 +16,7 @@ def _follows_pooling(previous: nn.Module, _child: nn.Module) -> bool:
     return isinstance(previous, nn.MaxPool2d)
 
 
-_PAIRS = ("features.1", "features.2 features.3", "features.4 features.5", "features.6 features.7")
+_STAGES = ("features.1", "features.2 features.3", "features.4 features.5", "features.6 features.7")
 
 # Keyed by the name of the family's module in torchvision.
 FAMILIES: dict[str, ModelLayout] = {
@@ -88,7 +88,7 @@ FAMILIES: dict[str, ModelLayout] = {
     ),
     "convnext": ModelLayout(
         stem="features.0",
-        body=_PAIRS,
+        body=_STAGES,
         with_last="avgpool classifier.0 classifier.1",
         head="classifier.2",
         classifier="classifier.2",
@@ -101,7 +101,7 @@ FAMILIES: dict[str, ModelLayout] = {
         classifier="heads.head",
     ),
     "swin_transformer": ModelLayout(
-        stem="features.0", body=_PAIRS, with_last="norm permute avgpool flatten", head="head", classifier="head"
+        stem="features.0", body=_STAGES, with_last="norm permute avgpool flatten", head="head", classifier="head"
     ),
     "regnet": ModelLayout(
         stem="stem",
@@ -118,7 +118,7 @@ def family_of(name: str) -> str:
     return str(get_model_builder(name).__module__).rpartition(".")[2]
 
 
-def vision_names() -> tuple[str, ...]:
+def torchvision_names() -> tuple[str, ...]:
     """Return the sorted names of all torchvision classifiers of supported families."""
     import torchvision.models
 

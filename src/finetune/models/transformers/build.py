@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from finetune.models.request import ModelRequest
-from finetune.models.transformers.folder import open_folder
+from finetune.models.transformers.folder import open_model_folder
 from finetune.models.transformers.image import ImageBackbone, build_image
 from finetune.models.transformers.lazy_sklearn import import_text_generation
 from finetune.models.transformers.text import TextBackbone, build_text
@@ -17,5 +17,9 @@ def build_transformers(request: ModelRequest, source: Source) -> TextBackbone | 
         UserError: the model, its weights or its head do not match the request.
     """
     import_text_generation()
-    opened = open_folder(request, source)
-    return build_text(request, opened) if opened.family.task == "text-classification" else build_image(request, opened)
+    model_folder = open_model_folder(request, source)
+    return (
+        build_text(request, model_folder)
+        if model_folder.family.task == "text-classification"
+        else build_image(request, model_folder)
+    )

@@ -14,7 +14,7 @@ class TransformersFamily:
 
     Attributes:
         task: classification task.
-        anatomy: paths of its stem, body and head.
+        layout: paths of its stem, body and head.
         dropout: configuration field of the head's dropout; None if there is none.
         token_types: whether its models accept token types, which mostly distinguish the two texts of a pair.
         positions: whether `max_position_embeddings` limits the sequence length.
@@ -24,7 +24,7 @@ class TransformersFamily:
     """
 
     task: Task
-    anatomy: ModelLayout
+    layout: ModelLayout
     dropout: str | None = None
     token_types: bool = False
     positions: bool = True

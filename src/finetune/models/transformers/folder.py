@@ -10,21 +10,21 @@ from typing import Any
 
 from finetune.errors import UserError
 from finetune.models.request import ModelRequest
-from finetune.models.torchvision.families import vision_names
+from finetune.models.torchvision.families import torchvision_names
 from finetune.models.transformers.families import FAMILIES, TransformersFamily
-from finetune.models.transformers.folder_weights import refuse_pointers
-from finetune.models.weights.foreign_folders import refuse_adapter, timm_folder
-from finetune.models.weights.locate import no_weights
+from finetune.models.transformers.folder_weights import refuse_lfs_pointers
+from finetune.models.weights.locate import missing_weights_error
 from finetune.models.weights.sources import CONFIG_FILE, Source, read_json
+from finetune.models.weights.unsupported_formats import refuse_adapter, timm_folder_error
 
-_SMALL_FILES = ("*.json", "*.txt", "*.model")
+_TEXT_FILES = ("*.json", "*.txt", "*.model")
 _WEIGHTS = ("model.safetensors", "model-*.safetensors")
-_OLD_WEIGHTS = ("pytorch_model.bin", "pytorch_model-*.bin")
+_PICKLED_WEIGHTS = ("pytorch_model.bin", "pytorch_model-*.bin")
 # Limits on a configuration, checked before anything of that size is allocated; existing models are far below.
 MAX_CLASSES = 100_000
 MAX_LAYERS = 1_000
-_FIELDS_OF_LAYERS = ("num_hidden_layers", "n_layers", "n_layer", "num_layers", "depths")
-_ATTENTION = ("eager", "sdpa")
+_LAYER_COUNT_FIELDS = ("num_hidden_layers", "n_layers", "n_layer", "num_layers", "depths")
+_ATTENTION_IMPLEMENTATIONS = ("eager", "sdpa")
 # Errors that transformers raises for invalid configuration values.
 CONFIG_ERRORS = (
     OSError,
@@ -62,7 +62,7 @@ def quiet() -> Iterator[None]:
 
 
 @dataclass(frozen=True, slots=True)
-class OpenedFolder:
+class ModelFolder:
     """A transformers folder with a supported configuration.
 
     Attributes:
@@ -78,7 +78,7 @@ class OpenedFolder:
     config: Any
 
 
-def open_folder(request: ModelRequest, source: Source) -> OpenedFolder:
+def open_model_folder(request: ModelRequest, source: Source) -> ModelFolder:
     """Open the folder of `source` without running any code from it.
 
     Raises:
@@ -86,10 +86,10 @@ def open_folder(request: ModelRequest, source: Source) -> OpenedFolder:
             task.
     """
     folder = _local_folder(request, source)
-    refuse_pointers(folder, source.place, _SMALL_FILES)
-    refuse_adapter(folder, source.place)
-    family = _family(folder, source, request)
-    return OpenedFolder(source, folder, family, _config(folder, source))
+    refuse_lfs_pointers(folder, source.location, _TEXT_FILES)
+    refuse_adapter(folder, source.location)
+    family = _read_family(folder, source, request)
+    return ModelFolder(source, folder, family, _load_config(folder, source))
 
 
 def _local_folder(request: ModelRequest, source: Source) -> Path:
@@ -104,48 +104,48 @@ def _local_folder(request: ModelRequest, source: Source) -> Path:
     try:
         with quiet():
             folder = Path(
-                snapshot_download(name, allow_patterns=[*_SMALL_FILES, *(_WEIGHTS if request.pretrained else ())])
+                snapshot_download(name, allow_patterns=[*_TEXT_FILES, *(_WEIGHTS if request.pretrained else ())])
             )
             if request.pretrained and not any(folder.glob("model*.safetensors")):
-                snapshot_download(name, allow_patterns=[*_OLD_WEIGHTS])
+                snapshot_download(name, allow_patterns=[*_PICKLED_WEIGHTS])
     except (OSError, HfHubHTTPError, HFValidationError, HTTPError) as error:
-        raise no_weights(request, name, first_line(error)) from error
+        raise missing_weights_error(request, name, one_line_message(error)) from error
     return folder
 
 
-def _family(folder: Path, source: Source, request: ModelRequest) -> TransformersFamily:
+def _read_family(folder: Path, source: Source, request: ModelRequest) -> TransformersFamily:
     """Read the model's family from the configuration, before transformers parses it."""
     if not (folder / CONFIG_FILE).is_file():
-        raise UserError(f"The {source.place} has no {CONFIG_FILE}: give a folder as save_pretrained() writes it.")
-    config = read_json(folder / CONFIG_FILE, source.place)
+        raise UserError(f"The {source.location} has no {CONFIG_FILE}: give a folder as save_pretrained() writes it.")
+    config = read_json(folder / CONFIG_FILE, source.location)
     model_type = config.get("model_type")
     family = FAMILIES.get(model_type) if isinstance(model_type, str) else None
     if family is None:
-        timm = timm_folder(config, folder, source.place, vision_names())
+        timm = timm_folder_error(config, folder, source.location, torchvision_names())
         if timm is not None:
             raise timm
         code = " brings code of its own, which is never run, and" if "auto_map" in config else ""
         raise UserError(
-            f"The network in the {source.place}{code} has model_type={model_type!r}, which is not supported:"
+            f"The network in the {source.location}{code} has model_type={model_type!r}, which is not supported:"
             f" use one of {', '.join(FAMILIES)}."
         )
     if family.task != request.task:
         raise UserError(
-            f"The {source.place} holds a network for {family.task} ({model_type}), but the task is {request.task}:"
+            f"The {source.location} holds a network for {family.task} ({model_type}), but the task is {request.task}:"
             " choose another network, or check the data and `task`."
         )
-    reason = _unusable(config)
+    reason = _config_fault(config)
     if reason is not None:
-        raise unusable_config(source, reason)
+        raise unusable_config_error(source, reason)
     return family
 
 
-def unusable_config(source: Source, reason: str) -> UserError:
+def unusable_config_error(source: Source, reason: str) -> UserError:
     """Create the error for a configuration from which no model can be built."""
-    return UserError(f"{CONFIG_FILE} in the {source.place} cannot be used: {reason}.")
+    return UserError(f"{CONFIG_FILE} in the {source.location} cannot be used: {reason}.")
 
 
-def _unusable(config: Mapping[str, object]) -> str | None:
+def _config_fault(config: Mapping[str, object]) -> str | None:
     """Return the reason why a configuration is not supported, or None if it is."""
     quantized = config.get("quantization_config")
     if quantized:
@@ -155,25 +155,25 @@ def _unusable(config: Mapping[str, object]) -> str | None:
             " give the folder of the original model, or dequantize it and save it again"
         )
     for field in ("attn_implementation", "_attn_implementation"):
-        if config.get(field) not in (None, *_ATTENTION):
+        if config.get(field) not in (None, *_ATTENTION_IMPLEMENTATIONS):
             return (
                 f"{field}={str(config[field])[:60]!r} is not available; remove the field, or set it to"
-                f" {' or '.join(_ATTENTION)}"
+                f" {' or '.join(_ATTENTION_IMPLEMENTATIONS)}"
             )
     names, count = config.get("id2label"), config.get("num_labels")
     if count is not None and (not isinstance(count, int) or not 0 < count <= MAX_CLASSES):
         return f"num_labels={str(count)[:60]} is not allowed; it is a number of classes from 1 to {MAX_CLASSES}"
     if isinstance(names, Mapping) and len(names) != (len(names) if count is None else count):
         return f"it names {count} classes in num_labels, but {len(names)} in id2label; save it again with one of them"
-    return _unusable_size(config)
+    return _size_fault(config)
 
 
-def _unusable_size(config: Mapping[str, object]) -> str | None:
+def _size_fault(config: Mapping[str, object]) -> str | None:
     """Return the reason why a size in a configuration is not allowed, or None if all are."""
     tokens = config.get("vocab_size")
     if isinstance(tokens, int) and tokens < 1:
         return f"vocab_size={tokens} is not allowed; it is the number of rows of the embeddings"
-    for field in _FIELDS_OF_LAYERS:
+    for field in _LAYER_COUNT_FIELDS:
         value = config.get(field)
         parts = value if isinstance(value, list) else [value]
         if sum(part for part in parts if isinstance(part, int | float)) > MAX_LAYERS:
@@ -181,7 +181,7 @@ def _unusable_size(config: Mapping[str, object]) -> str | None:
     return None
 
 
-def _config(folder: Path, source: Source) -> Any:  # noqa: ANN401 - its fields differ by family
+def _load_config(folder: Path, source: Source) -> Any:  # noqa: ANN401 - its fields differ by family
     from huggingface_hub.errors import StrictDataclassError
     from transformers import AutoConfig
 
@@ -189,7 +189,7 @@ def _config(folder: Path, source: Source) -> Any:  # noqa: ANN401 - its fields d
         with quiet():
             config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except (*CONFIG_ERRORS, StrictDataclassError) as error:
-        raise unusable_config(source, reason_of(error)) from error
+        raise unusable_config_error(source, describe_error(error)) from error
     # None of these changes the logits, only the additional outputs or the order of computation.
     config.return_dict = True
     config.output_attentions = config.output_hidden_states = False
@@ -197,11 +197,15 @@ def _config(folder: Path, source: Source) -> Any:  # noqa: ANN401 - its fields d
     return config
 
 
-def reason_of(error: Exception) -> str:
+def describe_error(error: Exception) -> str:
     """Return the message of a library's error, with its type if the message alone is not informative."""
-    return f"{type(error).__name__}: {first_line(error)}" if isinstance(error, LookupError) else first_line(error)
+    return (
+        f"{type(error).__name__}: {one_line_message(error)}"
+        if isinstance(error, LookupError)
+        else one_line_message(error)
+    )
 
 
-def first_line(error: Exception) -> str:
+def one_line_message(error: Exception) -> str:
     """Return an error's message on one line, truncated to 300 characters."""
     return " ".join(str(error).split())[:300]

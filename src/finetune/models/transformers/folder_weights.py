@@ -11,17 +11,20 @@ from torch import Tensor
 
 from finetune.errors import UserError
 from finetune.models.weights.containment import is_plain_name
-from finetune.models.weights.file_types import wrong_content
-from finetune.models.weights.foreign_folders import INDEX_SUFFIX, SHARD, other_format
+from finetune.models.weights.file_types import describe_wrong_content
 from finetune.models.weights.sources import CONFIG_FILE, read_json
 from finetune.models.weights.state_dict import StateDict, StateFile, read_state_file
+from finetune.models.weights.unsupported_formats import INDEX_SUFFIX, SHARD, describe_other_format
 
 # In the lookup order of transformers.
-_SINGLE = ("model.safetensors", "pytorch_model.bin")
-_CANDIDATES = tuple(name for single in _SINGLE for name in (single, f"{single}{INDEX_SUFFIX}"))
+_WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")
+_CANDIDATES = tuple(name for single in _WEIGHT_FILES for name in (single, f"{single}{INDEX_SUFFIX}"))
 # Names that transformers maps to the same tensor when loading.
-_SAME = ((re.compile(r"LayerNorm\.gamma"), "LayerNorm.weight"), (re.compile(r"LayerNorm\.beta"), "LayerNorm.bias"))
-_SHOWN = 3
+_TENSOR_ALIASES = (
+    (re.compile(r"LayerNorm\.gamma"), "LayerNorm.weight"),
+    (re.compile(r"LayerNorm\.beta"), "LayerNorm.bias"),
+)
+_MAX_SHOWN = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,12 +42,12 @@ class FolderWeights:
     warnings: tuple[str, ...]
 
 
-def read_folder_weights(folder: Path, place: str, named: object, base_prefix: str) -> FolderWeights:
+def read_folder_weights(folder: Path, location: str, named: object, base_prefix: str) -> FolderWeights:
     """Read the file that transformers would read; all files named in an index must be in the folder.
 
     Args:
         folder: folder written by `save_pretrained()`.
-        place: description of the folder for messages.
+        location: description of the folder for messages.
         named: value of `transformers_weights` in its configuration, a file name; None for the default names.
         base_prefix: prefix of the model's body in tensor names, which is kept.
 
@@ -53,36 +56,36 @@ def read_folder_weights(folder: Path, place: str, named: object, base_prefix: st
     """
     if named is not None and not is_plain_name(named):
         raise UserError(
-            f"{CONFIG_FILE} in the {place} names weights outside its folder: transformers_weights={str(named)[:80]!r}."
-            " Give the name of a file beside it, or leave the field away."
+            f"{CONFIG_FILE} in the {location} names weights outside its folder:"
+            f" transformers_weights={str(named)[:80]!r}. Give the name of a file beside it, or leave the field away."
         )
     names = (str(named),) if named is not None else _CANDIDATES
     file = next((folder / name for name in names if (folder / name).is_file()), None)
     if file is None:
-        raise _no_weights(folder, place, names)
-    read = _read_shards(file, place) if file.name.endswith(INDEX_SUFFIX) else read_state_file(file)
-    tensors, prefixes = _without_common_prefixes(read.tensors, base_prefix)
-    notes = [f"{file.name} in the {place}: read the tensors without the prefix {prefixes!r}."] if prefixes else []
-    _refuse_two_names_of_one(tensors, file, place, base_prefix)
-    return FolderWeights(file, tensors, (*read.warnings, *notes))
+        raise _missing_weights_error(folder, location, names)
+    read = _read_shards(file, location) if file.name.endswith(INDEX_SUFFIX) else read_state_file(file)
+    tensors, prefixes = _strip_common_prefixes(read.tensors, base_prefix)
+    messages = [f"{file.name} in the {location}: read the tensors without the prefix {prefixes!r}."] if prefixes else []
+    _refuse_duplicate_tensors(tensors, file, location, base_prefix)
+    return FolderWeights(file, tensors, (*read.warnings, *messages))
 
 
-def _read_shards(index: Path, place: str) -> StateFile:
-    weight_map = read_json(index, place).get("weight_map")
+def _read_shards(index: Path, location: str) -> StateFile:
+    weight_map = read_json(index, location).get("weight_map")
     if not isinstance(weight_map, Mapping) or not weight_map:
-        raise UserError(f"{index.name} in the {place} has no weight_map: give it as save_pretrained() wrote it.")
+        raise UserError(f"{index.name} in the {location} has no weight_map: give it as save_pretrained() wrote it.")
     outside = next((name for name in weight_map.values() if not is_plain_name(name)), None)
     if outside is not None:
         raise UserError(
-            f"{index.name} in the {place} names a file outside its folder: {str(outside)[:80]!r}. Give the shards"
+            f"{index.name} in the {location} names a file outside its folder: {str(outside)[:80]!r}. Give the shards"
             " beside it, as save_pretrained() writes them."
         )
     shards = sorted(set(weight_map.values()))
     absent = [shard for shard in shards if not (index.parent / shard).is_file()]
     if absent:
         raise UserError(
-            f"{index.name} in the {place} names {len(absent)} of {len(shards)} shards that are missing:"
-            f" {', '.join(absent[:_SHOWN])}. Give all files of the folder."
+            f"{index.name} in the {location} names {len(absent)} of {len(shards)} shards that are missing:"
+            f" {', '.join(absent[:_MAX_SHOWN])}. Give all files of the folder."
         )
     tensors: StateDict = {}
     holders: dict[str, str] = {}
@@ -90,7 +93,7 @@ def _read_shards(index: Path, place: str) -> StateFile:
         for name, tensor in read_state_file(index.parent / shard).tensors.items():
             if name in holders:
                 raise UserError(
-                    f"{name} is in two shards in the {place}, {holders[name]} and {shard}: give the shards of one"
+                    f"{name} is in two shards in the {location}, {holders[name]} and {shard}: give the shards of one"
                     " save_pretrained() only."
                 )
             holders[name] = shard
@@ -98,13 +101,13 @@ def _read_shards(index: Path, place: str) -> StateFile:
     moved = sorted(str(name) for name, shard in weight_map.items() if holders.get(name) != shard)
     if moved:
         raise UserError(
-            f"{index.name} in the {place} does not describe its shards: {len(moved)} tensors are not where it says,"
+            f"{index.name} in the {location} does not describe its shards: {len(moved)} tensors are not where it says,"
             f" such as {moved[0]} in {weight_map[moved[0]]}. Give the index and the shards of one save_pretrained()."
         )
     return StateFile(tensors)
 
 
-def _without_common_prefixes(tensors: StateDict, base_prefix: str) -> tuple[StateDict, str]:
+def _strip_common_prefixes(tensors: StateDict, base_prefix: str) -> tuple[StateDict, str]:
     """Strip prefixes shared by all names, except for the model's own prefix."""
     prefixes = ""
     while tensors:
@@ -117,22 +120,22 @@ def _without_common_prefixes(tensors: StateDict, base_prefix: str) -> tuple[Stat
     return tensors, prefixes
 
 
-def _refuse_two_names_of_one(tensors: Mapping[str, Tensor], file: Path, place: str, base_prefix: str) -> None:
+def _refuse_duplicate_tensors(tensors: Mapping[str, Tensor], file: Path, location: str, base_prefix: str) -> None:
     """Refuse two names of the same tensor, of which transformers would load one and ignore the other."""
     seen: dict[str, str] = {}
     for name in tensors:
         same = name.removeprefix(f"{base_prefix}.")
-        for pattern, new in _SAME:
+        for pattern, new in _TENSOR_ALIASES:
             same = pattern.sub(new, same)
         if same in seen:
             raise UserError(
-                f"{file.name} in the {place} holds two tensors for the same place, {seen[same]} and {name}: leave the"
-                " one that was trained."
+                f"{file.name} in the {location} holds two tensors for the same place, {seen[same]} and {name}: leave"
+                " the one that was trained."
             )
         seen[same] = name
 
 
-def _no_weights(folder: Path, place: str, names: Sequence[str]) -> UserError:
+def _missing_weights_error(folder: Path, location: str, names: Sequence[str]) -> UserError:
     files = sorted(path.name for path in folder.iterdir() if path.is_file())
     shards = [name for name in files if SHARD.fullmatch(name)]
     variant = next(
@@ -140,22 +143,22 @@ def _no_weights(folder: Path, place: str, names: Sequence[str]) -> UserError:
     )
     if shards:
         usual = "model.safetensors" if shards[0].endswith(".safetensors") else "pytorch_model.bin"
-        reason = f"{usual}{INDEX_SUFFIX} is missing beside its shards ({', '.join(shards[:_SHOWN])}): add it"
+        reason = f"{usual}{INDEX_SUFFIX} is missing beside its shards ({', '.join(shards[:_MAX_SHOWN])}): add it"
     elif variant is not None:
         reason = f"it holds only the variant {variant}: rename it to {variant.split('.')[0]}.{variant.split('.')[-1]}"
     else:
-        words = other_format(folder)
+        words = describe_other_format(folder)
         reason = words or f"it has {CONFIG_FILE}, but neither {' nor '.join(names)}; it holds {', '.join(files[:5])}"
-    return UserError(f"The weights in the {place} cannot be loaded: {reason}.")
+    return UserError(f"The weights in the {location} cannot be loaded: {reason}.")
 
 
-def refuse_pointers(folder: Path, place: str, patterns: Sequence[str]) -> None:
+def refuse_lfs_pointers(folder: Path, location: str, patterns: Sequence[str]) -> None:
     """Refuse a clone whose small files are Git LFS pointers, before a library fails to parse one.
 
     Raises:
         UserError: names the first such file.
     """
     for path in sorted(path for pattern in patterns for path in folder.glob(pattern)):
-        reason = wrong_content(path) if path.is_file() else None
+        reason = describe_wrong_content(path) if path.is_file() else None
         if reason is not None and "LFS" in reason:
-            raise UserError(f"The {place} is not complete: {reason}")
+            raise UserError(f"The {location} is not complete: {reason}")

@@ -13,43 +13,43 @@ from finetune.errors import UserError
 from finetune.models.backbone import LoadedWeights
 from finetune.models.heads import (
     SourceHead,
-    linear_at,
+    check_class_count,
+    get_linear,
     partial_head_warning,
-    refuse_other_count,
     rows_to_keep,
     seeded,
     set_head_dropout,
 )
 from finetune.models.layer_groups import Children, layer_groups
 from finetune.models.request import ModelRequest
-from finetune.models.transformers.class_names import head_of
+from finetune.models.transformers.class_names import read_head
 from finetune.models.transformers.families import TransformersFamily
 from finetune.models.transformers.folder import (
     CONFIG_ERRORS,
-    OpenedFolder,
-    first_line,
+    ModelFolder,
+    describe_error,
+    one_line_message,
     quiet,
-    reason_of,
-    unusable_config,
+    unusable_config_error,
 )
 from finetune.models.transformers.folder_weights import FolderWeights, read_folder_weights
 from finetune.models.weights.loading_report import (
     MISSING,
     LoadingReport,
+    check_finite,
+    dtype_fault,
+    format_faults,
     is_harmless,
-    not_numbers,
-    other_shape,
-    refuse_infinite,
-    sentences,
-    shortened,
+    shape_fault,
+    summarize_faults,
 )
-from finetune.models.weights.state_dict import StateDict, raise_if_of_the_machine
+from finetune.models.weights.state_dict import StateDict, reraise_system_error
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 # Last name components that only trained tensors have.
-_TRAINED = frozenset(
+_TRAINED_SUFFIXES = frozenset(
     {
         "weight",
         "bias",
@@ -66,50 +66,50 @@ _TRAINED = frozenset(
     }
 )
 # Allowance for masks and position ids, which may exceed the weights in number.
-_SPARE_ELEMENTS = 64 * 2**20
+_BUFFER_ALLOWANCE = 64 * 2**20
 
 
 @dataclass(frozen=True, slots=True)
-class Loaded:
+class LoadedModel:
     """A model with its head, and the origin of its weights."""
 
-    network: PreTrainedModel
+    model: PreTrainedModel
     weights: LoadedWeights
 
 
-def load_network(request: ModelRequest, opened: OpenedFolder) -> Loaded:
+def load_model(request: ModelRequest, model_folder: ModelFolder) -> LoadedModel:
     """Build the model in a folder, with its weights or random ones, and set its head.
 
     Args:
         request: requested model.
-        opened: folder; its configuration is updated to that of the new classifier.
+        model_folder: folder; its configuration is updated to that of the new classifier.
 
     Raises:
         UserError: the weights are missing, damaged, or belong to another model.
     """
-    config, family = opened.config, opened.family
+    config, family = model_folder.config, model_folder.family
     config.dtype = torch.float32
     if request.spec.dropout is not None and family.dropout is not None:
         setattr(config, family.dropout, request.spec.dropout)
     if request.pretrained:
-        network, weights = _pretrained(request, opened)
+        model, weights = _load_pretrained(request, model_folder)
     else:
-        _describe_classes(config, request)
-        network = _random(request, opened)
-        weights = LoadedWeights("random", newly_initialized=tuple(network.state_dict()))
-    _draw_head(network, family, weights.newly_initialized, request.seed)
+        _set_config_classes(config, request)
+        model = _build_random(request, model_folder)
+        weights = LoadedWeights("random", newly_initialized=tuple(model.state_dict()))
+    _initialize_head(model, family, weights.newly_initialized, request.seed)
     if request.spec.dropout is not None and family.dropout is None:
-        set_head_dropout(network, family.anatomy.head.split(), family.anatomy.classifier, request.spec.dropout)
-    return Loaded(network, weights)
+        set_head_dropout(model, family.layout.head.split(), family.layout.classifier, request.spec.dropout)
+    return LoadedModel(model, weights)
 
 
-def _pretrained(request: ModelRequest, opened: OpenedFolder) -> tuple[PreTrainedModel, LoadedWeights]:
+def _load_pretrained(request: ModelRequest, model_folder: ModelFolder) -> tuple[PreTrainedModel, LoadedWeights]:
     """Load the model as the folder describes it, then set the requested head."""
-    source, config, family = opened.source, opened.config, opened.family
-    base = family.anatomy.stem.partition(".")[0]
+    source, config, family = model_folder.source, model_folder.config, model_folder.family
+    base = family.layout.stem.partition(".")[0]
     named = getattr(config, "transformers_weights", None)
-    files = read_folder_weights(opened.folder, source.place, named, base)
-    described = head_of(opened)
+    files = read_folder_weights(model_folder.folder, source.location, named, base)
+    described = read_head(model_folder)
     if described.uncertain and (not request.trained or request.spec.reinitialize_top_layer == "false"):
         rows_to_keep(described, request)
     head: SourceHead | None = described
@@ -117,121 +117,121 @@ def _pretrained(request: ModelRequest, opened: OpenedFolder) -> tuple[PreTrained
     if theirs is not None and source.labels is None:
         # With label2id alone, transformers assumes two classes.
         config.id2label = dict(enumerate(theirs))
-    if not _has_rows_of_its_classes(request, opened, files.tensors):
-        _describe_classes(config, request)
-    _refuse_other_numbers(files, source.place)
-    _refuse_claims(opened, files.tensors)
-    network, report = _from_tensors(request, opened, files.tensors)
+    if not _classifier_matches_config(request, model_folder, files.tensors):
+        _set_config_classes(config, request)
+    _check_dtypes(files, source.location)
+    _check_claimed_size(model_folder, files.tensors)
+    model, report = _load_tensors(request, model_folder, files.tensors)
     if report.body_faults:
-        raise _misfit(opened, report)
-    root = family.anatomy.classifier.partition(".")[0]
+        raise _mismatch_error(model_folder, report)
+    root = family.layout.classifier.partition(".")[0]
     head = replace(head, faults=tuple(report.head_faults)) if head and report.has_any_of(f"{root}.") else None
     rows = rows_to_keep(head, request)
-    _set_classifier(network, family, rows, len(request.labels))
-    _describe_classes(network.config, request)
-    classifier = f"{family.anatomy.classifier}."
+    _set_classifier(model, family, rows, len(request.labels))
+    _set_config_classes(model.config, request)
+    classifier = f"{family.layout.classifier}."
     fresh = {name for name in report.faults if rows is not None or not name.startswith(classifier)}
-    names = tuple(network.state_dict())
+    names = tuple(model.state_dict())
     if rows is None:
         fresh.update(name for name in names if name.startswith(classifier))
-    state = network.state_dict()
-    refuse_infinite({name: state[name] for name in names if name not in fresh}, source.words)
-    return network, LoadedWeights(
-        source=source.words if source.path is not None else f"hub ({source.name})",
+    state = model.state_dict()
+    check_finite({name: state[name] for name in names if name not in fresh}, source.description)
+    return model, LoadedWeights(
+        source=source.description if source.path is not None else f"hub ({source.name})",
         loaded=tuple(name for name in names if name not in fresh),
         newly_initialized=tuple(name for name in names if name in fresh),
         unused=report.unused,
         labels=theirs,
         kept_head=rows is not None,
-        initialized=report.initialized((root,)),
+        initialized_outside_head=report.initialized_outside_head((root,)),
         warnings=(*files.warnings, *partial_head_warning(head, kept=rows is not None)),
     )
 
 
-def _describe_classes(config: Any, request: ModelRequest) -> None:  # noqa: ANN401 - its fields differ by family
+def _set_config_classes(config: Any, request: ModelRequest) -> None:  # noqa: ANN401 - its fields differ by family
     config.id2label = dict(enumerate(request.labels))
     config.label2id = {label: index for index, label in enumerate(request.labels)}
     config.problem_type = "multi_label_classification" if request.multi_label else "single_label_classification"
 
 
-def _class_of(opened: OpenedFolder) -> type[PreTrainedModel]:
+def _model_class(model_folder: ModelFolder) -> type[PreTrainedModel]:
     from transformers import MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING as IMAGES
     from transformers import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING as TEXTS
 
-    mapping: Any = IMAGES if opened.family.task == "image-classification" else TEXTS
-    chosen: type[PreTrainedModel] = mapping[type(opened.config)]
+    mapping: Any = IMAGES if model_folder.family.task == "image-classification" else TEXTS
+    chosen: type[PreTrainedModel] = mapping[type(model_folder.config)]
     return chosen
 
 
-def _random(request: ModelRequest, opened: OpenedFolder) -> PreTrainedModel:
+def _build_random(request: ModelRequest, model_folder: ModelFolder) -> PreTrainedModel:
     try:
         with quiet(), seeded(request.seed, "network"):
-            return _class_of(opened)(opened.config)
+            return _model_class(model_folder)(model_folder.config)
     except CONFIG_ERRORS as error:
-        raise_if_of_the_machine(error)
-        raise unusable_config(opened.source, reason_of(error)) from error
+        reraise_system_error(error)
+        raise unusable_config_error(model_folder.source, describe_error(error)) from error
 
 
-def _has_rows_of_its_classes(request: ModelRequest, opened: OpenedFolder, tensors: StateDict) -> bool:
+def _classifier_matches_config(request: ModelRequest, model_folder: ModelFolder, tensors: StateDict) -> bool:
     """Return whether the weights contain a classifier with one row per class of the configuration.
 
     Raises:
         UserError: the number of rows differs, and the classifier would not be replaced anyway.
     """
-    name = f"{opened.family.anatomy.classifier}.weight"
-    weight, classes = tensors.get(name), int(opened.config.num_labels)
+    name = f"{model_folder.family.layout.classifier}.weight"
+    weight, classes = tensors.get(name), int(model_folder.config.num_labels)
     if weight is None or weight.dim() == 0:
         return False
     if len(weight) != classes and request.spec.reinitialize_top_layer != "true":
         raise UserError(
-            f"config.json in the {opened.source.place} names {classes} classes, but {name} has {len(weight)} rows:"
-            " correct id2label and num_labels, or set reinitialize_top_layer=true for a new top layer."
+            f"config.json in the {model_folder.source.location} names {classes} classes, but {name} has {len(weight)}"
+            " rows: correct id2label and num_labels, or set reinitialize_top_layer=true for a new top layer."
         )
     if len(weight) == classes:
-        refuse_other_count(opened.source.labels, classes, opened.source.place)
+        check_class_count(model_folder.source.labels, classes, model_folder.source.location)
     return len(weight) == classes
 
 
-def _refuse_other_numbers(files: FolderWeights, place: str) -> None:
+def _check_dtypes(files: FolderWeights, location: str) -> None:
     """Refuse tensors whose values would be misread, such as integers of quantized weights."""
-    reasons = {name: not_numbers(tensor, floating=True) for name, tensor in files.tensors.items()}
+    reasons = {name: dtype_fault(tensor, floating=True) for name, tensor in files.tensors.items()}
     wrong = {name: reason for name, reason in reasons.items() if reason is not None and not is_harmless(name)}
     if wrong:
         raise UserError(
-            f"The weights in the {place} cannot be loaded: {shortened(sentences(wrong))}. Give weights in float32,"
-            " float16 or bfloat16."
+            f"The weights in the {location} cannot be loaded: {summarize_faults(format_faults(wrong))}. Give weights in"
+            " float32, float16 or bfloat16."
         )
 
 
-def _refuse_claims(opened: OpenedFolder, tensors: StateDict) -> None:
+def _check_claimed_size(model_folder: ModelFolder, tensors: StateDict) -> None:
     """Refuse a configuration that describes a larger model than the weights fill, before allocating its memory."""
     try:
         with quiet(), torch.device("meta"):
-            network = _class_of(opened)(opened.config)
+            model = _model_class(model_folder)(model_folder.config)
     except CONFIG_ERRORS as error:
-        raise unusable_config(opened.source, reason_of(error)) from error
-    classifier = f"{opened.family.anatomy.classifier}."
-    parts = [*network.named_parameters(), *network.named_buffers()]
+        raise unusable_config_error(model_folder.source, describe_error(error)) from error
+    classifier = f"{model_folder.family.layout.classifier}."
+    parts = [*model.named_parameters(), *model.named_buffers()]
     claimed = sum(part.numel() for name, part in parts if not name.startswith(classifier))
     held = sum(tensor.numel() for tensor in tensors.values())
-    if claimed > 2 * held + _SPARE_ELEMENTS:
+    if claimed > 2 * held + _BUFFER_ALLOWANCE:
         raise UserError(
-            f"config.json in the {opened.source.place} describes a network of {claimed} numbers, but the weights hold"
-            f" {held}: they do not belong together. Give weights and config.json as save_pretrained() wrote them"
-            " together."
+            f"config.json in the {model_folder.source.location} describes a network of {claimed} numbers, but the"
+            f" weights hold {held}: they do not belong together. Give weights and config.json as save_pretrained()"
+            " wrote them together."
         )
 
 
-def _from_tensors(
-    request: ModelRequest, opened: OpenedFolder, tensors: StateDict
+def _load_tensors(
+    request: ModelRequest, model_folder: ModelFolder, tensors: StateDict
 ) -> tuple[PreTrainedModel, LoadingReport]:
     """Load the model with `from_pretrained` and convert its loading info to a report."""
-    builder: Any = _class_of(opened)
+    builder: Any = _model_class(model_folder)
     try:
         with quiet(), seeded(request.seed, "network"):
-            network, info = builder.from_pretrained(
+            model, info = builder.from_pretrained(
                 None,
-                config=opened.config,
+                config=model_folder.config,
                 state_dict=tensors,
                 dtype=torch.float32,
                 # Shape mismatches are checked below, with all other faults.
@@ -241,67 +241,71 @@ def _from_tensors(
                 trust_remote_code=False,
             )
     except CONFIG_ERRORS as error:
-        raise_if_of_the_machine(error)
-        raise UserError(f"The weights in the {opened.source.place} cannot be loaded: {first_line(error)}.") from error
+        reraise_system_error(error)
+        raise UserError(
+            f"The weights in the {model_folder.source.location} cannot be loaded: {one_line_message(error)}."
+        ) from error
     faults = dict.fromkeys(info["missing_keys"], MISSING)
-    faults |= {name: other_shape(given, expected) for name, given, expected in info["mismatched_keys"]}
+    faults |= {name: shape_fault(given, expected) for name, given, expected in info["mismatched_keys"]}
     unused = tuple(sorted(info["unexpected_keys"]))
-    groups = layer_groups(network, opened.family.anatomy)
-    root = opened.family.anatomy.classifier.partition(".")[0]
-    foreign = [name for name in unused if name.startswith(f"{root}.") or _is_trained_part(name, opened.family)]
+    groups = layer_groups(model, model_folder.family.layout)
+    root = model_folder.family.layout.classifier.partition(".")[0]
+    foreign = [
+        name for name in unused if name.startswith(f"{root}.") or _is_trained_body_tensor(name, model_folder.family)
+    ]
     report = LoadingReport(
-        expected=tuple(network.state_dict()),
+        expected=tuple(model.state_dict()),
         faults=faults,
         foreign=dict.fromkeys(foreign, "has no place"),
         unused=unused,
         head=(*groups[-1].parameters, f"{root}."),
     )
-    return network, report
+    return model, report
 
 
-def _is_trained_part(name: str, family: TransformersFamily) -> bool:
+def _is_trained_body_tensor(name: str, family: TransformersFamily) -> bool:
     """Return whether an unexpected tensor is a trained one of the layers before the head."""
-    anatomy = family.anatomy
-    containers = [part.container for part in anatomy.body if isinstance(part, Children)]
-    paths = [*containers, *f"{anatomy.stem} {anatomy.with_first} {anatomy.with_last}".replace("?", "").split()]
+    layout = family.layout
+    containers = [part.container for part in layout.body if isinstance(part, Children)]
+    paths = [*containers, *f"{layout.stem} {layout.with_first} {layout.with_last}".replace("?", "").split()]
     parts = {".".join(path.split(".")[:2]) for path in paths}
     own = (*(f"{part}." for part in parts), *(f"{part.partition('.')[2]}." for part in parts))
-    return name.startswith(own) and name.rpartition(".")[2] in _TRAINED and not is_harmless(name)
+    return name.startswith(own) and name.rpartition(".")[2] in _TRAINED_SUFFIXES and not is_harmless(name)
 
 
-def _misfit(opened: OpenedFolder, report: LoadingReport) -> UserError:
+def _mismatch_error(model_folder: ModelFolder, report: LoadingReport) -> UserError:
     return UserError(
-        f"The weights in the {opened.source.place} belong to another network than its config.json describes:"
-        f" {len(report.loaded)} of {len(report.expected)} tensors match; {shortened(report.body_faults)}. Give weights"
-        " and config.json as save_pretrained() wrote them together."
+        f"The weights in the {model_folder.source.location} belong to another network than its config.json describes:"
+        f" {len(report.loaded)} of {len(report.expected)} tensors match; {summarize_faults(report.body_faults)}. Give"
+        " weights and config.json as save_pretrained() wrote them together."
     )
 
 
 def _set_classifier(
-    network: Any,  # noqa: ANN401 - transformers types its attributes as tensors or modules
+    model: Any,  # noqa: ANN401 - transformers types its attributes as tensors or modules
     family: TransformersFamily,
     rows: tuple[int, ...] | None,
     classes: int,
 ) -> None:
     """Keep `rows` of the last layer, in their order, or replace the layer by one for `classes`."""
-    path = family.anatomy.classifier
-    last = linear_at(network, path)
+    path = family.layout.classifier
+    last = get_linear(model, path)
     if rows is None:
         # `_draw_head` initializes its values with all other new parameters of the head.
         new = nn.Linear(last.in_features, classes, bias=last.bias is not None, device="meta")
-        network.set_submodule(path, new.to_empty(device="cpu"))
+        model.set_submodule(path, new.to_empty(device="cpu"))
     else:
         with torch.no_grad():
             for parameter in last.parameters():
                 parameter.copy_(parameter[list(rows)].clone())
-    network.num_labels = classes
+    model.num_labels = classes
 
 
-def _draw_head(network: nn.Module, family: TransformersFamily, fresh: Sequence[str], seed: int) -> None:
+def _initialize_head(model: nn.Module, family: TransformersFamily, fresh: Sequence[str], seed: int) -> None:
     """Initialize the new parameters of the head, each as a function of seed and name only."""
-    deviation = float(getattr(network.config, "initializer_range", 0.02))
-    for name in set(fresh).intersection(layer_groups(network, family.anatomy)[-1].parameters):
-        parameter = network.get_parameter(name)
+    deviation = float(getattr(model.config, "initializer_range", 0.02))
+    for name in set(fresh).intersection(layer_groups(model, family.layout)[-1].parameters):
+        parameter = model.get_parameter(name)
         with seeded(seed, name), torch.no_grad():
             if name.endswith("bias"):
                 parameter.zero_()

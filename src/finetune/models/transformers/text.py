@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING
 from torch import Tensor
 
 from finetune.errors import UserError
-from finetune.models.backbone import Description, LayerGroup, LoadedWeights, Outputs, SplitModel, TextInput
+from finetune.models.backbone import LayerGroup, LoadedWeights, ModelDescription, Outputs, SplitModel, TextInput
 from finetune.models.layer_groups import layer_groups
 from finetune.models.request import ModelRequest
 from finetune.models.splitting.split_model import split_text_model
 from finetune.models.transformers.families import TransformersFamily
-from finetune.models.transformers.folder import OpenedFolder, quiet
-from finetune.models.transformers.load import load_network
-from finetune.models.transformers.tokenizer import open_tokenizer, token_types
+from finetune.models.transformers.folder import ModelFolder, quiet
+from finetune.models.transformers.load import load_model
+from finetune.models.transformers.tokenizer import load_tokenizer, token_type_count
 from finetune.models.weights.state_files import separate_tensors
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 # The cost of attention is quadratic in the length, and longer texts rarely contain more information about the class.
 _DEFAULT_MAX_LENGTH = 512
 # Tokenizers without a limit have a very large number instead.
-_UNLIMITED = 1_000_000
+_NO_LIMIT = 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +41,7 @@ class TextBackbone:
     _groups: tuple[LayerGroup, ...] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "_groups", layer_groups(self.module, self.family.anatomy))
+        object.__setattr__(self, "_groups", layer_groups(self.module, self.family.layout))
 
     def layer_groups(self) -> tuple[LayerGroup, ...]:
         """Return the ordered partition from the embeddings to the head."""
@@ -54,13 +54,13 @@ class TextBackbone:
     def _known(self) -> tuple[str, ...]:
         return tuple(self.expects.tokenizer.model_input_names)
 
-    def split(self, border: int) -> SplitModel:
-        """Split the model before `layer_groups()[border]`."""
-        return split_text_model(self, border, self._known(), first_token=self.family.first_token)
+    def split(self, split_index: int) -> SplitModel:
+        """Split the model before `layer_groups()[split_index]`."""
+        return split_text_model(self, split_index, self._known(), first_token=self.family.first_token)
 
-    def describe(self) -> Description:
+    def describe(self) -> ModelDescription:
         """Return the transformers class that loads the saved folder."""
-        return Description("transformers", type(self.module).__name__)
+        return ModelDescription("transformers", type(self.module).__name__)
 
     def save(self, folder: Path) -> None:
         """Write configuration, weights and tokenizer for `from_pretrained` and `pipeline`."""
@@ -69,38 +69,38 @@ class TextBackbone:
             self.expects.tokenizer.save_pretrained(folder)
 
 
-def build_text(request: ModelRequest, opened: OpenedFolder) -> TextBackbone:
+def build_text(request: ModelRequest, model_folder: ModelFolder) -> TextBackbone:
     """Build a sequence classifier.
 
     Raises:
         UserError: tokenizer, weights, head or length do not match the request.
     """
-    padding = opened.config.pad_token_id
-    tokenizer = open_tokenizer(opened)
-    opened.config.use_cache = False
-    borrowed = not opened.family.first_token and opened.config.pad_token_id != padding
+    padding = model_folder.config.pad_token_id
+    tokenizer = load_tokenizer(model_folder)
+    model_folder.config.use_cache = False
+    borrowed = not model_folder.family.first_token and model_folder.config.pad_token_id != padding
     expects = TextInput(
         tokenizer,
-        _max_length(request, tokenizer, opened),
-        vocabulary=int(opened.config.vocab_size),
-        token_types=token_types(opened),
+        _max_length(request, tokenizer, model_folder),
+        vocabulary=int(model_folder.config.vocab_size),
+        token_types=token_type_count(model_folder),
         borrowed_padding=borrowed,
     )
-    loaded = load_network(request, opened)
-    name = request.spec.name or opened.source.name or str(opened.config.model_type)
-    return TextBackbone(name, loaded.network, expects, loaded.weights, opened.family)
+    loaded = load_model(request, model_folder)
+    name = request.spec.name or model_folder.source.name or str(model_folder.config.model_type)
+    return TextBackbone(name, loaded.model, expects, loaded.weights, model_folder.family)
 
 
-def _max_length(request: ModelRequest, tokenizer: PreTrainedTokenizerBase, opened: OpenedFolder) -> int:
-    asked, limit = request.max_length, _longest(opened)
-    earlier = opened.source.artifact.get("preprocessing")
+def _max_length(request: ModelRequest, tokenizer: PreTrainedTokenizerBase, model_folder: ModelFolder) -> int:
+    asked, limit = request.max_length, _position_limit(model_folder)
+    earlier = model_folder.source.artifact.get("preprocessing")
     known = earlier.get("max_length") if isinstance(earlier, Mapping) else None
     if asked is None and isinstance(known, int) and 0 < known <= (limit or known):
         return known
     own = int(tokenizer.model_max_length)
     if asked is None:
         # Evaluation without training uses the same maximum length as transformers, regardless of the cost.
-        usual = _DEFAULT_MAX_LENGTH if request.trained or min(own, limit or own) >= _UNLIMITED else own
+        usual = _DEFAULT_MAX_LENGTH if request.trained or min(own, limit or own) >= _NO_LIMIT else own
         asked = min(usual, own, limit or usual)
     elif limit is not None and asked > limit:
         raise UserError(f"max_length={asked} is more than this network has positions for: choose {limit} or less.")
@@ -112,10 +112,10 @@ def _max_length(request: ModelRequest, tokenizer: PreTrainedTokenizerBase, opene
     return asked
 
 
-def _longest(opened: OpenedFolder) -> int | None:
+def _position_limit(model_folder: ModelFolder) -> int | None:
     """Return the number of tokens that the model has positions for; RoBERTa's start after the padding token's."""
-    config = opened.config
-    if not opened.family.positions and not config.position_biased_input:
+    config = model_folder.config
+    if not model_folder.family.positions and not config.position_biased_input:
         return None
     positions = int(config.max_position_embeddings)
     return positions - int(config.pad_token_id) - 1 if config.model_type == "roberta" else positions

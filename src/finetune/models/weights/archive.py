@@ -16,20 +16,18 @@ from pathlib import Path, PurePosixPath
 from typing import IO, cast
 
 from finetune.errors import PlatformError, UserError
-from finetune.models.weights.file_types import ARCHIVES, WEIGHTS, file_type, wrong_content
+from finetune.models.weights.file_types import ARCHIVES, WEIGHTS, describe_wrong_content, file_type
 
 MAX_MEMBERS = 10_000
 MAX_BYTES = 64 * 2**30
 # tarfile reads a header of any claimed size at once and keeps the headers of all members in memory.
 MAX_HEADER_BYTES = 2**20
-MAX_HEADER_BYTES_IN_ALL = 2**24
+MAX_TOTAL_HEADER_BYTES = 2**24
 _BLOCK = 2**20
-_SHOWN = 100
+_MAX_SHOWN = 100
 ARCHIVE_SUFFIXES = (".tar.gz", ".tgz", ".tar")
 # Errors about invalid or conflicting member names, which the user can fix.
-_ERRNOS_OF_NAMES = frozenset(
-    {errno.EEXIST, errno.EISDIR, errno.ENOTDIR, errno.ENAMETOOLONG, errno.EINVAL, errno.EILSEQ}
-)
+_NAME_ERRNOS = frozenset({errno.EEXIST, errno.EISDIR, errno.ENOTDIR, errno.ENAMETOOLONG, errno.EINVAL, errno.EILSEQ})
 
 
 def is_archive(path: Path) -> bool:
@@ -51,22 +49,22 @@ def unpack(archive: Path, scratch: Path) -> Path:
     try:
         scratch.mkdir(parents=True, exist_ok=True)
         folder = Path(tempfile.mkdtemp(prefix="model-", dir=scratch))
-        if (reason := wrong_content(archive)) is not None:
+        if (reason := describe_wrong_content(archive)) is not None:
             raise UserError(reason)
-        with _decompressed(archive) as stream:
+        with _open_decompressed(archive) as stream:
             reader = _BoundedReader(stream, archive)
-            with tarfile.open(fileobj=cast("IO[bytes]", reader), mode="r:") as opened:
-                _unpack_members(opened, reader, archive, folder)
+            with tarfile.open(fileobj=cast("IO[bytes]", reader), mode="r:") as model_folder:
+                _unpack_members(model_folder, reader, archive, folder)
     except (tarfile.TarError, zlib.error, lzma.LZMAError, EOFError) as error:
-        raise UserError(_no_archive(archive, error)) from error
+        raise UserError(_unreadable_message(archive, error)) from error
     except OSError as error:
         if error.errno is None:
-            raise UserError(_no_archive(archive, error)) from error
+            raise UserError(_unreadable_message(archive, error)) from error
         raise PlatformError(f"{archive.name} cannot be unpacked into {scratch}: {error.strerror}.") from error
     return folder
 
 
-def _decompressed(path: Path) -> IO[bytes]:
+def _open_decompressed(path: Path) -> IO[bytes]:
     kind = file_type(path)
     if kind == "gzip":
         return cast("IO[bytes]", gzip.GzipFile(path))
@@ -81,7 +79,7 @@ class _BoundedReader:
     def __init__(self, stream: IO[bytes], archive: Path) -> None:
         self._stream = stream
         self._archive = archive
-        self._headers = MAX_HEADER_BYTES_IN_ALL
+        self._headers = MAX_TOTAL_HEADER_BYTES
         self._contents: int | None = None
 
     @contextmanager
@@ -103,7 +101,7 @@ class _BoundedReader:
         if not 0 <= size <= allowed:
             raise UserError(
                 f"{self._archive.name} claims a header of {size} bytes, but {allowed} are left of the"
-                f" {MAX_HEADER_BYTES_IN_ALL} allowed for all headers ({MAX_HEADER_BYTES} for each). Pack the model"
+                f" {MAX_TOTAL_HEADER_BYTES} allowed for all headers ({MAX_HEADER_BYTES} for each). Pack the model"
                 " again, as `tar -czf model.tar.gz -C <folder> .` does."
             )
         if self._contents is None:
@@ -121,48 +119,48 @@ class _BoundedReader:
         return self._stream.tell()
 
 
-def _unpack_members(opened: tarfile.TarFile, reader: _BoundedReader, archive: Path, folder: Path) -> None:
+def _unpack_members(model_folder: tarfile.TarFile, reader: _BoundedReader, archive: Path, folder: Path) -> None:
     total = 0
-    for count, member in enumerate(opened, start=1):
+    for count, member in enumerate(model_folder, start=1):
         total += member.size
         _check_member(member, archive)
         if count > MAX_MEMBERS or total > MAX_BYTES:
             raise UserError(
                 f"{archive.name} is too large: more than {MAX_MEMBERS} members or {MAX_BYTES >> 30} GiB at"
-                f" {_shown(member)}. Pack only the model."
+                f" {_short_name(member)}. Pack only the model."
             )
         if member.size > shutil.disk_usage(folder).free:
             raise PlatformError(
-                f"{archive.name} cannot be unpacked: {_shown(member)} has {member.size} bytes, more than the disk has"
-                " room for. Ask for a larger volume."
+                f"{archive.name} cannot be unpacked: {_short_name(member)} has {member.size} bytes, more than the disk"
+                " has room for. Ask for a larger volume."
             )
         try:
             with reader.contents(member.size):
-                _write(opened, member, folder)
+                _write_member(model_folder, member, folder)
         except OSError as error:
-            if error.errno in _ERRNOS_OF_NAMES:
+            if error.errno in _NAME_ERRNOS:
                 raise UserError(
-                    f"{archive.name} holds a member that cannot be written under its name, {_shown(member)}:"
+                    f"{archive.name} holds a member that cannot be written under its name, {_short_name(member)}:"
                     f" {error.strerror}. Pack the model again, with short names and no name twice."
                 ) from error
             raise
-    _read_to_the_end(reader)
+    _read_remainder(reader)
 
 
-def _write(opened: tarfile.TarFile, member: tarfile.TarInfo, folder: Path) -> None:
+def _write_member(model_folder: tarfile.TarFile, member: tarfile.TarInfo, folder: Path) -> None:
     """Write one checked member; `extract` has filters only from Python 3.11.4 on, and Debian 12 has 3.11.2."""
     target = folder / member.name
     if member.isdir():
         target.mkdir(parents=True, exist_ok=True)
         return
     target.parent.mkdir(parents=True, exist_ok=True)
-    content = opened.extractfile(member)
+    content = model_folder.extractfile(member)
     if content is not None:
         with content, target.open("wb") as file:
             shutil.copyfileobj(content, file, _BLOCK)
 
 
-def _read_to_the_end(reader: _BoundedReader) -> None:
+def _read_remainder(reader: _BoundedReader) -> None:
     """Read the rest of the stream after the last member, so that gzip verifies its checksum at the end."""
     with reader.contents(MAX_BYTES):
         for _ in range(MAX_BYTES // _BLOCK):
@@ -174,25 +172,26 @@ def _check_member(member: tarfile.TarInfo, archive: Path) -> None:
     path = PurePosixPath(member.name)
     if "\0" in member.name or (not path.parts and not member.isdir()):
         raise UserError(
-            f"{archive.name} holds a member whose name is no name of a file: {_shown(member)}. Pack the model again."
+            f"{archive.name} holds a member whose name is no name of a file: {_short_name(member)}. Pack the model"
+            " again."
         )
     if path.is_absolute() or ".." in path.parts:
         raise UserError(
-            f"{archive.name} tries to write outside its folder: member {_shown(member)}."
+            f"{archive.name} tries to write outside its folder: member {_short_name(member)}."
             " Pack the model again, with paths relative to its folder."
         )
     if not (member.isreg() or member.isdir()):
         raise UserError(
-            f"{archive.name} holds a member that is neither file nor folder: {_shown(member)}."
+            f"{archive.name} holds a member that is neither file nor folder: {_short_name(member)}."
             " Pack the model again, with links followed (tar --dereference)."
         )
 
 
-def _shown(member: tarfile.TarInfo) -> str:
-    return repr(member.name[:_SHOWN])
+def _short_name(member: tarfile.TarInfo) -> str:
+    return repr(member.name[:_MAX_SHOWN])
 
 
-def _no_archive(archive: Path, error: Exception) -> str:
+def _unreadable_message(archive: Path, error: Exception) -> str:
     # The lines after the first list the compressions that were tried.
     reason = str(error).partition("\n")[0].rstrip(":")
     return (

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from finetune.errors import UserError
 
-_LONGEST_NAME = 255
-_SHOWN = 100
+_MAX_NAME_BYTES = 255
+_MAX_SHOWN = 100
 
 
 def is_plain_name(name: object) -> bool:
@@ -17,11 +17,11 @@ def is_plain_name(name: object) -> bool:
         isinstance(name, str)
         and name not in {"", ".", ".."}
         and not set(name) & {"/", "\\", "\0"}
-        and len(os.fsencode(name.encode("utf-8", "replace"))) <= _LONGEST_NAME
+        and len(os.fsencode(name.encode("utf-8", "replace"))) <= _MAX_NAME_BYTES
     )
 
 
-def refuse_links_to_outside(root: Path, place: str) -> None:
+def refuse_external_links(root: Path, location: str) -> None:
     """Refuse a folder with symbolic links, at any depth, that lead out of it; links to its own files are allowed.
 
     Raises:
@@ -31,15 +31,15 @@ def refuse_links_to_outside(root: Path, place: str) -> None:
     for folder, folders, files in os.walk(root):
         for name in sorted([*folders, *files]):
             path = Path(folder, name)
-            if path.is_symlink() and not _leads_inside(path, inside):
+            if path.is_symlink() and not _points_inside(path, inside):
                 link = str(path.relative_to(root))
                 raise UserError(
-                    f"The {place} holds a link that leads out of its folder: {link[:_SHOWN]!r}. Replace it by a copy"
-                    " of the file."
+                    f"The {location} holds a link that leads out of its folder: {link[:_MAX_SHOWN]!r}. Replace it by a"
+                    " copy of the file."
                 )
 
 
-def _leads_inside(link: Path, inside: Path) -> bool:
+def _points_inside(link: Path, inside: Path) -> bool:
     try:
         return link.resolve().is_relative_to(inside)
     except (OSError, RuntimeError):  # a cycle of links

@@ -24,7 +24,7 @@ FileType = Literal[
 ARCHIVES: frozenset[FileType] = frozenset({"gzip", "bzip2", "xz", "tar", "ZIP", "Zstandard"})
 WEIGHTS: frozenset[FileType] = frozenset({"safetensors", "torch"})
 
-_HEAD_BYTES = 512
+_HEADER_BYTES = 512
 # Pickle protocol 2 with the magic number of torch files older than the ZIP format.
 _OLD_TORCH = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
 _MAGIC: tuple[tuple[bytes, FileType], ...] = (
@@ -47,7 +47,7 @@ def file_type(path: Path) -> FileType:
         OSError: the file cannot be read.
     """
     with path.open("rb") as file:
-        head = file.read(_HEAD_BYTES)
+        head = file.read(_HEADER_BYTES)
     for magic, kind in _MAGIC:
         if head.startswith(magic):
             return kind
@@ -64,7 +64,7 @@ def file_type(path: Path) -> FileType:
     return "unknown"
 
 
-def wrong_content(path: Path) -> str | None:
+def describe_wrong_content(path: Path) -> str | None:
     """Return why a file named like weights contains none, with the remedy; None if there is no such reason."""
     match file_type(path):
         case "Git LFS pointer":

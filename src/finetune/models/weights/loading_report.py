@@ -16,7 +16,7 @@ from torch import Tensor
 from finetune.errors import UserError
 
 MISSING = "is missing"
-_SHOWN = 4
+_MAX_SHOWN = 4
 # Counters, masks and index buffers, and tensors added by profilers and averaged models.
 _HARMLESS = frozenset(
     {
@@ -67,16 +67,16 @@ class LoadingReport:
         faults = {
             name: reason
             for name, reason in self.faults.items()
-            if not _is_among(name, elsewhere) and not is_harmless(name)
+            if not _matches_any(name, elsewhere) and not is_harmless(name)
         }
-        foreign = {name: reason for name, reason in self.foreign.items() if not _is_among(name, elsewhere)}
-        return sentences(faults) + sentences(foreign)
+        foreign = {name: reason for name, reason in self.foreign.items() if not _matches_any(name, elsewhere)}
+        return format_faults(faults) + format_faults(foreign)
 
     @property
     def head_faults(self) -> list[str]:
         """Reasons why the head cannot be kept; empty if it is complete."""
         everything = {**self.faults, **self.foreign}
-        return sentences({name: reason for name, reason in everything.items() if _is_among(name, self.head)})
+        return format_faults({name: reason for name, reason in everything.items() if _matches_any(name, self.head)})
 
     def has_any_of(self, beginning: str) -> bool:
         """Return whether the checkpoint has a tensor with that name prefix."""
@@ -84,7 +84,7 @@ class LoadingReport:
             name.startswith(beginning) and reason != MISSING for name, reason in self.faults.items()
         )
 
-    def initialized(self, classifiers: Sequence[str]) -> tuple[str, ...]:
+    def initialized_outside_head(self, classifiers: Sequence[str]) -> tuple[str, ...]:
         """Return the names of newly initialized tensors outside the modules at the paths `classifiers`."""
         own = tuple(f"{path}." for path in classifiers)
         return tuple(name for name in sorted(self.faults) if not name.startswith(own) and not is_harmless(name))
@@ -95,34 +95,34 @@ def is_harmless(name: str) -> bool:
     return name.rpartition(".")[2] in _HARMLESS or name.endswith((".attn.bias", "crossattention.bias"))
 
 
-def _is_among(name: str, paths: Sequence[str]) -> bool:
+def _matches_any(name: str, paths: Sequence[str]) -> bool:
     return any(name == path or (path.endswith(".") and name.startswith(path)) for path in paths)
 
 
-def sentences(reasons: Mapping[str, str]) -> list[str]:
+def format_faults(reasons: Mapping[str, str]) -> list[str]:
     """Return the reasons as `name reason`, sorted by name."""
     return [f"{name} {reason}" for name, reason in sorted(reasons.items())]
 
 
-def shortened(faults: Sequence[str], shown: int = _SHOWN) -> str:
+def summarize_faults(faults: Sequence[str], shown: int = _MAX_SHOWN) -> str:
     """Join the first few reasons and the number of the others."""
     rest = len(faults) - shown
     return "; ".join(faults[:shown]) + (f"; and {rest} more" if rest > 0 else "")
 
 
-def fault_of(given: Tensor, expected: Tensor) -> str | None:
+def tensor_fault(given: Tensor, expected: Tensor) -> str | None:
     """Return the reason why a tensor cannot be loaded into the model's `expected` tensor, or None if it can."""
     if given.shape != expected.shape:
-        return other_shape(given.shape, expected.shape)
-    return not_numbers(given, floating=expected.is_floating_point())
+        return shape_fault(given.shape, expected.shape)
+    return dtype_fault(given, floating=expected.is_floating_point())
 
 
-def other_shape(given: Iterable[int], expected: Iterable[int]) -> str:
+def shape_fault(given: Iterable[int], expected: Iterable[int]) -> str:
     """Return the reason for a shape mismatch."""
     return f"has another shape: {list(given)} instead of {list(expected)}"
 
 
-def not_numbers(given: Tensor, *, floating: bool) -> str | None:
+def dtype_fault(given: Tensor, *, floating: bool) -> str | None:
     """Return the reason why the values of a tensor cannot be copied unchanged, or None if they can."""
     if given.is_meta or given.layout != torch.strided:
         return "holds no plain values"
@@ -133,7 +133,7 @@ def not_numbers(given: Tensor, *, floating: bool) -> str | None:
     return None
 
 
-def refuse_infinite(tensors: Mapping[str, Tensor], words: str) -> None:
+def check_finite(tensors: Mapping[str, Tensor], words: str) -> None:
     """Refuse weights with NaN or infinite values, which would make every output NaN.
 
     Raises:
@@ -145,6 +145,6 @@ def refuse_infinite(tensors: Mapping[str, Tensor], words: str) -> None:
     if wrong:
         raise UserError(
             f"The weights from the {words} hold values that are not finite (NaN or infinite), in"
-            f" {len(wrong)} of {len(tensors)} tensors: {', '.join(sorted(wrong)[:_SHOWN])}. The training that wrote"
+            f" {len(wrong)} of {len(tensors)} tensors: {', '.join(sorted(wrong)[:_MAX_SHOWN])}. The training that wrote"
             " them diverged, or the file is damaged: give an earlier checkpoint."
         )

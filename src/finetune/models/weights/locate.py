@@ -7,18 +7,18 @@ from pathlib import Path
 from finetune.errors import UserError
 from finetune.models.request import ModelRequest
 from finetune.models.weights.archive import ARCHIVE_SUFFIXES, is_archive, unpack
-from finetune.models.weights.containment import refuse_links_to_outside
-from finetune.models.weights.foreign_folders import other_format
-from finetune.models.weights.sources import CONFIG_FILE, STATE_DICT_SUFFIXES, Source, identify
+from finetune.models.weights.containment import refuse_external_links
+from finetune.models.weights.sources import CONFIG_FILE, STATE_DICT_SUFFIXES, Source, identify_source
+from finetune.models.weights.unsupported_formats import describe_other_format
 
-_OF_A_JOB = "model.tar.gz"
-_LONGEST_NAME = 255
-_LONGEST_PATH = 4095
-BAKED = "weights in the image"
-DEFAULT_NAMES = {"image-classification": "resnet50", "text-classification": "distilbert-base-uncased"}
+_JOB_ARTIFACT = "model.tar.gz"
+_MAX_NAME_BYTES = 255
+_MAX_PATH_LENGTH = 4095
+IMAGE_WEIGHTS = "weights in the image"
+DEFAULT_MODELS = {"image-classification": "resnet50", "text-classification": "distilbert-base-uncased"}
 
 
-def locate(request: ModelRequest) -> Source:
+def locate_source(request: ModelRequest) -> Source:
     """Return the first source of the model: model channel, folder named by the user, container image, hub.
 
     Raises:
@@ -27,15 +27,15 @@ def locate(request: ModelRequest) -> Source:
     """
     if request.model_channel is not None:
         return _in_channel(request.model_channel, request.scratch)
-    name = request.spec.name or DEFAULT_NAMES[request.task]
-    _refuse_what_is_no_name(name)
+    name = request.spec.name or DEFAULT_MODELS[request.task]
+    _check_model_name(name)
     if name.startswith(("/", "./")):
         return _in_folder(Path(name))
-    baked = None if request.baked_weights is None else _baked(request.baked_weights, name)
+    baked = None if request.baked_weights is None else _in_image(request.baked_weights, name)
     return baked or Source("hub", "hub", name=name)
 
 
-def no_weights(request: ModelRequest, name: str, cause: str) -> UserError:
+def missing_weights_error(request: ModelRequest, name: str, cause: str) -> UserError:
     """Create the error for a model that is not found, with the three ways to provide it."""
     what, otherwise = "There are no weights", " Or train with random weights: strategy=from_scratch."
     if not request.pretrained:
@@ -49,39 +49,41 @@ def no_weights(request: ModelRequest, name: str, cause: str) -> UserError:
 
 
 def _in_channel(channel: Path, scratch: Path) -> Source:
-    place = "model channel"
+    location = "model channel"
     if not channel.is_dir():
         raise UserError(f"The model channel has no folder: {channel}. Give a model, or leave the channel away.")
-    refuse_links_to_outside(channel, place)
-    source = identify(channel, place)
+    refuse_external_links(channel, location)
+    source = identify_source(channel, location)
     entries = [path for path in sorted(channel.iterdir()) if not path.name.startswith(".")]
     files = [path for path in entries if path.is_file() and (source is None or path != source.path)]
     archives = [path for path in files if is_archive(path)]
     if source is not None and source.kind == "state dict" and source.path is not None and archives:
         raise UserError(
-            f"The {place} holds weights ({source.path.name}) and an archive ({archives[0].name}): leave the one to"
+            f"The {location} holds weights ({source.path.name}) and an archive ({archives[0].name}): leave the one to"
             " start from."
         )
     if source is not None:
         return source
     # The output folder of an earlier job also contains its output.tar.gz.
-    archives = [path for path in archives if path.name == _OF_A_JOB] or archives
-    holder = f"The {place}"
+    archives = [path for path in archives if path.name == _JOB_ARTIFACT] or archives
+    holder = f"The {location}"
     folder = channel
     if len(archives) == 1:
         folder = unpack(archives[0], scratch)
-        holder = f"{archives[0].name} of the {place}"
-        source = identify(folder, holder)
+        holder = f"{archives[0].name} of the {location}"
+        source = identify_source(folder, holder)
         if source is not None:
             return source
-    raise _nothing_known(folder, holder)
+    raise _no_model_error(folder, holder)
 
 
-def _nothing_known(folder: Path, holder: str) -> UserError:
+def _no_model_error(folder: Path, holder: str) -> UserError:
     """Create the error for a folder without a model, which lists its contents."""
     entries = [path for path in sorted(folder.iterdir()) if not path.name.startswith(".")]
     shown = ", ".join(f"{path.name}/" if path.is_dir() else path.name for path in entries[:5]) or "nothing"
-    foreign = next((words for path in (folder, *filter(Path.is_dir, entries)) if (words := other_format(path))), None)
+    foreign = next(
+        (words for path in (folder, *filter(Path.is_dir, entries)) if (words := describe_other_format(path))), None
+    )
     return UserError(
         f"{holder} holds no model that is known; it holds {shown}.{f' {foreign}.' if foreign else ''} Give one archive"
         f" ({', '.join(ARCHIVE_SUFFIXES)}), or unpacked: an artifact of an earlier job, a transformers folder with"
@@ -89,14 +91,14 @@ def _nothing_known(folder: Path, holder: str) -> UserError:
     )
 
 
-def _refuse_what_is_no_name(name: str) -> None:
+def _check_model_name(name: str) -> None:
     """Refuse a name that is valid for no file system and no hub.
 
     Raises:
         UserError: the name is too long, or has control characters.
     """
     longest = max(map(len, name.encode("utf-8", "replace").split(b"/")))
-    if not name.isprintable() or longest > _LONGEST_NAME or len(name) > _LONGEST_PATH:
+    if not name.isprintable() or longest > _MAX_NAME_BYTES or len(name) > _MAX_PATH_LENGTH:
         raise UserError(
             f"model_name={name[:60]!r}{f'... ({len(name)} characters)' if len(name) > 60 else ''} is unknown: give the"
             " name of a classifier of torchvision or of a model on the hub, or the path of a folder."
@@ -104,24 +106,24 @@ def _refuse_what_is_no_name(name: str) -> None:
 
 
 def _in_folder(folder: Path) -> Source:
-    place = f"folder {folder}"
-    source = identify(folder, place) if folder.is_dir() and folder != Path(folder.anchor) else None
+    location = f"folder {folder}"
+    source = identify_source(folder, location) if folder.is_dir() and folder != Path(folder.anchor) else None
     if source is not None and source.path is not None:
         root = source.path if source.path.is_dir() else source.path.parent
         # A snapshot in the hub's cache consists of links to the neighboring blobs folder.
-        refuse_links_to_outside(root.parents[1] if root.parent.name == "snapshots" else root, place)
+        refuse_external_links(root.parents[1] if root.parent.name == "snapshots" else root, location)
     if source is None:
         raise UserError(f"model_name={str(folder)!r} is no folder with a model: give a name, or use the model channel.")
     return source
 
 
-def _baked(weights: Path, name: str) -> Source | None:
+def _in_image(weights: Path, name: str) -> Source | None:
     folder = weights / name
     if not folder.resolve().is_relative_to(weights.resolve()):
         return None
     if folder.is_dir():
-        source = identify(folder, BAKED)
+        source = identify_source(folder, IMAGE_WEIGHTS)
         if source is not None:
-            return Source(source.kind, BAKED, source.path, source.name or name, source.artifact)
+            return Source(source.kind, IMAGE_WEIGHTS, source.path, source.name or name, source.artifact)
     files = (folder.with_name(folder.name + suffix) for suffix in STATE_DICT_SUFFIXES)
-    return next((Source("state dict", BAKED, path, name) for path in files if path.is_file()), None)
+    return next((Source("state dict", IMAGE_WEIGHTS, path, name) for path in files if path.is_file()), None)

@@ -10,17 +10,17 @@ from torch import Tensor, nn
 from torchvision.models import get_model
 
 from finetune.errors import UserError
-from finetune.models.heads import linear_at
+from finetune.models.heads import get_linear
 from finetune.models.layer_groups import ModelLayout
-from finetune.models.torchvision.families import FAMILIES, family_of, vision_names
-from finetune.models.weights.loading_report import MISSING, LoadingReport, fault_of, is_harmless, shortened
-from finetune.models.weights.state_dict import StateDict, without_prefix
+from finetune.models.torchvision.families import FAMILIES, family_of, torchvision_names
+from finetune.models.weights.loading_report import MISSING, LoadingReport, is_harmless, summarize_faults, tensor_fault
+from finetune.models.weights.state_dict import StateDict, strip_model_prefix
 
-_SHOWN = 6
+_MAX_SHOWN = 6
 
 
 @dataclass(frozen=True, slots=True)
-class Fit:
+class LoadResult:
     """Result of loading: names in the model that were loaded or not, and unused names of the source."""
 
     loaded: tuple[str, ...]
@@ -28,25 +28,25 @@ class Fit:
     unused: tuple[str, ...]
 
 
-def compare(network: nn.Module, anatomy: ModelLayout, state: StateDict) -> LoadingReport:
+def compare_tensors(model: nn.Module, layout: ModelLayout, state: StateDict) -> LoadingReport:
     """Compare names, shapes and types, with the number of classes of the state dict.
 
     Args:
-        network: model with any number of classes.
-        anatomy: layer layout of the model.
+        model: model with any number of classes.
+        layout: layer layout of the model.
         state: tensors without prefixes, see `without_prefix`.
     """
-    expected = network.state_dict()
-    weight = state.get(f"{anatomy.classifier}.weight")
+    expected = model.state_dict()
+    weight = state.get(f"{layout.classifier}.weight")
     if weight is not None and weight.dim() > 0:
-        linear = linear_at(network, anatomy.classifier)
-        expected[f"{anatomy.classifier}.weight"] = torch.empty(len(weight), linear.in_features, device="meta")
-        expected[f"{anatomy.classifier}.bias"] = torch.empty(len(weight), device="meta")
+        linear = get_linear(model, layout.classifier)
+        expected[f"{layout.classifier}.weight"] = torch.empty(len(weight), linear.in_features, device="meta")
+        expected[f"{layout.classifier}.bias"] = torch.empty(len(weight), device="meta")
     # An auxiliary classifier must be complete or absent; its last layer may be for other classes.
-    absent = [f"{extra.root}." for extra in anatomy.auxiliary if not _has_any(state, f"{extra.root}.")]
-    last = [f"{path}." for path in anatomy.classifiers(network)[1:]]
-    unbuilt = tuple(f"{extra.root}." for extra in anatomy.auxiliary if not _has_any(expected, f"{extra.root}."))
-    faults = {name: _fault(state.get(name), tensor) for name, tensor in expected.items()}
+    absent = [f"{extra.root}." for extra in layout.auxiliary if not _has_prefix(state, f"{extra.root}.")]
+    last = [f"{path}." for path in layout.classifiers(model)[1:]]
+    unbuilt = tuple(f"{extra.root}." for extra in layout.auxiliary if not _has_prefix(expected, f"{extra.root}."))
+    faults = {name: _find_fault(state.get(name), tensor) for name, tensor in expected.items()}
     unused = tuple(sorted(name for name in state if name not in expected))
     foreign = [name for name in unused if not is_harmless(name) and not name.startswith(unbuilt)]
     return LoadingReport(
@@ -54,41 +54,43 @@ def compare(network: nn.Module, anatomy: ModelLayout, state: StateDict) -> Loadi
         faults={name: fault for name, fault in faults.items() if fault is not None},
         foreign=dict.fromkeys(foreign, "is unknown"),
         unused=unused,
-        head=(f"{anatomy.classifier}.",),
+        head=(f"{layout.classifier}.",),
         optional=(*absent, *last),
     )
 
 
-def load_fitting(network: nn.Module, anatomy: ModelLayout, state: StateDict, rows: tuple[int, ...] | None) -> Fit:
+def load_matching_tensors(
+    model: nn.Module, layout: ModelLayout, state: StateDict, rows: tuple[int, ...] | None
+) -> LoadResult:
     """Load all matching tensors, and of the source's classifiers the given rows, or none.
 
     Args:
-        network: model, modified in place; its own classifiers are kept if `rows` is None.
-        anatomy: layer layout of the model.
+        model: model, modified in place; its own classifiers are kept if `rows` is None.
+        layout: layer layout of the model.
         state: matching weights, see `compare`.
         rows: rows of the source's classifiers to load, in this order.
     """
-    expected = network.state_dict()
-    classifiers = tuple(f"{path}." for path in anatomy.classifiers(network))
+    expected = model.state_dict()
+    classifiers = tuple(f"{path}." for path in layout.classifiers(model))
     chosen: dict[str, Tensor] = {}
-    for name in compare(network, anatomy, state).loaded:
+    for name in compare_tensors(model, layout, state).loaded:
         if not name.startswith(classifiers):
             chosen[name] = state[name]
         elif rows is not None and state[name].shape == expected[name].shape:
             chosen[name] = state[name][list(rows)]
-    network.load_state_dict(chosen, strict=False)
-    return Fit(
+    model.load_state_dict(chosen, strict=False)
+    return LoadResult(
         loaded=tuple(chosen),
         newly_initialized=tuple(name for name in expected if name not in chosen),
         unused=tuple(name for name in state if name not in chosen),
     )
 
 
-def misfit(name: str, words: str, state: StateDict, report: LoadingReport) -> UserError:
+def mismatch_error(name: str, words: str, state: StateDict, report: LoadingReport) -> UserError:
     """Create the error for weights of another model, with the names of the models that they match, if any."""
     body = [key for key in report.expected if not key.startswith(report.head)]
     matched = [key for key in body if key not in report.faults]
-    candidates = recognise(state)
+    candidates = matching_models(state)
     advice = (
         f"They fit {' or '.join(repr(candidate) for candidate in candidates[:3])}: set model_name accordingly."
         if candidates
@@ -96,38 +98,38 @@ def misfit(name: str, words: str, state: StateDict, report: LoadingReport) -> Us
     )
     return UserError(
         f"The weights from the {words} belong to another network than model_name={name!r}: {len(matched)} of"
-        f" {len(body)} tensors match; {shortened(report.body_faults, _SHOWN)}. {advice}"
+        f" {len(body)} tensors match; {summarize_faults(report.body_faults, _MAX_SHOWN)}. {advice}"
     )
 
 
-def recognise(state: StateDict, names: Collection[str] | None = None) -> list[str]:
+def matching_models(state: StateDict, names: Collection[str] | None = None) -> list[str]:
     """Return the names of the torchvision classifiers that match the names and shapes of the tensors.
 
     RegNets are excluded: torchvision cannot build them on the meta device.
     """
     found = []
-    for name in vision_names() if names is None else names:
+    for name in torchvision_names() if names is None else names:
         family = family_of(name)
-        if family == "regnet" or not _may_fit(family, state):
+        if family == "regnet" or not _has_classifier(family, state):
             continue
         extra = {"init_weights": False} if family in {"inception", "googlenet"} else {}
         with torch.device("meta"):
-            network: nn.Module = get_model(name, weights=None, **extra)
-        own, _ = without_prefix(state, frozenset(network.state_dict()), "weights")
-        if not compare(network, FAMILIES[family], own).body_faults:
+            model: nn.Module = get_model(name, weights=None, **extra)
+        own, _ = strip_model_prefix(state, frozenset(model.state_dict()), "weights")
+        if not compare_tensors(model, FAMILIES[family], own).body_faults:
             found.append(name)
     return found
 
 
-def _may_fit(family: str, state: StateDict) -> bool:
+def _has_classifier(family: str, state: StateDict) -> bool:
     """Return whether the state dict has the family's classifier, which excludes most models without building them."""
     weight = f".{FAMILIES[family].classifier}.weight"
     return any(f".{name}".endswith(weight) for name in state)
 
 
-def _fault(given: Tensor | None, expected: Tensor) -> str | None:
-    return MISSING if given is None else fault_of(given, expected)
+def _find_fault(given: Tensor | None, expected: Tensor) -> str | None:
+    return MISSING if given is None else tensor_fault(given, expected)
 
 
-def _has_any(names: Collection[str], beginning: str) -> bool:
+def _has_prefix(names: Collection[str], beginning: str) -> bool:
     return any(name.startswith(beginning) for name in names)

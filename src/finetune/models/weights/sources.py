@@ -10,18 +10,18 @@ from pathlib import Path
 from typing import Literal
 
 from finetune.errors import UserError
-from finetune.models.weights.file_types import WEIGHTS, file_type, wrong_content
-from finetune.models.weights.foreign_folders import refuse_adapter, refuse_parts_of_a_folder
+from finetune.models.weights.file_types import WEIGHTS, describe_wrong_content, file_type
+from finetune.models.weights.unsupported_formats import refuse_adapter, refuse_incomplete_folder
 
-Kind = Literal["torchvision artifact", "transformers folder", "state dict", "hub"]
+SourceKind = Literal["torchvision artifact", "transformers folder", "state dict", "hub"]
 STATE_DICT_SUFFIXES = (".safetensors", ".pth", ".pt")
 ARTIFACT_FILE = "artifact.json"
 CONFIG_FILE = "config.json"
 # Larger than an index of 1,000 shards or a configuration with 100,000 class names.
 MAX_JSON_BYTES = 32 * 2**20
-_DEEPEST = 3
+_MAX_DEPTH = 3
 # A folder with more subfolders contains data, not a model.
-_MOST_FOLDERS = 50
+_MAX_FOLDERS = 50
 # Files that transformers' Trainer writes to resume training.
 _TRAINING_STATE = re.compile(r"(optimizer|scheduler|scaler|training_args|rng_state(_\d+)?)\.(pt|pth|bin)")
 # Script folder in an archive for SageMaker's inference containers.
@@ -34,24 +34,24 @@ class Source:
 
     Attributes:
         kind: format of the source.
-        place: description for messages, such as `model channel`.
+        location: description for messages, such as `model channel`.
         path: folder, or file of a state dict; None for the hub.
         name: name of the model, if the source states it.
         artifact: content of `artifact.json`; empty if there is none.
     """
 
-    kind: Kind
-    place: str
+    kind: SourceKind
+    location: str
     path: Path | None = None
     name: str | None = None
     artifact: Mapping[str, object] = field(default_factory=dict)
 
     @property
-    def words(self) -> str:
+    def description(self) -> str:
         """Description for messages, such as `model channel (artifact of an earlier job)`."""
         if self.path is None:
-            return self.place
-        return f"{self.place} ({'artifact of an earlier job' if self.artifact else self._content()})"
+            return self.location
+        return f"{self.location} ({'artifact of an earlier job' if self.artifact else self._content()})"
 
     def _content(self) -> str:
         return f"state dict {self.path.name}" if self.kind == "state dict" and self.path else self.kind
@@ -69,31 +69,31 @@ class Source:
         return value if isinstance(value, bool) else None
 
 
-def identify(folder: Path, place: str, depth: int = 0) -> Source | None:
+def identify_source(folder: Path, location: str, depth: int = 0) -> Source | None:
     """Identify the model in `folder`, or else in one of its subfolders except `code/`; None if there is none.
 
     Raises:
         UserError: an artifact or configuration is damaged, or the folder contains part of a model or several models.
     """
     if (folder / ARTIFACT_FILE).is_file():
-        return _artifact(folder, place)
-    if (folder / CONFIG_FILE).is_file() and (depth == 0 or _is_of_a_model(folder / CONFIG_FILE, place)):
-        return Source("transformers folder", place, folder)
+        return _read_artifact(folder, location)
+    if (folder / CONFIG_FILE).is_file() and (depth == 0 or _is_model_config(folder / CONFIG_FILE, location)):
+        return Source("transformers folder", location, folder)
     entries = [path for path in sorted(folder.iterdir()) if not path.name.startswith(".")]
     states = [path for path in entries if path.is_file() and _is_state_dict(path)]
-    refuse_adapter(folder, place)
-    refuse_parts_of_a_folder(folder, states, place)
+    refuse_adapter(folder, location)
+    refuse_incomplete_folder(folder, states, location)
     if len(states) > 1:
         names = ", ".join(path.name for path in states[:5])
-        raise UserError(f"The {place} holds several files of weights ({names}): leave the one to start from.")
+        raise UserError(f"The {location} holds several files of weights ({names}): leave the one to start from.")
     if states:
-        return Source("state dict", place, states[0])
-    return _in_one_folder(entries, place, depth) if depth < _DEEPEST else None
+        return Source("state dict", location, states[0])
+    return _identify_in_subfolders(entries, location, depth) if depth < _MAX_DEPTH else None
 
 
-def _is_of_a_model(config: Path, place: str) -> bool:
+def _is_model_config(config: Path, location: str) -> bool:
     """Return whether a config.json describes a model; sentence-transformers also writes one for its pooling."""
-    return not {"model_type", "architecture"}.isdisjoint(read_json(config, place))
+    return not {"model_type", "architecture"}.isdisjoint(read_json(config, location))
 
 
 def _is_state_dict(path: Path) -> bool:
@@ -103,31 +103,33 @@ def _is_state_dict(path: Path) -> bool:
     return path.suffix in STATE_DICT_SUFFIXES or file_type(path) in WEIGHTS
 
 
-def _in_one_folder(entries: list[Path], place: str, depth: int) -> Source | None:
+def _identify_in_subfolders(entries: list[Path], location: str, depth: int) -> Source | None:
     folders = [path for path in entries if path.is_dir() and path.name != _CODE_FOLDER]
-    if len(folders) > _MOST_FOLDERS:
+    if len(folders) > _MAX_FOLDERS:
         return None
-    found = {path.name: source for path in folders if (source := identify(path, place, depth + 1)) is not None}
+    found = {
+        path.name: source for path in folders if (source := identify_source(path, location, depth + 1)) is not None
+    }
     if len(found) > 1:
         names = ", ".join(list(found)[:5])
-        raise UserError(f"The {place} holds several models, in the folders {names}: give the one to start from.")
+        raise UserError(f"The {location} holds several models, in the folders {names}: give the one to start from.")
     return next(iter(found.values()), None)
 
 
-def _artifact(folder: Path, place: str) -> Source:
-    artifact = read_json(folder / ARTIFACT_FILE, place)
+def _read_artifact(folder: Path, location: str) -> Source:
+    artifact = read_json(folder / ARTIFACT_FILE, location)
     match artifact:
         case {"framework": "transformers"}:
-            return Source("transformers folder", place, folder, _text(artifact.get("name")), artifact)
+            return Source("transformers folder", location, folder, _string_or_none(artifact.get("name")), artifact)
         case {"framework": "torchvision", "architecture": str(name)}:
-            return Source("torchvision artifact", place, folder / "model.safetensors", name, artifact)
+            return Source("torchvision artifact", location, folder / "model.safetensors", name, artifact)
     raise UserError(
-        f"{ARTIFACT_FILE} in the {place} names no framework and architecture that are known: it was not written by"
+        f"{ARTIFACT_FILE} in the {location} names no framework and architecture that are known: it was not written by"
         " this container. Give the model.tar.gz of an earlier job as it is."
     )
 
 
-def read_json(path: Path, place: str) -> dict[str, object]:
+def read_json(path: Path, location: str) -> dict[str, object]:
     """Read the object in a JSON file of at most `MAX_JSON_BYTES`.
 
     Raises:
@@ -137,20 +139,20 @@ def read_json(path: Path, place: str) -> dict[str, object]:
         size = path.stat().st_size
         if size > MAX_JSON_BYTES:
             raise UserError(
-                f"{path.name} in the {place} has {size} bytes, more than the {MAX_JSON_BYTES} allowed: give the file as"
-                " save_pretrained() or an earlier job wrote it."
+                f"{path.name} in the {location} has {size} bytes, more than the {MAX_JSON_BYTES} allowed: give the file"
+                " as save_pretrained() or an earlier job wrote it."
             )
         value = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         if file_type(path) == "Git LFS pointer":
-            raise UserError(str(wrong_content(path))) from error
-        raise UserError(f"{path.name} in the {place} cannot be read: {error}.") from error
+            raise UserError(str(describe_wrong_content(path))) from error
+        raise UserError(f"{path.name} in the {location} cannot be read: {error}.") from error
     except RecursionError as error:
-        raise UserError(f"{path.name} in the {place} cannot be read: it is nested too deeply.") from error
+        raise UserError(f"{path.name} in the {location} cannot be read: it is nested too deeply.") from error
     if not isinstance(value, dict):
-        raise UserError(f"{path.name} in the {place} is no JSON object.")
+        raise UserError(f"{path.name} in the {location} is no JSON object.")
     return value
 
 
-def _text(value: object) -> str | None:
+def _string_or_none(value: object) -> str | None:
     return value if isinstance(value, str) and value else None

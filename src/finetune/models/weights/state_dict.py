@@ -16,12 +16,12 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from finetune.errors import UserError
-from finetune.models.weights.file_types import file_type, wrong_content
+from finetune.models.weights.file_types import describe_wrong_content, file_type
 
 StateDict = dict[str, Tensor]
 # Keys under which training scripts store the model, in order of precedence.
 _WRAPPERS = ("state_dict", "model", "model_state_dict", "network", "net", "module", "weights", "params")
-_DEEPEST_WRAPPER = 3
+_MAX_WRAPPER_DEPTH = 3
 # Other parts of a training script's checkpoint, which may also contain tensors.
 _TRAINING_STATE = re.compile(
     r"(^|_)(optim\w*|(lr_?)?sched\w*|(grad_?)?scaler|amp|callbacks|loops|hparams|hyper_parameters|rng\w*|args|config)(_|$)"
@@ -29,9 +29,9 @@ _TRAINING_STATE = re.compile(
 _AVERAGED = re.compile(r"(^|[._])(ema|averaged?|swa)([._]|$)")
 # Wrapper modules of torch.compile, FSDP and activation checkpointing, at any depth.
 _WRAPPER_MODULES = frozenset({"_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"})
-_SHOWN = 3
+_MAX_SHOWN = 3
 # Errors that torch.load raises for files that are damaged or contain more than plain tensors.
-_UNREADABLE = (
+_TORCH_LOAD_ERRORS = (
     UnpicklingError,
     RuntimeError,
     EOFError,
@@ -41,9 +41,9 @@ _UNREADABLE = (
     TypeError,
     ValueError,
 )
-_CALLED = re.compile(r"GLOBAL (\S+)")
+_UNPICKLED_GLOBAL = re.compile(r"GLOBAL (\S+)")
 # Names in torchvision's older files, which its loaders still rename.
-_OLD_NAMES = (
+_LEGACY_NAMES = (
     (re.compile(r"(denselayer\d+\.(?:norm|relu|conv))\.([12]\.)"), r"\1\2"),
     (re.compile(r"(\.mlp\.)linear_1\."), r"\g<1>0."),
     (re.compile(r"(\.mlp\.)linear_2\."), r"\g<1>3."),
@@ -72,20 +72,20 @@ def read_state_file(path: Path) -> StateFile:
     """
     if not path.is_file():
         raise UserError(f"The file of weights {path.name} is missing: give the model as it was saved, unchanged.")
-    if (reason := wrong_content(path)) is not None:
+    if (reason := describe_wrong_content(path)) is not None:
         raise UserError(reason)
     kind = file_type(path)
     is_safetensors = kind == "safetensors" or (kind != "torch" and path.suffix == ".safetensors")
     tensors, warnings = _unwrap(_read_safetensors(path) if is_safetensors else _read_torch(path), path)
-    return StateFile(_without_wrapper_modules(tensors, path), tuple(warnings))
+    return StateFile(_strip_wrapper_modules(tensors, path), tuple(warnings))
 
 
-def modern_names(state: Mapping[str, Tensor]) -> StateDict:
+def rename_legacy_tensors(state: Mapping[str, Tensor]) -> StateDict:
     """Rename tensors from torchvision's older names to its current ones."""
-    return {_modern(name): tensor for name, tensor in state.items()}
+    return {_current_name(name): tensor for name, tensor in state.items()}
 
 
-def without_prefix(state: StateDict, names: Collection[str], words: str) -> tuple[StateDict, tuple[str, ...]]:
+def strip_model_prefix(state: StateDict, names: Collection[str], words: str) -> tuple[StateDict, tuple[str, ...]]:
     """Strip the prefix of a model that is an attribute of a larger module.
 
     The prefix is the one with most of the model's names; tensors without it are dropped.
@@ -119,24 +119,24 @@ def without_prefix(state: StateDict, names: Collection[str], words: str) -> tupl
     if len(chosen) > 1:
         raise UserError(
             f"The {words} holds several sets of the network's tensors, with the prefixes"
-            f" {', '.join(repr(prefix) for prefix in sorted(prefixes)[:_SHOWN])}: leave the one to start from."
+            f" {', '.join(repr(prefix) for prefix in sorted(prefixes)[:_MAX_SHOWN])}: leave the one to start from."
         )
     prefix = chosen[0]
     outside = sorted(name for name in state if not name.startswith(prefix))
-    notes = f"The {words}: read the tensors with the prefix {prefix!r}"
+    messages = f"The {words}: read the tensors with the prefix {prefix!r}"
     if outside:
-        notes += f", and left out {len(outside)} others: {', '.join(outside[:_SHOWN])}"
+        messages += f", and left out {len(outside)} others: {', '.join(outside[:_MAX_SHOWN])}"
     kept = {name.removeprefix(prefix): tensor for name, tensor in state.items() if name.startswith(prefix)}
-    return kept, (f"{notes}.",)
+    return kept, (f"{messages}.",)
 
 
-def _modern(name: str) -> str:
-    for pattern, new in _OLD_NAMES:
+def _current_name(name: str) -> str:
+    for pattern, new in _LEGACY_NAMES:
         name = pattern.sub(new, name)
     return name
 
 
-def _without_wrapper_modules(state: StateDict, path: Path) -> StateDict:
+def _strip_wrapper_modules(state: StateDict, path: Path) -> StateDict:
     tensors = {
         ".".join(part for part in name.split(".") if part not in _WRAPPER_MODULES): tensor
         for name, tensor in state.items()
@@ -153,20 +153,20 @@ def _read_safetensors(path: Path) -> object:
     try:
         return load_file(path)
     except (SafetensorError, OSError, ValueError, LookupError, TypeError, AttributeError, RuntimeError) as error:
-        raise_if_of_the_machine(error)
+        reraise_system_error(error)
         raise UserError(f"{path.name} is no safetensors file, or it is damaged: {error}.") from error
 
 
 def _read_torch(path: Path) -> object:
     try:
         content: object = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
-    except _UNREADABLE as error:
-        raise_if_of_the_machine(error)
-        raise not_plain_tensors(path.name, error) from error
+    except _TORCH_LOAD_ERRORS as error:
+        reraise_system_error(error)
+        raise unreadable_file_error(path.name, error) from error
     return content
 
 
-def raise_if_of_the_machine(error: Exception) -> None:
+def reraise_system_error(error: Exception) -> None:
     """Raise errors that the file did not cause: out of memory or a disk failure.
 
     Raises:
@@ -179,9 +179,9 @@ def raise_if_of_the_machine(error: Exception) -> None:
         raise error
 
 
-def not_plain_tensors(name: str, error: Exception) -> UserError:
+def unreadable_file_error(name: str, error: Exception) -> UserError:
     """Create the error for a torch file that needs unpickling, without torch's own advice to unpickle it."""
-    called = _CALLED.search(str(error))
+    called = _UNPICKLED_GLOBAL.search(str(error))
     reason = str(error).strip().partition("\n")[0][:200] or type(error).__name__
     if called is not None:
         reason = f"it wants to call {called.group(1)}"
@@ -195,13 +195,13 @@ def not_plain_tensors(name: str, error: Exception) -> UserError:
 
 def _unwrap(content: object, path: Path) -> tuple[StateDict, list[str]]:
     """Return the state dict inside a training script's checkpoint, and log messages about the choice."""
-    found = dict(_state_dicts(content)) if isinstance(content, Mapping) else {}
+    found = dict(_find_state_dicts(content)) if isinstance(content, Mapping) else {}
     if not found:
         raise UserError(
             f"{path.name} holds no state dict, that is names with tensors, but {type(content).__name__}:"
             " save model.state_dict(), as safetensors."
         )
-    chosen = _choose(found, path)
+    chosen = _choose_state_dict(found, path)
     if len(found) == 1:
         return found[chosen], []
     return found[chosen], [
@@ -210,7 +210,9 @@ def _unwrap(content: object, path: Path) -> tuple[StateDict, list[str]]:
     ]
 
 
-def _state_dicts(content: Mapping[object, object], path: str = "", depth: int = 0) -> Iterator[tuple[str, StateDict]]:
+def _find_state_dicts(
+    content: Mapping[object, object], path: str = "", depth: int = 0
+) -> Iterator[tuple[str, StateDict]]:
     """Yield the state dicts inside `content` with their key paths, or `content` itself if it contains none."""
     inside = {
         str(key): value
@@ -220,8 +222,8 @@ def _state_dicts(content: Mapping[object, object], path: str = "", depth: int = 
     found = [
         pair
         for key, value in inside.items()
-        if depth < _DEEPEST_WRAPPER
-        for pair in _state_dicts(value, f"{path}.{key}" if path else key, depth + 1)
+        if depth < _MAX_WRAPPER_DEPTH
+        for pair in _find_state_dicts(value, f"{path}.{key}" if path else key, depth + 1)
     ]
     if found:
         yield from found
@@ -232,7 +234,7 @@ def _state_dicts(content: Mapping[object, object], path: str = "", depth: int = 
         yield path, tensors
 
 
-def _choose(found: Mapping[str, StateDict], path: Path) -> str:
+def _choose_state_dict(found: Mapping[str, StateDict], path: Path) -> str:
     """Choose the averaged weights if they are complete, else the model's usual key, else the only one.
 
     If a checkpoint has both, timm and torchvision evaluate the averaged weights.
@@ -247,5 +249,6 @@ def _choose(found: Mapping[str, StateDict], path: Path) -> str:
     if len(candidates) == 1:
         return candidates[0]
     raise UserError(
-        f"{path.name} holds several state dicts ({', '.join(list(found)[:_SHOWN])}): save the one to start from alone."
+        f"{path.name} holds several state dicts ({', '.join(list(found)[:_MAX_SHOWN])}): save the one to start from"
+        " alone."
     )

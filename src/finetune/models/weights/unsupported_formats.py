@@ -34,30 +34,30 @@ _FORMATS = (
 )
 
 
-def refuse_adapter(folder: Path, place: str) -> None:
+def refuse_adapter(folder: Path, location: str) -> None:
     """Refuse a folder with an adapter, even if it also contains the weights of its base model.
 
     Raises:
         UserError: adapters are not supported.
     """
     if (folder / ADAPTER_FILE).is_file():
-        raise _adapter(f"{ADAPTER_FILE} in the {place}")
+        raise _adapter_error(f"{ADAPTER_FILE} in the {location}")
 
 
-def refuse_foreign_tensors(names: Collection[str], file: Path, place: str) -> None:
+def refuse_foreign_tensors(names: Collection[str], file: Path, location: str) -> None:
     """Refuse a state dict, expected to be torchvision's, with tensors of an adapter or of a transformers model.
 
     Raises:
         UserError: names the remedy.
     """
     if any(_ADAPTER_TENSOR.search(name) for name in names):
-        raise _adapter(f"{file.name} in the {place}")
-    stem = _transformers_stem(names)
+        raise _adapter_error(f"{file.name} in the {location}")
+    stem = _find_transformers_stem(names)
     if stem is not None:
-        raise _no_config(file.name, place, f", whose tensors are those of a transformers model ({stem})")
+        raise _missing_config_error(file.name, location, f", whose tensors are those of a transformers model ({stem})")
 
 
-def refuse_parts_of_a_folder(folder: Path, weights: Iterable[Path], place: str) -> None:
+def refuse_incomplete_folder(folder: Path, weights: Iterable[Path], location: str) -> None:
     """Refuse weights of a transformers folder without its config.json, detected by file names.
 
     Raises:
@@ -68,10 +68,10 @@ def refuse_parts_of_a_folder(folder: Path, weights: Iterable[Path], place: str) 
     weight = shard or next((path.name for path in weights), None)
     beside = next((name for name in _TOKENIZER_AND_PROCESSOR if (folder / name).is_file()), None)
     if weight is not None and (shard or index or beside):
-        raise _no_config(weight, place, f", which also has {index or beside}" if index or beside else "")
+        raise _missing_config_error(weight, location, f", which also has {index or beside}" if index or beside else "")
 
 
-def other_format(folder: Path) -> str | None:
+def describe_other_format(folder: Path) -> str | None:
     """Describe the first file of another framework in `folder`, with the remedy; None if there is none."""
     for pattern, words in _FORMATS:
         found = next((path for path in sorted(folder.glob(pattern)) if path.is_file()), None)
@@ -85,7 +85,9 @@ def other_format(folder: Path) -> str | None:
     return None
 
 
-def timm_folder(config: Mapping[str, object], folder: Path, place: str, known: Collection[str]) -> UserError | None:
+def timm_folder_error(
+    config: Mapping[str, object], folder: Path, location: str, known: Collection[str]
+) -> UserError | None:
     """Return the error for a timm folder from the hub, whose config.json is timm's own; None for other folders."""
     architecture = config.get("architecture")
     if "model_type" in config or not isinstance(architecture, str) or "pretrained_cfg" not in config:
@@ -98,28 +100,28 @@ def timm_folder(config: Mapping[str, object], folder: Path, place: str, known: C
         else "give a classifier of torchvision or transformers"
     )
     return UserError(
-        f"config.json in the {place} is timm's (architecture {architecture[:60]!r}), whose models are not read:"
+        f"config.json in the {location} is timm's (architecture {architecture[:60]!r}), whose models are not read:"
         f" {remedy}."
     )
 
 
-def _adapter(where: str) -> UserError:
+def _adapter_error(where: str) -> UserError:
     return UserError(
         f"{where} is an adapter (PEFT, LoRA), which is not read: merge it into its base model, with"
         " model.merge_and_unload().save_pretrained(folder), and give that folder without the adapter's files."
     )
 
 
-def _no_config(weights: str, place: str, evidence: str) -> UserError:
+def _missing_config_error(weights: str, location: str, evidence: str) -> UserError:
     return UserError(
-        f"config.json is missing beside {weights} in the {place}{evidence}: give the whole folder as save_pretrained()"
-        " writes it, with config.json and the tokenizer or the preprocessor_config.json."
+        f"config.json is missing beside {weights} in the {location}{evidence}: give the whole folder as"
+        " save_pretrained() writes it, with config.json and the tokenizer or the preprocessor_config.json."
     )
 
 
-def _transformers_stem(names: Collection[str]) -> str | None:
+def _find_transformers_stem(names: Collection[str]) -> str | None:
     """Return the path of a transformers model's first layers that occurs in `names`; torchvision names have none."""
-    stems = [family.anatomy.stem.split()[0] for family in FAMILIES.values()]
+    stems = [family.layout.stem.split()[0] for family in FAMILIES.values()]
     for stem in [*stems, *dict.fromkeys(stem.partition(".")[2] for stem in stems)]:
         if any(f".{stem}." in f".{name}" for name in names):
             return stem
