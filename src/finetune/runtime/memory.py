@@ -25,6 +25,9 @@ _LIBRARY_VARIABLES = {
     # NumPy sets these while it imports OpenBLAS, and removes them after OpenBLAS has started its threads.
     "OPENBLAS_MAIN_FREE": "1",
     "GOTOBLAS_MAIN_FREE": "1",
+    # scikit-learn, which transformers imports, sets these for OpenMP of Intel and LLVM; the job uses GNU OpenMP.
+    "KMP_DUPLICATE_LIB_OK": "True",
+    "KMP_INIT_AT_FORK": "FALSE",
 }
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from finetune.models.request import ModelRequest
 from finetune.models.transformers.folder import open_model_folder
 from finetune.models.transformers.image import ImageBackbone, build_image
-from finetune.models.transformers.lazy_sklearn import import_text_generation
 from finetune.models.transformers.text import TextBackbone, build_text
 from finetune.models.weights.sources import Source
 
@@ -16,7 +15,6 @@ def build_transformers(request: ModelRequest, source: Source) -> TextBackbone | 
     Raises:
         UserError: the model, its weights or its head do not match the request.
     """
-    import_text_generation()
     model_folder = open_model_folder(request, source)
     return (
         build_text(request, model_folder)
