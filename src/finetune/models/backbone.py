@@ -100,11 +100,12 @@ class LoadedWeights:
     Attributes:
         source: description for messages, such as `model channel (artifact of an earlier job)` or `random`.
         loaded: names of the loaded parameters and buffers.
-        fresh: names of the newly initialized parameters and buffers, including the head's.
+        newly_initialized: names of the newly initialized parameters and buffers, including the head's.
         unused: names of tensors in the source that the model does not have.
         labels: class names of the source's head, if it states them.
         kept_head: whether the source's head was kept.
-        initialized: names of `fresh` outside the classifier, such as a pooler's; empty for random weights.
+        initialized_outside_head: names of `newly_initialized` outside the classifier, such as a pooler's; empty for
+            random weights.
         warnings: log messages about choices made when reading the source.
     """
 
@@ -150,10 +151,10 @@ class ModelDescription:
 
 
 class SplitModel(Protocol):
-    """A model split into a frozen prefix (`front`), whose outputs can be cached, and a trainable suffix (`back`).
+    """A model split into a frozen prefix (`prefix`), whose outputs can be cached, and a trainable suffix (`suffix`).
 
-    In evaluation mode `back(front(inputs))` equals the logits of `forward(inputs)` bit for bit. The suffix returns no
-    auxiliary logits, since auxiliary classifiers read layers of the prefix.
+    In evaluation mode `suffix(prefix(inputs))` equals the logits of `forward(inputs)` bit for bit. The suffix returns
+    no auxiliary logits, since auxiliary classifiers read layers of the prefix.
     """
 
     @property

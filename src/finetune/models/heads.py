@@ -83,11 +83,11 @@ def rows_to_keep(head: SourceHead | None, request: ModelRequest) -> tuple[int, .
     Raises:
         UserError: the source has no head for these classes, but `reinitialize_top_layer=false`, or nothing is trained.
     """
-    wish = request.spec.reinitialize_top_layer
-    if wish == "true":
+    reinitialize = request.spec.reinitialize_top_layer
+    if reinitialize == "true":
         return None
     rows = None if head is None or head.uncertain else _matching_rows(head, request)
-    if rows is None and (wish == "false" or not request.trained):
+    if rows is None and (reinitialize == "false" or not request.trained):
         raise UserError(_no_head_message(head, request))
     if head is not None and head.uncertain and head.classes == len(request.labels):
         logger.warning("A new head is trained, although that of the weights has as many classes: %s.", head.uncertain)
@@ -107,7 +107,7 @@ def _matching_rows(head: SourceHead, request: ModelRequest) -> tuple[int, ...] |
 def _rows_by_number(labels: tuple[str, ...]) -> tuple[int, ...] | None:
     """Return the output indices in class names such as 0, 1 or LABEL_0, LABEL_1; `None` for other names."""
     for pattern in _NUMBERED_NAMES:
-        numbers = [int(found.group(1)) for label in labels if (found := pattern.fullmatch(label))]
+        numbers = [int(match.group(1)) for label in labels if (match := pattern.fullmatch(label))]
         if sorted(numbers) == list(range(len(labels))):
             return tuple(numbers)
     return None
@@ -120,9 +120,9 @@ def is_order_assumed(request: ModelRequest) -> bool:
 
 def describe_assumed_order(labels: tuple[str, ...]) -> str:
     """Describe the assumed assignment, as in `output 0 is taken for 'neg', 1 for 'pos'`."""
-    shown = [f"{number} for {label[:40]!r}" for number, label in enumerate(labels[:_MAX_SHOWN])]
+    pairs = [f"{number} for {label[:40]!r}" for number, label in enumerate(labels[:_MAX_SHOWN])]
     more = f" and so on up to {len(labels) - 1}" if len(labels) > _MAX_SHOWN else ""
-    return f"output {shown[0].replace(' for', ' is taken for', 1)}{''.join(f', {other}' for other in shown[1:])}{more}"
+    return f"output {pairs[0].replace(' for', ' is taken for', 1)}{''.join(f', {pair}' for pair in pairs[1:])}{more}"
 
 
 def _no_head_message(head: SourceHead | None, request: ModelRequest) -> str:
@@ -140,13 +140,13 @@ def _no_head_message(head: SourceHead | None, request: ModelRequest) -> str:
     if head.uncertain:
         return f"{needs}, but {head.uncertain}. {advice}, or correct the file."
     labels = request.labels
-    theirs = f"{head.classes} classes" if head.labels is None else summarize_labels(head.labels)
+    source_classes = f"{head.classes} classes" if head.labels is None else summarize_labels(head.labels)
     if head.multi_label not in (None, request.multi_label):
         kind = "several classes per record" if head.multi_label else "one class per record"
         setting = "true" if head.multi_label else "false"
         return f"{needs}, but that was trained for {kind}. {advice}, or set multi_label={setting}."
     return (
-        f"{needs}, but the weights distinguish {theirs} and the data {summarize_labels(labels)}."
+        f"{needs}, but the weights distinguish {source_classes} and the data {summarize_labels(labels)}."
         f" {advice}, or give data with the classes of the weights."
     )
 
@@ -177,8 +177,8 @@ def set_head_dropout(model: nn.Module, roots: list[str], classifier: str, p: flo
         classifier: path of its last linear layer.
         p: dropout probability.
     """
-    inside = [module for root in roots for module in model.get_submodule(root).modules()]
-    dropouts = [module for module in inside if isinstance(module, nn.Dropout)]
+    head_modules = [module for root in roots for module in model.get_submodule(root).modules()]
+    dropouts = [module for module in head_modules if isinstance(module, nn.Dropout)]
     for dropout in dropouts:
         dropout.p = p
     if not dropouts:

@@ -41,10 +41,10 @@ def input_from_artifact(preprocessing: object) -> ImageInput | None:
             switches = {name: more.get(name, False) for name in ("stretch", "floor_crop")}
             depth = more.get("sixteen_bit_depth")
             if center and deviation and min(deviation) > 0 and all(isinstance(s, bool) for s in switches.values()):
-                earlier = ImageInput(size, resize, cast("Interpolation", interpolation), center, deviation)
-                known = depth if isinstance(depth, int) and 8 <= depth <= 16 else None
+                expects = ImageInput(size, resize, cast("Interpolation", interpolation), center, deviation)
+                bits = depth if isinstance(depth, int) and 8 <= depth <= 16 else None
                 stretch, floor_crop = bool(switches["stretch"]), bool(switches["floor_crop"])
-                return replace(earlier, sixteen_bit_depth=known, stretch=stretch, floor_crop=floor_crop)
+                return replace(expects, sixteen_bit_depth=bits, stretch=stretch, floor_crop=floor_crop)
     return None
 
 
@@ -81,8 +81,8 @@ class Normalizer:
         """Normalize uint8 `pixels` to float32 `[batch, 3, size, size]`, channels last for fast convolutions."""
         pixels = inputs["pixels"].permute(0, 2, 3, 1).contiguous()
         # Normalize whole rows of pixels: broadcasting over three channels is at least five times slower on a CPU.
-        rows, known = pixels.flatten(2), self._row
-        if known.shape[1] != rows.shape[2] or known.device != rows.device:
-            known = self._row = self._pixel.repeat(1, pixels.shape[2]).to(rows.device)
-        mean, std = known
+        rows, statistics = pixels.flatten(2), self._row
+        if statistics.shape[1] != rows.shape[2] or statistics.device != rows.device:
+            statistics = self._row = self._pixel.repeat(1, pixels.shape[2]).to(rows.device)
+        mean, std = statistics
         return rows.to(torch.float32).div_(255).sub_(mean).div_(std).view(pixels.shape).permute(0, 3, 1, 2)

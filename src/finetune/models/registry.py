@@ -67,8 +67,8 @@ def builder_for(request: ModelRequest, source: Source) -> Builder:
     builder = _BUILDERS.get(source.kind)
     if builder is None:
         return _builder_by_name(source.name or "", request.task)
-    known = registered_models().get(request.spec.name or "")
-    if known is not None and known[1] is not builder:
+    entry = registered_models().get(request.spec.name or "")
+    if entry is not None and entry[1] is not builder:
         raise UserError(
             f"model_name={request.spec.name!r}, but the {source.location} holds a {source.kind}: leave model_name away,"
             " or give the weights of that network."
@@ -83,16 +83,16 @@ def builder_for(request: ModelRequest, source: Source) -> Builder:
 
 
 def _builder_by_name(name: str, task: Task) -> Builder:
-    known = registered_models()
-    if name in known:
-        network_task, builder = known[name]
-        if network_task != task:
-            raise UserError(_wrong_task_message(f"model_name={name!r} is a network for {network_task}", task))
+    models = registered_models()
+    if name in models:
+        model_task, builder = models[name]
+        if model_task != task:
+            raise UserError(_wrong_task_message(f"model_name={name!r} is a network for {model_task}", task))
         return builder
     if name.count("/") == 1:
         return build_transformers
     raise UserError(
-        f"model_name={name!r} is unknown{did_you_mean(name, known)}. Known are torchvision's classifiers of the"
+        f"model_name={name!r} is unknown{did_you_mean(name, models)}. Known are torchvision's classifiers of the"
         " families ResNet, VGG, Inception, GoogLeNet, MobileNet, EfficientNet, DenseNet, ConvNeXt, ViT, Swin and"
         " RegNet; distilbert-base-uncased, roberta-base, gpt2 and others of the hub; and any 'owner/name' there."
     )

@@ -134,7 +134,7 @@ def test_contradictory_labels_are_refused_where_the_head_is_needed(
 
 
 def test_another_number_of_classes_beside_id2label_is_refused(bert: Path) -> None:
-    assert "3 classes in num_labels, but 2 in id2label" in refusal(configure(bert, id2label=NAMED, num_labels=3))
+    assert "num_labels=3, but id2label has 2 classes" in refusal(configure(bert, id2label=NAMED, num_labels=3))
 
 
 @pytest.mark.parametrize("fields", [{}, {"id2label": MADE_UP}, {"num_labels": 2}])

@@ -82,7 +82,7 @@ def test_a_configuration_that_no_network_can_be_built_of(
         ({"n_layers": 10**7}, "n_layers=10000000 is more"),
         ({"num_labels": 10**9, "id2label": None}, "num_labels=1000000000 is not allowed"),
         ({"num_labels": -1, "id2label": None}, "num_labels=-1 is not allowed"),
-        ({"num_labels": 3}, "it names 3 classes in num_labels, but 2 in id2label"),
+        ({"num_labels": 3}, "num_labels=3, but id2label has 2 classes"),
     ],
 )
 def test_claims_are_refused_before_they_take_memory(

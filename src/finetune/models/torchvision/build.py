@@ -55,7 +55,7 @@ def build_torchvision(request: ModelRequest, source: Source) -> TorchvisionBackb
     state = None if file is None else rename_legacy_tensors(file.tensors)
     name = _model_name(request, source, state)
     expects = _image_input(name, request, source)
-    state, words = _state_dict(name, request, source, state)
+    state, description = _state_dict(name, request, source, state)
     layout = FAMILIES[family_of(name)]
     arguments = _builder_arguments(name, expects.size, len(request.labels))
     model = _build_random_model(name, arguments, request.seed, overwritten=state is not None)
@@ -63,7 +63,7 @@ def build_torchvision(request: ModelRequest, source: Source) -> TorchvisionBackb
     weights = LoadedWeights("random", newly_initialized=tuple(model.state_dict()))
     if state is not None:
         weights = _load_weights(
-            model, _Origin(name, words, source, () if file is None else file.warnings), state, request
+            model, _Origin(name, description, source, () if file is None else file.warnings), state, request
         )
     if request.spec.dropout is not None:
         set_head_dropout(model, layout.head.split(), layout.classifier, request.spec.dropout)
@@ -79,17 +79,17 @@ def _read_source_file(source: Source) -> StateFile | None:
 
 
 def _model_name(request: ModelRequest, source: Source, state: StateDict | None) -> str:
-    asked = None if (request.spec.name or "").startswith(("/", "./")) else request.spec.name
-    if source.kind == "torchvision artifact" and asked not in (None, source.name):
+    requested = None if (request.spec.name or "").startswith(("/", "./")) else request.spec.name
+    if source.kind == "torchvision artifact" and requested not in (None, source.name):
         raise UserError(
-            f"model_name={asked!r}, but the {source.location} holds a {source.name}: leave model_name away,"
+            f"model_name={requested!r}, but the {source.location} holds a {source.name}: leave model_name away,"
             f" or set it to {source.name!r}."
         )
-    name = source.name or asked or _infer_model_name(source.path, state or {})
+    name = source.name or requested or _infer_model_name(source.path, state or {})
     if name not in torchvision_names():
-        location = f"model_name={name!r}" if name == asked else f"The network {name!r} in the {source.location}"
+        subject = f"model_name={name!r}" if name == requested else f"The network {name!r} in the {source.location}"
         raise UserError(
-            f"{location} is no classifier of torchvision that is known{did_you_mean(name, torchvision_names())}: set"
+            f"{subject} is no classifier of torchvision that is known{did_you_mean(name, torchvision_names())}: set"
             " model_name to one, or give an artifact or a transformers folder instead of a state dict."
         )
     return name
@@ -100,10 +100,10 @@ def _infer_model_name(path: Path | None, state: StateDict) -> str:
     stem = "" if path is None else path.stem.partition("-")[0]
     if stem in torchvision_names():
         return stem
-    found = matching_models(state)
-    if len(found) == 1:
-        return found[0]
-    hint = f" They fit {' and '.join(repr(name) for name in found)}." if found else ""
+    matches = matching_models(state)
+    if len(matches) == 1:
+        return matches[0]
+    hint = f" They fit {' and '.join(repr(name) for name in matches)}." if matches else ""
     raise UserError(f"Which network do the weights in {path and path.name} belong to? Set model_name.{hint}")
 
 
@@ -180,7 +180,7 @@ def _source_head(origin: _Origin, state: StateDict, layout: ModelLayout, report:
     weight = state.get(f"{layout.classifier}.weight")
     # Other tensors under the classifier's path belong to a head of another structure.
     faults = tuple(report.head_faults)
-    if weight is None and not report.has_any_of(f"{layout.classifier}."):
+    if weight is None and not report.has_prefix(f"{layout.classifier}."):
         return None
     labels = source_labels(origin.name, origin.source)
     classes = 0 if weight is None or weight.dim() == 0 else len(weight)
@@ -191,8 +191,8 @@ def _source_head(origin: _Origin, state: StateDict, layout: ModelLayout, report:
 
 def source_labels(name: str | None, source: Source) -> tuple[str, ...] | None:
     """Return the class names in the order of the outputs, from the source or else from torchvision's weights."""
-    torchvisions = name in torchvision_names() and (source.kind == "hub" or source.location == IMAGE_WEIGHTS)
-    if source.labels is not None or not torchvisions:
+    is_pretrained = name in torchvision_names() and (source.kind == "hub" or source.location == IMAGE_WEIGHTS)
+    if source.labels is not None or not is_pretrained:
         return source.labels
     return tuple(get_model_weights(name).DEFAULT.meta["categories"])
 
@@ -216,18 +216,18 @@ def _load_weights(model: nn.Module, origin: _Origin, state: StateDict, request: 
         raise mismatch_error(origin.name, origin.description, state, report)
     head = _source_head(origin, state, layout, report)
     rows = rows_to_keep(head, request)
-    fit = load_matching_tensors(model, layout, state, rows)
-    check_finite({name: state[name] for name in fit.loaded}, origin.description)
+    result = load_matching_tensors(model, layout, state, rows)
+    check_finite({name: state[name] for name in result.loaded}, origin.description)
     # With a new head, the last layers of auxiliary classifiers are newly initialized too.
-    new = layout.classifiers(model) if rows is None else (layout.classifier,)
+    new_classifiers = layout.classifiers(model) if rows is None else (layout.classifier,)
     return LoadedWeights(
         origin.description,
-        fit.loaded,
-        fit.newly_initialized,
-        fit.unused,
+        result.loaded,
+        result.newly_initialized,
+        result.unused,
         None if head is None else head.labels,
         kept_head=rows is not None,
-        initialized_outside_head=report.initialized_outside_head(new),
+        initialized_outside_head=report.initialized_outside_head(new_classifiers),
         warnings=(*origin.warnings, *messages, *partial_head_warning(head, kept=rows is not None)),
     )
 

@@ -124,9 +124,9 @@ def _read_family(folder: Path, source: Source, request: ModelRequest) -> Transfo
         timm = timm_folder_error(config, folder, source.location, torchvision_names())
         if timm is not None:
             raise timm
-        code = " brings code of its own, which is never run, and" if "auto_map" in config else ""
+        custom_code = " brings code of its own, which is never run, and" if "auto_map" in config else ""
         raise UserError(
-            f"The network in the {source.location}{code} has model_type={model_type!r}, which is not supported:"
+            f"The network in the {source.location}{custom_code} has model_type={model_type!r}, which is not supported:"
             f" use one of {', '.join(FAMILIES)}."
         )
     if family.task != request.task:
@@ -160,23 +160,23 @@ def _config_fault(config: Mapping[str, object]) -> str | None:
                 f"{field}={str(config[field])[:60]!r} is not available; remove the field, or set it to"
                 f" {' or '.join(_ATTENTION_IMPLEMENTATIONS)}"
             )
-    names, count = config.get("id2label"), config.get("num_labels")
-    if count is not None and (not isinstance(count, int) or not 0 < count <= MAX_CLASSES):
-        return f"num_labels={str(count)[:60]} is not allowed; it is a number of classes from 1 to {MAX_CLASSES}"
-    if isinstance(names, Mapping) and len(names) != (len(names) if count is None else count):
-        return f"it names {count} classes in num_labels, but {len(names)} in id2label; save it again with one of them"
+    id2label, num_labels = config.get("id2label"), config.get("num_labels")
+    if num_labels is not None and (not isinstance(num_labels, int) or not 0 < num_labels <= MAX_CLASSES):
+        return f"num_labels={str(num_labels)[:60]} is not allowed; it is a number of classes from 1 to {MAX_CLASSES}"
+    if isinstance(id2label, Mapping) and len(id2label) != (len(id2label) if num_labels is None else num_labels):
+        return f"num_labels={num_labels}, but id2label has {len(id2label)} classes; correct one of them"
     return _size_fault(config)
 
 
 def _size_fault(config: Mapping[str, object]) -> str | None:
     """Return the reason why a size in a configuration is not allowed, or None if all are."""
-    tokens = config.get("vocab_size")
-    if isinstance(tokens, int) and tokens < 1:
-        return f"vocab_size={tokens} is not allowed; it is the number of rows of the embeddings"
+    vocab_size = config.get("vocab_size")
+    if isinstance(vocab_size, int) and vocab_size < 1:
+        return f"vocab_size={vocab_size} is not allowed; it is the number of rows of the embeddings"
     for field in _LAYER_COUNT_FIELDS:
         value = config.get(field)
-        parts = value if isinstance(value, list) else [value]
-        if sum(part for part in parts if isinstance(part, int | float)) > MAX_LAYERS:
+        counts = value if isinstance(value, list) else [value]
+        if sum(part for part in counts if isinstance(part, int | float)) > MAX_LAYERS:
             return f"{field}={str(value)[:60]} is more than the {MAX_LAYERS} layers allowed"
     return None
 

@@ -42,32 +42,33 @@ class FolderWeights:
     warnings: tuple[str, ...]
 
 
-def read_folder_weights(folder: Path, location: str, named: object, base_prefix: str) -> FolderWeights:
+def read_folder_weights(folder: Path, location: str, file_name: object, base_prefix: str) -> FolderWeights:
     """Read the file that transformers would read; all files named in an index must be in the folder.
 
     Args:
         folder: folder written by `save_pretrained()`.
         location: description of the folder for messages.
-        named: value of `transformers_weights` in its configuration, a file name; None for the default names.
+        file_name: value of `transformers_weights` in its configuration, a file name; None for the default names.
         base_prefix: prefix of the model's body in tensor names, which is kept.
 
     Raises:
         UserError: the weights are missing, damaged, incomplete, or outside the folder.
     """
-    if named is not None and not is_plain_name(named):
+    if file_name is not None and not is_plain_name(file_name):
         raise UserError(
             f"{CONFIG_FILE} in the {location} names weights outside its folder:"
-            f" transformers_weights={str(named)[:80]!r}. Give the name of a file beside it, or leave the field away."
+            f" transformers_weights={str(file_name)[:80]!r}. Give the name of a file beside it, or leave the field"
+            " away."
         )
-    names = (str(named),) if named is not None else _CANDIDATES
+    names = (str(file_name),) if file_name is not None else _CANDIDATES
     file = next((folder / name for name in names if (folder / name).is_file()), None)
     if file is None:
         raise _missing_weights_error(folder, location, names)
-    read = _read_shards(file, location) if file.name.endswith(INDEX_SUFFIX) else read_state_file(file)
-    tensors, prefixes = _strip_common_prefixes(read.tensors, base_prefix)
+    state_file = _read_shards(file, location) if file.name.endswith(INDEX_SUFFIX) else read_state_file(file)
+    tensors, prefixes = _strip_common_prefixes(state_file.tensors, base_prefix)
     messages = [f"{file.name} in the {location}: read the tensors without the prefix {prefixes!r}."] if prefixes else []
     _refuse_duplicate_tensors(tensors, file, location, base_prefix)
-    return FolderWeights(file, tensors, (*read.warnings, *messages))
+    return FolderWeights(file, tensors, (*state_file.warnings, *messages))
 
 
 def _read_shards(index: Path, location: str) -> StateFile:
@@ -81,28 +82,29 @@ def _read_shards(index: Path, location: str) -> StateFile:
             " beside it, as save_pretrained() writes them."
         )
     shards = sorted(set(weight_map.values()))
-    absent = [shard for shard in shards if not (index.parent / shard).is_file()]
-    if absent:
+    missing = [shard for shard in shards if not (index.parent / shard).is_file()]
+    if missing:
         raise UserError(
-            f"{index.name} in the {location} names {len(absent)} of {len(shards)} shards that are missing:"
-            f" {', '.join(absent[:_MAX_SHOWN])}. Give all files of the folder."
+            f"{index.name} in the {location} names {len(missing)} of {len(shards)} shards that are missing:"
+            f" {', '.join(missing[:_MAX_SHOWN])}. Give all files of the folder."
         )
     tensors: StateDict = {}
-    holders: dict[str, str] = {}
+    shard_by_tensor: dict[str, str] = {}
     for shard in shards:
         for name, tensor in read_state_file(index.parent / shard).tensors.items():
-            if name in holders:
+            if name in shard_by_tensor:
                 raise UserError(
-                    f"{name} is in two shards in the {location}, {holders[name]} and {shard}: give the shards of one"
-                    " save_pretrained() only."
+                    f"{name} is in two shards in the {location}, {shard_by_tensor[name]} and {shard}: give the shards"
+                    " of one save_pretrained() only."
                 )
-            holders[name] = shard
+            shard_by_tensor[name] = shard
             tensors[name] = tensor
-    moved = sorted(str(name) for name, shard in weight_map.items() if holders.get(name) != shard)
-    if moved:
+    misplaced = sorted(str(name) for name, shard in weight_map.items() if shard_by_tensor.get(name) != shard)
+    if misplaced:
         raise UserError(
-            f"{index.name} in the {location} does not describe its shards: {len(moved)} tensors are not where it says,"
-            f" such as {moved[0]} in {weight_map[moved[0]]}. Give the index and the shards of one save_pretrained()."
+            f"{index.name} in the {location} does not describe its shards: {len(misplaced)} tensors are not where it"
+            f" says, such as {misplaced[0]} in {weight_map[misplaced[0]]}. Give the index and the shards of one"
+            " save_pretrained()."
         )
     return StateFile(tensors)
 
@@ -122,17 +124,17 @@ def _strip_common_prefixes(tensors: StateDict, base_prefix: str) -> tuple[StateD
 
 def _refuse_duplicate_tensors(tensors: Mapping[str, Tensor], file: Path, location: str, base_prefix: str) -> None:
     """Refuse two names of the same tensor, of which transformers would load one and ignore the other."""
-    seen: dict[str, str] = {}
+    names_by_tensor: dict[str, str] = {}
     for name in tensors:
-        same = name.removeprefix(f"{base_prefix}.")
+        canonical_name = name.removeprefix(f"{base_prefix}.")
         for pattern, new in _TENSOR_ALIASES:
-            same = pattern.sub(new, same)
-        if same in seen:
+            canonical_name = pattern.sub(new, canonical_name)
+        if canonical_name in names_by_tensor:
             raise UserError(
-                f"{file.name} in the {location} holds two tensors for the same place, {seen[same]} and {name}: leave"
-                " the one that was trained."
+                f"{file.name} in the {location} holds two tensors for the same place, {names_by_tensor[canonical_name]}"
+                f" and {name}: leave the one that was trained."
             )
-        seen[same] = name
+        names_by_tensor[canonical_name] = name
 
 
 def _missing_weights_error(folder: Path, location: str, names: Sequence[str]) -> UserError:
@@ -142,13 +144,15 @@ def _missing_weights_error(folder: Path, location: str, names: Sequence[str]) ->
         (name for name in files if re.fullmatch(r"(model|pytorch_model)\.\w+\.(safetensors|bin)", name)), None
     )
     if shards:
-        usual = "model.safetensors" if shards[0].endswith(".safetensors") else "pytorch_model.bin"
-        reason = f"{usual}{INDEX_SUFFIX} is missing beside its shards ({', '.join(shards[:_MAX_SHOWN])}): add it"
+        usual_name = "model.safetensors" if shards[0].endswith(".safetensors") else "pytorch_model.bin"
+        reason = f"{usual_name}{INDEX_SUFFIX} is missing beside its shards ({', '.join(shards[:_MAX_SHOWN])}): add it"
     elif variant is not None:
         reason = f"it holds only the variant {variant}: rename it to {variant.split('.')[0]}.{variant.split('.')[-1]}"
     else:
-        words = describe_other_format(folder)
-        reason = words or f"it has {CONFIG_FILE}, but neither {' nor '.join(names)}; it holds {', '.join(files[:5])}"
+        other_format = describe_other_format(folder)
+        reason = (
+            other_format or f"it has {CONFIG_FILE}, but neither {' nor '.join(names)}; it holds {', '.join(files[:5])}"
+        )
     return UserError(f"The weights in the {location} cannot be loaded: {reason}.")
 
 

@@ -95,26 +95,26 @@ def build_image(request: ModelRequest, model_folder: ModelFolder) -> ImageBackbo
 def _preprocessing(request: ModelRequest, model_folder: ModelFolder) -> tuple[ImageInput, Mapping[str, object]]:
     """Return the model's input and the content of `preprocessor_config.json` that describes it."""
     artifact = model_folder.source.artifact
-    earlier = input_from_artifact(artifact.get("preprocessing")) if artifact else None
-    if earlier is not None:
-        expects = with_size(earlier, request.image_size)
+    artifact_input = input_from_artifact(artifact.get("preprocessing")) if artifact else None
+    if artifact_input is not None:
+        expects = with_size(artifact_input, request.image_size)
         return expects, image_processor_config(expects)
-    folders = read_image_processor(model_folder)
-    expects = with_size(folders.expects, request.image_size)
-    own = getattr(model_folder.config, "image_size", None)
+    image_processor = read_image_processor(model_folder)
+    expects = with_size(image_processor.expects, request.image_size)
+    config_size = getattr(model_folder.config, "image_size", None)
     # Swin pads and ResNet accepts any size, but transformers rejects images of another size for a ViT.
     if (
         model_folder.config.model_type == "vit"
         and request.pretrained
         and request.image_size is None
-        and expects.size != own
+        and expects.size != config_size
     ):
         raise UserError(
             f"{PROCESSOR_FILE} in the {model_folder.source.location} gives images of {expects.size} x {expects.size},"
-            f" but its config.json has image_size={own}: set image_size={expects.size} to interpolate the position"
-            f" embeddings, or image_size={own}, or correct the file that is wrong."
+            f" but its config.json has image_size={config_size}: set image_size={expects.size} to interpolate the"
+            f" position embeddings, or image_size={config_size}, or correct the file that is wrong."
         )
-    return expects, folders.content if expects == folders.expects else image_processor_config(expects)
+    return expects, image_processor.content if expects == image_processor.expects else image_processor_config(expects)
 
 
 def _check_config(model_folder: ModelFolder) -> None:
@@ -139,9 +139,9 @@ def _check_image_size(size: int, model_folder: ModelFolder) -> None:
     if config.model_type == "vit" and size % cast("int", patch):
         raise UserError(f"image_size={size} does not suit patches of {patch} pixels: choose a multiple of {patch}.")
     if config.model_type == "swin":
-        smallest = int(config.patch_size * 2 ** (len(config.depths) - 1) * config.window_size)
-        if size < min(smallest, int(config.image_size)):
-            raise UserError(f"image_size={size} is too small for this Swin's windows: choose {smallest} or more.")
+        min_size = int(config.patch_size * 2 ** (len(config.depths) - 1) * config.window_size)
+        if size < min(min_size, int(config.image_size)):
+            raise UserError(f"image_size={size} is too small for this Swin's windows: choose {min_size} or more.")
 
 
 def _interpolate_positions(model: Any, size: int) -> None:  # noqa: ANN401 - transformers types its layers as tensors or modules

@@ -66,8 +66,8 @@ def read_image_processor(model_folder: ModelFolder) -> ImageProcessor:
     Raises:
         UserError: it is missing, or prepares images in a way that cannot be reproduced; the message names the field.
     """
-    processor, given, content = _load(model_folder)
-    location, kind = model_folder.source.location, type(processor).__name__
+    processor, fields, content = _load(model_folder)
+    location, class_name = model_folder.source.location, type(processor).__name__
     for name in _BOOLEAN_FIELDS:
         if getattr(processor, name, None) not in (None, True, False):
             raise _unsupported_field_error(location, name, getattr(processor, name), "true or false")
@@ -83,12 +83,12 @@ def read_image_processor(model_folder: ModelFolder) -> ImageProcessor:
         raise _unsupported_field_error(location, "device", processor.device, "none")
     resample = _RESAMPLING.get(processor.resample) if isinstance(processor.resample, int) else None
     if resample is None:
-        known = ", ".join(f"{number} ({name})" for number, name in _RESAMPLING.items())
-        raise _unsupported_field_error(location, "resample", processor.resample, f"one of {known}")
+        allowed_values = ", ".join(f"{number} ({name})" for number, name in _RESAMPLING.items())
+        raise _unsupported_field_error(location, "resample", processor.resample, f"one of {allowed_values}")
     _warn_about_ignored_fields(
-        location, kind, set(given) - _METADATA_FIELDS - set(type(processor).valid_kwargs.__annotations__)
+        location, class_name, set(fields) - _METADATA_FIELDS - set(type(processor).valid_kwargs.__annotations__)
     )
-    size, resize, stretch = (_convnext_geometry if kind == _CONVNEXT_PROCESSOR else _standard_geometry)(
+    size, resize, stretch = (_convnext_geometry if class_name == _CONVNEXT_PROCESSOR else _standard_geometry)(
         processor, location
     )
     mean, std = _normalization(processor, location)
@@ -128,27 +128,30 @@ def _load(model_folder: ModelFolder) -> tuple[Any, Mapping[str, object], Mapping
         raise UserError(f"The {location} has no {PROCESSOR_FILE}, which says how images enter the model: add it.")
     try:
         with quiet():
-            given, _ = BaseImageProcessor.get_image_processor_dict(model_folder.folder, local_files_only=True)
+            fields, _ = BaseImageProcessor.get_image_processor_dict(model_folder.folder, local_files_only=True)
             processor = auto.from_pretrained(model_folder.folder, local_files_only=True, trust_remote_code=False)
             content = json.loads(processor.to_json_string())
     # Constructors receive unchecked values of any type and store them as arbitrary attributes.
     except Exception as error:
         raise UserError(f"{PROCESSOR_FILE} in the {location} cannot be used: {one_line_message(error)}.") from error
-    kind = type(processor).__name__
-    if kind not in (*_STANDARD_PROCESSORS, _CONVNEXT_PROCESSOR):
+    class_name = type(processor).__name__
+    if class_name not in (*_STANDARD_PROCESSORS, _CONVNEXT_PROCESSOR):
         raise _unsupported_field_error(
-            location, "image_processor_type", kind, f"one of {', '.join((*_STANDARD_PROCESSORS, _CONVNEXT_PROCESSOR))}"
+            location,
+            "image_processor_type",
+            class_name,
+            f"one of {', '.join((*_STANDARD_PROCESSORS, _CONVNEXT_PROCESSOR))}",
         )
-    return processor, given, content
+    return processor, fields, content
 
 
-def _warn_about_ignored_fields(location: str, kind: str, names: set[str]) -> None:
+def _warn_about_ignored_fields(location: str, class_name: str, names: set[str]) -> None:
     if names:
         logging.getLogger(__name__).warning(
             "%s in the %s: %s does not read %s, so neither does this job.",
             PROCESSOR_FILE,
             location,
-            kind,
+            class_name,
             ", ".join(sorted(names)),
         )
 
@@ -185,10 +188,10 @@ def _convnext_geometry(processor: Any, location: str) -> tuple[int, int, bool]: 
         )
     if edge >= _MIN_STRETCHED_SIDE:
         return edge, edge, True
-    share = processor.crop_pct
-    if isinstance(share, bool) or not isinstance(share, int | float) or not 0 < share <= 1:
-        raise _unsupported_field_error(location, "crop_pct", share, "above 0 and at most 1")
-    return edge, int(edge / share), False
+    crop_fraction = processor.crop_pct
+    if isinstance(crop_fraction, bool) or not isinstance(crop_fraction, int | float) or not 0 < crop_fraction <= 1:
+        raise _unsupported_field_error(location, "crop_pct", crop_fraction, "above 0 and at most 1")
+    return edge, int(edge / crop_fraction), False
 
 
 def _crop_size(processor: Any, location: str) -> int:  # noqa: ANN401 - its attributes differ by class
@@ -216,12 +219,12 @@ def _normalization(
         scale *= factor
     # The usual factor 1/255 gives a scale of exactly 1, so that mean and deviation keep their exact bits.
     scale = 1.0 if math.isclose(scale, 1.0, rel_tol=1e-9) else scale
-    given = (processor.image_mean, processor.image_std) if processor.do_normalize else (0.0, 1.0)
-    mean, std = _per_channel(given[0]), _per_channel(given[1])
+    image_mean, image_std = (processor.image_mean, processor.image_std) if processor.do_normalize else (0.0, 1.0)
+    mean, std = _per_channel(image_mean), _per_channel(image_std)
     if mean is None or not all(map(math.isfinite, mean)):
-        raise _unsupported_field_error(location, "image_mean", given[0], "a number for each of three channels")
+        raise _unsupported_field_error(location, "image_mean", image_mean, "a number for each of three channels")
     if std is None or not all(0 < value < math.inf for value in std):
-        raise _unsupported_field_error(location, "image_std", given[1], "a number above 0 for each of three channels")
+        raise _unsupported_field_error(location, "image_std", image_std, "a number above 0 for each of three channels")
     return (mean[0] / scale, mean[1] / scale, mean[2] / scale), (std[0] / scale, std[1] / scale, std[2] / scale)
 
 
@@ -230,14 +233,14 @@ def _per_channel(value: object) -> tuple[float, float, float] | None:
     if isinstance(value, bool):
         return None
     match value:
-        case int(one) | float(one) | [int(one)] | [float(one)]:
-            return float(one), float(one), float(one)
+        case int(number) | float(number) | [int(number)] | [float(number)]:
+            return float(number), float(number), float(number)
     return channel_values(value)
 
 
 def _unsupported_field_error(location: str, name: str, value: object, allowed: str) -> UserError:
-    shown = value if isinstance(value, dict) else repr(value)[:200]
+    shown_value = value if isinstance(value, dict) else repr(value)[:200]
     return UserError(
-        f"{PROCESSOR_FILE} in the {location} has {name}={shown}, which this container does not reproduce: it needs"
-        f" {allowed}. Change the field if that is how the model was trained, or convert the images beforehand."
+        f"{PROCESSOR_FILE} in the {location} has {name}={shown_value}, which this container does not reproduce: it"
+        f" needs {allowed}. Change the field if that is how the model was trained, or convert the images beforehand."
     )

@@ -107,44 +107,44 @@ def _load_pretrained(request: ModelRequest, model_folder: ModelFolder) -> tuple[
     """Load the model as the folder describes it, then set the requested head."""
     source, config, family = model_folder.source, model_folder.config, model_folder.family
     base = family.layout.stem.partition(".")[0]
-    named = getattr(config, "transformers_weights", None)
-    files = read_folder_weights(model_folder.folder, source.location, named, base)
-    described = read_head(model_folder)
-    if described.uncertain and (not request.trained or request.spec.reinitialize_top_layer == "false"):
-        rows_to_keep(described, request)
-    head: SourceHead | None = described
-    theirs = described.labels
-    if theirs is not None and source.labels is None:
+    weights_file = getattr(config, "transformers_weights", None)
+    folder_weights = read_folder_weights(model_folder.folder, source.location, weights_file, base)
+    config_head = read_head(model_folder)
+    if config_head.uncertain and (not request.trained or request.spec.reinitialize_top_layer == "false"):
+        rows_to_keep(config_head, request)
+    head: SourceHead | None = config_head
+    config_labels = config_head.labels
+    if config_labels is not None and source.labels is None:
         # With label2id alone, transformers assumes two classes.
-        config.id2label = dict(enumerate(theirs))
-    if not _classifier_matches_config(request, model_folder, files.tensors):
+        config.id2label = dict(enumerate(config_labels))
+    if not _classifier_matches_config(request, model_folder, folder_weights.tensors):
         _set_config_classes(config, request)
-    _check_dtypes(files, source.location)
-    _check_claimed_size(model_folder, files.tensors)
-    model, report = _load_tensors(request, model_folder, files.tensors)
+    _check_dtypes(folder_weights, source.location)
+    _check_claimed_size(model_folder, folder_weights.tensors)
+    model, report = _load_tensors(request, model_folder, folder_weights.tensors)
     if report.body_faults:
         raise _mismatch_error(model_folder, report)
     root = family.layout.classifier.partition(".")[0]
-    head = replace(head, faults=tuple(report.head_faults)) if head and report.has_any_of(f"{root}.") else None
+    head = replace(head, faults=tuple(report.head_faults)) if head and report.has_prefix(f"{root}.") else None
     rows = rows_to_keep(head, request)
     _set_classifier(model, family, rows, len(request.labels))
     _set_config_classes(model.config, request)
     classifier = f"{family.layout.classifier}."
-    fresh = {name for name in report.faults if rows is not None or not name.startswith(classifier)}
+    new_names = {name for name in report.faults if rows is not None or not name.startswith(classifier)}
     names = tuple(model.state_dict())
     if rows is None:
-        fresh.update(name for name in names if name.startswith(classifier))
+        new_names.update(name for name in names if name.startswith(classifier))
     state = model.state_dict()
-    check_finite({name: state[name] for name in names if name not in fresh}, source.description)
+    check_finite({name: state[name] for name in names if name not in new_names}, source.description)
     return model, LoadedWeights(
         source=source.description if source.path is not None else f"hub ({source.name})",
-        loaded=tuple(name for name in names if name not in fresh),
-        newly_initialized=tuple(name for name in names if name in fresh),
+        loaded=tuple(name for name in names if name not in new_names),
+        newly_initialized=tuple(name for name in names if name in new_names),
         unused=report.unused,
-        labels=theirs,
+        labels=config_labels,
         kept_head=rows is not None,
         initialized_outside_head=report.initialized_outside_head((root,)),
-        warnings=(*files.warnings, *partial_head_warning(head, kept=rows is not None)),
+        warnings=(*folder_weights.warnings, *partial_head_warning(head, kept=rows is not None)),
     )
 
 
@@ -159,8 +159,8 @@ def _model_class(model_folder: ModelFolder) -> type[PreTrainedModel]:
     from transformers import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING as TEXTS
 
     mapping: Any = IMAGES if model_folder.family.task == "image-classification" else TEXTS
-    chosen: type[PreTrainedModel] = mapping[type(model_folder.config)]
-    return chosen
+    model_class: type[PreTrainedModel] = mapping[type(model_folder.config)]
+    return model_class
 
 
 def _build_random(request: ModelRequest, model_folder: ModelFolder) -> PreTrainedModel:
@@ -192,14 +192,14 @@ def _classifier_matches_config(request: ModelRequest, model_folder: ModelFolder,
     return len(weight) == classes
 
 
-def _check_dtypes(files: FolderWeights, location: str) -> None:
+def _check_dtypes(folder_weights: FolderWeights, location: str) -> None:
     """Refuse tensors whose values would be misread, such as integers of quantized weights."""
-    reasons = {name: dtype_fault(tensor, floating=True) for name, tensor in files.tensors.items()}
-    wrong = {name: reason for name, reason in reasons.items() if reason is not None and not is_harmless(name)}
-    if wrong:
+    reasons = {name: dtype_fault(tensor, floating=True) for name, tensor in folder_weights.tensors.items()}
+    dtype_faults = {name: reason for name, reason in reasons.items() if reason is not None and not is_harmless(name)}
+    if dtype_faults:
         raise UserError(
-            f"The weights in the {location} cannot be loaded: {summarize_faults(format_faults(wrong))}. Give weights in"
-            " float32, float16 or bfloat16."
+            f"The weights in the {location} cannot be loaded: {summarize_faults(format_faults(dtype_faults))}. Give"
+            " weights in float32, float16 or bfloat16."
         )
 
 
@@ -212,13 +212,13 @@ def _check_claimed_size(model_folder: ModelFolder, tensors: StateDict) -> None:
         raise unusable_config_error(model_folder.source, describe_error(error)) from error
     classifier = f"{model_folder.family.layout.classifier}."
     parts = [*model.named_parameters(), *model.named_buffers()]
-    claimed = sum(part.numel() for name, part in parts if not name.startswith(classifier))
-    held = sum(tensor.numel() for tensor in tensors.values())
-    if claimed > 2 * held + _BUFFER_ALLOWANCE:
+    model_elements = sum(part.numel() for name, part in parts if not name.startswith(classifier))
+    weight_elements = sum(tensor.numel() for tensor in tensors.values())
+    if model_elements > 2 * weight_elements + _BUFFER_ALLOWANCE:
         raise UserError(
-            f"config.json in the {model_folder.source.location} describes a network of {claimed} numbers, but the"
-            f" weights hold {held}: they do not belong together. Give weights and config.json as save_pretrained()"
-            " wrote them together."
+            f"config.json in the {model_folder.source.location} describes a network of {model_elements} numbers, but"
+            f" the weights hold {weight_elements}: they do not belong together. Give weights and config.json as"
+            " save_pretrained() wrote them together."
         )
 
 
@@ -246,7 +246,7 @@ def _load_tensors(
             f"The weights in the {model_folder.source.location} cannot be loaded: {one_line_message(error)}."
         ) from error
     faults = dict.fromkeys(info["missing_keys"], MISSING)
-    faults |= {name: shape_fault(given, expected) for name, given, expected in info["mismatched_keys"]}
+    faults |= {name: shape_fault(shape, expected) for name, shape, expected in info["mismatched_keys"]}
     unused = tuple(sorted(info["unexpected_keys"]))
     groups = layer_groups(model, model_folder.family.layout)
     root = model_folder.family.layout.classifier.partition(".")[0]
@@ -269,8 +269,8 @@ def _is_trained_body_tensor(name: str, family: TransformersFamily) -> bool:
     containers = [part.container for part in layout.body if isinstance(part, Children)]
     paths = [*containers, *f"{layout.stem} {layout.with_first} {layout.with_last}".replace("?", "").split()]
     parts = {".".join(path.split(".")[:2]) for path in paths}
-    own = (*(f"{part}." for part in parts), *(f"{part.partition('.')[2]}." for part in parts))
-    return name.startswith(own) and name.rpartition(".")[2] in _TRAINED_SUFFIXES and not is_harmless(name)
+    body_prefixes = (*(f"{part}." for part in parts), *(f"{part.partition('.')[2]}." for part in parts))
+    return name.startswith(body_prefixes) and name.rpartition(".")[2] in _TRAINED_SUFFIXES and not is_harmless(name)
 
 
 def _mismatch_error(model_folder: ModelFolder, report: LoadingReport) -> UserError:
@@ -289,25 +289,25 @@ def _set_classifier(
 ) -> None:
     """Keep `rows` of the last layer, in their order, or replace the layer by one for `classes`."""
     path = family.layout.classifier
-    last = get_linear(model, path)
+    classifier = get_linear(model, path)
     if rows is None:
         # `_draw_head` initializes its values with all other new parameters of the head.
-        new = nn.Linear(last.in_features, classes, bias=last.bias is not None, device="meta")
+        new = nn.Linear(classifier.in_features, classes, bias=classifier.bias is not None, device="meta")
         model.set_submodule(path, new.to_empty(device="cpu"))
     else:
         with torch.no_grad():
-            for parameter in last.parameters():
+            for parameter in classifier.parameters():
                 parameter.copy_(parameter[list(rows)].clone())
     model.num_labels = classes
 
 
-def _initialize_head(model: nn.Module, family: TransformersFamily, fresh: Sequence[str], seed: int) -> None:
+def _initialize_head(model: nn.Module, family: TransformersFamily, new_names: Sequence[str], seed: int) -> None:
     """Initialize the new parameters of the head, each as a function of seed and name only."""
-    deviation = float(getattr(model.config, "initializer_range", 0.02))
-    for name in set(fresh).intersection(layer_groups(model, family.layout)[-1].parameters):
+    std = float(getattr(model.config, "initializer_range", 0.02))
+    for name in set(new_names).intersection(layer_groups(model, family.layout)[-1].parameters):
         parameter = model.get_parameter(name)
         with seeded(seed, name), torch.no_grad():
             if name.endswith("bias"):
                 parameter.zero_()
             else:
-                parameter.normal_(0.0, deviation)
+                parameter.normal_(0.0, std)

@@ -49,14 +49,14 @@ class TextBackbone:
 
     def forward(self, inputs: Mapping[str, Tensor]) -> Outputs:
         """Compute logits for `input_ids`, `attention_mask` and optional `token_type_ids`, int64 `[batch, length]`."""
-        return Outputs(self.module(**{name: inputs[name] for name in self._known() if name in inputs}).logits)
+        return Outputs(self.module(**{name: inputs[name] for name in self._input_names() if name in inputs}).logits)
 
-    def _known(self) -> tuple[str, ...]:
+    def _input_names(self) -> tuple[str, ...]:
         return tuple(self.expects.tokenizer.model_input_names)
 
     def split(self, split_index: int) -> SplitModel:
         """Split the model before `layer_groups()[split_index]`."""
-        return split_text_model(self, split_index, self._known(), first_token=self.family.first_token)
+        return split_text_model(self, split_index, self._input_names(), first_token=self.family.first_token)
 
     def describe(self) -> ModelDescription:
         """Return the transformers class that loads the saved folder."""
@@ -78,13 +78,13 @@ def build_text(request: ModelRequest, model_folder: ModelFolder) -> TextBackbone
     padding = model_folder.config.pad_token_id
     tokenizer = load_tokenizer(model_folder)
     model_folder.config.use_cache = False
-    borrowed = not model_folder.family.first_token and model_folder.config.pad_token_id != padding
+    borrowed_padding = not model_folder.family.first_token and model_folder.config.pad_token_id != padding
     expects = TextInput(
         tokenizer,
         _max_length(request, tokenizer, model_folder),
         vocabulary=int(model_folder.config.vocab_size),
         token_types=token_type_count(model_folder),
-        borrowed_padding=borrowed,
+        borrowed_padding=borrowed_padding,
     )
     loaded = load_model(request, model_folder)
     name = request.spec.name or model_folder.source.name or str(model_folder.config.model_type)
@@ -92,24 +92,28 @@ def build_text(request: ModelRequest, model_folder: ModelFolder) -> TextBackbone
 
 
 def _max_length(request: ModelRequest, tokenizer: PreTrainedTokenizerBase, model_folder: ModelFolder) -> int:
-    asked, limit = request.max_length, _position_limit(model_folder)
-    earlier = model_folder.source.artifact.get("preprocessing")
-    known = earlier.get("max_length") if isinstance(earlier, Mapping) else None
-    if asked is None and isinstance(known, int) and 0 < known <= (limit or known):
-        return known
-    own = int(tokenizer.model_max_length)
-    if asked is None:
+    max_length, limit = request.max_length, _position_limit(model_folder)
+    preprocessing = model_folder.source.artifact.get("preprocessing")
+    artifact_length = preprocessing.get("max_length") if isinstance(preprocessing, Mapping) else None
+    if max_length is None and isinstance(artifact_length, int) and 0 < artifact_length <= (limit or artifact_length):
+        return artifact_length
+    tokenizer_length = int(tokenizer.model_max_length)
+    if max_length is None:
         # Evaluation without training uses the same maximum length as transformers, regardless of the cost.
-        usual = _DEFAULT_MAX_LENGTH if request.trained or min(own, limit or own) >= _NO_LIMIT else own
-        asked = min(usual, own, limit or usual)
-    elif limit is not None and asked > limit:
-        raise UserError(f"max_length={asked} is more than this network has positions for: choose {limit} or less.")
-    if asked <= (special := tokenizer.num_special_tokens_to_add()):
-        raise UserError(
-            f"max_length={asked} leaves no room for a text beside {special} special tokens: choose more, or correct"
-            f" model_max_length={own} in the tokenizer's configuration."
+        default = (
+            _DEFAULT_MAX_LENGTH
+            if request.trained or min(tokenizer_length, limit or tokenizer_length) >= _NO_LIMIT
+            else tokenizer_length
         )
-    return asked
+        max_length = min(default, tokenizer_length, limit or default)
+    elif limit is not None and max_length > limit:
+        raise UserError(f"max_length={max_length} is more than this network has positions for: choose {limit} or less.")
+    if max_length <= (special := tokenizer.num_special_tokens_to_add()):
+        raise UserError(
+            f"max_length={max_length} leaves no room for a text beside {special} special tokens: choose more, or"
+            f" correct model_max_length={tokenizer_length} in the tokenizer's configuration."
+        )
+    return max_length
 
 
 def _position_limit(model_folder: ModelFolder) -> int | None:

@@ -61,7 +61,7 @@ def token_type_count(model_folder: ModelFolder) -> int | None:
 def _check_attributes(tokenizer: Any, location: str) -> None:  # noqa: ANN401 - untyped in transformers
     """Refuse values in the tokenizer's configuration that transformers stores without validation."""
     names = tokenizer.model_input_names
-    fits = {
+    validity = {
         "model_max_length": isinstance(tokenizer.model_max_length, int | float)
         and tokenizer.model_max_length < math.inf,
         "model_input_names": isinstance(names, list | tuple) and all(isinstance(name, str) for name in names),
@@ -69,10 +69,12 @@ def _check_attributes(tokenizer: Any, location: str) -> None:  # noqa: ANN401 - 
         "split_special_tokens": isinstance(tokenizer.split_special_tokens, bool),
         "truncation_side": tokenizer.truncation_side in ("left", "right"),
     }
-    wrong = [f"{field}={getattr(tokenizer, field)!r}"[:100] for field, fit in fits.items() if not fit]
-    if wrong:
+    invalid_fields = [
+        f"{field}={getattr(tokenizer, field)!r}"[:100] for field, is_valid in validity.items() if not is_valid
+    ]
+    if invalid_fields:
         raise UserError(
-            f"The tokenizer in the {location} cannot be used: tokenizer_config.json has {', '.join(wrong)}."
+            f"The tokenizer in the {location} cannot be used: tokenizer_config.json has {', '.join(invalid_fields)}."
         )
 
 
@@ -87,17 +89,17 @@ def _load(model_folder: ModelFolder) -> PreTrainedTokenizerBase:
 
     location, folder = model_folder.source.location, model_folder.folder
     if not any(all(any(folder.glob(name)) for name in files) for files in _VOCABULARY_FILES):
-        known = ", ".join(" with ".join(files) for files in _VOCABULARY_FILES)
+        expected_files = ", ".join(" with ".join(files) for files in _VOCABULARY_FILES)
         raise UserError(
-            f"The {location} has no tokenizer: none of {known}. Save the tokenizer of the weights beside them, with"
-            " tokenizer.save_pretrained()."
+            f"The {location} has no tokenizer: none of {expected_files}. Save the tokenizer of the weights beside them,"
+            " with tokenizer.save_pretrained()."
         )
     try:
         with quiet():
             tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
                 folder, local_files_only=True, trust_remote_code=False
             )
-            known_tokens = set(tokenizer.get_vocab()) - set(tokenizer.all_special_tokens)
+            ordinary_tokens = set(tokenizer.get_vocab()) - set(tokenizer.all_special_tokens)
     # The library's parser raises bare exceptions, and constructors receive unchecked values of any type.
     except Exception as error:
         advice = ""
@@ -110,7 +112,7 @@ def _load(model_folder: ModelFolder) -> PreTrainedTokenizerBase:
         raise UserError(
             f"The tokenizer in the {location} ({type(tokenizer).__name__}) has no fast form: add its tokenizer.json."
         )
-    if not known_tokens:
+    if not ordinary_tokens:
         raise UserError(
             f"The tokenizer in the {location} knows nothing but special tokens"
             f" ({', '.join(tokenizer.all_special_tokens)}): its vocabulary is missing. Save the tokenizer of the"
@@ -122,91 +124,97 @@ def _load(model_folder: ModelFolder) -> PreTrainedTokenizerBase:
 def _set_padding(tokenizer: Any, model_folder: ModelFolder, rows: int) -> None:  # noqa: ANN401 - untyped in transformers
     """Set a padding token that the model embeds and, if it reads `pad_token_id`, treats as padding."""
     config, location = model_folder.config, model_folder.source.location
-    given, own = config.pad_token_id, tokenizer.pad_token_id
+    config_id, tokenizer_id = config.pad_token_id, tokenizer.pad_token_id
     counts_positions = model_folder.config.model_type == "roberta"
-    if given is not None and (given >= rows or (counts_positions and given < 0)) and model_folder.family.first_token:
+    if (
+        config_id is not None
+        and (config_id >= rows or (counts_positions and config_id < 0))
+        and model_folder.family.first_token
+    ):
         raise UserError(
-            f"config.json in the {location} has pad_token_id={given}, but the embeddings have {rows} rows"
+            f"config.json in the {location} has pad_token_id={config_id}, but the embeddings have {rows} rows"
             f" (vocab_size={rows}): correct pad_token_id."
         )
-    if given is None and counts_positions:
+    if config_id is None and counts_positions:
         raise UserError(
             f"config.json in the {location} has no pad_token_id, from which its positions are counted: add it."
         )
-    number = own if own is not None and own < rows else None
-    if model_folder.family.reads_padding and given is not None and 0 <= given < rows:
-        number = given
-    if number is None:
-        number = _choose_padding_id(tokenizer, location, rows)
-    if number != own:
-        _replace_padding_token(tokenizer, model_folder, number)
+    token_id = tokenizer_id if tokenizer_id is not None and tokenizer_id < rows else None
+    if model_folder.family.reads_padding and config_id is not None and 0 <= config_id < rows:
+        token_id = config_id
+    if token_id is None:
+        token_id = _choose_padding_id(tokenizer, location, rows)
+    if token_id != tokenizer_id:
+        _replace_padding_token(tokenizer, model_folder, token_id)
     if model_folder.family.reads_padding:
-        config.pad_token_id = number
+        config.pad_token_id = token_id
     if tokenizer.pad_token_type_id >= (token_type_count(model_folder) or 1):
         tokenizer.pad_token_type_id = 0
 
 
-def _replace_padding_token(tokenizer: Any, model_folder: ModelFolder, number: int) -> None:  # noqa: ANN401 - untyped in transformers
-    own, token = tokenizer.pad_token_id, tokenizer.convert_ids_to_tokens(number)
-    location, given = model_folder.source.location, model_folder.config.pad_token_id
+def _replace_padding_token(tokenizer: Any, model_folder: ModelFolder, token_id: int) -> None:  # noqa: ANN401 - untyped in transformers
+    tokenizer_id, token = tokenizer.pad_token_id, tokenizer.convert_ids_to_tokens(token_id)
+    location, config_id = model_folder.source.location, model_folder.config.pad_token_id
     # Once declared special, an ordinary token would be matched inside longer words.
     if token not in tokenizer.all_special_tokens:
         raise UserError(
-            f"config.json in the {location} has pad_token_id={number}, but the tokenizer pads with"
-            f" {tokenizer.pad_token!r} ({own}), and its token {number} is {token!r}: correct pad_token_id, or save the"
-            " tokenizer with the padding token that the weights were trained with."
+            f"config.json in the {location} has pad_token_id={token_id}, but the tokenizer pads with"
+            f" {tokenizer.pad_token!r} ({tokenizer_id}), and its token {token_id} is {token!r}: correct pad_token_id,"
+            " or save the tokenizer with the padding token that the weights were trained with."
         )
-    if own is None:
-        logger.info("The tokenizer in the %s has no padding token; it pads with %r (%d).", location, token, number)
-    elif number == given:
+    if tokenizer_id is None:
+        logger.info("The tokenizer in the %s has no padding token; it pads with %r (%d).", location, token, token_id)
+    elif token_id == config_id:
         logger.warning(
             "config.json in the %s has pad_token_id=%d, but the tokenizer pads with %r (%d): padding with %r (%d),"
             " which the network takes for padding.",
-            *(location, number, tokenizer.pad_token, own, token, number),
+            *(location, token_id, tokenizer.pad_token, tokenizer_id, token, token_id),
         )
     else:
         logger.warning(
             "The tokenizer in the %s pads with %r (%d), for which the network has no embedding (vocab_size=%d): padding"
             " with %r (%d), which the attention mask hides.",
-            *(location, tokenizer.pad_token, own, model_folder.config.vocab_size, token, number),
+            *(location, tokenizer.pad_token, tokenizer_id, model_folder.config.vocab_size, token, token_id),
         )
     tokenizer.pad_token = token
 
 
 def _choose_padding_id(tokenizer: Any, location: str, rows: int) -> int:  # noqa: ANN401 - untyped in transformers
     """Return the id of a special token to pad with, preferably not the one that ends every text."""
-    ends = _final_token_id(tokenizer)
-    numbers: list[int] = [
+    final_id = _final_token_id(tokenizer)
+    token_ids: list[int] = [
         tokenizer.convert_tokens_to_ids(token) for name in _PADDING_CANDIDATES if (token := getattr(tokenizer, name))
     ]
-    numbers = [number for number in numbers if number is not None and number < rows]
-    if not numbers:
+    token_ids = [token_id for token_id in token_ids if token_id is not None and token_id < rows]
+    if not token_ids:
         raise UserError(
             f"The tokenizer in the {location} has no special token to pad with that the network embeds: set pad_token"
             " or eos_token to a token of its vocabulary and save it."
         )
-    return next((number for number in numbers if number != ends), numbers[0])
+    return next((token_id for token_id in token_ids if token_id != final_id), token_ids[0])
 
 
 def _final_token_id(tokenizer: Any) -> int | None:  # noqa: ANN401 - untyped in transformers
     """Return the id of the token that is appended to every text, if there is one."""
     try:
-        bare = tokenizer.backend_tokenizer.encode("a", add_special_tokens=False).ids
-        whole = tokenizer.backend_tokenizer.encode("a").ids
+        ids = tokenizer.backend_tokenizer.encode("a", add_special_tokens=False).ids
+        ids_with_template = tokenizer.backend_tokenizer.encode("a").ids
     except Exception:  # noqa: BLE001 - it raises no specific type, and _try_out reports the error
         return None
-    return whole[-1] if whole and whole[-1:] != bare[-1:] else None
+    return ids_with_template[-1] if ids_with_template and ids_with_template[-1:] != ids[-1:] else None
 
 
 def _check_token_ids(tokenizer: Any, location: str, rows: int, padding: str | None) -> None:  # noqa: ANN401 - untyped
     """Refuse token ids beyond the embeddings, except that of the replaced padding token."""
     vocabulary: dict[str, int] = tokenizer.get_vocab()
-    beyond = sorted((number, token) for token, number in vocabulary.items() if number >= rows and token != padding)
-    if beyond:
-        number, token = beyond[0]
+    unembedded = sorted(
+        (token_id, token) for token, token_id in vocabulary.items() if token_id >= rows and token != padding
+    )
+    if unembedded:
+        token_id, token = unembedded[0]
         raise UserError(
             f"The tokenizer in the {location} has {max(vocabulary.values()) + 1} tokens, but the embeddings of the"
-            f" network have {rows} rows (vocab_size in config.json): {token!r} has the number {number}. Tokenizer and"
+            f" network have {rows} rows (vocab_size in config.json): {token!r} has the number {token_id}. Tokenizer and"
             " weights do not belong together, or tokens were added: call model.resize_token_embeddings(len(tokenizer)),"
             " train, and save both together."
         )
@@ -225,11 +233,11 @@ def _check_sample_texts(tokenizer: Any, model_folder: ModelFolder, rows: int) ->
         single, unknown, pair = (backend.encode(*texts) for texts in (("a",), (_UNKNOWN_TEXT,), ("a", "b")))
     except Exception as error:
         raise UserError(f"The tokenizer in the {location} cannot tokenize: {one_line_message(error)}.") from error
-    numbers = [number for encoding in (single, unknown, pair) for number in encoding.ids]
-    if max(numbers, default=0) >= rows:
+    token_ids = [token_id for encoding in (single, unknown, pair) for token_id in encoding.ids]
+    if max(token_ids, default=0) >= rows:
         raise UserError(
-            f"The tokenizer in the {location} gives the token number {max(numbers)}, but the network's embeddings have"
-            f" {rows} rows (vocab_size in config.json): tokenizer and weights do not belong together."
+            f"The tokenizer in the {location} gives the token number {max(token_ids)}, but the network's embeddings"
+            f" have {rows} rows (vocab_size in config.json): tokenizer and weights do not belong together."
         )
     if (
         limit is not None

@@ -27,11 +27,11 @@ def refuse_external_links(root: Path, location: str) -> None:
     Raises:
         UserError: names the first such link.
     """
-    inside = root.resolve()
+    resolved_root = root.resolve()
     for folder, folders, files in os.walk(root):
         for name in sorted([*folders, *files]):
             path = Path(folder, name)
-            if path.is_symlink() and not _points_inside(path, inside):
+            if path.is_symlink() and not _points_inside(path, resolved_root):
                 link = str(path.relative_to(root))
                 raise UserError(
                     f"The {location} holds a link that leads out of its folder: {link[:_MAX_SHOWN]!r}. Replace it by a"
@@ -39,8 +39,8 @@ def refuse_external_links(root: Path, location: str) -> None:
                 )
 
 
-def _points_inside(link: Path, inside: Path) -> bool:
+def _points_inside(link: Path, resolved_root: Path) -> bool:
     try:
-        return link.resolve().is_relative_to(inside)
+        return link.resolve().is_relative_to(resolved_root)
     except (OSError, RuntimeError):  # a cycle of links
         return False

@@ -63,31 +63,31 @@ class LoadingReport:
     @property
     def body_faults(self) -> list[str]:
         """Reasons why the weights do not match the model; empty if they do."""
-        elsewhere = (*self.head, *self.optional)
+        non_body = (*self.head, *self.optional)
         faults = {
             name: reason
             for name, reason in self.faults.items()
-            if not _matches_any(name, elsewhere) and not is_harmless(name)
+            if not _matches_any(name, non_body) and not is_harmless(name)
         }
-        foreign = {name: reason for name, reason in self.foreign.items() if not _matches_any(name, elsewhere)}
+        foreign = {name: reason for name, reason in self.foreign.items() if not _matches_any(name, non_body)}
         return format_faults(faults) + format_faults(foreign)
 
     @property
     def head_faults(self) -> list[str]:
         """Reasons why the head cannot be kept; empty if it is complete."""
-        everything = {**self.faults, **self.foreign}
-        return format_faults({name: reason for name, reason in everything.items() if _matches_any(name, self.head)})
+        all_faults = {**self.faults, **self.foreign}
+        return format_faults({name: reason for name, reason in all_faults.items() if _matches_any(name, self.head)})
 
-    def has_any_of(self, beginning: str) -> bool:
+    def has_prefix(self, prefix: str) -> bool:
         """Return whether the checkpoint has a tensor with that name prefix."""
-        return any(name.startswith(beginning) for name in (*self.unused, *self.loaded)) or any(
-            name.startswith(beginning) and reason != MISSING for name, reason in self.faults.items()
+        return any(name.startswith(prefix) for name in (*self.unused, *self.loaded)) or any(
+            name.startswith(prefix) and reason != MISSING for name, reason in self.faults.items()
         )
 
     def initialized_outside_head(self, classifiers: Sequence[str]) -> tuple[str, ...]:
         """Return the names of newly initialized tensors outside the modules at the paths `classifiers`."""
-        own = tuple(f"{path}." for path in classifiers)
-        return tuple(name for name in sorted(self.faults) if not name.startswith(own) and not is_harmless(name))
+        prefixes = tuple(f"{path}." for path in classifiers)
+        return tuple(name for name in sorted(self.faults) if not name.startswith(prefixes) and not is_harmless(name))
 
 
 def is_harmless(name: str) -> bool:
@@ -110,41 +110,41 @@ def summarize_faults(faults: Sequence[str], shown: int = _MAX_SHOWN) -> str:
     return "; ".join(faults[:shown]) + (f"; and {rest} more" if rest > 0 else "")
 
 
-def tensor_fault(given: Tensor, expected: Tensor) -> str | None:
+def tensor_fault(tensor: Tensor, expected: Tensor) -> str | None:
     """Return the reason why a tensor cannot be loaded into the model's `expected` tensor, or None if it can."""
-    if given.shape != expected.shape:
-        return shape_fault(given.shape, expected.shape)
-    return dtype_fault(given, floating=expected.is_floating_point())
+    if tensor.shape != expected.shape:
+        return shape_fault(tensor.shape, expected.shape)
+    return dtype_fault(tensor, floating=expected.is_floating_point())
 
 
-def shape_fault(given: Iterable[int], expected: Iterable[int]) -> str:
+def shape_fault(shape: Iterable[int], expected: Iterable[int]) -> str:
     """Return the reason for a shape mismatch."""
-    return f"has another shape: {list(given)} instead of {list(expected)}"
+    return f"has another shape: {list(shape)} instead of {list(expected)}"
 
 
-def dtype_fault(given: Tensor, *, floating: bool) -> str | None:
+def dtype_fault(tensor: Tensor, *, floating: bool) -> str | None:
     """Return the reason why the values of a tensor cannot be copied unchanged, or None if they can."""
-    if given.is_meta or given.layout != torch.strided:
+    if tensor.is_meta or tensor.layout != torch.strided:
         return "holds no plain values"
-    quantized = given.is_quantized or given.is_complex() or (given.is_floating_point() and given.element_size() < 2)
-    if quantized or given.is_floating_point() != floating:
-        kind = str(given.dtype).removeprefix("torch.")
-        return f"holds numbers of type {kind}{', as quantized weights do' if floating else ''}"
+    quantized = tensor.is_quantized or tensor.is_complex() or (tensor.is_floating_point() and tensor.element_size() < 2)
+    if quantized or tensor.is_floating_point() != floating:
+        dtype = str(tensor.dtype).removeprefix("torch.")
+        return f"holds numbers of type {dtype}{', as quantized weights do' if floating else ''}"
     return None
 
 
-def check_finite(tensors: Mapping[str, Tensor], words: str) -> None:
+def check_finite(tensors: Mapping[str, Tensor], description: str) -> None:
     """Refuse weights with NaN or infinite values, which would make every output NaN.
 
     Raises:
         UserError: names the tensors.
     """
-    wrong = [
+    non_finite = [
         name for name, tensor in tensors.items() if tensor.is_floating_point() and not bool(tensor.isfinite().all())
     ]
-    if wrong:
+    if non_finite:
         raise UserError(
-            f"The weights from the {words} hold values that are not finite (NaN or infinite), in"
-            f" {len(wrong)} of {len(tensors)} tensors: {', '.join(sorted(wrong)[:_MAX_SHOWN])}. The training that wrote"
-            " them diverged, or the file is damaged: give an earlier checkpoint."
+            f"The weights from the {description} hold values that are not finite (NaN or infinite), in"
+            f" {len(non_finite)} of {len(tensors)} tensors: {', '.join(sorted(non_finite)[:_MAX_SHOWN])}. The training"
+            " that wrote them diverged, or the file is damaged: give an earlier checkpoint."
         )

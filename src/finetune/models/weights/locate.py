@@ -37,14 +37,14 @@ def locate_source(request: ModelRequest) -> Source:
 
 def missing_weights_error(request: ModelRequest, name: str, cause: str) -> UserError:
     """Create the error for a model that is not found, with the three ways to provide it."""
-    what, otherwise = "There are no weights", " Or train with random weights: strategy=from_scratch."
+    missing, alternative = "There are no weights", " Or train with random weights: strategy=from_scratch."
     if not request.pretrained:
-        what, otherwise = "There is no configuration", ""
+        missing, alternative = "There is no configuration", ""
     return UserError(
-        f"{what} of {name!r} here, and nothing can be downloaded ({cause[:200]}). Three ways: (1) give a `model`"
+        f"{missing} of {name!r} here, and nothing can be downloaded ({cause[:200]}). Three ways: (1) give a `model`"
         " channel with the model.tar.gz of an earlier job, a transformers folder or a torchvision state dict; (2) use"
         " an image that was built with these weights in it; (3) give the job network access to the hub."
-        f"{otherwise}"
+        f"{alternative}"
     )
 
 
@@ -66,28 +66,28 @@ def _in_channel(channel: Path, scratch: Path) -> Source:
         return source
     # The output folder of an earlier job also contains its output.tar.gz.
     archives = [path for path in archives if path.name == _JOB_ARTIFACT] or archives
-    holder = f"The {location}"
+    container = f"The {location}"
     folder = channel
     if len(archives) == 1:
         folder = unpack(archives[0], scratch)
-        holder = f"{archives[0].name} of the {location}"
-        source = identify_source(folder, holder)
+        container = f"{archives[0].name} of the {location}"
+        source = identify_source(folder, container)
         if source is not None:
             return source
-    raise _no_model_error(folder, holder)
+    raise _no_model_error(folder, container)
 
 
-def _no_model_error(folder: Path, holder: str) -> UserError:
+def _no_model_error(folder: Path, container: str) -> UserError:
     """Create the error for a folder without a model, which lists its contents."""
     entries = [path for path in sorted(folder.iterdir()) if not path.name.startswith(".")]
     shown = ", ".join(f"{path.name}/" if path.is_dir() else path.name for path in entries[:5]) or "nothing"
     foreign = next(
-        (words for path in (folder, *filter(Path.is_dir, entries)) if (words := describe_other_format(path))), None
+        (text for path in (folder, *filter(Path.is_dir, entries)) if (text := describe_other_format(path))), None
     )
     return UserError(
-        f"{holder} holds no model that is known; it holds {shown}.{f' {foreign}.' if foreign else ''} Give one archive"
-        f" ({', '.join(ARCHIVE_SUFFIXES)}), or unpacked: an artifact of an earlier job, a transformers folder with"
-        f" {CONFIG_FILE}, or a torchvision state dict ({', '.join(STATE_DICT_SUFFIXES)})."
+        f"{container} holds no model that is known; it holds {shown}.{f' {foreign}.' if foreign else ''} Give one"
+        f" archive ({', '.join(ARCHIVE_SUFFIXES)}), or unpacked: an artifact of an earlier job, a transformers folder"
+        f" with {CONFIG_FILE}, or a torchvision state dict ({', '.join(STATE_DICT_SUFFIXES)})."
     )
 
 
@@ -97,8 +97,8 @@ def _check_model_name(name: str) -> None:
     Raises:
         UserError: the name is too long, or has control characters.
     """
-    longest = max(map(len, name.encode("utf-8", "replace").split(b"/")))
-    if not name.isprintable() or longest > _MAX_NAME_BYTES or len(name) > _MAX_PATH_LENGTH:
+    longest_part = max(map(len, name.encode("utf-8", "replace").split(b"/")))
+    if not name.isprintable() or longest_part > _MAX_NAME_BYTES or len(name) > _MAX_PATH_LENGTH:
         raise UserError(
             f"model_name={name[:60]!r}{f'... ({len(name)} characters)' if len(name) > 60 else ''} is unknown: give the"
             " name of a classifier of torchvision or of a model on the hub, or the path of a folder."

@@ -34,7 +34,7 @@ def compare_tensors(model: nn.Module, layout: ModelLayout, state: StateDict) -> 
     Args:
         model: model with any number of classes.
         layout: layer layout of the model.
-        state: tensors without prefixes, see `without_prefix`.
+        state: tensors without prefixes, see `strip_model_prefix`.
     """
     expected = model.state_dict()
     weight = state.get(f"{layout.classifier}.weight")
@@ -43,9 +43,17 @@ def compare_tensors(model: nn.Module, layout: ModelLayout, state: StateDict) -> 
         expected[f"{layout.classifier}.weight"] = torch.empty(len(weight), linear.in_features, device="meta")
         expected[f"{layout.classifier}.bias"] = torch.empty(len(weight), device="meta")
     # An auxiliary classifier must be complete or absent; its last layer may be for other classes.
-    absent = [f"{extra.root}." for extra in layout.auxiliary if not _has_prefix(state, f"{extra.root}.")]
-    last = [f"{path}." for path in layout.classifiers(model)[1:]]
-    unbuilt = tuple(f"{extra.root}." for extra in layout.auxiliary if not _has_prefix(expected, f"{extra.root}."))
+    absent_auxiliary = [
+        f"{auxiliary_head.root}."
+        for auxiliary_head in layout.auxiliary
+        if not _has_prefix(state, f"{auxiliary_head.root}.")
+    ]
+    auxiliary_classifiers = [f"{path}." for path in layout.classifiers(model)[1:]]
+    unbuilt = tuple(
+        f"{auxiliary_head.root}."
+        for auxiliary_head in layout.auxiliary
+        if not _has_prefix(expected, f"{auxiliary_head.root}.")
+    )
     faults = {name: _find_fault(state.get(name), tensor) for name, tensor in expected.items()}
     unused = tuple(sorted(name for name in state if name not in expected))
     foreign = [name for name in unused if not is_harmless(name) and not name.startswith(unbuilt)]
@@ -55,7 +63,7 @@ def compare_tensors(model: nn.Module, layout: ModelLayout, state: StateDict) -> 
         foreign=dict.fromkeys(foreign, "is unknown"),
         unused=unused,
         head=(f"{layout.classifier}.",),
-        optional=(*absent, *last),
+        optional=(*absent_auxiliary, *auxiliary_classifiers),
     )
 
 
@@ -67,26 +75,26 @@ def load_matching_tensors(
     Args:
         model: model, modified in place; its own classifiers are kept if `rows` is None.
         layout: layer layout of the model.
-        state: matching weights, see `compare`.
+        state: matching weights, see `compare_tensors`.
         rows: rows of the source's classifiers to load, in this order.
     """
     expected = model.state_dict()
     classifiers = tuple(f"{path}." for path in layout.classifiers(model))
-    chosen: dict[str, Tensor] = {}
+    matching: dict[str, Tensor] = {}
     for name in compare_tensors(model, layout, state).loaded:
         if not name.startswith(classifiers):
-            chosen[name] = state[name]
+            matching[name] = state[name]
         elif rows is not None and state[name].shape == expected[name].shape:
-            chosen[name] = state[name][list(rows)]
-    model.load_state_dict(chosen, strict=False)
+            matching[name] = state[name][list(rows)]
+    model.load_state_dict(matching, strict=False)
     return LoadResult(
-        loaded=tuple(chosen),
-        newly_initialized=tuple(name for name in expected if name not in chosen),
-        unused=tuple(name for name in state if name not in chosen),
+        loaded=tuple(matching),
+        newly_initialized=tuple(name for name in expected if name not in matching),
+        unused=tuple(name for name in state if name not in matching),
     )
 
 
-def mismatch_error(name: str, words: str, state: StateDict, report: LoadingReport) -> UserError:
+def mismatch_error(name: str, description: str, state: StateDict, report: LoadingReport) -> UserError:
     """Create the error for weights of another model, with the names of the models that they match, if any."""
     body = [key for key in report.expected if not key.startswith(report.head)]
     matched = [key for key in body if key not in report.faults]
@@ -97,7 +105,7 @@ def mismatch_error(name: str, words: str, state: StateDict, report: LoadingRepor
         else f"Give the weights of a {name}, or the model_name that they belong to."
     )
     return UserError(
-        f"The weights from the {words} belong to another network than model_name={name!r}: {len(matched)} of"
+        f"The weights from the {description} belong to another network than model_name={name!r}: {len(matched)} of"
         f" {len(body)} tensors match; {summarize_faults(report.body_faults, _MAX_SHOWN)}. {advice}"
     )
 
@@ -107,18 +115,18 @@ def matching_models(state: StateDict, names: Collection[str] | None = None) -> l
 
     RegNets are excluded: torchvision cannot build them on the meta device.
     """
-    found = []
+    matches = []
     for name in torchvision_names() if names is None else names:
         family = family_of(name)
         if family == "regnet" or not _has_classifier(family, state):
             continue
-        extra = {"init_weights": False} if family in {"inception", "googlenet"} else {}
+        arguments = {"init_weights": False} if family in {"inception", "googlenet"} else {}
         with torch.device("meta"):
-            model: nn.Module = get_model(name, weights=None, **extra)
-        own, _ = strip_model_prefix(state, frozenset(model.state_dict()), "weights")
-        if not compare_tensors(model, FAMILIES[family], own).body_faults:
-            found.append(name)
-    return found
+            model: nn.Module = get_model(name, weights=None, **arguments)
+        tensors, _ = strip_model_prefix(state, frozenset(model.state_dict()), "weights")
+        if not compare_tensors(model, FAMILIES[family], tensors).body_faults:
+            matches.append(name)
+    return matches
 
 
 def _has_classifier(family: str, state: StateDict) -> bool:
@@ -127,9 +135,9 @@ def _has_classifier(family: str, state: StateDict) -> bool:
     return any(f".{name}".endswith(weight) for name in state)
 
 
-def _find_fault(given: Tensor | None, expected: Tensor) -> str | None:
-    return MISSING if given is None else tensor_fault(given, expected)
+def _find_fault(tensor: Tensor | None, expected: Tensor) -> str | None:
+    return MISSING if tensor is None else tensor_fault(tensor, expected)
 
 
-def _has_prefix(names: Collection[str], beginning: str) -> bool:
-    return any(name.startswith(beginning) for name in names)
+def _has_prefix(names: Collection[str], prefix: str) -> bool:
+    return any(name.startswith(prefix) for name in names)

@@ -107,13 +107,13 @@ def _identify_in_subfolders(entries: list[Path], location: str, depth: int) -> S
     folders = [path for path in entries if path.is_dir() and path.name != _CODE_FOLDER]
     if len(folders) > _MAX_FOLDERS:
         return None
-    found = {
+    sources = {
         path.name: source for path in folders if (source := identify_source(path, location, depth + 1)) is not None
     }
-    if len(found) > 1:
-        names = ", ".join(list(found)[:5])
+    if len(sources) > 1:
+        names = ", ".join(list(sources)[:5])
         raise UserError(f"The {location} holds several models, in the folders {names}: give the one to start from.")
-    return next(iter(found.values()), None)
+    return next(iter(sources.values()), None)
 
 
 def _read_artifact(folder: Path, location: str) -> Source:

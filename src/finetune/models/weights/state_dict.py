@@ -85,7 +85,7 @@ def rename_legacy_tensors(state: Mapping[str, Tensor]) -> StateDict:
     return {_current_name(name): tensor for name, tensor in state.items()}
 
 
-def strip_model_prefix(state: StateDict, names: Collection[str], words: str) -> tuple[StateDict, tuple[str, ...]]:
+def strip_model_prefix(state: StateDict, names: Collection[str], description: str) -> tuple[StateDict, tuple[str, ...]]:
     """Strip the prefix of a model that is an attribute of a larger module.
 
     The prefix is the one with most of the model's names; tensors without it are dropped.
@@ -93,7 +93,7 @@ def strip_model_prefix(state: StateDict, names: Collection[str], words: str) -> 
     Args:
         state: all tensors.
         names: tensor names of the model.
-        words: description of the source for messages.
+        description: description of the source, for messages.
 
     Returns:
         The tensors, and log messages about the prefix.
@@ -108,26 +108,26 @@ def strip_model_prefix(state: StateDict, names: Collection[str], words: str) -> 
             if ".".join(parts[start:]) in names:
                 prefix = "".join(f"{part}." for part in parts[:start])
                 counts[prefix] = counts.get(prefix, 0) + 1
-    most = max(counts.values(), default=0)
-    if 2 * most <= len(names):
+    max_count = max(counts.values(), default=0)
+    if 2 * max_count <= len(names):
         return state, ()  # another model's tensors, some of whose names have the same suffix
-    prefixes = [prefix for prefix, count in counts.items() if count == most]
+    prefixes = [prefix for prefix, count in counts.items() if count == max_count]
     averaged = [prefix for prefix in prefixes if _AVERAGED.search(prefix)]
-    chosen = averaged if len(averaged) == 1 else prefixes
-    if chosen == [""]:
+    candidates = averaged if len(averaged) == 1 else prefixes
+    if candidates == [""]:
         return state, ()
-    if len(chosen) > 1:
+    if len(candidates) > 1:
         raise UserError(
-            f"The {words} holds several sets of the network's tensors, with the prefixes"
+            f"The {description} holds several sets of the network's tensors, with the prefixes"
             f" {', '.join(repr(prefix) for prefix in sorted(prefixes)[:_MAX_SHOWN])}: leave the one to start from."
         )
-    prefix = chosen[0]
+    prefix = candidates[0]
     outside = sorted(name for name in state if not name.startswith(prefix))
-    messages = f"The {words}: read the tensors with the prefix {prefix!r}"
+    message = f"The {description}: read the tensors with the prefix {prefix!r}"
     if outside:
-        messages += f", and left out {len(outside)} others: {', '.join(outside[:_MAX_SHOWN])}"
-    kept = {name.removeprefix(prefix): tensor for name, tensor in state.items() if name.startswith(prefix)}
-    return kept, (f"{messages}.",)
+        message += f", and left out {len(outside)} others: {', '.join(outside[:_MAX_SHOWN])}"
+    tensors = {name.removeprefix(prefix): tensor for name, tensor in state.items() if name.startswith(prefix)}
+    return tensors, (f"{message}.",)
 
 
 def _current_name(name: str) -> str:
@@ -181,10 +181,10 @@ def reraise_system_error(error: Exception) -> None:
 
 def unreadable_file_error(name: str, error: Exception) -> UserError:
     """Create the error for a torch file that needs unpickling, without torch's own advice to unpickle it."""
-    called = _UNPICKLED_GLOBAL.search(str(error))
+    match = _UNPICKLED_GLOBAL.search(str(error))
     reason = str(error).strip().partition("\n")[0][:200] or type(error).__name__
-    if called is not None:
-        reason = f"it wants to call {called.group(1)}"
+    if match is not None:
+        reason = f"it wants to call {match.group(1)}"
     elif isinstance(error, UnpicklingError):
         reason = "it is damaged, or holds more than tensors"
     return UserError(
@@ -195,17 +195,17 @@ def unreadable_file_error(name: str, error: Exception) -> UserError:
 
 def _unwrap(content: object, path: Path) -> tuple[StateDict, list[str]]:
     """Return the state dict inside a training script's checkpoint, and log messages about the choice."""
-    found = dict(_find_state_dicts(content)) if isinstance(content, Mapping) else {}
-    if not found:
+    state_dicts = dict(_find_state_dicts(content)) if isinstance(content, Mapping) else {}
+    if not state_dicts:
         raise UserError(
             f"{path.name} holds no state dict, that is names with tensors, but {type(content).__name__}:"
             " save model.state_dict(), as safetensors."
         )
-    chosen = _choose_state_dict(found, path)
-    if len(found) == 1:
-        return found[chosen], []
-    return found[chosen], [
-        f"{path.name} holds several state dicts ({', '.join(found)}): read {chosen!r}."
+    key = _choose_state_dict(state_dicts, path)
+    if len(state_dicts) == 1:
+        return state_dicts[key], []
+    return state_dicts[key], [
+        f"{path.name} holds several state dicts ({', '.join(state_dicts)}): read {key!r}."
         " Save another one alone to begin with that."
     ]
 
@@ -219,14 +219,14 @@ def _find_state_dicts(
         for key, value in content.items()
         if isinstance(value, Mapping) and isinstance(key, str) and not _TRAINING_STATE.search(key.lower())
     }
-    found = [
+    state_dicts = [
         pair
         for key, value in inside.items()
         if depth < _MAX_WRAPPER_DEPTH
         for pair in _find_state_dicts(value, f"{path}.{key}" if path else key, depth + 1)
     ]
-    if found:
-        yield from found
+    if state_dicts:
+        yield from state_dicts
         return
     tensors = {key: value for key, value in content.items() if isinstance(key, str) and isinstance(value, Tensor)}
     others = [value for key, value in content.items() if key not in tensors]
@@ -234,21 +234,21 @@ def _find_state_dicts(
         yield path, tensors
 
 
-def _choose_state_dict(found: Mapping[str, StateDict], path: Path) -> str:
+def _choose_state_dict(state_dicts: Mapping[str, StateDict], path: Path) -> str:
     """Choose the averaged weights if they are complete, else the model's usual key, else the only one.
 
     If a checkpoint has both, timm and torchvision evaluate the averaged weights.
     """
-    averaged = [key for key in found if _AVERAGED.search(key)]
-    others = [key for key in found if key not in averaged]
-    largest = max((len(found[key]) for key in others), default=0)
-    if len(averaged) == 1 and len(found[averaged[0]]) >= largest:
+    averaged = [key for key in state_dicts if _AVERAGED.search(key)]
+    others = [key for key in state_dicts if key not in averaged]
+    largest = max((len(state_dicts[key]) for key in others), default=0)
+    if len(averaged) == 1 and len(state_dicts[averaged[0]]) >= largest:
         return averaged[0]
-    usual = [key for name in _WRAPPERS for key in others if key.partition(".")[0] == name]
-    candidates = usual[:1] or others
+    usual_keys = [key for name in _WRAPPERS for key in others if key.partition(".")[0] == name]
+    candidates = usual_keys[:1] or others
     if len(candidates) == 1:
         return candidates[0]
     raise UserError(
-        f"{path.name} holds several state dicts ({', '.join(list(found)[:_MAX_SHOWN])}): save the one to start from"
-        " alone."
+        f"{path.name} holds several state dicts ({', '.join(list(state_dicts)[:_MAX_SHOWN])}): save the one to start"
+        " from alone."
     )

@@ -11,12 +11,12 @@ from torch import Tensor, nn
 def separate_tensors(module: nn.Module) -> dict[str, Tensor]:
     """Return the state dict of `module` as contiguous CPU tensors, cloning shared ones as safetensors requires."""
     state: dict[str, Tensor] = {}
-    seen: set[int] = set()
+    addresses: set[int] = set()
     for name, tensor in module.state_dict().items():
-        own = tensor.detach().cpu().contiguous()
-        address = own.untyped_storage().data_ptr()
-        state[name] = own.clone() if address in seen else own
-        seen.add(address)
+        copied = tensor.detach().cpu().contiguous()
+        address = copied.untyped_storage().data_ptr()
+        state[name] = copied.clone() if address in addresses else copied
+        addresses.add(address)
     return state
 
 

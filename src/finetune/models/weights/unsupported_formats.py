@@ -66,27 +66,29 @@ def refuse_incomplete_folder(folder: Path, weights: Iterable[Path], location: st
     shard = next((path.name for path in weights if SHARD.fullmatch(path.name)), None)
     index = next((path.name for path in sorted(folder.glob(f"*{INDEX_SUFFIX}"))), None)
     weight = shard or next((path.name for path in weights), None)
-    beside = next((name for name in _TOKENIZER_AND_PROCESSOR if (folder / name).is_file()), None)
-    if weight is not None and (shard or index or beside):
-        raise _missing_config_error(weight, location, f", which also has {index or beside}" if index or beside else "")
+    companion = next((name for name in _TOKENIZER_AND_PROCESSOR if (folder / name).is_file()), None)
+    if weight is not None and (shard or index or companion):
+        raise _missing_config_error(
+            weight, location, f", which also has {index or companion}" if index or companion else ""
+        )
 
 
 def describe_other_format(folder: Path) -> str | None:
     """Describe the first file of another framework in `folder`, with the remedy; None if there is none."""
-    for pattern, words in _FORMATS:
-        found = next((path for path in sorted(folder.glob(pattern)) if path.is_file()), None)
-        if found is not None:
+    for pattern, format_name in _FORMATS:
+        path = next((path for path in sorted(folder.glob(pattern)) if path.is_file()), None)
+        if path is not None:
             remedy = (
                 "load it with a version 4 of transformers (from_tf=True or from_flax=True) and save_pretrained()"
-                if words in {"TensorFlow weights", "Flax weights"}
+                if format_name in {"TensorFlow weights", "Flax weights"}
                 else "give the PyTorch weights"
             )
-            return f"{found.name} holds {words}, which this container does not read: {remedy}"
+            return f"{path.name} holds {format_name}, which this container does not read: {remedy}"
     return None
 
 
 def timm_folder_error(
-    config: Mapping[str, object], folder: Path, location: str, known: Collection[str]
+    config: Mapping[str, object], folder: Path, location: str, torchvision_models: Collection[str]
 ) -> UserError | None:
     """Return the error for a timm folder from the hub, whose config.json is timm's own; None for other folders."""
     architecture = config.get("architecture")
@@ -96,7 +98,7 @@ def timm_folder_error(
     remedy = (
         f"its tensors may have torchvision's names: give {weights or 'model.safetensors'} alone, without config.json,"
         f" with model_name={architecture}"
-        if architecture in known
+        if architecture in torchvision_models
         else "give a classifier of torchvision or transformers"
     )
     return UserError(
