@@ -32,12 +32,12 @@ def files_of(folder: Path) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def pictures(tmp_path_factory: pytest.TempPathFactory) -> Backbone:
+def image_backbone(tmp_path_factory: pytest.TempPathFactory) -> Backbone:
     return Wanted("mobilenet_v3_small").build(tmp_path_factory.mktemp("pictures"))
 
 
 @pytest.fixture(scope="module")
-def texts(tmp_path_factory: pytest.TempPathFactory) -> Backbone:
+def text_backbone(tmp_path_factory: pytest.TempPathFactory) -> Backbone:
     scratch = tmp_path_factory.mktemp("texts")
     return Wanted(None, bert_folder(scratch / "source"), task="text-classification").build(scratch)
 
@@ -46,13 +46,13 @@ PICTURES = Wanted("mobilenet_v3_small")
 TEXTS = Wanted(None, task="text-classification")
 
 
-def answers(folder: Path, backbone: Backbone) -> bool:
+def handler_matches(folder: Path, backbone: Backbone) -> bool:
     tolerance = tolerance_on("cpu")
     return verify(folder, evaluate(backbone, [encoded(picture(1))]), tolerance) <= tolerance
 
 
-def test_the_artifact_of_a_torchvision_network(pictures: Backbone, tmp_path: Path) -> None:
-    PICTURES.export(tmp_path / "deep" / "model", pictures)
+def test_artifact_of_a_torchvision_model(image_backbone: Backbone, tmp_path: Path) -> None:
+    PICTURES.export(tmp_path / "deep" / "model", image_backbone)
     folder = tmp_path / "deep" / "model"
     assert files_of(folder) == PLAIN_FILES
     assert json.loads((folder / "metrics.json").read_text(encoding="utf-8")) == PICTURES.metrics
@@ -82,8 +82,8 @@ def test_the_artifact_of_a_torchvision_network(pictures: Backbone, tmp_path: Pat
     }
 
 
-def test_the_artifact_of_a_text_network(texts: Backbone, tmp_path: Path) -> None:
-    TEXTS.export(tmp_path, texts, texts_per_record=2)
+def test_artifact_of_a_text_model(text_backbone: Backbone, tmp_path: Path) -> None:
+    TEXTS.export(tmp_path, text_backbone, texts_per_record=2)
     assert {*PLAIN_FILES, "config.json", "tokenizer.json", "tokenizer_config.json"} == set(files_of(tmp_path))
     description = json.loads((tmp_path / "artifact.json").read_text(encoding="utf-8"))
     assert description["files"] == files_of(tmp_path)
@@ -93,63 +93,67 @@ def test_the_artifact_of_a_text_network(texts: Backbone, tmp_path: Path) -> None
     assert json.loads((tmp_path / "config.json").read_text(encoding="utf-8"))["id2label"]["2"] == LABELS[2]
 
 
-def test_every_user_may_read_the_artifact(texts: Backbone, pictures: Backbone, tmp_path: Path) -> None:
-    PICTURES.export(tmp_path / "pictures", pictures)
-    TEXTS.export(tmp_path / "texts", texts)
+def test_every_user_may_read_the_artifact(text_backbone: Backbone, image_backbone: Backbone, tmp_path: Path) -> None:
+    PICTURES.export(tmp_path / "pictures", image_backbone)
+    TEXTS.export(tmp_path / "texts", text_backbone)
     modes = {stat.S_IMODE(path.stat().st_mode) for path in tmp_path.rglob("*") if path.is_file()}
     assert modes == {0o644}
 
 
-def test_the_same_network_gives_the_same_bytes(pictures: Backbone, tmp_path: Path) -> None:
+def test_export_is_deterministic(image_backbone: Backbone, tmp_path: Path) -> None:
     for name in ("one", "two"):
-        PICTURES.export(tmp_path / name, pictures)
+        PICTURES.export(tmp_path / name, image_backbone)
     for name in PLAIN_FILES:
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
 
 
-def test_an_earlier_artifact_goes_and_foreign_files_stay(texts: Backbone, pictures: Backbone, tmp_path: Path) -> None:
-    TEXTS.export(tmp_path, texts)
+def test_earlier_artifact_is_replaced_and_other_files_are_kept(
+    text_backbone: Backbone, image_backbone: Backbone, tmp_path: Path
+) -> None:
+    TEXTS.export(tmp_path, text_backbone)
     (tmp_path / "notes.txt").write_text("mine", encoding="utf-8")
     (tmp_path / "code" / "notes.txt").write_text("mine", encoding="utf-8")
-    PICTURES.export(tmp_path, pictures)
+    PICTURES.export(tmp_path, image_backbone)
     assert files_of(tmp_path) == sorted([*PLAIN_FILES, "code/notes.txt", "notes.txt"])
-    assert answers(tmp_path, pictures)
+    assert handler_matches(tmp_path, image_backbone)
 
 
-def test_a_replacement_that_was_cut_short_is_completed(texts: Backbone, pictures: Backbone, tmp_path: Path) -> None:
-    TEXTS.export(tmp_path, texts)
+def test_interrupted_replacement_is_completed(
+    text_backbone: Backbone, image_backbone: Backbone, tmp_path: Path
+) -> None:
+    TEXTS.export(tmp_path, text_backbone)
     staging = tmp_path / ".artifact.partial"
     staging.mkdir()
     (tmp_path / "artifact.json").rename(staging / "replaced.json")
     (tmp_path / "code" / "inference.py").unlink()
-    PICTURES.export(tmp_path, pictures)
+    PICTURES.export(tmp_path, image_backbone)
     assert files_of(tmp_path) == PLAIN_FILES
 
 
 @pytest.mark.parametrize("listed", [["../outside", "/etc/hostname", "", ".", 5, None], "outside", None])
-def test_an_earlier_list_of_files_is_not_trusted(listed: object, pictures: Backbone, tmp_path: Path) -> None:
+def test_an_earlier_list_of_files_is_not_trusted(listed: object, image_backbone: Backbone, tmp_path: Path) -> None:
     (tmp_path / "outside").write_text("mine", encoding="utf-8")
     (tmp_path / "model").mkdir()
     (tmp_path / "model" / "artifact.json").write_text(json.dumps({"files": listed}), encoding="utf-8")
-    PICTURES.export(tmp_path / "model", pictures)
+    PICTURES.export(tmp_path / "model", image_backbone)
     assert (tmp_path / "outside").exists()
     assert files_of(tmp_path / "model") == PLAIN_FILES
 
 
-def test_a_damaged_earlier_artifact_is_replaced(pictures: Backbone, tmp_path: Path) -> None:
+def test_a_damaged_earlier_artifact_is_replaced(image_backbone: Backbone, tmp_path: Path) -> None:
     (tmp_path / "artifact.json").write_bytes(b"\xff{")
-    PICTURES.export(tmp_path, pictures)
-    assert answers(tmp_path, pictures)
+    PICTURES.export(tmp_path, image_backbone)
+    assert handler_matches(tmp_path, image_backbone)
 
 
-def test_a_mixture_of_two_artifacts_is_never_opened(pictures: Backbone, tmp_path: Path) -> None:
-    PICTURES.export(tmp_path, pictures)
+def test_mixture_of_two_artifacts_is_never_loaded(image_backbone: Backbone, tmp_path: Path) -> None:
+    PICTURES.export(tmp_path, image_backbone)
     (tmp_path / "metrics.json").unlink()
     (tmp_path / "metrics.json").mkdir()
     with pytest.raises(PlatformError, match="Is a directory"):
-        PICTURES.export(tmp_path, pictures)
-    with pytest.raises(ValueError, match="holds no artifact"):
-        answers(tmp_path, pictures)
+        PICTURES.export(tmp_path, image_backbone)
+    with pytest.raises(ValueError, match="contains no artifact"):
+        handler_matches(tmp_path, image_backbone)
 
 
 @contextmanager
@@ -164,24 +168,24 @@ def largest_file(limit: int) -> Iterator[None]:
 
 
 @pytest.mark.parametrize("limit", [0, 100, 200_000])
-def test_a_full_disk_is_the_platforms_fault(limit: int, pictures: Backbone, tmp_path: Path) -> None:
+def test_full_disk_is_a_platform_error(limit: int, image_backbone: Backbone, tmp_path: Path) -> None:
     with largest_file(limit), pytest.raises(PlatformError, match=rf"to {tmp_path}: .*File too large.* MB are free"):
-        PICTURES.export(tmp_path, pictures)
+        PICTURES.export(tmp_path, image_backbone)
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("limit", [0, 1_000, 10_000, 100_000])
-def test_a_disk_that_fills_up_leaves_the_earlier_artifact(
-    limit: int, texts: Backbone, pictures: Backbone, tmp_path: Path
+def test_full_disk_keeps_the_earlier_artifact(
+    limit: int, text_backbone: Backbone, image_backbone: Backbone, tmp_path: Path
 ) -> None:
-    PICTURES.export(tmp_path, pictures)
-    assert isinstance(texts.expects, TextInput)
+    PICTURES.export(tmp_path, image_backbone)
+    assert isinstance(text_backbone.expects, TextInput)
     # Now tokenizer.json is the largest file; its writer raises a bare `Exception`.
-    texts.expects.tokenizer.add_tokens([f"word{number}" for number in range(1000)])
+    text_backbone.expects.tokenizer.add_tokens([f"word{number}" for number in range(1000)])
     with largest_file(limit), pytest.raises(PlatformError, match="File too large"):
-        TEXTS.export(tmp_path, texts)
+        TEXTS.export(tmp_path, text_backbone)
     assert files_of(tmp_path) == PLAIN_FILES
-    assert answers(tmp_path, pictures)
+    assert handler_matches(tmp_path, image_backbone)
 
 
 @pytest.fixture
@@ -211,21 +215,21 @@ def without_privileges() -> Iterator[None]:
         libc.setfsuid(0)
 
 
-def test_a_folder_that_may_not_be_written_is_the_platforms_fault(pictures: Backbone, public_folder: Path) -> None:
+def test_unwritable_folder_is_a_platform_error(image_backbone: Backbone, public_folder: Path) -> None:
     folder = public_folder / "model"
     folder.mkdir(mode=0o555)
     with without_privileges(), pytest.raises(PlatformError, match=rf"written to {folder}: Permission denied.*writable"):
-        PICTURES.export(folder, pictures)
+        PICTURES.export(folder, image_backbone)
     assert files_of(folder) == []
 
 
-def test_a_file_in_the_place_of_the_folder_is_the_platforms_fault(pictures: Backbone, tmp_path: Path) -> None:
+def test_file_instead_of_the_folder_is_a_platform_error(image_backbone: Backbone, tmp_path: Path) -> None:
     (tmp_path / "model").write_text("", encoding="utf-8")
     with pytest.raises(PlatformError, match=r"model: Not a directory"):
-        PICTURES.export(tmp_path / "model", pictures)
+        PICTURES.export(tmp_path / "model", image_backbone)
 
 
-def test_a_fault_of_ours_is_not_blamed_on_the_platform(pictures: Backbone, tmp_path: Path) -> None:
+def test_internal_error_is_not_a_platform_error(image_backbone: Backbone, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="not JSON compliant"):
-        replace(PICTURES, metrics={"auc": float("nan")}).export(tmp_path, pictures)
+        replace(PICTURES, metrics={"auc": float("nan")}).export(tmp_path, image_backbone)
     assert list(tmp_path.iterdir()) == []

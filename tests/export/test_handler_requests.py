@@ -47,33 +47,33 @@ REFUSED = {
 
 @pytest.mark.parametrize(("body", "content_type", "expected"), UNDERSTOOD.values(), ids=UNDERSTOOD)
 @pytest.mark.parametrize("as_bytes", [True, False])
-def test_requests_are_understood(body: str, content_type: str, expected: Request, *, as_bytes: bool) -> None:
+def test_requests_are_parsed(body: str, content_type: str, expected: Request, *, as_bytes: bool) -> None:
     assert input_fn(body.encode() if as_bytes else body, content_type) == expected
 
 
-def test_a_byte_order_mark_is_no_part_of_the_text() -> None:
+def test_byte_order_mark_is_removed() -> None:
     assert input_fn(b"\xef\xbb\xbfx\n", "text/csv") == Request([("x",)], single=False)
 
 
 @pytest.mark.parametrize(("body", "content_type", "message"), REFUSED.values(), ids=REFUSED)
-def test_requests_that_mean_nothing_are_refused(body: str, content_type: str, message: str) -> None:
+def test_invalid_requests_are_refused(body: str, content_type: str, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         input_fn(body.encode(), content_type)
 
 
-def test_a_body_that_is_not_utf8_is_refused() -> None:
+def test_body_that_is_not_utf8_is_refused() -> None:
     with pytest.raises(ValueError, match="not text/plain in UTF-8"):
         input_fn("é".encode("latin-1"), "text/plain")
 
 
 @pytest.mark.parametrize("accept", ["application/json", "*/*", "", "text/html, application/json;q=0.9"])
-def test_answers_are_json(accept: str) -> None:
+def test_predictions_are_serialized_as_json(accept: str) -> None:
     assert json.loads(output_fn(Predictions(RECORDS[:1], single=True), accept)) == RECORDS[0]
     assert json.loads(output_fn(Predictions(RECORDS, single=False), accept)) == RECORDS
     assert json.loads(output_fn(Predictions(RECORDS[:1], single=False), accept)) == RECORDS[:1]
 
 
-def test_answers_are_lines_or_rows() -> None:
+def test_predictions_are_serialized_as_json_lines_or_csv() -> None:
     lines = output_fn(Predictions(RECORDS, single=False), "application/jsonlines")
     assert [json.loads(line) for line in lines.splitlines()] == RECORDS
     assert output_fn(Predictions(RECORDS, single=False), "text/csv") == 'a,0.75,0.25\n"b, c",0.125,0.875\n'
@@ -81,15 +81,15 @@ def test_answers_are_lines_or_rows() -> None:
     assert output_fn(Predictions([several], single=True), "text/csv") == '"[""a""]",0.75,0.25\n'
 
 
-def test_other_formats_of_an_answer_are_refused() -> None:
-    with pytest.raises(ValueError, match="accept 'image/png' is not supported; ask for one of application/json"):
+def test_unsupported_accept_type_is_refused() -> None:
+    with pytest.raises(ValueError, match="accept 'image/png' is not supported; accept one of application/json"):
         output_fn(Predictions(RECORDS, single=False), "image/png")
 
 
-def test_an_answer_that_is_no_number_is_not_written() -> None:
+def test_non_finite_predictions_are_not_serialized() -> None:
     record = {"probabilities": [float("nan")], "labels": ["a"], "predicted_label": "a"}
     for accept in ("application/json", "application/jsonlines", "text/csv"):
-        with pytest.raises(ValueError, match=r"answer to record 0 .* is not a finite number"):
+        with pytest.raises(ValueError, match=r"record 0 .* are not finite"):
             output_fn(Predictions([record], single=True), accept)
 
 
@@ -106,38 +106,40 @@ class Brightness(nn.Module):
         return torch.stack([mean, -mean], dim=1)
 
 
-def picture_model() -> tuple[Model, Brightness]:
-    network = Brightness()
+def brightness_model() -> tuple[Model, Brightness]:
+    module = Brightness()
     plain = {"size": 8, "resize": 8, "interpolation": "bilinear", "mean": [0.5] * 3, "std": [0.25] * 3}
     artifact = {"framework": "torchvision", "preprocessing": plain, "labels": ["light", "dark"], "multi_label": False}
-    return Model(network, artifact, None, torch.device("cpu")), network
+    return Model(module, artifact, None, torch.device("cpu")), module
 
 
-def test_many_pictures_are_answered_in_batches_and_in_order() -> None:
-    model, network = picture_model()
+def test_many_images_are_classified_in_batches_and_in_order() -> None:
+    model, module = brightness_model()
     shades = [(37 * i) % 256 for i in range(70)]
     contents = [encoded(picture(0, "L").point(lambda _, shade=shade: shade)) for shade in shades]
-    answer = predict_fn(Request(contents, single=False), model)
-    assert network.batches == [32, 32, 6]
-    assert [record["predicted_label"] for record in answer.records] == ["light" if s > 127 else "dark" for s in shades]
+    predictions = predict_fn(Request(contents, single=False), model)
+    assert module.batches == [32, 32, 6]
+    assert [record["predicted_label"] for record in predictions.records] == [
+        "light" if s > 127 else "dark" for s in shades
+    ]
 
 
 @pytest.mark.parametrize(
     ("body", "content_type", "message"),
     [
-        (b"no picture", "image/png", "the picture cannot be decoded"),
+        (b"no picture", "image/png", "the image cannot be decoded"),
         (b'{"inputs": "no base64!"}', "application/json", "must be a base64 string"),
-        (b'{"inputs": "bm8gcGljdHVyZQ=="}', "application/json", "the picture cannot be decoded"),
-        (b"a text", "text/plain", "this model classifies pictures"),
+        (b'{"inputs": "bm8gcGljdHVyZQ=="}', "application/json", "the image cannot be decoded"),
+        (b"a text", "text/plain", "this model expects images"),
     ],
 )
-def test_what_is_no_picture_is_refused(body: bytes, content_type: str, message: str) -> None:
+def test_invalid_images_are_refused(body: bytes, content_type: str, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        predict_fn(input_fn(body, content_type), picture_model()[0])
+        predict_fn(input_fn(body, content_type), brightness_model()[0])
 
 
-def test_a_picture_that_would_become_huge_is_refused() -> None:
-    model = picture_model()[0]
+def test_narrow_image_is_refused() -> None:
+    model = brightness_model()[0]
     preprocessing = {**model.artifact["preprocessing"], "resize": 2000, "size": 2000}
     huge = Model(model.module, {**model.artifact, "preprocessing": preprocessing}, None, model.device)
     narrow = encoded(picture(0, "L", (3, 1000)))
@@ -145,12 +147,12 @@ def test_a_picture_that_would_become_huge_is_refused() -> None:
         predict_fn(input_fn(narrow, "image/png"), huge)
 
 
-def test_a_folder_without_an_artifact_is_named(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=rf"{tmp_path} holds no artifact"):
+def test_folder_without_an_artifact_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=rf"{tmp_path} contains no artifact"):
         model_fn(str(tmp_path))
 
 
-def test_an_unknown_format_version_is_named(tmp_path: Path) -> None:
+def test_unknown_format_version_is_refused(tmp_path: Path) -> None:
     (tmp_path / "artifact.json").write_text('{"format_version": 7}', encoding="utf-8")
-    with pytest.raises(ValueError, match="format 7, this handler knows 1"):
+    with pytest.raises(ValueError, match="format_version=7, but this handler supports 1"):
         model_fn(str(tmp_path))

@@ -31,99 +31,99 @@ PAIRS: list[Content] = [("a good book", "not a bad book"), ("bad " * 30, "good "
 Folder = Callable[[Path], Path]
 
 
-def exported(wanted: Wanted, tmp_path: Path, texts_per_record: int = 1) -> tuple[Path, Backbone]:
-    backbone, folder = wanted.build(tmp_path / "scratch"), tmp_path / "model"
-    wanted.export(folder, backbone, texts_per_record)
+def build_and_export(source: Wanted, tmp_path: Path, texts_per_record: int = 1) -> tuple[Path, Backbone]:
+    backbone, folder = source.build(tmp_path / "scratch"), tmp_path / "model"
+    source.export(folder, backbone, texts_per_record)
     return folder, backbone
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_torchvision_network_answers_as_evaluated(name: str, tmp_path: Path) -> None:
-    folder, backbone = exported(Wanted(name), tmp_path)
+def test_torchvision_artifact_reproduces_predictions(name: str, tmp_path: Path) -> None:
+    folder, backbone = build_and_export(Wanted(name), tmp_path)
     samples = evaluate(backbone, PICTURES)
     assert verify(folder, samples, CPU) <= CPU
     assert len({sample.probabilities for sample in samples}) == len(samples)
 
 
 @pytest.mark.parametrize("build", [bert_folder, distilbert_folder, gpt2_folder])
-def test_a_text_network_answers_one_by_one_as_evaluated_in_a_padded_batch(build: Folder, tmp_path: Path) -> None:
-    wanted = Wanted(None, build(tmp_path / "source"), task="text-classification")
-    folder, backbone = exported(wanted, tmp_path)
+def test_text_artifact_reproduces_predictions_of_a_padded_batch(build: Folder, tmp_path: Path) -> None:
+    source = Wanted(None, build(tmp_path / "source"), task="text-classification")
+    folder, backbone = build_and_export(source, tmp_path)
     samples = evaluate(backbone, TEXTS)
     assert verify(folder, samples, CPU) <= CPU
     assert len({sample.probabilities for sample in samples}) == len(samples)
 
 
 @pytest.mark.parametrize("build", [bert_folder, distilbert_folder])
-def test_a_network_for_pairs_answers_as_evaluated(build: Folder, tmp_path: Path) -> None:
-    wanted = Wanted(None, build(tmp_path / "source"), task="text-classification")
-    folder, backbone = exported(wanted, tmp_path, texts_per_record=2)
+def test_text_pair_artifact_reproduces_predictions(build: Folder, tmp_path: Path) -> None:
+    source = Wanted(None, build(tmp_path / "source"), task="text-classification")
+    folder, backbone = build_and_export(source, tmp_path, texts_per_record=2)
     assert verify(folder, evaluate(backbone, PAIRS), CPU) <= CPU
 
 
-def test_a_transformers_network_for_pictures_answers_as_evaluated(tmp_path: Path) -> None:
-    folder, backbone = exported(Wanted(None, vit_folder(tmp_path / "source"), image_size=None), tmp_path)
+def test_transformers_image_artifact_reproduces_predictions(tmp_path: Path) -> None:
+    folder, backbone = build_and_export(Wanted(None, vit_folder(tmp_path / "source"), image_size=None), tmp_path)
     assert verify(folder, evaluate(backbone, PICTURES), CPU) <= CPU
 
 
-def test_a_network_with_several_labels_answers_as_evaluated(tmp_path: Path) -> None:
-    folder, backbone = exported(Wanted("resnet18", multi_label=True), tmp_path)
+def test_multi_label_artifact_reproduces_predictions(tmp_path: Path) -> None:
+    folder, backbone = build_and_export(Wanted("resnet18", multi_label=True), tmp_path)
     samples = evaluate(backbone, PICTURES, multi_label=True)
     assert verify(folder, samples, CPU) <= CPU
     handler = load_handler(folder)
-    answer = handler.predict_fn(handler.input_fn(PICTURES[0], "image/jpeg"), handler.model_fn(str(folder)))
+    predictions = handler.predict_fn(handler.input_fn(PICTURES[0], "image/jpeg"), handler.model_fn(str(folder)))
     above = [label for label, value in zip(LABELS, samples[0].probabilities, strict=True) if value > 0.5]
-    assert answer.records[0]["predicted_labels"] == above
+    assert predictions.records[0]["predicted_labels"] == above
 
 
 @pytest.mark.parametrize("build", [bert_folder, gpt2_folder])
-def test_the_pipeline_of_transformers_gives_the_same_label(build: Folder, tmp_path: Path) -> None:
+def test_transformers_pipeline_predicts_the_same_label(build: Folder, tmp_path: Path) -> None:
     from transformers import pipeline
 
-    wanted = Wanted(None, build(tmp_path / "source"), task="text-classification")
-    folder, backbone = exported(wanted, tmp_path)
+    source = Wanted(None, build(tmp_path / "source"), task="text-classification")
+    folder, backbone = build_and_export(source, tmp_path)
     samples = evaluate(backbone, TEXTS[:3])
     classify = pipeline("text-classification", model=str(folder), device="cpu")
     for sample in samples:
-        (told,) = classify([str(sample.content[0])])
+        (prediction,) = classify([str(sample.content[0])])
         best = max(sample.probabilities)
-        assert told["label"] == LABELS[sample.probabilities.index(best)]
-        assert told["score"] == pytest.approx(best, abs=CPU)
+        assert prediction["label"] == LABELS[sample.probabilities.index(best)]
+        assert prediction["score"] == pytest.approx(best, abs=CPU)
 
 
-def test_the_pipeline_of_transformers_sees_pictures_nearly_as_the_network_did(tmp_path: Path) -> None:
+def test_transformers_pipeline_preprocesses_images_similarly(tmp_path: Path) -> None:
     from transformers import pipeline
 
-    folder, backbone = exported(Wanted(None, vit_folder(tmp_path / "source"), image_size=None), tmp_path)
+    folder, backbone = build_and_export(Wanted(None, vit_folder(tmp_path / "source"), image_size=None), tmp_path)
     classify = pipeline("image-classification", model=str(folder), device="cpu")
     for seed in range(4):
         image = picture(seed, size=(16, 16))
         (sample,) = evaluate(backbone, [encoded(image)])
-        told = {answer["label"]: answer["score"] for answer in classify(image)}
-        assert [told[label] for label in LABELS] == pytest.approx(sample.probabilities, abs=1e-3)
+        prediction = {predictions["label"]: predictions["score"] for predictions in classify(image)}
+        assert [prediction[label] for label in LABELS] == pytest.approx(sample.probabilities, abs=1e-3)
 
 
 @pytest.fixture(scope="module")
 def resnet(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[VerificationSample]]:
-    folder, backbone = exported(Wanted("resnet18"), tmp_path_factory.mktemp("resnet"))
+    folder, backbone = build_and_export(Wanted("resnet18"), tmp_path_factory.mktemp("resnet"))
     return folder, evaluate(backbone, PICTURES)
 
 
-def test_another_weight_is_noticed(resnet: tuple[Path, list[VerificationSample]], tmp_path: Path) -> None:
-    folder, backbone = exported(Wanted("resnet18"), tmp_path)
+def test_changed_weight_is_detected(resnet: tuple[Path, list[VerificationSample]], tmp_path: Path) -> None:
+    folder, backbone = build_and_export(Wanted("resnet18"), tmp_path)
     samples = evaluate(backbone, PICTURES)
     weights = load_file(folder / "model.safetensors")
     weights["fc.bias"][0] += 0.01
     save_file(weights, folder / "model.safetensors")
-    with pytest.raises(ArtifactMismatch, match=r"answers \[.*\] for record 0, the network said \[.*\]"):
+    with pytest.raises(ArtifactMismatch, match=r"predicts \[.*\] for record 0, the model \[.*\]"):
         verify(folder, samples, CPU)
 
 
 @pytest.mark.parametrize(
     ("key", "value"), [("mean", [0.0, 0.0, 0.0]), ("resize", 60), ("interpolation", "nearest"), ("size", 64)]
 )
-def test_other_preprocessing_is_noticed(key: str, value: object, tmp_path: Path) -> None:
-    folder, backbone = exported(Wanted("resnet18"), tmp_path)
+def test_changed_preprocessing_is_detected(key: str, value: object, tmp_path: Path) -> None:
+    folder, backbone = build_and_export(Wanted("resnet18"), tmp_path)
     samples = evaluate(backbone, PICTURES)
     description = json.loads((folder / "artifact.json").read_text(encoding="utf-8"))
     description["preprocessing"][key] = value
@@ -132,20 +132,20 @@ def test_other_preprocessing_is_noticed(key: str, value: object, tmp_path: Path)
         verify(folder, samples, CPU)
 
 
-def test_a_missing_class_is_noticed(resnet: tuple[Path, list[VerificationSample]]) -> None:
+def test_missing_class_is_detected(resnet: tuple[Path, list[VerificationSample]]) -> None:
     folder, samples = resnet
     with pytest.raises(ArtifactMismatch, match="the classes differ"):
         verify(folder, [replace(samples[0], probabilities=samples[0].probabilities[:2])], CPU)
 
 
-def test_the_largest_difference_is_told(resnet: tuple[Path, list[VerificationSample]]) -> None:
+def test_largest_difference_is_returned(resnet: tuple[Path, list[VerificationSample]]) -> None:
     folder, samples = resnet
     first, *others = samples[1].probabilities
     shifted = replace(samples[1], probabilities=(first + 0.004, *others))
     assert verify(folder, [samples[0], shifted], 5e-3) == pytest.approx(0.004, abs=1e-5)
 
 
-def test_proving_leaves_nothing_behind(resnet: tuple[Path, list[VerificationSample]]) -> None:
+def test_verification_leaves_no_files_or_modules(resnet: tuple[Path, list[VerificationSample]]) -> None:
     folder, samples = resnet
     before, modules = sorted(folder.rglob("*")), set(sys.modules)
     verify(folder, samples, CPU)
@@ -153,10 +153,10 @@ def test_proving_leaves_nothing_behind(resnet: tuple[Path, list[VerificationSamp
     assert "artifact_inference" not in set(sys.modules) - modules
 
 
-def test_a_network_that_answers_no_numbers_is_not_the_artifacts_fault(tmp_path: Path) -> None:
-    wanted = Wanted("resnet18")
-    backbone = wanted.build(tmp_path / "scratch")
+def test_nan_predictions_match(tmp_path: Path) -> None:
+    source = Wanted("resnet18")
+    backbone = source.build(tmp_path / "scratch")
     with torch.no_grad():
         next(backbone.module.parameters()).fill_(float("nan"))
-    wanted.export(tmp_path / "model", backbone)
+    source.export(tmp_path / "model", backbone)
     assert verify(tmp_path / "model", evaluate(backbone, PICTURES[:1]), CPU) == 0.0

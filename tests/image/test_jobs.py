@@ -61,7 +61,7 @@ def test_without_the_network_the_ways_to_give_weights_are_named(
     request = request_of({"train": pictures}, {"model_name": "resnet18"})
     code, container = harbour.run(tmp_path / "ml", request)
     assert code == 1
-    assert container.failure.startswith("There are no weights of 'resnet18' here")
+    assert container.failure.startswith("There are no local weights for 'resnet18' here")
 
 
 def test_texts(harbour: Harbour, tmp_path: Path) -> None:

@@ -54,21 +54,23 @@ def test_invalid_archive_is_refused(tmp_path: Path, holdout: Path) -> None:
     (tmp_path / "model").mkdir()
     (tmp_path / "model" / "model.tar.gz").write_bytes(b"hello, hello")
     cause = refusal(tmp_path / "job", holdout, tmp_path / "model")
-    assert re.fullmatch(r"model\.tar\.gz is no archive, or it is cut short: .* Give a tar file, as .*", cause)
+    assert re.fullmatch(r"model\.tar\.gz is not a valid archive, or is truncated: .* Provide a tar file, as .*", cause)
 
 
 def test_truncated_archive_is_refused(tmp_path: Path, holdout: Path) -> None:
     folder = write_archive(tmp_path / "model", {"resnet34.pth": torch.rand(4096).numpy().tobytes()})
     archive = folder / "model.tar.gz"
     archive.write_bytes(archive.read_bytes()[:-2000])
-    assert refusal(tmp_path / "job", holdout, folder).startswith("model.tar.gz is no archive, or it is cut short: ")
+    assert refusal(tmp_path / "job", holdout, folder).startswith(
+        "model.tar.gz is not a valid archive, or is truncated: "
+    )
 
 
 @pytest.mark.parametrize("name", ["../../outside", "/tmp/outside-of-the-archive"])
 def test_archive_with_outside_paths_is_refused(name: str, tmp_path: Path, holdout: Path) -> None:
     folder = write_archive(tmp_path / "model", {name: b"x"})
     cause = refusal(tmp_path / "job", holdout, folder)
-    assert cause.startswith(f"model.tar.gz tries to write outside its folder: member {name!r}. Pack the model again")
+    assert cause.startswith(f"model.tar.gz contains a member outside its folder: {name!r}. Pack the model again")
     assert not list(tmp_path.rglob("outside*"))
     assert not Path(name).is_file()
 
@@ -76,8 +78,8 @@ def test_archive_with_outside_paths_is_refused(name: str, tmp_path: Path, holdou
 def test_weights_of_another_model_are_refused(tmp_path: Path, holdout: Path) -> None:
     folder = write_archive(tmp_path / "model", {"resnet18.pth": saved(resnet34().state_dict())})
     cause = refusal(tmp_path / "job", holdout, folder)
-    assert "belong to another network than model_name='resnet18'" in cause
-    assert cause.endswith("They fit 'resnet34': set model_name accordingly.")
+    assert "belong to another model than model_name='resnet18'" in cause
+    assert cause.endswith("They match 'resnet34': set model_name accordingly.")
 
 
 def test_pickled_objects_are_not_loaded(tmp_path: Path, holdout: Path) -> None:
@@ -98,7 +100,7 @@ def test_folder_with_custom_code_is_refused(tmp_path: Path, holdout: Path) -> No
     code = f"import pathlib; pathlib.Path({str(tmp_path / 'ran')!r}).mkdir()\nclass Config: pass\n"
     config = b'{"model_type": "mine", "auto_map": {"AutoConfig": "mine.Config"}, "architectures": ["Mine"]}'
     folder = write_archive(tmp_path / "model", {"config.json": config, "mine.py": code.encode()})
-    assert "brings code of its own, which is never run" in refusal(tmp_path / "job", holdout, folder)
+    assert "requires custom code, which is never run" in refusal(tmp_path / "job", holdout, folder)
     assert not (tmp_path / "ran").exists()
 
 
@@ -107,7 +109,5 @@ def test_missing_weights_are_refused(tmp_path: Path) -> None:
     (tmp_path / "texts" / "rows.csv").write_text("label,text\na,one\na,two\nb,three\nb,four\n")
     job = train_here(tmp_path / "job", {"train": tmp_path / "texts"})
     assert job.exit_code == 1
-    assert job.failure.startswith(
-        "There are no weights of 'distilbert-base-uncased' here, and nothing can be downloaded"
-    )
-    assert all(way in job.failure for way in ("(1) give a `model` channel", "(2) use an image", "(3) give the job"))
+    assert job.failure.startswith("There are no local weights for 'distilbert-base-uncased', and the download failed")
+    assert all(remedy in job.failure for remedy in ("(1) provide a `model`", "(2) use an image", "(3) give the job"))

@@ -37,9 +37,9 @@ def test_train_reports_all_faults_at_once_with_exit_code_1(tmp_path: Path, image
         ({"batch_size": "-1"}, r"batch_size='-1' is not allowed: give a whole number, at least 1"),
         ({"epochs": "many"}, r"epochs='many' is not allowed: give a whole number"),
         ({"strategy": "partial", "unfrozen_groups": "99"}, r"unfrozen_groups is 99, but .* Choose at most 5"),
-        ({"model_name": "resnet81"}, r"model_name='resnet81'.*leave model_name away, or set it to 'resnet18'"),
+        ({"model_name": "resnet81"}, r"model_name='resnet81'.*omit model_name, or set it to 'resnet18'"),
         ({"image_size": "20000"}, r"image_size='20000' is not allowed: give a whole number, at least 8"),
-        ({"reinitialize_top_layer": "false"}, r"reinitialize_top_layer=false, but the weights distinguish 3 classes"),
+        ({"reinitialize_top_layer": "false"}, r"reinitialize_top_layer=false, but the weights have 3 classes"),
         ({"task": "text-classification"}, r"task=text-classification, but channel 'train' contains no tables"),
         ({"num_classes": "2"}, r"num_classes=2, but channel 'train' has 4 classes"),
         ({"num_training_samples": "9"}, r"num_training_samples=9, but channel 'train' has 8 records"),
@@ -127,7 +127,10 @@ def test_missing_unknown_or_empty_channels_are_refused(tmp_path: Path, images: P
         ({"train": images, "validaton": images}, r"Unknown channel 'validaton' \(did you mean 'validation'\?\)"),
         ({"train": images, "training": images}, r"Channels 'train' and 'training' mean the same: give one of them"),
         ({"train": tmp_path / "empty"}, r"channel 'train' is empty: no files in .*; expected a folder per class"),
-        ({"train": images, "model": tmp_path / "empty"}, r"The model channel holds no model .*; it holds nothing"),
+        (
+            {"train": images, "model": tmp_path / "empty"},
+            r"The model channel contains no supported model; .* nothing",
+        ),
     )
     for number, (channels, cause) in enumerate(cases):
         job = train_here(tmp_path / str(number), channels)

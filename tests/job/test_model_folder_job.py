@@ -102,7 +102,7 @@ def test_added_tokens_without_embeddings_fail_the_job_before_the_first_step(
     data = write_texts(tmp_path / "train", ("neg", "pos"), (*TEXTS * 4, text))
     job = train_here(tmp_path / "job", {"train": data, "model": folder}, {"strategy": strategy})
     assert job.exit_code == 1
-    assert job.failure.startswith("The tokenizer in the model channel has 16 tokens, but the embeddings of the network")
+    assert job.failure.startswith("The tokenizer in the model channel has 16 tokens, but the embeddings of the model")
     assert "epoch=" not in job.log
 
 
@@ -118,7 +118,7 @@ def test_padding_token_without_embedding_is_replaced(strategy: str, tmp_path: Pa
     data = write_texts(tmp_path / "data", ("neg", "pos"))
     options = {"strategy": strategy, "precision": "fp32", "epochs": "1"}
     job = finished(train_here(tmp_path / "job", {"train": data, "test": data, "model": folder}, options))
-    assert "pads with '[MORE]' (15), for which the network has no embedding" in job.log
+    assert "pads with '[MORE]' (15), for which the model has no embedding" in job.log
     if strategy == "evaluate":
         rows = [[float(row[f"probability:{name}"]) for name in ("neg", "pos")] for row in job.predictions("test")]
         assert torch.allclose(torch.tensor(rows), expected, atol=BOUND)
@@ -162,7 +162,7 @@ def test_regression_model_is_not_evaluated(fields: dict[str, object], tmp_path: 
 def test_assumed_class_order_is_a_warning(options: dict[str, str], warned: bool, tmp_path: Path) -> None:
     folder = write_folder(tmp_path / "model", "bert")
     job = finished(evaluate(tmp_path, folder, ("schlecht", "gut"), **options))
-    assert ("output 0 is taken for 'gut', 1 for 'schlecht'" in job.log) == warned
+    assert ("output 0 is assigned to 'gut', 1 to 'schlecht'" in job.log) == warned
     assert job.artifact()["labels"] == options.get("class_names", "gut,schlecht").split(",")
 
 
@@ -175,7 +175,7 @@ def test_bare_state_dict_is_evaluated_with_warning(
     (folder / "resnet18.safetensors").write_bytes((artifact / "model.safetensors").read_bytes())
     options = {**EVALUATE, "model_name": "resnet18", "image_size": "32"}
     job = finished(train_here(tmp_path / "job", {"test": holdout, "model": folder}, options))
-    assert "output 0 is taken for 'blue', 1 for 'green', 2 for 'red'" in job.log
+    assert "output 0 is assigned to 'blue', 1 to 'green', 2 to 'red'" in job.log
 
 
 @pytest.mark.parametrize("pairs", [True, False])

@@ -45,8 +45,8 @@ def refusal(workdir: Path, channels: dict[str, Path], hyperparameters: dict[str,
 @pytest.mark.parametrize(
     ("missing", "cause"),
     [
-        ("classifier.bias", "have it only in part: classifier.bias is missing"),
-        ("bert.pooler.dense.weight", "have it only in part: bert.pooler.dense.weight is missing"),
+        ("classifier.bias", "top layer of the weights is incomplete: classifier.bias is missing"),
+        ("bert.pooler.dense.weight", "top layer of the weights is incomplete: bert.pooler.dense.weight is missing"),
         ("bert.embeddings.LayerNorm.weight", "bert.embeddings.LayerNorm.weight is missing"),
     ],
 )
@@ -62,7 +62,7 @@ def test_model_with_contradictory_classes_is_not_evaluated(tmp_path: Path, bert:
     three = write_folder(tmp_path / "three", "bert", labels=("a", "b", "c"))
     shutil.copyfile(three / WEIGHTS, bert / WEIGHTS)
     cause = refusal(tmp_path / "job", {"test": texts, "model": bert}, EVALUATE)
-    assert "config.json in the model channel names 2 classes, but classifier.weight has 3 rows" in cause
+    assert "config.json in the model channel has 2 classes, but classifier.weight has 3 rows" in cause
 
 
 def test_image_model_without_head_bias_is_not_evaluated(tmp_path: Path, holdout: Path) -> None:
@@ -71,7 +71,7 @@ def test_image_model_without_head_bias_is_not_evaluated(tmp_path: Path, holdout:
     del state["classifier.3.bias"]
     save_file(state, tmp_path / "model" / f"{NAME}.safetensors")
     cause = refusal(tmp_path / "job", {"test": holdout, "model": tmp_path / "model"}, EVALUATE)
-    assert "have it only in part: classifier.3.bias is missing" in cause
+    assert "top layer of the weights is incomplete: classifier.3.bias is missing" in cause
 
 
 def test_a_new_head_on_a_new_pooler_is_named_in_plan_and_log(tmp_path: Path, bert: Path, texts: Path) -> None:
@@ -81,8 +81,8 @@ def test_a_new_head_on_a_new_pooler_is_named_in_plan_and_log(tmp_path: Path, ber
     job = finished(train_here(tmp_path / "job", {"train": texts, "model": bert}, hyperparameters))
     named = "bert.pooler.dense.bias, bert.pooler.dense.weight"
     assert f"new head, newly initialized: {named}" in job.log
-    assert f"WARNING: Newly initialized besides the classifier, because the weights lack them: {named}" in job.log
-    assert "WARNING: The weights have their top layer only in part, so it is replaced by a new one" in job.log
+    assert f"besides the classifier, which are newly initialized: {named}" in job.log
+    assert "WARNING: The top layer of the weights is incomplete and is replaced by a new one" in job.log
 
 
 @pytest.mark.parametrize("absolute", [True, False])
@@ -93,4 +93,4 @@ def test_index_with_outside_paths_is_refused(absolute: bool, tmp_path: Path, ber
     name = str(outside) if absolute else "../outside.safetensors"
     (bert / f"{WEIGHTS}.index.json").write_text(json.dumps({"metadata": {}, "weight_map": dict.fromkeys(state, name)}))
     cause = refusal(tmp_path / "job", {"test": texts, "model": bert}, EVALUATE)
-    assert f"{WEIGHTS}.index.json in the model channel names a file outside its folder: '{name[:80]}'" in cause
+    assert f"{WEIGHTS}.index.json in the model channel refers to a file outside its folder: '{name[:80]}'" in cause

@@ -35,34 +35,34 @@ FEWER = SourceHead(2)
         (SourceHead(3, LABELS, multi_label=True), None),
     ],
 )
-def test_same_classes_keep_their_head(head: SourceHead | None, rows: tuple[int, ...] | None, tmp_path: Path) -> None:
+def test_same_classes_reuse_the_head(head: SourceHead | None, rows: tuple[int, ...] | None, tmp_path: Path) -> None:
     assert rows_to_keep(head, ask(NAME, tmp_path)) == rows
 
 
-def test_a_new_head_on_request(tmp_path: Path) -> None:
+def test_reinitialize_creates_a_new_head(tmp_path: Path) -> None:
     assert rows_to_keep(SAME, ask(NAME, tmp_path, reinitialize="true")) is None
 
 
-def test_keeping_the_head_on_request(tmp_path: Path) -> None:
+def test_head_is_reused_on_request(tmp_path: Path) -> None:
     assert rows_to_keep(SHUFFLED, ask(NAME, tmp_path, reinitialize="false")) == (1, 2, 0)
 
 
 @pytest.mark.parametrize(
     ("head", "message"),
     [
-        (OTHERS, r"distinguish 3 classes \('bird', 'cat', 'fox'\) and the data 3 classes \('bird', 'cat', 'dog'\)"),
-        (FEWER, "distinguish 2 classes and the data"),
+        (OTHERS, r"have 3 classes \('bird', 'cat', 'fox'\) and the data 3 classes \('bird', 'cat', 'dog'\)"),
+        (FEWER, "have 2 classes and the data"),
         (None, "no top layer to keep"),
         (SourceHead(3, LABELS, multi_label=True), "trained for several classes per record"),
     ],
 )
-def test_a_head_that_cannot_be_kept(head: SourceHead | None, message: str, tmp_path: Path) -> None:
+def test_unusable_head_is_refused(head: SourceHead | None, message: str, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=message):
         rows_to_keep(head, ask(NAME, tmp_path, reinitialize="false"))
 
 
 @pytest.mark.parametrize("head", [OTHERS, FEWER, None])
-def test_a_network_that_is_not_trained_needs_its_own_head(head: SourceHead | None, tmp_path: Path) -> None:
+def test_evaluation_needs_the_head_of_the_weights(head: SourceHead | None, tmp_path: Path) -> None:
     assert rows_to_keep(SHUFFLED, ask(NAME, tmp_path, trained=False)) == (1, 2, 0)
     with pytest.raises(UserError, match="strategy=evaluate needs the top layer of the weights"):
         rows_to_keep(head, ask(NAME, tmp_path, trained=False))
@@ -76,7 +76,7 @@ def head_of(state: dict[str, Tensor]) -> Tensor:
     return state["classifier.3.weight"]
 
 
-def test_a_new_head_is_the_same_with_and_without_loaded_weights(tmp_path: Path) -> None:
+def test_new_head_does_not_depend_on_loaded_weights(tmp_path: Path) -> None:
     torch.save(get_model(NAME, weights=None, num_classes=7).state_dict(), tmp_path / f"{NAME}.pth")
     loaded = load_backbone(ask(NAME, tmp_path, channel=tmp_path)).module.state_dict()
     torch.rand(1)
@@ -87,13 +87,13 @@ def test_a_new_head_is_the_same_with_and_without_loaded_weights(tmp_path: Path) 
     assert not torch.equal(loaded["classifier.0.weight"], random["classifier.0.weight"])
 
 
-def test_building_leaves_the_global_randomness_as_it_was(tmp_path: Path) -> None:
+def test_building_restores_the_global_random_state(tmp_path: Path) -> None:
     before = torch.get_rng_state()
     load_backbone(ask(NAME, tmp_path, pretrained=False))
     assert torch.equal(torch.get_rng_state(), before)
 
 
-def test_random_weights_are_a_function_of_the_seed(tmp_path: Path) -> None:
+def test_random_weights_depend_only_on_the_seed(tmp_path: Path) -> None:
     first, same, other = (
         load_backbone(ask(NAME, tmp_path, pretrained=False, seed=seed)).module.state_dict() for seed in (1, 1, 2)
     )
@@ -101,7 +101,7 @@ def test_random_weights_are_a_function_of_the_seed(tmp_path: Path) -> None:
     assert not torch.equal(first["features.0.0.weight"], other["features.0.0.weight"])
 
 
-def test_purposes_draw_different_numbers() -> None:
+def test_purposes_have_different_random_streams() -> None:
     def draw(seed: int, purpose: str) -> float:
         with seeded(seed, purpose):
             return float(torch.rand(1))
@@ -111,7 +111,7 @@ def test_purposes_draw_different_numbers() -> None:
 
 
 @pytest.mark.parametrize("name", ["resnet18", "swin_t"])
-def test_families_without_dropout_get_it_before_the_classifier(name: str, tmp_path: Path) -> None:
+def test_dropout_is_added_before_the_classifier(name: str, tmp_path: Path) -> None:
     backbone = load_backbone(ask(name, tmp_path, pretrained=False, image_size=32, dropout=0.5))
     dropping = [module for module in backbone.module.modules() if isinstance(module, DropoutLinear)]
     assert [module.p for module in dropping] == [0.5]
@@ -119,7 +119,7 @@ def test_families_without_dropout_get_it_before_the_classifier(name: str, tmp_pa
 
 
 @pytest.mark.parametrize(("p", "expected"), [(None, 0.2), (0.0, 0.0), (0.6, 0.6)])
-def test_families_with_dropout_have_it_set(p: float | None, expected: float, tmp_path: Path) -> None:
+def test_existing_dropout_is_set(p: float | None, expected: float, tmp_path: Path) -> None:
     backbone = load_backbone(ask(NAME, tmp_path, pretrained=False, dropout=p))
     dropouts = [module.p for module in backbone.module.modules() if isinstance(module, nn.Dropout)]
     assert dropouts == [expected]
@@ -127,7 +127,7 @@ def test_families_with_dropout_have_it_set(p: float | None, expected: float, tmp
 
 
 @pytest.mark.parametrize("mode", ["training", "evaluation"])
-def test_dropping_happens_while_training_only(mode: Literal["training", "evaluation"]) -> None:
+def test_dropout_applies_only_in_training(mode: Literal["training", "evaluation"]) -> None:
     plain = nn.Linear(1000, 2)
     dropping = DropoutLinear(plain, 0.5).train(mode == "training")
     inputs = torch.ones(4, 1000)

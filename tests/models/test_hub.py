@@ -52,7 +52,7 @@ def no_network(monkeypatch: pytest.MonkeyPatch) -> list[object]:
     return calls
 
 
-def test_a_cached_network_is_found_by_its_name(cached: Path, folder: Path, tmp_path: Path) -> None:
+def test_cached_model_is_found_by_name(cached: Path, folder: Path, tmp_path: Path) -> None:
     by_name = load_backbone(ask(NAME, tmp_path, task="text-classification"))
     assert (by_name.name, by_name.weights.source) == (NAME, f"hub ({NAME})")
     assert torch.equal(
@@ -60,46 +60,44 @@ def test_a_cached_network_is_found_by_its_name(cached: Path, folder: Path, tmp_p
     )
 
 
-def test_a_network_in_the_image_goes_before_the_hub(cached: Path, folder: Path, tmp_path: Path) -> None:
+def test_image_weights_take_precedence_over_the_hub(cached: Path, folder: Path, tmp_path: Path) -> None:
     shutil.copytree(folder, tmp_path / "baked" / NAME)
     backbone = load_backbone(ask(NAME, tmp_path, task="text-classification", baked=tmp_path / "baked"))
     assert (backbone.name, backbone.weights.source) == (NAME, "weights in the image (transformers folder)")
 
 
-def test_a_folder_may_be_named(folder: Path, tmp_path: Path) -> None:
+def test_model_name_may_be_a_folder(folder: Path, tmp_path: Path) -> None:
     backbone = load_backbone(ask(str(folder), tmp_path, task="text-classification"))
     assert backbone.weights.source == f"folder {folder} (transformers folder)"
 
 
-def test_nobody_is_asked_about_a_local_folder(folder: Path, tmp_path: Path, no_network: list[object]) -> None:
+def test_local_folder_needs_no_network_access(folder: Path, tmp_path: Path, no_network: list[object]) -> None:
     load_backbone(ask(None, tmp_path, task="text-classification", channel=folder))
     load_backbone(ask(None, tmp_path, task="text-classification", channel=folder, pretrained=False))
     assert no_network == []
 
 
 @pytest.mark.parametrize("pretrained", [True, False])
-def test_no_network_and_nothing_in_the_cache(
+def test_uncached_model_without_network_access_is_refused(
     pretrained: bool, tmp_path: Path, no_network: list[object], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(hub, "HF_HUB_CACHE", str(tmp_path))
-    with pytest.raises(UserError, match=f"of '{NAME}' here, and nothing can be downloaded") as caught:
+    with pytest.raises(UserError, match=f"for '{NAME}', and the download failed") as caught:
         load_backbone(ask(NAME, tmp_path, task="text-classification", pretrained=pretrained))
-    assert all(f"({way})" in str(caught.value) for way in (1, 2, 3))
+    assert all(f"({number})" in str(caught.value) for number in (1, 2, 3))
     assert ("from_scratch" in str(caught.value)) == pretrained
     assert no_network
 
 
-def test_staying_offline_is_respected(
-    tmp_path: Path, no_network: list[object], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_offline_mode_is_respected(tmp_path: Path, no_network: list[object], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hub, "HF_HUB_OFFLINE", True)
     monkeypatch.setattr(hub, "HF_HUB_CACHE", str(tmp_path))
-    with pytest.raises(UserError, match="Three ways"):
+    with pytest.raises(UserError, match=r"the download failed .*\(1\)"):
         load_backbone(ask(None, tmp_path, task="text-classification"))
     assert no_network == []
 
 
-def test_loading_writes_nothing_to_the_screen(
+def test_loading_prints_nothing(
     folder: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
     backbone = load_backbone(ask(None, tmp_path, task="text-classification", channel=folder))
@@ -112,7 +110,7 @@ def test_loading_writes_nothing_to_the_screen(
     assert all(record.name.startswith("finetune") for record in caplog.records)
 
 
-def test_the_libraries_speak_again_afterwards(folder: Path, tmp_path: Path) -> None:
+def test_library_logging_is_restored(folder: Path, tmp_path: Path) -> None:
     from huggingface_hub.utils.tqdm import are_progress_bars_disabled
     from transformers.utils import logging
 

@@ -38,9 +38,9 @@ def served(model_dir: Path) -> Iterator[Endpoint]:
     made = subprocess.run([ROOT / "scripts" / "environment", "serving"], stdout=subprocess.PIPE, text=True, check=True)
     python = f"{made.stdout.strip()}/bin/python"
     # As set by AWS's toolkit before it starts its model server, and requested by `scripts/examples/sdk_v2/deploy.py`.
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
     variables = {
-        **kept,
+        **inherited,
         "PYTHONPATH": str(model_dir / "code"),
         "SAGEMAKER_PROGRAM": "inference.py",
         "PYTHONDONTWRITEBYTECODE": "1",

@@ -56,11 +56,11 @@ def probabilities_of(row: dict[str, str], job: Ended) -> list[float]:
     return [float(row[f"probability:{label}"]) for label in job.artifact()["labels"]]
 
 
-def test_it_is_healthy(image_endpoint: Endpoint) -> None:
+def test_ping_returns_healthy(image_endpoint: Endpoint) -> None:
     assert image_endpoint.ping() == 200
 
 
-def test_jpeg_bytes(image_endpoint: Endpoint, image_job: Ended, photographs: Path) -> None:
+def test_jpeg_bytes_are_classified(image_endpoint: Endpoint, image_job: Ended, photographs: Path) -> None:
     rows = image_job.predictions()
     assert len(rows) >= 6
     for row in rows:
@@ -70,7 +70,7 @@ def test_jpeg_bytes(image_endpoint: Endpoint, image_job: Ended, photographs: Pat
         assert answer.json()["probabilities"] == pytest.approx(probabilities_of(row, image_job), abs=TOLERANCE)
 
 
-def test_pictures_in_json(image_endpoint: Endpoint, image_job: Ended, photographs: Path) -> None:
+def test_images_in_json_are_classified(image_endpoint: Endpoint, image_job: Ended, photographs: Path) -> None:
     rows = image_job.predictions()
     inputs = [base64.b64encode((photographs / row["record"]).read_bytes()).decode() for row in rows]
     answers = image_endpoint.invoke(json.dumps({"inputs": inputs}).encode(), "application/json").json()
@@ -82,16 +82,16 @@ def test_pictures_in_json(image_endpoint: Endpoint, image_job: Ended, photograph
 @pytest.mark.parametrize(
     ("body", "content_type", "accept", "status", "beginning"),
     [
-        (b"no picture", "image/jpeg", "*/*", 400, "the picture cannot be decoded"),
+        (b"no picture", "image/jpeg", "*/*", 400, "the image cannot be decoded"),
         (b"{", "application/json", "*/*", 400, "the body is not application/json"),
         (b"{", "application/json; charset=utf-8", "*/*", 400, "the body is not application/json"),
-        (b'["bm8gcGljdHVyZQ=="]', "application/json", "*/*", 400, "record 0 (counted from 0): the picture cannot be"),
+        (b'["bm8gcGljdHVyZQ=="]', "application/json", "*/*", 400, "record 0 (counted from 0): the image cannot be"),
         (b"", "image/jpeg", "*/*", 400, "the body is empty"),
         (b"x", "application/x-npy", "*/*", 415, "content type 'application/x-npy' is not supported"),
         (b"[]", "application/json", "image/png", 406, "accept 'image/png' is not supported"),
     ],
 )
-def test_a_client_that_does_something_wrong_is_answered_so(
+def test_client_errors_have_client_statuses(
     image_endpoint: Endpoint, body: bytes, content_type: str, accept: str, status: int, beginning: str
 ) -> None:
     answer = image_endpoint.invoke(body, content_type, accept)
@@ -141,14 +141,14 @@ def texts(text_job: Ended, documentation: Path) -> list[str]:
     return [text for _, text in chosen]
 
 
-def test_texts_in_json(text_endpoint: Endpoint, text_job: Ended, texts: list[str]) -> None:
+def test_texts_in_json_are_classified(text_endpoint: Endpoint, text_job: Ended, texts: list[str]) -> None:
     answers = text_endpoint.invoke(json.dumps({"inputs": texts}).encode(), "application/json").json()
     for answer, row in zip(answers, text_job.predictions(), strict=True):
         assert answer["predicted_label"] == row["predicted_label"]
         assert answer["probabilities"] == pytest.approx(probabilities_of(row, text_job), abs=TOLERANCE)
 
 
-def test_texts_in_csv(text_endpoint: Endpoint, text_job: Ended, texts: list[str]) -> None:
+def test_texts_in_csv_are_classified(text_endpoint: Endpoint, text_job: Ended, texts: list[str]) -> None:
     body = io.StringIO(newline="")
     csv.writer(body).writerows([text] for text in texts)
     answer = text_endpoint.invoke(body.getvalue().encode(), "text/csv", accept="text/csv")

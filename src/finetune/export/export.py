@@ -193,9 +193,10 @@ def _is_storage_error(error: Exception) -> bool:
 def _storage_error_message(folder: Path, error: Exception) -> str:
     cause = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else str(error)
     try:
-        room = f"; {shutil.disk_usage(folder).free / 1e6:.0f} MB are free there"
+        free_space = f"; {shutil.disk_usage(folder).free / 1e6:.0f} MB are free"
     except OSError:
-        room = ""
+        free_space = ""
     return (
-        f"The artifact cannot be written to {folder}: {cause}{room}. Give the job a larger volume or a writable folder."
+        f"The artifact cannot be written to {folder}: {cause}{free_space}. Request a larger volume, or make the folder"
+        " writable."
     )

@@ -187,7 +187,7 @@ def output_fn(prediction: Predictions, accept: str) -> str:
     """
     for index, record in enumerate(prediction.records):
         if not all(map(math.isfinite, record["probabilities"])):
-            raise ValueError(f"the model's answer to {_record(index)} is not a finite number")
+            raise ValueError(f"the model's probabilities for {_record(index)} are not finite")
     for kind in (part.split(";")[0].strip().lower() for part in (accept or "*/*").split(",")):
         known = TYPE_ALIASES.get(kind, kind)
         if known in (JSON, "*/*", "application/*"):
@@ -196,7 +196,7 @@ def output_fn(prediction: Predictions, accept: str) -> str:
             return "".join(_json(record) + "\n" for record in prediction.records)
         if known in (CSV, "text/*"):
             return _csv(prediction.records)
-    message = f"accept {accept!r} is not supported; ask for one of {JSON}, {JSON_LINES}, {CSV}"
+    message = f"accept {accept!r} is not supported; accept one of {JSON}, {JSON_LINES}, {CSV}"
     raise _toolkit_error(HTTPStatus.NOT_ACCEPTABLE, message)
 
 
@@ -210,12 +210,12 @@ def decode_image(content: bytes, side: int = MAX_PIXELS, sixteen_bit_depth: int 
     try:
         with Image.open(io.BytesIO(content), formats=IMAGE_FORMATS) as image:
             if image.width * image.height > MAX_PIXELS:
-                raise ValueError(f"{image.width} x {image.height} pixels are more than the {MAX_PIXELS:,} allowed")
+                raise ValueError(f"{image.width} x {image.height} pixels exceed the maximum of {MAX_PIXELS:,}")
             image.draft(None, (2 * side, 2 * side))  # decode JPEG at 1/2, 1/4 or 1/8 if sufficient, as in training
             pixels = _pixels(image, content, sixteen_bit_depth)
             turn = image.getexif().get(ExifTags.Base.Orientation, 1)
     except _PILLOW_ERRORS as error:
-        raise ValueError(f"the picture cannot be decoded: {error}") from error
+        raise ValueError(f"the image cannot be decoded: {error}") from error
     upright = (
         Image.fromarray(pixels).transpose(_ORIENTATION_TRANSPOSES[int(turn) - 2]) if turn in range(2, 9) else pixels
     )
@@ -231,7 +231,7 @@ def resize_and_crop(picture: Tensor, preprocessing: Mapping[str, Any]) -> Tensor
     height, width = picture.shape[-2:]
     resize, size, stretch = preprocessing["resize"], preprocessing["size"], preprocessing.get("stretch", False)
     if not stretch and resize**2 * max(height, width) > MAX_PIXELS * min(height, width):
-        raise ValueError(f"a picture of {width} x {height} pixels is too narrow to be resized to {resize}")
+        raise ValueError(f"an image of {width} x {height} pixels is too narrow to be resized to {resize}")
     sides, mode = [resize] * (2 if stretch else 1), InterpolationMode(preprocessing["interpolation"])
     resized = functional.resize(picture, sides, mode, antialias=True)
     if preprocessing.get("floor_crop"):  # half of an odd margin is rounded down
@@ -243,10 +243,12 @@ def resize_and_crop(picture: Tensor, preprocessing: Mapping[str, Any]) -> Tensor
 def _read_artifact(folder: Path) -> dict[str, Any]:
     path = folder / "artifact.json"
     if not path.is_file():
-        raise ValueError(f"{folder} holds no artifact: artifact.json is missing")
+        raise ValueError(f"{folder} contains no artifact.json; deploy the model.tar.gz of a training job")
     artifact: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     if artifact.get("format_version") != FORMAT_VERSION:
-        raise ValueError(f"{path} has format {artifact.get('format_version')!r}, this handler knows {FORMAT_VERSION}")
+        raise ValueError(
+            f"{path} has format_version={artifact.get('format_version')!r}, but this handler supports {FORMAT_VERSION}"
+        )
     return artifact
 
 
@@ -327,7 +329,7 @@ def _inputs(value: object) -> object:
     # Reject unsupported options instead of ignoring them silently.
     others = [name for name, given in value.items() if name != "inputs" and given]
     if others:
-        raise ValueError(f"unknown fields beside 'inputs': {', '.join(map(repr, others))}; leave them out")
+        raise ValueError(f"unknown fields besides 'inputs': {', '.join(map(repr, others))}; remove them")
     return value["inputs"]
 
 
@@ -348,7 +350,7 @@ def _content(value: object) -> Content:
     if not all(isinstance(text, str) for text in texts):
         raise ValueError('each input must be a string or {"text": "...", "text_pair": "..."}')
     if any("\ud800" <= character <= "\udfff" for text in texts for character in text):
-        raise ValueError("a text holds half a character (a lone surrogate)")
+        raise ValueError("the text contains a lone surrogate character")
     return value if isinstance(value, str) else texts
 
 
@@ -389,11 +391,11 @@ def _image_bytes(content: Content) -> bytes:
     if isinstance(content, bytes):
         return content
     if not isinstance(content, str):
-        raise ValueError("this model classifies pictures: send their bytes, or base64 strings as JSON")
+        raise ValueError("this model expects images; send their bytes, or base64 strings as JSON")
     try:
         return base64.b64decode("".join(content.split()), validate=True)
     except ValueError as error:
-        raise ValueError(f"a picture inside JSON must be a base64 string: {error}") from error
+        raise ValueError(f"an image in JSON must be a base64 string: {error}") from error
 
 
 def _text_batch(contents: Sequence[Content], model: Model) -> dict[str, Tensor]:
@@ -408,7 +410,7 @@ def _text_batch(contents: Sequence[Content], model: Model) -> dict[str, Tensor]:
     columns = [[str(text) for text in column] for column in zip(*texts, strict=True)]
     batch = model.tokenizer(*columns, truncation=True, max_length=length, padding=True, return_tensors="pt")
     if not batch["attention_mask"].any(dim=1).all():
-        raise ValueError("a text has no tokens")
+        raise ValueError("the text has no tokens")
     return dict(batch)
 
 
@@ -431,7 +433,7 @@ def _pixels(image: Any, content: bytes, known_depth: int | None) -> NDArray[np.u
             )
         return np.repeat((values >> (depth - 8)).astype(np.uint8)[:, :, None], 3, axis=2)
     if image.mode in ("I", "F"):
-        raise ValueError("32-bit or signed pixels have no defined range; save it with 8 or 16 bits")
+        raise ValueError("32-bit or signed pixels have no defined range; save the image with 8 or 16 bits")
     is_16_bit = content[24:25] == b"\x10" if image.format == "PNG" else False
     if image.format == "PPM":
         is_16_bit = any(isinstance(one, int) and one > 255 for one in image.tile[0][3])

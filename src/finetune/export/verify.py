@@ -101,7 +101,7 @@ class _NoBytecodeLoader(importlib.machinery.SourceFileLoader):
     """Source loader that neither reads nor writes `__pycache__`, which would become part of the artifact."""
 
     def path_stats(self, path: str) -> Mapping[str, Any]:
-        raise OSError(f"bytecode of {path} is not kept")
+        raise OSError(f"bytecode of {path} is not cached")
 
 
 def _predict(handler: ModuleType, model: object, content: Content) -> dict[str, Any]:
@@ -140,7 +140,7 @@ def _compare(sample: VerificationSample, answer: Mapping[str, Any], expecting: _
     certain, possible = _allowed_labels(expected, expecting, multi_label="predicted_labels" in answer)
     told = set(answer.get("predicted_labels", [answer.get("predicted_label")]))
     if not both_nan.any() and not certain <= told <= possible:
-        raise ArtifactMismatch(_mismatch_message(sample, answer, f"it calls that {sorted(map(str, told))}"))
+        raise ArtifactMismatch(_mismatch_message(sample, answer, f"predicted labels {sorted(map(str, told))}"))
     return difference
 
 
@@ -160,4 +160,4 @@ def _mismatch_message(sample: VerificationSample, answer: Mapping[str, Any], wha
         "[" + ", ".join(f"{value:.4f}" for value in values[:8]) + (", ...]" if len(values) > 8 else "]")
         for values in (answer["probabilities"], sample.probabilities)
     )
-    return f"The exported artifact answers {told} for {sample.key}, the network said {said}: {what}."
+    return f"The exported artifact predicts {told} for {sample.key}, the model {said}: {what}."

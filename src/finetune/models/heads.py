@@ -72,8 +72,8 @@ def check_class_count(labels: tuple[str, ...] | None, rows: int, location: str) 
     """
     if labels is not None and len(labels) != rows:
         raise UserError(
-            f"artifact.json in the {location} names {len(labels)} classes, but the classifier has {rows} rows: give the"
-            " model.tar.gz of an earlier job as it is."
+            f"artifact.json in the {location} names {len(labels)} classes, but the classifier has {rows} rows: provide"
+            " the model.tar.gz of an earlier job unchanged."
         )
 
 
@@ -90,7 +90,9 @@ def rows_to_keep(head: SourceHead | None, request: ModelRequest) -> tuple[int, .
     if rows is None and (reinitialize == "false" or not request.trained):
         raise UserError(_no_head_message(head, request))
     if head is not None and head.uncertain and head.classes == len(request.labels):
-        logger.warning("A new head is trained, although that of the weights has as many classes: %s.", head.uncertain)
+        logger.warning(
+            "Training a new head, although that of the weights has the same number of classes: %s.", head.uncertain
+        )
     return rows
 
 
@@ -119,10 +121,10 @@ def is_order_assumed(request: ModelRequest) -> bool:
 
 
 def describe_assumed_order(labels: tuple[str, ...]) -> str:
-    """Describe the assumed assignment, as in `output 0 is taken for 'neg', 1 for 'pos'`."""
-    pairs = [f"{number} for {label[:40]!r}" for number, label in enumerate(labels[:_MAX_SHOWN])]
-    more = f" and so on up to {len(labels) - 1}" if len(labels) > _MAX_SHOWN else ""
-    return f"output {pairs[0].replace(' for', ' is taken for', 1)}{''.join(f', {pair}' for pair in pairs[1:])}{more}"
+    """Describe the assumed assignment, as in `output 0 is assigned to 'neg', 1 to 'pos'`."""
+    pairs = [f"{number} to {label[:40]!r}" for number, label in enumerate(labels[:_MAX_SHOWN])]
+    more = f" and so on up to output {len(labels) - 1}" if len(labels) > _MAX_SHOWN else ""
+    return f"output {pairs[0].replace(' to', ' is assigned to', 1)}{''.join(f', {pair}' for pair in pairs[1:])}{more}"
 
 
 def _no_head_message(head: SourceHead | None, request: ModelRequest) -> str:
@@ -134,8 +136,8 @@ def _no_head_message(head: SourceHead | None, request: ModelRequest) -> str:
         return f"{needs}, but the weights have no top layer to keep. {advice}."
     if head.faults:
         return (
-            f"{needs}, but the weights have it only in part: {summarize_faults(head.faults)}. {advice}, or give weights"
-            " with the whole top layer."
+            f"{needs}, but the top layer of the weights is incomplete: {summarize_faults(head.faults)}. {advice}, or"
+            " provide weights with the complete top layer."
         )
     if head.uncertain:
         return f"{needs}, but {head.uncertain}. {advice}, or correct the file."
@@ -144,10 +146,12 @@ def _no_head_message(head: SourceHead | None, request: ModelRequest) -> str:
     if head.multi_label not in (None, request.multi_label):
         kind = "several classes per record" if head.multi_label else "one class per record"
         setting = "true" if head.multi_label else "false"
-        return f"{needs}, but that was trained for {kind}. {advice}, or set multi_label={setting}."
+        return (
+            f"{needs}, but the top layer of the weights was trained for {kind}. {advice}, or set multi_label={setting}."
+        )
     return (
-        f"{needs}, but the weights distinguish {source_classes} and the data {summarize_labels(labels)}."
-        f" {advice}, or give data with the classes of the weights."
+        f"{needs}, but the weights have {source_classes} and the data {summarize_labels(labels)}."
+        f" {advice}, or use data with the classes of the weights."
     )
 
 
@@ -156,8 +160,7 @@ def partial_head_warning(head: SourceHead | None, *, kept: bool) -> tuple[str, .
     if head is None or kept or not head.faults:
         return ()
     return (
-        f"The weights have their top layer only in part, so it is replaced by a new one:"
-        f" {summarize_faults(head.faults)}.",
+        f"The top layer of the weights is incomplete and is replaced by a new one: {summarize_faults(head.faults)}.",
     )
 
 

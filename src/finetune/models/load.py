@@ -65,26 +65,26 @@ def load_backbone(request: ModelRequest, source: Source | None = None) -> Backbo
     weights = backbone.weights
     if weights.kept_head and weights.labels is None and is_order_assumed(request):
         logger.warning(
-            "The weights do not name their classes: %s. If that is not their order, set class_names to the classes in"
+            "The weights do not name their classes, so %s. If this is wrong, set class_names to the classes in"
             " the order of the outputs.",
             describe_assumed_order(request.labels),
         )
     logger.info(
-        "Network %s, weights: %s (%d tensors loaded, %d new, %d unused), %s head",
+        "Model %s, weights: %s (%d tensors loaded, %d newly initialized, %d unused), %s head",
         backbone.name,
         weights.source,
         len(weights.loaded),
         len(weights.newly_initialized),
         len(weights.unused),
-        "the source's own" if weights.kept_head else "a new",
+        "pretrained" if weights.kept_head else "new",
     )
     if weights.unused:
-        logger.info("Tensors of the source that the network has no place for: %s", _shorten(weights.unused))
+        logger.info("Unused tensors of the source: %s", _shorten(weights.unused))
     for warning in weights.warnings:
         logger.warning("%s", warning)
     if weights.initialized_outside_head:
         logger.warning(
-            "Newly initialized besides the classifier, because the weights lack them: %s",
+            "The weights lack these tensors besides the classifier, which are newly initialized: %s",
             _shorten(weights.initialized_outside_head),
         )
     return backbone

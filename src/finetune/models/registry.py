@@ -70,14 +70,14 @@ def builder_for(request: ModelRequest, source: Source) -> Builder:
     entry = registered_models().get(request.spec.name or "")
     if entry is not None and entry[1] is not builder:
         raise UserError(
-            f"model_name={request.spec.name!r}, but the {source.location} holds a {source.kind}: leave model_name away,"
-            " or give the weights of that network."
+            f"model_name={request.spec.name!r}, but the {source.location} contains a {source.kind}: omit model_name,"
+            " or provide weights of that model."
         )
     if builder is build_torchvision and request.task != "image-classification":
         if source.kind == "state dict" and source.path is not None:
             refuse_foreign_tensors(read_state_file(source.path).tensors, source.path, source.location)
         raise UserError(
-            _wrong_task_message(f"The {source.location} holds a network for image-classification", request.task)
+            _wrong_task_message(f"The {source.location} contains a model for image-classification", request.task)
         )
     return builder
 
@@ -87,16 +87,17 @@ def _builder_by_name(name: str, task: Task) -> Builder:
     if name in models:
         model_task, builder = models[name]
         if model_task != task:
-            raise UserError(_wrong_task_message(f"model_name={name!r} is a network for {model_task}", task))
+            raise UserError(_wrong_task_message(f"model_name={name!r} is a model for {model_task}", task))
         return builder
     if name.count("/") == 1:
         return build_transformers
     raise UserError(
-        f"model_name={name!r} is unknown{did_you_mean(name, models)}. Known are torchvision's classifiers of the"
+        f"model_name={name!r} is unknown{did_you_mean(name, models)}. Supported are torchvision's classifiers of the"
         " families ResNet, VGG, Inception, GoogLeNet, MobileNet, EfficientNet, DenseNet, ConvNeXt, ViT, Swin and"
-        " RegNet; distilbert-base-uncased, roberta-base, gpt2 and others of the hub; and any 'owner/name' there."
+        " RegNet; distilbert-base-uncased, roberta-base, gpt2 and other models of the hub, and any 'owner/name' on the"
+        " hub."
     )
 
 
 def _wrong_task_message(fact: str, task: Task) -> str:
-    return f"{fact}, but the task is {task}: choose another network, or check the data and `task`."
+    return f"{fact}, but the task is {task}: choose another model, or check the data and `task`."

@@ -49,22 +49,22 @@ def backbone(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
     return load_backbone(ask(request.param, scratch, pretrained=False, image_size=size))
 
 
-def test_forward_gives_a_logit_per_class(backbone: Backbone) -> None:
+def test_forward_returns_one_logit_per_class(backbone: Backbone) -> None:
     outputs = backbone.forward(inputs_of(backbone))
     assert outputs.logits.shape == (2, len(LABELS))
     assert outputs.auxiliary == ()
 
 
-def test_groups_are_a_partition_with_the_documented_names(backbone: Backbone) -> None:
+def test_layer_groups_partition_the_model_and_have_the_documented_names(backbone: Backbone) -> None:
     assert_is_partition(backbone)
     assert " ".join(group.name for group in backbone.layer_groups()) == SMALLEST[backbone.name][1]
 
 
-def test_groups_are_in_the_order_in_which_data_passes_them(backbone: Backbone) -> None:
+def test_layer_groups_are_in_execution_order(backbone: Backbone) -> None:
     assert groups_in_order_of_calls(backbone) == [group.name for group in backbone.layer_groups()]
 
 
-def test_saved_weights_rebuild_the_network_without_our_code(backbone: Backbone, tmp_path: Path) -> None:
+def test_saved_weights_load_in_plain_torchvision(backbone: Backbone, tmp_path: Path) -> None:
     backbone.save(tmp_path)
     description = backbone.describe()
     rebuilt: Any = get_model(description.architecture, weights=None, **description.arguments)
@@ -78,12 +78,12 @@ def test_saved_weights_rebuild_the_network_without_our_code(backbone: Backbone, 
     assert torch.equal(logits, expected)
 
 
-def test_every_family_has_a_smallest_member_here() -> None:
+def test_every_family_is_covered() -> None:
     assert {family_of(name) for name in SMALLEST} == set(FAMILIES)
 
 
 @pytest.mark.parametrize("name", torchvision_names())
-def test_preprocessing_is_that_of_the_default_weights(name: str) -> None:
+def test_preprocessing_comes_from_the_default_weights(name: str) -> None:
     preset = get_model_weights(name).DEFAULT.transforms()
     expects = torchvision_input(name)
     assert (expects.size, expects.resize) == (preset.crop_size[0], preset.resize_size[0])

@@ -22,7 +22,7 @@ NORMAL = ImageInput(8, 10, "bilinear", (0.1, 0.5, 0.9), (0.2, 0.3, 0.4))
 
 
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
-def test_pixels_are_normalised_as_torchvision_does(layout: torch.memory_format) -> None:
+def test_pixels_are_normalized_like_torchvision(layout: torch.memory_format) -> None:
     normaliser = Normalizer(NORMAL)
     # One normalizer for several widths: the next batch may have another size.
     for height, width in ((8, 8), (8, 5), (3, 7), (8, 8)):
@@ -36,18 +36,18 @@ def test_pixels_are_normalised_as_torchvision_does(layout: torch.memory_format) 
         assert torch.equal(pixels, before)
 
 
-def test_normalisation_is_no_part_of_the_weights(tmp_path: Path) -> None:
+def test_normalization_is_not_in_the_state_dict(tmp_path: Path) -> None:
     backbone = load_backbone(ask("mobilenet_v3_small", tmp_path, pretrained=False))
     assert set(backbone.module.state_dict()) == set(get_model("mobilenet_v3_small", weights=None).state_dict())
 
 
 @pytest.mark.parametrize(("size", "resize"), [(None, 232), (224, 232), (112, 116), (448, 464), (1, 1)])
-def test_the_margin_keeps_its_proportion(size: int | None, resize: int) -> None:
+def test_resize_margin_is_scaled(size: int | None, resize: int) -> None:
     expects = with_size(torchvision_input("resnet50"), size)
     assert (expects.size, expects.resize) == (size or 224, resize)
 
 
-def test_an_artifact_keeps_the_input_it_was_trained_with() -> None:
+def test_artifact_keeps_its_image_input() -> None:
     written = {"size": 8, "resize": 10, "interpolation": "bilinear", "mean": [0.1, 0.5, 0.9], "std": [0.2, 0.3, 0.4]}
     assert input_from_artifact(written) == NORMAL
     for name in written:
@@ -66,12 +66,12 @@ def test_an_artifact_keeps_the_input_it_was_trained_with() -> None:
         ("swin_t", 31, "choose 32 or more"),
     ],
 )
-def test_a_picture_size_that_does_not_suit(name: str, size: int, advice: str, tmp_path: Path) -> None:
+def test_unsuitable_image_size_is_refused(name: str, size: int, advice: str, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=rf"image_size={size} .*{name}.*{advice}"):
         load_backbone(ask(name, tmp_path, pretrained=False, image_size=size))
 
 
-def test_position_embeddings_are_interpolated_as_torchvision_does(tmp_path: Path) -> None:
+def test_position_embeddings_are_interpolated_like_torchvision(tmp_path: Path) -> None:
     with torch.random.fork_rng():
         torch.manual_seed(0)
         trained = get_model("vit_b_32", weights=None, image_size=64, num_classes=len(LABELS))
@@ -95,11 +95,11 @@ def training_outputs(backbone: Backbone) -> list[tuple[float, torch.Size]]:
     ("name", "size", "weights"),
     [("inception_v3", None, [0.4]), ("inception_v3", 128, []), ("googlenet", 64, [0.3, 0.3]), ("resnet18", 32, [])],
 )
-def test_auxiliary_logits_while_training(name: str, size: int | None, weights: list[float], tmp_path: Path) -> None:
+def test_auxiliary_logits_in_training_mode(name: str, size: int | None, weights: list[float], tmp_path: Path) -> None:
     backbone = load_backbone(ask(name, tmp_path, pretrained=False, image_size=size))
     assert training_outputs(backbone) == [(weight, torch.Size((2, len(LABELS)))) for weight in weights]
 
 
-def test_inception_takes_pictures_of_299_pixels(tmp_path: Path) -> None:
+def test_inception_uses_299_pixels(tmp_path: Path) -> None:
     expects = torchvision_input("inception_v3")
     assert expects == replace(torchvision_input("googlenet"), size=299, resize=342)

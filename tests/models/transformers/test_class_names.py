@@ -34,22 +34,23 @@ def configure(folder: Path, **fields: object) -> Path:
     return folder
 
 
-def load(folder: Path, **wishes: Any) -> Backbone:  # noqa: ANN401 - arguments of `ask`
-    wishes = {"labels": CLASSES, "channel": folder, "trained": False, **wishes}
-    return load_backbone(ask(None, folder.parent, task="text-classification", **wishes))
+def load(folder: Path, **options: Any) -> Backbone:  # noqa: ANN401 - arguments of `ask`
+    options = {"labels": CLASSES, "channel": folder, "trained": False, **options}
+    return load_backbone(ask(None, folder.parent, task="text-classification", **options))
 
 
-def refusal(folder: Path, **wishes: Any) -> str:  # noqa: ANN401 - arguments of `ask`
+def refusal(folder: Path, **options: Any) -> str:  # noqa: ANN401 - arguments of `ask`
     with pytest.raises(UserError) as caught:
-        load(folder, **wishes)
+        load(folder, **options)
     return str(caught.value)
 
 
 def rows_of(backbone: Backbone, folder: Path) -> list[int]:
     """For each output of the model, the index of the folder's head output that it was loaded from."""
-    given, own = load_file(folder / "model.safetensors")["classifier.weight"], backbone.module.state_dict()
+    source_rows, own = load_file(folder / "model.safetensors")["classifier.weight"], backbone.module.state_dict()
     return [
-        next(number for number, row in enumerate(given) if torch.equal(row, mine)) for mine in own["classifier.weight"]
+        next(number for number, row in enumerate(source_rows) if torch.equal(row, head_row))
+        for head_row in own["classifier.weight"]
     ]
 
 
@@ -71,7 +72,7 @@ MADE_UP = {"0": "LABEL_0", "1": "LABEL_1"}
         ({"id2label": {"0": "pos", "1": "neg"}, "label2id": {}}, [1, 0]),
     ],
 )
-def test_labels_are_in_the_order_of_id2label_else_of_label2id(
+def test_label_order_comes_from_id2label_or_label2id(
     fields: dict[str, object], rows: list[int], bert: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.WARNING, "finetune"):
@@ -83,7 +84,7 @@ def test_labels_are_in_the_order_of_id2label_else_of_label2id(
     assert source_classes(request, locate_source(request)) == backbone.weights.labels
 
 
-def test_more_classes_than_two_in_label2id_alone(tmp_path: Path) -> None:
+def test_label2id_alone_may_have_more_than_two_classes(tmp_path: Path) -> None:
     folder = write_folder(tmp_path / "bert", "bert", labels=("a", "b", "c"))
     configure(folder, label2id={"c": 0, "a": 1, "b": 2})
     assert rows_of(load(folder, labels=("a", "b", "c")), folder) == [1, 2, 0]
@@ -113,7 +114,7 @@ def test_more_classes_than_two_in_label2id_alone(tmp_path: Path) -> None:
         ({"num_labels": 1}, "describes a regression (problem_type=None, num_labels=1)"),
     ],
 )
-def test_contradictory_labels_are_refused_where_the_head_is_needed(
+def test_contradictory_labels_are_refused_if_the_head_is_needed(
     fields: dict[str, object], reason: str, bert: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     configure(bert, **fields)
@@ -133,18 +134,16 @@ def test_contradictory_labels_are_refused_where_the_head_is_needed(
     assert source_classes(request, locate_source(request)) is None
 
 
-def test_another_number_of_classes_beside_id2label_is_refused(bert: Path) -> None:
+def test_num_labels_must_match_id2label(bert: Path) -> None:
     assert "num_labels=3, but id2label has 2 classes" in refusal(configure(bert, id2label=NAMED, num_labels=3))
 
 
 @pytest.mark.parametrize("fields", [{}, {"id2label": MADE_UP}, {"num_labels": 2}])
-def test_an_assumed_order_is_a_warning_that_names_it(
-    fields: dict[str, object], bert: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_assumed_class_order_is_logged(fields: dict[str, object], bert: Path, caplog: pytest.LogCaptureFixture) -> None:
     configure(bert, **fields)
     with caplog.at_level(logging.WARNING, "finetune"):
         assert load(bert, labels=("schlecht", "gut")).weights.kept_head
-    assert "output 0 is taken for 'schlecht', 1 for 'gut'" in caplog.text
+    assert "output 0 is assigned to 'schlecht', 1 to 'gut'" in caplog.text
     assert "set class_names" in caplog.text
     caplog.clear()
     with caplog.at_level(logging.WARNING, "finetune"):
@@ -154,9 +153,7 @@ def test_an_assumed_order_is_a_warning_that_names_it(
 
 
 @pytest.mark.parametrize("pattern", ["{}", "LABEL_{}"])
-def test_numbers_in_the_names_of_the_data_say_the_output(
-    pattern: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_numbered_class_names_select_the_output(pattern: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     folder = write_folder(tmp_path / "bert", "bert", labels=tuple(f"LABEL_{number}" for number in range(12)))
     labels = tuple(sorted(pattern.format(number) for number in range(12)))
     assert labels[2] == pattern.format(10)
@@ -166,18 +163,18 @@ def test_numbers_in_the_names_of_the_data_say_the_output(
     assert not caplog.records
 
 
-def test_numbers_that_do_not_start_at_zero_are_an_assumption(bert: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_class_numbers_that_do_not_start_at_zero_are_logged(bert: Path, caplog: pytest.LogCaptureFixture) -> None:
     configure(bert)
     with caplog.at_level(logging.WARNING, "finetune"):
         load(bert, labels=("1", "2"))
-    assert "output 0 is taken for '1', 1 for '2'" in caplog.text
+    assert "output 0 is assigned to '1', 1 to '2'" in caplog.text
 
 
-def test_many_classes_are_named_in_part(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_long_assumed_order_is_shortened(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     folder = write_folder(tmp_path / "bert", "bert", labels=tuple(f"LABEL_{number}" for number in range(9)))
     with caplog.at_level(logging.WARNING, "finetune"):
         load(folder, labels=tuple("abcdefghi"))
-    assert "output 0 is taken for 'a', 1 for 'b', 2 for 'c', 3 for 'd', 4 for 'e' and so on up to 8" in caplog.text
+    assert "output 0 is assigned to 'a', 1 to 'b', 2 to 'c', 3 to 'd', 4 to 'e' and so on up to output 8" in caplog.text
 
 
 @pytest.mark.parametrize(
@@ -190,13 +187,13 @@ def test_a_head_of_another_problem_type_is_refused(kind: str, several: bool, ber
     assert load(bert, multi_label=not several).weights.kept_head
 
 
-def test_one_class_of_several_is_no_regression(tmp_path: Path) -> None:
+def test_single_multi_label_class_is_not_a_regression(tmp_path: Path) -> None:
     folder = write_folder(tmp_path / "bert", "bert", labels=("rain",))
     configure(folder, id2label={"0": "rain"}, problem_type="multi_label_classification")
     assert load(folder, labels=("rain",), multi_label=True).weights.kept_head
 
 
-def test_an_artifact_whose_configuration_names_other_classes_is_refused(bert: Path) -> None:
+def test_artifact_and_configuration_must_have_the_same_classes(bert: Path) -> None:
     artifact = {"framework": "transformers", "name": "bert", "labels": list(reversed(CLASSES))}
     (bert / "artifact.json").write_text(json.dumps(artifact))
     message = refusal(bert)

@@ -28,7 +28,7 @@ def change(folder: Path, **changes: object) -> None:
     path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
 
 
-def refusal(folder: Path, **wishes: Any) -> str:  # noqa: ANN401 - arguments of `ask`
+def refusal(folder: Path, **options: Any) -> str:  # noqa: ANN401 - arguments of `ask`
     request = ask(
         **{
             "name": None,
@@ -36,7 +36,7 @@ def refusal(folder: Path, **wishes: Any) -> str:  # noqa: ANN401 - arguments of 
             "task": "text-classification",
             "labels": CLASSES,
             "channel": folder,
-            **wishes,
+            **options,
         }
     )
     with pytest.raises(UserError) as caught:
@@ -65,7 +65,7 @@ def refusal(folder: Path, **wishes: Any) -> str:  # noqa: ANN401 - arguments of 
         ({"id2label": ["no", "yes"]}, "id2label"),
     ],
 )
-def test_a_configuration_that_no_network_can_be_built_of(
+def test_unusable_configuration_is_refused(
     changes: dict[str, object], reason: str, pretrained: bool, bert: Path
 ) -> None:
     change(bert, **changes)
@@ -85,7 +85,7 @@ def test_a_configuration_that_no_network_can_be_built_of(
         ({"num_labels": 3}, "num_labels=3, but id2label has 2 classes"),
     ],
 )
-def test_claims_are_refused_before_they_take_memory(
+def test_excessive_sizes_are_refused_before_allocation(
     changes: dict[str, object], reason: str, pretrained: bool, bert: Path
 ) -> None:
     change(bert, **changes)
@@ -98,7 +98,7 @@ def test_claims_are_refused_before_they_take_memory(
 
 
 @pytest.mark.parametrize("depths", [[10**7, 1], [1] * 2000])
-def test_depths_of_image_models_are_refused_before_they_take_memory(depths: list[int], tmp_path: Path) -> None:
+def test_excessive_depths_are_refused_before_allocation(depths: list[int], tmp_path: Path) -> None:
     for model_type in ("swin", "resnet"):
         folder = write_folder(tmp_path / f"{model_type}-{len(depths)}", model_type)
         change(folder, depths=depths)
@@ -108,21 +108,19 @@ def test_depths_of_image_models_are_refused_before_they_take_memory(depths: list
 @pytest.mark.parametrize(
     "changes", [{"vocab_size": 10**11}, {"intermediate_size": 10**11}, {"max_position_embeddings": 10**11}]
 )
-def test_a_larger_network_than_the_weights_fill_is_refused_before_it_takes_memory(
-    changes: dict[str, object], bert: Path
-) -> None:
+def test_model_larger_than_its_weights_is_refused_before_allocation(changes: dict[str, object], bert: Path) -> None:
     change(bert, **changes)
-    assert "numbers, but the weights hold" in refusal(bert)
+    assert "values, but the weights contain" in refusal(bert)
 
 
 @pytest.mark.filterwarnings("ignore:.*torch.jit.script.*:DeprecationWarning")
-def test_positions_without_weights_are_refused_before_they_take_memory(tmp_path: Path) -> None:
+def test_positions_without_weights_are_refused_before_allocation(tmp_path: Path) -> None:
     folder = write_folder(tmp_path / "deberta", "deberta-v2", labels=CLASSES)
     change(folder, max_position_embeddings=10**11)
-    assert "numbers, but the weights hold" in refusal(folder, max_length=8)
+    assert "values, but the weights contain" in refusal(folder, max_length=8)
 
 
-def test_switches_that_change_no_answer_are_no_fault(bert: Path) -> None:
+def test_output_options_do_not_change_logits(bert: Path) -> None:
     def logits() -> Any:  # noqa: ANN401 - a tensor
         request = ask(None, bert.parent, task="text-classification", labels=CLASSES, channel=bert, trained=False)
         return logits_of(load_backbone(request))
@@ -135,14 +133,14 @@ def test_switches_that_change_no_answer_are_no_fault(bert: Path) -> None:
 
 @pytest.mark.parametrize("file", ["config.json", "artifact.json"])
 @pytest.mark.parametrize("opening", ["[", '{"a":'])
-def test_deeply_nested_files_are_refused_by_name(opening: str, file: str, bert: Path) -> None:
+def test_deeply_nested_json_is_refused(opening: str, file: str, bert: Path) -> None:
     (bert / file).write_text('{"deep": ' + opening * 100_000)
     message = refusal(bert)
     assert message.startswith(f"{file} in the model channel cannot be read: it is nested too deeply")
 
 
 @pytest.mark.parametrize("file", ["config.json", "artifact.json"])
-def test_large_files_are_refused_by_name(file: str, bert: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_large_json_is_refused(file: str, bert: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sources, "MAX_JSON_BYTES", 1000)
     (bert / file).write_text(json.dumps({"much": "x" * 2000}))
     assert f"{file} in the model channel has 2012 bytes, more than the 1000 allowed" in refusal(bert)
@@ -151,7 +149,7 @@ def test_large_files_are_refused_by_name(file: str, bert: Path, monkeypatch: pyt
 @pytest.mark.parametrize(
     "name", ["x" * 300, "y/" * 3000, "/" + "z" * 1_000_000, "a\0b", "a\nb", "owner/" + "n" * 300, "\ud800"]
 )
-def test_names_that_no_file_can_have_are_unknown(name: str, tmp_path: Path) -> None:
+def test_invalid_model_names_are_refused(name: str, tmp_path: Path) -> None:
     message = refusal(tmp_path, name=name, channel=None, baked=tmp_path)
     assert message.startswith("model_name=")
-    assert " is unknown: give the name of a classifier" in message
+    assert " is unknown: provide the name of a classifier" in message

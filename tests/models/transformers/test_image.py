@@ -40,23 +40,23 @@ def vit(tmp_path: Path) -> Path:
     return write_folder(tmp_path / "vit", "vit")
 
 
-def test_forward_gives_a_logit_per_class(backbone: Backbone) -> None:
+def test_forward_returns_one_logit_per_class(backbone: Backbone) -> None:
     assert backbone.forward(inputs_of(backbone)).logits.shape == (2, len(LABELS))
 
 
-def test_groups_are_a_partition_in_the_order_of_the_data(backbone: Backbone) -> None:
+def test_layer_groups_partition_the_model_in_execution_order(backbone: Backbone) -> None:
     assert_is_partition(backbone)
     names = [group.name for group in backbone.layer_groups()]
     assert names[1:] == ["layer1", "layer2", "head"]
     assert groups_in_order_of_calls(backbone) == names
 
 
-def test_preprocessing_is_that_of_the_folder(backbone: Backbone) -> None:
+def test_preprocessing_comes_from_the_folder(backbone: Backbone) -> None:
     mean, std = (0.5, 0.4, 0.3), (0.2, 0.3, 0.5)
     assert backbone.expects == ImageInput(32, 32, "bicubic", mean, std, stretch=True, floor_crop=True)
 
 
-def test_transformers_opens_what_was_saved(backbone: Backbone, tmp_path: Path) -> None:
+def test_saved_model_loads_in_transformers(backbone: Backbone, tmp_path: Path) -> None:
     from transformers import pipeline
 
     backbone.save(tmp_path)
@@ -65,11 +65,11 @@ def test_transformers_opens_what_was_saved(backbone: Backbone, tmp_path: Path) -
     pixels = inputs_of(backbone)["pixels"][:1]
     picture = Image.fromarray(pixels[0].permute(1, 2, 0).numpy())
     expected = logits_of(backbone)[0].softmax(0)
-    answers = {answer["label"]: answer["score"] for answer in classify(picture)}
-    assert answers == pytest.approx(dict(zip(LABELS, expected.tolist(), strict=True)), abs=1e-5)
+    scores = {prediction["label"]: prediction["score"] for prediction in classify(picture)}
+    assert scores == pytest.approx(dict(zip(LABELS, expected.tolist(), strict=True)), abs=1e-5)
 
 
-def test_what_was_saved_loads_again_with_its_head(backbone: Backbone, tmp_path: Path) -> None:
+def test_saved_model_reloads_with_its_head(backbone: Backbone, tmp_path: Path) -> None:
     backbone.save(tmp_path)
     again = load_backbone(ask(None, tmp_path, channel=tmp_path))
     assert again.weights.kept_head
@@ -77,13 +77,13 @@ def test_what_was_saved_loads_again_with_its_head(backbone: Backbone, tmp_path: 
     assert torch.equal(logits_of(again), logits_of(backbone))
 
 
-def test_dropout_before_the_classifier_changes_no_name(folder: Path, backbone: Backbone) -> None:
+def test_dropout_before_the_classifier_keeps_parameter_names(folder: Path, backbone: Backbone) -> None:
     dropping = load_backbone(ask(None, folder.parent, channel=folder, dropout=0.5))
     assert [module.p for module in dropping.module.modules() if isinstance(module, DropoutLinear)] == [0.5]
     assert set(dropping.module.state_dict()) == set(backbone.module.state_dict())
 
 
-def test_an_artifact_says_labels_and_preprocessing(vit: Path, tmp_path: Path) -> None:
+def test_artifact_provides_labels_and_preprocessing(vit: Path, tmp_path: Path) -> None:
     preprocessing = {"size": 32, "resize": 50, "interpolation": "nearest", "mean": [0.1] * 3, "std": [0.2] * 3}
     artifact = {"framework": "transformers", "name": "my-vit", "labels": ["b", "a"], "preprocessing": preprocessing}
     (vit / "artifact.json").write_text(json.dumps(artifact), encoding="utf-8")
@@ -93,7 +93,7 @@ def test_an_artifact_says_labels_and_preprocessing(vit: Path, tmp_path: Path) ->
     assert backbone.expects == ImageInput(32, 50, "nearest", (0.1,) * 3, (0.2,) * 3)
 
 
-def test_another_picture_size_scales_resize_and_position_embeddings(vit: Path, tmp_path: Path) -> None:
+def test_image_size_scales_resize_and_position_embeddings(vit: Path, tmp_path: Path) -> None:
     write_processor(vit, size={"shortest_edge": 40}, do_center_crop=True, crop_size={"height": 32, "width": 32})
     backbone = load_backbone(ask(None, tmp_path, channel=vit, image_size=64))
     assert isinstance(backbone.expects, ImageInput)
@@ -106,7 +106,7 @@ def test_another_picture_size_scales_resize_and_position_embeddings(vit: Path, t
     assert torch.equal(logits_of(again), logits_of(backbone))
 
 
-def test_a_share_to_crop_widens_the_resize(vit: Path, tmp_path: Path) -> None:
+def test_crop_pct_increases_the_resize(vit: Path, tmp_path: Path) -> None:
     kind = "ConvNextImageProcessor"
     write_processor(vit, image_processor_type=kind, size={"shortest_edge": 32}, crop_pct=0.8, resample=2)
     expects = load_backbone(ask(None, tmp_path, channel=vit)).expects
@@ -114,20 +114,20 @@ def test_a_share_to_crop_widens_the_resize(vit: Path, tmp_path: Path) -> None:
     assert (expects.size, expects.resize, expects.interpolation) == (32, 40, "bilinear")
 
 
-def test_missing_preprocessing(vit: Path, tmp_path: Path) -> None:
+def test_missing_preprocessing_is_refused(vit: Path, tmp_path: Path) -> None:
     (vit / "preprocessor_config.json").unlink()
     with pytest.raises(UserError, match=r"has no preprocessor_config\.json"):
         load_backbone(ask(None, tmp_path, channel=vit))
 
 
 @pytest.mark.parametrize(("model_type", "size", "advice"), [("vit", 30, "a multiple of 8"), ("swin", 16, "32 or more")])
-def test_a_picture_size_that_does_not_suit(model_type: str, size: int, advice: str, tmp_path: Path) -> None:
+def test_unsuitable_image_size_is_refused(model_type: str, size: int, advice: str, tmp_path: Path) -> None:
     folder = write_folder(tmp_path / model_type, model_type)
     with pytest.raises(UserError, match=rf"image_size={size} .*{advice}"):
         load_backbone(ask(None, tmp_path, channel=folder, image_size=size))
 
 
-def test_a_saved_processor_says_how_pictures_are_cropped(vit: Path, tmp_path: Path) -> None:
+def test_saved_processor_contains_the_crop(vit: Path, tmp_path: Path) -> None:
     write_processor(vit, size={"shortest_edge": 32}, do_center_crop=True, crop_size={"height": 32, "width": 32})
     backbone = load_backbone(ask(None, tmp_path, channel=vit))
     backbone.save(tmp_path)

@@ -54,7 +54,7 @@ def reference(folder: Path, content: bytes) -> Tensor:
     return pixels.float()
 
 
-def ours(expects: ImageInput, content: bytes) -> Tensor:
+def preprocess(expects: ImageInput, content: bytes) -> Tensor:
     geometry = image_geometry(expects)
     pixels = resize_and_crop(decode_image(content, geometry.decoded_side), geometry)
     return Normalizer(expects)({"pixels": pixels.unsqueeze(0)})[0]
@@ -66,11 +66,11 @@ def input_of(backbone: Backbone) -> ImageInput:
 
 
 def assert_equal(folder: Path, expects: ImageInput, content: bytes) -> None:
-    expected, given = reference(folder, content), ours(expects, content)
-    assert given.shape == expected.shape
+    expected, actual = reference(folder, content), preprocess(expects, content)
+    assert actual.shape == expected.shape
     level = ONE_LEVEL / 255 / torch.tensor(expects.std).view(3, 1, 1)
-    assert ((given - expected).abs() <= 1.01 * level).all()
-    assert ((given - expected).abs() > 0.01 * level).float().mean() < 0.02
+    assert ((actual - expected).abs() <= 1.01 * level).all()
+    assert ((actual - expected).abs() > 0.01 * level).float().mean() < 0.02
 
 
 @pytest.fixture
@@ -123,9 +123,7 @@ OBEYED: dict[str, dict[str, object]] = {
 
 
 @pytest.mark.parametrize("changes", OBEYED.values(), ids=OBEYED)
-def test_preprocessor_fields_are_obeyed_as_transformers_does(
-    vit: Path, tmp_path: Path, changes: dict[str, object]
-) -> None:
+def test_preprocessor_fields_match_transformers(vit: Path, tmp_path: Path, changes: dict[str, object]) -> None:
     write_processor(vit, **changes)
     backbone = load_backbone(ask(None, tmp_path, channel=vit))
     saved = tmp_path / "saved"
@@ -170,7 +168,7 @@ def test_preprocessor_fields_are_obeyed_as_transformers_does(
         ({"image_processor_type": "DonutImageProcessor"}, "image_processor_type"),
     ],
 )
-def test_preprocessor_fields_that_cannot_be_reproduced_are_refused_by_name(
+def test_unsupported_preprocessor_fields_are_refused(
     vit: Path, tmp_path: Path, changes: dict[str, object], field: str
 ) -> None:
     write_processor(vit, **changes)
@@ -187,16 +185,14 @@ def test_a_damaged_preprocessor_file_is_refused(vit: Path, tmp_path: Path, conte
         load_backbone(ask(None, tmp_path, channel=vit))
 
 
-def test_fields_that_transformers_ignores_are_warned_of(
-    vit: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_ignored_fields_are_logged(vit: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     write_processor(vit, offset=True, do_flip_channel_order=True)
     with caplog.at_level(logging.WARNING, "finetune"):
         load_backbone(ask(None, tmp_path, channel=vit))
-    assert "ViTImageProcessor does not read do_flip_channel_order, offset, so neither does this job" in caplog.text
+    assert "ViTImageProcessor does not use: do_flip_channel_order, offset" in caplog.text
 
 
-def test_a_nested_processor_file_comes_first_as_in_transformers(vit: Path, tmp_path: Path) -> None:
+def test_processor_config_takes_precedence_as_in_transformers(vit: Path, tmp_path: Path) -> None:
     processor = json.loads((vit / "preprocessor_config.json").read_text())
     (vit / "processor_config.json").write_text(json.dumps({"image_processor": {**processor, "do_normalize": False}}))
     expects = input_of(load_backbone(ask(None, tmp_path, channel=vit)))
@@ -213,9 +209,9 @@ def test_large_sides_of_convnext_are_stretched(tmp_path: Path) -> None:
         assert_equal(folder, expects, encoded(image(width, height)))
 
 
-def test_images_of_another_size_than_the_position_embeddings_are_refused(vit: Path, tmp_path: Path) -> None:
+def test_image_size_must_match_position_embeddings(vit: Path, tmp_path: Path) -> None:
     write_processor(vit, size={"height": 64, "width": 64})
-    with pytest.raises(UserError, match=r"gives images of 64 x 64, but its config\.json has image_size=32"):
+    with pytest.raises(UserError, match=r"produces images of 64 x 64, but its config\.json has image_size=32"):
         load_backbone(ask(None, tmp_path, channel=vit))
     assert input_of(load_backbone(ask(None, tmp_path, channel=vit, image_size=64))).size == 64
     assert input_of(load_backbone(ask(None, tmp_path, channel=vit, image_size=32))).size == 32
@@ -229,7 +225,7 @@ def test_images_of_another_size_than_the_position_embeddings_are_refused(vit: Pa
         ({"patch_size": [8, 4]}, "patch"),
     ],
 )
-def test_networks_for_other_images_are_refused(
+def test_models_for_non_rgb_or_non_square_images_are_refused(
     vit: Path, tmp_path: Path, changes: dict[str, object], field: str
 ) -> None:
     config = json.loads((vit / "config.json").read_text())
@@ -252,7 +248,7 @@ def test_networks_for_other_images_are_refused(
         *(lambda turn=turn: encoded(image(50, 40), "JPEG", exif=oriented(turn)) for turn in range(1, 9)),
     ],
 )
-def test_images_are_decoded_as_the_pipeline_decodes_them(vit: Path, tmp_path: Path, make: Callable[[], bytes]) -> None:
+def test_images_are_decoded_like_the_pipeline(vit: Path, tmp_path: Path, make: Callable[[], bytes]) -> None:
     write_processor(vit, **SHORTEST)
     assert_equal(vit, input_of(load_backbone(ask(None, tmp_path, channel=vit))), make())
 
@@ -265,7 +261,7 @@ def oriented(turn: int) -> Image.Exif:
 
 @pytest.mark.parametrize("stretch", [True, False])
 @pytest.mark.parametrize("floor_crop", [True, False])
-def test_the_handler_in_the_artifact_gives_the_same_pixels(stretch: bool, floor_crop: bool) -> None:
+def test_handler_produces_the_same_pixels(stretch: bool, floor_crop: bool) -> None:
     expects = ImageInput(24, 31, "nearest-exact", (0.5,) * 3, (0.25,) * 3, stretch=stretch, floor_crop=floor_crop)
     preprocessing = {"size": 24, "resize": 31, "interpolation": "nearest-exact"}
     preprocessing |= {"stretch": stretch, "floor_crop": floor_crop}
@@ -276,7 +272,7 @@ def test_the_handler_in_the_artifact_gives_the_same_pixels(stretch: bool, floor_
         )
 
 
-def test_a_large_jpeg_is_not_reduced_for_nearest_neighbours() -> None:
+def test_large_jpeg_is_decoded_at_full_size_for_nearest_interpolation() -> None:
     content = encoded(image(640, 480), "JPEG")
     geometry = image_geometry(ImageInput(24, 31, "nearest-exact", (0.5,) * 3, (0.25,) * 3))
     assert decode_image(content, geometry.decoded_side).shape == (3, 480, 640)
@@ -288,7 +284,7 @@ def with_transparency() -> bytes:
     return encoded(transparent)
 
 
-def without_adobes_marker() -> bytes:
+def cmyk_without_adobe_marker() -> bytes:
     content = encoded(image(50, 40, "CMYK"), "JPEG")
     start = content.index(b"\xff\xee")
     return content[:start] + content[start + 2 + int.from_bytes(content[start + 2 : start + 4]) :]
@@ -299,12 +295,12 @@ def without_adobes_marker() -> bytes:
     [
         (with_transparency, "Images with transparency are composited on white"),
         (lambda: encoded(image(50, 40).convert("RGBA")), None),
-        (without_adobes_marker, "CMYK JPEGs without Adobe's marker are inverted"),
+        (cmyk_without_adobe_marker, "CMYK JPEGs without Adobe's marker are inverted"),
         (lambda: encoded(image(50, 40, "CMYK"), "JPEG"), None),
         (lambda: encoded(image(50, 40)), None),
     ],
 )
-def test_decoding_that_differs_from_the_pipeline_is_warned_of_once(
+def test_decoding_difference_from_the_pipeline_is_logged_once(
     make: Callable[[], bytes], warning: str | None, vit: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     content = make()

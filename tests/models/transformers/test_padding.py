@@ -40,9 +40,7 @@ def roberta(tmp_path: Path) -> Path:
     return write_folder(tmp_path / "roberta", "roberta", labels=("no", "yes"))
 
 
-def test_the_padding_number_of_roberta_stays_that_of_its_weights(
-    roberta: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_roberta_keeps_the_pad_token_id_of_its_weights(roberta: Path, caplog: pytest.LogCaptureFixture) -> None:
     change(roberta / "config.json", pad_token_id=1)
     texts = [*TEXTS[:2], ("qzx the qzx",)]
     with caplog.at_level(logging.WARNING, "finetune"):
@@ -62,22 +60,20 @@ def test_the_padding_number_of_roberta_stays_that_of_its_weights(
         (None, "has no pad_token_id, from which its positions are counted"),
     ],
 )
-def test_a_padding_number_that_roberta_cannot_count_from_is_refused(
-    number: int | None, reason: str, roberta: Path
-) -> None:
+def test_invalid_pad_token_id_of_roberta_is_refused(number: int | None, reason: str, roberta: Path) -> None:
     change(roberta / "config.json", pad_token_id=number)
     assert reason in refusal(roberta)
 
 
 @pytest.mark.parametrize("number", [None, 2, 0])
-def test_other_encoders_keep_the_padding_number_of_their_configuration(number: int | None, bert: Path) -> None:
+def test_other_encoders_keep_their_pad_token_id(number: int | None, bert: Path) -> None:
     change(bert / "config.json", pad_token_id=number)
     backbone = load(bert)
     assert backbone.module.config.pad_token_id == number  # type: ignore[union-attr]  # a module has no config
     assert torch.allclose(probabilities(backbone, TEXTS[:3]), reference(bert, TEXTS[:3]), atol=2e-6)
 
 
-def test_a_padding_number_beyond_the_embeddings_is_refused(bert: Path) -> None:
+def test_pad_token_id_beyond_the_embeddings_is_refused(bert: Path) -> None:
     change(bert / "config.json", pad_token_id=15)
     assert "pad_token_id=15, but the embeddings have 15 rows" in refusal(bert)
 
@@ -118,7 +114,7 @@ def padding_left(folder: Path) -> None:
         padding_left,
     ],
 )
-def test_gpt2_pads_with_a_token_that_changes_no_answer(prepare: Callable[[Path], None], gpt2: Path) -> None:
+def test_gpt2_padding_does_not_change_logits(prepare: Callable[[Path], None], gpt2: Path) -> None:
     prepare(gpt2)
     texts = [("the cat sat on the mat",), ("a dog",), ("up",), ("the qzx",)]
     backbone = load(gpt2)
@@ -134,18 +130,16 @@ def test_gpt2_pads_with_a_token_that_changes_no_answer(prepare: Callable[[Path],
     assert torch.allclose(network(**batch).logits.softmax(1), probabilities(backbone, texts), atol=2e-6)
 
 
-def test_replaced_padding_is_told_of(gpt2: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_replaced_padding_token_is_logged(gpt2: Path, caplog: pytest.LogCaptureFixture) -> None:
     with_padding_beyond(gpt2)
     with caplog.at_level(logging.WARNING, "finetune"):
         backbone = load(gpt2)
-    assert (
-        "pads with '[LATER]' (15), for which the network has no embedding (vocab_size=15): padding with" in caplog.text
-    )
+    assert "pads with '[LATER]' (15), for which the model has no embedding (vocab_size=15): padding with" in caplog.text
     with pytest.raises(BadRecordError, match=r"contains the token '\[LATER\]' \(15\), but the model has 15 token"):
         transform_of(backbone)(("the [LATER] cat",), None)
 
 
-def test_a_text_that_ends_in_borrowed_padding_is_warned_of(gpt2: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_text_ending_in_the_padding_token_is_logged(gpt2: Path, caplog: pytest.LogCaptureFixture) -> None:
     transform = transform_of(load(gpt2))
     with caplog.at_level(logging.WARNING, "finetune"):
         transform(("the cat",), None)
@@ -155,7 +149,7 @@ def test_a_text_that_ends_in_borrowed_padding_is_warned_of(gpt2: Path, caplog: p
     assert caplog.text.count("A text ends in '[SEP]', which is also the padding token") == 1
 
 
-def test_a_template_that_ends_in_the_end_token_does_not_pad_with_it(gpt2: Path) -> None:
+def test_final_template_token_is_not_used_for_padding(gpt2: Path) -> None:
     from tokenizers.processors import TemplateProcessing
     from transformers import AutoTokenizer
 

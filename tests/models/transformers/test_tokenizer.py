@@ -33,7 +33,7 @@ def bert(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("model_type", TEXT_TYPES)
-def test_every_family_answers_as_transformers_does(model_type: str, tmp_path: Path) -> None:
+def test_logits_match_transformers_for_every_family(model_type: str, tmp_path: Path) -> None:
     folder = write_folder(tmp_path / model_type, model_type, labels=("no", "yes"))
     limit = input_of(load(folder)).max_length
     expected = reference(folder, TEXTS, max_length=limit)
@@ -72,7 +72,7 @@ def write_vocabulary(folder: Path, **options: object) -> None:
         {"sep_token": "up", "cls_token": "in"},
     ],
 )
-def test_properties_of_a_tokenizer_count_as_in_transformers(options: dict[str, object], tmp_path: Path) -> None:
+def test_tokenizer_properties_match_transformers(options: dict[str, object], tmp_path: Path) -> None:
     from transformers import AutoTokenizer
 
     folder = write_folder(tmp_path / "bert", "bert", labels=("no", "yes"), vocab_size=len(WORD_PIECES))
@@ -84,10 +84,10 @@ def test_properties_of_a_tokenizer_count_as_in_transformers(options: dict[str, o
     backbone.save(saved)
     again: Any = AutoTokenizer.from_pretrained(saved)
     for text in TEXTS:
-        given = own(*[[part] for part in text], truncation=True, max_length=limit)
+        reference = own(*[[part] for part in text], truncation=True, max_length=limit)
         made = transform(text, None)
-        assert {name: values.tolist() for name, values in made.items() if name in given} == {
-            name: values[0] for name, values in given.items()
+        assert {name: values.tolist() for name, values in made.items() if name in reference} == {
+            name: values[0] for name, values in reference.items()
         }
         exported = again(*[[part] for part in text], truncation=True, max_length=limit)
         assert {name: values.tolist() for name, values in made.items()} == {
@@ -110,10 +110,10 @@ def test_a_tokenizer_without_its_vocabulary_is_refused(files: dict[str, str], be
 
 
 @pytest.mark.parametrize("content", ["", "[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]"])
-def test_a_tokenizer_that_knows_no_words_is_refused(content: str, bert: Path) -> None:
+def test_tokenizer_with_only_special_tokens_is_refused(content: str, bert: Path) -> None:
     write_vocabulary(bert)
     (bert / "vocab.txt").write_text(content)
-    assert "knows nothing but special tokens" in refusal(bert)
+    assert "contains only special tokens" in refusal(bert)
 
 
 @pytest.mark.parametrize(
@@ -135,13 +135,13 @@ def test_a_damaged_tokenizer_is_refused(content: str, bert: Path) -> None:
         ("padding_side", 3),
     ],
 )
-def test_tokenizer_fields_of_another_type_are_refused(field: str, value: object, bert: Path) -> None:
+def test_tokenizer_fields_of_the_wrong_type_are_refused(field: str, value: object, bert: Path) -> None:
     write_vocabulary(bert, **{field: value})
     change(bert / "config.json", vocab_size=len(WORD_PIECES))
     assert refusal(bert, pretrained=False).startswith("The tokenizer in the model channel cannot be used")
 
 
-def test_a_tokenizer_that_fails_at_unknown_words_is_refused(bert: Path) -> None:
+def test_tokenizer_that_fails_on_unknown_words_is_refused(bert: Path) -> None:
     tokenizer = json.loads((bert / "tokenizer.json").read_text())
     del tokenizer["model"]["vocab"]["[UNK]"]
     tokenizer["added_tokens"] = []
@@ -151,35 +151,35 @@ def test_a_tokenizer_that_fails_at_unknown_words_is_refused(bert: Path) -> None:
 
 
 @pytest.mark.parametrize("model_type", TEXT_TYPES)
-def test_added_tokens_without_embeddings_are_refused_at_the_start(model_type: str, tmp_path: Path) -> None:
+def test_added_tokens_without_embeddings_are_refused(model_type: str, tmp_path: Path) -> None:
     folder = write_folder(tmp_path / model_type, model_type, labels=("no", "yes"))
     add_token(folder, "newword")
     message = refusal(folder)
-    assert "has 16 tokens, but the embeddings of the network have 15 rows" in message
-    assert "'newword' has the number 15" in message
+    assert "has 16 tokens, but the embeddings of the model have 15 rows" in message
+    assert "'newword' has the id 15" in message
     assert "resize_token_embeddings" in message
     assert "has 16 tokens" in refusal(folder, pretrained=False)
 
 
-def test_more_embeddings_than_tokens_are_fine(tmp_path: Path) -> None:
+def test_more_embeddings_than_tokens_are_allowed(tmp_path: Path) -> None:
     folder = write_folder(tmp_path / "bert", "bert", labels=("no", "yes"), vocab_size=29)
     add_token(folder, "newword")
     text = [("the newword sat",)]
     assert torch.allclose(probabilities(load(folder), text), reference(folder, text), atol=2e-6)
 
 
-def test_a_tokenizer_for_few_of_the_embeddings_is_doubted(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_much_smaller_vocabulary_than_embeddings_is_logged(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     folder = write_folder(tmp_path / "bert", "bert", labels=("no", "yes"), vocab_size=100)
     with caplog.at_level(logging.WARNING, "finetune"):
         load(folder)
-    assert "has 15 tokens, the network's embeddings have 100 rows: do they belong together?" in caplog.text
+    assert "has 15 tokens, but the model's embeddings have 100 rows" in caplog.text
 
 
-def test_a_template_with_numbers_beyond_the_embeddings_is_refused(bert: Path) -> None:
+def test_template_token_ids_without_embeddings_are_refused(bert: Path) -> None:
     tokenizer = json.loads((bert / "tokenizer.json").read_text())
     tokenizer["post_processor"]["special_tokens"]["[CLS]"]["ids"] = [101]
     (bert / "tokenizer.json").write_text(json.dumps(tokenizer))
-    assert "gives the token number 101, but the network's embeddings have 15 rows" in refusal(bert)
+    assert "produces the token id 101, but the model's embeddings have 15 rows" in refusal(bert)
 
 
 def test_token_types_without_embeddings_are_refused(tmp_path: Path) -> None:
@@ -191,7 +191,7 @@ def test_token_types_without_embeddings_are_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("model_type", ["roberta", "gpt2", "distilbert"])
-def test_token_types_of_a_generic_tokenizer_count_as_in_transformers(model_type: str, tmp_path: Path) -> None:
+def test_token_types_of_a_generic_tokenizer_match_transformers(model_type: str, tmp_path: Path) -> None:
     folder = write_folder(tmp_path / model_type, model_type, labels=("no", "yes"))
     write_tokenizer(folder, padded=model_type != "gpt2", token_types=True)
     texts = [("the cat", "a dog ran"), ("a mat",)]
@@ -205,27 +205,29 @@ def test_token_types_of_a_generic_tokenizer_count_as_in_transformers(model_type:
     "fields",
     [{"is_decoder": True}, {"output_hidden_states": True}, {"output_attentions": True}, {"hidden_act": "relu"}],
 )
-def test_fields_of_the_configuration_count_as_in_transformers(fields: dict[str, object], bert: Path) -> None:
+def test_configuration_fields_match_transformers(fields: dict[str, object], bert: Path) -> None:
     change(bert / "config.json", **fields)
     assert torch.allclose(probabilities(load(bert), TEXTS[:4]), reference(bert, TEXTS[:4]), atol=2e-6)
 
 
 @pytest.mark.parametrize("model_type", ["bert", "gpt2", "distilbert"])
 @pytest.mark.parametrize("fields", [{"return_dict": False}, {"chunk_size_feed_forward": 4}])
-def test_fields_that_change_no_number_are_ignored(model_type: str, fields: dict[str, object], tmp_path: Path) -> None:
+def test_fields_without_effect_on_logits_are_ignored(
+    model_type: str, fields: dict[str, object], tmp_path: Path
+) -> None:
     folder = write_folder(tmp_path / model_type, model_type, labels=("no", "yes"))
     expected = reference(folder, TEXTS[:4])
     change(folder / "config.json", **fields)
     assert torch.allclose(probabilities(load(folder), TEXTS[:4]), expected, atol=2e-6)
 
 
-def test_positions_of_deberta_v2_limit_the_length_where_it_has_them(tmp_path: Path) -> None:
+def test_deberta_v2_length_is_limited_only_by_existing_positions(tmp_path: Path) -> None:
     folder = write_folder(tmp_path / "deberta-v2", "deberta-v2", labels=("no", "yes"), position_biased_input=True)
     assert input_of(load(folder)).max_length == 32
-    assert "max_length=33 is more than" in refusal(folder, max_length=33)
+    assert "max_length=33 exceeds" in refusal(folder, max_length=33)
 
 
-def test_a_text_is_evaluated_at_the_length_that_transformers_takes(tmp_path: Path) -> None:
+def test_evaluation_uses_the_max_length_of_transformers(tmp_path: Path) -> None:
     folder = write_folder(tmp_path / "gpt2", "gpt2", labels=("no", "yes"), n_positions=1024)
     assert input_of(load(folder)).max_length == 512
     assert input_of(load(folder, trained=False)).max_length == 1000
@@ -235,14 +237,14 @@ def test_a_text_is_evaluated_at_the_length_that_transformers_takes(tmp_path: Pat
 
 
 @pytest.mark.parametrize("length", [0, -1, 2])
-def test_a_length_without_room_for_a_text_is_refused(length: int, bert: Path) -> None:
+def test_max_length_without_space_for_text_is_refused(length: int, bert: Path) -> None:
     write_tokenizer(bert, padded=True, model_max_length=length)
-    assert "leaves no room for a text beside 2 special tokens" in refusal(bert)
+    assert "leaves no room for text after 2 special tokens" in refusal(bert)
 
 
-def test_a_sentencepiece_model_that_cannot_be_converted_is_refused(tmp_path: Path) -> None:
+def test_unconvertible_sentencepiece_model_is_refused(tmp_path: Path) -> None:
     folder = write_folder(tmp_path / "deberta-v2", "deberta-v2", labels=("no", "yes"))
     for path in folder.glob("tokenizer*"):
         path.unlink()
     (folder / "spm.model").write_bytes(b"\n\x0e\n\x05<unk>")
-    assert "Convert its SentencePiece model" in refusal(folder)
+    assert "Convert it where sentencepiece is installed" in refusal(folder)

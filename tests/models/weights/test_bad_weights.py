@@ -19,59 +19,59 @@ from tests.support.model_requests import LABELS, ask
 NAME = "mobilenet_v3_small"
 
 
-def refusal(tmp_path: Path, name: str | None = NAME, **wishes: Any) -> str:  # noqa: ANN401 - arguments of `ask`
+def refusal(tmp_path: Path, name: str | None = NAME, **options: Any) -> str:  # noqa: ANN401 - arguments of `ask`
     with pytest.raises(UserError) as caught:
-        load_backbone(ask(name, tmp_path, **{"channel": tmp_path, **wishes}))
+        load_backbone(ask(name, tmp_path, **{"channel": tmp_path, **options}))
     assert len(str(caught.value)) < 1000
     return str(caught.value)
 
 
-def test_an_unknown_name(tmp_path: Path) -> None:
+def test_unknown_model_name_is_refused(tmp_path: Path) -> None:
     assert refusal(tmp_path, "resnet51", channel=None).startswith(
-        "model_name='resnet51' is unknown (did you mean 'resnet50'?). Known are"
+        "model_name='resnet51' is unknown (did you mean 'resnet50'?). Supported are"
     )
 
 
 @pytest.mark.parametrize(
     ("name", "task", "fact"),
     [
-        ("resnet18", "text-classification", "is a network for image-classification, but the task is text"),
-        ("roberta-base", "image-classification", "is a network for text-classification, but the task is image"),
+        ("resnet18", "text-classification", "is a model for image-classification, but the task is text"),
+        ("roberta-base", "image-classification", "is a model for text-classification, but the task is image"),
     ],
 )
-def test_a_network_for_the_other_task(name: str, task: str, fact: str, tmp_path: Path) -> None:
+def test_model_for_another_task_is_refused(name: str, task: str, fact: str, tmp_path: Path) -> None:
     assert fact in refusal(tmp_path, name, task=task, channel=None)
 
 
-def test_no_weights_and_no_network(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_missing_weights_without_network_access_are_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     def no_network(*_: object, **__: object) -> None:
         raise OSError("no route to host")
 
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     monkeypatch.setattr("socket.getaddrinfo", no_network)
     message = refusal(tmp_path, channel=None)
-    assert message.startswith(f"There are no weights of '{NAME}' here, and nothing can be downloaded")
-    assert all(f"({way})" in message for way in (1, 2, 3))
+    assert message.startswith(f"There are no local weights for '{NAME}', and the download failed")
+    assert all(f"({number})" in message for number in (1, 2, 3))
     assert "no route to host" in message
 
 
-def test_an_empty_channel(tmp_path: Path) -> None:
-    assert "holds no model that is known; it holds nothing" in refusal(tmp_path)
+def test_empty_channel_is_refused(tmp_path: Path) -> None:
+    assert "contains no supported model; it contains nothing" in refusal(tmp_path)
 
 
-def test_a_channel_without_a_folder(tmp_path: Path) -> None:
-    assert "The model channel has no folder" in refusal(tmp_path, channel=tmp_path / "absent")
+def test_missing_channel_folder_is_refused(tmp_path: Path) -> None:
+    assert "The folder of the model channel does not exist" in refusal(tmp_path, channel=tmp_path / "absent")
 
 
-def test_a_channel_of_something_else(tmp_path: Path) -> None:
+def test_channel_without_a_model_is_refused(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").touch()
-    assert "it holds notes.txt. Give one archive" in refusal(tmp_path)
+    assert "it contains notes.txt. Provide one archive" in refusal(tmp_path)
 
 
-def test_two_files_of_weights(tmp_path: Path) -> None:
+def test_two_weight_files_are_refused(tmp_path: Path) -> None:
     (tmp_path / "a.pth").touch()
     (tmp_path / "b.safetensors").touch()
-    assert "several files of weights (a.pth, b.safetensors)" in refusal(tmp_path)
+    assert "several weight files (a.pth, b.safetensors)" in refusal(tmp_path)
 
 
 class Payload:
@@ -85,104 +85,104 @@ class Payload:
 
 
 @pytest.mark.parametrize("zipped", [True, False])
-def test_nothing_is_unpickled(zipped: bool, tmp_path: Path) -> None:
+def test_pickled_objects_are_not_loaded(zipped: bool, tmp_path: Path) -> None:
     victim = tmp_path / "victim"
     torch.save({"state_dict": Payload(victim)}, tmp_path / "w.pth", _use_new_zipfile_serialization=zipped)
     message = refusal(tmp_path)
-    assert "w.pth cannot be read as plain tensors: it wants to call posix.mkdir" in message
+    assert "w.pth cannot be read as plain tensors: it calls posix.mkdir" in message
     assert "weights_only" not in message
     assert "safetensors" in message
     assert not victim.exists()
 
 
 @pytest.mark.parametrize("content", [b"", b"not a file of torch", b"PK\x03\x04 cut short", b"\x80\x02}q\x00."])
-def test_a_damaged_file_of_torch(content: bytes, tmp_path: Path) -> None:
+def test_damaged_torch_file_is_refused(content: bytes, tmp_path: Path) -> None:
     (tmp_path / "w.pth").write_bytes(content)
     assert "w.pth cannot be read as plain tensors" in refusal(tmp_path)
 
 
 @pytest.mark.parametrize("content", [b"", b"not safetensors", b"\xff" * 32])
-def test_a_damaged_safetensors_file(content: bytes, tmp_path: Path) -> None:
+def test_damaged_safetensors_file_is_refused(content: bytes, tmp_path: Path) -> None:
     (tmp_path / "w.safetensors").write_bytes(content)
-    assert "w.safetensors is no safetensors file, or it is damaged" in refusal(tmp_path)
+    assert "w.safetensors is not a safetensors file, or is damaged" in refusal(tmp_path)
 
 
 @pytest.mark.parametrize("content", [[1, 2], {"epoch": 3}, {}, {"state_dict": {"a": 1}}, torch.zeros(2)])
-def test_a_file_of_torch_without_a_state_dict(content: object, tmp_path: Path) -> None:
+def test_torch_file_without_a_state_dict_is_refused(content: object, tmp_path: Path) -> None:
     torch.save(content, tmp_path / "w.pth")
-    assert "w.pth holds no state dict" in refusal(tmp_path)
+    assert "instead of a state dict" in refusal(tmp_path)
 
 
-def test_weights_of_another_network(tmp_path: Path) -> None:
+def test_weights_of_another_model_are_refused(tmp_path: Path) -> None:
     save_file(get_model("resnet34", weights=None, num_classes=3).state_dict(), tmp_path / "w.safetensors")
     message = refusal(tmp_path, "resnet18")
-    assert "belong to another network than model_name='resnet18': 120 of 120 tensors match" in message
-    assert "layer1.2.bn1.bias is unknown" in message
-    assert "They fit 'resnet34': set model_name accordingly." in message
+    assert "belong to another model than model_name='resnet18': 120 of 120 tensors match" in message
+    assert "layer1.2.bn1.bias is unexpected" in message
+    assert "They match 'resnet34': set model_name accordingly." in message
 
 
-def test_weights_with_other_shapes(tmp_path: Path) -> None:
+def test_weights_with_other_shapes_are_refused(tmp_path: Path) -> None:
     state = get_model(NAME, weights=None, num_classes=3).state_dict()
     state["features.0.0.weight"] = torch.zeros(8, 3, 3, 3)
     save_file(state, tmp_path / "w.safetensors")
     message = refusal(tmp_path)
-    assert "features.0.0.weight has another shape" in message
-    assert f"Give the weights of a {NAME}" in message
+    assert "features.0.0.weight has shape" in message
+    assert f"Provide the weights of a {NAME}" in message
 
 
-def test_weights_that_belong_to_nothing(tmp_path: Path) -> None:
+def test_unrecognized_weights_are_refused(tmp_path: Path) -> None:
     save_file({"mine": torch.zeros(1)}, tmp_path / "w.safetensors")
-    assert "Which network do the weights in w.safetensors belong to? Set model_name." in refusal(tmp_path, None)
+    assert "The model of the weights in w.safetensors cannot be inferred: set model_name" in refusal(tmp_path, None)
     assert ": 0 of 242 tensors match" in refusal(tmp_path)
 
 
-def test_another_name_than_the_artifact_has(tmp_path: Path) -> None:
+def test_model_name_must_match_the_artifact(tmp_path: Path) -> None:
     artifact = {"framework": "torchvision", "architecture": NAME, "labels": LABELS}
     (tmp_path / "artifact.json").write_text(json.dumps(artifact))
     save_file(get_model(NAME, weights=None, num_classes=3).state_dict(), tmp_path / "model.safetensors")
-    assert f"model_name='resnet18', but the model channel holds a {NAME}" in refusal(tmp_path, "resnet18")
-    assert "holds a torchvision artifact" in refusal(tmp_path, "google/vit-base-patch16-224")
-    assert "a network for image-classification" in refusal(tmp_path, None, task="text-classification")
+    assert f"model_name='resnet18', but the model channel contains a {NAME}" in refusal(tmp_path, "resnet18")
+    assert "contains a torchvision artifact" in refusal(tmp_path, "google/vit-base-patch16-224")
+    assert "a model for image-classification" in refusal(tmp_path, None, task="text-classification")
 
 
 @pytest.mark.parametrize(
     ("content", "message"),
     [
         ("{", "artifact.json in the model channel cannot be read"),
-        ("[]", "is no JSON object"),
-        ("{}", "names no framework and architecture that are known"),
+        ("[]", "is not a JSON object"),
+        ("{}", "has an unknown framework or architecture"),
         ('{"framework": "torchvision", "architecture": "resnet18"}', "model.safetensors is missing"),
     ],
 )
-def test_a_damaged_artifact(content: str, message: str, tmp_path: Path) -> None:
+def test_damaged_artifact_is_refused(content: str, message: str, tmp_path: Path) -> None:
     (tmp_path / "artifact.json").write_text(content)
     assert message in refusal(tmp_path, None)
 
 
-def test_an_artifact_of_an_unknown_network(tmp_path: Path) -> None:
+def test_artifact_of_an_unknown_model_is_refused(tmp_path: Path) -> None:
     (tmp_path / "artifact.json").write_text('{"framework": "torchvision", "architecture": "resnet19"}')
     save_file({"mine": torch.zeros(1)}, tmp_path / "model.safetensors")
-    assert "The network 'resnet19' in the model channel is no classifier" in refusal(tmp_path, None)
+    assert "'resnet19' in the model channel is not a supported torchvision classifier" in refusal(tmp_path, None)
 
 
-def test_a_misspelt_name_beside_a_state_dict(tmp_path: Path) -> None:
+def test_misspelled_model_name_is_refused(tmp_path: Path) -> None:
     save_file({"mine": torch.zeros(1)}, tmp_path / "w.safetensors")
     assert refusal(tmp_path, "resnt18").startswith(
-        "model_name='resnt18' is no classifier of torchvision that is known (did you mean 'resnet18'?)"
+        "model_name='resnt18' is not a supported torchvision classifier (did you mean 'resnet18'?)"
     )
 
 
-def test_a_head_that_cannot_be_kept(tmp_path: Path) -> None:
+def test_unusable_head_is_refused(tmp_path: Path) -> None:
     save_file(get_model(NAME, weights=None, num_classes=7).state_dict(), tmp_path / "w.safetensors")
-    assert "the weights distinguish 7 classes and the data 3 classes" in refusal(tmp_path, reinitialize="false")
+    assert "the weights have 7 classes and the data 3 classes" in refusal(tmp_path, reinitialize="false")
 
 
-def test_a_name_that_leaves_the_folder_of_weights(tmp_path: Path) -> None:
+def test_model_name_outside_the_weights_folder_is_refused(tmp_path: Path) -> None:
     save_file({"mine": torch.zeros(1)}, tmp_path / "outside.safetensors")
     (tmp_path / "baked").mkdir()
     message = refusal(tmp_path, "../outside", channel=None, baked=tmp_path / "baked")
-    assert message.startswith("There are no weights of '../outside' here")
+    assert message.startswith("There are no local weights for '../outside'")
 
 
-def test_a_named_folder_without_a_model(tmp_path: Path) -> None:
-    assert "is no folder with a model" in refusal(tmp_path, str(tmp_path / "absent"), channel=None)
+def test_named_folder_without_a_model_is_refused(tmp_path: Path) -> None:
+    assert "is not a folder with a model" in refusal(tmp_path, str(tmp_path / "absent"), channel=None)

@@ -58,22 +58,22 @@ def classifier_of(model_type: str) -> str:
 
 
 @pytest.fixture(scope="module", params=[*TEXT_TYPES, *PICTURE_TYPES])
-def whole(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def complete(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_folder(tmp_path_factory.mktemp("whole") / request.param, request.param, labels=CLASSES)
 
 
-def changed(whole: Path, folder: Path, change: Callable[[State], None]) -> Path:
+def write_changed(complete: Path, folder: Path, change: Callable[[State], None]) -> Path:
     """A copy of a folder with modified tensors."""
     folder.mkdir()
-    for file in whole.iterdir():
+    for file in complete.iterdir():
         (folder / file.name).write_bytes(file.read_bytes())
-    state = {name: tensor.clone() for name, tensor in load_file(whole / "model.safetensors").items()}
+    state = {name: tensor.clone() for name, tensor in load_file(complete / "model.safetensors").items()}
     change(state)
     save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
     return folder
 
 
-def without(*names: str) -> Callable[[State], None]:
+def drop_tensors(*names: str) -> Callable[[State], None]:
     def drop(state: State) -> None:
         for name in names:
             del state[name]
@@ -81,24 +81,32 @@ def without(*names: str) -> Callable[[State], None]:
     return drop
 
 
-def evaluated(folder: Path, model_type: str, scratch: Path) -> Backbone:
+def load_for_evaluation(folder: Path, model_type: str, scratch: Path) -> Backbone:
     return load_backbone(
-        ask(None, scratch, task=task_of(model_type), labels=CLASSES, channel=folder, trained=False, reinitialize="auto")
+        ask(
+            None,
+            scratch,
+            task=task_of(model_type),
+            labels=CLASSES,
+            channel=folder,
+            trained=False,
+            reinitialize="auto",
+        )
     )
 
 
-def trained(folder: Path, model_type: str, scratch: Path, **wishes: Any) -> Backbone:  # noqa: ANN401 - arguments of `ask`
-    return load_backbone(ask(None, scratch, task=task_of(model_type), labels=CLASSES, channel=folder, **wishes))
+def load_for_training(folder: Path, model_type: str, scratch: Path, **options: Any) -> Backbone:  # noqa: ANN401 - arguments of `ask`
+    return load_backbone(ask(None, scratch, task=task_of(model_type), labels=CLASSES, channel=folder, **options))
 
 
 def refusal(folder: Path, model_type: str, scratch: Path) -> str:
     with pytest.raises(UserError) as caught:
-        evaluated(folder, model_type, scratch)
+        load_for_evaluation(folder, model_type, scratch)
     assert len(str(caught.value)) < 1000
     return str(caught.value)
 
 
-def transformers_own(folder: Path, model_type: str) -> Any:  # noqa: ANN401 - classes differ
+def load_with_transformers(folder: Path, model_type: str) -> Any:  # noqa: ANN401 - classes differ
     from transformers import AutoModelForImageClassification, AutoModelForSequenceClassification
 
     texts = task_of(model_type) == "text-classification"
@@ -106,214 +114,220 @@ def transformers_own(folder: Path, model_type: str) -> Any:  # noqa: ANN401 - cl
     return builder.from_pretrained(folder).eval()
 
 
-def test_every_family_is_tried() -> None:
+def test_every_family_is_covered() -> None:
     assert set(BODY) == set(FAMILIES) == {*TEXT_TYPES, *PICTURE_TYPES}
 
 
-def test_a_whole_folder_has_the_tensors_that_transformers_loads(whole: Path, tmp_path: Path) -> None:
-    backbone = evaluated(whole, whole.name, tmp_path)
-    theirs = transformers_own(whole, whole.name).state_dict()
-    ours = backbone.module.state_dict()
+def test_complete_folder_loads_the_same_tensors_as_transformers(complete: Path, tmp_path: Path) -> None:
+    backbone = load_for_evaluation(complete, complete.name, tmp_path)
+    expected = load_with_transformers(complete, complete.name).state_dict()
+    loaded = backbone.module.state_dict()
     assert (
         backbone.weights.newly_initialized == backbone.weights.unused == backbone.weights.initialized_outside_head == ()
     )
-    assert ours.keys() == theirs.keys()
-    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+    assert loaded.keys() == expected.keys()
+    assert all(torch.equal(loaded[name], expected[name]) for name in expected)
 
 
 @pytest.mark.parametrize("half", [torch.float16, torch.bfloat16, torch.float64])
-def test_other_floating_point_types_are_converted(half: torch.dtype, whole: Path, tmp_path: Path) -> None:
+def test_other_floating_point_types_are_converted(half: torch.dtype, complete: Path, tmp_path: Path) -> None:
     def convert(state: State) -> None:
         state.update({name: value.to(half) for name, value in state.items() if value.is_floating_point()})
 
-    folder = changed(whole, tmp_path / "converted", convert)
-    theirs = {name: tensor.float() for name, tensor in transformers_own(folder, whole.name).state_dict().items()}
-    ours = evaluated(folder, whole.name, tmp_path).module.state_dict()
-    assert all(torch.equal(ours[name].float(), theirs[name]) for name in theirs)
+    folder = write_changed(complete, tmp_path / "converted", convert)
+    expected = {
+        name: tensor.float() for name, tensor in load_with_transformers(folder, complete.name).state_dict().items()
+    }
+    loaded = load_for_evaluation(folder, complete.name, tmp_path).module.state_dict()
+    assert all(torch.equal(loaded[name].float(), expected[name]) for name in expected)
 
 
-def test_a_missing_tensor_of_the_body_is_refused(whole: Path, tmp_path: Path) -> None:
-    folder = changed(whole, tmp_path / "part", without(BODY[whole.name]))
-    for load in (evaluated, trained):
-        with pytest.raises(UserError, match=r"belong to another network .* is missing"):
-            load(folder, whole.name, tmp_path)
+def test_missing_body_tensor_is_refused(complete: Path, tmp_path: Path) -> None:
+    folder = write_changed(complete, tmp_path / "part", drop_tensors(BODY[complete.name]))
+    for load in (load_for_evaluation, load_for_training):
+        with pytest.raises(UserError, match=r"belong to another model .* is missing"):
+            load(folder, complete.name, tmp_path)
 
 
-def test_a_reshaped_tensor_of_the_body_is_refused(whole: Path, tmp_path: Path) -> None:
+def test_reshaped_body_tensor_is_refused(complete: Path, tmp_path: Path) -> None:
     def reshape(state: State) -> None:
-        state[BODY[whole.name]] = state[BODY[whole.name]][:-1].clone()
+        state[BODY[complete.name]] = state[BODY[complete.name]][:-1].clone()
 
-    folder = changed(whole, tmp_path / "part", reshape)
-    for load in (evaluated, trained):
-        with pytest.raises(UserError, match=r"belong to another network .* has another shape: \[.*\] instead of \["):
-            load(folder, whole.name, tmp_path)
+    folder = write_changed(complete, tmp_path / "part", reshape)
+    for load in (load_for_evaluation, load_for_training):
+        with pytest.raises(UserError, match=r"belong to another model .* has shape \[.*\] instead of \["):
+            load(folder, complete.name, tmp_path)
 
 
-def test_a_kept_head_without_its_last_weight_is_refused(whole: Path, tmp_path: Path) -> None:
-    name = classifier_of(whole.name)
-    folder = changed(whole, tmp_path / "part", without(name))
-    assert "top layer" in refusal(folder, whole.name, tmp_path)
-    backbone = trained(folder, whole.name, tmp_path)
+def test_reused_head_without_its_weight_is_refused(complete: Path, tmp_path: Path) -> None:
+    name = classifier_of(complete.name)
+    folder = write_changed(complete, tmp_path / "part", drop_tensors(name))
+    assert "top layer" in refusal(folder, complete.name, tmp_path)
+    backbone = load_for_training(folder, complete.name, tmp_path)
     assert not backbone.weights.kept_head
     assert name in backbone.weights.newly_initialized
-    with pytest.raises(UserError, match="reinitialize_top_layer=false, but the weights have"):
-        trained(folder, whole.name, tmp_path, reinitialize="false")
+    with pytest.raises(UserError, match=r"reinitialize_top_layer=false, but the (top layer of the )?weights"):
+        load_for_training(folder, complete.name, tmp_path, reinitialize="false")
 
 
-def test_a_kept_head_without_its_bias_is_refused_by_name(whole: Path, tmp_path: Path) -> None:
-    bias = classifier_of(whole.name).replace("weight", "bias")
-    if whole.name == "gpt2":
+def test_reused_head_without_its_bias_is_refused(complete: Path, tmp_path: Path) -> None:
+    bias = classifier_of(complete.name).replace("weight", "bias")
+    if complete.name == "gpt2":
         return  # its last layer has no bias
-    folder = changed(whole, tmp_path / "part", without(bias))
-    assert f"have it only in part: {bias} is missing" in refusal(folder, whole.name, tmp_path)
-    backbone = trained(folder, whole.name, tmp_path)
+    folder = write_changed(complete, tmp_path / "part", drop_tensors(bias))
+    assert f"top layer of the weights is incomplete: {bias} is missing" in refusal(folder, complete.name, tmp_path)
+    backbone = load_for_training(folder, complete.name, tmp_path)
     assert not backbone.weights.kept_head
-    assert {bias, classifier_of(whole.name)} <= set(backbone.weights.newly_initialized)
+    assert {bias, classifier_of(complete.name)} <= set(backbone.weights.newly_initialized)
     assert f"{bias} is missing" in backbone.weights.warnings[0]
 
 
-def test_another_number_of_rows_than_the_configuration_has_classes_is_refused(whole: Path, tmp_path: Path) -> None:
-    name = classifier_of(whole.name)
+def test_classifier_rows_must_match_the_configuration(complete: Path, tmp_path: Path) -> None:
+    name = classifier_of(complete.name)
 
     def cut(state: State) -> None:
         state[name] = state[name][:2].clone()
 
-    folder = changed(whole, tmp_path / "part", cut)
-    assert f"names 3 classes, but {name} has 2 rows" in refusal(folder, whole.name, tmp_path)
-    assert not trained(folder, whole.name, tmp_path, reinitialize="true").weights.kept_head
+    folder = write_changed(complete, tmp_path / "part", cut)
+    assert f"has 3 classes, but {name} has 2 rows" in refusal(folder, complete.name, tmp_path)
+    assert not load_for_training(folder, complete.name, tmp_path, reinitialize="true").weights.kept_head
 
 
-def test_a_last_layer_of_another_width_is_refused_by_name(whole: Path, tmp_path: Path) -> None:
-    name = classifier_of(whole.name)
+def test_classifier_of_another_width_is_refused(complete: Path, tmp_path: Path) -> None:
+    name = classifier_of(complete.name)
 
     def narrow(state: State) -> None:
         state[name] = state[name][:, :-1].clone()
 
-    folder = changed(whole, tmp_path / "part", narrow)
-    assert f"have it only in part: {name} has another shape" in refusal(folder, whole.name, tmp_path)
-    assert not trained(folder, whole.name, tmp_path).weights.kept_head
+    folder = write_changed(complete, tmp_path / "part", narrow)
+    assert f"top layer of the weights is incomplete: {name} has shape" in refusal(folder, complete.name, tmp_path)
+    assert not load_for_training(folder, complete.name, tmp_path).weights.kept_head
 
 
 @pytest.mark.parametrize("model_type", INNER_HEAD)
-def test_a_kept_head_without_an_inner_tensor_is_refused_by_name(model_type: str, tmp_path: Path) -> None:
-    whole, name = write_folder(tmp_path / model_type, model_type, labels=CLASSES), INNER_HEAD[model_type]
-    folder = changed(whole, tmp_path / "part", without(name))
-    assert f"have it only in part: {name} is missing" in refusal(folder, model_type, tmp_path)
-    backbone = trained(folder, model_type, tmp_path)
+def test_reused_head_without_an_inner_tensor_is_refused(model_type: str, tmp_path: Path) -> None:
+    complete, name = write_folder(tmp_path / model_type, model_type, labels=CLASSES), INNER_HEAD[model_type]
+    folder = write_changed(complete, tmp_path / "part", drop_tensors(name))
+    assert f"top layer of the weights is incomplete: {name} is missing" in refusal(folder, model_type, tmp_path)
+    backbone = load_for_training(folder, model_type, tmp_path)
     assert not backbone.weights.kept_head
     assert {name, classifier_of(model_type)} <= set(backbone.weights.newly_initialized)
 
 
 @pytest.mark.parametrize("dtype", [torch.int8, torch.uint8, torch.float8_e4m3fn])
-def test_quantized_tensors_are_refused(dtype: torch.dtype, whole: Path, tmp_path: Path) -> None:
+def test_quantized_tensors_are_refused(dtype: torch.dtype, complete: Path, tmp_path: Path) -> None:
     def quantize(state: State) -> None:
-        state[BODY[whole.name]] = state[BODY[whole.name]].to(dtype)
+        state[BODY[complete.name]] = state[BODY[complete.name]].to(dtype)
 
-    message = refusal(changed(whole, tmp_path / "part", quantize), whole.name, tmp_path)
-    assert f"{BODY[whole.name]} holds numbers of type {str(dtype).removeprefix('torch.')}" in message
+    message = refusal(write_changed(complete, tmp_path / "part", quantize), complete.name, tmp_path)
+    assert f"{BODY[complete.name]} has type {str(dtype).removeprefix('torch.')}" in message
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_values_that_are_not_finite_are_refused(value: float, whole: Path, tmp_path: Path) -> None:
+def test_values_that_are_not_finite_are_refused(value: float, complete: Path, tmp_path: Path) -> None:
     def spoil(state: State) -> None:
-        state[BODY[whole.name]].view(-1)[0] = value
+        state[BODY[complete.name]].view(-1)[0] = value
 
-    folder = changed(whole, tmp_path / "part", spoil)
-    assert "hold values that are not finite" in refusal(folder, whole.name, tmp_path)
+    folder = write_changed(complete, tmp_path / "part", spoil)
+    assert "contain values that are not finite" in refusal(folder, complete.name, tmp_path)
 
 
-def test_more_layers_than_the_configuration_has_are_refused(whole: Path, tmp_path: Path) -> None:
-    body = BODY[whole.name]
+def test_more_layers_than_the_configuration_has_are_refused(complete: Path, tmp_path: Path) -> None:
+    body = BODY[complete.name]
 
     def add(state: State) -> None:
         state[body.replace(".1.", ".2.", 1)] = state[body].clone()
 
-    assert "has no place" in refusal(changed(whole, tmp_path / "part", add), whole.name, tmp_path)
+    assert "is unexpected" in refusal(write_changed(complete, tmp_path / "part", add), complete.name, tmp_path)
 
 
-def test_heads_of_other_tasks_are_left_out_and_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    whole = write_folder(tmp_path / "bert", "bert", labels=CLASSES)
+def test_heads_of_other_tasks_are_logged_and_ignored(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    complete = write_folder(tmp_path / "bert", "bert", labels=CLASSES)
     names = ("cls.predictions.bias", "qa_outputs.weight", "lm_head.weight")
-    folder = changed(whole, tmp_path / "more", lambda state: state.update({name: torch.zeros(2) for name in names}))
+    folder = write_changed(
+        complete, tmp_path / "more", lambda state: state.update({name: torch.zeros(2) for name in names})
+    )
     with caplog.at_level("INFO", logger="finetune"):
-        backbone = evaluated(folder, "bert", tmp_path)
+        backbone = load_for_evaluation(folder, "bert", tmp_path)
     assert backbone.weights.unused == tuple(sorted(names))
-    assert torch.equal(logits_of(backbone), logits_of(evaluated(whole, "bert", tmp_path)))
-    assert "has no place for: cls.predictions.bias, lm_head.weight, qa_outputs.weight" in caplog.text
+    assert torch.equal(logits_of(backbone), logits_of(load_for_evaluation(complete, "bert", tmp_path)))
+    assert "Unused tensors of the source: cls.predictions.bias, lm_head.weight, qa_outputs.weight" in caplog.text
 
 
-def test_a_head_of_another_task_in_the_classifiers_place_is_refused(tmp_path: Path) -> None:
-    whole = write_folder(tmp_path / "roberta", "roberta", labels=CLASSES)
+def test_head_of_another_task_named_like_the_classifier_is_refused(tmp_path: Path) -> None:
+    complete = write_folder(tmp_path / "roberta", "roberta", labels=CLASSES)
 
     def flat(state: State) -> None:
         for name in [name for name in state if name.startswith("classifier.")]:
             del state[name]
         state |= {"classifier.weight": torch.zeros(3, 16), "classifier.bias": torch.zeros(3)}
 
-    message = refusal(changed(whole, tmp_path / "tokens", flat), "roberta", tmp_path)
-    assert "classifier.bias has no place" in message
+    message = refusal(write_changed(complete, tmp_path / "tokens", flat), "roberta", tmp_path)
+    assert "classifier.bias is unexpected" in message
 
 
-def test_a_newly_initialized_pooler_is_named_in_plan_and_log(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    whole = write_folder(tmp_path / "bert", "bert", labels=("other", "names"))
-    folder = changed(whole, tmp_path / "part", without("bert.pooler.dense.weight", "bert.pooler.dense.bias"))
+def test_newly_initialized_pooler_is_reported(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    complete = write_folder(tmp_path / "bert", "bert", labels=("other", "names"))
+    folder = write_changed(
+        complete, tmp_path / "part", drop_tensors("bert.pooler.dense.weight", "bert.pooler.dense.bias")
+    )
     with caplog.at_level("WARNING", logger="finetune"):
-        backbone = trained(folder, "bert", tmp_path)
+        backbone = load_for_training(folder, "bert", tmp_path)
     named = "bert.pooler.dense.bias, bert.pooler.dense.weight"
     assert backbone.weights.initialized_outside_head == tuple(named.split(", "))
     assert backbone.weights.summary.endswith(f", new head, newly initialized: {named}")
-    assert f"Newly initialized besides the classifier, because the weights lack them: {named}" in caplog.text
+    assert f"The weights lack these tensors besides the classifier, which are newly initialized: {named}" in caplog.text
 
 
 def test_missing_counters_of_batch_normalization_are_zero(tmp_path: Path) -> None:
-    whole = write_folder(tmp_path / "resnet", "resnet", labels=CLASSES)
+    complete = write_folder(tmp_path / "resnet", "resnet", labels=CLASSES)
 
     def without_counters(state: State) -> None:
         for name in [name for name in state if name.endswith("num_batches_tracked")]:
             del state[name]
 
-    backbone = evaluated(changed(whole, tmp_path / "part", without_counters), "resnet", tmp_path)
+    backbone = load_for_evaluation(write_changed(complete, tmp_path / "part", without_counters), "resnet", tmp_path)
     counters = [value for name, value in backbone.module.state_dict().items() if name.endswith("num_batches_tracked")]
     assert counters
     assert not torch.stack(counters).any()
     assert backbone.weights.kept_head
-    assert torch.equal(logits_of(backbone), logits_of(evaluated(whole, "resnet", tmp_path)))
+    assert torch.equal(logits_of(backbone), logits_of(load_for_evaluation(complete, "resnet", tmp_path)))
 
 
 @pytest.mark.parametrize("statistic", ["running_mean", "running_var"])
 def test_missing_statistics_of_batch_normalization_are_refused(statistic: str, tmp_path: Path) -> None:
-    whole = write_folder(tmp_path / "resnet", "resnet", labels=CLASSES)
+    complete = write_folder(tmp_path / "resnet", "resnet", labels=CLASSES)
     name = f"resnet.embedder.embedder.normalization.{statistic}"
-    folder = changed(whole, tmp_path / "part", without(name))
+    folder = write_changed(complete, tmp_path / "part", drop_tensors(name))
     assert f"{name} is missing" in refusal(folder, "resnet", tmp_path)
 
 
-def test_an_encoder_without_the_prefix_of_its_model_is_loaded(whole: Path, tmp_path: Path) -> None:
-    base = FAMILIES[whole.name].layout.stem.partition(".")[0]
+def test_encoder_without_model_prefix_is_loaded(complete: Path, tmp_path: Path) -> None:
+    base = FAMILIES[complete.name].layout.stem.partition(".")[0]
 
     def encoder_alone(state: State) -> None:
         inside = {name.removeprefix(f"{base}."): value for name, value in state.items() if name.startswith(f"{base}.")}
         state.clear()
         state |= inside
 
-    backbone = trained(changed(whole, tmp_path / "encoder", encoder_alone), whole.name, tmp_path)
-    expected = evaluated(whole, whole.name, tmp_path).module.state_dict()
+    backbone = load_for_training(write_changed(complete, tmp_path / "encoder", encoder_alone), complete.name, tmp_path)
+    expected = load_for_evaluation(complete, complete.name, tmp_path).module.state_dict()
     assert not backbone.weights.kept_head
     loaded = backbone.module.state_dict()
     assert all(torch.equal(loaded[name], expected[name]) for name in expected if name.startswith(f"{base}."))
 
 
 @pytest.mark.parametrize("prefix", ["module.", "_orig_mod.module.", "model."])
-def test_a_wrappers_prefix_is_stripped_from_a_folders_weights(prefix: str, tmp_path: Path) -> None:
-    whole = write_folder(tmp_path / "bert", "bert", labels=CLASSES)
+def test_wrapper_prefix_is_stripped(prefix: str, tmp_path: Path) -> None:
+    complete = write_folder(tmp_path / "bert", "bert", labels=CLASSES)
 
     def wrap(state: State) -> None:
         wrapped = {f"{prefix}{name}": value for name, value in state.items()}
         state.clear()
         state |= wrapped
 
-    backbone = evaluated(changed(whole, tmp_path / "wrapped", wrap), "bert", tmp_path)
-    assert torch.equal(logits_of(backbone), logits_of(evaluated(whole, "bert", tmp_path)))
+    backbone = load_for_evaluation(write_changed(complete, tmp_path / "wrapped", wrap), "bert", tmp_path)
+    assert torch.equal(logits_of(backbone), logits_of(load_for_evaluation(complete, "bert", tmp_path)))
     assert "read the tensors without the prefix" in backbone.weights.warnings[0]
 
 
@@ -324,16 +338,16 @@ def test_a_wrappers_prefix_is_stripped_from_a_folders_weights(prefix: str, tmp_p
         ("bert.embeddings.LayerNorm.bias", "embeddings.LayerNorm.bias"),
     ],
 )
-def test_two_tensors_for_one_place_are_refused(first: str, second: str, tmp_path: Path) -> None:
-    whole = write_folder(tmp_path / "bert", "bert", labels=CLASSES)
-    folder = changed(whole, tmp_path / "more", lambda state: state.update({second: state[first] + 1}))
+def test_duplicate_tensors_are_refused(first: str, second: str, tmp_path: Path) -> None:
+    complete = write_folder(tmp_path / "bert", "bert", labels=CLASSES)
+    folder = write_changed(complete, tmp_path / "more", lambda state: state.update({second: state[first] + 1}))
     message = refusal(folder, "bert", tmp_path)
-    assert "holds two tensors for the same place" in message
+    assert "contains the same tensor under two names" in message
     assert first in message
     assert second in message
 
 
-def test_fewer_names_in_an_artifact_than_rows_are_refused(tmp_path: Path) -> None:
+def test_artifact_with_fewer_labels_than_rows_is_refused(tmp_path: Path) -> None:
     state = get_model("resnet18", weights=None, num_classes=3).state_dict()
     save_file(state, tmp_path / "model.safetensors")
     artifact = {"framework": "torchvision", "architecture": "resnet18", "labels": ["bird", "cat"]}

@@ -36,7 +36,7 @@ def state() -> State:
     return state_of()
 
 
-def holds(backbone: Backbone, state: State, name: str = BODY) -> bool:
+def has_weights(backbone: Backbone, state: State, name: str = BODY) -> bool:
     return torch.equal(backbone.module.state_dict()[name], state[name])
 
 
@@ -60,12 +60,12 @@ def write_artifact(folder: Path, backbone: Backbone, labels: tuple[str, ...] = L
 
 def pack(folder: Path, archive: Path) -> None:
     archive.parent.mkdir(parents=True, exist_ok=True)
-    with tarfile.open(archive, "w:gz") as opened:
-        opened.add(folder, arcname=".")
+    with tarfile.open(archive, "w:gz") as tar:
+        tar.add(folder, arcname=".")
 
 
 @pytest.mark.parametrize("form", ["model.tar.gz", "unpacked", "in a folder of the channel"])
-def test_an_artifact_of_an_earlier_job(form: str, tmp_path: Path) -> None:
+def test_artifact_of_an_earlier_job_is_loaded(form: str, tmp_path: Path) -> None:
     earlier = load_backbone(ask(NAME, tmp_path, pretrained=False, image_size=48))
     channel = tmp_path / "channel"
     if form == "model.tar.gz":
@@ -81,7 +81,7 @@ def test_an_artifact_of_an_earlier_job(form: str, tmp_path: Path) -> None:
     assert (backbone.weights.newly_initialized, backbone.weights.unused) == ((), ())
 
 
-def test_the_same_classes_in_another_order_keep_their_rows(tmp_path: Path) -> None:
+def test_same_classes_in_another_order_reuse_their_rows(tmp_path: Path) -> None:
     earlier = load_backbone(ask(NAME, tmp_path, pretrained=False))
     write_artifact(tmp_path / "channel", earlier, labels=("dog", "bird", "cat"))
     backbone = load_backbone(ask(None, tmp_path, channel=tmp_path / "channel"))
@@ -95,10 +95,10 @@ def test_other_classes_get_a_new_head(tmp_path: Path) -> None:
     assert set(backbone.weights.newly_initialized) == {"classifier.3.weight", "classifier.3.bias"}
     assert set(backbone.weights.unused) == set(backbone.weights.newly_initialized)
     assert not backbone.weights.kept_head
-    assert holds(backbone, earlier.module.state_dict())
+    assert has_weights(backbone, earlier.module.state_dict())
 
 
-def test_classes_are_known_before_the_network_is_built(state: State, tmp_path: Path) -> None:
+def test_classes_are_read_without_building_the_model(state: State, tmp_path: Path) -> None:
     write_artifact(tmp_path / "channel", load_backbone(ask(NAME, tmp_path, pretrained=False)))
     (tmp_path / "bare").mkdir()
     save_file(state, tmp_path / "bare" / f"{NAME}.safetensors")
@@ -113,28 +113,28 @@ def test_classes_are_known_before_the_network_is_built(state: State, tmp_path: P
     assert classes(baked=tmp_path / "bare") == classes()
 
 
-def test_weights_in_the_image_with_other_classes_have_no_names(state: State, tmp_path: Path) -> None:
+def test_image_weights_with_other_classes_have_no_labels(state: State, tmp_path: Path) -> None:
     save_file(state, tmp_path / f"{NAME}.safetensors")
     assert load_backbone(ask(NAME, tmp_path, baked=tmp_path)).weights.labels is None
 
 
-def test_two_classes_of_imagenet_are_told_apart(tmp_path: Path) -> None:
+def test_duplicate_imagenet_names_are_distinguished(tmp_path: Path) -> None:
     request = ask(NAME, tmp_path)
     names = source_classes(request, locate_source(request)) or ()
     assert len(set(names)) == 1000
 
 
-def test_from_scratch_takes_the_network_but_not_its_weights(tmp_path: Path) -> None:
+def test_from_scratch_uses_the_architecture_without_weights(tmp_path: Path) -> None:
     earlier = load_backbone(ask(NAME, tmp_path, pretrained=False, seed=7))
     write_artifact(tmp_path / "channel", earlier)
     backbone = load_backbone(ask(None, tmp_path, channel=tmp_path / "channel", pretrained=False))
     assert (backbone.name, backbone.weights.source, backbone.weights.loaded) == (NAME, "random", ())
-    assert not holds(backbone, earlier.module.state_dict())
+    assert not has_weights(backbone, earlier.module.state_dict())
 
 
 @pytest.mark.parametrize("wrapper", [None, "state_dict", "model", "module."])
 @pytest.mark.parametrize("suffix", [".pth", ".pt"])
-def test_a_state_dict_of_torch(wrapper: str | None, suffix: str, state: State, tmp_path: Path) -> None:
+def test_torch_state_dict_is_loaded(wrapper: str | None, suffix: str, state: State, tmp_path: Path) -> None:
     content: dict[str, object] = dict(state)
     if wrapper == "module.":
         content = {f"module.{name}": tensor for name, tensor in state.items()}
@@ -144,33 +144,33 @@ def test_a_state_dict_of_torch(wrapper: str | None, suffix: str, state: State, t
     backbone = load_backbone(ask(NAME, tmp_path, channel=tmp_path))
     assert set(backbone.weights.loaded) == set(state)
     assert backbone.weights.kept_head
-    assert holds(backbone, state, HEAD)
+    assert has_weights(backbone, state, HEAD)
 
 
-def test_an_older_file_without_zip(state: State, tmp_path: Path) -> None:
+def test_legacy_torch_file_is_loaded(state: State, tmp_path: Path) -> None:
     torch.save(state, tmp_path / "old.pth", _use_new_zipfile_serialization=False)
-    assert holds(load_backbone(ask(NAME, tmp_path, channel=tmp_path)), state)
+    assert has_weights(load_backbone(ask(NAME, tmp_path, channel=tmp_path)), state)
 
 
-def test_a_safetensors_file_inside_an_archive(state: State, tmp_path: Path) -> None:
+def test_safetensors_file_in_an_archive_is_loaded(state: State, tmp_path: Path) -> None:
     (tmp_path / "model").mkdir()
     save_file(state, tmp_path / "model" / "anything.safetensors")
     pack(tmp_path / "model", tmp_path / "channel" / "model.tar.gz")
-    assert holds(load_backbone(ask(NAME, tmp_path, channel=tmp_path / "channel")), state)
+    assert has_weights(load_backbone(ask(NAME, tmp_path, channel=tmp_path / "channel")), state)
 
 
 @pytest.mark.parametrize("file", [f"{NAME}.safetensors", f"{NAME}-047dcff4.safetensors", "weights.safetensors"])
-def test_a_network_without_a_name_is_known_by_its_file_or_its_tensors(file: str, state: State, tmp_path: Path) -> None:
+def test_unnamed_model_is_inferred_from_file_name_or_tensors(file: str, state: State, tmp_path: Path) -> None:
     save_file(state, tmp_path / file)
     assert load_backbone(ask(None, tmp_path, channel=tmp_path)).name == NAME
 
 
 @pytest.mark.parametrize("name", ["resnet18", "densenet121", "convnext_tiny", "efficientnet_b0"])
-def test_networks_are_recognised_by_their_tensors(name: str) -> None:
+def test_models_are_recognized_by_their_tensors(name: str) -> None:
     assert matching_models(state_of(name, classes=5)) == [name]
 
 
-def test_older_names_of_torchvision(tmp_path: Path) -> None:
+def test_legacy_tensor_names_are_renamed(tmp_path: Path) -> None:
     old = {
         name.replace("norm1.", "norm.1.").replace("conv1.", "conv.1.").replace("norm2.", "norm.2."): tensor
         for name, tensor in state_of("densenet121").items()
@@ -180,7 +180,7 @@ def test_older_names_of_torchvision(tmp_path: Path) -> None:
     assert load_backbone(ask(None, tmp_path, channel=tmp_path)).weights.unused == ()
 
 
-def test_auxiliary_heads_may_be_missing_or_left_over(tmp_path: Path) -> None:
+def test_auxiliary_heads_may_be_missing_or_unused(tmp_path: Path) -> None:
     whole = load_backbone(ask("googlenet", tmp_path, pretrained=False)).module.state_dict()
     without = {name: tensor for name, tensor in whole.items() if not name.startswith("aux")}
     save_file(without, tmp_path / "googlenet.safetensors")
@@ -190,25 +190,25 @@ def test_auxiliary_heads_may_be_missing_or_left_over(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("place", [f"{NAME}.pth", f"{NAME}.safetensors", f"{NAME}/model.safetensors"])
-def test_weights_in_the_image(place: str, state: State, tmp_path: Path) -> None:
-    path = tmp_path / "baked" / place
+def test_image_weights_are_loaded(file_name: str, state: State, tmp_path: Path) -> None:
+    path = tmp_path / "baked" / file_name
     path.parent.mkdir(parents=True)
     (torch.save if path.suffix == ".pth" else save_file)(state, path)
     backbone = load_backbone(ask(NAME, tmp_path, baked=tmp_path / "baked"))
-    assert holds(backbone, state)
+    assert has_weights(backbone, state)
     assert backbone.weights.source.startswith("weights in the image")
 
 
-def test_the_channel_goes_before_the_image(state: State, tmp_path: Path) -> None:
+def test_channel_takes_precedence_over_image_weights(state: State, tmp_path: Path) -> None:
     other = state_of(seed=10)
     for folder, weights in (("channel", state), ("baked", other)):
         (tmp_path / folder).mkdir()
         save_file(weights, tmp_path / folder / f"{NAME}.safetensors")
     backbone = load_backbone(ask(NAME, tmp_path, channel=tmp_path / "channel", baked=tmp_path / "baked"))
-    assert holds(backbone, state)
+    assert has_weights(backbone, state)
 
 
-def test_the_hub_of_torchvision(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_torchvision_weights_are_downloaded(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     weights = get_model_weights(NAME).DEFAULT
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     cached = tmp_path / "hub" / "checkpoints" / weights.url.rpartition("/")[2]
@@ -216,7 +216,7 @@ def test_the_hub_of_torchvision(monkeypatch: pytest.MonkeyPatch, tmp_path: Path)
     thousand = state_of(classes=1000)
     torch.save(thousand, cached)
     backbone = load_backbone(ask(NAME, tmp_path, baked=tmp_path))
-    assert holds(backbone, thousand)
+    assert has_weights(backbone, thousand)
     assert backbone.weights.source == "hub (torchvision, IMAGENET1K_V1)"
     assert (backbone.weights.labels or ())[:2] == ("tench", "goldfish")
     assert not backbone.weights.kept_head

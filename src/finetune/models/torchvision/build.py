@@ -82,15 +82,15 @@ def _model_name(request: ModelRequest, source: Source, state: StateDict | None) 
     requested = None if (request.spec.name or "").startswith(("/", "./")) else request.spec.name
     if source.kind == "torchvision artifact" and requested not in (None, source.name):
         raise UserError(
-            f"model_name={requested!r}, but the {source.location} holds a {source.name}: leave model_name away,"
+            f"model_name={requested!r}, but the {source.location} contains a {source.name}: omit model_name,"
             f" or set it to {source.name!r}."
         )
     name = source.name or requested or _infer_model_name(source.path, state or {})
     if name not in torchvision_names():
-        subject = f"model_name={name!r}" if name == requested else f"The network {name!r} in the {source.location}"
+        subject = f"model_name={name!r}" if name == requested else f"The model {name!r} in the {source.location}"
         raise UserError(
-            f"{subject} is no classifier of torchvision that is known{did_you_mean(name, torchvision_names())}: set"
-            " model_name to one, or give an artifact or a transformers folder instead of a state dict."
+            f"{subject} is not a supported torchvision classifier{did_you_mean(name, torchvision_names())}: set"
+            " model_name to one, or provide an artifact or a transformers folder instead of a state dict."
         )
     return name
 
@@ -103,8 +103,8 @@ def _infer_model_name(path: Path | None, state: StateDict) -> str:
     matches = matching_models(state)
     if len(matches) == 1:
         return matches[0]
-    hint = f" They fit {' and '.join(repr(name) for name in matches)}." if matches else ""
-    raise UserError(f"Which network do the weights in {path and path.name} belong to? Set model_name.{hint}")
+    hint = f" They match {' and '.join(repr(name) for name in matches)}." if matches else ""
+    raise UserError(f"The model of the weights in {path and path.name} cannot be inferred: set model_name.{hint}")
 
 
 def _image_input(name: str, request: ModelRequest, source: Source) -> ImageInput:
@@ -116,8 +116,8 @@ def _image_input(name: str, request: ModelRequest, source: Source) -> ImageInput
         if expects.size % patch:
             lower = max(patch, expects.size // patch * patch)
             raise UserError(
-                f"image_size={expects.size} does not suit {name}, whose patches are {patch} pixels wide:"
-                f" choose a multiple of {patch}, such as {lower}."
+                f"image_size={expects.size} is not a multiple of the patch size of {name} ({patch} pixels):"
+                f" choose one, such as {lower}."
             )
     smallest = _min_image_size(name)
     if expects.size < smallest:

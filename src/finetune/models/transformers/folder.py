@@ -116,7 +116,7 @@ def _local_folder(request: ModelRequest, source: Source) -> Path:
 def _read_family(folder: Path, source: Source, request: ModelRequest) -> TransformersFamily:
     """Read the model's family from the configuration, before transformers parses it."""
     if not (folder / CONFIG_FILE).is_file():
-        raise UserError(f"The {source.location} has no {CONFIG_FILE}: give a folder as save_pretrained() writes it.")
+        raise UserError(f"The {source.location} has no {CONFIG_FILE}: provide a folder written by save_pretrained().")
     config = read_json(folder / CONFIG_FILE, source.location)
     model_type = config.get("model_type")
     family = FAMILIES.get(model_type) if isinstance(model_type, str) else None
@@ -124,15 +124,15 @@ def _read_family(folder: Path, source: Source, request: ModelRequest) -> Transfo
         timm = timm_folder_error(config, folder, source.location, torchvision_names())
         if timm is not None:
             raise timm
-        custom_code = " brings code of its own, which is never run, and" if "auto_map" in config else ""
+        custom_code = " requires custom code, which is never run, and" if "auto_map" in config else ""
         raise UserError(
-            f"The network in the {source.location}{custom_code} has model_type={model_type!r}, which is not supported:"
+            f"The model in the {source.location}{custom_code} has model_type={model_type!r}, which is not supported:"
             f" use one of {', '.join(FAMILIES)}."
         )
     if family.task != request.task:
         raise UserError(
-            f"The {source.location} holds a network for {family.task} ({model_type}), but the task is {request.task}:"
-            " choose another network, or check the data and `task`."
+            f"The {source.location} contains a model for {family.task} ({model_type}), but the task is {request.task}:"
+            " choose another model, or check the data and `task`."
         )
     reason = _config_fault(config)
     if reason is not None:
@@ -151,8 +151,8 @@ def _config_fault(config: Mapping[str, object]) -> str | None:
     if quantized:
         method = quantized.get("quant_method") if isinstance(quantized, Mapping) else quantized
         return (
-            f"quantization_config (quant_method={str(method)[:60]!r}) belongs to quantized weights, which are not read;"
-            " give the folder of the original model, or dequantize it and save it again"
+            f"quantization_config (quant_method={str(method)[:60]!r}) describes quantized weights, which are not"
+            " supported; provide the folder of the original model, or dequantize it and save it again"
         )
     for field in ("attn_implementation", "_attn_implementation"):
         if config.get(field) not in (None, *_ATTENTION_IMPLEMENTATIONS):
@@ -162,7 +162,7 @@ def _config_fault(config: Mapping[str, object]) -> str | None:
             )
     id2label, num_labels = config.get("id2label"), config.get("num_labels")
     if num_labels is not None and (not isinstance(num_labels, int) or not 0 < num_labels <= MAX_CLASSES):
-        return f"num_labels={str(num_labels)[:60]} is not allowed; it is a number of classes from 1 to {MAX_CLASSES}"
+        return f"num_labels={str(num_labels)[:60]} is not allowed; choose a number from 1 to {MAX_CLASSES}"
     if isinstance(id2label, Mapping) and len(id2label) != (len(id2label) if num_labels is None else num_labels):
         return f"num_labels={num_labels}, but id2label has {len(id2label)} classes; correct one of them"
     return _size_fault(config)
@@ -172,7 +172,7 @@ def _size_fault(config: Mapping[str, object]) -> str | None:
     """Return the reason why a size in a configuration is not allowed, or None if all are."""
     vocab_size = config.get("vocab_size")
     if isinstance(vocab_size, int) and vocab_size < 1:
-        return f"vocab_size={vocab_size} is not allowed; it is the number of rows of the embeddings"
+        return f"vocab_size={vocab_size} is not allowed; it must be the number of rows of the embeddings"
     for field in _LAYER_COUNT_FIELDS:
         value = config.get(field)
         counts = value if isinstance(value, list) else [value]

@@ -56,9 +56,9 @@ def read_folder_weights(folder: Path, location: str, file_name: object, base_pre
     """
     if file_name is not None and not is_plain_name(file_name):
         raise UserError(
-            f"{CONFIG_FILE} in the {location} names weights outside its folder:"
-            f" transformers_weights={str(file_name)[:80]!r}. Give the name of a file beside it, or leave the field"
-            " away."
+            f"{CONFIG_FILE} in the {location} refers to weights outside its folder:"
+            f" transformers_weights={str(file_name)[:80]!r}. Use the name of a file in the same folder, or remove the"
+            " field."
         )
     names = (str(file_name),) if file_name is not None else _CANDIDATES
     file = next((folder / name for name in names if (folder / name).is_file()), None)
@@ -74,19 +74,21 @@ def read_folder_weights(folder: Path, location: str, file_name: object, base_pre
 def _read_shards(index: Path, location: str) -> StateFile:
     weight_map = read_json(index, location).get("weight_map")
     if not isinstance(weight_map, Mapping) or not weight_map:
-        raise UserError(f"{index.name} in the {location} has no weight_map: give it as save_pretrained() wrote it.")
+        raise UserError(
+            f"{index.name} in the {location} has no weight_map: provide the index written by save_pretrained()."
+        )
     outside = next((name for name in weight_map.values() if not is_plain_name(name)), None)
     if outside is not None:
         raise UserError(
-            f"{index.name} in the {location} names a file outside its folder: {str(outside)[:80]!r}. Give the shards"
-            " beside it, as save_pretrained() writes them."
+            f"{index.name} in the {location} refers to a file outside its folder: {str(outside)[:80]!r}. Provide the"
+            " shards next to it, as save_pretrained() writes them."
         )
     shards = sorted(set(weight_map.values()))
     missing = [shard for shard in shards if not (index.parent / shard).is_file()]
     if missing:
         raise UserError(
-            f"{index.name} in the {location} names {len(missing)} of {len(shards)} shards that are missing:"
-            f" {', '.join(missing[:_MAX_SHOWN])}. Give all files of the folder."
+            f"{index.name} in the {location} lists {len(shards)} shards, of which {len(missing)} are missing:"
+            f" {', '.join(missing[:_MAX_SHOWN])}. Provide all files of the folder."
         )
     tensors: StateDict = {}
     shard_by_tensor: dict[str, str] = {}
@@ -94,17 +96,17 @@ def _read_shards(index: Path, location: str) -> StateFile:
         for name, tensor in read_state_file(index.parent / shard).tensors.items():
             if name in shard_by_tensor:
                 raise UserError(
-                    f"{name} is in two shards in the {location}, {shard_by_tensor[name]} and {shard}: give the shards"
-                    " of one save_pretrained() only."
+                    f"{name} is in two shards in the {location}, {shard_by_tensor[name]} and {shard}: provide the"
+                    " shards of one save_pretrained() only."
                 )
             shard_by_tensor[name] = shard
             tensors[name] = tensor
     misplaced = sorted(str(name) for name, shard in weight_map.items() if shard_by_tensor.get(name) != shard)
     if misplaced:
         raise UserError(
-            f"{index.name} in the {location} does not describe its shards: {len(misplaced)} tensors are not where it"
-            f" says, such as {misplaced[0]} in {weight_map[misplaced[0]]}. Give the index and the shards of one"
-            " save_pretrained()."
+            f"{index.name} in the {location} does not describe its shards: {len(misplaced)} tensors are not in the"
+            f" shard that it lists, such as {misplaced[0]} in {weight_map[misplaced[0]]}. Provide the index and the"
+            " shards of one save_pretrained()."
         )
     return StateFile(tensors)
 
@@ -131,8 +133,8 @@ def _refuse_duplicate_tensors(tensors: Mapping[str, Tensor], file: Path, locatio
             canonical_name = pattern.sub(new, canonical_name)
         if canonical_name in names_by_tensor:
             raise UserError(
-                f"{file.name} in the {location} holds two tensors for the same place, {names_by_tensor[canonical_name]}"
-                f" and {name}: leave the one that was trained."
+                f"{file.name} in the {location} contains the same tensor under two names,"
+                f" {names_by_tensor[canonical_name]} and {name}: keep only the trained one."
             )
         names_by_tensor[canonical_name] = name
 
@@ -145,13 +147,18 @@ def _missing_weights_error(folder: Path, location: str, names: Sequence[str]) ->
     )
     if shards:
         usual_name = "model.safetensors" if shards[0].endswith(".safetensors") else "pytorch_model.bin"
-        reason = f"{usual_name}{INDEX_SUFFIX} is missing beside its shards ({', '.join(shards[:_MAX_SHOWN])}): add it"
+        reason = (
+            f"{usual_name}{INDEX_SUFFIX} is missing, but its shards exist ({', '.join(shards[:_MAX_SHOWN])}): add it"
+        )
     elif variant is not None:
-        reason = f"it holds only the variant {variant}: rename it to {variant.split('.')[0]}.{variant.split('.')[-1]}"
+        reason = (
+            f"it contains only the variant {variant}: rename it to {variant.split('.')[0]}.{variant.split('.')[-1]}"
+        )
     else:
         other_format = describe_other_format(folder)
         reason = (
-            other_format or f"it has {CONFIG_FILE}, but neither {' nor '.join(names)}; it holds {', '.join(files[:5])}"
+            other_format
+            or f"it has {CONFIG_FILE}, but neither {' nor '.join(names)}; it contains {', '.join(files[:5])}"
         )
     return UserError(f"The weights in the {location} cannot be loaded: {reason}.")
 

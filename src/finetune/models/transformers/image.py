@@ -110,9 +110,9 @@ def _preprocessing(request: ModelRequest, model_folder: ModelFolder) -> tuple[Im
         and expects.size != config_size
     ):
         raise UserError(
-            f"{PROCESSOR_FILE} in the {model_folder.source.location} gives images of {expects.size} x {expects.size},"
-            f" but its config.json has image_size={config_size}: set image_size={expects.size} to interpolate the"
-            f" position embeddings, or image_size={config_size}, or correct the file that is wrong."
+            f"{PROCESSOR_FILE} in the {model_folder.source.location} produces images of {expects.size} x"
+            f" {expects.size}, but its config.json has image_size={config_size}: set image_size={expects.size} to"
+            f" interpolate the position embeddings, or image_size={config_size}, or correct the file that is wrong."
         )
     return expects, image_processor.content if expects == image_processor.expects else image_processor_config(expects)
 
@@ -122,14 +122,15 @@ def _check_config(model_folder: ModelFolder) -> None:
     config, location = model_folder.config, model_folder.source.location
     if config.num_channels != 3:
         raise UserError(
-            f"config.json in the {location} has num_channels={config.num_channels!r}, but images are read with three"
-            " channels: choose a network for RGB images."
+            f"config.json in the {location} has num_channels={config.num_channels!r}, but images have three"
+            " channels: choose a model for RGB images."
         )
     for name in ("image_size", "patch_size"):
         value = getattr(config, name, 1)
         if not isinstance(value, int):
             raise UserError(
-                f"config.json in the {location} has {name}={value!r}, but only squares are supported: give a number."
+                f"config.json in the {location} has {name}={value!r}, but only squares are supported: use a single"
+                " number."
             )
 
 
@@ -137,7 +138,7 @@ def _check_image_size(size: int, model_folder: ModelFolder) -> None:
     config = model_folder.config
     patch = getattr(config, "patch_size", None)
     if config.model_type == "vit" and size % cast("int", patch):
-        raise UserError(f"image_size={size} does not suit patches of {patch} pixels: choose a multiple of {patch}.")
+        raise UserError(f"image_size={size} is not a multiple of the patch size: choose a multiple of {patch}.")
     if config.model_type == "swin":
         min_size = int(config.patch_size * 2 ** (len(config.depths) - 1) * config.window_size)
         if size < min(min_size, int(config.image_size)):

@@ -125,7 +125,7 @@ def _load(model_folder: ModelFolder) -> tuple[Any, Mapping[str, object], Mapping
     auto: Any = Untyped
     location = model_folder.source.location
     if not any((model_folder.folder / name).is_file() for name in (PROCESSOR_FILE, _MULTIMODAL_PROCESSOR_FILE)):
-        raise UserError(f"The {location} has no {PROCESSOR_FILE}, which says how images enter the model: add it.")
+        raise UserError(f"The {location} has no {PROCESSOR_FILE}, which describes the image preprocessing: add it.")
     try:
         with quiet():
             fields, _ = BaseImageProcessor.get_image_processor_dict(model_folder.folder, local_files_only=True)
@@ -148,7 +148,7 @@ def _load(model_folder: ModelFolder) -> tuple[Any, Mapping[str, object], Mapping
 def _warn_about_ignored_fields(location: str, class_name: str, names: set[str]) -> None:
     if names:
         logging.getLogger(__name__).warning(
-            "%s in the %s: %s does not read %s, so neither does this job.",
+            "%s in the %s: ignoring fields that %s does not use: %s.",
             PROCESSOR_FILE,
             location,
             class_name,
@@ -165,7 +165,7 @@ def _standard_geometry(processor: Any, location: str) -> tuple[int, int, bool]: 
             resize, stretch = edge, False
         case {"shortest_edge": int(), **rest} if not rest:
             raise _unsupported_field_error(
-                location, "do_center_crop", processor.do_center_crop, "true beside size={'shortest_edge': ...}"
+                location, "do_center_crop", processor.do_center_crop, "true with size={'shortest_edge': ...}"
             )
         case sides:
             raise _unsupported_field_error(location, "size", sides, "equal height and width, or shortest_edge")
@@ -184,7 +184,7 @@ def _convnext_geometry(processor: Any, location: str) -> tuple[int, int, bool]: 
             location,
             "crop_size",
             _size_fields(processor.crop_size),
-            f"{edge}, which is what {_CONVNEXT_PROCESSOR} leaves",
+            f"{edge}, the output size of {_CONVNEXT_PROCESSOR}",
         )
     if edge >= _MIN_STRETCHED_SIDE:
         return edge, edge, True
@@ -241,6 +241,6 @@ def _per_channel(value: object) -> tuple[float, float, float] | None:
 def _unsupported_field_error(location: str, name: str, value: object, allowed: str) -> UserError:
     shown_value = value if isinstance(value, dict) else repr(value)[:200]
     return UserError(
-        f"{PROCESSOR_FILE} in the {location} has {name}={shown_value}, which this container does not reproduce: it"
-        f" needs {allowed}. Change the field if that is how the model was trained, or convert the images beforehand."
+        f"{PROCESSOR_FILE} in the {location} has {name}={shown_value}, which is not supported: it"
+        f" must be {allowed}. Change the field if the model was trained that way, or convert the images beforehand."
     )

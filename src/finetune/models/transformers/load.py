@@ -184,7 +184,7 @@ def _classifier_matches_config(request: ModelRequest, model_folder: ModelFolder,
         return False
     if len(weight) != classes and request.spec.reinitialize_top_layer != "true":
         raise UserError(
-            f"config.json in the {model_folder.source.location} names {classes} classes, but {name} has {len(weight)}"
+            f"config.json in the {model_folder.source.location} has {classes} classes, but {name} has {len(weight)}"
             " rows: correct id2label and num_labels, or set reinitialize_top_layer=true for a new top layer."
         )
     if len(weight) == classes:
@@ -198,7 +198,7 @@ def _check_dtypes(folder_weights: FolderWeights, location: str) -> None:
     dtype_faults = {name: reason for name, reason in reasons.items() if reason is not None and not is_harmless(name)}
     if dtype_faults:
         raise UserError(
-            f"The weights in the {location} cannot be loaded: {summarize_faults(format_faults(dtype_faults))}. Give"
+            f"The weights in the {location} cannot be loaded: {summarize_faults(format_faults(dtype_faults))}. Provide"
             " weights in float32, float16 or bfloat16."
         )
 
@@ -216,8 +216,8 @@ def _check_claimed_size(model_folder: ModelFolder, tensors: StateDict) -> None:
     weight_elements = sum(tensor.numel() for tensor in tensors.values())
     if model_elements > 2 * weight_elements + _BUFFER_ALLOWANCE:
         raise UserError(
-            f"config.json in the {model_folder.source.location} describes a network of {model_elements} numbers, but"
-            f" the weights hold {weight_elements}: they do not belong together. Give weights and config.json as"
+            f"config.json in the {model_folder.source.location} describes a model with {model_elements} values, but"
+            f" the weights contain {weight_elements}: they do not match. Provide weights and config.json as"
             " save_pretrained() wrote them together."
         )
 
@@ -256,7 +256,7 @@ def _load_tensors(
     report = LoadingReport(
         expected=tuple(model.state_dict()),
         faults=faults,
-        foreign=dict.fromkeys(foreign, "has no place"),
+        foreign=dict.fromkeys(foreign, "is unexpected"),
         unused=unused,
         head=(*groups[-1].parameters, f"{root}."),
     )
@@ -275,9 +275,9 @@ def _is_trained_body_tensor(name: str, family: TransformersFamily) -> bool:
 
 def _mismatch_error(model_folder: ModelFolder, report: LoadingReport) -> UserError:
     return UserError(
-        f"The weights in the {model_folder.source.location} belong to another network than its config.json describes:"
-        f" {len(report.loaded)} of {len(report.expected)} tensors match; {summarize_faults(report.body_faults)}. Give"
-        " weights and config.json as save_pretrained() wrote them together."
+        f"The weights in the {model_folder.source.location} belong to another model than its config.json describes:"
+        f" {len(report.loaded)} of {len(report.expected)} tensors match; {summarize_faults(report.body_faults)}."
+        " Provide weights and config.json as save_pretrained() wrote them together."
     )
 
 

@@ -107,10 +107,10 @@ def _max_length(request: ModelRequest, tokenizer: PreTrainedTokenizerBase, model
         )
         max_length = min(default, tokenizer_length, limit or default)
     elif limit is not None and max_length > limit:
-        raise UserError(f"max_length={max_length} is more than this network has positions for: choose {limit} or less.")
+        raise UserError(f"max_length={max_length} exceeds the {limit} positions of the model: choose {limit} or less.")
     if max_length <= (special := tokenizer.num_special_tokens_to_add()):
         raise UserError(
-            f"max_length={max_length} leaves no room for a text beside {special} special tokens: choose more, or"
+            f"max_length={max_length} leaves no room for text after {special} special tokens: increase it, or"
             f" correct model_max_length={tokenizer_length} in the tokenizer's configuration."
         )
     return max_length

@@ -91,8 +91,8 @@ def _load(model_folder: ModelFolder) -> PreTrainedTokenizerBase:
     if not any(all(any(folder.glob(name)) for name in files) for files in _VOCABULARY_FILES):
         expected_files = ", ".join(" with ".join(files) for files in _VOCABULARY_FILES)
         raise UserError(
-            f"The {location} has no tokenizer: none of {expected_files}. Save the tokenizer of the weights beside them,"
-            " with tokenizer.save_pretrained()."
+            f"The {location} has no tokenizer: none of {expected_files}. Add the tokenizer of the model,"
+            " saved with tokenizer.save_pretrained()."
         )
     try:
         with quiet():
@@ -104,19 +104,19 @@ def _load(model_folder: ModelFolder) -> PreTrainedTokenizerBase:
     except Exception as error:
         advice = ""
         if any(folder.glob("*.model")) and not (folder / "tokenizer.json").is_file():
-            advice = " Convert its SentencePiece model where that is installed: open it with AutoTokenizer and save it."
+            advice = " Convert it where sentencepiece is installed: load it with AutoTokenizer and save it."
         raise UserError(
             f"The tokenizer in the {location} cannot be used: {one_line_message(error)}.{advice}"
         ) from error
     if not tokenizer.is_fast:
         raise UserError(
-            f"The tokenizer in the {location} ({type(tokenizer).__name__}) has no fast form: add its tokenizer.json."
+            f"The tokenizer in the {location} ({type(tokenizer).__name__}) has no fast version: add its tokenizer.json."
         )
     if not ordinary_tokens:
         raise UserError(
-            f"The tokenizer in the {location} knows nothing but special tokens"
+            f"The tokenizer in the {location} contains only special tokens"
             f" ({', '.join(tokenizer.all_special_tokens)}): its vocabulary is missing. Save the tokenizer of the"
-            " weights beside them."
+            " weights next to them."
         )
     return tokenizer
 
@@ -167,13 +167,13 @@ def _replace_padding_token(tokenizer: Any, model_folder: ModelFolder, token_id: 
     elif token_id == config_id:
         logger.warning(
             "config.json in the %s has pad_token_id=%d, but the tokenizer pads with %r (%d): padding with %r (%d),"
-            " which the network takes for padding.",
+            " which the model treats as padding.",
             *(location, token_id, tokenizer.pad_token, tokenizer_id, token, token_id),
         )
     else:
         logger.warning(
-            "The tokenizer in the %s pads with %r (%d), for which the network has no embedding (vocab_size=%d): padding"
-            " with %r (%d), which the attention mask hides.",
+            "The tokenizer in the %s pads with %r (%d), for which the model has no embedding (vocab_size=%d): padding"
+            " with %r (%d), which is masked.",
             *(location, tokenizer.pad_token, tokenizer_id, model_folder.config.vocab_size, token, token_id),
         )
     tokenizer.pad_token = token
@@ -188,8 +188,8 @@ def _choose_padding_id(tokenizer: Any, location: str, rows: int) -> int:  # noqa
     token_ids = [token_id for token_id in token_ids if token_id is not None and token_id < rows]
     if not token_ids:
         raise UserError(
-            f"The tokenizer in the {location} has no special token to pad with that the network embeds: set pad_token"
-            " or eos_token to a token of its vocabulary and save it."
+            f"The tokenizer in the {location} has no special token with an embedding in the model to pad with: set"
+            " pad_token or eos_token to a token of its vocabulary and save it."
         )
     return next((token_id for token_id in token_ids if token_id != final_id), token_ids[0])
 
@@ -214,13 +214,13 @@ def _check_token_ids(tokenizer: Any, location: str, rows: int, padding: str | No
         token_id, token = unembedded[0]
         raise UserError(
             f"The tokenizer in the {location} has {max(vocabulary.values()) + 1} tokens, but the embeddings of the"
-            f" network have {rows} rows (vocab_size in config.json): {token!r} has the number {token_id}. Tokenizer and"
-            " weights do not belong together, or tokens were added: call model.resize_token_embeddings(len(tokenizer)),"
+            f" model have {rows} rows (vocab_size in config.json): {token!r} has the id {token_id}. Tokenizer and"
+            " weights do not match, or tokens were added: call model.resize_token_embeddings(len(tokenizer)),"
             " train, and save both together."
         )
     if len(vocabulary) < rows / 2:
         logger.warning(
-            "The tokenizer in the %s has %d tokens, the network's embeddings have %d rows: do they belong together?",
+            "The tokenizer in the %s has %d tokens, but the model's embeddings have %d rows: check that they match.",
             *(location, len(vocabulary), rows),
         )
 
@@ -236,8 +236,8 @@ def _check_sample_texts(tokenizer: Any, model_folder: ModelFolder, rows: int) ->
     token_ids = [token_id for encoding in (single, unknown, pair) for token_id in encoding.ids]
     if max(token_ids, default=0) >= rows:
         raise UserError(
-            f"The tokenizer in the {location} gives the token number {max(token_ids)}, but the network's embeddings"
-            f" have {rows} rows (vocab_size in config.json): tokenizer and weights do not belong together."
+            f"The tokenizer in the {location} produces the token id {max(token_ids)}, but the model's embeddings"
+            f" have {rows} rows (vocab_size in config.json): tokenizer and weights do not match."
         )
     if (
         limit is not None
@@ -245,6 +245,6 @@ def _check_sample_texts(tokenizer: Any, model_folder: ModelFolder, rows: int) ->
         and max(single.type_ids, default=0) >= limit
     ):
         raise UserError(
-            f"The tokenizer in the {location} gives the token type {max(single.type_ids)}, but the network embeds"
-            f" {limit} (type_vocab_size in config.json): tokenizer and weights do not belong together."
+            f"The tokenizer in the {location} produces the token type {max(single.type_ids)}, but the model embeds"
+            f" {limit} (type_vocab_size in config.json): tokenizer and weights do not match."
         )

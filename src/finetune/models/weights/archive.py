@@ -100,8 +100,8 @@ class _BoundedReader:
         allowed = min(MAX_HEADER_BYTES, self._headers) if self._contents is None else self._contents
         if not 0 <= size <= allowed:
             raise UserError(
-                f"{self._archive.name} claims a header of {size} bytes, but {allowed} are left of the"
-                f" {MAX_TOTAL_HEADER_BYTES} allowed for all headers ({MAX_HEADER_BYTES} for each). Pack the model"
+                f"{self._archive.name} claims a header of {size} bytes, but at most {allowed} more are allowed, of"
+                f" {MAX_TOTAL_HEADER_BYTES} for all headers ({MAX_HEADER_BYTES} for each). Pack the model"
                 " again, as `tar -czf model.tar.gz -C <folder> .` does."
             )
         if self._contents is None:
@@ -132,7 +132,7 @@ def _unpack_members(model_folder: tarfile.TarFile, reader: _BoundedReader, archi
         if member.size > shutil.disk_usage(folder).free:
             raise PlatformError(
                 f"{archive.name} cannot be unpacked: {_short_name(member)} has {member.size} bytes, more than the disk"
-                " has room for. Ask for a larger volume."
+                " has room for. Request a larger volume."
             )
         try:
             with reader.contents(member.size):
@@ -140,8 +140,8 @@ def _unpack_members(model_folder: tarfile.TarFile, reader: _BoundedReader, archi
         except OSError as error:
             if error.errno in _NAME_ERRNOS:
                 raise UserError(
-                    f"{archive.name} holds a member that cannot be written under its name, {_short_name(member)}:"
-                    f" {error.strerror}. Pack the model again, with short names and no name twice."
+                    f"{archive.name} contains a member that cannot be written under its name, {_short_name(member)}:"
+                    f" {error.strerror}. Pack the model again, with short and unique names."
                 ) from error
             raise
     _read_remainder(reader)
@@ -172,17 +172,16 @@ def _check_member(member: tarfile.TarInfo, archive: Path) -> None:
     path = PurePosixPath(member.name)
     if "\0" in member.name or (not path.parts and not member.isdir()):
         raise UserError(
-            f"{archive.name} holds a member whose name is no name of a file: {_short_name(member)}. Pack the model"
-            " again."
+            f"{archive.name} contains a member with an invalid file name: {_short_name(member)}. Pack the model again."
         )
     if path.is_absolute() or ".." in path.parts:
         raise UserError(
-            f"{archive.name} tries to write outside its folder: member {_short_name(member)}."
+            f"{archive.name} contains a member outside its folder: {_short_name(member)}."
             " Pack the model again, with paths relative to its folder."
         )
     if not (member.isreg() or member.isdir()):
         raise UserError(
-            f"{archive.name} holds a member that is neither file nor folder: {_short_name(member)}."
+            f"{archive.name} contains a member that is neither file nor folder: {_short_name(member)}."
             " Pack the model again, with links followed (tar --dereference)."
         )
 
@@ -195,6 +194,6 @@ def _unreadable_message(archive: Path, error: Exception) -> str:
     # The lines after the first list the compressions that were tried.
     reason = str(error).partition("\n")[0].rstrip(":")
     return (
-        f"{archive.name} is no archive, or it is cut short: {reason}. Give a tar file, as `tar -czf model.tar.gz -C"
-        " <folder> .` writes it."
+        f"{archive.name} is not a valid archive, or is truncated: {reason}. Provide a tar file, as `tar -czf"
+        " model.tar.gz -C <folder> .` writes it."
     )

@@ -34,8 +34,8 @@ def refuse_external_links(root: Path, location: str) -> None:
             if path.is_symlink() and not _points_inside(path, resolved_root):
                 link = str(path.relative_to(root))
                 raise UserError(
-                    f"The {location} holds a link that leads out of its folder: {link[:_MAX_SHOWN]!r}. Replace it by a"
-                    " copy of the file."
+                    f"The {location} contains a link that points outside its folder: {link[:_MAX_SHOWN]!r}. Replace it"
+                    " by a copy of the file."
                 )
 
 

@@ -75,11 +75,13 @@ def describe_wrong_content(path: Path) -> str | None:
         case "HTML or XML page":
             return f"{path.name} is an HTML or XML page, such as a server's error message: download the file again."
         case "HDF5":
-            return f"{path.name} is an HDF5 file of Keras or TensorFlow, which is not read: give PyTorch weights."
+            return (
+                f"{path.name} is an HDF5 file of Keras or TensorFlow, which is not supported: provide PyTorch weights."
+            )
         case "GGUF":
-            return f"{path.name} is a GGUF file for llama.cpp, which is not read: give the original weights."
+            return f"{path.name} is a GGUF file for llama.cpp, which is not supported: provide the original weights."
         case "ZIP" | "Zstandard" as kind:
-            return f"{path.name} is a {kind} archive, which is not read: give a tar file, compressed by gzip."
+            return f"{path.name} is a {kind} archive, which is not supported: provide a tar file, compressed by gzip."
     return None
 
 

@@ -119,17 +119,17 @@ def tensor_fault(tensor: Tensor, expected: Tensor) -> str | None:
 
 def shape_fault(shape: Iterable[int], expected: Iterable[int]) -> str:
     """Return the reason for a shape mismatch."""
-    return f"has another shape: {list(shape)} instead of {list(expected)}"
+    return f"has shape {list(shape)} instead of {list(expected)}"
 
 
 def dtype_fault(tensor: Tensor, *, floating: bool) -> str | None:
     """Return the reason why the values of a tensor cannot be copied unchanged, or None if they can."""
     if tensor.is_meta or tensor.layout != torch.strided:
-        return "holds no plain values"
+        return "has no dense values"
     quantized = tensor.is_quantized or tensor.is_complex() or (tensor.is_floating_point() and tensor.element_size() < 2)
     if quantized or tensor.is_floating_point() != floating:
         dtype = str(tensor.dtype).removeprefix("torch.")
-        return f"holds numbers of type {dtype}{', as quantized weights do' if floating else ''}"
+        return f"has type {dtype}{', such as quantized weights' if floating else ''}"
     return None
 
 
@@ -144,7 +144,7 @@ def check_finite(tensors: Mapping[str, Tensor], description: str) -> None:
     ]
     if non_finite:
         raise UserError(
-            f"The weights from the {description} hold values that are not finite (NaN or infinite), in"
+            f"The weights from the {description} contain values that are not finite (NaN or infinite), in"
             f" {len(non_finite)} of {len(tensors)} tensors: {', '.join(sorted(non_finite)[:_MAX_SHOWN])}. The training"
-            " that wrote them diverged, or the file is damaged: give an earlier checkpoint."
+            " that wrote them diverged, or the file is damaged: provide an earlier checkpoint."
         )

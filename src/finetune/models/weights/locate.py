@@ -37,13 +37,13 @@ def locate_source(request: ModelRequest) -> Source:
 
 def missing_weights_error(request: ModelRequest, name: str, cause: str) -> UserError:
     """Create the error for a model that is not found, with the three ways to provide it."""
-    missing, alternative = "There are no weights", " Or train with random weights: strategy=from_scratch."
+    missing, alternative = "There are no local weights", " To train from random weights, set strategy=from_scratch."
     if not request.pretrained:
-        missing, alternative = "There is no configuration", ""
+        missing, alternative = "There is no local configuration", ""
     return UserError(
-        f"{missing} of {name!r} here, and nothing can be downloaded ({cause[:200]}). Three ways: (1) give a `model`"
+        f"{missing} for {name!r}, and the download failed ({cause[:200]}). Either (1) provide a `model`"
         " channel with the model.tar.gz of an earlier job, a transformers folder or a torchvision state dict; (2) use"
-        " an image that was built with these weights in it; (3) give the job network access to the hub."
+        " an image that was built with these weights; or (3) give the job network access to the hub."
         f"{alternative}"
     )
 
@@ -51,7 +51,9 @@ def missing_weights_error(request: ModelRequest, name: str, cause: str) -> UserE
 def _in_channel(channel: Path, scratch: Path) -> Source:
     location = "model channel"
     if not channel.is_dir():
-        raise UserError(f"The model channel has no folder: {channel}. Give a model, or leave the channel away.")
+        raise UserError(
+            f"The folder of the model channel does not exist: {channel}. Provide a model, or remove the channel."
+        )
     refuse_external_links(channel, location)
     source = identify_source(channel, location)
     entries = [path for path in sorted(channel.iterdir()) if not path.name.startswith(".")]
@@ -59,8 +61,8 @@ def _in_channel(channel: Path, scratch: Path) -> Source:
     archives = [path for path in files if is_archive(path)]
     if source is not None and source.kind == "state dict" and source.path is not None and archives:
         raise UserError(
-            f"The {location} holds weights ({source.path.name}) and an archive ({archives[0].name}): leave the one to"
-            " start from."
+            f"The {location} contains weights ({source.path.name}) and an archive ({archives[0].name}): keep only the"
+            " one to start from."
         )
     if source is not None:
         return source
@@ -85,7 +87,7 @@ def _no_model_error(folder: Path, container: str) -> UserError:
         (text for path in (folder, *filter(Path.is_dir, entries)) if (text := describe_other_format(path))), None
     )
     return UserError(
-        f"{container} holds no model that is known; it holds {shown}.{f' {foreign}.' if foreign else ''} Give one"
+        f"{container} contains no supported model; it contains {shown}.{f' {foreign}.' if foreign else ''} Provide one"
         f" archive ({', '.join(ARCHIVE_SUFFIXES)}), or unpacked: an artifact of an earlier job, a transformers folder"
         f" with {CONFIG_FILE}, or a torchvision state dict ({', '.join(STATE_DICT_SUFFIXES)})."
     )
@@ -100,8 +102,8 @@ def _check_model_name(name: str) -> None:
     longest_part = max(map(len, name.encode("utf-8", "replace").split(b"/")))
     if not name.isprintable() or longest_part > _MAX_NAME_BYTES or len(name) > _MAX_PATH_LENGTH:
         raise UserError(
-            f"model_name={name[:60]!r}{f'... ({len(name)} characters)' if len(name) > 60 else ''} is unknown: give the"
-            " name of a classifier of torchvision or of a model on the hub, or the path of a folder."
+            f"model_name={name[:60]!r}{f'... ({len(name)} characters)' if len(name) > 60 else ''} is unknown: provide"
+            " the name of a classifier of torchvision or of a model on the hub, or the path of a folder."
         )
 
 
@@ -113,7 +115,9 @@ def _in_folder(folder: Path) -> Source:
         # A snapshot in the hub's cache consists of links to the neighboring blobs folder.
         refuse_external_links(root.parents[1] if root.parent.name == "snapshots" else root, location)
     if source is None:
-        raise UserError(f"model_name={str(folder)!r} is no folder with a model: give a name, or use the model channel.")
+        raise UserError(
+            f"model_name={str(folder)!r} is not a folder with a model: use a model name, or use the model channel."
+        )
     return source
 
 

@@ -60,7 +60,7 @@ def compare_tensors(model: nn.Module, layout: ModelLayout, state: StateDict) -> 
     return LoadingReport(
         expected=tuple(expected),
         faults={name: fault for name, fault in faults.items() if fault is not None},
-        foreign=dict.fromkeys(foreign, "is unknown"),
+        foreign=dict.fromkeys(foreign, "is unexpected"),
         unused=unused,
         head=(f"{layout.classifier}.",),
         optional=(*absent_auxiliary, *auxiliary_classifiers),
@@ -100,12 +100,12 @@ def mismatch_error(name: str, description: str, state: StateDict, report: Loadin
     matched = [key for key in body if key not in report.faults]
     candidates = matching_models(state)
     advice = (
-        f"They fit {' or '.join(repr(candidate) for candidate in candidates[:3])}: set model_name accordingly."
+        f"They match {' or '.join(repr(candidate) for candidate in candidates[:3])}: set model_name accordingly."
         if candidates
-        else f"Give the weights of a {name}, or the model_name that they belong to."
+        else f"Provide the weights of a {name}, or set model_name to the model of the weights."
     )
     return UserError(
-        f"The weights from the {description} belong to another network than model_name={name!r}: {len(matched)} of"
+        f"The weights from the {description} belong to another model than model_name={name!r}: {len(matched)} of"
         f" {len(body)} tensors match; {summarize_faults(report.body_faults, _MAX_SHOWN)}. {advice}"
     )
 

@@ -85,7 +85,7 @@ def identify_source(folder: Path, location: str, depth: int = 0) -> Source | Non
     refuse_incomplete_folder(folder, states, location)
     if len(states) > 1:
         names = ", ".join(path.name for path in states[:5])
-        raise UserError(f"The {location} holds several files of weights ({names}): leave the one to start from.")
+        raise UserError(f"The {location} contains several weight files ({names}): keep only the file to start from.")
     if states:
         return Source("state dict", location, states[0])
     return _identify_in_subfolders(entries, location, depth) if depth < _MAX_DEPTH else None
@@ -112,7 +112,9 @@ def _identify_in_subfolders(entries: list[Path], location: str, depth: int) -> S
     }
     if len(sources) > 1:
         names = ", ".join(list(sources)[:5])
-        raise UserError(f"The {location} holds several models, in the folders {names}: give the one to start from.")
+        raise UserError(
+            f"The {location} contains several models, in the folders {names}: keep only the one to start from."
+        )
     return next(iter(sources.values()), None)
 
 
@@ -124,8 +126,8 @@ def _read_artifact(folder: Path, location: str) -> Source:
         case {"framework": "torchvision", "architecture": str(name)}:
             return Source("torchvision artifact", location, folder / "model.safetensors", name, artifact)
     raise UserError(
-        f"{ARTIFACT_FILE} in the {location} names no framework and architecture that are known: it was not written by"
-        " this container. Give the model.tar.gz of an earlier job as it is."
+        f"{ARTIFACT_FILE} in the {location} has an unknown framework or architecture: it was not written by"
+        " this container. Provide the model.tar.gz of an earlier job unchanged."
     )
 
 
@@ -139,8 +141,8 @@ def read_json(path: Path, location: str) -> dict[str, object]:
         size = path.stat().st_size
         if size > MAX_JSON_BYTES:
             raise UserError(
-                f"{path.name} in the {location} has {size} bytes, more than the {MAX_JSON_BYTES} allowed: give the file"
-                " as save_pretrained() or an earlier job wrote it."
+                f"{path.name} in the {location} has {size} bytes, more than the {MAX_JSON_BYTES} allowed: provide the"
+                " file as save_pretrained() or an earlier job wrote it."
             )
         value = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
@@ -150,7 +152,7 @@ def read_json(path: Path, location: str) -> dict[str, object]:
     except RecursionError as error:
         raise UserError(f"{path.name} in the {location} cannot be read: it is nested too deeply.") from error
     if not isinstance(value, dict):
-        raise UserError(f"{path.name} in the {location} is no JSON object.")
+        raise UserError(f"{path.name} in the {location} is not a JSON object.")
     return value
 
 

@@ -71,7 +71,7 @@ def read_state_file(path: Path) -> StateFile:
         MemoryError: there is not enough memory for it.
     """
     if not path.is_file():
-        raise UserError(f"The file of weights {path.name} is missing: give the model as it was saved, unchanged.")
+        raise UserError(f"The weight file {path.name} is missing: provide the model unchanged, as it was saved.")
     if (reason := describe_wrong_content(path)) is not None:
         raise UserError(reason)
     kind = file_type(path)
@@ -118,14 +118,14 @@ def strip_model_prefix(state: StateDict, names: Collection[str], description: st
         return state, ()
     if len(candidates) > 1:
         raise UserError(
-            f"The {description} holds several sets of the network's tensors, with the prefixes"
-            f" {', '.join(repr(prefix) for prefix in sorted(prefixes)[:_MAX_SHOWN])}: leave the one to start from."
+            f"The {description} contains several sets of the model's tensors, with the prefixes"
+            f" {', '.join(repr(prefix) for prefix in sorted(prefixes)[:_MAX_SHOWN])}: keep only the set to start from."
         )
     prefix = candidates[0]
     outside = sorted(name for name in state if not name.startswith(prefix))
     message = f"The {description}: read the tensors with the prefix {prefix!r}"
     if outside:
-        message += f", and left out {len(outside)} others: {', '.join(outside[:_MAX_SHOWN])}"
+        message += f", ignored {len(outside)} others: {', '.join(outside[:_MAX_SHOWN])}"
     tensors = {name.removeprefix(prefix): tensor for name, tensor in state.items() if name.startswith(prefix)}
     return tensors, (f"{message}.",)
 
@@ -143,7 +143,7 @@ def _strip_wrapper_modules(state: StateDict, path: Path) -> StateDict:
     }
     if len(tensors) < len(state):
         raise UserError(
-            f"{path.name} holds tensors under two names that differ only by {' or '.join(sorted(_WRAPPER_MODULES))}:"
+            f"{path.name} contains tensors under two names that differ only by {' or '.join(sorted(_WRAPPER_MODULES))}:"
             " save the state dict of the model itself."
         )
     return tensors
@@ -154,7 +154,7 @@ def _read_safetensors(path: Path) -> object:
         return load_file(path)
     except (SafetensorError, OSError, ValueError, LookupError, TypeError, AttributeError, RuntimeError) as error:
         reraise_system_error(error)
-        raise UserError(f"{path.name} is no safetensors file, or it is damaged: {error}.") from error
+        raise UserError(f"{path.name} is not a safetensors file, or is damaged: {error}.") from error
 
 
 def _read_torch(path: Path) -> object:
@@ -184,11 +184,11 @@ def unreadable_file_error(name: str, error: Exception) -> UserError:
     match = _UNPICKLED_GLOBAL.search(str(error))
     reason = str(error).strip().partition("\n")[0][:200] or type(error).__name__
     if match is not None:
-        reason = f"it wants to call {match.group(1)}"
+        reason = f"it calls {match.group(1)}"
     elif isinstance(error, UnpicklingError):
-        reason = "it is damaged, or holds more than tensors"
+        reason = "it is damaged, or contains more than tensors"
     return UserError(
-        f"{name} cannot be read as plain tensors: {reason}. A file from a channel is never unpickled: save the state"
+        f"{name} cannot be read as plain tensors: {reason}. Files from a channel are never unpickled: save the state"
         " dict as safetensors, with safetensors.torch.save_file(model.state_dict(), 'model.safetensors')."
     )
 
@@ -198,15 +198,15 @@ def _unwrap(content: object, path: Path) -> tuple[StateDict, list[str]]:
     state_dicts = dict(_find_state_dicts(content)) if isinstance(content, Mapping) else {}
     if not state_dicts:
         raise UserError(
-            f"{path.name} holds no state dict, that is names with tensors, but {type(content).__name__}:"
+            f"{path.name} contains {type(content).__name__} instead of a state dict of names and tensors:"
             " save model.state_dict(), as safetensors."
         )
     key = _choose_state_dict(state_dicts, path)
     if len(state_dicts) == 1:
         return state_dicts[key], []
     return state_dicts[key], [
-        f"{path.name} holds several state dicts ({', '.join(state_dicts)}): read {key!r}."
-        " Save another one alone to begin with that."
+        f"{path.name} contains several state dicts ({', '.join(state_dicts)}): read {key!r}."
+        " To start from another one, save it alone."
     ]
 
 
@@ -249,6 +249,6 @@ def _choose_state_dict(state_dicts: Mapping[str, StateDict], path: Path) -> str:
     if len(candidates) == 1:
         return candidates[0]
     raise UserError(
-        f"{path.name} holds several state dicts ({', '.join(list(state_dicts)[:_MAX_SHOWN])}): save the one to start"
+        f"{path.name} contains several state dicts ({', '.join(list(state_dicts)[:_MAX_SHOWN])}): save the one to start"
         " from alone."
     )

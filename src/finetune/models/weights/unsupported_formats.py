@@ -79,11 +79,11 @@ def describe_other_format(folder: Path) -> str | None:
         path = next((path for path in sorted(folder.glob(pattern)) if path.is_file()), None)
         if path is not None:
             remedy = (
-                "load it with a version 4 of transformers (from_tf=True or from_flax=True) and save_pretrained()"
+                "load it with transformers 4 (from_tf=True or from_flax=True) and save_pretrained()"
                 if format_name in {"TensorFlow weights", "Flax weights"}
-                else "give the PyTorch weights"
+                else "provide the PyTorch weights"
             )
-            return f"{path.name} holds {format_name}, which this container does not read: {remedy}"
+            return f"{path.name} contains {format_name}, which cannot be read: {remedy}"
     return None
 
 
@@ -96,28 +96,28 @@ def timm_folder_error(
         return None
     weights = next((name for name in ("model.safetensors", "pytorch_model.bin") if (folder / name).is_file()), None)
     remedy = (
-        f"its tensors may have torchvision's names: give {weights or 'model.safetensors'} alone, without config.json,"
-        f" with model_name={architecture}"
+        f"its tensors may have torchvision's names: provide {weights or 'model.safetensors'} alone, without"
+        f" config.json, with model_name={architecture}"
         if architecture in torchvision_models
-        else "give a classifier of torchvision or transformers"
+        else "provide a classifier of torchvision or transformers"
     )
     return UserError(
-        f"config.json in the {location} is timm's (architecture {architecture[:60]!r}), whose models are not read:"
+        f"config.json in the {location} is timm's (architecture {architecture[:60]!r}), which is not supported:"
         f" {remedy}."
     )
 
 
 def _adapter_error(where: str) -> UserError:
     return UserError(
-        f"{where} is an adapter (PEFT, LoRA), which is not read: merge it into its base model, with"
-        " model.merge_and_unload().save_pretrained(folder), and give that folder without the adapter's files."
+        f"{where} is an adapter (PEFT, LoRA), which is not supported: merge it into its base model, with"
+        " model.merge_and_unload().save_pretrained(folder), and provide that folder without the adapter's files."
     )
 
 
 def _missing_config_error(weights: str, location: str, evidence: str) -> UserError:
     return UserError(
-        f"config.json is missing beside {weights} in the {location}{evidence}: give the whole folder as"
-        " save_pretrained() writes it, with config.json and the tokenizer or the preprocessor_config.json."
+        f"config.json is missing for {weights} in the {location}{evidence}: provide the whole folder written by"
+        " save_pretrained(), with config.json and the tokenizer or the preprocessor_config.json."
     )
 
 

@@ -28,7 +28,7 @@ def with_transparent_colour() -> bytes:
     return encoded(image, transparency=image.getpixel((4, 4)))
 
 
-def without_adobes_marker() -> bytes:
+def cmyk_without_adobe_marker() -> bytes:
     content = encoded(picture(3, "CMYK"), "JPEG")
     start = content.index(b"\xff\xee")
     return content[:start] + content[start + 16 :]
@@ -39,7 +39,7 @@ def sixteen_bits() -> bytes:
     return encoded(Image.fromarray(levels))
 
 
-def upright_by(orientation: int, kind: str = "JPEG") -> bytes:
+def with_orientation(orientation: int, kind: str = "JPEG") -> bytes:
     exif = Image.Exif()
     exif[0x0112] = orientation
     return encoded(picture(orientation), kind, exif=exif)
@@ -52,7 +52,7 @@ PICTURES = {
     "4:2:2 JPEG of odd sides": encoded(picture(2, size=(51, 33)), "JPEG", subsampling=1),
     "grey JPEG": encoded(picture(3, "L"), "JPEG"),
     "CMYK JPEG": encoded(picture(3, "CMYK"), "JPEG"),
-    "CMYK JPEG without Adobe's marker": without_adobes_marker(),
+    "CMYK JPEG without Adobe's marker": cmyk_without_adobe_marker(),
     "bilevel PNG": encoded(picture(4, "1")),
     "grey PNG": encoded(picture(4, "L")),
     "grey PNG with alpha": encoded(picture(4, "LA")),
@@ -70,9 +70,9 @@ PICTURES = {
     "smaller than the crop": encoded(picture(7, size=(9, 5))),
     "a single pixel": encoded(picture(7, size=(1, 1))),
     "tall": encoded(picture(8, size=(8, 300)), "JPEG"),
-    **{f"JPEG of orientation {n}": upright_by(n) for n in range(10)},
-    **{f"PNG of orientation {n}": upright_by(n, "PNG") for n in (5, 6)},
-    "WebP of orientation 8": upright_by(8, "WEBP"),
+    **{f"JPEG of orientation {n}": with_orientation(n) for n in range(10)},
+    **{f"PNG of orientation {n}": with_orientation(n, "PNG") for n in (5, 6)},
+    "WebP of orientation 8": with_orientation(8, "WEBP"),
 }
 INPUTS = {
     "bilinear": ImageInput(24, 28, "bilinear", (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
@@ -87,7 +87,7 @@ def test_handler_and_evaluation_decode_the_same_pixels(name: str) -> None:
     assert torch.equal(inference.decode_image(PICTURES[name]), images.decode_image(PICTURES[name]))
 
 
-class Watching(nn.Module):
+class InputRecorder(nn.Module):
     """Records its inputs."""
 
     def forward(self, pixels: Tensor) -> Tensor:
@@ -97,10 +97,10 @@ class Watching(nn.Module):
 
 @pytest.mark.parametrize("expects", INPUTS.values(), ids=INPUTS)
 @pytest.mark.parametrize("name", PICTURES)
-def test_handler_and_evaluation_feed_the_network_the_same_numbers(name: str, expects: ImageInput) -> None:
+def test_handler_and_evaluation_preprocess_equally(name: str, expects: ImageInput) -> None:
     geometry = image_geometry(expects)
     evaluated = images.resize_and_crop(images.decode_image(PICTURES[name]), geometry)
-    network = Watching()
+    network = InputRecorder()
     artifact = {
         "framework": "torchvision",
         "preprocessing": asdict(expects),
@@ -124,7 +124,7 @@ BROKEN = {
 
 
 @pytest.mark.parametrize("content", BROKEN.values(), ids=BROKEN)
-def test_what_the_job_refuses_the_handler_refuses(content: bytes) -> None:
+def test_handler_refuses_the_same_images_as_the_job(content: bytes) -> None:
     with pytest.raises(BadRecordError):
         images.decode_image(content)
     with pytest.raises(ValueError, match="cannot be decoded"):

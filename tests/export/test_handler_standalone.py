@@ -41,18 +41,18 @@ print(json.dumps(" ".join(name for name in sys.modules if name.split(".")[0] in 
 """
 
 
-def served(folder: Path, requests: Sequence[tuple[bytes, str, str]]) -> list[str]:
+def run_handler(folder: Path, requests: Sequence[tuple[bytes, str, str]]) -> list[str]:
     """The answers to some requests, and the names of imported modules of this project and of transformers."""
     listed = json.dumps([(body.hex(), content_type, accept) for body, content_type, accept in requests])
     command = [sys.executable, "-I", "-B", "-c", SERVE, str(folder), listed]
     environment = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
     assert done.returncode == 0, done.stderr
-    answers: list[str] = [json.loads(line) for line in done.stdout.splitlines()]
-    return answers
+    outputs: list[str] = [json.loads(line) for line in done.stdout.splitlines()]
+    return outputs
 
 
-def same(record: Mapping[str, Any], probabilities: Sequence[float]) -> bool:
+def matches(record: Mapping[str, Any], probabilities: Sequence[float]) -> bool:
     best = LABELS[max(range(len(LABELS)), key=probabilities.__getitem__)]
     expected = pytest.approx(list(probabilities), abs=1e-5)
     return bool(
@@ -60,14 +60,14 @@ def same(record: Mapping[str, Any], probabilities: Sequence[float]) -> bool:
     )
 
 
-def test_pictures_are_answered_as_bytes_and_as_base64(tmp_path: Path) -> None:
-    wanted = Wanted("resnet18")
-    backbone = wanted.build(tmp_path / "scratch")
-    wanted.export(tmp_path / "model", backbone)
+def test_images_are_classified_as_bytes_and_base64(tmp_path: Path) -> None:
+    exported_model = Wanted("resnet18")
+    backbone = exported_model.build(tmp_path / "scratch")
+    exported_model.export(tmp_path / "model", backbone)
     contents = [encoded(picture(1), "JPEG"), encoded(picture(2, "P"))]
     first, second = (sample.probabilities for sample in evaluate(backbone, contents))
     strings = [b64encode(content).decode() for content in contents]
-    jpeg, single, several, lines, table, modules = served(
+    jpeg, single, several, lines, table, modules = run_handler(
         tmp_path / "model",
         [
             (contents[0], "image/jpeg", "application/json"),
@@ -77,22 +77,24 @@ def test_pictures_are_answered_as_bytes_and_as_base64(tmp_path: Path) -> None:
             (contents[1], "application/x-image", "text/csv"),
         ],
     )
-    assert same(json.loads(jpeg), first)
-    assert same(json.loads(single), second)
-    assert [same(*pair) for pair in zip(json.loads(several), (first, second), strict=True)] == [True, True]
+    assert matches(json.loads(jpeg), first)
+    assert matches(json.loads(single), second)
+    assert [matches(*pair) for pair in zip(json.loads(several), (first, second), strict=True)] == [True, True]
     assert [json.loads(line) for line in lines.splitlines()] == json.loads(several)
     label, *values = table.rstrip("\n").split(",")
-    assert same({"labels": list(LABELS), "predicted_label": label, "probabilities": list(map(float, values))}, second)
+    assert matches(
+        {"labels": list(LABELS), "predicted_label": label, "probabilities": list(map(float, values))}, second
+    )
     assert modules == ""
 
 
-def test_texts_are_answered_in_every_format(tmp_path: Path) -> None:
-    wanted = Wanted(None, bert_folder(tmp_path / "source"), task="text-classification")
-    backbone = wanted.build(tmp_path / "scratch")
-    wanted.export(tmp_path / "model", backbone)
+def test_texts_are_classified_in_every_format(tmp_path: Path) -> None:
+    exported_model = Wanted(None, bert_folder(tmp_path / "source"), task="text-classification")
+    backbone = exported_model.build(tmp_path / "scratch")
+    exported_model.export(tmp_path / "model", backbone)
     texts = ["a good, long book", "bad film"]
     first, second = (sample.probabilities for sample in evaluate(backbone, [(text,) for text in texts]))
-    string, listed, lines, table, plain, modules = served(
+    string, listed, lines, table, plain, modules = run_handler(
         tmp_path / "model",
         [
             (json.dumps({"inputs": texts[0]}).encode(), "application/json", "application/json"),
@@ -102,14 +104,14 @@ def test_texts_are_answered_in_every_format(tmp_path: Path) -> None:
             (texts[1].encode(), "text/plain; charset=utf-8", "application/json"),
         ],
     )
-    assert same(json.loads(string), first)
-    for answer in (listed, lines, table):
-        assert [same(*pair) for pair in zip(json.loads(answer), (first, second), strict=True)] == [True, True]
-    assert same(json.loads(plain), second)
+    assert matches(json.loads(string), first)
+    for output in (listed, lines, table):
+        assert [matches(*pair) for pair in zip(json.loads(output), (first, second), strict=True)] == [True, True]
+    assert matches(json.loads(plain), second)
     assert "finetune" not in modules
 
 
 def test_the_handler_is_copied_byte_for_byte(tmp_path: Path) -> None:
-    wanted = Wanted("resnet18")
-    wanted.export(tmp_path, wanted.build(tmp_path / "scratch"))
+    exported_model = Wanted("resnet18")
+    exported_model.export(tmp_path, exported_model.build(tmp_path / "scratch"))
     assert (tmp_path / HANDLER_FILE).read_bytes() == Path(inference.__file__).read_bytes()
