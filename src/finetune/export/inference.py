@@ -55,7 +55,7 @@ TYPE_ALIASES = {
     **dict.fromkeys(("text/tsv", "tsv"), TSV),
 }
 # Transposes that turn images of EXIF orientation 2, 3, … upright.
-_ORIENTATION_TRANSPOSES = (
+_TRANSPOSES = (
     *(Image.Transpose.FLIP_LEFT_RIGHT, Image.Transpose.ROTATE_180, Image.Transpose.FLIP_TOP_BOTTOM),
     *(Image.Transpose.TRANSPOSE, Image.Transpose.ROTATE_270, Image.Transpose.TRANSVERSE, Image.Transpose.ROTATE_90),
 )
@@ -133,10 +133,10 @@ def model_fn(model_dir: str) -> Model:
     folder = Path(model_dir)
     artifact = _read_artifact(folder)
     load = _load_torchvision if artifact["framework"] == "torchvision" else _load_transformers
-    network, tokenizer = load(folder, artifact)
+    module, tokenizer = load(folder, artifact)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # on a CPU up to twice as fast
-    return Model(network.to(device).eval(), artifact, tokenizer, device)
+    module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # on a CPU up to twice as fast
+    return Model(module.to(device).eval(), artifact, tokenizer, device)
 
 
 def input_fn(body: bytes | str, content_type: str) -> Request:
@@ -150,17 +150,17 @@ def input_fn(body: bytes | str, content_type: str) -> Request:
         ValueError: the content type is unknown, or the body does not match it; see the module docstring.
     """
     with _client_errors(HTTPStatus.BAD_REQUEST):
-        kind, *parameters = (part.strip().lower() for part in (content_type or "").split(";"))
-        kind = TYPE_ALIASES.get(kind, kind)
-        if kind not in (*IMAGE_TYPES, JSON, JSON_LINES, CSV, TSV, PLAIN):
-            known = (*IMAGE_TYPES, JSON, JSON_LINES, CSV, TSV, PLAIN)
-            message = f"content type {content_type!r} is not supported; send one of {', '.join(known)}"
+        media_type, *parameters = (part.strip().lower() for part in (content_type or "").split(";"))
+        media_type = TYPE_ALIASES.get(media_type, media_type)
+        if media_type not in (*IMAGE_TYPES, JSON, JSON_LINES, CSV, TSV, PLAIN):
+            supported = (*IMAGE_TYPES, JSON, JSON_LINES, CSV, TSV, PLAIN)
+            message = f"content type {content_type!r} is not supported; send one of {', '.join(supported)}"
             raise _ClientError(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, message)
         if not body.strip():
             raise ValueError("the body is empty")
-        if kind in IMAGE_TYPES:
+        if media_type in IMAGE_TYPES:
             return Request([body.encode("latin-1") if isinstance(body, str) else bytes(body)], single=True)
-        return _parse(_decode_body(body, kind, parameters), kind)
+        return _parse(_decode_body(body, media_type, parameters), media_type)
 
 
 def predict_fn(data: Request, model: Model) -> Predictions:
@@ -188,13 +188,13 @@ def output_fn(prediction: Predictions, accept: str) -> str:
     for index, record in enumerate(prediction.records):
         if not all(map(math.isfinite, record["probabilities"])):
             raise ValueError(f"the model's probabilities for {_record(index)} are not finite")
-    for kind in (part.split(";")[0].strip().lower() for part in (accept or "*/*").split(",")):
-        known = TYPE_ALIASES.get(kind, kind)
-        if known in (JSON, "*/*", "application/*"):
+    for accepted in (part.split(";")[0].strip().lower() for part in (accept or "*/*").split(",")):
+        media_type = TYPE_ALIASES.get(accepted, accepted)
+        if media_type in (JSON, "*/*", "application/*"):
             return _json(prediction.records[0] if prediction.single else prediction.records)
-        if known == JSON_LINES:
+        if media_type == JSON_LINES:
             return "".join(_json(record) + "\n" for record in prediction.records)
-        if known in (CSV, "text/*"):
+        if media_type in (CSV, "text/*"):
             return _csv(prediction.records)
     message = f"accept {accept!r} is not supported; accept one of {JSON}, {JSON_LINES}, {CSV}"
     raise _toolkit_error(HTTPStatus.NOT_ACCEPTABLE, message)
@@ -213,27 +213,27 @@ def decode_image(content: bytes, side: int = MAX_PIXELS, sixteen_bit_depth: int 
                 raise ValueError(f"{image.width} x {image.height} pixels exceed the maximum of {MAX_PIXELS:,}")
             image.draft(None, (2 * side, 2 * side))  # decode JPEG at 1/2, 1/4 or 1/8 if sufficient, as in training
             pixels = _pixels(image, content, sixteen_bit_depth)
-            turn = image.getexif().get(ExifTags.Base.Orientation, 1)
+            orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
     except _PILLOW_ERRORS as error:
         raise ValueError(f"the image cannot be decoded: {error}") from error
     upright = (
-        Image.fromarray(pixels).transpose(_ORIENTATION_TRANSPOSES[int(turn) - 2]) if turn in range(2, 9) else pixels
+        Image.fromarray(pixels).transpose(_TRANSPOSES[int(orientation) - 2]) if orientation in range(2, 9) else pixels
     )
     return torch.from_numpy(np.array(upright)).permute(2, 0, 1)
 
 
-def resize_and_crop(picture: Tensor, preprocessing: Mapping[str, Any]) -> Tensor:
+def resize_and_crop(image: Tensor, preprocessing: Mapping[str, Any]) -> Tensor:
     """Resize the shorter side, or both, of uint8 `[3, height, width]`, antialiased, and crop the center square.
 
     Raises:
         ValueError: the image is so narrow that resizing it would result in too many pixels.
     """
-    height, width = picture.shape[-2:]
+    height, width = image.shape[-2:]
     resize, size, stretch = preprocessing["resize"], preprocessing["size"], preprocessing.get("stretch", False)
     if not stretch and resize**2 * max(height, width) > MAX_PIXELS * min(height, width):
         raise ValueError(f"an image of {width} x {height} pixels is too narrow to be resized to {resize}")
     sides, mode = [resize] * (2 if stretch else 1), InterpolationMode(preprocessing["interpolation"])
-    resized = functional.resize(picture, sides, mode, antialias=True)
+    resized = functional.resize(image, sides, mode, antialias=True)
     if preprocessing.get("floor_crop"):  # half of an odd margin is rounded down
         height, width = (side - max(0, side - size) % 2 for side in resized.shape[-2:])
         resized = resized[..., :height, :width]
@@ -256,9 +256,9 @@ def _load_torchvision(folder: Path, artifact: Mapping[str, Any]) -> tuple[nn.Mod
     from safetensors.torch import load_file
     from torchvision.models import get_model
 
-    network: nn.Module = get_model(artifact["architecture"], weights=None, **artifact["arguments"])
-    network.load_state_dict(load_file(folder / "model.safetensors"))
-    return network, None
+    module: nn.Module = get_model(artifact["architecture"], weights=None, **artifact["arguments"])
+    module.load_state_dict(load_file(folder / "model.safetensors"))
+    return module, None
 
 
 def _load_transformers(folder: Path, artifact: Mapping[str, Any]) -> tuple[nn.Module, object]:
@@ -266,16 +266,16 @@ def _load_transformers(folder: Path, artifact: Mapping[str, Any]) -> tuple[nn.Mo
 
     texts = artifact["task"] == "text-classification"
     family = AutoModelForSequenceClassification if texts else AutoModelForImageClassification
-    network = family.from_pretrained(folder, local_files_only=True, use_safetensors=True, dtype=torch.float32)
-    return network, AutoTokenizer.from_pretrained(folder, local_files_only=True) if texts else None
+    module = family.from_pretrained(folder, local_files_only=True, use_safetensors=True, dtype=torch.float32)
+    return module, AutoTokenizer.from_pretrained(folder, local_files_only=True) if texts else None
 
 
-def _decode_body(body: bytes | str, kind: str, parameters: Iterable[str]) -> str:
+def _decode_body(body: bytes | str, media_type: str, parameters: Iterable[str]) -> str:
     """Decode a body; the toolkit decodes some bodies itself and keeps the byte order mark."""
     if isinstance(body, str):
         return body.removeprefix("\ufeff")
-    named = (parameter.partition("=") for parameter in parameters)
-    charset = next((value.strip("\"' ") for name, _, value in named if name.strip() == "charset"), "utf-8")
+    pairs = (parameter.partition("=") for parameter in parameters)
+    charset = next((value.strip("\"' ") for name, _, value in pairs if name.strip() == "charset"), "utf-8")
     try:
         return bytes(body).decode(charset).removeprefix("\ufeff")
     except LookupError:
@@ -283,35 +283,35 @@ def _decode_body(body: bytes | str, kind: str, parameters: Iterable[str]) -> str
             HTTPStatus.UNSUPPORTED_MEDIA_TYPE, f"charset {charset!r} is not supported; send UTF-8"
         ) from None
     except UnicodeDecodeError as error:
-        raise ValueError(f"the body is not {kind} in {charset.upper()}: {error}") from error
+        raise ValueError(f"the body is not {media_type} in {charset.upper()}: {error}") from error
 
 
-def _parse(text: str, kind: str) -> Request:
-    if kind == PLAIN:
+def _parse(text: str, media_type: str) -> Request:
+    if media_type == PLAIN:
         return Request([(text,)], single=True)
     try:
-        if kind == JSON:
+        if media_type == JSON:
             inputs = _inputs(json.loads(text))
             values = inputs if isinstance(inputs, list) else [inputs]
             return Request(_contents(values, single=values is not inputs), single=values is not inputs)
-        if kind == JSON_LINES:
+        if media_type == JSON_LINES:
             return Request(_contents(_json_lines(text), single=False), single=False)
-        return Request([tuple(row) for row in _rows(text, kind) if row], single=False)
+        return Request([tuple(row) for row in _rows(text, media_type) if row], single=False)
     except (json.JSONDecodeError, csv.Error, RecursionError) as error:
-        raise ValueError(f"the body is not {kind}: {error}") from error
+        raise ValueError(f"the body is not {media_type}: {error}") from error
 
 
-def _rows(text: str, kind: str) -> Iterable[list[str]]:
+def _rows(text: str, media_type: str) -> Iterable[list[str]]:
     """Return rows of cells.
 
     A stray quotation mark is an error, since it would merge rows; only in lines with equal numbers of tabs is it a
     literal character, as in training.
     """
     lines = [line for line in text.replace("\r\n", "\n").split("\n") if line]
-    if kind == TSV and len({line.count("\t") for line in lines}) == 1:
+    if media_type == TSV and len({line.count("\t") for line in lines}) == 1:
         quoted = (line.split("\t") for line in lines)
         return [[c[1:-1].replace('""', '"') if c[:1] == c[-1:] == '"' and c[1:] else c for c in row] for row in quoted]
-    return csv.reader(io.StringIO(text, newline=""), delimiter="\t" if kind == TSV else ",", strict=True)
+    return csv.reader(io.StringIO(text, newline=""), delimiter="\t" if media_type == TSV else ",", strict=True)
 
 
 def _json_lines(text: str) -> Iterator[object]:
@@ -327,9 +327,9 @@ def _inputs(value: object) -> object:
     if not isinstance(value, dict) or "inputs" not in value:
         return value
     # Reject unsupported options instead of ignoring them silently.
-    others = [name for name, given in value.items() if name != "inputs" and given]
-    if others:
-        raise ValueError(f"unknown fields besides 'inputs': {', '.join(map(repr, others))}; remove them")
+    unknown = [name for name, field in value.items() if name != "inputs" and field]
+    if unknown:
+        raise ValueError(f"unknown fields besides 'inputs': {', '.join(map(repr, unknown))}; remove them")
     return value["inputs"]
 
 
@@ -381,8 +381,8 @@ def _image_batch(contents: Sequence[Content], model: Model) -> dict[str, Tensor]
     # Nearest-neighbor interpolation picks single pixels, so the image must be decoded at full size.
     side = MAX_PIXELS if preprocessing["interpolation"].startswith("nearest") else preprocessing["resize"]
     depth = preprocessing.get("sixteen_bit_depth")
-    pictures = (decode_image(_image_bytes(item), side, depth) for item in contents)
-    pixels = torch.stack([resize_and_crop(picture, preprocessing) for picture in pictures])
+    images = (decode_image(_image_bytes(item), side, depth) for item in contents)
+    pixels = torch.stack([resize_and_crop(image, preprocessing) for image in images])
     mean, std = (torch.tensor(preprocessing[name], dtype=torch.float32).view(3, 1, 1) for name in ("mean", "std"))
     return {"pixel_values": (pixels.to(torch.float32) / 255 - mean) / std}
 
@@ -436,7 +436,7 @@ def _pixels(image: Any, content: bytes, known_depth: int | None) -> NDArray[np.u
         raise ValueError("32-bit or signed pixels have no defined range; save the image with 8 or 16 bits")
     is_16_bit = content[24:25] == b"\x10" if image.format == "PNG" else False
     if image.format == "PPM":
-        is_16_bit = any(isinstance(one, int) and one > 255 for one in image.tile[0][3])
+        is_16_bit = any(isinstance(value, int) and value > 255 for value in image.tile[0][3])
     if image.format == "TIFF":
         is_16_bit = max(image.tag_v2.get(258, (8,))) == 16
     if is_16_bit:
@@ -466,15 +466,15 @@ def _to_rgb(image: Image.Image, inverted: bool) -> Image.Image:
 
 
 def _predictions(logits: Tensor, artifact: Mapping[str, Any]) -> list[dict[str, Any]]:
-    labels, several = artifact["labels"], artifact["multi_label"]
-    key = "predicted_labels" if several else "predicted_label"
-    limits = artifact.get("thresholds") or [THRESHOLD] * len(labels)
+    labels, multi_label = artifact["labels"], artifact["multi_label"]
+    key = "predicted_labels" if multi_label else "predicted_label"
+    thresholds = artifact.get("thresholds") or [THRESHOLD] * len(labels)
     records: list[dict[str, Any]] = []
-    for row in (logits.sigmoid() if several else logits.softmax(dim=-1)).tolist():
-        over = [value - limit for value, limit in zip(row, limits, strict=True)]
-        told = [name for name, value in zip(labels, over, strict=True) if value > 0]
-        best = labels[over.index(max(over))]
-        records.append({"probabilities": row, "labels": labels, key: told if several else best})
+    for row in (logits.sigmoid() if multi_label else logits.softmax(dim=-1)).tolist():
+        margins = [value - threshold for value, threshold in zip(row, thresholds, strict=True)]
+        predicted = [name for name, value in zip(labels, margins, strict=True) if value > 0]
+        best = labels[margins.index(max(margins))]
+        records.append({"probabilities": row, "labels": labels, key: predicted if multi_label else best})
     return records
 
 

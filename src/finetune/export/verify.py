@@ -71,9 +71,9 @@ def verify(folder: Path, samples: Sequence[VerificationSample], tolerance: float
     with quiet() if "transformers" in sys.modules else nullcontext():
         model = handler.model_fn(str(folder))
     labels: list[str] = model.artifact["labels"]
-    limits = torch.tensor(model.artifact.get("thresholds") or [0.5] * len(labels), dtype=torch.float64)
-    expecting = _Expectation(labels, limits, tolerance)
-    return max(_compare(sample, _predict(handler, model, sample.content), expecting) for sample in samples)
+    thresholds = torch.tensor(model.artifact.get("thresholds") or [0.5] * len(labels), dtype=torch.float64)
+    expectation = _Expectation(labels, thresholds, tolerance)
+    return max(_compare(sample, _predict(handler, model, sample.content), expectation) for sample in samples)
 
 
 def load_handler(folder: Path) -> ModuleType:
@@ -119,45 +119,45 @@ class _Expectation:
     """Reference for the handler's predictions: class names, thresholds `[classes]`, largest allowed difference."""
 
     labels: Sequence[str]
-    limits: Tensor
+    thresholds: Tensor
     tolerance: float
 
 
-def _compare(sample: VerificationSample, answer: Mapping[str, Any], expecting: _Expectation) -> float:
-    labels, tolerance = expecting.labels, expecting.tolerance
+def _compare(sample: VerificationSample, prediction: Mapping[str, Any], expectation: _Expectation) -> float:
+    labels, tolerance = expectation.labels, expectation.tolerance
     expected = torch.tensor(sample.probabilities, dtype=torch.float64)
-    answered = torch.tensor(answer["probabilities"], dtype=torch.float64)
-    if expected.shape != answered.shape or list(answer["labels"]) != list(labels):
-        raise ArtifactMismatch(_mismatch_message(sample, answer, "the classes differ"))
+    actual = torch.tensor(prediction["probabilities"], dtype=torch.float64)
+    if expected.shape != actual.shape or list(prediction["labels"]) != list(labels):
+        raise ArtifactMismatch(_mismatch_message(sample, prediction, "the classes differ"))
     # A diverged model predicts NaN, and its artifact must do the same.
-    both_nan = expected.isnan() & answered.isnan()
-    difference = float((expected - answered).abs().masked_fill(both_nan, 0.0).max())
+    both_nan = expected.isnan() & actual.isnan()
+    difference = float((expected - actual).abs().masked_fill(both_nan, 0.0).max())
     # The negated comparison also catches NaN.
     if not difference <= tolerance:
         raise ArtifactMismatch(
-            _mismatch_message(sample, answer, f"difference {difference:.2g}, allowed {tolerance:.2g}")
+            _mismatch_message(sample, prediction, f"difference {difference:.2g}, allowed {tolerance:.2g}")
         )
-    certain, possible = _allowed_labels(expected, expecting, multi_label="predicted_labels" in answer)
-    told = set(answer.get("predicted_labels", [answer.get("predicted_label")]))
-    if not both_nan.any() and not certain <= told <= possible:
-        raise ArtifactMismatch(_mismatch_message(sample, answer, f"predicted labels {sorted(map(str, told))}"))
+    certain, possible = _allowed_labels(expected, expectation, multi_label="predicted_labels" in prediction)
+    predicted = set(prediction.get("predicted_labels", [prediction.get("predicted_label")]))
+    if not both_nan.any() and not certain <= predicted <= possible:
+        raise ArtifactMismatch(_mismatch_message(sample, prediction, f"predicted labels {sorted(map(str, predicted))}"))
     return difference
 
 
-def _allowed_labels(expected: Tensor, expecting: _Expectation, *, multi_label: bool) -> tuple[set[str], set[str]]:
+def _allowed_labels(expected: Tensor, expectation: _Expectation, *, multi_label: bool) -> tuple[set[str], set[str]]:
     """Return the labels that a prediction within the tolerance must contain, and those that it may contain."""
-    labels, doubt = expecting.labels, 2 * expecting.tolerance
-    over = expected - expecting.limits
-    threshold = 0.0 if multi_label else float(over.max())
-    possible = {name for name, value in zip(labels, over, strict=True) if value >= threshold - doubt}
+    labels, slack = expectation.labels, 2 * expectation.tolerance
+    margins = expected - expectation.thresholds
+    threshold = 0.0 if multi_label else float(margins.max())
+    possible = {name for name, value in zip(labels, margins, strict=True) if value >= threshold - slack}
     if not multi_label:
         return possible if len(possible) == 1 else set(), possible
-    return {name for name, value in zip(labels, over, strict=True) if value > threshold + doubt}, possible
+    return {name for name, value in zip(labels, margins, strict=True) if value > threshold + slack}, possible
 
 
-def _mismatch_message(sample: VerificationSample, answer: Mapping[str, Any], what: str) -> str:
-    told, said = (
+def _mismatch_message(sample: VerificationSample, prediction: Mapping[str, Any], reason: str) -> str:
+    predicted, expected = (
         "[" + ", ".join(f"{value:.4f}" for value in values[:8]) + (", ...]" if len(values) > 8 else "]")
-        for values in (answer["probabilities"], sample.probabilities)
+        for values in (prediction["probabilities"], sample.probabilities)
     )
-    return f"The exported artifact predicts {told} for {sample.key}, the model {said}: {what}."
+    return f"The exported artifact predicts {predicted} for {sample.key}, the model {expected}: {reason}."
