@@ -73,7 +73,7 @@ def test_unnamed_classes_are_matched_by_number(tmp_path: Path) -> None:
     assert not load_backbone(text_request(folder, tmp_path, labels=("good", "bad", "ugly"))).weights.kept_head
 
 
-@pytest.mark.parametrize(("theirs", "kept"), [("multi_label_classification", False), (None, True)])
+@pytest.mark.parametrize(("problem_type", "reused"), [("multi_label_classification", False), (None, True)])
 def test_multi_label_head_is_not_reused_for_single_label(
     problem_type: str | None, reused: bool, bert: Path, tmp_path: Path
 ) -> None:

@@ -233,7 +233,7 @@ def test_git_lfs_pointers_of_unused_files_are_ignored(bert: Path) -> None:
         ("saved_model.pb", "a TensorFlow SavedModel"),
     ],
 )
-@pytest.mark.parametrize("configured", [True, False])
+@pytest.mark.parametrize("has_config", [True, False])
 def test_weights_of_other_frameworks_are_refused(has_config: bool, file: str, words: str, bert: Path) -> None:
     (bert / WEIGHTS).unlink()
     (bert / file).write_bytes(b"content")

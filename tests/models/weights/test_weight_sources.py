@@ -189,7 +189,7 @@ def test_auxiliary_heads_may_be_missing_or_unused(tmp_path: Path) -> None:
     assert weights.kept_head
 
 
-@pytest.mark.parametrize("place", [f"{NAME}.pth", f"{NAME}.safetensors", f"{NAME}/model.safetensors"])
+@pytest.mark.parametrize("file_name", [f"{NAME}.pth", f"{NAME}.safetensors", f"{NAME}/model.safetensors"])
 def test_image_weights_are_loaded(file_name: str, state: State, tmp_path: Path) -> None:
     path = tmp_path / "baked" / file_name
     path.parent.mkdir(parents=True)
