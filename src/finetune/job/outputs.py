@@ -294,7 +294,7 @@ def _facts(job: PreparedJob) -> dict[str, str]:
     return {
         "task": task_in_words(job.inputs),
         "network": f"{job.backbone.name}, {expected_input(job.backbone)}",
-        "weights": weights.words,
+        "weights": weights.summary,
         "strategy": spec.strategy.name,
         "optimizer": f"{spec.optimisation.optimizer}, {spec.optimisation.lr_schedule} schedule",
         "batch": f"{spec.optimisation.batch_size} x {spec.optimisation.gradient_accumulation_steps}",

@@ -28,7 +28,7 @@ def describe_plan(job: PreparedJob) -> Lines:
         f"records   {', '.join(_record_count(part, count) for part, count in records.items())}",
         *class_lines(_class_counts(job.inputs)),
         f"model     {job.backbone.name}, {expected_input(job.backbone)}",
-        f"weights   {job.backbone.weights.words}",
+        f"weights   {job.backbone.weights.summary}",
         *_group_lines(group_summaries(job.backbone, job.plan)),
         *_run_lines(job),
         *_checkpoint_lines(job),

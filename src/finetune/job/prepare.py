@@ -104,7 +104,7 @@ def prepare(request: Request, interruption: Interruption, scratch: Path) -> Prep
     keep_freed_memory(equal_sizes=task == "image-classification")
     model_request, source = locate_model(request, task, scratch)
     evaluated = None
-    if spec.strategy.name == "evaluate" and (names := classes_of(model_request, source)):
+    if spec.strategy.name == "evaluate" and (names := source_classes(model_request, source)):
         evaluated = LabelMap(names, spec.data.multi_label)
     inputs = read_inputs(request, readers, task, announced, evaluated, interruption.requested)
     check_target(inputs, spec.observe)

@@ -84,10 +84,10 @@ def test_tokenizer_properties_match_transformers(options: dict[str, object], tmp
     backbone.save(saved)
     again: Any = AutoTokenizer.from_pretrained(saved)
     for text in TEXTS:
-        reference = own(*[[part] for part in text], truncation=True, max_length=limit)
+        encoding = own(*[[part] for part in text], truncation=True, max_length=limit)
         made = transform(text, None)
-        assert {name: values.tolist() for name, values in made.items() if name in reference} == {
-            name: values[0] for name, values in reference.items()
+        assert {name: values.tolist() for name, values in made.items() if name in encoding} == {
+            name: values[0] for name, values in encoding.items()
         }
         exported = again(*[[part] for part in text], truncation=True, max_length=limit)
         assert {name: values.tolist() for name, values in made.items()} == {
