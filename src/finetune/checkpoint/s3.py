@@ -12,14 +12,13 @@ from pathlib import Path
 
 from boto3.s3.transfer import TransferConfig
 
-from finetune.checkpoint.assembly import seal, unfinished, whole_or_not_at_all
 from finetune.checkpoint.layout import IGNORED_SUFFIX, LAST_SERIAL, MANIFEST, CheckpointName, newest_first
 from finetune.checkpoint.manifest import MAX_MANIFEST_BYTES, CheckpointInfo, Manifest, UnusableError, parse_manifest
 from finetune.checkpoint.reading import LoadedCheckpoint, check_hashes, read_manifest
 from finetune.checkpoint.retention import Candidate, expired, remove
 from finetune.checkpoint.s3_access import S3_FAILURES, Patience, S3Location, connect, explain
 from finetune.checkpoint.snapshot import Snapshot
-from finetune.checkpoint.store import CheckpointStore, TooLateError
+from finetune.checkpoint.store import CheckpointStore, TooLateError, seal, unfinished, whole_or_not_at_all
 from finetune.errors import PlatformError
 
 logger = logging.getLogger(__name__)

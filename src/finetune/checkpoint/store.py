@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
-from finetune.checkpoint.assembly import seal, whole_or_not_at_all, write_parts
 from finetune.checkpoint.layout import (
+    IGNORED_SUFFIX,
+    MANIFEST,
     RUN_HISTORY_FILE,
     CheckpointName,
     checkpoints_in,
@@ -18,8 +21,10 @@ from finetune.checkpoint.layout import (
 )
 from finetune.checkpoint.manifest import CheckpointInfo, Manifest, UnusableError
 from finetune.checkpoint.reading import LoadedCheckpoint, load_checkpoint
-from finetune.checkpoint.retention import expired, remove, remove_temporaries, survey
+from finetune.checkpoint.retention import expired, remove, remove_temporaries, survey, sync_folder
 from finetune.checkpoint.snapshot import Snapshot
+from finetune.checkpoint.state import FlatState
+from finetune.checkpoint.tensor_file import FileEntry, HashedFile, write_tensors
 from finetune.errors import PlatformError
 
 logger = logging.getLogger(__name__)
@@ -172,3 +177,44 @@ class CheckpointStore:
                 more,
                 "is" if len(foreign) == 1 else "are",
             )
+
+
+def unfinished(folder: Path, file: str) -> Path:
+    """Return the temporary path of a file until the checkpoint is sealed; the sync agent skips this name."""
+    return folder / (file + IGNORED_SUFFIX)
+
+
+@contextmanager
+def whole_or_not_at_all(folder: Path) -> Iterator[None]:
+    """Create a checkpoint's folder, and remove it with all its content if the block fails."""
+    folder.mkdir(parents=True)
+    try:
+        yield
+    except BaseException:
+        remove(folder)
+        raise
+
+
+def write_parts(folder: Path, parts: Mapping[str, FlatState]) -> dict[str, FileEntry]:
+    """Write every part under temporary names and flush it to the disk; return the entries of the files."""
+    files: dict[str, FileEntry] = {}
+    for part, state in parts.items():
+        if state.tensors:
+            file = f"{part}.safetensors"
+            files[file] = write_tensors(unfinished(folder, file), state.tensors)
+        with HashedFile(unfinished(folder, f"{part}.json")) as values:
+            values.write(json.dumps(state.values, allow_nan=False, separators=(",", ":")).encode())
+        files[f"{part}.json"] = values.entry()
+    return files
+
+
+def seal(folder: Path, files: Mapping[str, FileEntry], manifest: bytes) -> None:
+    """Rename the finished files, then write the manifest, which completes the checkpoint."""
+    with HashedFile(unfinished(folder, MANIFEST)) as file:
+        file.write(manifest)
+    for name in files:
+        unfinished(folder, name).rename(folder / name)
+    sync_folder(folder)
+    sync_folder(folder.parent)
+    unfinished(folder, MANIFEST).rename(folder / MANIFEST)
+    sync_folder(folder)

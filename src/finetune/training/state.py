@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.amp.grad_scaler import GradScaler
 
-from finetune.checkpoint.form import check_count, check_keys
+from finetune.checkpoint.state import check_count, check_keys
 from finetune.monitoring.score import score_of
 from finetune.training.trainable_state import OptimizerState, State, TrainableWeights
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from finetune.checkpoint.form import check_keys
+from finetune.checkpoint.state import check_keys
 from finetune.models.backbone import Backbone
 from finetune.models.fingerprint import frozen_names
 from finetune.strategies.plan import Plan
