@@ -92,7 +92,7 @@ class OurJob:
         epoch, step_in_epoch = divmod(position, self.task.steps_per_epoch)
         moved = {"epoch": epoch, "step": position, "step_in_epoch": step_in_epoch, "stopped_early": False}
         parts = {**loaded.parts, "progress": moved}
-        about = replace(loaded.manifest.about, step=position, best=False)
+        about = replace(loaded.manifest.info, step=position, best=False)
         store.write(take_snapshot({name: Held(state) for name, state in parts.items()}), about)
         account = self._account() | {"last_step": position}
         (self.place / "s3" / "checkpoints" / "account.json").write_text(json.dumps(account), "utf-8")

@@ -14,7 +14,7 @@ from moto.server import ThreadedMotoServer
 
 from finetune.checkpoint import CheckpointStore
 from finetune.checkpoint.s3 import S3Mirror
-from finetune.checkpoint.s3_access import Patience, S3Location
+from finetune.checkpoint.s3_access import S3Location, S3Timeouts
 from tests.checkpoint.flaky_server import FlakyServer
 
 
@@ -29,7 +29,7 @@ class S3:
     def mirror(self, folder: Path, keep: int = 2, attempts: int = 2) -> S3Mirror:
         """A job's mirror, as a container with this folder would create it."""
         location = S3Location.parse(f"s3://{self.bucket}/jobs/one")
-        return S3Mirror(CheckpointStore(folder, keep), location, Patience(attempts))
+        return S3Mirror(CheckpointStore(folder, keep), location, S3Timeouts(attempts))
 
     def listed(self) -> list[str]:
         listing = self.client.list_objects_v2(Bucket=self.bucket)

@@ -121,7 +121,7 @@ def assert_right(written: Written, folder: Path) -> int:
     if loaded is None:
         assert expected == -1
         return -1
-    step = loaded.manifest.about.step
+    step = loaded.manifest.info.step
     assert step in STEPS
     assert step >= expected  # later only if the damage left a file's content unchanged
     assert is_state_of(loaded.parts, step)
@@ -189,4 +189,4 @@ def test_a_link_that_leads_elsewhere_is_not_followed(written: Written, scratch: 
     newest.symlink_to(tmp_path / "elsewhere")
     loaded = CheckpointStore(scratch).restore()
     assert loaded is not None
-    assert loaded.manifest.about.step == 2
+    assert loaded.manifest.info.step == 2

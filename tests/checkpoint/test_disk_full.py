@@ -97,5 +97,5 @@ def test_a_folder_that_may_not_be_written(tmp_path: Path) -> None:
 def assert_newest(store: CheckpointStore, step: int) -> None:
     loaded = store.newest_complete()
     assert loaded is not None
-    assert loaded.manifest.about.step == step
+    assert loaded.manifest.info.step == step
     assert is_state_of(loaded.parts, step)

@@ -61,7 +61,7 @@ def restored_step(folder: Path) -> int:
     loaded = CheckpointStore(folder).newest_complete()
     if loaded is None:
         return 0
-    step = loaded.manifest.about.step
+    step = loaded.manifest.info.step
     expected = {name: dict(part.state_dict()) for name, part in sorted(parts_of(step).items())}
     assert same(dict(loaded.parts), expected)
     return step

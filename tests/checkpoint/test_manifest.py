@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from finetune.checkpoint import CheckpointInfo, CheckpointName, Manifest, Specification
-from finetune.checkpoint.manifest import UnusableError, parse_manifest
+from finetune.checkpoint.manifest import InvalidCheckpointError, parse_manifest
 from finetune.checkpoint.tensor_file import FileEntry
 
 NAME = CheckpointName(12, 3)
@@ -40,19 +40,19 @@ def test_it_comes_back_as_it_was_written() -> None:
 def test_with_any_bit_flipped_it_is_refused_or_says_the_same(position: int) -> None:
     content = bytearray(MANIFEST.encode())
     content[position // 8] ^= 1 << position % 8
-    with contextlib.suppress(UnusableError):
+    with contextlib.suppress(InvalidCheckpointError):
         assert parse_manifest(bytes(content), NAME) == MANIFEST
 
 
 @given(st.integers(0, len(MANIFEST.encode()) - 1))
 def test_cut_anywhere_it_is_refused(length: int) -> None:
-    with pytest.raises(UnusableError):
+    with pytest.raises(InvalidCheckpointError):
         parse_manifest(MANIFEST.encode()[:length], NAME)
 
 
 @given(st.binary(max_size=60) | st.recursive(st.none() | st.integers(), st.lists).map(lambda x: json.dumps(x).encode()))
 def test_anything_else_is_refused(content: bytes) -> None:
-    with pytest.raises(UnusableError):
+    with pytest.raises(InvalidCheckpointError):
         parse_manifest(content, NAME)
 
 
@@ -74,9 +74,9 @@ def test_anything_else_is_refused(content: bytes) -> None:
     ],
 )
 def test_the_reason_is_named(content: bytes, reason: str, alien: bool) -> None:
-    with pytest.raises(UnusableError, match=reason) as refused:
+    with pytest.raises(InvalidCheckpointError, match=reason) as refused:
         parse_manifest(content, NAME)
-    assert refused.value.alien is alien
+    assert refused.value.foreign is alien
 
 
 def test_fields_that_differ_are_named() -> None:

@@ -39,11 +39,11 @@ def test_any_oddity_at_any_place(written: Path, scratch: Path, file: str, oddity
     write_oddly(max(scratch.iterdir()), file, oddity)
     loaded = CheckpointStore(scratch).restore()
     assert loaded is not None
-    event(f"step {loaded.manifest.about.step}")
-    if loaded.manifest.about.step == 1:
+    event(f"step {loaded.manifest.info.step}")
+    if loaded.manifest.info.step == 1:
         assert is_state_of(loaded.parts, 1)
     else:
-        theirs = loaded.manifest.about.specification
+        theirs = loaded.manifest.info.specification
         assert theirs.differing_fields(theirs) == ()
 
 
@@ -58,7 +58,7 @@ def test_a_manifest_without_one_of_its_entries(written: Path, scratch: Path, ent
     path.write_text(json.dumps({"body": body, "sha256": hashlib.sha256(plain.encode()).hexdigest()}), "utf-8")
     loaded = CheckpointStore(scratch).restore()
     assert loaded is not None
-    assert loaded.manifest.about.step == 1
+    assert loaded.manifest.info.step == 1
 
 
 def test_a_manifest_with_numbers_that_json_does_not_know(written: Path, scratch: Path) -> None:
@@ -68,7 +68,7 @@ def test_a_manifest_with_numbers_that_json_does_not_know(written: Path, scratch:
     path.write_text(path.read_text("utf-8").replace('"best": false', '"best": NaN'), "utf-8")
     loaded = CheckpointStore(scratch).restore()
     assert loaded is not None
-    assert loaded.manifest.about.step == 1
+    assert loaded.manifest.info.step == 1
 
 
 @pytest.mark.parametrize("stride", [[0, 0], [1, 1], [10**12, 1], [3, -1], [3], "ab", [2, 1, 1], [1.0, 2.0], [3, None]])

@@ -116,5 +116,5 @@ def test_what_cannot_be_removed_does_not_hinder_the_next_checkpoint(
     assert "step-000000001-000001 could not be removed" in caplog.text
     loaded = store.newest_complete()
     assert loaded is not None
-    assert loaded.manifest.about.step == 2
+    assert loaded.manifest.info.step == 2
     assert [path.name for path in first.iterdir()] == ["somebody's folder"]

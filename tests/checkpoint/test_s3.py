@@ -22,8 +22,8 @@ def save(mirror: S3Mirror, step: int, *, best: bool = False) -> str:
 def step_of(loaded: LoadedCheckpoint | None) -> int:
     if loaded is None:
         return -1
-    assert is_state_of(loaded.parts, loaded.manifest.about.step)
-    return loaded.manifest.about.step
+    assert is_state_of(loaded.parts, loaded.manifest.info.step)
+    return loaded.manifest.info.step
 
 
 def test_an_empty_bucket_holds_no_checkpoint(s3: S3, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from finetune.checkpoint import BackgroundWriter, CheckpointStore, take_snapshot
 from finetune.checkpoint.s3 import S3Mirror
-from finetune.checkpoint.s3_access import Patience, S3Location
+from finetune.checkpoint.s3_access import S3Location, S3Timeouts
 from finetune.errors import JobError, PlatformError, UserError
 from tests.checkpoint.conftest import S3
 from tests.checkpoint.flaky_server import Decision, Fault, no_fault
@@ -35,8 +35,8 @@ def save(mirror: S3Mirror, step: int) -> str:
 def restored_step(mirror: S3Mirror) -> int:
     loaded = mirror.restore()
     assert loaded is not None
-    assert is_state_of(loaded.parts, loaded.manifest.about.step)
-    return loaded.manifest.about.step
+    assert is_state_of(loaded.parts, loaded.manifest.info.step)
+    return loaded.manifest.info.step
 
 
 @pytest.mark.parametrize(
@@ -62,7 +62,7 @@ def test_places_in_s3(uri: str, bucket: str, prefix: str) -> None:
 
 
 def test_a_bucket_that_is_not_there(s3: S3, tmp_path: Path) -> None:
-    mirror = S3Mirror(CheckpointStore(tmp_path), S3Location("nobodys-bucket", ""), Patience(2))
+    mirror = S3Mirror(CheckpointStore(tmp_path), S3Location("nobodys-bucket", ""), S3Timeouts(2))
     with pytest.raises(UserError, match="no bucket 'nobodys-bucket'"):
         mirror.restore()
 

@@ -13,13 +13,13 @@ import torch
 
 from finetune.checkpoint import BackgroundWriter, CheckpointStore, take_snapshot
 from finetune.checkpoint.s3 import S3Mirror
-from finetune.checkpoint.s3_access import Patience, S3Location
-from finetune.checkpoint.store import TooLateError
+from finetune.checkpoint.s3_access import S3Location, S3Timeouts
+from finetune.checkpoint.store import StopDeadlineError
 from tests.checkpoint.conftest import S3
 from tests.checkpoint.flaky_server import Fault
 from tests.checkpoint.states import Holder, about, parts_at
 
-SHORT = Patience(attempts=4, connect_seconds=5.0, read_seconds=1.0, stop_seconds=30.0)
+SHORT = S3Timeouts(attempts=4, connect_seconds=5.0, read_seconds=1.0, stop_seconds=30.0)
 
 
 @dataclass
@@ -107,7 +107,7 @@ def test_a_start_that_is_stopped_waits_no_longer_and_takes_up_nothing_older(
     end = f"{s3.bucket}" if end == "/" else end
     s3.front.decide = asked.when(0.1, method, end)
     s3.front.seen.clear()
-    with caplog.at_level(logging.WARNING), pytest.raises(TooLateError):
+    with caplog.at_level(logging.WARNING), pytest.raises(StopDeadlineError):
         mirror(s3, tmp_path / "second", asked).restore()
     assert asked.seconds
     assert sum(kind == method and path.partition("?")[0].endswith(end) for kind, path in s3.front.seen) == 1

@@ -33,7 +33,7 @@ def test_what_was_written_is_found_exactly(tmp_path: Path) -> None:
     loaded = CheckpointStore(tmp_path).restore()
     assert loaded is not None
     assert is_state_of(loaded.parts, 7)
-    assert (loaded.manifest.about.step, loaded.manifest.about.kind) == (7, "periodic")
+    assert (loaded.manifest.info.step, loaded.manifest.info.kind) == (7, "periodic")
 
 
 def test_every_type_and_awkward_value_keeps_its_bits(tmp_path: Path) -> None:
@@ -62,7 +62,7 @@ def test_the_last_written_is_the_newest_even_where_an_older_job_came_further(tmp
     save(store, 100)
     loaded = store.restore()
     assert loaded is not None
-    assert loaded.manifest.about.step == 100
+    assert loaded.manifest.info.step == 100
 
 
 def test_a_repeated_step_gets_a_folder_of_its_own(tmp_path: Path) -> None:
@@ -110,7 +110,7 @@ def test_everything_else_in_the_folder_is_named_and_passed_over(
     with caplog.at_level(logging.WARNING):
         loaded = store.restore()
     assert loaded is not None
-    assert loaded.manifest.about.step == 1
+    assert loaded.manifest.info.step == 1
     named = [record.getMessage() for record in caplog.records]
     assert any("checkpoint-500" in line for line in named)
     assert any("step-000000009-000009" in line for line in named)

@@ -30,7 +30,7 @@ def test_cut_off_at_random_moments(tmp_path: Path, mirror_deletions: bool) -> No
         local.mkdir()
         restore(remote, local)
         loaded = CheckpointStore(local).restore()
-        step = 0 if loaded is None else loaded.manifest.about.step
+        step = 0 if loaded is None else loaded.manifest.info.step
         if loaded is not None:
             assert is_state_of(loaded.parts, step), f"seed {seed}"
         if not mirror_deletions:
@@ -55,7 +55,7 @@ def test_what_the_agent_has_not_copied_stays_until_it_has(tmp_path: Path) -> Non
     assert [name.step for name in store.names()] == [6, 5]
     loaded = CheckpointStore(remote).newest_complete()
     assert loaded is not None
-    assert loaded.manifest.about.step == 5
+    assert loaded.manifest.info.step == 5
 
 
 def write_for(seconds: float, store: CheckpointStore, step: int, least: int = 1) -> None:

@@ -40,8 +40,8 @@ class Gate:
 def newest(store: CheckpointStore) -> int:
     loaded = store.newest_complete()
     assert loaded is not None
-    assert is_state_of(loaded.parts, loaded.manifest.about.step)
-    return loaded.manifest.about.step
+    assert is_state_of(loaded.parts, loaded.manifest.info.step)
+    return loaded.manifest.info.step
 
 
 def test_training_goes_on_while_a_checkpoint_is_written(tmp_path: Path) -> None:

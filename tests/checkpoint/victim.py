@@ -7,11 +7,11 @@ from pathlib import Path
 
 import torch
 
-from finetune.checkpoint import BackgroundWriter, CheckpointStore, HasState, SnapshotBuffers
+from finetune.checkpoint import BackgroundWriter, CheckpointStore, SnapshotBuffers, Stateful
 from tests.checkpoint.states import Holder, about, parts_at
 
 
-def parts_of(step: int) -> dict[str, HasState]:
+def parts_of(step: int) -> dict[str, Stateful]:
     """Large enough that a kill often interrupts a write."""
     ballast = torch.randn(1 << 18, generator=torch.Generator().manual_seed(step))
     return {**parts_at(step), "ballast": Holder({"values": ballast})}
@@ -22,7 +22,7 @@ def write_until_killed(folder: Path, steps: Connection) -> None:
     torch.set_num_threads(1)
     store, buffers = CheckpointStore(folder), SnapshotBuffers()
     loaded = store.restore()
-    step = 0 if loaded is None else loaded.manifest.about.step
+    step = 0 if loaded is None else loaded.manifest.info.step
     steps.send(step)
     writer = BackgroundWriter(store)
     while True:

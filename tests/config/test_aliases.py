@@ -69,8 +69,8 @@ def test_no_name_is_both_a_knob_and_an_alias() -> None:
 
 def test_every_synonym_is_a_value_that_its_knob_takes() -> None:
     for (name, word), ours in SYNONYMS.items():
-        assert ours in all_hyperparameters()[name].form.choices
-        assert word not in all_hyperparameters()[name].form.choices
+        assert ours in all_hyperparameters()[name].format.choices
+        assert word not in all_hyperparameters()[name].format.choices
 
 
 @pytest.mark.parametrize(

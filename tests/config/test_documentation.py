@@ -8,7 +8,7 @@ import pytest
 
 from finetune.config.compat.aliases import ALIASES
 from finetune.config.descriptions import all_hyperparameters
-from finetune.config.documentation import BEGIN, END, hyperparameters_page, readme_table, with_table
+from finetune.config.documentation import BEGIN, END, hyperparameters_page, insert_table, readme_table
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -20,7 +20,7 @@ def test_the_page_of_hyperparameters_is_the_generated_one() -> None:
 
 def test_the_table_of_the_readme_is_the_generated_one() -> None:
     committed = (ROOT / "README.md").read_text(encoding="utf-8")
-    assert committed == with_table(committed), "run scripts/generate-docs"
+    assert committed == insert_table(committed), "run scripts/generate-docs"
 
 
 def test_every_knob_and_alias_is_documented() -> None:
@@ -36,12 +36,12 @@ def test_a_knob_has_one_line_of_help() -> None:
 
 
 def test_only_what_is_between_the_markers_is_replaced() -> None:
-    written = with_table(f"before\n{BEGIN}\nold\n{END}\nafter\n")
+    written = insert_table(f"before\n{BEGIN}\nold\n{END}\nafter\n")
     assert written == f"before\n{BEGIN}\n\n{readme_table()}\n{END}\nafter\n"
-    assert with_table(written) == written
+    assert insert_table(written) == written
 
 
 @pytest.mark.parametrize("readme", ["", BEGIN, f"{END}{BEGIN}", f"{BEGIN}{END}{BEGIN}{END}"])
 def test_a_readme_without_its_markers_is_refused(readme: str) -> None:
     with pytest.raises(ValueError, match="once each"):
-        with_table(readme)
+        insert_table(readme)

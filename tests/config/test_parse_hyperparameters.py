@@ -38,8 +38,8 @@ def test_every_knob_reaches_the_request() -> None:
 
 def other_value(name: str) -> str:
     knob = all_hyperparameters()[name]
-    if knob.form.kind == "one of":
-        return next(choice for choice in knob.form.choices if choice != knob.default)
+    if knob.format.kind == "one of":
+        return next(choice for choice in knob.format.choices if choice != knob.default)
     if name == "rules":
         return "Overfit"
     return {
@@ -49,7 +49,7 @@ def other_value(name: str) -> str:
         "text": "s3://bucket/prefix",
         "whole number": "9",
         "number": "0.25",
-    }[knob.form.kind]
+    }[knob.format.kind]
 
 
 def test_names_are_read_with_dashes() -> None:
@@ -114,12 +114,12 @@ def test_a_fault_hides_no_other_but_those_that_follow_from_it() -> None:
 def test_many_faults_fit_into_what_the_platform_shows() -> None:
     readable = {"text", "list of texts"}
     message = message_for(
-        **{knob.name: "?" * 5000 for knob in all_hyperparameters().values() if knob.form.kind not in readable}
+        **{knob.name: "?" * 5000 for knob in all_hyperparameters().values() if knob.format.kind not in readable}
     )
     lines = message.splitlines()
     assert len(message) <= 1024
     assert all(line.endswith((".", "faults.")) for line in lines)
-    wrong = sum(knob.form.kind not in readable for knob in all_hyperparameters().values())
+    wrong = sum(knob.format.kind not in readable for knob in all_hyperparameters().values())
     assert lines[-1] == f"... and {wrong - (len(lines) - 1)} more faults."
 
 

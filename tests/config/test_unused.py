@@ -8,7 +8,13 @@ import pytest
 
 from finetune.config.descriptions import all_hyperparameters
 from finetune.config.parse import parse_hyperparameters
-from finetune.config.unused import IDLE, UNUSED_IN_JOB, JobFacts, unused_hyperparameter_notes, unused_hyperparameters
+from finetune.config.unused import (
+    UNUSED_IN_JOB,
+    UNUSED_IN_SPEC,
+    JobFacts,
+    unused_hyperparameter_notes,
+    unused_hyperparameters,
+)
 
 PICTURES = JobFacts(
     parse_hyperparameters({}),
@@ -22,7 +28,9 @@ PICTURES = JobFacts(
 
 
 def test_every_rule_speaks_of_declared_knobs() -> None:
-    named = {name for rule in IDLE for name in rule.knobs} | {name for rule in UNUSED_IN_JOB for name in rule.knobs}
+    named = {name for rule in UNUSED_IN_SPEC for name in rule.names} | {
+        name for rule in UNUSED_IN_JOB for name in rule.names
+    }
     assert named <= all_hyperparameters().keys()
 
 
@@ -78,7 +86,7 @@ def test_a_knob_that_is_read_is_not_called_idle(raw: dict[str, str]) -> None:
 def remarks(raw: dict[str, str], **facts: object) -> list[str]:
     spec = parse_hyperparameters(raw)
     known = dataclasses.replace(PICTURES, spec=spec, **facts)  # type: ignore[arg-type]  # names vary
-    return unused_hyperparameter_notes(unused_hyperparameters(UNUSED_IN_JOB, known, spec.given))
+    return unused_hyperparameter_notes(unused_hyperparameters(UNUSED_IN_JOB, known, spec.set_by_user))
 
 
 TRAIN = frozenset({"train"})

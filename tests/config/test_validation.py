@@ -11,7 +11,7 @@ from finetune.errors import UserError
 
 
 def test_every_rule_speaks_of_declared_knobs() -> None:
-    assert {name for rule in CONTRADICTIONS for name in rule.knobs} <= all_hyperparameters().keys()
+    assert {name for rule in CONTRADICTIONS for name in rule.names} <= all_hyperparameters().keys()
 
 
 @pytest.mark.parametrize(

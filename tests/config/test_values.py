@@ -8,13 +8,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from finetune.config.values import Form, Value, form_of, read_value
+from finetune.config.values import Value, ValueFormat, infer_format, parse_value
 
-WHOLE, NUMBER, SWITCH, TEXT = Form("whole number"), Form("number"), Form("true or false"), Form("text")
-LIST = Form("list of whole numbers")
-NAMES = Form("list of texts")
-CHOICE = Form("one of", ("none", "basic"))
-THREE_WAYS = Form("one of", ("auto", "true", "false"))
+WHOLE, NUMBER, SWITCH, TEXT = (
+    ValueFormat("whole number"),
+    ValueFormat("number"),
+    ValueFormat("true or false"),
+    ValueFormat("text"),
+)
+LIST = ValueFormat("list of whole numbers")
+NAMES = ValueFormat("list of texts")
+CHOICE = ValueFormat("one of", ("none", "basic"))
+THREE_WAYS = ValueFormat("one of", ("auto", "true", "false"))
 
 
 @pytest.mark.parametrize(
@@ -61,22 +66,22 @@ THREE_WAYS = Form("one of", ("auto", "true", "false"))
         ("1.0", THREE_WAYS, "true"),
         ("Basic", CHOICE, "basic"),
         ("None", CHOICE, "none"),
-        ("two_words", Form("one of", ("two-words",)), "two-words"),
-        ("two-words", Form("one of", ("two_words",)), "two_words"),
+        ("two_words", ValueFormat("one of", ("two-words",)), "two-words"),
+        ("two-words", ValueFormat("one of", ("two_words",)), "two_words"),
         ("Auto", THREE_WAYS, "auto"),
         ("True", THREE_WAYS, "true"),
         ("0", THREE_WAYS, "false"),
     ],
 )
-def test_a_value_is_read_however_it_is_written(text: str, form: Form, value: Value) -> None:
-    read = read_value(text, form)
+def test_a_value_is_read_however_it_is_written(text: str, form: ValueFormat, value: Value) -> None:
+    read = parse_value(text, form)
     assert read == value
     assert type(read) is type(value)
 
 
 @pytest.mark.parametrize("text", ["None", "null", "", '""', " none "])
 def test_nothing_is_a_value_where_the_form_allows_it(text: str) -> None:
-    assert read_value(text, Form("whole number", optional=True)) is None
+    assert parse_value(text, ValueFormat("whole number", optional=True)) is None
 
 
 @pytest.mark.parametrize(
@@ -108,41 +113,41 @@ def test_nothing_is_a_value_where_the_form_allows_it(text: str) -> None:
         ("1", CHOICE),
     ],
 )
-def test_other_text_is_refused(text: str, form: Form) -> None:
+def test_other_text_is_refused(text: str, form: ValueFormat) -> None:
     with pytest.raises(ValueError, match=r".+"):
-        read_value(text, form)
+        parse_value(text, form)
 
 
 @given(
     st.lists(st.text(st.characters(codec="utf-8"), min_size=1).filter(lambda name: name.strip() == name), min_size=1)
 )
 def test_a_list_of_texts_survives_every_way_in_which_clients_write_it(names: list[str]) -> None:
-    assert read_value(json.dumps(names), NAMES) == tuple(names)
-    assert read_value(json.dumps(json.dumps(names)), NAMES) == tuple(names)
+    assert parse_value(json.dumps(names), NAMES) == tuple(names)
+    assert parse_value(json.dumps(json.dumps(names)), NAMES) == tuple(names)
     if not any(quote in name for name in names for quote in "'\""):
-        assert read_value(str(names), NAMES) == tuple(names)
+        assert parse_value(str(names), NAMES) == tuple(names)
 
 
 @given(st.integers())
 def test_whole_numbers_survive_both_encodings(number: int) -> None:
-    assert read_value(str(number), WHOLE) == read_value(json.dumps(str(number)), WHOLE) == number
+    assert parse_value(str(number), WHOLE) == parse_value(json.dumps(str(number)), WHOLE) == number
 
 
 @given(st.floats(allow_nan=False, allow_infinity=False))
 def test_numbers_survive_both_encodings(number: float) -> None:
-    assert read_value(str(number), NUMBER) == read_value(json.dumps(number), NUMBER) == number
+    assert parse_value(str(number), NUMBER) == parse_value(json.dumps(number), NUMBER) == number
 
 
 @given(st.text())
 def test_any_text_is_read_or_refused_with_a_value_error(text: str) -> None:
     for form in (WHOLE, NUMBER, SWITCH, TEXT, LIST, NAMES, CHOICE, THREE_WAYS):
         try:
-            read_value(text, form)
+            parse_value(text, form)
         except ValueError:
             continue
 
 
 def test_a_form_follows_from_a_type() -> None:
-    assert form_of(int | None) == Form("whole number", optional=True)
+    assert infer_format(int | None) == ValueFormat("whole number", optional=True)
     with pytest.raises(TypeError, match="bytes"):
-        form_of(bytes)
+        infer_format(bytes)

@@ -66,7 +66,7 @@ def test_the_last_good_checkpoint_is_intact(
     assert follow(zygote, job, folder, None, after_line("epoch=", 0.0, 1)).disturbed
     still = CheckpointStore(folder.checkpoints).newest_complete()
     assert still is not None
-    assert still.manifest.about.step >= good.manifest.about.step
+    assert still.manifest.info.step >= good.manifest.info.step
     (folder.checkpoints / "of-others").unlink()
     rest = follow(zygote, job, folder, None, None)
     assert rest.exit_code == 0, rest.log

@@ -16,7 +16,7 @@ from moto.server import ThreadedMotoServer
 
 from finetune.checkpoint import s3
 from finetune.checkpoint.layout import MANIFEST
-from finetune.checkpoint.s3_access import Patience
+from finetune.checkpoint.s3_access import S3Timeouts
 from sagemaker_simulator import Storage, TrainingJob, lay_out
 from tests.checkpoint.flaky_server import Fault, FlakyServer
 from tests.interruptions.jobs import text_job
@@ -146,7 +146,7 @@ def test_a_server_that_takes_requests_and_never_answers_does_not_keep_a_stopped_
     place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """In this process, where timeouts can be shortened: requests fail after one second instead of 20."""
-    monkeypatch.setattr(s3, "Patience", lambda: Patience(read_seconds=1.0, stop_seconds=1.0))
+    monkeypatch.setattr(s3, "S3Timeouts", lambda: S3Timeouts(read_seconds=1.0, stop_seconds=1.0))
     for name, value in place.job.request.environment.items():
         monkeypatch.setenv(name, value)
 

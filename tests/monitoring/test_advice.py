@@ -15,7 +15,7 @@ from torch import nn
 from finetune.config.hyperparameters import JobSpec
 from finetune.config.parse import parse_hyperparameters
 from finetune.config.rules import DEFAULTS
-from finetune.config.unused import IDLE, unused_hyperparameters
+from finetune.config.unused import UNUSED_IN_SPEC, unused_hyperparameters
 from finetune.monitoring.rules.curves import (
     Row,
     TrainingCurves,
@@ -198,7 +198,7 @@ def test_advice_names_effective_hyperparameters_with_allowed_values(job: Job) ->
         for alternative in re.split(r", or |; | or ", finding.advice):
             named = dict(advised(alternative))
             spec = parse_hyperparameters(job.hyperparameters | named)
-            assert unused_hyperparameters(IDLE, spec, named.keys()) == {}, finding
+            assert unused_hyperparameters(UNUSED_IN_SPEC, spec, named.keys()) == {}, finding
             assert not named.items() & job.hyperparameters.items(), finding
 
 

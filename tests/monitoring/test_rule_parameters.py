@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from finetune.config.rules import DEFAULTS, REFUSED, rules_of
+from finetune.config.rules import DEFAULTS, UNSUPPORTED_PARAMETERS, parse_rules
 from finetune.monitoring.rules.curves import TrainingCurves, check_class_balance, check_curves, check_rare_classes
 from finetune.monitoring.rules.finding import Finding, Rules
 from finetune.monitoring.rules.machine import MachineSample, check_step_times, check_utilization
@@ -171,11 +171,11 @@ def test_parameter_changes_the_finding(rule: str, name: str) -> None:
     assert sorted(rule_names, key=len) == [set(), {rule}]
 
 
-@pytest.mark.parametrize("name", REFUSED)
+@pytest.mark.parametrize("name", UNSUPPORTED_PARAMETERS)
 def test_unsupported_parameter_is_refused_with_a_reason(name: str) -> None:
     rule, _, parameter = name.rpartition(":")
     with pytest.raises(ValueError, match="leave it out"):
-        rules_of(f"{rule or 'Overfit'}:{parameter}=1")
+        parse_rules(f"{rule or 'Overfit'}:{parameter}=1")
 
 
 @pytest.mark.parametrize(
@@ -189,9 +189,9 @@ def test_unsupported_parameter_is_refused_with_a_reason(name: str) -> None:
 )
 def test_invalid_parameter_value_is_refused(text: str, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        rules_of(text)
+        parse_rules(text)
 
 
 def test_booleans_and_negative_bounds_are_parsed() -> None:
-    assert rules_of("ExplodingTensor:only_nan=True")["ExplodingTensor"]["only_nan"] == 1
-    assert rules_of("SaturatedActivation:threshold_tanh_min=-2")["SaturatedActivation"]["threshold_tanh_min"] == -2
+    assert parse_rules("ExplodingTensor:only_nan=True")["ExplodingTensor"]["only_nan"] == 1
+    assert parse_rules("SaturatedActivation:threshold_tanh_min=-2")["SaturatedActivation"]["threshold_tanh_min"] == -2

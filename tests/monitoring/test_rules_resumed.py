@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from finetune.checkpoint import flatten_state, unflatten_state
-from finetune.config.rules import rules_of
+from finetune.config.rules import parse_rules
 from finetune.monitoring.rules.finding import Finding
 from finetune.monitoring.rules.tensors import TensorWatch
 
@@ -20,7 +20,7 @@ SENSITIVE_RULES = "UnchangedTensor:num_steps=3:atol=1e9,DeadRelu,VanishingGradie
 
 
 def make_monitor(module: nn.Module, optimizer: torch.optim.Optimizer, rules: str = SENSITIVE_RULES) -> TensorWatch:
-    return TensorWatch(module, optimizer, rules_of(rules), scaled=False, classes=3)
+    return TensorWatch(module, optimizer, parse_rules(rules), scaled=False, classes=3)
 
 
 def train(

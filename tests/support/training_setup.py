@@ -12,7 +12,7 @@ from torch import Tensor
 
 from finetune.config.hyperparameters import JobSpec
 from finetune.config.parse import parse_hyperparameters
-from finetune.config.rules import rules_of
+from finetune.config.rules import parse_rules
 from finetune.data.bad_records import BadRecords
 from finetune.data.pipe.shuffle import StreamPosition
 from finetune.evaluation.predict import InferenceContext, predict
@@ -79,7 +79,7 @@ class Lesson:
         loaders = Loaders(self.batches, validation, None, None, BadRecordCounts())
         frozen = CachePlan(self.backbone, plan, self.spec, numerics)
         self.inputs = CachedInputProvider(frozen, loaders, Path(tempfile.gettempdir()), WarmPool(None))
-        account, bad_records, rules = RunHistoryFile(None), BadRecordCounts(), rules_of(self.spec.observe.rules)
+        account, bad_records, rules = RunHistoryFile(None), BadRecordCounts(), parse_rules(self.spec.observe.rules)
         bad_records["train"] = BadRecords("train", 0)
         self.findings = Findings(account.account, stops=False)
         self.training = build_training(

@@ -28,7 +28,7 @@ IGNORED_SUFFIX = ".sagemaker-ignore"
 UPLOADING_SUFFIX = ".sagemaker-uploading"
 UPLOADED_SUFFIX = ".sagemaker-uploaded"
 
-LAST_SERIAL = 10**12
+MAX_SERIAL = 10**12
 """Larger serial numbers are only accepted for folders with a manifest: continuing from another folder could leave no
 number for the next checkpoint."""
 
@@ -62,13 +62,13 @@ def is_part_name(text: str) -> bool:
     return _PART.fullmatch(text) is not None and f"{text}.json" != MANIFEST
 
 
-def part_of(file: str) -> str | None:
+def part_name(file: str) -> str | None:
     """Return the part that a file belongs to, or None if the name belongs to no part."""
     match = _FILE.fullmatch(file)
     return match[1] if match is not None and is_part_name(match[1]) else None
 
 
-def is_marker(file: str) -> bool:
+def is_sync_marker(file: str) -> bool:
     """Whether a file is a marker that the sync agent creates next to the files it copies."""
     return file.endswith((UPLOADING_SUFFIX, UPLOADED_SUFFIX))
 
@@ -88,7 +88,7 @@ def checkpoints_in(folder: Path) -> list[CheckpointName]:
         OSError: The folder cannot be listed.
     """
     names = newest_first(list_folder(folder))
-    return [name for name in names if name.serial <= LAST_SERIAL or (folder / str(name) / MANIFEST).is_file()]
+    return [name for name in names if name.serial <= MAX_SERIAL or (folder / str(name) / MANIFEST).is_file()]
 
 
 def files_of(checkpoint: Path) -> list[str]:

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Self
 
-from finetune.checkpoint.layout import CheckpointName, part_of
+from finetune.checkpoint.layout import CheckpointName, part_name
 from finetune.checkpoint.state import FlatState, Json, flatten_state, unflatten_state
 from finetune.checkpoint.tensor_file import FileEntry
 
@@ -24,17 +24,17 @@ MAX_MANIFEST_BYTES = 16 << 20
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
-class UnusableError(Exception):
+class InvalidCheckpointError(Exception):
     """The folder is not a checkpoint that can be resumed from; the message says why.
 
     Attributes:
-        alien: Whether it belongs to another program or a later version and must not be touched; otherwise it is an
+        foreign: Whether it belongs to another program or a later version and must not be touched; otherwise it is an
             incomplete checkpoint of this program.
     """
 
-    def __init__(self, reason: str, *, alien: bool = False) -> None:
+    def __init__(self, reason: str, *, foreign: bool = False) -> None:
         super().__init__(reason)
-        self.alien = alien
+        self.foreign = foreign
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,13 +90,13 @@ class Manifest:
 
     Attributes:
         name: Name of the checkpoint's folder.
-        about: Description by the caller.
+        info: Description by the caller.
         created: Unix time in seconds, by the clock of the machine that wrote it.
         files: File name -> expected size and hash.
     """
 
     name: CheckpointName
-    about: CheckpointInfo
+    info: CheckpointInfo
     created: float
     files: Mapping[str, FileEntry]
 
@@ -106,12 +106,12 @@ class Manifest:
             "format": FORMAT,
             "version": VERSION,
             "name": str(self.name),
-            "kind": self.about.kind,
-            "best": self.about.best,
+            "kind": self.info.kind,
+            "best": self.info.best,
             "created": self.created,
             "specification": {
-                "digest": self.about.specification.digest,
-                "fields": _plain(self.about.specification.fields),
+                "digest": self.info.specification.digest,
+                "fields": _plain(self.info.specification.fields),
             },
             "files": {name: {"size": entry.size, "sha256": entry.sha256} for name, entry in self.files.items()},
         }
@@ -127,11 +127,11 @@ def parse_manifest(content: bytes, name: CheckpointName) -> Manifest:
     """
     body = _checked_body(content)
     try:
-        manifest, named = _manifest_of(body, name), body["name"]
+        manifest, recorded_name = _manifest_of(body, name), body["name"]
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError, RecursionError) as error:
-        raise UnusableError(f"manifest lacks what it must say ({type(error).__name__}: {error})") from error
-    if named != str(name):
-        raise UnusableError(f"manifest belongs to {named}")
+        raise InvalidCheckpointError(f"manifest lacks what it must say ({type(error).__name__}: {error})") from error
+    if recorded_name != str(name):
+        raise InvalidCheckpointError(f"manifest belongs to {recorded_name}")
     return manifest
 
 
@@ -139,18 +139,20 @@ def _checked_body(content: bytes) -> dict[str, Any]:
     try:
         document = json.loads(content.decode())
     except (ValueError, RecursionError) as error:
-        raise UnusableError("manifest is not JSON" if content else "manifest is empty") from error
+        raise InvalidCheckpointError("manifest is not JSON" if content else "manifest is empty") from error
     body = document.get("body") if isinstance(document, dict) else None
     if not isinstance(body, dict) or body.get("format") != FORMAT:
-        raise UnusableError("manifest is not one of this program", alien=True)
+        raise InvalidCheckpointError("manifest is not one of this program", foreign=True)
     if body.get("version") != VERSION:
-        raise UnusableError(f"written in version {body.get('version')!r} of the format, not {VERSION}", alien=True)
+        raise InvalidCheckpointError(
+            f"written in version {body.get('version')!r} of the format, not {VERSION}", foreign=True
+        )
     try:
-        found = hashlib.sha256(_canonical(body)).hexdigest()
+        digest = hashlib.sha256(_canonical(body)).hexdigest()
     except (ValueError, RecursionError) as error:  # JSON that Python reads, but this program never writes
-        raise UnusableError("manifest holds what no manifest does") from error
-    if document.get("sha256") != found:
-        raise UnusableError("manifest does not match its own hash")
+        raise InvalidCheckpointError("manifest holds what no manifest does") from error
+    if document.get("sha256") != digest:
+        raise InvalidCheckpointError("manifest does not match its own hash")
     return body
 
 
@@ -161,10 +163,10 @@ def _manifest_of(body: Mapping[str, Any], name: CheckpointName) -> Manifest:
     specification = Specification(str(body["specification"]["digest"]), fields)
     files = {str(file): FileEntry(int(entry["size"]), str(entry["sha256"])) for file, entry in body["files"].items()}
     for file, entry in files.items():
-        if part_of(file) is None or entry.size < 0 or not _SHA256.fullmatch(entry.sha256):
+        if part_name(file) is None or entry.size < 0 or not _SHA256.fullmatch(entry.sha256):
             raise ValueError(f"file {file!r}")
-    about = CheckpointInfo(name.step, str(body["kind"]), specification, best=body["best"] is True)
-    return Manifest(name, about, float(body["created"]), files)
+    info = CheckpointInfo(name.step, str(body["kind"]), specification, best=body["best"] is True)
+    return Manifest(name, info, float(body["created"]), files)
 
 
 def _plain(value: object) -> Json:

@@ -14,12 +14,12 @@ from typing import Any
 from safetensors import SafetensorError
 from torch import Tensor
 
-from finetune.checkpoint.layout import MANIFEST, CheckpointName, part_of
-from finetune.checkpoint.manifest import MAX_MANIFEST_BYTES, Manifest, UnusableError, parse_manifest
+from finetune.checkpoint.layout import MANIFEST, CheckpointName, part_name
+from finetune.checkpoint.manifest import MAX_MANIFEST_BYTES, InvalidCheckpointError, Manifest, parse_manifest
 from finetune.checkpoint.state import FlatState, unflatten_state
 from finetune.checkpoint.tensor_file import FileEntry, hash_file, read_tensors
 
-_READING_THREADS = 4
+_NUM_THREADS = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,18 +42,18 @@ def read_manifest(folder: Path, name: CheckpointName) -> Manifest:
         UnusableError: The manifest is missing, damaged or of another program, or a file is missing or has another size.
     """
     if folder.is_symlink() or not folder.is_dir():
-        raise UnusableError("not a folder", alien=True)
+        raise InvalidCheckpointError("not a folder", foreign=True)
     try:
         size = _size_of(folder / MANIFEST)
         if size > MAX_MANIFEST_BYTES:
-            raise UnusableError(f"manifest has {size} bytes", alien=True)
+            raise InvalidCheckpointError(f"manifest has {size} bytes", foreign=True)
         manifest = parse_manifest((folder / MANIFEST).read_bytes(), name)
         for file, entry in manifest.files.items():
             size = _size_of(folder / file)
             if size != entry.size:
-                raise UnusableError(f"{file} has {size} bytes instead of {entry.size}")
+                raise InvalidCheckpointError(f"{file} has {size} bytes instead of {entry.size}")
     except OSError as error:
-        raise UnusableError(_reason(error)) from error
+        raise InvalidCheckpointError(_reason(error)) from error
     return manifest
 
 
@@ -66,11 +66,11 @@ def load_checkpoint(folder: Path, name: CheckpointName) -> LoadedCheckpoint:
     manifest = read_manifest(folder, name)
     try:
         check_hashes({folder / file: entry for file, entry in manifest.files.items()})
-        parts = {part: _load_part(folder, part, manifest) for part in _parts(manifest)}
+        parts = {part: _load_part(folder, part, manifest) for part in _part_names(manifest)}
     except OSError as error:
-        raise UnusableError(_reason(error)) from error
+        raise InvalidCheckpointError(_reason(error)) from error
     except (SafetensorError, ValueError, RecursionError) as error:
-        raise UnusableError(f"cannot be read although its hashes hold: {error}") from error
+        raise InvalidCheckpointError(f"cannot be read although its hashes hold: {error}") from error
     return LoadedCheckpoint(manifest, parts)
 
 
@@ -81,14 +81,14 @@ def check_hashes(files: Mapping[Path, FileEntry]) -> None:
         UnusableError: A file has other content.
         OSError: A file cannot be read.
     """
-    with ThreadPoolExecutor(_READING_THREADS) as threads:
-        for path, found in zip(files, threads.map(hash_file, files), strict=True):
-            if found != files[path].sha256:
-                raise UnusableError(f"{path.name} has another content than when it was written")
+    with ThreadPoolExecutor(_NUM_THREADS) as pool:
+        for path, digest in zip(files, pool.map(hash_file, files), strict=True):
+            if digest != files[path].sha256:
+                raise InvalidCheckpointError(f"{path.name} has another content than when it was written")
 
 
-def _parts(manifest: Manifest) -> list[str]:
-    return sorted({part for file in manifest.files if (part := part_of(file)) is not None})
+def _part_names(manifest: Manifest) -> list[str]:
+    return sorted({part for file in manifest.files if (part := part_name(file)) is not None})
 
 
 def _load_part(folder: Path, part: str, manifest: Manifest) -> object:
@@ -102,13 +102,13 @@ def _load_part(folder: Path, part: str, manifest: Manifest) -> object:
 
 
 def _reason(error: OSError) -> str:
-    where = "" if error.filename is None else f"{Path(str(error.filename)).name}: "
-    return f"{where}{error.strerror}"
+    prefix = "" if error.filename is None else f"{Path(str(error.filename)).name}: "
+    return f"{prefix}{error.strerror}"
 
 
 def _size_of(path: Path) -> int:
     """Return the size of a regular file; refuse pipes, which block on opening, and links, which may lead anywhere."""
     status = os.lstat(path)
     if not stat.S_ISREG(status.st_mode):
-        raise UnusableError(f"{path.name} is not a file")
+        raise InvalidCheckpointError(f"{path.name} is not a file")
     return status.st_size

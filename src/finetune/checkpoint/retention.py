@@ -17,15 +17,15 @@ from finetune.checkpoint.layout import (
     CheckpointName,
     checkpoints_in,
     files_of,
-    is_marker,
+    is_sync_marker,
     list_folder,
 )
-from finetune.checkpoint.manifest import UnusableError
+from finetune.checkpoint.manifest import InvalidCheckpointError
 from finetune.checkpoint.reading import read_manifest
 
 logger = logging.getLogger(__name__)
 
-_SHOWN = 3
+_MAX_SHOWN = 3
 """Maximum number of checkpoints logged individually."""
 
 
@@ -46,7 +46,7 @@ class Candidate:
     safe: bool = False
 
 
-def expired(candidates: Collection[Candidate], keep: int) -> list[CheckpointName]:
+def select_expired(candidates: Collection[Candidate], keep: int) -> list[CheckpointName]:
     """Return the checkpoints that may be removed, oldest first.
 
     The newest `keep` complete checkpoints are kept, and the newest one marked best. Of the others, including incomplete
@@ -55,12 +55,16 @@ def expired(candidates: Collection[Candidate], keep: int) -> list[CheckpointName
     ordered = sorted(candidates, key=lambda candidate: candidate.name.serial, reverse=True)
     complete = [candidate for candidate in ordered if candidate.complete]
     best = [candidate for candidate in complete if candidate.best]
-    kept = {candidate.name for candidate in complete[:keep] + best[:1]}
+    kept_names = {candidate.name for candidate in complete[:keep] + best[:1]}
     newest_safe = max((candidate.name.serial for candidate in complete if candidate.safe), default=-1)
-    return [c.name for c in reversed(ordered) if c.name not in kept and c.name.serial < newest_safe]
+    return [
+        candidate.name
+        for candidate in reversed(ordered)
+        if candidate.name not in kept_names and candidate.name.serial < newest_safe
+    ]
 
 
-def survey(folder: Path, broken: Collection[CheckpointName]) -> list[Candidate]:
+def list_candidates(folder: Path, broken: Collection[CheckpointName]) -> list[Candidate]:
     """List the removable checkpoints of a folder without reading tensors; those of other programs are left out.
 
     Args:
@@ -69,21 +73,21 @@ def survey(folder: Path, broken: Collection[CheckpointName]) -> list[Candidate]:
     """
     names = checkpoints_in(folder)
     contents = {name: set(files_of(folder / str(name))) for name in names}
-    markers_seen = any(is_marker(file) for files in contents.values() for file in files)
+    markers_seen = any(is_sync_marker(file) for files in contents.values() for file in files)
     candidates = []
     for name in names:
         try:
             manifest = read_manifest(folder / str(name), name)
-        except UnusableError as error:
-            if not error.alien:
+        except InvalidCheckpointError as error:
+            if not error.foreign:
                 candidates.append(Candidate(name, complete=False))
             continue
         safe = not markers_seen or _is_uploaded(contents[name], [*manifest.files, MANIFEST])
-        candidates.append(Candidate(name, complete=name not in broken, best=manifest.about.best, safe=safe))
+        candidates.append(Candidate(name, complete=name not in broken, best=manifest.info.best, safe=safe))
     return candidates
 
 
-def remove(folder: Path, *, quiet: bool = False) -> bool:
+def remove_checkpoint(folder: Path, *, quiet: bool = False) -> bool:
     """Remove a checkpoint's files, the manifest first, then its folder; return whether it was removed.
 
     Subfolders are from other programs and are kept. A failure is logged unless `quiet`: the remains have no manifest
@@ -106,7 +110,7 @@ def remove(folder: Path, *, quiet: bool = False) -> bool:
 
 def remove_temporaries(folder: Path) -> None:
     """Remove temporary files of interrupted writes from the checkpoints folder."""
-    failed, removed = 0, dict[str, int]()
+    num_failed, removed_files = 0, dict[str, int]()
     for name in checkpoints_in(folder):
         checkpoint = folder / str(name)
         leftovers = [file for file in files_of(checkpoint) if file.endswith(IGNORED_SUFFIX)]
@@ -114,17 +118,17 @@ def remove_temporaries(folder: Path) -> None:
             for file in leftovers:
                 (checkpoint / file).unlink()
         except OSError as error:
-            failed += 1
-            if failed <= _SHOWN:
+            num_failed += 1
+            if num_failed <= _MAX_SHOWN:
                 logger.warning("leftover of checkpoint %s could not be removed: %s", name, error)
         if leftovers:
             with contextlib.suppress(OSError):
                 checkpoint.rmdir()  # succeeds only if the folder is empty
-            removed[str(name)] = len(leftovers)
-    for checkpoint_name, count in list(removed.items())[:_SHOWN]:
+            removed_files[str(name)] = len(leftovers)
+    for checkpoint_name, count in list(removed_files.items())[:_MAX_SHOWN]:
         logger.info("checkpoint %s: %d temporary files of a write that was cut off removed", checkpoint_name, count)
-    if len(removed) > _SHOWN:
-        logger.info("the same of %d more checkpoints removed", len(removed) - _SHOWN)
+    if len(removed_files) > _MAX_SHOWN:
+        logger.info("the same of %d more checkpoints removed", len(removed_files) - _MAX_SHOWN)
 
 
 def sync_folder(folder: Path) -> None:
@@ -136,5 +140,5 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def _is_uploaded(present: Collection[str], files: Collection[str]) -> bool:
-    return all(f + UPLOADED_SUFFIX in present and f + UPLOADING_SUFFIX not in present for f in files)
+def _is_uploaded(names: Collection[str], files: Collection[str]) -> bool:
+    return all(file + UPLOADED_SUFFIX in names and file + UPLOADING_SUFFIX not in names for file in files)

@@ -25,11 +25,11 @@ from finetune.errors import JobError, PlatformError, UserError
 S3_FAILURES = (ClientError, BotoCoreError, Boto3Error)
 
 _URI = re.compile(r"s3://([a-z0-9][a-z0-9.-]{1,61}[a-z0-9])(?:/(.*))?")
-_CREDENTIALS = (NoCredentialsError, PartialCredentialsError, CredentialRetrievalError, ProfileNotFound)
+_CREDENTIAL_ERRORS = (NoCredentialsError, PartialCredentialsError, CredentialRetrievalError, ProfileNotFound)
 
 
 @dataclass(frozen=True, slots=True)
-class Patience:
+class S3Timeouts:
     """Timeouts and retries for S3.
 
     Attributes:
@@ -73,16 +73,16 @@ class S3Location:
         return f"s3://{self.bucket}/{self.prefix}"
 
 
-def connect(patience: Patience) -> Any:  # noqa: ANN401 - boto3 creates its client types at run time
+def create_client(timeouts: S3Timeouts) -> Any:  # noqa: ANN401 - boto3 creates its client types at run time
     """Return an S3 client; endpoint, region and credentials come from the environment, as usual with boto3.
 
     Raises:
         UserError: The environment has an invalid endpoint or profile.
     """
     config = Config(
-        retries={"mode": "standard", "total_max_attempts": patience.attempts},
-        connect_timeout=patience.connect_seconds,
-        read_timeout=patience.read_seconds,
+        retries={"mode": "standard", "total_max_attempts": timeouts.attempts},
+        connect_timeout=timeouts.connect_seconds,
+        read_timeout=timeouts.read_seconds,
     )
     try:
         return boto3.session.Session().client("s3", config=config)
@@ -93,27 +93,27 @@ def connect(patience: Patience) -> Any:  # noqa: ANN401 - boto3 creates its clie
         ) from error
 
 
-def explain(error: Exception, location: S3Location) -> JobError:
+def to_job_error(error: Exception, location: S3Location) -> JobError:
     """Convert a failed request into an error of the party that has to fix it."""
-    place = f"checkpoint_s3_uri={str(location)!r}"
-    if isinstance(error, _CREDENTIALS):
-        return UserError(f"{place} cannot be used: {error}. Give the container AWS credentials, or a role.")
+    setting = f"checkpoint_s3_uri={str(location)!r}"
+    if isinstance(error, _CREDENTIAL_ERRORS):
+        return UserError(f"{setting} cannot be used: {error}. Give the container AWS credentials, or a role.")
     if isinstance(error, ParamValidationError):
-        return UserError(f"{place} cannot be used: {error}")
-    code, status = _code_of(error)
+        return UserError(f"{setting} cannot be used: {error}")
+    code, status = _error_code(error)
     if code == "NoSuchBucket":
-        return UserError(f"{place}: there is no bucket {location.bucket!r}. Make it, or name another.")
+        return UserError(f"{setting}: there is no bucket {location.bucket!r}. Make it, or name another.")
     if status in (401, 403):
         return UserError(
-            f"{place} was refused ({code}). The job needs s3:ListBucket on the bucket and s3:GetObject, s3:PutObject "
+            f"{setting} was refused ({code}). The job needs s3:ListBucket on the bucket and s3:GetObject, s3:PutObject "
             "and s3:DeleteObject below the prefix."
         )
     if 300 <= status < 500 and status not in (408, 429):
-        return UserError(f"{place} cannot be used: {error}. Check bucket, region and AWS_ENDPOINT_URL.")
-    return PlatformError(f"{place} could not be reached: {error}. Check the network, or start the job again later.")
+        return UserError(f"{setting} cannot be used: {error}. Check bucket, region and AWS_ENDPOINT_URL.")
+    return PlatformError(f"{setting} could not be reached: {error}. Check the network, or start the job again later.")
 
 
-def _code_of(error: Exception) -> tuple[str, int]:
+def _error_code(error: Exception) -> tuple[str, int]:
     """Return S3's error code and the HTTP status, or an empty string and 0 without a response."""
     if not isinstance(error, ClientError):
         return "", 0

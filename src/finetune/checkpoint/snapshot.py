@@ -14,7 +14,7 @@ from torch import Tensor
 from finetune.checkpoint.state import FlatState, copied_stride, flatten_state
 
 
-class HasState(Protocol):
+class Stateful(Protocol):
     """Object with a state of nested tensors and plain values, such as a module or an optimizer."""
 
     def state_dict(self) -> Mapping[str, Any]:
@@ -30,14 +30,14 @@ class _Buffers:
         self._tensors: dict[tuple[str, str], Tensor] = {}
 
     def fill(self, states: Mapping[str, FlatState]) -> dict[str, FlatState]:
-        kept = self._tensors
+        previous = self._tensors
         self._tensors = {}
         devices: set[torch.device] = set()
         copies: dict[str, FlatState] = {}
         for part, state in states.items():
             tensors: dict[str, Tensor] = {}
             for name, tensor in state.tensors.items():
-                buffer = _fitting(kept.get((part, name)), tensor)
+                buffer = _matching_buffer(previous.get((part, name)), tensor)
                 _copy(buffer, tensor)
                 tensors[name] = self._tensors[part, name] = buffer
                 if tensor.is_cuda:
@@ -77,7 +77,7 @@ class SnapshotBuffers:
     def __init__(self) -> None:
         self._sets: list[_Buffers] = []
 
-    def take(self, parts: Mapping[str, HasState]) -> Snapshot:
+    def take(self, parts: Mapping[str, Stateful]) -> Snapshot:
         """Copy the state of every part to the CPU (from a GPU through pinned memory); returns when done.
 
         Raises:
@@ -93,7 +93,7 @@ class SnapshotBuffers:
         return Snapshot(copies, buffers)
 
 
-def take_snapshot(parts: Mapping[str, HasState]) -> Snapshot:
+def take_snapshot(parts: Mapping[str, Stateful]) -> Snapshot:
     """Take a single snapshot into newly allocated memory; see `SnapshotBuffers.take`."""
     return SnapshotBuffers().take(parts)
 
@@ -107,16 +107,16 @@ def _copy(buffer: Tensor, tensor: Tensor) -> None:
     if tensor.is_cuda or tensor.stride() != buffer.stride():
         buffer.copy_(tensor, non_blocking=tensor.is_cuda)
     else:
-        np.copyto(_bytes(buffer), _bytes(tensor))
+        np.copyto(_byte_view(buffer), _byte_view(tensor))
 
 
-def _bytes(tensor: Tensor) -> npt.NDArray[np.uint8]:
+def _byte_view(tensor: Tensor) -> npt.NDArray[np.uint8]:
     """View the memory of a dense CPU tensor as bytes, in its memory order."""
     flat = torch.as_strided(tensor, (tensor.numel(),), (1,), tensor.storage_offset())
     return cast("npt.NDArray[np.uint8]", flat.view(torch.uint8).numpy())
 
 
-def _fitting(buffer: Tensor | None, tensor: Tensor) -> Tensor:
+def _matching_buffer(buffer: Tensor | None, tensor: Tensor) -> Tensor:
     """Return the buffer if it matches the tensor's shape, dtype and memory layout, otherwise a new one."""
     if (
         buffer is not None

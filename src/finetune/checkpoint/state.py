@@ -64,39 +64,39 @@ def unflatten_state(flat: FlatState) -> Any:  # noqa: ANN401 - inverse of a func
     return _decode(flat.values, flat.tensors)
 
 
-def check_keys(found: object, like: object, name: str) -> None:
+def check_structure(state: object, reference: object, name: str) -> None:
     """Compare types, keys, shapes and dtypes of a nested state with those of a reference.
 
     Args:
-        found: State read from a checkpoint.
-        like: Reference state to be replaced; for lists and tuples only the type is compared.
+        state: State read from a checkpoint.
+        reference: Reference state to be replaced; for lists and tuples only the type is compared.
         name: Name of the state, for the error message.
 
     Raises:
         ValueError: The states differ; the message says where.
     """
-    if isinstance(like, Tensor):
-        if not isinstance(found, Tensor) or found.shape != like.shape or found.dtype != like.dtype:
-            raise ValueError(f"{name} is {_told(found)}, expected {_told(like)}")
+    if isinstance(reference, Tensor):
+        if not isinstance(state, Tensor) or state.shape != reference.shape or state.dtype != reference.dtype:
+            raise ValueError(f"{name} is {_describe(state)}, expected {_describe(reference)}")
         return
-    if type(found) is not type(like):
-        raise ValueError(f"{name} is {_told(found)}, expected {_told(like)}")
-    if isinstance(like, Mapping) and isinstance(found, Mapping):
-        if found.keys() != like.keys():
-            differing = sorted(str(key) for key in found.keys() ^ like.keys())
+    if type(state) is not type(reference):
+        raise ValueError(f"{name} is {_describe(state)}, expected {_describe(reference)}")
+    if isinstance(reference, Mapping) and isinstance(state, Mapping):
+        if state.keys() != reference.keys():
+            differing = sorted(str(key) for key in state.keys() ^ reference.keys())
             raise ValueError(f"{name} lacks or has besides: {', '.join(differing[:3])}")
-        for key, value in like.items():
-            check_keys(found[key], value, f"{name}.{key}")
+        for key, value in reference.items():
+            check_structure(state[key], value, f"{name}.{key}")
 
 
-def check_count(found: object, name: str) -> None:
+def check_count(value: object, name: str) -> None:
     """Check that a value is a non-negative integer.
 
     Raises:
         ValueError: It is not.
     """
-    if type(found) is not int or found < 0:
-        raise ValueError(f"{name} is {_told(found)}, expected a number from 0 on")
+    if type(value) is not int or value < 0:
+        raise ValueError(f"{name} is {_describe(value)}, expected a number from 0 on")
 
 
 @dataclass(slots=True)
@@ -191,7 +191,7 @@ def _decode(value: Json, tensors: Mapping[str, Tensor]) -> Any:  # noqa: ANN401 
 def _decode_tagged(value: dict[str, Any], tensors: Mapping[str, Tensor]) -> Any:  # noqa: ANN401 - as unflatten_state
     match value[_TAG]:
         case "tensor":
-            return _laid_out(tensors[value["name"]], value.get("stride"))
+            return _with_stride(tensors[value["name"]], value.get("stride"))
         case "tuple":
             return tuple(_decode(item, tensors) for item in value["items"])
         case "mapping":
@@ -202,7 +202,7 @@ def _decode_tagged(value: dict[str, Any], tensors: Mapping[str, Tensor]) -> Any:
             raise KeyError(other)
 
 
-def _laid_out(tensor: Tensor, stride: list[int] | None) -> Tensor:
+def _with_stride(tensor: Tensor, stride: list[int] | None) -> Tensor:
     if stride is None or list(tensor.stride()) == stride:
         return tensor
     # A copy has no gaps or overlaps: the stride of each dimension is the extent of those with smaller strides.
@@ -214,7 +214,7 @@ def _laid_out(tensor: Tensor, stride: list[int] | None) -> Tensor:
     return torch.empty_strided(tensor.shape, stride, dtype=tensor.dtype).copy_(tensor)
 
 
-def _told(value: object) -> str:
+def _describe(value: object) -> str:
     if isinstance(value, Tensor):
         return f"a tensor {list(value.shape)} of {value.dtype}"
     if isinstance(value, Mapping):

@@ -15,13 +15,19 @@ from finetune.checkpoint.layout import (
     RUN_HISTORY_FILE,
     CheckpointName,
     checkpoints_in,
-    is_marker,
     is_part_name,
+    is_sync_marker,
     list_folder,
 )
-from finetune.checkpoint.manifest import CheckpointInfo, Manifest, UnusableError
+from finetune.checkpoint.manifest import CheckpointInfo, InvalidCheckpointError, Manifest
 from finetune.checkpoint.reading import LoadedCheckpoint, load_checkpoint
-from finetune.checkpoint.retention import expired, remove, remove_temporaries, survey, sync_folder
+from finetune.checkpoint.retention import (
+    list_candidates,
+    remove_checkpoint,
+    remove_temporaries,
+    select_expired,
+    sync_folder,
+)
 from finetune.checkpoint.snapshot import Snapshot
 from finetune.checkpoint.state import FlatState
 from finetune.checkpoint.tensor_file import FileEntry, HashedFile, write_tensors
@@ -29,12 +35,12 @@ from finetune.errors import PlatformError
 
 logger = logging.getLogger(__name__)
 
-_SHOWN = 3
+_MAX_SHOWN = 3
 """Maximum number of names in a warning about the folder's content."""
-_SHOWN_CHARACTERS = 100
+_MAX_NAME_CHARACTERS = 100
 
 
-class TooLateError(Exception):
+class StopDeadlineError(Exception):
     """The job was stopped and has no time left for an operation, which the message names."""
 
 
@@ -56,8 +62,8 @@ class CheckpointStore:
         self.folder = folder
         self.keep = keep
         self._last_serial = 0
-        self._broken: set[CheckpointName] = set()
-        self._stuck: set[CheckpointName] = set()
+        self._damaged: set[CheckpointName] = set()
+        self._unremovable: set[CheckpointName] = set()
 
     def restore(self) -> LoadedCheckpoint | None:
         """Remove remains of interrupted writes and return the newest complete checkpoint; call once at the start.
@@ -76,26 +82,26 @@ class CheckpointStore:
             PlatformError: The folder cannot be read.
         """
         names = self.names()
-        self._name_foreign(names)
-        passed_over = 0
+        self._warn_about_foreign_entries(names)
+        num_skipped = 0
         try:
             for name in names:
                 try:
                     loaded = load_checkpoint(self.folder / str(name), name)
-                except UnusableError as error:
-                    self._broken.add(name)
-                    passed_over += 1
-                    if passed_over <= _SHOWN:
+                except InvalidCheckpointError as error:
+                    self._damaged.add(name)
+                    num_skipped += 1
+                    if num_skipped <= _MAX_SHOWN:
                         logger.warning("checkpoint %s is passed over: %s", name, error)
                 else:
-                    self._broken.discard(name)
+                    self._damaged.discard(name)
                     return loaded
             return None
         finally:
-            if passed_over > _SHOWN:
-                logger.warning("so are %d more checkpoints in %s", passed_over - _SHOWN, self.folder)
+            if num_skipped > _MAX_SHOWN:
+                logger.warning("so are %d more checkpoints in %s", num_skipped - _MAX_SHOWN, self.folder)
 
-    def write(self, snapshot: Snapshot, about: CheckpointInfo) -> CheckpointName:
+    def write(self, snapshot: Snapshot, info: CheckpointInfo) -> CheckpointName:
         """Write a checkpoint and remove those that it supersedes.
 
         Raises:
@@ -103,23 +109,23 @@ class CheckpointStore:
             TypeError: A tensor has a dtype that cannot be written.
             ValueError: A part's name or the step is invalid in a file name.
         """
-        wrong = [part for part in snapshot.parts if not is_part_name(part)]
-        if wrong or about.step < 0:
-            raise ValueError(f"a checkpoint cannot have the parts {wrong} at step {about.step}")
+        invalid_names = [part for part in snapshot.parts if not is_part_name(part)]
+        if invalid_names or info.step < 0:
+            raise ValueError(f"a checkpoint cannot have the parts {invalid_names} at step {info.step}")
         self._remove_expired()  # the agent may have caught up since the last time
-        name = CheckpointName(about.step, self._next_serial())
+        name = CheckpointName(info.step, self._next_serial())
         folder = self.folder / str(name)
         try:
-            with whole_or_not_at_all(folder):
+            with new_checkpoint_folder(folder):
                 files = write_parts(folder, snapshot.parts)
-                seal(folder, files, Manifest(name, about, time.time(), files).encode())
+                finalize_checkpoint(folder, files, Manifest(name, info, time.time(), files).encode())
         except OSError as error:
             logger.warning("checkpoint %s was not written: %s; earlier ones are intact", name, error.strerror)
             raise PlatformError(
                 f"checkpoint {name} could not be written to {self.folder}: {error.strerror}. Earlier checkpoints are "
                 "intact. Give the job a larger volume, or let it write elsewhere."
             ) from error
-        logger.debug("checkpoint %s (%s) is complete", name, about.kind)
+        logger.debug("checkpoint %s (%s) is complete", name, info.kind)
         self._remove_expired()
         return name
 
@@ -150,48 +156,48 @@ class CheckpointStore:
 
     def _remove_expired(self) -> None:
         try:
-            names = expired(survey(self.folder, self._broken), self.keep)
+            names = select_expired(list_candidates(self.folder, self._damaged), self.keep)
         except OSError as error:
             logger.warning("old checkpoints in %s could not be looked at: %s", self.folder, error)
             return
         for name in names:
-            quiet = name in self._stuck or len(self._stuck) >= _SHOWN
-            if not remove(self.folder / str(name), quiet=quiet):
-                self._stuck.add(name)
+            quiet = name in self._unremovable or len(self._unremovable) >= _MAX_SHOWN
+            if not remove_checkpoint(self.folder / str(name), quiet=quiet):
+                self._unremovable.add(name)
             else:
                 logger.debug("checkpoint %s is superseded and was removed", name)
 
-    def _name_foreign(self, names: Iterable[CheckpointName]) -> None:
-        ours = set(map(str, names))
+    def _warn_about_foreign_entries(self, names: Iterable[CheckpointName]) -> None:
+        names_of_checkpoints = set(map(str, names))
         foreign = [
             entry
             for entry in list_folder(self.folder)
-            if entry not in ours and not is_marker(entry) and entry != RUN_HISTORY_FILE
+            if entry not in names_of_checkpoints and not is_sync_marker(entry) and entry != RUN_HISTORY_FILE
         ]
         if foreign:
-            shown = ", ".join(entry[:_SHOWN_CHARACTERS] for entry in foreign[:_SHOWN])
-            more = f" and {len(foreign) - _SHOWN} more" if len(foreign) > _SHOWN else ""
+            listed = ", ".join(entry[:_MAX_NAME_CHARACTERS] for entry in foreign[:_MAX_SHOWN])
+            more = f" and {len(foreign) - _MAX_SHOWN} more" if len(foreign) > _MAX_SHOWN else ""
             logger.warning(
                 "%s%s in the checkpoints folder %s passed over: not a checkpoint of this program",
-                shown,
+                listed,
                 more,
                 "is" if len(foreign) == 1 else "are",
             )
 
 
-def unfinished(folder: Path, file: str) -> Path:
+def temporary_path(folder: Path, file: str) -> Path:
     """Return the temporary path of a file until the checkpoint is sealed; the sync agent skips this name."""
     return folder / (file + IGNORED_SUFFIX)
 
 
 @contextmanager
-def whole_or_not_at_all(folder: Path) -> Iterator[None]:
+def new_checkpoint_folder(folder: Path) -> Iterator[None]:
     """Create a checkpoint's folder, and remove it with all its content if the block fails."""
     folder.mkdir(parents=True)
     try:
         yield
     except BaseException:
-        remove(folder)
+        remove_checkpoint(folder)
         raise
 
 
@@ -201,20 +207,20 @@ def write_parts(folder: Path, parts: Mapping[str, FlatState]) -> dict[str, FileE
     for part, state in parts.items():
         if state.tensors:
             file = f"{part}.safetensors"
-            files[file] = write_tensors(unfinished(folder, file), state.tensors)
-        with HashedFile(unfinished(folder, f"{part}.json")) as values:
+            files[file] = write_tensors(temporary_path(folder, file), state.tensors)
+        with HashedFile(temporary_path(folder, f"{part}.json")) as values:
             values.write(json.dumps(state.values, allow_nan=False, separators=(",", ":")).encode())
         files[f"{part}.json"] = values.entry()
     return files
 
 
-def seal(folder: Path, files: Mapping[str, FileEntry], manifest: bytes) -> None:
+def finalize_checkpoint(folder: Path, files: Mapping[str, FileEntry], manifest: bytes) -> None:
     """Rename the finished files, then write the manifest, which completes the checkpoint."""
-    with HashedFile(unfinished(folder, MANIFEST)) as file:
+    with HashedFile(temporary_path(folder, MANIFEST)) as file:
         file.write(manifest)
     for name in files:
-        unfinished(folder, name).rename(folder / name)
+        temporary_path(folder, name).rename(folder / name)
     sync_folder(folder)
     sync_folder(folder.parent)
-    unfinished(folder, MANIFEST).rename(folder / MANIFEST)
+    temporary_path(folder, MANIFEST).rename(folder / MANIFEST)
     sync_folder(folder)

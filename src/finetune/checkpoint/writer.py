@@ -20,7 +20,7 @@ from finetune.checkpoint.snapshot import Snapshot
 class CheckpointTarget(Protocol):
     """Destination of checkpoints, such as a `CheckpointStore`."""
 
-    def write(self, snapshot: Snapshot, about: CheckpointInfo) -> CheckpointName:
+    def write(self, snapshot: Snapshot, info: CheckpointInfo) -> CheckpointName:
         """Write a checkpoint atomically."""
         ...
 
@@ -55,16 +55,16 @@ class BackgroundWriter:
         """CPU time of the writes so far in seconds, without waiting for the disk."""
         return self._cpu_seconds
 
-    def submit(self, snapshot: Snapshot, about: CheckpointInfo) -> None:
+    def submit(self, snapshot: Snapshot, info: CheckpointInfo) -> None:
         """Wait for any write in flight, then start this one; the snapshot is released once written.
 
         Raises:
             PlatformError: An earlier write failed; this one was started.
         """
-        earlier = self._finished()
-        self._in_flight = self._thread.submit(self._write, snapshot, about)
-        if earlier is not None:
-            raise earlier
+        earlier_error = self._wait_in_flight()
+        self._in_flight = self._thread.submit(self._write, snapshot, info)
+        if earlier_error is not None:
+            raise earlier_error
 
     def wait(self) -> None:
         """Wait until all submitted snapshots are on the disk.
@@ -72,7 +72,7 @@ class BackgroundWriter:
         Raises:
             PlatformError: The last write failed and the error has not been raised yet.
         """
-        error = self._finished()
+        error = self._wait_in_flight()
         if error is not None:
             raise error
 
@@ -93,15 +93,15 @@ class BackgroundWriter:
         if error is None:
             self.wait()
 
-    def _finished(self) -> BaseException | None:
+    def _wait_in_flight(self) -> BaseException | None:
         in_flight, self._in_flight = self._in_flight, None
         return in_flight.exception() if in_flight is not None else None
 
-    def _write(self, snapshot: Snapshot, about: CheckpointInfo) -> CheckpointName:
-        start, worked = time.monotonic(), time.thread_time()
+    def _write(self, snapshot: Snapshot, info: CheckpointInfo) -> CheckpointName:
+        start, cpu_start = time.monotonic(), time.thread_time()
         try:
-            return self._target.write(snapshot, about)
+            return self._target.write(snapshot, info)
         finally:
             snapshot.release()
             self._seconds += time.monotonic() - start
-            self._cpu_seconds += time.thread_time() - worked
+            self._cpu_seconds += time.thread_time() - cpu_start

@@ -11,11 +11,11 @@ from finetune.config.content_types import (
     RECORD_TYPES,
     TEXT_FORMATS,
     StreamFormat,
-    holds_class_ids,
-    label_size,
+    has_class_ids,
+    parse_label_size,
     stream_format_of,
 )
-from finetune.config.faults import message_of, shown
+from finetune.config.faults import join_faults, quoted
 from finetune.config.hyperparameters import JobSpec, Task
 from finetune.errors import UserError, did_you_mean
 
@@ -27,9 +27,9 @@ MODEL_TYPES = frozenset(
 LABEL_TYPES = frozenset({"text/plain", "application/json"})
 LIST_TYPES = frozenset({"application/x-image", "text/plain", "text/tab-separated-values"})
 # Generic types written by clients: the format is detected from the content.
-_NO_TYPE = frozenset({"", "application/octet-stream", "binary/octet-stream", "application/x-directory"})
+_GENERIC_TYPES = frozenset({"", "application/octet-stream", "binary/octet-stream", "application/x-directory"})
 
-_PURPOSES: Mapping[str, frozenset[str]] = {
+_CONTENT_TYPES: Mapping[str, frozenset[str]] = {
     "train": IMAGE_TYPES | TEXT_TYPES,
     "validation": IMAGE_TYPES | TEXT_TYPES,
     "test": IMAGE_TYPES | TEXT_TYPES,
@@ -39,10 +39,10 @@ _PURPOSES: Mapping[str, frozenset[str]] = {
     "test_lst": LIST_TYPES,
     "labels": LABEL_TYPES,
 }
-_OTHER_NAMES: Mapping[str, str] = {"training": "train", "valid": "validation"}
+_CHANNEL_ALIASES: Mapping[str, str] = {"training": "train", "valid": "validation"}
 # Clients add these for code that runs in framework images; an algorithm image ignores them.
-_OF_CLIENTS = frozenset({"code", "sm_drivers"})
-_RECORDS = ("train", "validation", "test")
+_CLIENT_CHANNELS = frozenset({"code", "sm_drivers"})
+_RECORD_CHANNELS = ("train", "validation", "test")
 
 
 class ChannelRequest(Protocol):
@@ -72,7 +72,7 @@ class CheckedChannel:
         name: as the user gave it, which is also the name of its folder.
         content_type: in lower case and without parameters; `None` to detect the format from the content.
         piped: whether it comes in Pipe mode.
-        form: stream format implied by the content type; `None` if it implies none.
+        stream_format: stream format implied by the content type; `None` if it implies none.
         wrapped: whether each object or attribute comes as one RecordIO record.
         class_ids: whether label lists contain class indices.
         label_size: label columns before the others in a table without header; `None` if not given in the request.
@@ -81,7 +81,7 @@ class CheckedChannel:
     name: str
     content_type: str | None
     piped: bool = False
-    form: StreamFormat | None = None
+    stream_format: StreamFormat | None = None
     wrapped: bool = False
     class_ids: bool = False
     label_size: int | None = None
@@ -111,22 +111,22 @@ def check_channels(requested: Mapping[str, ChannelRequest], spec: JobSpec) -> Ch
     Raises:
         UserError: all faults at once, one per line.
     """
-    names = {name: _OTHER_NAMES.get(name, name) for name in requested if name not in _OF_CLIENTS}
+    names = {name: _CHANNEL_ALIASES.get(name, name) for name in requested if name not in _CLIENT_CHANNELS}
     by_purpose: dict[str, CheckedChannel] = {}
     faults: list[str] = []
     for name, purpose in names.items():
-        content_type = _bare_type(requested[name].content_type)
-        if purpose not in _PURPOSES:
-            faults.append(_unknown(name))
+        content_type = _normalize_content_type(requested[name].content_type)
+        if purpose not in _CONTENT_TYPES:
+            faults.append(_unknown_channel_fault(name))
             continue
         if purpose in by_purpose:
             faults.append(f"Channels {by_purpose[purpose].name!r} and {name!r} mean the same: give one of them.")
-        by_purpose[purpose] = _checked(name, requested[name], content_type)
-        faults += _faults_of_mode(by_purpose[purpose], purpose, requested[name].input_mode)
-        faults += _faults_of_type(by_purpose[purpose], purpose, spec.data.task)
-    faults += _missing(by_purpose, spec)
+        by_purpose[purpose] = _check_channel(name, requested[name], content_type)
+        faults += _input_mode_faults(by_purpose[purpose], purpose, requested[name].input_mode)
+        faults += _content_type_faults(by_purpose[purpose], purpose, spec.data.task)
+    faults += _missing_channel_faults(by_purpose, spec)
     if faults:
-        raise UserError(message_of(faults))
+        raise UserError(join_faults(faults))
     notes = (
         f"Channel {name!r} is ignored: the job of this image runs no code of a user."
         for name in requested
@@ -135,41 +135,41 @@ def check_channels(requested: Mapping[str, ChannelRequest], spec: JobSpec) -> Ch
     return Channels(by_purpose, tuple(notes))
 
 
-def _bare_type(content_type: str | None) -> str | None:
+def _normalize_content_type(content_type: str | None) -> str | None:
     bare = (content_type or "").partition(";")[0].strip().lower()
-    return None if bare in _NO_TYPE else bare
+    return None if bare in _GENERIC_TYPES else bare
 
 
-def _unknown(name: str) -> str:
-    known = [*_PURPOSES, *_OTHER_NAMES]
-    return f"Unknown channel {shown(name)}{did_you_mean(name, known)}: channels are {', '.join(known)}."
+def _unknown_channel_fault(name: str) -> str:
+    names = [*_CONTENT_TYPES, *_CHANNEL_ALIASES]
+    return f"Unknown channel {quoted(name)}{did_you_mean(name, names)}: channels are {', '.join(names)}."
 
 
-def _checked(name: str, request: ChannelRequest, content_type: str | None) -> CheckedChannel:
+def _check_channel(name: str, request: ChannelRequest, content_type: str | None) -> CheckedChannel:
     if request.input_mode.lower() != "pipe":
         return CheckedChannel(
             name,
             content_type,
-            class_ids=holds_class_ids(request.content_type),
-            label_size=label_size(request.content_type),
+            class_ids=has_class_ids(request.content_type),
+            label_size=parse_label_size(request.content_type),
         )
     return CheckedChannel(
         name,
         content_type,
         piped=True,
-        form=stream_format_of(content_type),
+        stream_format=stream_format_of(content_type),
         wrapped=request.record_wrapper.lower() == "recordio",
-        class_ids=holds_class_ids(request.content_type),
-        label_size=label_size(request.content_type),
+        class_ids=has_class_ids(request.content_type),
+        label_size=parse_label_size(request.content_type),
     )
 
 
-def _faults_of_mode(channel: CheckedChannel, purpose: str, mode: str) -> list[str]:
+def _input_mode_faults(channel: CheckedChannel, purpose: str, mode: str) -> list[str]:
     if mode.lower() not in {"file", "fastfile", "pipe"}:
         return [f"Channel {channel.name!r} comes in {mode} mode, which is not read: give it File, FastFile or Pipe."]
-    if channel.piped and purpose not in _RECORDS:
+    if channel.piped and purpose not in _RECORD_CHANNELS:
         return [f"Channel {channel.name!r} cannot come in Pipe mode: give it input mode File or FastFile."]
-    if channel.form == "parquet":
+    if channel.stream_format == "parquet":
         return [
             f"Channel {channel.name!r} holds Parquet, which needs jumps that a pipe cannot make: give it input mode"
             " File or FastFile."
@@ -177,45 +177,45 @@ def _faults_of_mode(channel: CheckedChannel, purpose: str, mode: str) -> list[st
     return []
 
 
-def _faults_of_type(channel: CheckedChannel, purpose: str, task: Task | None) -> list[str]:
-    given, allowed = channel.content_type, _PURPOSES[purpose]
-    if purpose in _RECORDS and task is not None:
+def _content_type_faults(channel: CheckedChannel, purpose: str, task: Task | None) -> list[str]:
+    content_type, allowed = channel.content_type, _CONTENT_TYPES[purpose]
+    if purpose in _RECORD_CHANNELS and task is not None:
         allowed = IMAGE_TYPES if task == "image-classification" else TEXT_TYPES
-    if purpose in _RECORDS:
+    if purpose in _RECORD_CHANNELS:
         allowed |= RECORD_TYPES.keys()
-    if purpose in _RECORDS and channel.label_size not in (None, 1):
+    if purpose in _RECORD_CHANNELS and channel.label_size not in (None, 1):
         return [
             f"Channel {channel.name!r} has label_size={channel.label_size} after its content type, but a record has one"
             " label: give label_size=1, or leave it out."
         ]
-    if given is None or given in allowed:
+    if content_type is None or content_type in allowed:
         return []
-    reason = f" for task {task}" if given in _PURPOSES[purpose] else ""
+    reason = f" for task {task}" if content_type in _CONTENT_TYPES[purpose] else ""
     return [
-        f"Channel {channel.name!r} has content type {shown(given)}, which is not read{reason}:"
+        f"Channel {channel.name!r} has content type {quoted(content_type)}, which is not read{reason}:"
         f" give one of {', '.join(sorted(allowed))}, or none."
     ]
 
 
-def _missing(channels: Mapping[str, CheckedChannel], spec: JobSpec) -> list[str]:
-    given = set(channels)
+def _missing_channel_faults(channels: Mapping[str, CheckedChannel], spec: JobSpec) -> list[str]:
+    names = set(channels)
     faults = []
     if spec.strategy.name == "evaluate":
-        if not given & set(_RECORDS):
+        if not names & set(_RECORD_CHANNELS):
             faults.append("There is nothing to evaluate: give a channel 'test' or 'validation'.")
-    elif "train" not in given:
+    elif "train" not in names:
         faults.append("There is no channel 'train': give one, or strategy=evaluate with a channel 'test'.")
-    for listed in _RECORDS:
-        if f"{listed}_lst" in given and listed not in given:
-            faults.append(f"Channel '{listed}_lst' lists files of a channel '{listed}', which is not there: give both.")
-        elif f"{listed}_lst" in given and channels[listed].piped:
+    for name in _RECORD_CHANNELS:
+        if f"{name}_lst" in names and name not in names:
+            faults.append(f"Channel '{name}_lst' lists files of a channel '{name}', which is not there: give both.")
+        elif f"{name}_lst" in names and channels[name].piped:
             faults.append(
-                f"Channel '{listed}_lst' lists files of a channel '{listed}', which comes in Pipe mode: give that input"
+                f"Channel '{name}_lst' lists files of a channel '{name}', which comes in Pipe mode: give that input"
                 " mode File or FastFile."
             )
-        if f"{listed}_lst" in given and spec.data.task == "text-classification":
-            faults.append(f"Channel '{listed}_lst' lists images, but the task is text-classification: leave one out.")
-    if _stops_early_on_nothing(channels, spec):
+        if f"{name}_lst" in names and spec.data.task == "text-classification":
+            faults.append(f"Channel '{name}_lst' lists images, but the task is text-classification: leave one out.")
+    if _early_stopping_lacks_validation(channels, spec):
         faults.append(
             "early_stopping_patience needs validation records: give a channel 'validation', or a validation_fraction"
             " above 0, which takes them from the training channel."
@@ -223,6 +223,6 @@ def _missing(channels: Mapping[str, CheckedChannel], spec: JobSpec) -> list[str]
     return faults
 
 
-def _stops_early_on_nothing(channels: Mapping[str, CheckedChannel], spec: JobSpec) -> bool:
+def _early_stopping_lacks_validation(channels: Mapping[str, CheckedChannel], spec: JobSpec) -> bool:
     held_out = "validation" in channels or spec.data.validation_fraction > 0
     return spec.optimisation.early_stopping_patience is not None and spec.strategy.name != "evaluate" and not held_out

@@ -42,11 +42,11 @@ IMAGE_FORMATS: Mapping[str, StreamFormat] = dict.fromkeys(
 
 def stream_format_of(content_type: str | None) -> StreamFormat | None:
     """The stream format of a content type without parameters; `None` if it implies none."""
-    known = {**RECORD_TYPES, **TEXT_FORMATS, **IMAGE_FORMATS}
-    return known.get(content_type) if content_type is not None else None
+    formats = {**RECORD_TYPES, **TEXT_FORMATS, **IMAGE_FORMATS}
+    return formats.get(content_type) if content_type is not None else None
 
 
-def label_size(content_type: str | None) -> int | None:
+def parse_label_size(content_type: str | None) -> int | None:
     """The number of label columns given by the content type parameter `label_size`; `None` without it.
 
     The platform's built-in algorithms read CSV without a header and with the label in the first column; `label_size=1`
@@ -59,7 +59,7 @@ def label_size(content_type: str | None) -> int | None:
     return None
 
 
-def holds_class_ids(content_type: str | None) -> bool:
+def has_class_ids(content_type: str | None) -> bool:
     """Whether the content type declares that label lists contain class indices (`label-format=class-id`)."""
     parameters = (content_type or "").lower().replace(" ", "").split(";")[1:]
     return "label-format=class-id" in parameters

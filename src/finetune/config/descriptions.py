@@ -8,7 +8,7 @@ from functools import cache
 from pydantic.fields import FieldInfo
 
 from finetune.config.hyperparameters import SECTIONS, Section
-from finetune.config.values import Form, form_of
+from finetune.config.values import ValueFormat, infer_format
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,7 +18,7 @@ class Hyperparameter:
     Attributes:
         name: as the user writes it.
         section: title of its section.
-        form: format of its text.
+        format: format of its text.
         limits: of its values, such as `at least 1`; empty if there are none.
         default: as the user would write it.
         help: one-line description.
@@ -26,7 +26,7 @@ class Hyperparameter:
 
     name: str
     section: str
-    form: Form
+    format: ValueFormat
     limits: str
     default: str
     help: str
@@ -34,24 +34,24 @@ class Hyperparameter:
     @property
     def allowed(self) -> str:
         """Allowed values in words, such as `a whole number, at least 1, or None`."""
-        match self.form.kind:
+        match self.format.kind:
             case "one of":
-                words = f"one of {', '.join(self.form.choices)}"
+                words = f"one of {', '.join(self.format.choices)}"
             case "true or false" | "text":
-                words = self.form.kind
+                words = self.format.kind
             case kind:
                 words = f"a {kind}"
-        return words + (f", {self.limits}" if self.limits else "") + (", or None" if self.form.optional else "")
+        return words + (f", {self.limits}" if self.limits else "") + (", or None" if self.format.optional else "")
 
 
 @cache
 def all_hyperparameters() -> dict[str, Hyperparameter]:
     """All hyperparameters by name, in the order of the sections."""
     return {
-        knob.name: knob
+        hyperparameter.name: hyperparameter
         for section in SECTIONS
         for field, info in section.model_fields.items()
-        for knob in [_knob(section, field, info)]
+        for hyperparameter in [_describe(section, field, info)]
     }
 
 
@@ -61,19 +61,19 @@ def heading(section: type[Section]) -> tuple[str, str]:
     return title, sentence[:1].upper() + sentence[1:]
 
 
-def _knob(section: type[Section], field: str, info: FieldInfo) -> Hyperparameter:
-    form = form_of(info.annotation)
+def _describe(section: type[Section], field: str, info: FieldInfo) -> Hyperparameter:
+    value_format = infer_format(info.annotation)
     return Hyperparameter(
         name=info.alias or field,
         section=heading(section)[0],
-        form=form,
-        limits="with commas between them" if form.kind.startswith("list of") else _limits(info),
-        default=_written(info.default),
+        format=value_format,
+        limits="with commas between them" if value_format.kind.startswith("list of") else _describe_limits(info),
+        default=_format_default(info.default),
         help=str(info.description),
     )
 
 
-def _written(value: object) -> str:
+def _format_default(value: object) -> str:
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, tuple):
@@ -84,7 +84,7 @@ def _written(value: object) -> str:
 _BOUNDS = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below"}
 
 
-def _limits(info: FieldInfo) -> str:
+def _describe_limits(info: FieldInfo) -> str:
     bounds = [
         f"{words} {bound}"
         for part in info.metadata

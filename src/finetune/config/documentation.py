@@ -10,7 +10,7 @@ from finetune.config.hyperparameters import SECTIONS
 
 BEGIN, END = "<!-- hyperparameters:begin -->", "<!-- hyperparameters:end -->"
 
-_INTRODUCTION = """\
+_PAGE_HEADER = """\
 # Hyperparameters
 
 <!-- Written by scripts/generate-docs from src/finetune/spec: change it there. -->
@@ -21,43 +21,51 @@ of a request are reported at once, before any data is read; what was translated 
 beginning of the log, and in the plan where only channels and network tell it. `sagemaker_*` and
 `_tuning_objective_metric`, which clients of the platform add, pass.
 """
-_OTHER_NAMES = """\
+_ALIASES_SECTION = """\
 ## Other names for the same
 
 Names of the platform's built-in algorithms, of JumpStart and of the Hugging Face Trainer. Where two names ask one
 hyperparameter for different values, the job fails and names both.
 """
-_IGNORED = """\
+_IGNORED_SECTION = """\
 ## Accepted and ignored
 
 These have no counterpart here, and the log says so.
 """
-_SAME_NAME = "others, for this name"
+_VALUE_ALIAS_USERS = "others, for this name"
 
 
 def hyperparameters_page() -> str:
     """The content of `docs/hyperparameters.md`."""
-    parts = [_INTRODUCTION]
+    parts = [_PAGE_HEADER]
     for section in SECTIONS:
         title, sentence = heading(section)
-        rows = [_row(knob) for knob in all_hyperparameters().values() if knob.section == title]
+        rows = [
+            _row(hyperparameter) for hyperparameter in all_hyperparameters().values() if hyperparameter.section == title
+        ]
         table = _table(("name", "type", "allowed", "default", "meaning"), rows)
         parts.append(f"## {title}\n\n{sentence}\n\n{table}")
-    others = [(alias.name, alias.used_by, alias.becomes) for alias in ALIASES.values() if not alias.ignored]
-    others += [(f"{knob}={value}", _SAME_NAME, f"`{knob}={ours}`") for (knob, value), ours in SYNONYMS.items()]
-    parts.append(f"{_OTHER_NAMES}\n{_table(('name', 'used by', 'becomes'), _by_name(others))}")
-    idle = [(alias.name, alias.used_by, alias.becomes) for alias in ALIASES.values() if alias.ignored]
-    parts.append(f"{_IGNORED}\n{_table(('name', 'used by', 'because'), _by_name(idle))}")
+    aliases = [(alias.name, alias.used_by, alias.becomes) for alias in ALIASES.values() if not alias.ignored]
+    aliases += [
+        (f"{name}={value}", _VALUE_ALIAS_USERS, f"`{name}={equivalent}`")
+        for (name, value), equivalent in SYNONYMS.items()
+    ]
+    parts.append(f"{_ALIASES_SECTION}\n{_table(('name', 'used by', 'becomes'), _sorted_rows(aliases))}")
+    ignored = [(alias.name, alias.used_by, alias.becomes) for alias in ALIASES.values() if alias.ignored]
+    parts.append(f"{_IGNORED_SECTION}\n{_table(('name', 'used by', 'because'), _sorted_rows(ignored))}")
     return "\n".join(parts)
 
 
 def readme_table() -> str:
     """The table of the README: names, defaults and meanings."""
-    rows = [(f"`{knob.name}`", f"`{knob.default}`", knob.help) for knob in all_hyperparameters().values()]
+    rows = [
+        (f"`{hyperparameter.name}`", f"`{hyperparameter.default}`", hyperparameter.help)
+        for hyperparameter in all_hyperparameters().values()
+    ]
     return _table(("name", "default", "meaning"), rows)
 
 
-def with_table(readme: str) -> str:
+def insert_table(readme: str) -> str:
     """The README with the text between its markers replaced by the table.
 
     Raises:
@@ -70,13 +78,19 @@ def with_table(readme: str) -> str:
     return f"{before}{BEGIN}\n\n{readme_table()}\n{END}{after}"
 
 
-def _row(knob: Hyperparameter) -> tuple[str, ...]:
-    allowed = ", ".join(f"`{choice}`" for choice in knob.form.choices) or knob.limits or "any"
-    optional = ", or `None`" if knob.form.optional else ""
-    return f"`{knob.name}`", knob.form.kind, allowed + optional, f"`{knob.default}`", knob.help
+def _row(hyperparameter: Hyperparameter) -> tuple[str, ...]:
+    allowed = ", ".join(f"`{choice}`" for choice in hyperparameter.format.choices) or hyperparameter.limits or "any"
+    optional = ", or `None`" if hyperparameter.format.optional else ""
+    return (
+        f"`{hyperparameter.name}`",
+        hyperparameter.format.kind,
+        allowed + optional,
+        f"`{hyperparameter.default}`",
+        hyperparameter.help,
+    )
 
 
-def _by_name(rows: Iterable[tuple[str, str, str]]) -> list[tuple[str, str, str]]:
+def _sorted_rows(rows: Iterable[tuple[str, str, str]]) -> list[tuple[str, str, str]]:
     return [(f"`{name}`", used_by, becomes) for name, used_by, becomes in sorted(rows)]
 
 

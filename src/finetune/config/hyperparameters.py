@@ -11,8 +11,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
-from finetune.config.optimizers import OPTIMIZERS, OptimizerName, in_words, optimizers_with
-from finetune.config.values import form_of, read_value
+from finetune.config.optimizers import OPTIMIZERS, OptimizerName, join_names, optimizers_using
+from finetune.config.values import infer_format, parse_value
 
 Task = Literal["image-classification", "text-classification"]
 StrategyName = Literal["feature_extraction", "partial", "full", "gradual", "from_scratch", "evaluate"]
@@ -31,11 +31,11 @@ class Section(BaseModel):
 
     @field_validator("*", mode="before")
     @classmethod
-    def read(cls, value: object, info: ValidationInfo) -> object:
+    def parse_text(cls, value: object, info: ValidationInfo) -> object:
         """Convert text to the field's type, so that only ranges remain to be checked."""
         if not isinstance(value, str):
             return value
-        return read_value(value, form_of(cls.model_fields[str(info.field_name)].annotation))
+        return parse_value(value, infer_format(cls.model_fields[str(info.field_name)].annotation))
 
 
 class DataSpec(Section):
@@ -148,8 +148,8 @@ class StrategySpec(Section):
     )
 
 
-def _users_of(option: str) -> str:
-    return in_words(optimizers_with(option))
+def _optimizer_names(option: str) -> str:
+    return join_names(optimizers_using(option))
 
 
 def _default_momentum() -> str:
@@ -176,16 +176,19 @@ class OptimisationSpec(Section):
     optimizer: OptimizerName = Field("adamw", description="Optimizer.")
     momentum: float | None = Field(None, ge=0, lt=1, description=f"Momentum; by default {_default_momentum()}.")
     beta_1: float = Field(
-        0.9, ge=0, lt=1, description=f"Decay rate of the gradient's moving average, for {_users_of('beta_1')}."
+        0.9, ge=0, lt=1, description=f"Decay rate of the gradient's moving average, for {_optimizer_names('beta_1')}."
     )
     beta_2: float = Field(
         0.999,
         ge=0,
         lt=1,
-        description=f"Decay rate of the squared gradient's moving average, for {_users_of('beta_2')}.",
+        description=f"Decay rate of the squared gradient's moving average, for {_optimizer_names('beta_2')}.",
     )
     eps: float = Field(
-        1e-8, gt=0, le=1, description=f"Added to the denominator for numerical stability, for {_users_of('eps')}."
+        1e-8,
+        gt=0,
+        le=1,
+        description=f"Added to the denominator for numerical stability, for {_optimizer_names('eps')}.",
     )
     weight_decay: float = Field(
         0.01, ge=0, le=1, description="Weight decay (not applied to biases and normalization layers)."
@@ -358,7 +361,7 @@ class JobSpec:
         features: caching of frozen layer outputs.
         observe: monitoring and reporting.
         notes: one sentence for each hyperparameter that was translated or ignored, with the reason; for the log.
-        given: names of the hyperparameters that the user set, without those that have no effect according to the notes.
+        set_by_user: names of the hyperparameters that the user set, without those that `notes` reports as unused.
         objective: objective metric of a tuner; `None` outside a tuning job.
     """
 
@@ -371,5 +374,5 @@ class JobSpec:
     features: FeatureSpec
     observe: ObserveSpec
     notes: tuple[str, ...] = ()
-    given: frozenset[str] = field(default=frozenset(), compare=False)
+    set_by_user: frozenset[str] = field(default=frozenset(), compare=False)
     objective: str | None = None

@@ -37,11 +37,11 @@ OPTIMIZERS: Mapping[OptimizerName, OptimizerInfo] = {
 }
 
 
-def optimizers_with(option: str) -> list[str]:
+def optimizers_using(hyperparameter: str) -> list[str]:
     """Names of the optimizers that use a hyperparameter."""
-    return [name for name, info in OPTIMIZERS.items() if option in info.uses]
+    return [name for name, info in OPTIMIZERS.items() if hyperparameter in info.uses]
 
 
-def in_words(names: list[str]) -> str:
+def join_names(names: list[str]) -> str:
     """Names as a phrase, such as `sgd, rmsprop and nag`."""
     return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)

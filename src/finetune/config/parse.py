@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from finetune.config.compat.translate import Setting, translate
 from finetune.config.descriptions import all_hyperparameters
-from finetune.config.faults import message_of
+from finetune.config.faults import join_faults
 from finetune.config.hyperparameters import (
     CheckpointSpec,
     DataSpec,
@@ -23,7 +23,7 @@ from finetune.config.hyperparameters import (
     Section,
     StrategySpec,
 )
-from finetune.config.unused import IDLE, unused_hyperparameter_notes, unused_hyperparameters
+from finetune.config.unused import UNUSED_IN_SPEC, unused_hyperparameter_notes, unused_hyperparameters
 from finetune.config.validation import contradictions
 from finetune.errors import UserError
 
@@ -40,7 +40,7 @@ def parse_hyperparameters(raw: Mapping[str, str]) -> JobSpec:
         UserError: all faults of the request, one per line, within the length shown by the platform.
     """
     settings = translate(raw)
-    reader = _Reader(settings.chosen)
+    reader = _Reader(settings.resolved)
     spec = JobSpec(
         data=reader.section(DataSpec),
         model=reader.section(ModelSpec),
@@ -53,11 +53,11 @@ def parse_hyperparameters(raw: Mapping[str, str]) -> JobSpec:
     )
     faults = [*settings.faults, *reader.faults.values(), *contradictions(spec, reader.faults.keys())]
     if faults:
-        raise UserError(message_of(faults))
-    idle = unused_hyperparameters(IDLE, spec, settings.chosen.keys())
-    notes = (*settings.notes, *unused_hyperparameter_notes(idle))
-    given = frozenset(settings.chosen.keys() - idle.keys())
-    return replace(spec, notes=notes, given=given, objective=settings.objective)
+        raise UserError(join_faults(faults))
+    unused = unused_hyperparameters(UNUSED_IN_SPEC, spec, settings.resolved.keys())
+    notes = (*settings.notes, *unused_hyperparameter_notes(unused))
+    set_by_user = frozenset(settings.resolved.keys() - unused.keys())
+    return replace(spec, notes=notes, set_by_user=set_by_user, objective=settings.objective)
 
 
 class _Reader:
@@ -67,23 +67,23 @@ class _Reader:
         faults: message by hyperparameter.
     """
 
-    def __init__(self, chosen: Mapping[str, Setting]) -> None:
-        self._chosen = chosen
+    def __init__(self, settings: Mapping[str, Setting]) -> None:
+        self._settings = settings
         self.faults: dict[str, str] = {}
 
     def section(self, section: type[SectionType]) -> SectionType:
         """Read one section; unreadable values are replaced by defaults, so that the other sections are checked."""
         names = [info.alias or field for field, info in section.model_fields.items()]
-        texts = {name: self._chosen[name].claim.value for name in names if name in self._chosen}
+        texts = {name: self._settings[name].assignment.value for name in names if name in self._settings}
         try:
             return section.model_validate(texts)
         except ValidationError as error:
-            wrong = {str(fault["loc"][0]) for fault in error.errors()}
-        self.faults |= {name: self._fault(name) for name in names if name in wrong}
-        return section.model_validate({name: texts[name] for name in texts.keys() - wrong})
+            invalid = {str(fault["loc"][0]) for fault in error.errors()}
+        self.faults |= {name: self._fault(name) for name in names if name in invalid}
+        return section.model_validate({name: texts[name] for name in texts.keys() - invalid})
 
     def _fault(self, name: str) -> str:
-        setting, knob = self._chosen[name], all_hyperparameters()[name]
+        setting, hyperparameter = self._settings[name], all_hyperparameters()[name]
         target = "" if setting.name.replace("-", "_") == name else f"{name} "
-        default = "" if knob.default == "None" else f" (default {knob.default})"
-        return f"{setting.said} is not allowed: give {target}{knob.allowed}{default}."
+        default = "" if hyperparameter.default == "None" else f" (default {hyperparameter.default})"
+        return f"{setting.as_written} is not allowed: give {target}{hyperparameter.allowed}{default}."

@@ -46,9 +46,11 @@ DEFAULTS: Mapping[str, Parameters] = {
     },
 }
 
-_CHOOSES = "chooses among saved tensors, and here each rule sees what it judges"
-REFUSED: Mapping[str, str] = {
-    **dict.fromkeys(("collection_names", "tensor_regex", "use_losses_collection", "activation_inputs_regex"), _CHOOSES),
+_SELECTS_TENSORS = "chooses among saved tensors, and here each rule sees what it judges"
+UNSUPPORTED_PARAMETERS: Mapping[str, str] = {
+    **dict.fromkeys(
+        ("collection_names", "tensor_regex", "use_losses_collection", "activation_inputs_regex"), _SELECTS_TENSORS
+    ),
     **dict.fromkeys(("labels_regex", "predictions_regex", "argmax"), "says where answers are, which are known here"),
     "scan_interval_us": "is the service's clock, and here a sample is ten steps",
     "mode": "chooses a phase, and here each rule knows its own",
@@ -61,11 +63,11 @@ REFUSED: Mapping[str, str] = {
 }
 """Service parameters that would have no effect here, by name or by rule and name, with the reason."""
 
-_TRUTHS = {"true": 1.0, "false": 0.0}
-_MAY_BE_NEGATIVE = frozenset(f"threshold_{kind}_{end}" for kind in ("tanh", "sigmoid") for end in ("min", "max"))
+_BOOLEANS = {"true": 1.0, "false": 0.0}
+_SIGNED_PARAMETERS = frozenset(f"threshold_{kind}_{end}" for kind in ("tanh", "sigmoid") for end in ("min", "max"))
 
 
-def rules_of(text: str | None) -> dict[str, Parameters]:
+def parse_rules(text: str | None) -> dict[str, Parameters]:
     """Parse rules and their parameters from `all`, `None`, or `Name:parameter=value,Name`.
 
     Raises:
@@ -75,34 +77,34 @@ def rules_of(text: str | None) -> dict[str, Parameters]:
         return {}
     if text.strip().lower() == "all":
         return dict(DEFAULTS)
-    chosen: dict[str, Parameters] = {}
+    selected: dict[str, Parameters] = {}
     for entry in filter(None, (part.strip() for part in text.strip("[] ").split(","))):
         name, *settings = entry.split(":")
-        known = {one.lower().replace("_", ""): one for one in DEFAULTS}
-        rule = known.get(name.strip().lower().replace("_", ""))
+        rules = {name.lower().replace("_", ""): name for name in DEFAULTS}
+        rule = rules.get(name.strip().lower().replace("_", ""))
         if rule is None:
             raise ValueError(f"there is no rule {name!r}{did_you_mean(name, list(DEFAULTS))}")
-        chosen[rule] = {**DEFAULTS[rule], **dict(_setting(rule, setting) for setting in settings)}
-    return chosen
+        selected[rule] = {**DEFAULTS[rule], **dict(_setting(rule, setting) for setting in settings)}
+    return selected
 
 
 def _setting(rule: str, text: str) -> tuple[str, float]:
     name, _, value = (part.strip() for part in text.partition("="))
-    reason = REFUSED.get(f"{rule}:{name}") or REFUSED.get(name)
+    reason = UNSUPPORTED_PARAMETERS.get(f"{rule}:{name}") or UNSUPPORTED_PARAMETERS.get(name)
     if reason is not None:
         raise ValueError(f"{rule}:{name} {reason}: leave it out")
     if name not in DEFAULTS[rule]:
         raise ValueError(f"{rule} has no parameter {name!r}: it has {', '.join(DEFAULTS[rule])}")
-    if name == "only_nan" and value.lower() in _TRUTHS:
-        return name, _TRUTHS[value.lower()]
-    return name, _number(f"{rule}:{name}", value, least=-math.inf if name in _MAY_BE_NEGATIVE else 0.0)
+    if name == "only_nan" and value.lower() in _BOOLEANS:
+        return name, _BOOLEANS[value.lower()]
+    return name, _number(f"{rule}:{name}", value, minimum=-math.inf if name in _SIGNED_PARAMETERS else 0.0)
 
 
-def _number(name: str, text: str, least: float) -> float:
+def _number(name: str, text: str, minimum: float) -> float:
     try:
         number = float(text)
     except ValueError:
         raise ValueError(f"{name} is {text!r}, expected a number") from None
-    if not (math.isfinite(number) and number >= least):
-        raise ValueError(f"{name} is {text!r}, expected a finite number" + (" of 0 or more" if least == 0 else ""))
+    if not (math.isfinite(number) and number >= minimum):
+        raise ValueError(f"{name} is {text!r}, expected a finite number" + (" of 0 or more" if minimum == 0 else ""))
     return number

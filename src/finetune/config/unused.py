@@ -8,10 +8,10 @@ from functools import partial
 from typing import Generic, TypeVar
 
 from finetune.config.hyperparameters import CheckpointSpec, FeatureSpec, JobSpec, OptimisationSpec, Section, Task
-from finetune.config.optimizers import OPTIMIZERS, in_words, optimizers_with
-from finetune.config.rules import rules_of
+from finetune.config.optimizers import OPTIMIZERS, join_names, optimizers_using
+from finetune.config.rules import parse_rules
 
-Known = TypeVar("Known")
+Facts = TypeVar("Facts")
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,50 +38,50 @@ class JobFacts:
 
 
 @dataclass(frozen=True, slots=True)
-class UnusedRule(Generic[Known]):
+class UnusedRule(Generic[Facts]):
     """Hyperparameters that are unused under a condition.
 
     Attributes:
-        knobs: names of the hyperparameters.
-        holds: the condition.
-        because: the reason, for the log.
+        names: names of the hyperparameters.
+        condition: returns whether they are unused.
+        reason: the reason, for the log.
     """
 
-    knobs: tuple[str, ...]
-    holds: Callable[[Known], bool]
-    because: str
+    names: tuple[str, ...]
+    condition: Callable[[Facts], bool]
+    reason: str
 
 
-def _names(section: type[Section], *others: str) -> tuple[str, ...]:
+def _names_in(section: type[Section], *others: str) -> tuple[str, ...]:
     """The hyperparameters of a section except some."""
     names = (info.alias or field for field, info in section.model_fields.items())
     return tuple(name for name in names if name not in others)
 
 
-def _optimizer_ignores(option: str, spec: JobSpec) -> bool:
-    return option not in OPTIMIZERS[spec.optimisation.optimizer].uses
+def _optimizer_ignores(name: str, spec: JobSpec) -> bool:
+    return name not in OPTIMIZERS[spec.optimisation.optimizer].uses
 
 
-def _steps_too_late(spec: JobSpec) -> bool:
+def _all_lr_steps_too_late(spec: JobSpec) -> bool:
     return spec.optimisation.lr_step_epochs[:1] >= (spec.optimisation.epochs,)
 
 
-def _head_rate_is_given(spec: JobSpec) -> bool:
+def _only_head_lr_applies(spec: JobSpec) -> bool:
     return spec.strategy.name == "feature_extraction" and spec.optimisation.head_learning_rate is not None
 
 
-_OF_PICTURES = ("image_size", "augmentation", "augmentation_views", "image_column")
-_OF_TEXTS = ("max_length", "group_by_length", "text_column", "text_pair_column", "header")
-_NO_PICTURES = "it belongs to images, and the task is text-classification"
-_NO_TEXTS = "it belongs to texts, and the task is image-classification"
+_IMAGE_HYPERPARAMETERS = ("image_size", "augmentation", "augmentation_views", "image_column")
+_TEXT_HYPERPARAMETERS = ("max_length", "group_by_length", "text_column", "text_pair_column", "header")
+_IMAGES_ONLY = "it belongs to images, and the task is text-classification"
+_TEXTS_ONLY = "it belongs to texts, and the task is image-classification"
 
-IDLE: tuple[UnusedRule[JobSpec], ...] = (
+UNUSED_IN_SPEC: tuple[UnusedRule[JobSpec], ...] = (
     UnusedRule(
         (
-            *_names(OptimisationSpec, "batch_size"),
+            *_names_in(OptimisationSpec, "batch_size"),
             *("dropout", "unfrozen_groups", "layer_decay", "augmentation", "validation_fraction", "shuffle_buffer"),
-            *_names(FeatureSpec),
-            *_names(CheckpointSpec),
+            *_names_in(FeatureSpec),
+            *_names_in(CheckpointSpec),
             "rule_action",
         ),
         lambda spec: spec.strategy.name == "evaluate",
@@ -89,25 +89,25 @@ IDLE: tuple[UnusedRule[JobSpec], ...] = (
     ),
     UnusedRule(("unfrozen_groups",), lambda spec: spec.strategy.name != "partial", "only strategy='partial' reads it"),
     UnusedRule(("layer_decay",), lambda spec: spec.strategy.name == "feature_extraction", "only the head learns"),
-    UnusedRule(("learning_rate",), _head_rate_is_given, "only the head learns, and head_learning_rate is set"),
+    UnusedRule(("learning_rate",), _only_head_lr_applies, "only the head learns, and head_learning_rate is set"),
     UnusedRule(("lr_step_epochs",), lambda spec: spec.optimisation.lr_schedule != "step", "lr_schedule is not 'step'"),
-    UnusedRule(("lr_step_epochs",), _steps_too_late, "the job has no more epochs than the first of them"),
+    UnusedRule(("lr_step_epochs",), _all_lr_steps_too_late, "the job has no more epochs than the first of them"),
     UnusedRule(
         ("lr_factor",),
         lambda spec: spec.optimisation.lr_schedule not in {"step", "exponential"},
         "lr_schedule is neither 'step' nor 'exponential'",
     ),
     *(
-        UnusedRule((option,), partial(_optimizer_ignores, option), f"only {in_words(optimizers_with(option))} use it")
-        for option in ("momentum", "beta_1", "beta_2", "eps")
+        UnusedRule((name,), partial(_optimizer_ignores, name), f"only {join_names(optimizers_using(name))} use it")
+        for name in ("momentum", "beta_1", "beta_2", "eps")
     ),
     UnusedRule(
         ("early_stopping_min_delta", "early_stopping_min_epochs"),
         lambda spec: spec.optimisation.early_stopping_patience is None,
         "early_stopping_patience is not set",
     ),
-    UnusedRule(_OF_PICTURES, lambda spec: spec.data.task == "text-classification", _NO_PICTURES),
-    UnusedRule(_OF_TEXTS, lambda spec: spec.data.task == "image-classification", _NO_TEXTS),
+    UnusedRule(_IMAGE_HYPERPARAMETERS, lambda spec: spec.data.task == "text-classification", _IMAGES_ONLY),
+    UnusedRule(_TEXT_HYPERPARAMETERS, lambda spec: spec.data.task == "image-classification", _TEXTS_ONLY),
     UnusedRule(
         ("augmentation_views",), lambda spec: spec.data.augmentation == "none", "augmentation='none' varies nothing"
     ),
@@ -117,13 +117,13 @@ IDLE: tuple[UnusedRule[JobSpec], ...] = (
         "with feature_cache='off' every epoch varies pictures anew",
     ),
     UnusedRule(("top_k",), lambda spec: spec.data.multi_label, "with multi_label there is no one right class"),
-    UnusedRule(("rule_action",), lambda spec: not rules_of(spec.observe.rules), "rules names none"),
+    UnusedRule(("rule_action",), lambda spec: not parse_rules(spec.observe.rules), "rules names none"),
 )
 """Conditions that depend on the hyperparameters only."""
 
 UNUSED_IN_JOB: tuple[UnusedRule[JobFacts], ...] = (
-    UnusedRule(_OF_PICTURES, lambda job: job.task == "text-classification", _NO_PICTURES),
-    UnusedRule(_OF_TEXTS, lambda job: job.task == "image-classification", _NO_TEXTS),
+    UnusedRule(_IMAGE_HYPERPARAMETERS, lambda job: job.task == "text-classification", _IMAGES_ONLY),
+    UnusedRule(_TEXT_HYPERPARAMETERS, lambda job: job.task == "image-classification", _TEXTS_ONLY),
     UnusedRule(("validation_fraction",), lambda job: "validation" in job.channels, "there is a channel 'validation'"),
     UnusedRule(("num_training_samples",), lambda job: "train" not in job.channels, "there is no channel 'train'"),
     UnusedRule(("pipe_wait_seconds",), lambda job: not job.piped, "no channel comes in Pipe mode"),
@@ -146,27 +146,27 @@ UNUSED_IN_JOB: tuple[UnusedRule[JobFacts], ...] = (
         lambda job: not job.freezes and (job.task == "text-classification" or job.channels == job.piped),
         "no layers are frozen from the input on, and there are no pictures in files, so nothing is kept",
     ),
-    UnusedRule(_names(CheckpointSpec), lambda job: not job.keeps_checkpoints, "the job has no checkpoint folder"),
+    UnusedRule(_names_in(CheckpointSpec), lambda job: not job.keeps_checkpoints, "the job has no checkpoint folder"),
 )
 """Conditions that depend on the job: its channels, its task, its plan."""
 
 
-def unused_hyperparameters(table: Iterable[UnusedRule[Known]], known: Known, given: Set[str]) -> dict[str, str]:
+def unused_hyperparameters(rules: Iterable[UnusedRule[Facts]], facts: Facts, set_by_user: Set[str]) -> dict[str, str]:
     """The first reason, by hyperparameter, why it has no effect although the user set it."""
     reasons: dict[str, str] = {}
-    for rule in table:
-        knobs = [name for name in rule.knobs if name in given and name not in reasons]
-        if knobs and rule.holds(known):
-            reasons |= dict.fromkeys(knobs, rule.because)
+    for rule in rules:
+        names = [name for name in rule.names if name in set_by_user and name not in reasons]
+        if names and rule.condition(facts):
+            reasons |= dict.fromkeys(names, rule.reason)
     return reasons
 
 
 def unused_hyperparameter_notes(reasons: dict[str, str]) -> list[str]:
     """One sentence per reason, naming the hyperparameters without effect."""
-    knobs: dict[str, list[str]] = {}
-    for name, because in reasons.items():
-        knobs.setdefault(because, []).append(name)
+    by_reason: dict[str, list[str]] = {}
+    for name, reason in reasons.items():
+        by_reason.setdefault(reason, []).append(name)
     return [
-        f"{', '.join(names)} {'has' if len(names) == 1 else 'have'} no effect: {because}."
-        for because, names in knobs.items()
+        f"{', '.join(names)} {'has' if len(names) == 1 else 'have'} no effect: {reason}."
+        for reason, names in by_reason.items()
     ]

@@ -6,7 +6,7 @@ from collections.abc import Callable, Set
 from dataclasses import dataclass
 
 from finetune.config.hyperparameters import JobSpec
-from finetune.config.rules import rules_of
+from finetune.config.rules import parse_rules
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,23 +14,23 @@ class Contradiction:
     """A combination of values that no job can satisfy.
 
     Attributes:
-        knobs: hyperparameters involved.
-        holds: whether a request contains the combination.
+        names: hyperparameters involved.
+        condition: returns whether a request contains the combination.
         message: the fault and its remedy.
     """
 
-    knobs: frozenset[str]
-    holds: Callable[[JobSpec], bool]
+    names: frozenset[str]
+    condition: Callable[[JobSpec], bool]
     message: str
 
 
 def _ascending(epochs: tuple[int, ...]) -> bool:
-    return all(before < after for before, after in zip((0, *epochs), epochs, strict=False))
+    return all(previous < epoch for previous, epoch in zip((0, *epochs), epochs, strict=False))
 
 
 def _distinct(*names: str | None) -> bool:
-    given = [name for name in names if name is not None]
-    return len(set(given)) == len(given)
+    columns = [name for name in names if name is not None]
+    return len(set(columns)) == len(columns)
 
 
 CONTRADICTIONS = (
@@ -70,7 +70,7 @@ CONTRADICTIONS = (
 def rule_faults(spec: JobSpec) -> list[str]:
     """Faults of the hyperparameter `rules`."""
     try:
-        rules_of(spec.observe.rules)
+        parse_rules(spec.observe.rules)
     except ValueError as error:
         return [f"rules: {error}."]
     return []
@@ -78,5 +78,5 @@ def rule_faults(spec: JobSpec) -> list[str]:
 
 def contradictions(spec: JobSpec, unreadable: Set[str]) -> list[str]:
     """Messages of all contradictions, except those about hyperparameters with unreadable values."""
-    messages = [rule.message for rule in CONTRADICTIONS if not rule.knobs & unreadable and rule.holds(spec)]
+    messages = [rule.message for rule in CONTRADICTIONS if not rule.names & unreadable and rule.condition(spec)]
     return messages + rule_faults(spec)

@@ -16,19 +16,21 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
-Kind = Literal["whole number", "number", "true or false", "text", "one of", "list of whole numbers", "list of texts"]
+ValueKind = Literal[
+    "whole number", "number", "true or false", "text", "one of", "list of whole numbers", "list of texts"
+]
 Value = bool | int | float | str | tuple[int, ...] | tuple[str, ...] | None
 
-_NOTHING = frozenset({"", "none", "null"})
+_NONE = frozenset({"", "none", "null"})
 _TRUE = frozenset({"true", "1", "yes", "on"})
 _FALSE = frozenset({"false", "0", "no", "off"})
 _WHOLE_FLOAT = re.compile(r"[0-9]+\.0+")
-_JUXTAPOSED = re.compile(r"""['"]\s+['"]""")
+_ADJACENT_STRINGS = re.compile(r"""['"]\s+['"]""")
 """Adjacent strings as in `['a' 'b']`, NumPy's notation for a list, which Python would concatenate."""
 
 
 @dataclass(frozen=True, slots=True)
-class Form:
+class ValueFormat:
     """Format of a hyperparameter's text, derived from its annotation.
 
     Attributes:
@@ -37,12 +39,12 @@ class Form:
         optional: whether `None` is a value.
     """
 
-    kind: Kind
+    kind: ValueKind
     choices: tuple[str, ...] = ()
     optional: bool = False
 
 
-def form_of(annotation: object) -> Form:
+def infer_format(annotation: object) -> ValueFormat:
     """The format for a type such as `int | None` or `Literal["a", "b"]`.
 
     Raises:
@@ -50,11 +52,11 @@ def form_of(annotation: object) -> Form:
     """
     if isinstance(annotation, types.UnionType) or typing.get_origin(annotation) is typing.Union:
         inner = [part for part in typing.get_args(annotation) if part is not types.NoneType]
-        form = form_of(inner[0])
-        return Form(form.kind, form.choices, optional=True)
+        value_format = infer_format(inner[0])
+        return ValueFormat(value_format.kind, value_format.choices, optional=True)
     if typing.get_origin(annotation) is Literal:
-        return Form("one of", choices=typing.get_args(annotation))
-    kinds: dict[object, Kind] = {
+        return ValueFormat("one of", choices=typing.get_args(annotation))
+    kinds: dict[object, ValueKind] = {
         int: "whole number",
         float: "number",
         bool: "true or false",
@@ -64,29 +66,29 @@ def form_of(annotation: object) -> Form:
     }
     if annotation not in kinds:
         raise TypeError(f"no text is read as {annotation!r}")
-    return Form(kinds[annotation])
+    return ValueFormat(kinds[annotation])
 
 
-def read_value(text: str, form: Form) -> Value:
+def parse_value(text: str, value_format: ValueFormat) -> Value:
     """Parse a value; ranges are checked elsewhere.
 
     Raises:
         ValueError: the text does not have this format.
     """
-    bare = unquoted(text)
-    if form.kind == "one of":
-        return _choice(bare, form)
-    if bare.lower() not in _NOTHING:
+    bare = unquote(text)
+    if value_format.kind == "one of":
+        return _choice(bare, value_format)
+    if bare.lower() not in _NONE:
         try:
-            return _READERS[form.kind](bare)
+            return _PARSERS[value_format.kind](bare)
         except RecursionError as error:
             raise ValueError("it is nested too deeply") from error
-    if form.optional or form.kind in ("list of whole numbers", "list of texts"):
-        return None if form.optional else ()
+    if value_format.optional or value_format.kind in ("list of whole numbers", "list of texts"):
+        return None if value_format.optional else ()
     raise ValueError("nothing is given")
 
 
-def unquoted(text: str) -> str:
+def unquote(text: str) -> str:
     """The text without surrounding whitespace and without the quotes of a JSON or Python string."""
     bare = text.strip()
     if len(bare) >= 2 and bare[0] == bare[-1] == "'" and "'" not in bare[1:-1]:
@@ -100,19 +102,19 @@ def unquoted(text: str) -> str:
     return bare
 
 
-def bare_word(text: str) -> str:
+def normalize_word(text: str) -> str:
     """The text in lower case without quotes, and without the zero fraction of a whole number: `1.0` becomes `1`."""
-    word = unquoted(text).lower()
+    word = unquote(text).lower()
     return word.partition(".")[0] if _WHOLE_FLOAT.fullmatch(word) else word
 
 
-def read_switch(text: str) -> bool:
+def parse_bool(text: str) -> bool:
     """Parse `true`, `True`, `1`, `1.0`, `yes`, `on` or their opposites.
 
     Raises:
         ValueError: the text is none of them.
     """
-    word = bare_word(text)
+    word = normalize_word(text)
     if word in _TRUE:
         return True
     if word in _FALSE:
@@ -157,7 +159,7 @@ def _parts(text: str) -> list[bool | int | float | str]:
     """
     if text[:1] not in ("[", "(", "{", "'", '"'):
         return [part.strip() for part in text.split(",") if part.strip()]
-    if _JUXTAPOSED.search(text):
+    if _ADJACENT_STRINGS.search(text):
         raise ValueError(f"{text!r} has no commas between its texts")
     whole = text if text[0] in "[({" else f"[{text}]"
     try:
@@ -174,22 +176,22 @@ def _parts(text: str) -> list[bool | int | float | str]:
     return list(value)
 
 
-def _choice(text: str, form: Form) -> str | None:
-    word = bare_word(text)
+def _choice(text: str, value_format: ValueFormat) -> str | None:
+    word = normalize_word(text)
     for spelling in (word, word.replace("-", "_"), word.replace("_", "-")):
-        if spelling in form.choices:
+        if spelling in value_format.choices:
             return spelling
-    if "true" in form.choices and word in _TRUE | _FALSE:
+    if "true" in value_format.choices and word in _TRUE | _FALSE:
         return "true" if word in _TRUE else "false"
-    if form.optional and word in _NOTHING:
+    if value_format.optional and word in _NONE:
         return None
-    raise ValueError(f"{text!r} is none of {', '.join(form.choices)}")
+    raise ValueError(f"{text!r} is none of {', '.join(value_format.choices)}")
 
 
-_READERS: dict[Kind, Callable[[str], Value]] = {
+_PARSERS: dict[ValueKind, Callable[[str], Value]] = {
     "whole number": _whole_number,
     "number": _number,
-    "true or false": read_switch,
+    "true or false": parse_bool,
     "text": str,
     "list of whole numbers": _list_of_whole_numbers,
     "list of texts": _list_of_texts,

@@ -15,7 +15,7 @@ from finetune.checkpoint.layout import CheckpointName
 from finetune.checkpoint.manifest import CheckpointInfo, Specification
 from finetune.checkpoint.reading import LoadedCheckpoint
 from finetune.checkpoint.snapshot import Snapshot
-from finetune.checkpoint.store import CheckpointStore, TooLateError
+from finetune.checkpoint.store import CheckpointStore, StopDeadlineError
 from finetune.checkpoint.writer import BackgroundWriter
 from finetune.config.hyperparameters import CheckpointSpec, JobSpec, Task
 from finetune.data.loading.dataset import Subset
@@ -65,7 +65,7 @@ def open_store(folder: Path, spec: CheckpointSpec, interruption: Interruption) -
     from finetune.checkpoint.s3 import S3Mirror  # imports boto3, which most jobs do not need
     from finetune.checkpoint.s3_access import S3Location
 
-    return S3Mirror(store, S3Location.parse(spec.s3_uri), asked_to_stop=lambda: interruption.seconds_ago)
+    return S3Mirror(store, S3Location.parse(spec.s3_uri), seconds_since_stop=lambda: interruption.seconds_ago)
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +117,7 @@ def job_checkpoints(
     store = open_store(folder, spec, interruption)
     try:
         resumed = resume_from(store, spec, specification, state)
-    except TooLateError as error:
+    except StopDeadlineError as error:
         raise JobStopped from error
     load_seconds = time.monotonic() - started
     with BackgroundWriter(store) as writer:
@@ -211,7 +211,7 @@ def _check_specification(checkpoint: LoadedCheckpoint, ours: Specification) -> N
     Raises:
         UserError: it belongs to another request.
     """
-    theirs = checkpoint.manifest.about.specification
+    theirs = checkpoint.manifest.info.specification
     if theirs.digest == ours.digest:
         return
     differing = theirs.differing_fields(ours)

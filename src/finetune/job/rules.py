@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from torch import nn
 
-from finetune.config.rules import rules_of
+from finetune.config.rules import parse_rules
 from finetune.evaluation.metrics import best_constant_prediction
 from finetune.job.inputs import Inputs, class_counts
 from finetune.job.prepare import PreparedJob, structure_of
@@ -106,7 +106,7 @@ def findings_about_evaluation(
         metrics: by part.
         history: metrics of every epoch; empty if nothing was trained.
     """
-    rules = rules_of(job.spec.observe.rules)
+    rules = parse_rules(job.spec.observe.rules)
     part = next((name for name in ("test", "validation", "train") if name in metrics), None)
     measured = metrics.get(part or "")
     if not rules or part is None or not isinstance(measured, dict):

@@ -44,7 +44,7 @@ def task_of(request: Request) -> Task | None:
     """The task given by hyperparameter, or implied by the content type of a channel in Pipe mode."""
     if request.spec.data.task is not None:
         return request.spec.data.task
-    formats = [channel.form for channel in request.pipes().values()]
+    formats = [channel.stream_format for channel in request.pipes().values()]
     if not formats:
         return None
     return "text-classification" if formats[0] in _TEXTS else "image-classification"
@@ -67,7 +67,7 @@ def open_streams(
             PipeOptions(channel.name, paths.data, paths.pipe_state, spec.run.pipe_wait_seconds, stopped),
             StreamLayout(
                 f"channel {channel.name!r}",
-                channel.form,
+                channel.stream_format,
                 channel.wrapped,
                 shared=request.shares(channel.name),
                 classes=classes,

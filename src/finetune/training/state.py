@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.amp.grad_scaler import GradScaler
 
-from finetune.checkpoint.state import check_count, check_keys
+from finetune.checkpoint.state import check_count, check_structure
 from finetune.monitoring.score import score_of
 from finetune.training.trainable_state import OptimizerState, State, TrainableWeights
 
@@ -56,7 +56,7 @@ class Progress:
         Raises:
             ValueError: The values do not have the expected form.
         """
-        check_keys(state, asdict(self), "progress")
+        check_structure(state, asdict(self), "progress")
         for name in ("epoch", "step", "step_in_epoch"):
             check_count(state[name], name)
         for name in asdict(self):
@@ -110,7 +110,7 @@ class EpochTotals:
         Raises:
             ValueError: The values do not have the expected form.
         """
-        check_keys(state, self.state_dict(), "totals")
+        check_structure(state, self.state_dict(), "totals")
         check_count(state["records"], "records")
         self.loss.copy_(state["loss"])
         self.correct.copy_(state["correct"])
@@ -165,7 +165,7 @@ class BestEpoch:
         Raises:
             ValueError: The values do not have the expected form.
         """
-        check_keys({**state, "weights": {}}, {**self.state_dict(), "weights": {}}, "best")
+        check_structure({**state, "weights": {}}, {**self.state_dict(), "weights": {}}, "best")
         for name in self._SCALARS:
             setattr(self, name, state[name])
         self.weights = dict(state["weights"])
@@ -192,7 +192,7 @@ class History:
             names = {"train:loss", "train:accuracy"}
             names |= {"validation:loss", "validation:accuracy"} if "validation:loss" in row else set()
             names |= {"train:micro_f1", "validation:micro_f1"} & row.keys()
-            check_keys(row, dict.fromkeys(names, 0.0), f"row {epoch}")
+            check_structure(row, dict.fromkeys(names, 0.0), f"row {epoch}")
         self.rows = rows
 
 
@@ -259,7 +259,7 @@ class TrainingState:
         parts = self.parts()
         if states.keys() != parts.keys():
             raise ValueError(f"missing or unknown parts: {', '.join(sorted(states.keys() ^ parts.keys()))}")
-        check_keys(states["scaler"], self.scaler.state_dict(), "scaler")
+        check_structure(states["scaler"], self.scaler.state_dict(), "scaler")
         for name, part in parts.items():
             try:
                 part.load_state_dict(states[name])
@@ -268,4 +268,4 @@ class TrainingState:
         if len(self.history.rows) != self.progress.epoch or self.best.epoch >= self.progress.epoch:
             raise ValueError(f"its history has {len(self.history.rows)} epochs, but its progress {self.progress.epoch}")
         if self.best.weights:
-            check_keys(self.best.weights, self.weights.state_dict(), "best.weights")
+            check_structure(self.best.weights, self.weights.state_dict(), "best.weights")

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from finetune.checkpoint.state import check_keys
+from finetune.checkpoint.state import check_structure
 from finetune.models.backbone import Backbone
 from finetune.models.fingerprint import frozen_names
 from finetune.strategies.plan import Plan
@@ -42,7 +42,7 @@ class TrainableWeights:
             ValueError: Names, shapes or dtypes do not match.
         """
         tensors = self.state_dict()
-        check_keys(state, tensors, "weights")
+        check_structure(state, tensors, "weights")
         for name, tensor in tensors.items():
             tensor.copy_(state[name])
 
@@ -73,7 +73,7 @@ class OptimizerState:
         for name, moments in state.items():
             shape = self._parameters[name].shape
             expected = {key: value.new_empty(shape) if value.dim() else value for key, value in examples.items()}
-            check_keys(moments, expected, name)
+            check_structure(moments, expected, name)
         moments = {
             index: {key: _with_layout_of(value, parameter) for key, value in state[name].items()}
             for index, (name, parameter) in enumerate(self._parameters.items())

@@ -5,36 +5,36 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from finetune.config.values import bare_word
+from finetune.config.values import normalize_word
 
 ANY: frozenset[str] = frozenset({"*"})
 
 
 @dataclass(frozen=True, slots=True)
-class Claim:
+class Assignment:
     """The value that a name requests for a hyperparameter.
 
     Attributes:
-        knob: name of the hyperparameter in this project.
+        hyperparameter: name of the hyperparameter in this project.
         value: as text, read like a value given by the user.
-        also: other values that are compatible with the claim if another name requests them; `ANY` for all.
-        overrides: whether other claims on the hyperparameter are dropped, with a note.
+        compatible: other values that are accepted if another name requests them; `ANY` for all.
+        overrides: whether other assignments to the hyperparameter are dropped, with a note.
         remark: difference in meaning, for the log.
     """
 
-    knob: str
+    hyperparameter: str
     value: str
-    also: frozenset[str] = frozenset()
+    compatible: frozenset[str] = frozenset()
     overrides: bool = False
     remark: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Translation:
-    """Translation of a name and its value: claims, or the reason why they are ignored."""
+    """Translation of a name and its value: assignments, or the reason why it is ignored."""
 
-    claims: tuple[Claim, ...] = ()
-    ignored_because: str | None = None
+    assignments: tuple[Assignment, ...] = ()
+    ignored_reason: str | None = None
 
 
 Translate = Callable[[str, Mapping[str, str]], Translation]
@@ -60,36 +60,43 @@ class Alias:
     ignored: bool = False
 
 
-def renamed(name: str, used_by: str, knob: str, remark: str = "") -> Alias:
+def name_alias(name: str, used_by: str, hyperparameter: str, remark: str = "") -> Alias:
     """An alias with the same values as the hyperparameter."""
-    becomes = f"`{knob}`" + (f", {remark}" if remark else "")
-    return Alias(name, used_by, becomes, lambda text, _: Translation((Claim(knob, text, remark=remark),)))
+    becomes = f"`{hyperparameter}`" + (f", {remark}" if remark else "")
+    return Alias(
+        name, used_by, becomes, lambda text, _: Translation((Assignment(hyperparameter, text, remark=remark),))
+    )
 
 
-def chosen(name: str, used_by: str, table: Mapping[str, Translation]) -> Alias:
+def choice_alias(name: str, used_by: str, table: Mapping[str, Translation]) -> Alias:
     """An alias with a few values, each with its own translation; `1` is read as `true`, `0` as `false`."""
 
     def translate(text: str, _: Mapping[str, str]) -> Translation:
-        word = bare_word(text)
+        word = normalize_word(text)
         word = {"1": "true", "yes": "true", "0": "false", "no": "false"}.get(word, word)
         if word not in table:
             raise ValueError(f"one of {', '.join(table)}")
         return table[word]
 
-    return Alias(name, used_by, "; ".join(f"`{word}`: {_meaning(to)}" for word, to in table.items()), translate)
+    return Alias(
+        name, used_by, "; ".join(f"`{word}`: {_meaning(translation)}" for word, translation in table.items()), translate
+    )
 
 
-def ignored(name: str, used_by: str, reason: str) -> Alias:
+def ignored_alias(name: str, used_by: str, reason: str) -> Alias:
     """An alias that is ignored, whatever its value."""
-    return Alias(name, used_by, reason, lambda _text, _: Translation(ignored_because=reason), ignored=True)
+    return Alias(name, used_by, reason, lambda _text, _: Translation(ignored_reason=reason), ignored=True)
 
 
-def setting(knob: str, value: str, *also: str) -> Translation:
+def assign(hyperparameter: str, value: str, *compatible: str) -> Translation:
     """A translation into one value of one hyperparameter."""
-    return Translation((Claim(knob, value, also=frozenset(also)),))
+    return Translation((Assignment(hyperparameter, value, compatible=frozenset(compatible)),))
 
 
 def _meaning(translation: Translation) -> str:
-    if translation.ignored_because is not None:
-        return f"ignored, {translation.ignored_because}"
-    return " and ".join(f"`{claim.knob}={claim.value}`" for claim in translation.claims) or "nothing to change"
+    if translation.ignored_reason is not None:
+        return f"ignored, {translation.ignored_reason}"
+    return (
+        " and ".join(f"`{assignment.hyperparameter}={assignment.value}`" for assignment in translation.assignments)
+        or "nothing to change"
+    )

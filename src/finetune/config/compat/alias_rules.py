@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from finetune.config.compat.alias import ANY, Alias, Claim, Translation
-from finetune.config.values import Form, read_switch, read_value, unquoted
+from finetune.config.compat.alias import ANY, Alias, Assignment, Translation
+from finetune.config.values import ValueFormat, parse_bool, parse_value, unquote
 
 # Default of the platform's image and text classification if patience is not given.
 DEFAULT_PATIENCE = "5"
 # More epochs than any job has: the best weights are restored, and training never ends early.
-ENDLESS_PATIENCE = "100000"
+UNLIMITED_PATIENCE = "100000"
 # Fixed decay of rmsprop in this project, the default of PyTorch.
 RMSPROP_DECAY = 0.99
 
@@ -18,23 +18,23 @@ RMSPROP_DECAY = 0.99
 def _image_shape(text: str, _: Mapping[str, str]) -> Translation:
     allowed = "channels, height and width of a square picture with 3 channels, such as 3,224,224"
     try:
-        sides = read_value(text, Form("list of whole numbers"))
+        sides = parse_value(text, ValueFormat("list of whole numbers"))
     except ValueError:
         raise ValueError(allowed) from None
     if not isinstance(sides, tuple) or len(sides) != 3 or sides[0] != 3 or sides[1] != sides[2]:
         raise ValueError(allowed)
-    return Translation((Claim("image_size", str(sides[1])),))
+    return Translation((Assignment("image_size", str(sides[1])),))
 
 
 def _lr_scheduler_step(text: str, _: Mapping[str, str]) -> Translation:
-    if not unquoted(text):
+    if not unquote(text):
         return Translation()
-    return Translation((Claim("lr_step_epochs", text), Claim("lr_schedule", "step")))
+    return Translation((Assignment("lr_step_epochs", text), Assignment("lr_schedule", "step")))
 
 
 def _switch(text: str) -> bool:
     try:
-        return read_switch(text)
+        return parse_bool(text)
     except ValueError:
         raise ValueError("true or false") from None
 
@@ -42,21 +42,21 @@ def _switch(text: str) -> bool:
 def _load_best_model_at_end(text: str, _: Mapping[str, str]) -> Translation:
     if not _switch(text):
         return Translation()
-    return Translation((Claim("early_stopping_patience", ENDLESS_PATIENCE, also=ANY),))
+    return Translation((Assignment("early_stopping_patience", UNLIMITED_PATIENCE, compatible=ANY),))
 
 
 def _early_stopping(text: str, request: Mapping[str, str]) -> Translation:
     if _switch(text):
-        return Translation((Claim("early_stopping_patience", DEFAULT_PATIENCE, also=ANY),))
-    given = {"early_stopping_patience", "patience"} & request.keys()
-    return Translation((Claim("early_stopping_patience", "None", overrides=True),) if given else ())
+        return Translation((Assignment("early_stopping_patience", DEFAULT_PATIENCE, compatible=ANY),))
+    patience_names = {"early_stopping_patience", "patience"} & request.keys()
+    return Translation((Assignment("early_stopping_patience", "None", overrides=True),) if patience_names else ())
 
 
 def _decay_of_squares(text: str, request: Mapping[str, str]) -> Translation:
-    if unquoted(request.get("optimizer", "adamw")).lower() != "rmsprop":
-        return Translation(ignored_because="it belongs to rmsprop, which is not the optimizer")
+    if unquote(request.get("optimizer", "adamw")).lower() != "rmsprop":
+        return Translation(ignored_reason="it belongs to rmsprop, which is not the optimizer")
     try:
-        decay = float(unquoted(text))
+        decay = float(unquote(text))
     except ValueError:
         decay = -1.0
     if decay != RMSPROP_DECAY:
@@ -78,18 +78,18 @@ def _max_steps(text: str, _: Mapping[str, str]) -> Translation:
 
 def _number(text: str) -> float:
     try:
-        return float(unquoted(text))
+        return float(unquote(text))
     except ValueError:
         raise ValueError("a whole number") from None
 
 
 def _random_seed(text: str, request: Mapping[str, str]) -> Translation:
     if "seed" in request:
-        return Translation(ignored_because="all randomness is derived from seed")
-    return Translation((Claim("seed", text),))
+        return Translation(ignored_reason="all randomness is derived from seed")
+    return Translation((Assignment("seed", text),))
 
 
-RULES = (
+FUNCTION_ALIASES = (
     Alias(
         "image_shape",
         "image classification (MXNet)",
@@ -123,7 +123,7 @@ RULES = (
     Alias(
         "load_best_model_at_end",
         "Hugging Face Trainer",
-        f"`true`: `early_stopping_patience={ENDLESS_PATIENCE}` unless it is given; `false`: nothing to change",
+        f"`true`: `early_stopping_patience={UNLIMITED_PATIENCE}` unless it is given; `false`: nothing to change",
         _load_best_model_at_end,
     ),
     Alias(

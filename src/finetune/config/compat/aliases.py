@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from finetune.config.compat.alias import Alias, Translation, chosen, ignored, renamed, setting
-from finetune.config.compat.alias_rules import RULES
+from finetune.config.compat.alias import Alias, Translation, assign, choice_alias, ignored_alias, name_alias
+from finetune.config.compat.alias_rules import FUNCTION_ALIASES
 
 MXNET = "image classification (MXNet)"
 TENSORFLOW = "image and text classification (TensorFlow)"
@@ -18,155 +18,166 @@ BLAZING = "BlazingText"
 JUMPSTART = "JumpStart"
 HUGGING_FACE = "Hugging Face Trainer"
 
-_LEARNING_ALL = ("partial", "gradual", "from_scratch")
-_NOTHING = Translation()
+_STRATEGIES_TRAINING_ALL = ("partial", "gradual", "from_scratch")
+_NO_CHANGE = Translation()
 
-_RENAMED = (
-    renamed("mini_batch_size", MXNET, "batch_size"),
-    renamed("adam_learning_rate", JUMPSTART, "learning_rate"),
-    renamed("lr", "many scripts", "learning_rate"),
-    renamed("lr_scheduler_factor", MXNET, "lr_factor"),
-    renamed(
+_NAME_ALIASES = (
+    name_alias("mini_batch_size", MXNET, "batch_size"),
+    name_alias("adam_learning_rate", JUMPSTART, "learning_rate"),
+    name_alias("lr", "many scripts", "learning_rate"),
+    name_alias("lr_scheduler_factor", MXNET, "lr_factor"),
+    name_alias(
         "early_stopping_tolerance", MXNET, "early_stopping_min_delta", "where it is a difference instead of a ratio"
     ),
-    renamed("patience", BLAZING, "early_stopping_patience"),
-    renamed("min_epochs", BLAZING, "early_stopping_min_epochs"),
-    renamed("dropout_rate", TENSORFLOW, "dropout"),
-    renamed("epsilon", TENSORFLOW, "eps"),
-    renamed("validation_split_ratio", TENSORFLOW, "validation_fraction"),
-    renamed("warmup_steps_fraction", TENSORFLOW, "warmup_fraction"),
-    renamed("model_id", JUMPSTART, "model_name"),
-    renamed("model_name_or_path", HUGGING_FACE, "model_name"),
-    renamed("num_train_epochs", HUGGING_FACE, "epochs"),
-    renamed("train_batch_size", HUGGING_FACE, "batch_size"),
-    renamed("per_device_train_batch_size", HUGGING_FACE, "batch_size", "since a job has one device"),
-    renamed("warmup_ratio", HUGGING_FACE, "warmup_fraction"),
-    renamed("max_seq_length", HUGGING_FACE, "max_length"),
-    renamed("max_grad_norm", HUGGING_FACE, "gradient_clip_norm"),
-    renamed("adam_beta1", HUGGING_FACE, "beta_1"),
-    renamed("adam_beta2", HUGGING_FACE, "beta_2"),
-    renamed("adam_epsilon", HUGGING_FACE, "eps"),
-    renamed("label_smoothing_factor", HUGGING_FACE, "label_smoothing"),
-    renamed("dataloader_num_workers", HUGGING_FACE, "workers"),
-    renamed("text_column_name", HUGGING_FACE, "text_column"),
-    renamed("label_column_name", HUGGING_FACE, "label_column"),
-    renamed("save_steps", HUGGING_FACE, "checkpoint_interval_steps"),
-    renamed("save_total_limit", HUGGING_FACE, "checkpoint_keep"),
+    name_alias("patience", BLAZING, "early_stopping_patience"),
+    name_alias("min_epochs", BLAZING, "early_stopping_min_epochs"),
+    name_alias("dropout_rate", TENSORFLOW, "dropout"),
+    name_alias("epsilon", TENSORFLOW, "eps"),
+    name_alias("validation_split_ratio", TENSORFLOW, "validation_fraction"),
+    name_alias("warmup_steps_fraction", TENSORFLOW, "warmup_fraction"),
+    name_alias("model_id", JUMPSTART, "model_name"),
+    name_alias("model_name_or_path", HUGGING_FACE, "model_name"),
+    name_alias("num_train_epochs", HUGGING_FACE, "epochs"),
+    name_alias("train_batch_size", HUGGING_FACE, "batch_size"),
+    name_alias("per_device_train_batch_size", HUGGING_FACE, "batch_size", "since a job has one device"),
+    name_alias("warmup_ratio", HUGGING_FACE, "warmup_fraction"),
+    name_alias("max_seq_length", HUGGING_FACE, "max_length"),
+    name_alias("max_grad_norm", HUGGING_FACE, "gradient_clip_norm"),
+    name_alias("adam_beta1", HUGGING_FACE, "beta_1"),
+    name_alias("adam_beta2", HUGGING_FACE, "beta_2"),
+    name_alias("adam_epsilon", HUGGING_FACE, "eps"),
+    name_alias("label_smoothing_factor", HUGGING_FACE, "label_smoothing"),
+    name_alias("dataloader_num_workers", HUGGING_FACE, "workers"),
+    name_alias("text_column_name", HUGGING_FACE, "text_column"),
+    name_alias("label_column_name", HUGGING_FACE, "label_column"),
+    name_alias("save_steps", HUGGING_FACE, "checkpoint_interval_steps"),
+    name_alias("save_total_limit", HUGGING_FACE, "checkpoint_keep"),
 )
 
-_CHOSEN = (
-    chosen(
+_CHOICE_ALIASES = (
+    choice_alias(
         "use_pretrained_model",
         f"{MXNET}, where 0 is the default; here pretrained weights are",
         {
-            "true": setting("strategy", "full", "feature_extraction", "partial", "gradual", "evaluate"),
-            "false": setting("strategy", "from_scratch"),
+            "true": assign("strategy", "full", "feature_extraction", "partial", "gradual", "evaluate"),
+            "false": assign("strategy", "from_scratch"),
         },
     ),
-    chosen(
+    choice_alias(
         "num_layers",
         MXNET,
-        {depth: setting("model_name", f"resnet{depth}") for depth in ("18", "34", "50", "101", "152")},
+        {depth: assign("model_name", f"resnet{depth}") for depth in ("18", "34", "50", "101", "152")},
     ),
-    chosen(
+    choice_alias(
         "augmentation_type",
         MXNET,
         {
-            "crop": setting("augmentation", "basic"),
-            "crop_color": setting("augmentation", "strong"),
-            "crop_color_transform": setting("augmentation", "strong"),
+            "crop": assign("augmentation", "basic"),
+            "crop_color": assign("augmentation", "strong"),
+            "crop_color_transform": assign("augmentation", "strong"),
         },
     ),
-    chosen(
+    choice_alias(
         "precision_dtype",
         MXNET,
-        {"float32": setting("precision", "fp32"), "float16": setting("precision", "fp16")},
+        {"float32": assign("precision", "fp32"), "float16": assign("precision", "fp16")},
     ),
-    chosen(
+    choice_alias(
         "use_weighted_loss",
         MXNET,
-        {"true": setting("class_weights", "balanced"), "false": setting("class_weights", "none")},
+        {"true": assign("class_weights", "balanced"), "false": assign("class_weights", "none")},
     ),
     *(
-        chosen(
+        choice_alias(
             name,
             f"{TENSORFLOW}, {JUMPSTART}",
             {
-                "true": setting("strategy", "feature_extraction"),
-                "false": setting("strategy", "full", *_LEARNING_ALL),
+                "true": assign("strategy", "feature_extraction"),
+                "false": assign("strategy", "full", *_STRATEGIES_TRAINING_ALL),
             },
         )
         for name in ("train_only_top_layer", "train_only_on_top_layer")
     ),
-    chosen("fp16", HUGGING_FACE, {"true": setting("precision", "fp16"), "false": _NOTHING}),
-    chosen("bf16", HUGGING_FACE, {"true": setting("precision", "bf16"), "false": _NOTHING}),
-    chosen(
+    choice_alias("fp16", HUGGING_FACE, {"true": assign("precision", "fp16"), "false": _NO_CHANGE}),
+    choice_alias("bf16", HUGGING_FACE, {"true": assign("precision", "bf16"), "false": _NO_CHANGE}),
+    choice_alias(
         "lr_scheduler_type",
         HUGGING_FACE,
         {
-            "linear": setting("lr_schedule", "linear"),
-            "cosine": setting("lr_schedule", "cosine"),
-            "constant": setting("lr_schedule", "constant"),
-            "constant_with_warmup": setting("lr_schedule", "constant"),
+            "linear": assign("lr_schedule", "linear"),
+            "cosine": assign("lr_schedule", "cosine"),
+            "constant": assign("lr_schedule", "constant"),
+            "constant_with_warmup": assign("lr_schedule", "constant"),
         },
     ),
-    chosen(
+    choice_alias(
         "optim",
         HUGGING_FACE,
         {
-            "adamw_torch": setting("optimizer", "adamw"),
-            "adamw_torch_fused": setting("optimizer", "adamw"),
-            "adamw_hf": setting("optimizer", "adamw"),
-            "sgd": setting("optimizer", "sgd"),
-            "rmsprop": setting("optimizer", "rmsprop"),
+            "adamw_torch": assign("optimizer", "adamw"),
+            "adamw_torch_fused": assign("optimizer", "adamw"),
+            "adamw_hf": assign("optimizer", "adamw"),
+            "sgd": assign("optimizer", "sgd"),
+            "rmsprop": assign("optimizer", "rmsprop"),
         },
     ),
-    chosen("binary_mode", JUMPSTART, {"false": _NOTHING}),
-    chosen("mode", BLAZING, {"supervised": _NOTHING}),
+    choice_alias("binary_mode", JUMPSTART, {"false": _NO_CHANGE}),
+    choice_alias("mode", BLAZING, {"supervised": _NO_CHANGE}),
 )
 
-_WORD_VECTORS = "it shapes word vectors, and the network here is a pretrained transformer"
-_STRENGTH = "the strength of augmentation is a property of augmentation=basic and strong"
-_LOGGED = "there is one line per epoch, and progress within long ones"
-_EVALUATED = "the validation records are evaluated after every epoch"
-_BEST = "the best epoch is the one of the highest validation accuracy, and early_stopping_patience restores it"
+_WORD_VECTORS_ONLY = "it shapes word vectors, and the network here is a pretrained transformer"
+_AUGMENTATION_STRENGTH = "the strength of augmentation is a property of augmentation=basic and strong"
+_FIXED_LOGGING = "there is one line per epoch, and progress within long ones"
+_FIXED_EVALUATION = "the validation records are evaluated after every epoch"
+_BEST_EPOCH = "the best epoch is the one of the highest validation accuracy, and early_stopping_patience restores it"
 
-_IGNORED = (
-    ignored("resize", MXNET, "images are resized as the network's weights expect it; see image_size"),
-    ignored("kv_store", MXNET, "a job trains on one device"),
-    ignored(
+_IGNORED_ALIASES = (
+    ignored_alias("resize", MXNET, "images are resized as the network's weights expect it; see image_size"),
+    ignored_alias("kv_store", MXNET, "a job trains on one device"),
+    ignored_alias(
         "checkpoint_frequency", MXNET, "checkpoints follow checkpoint_interval_seconds and are no part of the model"
     ),
-    ignored("image_resize_interpolation", JUMPSTART, "images are resized as the network's weights expect it"),
-    ignored("regularizers_l2", TENSORFLOW, "the head decays like all layers, by weight_decay"),
-    ignored("initial_accumulator_value", TENSORFLOW, "it belongs to adagrad, which is not among the optimizers"),
-    ignored("augmentation_random_flip", JUMPSTART, _STRENGTH),
-    ignored("augmentation_random_rotation", JUMPSTART, _STRENGTH),
-    ignored("augmentation_random_zoom", JUMPSTART, _STRENGTH),
-    ignored("eval_metric", JUMPSTART, _BEST),
-    ignored("verbose_one_line_per_epoch", JUMPSTART, _LOGGED),
-    ignored("checkpoint_save_best_only", JUMPSTART, _BEST),
-    *(ignored(name, BLAZING, _WORD_VECTORS) for name in ("buckets", "min_count", "vector_dim", "word_ngrams")),
-    ignored(
+    ignored_alias("image_resize_interpolation", JUMPSTART, "images are resized as the network's weights expect it"),
+    ignored_alias("regularizers_l2", TENSORFLOW, "the head decays like all layers, by weight_decay"),
+    ignored_alias("initial_accumulator_value", TENSORFLOW, "it belongs to adagrad, which is not among the optimizers"),
+    ignored_alias("augmentation_random_flip", JUMPSTART, _AUGMENTATION_STRENGTH),
+    ignored_alias("augmentation_random_rotation", JUMPSTART, _AUGMENTATION_STRENGTH),
+    ignored_alias("augmentation_random_zoom", JUMPSTART, _AUGMENTATION_STRENGTH),
+    ignored_alias("eval_metric", JUMPSTART, _BEST_EPOCH),
+    ignored_alias("verbose_one_line_per_epoch", JUMPSTART, _FIXED_LOGGING),
+    ignored_alias("checkpoint_save_best_only", JUMPSTART, _BEST_EPOCH),
+    *(
+        ignored_alias(name, BLAZING, _WORD_VECTORS_ONLY)
+        for name in ("buckets", "min_count", "vector_dim", "word_ngrams")
+    ),
+    ignored_alias(
         "per_device_eval_batch_size", HUGGING_FACE, "evaluation has the batches of training; no result depends on it"
     ),
-    ignored("eval_batch_size", HUGGING_FACE, "evaluation has the batches of training; no result depends on it"),
-    *(ignored(name, HUGGING_FACE, _EVALUATED) for name in ("eval_strategy", "evaluation_strategy", "eval_steps")),
-    ignored("metric_for_best_model", HUGGING_FACE, _BEST),
+    ignored_alias("eval_batch_size", HUGGING_FACE, "evaluation has the batches of training; no result depends on it"),
     *(
-        ignored(name, HUGGING_FACE, _LOGGED)
+        ignored_alias(name, HUGGING_FACE, _FIXED_EVALUATION)
+        for name in ("eval_strategy", "evaluation_strategy", "eval_steps")
+    ),
+    ignored_alias("metric_for_best_model", HUGGING_FACE, _BEST_EPOCH),
+    *(
+        ignored_alias(name, HUGGING_FACE, _FIXED_LOGGING)
         for name in ("logging_steps", "logging_strategy", "logging_dir", "report_to")
     ),
-    ignored(
+    ignored_alias(
         "save_strategy",
         HUGGING_FACE,
         "checkpoints follow checkpoint_interval_seconds and checkpoint_interval_steps, and the ends of epochs",
     ),
-    *(ignored(name, HUGGING_FACE, "training and evaluation follow from strategy") for name in ("do_train", "do_eval")),
-    *(ignored(name, HUGGING_FACE, "the platform has one folder for it") for name in ("output_dir", "model_dir")),
+    *(
+        ignored_alias(name, HUGGING_FACE, "training and evaluation follow from strategy")
+        for name in ("do_train", "do_eval")
+    ),
+    *(ignored_alias(name, HUGGING_FACE, "the platform has one folder for it") for name in ("output_dir", "model_dir")),
 )
 
-ALIASES: Mapping[str, Alias] = {alias.name: alias for alias in (*_RENAMED, *_CHOSEN, *RULES, *_IGNORED)}
+ALIASES: Mapping[str, Alias] = {
+    alias.name: alias for alias in (*_NAME_ALIASES, *_CHOICE_ALIASES, *FUNCTION_ALIASES, *_IGNORED_ALIASES)
+}
 
 SYNONYMS: Mapping[tuple[str, str], str] = {
     ("optimizer", "nesterov"): "nag",

@@ -5,32 +5,32 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from finetune.config.compat.alias import ANY, Claim
+from finetune.config.compat.alias import ANY, Assignment
 from finetune.config.compat.aliases import ALIASES, OBJECTIVE, PLATFORM_NAMES, SYNONYMS
 from finetune.config.descriptions import all_hyperparameters
-from finetune.config.faults import shown
-from finetune.config.values import Form, read_value, unquoted
+from finetune.config.faults import quoted
+from finetune.config.values import ValueFormat, parse_value, unquote
 from finetune.errors import did_you_mean
 
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """A claim with its origin in the request.
+    """An assignment with its origin in the request.
 
     Attributes:
         name: as the user wrote it.
         text: the value as the user wrote it.
-        claim: the translated claim.
+        claim: the translated assignment.
     """
 
     name: str
     text: str
-    claim: Claim
+    assignment: Assignment
 
     @property
-    def said(self) -> str:
+    def as_written(self) -> str:
         """The setting as the user wrote it, for messages."""
-        return f"{self.name}={shown(self.text)}"
+        return f"{self.name}={quoted(self.text)}"
 
 
 @dataclass(slots=True)
@@ -44,25 +44,27 @@ class Settings:
         objective: objective metric of a tuner.
     """
 
-    chosen: dict[str, Setting] = field(default_factory=dict)
+    resolved: dict[str, Setting] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     faults: list[str] = field(default_factory=list)
     objective: str | None = None
 
 
 def translate(raw: Mapping[str, str]) -> Settings:
-    """Translate the names of other tools, and resolve multiple claims on one hyperparameter."""
+    """Translate the names of other tools, and resolve conflicting assignments to one hyperparameter."""
     settings = Settings()
     request = {_canonical(name): text for name, text in raw.items()}
-    found: list[Setting] = []
+    translated: list[Setting] = []
     for name, text in raw.items():
-        found += _understand(name, text, request, settings)
-    by_knob: dict[str, list[Setting]] = {}
-    for setting in sorted(found, key=lambda setting: _canonical(setting.name) != setting.claim.knob):
-        by_knob.setdefault(setting.claim.knob, []).append(setting)
-    for knob, rivals in by_knob.items():
-        _settle(knob, rivals, settings)
-    settings.notes[:0] = _translations(found, settings)
+        translated += _translate_setting(name, text, request, settings)
+    by_hyperparameter: dict[str, list[Setting]] = {}
+    for setting in sorted(
+        translated, key=lambda setting: _canonical(setting.name) != setting.assignment.hyperparameter
+    ):
+        by_hyperparameter.setdefault(setting.assignment.hyperparameter, []).append(setting)
+    for hyperparameter, conflicts in by_hyperparameter.items():
+        _resolve(hyperparameter, conflicts, settings)
+    settings.notes[:0] = _translation_notes(translated, settings)
     return settings
 
 
@@ -70,71 +72,73 @@ def _canonical(name: str) -> str:
     return name.strip().replace("-", "_")
 
 
-def _understand(name: str, text: str, request: Mapping[str, str], settings: Settings) -> list[Setting]:
+def _translate_setting(name: str, text: str, request: Mapping[str, str], settings: Settings) -> list[Setting]:
     canonical = _canonical(name)
     if canonical in all_hyperparameters():
-        value = SYNONYMS.get((canonical, unquoted(text).lower()), text)
-        return [Setting(name, text, Claim(canonical, value))]
+        value = SYNONYMS.get((canonical, unquote(text).lower()), text)
+        return [Setting(name, text, Assignment(canonical, value))]
     if canonical in ALIASES:
-        return _understand_alias(name, text, request, settings)
+        return _translate_alias(name, text, request, settings)
     if canonical == OBJECTIVE:
-        settings.objective = unquoted(text)
-        settings.notes.append(f"The tuner looks at the metric {shown(text)}.")
+        settings.objective = unquote(text)
+        settings.notes.append(f"The tuner looks at the metric {quoted(text)}.")
     elif not canonical.startswith(PLATFORM_NAMES):
         near = did_you_mean(canonical, [*all_hyperparameters(), *ALIASES])
-        settings.faults.append(f"Unknown hyperparameter {shown(name)}{near}: correct its name or leave it out.")
+        settings.faults.append(f"Unknown hyperparameter {quoted(name)}{near}: correct its name or leave it out.")
     return []
 
 
-def _understand_alias(name: str, text: str, request: Mapping[str, str], settings: Settings) -> list[Setting]:
+def _translate_alias(name: str, text: str, request: Mapping[str, str], settings: Settings) -> list[Setting]:
     try:
         translation = ALIASES[_canonical(name)].translate(text, request)
     except ValueError as allowed:
-        settings.faults.append(f"{name}={shown(text)} has no counterpart here: allowed is {allowed}.")
+        settings.faults.append(f"{name}={quoted(text)} has no counterpart here: allowed is {allowed}.")
         return []
-    if translation.ignored_because is not None:
-        settings.notes.append(f"{name}={shown(text)} is ignored: {translation.ignored_because}.")
-    return [Setting(name, text, claim) for claim in translation.claims]
+    if translation.ignored_reason is not None:
+        settings.notes.append(f"{name}={quoted(text)} is ignored: {translation.ignored_reason}.")
+    return [Setting(name, text, assignment) for assignment in translation.assignments]
 
 
-def _settle(knob: str, rivals: list[Setting], settings: Settings) -> None:
-    """Choose the first claim compatible with all others, preferring the hyperparameter's own name over aliases."""
-    form = all_hyperparameters()[knob].form
-    overriding = [setting for setting in rivals if setting.claim.overrides]
+def _resolve(hyperparameter: str, conflicts: list[Setting], settings: Settings) -> None:
+    """Choose the first assignment compatible with all others, preferring the hyperparameter's own name over aliases."""
+    value_format = all_hyperparameters()[hyperparameter].format
+    overriding = [setting for setting in conflicts if setting.assignment.overrides]
     if overriding:
-        settings.chosen[knob] = overriding[0]
-        dropped = (setting for setting in rivals if not setting.claim.overrides)
-        settings.notes += [f"{setting.said} is ignored: {overriding[0].said}." for setting in dropped]
+        settings.resolved[hyperparameter] = overriding[0]
+        dropped = (setting for setting in conflicts if not setting.assignment.overrides)
+        settings.notes += [f"{setting.as_written} is ignored: {overriding[0].as_written}." for setting in dropped]
         return
-    for candidate in rivals:
-        if all(_fulfils(candidate.claim.value, setting.claim, form) for setting in rivals):
-            settings.chosen[knob] = candidate
+    for candidate in conflicts:
+        if all(_is_compatible(candidate.assignment.value, setting.assignment, value_format) for setting in conflicts):
+            settings.resolved[hyperparameter] = candidate
             return
-    settings.chosen[knob] = rivals[0]
-    said = " and ".join(setting.said for setting in rivals)
-    settings.faults.append(f"{said} contradict each other: both set {knob}, so leave one of them out.")
+    settings.resolved[hyperparameter] = conflicts[0]
+    names = " and ".join(setting.as_written for setting in conflicts)
+    settings.faults.append(f"{names} contradict each other: both set {hyperparameter}, so leave one of them out.")
 
 
-def _fulfils(value: str, claim: Claim, form: Form) -> bool:
-    return claim.also is ANY or any(_same(value, other, form) for other in (claim.value, *claim.also))
+def _is_compatible(value: str, assignment: Assignment, value_format: ValueFormat) -> bool:
+    return assignment.compatible is ANY or any(
+        _equal_values(value, other, value_format) for other in (assignment.value, *assignment.compatible)
+    )
 
 
-def _same(one: str, other: str, form: Form) -> bool:
+def _equal_values(first: str, second: str, value_format: ValueFormat) -> bool:
     try:
-        return read_value(one, form) == read_value(other, form)
+        return parse_value(first, value_format) == parse_value(second, value_format)
     except ValueError:
-        return one == other
+        return first == second
 
 
-def _translations(found: list[Setting], settings: Settings) -> list[str]:
+def _translation_notes(translated: list[Setting], settings: Settings) -> list[str]:
     """Describe the translation of each alias whose value was chosen."""
     meanings: dict[tuple[str, str], list[str]] = {}
-    for setting in found:
-        claim = setting.claim
-        own_word = _canonical(setting.name) == claim.knob and setting.text == claim.value
-        if settings.chosen[claim.knob].claim.value == claim.value and not own_word:
-            remark = f", {claim.remark}" if claim.remark else ""
+    for setting in translated:
+        assignment = setting.assignment
+        unchanged = _canonical(setting.name) == assignment.hyperparameter and setting.text == assignment.value
+        if settings.resolved[assignment.hyperparameter].assignment.value == assignment.value and not unchanged:
+            remark = f", {assignment.remark}" if assignment.remark else ""
             meanings.setdefault((setting.name, setting.text), []).append(
-                f"{claim.knob}={unquoted(claim.value)}{remark}"
+                f"{assignment.hyperparameter}={unquote(assignment.value)}{remark}"
             )
-    return [f"{name}={shown(text)} is read as {' and '.join(words)}." for (name, text), words in meanings.items()]
+    return [f"{name}={quoted(text)} is read as {' and '.join(words)}." for (name, text), words in meanings.items()]
