@@ -51,7 +51,7 @@ def test_a_full_disk(small_disk: Path, caplog: pytest.LogCaptureFixture) -> None
     large = take_snapshot({"model": Holder({"weight": torch.rand(1 << 20)})})
     with caplog.at_level(logging.WARNING), pytest.raises(PlatformError, match="No space left on device"):
         store.write(large, about(2))
-    assert "No space left on device; earlier ones are intact" in caplog.text
+    assert "No space left on device; earlier checkpoints are intact" in caplog.text
     assert sorted(small_disk.rglob("*")) == before
     assert_newest(store, 1)
     store.write(take_snapshot(parts_at(3)), about(3))

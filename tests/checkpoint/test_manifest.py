@@ -61,16 +61,20 @@ def test_anything_else_is_refused(content: bytes) -> None:
     [
         (b"", "empty", False),
         (b"[" * 100_000, "not JSON", False),
-        (b'{"model": 1}', "not one of this program", True),
-        (resealed(format="other"), "not one of this program", True),
+        (b'{"model": 1}', "from another program", True),
+        (resealed(format="other"), "from another program", True),
         (resealed(version=2), "version 2", True),
         (resealed(name="step-000000012-000004"), "belongs to step-000000012-000004", False),
         (resealed(files={"../../etc.json": {"size": 1, "sha256": "0" * 64}}), "file '../../etc.json'", False),
         (resealed(files={"manifest.json": {"size": 1, "sha256": "0" * 64}}), "file 'manifest.json'", False),
         (resealed(files={"model.json": {"size": 1, "sha256": "x"}}), "file 'model.json'", False),
-        (resealed(files=None), "lacks", False),
-        (resealed(created="yesterday"), "lacks", False),
-        (resealed(specification={"digest": "d", "fields": {"!": "tensor", "name": "x"}}), "lacks", False),
+        (resealed(files=None), "missing or invalid entry", False),
+        (resealed(created="yesterday"), "missing or invalid entry", False),
+        (
+            resealed(specification={"digest": "d", "fields": {"!": "tensor", "name": "x"}}),
+            "missing or invalid entry",
+            False,
+        ),
     ],
 )
 def test_the_reason_is_named(content: bytes, reason: str, alien: bool) -> None:

@@ -113,7 +113,7 @@ def test_what_cannot_be_removed_does_not_hinder_the_next_checkpoint(
     first = save(store, 1)
     (first / "somebody's folder").mkdir()
     save(store, 2)
-    assert "step-000000001-000001 could not be removed" in caplog.text
+    assert "Could not remove checkpoint step-000000001-000001" in caplog.text
     loaded = store.newest_complete()
     assert loaded is not None
     assert loaded.manifest.info.step == 2

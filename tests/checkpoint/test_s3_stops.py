@@ -57,8 +57,8 @@ def test_a_request_that_gets_no_answer_is_not_repeated(
     s3.front.decide = asked.when(31.0, "PUT", file)
     name = mirror(s3, tmp_path, asked).write(take_snapshot(parts_at(1)), about(1))
     assert sum(path.endswith(file) for _, path in s3.front.seen) == 1
-    assert f"checkpoint {name} is in its folder, but its copy to S3 failed" in caplog.text
-    assert f"within 30 s after the job was asked to stop. Not sent: {left}" in caplog.text
+    assert f"Could not upload checkpoint {name} to S3" in caplog.text
+    assert f"within 30 s after the job was asked to stop. Not uploaded: {left}" in caplog.text
     newest = CheckpointStore(tmp_path).newest_complete()
     assert newest is not None
     assert newest.manifest.name == name
@@ -81,7 +81,7 @@ def test_a_large_file_is_given_up_within(s3: S3, tmp_path: Path, caplog: pytest.
     s3.front.decide = asked.when(31.0, "PUT", "model.safetensors", "none")
     state = {"weight": torch.zeros(100 << 20, dtype=torch.uint8)}
     mirror(s3, tmp_path, asked).write(take_snapshot({"model": Holder(state)}), about(1))
-    assert "Not sent: model.safetensors, model.json, manifest.json" in caplog.text
+    assert "Not uploaded: model.safetensors, model.json, manifest.json" in caplog.text
     gc.collect()  # an abandoned request leaves a file open, which warns when it is collected
 
 

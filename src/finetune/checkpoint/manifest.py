@@ -129,7 +129,9 @@ def parse_manifest(content: bytes, name: CheckpointName) -> Manifest:
     try:
         manifest, recorded_name = _manifest_of(body, name), body["name"]
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError, RecursionError) as error:
-        raise InvalidCheckpointError(f"manifest lacks what it must say ({type(error).__name__}: {error})") from error
+        raise InvalidCheckpointError(
+            f"manifest has a missing or invalid entry ({type(error).__name__}: {error})"
+        ) from error
     if recorded_name != str(name):
         raise InvalidCheckpointError(f"manifest belongs to {recorded_name}")
     return manifest
@@ -142,15 +144,15 @@ def _checked_body(content: bytes) -> dict[str, Any]:
         raise InvalidCheckpointError("manifest is not JSON" if content else "manifest is empty") from error
     body = document.get("body") if isinstance(document, dict) else None
     if not isinstance(body, dict) or body.get("format") != FORMAT:
-        raise InvalidCheckpointError("manifest is not one of this program", foreign=True)
+        raise InvalidCheckpointError("manifest is from another program", foreign=True)
     if body.get("version") != VERSION:
         raise InvalidCheckpointError(
-            f"written in version {body.get('version')!r} of the format, not {VERSION}", foreign=True
+            f"unsupported format version {body.get('version')!r}, expected {VERSION}", foreign=True
         )
     try:
         digest = hashlib.sha256(_canonical(body)).hexdigest()
     except (ValueError, RecursionError) as error:  # JSON that Python reads, but this program never writes
-        raise InvalidCheckpointError("manifest holds what no manifest does") from error
+        raise InvalidCheckpointError("manifest contains invalid values") from error
     if document.get("sha256") != digest:
         raise InvalidCheckpointError("manifest does not match its own hash")
     return body

@@ -70,7 +70,7 @@ def load_checkpoint(folder: Path, name: CheckpointName) -> LoadedCheckpoint:
     except OSError as error:
         raise InvalidCheckpointError(_reason(error)) from error
     except (SafetensorError, ValueError, RecursionError) as error:
-        raise InvalidCheckpointError(f"cannot be read although its hashes hold: {error}") from error
+        raise InvalidCheckpointError(f"cannot be read although its hashes match: {error}") from error
     return LoadedCheckpoint(manifest, parts)
 
 
@@ -84,7 +84,7 @@ def check_hashes(files: Mapping[Path, FileEntry]) -> None:
     with ThreadPoolExecutor(_NUM_THREADS) as pool:
         for path, digest in zip(files, pool.map(hash_file, files), strict=True):
             if digest != files[path].sha256:
-                raise InvalidCheckpointError(f"{path.name} has another content than when it was written")
+                raise InvalidCheckpointError(f"content of {path.name} does not match its hash")
 
 
 def _part_names(manifest: Manifest) -> list[str]:

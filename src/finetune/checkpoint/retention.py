@@ -102,7 +102,7 @@ def remove_checkpoint(folder: Path, *, quiet: bool = False) -> bool:
         folder.rmdir()
     except OSError as error:
         logger.log(
-            logging.DEBUG if quiet else logging.WARNING, "checkpoint %s could not be removed: %s", folder.name, error
+            logging.DEBUG if quiet else logging.WARNING, "Could not remove checkpoint %s: %s", folder.name, error
         )
         return False
     return True
@@ -120,15 +120,15 @@ def remove_temporaries(folder: Path) -> None:
         except OSError as error:
             num_failed += 1
             if num_failed <= _MAX_SHOWN:
-                logger.warning("leftover of checkpoint %s could not be removed: %s", name, error)
+                logger.warning("Could not remove temporary files of checkpoint %s: %s", name, error)
         if leftovers:
             with contextlib.suppress(OSError):
                 checkpoint.rmdir()  # succeeds only if the folder is empty
             removed_files[str(name)] = len(leftovers)
     for checkpoint_name, count in list(removed_files.items())[:_MAX_SHOWN]:
-        logger.info("checkpoint %s: %d temporary files of a write that was cut off removed", checkpoint_name, count)
+        logger.info("Removed %d temporary files of the interrupted write of checkpoint %s", count, checkpoint_name)
     if len(removed_files) > _MAX_SHOWN:
-        logger.info("the same of %d more checkpoints removed", len(removed_files) - _MAX_SHOWN)
+        logger.info("Removed temporary files of %d more checkpoints", len(removed_files) - _MAX_SHOWN)
 
 
 def sync_folder(folder: Path) -> None:

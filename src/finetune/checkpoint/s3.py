@@ -123,10 +123,12 @@ class S3Mirror:
         """Raise if a stopped job's time limit is over (0 in a restore); called before requests and in transfers."""
         limit = 0.0 if self._restoring else self._timeouts.stop_seconds
         if self._seconds_since_stop() > limit:
-            raise StopDeadlineError(f"S3 did not take part within {limit:.0f} s after the job was asked to stop.")
+            raise StopDeadlineError(f"S3 did not respond within {limit:.0f} s after the job was asked to stop.")
 
     def _warn(self, name: CheckpointName, reason: str) -> None:
-        logger.warning("checkpoint %s is in its folder, but its copy to S3 failed; the job goes on. %s", name, reason)
+        logger.warning(
+            "Could not upload checkpoint %s to S3; it is saved in its folder and the job continues. %s", name, reason
+        )
 
     def _check_write_permission(self) -> None:
         """Check early, not at the first checkpoint, that the job has permission to write."""
@@ -135,7 +137,7 @@ class S3Mirror:
         try:
             self._client.delete_object(Bucket=self._location.bucket, Key=key)
         except S3_FAILURES as error:
-            logger.warning("old checkpoints will stay in S3. %s", to_job_error(error, self._location))
+            logger.warning("Old checkpoints cannot be deleted from S3. %s", to_job_error(error, self._location))
 
     def _list(self) -> _Listing:
         """Return all checkpoints in S3 with their files: file name -> size in bytes."""
@@ -168,7 +170,7 @@ class S3Mirror:
                     Config=self._transfer,
                 )
             except StopDeadlineError as error:
-                raise StopDeadlineError(f"{error} Not sent: {', '.join(files[number:])}") from error
+                raise StopDeadlineError(f"{error} Not uploaded: {', '.join(files[number:])}") from error
         self._manifests[name] = manifest
 
     def _download_checkpoint(self, name: CheckpointName, sizes: Mapping[str, int]) -> bool:
@@ -190,17 +192,17 @@ class S3Mirror:
             return False
         except OSError as error:
             raise PlatformError(
-                f"checkpoint {name} could not be brought from {self._location} to {folder.parent}: {error.strerror}. "
-                "Give the job a larger volume."
+                f"checkpoint {name} could not be downloaded from {self._location} to {folder.parent}: "
+                f"{error.strerror}. Use a larger volume."
             ) from error
         return True
 
     def _skip(self, name: CheckpointName, reason: str) -> None:
         self._num_skipped += 1
         if self._num_skipped <= _MAX_SHOWN:
-            logger.warning("checkpoint %s in S3 is passed over: %s", name, reason)
+            logger.warning("Skipping checkpoint %s in S3: %s", name, reason)
         elif self._num_skipped == _MAX_SHOWN + 1:
-            logger.warning("further checkpoints in S3 are passed over without a line for each")
+            logger.warning("Skipping further checkpoints in S3 without a warning for each")
 
     def _read_manifest(self, name: CheckpointName, sizes: Mapping[str, int]) -> tuple[Manifest, bytes]:
         """Read a manifest and check that every file exists with its size.
@@ -253,7 +255,7 @@ class S3Mirror:
     def _delete(self, name: CheckpointName, files: Mapping[str, int]) -> None:
         for file in sorted(files, key=lambda file: file != MANIFEST):
             self._client.delete_object(Bucket=self._location.bucket, Key=self._key(name, file))
-        logger.debug("checkpoint %s is superseded and was removed from S3", name)
+        logger.debug("Removed superseded checkpoint %s from S3", name)
 
     def _key(self, name: CheckpointName, file: str) -> str:
         return f"{self._location.prefix}{name}/{file}"

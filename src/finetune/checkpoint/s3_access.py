@@ -63,8 +63,8 @@ class S3Location:
         match = _URI.fullmatch(uri.strip())
         if match is None:
             raise UserError(
-                f"checkpoint_s3_uri={uri!r} is no place in S3. Write s3://bucket/prefix, with the bucket's name in "
-                "small letters, digits, dots and hyphens."
+                f"checkpoint_s3_uri={uri!r} is not an S3 location. Use s3://bucket/prefix, with a bucket name of "
+                "lowercase letters, digits, dots and hyphens."
             )
         prefix = (match[2] or "").strip("/")
         return cls(match[1], f"{prefix}/" if prefix else "")
@@ -102,15 +102,15 @@ def to_job_error(error: Exception, location: S3Location) -> JobError:
         return UserError(f"{setting} cannot be used: {error}")
     code, status = _error_code(error)
     if code == "NoSuchBucket":
-        return UserError(f"{setting}: there is no bucket {location.bucket!r}. Make it, or name another.")
+        return UserError(f"{setting}: there is no bucket {location.bucket!r}. Create it, or use another bucket.")
     if status in (401, 403):
         return UserError(
-            f"{setting} was refused ({code}). The job needs s3:ListBucket on the bucket and s3:GetObject, s3:PutObject "
-            "and s3:DeleteObject below the prefix."
+            f"{setting} denied access ({code}). The job needs s3:ListBucket on the bucket and s3:GetObject, "
+            "s3:PutObject and s3:DeleteObject below the prefix."
         )
     if 300 <= status < 500 and status not in (408, 429):
         return UserError(f"{setting} cannot be used: {error}. Check bucket, region and AWS_ENDPOINT_URL.")
-    return PlatformError(f"{setting} could not be reached: {error}. Check the network, or start the job again later.")
+    return PlatformError(f"{setting} could not be reached: {error}. Check the network, or retry later.")
 
 
 def _error_code(error: Exception) -> tuple[str, int]:

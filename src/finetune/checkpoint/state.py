@@ -84,7 +84,7 @@ def check_structure(state: object, reference: object, name: str) -> None:
     if isinstance(reference, Mapping) and isinstance(state, Mapping):
         if state.keys() != reference.keys():
             differing = sorted(str(key) for key in state.keys() ^ reference.keys())
-            raise ValueError(f"{name} lacks or has besides: {', '.join(differing[:3])}")
+            raise ValueError(f"{name} has missing or unexpected keys: {', '.join(differing[:3])}")
         for key, value in reference.items():
             check_structure(state[key], value, f"{name}.{key}")
 
@@ -96,7 +96,7 @@ def check_count(value: object, name: str) -> None:
         ValueError: It is not.
     """
     if type(value) is not int or value < 0:
-        raise ValueError(f"{name} is {_describe(value)}, expected a number from 0 on")
+        raise ValueError(f"{name} is {_describe(value)}, expected a non-negative integer")
 
 
 @dataclass(slots=True)

@@ -92,14 +92,14 @@ class CheckpointStore:
                     self._damaged.add(name)
                     num_skipped += 1
                     if num_skipped <= _MAX_SHOWN:
-                        logger.warning("checkpoint %s is passed over: %s", name, error)
+                        logger.warning("Skipping checkpoint %s: %s", name, error)
                 else:
                     self._damaged.discard(name)
                     return loaded
             return None
         finally:
             if num_skipped > _MAX_SHOWN:
-                logger.warning("so are %d more checkpoints in %s", num_skipped - _MAX_SHOWN, self.folder)
+                logger.warning("Skipped %d more checkpoints in %s", num_skipped - _MAX_SHOWN, self.folder)
 
     def write(self, snapshot: Snapshot, info: CheckpointInfo) -> CheckpointName:
         """Write a checkpoint and remove those that it supersedes.
@@ -120,12 +120,12 @@ class CheckpointStore:
                 files = write_parts(folder, snapshot.parts)
                 finalize_checkpoint(folder, files, Manifest(name, info, time.time(), files).encode())
         except OSError as error:
-            logger.warning("checkpoint %s was not written: %s; earlier ones are intact", name, error.strerror)
+            logger.warning("Could not write checkpoint %s: %s; earlier checkpoints are intact", name, error.strerror)
             raise PlatformError(
                 f"checkpoint {name} could not be written to {self.folder}: {error.strerror}. Earlier checkpoints are "
-                "intact. Give the job a larger volume, or let it write elsewhere."
+                "intact. Use a larger volume or another folder."
             ) from error
-        logger.debug("checkpoint %s (%s) is complete", name, info.kind)
+        logger.debug("Wrote checkpoint %s (%s)", name, info.kind)
         self._remove_expired()
         return name
 
@@ -139,7 +139,7 @@ class CheckpointStore:
             names = checkpoints_in(self.folder)
         except OSError as error:
             raise PlatformError(
-                f"checkpoints folder {self.folder} cannot be read: {error.strerror}. Give the job a folder that it may "
+                f"checkpoints folder {self.folder} cannot be read: {error.strerror}. Use a folder that the job may "
                 "read and write."
             ) from error
         self.skip_serials(names)
@@ -158,14 +158,14 @@ class CheckpointStore:
         try:
             names = select_expired(list_candidates(self.folder, self._damaged), self.keep)
         except OSError as error:
-            logger.warning("old checkpoints in %s could not be looked at: %s", self.folder, error)
+            logger.warning("Could not list old checkpoints in %s: %s", self.folder, error)
             return
         for name in names:
             quiet = name in self._unremovable or len(self._unremovable) >= _MAX_SHOWN
             if not remove_checkpoint(self.folder / str(name), quiet=quiet):
                 self._unremovable.add(name)
             else:
-                logger.debug("checkpoint %s is superseded and was removed", name)
+                logger.debug("Removed superseded checkpoint %s", name)
 
     def _warn_about_foreign_entries(self, names: Iterable[CheckpointName]) -> None:
         names_of_checkpoints = set(map(str, names))
@@ -178,10 +178,9 @@ class CheckpointStore:
             listed = ", ".join(entry[:_MAX_NAME_CHARACTERS] for entry in foreign[:_MAX_SHOWN])
             more = f" and {len(foreign) - _MAX_SHOWN} more" if len(foreign) > _MAX_SHOWN else ""
             logger.warning(
-                "%s%s in the checkpoints folder %s passed over: not a checkpoint of this program",
+                "Ignoring %s%s in the checkpoints folder: not a checkpoint of this program",
                 listed,
                 more,
-                "is" if len(foreign) == 1 else "are",
             )
 
 

@@ -117,7 +117,7 @@ def _header(tensors: list[tuple[str, Tensor]]) -> bytes:
     start = 0
     for name, tensor in tensors:
         if tensor.dtype not in _DTYPE_NAMES:
-            raise TypeError(f"tensor {name!r} has the type {tensor.dtype}, which safetensors cannot hold")
+            raise TypeError(f"tensor {name!r} has dtype {tensor.dtype}, which safetensors does not support")
         end = start + tensor.numel() * tensor.element_size()
         entries[name] = {
             "dtype": _DTYPE_NAMES[tensor.dtype],
