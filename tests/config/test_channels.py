@@ -54,7 +54,7 @@ def test_a_content_type_loses_its_parameters(given: str, bare: str | None) -> No
 def test_what_clients_add_for_code_is_ignored_and_told() -> None:
     checked = check_channels({"train": Request(), "code": Request()}, parse_hyperparameters({}))
     assert checked.by_purpose.keys() == {"train"}
-    assert checked.notes == ("Channel 'code' is ignored: the job of this image runs no code of a user.",)
+    assert checked.notes == ("Channel 'code' is ignored: this image does not run user code.",)
 
 
 @pytest.mark.parametrize(
@@ -62,25 +62,25 @@ def test_what_clients_add_for_code_is_ignored_and_told() -> None:
     [
         ({}, "There is no channel 'train'"),
         ({"test": Request()}, "There is no channel 'train'"),
-        ({"train": Request(), "training": Request()}, "Channels 'train' and 'training' mean the same"),
+        ({"train": Request(), "training": Request()}, "Channels 'train' and 'training' are the same channel"),
         # Its folder would have the path of the first FIFO of `train`.
         (
             {"train": Request(input_mode="Pipe"), "train_0": Request()},
             "Unknown channel 'train_0' (did you mean 'train'",
         ),
         ({"train": Request(), "validaton": Request()}, "Unknown channel 'validaton' (did you mean 'validation'?)"),
-        ({"train": Request(input_mode="tube")}, "Channel 'train' comes in tube mode, which is not read: give it"),
-        ({"train": Request("application/x-parquet", "Pipe")}, "Channel 'train' holds Parquet, which needs jumps"),
-        ({"train": Request(), "model": Request(input_mode="Pipe")}, "Channel 'model' cannot come in Pipe mode"),
-        ({"train": Request(), "model": Request("text/csv")}, "Channel 'model' has content type 'text/csv', which is"),
-        ({"train": Request(), "validation_lst": Request()}, "Channel 'validation_lst' lists files of a channel"),
+        ({"train": Request(input_mode="tube")}, "Channel 'train' has the unsupported input mode 'tube': use"),
+        ({"train": Request("application/x-parquet", "Pipe")}, "Channel 'train' contains Parquet, which needs random"),
+        ({"train": Request(), "model": Request(input_mode="Pipe")}, "Channel 'model' cannot be read in Pipe mode"),
+        ({"train": Request(), "model": Request("text/csv")}, "Channel 'model' has the unsupported content type"),
+        ({"train": Request(), "validation_lst": Request()}, "Channel 'validation_lst' lists files of the channel"),
         (
             {"train": Request(), "test_lst": Request()},
-            "Channel 'test_lst' lists files of a channel 'test', which is no",
+            "Channel 'test_lst' lists files of the channel 'test', which is missing",
         ),
         (
             {"train": Request(input_mode="Pipe"), "train_lst": Request()},
-            "Channel 'train_lst' lists files of a channel 'train', which comes in Pipe mode",
+            "Channel 'train_lst' lists files of the channel 'train', which is in Pipe mode",
         ),
     ],
 )
@@ -91,9 +91,9 @@ def test_a_channel_that_cannot_be_read_is_refused(channels: dict[str, Request], 
 def test_the_declared_task_must_fit_the_content_type() -> None:
     message = message_for({"train": Request("image/png")}, task="text-classification")
     assert message.startswith(
-        "Channel 'train' has content type 'image/png', which is not read for task text-classification: give one of"
+        "Channel 'train' has the unsupported content type 'image/png' for task text-classification: use one of"
     )
-    assert "image/" not in message.partition("give one of")[2]
+    assert "image/" not in message.partition("use one of")[2]
 
 
 def test_lists_of_images_do_not_fit_texts() -> None:
@@ -104,7 +104,7 @@ def test_lists_of_images_do_not_fit_texts() -> None:
 def test_evaluation_needs_records_but_no_training_channel() -> None:
     evaluation = parse_hyperparameters({"strategy": "evaluate"})
     assert check_channels({"test": Request()}, evaluation).by_purpose.keys() == {"test"}
-    assert message_for({"model": Request()}, strategy="evaluate").startswith("There is nothing to evaluate")
+    assert message_for({"model": Request()}, strategy="evaluate").startswith("strategy=evaluate needs a channel")
 
 
 def test_early_stopping_needs_validation_records() -> None:

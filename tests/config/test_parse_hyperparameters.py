@@ -43,11 +43,11 @@ def other_value(name: str) -> str:
     if name == "rules":
         return "Overfit"
     return {
-        "list of texts": "a,b",
-        "true or false": "false" if knob.default == "true" else "true",
-        "list of whole numbers": "3,7",
-        "text": "s3://bucket/prefix",
-        "whole number": "9",
+        "list of strings": "a,b",
+        "boolean": "false" if knob.default == "true" else "true",
+        "list of integers": "3,7",
+        "string": "s3://bucket/prefix",
+        "integer": "9",
         "number": "0.25",
     }[knob.format.kind]
 
@@ -60,12 +60,12 @@ def test_what_clients_add_uninvited_passes() -> None:
     spec = parse_hyperparameters(
         {"sagemaker_program": "train.py", "sagemaker_region": '"eu-west-1"', "_tuning_objective_metric": "accuracy"}
     )
-    assert spec.notes == ("The tuner looks at the metric 'accuracy'.",)
+    assert spec.notes == ("The objective metric of the tuner is 'accuracy'.",)
 
 
 def test_an_unknown_name_is_refused_with_the_nearest_name() -> None:
     assert message_for(epoch="3") == (
-        "Unknown hyperparameter 'epoch' (did you mean 'epochs'?): correct its name or leave it out."
+        "Unknown hyperparameter 'epoch' (did you mean 'epochs'?): correct its name or remove it."
     )
 
 
@@ -76,9 +76,9 @@ def test_the_nearest_name_may_be_one_of_another_tool() -> None:
 @pytest.mark.parametrize(
     ("name", "value", "allowed"),
     [
-        ("epochs", "0", "a whole number, at least 1 and at most 100000 (default 10)."),
-        ("epochs", "ten", "a whole number"),
-        ("epochs", "None", "a whole number"),
+        ("epochs", "0", "an integer, at least 1 and at most 100000 (default 10)."),
+        ("epochs", "ten", "an integer"),
+        ("epochs", "None", "an integer"),
         ("learning_rate", "0", "a number, above 0 and at most 10, or None."),
         ("learning_rate", "nan", "a number"),
         ("validation_fraction", "1", "at most 0.9"),
@@ -88,12 +88,12 @@ def test_the_nearest_name_may_be_one_of_another_tool() -> None:
         ("top_k", "1", "at least 2"),
         ("cache_size_gb", "1e300", "a number, at least 0 and at most 1000000, or None."),
         ("checkpoint_s3_uri", "bucket/prefix", "of the form s3://bucket/prefix, or None."),
-        ("lr_step_epochs", "10;20", "a list of whole numbers, with commas between them"),
+        ("lr_step_epochs", "10;20", "a list of integers, separated by commas"),
     ],
 )
 def test_a_wrong_value_is_named_with_what_is_allowed(name: str, value: str, allowed: str) -> None:
     message = message_for(**{name: value})
-    assert message.startswith(f"{name}={value!r} is not allowed: give ")
+    assert message.startswith(f"{name}={value!r} is not allowed: expected ")
     assert allowed in message
 
 
@@ -107,12 +107,12 @@ def test_all_faults_are_told_at_once() -> None:
 def test_a_fault_hides_no_other_but_those_that_follow_from_it() -> None:
     message = message_for(lr_schedule="step", lr_step_epochs="soon")
     assert message.splitlines() == [
-        "lr_step_epochs='soon' is not allowed: give a list of whole numbers, with commas between them."
+        "lr_step_epochs='soon' is not allowed: expected a list of integers, separated by commas."
     ]
 
 
 def test_many_faults_fit_into_what_the_platform_shows() -> None:
-    readable = {"text", "list of texts"}
+    readable = {"string", "list of strings"}
     message = message_for(
         **{knob.name: "?" * 5000 for knob in all_hyperparameters().values() if knob.format.kind not in readable}
     )

@@ -37,7 +37,7 @@ def test_every_rule_speaks_of_declared_knobs() -> None:
 @pytest.mark.parametrize(
     ("raw", "note"),
     [
-        ({"unfrozen_groups": "2"}, "unfrozen_groups has no effect: only strategy='partial' reads it."),
+        ({"unfrozen_groups": "2"}, "unfrozen_groups has no effect: only strategy='partial' uses it."),
         ({"momentum": "0.9"}, "momentum has no effect: only sgd, rmsprop and nag use it."),
         (
             {"optimizer": "sgd", "beta_1": "0.8", "beta_2": "0.9"},
@@ -45,20 +45,20 @@ def test_every_rule_speaks_of_declared_knobs() -> None:
         ),
         ({"lr_factor": "0.5"}, "lr_factor has no effect: lr_schedule is neither 'step' nor 'exponential'."),
         ({"lr_step_epochs": "3"}, "lr_step_epochs has no effect: lr_schedule is not 'step'."),
-        ({"lr_schedule": "step", "lr_step_epochs": "10"}, "lr_step_epochs has no effect: the job has no more epochs"),
+        ({"lr_schedule": "step", "lr_step_epochs": "10"}, "lr_step_epochs has no effect: the job ends before"),
         ({"early_stopping_min_epochs": "3"}, "early_stopping_min_epochs has no effect: early_stopping_patience is not"),
         ({"strategy": "evaluate", "epochs": "3", "dropout": "0.1"}, "epochs, dropout have no effect: strategy="),
-        ({"strategy": "evaluate", "resume": "auto"}, "resume has no effect: strategy='evaluate' trains nothing"),
+        ({"strategy": "evaluate", "resume": "auto"}, "resume has no effect: strategy='evaluate' does not train"),
         (
             {"strategy": "feature_extraction", "learning_rate": "0.1", "head_learning_rate": "0.2"},
             "learning_rate has no",
         ),
         ({"augmentation": "none", "augmentation_views": "4"}, "augmentation_views has no effect: augmentation='none'"),
-        ({"feature_cache": "off", "augmentation_views": "4"}, "augmentation_views has no effect: with feature_cache="),
-        ({"multi_label": "true", "top_k": "3"}, "top_k has no effect: with multi_label"),
-        ({"rules": "None", "rule_action": "stop"}, "rule_action has no effect: rules names none"),
-        ({"task": "text-classification", "image_size": "32"}, "image_size has no effect: it belongs to images"),
-        ({"task": "image-classification", "header": "true"}, "header has no effect: it belongs to texts"),
+        ({"feature_cache": "off", "augmentation_views": "4"}, "augmentation_views has no effect: feature_cache="),
+        ({"multi_label": "true", "top_k": "3"}, "top_k has no effect: top-k accuracy"),
+        ({"rules": "None", "rule_action": "stop"}, "rule_action has no effect: no rules"),
+        ({"task": "text-classification", "image_size": "32"}, "image_size has no effect: it applies to images"),
+        ({"task": "image-classification", "header": "true"}, "header has no effect: it applies to texts"),
     ],
 )
 def test_a_knob_without_effect_is_told(raw: dict[str, str], note: str) -> None:
@@ -95,24 +95,28 @@ TRAIN = frozenset({"train"})
 @pytest.mark.parametrize(
     ("raw", "facts", "remark"),
     [
-        ({"header": "true"}, {}, "header has no effect: it belongs to texts"),
-        ({"image_size": "64"}, {"task": "text-classification"}, "image_size has no effect: it belongs to images"),
+        ({"header": "true"}, {}, "header has no effect: it applies to texts"),
+        ({"image_size": "64"}, {"task": "text-classification"}, "image_size has no effect: it applies to images"),
         ({"validation_fraction": "0.1"}, {"channels": TRAIN | {"validation"}}, "validation_fraction has no effect: th"),
         ({"num_training_samples": "9"}, {"channels": frozenset({"test"})}, "num_training_samples has no effect: there"),
-        ({"pipe_wait_seconds": "9"}, {}, "pipe_wait_seconds has no effect: no channel comes in Pipe mode."),
+        ({"pipe_wait_seconds": "9"}, {}, "pipe_wait_seconds has no effect: no channel is in Pipe mode."),
         ({"shuffle_buffer": "9"}, {"piped": frozenset({"test"})}, "shuffle_buffer has no effect: the channel 'train'"),
         (
             {"group_by_length": "true"},
             {"piped": TRAIN, "task": "text-classification"},
-            "group_by_length has no effect: records of a pipe",
+            "group_by_length has no effect: records in Pipe mode",
         ),
         (
             {"feature_cache": "off"},
             {},
-            "feature_cache has no effect: no layers are frozen from the input on, so there is nothing to keep of them.",
+            "feature_cache has no effect: no layers are frozen from the input on, so there are no features to cache.",
         ),
         ({"augmentation_views": "4"}, {}, "augmentation_views has no effect: no layers are frozen"),
-        ({"augmentation": "strong"}, {"freezes": True, "varies": False}, "augmentation has no effect: what frozen"),
+        (
+            {"augmentation": "strong"},
+            {"freezes": True, "varies": False},
+            "augmentation has no effect: features of frozen",
+        ),
         ({"checkpoint_keep": "3"}, {"keeps_checkpoints": False}, "checkpoint_keep has no effect: the job has no check"),
         ({"cache_size_gb": "4"}, {"piped": TRAIN}, "cache_size_gb has no effect: no layers are frozen"),
     ],

@@ -20,8 +20,8 @@ def test_every_rule_speaks_of_declared_knobs() -> None:
         ({"lr_schedule": "step"}, "lr_schedule='step' needs lr_step_epochs"),
         ({"lr_schedule": "step", "lr_step_epochs": "20,10"}, "lr_step_epochs must be above 0 and ascending"),
         ({"lr_schedule": "step", "lr_step_epochs": "0,10"}, "lr_step_epochs must be above 0 and ascending"),
-        ({"strategy": "from_scratch", "reinitialize_top_layer": "false"}, "strategy='from_scratch' begins with"),
-        ({"strategy": "evaluate", "reinitialize_top_layer": "true"}, "strategy='evaluate' trains nothing"),
+        ({"strategy": "from_scratch", "reinitialize_top_layer": "false"}, "strategy='from_scratch' initializes"),
+        ({"strategy": "evaluate", "reinitialize_top_layer": "true"}, "strategy='evaluate' does not train"),
         ({"label_column": "a", "text_column": "a"}, "label_column, text_column and text_pair_column must"),
     ],
 )

@@ -11,13 +11,13 @@ from hypothesis import strategies as st
 from finetune.config.values import Value, ValueFormat, infer_format, parse_value
 
 WHOLE, NUMBER, SWITCH, TEXT = (
-    ValueFormat("whole number"),
+    ValueFormat("integer"),
     ValueFormat("number"),
-    ValueFormat("true or false"),
-    ValueFormat("text"),
+    ValueFormat("boolean"),
+    ValueFormat("string"),
 )
-LIST = ValueFormat("list of whole numbers")
-NAMES = ValueFormat("list of texts")
+LIST = ValueFormat("list of integers")
+NAMES = ValueFormat("list of strings")
 CHOICE = ValueFormat("one of", ("none", "basic"))
 THREE_WAYS = ValueFormat("one of", ("auto", "true", "false"))
 
@@ -81,7 +81,7 @@ def test_a_value_is_read_however_it_is_written(text: str, form: ValueFormat, val
 
 @pytest.mark.parametrize("text", ["None", "null", "", '""', " none "])
 def test_nothing_is_a_value_where_the_form_allows_it(text: str) -> None:
-    assert parse_value(text, ValueFormat("whole number", optional=True)) is None
+    assert parse_value(text, ValueFormat("integer", optional=True)) is None
 
 
 @pytest.mark.parametrize(
@@ -148,6 +148,6 @@ def test_any_text_is_read_or_refused_with_a_value_error(text: str) -> None:
 
 
 def test_a_form_follows_from_a_type() -> None:
-    assert infer_format(int | None) == ValueFormat("whole number", optional=True)
+    assert infer_format(int | None) == ValueFormat("integer", optional=True)
     with pytest.raises(TypeError, match="bytes"):
         infer_format(bytes)

@@ -23,7 +23,7 @@ def test_train_reports_all_faults_at_once_with_exit_code_1(tmp_path: Path, image
     job = train(tmp_path, {"train": images}, FAULTS)
     assert job.exit_code == 1
     first, *others = job.failure.splitlines()
-    assert first == "Unknown hyperparameter 'epoch' (did you mean 'epochs'?): correct its name or leave it out."
+    assert first == "Unknown hyperparameter 'epoch' (did you mean 'epochs'?): correct its name or remove it."
     assert [line.partition(" ")[0] for line in others] == ["strategy='ful'", "batch_size='0'", "learning_rate='fast'"]
     assert len(job.failure) <= 1024
     assert "Traceback" not in job.failure
@@ -34,11 +34,11 @@ def test_train_reports_all_faults_at_once_with_exit_code_1(tmp_path: Path, image
     ("hyperparameters", "cause"),
     [
         ({"optimzer": "adam"}, r"Unknown hyperparameter 'optimzer' \(did you mean 'optimizer'\?\)"),
-        ({"batch_size": "-1"}, r"batch_size='-1' is not allowed: give a whole number, at least 1"),
-        ({"epochs": "many"}, r"epochs='many' is not allowed: give a whole number"),
+        ({"batch_size": "-1"}, r"batch_size='-1' is not allowed: expected an integer, at least 1"),
+        ({"epochs": "many"}, r"epochs='many' is not allowed: expected an integer"),
         ({"strategy": "partial", "unfrozen_groups": "99"}, r"unfrozen_groups is 99, but .* Choose at most 5"),
         ({"model_name": "resnet81"}, r"model_name='resnet81'.*omit model_name, or set it to 'resnet18'"),
-        ({"image_size": "20000"}, r"image_size='20000' is not allowed: give a whole number, at least 8"),
+        ({"image_size": "20000"}, r"image_size='20000' is not allowed: expected an integer, at least 8"),
         ({"reinitialize_top_layer": "false"}, r"reinitialize_top_layer=false, but the weights have 3 classes"),
         ({"task": "text-classification"}, r"task=text-classification, but channel 'train' contains no tables"),
         ({"num_classes": "2"}, r"num_classes=2, but channel 'train' has 4 classes"),
@@ -123,9 +123,12 @@ def test_further_faults_are_counted(tmp_path: Path, images: Path) -> None:
 def test_missing_unknown_or_empty_channels_are_refused(tmp_path: Path, images: Path) -> None:
     (tmp_path / "empty").mkdir()
     cases: tuple[tuple[dict[str, Path], str], ...] = (
-        ({}, r"There is no channel 'train': give one"),
+        ({}, r"There is no channel 'train': add it"),
         ({"train": images, "validaton": images}, r"Unknown channel 'validaton' \(did you mean 'validation'\?\)"),
-        ({"train": images, "training": images}, r"Channels 'train' and 'training' mean the same: give one of them"),
+        (
+            {"train": images, "training": images},
+            r"Channels 'train' and 'training' are the same channel: give only one of them",
+        ),
         ({"train": tmp_path / "empty"}, r"channel 'train' is empty: no files in .*; expected a folder per class"),
         (
             {"train": images, "model": tmp_path / "empty"},

@@ -21,10 +21,10 @@ def test_plan_lists_unused_hyperparameters(tmp_path: Path, images: Path, holdout
     job = finished(train_here(tmp_path, channels, options))
     told = [line.strip() for line in job.log.splitlines() if line.startswith("  note ")]
     assert told == [
-        "note      text_column has no effect: it belongs to texts, and the task is image-classification.",
+        "note      text_column has no effect: it applies to texts, and the task is image-classification.",
         "note      validation_fraction has no effect: there is a channel 'validation'.",
-        "note      augmentation_views has no effect: no layers are frozen from the input on, so there is nothing to"
-        " keep of them.",
+        "note      augmentation_views has no effect: no layers are frozen from the input on, so there are no features"
+        " to cache.",
         "note      checkpoint_keep has no effect: the job has no checkpoint folder.",
     ]
     notes = json.loads((job.folder.output_data / "report.json").read_text("utf-8"))["asked"]["notes"]

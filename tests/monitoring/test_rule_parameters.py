@@ -174,7 +174,7 @@ def test_parameter_changes_the_finding(rule: str, name: str) -> None:
 @pytest.mark.parametrize("name", UNSUPPORTED_PARAMETERS)
 def test_unsupported_parameter_is_refused_with_a_reason(name: str) -> None:
     rule, _, parameter = name.rpartition(":")
-    with pytest.raises(ValueError, match="leave it out"):
+    with pytest.raises(ValueError, match="Remove it"):
         parse_rules(f"{rule or 'Overfit'}:{parameter}=1")
 
 

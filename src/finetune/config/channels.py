@@ -120,7 +120,9 @@ def check_channels(requested: Mapping[str, ChannelRequest], spec: JobSpec) -> Ch
             faults.append(_unknown_channel_fault(name))
             continue
         if purpose in by_purpose:
-            faults.append(f"Channels {by_purpose[purpose].name!r} and {name!r} mean the same: give one of them.")
+            faults.append(
+                f"Channels {by_purpose[purpose].name!r} and {name!r} are the same channel: give only one of them."
+            )
         by_purpose[purpose] = _check_channel(name, requested[name], content_type)
         faults += _input_mode_faults(by_purpose[purpose], purpose, requested[name].input_mode)
         faults += _content_type_faults(by_purpose[purpose], purpose, spec.data.task)
@@ -128,9 +130,7 @@ def check_channels(requested: Mapping[str, ChannelRequest], spec: JobSpec) -> Ch
     if faults:
         raise UserError(join_faults(faults))
     notes = (
-        f"Channel {name!r} is ignored: the job of this image runs no code of a user."
-        for name in requested
-        if name not in names
+        f"Channel {name!r} is ignored: this image does not run user code." for name in requested if name not in names
     )
     return Channels(by_purpose, tuple(notes))
 
@@ -142,7 +142,7 @@ def _normalize_content_type(content_type: str | None) -> str | None:
 
 def _unknown_channel_fault(name: str) -> str:
     names = [*_CONTENT_TYPES, *_CHANNEL_ALIASES]
-    return f"Unknown channel {quoted(name)}{did_you_mean(name, names)}: channels are {', '.join(names)}."
+    return f"Unknown channel {quoted(name)}{did_you_mean(name, names)}: use one of {', '.join(names)}."
 
 
 def _check_channel(name: str, request: ChannelRequest, content_type: str | None) -> CheckedChannel:
@@ -166,13 +166,13 @@ def _check_channel(name: str, request: ChannelRequest, content_type: str | None)
 
 def _input_mode_faults(channel: CheckedChannel, purpose: str, mode: str) -> list[str]:
     if mode.lower() not in {"file", "fastfile", "pipe"}:
-        return [f"Channel {channel.name!r} comes in {mode} mode, which is not read: give it File, FastFile or Pipe."]
+        return [f"Channel {channel.name!r} has the unsupported input mode {mode!r}: use File, FastFile or Pipe."]
     if channel.piped and purpose not in _RECORD_CHANNELS:
-        return [f"Channel {channel.name!r} cannot come in Pipe mode: give it input mode File or FastFile."]
+        return [f"Channel {channel.name!r} cannot be read in Pipe mode: use input mode File or FastFile."]
     if channel.stream_format == "parquet":
         return [
-            f"Channel {channel.name!r} holds Parquet, which needs jumps that a pipe cannot make: give it input mode"
-            " File or FastFile."
+            f"Channel {channel.name!r} contains Parquet, which needs random access and cannot be read in Pipe mode:"
+            " use input mode File or FastFile."
         ]
     return []
 
@@ -185,15 +185,15 @@ def _content_type_faults(channel: CheckedChannel, purpose: str, task: Task | Non
         allowed |= RECORD_TYPES.keys()
     if purpose in _RECORD_CHANNELS and channel.label_size not in (None, 1):
         return [
-            f"Channel {channel.name!r} has label_size={channel.label_size} after its content type, but a record has one"
-            " label: give label_size=1, or leave it out."
+            f"Channel {channel.name!r} has label_size={channel.label_size} in its content type, but a record has one"
+            " label column: use label_size=1, or remove it."
         ]
     if content_type is None or content_type in allowed:
         return []
     reason = f" for task {task}" if content_type in _CONTENT_TYPES[purpose] else ""
     return [
-        f"Channel {channel.name!r} has content type {quoted(content_type)}, which is not read{reason}:"
-        f" give one of {', '.join(sorted(allowed))}, or none."
+        f"Channel {channel.name!r} has the unsupported content type {quoted(content_type)}{reason}:"
+        f" use one of {', '.join(sorted(allowed))}, or none."
     ]
 
 
@@ -202,23 +202,26 @@ def _missing_channel_faults(channels: Mapping[str, CheckedChannel], spec: JobSpe
     faults = []
     if spec.strategy.name == "evaluate":
         if not names & set(_RECORD_CHANNELS):
-            faults.append("There is nothing to evaluate: give a channel 'test' or 'validation'.")
+            faults.append("strategy=evaluate needs a channel 'test' or 'validation': add one.")
     elif "train" not in names:
-        faults.append("There is no channel 'train': give one, or strategy=evaluate with a channel 'test'.")
+        faults.append("There is no channel 'train': add it, or use strategy=evaluate with a channel 'test'.")
     for name in _RECORD_CHANNELS:
         if f"{name}_lst" in names and name not in names:
-            faults.append(f"Channel '{name}_lst' lists files of a channel '{name}', which is not there: give both.")
+            faults.append(f"Channel '{name}_lst' lists files of the channel '{name}', which is missing: add it.")
         elif f"{name}_lst" in names and channels[name].piped:
             faults.append(
-                f"Channel '{name}_lst' lists files of a channel '{name}', which comes in Pipe mode: give that input"
-                " mode File or FastFile."
+                f"Channel '{name}_lst' lists files of the channel '{name}', which is in Pipe mode: use input mode"
+                f" File or FastFile for '{name}'."
             )
         if f"{name}_lst" in names and spec.data.task == "text-classification":
-            faults.append(f"Channel '{name}_lst' lists images, but the task is text-classification: leave one out.")
+            faults.append(
+                f"Channel '{name}_lst' lists images, but the task is text-classification: remove the channel or"
+                " change the task."
+            )
     if _early_stopping_lacks_validation(channels, spec):
         faults.append(
-            "early_stopping_patience needs validation records: give a channel 'validation', or a validation_fraction"
-            " above 0, which takes them from the training channel."
+            "early_stopping_patience needs validation records: add a channel 'validation', or set validation_fraction"
+            " above 0 to hold out part of the channel 'train'."
         )
     return faults
 

@@ -33,12 +33,14 @@ class Hyperparameter:
 
     @property
     def allowed(self) -> str:
-        """Allowed values in words, such as `a whole number, at least 1, or None`."""
+        """Allowed values in words, such as `an integer, at least 1, or None`."""
         match self.format.kind:
             case "one of":
                 words = f"one of {', '.join(self.format.choices)}"
-            case "true or false" | "text":
-                words = self.format.kind
+            case "boolean":
+                words = "true or false"
+            case "integer":
+                words = "an integer"
             case kind:
                 words = f"a {kind}"
         return words + (f", {self.limits}" if self.limits else "") + (", or None" if self.format.optional else "")
@@ -67,7 +69,7 @@ def _describe(section: type[Section], field: str, info: FieldInfo) -> Hyperparam
         name=info.alias or field,
         section=heading(section)[0],
         format=value_format,
-        limits="with commas between them" if value_format.kind.startswith("list of") else _describe_limits(info),
+        limits="separated by commas" if value_format.kind.startswith("list of") else _describe_limits(info),
         default=_format_default(info.default),
         help=str(info.description),
     )

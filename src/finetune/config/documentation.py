@@ -13,26 +13,26 @@ BEGIN, END = "<!-- hyperparameters:begin -->", "<!-- hyperparameters:end -->"
 _PAGE_HEADER = """\
 # Hyperparameters
 
-<!-- Written by scripts/generate-docs from src/finetune/spec: change it there. -->
+<!-- Written by scripts/generate-docs from src/finetune/config: change it there. -->
 
-Every value arrives as text. Accepted are `0.001` and `1e-3`, `10` and `10.0`, `true`, `True` and `1`, `10,20` and
-`[10, 20]`, `None` where a value may be absent, and any of these in JSON quotes. Names may have `-` for `_`. All faults
-of a request are reported at once, before any data is read; what was translated or has no effect is said at the
-beginning of the log, and in the plan where only channels and network tell it. `sagemaker_*` and
-`_tuning_objective_metric`, which clients of the platform add, pass.
+Values are passed as text: `0.001` or `1e-3`; `10` or `10.0`; `true`, `True` or `1`; `10,20` or `[10, 20]`; `None` for
+optional values; and any of these in JSON quotes. Names may contain `-` instead of `_`. All errors of a request are
+reported at once, before any data is read. Translated and unused hyperparameters are listed at the beginning of the
+log, or in the plan if they depend on the channels or the model. `sagemaker_*` and `_tuning_objective_metric`, which the
+platform's clients add, are accepted.
 """
 _ALIASES_SECTION = """\
-## Other names for the same
+## Aliases
 
-Names of the platform's built-in algorithms, of JumpStart and of the Hugging Face Trainer. Where two names ask one
-hyperparameter for different values, the job fails and names both.
+Names used by the platform's built-in algorithms, JumpStart and the Hugging Face Trainer. If two names set one
+hyperparameter to different values, the job fails and names both.
 """
 _IGNORED_SECTION = """\
-## Accepted and ignored
+## Ignored names
 
-These have no counterpart here, and the log says so.
+These have no equivalent; the job accepts them and logs that they are ignored.
 """
-_VALUE_ALIAS_USERS = "others, for this name"
+_VALUE_ALIAS_USERS = "other tools, with the same name"
 
 
 def hyperparameters_page() -> str:
@@ -50,9 +50,9 @@ def hyperparameters_page() -> str:
         (f"{name}={value}", _VALUE_ALIAS_USERS, f"`{name}={equivalent}`")
         for (name, value), equivalent in SYNONYMS.items()
     ]
-    parts.append(f"{_ALIASES_SECTION}\n{_table(('name', 'used by', 'becomes'), _sorted_rows(aliases))}")
+    parts.append(f"{_ALIASES_SECTION}\n{_table(('name', 'used by', 'equivalent'), _sorted_rows(aliases))}")
     ignored = [(alias.name, alias.used_by, alias.becomes) for alias in ALIASES.values() if alias.ignored]
-    parts.append(f"{_IGNORED_SECTION}\n{_table(('name', 'used by', 'because'), _sorted_rows(ignored))}")
+    parts.append(f"{_IGNORED_SECTION}\n{_table(('name', 'used by', 'reason'), _sorted_rows(ignored))}")
     return "\n".join(parts)
 
 

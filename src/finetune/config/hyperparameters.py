@@ -122,8 +122,8 @@ class ModelSpec(Section):
     )
     reinitialize_top_layer: Literal["auto", "true", "false"] = Field(
         "auto",
-        description="Whether to initialize a new head; auto keeps a head with the same classes, or with as many "
-        "unnamed ones.",
+        description="Whether to initialize a new head; auto keeps a head with the same classes, or with the same "
+        "number of unnamed classes.",
     )
     dropout: float | None = Field(
         None, ge=0, lt=1, description="Dropout before the head during training; by default that of the model."
@@ -222,13 +222,14 @@ class OptimisationSpec(Section):
     early_stopping_patience: int | None = Field(
         None,
         ge=1,
-        description="Epochs without a better validation accuracy (micro F1 with multi_label) after which training "
-        "ends and the best epoch's weights are restored; by default neither.",
+        description="Number of epochs without improvement of the validation accuracy (micro F1 with multi_label) "
+        "after which training stops and the weights of the best epoch are restored; by default early stopping is "
+        "off.",
     )
     early_stopping_min_delta: float = Field(
-        0.0, ge=0, description="Least gain in accuracy, or micro F1, that counts as better."
+        0.0, ge=0, description="Minimum increase of accuracy, or micro F1, that counts as an improvement."
     )
-    early_stopping_min_epochs: int = Field(0, ge=0, description="Epochs that are trained in any case.")
+    early_stopping_min_epochs: int = Field(0, ge=0, description="Minimum number of epochs before early stopping.")
 
 
 class RunSpec(Section):

@@ -84,6 +84,6 @@ class _Reader:
 
     def _fault(self, name: str) -> str:
         setting, hyperparameter = self._settings[name], all_hyperparameters()[name]
-        target = "" if setting.name.replace("-", "_") == name else f"{name} "
+        expected = "expected" if setting.name.replace("-", "_") == name else f"{name} must be"
         default = "" if hyperparameter.default == "None" else f" (default {hyperparameter.default})"
-        return f"{setting.as_written} is not allowed: give {target}{hyperparameter.allowed}{default}."
+        return f"{setting.as_written} is not allowed: {expected} {hyperparameter.allowed}{default}."

@@ -46,20 +46,20 @@ DEFAULTS: Mapping[str, Parameters] = {
     },
 }
 
-_SELECTS_TENSORS = "chooses among saved tensors, and here each rule sees what it judges"
+_SELECTS_TENSORS = "selects saved tensors, but each rule uses fixed tensors"
 UNSUPPORTED_PARAMETERS: Mapping[str, str] = {
     **dict.fromkeys(
         ("collection_names", "tensor_regex", "use_losses_collection", "activation_inputs_regex"), _SELECTS_TENSORS
     ),
-    **dict.fromkeys(("labels_regex", "predictions_regex", "argmax"), "says where answers are, which are known here"),
-    "scan_interval_us": "is the service's clock, and here a sample is ten steps",
-    "mode": "chooses a phase, and here each rule knows its own",
-    "equal_nan": "is not needed: ExplodingTensor tells of NaN",
-    "PoorWeightInitialization:distribution_range": "judges gradients, which VanishingGradient does",
-    "PoorWeightInitialization:patience": "judges the loss, which LossNotDecreasing does with its num_steps",
-    "PoorWeightInitialization:steps": "counts steps to judge, and here the weights are judged before the first",
-    "WeightUpdateRatio:num_steps": "is the length of an update, and here it is that of one step",
-    "LossNotDecreasing:increase_threshold_percent": "is for a rising loss, which never passes diff_percent anyway",
+    **dict.fromkeys(("labels_regex", "predictions_regex", "argmax"), "locates labels and predictions, which are known"),
+    "scan_interval_us": "is the service's polling interval, but samples are taken every ten steps",
+    "mode": "selects a phase, but each rule has a fixed one",
+    "equal_nan": "compares NaN, which ExplodingTensor reports",
+    "PoorWeightInitialization:distribution_range": "checks gradients, which VanishingGradient does",
+    "PoorWeightInitialization:patience": "checks the loss, which LossNotDecreasing does with its num_steps",
+    "PoorWeightInitialization:steps": "counts steps to check, but weights are checked before the first step",
+    "WeightUpdateRatio:num_steps": "is the number of steps per update, which is always one",
+    "LossNotDecreasing:increase_threshold_percent": "detects a rising loss, which diff_percent does too",
 }
 """Service parameters that would have no effect here, by name or by rule and name, with the reason."""
 
@@ -92,7 +92,7 @@ def _setting(rule: str, text: str) -> tuple[str, float]:
     name, _, value = (part.strip() for part in text.partition("="))
     reason = UNSUPPORTED_PARAMETERS.get(f"{rule}:{name}") or UNSUPPORTED_PARAMETERS.get(name)
     if reason is not None:
-        raise ValueError(f"{rule}:{name} {reason}: leave it out")
+        raise ValueError(f"{rule}:{name} is not supported: it {reason}. Remove it")
     if name not in DEFAULTS[rule]:
         raise ValueError(f"{rule} has no parameter {name!r}: it has {', '.join(DEFAULTS[rule])}")
     if name == "only_nan" and value.lower() in _BOOLEANS:

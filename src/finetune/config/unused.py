@@ -72,8 +72,8 @@ def _only_head_lr_applies(spec: JobSpec) -> bool:
 
 _IMAGE_HYPERPARAMETERS = ("image_size", "augmentation", "augmentation_views", "image_column")
 _TEXT_HYPERPARAMETERS = ("max_length", "group_by_length", "text_column", "text_pair_column", "header")
-_IMAGES_ONLY = "it belongs to images, and the task is text-classification"
-_TEXTS_ONLY = "it belongs to texts, and the task is image-classification"
+_IMAGES_ONLY = "it applies to images, and the task is text-classification"
+_TEXTS_ONLY = "it applies to texts, and the task is image-classification"
 
 UNUSED_IN_SPEC: tuple[UnusedRule[JobSpec], ...] = (
     UnusedRule(
@@ -85,13 +85,13 @@ UNUSED_IN_SPEC: tuple[UnusedRule[JobSpec], ...] = (
             "rule_action",
         ),
         lambda spec: spec.strategy.name == "evaluate",
-        "strategy='evaluate' trains nothing",
+        "strategy='evaluate' does not train",
     ),
-    UnusedRule(("unfrozen_groups",), lambda spec: spec.strategy.name != "partial", "only strategy='partial' reads it"),
-    UnusedRule(("layer_decay",), lambda spec: spec.strategy.name == "feature_extraction", "only the head learns"),
-    UnusedRule(("learning_rate",), _only_head_lr_applies, "only the head learns, and head_learning_rate is set"),
+    UnusedRule(("unfrozen_groups",), lambda spec: spec.strategy.name != "partial", "only strategy='partial' uses it"),
+    UnusedRule(("layer_decay",), lambda spec: spec.strategy.name == "feature_extraction", "only the head is trained"),
+    UnusedRule(("learning_rate",), _only_head_lr_applies, "only the head is trained, and head_learning_rate is set"),
     UnusedRule(("lr_step_epochs",), lambda spec: spec.optimisation.lr_schedule != "step", "lr_schedule is not 'step'"),
-    UnusedRule(("lr_step_epochs",), _all_lr_steps_too_late, "the job has no more epochs than the first of them"),
+    UnusedRule(("lr_step_epochs",), _all_lr_steps_too_late, "the job ends before or at the first of them"),
     UnusedRule(
         ("lr_factor",),
         lambda spec: spec.optimisation.lr_schedule not in {"step", "exponential"},
@@ -109,15 +109,17 @@ UNUSED_IN_SPEC: tuple[UnusedRule[JobSpec], ...] = (
     UnusedRule(_IMAGE_HYPERPARAMETERS, lambda spec: spec.data.task == "text-classification", _IMAGES_ONLY),
     UnusedRule(_TEXT_HYPERPARAMETERS, lambda spec: spec.data.task == "image-classification", _TEXTS_ONLY),
     UnusedRule(
-        ("augmentation_views",), lambda spec: spec.data.augmentation == "none", "augmentation='none' varies nothing"
+        ("augmentation_views",),
+        lambda spec: spec.data.augmentation == "none",
+        "augmentation='none' disables augmentation",
     ),
     UnusedRule(
         ("augmentation_views",),
         lambda spec: spec.features.cache == "off",
-        "with feature_cache='off' every epoch varies pictures anew",
+        "feature_cache='off' augments images in every epoch",
     ),
-    UnusedRule(("top_k",), lambda spec: spec.data.multi_label, "with multi_label there is no one right class"),
-    UnusedRule(("rule_action",), lambda spec: not parse_rules(spec.observe.rules), "rules names none"),
+    UnusedRule(("top_k",), lambda spec: spec.data.multi_label, "top-k accuracy is not defined with multi_label"),
+    UnusedRule(("rule_action",), lambda spec: not parse_rules(spec.observe.rules), "no rules are enabled"),
 )
 """Conditions that depend on the hyperparameters only."""
 
@@ -126,25 +128,27 @@ UNUSED_IN_JOB: tuple[UnusedRule[JobFacts], ...] = (
     UnusedRule(_TEXT_HYPERPARAMETERS, lambda job: job.task == "image-classification", _TEXTS_ONLY),
     UnusedRule(("validation_fraction",), lambda job: "validation" in job.channels, "there is a channel 'validation'"),
     UnusedRule(("num_training_samples",), lambda job: "train" not in job.channels, "there is no channel 'train'"),
-    UnusedRule(("pipe_wait_seconds",), lambda job: not job.piped, "no channel comes in Pipe mode"),
+    UnusedRule(("pipe_wait_seconds",), lambda job: not job.piped, "no channel is in Pipe mode"),
+    UnusedRule(("shuffle_buffer",), lambda job: "train" not in job.piped, "the channel 'train' is not in Pipe mode"),
     UnusedRule(
-        ("shuffle_buffer",), lambda job: "train" not in job.piped, "the channel 'train' does not come in Pipe mode"
+        ("group_by_length",),
+        lambda job: job.channels == job.piped,
+        "records in Pipe mode are batched in the order of the stream",
     ),
-    UnusedRule(("group_by_length",), lambda job: job.channels == job.piped, "records of a pipe are taken as they come"),
     UnusedRule(
         ("feature_cache", "augmentation_views"),
         lambda job: not job.freezes,
-        "no layers are frozen from the input on, so there is nothing to keep of them",
+        "no layers are frozen from the input on, so there are no features to cache",
     ),
     UnusedRule(
         ("augmentation",),
         lambda job: not job.varies and job.spec.data.augmentation != "none",
-        "what frozen layers make of pictures is kept, so these stay as they are; see augmentation_views",
+        "features of frozen layers are cached for images without augmentation; see augmentation_views",
     ),
     UnusedRule(
         ("cache_size_gb",),
         lambda job: not job.freezes and (job.task == "text-classification" or job.channels == job.piped),
-        "no layers are frozen from the input on, and there are no pictures in files, so nothing is kept",
+        "no layers are frozen from the input on, and there are no image files, so nothing is cached",
     ),
     UnusedRule(_names_in(CheckpointSpec), lambda job: not job.keeps_checkpoints, "the job has no checkpoint folder"),
 )

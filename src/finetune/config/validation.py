@@ -37,7 +37,7 @@ CONTRADICTIONS = (
     Contradiction(
         frozenset({"lr_schedule", "lr_step_epochs"}),
         lambda spec: spec.optimisation.lr_schedule == "step" and not spec.optimisation.lr_step_epochs,
-        "lr_schedule='step' needs lr_step_epochs, the epochs after which the rate falls, such as 10,20.",
+        "lr_schedule='step' needs lr_step_epochs, the epochs after which the learning rate is reduced, such as 10,20.",
     ),
     Contradiction(
         frozenset({"lr_step_epochs"}),
@@ -47,12 +47,12 @@ CONTRADICTIONS = (
     Contradiction(
         frozenset({"strategy", "reinitialize_top_layer"}),
         lambda spec: spec.strategy.name == "from_scratch" and spec.model.reinitialize_top_layer == "false",
-        "strategy='from_scratch' begins with a new head: leave out reinitialize_top_layer='false'.",
+        "strategy='from_scratch' initializes a new head: remove reinitialize_top_layer='false'.",
     ),
     Contradiction(
         frozenset({"strategy", "reinitialize_top_layer"}),
         lambda spec: spec.strategy.name == "evaluate" and spec.model.reinitialize_top_layer == "true",
-        "strategy='evaluate' trains nothing, so a new head could only guess: leave out reinitialize_top_layer='true'.",
+        "strategy='evaluate' does not train, so a new head could only guess: remove reinitialize_top_layer='true'.",
     ),
     Contradiction(
         frozenset({"label_column", "text_column", "text_pair_column"}),
@@ -62,7 +62,7 @@ CONTRADICTIONS = (
     Contradiction(
         frozenset({"target_precision", "target_recall"}),
         lambda spec: spec.observe.target_precision is not None and spec.observe.target_recall is not None,
-        "target_precision and target_recall contradict each other: one threshold cannot promise both; give one.",
+        "target_precision and target_recall cannot both be set: one threshold cannot guarantee both. Remove one.",
     ),
 )
 

@@ -16,9 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
-ValueKind = Literal[
-    "whole number", "number", "true or false", "text", "one of", "list of whole numbers", "list of texts"
-]
+ValueKind = Literal["integer", "number", "boolean", "string", "one of", "list of integers", "list of strings"]
 Value = bool | int | float | str | tuple[int, ...] | tuple[str, ...] | None
 
 _NONE = frozenset({"", "none", "null"})
@@ -57,15 +55,15 @@ def infer_format(annotation: object) -> ValueFormat:
     if typing.get_origin(annotation) is Literal:
         return ValueFormat("one of", choices=typing.get_args(annotation))
     kinds: dict[object, ValueKind] = {
-        int: "whole number",
+        int: "integer",
         float: "number",
-        bool: "true or false",
-        str: "text",
-        tuple[int, ...]: "list of whole numbers",
-        tuple[str, ...]: "list of texts",
+        bool: "boolean",
+        str: "string",
+        tuple[int, ...]: "list of integers",
+        tuple[str, ...]: "list of strings",
     }
     if annotation not in kinds:
-        raise TypeError(f"no text is read as {annotation!r}")
+        raise TypeError(f"unsupported type {annotation!r}")
     return ValueFormat(kinds[annotation])
 
 
@@ -77,15 +75,15 @@ def parse_value(text: str, value_format: ValueFormat) -> Value:
     """
     bare = unquote(text)
     if value_format.kind == "one of":
-        return _choice(bare, value_format)
+        return _parse_choice(bare, value_format)
     if bare.lower() not in _NONE:
         try:
             return _PARSERS[value_format.kind](bare)
         except RecursionError as error:
-            raise ValueError("it is nested too deeply") from error
-    if value_format.optional or value_format.kind in ("list of whole numbers", "list of texts"):
+            raise ValueError("nested too deeply") from error
+    if value_format.optional or value_format.kind in ("list of integers", "list of strings"):
         return None if value_format.optional else ()
-    raise ValueError("nothing is given")
+    raise ValueError("empty value")
 
 
 def unquote(text: str) -> str:
@@ -103,7 +101,7 @@ def unquote(text: str) -> str:
 
 
 def normalize_word(text: str) -> str:
-    """The text in lower case without quotes, and without the zero fraction of a whole number: `1.0` becomes `1`."""
+    """The text in lower case without quotes, and without the zero fraction of an integer: `1.0` becomes `1`."""
     word = unquote(text).lower()
     return word.partition(".")[0] if _WHOLE_FLOAT.fullmatch(word) else word
 
@@ -122,36 +120,36 @@ def parse_bool(text: str) -> bool:
     raise ValueError(f"{text!r} is neither true nor false")
 
 
-def _whole_number(text: str) -> int:
+def _parse_integer(text: str) -> int:
     try:
         return int(text)
     except ValueError:
-        # A tuner writes whole numbers as 10.0, and users write 1e3.
-        number = _number(text)
+        # A tuner writes integers as 10.0, and users write 1e3.
+        number = _parse_number(text)
         if not number.is_integer():
-            raise ValueError(f"{text!r} is no whole number") from None
+            raise ValueError(f"{text!r} is not an integer") from None
         return int(number)
 
 
-def _number(text: str) -> float:
+def _parse_number(text: str) -> float:
     number = float(text)
     if not math.isfinite(number):
-        raise ValueError(f"{text!r} is no finite number")
+        raise ValueError(f"{text!r} is not a finite number")
     return number
 
 
-def _list_of_whole_numbers(text: str) -> tuple[int, ...]:
-    parts = _parts(text)
+def _parse_integers(text: str) -> tuple[int, ...]:
+    parts = _parse_items(text)
     if any(isinstance(part, bool) for part in parts):
-        raise ValueError(f"{text!r} is no list of whole numbers")
-    return tuple(_whole_number(str(part)) for part in parts)
+        raise ValueError(f"{text!r} is not a list of integers")
+    return tuple(_parse_integer(str(part)) for part in parts)
 
 
-def _list_of_texts(text: str) -> tuple[str, ...]:
-    return tuple(str(part).strip() for part in _parts(text))
+def _parse_strings(text: str) -> tuple[str, ...]:
+    return tuple(str(part).strip() for part in _parse_items(text))
 
 
-def _parts(text: str) -> list[bool | int | float | str]:
+def _parse_items(text: str) -> list[bool | int | float | str]:
     """The members of a list in JSON, in Python's `str` notation, or separated by commas.
 
     Raises:
@@ -160,7 +158,7 @@ def _parts(text: str) -> list[bool | int | float | str]:
     if text[:1] not in ("[", "(", "{", "'", '"'):
         return [part.strip() for part in text.split(",") if part.strip()]
     if _ADJACENT_STRINGS.search(text):
-        raise ValueError(f"{text!r} has no commas between its texts")
+        raise ValueError(f"{text!r} has no commas between its strings")
     whole = text if text[0] in "[({" else f"[{text}]"
     try:
         value: object = json.loads(whole)
@@ -168,15 +166,15 @@ def _parts(text: str) -> list[bool | int | float | str]:
         try:
             value = ast.literal_eval(whole)
         except (ValueError, SyntaxError, MemoryError, RecursionError) as error:
-            raise ValueError(f"{text!r} is no list") from error
+            raise ValueError(f"{text!r} is not a list") from error
     if isinstance(value, bool | int | float | str):
         value = [value]
     if not isinstance(value, list | tuple) or not all(isinstance(part, bool | int | float | str) for part in value):
-        raise ValueError(f"{text!r} is no list of single values")
+        raise ValueError(f"{text!r} is not a list of single values")
     return list(value)
 
 
-def _choice(text: str, value_format: ValueFormat) -> str | None:
+def _parse_choice(text: str, value_format: ValueFormat) -> str | None:
     word = normalize_word(text)
     for spelling in (word, word.replace("-", "_"), word.replace("_", "-")):
         if spelling in value_format.choices:
@@ -189,10 +187,10 @@ def _choice(text: str, value_format: ValueFormat) -> str | None:
 
 
 _PARSERS: dict[ValueKind, Callable[[str], Value]] = {
-    "whole number": _whole_number,
-    "number": _number,
-    "true or false": parse_bool,
-    "text": str,
-    "list of whole numbers": _list_of_whole_numbers,
-    "list of texts": _list_of_texts,
+    "integer": _parse_integer,
+    "number": _parse_number,
+    "boolean": parse_bool,
+    "string": str,
+    "list of integers": _parse_integers,
+    "list of strings": _parse_strings,
 }

@@ -98,5 +98,5 @@ def _meaning(translation: Translation) -> str:
         return f"ignored, {translation.ignored_reason}"
     return (
         " and ".join(f"`{assignment.hyperparameter}={assignment.value}`" for assignment in translation.assignments)
-        or "nothing to change"
+        or "no change"
     )

@@ -16,9 +16,9 @@ RMSPROP_DECAY = 0.99
 
 
 def _image_shape(text: str, _: Mapping[str, str]) -> Translation:
-    allowed = "channels, height and width of a square picture with 3 channels, such as 3,224,224"
+    allowed = "channels, height and width of a square image with 3 channels, such as 3,224,224"
     try:
-        sides = parse_value(text, ValueFormat("list of whole numbers"))
+        sides = parse_value(text, ValueFormat("list of integers"))
     except ValueError:
         raise ValueError(allowed) from None
     if not isinstance(sides, tuple) or len(sides) != 3 or sides[0] != 3 or sides[1] != sides[2]:
@@ -54,25 +54,25 @@ def _early_stopping(text: str, request: Mapping[str, str]) -> Translation:
 
 def _decay_of_squares(text: str, request: Mapping[str, str]) -> Translation:
     if unquote(request.get("optimizer", "adamw")).lower() != "rmsprop":
-        return Translation(ignored_reason="it belongs to rmsprop, which is not the optimizer")
+        return Translation(ignored_reason="it is an option of optimizer=rmsprop, which is not used")
     try:
         decay = float(unquote(text))
     except ValueError:
         decay = -1.0
     if decay != RMSPROP_DECAY:
-        raise ValueError(f"{RMSPROP_DECAY} for optimizer=rmsprop, so leave it out")
+        raise ValueError(f"{RMSPROP_DECAY} for optimizer=rmsprop; remove it")
     return Translation()
 
 
 def _warmup_steps(text: str, _: Mapping[str, str]) -> Translation:
     if _number(text) != 0:
-        raise ValueError("0, for the warm-up is given as a share of all steps: warmup_fraction")
+        raise ValueError("0; use warmup_fraction, the fraction of steps used for warm-up")
     return Translation()
 
 
 def _max_steps(text: str, _: Mapping[str, str]) -> Translation:
     if _number(text) >= 0:
-        raise ValueError("-1, for the length of training is given by epochs")
+        raise ValueError("-1; use epochs to set the length of training")
     return Translation()
 
 
@@ -80,12 +80,12 @@ def _number(text: str) -> float:
     try:
         return float(unquote(text))
     except ValueError:
-        raise ValueError("a whole number") from None
+        raise ValueError("an integer") from None
 
 
 def _random_seed(text: str, request: Mapping[str, str]) -> Translation:
     if "seed" in request:
-        return Translation(ignored_reason="all randomness is derived from seed")
+        return Translation(ignored_reason="seed is set too and determines all random numbers")
     return Translation((Assignment("seed", text),))
 
 
@@ -93,7 +93,7 @@ FUNCTION_ALIASES = (
     Alias(
         "image_shape",
         "image classification (MXNet)",
-        "`3,224,224`: `image_size=224`; other channels or sides that differ are refused",
+        "`3,224,224`: `image_size=224`; other shapes are rejected",
         _image_shape,
     ),
     Alias(
@@ -105,14 +105,15 @@ FUNCTION_ALIASES = (
     Alias(
         "early_stopping",
         "image classification (MXNet), image and text classification (TensorFlow), BlazingText",
-        f"`true`: `early_stopping_patience={DEFAULT_PATIENCE}` unless it is given; `false`: none, even if it is given",
+        f"`true`: `early_stopping_patience={DEFAULT_PATIENCE}` unless it is set; `false`:"
+        " `early_stopping_patience=None`, even if it is set",
         _early_stopping,
     ),
     *(
         Alias(
             name,
             used_by,
-            f"ignored, except that another decay than {RMSPROP_DECAY} for `optimizer=rmsprop` is refused",
+            f"ignored; for `optimizer=rmsprop`, values other than {RMSPROP_DECAY} are rejected",
             _decay_of_squares,
         )
         for name, used_by in (
@@ -123,15 +124,15 @@ FUNCTION_ALIASES = (
     Alias(
         "load_best_model_at_end",
         "Hugging Face Trainer",
-        f"`true`: `early_stopping_patience={UNLIMITED_PATIENCE}` unless it is given; `false`: nothing to change",
+        f"`true`: `early_stopping_patience={UNLIMITED_PATIENCE}` unless it is set; `false`: no change",
         _load_best_model_at_end,
     ),
     Alias(
         "warmup_steps",
         "Hugging Face Trainer",
-        "`0`: nothing to change; else refused, see `warmup_fraction`",
+        "`0`: no change; otherwise rejected, see `warmup_fraction`",
         _warmup_steps,
     ),
-    Alias("max_steps", "Hugging Face Trainer", "`-1`: nothing to change; else refused, see `epochs`", _max_steps),
-    Alias("random_seed", "JumpStart", "`seed`, unless that is given too", _random_seed),
+    Alias("max_steps", "Hugging Face Trainer", "`-1`: no change; otherwise rejected, see `epochs`", _max_steps),
+    Alias("random_seed", "JumpStart", "`seed`, unless that is set too", _random_seed),
 )

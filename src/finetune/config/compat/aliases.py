@@ -27,7 +27,7 @@ _NAME_ALIASES = (
     name_alias("lr", "many scripts", "learning_rate"),
     name_alias("lr_scheduler_factor", MXNET, "lr_factor"),
     name_alias(
-        "early_stopping_tolerance", MXNET, "early_stopping_min_delta", "where it is a difference instead of a ratio"
+        "early_stopping_tolerance", MXNET, "early_stopping_min_delta", "which is a difference instead of a ratio"
     ),
     name_alias("patience", BLAZING, "early_stopping_patience"),
     name_alias("min_epochs", BLAZING, "early_stopping_min_epochs"),
@@ -57,7 +57,7 @@ _NAME_ALIASES = (
 _CHOICE_ALIASES = (
     choice_alias(
         "use_pretrained_model",
-        f"{MXNET}, where 0 is the default; here pretrained weights are",
+        f"{MXNET}, where the default is 0; here it is 1",
         {
             "true": assign("strategy", "full", "feature_extraction", "partial", "gradual", "evaluate"),
             "false": assign("strategy", "from_scratch"),
@@ -125,21 +125,23 @@ _CHOICE_ALIASES = (
     choice_alias("mode", BLAZING, {"supervised": _NO_CHANGE}),
 )
 
-_WORD_VECTORS_ONLY = "it shapes word vectors, and the network here is a pretrained transformer"
-_AUGMENTATION_STRENGTH = "the strength of augmentation is a property of augmentation=basic and strong"
-_FIXED_LOGGING = "there is one line per epoch, and progress within long ones"
-_FIXED_EVALUATION = "the validation records are evaluated after every epoch"
-_BEST_EPOCH = "the best epoch is the one of the highest validation accuracy, and early_stopping_patience restores it"
+_WORD_VECTORS_ONLY = "it configures word vectors, but models here are pretrained transformers"
+_AUGMENTATION_STRENGTH = "the strength of augmentation is set by augmentation (basic or strong)"
+_FIXED_LOGGING = "metrics are logged once per epoch, and progress during long epochs"
+_FIXED_EVALUATION = "validation runs after every epoch"
+_BEST_EPOCH = "the best epoch has the highest validation accuracy; early_stopping_patience restores it"
 
 _IGNORED_ALIASES = (
-    ignored_alias("resize", MXNET, "images are resized as the network's weights expect it; see image_size"),
+    ignored_alias("resize", MXNET, "images are resized as the pretrained model expects; see image_size"),
     ignored_alias("kv_store", MXNET, "a job trains on one device"),
     ignored_alias(
-        "checkpoint_frequency", MXNET, "checkpoints follow checkpoint_interval_seconds and are no part of the model"
+        "checkpoint_frequency",
+        MXNET,
+        "checkpoints are saved every checkpoint_interval_seconds and are not part of the model",
     ),
-    ignored_alias("image_resize_interpolation", JUMPSTART, "images are resized as the network's weights expect it"),
-    ignored_alias("regularizers_l2", TENSORFLOW, "the head decays like all layers, by weight_decay"),
-    ignored_alias("initial_accumulator_value", TENSORFLOW, "it belongs to adagrad, which is not among the optimizers"),
+    ignored_alias("image_resize_interpolation", JUMPSTART, "images are resized as the pretrained model expects"),
+    ignored_alias("regularizers_l2", TENSORFLOW, "weight_decay applies to the head as to all layers"),
+    ignored_alias("initial_accumulator_value", TENSORFLOW, "it is an option of adagrad, which is not supported"),
     ignored_alias("augmentation_random_flip", JUMPSTART, _AUGMENTATION_STRENGTH),
     ignored_alias("augmentation_random_rotation", JUMPSTART, _AUGMENTATION_STRENGTH),
     ignored_alias("augmentation_random_zoom", JUMPSTART, _AUGMENTATION_STRENGTH),
@@ -151,9 +153,13 @@ _IGNORED_ALIASES = (
         for name in ("buckets", "min_count", "vector_dim", "word_ngrams")
     ),
     ignored_alias(
-        "per_device_eval_batch_size", HUGGING_FACE, "evaluation has the batches of training; no result depends on it"
+        "per_device_eval_batch_size",
+        HUGGING_FACE,
+        "evaluation uses the batch size of training; results do not depend on it",
     ),
-    ignored_alias("eval_batch_size", HUGGING_FACE, "evaluation has the batches of training; no result depends on it"),
+    ignored_alias(
+        "eval_batch_size", HUGGING_FACE, "evaluation uses the batch size of training; results do not depend on it"
+    ),
     *(
         ignored_alias(name, HUGGING_FACE, _FIXED_EVALUATION)
         for name in ("eval_strategy", "evaluation_strategy", "eval_steps")
@@ -166,13 +172,13 @@ _IGNORED_ALIASES = (
     ignored_alias(
         "save_strategy",
         HUGGING_FACE,
-        "checkpoints follow checkpoint_interval_seconds and checkpoint_interval_steps, and the ends of epochs",
+        "checkpoints are saved by checkpoint_interval_seconds and checkpoint_interval_steps, and after epochs",
     ),
     *(
-        ignored_alias(name, HUGGING_FACE, "training and evaluation follow from strategy")
+        ignored_alias(name, HUGGING_FACE, "strategy determines whether the job trains")
         for name in ("do_train", "do_eval")
     ),
-    *(ignored_alias(name, HUGGING_FACE, "the platform has one folder for it") for name in ("output_dir", "model_dir")),
+    *(ignored_alias(name, HUGGING_FACE, "the platform sets the folder") for name in ("output_dir", "model_dir")),
 )
 
 ALIASES: Mapping[str, Alias] = {

@@ -81,10 +81,10 @@ def _translate_setting(name: str, text: str, request: Mapping[str, str], setting
         return _translate_alias(name, text, request, settings)
     if canonical == OBJECTIVE:
         settings.objective = unquote(text)
-        settings.notes.append(f"The tuner looks at the metric {quoted(text)}.")
+        settings.notes.append(f"The objective metric of the tuner is {quoted(text)}.")
     elif not canonical.startswith(PLATFORM_NAMES):
         near = did_you_mean(canonical, [*all_hyperparameters(), *ALIASES])
-        settings.faults.append(f"Unknown hyperparameter {quoted(name)}{near}: correct its name or leave it out.")
+        settings.faults.append(f"Unknown hyperparameter {quoted(name)}{near}: correct its name or remove it.")
     return []
 
 
@@ -92,7 +92,7 @@ def _translate_alias(name: str, text: str, request: Mapping[str, str], settings:
     try:
         translation = ALIASES[_canonical(name)].translate(text, request)
     except ValueError as allowed:
-        settings.faults.append(f"{name}={quoted(text)} has no counterpart here: allowed is {allowed}.")
+        settings.faults.append(f"{name}={quoted(text)} is not supported: expected {allowed}.")
         return []
     if translation.ignored_reason is not None:
         settings.notes.append(f"{name}={quoted(text)} is ignored: {translation.ignored_reason}.")
@@ -114,7 +114,7 @@ def _resolve(hyperparameter: str, conflicts: list[Setting], settings: Settings) 
             return
     settings.resolved[hyperparameter] = conflicts[0]
     names = " and ".join(setting.as_written for setting in conflicts)
-    settings.faults.append(f"{names} contradict each other: both set {hyperparameter}, so leave one of them out.")
+    settings.faults.append(f"{names} conflict: both set {hyperparameter}; remove one of them.")
 
 
 def _is_compatible(value: str, assignment: Assignment, value_format: ValueFormat) -> bool:
