@@ -130,7 +130,7 @@ def assert_right(written: Written, folder: Path) -> int:
 
 @settings(max_examples=400)
 @given(st.lists(DAMAGES, min_size=1, max_size=6))
-def test_any_damage_at_any_place(written: Written, scratch: Path, damages: list[Damage]) -> None:
+def test_random_damage(written: Written, scratch: Path, damages: list[Damage]) -> None:
     lay_out(written, scratch)
     for damage in damages:
         deal(damage, written, scratch)
@@ -139,7 +139,7 @@ def test_any_damage_at_any_place(written: Written, scratch: Path, damages: list[
 
 @pytest.mark.parametrize("file", FILES)
 @pytest.mark.parametrize("kind", KINDS)
-def test_each_kind_of_damage_to_each_file_of_the_newest_leads_to_the_one_before(
+def test_damaged_newest_checkpoint_falls_back_to_previous(
     written: Written, scratch: Path, kind: str, file: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     lay_out(written, scratch)
@@ -150,7 +150,7 @@ def test_each_kind_of_damage_to_each_file_of_the_newest_leads_to_the_one_before(
 
 
 @given(st.sets(st.sampled_from(FILES)), st.sets(st.sampled_from(FILES)))
-def test_the_newest_synchronised_in_part_over_an_older_one_in_part(
+def test_partially_synced_checkpoint_is_skipped(
     written: Written, scratch: Path, arrived: set[str], left_over: set[str]
 ) -> None:
     lay_out(written, scratch)
@@ -163,7 +163,7 @@ def test_the_newest_synchronised_in_part_over_an_older_one_in_part(
 
 
 @given(st.binary(max_size=200) | st.just(LATER_VERSION), st.sampled_from(FILES), st.sets(st.sampled_from(FILES)))
-def test_a_foreign_folder_of_our_name_is_passed_over(
+def test_foreign_folder_with_checkpoint_name_is_skipped(
     written: Written, scratch: Path, content: bytes, file: str, copied: set[str]
 ) -> None:
     lay_out(written, scratch)
@@ -175,14 +175,14 @@ def test_a_foreign_folder_of_our_name_is_passed_over(
     assert assert_right(written, scratch) == 3
 
 
-def test_a_whole_checkpoint_under_another_name_is_passed_over(written: Written, scratch: Path) -> None:
+def test_renamed_checkpoint_is_skipped(written: Written, scratch: Path) -> None:
     lay_out(written, scratch)
     newest = scratch / max(written)
     newest.rename(newest.with_name("step-000000007-000007"))
     assert assert_right(written, scratch) == 2
 
 
-def test_a_link_that_leads_elsewhere_is_not_followed(written: Written, scratch: Path, tmp_path: Path) -> None:
+def test_symbolic_link_is_not_followed(written: Written, scratch: Path, tmp_path: Path) -> None:
     lay_out(written, scratch)
     newest = scratch / max(written)
     newest.rename(tmp_path / "elsewhere")

@@ -44,7 +44,7 @@ def largest_file(size: int) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
-def test_a_full_disk(small_disk: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_full_disk_keeps_earlier_checkpoints(small_disk: Path, caplog: pytest.LogCaptureFixture) -> None:
     store = CheckpointStore(small_disk / "checkpoints")
     store.write(take_snapshot(parts_at(1)), about(1))
     before = sorted(small_disk.rglob("*"))
@@ -58,7 +58,7 @@ def test_a_full_disk(small_disk: Path, caplog: pytest.LogCaptureFixture) -> None
     assert_newest(store, 3)
 
 
-def test_a_disk_that_others_have_filled(small_disk: Path) -> None:
+def test_disk_filled_by_another_process(small_disk: Path) -> None:
     store = CheckpointStore(small_disk / "checkpoints")
     store.write(take_snapshot(parts_at(1)), about(1))
     with (small_disk / "filler").open("wb", buffering=0) as filler, pytest.raises(OSError, match="No space"):
@@ -77,7 +77,7 @@ def test_a_disk_that_others_have_filled(small_disk: Path) -> None:
 
 
 @given(st.floats(0, 0.9))  # the next manifest may be a few digits shorter
-def test_at_whatever_byte_the_disk_is_full(tmp_path_factory: pytest.TempPathFactory, part: float) -> None:
+def test_disk_full_at_any_byte(tmp_path_factory: pytest.TempPathFactory, part: float) -> None:
     store = CheckpointStore(tmp_path_factory.mktemp("full"))
     store.write(take_snapshot(parts_at(1)), about(1))
     before = sorted(store.folder.rglob("*"))
@@ -88,7 +88,7 @@ def test_at_whatever_byte_the_disk_is_full(tmp_path_factory: pytest.TempPathFact
     assert_newest(store, 1)
 
 
-def test_a_folder_that_may_not_be_written(tmp_path: Path) -> None:
+def test_unwritable_folder_raises_platform_error(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(PlatformError):
         CheckpointStore(tmp_path / "file" / "checkpoints").write(take_snapshot(parts_at(1)), about(1))

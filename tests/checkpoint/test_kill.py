@@ -29,7 +29,7 @@ def last_said(steps: Connection) -> int:
     return last
 
 
-def test_killed_at_random_moments(tmp_path: Path) -> None:
+def test_process_killed_at_random_times(tmp_path: Path) -> None:
     seed = random.SystemRandom().getrandbits(32)
     logger.warning("seed of this run: %d", seed)
     moments = random.Random(seed)

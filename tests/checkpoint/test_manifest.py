@@ -32,12 +32,12 @@ def resealed(**changes: Any) -> bytes:  # noqa: ANN401 - any JSON value
     return json.dumps({"body": body, "sha256": hashlib.sha256(text.encode()).hexdigest()}).encode()
 
 
-def test_it_comes_back_as_it_was_written() -> None:
+def test_manifest_round_trips() -> None:
     assert parse_manifest(MANIFEST.encode(), NAME) == MANIFEST
 
 
 @given(st.integers(0, len(MANIFEST.encode()) * 8 - 1))
-def test_with_any_bit_flipped_it_is_refused_or_says_the_same(position: int) -> None:
+def test_flipped_bit_is_rejected_or_harmless(position: int) -> None:
     content = bytearray(MANIFEST.encode())
     content[position // 8] ^= 1 << position % 8
     with contextlib.suppress(InvalidCheckpointError):
@@ -45,13 +45,13 @@ def test_with_any_bit_flipped_it_is_refused_or_says_the_same(position: int) -> N
 
 
 @given(st.integers(0, len(MANIFEST.encode()) - 1))
-def test_cut_anywhere_it_is_refused(length: int) -> None:
+def test_truncated_manifest_is_rejected(length: int) -> None:
     with pytest.raises(InvalidCheckpointError):
         parse_manifest(MANIFEST.encode()[:length], NAME)
 
 
 @given(st.binary(max_size=60) | st.recursive(st.none() | st.integers(), st.lists).map(lambda x: json.dumps(x).encode()))
-def test_anything_else_is_refused(content: bytes) -> None:
+def test_other_content_is_rejected(content: bytes) -> None:
     with pytest.raises(InvalidCheckpointError):
         parse_manifest(content, NAME)
 
@@ -77,18 +77,18 @@ def test_anything_else_is_refused(content: bytes) -> None:
         ),
     ],
 )
-def test_the_reason_is_named(content: bytes, reason: str, alien: bool) -> None:
+def test_error_names_the_reason(content: bytes, reason: str, alien: bool) -> None:
     with pytest.raises(InvalidCheckpointError, match=reason) as refused:
         parse_manifest(content, NAME)
     assert refused.value.foreign is alien
 
 
-def test_fields_that_differ_are_named() -> None:
+def test_differing_fields_are_listed() -> None:
     saved = Specification.of({"same": (1, 2), "nan": float("nan"), "rate": 0.1, "gone": 1, "type": 1})
     asked = Specification.of({"same": (1, 2), "nan": float("nan"), "rate": 0.2, "new": 1, "type": True})
     assert saved.differing_fields(asked) == ("gone", "new", "rate", "type")
     assert saved.digest != asked.digest
 
 
-def test_the_digest_does_not_depend_on_the_order_of_fields() -> None:
+def test_digest_is_independent_of_field_order() -> None:
     assert Specification.of({"a": 1, "b": 2}).digest == Specification.of({"b": 2, "a": 1}).digest

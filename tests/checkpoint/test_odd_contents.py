@@ -33,7 +33,7 @@ def scratch(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @given(st.sampled_from(FILES), ODDITIES)
-def test_any_oddity_at_any_place(written: Path, scratch: Path, file: str, oddity: Oddity) -> None:
+def test_random_mutation(written: Path, scratch: Path, file: str, oddity: Oddity) -> None:
     shutil.rmtree(scratch, ignore_errors=True)
     shutil.copytree(written, scratch)
     write_oddly(max(scratch.iterdir()), file, oddity)
@@ -48,7 +48,7 @@ def test_any_oddity_at_any_place(written: Path, scratch: Path, file: str, oddity
 
 
 @pytest.mark.parametrize("entry", ["format", "version", "name", "kind", "best", "created", "specification", "files"])
-def test_a_manifest_without_one_of_its_entries(written: Path, scratch: Path, entry: str) -> None:
+def test_manifest_with_missing_entry(written: Path, scratch: Path, entry: str) -> None:
     shutil.rmtree(scratch, ignore_errors=True)
     shutil.copytree(written, scratch)
     path = max(scratch.iterdir()) / "manifest.json"
@@ -61,7 +61,7 @@ def test_a_manifest_without_one_of_its_entries(written: Path, scratch: Path, ent
     assert loaded.manifest.info.step == 1
 
 
-def test_a_manifest_with_numbers_that_json_does_not_know(written: Path, scratch: Path) -> None:
+def test_manifest_with_non_finite_numbers(written: Path, scratch: Path) -> None:
     shutil.rmtree(scratch, ignore_errors=True)
     shutil.copytree(written, scratch)
     path = max(scratch.iterdir()) / "manifest.json"
@@ -72,7 +72,7 @@ def test_a_manifest_with_numbers_that_json_does_not_know(written: Path, scratch:
 
 
 @pytest.mark.parametrize("stride", [[0, 0], [1, 1], [10**12, 1], [3, -1], [3], "ab", [2, 1, 1], [1.0, 2.0], [3, None]])
-def test_a_stride_with_gaps_or_overlaps_is_refused(stride: object) -> None:
+def test_stride_with_gaps_or_overlaps_is_rejected(stride: object) -> None:
     values = json.loads(json.dumps({"!": "tensor", "name": "weight", "stride": stride}))
     with pytest.raises(ValueError, match=r"stride|cannot be read|argument"):
         unflatten_state(FlatState({"weight": torch.zeros(2, 3)}, values))

@@ -24,14 +24,14 @@ def mark_uploaded(checkpoint: Path) -> None:
         (checkpoint / f"{file.name}.sagemaker-uploaded").touch()
 
 
-def test_the_newest_and_the_best_stay(tmp_path: Path) -> None:
+def test_newest_and_best_are_kept(tmp_path: Path) -> None:
     store = CheckpointStore(tmp_path, keep=2)
     for step in range(1, 8):
         save(store, step, best=step in {2, 4})
     assert steps(store) == [7, 6, 4]
 
 
-def test_an_old_one_goes_only_when_a_newer_one_is_marked_as_uploaded(tmp_path: Path) -> None:
+def test_old_checkpoint_is_removed_after_newer_is_uploaded(tmp_path: Path) -> None:
     store = CheckpointStore(tmp_path, keep=1)
     first = save(store, 1)
     mark_uploaded(first)
@@ -46,7 +46,7 @@ def test_an_old_one_goes_only_when_a_newer_one_is_marked_as_uploaded(tmp_path: P
     assert steps(store) == [4, 3, 2]
 
 
-def test_old_ones_that_the_agent_brought_back_go_again(tmp_path: Path) -> None:
+def test_checkpoints_restored_by_agent_are_removed_again(tmp_path: Path) -> None:
     store = CheckpointStore(tmp_path / "local", keep=2)
     for step in (1, 2, 3):
         shutil.copytree(save(store, step), tmp_path / "s3" / str(store.names()[0]))
@@ -58,7 +58,7 @@ def test_old_ones_that_the_agent_brought_back_go_again(tmp_path: Path) -> None:
     assert steps(restarted) == [4, 3]
 
 
-def test_what_is_left_of_broken_ones_goes_but_not_what_a_later_version_wrote(tmp_path: Path) -> None:
+def test_incomplete_checkpoints_are_removed_but_not_later_versions(tmp_path: Path) -> None:
     store = CheckpointStore(tmp_path, keep=1)
     torn = save(store, 1)
     later = tmp_path / "step-000000002-000002"
@@ -69,7 +69,7 @@ def test_what_is_left_of_broken_ones_goes_but_not_what_a_later_version_wrote(tmp
     assert steps(store) == [3, 2]
 
 
-def test_a_damaged_one_that_was_passed_over_does_not_count_as_kept(tmp_path: Path) -> None:
+def test_skipped_damaged_checkpoint_does_not_count_as_kept(tmp_path: Path) -> None:
     store = CheckpointStore(tmp_path, keep=2)
     save(store, 1)
     damaged = save(store, 2)
@@ -81,7 +81,7 @@ def test_a_damaged_one_that_was_passed_over_does_not_count_as_kept(tmp_path: Pat
     assert steps(restarted) == [3, 1]
 
 
-def test_a_truncated_one_does_not_count_as_kept(tmp_path: Path) -> None:
+def test_truncated_checkpoint_does_not_count_as_kept(tmp_path: Path) -> None:
     store = CheckpointStore(tmp_path, keep=2)
     save(store, 1)
     (save(store, 2) / "model.safetensors").write_bytes(b"")
@@ -89,7 +89,7 @@ def test_a_truncated_one_does_not_count_as_kept(tmp_path: Path) -> None:
     assert steps(store) == [3, 1]
 
 
-def test_the_manifest_goes_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_manifest_is_removed_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store = CheckpointStore(tmp_path, keep=1)
     first = save(store, 1)
     order: list[str] = []
@@ -106,9 +106,7 @@ def test_the_manifest_goes_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert len(order) == 6
 
 
-def test_what_cannot_be_removed_does_not_hinder_the_next_checkpoint(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_unremovable_checkpoint_does_not_block_the_next(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     store = CheckpointStore(tmp_path, keep=1)
     first = save(store, 1)
     (first / "somebody's folder").mkdir()

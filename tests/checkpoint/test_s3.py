@@ -26,12 +26,12 @@ def step_of(loaded: LoadedCheckpoint | None) -> int:
     return loaded.manifest.info.step
 
 
-def test_an_empty_bucket_holds_no_checkpoint(s3: S3, tmp_path: Path) -> None:
+def test_empty_bucket_has_no_checkpoint(s3: S3, tmp_path: Path) -> None:
     assert s3.mirror(tmp_path / "local").restore() is None
     assert s3.listed() == []
 
 
-def test_a_fresh_container_goes_on_from_what_an_earlier_one_wrote(s3: S3, tmp_path: Path) -> None:
+def test_new_container_resumes_from_s3(s3: S3, tmp_path: Path) -> None:
     with BackgroundWriter(s3.mirror(tmp_path / "first")) as writer:
         for step in (1, 2, 3):
             writer.submit(take_snapshot(parts_at(step)), about(step))
@@ -41,7 +41,7 @@ def test_a_fresh_container_goes_on_from_what_an_earlier_one_wrote(s3: S3, tmp_pa
     assert step_of(s3.mirror(tmp_path / "third").restore()) == 4
 
 
-def test_the_same_files_lie_there_and_the_manifest_came_last(s3: S3, tmp_path: Path) -> None:
+def test_same_files_are_uploaded_with_manifest_last(s3: S3, tmp_path: Path) -> None:
     name = save(s3.mirror(tmp_path), 1)
     for file in (tmp_path / name).iterdir():
         answer = s3.client.get_object(Bucket=s3.bucket, Key=f"jobs/one/{name}/{file.name}")
@@ -51,7 +51,7 @@ def test_the_same_files_lie_there_and_the_manifest_came_last(s3: S3, tmp_path: P
     assert puts[-1] == "manifest.json"
 
 
-def test_a_large_file_goes_in_parts(s3: S3, tmp_path: Path) -> None:
+def test_large_file_uses_multipart_upload(s3: S3, tmp_path: Path) -> None:
     state = {"weight": torch.arange(10_000_000, dtype=torch.int32)}
     s3.mirror(tmp_path / "first").write(take_snapshot({"model": Holder(state)}), about(1))
     assert any("uploadId" in path for _, path in s3.front.seen)
@@ -62,7 +62,7 @@ def test_a_large_file_goes_in_parts(s3: S3, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("file", ["manifest.json", "model.safetensors"])
 @pytest.mark.parametrize("damage", ["absent", "truncated", "flipped", "empty"])
-def test_a_damaged_one_is_named_and_the_one_before_is_taken(
+def test_damaged_checkpoint_in_s3_falls_back_to_previous(
     s3: S3, tmp_path: Path, damage: str, file: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     mirror = s3.mirror(tmp_path / "first")
@@ -84,20 +84,20 @@ def test_a_damaged_one_is_named_and_the_one_before_is_taken(
     assert save(second, 2) > newest  # a new name, so nothing is overwritten in place
 
 
-def test_what_the_folder_has_is_not_fetched_again(s3: S3, tmp_path: Path) -> None:
+def test_local_checkpoint_is_not_downloaded(s3: S3, tmp_path: Path) -> None:
     save(s3.mirror(tmp_path), 1)
     s3.front.seen.clear()
     assert step_of(s3.mirror(tmp_path).restore()) == 1
     assert not any(method == "GET" and "/step-" in path for method, path in s3.front.seen)
 
 
-def test_a_damaged_folder_is_mended_from_s3(s3: S3, tmp_path: Path) -> None:
+def test_damaged_local_checkpoint_is_downloaded(s3: S3, tmp_path: Path) -> None:
     name = save(s3.mirror(tmp_path), 1)
     (tmp_path / name / "model.json").write_text("")
     assert step_of(s3.mirror(tmp_path).restore()) == 1
 
 
-def test_the_newer_of_folder_and_s3_is_taken(s3: S3, tmp_path: Path) -> None:
+def test_newer_of_folder_and_s3_is_restored(s3: S3, tmp_path: Path) -> None:
     mirror = s3.mirror(tmp_path / "first")
     save(mirror, 1)
     shutil.copytree(tmp_path / "first", tmp_path / "older")
@@ -109,7 +109,7 @@ def test_the_newer_of_folder_and_s3_is_taken(s3: S3, tmp_path: Path) -> None:
     assert step_of(s3.mirror(tmp_path / "first").restore()) == 2
 
 
-def test_the_newest_and_the_best_stay_in_s3_and_what_is_not_ours(s3: S3, tmp_path: Path) -> None:
+def test_newest_best_and_foreign_objects_stay_in_s3(s3: S3, tmp_path: Path) -> None:
     foreign = ["jobs/one/notes.txt", "jobs/one/step-mine/file", "jobs/two/step-000000001-000001/model.json"]
     for key in foreign:
         s3.client.put_object(Bucket=s3.bucket, Key=key, Body=b"mine")
@@ -123,7 +123,7 @@ def test_the_newest_and_the_best_stay_in_s3_and_what_is_not_ours(s3: S3, tmp_pat
     assert set(foreign) < set(s3.listed())
 
 
-def test_what_a_later_version_wrote_stays(s3: S3, tmp_path: Path) -> None:
+def test_checkpoint_of_later_version_stays(s3: S3, tmp_path: Path) -> None:
     later = "jobs/one/step-000000001-000001/manifest.json"
     s3.client.put_object(Bucket=s3.bucket, Key=later, Body=b'{"body": {"format": "finetune-checkpoint", "version": 2}}')
     mirror = s3.mirror(tmp_path, keep=1)

@@ -43,7 +43,7 @@ def restored_step(mirror: S3Mirror) -> int:
     "uri",
     ["", "s3://", "s3:///prefix", "https://bucket/prefix", "bucket/prefix", "s3://Bucket/x", "s3://b/x", "/opt/ml"],
 )
-def test_what_is_no_place_in_s3_is_refused(uri: str) -> None:
+def test_invalid_s3_uri_is_rejected(uri: str) -> None:
     with pytest.raises(UserError, match=r"checkpoint_s3_uri=.*s3://bucket/prefix"):
         S3Location.parse(uri)
 
@@ -57,17 +57,17 @@ def test_what_is_no_place_in_s3_is_refused(uri: str) -> None:
         (" s3://bucket//a// ", "bucket", "a/"),
     ],
 )
-def test_places_in_s3(uri: str, bucket: str, prefix: str) -> None:
+def test_s3_uri_is_parsed(uri: str, bucket: str, prefix: str) -> None:
     assert S3Location.parse(uri) == S3Location(bucket, prefix)
 
 
-def test_a_bucket_that_is_not_there(s3: S3, tmp_path: Path) -> None:
+def test_missing_bucket_is_user_error(s3: S3, tmp_path: Path) -> None:
     mirror = S3Mirror(CheckpointStore(tmp_path), S3Location("nobodys-bucket", ""), S3Timeouts(2))
     with pytest.raises(UserError, match="no bucket 'nobodys-bucket'"):
         mirror.restore()
 
 
-def test_wrong_credentials(s3: S3, tmp_path: Path, moto_port: int) -> None:
+def test_wrong_credentials_are_user_error(s3: S3, tmp_path: Path, moto_port: int) -> None:
     mirror = s3.mirror(tmp_path)
     try:
         switch_checks_on_after(0, moto_port)
@@ -78,13 +78,13 @@ def test_wrong_credentials(s3: S3, tmp_path: Path, moto_port: int) -> None:
 
 
 @pytest.mark.parametrize(("method", "part"), [("PUT", ""), ("GET", "list-type=2")])
-def test_denied_at_the_start(s3: S3, tmp_path: Path, method: str, part: str) -> None:
+def test_denied_access_at_start_is_user_error(s3: S3, tmp_path: Path, method: str, part: str) -> None:
     s3.front.decide = always("denied", method, part)
     with pytest.raises(UserError, match=r"denied access \(AccessDenied\)"):
         s3.mirror(tmp_path).restore()
 
 
-def test_no_credentials(s3: S3, tmp_path: Path, aws: pytest.MonkeyPatch) -> None:
+def test_missing_credentials_are_user_error(s3: S3, tmp_path: Path, aws: pytest.MonkeyPatch) -> None:
     aws.delenv("AWS_ACCESS_KEY_ID")
     aws.delenv("AWS_SECRET_ACCESS_KEY")
     with pytest.raises(UserError, match="credentials"):
@@ -92,13 +92,15 @@ def test_no_credentials(s3: S3, tmp_path: Path, aws: pytest.MonkeyPatch) -> None
 
 
 @pytest.mark.parametrize(("name", "value"), [("AWS_ENDPOINT_URL", "nonsense"), ("AWS_PROFILE", "nobody")])
-def test_an_environment_that_cannot_be(s3: S3, tmp_path: Path, aws: pytest.MonkeyPatch, name: str, value: str) -> None:
+def test_invalid_environment_is_user_error(
+    s3: S3, tmp_path: Path, aws: pytest.MonkeyPatch, name: str, value: str
+) -> None:
     aws.setenv(name, value)
     with pytest.raises(UserError, match=name):
         s3.mirror(tmp_path)
 
 
-def test_nobody_answers(s3: S3, tmp_path: Path, aws: pytest.MonkeyPatch) -> None:
+def test_unreachable_server_is_platform_error(s3: S3, tmp_path: Path, aws: pytest.MonkeyPatch) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
     aws.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{port}")
@@ -106,7 +108,7 @@ def test_nobody_answers(s3: S3, tmp_path: Path, aws: pytest.MonkeyPatch) -> None
         s3.mirror(tmp_path).restore()
 
 
-def test_messages_fit_into_the_failure_file(s3: S3, tmp_path: Path) -> None:
+def test_messages_fit_into_failure_file(s3: S3, tmp_path: Path) -> None:
     for fault in ("denied", "unavailable", "cut off"):
         s3.front.decide = always(fault)
         with pytest.raises(JobError) as failed:
@@ -115,7 +117,7 @@ def test_messages_fit_into_the_failure_file(s3: S3, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("fault", ["unavailable", "cut off"])
-def test_single_failures_are_tried_again(s3: S3, tmp_path: Path, fault: Fault) -> None:
+def test_single_failures_are_retried(s3: S3, tmp_path: Path, fault: Fault) -> None:
     s3.front.decide = every_other(fault)
     mirror = s3.mirror(tmp_path / "first", attempts=3)
     assert mirror.restore() is None
@@ -127,7 +129,7 @@ def test_single_failures_are_tried_again(s3: S3, tmp_path: Path, fault: Fault) -
     ("fault", "part"),
     [("unavailable", "model.safetensors"), ("cut off", "manifest.json"), ("denied", "optimizer.json")],
 )
-def test_a_failure_that_lasts_is_a_warning_and_the_next_checkpoint_gets_through(
+def test_permanent_failure_is_warning_and_next_checkpoint_succeeds(
     s3: S3, tmp_path: Path, fault: Fault, part: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     mirror = s3.mirror(tmp_path / "first")
@@ -144,7 +146,7 @@ def test_a_failure_that_lasts_is_a_warning_and_the_next_checkpoint_gets_through(
     assert restored_step(s3.mirror(tmp_path / "third")) == 3
 
 
-def test_a_download_that_breaks_off_is_taken_up_again(s3: S3, tmp_path: Path) -> None:
+def test_interrupted_download_is_retried(s3: S3, tmp_path: Path) -> None:
     save(s3.mirror(tmp_path / "first"), 1)
     first = {"model.safetensors", "optimizer.json"}
 
@@ -160,9 +162,7 @@ def test_a_download_that_breaks_off_is_taken_up_again(s3: S3, tmp_path: Path) ->
     assert not first
 
 
-def test_a_download_that_never_ends_well_leads_to_the_one_before(
-    s3: S3, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_failing_download_falls_back_to_previous(s3: S3, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     mirror = s3.mirror(tmp_path / "first")
     save(mirror, 1)
     newest = save(mirror, 2)
@@ -173,9 +173,7 @@ def test_a_download_that_never_ends_well_leads_to_the_one_before(
     assert not (tmp_path / "second" / newest).exists()
 
 
-def test_a_job_that_may_not_delete_is_told_so_and_runs(
-    s3: S3, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_missing_delete_permission_is_a_warning(s3: S3, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     s3.front.decide = always("denied", "DELETE")
     mirror = s3.mirror(tmp_path / "first")
     mirror.restore()

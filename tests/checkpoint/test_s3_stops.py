@@ -50,7 +50,7 @@ def mirror(s3: S3, folder: Path, asked: Asked) -> S3Mirror:
     ("file", "left"),
     [("model.safetensors", "model.safetensors, model.json"), ("manifest.json", "manifest.json")],
 )
-def test_a_request_that_gets_no_answer_is_not_repeated(
+def test_unanswered_request_is_not_retried_after_stop(
     s3: S3, tmp_path: Path, file: str, left: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     asked = Asked()
@@ -64,7 +64,7 @@ def test_a_request_that_gets_no_answer_is_not_repeated(
     assert newest.manifest.name == name
 
 
-def test_nothing_is_sent_when_time_is_over(s3: S3, tmp_path: Path) -> None:
+def test_no_request_is_sent_after_deadline(s3: S3, tmp_path: Path) -> None:
     """Neither uploads in flight nor the final state after them."""
     asked = Asked()
     s3.front.decide = asked.when(31.0, "PUT", "model.safetensors")
@@ -76,7 +76,7 @@ def test_nothing_is_sent_when_time_is_over(s3: S3, tmp_path: Path) -> None:
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-def test_a_large_file_is_given_up_within(s3: S3, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_large_upload_is_aborted_after_deadline(s3: S3, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     asked = Asked()
     s3.front.decide = asked.when(31.0, "PUT", "model.safetensors", "none")
     state = {"weight": torch.zeros(100 << 20, dtype=torch.uint8)}
@@ -85,7 +85,7 @@ def test_a_large_file_is_given_up_within(s3: S3, tmp_path: Path, caplog: pytest.
     gc.collect()  # an abandoned request leaves a file open, which warns when it is collected
 
 
-def test_while_there_is_time_a_request_is_repeated(s3: S3, tmp_path: Path) -> None:
+def test_request_is_retried_before_deadline(s3: S3, tmp_path: Path) -> None:
     asked = Asked(1.0)
     faults: list[Fault] = ["silent", "silent"]
     s3.front.decide = lambda method, path: faults.pop() if faults else "none"
@@ -97,7 +97,7 @@ def test_while_there_is_time_a_request_is_repeated(s3: S3, tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("method", "end"), [("PUT", "write-check.sagemaker-ignore"), ("GET", "/"), ("GET", "model.safetensors")]
 )
-def test_a_start_that_is_stopped_waits_no_longer_and_takes_up_nothing_older(
+def test_stopped_restore_ends_without_older_checkpoint(
     s3: S3, tmp_path: Path, method: str, end: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     earlier = mirror(s3, tmp_path / "first", Asked())

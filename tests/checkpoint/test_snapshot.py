@@ -21,7 +21,7 @@ def holder() -> Holder:
     return Holder({"weight": torch.rand(5, 5), "filter": channels_last, "history": [1, {"loss": 0.5}]})
 
 
-def test_what_training_does_afterwards_is_not_written(tmp_path: Path) -> None:
+def test_snapshot_is_unaffected_by_later_training(tmp_path: Path) -> None:
     live = holder()
     before = unflatten_state(take_snapshot({"part": live}).parts["part"])
     snapshot = take_snapshot({"part": live})
@@ -36,13 +36,13 @@ def test_what_training_does_afterwards_is_not_written(tmp_path: Path) -> None:
     assert not same(loaded.parts["part"], live.state)
 
 
-def test_parameters_that_learn_are_copied_without_their_history() -> None:
+def test_trainable_parameters_are_copied_without_autograd_graph() -> None:
     network = nn.Linear(2, 2)
     snapshot = take_snapshot({"model": network})
     assert not any(tensor.requires_grad for tensor in snapshot.parts["model"].tensors.values())
 
 
-def test_released_memory_serves_the_next_snapshot() -> None:
+def test_released_memory_is_reused() -> None:
     buffers, live = SnapshotBuffers(), holder()
     first = buffers.take({"part": live})
     used = addresses(first)
@@ -53,7 +53,7 @@ def test_released_memory_serves_the_next_snapshot() -> None:
     assert same(unflatten_state(second.parts["part"]), live.state)
 
 
-def test_memory_that_is_in_use_is_left_alone() -> None:
+def test_memory_in_use_is_not_overwritten() -> None:
     buffers, live = SnapshotBuffers(), holder()
     first = buffers.take({"part": live})
     content = first.parts["part"].tensors["weight"].clone()
@@ -63,7 +63,7 @@ def test_memory_that_is_in_use_is_left_alone() -> None:
     assert torch.equal(first.parts["part"].tensors["weight"], content)
 
 
-def test_releasing_twice_does_not_free_what_another_snapshot_uses() -> None:
+def test_double_release_does_not_affect_other_snapshots() -> None:
     buffers, live = SnapshotBuffers(), holder()
     first = buffers.take({"part": live})
     first.release()
@@ -73,7 +73,7 @@ def test_releasing_twice_does_not_free_what_another_snapshot_uses() -> None:
     assert not set(addresses(second)) & set(addresses(third))
 
 
-def test_a_tensor_that_changed_shape_or_type_gets_new_memory() -> None:
+def test_changed_shape_or_dtype_gets_new_memory() -> None:
     buffers = SnapshotBuffers()
     for tensor in (torch.rand(3), torch.rand(4), torch.rand(4).double(), torch.rand(2, 2).T):
         snapshot = buffers.take({"part": Holder({"x": tensor})})
@@ -82,7 +82,7 @@ def test_a_tensor_that_changed_shape_or_type_gets_new_memory() -> None:
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-def test_from_a_gpu_the_copy_is_pinned_and_complete_on_return() -> None:
+def test_gpu_copy_is_pinned_and_complete_on_return() -> None:
     live = Holder({"weight": torch.rand(1000, 1000, device="cuda")})
     before = live.state["weight"].cpu()
     snapshot = take_snapshot({"part": live})

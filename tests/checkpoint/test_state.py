@@ -54,27 +54,27 @@ def through_json(state: object) -> Any:  # noqa: ANN401 - as unflatten_state
 
 
 @given(_STATES)
-def test_any_nested_state_comes_back_in_every_bit(state: object) -> None:
+def test_nested_state_round_trips_bit_for_bit(state: object) -> None:
     assert same(through_json(state), state)
 
 
-def test_paths_that_look_alike_get_names_of_their_own() -> None:
+def test_colliding_paths_get_unique_names() -> None:
     state = {"a.b": torch.ones(1), "a": {"b": torch.zeros(2), 0: torch.zeros(3), "0": torch.zeros(4)}}
     assert len(flatten_state(state).tensors) == 4
     assert same(through_json(state), state)
 
 
-def test_tensor_names_are_the_parameters_own() -> None:
+def test_tensor_names_equal_parameter_names() -> None:
     network = nn.Sequential(nn.Linear(2, 3), nn.BatchNorm1d(3))
     assert list(flatten_state(network.state_dict()).tensors) == list(network.state_dict())
 
 
-def test_no_tensor_is_called_what_safetensors_reserves() -> None:
+def test_reserved_safetensors_names_are_not_used() -> None:
     assert set(flatten_state({"__metadata__": torch.ones(1)}).tensors) == {"__metadata__#2"}
     assert set(flatten_state(torch.ones(1)).tensors) == {"#2"}
 
 
-def test_channels_last_memory_stays_channels_last() -> None:
+def test_channels_last_layout_is_preserved() -> None:
     weight = torch.rand(4, 3, 5, 5).contiguous(memory_format=torch.channels_last)
     flat = flatten_state({"weight": weight})
     written = FlatState({"weight": weight.contiguous()}, flat.values)
@@ -82,7 +82,7 @@ def test_channels_last_memory_stays_channels_last() -> None:
 
 
 @pytest.mark.parametrize("name", _OPTIMIZERS)
-def test_a_restored_optimizer_goes_on_with_the_same_bits(name: str) -> None:
+def test_restored_optimizer_continues_bit_for_bit(name: str) -> None:
     torch.manual_seed(0)
     network, twin = _network(), _network()
     optimizer, other = (_OPTIMIZERS[name](model.parameters()) for model in (network, twin))
@@ -99,7 +99,7 @@ def test_a_restored_optimizer_goes_on_with_the_same_bits(name: str) -> None:
     assert same(dict(twin.state_dict()), dict(network.state_dict()))
 
 
-def test_a_gradient_scaler_comes_back() -> None:
+def test_gradient_scaler_round_trips() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # without a GPU it disables itself with a warning
         state = GradScaler("cpu").state_dict()
@@ -107,12 +107,12 @@ def test_a_gradient_scaler_comes_back() -> None:
     assert same(through_json(state), state)
 
 
-def test_an_ordered_mapping_keeps_its_order() -> None:
+def test_mapping_order_is_preserved() -> None:
     assert list(through_json(OrderedDict(z=1, a=2))) == ["z", "a"]
 
 
 @pytest.mark.parametrize("value", [object(), b"bytes", {1, 2}, torch.rand(2, 2).to_sparse()])
-def test_what_cannot_be_written_is_named_with_its_path(value: object) -> None:
+def test_unsupported_value_is_reported_with_path(value: object) -> None:
     with pytest.raises(TypeError, match=r"'groups\.0\.x'"):
         flatten_state({"groups": [{"x": value}]})
 
@@ -121,7 +121,7 @@ def test_what_cannot_be_written_is_named_with_its_path(value: object) -> None:
     "values",
     [{"!": "tensor", "name": "absent"}, {"!": "unheard of"}, {"!": "float", "bits": "7f"}, {"!": "tuple"}, {"!": 3}],
 )
-def test_values_of_another_form_are_refused(values: dict[str, Any]) -> None:
+def test_malformed_values_are_rejected(values: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="cannot be read"):
         unflatten_state(FlatState({}, values))
 

@@ -22,12 +22,12 @@ def names_in(folder: Path) -> list[str]:
     return sorted(entry.name for entry in folder.iterdir())
 
 
-def test_nothing_is_found_where_nothing_was_written(tmp_path: Path) -> None:
+def test_empty_folder_has_no_checkpoint(tmp_path: Path) -> None:
     assert CheckpointStore(tmp_path / "absent").restore() is None
     assert not (tmp_path / "absent").exists()
 
 
-def test_what_was_written_is_found_exactly(tmp_path: Path) -> None:
+def test_written_checkpoint_is_restored(tmp_path: Path) -> None:
     written = CheckpointStore(tmp_path)
     save(written, 7)
     loaded = CheckpointStore(tmp_path).restore()
@@ -36,7 +36,7 @@ def test_what_was_written_is_found_exactly(tmp_path: Path) -> None:
     assert (loaded.manifest.info.step, loaded.manifest.info.kind) == (7, "periodic")
 
 
-def test_every_type_and_awkward_value_keeps_its_bits(tmp_path: Path) -> None:
+def test_all_types_and_special_values_keep_their_bits(tmp_path: Path) -> None:
     patterns = torch.tensor([0x7FC00001, 0x7F800001, -0x80000000, -0x00800000, 1], dtype=torch.int32)
     state: dict[str, object] = {
         "float32 with NaN payloads, -0.0, -inf, subnormal": patterns.view(torch.float32),
@@ -56,7 +56,7 @@ def test_every_type_and_awkward_value_keeps_its_bits(tmp_path: Path) -> None:
     assert same(loaded.parts["all"], state)
 
 
-def test_the_last_written_is_the_newest_even_where_an_older_job_came_further(tmp_path: Path) -> None:
+def test_last_written_is_newest_even_with_fewer_steps(tmp_path: Path) -> None:
     store = CheckpointStore(tmp_path)
     save(store, 5000)
     save(store, 100)
@@ -65,7 +65,7 @@ def test_the_last_written_is_the_newest_even_where_an_older_job_came_further(tmp
     assert loaded.manifest.info.step == 100
 
 
-def test_a_repeated_step_gets_a_folder_of_its_own(tmp_path: Path) -> None:
+def test_repeated_step_gets_new_folder(tmp_path: Path) -> None:
     first = save(CheckpointStore(tmp_path), 5)
     content = {file.name: file.read_bytes() for file in first.iterdir()}
     second = save(CheckpointStore(tmp_path), 5)
@@ -73,7 +73,7 @@ def test_a_repeated_step_gets_a_folder_of_its_own(tmp_path: Path) -> None:
     assert {file.name: file.read_bytes() for file in first.iterdir()} == content
 
 
-def test_the_number_of_a_torn_checkpoint_is_not_given_again(tmp_path: Path) -> None:
+def test_serial_number_of_incomplete_checkpoint_is_not_reused(tmp_path: Path) -> None:
     torn = save(CheckpointStore(tmp_path), 5)
     (torn / "manifest.json").unlink()
     assert save(CheckpointStore(tmp_path), 5) != torn
@@ -86,7 +86,7 @@ def test_names_sort_by_step(tmp_path: Path) -> None:
     assert [int(name.split("-")[1]) for name in names_in(tmp_path)] == [9, 10, 99, 123456]
 
 
-def test_leftovers_are_removed_at_the_start_and_nothing_else(tmp_path: Path) -> None:
+def test_only_temporary_files_are_removed_at_start(tmp_path: Path) -> None:
     store = CheckpointStore(tmp_path)
     kept = save(store, 1)
     (kept / "model.safetensors.sagemaker-ignore").touch()
@@ -99,9 +99,7 @@ def test_leftovers_are_removed_at_the_start_and_nothing_else(tmp_path: Path) -> 
     assert not (kept / "model.safetensors.sagemaker-ignore").exists()
 
 
-def test_everything_else_in_the_folder_is_named_and_passed_over(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_foreign_entries_are_reported_and_ignored(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     store = CheckpointStore(tmp_path)
     save(store, 1)
     (tmp_path / "checkpoint-500").mkdir()
@@ -117,15 +115,13 @@ def test_everything_else_in_the_folder_is_named_and_passed_over(
     assert not any("uploaded" in line for line in named)
 
 
-def test_a_folder_that_is_none_is_a_failure_of_the_platform(tmp_path: Path) -> None:
+def test_file_instead_of_folder_is_platform_error(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(PlatformError, match="cannot be read"):
         CheckpointStore(tmp_path / "file").restore()
 
 
-def test_every_file_bears_the_suffix_that_the_agent_skips_until_it_is_whole(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_files_have_ignored_suffix_until_complete(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     synced: list[set[str]] = []
     real = os.fsync
 
@@ -144,7 +140,7 @@ def test_every_file_bears_the_suffix_that_the_agent_skips_until_it_is_whole(
 
 
 @pytest.mark.parametrize("serial", [10**15 - 1, 10**15 - 2, 10**14])
-def test_a_foreign_folder_with_the_last_number_takes_no_number_from_checkpoints(
+def test_foreign_folder_with_maximum_serial_is_ignored(
     tmp_path: Path, serial: int, caplog: pytest.LogCaptureFixture
 ) -> None:
     foreign = tmp_path / f"step-000000001-{serial}"
@@ -162,7 +158,7 @@ def test_a_foreign_folder_with_the_last_number_takes_no_number_from_checkpoints(
     assert names_in(tmp_path) == [foreign.name, "step-000000007-000003", "step-000000009-000004"]
 
 
-def test_thousands_of_foreign_files_are_one_line_of_the_log(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_many_foreign_files_are_logged_in_one_line(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     for number in range(2000):
         (tmp_path / f"foreign-{number:04d}").touch()
     assert CheckpointStore(tmp_path).restore() is None
@@ -170,7 +166,7 @@ def test_thousands_of_foreign_files_are_one_line_of_the_log(tmp_path: Path, capl
     assert line.startswith("Ignoring foreign-0000, foreign-0001, foreign-0002 and 1997 more in the checkpoints folder")
 
 
-def test_many_empty_checkpoints_are_a_few_lines_of_the_log(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_many_empty_checkpoints_are_logged_in_few_lines(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     for number in range(1, 301):
         (tmp_path / f"step-{number:09d}-{number:06d}").mkdir()
     store = CheckpointStore(tmp_path)
@@ -181,7 +177,7 @@ def test_many_empty_checkpoints_are_a_few_lines_of_the_log(tmp_path: Path, caplo
     assert names_in(tmp_path) == ["step-000000301-000301"]
 
 
-def test_checkpoints_that_cannot_be_removed_are_told_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_unremovable_checkpoints_are_reported_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     for number in range(1, 21):
         (tmp_path / f"step-{number:09d}-{number:06d}" / "folder").mkdir(parents=True)
     store = CheckpointStore(tmp_path)

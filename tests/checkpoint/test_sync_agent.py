@@ -19,7 +19,7 @@ STARTS = 12
 
 
 @pytest.mark.parametrize("mirror_deletions", [False, True])
-def test_cut_off_at_random_moments(tmp_path: Path, mirror_deletions: bool) -> None:
+def test_interrupted_sync_at_random_times(tmp_path: Path, mirror_deletions: bool) -> None:
     seed = random.SystemRandom().getrandbits(32)
     logger.warning("seed of this run: %d", seed)
     moments = random.Random(seed)
@@ -43,7 +43,7 @@ def test_cut_off_at_random_moments(tmp_path: Path, mirror_deletions: bool) -> No
     assert reached > 0, f"seed {seed}"
 
 
-def test_what_the_agent_has_not_copied_stays_until_it_has(tmp_path: Path) -> None:
+def test_checkpoints_stay_until_uploaded(tmp_path: Path) -> None:
     local, remote = tmp_path / "local", tmp_path / "s3"
     local.mkdir()
     agent = SyncAgent(local, remote, SyncOptions(scan_seconds=0.001))

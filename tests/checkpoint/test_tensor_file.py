@@ -41,7 +41,7 @@ NAMED = st.dictionaries(st.text(st.characters(codec="utf-8"), min_size=1), tenso
 
 
 @given(NAMED)
-def test_every_bit_of_every_type_comes_back_here_and_in_the_library(
+def test_all_dtypes_round_trip_here_and_in_safetensors(
     tmp_path_factory: pytest.TempPathFactory, named: dict[str, Tensor]
 ) -> None:
     path = tmp_path_factory.mktemp("tensors") / "file.safetensors"
@@ -55,13 +55,13 @@ def test_every_bit_of_every_type_comes_back_here_and_in_the_library(
             assert bits(loaded[name]) == bits(tensor)
 
 
-def test_a_tensor_larger_than_a_piece_is_written_whole(tmp_path: Path) -> None:
+def test_tensor_larger_than_chunk_is_written_completely(tmp_path: Path) -> None:
     tensor = torch.arange(3_000_001, dtype=torch.int32)
     write_tensors(tmp_path / "file", {"large": tensor})
     assert torch.equal(read_tensors(tmp_path / "file")["large"], tensor)
 
 
-def test_what_is_read_does_not_hang_on_the_file(tmp_path: Path) -> None:
+def test_loaded_tensors_are_independent_of_file(tmp_path: Path) -> None:
     path = tmp_path / "file"
     write_tensors(path, {"weight": torch.ones(1000)})
     loaded = read_tensors(path)["weight"]
@@ -69,13 +69,13 @@ def test_what_is_read_does_not_hang_on_the_file(tmp_path: Path) -> None:
     assert torch.equal(loaded, torch.ones(1000))
 
 
-def test_an_existing_file_is_never_overwritten(tmp_path: Path) -> None:
+def test_existing_file_is_not_overwritten(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"mine")
     with pytest.raises(FileExistsError):
         write_tensors(tmp_path / "file", {})
     assert (tmp_path / "file").read_bytes() == b"mine"
 
 
-def test_a_type_that_the_format_lacks_is_named(tmp_path: Path) -> None:
+def test_unsupported_dtype_is_reported(tmp_path: Path) -> None:
     with pytest.raises(TypeError, match=r"'odd'.*complex128"):
         write_tensors(tmp_path / "file", {"odd": torch.zeros(1, dtype=torch.complex128)})

@@ -44,7 +44,7 @@ def newest(store: CheckpointStore) -> int:
     return loaded.manifest.info.step
 
 
-def test_training_goes_on_while_a_checkpoint_is_written(tmp_path: Path) -> None:
+def test_training_continues_during_write(tmp_path: Path) -> None:
     gate = Gate(CheckpointStore(tmp_path))
     with BackgroundWriter(gate) as writer:
         writer.submit(take_snapshot(parts_at(1)), about(1))
@@ -57,7 +57,7 @@ def test_training_goes_on_while_a_checkpoint_is_written(tmp_path: Path) -> None:
     assert threading.current_thread().name not in gate.threads
 
 
-def test_every_checkpoint_is_written_in_order(tmp_path: Path) -> None:
+def test_checkpoints_are_written_in_order(tmp_path: Path) -> None:
     store, buffers = CheckpointStore(tmp_path, keep=99), SnapshotBuffers()
     with BackgroundWriter(store) as writer:
         for step in range(20):
@@ -67,7 +67,7 @@ def test_every_checkpoint_is_written_in_order(tmp_path: Path) -> None:
     assert writer.seconds > 0
 
 
-def test_a_write_in_flight_keeps_its_memory(tmp_path: Path) -> None:
+def test_write_in_flight_keeps_its_memory(tmp_path: Path) -> None:
     gate, buffers = Gate(CheckpointStore(tmp_path)), SnapshotBuffers()
     with BackgroundWriter(gate) as writer:
         writer.submit(buffers.take(parts_at(1)), about(1))
@@ -81,7 +81,7 @@ def test_a_write_in_flight_keeps_its_memory(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("call", ["submit", "wait", "close"])
-def test_a_failure_is_raised_by_the_next_call_and_only_once(tmp_path: Path, call: str) -> None:
+def test_failure_is_raised_once_by_next_call(tmp_path: Path, call: str) -> None:
     gate = Gate(CheckpointStore(tmp_path))
     gate.open.set()
     gate.fails = {2}
@@ -100,7 +100,7 @@ def test_a_failure_is_raised_by_the_next_call_and_only_once(tmp_path: Path, call
     assert newest(gate.store) == (3 if call == "submit" else 1)
 
 
-def test_a_failed_write_gives_its_memory_back(tmp_path: Path) -> None:
+def test_failed_write_releases_memory(tmp_path: Path) -> None:
     gate, buffers = Gate(CheckpointStore(tmp_path)), SnapshotBuffers()
     gate.open.set()
     gate.fails = {1}
@@ -113,7 +113,7 @@ def test_a_failed_write_gives_its_memory_back(tmp_path: Path) -> None:
         assert buffers.take(parts_at(2)).parts["model"].tensors["weight"].data_ptr() == address
 
 
-def test_an_error_of_training_is_not_hidden_by_one_of_writing(tmp_path: Path) -> None:
+def test_training_error_is_not_hidden_by_write_error(tmp_path: Path) -> None:
     gate = Gate(CheckpointStore(tmp_path))
     gate.open.set()
     gate.fails = {1}

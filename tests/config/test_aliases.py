@@ -58,16 +58,16 @@ def message_for(**raw: str) -> str:
     "defaults",
     [MXNET_DEFAULTS, TENSORFLOW_IMAGE_DEFAULTS, TENSORFLOW_TEXT_DEFAULTS, BLAZING_DEFAULTS, JUMPSTART_DEFAULTS],
 )
-def test_a_request_made_for_another_algorithm_is_accepted(defaults: dict[str, str]) -> None:
+def test_default_requests_of_other_algorithms_are_accepted(defaults: dict[str, str]) -> None:
     spec = parse_hyperparameters(defaults)
     assert spec.optimisation.epochs == int(defaults["epochs"])
 
 
-def test_no_name_is_both_a_knob_and_an_alias() -> None:
+def test_no_alias_is_a_hyperparameter_name() -> None:
     assert not ALIASES.keys() & all_hyperparameters().keys()
 
 
-def test_every_synonym_is_a_value_that_its_knob_takes() -> None:
+def test_synonyms_map_to_allowed_values() -> None:
     for (name, word), ours in SYNONYMS.items():
         assert ours in all_hyperparameters()[name].format.choices
         assert word not in all_hyperparameters()[name].format.choices
@@ -87,7 +87,7 @@ def test_every_synonym_is_a_value_that_its_knob_takes() -> None:
         ({"train_only_on_top_layer": "False", "strategy": "gradual"}, "gradual"),
     ],
 )
-def test_what_learns_is_the_strategy_that_fulfils_all_names(raw: dict[str, str], strategy: str) -> None:
+def test_strategy_is_compatible_with_all_aliases(raw: dict[str, str], strategy: str) -> None:
     assert parse_hyperparameters(raw).strategy.name == strategy
 
 
@@ -104,17 +104,17 @@ def test_what_learns_is_the_strategy_that_fulfils_all_names(raw: dict[str, str],
         {"fp16": "True", "bf16": "True"},
     ],
 )
-def test_names_that_contradict_each_other_are_refused_together(raw: dict[str, str]) -> None:
+def test_conflicting_names_are_reported_together(raw: dict[str, str]) -> None:
     message = message_for(**raw)
     assert "conflict" in message
     assert all(f"{name}={value!r}" in message for name, value in raw.items())
 
 
-def test_the_same_value_under_two_names_is_no_contradiction() -> None:
+def test_same_value_under_two_names_is_accepted() -> None:
     assert spec_of(mini_batch_size="64", batch_size="64.0").optimisation.batch_size == 64
 
 
-def test_translations_are_told() -> None:
+def test_translations_are_reported() -> None:
     raw = {"lr_scheduler_step": "10,20", "num_layers": "50", "image_shape": "3, 224, 224", "optimizer": "nesterov"}
     spec = spec_of(**raw, epochs="30")
     assert spec.optimisation.lr_schedule == "step"
@@ -128,25 +128,25 @@ def test_translations_are_told() -> None:
     )
 
 
-def test_a_seed_of_another_name_gives_way_and_is_told() -> None:
+def test_random_seed_is_ignored_if_seed_is_set() -> None:
     assert spec_of(random_seed="3").run.seed == 3
     spec = spec_of(random_seed="3", seed="4")
     assert spec.run.seed == 4
     assert spec.notes == ("random_seed='3' is ignored: seed is set too and determines all random numbers.",)
 
 
-def test_the_best_weights_at_the_end_need_no_early_end() -> None:
+def test_load_best_model_at_end_does_not_stop_early() -> None:
     patience = spec_of(load_best_model_at_end="True", epochs="1000").optimisation.early_stopping_patience
     assert patience is not None
     assert patience > 1000
     assert spec_of(load_best_model_at_end="False").optimisation.early_stopping_patience is None
 
 
-def test_values_are_told_without_the_quotes_of_json() -> None:
+def test_reported_values_have_no_json_quotes() -> None:
     assert spec_of(num_layers='"50"').notes == ("num_layers='50' is read as model_name=resnet50.",)
 
 
-def test_what_is_ignored_is_told_with_the_reason() -> None:
+def test_ignored_names_are_reported_with_reason() -> None:
     assert spec_of(kv_store="dist_async").notes == ("kv_store='dist_async' is ignored: a job trains on one device.",)
 
 
@@ -162,11 +162,11 @@ def test_what_is_ignored_is_told_with_the_reason() -> None:
         ({"early_stopping_patience": "3"}, 3),
     ],
 )
-def test_early_stopping_is_a_switch_before_its_patience(raw: dict[str, str], patience: int | None) -> None:
+def test_early_stopping_switch_overrides_patience(raw: dict[str, str], patience: int | None) -> None:
     assert parse_hyperparameters(raw).optimisation.early_stopping_patience == patience
 
 
-def test_a_patience_that_is_switched_off_is_told() -> None:
+def test_overridden_patience_is_reported() -> None:
     assert "patience='4' is ignored: early_stopping='False'." in spec_of(early_stopping="False", patience="4").notes
 
 
@@ -188,12 +188,12 @@ def test_a_patience_that_is_switched_off_is_told() -> None:
         {"gamma": "0.9", "optimizer": "rmsprop"},
     ],
 )
-def test_what_would_silently_change_the_result_is_refused(raw: dict[str, str]) -> None:
+def test_values_without_equivalent_are_rejected(raw: dict[str, str]) -> None:
     name, value = next(iter(raw.items()))
     assert message_for(**raw).startswith(f"{name}={value!r} is not supported: expected ")
 
 
-def test_a_wrong_value_under_another_name_is_told_under_that_name() -> None:
+def test_invalid_value_of_alias_is_reported_under_alias() -> None:
     assert message_for(num_train_epochs="ten").startswith(
         "num_train_epochs='ten' is not allowed: epochs must be an integer,"
     )
@@ -212,11 +212,11 @@ def test_a_wrong_value_under_another_name_is_told_under_that_name() -> None:
         ({"epochs": "5.0", "multi_label": "1.0"}, "data", "multi_label", True),
     ],
 )
-def test_values_are_read_as_sdks_write_them(raw: dict[str, str], section: str, field: str, value: object) -> None:
+def test_values_written_by_sdks_are_parsed(raw: dict[str, str], section: str, field: str, value: object) -> None:
     assert getattr(getattr(parse_hyperparameters(raw), section), field) == value
 
 
 @pytest.mark.parametrize("text", ['{"ash": 0, "birch": 1}', "{'ash': 0, 'birch': 1}", "['ash' 'birch']"])
-def test_other_containers_where_a_list_is_expected_are_refused_by_name(text: str) -> None:
+def test_other_containers_are_rejected_where_list_is_expected(text: str) -> None:
     with pytest.raises(UserError, match=r"class_names=.* is not allowed: expected a list of strings"):
         parse_hyperparameters({"class_names": text})

@@ -24,7 +24,7 @@ def message_for(channels: dict[str, Request], **raw: str) -> str:
     return str(caught.value)
 
 
-def test_channels_are_known_by_their_purpose_and_keep_their_names() -> None:
+def test_channels_are_keyed_by_purpose_and_keep_names() -> None:
     requested = {
         "training": Request("application/x-image"),
         "valid": Request("image/PNG"),
@@ -46,12 +46,12 @@ def test_channels_are_known_by_their_purpose_and_keep_their_names() -> None:
     ("given", "bare"),
     [("text/csv; label_size=1", "text/csv"), ("TEXT/CSV", "text/csv"), ("", None), ("application/octet-stream", None)],
 )
-def test_a_content_type_loses_its_parameters(given: str, bare: str | None) -> None:
+def test_content_type_parameters_are_removed(given: str, bare: str | None) -> None:
     checked = check_channels({"train": Request(given)}, parse_hyperparameters({}))
     assert checked.by_purpose["train"].content_type == bare
 
 
-def test_what_clients_add_for_code_is_ignored_and_told() -> None:
+def test_code_channel_is_ignored_with_note() -> None:
     checked = check_channels({"train": Request(), "code": Request()}, parse_hyperparameters({}))
     assert checked.by_purpose.keys() == {"train"}
     assert checked.notes == ("Channel 'code' is ignored: this image does not run user code.",)
@@ -84,11 +84,11 @@ def test_what_clients_add_for_code_is_ignored_and_told() -> None:
         ),
     ],
 )
-def test_a_channel_that_cannot_be_read_is_refused(channels: dict[str, Request], beginning: str) -> None:
+def test_invalid_channels_are_rejected(channels: dict[str, Request], beginning: str) -> None:
     assert message_for(channels).startswith(beginning)
 
 
-def test_the_declared_task_must_fit_the_content_type() -> None:
+def test_content_type_must_match_task() -> None:
     message = message_for({"train": Request("image/png")}, task="text-classification")
     assert message.startswith(
         "Channel 'train' has the unsupported content type 'image/png' for task text-classification: use one of"
@@ -96,23 +96,23 @@ def test_the_declared_task_must_fit_the_content_type() -> None:
     assert "image/" not in message.partition("use one of")[2]
 
 
-def test_lists_of_images_do_not_fit_texts() -> None:
+def test_image_lists_are_rejected_for_text_task() -> None:
     channels = {"train": Request(), "train_lst": Request()}
     assert "lists images" in message_for(channels, task="text-classification")
 
 
-def test_evaluation_needs_records_but_no_training_channel() -> None:
+def test_evaluation_requires_records_but_no_train_channel() -> None:
     evaluation = parse_hyperparameters({"strategy": "evaluate"})
     assert check_channels({"test": Request()}, evaluation).by_purpose.keys() == {"test"}
     assert message_for({"model": Request()}, strategy="evaluate").startswith("strategy=evaluate needs a channel")
 
 
-def test_early_stopping_needs_validation_records() -> None:
+def test_early_stopping_requires_validation_records() -> None:
     raw = {"early_stopping_patience": "3", "validation_fraction": "0"}
     assert message_for({"train": Request()}, **raw).startswith("early_stopping_patience needs validation records")
     check_channels({"train": Request(), "validation": Request()}, parse_hyperparameters(raw))
 
 
-def test_all_faults_are_told_at_once() -> None:
+def test_all_faults_are_reported_at_once() -> None:
     channels = {"training_data": Request(), "test": Request("text/html", "Tube")}
     assert len(message_for(channels).splitlines()) == 4

@@ -13,35 +13,35 @@ from finetune.config.documentation import BEGIN, END, hyperparameters_page, inse
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def test_the_page_of_hyperparameters_is_the_generated_one() -> None:
+def test_hyperparameter_page_is_up_to_date() -> None:
     committed = (ROOT / "docs" / "hyperparameters.md").read_text(encoding="utf-8")
     assert committed == hyperparameters_page(), "run scripts/generate-docs"
 
 
-def test_the_table_of_the_readme_is_the_generated_one() -> None:
+def test_readme_table_is_up_to_date() -> None:
     committed = (ROOT / "README.md").read_text(encoding="utf-8")
     assert committed == insert_table(committed), "run scripts/generate-docs"
 
 
-def test_every_knob_and_alias_is_documented() -> None:
+def test_every_hyperparameter_and_alias_is_documented() -> None:
     page = hyperparameters_page()
     assert all(f"\n| `{name}` | " in page for name in (*all_hyperparameters(), *ALIASES))
     assert all(f"\n| `{name}` | " in readme_table() for name in list(all_hyperparameters())[1:])
 
 
-def test_a_knob_has_one_line_of_help() -> None:
+def test_every_hyperparameter_has_one_line_of_help() -> None:
     for knob in all_hyperparameters().values():
         assert knob.help.endswith(".")
         assert "\n" not in knob.help
 
 
-def test_only_what_is_between_the_markers_is_replaced() -> None:
+def test_only_text_between_markers_is_replaced() -> None:
     written = insert_table(f"before\n{BEGIN}\nold\n{END}\nafter\n")
     assert written == f"before\n{BEGIN}\n\n{readme_table()}\n{END}\nafter\n"
     assert insert_table(written) == written
 
 
 @pytest.mark.parametrize("readme", ["", BEGIN, f"{END}{BEGIN}", f"{BEGIN}{END}{BEGIN}{END}"])
-def test_a_readme_without_its_markers_is_refused(readme: str) -> None:
+def test_readme_without_markers_is_rejected(readme: str) -> None:
     with pytest.raises(ValueError, match="once each"):
         insert_table(readme)

@@ -19,16 +19,16 @@ def message_for(**raw: str) -> str:
     return str(caught.value)
 
 
-def test_every_section_is_declared() -> None:
+def test_every_section_is_a_job_spec_field() -> None:
     assert tuple(typing.get_type_hints(JobSpec).values())[: len(SECTIONS)] == SECTIONS
 
 
-def test_every_default_is_accepted_as_a_user_would_write_it() -> None:
+def test_documented_defaults_are_accepted() -> None:
     written = {knob.name: knob.default for knob in all_hyperparameters().values()}
     assert dataclasses.replace(parse_hyperparameters(written), notes=()) == parse_hyperparameters({})
 
 
-def test_every_knob_reaches_the_request() -> None:
+def test_every_hyperparameter_changes_the_spec() -> None:
     for knob in all_hyperparameters().values():
         other = other_value(knob.name)
         extra = {"lr_step_epochs": "1"} if other == "step" else {}
@@ -52,24 +52,24 @@ def other_value(name: str) -> str:
     }[knob.format.kind]
 
 
-def test_names_are_read_with_dashes() -> None:
+def test_names_may_contain_dashes() -> None:
     assert parse_hyperparameters({"batch-size": "7"}).optimisation.batch_size == 7
 
 
-def test_what_clients_add_uninvited_passes() -> None:
+def test_names_added_by_clients_are_accepted() -> None:
     spec = parse_hyperparameters(
         {"sagemaker_program": "train.py", "sagemaker_region": '"eu-west-1"', "_tuning_objective_metric": "accuracy"}
     )
     assert spec.notes == ("The objective metric of the tuner is 'accuracy'.",)
 
 
-def test_an_unknown_name_is_refused_with_the_nearest_name() -> None:
+def test_unknown_name_is_rejected_with_suggestion() -> None:
     assert message_for(epoch="3") == (
         "Unknown hyperparameter 'epoch' (did you mean 'epochs'?): correct its name or remove it."
     )
 
 
-def test_the_nearest_name_may_be_one_of_another_tool() -> None:
+def test_suggestion_may_be_an_alias() -> None:
     assert "did you mean 'mini_batch_size'?" in message_for(minibatch_size="3")
 
 
@@ -91,27 +91,27 @@ def test_the_nearest_name_may_be_one_of_another_tool() -> None:
         ("lr_step_epochs", "10;20", "a list of integers, separated by commas"),
     ],
 )
-def test_a_wrong_value_is_named_with_what_is_allowed(name: str, value: str, allowed: str) -> None:
+def test_invalid_value_is_reported_with_allowed_values(name: str, value: str, allowed: str) -> None:
     message = message_for(**{name: value})
     assert message.startswith(f"{name}={value!r} is not allowed: expected ")
     assert allowed in message
 
 
-def test_all_faults_are_told_at_once() -> None:
+def test_all_faults_are_reported_at_once() -> None:
     message = message_for(epochs="0", seed="-1", optimiser="adam", lr_schedule="step")
     assert [line.partition(" ")[0] for line in message.splitlines()] == [
         "Unknown", "epochs='0'", "seed='-1'", "lr_schedule='step'",
     ]  # fmt: skip
 
 
-def test_a_fault_hides_no_other_but_those_that_follow_from_it() -> None:
+def test_fault_hides_only_its_consequences() -> None:
     message = message_for(lr_schedule="step", lr_step_epochs="soon")
     assert message.splitlines() == [
         "lr_step_epochs='soon' is not allowed: expected a list of integers, separated by commas."
     ]
 
 
-def test_many_faults_fit_into_what_the_platform_shows() -> None:
+def test_many_faults_fit_into_failure_message() -> None:
     readable = {"string", "list of strings"}
     message = message_for(
         **{knob.name: "?" * 5000 for knob in all_hyperparameters().values() if knob.format.kind not in readable}
@@ -123,7 +123,7 @@ def test_many_faults_fit_into_what_the_platform_shows() -> None:
     assert lines[-1] == f"... and {wrong - (len(lines) - 1)} more faults."
 
 
-def test_a_long_name_does_not_push_the_cause_out_of_sight() -> None:
+def test_long_name_is_truncated() -> None:
     message = message_for(**{"x" * 10_000: "1"})
     assert message.startswith("Unknown hyperparameter 'xxx")
     assert len(message) <= 1024

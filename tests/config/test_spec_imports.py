@@ -16,7 +16,7 @@ sys.exit(" ".join(sorted({heavy!r} & sys.modules.keys())) or None)
 """
 
 
-def test_no_module_of_the_specification_loads_torch_or_transformers() -> None:
+def test_config_does_not_import_torch_or_transformers() -> None:
     names = [f"finetune.config.{module.name}" for module in pkgutil.iter_modules(finetune.config.__path__)]
     assert "finetune.config.parse" in names
     program = PROGRAM.format(names=names, heavy={"torch", "torchvision", "transformers", "numpy", "pandas"})

@@ -27,7 +27,7 @@ PICTURES = JobFacts(
 )
 
 
-def test_every_rule_speaks_of_declared_knobs() -> None:
+def test_rules_name_declared_hyperparameters() -> None:
     named = {name for rule in UNUSED_IN_SPEC for name in rule.names} | {
         name for rule in UNUSED_IN_JOB for name in rule.names
     }
@@ -61,7 +61,7 @@ def test_every_rule_speaks_of_declared_knobs() -> None:
         ({"task": "image-classification", "header": "true"}, "header has no effect: it applies to texts"),
     ],
 )
-def test_a_knob_without_effect_is_told(raw: dict[str, str], note: str) -> None:
+def test_unused_hyperparameter_is_reported(raw: dict[str, str], note: str) -> None:
     (told,) = parse_hyperparameters(raw).notes
     assert told.startswith(note)
 
@@ -79,7 +79,7 @@ def test_a_knob_without_effect_is_told(raw: dict[str, str], note: str) -> None:
         {"early_stopping_patience": "2", "early_stopping_min_epochs": "3"},
     ],
 )
-def test_a_knob_that_is_read_is_not_called_idle(raw: dict[str, str]) -> None:
+def test_used_hyperparameter_is_not_reported(raw: dict[str, str]) -> None:
     assert parse_hyperparameters(raw).notes == ()
 
 
@@ -121,7 +121,7 @@ TRAIN = frozenset({"train"})
         ({"cache_size_gb": "4"}, {"piped": TRAIN}, "cache_size_gb has no effect: no layers are frozen"),
     ],
 )
-def test_what_the_job_does_not_ask_for_is_told(raw: dict[str, str], facts: dict[str, object], remark: str) -> None:
+def test_hyperparameter_unused_in_job_is_reported(raw: dict[str, str], facts: dict[str, object], remark: str) -> None:
     (told,) = remarks(raw, **facts)
     assert told.startswith(remark)
 
@@ -137,11 +137,11 @@ def test_what_the_job_does_not_ask_for_is_told(raw: dict[str, str], facts: dict[
         ({"group_by_length": "false", "max_length": "8"}, {"task": "text-classification"}),
     ],
 )
-def test_what_the_job_asks_for_is_not_called_idle(raw: dict[str, str], facts: dict[str, object]) -> None:
+def test_hyperparameter_used_in_job_is_not_reported(raw: dict[str, str], facts: dict[str, object]) -> None:
     assert remarks(raw, **facts) == []
 
 
-def test_what_was_not_given_or_is_told_already_is_not_told() -> None:
+def test_unset_or_already_reported_hyperparameters_are_not_reported() -> None:
     assert remarks({}, freezes=False) == []
     assert len(parse_hyperparameters({"strategy": "evaluate", "feature_cache": "off"}).notes) == 1
     assert remarks({"strategy": "evaluate", "feature_cache": "off"}) == []

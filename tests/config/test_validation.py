@@ -10,7 +10,7 @@ from finetune.config.validation import CONTRADICTIONS
 from finetune.errors import UserError
 
 
-def test_every_rule_speaks_of_declared_knobs() -> None:
+def test_rules_name_declared_hyperparameters() -> None:
     assert {name for rule in CONTRADICTIONS for name in rule.names} <= all_hyperparameters().keys()
 
 
@@ -25,7 +25,7 @@ def test_every_rule_speaks_of_declared_knobs() -> None:
         ({"label_column": "a", "text_column": "a"}, "label_column, text_column and text_pair_column must"),
     ],
 )
-def test_a_contradiction_is_refused(raw: dict[str, str], beginning: str) -> None:
+def test_contradictory_values_are_rejected(raw: dict[str, str], beginning: str) -> None:
     with pytest.raises(UserError) as caught:
         parse_hyperparameters(raw)
     assert str(caught.value).startswith(beginning)

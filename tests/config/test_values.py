@@ -73,14 +73,14 @@ THREE_WAYS = ValueFormat("one of", ("auto", "true", "false"))
         ("0", THREE_WAYS, "false"),
     ],
 )
-def test_a_value_is_read_however_it_is_written(text: str, form: ValueFormat, value: Value) -> None:
+def test_equivalent_spellings_parse_to_same_value(text: str, form: ValueFormat, value: Value) -> None:
     read = parse_value(text, form)
     assert read == value
     assert type(read) is type(value)
 
 
 @pytest.mark.parametrize("text", ["None", "null", "", '""', " none "])
-def test_nothing_is_a_value_where_the_form_allows_it(text: str) -> None:
+def test_none_is_accepted_for_optional_values(text: str) -> None:
     assert parse_value(text, ValueFormat("integer", optional=True)) is None
 
 
@@ -113,7 +113,7 @@ def test_nothing_is_a_value_where_the_form_allows_it(text: str) -> None:
         ("1", CHOICE),
     ],
 )
-def test_other_text_is_refused(text: str, form: ValueFormat) -> None:
+def test_invalid_text_is_rejected(text: str, form: ValueFormat) -> None:
     with pytest.raises(ValueError, match=r".+"):
         parse_value(text, form)
 
@@ -121,7 +121,7 @@ def test_other_text_is_refused(text: str, form: ValueFormat) -> None:
 @given(
     st.lists(st.text(st.characters(codec="utf-8"), min_size=1).filter(lambda name: name.strip() == name), min_size=1)
 )
-def test_a_list_of_texts_survives_every_way_in_which_clients_write_it(names: list[str]) -> None:
+def test_string_list_round_trips_in_all_client_encodings(names: list[str]) -> None:
     assert parse_value(json.dumps(names), NAMES) == tuple(names)
     assert parse_value(json.dumps(json.dumps(names)), NAMES) == tuple(names)
     if not any(quote in name for name in names for quote in "'\""):
@@ -129,17 +129,17 @@ def test_a_list_of_texts_survives_every_way_in_which_clients_write_it(names: lis
 
 
 @given(st.integers())
-def test_whole_numbers_survive_both_encodings(number: int) -> None:
+def test_integers_round_trip_in_both_encodings(number: int) -> None:
     assert parse_value(str(number), WHOLE) == parse_value(json.dumps(str(number)), WHOLE) == number
 
 
 @given(st.floats(allow_nan=False, allow_infinity=False))
-def test_numbers_survive_both_encodings(number: float) -> None:
+def test_numbers_round_trip_in_both_encodings(number: float) -> None:
     assert parse_value(str(number), NUMBER) == parse_value(json.dumps(number), NUMBER) == number
 
 
 @given(st.text())
-def test_any_text_is_read_or_refused_with_a_value_error(text: str) -> None:
+def test_any_text_parses_or_raises_value_error(text: str) -> None:
     for form in (WHOLE, NUMBER, SWITCH, TEXT, LIST, NAMES, CHOICE, THREE_WAYS):
         try:
             parse_value(text, form)
@@ -147,7 +147,7 @@ def test_any_text_is_read_or_refused_with_a_value_error(text: str) -> None:
             continue
 
 
-def test_a_form_follows_from_a_type() -> None:
+def test_format_is_inferred_from_type() -> None:
     assert infer_format(int | None) == ValueFormat("integer", optional=True)
     with pytest.raises(TypeError, match="bytes"):
         infer_format(bytes)

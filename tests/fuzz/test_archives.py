@@ -15,7 +15,7 @@ EXAMPLES = {"odd_names": 50, "damaged_archive": 20}
 
 
 @pytest.mark.parametrize("name", MUTATIONS)
-def test_one_way_to_pack(name: str) -> None:
+def test_archive_variant(name: str) -> None:
     def example(data: st.DataObject) -> None:
         with folder_for_an_example() as place:
             folder = fresh(place, data.draw(st.sampled_from(("bert", "resnet"))), data.draw)

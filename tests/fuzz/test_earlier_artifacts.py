@@ -15,7 +15,7 @@ EXAMPLES = {"odd_field": 40, "remove_field": 22, "other_preprocessing": 20, "dam
 
 
 @pytest.mark.parametrize("name", MUTATIONS)
-def test_one_change(name: str) -> None:
+def test_changed_artifact(name: str) -> None:
     def example(data: st.DataObject) -> None:
         with folder_for_an_example() as place:
             artifact = fresh(place, data.draw)

@@ -25,7 +25,7 @@ def model() -> Path:
 
 
 @pytest.mark.parametrize("name", FORMS)
-def test_handler_answers_as_the_job(name: str) -> None:
+def test_handler_predicts_like_job(name: str) -> None:
     def example(data: st.DataObject) -> None:
         with folder_for_an_example() as place:
             images = fresh(place, data.draw)

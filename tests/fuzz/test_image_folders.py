@@ -14,7 +14,7 @@ EXAMPLES = {"formats_and_endings": 60, "droppings": 40, "other_files_in_a_class"
 
 
 @pytest.mark.parametrize("name", MUTATIONS)
-def test_one_oddity(name: str) -> None:
+def test_unusual_input(name: str) -> None:
     def example(data: st.DataObject) -> None:
         with folder_for_an_example() as place:
             images = fresh(place, data.draw)

@@ -53,7 +53,7 @@ def judge(place: Path, folder: Folder, channel: Path, situation: Situation) -> N
 
 
 @pytest.mark.parametrize("name", MUTATIONS)
-def test_one_fault(name: str) -> None:
+def test_single_fault(name: str) -> None:
     types, mutate = MUTATIONS[name]
 
     def example(data: st.DataObject) -> None:
@@ -65,7 +65,7 @@ def test_one_fault(name: str) -> None:
     try_examples(EXAMPLES.get(name, 8), example)
 
 
-def test_two_faults() -> None:
+def test_pair_of_faults() -> None:
     kinds = sorted({kind for types, _ in MUTATIONS.values() for kind in types})
 
     def example(data: st.DataObject) -> None:
@@ -87,7 +87,7 @@ def test_two_faults() -> None:
 
 @pytest.mark.parametrize("name", HEAD_MUTATIONS)
 @pytest.mark.parametrize("reinitialize", ["auto", "false"])
-def test_head_that_is_trained_on(name: str, reinitialize: str) -> None:
+def test_head_kept_for_training(name: str, reinitialize: str) -> None:
     """A partial head is newly initialized, and cannot be kept."""
     types, mutate = MUTATIONS[name]
 

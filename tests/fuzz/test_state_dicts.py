@@ -20,7 +20,7 @@ EXAMPLES = {
 
 
 @pytest.mark.parametrize("name", MUTATIONS)
-def test_one_fault(name: str) -> None:
+def test_single_fault(name: str) -> None:
     def example(data: st.DataObject) -> None:
         with folder_for_an_example() as place:
             file = fresh(place, data.draw)

@@ -12,7 +12,7 @@ from tests.fuzz.tables import MUTATIONS, fresh, read, reference
 
 
 @pytest.mark.parametrize("name", MUTATIONS)
-def test_one_oddity(name: str) -> None:
+def test_unusual_input(name: str) -> None:
     def example(data: st.DataObject) -> None:
         with folder_for_an_example() as place:
             table = fresh(place, data.draw)

@@ -38,7 +38,7 @@ def refused(zygote: Zygote, job: TrainingJob, root: Path) -> str:
     return failure
 
 
-def test_a_finished_job_exports_and_trains_no_more(zygote: Zygote, tmp_path: Path) -> None:
+def test_finished_job_exports_without_training(zygote: Zygote, tmp_path: Path) -> None:
     job = text_job(tmp_path / "job", "partial")
     first = finished(zygote, job, tmp_path / "one")
     again = finished(zygote, job, tmp_path / "two")
@@ -51,7 +51,7 @@ def test_a_finished_job_exports_and_trains_no_more(zygote: Zygote, tmp_path: Pat
 
 @pytest.mark.parametrize("make", [vision_job, text_job], ids=["vision", "text"])
 @pytest.mark.parametrize("strategy", ["full", "partial"])
-def test_more_epochs_under_a_constant_rate(
+def test_more_epochs_with_constant_learning_rate(
     make: Callable[..., TrainingJob], strategy: str, zygote: Zygote, tmp_path: Path
 ) -> None:
     short = make(tmp_path / "job", strategy, **CONSTANT, epochs="3")
@@ -63,7 +63,7 @@ def test_more_epochs_under_a_constant_rate(
     assert_same_bits(left_in(longer.folder), left_in(at_once.folder))
 
 
-def test_more_epochs_under_a_falling_rate_are_another_course(zygote: Zygote, tmp_path: Path) -> None:
+def test_more_epochs_with_decaying_learning_rate(zygote: Zygote, tmp_path: Path) -> None:
     """The learning rate is a function of all steps: the steps of the first three epochs keep their learning rates."""
     short = text_job(tmp_path / "job", "full", epochs="3")
     finished(zygote, short, tmp_path / "one")
@@ -73,7 +73,7 @@ def test_more_epochs_under_a_falling_rate_are_another_course(zygote: Zygote, tmp
     assert longer.epoch_lines() != at_once.epoch_lines()[3:]
 
 
-def test_what_changes_no_result_may_change(zygote: Zygote, tmp_path: Path) -> None:
+def test_settings_without_effect_on_result_may_change(zygote: Zygote, tmp_path: Path) -> None:
     job = text_job(tmp_path / "job", "full", epochs="40")
     whole = finished(zygote, apart(job, tmp_path / "reference"), tmp_path / "whole")
     killed = start(zygote, job, tmp_path / "opt-ml", after_uploads(1))
@@ -95,7 +95,7 @@ def test_what_changes_no_result_may_change(zygote: Zygote, tmp_path: Path) -> No
         ({"precision": "fp32"}, ["precision was bf16, is fp32"]),
     ],
 )
-def test_another_request_is_refused(changes: dict[str, str], named: list[str], zygote: Zygote, tmp_path: Path) -> None:
+def test_changed_request_is_rejected(changes: dict[str, str], named: list[str], zygote: Zygote, tmp_path: Path) -> None:
     job = text_job(tmp_path / "job", "partial", precision="bf16")
     finished(zygote, job, tmp_path / "one")
     failure = refused(zygote, with_changes(job, **changes), tmp_path / "two")
@@ -103,14 +103,14 @@ def test_another_request_is_refused(changes: dict[str, str], named: list[str], z
     assert "resume=never" in failure
 
 
-def test_a_named_precision_is_what_auto_came_to(zygote: Zygote, tmp_path: Path) -> None:
+def test_precision_may_change_from_auto_to_its_value(zygote: Zygote, tmp_path: Path) -> None:
     job = text_job(tmp_path / "job", "partial")
     finished(zygote, job, tmp_path / "one")
     named = choose_numerics("auto", torch.device("cpu")).name
     assert "Resumed from" in finished(zygote, with_changes(job, precision=named), tmp_path / "two").log
 
 
-def test_other_data_and_another_network_are_refused(zygote: Zygote, tmp_path: Path) -> None:
+def test_changed_data_or_model_is_rejected(zygote: Zygote, tmp_path: Path) -> None:
     job = text_job(tmp_path / "job", "partial")
     finished(zygote, job, tmp_path / "one")
     table = tmp_path / "job" / "texts" / "texts.csv"
@@ -126,7 +126,7 @@ def test_other_data_and_another_network_are_refused(zygote: Zygote, tmp_path: Pa
     assert "the given weights differ" in failure
 
 
-def test_another_network_is_refused_where_all_of_it_learns(zygote: Zygote, tmp_path: Path) -> None:
+def test_changed_model_is_rejected_with_full_strategy(zygote: Zygote, tmp_path: Path) -> None:
     job = text_job(tmp_path / "job", "full")
     finished(zygote, job, tmp_path / "one")
     (tmp_path / "job" / "bert").rename(tmp_path / "job" / "earlier")
@@ -140,7 +140,7 @@ def write_other_network(folder: Path) -> None:
     write_folder(folder, "bert", seed=6)
 
 
-def test_resume_never_begins_anew(zygote: Zygote, tmp_path: Path) -> None:
+def test_resume_never_starts_from_scratch(zygote: Zygote, tmp_path: Path) -> None:
     job = text_job(tmp_path / "job", "partial")
     finished(zygote, job, tmp_path / "one")
     changed = with_changes(job, learning_rate="0.01", resume="never")
@@ -156,7 +156,7 @@ def test_resume_never_begins_anew(zygote: Zygote, tmp_path: Path) -> None:
     assert_same_bits(left_in(goes_on.folder), left_in(expected.folder))
 
 
-def test_resume_required_needs_a_checkpoint(zygote: Zygote, tmp_path: Path) -> None:
+def test_resume_required_fails_without_checkpoint(zygote: Zygote, tmp_path: Path) -> None:
     job = text_job(tmp_path / "job", "partial", resume="required")
     failure = refused(zygote, job, tmp_path / "one")
     assert failure.startswith("resume=required, but there is no complete checkpoint")

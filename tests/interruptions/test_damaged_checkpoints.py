@@ -47,7 +47,7 @@ def whole(zygote: Zygote, tmp_path_factory: pytest.TempPathFactory) -> tuple[Tra
 
 @pytest.mark.slow
 @pytest.mark.parametrize("damage", [truncate, flip, delete, empty])
-def test_the_one_before_is_taken(
+def test_damaged_checkpoint_falls_back_to_previous(
     damage: Callable[[Path, random.Random], None],
     whole: tuple[TrainingJob, Left],
     zygote: Zygote,
@@ -70,7 +70,7 @@ def test_the_one_before_is_taken(
     assert_same_bits(left_in(rest.folder), left)
 
 
-def test_only_rubbish_is_no_checkpoint(zygote: Zygote, tmp_path: Path) -> None:
+def test_invalid_checkpoint_is_ignored(zygote: Zygote, tmp_path: Path) -> None:
     job = text_job(tmp_path / "job", "partial")
     rubbish = job.storage.checkpoints / "step-000000004-000001"
     rubbish.mkdir(parents=True)

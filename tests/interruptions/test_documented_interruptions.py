@@ -20,16 +20,16 @@ def rows_after(words: str) -> list[str]:
     return [row.split("|")[1].strip().strip("`") for row in table[1].splitlines()]
 
 
-def test_the_hyperparameters_that_may_change() -> None:
+def test_documented_changeable_hyperparameters() -> None:
     assert rows_after("These may change:") == list(CHANGEABLE)
     assert set(CHANGEABLE) <= set(all_hyperparameters())
 
 
-def test_the_entries_of_the_account() -> None:
+def test_documented_run_history_entries() -> None:
     assert rows_after("`metrics.json` has") == [field.name for field in fields(RunHistory)]
 
 
-def test_the_default_intervals() -> None:
+def test_documented_default_intervals() -> None:
     knobs = all_hyperparameters()
     for name in ("checkpoint_interval_seconds", "checkpoint_keep"):
         assert f"`{name}` ({float(knobs[name].default):g})" in PAGE

@@ -39,7 +39,9 @@ def machine(tmp_path: Path) -> Iterator[tuple[TrainingJob, JobFolder]]:
 
 
 @pytest.mark.slow
-def test_training_goes_on(machine: tuple[TrainingJob, JobFolder], zygote: Zygote, tmp_path: Path) -> None:
+def test_training_continues_on_full_disk(
+    machine: tuple[TrainingJob, JobFolder], zygote: Zygote, tmp_path: Path
+) -> None:
     job, folder = machine
     whole = start(zygote, replace(job, storage=Storage(tmp_path / "reference")), tmp_path / "whole")
     (folder.checkpoints / "of-others").write_bytes(os.urandom(ROOM // 2))
@@ -51,7 +53,7 @@ def test_training_goes_on(machine: tuple[TrainingJob, JobFolder], zygote: Zygote
 
 
 @pytest.mark.slow
-def test_the_last_good_checkpoint_is_intact(
+def test_last_complete_checkpoint_is_intact(
     machine: tuple[TrainingJob, JobFolder], zygote: Zygote, tmp_path: Path
 ) -> None:
     job, folder = machine

@@ -18,7 +18,7 @@ from tests.interruptions.starts import Zygote
 @pytest.mark.slow
 @pytest.mark.parametrize("strategy", STRATEGIES)
 @pytest.mark.parametrize("make", [vision_job, text_job], ids=["vision", "text"])
-def test_the_same_bits(
+def test_killed_job_gives_same_bits(
     make: Callable[..., TrainingJob], strategy: str, zygote: Zygote, seed: str, kills: int, tmp_path: Path
 ) -> None:
     # Long enough for most kills to hit it during training; text steps take a fraction of the time of image steps.
@@ -28,7 +28,7 @@ def test_the_same_bits(
     assert_kills_change_nothing(zygote, job, tmp_path, draw, kills)
 
 
-def test_a_seed_gives_the_same_moments() -> None:
+def test_seed_determines_disturbances() -> None:
     once, again = ([draw_moment(random.Random(f"7/{n}")).name for n in range(20)] for _ in range(2))
     assert once == again
     assert len(set(once)) > 10

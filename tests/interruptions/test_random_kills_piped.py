@@ -47,7 +47,7 @@ def piped_job(place: Path, form: str, strategy: str = "", **changes: str) -> Tra
 
 @pytest.mark.slow
 @pytest.mark.parametrize("form", [*IMAGE_STREAMS, *TEXT_STREAMS])
-def test_the_same_bits(form: str, zygote: Zygote, seed: str, kills: int, tmp_path: Path) -> None:
+def test_killed_job_gives_same_bits(form: str, zygote: Zygote, seed: str, kills: int, tmp_path: Path) -> None:
     # Text steps take a fraction of the time of image steps, and most kills should hit the job during training.
     epochs = 4 + kills * (4 if form in TEXT_STREAMS else 1)
     job = piped_job(tmp_path / "job", form, epochs=str(epochs))
@@ -56,7 +56,9 @@ def test_the_same_bits(form: str, zygote: Zygote, seed: str, kills: int, tmp_pat
 
 @pytest.mark.slow
 @pytest.mark.parametrize("form", TEXT_STREAMS)
-def test_the_same_bits_with_kept_features(form: str, zygote: Zygote, seed: str, kills: int, tmp_path: Path) -> None:
+def test_killed_job_with_cached_features_gives_same_bits(
+    form: str, zygote: Zygote, seed: str, kills: int, tmp_path: Path
+) -> None:
     """A start that resumes the epoch has to recompute them."""
     job = piped_job(tmp_path / "job", form, "partial", epochs=str(4 + 4 * kills))
     assert_kills_change_nothing(zygote, job, tmp_path, random.Random(f"{seed}/{form}/partial"), kills)

@@ -28,9 +28,7 @@ def stopping_job(place: Path) -> TrainingJob:
     [(after_line(FOUND, 0.0), 60), (after_line(FOUND, 0.02), 1), (after_uploads(2), 7)],
     ids=["found, not yet saved", "found and saved", "before"],
 )
-def test_a_rule_stops_a_job_at_the_same_step(
-    moment: Disturbance, every_steps: int, zygote: Zygote, tmp_path: Path
-) -> None:
+def test_rule_stops_job_at_same_step(moment: Disturbance, every_steps: int, zygote: Zygote, tmp_path: Path) -> None:
     job = with_changes(stopping_job(tmp_path / "job"), checkpoint_interval_steps=every_steps)
     whole = start(zygote, replace(job, storage=Storage(tmp_path / "reference")), tmp_path / "whole")
     assert whole.exit_code == 0, whole.log
@@ -46,7 +44,7 @@ def test_a_rule_stops_a_job_at_the_same_step(
 
 
 @pytest.mark.slow
-def test_a_job_that_a_rule_has_stopped_goes_on_where_rules_only_report(zygote: Zygote, tmp_path: Path) -> None:
+def test_stopped_job_continues_when_rules_only_log(zygote: Zygote, tmp_path: Path) -> None:
     job = stopping_job(tmp_path / "job")
     stopped = start(zygote, job, tmp_path / "opt-ml")
     assert stopped.exit_code == 0, stopped.log

@@ -75,7 +75,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[TrainingJo
         *("the last evaluation", "the export", "the proof"),
     ],
 )
-def test_it_ends_in_order_and_goes_on_as_if_nothing_had_been(
+def test_stopped_job_exits_and_resumes_with_same_result(
     moment: Disturbance, times: int, zygote: Zygote, whole: tuple[TrainingJob, Left], tmp_path: Path
 ) -> None:
     job, stopped = stopped_at(sigterm(moment, times), zygote, whole[0], tmp_path)
@@ -89,7 +89,7 @@ def test_it_ends_in_order_and_goes_on_as_if_nothing_had_been(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("times", [1, 2])
-def test_an_evaluation_is_cut_short_and_made_again(times: int, zygote: Zygote, tmp_path: Path) -> None:
+def test_interrupted_evaluation_is_repeated(times: int, zygote: Zygote, tmp_path: Path) -> None:
     """An evaluation of 2,000 texts after every six steps, so that SIGTERM almost always arrives during one."""
     job = text_job(tmp_path / "job", "full", gradient_accumulation_steps="1")
     validation = Channel("validation", write_texts(tmp_path / "validation", 2000))
@@ -111,7 +111,7 @@ def test_an_evaluation_is_cut_short_and_made_again(times: int, zygote: Zygote, t
 
 
 @pytest.mark.slow
-def test_no_step_is_done_twice(zygote: Zygote, tmp_path: Path) -> None:
+def test_no_step_is_repeated_after_sigterm(zygote: Zygote, tmp_path: Path) -> None:
     job = with_changes(text_job(tmp_path / "job", "full", epochs="30"), checkpoint_interval_steps=None)
     job, _ = stopped_at(sigterm(after_line("epoch=", 0.02, 4)), zygote, job, tmp_path)
     again = start(zygote, job, tmp_path / "opt-ml")
@@ -122,7 +122,7 @@ def test_no_step_is_done_twice(zygote: Zygote, tmp_path: Path) -> None:
     assert account["start_seconds"] > 0
 
 
-def test_nothing_is_exported_where_nothing_was_learnt(zygote: Zygote, tmp_path: Path) -> None:
+def test_nothing_is_exported_before_first_step(zygote: Zygote, tmp_path: Path) -> None:
     job = text_job(tmp_path / "job", "full")
     stopped = start(zygote, job, tmp_path / "opt-ml", sigterm(after_line("Network", 0.0)))
     assert stopped.exit_code == 0, stopped.log
@@ -132,7 +132,7 @@ def test_nothing_is_exported_where_nothing_was_learnt(zygote: Zygote, tmp_path: 
 
 
 @pytest.mark.slow
-def test_whole_processes_under_the_platforms_own_train(zygote: Zygote, tmp_path: Path) -> None:
+def test_processes_started_by_platform_train_command(zygote: Zygote, tmp_path: Path) -> None:
     """As in the image: start-up takes seconds, and SIGTERM also comes while torch is being imported.
 
     They are compared with an uninterrupted fork, so that the forks of the other tests are equally valid.

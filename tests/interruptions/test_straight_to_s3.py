@@ -100,7 +100,7 @@ def place(port: int, uninterrupted: tuple[TrainingJob, Ended], tmp_path: Path) -
 
 
 @pytest.mark.slow
-def test_killed_and_started_on_an_empty_machine(place: Place, zygote: Zygote, tmp_path: Path) -> None:
+def test_killed_job_resumes_on_new_machine(place: Place, zygote: Zygote, tmp_path: Path) -> None:
     for count, seconds in ((2, 0.0), (1, 0.1), (2, 0.02)):
         killed = start(zygote, place.job, tmp_path / "opt-ml", place.when_sent(count, seconds))
         assert killed.disturbed, killed.log
@@ -115,7 +115,7 @@ def test_killed_and_started_on_an_empty_machine(place: Place, zygote: Zygote, tm
 
 @pytest.mark.slow
 @pytest.mark.parametrize("fault", ["unavailable", "cut off", "denied"])
-def test_a_server_that_goes_away_meanwhile(fault: Fault, place: Place, zygote: Zygote, tmp_path: Path) -> None:
+def test_server_failure_during_training(fault: Fault, place: Place, zygote: Zygote, tmp_path: Path) -> None:
     """Training continues; a restart finds the checkpoints sent before; when the server is back, uploads continue."""
     first = start(zygote, place.job, tmp_path / "opt-ml", place.when_sent(1, 0.05))
     assert first.disturbed, first.log
@@ -134,7 +134,7 @@ def test_a_server_that_goes_away_meanwhile(fault: Fault, place: Place, zygote: Z
     assert_same_bits(left_in(rest.folder), left_in(place.whole.folder))
 
 
-def test_a_server_that_is_not_there_at_the_start(place: Place, zygote: Zygote, tmp_path: Path) -> None:
+def test_missing_server_at_start(place: Place, zygote: Zygote, tmp_path: Path) -> None:
     place.fail("cut off")
     ended = start(zygote, place.job, tmp_path / "opt-ml")
     assert ended.exit_code == 2, ended.log
@@ -142,9 +142,7 @@ def test_a_server_that_is_not_there_at_the_start(place: Place, zygote: Zygote, t
 
 
 @pytest.mark.slow
-def test_a_server_that_takes_requests_and_never_answers_does_not_keep_a_stopped_job(
-    place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_unresponsive_server_does_not_delay_stop(place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """In this process, where timeouts can be shortened: requests fail after one second instead of 20."""
     monkeypatch.setattr(s3, "S3Timeouts", lambda: S3Timeouts(read_seconds=1.0, stop_seconds=1.0))
     for name, value in place.job.request.environment.items():
