@@ -124,7 +124,7 @@ def test_server_failure_during_training(fault: Fault, place: Place, zygote: Zygo
         return fault if sum(m == "PUT" and p.endswith(MANIFEST) for m, p in place.front.seen) > 2 else "none"
 
     place.front.decide = goes_away
-    second = start(zygote, place.job, tmp_path / "opt-ml", after_line("WARNING: checkpoint", 0.0))
+    second = start(zygote, place.job, tmp_path / "opt-ml", after_line("WARNING: Could not upload checkpoint", 0.0))
     assert second.disturbed, second.log
     assert "it is saved in its folder and the job continues" in second.log
     place.fail("none")
